@@ -1,0 +1,77 @@
+"""The `klcli` command: its subcommands, and how failures become one line and an exit code."""
+
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+import klcli
+from klcli.cli import data, report, train
+from klcli.errors import ExitCode, KlcliError
+
+app = typer.Typer(
+    name="klcli",
+    help="A laboratory for fully connected networks with batch normalisation, on CIFAR-10.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    rich_markup_mode="markdown",
+)
+train.register(app)
+report.register(app)
+app.add_typer(data.app, name="data")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"klcli {klcli.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _klcli(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    pass
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run klcli on these arguments and exit with a code of the table in errors.py."""
+    arguments = sys.argv[1:] if args is None else args
+    try:
+        code = app(arguments, prog_name="klcli", standalone_mode=False)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        sys.exit(_explain(error))
+    sys.exit(code)
+
+
+def _explain(error: Exception) -> int:
+    """Print the failure as one line on stderr and return its exit code."""
+    if isinstance(error, KlcliError):
+        return _fail(str(error), error.exit_code)
+    if isinstance(error, typer.Abort):
+        return _fail("interrupted", ExitCode.INTERRUPTED)
+    if isinstance(error, _UsageError):
+        context = error.ctx.command_path if error.ctx else "klcli"
+        return _fail(f"{error.format_message()} (`{context} --help` shows all)", ExitCode.USAGE)
+    if isinstance(error, BrokenPipeError):
+        # The reader, `head` for one, has seen enough. Without this, Python complains once more at exit.
+        sys.stdout = None
+        return ExitCode.DONE
+    return _fail(
+        f"unexpected failure, {type(error).__name__}: {error} (run again with --debug for the traceback)",
+        ExitCode.UNEXPECTED,
+    )
+
+
+def _fail(message: str, code: ExitCode) -> int:
+    print(f"klcli: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+# Typer carries its own Click, which is not the package `click`; its usage errors are the base of BadParameter.
+_UsageError: Any = typer.BadParameter.__mro__[1]

@@ -1,0 +1,263 @@
+"""Options that commands share, each defined once.
+
+`takes_config` gives a command the options of TrainConfig and hands it the config;
+`many_valued` lets an option take any number of values after it.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from klcli.data.split_config import SplitConfig
+from klcli.errors import ConfigError
+from klcli.experiments.config import DTYPES, INITIALIZERS, SCHEDULES, TrainConfig
+
+NETWORK = "The network"
+LEARNING = "Cost and updates"
+IMAGES = "Images"
+REPEATABILITY = "Repeatability"
+OUTPUT = "Output"
+
+DEFAULT_DATABASE = Path("results/klcli.db")
+
+
+def _option(*names: str, panel: str, help: str, **more: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=panel, help=help, **more)
+
+
+def number(convert: type[int] | type[float]) -> Callable[[str], int | float]:
+    """Return a parser whose refusal names the value, which Typer's own leaves out for some types."""
+
+    def parse(text: str) -> int | float:
+        try:
+            return convert(text)
+        except ValueError:
+            kind = "a whole number" if convert is int else "a number"
+            raise typer.BadParameter(f"{text!r} is not {kind}") from None
+
+    parse.__name__ = "integer" if convert is int else "number"
+    return parse
+
+
+def _integer(*names: str, panel: str, help: str) -> Any:
+    return _option(*names, panel=panel, help=help, parser=number(int), metavar="N")
+
+
+def _float(*names: str, panel: str, help: str) -> Any:
+    return _option(*names, panel=panel, help=help, parser=number(float), metavar="X")
+
+
+# Options of the session, for every command.
+Json = Annotated[bool, _option("--json", panel=OUTPUT, help="Print one JSON document to stdout instead of tables.")]
+Quiet = Annotated[bool, _option("--quiet", "-q", panel=OUTPUT, help="No progress and no talk on stderr.")]
+Debug = Annotated[bool, _option("--debug", panel=OUTPUT, help="Show the traceback of a failure.")]
+DatabasePath = Annotated[
+    Path,
+    _option(
+        "--db", panel=OUTPUT, help="The SQLite database; pictures and checkpoints go beside it.", envvar="KLCLI_DB"
+    ),
+]
+DataSource = Annotated[
+    str | None,
+    _option(
+        "--data",
+        panel=IMAGES,
+        metavar="PATH|cifar10|synthetic",
+        help="A folder or archive of CIFAR-10; or cifar10, to insist on it; or synthetic, the built-in set. "
+        "Without it: CIFAR-10 where it is found, the built-in set elsewhere.",
+    ),
+]
+Threads = Annotated[
+    int,
+    _integer("--threads", panel=REPEATABILITY, help="BLAS threads. Two of them differ from one in the last bits."),
+]
+
+# The options of TrainConfig (and of its split), by field, in the order of `--help`.
+_CONFIG_OPTIONS: dict[str, Any] = {
+    "hidden": Annotated[
+        list[str],
+        _option(
+            "--hidden",
+            "-H",
+            panel=NETWORK,
+            metavar="WIDTH...",
+            help="Widths of the hidden layers, any number of them: `--hidden 50 30 20`, or 50,30,20.",
+        ),
+    ],
+    "batch_norm": Annotated[
+        bool, _option("--bn/--no-bn", panel=NETWORK, help="Batch normalisation in every hidden layer.")
+    ],
+    "bn_position": Annotated[
+        str, _option("--bn-position", panel=NETWORK, metavar="before|after", help="BN before or after the ReLU.")
+    ],
+    "bn_momentum": Annotated[
+        float, _float("--bn-momentum", panel=NETWORK, help="Alpha of the running averages: the weight of the past.")
+    ],
+    "bn_eps": Annotated[
+        float,
+        _float("--bn-eps", panel=NETWORK, help="Added to the variance. 1e-5 drowns it where sigma is 1e-4."),
+    ],
+    "initializer": Annotated[
+        str,
+        _option("--init", panel=NETWORK, metavar="|".join(INITIALIZERS), help="Initial weights; normal needs --sigma."),
+    ],
+    "sigma": Annotated[
+        float | None, _float("--sigma", panel=NETWORK, help="Standard deviation of --init normal, in every layer.")
+    ],
+    "lam": Annotated[
+        float, _float("--lambda", panel=LEARNING, help="The L2 coefficient: J = loss + lambda * sum of W squared.")
+    ],
+    "schedule": Annotated[
+        str,
+        _option(
+            "--schedule",
+            panel=LEARNING,
+            metavar="|".join(SCHEDULES),
+            help="Of the learning rate eta; constant is eta_max.",
+        ),
+    ],
+    "eta_min": Annotated[float, _float("--eta-min", panel=LEARNING, help="Eta where a cycle begins and ends.")],
+    "eta_max": Annotated[float, _float("--eta-max", panel=LEARNING, help="Eta in the middle of a cycle.")],
+    "step_epochs": Annotated[
+        float, _float("--step-epochs", panel=LEARNING, help="Half a cycle in epochs: n_s = K * floor(n / n_batch).")
+    ],
+    "step_size": Annotated[
+        int | None,
+        _integer("--step-size", panel=LEARNING, help="Half a cycle in updates, n_s; overrides --step-epochs."),
+    ],
+    "cycles": Annotated[int, _integer("--cycles", panel=LEARNING, help="How many cycles; the epochs follow from it.")],
+    "epochs": Annotated[
+        int | None, _integer("--epochs", panel=LEARNING, help="Overrides --cycles. 0 evaluates the untrained network.")
+    ],
+    "batch_size": Annotated[int, _integer("--batch-size", panel=LEARNING, help="Images per update, n_batch.")],
+    "split.validation": Annotated[
+        int, _integer("--validation", panel=IMAGES, help="The last N training images validate instead.")
+    ],
+    "split.train_batches": Annotated[
+        list[str],
+        _option(
+            "--train-batches", panel=IMAGES, metavar="N...", help="Train on these batch files, 1 to 5; all if none."
+        ),
+    ],
+    "split.validation_batches": Annotated[
+        list[str], _option("--validation-batches", panel=IMAGES, metavar="N...", help="Validate on these batch files.")
+    ],
+    "split.subset": Annotated[
+        int | None,
+        _integer(
+            "--subset", panel=IMAGES, help="Only the first N training images, for a quick look; the rest in scale."
+        ),
+    ],
+    "seed": Annotated[
+        int, _integer("--seed", panel=REPEATABILITY, help="Of the weights and of the order of the images.")
+    ],
+    "dtype": Annotated[
+        str, _option("--dtype", panel=REPEATABILITY, metavar="|".join(DTYPES), help="Precision of the arithmetic.")
+    ],
+    "evaluations_per_cycle": Annotated[
+        int | None,
+        _integer("--evaluations-per-cycle", panel=OUTPUT, help="Instead of once per epoch; 0: only at the end."),
+    ],
+}
+_INTEGER_LISTS = ("hidden", "split.train_batches", "split.validation_batches")
+
+
+def takes_config(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the options of TrainConfig, with its defaults or these, and pass it `config`.
+
+    The command is written as `def command(config: TrainConfig, ...)`; what the user typed is
+    validated when the config is made, before the command runs.
+    """
+    chosen = _defaults() | defaults
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        own = [
+            p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for p in inspect.signature(command, eval_str=True).parameters.values()
+            if p.name != "config"
+        ]
+        parameters = [
+            inspect.Parameter(_name(key), inspect.Parameter.KEYWORD_ONLY, default=chosen[key], annotation=annotation)
+            for key, annotation in _CONFIG_OPTIONS.items()
+        ]
+
+        @functools.wraps(command)
+        def wrapper(**values: Any) -> Any:
+            typed = {key: values.pop(_name(key)) for key in _CONFIG_OPTIONS}
+            return command(config=_config(typed), **values)
+
+        wrapper.__signature__ = inspect.Signature([*parameters, *own])  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in [*parameters, *own]}
+        return wrapper
+
+    return decorate
+
+
+def _name(key: str) -> str:
+    return key.removeprefix("split.")
+
+
+def _defaults() -> dict[str, Any]:
+    """The default of every option, from the dataclasses that own it; lists as the text a user would type."""
+    config, split = TrainConfig(), SplitConfig()
+    values = {
+        key: getattr(split, _name(key)) if key.startswith("split.") else getattr(config, key) for key in _CONFIG_OPTIONS
+    }
+    return {key: [str(item) for item in value] if key in _INTEGER_LISTS else value for key, value in values.items()}
+
+
+def _config(typed: dict[str, Any]) -> TrainConfig:
+    """The config of the option values."""
+    typed = {key: integers(value, key) if key in _INTEGER_LISTS else value for key, value in typed.items()}
+    split = SplitConfig(**{_name(key): value for key, value in typed.items() if key.startswith("split.")})
+    return TrainConfig(split=split, **{key: value for key, value in typed.items() if not key.startswith("split.")})
+
+
+def integers(texts: list[str], key: str) -> tuple[int, ...]:
+    """Read `["50", "30,20"]` as (50, 30, 20). Raises ConfigError, which names the value and the option."""
+    option = "--" + _name(key).replace("_", "-")
+    values = []
+    for text in (part for item in texts for part in item.split(",")):
+        try:
+            values.append(int(text))
+        except ValueError:
+            raise ConfigError(f"{option} {text!r}: not a whole number, write for example {option} 50 30") from None
+    return tuple(values)
+
+
+def many_valued(*names: str) -> type[TyperCommand]:
+    """Return a command class whose options `names` take every value up to the next option.
+
+    `--hidden 50 30 20` reaches the parser as `--hidden 50 --hidden 30 --hidden 20`. A value may be
+    negative, so that it is refused by name; anything else with a dash begins the next option.
+    """
+
+    class ManyValuedCommand(TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            return super().parse_args(ctx, _repeat_names(args, names, strict=not ctx.resilient_parsing))
+
+    return ManyValuedCommand
+
+
+def _repeat_names(args: list[str], names: tuple[str, ...], *, strict: bool) -> list[str]:
+    repeated: list[str] = []
+    rest = list(args)
+    while rest:
+        arg = rest.pop(0)
+        if arg == "--":
+            return [*repeated, arg, *rest]
+        if arg not in names:
+            repeated.append(arg)
+            continue
+        values = []
+        while rest and (not rest[0].startswith("-") or rest[0][1:2].isdigit()):
+            values.append(rest.pop(0))
+        if not values and strict:
+            raise typer.BadParameter(f"{arg} needs at least one value, for example {arg} 50 30")
+        repeated += [part for value in values for part in (arg, value)]
+    return repeated

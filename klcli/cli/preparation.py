@@ -1,0 +1,32 @@
+"""What every command that trains does before it starts."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from klcli.cli.session import Session
+from klcli.errors import StoreError
+
+if TYPE_CHECKING:
+    from klcli.data.dataset import Dataset
+
+ROOM = 20_000_000  # bytes: the epochs, a picture and a checkpoint of a usual network
+
+
+def warn_of_data(session: Session, dataset: "Dataset") -> None:
+    """Say loudly that results on the built-in images are no results on CIFAR-10."""
+    if dataset.name == "synthetic":
+        session.warn(
+            "SYNTHETIC IMAGES: no CIFAR-10 in use, these results say nothing about it "
+            "(`klcli data fetch` gets it, --data PATH names it)"
+        )
+
+
+def require_room(folder: Path) -> None:
+    """Raise StoreError where the disk is too full to keep a run, before the run costs time."""
+    free = shutil.disk_usage(folder).free
+    if free < ROOM:
+        raise StoreError(
+            f"{folder}: only {free / 1e6:.0f} MB are free here and a run needs {ROOM / 1e6:.0f}, "
+            "free some space or choose another place with --db"
+        )

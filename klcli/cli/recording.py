@@ -1,0 +1,57 @@
+"""Recording: a run's way through the database, from `running` to the state in which it ends."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from klcli.cli.signals import Interrupted
+from klcli.errors import StoreError
+
+if TYPE_CHECKING:
+    from klcli.experiments.training import TrainResult
+    from klcli.store.run_store import RunStore
+
+
+class Recording:
+    """One run of a store while it is trained."""
+
+    def __init__(self, store: "RunStore", run_id: int) -> None:
+        """Start the clock of the run."""
+        self._store = store
+        self._run_id = run_id
+        self._started = time.perf_counter()
+        self._result: TrainResult | None = None
+        self._recorded = 0
+
+    def on_evaluation(self, result: "TrainResult") -> None:
+        """Commit the newest metrics."""
+        self._result = result
+        for metrics in result.epochs[self._recorded :]:
+            self._store.record_epoch(self._run_id, metrics)
+        self._recorded = len(result.epochs)
+
+    def complete(self, result: "TrainResult") -> None:
+        """Keep the network and end the run, complete or diverged."""
+        if result.diverged_at is None:
+            self._store.save_checkpoint(self._run_id, result)
+            self._finish("complete")
+        else:
+            self._finish("diverged", f"the cost was not finite after update {result.diverged_at}")
+
+    @contextmanager
+    def ending_in_a_state(self) -> Iterator[None]:
+        """Mark the run interrupted or failed where the block raises; what was recorded stays."""
+        try:
+            yield
+        except Interrupted as error:
+            self._finish("interrupted", str(error))
+            raise
+        except Exception as error:
+            # Where the store itself is what failed, whoever opens it next marks the run.
+            with suppress(StoreError):
+                self._finish("failed", f"{type(error).__name__}: {error}")
+            raise
+
+    def _finish(self, state: str, error: str | None = None) -> None:
+        self._store.finish(self._run_id, state, self._result, time.perf_counter() - self._started, error)

@@ -1,0 +1,61 @@
+"""Session: the one object through which a command speaks.
+
+Results go to stdout, talk and progress to stderr. A pipe gets plain text at full width: a table
+that is squeezed to 80 columns loses digits.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # slow to import, and not needed for --version
+    from rich.console import Console, RenderableType
+
+SCHEMA = 1  # of the JSON documents; raised when a key changes its meaning or goes away
+FULL_WIDTH = 10_000  # columns of a pipe
+
+
+@dataclass(frozen=True)
+class Session:
+    """How this call of klcli wants to be answered."""
+
+    as_json: bool = False
+    quiet: bool = False
+
+    @cached_property
+    def out(self) -> "Console":
+        """The console of results."""
+        from rich.console import Console
+
+        return Console(
+            width=None if sys.stdout.isatty() else FULL_WIDTH, highlight=False, soft_wrap=not sys.stdout.isatty()
+        )
+
+    @cached_property
+    def err(self) -> "Console":
+        """The console of talk and progress."""
+        from rich.console import Console
+
+        return Console(stderr=True, quiet=self.quiet, highlight=False, soft_wrap=True)
+
+    def result(self, *parts: "RenderableType") -> None:
+        """Print what a person asked for; nothing where the answer is a JSON document."""
+        if not self.as_json:
+            for part in parts:
+                self.out.print(part)
+
+    def document(self, command: str, content: dict[str, Any]) -> None:
+        """Print the JSON document of the command, where one is wanted."""
+        if self.as_json:
+            json.dump({"schema": SCHEMA, "command": command, **content}, sys.stdout, indent=2, allow_nan=False)
+            sys.stdout.write("\n")
+
+    def say(self, message: str) -> None:
+        """Tell what is going on."""
+        self.err.print(message, style="dim")
+
+    def warn(self, message: str) -> None:
+        """Tell what the user should know before trusting the result."""
+        self.err.print(message, style="bold yellow")

@@ -1,0 +1,48 @@
+"""Ctrl-C and SIGTERM: the first one is obeyed between two updates, the second at once."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from klcli.errors import ExitCode, KlcliError
+
+
+class Interrupted(KlcliError):
+    """The user or the system asked the command to end."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum = signum
+        self.exit_code = ExitCode.INTERRUPTED if signum == signal.SIGINT else ExitCode.TERMINATED
+
+    def adding(self, what: str) -> "Interrupted":
+        """Return the same interruption with more to tell."""
+        return Interrupted(f"{self}: {what}", self.signum)
+
+
+@contextmanager
+def obeyed_between_updates() -> Iterator[Callable[[], None]]:
+    """Hold signals back inside the block; calling what it yields raises Interrupted once one has come.
+
+    Writes are thus finished before the run is marked. A second signal ends the process where it is;
+    the next opening of the database marks the run.
+    """
+    received: list[int] = []
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if received:
+            os._exit(128 + signum)
+        received.append(signum)
+
+    def check() -> None:
+        if received:
+            raise Interrupted("interrupted" if received[0] == signal.SIGINT else "terminated", received[0])
+
+    previous = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield check
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,130 @@
+"""`klcli train`: one network, from the options to the picture."""
+
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from klcli.cli.options import (
+    DEFAULT_DATABASE,
+    DatabasePath,
+    DataSource,
+    Debug,
+    Json,
+    Quiet,
+    Threads,
+    many_valued,
+    takes_config,
+)
+from klcli.cli.preparation import require_room, warn_of_data
+from klcli.cli.progress import TrainingProgress
+from klcli.cli.recording import Recording
+from klcli.cli.session import Session
+from klcli.cli.signals import Interrupted, obeyed_between_updates
+from klcli.errors import Diverged
+from klcli.experiments.config import TrainConfig
+
+if TYPE_CHECKING:  # NumPy and sqlite-utils are slow to import, and --help needs neither
+    from klcli.experiments.training import TrainResult
+    from klcli.store.run_store import RunStore
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("train", cls=many_valued("--hidden", "-H", "--train-batches", "--validation-batches"))(train)
+
+
+@takes_config()
+def train(
+    config: TrainConfig,
+    data: DataSource = None,
+    threads: Threads = 1,
+    db: DatabasePath = DEFAULT_DATABASE,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train one network and store every epoch.
+
+    Without options: the 3-layer network 50-50 of the course, He initialisation, two cycles of a
+    cyclical learning rate on 45 000 images; 5 000 validate, and the 10 000 of the test split are
+    looked at once, at the end. The run is in the database from its first second on, whatever
+    becomes of it.
+
+    Examples:
+
+    - `klcli train --hidden 50 30 20 --bn`
+
+    - `klcli train --hidden 50,50 --bn --lambda 0.003 --cycles 3 --seed 7`
+
+    - `klcli train --init normal --sigma 1e-4 --subset 5000`
+    """
+    session = Session(as_json=as_json, quiet=quiet)
+
+    from klcli.data.dataset import split
+    from klcli.data.sources import open_dataset
+    from klcli.experiments.environment import environment, pin_threads
+    from klcli.experiments.timetable import timetable
+    from klcli.experiments.training import train as train_group
+    from klcli.store.run_store import RunStore
+
+    pin_threads(threads)
+    dataset = open_dataset(data)
+    splits = split(dataset, config.split)
+    times = timetable(config, len(splits.train))
+    warn_of_data(session, dataset)
+    if not times.ends_a_cycle and config.schedule == "cyclical":
+        eta = times.learning_rate(times.total_updates, config)
+        session.warn(
+            f"{times.cycles:.2f} cycles: training ends where eta is {eta:.2g}, "
+            "networks are best compared at the end of a whole cycle"
+        )
+    store = RunStore(db)
+    require_room(store.path.parent)
+    run_id = store.begin(config, times, dataset, environment(), shlex.join(["klcli", *sys.argv[1:]]))
+    recording, progress = Recording(store, run_id), TrainingProgress(session, times)
+
+    def on_evaluation(results: "list[TrainResult]") -> None:
+        recording.on_evaluation(results[0])
+        progress.on_evaluation(results[0])
+
+    try:
+        with recording.ending_in_a_state(), obeyed_between_updates() as check, progress.showing():
+
+            def on_update(step: int) -> None:
+                progress.on_update(step)
+                check()
+
+            [result] = train_group([config], splits, on_update=on_update, on_evaluation=on_evaluation)
+            recording.complete(result)
+    except Interrupted as interruption:
+        raise interruption.adding(
+            f"run {run_id} keeps its {store.run(run_id)['epochs_done']:g} epochs in {db}"
+        ) from None
+    _show(session, store, run_id)
+
+
+def _show(session: Session, store: "RunStore", run_id: int) -> None:
+    """Draw the picture of the run and tell where everything is. Raises Diverged for a run that did."""
+    from klcli.report.documents import run_document
+    from klcli.report.plots import draw_training, training_curves
+    from klcli.report.tables import duration, network_name, splits_table
+    from klcli.store.checkpoints import write_atomically
+
+    run = store.run(run_id)
+    picture = store.folder("plots") / f"run-{run_id:06d}.png"
+    write_atomically(picture, draw_training(training_curves(run, store.epochs(run_id))))
+    diverged = run["state"] == "diverged"
+    work = f"{run['epochs_done']:g} epochs on {run['dataset']} in {duration(run['seconds'])}"
+    title = f"Run {run_id}: {network_name(run)}, {work}"
+    places = [("database", store.path), ("picture", picture)]
+    if run["checkpoint"]:
+        places.insert(1, ("checkpoint", store.path.parent / run["checkpoint"]))
+    session.result(splits_table(title, run).to_rich(), *(f"{what:<11} {where}" for what, where in places))
+    session.document("train", {"run": run_document(run), "epochs": store.epochs(run_id), "picture": str(picture)})
+    if diverged:
+        raise Diverged(
+            f"run {run_id} diverged: {run['error']}; its {run['epochs_done']:g} epochs are kept, "
+            f"try a smaller --eta-max than {run['eta_max']:g}"
+        )

@@ -1,0 +1,182 @@
+"""A data set in memory: its splits, their standardisation, and the minibatches drawn from them."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from klcli.data.split_config import FILES, SplitConfig, listed
+from klcli.errors import ConfigError
+
+PIXELS = 3072  # 3 channels of 32 x 32, channel-major
+CLASSES = 10
+
+STANDARDISE_ROWS = 50  # 600 kB of float32: the three passes over a block stay in the second-level cache
+SUM_ROWS = 256  # 1.5 MB of squares as uint16; their sums stay far below 2**32
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All images of a data set, training batches 1 to 5 in order and then the test batch."""
+
+    name: str  # "cifar10" or "synthetic"
+    images: np.ndarray  # (60000, 3072) uint8, channel-major; may be a read-only memory map
+    labels: np.ndarray  # (60000,) uint8
+    class_names: tuple[str, ...]
+    sha256: str  # hex, over the labels and then the images: the same for every layout of the same data
+    source: str  # absolute path, or "built in"
+    layout: str  # "python", "binary", either with " archive" behind it, or "built in"
+    official: bool | None  # None where no checksum of the layout is known
+    images_file: Path | None  # the .npy file behind a memory map, so that other processes can map the same pages
+
+    @property
+    def images_per_file(self) -> int:
+        """The number of images in one batch file: 10 000 in CIFAR-10."""
+        return len(self.images) // FILES
+
+
+def content_sha256(labels: np.ndarray, images: np.ndarray) -> str:
+    """What identifies a data set: the hash over its labels and then its images, in hexadecimal digits."""
+    digest = hashlib.sha256(np.ascontiguousarray(labels).data)
+    digest.update(np.ascontiguousarray(images).data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Split:
+    """One of train, validation and test: rows of the data set's images, which are never copied as a whole."""
+
+    images: np.ndarray  # (N, 3072) uint8, those of the whole data set
+    rows: np.ndarray  # (n,) intp, which of them belong to this split
+    labels: np.ndarray  # (n,) intp
+    mean: np.ndarray  # (3072,) float64, of the training split
+    inverse_std: np.ndarray  # (3072,) float64, of the training split
+    # mean and inverse_std in the dtypes asked for so far: a cast per minibatch would cost more than the arithmetic
+    _cast: dict[np.dtype, tuple[np.ndarray, np.ndarray]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, index: np.ndarray | slice, dtype: DTypeLike = np.float32) -> tuple[np.ndarray, np.ndarray]:
+        """Standardised images and labels of the positions `index` in this split.
+
+        Returns X (k, 3072) of `dtype`, X = (pixel - mean) / std, and y (k,) intp. Gathers bytes and casts
+        them block by block, because bytes are a quarter of the traffic that float32 would be.
+        """
+        mean, inverse_std = self._standardiser(np.dtype(dtype))
+        pixels = self._pixels(self.rows[index])
+        X = np.empty(pixels.shape, mean.dtype)
+        for start in range(0, len(X), STANDARDISE_ROWS):
+            block = X[start : start + STANDARDISE_ROWS]
+            block[...] = pixels[start : start + STANDARDISE_ROWS]
+            block -= mean
+            block *= inverse_std
+        return X, self.labels[index]
+
+    def _pixels(self, rows: np.ndarray) -> np.ndarray:
+        """The (k, 3072) uint8 images at `rows`: a view where they lie next to each other, as in an evaluation."""
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all()):
+            return self.images[rows[0] : rows[-1] + 1]
+        return np.take(self.images, rows, axis=0)
+
+    def _standardiser(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        if dtype not in self._cast:
+            self._cast[dtype] = (self.mean.astype(dtype), self.inverse_std.astype(dtype))
+        return self._cast[dtype]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three splits of one data set, disjoint and standardised alike."""
+
+    train: Split
+    validation: Split
+    test: Split
+
+
+def split(dataset: Dataset, config: SplitConfig) -> Splits:
+    """Divide the data set as `config` says and standardise by the training split.
+
+    Raises ConfigError where the training batches are too few for the images asked of them.
+    """
+    per_file = dataset.images_per_file
+    train_batches = config.train_batches or tuple(
+        batch for batch in range(1, FILES) if batch not in config.validation_batches
+    )
+    train = _rows_of(train_batches, per_file)
+    if config.validation_batches:
+        validation = _rows_of(config.validation_batches, per_file)
+    else:
+        if config.validation >= len(train):
+            raise ConfigError(
+                f"validation {config.validation} leaves none of the {len(train)} images of training batch "
+                f"{listed(train_batches)} to train on: give less than {len(train)}, or more batches"
+            )
+        train, validation = np.split(train, [len(train) - config.validation])
+    test = np.arange((FILES - 1) * per_file, FILES * per_file)
+
+    if config.subset is not None:
+        if config.subset > len(train):
+            raise ConfigError(
+                f"subset {config.subset} is more than the {len(train)} training images: give at most that"
+            )
+        # Integers, so that the sizes do not hang on the rounding of a fraction.
+        validation = validation[: max(1, len(validation) * config.subset // len(train))]
+        test = test[: max(1, len(test) * config.subset // len(train))]
+        train = train[: config.subset]
+
+    # A memory map is an ndarray whose every slice runs Python code; the plain view of it does not.
+    images = np.asarray(dataset.images)
+    mean, inverse_std = standardisation(images, train)
+
+    def part(rows: np.ndarray) -> Split:
+        return Split(images, rows, dataset.labels[rows].astype(np.intp), mean, inverse_std)
+
+    return Splits(part(train), part(validation), part(test))
+
+
+def standardisation(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per pixel mean and 1 / std over `rows` of `images` (N, 3072) uint8: two (3072,) float64.
+
+    std is the biased one, sqrt(mean(x^2) - mean(x)^2). The sums are integers and n sum(x^2) - sum(x)^2 is one as
+    well, so nothing cancels and the order of the rows does not matter. A constant pixel gets std 1: it stays 0.
+    """
+    total = np.zeros(images.shape[1], np.uint64)
+    total_of_squares = np.zeros(images.shape[1], np.uint64)
+    for start in range(0, len(rows), SUM_ROWS):
+        pixels = images[rows[start : start + SUM_ROWS]]
+        total += pixels.sum(axis=0, dtype=np.uint32)
+        total_of_squares += np.multiply(pixels, pixels, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
+    n = len(rows)
+    spread = n * total_of_squares - total * total  # n^2 times the variance, below 2^64 for 500 000 images
+    std = np.sqrt(spread.astype(np.float64)) / n
+    std[spread == 0] = 1.0
+    return total / np.float64(n), 1.0 / std
+
+
+def epoch_order(n: int, order_seed: int, epoch: int) -> np.ndarray:
+    """The (n,) permutation in which epoch `epoch` visits a split of n images: a pure function of its arguments."""
+    seed = np.random.SeedSequence(order_seed, spawn_key=(1, epoch))
+    return np.random.Generator(np.random.PCG64(seed)).permutation(n)
+
+
+def minibatches(
+    split: Split, order: np.ndarray, batch_size: int, dtype: DTypeLike = np.float32
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The floor(n / batch_size) full minibatches (X, y) of an epoch that visits `split` in `order`.
+
+    What remains of the order is left out of this epoch: the next one shuffles it in again. A shorter last
+    batch would have noisier batch-normalisation statistics and one more update than n_s counts.
+    """
+    for start in range(0, len(order) - batch_size + 1, batch_size):
+        yield split.batch(order[start : start + batch_size], dtype)
+
+
+def _rows_of(batches: tuple[int, ...], per_file: int) -> np.ndarray:
+    """The rows of the training batches `batches` (counted from 1), in the order of the files."""
+    return np.concatenate([np.arange((batch - 1) * per_file, batch * per_file) for batch in sorted(batches)])

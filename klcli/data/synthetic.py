@@ -1,0 +1,8 @@
+"""TMP"""
+
+from klcli.data.dataset import Dataset
+
+
+def open_synthetic() -> Dataset:
+    """T."""
+    raise NotImplementedError

@@ -1,0 +1,1 @@
+"""NumPy only: layers, losses, optimizers. No files, no database, no terminal."""

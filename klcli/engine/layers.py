@@ -1,0 +1,142 @@
+"""The layers of a fully connected network: each forward with its backward beside it.
+
+`forward(X, training=...)` returns `(Y, backward)`. The closure `backward(G)` holds exactly what the
+way back needs, takes `G = dJ/dY` and returns `(dJ/dX, {parameter: gradient})`. Nothing is cached on
+a layer, so a layer can be entered again before its way back is used.
+
+Rows are samples: `X (n, d)`. Every parameter may carry a leading axis of `m` members, networks that
+are trained in lockstep; then activations are `(m, n, d)`. All equations are written over `axis=-2`
+(samples) and `axis=-1` (features), so one network and m networks run the same lines.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+Gradients = dict[str, np.ndarray]
+Backward = Callable[[np.ndarray], tuple[np.ndarray | None, Gradients]]
+
+
+@dataclass
+class Linear:
+    """`Y = X @ W + b`."""
+
+    W: np.ndarray  # (d_in, d_out) or (m, d_in, d_out)
+    b: np.ndarray  # (d_out,) or (m, 1, d_out)
+    is_first: bool = False  # its input is data: nobody asks for dJ/dX, which saves a third of its products
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Return W and b."""
+        return {"W": self.W, "b": self.b}
+
+    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+        """`X (..., n, d_in)` to `(..., n, d_out)`; an X without members is shared by all of them."""
+        Y = X @ self.W
+        Y += self.b
+
+        def backward(G: np.ndarray) -> tuple[np.ndarray | None, Gradients]:
+            """`dW = X^T G`, `db = sum of the rows of G`, `dX = G W^T`."""
+            dW = X.swapaxes(-1, -2) @ G
+            db = G.sum(axis=-2).reshape(self.b.shape)
+            dX = None if self.is_first else G @ self.W.swapaxes(-1, -2)
+            return dX, {"W": dW, "b": db}
+
+        return Y, backward
+
+
+@dataclass
+class BatchNorm:
+    """Batch normalisation over the samples (Ioffe and Szegedy 2015, arXiv 1502.03167).
+
+    In training, every feature is normalised by the mean and the *biased* variance of the minibatch,
+    so a sample's output depends on its neighbours. In evaluation, the running averages take their
+    place and every sample stands alone. Only a forward with `track=True` moves the running averages:
+    the training loop asks for it, a gradient check does not.
+    """
+
+    gamma: np.ndarray  # (d,) or (m, 1, d)
+    beta: np.ndarray  # (d,) or (m, 1, d)
+    momentum: float  # alpha, the weight of the past in the running averages
+    eps: float
+    running_mean: np.ndarray | None = None  # mu_av, shaped as gamma; None until the first tracked batch
+    running_variance: np.ndarray | None = None  # v_av
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Return gamma and beta."""
+        return {"gamma": self.gamma, "beta": self.beta}
+
+    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+        """`Y = gamma * X_hat + beta` with `X_hat = (X - mu) / sqrt(v + eps)`."""
+        if not training:
+            return self._forward_with_running_averages(X)
+        n = X.shape[-2]
+        mu = X.sum(axis=-2, keepdims=True) / n
+        X_hat = X - mu
+        v = np.square(X_hat).sum(axis=-2, keepdims=True) / n
+        inverse_std = 1 / np.sqrt(v + self.eps)
+        X_hat *= inverse_std
+        if track:
+            self._track(mu.reshape(self.gamma.shape), v.reshape(self.gamma.shape))
+        gamma = self.gamma
+        Y = gamma * X_hat
+        Y += self.beta
+
+        def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
+            """`dX = gamma / sqrt(v + eps) * (G - mean(G) - X_hat * mean(G * X_hat))`.
+
+            mu and v depend on every sample, which gives the two means; gamma is constant over the
+            samples and is taken out of them, so that they are dbeta / n and dgamma / n.
+            """
+            dbeta = G.sum(axis=-2, keepdims=True)
+            dgamma = (G * X_hat).sum(axis=-2, keepdims=True)
+            dX = G - dbeta / n
+            dX -= X_hat * (dgamma / n)
+            dX *= gamma * inverse_std
+            return dX, {"gamma": dgamma.reshape(gamma.shape), "beta": dbeta.reshape(gamma.shape)}
+
+        return Y, backward
+
+    def _forward_with_running_averages(self, X: np.ndarray) -> tuple[np.ndarray, Backward]:
+        """Evaluation: mu_av and v_av are constants. An untracked layer takes mean 0 and variance 1."""
+        mean = np.zeros_like(self.gamma) if self.running_mean is None else self.running_mean
+        variance = np.ones_like(self.gamma) if self.running_variance is None else self.running_variance
+        inverse_std = 1 / np.sqrt(variance + self.eps)
+        X_hat = (X - mean) * inverse_std
+        gamma = self.gamma
+
+        def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
+            dgamma = (G * X_hat).sum(axis=-2).reshape(gamma.shape)
+            return G * (gamma * inverse_std), {"gamma": dgamma, "beta": G.sum(axis=-2).reshape(gamma.shape)}
+
+        return gamma * X_hat + self.beta, backward
+
+    def _track(self, mu: np.ndarray, v: np.ndarray) -> None:
+        """`mu_av = alpha mu_av + (1 - alpha) mu`, likewise v_av; the first batch is taken as it is."""
+        if self.running_mean is None or self.running_variance is None:
+            self.running_mean, self.running_variance = mu.copy(), v.copy()
+            return
+        self.running_mean = self.momentum * self.running_mean + (1 - self.momentum) * mu
+        self.running_variance = self.momentum * self.running_variance + (1 - self.momentum) * v
+
+
+@dataclass
+class ReLU:
+    """`Y = max(X, 0)`."""
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Return nothing: a ReLU has no parameters."""
+        return {}
+
+    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+        """`X (..., n, d)` to the same shape."""
+        Y = np.maximum(X, 0)
+
+        def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
+            """`dX = G` where X > 0, else 0; the corner itself counts as 0."""
+            return G * (Y > 0), {}
+
+        return Y, backward
+
+
+Layer = Linear | BatchNorm | ReLU

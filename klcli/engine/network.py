@@ -1,0 +1,173 @@
+"""Network: layers in order, their parameters by name, their gradients."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast
+
+import numpy as np
+
+from klcli.engine.layers import Backward, BatchNorm, Layer, Linear, ReLU
+from klcli.engine.losses import cross_entropy, l2_gradient, l2_penalty
+
+Initializer = Callable[[int, int], np.ndarray]  # (d_in, d_out) -> W
+
+
+@dataclass
+class Network:
+    """A k-layer fully connected network; k counts the linear layers.
+
+    With a leading axis of m members on every array it is m networks of one architecture, made by
+    `stack` and taken apart by `member`.
+    """
+
+    layers: dict[str, Layer]  # by name, in order: linear1, batch_norm1, relu1, linear2, ...
+
+    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, list[Backward]]:
+        """Map `X (n, d)` or `(m, n, d)` to scores `S (..., n, K)`; the ways back are in layer order."""
+        backwards = []
+        for layer in self.layers.values():
+            X, backward = layer.forward(X, training=training, track=track)
+            backwards.append(backward)
+        return X, backwards
+
+    def scores(self, X: np.ndarray) -> np.ndarray:
+        """Return the scores in evaluation: running averages, nothing kept for a way back."""
+        for layer in self.layers.values():
+            X, _ = layer.forward(X, training=False)
+        return X
+
+    def gradients(
+        self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *, track: bool = False
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return the loss of the minibatch and dJ/dtheta of every parameter, by name.
+
+        lam is a number or `(m,)`. `track=True` moves the running averages, as a training update does.
+        """
+        S, backwards = self.forward(X, training=True, track=track)
+        loss, loss_backward = cross_entropy(S, y)
+        gradients: dict[str, np.ndarray] = {}
+        G: np.ndarray | None = loss_backward()
+        for (name, layer), backward in zip(reversed(self.layers.items()), reversed(backwards), strict=True):
+            assert G is not None, "only the first layer may end the way back"
+            G, layer_gradients = backward(G)
+            if isinstance(layer, Linear):
+                layer_gradients["W"] += l2_gradient(layer.W, lam)
+            gradients |= {f"{name}.{parameter}": gradient for parameter, gradient in layer_gradients.items()}
+        return loss, {name: gradients[name] for name in self.parameters()}
+
+    def cost(self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray) -> np.ndarray:
+        """Return J of the minibatch as training sees it, with minibatch statistics; moves nothing."""
+        S, _ = self.forward(X, training=True)
+        return cross_entropy(S, y)[0] + self.penalty(lam)
+
+    def penalty(self, lam: float | np.ndarray) -> np.ndarray:
+        """Return the L2 term of J (a number, or `(m,)`)."""
+        return l2_penalty([layer.W for layer in self.layers.values() if isinstance(layer, Linear)], lam)
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Return every trained array by name (`linear1.W`, `batch_norm1.gamma`), shared, not copied."""
+        return {
+            f"{name}.{parameter}": array
+            for name, layer in self.layers.items()
+            for parameter, array in layer.parameters().items()
+        }
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return every array that makes the network what it is: parameters and running averages."""
+        return {
+            f"{name}.{field}": array for name, layer in self.layers.items() for field, array in _arrays(layer).items()
+        }
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Take the arrays of `state`, cast to this network's precision.
+
+        Raises KeyError for a missing parameter and ValueError for another shape.
+        """
+        for name, layer in self.layers.items():
+            for parameter, array in layer.parameters().items():
+                value = state[f"{name}.{parameter}"]
+                if value.shape != array.shape:
+                    raise ValueError(f"{name}.{parameter} has shape {value.shape}, the network needs {array.shape}")
+                setattr(layer, parameter, value.astype(array.dtype))
+            if isinstance(layer, BatchNorm):
+                for average in ("running_mean", "running_variance"):
+                    saved = state.get(f"{name}.{average}")
+                    setattr(layer, average, None if saved is None else saved.astype(layer.gamma.dtype))
+
+    def member(self, index: int) -> "Network":
+        """Return one member as a network of its own; its arrays are views of this one's."""
+        return Network(
+            {
+                name: _with_arrays(
+                    layer,
+                    {
+                        field: array[index] if field == "W" else array[index, 0]
+                        for field, array in _arrays(layer).items()
+                    },
+                )
+                for name, layer in self.layers.items()
+            }
+        )
+
+
+def build(
+    d_in: int,
+    hidden: Sequence[int],
+    n_classes: int,
+    *,
+    initializer: Initializer,
+    batch_norm: bool = False,
+    bn_position: str = "before",
+    bn_momentum: float = 0.9,
+    bn_eps: float = 1e-8,
+    dtype: np.typing.DTypeLike = np.float32,
+) -> Network:
+    """Return an untrained network `d_in - hidden - n_classes`; `hidden` may be empty.
+
+    With `batch_norm`, every hidden layer is Linear -> BatchNorm -> ReLU, or with
+    `bn_position="after"` Linear -> ReLU -> BatchNorm. The output layer is linear.
+    """
+    layers: dict[str, Layer] = {}
+    for index, width in enumerate(hidden, start=1):
+        layers[f"linear{index}"] = _linear(d_in, width, initializer, dtype, is_first=index == 1)
+        activation: dict[str, Layer] = {f"relu{index}": ReLU()}
+        if batch_norm:
+            gamma, beta = np.ones(width, dtype), np.zeros(width, dtype)
+            normalisation: dict[str, Layer] = {
+                f"batch_norm{index}": BatchNorm(gamma, beta, momentum=bn_momentum, eps=bn_eps)
+            }
+            activation = normalisation | activation if bn_position == "before" else activation | normalisation
+        layers |= activation
+        d_in = width
+    layers[f"linear{len(hidden) + 1}"] = _linear(d_in, n_classes, initializer, dtype, is_first=not hidden)
+    return Network(layers)
+
+
+def _linear(d_in: int, d_out: int, initializer: Initializer, dtype: np.typing.DTypeLike, *, is_first: bool) -> Linear:
+    return Linear(initializer(d_in, d_out).astype(dtype), np.zeros(d_out, dtype), is_first=is_first)
+
+
+def stack(networks: Sequence[Network]) -> Network:
+    """Return networks of one architecture as the members of one network, which it copies."""
+    stacked: dict[str, Layer] = {}
+    for name, layer in networks[0].layers.items():
+        arrays = [_arrays(network.layers[name]) for network in networks]
+        stacked[name] = _with_arrays(
+            layer,
+            {
+                field: np.stack([member[field] if field == "W" else member[field][None] for member in arrays])
+                for field in arrays[0]
+            },
+        )
+    return Network(stacked)
+
+
+def _with_arrays(layer: Layer, arrays: dict[str, np.ndarray]) -> Layer:
+    """Return the same layer with other arrays."""
+    return replace(cast(Any, layer), **arrays)
+
+
+def _arrays(layer: Layer) -> dict[str, np.ndarray]:
+    """Return the array fields of a layer: parameters first, then running averages."""
+    values = {field.name: getattr(layer, field.name) for field in fields(layer)}
+    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}

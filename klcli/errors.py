@@ -1,0 +1,57 @@
+"""The failures that a user can cause or meet, each with its exit code.
+
+Every message is one line that names the offending value and the cure. Anything else that is
+raised is a defect of klcli, shown as an unexpected failure (exit 1).
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The exit codes of `klcli`, part of its public surface (README, Exit codes)."""
+
+    DONE = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    DATA = 3
+    STORE = 4
+    GRADIENT_CHECK = 5
+    DIVERGED = 6
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class KlcliError(Exception):
+    """A failure with a one-line message for the user. Raise a subclass."""
+
+    exit_code = ExitCode.UNEXPECTED
+
+
+class ConfigError(KlcliError, ValueError):
+    """A setting that cannot be used: wrong range, wrong combination."""
+
+    exit_code = ExitCode.USAGE
+
+
+class DataError(KlcliError):
+    """A data set that is missing, damaged or not what it claims to be."""
+
+    exit_code = ExitCode.DATA
+
+
+class StoreError(KlcliError):
+    """A database, checkpoint, picture or disk that cannot be read or written."""
+
+    exit_code = ExitCode.STORE
+
+
+class GradientCheckFailed(KlcliError):
+    """An engine gradient disagrees with the numerical one."""
+
+    exit_code = ExitCode.GRADIENT_CHECK
+
+
+class Diverged(KlcliError):
+    """Training left the finite numbers; the run is stored in the state `diverged`."""
+
+    exit_code = ExitCode.DIVERGED

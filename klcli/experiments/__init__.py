@@ -1,0 +1,1 @@
+"""Procedures over the engine and the data: nothing stored, nothing printed."""

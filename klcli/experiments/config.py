@@ -1,0 +1,131 @@
+"""TrainConfig: everything that decides how a network is trained, except the images themselves."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from klcli.data.split_config import SplitConfig
+from klcli.errors import ConfigError
+
+INITIALIZERS = ("he", "xavier", "normal")
+SCHEDULES = ("cyclical", "constant")
+OPTIMIZERS = ("sgd",)
+BN_POSITIONS = ("before", "after")
+DTYPES = ("float32", "float64")
+MAX_SEED = 2**63 - 1  # the largest integer of the database
+MAX_WIDTH = 65_536  # the first layer alone would take 0.8 GB
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training, validated when it is made: a wrong value raises ConfigError, one line with the cure."""
+
+    # the network
+    hidden: tuple[int, ...] = (50, 50)  # widths of the hidden layers; k = len(hidden) + 1 layers
+    batch_norm: bool = False
+    bn_position: str = "before"  # the activation: Linear -> BN -> ReLU, as in the BN paper
+    bn_momentum: float = 0.9  # alpha of the running averages
+    bn_eps: float = 1e-8  # small, because sigma = 1e-4 feeds BN variances near 1e-7
+    initializer: str = "he"
+    sigma: float | None = None  # standard deviation, for initializer "normal" only
+
+    # the cost and the updates
+    lam: float = 0.005  # lambda, the L2 coefficient
+    optimizer: str = "sgd"
+    schedule: str = "cyclical"
+    eta_min: float = 1e-5
+    eta_max: float = 1e-1  # also the rate of the constant schedule
+    batch_size: int = 100
+    step_epochs: float = 5  # n_s = step_epochs * floor(n / n_batch) updates, half a cycle
+    step_size: int | None = None  # n_s itself; overrides step_epochs
+    cycles: int = 2
+    epochs: int | None = None  # overrides cycles; may end in the middle of one
+
+    # the data, the randomness, the arithmetic
+    split: SplitConfig = field(default_factory=SplitConfig)
+    seed: int = 0
+    order_seed: int | None = None  # the order of the images; None: the seed's. Members of a group share one
+    dtype: str = "float32"
+    evaluations_per_cycle: int | None = None  # None: once per epoch; 0: only at the end
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        if not self.hidden:
+            raise ConfigError("hidden is empty: give at least one width, for example --hidden 50 50")
+        for width in self.hidden:
+            _require(1 <= width <= MAX_WIDTH, f"hidden width {width}: must be from 1 to {MAX_WIDTH}")
+        for name, allowed in _CHOICES.items():
+            value = getattr(self, name)
+            _require(value in allowed, f"{name} {value!r}: choose one of {', '.join(allowed)}")
+        _require(_finite(self.lam) and self.lam >= 0, f"lambda {self.lam}: must be a finite number of at least 0")
+        _require(0 <= self.bn_momentum < 1, f"BN momentum {self.bn_momentum}: must be at least 0 and below 1")
+        _require(_finite(self.bn_eps) and self.bn_eps > 0, f"BN eps {self.bn_eps}: must be above 0, for example 1e-8")
+        self._check_rates()
+        self._check_initializer()
+        self._check_counts()
+
+    def _check_rates(self) -> None:
+        for name in ("eta_min", "eta_max"):
+            value = getattr(self, name)
+            _require(_finite(value) and value >= 0, f"{name} {value}: must be a finite number of at least 0")
+        _require(
+            self.eta_min <= self.eta_max, f"eta_min {self.eta_min} is above eta_max {self.eta_max}: exchange the two"
+        )
+
+    def _check_initializer(self) -> None:
+        if self.initializer != "normal":
+            _require(self.sigma is None, f"sigma {self.sigma}: only --init normal has one, not {self.initializer}")
+            return
+        _require(
+            self.sigma is not None and _finite(self.sigma) and self.sigma > 0,
+            f"sigma {self.sigma}: --init normal needs a standard deviation above 0, for example --sigma 0.01",
+        )
+
+    def _check_counts(self) -> None:
+        minimum = 2 if self.batch_norm else 1
+        why = "batch normalisation of a single image leaves nothing of it, " if self.batch_norm else ""
+        _require(self.batch_size >= minimum, f"batch size {self.batch_size}: {why}must be at least {minimum}")
+        _require(self.cycles >= 1, f"cycles {self.cycles}: must be at least 1")
+        _require(self.epochs is None or self.epochs >= 0, f"epochs {self.epochs}: must be at least 0")
+        _require(
+            self.step_size is None or self.step_size >= 1, f"step size {self.step_size}: must be at least 1 update"
+        )
+        _require(_finite(self.step_epochs) and self.step_epochs > 0, f"step epochs {self.step_epochs}: must be above 0")
+        per_cycle = self.evaluations_per_cycle
+        _require(per_cycle is None or per_cycle >= 0, f"evaluations per cycle {per_cycle}: must be at least 0")
+        for name in ("seed", "order_seed"):
+            value = getattr(self, name)
+            _require(value is None or 0 <= value <= MAX_SEED, f"{name} {value}: must be from 0 to {MAX_SEED}")
+
+    def to_json(self) -> str:
+        """Return the config as a JSON object with one key per field."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrainConfig":
+        """Return the config that `to_json` wrote. Raises ConfigError for an unknown key or a wrong value."""
+        values: Mapping[str, Any] = json.loads(text)
+        unknown = set(values) - {field.name for field in fields(cls)}
+        _require(not unknown, f"config key {sorted(unknown)}: unknown to this version of klcli, a newer one wrote it")
+        return cls(**{**values, "split": SplitConfig(**values["split"])})
+
+
+_CHOICES = {
+    "initializer": INITIALIZERS,
+    "schedule": SCHEDULES,
+    "optimizer": OPTIMIZERS,
+    "bn_position": BN_POSITIONS,
+    "dtype": DTYPES,
+}
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _finite(value: float) -> bool:
+    return math.isfinite(value)

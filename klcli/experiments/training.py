@@ -1,0 +1,177 @@
+"""train: the procedure that every run, search and sweep goes through."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from klcli.data.dataset import CLASSES, PIXELS, Split, Splits, epoch_order
+from klcli.engine import initializers
+from klcli.engine.network import Network, build, stack
+from klcli.engine.optimizers import SGD
+from klcli.experiments.config import TrainConfig
+from klcli.experiments.evaluation import Metrics, evaluate
+from klcli.experiments.timetable import timetable
+
+INIT = 0  # spawn key of the generator that draws the weights; the order of the images has its own in data
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One member at one evaluation, by default the end of an epoch."""
+
+    epoch: float  # updates done / updates per epoch
+    step: int  # updates done
+    learning_rate: float  # eta of the last update
+    train: Metrics
+    validation: Metrics
+    seconds: float  # since the evaluation before, of the whole group
+
+
+@dataclass
+class TrainResult:
+    """One member: its network while it is trained, its metrics so far."""
+
+    config: TrainConfig
+    network: Network  # views of the group's arrays
+    epochs: list[EpochMetrics] = field(default_factory=list)
+    diverged_at: int | None = None  # the update after which its cost was not finite
+    test: Metrics | None = None  # looked at once, after the last update
+
+    @property
+    def best_validation_accuracy(self) -> float | None:
+        """The highest validation accuracy of all evaluations."""
+        return max((epoch.validation.accuracy for epoch in self.epochs), default=None)
+
+
+def initialize(config: TrainConfig) -> Network:
+    """Return the untrained network of `config`: a function of the config and its seed alone."""
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=(INIT,))))
+    draw = {
+        "he": partial(initializers.he, rng=rng),
+        "xavier": partial(initializers.xavier, rng=rng),
+        "normal": partial(initializers.normal, sigma=config.sigma or 0.0, rng=rng),
+    }[config.initializer]
+    return build(
+        PIXELS,
+        config.hidden,
+        CLASSES,
+        initializer=draw,
+        batch_norm=config.batch_norm,
+        bn_position=config.bn_position,
+        bn_momentum=config.bn_momentum,
+        bn_eps=config.bn_eps,
+        dtype=config.dtype,
+    )
+
+
+class Training:
+    """A group of members in lockstep on the same minibatches, advanced update by update."""
+
+    def __init__(self, configs: Sequence[TrainConfig], splits: Splits) -> None:
+        """Draw the members. Raises ValueError where the configs differ in more than members may."""
+        self.config = _common(configs)  # of the first member; the others share all that the loop reads from it
+        self.splits = splits
+        self.times = timetable(self.config, len(splits.train))
+        self.step = 0  # updates done
+        self.members = stack([initialize(config) for config in configs])
+        self.optimizer = SGD()
+        self.results = [TrainResult(config, self.members.member(index)) for index, config in enumerate(configs)]
+        self._lam = [config.lam for config in configs]
+        self._order = np.empty(0, dtype=np.intp)  # of the images in the current epoch
+        self._clock = time.perf_counter()
+
+    @property
+    def finished(self) -> bool:
+        """Whether no update is left to make: all done, or nobody left to train."""
+        return self.step == self.times.total_updates or not self._living()
+
+    def update(self) -> None:
+        """Make one update of every member on the next minibatch."""
+        epoch, position = divmod(self.step, self.times.updates_per_epoch)
+        if position == 0:
+            config = self.config
+            order_seed = config.seed if config.order_seed is None else config.order_seed
+            self._order = epoch_order(len(self.splits.train), order_seed, epoch)
+        start = position * self.config.batch_size
+        X, y = self.splits.train.batch(self._order[start : start + self.config.batch_size], self.config.dtype)
+        loss, gradients = self.members.gradients(X, y, np.array(self._lam), track=True)
+        parameters = self.members.parameters()
+        eta = np.array([self.times.learning_rate(self.step, result.config) for result in self.results])
+        self.optimizer.update(list(parameters.values()), [gradients[name] for name in parameters], eta)
+        self.step += 1
+        if not np.isfinite(loss).all():
+            self._mark_diverged(loss)
+
+    def evaluate(self) -> None:
+        """Append one EpochMetrics to every living member's epochs."""
+        on_train = self._metrics(self.splits.train)
+        on_validation = self._metrics(self.splits.validation)
+        self._mark_diverged(np.array([metrics.cost for metrics in on_train]))
+        now = time.perf_counter()
+        seconds, self._clock = now - self._clock, now
+        for index, result in self._living():
+            eta = self.times.learning_rate(max(0, self.step - 1), result.config)
+            epoch = self.times.epoch_at(self.step)
+            result.epochs.append(EpochMetrics(epoch, self.step, eta, on_train[index], on_validation[index], seconds))
+
+    def test(self) -> None:
+        """Look at the test split, once, for every living member."""
+        metrics = self._metrics(self.splits.test)
+        for index, result in self._living():
+            result.test = metrics[index]
+
+    def _metrics(self, split: Split) -> list[Metrics]:
+        return evaluate(self.members, split, self._lam, self.config.dtype)
+
+    def _living(self) -> list[tuple[int, TrainResult]]:
+        return [(index, result) for index, result in enumerate(self.results) if result.diverged_at is None]
+
+    def _mark_diverged(self, cost: np.ndarray) -> None:
+        for index, result in self._living():
+            if not np.isfinite(cost[index]):
+                result.diverged_at = self.step
+
+
+def train(
+    configs: Sequence[TrainConfig],
+    splits: Splits,
+    *,
+    look_at_test: bool = True,
+    on_update: Callable[[int], None] = lambda step: None,
+    on_evaluation: Callable[[list[TrainResult]], None] = lambda results: None,
+) -> list[TrainResult]:
+    """Train a group of members in lockstep on the same minibatches and return one result each.
+
+    The configs may differ in seed, lambda, sigma, eta_min and eta_max; all else must agree
+    (ValueError), the order seed included. `on_update(step)` is called after every update, and what
+    it raises ends the training there. `on_evaluation(results)` is called after every evaluation,
+    whose EpochMetrics is the last of each living member's `epochs`. A member whose cost is no longer
+    finite gets `diverged_at` and no further metrics; the others go on.
+    """
+    training = Training(configs, splits)
+    # A diverging member runs through infinities to NaN; it is reported by name and needs no warning.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        for evaluation in training.times.evaluations:
+            while training.step < evaluation and not training.finished:
+                training.update()
+                on_update(training.step)
+            training.evaluate()
+            on_evaluation(training.results)
+            if training.finished:
+                break
+        if look_at_test:
+            training.test()
+    return training.results
+
+
+def _common(configs: Sequence[TrainConfig]) -> TrainConfig:
+    """Return the first config after checking that the others differ only where members may."""
+    first = configs[0]
+    for config in configs[1:]:
+        own = {name: getattr(config, name) for name in ("seed", "lam", "sigma", "eta_min", "eta_max")}
+        if replace(first, **own) != config or config.order_seed is None:
+            raise ValueError("members may differ in seed, lambda, sigma and eta only, and share one order_seed")
+    return first

@@ -1,0 +1,1 @@
+"""Stored records to tables and pictures."""

@@ -1,0 +1,118 @@
+"""Tables: stored records gathered into rows, and how they look in a terminal."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: which value of a row, under which title, in which form."""
+
+    key: str
+    title: str
+    form: Callable[[Any], str] = str
+    is_number: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a person reads: rows of values that keep their full precision until they are shown."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: Sequence[Row]
+
+    def cells(self) -> list[list[str]]:
+        """Return the text of every cell; a value that is missing is a dash."""
+        return [
+            ["-" if row.get(column.key) is None else column.form(row[column.key]) for column in self.columns]
+            for row in self.rows
+        ]
+
+    def to_rich(self) -> "RichTable":
+        """Return the table for a terminal; no cell is ever cut or wrapped."""
+        from rich import box
+        from rich.table import Table as RichTable
+
+        table = RichTable(
+            title=self.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold"
+        )
+        for column in self.columns:
+            table.add_column(column.title, justify="right" if column.is_number else "left", no_wrap=True)
+        for cells in self.cells():
+            table.add_row(*cells)
+        return table
+
+
+def fraction(value: float) -> str:
+    """Four digits: an accuracy on 10 000 images, a loss or a cost."""
+    return f"{value:.4f}"
+
+
+def significant(value: float) -> str:
+    """Four significant digits, for what spans decades: lambda, sigma, eta."""
+    return f"{value:.4g}"
+
+
+def seconds(value: float) -> str:
+    """Seconds to a tenth."""
+    return f"{value:.1f}"
+
+
+def duration(value: float) -> str:
+    """Seconds as a person says them: `24.3 s`, `12 min 5 s`."""
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def network_name(row: Row) -> str:
+    """`3-layer 50-50 with BN`; k counts the linear layers."""
+    widths = row["hidden"].split()
+    name = f"{len(widths) + 1}-layer {'-'.join(widths)}"
+    if not row["batch_norm"]:
+        return name
+    return f"{name} with BN" + (" after ReLU" if row["bn_position"] == "after" else "")
+
+
+def splits_table(title: str, row: Row) -> Table:
+    """Loss, cost and accuracy of one run on its splits."""
+    rows = [
+        {"split": split} | {name: row[f"{split}_{name}"] for name in ("loss", "cost", "accuracy")}
+        for split in ("train", "validation", "test")
+    ]
+    columns = (
+        Column("split", "", is_number=False),
+        Column("loss", "loss", fraction),
+        Column("cost", "cost", fraction),
+        Column("accuracy", "accuracy", fraction),
+    )
+    return Table(title, columns, rows)
+
+
+def best_runs_table(dataset: str, runs: Sequence[Row]) -> Table:
+    """The ranking of complete runs on one data set."""
+    columns = (
+        Column("id", "run"),
+        Column("network", "network", is_number=False),
+        Column("lambda", "lambda", significant),
+        Column("initializer", "init", is_number=False),
+        Column("seed", "seed"),
+        Column("epochs_done", "epochs", significant),
+        Column("validation_accuracy", "validation", fraction),
+        Column("test_accuracy", "test", fraction),
+        Column("seconds", "seconds", seconds),
+    )
+    rows = [run | {"network": network_name(run), "initializer": _initializer(run)} for run in runs]
+    return Table(f"Best runs on {dataset}, by validation accuracy", columns, rows)
+
+
+def _initializer(run: Row) -> str:
+    return run["initializer"] if run["sigma"] is None else f"sigma {run['sigma']:g}"

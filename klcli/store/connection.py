@@ -1,0 +1,83 @@
+"""Opening the database: one connection, its promises, and its failures in words."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlite_utils
+
+from klcli.errors import StoreError
+from klcli.store.migrations import migrations
+
+BUSY_SECONDS = 60  # how long a write waits for other writers before it gives up
+# From 3.7.0 on, two connections that checkpoint a WAL database at once could corrupt it; fixed in 3.51.3.
+FIRST_SAFE_WAL = (3, 51, 3)
+
+
+def connect(path: Path) -> sqlite_utils.Database:
+    """Open or create the database at `path`, bring its schema up to date, and return it.
+
+    Raises StoreError where it cannot be read or written, is damaged, is no database, or was written
+    by a newer klcli.
+    """
+    with explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{path.parent}: cannot make this folder ({error.strerror}), choose another with --db"
+            ) from error
+        # isolation_level None: transactions begin where this code says so, and nowhere else.
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA foreign_keys = ON")
+        if sqlite3.sqlite_version_info >= FIRST_SAFE_WAL:
+            connection.execute("PRAGMA journal_mode = WAL")
+        db = sqlite_utils.Database(connection, execute_plugins=False)
+        with transaction(db):
+            known = {migration.name for migration in migrations.pending(db) + migrations.applied(db)}
+            newer = known - {migration.name for migration in migrations._migrations}
+            if newer:
+                raise StoreError(f"{path}: a newer klcli wrote this database ({max(newer)}), update klcli to open it")
+            migrations.apply(db)
+        return db
+
+
+@contextmanager
+def transaction(db: sqlite_utils.Database) -> Iterator[None]:
+    """One write, all or nothing. The lock is taken first: a deferred one can fail in the middle."""
+    db.conn.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.conn.execute("COMMIT")
+    except BaseException:
+        if db.conn.in_transaction:
+            db.conn.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into one line that names the file and the cure."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        reason = str(error)
+        for symptom, cure in _CURES.items():
+            if symptom in reason:
+                raise StoreError(f"{path}: {cure}") from error
+        raise StoreError(
+            f"{path}: SQLite says {reason!r}, check the file with `sqlite3 FILE 'PRAGMA quick_check'`"
+        ) from error
+
+
+_CURES = {
+    "locked": f"another program has held this database for {BUSY_SECONDS} s, close it and run again",
+    "unable to open": "cannot open or create this file, choose another with --db",
+    "readonly": "this database cannot be written, choose another with --db or make it and its folder writable",
+    "not a database": "this is no SQLite database, choose another file with --db",
+    "malformed": "this database is damaged, restore a copy or choose another with --db",
+    "full": "the disk is full, free some space and run again",
+    "disk I/O": "the disk could not be read or written, check it for free space and faults",
+}

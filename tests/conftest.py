@@ -1,0 +1,55 @@
+"""Fixtures that every test may use."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from klcli.data.dataset import Dataset
+
+Klcli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def small_dataset() -> Dataset:
+    """6 files of 200 random images, with a pattern per class that a network can learn."""
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.arange(1200) % 10).astype(np.uint8)
+    patterns = rng.integers(0, 256, (10, 3072))
+    images = (0.35 * patterns[labels] + 0.65 * rng.integers(0, 256, (1200, 3072))).astype(np.uint8)
+    names = tuple(f"class {i}" for i in range(10))
+    return Dataset("small", images, labels, names, "0" * 64, "tests", "built in", None, None)
+
+
+@pytest.fixture
+def klcli(tmp_path: Path) -> Klcli:
+    """Run the real command in a real process, in a folder of its own; returns the finished process."""
+
+    def run(*args: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "klcli", *args],
+            cwd=tmp_path,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> Path:
+    """The folder with both official layouts of CIFAR-10, where the environment names one."""
+    folder = os.environ.get("KLCLI_TEST_CIFAR10")
+    if not folder:
+        pytest.skip("KLCLI_TEST_CIFAR10 does not name a folder with the real CIFAR-10")
+    return Path(folder)

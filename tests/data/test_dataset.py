@@ -1,0 +1,182 @@
+"""Splits, standardisation and minibatches, against plain float64 formulas on a small set."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from klcli.data.dataset import Dataset, Split, Splits, epoch_order, minibatches, split, standardisation
+from klcli.data.split_config import SplitConfig
+from klcli.errors import ConfigError
+
+PER_FILE = 100
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (6 * PER_FILE, 3072), dtype=np.uint8)
+    images[:, 5] = 77  # a constant pixel
+    labels = rng.integers(0, 10, len(images)).astype(np.uint8)
+    return Dataset("test", images, labels, tuple("abcdefghij"), "", "here", "binary", None, None)
+
+
+def rows(splits: Splits) -> tuple[list[int], list[int], list[int]]:
+    return splits.train.rows.tolist(), splits.validation.rows.tolist(), splits.test.rows.tolist()
+
+
+@pytest.mark.parametrize(
+    ("config", "train", "validation", "test"),
+    [
+        (SplitConfig(validation=50), range(450), range(450, 500), range(500, 600)),
+        (SplitConfig(validation=1), range(499), range(499, 500), range(500, 600)),
+        (SplitConfig(validation=30, train_batches=(2,)), range(100, 170), range(170, 200), range(500, 600)),
+        (SplitConfig(train_batches=(1,), validation_batches=(2,)), range(100), range(100, 200), range(500, 600)),
+        (SplitConfig(validation_batches=(1,)), range(100, 500), range(100), range(500, 600)),
+        (SplitConfig(validation=50, subset=45), range(45), range(450, 455), range(500, 510)),
+        (SplitConfig(validation=50, subset=1), range(1), range(450, 451), range(500, 501)),
+        (SplitConfig(validation=50, subset=450), range(450), range(450, 500), range(500, 600)),
+    ],
+)
+def test_split_takes_the_rows_that_were_asked_for(
+    dataset: Dataset, config: SplitConfig, train: range, validation: range, test: range
+) -> None:
+    splits = split(dataset, config)
+    assert rows(splits) == (list(train), list(validation), list(test))
+    for part in (splits.train, splits.validation, splits.test):
+        assert len(part) == len(part.rows)
+        assert part.labels.tolist() == dataset.labels[part.rows].tolist()
+        assert np.shares_memory(part.images, dataset.images)
+
+
+def test_batches_are_joined_in_the_order_of_the_files(dataset: Dataset) -> None:
+    splits = split(dataset, SplitConfig(train_batches=(4, 1), validation_batches=(3, 2)))
+    assert rows(splits)[:2] == ([*range(100), *range(300, 400)], list(range(100, 300)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"validation": 0}, "validation 0 "),
+        ({"validation": -5}, "validation -5 "),
+        ({"validation": True}, "validation True "),
+        ({"validation": 10.0}, "validation 10.0 "),
+        ({"train_batches": (0,)}, "train_batches names batch 0:"),
+        ({"train_batches": (6,)}, "train_batches names batch 6:"),
+        ({"validation_batches": ("1",)}, "validation_batches names batch '1':"),
+        ({"train_batches": (2, 2)}, "train_batches 2, 2 "),
+        ({"train_batches": (1, 2), "validation_batches": (2, 3)}, "batch 2 both"),
+        ({"validation_batches": (1, 2, 3, 4, 5)}, "validation_batches 1, 2, 3, 4, 5 "),
+        ({"subset": 0}, "subset 0 "),
+        ({"subset": 1.5}, "subset 1.5 "),
+    ],
+)
+def test_a_config_that_contradicts_itself_is_refused(settings: dict, named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        SplitConfig(**settings)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (SplitConfig(validation=500), "validation 500 leaves none of the 500"),
+        (SplitConfig(validation=100, train_batches=(3,)), "validation 100 leaves none of the 100"),
+        (SplitConfig(validation=50, subset=451), "subset 451 is more than the 450"),
+    ],
+)
+def test_more_images_than_there_are_is_refused(dataset: Dataset, config: SplitConfig, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        split(dataset, config)
+
+
+def test_a_config_survives_json() -> None:
+    config = SplitConfig(train_batches=(1, 3), validation_batches=(2,), subset=10)
+    assert SplitConfig(**json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_standardisation_is_that_of_the_float64_formula(dataset: Dataset) -> None:
+    for config in (SplitConfig(validation=50), SplitConfig(train_batches=(2, 5), validation=7)):
+        splits = split(dataset, config)
+        x = dataset.images[splits.train.rows].astype(np.float64)
+        std = x.std(axis=0)
+        std[5] = 1.0
+        for part in (splits.train, splits.validation, splits.test):
+            np.testing.assert_allclose(part.mean, x.mean(axis=0), rtol=1e-14)
+            np.testing.assert_allclose(part.inverse_std, 1 / std, rtol=1e-12)
+
+
+def test_standardisation_of_extreme_images_does_not_overflow() -> None:
+    """50 000 white pixels sum to squares beyond 32 bits; one black one among them must still show."""
+    images = np.full((50_000, 3), 255, np.uint8)
+    images[0, 1] = 0
+    mean, inverse_std = standardisation(images, np.arange(len(images)))
+    p = 1 / 50_000
+    np.testing.assert_allclose(mean, [255, 255 * (1 - p), 255], rtol=1e-15)
+    np.testing.assert_allclose(inverse_std, [1, 1 / (255 * np.sqrt(p * (1 - p))), 1], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 3e-6), (np.float64, 1e-12)])
+@pytest.mark.parametrize(
+    "index", [np.array([3, 449, 0, 3]), slice(0, 449), slice(10, 400, 3), slice(5, 5), np.arange(100, 260)]
+)
+def test_a_batch_is_the_standardised_images(
+    dataset: Dataset, index: np.ndarray | slice, dtype: type, tolerance: float
+) -> None:
+    train = split(dataset, SplitConfig(validation=50)).train
+    X, y = train.batch(index, dtype)
+    chosen = np.arange(450)[index]
+    pixels = dataset.images[:450].astype(np.float64)
+    std = pixels.std(axis=0)
+    std[5] = 1
+    np.testing.assert_allclose(X, (pixels[chosen] - pixels.mean(axis=0)) / std, rtol=0, atol=tolerance)
+    assert X.dtype == dtype
+    assert y.tolist() == dataset.labels[chosen].tolist()
+    assert y.dtype == np.intp
+
+
+def test_rows_in_any_order_are_respected(dataset: Dataset) -> None:
+    """First and last row can look like a run where the ones between are not."""
+    zeros, ones = np.zeros(3072), np.ones(3072)
+    shuffled = np.array([10, 12, 11, 13])
+    part = Split(dataset.images, shuffled, dataset.labels[shuffled].astype(np.intp), zeros, ones)
+    assert np.array_equal(part.batch(slice(None))[0], dataset.images[shuffled])
+
+
+def test_a_batch_leaves_the_images_alone(dataset: Dataset) -> None:
+    before = dataset.images.copy()
+    X, _ = split(dataset, SplitConfig(validation=50)).train.batch(slice(0, 60))
+    X += 1
+    assert np.array_equal(dataset.images, before)
+
+
+def test_a_memory_map_gives_the_same_batches(dataset: Dataset, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", dataset.images)
+    mapped = Dataset(**{**vars(dataset), "images": np.load(tmp_path / "images.npy", mmap_mode="r")})
+    index = np.array([4, 400, 17])
+    config = SplitConfig(validation=50)
+    assert np.array_equal(split(mapped, config).train.batch(index)[0], split(dataset, config).train.batch(index)[0])
+
+
+def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch() -> None:
+    order = epoch_order(1000, 5, 2)
+    assert sorted(order.tolist()) == list(range(1000))
+    assert np.array_equal(order, epoch_order(1000, 5, 2))
+    assert not np.array_equal(order, epoch_order(1000, 5, 3))
+    assert not np.array_equal(order, epoch_order(1000, 6, 2))
+    # Seed and epoch do not stand in for each other.
+    assert not np.array_equal(epoch_order(1000, 2, 5), order)
+
+
+def test_minibatches_are_the_full_ones_of_the_order(dataset: Dataset) -> None:
+    train = split(dataset, SplitConfig(validation=50)).train
+    order = epoch_order(450, 0, 0)
+    batches = list(minibatches(train, order, 100, np.float64))
+    assert [len(X) for X, _ in batches] == [100] * 4
+    assert np.array_equal(np.concatenate([y for _, y in batches]), train.labels[order[:400]])
+    assert np.array_equal(batches[3][0], train.batch(order[300:400], np.float64)[0])
+    assert len(list(minibatches(train, order, 150))) == 3
+    assert list(minibatches(train, order, 451)) == []
