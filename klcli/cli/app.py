@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import klcli
-from klcli.cli import data, report, train
+from klcli.cli import data, gradcheck, report, train
 from klcli.errors import ExitCode, KlcliError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     rich_markup_mode="markdown",
 )
+gradcheck.register(app)
 train.register(app)
 report.register(app)
 app.add_typer(data.app, name="data")

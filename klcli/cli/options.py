@@ -26,7 +26,8 @@ OUTPUT = "Output"
 DEFAULT_DATABASE = Path("results/klcli.db")
 
 
-def _option(*names: str, panel: str, help: str, **more: Any) -> Any:
+def option(*names: str, panel: str, help: str, **more: Any) -> Any:
+    """Return a Typer option that stands in the named panel of `--help`."""
     return typer.Option(*names, rich_help_panel=panel, help=help, **more)
 
 
@@ -44,27 +45,27 @@ def number(convert: type[int] | type[float]) -> Callable[[str], int | float]:
     return parse
 
 
-def _integer(*names: str, panel: str, help: str) -> Any:
-    return _option(*names, panel=panel, help=help, parser=number(int), metavar="N")
+def integer_option(*names: str, panel: str, help: str) -> Any:
+    """Return an option for a whole number."""
+    return option(*names, panel=panel, help=help, parser=number(int), metavar="N")
 
 
-def _float(*names: str, panel: str, help: str) -> Any:
-    return _option(*names, panel=panel, help=help, parser=number(float), metavar="X")
+def decimal_option(*names: str, panel: str, help: str) -> Any:
+    """Return an option for a number."""
+    return option(*names, panel=panel, help=help, parser=number(float), metavar="X")
 
 
 # Options of the session, for every command.
-Json = Annotated[bool, _option("--json", panel=OUTPUT, help="Print one JSON document to stdout instead of tables.")]
-Quiet = Annotated[bool, _option("--quiet", "-q", panel=OUTPUT, help="No progress and no talk on stderr.")]
-Debug = Annotated[bool, _option("--debug", panel=OUTPUT, help="Show the traceback of a failure.")]
+Json = Annotated[bool, option("--json", panel=OUTPUT, help="Print one JSON document to stdout instead of tables.")]
+Quiet = Annotated[bool, option("--quiet", "-q", panel=OUTPUT, help="No progress and no talk on stderr.")]
+Debug = Annotated[bool, option("--debug", panel=OUTPUT, help="Show the traceback of a failure.")]
 DatabasePath = Annotated[
     Path,
-    _option(
-        "--db", panel=OUTPUT, help="The SQLite database; pictures and checkpoints go beside it.", envvar="KLCLI_DB"
-    ),
+    option("--db", panel=OUTPUT, help="The SQLite database; pictures and checkpoints go beside it.", envvar="KLCLI_DB"),
 ]
 DataSource = Annotated[
     str | None,
-    _option(
+    option(
         "--data",
         panel=IMAGES,
         metavar="PATH|cifar10|synthetic",
@@ -74,14 +75,16 @@ DataSource = Annotated[
 ]
 Threads = Annotated[
     int,
-    _integer("--threads", panel=REPEATABILITY, help="BLAS threads. Two of them differ from one in the last bits."),
+    integer_option(
+        "--threads", panel=REPEATABILITY, help="BLAS threads. Two of them differ from one in the last bits."
+    ),
 ]
 
 # The options of TrainConfig (and of its split), by field, in the order of `--help`.
 _CONFIG_OPTIONS: dict[str, Any] = {
     "hidden": Annotated[
         list[str],
-        _option(
+        option(
             "--hidden",
             "-H",
             panel=NETWORK,
@@ -90,89 +93,98 @@ _CONFIG_OPTIONS: dict[str, Any] = {
         ),
     ],
     "batch_norm": Annotated[
-        bool, _option("--bn/--no-bn", panel=NETWORK, help="Batch normalisation in every hidden layer.")
+        bool, option("--bn/--no-bn", panel=NETWORK, help="Batch normalisation in every hidden layer.")
     ],
     "bn_position": Annotated[
-        str, _option("--bn-position", panel=NETWORK, metavar="before|after", help="BN before or after the ReLU.")
+        str, option("--bn-position", panel=NETWORK, metavar="before|after", help="BN before or after the ReLU.")
     ],
     "bn_momentum": Annotated[
-        float, _float("--bn-momentum", panel=NETWORK, help="Alpha of the running averages: the weight of the past.")
+        float,
+        decimal_option("--bn-momentum", panel=NETWORK, help="Alpha of the running averages: the weight of the past."),
     ],
     "bn_eps": Annotated[
         float,
-        _float("--bn-eps", panel=NETWORK, help="Added to the variance. 1e-5 drowns it where sigma is 1e-4."),
+        decimal_option("--bn-eps", panel=NETWORK, help="Added to the variance. 1e-5 drowns it where sigma is 1e-4."),
     ],
     "initializer": Annotated[
         str,
-        _option("--init", panel=NETWORK, metavar="|".join(INITIALIZERS), help="Initial weights; normal needs --sigma."),
+        option("--init", panel=NETWORK, metavar="|".join(INITIALIZERS), help="Initial weights; normal needs --sigma."),
     ],
     "sigma": Annotated[
-        float | None, _float("--sigma", panel=NETWORK, help="Standard deviation of --init normal, in every layer.")
+        float | None,
+        decimal_option("--sigma", panel=NETWORK, help="Standard deviation of --init normal, in every layer."),
     ],
     "lam": Annotated[
-        float, _float("--lambda", panel=LEARNING, help="The L2 coefficient: J = loss + lambda * sum of W squared.")
+        float,
+        decimal_option("--lambda", panel=LEARNING, help="The L2 coefficient: J = loss + lambda * sum of W squared."),
     ],
     "schedule": Annotated[
         str,
-        _option(
+        option(
             "--schedule",
             panel=LEARNING,
             metavar="|".join(SCHEDULES),
             help="Of the learning rate eta; constant is eta_max.",
         ),
     ],
-    "eta_min": Annotated[float, _float("--eta-min", panel=LEARNING, help="Eta where a cycle begins and ends.")],
-    "eta_max": Annotated[float, _float("--eta-max", panel=LEARNING, help="Eta in the middle of a cycle.")],
+    "eta_min": Annotated[float, decimal_option("--eta-min", panel=LEARNING, help="Eta where a cycle begins and ends.")],
+    "eta_max": Annotated[float, decimal_option("--eta-max", panel=LEARNING, help="Eta in the middle of a cycle.")],
     "step_epochs": Annotated[
-        float, _float("--step-epochs", panel=LEARNING, help="Half a cycle in epochs: n_s = K * floor(n / n_batch).")
+        float,
+        decimal_option("--step-epochs", panel=LEARNING, help="Half a cycle in epochs: n_s = K * floor(n / n_batch)."),
     ],
     "step_size": Annotated[
         int | None,
-        _integer("--step-size", panel=LEARNING, help="Half a cycle in updates, n_s; overrides --step-epochs."),
+        integer_option("--step-size", panel=LEARNING, help="Half a cycle in updates, n_s; overrides --step-epochs."),
     ],
-    "cycles": Annotated[int, _integer("--cycles", panel=LEARNING, help="How many cycles; the epochs follow from it.")],
+    "cycles": Annotated[
+        int, integer_option("--cycles", panel=LEARNING, help="How many cycles; the epochs follow from it.")
+    ],
     "epochs": Annotated[
-        int | None, _integer("--epochs", panel=LEARNING, help="Overrides --cycles. 0 evaluates the untrained network.")
+        int | None,
+        integer_option("--epochs", panel=LEARNING, help="Overrides --cycles. 0 evaluates the untrained network."),
     ],
-    "batch_size": Annotated[int, _integer("--batch-size", panel=LEARNING, help="Images per update, n_batch.")],
+    "batch_size": Annotated[int, integer_option("--batch-size", panel=LEARNING, help="Images per update, n_batch.")],
     "split.validation": Annotated[
-        int, _integer("--validation", panel=IMAGES, help="The last N training images validate instead.")
+        int, integer_option("--validation", panel=IMAGES, help="The last N training images validate instead.")
     ],
     "split.train_batches": Annotated[
         list[str],
-        _option(
+        option(
             "--train-batches", panel=IMAGES, metavar="N...", help="Train on these batch files, 1 to 5; all if none."
         ),
     ],
     "split.validation_batches": Annotated[
-        list[str], _option("--validation-batches", panel=IMAGES, metavar="N...", help="Validate on these batch files.")
+        list[str], option("--validation-batches", panel=IMAGES, metavar="N...", help="Validate on these batch files.")
     ],
     "split.subset": Annotated[
         int | None,
-        _integer(
+        integer_option(
             "--subset", panel=IMAGES, help="Only the first N training images, for a quick look; the rest in scale."
         ),
     ],
     "seed": Annotated[
-        int, _integer("--seed", panel=REPEATABILITY, help="Of the weights and of the order of the images.")
+        int, integer_option("--seed", panel=REPEATABILITY, help="Of the weights and of the order of the images.")
     ],
     "dtype": Annotated[
-        str, _option("--dtype", panel=REPEATABILITY, metavar="|".join(DTYPES), help="Precision of the arithmetic.")
+        str, option("--dtype", panel=REPEATABILITY, metavar="|".join(DTYPES), help="Precision of the arithmetic.")
     ],
     "evaluations_per_cycle": Annotated[
         int | None,
-        _integer("--evaluations-per-cycle", panel=OUTPUT, help="Instead of once per epoch; 0: only at the end."),
+        integer_option("--evaluations-per-cycle", panel=OUTPUT, help="Instead of once per epoch; 0: only at the end."),
     ],
 }
 _INTEGER_LISTS = ("hidden", "split.train_batches", "split.validation_batches")
 
 
-def takes_config(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def takes_config(only: tuple[str, ...] = (), **defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the options of TrainConfig, with its defaults or these, and pass it `config`.
 
     The command is written as `def command(config: TrainConfig, ...)`; what the user typed is
-    validated when the config is made, before the command runs.
+    validated when the config is made, before the command runs. `only` names the fields of those
+    options that mean something to the command, all of them if it is empty.
     """
+    options = {key: option for key, option in _CONFIG_OPTIONS.items() if not only or key in only}
     chosen = _defaults() | defaults
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -183,12 +195,12 @@ def takes_config(**defaults: Any) -> Callable[[Callable[..., Any]], Callable[...
         ]
         parameters = [
             inspect.Parameter(_name(key), inspect.Parameter.KEYWORD_ONLY, default=chosen[key], annotation=annotation)
-            for key, annotation in _CONFIG_OPTIONS.items()
+            for key, annotation in options.items()
         ]
 
         @functools.wraps(command)
         def wrapper(**values: Any) -> Any:
-            typed = {key: values.pop(_name(key)) for key in _CONFIG_OPTIONS}
+            typed = {key: values.pop(_name(key)) for key in options}
             return command(config=_config(typed), **values)
 
         wrapper.__signature__ = inspect.Signature([*parameters, *own])  # type: ignore[attr-defined]

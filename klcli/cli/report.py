@@ -18,6 +18,9 @@ def report(
     best: Annotated[
         int, typer.Option("--best", parser=number(int), metavar="N", help="The N best runs of one data set.")
     ] = 10,
+    gradchecks: Annotated[
+        bool, typer.Option("--gradchecks", help="The latest gradient check instead, with its picture.")
+    ] = False,
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="Of which data set: cifar10, synthetic, or the start of a sha256.")
     ] = None,
@@ -32,11 +35,15 @@ def report(
     """
     session = Session(as_json=as_json, quiet=quiet)
 
+    from klcli.cli import gradcheck
     from klcli.report.documents import run_document
     from klcli.report.tables import best_runs_table
     from klcli.store.run_store import RunStore
 
     store = RunStore.existing(db)
+    if gradchecks:
+        gradcheck.show(session, store, suite=None)
+        return
     datasets = store.datasets()
     if not datasets:
         session.result(f"{db} holds no complete run yet: begin with `klcli train --hidden 50 30 20 --bn`")

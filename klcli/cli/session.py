@@ -6,6 +6,8 @@ that is squeezed to 80 columns loses digits.
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -51,6 +53,17 @@ class Session:
         if self.as_json:
             json.dump({"schema": SCHEMA, "command": command, **content}, sys.stdout, indent=2, allow_nan=False)
             sys.stdout.write("\n")
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show a bar on a terminal inside the block; what it yields takes how much was done since."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn(what), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+        live = self.err.is_terminal and not self.quiet
+        with Progress(*columns, console=self.err, disable=not live, transient=True) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda done: bar.advance(task, done)
 
     def say(self, message: str) -> None:
         """Tell what is going on."""

@@ -32,8 +32,7 @@ class Linear:
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`X (..., n, d_in)` to `(..., n, d_out)`; an X without members is shared by all of them."""
-        Y = X @ self.W
-        Y += self.b
+        Y = X @ self.W + self.b
 
         def backward(G: np.ndarray) -> tuple[np.ndarray | None, Gradients]:
             """`dW = X^T G`, `db = sum of the rows of G`, `dX = G W^T`."""
@@ -79,8 +78,7 @@ class BatchNorm:
         if track:
             self._track(mu.reshape(self.gamma.shape), v.reshape(self.gamma.shape))
         gamma = self.gamma
-        Y = gamma * X_hat
-        Y += self.beta
+        Y = gamma * X_hat + self.beta
 
         def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
             """`dX = gamma / sqrt(v + eps) * (G - mean(G) - X_hat * mean(G * X_hat))`.

@@ -54,8 +54,8 @@ def l2_penalty(weights: Iterable[np.ndarray], lam: float | np.ndarray) -> np.nda
 
     lam is a number, or `(m,)` for weights `(m, d_in, d_out)`; summed in float64.
     """
-    squares = [np.square(W, dtype=np.float64).sum(axis=(-2, -1)) for W in weights]
-    return np.asarray(lam, dtype=np.float64) * np.sum(squares, axis=0)
+    squares = sum(np.square(W, dtype=np.float64).sum(axis=(-2, -1)) for W in weights)
+    return np.asarray(lam, dtype=np.float64) * squares
 
 
 def l2_gradient(W: np.ndarray, lam: float | np.ndarray) -> np.ndarray:

@@ -55,11 +55,6 @@ class Network:
             gradients |= {f"{name}.{parameter}": gradient for parameter, gradient in layer_gradients.items()}
         return loss, {name: gradients[name] for name in self.parameters()}
 
-    def cost(self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray) -> np.ndarray:
-        """Return J of the minibatch as training sees it, with minibatch statistics; moves nothing."""
-        S, _ = self.forward(X, training=True)
-        return cross_entropy(S, y)[0] + self.penalty(lam)
-
     def penalty(self, lam: float | np.ndarray) -> np.ndarray:
         """Return the L2 term of J (a number, or `(m,)`)."""
         return l2_penalty([layer.W for layer in self.layers.values() if isinstance(layer, Linear)], lam)
@@ -98,7 +93,7 @@ class Network:
         """Return one member as a network of its own; its arrays are views of this one's."""
         return Network(
             {
-                name: _with_arrays(
+                name: with_arrays(
                     layer,
                     {
                         field: array[index] if field == "W" else array[index, 0]
@@ -152,7 +147,7 @@ def stack(networks: Sequence[Network]) -> Network:
     stacked: dict[str, Layer] = {}
     for name, layer in networks[0].layers.items():
         arrays = [_arrays(network.layers[name]) for network in networks]
-        stacked[name] = _with_arrays(
+        stacked[name] = with_arrays(
             layer,
             {
                 field: np.stack([member[field] if field == "W" else member[field][None] for member in arrays])
@@ -162,8 +157,8 @@ def stack(networks: Sequence[Network]) -> Network:
     return Network(stacked)
 
 
-def _with_arrays(layer: Layer, arrays: dict[str, np.ndarray]) -> Layer:
-    """Return the same layer with other arrays."""
+def with_arrays(layer: Layer, arrays: dict[str, np.ndarray]) -> Layer:
+    """Return the same layer with other arrays in the fields that `arrays` names."""
     return replace(cast(Any, layer), **arrays)
 
 

@@ -46,8 +46,8 @@ class TrainResult:
         return max((epoch.validation.accuracy for epoch in self.epochs), default=None)
 
 
-def initialize(config: TrainConfig) -> Network:
-    """Return the untrained network of `config`: a function of the config and its seed alone."""
+def initialize(config: TrainConfig, d_in: int = PIXELS) -> Network:
+    """Return the untrained network of `config` on `d_in` pixels: a function of the config and its seed alone."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=(INIT,))))
     draw = {
         "he": partial(initializers.he, rng=rng),
@@ -55,7 +55,7 @@ def initialize(config: TrainConfig) -> Network:
         "normal": partial(initializers.normal, sigma=config.sigma or 0.0, rng=rng),
     }[config.initializer]
     return build(
-        PIXELS,
+        d_in,
         config.hidden,
         CLASSES,
         initializer=draw,

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from klcli.report.tables import network_name
+from klcli.report.tables import gradient_check_title, gradient_method, network_name
 
 # Okabe and Ito's colours, told apart with every common colour blindness and in grey print.
 TRAIN, VALIDATION, RATE = "#0072B2", "#D55E00", "#555555"
@@ -69,9 +69,7 @@ def draw_training(curves: TrainingCurves) -> bytes:
     axes.set(title="learning rate eta", xlabel="update step", ylim=(0, None))
     for axes in panels.flat:
         _dress(axes, curves)
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi=120)
-    return content.getvalue()
+    return _png(figure)
 
 
 def _draw_measure(axes: Axes, curves: TrainingCurves, name: str) -> None:
@@ -100,3 +98,66 @@ def _dress(axes: Axes, curves: TrainingCurves) -> None:
     if curves.cycle and curves.steps:
         for end in range(curves.cycle, curves.steps[-1] + 1, curves.cycle):
             axes.axvline(end, color="#999999", lw=0.8, zorder=0)
+
+
+@dataclass(frozen=True)
+class GradientErrors:
+    """The errors of all tensors of a suite of gradient checks."""
+
+    networks: list[str]
+    points: list[tuple[int, str, float, bool]]  # network, parameter (W, b, gamma, beta), max absolute error, passed
+    atol: float
+    caption: str
+
+
+def gradient_errors(checks: Sequence[dict[str, Any]]) -> GradientErrors:
+    """Gather the errors of a suite."""
+    first = checks[0]
+    return GradientErrors(
+        networks=[gradient_check_title(check) for check in checks],
+        points=[
+            (index, error["tensor"].split(".")[1], error["max_absolute"], bool(error["passed"]))
+            for index, check in enumerate(checks)
+            for error in check["errors"]
+        ],
+        atol=first["atol"],
+        caption=f"suite {first['suite']}: {gradient_method(first)}",
+    )
+
+
+def draw_gradient_checks(errors: GradientErrors) -> bytes:
+    """Draw one row per network and one mark per tensor on a logarithmic axis; return a PNG."""
+    figure = Figure(figsize=(9, 1.8 + 0.36 * len(errors.networks)), layout="constrained")
+    figure.suptitle("Gradient check: largest absolute error of every tensor", fontsize=13, fontweight="bold")
+    figure.supxlabel(errors.caption, fontsize=9, color="#444444")
+    axes = figure.subplots()
+    for offset, (parameter, (marker, colour)) in enumerate(_PARAMETER_MARKS.items()):
+        points = [
+            (max(error, SMALLEST_ERROR), row + 0.18 * (offset - 1.5))
+            for row, name, error, _ in errors.points
+            if name == parameter
+        ]
+        if points:
+            x, y = zip(*points, strict=True)
+            axes.scatter(x, y, marker=marker, color=colour, s=28, label=parameter, alpha=0.85)
+    failed = [(max(error, SMALLEST_ERROR), row) for row, _, error, passed in errors.points if not passed]
+    if failed:
+        x, y = zip(*failed, strict=True)
+        axes.scatter(x, y, marker="x", color="black", s=70, label="FAIL")
+    axes.axvline(errors.atol, color="#D55E00", lw=1.2, label=f"tolerance {errors.atol:g}")
+    axes.set(xscale="log", xlabel="max |ga - gn|", ylim=(len(errors.networks) - 0.5, -0.5))
+    axes.set_yticks(range(len(errors.networks)), errors.networks)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.legend(loc="upper left", frameon=False)
+    return _png(figure)
+
+
+SMALLEST_ERROR = 1e-17  # where an error of exactly 0 is drawn
+_PARAMETER_MARKS = {"W": ("o", "#0072B2"), "b": ("s", "#E69F00"), "gamma": ("^", "#009E73"), "beta": ("v", "#CC79A7")}
+
+
+def _png(figure: Figure) -> bytes:
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    return content.getvalue()

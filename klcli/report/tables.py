@@ -114,5 +114,59 @@ def best_runs_table(dataset: str, runs: Sequence[Row]) -> Table:
     return Table(f"Best runs on {dataset}, by validation accuracy", columns, rows)
 
 
+def gradient_check_table(check: Row) -> Table:
+    """The tensors of one checked network, in the order of its layers."""
+    columns = (
+        Column("tensor", "tensor", is_number=False),
+        Column("entries", "entries"),
+        Column("kinks", "kinks"),
+        Column("max_absolute", "max abs", scientific),
+        Column("relative_to_sum", "rel to sum", scientific),
+        Column("relative_to_maximum", "rel to max", scientific),
+        Column("ratio_of_maxima", "of maxima", scientific),
+        Column("gradient_mean", "mean", scientific),
+        Column("gradient_std", "std", scientific),
+        Column("verdict", "", is_number=False),
+    )
+    rows = [error | {"verdict": "pass" if error["passed"] else "FAIL"} for error in check["errors"]]
+    return Table(gradient_check_title(check), columns, rows)
+
+
+def gradient_check_title(check: Row) -> str:
+    """`3-layer 50-50 with BN, lambda 0.01`, or the lambdas of a group of members."""
+    lambdas = check["lambda"].split()
+    if len(lambdas) == 1:
+        return f"{network_name(check)}, lambda {lambdas[0]}"
+    return f"{network_name(check)}, {len(lambdas)} members with lambda {', '.join(lambdas)}"
+
+
+def gradient_verdict(checks: Sequence[Row]) -> str:
+    """One line: how many tensors pass, by which rule, and how close it was."""
+    first = checks[0]
+    tensors = [error for check in checks for error in check["errors"]]
+    passed = sum(error["passed"] for error in tensors)
+    worst = max(error["max_absolute"] for error in tensors)
+    kinks = sum(error["kinks"] for error in tensors)
+    verdict = "PASS" if passed == len(tensors) else "FAIL"
+    rule = f"max abs < {first['atol']:g} or rel to sum < {first['rtol']:g}"
+    return (
+        f"{verdict}: {passed} of {len(tensors)} tensors of {len(checks)} networks have {rule}; "
+        f"largest max abs {worst:.1e}, {kinks} kinks"
+    )
+
+
+def gradient_method(check: Row) -> str:
+    """How a suite was checked."""
+    return (
+        f"{check['method']} differences with h {check['h']:g} in float64, "
+        f"on {check['images']} {check['dataset']} images of {check['dims']} pixels"
+    )
+
+
+def scientific(value: float) -> str:
+    """Two digits and a power of ten: an error."""
+    return f"{value:.1e}"
+
+
 def _initializer(run: Row) -> str:
     return run["initializer"] if run["sigma"] is None else f"sigma {run['sigma']:g}"

@@ -1,0 +1,142 @@
+"""Gradient check: numerical differences of the cost against the gradients of the engine.
+
+The check reads the forward passes of the layers and nothing else, so that it is independent of the
+ways back that it judges. It works in float64: in float32 right code reads errors of 1e-3.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from klcli.engine.layers import ReLU
+from klcli.engine.losses import negative_log_likelihood
+from klcli.engine.network import Network, with_arrays
+
+METHODS = ("centred", "forward")
+TINY = 1e-12  # floor of a denominator: an error of 0 on a gradient of 0 is 0, not undefined
+FLOOR_OF_MAXIMA = 1e-6  # of the ratio of maxima, as published with it (assignment 3, July 2021)
+CHUNK = 500_000  # numbers in the perturbed copies held at once, 4 MB: what a second-level cache still helps with
+
+
+@dataclass(frozen=True)
+class TensorCheck:
+    """One tensor: the engine's gradient ga against the numerical gradient gn.
+
+    Errors are maxima over the entries whose difference did not straddle a corner of a ReLU; there
+    the derivative does not exist and the comparison means nothing, so such entries are counted apart.
+    """
+
+    tensor: str
+    entries: int  # of all members
+    kinks: int  # entries left out because a ReLU was on at one end of the difference and off at the other
+    max_absolute: float  # max |ga - gn|
+    relative_to_sum: float  # max of |ga - gn| / (|ga| + |gn|)
+    relative_to_maximum: float  # max of |ga - gn| / max(|ga|, |gn|)
+    ratio_of_maxima: float  # max |ga - gn| / max(|ga| + |gn|), one quotient for the whole tensor
+    gradient_mean: float
+    gradient_std: float
+
+    def passes(self, atol: float, rtol: float) -> bool:
+        """Whether the absolute or the relative error is small; a tensor of kinks alone was not checked."""
+        return self.entries > self.kinks and (self.max_absolute < atol or self.relative_to_sum < rtol)
+
+
+def check_gradients(
+    network: Network,
+    X: np.ndarray,
+    y: np.ndarray,
+    lam: float | np.ndarray,
+    *,
+    h: float = 1e-5,
+    method: str = "centred",
+    on_entries: Callable[[int], None] = lambda count: None,
+) -> list[TensorCheck]:
+    """Check every parameter of a float64 network, of one or of m members, on the minibatch X, y.
+
+    `method` "centred" takes (J(theta + h) - J(theta - h)) / 2h, "forward" (J(theta + h) - J(theta)) / h.
+    Nothing is changed: neither parameters nor running averages. `on_entries` hears how many entries of a
+    tensor have been done since it was last called.
+    """
+    _, gradients = network.gradients(X, y, lam)
+    checks = []
+    for name, gradient in gradients.items():
+        numerical, kinks = _numerical_gradient(network, name, X, y, lam, h, method, on_entries)
+        checks.append(_compare(name, gradient, numerical, kinks))
+    return checks
+
+
+def _numerical_gradient(
+    network: Network,
+    name: str,
+    X: np.ndarray,
+    y: np.ndarray,
+    lam: float | np.ndarray,
+    h: float,
+    method: str,
+    on_entries: Callable[[int], None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numerical gradient of one tensor and which entries straddle a corner, both shaped like it.
+
+    Many entries are perturbed at once: each in a copy of the tensor of its own, along a new leading
+    axis. The equations of the layers do not mind another axis of members. With m members, an entry is
+    perturbed in all of them together, because none may feel another.
+    """
+    layer_name, field = name.split(".")
+    layer = network.layers[layer_name]
+    theta = getattr(layer, field)
+    members = theta.shape[:-2]
+    flat = theta.reshape(*members, -1)
+    numerical, kinks = np.empty_like(flat), np.zeros(flat.shape, dtype=bool)
+    at_once = min(max(1, CHUNK // theta.size), flat.shape[-1])
+    copies = np.repeat(flat[None], at_once, axis=0)
+    # A vector gets an axis of one sample, as the vectors of members have it.
+    shape = theta.shape if theta.ndim > 1 else (1, theta.size)
+    ends = (h, -h) if method == "centred" else (h, 0.0)
+    for start in range(0, flat.shape[-1], at_once):
+        entries = np.arange(start, min(start + at_once, flat.shape[-1]))
+        own = np.arange(len(entries))  # entry i is perturbed in copy i
+        costs, active = [], []
+        for shift in ends:
+            copies[own, ..., entries] = np.moveaxis(flat[..., entries], -1, 0) + shift
+            shifted = with_arrays(layer, {field: copies[: len(entries)].reshape(len(entries), *shape)})
+            cost, on = _cost_and_activity(Network(network.layers | {layer_name: shifted}), X, y, lam)
+            costs.append(cost)
+            active.append(on)
+        copies[own, ..., entries] = np.moveaxis(flat[..., entries], -1, 0)
+        numerical[..., entries] = np.moveaxis((costs[0] - costs[1]) / (ends[0] - ends[1]), 0, -1)
+        straddles = sum((a != b).any(axis=(-2, -1)) for a, b in zip(*active, strict=True))
+        kinks[..., entries] = np.moveaxis(np.broadcast_to(straddles, costs[0].shape), 0, -1)
+        on_entries(len(entries))
+    return numerical.reshape(theta.shape), kinks.reshape(theta.shape)
+
+
+def _cost_and_activity(
+    network: Network, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return J with minibatch statistics, and which units of every ReLU are on."""
+    active = []
+    for layer in network.layers.values():
+        if isinstance(layer, ReLU):
+            active.append(X > 0)
+        X, _ = layer.forward(X, training=True)
+    return negative_log_likelihood(X, y).mean(axis=-1) + network.penalty(lam), active
+
+
+def _compare(name: str, ga: np.ndarray, gn: np.ndarray, kinks: np.ndarray) -> TensorCheck:
+    smooth = ~kinks
+    difference = np.abs(ga - gn)[smooth]
+    magnitudes = np.abs(ga)[smooth], np.abs(gn)[smooth]
+    total, largest = magnitudes[0] + magnitudes[1], np.maximum(*magnitudes)
+    max_absolute = difference.max(initial=0.0)
+    return TensorCheck(
+        tensor=name,
+        entries=int(ga.size),
+        kinks=int(kinks.sum()),
+        max_absolute=float(max_absolute),
+        relative_to_sum=float((difference / np.maximum(total, TINY)).max(initial=0.0)),
+        relative_to_maximum=float((difference / np.maximum(largest, TINY)).max(initial=0.0)),
+        ratio_of_maxima=float(max_absolute / max(total.max(initial=0.0), FLOOR_OF_MAXIMA)),
+        gradient_mean=float(ga.mean()),
+        gradient_std=float(ga.std()),
+    )

@@ -1,0 +1,210 @@
+"""`klcli gradcheck`: it passes on the engine, and each classic mistake ends in exit 5 with the tensor's name."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import klcli.engine.network as network_module
+from klcli.cli.app import main
+from klcli.engine.layers import BatchNorm, Linear, ReLU
+
+
+def run(*args: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["gradcheck", "--data", "synthetic", "--quiet", *args])
+    return ended.value.code or 0
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_course_set_passes_and_is_stored(capsys, tmp_path):
+    assert run("--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    names = {
+        (check["hidden"], check["batch_norm"], check["bn_position"], check["lambda"]) for check in document["checks"]
+    }
+    for widths in ("50", "50 50", "50 50 50"):
+        for lam in ("0", "0.01"):
+            assert (widths, 0, None, lam) in names
+            assert (widths, 1, "before", lam) in names
+    assert ("50 50", 1, "after", "0") in names
+    assert ("50 50", 1, "before", "0 0.005 0.1") in names
+    errors = [error for check in document["checks"] for error in check["errors"]]
+    assert all(error["max_absolute"] < 1e-8 or error["relative_to_sum"] < 1e-6 for error in errors)
+    for check in document["checks"]:
+        for error in check["errors"]:
+            if (
+                error["tensor"] in ("linear1.b", "linear2.b")
+                and error["tensor"] != f"linear{len(check['hidden'].split()) + 1}.b"
+            ):
+                no_gradient = check["bn_position"] == "before"
+                assert (error["gradient_std"] < 1e-12) == no_gradient
+    picture = tmp_path / document["picture"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    with sqlite3.connect(tmp_path / "results/klcli.db") as db:
+        assert db.execute("SELECT count(*) FROM gradient_errors").fetchone()[0] == len(errors)
+
+
+def test_the_table_lists_the_tensors_of_a_named_network_in_order(capsys):
+    assert run("--hidden", "7", "6", "--bn", "--lambda", "0.1") == 0
+    out = capsys.readouterr().out
+    tensors = [line.split()[0] for line in out.splitlines() if line.startswith((" linear", " batch_norm"))]
+    layers = ["linear1.W", "linear1.b", "batch_norm1.gamma", "batch_norm1.beta"]
+    layers += ["linear2.W", "linear2.b", "batch_norm2.gamma", "batch_norm2.beta", "linear3.W", "linear3.b"]
+    assert tensors == layers * 2
+    assert "3-layer 7-6 with BN, lambda 0.1" in out
+    assert "PASS: 20 of 20 tensors" in out
+
+
+def test_report_shows_the_latest_check_again(capsys):
+    run("--hidden", "4")
+    first = capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "--gradchecks"])
+    assert not ended.value.code
+    assert capsys.readouterr().out == first
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["--bn", "--images", "1"], "images 1"),
+        (["--images", "60000"], "images 60000"),
+        (["--images", "0"], "images 0"),
+        (["--dims", "3073"], "dims 3073"),
+        (["--dims", "0"], "dims 0"),
+        (["--h", "0"], "h 0"),
+        (["--h", "-1e-5"], "h -1e-05"),
+        (["--h", "nan"], "h nan"),
+        (["--atol", "1"], "atol 1"),
+        (["--rtol", "nan"], "rtol nan"),
+        (["--method", "backward"], "method 'backward'"),
+    ],
+)
+def test_a_void_check_is_refused_with_the_reason(args, named, capsys):
+    assert run(*args) == 2
+    err = capsys.readouterr().err
+    assert named in err
+    assert err.count("\n") == 1
+
+
+# The mistakes that students make, each as a replacement of one piece of the engine.
+
+
+def without_factor_two(monkeypatch):
+    right = network_module.l2_gradient
+    monkeypatch.setattr(network_module, "l2_gradient", lambda W, lam: right(W, lam) / (2 if W.shape[-1] == 5 else 1))
+
+
+def change_gradients(monkeypatch, layer: type, change: Callable) -> None:
+    right = layer.forward
+
+    def forward(self, X, *, training, track=False):
+        Y, backward = right(self, X, training=training, track=track)
+
+        def wrong(G):
+            dX, gradients = backward(G)
+            return change(self, X, G, dX, gradients)
+
+        return Y, wrong
+
+    monkeypatch.setattr(layer, "forward", forward)
+
+
+def gamma_and_beta_swapped(monkeypatch):
+    def swap(self, X, G, dX, gradients):
+        return dX, {"gamma": gradients["beta"], "beta": gradients["gamma"]}
+
+    change_gradients(monkeypatch, BatchNorm, swap)
+
+
+def statistics(self, X):
+    mu = X.mean(axis=-2, keepdims=True)
+    inverse_std = 1 / np.sqrt(X.var(axis=-2, keepdims=True) + self.eps)
+    return (X - mu) * inverse_std, inverse_std
+
+
+def mean_term_of_bn_dropped(monkeypatch):
+    def drop(self, X, G, dX, gradients):
+        X_hat, inverse_std = statistics(self, X)
+        G = G * self.gamma
+        return inverse_std * (G - X_hat * (G * X_hat).mean(axis=-2, keepdims=True)), gradients
+
+    change_gradients(monkeypatch, BatchNorm, drop)
+
+
+def unbiased_variance_on_the_way_back(monkeypatch):
+    def unbiased(self, X, G, dX, gradients):
+        n = X.shape[-2]
+        return dX * np.sqrt((n - 1) / n), gradients
+
+    change_gradients(monkeypatch, BatchNorm, unbiased)
+
+
+def relu_mask_of_the_wrong_layer(monkeypatch):
+    masks = []
+    right = ReLU.forward
+
+    def forward(self, X, *, training, track=False):
+        Y, _ = right(self, X, training=training, track=track)
+        masks.append(Y > 0)
+        wrong = masks[-2] if len(masks) > 1 and masks[-2].shape == Y.shape else Y > 0
+        return Y, lambda G: (G * wrong, {})
+
+    monkeypatch.setattr(ReLU, "forward", forward)
+
+
+def batch_mean_as_a_sum(monkeypatch):
+    right = network_module.cross_entropy
+
+    def wrong(S, y):
+        loss, backward = right(S, y)
+        return loss, lambda: len(y) * backward()
+
+    monkeypatch.setattr(network_module, "cross_entropy", wrong)
+
+
+def bias_left_out(monkeypatch):
+    def leave_out(self, X, G, dX, gradients):
+        return dX, gradients | {"b": np.zeros_like(gradients["b"])}
+
+    change_gradients(monkeypatch, Linear, leave_out)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "tensors"),
+    [
+        (without_factor_two, ["linear2.W"]),
+        (gamma_and_beta_swapped, ["batch_norm1.gamma", "batch_norm1.beta"]),
+        (mean_term_of_bn_dropped, ["linear1.W"]),
+        (unbiased_variance_on_the_way_back, ["linear1.W"]),
+        (relu_mask_of_the_wrong_layer, ["linear2.W"]),
+        (batch_mean_as_a_sum, ["linear1.W", "linear3.b"]),
+        (bias_left_out, ["linear3.b"]),
+    ],
+)
+def test_each_mistake_ends_in_exit_5_and_names_the_tensor(mistake, tensors, capsys, monkeypatch):
+    mistake(monkeypatch)
+    assert run("--hidden", "5", "5", "--bn", "--dims", "8") == 5
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    for tensor in tensors:
+        assert tensor in captured.err
+        assert any(line.split()[:1] == [tensor] and "FAIL" in line for line in captured.out.splitlines())
+
+
+def test_the_default_set_finds_the_factor_two_that_lambda_zero_hides(capsys, monkeypatch):
+    right = network_module.l2_gradient
+    monkeypatch.setattr(network_module, "l2_gradient", lambda W, lam: right(W, lam) / 2)
+    assert run("--json") == 5
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    for check in checks:
+        weights = [error for error in check["errors"] if error["tensor"].endswith(".W")]
+        assert all(error["passed"] == (check["lambda"] == "0") for error in weights)

@@ -1,0 +1,124 @@
+"""The gradient check itself: right code passes, kinks are counted, nothing is moved."""
+
+import numpy as np
+import pytest
+
+from klcli.engine.gradient_check import check_gradients
+from klcli.engine.initializers import he
+from klcli.engine.layers import BatchNorm, Linear, ReLU
+from klcli.engine.network import Network, build, stack
+
+
+def network(seed: int = 0, **settings) -> Network:
+    rng = np.random.default_rng(seed)
+    made = build(6, [5, 4], 3, initializer=lambda a, b: he(a, b, rng=rng), dtype=np.float64, **settings)
+    for name, parameter in made.parameters().items():
+        if not name.endswith(".W"):
+            parameter += 0.1 * rng.standard_normal(parameter.shape)
+    return made
+
+
+@pytest.fixture
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return rng.standard_normal((8, 6)), rng.integers(0, 3, 8)
+
+
+@pytest.mark.parametrize("settings", [{}, {"batch_norm": True}, {"batch_norm": True, "bn_position": "after"}])
+@pytest.mark.parametrize("lam", [0.0, 0.1])
+def test_right_gradients_pass_in_the_order_of_the_layers(settings, lam, batch):
+    made = network(**settings)
+    checks = check_gradients(made, *batch, lam)
+    assert [check.tensor for check in checks] == list(made.parameters())
+    assert [check.entries for check in checks] == [parameter.size for parameter in made.parameters().values()]
+    assert all(check.passes(1e-8, 1e-6) for check in checks)
+
+
+def test_a_bias_before_bn_has_no_gradient_and_one_with_bn_after_relu_has(batch):
+    before = {check.tensor: check for check in check_gradients(network(batch_norm=True), *batch, 0.1)}
+    after = {
+        check.tensor: check for check in check_gradients(network(batch_norm=True, bn_position="after"), *batch, 0.1)
+    }
+    assert before["linear1.b"].gradient_std < 1e-12
+    assert abs(before["linear1.b"].gradient_mean) < 1e-12
+    assert after["linear1.b"].gradient_std > 1e-4
+
+
+def test_the_errors_of_the_three_definitions_by_hand():
+    # One linear unit per class and one image: S = x W + b, so dJ/db = P - Y, known in closed form.
+    layer = Linear(np.zeros((1, 2)), np.zeros(2), is_first=True)
+    X, y = np.array([[1.0]]), np.array([0])
+
+    class Doubled(Linear):
+        def forward(self, X, *, training, track=False):
+            Y, backward = super().forward(X, training=training, track=track)
+            return Y, lambda G: (None, {"W": backward(G)[1]["W"], "b": 2 * backward(G)[1]["b"]})
+
+    wrong = Network({"linear1": Doubled(layer.W, layer.b, is_first=True)})
+    check = check_gradients(wrong, X, y, 0.0)[1]
+    # ga = (-1, 1), gn = (-1/2, 1/2)
+    assert check.max_absolute == pytest.approx(0.5)
+    assert check.relative_to_sum == pytest.approx(0.5 / 1.5)
+    assert check.relative_to_maximum == pytest.approx(0.5)
+    assert check.ratio_of_maxima == pytest.approx(0.5 / 1.5)
+    assert check.gradient_std == pytest.approx(1.0)
+    assert not check.passes(1e-8, 1e-6)
+
+
+def test_entries_at_a_corner_of_a_relu_are_counted():
+    # With b = 0 and an image of zeros, every unit sits on its corner: all of b1 straddles it, W1 does not move it.
+    rng = np.random.default_rng(0)
+    made = Network(
+        {
+            "linear1": Linear(rng.standard_normal((2, 3)), np.zeros(3), is_first=True),
+            "relu1": ReLU(),
+            "linear2": Linear(rng.standard_normal((3, 2)), np.zeros(2)),
+        }
+    )
+    checks = {check.tensor: check for check in check_gradients(made, np.zeros((1, 2)), np.array([0]), 0.0)}
+    assert checks["linear1.b"].kinks == checks["linear1.b"].entries == 3
+    assert checks["linear1.W"].kinks == 0
+    assert not checks["linear1.b"].passes(1e-8, 1e-6), "nothing of it was checked"
+
+
+def test_forward_differences_err_more_than_centred_ones(batch):
+    made = network(batch_norm=True)
+    centred = max(check.max_absolute for check in check_gradients(made, *batch, 0.1))
+    forward = max(check.max_absolute for check in check_gradients(made, *batch, 0.1, method="forward"))
+    assert centred < 1e-8 < forward < 1e-3
+
+
+def test_the_check_moves_neither_parameters_nor_running_averages(batch):
+    made = network(batch_norm=True)
+    made.gradients(*batch, 0.1, track=True)
+    before = {name: array.copy() for name, array in made.state().items()}
+    check_gradients(made, *batch, 0.1)
+    assert all(np.array_equal(array, before[name]) for name, array in made.state().items())
+    assert isinstance(made.layers["batch_norm1"], BatchNorm)
+    assert "batch_norm1.running_mean" in before
+
+
+def test_a_group_of_members_with_lambdas_of_their_own_passes(batch):
+    group = stack([network(seed, batch_norm=True) for seed in range(3)])
+    checks = check_gradients(group, *batch, np.array([0.0, 0.01, 1.0]))
+    assert all(check.passes(1e-8, 1e-6) for check in checks)
+    assert checks[0].entries == 3 * 6 * 5
+
+
+def test_one_wrong_entry_among_thousands_is_found(batch):
+    class OneOff(Linear):
+        def forward(self, X, *, training, track=False):
+            Y, backward = super().forward(X, training=training, track=track)
+
+            def wrong(G):
+                dX, gradients = backward(G)
+                gradients["W"][3, 2] += 1e-6
+                return dX, gradients
+
+            return Y, wrong
+
+    made = network()
+    first = made.layers["linear1"]
+    made.layers["linear1"] = OneOff(first.W, first.b, is_first=True)
+    failed = [check.tensor for check in check_gradients(made, *batch, 0.0) if not check.passes(1e-8, 1e-6)]
+    assert failed == ["linear1.W"]
