@@ -1,12 +1,14 @@
 """The `klcli` command: its subcommands, and how failures become one line and an exit code."""
 
+import errno
+import io
 import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 import klcli
-from klcli.cli import data, gradcheck, report, train
+from klcli.cli import data, gradcheck, report, search_lambda, sigma_sweep, train
 from klcli.errors import ExitCode, KlcliError
 
 app = typer.Typer(
@@ -19,6 +21,8 @@ app = typer.Typer(
 )
 gradcheck.register(app)
 train.register(app)
+search_lambda.register(app)
+sigma_sweep.register(app)
 report.register(app)
 app.add_typer(data.app, name="data")
 
@@ -41,13 +45,21 @@ def _klcli(
 def main(args: list[str] | None = None) -> NoReturn:
     """Run klcli on these arguments and exit with a code of the table in errors.py."""
     arguments = sys.argv[1:] if args is None else args
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(arguments, prog_name="klcli", standalone_mode=False)
+        sys.stdout.flush()
+    except SystemExit as leaving:  # how Typer answers a closed pipe
+        if not isinstance(leaving.__context__, BrokenPipeError):
+            raise
+        sys.exit(_explain(leaving.__context__))
     except Exception as error:
         if "--debug" in arguments:
             raise
         sys.exit(_explain(error))
-    sys.exit(code)
+    sys.exit(_fail("interrupted", ExitCode.INTERRUPTED) if code == ExitCode.INTERRUPTED else code)
 
 
 def _explain(error: Exception) -> int:
@@ -58,11 +70,15 @@ def _explain(error: Exception) -> int:
         return _fail("interrupted", ExitCode.INTERRUPTED)
     if isinstance(error, _UsageError):
         context = error.ctx.command_path if error.ctx else "klcli"
-        return _fail(f"{error.format_message()} (`{context} --help` shows all)", ExitCode.USAGE)
+        message = error.format_message() or "a command is missing"
+        return _fail(f"{message} (`{context} --help` shows all)", ExitCode.USAGE)
     if isinstance(error, BrokenPipeError):
         # The reader, `head` for one, has seen enough. Without this, Python complains once more at exit.
         sys.stdout = None
         return ExitCode.DONE
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        sys.stdout = None  # what it still holds cannot be written either
+        return _fail(f"the output cannot be written ({error.strerror}): free some space", ExitCode.STORE)
     return _fail(
         f"unexpected failure, {type(error).__name__}: {error} (run again with --debug for the traceback)",
         ExitCode.UNEXPECTED,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from klcli.cli.config_options import takes_config
+from klcli.cli.many_valued import many_valued
 from klcli.cli.options import (
     DEFAULT_DATABASE,
     DatabasePath,
@@ -15,9 +17,7 @@ from klcli.cli.options import (
     Quiet,
     decimal_option,
     integer_option,
-    many_valued,
     option,
-    takes_config,
 )
 from klcli.cli.preparation import warn_of_data
 from klcli.cli.session import Session
@@ -25,7 +25,7 @@ from klcli.errors import GradientCheckFailed
 from klcli.experiments.config import TrainConfig
 
 if TYPE_CHECKING:
-    from klcli.store.run_store import RunStore
+    from klcli.store.gradient_check_store import GradientCheckStore
 
 CHECK = "The check"
 NETWORK_FIELDS = ("hidden", "batch_norm", "bn_position", "bn_eps", "initializer", "sigma", "lam")
@@ -81,7 +81,7 @@ def gradcheck(
         entries,
         with_and_without_l2,
     )
-    from klcli.store.run_store import RunStore
+    from klcli.store.gradient_check_store import GradientCheckStore
 
     settings = CheckSettings(images=images, dims=dims, method=method, h=h, atol=atol, rtol=rtol)
     named = any(_is_typed(ctx, field) for field in NETWORK_FIELDS)
@@ -89,27 +89,27 @@ def gradcheck(
     dataset = open_dataset(data)
     warn_of_data(session, dataset)
     train = split(dataset, config.split).train
-    store = RunStore(db)
+    store = GradientCheckStore(db)
     with session.progress("checking entries", sum(entries(members, dims) for members in networks)) as advance:
         checks = list(check_networks(networks, train, settings, on_entries=advance))
-    suite = store.record_gradient_checks(checks, dataset, shlex.join(["klcli", *sys.argv[1:]]))
+    suite = store.record(checks, dataset, shlex.join(["klcli", *sys.argv[1:]]))
     show(session, store, suite)
 
 
-def show(session: Session, store: "RunStore", suite: int | None) -> None:
+def show(session: Session, store: "GradientCheckStore", suite: int | None) -> None:
     """Show a stored suite with its picture. Raises GradientCheckFailed, which names the tensors, where one failed."""
-    from klcli.report.plots import draw_gradient_checks, gradient_errors
+    from klcli.report.plots.gradient_checks import draw_gradient_checks, gradient_errors
     from klcli.report.tables import gradient_check_table, gradient_method, gradient_verdict
     from klcli.store.checkpoints import write_atomically
 
-    checks = store.gradient_checks(suite)
+    checks = store.suite(suite)
     if not checks:
         session.result(f"{store.path} holds no gradient check yet: begin with `klcli gradcheck`")
         session.document("gradcheck", {"checks": []})
         return
     picture = store.folder("plots") / f"gradcheck-{checks[0]['suite']:06d}.png"
     write_atomically(picture, draw_gradient_checks(gradient_errors(checks)))
-    session.result(*(gradient_check_table(check).to_rich() for check in checks))
+    session.result(*(gradient_check_table(check) for check in checks))
     verdict = gradient_verdict(checks)
     session.result(verdict, gradient_method(checks[0]), f"database    {store.path}", f"picture     {picture}")
     session.document("gradcheck", {"verdict": verdict, "checks": checks, "picture": str(picture)})

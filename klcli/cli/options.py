@@ -1,22 +1,14 @@
-"""Options that commands share, each defined once.
+"""Options that several commands share, each defined once, and how their values are read."""
 
-`takes_config` gives a command the options of TrainConfig and hands it the config;
-`many_valued` lets an option take any number of values after it.
-"""
-
-import functools
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
-from klcli.data.split_config import SplitConfig
 from klcli.errors import ConfigError
-from klcli.experiments.config import DTYPES, INITIALIZERS, SCHEDULES, TrainConfig
 
+# The panels of `--help`.
 NETWORK = "The network"
 LEARNING = "Cost and updates"
 IMAGES = "Images"
@@ -31,23 +23,26 @@ def option(*names: str, panel: str, help: str, **more: Any) -> Any:
     return typer.Option(*names, rich_help_panel=panel, help=help, **more)
 
 
-def number(convert: type[int] | type[float]) -> Callable[[str], int | float]:
+def number(convert: type[int] | type[float], bounds: tuple[float, float] | None = None) -> Callable[[str], int | float]:
     """Return a parser whose refusal names the value, which Typer's own leaves out for some types."""
 
     def parse(text: str) -> int | float:
         try:
-            return convert(text)
+            value = convert(text)
         except ValueError:
             kind = "a whole number" if convert is int else "a number"
             raise typer.BadParameter(f"{text!r} is not {kind}") from None
+        if bounds and not bounds[0] <= value <= bounds[1]:
+            raise typer.BadParameter(f"{text!r} must be from {bounds[0]} to {bounds[1]}")
+        return value
 
     parse.__name__ = "integer" if convert is int else "number"
     return parse
 
 
-def integer_option(*names: str, panel: str, help: str) -> Any:
-    """Return an option for a whole number."""
-    return option(*names, panel=panel, help=help, parser=number(int), metavar="N")
+def integer_option(*names: str, panel: str, help: str, bounds: tuple[int, int] | None = None) -> Any:
+    """Return an option for a whole number; `bounds` are for what no config checks."""
+    return option(*names, panel=panel, help=help, parser=number(int, bounds), metavar="N")
 
 
 def decimal_option(*names: str, panel: str, help: str) -> Any:
@@ -76,200 +71,27 @@ DataSource = Annotated[
 Threads = Annotated[
     int,
     integer_option(
-        "--threads", panel=REPEATABILITY, help="BLAS threads. Two of them differ from one in the last bits."
+        "--threads",
+        panel=REPEATABILITY,
+        help="BLAS threads. Two of them differ from one in the last bits.",
+        bounds=(1, 1024),
     ),
 ]
 
-# The options of TrainConfig (and of its split), by field, in the order of `--help`.
-_CONFIG_OPTIONS: dict[str, Any] = {
-    "hidden": Annotated[
-        list[str],
-        option(
-            "--hidden",
-            "-H",
-            panel=NETWORK,
-            metavar="WIDTH...",
-            help="Widths of the hidden layers, any number of them: `--hidden 50 30 20`, or 50,30,20.",
-        ),
-    ],
-    "batch_norm": Annotated[
-        bool, option("--bn/--no-bn", panel=NETWORK, help="Batch normalisation in every hidden layer.")
-    ],
-    "bn_position": Annotated[
-        str, option("--bn-position", panel=NETWORK, metavar="before|after", help="BN before or after the ReLU.")
-    ],
-    "bn_momentum": Annotated[
-        float,
-        decimal_option("--bn-momentum", panel=NETWORK, help="Alpha of the running averages: the weight of the past."),
-    ],
-    "bn_eps": Annotated[
-        float,
-        decimal_option("--bn-eps", panel=NETWORK, help="Added to the variance. 1e-5 drowns it where sigma is 1e-4."),
-    ],
-    "initializer": Annotated[
-        str,
-        option("--init", panel=NETWORK, metavar="|".join(INITIALIZERS), help="Initial weights; normal needs --sigma."),
-    ],
-    "sigma": Annotated[
-        float | None,
-        decimal_option("--sigma", panel=NETWORK, help="Standard deviation of --init normal, in every layer."),
-    ],
-    "lam": Annotated[
-        float,
-        decimal_option("--lambda", panel=LEARNING, help="The L2 coefficient: J = loss + lambda * sum of W squared."),
-    ],
-    "schedule": Annotated[
-        str,
-        option(
-            "--schedule",
-            panel=LEARNING,
-            metavar="|".join(SCHEDULES),
-            help="Of the learning rate eta; constant is eta_max.",
-        ),
-    ],
-    "eta_min": Annotated[float, decimal_option("--eta-min", panel=LEARNING, help="Eta where a cycle begins and ends.")],
-    "eta_max": Annotated[float, decimal_option("--eta-max", panel=LEARNING, help="Eta in the middle of a cycle.")],
-    "step_epochs": Annotated[
-        float,
-        decimal_option("--step-epochs", panel=LEARNING, help="Half a cycle in epochs: n_s = K * floor(n / n_batch)."),
-    ],
-    "step_size": Annotated[
-        int | None,
-        integer_option("--step-size", panel=LEARNING, help="Half a cycle in updates, n_s; overrides --step-epochs."),
-    ],
-    "cycles": Annotated[
-        int, integer_option("--cycles", panel=LEARNING, help="How many cycles; the epochs follow from it.")
-    ],
-    "epochs": Annotated[
-        int | None,
-        integer_option("--epochs", panel=LEARNING, help="Overrides --cycles. 0 evaluates the untrained network."),
-    ],
-    "batch_size": Annotated[int, integer_option("--batch-size", panel=LEARNING, help="Images per update, n_batch.")],
-    "split.validation": Annotated[
-        int, integer_option("--validation", panel=IMAGES, help="The last N training images validate instead.")
-    ],
-    "split.train_batches": Annotated[
-        list[str],
-        option(
-            "--train-batches", panel=IMAGES, metavar="N...", help="Train on these batch files, 1 to 5; all if none."
-        ),
-    ],
-    "split.validation_batches": Annotated[
-        list[str], option("--validation-batches", panel=IMAGES, metavar="N...", help="Validate on these batch files.")
-    ],
-    "split.subset": Annotated[
-        int | None,
-        integer_option(
-            "--subset", panel=IMAGES, help="Only the first N training images, for a quick look; the rest in scale."
-        ),
-    ],
-    "seed": Annotated[
-        int, integer_option("--seed", panel=REPEATABILITY, help="Of the weights and of the order of the images.")
-    ],
-    "dtype": Annotated[
-        str, option("--dtype", panel=REPEATABILITY, metavar="|".join(DTYPES), help="Precision of the arithmetic.")
-    ],
-    "evaluations_per_cycle": Annotated[
-        int | None,
-        integer_option("--evaluations-per-cycle", panel=OUTPUT, help="Instead of once per epoch; 0: only at the end."),
-    ],
-}
-_INTEGER_LISTS = ("hidden", "split.train_batches", "split.validation_batches")
 
-
-def takes_config(only: tuple[str, ...] = (), **defaults: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the options of TrainConfig, with its defaults or these, and pass it `config`.
-
-    The command is written as `def command(config: TrainConfig, ...)`; what the user typed is
-    validated when the config is made, before the command runs. `only` names the fields of those
-    options that mean something to the command, all of them if it is empty.
-    """
-    options = {key: option for key, option in _CONFIG_OPTIONS.items() if not only or key in only}
-    chosen = _defaults() | defaults
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        own = [
-            p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for p in inspect.signature(command, eval_str=True).parameters.values()
-            if p.name != "config"
-        ]
-        parameters = [
-            inspect.Parameter(_name(key), inspect.Parameter.KEYWORD_ONLY, default=chosen[key], annotation=annotation)
-            for key, annotation in options.items()
-        ]
-
-        @functools.wraps(command)
-        def wrapper(**values: Any) -> Any:
-            typed = {key: values.pop(_name(key)) for key in options}
-            return command(config=_config(typed), **values)
-
-        wrapper.__signature__ = inspect.Signature([*parameters, *own])  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {p.name: p.annotation for p in [*parameters, *own]}
-        return wrapper
-
-    return decorate
-
-
-def _name(key: str) -> str:
-    return key.removeprefix("split.")
-
-
-def _defaults() -> dict[str, Any]:
-    """The default of every option, from the dataclasses that own it; lists as the text a user would type."""
-    config, split = TrainConfig(), SplitConfig()
-    values = {
-        key: getattr(split, _name(key)) if key.startswith("split.") else getattr(config, key) for key in _CONFIG_OPTIONS
-    }
-    return {key: [str(item) for item in value] if key in _INTEGER_LISTS else value for key, value in values.items()}
-
-
-def _config(typed: dict[str, Any]) -> TrainConfig:
-    """The config of the option values."""
-    typed = {key: integers(value, key) if key in _INTEGER_LISTS else value for key, value in typed.items()}
-    split = SplitConfig(**{_name(key): value for key, value in typed.items() if key.startswith("split.")})
-    return TrainConfig(split=split, **{key: value for key, value in typed.items() if not key.startswith("split.")})
-
-
-def integers(texts: list[str], key: str) -> tuple[int, ...]:
+def integers(texts: list[str], name: str) -> tuple[int, ...]:
     """Read `["50", "30,20"]` as (50, 30, 20). Raises ConfigError, which names the value and the option."""
-    option = "--" + _name(key).replace("_", "-")
-    values = []
+    return tuple(_values(texts, name, int, "a whole number"))
+
+
+def numbers(texts: list[str], name: str) -> tuple[float, ...]:
+    """Read `["1e-1", "1e-3,1e-4"]` as numbers. Raises ConfigError, which names the value and the option."""
+    return tuple(_values(texts, name, float, "a number"))
+
+
+def _values(texts: list[str], name: str, convert: Callable[[str], Any], kind: str) -> Iterator[Any]:
     for text in (part for item in texts for part in item.split(",")):
         try:
-            values.append(int(text))
+            yield convert(text)
         except ValueError:
-            raise ConfigError(f"{option} {text!r}: not a whole number, write for example {option} 50 30") from None
-    return tuple(values)
-
-
-def many_valued(*names: str) -> type[TyperCommand]:
-    """Return a command class whose options `names` take every value up to the next option.
-
-    `--hidden 50 30 20` reaches the parser as `--hidden 50 --hidden 30 --hidden 20`. A value may be
-    negative, so that it is refused by name; anything else with a dash begins the next option.
-    """
-
-    class ManyValuedCommand(TyperCommand):
-        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            return super().parse_args(ctx, _repeat_names(args, names, strict=not ctx.resilient_parsing))
-
-    return ManyValuedCommand
-
-
-def _repeat_names(args: list[str], names: tuple[str, ...], *, strict: bool) -> list[str]:
-    repeated: list[str] = []
-    rest = list(args)
-    while rest:
-        arg = rest.pop(0)
-        if arg == "--":
-            return [*repeated, arg, *rest]
-        if arg not in names:
-            repeated.append(arg)
-            continue
-        values = []
-        while rest and (not rest[0].startswith("-") or rest[0][1:2].isdigit()):
-            values.append(rest.pop(0))
-        if not values and strict:
-            raise typer.BadParameter(f"{arg} needs at least one value, for example {arg} 50 30")
-        repeated += [part for value in values for part in (arg, value)]
-    return repeated
+            raise ConfigError(f"--{name.replace('_', '-')} {text!r}: not {kind}") from None

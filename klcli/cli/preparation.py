@@ -1,6 +1,8 @@
 """What every command that trains does before it starts."""
 
+import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,11 @@ if TYPE_CHECKING:
     from klcli.data.dataset import Dataset
 
 ROOM = 20_000_000  # bytes: the epochs, a picture and a checkpoint of a usual network
+
+
+def typed_command() -> str:
+    """The command as it can be pasted into a shell; bytes of a name that are no text become question marks."""
+    return shlex.join(["klcli", *sys.argv[1:]]).encode(errors="replace").decode()
 
 
 def warn_of_data(session: Session, dataset: "Dataset") -> None:

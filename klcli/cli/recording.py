@@ -33,11 +33,13 @@ class Recording:
 
     def complete(self, result: "TrainResult") -> None:
         """Keep the network and end the run, complete or diverged."""
+        from klcli.store.run_store import divergence
+
         if result.diverged_at is None:
             self._store.save_checkpoint(self._run_id, result)
             self._finish("complete")
         else:
-            self._finish("diverged", f"the cost was not finite after update {result.diverged_at}")
+            self._finish("diverged", divergence(result))
 
     @contextmanager
     def ending_in_a_state(self) -> Iterator[None]:

@@ -16,7 +16,8 @@ def register(app: typer.Typer) -> None:
 
 def report(
     best: Annotated[
-        int, typer.Option("--best", parser=number(int), metavar="N", help="The N best runs of one data set.")
+        int,
+        typer.Option("--best", parser=number(int, (1, 10**9)), metavar="N", help="The N best runs of one data set."),
     ] = 10,
     gradchecks: Annotated[
         bool, typer.Option("--gradchecks", help="The latest gradient check instead, with its picture.")
@@ -38,12 +39,13 @@ def report(
     from klcli.cli import gradcheck
     from klcli.report.documents import run_document
     from klcli.report.tables import best_runs_table
+    from klcli.store.gradient_check_store import GradientCheckStore
     from klcli.store.run_store import RunStore
 
-    store = RunStore.existing(db)
     if gradchecks:
-        gradcheck.show(session, store, suite=None)
+        gradcheck.show(session, GradientCheckStore.existing(db), suite=None)
         return
+    store = RunStore.existing(db)
     datasets = store.datasets()
     if not datasets:
         session.result(f"{db} holds no complete run yet: begin with `klcli train --hidden 50 30 20 --bn`")
@@ -51,7 +53,7 @@ def report(
         return
     chosen, others = _choose(datasets, dataset)
     runs = store.best_runs(chosen["dataset_sha256"], best)
-    session.result(best_runs_table(chosen["dataset"], runs).to_rich())
+    session.result(best_runs_table(chosen["dataset"], runs))
     for other in others:
         see = f"klcli report --best {best} --dataset {other['dataset_sha256'][:8]}"
         session.say(f"{other['runs']} more on {other['dataset']}: {see}")

@@ -13,10 +13,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # slow to import, and not needed for --version
-    from rich.console import Console, RenderableType
+    from rich.console import Console
+
+    from klcli.report.tables import Table
 
 SCHEMA = 1  # of the JSON documents; raised when a key changes its meaning or goes away
-FULL_WIDTH = 10_000  # columns of a pipe
 
 
 @dataclass(frozen=True)
@@ -31,22 +32,23 @@ class Session:
         """The console of results."""
         from rich.console import Console
 
-        return Console(
-            width=None if sys.stdout.isatty() else FULL_WIDTH, highlight=False, soft_wrap=not sys.stdout.isatty()
-        )
+        # No markup and no emoji: a folder may be called [draft] or :fire:.
+        return Console(highlight=False, markup=False, emoji=False)
 
     @cached_property
     def err(self) -> "Console":
         """The console of talk and progress."""
         from rich.console import Console
 
-        return Console(stderr=True, quiet=self.quiet, highlight=False, soft_wrap=True)
+        return Console(stderr=True, quiet=self.quiet, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
-    def result(self, *parts: "RenderableType") -> None:
+    def result(self, *parts: "Table | str") -> None:
         """Print what a person asked for; nothing where the answer is a JSON document."""
-        if not self.as_json:
-            for part in parts:
-                self.out.print(part)
+        for part in () if self.as_json else parts:
+            if isinstance(part, str):
+                self.out.print(part, soft_wrap=True)
+            else:
+                part.show(self.out)
 
     def document(self, command: str, content: dict[str, Any]) -> None:
         """Print the JSON document of the command, where one is wanted."""

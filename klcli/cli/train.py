@@ -1,11 +1,11 @@
 """`klcli train`: one network, from the options to the picture."""
 
-import shlex
-import sys
 from typing import TYPE_CHECKING
 
 import typer
 
+from klcli.cli.config_options import takes_config
+from klcli.cli.many_valued import many_valued
 from klcli.cli.options import (
     DEFAULT_DATABASE,
     DatabasePath,
@@ -14,10 +14,8 @@ from klcli.cli.options import (
     Json,
     Quiet,
     Threads,
-    many_valued,
-    takes_config,
 )
-from klcli.cli.preparation import require_room, warn_of_data
+from klcli.cli.preparation import require_room, typed_command, warn_of_data
 from klcli.cli.progress import TrainingProgress
 from klcli.cli.recording import Recording
 from klcli.cli.session import Session
@@ -73,6 +71,8 @@ def train(
     dataset = open_dataset(data)
     splits = split(dataset, config.split)
     times = timetable(config, len(splits.train))
+    store = RunStore(db)
+    require_room(store.path.parent)
     warn_of_data(session, dataset)
     if not times.ends_a_cycle and config.schedule == "cyclical":
         eta = times.learning_rate(times.total_updates, config)
@@ -80,17 +80,16 @@ def train(
             f"{times.cycles:.2f} cycles: training ends where eta is {eta:.2g}, "
             "networks are best compared at the end of a whole cycle"
         )
-    store = RunStore(db)
-    require_room(store.path.parent)
-    run_id = store.begin(config, times, dataset, environment(), shlex.join(["klcli", *sys.argv[1:]]))
+    run_id = store.begin(config, times, dataset, environment(), typed_command())
     recording, progress = Recording(store, run_id), TrainingProgress(session, times)
-
-    def on_evaluation(results: "list[TrainResult]") -> None:
-        recording.on_evaluation(results[0])
-        progress.on_evaluation(results[0])
 
     try:
         with recording.ending_in_a_state(), obeyed_between_updates() as check, progress.showing():
+
+            def on_evaluation(results: "list[TrainResult]") -> None:
+                recording.on_evaluation(results[0])
+                progress.on_evaluation(results[0])
+                check()
 
             def on_update(step: int) -> None:
                 progress.on_update(step)
@@ -108,7 +107,7 @@ def train(
 def _show(session: Session, store: "RunStore", run_id: int) -> None:
     """Draw the picture of the run and tell where everything is. Raises Diverged for a run that did."""
     from klcli.report.documents import run_document
-    from klcli.report.plots import draw_training, training_curves
+    from klcli.report.plots.training import draw_training, training_curves
     from klcli.report.tables import duration, network_name, splits_table
     from klcli.store.checkpoints import write_atomically
 
@@ -121,7 +120,7 @@ def _show(session: Session, store: "RunStore", run_id: int) -> None:
     places = [("database", store.path), ("picture", picture)]
     if run["checkpoint"]:
         places.insert(1, ("checkpoint", store.path.parent / run["checkpoint"]))
-    session.result(splits_table(title, run).to_rich(), *(f"{what:<11} {where}" for what, where in places))
+    session.result(splits_table(title, run), *(f"{what:<11} {where}" for what, where in places))
     session.document("train", {"run": run_document(run), "epochs": store.epochs(run_id), "picture": str(picture)})
     if diverged:
         raise Diverged(

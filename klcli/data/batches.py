@@ -19,7 +19,7 @@ def parse_batch(layout: Layout, content: bytes, where: str) -> tuple[np.ndarray,
     """
     if is_web_page(content):
         raise DataError(f"{where} is a web page, not a batch of CIFAR-10: download the data set again")
-    pixels, labels = (_parse_python if layout is PYTHON else _parse_binary)(content, where)
+    pixels, labels = (_parse_python if layout.name == PYTHON.name else _parse_binary)(content, where)
     wrong = np.flatnonzero((labels < 0) | (labels >= CLASSES))
     if len(wrong):
         raise DataError(
@@ -31,7 +31,7 @@ def parse_batch(layout: Layout, content: bytes, where: str) -> tuple[np.ndarray,
 def parse_class_names(layout: Layout, content: bytes, where: str) -> tuple[str, ...]:
     """The ten class names of a `batches.meta` (a pickle) or `batches.meta.txt` (one name per line)."""
     try:
-        if layout is PYTHON:
+        if layout.name == PYTHON.name:
             listed = load_pickle(content, where).get("label_names", ())
             names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in listed)
         else:

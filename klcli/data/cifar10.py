@@ -139,7 +139,7 @@ def _folder_files(source: Source) -> Iterator[tuple[Layout, str, bytes]]:
     for name in (*layout.batch_files, layout.meta_file):
         path = source.path / name
         try:
-            if name == layout.meta_file and not path.exists():
+            if not path.exists():
                 continue
             if not path.is_file():
                 raise DataError(f"{path} is a folder where a file is expected: download the data set again")

@@ -1,5 +1,6 @@
 """Where CIFAR-10 is looked for, and where klcli keeps its own copies."""
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -20,10 +21,12 @@ def cache_folder() -> Path:
     chosen = os.environ.get("KLCLI_CACHE")
     if chosen:
         return user_path(chosen).absolute()
-    folder = platformdirs.user_cache_path("klcli")
-    if folder.is_absolute():
-        return folder
-    # A user without a home (a container with a bare uid): "~" stays a "~" that must not become a folder here.
+    # A user without a home, in a container with a bare uid: platformdirs raises, or leaves a "~" that must not
+    # become a folder here.
+    with contextlib.suppress(RuntimeError):
+        folder = platformdirs.user_cache_path("klcli")
+        if folder.is_absolute():
+            return folder
     return Path(tempfile.gettempdir()) / f"klcli-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
 
 

@@ -32,11 +32,12 @@ class Linear:
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`X (..., n, d_in)` to `(..., n, d_out)`; an X without members is shared by all of them."""
-        Y = X @ self.W + self.b
+        shared = X.ndim == 2 and self.W.ndim == 3
+        Y = (_times_wide(X, self.W) if shared else X @ self.W) + self.b
 
         def backward(G: np.ndarray) -> tuple[np.ndarray | None, Gradients]:
             """`dW = X^T G`, `db = sum of the rows of G`, `dX = G W^T`."""
-            dW = X.swapaxes(-1, -2) @ G
+            dW = _times_wide(X.T, G) if shared else X.swapaxes(-1, -2) @ G
             db = G.sum(axis=-2).reshape(self.b.shape)
             dX = None if self.is_first else G @ self.W.swapaxes(-1, -2)
             return dX, {"W": dW, "b": db}
@@ -135,6 +136,18 @@ class ReLU:
             return G * (Y > 0), {}
 
         return Y, backward
+
+
+def _times_wide(A: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """Return `A @ B` for one `A (p, q)` and members `B (m, q, r)`, from a single product `A @ (q, m r)`.
+
+    BLAS reads A once for all members instead of once for each, which costs the first layer a fifth
+    less per member. The reshape copies nothing where B lies in memory as (q, m, r), as `stack` and
+    this function leave it.
+    """
+    m, q, r = B.shape
+    wide = A @ B.transpose(1, 0, 2).reshape(q, m * r)
+    return wide.reshape(len(A), m, r).transpose(1, 0, 2)
 
 
 Layer = Linear | BatchNorm | ReLU

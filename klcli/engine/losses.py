@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from klcli.engine.members import for_members
+
 
 def softmax(S: np.ndarray) -> np.ndarray:
     """Return the class probabilities P of the scores `S (..., n, K)`; each row sums to 1.
@@ -60,4 +62,4 @@ def l2_penalty(weights: Iterable[np.ndarray], lam: float | np.ndarray) -> np.nda
 
 def l2_gradient(W: np.ndarray, lam: float | np.ndarray) -> np.ndarray:
     """Return `2 lambda W`, the derivative of `l2_penalty`, in the precision of W."""
-    return (2 * np.asarray(lam, dtype=W.dtype))[..., None, None] * W
+    return for_members(2 * np.asarray(lam), W) * W

@@ -150,11 +150,16 @@ def stack(networks: Sequence[Network]) -> Network:
         stacked[name] = with_arrays(
             layer,
             {
-                field: np.stack([member[field] if field == "W" else member[field][None] for member in arrays])
+                field: _stacked([member[field] if field == "W" else member[field][None] for member in arrays])
                 for field in arrays[0]
             },
         )
     return Network(stacked)
+
+
+def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return `(m, p, q)`, in memory as (p, m, q): the layout in which Linear multiplies all members at once."""
+    return np.stack(arrays, axis=1).transpose(1, 0, 2)
 
 
 def with_arrays(layer: Layer, arrays: dict[str, np.ndarray]) -> Layer:

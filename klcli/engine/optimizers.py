@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from klcli.engine.members import for_members
+
 
 @dataclass
 class SGD:
@@ -18,5 +20,5 @@ class SGD:
         eta is a number, or `(m,)` for parameters with a leading axis of m members.
         """
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            gradient *= eta if isinstance(eta, float) else eta.astype(gradient.dtype)[:, None, None]
+            gradient *= for_members(eta, gradient)
             parameter -= gradient

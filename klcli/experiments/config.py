@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -52,7 +51,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
-        object.__setattr__(self, "hidden", tuple(self.hidden))
+        self._check_types()
         if not self.hidden:
             raise ConfigError("hidden is empty: give at least one width, for example --hidden 50 50")
         for width in self.hidden:
@@ -66,6 +65,20 @@ class TrainConfig:
         self._check_rates()
         self._check_initializer()
         self._check_counts()
+
+    def _check_types(self) -> None:
+        """Refuse what a stored JSON may hold and the type checker cannot see."""
+        _require(isinstance(self.hidden, list | tuple), f"hidden {self.hidden!r}: must be a list of widths")
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        values = {f"hidden width {index}": width for index, width in enumerate(self.hidden, start=1)}
+        values |= {name: getattr(self, name) for name in _INTEGERS}
+        for name, value in values.items():
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            _require(whole or (value is None and name in _OPTIONAL), f"{name} {value!r}: must be a whole number")
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            real = isinstance(value, int | float) and not isinstance(value, bool)
+            _require(real or (value is None and name in _OPTIONAL), f"{name} {value!r}: must be a number")
 
     def _check_rates(self) -> None:
         for name in ("eta_min", "eta_max"):
@@ -107,12 +120,23 @@ class TrainConfig:
     @classmethod
     def from_json(cls, text: str) -> "TrainConfig":
         """Return the config that `to_json` wrote. Raises ConfigError for an unknown key or a wrong value."""
-        values: Mapping[str, Any] = json.loads(text)
-        unknown = set(values) - {field.name for field in fields(cls)}
-        _require(not unknown, f"config key {sorted(unknown)}: unknown to this version of klcli, a newer one wrote it")
-        return cls(**{**values, "split": SplitConfig(**values["split"])})
+        try:
+            values: Any = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"config {text[:40]!r}: this is no JSON ({error})") from None
+        _require(
+            isinstance(values, dict) and isinstance(values.get("split", {}), dict), "config: must be a JSON object"
+        )
+        split = values.get("split", {})
+        for part, owner in ((values, cls), (split, SplitConfig)):
+            unknown = sorted(set(part) - {field.name for field in fields(owner)})
+            _require(not unknown, f"config key {unknown}: unknown to this version of klcli, a newer one wrote it")
+        return cls(**values | {"split": SplitConfig(**split)})
 
 
+_INTEGERS = ("batch_size", "step_size", "cycles", "epochs", "seed", "order_seed", "evaluations_per_cycle")
+_NUMBERS = ("bn_momentum", "bn_eps", "sigma", "lam", "eta_min", "eta_max", "step_epochs")
+_OPTIONAL = ("step_size", "epochs", "order_seed", "evaluations_per_cycle", "sigma")
 _CHOICES = {
     "initializer": INITIALIZERS,
     "schedule": SCHEDULES,

@@ -15,6 +15,7 @@ from klcli.experiments.config import TrainConfig
 from klcli.experiments.evaluation import Metrics, evaluate
 from klcli.experiments.timetable import timetable
 
+MEMBERS_MAY_DIFFER_IN = ("seed", "lam", "sigma", "eta_min", "eta_max")
 INIT = 0  # spawn key of the generator that draws the weights; the order of the images has its own in data
 
 
@@ -35,7 +36,7 @@ class TrainResult:
     """One member: its network while it is trained, its metrics so far."""
 
     config: TrainConfig
-    network: Network  # views of the group's arrays
+    network: Network  # views of the group's arrays, as of the last evaluation
     epochs: list[EpochMetrics] = field(default_factory=list)
     diverged_at: int | None = None  # the update after which its cost was not finite
     test: Metrics | None = None  # looked at once, after the last update
@@ -109,10 +110,11 @@ class Training:
         """Append one EpochMetrics to every living member's epochs."""
         on_train = self._metrics(self.splits.train)
         on_validation = self._metrics(self.splits.validation)
-        self._mark_diverged(np.array([metrics.cost for metrics in on_train]))
+        self._mark_diverged(np.array([a.cost + b.cost for a, b in zip(on_train, on_validation, strict=True)]))
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         for index, result in self._living():
+            result.network = self.members.member(index)  # with the running averages of this moment
             eta = self.times.learning_rate(max(0, self.step - 1), result.config)
             epoch = self.times.epoch_at(self.step)
             result.epochs.append(EpochMetrics(epoch, self.step, eta, on_train[index], on_validation[index], seconds))
@@ -162,7 +164,7 @@ def train(
             on_evaluation(training.results)
             if training.finished:
                 break
-        if look_at_test:
+        if look_at_test and any(result.diverged_at is None for result in training.results):
             training.test()
     return training.results
 
@@ -171,7 +173,7 @@ def _common(configs: Sequence[TrainConfig]) -> TrainConfig:
     """Return the first config after checking that the others differ only where members may."""
     first = configs[0]
     for config in configs[1:]:
-        own = {name: getattr(config, name) for name in ("seed", "lam", "sigma", "eta_min", "eta_max")}
+        own = {name: getattr(config, name) for name in MEMBERS_MAY_DIFFER_IN}
         if replace(first, **own) != config or config.order_seed is None:
             raise ValueError("members may differ in seed, lambda, sigma and eta only, and share one order_seed")
     return first

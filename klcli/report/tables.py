@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table as RichTable
 
 Row = dict[str, Any]
+UNLIMITED = 10_000  # columns
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,21 @@ class Table:
             for row in self.rows
         ]
 
+    def show(self, console: "Console") -> None:
+        """Print the table at its full width: a terminal that is narrower wraps it, but no digit is lost."""
+        from rich.console import Console
+
+        table = self.to_rich()
+        console.print(self.title, style="bold", soft_wrap=True)
+        table.width = Console(width=UNLIMITED).measure(table).maximum
+        console.print(table, crop=False)
+
     def to_rich(self) -> "RichTable":
-        """Return the table for a terminal; no cell is ever cut or wrapped."""
+        """Return the table without its title, for a Rich console."""
         from rich import box
         from rich.table import Table as RichTable
 
-        table = RichTable(
-            title=self.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold"
-        )
+        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
         for column in self.columns:
             table.add_column(column.title, justify="right" if column.is_number else "left", no_wrap=True)
         for cells in self.cells():
@@ -80,6 +89,23 @@ def network_name(row: Row) -> str:
     if not row["batch_norm"]:
         return name
     return f"{name} with BN" + (" after ReLU" if row["bn_position"] == "after" else "")
+
+
+def settings_line(run: Row, omit: tuple[str, ...] = ()) -> str:
+    """The settings of a run for the caption of a picture, without those that its axes show."""
+    words = {
+        "dataset": run["dataset"],
+        "lambda": f"lambda {run['lambda']:g}",
+        "eta": f"eta {run['eta_min']:g} to {run['eta_max']:g}"
+        if run["schedule"] == "cyclical"
+        else f"eta {run['eta_max']:g}",
+        "cycles": f"{run['cycles']:g} cycles of 2 n_s",
+        "n_s": f"n_s {run['step_size']}",
+        "n_batch": f"n_batch {run['batch_size']}",
+        "initializer": _initializer(run),
+        "seed": f"seed {run['seed']}",
+    }
+    return ", ".join(word for key, word in words.items() if key not in omit)
 
 
 def splits_table(title: str, row: Row) -> Table:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlite_utils
+from sqlite_utils.db import NotFoundError
 
 from klcli.errors import StoreError
 from klcli.store.migrations import migrations
@@ -30,18 +31,30 @@ def connect(path: Path) -> sqlite_utils.Database:
             ) from error
         # isolation_level None: transactions begin where this code says so, and nowhere else.
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-        connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA foreign_keys = ON")
-        if sqlite3.sqlite_version_info >= FIRST_SAFE_WAL:
-            connection.execute("PRAGMA journal_mode = WAL")
-        db = sqlite_utils.Database(connection, execute_plugins=False)
-        with transaction(db):
-            known = {migration.name for migration in migrations.pending(db) + migrations.applied(db)}
-            newer = known - {migration.name for migration in migrations._migrations}
-            if newer:
-                raise StoreError(f"{path}: a newer klcli wrote this database ({max(newer)}), update klcli to open it")
-            migrations.apply(db)
-        return db
+        try:
+            return _prepare(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> sqlite_utils.Database:
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA foreign_keys = ON")
+    if sqlite3.sqlite_version_info >= FIRST_SAFE_WAL:
+        connection.execute("PRAGMA journal_mode = WAL")
+    db = sqlite_utils.Database(connection, execute_plugins=False)
+    with transaction(db):
+        newer = {migration.name for migration in migrations.applied(db)} - _released()
+        if newer:
+            raise StoreError(f"{path}: a newer klcli wrote this database ({max(newer)}), update klcli to open it")
+        migrations.apply(db)
+    return db
+
+
+def _released() -> set[str]:
+    """The names of all migrations of this klcli."""
+    return {migration.name for migration in migrations._migrations}
 
 
 @contextmanager
@@ -62,6 +75,8 @@ def explained(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into one line that names the file and the cure."""
     try:
         yield
+    except NotFoundError as error:
+        raise StoreError(f"{path}: there is no such row ({error})") from error
     except sqlite3.Error as error:
         reason = str(error)
         for symptom, cure in _CURES.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import psutil
 
-START_TOLERANCE = 1.0  # seconds; the system reports the start in ticks, a reused pid comes much later
+START_TOLERANCE = 10.0  # seconds, for a system clock that was set meanwhile; a reused pid comes much later
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,9 @@ class ProcessIdentity:
         if self.host != socket.gethostname():
             return False
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.started_at) > START_TOLERANCE
+            process = psutil.Process(self.pid)
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True  # ended, only its parent has not asked yet
+            return abs(process.create_time() - self.started_at) > START_TOLERANCE
         except psutil.NoSuchProcess:
             return True

@@ -60,7 +60,7 @@ def test_a_bad_label_is_named_with_its_row(
         wrong[1234] = label
         assert f"label {label} in row 1234" in refusal(PYTHON, python_batch(pixels, wrong))
     for thing in ("cat", 2.0, None, 10**30):
-        content = pickle.dumps({"data": pixels, "labels": [0] * 77 + [thing] + [0] * 9922}, protocol=2)
+        content = pickle.dumps({"data": pixels, "labels": [0] * 77 + [thing] + [0] * 9922})
         assert "row 77" in refusal(PYTHON, content)
 
 
@@ -88,7 +88,7 @@ def test_other_contents_are_refused(batch: tuple[np.ndarray, np.ndarray]) -> Non
     pad = bytes(30_720_000)  # the size of a real file, so that the contents are what is refused
 
     def message(content: object) -> str:
-        return refusal(PYTHON, pickle.dumps(content, protocol=2))
+        return refusal(PYTHON, pickle.dumps(content))
 
     assert "float64 of shape (10000, 384)" in message({"data": pixels.view(np.float64), "labels": listed})
     assert "uint8 of shape (9999, 3072)" in message({"data": pixels[:9999], "labels": listed, "pad": pad})

@@ -1,0 +1,176 @@
+"""The options of TrainConfig: `takes_config` gives them to a command and hands it the config."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from klcli.cli.options import (
+    IMAGES,
+    LEARNING,
+    NETWORK,
+    OUTPUT,
+    REPEATABILITY,
+    decimal_option,
+    integer_option,
+    integers,
+    option,
+)
+from klcli.data.split_config import SplitConfig
+from klcli.experiments.config import DTYPES, INITIALIZERS, SCHEDULES, TrainConfig
+
+Command = Callable[..., Any]
+
+# The options of TrainConfig (and of its split), by field, in the order of `--help`.
+_CONFIG_OPTIONS: dict[str, Any] = {
+    "hidden": Annotated[
+        list[str],
+        option(
+            "--hidden",
+            "-H",
+            panel=NETWORK,
+            metavar="WIDTH...",
+            help="Widths of the hidden layers, any number of them: `--hidden 50 30 20`, or 50,30,20.",
+        ),
+    ],
+    "batch_norm": Annotated[
+        bool, option("--bn/--no-bn", panel=NETWORK, help="Batch normalisation in every hidden layer.")
+    ],
+    "bn_position": Annotated[
+        str, option("--bn-position", panel=NETWORK, metavar="before|after", help="BN before or after the ReLU.")
+    ],
+    "bn_momentum": Annotated[
+        float,
+        decimal_option("--bn-momentum", panel=NETWORK, help="Alpha of the running averages: the weight of the past."),
+    ],
+    "bn_eps": Annotated[
+        float,
+        decimal_option("--bn-eps", panel=NETWORK, help="Added to the variance. 1e-5 drowns it where sigma is 1e-4."),
+    ],
+    "initializer": Annotated[
+        str,
+        option("--init", panel=NETWORK, metavar="|".join(INITIALIZERS), help="Initial weights; normal needs --sigma."),
+    ],
+    "sigma": Annotated[
+        float | None,
+        decimal_option("--sigma", panel=NETWORK, help="Standard deviation of --init normal, in every layer."),
+    ],
+    "lam": Annotated[
+        float,
+        decimal_option("--lambda", panel=LEARNING, help="The L2 coefficient: J = loss + lambda * sum of W squared."),
+    ],
+    "schedule": Annotated[
+        str,
+        option(
+            "--schedule",
+            panel=LEARNING,
+            metavar="|".join(SCHEDULES),
+            help="Of the learning rate eta; constant is eta_max.",
+        ),
+    ],
+    "eta_min": Annotated[float, decimal_option("--eta-min", panel=LEARNING, help="Eta where a cycle begins and ends.")],
+    "eta_max": Annotated[float, decimal_option("--eta-max", panel=LEARNING, help="Eta in the middle of a cycle.")],
+    "step_epochs": Annotated[
+        float,
+        decimal_option("--step-epochs", panel=LEARNING, help="Half a cycle in epochs: n_s = K * floor(n / n_batch)."),
+    ],
+    "step_size": Annotated[
+        int | None,
+        integer_option("--step-size", panel=LEARNING, help="Half a cycle in updates, n_s; overrides --step-epochs."),
+    ],
+    "cycles": Annotated[
+        int, integer_option("--cycles", panel=LEARNING, help="How many cycles; the epochs follow from it.")
+    ],
+    "epochs": Annotated[
+        int | None,
+        integer_option("--epochs", panel=LEARNING, help="Overrides --cycles. 0 evaluates the untrained network."),
+    ],
+    "batch_size": Annotated[int, integer_option("--batch-size", panel=LEARNING, help="Images per update, n_batch.")],
+    "split.validation": Annotated[
+        int, integer_option("--validation", panel=IMAGES, help="The last N training images validate instead.")
+    ],
+    "split.train_batches": Annotated[
+        list[str],
+        option(
+            "--train-batches", panel=IMAGES, metavar="N...", help="Train on these batch files, 1 to 5; all if none."
+        ),
+    ],
+    "split.validation_batches": Annotated[
+        list[str], option("--validation-batches", panel=IMAGES, metavar="N...", help="Validate on these batch files.")
+    ],
+    "split.subset": Annotated[
+        int | None,
+        integer_option(
+            "--subset", panel=IMAGES, help="Only the first N training images, for a quick look; the rest in scale."
+        ),
+    ],
+    "seed": Annotated[
+        int, integer_option("--seed", panel=REPEATABILITY, help="Of the weights and of the order of the images.")
+    ],
+    "order_seed": Annotated[
+        int | None, integer_option("--order-seed", panel=REPEATABILITY, help="Of the order of the images; as --seed.")
+    ],
+    "dtype": Annotated[
+        str, option("--dtype", panel=REPEATABILITY, metavar="|".join(DTYPES), help="Precision of the arithmetic.")
+    ],
+    "evaluations_per_cycle": Annotated[
+        int | None,
+        integer_option("--evaluations-per-cycle", panel=OUTPUT, help="Instead of once per epoch; 0: only at the end."),
+    ],
+}
+_INTEGER_LISTS = ("hidden", "split.train_batches", "split.validation_batches")
+
+
+def takes_config(
+    only: tuple[str, ...] = (), omit: tuple[str, ...] = (), **defaults: Any
+) -> Callable[[Command], Command]:
+    """Give a command the options of TrainConfig, with its defaults or these, and pass it `config`.
+
+    The command is written as `def command(config: TrainConfig, ...)`; what the user typed is
+    validated when the config is made, before the command runs. `only` names the fields whose
+    options mean something to the command, all of them if it is empty; `omit` those that do not.
+    """
+    options = {key: option for key, option in _CONFIG_OPTIONS.items() if key not in omit and (not only or key in only)}
+    chosen = _defaults() | defaults
+
+    def decorate(command: Command) -> Command:
+        own = [
+            p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for p in inspect.signature(command, eval_str=True).parameters.values()
+            if p.name != "config"
+        ]
+        parameters = [
+            inspect.Parameter(_name(key), inspect.Parameter.KEYWORD_ONLY, default=chosen[key], annotation=annotation)
+            for key, annotation in options.items()
+        ]
+
+        @functools.wraps(command)
+        def wrapper(**values: Any) -> Any:
+            typed = {key: values.pop(_name(key)) for key in options}
+            return command(config=_config(typed), **values)
+
+        wrapper.__signature__ = inspect.Signature([*parameters, *own])  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in [*parameters, *own]}
+        return wrapper
+
+    return decorate
+
+
+def _name(key: str) -> str:
+    return key.removeprefix("split.")
+
+
+def _defaults() -> dict[str, Any]:
+    """The default of every option, from the dataclasses that own it; lists as the text a user would type."""
+    config, split = TrainConfig(), SplitConfig()
+    values = {
+        key: getattr(split, _name(key)) if key.startswith("split.") else getattr(config, key) for key in _CONFIG_OPTIONS
+    }
+    return {key: [str(item) for item in value] if key in _INTEGER_LISTS else value for key, value in values.items()}
+
+
+def _config(typed: dict[str, Any]) -> TrainConfig:
+    """The config of the option values."""
+    typed = {key: integers(value, _name(key)) if key in _INTEGER_LISTS else value for key, value in typed.items()}
+    split = SplitConfig(**{_name(key): value for key, value in typed.items() if key.startswith("split.")})
+    return TrainConfig(split=split, **{key: value for key, value in typed.items() if not key.startswith("split.")})

@@ -1,0 +1,170 @@
+"""StudyRunner: from a plan to recorded runs, on as many workers as there are."""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from klcli.cli.options import integer_option, option
+from klcli.cli.session import Session
+from klcli.cli.signals import Interrupted, obeyed_between_updates
+from klcli.experiments.config import TrainConfig
+
+if TYPE_CHECKING:
+    from klcli.data.dataset import Dataset, Splits
+    from klcli.store.study_store import StudyStore
+
+EXECUTION = "Execution"
+
+Jobs = Annotated[
+    int | None,
+    integer_option("--jobs", "-j", panel=EXECUTION, help="Processes that train groups of members; all cores."),
+]
+ExecutorAddress = Annotated[
+    str | None,
+    option("--executor", panel=EXECUTION, metavar="ADDRESS", help="A Dask scheduler instead, as tcp://host:8786."),
+]
+Resume = Annotated[
+    bool, option("--resume", panel=EXECUTION, help="Complete an earlier study of this very command; repeat nothing.")
+]
+Repeats = Annotated[
+    int,
+    integer_option("--repeats", panel=EXECUTION, help="Seeds per setting, from --seed on; the mean gets an error bar."),
+]
+
+
+@dataclass(frozen=True)
+class StudyRunner:
+    """Runs the plans of one command."""
+
+    session: Session
+    store: "StudyStore"
+    dataset: "Dataset"
+    splits: "Splits"
+    requested: str | None  # of --data
+    jobs: int | None
+    executor: str | None
+    resume: bool
+    threads: int
+
+    def run(
+        self,
+        kind: str,
+        stage: str,
+        plan: Sequence[TrainConfig],
+        settings: dict[str, Any],
+        *,
+        look_at_test: bool,
+        parent: int | None = None,
+    ) -> int:
+        """Train what is missing of a plan and return the number of its study.
+
+        With `resume`, an earlier study of the same plan is completed, group by group; otherwise a new
+        one begins. Ends the study in a state, whatever happens.
+        """
+        from klcli.experiments.execution import groups
+
+        divided = groups(plan)
+        settings = settings | {
+            "plan": [asdict(config) for config in plan],
+            "groups": divided,
+            "dataset_sha256": self.dataset.sha256,
+            "look_at_test": look_at_test,
+        }
+        study_id = self._begin(kind, stage, plan, settings, parent)
+        members = self.store.members(study_id)
+        missing = [part for part in divided if any(members[p]["state"] not in ("complete", "diverged") for p in part)]
+        if not missing:
+            self.session.say(f"study {study_id} ({stage}): all {len(plan)} runs are there already")
+            return study_id
+        self.store.restart([members[position]["id"] for part in missing for position in part])
+        with self._ending_in_a_state(study_id):
+            self._execute(study_id, stage, plan, missing, look_at_test)
+        return study_id
+
+    def _begin(
+        self, kind: str, stage: str, plan: Sequence[TrainConfig], settings: dict[str, Any], parent: int | None
+    ) -> int:
+        from klcli.experiments.environment import environment
+
+        earlier = self.store.find_study(kind, stage, settings, parent) if self.resume else None
+        if earlier is not None:
+            return int(earlier["id"])
+        command = shlex.join(["klcli", *sys.argv[1:]])
+        return self.store.begin_study(
+            kind, stage, settings, plan, len(self.splits.train), self.dataset, environment(), command, parent
+        )
+
+    def _execute(
+        self, study_id: int, stage: str, plan: Sequence[TrainConfig], missing: list[tuple[int, ...]], look_at_test: bool
+    ) -> None:
+        from klcli.cli.study_progress import StudyProgress
+        from klcli.experiments.execution import GroupTask, ImagesReference, execute
+        from klcli.experiments.executors import open_executor
+        from klcli.experiments.timetable import timetable
+
+        images = ImagesReference.of(self.dataset, self.requested)
+        tasks = [
+            GroupTask(part, tuple(plan[position] for position in part), images, look_at_test, self.threads)
+            for part in missing
+        ]
+        run_ids = {row["member"]: row["id"] for row in self.store.members(study_id)}
+        updates = [timetable(task.configs[0], len(self.splits.train)).total_updates for task in tasks]
+        progress = StudyProgress(self.session, f"study {study_id} {stage}", tasks, updates)
+        jobs = self.jobs or len(os.sched_getaffinity(0))
+        with (
+            obeyed_between_updates() as check,
+            progress.showing(),
+            open_executor(jobs, self.executor, len(tasks)) as executor,
+        ):
+            for outcome in execute(tasks, executor, check=check, on_progress=progress.on_progress):
+                self.store.record_group([run_ids[position] for position in outcome.positions], outcome)
+                progress.on_outcome(outcome)
+        self.store.end_study(study_id, "complete")
+
+    @contextmanager
+    def _ending_in_a_state(self, study_id: int) -> Iterator[None]:
+        try:
+            yield
+        except Interrupted as interruption:
+            self.store.end_study(study_id, "interrupted", str(interruption))
+            done = sum(row["state"] in ("complete", "diverged") for row in self.store.members(study_id))
+            arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+            raise interruption.adding(
+                f"{done} runs of study {study_id} are complete, continue with "
+                f"`{shlex.join(['klcli', *arguments, '--resume'])}`"
+            ) from None
+        except Exception as error:
+            self.store.end_study(study_id, "failed", f"{type(error).__name__}: {error}")
+            raise
+
+
+@contextmanager
+def open_runner(
+    session: Session,
+    config: TrainConfig,
+    *,
+    data: str | None,
+    db: Any,
+    jobs: int | None,
+    executor: str | None,
+    resume: bool,
+    threads: int,
+) -> Iterator[StudyRunner]:
+    """Yield a runner over the images and the database that a command names."""
+    from klcli.cli.preparation import require_room, warn_of_data
+    from klcli.data.dataset import split
+    from klcli.data.sources import open_dataset
+    from klcli.experiments.environment import pin_threads
+    from klcli.store.study_store import StudyStore
+
+    pin_threads(threads)
+    dataset = open_dataset(data)
+    splits = split(dataset, config.split)
+    warn_of_data(session, dataset)
+    store = StudyStore(db)
+    require_room(store.path.parent)
+    yield StudyRunner(session, store, dataset, splits, data, jobs, executor, resume, threads)

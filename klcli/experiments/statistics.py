@@ -1,0 +1,63 @@
+"""Statistics of repeats: mean, spread, interval, and whether two means differ by more than chance."""
+
+import math
+from dataclasses import dataclass
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Values of the same thing under different seeds; at least one."""
+
+    values: tuple[float, ...]
+
+    @property
+    def n(self) -> int:
+        """How many there are."""
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        """The arithmetic mean."""
+        return math.fsum(self.values) / self.n
+
+    @property
+    def std(self) -> float | None:
+        """The standard deviation with n - 1; None for a single value."""
+        if self.n < 2:
+            return None
+        return math.sqrt(math.fsum((value - self.mean) ** 2 for value in self.values) / (self.n - 1))
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the mean, std / sqrt(n). Raises ValueError for a single value."""
+        if self.std is None:
+            raise ValueError("one value has no standard error")
+        return self.std / math.sqrt(self.n)
+
+    @property
+    def half_interval(self) -> float | None:
+        """Half the width of the 95 % interval of the mean by Student's t; None for a single value."""
+        if self.n < 2:
+            return None
+        from scipy.special import stdtrit
+
+        return float(stdtrit(self.n - 1, (1 + CONFIDENCE) / 2)) * self.standard_error
+
+
+def welch(a: Sample, b: Sample) -> float | None:
+    """Return the two-sided p of equal means by Welch's t-test; None where one sample has a single value.
+
+    t = (mean_a - mean_b) / sqrt(se_a^2 + se_b^2), degrees of freedom by Welch and Satterthwaite.
+    """
+    if a.n < 2 or b.n < 2:
+        return None
+    from scipy.special import stdtr
+
+    squares = (a.standard_error**2, b.standard_error**2)
+    if sum(squares) == 0:
+        return 1.0 if a.mean == b.mean else 0.0
+    t = abs(a.mean - b.mean) / math.sqrt(sum(squares))
+    freedom = sum(squares) ** 2 / (squares[0] ** 2 / (a.n - 1) + squares[1] ** 2 / (b.n - 1))
+    return float(2 * stdtr(freedom, -t))

@@ -1,0 +1,60 @@
+"""The curves of a sweep of sigma, with and without BN."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from klcli.report.plots.figure import BLUE, ORANGE, dress, new_figure, to_png
+from klcli.report.tables import settings_line
+
+MEASURES = ("loss", "accuracy")
+
+
+@dataclass(frozen=True)
+class SigmaCurves:
+    """The validation curves of every sigma."""
+
+    title: str
+    caption: str
+    sigmas: list[float]
+    curves: dict[tuple[float, bool], list[tuple[list[int], dict[str, list[float]]]]]  # (sigma, BN): steps, measures
+
+
+def sigma_curves(runs: Sequence[dict[str, Any]], epochs: Mapping[int, Sequence[dict[str, Any]]]) -> SigmaCurves:
+    """Gather the validation curves of the runs of a sweep; repeats are curves of their own."""
+    first = runs[0]
+    curves: dict[tuple[float, bool], list[tuple[list[int], dict[str, list[float]]]]] = {}
+    for run in runs:
+        mine = epochs[run["id"]]
+        measures = {name: [epoch[f"validation_{name}"] for epoch in mine] for name in MEASURES}
+        curve = ([epoch["step"] for epoch in mine], measures)
+        curves.setdefault((run["sigma"], bool(run["batch_norm"])), []).append(curve)
+    widths = first["hidden"].split()
+    return SigmaCurves(
+        title=f"Sigma and batch normalisation: {len(widths) + 1}-layer {'-'.join(widths)}, validation",
+        caption=f"{settings_line(first, omit=('initializer',))}, study {first['study_id']}",
+        sigmas=list(dict.fromkeys(run["sigma"] for run in runs)),
+        curves=curves,
+    )
+
+
+def draw_sigma_sweep(sweep: SigmaCurves) -> bytes:
+    """Draw a column per sigma and a row per measure, with and without BN in each; return a PNG."""
+    figure = new_figure(max(6, 3.4 * len(sweep.sigmas)), 6, sweep.title, sweep.caption)
+    panels = figure.subplots(len(MEASURES), len(sweep.sigmas), sharex=True, sharey="row", squeeze=False)
+    for column, sigma in enumerate(sweep.sigmas):
+        for row, name in enumerate(MEASURES):
+            axes = panels[row, column]
+            for batch_norm, colour, style in ((False, ORANGE, "--"), (True, BLUE, "-")):
+                for index, (steps, measures) in enumerate(sweep.curves.get((sigma, batch_norm), [])):
+                    label = ("with BN" if batch_norm else "without BN") if index == 0 else None
+                    axes.plot(steps, measures[name], color=colour, ls=style, label=label, alpha=0.85)
+            dress(axes)
+            if row == 0:
+                axes.set_title(f"sigma {sigma:g}")
+            if column == 0:
+                axes.set_ylabel(name)
+            if row == len(MEASURES) - 1:
+                axes.set_xlabel("update step")
+    panels[0, -1].legend(frameon=False)
+    return to_png(figure)

@@ -1,0 +1,87 @@
+"""The curves of one run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from klcli.report.plots.figure import GREY, TRAIN, VALIDATION, dress, new_figure, to_png
+from klcli.report.tables import network_name, settings_line
+
+
+@dataclass(frozen=True)
+class TrainingCurves:
+    """The curves of one run, over update steps."""
+
+    title: str
+    caption: str
+    steps: list[int]
+    train: dict[str, list[float]]  # cost, loss, accuracy
+    validation: dict[str, list[float]]
+    test_accuracy: float | None
+    learning_rate: list[tuple[float, float]]  # corners of eta over steps
+    cycle: int  # updates
+
+
+def training_curves(run: dict[str, Any], epochs: Sequence[dict[str, Any]]) -> TrainingCurves:
+    """Gather the curves of one run and its evaluations."""
+    measures = ("cost", "loss", "accuracy")
+    n_s, updates = run["step_size"], epochs[-1]["step"] if epochs else 0
+    if run["schedule"] == "constant":
+        corners = [(0, run["eta_max"]), (updates, run["eta_max"])]
+    else:
+        corners = [(i * n_s, run["eta_max"] if i % 2 else run["eta_min"]) for i in range(updates // n_s + 1)]
+        if updates % n_s:  # ended in the middle of a ramp
+            corners.append((updates, epochs[-1]["learning_rate"]))
+    return TrainingCurves(
+        title=f"Run {run['id']}: {network_name(run)}",
+        caption=settings_line(run),
+        steps=[epoch["step"] for epoch in epochs],
+        train={name: [epoch[f"train_{name}"] for epoch in epochs] for name in measures},
+        validation={name: [epoch[f"validation_{name}"] for epoch in epochs] for name in measures},
+        test_accuracy=run["test_accuracy"],
+        learning_rate=corners,
+        cycle=2 * n_s if run["schedule"] == "cyclical" else 0,
+    )
+
+
+def draw_training(curves: TrainingCurves) -> bytes:
+    """Draw cost, loss, accuracy and the learning rate over update steps; return a PNG."""
+    figure = new_figure(10, 7, curves.title, curves.caption)
+    panels = figure.subplots(2, 2)
+    for axes, name in zip((panels[0, 0], panels[0, 1], panels[1, 0]), curves.train, strict=True):
+        _draw_measure(axes, curves, name)
+    axes = panels[1, 1]
+    axes.plot(*zip(*curves.learning_rate, strict=True), color=GREY)
+    axes.set(title="learning rate eta", xlabel="update step", ylim=(0, None))
+    for axes in panels.flat:
+        _mark_cycles(axes, curves)
+    return to_png(figure)
+
+
+def _draw_measure(axes: Axes, curves: TrainingCurves, name: str) -> None:
+    marker = "o" if len(curves.steps) < 40 else None
+    axes.plot(curves.steps, curves.train[name], color=TRAIN, marker=marker, markersize=3.5, label="train")
+    axes.plot(
+        curves.steps,
+        curves.validation[name],
+        color=VALIDATION,
+        marker=marker,
+        markersize=3.5,
+        ls="--",
+        label="validation",
+    )
+    if name == "accuracy" and curves.test_accuracy is not None:
+        axes.axhline(curves.test_accuracy, color="black", lw=0.8, ls=":", label=f"test {curves.test_accuracy:.4f}")
+    axes.set(title=name, xlabel="update step")
+    axes.legend(frameon=False)
+
+
+def _mark_cycles(axes: Axes, curves: TrainingCurves) -> None:
+    """Mark the ends of the cycles."""
+    dress(axes)
+    axes.set_xlim(0, max(1, *curves.steps, 1) if curves.steps else 1)
+    if curves.cycle and curves.steps:
+        for end in range(curves.cycle, curves.steps[-1] + 1, curves.cycle):
+            axes.axvline(end, color="#999999", lw=0.8, zorder=0)

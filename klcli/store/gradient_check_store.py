@@ -1,0 +1,61 @@
+"""GradientCheckStore: checked networks and the errors of their tensors."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from klcli.data.dataset import Dataset
+from klcli.experiments.gradient_checks import NetworkCheck
+from klcli.store.database import Database, Row, now
+
+
+class GradientCheckStore(Database):
+    """The gradient checks, in suites: all networks that one call checked."""
+
+    def record(self, checks: Sequence[NetworkCheck], dataset: Dataset, command: str) -> int:
+        """Record the checks of one call together and return the number of their suite."""
+        with self._write():
+            suite = self._read("SELECT coalesce(max(id), 0) + 1 AS next FROM gradient_checks")[0]["next"]
+            for check_id, check in enumerate(checks, start=suite):
+                first = check.members[0]
+                settings = check.settings
+                row = {
+                    "id": check_id,
+                    "suite": suite,
+                    "created_at": now(),
+                    "command": command,
+                    "dataset": dataset.name,
+                    "dataset_sha256": dataset.sha256,
+                    "hidden": " ".join(map(str, first.hidden)),
+                    "batch_norm": int(first.batch_norm),
+                    "bn_position": first.bn_position if first.batch_norm else None,
+                    "lambda": " ".join(f"{member.lam:g}" for member in check.members),
+                    **asdict(settings),
+                    "passed": int(not check.failed),
+                    "seconds": check.seconds,
+                    "configs": json.dumps([json.loads(member.to_json()) for member in check.members]),
+                }
+                self._db.table("gradient_checks").insert(row)
+                self._db.table("gradient_errors").insert_all(
+                    {
+                        "check_id": check_id,
+                        "position": position,
+                        **asdict(tensor),
+                        "passed": int(tensor not in check.failed),
+                    }
+                    for position, tensor in enumerate(check.tensors)
+                )
+        return int(suite)
+
+    def suite(self, suite: int | None = None) -> list[Row]:
+        """Return the checks of one call, by default the latest, each with its tensors under "errors"."""
+        checks = self._read(
+            "SELECT * FROM gradient_checks"
+            " WHERE suite = coalesce(?, (SELECT max(suite) FROM gradient_checks)) ORDER BY id",
+            [suite],
+        )
+        for check in checks:
+            check["errors"] = self._read(
+                "SELECT * FROM gradient_errors WHERE check_id = ? ORDER BY position", [check["id"]]
+            )
+        return checks

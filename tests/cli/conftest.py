@@ -1,0 +1,111 @@
+"""What the command line's tests share: one synthetic set for all processes, and a look into the database."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from klcli.cli.app import main
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Rows = Callable[..., list[dict[str, Any]]]
+
+FOREIGN = ("KLCLI_DATA", "KLCLI_DB", "TORCH_HOME", "KERAS_HOME", "FORCE_COLOR", "NO_COLOR", "COLUMNS", "TERM")
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache in which the first process prepares the synthetic set and all later ones find it."""
+    cache = tmp_path_factory.mktemp("klcli-cache")
+    yield cache
+    shutil.rmtree(cache, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def known_machine(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the developer's own settings reaches a test."""
+    for name in FOREIGN:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KLCLI_CACHE", str(shared_cache))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Klcli:
+    """Like `klcli`, in this process and many times as fast: for tables of cases whose like runs as a process too."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str) -> "CompletedProcess[str]":
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main(list(args))
+        return CompletedProcess(args, int(exit_.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def three_runs(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a database of three complete runs on the synthetic set."""
+    folder = tmp_path_factory.mktemp("three-runs")
+    for epochs, lam in (("0", "0.5"), ("2", "0.0001"), ("1", "0")):
+        command = ["train", "--data", "synthetic", "--subset", "200", "--epochs", epochs, "--lambda", lam]
+        subprocess.run(
+            [sys.executable, "-m", "klcli", *command, "--hidden", "20", "--bn"],
+            cwd=folder,
+            env={name: value for name, value in os.environ.items() if name not in FOREIGN}
+            | {"KLCLI_CACHE": str(shared_cache)},
+            capture_output=True,
+            check=True,
+        )
+    return folder / "results"
+
+
+@pytest.fixture
+def trained(three_runs: Path, tmp_path: Path) -> Path:
+    """The folder in which `klcli` runs, with the database of `three_runs` in it."""
+    shutil.copytree(three_runs, tmp_path / "results")
+    return tmp_path
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Rows:
+    """Read a table of the default database of `klcli`, without klcli's own code."""
+
+    def read(table: str, path: str = "results/klcli.db") -> list[dict[str, Any]]:
+        connection = sqlite3.connect(tmp_path / path)
+        connection.row_factory = sqlite3.Row
+        try:
+            return [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
+        finally:
+            connection.close()
+
+    return read
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Callable[..., str]:
+    """Check that a finished process refused its input as promised; returns its one line."""
+
+    def check(process: "CompletedProcess[str]", code: int, *named: str) -> str:
+        assert process.returncode == code, process.stderr
+        assert process.stdout == ""
+        [line] = process.stderr.splitlines()
+        assert line.startswith("klcli: ")
+        assert "Traceback" not in line
+        for text in named:
+            assert text in line
+        for database in tmp_path.rglob("klcli.db"):
+            connection = sqlite3.connect(database)
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone():
+                assert connection.execute("SELECT count(*) FROM runs WHERE state = 'running'").fetchone() == (0,)
+            connection.close()
+        return line
+
+    return check

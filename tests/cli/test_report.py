@@ -1,0 +1,89 @@
+"""`klcli report`, as a process: ranking, data sets apart, and what it says where there is nothing."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Rows = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+
+
+def _change(folder: Path, sql: str) -> None:
+    connection = sqlite3.connect(folder / "results/klcli.db")
+    connection.execute(sql)
+    connection.commit()
+    connection.close()
+
+
+def test_without_a_database(klcli: Klcli, refused: Refused, tmp_path: Path) -> None:
+    refused(klcli("report", "--best", "3"), 4, "results/klcli.db", "klcli train")
+    assert not (tmp_path / "results").exists()  # a report creates nothing
+
+
+def test_an_empty_database(klcli: Klcli, trained: Path) -> None:
+    _change(trained, "DELETE FROM runs")
+    done = klcli("report", "--best", "3")
+    assert done.returncode == 0
+    assert "klcli train --hidden 50 30 20 --bn" in done.stdout
+    document = json.loads(klcli("report", "--json").stdout)
+    assert (document["schema"], document["command"], document["runs"]) == (1, "report", [])
+
+
+def test_the_best_run_comes_first(klcli: Klcli, trained: Path, rows: Rows) -> None:
+    done = klcli("report", "--best", "2")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "Best runs on synthetic" in done.stdout
+    expected = sorted(rows("runs"), key=lambda run: (-run["validation_accuracy"], run["id"]))[:2]
+    table = [line.split() for line in done.stdout.splitlines() if line.split()[:1] and line.split()[0].isdigit()]
+    assert [int(line[0]) for line in table] == [run["id"] for run in expected]
+    for line, run in zip(table, expected, strict=True):
+        for value in (f"{run['lambda']:.4g}", f"{run['validation_accuracy']:.4f}", f"{run['test_accuracy']:.4f}"):
+            assert value in line
+
+    document = json.loads(klcli("report", "--best", "2", "--json").stdout)
+    assert [run["id"] for run in document["runs"]] == [run["id"] for run in expected]
+    assert document["dataset"] == "synthetic"
+    assert document["runs"][0]["config"]["batch_norm"] is True
+
+
+def test_only_complete_runs_are_ranked(here: Klcli, trained: Path) -> None:
+    _change(trained, "UPDATE runs SET state = 'diverged', validation_accuracy = 1 WHERE id = 1")
+    document = json.loads(here("report", "--json").stdout)
+    assert sorted(run["id"] for run in document["runs"]) == [2, 3]
+
+
+def test_runs_on_different_images_are_never_mixed(klcli: Klcli, here: Klcli, trained: Path) -> None:
+    # Two sets of the same name and different content are different data as well.
+    for run, name, sha256 in ((1, "cifar10", "ab" * 32), (2, "synthetic", "cd" * 32)):
+        values = f"dataset = '{name}', dataset_sha256 = '{sha256}', validation_accuracy = 1"
+        _change(trained, f"UPDATE runs SET {values} WHERE id = {run}")
+    done = klcli("report", "--best", "5")
+    assert "Best runs on synthetic" in done.stdout
+    assert "--dataset abababab" in done.stderr
+    assert "--dataset cdcdcdcd" in done.stderr
+
+    document = json.loads(here("report", "--json").stdout)
+    assert [run["id"] for run in document["runs"]] == [3]  # the data set used last
+    for name in ("cifar10", "abab", "ab" * 32):
+        document = json.loads(here("report", "--json", "--dataset", name).stdout)
+        assert (document["dataset"], [run["id"] for run in document["runs"]]) == ("cifar10", [1])
+    document = json.loads(here("report", "--json", "--dataset", "cdcd").stdout)
+    assert [run["id"] for run in document["runs"]] == [2]
+    assert here("report").stderr != ""
+    assert here("report", "--quiet").stderr == ""
+
+
+def test_an_unknown_data_set(klcli: Klcli, trained: Path, refused: Refused) -> None:
+    refused(klcli("report", "--dataset", "mnist"), 2, "'mnist'", "synthetic")
+
+
+@pytest.mark.parametrize("best", ["0", "-1", "three", "1.5", "99999999999999999999"])
+def test_a_count_that_is_none(here: Klcli, trained: Path, refused: Refused, best: str) -> None:
+    refused(here("report", "--best", best), 2, best, "--best")

@@ -1,0 +1,591 @@
+"""`klcli train`, as a process: what is stored, what is printed, where, and what is refused."""
+
+import io
+import json
+import os
+import pickle
+import re
+import sqlite3
+import struct
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+TINY = ("--data", "synthetic", "--subset", "500")
+ONE_CYCLE = (*TINY, "--cycles", "1", "--step-epochs", "1")  # 2 epochs of 5 updates
+
+Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
+Rows = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+
+
+# What the options become
+
+
+@pytest.mark.parametrize(
+    ("options", "hidden", "batch_norm"),
+    [
+        (["--hidden", "50", "30", "20", "--bn"], [50, 30, 20], True),
+        (["--bn", "--hidden", "50,30,20"], [50, 30, 20], True),
+        (["--hidden=50,30"], [50, 30], False),
+        (["-H", "50", "30"], [50, 30], False),
+        (["--hidden", "50", "--hidden", "30,20", "--no-bn"], [50, 30, 20], False),
+        ([], [50, 50], False),
+    ],
+)
+def test_hidden_in_every_spelling_reaches_the_stored_config(
+    here: Klcli, rows: Rows, options: list[str], hidden: list[int], batch_norm: bool
+) -> None:
+    done = here("train", *options, *TINY, "--epochs", "0", "--quiet")
+    assert done.returncode == 0, done.stderr
+    [run] = rows("runs")
+    config = json.loads(run["config"])
+    assert config["hidden"] == hidden
+    assert config["batch_norm"] is batch_norm
+    assert run["hidden"] == " ".join(map(str, hidden))
+    assert run["batch_norm"] == int(batch_norm)
+
+
+def test_every_option_reaches_its_column(klcli: Klcli, rows: Rows) -> None:
+    done = klcli(
+        *("train", *TINY, "--init", "normal", "--sigma", "0.01", "--lambda", "0.001", "--seed", "7"),
+        *("--eta-min", "1e-4", "--eta-max", "0.05", "--batch-size", "50", "--step-size", "10", "--cycles", "1"),
+        *("--bn", "--bn-position", "after", "--bn-momentum", "0.8", "--bn-eps", "1e-5", "--dtype", "float64"),
+        *("--validation", "4000", "--evaluations-per-cycle", "4"),
+    )
+    assert done.returncode == 0, done.stderr
+    [run] = rows("runs")
+    columns = {
+        "initializer": "normal",
+        "sigma": 0.01,
+        "lambda": 0.001,
+        "seed": 7,
+        "eta_min": 1e-4,
+        "eta_max": 0.05,
+        "batch_size": 50,
+        "step_size": 10,
+        "cycles": 1,
+        "epochs": 2,
+        "bn_position": "after",
+        "dtype": "float64",
+        "threads": 1,
+        "schedule": "cyclical",
+        "optimizer": "sgd",
+    }
+    assert {name: run[name] for name in columns} == columns
+    config = json.loads(run["config"])
+    assert config["bn_momentum"] == 0.8
+    assert config["bn_eps"] == 1e-5
+    assert config["split"]["validation"] == 4000
+    assert [epoch["step"] for epoch in rows("epochs")] == [5, 10, 15, 20]
+
+
+# What is stored
+
+
+def test_the_run_ends_complete_with_its_columns_filled(klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
+    done = klcli("train", "--hidden", "20", "--bn", *ONE_CYCLE)
+    assert done.returncode == 0, done.stderr
+    [run] = rows("runs")
+    assert run["state"] == "complete"
+    assert run["command"] == "klcli train --hidden 20 --bn " + " ".join(ONE_CYCLE)
+    empty = {name for name, value in run.items() if value is None}
+    assert empty == {"study_id", "member", "sigma", "error", "note"}
+    assert run["dataset"] == "synthetic"
+    assert re.fullmatch("[0-9a-f]{64}", run["dataset_sha256"])
+    assert run["epochs_done"] == run["epochs"] == 2
+    assert run["finished_at"] >= run["started_at"]
+
+    first, last = rows("epochs")
+    assert [first["epoch"], last["epoch"]] == [1, 2]
+    assert [first["step"], last["step"]] == [5, 10]
+    # n_s = 5: update 4 is one below the top of the triangle, update 9 one above its foot.
+    for epoch, share in ((first, 0.8), (last, 0.2)):
+        assert epoch["learning_rate"] == pytest.approx(1e-5 + share * (1e-1 - 1e-5))
+    for split in ("train", "validation"):
+        for measure in ("loss", "cost", "accuracy"):
+            assert run[f"{split}_{measure}"] == last[f"{split}_{measure}"]
+    assert run["best_validation_accuracy"] == max(first["validation_accuracy"], last["validation_accuracy"])
+    for split in ("train", "validation", "test"):
+        assert 0 <= run[f"{split}_accuracy"] <= 1
+        assert run[f"{split}_cost"] > run[f"{split}_loss"] > 0
+
+    checkpoint = np.load(tmp_path / "results" / run["checkpoint"], allow_pickle=False)
+    assert checkpoint["linear1.W"].shape == (3072, 20)
+    assert checkpoint["linear2.W"].shape == (20, 10)
+    assert checkpoint["linear1.W"].dtype == np.float32
+    # J = loss + lambda * sum of W squared, from the stored weights alone.
+    penalty = 0.005 * sum((checkpoint[f"linear{k}.W"].astype(np.float64) ** 2).sum() for k in (1, 2))
+    assert run["test_cost"] - run["test_loss"] == pytest.approx(penalty, rel=1e-4)
+
+
+def test_the_same_command_twice_gives_the_same_bits(klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert klcli("train", "--hidden", "50", "30", "20", "--bn", *ONE_CYCLE).returncode == 0
+    one, two = ([epoch for epoch in rows("epochs") if epoch["run_id"] == run] for run in (1, 2))
+    for epoch in one + two:
+        del epoch["seconds"], epoch["run_id"]
+    assert one == two
+    first, second = (np.load(tmp_path / "results" / run["checkpoint"]) for run in rows("runs"))
+    assert first.files == second.files
+    for name in first.files:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_another_seed_gives_other_bits(here: Klcli, rows: Rows) -> None:
+    for seed in "01":
+        assert here("train", *TINY, "--epochs", "1", "--seed", seed).returncode == 0
+    one, two = rows("epochs")
+    assert one["train_loss"] != two["train_loss"]
+
+
+def test_the_picture_is_a_png_of_useful_size(klcli: Klcli, tmp_path: Path) -> None:
+    assert klcli("train", *ONE_CYCLE).returncode == 0
+    content = (tmp_path / "results/plots/run-000001.png").read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert content.endswith(b"IEND\xaeB`\x82")
+    width, height = struct.unpack(">II", content[16:24])
+    assert width >= 800
+    assert height >= 500
+
+
+def test_zero_epochs_evaluate_the_untrained_network(klcli: Klcli, rows: Rows) -> None:
+    done = klcli("train", *TINY, "--epochs", "0", "--init", "normal", "--sigma", "1e-4")
+    assert done.returncode == 0, done.stderr
+    [run], [epoch] = rows("runs"), rows("epochs")
+    assert (run["state"], run["epochs_done"], epoch["step"]) == ("complete", 0, 0)
+    assert run["test_loss"] == pytest.approx(np.log(10), abs=0.05)  # every class is equally likely
+
+
+def test_another_database_keeps_its_files_apart(klcli: Klcli, here: Klcli, rows: Rows, tmp_path: Path) -> None:
+    assert here("train", *TINY, "--epochs", "0", "--db", "elsewhere/mine.db").returncode == 0
+    assert klcli("train", *TINY, "--epochs", "0", KLCLI_DB="elsewhere/mine.db").returncode == 0
+    assert not (tmp_path / "results").exists()
+    for run in rows("runs", "elsewhere/mine.db"):
+        assert (tmp_path / "elsewhere" / run["checkpoint"]).is_file()
+    assert len(list((tmp_path / "elsewhere" / "mine-plots").iterdir())) == 2
+
+
+@pytest.mark.parametrize("folder", ["[draft]", "[/x]", ":fire:", "with space", "ünïcödé", "-"])
+def test_a_folder_may_have_any_name(here: Klcli, folder: str) -> None:
+    done = here("train", *TINY, "--epochs", "0", f"--db={folder}/klcli.db")
+    assert done.returncode == 0, done.stderr
+    assert f"database    {folder}/klcli.db" in done.stdout.splitlines()
+    empty = here("report", f"--db={folder}/klcli.db")
+    assert empty.returncode == 0, empty.stderr
+
+
+def test_a_folder_may_have_a_name_that_is_no_text(klcli: Klcli) -> None:
+    done = klcli("train", *TINY, "--epochs", "0", "--db", os.fsdecode(b"\xff/klcli.db"))
+    assert done.returncode == 0, done.stderr
+
+
+# What is printed, and where
+
+
+def test_results_on_stdout_and_talk_on_stderr(klcli: Klcli, rows: Rows) -> None:
+    done = klcli("train", "--hidden", "20", *ONE_CYCLE)
+    assert done.returncode == 0
+    [run] = rows("runs")
+    assert "Run 1: 2-layer 20, 2 epochs on synthetic" in done.stdout
+    for split in ("train", "validation", "test"):
+        values = [f"{run[f'{split}_{measure}']:.4f}" for measure in ("loss", "cost", "accuracy")]
+        assert [split, *values] in [line.split() for line in done.stdout.splitlines()]
+    for what, path in (
+        ("database", "results/klcli.db"),
+        ("checkpoint", "results/checkpoints/run-000001.npz"),
+        ("picture", "results/plots/run-000001.png"),
+    ):
+        assert [what, path] in [line.split() for line in done.stdout.splitlines()]
+
+    assert "\x1b" not in done.stdout + done.stderr  # no colour, no cursor movement in a pipe
+    assert "\r" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("epoch ")]
+    for line, epoch in zip(lines, rows("epochs"), strict=True):
+        assert line.startswith(f"epoch {epoch['epoch']:g}/2  cost {epoch['train_cost']:.4f}")
+        assert f"train {epoch['train_accuracy']:.4f}" in line
+        assert f"validation {epoch['validation_accuracy']:.4f}" in line
+
+
+def test_quiet_is_silent_on_stderr(klcli: Klcli) -> None:
+    done = klcli("train", *TINY, "--epochs", "1", "--quiet")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "test" in done.stdout
+
+
+def test_quiet_is_silent_without_a_home_that_can_be_written(klcli: Klcli) -> None:
+    nowhere = {"HOME": "/proc/nowhere", "XDG_CONFIG_HOME": "/proc/nowhere", "XDG_CACHE_HOME": "/proc/nowhere"}
+    done = klcli("train", *TINY, "--epochs", "0", "--quiet", **nowhere)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_json_is_one_document_with_the_stored_numbers(klcli: Klcli, rows: Rows) -> None:
+    done = klcli("train", "--json", "--hidden", "20", *ONE_CYCLE)
+    assert done.returncode == 0
+    document = json.loads(done.stdout)
+    assert document["schema"] == 1
+    assert document["command"] == "train"
+    [run] = rows("runs")
+    for name in ("config", "versions"):
+        run[name] = json.loads(run[name])
+    assert document["run"] == run
+    assert document["epochs"] == rows("epochs")
+    assert document["picture"] == "results/plots/run-000001.png"
+
+
+def test_synthetic_images_are_announced_loudly(klcli: Klcli) -> None:
+    done = klcli("train", *TINY, "--epochs", "0")
+    [warning] = [line for line in done.stderr.splitlines() if "SYNTHETIC" in line]
+    assert "klcli data fetch" in warning
+    assert "synthetic" in done.stdout
+
+
+@pytest.mark.parametrize(("epochs", "warned"), [("1", True), ("3", True), ("20", False), ("0", False)])
+def test_epochs_that_do_not_end_a_cycle_are_warned_of(here: Klcli, epochs: str, warned: bool) -> None:
+    done = here("train", "--data", "synthetic", "--subset", "200", "--epochs", epochs)
+    assert done.returncode == 0
+    assert ("end of a whole cycle" in done.stderr) == warned
+
+
+def _on_terminal(folder: Path, *args: str, **environment: str) -> tuple[int, str]:
+    """Run klcli with its stderr on a terminal; returns the exit code and what the terminal got."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "klcli", *args],
+        cwd=folder,
+        env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "200"} | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        content = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                content += chunk
+        except OSError:  # how Linux says that the other side has closed the terminal
+            pass
+    os.close(ours)
+    return process.returncode, content.decode()
+
+
+def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
+    code, content = _on_terminal(tmp_path, "train", *ONE_CYCLE)
+    assert code == 0
+    assert "updates/s" in content
+    assert "\x1b[" in content
+
+
+def test_no_color_means_no_colour(tmp_path: Path) -> None:
+    colour = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|38|4[0-7]|48|9[0-7])\b[0-9;]*m")
+    _, plain = _on_terminal(tmp_path, "train", *TINY, "--epochs", "0", NO_COLOR="1")
+    _, coloured = _on_terminal(tmp_path, "train", *TINY, "--epochs", "0")
+    assert not colour.search(plain)
+    assert colour.search(coloured)
+
+
+# What is refused: one line with the value, the exit code, nothing printed, nothing left running
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--hidden"], ["--hidden", "at least one value"]),
+        (["--hidden", "--bn"], ["--hidden", "at least one value"]),
+        (["--hidden="], ["--hidden"]),
+        (["--hidden", "0"], ["0", "hidden"]),
+        (["--hidden", "-5"], ["-5", "hidden"]),
+        (["--hidden", "50", "abc"], ["'abc'", "--hidden"]),
+        (["--hidden", "50.5"], ["'50.5'", "--hidden"]),
+        (["--hidden", "1e9"], ["'1e9'", "--hidden"]),
+        (["--hidden", "1000000000"], ["1000000000", "hidden"]),
+        (["--lambda", "-0.1"], ["-0.1", "lambda"]),
+        (["--lambda", "nan"], ["nan", "lambda"]),
+        (["--lambda", "inf"], ["inf", "lambda"]),
+        (["--lambda", "much"], ["'much'", "--lambda"]),
+        (["--eta-min", "0.2", "--eta-max", "0.1"], ["0.2", "0.1", "eta_min"]),
+        (["--eta-max", "nan"], ["nan", "eta_max"]),
+        (["--eta-min", "-1"], ["-1", "eta_min"]),
+        (["--batch-size", "501"], ["501", "500"]),
+        (["--batch-size", "0"], ["0", "batch size"]),
+        (["--batch-size", "1", "--bn"], ["1", "batch size"]),
+        (["--batch-size", "ten"], ["'ten'", "--batch-size"]),
+        (["--cycles", "0"], ["0", "cycles"]),
+        (["--epochs", "-1"], ["-1", "epochs"]),
+        (["--epochs", "1.5"], ["'1.5'", "--epochs"]),
+        (["--step-size", "0"], ["0", "step size"]),
+        (["--step-epochs", "0"], ["0", "step epochs"]),
+        (["--evaluations-per-cycle", "-1"], ["-1", "evaluations per cycle"]),
+        (["--init", "kaiming"], ["'kaiming'", "he, xavier, normal"]),
+        (["--init", "normal"], ["--sigma"]),
+        (["--sigma", "0.1"], ["0.1", "--init normal"]),
+        (["--init", "normal", "--sigma", "0"], ["sigma 0"]),
+        (["--schedule", "cosine"], ["'cosine'"]),
+        (["--dtype", "float16"], ["'float16'"]),
+        (["--bn-momentum", "1"], ["1", "momentum"]),
+        (["--bn-eps", "0"], ["0", "eps"]),
+        (["--bn-position", "inside"], ["'inside'"]),
+        (["--seed", "-1"], ["-1", "seed"]),
+        (["--seed", "9223372036854775808"], ["9223372036854775808", "seed"]),
+        (["--threads", "0"], ["0", "--threads"]),
+        (["--threads", "-2"], ["-2", "--threads"]),
+        (["--subset", "0"], ["0", "subset"]),
+        (["--validation", "0"], ["0", "validation"]),
+        (["--validation", "50000"], ["50000", "validation"]),
+        (["--train-batches", "6"], ["6"]),
+        (["--train-batches", "1", "--validation-batches", "1"], ["1"]),
+        (["--hiden", "50"], ["--hiden", "--hidden"]),
+        (["--no-such-thing"], ["--no-such-thing"]),
+        (["stray"], ["stray"]),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(here: Klcli, refused: Refused, tmp_path: Path, options: list[str], named: list[str]) -> None:
+    refused(here("train", *TINY, *options), 2, *named)
+    assert not (tmp_path / "results").exists()  # refused before anything was written
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--hidden"], "--hidden"),
+        (["--hidden", "0"], "0"),
+        (["--lambda", "nan"], "nan"),
+        (["--hiden", "5"], "--hiden"),
+        (["--batch-size", "501"], "501"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_of_a_process(
+    klcli: Klcli, refused: Refused, tmp_path: Path, options: list[str], named: str
+) -> None:
+    refused(klcli("train", *TINY, *options), 2, named)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_message_of_usage_points_to_the_help_of_its_command(here: Klcli, refused: Refused) -> None:
+    for options in (["--hidden"], ["--hiden", "5"], ["--lambda", "x"]):
+        assert "`klcli train --help`" in refused(here("train", *options), 2)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits the memory of a process")
+@pytest.mark.parametrize("options", ["--epochs 1000000000", "--cycles 100000000", "--evaluations-per-cycle 1000000000"])
+def test_a_training_of_centuries_begins_or_is_refused(tmp_path: Path, options: str) -> None:
+    """Its timetable does not fill the memory: 3 GB of addresses are all there is."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", limit + "from klcli.cli.app import main\nmain()", "train", *TINY, *options.split()],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.startswith("epoch "):
+                process.kill()
+                return
+    assert process.returncode == 2, lines
+    assert len(lines) == 1
+
+
+@pytest.fixture
+def cifar(tmp_path: Path) -> Path:
+    """A folder in the binary layout whose first batch file a test replaces; the others only have to be there."""
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for name in ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"):
+        with (folder / f"{name}.bin").open("wb") as file:
+            file.truncate(30_730_000)  # label 0 and black everywhere, and no room taken
+    return folder
+
+
+def test_a_data_path_that_does_not_exist(klcli: Klcli, refused: Refused) -> None:
+    refused(klcli("train", "--data", "/no/such/folder"), 3, "/no/such/folder", "klcli data fetch")
+    refused(klcli("train", KLCLI_DATA="/no/such/folder"), 3, "/no/such/folder", "KLCLI_DATA")
+
+
+def test_cifar10_that_is_not_there(klcli: Klcli, refused: Refused, tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    empty = {"HOME": home, "KLCLI_CACHE": home, "XDG_CACHE_HOME": home}
+    refused(klcli("train", "--data", "cifar10", **empty), 3, "klcli data fetch", "--data PATH")
+
+
+@pytest.mark.parametrize("size", [30_729_999, 30_730_001, 100, 0])
+def test_a_batch_file_of_the_wrong_size(klcli: Klcli, refused: Refused, cifar: Path, size: int) -> None:
+    os.truncate(cifar / "data_batch_1.bin", size)
+    refused(klcli("train", "--data", str(cifar)), 3, "data_batch_1.bin", str(size))
+
+
+def test_a_label_10(klcli: Klcli, refused: Refused, cifar: Path) -> None:
+    with (cifar / "data_batch_1.bin").open("r+b") as file:
+        file.seek(3073 * 41)
+        file.write(b"\x0a")
+    refused(klcli("train", "--data", str(cifar)), 3, "data_batch_1.bin", "label 10", "41")
+
+
+def test_a_missing_batch_file(klcli: Klcli, refused: Refused, cifar: Path) -> None:
+    (cifar / "data_batch_3.bin").unlink()
+    refused(klcli("train", "--data", str(cifar)), 3, "data_batch_3.bin")
+
+
+def test_a_web_page_named_tar_gz(klcli: Klcli, refused: Refused, tmp_path: Path) -> None:
+    page = tmp_path / "cifar-10-python.tar.gz"
+    page.write_text("<!DOCTYPE html><html><title>404</title></html>")
+    refused(klcli("train", "--data", str(page)), 3, page.name, "web page")
+
+
+def test_an_archive_that_breaks_off(klcli: Klcli, refused: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        member = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
+        member.size = 30_730_000
+        archive.addfile(member, io.BytesIO(bytes(member.size)))
+    os.truncate(path, path.stat().st_size // 2)
+    refused(klcli("train", "--data", str(path)), 3, path.name)
+
+
+def test_a_pickle_that_wants_to_run_code(klcli: Klcli, refused: Refused, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.system, (f"touch {tmp_path}/executed",)
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"):
+        (folder / name).write_bytes(pickle.dumps({b"data": Evil(), b"labels": []}, protocol=2) + bytes(30_800_000))
+    refused(klcli("train", "--data", str(folder)), 3, "data_batch_1", "system")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("place", ["/proc/x/klcli.db", "file/klcli.db", "file/deeper/klcli.db", "folder", ""])
+def test_a_database_that_cannot_be_there(klcli: Klcli, refused: Refused, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("a file where a folder is needed")
+    (tmp_path / "folder").mkdir()
+    refused(klcli("train", *TINY, "--db", place), 4, "--db")
+
+
+@pytest.mark.parametrize("content", [b"# notes\n" * 100, b"\x00" * 4096, b"SQLite format 3\x00" + b"\xff" * 4000])
+def test_a_file_that_is_no_database(klcli: Klcli, refused: Refused, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "notes.db").write_bytes(content)
+    refused(klcli("train", *TINY, "--db", "notes.db"), 4, "notes.db")
+    refused(klcli("report", "--db", "notes.db"), 4, "notes.db")
+    assert (tmp_path / "notes.db").read_bytes() == content
+
+
+def test_a_database_of_a_newer_klcli(klcli: Klcli, refused: Refused, trained: Path) -> None:
+    connection = sqlite3.connect(trained / "results/klcli.db")
+    connection.execute("UPDATE _sqlite_migrations SET name = 'm999_from_the_future' WHERE name LIKE 'm001%'")
+    connection.commit()
+    connection.close()
+    refused(klcli("train", *TINY), 4, "results/klcli.db", "newer klcli")
+
+
+# A disk without space
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mount a file system of so many bytes; returns its folder."""
+    mounted: list[Path] = []
+
+    def mount(size: int) -> Path:
+        if os.name != "posix":
+            pytest.skip("mounts as Linux has them")
+        folder = tmp_path / "small"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("a small file system can only be mounted by root, where mounting is allowed")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("size", [16 * 2**10, 10 * 2**20])
+def test_no_space_before_training(klcli: Klcli, refused: Refused, small_disk: Callable[[int], Path], size: int) -> None:
+    folder = small_disk(size)
+    line = refused(klcli("train", *TINY, "--db", str(folder / "klcli.db")), 4, str(folder))
+    assert "space" in line
+
+
+def test_no_space_left_while_training(klcli: Klcli, tmp_path: Path, small_disk: Callable[[int], Path]) -> None:
+    folder = small_disk(24 * 2**20)
+    with subprocess.Popen(
+        [sys.executable, "-m", "klcli", "train", *TINY, "--cycles", "10000", "--db", str(folder / "klcli.db")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        while not process.stderr.readline().startswith("epoch 3/"):
+            assert process.poll() is None
+        with (folder / "ballast").open("wb", buffering=0) as ballast:
+            try:
+                while True:
+                    ballast.write(bytes(4096))
+            except OSError:
+                pass
+        *_, line = process.stderr.read().splitlines()
+        assert process.stdout.read() == ""
+        assert process.wait(60) == 4
+    assert line.startswith("klcli: ")
+    assert "space" in line
+    (folder / "ballast").unlink()
+    assert klcli("report", "--db", str(folder / "klcli.db")).returncode == 0  # marks it
+    connection = sqlite3.connect(folder / "klcli.db")
+    [(state, epochs)] = connection.execute("SELECT state, epochs_done FROM runs")
+    stored = connection.execute("SELECT count(*) FROM epochs").fetchone()[0]
+    connection.close()
+    assert state in ("interrupted", "failed")
+    assert epochs == stored >= 3
+
+
+# A cost that becomes NaN
+
+
+def test_a_network_that_diverges_is_recorded_as_such(klcli: Klcli, rows: Rows) -> None:
+    """The rate grows by 1 with every update: the first epochs are finite, later ones are not."""
+    done = klcli(
+        *("train", *TINY, "--hidden", "50", "--lambda", "1", "--eta-min", "1e-6", "--eta-max", "1e5"),
+        *("--step-size", "100000", "--cycles", "1"),
+    )
+    assert done.returncode == 6, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("klcli: ")]
+    assert line == done.stderr.splitlines()[-1]
+    assert "diverged" in line
+    assert "--eta-max" in line
+    [run], epochs = rows("runs"), rows("epochs")
+    assert run["state"] == "diverged"
+    assert "update" in run["error"]
+    assert run["epochs_done"] == len(epochs) >= 1
+    assert run["test_accuracy"] is None
+    assert run["checkpoint"] is None
+    assert all(np.isfinite(epoch["train_cost"]) for epoch in epochs)
+
+
+def test_a_network_that_diverges_at_once(klcli: Klcli, rows: Rows) -> None:
+    done = klcli("train", *TINY, "--eta-min", "1e9", "--eta-max", "1e9", "--json")
+    assert done.returncode == 6, done.stderr
+    document = json.loads(done.stdout)
+    assert document["run"]["state"] == "diverged"
+    assert document["epochs"] == []
+    [run] = rows("runs")
+    assert (run["state"], run["epochs_done"], rows("epochs")) == ("diverged", 0, [])

@@ -1,0 +1,146 @@
+"""Softmax, cross-entropy and the L2 term against numbers by hand, central differences and PyTorch."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from klcli.engine.losses import cross_entropy, l2_gradient, l2_penalty, negative_log_likelihood, softmax
+
+NumericalGradient = Callable[[Callable[[], float], np.ndarray], np.ndarray]
+
+LOG = np.log([[[1.0, 2.0, 5.0], [4.0, 4.0, 2.0]]])[0]  # scores whose probabilities can be read off
+HUGE = np.array([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [1e4, 1e4, -1e4]])
+
+
+@pytest.fixture
+def scores() -> np.ndarray:
+    return 3 * np.random.default_rng(0).standard_normal((2, 5, 4))
+
+
+@pytest.fixture
+def labels() -> np.ndarray:
+    return np.array([3, 0, 2, 2, 1])
+
+
+def test_softmax_by_hand() -> None:
+    np.testing.assert_allclose(softmax(LOG), [[1 / 8, 2 / 8, 5 / 8], [0.4, 0.4, 0.2]], rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_softmax_rows_sum_to_one_and_huge_scores_do_not_overflow(scores: np.ndarray, dtype: type) -> None:
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        for S in (scores.astype(dtype), HUGE.astype(dtype)):
+            P = softmax(S)
+            assert P.dtype == dtype
+            np.testing.assert_allclose(P.sum(axis=-1), 1, rtol=4 * np.finfo(dtype).eps)
+            assert (P >= 0).all()
+    np.testing.assert_allclose(softmax(HUGE), [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0]], rtol=1e-14)
+
+
+def test_softmax_leaves_the_scores_alone(scores: np.ndarray) -> None:
+    before = scores.copy()
+    softmax(scores)
+    np.testing.assert_array_equal(scores, before)
+
+
+def test_cross_entropy_by_hand() -> None:
+    loss, _ = cross_entropy(LOG, np.array([2, 0]))
+    assert float(loss) == pytest.approx((-math.log(5 / 8) - math.log(0.4)) / 2, rel=1e-14)
+
+
+def test_cross_entropy_of_equal_scores_is_log_of_the_number_of_classes() -> None:
+    assert float(cross_entropy(np.full((7, 10), 123.0), np.arange(7))[0]) == pytest.approx(math.log(10), rel=1e-14)
+
+
+def test_cross_entropy_gives_every_member_its_own_float64_mean(scores: np.ndarray, labels: np.ndarray) -> None:
+    loss, _ = cross_entropy(scores, labels)
+    assert loss.shape == (2,)
+    for member, S in enumerate(scores):
+        rows = [math.log(sum(math.exp(s) for s in row)) - row[y] for row, y in zip(S, labels, strict=True)]
+        assert loss[member] == pytest.approx(math.fsum(rows) / 5, rel=1e-13)
+
+
+def test_negative_log_likelihood_is_the_cross_entropy_of_each_sample(scores: np.ndarray, labels: np.ndarray) -> None:
+    values = negative_log_likelihood(scores, labels)
+    assert values.shape == (2, 5)
+    for member, row in np.ndindex(2, 5):
+        S = scores[member, row]
+        expected = math.log(sum(math.exp(s) for s in S)) - S[labels[row]]
+        assert values[member, row] == pytest.approx(expected, rel=1e-13)
+
+
+def test_huge_scores_give_a_large_number_and_never_infinity() -> None:
+    y = np.array([1, 0, 2])
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        loss, backward = cross_entropy(HUGE, y)
+        G = backward()
+    np.testing.assert_allclose(negative_log_likelihood(HUGE, y), [2e4, math.log(3), 2e4 + math.log(2)], rtol=1e-14)
+    assert float(loss) == pytest.approx((2e4 + math.log(3) + 2e4 + math.log(2)) / 3, rel=1e-14)
+    np.testing.assert_allclose(G, np.array([[1, -1, 0], [-2 / 3, 1 / 3, 1 / 3], [0.5, 0.5, -1]]) / 3, atol=1e-15)
+
+
+def test_cross_entropy_backward_by_hand() -> None:
+    G = cross_entropy(LOG, np.array([2, 0]))[1]()
+    np.testing.assert_allclose(G, np.array([[1 / 8, 2 / 8, 5 / 8 - 1], [0.4 - 1, 0.4, 0.2]]) / 2, rtol=1e-13)
+
+
+def test_cross_entropy_backward_is_the_derivative(
+    scores: np.ndarray, labels: np.ndarray, numerical_gradient: NumericalGradient
+) -> None:
+    G = cross_entropy(scores, labels)[1]()
+    numerical = numerical_gradient(lambda: float(cross_entropy(scores, labels)[0].sum()), scores)
+    np.testing.assert_allclose(G, numerical, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("member", [0, 1])
+def test_cross_entropy_and_its_gradient_are_those_of_torch(scores: np.ndarray, labels: np.ndarray, member: int) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    S = torch.tensor(scores[member], requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(S, torch.tensor(labels))
+    expected.backward()
+    loss, backward = cross_entropy(scores[member], labels)
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-13)
+    np.testing.assert_allclose(backward(), S.grad.numpy(), rtol=1e-12, atol=1e-15)
+
+
+def test_cross_entropy_keeps_the_precision_of_its_scores(scores: np.ndarray, labels: np.ndarray) -> None:
+    assert cross_entropy(scores.astype(np.float32), labels)[1]().dtype == np.float32
+
+
+def test_l2_penalty_by_hand_has_no_factor_one_half() -> None:
+    weights = [np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[-5.0]])]
+    assert float(l2_penalty(weights, 0.1)) == pytest.approx(0.1 * (1 + 4 + 9 + 16 + 25), rel=1e-15)
+
+
+def test_l2_penalty_weighs_every_member_with_its_own_lambda() -> None:
+    weights = [np.array([[[1.0, 2.0]], [[3.0, 4.0]]]), np.array([[[2.0], [0.0]], [[0.0], [1.0]]])]
+    assert l2_penalty(weights, np.array([0.5, 2.0])).tolist() == [0.5 * (1 + 4 + 4), 2.0 * (9 + 16 + 1)]
+
+
+def test_l2_penalty_of_float32_weights_is_summed_in_float64() -> None:
+    W = np.full((3000, 50), 0.1, np.float32)
+    penalty = l2_penalty([W], 1.0)
+    assert penalty.dtype == np.float64
+    assert float(penalty) == pytest.approx(150_000 * float(np.float32(0.1)) ** 2, rel=1e-12)
+
+
+def test_l2_gradient_is_the_derivative_of_the_penalty(numerical_gradient: NumericalGradient) -> None:
+    rng = np.random.default_rng(0)
+    W, members, lam = rng.standard_normal((3, 2)), rng.standard_normal((2, 3, 2)), np.array([0.3, 0.0])
+    np.testing.assert_allclose(
+        l2_gradient(W, 0.3), numerical_gradient(lambda: float(l2_penalty([W], 0.3)), W), rtol=1e-8, atol=1e-10
+    )
+    np.testing.assert_allclose(
+        l2_gradient(members, lam),
+        numerical_gradient(lambda: float(l2_penalty([members], lam).sum()), members),
+        rtol=1e-8,
+        atol=1e-10,
+    )
+
+
+def test_l2_gradient_by_hand_in_the_precision_of_the_weights() -> None:
+    gradient = l2_gradient(np.array([[1.0, -3.0]], np.float32), 0.25)
+    assert gradient.dtype == np.float32
+    assert gradient.tolist() == [[0.5, -1.5]]

@@ -1,0 +1,112 @@
+"""Plots: what is gathered is right, and whatever is gathered can be drawn."""
+
+import struct
+import zlib
+from typing import Any
+
+import pytest
+
+from klcli.report.plots.training import TrainingCurves, draw_training, training_curves
+
+N_S = 100
+
+
+def run(**values: Any) -> dict[str, Any]:
+    usual = {
+        "id": 12, "hidden": "50 50", "batch_norm": 1, "bn_position": "before", "lambda": 0.003, "initializer": "he",
+        "sigma": None, "seed": 7, "dataset": "synthetic", "schedule": "cyclical", "eta_min": 1e-5, "eta_max": 0.1,
+        "step_size": N_S, "batch_size": 64, "test_accuracy": 0.5123,
+        "optimizer": "sgd", "dtype": "float32", "threads": 1, "cycles": 2.0, "epochs": 20.0, "epochs_done": 20.0,
+        "state": "complete", "study_id": None, "member": None, "note": None, "error": None,
+    }  # fmt: skip
+    return usual | values
+
+
+def epochs(*steps: int) -> list[dict[str, Any]]:
+    """Evaluations whose six numbers all differ, so that no curve can stand in for another."""
+    measures = (
+        "train_cost",
+        "train_loss",
+        "train_accuracy",
+        "validation_cost",
+        "validation_loss",
+        "validation_accuracy",
+    )
+    return [
+        {"step": step, "learning_rate": 0.02} | {name: i + step / 1000 for i, name in enumerate(measures)}
+        for step in steps
+    ]
+
+
+def test_every_curve_is_gathered_under_its_own_name() -> None:
+    curves = training_curves(run(), epochs(50, 100))
+    assert curves.steps == [50, 100]
+    assert curves.train == {"cost": [0.05, 0.1], "loss": [1.05, 1.1], "accuracy": [2.05, 2.1]}
+    assert curves.validation == {"cost": [3.05, 3.1], "loss": [4.05, 4.1], "accuracy": [5.05, 5.1]}
+    assert curves.test_accuracy == 0.5123
+
+
+def test_title_and_caption_say_what_was_trained_and_on_what() -> None:
+    curves = training_curves(run(initializer="normal", sigma=1e-4), epochs(50))
+    assert curves.title == "Run 12: 3-layer 50-50 with BN"
+    for part in ("synthetic", "lambda 0.003", "1e-05", "0.1", "n_s 100", "64", "sigma 0.0001", "seed 7"):
+        assert part in curves.caption
+
+
+@pytest.mark.parametrize(
+    ("last_step", "corners"),
+    [
+        (400, [(0, 1e-5), (100, 0.1), (200, 1e-5), (300, 0.1), (400, 1e-5)]),
+        (200, [(0, 1e-5), (100, 0.1), (200, 1e-5)]),
+        (250, [(0, 1e-5), (100, 0.1), (200, 1e-5), (250, 0.02)]),  # ends on a ramp, at the rate of its last update
+        (30, [(0, 1e-5), (30, 0.02)]),
+    ],
+)
+def test_the_corners_of_the_cyclical_learning_rate(last_step: int, corners: list[tuple[float, float]]) -> None:
+    curves = training_curves(run(), epochs(last_step // 2, last_step))
+    assert curves.learning_rate == corners
+    assert curves.cycle == 2 * N_S
+
+
+def test_a_constant_learning_rate_is_a_line_without_cycles() -> None:
+    curves = training_curves(run(schedule="constant"), epochs(30, 60))
+    assert curves.learning_rate == [(0, 0.1), (60, 0.1)]
+    assert curves.cycle == 0
+
+
+def test_gathering_leaves_the_records_alone() -> None:
+    record, evaluations = run(), epochs(50, 100)
+    training_curves(record, evaluations)
+    assert (record, evaluations) == (run(), epochs(50, 100))
+
+
+def size_of_png(content: bytes) -> tuple[int, int]:
+    """Read width and height after checking the signature and the checksum of every chunk."""
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    position, kinds = 8, []
+    while position < len(content):
+        length, kind = struct.unpack(">I4s", content[position : position + 8])
+        body = content[position + 4 : position + 8 + length]
+        assert zlib.crc32(body) == struct.unpack(">I", content[position + 8 + length : position + 12 + length])[0]
+        kinds.append(kind)
+        position += 12 + length
+    assert kinds[0] == b"IHDR"
+    assert kinds[-1] == b"IEND"
+    width, height = struct.unpack(">II", content[16:24])
+    return width, height
+
+
+@pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
+@pytest.mark.parametrize("steps", [(), (0,), (200,), tuple(range(50, 6001, 50))], ids=["none", "step 0", "one", "many"])
+@pytest.mark.parametrize("schedule", ["cyclical", "constant"])
+def test_a_run_of_any_length_is_drawn(steps: tuple[int, ...], schedule: str) -> None:
+    width, height = size_of_png(draw_training(training_curves(run(schedule=schedule), epochs(*steps))))
+    assert width > 800
+    assert height > 500
+
+
+@pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
+def test_a_run_without_a_test_is_drawn() -> None:
+    curves = training_curves(run(test_accuracy=None), epochs(50, 100))
+    assert isinstance(curves, TrainingCurves)
+    size_of_png(draw_training(curves))

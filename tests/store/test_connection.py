@@ -1,0 +1,268 @@
+"""Opening the database: every way it can fail is one line, and many processes can do it at once."""
+
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from klcli.errors import ExitCode, StoreError
+from klcli.store import connection
+from klcli.store.connection import connect
+from klcli.store.run_store import RunStore
+
+RUNS = 40
+
+
+def assert_refused_in_one_line(path: Path, *words: str) -> None:
+    with pytest.raises(StoreError) as error:
+        RunStore(path)
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith(str(path)) or message.startswith(str(path.parent))
+    for word in words:
+        assert word in message
+    assert error.value.exit_code == ExitCode.STORE
+
+
+@pytest.fixture(scope="module")
+def full_database(tmp_path_factory: pytest.TempPathFactory, new_recorder: Callable[[Path], Any]) -> bytes:
+    """The file of 40 runs, many pages long."""
+    recorder = new_recorder(tmp_path_factory.mktemp("full") / "klcli.db")
+    for _ in range(RUNS):
+        recorder.begin(command="klcli train " + "x" * 2000)
+    recorder.store.close()
+    content: bytes = recorder.path.read_bytes()
+    return content
+
+
+@pytest.fixture
+def database(tmp_path: Path, full_database: bytes) -> Path:
+    path = tmp_path / "klcli.db"
+    path.write_bytes(full_database)
+    return path
+
+
+def test_a_new_database_and_its_folders_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "klcli.db"
+    RunStore(path).close()
+    assert path.is_file()
+
+
+def test_opening_an_old_database_changes_nothing(database: Path) -> None:
+    def content() -> list[str]:
+        with sqlite3.connect(database) as db:
+            return list(db.iterdump())
+
+    before = content()
+    RunStore(database).close()
+    assert content() == before
+
+
+def test_a_path_with_blanks_and_other_scripts_is_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "Übung 3 ?#%" / "läufe & mehr.db"
+    RunStore(path).close()
+    assert path.is_file()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"this is a text about learning rates\n" * 100, b"PK\x03\x04" + bytes(5000), bytes(range(256)) * 16, b"short"],
+    ids=["text", "zip", "bytes", "short"],
+)
+def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    assert_refused_in_one_line(path, "no SQLite database")
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_truncated_database_is_refused_in_one_line(database: Path, share: float) -> None:
+    content = database.read_bytes()
+    database.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(StoreError) as error:
+        store = RunStore(database)
+        for run_id in range(1, RUNS + 1):
+            store.run(run_id)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_database_with_a_damaged_page_gives_its_runs_or_one_line(database: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    content = bytearray(database.read_bytes())
+    page = int(rng.integers(0, len(content) // 4096))
+    content[page * 4096 : (page + 1) * 4096] = rng.bytes(4096)
+    database.write_bytes(content)
+    try:
+        store = RunStore(database)
+        for run_id in range(1, RUNS + 1):
+            assert store.run(run_id)["id"] == run_id
+    except StoreError as error:
+        assert "\n" not in str(error)
+
+
+def test_a_folder_is_no_database(tmp_path: Path) -> None:
+    assert_refused_in_one_line(tmp_path, "cannot open")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert_refused_in_one_line(tmp_path / "file" / "klcli.db", str(tmp_path / "file"), "--db")
+    assert_refused_in_one_line(tmp_path / "file" / "deeper" / "klcli.db", "--db")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no /proc, where nothing can be made")
+def test_a_place_where_nobody_may_write_is_named() -> None:
+    assert_refused_in_one_line(Path("/proc/klcli/klcli.db"), "/proc/klcli", "--db")
+    assert_refused_in_one_line(Path("/proc/klcli.db"), "--db")
+
+
+def test_a_database_of_a_newer_klcli_is_left_alone(database: Path) -> None:
+    with sqlite3.connect(database) as db:
+        columns = [row[1] for row in db.execute("PRAGMA table_info(_sqlite_migrations)")]
+        values = {"migration_set": "klcli", "name": "m999_the_future", "applied_at": "2040-01-01"}
+        names = [name for name in columns if name in values]
+        db.execute(
+            f"INSERT INTO _sqlite_migrations ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
+            [values[name] for name in names],
+        )
+    before = database.read_bytes()
+    assert_refused_in_one_line(database, "newer", "m999_the_future")
+    assert database.read_bytes() == before
+
+
+def test_a_database_that_another_program_holds_is_refused_after_the_wait(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 0.2)
+    other = sqlite3.connect(database, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    started = time.monotonic()
+    assert_refused_in_one_line(database, "another program")
+    assert 0.1 < time.monotonic() - started < 5
+    other.execute("ROLLBACK")
+    RunStore(database).close()
+    other.close()
+
+
+def test_a_write_waits_for_the_other_writer(recorder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 0.2)
+    store = RunStore(recorder.path)
+    run_id = recorder.begin()
+    other = sqlite3.connect(recorder.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="another program"):
+        store.finish(run_id, "complete", None, 1.0)
+    other.execute("COMMIT")
+    store.finish(run_id, "complete", None, 1.0)
+    assert store.run(run_id)["state"] == "complete"
+    other.close()
+    store.close()
+
+
+def test_a_transaction_that_raises_leaves_nothing(tmp_path: Path) -> None:
+    db = connect(tmp_path / "klcli.db")
+    db.execute("CREATE TABLE t (x INTEGER)")
+    with pytest.raises(KeyboardInterrupt), connection.transaction(db):
+        db.execute("INSERT INTO t VALUES (1)")
+        raise KeyboardInterrupt
+    assert db.execute("SELECT count(*) FROM t").fetchone()[0] == 0
+    assert not db.conn.in_transaction
+    db.close()
+
+
+def test_a_disk_that_is_full_is_one_line_and_the_run_so_far_is_kept(recorder: Any) -> None:
+    run_id = recorder.begin()
+    db = recorder.store._db.conn
+    db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+    with pytest.raises(StoreError, match="full"):
+        for _ in range(100):
+            recorder.begin(command="x" * 4000)
+    assert recorder.store.run(run_id)["state"] == "running"
+
+
+PROCESSES, RUNS_EACH = 8, 4
+WRITER = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from klcli.data.dataset import Dataset
+from klcli.experiments.config import TrainConfig
+from klcli.experiments.environment import Environment
+from klcli.experiments.evaluation import Metrics
+from klcli.experiments.timetable import timetable
+from klcli.experiments.training import EpochMetrics
+from klcli.store.run_store import RunStore
+
+path, go = Path(sys.argv[1]), Path(sys.argv[2])
+dataset = Dataset("d", np.empty((0, 3072), np.uint8), np.empty(0, np.uint8), (), "s", "", "", None, None)
+print("ready", flush=True)
+while not go.exists():
+    time.sleep(0.005)
+store = RunStore(path)
+for _ in range(int(sys.argv[3])):
+    run_id = store.begin(TrainConfig(), timetable(TrainConfig(), 45000), dataset, Environment(1, {}), "c")
+    store.record_epoch(run_id, EpochMetrics(1.0, 450, 0.1, Metrics(1, 1, 0.1), Metrics(1, 1, 0.1), 1.0))
+    store.finish(run_id, "complete", None, 1.0)
+"""
+
+
+def test_processes_that_open_a_new_database_at_once_lose_nothing(tmp_path: Path) -> None:
+    path, go = tmp_path / "klcli.db", tmp_path / "go"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), str(go), str(RUNS_EACH)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(PROCESSES)
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()  # its imports are done
+    go.touch()
+    for process in processes:
+        _, complaint = process.communicate(timeout=60)
+        assert (process.returncode, complaint) == (0, "")
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT count(*) FROM runs WHERE state = 'complete'").fetchone()[0] == PROCESSES * RUNS_EACH
+        assert db.execute("SELECT count(*) FROM epochs").fetchone()[0] == PROCESSES * RUNS_EACH
+        assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+
+
+@pytest.fixture
+def explained() -> Callable[[sqlite3.Error], str]:
+    def message(error: sqlite3.Error) -> str:
+        with pytest.raises(StoreError) as refusal, connection.explained(Path("some.db")):
+            raise error
+        return str(refusal.value)
+
+    return message
+
+
+@pytest.mark.parametrize(
+    ("reason", "word"),
+    [
+        ("database is locked", "another program"),
+        ("unable to open database file", "cannot open"),
+        ("attempt to write a readonly database", "cannot be written"),
+        ("file is not a database", "no SQLite database"),
+        ("database disk image is malformed", "damaged"),
+        ("database or disk is full", "full"),
+        ("disk I/O error", "disk"),
+        ("something nobody has thought of", "something nobody has thought of"),
+    ],
+)
+def test_what_sqlite_says_becomes_the_file_and_the_cure(
+    explained: Callable[[sqlite3.Error], str], reason: str, word: str
+) -> None:
+    message = explained(sqlite3.OperationalError(reason))
+    assert message.startswith("some.db: ")
+    assert word in message
+    assert "\n" not in message

@@ -1,0 +1,388 @@
+"""RunStore: what is recorded is read back exactly, once, in a state, and never mixed with other data."""
+
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from klcli.engine.initializers import he
+from klcli.engine.network import build
+from klcli.errors import StoreError
+from klcli.experiments.config import TrainConfig
+from klcli.experiments.evaluation import Metrics
+from klcli.experiments.training import EpochMetrics, TrainResult
+from klcli.store import checkpoints
+from klcli.store.process import ProcessIdentity
+from klcli.store.run_store import RunStore
+
+# Fractions whose binary form is endless: they come back equal only if no digit is lost.
+TRAIN = Metrics(loss=0.1 + 0.2, cost=1 / 3, accuracy=2 / 3)
+VALIDATION = Metrics(loss=2.302585092994046, cost=1e-300, accuracy=0.54321)
+TEST = Metrics(loss=1.7976931348623157e308, cost=5e-324, accuracy=1.0)
+EPOCH = EpochMetrics(
+    epoch=1.0, step=450, learning_rate=1e-5 + 1e-17, train=TRAIN, validation=VALIDATION, seconds=0.1 * 3
+)
+
+
+def result(config: TrainConfig, epochs: list[EpochMetrics], test: Metrics | None = None) -> TrainResult:
+    rng = np.random.default_rng(0)
+    network = build(6, [4], 3, initializer=partial(he, rng=rng), batch_norm=True)
+    network.gradients(rng.standard_normal((5, 6)).astype(np.float32), np.arange(5) % 3, 0.0, track=True)
+    return TrainResult(config, network, epochs=epochs, test=test)
+
+
+def one_line(error: pytest.ExceptionInfo[StoreError]) -> str:
+    message = str(error.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+def execute(path: Path, sql: str, *parameters: Any) -> None:
+    """Reach behind the store's back."""
+    with sqlite3.connect(path) as connection:
+        connection.execute(sql, parameters)
+    connection.close()
+
+
+# --- what was recorded comes back
+
+
+def test_a_run_is_recorded_before_it_starts(recorder: Any) -> None:
+    run_id = recorder.begin(
+        hidden=(50, 30, 20), batch_norm=True, lam=0.003, initializer="normal", sigma=1e-4, seed=2**63 - 1,
+        eta_min=1e-5, eta_max=0.1, command="klcli train --hidden 50 30 20", name="cifar10",
+    )  # fmt: skip
+    run = recorder.store.run(run_id)
+    me = psutil.Process()
+    expected = {
+        "id": run_id, "state": "running", "host": socket.gethostname(), "pid": os.getpid(),
+        "process_started_at": me.create_time(), "command": "klcli train --hidden 50 30 20",
+        "dataset": "cifar10", "dataset_sha256": "a" * 64, "hidden": "50 30 20", "batch_norm": 1,
+        "bn_position": "before", "initializer": "normal", "sigma": 1e-4, "lambda": 0.003, "optimizer": "sgd",
+        "schedule": "cyclical", "eta_min": 1e-5, "eta_max": 0.1, "step_size": 2250, "cycles": 2.0, "epochs": 20.0,
+        "batch_size": 100, "seed": 2**63 - 1, "dtype": "float32", "threads": 1, "epochs_done": 0.0,
+        "finished_at": None, "best_validation_accuracy": None, "test_accuracy": None, "error": None,
+    }  # fmt: skip
+    assert {name: run[name] for name in expected} == expected
+    assert TrainConfig.from_json(run["config"]).hidden == (50, 30, 20)
+    assert json.loads(run["versions"]) == {"numpy": "2"}
+
+
+def test_columns_that_mean_nothing_for_a_run_are_null(recorder: Any) -> None:
+    run = recorder.store.run(recorder.begin())
+    assert run["sigma"] is None
+    assert run["bn_position"] is None
+
+
+def test_the_numbers_of_an_evaluation_come_back_to_the_last_bit(recorder: Any) -> None:
+    run_id = recorder.begin()
+    recorder.store.record_epoch(run_id, EPOCH)
+    [row] = recorder.store.epochs(run_id)
+    assert row == {
+        "run_id": run_id, "epoch": 1.0, "step": 450, "learning_rate": EPOCH.learning_rate,
+        "train_loss": TRAIN.loss, "train_cost": TRAIN.cost, "train_accuracy": TRAIN.accuracy,
+        "validation_loss": VALIDATION.loss, "validation_cost": VALIDATION.cost,
+        "validation_accuracy": VALIDATION.accuracy, "seconds": EPOCH.seconds,
+    }  # fmt: skip
+
+
+def test_evaluations_come_back_in_order_and_only_those_of_the_run(recorder: Any) -> None:
+    first, second = recorder.begin(), recorder.begin()
+    for epoch in (2.0, 10.0, 1.5):
+        recorder.store.record_epoch(first, replace(EPOCH, epoch=epoch))
+    recorder.store.record_epoch(second, replace(EPOCH, epoch=3.0))
+    assert [row["epoch"] for row in recorder.store.epochs(first)] == [1.5, 2.0, 10.0]
+    assert [row["epoch"] for row in recorder.store.epochs(second)] == [3.0]
+
+
+def test_recording_the_same_evaluation_again_changes_nothing(recorder: Any) -> None:
+    run_id = recorder.begin()
+    later = replace(EPOCH, epoch=2.0, step=900, validation=replace(VALIDATION, accuracy=0.3))
+    for metrics in (EPOCH, later):
+        recorder.store.record_epoch(run_id, metrics)
+    before = recorder.store.run(run_id), recorder.store.epochs(run_id)
+    assert before[0]["epochs_done"] == 2.0
+    assert before[0]["best_validation_accuracy"] == VALIDATION.accuracy
+    for metrics in (later, EPOCH, EPOCH):
+        recorder.store.record_epoch(run_id, metrics)
+    assert (recorder.store.run(run_id), recorder.store.epochs(run_id)) == before
+
+
+def test_an_evaluation_and_the_progress_of_its_run_are_one_transaction(recorder: Any) -> None:
+    run_id = recorder.begin()
+    execute(
+        recorder.path,
+        "CREATE TRIGGER refuse BEFORE UPDATE ON runs BEGIN SELECT RAISE(ABORT, 'refused by the test'); END",
+    )
+    with pytest.raises(StoreError, match="refused by the test"):
+        recorder.store.record_epoch(run_id, EPOCH)
+    assert recorder.store.epochs(run_id) == []
+    execute(recorder.path, "DROP TRIGGER refuse")
+    recorder.store.record_epoch(run_id, EPOCH)
+    assert len(recorder.store.epochs(run_id)) == 1
+
+
+@pytest.mark.parametrize("state", ["complete", "interrupted", "failed", "diverged"])
+def test_a_run_ends_in_a_state_with_its_last_numbers(recorder: Any, state: str) -> None:
+    run_id = recorder.begin()
+    last = replace(EPOCH, epoch=2.0, train=VALIDATION, validation=TRAIN)
+    recorder.store.finish(run_id, state, result(TrainConfig(), [EPOCH, last], TEST), 12.5, "what happened")
+    run = recorder.store.run(run_id)
+    assert (run["state"], run["seconds"], run["error"]) == (state, 12.5, "what happened")
+    assert run["finished_at"] >= run["started_at"]
+    for split, metrics in (("train", VALIDATION), ("validation", TRAIN), ("test", TEST)):
+        assert Metrics(run[f"{split}_loss"], run[f"{split}_cost"], run[f"{split}_accuracy"]) == metrics
+
+
+def test_a_run_without_any_evaluation_ends_with_nulls(recorder: Any) -> None:
+    run_id = recorder.begin()
+    recorder.store.finish(run_id, "failed", None, 0.0)
+    run = recorder.store.run(run_id)
+    assert run["state"] == "failed"
+    assert run["train_loss"] is run["test_accuracy"] is run["error"] is None
+
+
+def test_what_is_committed_is_there_for_another_connection(recorder: Any) -> None:
+    run_id = recorder.begin()
+    recorder.store.record_epoch(run_id, EPOCH)
+    other = RunStore(recorder.path)
+    assert other.run(run_id) == recorder.store.run(run_id)
+    assert other.epochs(run_id) == recorder.store.epochs(run_id)
+    other.close()
+
+
+def test_deleting_a_run_deletes_its_evaluations(recorder: Any) -> None:
+    run_id = recorder.begin()
+    recorder.store.record_epoch(run_id, EPOCH)
+    connection = recorder.store._db.conn
+    assert connection.execute("PRAGMA foreign_keys").fetchone()[0] == 1
+    connection.execute("DELETE FROM runs WHERE id = ?", [run_id])
+    assert recorder.store.epochs(run_id) == []
+
+
+# --- what is refused
+
+
+def test_a_numpy_number_is_refused_instead_of_stored_as_bytes(recorder: Any) -> None:
+    run_id = recorder.begin()
+    single = replace(TRAIN, loss=np.float32(0.5))  # type: ignore[arg-type]
+    with pytest.raises(StoreError) as error:
+        recorder.store.record_epoch(run_id, replace(EPOCH, train=single))
+    one_line(error)
+    assert recorder.store.epochs(run_id) == []
+
+
+def test_a_numpy_number_is_refused_at_the_end_of_a_run_too(recorder: Any) -> None:
+    run_id = recorder.begin()
+    single = replace(TEST, accuracy=np.float32(0.5))  # type: ignore[arg-type]
+    with pytest.raises(StoreError) as error:
+        recorder.store.finish(run_id, "complete", result(TrainConfig(), [EPOCH], single), 1.0)
+    one_line(error)
+    assert recorder.store.run(run_id)["state"] == "running"
+
+
+def test_every_table_is_strict(recorder: Any) -> None:
+    tables = recorder.store._db.execute(
+        "SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
+    ).fetchall()
+    own = {row["name"]: row["strict"] for row in tables if not row["name"].startswith(("sqlite_", "_sqlite_"))}
+    assert {"runs", "epochs", "studies"} <= set(own)
+    assert set(own.values()) == {1}
+
+
+def test_a_number_that_is_not_finite_is_refused_as_an_evaluation(recorder: Any) -> None:
+    run_id = recorder.begin()
+    with pytest.raises(StoreError) as error:
+        recorder.store.record_epoch(run_id, replace(EPOCH, train=replace(TRAIN, cost=float("nan"))))
+    one_line(error)
+    assert recorder.store.epochs(run_id) == []
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda store: store.run(99), id="run"),
+        pytest.param(lambda store: store.record_epoch(99, EPOCH), id="record_epoch"),
+        pytest.param(lambda store: store.finish(99, "complete", None, 1.0), id="finish"),
+        pytest.param(lambda store: store.save_checkpoint(99, result(TrainConfig(), [])), id="save_checkpoint"),
+    ],
+)
+def test_a_run_that_does_not_exist_is_a_store_error_in_one_line(recorder: Any, use: Callable[[RunStore], Any]) -> None:
+    with pytest.raises(StoreError) as error:
+        use(recorder.store)
+    one_line(error)
+
+
+def test_a_state_that_does_not_exist_is_refused(recorder: Any) -> None:
+    run_id = recorder.begin()
+    with pytest.raises(StoreError):
+        recorder.store.finish(run_id, "finished", None, 1.0)
+    assert recorder.store.run(run_id)["state"] == "running"
+
+
+# --- ranking
+
+
+def test_best_runs_are_complete_ranked_and_of_one_data_set(recorder: Any) -> None:
+    def finished(accuracy: float | None, sha256: str = "a" * 64, state: str = "complete") -> int:
+        run_id: int = recorder.begin(sha256=sha256)
+        epochs = [] if accuracy is None else [replace(EPOCH, validation=replace(VALIDATION, accuracy=accuracy))]
+        recorder.store.finish(run_id, state, result(TrainConfig(), epochs), 1.0)
+        return run_id
+
+    middle, best, tied = finished(0.4), finished(0.5), finished(0.4)
+    finished(0.99, sha256="b" * 64)
+    finished(0.98, state="diverged")
+    finished(0.97, state="interrupted")
+    recorder.begin()
+    unevaluated = finished(None)
+    ranked = [run["id"] for run in recorder.store.best_runs("a" * 64, 10)]
+    assert ranked == [best, middle, tied, unevaluated]
+    assert [run["id"] for run in recorder.store.best_runs("a" * 64, 2)] == [best, middle]
+    assert [run["validation_accuracy"] for run in recorder.store.best_runs("b" * 64, 10)] == [0.99]
+    assert recorder.store.best_runs("c" * 64, 10) == []
+
+
+def test_data_sets_are_told_apart_by_their_content_and_the_latest_comes_first(recorder: Any) -> None:
+    for sha256 in ("a" * 64, "b" * 64, "a" * 64, "b" * 64, "b" * 64):
+        recorder.store.finish(recorder.begin(sha256=sha256, name="cifar10"), "complete", None, 1.0)
+    recorder.begin(sha256="c" * 64)
+    assert [(row["dataset"], row["dataset_sha256"], row["runs"]) for row in recorder.store.datasets()] == [
+        ("cifar10", "b" * 64, 3), ("cifar10", "a" * 64, 2),
+    ]  # fmt: skip
+
+
+# --- checkpoints of runs
+
+
+def test_a_checkpoint_lies_beside_the_database_and_the_run_points_at_it(recorder: Any) -> None:
+    config = TrainConfig(hidden=(4,), batch_norm=True)
+    run_id = recorder.begin(hidden=(4,), batch_norm=True)
+    trained = result(config, [EPOCH])
+    path = recorder.store.save_checkpoint(run_id, trained)
+    run = recorder.store.run(run_id)
+    assert recorder.path.parent / run["checkpoint"] == path
+    assert not Path(run["checkpoint"]).is_absolute()
+    state, stored_config = checkpoints.load(path)
+    assert TrainConfig.from_json(stored_config) == config
+    for name, array in trained.network.state().items():
+        np.testing.assert_array_equal(state[name], array)
+
+
+def test_two_databases_in_one_folder_share_no_files(tmp_path: Path) -> None:
+    stores = [RunStore(tmp_path / name) for name in ("klcli.db", "other.db")]
+    assert stores[0].folder("checkpoints") == tmp_path / "checkpoints"
+    assert stores[1].folder("checkpoints") != stores[0].folder("checkpoints")
+    assert stores[1].folder("checkpoints").parent == tmp_path
+    for store in stores:
+        store.close()
+
+
+def test_a_database_that_is_not_there_is_not_made_by_looking_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "klcli.db"
+    with pytest.raises(StoreError) as error:
+        RunStore.existing(path)
+    assert str(path) in one_line(error)
+    assert not path.parent.exists()
+
+
+# --- processes
+
+
+@pytest.fixture
+def running(recorder: Any) -> Callable[..., str]:
+    """Give a running run to some process, open the database anew and return the state it is then in."""
+
+    def state_after_opening(identity: ProcessIdentity) -> str:
+        run_id = recorder.begin()
+        execute(
+            recorder.path,
+            "UPDATE runs SET host = ?, pid = ?, process_started_at = ? WHERE id = ?",
+            identity.host, identity.pid, identity.started_at, run_id,
+        )  # fmt: skip
+        opened = RunStore(recorder.path)
+        state: str = opened.run(run_id)["state"]
+        opened.close()
+        return state
+
+    return state_after_opening
+
+
+def identity_of(pid: int) -> ProcessIdentity:
+    return ProcessIdentity(socket.gethostname(), pid, psutil.Process(pid).create_time())
+
+
+def sleeper() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+
+
+def test_a_run_of_a_dead_process_is_marked_interrupted(running: Callable[..., str]) -> None:
+    process = sleeper()
+    identity = identity_of(process.pid)
+    process.kill()
+    process.wait()
+    assert running(identity) == "interrupted"
+
+
+def test_a_run_of_a_dead_process_that_nobody_has_waited_for_is_marked_interrupted(running: Callable[..., str]) -> None:
+    process = sleeper()
+    identity = identity_of(process.pid)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead now, and still in the table of processes
+    try:
+        assert running(identity) == "interrupted"
+    finally:
+        process.wait()
+
+
+def test_a_run_of_a_living_process_is_left_alone(running: Callable[..., str]) -> None:
+    process = sleeper()
+    try:
+        assert running(identity_of(process.pid)) == "running"
+        assert running(ProcessIdentity.current()) == "running"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_living_process_with_the_number_of_the_dead_one_does_not_hide_it(running: Callable[..., str]) -> None:
+    me = ProcessIdentity.current()
+    assert running(replace(me, started_at=me.started_at - 3600)) == "interrupted"
+
+
+def test_a_run_on_another_host_is_left_alone(running: Callable[..., str]) -> None:
+    assert running(ProcessIdentity("another-host", 2**22 + 1, 0.0)) == "running"
+
+
+def test_only_running_runs_are_marked(recorder: Any) -> None:
+    run_id = recorder.begin()
+    recorder.store.finish(run_id, "complete", None, 1.0)
+    execute(recorder.path, "UPDATE runs SET process_started_at = 0 WHERE id = ?", run_id)
+    opened = RunStore(recorder.path)
+    assert opened.run(run_id)["state"] == "complete"
+    opened.close()
+
+
+def test_a_run_that_was_marked_keeps_its_evaluations_and_says_why(recorder: Any) -> None:
+    run_id = recorder.begin()
+    recorder.store.record_epoch(run_id, EPOCH)
+    execute(recorder.path, "UPDATE runs SET process_started_at = 0 WHERE id = ?", run_id)
+    opened = RunStore(recorder.path)
+    run = opened.run(run_id)
+    assert run["state"] == "interrupted"
+    assert run["error"]
+    assert run["epochs_done"] == 1.0
+    assert len(opened.epochs(run_id)) == 1
+    opened.close()

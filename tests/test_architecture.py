@@ -1,0 +1,152 @@
+"""The dependency rule: who may import whom, held against the source text of every module."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import klcli
+
+PACKAGE = Path(klcli.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# engine, data <- experiments <- store <- report <- cli; engine and data ignore each other.
+MAY_IMPORT = {
+    "engine": {"engine"},
+    "data": {"data"},
+    "experiments": {"engine", "data", "experiments"},
+    "store": {"engine", "data", "experiments", "store"},
+    "report": {"engine", "data", "experiments", "store", "report"},
+    "cli": {"engine", "data", "experiments", "store", "report", "cli"},
+    "errors": set(),
+    "__init__": set(),
+    "__main__": {"cli"},
+}
+FOR_ALL = {"errors", "__version__"}
+
+# Who alone may use a library: a layer, or one folder of it.
+OWNERS = {
+    "sqlite_utils": {"store"},
+    "sqlite3": {"store"},
+    "psutil": {"store"},
+    "matplotlib": {"report/plots"},
+    "rich": {"report", "cli"},
+    "typer": {"cli"},
+    "threadpoolctl": {"experiments"},
+    "platformdirs": {"data"},
+}
+SILENT = {"engine", "data", "experiments", "store", "report"}  # only the command line speaks
+
+
+def layer_of(path: str) -> str:
+    """`engine` of `engine/layers.py`, `errors` of `errors.py`."""
+    return path.partition("/")[0].removesuffix(".py")
+
+
+def imported(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every import with its line: absolute, relative, at the top or inside a function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                yield node.lineno, "." * node.level
+            else:
+                yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def violations(path: str, source: str) -> list[str]:
+    """What breaks the rules in a module, `path` being relative to the package."""
+    tree, layer, found = ast.parse(source), layer_of(path), []
+    for line, name in imported(tree):
+        top, *rest = name.split(".")
+        if name.startswith("."):
+            found.append(f"{path}:{line} imports relatively, the rule reads absolute names")
+        elif top == "klcli" and rest and rest[0] not in MAY_IMPORT[layer] | FOR_ALL:
+            found.append(f"{path}:{line} {layer} may not import {rest[0]}")
+        elif top in OWNERS and not any(path.startswith(f"{owner}/") for owner in OWNERS[top]):
+            found.append(f"{path}:{line} {top} belongs to {', '.join(sorted(OWNERS[top]))}")
+        elif layer == "engine" and top not in {"klcli", "numpy"} | PURE:
+            found.append(f"{path}:{line} the engine is NumPy and arithmetic, not {top}")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler) and node.type is None:
+            found.append(f"{path}:{node.lineno} a bare except hides every defect")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id == "print" and layer in SILENT:
+                found.append(f"{path}:{node.lineno} {layer} may not print")
+            if node.func.id == "open" and layer == "engine":
+                found.append(f"{path}:{node.lineno} the engine opens no files")
+    return found
+
+
+PURE = {"__future__", "collections", "copy", "dataclasses", "enum", "functools", "itertools", "math", "typing"}
+
+
+def test_every_layer_of_the_package_is_under_the_rule() -> None:
+    assert len(MODULES) > 20
+    assert {layer_of(str(path.relative_to(PACKAGE).as_posix())) for path in MODULES} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_module_keeps_the_dependency_rule(path: Path) -> None:
+    assert violations(path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("engine/layers.py", "from klcli.data.dataset import Split"),
+        ("engine/layers.py", "import klcli.store.run_store"),
+        ("engine/layers.py", "import os"),
+        ("engine/layers.py", "print(1)"),
+        ("data/dataset.py", "def f():\n    from klcli.engine import layers"),
+        ("experiments/training.py", "from klcli.store.run_store import RunStore"),
+        ("experiments/training.py", "from klcli import report"),
+        ("experiments/training.py", "import rich.progress"),
+        ("store/run_store.py", "from klcli.report import tables"),
+        ("store/run_store.py", "from ..report import tables"),
+        ("report/page.py", "from klcli.cli.session import Session"),
+        ("report/tables.py", "import matplotlib.pyplot as plt"),
+        ("report/tables.py", "from sqlite3 import connect"),
+        ("cli/report.py", "import sqlite_utils"),
+        ("cli/train.py", "try:\n    pass\nexcept:\n    pass"),
+        ("errors.py", "from klcli.engine import layers"),
+    ],
+)
+def test_the_rule_would_notice(path: str, source: str) -> None:
+    assert len(violations(path, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("engine/layers.py", "import numpy as np\nfrom klcli.errors import KlcliError"),
+        ("experiments/environment.py", "import klcli\nimport threadpoolctl"),
+        ("report/plots/training.py", "from matplotlib.figure import Figure\nfrom klcli.store import run_store"),
+        ("cli/train.py", "import typer\nfrom rich.console import Console\nprint(1)"),
+    ],
+)
+def test_the_rule_lets_pass_what_is_allowed(path: str, source: str) -> None:
+    assert violations(path, source) == []
+
+
+def loaded_after(statement: str) -> set[str]:
+    """The top-level modules of a fresh interpreter after this statement."""
+    code = f"{statement}; import sys; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    return set(process.stdout.split())
+
+
+def test_the_command_line_answers_without_the_slow_libraries() -> None:
+    loaded = loaded_after("import klcli.cli.app")
+    assert "typer" in loaded
+    assert loaded & {"numpy", "matplotlib", "sqlite_utils", "sqlite3", "psutil"} == set()
+
+
+def test_the_engine_loads_numpy_and_nothing_else_of_the_dependencies() -> None:
+    loaded = loaded_after("import klcli.engine.network, klcli.engine.optimizers, klcli.engine.schedules")
+    assert "numpy" in loaded
+    assert loaded & set(OWNERS) == set()

@@ -1,0 +1,168 @@
+"""The README is held to what the program does: commands, options, schema, exit codes, files."""
+
+import os
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from klcli.errors import ExitCode
+from klcli.store.run_store import RunStore
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLES = ("studies", "runs", "epochs", "gradient_checks", "gradient_errors")
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every call of klcli in the fenced blocks, from `klcli` on."""
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    lines += [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines() if line[:2] == "$ "]
+    calls = [part.strip().removeprefix(".venv/bin/") for line in lines for part in line.split("&&")]
+    return list(dict.fromkeys(call for call in calls if call.startswith("klcli ")))
+
+
+def section(title: str) -> str:
+    """The text below a heading, up to the next one."""
+    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", README, flags=re.MULTILINE | re.DOTALL)
+    assert found, f"README has no section {title!r}"
+    return found[1]
+
+
+def first_column(text: str) -> list[str]:
+    """The first cell of every row of the Markdown tables in `text`, without their heads."""
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
+    return [row for row in rows[2:] if row]
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with an empty machine around it: no images, no home, a cache of its own."""
+    folder = tmp_path_factory.mktemp("readme")
+    yield folder
+    for prepared in (folder / "cache").rglob("*.npy"):  # 184 MB that nobody wants kept
+        prepared.unlink()
+
+
+def call(machine: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run klcli there."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith("KLCLI_") and name != "FORCE_COLOR"
+    }
+    own = {"HOME": str(machine), "KLCLI_CACHE": str(machine / "cache"), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "klcli", *args],
+        cwd=machine,
+        env=kept | own,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands()) >= 8
+    assert "klcli train --hidden 50 30 20 --bn" in commands()
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_does_what_it_says(machine: Path, command: str) -> None:
+    """On the synthetic set and few images. What would touch the network or take minutes is only parsed."""
+    args = shlex.split(command)[1:]
+    if args[0] == "train":
+        args += ["--data", "synthetic", "--subset", "500", "--epochs", "1"]
+    elif args[0] == "gradcheck":
+        args += ["--data", "synthetic", "--images", "5", "--dims", "5"]
+    elif args[0] == "report":
+        call(machine, "train", "--data", "synthetic", "--subset", "100", "--epochs", "0")
+    elif args[:2] != ["data", "info"]:
+        args += ["--help"]
+    done = call(machine, *args)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_option_exists(machine: Path) -> None:
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
+    known: set[str] = set()
+    for command in ([], ["train"], ["report"], ["gradcheck"], ["data"], ["data", "info"], ["data", "fetch"]):
+        known |= set(re.findall(r"--[a-z][a-z-]*", call(machine, *command, "--help").stdout))
+    assert named <= known, named - known
+
+
+def test_the_built_in_images_are_the_ones_shown(machine: Path) -> None:
+    shown = next(block for block in blocks("console") if block.startswith("$ klcli data info"))
+    real = call(machine, "data", "info", "--data", "synthetic").stdout
+    expected = [line.rstrip() for line in real.splitlines() if "prepared copy" not in line]
+    assert [line.rstrip() for line in shown.splitlines()[1:] if "prepared copy" not in line] == expected
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new database."""
+    path = tmp_path_factory.mktemp("schema") / "klcli.db"
+    RunStore(path).close()
+    return path
+
+
+def test_every_table_is_described(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        found = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    assert sorted(name for name in found if not name.startswith(("_", "sqlite_"))) == sorted(TABLES)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_column_is_described(database: Path, table: str) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    described = [name for cell in first_column(section(f"Table `{table}`")) for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(described) == sorted(columns)
+
+
+def test_the_query_of_the_readme_works(database: Path) -> None:
+    [query] = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("sqlite3 ")]
+    _, path, sql = shlex.split(query)
+    assert path == "results/klcli.db"
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute(sql).fetchall() == []
+
+
+def test_exit_codes() -> None:
+    assert [int(code) for code in first_column(section("Exit codes"))] == sorted(map(int, ExitCode))
+
+
+def test_the_two_commands_do_all_the_set_up() -> None:
+    install, test = blocks("sh")[:2]
+    for block in (install, test):
+        [line] = block.splitlines()
+        assert line.startswith("python3 -m venv .venv && .venv/bin/pip install ")
+    assert install.endswith(".venv/bin/klcli train --hidden 50 30 20 --bn\n")
+    assert test.strip() in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def test_every_file_that_is_linked_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("https://"):
+            assert (ROOT / target).is_file(), target
+    for anchor in re.findall(r"\]\(#([^)]+)\)", README):
+        assert anchor in {title.lower().replace(" ", "-") for title in re.findall(r"^#+ (.*)$", README, re.MULTILINE)}
+
+
+def test_the_folders_of_the_readme_exist() -> None:
+    for cell in first_column(section("Developing")):
+        assert (ROOT / cell.strip("`")).is_dir(), cell
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a file mode as POSIX has it")
+def test_ci_can_be_run() -> None:
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
