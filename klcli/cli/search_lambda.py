@@ -97,43 +97,41 @@ def search_lambda(
     listed = numbers(values, "values")
     if listed and (coarse or fine):
         raise ConfigError("--values tries a list: leave --coarse and --fine away, or leave it away")
-    with open_runner(
+    runner = open_runner(
         session, config, data=data, db=db, jobs=jobs, executor=executor, resume=resume, threads=threads
-    ) as runner:
-        chain: list[tuple[str, int]] = []  # stages and their studies
-        if listed:
-            study = runner.run(KIND, "values", plan(config, sorted(listed), repeats), {}, look_at_test=False)
-            chain.append(("values", study))
-        elif coarse or not fine:
-            drawn = draw(where, trials, config.seed, stage=0)
-            study = runner.run(KIND, "coarse", plan(config, drawn, repeats), _settings(where), look_at_test=False)
-            chain.append(("coarse", study))
-        else:
-            chain, where = _earlier(runner, from_study)
-        for number in range(1, fine + 1):
-            tried = [one for stage, study in chain for one in tried_values(runner.store.members(study), stage)]
-            where = narrow(tried, where)
-            stage = "fine" if number == 1 else f"fine {number}"
-            session.say(f"{stage}: lambda from {where.low:.4g} to {where.high:.4g} brackets the three best")
-            drawn = draw(where, trials, config.seed, stage=number)
-            settings = _settings(where)
-            study = runner.run(
-                KIND, stage, plan(config, drawn, repeats), settings, look_at_test=False, parent=chain[-1][1]
-            )
-            chain.append((stage, study))
+    )
+    chain: list[tuple[str, int]] = []  # stages and their studies
+    if listed:
+        study = runner.run(KIND, "values", plan(config, sorted(listed), repeats), {}, look_at_test=False)
+        chain.append(("values", study))
+    elif coarse or not fine:
+        drawn = draw(where, trials, config.seed, stage=0)
+        study = runner.run(KIND, "coarse", plan(config, drawn, repeats), _settings(where), look_at_test=False)
+        chain.append(("coarse", study))
+    else:
+        chain, where = _earlier(runner, from_study)
+    for number in range(1, fine + 1):
         tried = [one for stage, study in chain for one in tried_values(runner.store.members(study), stage)]
-        choice = choose(tried, len(runner.splits.validation))
-        final_study = None
-        if final:
-            final_study = runner.run(
-                KIND,
-                "final",
-                final_plan(config, choice.chosen.lam, repeats),
-                {},
-                look_at_test=True,
-                parent=chain[-1][1],
-            )
-        _show(runner, chain, choice, final_study)
+        where = narrow(tried, where)
+        stage = "fine" if number == 1 else f"fine {number}"
+        session.say(f"{stage}: lambda from {where.low:.4g} to {where.high:.4g} brackets the three best")
+        drawn = draw(where, trials, config.seed, stage=number)
+        settings = _settings(where)
+        study = runner.run(KIND, stage, plan(config, drawn, repeats), settings, look_at_test=False, parent=chain[-1][1])
+        chain.append((stage, study))
+    tried = [one for stage, study in chain for one in tried_values(runner.store.members(study), stage)]
+    choice = choose(tried, len(runner.splits.validation))
+    final_study = None
+    if final:
+        final_study = runner.run(
+            KIND,
+            "final",
+            final_plan(config, choice.chosen.lam, repeats),
+            {},
+            look_at_test=True,
+            parent=chain[-1][1],
+        )
+    _show(runner, chain, choice, final_study)
 
 
 def _settings(where: "Range") -> dict[str, Any]:

@@ -13,11 +13,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # slow to import, and not needed for --version
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from klcli.report.tables import Table
 
 SCHEMA = 1  # of the JSON documents; raised when a key changes its meaning or goes away
+FULL_WIDTH = 10_000  # columns of a pipe
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Session:
         from rich.console import Console
 
         # No markup and no emoji: a folder may be called [draft] or :fire:.
-        return Console(highlight=False, markup=False, emoji=False)
+        width = None if sys.stdout.isatty() else FULL_WIDTH
+        return Console(width=width, highlight=False, markup=False, emoji=False)
 
     @cached_property
     def err(self) -> "Console":
@@ -42,13 +44,15 @@ class Session:
 
         return Console(stderr=True, quiet=self.quiet, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
-    def result(self, *parts: "Table | str") -> None:
+    def result(self, *parts: "Table | RenderableType") -> None:
         """Print what a person asked for; nothing where the answer is a JSON document."""
+        from klcli.report.tables import Table
+
         for part in () if self.as_json else parts:
-            if isinstance(part, str):
-                self.out.print(part, soft_wrap=True)
-            else:
+            if isinstance(part, Table):
                 part.show(self.out)
+            else:
+                self.out.print(part, soft_wrap=isinstance(part, str))
 
     def document(self, command: str, content: dict[str, Any]) -> None:
         """Print the JSON document of the command, where one is wanted."""

@@ -60,17 +60,17 @@ def sigma_sweep(
     from klcli.store.checkpoints import write_atomically
 
     planned = plan(config, numbers(sigmas, "sigmas"), repeats)
-    with open_runner(
+    runner = open_runner(
         session, config, data=data, db=db, jobs=jobs, executor=executor, resume=resume, threads=threads
-    ) as runner:
-        study = runner.run("sigma", "sweep", planned, {}, look_at_test=True)
-        store = runner.store
-        runs = store.members(study)
-        picture = store.folder("plots") / f"study-{study:06d}-sigma.png"
-        curves = sigma_curves(runs, {run["id"]: store.epochs(run["id"]) for run in runs})
-        write_atomically(picture, draw_sigma_sweep(curves))
-        widths = "-".join(runs[0]["hidden"].split())
-        layers = len(runs[0]["hidden"].split()) + 1
-        title = f"Sigma of the {layers}-layer {widths} on {runs[0]['dataset']} (study {study})"
-        session.result(sigma_table(title, runs), f"database    {store.path}", f"picture     {picture}")
-        session.document("sigma-sweep", {"study": study, "runs": runs, "picture": str(picture)})
+    )
+    study = runner.run("sigma", "sweep", planned, {}, look_at_test=True)
+    store = runner.store
+    runs = store.members(study)
+    picture = store.folder("plots") / f"study-{study:06d}-sigma.png"
+    curves = sigma_curves(runs, {run["id"]: store.epochs(run["id"]) for run in runs})
+    write_atomically(picture, draw_sigma_sweep(curves))
+    widths = "-".join(runs[0]["hidden"].split())
+    layers = len(runs[0]["hidden"].split()) + 1
+    title = f"Sigma of the {layers}-layer {widths} on {runs[0]['dataset']} (study {study})"
+    session.result(sigma_table(title, runs), f"database    {store.path}", f"picture     {picture}")
+    session.document("sigma-sweep", {"study": study, "runs": runs, "picture": str(picture)})

@@ -142,7 +142,6 @@ class StudyRunner:
             raise
 
 
-@contextmanager
 def open_runner(
     session: Session,
     config: TrainConfig,
@@ -151,10 +150,10 @@ def open_runner(
     db: Any,
     jobs: int | None,
     executor: str | None,
-    resume: bool,
     threads: int,
-) -> Iterator[StudyRunner]:
-    """Yield a runner over the images and the database that a command names."""
+    resume: bool = False,
+) -> StudyRunner:
+    """Return a runner over the images and the database that a command names."""
     from klcli.cli.preparation import require_room, warn_of_data
     from klcli.data.dataset import split
     from klcli.data.sources import open_dataset
@@ -167,4 +166,4 @@ def open_runner(
     warn_of_data(session, dataset)
     store = StudyStore(db)
     require_room(store.path.parent)
-    yield StudyRunner(session, store, dataset, splits, data, jobs, executor, resume, threads)
+    return StudyRunner(session, store, dataset, splits, data, jobs, executor, resume, threads)

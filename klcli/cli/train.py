@@ -20,6 +20,7 @@ from klcli.cli.progress import TrainingProgress
 from klcli.cli.recording import Recording
 from klcli.cli.session import Session
 from klcli.cli.signals import Interrupted, obeyed_between_updates
+from klcli.cli.study_runner import ExecutorAddress, Jobs, Repeats, StudyRunner, open_runner
 from klcli.errors import Diverged
 from klcli.experiments.config import TrainConfig
 
@@ -36,6 +37,9 @@ def register(app: typer.Typer) -> None:
 @takes_config()
 def train(
     config: TrainConfig,
+    repeats: Repeats = 1,
+    jobs: Jobs = None,
+    executor: ExecutorAddress = None,
     data: DataSource = None,
     threads: Threads = 1,
     db: DatabasePath = DEFAULT_DATABASE,
@@ -59,6 +63,10 @@ def train(
     - `klcli train --init normal --sigma 1e-4 --subset 5000`
     """
     session = Session(as_json=as_json, quiet=quiet)
+    if repeats != 1:
+        runner = open_runner(session, config, data=data, db=db, jobs=jobs, executor=executor, threads=threads)
+        train_repeatedly(runner, config, repeats)
+        return
 
     from klcli.data.dataset import split
     from klcli.data.sources import open_dataset
@@ -102,6 +110,25 @@ def train(
             f"run {run_id} keeps its {store.run(run_id)['epochs_done']:g} epochs in {db}"
         ) from None
     _show(session, store, run_id)
+
+
+def train_repeatedly(runner: StudyRunner, config: TrainConfig, repeats: int) -> None:
+    """Train one setting under several seeds, as members of groups, and show the mean with its error bar."""
+    from klcli.experiments.repeats import repeat
+    from klcli.report.documents import run_document
+    from klcli.report.study_tables import repeats_table
+    from klcli.report.tables import network_name
+
+    study = runner.run("repeats", "train", repeat(config, repeats), {}, look_at_test=True)
+    runs = runner.store.members(study)
+    complete = [run for run in runs if run["state"] == "complete"]
+    first, last = runs[0], runs[-1]
+    seeds = f"seeds {first['seed']} to {last['seed']}"
+    title = f"Study {study}, runs {first['id']} to {last['id']}: {network_name(first)} on {first['dataset']}, {seeds}"
+    runner.session.result(repeats_table(title, complete), f"database    {runner.store.path}")
+    runner.session.document("train", {"study": study, "runs": [run_document(run) for run in runs]})
+    if len(complete) < len(runs):
+        raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, try a smaller --eta-max")
 
 
 def _show(session: Session, store: "RunStore", run_id: int) -> None:
