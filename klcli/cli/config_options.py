@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import typer
+
 from klcli.cli.options import (
     IMAGES,
     LEARNING,
@@ -154,6 +156,17 @@ def takes_config(
         return wrapper
 
     return decorate
+
+
+def typed_fields(ctx: typer.Context) -> tuple[str, ...]:
+    """Return the fields of the config whose options the user typed, `lam` for --lambda, `split.subset` for --subset."""
+    return tuple(key for key in _CONFIG_OPTIONS if is_typed(ctx, _name(key)))
+
+
+def is_typed(ctx: typer.Context, parameter: str) -> bool:
+    """Whether the user named the option of this parameter."""
+    source = ctx.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _name(key: str) -> str:

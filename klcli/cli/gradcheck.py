@@ -1,12 +1,10 @@
 """`klcli gradcheck`: numerical differences against the engine's gradients."""
 
-import shlex
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from klcli.cli.config_options import takes_config
+from klcli.cli.config_options import takes_config, typed_fields
 from klcli.cli.many_valued import many_valued
 from klcli.cli.options import (
     DEFAULT_DATABASE,
@@ -19,7 +17,7 @@ from klcli.cli.options import (
     integer_option,
     option,
 )
-from klcli.cli.preparation import warn_of_data
+from klcli.cli.preparation import typed_command, warn_of_data
 from klcli.cli.session import Session
 from klcli.errors import GradientCheckFailed
 from klcli.experiments.config import TrainConfig
@@ -84,7 +82,7 @@ def gradcheck(
     from klcli.store.gradient_check_store import GradientCheckStore
 
     settings = CheckSettings(images=images, dims=dims, method=method, h=h, atol=atol, rtol=rtol)
-    named = any(_is_typed(ctx, field) for field in NETWORK_FIELDS)
+    named = bool(set(typed_fields(ctx)) - {"seed"})
     networks = with_and_without_l2(config) if named else course_set(config.seed)
     dataset = open_dataset(data)
     warn_of_data(session, dataset)
@@ -92,7 +90,7 @@ def gradcheck(
     store = GradientCheckStore(db)
     with session.progress("checking entries", sum(entries(members, dims) for members in networks)) as advance:
         checks = list(check_networks(networks, train, settings, on_entries=advance))
-    suite = store.record(checks, dataset, shlex.join(["klcli", *sys.argv[1:]]))
+    suite = store.record(checks, dataset, typed_command())
     show(session, store, suite)
 
 
@@ -116,9 +114,3 @@ def show(session: Session, store: "GradientCheckStore", suite: int | None) -> No
     failed = [error["tensor"] for check in checks for error in check["errors"] if not error["passed"]]
     if failed:
         raise GradientCheckFailed(f"wrong gradient: {', '.join(dict.fromkeys(failed))}, see the rows marked FAIL")
-
-
-def _is_typed(ctx: typer.Context, parameter: str) -> bool:
-    """Whether the user named this option."""
-    source = ctx.get_parameter_source(parameter)
-    return source is not None and source.name == "COMMANDLINE"

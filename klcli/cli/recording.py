@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 class Recording:
     """One run of a store while it is trained."""
 
-    def __init__(self, store: "RunStore", run_id: int) -> None:
-        """Start the clock of the run."""
+    def __init__(self, store: "RunStore", run_id: int, recorded: int = 0, seconds: float = 0.0) -> None:
+        """Start the clock of the run, or go on with it after so many recorded evaluations and seconds."""
         self._store = store
         self._run_id = run_id
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() - seconds
         self._result: TrainResult | None = None
-        self._recorded = 0
+        self._recorded = recorded
 
     def on_evaluation(self, result: "TrainResult") -> None:
         """Commit the newest metrics."""
         self._result = result
         for metrics in result.epochs[self._recorded :]:
-            self._store.record_epoch(self._run_id, metrics)
+            self._store.record_epoch(self._run_id, metrics, result)
         self._recorded = len(result.epochs)
 
     def complete(self, result: "TrainResult") -> None:
         """Keep the network and end the run, complete or diverged."""
         from klcli.store.run_store import divergence
 
+        self._result = result
         if result.diverged_at is None:
-            self._store.save_checkpoint(self._run_id, result)
             self._finish("complete")
         else:
             self._finish("diverged", divergence(result))

@@ -1,14 +1,13 @@
 """StudyRunner: from a plan to recorded runs, on as many workers as there are."""
 
 import os
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from klcli.cli.options import integer_option, option
+from klcli.cli.preparation import require_room, typed_command, warn_of_data
 from klcli.cli.session import Session
 from klcli.cli.signals import Interrupted, obeyed_between_updates
 from klcli.experiments.config import TrainConfig
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from klcli.store.study_store import StudyStore
 
 EXECUTION = "Execution"
+RESUME_WORDS = {"lambda": "--resume", "sigma": "--resume", "repeats": "--resume last"}
 
 Jobs = Annotated[
     int | None,
@@ -81,7 +81,7 @@ class StudyRunner:
             self.session.say(f"study {study_id} ({stage}): all {len(plan)} runs are there already")
             return study_id
         self.store.restart([members[position]["id"] for part in missing for position in part])
-        with self._ending_in_a_state(study_id):
+        with self._ending_in_a_state(study_id, kind):
             self._execute(study_id, stage, plan, missing, look_at_test)
         return study_id
 
@@ -93,7 +93,7 @@ class StudyRunner:
         earlier = self.store.find_study(kind, stage, settings, parent) if self.resume else None
         if earlier is not None:
             return int(earlier["id"])
-        command = shlex.join(["klcli", *sys.argv[1:]])
+        command = typed_command()
         return self.store.begin_study(
             kind, stage, settings, plan, len(self.splits.train), self.dataset, environment(), command, parent
         )
@@ -126,16 +126,15 @@ class StudyRunner:
         self.store.end_study(study_id, "complete")
 
     @contextmanager
-    def _ending_in_a_state(self, study_id: int) -> Iterator[None]:
+    def _ending_in_a_state(self, study_id: int, kind: str) -> Iterator[None]:
         try:
             yield
         except Interrupted as interruption:
             self.store.end_study(study_id, "interrupted", str(interruption))
             done = sum(row["state"] in ("complete", "diverged") for row in self.store.members(study_id))
-            arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+            again = typed_command() if self.resume else f"{typed_command()} {RESUME_WORDS[kind]}"
             raise interruption.adding(
-                f"{done} runs of study {study_id} are complete, continue with "
-                f"`{shlex.join(['klcli', *arguments, '--resume'])}`"
+                f"{done} runs of study {study_id} are complete, continue with `{again}`"
             ) from None
         except Exception as error:
             self.store.end_study(study_id, "failed", f"{type(error).__name__}: {error}")
@@ -154,7 +153,6 @@ def open_runner(
     resume: bool = False,
 ) -> StudyRunner:
     """Return a runner over the images and the database that a command names."""
-    from klcli.cli.preparation import require_room, warn_of_data
     from klcli.data.dataset import split
     from klcli.data.sources import open_dataset
     from klcli.experiments.environment import pin_threads

@@ -1,10 +1,11 @@
 """`klcli train`: one network, from the options to the picture."""
 
-from typing import TYPE_CHECKING
+import shlex
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from klcli.cli.config_options import takes_config
+from klcli.cli.config_options import is_typed, takes_config, typed_fields
 from klcli.cli.many_valued import many_valued
 from klcli.cli.options import (
     DEFAULT_DATABASE,
@@ -14,13 +15,16 @@ from klcli.cli.options import (
     Json,
     Quiet,
     Threads,
+    option,
 )
 from klcli.cli.preparation import require_room, typed_command, warn_of_data
 from klcli.cli.progress import TrainingProgress
 from klcli.cli.recording import Recording
+from klcli.cli.resumption import Resumption
+from klcli.cli.resumption import resume as take_over
 from klcli.cli.session import Session
 from klcli.cli.signals import Interrupted, obeyed_between_updates
-from klcli.cli.study_runner import ExecutorAddress, Jobs, Repeats, StudyRunner, open_runner
+from klcli.cli.study_runner import EXECUTION, ExecutorAddress, Jobs, Repeats, StudyRunner, open_runner
 from klcli.errors import Diverged
 from klcli.experiments.config import TrainConfig
 
@@ -36,7 +40,14 @@ def register(app: typer.Typer) -> None:
 
 @takes_config()
 def train(
+    ctx: typer.Context,
     config: TrainConfig,
+    resume: Annotated[
+        str | None,
+        option(
+            "--resume", panel=EXECUTION, metavar="RUN|last", help="Go on with an interrupted run, to the same bits."
+        ),
+    ] = None,
     repeats: Repeats = 1,
     jobs: Jobs = None,
     executor: ExecutorAddress = None,
@@ -64,7 +75,9 @@ def train(
     """
     session = Session(as_json=as_json, quiet=quiet)
     if repeats != 1:
-        runner = open_runner(session, config, data=data, db=db, jobs=jobs, executor=executor, threads=threads)
+        runner = open_runner(
+            session, config, data=data, db=db, jobs=jobs, executor=executor, threads=threads, resume=resume is not None
+        )
         train_repeatedly(runner, config, repeats)
         return
 
@@ -72,25 +85,42 @@ def train(
     from klcli.data.sources import open_dataset
     from klcli.experiments.environment import environment, pin_threads
     from klcli.experiments.timetable import timetable
-    from klcli.experiments.training import train as train_group
     from klcli.store.run_store import RunStore
 
-    pin_threads(threads)
-    dataset = open_dataset(data)
-    splits = split(dataset, config.split)
+    if resume is not None:
+        store = RunStore.existing(db)
+        asked = threads if is_typed(ctx, "threads") else None
+        resumed = take_over(session, store, resume, data=data, threads=asked, typed=config, named=typed_fields(ctx))
+    else:
+        pin_threads(threads)
+        dataset = open_dataset(data)
+        times = timetable(config, len(split(dataset, config.split).train))
+        store = RunStore(db)
+        require_room(store.path.parent)
+        run_id = store.begin(config, times, dataset, environment(), typed_command())
+        resumed = Resumption(run_id, config, dataset)
+    warn_of_data(session, resumed.dataset)
+    _train_recorded(session, store, resumed)
+    _show(session, store, resumed.run_id)
+
+
+def _train_recorded(session: Session, store: "RunStore", resumed: Resumption) -> None:
+    """Train a run from where it is to its end, every evaluation in the database."""
+    from klcli.data.dataset import split
+    from klcli.experiments.timetable import timetable
+    from klcli.experiments.training import train as train_group
+
+    run_id, config = resumed.run_id, resumed.config
+    splits = split(resumed.dataset, config.split)
     times = timetable(config, len(splits.train))
-    store = RunStore(db)
-    require_room(store.path.parent)
-    warn_of_data(session, dataset)
     if not times.ends_a_cycle and config.schedule == "cyclical":
         eta = times.learning_rate(times.total_updates, config)
         session.warn(
             f"{times.cycles:.2f} cycles: training ends where eta is {eta:.2g}, "
             "networks are best compared at the end of a whole cycle"
         )
-    run_id = store.begin(config, times, dataset, environment(), typed_command())
-    recording, progress = Recording(store, run_id), TrainingProgress(session, times)
-
+    recording = Recording(store, run_id, len(resumed.epochs), resumed.seconds)
+    progress = TrainingProgress(session, times)
     try:
         with recording.ending_in_a_state(), obeyed_between_updates() as check, progress.showing():
 
@@ -103,13 +133,20 @@ def train(
                 progress.on_update(step)
                 check()
 
-            [result] = train_group([config], splits, on_update=on_update, on_evaluation=on_evaluation)
+            [result] = train_group(
+                [config],
+                splits,
+                snapshot=resumed.snapshot,
+                epochs=resumed.epochs,
+                on_update=on_update,
+                on_evaluation=on_evaluation,
+            )
             recording.complete(result)
     except Interrupted as interruption:
-        raise interruption.adding(
-            f"run {run_id} keeps its {store.run(run_id)['epochs_done']:g} epochs in {db}"
-        ) from None
-    _show(session, store, run_id)
+        database = [] if store.path == DEFAULT_DATABASE else ["--db", str(store.path)]
+        command = shlex.join(["klcli", "train", "--resume", str(run_id), *database])
+        epochs = store.run(run_id)["epochs_done"]
+        raise interruption.adding(f"run {run_id} keeps its {epochs:g} epochs, continue with `{command}`") from None
 
 
 def train_repeatedly(runner: StudyRunner, config: TrainConfig, repeats: int) -> None:

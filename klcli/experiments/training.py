@@ -31,6 +31,17 @@ class EpochMetrics:
     seconds: float  # since the evaluation before, of the whole group
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A single member after so many updates: with its config, all that the rest of its training depends on.
+
+    The learning rate and the order of the images are functions of the step and need no memory.
+    """
+
+    step: int
+    state: dict[str, np.ndarray]  # of its network
+
+
 @dataclass
 class TrainResult:
     """One member: its network while it is trained, its metrics so far."""
@@ -40,6 +51,11 @@ class TrainResult:
     epochs: list[EpochMetrics] = field(default_factory=list)
     diverged_at: int | None = None  # the update after which its cost was not finite
     test: Metrics | None = None  # looked at once, after the last update
+
+    @property
+    def step(self) -> int:
+        """The updates done at the last evaluation."""
+        return self.epochs[-1].step if self.epochs else 0
 
     @property
     def best_validation_accuracy(self) -> float | None:
@@ -71,13 +87,19 @@ def initialize(config: TrainConfig, d_in: int = PIXELS) -> Network:
 class Training:
     """A group of members in lockstep on the same minibatches, advanced update by update."""
 
-    def __init__(self, configs: Sequence[TrainConfig], splits: Splits) -> None:
-        """Draw the members. Raises ValueError where the configs differ in more than members may."""
+    def __init__(self, configs: Sequence[TrainConfig], splits: Splits, snapshot: Snapshot | None = None) -> None:
+        """Draw the members, or take a single one from its snapshot.
+
+        Raises ValueError where the configs differ in more than members may.
+        """
         self.config = _common(configs)  # of the first member; the others share all that the loop reads from it
         self.splits = splits
         self.times = timetable(self.config, len(splits.train))
-        self.step = 0  # updates done
-        self.members = stack([initialize(config) for config in configs])
+        self.step = 0 if snapshot is None else snapshot.step  # updates done
+        networks = [initialize(config) for config in configs]
+        if snapshot is not None:
+            networks[0].load_state(snapshot.state)
+        self.members = stack(networks)
         self.optimizer = SGD()
         self.results = [TrainResult(config, self.members.member(index)) for index, config in enumerate(configs)]
         self._lam = [config.lam for config in configs]
@@ -92,7 +114,7 @@ class Training:
     def update(self) -> None:
         """Make one update of every member on the next minibatch."""
         epoch, position = divmod(self.step, self.times.updates_per_epoch)
-        if position == 0:
+        if position == 0 or not len(self._order):
             config = self.config
             order_seed = config.seed if config.order_seed is None else config.order_seed
             self._order = epoch_order(len(self.splits.train), order_seed, epoch)
@@ -141,6 +163,8 @@ def train(
     configs: Sequence[TrainConfig],
     splits: Splits,
     *,
+    snapshot: Snapshot | None = None,
+    epochs: Sequence[EpochMetrics] = (),
     look_at_test: bool = True,
     on_update: Callable[[int], None] = lambda step: None,
     on_evaluation: Callable[[list[TrainResult]], None] = lambda results: None,
@@ -152,11 +176,17 @@ def train(
     it raises ends the training there. `on_evaluation(results)` is called after every evaluation,
     whose EpochMetrics is the last of each living member's `epochs`. A member whose cost is no longer
     finite gets `diverged_at` and no further metrics; the others go on.
+
+    A single member may go on from a `snapshot`, with the `epochs` that led to it: it ends with the
+    same bits as if it had never stopped.
     """
-    training = Training(configs, splits)
+    training = Training(configs, splits, snapshot)
+    training.results[0].epochs.extend(epochs)
     # A diverging member runs through infinities to NaN; it is reported by name and needs no warning.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for evaluation in training.times.evaluations:
+            if epochs and evaluation <= training.step:
+                continue  # stored with the snapshot
             while training.step < evaluation and not training.finished:
                 training.update()
                 on_update(training.step)

@@ -4,55 +4,71 @@ import contextlib
 import hashlib
 import io
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from klcli.errors import StoreError
 
-CONFIG = "config"  # the key of the TrainConfig's JSON among the arrays
-DIGEST = "sha256"  # the key of the checksum over all the rest
+CONFIG, STEP, DIGEST = "config", "step", "sha256"  # keys among the arrays: beside those of the network
 
 
-def save(path: Path, state: dict[str, np.ndarray], config: str) -> str:
-    """Write the arrays and the config's JSON to `path` and return the SHA-256 of the content.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one file holds."""
 
-    The bytes go to a temporary file beside it, are flushed to the disk and renamed into place.
-    Raises StoreError where that fails; an older file at `path` is then intact.
+    state: dict[str, np.ndarray]  # of the network
+    config: str  # JSON of the TrainConfig
+    step: int  # updates done
+    sha256: str  # of all the others
+
+
+def save(path: Path, state: dict[str, np.ndarray], config: str, step: int) -> str:
+    """Write a checkpoint to `path` and return its checksum; the file that was there becomes the previous one.
+
+    The bytes go to a temporary file beside it, are flushed to the disk and renamed into place. At every
+    moment at least one of the last two checkpoints is whole. Raises StoreError where writing fails.
     """
     buffer = io.BytesIO()
-    digest = _digest(state, config)
-    np.savez(buffer, **{CONFIG: np.array(config), DIGEST: np.array(digest)}, **state)  # type: ignore[arg-type]
-    write_atomically(path, buffer.getvalue())
-    return digest
+    sha256 = _digest(state, config, step)
+    extra = {CONFIG: np.array(config), STEP: np.array(step), DIGEST: np.array(sha256)}
+    np.savez(buffer, **extra, **state)  # type: ignore[arg-type]
+    write_atomically(path, buffer.getvalue(), keep_previous=True)
+    return sha256
 
 
-def load(path: Path) -> tuple[dict[str, np.ndarray], str]:
-    """Return the arrays and the config's JSON. Raises StoreError where the file is missing or damaged."""
+def load(path: Path) -> Checkpoint:
+    """Return a checkpoint. Raises StoreError where the file is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             state = {name: archive[name] for name in archive.files}
-        config, digest = str(state.pop(CONFIG)), str(state.pop(DIGEST))
-        if digest != _digest(state, config):
+        config, step, sha256 = str(state.pop(CONFIG)), int(state.pop(STEP)), str(state.pop(DIGEST))
+        if sha256 != _digest(state, config, step):
             raise ValueError("its checksum is wrong")
     except FileNotFoundError as error:
         raise StoreError(f"{path}: this checkpoint is missing") from error
     # A damaged archive can make zipfile and NumPy raise almost anything.
     except Exception as error:
         raise StoreError(f"{path}: this checkpoint is damaged ({error})") from error
-    return state, config
+    return Checkpoint(state, config, step, sha256)
 
 
-def _digest(state: dict[str, np.ndarray], config: str) -> str:
+def previous(path: Path) -> Path:
+    """Return where the checkpoint before the one at `path` is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def _digest(state: dict[str, np.ndarray], config: str, step: int) -> str:
     """Return the SHA-256 over names, types, shapes and bytes: the checksums of a zip leave out its names."""
-    digest = hashlib.sha256(config.encode())
+    digest = hashlib.sha256(f"{step} {config}".encode())
     for name, array in sorted(state.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, keep_previous: bool = False) -> None:
     """Write a file that is either the old one or all of the new one. Raises StoreError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -61,6 +77,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if keep_previous and path.exists():
+            path.replace(previous(path))
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

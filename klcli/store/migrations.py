@@ -33,6 +33,7 @@ _FIRST_TABLES = (
         command TEXT NOT NULL,                   -- as it can be pasted into a shell
         dataset TEXT NOT NULL,
         dataset_sha256 TEXT NOT NULL,
+        dataset_source TEXT NOT NULL,            -- where the images were: a path, or 'built in'
         hidden TEXT NOT NULL,                    -- '50 30 20'
         batch_norm INTEGER NOT NULL CHECK (batch_norm IN (0, 1)),
         bn_position TEXT,                        -- NULL without batch normalisation
@@ -59,7 +60,8 @@ _FIRST_TABLES = (
         test_loss REAL, test_cost REAL, test_accuracy REAL,
         seconds REAL,
         checkpoint TEXT,                         -- relative to the folder of the database
-        checkpoint_sha256 TEXT,
+        checkpoint_sha256 TEXT,                  -- of its content
+        previous_sha256 TEXT,                    -- of the checkpoint before it, kept until the run is complete
         error TEXT,
         note TEXT
     ) STRICT

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import cast
 
 from klcli.data.dataset import Dataset
@@ -11,7 +10,7 @@ from klcli.experiments.config import TrainConfig
 from klcli.experiments.environment import Environment
 from klcli.experiments.evaluation import Metrics
 from klcli.experiments.timetable import Timetable
-from klcli.experiments.training import EpochMetrics, TrainResult
+from klcli.experiments.training import EpochMetrics, Snapshot, TrainResult
 from klcli.store import checkpoints
 from klcli.store.database import Database, Row, now
 from klcli.store.process import ProcessIdentity
@@ -27,17 +26,76 @@ class RunStore(Database):
         with self._write():
             return self._insert_run(run_row(config, times, dataset, environment, command))
 
-    def record_epoch(self, run_id: int, metrics: EpochMetrics) -> None:
-        """Commit the metrics of one evaluation; repeating it changes nothing."""
+    def record_epoch(self, run_id: int, metrics: EpochMetrics, result: TrainResult | None = None) -> None:
+        """Commit the metrics of one evaluation, with the network of that moment; repeating it changes nothing.
+
+        The checkpoint is in its place before metrics and pointer are committed in one transaction: a
+        crash at any point leaves one that the database knows.
+        """
+        columns = {} if result is None else self._write_checkpoint(run_id, result)
         with self._write():
             self._upsert_epoch(run_id, metrics)
+            if columns:
+                self._db.execute(
+                    "UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE id = ? AND checkpoint_sha256 <> ?",
+                    [run_id, columns["checkpoint_sha256"]],
+                )
+                self._db.table("runs").update(run_id, columns)
 
-    def save_checkpoint(self, run_id: int, result: TrainResult) -> Path:
-        """Write the network of a run beside the database, then point the run at it."""
-        path, columns = self._write_checkpoint(run_id, result)
+    def snapshot(self, run: Row) -> tuple[Snapshot | None, str]:
+        """Return what a run can go on from, and a remark where it is not its latest checkpoint.
+
+        Of the two files on disk, one that the database knows by its checksum is used, the latest
+        first. None where the run ended before its first checkpoint, or where both are damaged.
+        """
+        if run["checkpoint"] is None:
+            return None, ""
+        path = self.path.parent / run["checkpoint"]
+        loaded, failures = {}, []
+        for file in (path, checkpoints.previous(path)):
+            try:
+                checkpoint = checkpoints.load(file)
+                loaded[checkpoint.sha256] = checkpoint
+            except StoreError as error:
+                failures.append(str(error))
+        for sha256, remark in ((run["checkpoint_sha256"], ""), (run["previous_sha256"], "the one before is used")):
+            if sha256 in loaded:
+                found = loaded[sha256]
+                return Snapshot(found.step, found.state), f"{failures[0]}: {remark}" if remark and failures else remark
+        return None, f"{failures[0] if failures else path}: run {run['id']} begins again"
+
+    def claim(self, run_id: int) -> None:
+        """Take a run that has ended over to this process. Raises StoreError where another one was faster."""
+        process = ProcessIdentity.current()
         with self._write():
-            self._db.table("runs").update(run_id, columns)
-        return path
+            claimed = self._db.execute(
+                "UPDATE runs SET state = 'running', host = ?, pid = ?, process_started_at = ?, finished_at = NULL,"
+                " error = NULL WHERE id = ? AND state IN ('interrupted', 'failed')",
+                [process.host, process.pid, process.started_at, run_id],
+            ).rowcount
+        if not claimed:
+            raise StoreError(f"{self.path}: run {run_id} has just been taken over by another process")
+
+    def latest_unfinished(self) -> Row | None:
+        """Return the newest run outside studies that can go on."""
+        rows = self._read(
+            "SELECT * FROM runs WHERE state IN ('interrupted', 'failed') AND study_id IS NULL ORDER BY id DESC LIMIT 1"
+        )
+        return rows[0] if rows else None
+
+    def metrics(self, run_id: int) -> list[EpochMetrics]:
+        """Return the evaluations of one run in order, as training made them."""
+        return [
+            EpochMetrics(
+                row["epoch"],
+                row["step"],
+                row["learning_rate"],
+                _of(row, "train"),
+                _of(row, "validation"),
+                row["seconds"],
+            )
+            for row in self.epochs(run_id)
+        ]
 
     def finish(
         self, run_id: int, state: str, result: TrainResult | None, seconds: float, error: str | None = None
@@ -45,6 +103,8 @@ class RunStore(Database):
         """End a run in `state`, with the metrics of its last evaluation and of the test split."""
         with self._write():
             self._db.table("runs").update(run_id, ending_row(state, result, seconds, error))
+        if state == "complete":
+            checkpoints.previous(self.folder("checkpoints") / f"run-{run_id:06d}.npz").unlink(missing_ok=True)
 
     def _insert_run(self, row: Row) -> int:
         return cast(int, self._db.table("runs").insert(row).last_pk)
@@ -66,11 +126,11 @@ class RunStore(Database):
             {"epoch": metrics.epoch, "accuracy": metrics.validation.accuracy, "run": run_id},
         )
 
-    def _write_checkpoint(self, run_id: int, result: TrainResult) -> tuple[Path, Row]:
+    def _write_checkpoint(self, run_id: int, result: TrainResult) -> Row:
         """Write the file and return the columns that point at it, relative so that the folder can be moved."""
         path = self.folder("checkpoints") / f"run-{run_id:06d}.npz"
-        sha256 = checkpoints.save(path, result.network.state(), result.config.to_json())
-        return path, {"checkpoint": str(path.relative_to(self.path.parent)), "checkpoint_sha256": sha256}
+        sha256 = checkpoints.save(path, result.network.state(), result.config.to_json(), result.step)
+        return {"checkpoint": str(path.relative_to(self.path.parent)), "checkpoint_sha256": sha256}
 
     def run(self, run_id: int) -> Row:
         """Return one run. Raises StoreError where there is none of that number."""
@@ -105,6 +165,10 @@ def _columns(split: str, metrics: Metrics) -> Row:
     return {f"{split}_{name}": value for name, value in asdict(metrics).items()}
 
 
+def _of(row: Row, split: str) -> Metrics:
+    return Metrics(row[f"{split}_loss"], row[f"{split}_cost"], row[f"{split}_accuracy"])
+
+
 def ending_row(state: str, result: TrainResult | None, seconds: float, error: str | None) -> Row:
     """Return the columns of a run that has ended."""
     row: Row = {"state": state, "finished_at": now(), "seconds": seconds, "error": error}
@@ -132,6 +196,7 @@ def run_row(config: TrainConfig, times: Timetable, dataset: Dataset, environment
         "command": command,
         "dataset": dataset.name,
         "dataset_sha256": dataset.sha256,
+        "dataset_source": dataset.source,
         "hidden": " ".join(map(str, config.hidden)),
         "batch_norm": int(config.batch_norm),
         "bn_position": config.bn_position if config.batch_norm else None,

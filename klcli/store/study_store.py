@@ -101,7 +101,7 @@ class StudyStore(RunStore):
     def record_group(self, run_ids: Sequence[int], outcome: GroupOutcome) -> None:
         """Record all that a group leaves, in one transaction: a group is complete or was never trained."""
         with_checkpoint = {
-            run_id: self._write_checkpoint(run_id, result)[1]
+            run_id: self._write_checkpoint(run_id, result)
             for run_id, result in zip(run_ids, outcome.results, strict=True)
             if result.diverged_at is None
         }

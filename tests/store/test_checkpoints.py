@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from klcli.errors import ExitCode, StoreError
-from klcli.store.checkpoints import load, save, write_atomically
+from klcli.store.checkpoints import load, previous, save, write_atomically
 
 CONFIG = json.dumps({"hidden": [4], "note": 'quotes " and umlauts ü'})
 
@@ -44,25 +44,31 @@ def assert_refused(path: Path, *words: str) -> None:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "run-000001.npz"
-    save(path, state(), CONFIG)
+    save(path, state(), CONFIG, 450)
     return path
 
 
 def test_a_checkpoint_comes_back_to_the_last_bit(checkpoint: Path) -> None:
-    arrays, config = load(checkpoint)
-    assert_same(arrays, state())
-    assert config == CONFIG
+    loaded = load(checkpoint)
+    assert_same(loaded.state, state())
+    assert (loaded.config, loaded.step) == (CONFIG, 450)
+    assert loaded.sha256 == save(checkpoint, state(), CONFIG, 450)
 
 
 def test_the_checksum_is_that_of_the_content(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "run.npz"
-    first = save(path, state(), CONFIG)
-    assert save(tmp_path / "other.npz", state(), CONFIG) == first
+    first = save(path, state(), CONFIG, 450)
+    assert save(tmp_path / "other.npz", state(), CONFIG, 450) == first
     changed = state()
     changed["linear1.W"].flat[0] = np.nextafter(changed["linear1.W"].flat[0], 9)
     renamed = {name.replace("linear1", "linear9"): array for name, array in state().items()}
-    others = [save(path, changed, CONFIG), save(path, renamed, CONFIG), save(path, state(), CONFIG + " ")]
-    assert len({first, *others}) == 4
+    others = [
+        save(path, changed, CONFIG, 450),
+        save(path, renamed, CONFIG, 450),
+        save(path, state(), CONFIG + " ", 450),
+        save(path, state(), CONFIG, 451),
+    ]
+    assert len({first, *others}) == 5
 
 
 def test_anybody_can_open_a_checkpoint_with_numpy_alone(checkpoint: Path) -> None:
@@ -74,9 +80,10 @@ def test_anybody_can_open_a_checkpoint_with_numpy_alone(checkpoint: Path) -> Non
 
 def test_a_new_checkpoint_replaces_the_old_one_and_leaves_no_other_file(checkpoint: Path) -> None:
     changed = state() | {"linear1.W": np.ones((3, 4), np.float32)}
-    save(checkpoint, changed, CONFIG)
-    assert_same(load(checkpoint)[0], changed)
-    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+    save(checkpoint, changed, CONFIG, 900)
+    assert_same(load(checkpoint).state, changed)
+    assert_same(load(previous(checkpoint)).state, state())
+    assert sorted(checkpoint.parent.iterdir()) == sorted([checkpoint, previous(checkpoint)])
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
@@ -93,7 +100,7 @@ def test_a_checkpoint_that_was_cut_short_anywhere_is_refused(checkpoint: Path) -
 def test_a_damaged_byte_anywhere_is_refused_or_harmless(tmp_path: Path) -> None:
     path = tmp_path / "run.npz"
     arrays = {"linear1.W": np.ones((2, 2), np.float32), "batch_norm1.running_mean": np.ones(2, np.float32)}
-    save(path, arrays, "{}")
+    save(path, arrays, "{}", 0)
     content = path.read_bytes()
     directory = content.index(b"PK\x01\x02")  # of the archive: it has no checksum of its own
     changes = [(position, 1 << position % 8) for position in range(len(content))]
@@ -105,7 +112,8 @@ def test_a_damaged_byte_anywhere_is_refused_or_harmless(tmp_path: Path) -> None:
         damaged[position] ^= mask
         path.write_bytes(damaged)
         try:
-            got, config = load(path)
+            loaded = load(path)
+            got, config = loaded.state, loaded.config
             assert_same(got, arrays)
             assert config == "{}"
         except StoreError as error:
@@ -167,7 +175,7 @@ def test_a_target_that_cannot_be_replaced_leaves_no_temporary_file(tmp_path: Pat
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StoreError, match="file"):
-        save(tmp_path / "file" / "run.npz", state(), CONFIG)
+        save(tmp_path / "file" / "run.npz", state(), CONFIG, 0)
 
 
 FULL_DISK = """
@@ -179,7 +187,7 @@ from klcli.store.checkpoints import save
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # a write beyond 4 kB fails, as on a full disk
 try:
-    save(Path(sys.argv[1]), {"W": np.zeros((100, 100))}, "{}")
+    save(Path(sys.argv[1]), {"W": np.zeros((100, 100))}, "{}", 0)
 except StoreError as error:
     print(error)
 """

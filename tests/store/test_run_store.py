@@ -216,7 +216,8 @@ def test_a_number_that_is_not_finite_is_refused_as_an_evaluation(recorder: Any) 
         pytest.param(lambda store: store.run(99), id="run"),
         pytest.param(lambda store: store.record_epoch(99, EPOCH), id="record_epoch"),
         pytest.param(lambda store: store.finish(99, "complete", None, 1.0), id="finish"),
-        pytest.param(lambda store: store.save_checkpoint(99, result(TrainConfig(), [])), id="save_checkpoint"),
+        pytest.param(lambda store: store.record_epoch(99, EPOCH, result(TrainConfig(), [EPOCH])), id="record_epoch"),
+        pytest.param(lambda store: store.claim(99), id="claim"),
     ],
 )
 def test_a_run_that_does_not_exist_is_a_store_error_in_one_line(recorder: Any, use: Callable[[RunStore], Any]) -> None:
@@ -271,14 +272,75 @@ def test_a_checkpoint_lies_beside_the_database_and_the_run_points_at_it(recorder
     config = TrainConfig(hidden=(4,), batch_norm=True)
     run_id = recorder.begin(hidden=(4,), batch_norm=True)
     trained = result(config, [EPOCH])
-    path = recorder.store.save_checkpoint(run_id, trained)
+    recorder.store.record_epoch(run_id, EPOCH, trained)
     run = recorder.store.run(run_id)
-    assert recorder.path.parent / run["checkpoint"] == path
     assert not Path(run["checkpoint"]).is_absolute()
-    state, stored_config = checkpoints.load(path)
-    assert TrainConfig.from_json(stored_config) == config
+    stored = checkpoints.load(recorder.path.parent / run["checkpoint"])
+    assert TrainConfig.from_json(stored.config) == config
+    assert (stored.step, stored.sha256) == (EPOCH.step, run["checkpoint_sha256"])
     for name, array in trained.network.state().items():
-        np.testing.assert_array_equal(state[name], array)
+        np.testing.assert_array_equal(stored.state[name], array)
+
+
+def trained_twice(recorder: Any) -> int:
+    """Record two evaluations of one run, with different weights; returns the run."""
+    run_id = recorder.begin(hidden=(4,))
+    trained = result(TrainConfig(hidden=(4,)), [EPOCH])
+    recorder.store.record_epoch(run_id, EPOCH, trained)
+    trained.network.parameters()["linear1.W"][...] += 1
+    later = replace(EPOCH, epoch=EPOCH.epoch + 1, step=2 * EPOCH.step)
+    trained.epochs.append(later)
+    recorder.store.record_epoch(run_id, later, trained)
+    return run_id
+
+
+def test_a_run_goes_on_from_its_latest_checkpoint(recorder: Any) -> None:
+    run = recorder.store.run(trained_twice(recorder))
+    snapshot, remark = recorder.store.snapshot(run)
+    assert (snapshot.step, remark) == (2 * EPOCH.step, "")
+
+
+def test_where_the_latest_checkpoint_is_damaged_the_one_before_is_used_and_said(recorder: Any) -> None:
+    run = recorder.store.run(trained_twice(recorder))
+    latest = recorder.path.parent / run["checkpoint"]
+    content = bytearray(latest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    latest.write_bytes(content)
+    snapshot, remark = recorder.store.snapshot(run)
+    assert snapshot.step == EPOCH.step
+    assert "damaged" in remark
+    assert str(latest) in remark
+
+
+def test_where_both_checkpoints_are_gone_the_run_begins_again_and_says_so(recorder: Any) -> None:
+    run = recorder.store.run(trained_twice(recorder))
+    for file in (recorder.path.parent / run["checkpoint"]).parent.iterdir():
+        file.unlink()
+    snapshot, remark = recorder.store.snapshot(run)
+    assert snapshot is None
+    assert "begins again" in remark
+
+
+def test_a_checkpoint_that_was_renamed_but_never_committed_is_not_used(recorder: Any) -> None:
+    run = recorder.store.run(trained_twice(recorder))
+    path = recorder.path.parent / run["checkpoint"]
+    checkpoints.save(path, {"linear1.W": np.zeros(3)}, "{}", 3 * EPOCH.step)
+    snapshot, _ = recorder.store.snapshot(run)
+    assert snapshot.step == 2 * EPOCH.step
+
+
+def test_a_run_is_taken_over_once(recorder: Any) -> None:
+    run_id = recorder.begin()
+    recorder.store.finish(run_id, "interrupted", None, 1.0)
+    recorder.store.claim(run_id)
+    with pytest.raises(StoreError, match=str(run_id)):
+        recorder.store.claim(run_id)
+
+
+def test_a_complete_run_keeps_one_checkpoint(recorder: Any) -> None:
+    run_id = trained_twice(recorder)
+    recorder.store.finish(run_id, "complete", None, 1.0)
+    assert [file.name for file in recorder.store.folder("checkpoints").iterdir()] == [f"run-{run_id:06d}.npz"]
 
 
 def test_two_databases_in_one_folder_share_no_files(tmp_path: Path) -> None:
