@@ -124,7 +124,7 @@ def test_every_table_is_described(database: Path) -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_every_column_is_described(database: Path, table: str) -> None:
     with closing(sqlite3.connect(database)) as connection:
-        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_xinfo({table})")]
     described = [name for cell in first_column(section(f"Table `{table}`")) for name in re.findall(r"`(\w+)`", cell)]
     assert sorted(described) == sorted(columns)
 
