@@ -56,10 +56,10 @@ def resume(
         raise ConfigError(f"--resume {run['id']}: it used --threads {run['threads']}, not {threads}, leave it away")
     dataset = _images(run, data)
     pin_threads(run["threads"])
+    store.claim(run["id"])
     snapshot, remark = store.snapshot(run)
     if remark:
         session.warn(remark)
-    store.claim(run["id"])
     step = snapshot.step if snapshot else 0
     epochs = [metrics for metrics in store.metrics(run["id"]) if metrics.step <= step]
     session.say(f"run {run['id']} goes on after epoch {epochs[-1].epoch if epochs else 0:g}")

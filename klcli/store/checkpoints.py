@@ -5,11 +5,13 @@ import hashlib
 import io
 import os
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import numpy as np
 
 from klcli.errors import StoreError
+from klcli.store.process import is_alive
 
 CONFIG, STEP, DIGEST = "config", "step", "sha256"  # keys among the arrays: beside those of the network
 
@@ -73,6 +75,7 @@ def write_atomically(path: Path, content: bytes, *, keep_previous: bool = False)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
@@ -83,6 +86,24 @@ def write_atomically(path: Path, content: bytes, *, keep_previous: bool = False)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise StoreError(
-            f"{path}: cannot be written ({error.strerror}), free some space or choose another --db"
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def put(file: Path, path: Path) -> None:
+    """Rename a checkpoint. Raises StoreError."""
+    try:
+        file.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{path}: cannot be written ({error.strerror}), free some space or choose another --db")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed while they wrote `path` have left beside it."""
+    for temporary in path.parent.glob(f".{escape(path.name)}.*"):
+        pid = temporary.suffix[1:]
+        if pid.isdecimal() and not is_alive(int(pid)):
+            temporary.unlink(missing_ok=True)

@@ -29,7 +29,7 @@ _FIRST_TABLES = (
         finished_at TEXT,
         host TEXT NOT NULL,
         pid INTEGER NOT NULL,
-        process_started_at REAL NOT NULL,        -- seconds since 1970; tells a reused pid from the old process
+        process_started_at REAL NOT NULL,        -- tells a reused pid from the old process
         command TEXT NOT NULL,                   -- as it can be pasted into a shell
         dataset TEXT NOT NULL,
         dataset_sha256 TEXT NOT NULL,

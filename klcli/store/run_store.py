@@ -1,6 +1,7 @@
 """RunStore: every run with its epochs, in one SQLite database."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from typing import cast
 
@@ -46,7 +47,9 @@ class RunStore(Database):
         """Return what a run can go on from, and a remark where it is not its latest checkpoint.
 
         Of the two files on disk, one that the database knows by its checksum is used, the latest
-        first. None where the run ended before its first checkpoint, or where both are damaged.
+        first. None where the run ended before its first checkpoint, or where both are damaged. What is
+        used takes the first place: the file there, unknown or damaged, must not push it out with the
+        next write. Call it for a run that this process has claimed.
         """
         if run["checkpoint"] is None:
             return None, ""
@@ -55,12 +58,13 @@ class RunStore(Database):
         for file in (path, checkpoints.previous(path)):
             try:
                 checkpoint = checkpoints.load(file)
-                loaded[checkpoint.sha256] = checkpoint
+                loaded.setdefault(checkpoint.sha256, (file, checkpoint))
             except StoreError as error:
                 failures.append(str(error))
         for sha256, remark in ((run["checkpoint_sha256"], ""), (run["previous_sha256"], "the one before is used")):
             if sha256 in loaded:
-                found = loaded[sha256]
+                file, found = loaded[sha256]
+                checkpoints.put(file, path)
                 return Snapshot(found.step, found.state), f"{failures[0]}: {remark}" if remark and failures else remark
         return None, f"{failures[0] if failures else path}: run {run['id']} begins again"
 
@@ -104,7 +108,8 @@ class RunStore(Database):
         with self._write():
             self._db.table("runs").update(run_id, ending_row(state, result, seconds, error))
         if state == "complete":
-            checkpoints.previous(self.folder("checkpoints") / f"run-{run_id:06d}.npz").unlink(missing_ok=True)
+            with suppress(OSError):  # it is in nobody's way
+                checkpoints.previous(self.folder("checkpoints") / f"run-{run_id:06d}.npz").unlink(missing_ok=True)
 
     def _insert_run(self, row: Row) -> int:
         return cast(int, self._db.table("runs").insert(row).last_pk)

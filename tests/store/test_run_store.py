@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from klcli.engine.initializers import he
@@ -65,10 +64,9 @@ def test_a_run_is_recorded_before_it_starts(recorder: Any) -> None:
         eta_min=1e-5, eta_max=0.1, command="klcli train --hidden 50 30 20", name="cifar10",
     )  # fmt: skip
     run = recorder.store.run(run_id)
-    me = psutil.Process()
     expected = {
         "id": run_id, "state": "running", "host": socket.gethostname(), "pid": os.getpid(),
-        "process_started_at": me.create_time(), "command": "klcli train --hidden 50 30 20",
+        "process_started_at": ProcessIdentity.current().started_at, "command": "klcli train --hidden 50 30 20",
         "dataset": "cifar10", "dataset_sha256": "a" * 64, "hidden": "50 30 20", "batch_norm": 1,
         "bn_position": "before", "initializer": "normal", "sigma": 1e-4, "lambda": 0.003, "optimizer": "sgd",
         "schedule": "cyclical", "eta_min": 1e-5, "eta_max": 0.1, "step_size": 2250, "cycles": 2.0, "epochs": 20.0,
@@ -329,6 +327,30 @@ def test_a_checkpoint_that_was_renamed_but_never_committed_is_not_used(recorder:
     assert snapshot.step == 2 * EPOCH.step
 
 
+def test_a_second_kill_before_the_commit_does_not_push_the_known_checkpoint_out(recorder: Any) -> None:
+    run = recorder.store.run(trained_twice(recorder))
+    path = recorder.path.parent / run["checkpoint"]
+    for _ in range(3):
+        snapshot, _ = recorder.store.snapshot(run)
+        assert snapshot is not None
+        assert snapshot.step == 2 * EPOCH.step
+        checkpoints.save(path, {"linear1.W": np.zeros(3)}, "{}", 3 * EPOCH.step)
+
+
+def test_what_a_killed_writer_has_left_goes_with_the_next_write(recorder: Any) -> None:
+    path = recorder.store.folder("checkpoints") / "run-000001.npz"
+    path.parent.mkdir()
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    left = [path.with_name(f".{path.name}.{process.pid}")]
+    kept = [path.with_name(f".{path.name}.{os.getppid()}"), path.with_name(".run-000002.npz.1"), path.with_name("note")]
+    for file in left + kept:
+        file.touch()
+    checkpoints.save(path, {}, "{}", 1)
+    assert not left[0].exists()
+    assert all(file.exists() for file in kept)
+
+
 def test_a_run_is_taken_over_once(recorder: Any) -> None:
     run_id = recorder.begin()
     recorder.store.finish(run_id, "interrupted", None, 1.0)
@@ -382,17 +404,13 @@ def running(recorder: Any) -> Callable[..., str]:
     return state_after_opening
 
 
-def identity_of(pid: int) -> ProcessIdentity:
-    return ProcessIdentity(socket.gethostname(), pid, psutil.Process(pid).create_time())
-
-
 def sleeper() -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
 
 
 def test_a_run_of_a_dead_process_is_marked_interrupted(running: Callable[..., str]) -> None:
     process = sleeper()
-    identity = identity_of(process.pid)
+    identity = ProcessIdentity.of(process.pid)
     process.kill()
     process.wait()
     assert running(identity) == "interrupted"
@@ -400,7 +418,7 @@ def test_a_run_of_a_dead_process_is_marked_interrupted(running: Callable[..., st
 
 def test_a_run_of_a_dead_process_that_nobody_has_waited_for_is_marked_interrupted(running: Callable[..., str]) -> None:
     process = sleeper()
-    identity = identity_of(process.pid)
+    identity = ProcessIdentity.of(process.pid)
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead now, and still in the table of processes
     try:
@@ -412,7 +430,7 @@ def test_a_run_of_a_dead_process_that_nobody_has_waited_for_is_marked_interrupte
 def test_a_run_of_a_living_process_is_left_alone(running: Callable[..., str]) -> None:
     process = sleeper()
     try:
-        assert running(identity_of(process.pid)) == "running"
+        assert running(ProcessIdentity.of(process.pid)) == "running"
         assert running(ProcessIdentity.current()) == "running"
     finally:
         process.kill()
@@ -422,6 +440,29 @@ def test_a_run_of_a_living_process_is_left_alone(running: Callable[..., str]) ->
 def test_a_living_process_with_the_number_of_the_dead_one_does_not_hide_it(running: Callable[..., str]) -> None:
     me = ProcessIdentity.current()
     assert running(replace(me, started_at=me.started_at - 3600)) == "interrupted"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the start of a process is a time of day")
+def test_a_clock_that_was_set_does_not_end_a_living_process(
+    running: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = ProcessIdentity.current()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: 1e9)
+    monkeypatch.setattr("psutil._pslinux.BOOT_TIME", 1e9, raising=False)
+    assert running(me) == "running"
+
+
+def test_the_start_of_a_process_is_read_behind_any_name(tmp_path: Path) -> None:
+    program = tmp_path / "a) 1 2 (b"
+    program.symlink_to(sys.executable)
+    process = subprocess.Popen([program, "-S", "-c", "import time; time.sleep(60)"])
+    try:
+        identity = ProcessIdentity.of(process.pid)
+        assert not identity.is_gone()
+        assert abs(identity.started_at - ProcessIdentity.current().started_at) < 24 * 3600
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_run_on_another_host_is_left_alone(running: Callable[..., str]) -> None:
