@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Gradients = dict[str, np.ndarray]
+from klcli.engine.weight_gradient import WeightGradient, times_wide
+
+Gradients = dict[str, np.ndarray | WeightGradient]
 Backward = Callable[[np.ndarray], tuple[np.ndarray | None, Gradients]]
 
 
@@ -33,14 +35,13 @@ class Linear:
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`X (..., n, d_in)` to `(..., n, d_out)`; an X without members is shared by all of them."""
         shared = X.ndim == 2 and self.W.ndim == 3
-        Y = (_times_wide(X, self.W) if shared else X @ self.W) + self.b
+        Y = (times_wide(X, self.W) if shared else X @ self.W) + self.b
 
         def backward(G: np.ndarray) -> tuple[np.ndarray | None, Gradients]:
             """`dW = X^T G`, `db = sum of the rows of G`, `dX = G W^T`."""
-            dW = _times_wide(X.T, G) if shared else X.swapaxes(-1, -2) @ G
             db = G.sum(axis=-2).reshape(self.b.shape)
             dX = None if self.is_first else G @ self.W.swapaxes(-1, -2)
-            return dX, {"W": dW, "b": db}
+            return dX, {"W": WeightGradient(X, G, self.W), "b": db}
 
         return Y, backward
 
@@ -136,18 +137,6 @@ class ReLU:
             return G * (Y > 0), {}
 
         return Y, backward
-
-
-def _times_wide(A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    """Return `A @ B` for one `A (p, q)` and members `B (m, q, r)`, from a single product `A @ (q, m r)`.
-
-    BLAS reads A once for all members instead of once for each, which costs the first layer a fifth
-    less per member. The reshape copies nothing where B lies in memory as (q, m, r), as `stack` and
-    this function leave it.
-    """
-    m, q, r = B.shape
-    wide = A @ B.transpose(1, 0, 2).reshape(q, m * r)
-    return wide.reshape(len(A), m, r).transpose(1, 0, 2)
 
 
 Layer = Linear | BatchNorm | ReLU

@@ -62,4 +62,4 @@ def l2_penalty(weights: Iterable[np.ndarray], lam: float | np.ndarray) -> np.nda
 
 def l2_gradient(W: np.ndarray, lam: float | np.ndarray) -> np.ndarray:
     """Return `2 lambda W`, the derivative of `l2_penalty`, in the precision of W."""
-    return for_members(2 * np.asarray(lam), W) * W
+    return for_members(2 * lam, W) * W

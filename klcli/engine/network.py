@@ -6,8 +6,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from klcli.engine.layers import Backward, BatchNorm, Layer, Linear, ReLU
-from klcli.engine.losses import cross_entropy, l2_gradient, l2_penalty
+from klcli.engine.layers import Backward, BatchNorm, Gradients, Layer, Linear, ReLU
+from klcli.engine.losses import cross_entropy, l2_penalty
+from klcli.engine.weight_gradient import WeightGradient
 
 Initializer = Callable[[int, int], np.ndarray]  # (d_in, d_out) -> W
 
@@ -43,15 +44,23 @@ class Network:
 
         lam is a number or `(m,)`. `track=True` moves the running averages, as a training update does.
         """
+        loss, factors = self.factored_gradients(X, y, lam, track=track)
+        return loss, {name: np.asarray(gradient) for name, gradient in factors.items()}
+
+    def factored_gradients(
+        self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *, track: bool = False
+    ) -> tuple[np.ndarray, Gradients]:
+        """Return the same with the gradients of all W still in factors, from which an update is cheaper."""
         S, backwards = self.forward(X, training=True, track=track)
         loss, loss_backward = cross_entropy(S, y)
-        gradients: dict[str, np.ndarray] = {}
+        gradients: Gradients = {}
         G: np.ndarray | None = loss_backward()
-        for (name, layer), backward in zip(reversed(self.layers.items()), reversed(backwards), strict=True):
+        for name, backward in zip(reversed(self.layers), reversed(backwards), strict=True):
             assert G is not None, "only the first layer may end the way back"
             G, layer_gradients = backward(G)
-            if isinstance(layer, Linear):
-                layer_gradients["W"] += l2_gradient(layer.W, lam)
+            weight_gradient = layer_gradients.get("W")
+            if isinstance(weight_gradient, WeightGradient):
+                layer_gradients["W"] = replace(weight_gradient, lam=lam)
             gradients |= {f"{name}.{parameter}": gradient for parameter, gradient in layer_gradients.items()}
         return loss, {name: gradients[name] for name in self.parameters()}
 

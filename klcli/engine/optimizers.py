@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from klcli.engine.members import for_members
+from klcli.engine.weight_gradient import WeightGradient
 
 
 @dataclass
@@ -13,12 +14,19 @@ class SGD:
     """Stochastic gradient descent: `theta -= eta * gradient`."""
 
     def update(
-        self, parameters: Sequence[np.ndarray], gradients: Sequence[np.ndarray], eta: float | np.ndarray
+        self,
+        parameters: Sequence[np.ndarray],
+        gradients: Sequence[np.ndarray | WeightGradient],
+        eta: float | np.ndarray,
     ) -> None:
         """Move every parameter in place; the gradients are used up as work space.
 
-        eta is a number, or `(m,)` for parameters with a leading axis of m members.
+        eta is a number, or `(m,)` for parameters with a leading axis of m members. A WeightGradient
+        moves its own weights.
         """
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            gradient *= for_members(eta, gradient)
-            parameter -= gradient
+            if isinstance(gradient, WeightGradient):
+                gradient.descend(eta)
+            else:
+                gradient *= for_members(eta, gradient)
+                parameter -= gradient

@@ -120,9 +120,9 @@ class Training:
             self._order = epoch_order(len(self.splits.train), order_seed, epoch)
         start = position * self.config.batch_size
         X, y = self.splits.train.batch(self._order[start : start + self.config.batch_size], self.config.dtype)
-        loss, gradients = self.members.gradients(X, y, np.array(self._lam), track=True)
+        loss, gradients = self.members.factored_gradients(X, y, _shared(self._lam), track=True)
         parameters = self.members.parameters()
-        eta = np.array([self.times.learning_rate(self.step, result.config) for result in self.results])
+        eta = _shared([self.times.learning_rate(self.step, result.config) for result in self.results])
         self.optimizer.update(list(parameters.values()), [gradients[name] for name in parameters], eta)
         self.step += 1
         if not np.isfinite(loss).all():
@@ -207,3 +207,8 @@ def _common(configs: Sequence[TrainConfig]) -> TrainConfig:
         if replace(first, **own) != config or config.order_seed is None:
             raise ValueError("members may differ in seed, lambda, sigma and eta only, and share one order_seed")
     return first
+
+
+def _shared(values: Sequence[float]) -> float | np.ndarray:
+    """Return one number where all members have the same, which is cheaper to apply, or `(m,)`."""
+    return values[0] if len(set(values)) == 1 else np.array(values)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import klcli.engine.network as network_module
+import klcli.engine.weight_gradient as weight_gradient_module
 from klcli.cli.app import main
 from klcli.engine.layers import BatchNorm, Linear, ReLU
 
@@ -99,8 +100,8 @@ def test_a_void_check_is_refused_with_the_reason(args, named, capsys):
 
 
 def without_factor_two(monkeypatch):
-    right = network_module.l2_gradient
-    monkeypatch.setattr(network_module, "l2_gradient", lambda W, lam: right(W, lam) / (2 if W.shape[-1] == 5 else 1))
+    right = weight_gradient_module.l2_gradient
+    monkeypatch.setattr(weight_gradient_module, "l2_gradient", lambda W, lam: right(W, lam) / (2 if W.shape[-1] == 5 else 1))
 
 
 def change_gradients(monkeypatch, layer: type, change: Callable) -> None:
@@ -201,8 +202,8 @@ def test_each_mistake_ends_in_exit_5_and_names_the_tensor(mistake, tensors, caps
 
 
 def test_the_default_set_finds_the_factor_two_that_lambda_zero_hides(capsys, monkeypatch):
-    right = network_module.l2_gradient
-    monkeypatch.setattr(network_module, "l2_gradient", lambda W, lam: right(W, lam) / 2)
+    right = weight_gradient_module.l2_gradient
+    monkeypatch.setattr(weight_gradient_module, "l2_gradient", lambda W, lam: right(W, lam) / 2)
     assert run("--json") == 5
     checks = json.loads(capsys.readouterr().out)["checks"]
     for check in checks:
