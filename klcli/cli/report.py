@@ -1,73 +1,238 @@
-"""`klcli report`: what the database knows."""
+"""`klcli report`: from the stored runs to tables, pictures and a page."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from klcli.cli.options import DEFAULT_DATABASE, DatabasePath, Debug, Json, Quiet, number
+from klcli.cli import housekeeping, report_page, report_pictures
+from klcli.cli.many_valued import many_valued
+from klcli.cli.options import (
+    DEFAULT_DATABASE,
+    OUTPUT,
+    DatabasePath,
+    DataSource,
+    Debug,
+    Json,
+    Quiet,
+    integer_option,
+    integers,
+    option,
+)
+from klcli.cli.report_selection import Selection
 from klcli.cli.session import Session
 from klcli.errors import ConfigError
+
+VIEWS = "What to show"
+FILTERS = "Which runs"
+PICTURES = "Pictures and page"
+KEEPING = "Keeping house"
+FORMATS = ("table", "markdown", "latex", "csv", "json")
+MANY = ("--run", "--group-by", "--plot", "--delete")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("report")(report)
+    app.command("report", cls=many_valued(*MANY))(report)
 
 
 def report(
     best: Annotated[
-        int,
-        typer.Option("--best", parser=number(int, (1, 10**9)), metavar="N", help="The N best runs of one data set."),
-    ] = 10,
-    gradchecks: Annotated[
-        bool, typer.Option("--gradchecks", help="The latest gradient check instead, with its picture.")
-    ] = False,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Of which data set: cifar10, synthetic, or the start of a sha256.")
+        int | None,
+        integer_option("--best", panel=VIEWS, help="The N best complete runs; without options, 10.", bounds=(1, 10**9)),
     ] = None,
+    list_all: Annotated[bool, option("--list", panel=VIEWS, help="All runs in all states, the newest first.")] = False,
+    run: Annotated[list[str], option("--run", panel=VIEWS, metavar="RUN...", help="These runs, side by side.")] = [],
+    diff_only: Annotated[bool, option("--diff-only", panel=VIEWS, help="Of --run, only what differs.")] = False,
+    study: Annotated[int | None, integer_option("--study", panel=VIEWS, help="The table of a search or sweep.")] = None,
+    group_by: Annotated[
+        list[str],
+        option(
+            "--group-by",
+            panel=VIEWS,
+            metavar="COLUMN...",
+            help="Mean, deviation and n over seeds, as `hidden,bn`, and which rows chance alone could make differ.",
+        ),
+    ] = [],
+    gradchecks: Annotated[bool, option("--gradchecks", panel=VIEWS, help="The latest gradient check.")] = False,
+    dataset: Annotated[
+        str | None,
+        option("--dataset", panel=FILTERS, help="On which images: cifar10, synthetic, or the start of a sha256."),
+    ] = None,
+    images_of: Annotated[
+        int | None, integer_option("--images-of", panel=FILTERS, help="On the images of run N, divided as there.")
+    ] = None,
+    bn: Annotated[
+        bool | None, option("--bn/--no-bn", panel=FILTERS, help="With or without batch normalisation.")
+    ] = None,
+    state: Annotated[
+        str | None,
+        option("--state", panel=FILTERS, help="complete, diverged, interrupted, failed or running; lists them."),
+    ] = None,
+    since: Annotated[
+        str | None, option("--since", panel=FILTERS, metavar="WHEN", help="Started since 2026-05-31, or 12h or 7d ago.")
+    ] = None,
+    tagged: Annotated[str | None, option("--tagged", panel=FILTERS, metavar="TAG", help="With this tag.")] = None,
+    where: Annotated[
+        str | None,
+        option(
+            "--where",
+            panel=FILTERS,
+            metavar="SQL",
+            help="""For which a condition on the columns of runs holds: `--where 'lambda < 0.01 AND seed = 0'`.""",
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        option("--sort", panel=FILTERS, metavar="COLUMN", help="In this order; `seconds:desc` turns it round."),
+    ] = None,
+    limit: Annotated[
+        int | None, integer_option("--limit", panel=FILTERS, help="Not more than N rows.", bounds=(1, 10**9))
+    ] = None,
+    format: Annotated[
+        str,
+        option(
+            "--format", panel=OUTPUT, metavar="|".join(FORMATS), help="Of the table; csv and json keep every digit."
+        ),
+    ] = "table",
+    plot: Annotated[
+        list[str],
+        option("--plot", panel=PICTURES, metavar="KIND...", help=f"Draw it: {report_pictures.KINDS_HELP}."),
+    ] = [],
+    to: Annotated[
+        Path | None,
+        option(
+            "--to", panel=PICTURES, metavar="FILE", help="Of --plot: a .png, .svg or .pdf instead of one in plots/."
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None, option("--html", panel=PICTURES, metavar="FILE", help="All tables and pictures in one page.")
+    ] = None,
+    data: DataSource = None,
+    note: Annotated[
+        tuple[int, str] | None,
+        option("--note", panel=KEEPING, metavar="RUN TEXT", help="Keep a note; an empty one removes it."),
+    ] = None,
+    tag: Annotated[tuple[int, str] | None, option("--tag", panel=KEEPING, metavar="RUN TAG", help="Tag a run.")] = None,
+    untag: Annotated[
+        tuple[int, str] | None, option("--untag", panel=KEEPING, metavar="RUN TAG", help="Take the tag away.")
+    ] = None,
+    delete: Annotated[
+        list[str],
+        option(
+            "--delete",
+            panel=KEEPING,
+            metavar="RUN...",
+            help="Delete runs, their checkpoints and pictures; asks before.",
+        ),
+    ] = [],
+    yes: Annotated[bool, option("--yes", "-y", panel=KEEPING, help="Of --delete: do not ask.")] = False,
+    export: Annotated[
+        Path | None, option("--export", panel=KEEPING, metavar="DIR", help="Write all tables as CSV files.")
+    ] = None,
+    check: Annotated[
+        bool,
+        option("--check", panel=KEEPING, help="Look for damage: database, checkpoints, files that belong to nothing."),
+    ] = False,
     db: DatabasePath = DEFAULT_DATABASE,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Show the best runs of one data set; by default the one used last.
+    """Show what the database knows: tables, pictures, a page; and keep it in order.
 
-    Runs on different images are never ranked together.
+    Runs on different images, or on images divided differently, never share a ranking. By default the images
+    used last are taken, divided as most runs on them; a line on stderr tells how to see the others.
+
+    - `klcli report --best 3`
+
+    - `klcli report --run 7 9 12 --diff-only`
+
+    - `klcli report --group-by hidden,bn --format latex`
+
+    - `klcli report --run 7 9 12 --plot curves --to figure-1.svg`
+
+    - `klcli report --html report.html`
     """
     session = Session(as_json=as_json, quiet=quiet)
+    if format not in FORMATS:
+        raise ConfigError(f"--format {format!r}: choose one of {', '.join(FORMATS)}")
+    if as_json and format != "table":
+        raise ConfigError(f"--json and --format {format}: give one, --json is the whole document")
+    runs, deleted = integers(run, "run"), integers(delete, "delete")
+    selection = Selection(
+        best=best,
+        list_all=list_all,
+        runs=runs,
+        diff_only=diff_only,
+        study=study,
+        group_by=tuple(name for names in group_by for name in names.split(",") if name),
+        gradchecks=gradchecks,
+        dataset=dataset,
+        images_of=images_of,
+        bn=bn,
+        state=state,
+        since=since,
+        tagged=tagged,
+        where=where,
+        sort=sort,
+        limit=limit,
+    )
+    if to is not None and not plot:
+        raise ConfigError(f"--to {to}: this names a picture, say which one with --plot")
 
-    from klcli.cli import gradcheck
-    from klcli.report.documents import run_document
-    from klcli.report.tables import best_runs_table
+    deeds: dict[str, Any] = {
+        "note": note,
+        "tag": tag,
+        "untag": untag,
+        "delete": deleted,
+        "export": export,
+        "check": check,
+    }
+    wanted = [name for name, value in deeds.items() if value]
+    if len(wanted) > 1:
+        raise ConfigError(f"--{wanted[0]} and --{wanted[1]}: one at a time")
+    if wanted:
+        housekeeping.do(session, db, wanted[0], deeds[wanted[0]], yes=yes)
+    elif html is not None:
+        report_page.write(session, db, selection, html, data)
+    else:
+        _show(session, db, selection, format, plot, to, data)
+
+
+def _show(
+    session: Session, db: Path, selection: Selection, format: str, plot: list[str], to: Path | None, data: str | None
+) -> None:
+    from klcli.cli import gradcheck, report_views
+    from klcli.report.formats import FORMATS as RENDERERS
     from klcli.store.gradient_check_store import GradientCheckStore
-    from klcli.store.run_store import RunStore
+    from klcli.store.report_store import ReportStore
 
-    if gradchecks:
+    only_gradients = plot == ["gradients"] and not selection.has_view
+    if (selection.gradchecks or only_gradients) and format == "table" and to is None:
         gradcheck.show(session, GradientCheckStore.existing(db), suite=None)
         return
-    store = RunStore.existing(db)
-    datasets = store.datasets()
-    if not datasets:
-        session.result(f"{db} holds no complete run yet: begin with `klcli train --hidden 50 30 20 --bn`")
-        session.document("report", {"dataset": None, "runs": []})
-        return
-    chosen, others = _choose(datasets, dataset)
-    runs = store.best_runs(chosen["dataset_sha256"], best)
-    session.result(best_runs_table(chosen["dataset"], runs))
-    for other in others:
-        see = f"klcli report --best {best} --dataset {other['dataset_sha256'][:8]}"
-        session.say(f"{other['runs']} more on {other['dataset']}: {see}")
-    session.document("report", {"dataset": chosen["dataset"], "runs": [run_document(run) for run in runs]})
+    store = ReportStore.existing(db)
+    view = report_views.view(store, selection, plot)
+    pictures = report_pictures.draw(session, store, view, plot, to, data)
 
+    def talk(*lines: str) -> None:
+        """Beside the table in a terminal; beside the file that another program reads on stderr."""
+        if format == "table":
+            session.result(*lines)
+        else:
+            for line in lines:
+                session.say(line)
 
-def _choose(datasets: list[dict[str, Any]], wanted: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the wanted data set, by default the one used last, and the others."""
-    matching = [
-        row
-        for row in datasets
-        if wanted is None or row["dataset"] == wanted or row["dataset_sha256"].startswith(wanted)
-    ]
-    if not matching:
-        known = ", ".join(f"{row['dataset']} ({row['dataset_sha256'][:8]})" for row in datasets)
-        raise ConfigError(f"--dataset {wanted!r}: no complete run on it, there are {known}")
-    return matching[0], [row for row in datasets if row is not matching[0]]
+    if view.table is None:
+        talk(*view.notes)
+    elif format == "table":
+        session.result(view.table, *view.notes)
+    else:
+        print(RENDERERS[format](view.table, view.notes))
+        if format == "csv":
+            talk(*view.notes)
+    talk(*(f"picture     {picture}" for picture in pictures))
+    for hint in view.hints:
+        session.say(hint)
+    session.document("report", view.document | ({"pictures": list(map(str, pictures))} if pictures else {}))

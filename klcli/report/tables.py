@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from klcli.report.images import images_words
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -94,7 +96,7 @@ def network_name(row: Row) -> str:
 def settings_line(run: Row, omit: tuple[str, ...] = ()) -> str:
     """The settings of a run for the caption of a picture, without those that its axes show."""
     words = {
-        "dataset": run["dataset"],
+        "dataset": images_words(run) if run.get("split") else run["dataset"],
         "lambda": f"lambda {run['lambda']:g}",
         "eta": f"eta {run['eta_min']:g} to {run['eta_max']:g}"
         if run["schedule"] == "cyclical"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from klcli.report.plots.figure import BLUE, GREEN, ORANGE, PINK, YELLOW, dress, new_figure, to_png
+from klcli.report.plots.figure import BLUE, GREEN, ORANGE, PINK, YELLOW, dress, new_figure, to_bytes
 from klcli.report.tables import gradient_check_title, gradient_method
 
 SMALLEST_ERROR = 1e-17  # where an error of exactly 0 is drawn
@@ -36,8 +36,8 @@ def gradient_errors(checks: Sequence[dict[str, Any]]) -> GradientErrors:
     )
 
 
-def draw_gradient_checks(errors: GradientErrors) -> bytes:
-    """Draw one row per network and one mark per tensor on a logarithmic axis; return a PNG."""
+def draw_gradient_checks(errors: GradientErrors, suffix: str = "png") -> bytes:
+    """Draw one row per network and one mark per tensor on a logarithmic axis; return a picture file."""
     height = 1.8 + 0.36 * len(errors.networks)
     figure = new_figure(9, height, "Gradient check: largest absolute error of every tensor", errors.caption)
     axes = figure.subplots()
@@ -59,4 +59,4 @@ def draw_gradient_checks(errors: GradientErrors) -> bytes:
     axes.set_yticks(range(len(errors.networks)), errors.networks)
     dress(axes)
     axes.legend(loc="upper left", frameon=False)
-    return to_png(figure)
+    return to_bytes(figure, suffix)

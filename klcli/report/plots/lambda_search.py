@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
+from matplotlib.ticker import LogLocator, NullFormatter
+
 from klcli.experiments.lambda_search import Choice
-from klcli.report.plots.figure import BLUE, GREEN, GREY, ORANGE, PINK, YELLOW, dress, new_figure, to_png
+from klcli.report.plots.figure import BLUE, GREEN, GREY, ORANGE, PINK, YELLOW, dress, new_figure, to_bytes
 from klcli.report.study_tables import tried_values
 from klcli.report.tables import network_name, settings_line
 
@@ -41,12 +44,12 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[dict[str, Any]]]], choice
     )
 
 
-def draw_lambda_search(scatter: LambdaScatter) -> bytes:
-    """Draw validation accuracy over lambda on a logarithmic axis; return a PNG."""
+def draw_lambda_search(scatter: LambdaScatter, suffix: str = "png") -> bytes:
+    """Draw validation accuracy over lambda on a logarithmic axis; return a picture file."""
     figure = new_figure(8, 5, scatter.title, scatter.caption)
     axes = figure.subplots()
     axes.axhspan(scatter.plateau_floor, scatter.chosen[1], color=GREY, alpha=0.15, lw=0, label="one standard error")
-    for (stage, points), (marker, colour) in zip(scatter.stages, _STAGE_MARKS, strict=False):
+    for (stage, points), (marker, colour) in zip(scatter.stages, cycle(_STAGE_MARKS), strict=False):
         if points:
             x, y = zip(*points, strict=True)
             axes.scatter(x, y, marker=marker, color=colour, s=42, label=stage, zorder=3)
@@ -58,9 +61,16 @@ def draw_lambda_search(scatter: LambdaScatter) -> bytes:
         textcoords="offset points",
         ha="center",
     )
-    axes.set(xscale="log" if all(x > 0 for _, points in scatter.stages for x, _ in points) else "linear")
+    lambdas = [x for _, points in scatter.stages for x, _ in points]
     axes.set(xlabel="lambda", ylabel="validation accuracy")
     axes.margins(y=0.15)
-    axes.legend(frameon=False, loc="lower center")
+    if min(lambdas) > 0:
+        axes.set_xscale("log")
+        if max(lambdas) / min(lambdas) < 100:  # too few powers of ten to read by
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+    # Above the points: inside the axes it would hide some of them, wherever it stands.
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(scatter.stages) + 1, borderaxespad=0)
     dress(axes)
-    return to_png(figure)
+    return to_bytes(figure, suffix)

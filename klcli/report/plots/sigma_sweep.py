@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from klcli.report.plots.figure import BLUE, ORANGE, dress, new_figure, to_png
+from klcli.report.plots.figure import BLUE, ORANGE, dress, legend_below_title, new_figure, to_bytes
 from klcli.report.tables import settings_line
 
 MEASURES = ("loss", "accuracy")
+WIDE = 20.0  # a loss from which on the others would be a flat line; chance is ln 10 = 2.3
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,11 @@ class SigmaCurves:
     caption: str
     sigmas: list[float]
     curves: dict[tuple[float, bool], list[tuple[list[int], dict[str, list[float]]]]]  # (sigma, BN): steps, measures
+
+    @property
+    def largest_loss(self) -> float:
+        """The largest loss of all curves."""
+        return max((loss for many in self.curves.values() for _, one in many for loss in one["loss"]), default=0.0)
 
 
 def sigma_curves(runs: Sequence[dict[str, Any]], epochs: Mapping[int, Sequence[dict[str, Any]]]) -> SigmaCurves:
@@ -38,8 +44,8 @@ def sigma_curves(runs: Sequence[dict[str, Any]], epochs: Mapping[int, Sequence[d
     )
 
 
-def draw_sigma_sweep(sweep: SigmaCurves) -> bytes:
-    """Draw a column per sigma and a row per measure, with and without BN in each; return a PNG."""
+def draw_sigma_sweep(sweep: SigmaCurves, suffix: str = "png") -> bytes:
+    """Draw a column per sigma and a row per measure, with and without BN in each; return a picture file."""
     figure = new_figure(max(6, 3.4 * len(sweep.sigmas)), 6, sweep.title, sweep.caption)
     panels = figure.subplots(len(MEASURES), len(sweep.sigmas), sharex=True, sharey="row", squeeze=False)
     for column, sigma in enumerate(sweep.sigmas):
@@ -50,11 +56,14 @@ def draw_sigma_sweep(sweep: SigmaCurves) -> bytes:
                     label = ("with BN" if batch_norm else "without BN") if index == 0 else None
                     axes.plot(steps, measures[name], color=colour, ls=style, label=label, alpha=0.85)
             dress(axes)
+            if name == "loss":
+                axes.set_yscale("log" if sweep.largest_loss > WIDE else "linear")
             if row == 0:
                 axes.set_title(f"sigma {sigma:g}")
             if column == 0:
                 axes.set_ylabel(name)
             if row == len(MEASURES) - 1:
                 axes.set_xlabel("update step")
-    panels[0, -1].legend(frameon=False)
-    return to_png(figure)
+    # Outside of the panels, in which a curve may run anywhere.
+    legend_below_title(figure, panels[0, 0], columns=2)
+    return to_bytes(figure, suffix)

@@ -6,7 +6,16 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from klcli.report.plots.figure import GREY, TRAIN, VALIDATION, dress, new_figure, to_png
+from klcli.report.plots.figure import (
+    GREY,
+    TRAIN,
+    VALIDATION,
+    dress,
+    mark_cycles,
+    new_figure,
+    say_empty,
+    to_bytes,
+)
 from klcli.report.tables import network_name, settings_line
 
 
@@ -46,8 +55,8 @@ def training_curves(run: dict[str, Any], epochs: Sequence[dict[str, Any]]) -> Tr
     )
 
 
-def draw_training(curves: TrainingCurves) -> bytes:
-    """Draw cost, loss, accuracy and the learning rate over update steps; return a PNG."""
+def draw_training(curves: TrainingCurves, suffix: str = "png") -> bytes:
+    """Draw cost, loss, accuracy and the learning rate over update steps; return a picture file."""
     figure = new_figure(10, 7, curves.title, curves.caption)
     panels = figure.subplots(2, 2)
     for axes, name in zip((panels[0, 0], panels[0, 1], panels[1, 0]), curves.train, strict=True):
@@ -57,7 +66,7 @@ def draw_training(curves: TrainingCurves) -> bytes:
     axes.set(title="learning rate eta", xlabel="update step", ylim=(0, None))
     for axes in panels.flat:
         _mark_cycles(axes, curves)
-    return to_png(figure)
+    return to_bytes(figure, suffix)
 
 
 def _draw_measure(axes: Axes, curves: TrainingCurves, name: str) -> None:
@@ -75,13 +84,14 @@ def _draw_measure(axes: Axes, curves: TrainingCurves, name: str) -> None:
     if name == "accuracy" and curves.test_accuracy is not None:
         axes.axhline(curves.test_accuracy, color="black", lw=0.8, ls=":", label=f"test {curves.test_accuracy:.4f}")
     axes.set(title=name, xlabel="update step")
-    axes.legend(frameon=False)
+    if curves.steps:
+        axes.legend(frameon=False)
+    else:
+        say_empty(axes)
 
 
 def _mark_cycles(axes: Axes, curves: TrainingCurves) -> None:
     """Mark the ends of the cycles."""
     dress(axes)
     axes.set_xlim(0, max(1, *curves.steps, 1) if curves.steps else 1)
-    if curves.cycle and curves.steps:
-        for end in range(curves.cycle, curves.steps[-1] + 1, curves.cycle):
-            axes.axvline(end, color="#999999", lw=0.8, zorder=0)
+    mark_cycles(axes, curves.cycle, curves.steps[-1] if curves.steps else 0)

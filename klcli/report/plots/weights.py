@@ -1,0 +1,50 @@
+"""The first layer's weights as images."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from klcli.report.plots.figure import new_figure, to_bytes
+from klcli.report.tables import network_name, settings_line
+
+SIDE, CHANNELS = 32, 3  # of an image
+SHOWN = 100  # units
+
+
+@dataclass(frozen=True)
+class WeightImages:
+    """One image per unit of the first layer."""
+
+    title: str
+    caption: str
+    images: np.ndarray  # (units, 32, 32, 3), from 0 to 1; 0.5 is a weight of 0
+
+
+def weight_images(run: dict[str, Any], W: np.ndarray) -> WeightImages:
+    """Gather the columns of `W (3072, h)`, the longest first, each scaled by its own largest weight."""
+    order = np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:SHOWN]
+    columns = W.T[order].astype(np.float64)
+    largest = np.abs(columns).max(axis=1, keepdims=True)
+    columns = 0.5 + columns / np.where(largest == 0, 1, largest) / 2
+    images = columns.reshape(-1, CHANNELS, SIDE, SIDE).transpose(0, 2, 3, 1)
+    which = f"the {SHOWN} longest of {W.shape[1]} units" if W.shape[1] > SHOWN else f"{W.shape[1]} units"
+    return WeightImages(
+        title=f"First-layer weights, run {run['id']}: {network_name(run)}",
+        caption=f"{settings_line(run)}; {which}, the longest first, each by its own largest weight, grey is 0",
+        images=images,
+    )
+
+
+def draw_weights(weights: WeightImages, suffix: str = "png") -> bytes:
+    """Draw the images in a grid; return a picture file."""
+    columns = min(10, max(4, math.ceil(math.sqrt(len(weights.images)))))
+    rows = math.ceil(len(weights.images) / columns)
+    figure = new_figure(8, 1.2 + 0.78 * rows * 10 / columns, weights.title, weights.caption)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels.flat:
+        axes.axis("off")
+    for axes, image in zip(panels.flat, weights.images, strict=False):
+        axes.imshow(image, interpolation="nearest")
+    return to_bytes(figure, suffix)

@@ -1,0 +1,162 @@
+"""Tables of runs: ranked, listed, and set side by side."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from klcli.report.images import sizes, split_of, split_words
+from klcli.report.tables import Column, Row, Table, fraction, network_name, seconds, significant
+
+MEASURES = tuple(
+    f"{split}_{name}" for split in ("train", "validation", "test") for name in ("accuracy", "loss", "cost")
+)
+RESULTS = (*MEASURES, "best_validation_accuracy")  # what may only be compared on the same images
+
+
+def ranking_table(runs: Sequence[Row], by: str) -> Table:
+    """Runs on the same images, in the order of one of their columns."""
+    [first, *_] = runs
+    title = f"Best runs on {first['dataset']}, by {by.replace('_', ' ')}; {split_words(split_of(first))}"
+    extra = () if by in ("id", *(column.key for column in _RANKING)) else (_column(by),)
+    return Table(title, _known(runs, _RANKING, extra), _named(runs))
+
+
+def list_table(runs: Sequence[Row], title: str) -> Table:
+    """Runs of any images in any state."""
+    return Table(title, _known(runs, _LIST), _named(runs))
+
+
+def _named(runs: Sequence[Row]) -> list[Row]:
+    return [run | {"network": network_name(run)} for run in runs]
+
+
+def _known(runs: Sequence[Row], columns: Sequence[Column], extra: Sequence[Column] = ()) -> tuple[Column, ...]:
+    """The columns, without those that nobody needs where no run has a value."""
+    optional = [column for column in (*extra, *_OPTIONAL) if any(run.get(column.key) is not None for run in runs)]
+    return (*columns, *optional)
+
+
+def _column(key: str) -> Column:
+    return Column(key, key.replace("_", " "), value_text)
+
+
+_OPTIONAL = (
+    Column("sigma", "sigma", significant),
+    Column("error", "why it ended", is_number=False),
+    Column("tags", "tags", is_number=False),
+    Column("note", "note", is_number=False),
+)
+_RANKING = (
+    Column("id", "run"),
+    Column("network", "network", is_number=False),
+    Column("lambda", "lambda", significant),
+    Column("initializer", "init", is_number=False),
+    Column("seed", "seed"),
+    Column("epochs_done", "epochs", significant),
+    Column("train_accuracy", "train", fraction),
+    Column("validation_accuracy", "validation", fraction),
+    Column("test_accuracy", "test", fraction),
+    Column("seconds", "seconds", seconds),
+)
+_LIST = (
+    Column("id", "run"),
+    Column("started_at", "started (UTC)", lambda text: text[:16].replace("T", " "), is_number=False),
+    Column("state", "state", is_number=False),
+    Column("study_id", "study"),
+    Column("dataset", "images", is_number=False),
+    *_RANKING[1:],
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A stored value with the text that a person reads."""
+
+    value: Any
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def value_text(value: Any) -> str:
+    """Any stored value as a person reads it."""
+    return significant(value) if isinstance(value, float) else str(value)
+
+
+def comparison_table(runs: Sequence[Row], diff_only: bool) -> Table:
+    """Every setting and result of runs, one column per run; with `diff_only`, what differs."""
+    rows: list[Row] = [
+        {"setting": name} | {f"run_{run['id']}": _shown(run, read, form) for run in runs} for name, read, form in _LINES
+    ]
+    rows = [row for row in rows if any(row[f"run_{run['id']}"] is not None for run in runs)]
+    if diff_only:
+        rows = [row for row in rows if row["setting"] not in _ALWAYS_DIFFER]
+        rows = [row for row in rows if len({_key(row[f"run_{run['id']}"]) for run in runs}) > 1]
+    columns = (
+        Column("setting", "", is_number=False),
+        *(Column(f"run_{run['id']}", f"run {run['id']}") for run in runs),
+    )
+    what = "What differs between runs" if diff_only else ("Runs" if len(runs) > 1 else "Run")
+    return Table(f"{what} {', '.join(str(run['id']) for run in runs)}", columns, rows)
+
+
+def _key(shown: Shown | None) -> str:
+    return json.dumps(None if shown is None else shown.value)
+
+
+def _shown(run: Row, read: Callable[[Row], Any], form: Callable[[Any], str]) -> Shown | None:
+    value = read(run)
+    return None if value is None else Shown(value, form(value))
+
+
+def _of(key: str) -> Callable[[Row], Any]:
+    return lambda run: run[key]
+
+
+def _config(key: str) -> Callable[[Row], Any]:
+    return lambda run: json.loads(run["config"]).get(key)
+
+
+def _yes_no(value: Any) -> str:
+    return "yes" if value else "no"
+
+
+_ALWAYS_DIFFER = ("started (UTC)", "seconds")
+_LINES: tuple[tuple[str, Callable[[Row], Any], Callable[[Any], str]], ...] = (
+    ("images", _of("dataset"), str),
+    ("training images", lambda run: sizes(split_of(run))[0], str),
+    ("validation images", lambda run: sizes(split_of(run))[1], str),
+    ("images sha256", _of("dataset_sha256"), lambda sha256: sha256[:12]),
+    ("network", network_name, str),
+    ("batch normalisation", _of("batch_norm"), _yes_no),
+    ("BN momentum", _config("bn_momentum"), value_text),
+    ("BN eps", _config("bn_eps"), value_text),
+    ("init", _of("initializer"), str),
+    ("sigma", _of("sigma"), significant),
+    ("lambda", _of("lambda"), significant),
+    ("optimizer", _of("optimizer"), str),
+    ("schedule", _of("schedule"), str),
+    ("eta min", _of("eta_min"), significant),
+    ("eta max", _of("eta_max"), significant),
+    ("n_s", _of("step_size"), str),
+    ("cycles", _of("cycles"), significant),
+    ("epochs", _of("epochs"), significant),
+    ("n_batch", _of("batch_size"), str),
+    ("seed", _of("seed"), str),
+    ("order seed", _config("order_seed"), str),
+    ("dtype", _of("dtype"), str),
+    ("threads", _of("threads"), str),
+    ("study", _of("study_id"), str),
+    ("state", _of("state"), str),
+    ("why it ended", _of("error"), str),
+    ("epochs done", _of("epochs_done"), significant),
+    *((name.replace("_", " "), _of(name), fraction) for name in MEASURES),
+    ("best validation accuracy", _of("best_validation_accuracy"), fraction),
+    ("seconds", _of("seconds"), seconds),
+    ("started (UTC)", _of("started_at"), str),
+    ("host", _of("host"), str),
+    ("tags", _of("tags"), str),
+    ("note", _of("note"), str),
+)
