@@ -55,8 +55,6 @@ def fetch(
     debug: Debug = False,
 ) -> None:
     """Download CIFAR-10 (170 MB) into klcli's cache; run again after an interruption, it continues."""
-    from rich.markup import escape
-
     from klcli.data import fetch as fetching
     from klcli.data.places import cache_folder
 
@@ -67,9 +65,9 @@ def fetch(
     expected = (md5 or fetching.OFFICIAL) if verify else None
     fetched = fetching.fetched_before(address, destination) if expected == fetching.OFFICIAL else None
     if fetched:
-        session.say(escape(f"{fetched.path} holds the official copy already"))
+        session.say(f"{fetched.path} holds the official copy already")
     else:
-        session.say(escape(f"from {address} to {destination}"))
+        session.say(f"from {address} to {destination}")
         try:
             with _progress(session) as progress:
                 fetched = fetching.fetch(address, destination, progress, expected)

@@ -1,6 +1,7 @@
 """`klcli train`: one network, from the options to the picture."""
 
 import shlex
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -87,6 +88,7 @@ def train(
     from klcli.experiments.timetable import timetable
     from klcli.store.run_store import RunStore
 
+    resumed = None
     if resume is not None:
         store = RunStore.existing(db)
         asked = threads if is_typed(ctx, "threads") else None
@@ -97,14 +99,16 @@ def train(
         times = timetable(config, len(split(dataset, config.split).train))
         store = RunStore(db)
         require_room(store.path.parent)
-        run_id = store.begin(config, times, dataset, environment(), typed_command())
-        resumed = Resumption(run_id, config, dataset)
-    warn_of_data(session, resumed.dataset)
-    _train_recorded(session, store, resumed)
+    with obeyed_between_updates() as check:  # from here on there is a run that must end in a state
+        if resumed is None:
+            run_id = store.begin(config, times, dataset, environment(), typed_command())
+            resumed = Resumption(run_id, config, dataset)
+        warn_of_data(session, resumed.dataset)
+        _train_recorded(session, store, resumed, check)
     _show(session, store, resumed.run_id)
 
 
-def _train_recorded(session: Session, store: "RunStore", resumed: Resumption) -> None:
+def _train_recorded(session: Session, store: "RunStore", resumed: Resumption, check: Callable[[], None]) -> None:
     """Train a run from where it is to its end, every evaluation in the database."""
     from klcli.data.dataset import split
     from klcli.experiments.timetable import timetable
@@ -122,7 +126,7 @@ def _train_recorded(session: Session, store: "RunStore", resumed: Resumption) ->
     recording = Recording(store, run_id, len(resumed.epochs), resumed.seconds)
     progress = TrainingProgress(session, times)
     try:
-        with recording.ending_in_a_state(), obeyed_between_updates() as check, progress.showing():
+        with recording.ending_in_a_state(), progress.showing():
 
             def on_evaluation(results: "list[TrainResult]") -> None:
                 recording.on_evaluation(results[0])

@@ -1,6 +1,7 @@
 """WeightGradient: `dJ/dW = X^T G + 2 lambda W` as its factors, multiplied out only where somebody needs the numbers."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.linalg import blas
@@ -9,7 +10,7 @@ from klcli.engine.losses import l2_gradient
 from klcli.engine.members import for_members
 
 # alpha a b + beta c in place, which NumPy's matmul cannot do
-_GEMM = {np.dtype(np.float32): blas.sgemm, np.dtype(np.float64): blas.dgemm}
+_GEMM: dict[np.dtype, Any] = {np.dtype(np.float32): blas.sgemm, np.dtype(np.float64): blas.dgemm}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from klcli.engine import schedules
 from klcli.errors import ConfigError
 from klcli.experiments.config import TrainConfig
 
+MAX_EVALUATIONS = 1_000_000  # rows of one run in the database
+
 
 @dataclass(frozen=True)
 class Timetable:
@@ -46,11 +48,15 @@ def timetable(config: TrainConfig, n: int) -> Timetable:
     per_epoch = n // config.batch_size
     step_size = config.step_size or max(1, round(config.step_epochs * per_epoch))
     total = 2 * step_size * config.cycles if config.epochs is None else config.epochs * per_epoch
+    per_evaluation = 2 * step_size / config.evaluations_per_cycle if config.evaluations_per_cycle else per_epoch
+    if total / per_evaluation > MAX_EVALUATIONS:
+        length = f"cycles {config.cycles}" if config.epochs is None else f"epochs {config.epochs}"
+        often = f", evaluations per cycle {config.evaluations_per_cycle}" if config.evaluations_per_cycle else ""
+        raise ConfigError(f"{length}{often}: more than {MAX_EVALUATIONS} evaluations, give fewer")
     if config.evaluations_per_cycle is None:
         evaluations = set(range(per_epoch, total + 1, per_epoch))
     elif config.evaluations_per_cycle == 0:
         evaluations = set()
     else:
-        interval = 2 * step_size / config.evaluations_per_cycle
-        evaluations = {round(interval * i) for i in range(1, math.floor(total / interval) + 1)} - {0}
+        evaluations = {round(per_evaluation * i) for i in range(1, math.floor(total / per_evaluation) + 1)} - {0}
     return Timetable(config, per_epoch, step_size, total, tuple(sorted(evaluations | {total})))

@@ -3,6 +3,7 @@
 import json
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import cast
 
 from klcli.data.dataset import Dataset
@@ -54,7 +55,8 @@ class RunStore(Database):
         if run["checkpoint"] is None:
             return None, ""
         path = self.path.parent / run["checkpoint"]
-        loaded, failures = {}, []
+        loaded: dict[str, tuple[Path, checkpoints.Checkpoint]] = {}
+        failures: list[str] = []
         for file in (path, checkpoints.previous(path)):
             try:
                 checkpoint = checkpoints.load(file)
