@@ -1,11 +1,172 @@
-"""`klcli report --html`."""
+"""`klcli report --html`: everything that the database knows, as one page."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from klcli.cli.report_selection import Selection
 from klcli.cli.session import Session
+from klcli.errors import ConfigError, KlcliError
+
+if TYPE_CHECKING:
+    from klcli.cli.report_views import View
+    from klcli.report.page import Part, Picture, Section
+    from klcli.store.report_store import ReportStore
+
+BEST = 10  # rows of a ranking
+CURVES = 4  # runs of each set of images whose curves are drawn
+TOGETHER = 12  # runs over one another in one picture
+LISTED = 200  # runs that are listed with their settings; a page of thousands opens on no phone
 
 
 def write(session: Session, db: Path, selection: Selection, path: Path, data: str | None) -> None:
-    """Write the page."""
-    raise NotImplementedError
+    """Write the page; where there is no run yet, say what to run first instead."""
+    from klcli.cli.report_views import FIRST_COMMAND
+    from klcli.report.page import render
+    from klcli.store.checkpoints import write_atomically
+    from klcli.store.report_store import ReportStore
+
+    if selection.has_view:
+        raise ConfigError(f"--html {path}: shows everything, filters like --bn or --since go with it, views do not")
+    store = ReportStore.existing(db)
+    counts = store.count_by_state()
+    if not counts and not store.gradient_suites():
+        session.result(f"{db} holds no run yet: begin with `{FIRST_COMMAND}`")
+        session.document("report", {"page": None})
+        return
+    with session.progress("drawing", len(store.studies()) + len(store.image_sets(selection.filter())) + 2) as advance:
+        sections = []
+        for section in _sections(session, store, selection, data):
+            sections.append(section)
+            advance(1)
+    states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+    page = render("klcli report", f"{db}: {states or 'no runs'}", sections)
+    write_atomically(path, page.encode())
+    session.result(f"page        {path} ({len(page) / 1e6:.1f} MB)")
+    session.document("report", {"page": str(path), "sections": [section.title for section in sections]})
+
+
+def _sections(session: Session, store: "ReportStore", selection: Selection, data: str | None) -> "Iterator[Section]":
+    from klcli.cli.report_views import view
+    from klcli.report.page import Section
+    from klcli.report.run_tables import summary_table
+
+    found = store.image_sets(selection.filter())
+    best = [
+        view(store, replace(selection, best=1, images_of=images["latest"], dataset=None)).runs[0] for images in found
+    ]
+    if found:
+        yield Section("Summary", [summary_table(found, best)])
+    for images in found:
+        yield _images_section(session, store, selection, images["latest"], data)
+    for study in store.studies():
+        parts = list(_study(session, store, study["id"], data))
+        yield Section(f"Study {study['id']}: {study['kind']} {study['stage'] or ''}".rstrip(), parts)
+    if store.gradient_suites():
+        yield _gradients(session, store)
+    yield _runs(store, selection)
+
+
+def _images_section(
+    session: Session, store: "ReportStore", selection: Selection, like: int, data: str | None
+) -> "Section":
+    """The ranking, groups and pictures of the runs that may be compared with run `like`."""
+    from klcli.cli.report_views import View, view
+    from klcli.report.group_tables import SETTINGS
+    from klcli.report.images import images_words
+    from klcli.report.page import Notes, Section
+
+    chosen = replace(selection, images_of=like, dataset=None)
+    ranking = view(store, replace(chosen, best=BEST))
+    everything = view(store, replace(chosen, best=10**9))
+    parts: list[Part] = []
+    first = everything.runs[0]
+    if first["dataset"] == "synthetic":
+        parts.append(Notes(["Synthetic images: these results say nothing about CIFAR-10."], is_warning=True))
+    assert ranking.table is not None  # there is a run like this one
+    parts.append(ranking.table)
+    varying = [name for name in SETTINGS if len({run[name] for run in everything.runs} - {None}) > 1]
+    repeated = len({tuple(run[name] for name in varying) for run in everything.runs}) < len(everything.runs)
+    if varying and repeated:
+        groups = view(store, replace(chosen, group_by=tuple(varying), limit=None))
+        if groups.table is not None:
+            parts += [groups.table, Notes(groups.notes)]
+    if len(everything.runs) > 1:
+        top = View(None, [], {}, runs=everything.runs[:TOGETHER])
+        parts += _pictures(session, store, top, ("curves", "bn"), data)
+    for run in everything.runs[:CURVES]:
+        parts += _pictures(session, store, View(None, [], {}, runs=[run]), ("curves",), data)
+    parts += _pictures(session, store, View(None, [], {}, runs=[first]), ("confusion", "weights"), data)
+    return Section(images_words(first), parts)
+
+
+def _study(session: Session, store: "ReportStore", number: int, data: str | None) -> "Iterator[Part]":
+    from klcli.cli.report_views import study_view
+    from klcli.report.page import Notes
+
+    shown = study_view(store, number)
+    if shown.table is not None:
+        yield shown.table
+    yield Notes(shown.notes)
+    if shown.study is not None and shown.runs and shown.study["stage"] != "final":
+        kinds = [kind for kind in ("lambda", "sigma") if kind == shown.study["kind"]]
+        yield from _pictures(session, store, shown, kinds or ["curves"], data)
+
+
+def _gradients(session: Session, store: "ReportStore") -> "Section":
+    """The latest gradient check, all of its tensors in one table."""
+    from klcli.cli.report_views import View
+    from klcli.report.gradient_tables import suite_table
+    from klcli.report.page import Notes, Section
+    from klcli.report.tables import gradient_method, gradient_verdict
+    from klcli.store.gradient_check_store import GradientCheckStore
+
+    gradients = GradientCheckStore.existing(store.path)
+    checks = gradients.suite()
+    pictures = _pictures(session, store, View(None, [], {}), ("gradients",), None)
+    words = Notes(
+        [gradient_verdict(checks), gradient_method(checks[0])], is_warning=not all(c["passed"] for c in checks)
+    )
+    return Section("Gradient check", [words, *pictures, suite_table(checks)])
+
+
+def _runs(store: "ReportStore", selection: Selection) -> "Section":
+    """All runs in all states, and each with its settings and the command that repeats it."""
+    from klcli.cli.report_views import view
+    from klcli.report.page import Details, Notes, Section
+    from klcli.report.run_tables import comparison_table
+    from klcli.report.tables import network_name
+
+    limit = min(selection.limit or LISTED, LISTED)
+    listed = view(store, replace(selection, list_all=True, limit=limit, images_of=None, sort=None))
+    parts: list[Part] = [listed.table] if listed.table is not None else []
+    total = sum(store.count_by_state().values())
+    if total > len(listed.runs):
+        parts.append(Notes([f"{len(listed.runs)} of {total} runs are listed: `klcli report --list` shows all."]))
+    for run in listed.runs:
+        accuracy = f", validation {run['validation_accuracy']:.4f}" if run["validation_accuracy"] is not None else ""
+        summary = f"Run {run['id']}: {network_name(run)} on {run['dataset']}, {run['state']}{accuracy}"
+        parts.append(Details(summary, run["command"], comparison_table([run], diff_only=False)))
+    return Section("Runs", parts)
+
+
+def _pictures(
+    session: Session, store: "ReportStore", view: "View", kinds: "list[str] | tuple[str, ...]", data: str | None
+) -> "list[Picture]":
+    """The pictures that can be drawn; for one that cannot, a word on stderr why."""
+    from klcli.cli.report_pictures import Painter
+    from klcli.report.page import Picture
+
+    drawn = []
+    for kind in kinds:
+        suffix = "png" if kind in ("weights", "confusion") else "svg"
+        try:
+            drawn += [
+                Picture(stem.replace("-", " "), suffix, content)
+                for stem, content in Painter(store, view, data, suffix).draw(kind)
+            ]
+        except KlcliError as error:
+            if kind != "bn":  # most sets of runs have no such pair
+                session.say(f"no picture of {kind}: {error}")
+    return drawn

@@ -16,7 +16,7 @@ SETTINGS = (
     "eta_max", "step_size", "cycles", "epochs", "batch_size", "dtype",
 )  # fmt: skip
 SHORT = {"bn": "batch_norm", "init": "initializer", "n_s": "step_size", "n_batch": "batch_size"}
-TEXTS = ("hidden", "bn_position", "initializer", "optimizer", "schedule", "dtype")
+TEXTS = ("hidden", "batch_norm", "bn_position", "initializer", "optimizer", "schedule", "dtype")
 MEASURED = ("validation_accuracy", "test_accuracy")
 SHOWN_PAIRS = 12
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from klcli.report.images import sizes, split_of, split_words
+from klcli.report.images import images_words, sizes, split_of, split_words
 from klcli.report.tables import Column, Row, Table, fraction, network_name, seconds, significant
 
 MEASURES = tuple(
@@ -20,6 +20,23 @@ def ranking_table(runs: Sequence[Row], by: str) -> Table:
     title = f"Best runs on {first['dataset']}, by {by.replace('_', ' ')}; {split_words(split_of(first))}"
     extra = () if by in ("id", *(column.key for column in _RANKING)) else (_column(by),)
     return Table(title, _known(runs, _RANKING, extra), _named(runs))
+
+
+def summary_table(image_sets: Sequence[Row], best: Sequence[Row]) -> Table:
+    """What there is, and the best run on each set of images."""
+    rows = [
+        run | {"images": images_words(run), "runs": images["runs"], "network": network_name(run)}
+        for images, run in zip(image_sets, best, strict=True)
+    ]
+    columns = (
+        Column("images", "images", is_number=False),
+        Column("runs", "complete runs"),
+        Column("id", "best run"),
+        Column("network", "network", is_number=False),
+        Column("validation_accuracy", "validation", fraction),
+        Column("test_accuracy", "test", fraction),
+    )
+    return Table("The best run by validation accuracy", columns, rows)
 
 
 def list_table(runs: Sequence[Row], title: str) -> Table:

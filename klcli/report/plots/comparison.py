@@ -22,7 +22,7 @@ from klcli.report.plots.figure import (
     say_empty,
     to_bytes,
 )
-from klcli.report.tables import network_name, settings_line
+from klcli.report.tables import network_name, settings_line, significant
 
 MEASURES = ("cost", "loss", "accuracy")
 SEEDS = ("seed", "order_seed")  # of a config; runs that differ only in these are repeats
@@ -183,7 +183,7 @@ _WORDS: tuple[Callable[[dict[str, Any]], str], ...] = (
     images_words,
     network_name,
     _part("initializer"),
-    _part("lambda"),
+    lambda run: f"lambda {significant(run['lambda'])}",
     _part("eta"),
     _part("n_s"),
     _part("cycles"),

@@ -11,6 +11,7 @@ from klcli.report.tables import network_name, settings_line
 
 SIDE, CHANNELS = 32, 3  # of an image
 SHOWN = 100  # units
+GAP = 2  # pixels around each image
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,16 @@ def weight_images(run: dict[str, Any], W: np.ndarray) -> WeightImages:
 
 def draw_weights(weights: WeightImages, suffix: str = "png") -> bytes:
     """Draw the images in a grid; return a picture file."""
-    columns = min(10, max(4, math.ceil(math.sqrt(len(weights.images)))))
-    rows = math.ceil(len(weights.images) / columns)
-    figure = new_figure(8, 1.2 + 0.78 * rows * 10 / columns, weights.title, weights.caption)
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for axes in panels.flat:
-        axes.axis("off")
-    for axes, image in zip(panels.flat, weights.images, strict=False):
-        axes.imshow(image, interpolation="nearest")
+    n = len(weights.images)
+    columns = min(10, max(4, math.ceil(math.sqrt(n))))
+    rows = math.ceil(n / columns)
+    # One large image: a hundred panels would take seconds.
+    cell = SIDE + 2 * GAP
+    grid = np.ones((rows * columns, cell, cell, CHANNELS))
+    grid[:n, GAP:-GAP, GAP:-GAP] = weights.images
+    mosaic = grid.reshape(rows, columns, cell, cell, CHANNELS).transpose(0, 2, 1, 3, 4)
+    figure = new_figure(8, 0.9 + 7.8 * rows / columns, weights.title, weights.caption)
+    axes = figure.subplots()
+    axes.imshow(mosaic.reshape(rows * cell, columns * cell, CHANNELS), interpolation="nearest")
+    axes.axis("off")
     return to_bytes(figure, suffix)
