@@ -1,15 +1,18 @@
 """What the tests of the store share: a run to record, and the numbers of an evaluation."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from klcli.data.dataset import Dataset
+from klcli.data.dataset import Dataset, split
+from klcli.data.split_config import SplitConfig
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.environment import Environment
 from klcli.experiments.timetable import timetable
+from klcli.experiments.training import train
 from klcli.store.run_store import RunStore
 
 
@@ -39,3 +42,28 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
     recorder = Recorder(tmp_path / "results" / "klcli.db")
     yield recorder
     recorder.store.close()
+
+
+@pytest.fixture(scope="session")
+def trained_store(small_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a database with three complete runs, their checkpoints and pictures that are none."""
+    folder = tmp_path_factory.mktemp("trained")
+    store = RunStore(folder / "klcli.db")
+    splits = split(small_dataset, SplitConfig(validation=100))
+    (folder / "plots").mkdir()
+    for seed in (1, 2, 3):
+        config = TrainConfig(hidden=(5,), epochs=1, seed=seed, split=SplitConfig(validation=100))
+        times = timetable(config, len(splits.train))
+        run = store.begin(config, times, small_dataset, Environment(1, {"numpy": "2"}), "klcli train")
+        [result] = train([config], splits)
+        store.record_epoch(run, result.epochs[-1], result)
+        store.finish(run, "complete", result, 1.0)
+        (folder / "plots" / f"run-{run:06d}.png").write_text("a picture")
+    store.close()
+    return folder
+
+
+@pytest.fixture
+def three_runs_here(trained_store: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return shutil.copytree(trained_store, tmp_path / "three-runs")

@@ -1,11 +1,7 @@
 """What all pictures share: colours, the look of an axis, and the way to a file."""
 
-import logging
 import textwrap
 from io import BytesIO
-
-# Without a home that can be written, matplotlib tells on stderr that it keeps its cache elsewhere.
-logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 import matplotlib as mpl
 from matplotlib.axes import Axes

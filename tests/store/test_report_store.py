@@ -1,0 +1,223 @@
+"""ReportStore and Housekeeping, held against the sqlite3 module and the file system."""
+
+import csv
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from klcli.errors import ConfigError, StoreError
+from klcli.store.housekeeping import Housekeeping
+from klcli.store.report_store import BEST_FIRST, Order, ReportStore, RunFilter
+
+
+def change(path: Path, sql: str, *parameters: Any) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(sql, parameters)
+    connection.commit()
+    connection.close()
+
+
+def read(path: Path, sql: str) -> list[tuple[Any, ...]]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def five(recorder: Any) -> Iterator[Housekeeping]:
+    """Runs 1 to 5; 1 to 3 complete on the same images, 4 complete on a subset of them, 5 diverged."""
+    for number in range(1, 6):
+        run = recorder.begin(lam=0.1 * number, batch_norm=number == 2, seed=number)
+        state = "diverged" if number == 5 else "complete"
+        change(
+            recorder.path,
+            "UPDATE runs SET state = ?, validation_accuracy = ?, started_at = ? WHERE id = ?",
+            state,
+            None if number == 5 else number / 10,
+            f"2026-01-0{number}T00:00:00+00:00",
+            run,
+        )
+    change(recorder.path, "UPDATE runs SET config = json_set(config, '$.split.subset', 900) WHERE id = 4")
+    store = Housekeeping(recorder.path)
+    yield store
+    store.close()
+
+
+def ids(store: ReportStore, order: Order = BEST_FIRST, limit: int | None = None, **conditions: Any) -> list[int]:
+    return [run["id"] for run in store.runs(RunFilter(**conditions), order, limit)]
+
+
+def test_filters_are_conditions(five: Housekeeping) -> None:
+    assert ids(five, state="complete") == [4, 3, 2, 1]
+    assert ids(five, state="complete", limit=2) == [4, 3]
+    assert ids(five, batch_norm=True) == [2]
+    assert ids(five, batch_norm=False, state="complete") == [4, 3, 1]
+    assert ids(five, since="2026-01-03T00:00:00+00:00") == [4, 3, 5]
+    assert ids(five, where='"lambda" < 0.25 AND seed > 1') == [2]
+    assert ids(five, where="1 -- all of them", state="diverged") == [5]
+
+
+def test_runs_without_a_value_come_last_in_both_directions(five: Housekeeping) -> None:
+    assert ids(five, Order("validation_accuracy", descending=True)) == [4, 3, 2, 1, 5]
+    assert ids(five, Order("validation_accuracy", descending=False)) == [1, 2, 3, 4, 5]
+
+
+def test_images_divided_differently_are_told_apart_the_most_used_first(five: Housekeeping) -> None:
+    found = five.image_sets(RunFilter(state="complete"))
+    assert [(row["runs"], row["latest"]) for row in found] == [(3, 3), (1, 4)]
+    assert ids(five, state="complete", split=found[1]["split"]) == [4]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "nonsense >",
+        "no_such_column = 1",
+        "1; DROP TABLE runs",
+        "1) ; DELETE FROM runs; --",
+        "id IN (DELETE FROM runs RETURNING id)",
+        "load_extension('evil')",
+        "1 = (SELECT writefile('x', 'y'))",
+        "id IN (SELECT 1 FROM pragma_writable_schema)",
+        "",
+    ],
+)
+def test_a_condition_can_only_read(five: Housekeeping, where: str) -> None:
+    with pytest.raises(ConfigError, match="--where"):
+        ids(five, where=where)
+    assert len(ids(five)) == 5
+    five.set_note(1, "the connection can write again")
+
+
+def test_an_unknown_column_to_sort_by(five: Housekeeping) -> None:
+    with pytest.raises(ConfigError, match=r"--sort id; DROP.*validation_accuracy"):
+        ids(five, Order("id; DROP TABLE runs", descending=False))
+
+
+def test_notes_and_tags(five: Housekeeping) -> None:
+    five.set_note(1, "a 'note' with \"quotes\" and <b>")
+    five.add_tag(1, "baseline")
+    five.add_tag(1, "thesis")
+    five.add_tag(1, "baseline")
+    assert read(five.path, "SELECT note, tags FROM runs WHERE id = 1") == [
+        ("a 'note' with \"quotes\" and <b>", "thesis baseline")
+    ]
+    assert ids(five, tag="baseline") == [1]
+    assert ids(five, tag="base") == []
+    five.remove_tag(1, "thesis")
+    five.remove_tag(1, "baseline")
+    five.set_note(1, "")
+    assert read(five.path, "SELECT note, tags FROM runs WHERE id = 1") == [(None, None)]
+    for deed in (lambda: five.add_tag(1, "two words"), lambda: five.add_tag(1, ""), lambda: five.remove_tag(1, "x")):
+        with pytest.raises(ConfigError, match="tag"):
+            deed()
+    with pytest.raises(StoreError, match="no run 99"):
+        five.set_note(99, "x")
+
+
+def test_deleting_a_run_removes_all_that_is_its_own(three_runs_here: Path) -> None:
+    store = Housekeeping(three_runs_here / "klcli.db")
+    plots = three_runs_here / "plots"
+    (plots / "run-000002-weights.svg").write_text("x")
+    (plots / "run-0000020.png").write_text("of another run")
+    files = store.delete([2])
+    assert sorted(path.name for path in files) == ["run-000002-weights.svg", "run-000002.npz", "run-000002.png"]
+    assert not any(path.exists() for path in files)
+    assert (plots / "run-0000020.png").exists()
+    assert read(store.path, "SELECT id FROM runs") == [(1,), (3,)]
+    assert read(store.path, "SELECT DISTINCT run_id FROM epochs ORDER BY 1") == [(1,), (3,)]
+    with pytest.raises(StoreError, match="no run 2"):
+        store.delete([1, 2])
+    assert read(store.path, "SELECT count(*) FROM runs") == [(2,)]  # all or nothing
+    store.close()
+
+
+def test_a_run_that_is_being_trained_is_not_deleted(recorder: Any) -> None:
+    run = recorder.begin()
+    with pytest.raises(ConfigError, match="is training this run"):
+        Housekeeping(recorder.path).delete([run])
+
+
+def test_a_study_remembers_what_it_lost(five: Housekeeping) -> None:
+    change(five.path, "INSERT INTO studies VALUES (7, 'lambda', 'coarse', '{\"a\": 1}', NULL, 'complete', 'now')")
+    change(five.path, "UPDATE runs SET study_id = 7, member = id - 1 WHERE id IN (1, 2)")
+    five.delete([2])
+    assert read(five.path, "SELECT settings FROM studies") == [('{"a":1,"deleted_members":[1]}',)]
+    five.delete([1])
+    assert read(five.path, "SELECT count(*) FROM studies") == [(0,)]
+
+
+def test_an_export_reads_back_to_what_is_stored(three_runs_here: Path, tmp_path: Path) -> None:
+    store = Housekeeping(three_runs_here / "klcli.db")
+    store.set_note(1, 'commas, "quotes"\nand lines')
+    written = store.export(tmp_path / "out")
+    assert set(written) == {
+        f"{name}.csv" for name in ("runs", "epochs", "studies", "gradient_checks", "gradient_errors", "best_runs")
+    }
+    for name in ("runs", "epochs"):
+        with (tmp_path / "out" / f"{name}.csv").open(newline="") as file:
+            found = list(csv.DictReader(file))
+        connection = sqlite3.connect(store.path)
+        connection.row_factory = sqlite3.Row
+        stored = [dict(row) for row in connection.execute(f"SELECT * FROM {name}")]
+        connection.close()
+        assert len(found) == len(stored) == written[f"{name}.csv"]
+        for row, expected in zip(found, stored, strict=True):
+            for key, value in expected.items():
+                assert (float(row[key]) if isinstance(value, float) else row[key]) == (
+                    value if isinstance(value, float) else "" if value is None else str(value)
+                )
+    store.close()
+
+
+def test_a_sound_database(three_runs_here: Path) -> None:
+    assert Housekeeping(three_runs_here / "klcli.db").check() == []
+
+
+def test_damage_and_orphans_are_found(three_runs_here: Path) -> None:
+    checkpoints = three_runs_here / "checkpoints"
+    (checkpoints / "run-000001.npz").unlink()
+    shutil.copy(checkpoints / "run-000003.npz", checkpoints / "run-000002.npz")  # sound, but another network
+    content = bytearray((checkpoints / "run-000003.npz").read_bytes())
+    content[len(content) // 2] ^= 1
+    (checkpoints / "run-000003.npz").write_bytes(content)
+    (checkpoints / "run-000009.npz").write_text("x")
+    (three_runs_here / "plots" / "run-000009-weights.png").write_text("x")
+    (three_runs_here / "plots" / "mine.png").write_text("of no concern")
+    change(
+        three_runs_here / "klcli.db",
+        "INSERT INTO epochs SELECT 77, epoch, step, 0, 0,0,0, 0,0,0, 0 FROM epochs LIMIT 1",
+    )
+    found = Housekeeping(three_runs_here / "klcli.db").check()
+    damage = [one.what for one in found if one.is_damage]
+    assert len(damage) == 4
+    for words in ("missing", "another network", "damaged", "row of runs that is gone"):
+        assert any(words in line for line in damage)
+    assert [Path(one.what.split(":")[0]).name for one in found if not one.is_damage] == [
+        "run-000009.npz",
+        "run-000009-weights.png",
+    ]
+
+
+def test_the_view_ranks_each_set_of_images_for_itself(five: Housekeeping) -> None:
+    assert read(five.path, "SELECT place, run, batch_normalisation FROM best_runs ORDER BY split, place") == [
+        (1, 4, "no"),  # the split with a subset
+        (1, 3, "no"),
+        (2, 2, "yes"),
+        (3, 1, "no"),
+    ]
+
+
+def test_a_ranking_follows_an_index(five: Housekeeping) -> None:
+    sql, parameters = five.query(RunFilter(dataset_sha256="a" * 64, split="{}", state="complete"), BEST_FIRST)
+    connection = sqlite3.connect(five.path)
+    plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql} LIMIT 3", parameters))
+    connection.close()
+    assert "USING INDEX runs_by_images (dataset_sha256=? AND split=? AND state=?)" in plan
+    assert "B-TREE" not in plan  # nothing is sorted
