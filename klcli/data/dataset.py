@@ -1,7 +1,6 @@
-"""A data set in memory: its splits, their standardisation, and the minibatches drawn from them."""
+"""A data set in memory: its splits, their standardisation, and the order in which they are visited."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -163,18 +162,6 @@ def epoch_order(n: int, order_seed: int, epoch: int) -> np.ndarray:
     """The (n,) permutation in which epoch `epoch` visits a split of n images: a pure function of its arguments."""
     seed = np.random.SeedSequence(order_seed, spawn_key=(1, epoch))
     return np.random.Generator(np.random.PCG64(seed)).permutation(n)
-
-
-def minibatches(
-    split: Split, order: np.ndarray, batch_size: int, dtype: DTypeLike = np.float32
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The floor(n / batch_size) full minibatches (X, y) of an epoch that visits `split` in `order`.
-
-    What remains of the order is left out of this epoch: the next one shuffles it in again. A shorter last
-    batch would have noisier batch-normalisation statistics and one more update than n_s counts.
-    """
-    for start in range(0, len(order) - batch_size + 1, batch_size):
-        yield split.batch(order[start : start + batch_size], dtype)
 
 
 def _rows_of(batches: tuple[int, ...], per_file: int) -> np.ndarray:

@@ -39,7 +39,7 @@ def cross_entropy(S: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, Callable[[]
     shifted = S - S.max(axis=-1, keepdims=True)
     P = np.exp(shifted)
     total = P.sum(axis=-1, keepdims=True)
-    loss = (np.log(total[..., 0]) - shifted[..., rows, y]).mean(axis=-1)
+    loss = (np.log(total[..., 0]) - shifted[..., rows, y]).sum(axis=-1) / n
 
     def backward() -> np.ndarray:
         """`dJ/dS = (P - Y) / n`, where Y is one-hot and never built."""

@@ -45,7 +45,7 @@ class Network:
         lam is a number or `(m,)`. `track=True` moves the running averages, as a training update does.
         """
         loss, factors = self.factored_gradients(X, y, lam, track=track)
-        return loss, {name: np.asarray(gradient) for name, gradient in factors.items()}
+        return loss, {name: np.asarray(factors[name]) for name in self.parameters()}
 
     def factored_gradients(
         self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *, track: bool = False
@@ -62,7 +62,7 @@ class Network:
             if isinstance(weight_gradient, WeightGradient):
                 layer_gradients["W"] = replace(weight_gradient, lam=lam)
             gradients |= {f"{name}.{parameter}": gradient for parameter, gradient in layer_gradients.items()}
-        return loss, {name: gradients[name] for name in self.parameters()}
+        return loss, gradients
 
     def penalty(self, lam: float | np.ndarray) -> np.ndarray:
         """Return the L2 term of J (a number, or `(m,)`)."""

@@ -1,6 +1,6 @@
 """Optimizers: they know lists of arrays, never a network."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,8 @@ class SGD:
 
     def update(
         self,
-        parameters: Sequence[np.ndarray],
-        gradients: Sequence[np.ndarray | WeightGradient],
+        parameters: Iterable[np.ndarray],
+        gradients: Iterable[np.ndarray | WeightGradient],
         eta: float | np.ndarray,
     ) -> None:
         """Move every parameter in place; the gradients are used up as work space.

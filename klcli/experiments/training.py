@@ -101,6 +101,7 @@ class Training:
             networks[0].load_state(snapshot.state)
         self.members = stack(networks)
         self.optimizer = SGD()
+        self._parameters = self.members.parameters()
         self.results = [TrainResult(config, self.members.member(index)) for index, config in enumerate(configs)]
         self._lam = [config.lam for config in configs]
         self._order = np.empty(0, dtype=np.intp)  # of the images in the current epoch
@@ -121,9 +122,8 @@ class Training:
         start = position * self.config.batch_size
         X, y = self.splits.train.batch(self._order[start : start + self.config.batch_size], self.config.dtype)
         loss, gradients = self.members.factored_gradients(X, y, _shared(self._lam), track=True)
-        parameters = self.members.parameters()
         eta = _shared([self.times.learning_rate(self.step, result.config) for result in self.results])
-        self.optimizer.update(list(parameters.values()), [gradients[name] for name in parameters], eta)
+        self.optimizer.update(self._parameters.values(), [gradients[name] for name in self._parameters], eta)
         self.step += 1
         if not np.isfinite(loss).all():
             self._mark_diverged(loss)

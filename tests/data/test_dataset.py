@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from klcli.data.dataset import Dataset, Split, Splits, epoch_order, minibatches, split, standardisation
+from klcli.data.dataset import Dataset, Split, Splits, epoch_order, split, standardisation
 from klcli.data.split_config import SplitConfig
 from klcli.errors import ConfigError
 
@@ -169,14 +169,3 @@ def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch() -> None:
     assert not np.array_equal(order, epoch_order(1000, 6, 2))
     # Seed and epoch do not stand in for each other.
     assert not np.array_equal(epoch_order(1000, 2, 5), order)
-
-
-def test_minibatches_are_the_full_ones_of_the_order(dataset: Dataset) -> None:
-    train = split(dataset, SplitConfig(validation=50)).train
-    order = epoch_order(450, 0, 0)
-    batches = list(minibatches(train, order, 100, np.float64))
-    assert [len(X) for X, _ in batches] == [100] * 4
-    assert np.array_equal(np.concatenate([y for _, y in batches]), train.labels[order[:400]])
-    assert np.array_equal(batches[3][0], train.batch(order[300:400], np.float64)[0])
-    assert len(list(minibatches(train, order, 150))) == 3
-    assert list(minibatches(train, order, 451)) == []
