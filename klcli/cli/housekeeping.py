@@ -40,15 +40,15 @@ def _annotate(session: Session, store: "Housekeeping", deed: str, run_id: int, t
 def _delete(session: Session, store: "Housekeeping", run_ids: tuple[int, ...], yes: bool) -> None:
     from klcli.report.tables import network_name
 
-    for run in [store.run(run_id) for run_id in run_ids]:
+    runs = [store.run(run_id) for run_id in run_ids]
+    what = f"delete {len(run_ids)} run{'s' if len(run_ids) > 1 else ''} with epochs, checkpoints and pictures"
+    if not yes and not sys.stdin.isatty():
+        raise ConfigError(f"--delete {' '.join(map(str, run_ids))}: nobody can be asked here, add --yes to {what}")
+    for run in runs:
         session.say(f"run {run['id']}: {network_name(run)} on {run['dataset']}, {run['state']}")
-    if not yes:
-        what = f"delete {len(run_ids)} run{'s' if len(run_ids) > 1 else ''} with epochs, checkpoints and pictures"
-        if not sys.stdin.isatty():
-            raise ConfigError(f"--delete {' '.join(map(str, run_ids))}: nobody can be asked here, add --yes to {what}")
-        if not typer.confirm(f"{what[0].upper()}{what[1:]}?", err=True):
-            session.say("nothing was deleted")
-            return
+    if not yes and not typer.confirm(f"{what[0].upper()}{what[1:]}?", err=True):
+        session.say("nothing was deleted")
+        return
     files = store.delete(run_ids)
     session.result(*(f"deleted run {run_id}" for run_id in run_ids), *(f"deleted {file}" for file in files))
     session.document("report", {"deleted": list(run_ids), "files": list(map(str, files))})

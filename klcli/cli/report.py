@@ -110,12 +110,12 @@ def report(
     ] = None,
     data: DataSource = None,
     note: Annotated[
-        tuple[int, str] | None,
+        tuple[str, str] | None,
         option("--note", panel=KEEPING, metavar="RUN TEXT", help="Keep a note; an empty one removes it."),
     ] = None,
-    tag: Annotated[tuple[int, str] | None, option("--tag", panel=KEEPING, metavar="RUN TAG", help="Tag a run.")] = None,
+    tag: Annotated[tuple[str, str] | None, option("--tag", panel=KEEPING, metavar="RUN TAG", help="Tag a run.")] = None,
     untag: Annotated[
-        tuple[int, str] | None, option("--untag", panel=KEEPING, metavar="RUN TAG", help="Take the tag away.")
+        tuple[str, str] | None, option("--untag", panel=KEEPING, metavar="RUN TAG", help="Take the tag away.")
     ] = None,
     delete: Annotated[
         list[str],
@@ -182,9 +182,9 @@ def report(
         raise ConfigError(f"--to {to}: this names a picture, say which one with --plot")
 
     deeds: dict[str, Any] = {
-        "note": note,
-        "tag": tag,
-        "untag": untag,
+        "note": _of_run("note", note),
+        "tag": _of_run("tag", tag),
+        "untag": _of_run("untag", untag),
         "delete": deleted,
         "export": export,
         "check": check,
@@ -198,6 +198,11 @@ def report(
         report_page.write(session, db, selection, html, data)
     else:
         _show(session, db, selection, format, plot, to, data)
+
+
+def _of_run(name: str, given: tuple[str, str] | None) -> tuple[int, str] | None:
+    """Read `--note 7 "text"`. Raises ConfigError, which names what is no number."""
+    return None if given is None else (*integers([given[0]], name)[:1], given[1])
 
 
 def _show(

@@ -1,0 +1,153 @@
+"""`klcli report --html`: the page as text, and in a real browser where there is one."""
+
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+EVIL = "<script>document.title = 'broken'</script><img src=x onerror=\"document.title = 'broken'\"> & 'quotes'"
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+)  # fmt: skip
+
+
+@pytest.fixture
+def page(here: Klcli, trained: Path) -> Path:
+    """A page of a complete, a diverged and an interrupted run, with a hostile note."""
+    connection = sqlite3.connect(trained / "results/klcli.db")
+    connection.execute("UPDATE runs SET note = ?, tags = '<i>x</i>', command = ? WHERE id = 2", [EVIL, EVIL])
+    connection.execute("DELETE FROM epochs WHERE run_id = 1")
+    connection.execute("UPDATE runs SET state = 'diverged', validation_accuracy = NULL, checkpoint = NULL WHERE id = 1")
+    # Enough copies of a run for a table that is worth sorting.
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(runs)") if row[1] != "id"]
+    names = ", ".join(f'"{name}"' for name in columns)
+    for number in (4, 5):
+        connection.execute(f"INSERT INTO runs (id, {names}) SELECT {number}, {names} FROM runs WHERE id = 3")
+        connection.execute(
+            f"UPDATE runs SET validation_accuracy = 0.0{number}, seconds = 1{number} WHERE id = {number}"
+        )
+    connection.execute("UPDATE runs SET state = 'interrupted' WHERE id = 5")
+    connection.commit()
+    connection.close()
+    done = here("report", "--html", "report.html")
+    assert done.returncode == 0, done.stderr
+    return trained / "report.html"
+
+
+class Links(HTMLParser):
+    """Collects what a page would load, and which elements are left open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.opened: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("img", "meta", "link"):
+            self.opened.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.opened.pop() == tag
+
+
+def test_the_page_is_whole_and_loads_nothing(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = Links()
+    links.feed(text)
+    assert links.opened == []
+    assert all(link.startswith(("data:", "#")) for link in links.loaded)
+    assert sum(link.startswith("data:image/") for link in links.loaded) >= 4
+    assert {link[1:] for link in links.loaded if link.startswith("#")} <= set(re.findall(r' id="([^"]+)"', text))
+    assert len(text) < 8_000_000
+    assert EVIL not in text
+    assert "&lt;script&gt;document.title" in text
+    for words in ("diverged", "interrupted", "Synthetic images", "klcli train --data synthetic"):
+        assert words in text
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """A fresh headless Chromium."""
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("chromium and chromedriver are not installed")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    options.binary_location = binary
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    yield chrome
+    chrome.quit()
+
+
+def resize(browser: Any, width: int) -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def test_in_a_browser(page: Path, browser: Any) -> None:
+    browser.get("about:blank")
+    browser.get_log("performance")  # the browser's own first page is not ours
+    browser.get(page.as_uri())
+    assert browser.title == "klcli report"
+
+    # Every picture can be decoded.
+    script = (
+        "const done = arguments[0]; const images = [...document.images];"
+        "images.forEach(one => { one.loading = 'eager'; });"
+        "Promise.all(images.map(one => one.decode()))"
+        ".then(() => done(images.map(one => one.naturalWidth)), error => done(String(error)))"
+    )
+    widths = browser.execute_async_script(script)
+    assert widths and all(isinstance(width, int) and width > 100 for width in widths), widths
+
+    # Nothing sticks out of the page, on a phone or on a desk; every table scrolls inside its own box.
+    for width in (400, 1200):
+        resize(browser, width)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        outside = (
+            "return [...document.querySelectorAll('body *')].filter(one => !one.closest('.scroll, figure')"
+            f" && one.getBoundingClientRect().right > {width} + 0.5).map(one => one.outerHTML.slice(0, 80))"
+        )
+        assert browser.execute_script(outside) == []
+
+    # A click sorts, a second one the other way; cells without a value stay last.
+    column = (
+        "const tables = [...document.querySelectorAll('table.sortable')];"
+        "const table = tables.find(one => one.tHead.textContent.includes('started'));"
+        "const heads = [...table.tHead.rows[0].cells];"
+        "const index = heads.findIndex(head => head.textContent === arguments[0]);"
+        "if (arguments[1]) heads[index].querySelector('button').click();"
+        "return [heads[index].ariaSort, [...table.tBodies[0].rows].map(row => row.cells[index].dataset.value)]"
+    )
+    _, before = browser.execute_script(column, "validation", False)
+    numbers = sorted(float(value) for value in before if value)
+    assert len(numbers) == 4 and before.count("") == 1
+    order, down = browser.execute_script(column, "validation", True)
+    assert (order, down) == ("descending", [*(str(value) for value in reversed(numbers)), ""])
+    order, up = browser.execute_script(column, "validation", True)
+    assert (order, up) == ("ascending", [*(str(value) for value in numbers), ""])
+    order, words = browser.execute_script(column, "state", True)
+    assert (order, words) == ("ascending", sorted(words))
+
+    # What a user wrote is text, not code.
+    assert browser.title == "klcli report"
+    assert browser.execute_script("return document.querySelectorAll('i, img:not([src^=\"data:\"])').length") == 0
+
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    requested = re.findall(r'"url\\?":\\?"(https?://[^"\\]+)', str(browser.get_log("performance")))
+    assert requested == []

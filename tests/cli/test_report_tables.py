@@ -1,0 +1,254 @@
+"""`klcli report`: its views, formats and filters, with the csv and json modules and SQLite as judges."""
+
+import csv
+import io
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Rows = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+
+
+def change(folder: Path, *statements: str) -> None:
+    connection = sqlite3.connect(folder / "results/klcli.db")
+    for sql in statements:
+        connection.execute(sql)
+    connection.commit()
+    connection.close()
+
+
+@pytest.fixture
+def mixed(trained: Path) -> Path:
+    """Run 1 diverged without an epoch, run 2 complete, run 3 interrupted after its epoch."""
+    change(
+        trained,
+        "DELETE FROM epochs WHERE run_id = 1",
+        "UPDATE runs SET state = 'diverged', error = 'not finite', epochs_done = 0, checkpoint = NULL,"
+        " train_loss = NULL, train_cost = NULL, train_accuracy = NULL, validation_loss = NULL, validation_cost = NULL,"
+        " validation_accuracy = NULL, test_loss = NULL, test_cost = NULL, test_accuracy = NULL, finished_at = NULL,"
+        " best_validation_accuracy = NULL, seconds = NULL WHERE id = 1",
+        "UPDATE runs SET state = 'interrupted', error = 'Ctrl-C', test_loss = NULL, test_cost = NULL,"
+        " test_accuracy = NULL WHERE id = 3",
+    )
+    return trained
+
+
+def numbers(process: "CompletedProcess[str]") -> list[int]:
+    """The first column of a CSV."""
+    assert process.returncode == 0, process.stderr
+    return [int(next(iter(row.values()))) for row in csv.DictReader(io.StringIO(process.stdout))]
+
+
+def test_every_format_shows_the_same_numbers(here: Klcli, trained: Path, rows: Rows) -> None:
+    stored = {run["id"]: run for run in rows("runs")}
+    found = list(csv.DictReader(io.StringIO(here("report", "--format", "csv").stdout)))
+    document = json.loads(here("report", "--format", "json").stdout)
+    assert len(found) == len(document["rows"]) == 3
+    for in_csv, in_json in zip(found, document["rows"], strict=True):
+        run = stored[in_json["id"]]
+        for key in ("validation_accuracy", "test_accuracy", "train_accuracy", "lambda", "seconds"):
+            assert float(in_csv[key]) == in_json[key] == run[key]
+    for name in ("table", "markdown", "latex"):
+        text = here("report", "--format", name).stdout
+        assert "…" not in text
+        for run in stored.values():
+            assert f"{run['validation_accuracy']:.4f}" in text
+            assert f"{run['test_accuracy']:.4f}" in text
+
+
+def test_the_list_has_all_states_the_newest_first(here: Klcli, mixed: Path) -> None:
+    assert numbers(here("report", "--list", "--format", "csv")) == [3, 2, 1]
+    text = here("report", "--list").stdout
+    for word in ("diverged", "interrupted", "complete", "not finite", "Ctrl-C"):
+        assert word in text
+    assert numbers(here("report", "--state", "diverged", "--format", "csv")) == [1]
+    assert numbers(here("report", "--list", "--limit", "2", "--format", "csv")) == [3, 2]
+    assert numbers(here("report", "--list", "--sort", "lambda", "--format", "csv")) == [3, 2, 1]
+    assert numbers(here("report", "--list", "--sort", "lambda:desc", "--format", "csv")) == [1, 2, 3]
+
+
+def test_filters(here: Klcli, trained: Path) -> None:
+    change(trained, "UPDATE runs SET started_at = '2020-01-01T00:00:00+00:00', tags = 'old kept' WHERE id = 1")
+    change(trained, "UPDATE runs SET batch_norm = 0 WHERE id = 2")
+
+    def of(*args: str) -> list[int]:
+        return sorted(numbers(here("report", *args, "--format", "csv")))
+
+    assert of("--bn") == [1, 3]
+    assert of("--no-bn") == [2]
+    assert of("--since", "2020-06-01") == [2, 3]
+    assert of("--since", "7d") == [2, 3]
+    assert of("--tagged", "kept") == [1]
+    assert of("--where", "lambda < 0.01 AND epochs_done > 1") == [2]
+    nothing = here("report", "--where", "seed = 99")
+    assert (nothing.returncode, nothing.stdout) == (0, "no run matches these filters\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["--where", "lambda <"], "--where 'lambda <'"),
+        (["--where", "1; DROP TABLE runs"], "--where"),
+        (["--where", "no_such = 1"], "no_such"),
+        (["--sort", "colour"], "colour"),
+        (["--sort", "seed:down"], "asc or desc"),
+        (["--state", "asleep"], "'asleep'"),
+        (["--since", "yesterday"], "'yesterday'"),
+        (["--format", "xml"], "'xml'"),
+        (["--format", "csv", "--json"], "--json"),
+        (["--best", "3", "--list"], "--best and --list"),
+        (["--best", "3", "--state", "diverged"], "--list"),
+        (["--run", "1", "--diff-only"], "--diff-only"),
+        (["--group-by", "seed"], "seed"),
+        (["--plot", "tea"], "tea"),
+        (["--plot", "curves", "--to", "x.gif"], "x.gif"),
+        (["--to", "x.png"], "--plot"),
+        (["--run", "one"], "'one'"),
+        (["--tag", "1", "two words"], "two words"),
+        (["--note", "one", "x"], "one"),
+        (["--check", "--export", "x"], "one at a time"),
+        (["--delete", "1"], "--yes"),
+    ],
+)
+def test_what_cannot_be_shown(here: Klcli, trained: Path, refused: Refused, args: list[str], named: str) -> None:
+    refused(here("report", *args), 2, named)
+
+
+def test_bad_sql_as_a_process(klcli: Klcli, trained: Path, refused: Refused, rows: Rows) -> None:
+    refused(klcli("report", "--where", "1); DELETE FROM runs; --"), 2, "--where")
+    assert len(rows("runs")) == 3
+
+
+@pytest.mark.parametrize("args", [["--run", "99"], ["--study", "9"], ["--images-of", "99"]])
+def test_what_is_not_there(here: Klcli, trained: Path, refused: Refused, args: list[str]) -> None:
+    refused(here("report", *args), 4, args[1])
+
+
+def test_runs_side_by_side(here: Klcli, trained: Path) -> None:
+    text = here("report", "--run", "1", "2", "--format", "csv").stdout
+    table = {row["setting"]: (row["run_1"], row["run_2"]) for row in csv.DictReader(io.StringIO(text))}
+    assert table["lambda"] == ("0.5", "0.0001")
+    assert table["n_batch"] == ("100", "100")
+    differing = here("report", "--run", "1", "2", "--diff-only", "--format", "csv").stdout
+    names = [row["setting"] for row in csv.DictReader(io.StringIO(differing))]
+    assert set(names) == {name for name, (a, b) in table.items() if a != b} - {"started (UTC)", "seconds"}
+    assert "lambda" in names
+    document = json.loads(here("report", "--run", "2", "--json").stdout)
+    assert [epoch["epoch"] for epoch in document["runs"][0]["epochs_measured"]] == [1, 2]
+
+
+def test_images_divided_differently_are_not_ranked_together(here: Klcli, trained: Path) -> None:
+    change(
+        trained,
+        "UPDATE runs SET config = json_set(config, '$.split.subset', 900), validation_accuracy = 1 WHERE id = 1",
+    )
+    done = here("report", "--format", "csv")
+    assert sorted(numbers(done)) == [2, 3]
+    assert "1 more with 900 images train, 100 validate: klcli report --best 10 --images-of 1" in done.stderr
+    assert numbers(here("report", "--images-of", "1", "--format", "csv")) == [1]
+    # A list in the order of a result is a ranking as well.
+    assert sorted(numbers(here("report", "--list", "--sort", "test", "--format", "csv"))) == [2, 3]
+
+
+def test_groups(here: Klcli, trained: Path, rows: Rows) -> None:
+    change(trained, "UPDATE runs SET hidden = '7' WHERE id = 1")
+    [one, two] = json.loads(here("report", "--group-by", "hidden,bn", "--json").stdout)["groups"]
+    both = sorted([one, two], key=lambda row: row["hidden"])
+    accuracies = [run["validation_accuracy"] for run in rows("runs")]
+    assert both[0]["validation_accuracy_mean"] == pytest.approx(sum(accuracies[1:]) / 2)
+    assert both[0]["validation_accuracy_std"] == pytest.approx(abs(accuracies[1] - accuracies[2]) / 2**0.5)
+    assert (both[1]["validation_accuracy_mean"], both[1]["validation_accuracy_std"]) == (accuracies[0], None)
+    assert "mixes runs with different lambda, " in here("report", "--group-by", "hidden", "bn").stdout
+
+
+@pytest.mark.parametrize(
+    "args",
+    [[], ["--list"], ["--run", "1", "2", "3"], ["--group-by", "bn"], ["--run", "1"],
+     ["--run", "1", "--plot", "curves", "rate"], ["--run", "1", "3", "--plot", "curves"],
+     ["--run", "1", "2", "3", "--plot", "curves"]],
+)  # fmt: skip
+def test_runs_that_did_not_complete_break_nothing(here: Klcli, mixed: Path, args: list[str]) -> None:
+    for form in ("table", "markdown", "latex", "csv", "json"):
+        done = here("report", *args, "--format", form)
+        assert done.returncode == 0, done.stderr
+        if "--plot" in args:
+            break
+    assert here("report", *args, "--json").returncode == 0
+
+
+def test_a_picture_that_needs_a_checkpoint_says_so(here: Klcli, mixed: Path, refused: Refused) -> None:
+    refused(here("report", "--run", "1", "--plot", "weights"), 4, "run 1", "no checkpoint")
+
+
+def test_pictures_are_written_under_names_that_sort(here: Klcli, trained: Path) -> None:
+    done = here("report", "--run", "1", "2", "--plot", "curves", "weights", "--quiet")
+    assert done.returncode == 0, done.stderr
+    plots = trained / "results/plots"
+    for name in ("runs-000001-000002-curves", "run-000001-weights", "run-000002-weights"):
+        assert (plots / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert f"results/plots/{name}.png" in done.stdout
+    assert here("report", "--plot", "confusion", "--to", "c.svg").returncode == 0
+    assert "<svg" in (trained / "c.svg").read_text()
+    assert here("report", "--plot", "curves", "--to", "deep/c.pdf").returncode == 0
+    assert (trained / "deep/c.pdf").read_bytes()[:5] == b"%PDF-"
+    first = (trained / "c.svg").read_bytes()
+    assert here("report", "--plot", "confusion", "--to", "c.svg").returncode == 0
+    assert (trained / "c.svg").read_bytes() == first
+
+
+def test_keeping_house(here: Klcli, trained: Path, rows: Rows) -> None:
+    assert here("report", "--note", "2", "the good one").returncode == 0
+    assert here("report", "--tag", "2", "thesis").returncode == 0
+    assert [(run["note"], run["tags"]) for run in rows("runs")][1] == ("the good one", "thesis")
+    assert "the good one" in here("report", "--list").stdout
+    assert here("report", "--untag", "2", "thesis").returncode == 0
+    assert here("report", "--export", "out").returncode == 0
+    assert len(list(csv.DictReader((trained / "out/runs.csv").open(newline="")))) == 3
+    assert "sound" in here("report", "--check").stdout
+    done = here("report", "--delete", "1", "3", "--yes", "--json")
+    assert json.loads(done.stdout)["deleted"] == [1, 3]
+    assert [run["id"] for run in rows("runs")] == [2]
+    assert sorted(path.name for path in (trained / "results/checkpoints").iterdir()) == ["run-000002.npz"]
+
+
+def test_a_damaged_checkpoint_is_found(klcli: Klcli, trained: Path) -> None:
+    (trained / "results/checkpoints/run-000002.npz").write_bytes(b"PK nothing")
+    done = klcli("report", "--check")
+    assert done.returncode == 4
+    assert "damaged  run 2" in done.stdout
+    assert done.stderr.startswith("klcli: ")
+
+
+def test_nothing_is_deleted_where_nobody_can_be_asked(klcli: Klcli, trained: Path, rows: Rows) -> None:
+    done = klcli("report", "--delete", "1")
+    assert done.returncode == 2
+    assert "--yes" in done.stderr
+    assert len(rows("runs")) == 3
+
+
+@pytest.mark.parametrize(
+    "args", [["--list"], ["--group-by", "bn"], ["--html", "x.html"], ["--check"], ["--export", "out"]]
+)
+def test_an_empty_database(here: Klcli, trained: Path, args: list[str]) -> None:
+    change(trained, "DELETE FROM epochs", "DELETE FROM runs")
+    done = here("report", *args)
+    assert done.returncode == 0, done.stderr
+    if args[0] not in ("--check", "--export"):
+        assert "klcli train --hidden 50 30 20 --bn" in done.stdout
+
+
+@pytest.mark.parametrize("args", [["--list"], ["--html", "x.html"], ["--check"], ["--note", "1", "x"]])
+def test_a_database_that_cannot_be_used(here: Klcli, trained: Path, refused: Refused, args: list[str]) -> None:
+    refused(here("report", *args, "--db", "elsewhere.db"), 4, "elsewhere.db")
+    change(trained, "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('klcli', 'm999', 'now')")
+    refused(here("report", *args), 4, "newer klcli")
+    (trained / "results/klcli.db").rename(trained / "other.db")
+    (trained / "other.db").write_bytes(b"no database at all, but long enough to be read as one" * 100)
+    refused(here("report", *args, "--db", "other.db"), 4, "other.db", "no SQLite database")

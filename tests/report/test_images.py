@@ -1,0 +1,31 @@
+"""Images: the sizes in words are those that the data module really makes."""
+
+import numpy as np
+import pytest
+
+from klcli.data.dataset import Dataset, split
+from klcli.data.split_config import SplitConfig
+from klcli.report.images import sizes, split_words
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SplitConfig(validation=50),
+        SplitConfig(validation=50, subset=95),
+        SplitConfig(validation=100, subset=1),
+        SplitConfig(train_batches=(1,), validation_batches=(2,)),
+        SplitConfig(validation_batches=(2, 5), subset=77),
+        SplitConfig(validation=30, train_batches=(3, 4)),
+    ],
+)
+def test_sizes(config: SplitConfig, small_dataset: Dataset) -> None:
+    splits = split(small_dataset, config)
+    assert sizes(config, per_file=200) == (len(splits.train), len(splits.validation), len(splits.test))
+    assert np.unique(splits.train.rows).size == len(splits.train)
+
+
+def test_words() -> None:
+    assert split_words(SplitConfig()) == "45000 images train, 5000 validate"
+    two_layer = SplitConfig(train_batches=(1,), validation_batches=(2,))
+    assert split_words(two_layer) == "10000 images train, 10000 validate (train batch 1, validation batch 2)"
