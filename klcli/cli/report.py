@@ -202,7 +202,7 @@ def report(
 
 def _of_run(name: str, given: tuple[str, str] | None) -> tuple[int, str] | None:
     """Read `--note 7 "text"`. Raises ConfigError, which names what is no number."""
-    return None if given is None else (*integers([given[0]], name)[:1], given[1])
+    return None if given is None else (integers([given[0]], name)[0], given[1])
 
 
 def _show(

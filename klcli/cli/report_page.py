@@ -60,7 +60,9 @@ def _sections(session: Session, store: "ReportStore", selection: Selection, data
         yield Section("Summary", [summary_table(found, best)])
     for images in found:
         yield _images_section(session, store, selection, images["latest"], data)
-    for study in store.studies():
+    studies = store.studies()
+    refined = {study["parent"] for study in studies if study["stage"] != "final"}
+    for study in (study for study in studies if study["id"] not in refined):  # a fine stage shows its coarse one too
         parts = list(_study(session, store, study["id"], data))
         yield Section(f"Study {study['id']}: {study['kind']} {study['stage'] or ''}".rstrip(), parts)
     if store.gradient_suites():
@@ -73,7 +75,7 @@ def _images_section(
 ) -> "Section":
     """The ranking, groups and pictures of the runs that may be compared with run `like`."""
     from klcli.cli.report_views import View, view
-    from klcli.report.group_tables import SETTINGS
+    from klcli.report.group_tables import SETTINGS, group, group_notes, group_table
     from klcli.report.images import images_words
     from klcli.report.page import Notes, Section
 
@@ -87,11 +89,10 @@ def _images_section(
     assert ranking.table is not None  # there is a run like this one
     parts.append(ranking.table)
     varying = [name for name in SETTINGS if len({run[name] for run in everything.runs} - {None}) > 1]
-    repeated = len({tuple(run[name] for name in varying) for run in everything.runs}) < len(everything.runs)
-    if varying and repeated:
-        groups = view(store, replace(chosen, group_by=tuple(varying), limit=None))
-        if groups.table is not None:
-            parts += [groups.table, Notes(groups.notes)]
+    groups, repeated = group(everything.runs, varying)
+    several = [one for one in groups if len(one.runs) > 1]  # a single seed is in the ranking already
+    if several:
+        parts += [group_table(several, varying), Notes(group_notes(several, varying, repeated))]
     if len(everything.runs) > 1:
         top = View(None, [], {}, runs=everything.runs[:TOGETHER])
         parts += _pictures(session, store, top, ("curves", "bn"), data)

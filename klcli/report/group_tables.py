@@ -19,6 +19,7 @@ SHORT = {"bn": "batch_norm", "init": "initializer", "n_s": "step_size", "n_batch
 TEXTS = ("hidden", "batch_norm", "bn_position", "initializer", "optimizer", "schedule", "dtype")
 MEASURED = ("validation_accuracy", "test_accuracy")
 SHOWN_PAIRS = 12
+SHOWN_RANGES = 8
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,19 @@ def group(runs: Sequence[Row], columns: Sequence[str]) -> tuple[list[Group], lis
     return ordered, [run for run in runs if run["id"] not in counted]
 
 
+def run_numbers(runs: Sequence[Row]) -> str:
+    """`1, 3-5, 8`, and of very many how many more there are."""
+    ranges: list[list[int]] = []
+    for number in sorted(run["id"] for run in runs):
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [number]
+        else:
+            ranges.append([number])
+    words = ["-".join(map(str, one)) for one in ranges[:SHOWN_RANGES]]
+    more = sum(one[-1] - one[0] + 1 for one in ranges[SHOWN_RANGES:])
+    return ", ".join(words) + (f" and {more} more" if more else "")
+
+
 def group_table(groups: Sequence[Group], columns: Sequence[str]) -> Table:
     """Mean, standard deviation and n of every group."""
     rows = []
@@ -71,7 +85,7 @@ def group_table(groups: Sequence[Group], columns: Sequence[str]) -> Table:
             if sample is not None:
                 row |= {f"{measure}_mean": sample.mean, f"{measure}_std": sample.std, f"{measure}_n": sample.n}
             row.setdefault(f"{measure}_n", 0)
-        row["runs"] = " ".join(str(run["id"]) for run in one.runs)
+        row["runs"] = run_numbers(one.runs)
         rows.append(row)
     cells = (
         Column("row", "row"),
@@ -86,7 +100,8 @@ def group_table(groups: Sequence[Group], columns: Sequence[str]) -> Table:
         ),
         Column("runs", "runs", is_number=False),
     )
-    title = f"Complete runs on {images_words(groups[0].runs[0])}, by {', '.join(map(_title, columns))}"
+    by = f", by {', '.join(map(_title, columns))}" if columns else ""
+    title = f"Means over seeds on {images_words(groups[0].runs[0])}{by}"
     return Table(title, cells, rows)
 
 
@@ -105,8 +120,7 @@ def group_notes(groups: Sequence[Group], columns: Sequence[str], repeated: Seque
             f"add to --group-by or filter with --where"
         )
     if repeated:
-        runs = ", ".join(str(run["id"]) for run in repeated)
-        notes.append(f"Not counted, because settings and seed are those of another run: {runs}.")
+        notes.append(f"Not counted, because settings and seed are those of another run: {run_numbers(repeated)}.")
     return notes
 
 
@@ -118,7 +132,9 @@ def _verdict(groups: Sequence[Group]) -> list[str]:
         test = f"two-sided Welch test of the validation accuracy, {_corrected(len(comparisons))}"
         same = [one for one in comparisons if not one.differs]
         different = [one for one in comparisons if one.differs]
-        if same:
+        if len(same) == len(comparisons) > 1:
+            notes.append(f"No two rows can be told apart (all p >= {SIGNIFICANCE:g}); {test}.")
+        elif same:
             notes.append(f"Cannot be told apart (p >= {SIGNIFICANCE:g}): rows {_pairs(same)}; {test}.")
         if different:
             notes.append(f"Differ by more than chance (p < {SIGNIFICANCE:g}): rows {_pairs(different)}; {test}.")

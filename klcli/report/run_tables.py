@@ -11,6 +11,7 @@ from klcli.report.tables import Column, Row, Table, fraction, network_name, seco
 MEASURES = tuple(
     f"{split}_{name}" for split in ("train", "validation", "test") for name in ("accuracy", "loss", "cost")
 )
+LONGEST = 60  # letters of a note in a list
 RESULTS = (*MEASURES, "best_validation_accuracy")  # what may only be compared on the same images
 
 
@@ -58,11 +59,17 @@ def _column(key: str) -> Column:
     return Column(key, key.replace("_", " "), value_text)
 
 
+def _short(text: str) -> str:
+    """A text on one line, cut where a table would lose its shape; `--run` shows all of it."""
+    words = " ".join(text.split())
+    return words if len(words) <= LONGEST else f"{words[: LONGEST - 3]}..."
+
+
 _OPTIONAL = (
     Column("sigma", "sigma", significant),
-    Column("error", "why it ended", is_number=False),
-    Column("tags", "tags", is_number=False),
-    Column("note", "note", is_number=False),
+    Column("error", "why it ended", _short, is_number=False),
+    Column("tags", "tags", _short, is_number=False),
+    Column("note", "note", _short, is_number=False),
 )
 _RANKING = (
     Column("id", "run"),

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from klcli.errors import ConfigError
-from klcli.report.group_tables import SETTINGS, columns_of, group, group_notes, group_table
+from klcli.report.group_tables import SETTINGS, columns_of, group, group_notes, group_table, run_numbers
 
 SPLIT = '{"validation": 5000, "train_batches": [], "validation_batches": [], "subset": null}'
 WITH = (0.541, 0.543, 0.546)
@@ -38,7 +38,7 @@ def test_mean_deviation_and_n_of_every_group() -> None:
     assert first["validation_accuracy_mean"] == pytest.approx(mean(WITH), rel=1e-15)
     assert first["validation_accuracy_std"] == pytest.approx(stdev(WITH), rel=1e-12)
     assert first["validation_accuracy_n"] == 3
-    assert second["runs"] == "4 5 6"
+    assert second["runs"] == "4-6"
     assert (first["test_accuracy_n"], first.get("test_accuracy_mean")) == (0, None)
 
 
@@ -84,3 +84,8 @@ def test_columns_have_short_names() -> None:
     assert columns_of(["hidden", "bn", "lambda", "hidden"]) == ("hidden", "batch_norm", "lambda")
     with pytest.raises(ConfigError, match=r"--group-by seed: choose from bn, .*hidden"):
         columns_of(["seed"])
+
+
+def test_many_runs_are_named_in_few_words() -> None:
+    assert run_numbers([run(n, 0.5) for n in (8, 1, 5, 3, 4)]) == "1, 3-5, 8"
+    assert run_numbers([run(n, 0.5) for n in range(0, 40, 2)]) == "0, 2, 4, 6, 8, 10, 12, 14 and 12 more"
