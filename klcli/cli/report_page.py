@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 BEST = 10  # rows of a ranking
 CURVES = 4  # runs of each set of images whose curves are drawn
-TOGETHER = 12  # runs over one another in one picture
+TOGETHER = 6  # settings over one another in one picture,
+SEEDS = 20  # each with a band over its seeds
 LISTED = 200  # runs that are listed with their settings; a page of thousands opens on no phone
 
 
@@ -94,7 +95,7 @@ def _images_section(
     if several:
         parts += [group_table(several, varying), Notes(group_notes(several, varying, repeated))]
     if len(everything.runs) > 1:
-        top = View(None, [], {}, runs=everything.runs[:TOGETHER])
+        top = View(None, [], {}, runs=[run for one in groups[:TOGETHER] for run in one.runs[:SEEDS]])
         parts += _pictures(session, store, top, ("curves", "bn"), data)
     for run in everything.runs[:CURVES]:
         parts += _pictures(session, store, View(None, [], {}, runs=[run]), ("curves",), data)
