@@ -26,8 +26,8 @@ class Interrupted(KlcliError):
 def obeyed_between_updates() -> Iterator[Callable[[], None]]:
     """Hold signals back inside the block; calling what it yields raises Interrupted once one has come.
 
-    Writes are thus finished before the run is marked. A second signal ends the process where it is;
-    the next opening of the database marks the run.
+    Writes are thus finished before the run is marked. A second signal ends the process where it is,
+    also while the last words are said after the block; the next opening of the database marks the run.
     """
     received: list[int] = []
 
@@ -41,8 +41,12 @@ def obeyed_between_updates() -> Iterator[Callable[[], None]]:
             raise Interrupted("interrupted" if received[0] == signal.SIGINT else "terminated", received[0])
 
     previous = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    is_leaving = False
     try:
         yield check
+    except Interrupted:
+        is_leaving = True
+        raise
     finally:
-        for signum, handler in previous.items():
+        for signum, handler in previous.items() if not is_leaving else ():
             signal.signal(signum, handler)

@@ -2,11 +2,14 @@
 
 import io
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
 
 from klcli.errors import DataError
+
+TUPLES = 20_000  # a copy written by Python 3 builds one per image; tuples in tuples in tuples overflow the stack
 
 
 def load_pickle(content: bytes, where: str) -> dict[str, Any]:
@@ -15,6 +18,7 @@ def load_pickle(content: bytes, where: str) -> dict[str, Any]:
     Raises DataError for anything but a dictionary of numbers, strings, lists and NumPy arrays.
     """
     try:
+        _refuse_greed(content)
         loaded = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
     except _RefusedError as refused:
         raise DataError(
@@ -28,7 +32,20 @@ def load_pickle(content: bytes, where: str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise DataError(f"{where} holds a {type(loaded).__name__} instead of a dictionary: this is no file of CIFAR-10")
     # Python 2 wrote the official files: its strings arrive as bytes.
-    return {_text(key): value for key, value in loaded.items()}
+    return {_text(key): value for key, value in loaded.items() if isinstance(key, str | bytes)}
+
+
+def _refuse_greed(content: bytes) -> None:
+    """Raise ValueError for instructions that would crash the unpickler itself, before one of them is followed."""
+    tuples = 0
+    argument: Any
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        # Memory is taken up to the highest number that something is remembered by; writers count from 0.
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument) <= count:
+            raise ValueError(f"it remembers {argument} things after {count} instructions")
+        tuples += opcode.name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
+        if tuples > TUPLES:
+            raise ValueError(f"it builds more than {TUPLES} tuples")
 
 
 class _RefusedError(Exception):
@@ -66,5 +83,5 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-def _text(key: object) -> str:
-    return key.decode("latin1") if isinstance(key, bytes) else str(key)
+def _text(key: str | bytes) -> str:
+    return key.decode("latin1") if isinstance(key, bytes) else key

@@ -13,7 +13,7 @@ _FIRST_TABLES = (
         id INTEGER PRIMARY KEY,
         kind TEXT NOT NULL CHECK (kind IN ('lambda', 'sigma', 'repeats', 'reproduce')),
         stage TEXT,
-        settings TEXT NOT NULL,                  -- JSON
+        settings TEXT NOT NULL CHECK (json_valid(settings)),
         parent INTEGER REFERENCES studies (id) ON DELETE SET NULL,
         state TEXT NOT NULL CHECK (state IN ('running', 'complete', 'interrupted', 'failed')),
         created_at TEXT NOT NULL                 -- UTC, ISO 8601
@@ -51,8 +51,8 @@ _FIRST_TABLES = (
         seed INTEGER NOT NULL,
         dtype TEXT NOT NULL,
         threads INTEGER NOT NULL,                -- of BLAS
-        config TEXT NOT NULL,                    -- JSON, all settings
-        versions TEXT NOT NULL,                  -- JSON
+        config TEXT NOT NULL CHECK (json_valid(config)),  -- all settings
+        versions TEXT NOT NULL CHECK (json_valid(versions)),
         epochs_done REAL NOT NULL DEFAULT 0,
         best_validation_accuracy REAL,
         train_loss REAL, train_cost REAL, train_accuracy REAL,
@@ -112,7 +112,7 @@ _GRADIENT_TABLES = (
         rtol REAL NOT NULL,
         passed INTEGER NOT NULL CHECK (passed IN (0, 1)),
         seconds REAL NOT NULL,
-        configs TEXT NOT NULL                    -- JSON, one config per member
+        configs TEXT NOT NULL CHECK (json_valid(configs))  -- one config per member
     ) STRICT
     """,
     """

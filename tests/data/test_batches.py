@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,3 +164,24 @@ def test_class_names_of_both_layouts() -> None:
     ):
         with pytest.raises(DataError, match="does not name 10 classes"):
             parse_class_names(layout, content, "x")
+
+
+@pytest.mark.parametrize(
+    "greedy",
+    [
+        pytest.param(b"\x80\x02Nr\xff\xff\xff\x3f.", id="a memo of 16 GB"),
+        pytest.param(b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s.", id="a stack of tuples as a key"),
+        pytest.param(b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\x00\x00.", id="a text of 280 TB"),
+    ],
+)
+def test_a_pickle_that_would_crash_the_unpickler_is_refused(greedy: bytes) -> None:
+    """In a process of its own, because it would take this one with it."""
+    code = (
+        "import sys; from klcli.data.pickles import load_pickle; from klcli.errors import DataError\n"
+        "try: load_pickle(sys.stdin.buffer.read(), 'x')\n"
+        "except DataError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=greedy, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(done.stdout.splitlines()) == 1
+    assert b"no readable pickle" in done.stdout

@@ -108,6 +108,33 @@ def test_a_database_with_a_damaged_page_gives_its_runs_or_one_line(database: Pat
         assert "\n" not in str(error)
 
 
+def test_a_damage_is_found_on_opening(database: Path) -> None:
+    content = bytearray(database.read_bytes())
+    content[-4096:] = bytes(4096)
+    database.write_bytes(content)
+    assert_refused_in_one_line(database, "damaged", "restore a copy")
+
+
+def test_text_that_is_no_json_is_found_on_opening(database: Path) -> None:
+    content = database.read_bytes()
+    assert b'{"hidden": [50' in content
+    database.write_bytes(content.replace(b'{"hidden": [50', b'{"hidden": <50', 1))
+    assert_refused_in_one_line(database, "damaged")
+
+
+def test_a_very_large_database_is_opened_unchecked(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database.write_bytes(database.read_bytes().replace(b'{"hidden": [50', b'{"hidden": <50', 1))
+    monkeypatch.setattr(connection, "CHECKED_BYTES", 1000)
+    RunStore(database).close()
+
+
+def test_a_number_that_is_too_large_for_a_row_is_a_row_that_is_not_there(database: Path) -> None:
+    store = RunStore(database)
+    with pytest.raises(StoreError, match="no such row"):
+        store.run(10**30)
+    store.close()
+
+
 def test_a_folder_is_no_database(tmp_path: Path) -> None:
     assert_refused_in_one_line(tmp_path, "cannot open")
 
