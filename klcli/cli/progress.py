@@ -1,9 +1,10 @@
 """Progress of a training on stderr: a live bar on a terminal, one plain line per evaluation elsewhere."""
 
+import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from klcli.cli.session import Session
 
@@ -23,27 +24,30 @@ class TrainingProgress:
         self._times = times
         self._live = session.err.is_terminal and not session.quiet
         self._next_redraw = 0.0
-        self._metrics = "first epoch"
+        self._metrics: dict[str, Any] = {"cost": "-", "train": "-", "validation": "-"}
 
     @contextmanager
     def showing(self) -> Iterator[None]:
         """Show the bar inside the block, where there is a terminal for it."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[metrics]}", markup=False),
-            TextColumn("eta {task.fields[eta]:.3f}"),
-            TextColumn("{task.fields[speed]} updates/s"),
-            TimeRemainingColumn(compact=True),
-            console=self._session.err,
-            disable=not self._live,
-            transient=True,
-        )
+        # The most useful first: a narrow terminal shows fewer of them, none of them cut.
+        columns = [
+            (14, TextColumn("epoch {task.fields[epoch]}")),
+            (19, TextColumn("validation {task.fields[validation]}", markup=False)),
+            (7, TimeRemainingColumn(compact=True)),
+            (22, BarColumn(bar_width=20)),
+            (14, TextColumn("train {task.fields[train]}", markup=False)),
+            (13, TextColumn("cost {task.fields[cost]}", markup=False)),
+            (11, TextColumn("eta {task.fields[eta]:.3f}")),
+            (16, TextColumn("{task.fields[speed]} updates/s")),
+        ]
+        room = itertools.accumulate(width for width, _ in columns)
+        fitting = [column for (_, column), used in zip(columns, room, strict=True) if used <= self._session.err.width]
+        self._bar = Progress(*fitting, console=self._session.err, disable=not self._live, transient=True)
         total = self._times.total_updates
         with self._bar:
-            self._task = self._bar.add_task("", total=total, epoch="", metrics=self._metrics, eta=0.0, speed="-")
+            self._task = self._bar.add_task("", total=total, epoch="", eta=0.0, speed="-", **self._metrics)
             self._draw(0)
             yield
 
@@ -58,14 +62,17 @@ class TrainingProgress:
             return
         last = result.epochs[-1]
         planned = self._times.epoch_at(self._times.total_updates)
-        self._metrics = (
-            f"cost {last.train.cost:.4f}  train {last.train.accuracy:.4f}  validation {last.validation.accuracy:.4f}"
-        )
+        self._metrics = {
+            "cost": f"{last.train.cost:.4f}",
+            "train": f"{last.train.accuracy:.4f}",
+            "validation": f"{last.validation.accuracy:.4f}",
+        }
         if self._live:
             self._draw(last.step)
         else:
+            metrics = "  ".join(f"{name} {value}" for name, value in self._metrics.items())
             self._session.say(
-                f"epoch {last.epoch:g}/{planned:g}  {self._metrics}  eta {last.learning_rate:.5f}  {last.seconds:.1f} s"
+                f"epoch {last.epoch:g}/{planned:g}  {metrics}  eta {last.learning_rate:.5f}  {last.seconds:.1f} s"
             )
 
     def _draw(self, step: int) -> None:
@@ -76,7 +83,7 @@ class TrainingProgress:
             self._task,
             completed=step,
             epoch=f"{self._times.epoch_at(step):.1f}/{planned:g}",
-            metrics=self._metrics,
+            **self._metrics,
             eta=self._times.learning_rate(step, self._times.config),
             speed="-" if task.speed is None else f"{task.speed:.0f}",
         )
