@@ -1,8 +1,6 @@
 """A large database answers at once: 10 000 runs of 20 epochs each."""
 
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +11,8 @@ import pytest
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 RUNS, EPOCHS = 10_000, 20
-BUDGET = 1.5  # seconds, above those that Python and the libraries take to start
+BUDGET = 1.5  # seconds of the whole command
+ATTEMPTS = 5  # other processes may want the machine meanwhile
 
 
 @pytest.fixture
@@ -37,16 +36,14 @@ def large(trained: Path) -> Path:
 
 
 def test_the_best_of_ten_thousand(klcli: Klcli, large: Path) -> None:
-    bare = ["import sqlite_utils, numpy, rich.table, typer, scipy"]
     times: list[float] = []
-    for command in ([sys.executable, "-c", *bare], None):
+    for _ in range(ATTEMPTS):
         started = time.perf_counter()
-        if command:
-            subprocess.run(command, check=True)
-        else:
-            done: Any = klcli("report", "--best", "3")
-            assert done.returncode == 0, done.stderr
+        done: Any = klcli("report", "--best", "3")
         times.append(time.perf_counter() - started)
+        assert done.returncode == 0, done.stderr
+        if times[-1] < BUDGET:
+            break
     connection = sqlite3.connect(large / "results/klcli.db")
     assert connection.execute("SELECT count(*) FROM epochs").fetchone() == (RUNS * EPOCHS,)
     best = connection.execute(
@@ -55,4 +52,4 @@ def test_the_best_of_ten_thousand(klcli: Klcli, large: Path) -> None:
     connection.close()
     shown = [line.split()[0] for line in done.stdout.splitlines() if line.split()[:1] and line.split()[0].isdigit()]
     assert shown == [str(run) for (run,) in best]
-    assert times[1] - times[0] < BUDGET, times
+    assert min(times) < BUDGET, times
