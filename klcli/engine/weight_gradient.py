@@ -1,16 +1,13 @@
 """WeightGradient: `dJ/dW = X^T G + 2 lambda W` as its factors, multiplied out only where somebody needs the numbers."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy.linalg import blas
 
 from klcli.engine.losses import l2_gradient
 from klcli.engine.members import for_members
-
-# alpha a b + beta c in place, which NumPy's matmul cannot do
-_GEMM: dict[np.dtype, Any] = {np.dtype(np.float32): blas.sgemm, np.dtype(np.float64): blas.dgemm}
 
 
 @dataclass(frozen=True)
@@ -55,10 +52,18 @@ class WeightGradient:
         X = self.X if self.X.ndim == 2 else self.X[0]
         W = _wide(self.W)
         # BLAS counts columns first: transposed, the arrays are what it expects and nothing is copied.
-        transposed = _GEMM[W.dtype](alpha, _wide(G).T, X.T, keep, W.T, 0, 1, 1)
+        transposed = _gemm(W.dtype)(alpha, _wide(G).T, X.T, keep, W.T, 0, 1, 1)
         if not np.may_share_memory(transposed, self.W):  # W lies otherwise, and BLAS was given a copy
             wide = transposed.T
             self.W[...] = wide if self.W.ndim == 2 else wide.reshape(len(W), len(self.W), -1).transpose(1, 0, 2)
+
+
+@lru_cache(maxsize=2)
+def _gemm(dtype: np.dtype) -> Any:
+    """Return BLAS's `alpha a b + beta c` in place, which NumPy's matmul cannot do; slow to import, so on first use."""
+    from scipy.linalg import blas
+
+    return {np.dtype(np.float32): blas.sgemm, np.dtype(np.float64): blas.dgemm}[dtype]
 
 
 def times_wide(A: np.ndarray, B: np.ndarray) -> np.ndarray:
