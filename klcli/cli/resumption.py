@@ -78,9 +78,9 @@ def _find(store: "RunStore", which: str) -> "Row":
     except ValueError:
         raise ConfigError(f"--resume {which!r}: give the number of a run, or `last`") from None
     if run["study_id"] is not None:
+        again = f"{run['command']} --resume{' last' if run['command'].startswith('klcli train ') else ''}"
         raise ConfigError(
-            f"--resume {which}: this run belongs to study {run['study_id']}, continue that with "
-            f"`{run['command']} --resume`"
+            f"--resume {which}: this run belongs to study {run['study_id']}, continue that with `{again}`"
         )
     reasons = {
         "complete": "it is complete, there is nothing to go on with",

@@ -1,0 +1,176 @@
+"""`klcli train --resume`: what is refused and why, and the command that an interruption prints."""
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from klcli.store.process import ProcessIdentity
+
+TINY = ("--data", "synthetic", "--subset", "300", "--hidden", "10", "--bn")
+TRAIN = ("train", *TINY, "--step-epochs", "3")  # 12 epochs
+
+Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
+Rows = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def change(tmp_path: Path) -> Callable[..., None]:
+    """Change columns of all runs behind klcli's back."""
+
+    def execute(**columns: object) -> None:
+        connection = sqlite3.connect(tmp_path / "results/klcli.db")
+        with connection:
+            settings = ", ".join(f"{name} = ?" for name in columns)
+            connection.execute(f"UPDATE runs SET {settings}", [*columns.values()])
+        connection.close()
+
+    return execute
+
+
+@pytest.fixture
+def interrupted(here: Klcli, change: Callable[..., None]) -> None:
+    """A database whose only run did not end."""
+    done = here(*TRAIN, "--epochs", "2")
+    assert done.returncode == 0, done.stderr
+    change(state="interrupted")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--hidden", "30"], ["hidden", "(10,)", "(30,)"]),
+        (["--lambda", "0.25"], ["lam", "0.005", "0.25"]),
+        (["--epochs", "3"], ["epochs", "2", "3"]),
+        (["--subset", "400"], ["subset", "300", "400"]),
+        (["--no-bn"], ["batch_norm", "True", "False"]),
+        (["--seed", "1"], ["seed", "0", "1"]),
+        (["--threads", "2"], ["--threads 1", "2"]),
+    ],
+    ids=" ".join,
+)
+def test_another_configuration_is_refused_by_its_difference(
+    interrupted: None, here: Klcli, refused: Refused, options: list[str], named: list[str]
+) -> None:
+    refused(here("train", "--resume", "1", *options), 2, "--resume 1", *named)
+
+
+def test_the_same_options_may_be_typed_again(interrupted: None, here: Klcli, rows: Rows) -> None:
+    done = here(*TRAIN, "--epochs", "2", "--threads", "1", "--resume", "1")
+    assert done.returncode == 0, done.stderr
+    [run] = rows("runs")
+    assert (run["state"], run["epochs_done"], len(rows("epochs"))) == ("complete", 2, 2)
+
+
+def test_other_images_are_refused_by_their_sha256(
+    interrupted: None, here: Klcli, refused: Refused, change: Callable[..., None]
+) -> None:
+    change(dataset_sha256="abcdef01" * 8)
+    refused(here("train", "--resume", "last"), 3, "abcdef01", "c58c0cbf", "--data")
+
+
+@pytest.mark.parametrize(
+    ("which", "columns", "named"),
+    [
+        ("1", {"state": "complete"}, "complete"),
+        ("1", {"state": "diverged"}, "--eta-max"),
+        ("last", {"state": "complete"}, "nothing to go on with"),
+        ("last", {"state": "diverged"}, "nothing to go on with"),
+        ("first", {}, "`last`"),
+        ("-1", {}, "1"),
+        ("", {}, "`last`"),
+    ],
+)
+def test_a_run_that_cannot_go_on_is_refused(
+    interrupted: None,
+    here: Klcli,
+    refused: Refused,
+    change: Callable[..., None],
+    which: str,
+    columns: dict[str, str],
+    named: str,
+) -> None:
+    if columns:
+        change(**columns)
+    refused(here("train", "--resume", which), 4 if which == "-1" else 2, named)
+
+
+@pytest.mark.parametrize("which", ["99", "9" * 40])
+def test_a_run_that_does_not_exist_is_refused(interrupted: None, here: Klcli, refused: Refused, which: str) -> None:
+    refused(here("train", "--resume", which), 4, "there is no", "results/klcli.db")
+
+
+def test_a_run_of_a_living_process_is_refused(interrupted: None, here: Klcli, change: Callable[..., None]) -> None:
+    me = ProcessIdentity.current()
+    change(state="running", host=me.host, pid=me.pid, process_started_at=me.started_at)
+    done = here("train", "--resume", "1")
+    assert done.returncode == 2
+    assert f"process {me.pid} on {me.host}" in done.stderr
+    assert here("train", "--resume", "last").returncode == 2
+
+
+def test_the_run_of_a_study_names_the_command_of_the_study(
+    here: Klcli, refused: Refused, rows: Rows, change: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("train", *TINY, "--epochs", "1", "--repeats", "2", "--jobs", "1")
+    monkeypatch.setattr(sys, "argv", ["klcli", *command])
+    assert here(*command).returncode == 0
+    change(state="interrupted")
+    line = refused(here("train", "--resume", "1"), 2, "study 1")
+    hint = re.search(r"continue that with `klcli (.*)`", line)
+    assert hint is not None
+    done = here(*hint[1].split())
+    assert done.returncode == 0, done.stderr
+    assert [run["state"] for run in rows("runs")] == ["complete", "complete"]
+
+
+def test_a_database_that_is_held_for_long_is_one_line(
+    interrupted: None, here: Klcli, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("klcli.store.connection.BUSY_SECONDS", 0.2)
+    other = sqlite3.connect(tmp_path / "results/klcli.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        for command in (("train", "--resume", "1"), TRAIN, ("report",)):
+            done = here(*command)
+            assert (done.returncode, done.stdout) == (4, ""), done.stderr
+            assert "another program" in done.stderr.splitlines()[-1]
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+    assert here("train", "--resume", "1").returncode == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and a shell as POSIX has them")
+def test_the_printed_command_works_in_a_shell_word_for_word(tmp_path: Path, rows: Rows) -> None:
+    database = "Übung 3/it's mine & $HOME.db"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "klcli", *TRAIN, "--cycles", "20", "--db", database],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("epoch 2/"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    hint = re.search(r"continue with `(.*)`$", err.splitlines()[-1])
+    assert hint is not None
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        hint[1], shell=True, cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    [run] = rows("runs", database)
+    assert (run["state"], run["epochs_done"]) == ("complete", 120)

@@ -1,0 +1,171 @@
+"""Warm processes: klcli in real processes of its own, forked from one that has imported everything.
+
+They are killed, interrupted and crashed like any other process; only the second that Python needs
+to import NumPy and Matplotlib is paid once, and the picture at the end is not drawn: that takes longer
+than the training. Works where processes can be forked.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+IMPORTED = [
+    "klcli.cli.app",
+    "klcli.store.study_store",
+    "klcli.experiments.training",
+    "klcli.report.plots.training",
+    "matplotlib.backends.backend_agg",
+    "warm",
+]
+Preparation = Callable[..., None]  # changes the process before klcli starts: it must be importable by name
+
+
+@dataclass
+class Warm:
+    """A klcli that runs or has run."""
+
+    process: ForkServerProcess
+    out: Path
+    err: Path
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    @property
+    def code(self) -> int | None:
+        """The exit code; negative where a signal ended it; None while it runs."""
+        return self.process.exitcode
+
+    @property
+    def stdout(self) -> str:
+        return self.out.read_text(encoding="utf-8") if self.out.exists() else ""
+
+    @property
+    def stderr(self) -> str:
+        return self.err.read_text(encoding="utf-8") if self.err.exists() else ""
+
+    @property
+    def message(self) -> str:
+        """The line of its failure."""
+        return next((line for line in self.stderr.splitlines() if line.startswith("klcli: ")), "")
+
+    def wait(self, seconds: float = 120) -> int:
+        """Wait for its end and return the exit code."""
+        self.process.join(seconds)
+        if self.code is None:
+            self.process.kill()
+            raise TimeoutError(f"klcli runs for more than {seconds} s: {self.stderr[-300:]}")
+        return self.code
+
+    def kill_after(self, seconds: float) -> bool:
+        """Send SIGKILL after this time; return whether it still ran."""
+        self.process.join(seconds)
+        running = self.code is None
+        self.process.kill()
+        self.process.join()
+        return running
+
+    def signal_after(self, seconds: float, *signals: int, pause: float = 0.0) -> None:
+        """Send these signals after this time, with a pause before each but the first."""
+        self.process.join(seconds)
+        for position, signum in enumerate(signals):
+            self.process.join(pause if position else 0)
+            with contextlib.suppress(ProcessLookupError):
+                if self.code is None:
+                    os.kill(self.pid, signum)
+
+    def wait_for(self, text: str, seconds: float = 60) -> bool:
+        """Wait until stderr has this text; return whether it came before the end of the process."""
+        deadline = time.monotonic() + seconds
+        while text not in self.stderr:
+            if self.code is not None or time.monotonic() > deadline:
+                return text in self.stderr
+            time.sleep(0.005)
+        return True
+
+
+class Laboratory:
+    """Starts warm processes in a folder of its own."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder = folder
+        self.environment = {"KLCLI_CACHE": str(cache), "OPENBLAS_NUM_THREADS": "1"}
+        self._count = 0
+        self._started: list[Warm] = []
+
+    def start(self, *args: str, prepare: tuple[Preparation, Any] | None = None, here: Path | None = None) -> Warm:
+        """Start `klcli` with these arguments; stdin is empty, stdout and stderr are files."""
+        self._count += 1
+        log = self.folder / "log"
+        log.mkdir(exist_ok=True)
+        out, err = log / f"{self._count}.out", log / f"{self._count}.err"
+        work = (list(args), str(here or self.folder), str(out), str(err), self.environment, prepare)
+        process = _context().Process(target=_klcli, args=work)
+        process.start()
+        warm = Warm(process, out, err)
+        self._started.append(warm)
+        return warm
+
+    def run(self, *args: str, prepare: tuple[Preparation, Any] | None = None, here: Path | None = None) -> Warm:
+        """Run `klcli` to its end."""
+        warm = self.start(*args, prepare=prepare, here=here)
+        warm.wait()
+        return warm
+
+    def close(self) -> None:
+        """End what is still running."""
+        for warm in self._started:
+            warm.process.kill()
+            warm.process.join()
+
+
+@contextlib.contextmanager
+def laboratory(folder: Path, cache: Path) -> Iterator[Laboratory]:
+    """A laboratory that leaves no process behind."""
+    opened = Laboratory(folder, cache)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _context() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    return context
+
+
+def _klcli(
+    args: list[str],
+    folder: str,
+    out: str,
+    err: str,
+    environment: dict[str, str],
+    prepare: tuple[Preparation, Any] | None,
+) -> None:
+    os.chdir(folder)
+    os.environ.update(environment)
+    for path, number in ((out, 1), (err, 2)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", buffering=1)
+    sys.argv = ["klcli", *args]
+    import klcli.report.plots.training
+    from klcli.cli.app import main
+
+    klcli.report.plots.training.draw_training = lambda curves: b"not drawn"
+    if prepare is not None:
+        prepare[0](prepare[1])
+    main(args)
