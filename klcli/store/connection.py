@@ -46,6 +46,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> sqlite_utils.Databas
         connection.execute("PRAGMA journal_mode = WAL")
     _check(connection, path)
     db = sqlite_utils.Database(connection, execute_plugins=False)
+    if {migration.name for migration in migrations.applied(db)} == _released():
+        return db  # without a write: what lies in a read-only place, or is written by others, can still be read
     with transaction(db):
         newer = {migration.name for migration in migrations.applied(db)} - _released()
         if newer:

@@ -1,7 +1,7 @@
 """Database: an open file, migrated, read by rows and written by transactions."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +23,9 @@ class Database:
         """Open or create the database at `path`."""
         self.path = path
         self._db = connect(path)
-        self._mark_dead_runs()
+        # A database that cannot be written can still be read; who wants to write will be told.
+        with suppress(StoreError):
+            self._mark_dead_runs()
 
     @classmethod
     def existing(cls, path: Path) -> Self:

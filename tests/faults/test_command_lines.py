@@ -13,7 +13,7 @@ import threadpoolctl
 import typer
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from trials import SEED, Trials
+from trials import SEED, TIMEOUT, Trials
 from warm import Laboratory
 
 from klcli.cli.app import app, main
@@ -26,7 +26,7 @@ SECONDS = 2.0  # of this process; the second that Python needs to start is not c
 # A Dask scheduler has ten seconds to answer: that is a promise of its own.
 LEFT_OUT = {"--executor", "--install-completion", "--show-completion", "--debug"}
 
-pytestmark = pytest.mark.timeout(7200)
+pytestmark = pytest.mark.timeout(TIMEOUT)
 
 
 class Accepted(BaseException):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from sabotage import CRASHED, Plan, sabotage
 from stored import SHORT, epochs_of, is_whole, leftovers, outcome, printed_epochs, run_of
-from trials import Trials
+from trials import TIMEOUT, Trials
 from warm import Laboratory, Warm
 
 TRAIN = ("train", *SHORT, "--epochs", "2", "--step-epochs", "1")
 Row = Callable[[str, str], Trials]
 
-pytestmark = pytest.mark.timeout(7200)
+pytestmark = pytest.mark.timeout(TIMEOUT)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trials import Trials
+from trials import TIMEOUT, Trials
 
 from klcli.cli.app import main
 from klcli.data import batches, cifar10, prepared
@@ -25,7 +25,7 @@ from klcli.data.layouts import BINARY, PYTHON
 ROWS = 20
 Content = dict[str, bytes]  # of the files of a folder
 
-pytestmark = pytest.mark.timeout(7200)
+pytestmark = pytest.mark.timeout(TIMEOUT)
 
 
 def python_files(rng: np.random.Generator) -> Content:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sabotage import Plan, sabotage
 from stored import TRAIN, outcome, run_of
-from trials import Trials
+from trials import TIMEOUT, Trials
 from warm import Laboratory
 
 from klcli.cli.app import main
@@ -21,7 +21,7 @@ PAGE = 4096
 SEED_OF_THE_SAMPLE = 10**6
 RESUMED = 8  # every eighth damage is also resumed from
 
-pytestmark = pytest.mark.timeout(7200)
+pytestmark = pytest.mark.timeout(TIMEOUT)
 
 
 @pytest.fixture

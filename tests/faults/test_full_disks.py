@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stored import TRAIN, epochs_of, is_whole, outcome, printed_epochs, run_of
-from trials import Trials
+from trials import TIMEOUT, Trials
 from warm import Laboratory, Warm
 
 from klcli.errors import StoreError
@@ -20,7 +20,7 @@ from klcli.store.housekeeping import Housekeeping
 MB = 2**20
 LONG = (*TRAIN, "--cycles", "20")  # 120 epochs
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = pytest.mark.timeout(TIMEOUT)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_read_only_disk(
 ) -> None:
     trials = row(
         "a results folder that is read-only: `train` in it, `train` below it, `--resume`, `report`",
-        "exit 4 and one line, old files intact, the same bits after `--resume`",
+        "exit 4 and one line, but `report` reads; old files intact, the same bits after `--resume`",
     ).all(["train", "train below", "resume", "report"])
     folder = disk(64)
     db = folder / "klcli.db"
@@ -137,7 +137,7 @@ def test_read_only_disk(
         ):
             refused(trials, name, lab.run(*command))
         report = lab.run("report", "--db", str(db))
-        trials.expect(report.code in (0, 4) and "Traceback" not in report.stderr, f"report: {report.stderr[-300:]}")
+        trials.expect(report.code == 0, f"report: {report.stderr[-300:]}")
         trials.tried["trials"] = 4
         trials.expect(_content(folder) == before, "a file has changed")
     finally:

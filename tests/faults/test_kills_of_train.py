@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stored import TRAIN, epochs_of, is_whole, leftovers, outcome, printed_epochs, run_of
-from trials import Trials
+from trials import TIMEOUT, Trials
 from warm import Laboratory
 
 KILLS = 3  # at most, in one trial
 
-pytestmark = pytest.mark.timeout(7200)
+pytestmark = pytest.mark.timeout(TIMEOUT)
 
 
 def test_kills(lab: Laboratory, row: Callable[[str, str], Trials], whole: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stored import is_whole, rows
-from trials import Trials
+from trials import TIMEOUT, Trials
 
 from klcli.data.dataset import Dataset
 from klcli.experiments.config import TrainConfig
@@ -20,7 +20,7 @@ from klcli.store.run_store import RunStore
 
 EPOCHS = 50
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = pytest.mark.timeout(TIMEOUT)
 
 
 def write(path: str, go: str, complaint: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stored import TRAIN, epochs_of, is_whole, outcome, printed_epochs, run_of
-from trials import Trials
+from trials import TIMEOUT, Trials
 from warm import Laboratory
 
 from klcli.store.run_store import RunStore
@@ -20,7 +20,7 @@ KINDS = (
     ("SIGINT twice", (signal.SIGINT,) * 2, 130),
 )
 
-pytestmark = pytest.mark.timeout(7200)
+pytestmark = pytest.mark.timeout(TIMEOUT)
 
 
 def test_signals(lab: Laboratory, row: Callable[[str, str], Trials], whole: Path, tmp_path: Path) -> None:

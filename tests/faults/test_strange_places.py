@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stored import SHORT, outcome
-from trials import Trials
+from trials import TIMEOUT, Trials
 
 COMMAND = ("train", *SHORT, "--epochs", "2", "--step-epochs", "1")
 PLACES: dict[str, dict[str, str | None]] = {
@@ -24,7 +24,7 @@ PLACES: dict[str, dict[str, str | None]] = {
     "no terminal, no stdin": {"TERM": None, "COLUMNS": "20", "LINES": "2"},
 }
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(TIMEOUT)
 
 
 def test_strange_places(row: Callable[[str, str], Trials], tmp_path: Path, cache: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 SCALE = os.environ.get("KLCLI_FAULTS", "ci")  # "ci", "full", or a share of the full number: 0.1
+TIMEOUT = 280 if SCALE == "ci" else 4 * 3600  # seconds of one test
 SEED = int(os.environ.get("KLCLI_FAULTS_SEED", "1"))
 RECORD = os.environ.get("KLCLI_FAULTS_RECORD", "")  # a file that gets one line of JSON per row
 

@@ -170,13 +170,29 @@ def test_a_database_that_another_program_holds_is_refused_after_the_wait(
 ) -> None:
     monkeypatch.setattr(connection, "BUSY_SECONDS", 0.2)
     other = sqlite3.connect(database, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
+    other.execute("BEGIN EXCLUSIVE")
     started = time.monotonic()
     assert_refused_in_one_line(database, "another program")
     assert 0.1 < time.monotonic() - started < 5
     other.execute("ROLLBACK")
     RunStore(database).close()
     other.close()
+
+
+def test_a_database_that_another_program_writes_is_read_at_once(recorder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 0.2)
+    run_id = recorder.begin()
+    other = sqlite3.connect(recorder.path, isolation_level=None)
+    other.execute("UPDATE runs SET pid = 2000000000")  # of a process that is gone: nobody can mark it now
+    other.execute("BEGIN IMMEDIATE")
+    store = RunStore(recorder.path)
+    assert store.run(run_id)["state"] == "running"
+    other.execute("ROLLBACK")
+    other.close()
+    store.close()
+    store = RunStore(recorder.path)
+    assert store.run(run_id)["state"] == "interrupted"
+    store.close()
 
 
 def test_a_write_waits_for_the_other_writer(recorder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
