@@ -20,7 +20,7 @@ from klcli.cli.options import (
 )
 from klcli.cli.session import Session
 from klcli.cli.study_runner import ExecutorAddress, Jobs, Repeats, Resume, StudyRunner, open_runner
-from klcli.errors import ConfigError
+from klcli.errors import ConfigError, Diverged
 from klcli.experiments.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SEARCH = "The search"
 KIND = "lambda"
+FREE = ("lam", "seed", "order_seed", "evaluations_per_cycle")  # in these the stages of a search may differ
+NETWORK_FIELDS = ("hidden", "batch_norm", "bn_position", "bn_momentum", "bn_eps", "initializer", "sigma")
 
 
 def register(app: typer.Typer) -> None:
@@ -93,10 +95,14 @@ def search_lambda(
     if len(ends) != 2:
         raise ConfigError(f"--range {' '.join(between)}: give two numbers, for example --range 1e-5 1e-1")
     where = Range(ends[0], ends[1], scale)
+    if rounds < 0:
+        raise ConfigError(f"--rounds {rounds}: must be at least 0")
     fine = max(fine, rounds)
     listed = numbers(values, "values")
     if listed and (coarse or fine):
-        raise ConfigError("--values tries a list: leave --coarse and --fine away, or leave it away")
+        raise ConfigError(f"--values {' '.join(values)}: a list needs no --coarse and no --fine, leave one of them out")
+    if from_study is not None and (coarse or listed or not fine):
+        raise ConfigError(f"--from {from_study}: this is where --fine begins, give --fine and no other stage")
     runner = open_runner(
         session, config, data=data, db=db, jobs=jobs, executor=executor, resume=resume, threads=threads
     )
@@ -109,10 +115,13 @@ def search_lambda(
         study = runner.run(KIND, "coarse", plan(config, drawn, repeats), _settings(where), look_at_test=False)
         chain.append(("coarse", study))
     else:
-        chain, where = _earlier(runner, from_study)
-    for number in range(1, fine + 1):
+        chain, where = _earlier(runner, config, from_study)
+    for _ in range(fine):
         tried = [one for stage, study in chain for one in tried_values(runner.store.members(study), stage)]
+        if not any(one.accuracies for one in tried):
+            break
         where = narrow(tried, where)
+        number = len(chain)
         stage = "fine" if number == 1 else f"fine {number}"
         session.say(f"{stage}: lambda from {where.low:.4g} to {where.high:.4g} brackets the three best")
         drawn = draw(where, trials, config.seed, stage=number)
@@ -120,6 +129,9 @@ def search_lambda(
         study = runner.run(KIND, stage, plan(config, drawn, repeats), settings, look_at_test=False, parent=chain[-1][1])
         chain.append((stage, study))
     tried = [one for stage, study in chain for one in tried_values(runner.store.members(study), stage)]
+    if not any(one.accuracies for one in tried):
+        _show(runner, chain, None)
+        raise Diverged(f"every lambda diverged: try a smaller --eta-max than {config.eta_max:g}")
     choice = choose(tried, len(runner.splits.validation))
     final_study = None
     if final:
@@ -138,7 +150,7 @@ def _settings(where: "Range") -> dict[str, Any]:
     return {"low": where.low, "high": where.high, "scale": where.scale}
 
 
-def _earlier(runner: StudyRunner, from_study: int | None) -> tuple[list[tuple[str, int]], "Range"]:
+def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -> tuple[list[tuple[str, int]], "Range"]:
     """Return the stored stages that --fine begins from, the first one first, and the range of the last."""
     import json
 
@@ -155,6 +167,11 @@ def _earlier(runner: StudyRunner, from_study: int | None) -> tuple[list[tuple[st
         raise ConfigError(f"--from {from_study}: this study is no coarse or fine search of lambda")
     if settings["dataset_sha256"] != runner.dataset.sha256:
         raise ConfigError(f"--from {from_study}: this study used other images, name them with --data")
+    if study["state"] != "complete":
+        raise ConfigError(
+            f"--from {from_study}: this study is {study['state']}, repeat its command with --resume first"
+        )
+    _compare(runner, from_study, settings["plan"][0], config)
     chain = [(str(study["stage"]), int(study["id"]))]
     while study["parent"] is not None:
         study = runner.store.study(study["parent"])
@@ -162,7 +179,23 @@ def _earlier(runner: StudyRunner, from_study: int | None) -> tuple[list[tuple[st
     return chain, Range(settings["low"], settings["high"], settings["scale"])
 
 
-def _show(runner: StudyRunner, chain: list[tuple[str, int]], choice: "Choice", final_study: int | None) -> None:
+def _compare(runner: StudyRunner, study: int, earlier: dict[str, Any], config: TrainConfig) -> None:
+    """Refuse to go on from the search of another network; warn of one that was trained otherwise."""
+    import json
+
+    now = json.loads(config.to_json())
+    differing = [key for key in earlier if key in now and key not in FREE and earlier[key] != now[key]]
+    told = ", ".join(f"{key} {earlier[key]} (here {now[key]})" for key in differing)
+    if set(differing) & set(NETWORK_FIELDS):
+        raise ConfigError(f"--fine: study {study} searched for another network, {told}: give the same, or add --coarse")
+    if differing:
+        runner.session.warn(f"study {study} was trained with {told}: the accuracies of its lambdas are others")
+
+
+def _show(
+    runner: StudyRunner, chain: list[tuple[str, int]], choice: "Choice | None", final_study: int | None = None
+) -> None:
+    from klcli.report.documents import run_document
     from klcli.report.plots.lambda_search import draw_lambda_search, lambda_search
     from klcli.report.study_tables import choice_document, choice_sentence, repeats_table, search_table
     from klcli.report.tables import network_name, splits_table
@@ -171,21 +204,33 @@ def _show(runner: StudyRunner, chain: list[tuple[str, int]], choice: "Choice", f
     session, store = runner.session, runner.store
     stages = [(stage, store.members(study)) for stage, study in chain]
     first = stages[0][1][0]
-    picture = store.folder("plots") / f"study-{chain[-1][1]:06d}-lambda.png"
-    write_atomically(picture, draw_lambda_search(lambda_search(stages, choice)))
     studies = ", ".join(str(study) for _, study in chain)
     title = f"Lambda of the {network_name(first)} on {first['dataset']}, by validation accuracy (study {studies})"
-    session.result(search_table(title, stages, choice), choice_sentence(choice))
+    session.result(search_table(title, stages, choice))
     document: dict[str, Any] = {
-        "studies": [{"study": study, "stage": stage, "runs": store.members(study)} for stage, study in chain],
-        "choice": choice_document(choice),
-        "picture": str(picture),
+        "studies": [
+            {"study": study, "stage": stage, "runs": [run_document(run) for run in runs]}
+            for (_, study), (stage, runs) in zip(chain, stages, strict=True)
+        ],
+        "choice": None,
     }
-    if final_study is not None:
+    places = [f"database    {store.path}"]
+    diverged = False
+    if choice is not None:
+        picture = store.folder("plots") / f"study-{chain[-1][1]:06d}-lambda.png"
+        write_atomically(picture, draw_lambda_search(lambda_search(stages, choice)))
+        session.result(choice_sentence(choice))
+        document |= {"choice": choice_document(choice), "picture": str(picture)}
+        places.append(f"picture     {picture}")
+    if choice is not None and final_study is not None:
         runs = store.members(final_study)
+        diverged = all(run["state"] == "diverged" for run in runs)
         what = f"Final: lambda {choice.chosen.lam:.6g}, {runs[0]['cycles']:g} cycles (study {final_study})"
-        table = splits_table(what, runs[0]) if len(runs) == 1 else repeats_table(what, runs)
+        complete = [run for run in runs if run["state"] == "complete"]
+        table = splits_table(what, runs[0]) if len(runs) == 1 else repeats_table(what, complete)
         session.result(table)
-        document["final"] = {"study": final_study, "runs": runs}
-    session.result(f"database    {store.path}", f"picture     {picture}")
+        document["final"] = {"study": final_study, "runs": [run_document(run) for run in runs]}
+    session.result(*places)
     session.document("search-lambda", document)
+    if diverged:
+        raise Diverged(f"the final training (study {final_study}) diverged: try a smaller --eta-max")

@@ -55,8 +55,9 @@ def sigma_sweep(
     session = Session(as_json=as_json, quiet=quiet)
 
     from klcli.experiments.sigma_sweep import plan
+    from klcli.report.documents import run_document
     from klcli.report.plots.sigma_sweep import draw_sigma_sweep, sigma_curves
-    from klcli.report.study_tables import sigma_table
+    from klcli.report.study_tables import interval_table, sigma_table
     from klcli.store.checkpoints import write_atomically
 
     planned = plan(config, numbers(sigmas, "sigmas"), repeats)
@@ -72,5 +73,9 @@ def sigma_sweep(
     widths = "-".join(runs[0]["hidden"].split())
     layers = len(runs[0]["hidden"].split()) + 1
     title = f"Sigma of the {layers}-layer {widths} on {runs[0]['dataset']} (study {study})"
-    session.result(sigma_table(title, runs), f"database    {store.path}", f"picture     {picture}")
-    session.document("sigma-sweep", {"study": study, "runs": runs, "picture": str(picture)})
+    session.result(sigma_table(title, runs))
+    if repeats > 1:
+        session.result(interval_table("Test accuracy over the repeats, with the 95 % interval of its mean", runs))
+    session.result(f"database    {store.path}", f"picture     {picture}")
+    documents = [run_document(run) for run in runs]
+    session.document("sigma-sweep", {"study": study, "runs": documents, "picture": str(picture)})

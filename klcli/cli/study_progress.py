@@ -9,6 +9,8 @@ from klcli.cli.session import Session
 if TYPE_CHECKING:
     from klcli.experiments.execution import GroupOutcome, GroupTask
 
+FEW = 8  # groups that have a line each from beginning to end; of more, those in training
+
 
 class StudyProgress:
     """What is told of a study while it runs."""
@@ -27,7 +29,7 @@ class StudyProgress:
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.percentage:>3.0f} %", markup=False),
             TextColumn("{task.fields[news]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(compact=True),
@@ -35,9 +37,10 @@ class StudyProgress:
             disable=not self._live,
             transient=True,
         )
+        few = len(tasks) <= FEW
         self._study = self._bar.add_task(title, total=sum(updates), news="")
         self._groups = [
-            self._bar.add_task(f"  group {index}: {describe(task)}", total=total, news="waiting")
+            self._bar.add_task(f"  {index}: {describe(task)}", total=total, news="", start=False, visible=few)
             for index, (task, total) in enumerate(zip(tasks, updates, strict=True), start=1)
         ]
 
@@ -49,34 +52,40 @@ class StudyProgress:
 
     def on_progress(self, index: int, step: int, best: float) -> None:
         """Move the bar of a group."""
-        if step:
-            self._bar.update(self._groups[index], completed=step, news=f"best validation {best:.4f}")
-            self._redraw()
+        if step and self._live:
+            group = self._groups[index]
+            self._bar.start_task(group)
+            self._bar.update(group, completed=step, news=f"best {best:.4f}" if best else "", visible=True)
+            self._redraw(best)
 
     def on_outcome(self, outcome: "GroupOutcome") -> None:
         """Tell that a group is done."""
         index = self._positions.index(outcome.positions)
-        best = max((r.epochs[-1].validation.accuracy for r in outcome.results if r.epochs), default=0.0)
+        accuracies = [r.epochs[-1].validation.accuracy for r in outcome.results if r.epochs and r.diverged_at is None]
+        best = max(accuracies, default=0.0)
+        news = f"best {best:.4f}" if accuracies else "diverged"
         self._done += 1
-        self._best = max(self._best, best)
-        self._bar.update(self._groups[index], completed=self._updates[index], news=f"best validation {best:.4f}, done")
-        self._redraw()
+        group = self._groups[index]
+        self._bar.start_task(group)
+        self._bar.update(group, completed=self._updates[index], news=f"{news}, done", visible=len(self._groups) <= FEW)
+        self._redraw(best)
         if not self._live:
             self._session.say(
                 f"{self._title}: group {index + 1} done ({self._done} of {len(self._groups)}), "
-                f"best validation {best:.4f}, {outcome.seconds:.1f} s"
+                f"{news}, {outcome.seconds:.1f} s"
             )
 
-    def _redraw(self) -> None:
+    def _redraw(self, best: float) -> None:
+        self._best = max(self._best, best)
         done = sum(self._bar.tasks[group].completed for group in self._groups)
         self._bar.update(self._study, completed=done, news=f"best so far {self._best:.4f}" if self._best else "")
 
 
 def describe(task: "GroupTask") -> str:
-    """What the members of a group differ in: `4 lambdas 1.2e-05 to 0.003`."""
-    for name, what in (("sigma", "sigma"), ("lam", "lambda"), ("seed", "seed")):
-        values = {getattr(config, name) for config in task.configs}
-        if len(values) > 1:
-            bn = " with BN" if task.configs[0].batch_norm and what == "sigma" else ""
-            return f"{len(task.configs)} members, {what} {min(values):.3g} to {max(values):.3g}{bn}"
-    return f"{len(task.configs)} members" if len(task.configs) > 1 else "1 member"
+    """What the members of a group are: `lambda 1.2e-05 to 0.003, 4 networks`."""
+    first = task.configs[0]
+    name, what = ("lam", "lambda") if first.sigma is None else ("sigma", "sigma")
+    low, *_, high = sorted(getattr(config, name) for config in (*task.configs, *task.configs))
+    values = f"{what} {low:.3g}" if low == high else f"{what} {low:.3g} to {high:.3g}"
+    bn = " with BN" if first.batch_norm and first.sigma is not None else ""
+    return f"{values}{bn}, {len(task.configs)} network{'s' if len(task.configs) > 1 else ''}"

@@ -1,8 +1,7 @@
 """StudyRunner: from a plan to recorded runs, on as many workers as there are."""
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +9,12 @@ from klcli.cli.options import integer_option, option
 from klcli.cli.preparation import require_room, typed_command, warn_of_data
 from klcli.cli.session import Session
 from klcli.cli.signals import Interrupted, obeyed_between_updates
+from klcli.errors import StoreError
 from klcli.experiments.config import TrainConfig
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from klcli.data.dataset import Dataset, Splits
     from klcli.store.study_store import StudyStore
 
@@ -21,7 +23,9 @@ RESUME_WORDS = {"lambda": "--resume", "sigma": "--resume", "repeats": "--resume 
 
 Jobs = Annotated[
     int | None,
-    integer_option("--jobs", "-j", panel=EXECUTION, help="Processes that train groups of members; all cores."),
+    integer_option(
+        "--jobs", "-j", panel=EXECUTION, help="Processes that train groups of members; all cores.", bounds=(1, 1024)
+    ),
 ]
 ExecutorAddress = Annotated[
     str | None,
@@ -65,7 +69,9 @@ class StudyRunner:
         With `resume`, an earlier study of the same plan is completed, group by group; otherwise a new
         one begins. Ends the study in a state, whatever happens.
         """
+        from klcli.experiments.environment import environment
         from klcli.experiments.execution import groups
+        from klcli.experiments.executors import cores, open_executor
 
         divided = groups(plan)
         settings = settings | {
@@ -73,37 +79,55 @@ class StudyRunner:
             "groups": divided,
             "dataset_sha256": self.dataset.sha256,
             "look_at_test": look_at_test,
+            "threads": self.threads,
         }
-        study_id = self._begin(kind, stage, plan, settings, parent)
-        members = self.store.members(study_id)
-        missing = [part for part in divided if any(members[p]["state"] not in ("complete", "diverged") for p in part)]
-        if not missing:
-            self.session.say(f"study {study_id} ({stage}): all {len(plan)} runs are there already")
-            return study_id
-        self.store.restart([members[position]["id"] for part in missing for position in part])
-        with self._ending_in_a_state(study_id, kind):
-            self._execute(study_id, stage, plan, missing, look_at_test)
+        earlier = self.store.find_study(kind, stage, settings, parent) if self.resume else None
+        missing = divided if earlier is None else self._missing(earlier["id"], divided)
+        if earlier is not None and not missing:
+            self.store.end_study(earlier["id"], "complete")  # its process may have died before it could
+            self.session.say(f"study {earlier['id']} ({stage}): all {len(plan)} runs are there already")
+            return int(earlier["id"])
+        # Nothing is recorded before there is somebody to train it.
+        with (
+            obeyed_between_updates() as check,
+            open_executor(self.jobs or cores(), self.executor, len(missing)) as executor,
+        ):
+            if earlier is None:
+                study_id = self.store.begin_study(
+                    kind,
+                    stage,
+                    settings,
+                    plan,
+                    len(self.splits.train),
+                    self.dataset,
+                    environment(),
+                    typed_command(),
+                    parent,
+                )
+            else:
+                study_id = int(earlier["id"])
+                members = self.store.members(study_id)
+                self.store.restart([members[p]["id"] for part in missing for p in part], environment())
+            with self._ending_in_a_state(study_id, kind):
+                self._execute(study_id, stage, plan, missing, look_at_test, executor, check)
         return study_id
 
-    def _begin(
-        self, kind: str, stage: str, plan: Sequence[TrainConfig], settings: dict[str, Any], parent: int | None
-    ) -> int:
-        from klcli.experiments.environment import environment
-
-        earlier = self.store.find_study(kind, stage, settings, parent) if self.resume else None
-        if earlier is not None:
-            return int(earlier["id"])
-        command = typed_command()
-        return self.store.begin_study(
-            kind, stage, settings, plan, len(self.splits.train), self.dataset, environment(), command, parent
-        )
+    def _missing(self, study_id: int, divided: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        members = self.store.members(study_id)
+        return [part for part in divided if any(members[p]["state"] not in ("complete", "diverged") for p in part)]
 
     def _execute(
-        self, study_id: int, stage: str, plan: Sequence[TrainConfig], missing: list[tuple[int, ...]], look_at_test: bool
+        self,
+        study_id: int,
+        stage: str,
+        plan: Sequence[TrainConfig],
+        missing: list[tuple[int, ...]],
+        look_at_test: bool,
+        executor: "Executor",
+        check: Callable[[], None],
     ) -> None:
         from klcli.cli.study_progress import StudyProgress
         from klcli.experiments.execution import GroupTask, ImagesReference, execute
-        from klcli.experiments.executors import open_executor
         from klcli.experiments.timetable import timetable
 
         images = ImagesReference.of(self.dataset, self.requested)
@@ -114,12 +138,7 @@ class StudyRunner:
         run_ids = {row["member"]: row["id"] for row in self.store.members(study_id)}
         updates = [timetable(task.configs[0], len(self.splits.train)).total_updates for task in tasks]
         progress = StudyProgress(self.session, f"study {study_id} {stage}", tasks, updates)
-        jobs = self.jobs or len(os.sched_getaffinity(0))
-        with (
-            obeyed_between_updates() as check,
-            progress.showing(),
-            open_executor(jobs, self.executor, len(tasks)) as executor,
-        ):
+        with progress.showing():
             for outcome in execute(tasks, executor, check=check, on_progress=progress.on_progress):
                 self.store.record_group([run_ids[position] for position in outcome.positions], outcome)
                 progress.on_outcome(outcome)
@@ -137,7 +156,9 @@ class StudyRunner:
                 f"{done} runs of study {study_id} are complete, continue with `{again}`"
             ) from None
         except Exception as error:
-            self.store.end_study(study_id, "failed", f"{type(error).__name__}: {error}")
+            # Where the store itself is what failed, whoever opens it next marks the study.
+            with suppress(StoreError):
+                self.store.end_study(study_id, "failed", f"{type(error).__name__}: {error}")
             raise
 
 

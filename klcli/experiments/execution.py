@@ -4,11 +4,10 @@ A plan is a list of configs. `groups` divides it before the first worker starts,
 so that the same members are trained together wherever they are trained.
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +28,10 @@ from klcli.experiments.training import MEMBERS_MAY_DIFFER_IN, TrainResult, train
 GROUP_SIZE = 4  # members in lockstep: more of them gain little, and fewer groups keep fewer workers busy
 ATTEMPTS = 3  # how often a group is started whose worker dies
 POLL_SECONDS = 0.2
+
+
+class WorkersLost(KlcliError):
+    """Nobody is left who could train a group."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +134,11 @@ def execute(
 
     `check` is called a few times a second; what it raises stops the workers and ends the execution.
     `on_progress(index of the task, updates done, best validation accuracy)` hears of groups that are
-    trained on this machine. A group whose worker dies is started again, ATTEMPTS times in all.
+    trained on this machine. A group whose worker dies is started again, ATTEMPTS times in all; then
+    WorkersLost is raised, as where the Dask scheduler goes away.
     """
     with tempfile.TemporaryDirectory(prefix="klcli-") as folder:
-        mailboxes = [Mailbox(Path(folder), index, os.getpid()) for index in range(len(tasks))]
+        mailboxes = [Mailbox(Path(folder), index) for index in range(len(tasks))]
         attempts = [1] * len(tasks)
         running: dict[Future[GroupOutcome], int] = {
             executor.submit(train_group, task, mailbox): index
@@ -143,22 +147,27 @@ def execute(
         try:
             while running:
                 done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-                check()
                 for index in running.values():
                     on_progress(index, *mailboxes[index].read())
                 for future in done:
                     index = running.pop(future)
                     try:
                         outcome = future.result()
-                    except KlcliError:
-                        raise
+                    except CancelledError as error:
+                        raise WorkersLost("the Dask scheduler is gone, or has forgotten this study") from error
                     except Exception as error:
-                        if not _is_death_of_a_worker(error) or attempts[index] == ATTEMPTS:
+                        if not _is_death_of_a_worker(error):
                             raise
+                        if attempts[index] == ATTEMPTS:
+                            raise WorkersLost(
+                                f"{ATTEMPTS} workers died one after the other over the same group of "
+                                f"{len(tasks[index].configs)} networks: is the memory too small? Try fewer --jobs"
+                            ) from error
                         attempts[index] += 1
                         running[executor.submit(train_group, tasks[index], mailboxes[index])] = index
                     else:
                         yield outcome
+                check()  # after the outcomes: what has been trained is not lost to a Ctrl-C
         finally:
             Mailbox.stop_all(Path(folder))
             for future in running:

@@ -1,14 +1,21 @@
 """Executors: where the groups of a study are trained."""
 
+import asyncio
 import multiprocessing
+import os
 import queue
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 from klcli.errors import ConfigError
+
+ANSWER_SECONDS = 5  # how long a Dask scheduler, and the first of its workers, may take to answer
+WATCH_SECONDS = 1.0  # between two looks of a worker at its parent
 
 
 class ProcessesExecutor(Executor):
@@ -32,6 +39,9 @@ class ProcessesExecutor(Executor):
 
     def _run(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         pool = self._pools.get()
+        # A new process inherits this: Ctrl-C reaches all processes of the terminal, and the parent decides.
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return pool.submit(fn, *args, **kwargs).result()
         except BrokenExecutor:
@@ -50,19 +60,32 @@ class ProcessesExecutor(Executor):
 
 def _one_process() -> ProcessPoolExecutor:
     # Spawned, not forked: a fork inherits BLAS threads and locks in whatever state they are.
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_signals_to_parent)
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_follow, initargs=(os.getpid(),))
 
 
-def _leave_signals_to_parent() -> None:
-    """Ctrl-C reaches every process of the terminal; the parent decides what it means."""
+def _follow(parent: int) -> None:
+    """Let this worker end with its parent, also one that was killed and could not say so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="follow the parent", daemon=True).start()
+
+
+def cores() -> int:
+    """How many processes can run at once here; not every system says which cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def open_executor(jobs: int, address: str | None, tasks: int) -> Iterator[Executor]:
     """Yield the executor for this many tasks: Dask at `address`, processes, or this process for one worker.
 
-    Raises ConfigError where Dask is not installed or does not answer.
+    Raises ConfigError where Dask is not installed, does not answer or has no worker.
     """
     if address is not None:
         with _dask(address) as executor:
@@ -85,13 +108,28 @@ def _dask(address: str) -> Iterator[Executor]:
             f"--executor {address}: Dask is not installed, get it with `pip install 'klcli[dask]'`"
         ) from None
     try:
-        client: Any = Client(address, timeout=10)  # type: ignore[no-untyped-call]
+        asyncio.run(_knock(address))
+        client: Any = Client(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ConfigError(f"--executor {address}: no Dask scheduler answers there ({error})") from error
     with client:
+        try:
+            client.wait_for_workers(1, timeout=ANSWER_SECONDS)
+        except TimeoutError:
+            raise ConfigError(
+                f"--executor {address}: this Dask scheduler has no worker, start one with `dask worker {address}`"
+            ) from None
         # pure=False: two groups with equal arguments are still two groups.
         executor: Executor = client.get_executor(pure=False)
         try:
             yield executor
         finally:
             executor.shutdown(wait=False)
+
+
+async def _knock(address: str) -> None:
+    """Raise OSError or ValueError where nobody answers; a Client that fails half-made can lock up later."""
+    from distributed.comm.core import connect
+
+    comm = await connect(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
+    await comm.close()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from klcli.errors import ConfigError
+from klcli.errors import ConfigError, Diverged
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.repeats import repeat
 from klcli.experiments.statistics import Sample
@@ -83,9 +83,11 @@ def narrow(tried: Sequence[Tried], where: Range) -> Range:
     """Return a range that brackets the three best values of a stage.
 
     Its ends lie half way between them and their next neighbours, so that a better value beside them
-    can still be found; where there is no neighbour, the old end stays.
+    can still be found; where there is no neighbour, the old end stays. Raises Diverged where every value
+    did.
     """
-    best = sorted(tried, key=lambda one: one.accuracy, reverse=True)[:BRACKETED]
+    living = _living(tried)
+    best = sorted(living, key=lambda one: one.accuracy, reverse=True)[:BRACKETED]
     lowest, highest = min(one.lam for one in best), max(one.lam for one in best)
     below = max((one.lam for one in tried if one.lam < lowest), default=where.low)
     above = min((one.lam for one in tried if one.lam > highest), default=where.high)
@@ -101,11 +103,9 @@ def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
 
     The plateau is what lies within one standard error of the best: that of the mean over repeats, and
     for a single training the binomial one of the validation images, sqrt(p (1 - p) / n). Raises
-    ConfigError where every value diverged.
+    Diverged where every value did.
     """
-    living = sorted((one for one in tried if one.accuracies), key=lambda one: one.lam)
-    if not living:
-        raise ConfigError("every lambda diverged: try a smaller --eta-max")
+    living = sorted(_living(tried), key=lambda one: one.lam)
     best = max(living, key=lambda one: one.accuracy)
     p = best.accuracy
     error = math.sqrt(p * (1 - p) / n_validation / len(best.accuracies))
@@ -124,7 +124,7 @@ def plan(base: TrainConfig, lambdas: Sequence[float], repeats: int) -> list[Trai
     Repeat r has the same seed for every lambda, so that lambdas are compared on the same initial
     weights and the same order of images, and chance plays a smaller part in the differences.
     """
-    return [replace(config, lam=lam) for lam in lambdas for config in repeat(base, repeats)]
+    return [replace(config, lam=lam) for lam in dict.fromkeys(lambdas) for config in repeat(base, repeats)]
 
 
 def final(base: TrainConfig, lam: float, repeats: int) -> list[TrainConfig]:
@@ -132,6 +132,13 @@ def final(base: TrainConfig, lam: float, repeats: int) -> list[TrainConfig]:
     return repeat(
         replace(base, lam=lam, cycles=FINAL_CYCLES, step_epochs=FINAL_STEP_EPOCHS, step_size=None, epochs=None), repeats
     )
+
+
+def _living(tried: Sequence[Tried]) -> list[Tried]:
+    living = [one for one in tried if one.accuracies]
+    if not living:
+        raise Diverged("every lambda diverged: try a smaller --eta-max")
+    return living
 
 
 def _log(lam: float) -> float:

@@ -1,12 +1,12 @@
 """Mailbox: a worker on this machine tells how far it is, and hears when it should stop.
 
 Two small files in a folder of the parent's. They work alike for threads, processes and local Dask
-workers; on another host the folder is not there, and the worker is silent.
+workers; on another host the folder is not there, the worker is silent, and Dask says when to stop.
 """
 
 import contextlib
-import os
 import struct
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ NEWS = struct.Struct("<qd")  # updates done, best validation accuracy
 
 
 class Stopped(Exception):
-    """The parent asked the worker to stop, or is gone."""
+    """Nobody waits for the result any more."""
 
 
 @dataclass
@@ -26,23 +26,21 @@ class Mailbox:
 
     folder: Path
     index: int
-    parent: int  # process id of who waits for the result
     _best: float = 0.0
-    _is_child: bool | None = None  # of the parent's; a Dask worker is not
+    _was_there: bool = False  # the folder; on another host it never is
     _next: float = field(default=0.0, compare=False)
 
     def on_update(self, step: int) -> None:
-        """Tell the step from time to time. Raises Stopped where nobody waits for the result any more."""
+        """Tell the step from time to time. Raises Stopped where the parent asks for it."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + PERIOD
-        if (self.folder / STOP).exists():
+        is_there = self.folder.exists()
+        # The parent removes the folder when it has waited long enough for those who do not look at it.
+        if (self.folder / STOP).exists() or (self._was_there and not is_there) or _dropped_by_dask():
             raise Stopped
-        if self._is_child is None:
-            self._is_child = os.getppid() == self.parent
-        if self._is_child and os.getppid() != self.parent:
-            raise Stopped  # a killed parent could not say so
+        self._was_there = is_there
         with contextlib.suppress(OSError):
             temporary = self.folder / f"{self.index}.new"
             temporary.write_bytes(NEWS.pack(step, self._best))
@@ -65,3 +63,16 @@ class Mailbox:
         """Ask every worker of this folder to stop."""
         with contextlib.suppress(OSError):
             (folder / STOP).touch()
+
+
+def _dropped_by_dask() -> bool:
+    """Whether this is a task of a Dask worker for whose result nobody waits any more, on whatever host."""
+    dask = sys.modules.get("distributed")
+    if dask is None:
+        return False
+    try:
+        worker = dask.get_worker()
+    except ValueError:  # this is no task of Dask's
+        return False
+    task = worker.state.tasks.get(worker.get_current_task())
+    return task is None or task.state == "cancelled"

@@ -17,6 +17,6 @@ def plan(base: TrainConfig, sigmas: Sequence[float], repeats: int) -> list[Train
     return [
         replace(config, initializer="normal", sigma=sigma, batch_norm=batch_norm)
         for batch_norm in (False, True)
-        for sigma in sigmas
+        for sigma in dict.fromkeys(sigmas)
         for config in repeat(base, repeats)
     ]

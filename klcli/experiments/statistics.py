@@ -1,6 +1,7 @@
 """Statistics of repeats: mean, spread, interval, and whether two means differ by more than chance."""
 
 import math
+import statistics
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
@@ -19,15 +20,15 @@ class Sample:
 
     @property
     def mean(self) -> float:
-        """The arithmetic mean."""
-        return math.fsum(self.values) / self.n
+        """The arithmetic mean, rounded once: that of equal values is this value, and their spread 0."""
+        return statistics.mean(self.values)
 
     @property
     def std(self) -> float | None:
         """The standard deviation with n - 1; None for a single value."""
         if self.n < 2:
             return None
-        return math.sqrt(math.fsum((value - self.mean) ** 2 for value in self.values) / (self.n - 1))
+        return statistics.stdev(self.values)
 
     @property
     def standard_error(self) -> float:

@@ -10,6 +10,14 @@ from klcli.report.tables import Column, Row, Table, fraction, significant
 
 SPLITS = ("train", "validation", "test")
 MEASURES = ("accuracy", "loss", "cost")
+HUGE = 1e5
+_INTERVAL = (
+    Column("mean", "mean", fraction),
+    Column("std", "std", fraction),
+    Column("n", "n"),
+    Column("low", "95 % from", fraction),
+    Column("high", "to", fraction),
+)
 
 
 @dataclass(frozen=True)
@@ -18,20 +26,29 @@ class Cell:
 
     mean: float
     std: float | None
+    half_interval: float | None  # of the 95 % interval of the mean
     n: int
 
     def __str__(self) -> str:
         """`0.5312`, or `0.5312 ± 0.0041` over repeats."""
-        return fraction(self.mean) if self.std is None else f"{fraction(self.mean)} ± {fraction(self.std)}"
+        return _digits(self.mean) if self.std is None else f"{_digits(self.mean)} ± {_digits(self.std)}"
 
 
 def cell(runs: Sequence[Row], column: str) -> Cell | None:
-    """Return the mean of a column over the runs that have it; None where none has."""
-    values = tuple(run[column] for run in runs if run[column] is not None)
+    """Return the mean of a column over the complete runs that have it; None where there is none.
+
+    What a diverged run still measured on its way is no result.
+    """
+    values = tuple(run[column] for run in runs if run["state"] == "complete" and run[column] is not None)
     if not values:
         return None
     sample = Sample(values)
-    return Cell(sample.mean, sample.std, sample.n)
+    return Cell(sample.mean, sample.std, sample.half_interval, sample.n)
+
+
+def _digits(value: float) -> str:
+    """Four digits; of a loss on its way to infinity four significant ones, or the table is all digits."""
+    return fraction(value) if abs(value) < HUGE else significant(value)
 
 
 def tried_values(runs: Sequence[Row], stage: str) -> list[Tried]:
@@ -55,13 +72,16 @@ def search_table(title: str, stages: Sequence[tuple[str, Sequence[Row]]], choice
             mine = [run for run in runs if run["lambda"] == lam]
             row = {"lambda": lam, "stage": stage, "runs": ", ".join(str(run["id"]) for run in mine)}
             row |= {f"{split}_{name}": cell(mine, f"{split}_{name}") for split in SPLITS for name in MEASURES}
-            states = {run["state"] for run in mine}
-            rows.append(row | {"remark": _remark(lam, stage, states, choice)})
+            validation = row["validation_accuracy"]
+            row |= {"n": validation.n if validation else 0, "half": validation.half_interval if validation else None}
+            rows.append(row | {"remark": _remark(lam, stage, mine, choice)})
     rows.sort(key=lambda row: row["validation_accuracy"].mean if row["validation_accuracy"] else -1.0, reverse=True)
+    repeated = any(len(runs) > len({run["lambda"] for run in runs}) for _, runs in stages)
     columns = (
         Column("lambda", "lambda", significant),
         Column("stage", "stage", is_number=False),
         Column("validation_accuracy", "validation"),
+        *((Column("half", "95 % ±", fraction), Column("n", "n")) if repeated else ()),
         Column("train_accuracy", "train"),
         Column("validation_loss", "val. loss"),
         Column("validation_cost", "val. cost"),
@@ -71,15 +91,17 @@ def search_table(title: str, stages: Sequence[tuple[str, Sequence[Row]]], choice
     return Table(title, columns, rows)
 
 
-def _remark(lam: float, stage: str, states: set[str], choice: Choice | None) -> str:
-    if states - {"complete"}:
-        return ", ".join(sorted(states))
-    if choice is None:
-        return ""
-    if (lam, stage) == (choice.chosen.lam, choice.chosen.stage):
-        return "chosen"
-    plateau = {(one.lam, one.stage) for one in choice.plateau}
-    return "within 1 s.e." if (lam, stage) in plateau else ""
+def _remark(lam: float, stage: str, runs: Sequence[Row], choice: Choice | None) -> str:
+    states = [run["state"] for run in runs]
+    remarks = [
+        state if states.count(state) == len(states) else f"{states.count(state)} of {len(states)} {state}"
+        for state in sorted(set(states) - {"complete"})
+    ]
+    if choice and (lam, stage) == (choice.chosen.lam, choice.chosen.stage):
+        remarks.append("chosen")
+    elif choice and (lam, stage) in {(one.lam, one.stage) for one in choice.plateau}:
+        remarks.append("within 1 s.e.")
+    return ", ".join(remarks)
 
 
 def choice_sentence(choice: Choice) -> str:
@@ -121,6 +143,27 @@ def _why(runs: Sequence[Row]) -> str | None:
     return next((run["state"] for run in runs if run["state"] != "complete"), None)
 
 
+def interval_table(title: str, runs: Sequence[Row]) -> Table:
+    """The test accuracy of every sigma over its repeats, without and with BN."""
+    rows = []
+    for sigma in dict.fromkeys(run["sigma"] for run in runs):
+        for batch_norm in (0, 1):
+            mine = [run for run in runs if run["sigma"] == sigma and run["batch_norm"] == batch_norm]
+            test = cell(mine, "test_accuracy")
+            row: Row = {"sigma": sigma, "bn": "yes" if batch_norm else "no", "n": test.n if test else 0}
+            if test:
+                row |= {"mean": test.mean, "std": test.std}
+            if test and test.half_interval is not None:
+                row |= {"low": test.mean - test.half_interval, "high": test.mean + test.half_interval}
+            rows.append(row)
+    columns = (
+        Column("sigma", "sigma", significant),
+        Column("bn", "BN", is_number=False),
+        *_INTERVAL,
+    )
+    return Table(title, columns, rows)
+
+
 def repeats_table(title: str, runs: Sequence[Row]) -> Table:
     """Mean, standard deviation and 95 % interval over the repeats, by split and measure."""
     rows = []
@@ -137,11 +180,7 @@ def repeats_table(title: str, runs: Sequence[Row]) -> Table:
     columns = (
         Column("split", "split", is_number=False),
         Column("measure", "", is_number=False),
-        Column("mean", "mean", fraction),
-        Column("std", "std", fraction),
-        Column("n", "n"),
-        Column("low", "95 % from", fraction),
-        Column("high", "to", fraction),
+        *_INTERVAL,
     )
     return Table(title, columns, rows)
 

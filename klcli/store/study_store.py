@@ -76,8 +76,11 @@ class StudyStore(RunStore):
         """Return the runs of a study in the order of its plan."""
         return self._read("SELECT * FROM runs WHERE study_id = ? ORDER BY member", [study_id])
 
-    def restart(self, run_ids: Sequence[int]) -> None:
-        """Take runs that did not end over to this process, as if they had just been planned."""
+    def restart(self, run_ids: Sequence[int], environment: Environment) -> None:
+        """Take runs that did not end over to this process, as if they had just been planned.
+
+        Raises StoreError where one of them is in the hands of another process, or has been completed.
+        """
         process = ProcessIdentity.current()
         fresh: dict[str, Any] = {
             "state": "running",
@@ -86,12 +89,18 @@ class StudyStore(RunStore):
             "host": process.host,
             "pid": process.pid,
             "process_started_at": process.started_at,
+            "threads": environment.threads,
+            "versions": json.dumps(environment.versions),
             "epochs_done": 0,
             "best_validation_accuracy": None,
             "error": None,
         }
         with self._write():
             for run_id in run_ids:
+                run = self.run(run_id)
+                if run["state"] not in ("interrupted", "failed"):
+                    owner = f"in the hands of process {run['pid']} on {run['host']}"
+                    raise StoreError(f"{self.path}: run {run_id} of study {run['study_id']} is {owner}, end that first")
                 self._db.execute("DELETE FROM epochs WHERE run_id = ?", [run_id])
                 self._db.table("runs").update(run_id, fresh)
                 self._db.execute(

@@ -29,7 +29,6 @@ class KlcliSearch:
         self._images = ImagesReference("cifar10", "cifar10", race.sha256)
 
     def epoch(self) -> None:
-        import os
         import tempfile
         from pathlib import Path
 
@@ -38,7 +37,7 @@ class KlcliSearch:
                 self._executor.submit(
                     train_updates,
                     GroupTask(part, tuple(self._configs[i] for i in part), self._images, False, 1),
-                    Mailbox(Path(folder), index, os.getpid()),
+                    Mailbox(Path(folder), index),
                 )
                 for index, part in enumerate(self._divided)
             ]

@@ -101,7 +101,9 @@ def test_a_void_check_is_refused_with_the_reason(args, named, capsys):
 
 def without_factor_two(monkeypatch):
     right = weight_gradient_module.l2_gradient
-    monkeypatch.setattr(weight_gradient_module, "l2_gradient", lambda W, lam: right(W, lam) / (2 if W.shape[-1] == 5 else 1))
+    monkeypatch.setattr(
+        weight_gradient_module, "l2_gradient", lambda W, lam: right(W, lam) / (2 if W.shape[-1] == 5 else 1)
+    )
 
 
 def change_gradients(monkeypatch, layer: type, change: Callable) -> None:

@@ -1,0 +1,258 @@
+"""`klcli search-lambda`: stages, what they print and store, and what is refused."""
+
+import json
+import math
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Rows = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+
+TINY = ("--data", "synthetic", "--subset", "300", "--hidden", "20", "--step-size", "3", "--cycles", "1")
+SEARCH = ("search-lambda", *TINY, "--jobs", "1", "--trials", "4")
+
+
+def table(done: "CompletedProcess[str]") -> list[list[str]]:
+    """The rows of the printed search: lambda, stage, validation, ..."""
+    lines = done.stdout.splitlines()
+    begin = next(index for index, line in enumerate(lines) if set(line.strip()) == {"─"})
+    rows = []
+    for line in lines[begin + 1 :]:
+        if not line.strip():
+            break
+        rows.append(re.split(r"\s{2,}", line.strip()))
+    return rows
+
+
+def stages(rows: Rows) -> list[tuple[str, int | None, str]]:
+    return [(study["stage"], study["parent"], study["state"]) for study in rows("studies")]
+
+
+def test_coarse_fine_and_final_as_a_person_calls_them(klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
+    done = klcli("search-lambda", "--coarse", "--fine", "--final", *TINY, "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    assert stages(rows) == [("coarse", None, "complete"), ("fine", 1, "complete"), ("final", 2, "complete")]
+    runs = rows("runs")
+    assert Counter(run["study_id"] for run in runs) == {1: 8, 2: 8, 3: 1}
+    assert {run["state"] for run in runs} == {"complete"}
+    assert {run["member"] for run in runs if run["study_id"] == 2} == set(range(8))
+    for run in runs:
+        final = run["study_id"] == 3
+        assert run["batch_norm"] == 1
+        assert (run["test_accuracy"] is not None) == final
+        assert run["cycles"] == (3 if final else 1)
+        assert run["step_size"] == (15 if final else 3)  # 5 floor(300 / 100)
+        assert (tmp_path / "results" / run["checkpoint"]).exists()
+
+    # The fine stage lies within half the way, in the logarithm, to the neighbours of the three best.
+    coarse = sorted(((run["lambda"], run["validation_accuracy"]) for run in runs[:8]), key=lambda pair: pair[0])
+    best = sorted(sorted(coarse, key=lambda pair: -pair[1])[:3])
+    lambdas = [1e-5, *(lam for lam, _ in coarse), 1e-1]
+    low = math.sqrt(best[0][0] * max(lam for lam in lambdas if lam < best[0][0]))
+    high = math.sqrt(best[2][0] * min(lam for lam in lambdas if lam > best[2][0]))
+    assert all(low <= run["lambda"] <= high for run in runs[8:16])
+    assert f"fine: lambda from {low:.4g} to {high:.4g}" in done.stderr
+
+    # The table: all 16, the best first, with the accuracies of the database.
+    printed = table(done)
+    accuracies = [float(row[2]) for row in printed]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert Counter(row[1] for row in printed) == {"coarse": 8, "fine": 8}
+    stored = Counter((f"{run['lambda']:.4g}", f"{run['validation_accuracy']:.4f}") for run in runs[:16])
+    assert Counter((row[0], row[2]) for row in printed) == stored
+
+    [sentence] = [line for line in done.stdout.splitlines() if line.startswith("chosen lambda")]
+    assert f"chosen lambda {runs[16]['lambda']:.6g}, validation {max(accuracies):.4f}" in sentence
+    assert "within one standard error" in sentence
+    [chosen] = [row for row in printed if row[-1] == "chosen"]
+    assert float(chosen[2]) == max(accuracies)
+    assert f"Final: lambda {runs[16]['lambda']:.6g}, 3 cycles (study 3)" in done.stdout
+    assert f"{runs[16]['test_accuracy']:.4f}" in done.stdout
+    assert (tmp_path / "results/plots/study-000002-lambda.png").read_bytes()[:4] == b"\x89PNG"
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_the_fine_stage_goes_on_from_the_latest_coarse_one_or_from_any_other(here: Klcli, rows: Rows) -> None:
+    assert here(*SEARCH, "--coarse").returncode == 0
+    assert here(*SEARCH, "--coarse", "--range", "1e-3", "1e-2").returncode == 0
+    assert here(*SEARCH, "--fine").returncode == 0
+    assert here(*SEARCH, "--fine", "--from", "1").returncode == 0
+    assert here(*SEARCH, "--fine", "--from", "3").returncode == 0
+    assert [(stage, parent) for stage, parent, _ in stages(rows)] == [
+        ("coarse", None), ("coarse", None), ("fine", 2), ("fine", 1), ("fine 2", 3),
+    ]  # fmt: skip
+    lambdas = {study: [run["lambda"] for run in rows("runs") if run["study_id"] == study] for study in (1, 2, 3, 4, 5)}
+    assert all(1e-3 <= lam <= 1e-2 for lam in lambdas[3] + lambdas[5])
+    assert not set(lambdas[3]) & set(lambdas[5])
+    assert lambdas[3] != lambdas[4]
+
+
+def test_rounds_are_as_many_fine_stages_each_within_the_one_before(here: Klcli, rows: Rows) -> None:
+    done = here(*SEARCH, "--coarse", "--rounds", "2")
+    assert done.returncode == 0
+    assert [stage for stage, _, _ in stages(rows)] == ["coarse", "fine", "fine 2"]
+    ranges = [json.loads(study["settings"]) for study in rows("studies")]
+    for wide, narrow in pairwise(ranges):
+        assert wide["low"] <= narrow["low"] < narrow["high"] <= wide["high"]
+    assert Counter(row[1] for row in table(done)) == {"coarse": 4, "fine": 4, "fine 2": 4}
+    again = here(*SEARCH, "--coarse", "--fine", "--fine", "--resume")
+    assert len(rows("studies")) == 3  # the same search in other words
+    assert table(again) == table(done)
+
+
+def test_a_list_of_values_is_tried_as_it_is(here: Klcli, rows: Rows) -> None:
+    done = here(*SEARCH, "--values", "0.003", "0.001,0.002", "0.003")
+    assert done.returncode == 0, done.stderr
+    assert stages(rows) == [("values", None, "complete")]
+    assert [run["lambda"] for run in rows("runs")] == [0.001, 0.002, 0.003]
+    assert len(table(done)) == 3
+
+
+def test_a_linear_scale_draws_and_narrows_linearly(here: Klcli, rows: Rows) -> None:
+    done = here(*SEARCH, "--coarse", "--fine", "--scale", "linear", "--range", "0", "0.1", "--trials", "12")
+    assert done.returncode == 0, done.stderr
+    lambdas = [run["lambda"] for run in rows("runs")]
+    assert sum(lam > 0.01 for lam in lambdas[:12]) >= 8  # on a logarithmic scale 1e-5 to 0.1, a quarter of them
+    assert [json.loads(study["settings"])["scale"] for study in rows("studies")] == ["linear", "linear"]
+
+
+def test_repeats_are_a_mean_with_its_spread(here: Klcli, rows: Rows) -> None:
+    done = here(*SEARCH, "--values", "0.001", "0.01", "--repeats", "2", "--seed", "5", "--final")
+    assert done.returncode == 0, done.stderr
+    runs = rows("runs")
+    assert [(run["lambda"], run["seed"]) for run in runs[:4]] == [(0.001, 5), (0.001, 6), (0.01, 5), (0.01, 6)]
+    assert len(runs) == 6
+    printed = {row[0]: row for row in table(done)}
+    for lam, mine in (("0.001", runs[:2]), ("0.01", runs[2:4])):
+        a, b = (run["validation_accuracy"] for run in mine)
+        mean, std = (a + b) / 2, abs(a - b) / math.sqrt(2)
+        assert printed[lam][2] == f"{mean:.4f} ± {std:.4f}"
+        assert float(printed[lam][3]) == pytest.approx(12.706 * std / math.sqrt(2), abs=1e-3)  # Student's t, n = 2
+        assert printed[lam][4] == "2"
+    assert "95 % from" in done.stdout  # of the final one
+
+
+def test_the_json_document(here: Klcli, rows: Rows) -> None:
+    done = here(*SEARCH, "--coarse", "--fine", "--final", "--json")
+    document = json.loads(done.stdout)
+    assert (document["schema"], document["command"]) == (1, "search-lambda")
+    assert [(one["study"], one["stage"]) for one in document["studies"]] == [(1, "coarse"), (2, "fine")]
+    runs = rows("runs")
+    for study in document["studies"]:
+        for run in study["runs"]:
+            stored = runs[run["id"] - 1]
+            assert {name: run[name] for name in ("lambda", "validation_accuracy", "seed", "state")} == {
+                name: stored[name] for name in ("lambda", "validation_accuracy", "seed", "state")
+            }
+            assert run["config"] == json.loads(stored["config"])
+    choice = document["choice"]
+    assert choice["chosen"]["accuracies"] == [max(run["validation_accuracy"] for run in runs[:8])]
+    assert choice["chosen"]["lam"] == runs[8]["lambda"]
+    floor = choice["best"]["accuracies"][0] - choice["standard_error"]
+    assert {one["lam"] for one in choice["plateau"]} == {
+        run["lambda"] for run in runs[:8] if run["validation_accuracy"] >= floor
+    }
+    assert document["final"]["runs"][0]["test_accuracy"] == runs[8]["test_accuracy"]
+    assert Path(document["picture"]).exists()
+
+
+# --- divergence
+
+
+def test_a_value_that_diverges_is_a_row_that_says_so(here: Klcli, rows: Rows) -> None:
+    done = here(*SEARCH, "--values", "0.001", "1e6", "0.01", "--step-size", "30", "--final")
+    assert done.returncode == 0, done.stderr
+    assert [run["state"] for run in rows("runs")] == ["complete", "complete", "diverged", "complete"]
+    assert stages(rows) == [("values", None, "complete"), ("final", 1, "complete")]
+    last = table(done)[-1]
+    assert (last[0], last[2], last[-1]) == ("1e+06", "-", "diverged")
+    assert "not finite after update" in rows("runs")[2]["error"]
+    assert rows("runs")[2]["checkpoint"] is None
+
+
+@pytest.mark.parametrize("stage", ["--coarse", "--fine"])
+def test_a_search_in_which_everything_diverges_says_so_and_is_kept(here: Klcli, rows: Rows, stage: str) -> None:
+    done = here(*SEARCH, stage, "--coarse", "--eta-max", "1e30", "--final")
+    assert done.returncode == 6
+    assert "every lambda diverged" in done.stderr.splitlines()[-1]
+    assert stages(rows) == [("coarse", None, "complete")]
+    assert [row[-1] for row in table(done)] == ["diverged"] * 4
+    assert json.loads(here(*SEARCH, "--eta-max", "1e30", "--json").stdout)["choice"] is None
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--trials", "0"], ["trials", "0"]),
+        (["--trials", "many"], ["many"]),
+        (["--range", "1e-1", "1e-5"], ["0.1", "1e-05"]),
+        (["--range", "1e-5", "1e-3", "1e-1"], ["--range 1e-5 1e-3 1e-1"]),
+        (["--range", "1e-5"], ["--range 1e-5"]),
+        (["--range", "0", "1"], ["0", "--scale linear"]),
+        (["--range", "low", "1"], ["'low'"]),
+        (["--scale", "cubic"], ["'cubic'"]),
+        (["--values", "0.1", "--coarse"], ["--values 0.1", "--coarse"]),
+        (["--values", "0.1", "--fine"], ["--values 0.1", "--fine"]),
+        (["--values", "0.1", "-3"], ["lambda -3"]),
+        (["--values", "nan"], ["lambda nan"]),
+        (["--values", "a"], ["'a'"]),
+        (["--rounds", "-1"], ["--rounds -1"]),
+        (["--repeats", "0"], ["repeats 0"]),
+        (["--jobs", "0"], ["--jobs", "0"]),
+        (["--jobs", "-2"], ["--jobs", "-2"]),
+        (["--from", "1"], ["--from 1", "--fine"]),
+        (["--from", "1", "--coarse", "--fine"], ["--from 1"]),
+        (["--executor", "nonsense"], ["--executor nonsense"]),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_the_value(
+    here: Klcli, refused: Refused, rows: Rows, tmp_path: Path, options: list[str], named: list[str]
+) -> None:
+    done = here("search-lambda", *TINY, "--quiet", *options)
+    refused(done, 2, *named)
+    if (tmp_path / "results/klcli.db").exists():
+        assert rows("studies") == []
+
+
+def test_a_scheduler_that_does_not_answer_leaves_no_trace(klcli: Klcli, refused: Refused, rows: Rows) -> None:
+    """As a process, because Dask's own threads and messages only show there."""
+    done = klcli("search-lambda", *TINY, "--quiet", "--executor", "tcp://127.0.0.1:9", timeout=40)
+    refused(done, 2, "--executor tcp://127.0.0.1:9", "no Dask scheduler answers")
+    assert rows("studies") == []
+
+
+def test_a_study_that_fine_cannot_go_on_from(here: Klcli, refused: Refused, tmp_path: Path) -> None:
+    quiet = (*SEARCH, "--quiet")
+    refused(here(*quiet, "--fine"), 2, "--coarse")
+    refused(here(*quiet, "--fine", "--from", "7"), 4, "no study 7")
+    assert here("sigma-sweep", *TINY, "--jobs", "1", "--sigmas", "0.1").returncode == 0
+    refused(here(*quiet, "--fine", "--from", "1"), 2, "--from 1")
+    assert here(*SEARCH, "--values", "0.1", "--final").returncode == 0
+    for study in ("2", "3"):
+        refused(here(*quiet, "--fine", "--from", study), 2, f"--from {study}", "no coarse or fine search")
+    refused(here(*quiet, "--fine"), 2, "--coarse")  # there is still no coarse one
+    assert here(*SEARCH, "--coarse").returncode == 0
+    refused(here(*quiet, "--fine", "--hidden", "10"), 2, "study 4", "[20]", "[20, 10]")
+    with sqlite3.connect(tmp_path / "results/klcli.db") as connection:
+        connection.execute("UPDATE studies SET state = 'interrupted' WHERE id = 4")
+    connection.close()
+    refused(here(*quiet, "--fine", "--from", "4"), 2, "--from 4", "interrupted", "--resume")
+
+
+def test_stages_that_were_trained_otherwise_are_not_mixed_in_silence(here: Klcli) -> None:
+    assert here(*SEARCH, "--coarse").returncode == 0
+    done = here(*SEARCH, "--fine", "--cycles", "2")
+    assert done.returncode == 0
+    assert "study 1 was trained with cycles 1 (here 2)" in done.stderr

@@ -1,0 +1,279 @@
+"""Studies as whole processes: the same table on any workers, and whatever interrupts them, nothing is trained twice."""
+
+import os
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from dask_cluster import Cluster, cluster
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+
+Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+# 12 members: three groups, with two repeats of each lambda.
+SEARCH = (
+    *("search-lambda", "--data", "synthetic", "--subset", "300", "--hidden", "20", "--trials", "6", "--repeats", "2"),
+    *("--step-size", "60", "--cycles", "1", "--evaluations-per-cycle", "2"),
+)
+CLOCK = {"started_at", "finished_at", "pid", "process_started_at", "seconds", "command", "host"}
+
+
+@pytest.fixture(scope="module")
+def dask(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("dask"), os.environ | {"KLCLI_CACHE": str(shared_cache)}) as running:
+        yield running
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start klcli as a terminal does, in a process group of its own; what is left at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*args: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "klcli", *args],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def read(folder: Path, sql: str) -> list[dict[str, Any]]:
+    connection = sqlite3.connect(folder / "results/klcli.db")
+    connection.row_factory = sqlite3.Row
+    try:
+        return [dict(row) for row in connection.execute(sql)]
+    finally:
+        connection.close()
+
+
+def stored(folder: Path) -> list[list[dict[str, Any]]]:
+    """Everything a study leaves in the database except the clock and the process."""
+    assert read(folder, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+    return [
+        [{name: value for name, value in row.items() if name not in CLOCK} for row in read(folder, sql)]
+        for sql in ("SELECT * FROM runs ORDER BY id", "SELECT * FROM epochs ORDER BY run_id, step")
+    ]
+
+
+def printed(done: "subprocess.CompletedProcess[str]") -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Any]]:
+    """What the search prints and stores in one process that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = subprocess.run(
+        [sys.executable, "-m", "klcli", *SEARCH, "--jobs", "1"],
+        cwd=folder,
+        env=os.environ | {"KLCLI_CACHE": str(shared_cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return printed(done), stored(folder)
+
+
+def test_one_job_two_jobs_and_dask_store_the_same_to_the_last_digit(
+    klcli: Klcli, dask: Cluster, undisturbed: tuple[str, list[Any]], tmp_path: Path
+) -> None:
+    table, tables = undisturbed
+    assert [len(rows) for rows in tables] == [12, 24]
+    assert len({row["validation_loss"] for row in tables[0]}) == 12
+    for how in (["--jobs", "2"], ["--executor", dask.address]):
+        assert printed(klcli(*SEARCH, *how)) == table
+        assert stored(tmp_path) == tables
+        for file in (tmp_path / "results").glob("klcli.db*"):
+            file.unlink()
+
+
+def test_a_complete_study_is_resumed_without_training(here: Klcli, tmp_path: Path) -> None:
+    quick = ("search-lambda", "--data", "synthetic", "--subset", "300", "--hidden", "20", "--trials", "3")
+    command = (*quick, "--step-size", "3", "--coarse", "--fine", "--final", "--jobs", "1")
+    first = here(*command)
+    before = read(tmp_path, "SELECT * FROM runs"), read(tmp_path, "SELECT * FROM epochs")
+    again = here(*command, "--resume")
+    assert printed(again) == printed(first)
+    assert (read(tmp_path, "SELECT * FROM runs"), read(tmp_path, "SELECT * FROM epochs")) == before
+    assert again.stderr.count("runs are there already") == 3
+    # A study whose process died between its last group and its last word is completed by asking again.
+    with sqlite3.connect(tmp_path / "results/klcli.db") as connection:
+        connection.execute("UPDATE studies SET state = 'running' WHERE id = 1")
+    connection.close()
+    assert printed(here(*command, "--resume")) == printed(first)
+    assert {study["state"] for study in read(tmp_path, "SELECT state FROM studies")} == {"complete"}
+    assert printed(here(*command)) != printed(first)  # without --resume a study is a new one
+    assert len(read(tmp_path, "SELECT * FROM studies")) == 6
+
+
+def wait_for_groups(process: "subprocess.Popen[str]", count: int) -> list[str]:
+    """Read stderr until this many groups are done."""
+    lines: list[str] = []
+    assert process.stderr is not None
+    for line in process.stderr:
+        lines.append(line)
+        if sum(" done (" in line for line in lines) == count:
+            return lines
+    pytest.fail(f"the study ended before: {lines}")
+
+
+def processes_of(parent: int) -> list[int]:
+    return [child.pid for child in psutil.Process(parent).children(recursive=True)]
+
+
+def assert_gone(pids: list[int], seconds: float = 5) -> None:
+    deadline = time.monotonic() + seconds
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+        assert time.monotonic() < deadline, "workers outlive their parent"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_keeps_finished_groups_and_prints_the_command_that_continues(
+    start: Start, klcli: Klcli, undisturbed: tuple[str, list[Any]], tmp_path: Path, jobs: str
+) -> None:
+    process = start(*SEARCH, "--jobs", jobs)
+    wait_for_groups(process, 1)
+    children, sent = processes_of(process.pid), time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # as the terminal does, to everybody
+    out, err = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 10
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
+    assert_gone(children)
+
+    runs = read(tmp_path, "SELECT * FROM runs")
+    done = [run for run in runs if run["state"] == "complete"]
+    assert {run["state"] for run in runs} == {"complete", "interrupted"}
+    assert len(done) in (4, 8)
+    assert {epoch["run_id"] for epoch in read(tmp_path, "SELECT run_id FROM epochs")} == {run["id"] for run in done}
+    [study] = read(tmp_path, "SELECT * FROM studies")
+    assert study["state"] == "interrupted"
+
+    line = err.splitlines()[-1]
+    assert line.startswith(f"klcli: interrupted: {len(done)} runs of study 1 are complete, continue with `klcli ")
+    command = shlex.split(line[line.index("`") + 1 : line.rindex("`")])
+    assert command == ["klcli", *SEARCH, "--jobs", jobs, "--resume"]
+    table, tables = undisturbed
+    assert printed(klcli(*command[1:])) == table
+    assert stored(tmp_path) == tables
+    after = {run["id"]: run for run in read(tmp_path, "SELECT * FROM runs")}
+    assert all(after[run["id"]] == run for run in done)  # not trained again, nor touched
+
+
+def test_a_killed_parent_takes_its_workers_along_and_is_resumed(
+    start: Start, klcli: Klcli, undisturbed: tuple[str, list[Any]], tmp_path: Path
+) -> None:
+    process = start(*SEARCH, "--jobs", "2")
+    wait_for_groups(process, 1)
+    children = processes_of(process.pid)
+    assert len(children) >= 2
+    process.kill()
+    process.wait()
+    assert_gone(children)
+    done = [run for run in read(tmp_path, "SELECT * FROM runs") if run["state"] == "complete"]
+    assert len(done) >= 4
+    table, tables = undisturbed
+    resumed = klcli(*SEARCH, "--jobs", "2", "--resume")
+    assert printed(resumed) == table
+    assert stored(tmp_path) == tables
+    assert [study["state"] for study in read(tmp_path, "SELECT state FROM studies")] == ["complete"]
+    after = {run["id"]: run for run in read(tmp_path, "SELECT * FROM runs")}
+    assert all(after[run["id"]] == run for run in done)
+    assert resumed.stderr.count(" done (") == (12 - len(done)) // 4
+
+
+def test_a_killed_worker_changes_nothing(start: Start, undisturbed: tuple[str, list[Any]], tmp_path: Path) -> None:
+    process = start(*SEARCH, "--jobs", "2")
+    wait_for_groups(process, 1)
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children()
+        if "spawn_main" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE
+    ]
+    assert len(workers) == 2
+    workers[0].kill()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    table, tables = undisturbed
+    assert out == table
+    assert stored(tmp_path) == tables
+
+
+def test_a_study_in_the_hands_of_another_process_is_left_to_it(start: Start, klcli: Klcli, tmp_path: Path) -> None:
+    endless = [*SEARCH, "--jobs", "1", "--cycles", "100000", "--evaluations-per-cycle", "1"]
+    process = start(*endless)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "results/klcli.db").exists() or not _studies(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    second = klcli(*endless, "--resume")
+    assert second.returncode == 4
+    assert f"process {process.pid}" in second.stderr
+    assert {run["state"] for run in read(tmp_path, "SELECT state FROM runs")} == {"running"}
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "terminated: 0 runs of study 1 are complete" in err
+
+
+def _studies(folder: Path) -> list[dict[str, Any]]:
+    try:
+        return read(folder, "SELECT * FROM studies")
+    except sqlite3.OperationalError:  # the tables are not there yet
+        return []
+
+
+def test_other_threads_are_another_study(here: Klcli, klcli: Klcli, tmp_path: Path) -> None:
+    """Two BLAS threads differ from one in the last bits: a study has either."""
+    quick = (
+        "sigma-sweep",
+        *("--data", "synthetic", "--subset", "300", "--hidden", "20", "--step-size", "3", "--sigmas", "0.1"),
+        *("--jobs", "1"),
+    )
+    assert here(*quick).returncode == 0
+    assert klcli(*quick, "--resume", "--threads", "2").returncode == 0
+    assert [run["threads"] for run in read(tmp_path, "SELECT threads FROM runs")] == [1, 1, 2, 2]
+
+
+def test_a_scheduler_that_dies_is_one_line_and_the_study_can_go_on(
+    start: Start, here: Klcli, undisturbed: tuple[str, list[Any]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "dask"
+    folder.mkdir()
+    with cluster(folder, os.environ, workers=1) as running:
+        process = start(*SEARCH, "--executor", running.address)
+        wait_for_groups(process, 1)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert "the Dask scheduler is gone" in err.splitlines()[-1]
+    assert {run["state"] for run in read(tmp_path, "SELECT state FROM runs")} == {"complete", "failed"}
+    table, tables = undisturbed
+    assert printed(here(*SEARCH, "--jobs", "1", "--resume")) == table
+    assert stored(tmp_path) == tables
