@@ -95,6 +95,10 @@ def test_kills(row: Callable[[str, str], Trials], tmp_path: Path, cache: Path) -
         children = workers(process)
         trials.tried["parents killed"] += process.poll() is None
         process.send_signal(signal.SIGKILL)
+        _, living = psutil.wait_procs(children, timeout=10)
+        trials.expect(not living, f"{name}: workers {[child.pid for child in living]} outlive their parent")
+        for child in living:
+            child.kill()  # they hold the pipes open
         process.communicate(timeout=LONG)
         db = folder / "results" / "klcli.db"
         trials.expect(is_whole(db), f"{name}: the database is damaged")
@@ -109,6 +113,4 @@ def test_kills(row: Callable[[str, str], Trials], tmp_path: Path, cache: Path) -
         after = {run["id"]: run for run in members(folder)}
         again = [run_id for run_id, run in before.items() if after.get(run_id) != run]
         trials.expect(not again, f"{name}: runs {again} were complete and have been trained again")
-        _, living = psutil.wait_procs(children, timeout=10)
-        trials.expect(not living, f"{name}: workers {living} live on")
     assert trials.lost == []

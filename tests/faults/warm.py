@@ -6,6 +6,7 @@ than the training. Works where processes can be forked.
 """
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import sys
@@ -99,15 +100,15 @@ class Laboratory:
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder
         self.environment = {"KLCLI_CACHE": str(cache), "OPENBLAS_NUM_THREADS": "1"}
-        self._count = 0
+        self._numbers = itertools.count(1)  # started from several threads
         self._started: list[Warm] = []
 
     def start(self, *args: str, prepare: tuple[Preparation, Any] | None = None, here: Path | None = None) -> Warm:
         """Start `klcli` with these arguments; stdin is empty, stdout and stderr are files."""
-        self._count += 1
+        number = next(self._numbers)
         log = self.folder / "log"
         log.mkdir(exist_ok=True)
-        out, err = log / f"{self._count}.out", log / f"{self._count}.err"
+        out, err = log / f"{number}.out", log / f"{number}.err"
         work = (list(args), str(here or self.folder), str(out), str(err), self.environment, prepare)
         process = _context().Process(target=_klcli, args=work)
         process.start()
