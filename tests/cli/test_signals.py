@@ -95,6 +95,7 @@ def test_a_signal_before_the_run_begins(start: Start, tmp_path: Path) -> None:
     os.mkfifo(pipe)
     process = start("train", "--data", str(pipe))
     with pipe.open("wb"):  # waits until klcli opens the other end, and leaves it reading
+        time.sleep(0.5)  # a signal between the opening and the reading would wait for data that never comes
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     assert process.returncode == 130
