@@ -14,6 +14,18 @@ from pathlib import Path
 import psutil
 import pytest
 
+# Loaded by the scheduler and the nannies: they end with a test run that is killed and cannot tear them down.
+WATCH = """
+import os, threading, time
+
+def watch():
+    while os.getppid() == {parent}:
+        time.sleep(1)
+    os._exit(1)
+
+threading.Thread(target=watch, daemon=True).start()
+"""
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -53,10 +65,12 @@ def cluster(folder: Path, environment: Mapping[str, str], workers: int = 2) -> I
         started.append(process)
         return process
 
+    watch = folder / "watch.py"
+    watch.write_text(WATCH.format(parent=os.getpid()))
+    common = ("--scheduler-file", str(note), "--interface", "lo", "--no-dashboard")
     try:
-        loopback = ("--interface", "lo", "--no-dashboard")
-        start("scheduler", "--scheduler-file", str(note), "--port", "0", *loopback)
-        nannies = [start("worker", "--scheduler-file", str(note), "--nthreads", "1", *loopback) for _ in range(workers)]
+        start("scheduler", "--port", "0", "--preload", str(watch), *common)
+        nannies = [start("worker", "--nthreads", "1", "--preload-nanny", str(watch), *common) for _ in range(workers)]
         address = _address(note)
         _wait_for_workers(address, workers)
         yield Cluster(address, nannies)

@@ -60,7 +60,7 @@ def search_lambda(
     scale: Annotated[
         str, option("--scale", panel=SEARCH, metavar="log|linear", help="Draw uniformly in log lambda, or in lambda.")
     ] = "log",
-    trials: Annotated[int, integer_option("--trials", panel=SEARCH, help="Values per stage.")] = 8,
+    trials: Annotated[int, integer_option("--trials", panel=SEARCH, help="Values per stage.", bounds=(1, 1000))] = 8,
     final: Annotated[
         bool, option("--final", panel=SEARCH, help="Train the chosen one for 3 cycles and look at the test split.")
     ] = False,

@@ -28,7 +28,7 @@ class StudyProgress:
         self._live = session.err.is_terminal and not session.quiet
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=10),  # all of a line fits into 80 columns
             TextColumn("{task.percentage:>3.0f} %", markup=False),
             TextColumn("{task.fields[news]}", markup=False),
             TimeElapsedColumn(),
@@ -63,29 +63,31 @@ class StudyProgress:
         index = self._positions.index(outcome.positions)
         accuracies = [r.epochs[-1].validation.accuracy for r in outcome.results if r.epochs and r.diverged_at is None]
         best = max(accuracies, default=0.0)
-        news = f"best {best:.4f}" if accuracies else "diverged"
         self._done += 1
         group = self._groups[index]
         self._bar.start_task(group)
-        self._bar.update(group, completed=self._updates[index], news=f"{news}, done", visible=len(self._groups) <= FEW)
+        news = f"best {best:.4f}" if accuracies else "diverged"
+        self._bar.update(group, completed=self._updates[index], news=news, visible=len(self._groups) <= FEW)
         self._redraw(best)
         if not self._live:
+            result = f"best validation {best:.4f}" if accuracies else "diverged"
             self._session.say(
                 f"{self._title}: group {index + 1} done ({self._done} of {len(self._groups)}), "
-                f"{news}, {outcome.seconds:.1f} s"
+                f"{result}, {outcome.seconds:.1f} s"
             )
 
     def _redraw(self, best: float) -> None:
         self._best = max(self._best, best)
         done = sum(self._bar.tasks[group].completed for group in self._groups)
-        self._bar.update(self._study, completed=done, news=f"best so far {self._best:.4f}" if self._best else "")
+        self._bar.update(self._study, completed=done, news=f"best {self._best:.4f}" if self._best else "")
 
 
 def describe(task: "GroupTask") -> str:
-    """What the members of a group are: `lambda 1.2e-05 to 0.003, 4 networks`."""
+    """What the members of a group are: `4 x lambda 1.2e-05 to 0.003`."""
     first = task.configs[0]
     name, what = ("lam", "lambda") if first.sigma is None else ("sigma", "sigma")
-    low, *_, high = sorted(getattr(config, name) for config in (*task.configs, *task.configs))
-    values = f"{what} {low:.3g}" if low == high else f"{what} {low:.3g} to {high:.3g}"
+    values = [getattr(config, name) for config in task.configs]
+    low, high = min(values), max(values)
+    between = f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
     bn = " with BN" if first.batch_norm and first.sigma is not None else ""
-    return f"{values}{bn}, {len(task.configs)} network{'s' if len(task.configs) > 1 else ''}"
+    return f"{len(task.configs)} x {what} {between}{bn}"

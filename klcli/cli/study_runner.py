@@ -36,7 +36,12 @@ Resume = Annotated[
 ]
 Repeats = Annotated[
     int,
-    integer_option("--repeats", panel=EXECUTION, help="Seeds per setting, from --seed on; the mean gets an error bar."),
+    integer_option(
+        "--repeats",
+        panel=EXECUTION,
+        help="Seeds per setting, from --seed on; the mean gets an error bar.",
+        bounds=(1, 1000),
+    ),
 ]
 
 
@@ -146,20 +151,26 @@ class StudyRunner:
 
     @contextmanager
     def _ending_in_a_state(self, study_id: int, kind: str) -> Iterator[None]:
+        from klcli.experiments.execution import WorkersLost
+
         try:
             yield
         except Interrupted as interruption:
             self.store.end_study(study_id, "interrupted", str(interruption))
-            done = sum(row["state"] in ("complete", "diverged") for row in self.store.members(study_id))
-            again = typed_command() if self.resume else f"{typed_command()} {RESUME_WORDS[kind]}"
-            raise interruption.adding(
-                f"{done} runs of study {study_id} are complete, continue with `{again}`"
-            ) from None
+            raise interruption.adding(self._how_to_continue(study_id, kind)) from None
+        except WorkersLost as error:
+            self.store.end_study(study_id, "failed", str(error))
+            raise WorkersLost(f"{error}: {self._how_to_continue(study_id, kind)}") from None
         except Exception as error:
             # Where the store itself is what failed, whoever opens it next marks the study.
             with suppress(StoreError):
                 self.store.end_study(study_id, "failed", f"{type(error).__name__}: {error}")
             raise
+
+    def _how_to_continue(self, study_id: int, kind: str) -> str:
+        done = sum(row["state"] in ("complete", "diverged") for row in self.store.members(study_id))
+        again = typed_command() if self.resume else f"{typed_command()} {RESUME_WORDS[kind]}"
+        return f"{done} runs of study {study_id} are complete, continue with `{again}`"
 
 
 def open_runner(

@@ -26,8 +26,9 @@ def environment() -> Environment:
         "numpy": np.__version__,
         "platform": platform.platform(),
     }
-    for pool in blas[:1]:
-        versions["blas"] = " ".join(str(pool.get(key)) for key in ("internal_api", "version", "architecture"))
+    # NumPy's and SciPy's copies may both be loaded, in either order.
+    names = {" ".join(str(pool.get(key)) for key in ("internal_api", "version", "architecture")) for pool in blas}
+    versions["blas"] = ", ".join(sorted(names))
     return Environment(threads=max((pool["num_threads"] for pool in blas), default=1), versions=versions)
 
 

@@ -161,7 +161,7 @@ def execute(
                         if attempts[index] == ATTEMPTS:
                             raise WorkersLost(
                                 f"{ATTEMPTS} workers died one after the other over the same group of "
-                                f"{len(tasks[index].configs)} networks: is the memory too small? Try fewer --jobs"
+                                f"{len(tasks[index].configs)} networks, try fewer --jobs if the memory is too small"
                             ) from error
                         attempts[index] += 1
                         running[executor.submit(train_group, tasks[index], mailboxes[index])] = index

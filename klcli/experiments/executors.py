@@ -1,6 +1,7 @@
 """Executors: where the groups of a study are trained."""
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import queue
@@ -107,6 +108,8 @@ def _dask(address: str) -> Iterator[Executor]:
         raise ConfigError(
             f"--executor {address}: Dask is not installed, get it with `pip install 'klcli[dask]'`"
         ) from None
+    # What it logs of a scheduler that has gone is told here in one line, without its traceback.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         asyncio.run(_knock(address))
         client: Any = Client(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]

@@ -65,7 +65,7 @@ def tried_values(runs: Sequence[Row], stage: str) -> list[Tried]:
 
 
 def search_table(title: str, stages: Sequence[tuple[str, Sequence[Row]]], choice: Choice | None) -> Table:
-    """Every lambda of a search, the best first; a diverged one says so."""
+    """Every lambda of a search, the best first; a diverged one says so. Fits a terminal of 80 columns."""
     rows = []
     for stage, runs in stages:
         for lam in dict.fromkeys(run["lambda"] for run in runs):
@@ -82,9 +82,9 @@ def search_table(title: str, stages: Sequence[tuple[str, Sequence[Row]]], choice
         Column("stage", "stage", is_number=False),
         Column("validation_accuracy", "validation"),
         *((Column("half", "95 % ±", fraction), Column("n", "n")) if repeated else ()),
+        Column("validation_loss", "loss"),
+        Column("validation_cost", "cost"),
         Column("train_accuracy", "train"),
-        Column("validation_loss", "val. loss"),
-        Column("validation_cost", "val. cost"),
         Column("runs", "run"),
         Column("remark", "", is_number=False),
     )
@@ -100,7 +100,7 @@ def _remark(lam: float, stage: str, runs: Sequence[Row], choice: Choice | None) 
     if choice and (lam, stage) == (choice.chosen.lam, choice.chosen.stage):
         remarks.append("chosen")
     elif choice and (lam, stage) in {(one.lam, one.stage) for one in choice.plateau}:
-        remarks.append("within 1 s.e.")
+        remarks.append("in 1 s.e.")
     return ", ".join(remarks)
 
 
@@ -130,7 +130,7 @@ def sigma_table(title: str, runs: Sequence[Row]) -> Table:
         Column("sigma", "sigma", significant),
         Column("split", "split", is_number=False),
         *(
-            Column(f"{name}_{batch_norm}", f"{name}{' BN' if batch_norm else ''}")
+            Column(f"{name}_{batch_norm}", "with BN" if batch_norm else name)
             for name in MEASURES
             for batch_norm in (0, 1)
         ),

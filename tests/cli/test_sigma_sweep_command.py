@@ -24,7 +24,7 @@ def table(done: "CompletedProcess[str]") -> dict[tuple[str, str], list[str]]:
     lines = done.stdout.splitlines()
     begin = next(index for index, line in enumerate(lines) if set(line.strip()) == {"─"})
     header = re.split(r"\s{2,}", lines[begin - 1].strip())
-    assert header == ["sigma", "split", "accuracy", "accuracy BN", "loss", "loss BN", "cost", "cost BN"]
+    assert header == ["sigma", "split", "accuracy", "with BN", "loss", "with BN", "cost", "with BN"]
     found = {}
     for line in lines[begin + 1 :]:
         if not line.strip():
@@ -97,7 +97,7 @@ def test_a_sweep_that_diverges_is_a_table_that_says_so(here: Klcli, rows: Rows) 
         (["--sigmas", "0"], ["sigma 0"]),
         (["--sigmas", "0.1", "small"], ["'small'"]),
         (["--sigmas"], ["--sigmas"]),
-        (["--repeats", "0"], ["repeats 0"]),
+        (["--repeats", "0"], ["--repeats", "'0'"]),
         (["--jobs", "0"], ["--jobs", "0"]),
         (["--bn"], ["--bn"]),
         (["--executor", "nonsense"], ["--executor nonsense"]),

@@ -311,7 +311,7 @@ def test_a_scheduler_without_workers_is_named(monkeypatch: pytest.MonkeyPatch) -
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(executors, "ANSWER_SECONDS", 1)
     with (
-        distributed.LocalCluster(n_workers=0, dashboard_address=None) as empty,
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty,
         pytest.raises(ConfigError, match=r"has no worker.*dask worker tcp://"),
     ):
         trained([], jobs=1, address=empty.scheduler_address)

@@ -54,7 +54,8 @@ def draw_sigma_sweep(sweep: SigmaCurves, suffix: str = "png") -> bytes:
             for batch_norm, colour, style in ((False, ORANGE, "--"), (True, BLUE, "-")):
                 for index, (steps, measures) in enumerate(sweep.curves.get((sigma, batch_norm), [])):
                     label = ("with BN" if batch_norm else "without BN") if index == 0 else None
-                    axes.plot(steps, measures[name], color=colour, ls=style, label=label, alpha=0.85)
+                    marker = "o" if len(steps) < 3 else None  # a line of one point cannot be seen
+                    axes.plot(steps, measures[name], color=colour, ls=style, marker=marker, label=label, alpha=0.85)
             dress(axes)
             if name == "loss":
                 axes.set_yscale("log" if sweep.largest_loss > WIDE else "linear")

@@ -1,0 +1,140 @@
+"""Pictures of studies: what is gathered, by hand; and that whatever can be gathered is drawn."""
+
+import struct
+from typing import Any
+
+import pytest
+
+from klcli.experiments.lambda_search import choose
+from klcli.report.plots.lambda_search import draw_lambda_search, lambda_search
+from klcli.report.plots.sigma_sweep import draw_sigma_sweep, sigma_curves
+from klcli.report.study_tables import tried_values
+
+pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
+
+
+def run(number: int, **values: Any) -> dict[str, Any]:
+    return {
+        "id": number, "study_id": 3, "state": "complete", "hidden": "50 30", "batch_norm": 1, "bn_position": "before",
+        "bn_eps": 1e-8, "lambda": 0.005, "initializer": "he", "sigma": None, "seed": 7, "dataset": "synthetic",
+        "dtype": "float32", "schedule": "cyclical", "eta_min": 1e-5, "eta_max": 0.1, "step_size": 900, "cycles": 2.0,
+        "batch_size": 100, "optimizer": "sgd", "threads": 1, "validation_accuracy": 0.5,
+    } | values  # fmt: skip
+
+
+def searched(*pairs: tuple[float, float | None], first: int = 1) -> list[dict[str, Any]]:
+    """Runs with these lambdas and validation accuracies; None diverged."""
+    return [
+        run(number, validation_accuracy=accuracy, state="diverged" if accuracy is None else "complete")
+        | {"lambda": lam}
+        for number, (lam, accuracy) in enumerate(pairs, start=first)
+    ]
+
+
+def size_of_png(content: bytes) -> tuple[int, int]:
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert content[-8:-4] == b"IEND"
+    return struct.unpack(">II", content[16:24])
+
+
+def drawn(*stages: tuple[str, list[dict[str, Any]]]) -> tuple[int, int]:
+    values = [one for stage, runs in stages for one in tried_values(runs, stage)]
+    return size_of_png(draw_lambda_search(lambda_search(stages, choose(values, 5000))))
+
+
+# --- the search
+
+COARSE = searched((1e-4, 0.48), (1e-3, 0.52), (1e-2, 0.515), (1e-1, None))
+FINE = searched((4e-3, 0.53), (4e-3, 0.51), first=5)
+
+
+def test_the_points_of_a_search() -> None:
+    stages = [("coarse", COARSE), ("fine", FINE)]
+    values = [one for stage, runs in stages for one in tried_values(runs, stage)]
+    scatter = lambda_search(stages, choose(values, 2500))
+    assert scatter.stages == [
+        ("coarse", [(1e-4, 0.48), (1e-3, 0.52), (1e-2, 0.515)]),
+        ("fine", [(4e-3, 0.53), (4e-3, 0.51)]),
+    ]
+    assert scatter.chosen == (4e-3, 0.52)  # tied with 1e-3; the middle of the plateau is 3.4e-3
+    error = (0.52 * 0.48 / 2500) ** 0.5
+    assert scatter.plateau_floor == pytest.approx(0.52 - error)
+    assert scatter.plateau == (1e-3, 1e-2)
+    assert scatter.title == "Search of lambda: 3-layer 50-30 with BN"
+    assert "lambda" not in scatter.caption
+    for part in ("synthetic", "n_s 900", "seed 7", "study 3"):
+        assert part in scatter.caption
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        COARSE,
+        FINE,
+        COARSE[:1],
+        searched((0.0, 0.5), (0.1, 0.4)),
+        searched((0.0, 0.5)),
+        searched((1e-3, 0.1), (1.0001e-3, 0.1)),
+        searched((1e-3, None), (1e-2, 1.0)),
+        searched((1e-30, 0.3), (1e3, 0.2)),
+    ],
+    ids=["decades", "one lambda", "one point", "with zero", "zero alone", "very near", "diverged", "very far"],
+)
+def test_a_search_of_any_kind_is_drawn(runs: list[dict[str, Any]]) -> None:
+    width, height = drawn(("coarse", runs))
+    assert width > 800
+    assert height > 500
+
+
+def test_many_stages_are_drawn_to_the_last() -> None:
+    stages = [("coarse", COARSE)] + [(f"fine {i}", searched((2e-3 + i * 1e-5, 0.5), first=10 + i)) for i in range(2, 9)]
+    values = [one for stage, runs in stages for one in tried_values(runs, stage)]
+    assert len(lambda_search(stages, choose(values, 5000)).stages) == 8
+    drawn(*stages)
+
+
+# --- the sweep
+
+
+def swept(steps: int = 4) -> tuple[list[dict[str, Any]], dict[int, list[dict[str, Any]]]]:
+    runs = [
+        run(number, sigma=sigma, batch_norm=bn, initializer="normal")
+        for number, (sigma, bn) in enumerate([(s, b) for b in (0, 1) for s in (0.1, 1e-4)] * 2, start=1)
+    ]
+    epochs = {
+        one["id"]: [
+            {"step": 100 * i, "validation_loss": one["id"] + i, "validation_accuracy": one["id"] / 10 + i / 100}
+            for i in range(1, steps + 1)
+        ]
+        for one in runs
+    }
+    return runs, epochs
+
+
+def test_the_curves_of_a_sweep() -> None:
+    runs, epochs = swept()
+    curves = sigma_curves(runs, epochs)
+    assert curves.sigmas == [0.1, 1e-4]
+    assert set(curves.curves) == {(sigma, bn) for sigma in (0.1, 1e-4) for bn in (False, True)}
+    first, second = curves.curves[1e-4, True]  # runs 4 and 8
+    assert first == ([100, 200, 300, 400], {"loss": [5, 6, 7, 8], "accuracy": pytest.approx([0.41, 0.42, 0.43, 0.44])})
+    assert second[1]["loss"] == [9, 10, 11, 12]
+    assert curves.largest_loss == 12
+    assert curves.title.startswith("Sigma and batch normalisation: 3-layer 50-30")
+    assert "sigma" not in curves.caption
+    for part in ("synthetic", "lambda 0.005", "study 3"):
+        assert part in curves.caption
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4, 60])
+def test_a_sweep_of_any_length_is_drawn(steps: int) -> None:
+    size_of_png(draw_sigma_sweep(sigma_curves(*swept(steps))))
+
+
+def test_a_sweep_is_drawn_on_its_way_to_infinity_and_for_one_sigma() -> None:
+    runs, epochs = swept()
+    epochs[1][3]["validation_loss"] = 1e30
+    assert sigma_curves(runs, epochs).largest_loss == 1e30
+    size_of_png(draw_sigma_sweep(sigma_curves(runs, epochs)))
+    one = [r for r in runs if r["sigma"] == 0.1]
+    size_of_png(draw_sigma_sweep(sigma_curves(one, epochs)))

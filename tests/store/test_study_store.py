@@ -1,0 +1,290 @@
+"""StudyStore: a plan is stored as a whole, its groups all or nothing, and no study is left without an end."""
+
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from klcli.data.dataset import Dataset
+from klcli.engine.initializers import he
+from klcli.engine.network import build
+from klcli.errors import StoreError
+from klcli.experiments.config import TrainConfig
+from klcli.experiments.environment import Environment
+from klcli.experiments.evaluation import Metrics
+from klcli.experiments.execution import GroupOutcome
+from klcli.experiments.training import EpochMetrics, TrainResult
+from klcli.store import checkpoints
+from klcli.store.study_store import StudyStore, canonical
+
+PLAN = [TrainConfig(hidden=(4,), lam=lam, seed=seed, order_seed=0) for lam in (0.1, 0.2) for seed in (0, 1)]
+HERE = Environment(1, {"numpy": "2"})
+Sql = Callable[..., list[dict[str, Any]]]
+
+
+def dataset(sha256: str = "a" * 64) -> Dataset:
+    nothing = np.empty((0, 3072), np.uint8), np.empty(0, np.uint8)
+    return Dataset("small", *nothing, ("a",), sha256, "tests", "built in", None, None)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[StudyStore]:
+    store = StudyStore(tmp_path / "klcli.db")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def sql(tmp_path: Path) -> Sql:
+    """Read or change the database without klcli."""
+
+    def execute(statement: str, *parameters: Any) -> list[dict[str, Any]]:
+        connection = sqlite3.connect(tmp_path / "klcli.db")
+        connection.row_factory = sqlite3.Row
+        with connection:
+            rows = [dict(row) for row in connection.execute(statement, parameters)]
+        connection.close()
+        return rows
+
+    return execute
+
+
+def begin(store: StudyStore, stage: str = "coarse", parent: int | None = None, **settings: Any) -> int:
+    settings = {"low": 1e-5, "high": 0.1} | settings
+    sha256 = settings.pop("sha256", "a" * 64)
+    return store.begin_study(
+        "lambda", stage, settings, PLAN, 45_000, dataset(sha256), HERE, "klcli search-lambda", parent
+    )
+
+
+def trained(config: TrainConfig, accuracy: float, diverged_at: int | None = None) -> TrainResult:
+    network = build(6, [4], 3, initializer=partial(he, rng=np.random.default_rng(config.seed)))
+    metrics = Metrics(loss=1 / 3, cost=0.1 + 0.2, accuracy=accuracy)
+    epochs = [EpochMetrics(float(i), 450 * i, 0.01, metrics, metrics, 0.5) for i in (1, 2)]
+    if diverged_at is not None:
+        return TrainResult(config, network, epochs[:1], diverged_at)
+    return TrainResult(config, network, epochs, test=replace(metrics, accuracy=accuracy / 2))
+
+
+def outcome(positions: tuple[int, ...], diverged: tuple[int, ...] = ()) -> GroupOutcome:
+    results = [trained(PLAN[p], (p + 1) / 7, diverged_at=470 if p in diverged else None) for p in positions]
+    return GroupOutcome(positions, results, seconds=2.5)
+
+
+# --- the plan
+
+
+def test_a_study_is_recorded_with_all_of_its_runs_before_the_first_one_starts(store: StudyStore, sql: Sql) -> None:
+    study = begin(store)
+    [row] = sql("SELECT * FROM studies")
+    assert (row["id"], row["kind"], row["stage"], row["state"], row["parent"]) == (
+        study, "lambda", "coarse", "running", None,
+    )  # fmt: skip
+    assert json.loads(row["settings"]) == {"low": 1e-5, "high": 0.1}
+    runs = sql("SELECT * FROM runs ORDER BY id")
+    assert [(run["study_id"], run["member"], run["state"]) for run in runs] == [(study, i, "running") for i in range(4)]
+    assert [(run["lambda"], run["seed"]) for run in runs] == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)]
+    assert {(run["pid"], run["host"]) for run in runs} == {(os.getpid(), socket.gethostname())}
+    assert [TrainConfig.from_json(run["config"]) for run in runs] == PLAN
+    assert [row["id"] for row in store.members(study)] == [1, 2, 3, 4]
+
+
+def test_a_plan_that_cannot_be_stored_leaves_nothing(store: StudyStore, sql: Sql) -> None:
+    with pytest.raises(StoreError):
+        store.begin_study("tea", "coarse", {}, PLAN, 45_000, dataset(), HERE, "klcli", None)
+    with pytest.raises(StoreError):
+        begin(store, parent=99)
+    with pytest.raises(ValueError, match="batch size"):  # the last of the plan does not fit the images
+        store.begin_study(
+            "lambda", "coarse", {}, [*PLAN, replace(PLAN[0], batch_size=200)], 150, dataset(), HERE, "klcli"
+        )
+    assert sql("SELECT * FROM studies") == sql("SELECT * FROM runs") == []
+
+
+def test_a_study_is_found_again_by_its_plan_whatever_the_order_of_its_settings(store: StudyStore) -> None:
+    first = begin(store)
+    second = begin(store, trials=8)
+    third = begin(store, stage="fine", parent=first)
+    found = partial(store.find_study, "lambda")
+    assert found("coarse", {"high": 0.1, "low": 1e-5}, None)["id"] == first
+    assert found("coarse", {"trials": 8, "high": 0.1, "low": 1e-5}, None)["id"] == second
+    assert found("fine", {"low": 1e-5, "high": 0.1}, first)["id"] == third
+    assert found("fine", {"low": 1e-5, "high": 0.1}, second) is None
+    assert found("fine", {"low": 1e-5, "high": 0.1}, None) is None
+    assert found("coarse", {"low": 1e-5, "high": 0.2}, None) is None
+    assert begin(store) == 4
+    assert found("coarse", {"low": 1e-5, "high": 0.1}, None)["id"] == 4  # the latest of two equal ones
+
+
+def test_settings_are_written_in_one_way() -> None:
+    assert canonical({"b": (1, 2), "a": 1e-5}) == canonical({"a": 0.00001, "b": [1, 2]}) == '{"a": 1e-05, "b": [1, 2]}'
+    values = [0.1 + 0.2, 1 / 3, 5e-324]
+    assert json.loads(canonical({"values": values}))["values"] == values
+
+
+def test_the_latest_study_is_complete_and_of_the_same_images(store: StudyStore) -> None:
+    studies = [begin(store), begin(store, sha256="b" * 64), begin(store), begin(store, stage="fine")]
+    for study in (studies[0], studies[1], studies[3]):
+        store.end_study(study, "complete")
+    latest = store.latest_study("lambda", "coarse", "a" * 64)
+    assert latest is not None
+    assert latest["id"] == studies[0]
+    assert store.latest_study("lambda", "coarse", "c" * 64) is None
+    assert store.latest_study("sigma", "coarse", "a" * 64) is None
+
+
+def test_a_study_that_is_not_there_is_named(store: StudyStore) -> None:
+    with pytest.raises(StoreError, match="no study 7"):
+        store.study(7)
+
+
+# --- groups
+
+
+def test_a_group_is_recorded_with_all_that_it_leaves(store: StudyStore, sql: Sql, tmp_path: Path) -> None:
+    begin(store)
+    store.record_group([1, 3], outcome((0, 2)))
+    runs = sql("SELECT * FROM runs ORDER BY id")
+    assert [run["state"] for run in runs] == ["complete", "running", "complete", "running"]
+    for run, accuracy in ((runs[0], 1 / 7), (runs[2], 3 / 7)):
+        assert (run["validation_accuracy"], run["best_validation_accuracy"]) == (accuracy, accuracy)
+        assert (run["test_accuracy"], run["train_loss"], run["validation_cost"]) == (accuracy / 2, 1 / 3, 0.1 + 0.2)
+        assert (run["epochs_done"], run["seconds"], run["error"]) == (2, 2.5, None)
+        checkpoint = checkpoints.load(tmp_path / run["checkpoint"])
+        assert checkpoint.sha256 == run["checkpoint_sha256"]
+        assert TrainConfig.from_json(checkpoint.config).seed == run["seed"]
+    epochs = sql("SELECT run_id, step FROM epochs ORDER BY run_id, step")
+    assert [(row["run_id"], row["step"]) for row in epochs] == [(1, 450), (1, 900), (3, 450), (3, 900)]
+
+
+def test_a_member_that_diverged_keeps_its_epochs_and_no_checkpoint(store: StudyStore, sql: Sql) -> None:
+    begin(store)
+    store.record_group([1, 2], outcome((0, 1), diverged=(1,)))
+    first, second, *_ = sql("SELECT * FROM runs ORDER BY id")
+    assert (first["state"], second["state"]) == ("complete", "diverged")
+    assert second["error"] == "the cost was not finite after update 470"
+    assert second["checkpoint"] is None
+    assert second["epochs_done"] == 1
+
+
+def test_a_group_is_one_transaction(store: StudyStore, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fails at the last of its rows: the group was never trained."""
+    begin(store)
+    before = sql("SELECT * FROM runs")
+    upsert, calls = store._upsert_epoch, []
+
+    def failing(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise sqlite3.OperationalError("disk I/O error")
+        upsert(*arguments)
+
+    monkeypatch.setattr(store, "_upsert_epoch", failing)
+    with pytest.raises(StoreError, match="disk"):
+        store.record_group([1, 2], outcome((0, 1)))
+    assert sql("SELECT * FROM runs") == before
+    assert sql("SELECT * FROM epochs") == []
+    monkeypatch.undo()
+    store.record_group([1, 2], outcome((0, 1)))
+    assert len(sql("SELECT * FROM epochs")) == 4
+
+
+def test_recording_a_group_twice_changes_nothing(store: StudyStore, sql: Sql) -> None:
+    """A commit that raises may have been done all the same, and is repeated."""
+    begin(store)
+    group = outcome((0, 1))
+    store.record_group([1, 2], group)
+    before = sql("SELECT id, state, validation_accuracy, checkpoint_sha256 FROM runs"), sql("SELECT * FROM epochs")
+    store.record_group([1, 2], group)
+    assert (sql("SELECT id, state, validation_accuracy, checkpoint_sha256 FROM runs"), sql("SELECT * FROM epochs")) == (
+        before
+    )
+
+
+# --- the end
+
+
+@pytest.mark.parametrize("state", ["interrupted", "failed"])
+def test_the_end_of_a_study_ends_what_has_not_ended(store: StudyStore, sql: Sql, state: str) -> None:
+    begin(store)
+    begin(store, stage="fine")
+    store.record_group([1, 2], outcome((0, 1), diverged=(1,)))
+    store.end_study(1, state, "why")
+    runs = sql("SELECT * FROM runs ORDER BY id")
+    assert [run["state"] for run in runs] == ["complete", "diverged", state, state] + ["running"] * 4
+    assert [run["error"] for run in runs[2:4]] == ["why", "why"]
+    assert all(run["finished_at"] for run in runs[:4])
+    assert [study["state"] for study in sql("SELECT state FROM studies")] == [state, "running"]
+
+
+def test_a_restart_takes_what_is_missing_and_nothing_else(store: StudyStore, sql: Sql) -> None:
+    begin(store)
+    store.record_group([1, 2], outcome((0, 1)))
+    store.end_study(1, "interrupted", "why")
+    sql("UPDATE runs SET pid = 1, started_at = 'then', process_started_at = 1")
+    sql("INSERT INTO epochs SELECT 3, 1.0, 450, 0.1, 1, 1, 1, 1, 1, 1, 1")
+    kept = sql("SELECT * FROM runs WHERE id < 3"), sql("SELECT * FROM epochs WHERE run_id < 3")
+    store.restart([3, 4], Environment(2, {"numpy": "3"}))
+    assert (sql("SELECT * FROM runs WHERE id < 3"), sql("SELECT * FROM epochs WHERE run_id < 3")) == kept
+    for run in sql("SELECT * FROM runs WHERE id >= 3"):
+        assert (run["state"], run["error"], run["finished_at"], run["epochs_done"]) == ("running", None, None, 0)
+        assert (run["pid"], run["threads"], json.loads(run["versions"])) == (os.getpid(), 2, {"numpy": "3"})
+        assert run["started_at"] != "then"
+    assert sql("SELECT * FROM epochs WHERE run_id >= 3") == []
+    assert [study["state"] for study in sql("SELECT state FROM studies")] == ["running"]
+
+
+@pytest.mark.parametrize("taken", ["running", "complete", "diverged"])
+def test_a_restart_leaves_runs_to_whom_they_belong(store: StudyStore, sql: Sql, taken: str) -> None:
+    begin(store)
+    store.end_study(1, "interrupted")
+    sql("UPDATE runs SET state = ?, pid = 4711 WHERE id = 4", taken)
+    before = sql("SELECT * FROM runs")
+    with pytest.raises(StoreError, match=r"run 4 of study 1 .*4711"):
+        store.restart([3, 4], HERE)
+    assert sql("SELECT * FROM runs") == before
+
+
+def test_what_a_dead_parent_leaves_is_interrupted_for_the_next_who_opens(tmp_path: Path, sql: Sql) -> None:
+    """A real process begins a study, records a group and is killed."""
+    script = tmp_path / "dies.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\n"
+        "from test_study_store import StudyStore, begin, outcome\n"
+        f"store = StudyStore(Path({str(tmp_path / 'klcli.db')!r}))\n"
+        "begin(store)\n"
+        "store.record_group([1, 2], outcome((0, 1)))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, str(script)], check=False).returncode == -9
+    assert [run["state"] for run in sql("SELECT state FROM runs")] == ["complete", "complete", "running", "running"]
+    StudyStore(tmp_path / "klcli.db").close()
+    runs = sql("SELECT * FROM runs ORDER BY id")
+    assert [run["state"] for run in runs] == ["complete", "complete", "interrupted", "interrupted"]
+    assert runs[2]["error"]
+    assert [study["state"] for study in sql("SELECT state FROM studies")] == ["interrupted"]
+    store = StudyStore(tmp_path / "klcli.db")
+    store.restart([3, 4], HERE)
+    store.record_group([3, 4], outcome((2, 3)))
+    store.end_study(1, "complete")
+    store.close()
+    assert {row["state"] for row in sql("SELECT state FROM runs UNION SELECT state FROM studies")} == {"complete"}
+
+
+def test_a_living_study_is_left_alone_by_others(store: StudyStore, tmp_path: Path, sql: Sql) -> None:
+    begin(store)
+    StudyStore(tmp_path / "klcli.db").close()
+    assert {run["state"] for run in sql("SELECT state FROM runs")} == {"running"}
+    assert sql("SELECT state FROM studies") == [{"state": "running"}]
