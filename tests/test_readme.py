@@ -96,8 +96,9 @@ def test_every_command_does_what_it_says(machine: Path, command: str) -> None:
 def test_every_option_exists(machine: Path) -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
     known: set[str] = set()
-    for command in ([], ["train"], ["report"], ["gradcheck"], ["data"], ["data", "info"], ["data", "fetch"]):
-        known |= set(re.findall(r"--[a-z][a-z-]*", call(machine, *command, "--help").stdout))
+    commands = ("", "train", "search-lambda", "sigma-sweep", "report", "gradcheck", "data", "data info", "data fetch")
+    for command in commands:
+        known |= set(re.findall(r"--[a-z][a-z-]*", call(machine, *command.split(), "--help").stdout))
     assert named <= known, named - known
 
 
