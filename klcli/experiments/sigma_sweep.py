@@ -7,8 +7,6 @@ from klcli.errors import ConfigError
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.repeats import repeat
 
-SIGMAS = (1e-1, 1e-3, 1e-4)
-
 
 def plan(base: TrainConfig, sigmas: Sequence[float], repeats: int) -> list[TrainConfig]:
     """Return every sigma without and with batch normalisation, each with every repeat."""

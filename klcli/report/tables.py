@@ -125,23 +125,6 @@ def splits_table(title: str, row: Row) -> Table:
     return Table(title, columns, rows)
 
 
-def best_runs_table(dataset: str, runs: Sequence[Row]) -> Table:
-    """The ranking of complete runs on one data set."""
-    columns = (
-        Column("id", "run"),
-        Column("network", "network", is_number=False),
-        Column("lambda", "lambda", significant),
-        Column("initializer", "init", is_number=False),
-        Column("seed", "seed"),
-        Column("epochs_done", "epochs", significant),
-        Column("validation_accuracy", "validation", fraction),
-        Column("test_accuracy", "test", fraction),
-        Column("seconds", "seconds", seconds),
-    )
-    rows = [run | {"network": network_name(run), "initializer": _initializer(run)} for run in runs]
-    return Table(f"Best runs on {dataset}, by validation accuracy", columns, rows)
-
-
 def gradient_check_table(check: Row) -> Table:
     """The tensors of one checked network, in the order of its layers."""
     columns = (

@@ -152,21 +152,6 @@ class RunStore(Database):
         """Return the evaluations of one run in order."""
         return self._read("SELECT * FROM epochs WHERE run_id = ? ORDER BY epoch", [run_id])
 
-    def datasets(self) -> list[Row]:
-        """Return the data sets of all complete runs, the latest used first: name, sha256, number of runs."""
-        return self._read(
-            "SELECT dataset, dataset_sha256, count(*) AS runs FROM runs WHERE state = 'complete'"
-            " GROUP BY dataset_sha256 ORDER BY max(id) DESC"
-        )
-
-    def best_runs(self, dataset_sha256: str, limit: int) -> list[Row]:
-        """Return the complete runs on one data set, the highest validation accuracy first."""
-        return self._read(
-            "SELECT * FROM runs WHERE dataset_sha256 = ? AND state = 'complete'"
-            " ORDER BY validation_accuracy DESC, id LIMIT ?",
-            [dataset_sha256, limit],
-        )
-
 
 def _columns(split: str, metrics: Metrics) -> Row:
     return {f"{split}_{name}": value for name, value in asdict(metrics).items()}

@@ -1,7 +1,9 @@
 """What the command line's tests share: one synthetic set for all processes, and a look into the database."""
 
+import contextlib
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -109,3 +111,28 @@ def refused(tmp_path: Path) -> Callable[..., str]:
         return line
 
     return check
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Start klcli as a terminal does, in a process group of its own; what is left at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*args: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "klcli", *args],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()

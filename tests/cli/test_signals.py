@@ -5,9 +5,8 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +19,6 @@ ENDLESS = ("train", "--data", "synthetic", "--subset", "500", "--hidden", "20", 
 Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
 Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start klcli in the folder of the test; what is still alive at its end is killed."""
-    started: list[subprocess.Popen[str]] = []
-
-    def run(*args: str) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [sys.executable, "-m", "klcli", *args],
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 def _wait_for_epoch(process: "subprocess.Popen[str]", epoch: int) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,31 +34,6 @@ CLOCK = {"started_at", "finished_at", "pid", "process_started_at", "seconds", "c
 def dask(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster(tmp_path_factory.mktemp("dask"), os.environ | {"KLCLI_CACHE": str(shared_cache)}) as running:
         yield running
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start klcli as a terminal does, in a process group of its own; what is left at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
-
-    def run(*args: str) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [sys.executable, "-m", "klcli", *args],
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
 
 
 def read(folder: Path, sql: str) -> list[dict[str, Any]]:

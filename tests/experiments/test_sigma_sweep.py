@@ -7,8 +7,9 @@ import pytest
 
 from klcli.errors import ConfigError
 from klcli.experiments.config import TrainConfig
-from klcli.experiments.sigma_sweep import SIGMAS, plan
+from klcli.experiments.sigma_sweep import plan
 
+SIGMAS = (1e-1, 1e-3, 1e-4)
 BASE = TrainConfig(hidden=(20, 10), seed=3, lam=0.01)
 
 

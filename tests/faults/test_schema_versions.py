@@ -17,8 +17,8 @@ from klcli.experiments.config import TrainConfig
 from klcli.experiments.environment import Environment
 from klcli.experiments.timetable import timetable
 from klcli.store.migrations import migrations
+from klcli.store.report_store import BEST_FIRST, ReportStore, RunFilter
 from klcli.store.run_store import run_row
-from klcli.store.study_store import StudyStore
 
 NAMES = [migration.name for migration in migrations._migrations]
 OLD = [None, *NAMES]  # the step before which an old klcli stopped; the first of them is an empty file
@@ -62,12 +62,15 @@ def test_old_databases(row: Callable[[str, str], Trials], tmp_path: Path, capsys
         old_database(path, versions)
         tables = [row["name"] for row in rows(path, "SELECT name FROM sqlite_master WHERE type = 'table'")]
         before = {name: rows(path, f"SELECT * FROM {name}") for name in tables if not name.startswith("_")}
-        store = StudyStore(path)
+        store = ReportStore(path)
         if versions:
             trials.expect(store.run(1)["validation_accuracy"] == 0.5, f"version {versions}: the run is not read")
             trials.expect(len(store.metrics(1)) == 1, f"version {versions}: its epochs are not read")
             trials.expect(store.study(1)["kind"] == "lambda", f"version {versions}: the study is not read")
-            trials.expect(len(store.best_runs("s", 10)) == 1, f"version {versions}: the run is not ranked")
+            trials.expect(
+                len(store.runs(RunFilter(dataset_sha256="s", state="complete"), BEST_FIRST, 10)) == 1,
+                f"version {versions}: the run is not ranked",
+            )
         store.close()
         for name, old in before.items():
             new = rows(path, f"SELECT * FROM {name}")

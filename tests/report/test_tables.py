@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from klcli.report.run_tables import list_table, ranking_table
 from klcli.report.tables import (
     Column,
     Table,
-    best_runs_table,
     duration,
     fraction,
     network_name,
@@ -29,7 +29,7 @@ def run(**values: Any) -> dict[str, Any]:
         "test_loss": None, "test_cost": None, "test_accuracy": None,
         "dataset": "cifar10", "schedule": "cyclical", "eta_min": 1e-5, "eta_max": 0.1, "step_size": 2250, "cycles": 2.0,
         "epochs": 20.0, "batch_size": 100, "optimizer": "sgd", "dtype": "float32", "threads": 1, "state": "complete",
-        "study_id": None, "member": None, "note": None, "error": None,
+        "study_id": None, "member": None, "note": None, "error": None, "split": "{}",
     }  # fmt: skip
     return usual | values
 
@@ -88,21 +88,21 @@ def test_rows_keep_their_precision_until_they_are_shown() -> None:
 
 def test_the_ranking_shows_what_tells_runs_apart() -> None:
     runs = [run(), run(id=3, initializer="normal", sigma=1e-4, test_accuracy=0.53, epochs_done=2.5, batch_norm=0)]
-    table = best_runs_table("cifar10", runs)
+    table = ranking_table(runs, "validation_accuracy")
     assert "cifar10" in table.title
     assert [column.title for column in table.columns] == [
-        "run", "network", "lambda", "init", "seed", "epochs", "validation", "test", "seconds",
+        "run", "network", "lambda", "init", "seed", "epochs", "train", "validation", "test", "seconds", "sigma",
     ]  # fmt: skip
     assert table.cells() == [
-        ["12", "4-layer 50-30-20 with BN", "0.005", "he", "7", "20", "0.5412", "-", "24.3"],
-        ["3", "4-layer 50-30-20", "0.005", "sigma 0.0001", "7", "2.5", "0.5412", "0.5300", "24.3"],
+        ["12", "4-layer 50-30-20 with BN", "0.005", "he", "7", "20", "0.6123", "0.5412", "-", "24.3", "-"],
+        ["3", "4-layer 50-30-20", "0.005", "normal", "7", "2.5", "0.6123", "0.5412", "0.5300", "24.3", "0.0001"],
     ]
 
 
 @pytest.mark.parametrize("width", [10_000, 120, 60, 20])
 def test_nothing_is_cut_however_narrow_the_terminal(width: int) -> None:
     deep = run(hidden=" ".join(["512"] * 9), seed=2**63 - 1)
-    table = best_runs_table("cifar10", [run(), deep])
+    table = ranking_table([run(), deep], "validation_accuracy")
     text = rendered(table, width)
     assert "…" not in text
     for cells in table.cells():
@@ -111,7 +111,7 @@ def test_nothing_is_cut_however_narrow_the_terminal(width: int) -> None:
 
 
 def test_a_pipe_gets_one_line_per_row() -> None:
-    table = best_runs_table("cifar10", [run(id=i, hidden=" ".join(["512"] * 9)) for i in range(100, 150)])
+    table = ranking_table([run(id=i, hidden=" ".join(["512"] * 9)) for i in range(100, 150)], "validation_accuracy")
     lines = rendered(table, 10_000).splitlines()
     for cells in table.cells():
         [line] = [line for line in lines if line.split()[:1] == [cells[0]]]
@@ -119,6 +119,6 @@ def test_a_pipe_gets_one_line_per_row() -> None:
 
 
 def test_an_empty_ranking_has_its_titles() -> None:
-    text = rendered(best_runs_table("cifar10", []), 200)
-    assert "Best runs on cifar10" in text
+    text = rendered(list_table([], "All runs"), 200)
+    assert "All runs" in text
     assert "validation" in text

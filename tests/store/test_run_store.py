@@ -23,6 +23,7 @@ from klcli.experiments.evaluation import Metrics
 from klcli.experiments.training import EpochMetrics, TrainResult
 from klcli.store import checkpoints
 from klcli.store.process import ProcessIdentity
+from klcli.store.report_store import BEST_FIRST, ReportStore, RunFilter
 from klcli.store.run_store import RunStore
 
 # Fractions whose binary form is endless: they come back equal only if no digit is lost.
@@ -247,20 +248,29 @@ def test_best_runs_are_complete_ranked_and_of_one_data_set(recorder: Any) -> Non
     finished(0.97, state="interrupted")
     recorder.begin()
     unevaluated = finished(None)
-    ranked = [run["id"] for run in recorder.store.best_runs("a" * 64, 10)]
+    store = ReportStore(recorder.path)
+
+    def best_runs(sha256: str, limit: int) -> list[dict[str, Any]]:
+        return store.runs(RunFilter(dataset_sha256=sha256, state="complete"), BEST_FIRST, limit)
+
+    ranked = [run["id"] for run in best_runs("a" * 64, 10)]
     assert ranked == [best, middle, tied, unevaluated]
-    assert [run["id"] for run in recorder.store.best_runs("a" * 64, 2)] == [best, middle]
-    assert [run["validation_accuracy"] for run in recorder.store.best_runs("b" * 64, 10)] == [0.99]
-    assert recorder.store.best_runs("c" * 64, 10) == []
+    assert [run["id"] for run in best_runs("a" * 64, 2)] == [best, middle]
+    assert [run["validation_accuracy"] for run in best_runs("b" * 64, 10)] == [0.99]
+    assert best_runs("c" * 64, 10) == []
+    store.close()
 
 
 def test_data_sets_are_told_apart_by_their_content_and_the_latest_comes_first(recorder: Any) -> None:
     for sha256 in ("a" * 64, "b" * 64, "a" * 64, "b" * 64, "b" * 64):
         recorder.store.finish(recorder.begin(sha256=sha256, name="cifar10"), "complete", None, 1.0)
     recorder.begin(sha256="c" * 64)
-    assert [(row["dataset"], row["dataset_sha256"], row["runs"]) for row in recorder.store.datasets()] == [
+    store = ReportStore(recorder.path)
+    found = store.image_sets(RunFilter(state="complete"))
+    assert [(row["dataset"], row["dataset_sha256"], row["runs"]) for row in found] == [
         ("cifar10", "b" * 64, 3), ("cifar10", "a" * 64, 2),
     ]  # fmt: skip
+    store.close()
 
 
 # --- checkpoints of runs
