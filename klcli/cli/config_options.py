@@ -19,7 +19,7 @@ from klcli.cli.options import (
     option,
 )
 from klcli.data.split_config import SplitConfig
-from klcli.experiments.config import DTYPES, INITIALIZERS, SCHEDULES, TrainConfig
+from klcli.experiments.config import BN_STATISTICS, DTYPES, INITIALIZERS, SCHEDULES, TrainConfig
 
 Command = Callable[..., Any]
 
@@ -48,6 +48,20 @@ _CONFIG_OPTIONS: dict[str, Any] = {
     "bn_eps": Annotated[
         float,
         decimal_option("--bn-eps", panel=NETWORK, help="Added to the variance. 1e-5 drowns it where sigma is 1e-4."),
+    ],
+    "bn_statistics": Annotated[
+        str,
+        option(
+            "--bn-statistics",
+            panel=NETWORK,
+            metavar="|".join(BN_STATISTICS),
+            help="With which the trained network is evaluated: running averages, those of training images under the "
+            "final weights, of unlabelled test images (transductive), of the evaluated images (transductive).",
+        ),
+    ],
+    "bn_samples": Annotated[
+        int | None,
+        integer_option("--bn-samples", panel=NETWORK, help="Images of precise (10000) and adaptive (1000), at most."),
     ],
     "initializer": Annotated[
         str,

@@ -20,7 +20,7 @@ from klcli.report.study_tables import (
     sigma_table,
     tried_values,
 )
-from klcli.report.tables import Row, Table, network_name
+from klcli.report.tables import Row, Table, network_name, statistics_words
 from klcli.store.report_store import BEST_FIRST, Order, ReportStore, RunFilter
 
 FIRST_COMMAND = "klcli train --hidden 50 30 20 --bn"
@@ -181,7 +181,8 @@ def study_view(store: ReportStore, number: int) -> View:
         document |= {"choice": choice_document(choice) if choice else None}
     elif study["kind"] == "sigma":
         layers = f"{len(first['hidden'].split()) + 1}-layer {'-'.join(first['hidden'].split())}"
-        table, notes = sigma_table(f"Sigma of the {layers} on {images_words(first)} (study {number})", runs), []
+        where = f"{layers} on {images_words(first)}{statistics_words(runs)}"
+        table, notes = sigma_table(f"Sigma of the {where} (study {number})", runs), []
     else:
         complete = [run for run in runs if run["state"] == "complete"]
         stage = f" {study['stage']}" if study["stage"] else ""

@@ -58,6 +58,7 @@ def sigma_sweep(
     from klcli.report.documents import run_document
     from klcli.report.plots.sigma_sweep import draw_sigma_sweep, sigma_curves
     from klcli.report.study_tables import interval_table, sigma_table
+    from klcli.report.tables import statistics_words
     from klcli.store.checkpoints import write_atomically
 
     planned = plan(config, numbers(sigmas, "sigmas"), repeats)
@@ -72,7 +73,7 @@ def sigma_sweep(
     write_atomically(picture, draw_sigma_sweep(curves))
     widths = "-".join(runs[0]["hidden"].split())
     layers = len(runs[0]["hidden"].split()) + 1
-    title = f"Sigma of the {layers}-layer {widths} on {runs[0]['dataset']} (study {study})"
+    title = f"Sigma of the {layers}-layer {widths} on {runs[0]['dataset']}{statistics_words(runs)} (study {study})"
     session.result(sigma_table(title, runs))
     if repeats > 1:
         session.result(interval_table("Test accuracy over the repeats, with the 95 % interval of its mean", runs))

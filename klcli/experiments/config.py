@@ -12,6 +12,9 @@ INITIALIZERS = ("he", "xavier", "normal")
 SCHEDULES = ("cyclical", "constant")
 OPTIMIZERS = ("sgd",)
 BN_POSITIONS = ("before", "after")
+BN_STATISTICS = ("ema", "precise", "adaptive", "batch")
+SAMPLES = {"precise": 10_000, "adaptive": 1_000}  # images of a policy that draws some
+TRANSDUCTIVE = ("adaptive", "batch")  # test images have a part in their own classification
 DTYPES = ("float32", "float64")
 MAX_SEED = 2**63 - 1  # the largest integer of the database
 MAX_WIDTH = 65_536  # the first layer alone would take 0.8 GB
@@ -27,6 +30,8 @@ class TrainConfig:
     bn_position: str = "before"  # the activation: Linear -> BN -> ReLU, as in the BN paper
     bn_momentum: float = 0.9  # alpha of the running averages
     bn_eps: float = 1e-8  # small, because sigma = 1e-4 feeds BN variances near 1e-7
+    bn_statistics: str = "ema"  # with which the trained network is evaluated
+    bn_samples: int | None = None  # images of precise and adaptive; None: SAMPLES
     initializer: str = "he"
     sigma: float | None = None  # standard deviation, for initializer "normal" only
 
@@ -62,6 +67,7 @@ class TrainConfig:
         _require(_finite(self.lam) and self.lam >= 0, f"lambda {self.lam}: must be a finite number of at least 0")
         _require(0 <= self.bn_momentum < 1, f"BN momentum {self.bn_momentum}: must be at least 0 and below 1")
         _require(_finite(self.bn_eps) and self.bn_eps > 0, f"BN eps {self.bn_eps}: must be above 0, for example 1e-8")
+        check_samples(self.bn_statistics, self.bn_samples)
         self._check_rates()
         self._check_initializer()
         self._check_counts()
@@ -113,6 +119,11 @@ class TrainConfig:
             value = getattr(self, name)
             _require(value is None or 0 <= value <= MAX_SEED, f"{name} {value}: must be from 0 to {MAX_SEED}")
 
+    @property
+    def statistics_samples(self) -> int | None:
+        """How many images give the statistics of evaluation; None where the policy draws none."""
+        return SAMPLES.get(self.bn_statistics) if self.bn_samples is None else self.bn_samples
+
     def to_json(self) -> str:
         """Return the config as a JSON object with one key per field."""
         return json.dumps(asdict(self))
@@ -134,16 +145,28 @@ class TrainConfig:
         return cls(**values | {"split": SplitConfig(**split)})
 
 
-_INTEGERS = ("batch_size", "step_size", "cycles", "epochs", "seed", "order_seed", "evaluations_per_cycle")
+_INTEGERS = ("bn_samples", "batch_size", "step_size", "cycles", "epochs", "seed", "order_seed", "evaluations_per_cycle")
 _NUMBERS = ("bn_momentum", "bn_eps", "sigma", "lam", "eta_min", "eta_max", "step_epochs")
-_OPTIONAL = ("step_size", "epochs", "order_seed", "evaluations_per_cycle", "sigma")
+_OPTIONAL = ("bn_samples", "step_size", "epochs", "order_seed", "evaluations_per_cycle", "sigma")
 _CHOICES = {
     "initializer": INITIALIZERS,
     "schedule": SCHEDULES,
     "optimizer": OPTIMIZERS,
     "bn_position": BN_POSITIONS,
+    "bn_statistics": BN_STATISTICS,
     "dtype": DTYPES,
 }
+
+
+def check_samples(policy: str, samples: int | None) -> None:
+    """Refuse a number of images that gives no statistics. Raises ConfigError."""
+    if samples is None:
+        return
+    _require(policy in SAMPLES, f"BN samples {samples}: {policy} statistics draw no images, {_DRAWING} do")
+    _require(samples >= 2, f"BN samples {samples}: must be at least 2, one image has no variance")
+
+
+_DRAWING = " and ".join(SAMPLES)
 
 
 def _require(condition: bool, message: str) -> None:

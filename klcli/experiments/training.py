@@ -11,6 +11,7 @@ from klcli.data.dataset import CLASSES, PIXELS, Split, Splits, epoch_order
 from klcli.engine import initializers
 from klcli.engine.network import Network, build, stack
 from klcli.engine.optimizers import SGD
+from klcli.experiments.bn_statistics import with_policy_of, with_statistics_of
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.evaluation import Metrics, evaluate
 from klcli.experiments.timetable import timetable
@@ -129,7 +130,13 @@ class Training:
             self._mark_diverged(loss)
 
     def evaluate(self) -> None:
-        """Append one EpochMetrics to every living member's epochs."""
+        """Append one EpochMetrics to every living member's epochs.
+
+        After the last update, the members first get the statistics of their BN policy: the last metrics, the
+        test split and the checkpoint then speak of one and the same network.
+        """
+        if self.step == self.times.total_updates:
+            self.members = with_policy_of(self.members, self.config, self.splits)
         on_train = self._metrics(self.splits.train)
         on_validation = self._metrics(self.splits.validation)
         self._mark_diverged(np.array([a.cost + b.cost for a, b in zip(on_train, on_validation, strict=True)]))
@@ -148,7 +155,10 @@ class Training:
             result.test = metrics[index]
 
     def _metrics(self, split: Split) -> list[Metrics]:
-        return evaluate(self.members, split, self._lam, self.config.dtype)
+        members = self.members
+        if self.config.bn_statistics == "batch" and self.step == self.times.total_updates:
+            members = with_statistics_of(members, split, self.config.dtype)
+        return evaluate(members, split, self._lam, self.config.dtype)
 
     def _living(self) -> list[tuple[int, TrainResult]]:
         return [(index, result) for index, result in enumerate(self.results) if result.diverged_at is None]

@@ -9,14 +9,14 @@ from klcli.experiments.comparisons import SIGNIFICANCE, Comparison, compare
 from klcli.experiments.statistics import Sample
 from klcli.report.images import images_words
 from klcli.report.run_tables import value_text
-from klcli.report.tables import Column, Row, Table, fraction
+from klcli.report.tables import Column, Row, Table, fraction, transductive_words
 
 SETTINGS = (
-    "hidden", "batch_norm", "bn_position", "initializer", "sigma", "lambda", "optimizer", "schedule", "eta_min",
-    "eta_max", "step_size", "cycles", "epochs", "batch_size", "dtype",
+    "hidden", "batch_norm", "bn_position", "bn_statistics", "initializer", "sigma", "lambda", "optimizer", "schedule",
+    "eta_min", "eta_max", "step_size", "cycles", "epochs", "batch_size", "dtype",
 )  # fmt: skip
 SHORT = {"bn": "batch_norm", "init": "initializer", "n_s": "step_size", "n_batch": "batch_size"}
-TEXTS = ("hidden", "batch_norm", "bn_position", "initializer", "optimizer", "schedule", "dtype")
+TEXTS = ("hidden", "batch_norm", "bn_position", "bn_statistics", "initializer", "optimizer", "schedule", "dtype")
 MEASURED = ("validation_accuracy", "test_accuracy")
 SHOWN_PAIRS = 12
 SHOWN_RANGES = 8
@@ -89,10 +89,7 @@ def group_table(groups: Sequence[Group], columns: Sequence[str]) -> Table:
         rows.append(row)
     cells = (
         Column("row", "row"),
-        *(
-            Column(name, _title(name), _yes_no if name == "batch_norm" else value_text, is_number=name not in TEXTS)
-            for name in columns
-        ),
+        *(Column(name, _title(name), _FORMS.get(name, value_text), is_number=name not in TEXTS) for name in columns),
         *(
             Column(f"{measure}_{part}", title, form)
             for measure, word in zip(MEASURED, ("validation", "test"), strict=True)
@@ -163,10 +160,21 @@ def _rows(numbers: Sequence[int]) -> str:
 
 
 def _title(column: str) -> str:
-    return {"batch_norm": "BN", "initializer": "init", "step_size": "n_s", "batch_size": "n_batch"}.get(
-        column, column.replace("_", " ")
-    )
+    return {
+        "batch_norm": "BN",
+        "bn_statistics": "BN statistics",
+        "initializer": "init",
+        "step_size": "n_s",
+        "batch_size": "n_batch",
+    }.get(column, column.replace("_", " "))
 
 
 def _yes_no(value: Any) -> str:
     return "yes" if value else "no"
+
+
+def _policy(value: str) -> str:
+    return f"{value}{transductive_words(value)}"
+
+
+_FORMS = {"batch_norm": _yes_no, "bn_statistics": _policy}

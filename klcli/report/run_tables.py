@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from klcli.report.images import images_words, sizes, split_of, split_words
-from klcli.report.tables import Column, Row, Table, fraction, network_name, seconds, significant
+from klcli.report.tables import (
+    Column,
+    Row,
+    Table,
+    fraction,
+    network_name,
+    seconds,
+    significant,
+    transductive_words,
+)
 
 MEASURES = tuple(
     f"{split}_{name}" for split in ("train", "validation", "test") for name in ("accuracy", "loss", "cost")
@@ -157,6 +166,8 @@ _LINES: tuple[tuple[str, Callable[[Row], Any], Callable[[Any], str]], ...] = (
     ("batch normalisation", _of("batch_norm"), _yes_no),
     ("BN momentum", _config("bn_momentum"), value_text),
     ("BN eps", _config("bn_eps"), value_text),
+    ("BN statistics", _of("bn_statistics"), lambda policy: f"{policy}{transductive_words(policy)}"),
+    ("BN samples", _config("bn_samples"), str),
     ("init", _of("initializer"), str),
     ("sigma", _of("sigma"), significant),
     ("lambda", _of("lambda"), significant),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from klcli.experiments.config import TRANSDUCTIVE
 from klcli.report.images import images_words
 
 if TYPE_CHECKING:
@@ -88,9 +89,25 @@ def network_name(row: Row) -> str:
     """`3-layer 50-50 with BN`; k counts the linear layers."""
     widths = row["hidden"].split()
     name = f"{len(widths) + 1}-layer {'-'.join(widths)}"
-    if not row["batch_norm"]:
-        return name
-    return f"{name} with BN" + (" after ReLU" if row["bn_position"] == "after" else "")
+    return f"{name} {bn_words(row)}" if row["batch_norm"] else name
+
+
+def bn_words(row: Row) -> str:
+    """`with BN after ReLU (adaptive statistics, transductive)`; what is the default is left away."""
+    words = "with BN" + (" after ReLU" if row["bn_position"] == "after" else "")
+    policy = row.get("bn_statistics")
+    return words if policy in (None, "ema") else f"{words} ({policy} statistics{transductive_words(policy)})"
+
+
+def statistics_words(runs: Sequence[Row]) -> str:
+    """`, adaptive statistics, transductive` for the title of runs with and without BN."""
+    policy = next((run.get("bn_statistics") for run in runs if run["batch_norm"]), None)
+    return "" if policy in (None, "ema") else f", {policy} statistics{transductive_words(policy)}"
+
+
+def transductive_words(policy: str | None) -> str:
+    """`, transductive` where test images have had a part in their own classification."""
+    return ", transductive" if policy in TRANSDUCTIVE else ""
 
 
 def settings_line(run: Row, omit: tuple[str, ...] = ()) -> str:

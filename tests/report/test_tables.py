@@ -47,6 +47,14 @@ def rendered(table: Table, width: int) -> str:
         ({"hidden": "50", "batch_norm": 0, "bn_position": None}, "2-layer 50"),
         ({"hidden": "50 50", "batch_norm": 1, "bn_position": "before"}, "3-layer 50-50 with BN"),
         ({"hidden": "50 50", "batch_norm": 1, "bn_position": "after"}, "3-layer 50-50 with BN after ReLU"),
+        (
+            {"hidden": "50", "batch_norm": 1, "bn_position": "before", "bn_statistics": "precise"},
+            "2-layer 50 with BN (precise statistics)",
+        ),
+        (
+            {"hidden": "50", "batch_norm": 1, "bn_position": "after", "bn_statistics": "adaptive"},
+            "2-layer 50 with BN after ReLU (adaptive statistics, transductive)",
+        ),
     ],
 )
 def test_the_name_of_a_network_counts_its_linear_layers(row: dict[str, Any], name: str) -> None:

@@ -22,7 +22,7 @@ from klcli.report.plots.figure import (
     say_empty,
     to_bytes,
 )
-from klcli.report.tables import network_name, settings_line, significant
+from klcli.report.tables import bn_words, network_name, settings_line, significant
 
 MEASURES = ("cost", "loss", "accuracy")
 SEEDS = ("seed", "order_seed")  # of a config; runs that differ only in these are repeats
@@ -81,7 +81,9 @@ def bn_overlay(without: dict[str, Any], with_bn: dict[str, Any], epochs: Epochs)
     """Gather train and validation curves of one network without and with BN: four lines."""
     curves = [
         _curve(f"{split}, {word}", [run], epochs, split)
-        for (run, word), split in product(((without, "without BN"), (with_bn, "with BN")), ("train", "validation"))
+        for (run, word), split in product(
+            ((without, "without BN"), (with_bn, bn_words(with_bn))), ("train", "validation")
+        )
     ]
     return Overlay(
         title=f"Without and with batch normalisation: {network_name(without)}",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from klcli.report.plots.figure import BLUE, ORANGE, dress, legend_below_title, new_figure, to_bytes
-from klcli.report.tables import settings_line
+from klcli.report.tables import settings_line, statistics_words
 
 MEASURES = ("loss", "accuracy")
 WIDE = 20.0  # a loss from which on the others would be a flat line; chance is ln 10 = 2.3
@@ -36,8 +36,9 @@ def sigma_curves(runs: Sequence[dict[str, Any]], epochs: Mapping[int, Sequence[d
         curve = ([epoch["step"] for epoch in mine], measures)
         curves.setdefault((run["sigma"], bool(run["batch_norm"])), []).append(curve)
     widths = first["hidden"].split()
+    network = f"{len(widths) + 1}-layer {'-'.join(widths)}"
     return SigmaCurves(
-        title=f"Sigma and batch normalisation: {len(widths) + 1}-layer {'-'.join(widths)}, validation",
+        title=f"Sigma and batch normalisation: {network}, validation{statistics_words(runs)}",
         caption=f"{settings_line(first, omit=('initializer',))}, study {first['study_id']}",
         sigmas=list(dict.fromkeys(run["sigma"] for run in runs)),
         curves=curves,

@@ -1,0 +1,84 @@
+"""`--bn-statistics` as a person meets it: stored, repeated by members, and called transductive where it is."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Rows = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+
+TINY = ("--data", "synthetic", "--subset", "300", "--epochs", "1", "--hidden", "8", "--bn")
+
+
+@pytest.mark.parametrize(
+    ("options", "column", "samples", "words"),
+    [
+        ((), "ema", None, None),
+        (("--bn-statistics", "precise", "--bn-samples", "50"), "precise", 50, "(precise statistics)"),
+        (("--bn-statistics", "adaptive"), "adaptive", None, "(adaptive statistics, transductive)"),
+        (("--bn-statistics", "batch"), "batch", None, "(batch statistics, transductive)"),
+        (("--bn-statistics", "adaptive", "--no-bn"), None, None, None),
+    ],
+)
+def test_the_policy_is_stored_and_shown(
+    here: Klcli, rows: Rows, options: tuple[str, ...], column: str | None, samples: int | None, words: str | None
+) -> None:
+    done = here("train", *TINY, *options, "--quiet")
+    assert done.returncode == 0, done.stderr
+    [run] = rows("runs")
+    assert run["bn_statistics"] == column
+    assert json.loads(run["config"])["bn_samples"] == samples
+    document = json.loads(here("report", "--run", "1", "--json").stdout)
+    assert document["runs"][0]["transductive"] == (column in ("adaptive", "batch"))
+    outputs = [done.stdout, here("report").stdout, here("report", "--run", "1").stdout]
+    for output in outputs:
+        assert ("statistics)" in output or "transductive" in output) == (words is not None)
+        assert words is None or words in output
+    [ranked] = rows("best_runs")
+    assert ("transductive" in (ranked["bn_statistics"] or "")) is (column in ("adaptive", "batch"))
+
+
+def test_members_get_the_statistics_of_a_run_alone(here: Klcli, rows: Rows) -> None:
+    precise = (*TINY, "--bn-statistics", "precise", "--bn-samples", "80", "--dtype", "float64")
+    assert here("train", *precise, "--repeats", "2", "--jobs", "1").returncode == 0
+    assert here("train", *precise, "--seed", "1", "--order-seed", "0").returncode == 0
+    *_, member, alone = rows("runs")
+    assert (member["seed"], member["study_id"], alone["study_id"]) == (1, 1, None)
+    for measure in ("train_loss", "validation_loss", "test_loss"):
+        assert member[measure] == pytest.approx(alone[measure], rel=1e-9)
+
+
+def test_groups_keep_policies_apart(here: Klcli) -> None:
+    for policy in ("ema", "adaptive"):
+        assert here("train", *TINY, "--bn-statistics", policy).returncode == 0
+    table = here("report", "--group-by", "bn_statistics").stdout
+    assert "adaptive, transductive" in table
+    assert "BN statistics" in here("report", "--group-by", "hidden").stdout  # of a mixed group
+
+
+def test_a_sweep_says_so_too(here: Klcli, tmp_path: Path) -> None:
+    options = ("--data", "synthetic", "--subset", "300", "--epochs", "1", "--hidden", "8", "--bn-statistics", "batch")
+    done = here("sigma-sweep", "--sigmas", "0.1", "--jobs", "1", *options)
+    assert done.returncode == 0, done.stderr
+    assert "batch statistics, transductive" in done.stdout
+    assert "batch statistics, transductive" in here("report", "--study", "1").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--bn-statistics", "exact"), ("exact", "precise")),
+        (("--bn-samples", "50"), ("50", "precise")),
+        (("--bn-statistics", "precise", "--bn-samples", "1"), ("1", "variance")),
+        (("--bn-statistics", "precise", "--bn-samples", "many"), ("many",)),
+    ],
+)
+def test_what_gives_no_statistics_is_refused(
+    here: Klcli, refused: Refused, options: tuple[str, ...], named: tuple[str, ...]
+) -> None:
+    refused(here("train", *TINY, *options), 2, *named)
