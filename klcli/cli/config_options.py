@@ -19,7 +19,7 @@ from klcli.cli.options import (
     option,
 )
 from klcli.data.split_config import SplitConfig
-from klcli.experiments.config import BN_STATISTICS, DTYPES, INITIALIZERS, SCHEDULES, TrainConfig
+from klcli.experiments.config import BN_STATISTICS, DTYPES, INITIALIZERS, OPTIMIZERS, SCHEDULES, TrainConfig
 
 Command = Callable[..., Any]
 
@@ -74,6 +74,21 @@ _CONFIG_OPTIONS: dict[str, Any] = {
     "lam": Annotated[
         float,
         decimal_option("--lambda", panel=LEARNING, help="The L2 coefficient: J = loss + lambda * sum of W squared."),
+    ],
+    "optimizer": Annotated[
+        str,
+        option(
+            "--optimizer", panel=LEARNING, metavar="|".join(OPTIMIZERS), help="How W, b, gamma and beta are updated."
+        ),
+    ],
+    "momentum": Annotated[
+        float, decimal_option("--momentum", panel=LEARNING, help="Nesterov's, of --optimizer sgd; for example 0.9.")
+    ],
+    "weight_decay": Annotated[
+        float,
+        decimal_option(
+            "--weight-decay", panel=LEARNING, help="Decoupled, beside the L2 cost: each update takes eta * X of all W."
+        ),
     ],
     "schedule": Annotated[
         str,

@@ -11,7 +11,9 @@ from klcli.errors import StoreError
 
 if TYPE_CHECKING:
     from klcli.data.dataset import Dataset
+    from klcli.experiments.config import TrainConfig
 
+ETA_OF_ADAM = 0.01  # its steps are as long as eta, whatever the gradient: those of SGD's 0.1 lose all that was learnt
 ROOM = 20_000_000  # bytes: the epochs, a picture and a checkpoint of a usual network
 
 
@@ -26,6 +28,15 @@ def warn_of_data(session: Session, dataset: "Dataset") -> None:
         session.warn(
             "SYNTHETIC IMAGES: no CIFAR-10 in use, these results say nothing about it "
             "(`klcli data fetch` gets it, --data PATH names it)"
+        )
+
+
+def warn_of_settings(session: Session, config: "TrainConfig") -> None:
+    """Say which settings are known to go wrong together, and the cure."""
+    if config.optimizer == "adam" and config.eta_max > ETA_OF_ADAM:
+        session.warn(
+            f"--optimizer adam with eta_max {config.eta_max:g}: above {ETA_OF_ADAM:g} it learns little or nothing, "
+            "try --eta-max 0.001"
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from klcli.cli.options import integer_option, option
-from klcli.cli.preparation import require_room, typed_command, warn_of_data
+from klcli.cli.preparation import require_room, typed_command, warn_of_data, warn_of_settings
 from klcli.cli.session import Session
 from klcli.cli.signals import Interrupted, obeyed_between_updates
 from klcli.errors import StoreError
@@ -194,6 +194,7 @@ def open_runner(
     dataset = open_dataset(data)
     splits = split(dataset, config.split)
     warn_of_data(session, dataset)
+    warn_of_settings(session, config)
     store = StudyStore(db)
     require_room(store.path.parent)
     return StudyRunner(session, store, dataset, splits, data, jobs, executor, resume, threads)

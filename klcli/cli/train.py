@@ -18,7 +18,7 @@ from klcli.cli.options import (
     Threads,
     option,
 )
-from klcli.cli.preparation import require_room, typed_command, warn_of_data
+from klcli.cli.preparation import require_room, typed_command, warn_of_data, warn_of_settings
 from klcli.cli.progress import TrainingProgress
 from klcli.cli.recording import Recording
 from klcli.cli.resumption import Resumption
@@ -104,6 +104,7 @@ def train(
             run_id = store.begin(config, times, dataset, environment(), typed_command())
             resumed = Resumption(run_id, config, dataset)
         warn_of_data(session, resumed.dataset)
+        warn_of_settings(session, resumed.config)
         _train_recorded(session, store, resumed, check)
     _show(session, store, resumed.run_id)
 

@@ -21,10 +21,16 @@ class WeightGradient:
 
     def array(self) -> np.ndarray:
         """Return `X^T G + 2 lambda W`, shaped like W."""
-        is_shared = self.X.ndim == 2 and self.G.ndim == 3
-        dW = times_wide(self.X.T, self.G) if is_shared else self.X.swapaxes(-1, -2) @ self.G
+        dW = self.products(0, self.W.shape[-2])
         dW += l2_gradient(self.W, self.lam)
         return dW
+
+    def products(self, start: int, stop: int) -> np.ndarray:
+        """Return these rows of `X^T G` alone, laid out in memory as those of W are."""
+        X = self.X[..., start:stop]
+        if X.ndim == 2 and self.G.ndim == 3:
+            return times_wide(X.T, self.G)
+        return np.matmul(X.swapaxes(-1, -2), self.G, out=np.empty_like(self.W[..., start:stop, :]))
 
     def __array__(self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         """Let NumPy take the gradient for an array."""

@@ -10,7 +10,7 @@ from klcli.errors import ConfigError
 
 INITIALIZERS = ("he", "xavier", "normal")
 SCHEDULES = ("cyclical", "constant")
-OPTIMIZERS = ("sgd",)
+OPTIMIZERS = ("sgd", "adam")
 BN_POSITIONS = ("before", "after")
 BN_STATISTICS = ("ema", "precise", "adaptive", "batch")
 SAMPLES = {"precise": 10_000, "adaptive": 1_000}  # images of a policy that draws some
@@ -38,6 +38,8 @@ class TrainConfig:
     # the cost and the updates
     lam: float = 0.005  # lambda, the L2 coefficient
     optimizer: str = "sgd"
+    momentum: float = 0.0  # of sgd, Nesterov's; adam has its own
+    weight_decay: float = 0.0  # decoupled, beside the L2 term: W <- (1 - eta * weight_decay) W
     schedule: str = "cyclical"
     eta_min: float = 1e-5
     eta_max: float = 1e-1  # also the rate of the constant schedule
@@ -69,6 +71,7 @@ class TrainConfig:
         _require(_finite(self.bn_eps) and self.bn_eps > 0, f"BN eps {self.bn_eps}: must be above 0, for example 1e-8")
         check_samples(self.bn_statistics, self.bn_samples)
         self._check_rates()
+        self._check_optimizer()
         self._check_initializer()
         self._check_counts()
 
@@ -93,6 +96,15 @@ class TrainConfig:
         _require(
             self.eta_min <= self.eta_max, f"eta_min {self.eta_min} is above eta_max {self.eta_max}: exchange the two"
         )
+
+    def _check_optimizer(self) -> None:
+        _require(0 <= self.momentum < 1, f"momentum {self.momentum}: must be at least 0 and below 1")
+        _require(
+            self.optimizer == "sgd" or self.momentum == 0,
+            f"momentum {self.momentum}: belongs to --optimizer sgd, {self.optimizer} has its own, leave it away",
+        )
+        decay = self.weight_decay
+        _require(_finite(decay) and decay >= 0, f"weight decay {decay}: must be a finite number of at least 0")
 
     def _check_initializer(self) -> None:
         if self.initializer != "normal":
@@ -146,7 +158,7 @@ class TrainConfig:
 
 
 _INTEGERS = ("bn_samples", "batch_size", "step_size", "cycles", "epochs", "seed", "order_seed", "evaluations_per_cycle")
-_NUMBERS = ("bn_momentum", "bn_eps", "sigma", "lam", "eta_min", "eta_max", "step_epochs")
+_NUMBERS = ("bn_momentum", "bn_eps", "sigma", "lam", "momentum", "weight_decay", "eta_min", "eta_max", "step_epochs")
 _OPTIONAL = ("bn_samples", "step_size", "epochs", "order_seed", "evaluations_per_cycle", "sigma")
 _CHOICES = {
     "initializer": INITIALIZERS,

@@ -10,13 +10,14 @@ import numpy as np
 from klcli.data.dataset import CLASSES, PIXELS, Split, Splits, epoch_order
 from klcli.engine import initializers
 from klcli.engine.network import Network, build, stack
-from klcli.engine.optimizers import SGD
+from klcli.engine.optimizers import SGD, Adam
 from klcli.experiments.bn_statistics import with_policy_of, with_statistics_of
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.evaluation import Metrics, evaluate
 from klcli.experiments.timetable import timetable
 
 MEMBERS_MAY_DIFFER_IN = ("seed", "lam", "sigma", "eta_min", "eta_max")
+OPTIMIZER = "optimizer"  # how the keys of its memory begin in a checkpoint
 INIT = 0  # spawn key of the generator that draws the weights; the order of the images has its own in data
 
 
@@ -36,11 +37,11 @@ class EpochMetrics:
 class Snapshot:
     """A single member after so many updates: with its config, all that the rest of its training depends on.
 
-    The learning rate and the order of the images are functions of the step and need no memory.
+    The learning rate and whatever is drawn are functions of the step and need no memory.
     """
 
     step: int
-    state: dict[str, np.ndarray]  # of its network
+    state: dict[str, np.ndarray]  # of its network and, until the last update, its memory
 
 
 @dataclass
@@ -50,6 +51,7 @@ class TrainResult:
     config: TrainConfig
     network: Network  # views of the group's arrays, as of the last evaluation
     epochs: list[EpochMetrics] = field(default_factory=list)
+    memory: dict[str, np.ndarray] = field(default_factory=dict)  # what else its next update depends on; views as well
     diverged_at: int | None = None  # the update after which its cost was not finite
     test: Metrics | None = None  # looked at once, after the last update
 
@@ -85,6 +87,13 @@ def initialize(config: TrainConfig, d_in: int = PIXELS) -> Network:
     )
 
 
+def new_optimizer(config: TrainConfig, updates: int = 0) -> SGD | Adam:
+    """Return the optimizer of `config`, after so many updates but with an empty memory."""
+    if config.optimizer == "adam":
+        return Adam(weight_decay=config.weight_decay, updates=updates)
+    return SGD(momentum=config.momentum, weight_decay=config.weight_decay)
+
+
 class Training:
     """A group of members in lockstep on the same minibatches, advanced update by update."""
 
@@ -101,8 +110,10 @@ class Training:
         if snapshot is not None:
             networks[0].load_state(snapshot.state)
         self.members = stack(networks)
-        self.optimizer = SGD()
+        self.optimizer = new_optimizer(self.config, self.step)
         self._parameters = self.members.parameters()
+        if snapshot is not None:
+            self._recall(snapshot.state)
         self.results = [TrainResult(config, self.members.member(index)) for index, config in enumerate(configs)]
         self._lam = [config.lam for config in configs]
         self._order = np.empty(0, dtype=np.intp)  # of the images in the current epoch
@@ -144,6 +155,7 @@ class Training:
         seconds, self._clock = now - self._clock, now
         for index, result in self._living():
             result.network = self.members.member(index)  # with the running averages of this moment
+            result.memory = self._memory(index)
             eta = self.times.learning_rate(max(0, self.step - 1), result.config)
             epoch = self.times.epoch_at(self.step)
             result.epochs.append(EpochMetrics(epoch, self.step, eta, on_train[index], on_validation[index], seconds))
@@ -153,6 +165,25 @@ class Training:
         metrics = self._metrics(self.splits.test)
         for index, result in self._living():
             result.test = metrics[index]
+
+    def _memory(self, index: int) -> dict[str, np.ndarray]:
+        """Return what the next update of a member depends on beside its network; nothing after the last one."""
+        if self.step == self.times.total_updates:
+            return {}
+        return {
+            f"{OPTIMIZER}.{kind}.{name}": array[index]
+            for kind, arrays in self.optimizer.memory.items()
+            for name, array in zip(self._parameters, arrays, strict=True)
+        }
+
+    def _recall(self, state: dict[str, np.ndarray]) -> None:
+        """Take back what `_memory` has returned for a single member."""
+        kinds = dict.fromkeys(key.split(".")[1] for key in state if key.startswith(f"{OPTIMIZER}."))
+        for kind in kinds:
+            self.optimizer.memory[kind] = [
+                state[f"{OPTIMIZER}.{kind}.{name}"][None].astype(array.dtype)
+                for name, array in self._parameters.items()
+            ]
 
     def _metrics(self, split: Split) -> list[Metrics]:
         members = self.members
@@ -167,6 +198,7 @@ class Training:
         for index, result in self._living():
             if not np.isfinite(cost[index]):
                 result.diverged_at = self.step
+                result.memory = {}
 
 
 def train(

@@ -20,7 +20,7 @@ CONFIG, STEP, DIGEST = "config", "step", "sha256"  # keys among the arrays: besi
 class Checkpoint:
     """What one file holds."""
 
-    state: dict[str, np.ndarray]  # of the network
+    state: dict[str, np.ndarray]  # of the network and of what its training needs to go on
     config: str  # JSON of the TrainConfig
     step: int  # updates done
     sha256: str  # of all the others

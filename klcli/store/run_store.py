@@ -136,7 +136,7 @@ class RunStore(Database):
     def _write_checkpoint(self, run_id: int, result: TrainResult) -> Row:
         """Write the file and return the columns that point at it, relative so that the folder can be moved."""
         path = self.folder("checkpoints") / f"run-{run_id:06d}.npz"
-        sha256 = checkpoints.save(path, result.network.state(), result.config.to_json(), result.step)
+        sha256 = checkpoints.save(path, result.network.state() | result.memory, result.config.to_json(), result.step)
         return {"checkpoint": str(path.relative_to(self.path.parent)), "checkpoint_sha256": sha256}
 
     def run(self, run_id: int) -> Row:

@@ -1,9 +1,11 @@
-"""The update of SGD by hand, for one network and for members with rates of their own."""
+"""The updates by hand, for one network and for members with rates of their own."""
 
 import numpy as np
 import pytest
 
-from klcli.engine.optimizers import SGD
+from klcli.engine import optimizers
+from klcli.engine.optimizers import SGD, Adam
+from klcli.engine.weight_gradient import WeightGradient
 
 
 def test_sgd_by_hand_moves_every_array_in_place() -> None:
@@ -37,3 +39,93 @@ def test_sgd_keeps_float32() -> None:
 def test_a_gradient_too_many_is_refused() -> None:
     with pytest.raises(ValueError, match="longer"):
         SGD().update([np.zeros(1)], [np.zeros(1), np.zeros(1)], 0.1)
+
+
+# --- with a memory
+
+
+def test_nesterovs_momentum_by_hand() -> None:
+    theta, sgd = np.array([10.0]), SGD(momentum=0.5)
+    seen = []
+    for g in (4.0, 2.0):
+        sgd.update([theta], [np.array([g])], 0.1)
+        seen.append(float(theta[0]))
+    # velocity 4, then 0.5 * 4 + 2 = 4; steps 0.1 * (4 + 2) and 0.1 * (2 + 2)
+    assert seen == pytest.approx([9.4, 9.0], rel=1e-14)
+
+
+def test_the_first_step_of_adam_is_as_long_as_eta_whatever_the_gradient() -> None:
+    theta = np.zeros(3)
+    Adam().update([theta], [np.array([1e-3, -5.0, 0.0])], 0.01)
+    assert theta.tolist() == pytest.approx([-0.01, 0.01, 0.0], rel=1e-4)
+
+
+def adam_by_hand(W, gradients, eta, decay):
+    """The equations of the paper, in float64."""
+    m, v = np.zeros_like(W), np.zeros_like(W)
+    for t, g in enumerate(gradients(), start=1):
+        g = g(W)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        W = W - eta * (m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8) + decay * W)
+    return W
+
+
+def nesterov_by_hand(W, gradients, eta, decay):
+    velocity = np.zeros_like(W)
+    for g in gradients():
+        g = g(W)
+        velocity = 0.9 * velocity + g
+        W = W - eta * (g + 0.9 * velocity + decay * W)
+    return W
+
+
+def sgd_by_hand(W, gradients, eta, decay):
+    for g in gradients():
+        W = W - eta * (g(W) + decay * W)
+    return W
+
+
+@pytest.mark.parametrize(
+    ("make", "by_hand"),
+    [
+        (lambda decay: Adam(weight_decay=decay), adam_by_hand),
+        (lambda decay: SGD(momentum=0.9, weight_decay=decay), nesterov_by_hand),
+        (lambda decay: SGD(weight_decay=decay), sgd_by_hand),
+    ],
+    ids=["adam", "nesterov", "sgd"],
+)
+@pytest.mark.parametrize("decay", [0.0, 0.4])
+@pytest.mark.parametrize("layout", ["members", "rows"])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("block", [1, 7, 10**6])
+def test_members_move_as_each_would_alone_in_blocks_of_any_size(
+    make, by_hand, decay, layout, shared, block, monkeypatch
+):
+    monkeypatch.setattr(optimizers, "BLOCK", block)
+    monkeypatch.setattr(optimizers, "PRODUCT_ROWS", 2)
+    m, n, d, h = 3, 6, 5, 4
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal((m, d, h))
+    X = [rng.standard_normal((n, d) if shared else (m, n, d)) for _ in range(4)]
+    G = [rng.standard_normal((m, n, h)) for _ in range(4)]
+    eta, lam = np.array([0.1, 0.02, 0.3]), np.array([0.0, 0.1, 0.5])
+    W = start.copy() if layout == "members" else np.ascontiguousarray(start.transpose(1, 0, 2)).transpose(1, 0, 2)
+    optimizer = make(decay)
+    for x, g in zip(X, G, strict=True):
+        optimizer.update([W], [WeightGradient(x, g, W, lam)], eta)
+    for i in range(m):
+
+        def gradients(i=i):
+            for x, g in zip(X, G, strict=True):
+                yield lambda W, x=x, g=g: (x if shared else x[i]).T @ g[i] + 2 * lam[i] * W
+
+        np.testing.assert_allclose(W[i], by_hand(start[i], gradients, eta[i], decay), rtol=1e-10)
+
+
+@pytest.mark.parametrize("optimizer", [Adam(weight_decay=0.1), SGD(momentum=0.9, weight_decay=0.1)])
+def test_vectors_do_not_decay_and_float32_stays(optimizer) -> None:
+    b = np.ones((2, 1, 3), np.float32)
+    optimizer.update([b], [np.zeros((2, 1, 3), np.float32)], np.array([0.5, 1.0]))
+    assert b.dtype == np.float32
+    assert (b == 1).all()
+    assert {array.dtype for arrays in optimizer.memory.values() for array in arrays} == {np.dtype(np.float32)}

@@ -21,7 +21,11 @@ seeds = st.integers(0, MAX_SEED)
 def configs(draw: st.DrawFn) -> TrainConfig:
     initializer = draw(st.sampled_from(["he", "xavier", "normal"]))
     eta_min, eta_max = sorted([draw(finite), draw(finite)])
+    optimizer = draw(st.sampled_from(["sgd", "adam"]))
     return TrainConfig(
+        optimizer=optimizer,
+        momentum=draw(st.floats(0, 1, exclude_max=True)) if optimizer == "sgd" else 0.0,
+        weight_decay=draw(finite),
         hidden=tuple(draw(st.lists(st.integers(1, 5000), min_size=1, max_size=9))),
         batch_norm=draw(st.booleans()),
         bn_position=draw(st.sampled_from(["before", "after"])),
@@ -78,6 +82,11 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"initializer": "glorot"}, "glorot"),
     ({"schedule": "cosine"}, "cosine"),
     ({"optimizer": "lion"}, "lion"),
+    ({"momentum": 1.0}, "1.0"),
+    ({"momentum": NAN}, "nan"),
+    ({"momentum": 0.9, "optimizer": "adam"}, "--optimizer sgd"),
+    ({"weight_decay": -0.1}, "-0.1"),
+    ({"weight_decay": INFINITY}, "inf"),
     ({"bn_position": "behind"}, "behind"),
     ({"bn_statistics": "exact"}, "exact"),
     ({"bn_statistics": "precise", "bn_samples": 1}, "1"),

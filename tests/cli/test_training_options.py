@@ -1,0 +1,108 @@
+"""The options of how a network is trained, from the command line to the database: what is kept, warned of, refused."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pytest
+
+from klcli.store import checkpoints
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Rows = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+
+TINY = ("--data", "synthetic", "--subset", "300", "--hidden", "10", "--bn", "--step-epochs", "1", "--cycles", "2")
+ADAM = ("--optimizer", "adam", "--eta-max", "1e-3")
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        (["--optimizer", "adam", "--eta-max", "0.001"], {"optimizer": "adam", "momentum": 0.0}),
+        (["--momentum", "0.9", "--weight-decay", "0.01"], {"momentum": 0.9, "weight_decay": 0.01}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_was_chosen_is_in_the_database(
+    here: Klcli, rows: Rows, options: list[str], settings: dict[str, Any]
+) -> None:
+    done = here("train", *TINY, *options)
+    assert done.returncode == 0, done.stderr
+    [run] = rows("runs")
+    config = json.loads(run["config"])
+    assert {name: config[name] for name in settings} == settings
+    assert {name: run[name] for name in settings if name in run} == {n: v for n, v in settings.items() if n in run}
+
+
+@pytest.mark.parametrize("command", ["train", "search-lambda"])
+def test_adam_with_the_rates_of_sgd_is_warned_of_with_the_cure(here: Klcli, command: str) -> None:
+    tiny = (command, "--data", "synthetic", "--subset", "200", "--hidden", "5", "--epochs", "1")
+    tiny = (*tiny, "--values", "0.1", "--jobs", "1") if command == "search-lambda" else tiny
+    assert "--eta-max 0.001" in here(*tiny, "--optimizer", "adam").stderr
+    assert "--eta-max" not in here(*tiny, *ADAM).stderr
+    assert "--eta-max" not in here(*tiny).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--optimizer", "lion"], ["'lion'", "sgd, adam"]),
+        (["--momentum", "1"], ["momentum 1.0", "below 1"]),
+        (["--momentum", "0.9", "--optimizer", "adam"], ["momentum 0.9", "--optimizer sgd"]),
+        (["--weight-decay", "-1"], ["weight decay -1.0"]),
+        (["--weight-decay", "nan"], ["weight decay nan"]),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_is_refused(here: Klcli, refused: Refused, options: list[str], named: list[str]) -> None:
+    refused(here("train", *TINY, *options), 2, *named)
+
+
+@pytest.mark.parametrize("options", [ADAM, ("--momentum", "0.9")], ids=" ".join)
+def test_an_interrupted_run_goes_on_to_the_bits_of_an_uninterrupted_one(
+    here: Klcli, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    import klcli.cli.train as train_module
+
+    assert here("train", *TINY, *options).returncode == 0
+    right = train_module.Recording.on_evaluation
+
+    def fail_after_two(self: Any, result: Any) -> None:
+        right(self, result)
+        if len(result.epochs) == 2:
+            raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module.Recording, "on_evaluation", fail_after_two)
+        assert here("train", *TINY, *options).returncode == 1
+    assert here("train", "--resume", "last").returncode == 0
+    whole, resumed = rows("runs")
+    assert resumed["state"] == "complete"
+    assert [whole[name] for name in ("test_loss", "validation_loss")] == [
+        resumed[name] for name in ("test_loss", "validation_loss")
+    ]
+    states = [checkpoints.load(tmp_path / "results" / run["checkpoint"]).state for run in (whole, resumed)]
+    assert states[0].keys() == states[1].keys()
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(array, states[1][name], err_msg=name)
+
+
+def test_a_config_from_before_these_options_still_trains_on(here: Klcli, rows: Rows, tmp_path: Path) -> None:
+    """A run that an older klcli left: its config knows none of the newer settings."""
+    assert here("train", *TINY).returncode == 0
+    with sqlite3.connect(tmp_path / "results/klcli.db") as db:
+        config = json.loads(db.execute("SELECT config FROM runs").fetchone()[0])
+        old = {name: value for name, value in config.items() if name not in NEWER}
+        assert len(old) == len(config) - len(NEWER)
+        db.execute("UPDATE runs SET state = 'interrupted', config = ?", [json.dumps(old)])
+    done = here("train", "--resume", "last")
+    assert done.returncode == 0, done.stderr
+    assert rows("runs")[0]["state"] == "complete"
+
+
+NEWER = {"momentum", "weight_decay"}

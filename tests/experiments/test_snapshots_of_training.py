@@ -1,0 +1,77 @@
+"""A training that stops and goes on ends with the same bits; a member with options follows the same config alone."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from klcli.data.dataset import Dataset, Splits, split
+from klcli.data.split_config import SplitConfig
+from klcli.experiments.config import TrainConfig
+from klcli.experiments.training import EpochMetrics, Snapshot, TrainResult, train
+
+SPLIT = SplitConfig(validation=200, subset=400)
+BASE = TrainConfig(
+    hidden=(12, 9), batch_norm=True, batch_size=50, step_size=10, cycles=2, lam=0.01, order_seed=11, split=SPLIT,
+    eta_max=0.01,
+)  # fmt: skip
+OPTIONS: dict[str, dict[str, Any]] = {
+    "sgd": {},
+    "nesterov": {"momentum": 0.9, "weight_decay": 0.01},
+    "adam": {"optimizer": "adam", "weight_decay": 0.01},
+}
+STOP = 16  # updates: two epochs, in the middle of the first cycle
+
+
+@pytest.fixture(scope="module")
+def splits(small_dataset: Dataset) -> Splits:
+    return split(small_dataset, SPLIT)
+
+
+def everything(result: TrainResult) -> dict[str, np.ndarray]:
+    return {name: array.copy() for name, array in (result.network.state() | result.memory).items()}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_resumed_training_ends_with_the_same_bits(splits: Splits, options: dict[str, Any], dtype: str) -> None:
+    config = replace(BASE, dtype=dtype, **options)
+    stored: dict[int, tuple[dict[str, np.ndarray], list[EpochMetrics]]] = {}
+
+    def on_evaluation(results: list[TrainResult]) -> None:
+        stored[results[0].step] = everything(results[0]), list(results[0].epochs)
+
+    [whole] = train([config], splits, on_evaluation=on_evaluation)
+    for step in (STOP, 40):
+        state, epochs = stored[step]
+        [resumed] = train([config], splits, snapshot=Snapshot(step, state), epochs=epochs)
+        assert [replace(e, seconds=0.0) for e in resumed.epochs] == [replace(e, seconds=0.0) for e in whole.epochs]
+        assert resumed.test == whole.test
+        expected = everything(whole)
+        assert everything(resumed).keys() == expected.keys()
+        for name, array in everything(resumed).items():
+            np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_a_member_follows_the_same_config_alone(splits: Splits, options: dict[str, Any]) -> None:
+    base = replace(BASE, dtype="float64", **options)
+    configs = [base, replace(base, seed=1, lam=0.0, eta_min=1e-3, eta_max=0.02)]
+    for member, config in zip(train(configs, splits), configs, strict=True):
+        [alone] = train([config], splits)
+        for name, array in everything(alone).items():
+            np.testing.assert_allclose(everything(member)[name], array, rtol=1e-6, atol=1e-9, err_msg=name)
+        assert [e.train.loss for e in member.epochs] == pytest.approx([e.train.loss for e in alone.epochs], rel=1e-8)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_options_change_the_training_and_keep_the_precision(splits: Splits, options: dict[str, Any]) -> None:
+    [plain], [other] = train([BASE], splits), train([replace(BASE, **options)], splits)
+    assert (plain.epochs[-1].train.loss == other.epochs[-1].train.loss) == (options == {})
+    assert {array.dtype for array in everything(other).values()} == {np.dtype(np.float32)}
+
+
+def test_nothing_is_remembered_after_the_last_update(splits: Splits) -> None:
+    [result] = train([replace(BASE, **OPTIONS["adam"])], splits)
+    assert result.memory == {}
