@@ -15,7 +15,7 @@ AGAIN = "the file is damaged, download the data set again"
 def parse_batch(layout: Layout, content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (10000, 3072) uint8 and labels (10000,) uint8 of one batch file. `where` names it in messages.
 
-    Raises DataError where the content is not exactly that.
+    Raises DataError where the content is not exactly that, or of a single class.
     """
     if is_web_page(content):
         raise DataError(f"{where} is a web page, not a batch of CIFAR-10: download the data set again")
@@ -25,6 +25,9 @@ def parse_batch(layout: Layout, content: bytes, where: str) -> tuple[np.ndarray,
         raise DataError(
             f"{where}: label {labels[wrong[0]]} in row {wrong[0]} is not one of 0 to {CLASSES - 1}: {AGAIN}"
         )
+    # A download that stopped after its place on the disk was reserved leaves zeros, which are bytes of the right size.
+    if len(labels) > 1 and (labels == labels[0]).all():
+        raise DataError(f"{where}: all {len(labels)} labels are {labels[0]}: {AGAIN}")
     return pixels, labels.astype(np.uint8)
 
 

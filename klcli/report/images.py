@@ -4,13 +4,19 @@ import json
 from typing import Any
 
 from klcli.data.split_config import FILES, SplitConfig, listed
+from klcli.errors import ConfigError, StoreError
 
 PER_FILE = 10_000  # images in each of the six files of CIFAR-10, and of the synthetic set
 
 
 def split_of(run: dict[str, Any]) -> SplitConfig:
-    """Return how a stored run divides its images."""
-    return SplitConfig(**json.loads(run["split"]))
+    """Return how a stored run divides its images. Raises StoreError where what is stored cannot be."""
+    try:
+        return SplitConfig(**json.loads(run["split"]))
+    except (TypeError, ConfigError) as error:
+        raise StoreError(
+            f"a run's split {run['split']} is none ({error}): this database is damaged, restore a copy"
+        ) from error
 
 
 def sizes(split: SplitConfig, per_file: int = PER_FILE) -> tuple[int, int, int]:

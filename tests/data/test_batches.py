@@ -79,6 +79,10 @@ def test_a_short_or_long_file_is_named_with_both_sizes(
     assert "no readable pickle" in refusal(PYTHON, python[:-5])
 
 
+def test_reserved_and_never_written_bytes_are_no_batch() -> None:
+    assert "all 10000 labels are 0" in refusal(BINARY, bytes(10_000 * 3073))
+
+
 def test_a_web_page_is_called_one() -> None:
     for page in (b"<!DOCTYPE html><html>", b"\n <HTML><body>Please log in", b"\xef\xbb\xbf<html>"):
         assert "is a web page" in refusal(BINARY, page)

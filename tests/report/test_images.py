@@ -5,7 +5,8 @@ import pytest
 
 from klcli.data.dataset import Dataset, split
 from klcli.data.split_config import SplitConfig
-from klcli.report.images import sizes, split_words
+from klcli.errors import StoreError
+from klcli.report.images import sizes, split_of, split_words
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,9 @@ def test_words() -> None:
     assert split_words(SplitConfig()) == "45000 images train, 5000 validate"
     two_layer = SplitConfig(train_batches=(1,), validation_batches=(2,))
     assert split_words(two_layer) == "10000 images train, 10000 validate (train batch 1, validation batch 2)"
+
+
+@pytest.mark.parametrize("stored", ['{"subseT": null}', '{"validation": 0}', "[1]"])
+def test_a_stored_split_that_is_none_is_a_damaged_database(stored: str) -> None:
+    with pytest.raises(StoreError, match="damaged"):
+        split_of({"split": stored})
