@@ -96,11 +96,17 @@ _CONFIG_OPTIONS: dict[str, Any] = {
             "--schedule",
             panel=LEARNING,
             metavar="|".join(SCHEDULES),
-            help="Of the learning rate eta; constant is eta_max.",
+            help="Of the learning rate eta: up and down in every cycle; up once and down over the whole training; "
+            "down along a cosine in every cycle; always eta_max.",
         ),
     ],
-    "eta_min": Annotated[float, decimal_option("--eta-min", panel=LEARNING, help="Eta where a cycle begins and ends.")],
-    "eta_max": Annotated[float, decimal_option("--eta-max", panel=LEARNING, help="Eta in the middle of a cycle.")],
+    "eta_min": Annotated[
+        float, decimal_option("--eta-min", panel=LEARNING, help="The lowest eta, where a cycle ends.")
+    ],
+    "eta_max": Annotated[float, decimal_option("--eta-max", panel=LEARNING, help="The highest eta of a cycle.")],
+    "eta_decay": Annotated[
+        float, decimal_option("--eta-decay", panel=LEARNING, help="Times eta_max from one cycle to the next, as 0.6.")
+    ],
     "step_epochs": Annotated[
         float,
         decimal_option("--step-epochs", panel=LEARNING, help="Half a cycle in epochs: n_s = K * floor(n / n_batch)."),

@@ -118,7 +118,7 @@ def _train_recorded(session: Session, store: "RunStore", resumed: Resumption, ch
     run_id, config = resumed.run_id, resumed.config
     splits = split(resumed.dataset, config.split)
     times = timetable(config, len(splits.train))
-    if not times.ends_a_cycle and config.schedule == "cyclical":
+    if not times.ends_a_cycle:
         eta = times.learning_rate(times.total_updates, config)
         session.warn(
             f"{times.cycles:.2f} cycles: training ends where eta is {eta:.2g}, "

@@ -1,5 +1,9 @@
 """Learning rates as pure functions of the update step t, counted from 0."""
 
+import math
+
+RISE = 0.3  # the share of a one-cycle training in which eta rises; the long fall is what the accuracy comes from
+
 
 def constant(step: int, *, eta: float) -> float:
     """Return eta, whatever the step."""
@@ -16,3 +20,31 @@ def cyclical(step: int, *, eta_min: float, eta_max: float, step_size: int, decay
     peak = max(eta_min, eta_max * decay**cycle)
     rise = 1 - abs(position / step_size - 1)
     return eta_min + rise * (peak - eta_min)
+
+
+def cosine(step: int, *, eta_min: float, eta_max: float, step_size: int, decay: float = 1.0) -> float:
+    """Return the cosine with warm restarts (SGDR, Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5).
+
+    In every cycle of `2 * step_size` updates from eta_max down to eta_min; the next begins at the top
+    again, at `eta_max * decay**c`, never below eta_min.
+    """
+    cycle, position = divmod(step, 2 * step_size)
+    peak = max(eta_min, eta_max * decay**cycle)
+    return _between(peak, eta_min, position / (2 * step_size))
+
+
+def one_cycle(step: int, *, eta_min: float, eta_max: float, total: int) -> float:
+    """Return the one-cycle rate of a training of `total` updates (after Smith and Topin 2018, arXiv 1708.07120).
+
+    A straight line from eta_min up to eta_max over the first RISE of the updates, then half a cosine back
+    to eta_min, which is reached at the end.
+    """
+    top = RISE * total
+    if step < top:
+        return eta_min + (eta_max - eta_min) * step / top
+    return _between(eta_max, eta_min, (step - top) / (total - top) if total else 0.0)
+
+
+def _between(start: float, end: float, share: float) -> float:
+    """Return what half a cosine has made of `start` after this share of the way to `end`."""
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -9,7 +9,8 @@ from klcli.data.split_config import SplitConfig
 from klcli.errors import ConfigError
 
 INITIALIZERS = ("he", "xavier", "normal")
-SCHEDULES = ("cyclical", "constant")
+SCHEDULES = ("cyclical", "one-cycle", "cosine", "constant")
+CYCLIC = ("cyclical", "cosine")  # the schedules that begin again after 2 n_s updates
 OPTIMIZERS = ("sgd", "adam")
 BN_POSITIONS = ("before", "after")
 BN_STATISTICS = ("ema", "precise", "adaptive", "batch")
@@ -43,6 +44,7 @@ class TrainConfig:
     schedule: str = "cyclical"
     eta_min: float = 1e-5
     eta_max: float = 1e-1  # also the rate of the constant schedule
+    eta_decay: float = 1.0  # eta_max is multiplied by it from one cycle to the next
     batch_size: int = 100
     step_epochs: float = 5  # n_s = step_epochs * floor(n / n_batch) updates, half a cycle
     step_size: int | None = None  # n_s itself; overrides step_epochs
@@ -95,6 +97,13 @@ class TrainConfig:
             _require(_finite(value) and value >= 0, f"{name} {value}: must be a finite number of at least 0")
         _require(
             self.eta_min <= self.eta_max, f"eta_min {self.eta_min} is above eta_max {self.eta_max}: exchange the two"
+        )
+
+        decay = self.eta_decay
+        _require(0 < decay <= 1, f"eta decay {decay}: must be above 0 and at most 1, for example 0.6")
+        _require(
+            decay == 1 or self.schedule in CYCLIC,
+            f"eta decay {decay}: per cycle, and schedule {self.schedule} has no cycles, choose {' or '.join(CYCLIC)}",
         )
 
     def _check_optimizer(self) -> None:
@@ -158,7 +167,10 @@ class TrainConfig:
 
 
 _INTEGERS = ("bn_samples", "batch_size", "step_size", "cycles", "epochs", "seed", "order_seed", "evaluations_per_cycle")
-_NUMBERS = ("bn_momentum", "bn_eps", "sigma", "lam", "momentum", "weight_decay", "eta_min", "eta_max", "step_epochs")
+_NUMBERS = (
+    "bn_momentum", "bn_eps", "sigma", "lam", "momentum", "weight_decay", "eta_min", "eta_max", "eta_decay",
+    "step_epochs",
+)  # fmt: skip
 _OPTIONAL = ("bn_samples", "step_size", "epochs", "order_seed", "evaluations_per_cycle", "sigma")
 _CHOICES = {
     "initializer": INITIALIZERS,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from klcli.engine import schedules
 from klcli.errors import ConfigError
-from klcli.experiments.config import TrainConfig
+from klcli.experiments.config import CYCLIC, TrainConfig
 
 MAX_EVALUATIONS = 1_000_000  # rows of one run in the database
 
@@ -22,8 +22,8 @@ class Timetable:
 
     @property
     def ends_a_cycle(self) -> bool:
-        """Whether the last update ends a cycle, where eta is smallest and networks can be compared."""
-        return self.total_updates % (2 * self.step_size) == 0
+        """Whether the last update ends a cycle, where eta is smallest; so it does where there are no cycles."""
+        return self.config.schedule not in CYCLIC or self.total_updates % (2 * self.step_size) == 0
 
     @property
     def cycles(self) -> float:
@@ -38,7 +38,11 @@ class Timetable:
         """Eta of update `step`, counted from 0, for a member with its own eta_min and eta_max."""
         if member.schedule == "constant":
             return schedules.constant(step, eta=member.eta_max)
-        return schedules.cyclical(step, eta_min=member.eta_min, eta_max=member.eta_max, step_size=self.step_size)
+        limits = {"eta_min": member.eta_min, "eta_max": member.eta_max}
+        if member.schedule == "one-cycle":
+            return schedules.one_cycle(step, total=self.total_updates, **limits)
+        schedule = schedules.cosine if member.schedule == "cosine" else schedules.cyclical
+        return schedule(step, step_size=self.step_size, decay=member.eta_decay, **limits)
 
 
 def timetable(config: TrainConfig, n: int) -> Timetable:

@@ -51,9 +51,9 @@ class TrainResult:
     config: TrainConfig
     network: Network  # views of the group's arrays, as of the last evaluation
     epochs: list[EpochMetrics] = field(default_factory=list)
-    memory: dict[str, np.ndarray] = field(default_factory=dict)  # what else its next update depends on; views as well
     diverged_at: int | None = None  # the update after which its cost was not finite
     test: Metrics | None = None  # looked at once, after the last update
+    memory: dict[str, np.ndarray] = field(default_factory=dict)  # what else its next update depends on; views as well
 
     @property
     def step(self) -> int:

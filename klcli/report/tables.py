@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from klcli.experiments.config import TRANSDUCTIVE
+from klcli.experiments.config import CYCLIC, TRANSDUCTIVE
 from klcli.report.images import images_words
 
 if TYPE_CHECKING:
@@ -116,15 +116,32 @@ def settings_line(run: Row, omit: tuple[str, ...] = ()) -> str:
         "dataset": images_words(run) if run.get("split") else run["dataset"],
         "lambda": f"lambda {run['lambda']:g}",
         "eta": f"eta {run['eta_min']:g} to {run['eta_max']:g}"
-        if run["schedule"] == "cyclical"
+        if run["schedule"] != "constant"
         else f"eta {run['eta_max']:g}",
-        "cycles": f"{run['cycles']:g} cycles of 2 n_s",
+        "cycles": f"{run['cycles']:g} cycles of 2 n_s"
+        if run["schedule"] in CYCLIC
+        else f"{run['schedule']} over {run['epochs']:g} epochs",
         "n_s": f"n_s {run['step_size']}",
         "n_batch": f"n_batch {run['batch_size']}",
+        "options": options_words(run),
         "initializer": _initializer(run),
         "seed": f"seed {run['seed']}",
     }
-    return ", ".join(word for key, word in words.items() if key not in omit)
+    return ", ".join(word for key, word in words.items() if word and key not in omit)
+
+
+def options_words(run: Row) -> str:
+    """`cosine, adam, weight decay 0.01`: how a run was trained, where that is not the default."""
+    names = ("schedule", "cyclical"), ("optimizer", "sgd")
+    words = [run[name] for name, usual in names if run.get(name, usual) != usual]
+    for name, usual in _OPTIONS.items():
+        value = run.get(name, usual)
+        if value != usual:
+            words.append(f"{name.replace('_', ' ')} {value:g}")
+    return ", ".join(words)
+
+
+_OPTIONS = {"momentum": 0.0, "weight_decay": 0.0, "eta_decay": 1.0}  # and what they are by default
 
 
 def splits_table(title: str, row: Row) -> Table:

@@ -232,3 +232,17 @@ def m004_bn_statistics(db: Database) -> None:
     """Name the statistics with which batch normalisation was evaluated, in runs and in the ranking."""
     for statement in _BN_STATISTICS:
         db.execute(statement)
+
+
+# From the config. An older one knows none of these, and was trained without them.
+_OPTIONS_OF_UPDATES = {"momentum": 0.0, "weight_decay": 0.0, "eta_decay": 1.0}
+
+
+@migrations()
+def m005_options_of_updates(db: Database) -> None:
+    """Show in columns how the weights were updated."""
+    for name, default in _OPTIONS_OF_UPDATES.items():
+        db.execute(
+            f"ALTER TABLE runs ADD COLUMN {name} REAL"
+            f" GENERATED ALWAYS AS (coalesce(json_extract(config, '$.{name}'), {default})) VIRTUAL"
+        )

@@ -329,7 +329,7 @@ def test_no_color_means_no_colour(tmp_path: Path) -> None:
         (["--init", "normal"], ["--sigma"]),
         (["--sigma", "0.1"], ["0.1", "--init normal"]),
         (["--init", "normal", "--sigma", "0"], ["sigma 0"]),
-        (["--schedule", "cosine"], ["'cosine'"]),
+        (["--schedule", "sawtooth"], ["'sawtooth'"]),
         (["--dtype", "float16"], ["'float16'"]),
         (["--bn-momentum", "1"], ["1", "momentum"]),
         (["--bn-eps", "0"], ["0", "eps"]),

@@ -25,6 +25,9 @@ ADAM = ("--optimizer", "adam", "--eta-max", "1e-3")
     [
         (["--optimizer", "adam", "--eta-max", "0.001"], {"optimizer": "adam", "momentum": 0.0}),
         (["--momentum", "0.9", "--weight-decay", "0.01"], {"momentum": 0.9, "weight_decay": 0.01}),
+        (["--eta-decay", "0.6"], {"eta_decay": 0.6, "schedule": "cyclical"}),
+        (["--schedule", "one-cycle"], {"schedule": "one-cycle"}),
+        (["--schedule", "cosine", "--eta-decay", "0.5"], {"schedule": "cosine", "eta_decay": 0.5}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -54,6 +57,8 @@ def test_adam_with_the_rates_of_sgd_is_warned_of_with_the_cure(here: Klcli, comm
         (["--optimizer", "lion"], ["'lion'", "sgd, adam"]),
         (["--momentum", "1"], ["momentum 1.0", "below 1"]),
         (["--momentum", "0.9", "--optimizer", "adam"], ["momentum 0.9", "--optimizer sgd"]),
+        (["--eta-decay", "1.1"], ["eta decay 1.1", "at most 1"]),
+        (["--eta-decay", "0.5", "--schedule", "constant"], ["eta decay 0.5", "cyclical or cosine"]),
         (["--weight-decay", "-1"], ["weight decay -1.0"]),
         (["--weight-decay", "nan"], ["weight decay nan"]),
     ],
@@ -102,7 +107,27 @@ def test_a_config_from_before_these_options_still_trains_on(here: Klcli, rows: R
         db.execute("UPDATE runs SET state = 'interrupted', config = ?", [json.dumps(old)])
     done = here("train", "--resume", "last")
     assert done.returncode == 0, done.stderr
-    assert rows("runs")[0]["state"] == "complete"
+    [run] = rows("runs")
+    assert run["state"] == "complete"
+    assert (run["momentum"], run["weight_decay"], run["eta_decay"]) == (0.0, 0.0, 1.0)
 
 
-NEWER = {"momentum", "weight_decay"}
+@pytest.mark.parametrize(
+    ("options", "is_warned"),
+    [
+        (["--schedule", "one-cycle"], False),
+        (["--schedule", "constant"], False),
+        (["--schedule", "cosine"], True),
+        ([], True),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_unfinished_cycle_is_warned_of_where_there_are_cycles(
+    here: Klcli, options: list[str], is_warned: bool
+) -> None:
+    done = here("train", *TINY, "--epochs", "1", *options)
+    assert done.returncode == 0, done.stderr
+    assert ("0.50 cycles" in done.stderr) == is_warned
+
+
+NEWER = {"momentum", "weight_decay", "eta_decay"}

@@ -1,8 +1,12 @@
 """Learning rates at every corner of the triangle, by hand."""
 
+import math
+from itertools import pairwise
+
+import numpy as np
 import pytest
 
-from klcli.engine.schedules import constant, cyclical
+from klcli.engine.schedules import constant, cosine, cyclical, one_cycle
 
 
 @pytest.mark.parametrize(
@@ -53,3 +57,46 @@ def test_a_schedule_is_a_pure_function_of_the_step() -> None:
 
 def test_the_constant_schedule_is_constant() -> None:
     assert {constant(step, eta=0.02) for step in (0, 1, 10, 10**9)} == {0.02}
+
+
+@pytest.mark.parametrize(
+    ("step", "eta"),
+    [
+        (0, 0.9),  # the top
+        (50, 0.1 + 0.8 * (1 + math.sqrt(0.5)) / 2),  # an eighth of a turn
+        (100, 0.5),  # half way
+        (199, 0.1 + 0.8 * (1 + math.cos(math.pi * 199 / 200)) / 2),  # the last update of the cycle
+        (200, 0.45),  # begins again, at half of eta_max
+        (300, 0.1 + 0.35 / 2),
+        (400, 0.225),
+        (800, 0.1),  # never below eta_min
+    ],
+)
+def test_the_cosine_falls_in_every_cycle_and_begins_again_lower(step: int, eta: float) -> None:
+    assert cosine(step, eta_min=0.1, eta_max=0.9, step_size=100, decay=0.5) == pytest.approx(eta, rel=1e-12)
+
+
+def test_the_one_cycle_rises_in_a_line_over_three_tenths_and_falls_along_a_cosine() -> None:
+    rates = [one_cycle(step, eta_min=0.1, eta_max=1.1, total=1000) for step in range(1001)]
+    assert (rates[0], rates[1000]) == (0.1, pytest.approx(0.1, rel=1e-12))
+    assert max(rates) == rates[300] == pytest.approx(1.1, rel=1e-12)
+    np.testing.assert_allclose(np.diff(rates[:301]), 1 / 300, rtol=1e-9)
+    assert rates[650] == pytest.approx(0.6, rel=1e-12)  # half way down
+    assert all(a > b for a, b in pairwise(rates[300:]))
+
+
+@pytest.mark.parametrize("total", [1, 2, 3])
+def test_the_shortest_one_cycles_stay_between_their_limits(total: int) -> None:
+    for step in range(total + 1):
+        assert 0.1 <= one_cycle(step, eta_min=0.1, eta_max=0.9, total=total) <= 0.9
+
+
+def test_the_cosine_is_that_of_torch() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=14, eta_min=0.01)
+    for step in range(40):
+        expected = schedule.get_last_lr()[0]
+        assert cosine(step, eta_min=0.01, eta_max=0.5, step_size=7) == pytest.approx(expected, rel=1e-9)
+        optimizer.step()
+        schedule.step()

@@ -22,6 +22,7 @@ def configs(draw: st.DrawFn) -> TrainConfig:
     initializer = draw(st.sampled_from(["he", "xavier", "normal"]))
     eta_min, eta_max = sorted([draw(finite), draw(finite)])
     optimizer = draw(st.sampled_from(["sgd", "adam"]))
+    schedule = draw(st.sampled_from(["cyclical", "one-cycle", "cosine", "constant"]))
     return TrainConfig(
         optimizer=optimizer,
         momentum=draw(st.floats(0, 1, exclude_max=True)) if optimizer == "sgd" else 0.0,
@@ -35,7 +36,8 @@ def configs(draw: st.DrawFn) -> TrainConfig:
         initializer=initializer,
         sigma=draw(positive) if initializer == "normal" else None,
         lam=draw(finite),
-        schedule=draw(st.sampled_from(["cyclical", "constant"])),
+        schedule=schedule,
+        eta_decay=draw(st.floats(0, 1, exclude_min=True)) if schedule in ("cyclical", "cosine") else 1.0,
         eta_min=eta_min,
         eta_max=eta_max,
         batch_size=draw(st.integers(2, 10**6)),
@@ -80,7 +82,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"hidden": (-3,)}, "-3"),
     ({"hidden": (65_537,)}, "65537"),
     ({"initializer": "glorot"}, "glorot"),
-    ({"schedule": "cosine"}, "cosine"),
+    ({"schedule": "sawtooth"}, "sawtooth"),
     ({"optimizer": "lion"}, "lion"),
     ({"momentum": 1.0}, "1.0"),
     ({"momentum": NAN}, "nan"),
@@ -105,6 +107,10 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"eta_max": NAN}, "nan"),
     ({"eta_max": INFINITY}, "inf"),
     ({"eta_min": 0.2, "eta_max": 0.1}, "0.2"),
+    ({"eta_decay": 0.0}, "0.0"),
+    ({"eta_decay": 1.5}, "1.5"),
+    ({"eta_decay": NAN}, "nan"),
+    ({"eta_decay": 0.5, "schedule": "one-cycle"}, "one-cycle"),
     ({"initializer": "normal"}, "None"),
     ({"initializer": "normal", "sigma": 0.0}, "0.0"),
     ({"initializer": "normal", "sigma": -1.0}, "-1.0"),

@@ -88,3 +88,16 @@ def test_every_member_has_its_own_learning_rate() -> None:
     assert [times.learning_rate(step, member) for step in (0, 1, 2, 4, 6, 8)] == [1, 1.5, 2, 3, 2, 1]
     constant = TrainConfig(schedule="constant", eta_max=0.3)
     assert [times.learning_rate(step, constant) for step in (0, 4, 9)] == [0.3] * 3
+    decaying = TrainConfig(step_size=4, eta_min=1.0, eta_max=3.0, eta_decay=0.5)
+    assert [times.learning_rate(step, decaying) for step in (4, 8, 12, 16)] == [3, 1, 1.5, 1]
+    cosine = TrainConfig(step_size=4, eta_min=1.0, eta_max=3.0, schedule="cosine")
+    assert [times.learning_rate(step, cosine) for step in (0, 4, 8)] == pytest.approx([3, 2, 3])
+
+
+def test_one_cycle_spans_the_whole_training_and_leaves_no_cycle_unfinished() -> None:
+    config = TrainConfig(schedule="one-cycle", eta_min=0.0, eta_max=1.0, epochs=15)
+    times = timetable(config, 45_000)
+    assert times.ends_a_cycle
+    assert times.total_updates == 6750
+    assert times.learning_rate(2025, config) == pytest.approx(1.0)  # after 30 % of the updates
+    assert times.learning_rate(6749, config) < 1e-6

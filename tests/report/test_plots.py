@@ -68,6 +68,37 @@ def test_the_corners_of_the_cyclical_learning_rate(last_step: int, corners: list
     assert curves.cycle == 2 * N_S
 
 
+def test_the_corners_of_cycles_that_decay() -> None:
+    curves = training_curves(run(eta_decay=0.5), epochs(200, 400))
+    assert curves.learning_rate == [(0, 1e-5), (100, 0.1), (200, 1e-5), (300, pytest.approx(0.05)), (400, 1e-5)]
+
+
+def test_a_cosine_falls_to_the_bottom_and_jumps_up_again() -> None:
+    curves = training_curves(run(schedule="cosine"), epochs(250))
+    points = curves.learning_rate
+    assert points[0] == (0, 0.1)
+    assert [eta for step, eta in points if step == 200] == [1e-5, 0.1]
+    assert points[-1] == (250, 0.02)
+    assert dict(points)[100] == pytest.approx(0.1 / 2, rel=1e-3)
+    assert curves.cycle == 2 * N_S
+
+
+def test_one_cycle_is_drawn_over_the_planned_length() -> None:
+    for last, end in ((400, (400, 1e-5)), (300, (300, 0.02))):
+        points = training_curves(run(schedule="one-cycle"), epochs(last)).learning_rate
+        assert points[0] == (0, 1e-5)
+        assert max(points, key=lambda point: point[1]) == (120, pytest.approx(0.1))  # 30 % of 2 cycles of 200
+        assert points[-1] == end
+        assert training_curves(run(schedule="one-cycle"), epochs(last)).cycle == 0
+
+
+def test_the_caption_names_what_is_not_the_default() -> None:
+    caption = training_curves(run(schedule="cosine", optimizer="adam", weight_decay=0.01), epochs(50)).caption
+    assert "cosine, adam, weight decay 0.01" in caption
+    assert "adam" not in training_curves(run(), epochs(50)).caption
+    assert "one-cycle over 20 epochs" in training_curves(run(schedule="one-cycle"), epochs(50)).caption
+
+
 def test_a_constant_learning_rate_is_a_line_without_cycles() -> None:
     curves = training_curves(run(schedule="constant"), epochs(30, 60))
     assert curves.learning_rate == [(0, 0.1), (60, 0.1)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from klcli.experiments.config import CYCLIC
 from klcli.report.images import images_words
 from klcli.report.plots.figure import (
     BLUE,
@@ -22,7 +23,7 @@ from klcli.report.plots.figure import (
     say_empty,
     to_bytes,
 )
-from klcli.report.tables import bn_words, network_name, settings_line, significant
+from klcli.report.tables import bn_words, network_name, options_words, settings_line, significant
 
 MEASURES = ("cost", "loss", "accuracy")
 SEEDS = ("seed", "order_seed")  # of a config; runs that differ only in these are repeats
@@ -167,7 +168,7 @@ def _curve(label: str, runs: Runs, epochs: Epochs, split: str) -> Curve:
 
 def _cycle(runs: Runs) -> int:
     """The length of a cycle, where all runs have the same."""
-    lengths = {2 * run["step_size"] if run["schedule"] == "cyclical" else 0 for run in runs}
+    lengths = {2 * run["step_size"] if run["schedule"] in CYCLIC else 0 for run in runs}
     return lengths.pop() if len(lengths) == 1 else 0
 
 
@@ -177,7 +178,7 @@ def _numbers(runs: Runs) -> str:
 
 def _part(*keys: str) -> Callable[[dict[str, Any]], str]:
     """One piece of the settings line."""
-    every = ("dataset", "lambda", "eta", "cycles", "n_s", "n_batch", "initializer", "seed")
+    every = ("dataset", "lambda", "eta", "cycles", "n_s", "n_batch", "options", "initializer", "seed")
     return lambda run: settings_line(run, omit=tuple(key for key in every if key not in keys))
 
 
@@ -190,6 +191,7 @@ _WORDS: tuple[Callable[[dict[str, Any]], str], ...] = (
     _part("n_s"),
     _part("cycles"),
     _part("n_batch"),
+    lambda run: options_words(run) or "sgd",
     lambda run: run["dtype"],
 )
 _FINE_WORDS = (*_WORDS[2:], _part("seed"))

@@ -6,6 +6,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from klcli.engine.schedules import cosine, cyclical, one_cycle
+from klcli.experiments.config import CYCLIC
 from klcli.report.plots.figure import (
     GREY,
     TRAIN,
@@ -17,6 +19,8 @@ from klcli.report.plots.figure import (
     to_bytes,
 )
 from klcli.report.tables import network_name, settings_line
+
+LINES_OF_A_CURVE = 50  # straight lines that look like one
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,7 @@ class TrainingCurves:
 def training_curves(run: dict[str, Any], epochs: Sequence[dict[str, Any]]) -> TrainingCurves:
     """Gather the curves of one run and its evaluations."""
     measures = ("cost", "loss", "accuracy")
-    n_s, updates = run["step_size"], epochs[-1]["step"] if epochs else 0
-    if run["schedule"] == "constant":
-        corners = [(0, run["eta_max"]), (updates, run["eta_max"])]
-    else:
-        corners = [(i * n_s, run["eta_max"] if i % 2 else run["eta_min"]) for i in range(updates // n_s + 1)]
-        if updates % n_s:  # ended in the middle of a ramp
-            corners.append((updates, epochs[-1]["learning_rate"]))
+    updates = epochs[-1]["step"] if epochs else 0
     return TrainingCurves(
         title=f"Run {run['id']}: {network_name(run)}",
         caption=settings_line(run),
@@ -50,9 +48,38 @@ def training_curves(run: dict[str, Any], epochs: Sequence[dict[str, Any]]) -> Tr
         train={name: [epoch[f"train_{name}"] for epoch in epochs] for name in measures},
         validation={name: [epoch[f"validation_{name}"] for epoch in epochs] for name in measures},
         test_accuracy=run["test_accuracy"],
-        learning_rate=corners,
-        cycle=2 * n_s if run["schedule"] == "cyclical" else 0,
+        learning_rate=learning_rates(run, updates, epochs[-1]["learning_rate"] if epochs else run["eta_min"]),
+        cycle=2 * run["step_size"] if run["schedule"] in CYCLIC else 0,
     )
+
+
+def learning_rates(run: dict[str, Any], updates: int, last: float) -> list[tuple[float, float]]:
+    """Return points (step, eta) to be joined by straight lines; `last` is the eta of the last update."""
+    if run["schedule"] == "constant":
+        return [(0, run["eta_max"]), (updates, run["eta_max"])]
+    cycle, eta_min, eta_max = 2 * run["step_size"], run["eta_min"], run["eta_max"]
+    pieces, length, lines = updates // cycle + 1, cycle, LINES_OF_A_CURVE
+    if run["schedule"] == "one-cycle":
+        pieces, length = 1, round(run["cycles"] * cycle)
+
+    def eta(step: int) -> float:
+        if run["schedule"] == "one-cycle":
+            return one_cycle(step, eta_min=eta_min, eta_max=eta_max, total=length)
+        schedule = {"cyclical": cyclical, "cosine": cosine}[run["schedule"]]
+        decay = run.get("eta_decay", 1.0)
+        return schedule(step, eta_min=eta_min, eta_max=eta_max, step_size=run["step_size"], decay=decay)
+
+    if run["schedule"] == "cyclical":
+        lines = 2
+    points: list[tuple[float, float]] = []
+    for piece in range(pieces):
+        steps = sorted({round(length * (piece + line / lines)) for line in range(lines)})
+        points += [(step, eta(step)) for step in steps if step < updates]
+        if 0 < (piece + 1) * length <= updates:  # before the next one begins, perhaps far above
+            points.append(((piece + 1) * length, eta_min))
+    if not points or points[-1][0] < updates:  # ended on the way
+        points.append((updates, last))
+    return list(dict.fromkeys(points))
 
 
 def draw_training(curves: TrainingCurves, suffix: str = "png") -> bytes:
