@@ -8,7 +8,7 @@ import numpy as np
 
 from klcli.engine.layers import Backward, BatchNorm, Gradients, Layer, Linear, ReLU
 from klcli.engine.losses import cross_entropy, l2_penalty
-from klcli.engine.weight_gradient import WeightGradient
+from klcli.engine.weight_gradient import WeightGradient, laid_out
 
 Initializer = Callable[[int, int], np.ndarray]  # (d_in, d_out) -> W
 
@@ -92,7 +92,7 @@ class Network:
                 value = state[f"{name}.{parameter}"]
                 if value.shape != array.shape:
                     raise ValueError(f"{name}.{parameter} has shape {value.shape}, the network needs {array.shape}")
-                setattr(layer, parameter, value.astype(array.dtype))
+                array[...] = value
             if isinstance(layer, BatchNorm):
                 for average in ("running_mean", "running_variance"):
                     saved = state.get(f"{name}.{average}")
@@ -148,7 +148,7 @@ def build(
 
 
 def _linear(d_in: int, d_out: int, initializer: Initializer, dtype: np.typing.DTypeLike, *, is_first: bool) -> Linear:
-    return Linear(initializer(d_in, d_out).astype(dtype), np.zeros(d_out, dtype), is_first=is_first)
+    return Linear(laid_out(initializer(d_in, d_out).astype(dtype)), np.zeros(d_out, dtype), is_first=is_first)
 
 
 def stack(networks: Sequence[Network]) -> Network:
@@ -159,16 +159,13 @@ def stack(networks: Sequence[Network]) -> Network:
         stacked[name] = with_arrays(
             layer,
             {
-                field: _stacked([member[field] if field == "W" else member[field][None] for member in arrays])
+                field: laid_out(np.stack([member[field] for member in arrays]))
+                if field == "W"
+                else np.stack([member[field][None] for member in arrays])
                 for field in arrays[0]
             },
         )
     return Network(stacked)
-
-
-def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Return `(m, p, q)`, in memory as (p, m, q): the layout in which Linear multiplies all members at once."""
-    return np.stack(arrays, axis=1).transpose(1, 0, 2)
 
 
 def with_arrays(layer: Layer, arrays: dict[str, np.ndarray]) -> Layer:

@@ -14,13 +14,13 @@ import numpy as np
 
 from klcli.engine.losses import l2_gradient
 from klcli.engine.members import for_members
-from klcli.engine.weight_gradient import WeightGradient
+from klcli.engine.weight_gradient import WeightGradient, transposed
 
 Gradient = np.ndarray | WeightGradient
 Memory = dict[str, list[np.ndarray]]
 
 BLOCK = 32_768  # numbers of W worked on at once: four arrays of 131 kB in float32 stay in a second-level cache
-PRODUCT_ROWS = 384  # rows of dW multiplied out at once: fewer, and BLAS reads G too often
+PRODUCT_UNITS = 384  # columns of dW multiplied out at once: fewer, and BLAS reads X too often
 
 
 @dataclass
@@ -120,22 +120,24 @@ def _remembered(memory: Memory, name: str, parameters: list[np.ndarray]) -> list
 
 
 def _blocks(gradient: Gradient, parameter: np.ndarray, *memory: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield (parameter, gradient, *memory) in blocks of rows that fit into the cache; all but the gradient are views.
+    """Yield (parameter, gradient, *memory), those of a W transposed and in blocks of units that fit into the cache.
 
-    Every pass over a large W would otherwise wait for the main memory: for 3072 x 2048 a third of the time.
+    All but the gradient are views. Every pass over a large W would otherwise wait for the main memory: for
+    3072 x 2048 a third of the time.
     """
     if not isinstance(gradient, WeightGradient):
         yield parameter, gradient, *memory
         return
-    n = parameter.shape[-2]
-    rows = max(1, BLOCK * n // parameter.size)
-    products = max(rows, PRODUCT_ROWS // rows * rows)
+    W, moments = transposed(parameter), [transposed(array) for array in memory]
+    n = W.shape[-2]
+    units = max(1, BLOCK * n // W.size)
+    products = max(units, PRODUCT_UNITS // units * units)
     has_l2 = isinstance(gradient.lam, np.ndarray) or gradient.lam != 0
     for start in range(0, n, products):
         dW = gradient.products(start, min(n, start + products))
-        for first in range(0, dW.shape[-2], rows):
-            part = slice(start + first, min(start + first + rows, start + dW.shape[-2]))
-            theta, g = parameter[..., part, :], dW[..., first : first + rows, :]
+        for first in range(0, dW.shape[-2], units):
+            part = slice(start + first, min(start + first + units, start + dW.shape[-2]))
+            theta, g = W[..., part, :], dW[..., first : first + units, :]
             if has_l2:
                 g += l2_gradient(theta, gradient.lam)
-            yield theta, g, *(array[..., part, :] for array in memory)
+            yield theta, g, *(array[..., part, :] for array in moments)

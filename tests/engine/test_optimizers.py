@@ -102,7 +102,7 @@ def test_members_move_as_each_would_alone_in_blocks_of_any_size(
     make, by_hand, decay, layout, shared, block, monkeypatch
 ):
     monkeypatch.setattr(optimizers, "BLOCK", block)
-    monkeypatch.setattr(optimizers, "PRODUCT_ROWS", 2)
+    monkeypatch.setattr(optimizers, "PRODUCT_UNITS", 2)
     m, n, d, h = 3, 6, 5, 4
     rng = np.random.default_rng(0)
     start = rng.standard_normal((m, d, h))
