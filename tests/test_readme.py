@@ -17,7 +17,7 @@ from klcli.store.run_store import RunStore
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TABLES = ("studies", "runs", "epochs", "gradient_checks", "gradient_errors")
+TABLES = ("studies", "runs", "epochs", "gradient_checks", "gradient_errors", "evaluations", "evaluation_runs")
 
 
 def blocks(language: str) -> list[str]:
@@ -84,9 +84,12 @@ def test_every_command_does_what_it_says(machine: Path, command: str) -> None:
         args += ["--data", "synthetic", "--subset", "500", "--epochs", "1"]
     elif args[0] == "gradcheck":
         args += ["--data", "synthetic", "--images", "5", "--dims", "5"]
-    elif args[0] == "report":
+    elif args[0] in ("report", "evaluate"):
         while not (machine / "results/checkpoints/run-000002.npz").exists():  # where this test runs alone
-            assert call(machine, "train", "--data", "synthetic", "--subset", "100", "--epochs", "0").returncode == 0
+            assert (
+                call(machine, "train", "--data", "synthetic", "--subset", "100", "--epochs", "0", "--bn").returncode
+                == 0
+            )
     elif args[:2] != ["data", "info"]:
         args += ["--help"]
     done = call(machine, *args)
@@ -96,7 +99,18 @@ def test_every_command_does_what_it_says(machine: Path, command: str) -> None:
 def test_every_option_exists(machine: Path) -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
     known: set[str] = set()
-    commands = ("", "train", "search-lambda", "sigma-sweep", "report", "gradcheck", "data", "data info", "data fetch")
+    commands = (
+        "",
+        "train",
+        "search-lambda",
+        "sigma-sweep",
+        "evaluate",
+        "report",
+        "gradcheck",
+        "data",
+        "data info",
+        "data fetch",
+    )
     for command in commands:
         known |= set(re.findall(r"--[a-z][a-z-]*", call(machine, *command.split(), "--help").stdout))
     assert named <= known, named - known

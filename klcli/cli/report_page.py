@@ -76,6 +76,7 @@ def _images_section(
 ) -> "Section":
     """The ranking, groups and pictures of the runs that may be compared with run `like`."""
     from klcli.cli.report_views import View, view
+    from klcli.report.evaluation_tables import evaluations_table
     from klcli.report.group_tables import SETTINGS, group, group_notes, group_table
     from klcli.report.images import images_words
     from klcli.report.page import Notes, Section
@@ -94,6 +95,9 @@ def _images_section(
     several = [one for one in groups if len(one.runs) > 1]  # a single seed is in the ranking already
     if several:
         parts += [group_table(several, varying), Notes(group_notes(several, varying, repeated))]
+    evaluations = store.evaluations([run["id"] for run in everything.runs])
+    if evaluations:
+        parts.append(evaluations_table("Stored networks, evaluated again", evaluations))
     if len(everything.runs) > 1:
         top = View(None, [], {}, runs=[run for one in groups[:TOGETHER] for run in one.runs[:SEEDS]])
         parts += _pictures(session, store, top, ("curves", "bn"), data)
@@ -149,7 +153,8 @@ def _runs(store: "ReportStore", selection: Selection) -> "Section":
     for run in listed.runs:
         accuracy = f", validation {run['validation_accuracy']:.4f}" if run["validation_accuracy"] is not None else ""
         summary = f"Run {run['id']}: {network_name(run)} on {run['dataset']}, {run['state']}{accuracy}"
-        parts.append(Details(summary, run["command"], comparison_table([run], diff_only=False)))
+        table = comparison_table([run], diff_only=False, evaluations=store.evaluations([run["id"]]))
+        parts.append(Details(summary, run["command"], table))
     return Section("Runs", parts)
 
 

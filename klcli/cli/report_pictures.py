@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from klcli.cli.session import Session
-from klcli.errors import ConfigError, DataError, StoreError
+from klcli.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from klcli.cli.report_views import View
@@ -176,13 +176,7 @@ class Painter:
         return int(study["id"])
 
     def _checkpoint(self, run: dict[str, Any]) -> dict[str, Any]:
-        from klcli.store import checkpoints
-
-        if run["checkpoint"] is None:
-            raise StoreError(
-                f"run {run['id']} is {run['state']} and has no checkpoint: choose a complete one with --run"
-            )
-        return checkpoints.load(self._store.path.parent / run["checkpoint"]).state
+        return self._store.checkpoint(run).state
 
     def _dataset(self, run: dict[str, Any]) -> "Dataset":
         """The images of a run. Raises DataError where they are not on this machine."""

@@ -152,12 +152,14 @@ def _list(store: ReportStore, selection: Selection) -> View:
 
 def _side_by_side(store: ReportStore, selection: Selection) -> View:
     runs = [store.run(number) for number in dict.fromkeys(selection.runs)]
-    table = comparison_table(runs, selection.diff_only)
+    evaluations = store.evaluations([run["id"] for run in runs])
+    table = comparison_table(runs, selection.diff_only, evaluations)
     notes = [f"run {run['id']}: {run['command']}" for run in runs]
     if len({(run["dataset_sha256"], run["split"]) for run in runs}) > 1:
         notes.append("These runs saw different images: their accuracies cannot be compared.")
     document = {
         "runs": [run_document(run) | {"epochs_measured": store.epochs(run["id"])} for run in runs],
+        "evaluations": evaluations,
         "differs": [row["setting"] for row in comparison_table(runs, diff_only=True).rows],
     }
     return View(table, notes, document, [], runs, is_chosen=True)

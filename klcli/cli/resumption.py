@@ -1,10 +1,10 @@
 """Resumption: what `klcli train --resume` needs to know before it goes on with a run."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from klcli.cli.session import Session
+from klcli.cli.stored_networks import LAST, images_of
 from klcli.errors import ConfigError
 from klcli.experiments.config import TrainConfig
 
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from klcli.experiments.training import EpochMetrics, Snapshot
     from klcli.store.database import Row
     from klcli.store.run_store import RunStore
-
-LAST = "last"
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def resume(
             raise ConfigError(f"--resume {run['id']}: its {name} is {stored!r}, not {wanted!r}, leave that option away")
     if threads not in (None, run["threads"]):
         raise ConfigError(f"--resume {run['id']}: it used --threads {run['threads']}, not {threads}, leave it away")
-    dataset = _images(run, data)
+    dataset = images_of(run, data, f"--resume {run['id']}")
     pin_threads(run["threads"])
     store.claim(run["id"])
     snapshot, remark = store.snapshot(run)
@@ -90,22 +88,6 @@ def _find(store: "RunStore", which: str) -> "Row":
     if run["state"] in reasons:
         raise ConfigError(f"--resume {which}: {reasons[run['state']]}")
     return run
-
-
-def _images(run: "Row", data: str | None) -> "Dataset":
-    """Open the images of a run. Raises DataError where they are others now."""
-    from klcli.data.sources import open_dataset
-    from klcli.errors import DataError
-
-    if data is None:
-        data = run["dataset_source"] if Path(run["dataset_source"]).exists() else run["dataset"]
-    dataset = open_dataset(data)
-    if dataset.sha256 != run["dataset_sha256"]:
-        raise DataError(
-            f"--resume {run['id']}: its images had sha256 {run['dataset_sha256'][:8]}, those of {dataset.source} have "
-            f"{dataset.sha256[:8]}, name the right ones with --data"
-        )
-    return dataset
 
 
 def _field(config: TrainConfig, name: str) -> object:

@@ -21,6 +21,12 @@ def softmax(S: np.ndarray) -> np.ndarray:
     return P
 
 
+def log_softmax(S: np.ndarray) -> np.ndarray:
+    """Return `log P` of the scores `S (..., n, K)`, finite also where P itself is 0 to rounding."""
+    shifted = S - S.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
 def negative_log_likelihood(S: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return `-log p_y` of every sample: scores `S (..., n, K)` and labels `y (n,)` give `(..., n)`.
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from klcli.report.evaluation_tables import evaluation_words
 from klcli.report.images import images_words, sizes, split_of, split_words
 from klcli.report.tables import (
     Column,
@@ -118,11 +119,15 @@ def value_text(value: Any) -> str:
     return significant(value) if isinstance(value, float) else str(value)
 
 
-def comparison_table(runs: Sequence[Row], diff_only: bool) -> Table:
-    """Every setting and result of runs, one column per run; with `diff_only`, what differs."""
+def comparison_table(runs: Sequence[Row], diff_only: bool, evaluations: Sequence[Row] = ()) -> Table:
+    """Every setting and result of runs, one column per run; with `diff_only`, what differs.
+
+    What later evaluations gave stands behind the results of the training.
+    """
     rows: list[Row] = [
         {"setting": name} | {f"run_{run['id']}": _shown(run, read, form) for run in runs} for name, read, form in _LINES
     ]
+    rows += _evaluated(runs, evaluations)
     rows = [row for row in rows if any(row[f"run_{run['id']}"] is not None for run in runs)]
     if diff_only:
         rows = [row for row in rows if row["setting"] not in _ALWAYS_DIFFER]
@@ -133,6 +138,17 @@ def comparison_table(runs: Sequence[Row], diff_only: bool) -> Table:
     )
     what = "What differs between runs" if diff_only else ("Runs" if len(runs) > 1 else "Run")
     return Table(f"{what} {', '.join(str(run['id']) for run in runs)}", columns, rows)
+
+
+def _evaluated(runs: Sequence[Row], evaluations: Sequence[Row]) -> list[Row]:
+    """Two rows per way of evaluation, with a value for every run that was evaluated in this way."""
+    rows: dict[tuple[str, str], Row] = {}
+    for one in evaluations:
+        for split in ("validation", "test"):
+            value = one[f"{split}_accuracy"]
+            row = rows.setdefault((evaluation_words(one), split), {f"run_{run['id']}": None for run in runs})
+            row |= {f"run_{number}": Shown(value, fraction(value)) for number in one["runs"]}
+    return [{"setting": f"{split} accuracy, {words}"} | row for (words, split), row in rows.items()]
 
 
 def _key(shown: Shown | None) -> str:

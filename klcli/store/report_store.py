@@ -1,7 +1,8 @@
 """ReportStore: the questions that a report asks, with filters as parameters."""
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,29 @@ class ReportStore(StudyStore):
         while studies[0]["parent"] is not None:
             studies.insert(0, self.study(studies[0]["parent"]))
         return studies
+
+    def evaluations(self, run_ids: Sequence[int]) -> list[Row]:
+        """Return the later evaluations in which one of these runs has a part, the oldest first.
+
+        Each has the numbers of all its runs under "runs".
+        """
+        rows = self._read(
+            "SELECT evaluations.*, evaluation_runs.run_id FROM evaluations"
+            " JOIN evaluation_runs ON evaluation_id = id WHERE id IN"
+            " (SELECT evaluation_id FROM evaluation_runs WHERE run_id IN (SELECT value FROM json_each(?)))"
+            " ORDER BY id, run_id",
+            [json.dumps(list(run_ids))],
+        )
+        found: dict[int, Row] = {}
+        for row in rows:
+            run_id = row.pop("run_id")
+            found.setdefault(row["id"], row | {"runs": []})["runs"].append(run_id)
+        return list(found.values())
+
+    def latest_complete(self) -> Row | None:
+        """Return the newest complete run."""
+        rows = self._read("SELECT * FROM runs WHERE state = 'complete' ORDER BY id DESC LIMIT 1")
+        return rows[0] if rows else None
 
     def gradient_suites(self) -> list[int]:
         """Return the numbers of the calls of gradcheck."""

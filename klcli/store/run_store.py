@@ -70,6 +70,23 @@ class RunStore(Database):
                 return Snapshot(found.step, found.state), f"{failures[0]}: {remark}" if remark and failures else remark
         return None, f"{failures[0] if failures else path}: run {run['id']} begins again"
 
+    def checkpoint(self, run: Row) -> checkpoints.Checkpoint:
+        """Return the checkpoint of a run. Raises StoreError where it is missing, damaged or another than it was."""
+        if run["checkpoint"] is None:
+            raise StoreError(
+                f"run {run['id']} is {run['state']} and has no checkpoint: choose a complete one, "
+                "`klcli report --list` shows all"
+            )
+        path = self.path.parent / run["checkpoint"]
+        cure = f"restore it from a copy, or train again as `klcli report --run {run['id']}` shows"
+        try:
+            found = checkpoints.load(path)
+        except StoreError as error:
+            raise StoreError(f"{error}: {cure}") from error
+        if found.sha256 != run["checkpoint_sha256"]:
+            raise StoreError(f"{path}: this checkpoint is not the one of run {run['id']}: {cure}")
+        return found
+
     def claim(self, run_id: int) -> None:
         """Take a run that has ended over to this process. Raises StoreError where another one was faster."""
         process = ProcessIdentity.current()

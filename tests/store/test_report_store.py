@@ -13,6 +13,11 @@ from klcli.errors import ConfigError, StoreError
 from klcli.store.housekeeping import Housekeeping
 from klcli.store.report_store import BEST_FIRST, Order, ReportStore, RunFilter
 
+STORED = (
+    *("runs", "epochs", "studies", "gradient_checks", "gradient_errors", "evaluations", "evaluation_runs"),
+    "best_runs",
+)
+
 
 def change(path: Path, sql: str, *parameters: Any) -> None:
     connection = sqlite3.connect(path)
@@ -157,9 +162,7 @@ def test_an_export_reads_back_to_what_is_stored(three_runs_here: Path, tmp_path:
     store = Housekeeping(three_runs_here / "klcli.db")
     store.set_note(1, 'commas, "quotes"\nand lines')
     written = store.export(tmp_path / "out")
-    assert set(written) == {
-        f"{name}.csv" for name in ("runs", "epochs", "studies", "gradient_checks", "gradient_errors", "best_runs")
-    }
+    assert set(written) == {f"{name}.csv" for name in STORED}
     for name in ("runs", "epochs"):
         with (tmp_path / "out" / f"{name}.csv").open(newline="") as file:
             found = list(csv.DictReader(file))

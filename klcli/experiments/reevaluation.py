@@ -1,0 +1,138 @@
+"""Reevaluation: what trained networks give with other statistics of BN, over flips, or averaged with each other."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from klcli.data.augmentation import mirrored
+from klcli.data.dataset import Split, Splits
+from klcli.engine.network import Network
+from klcli.errors import ConfigError
+from klcli.experiments.bn_statistics import with_policy, with_statistics_of
+from klcli.experiments.config import BN_STATISTICS, SAMPLES, TRANSDUCTIVE, TrainConfig, check_samples
+from klcli.experiments.predictions import log_mean, log_probabilities
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network as its checkpoint has it, with the config that made it."""
+
+    name: str  # in messages: `run 3`
+    config: TrainConfig
+    network: Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How trained networks are evaluated again. Raises ConfigError for what cannot be."""
+
+    bn_statistics: str | None = None  # None: those that each network was evaluated with
+    bn_samples: int | None = None  # None: SAMPLES of the policy
+    flips: bool = False  # average over every image and its mirror image
+    seed: int | None = None  # of the images drawn; None: the order seed of each network
+
+    def __post_init__(self) -> None:
+        """Refuse what gives no statistics."""
+        policy = self.bn_statistics
+        if policy is not None and policy not in BN_STATISTICS:
+            raise ConfigError(f"--bn-statistics {policy!r}: choose one of {', '.join(BN_STATISTICS)}")
+        if policy is None and self.bn_samples is not None:
+            raise ConfigError(f"--bn-samples {self.bn_samples}: say of which with --bn-statistics precise or adaptive")
+        check_samples(policy or "", self.bn_samples)
+        if self.seed is not None and policy not in SAMPLES:
+            raise ConfigError(f"--seed {self.seed}: only precise and adaptive statistics draw images")
+
+    @property
+    def samples(self) -> int | None:
+        """How many images are drawn, None where none are."""
+        return self.bn_samples or SAMPLES.get(self.bn_statistics or "")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A classification of one split."""
+
+    loss: float  # the mean of -log p_y
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Reevaluation:
+    """What one network, or the mean of several, gives."""
+
+    policy: str | None  # of BN, as it was used; None where no network has BN
+    samples: int | None  # images that gave the statistics, None where none were drawn
+    validation: Score
+    test: Score
+    seconds: float
+
+    @property
+    def transductive(self) -> bool:
+        """Whether test images have had a part in their own classification."""
+        return any(policy in TRANSDUCTIVE for policy in (self.policy or "").split())
+
+
+def reevaluate(networks: Sequence[TrainedNetwork], splits: Splits, settings: EvaluationSettings) -> Reevaluation:
+    """Evaluate the mean of the probabilities of one or more networks, which were trained on these splits.
+
+    Raises ConfigError where the settings ask of a network what it does not have.
+    """
+    started = time.perf_counter()
+    policies = [policy_of(one.name, one.config, settings) for one in networks]
+    prepared = [
+        Prepared(one.config.dtype, _with_statistics(one, splits, settings), policy == "batch")
+        for one, policy in zip(networks, policies, strict=True)
+    ]
+    validation, test = (score(prepared, part, flips=settings.flips) for part in (splits.validation, splits.test))
+    used = sorted({policy for policy in policies if policy})
+    drawn_from = {"precise": splits.train, "adaptive": splits.test}.get(settings.bn_statistics or "")
+    samples = min(settings.samples, len(drawn_from)) if settings.samples and drawn_from else None
+    return Reevaluation(" ".join(used) or None, samples, validation, test, time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network with the statistics that it is evaluated with."""
+
+    dtype: str
+    network: Network
+    statistics_of_batch: bool  # those of the images that are evaluated
+
+    def log_probabilities(self, split: Split) -> np.ndarray:
+        """Return `log P (n, K)` of the images of a split."""
+        network = with_statistics_of(self.network, split, self.dtype) if self.statistics_of_batch else self.network
+        return log_probabilities(network, split, self.dtype)
+
+
+def score(networks: Sequence[Prepared], split: Split, *, flips: bool) -> Score:
+    """Return the score of the mean probabilities, over the networks and, with `flips`, over both mirror images."""
+    views = [split, mirrored(split)] if flips else [split]
+    log_P = log_mean([one.log_probabilities(view) for view in views for one in networks])
+    loss = -log_P[np.arange(len(split)), split.labels].mean()
+    return Score(float(loss), float(np.mean(log_P.argmax(axis=-1) == split.labels)))
+
+
+def policy_of(name: str, config: TrainConfig, settings: EvaluationSettings) -> str | None:
+    """Return the policy for a network, None without BN. Raises ConfigError where it cannot have what is asked."""
+    own, wanted = config.bn_statistics, settings.bn_statistics
+    if not config.batch_norm:
+        if wanted is not None:
+            raise ConfigError(f"--bn-statistics {wanted}: {name} has no batch normalisation, leave it away")
+        return None
+    if wanted == "ema" and own in SAMPLES:
+        raise ConfigError(
+            f"--bn-statistics ema: {name} ended with {own} statistics and keeps no running averages, "
+            "train with --bn-statistics ema to compare the two"
+        )
+    return wanted or own
+
+
+def _with_statistics(one: TrainedNetwork, splits: Splits, settings: EvaluationSettings) -> Network:
+    config = one.config
+    if not config.batch_norm or settings.bn_statistics is None:
+        return one.network
+    own_seed = config.seed if config.order_seed is None else config.order_seed
+    seed = own_seed if settings.seed is None else settings.seed
+    return with_policy(one.network, settings.bn_statistics, settings.samples, splits, seed, config.dtype)

@@ -1,0 +1,151 @@
+"""`klcli evaluate`: what is printed, kept, shown by the report, and refused."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pytest
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Rows = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+
+
+def change(folder: Path, sql: str) -> None:
+    connection = sqlite3.connect(folder / "results/klcli.db")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(sql)
+    connection.commit()
+    connection.close()
+
+
+def test_the_last_run_as_it_was_trained(klcli: Klcli, trained: Path, rows: Rows) -> None:
+    done = klcli("evaluate", "last")
+    assert done.returncode == 0, done.stderr
+    assert "Run 3: " in done.stdout and "evaluated again: ema statistics" in done.stdout
+    run = rows("runs")[2]
+    [row] = rows("evaluations")
+    assert rows("evaluation_runs") == [{"evaluation_id": 1, "run_id": 3}]
+    for split in ("validation", "test"):
+        assert row[f"{split}_accuracy"] == run[f"{split}_accuracy"]
+        assert row[f"{split}_loss"] == pytest.approx(run[f"{split}_loss"], rel=1e-5)
+        [line] = [line.split() for line in done.stdout.splitlines() if line.split()[:1] == [split]]
+        accuracy, loss = f"{run[f'{split}_accuracy']:.4f}", f"{run[f'{split}_loss']:.4f}"
+        assert line == [split, accuracy, accuracy, "0.0000", loss, loss, "0.0000"]
+    assert (row["bn_statistics"], row["bn_samples"], row["seed"], row["transductive"]) == ("ema", None, None, 0)
+    assert row["command"] == "klcli evaluate last"
+
+
+def test_several_runs_are_compared_with_themselves(here: Klcli, trained: Path, rows: Rows) -> None:
+    options = ("--bn-statistics", "adaptive", "--bn-samples", "30", "--seed", "5", "--flips")
+    done = here("evaluate", "1", "2,3", *options)
+    assert done.returncode == 0, done.stderr
+    assert "adaptive statistics (30 images, transductive), seed 5, flips" in done.stdout
+    kept, runs = rows("evaluations"), rows("runs")
+    assert [row["transductive"] for row in kept] == [1, 1, 1]
+    differences = [row["test_accuracy"] - run["test_accuracy"] for row, run in zip(kept, runs, strict=True)]
+    assert f"test accuracy differs by {np.mean(differences):+.4f} on the mean of 3 runs" in done.stdout
+    error = np.std(differences, ddof=1) / np.sqrt(3) * 4.302652729911275  # the 97.5 % quantile of t with 2 degrees
+    assert f"to {np.mean(differences) + error:+.4f}" in done.stdout
+
+    assert here("evaluate", "1", "2", "3", *options, "--quiet").returncode == 0
+    assert len(rows("evaluations")) == 3  # made again, they take the place of the earlier ones
+
+    document = json.loads(here("evaluate", "1", "2", *options, "--json").stdout)
+    assert [one["runs"] for one in document["evaluations"]] == [[1], [2]]
+    assert document["evaluations"][0]["transductive"] == 1
+    assert [one["test_accuracy"] for one in document["stored"]] == [run["test_accuracy"] for run in runs[:2]]
+
+
+def test_an_ensemble_and_where_it_is_shown(here: Klcli, trained: Path, rows: Rows) -> None:
+    done = here("evaluate", "2", "3", "--ensemble")
+    assert done.returncode == 0, done.stderr
+    [row] = rows("evaluations")
+    assert [one["run_id"] for one in rows("evaluation_runs")] == [2, 3]
+    runs = rows("runs")[1:]
+    [line] = [line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["test"]]
+    mean, best = (f([run["test_accuracy"] for run in runs]) for f in (np.mean, np.max))
+    assert line[1:3] + line[-1:] == [f"{row['test_accuracy']:.4f}", f"{mean:.4f}", f"{best:.4f}"]
+
+    report = here("report", "--run", "1", "2").stdout
+    [line] = [line for line in report.splitlines() if "test accuracy, ema statistics, ensemble of runs 2, 3" in line]
+    assert line.split()[-2:] == ["-", f"{row['test_accuracy']:.4f}"]
+    document = json.loads(here("report", "--run", "2", "--json").stdout)
+    assert document["evaluations"][0]["runs"] == [2, 3]
+    assert here("report", "--html", "page.html").returncode == 0
+    assert "Stored networks, evaluated again" in (trained / "page.html").read_text()
+
+    assert here("report", "--delete", "3", "--yes").returncode == 0
+    assert rows("evaluations") == rows("evaluation_runs") == []  # a part of its networks is gone
+
+
+def test_the_best_run(here: Klcli, trained: Path, rows: Rows) -> None:
+    change(trained, "UPDATE runs SET validation_accuracy = 0.9 WHERE id = 2")
+    assert here("evaluate", "best").returncode == 0
+    assert rows("evaluation_runs")[0]["run_id"] == 2
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "named"),
+    [
+        (("first",), 2, ("first", "last")),
+        ((",",), 2, ("last",)),
+        (("1", "--ensemble"), 2, ("--ensemble", "at least two")),
+        (("1", "1", "--ensemble"), 2, ("--ensemble", "at least two")),
+        (("1", "--bn-statistics", "exact"), 2, ("exact", "precise")),
+        (("1", "--bn-samples", "50"), 2, ("50", "--bn-statistics")),
+        (("1", "--seed", "3"), 2, ("3", "precise")),
+        (("9",), 4, ("run 9",)),
+    ],
+)
+def test_wrong_usage(
+    here: Klcli, refused: Refused, trained: Path, rows: Rows, args: tuple[str, ...], code: int, named: tuple[str, ...]
+) -> None:
+    refused(here("evaluate", *args), code, *named)
+    assert rows("evaluations") == []
+
+
+def test_a_policy_that_one_of_the_runs_cannot_have_stops_before_the_first(
+    here: Klcli, refused: Refused, trained: Path, rows: Rows
+) -> None:
+    change(
+        trained, "UPDATE runs SET config = json_set(config, '$.batch_norm', json('false')), batch_norm = 0 WHERE id = 2"
+    )
+    refused(here("evaluate", "1", "2", "--bn-statistics", "batch"), 2, "run 2", "no batch normalisation")
+    assert rows("evaluations") == []
+
+
+def test_without_a_run(here: Klcli, refused: Refused, trained: Path) -> None:
+    refused(here("evaluate", "1", "--db", "other.db"), 4, "other.db")
+    change(trained, "DELETE FROM runs")
+    refused(here("evaluate", "last"), 2, "no complete run", "klcli train")
+
+
+def test_other_images(here: Klcli, refused: Refused, trained: Path, rows: Rows) -> None:
+    change(trained, "UPDATE runs SET dataset_sha256 = printf('%064d', 7) WHERE id = 2")
+    refused(here("evaluate", "1", "2", "-q"), 3, "run 2", "00000000", "--data")
+    refused(here("evaluate", "1", "2", "--ensemble", "-q"), 2, "runs 1 and 2", "different images")
+    assert rows("evaluations") == []
+
+
+def test_a_checkpoint_that_is_not_what_it_was(here: Klcli, refused: Refused, trained: Path, rows: Rows) -> None:
+    folder = trained / "results/checkpoints"
+    shutil.copy(folder / "run-000003.npz", folder / "run-000002.npz")
+    refused(here("evaluate", "2", "-q"), 4, "run-000002.npz", "not the one of run 2", "klcli report --run 2")
+    content = bytearray((folder / "run-000003.npz").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "run-000003.npz").write_bytes(content)
+    refused(here("evaluate", "3", "-q"), 4, "run-000003.npz", "damaged", "klcli report --run 3")
+    (folder / "run-000001.npz").unlink()
+    refused(here("evaluate", "1", "-q"), 4, "run-000001.npz", "missing")
+    change(trained, "UPDATE runs SET checkpoint = NULL, state = 'diverged' WHERE id = 1")
+    refused(here("evaluate", "1", "-q"), 4, "run 1", "no checkpoint")
+    assert rows("evaluations") == []
