@@ -37,6 +37,7 @@ OWNERS = {
     "typer": {"cli"},
     "threadpoolctl": {"experiments"},
     "platformdirs": {"data"},
+    "PIL": {"data/pictures.py"},
     # Student's t; and in the engine the one operation of BLAS that NumPy does not offer
     "scipy": {"experiments/statistics.py"},
 }

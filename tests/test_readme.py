@@ -86,10 +86,8 @@ def test_every_command_does_what_it_says(machine: Path, command: str) -> None:
         args += ["--data", "synthetic", "--images", "5", "--dims", "5"]
     elif args[0] in ("report", "evaluate"):
         while not (machine / "results/checkpoints/run-000002.npz").exists():  # where this test runs alone
-            assert (
-                call(machine, "train", "--data", "synthetic", "--subset", "100", "--epochs", "0", "--bn").returncode
-                == 0
-            )
+            done = call(machine, "train", "--data", "synthetic", "--subset", "100", "--epochs", "0", "--bn")
+            assert done.returncode == 0
     elif args[:2] != ["data", "info"]:
         args += ["--help"]
     done = call(machine, *args)
@@ -99,18 +97,8 @@ def test_every_command_does_what_it_says(machine: Path, command: str) -> None:
 def test_every_option_exists(machine: Path) -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
     known: set[str] = set()
-    commands = (
-        "",
-        "train",
-        "search-lambda",
-        "sigma-sweep",
-        "evaluate",
-        "report",
-        "gradcheck",
-        "data",
-        "data info",
-        "data fetch",
-    )
+    plain = ["train", "search-lambda", "sigma-sweep", "evaluate", "predict", "report", "gradcheck", "data"]
+    commands = ("", *plain, "data info", "data fetch")
     for command in commands:
         known |= set(re.findall(r"--[a-z][a-z-]*", call(machine, *command.split(), "--help").stdout))
     assert named <= known, named - known

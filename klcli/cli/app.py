@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import klcli
-from klcli.cli import data, evaluate, gradcheck, report, search_lambda, sigma_sweep, train
+from klcli.cli import data, evaluate, gradcheck, predict, report, search_lambda, sigma_sweep, train
 from klcli.errors import ExitCode, KlcliError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ train.register(app)
 search_lambda.register(app)
 sigma_sweep.register(app)
 evaluate.register(app)
+predict.register(app)
 report.register(app)
 app.add_typer(data.app, name="data")
 

@@ -46,7 +46,8 @@ class Table:
 
         table = self.to_rich()
         console.print(self.title, style="bold", soft_wrap=True)
-        table.width = Console(width=UNLIMITED).measure(table).maximum
+        # Without markup, as a session prints: a name like [draft] must be measured as it will stand there.
+        table.width = Console(width=UNLIMITED, markup=False, emoji=False).measure(table).maximum
         console.print(table, crop=False)
 
     def to_rich(self) -> "RichTable":

@@ -1,0 +1,66 @@
+"""Pictures of any size as images of 32 x 32, the way the networks know them."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from klcli.data.dataset import PIXELS, Split
+from klcli.errors import DataError
+
+if TYPE_CHECKING:  # slow to import, and only one command needs it
+    from PIL import Image
+
+SIDE = 32
+BACKGROUND = (255, 255, 255)  # behind what is transparent
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Return a picture as (3072,) uint8, channel-major.
+
+    Turned upright as its EXIF says, on white where it is transparent, cut to the square in its middle, and
+    resampled with Lanczos' filter. Raises DataError for a file that is no picture.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                picture = _as_rgb(ImageOps.exif_transpose(opened))
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such picture") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise DataError(f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels, give a smaller picture") from None
+    except MemoryError:
+        raise
+    # A damaged picture can make its decoder raise almost anything.
+    except Exception as error:
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({' '.join(str(error).split())})"
+        raise DataError(f"{path}: this is no picture that can be read{reason}, give a PNG or JPEG") from None
+    side = min(picture.size)
+    left, top = ((length - side) // 2 for length in picture.size)
+    # Cut first: the filter would reach over the edges of the square.
+    square = picture.crop((left, top, left + side, top + side))
+    small = square.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(small).transpose(2, 0, 1).reshape(PIXELS)
+
+
+def pictures_like(split: Split, pixels: Sequence[np.ndarray]) -> Split:
+    """Return images as a split that is standardised as the given one; nobody knows their labels, so all are 0."""
+    rows = np.arange(len(pixels))
+    return replace(split, images=np.stack(pixels), rows=rows, labels=np.zeros_like(rows))
+
+
+def _as_rgb(picture: "Image.Image") -> "Image.Image":
+    """Return the picture in three channels of a byte."""
+    from PIL import Image
+
+    if picture.mode.startswith(("I", "F")):  # 16 bits of grey, which Pillow would cut off at 255
+        grey = np.asarray(picture, dtype=np.float64)
+        picture = Image.fromarray(np.clip(grey / 257, 0, 255).round().astype(np.uint8))
+    layer = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer).convert("RGB")

@@ -1,0 +1,109 @@
+"""`klcli predict`: the classes that NumPy alone computes from the checkpoint, and what is refused."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from klcli.data.sources import open_dataset
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Rows = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+
+SHOWN = (50_100, 59_000)  # two of the test images
+TRAINED_ON = 200  # --subset of the stored runs
+
+
+@pytest.fixture
+def images(known_machine: None, trained: Path) -> np.ndarray:
+    """Two pictures in the folder, and all images of the set they come from."""
+    images = open_dataset("synthetic").images
+    for name, row in zip(("one.png", "two [draft].png"), SHOWN, strict=True):
+        Image.fromarray(images[row].reshape(3, 32, 32).transpose(1, 2, 0).copy()).save(trained / name)
+    return images
+
+
+def by_hand(folder: Path, run: int, images: np.ndarray, mirror: bool = False) -> np.ndarray:
+    """The probabilities of the two pictures, from the arrays in the checkpoint."""
+    untracked = {"batch_norm1.running_mean": np.zeros(20), "batch_norm1.running_variance": np.ones(20)}
+    state = untracked | dict(np.load(folder / f"results/checkpoints/run-{run:06d}.npz"))
+    train = images[:TRAINED_ON].astype(np.float64)
+    shown = images[list(SHOWN)].astype(np.float64)
+    if mirror:
+        shown = np.flip(shown.reshape(2, -1, 32), axis=2).reshape(2, -1)
+    X = (shown - train.mean(axis=0)) / train.std(axis=0)
+    X = X @ state["linear1.W"] + state["linear1.b"]
+    X = (X - state["batch_norm1.running_mean"]) / np.sqrt(state["batch_norm1.running_variance"] + 1e-8)
+    X = np.maximum(X * state["batch_norm1.gamma"] + state["batch_norm1.beta"], 0)
+    S = np.exp(X @ state["linear2.W"] + state["linear2.b"])
+    return S / S.sum(axis=1, keepdims=True)
+
+
+def test_the_probabilities_are_those_of_the_network(klcli: Klcli, trained: Path, images: np.ndarray) -> None:
+    done = klcli("predict", "one.png", "two [draft].png", "--run", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["command"], document["run"]) == ("predict", 2)
+    P = by_hand(trained, 2, images)
+    for found, row in zip(document["pictures"], P, strict=True):
+        assert list(found["probabilities"]) == [f"class {i}" for i in range(10)]
+        assert list(found["probabilities"].values()) == pytest.approx(list(row), rel=1e-3)
+        assert found["class"] == f"class {row.argmax()}"
+
+
+def test_both_mirror_images_and_the_last_run(here: Klcli, trained: Path, images: np.ndarray) -> None:
+    found = json.loads(here("predict", "one.png", "two [draft].png", "--run", "last", "--flips", "--json").stdout)
+    P = (by_hand(trained, 3, images) + by_hand(trained, 3, images, mirror=True)) / 2
+    for picture, row in zip(found["pictures"], P, strict=True):
+        assert list(picture["probabilities"].values()) == pytest.approx(list(row), rel=1e-3)
+
+
+def test_one_table_with_the_most_likely_classes(here: Klcli, trained: Path, rows: Rows, images: np.ndarray) -> None:
+    done = here("predict", "one.png", "two [draft].png", "--top", "2")
+    assert done.returncode == 0, done.stderr
+    best = max(rows("runs"), key=lambda run: run["validation_accuracy"])["id"]
+    assert f"Classes by run {best}: 2-layer 20 with BN on synthetic" in done.stdout
+    for name, row in zip(("one.png", "two [draft].png"), by_hand(trained, best, images), strict=True):
+        [line] = [line for line in done.stdout.splitlines() if line.startswith(f" {name}")]
+        first, second = np.argsort(-row)[:2]
+        cells = line.removeprefix(f" {name}").split()
+        assert cells == ["class", str(first), f"{row[first]:.4f}", "class", str(second), f"{row[second]:.4f}"]
+    assert "SYNTHETIC" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "named"),
+    [
+        (("notes.txt",), 3, ("notes.txt", "no picture")),
+        (("one.png", "missing.png"), 3, ("missing.png",)),
+        (("one.png", "--run", "first"), 2, ("first", "best")),
+        (("one.png", "--run", "8"), 4, ("run 8",)),
+        (("one.png", "--top", "0"), 2, ("0",)),
+        (("one.png", "--db", "other.db"), 4, ("other.db",)),
+        ((), 2, ("IMAGE",)),
+    ],
+)
+def test_wrong_usage(
+    here: Klcli, refused: Refused, images: np.ndarray, trained: Path, args: Any, code: int, named: Any
+) -> None:
+    (trained / "notes.txt").write_text("a cat")
+    refused(here("predict", *args), code, *named)
+
+
+def test_other_images_and_a_damaged_checkpoint(
+    here: Klcli, refused: Refused, images: np.ndarray, trained: Path
+) -> None:
+    connection = sqlite3.connect(trained / "results/klcli.db")
+    connection.execute("UPDATE runs SET dataset_sha256 = printf('%064d', 7) WHERE id = 2")
+    connection.commit()
+    connection.close()
+    refused(here("predict", "one.png", "--run", "2"), 3, "run 2", "--data")
+    (trained / "results/checkpoints/run-000003.npz").write_bytes(b"nothing")
+    refused(here("predict", "one.png", "--run", "3"), 4, "run-000003.npz", "damaged")

@@ -1,0 +1,137 @@
+"""Pictures: sizes, colours, transparency and orientation against pixels that can be told by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from klcli.data.dataset import Dataset, split
+from klcli.data.pictures import pictures_like, read_picture
+from klcli.data.split_config import SplitConfig
+from klcli.errors import DataError, ExitCode
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options: Any) -> Path:
+    picture = Image.fromarray(pixels)
+    (picture if mode is None else picture.convert(mode)).save(path, **options)
+    return path
+
+
+def stripes(*colours: tuple[int, ...], width: int, height: int) -> np.ndarray:
+    """Columns of these colours from left to right, each so wide."""
+    row = np.repeat(np.array(colours, np.uint8), width, axis=0)
+    return np.repeat(row[None], height, axis=0)
+
+
+def colour_at(image: np.ndarray, row: int, column: int) -> tuple[int, ...]:
+    return tuple(int(value) for value in image.reshape(3, 32, 32)[:, row, column])
+
+
+def test_a_picture_of_the_right_size_is_itself(tmp_path: Path, small_dataset: Dataset) -> None:
+    image = small_dataset.images[7]
+    path = save(tmp_path / "own.png", image.reshape(3, 32, 32).transpose(1, 2, 0).copy())
+    np.testing.assert_array_equal(read_picture(path), image)
+
+
+@pytest.mark.parametrize("size", [1, 5, 31, 33, 100, 400])
+def test_one_colour_stays_this_colour_at_any_size(tmp_path: Path, size: int) -> None:
+    path = save(tmp_path / "plain.png", stripes((10, 200, 30), width=size, height=size))
+    assert {colour_at(read_picture(path), r, c) for r in range(32) for c in range(32)} == {(10, 200, 30)}
+
+
+def test_only_the_square_in_the_middle_is_seen(tmp_path: Path) -> None:
+    pixels = stripes(RED, GREEN, RED, width=64, height=64)
+    for name, turned in (("wide.png", pixels), ("tall.png", pixels.transpose(1, 0, 2).copy())):
+        assert {colour_at(read_picture(save(tmp_path / name, turned)), r, c) for r in range(32) for c in range(32)} == {
+            GREEN
+        }
+
+
+def test_shrinking_averages_what_a_pixel_covers(tmp_path: Path) -> None:
+    board = ((np.indices((320, 320)).sum(axis=0) % 2) * 255).astype(np.uint8)  # a chessboard of single pixels
+    image = read_picture(save(tmp_path / "board.png", board))
+    assert image.min() >= 126 and image.max() <= 129  # another filter would pick squares and alias
+
+
+def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: the left side of the stored pixels is the top of the scene
+    stored = stripes(RED, BLUE, width=32, height=64)
+    plain = read_picture(save(tmp_path / "plain.jpg", stored, quality=95))
+    turned = read_picture(save(tmp_path / "turned.jpg", stored, quality=95, exif=exif.tobytes()))
+    assert np.argmax(colour_at(plain, 16, 4)) == 0 and np.argmax(colour_at(plain, 16, 27)) == 2
+    assert np.argmax(colour_at(turned, 4, 16)) == 0 and np.argmax(colour_at(turned, 27, 16)) == 2
+
+
+def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+    pixels = stripes((255, 0, 0, 255), (255, 0, 0, 0), (0, 0, 0, 128), (0, 0, 255, 255), width=8, height=32)
+    image = read_picture(save(tmp_path / "glass.png", pixels))
+    half = round(255 * (1 - 128 / 255))
+    assert [colour_at(image, 9, column) for column in (0, 8, 16, 24)] == [RED, WHITE, (half,) * 3, BLUE]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1"])
+def test_grey_and_palettes(tmp_path: Path, mode: str) -> None:
+    pixels = stripes((0, 0, 0), WHITE, width=16, height=32)
+    image = read_picture(save(tmp_path / "grey.png", pixels, mode))
+    assert (colour_at(image, 3, 2), colour_at(image, 3, 29)) == ((0, 0, 0), WHITE)
+
+
+def test_sixteen_bits_of_grey(tmp_path: Path) -> None:
+    pixels = np.full((32, 32), 128 * 257, np.uint16)
+    assert set(read_picture(save(tmp_path / "deep.png", pixels))) == {128}
+
+
+def test_a_jpeg_in_cmyk(tmp_path: Path) -> None:
+    image = read_picture(save(tmp_path / "print.jpg", stripes(WHITE, width=40, height=40), "CMYK"))
+    assert set(image) == {255}
+
+
+def test_pictures_are_standardised_as_the_training_images(small_dataset: Dataset) -> None:
+    train = split(small_dataset, SplitConfig(validation=100)).train
+    pixels = [small_dataset.images[i] for i in (3, 1000)]
+    X, y = pictures_like(train, pixels).batch(slice(None), np.float64)
+    np.testing.assert_allclose(X, (np.stack(pixels) - train.mean) * train.inverse_std, rtol=1e-12)
+    assert len(y) == 2
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(DataError) as error:
+        read_picture(path)
+    assert error.value.exit_code == ExitCode.DATA
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no picture at all", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + b"\x00" * 50]
+)
+def test_a_file_that_is_no_picture(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.png"
+    path.write_bytes(content)
+    assert "no picture" in refused(path)
+
+
+@pytest.mark.parametrize("name", ["cut.png", "cut.jpg"])
+def test_half_a_picture(tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    path = save(tmp_path / name, rng.integers(0, 256, (90, 90, 3)).astype(np.uint8))
+    path.write_bytes(path.read_bytes()[:2000])
+    assert "no picture" in refused(path)
+
+
+def test_no_file_and_a_folder(tmp_path: Path) -> None:
+    assert "no such picture" in refused(tmp_path / "cat.png")
+    assert "no picture" in refused(tmp_path)
+
+
+def test_a_picture_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "huge.png", stripes(RED, width=50, height=50))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # 2500 are more, and 1000 would be twice as many
+    assert "2000 pixels" in refused(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert "1000 pixels" in refused(path)
