@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from klcli.cli.options import (
+    HARDER,
     IMAGES,
     LEARNING,
     NETWORK,
@@ -123,6 +124,24 @@ _CONFIG_OPTIONS: dict[str, Any] = {
         integer_option("--epochs", panel=LEARNING, help="Overrides --cycles. 0 evaluates the untrained network."),
     ],
     "batch_size": Annotated[int, integer_option("--batch-size", panel=LEARNING, help="Images per update, n_batch.")],
+    "flip": Annotated[
+        bool, option("--flip/--no-flip", panel=HARDER, help="Mirror each training image with probability 1/2.")
+    ],
+    "shift": Annotated[
+        int,
+        integer_option("--shift", panel=HARDER, help="Move each training image by up to N pixels in both directions."),
+    ],
+    "mixup": Annotated[
+        float,
+        decimal_option("--mixup", panel=HARDER, help="Mix pairs of images; alpha of the Beta distribution, as 0.2."),
+    ],
+    "dropout": Annotated[
+        float, decimal_option("--dropout", panel=HARDER, help="Leave each hidden unit out with this probability.")
+    ],
+    "label_smoothing": Annotated[
+        float,
+        decimal_option("--label-smoothing", panel=HARDER, help="The share of a label that all classes have, as 0.1."),
+    ],
     "split.validation": Annotated[
         int, integer_option("--validation", panel=IMAGES, help="The last N training images validate instead.")
     ],

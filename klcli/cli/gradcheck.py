@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from klcli.store.gradient_check_store import GradientCheckStore
 
 CHECK = "The check"
-NETWORK_FIELDS = ("hidden", "batch_norm", "bn_position", "bn_eps", "initializer", "sigma", "lam")
+NETWORK_FIELDS = (
+    "hidden", "batch_norm", "bn_position", "bn_eps", "initializer", "sigma", "lam", "dropout", "label_smoothing",
+)  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:

@@ -11,6 +11,7 @@ from klcli.errors import ConfigError
 # The panels of `--help`.
 NETWORK = "The network"
 LEARNING = "Cost and updates"
+HARDER = "Harder training images"
 IMAGES = "Images"
 REPEATABILITY = "Repeatability"
 OUTPUT = "Output"

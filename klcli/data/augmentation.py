@@ -7,6 +7,7 @@ import numpy as np
 from klcli.data.dataset import Split
 
 SHAPE = (3, 32, 32)  # channel, row, column
+SIDE = 32
 
 
 def mirror(pixels: np.ndarray) -> np.ndarray:
@@ -24,3 +25,44 @@ def mirrored(split: Split, which: np.ndarray | None = None) -> Split:
     which = np.ones(len(split), dtype=bool) if which is None else which
     images[which] = mirror(images[which])
     return replace(split, images=images, rows=np.arange(len(images)))
+
+
+def augmented(
+    pixels: np.ndarray, rng: np.random.Generator, *, flip: bool, shift: int, background: np.ndarray
+) -> np.ndarray:
+    """Return images (k, 3072) uint8, each mirrored with probability 1/2 and moved by up to `shift` pixels.
+
+    The two distances are drawn for each image and each direction from -shift to shift. What moves in from
+    the border is `background` (3072,): the mean image, which is 0 once it is standardised.
+    """
+    if flip:
+        which = rng.random(len(pixels)) < 0.5
+        pixels = pixels.copy()
+        pixels[which] = mirror(pixels[which])
+    return _shifted(pixels, rng.integers(-shift, shift + 1, (len(pixels), 2)), background) if shift else pixels
+
+
+def _shifted(pixels: np.ndarray, distances: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """Return each image moved by its distances (k, 2), down and to the right. 2.7 us an image."""
+    moved = np.empty_like(pixels)
+    moved[...] = background
+    sources, targets = pixels.reshape(-1, *SHAPE), moved.reshape(-1, *SHAPE)
+    for source, target, (down, right) in zip(sources, targets, distances.tolist(), strict=True):
+        target[:, max(down, 0) : SIDE + min(down, 0), max(right, 0) : SIDE + min(right, 0)] = source[
+            :, max(-down, 0) : SIDE - max(down, 0), max(-right, 0) : SIDE - max(right, 0)
+        ]
+    return moved
+
+
+def mixup(X: np.ndarray, alpha: float, rng: np.random.Generator) -> float:
+    """Mix every image of X (n, d) in place with the one as far from the end, and return its own share a.
+
+    `X_i <- a X_i + (1 - a) X_(n-1-i)` with a from Beta(alpha, alpha), one for the batch (Zhang et al. 2018,
+    arXiv 1710.09412). The order of the images is random, so these partners are as good as drawn ones. The
+    labels have the same partners: `y` and `y[::-1]`.
+    """
+    share = float(rng.beta(alpha, alpha))
+    others = X[::-1] * (1 - share)
+    X *= share
+    X += others
+    return share

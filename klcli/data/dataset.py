@@ -1,6 +1,7 @@
 """A data set in memory: its splits, their standardisation, and the order in which they are visited."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,14 +62,21 @@ class Split:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, index: np.ndarray | slice, dtype: DTypeLike = np.float32) -> tuple[np.ndarray, np.ndarray]:
-        """Standardised images and labels of the positions `index` in this split.
+    def batch(
+        self,
+        index: np.ndarray | slice,
+        dtype: DTypeLike = np.float32,
+        change: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Standardised images and labels of the positions `index` in this split; `change` may replace the bytes.
 
         Returns X (k, 3072) of `dtype`, X = (pixel - mean) / std, and y (k,) intp. Gathers bytes and casts
         them block by block, because bytes are a quarter of the traffic that float32 would be.
         """
         mean, inverse_std = self._standardiser(np.dtype(dtype))
         pixels = self._pixels(self.rows[index])
+        if change is not None:
+            pixels = change(pixels)
         X = np.empty(pixels.shape, mean.dtype)
         for start in range(0, len(X), STANDARDISE_ROWS):
             block = X[start : start + STANDARDISE_ROWS]

@@ -6,11 +6,12 @@ ways back that it judges. It works in float64: in float32 right code reads error
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from klcli.engine.layers import ReLU
-from klcli.engine.losses import negative_log_likelihood
+from klcli.engine.losses import cross_entropy, negative_log_likelihood, soft_cross_entropy
 from klcli.engine.network import Network, with_arrays
 
 METHODS = ("centred", "forward")
@@ -50,18 +51,21 @@ def check_gradients(
     *,
     h: float = 1e-5,
     method: str = "centred",
+    smoothing: float = 0.0,
     on_entries: Callable[[int], None] = lambda count: None,
 ) -> list[TensorCheck]:
     """Check every parameter of a float64 network, of one or of m members, on the minibatch X, y.
 
     `method` "centred" takes (J(theta + h) - J(theta - h)) / 2h, "forward" (J(theta + h) - J(theta)) / h.
     Nothing is changed: neither parameters nor running averages. `on_entries` hears how many entries of a
-    tensor have been done since it was last called.
+    tensor have been done since it was last called. Dropout keeps the mask of its current step; `smoothing`
+    is that of the labels.
     """
-    _, gradients = network.gradients(X, y, lam)
+    loss = partial(soft_cross_entropy, smoothing=smoothing) if smoothing else cross_entropy
+    _, gradients = network.gradients(X, y, lam, loss=loss)
     checks = []
     for name, gradient in gradients.items():
-        numerical, kinks = _numerical_gradient(network, name, X, y, lam, h, method, on_entries)
+        numerical, kinks = _numerical_gradient(network, name, X, y, lam, h, method, smoothing, on_entries)
         checks.append(_compare(name, gradient, numerical, kinks))
     return checks
 
@@ -74,6 +78,7 @@ def _numerical_gradient(
     lam: float | np.ndarray,
     h: float,
     method: str,
+    smoothing: float,
     on_entries: Callable[[int], None],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the numerical gradient of one tensor and which entries straddle a corner, both shaped like it.
@@ -100,7 +105,7 @@ def _numerical_gradient(
         for shift in ends:
             copies[own, ..., entries] = np.moveaxis(flat[..., entries], -1, 0) + shift
             shifted = with_arrays(layer, {field: copies[: len(entries)].reshape(len(entries), *shape)})
-            cost, on = _cost_and_activity(Network(network.layers | {layer_name: shifted}), X, y, lam)
+            cost, on = _cost_and_activity(Network(network.layers | {layer_name: shifted}), X, y, lam, smoothing)
             costs.append(cost)
             active.append(on)
         copies[own, ..., entries] = np.moveaxis(flat[..., entries], -1, 0)
@@ -112,7 +117,7 @@ def _numerical_gradient(
 
 
 def _cost_and_activity(
-    network: Network, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray
+    network: Network, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, smoothing: float
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return J with minibatch statistics, and which units of every ReLU are on."""
     active = []
@@ -120,7 +125,12 @@ def _cost_and_activity(
         if isinstance(layer, ReLU):
             active.append(X > 0)
         X, _ = layer.forward(X, training=True)
-    return negative_log_likelihood(X, y).mean(axis=-1) + network.penalty(lam), active
+    loss = negative_log_likelihood(X, y)
+    if smoothing:  # a smoothed label is the label with the one share, and each class in equal parts with the other
+        K = X.shape[-1]
+        every = sum(negative_log_likelihood(X, np.full_like(y, label)) for label in range(K)) / K
+        loss = (1 - smoothing) * loss + smoothing * every
+    return loss.mean(axis=-1) + network.penalty(lam), active
 
 
 def _compare(name: str, ga: np.ndarray, gn: np.ndarray, kinks: np.ndarray) -> TensorCheck:

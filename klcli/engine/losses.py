@@ -10,6 +10,8 @@ import numpy as np
 
 from klcli.engine.members import for_members
 
+Loss = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, Callable[[], np.ndarray]]]  # (S, y) -> loss, way back
+
 
 def softmax(S: np.ndarray) -> np.ndarray:
     """Return the class probabilities P of the scores `S (..., n, K)`; each row sums to 1.
@@ -51,6 +53,40 @@ def cross_entropy(S: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, Callable[[]
         """`dJ/dS = (P - Y) / n`, where Y is one-hot and never built."""
         G = P / total
         G[..., rows, y] -= 1
+        G /= n
+        return G
+
+    return loss, backward
+
+
+def soft_cross_entropy(
+    S: np.ndarray, y: np.ndarray, *, smoothing: float = 0.0, other: np.ndarray | None = None, share: float = 1.0
+) -> tuple[np.ndarray, Callable[[], np.ndarray]]:
+    """Return the mean of `-sum_k q_k log p_k` against soft labels, and its way back to dJ/dS.
+
+    `q = (1 - smoothing) * (share * Y + (1 - share) * Y') + smoothing / K`: label smoothing (Szegedy et al.
+    2016, arXiv 1512.00567, section 7) of labels of which two were mixed (Zhang et al. 2018, arXiv
+    1710.09412). Y and Y' are the one-hot labels `y (n,)` and `other (n,)`; neither is ever built.
+    """
+    n, K = S.shape[-2:]
+    rows = np.arange(n)
+    weights = [(y, (1 - smoothing) * share)]
+    if other is not None:
+        weights.append((other, (1 - smoothing) * (1 - share)))
+    shifted = S - S.max(axis=-1, keepdims=True)
+    P = np.exp(shifted)
+    total = P.sum(axis=-1, keepdims=True)
+    likelihood = shifted.sum(axis=-1) * (smoothing / K)
+    for labels, weight in weights:
+        likelihood += weight * shifted[..., rows, labels]
+    loss = (np.log(total[..., 0]) - likelihood).sum(axis=-1) / n
+
+    def backward() -> np.ndarray:
+        """`dJ/dS = (P - q) / n`."""
+        G = P / total
+        G -= smoothing / K
+        for labels, weight in weights:
+            G[..., rows, labels] -= weight
         G /= n
         return G
 

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from klcli.engine.layers import Backward, BatchNorm, Gradients, Layer, Linear, ReLU
-from klcli.engine.losses import cross_entropy, l2_penalty
+from klcli.engine.layers import Backward, BatchNorm, Dropout, Gradients, Layer, Linear, ReLU
+from klcli.engine.losses import Loss, cross_entropy, l2_penalty
 from klcli.engine.weight_gradient import WeightGradient, laid_out
 
 Initializer = Callable[[int, int], np.ndarray]  # (d_in, d_out) -> W
@@ -38,21 +38,33 @@ class Network:
         return X
 
     def gradients(
-        self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *, track: bool = False
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        lam: float | np.ndarray,
+        *,
+        loss: Loss = cross_entropy,
+        track: bool = False,
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the loss of the minibatch and dJ/dtheta of every parameter, by name.
 
         lam is a number or `(m,)`. `track=True` moves the running averages, as a training update does.
         """
-        loss, factors = self.factored_gradients(X, y, lam, track=track)
-        return loss, {name: np.asarray(factors[name]) for name in self.parameters()}
+        value, factors = self.factored_gradients(X, y, lam, loss=loss, track=track)
+        return value, {name: np.asarray(factors[name]) for name in self.parameters()}
 
     def factored_gradients(
-        self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *, track: bool = False
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        lam: float | np.ndarray,
+        *,
+        loss: Loss = cross_entropy,
+        track: bool = False,
     ) -> tuple[np.ndarray, Gradients]:
         """Return the same with the gradients of all W still in factors, from which an update is cheaper."""
         S, backwards = self.forward(X, training=True, track=track)
-        loss, loss_backward = cross_entropy(S, y)
+        value, loss_backward = loss(S, y)
         gradients: Gradients = {}
         G: np.ndarray | None = loss_backward()
         for name, backward in zip(reversed(self.layers), reversed(backwards), strict=True):
@@ -62,7 +74,7 @@ class Network:
             if isinstance(weight_gradient, WeightGradient):
                 layer_gradients["W"] = replace(weight_gradient, lam=lam)
             gradients |= {f"{name}.{parameter}": gradient for parameter, gradient in layer_gradients.items()}
-        return loss, gradients
+        return value, gradients
 
     def penalty(self, lam: float | np.ndarray) -> np.ndarray:
         """Return the L2 term of J (a number, or `(m,)`)."""
@@ -124,12 +136,15 @@ def build(
     bn_position: str = "before",
     bn_momentum: float = 0.9,
     bn_eps: float = 1e-8,
+    dropout: float = 0.0,
+    dropout_seed: int = 0,
     dtype: np.typing.DTypeLike = np.float32,
 ) -> Network:
     """Return an untrained network `d_in - hidden - n_classes`; `hidden` may be empty.
 
     With `batch_norm`, every hidden layer is Linear -> BatchNorm -> ReLU, or with
-    `bn_position="after"` Linear -> ReLU -> BatchNorm. The output layer is linear.
+    `bn_position="after"` Linear -> ReLU -> BatchNorm. With `dropout` above 0, Dropout comes last. The
+    output layer is linear.
     """
     layers: dict[str, Layer] = {}
     for index, width in enumerate(hidden, start=1):
@@ -142,6 +157,8 @@ def build(
             }
             activation = normalisation | activation if bn_position == "before" else activation | normalisation
         layers |= activation
+        if dropout:
+            layers[f"dropout{index}"] = Dropout(dropout, dropout_seed, index)
         d_in = width
     layers[f"linear{len(hidden) + 1}"] = _linear(d_in, n_classes, initializer, dtype, is_first=not hidden)
     return Network(layers)

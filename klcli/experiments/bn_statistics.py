@@ -38,7 +38,7 @@ def with_policy(network: Network, policy: str, samples: int | None, splits: Spli
 
 def with_policy_of(network: Network, config: TrainConfig, splits: Splits) -> Network:
     """Return the network with the statistics that its config asks for; members of a group share the images."""
-    seed = config.seed if config.order_seed is None else config.order_seed
+    seed = config.shared_seed
     samples = config.statistics_samples
     return with_policy(network, config.bn_statistics, samples, splits, seed, config.dtype)
 

@@ -17,6 +17,7 @@ BN_STATISTICS = ("ema", "precise", "adaptive", "batch")
 SAMPLES = {"precise": 10_000, "adaptive": 1_000}  # images of a policy that draws some
 TRANSDUCTIVE = ("adaptive", "batch")  # test images have a part in their own classification
 DTYPES = ("float32", "float64")
+MAX_SHIFT = 31  # pixels: with 32 nothing would be left of an image
 MAX_SEED = 2**63 - 1  # the largest integer of the database
 MAX_WIDTH = 65_536  # the first layer alone would take 0.8 GB
 
@@ -51,6 +52,13 @@ class TrainConfig:
     cycles: int = 2
     epochs: int | None = None  # overrides cycles; may end in the middle of one
 
+    # what makes the training images harder than those of the evaluation
+    flip: bool = False  # each mirrored with probability 1/2
+    shift: int = 0  # each moved by up to so many pixels in both directions
+    mixup: float = 0.0  # alpha of the Beta distribution from which the shares of two mixed images are drawn
+    dropout: float = 0.0  # the probability with which a hidden unit is left out
+    label_smoothing: float = 0.0  # the share of each label that all classes have in equal parts
+
     # the data, the randomness, the arithmetic
     split: SplitConfig = field(default_factory=SplitConfig)
     seed: int = 0
@@ -76,6 +84,7 @@ class TrainConfig:
         self._check_optimizer()
         self._check_initializer()
         self._check_counts()
+        self._check_augmentation()
 
     def _check_types(self) -> None:
         """Refuse what a stored JSON may hold and the type checker cannot see."""
@@ -145,6 +154,19 @@ class TrainConfig:
         """How many images give the statistics of evaluation; None where the policy draws none."""
         return SAMPLES.get(self.bn_statistics) if self.bn_samples is None else self.bn_samples
 
+    def _check_augmentation(self) -> None:
+        _require(isinstance(self.flip, bool), f"flip {self.flip!r}: must be true or false")
+        _require(0 <= self.shift <= MAX_SHIFT, f"shift {self.shift}: must be from 0 to {MAX_SHIFT} pixels")
+        _require(_finite(self.mixup) and self.mixup >= 0, f"mixup {self.mixup}: must be a finite number of at least 0")
+        for name in ("dropout", "label_smoothing"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"{name.replace('_', ' ')} {value}: must be at least 0 and below 1")
+
+    @property
+    def shared_seed(self) -> int:
+        """The seed of all that the members of a group share: order, augmentation, dropout."""
+        return self.seed if self.order_seed is None else self.order_seed
+
     def to_json(self) -> str:
         """Return the config as a JSON object with one key per field."""
         return json.dumps(asdict(self))
@@ -166,10 +188,12 @@ class TrainConfig:
         return cls(**values | {"split": SplitConfig(**split)})
 
 
-_INTEGERS = ("bn_samples", "batch_size", "step_size", "cycles", "epochs", "seed", "order_seed", "evaluations_per_cycle")
+_INTEGERS = (
+    "bn_samples", "batch_size", "step_size", "cycles", "epochs", "shift", "seed", "order_seed", "evaluations_per_cycle",
+)  # fmt: skip
 _NUMBERS = (
     "bn_momentum", "bn_eps", "sigma", "lam", "momentum", "weight_decay", "eta_min", "eta_max", "eta_decay",
-    "step_epochs",
+    "step_epochs", "mixup", "dropout", "label_smoothing",
 )  # fmt: skip
 _OPTIONAL = ("bn_samples", "step_size", "epochs", "order_seed", "evaluations_per_cycle", "sigma")
 _CHOICES = {

@@ -111,7 +111,10 @@ def check_networks(
     for members in networks:
         started = time.perf_counter()
         network, lam = _prepare(members, settings.dims)
-        tensors = check_gradients(network, X, y, lam, h=settings.h, method=settings.method, on_entries=on_entries)
+        smoothing = members[0].label_smoothing
+        tensors = check_gradients(
+            network, X, y, lam, h=settings.h, method=settings.method, smoothing=smoothing, on_entries=on_entries
+        )
         yield NetworkCheck(members, tuple(tensors), settings, time.perf_counter() - started)
 
 

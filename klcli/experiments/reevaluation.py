@@ -133,6 +133,6 @@ def _with_statistics(one: TrainedNetwork, splits: Splits, settings: EvaluationSe
     config = one.config
     if not config.batch_norm or settings.bn_statistics is None:
         return one.network
-    own_seed = config.seed if config.order_seed is None else config.order_seed
+    own_seed = config.shared_seed
     seed = own_seed if settings.seed is None else settings.seed
     return with_policy(one.network, settings.bn_statistics, settings.samples, splits, seed, config.dtype)

@@ -7,13 +7,15 @@ from functools import partial
 
 import numpy as np
 
-from klcli.data.dataset import CLASSES, PIXELS, Split, Splits, epoch_order
+from klcli.data.dataset import CLASSES, PIXELS, Split, Splits
 from klcli.engine import initializers
+from klcli.engine.layers import Dropout
 from klcli.engine.network import Network, build, stack
 from klcli.engine.optimizers import SGD, Adam
 from klcli.experiments.bn_statistics import with_policy_of, with_statistics_of
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.evaluation import Metrics, evaluate
+from klcli.experiments.minibatches import Minibatches
 from klcli.experiments.timetable import timetable
 
 MEMBERS_MAY_DIFFER_IN = ("seed", "lam", "sigma", "eta_min", "eta_max")
@@ -83,6 +85,8 @@ def initialize(config: TrainConfig, d_in: int = PIXELS) -> Network:
         bn_position=config.bn_position,
         bn_momentum=config.bn_momentum,
         bn_eps=config.bn_eps,
+        dropout=config.dropout,
+        dropout_seed=config.shared_seed,
         dtype=config.dtype,
     )
 
@@ -116,7 +120,8 @@ class Training:
             self._recall(snapshot.state)
         self.results = [TrainResult(config, self.members.member(index)) for index, config in enumerate(configs)]
         self._lam = [config.lam for config in configs]
-        self._order = np.empty(0, dtype=np.intp)  # of the images in the current epoch
+        self._minibatches = Minibatches(self.config, splits.train)
+        self._dropouts = [layer for layer in self.members.layers.values() if isinstance(layer, Dropout)]
         self._clock = time.perf_counter()
 
     @property
@@ -126,14 +131,10 @@ class Training:
 
     def update(self) -> None:
         """Make one update of every member on the next minibatch."""
-        epoch, position = divmod(self.step, self.times.updates_per_epoch)
-        if position == 0 or not len(self._order):
-            config = self.config
-            order_seed = config.seed if config.order_seed is None else config.order_seed
-            self._order = epoch_order(len(self.splits.train), order_seed, epoch)
-        start = position * self.config.batch_size
-        X, y = self.splits.train.batch(self._order[start : start + self.config.batch_size], self.config.dtype)
-        loss, gradients = self.members.factored_gradients(X, y, _shared(self._lam), track=True)
+        X, y, loss_function = self._minibatches.at(self.step)
+        for layer in self._dropouts:
+            layer.step = self.step
+        loss, gradients = self.members.factored_gradients(X, y, _shared(self._lam), loss=loss_function, track=True)
         eta = _shared([self.times.learning_rate(self.step, result.config) for result in self.results])
         self.optimizer.update(self._parameters.values(), [gradients[name] for name in self._parameters], eta)
         self.step += 1
@@ -181,8 +182,7 @@ class Training:
         kinds = dict.fromkeys(key.split(".")[1] for key in state if key.startswith(f"{OPTIMIZER}."))
         for kind in kinds:
             self.optimizer.memory[kind] = [
-                state[f"{OPTIMIZER}.{kind}.{name}"][None].astype(array.dtype)
-                for name, array in self._parameters.items()
+                _laid_out_as(array, state[f"{OPTIMIZER}.{kind}.{name}"]) for name, array in self._parameters.items()
             ]
 
     def _metrics(self, split: Split) -> list[Metrics]:
@@ -249,6 +249,13 @@ def _common(configs: Sequence[TrainConfig]) -> TrainConfig:
         if replace(first, **own) != config or config.order_seed is None:
             raise ValueError("members may differ in seed, lambda, sigma and eta only, and share one order_seed")
     return first
+
+
+def _laid_out_as(parameter: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return values in the precision of a parameter, and in memory as it lies there."""
+    array = np.empty_like(parameter)
+    array[...] = values
+    return array
 
 
 def _shared(values: Sequence[float]) -> float | np.ndarray:

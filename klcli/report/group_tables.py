@@ -14,7 +14,7 @@ from klcli.report.tables import Column, Row, Table, fraction, transductive_words
 SETTINGS = (
     "hidden", "batch_norm", "bn_position", "bn_statistics", "initializer", "sigma", "lambda", "optimizer", "momentum",
     "weight_decay", "schedule", "eta_min", "eta_max", "eta_decay", "step_size", "cycles", "epochs", "batch_size",
-    "dtype",
+    "flip", "shift", "mixup", "dropout", "label_smoothing", "dtype",
 )  # fmt: skip
 SHORT = {"bn": "batch_norm", "init": "initializer", "n_s": "step_size", "n_batch": "batch_size"}
 TEXTS = ("hidden", "batch_norm", "bn_position", "bn_statistics", "initializer", "optimizer", "schedule", "dtype")
@@ -178,4 +178,4 @@ def _policy(value: str) -> str:
     return f"{value}{transductive_words(value)}"
 
 
-_FORMS = {"batch_norm": _yes_no, "bn_statistics": _policy}
+_FORMS = {"batch_norm": _yes_no, "flip": _yes_no, "bn_statistics": _policy}

@@ -1,5 +1,6 @@
 """Tables: stored records gathered into rows, and how they look in a terminal."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,8 @@ def options_words(run: Row) -> str:
     """`cosine, adam, weight decay 0.01`: how a run was trained, where that is not the default."""
     names = ("schedule", "cyclical"), ("optimizer", "sgd")
     words = [run[name] for name, usual in names if run.get(name, usual) != usual]
+    if run.get("flip"):
+        words.append("flips")
     for name, usual in _OPTIONS.items():
         value = run.get(name, usual)
         if value != usual:
@@ -142,7 +145,10 @@ def options_words(run: Row) -> str:
     return ", ".join(words)
 
 
-_OPTIONS = {"momentum": 0.0, "weight_decay": 0.0, "eta_decay": 1.0}  # and what they are by default
+_OPTIONS = {  # and what they are by default
+    "momentum": 0.0, "weight_decay": 0.0, "eta_decay": 1.0, "shift": 0, "mixup": 0.0, "dropout": 0.0,
+    "label_smoothing": 0.0,
+}  # fmt: skip
 
 
 def splits_table(title: str, row: Row) -> Table:
@@ -181,9 +187,14 @@ def gradient_check_table(check: Row) -> Table:
 def gradient_check_title(check: Row) -> str:
     """`3-layer 50-50 with BN, lambda 0.01`, or the lambdas of a group of members."""
     lambdas = check["lambda"].split()
+    config = json.loads(check["configs"])[0] if "configs" in check else {}
+    options = [
+        f"{name.replace('_', ' ')} {config[name]:g}" for name in ("dropout", "label_smoothing") if config.get(name)
+    ]
+    name = ", ".join([network_name(check), *options])
     if len(lambdas) == 1:
-        return f"{network_name(check)}, lambda {lambdas[0]}"
-    return f"{network_name(check)}, {len(lambdas)} members with lambda {', '.join(lambdas)}"
+        return f"{name}, lambda {lambdas[0]}"
+    return f"{name}, {len(lambdas)} members with lambda {', '.join(lambdas)}"
 
 
 def gradient_verdict(checks: Sequence[Row]) -> str:

@@ -285,3 +285,23 @@ def m006_evaluations(db: Database) -> None:
     """Keep what stored networks give when they are evaluated again."""
     for statement in _EVALUATION_TABLES:
         db.execute(statement)
+
+
+# From the config, as those of the updates: whole numbers and others.
+_OPTIONS_OF_IMAGES = {
+    "flip": "INTEGER",
+    "shift": "INTEGER",
+    "mixup": "REAL",
+    "dropout": "REAL",
+    "label_smoothing": "REAL",
+}
+
+
+@migrations()
+def m007_options_of_images(db: Database) -> None:
+    """Show in columns what made the training images harder."""
+    for name, kind in _OPTIONS_OF_IMAGES.items():
+        db.execute(
+            f"ALTER TABLE runs ADD COLUMN {name} {kind}"
+            f" GENERATED ALWAYS AS (coalesce(json_extract(config, '$.{name}'), 0)) VIRTUAL"
+        )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import klcli.engine.network as network_module
+import klcli.engine.gradient_check as gradient_check_module
 import klcli.engine.weight_gradient as weight_gradient_module
 from klcli.cli.app import main
 from klcli.engine.layers import BatchNorm, Linear, ReLU
@@ -165,13 +165,13 @@ def relu_mask_of_the_wrong_layer(monkeypatch):
 
 
 def batch_mean_as_a_sum(monkeypatch):
-    right = network_module.cross_entropy
+    right = gradient_check_module.cross_entropy
 
     def wrong(S, y):
         loss, backward = right(S, y)
         return loss, lambda: len(y) * backward()
 
-    monkeypatch.setattr(network_module, "cross_entropy", wrong)
+    monkeypatch.setattr(gradient_check_module, "cross_entropy", wrong)
 
 
 def bias_left_out(monkeypatch):

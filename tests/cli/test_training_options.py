@@ -27,6 +27,8 @@ ADAM = ("--optimizer", "adam", "--eta-max", "1e-3")
         (["--momentum", "0.9", "--weight-decay", "0.01"], {"momentum": 0.9, "weight_decay": 0.01}),
         (["--eta-decay", "0.6"], {"eta_decay": 0.6, "schedule": "cyclical"}),
         (["--schedule", "one-cycle"], {"schedule": "one-cycle"}),
+        (["--flip", "--shift", "2", "--mixup", "0.2"], {"flip": True, "shift": 2, "mixup": 0.2}),
+        (["--dropout", "0.1", "--label-smoothing", "0.2"], {"dropout": 0.1, "label_smoothing": 0.2}),
         (["--schedule", "cosine", "--eta-decay", "0.5"], {"schedule": "cosine", "eta_decay": 0.5}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -59,6 +61,11 @@ def test_adam_with_the_rates_of_sgd_is_warned_of_with_the_cure(here: Klcli, comm
         (["--momentum", "0.9", "--optimizer", "adam"], ["momentum 0.9", "--optimizer sgd"]),
         (["--eta-decay", "1.1"], ["eta decay 1.1", "at most 1"]),
         (["--eta-decay", "0.5", "--schedule", "constant"], ["eta decay 0.5", "cyclical or cosine"]),
+        (["--dropout", "1"], ["dropout 1.0", "below 1"]),
+        (["--label-smoothing", "-0.1"], ["label smoothing -0.1"]),
+        (["--shift", "32"], ["shift 32", "from 0 to 31"]),
+        (["--shift", "1.5"], ["'1.5'"]),
+        (["--mixup", "inf"], ["mixup inf"]),
         (["--weight-decay", "-1"], ["weight decay -1.0"]),
         (["--weight-decay", "nan"], ["weight decay nan"]),
     ],
@@ -68,7 +75,9 @@ def test_what_cannot_be_is_refused(here: Klcli, refused: Refused, options: list[
     refused(here("train", *TINY, *options), 2, *named)
 
 
-@pytest.mark.parametrize("options", [ADAM, ("--momentum", "0.9")], ids=" ".join)
+@pytest.mark.parametrize(
+    "options", [ADAM, ("--momentum", "0.9"), ("--dropout", "0.2", "--flip", "--shift", "1")], ids=" ".join
+)
 def test_an_interrupted_run_goes_on_to_the_bits_of_an_uninterrupted_one(
     here: Klcli, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
@@ -130,4 +139,4 @@ def test_an_unfinished_cycle_is_warned_of_where_there_are_cycles(
     assert ("0.50 cycles" in done.stderr) == is_warned
 
 
-NEWER = {"momentum", "weight_decay", "eta_decay"}
+NEWER = {"momentum", "weight_decay", "eta_decay", "flip", "shift", "mixup", "dropout", "label_smoothing"}

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from klcli.engine import gradient_check
 from klcli.engine.gradient_check import check_gradients
 from klcli.engine.initializers import he
-from klcli.engine.layers import BatchNorm, Linear, ReLU
+from klcli.engine.layers import BatchNorm, Dropout, Linear, ReLU
+from klcli.engine.losses import cross_entropy
 from klcli.engine.network import Network, build, stack
 
 
@@ -123,3 +125,27 @@ def test_one_wrong_entry_among_thousands_is_found(batch):
     made.layers["linear1"] = OneOff(first.W, first.b, is_first=True)
     failed = [check.tensor for check in check_gradients(made, *batch, 0.0) if not check.passes(1e-8, 1e-6)]
     assert failed == ["linear1.W"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"batch_norm": True}, {"batch_norm": True, "bn_position": "after"}], ids=str)
+@pytest.mark.parametrize(("dropout", "smoothing"), [(0.3, 0.0), (0.0, 0.2), (0.3, 0.2)])
+def test_dropout_and_label_smoothing_have_right_gradients(settings, dropout, smoothing, batch):
+    one, other = (network(seed, dropout=dropout, dropout_seed=3, **settings) for seed in (0, 2))
+    for made in (one, stack([one, other])):
+        checks = check_gradients(made, *batch, 0.1, smoothing=smoothing)
+        assert all(check.passes(1e-8, 1e-6) for check in checks)
+
+
+def test_another_mask_or_other_labels_on_the_way_back_are_noticed(batch, monkeypatch):
+    made = network(dropout=0.3)
+    right = Dropout.forward
+
+    def forward(self, X, *, training, track=False):
+        _, wrong = right(Dropout(self.p, self.seed + 1, self.index), X, training=training)
+        return right(self, X, training=training)[0], wrong
+
+    monkeypatch.setattr(Dropout, "forward", forward)
+    assert not all(check.passes(1e-8, 1e-6) for check in check_gradients(made, *batch, 0.1))
+    monkeypatch.undo()
+    monkeypatch.setattr(gradient_check, "soft_cross_entropy", lambda S, y, smoothing: cross_entropy(S, y))
+    assert not all(check.passes(1e-8, 1e-6) for check in check_gradients(made, *batch, 0.1, smoothing=0.2))

@@ -6,7 +6,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from klcli.engine.losses import cross_entropy, l2_gradient, l2_penalty, negative_log_likelihood, softmax
+from klcli.engine.losses import (
+    cross_entropy,
+    l2_gradient,
+    l2_penalty,
+    negative_log_likelihood,
+    soft_cross_entropy,
+    softmax,
+)
 
 NumericalGradient = Callable[[Callable[[], float], np.ndarray], np.ndarray]
 
@@ -144,3 +151,57 @@ def test_l2_gradient_by_hand_in_the_precision_of_the_weights() -> None:
     gradient = l2_gradient(np.array([[1.0, -3.0]], np.float32), 0.25)
     assert gradient.dtype == np.float32
     assert gradient.tolist() == [[0.5, -1.5]]
+
+
+# --- soft labels
+
+
+def by_hand(S: np.ndarray, y: np.ndarray, other: np.ndarray, smoothing: float, share: float) -> float:
+    """The sum over all classes, with labels written out."""
+    K = S.shape[-1]
+    one_hot = np.eye(K)
+    q = (1 - smoothing) * (share * one_hot[y] + (1 - share) * one_hot[other]) + smoothing / K
+    return float(-(q * np.log(softmax(S))).sum(axis=-1).mean())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_loss_of_soft_labels_is_the_sum_over_classes(smoothing: float, share: float) -> None:
+    rng = np.random.default_rng(0)
+    S, y = rng.standard_normal((3, 6, 4)), rng.integers(0, 4, 6)
+    loss, _ = soft_cross_entropy(S, y, smoothing=smoothing, other=y[::-1], share=share)
+    expected = [by_hand(member, y, y[::-1], smoothing, share) for member in S]
+    assert loss.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"smoothing": 0.2}, {"share": 0.3}, {"smoothing": 0.2, "share": 0.7}, {}], ids=str
+)
+def test_the_gradient_of_soft_labels_is_numerical(
+    settings: dict[str, float], numerical_gradient: NumericalGradient
+) -> None:
+    rng = np.random.default_rng(1)
+    S, y = rng.standard_normal((6, 4)), rng.integers(0, 4, 6)
+    other = y[::-1] if "share" in settings else None
+    _, backward = soft_cross_entropy(S, y, other=other, **settings)
+    numerical = numerical_gradient(lambda: float(soft_cross_entropy(S, y, other=other, **settings)[0]), S)
+    np.testing.assert_allclose(backward(), numerical, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_label_smoothing_is_that_of_torch(smoothing: float) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
+    rng = np.random.default_rng(2)
+    S, y = 5 * rng.standard_normal((7, 10)), rng.integers(0, 10, 7)
+    scores = torch.tensor(S, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(scores, torch.tensor(y), label_smoothing=smoothing)
+    expected.backward()
+    loss, backward = soft_cross_entropy(S, y, smoothing=smoothing)
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-12)
+    np.testing.assert_allclose(backward(), scores.grad.numpy(), rtol=1e-10, atol=1e-15)
+
+
+def test_soft_labels_of_huge_scores_stay_finite() -> None:
+    loss, backward = soft_cross_entropy(HUGE, np.array([1, 0, 2]), smoothing=0.1)
+    assert np.isfinite(loss)
+    assert np.isfinite(backward()).all()

@@ -20,6 +20,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sgd": {},
     "nesterov": {"momentum": 0.9, "weight_decay": 0.01},
     "adam": {"optimizer": "adam", "weight_decay": 0.01},
+    "dropout and soft labels": {"dropout": 0.2, "label_smoothing": 0.1, "optimizer": "adam"},
+    "augmentation": {"flip": True, "shift": 2, "mixup": 0.3},
 }
 STOP = 16  # updates: two epochs, in the middle of the first cycle
 

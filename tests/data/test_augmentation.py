@@ -1,0 +1,89 @@
+"""Augmentation pixel by pixel: mirrored, moved, mixed, with the chances that were asked for."""
+
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+
+from klcli.data.augmentation import augmented, mixup
+from klcli.data.dataset import Dataset, split
+from klcli.data.split_config import SplitConfig
+
+BACKGROUND = np.arange(3072).astype(np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (60, 3072), dtype=np.uint8)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(1)
+
+
+def moved(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    """One image moved, pixel by pixel."""
+    source, target = image.reshape(3, 32, 32), BACKGROUND.copy().reshape(3, 32, 32)
+    for row in range(32):
+        for column in range(32):
+            if 0 <= row - down < 32 and 0 <= column - right < 32:
+                target[:, row, column] = source[:, row - down, column - right]
+    return target.reshape(-1)
+
+
+def test_half_of_the_images_are_mirrored_and_the_others_left() -> None:
+    images = np.random.default_rng(2).integers(0, 256, (2000, 3072), dtype=np.uint8)
+    result = augmented(images, rng(), flip=True, shift=0, background=BACKGROUND)
+    mirrored = images.reshape(-1, 3, 32, 32)[:, :, :, ::-1].reshape(-1, 3072)
+    is_mirrored, is_left = (result == mirrored).all(axis=1), (result == images).all(axis=1)
+    assert (is_mirrored ^ is_left).all()
+    assert is_mirrored.mean() == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize("shift", [1, 3, 31])
+def test_every_image_is_moved_by_a_distance_of_its_own(shift: int) -> None:
+    result = augmented(IMAGES, rng(), flip=False, shift=shift, background=BACKGROUND)
+    distances = rng().integers(-shift, shift + 1, (len(IMAGES), 2))
+    for image, source, (down, right) in zip(result, IMAGES, distances, strict=True):
+        np.testing.assert_array_equal(image, moved(source, down, right))
+
+
+def test_all_distances_are_equally_likely() -> None:
+    pixel = np.zeros((5000, 3, 32, 32), np.uint8)
+    pixel[:, :, 16, 16] = 1
+    result = augmented(pixel.reshape(-1, 3072), rng(), flip=False, shift=1, background=np.zeros(3072, np.uint8))
+    places = Counter(int(place) for place in result.reshape(-1, 3, 1024)[:, 0].argmax(axis=1))
+    assert sorted(places) == sorted(32 * (16 + down) + 16 + right for down in (-1, 0, 1) for right in (-1, 0, 1))
+    assert min(places.values()) > 5000 / 9 * 0.8
+
+
+def test_the_images_that_came_in_are_untouched_and_a_read_only_view_will_do() -> None:
+    images = IMAGES.copy()
+    images.flags.writeable = False
+    augmented(images, rng(), flip=True, shift=2, background=BACKGROUND)
+    np.testing.assert_array_equal(images, IMAGES)
+
+
+def test_what_moves_in_is_zero_once_it_is_standardised(small_dataset: Dataset) -> None:
+    train = split(small_dataset, SplitConfig(validation=200)).train
+    background = np.rint(train.mean).astype(np.uint8)
+    change = partial(augmented, rng=rng(), flip=False, shift=31, background=background)
+    X, _ = train.batch(np.arange(50), np.float64, change)
+    plain, _ = train.batch(np.arange(50), np.float64)
+    moved_in = np.abs(X) < 0.5 * train.inverse_std + 1e-12  # at most half a grey level
+    assert moved_in.mean() > 0.5
+    assert np.abs(plain).mean() > 0.5
+
+
+def test_pairs_are_mixed_by_one_share() -> None:
+    X = np.random.default_rng(3).standard_normal((5, 8)).astype(np.float32)
+    mixed = X.copy()
+    share = mixup(mixed, 0.4, rng())
+    assert 0 < share < 1
+    assert mixed.dtype == np.float32
+    for i in range(5):
+        np.testing.assert_allclose(mixed[i], share * X[i] + (1 - share) * X[4 - i], rtol=1e-5, atol=1e-6)
+
+
+def test_shares_have_the_variance_of_the_beta_distribution() -> None:
+    generator = rng()
+    shares = [mixup(np.zeros((2, 1)), 0.5, generator) for _ in range(4000)]
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.02)
+    assert np.var(shares) == pytest.approx(1 / (4 * (2 * 0.5 + 1)), rel=0.05)
