@@ -85,10 +85,16 @@ class Painter:
 
     def _curves(self) -> "Iterator[Drawn]":
         from klcli.report.plots.comparison import draw_validation_overlay, validation_overlay
+        from klcli.report.plots.range_test import draw_range_test, range_curves
         from klcli.report.plots.training import draw_training, training_curves
 
         runs = self._runs("curves")
-        if len(runs) == 1:
+        if len(runs) == 1 and runs[0]["schedule"] == "range":
+            yield (
+                f"{stem(runs)}-curves",
+                draw_range_test(range_curves(runs[0], self._epochs(runs)[runs[0]["id"]]), self._suffix),
+            )
+        elif len(runs) == 1:
             curves = training_curves(runs[0], self._store.epochs(runs[0]["id"]))
             yield f"{stem(runs)}-curves", draw_training(curves, self._suffix)
         else:

@@ -11,6 +11,7 @@ from klcli.report.documents import run_document
 from klcli.report.formats import exact_rows
 from klcli.report.group_tables import columns_of, group, group_notes, group_table
 from klcli.report.images import images_words, sizes, split_of, split_words
+from klcli.report.range_tests import suggestion_sentence
 from klcli.report.run_tables import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.study_tables import (
     choice_document,
@@ -155,6 +156,8 @@ def _side_by_side(store: ReportStore, selection: Selection) -> View:
     evaluations = store.evaluations([run["id"] for run in runs])
     table = comparison_table(runs, selection.diff_only, evaluations)
     notes = [f"run {run['id']}: {run['command']}" for run in runs]
+    tests = [run for run in runs if run["schedule"] == "range"]
+    notes += [f"run {run['id']}, {suggestion_sentence(run, store.epochs(run['id']))}" for run in tests]
     if len({(run["dataset_sha256"], run["split"]) for run in runs}) > 1:
         notes.append("These runs saw different images: their accuracies cannot be compared.")
     document = {

@@ -10,6 +10,7 @@ from klcli.cli.config_options import is_typed, takes_config, typed_fields
 from klcli.cli.many_valued import many_valued
 from klcli.cli.options import (
     DEFAULT_DATABASE,
+    LEARNING,
     DatabasePath,
     DataSource,
     Debug,
@@ -26,7 +27,7 @@ from klcli.cli.resumption import resume as take_over
 from klcli.cli.session import Session
 from klcli.cli.signals import Interrupted, obeyed_between_updates
 from klcli.cli.study_runner import EXECUTION, ExecutorAddress, Jobs, Repeats, StudyRunner, open_runner
-from klcli.errors import Diverged
+from klcli.errors import ConfigError, Diverged
 from klcli.experiments.config import TrainConfig
 
 if TYPE_CHECKING:  # NumPy and sqlite-utils are slow to import, and --help needs neither
@@ -49,6 +50,14 @@ def train(
             "--resume", panel=EXECUTION, metavar="RUN|last", help="Go on with an interrupted run, to the same bits."
         ),
     ] = None,
+    lr_range_test: Annotated[
+        bool,
+        option(
+            "--lr-range-test",
+            panel=LEARNING,
+            help="Instead of training, let eta rise from 1e-5 to 1 within an epoch and suggest its limits.",
+        ),
+    ] = False,
     repeats: Repeats = 1,
     jobs: Jobs = None,
     executor: ExecutorAddress = None,
@@ -75,6 +84,12 @@ def train(
     - `klcli train --init normal --sigma 1e-4 --subset 5000`
     """
     session = Session(as_json=as_json, quiet=quiet)
+    if lr_range_test:
+        if resume is not None:
+            raise ConfigError(f"--resume {resume}: a run goes on as it began, leave --lr-range-test away")
+        from klcli.experiments.range_test import range_test
+
+        config = range_test(config, typed_fields(ctx))
     if repeats != 1:
         runner = open_runner(
             session, config, data=data, db=db, jobs=jobs, executor=executor, threads=threads, resume=resume is not None
@@ -143,6 +158,7 @@ def _train_recorded(session: Session, store: "RunStore", resumed: Resumption, ch
                 splits,
                 snapshot=resumed.snapshot,
                 epochs=resumed.epochs,
+                look_at_test=config.schedule != "range",
                 on_update=on_update,
                 on_evaluation=on_evaluation,
             )
@@ -161,7 +177,7 @@ def train_repeatedly(runner: StudyRunner, config: TrainConfig, repeats: int) -> 
     from klcli.report.study_tables import repeats_table
     from klcli.report.tables import network_name
 
-    study = runner.run("repeats", "train", repeat(config, repeats), {}, look_at_test=True)
+    study = runner.run("repeats", "train", repeat(config, repeats), {}, look_at_test=config.schedule != "range")
     runs = runner.store.members(study)
     complete = [run for run in runs if run["state"] == "complete"]
     first, last = runs[0], runs[-1]
@@ -176,22 +192,28 @@ def train_repeatedly(runner: StudyRunner, config: TrainConfig, repeats: int) -> 
 def _show(session: Session, store: "RunStore", run_id: int) -> None:
     """Draw the picture of the run and tell where everything is. Raises Diverged for a run that did."""
     from klcli.report.documents import run_document
+    from klcli.report.plots.range_test import draw_range_test, range_curves
     from klcli.report.plots.training import draw_training, training_curves
+    from klcli.report.range_tests import suggestion_sentence
     from klcli.report.tables import duration, network_name, splits_table
     from klcli.store.checkpoints import write_atomically
 
-    run = store.run(run_id)
+    run, epochs = store.run(run_id), store.epochs(run_id)
+    is_range_test = run["schedule"] == "range"
     picture = store.folder("plots") / f"run-{run_id:06d}.png"
-    write_atomically(picture, draw_training(training_curves(run, store.epochs(run_id))))
+    drawn = draw_range_test(range_curves(run, epochs)) if is_range_test else draw_training(training_curves(run, epochs))
+    write_atomically(picture, drawn)
     diverged = run["state"] == "diverged"
     work = f"{run['epochs_done']:g} epochs on {run['dataset']} in {duration(run['seconds'])}"
     title = f"Run {run_id}: {network_name(run)}, {work}"
     places = [("database", store.path), ("picture", picture)]
     if run["checkpoint"]:
         places.insert(1, ("checkpoint", store.path.parent / run["checkpoint"]))
-    session.result(splits_table(title, run), *(f"{what:<11} {where}" for what, where in places))
-    session.document("train", {"run": run_document(run), "epochs": store.epochs(run_id), "picture": str(picture)})
-    if diverged:
+    notes = [suggestion_sentence(run, epochs)] if is_range_test else []
+    session.result(splits_table(title, run), *notes, *(f"{what:<11} {where}" for what, where in places))
+    document = {"run": run_document(run), "epochs": epochs, "picture": str(picture)}
+    session.document("train", document | ({"notes": notes} if notes else {}))
+    if diverged and not is_range_test:  # a range test goes on until it does
         raise Diverged(
             f"run {run_id} diverged: {run['error']}; its {run['epochs_done']:g} epochs are kept, "
             f"try a smaller --eta-max than {run['eta_max']:g}"

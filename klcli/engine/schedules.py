@@ -45,6 +45,15 @@ def one_cycle(step: int, *, eta_min: float, eta_max: float, total: int) -> float
     return _between(eta_max, eta_min, (step - top) / (total - top) if total else 0.0)
 
 
+def range_test(step: int, *, eta_min: float, eta_max: float, total: int) -> float:
+    """Return the rate of a learning-rate range test of `total` updates (Smith 2017, arXiv 1506.01186, section 3.3).
+
+    From eta_min at the first update to eta_max at the last, by the same factor at every step: a straight
+    line, as Smith draws it, would pass the small decades in a few updates.
+    """
+    return eta_min * (eta_max / eta_min) ** (step / max(1, total - 1))
+
+
 def _between(start: float, end: float, share: float) -> float:
     """Return what half a cosine has made of `start` after this share of the way to `end`."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -9,7 +9,7 @@ from klcli.data.split_config import SplitConfig
 from klcli.errors import ConfigError
 
 INITIALIZERS = ("he", "xavier", "normal")
-SCHEDULES = ("cyclical", "one-cycle", "cosine", "constant")
+SCHEDULES = ("cyclical", "one-cycle", "cosine", "constant", "range")
 CYCLIC = ("cyclical", "cosine")  # the schedules that begin again after 2 n_s updates
 OPTIMIZERS = ("sgd", "adam")
 BN_POSITIONS = ("before", "after")
@@ -108,6 +108,7 @@ class TrainConfig:
             self.eta_min <= self.eta_max, f"eta_min {self.eta_min} is above eta_max {self.eta_max}: exchange the two"
         )
 
+        _require(self.schedule != "range" or self.eta_min > 0, f"eta_min {self.eta_min}: a range must begin above 0")
         decay = self.eta_decay
         _require(0 < decay <= 1, f"eta decay {decay}: must be above 0 and at most 1, for example 0.6")
         _require(

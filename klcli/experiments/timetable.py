@@ -41,6 +41,8 @@ class Timetable:
         limits = {"eta_min": member.eta_min, "eta_max": member.eta_max}
         if member.schedule == "one-cycle":
             return schedules.one_cycle(step, total=self.total_updates, **limits)
+        if member.schedule == "range":
+            return schedules.range_test(step, total=self.total_updates, **limits)
         schedule = schedules.cosine if member.schedule == "cosine" else schedules.cyclical
         return schedule(step, step_size=self.step_size, decay=member.eta_decay, **limits)
 
@@ -52,7 +54,8 @@ def timetable(config: TrainConfig, n: int) -> Timetable:
     per_epoch = n // config.batch_size
     step_size = config.step_size or max(1, round(config.step_epochs * per_epoch))
     total = 2 * step_size * config.cycles if config.epochs is None else config.epochs * per_epoch
-    per_evaluation = 2 * step_size / config.evaluations_per_cycle if config.evaluations_per_cycle else per_epoch
+    cycle = total if config.schedule == "range" else 2 * step_size
+    per_evaluation = cycle / config.evaluations_per_cycle if config.evaluations_per_cycle else per_epoch
     if total / per_evaluation > MAX_EVALUATIONS:
         length = f"cycles {config.cycles}" if config.epochs is None else f"epochs {config.epochs}"
         often = f", evaluations per cycle {config.evaluations_per_cycle}" if config.evaluations_per_cycle else ""

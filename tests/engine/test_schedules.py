@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from klcli.engine.schedules import constant, cosine, cyclical, one_cycle
+from klcli.engine.schedules import constant, cosine, cyclical, one_cycle, range_test
 
 
 @pytest.mark.parametrize(
@@ -100,3 +100,10 @@ def test_the_cosine_is_that_of_torch() -> None:
         assert cosine(step, eta_min=0.01, eta_max=0.5, step_size=7) == pytest.approx(expected, rel=1e-9)
         optimizer.step()
         schedule.step()
+
+
+def test_a_range_test_passes_every_decade_in_the_same_number_of_updates() -> None:
+    rates = [range_test(step, eta_min=1e-4, eta_max=1.0, total=9) for step in range(9)]
+    assert rates[::2] == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
+    assert rates[1] == pytest.approx(math.sqrt(1e-4 * 1e-3))
+    assert range_test(0, eta_min=1e-4, eta_max=1.0, total=1) == 1e-4

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from klcli.engine.schedules import cosine, cyclical, one_cycle
+from klcli.engine.schedules import cosine, cyclical, one_cycle, range_test
 from klcli.experiments.config import CYCLIC
 from klcli.report.plots.figure import (
     GREY,
@@ -59,12 +59,13 @@ def learning_rates(run: dict[str, Any], updates: int, last: float) -> list[tuple
         return [(0, run["eta_max"]), (updates, run["eta_max"])]
     cycle, eta_min, eta_max = 2 * run["step_size"], run["eta_min"], run["eta_max"]
     pieces, length, lines = updates // cycle + 1, cycle, LINES_OF_A_CURVE
-    if run["schedule"] == "one-cycle":
+    if run["schedule"] in ("one-cycle", "range"):
         pieces, length = 1, round(run["cycles"] * cycle)
 
     def eta(step: int) -> float:
-        if run["schedule"] == "one-cycle":
-            return one_cycle(step, eta_min=eta_min, eta_max=eta_max, total=length)
+        if run["schedule"] in ("one-cycle", "range"):
+            whole = one_cycle if run["schedule"] == "one-cycle" else range_test
+            return whole(step, eta_min=eta_min, eta_max=eta_max, total=length)
         schedule = {"cyclical": cyclical, "cosine": cosine}[run["schedule"]]
         decay = run.get("eta_decay", 1.0)
         return schedule(step, eta_min=eta_min, eta_max=eta_max, step_size=run["step_size"], decay=decay)

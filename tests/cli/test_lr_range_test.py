@@ -1,0 +1,71 @@
+"""`klcli train --lr-range-test`: a stored run, its picture, its suggestion, and its end where eta is too large."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from klcli.report.plots.range_test import draw_range_test, range_curves
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Rows = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+
+TINY = ("train", "--data", "synthetic", "--subset", "1000", "--hidden", "20", "--lr-range-test", "--batch-size", "20")
+
+
+def test_a_range_test_is_a_run_that_never_saw_the_test_images(klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
+    done = klcli(*TINY, "--bn", "--evaluations-per-cycle", "10")
+    assert done.returncode == 0, done.stderr
+    [run] = rows("runs")
+    assert (run["state"], run["schedule"], run["eta_min"], run["eta_max"]) == ("complete", "range", 1e-5, 1.0)
+    assert run["test_accuracy"] is None
+    stored = rows("epochs")
+    assert [row["step"] for row in stored] == list(range(5, 51, 5))
+    # Update t of 50 has eta 1e-5 * (1e5)^(t / 49); the one before an evaluation at step s is t = s - 1.
+    assert [row["learning_rate"] for row in stored] == pytest.approx(
+        [1e-5 * 1e5 ** ((s - 1) / 49) for s in range(5, 51, 5)]
+    )
+    assert "suggest" in done.stdout
+    assert (tmp_path / "results/plots/run-000001.png").read_bytes()[:4] == b"\x89PNG"
+
+    [line] = [line for line in done.stdout.splitlines() if "suggest" in line]
+    shown = klcli("report", "--run", "1", "--plot", "curves")
+    assert f"run 1, {line}" in shown.stdout
+    assert (tmp_path / "results/plots/run-000001-curves.png").exists()
+    curves = range_curves(run, stored)
+    assert curves.etas == [row["learning_rate"] for row in stored]
+    assert curves.validation["accuracy"] == [row["validation_accuracy"] for row in stored]
+    assert draw_range_test(curves, "svg").startswith(b"<?xml")
+
+
+def test_one_that_diverges_has_found_the_end_of_the_range(here: Klcli, rows: Rows) -> None:
+    done = here(*TINY, "--eta-max", "1e6", "--lambda", "1", "--json", "--quiet")
+    assert done.returncode == 0, done.stderr
+    [run] = rows("runs")
+    assert run["state"] == "diverged" and run["epochs_done"] > 0
+    [note] = json.loads(done.stdout)["notes"]
+    assert "suggest" in note
+
+
+def test_members_can_test_ranges_too(here: Klcli, rows: Rows) -> None:
+    done = here(*TINY, "--repeats", "2", "--jobs", "1", "--evaluations-per-cycle", "2", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert [(run["schedule"], run["test_accuracy"]) for run in rows("runs")] == [("range", None)] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--schedule", "constant"), ("--schedule constant",)),
+        (("--cycles", "2"), ("--cycles", "--epochs")),
+        (("--resume", "last"), ("--resume last", "--lr-range-test")),
+        (("--eta-min", "0"), ("eta_min 0",)),
+        (("--eta-max", "1e-6"), ("eta_min", "eta_max 1e-06")),
+    ],
+)
+def test_contradictions(here: Klcli, refused: Refused, options: tuple[str, ...], named: tuple[str, ...]) -> None:
+    refused(here(*TINY, *options), 2, *named)
