@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from klcli import second_core
 from klcli.data.dataset import Dataset
 
 Klcli = Callable[..., subprocess.CompletedProcess[str]]
@@ -25,6 +27,19 @@ def small_dataset() -> Dataset:
     images = (0.35 * patterns[labels] + 0.65 * rng.integers(0, 256, (1200, 3072))).astype(np.uint8)
     names = tuple(f"class {i}" for i in range(10))
     return Dataset("small", images, labels, names, "0" * 64, "tests", "built in", None, None)
+
+
+@pytest.fixture
+def use_cores(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let the engine use one or two cores for the rest of a test, whatever the machine has."""
+
+    def use(number: int) -> None:
+        allowed = threading.Event()
+        if number > 1:
+            allowed.set()
+        monkeypatch.setattr(second_core, "_allowed", allowed)
+
+    return use
 
 
 @pytest.fixture

@@ -126,11 +126,15 @@ def train(
 
 def _train_recorded(session: Session, store: "RunStore", resumed: Resumption, check: Callable[[], None]) -> None:
     """Train a run from where it is to its end, every evaluation in the database."""
+    from klcli import second_core
     from klcli.data.dataset import split
+    from klcli.experiments.environment import environment
     from klcli.experiments.timetable import timetable
     from klcli.experiments.training import train as train_group
 
     run_id, config = resumed.run_id, resumed.config
+    if environment().threads == 1:  # the threads of BLAS have taken the other cores otherwise
+        second_core.use()
     splits = split(resumed.dataset, config.split)
     times = timetable(config, len(splits.train))
     if not times.ends_a_cycle:

@@ -15,7 +15,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from klcli.engine.weight_gradient import WeightGradient, times_wide
+from klcli.engine.products import product
+from klcli.engine.weight_gradient import WeightGradient, times_wide, transposed
 
 DROPOUT = 2  # spawn key of the masks; those of weights, order and augmentation are others
 Gradients = dict[str, np.ndarray | WeightGradient]
@@ -37,12 +38,12 @@ class Linear:
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`X (..., n, d_in)` to `(..., n, d_out)`; an X without members is shared by all of them."""
         shared = X.ndim == 2 and self.W.ndim == 3
-        Y = (times_wide(X, self.W) if shared else X @ self.W) + self.b
+        Y = (times_wide(X, self.W) if shared else product(X, self.W)) + self.b
 
         def backward(G: np.ndarray) -> tuple[np.ndarray | None, Gradients]:
             """`dW = X^T G`, `db = sum of the rows of G`, `dX = G W^T`."""
             db = sum_over_samples(G).reshape(self.b.shape)
-            dX = None if self.is_first else G @ self.W.swapaxes(-1, -2)
+            dX = None if self.is_first else product(G, transposed(self.W))
             return dX, {"W": WeightGradient(X, G, self.W), "b": db}
 
         return Y, backward

@@ -12,6 +12,7 @@ import numpy as np
 
 from klcli.engine.losses import l2_gradient
 from klcli.engine.members import for_members
+from klcli.engine.products import product
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class WeightGradient:
 
     def products(self, start: int, stop: int) -> np.ndarray:
         """Return `G^T X (..., stop - start, d_in)` of the units from start to stop alone."""
-        return _product(self.G[..., start:stop], self.X)
+        return _steps(self.G[..., start:stop], self.X)
 
     def __array__(self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         """Let NumPy take the gradient for an array."""
@@ -45,15 +46,15 @@ class WeightGradient:
         W = transposed(self.W)
         keep = 1 - 2 * eta * self.lam
         W *= keep[:, None, None].astype(W.dtype) if isinstance(keep, np.ndarray) else keep
-        W -= _product(self.G * for_members(eta, self.G), self.X)
+        W -= _steps(self.G * for_members(eta, self.G), self.X)
 
 
-def _product(G: np.ndarray, X: np.ndarray) -> np.ndarray:
+def _steps(G: np.ndarray, X: np.ndarray) -> np.ndarray:
     """Return `G^T X (..., d_out, d_in)`, from a single product where all members share X."""
     if X.ndim == 2 and G.ndim == 3:
         m, n, d_out = G.shape
-        return (G.transpose(1, 0, 2).reshape(n, m * d_out).T @ X).reshape(m, d_out, -1)
-    return transposed(G) @ X
+        return product(G.transpose(1, 0, 2).reshape(n, m * d_out).T, X).reshape(m, d_out, -1)
+    return product(transposed(G), X)
 
 
 def times_wide(X: np.ndarray, W: np.ndarray) -> np.ndarray:
@@ -63,7 +64,7 @@ def times_wide(X: np.ndarray, W: np.ndarray) -> np.ndarray:
     less per member.
     """
     m, d_in, d_out = W.shape
-    wide = X @ transposed(W).reshape(m * d_out, d_in).T
+    wide = product(X, transposed(W).reshape(m * d_out, d_in).T)
     return wide.reshape(len(X), m, d_out).transpose(1, 0, 2)
 
 

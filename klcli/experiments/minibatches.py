@@ -11,6 +11,8 @@ from klcli.experiments.config import TrainConfig
 
 AUGMENTATION, MIXUP = 3, 4  # spawn keys; those of weights, order and dropout are others
 
+Minibatch = tuple[np.ndarray, np.ndarray, Loss]  # X (n, 3072), y (n,) and the loss that goes with them
+
 
 class Minibatches:
     """The minibatches of a group of members, each a function of the config and of the update step alone."""
@@ -22,8 +24,8 @@ class Minibatches:
         self._epoch = -1
         self._order = np.empty(0, dtype=np.intp)  # of the images in that epoch
 
-    def at(self, step: int) -> tuple[np.ndarray, np.ndarray, Loss]:
-        """Return X (n, 3072), y (n,) and the loss that goes with them, of update `step`, counted from 0."""
+    def at(self, step: int) -> Minibatch:
+        """Return the minibatch of update `step`, counted from 0."""
         config = self.config
         epoch, position = divmod(step, len(self.split) // config.batch_size)
         if epoch != self._epoch:

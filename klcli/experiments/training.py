@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from klcli import second_core
 from klcli.data.dataset import CLASSES, PIXELS, Split, Splits
 from klcli.engine import initializers
 from klcli.engine.layers import Dropout
@@ -15,7 +16,7 @@ from klcli.engine.optimizers import SGD, Adam
 from klcli.experiments.bn_statistics import with_policy_of, with_statistics_of
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.evaluation import Metrics, evaluate
-from klcli.experiments.minibatches import Minibatches
+from klcli.experiments.minibatches import Minibatch, Minibatches
 from klcli.experiments.timetable import timetable
 
 MEMBERS_MAY_DIFFER_IN = ("seed", "lam", "sigma", "eta_min", "eta_max")
@@ -121,6 +122,8 @@ class Training:
         self.results = [TrainResult(config, self.members.member(index)) for index, config in enumerate(configs)]
         self._lam = [config.lam for config in configs]
         self._minibatches = Minibatches(self.config, splits.train)
+        # Prepared ahead while an update is made.
+        self._next_minibatch: Callable[[], Minibatch] = partial(self._minibatches.at, self.step)
         self._dropouts = [layer for layer in self.members.layers.values() if isinstance(layer, Dropout)]
         self._clock = time.perf_counter()
 
@@ -131,7 +134,9 @@ class Training:
 
     def update(self) -> None:
         """Make one update of every member on the next minibatch."""
-        X, y, loss_function = self._minibatches.at(self.step)
+        X, y, loss_function = self._next_minibatch()
+        if self.step + 1 < self.times.total_updates:
+            self._next_minibatch = second_core.ahead(partial(self._minibatches.at, self.step + 1))
         for layer in self._dropouts:
             layer.step = self.step
         loss, gradients = self.members.factored_gradients(X, y, _shared(self._lam), loss=loss_function, track=True)

@@ -1,6 +1,7 @@
 """train: determinism, members against the same config alone, divergence, and what ends a training."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -38,6 +39,18 @@ def test_the_same_config_twice_gives_the_same_bits(splits: Splits, dtype: str) -
     for name, array in first.network.parameters().items():
         assert array.dtype == dtype
         np.testing.assert_array_equal(array, again.network.parameters()[name])
+
+
+def test_a_second_core_changes_no_bit(splits: Splits, use_cores: Callable[[int], None]) -> None:
+    config = TrainConfig(hidden=(700, 30), batch_norm=True, batch_size=20, epochs=3, split=SPLIT)
+    states = []
+    for cores in (1, 2):
+        use_cores(cores)
+        [result] = train([config], splits)
+        states.append(result.network.state())
+    assert states[0].keys() == states[1].keys()
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(array, states[1][name])
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"order_seed": 12}])
