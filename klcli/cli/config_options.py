@@ -10,6 +10,7 @@ import typer
 from klcli.cli.options import (
     HARDER,
     IMAGES,
+    KEPT,
     LEARNING,
     NETWORK,
     OUTPUT,
@@ -141,6 +142,18 @@ _CONFIG_OPTIONS: dict[str, Any] = {
     "label_smoothing": Annotated[
         float,
         decimal_option("--label-smoothing", panel=HARDER, help="The share of a label that all classes have, as 0.1."),
+    ],
+    "weight_average": Annotated[
+        float,
+        decimal_option(
+            "--weight-average", panel=KEPT, help="The exponential average of the weights, with this decay, as 0.999."
+        ),
+    ],
+    "snapshots": Annotated[
+        bool,
+        option(
+            "--snapshots/--no-snapshots", panel=KEPT, help="Also the mean of the networks at the ends of the cycles."
+        ),
     ],
     "split.validation": Annotated[
         int, integer_option("--validation", panel=IMAGES, help="The last N training images validate instead.")

@@ -12,6 +12,7 @@ from klcli.errors import ConfigError
 NETWORK = "The network"
 LEARNING = "Cost and updates"
 HARDER = "Harder training images"
+KEPT = "What is evaluated"
 IMAGES = "Images"
 REPEATABILITY = "Repeatability"
 OUTPUT = "Output"

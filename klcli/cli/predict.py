@@ -52,7 +52,7 @@ def predict(
     from klcli.data.dataset import split
     from klcli.data.pictures import pictures_like, read_picture
     from klcli.experiments.environment import pin_threads
-    from klcli.experiments.predictions import log_mean, log_probabilities
+    from klcli.experiments.evaluation import log_mean, log_probabilities
     from klcli.report.prediction_tables import prediction_table
     from klcli.report.tables import network_name
     from klcli.store.report_store import ReportStore

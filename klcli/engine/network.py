@@ -110,6 +110,15 @@ class Network:
                     saved = state.get(f"{name}.{average}")
                     setattr(layer, average, None if saved is None else saved.astype(layer.gamma.dtype))
 
+    def with_state(self, state: dict[str, np.ndarray]) -> "Network":
+        """Return the same layers with other arrays, shared with `state`. Raises KeyError where one is missing."""
+        return Network(
+            {
+                name: with_arrays(layer, {field: state[f"{name}.{field}"] for field in _arrays(layer)})
+                for name, layer in self.layers.items()
+            }
+        )
+
     def member(self, index: int) -> "Network":
         """Return one member as a network of its own; its arrays are views of this one's."""
         return Network(

@@ -59,6 +59,10 @@ class TrainConfig:
     dropout: float = 0.0  # the probability with which a hidden unit is left out
     label_smoothing: float = 0.0  # the share of each label that all classes have in equal parts
 
+    # what is evaluated, beside or in place of the last weights
+    weight_average: float = 0.0  # decay of their exponential average, which takes their place; 0: none
+    snapshots: bool = False  # also the mean of the networks at the ends of the cycles
+
     # the data, the randomness, the arithmetic
     split: SplitConfig = field(default_factory=SplitConfig)
     seed: int = 0
@@ -84,7 +88,7 @@ class TrainConfig:
         self._check_optimizer()
         self._check_initializer()
         self._check_counts()
-        self._check_augmentation()
+        self._check_options()
 
     def _check_types(self) -> None:
         """Refuse what a stored JSON may hold and the type checker cannot see."""
@@ -155,13 +159,18 @@ class TrainConfig:
         """How many images give the statistics of evaluation; None where the policy draws none."""
         return SAMPLES.get(self.bn_statistics) if self.bn_samples is None else self.bn_samples
 
-    def _check_augmentation(self) -> None:
+    def _check_options(self) -> None:
         _require(isinstance(self.flip, bool), f"flip {self.flip!r}: must be true or false")
         _require(0 <= self.shift <= MAX_SHIFT, f"shift {self.shift}: must be from 0 to {MAX_SHIFT} pixels")
         _require(_finite(self.mixup) and self.mixup >= 0, f"mixup {self.mixup}: must be a finite number of at least 0")
-        for name in ("dropout", "label_smoothing"):
+        for name in ("dropout", "label_smoothing", "weight_average"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name.replace('_', ' ')} {value}: must be at least 0 and below 1")
+        _require(isinstance(self.snapshots, bool), f"snapshots {self.snapshots!r}: must be true or false")
+        _require(
+            not self.snapshots or self.schedule in CYCLIC,
+            f"snapshots: of the ends of cycles, and schedule {self.schedule} has none, choose {' or '.join(CYCLIC)}",
+        )
 
     @property
     def shared_seed(self) -> int:
@@ -194,7 +203,7 @@ _INTEGERS = (
 )  # fmt: skip
 _NUMBERS = (
     "bn_momentum", "bn_eps", "sigma", "lam", "momentum", "weight_decay", "eta_min", "eta_max", "eta_decay",
-    "step_epochs", "mixup", "dropout", "label_smoothing",
+    "step_epochs", "mixup", "dropout", "label_smoothing", "weight_average",
 )  # fmt: skip
 _OPTIONAL = ("bn_samples", "step_size", "epochs", "order_seed", "evaluations_per_cycle", "sigma")
 _CHOICES = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from klcli.data.dataset import Split
-from klcli.engine.losses import negative_log_likelihood
+from klcli.engine.losses import log_softmax, negative_log_likelihood
 from klcli.engine.network import Network
 
 ROWS = 1000  # images per forward pass: 12 MB of float32, enough for BLAS and little for the memory
@@ -36,3 +36,34 @@ def evaluate(members: Network, split: Split, lam: Sequence[float], dtype: str = 
     loss /= len(split)
     cost = loss + members.penalty(np.asarray(lam))
     return [Metrics(*map(float, values)) for values in zip(loss, cost, correct / len(split), strict=True)]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A classification of one split."""
+
+    loss: float  # the mean of -log p_y
+    accuracy: float
+
+
+def log_probabilities(network: Network, split: Split, dtype: str = "float32") -> np.ndarray:
+    """Return `log P (n, K)` of every image in float64, with running averages."""
+    parts = []
+    for start in range(0, len(split), ROWS):
+        X, _ = split.batch(slice(start, start + ROWS), dtype)
+        parts.append(log_softmax(network.scores(X).astype(np.float64)))
+    return np.concatenate(parts)
+
+
+def log_mean(log_P: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the logarithm of the mean of probabilities that are given by their logarithms; nothing underflows."""
+    total = log_P[0]
+    for other in log_P[1:]:
+        total = np.logaddexp(total, other)
+    return np.asarray(total - np.log(len(log_P)))
+
+
+def score_of(log_P: np.ndarray, split: Split) -> Score:
+    """Return the score of probabilities that are given by their logarithms (n, K)."""
+    loss = -log_P[np.arange(len(split)), split.labels].mean()
+    return Score(float(loss), float(np.mean(log_P.argmax(axis=-1) == split.labels)))

@@ -1,13 +1,11 @@
 """Predictions: a trained network, taken up again, and what it makes of a split."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from klcli.data.dataset import CLASSES, Split
-from klcli.engine.losses import log_softmax
 from klcli.engine.network import Network
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.evaluation import ROWS
@@ -31,23 +29,6 @@ def predict(network: Network, split: Split, dtype: str = "float32") -> np.ndarra
         X, _ = split.batch(slice(start, start + ROWS), dtype)
         parts.append(network.scores(X).argmax(axis=-1))
     return np.concatenate(parts)
-
-
-def log_probabilities(network: Network, split: Split, dtype: str = "float32") -> np.ndarray:
-    """Return `log P (n, K)` of every image in float64, with running averages."""
-    parts = []
-    for start in range(0, len(split), ROWS):
-        X, _ = split.batch(slice(start, start + ROWS), dtype)
-        parts.append(log_softmax(network.scores(X).astype(np.float64)))
-    return np.concatenate(parts)
-
-
-def log_mean(log_P: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the logarithm of the mean of probabilities that are given by their logarithms; nothing underflows."""
-    total = log_P[0]
-    for other in log_P[1:]:
-        total = np.logaddexp(total, other)
-    return np.asarray(total - np.log(len(log_P)))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from klcli.engine.network import Network
 from klcli.errors import ConfigError
 from klcli.experiments.bn_statistics import with_policy, with_statistics_of
 from klcli.experiments.config import BN_STATISTICS, SAMPLES, TRANSDUCTIVE, TrainConfig, check_samples
-from klcli.experiments.predictions import log_mean, log_probabilities
+from klcli.experiments.evaluation import Score, log_mean, log_probabilities, score_of
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,6 @@ class EvaluationSettings:
     def samples(self) -> int | None:
         """How many images are drawn, None where none are."""
         return self.bn_samples or SAMPLES.get(self.bn_statistics or "")
-
-
-@dataclass(frozen=True)
-class Score:
-    """A classification of one split."""
-
-    loss: float  # the mean of -log p_y
-    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -110,8 +102,7 @@ def score(networks: Sequence[Prepared], split: Split, *, flips: bool) -> Score:
     """Return the score of the mean probabilities, over the networks and, with `flips`, over both mirror images."""
     views = [split, mirrored(split)] if flips else [split]
     log_P = log_mean([one.log_probabilities(view) for view in views for one in networks])
-    loss = -log_P[np.arange(len(split)), split.labels].mean()
-    return Score(float(loss), float(np.mean(log_P.argmax(axis=-1) == split.labels)))
+    return score_of(log_P, split)
 
 
 def policy_of(name: str, config: TrainConfig, settings: EvaluationSettings) -> str | None:

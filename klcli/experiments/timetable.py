@@ -25,6 +25,10 @@ class Timetable:
         """Whether the last update ends a cycle, where eta is smallest; so it does where there are no cycles."""
         return self.config.schedule not in CYCLIC or self.total_updates % (2 * self.step_size) == 0
 
+    def is_end_of_cycle(self, step: int) -> bool:
+        """Whether so many updates end a cycle."""
+        return self.config.schedule in CYCLIC and step > 0 and step % (2 * self.step_size) == 0
+
     @property
     def cycles(self) -> float:
         """The number of cycles that all updates make."""

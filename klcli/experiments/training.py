@@ -13,14 +13,18 @@ from klcli.engine import initializers
 from klcli.engine.layers import Dropout
 from klcli.engine.network import Network, build, stack
 from klcli.engine.optimizers import SGD, Adam
+from klcli.engine.weight_average import WeightAverage
 from klcli.experiments.bn_statistics import with_policy_of, with_statistics_of
 from klcli.experiments.config import TrainConfig
-from klcli.experiments.evaluation import Metrics, evaluate
+from klcli.experiments.evaluation import Metrics, Score, evaluate, log_mean, log_probabilities, score_of
 from klcli.experiments.minibatches import Minibatch, Minibatches
 from klcli.experiments.timetable import timetable
 
 MEMBERS_MAY_DIFFER_IN = ("seed", "lam", "sigma", "eta_min", "eta_max")
-OPTIMIZER = "optimizer"  # how the keys of its memory begin in a checkpoint
+# How keys in a checkpoint begin that do not belong to the network that was evaluated.
+OPTIMIZER = "optimizer"  # its memory
+RAW = "training"  # the network that is trained, where its average is evaluated
+CYCLE = "cycle"  # with a number: the network at the end of that cycle
 INIT = 0  # spawn key of the generator that draws the weights; the order of the images has its own in data
 
 
@@ -47,6 +51,15 @@ class Snapshot:
     state: dict[str, np.ndarray]  # of its network and, until the last update, its memory
 
 
+@dataclass(frozen=True)
+class Ensemble:
+    """The mean of the probabilities of the snapshots of one training."""
+
+    networks: int
+    validation: Score
+    test: Score | None  # None where the test split was not looked at
+
+
 @dataclass
 class TrainResult:
     """One member: its network while it is trained, its metrics so far."""
@@ -57,11 +70,22 @@ class TrainResult:
     diverged_at: int | None = None  # the update after which its cost was not finite
     test: Metrics | None = None  # looked at once, after the last update
     memory: dict[str, np.ndarray] = field(default_factory=dict)  # what else its next update depends on; views as well
+    snapshots: list[dict[str, np.ndarray]] = field(default_factory=list)  # its state at the end of each cycle, copies
+    ensemble: Ensemble | None = None  # of the snapshots, after the last update
 
     @property
     def step(self) -> int:
         """The updates done at the last evaluation."""
         return self.epochs[-1].step if self.epochs else 0
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return all that a checkpoint keeps: the network, its memory, and its snapshots."""
+        snapshots = {
+            f"{CYCLE}{number}.{name}": array
+            for number, snapshot in enumerate(self.snapshots, start=1)
+            for name, array in snapshot.items()
+        }
+        return self.network.state() | self.memory | snapshots
 
     @property
     def best_validation_accuracy(self) -> float | None:
@@ -113,12 +137,12 @@ class Training:
         self.step = 0 if snapshot is None else snapshot.step  # updates done
         networks = [initialize(config) for config in configs]
         if snapshot is not None:
-            networks[0].load_state(snapshot.state)
+            networks[0].load_state(_part(snapshot.state, RAW) or snapshot.state)
         self.members = stack(networks)
+        self.evaluated = self.members  # or their average, or with other statistics
         self.optimizer = new_optimizer(self.config, self.step)
+        self.average = WeightAverage(self.config.weight_average) if self.config.weight_average else None
         self._parameters = self.members.parameters()
-        if snapshot is not None:
-            self._recall(snapshot.state)
         self.results = [TrainResult(config, self.members.member(index)) for index, config in enumerate(configs)]
         self._lam = [config.lam for config in configs]
         self._minibatches = Minibatches(self.config, splits.train)
@@ -126,6 +150,8 @@ class Training:
         self._next_minibatch: Callable[[], Minibatch] = partial(self._minibatches.at, self.step)
         self._dropouts = [layer for layer in self.members.layers.values() if isinstance(layer, Dropout)]
         self._clock = time.perf_counter()
+        if snapshot is not None:
+            self._recall(snapshot)
 
     @property
     def finished(self) -> bool:
@@ -143,8 +169,16 @@ class Training:
         eta = _shared([self.times.learning_rate(self.step, result.config) for result in self.results])
         self.optimizer.update(self._parameters.values(), [gradients[name] for name in self._parameters], eta)
         self.step += 1
+        if self.average is not None:
+            self.average.update(self.members.state())
         if not np.isfinite(loss).all():
             self._mark_diverged(loss)
+        if self.config.snapshots and self.times.is_end_of_cycle(self.step):
+            network = with_policy_of(self._averaged(), self.config, self.splits)
+            for index, result in self._living():
+                result.snapshots.append(
+                    {name: array.copy(order="K") for name, array in network.member(index).state().items()}
+                )
 
     def evaluate(self) -> None:
         """Append one EpochMetrics to every living member's epochs.
@@ -152,15 +186,16 @@ class Training:
         After the last update, the members first get the statistics of their BN policy: the last metrics, the
         test split and the checkpoint then speak of one and the same network.
         """
+        self.evaluated = self._averaged()
         if self.step == self.times.total_updates:
-            self.members = with_policy_of(self.members, self.config, self.splits)
+            self.evaluated = with_policy_of(self.evaluated, self.config, self.splits)
         on_train = self._metrics(self.splits.train)
         on_validation = self._metrics(self.splits.validation)
         self._mark_diverged(np.array([a.cost + b.cost for a, b in zip(on_train, on_validation, strict=True)]))
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         for index, result in self._living():
-            result.network = self.members.member(index)  # with the running averages of this moment
+            result.network = self.evaluated.member(index)  # with the running averages of this moment
             result.memory = self._memory(index)
             eta = self.times.learning_rate(max(0, self.step - 1), result.config)
             epoch = self.times.epoch_at(self.step)
@@ -172,18 +207,49 @@ class Training:
         for index, result in self._living():
             result.test = metrics[index]
 
+    def evaluate_snapshots(self, *, look_at_test: bool) -> None:
+        """Let the snapshots of every living member vote."""
+        for _, result in self._living():
+            if result.snapshots:
+                networks = [result.network.with_state(state) for state in result.snapshots]
+                validation = self._score_of_mean(networks, self.splits.validation)
+                test = self._score_of_mean(networks, self.splits.test) if look_at_test else None
+                result.ensemble = Ensemble(len(networks), validation, test)
+
+    def _score_of_mean(self, networks: Sequence[Network], split: Split) -> Score:
+        dtype = self.config.dtype
+        if self.config.bn_statistics == "batch":
+            networks = [with_statistics_of(network, split, dtype) for network in networks]
+        return score_of(log_mean([log_probabilities(network, split, dtype) for network in networks]), split)
+
+    def _averaged(self) -> Network:
+        """Return the members, with their average weights where there are some."""
+        if self.average is None or not self.average.updates:
+            return self.members
+        return self.members.with_state(self.average.state)
+
     def _memory(self, index: int) -> dict[str, np.ndarray]:
         """Return what the next update of a member depends on beside its network; nothing after the last one."""
         if self.step == self.times.total_updates:
             return {}
-        return {
+        memory = {
             f"{OPTIMIZER}.{kind}.{name}": array[index]
             for kind, arrays in self.optimizer.memory.items()
             for name, array in zip(self._parameters, arrays, strict=True)
         }
+        if self.average is not None and self.average.updates:
+            memory |= {f"{RAW}.{name}": array for name, array in self.members.member(index).state().items()}
+        return memory
 
-    def _recall(self, state: dict[str, np.ndarray]) -> None:
-        """Take back what `_memory` has returned for a single member."""
+    def _recall(self, snapshot: Snapshot) -> None:
+        """Take back what else `TrainResult.arrays` has kept of a single member."""
+        state = snapshot.state
+        while cycle := _part(state, f"{CYCLE}{len(self.results[0].snapshots) + 1}"):
+            self.results[0].snapshots.append(cycle)
+        if self.average is not None and _part(state, RAW):
+            averaged = self.members.member(0)
+            averaged = averaged.with_state({name: state[name] for name in averaged.state()})
+            self.average.state, self.average.updates = stack([averaged]).state(), snapshot.step
         kinds = dict.fromkeys(key.split(".")[1] for key in state if key.startswith(f"{OPTIMIZER}."))
         for kind in kinds:
             self.optimizer.memory[kind] = [
@@ -191,7 +257,7 @@ class Training:
             ]
 
     def _metrics(self, split: Split) -> list[Metrics]:
-        members = self.members
+        members = self.evaluated
         if self.config.bn_statistics == "batch" and self.step == self.times.total_updates:
             members = with_statistics_of(members, split, self.config.dtype)
         return evaluate(members, split, self._lam, self.config.dtype)
@@ -243,6 +309,7 @@ def train(
                 break
         if look_at_test and any(result.diverged_at is None for result in training.results):
             training.test()
+        training.evaluate_snapshots(look_at_test=look_at_test)
     return training.results
 
 
@@ -254,6 +321,12 @@ def _common(configs: Sequence[TrainConfig]) -> TrainConfig:
         if replace(first, **own) != config or config.order_seed is None:
             raise ValueError("members may differ in seed, lambda, sigma and eta only, and share one order_seed")
     return first
+
+
+def _part(state: dict[str, np.ndarray], owner: str) -> dict[str, np.ndarray]:
+    """Return the arrays whose keys begin with `owner` and a dot, under the rest of their keys."""
+    prefix = f"{owner}."
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
 
 
 def _laid_out_as(parameter: np.ndarray, values: np.ndarray) -> np.ndarray:

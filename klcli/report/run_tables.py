@@ -22,7 +22,8 @@ MEASURES = tuple(
     f"{split}_{name}" for split in ("train", "validation", "test") for name in ("accuracy", "loss", "cost")
 )
 LONGEST = 60  # letters of a note in a list
-RESULTS = (*MEASURES, "best_validation_accuracy")  # what may only be compared on the same images
+ENSEMBLE = tuple(f"ensemble_{split}_{name}" for split in ("validation", "test") for name in ("accuracy", "loss"))
+RESULTS = (*MEASURES, *ENSEMBLE, "best_validation_accuracy")  # what may only be compared on the same images
 
 
 def ranking_table(runs: Sequence[Row], by: str) -> Table:
@@ -203,6 +204,7 @@ _LINES: tuple[tuple[str, Callable[[Row], Any], Callable[[Any], str]], ...] = (
     ("mixup", _of("mixup"), value_text),
     ("dropout", _of("dropout"), value_text),
     ("label smoothing", _of("label_smoothing"), value_text),
+    ("weight average", _of("weight_average"), value_text),
     ("seed", _of("seed"), str),
     ("order seed", _config("order_seed"), str),
     ("dtype", _of("dtype"), str),
@@ -212,6 +214,8 @@ _LINES: tuple[tuple[str, Callable[[Row], Any], Callable[[Any], str]], ...] = (
     ("why it ended", _of("error"), str),
     ("epochs done", _of("epochs_done"), significant),
     *((name.replace("_", " "), _of(name), fraction) for name in MEASURES),
+    ("snapshots", _of("snapshots"), str),
+    *((name.replace("_", " "), _of(name), fraction) for name in ENSEMBLE),
     ("best validation accuracy", _of("best_validation_accuracy"), fraction),
     ("seconds", _of("seconds"), seconds),
     ("started (UTC)", _of("started_at"), str),

@@ -147,7 +147,7 @@ def options_words(run: Row) -> str:
 
 _OPTIONS = {  # and what they are by default
     "momentum": 0.0, "weight_decay": 0.0, "eta_decay": 1.0, "shift": 0, "mixup": 0.0, "dropout": 0.0,
-    "label_smoothing": 0.0,
+    "label_smoothing": 0.0, "weight_average": 0.0,
 }  # fmt: skip
 
 
@@ -157,6 +157,9 @@ def splits_table(title: str, row: Row) -> Table:
         {"split": split} | {name: row[f"{split}_{name}"] for name in ("loss", "cost", "accuracy")}
         for split in ("train", "validation", "test")
     ]
+    for split in ("validation", "test") if row.get("snapshots") else ():
+        ensemble = {name: row[f"ensemble_{split}_{name}"] for name in ("loss", "accuracy")}
+        rows.append({"split": f"{split}, mean of {row['snapshots']} snapshots"} | ensemble)
     columns = (
         Column("split", "", is_number=False),
         Column("loss", "loss", fraction),

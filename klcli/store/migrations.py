@@ -305,3 +305,23 @@ def m007_options_of_images(db: Database) -> None:
             f"ALTER TABLE runs ADD COLUMN {name} {kind}"
             f" GENERATED ALWAYS AS (coalesce(json_extract(config, '$.{name}'), 0)) VIRTUAL"
         )
+
+
+_ENSEMBLE_COLUMNS = (
+    """
+    ALTER TABLE runs ADD COLUMN weight_average REAL
+    GENERATED ALWAYS AS (coalesce(json_extract(config, '$.weight_average'), 0.0)) VIRTUAL
+    """,
+    "ALTER TABLE runs ADD COLUMN snapshots INTEGER",  # networks in the ensemble, NULL where none was asked for
+    "ALTER TABLE runs ADD COLUMN ensemble_validation_loss REAL",
+    "ALTER TABLE runs ADD COLUMN ensemble_validation_accuracy REAL",
+    "ALTER TABLE runs ADD COLUMN ensemble_test_loss REAL",
+    "ALTER TABLE runs ADD COLUMN ensemble_test_accuracy REAL",
+)
+
+
+@migrations()
+def m008_averages_and_ensembles(db: Database) -> None:
+    """Keep what the mean of a run's snapshots gives, and name the average of the weights."""
+    for statement in _ENSEMBLE_COLUMNS:
+        db.execute(statement)

@@ -153,7 +153,7 @@ class RunStore(Database):
     def _write_checkpoint(self, run_id: int, result: TrainResult) -> Row:
         """Write the file and return the columns that point at it, relative so that the folder can be moved."""
         path = self.folder("checkpoints") / f"run-{run_id:06d}.npz"
-        sha256 = checkpoints.save(path, result.network.state() | result.memory, result.config.to_json(), result.step)
+        sha256 = checkpoints.save(path, result.arrays(), result.config.to_json(), result.step)
         return {"checkpoint": str(path.relative_to(self.path.parent)), "checkpoint_sha256": sha256}
 
     def run(self, run_id: int) -> Row:
@@ -185,6 +185,10 @@ def ending_row(state: str, result: TrainResult | None, seconds: float, error: st
         row |= _columns("train", result.epochs[-1].train) | _columns("validation", result.epochs[-1].validation)
     if result is not None and result.test is not None:
         row |= _columns("test", result.test)
+    if result is not None and result.ensemble is not None:
+        row |= {"snapshots": result.ensemble.networks}
+        for split, score in (("validation", result.ensemble.validation), ("test", result.ensemble.test)):
+            row |= {f"ensemble_{split}_{name}": value for name, value in asdict(score).items()} if score else {}
     return row
 
 

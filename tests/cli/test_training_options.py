@@ -29,6 +29,7 @@ ADAM = ("--optimizer", "adam", "--eta-max", "1e-3")
         (["--schedule", "one-cycle"], {"schedule": "one-cycle"}),
         (["--flip", "--shift", "2", "--mixup", "0.2"], {"flip": True, "shift": 2, "mixup": 0.2}),
         (["--dropout", "0.1", "--label-smoothing", "0.2"], {"dropout": 0.1, "label_smoothing": 0.2}),
+        (["--weight-average", "0.9", "--snapshots"], {"weight_average": 0.9}),
         (["--schedule", "cosine", "--eta-decay", "0.5"], {"schedule": "cosine", "eta_decay": 0.5}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -66,6 +67,8 @@ def test_adam_with_the_rates_of_sgd_is_warned_of_with_the_cure(here: Klcli, comm
         (["--shift", "32"], ["shift 32", "from 0 to 31"]),
         (["--shift", "1.5"], ["'1.5'"]),
         (["--mixup", "inf"], ["mixup inf"]),
+        (["--weight-average", "1"], ["weight average 1.0", "below 1"]),
+        (["--snapshots", "--schedule", "one-cycle"], ["snapshots", "one-cycle", "cyclical or cosine"]),
         (["--weight-decay", "-1"], ["weight decay -1.0"]),
         (["--weight-decay", "nan"], ["weight decay nan"]),
     ],
@@ -76,7 +79,14 @@ def test_what_cannot_be_is_refused(here: Klcli, refused: Refused, options: list[
 
 
 @pytest.mark.parametrize(
-    "options", [ADAM, ("--momentum", "0.9"), ("--dropout", "0.2", "--flip", "--shift", "1")], ids=" ".join
+    "options",
+    [
+        ADAM,
+        ("--momentum", "0.9"),
+        ("--dropout", "0.2", "--flip", "--shift", "1"),
+        ("--weight-average", "0.9", "--snapshots"),
+    ],
+    ids=" ".join,
 )
 def test_an_interrupted_run_goes_on_to_the_bits_of_an_uninterrupted_one(
     here: Klcli, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
@@ -139,4 +149,30 @@ def test_an_unfinished_cycle_is_warned_of_where_there_are_cycles(
     assert ("0.50 cycles" in done.stderr) == is_warned
 
 
-NEWER = {"momentum", "weight_decay", "eta_decay", "flip", "shift", "mixup", "dropout", "label_smoothing"}
+NEWER = {
+    "momentum", "weight_decay", "eta_decay", "flip", "shift", "mixup", "dropout", "label_smoothing", "weight_average",
+    "snapshots",
+}  # fmt: skip
+
+
+def test_the_mean_of_the_snapshots_is_shown_and_stored(here: Klcli, rows: Rows, tmp_path: Path) -> None:
+    done = here("train", *TINY, "--snapshots", "--weight-average", "0.9")
+    assert done.returncode == 0, done.stderr
+    [run] = rows("runs")
+    assert run["snapshots"] == 2
+    for split in ("validation", "test"):
+        [line] = [line for line in done.stdout.splitlines() if line.startswith(f" {split}, mean of 2 snapshots")]
+        assert f"{run[f'ensemble_{split}_accuracy']:.4f}" in line
+        assert f"{run[f'ensemble_{split}_loss']:.4f}" in line
+    state = checkpoints.load(tmp_path / "results" / run["checkpoint"]).state
+    assert {name.split(".")[0] for name in state if name.startswith("cycle")} == {"cycle1", "cycle2"}
+    np.testing.assert_array_equal(state["cycle2.linear1.W"], state["linear1.W"])
+    shown = here("report", "--run", "1").stdout
+    assert "ensemble test accuracy" in shown
+    assert here("report", "--check").returncode == 0
+
+
+def test_a_study_keeps_the_snapshots_of_each_member(here: Klcli, rows: Rows) -> None:
+    assert here("train", *TINY, "--snapshots", "--repeats", "2", "--jobs", "1").returncode == 0
+    assert [run["snapshots"] for run in rows("runs")] == [2, 2]
+    assert all(run["ensemble_test_accuracy"] > 0 for run in rows("runs"))

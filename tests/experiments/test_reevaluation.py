@@ -11,8 +11,9 @@ from klcli.data.split_config import SplitConfig
 from klcli.engine.network import Network
 from klcli.errors import ConfigError
 from klcli.experiments.config import TrainConfig
-from klcli.experiments.predictions import log_mean, restore
-from klcli.experiments.reevaluation import EvaluationSettings, Score, TrainedNetwork, reevaluate
+from klcli.experiments.evaluation import Score, log_mean
+from klcli.experiments.predictions import restore
+from klcli.experiments.reevaluation import EvaluationSettings, TrainedNetwork, reevaluate
 from klcli.experiments.training import TrainResult, train
 
 SPLIT = SplitConfig(validation=100)
