@@ -27,6 +27,15 @@ Command = Callable[..., Any]
 
 # The options of TrainConfig (and of its split), by field, in the order of `--help`.
 _CONFIG_OPTIONS: dict[str, Any] = {
+    "preset": Annotated[
+        str | None,
+        option(
+            "--preset",
+            panel=NETWORK,
+            metavar="NAME",
+            help="Begin with the settings of this name; what else is typed replaces them. --list-presets shows all.",
+        ),
+    ],
     "hidden": Annotated[
         list[str],
         option(
@@ -197,7 +206,8 @@ def takes_config(
 
     The command is written as `def command(config: TrainConfig, ...)`; what the user typed is
     validated when the config is made, before the command runs. `only` names the fields whose
-    options mean something to the command, all of them if it is empty; `omit` those that do not.
+    options mean something to the command, all of them if it is empty; `omit` those that do not. A command
+    that takes presets needs a `ctx`, which knows what the user typed.
     """
     options = {key: option for key, option in _CONFIG_OPTIONS.items() if key not in omit and (not only or key in only)}
     chosen = _defaults() | defaults
@@ -216,7 +226,9 @@ def takes_config(
         @functools.wraps(command)
         def wrapper(**values: Any) -> Any:
             typed = {key: values.pop(_name(key)) for key in options}
-            return command(config=_config(typed), **values)
+            if typed.get("preset") is None:
+                return command(config=_config(typed), **values)
+            return command(config=_over_preset(typed, typed_fields(values["ctx"])), **values)
 
         wrapper.__signature__ = inspect.Signature([*parameters, *own])  # type: ignore[attr-defined]
         wrapper.__annotations__ = {p.name: p.annotation for p in [*parameters, *own]}
@@ -251,6 +263,18 @@ def _defaults() -> dict[str, Any]:
 
 def _config(typed: dict[str, Any]) -> TrainConfig:
     """The config of the option values."""
-    typed = {key: integers(value, _name(key)) if key in _INTEGER_LISTS else value for key, value in typed.items()}
+    typed = _read(typed)
     split = SplitConfig(**{_name(key): value for key, value in typed.items() if key.startswith("split.")})
     return TrainConfig(split=split, **{key: value for key, value in typed.items() if not key.startswith("split.")})
+
+
+def _over_preset(typed: dict[str, Any], named: tuple[str, ...]) -> TrainConfig:
+    """The config of a preset, with what the user named in the place of its settings."""
+    from klcli.experiments.presets import override, preset
+
+    return override(preset(typed["preset"]).config, {key: value for key, value in _read(typed).items() if key in named})
+
+
+def _read(typed: dict[str, Any]) -> dict[str, Any]:
+    """The option values with lists of numbers in the place of their texts."""
+    return {key: integers(value, _name(key)) if key in _INTEGER_LISTS else value for key, value in typed.items()}

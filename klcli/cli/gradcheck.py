@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
     app.command("gradcheck", cls=many_valued("--hidden", "-H"))(gradcheck)
 
 
-@takes_config(only=(*NETWORK_FIELDS, "seed"))
+@takes_config(only=("preset", *NETWORK_FIELDS, "seed"))
 def gradcheck(
     ctx: typer.Context,
     config: TrainConfig,

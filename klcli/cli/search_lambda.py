@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command("search-lambda", cls=many)(search_lambda)
 
 
-@takes_config(omit=("lam",), batch_norm=True, step_epochs=2.0)
+@takes_config(omit=("preset", "lam"), batch_norm=True, step_epochs=2.0)
 def search_lambda(
     config: TrainConfig,
     coarse: Annotated[bool, option("--coarse", panel=SEARCH, help="Draw from the whole range; the default.")] = False,

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command("sigma-sweep", cls=many)(sigma_sweep)
 
 
-@takes_config(omit=("initializer", "sigma", "batch_norm"))
+@takes_config(omit=("preset", "initializer", "sigma", "batch_norm"))
 def sigma_sweep(
     config: TrainConfig,
     sigmas: Annotated[

@@ -11,6 +11,7 @@ from klcli.cli.many_valued import many_valued
 from klcli.cli.options import (
     DEFAULT_DATABASE,
     LEARNING,
+    NETWORK,
     DatabasePath,
     DataSource,
     Debug,
@@ -58,6 +59,9 @@ def train(
             help="Instead of training, let eta rise from 1e-5 to 1 within an epoch and suggest its limits.",
         ),
     ] = False,
+    list_presets: Annotated[
+        bool, option("--list-presets", panel=NETWORK, help="Show the settings that have a name, and train nothing.")
+    ] = False,
     repeats: Repeats = 1,
     jobs: Jobs = None,
     executor: ExecutorAddress = None,
@@ -84,6 +88,9 @@ def train(
     - `klcli train --init normal --sigma 1e-4 --subset 5000`
     """
     session = Session(as_json=as_json, quiet=quiet)
+    if list_presets:
+        _show_presets(session)
+        return
     if lr_range_test:
         if resume is not None:
             raise ConfigError(f"--resume {resume}: a run goes on as it began, leave --lr-range-test away")
@@ -172,6 +179,23 @@ def _train_recorded(session: Session, store: "RunStore", resumed: Resumption, ch
         command = shlex.join(["klcli", "train", "--resume", str(run_id), *database])
         epochs = store.run(run_id)["epochs_done"]
         raise interruption.adding(f"run {run_id} keeps its {epochs:g} epochs, continue with `{command}`") from None
+
+
+def _show_presets(session: Session) -> None:
+    from dataclasses import asdict
+
+    from klcli.experiments.presets import presets, settings_words
+    from klcli.report.tables import Column, Table
+
+    known = presets().values()
+    columns = [Column(key, key, is_number=False) for key in ("preset", "description", "settings")]
+    rows = [
+        {"preset": one.name, "description": one.description, "settings": settings_words(one.differing()) or "-"}
+        for one in known
+    ]
+    session.result(Table("Presets, with the settings in which they differ from the defaults", tuple(columns), rows))
+    documents = [{"name": one.name, "description": one.description, "config": asdict(one.config)} for one in known]
+    session.document("train", {"presets": documents})
 
 
 def train_repeatedly(runner: StudyRunner, config: TrainConfig, repeats: int) -> None:

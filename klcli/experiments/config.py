@@ -26,6 +26,8 @@ MAX_WIDTH = 65_536  # the first layer alone would take 0.8 GB
 class TrainConfig:
     """One training, validated when it is made: a wrong value raises ConfigError, one line with the cure."""
 
+    preset: str | None = None  # the name of the settings it began with; all of them stand here
+
     # the network
     hidden: tuple[int, ...] = (50, 50)  # widths of the hidden layers; k = len(hidden) + 1 layers
     batch_norm: bool = False
@@ -99,10 +101,13 @@ class TrainConfig:
         for name, value in values.items():
             whole = isinstance(value, int) and not isinstance(value, bool)
             _require(whole or (value is None and name in _OPTIONAL), f"{name} {value!r}: must be a whole number")
+        _require(self.preset is None or isinstance(self.preset, str), f"preset {self.preset!r}: must be a name")
         for name in _NUMBERS:
             value = getattr(self, name)
             real = isinstance(value, int | float) and not isinstance(value, bool)
             _require(real or (value is None and name in _OPTIONAL), f"{name} {value!r}: must be a number")
+            if isinstance(value, int) and abs(value) < MAX_SEED:  # 5 and 5.0 are one setting, and one text in JSON
+                object.__setattr__(self, name, float(value))
 
     def _check_rates(self) -> None:
         for name in ("eta_min", "eta_max"):

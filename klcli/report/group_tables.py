@@ -1,5 +1,6 @@
 """Groups: runs that differ only in their seed, as mean and deviation, and which groups differ by more than chance."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ SETTINGS = (
 SHORT = {"bn": "batch_norm", "init": "initializer", "n_s": "step_size", "n_batch": "batch_size"}
 TEXTS = ("hidden", "batch_norm", "bn_position", "bn_statistics", "initializer", "optimizer", "schedule", "dtype")
 MEASURED = ("validation_accuracy", "test_accuracy")
+_PRESET = re.compile(r'"preset": (null|"[^"]*"), ')  # a name for settings is no setting
 SHOWN_PAIRS = 12
 SHOWN_RANGES = 8
 
@@ -53,7 +55,7 @@ def group(runs: Sequence[Row], columns: Sequence[str]) -> tuple[list[Group], lis
     """
     unique: dict[str, Row] = {}
     for run in sorted(runs, key=lambda run: run["id"]):
-        unique.setdefault(run["config"], run)
+        unique.setdefault(_PRESET.sub("", run["config"]), run)
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for run in unique.values():
         groups.setdefault(tuple(run[column] for column in columns), []).append(run)

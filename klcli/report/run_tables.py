@@ -179,6 +179,7 @@ _LINES: tuple[tuple[str, Callable[[Row], Any], Callable[[Any], str]], ...] = (
     ("training images", lambda run: sizes(split_of(run))[0], str),
     ("validation images", lambda run: sizes(split_of(run))[1], str),
     ("images sha256", _of("dataset_sha256"), lambda sha256: sha256[:12]),
+    ("preset", _config("preset"), str),
     ("network", network_name, str),
     ("batch normalisation", _of("batch_norm"), _yes_no),
     ("BN momentum", _config("bn_momentum"), value_text),

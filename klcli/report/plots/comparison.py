@@ -26,7 +26,7 @@ from klcli.report.plots.figure import (
 from klcli.report.tables import bn_words, network_name, options_words, settings_line, significant
 
 MEASURES = ("cost", "loss", "accuracy")
-SEEDS = ("seed", "order_seed")  # of a config; runs that differ only in these are repeats
+SEEDS = ("seed", "order_seed", "preset")  # of a config; runs that differ only in these are repeats
 Runs = Sequence[dict[str, Any]]
 Epochs = Mapping[int, Sequence[dict[str, Any]]]
 
