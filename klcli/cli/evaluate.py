@@ -17,7 +17,7 @@ from klcli.cli.options import (
 )
 from klcli.cli.preparation import typed_command, warn_of_data
 from klcli.cli.session import Session
-from klcli.cli.stored_networks import chosen_runs, images_of, trained_network
+from klcli.cli.stored_networks import chosen_runs, images_of, trained_networks
 from klcli.errors import ConfigError
 from klcli.experiments.config import BN_STATISTICS, MAX_SEED
 
@@ -40,6 +40,9 @@ def evaluate(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Numbers of runs, or `last`, or `best`.")],
     ensemble: Annotated[
         bool, option("--ensemble", panel=EVALUATION, help="Average the probabilities of these runs into one.")
+    ] = False,
+    snapshots: Annotated[
+        bool, option("--snapshots", panel=EVALUATION, help="Average the networks at the ends of the cycles of a run.")
     ] = False,
     bn_statistics: Annotated[
         str | None,
@@ -84,6 +87,8 @@ def evaluate(
     - `klcli evaluate 3 4 5 --bn-statistics adaptive --flips`
 
     - `klcli evaluate 3 4 5 --ensemble`
+
+    - `klcli evaluate last --snapshots --flips`
     """
     session = Session(as_json=as_json, quiet=quiet)
 
@@ -93,7 +98,9 @@ def evaluate(
     from klcli.experiments.reevaluation import EvaluationSettings, policy_of
     from klcli.store.evaluation_store import EvaluationStore
 
-    settings = EvaluationSettings(bn_statistics=bn_statistics, bn_samples=bn_samples, flips=flips, seed=seed)
+    settings = EvaluationSettings(
+        bn_statistics=bn_statistics, bn_samples=bn_samples, snapshots=snapshots, flips=flips, seed=seed
+    )
     store = EvaluationStore.existing(db)
     chosen = chosen_runs(store, runs)
     if not chosen:
@@ -138,7 +145,7 @@ def _evaluate(store: "EvaluationStore", runs: "list[Row]", splits: "Splits", set
     """Evaluate one run, or the mean of several, and keep the result."""
     from klcli.experiments.reevaluation import reevaluate
 
-    networks = [trained_network(store, run) for run in runs]
+    networks = [one for run in runs for one in trained_networks(store, run, settings.snapshots)]
     found = reevaluate(networks, splits, settings)
     return store.record([run["id"] for run in runs], settings, found, typed_command())
 

@@ -30,6 +30,7 @@ class EvaluationSettings:
 
     bn_statistics: str | None = None  # None: those that each network was evaluated with
     bn_samples: int | None = None  # None: SAMPLES of the policy
+    snapshots: bool = False  # of each run, in place of its last network
     flips: bool = False  # average over every image and its mirror image
     seed: int | None = None  # of the images drawn; None: the order seed of each network
 

@@ -244,8 +244,7 @@ class Training:
     def _recall(self, snapshot: Snapshot) -> None:
         """Take back what else `TrainResult.arrays` has kept of a single member."""
         state = snapshot.state
-        while cycle := _part(state, f"{CYCLE}{len(self.results[0].snapshots) + 1}"):
-            self.results[0].snapshots.append(cycle)
+        self.results[0].snapshots = snapshots_of(state)
         if self.average is not None and _part(state, RAW):
             averaged = self.members.member(0)
             averaged = averaged.with_state({name: state[name] for name in averaged.state()})
@@ -321,6 +320,14 @@ def _common(configs: Sequence[TrainConfig]) -> TrainConfig:
         if replace(first, **own) != config or config.order_seed is None:
             raise ValueError("members may differ in seed, lambda, sigma and eta only, and share one order_seed")
     return first
+
+
+def snapshots_of(state: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Return the networks at the ends of the cycles that a checkpoint has kept, in order."""
+    snapshots: list[dict[str, np.ndarray]] = []
+    while cycle := _part(state, f"{CYCLE}{len(snapshots) + 1}"):
+        snapshots.append(cycle)
+    return snapshots
 
 
 def _part(state: dict[str, np.ndarray], owner: str) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ def evaluation_words(evaluation: Row) -> str:
         remarks += ["transductive"] if evaluation["transductive"] else []
         words.append(f"{' and '.join(policies)} statistics" + (f" ({', '.join(remarks)})" if remarks else ""))
     words += [f"seed {evaluation['seed']}"] if evaluation["seed"] is not None else []
+    words += ["snapshots"] if evaluation.get("snapshots") else []
     words += ["flips"] if evaluation["flips"] else []
     if len(evaluation["runs"]) > 1:
         words.append(f"ensemble of runs {', '.join(map(str, evaluation['runs']))}")
@@ -73,6 +74,7 @@ def evaluations_table(title: str, evaluations: Sequence[Row]) -> Table:
         evaluation
         | {
             "run_numbers": ", ".join(map(str, evaluation["runs"])),
+            "snapshots": "yes" if evaluation["snapshots"] else "no",
             "flips": "yes" if evaluation["flips"] else "no",
             "policy": (evaluation["bn_statistics"] or "-")
             + transductive_words("adaptive" if evaluation["transductive"] else None),
@@ -83,6 +85,7 @@ def evaluations_table(title: str, evaluations: Sequence[Row]) -> Table:
         Column("run_numbers", "runs", is_number=False),
         Column("policy", "BN statistics", is_number=False),
         Column("bn_samples", "images"),
+        Column("snapshots", "snapshots", is_number=False),
         Column("flips", "flips", is_number=False),
         *(Column(f"{split}_{name}", f"{split} {name}", fraction) for name in MEASURES for split in SPLITS),
         Column("command", "command", is_number=False),

@@ -6,7 +6,7 @@ from klcli.experiments.reevaluation import EvaluationSettings, Reevaluation
 from klcli.store.database import Row, now
 from klcli.store.report_store import ReportStore
 
-_SETTINGS = ("bn_statistics", "bn_samples", "flips", "seed")
+_SETTINGS = ("bn_statistics", "bn_samples", "snapshots", "flips", "seed")
 
 
 class EvaluationStore(ReportStore):
@@ -19,6 +19,7 @@ class EvaluationStore(ReportStore):
             "command": command,
             "bn_statistics": found.policy,
             "bn_samples": found.samples,
+            "snapshots": int(settings.snapshots),
             "flips": int(settings.flips),
             "seed": settings.seed,
             "transductive": int(found.transductive),

@@ -325,3 +325,9 @@ def m008_averages_and_ensembles(db: Database) -> None:
     """Keep what the mean of a run's snapshots gives, and name the average of the weights."""
     for statement in _ENSEMBLE_COLUMNS:
         db.execute(statement)
+
+
+@migrations()
+def m009_snapshots_evaluated_again(db: Database) -> None:
+    """Tell whether an evaluation was of the snapshots of its runs."""
+    db.execute("ALTER TABLE evaluations ADD COLUMN snapshots INTEGER NOT NULL DEFAULT 0 CHECK (snapshots IN (0, 1))")

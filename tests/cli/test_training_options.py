@@ -167,9 +167,24 @@ def test_the_mean_of_the_snapshots_is_shown_and_stored(here: Klcli, rows: Rows, 
     state = checkpoints.load(tmp_path / "results" / run["checkpoint"]).state
     assert {name.split(".")[0] for name in state if name.startswith("cycle")} == {"cycle1", "cycle2"}
     np.testing.assert_array_equal(state["cycle2.linear1.W"], state["linear1.W"])
+    again = here("evaluate", "1", "--snapshots")
+    assert again.returncode == 0, again.stderr
+    assert "snapshots" in again.stdout.splitlines()[0]
+    [row] = rows("evaluations")
+    assert row["snapshots"] == 1
+    for name in ("validation_accuracy", "test_accuracy", "validation_loss", "test_loss"):
+        assert row[name] == pytest.approx(run[f"ensemble_{name}"], rel=1e-6)
+    assert here("evaluate", "1", "--snapshots", "--flips").returncode == 0
+    assert here("evaluate", "1").returncode == 0
+    assert len(rows("evaluations")) == 3
     shown = here("report", "--run", "1").stdout
     assert "ensemble test accuracy" in shown
     assert here("report", "--check").returncode == 0
+
+
+def test_a_run_without_snapshots_has_none_to_average(here: Klcli, refused: Refused) -> None:
+    assert here("train", *TINY).returncode == 0
+    refused(here("evaluate", "1", "--snapshots", "--quiet"), 2, "run 1", "train with --snapshots")
 
 
 def test_a_study_keeps_the_snapshots_of_each_member(here: Klcli, rows: Rows) -> None:
