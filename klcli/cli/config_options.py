@@ -74,6 +74,20 @@ _CONFIG_OPTIONS: dict[str, Any] = {
         int | None,
         integer_option("--bn-samples", panel=NETWORK, help="Images of precise (10000) and adaptive (1000), at most."),
     ],
+    "whitening": Annotated[
+        int | None,
+        integer_option(
+            "--whitening",
+            panel=NETWORK,
+            help="Principal components, whitened, that the first layer sees in place of pixels.",
+        ),
+    ],
+    "whitening_eps": Annotated[
+        float,
+        decimal_option(
+            "--whitening-eps", panel=NETWORK, help="Added to the variance of each component; a pixel's is 1."
+        ),
+    ],
     "initializer": Annotated[
         str,
         option("--init", panel=NETWORK, metavar="|".join(INITIALIZERS), help="Initial weights; normal needs --sigma."),

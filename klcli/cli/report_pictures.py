@@ -121,10 +121,13 @@ class Painter:
             yield f"{stem([run])}-rate", draw_learning_rate(curves, self._suffix)
 
     def _weights(self) -> "Iterator[Drawn]":
+        from klcli.experiments.training import WHITENING
         from klcli.report.plots.weights import draw_weights, weight_images
 
         for run in self._each("weights"):
-            picture = weight_images(run, self._checkpoint(run)["linear1.W"])
+            state = self._checkpoint(run)
+            W = state["linear1.W"]
+            picture = weight_images(run, state[WHITENING] @ W if WHITENING in state else W)
             yield f"{stem([run])}-weights", draw_weights(picture, self._suffix)
 
     def _confusion(self) -> "Iterator[Drawn]":

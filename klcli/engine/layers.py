@@ -50,6 +50,30 @@ class Linear:
 
 
 @dataclass
+class Whitening:
+    """`Y = X @ V` with a V that is not trained; members share it.
+
+    Before the first linear layer: the images in another basis, where the directions in which they vary little
+    are no longer drowned by the few in which they vary much (LeCun et al. 1998, Efficient BackProp, section 4.3).
+    """
+
+    V: np.ndarray  # (d_in, k)
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Return nothing: V is fixed."""
+        return {}
+
+    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+        """`X (n, d_in)` to `(n, k)`."""
+
+        def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
+            """`dX = G V^T`, for which nobody asks where X is data."""
+            return product(G, self.V.T), {}
+
+        return product(X, self.V), backward
+
+
+@dataclass
 class BatchNorm:
     """Batch normalisation over the samples (Ioffe and Szegedy 2015, arXiv 1502.03167).
 
@@ -201,4 +225,4 @@ def _row_of(value: float, n: int, dtype: np.dtype) -> np.ndarray:
     return np.full((1, n), value, dtype)
 
 
-Layer = Linear | BatchNorm | ReLU | Dropout
+Layer = Whitening | Linear | BatchNorm | ReLU | Dropout

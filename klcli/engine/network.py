@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from klcli.engine.layers import Backward, BatchNorm, Dropout, Gradients, Layer, Linear, ReLU
+from klcli.engine.layers import Backward, BatchNorm, Dropout, Gradients, Layer, Linear, ReLU, Whitening
 from klcli.engine.losses import Loss, cross_entropy, l2_penalty
 from klcli.engine.weight_gradient import WeightGradient, laid_out
 
@@ -68,7 +68,8 @@ class Network:
         gradients: Gradients = {}
         G: np.ndarray | None = loss_backward()
         for name, backward in zip(reversed(self.layers), reversed(backwards), strict=True):
-            assert G is not None, "only the first layer may end the way back"
+            if G is None:  # the first linear layer has ended the way back: what comes before it is not trained
+                break
             G, layer_gradients = backward(G)
             weight_gradient = layer_gradients.get("W")
             if isinstance(weight_gradient, WeightGradient):
@@ -105,6 +106,8 @@ class Network:
                 if value.shape != array.shape:
                     raise ValueError(f"{name}.{parameter} has shape {value.shape}, the network needs {array.shape}")
                 array[...] = value
+            if isinstance(layer, Whitening):
+                layer.V = state[f"{name}.V"].astype(layer.V.dtype)
             if isinstance(layer, BatchNorm):
                 for average in ("running_mean", "running_variance"):
                     saved = state.get(f"{name}.{average}")
@@ -123,7 +126,9 @@ class Network:
         """Return one member as a network of its own; its arrays are views of this one's."""
         return Network(
             {
-                name: with_arrays(
+                name: layer
+                if isinstance(layer, Whitening)
+                else with_arrays(
                     layer,
                     {
                         field: array[index] if field == "W" else array[index, 0]
@@ -147,15 +152,19 @@ def build(
     bn_eps: float = 1e-8,
     dropout: float = 0.0,
     dropout_seed: int = 0,
+    whitening: np.ndarray | None = None,
     dtype: np.typing.DTypeLike = np.float32,
 ) -> Network:
     """Return an untrained network `d_in - hidden - n_classes`; `hidden` may be empty.
 
     With `batch_norm`, every hidden layer is Linear -> BatchNorm -> ReLU, or with
     `bn_position="after"` Linear -> ReLU -> BatchNorm. With `dropout` above 0, Dropout comes last. The
-    output layer is linear.
+    output layer is linear. With `whitening (d_in, k)`, the first linear layer sees k components of the input.
     """
     layers: dict[str, Layer] = {}
+    if whitening is not None:
+        layers["whitening"] = Whitening(whitening.astype(dtype))
+        d_in = whitening.shape[1]
     for index, width in enumerate(hidden, start=1):
         layers[f"linear{index}"] = _linear(d_in, width, initializer, dtype, is_first=index == 1)
         activation: dict[str, Layer] = {f"relu{index}": ReLU()}
@@ -181,6 +190,9 @@ def stack(networks: Sequence[Network]) -> Network:
     """Return networks of one architecture as the members of one network, which it copies."""
     stacked: dict[str, Layer] = {}
     for name, layer in networks[0].layers.items():
+        if isinstance(layer, Whitening):
+            stacked[name] = layer
+            continue
         arrays = [_arrays(network.layers[name]) for network in networks]
         stacked[name] = with_arrays(
             layer,

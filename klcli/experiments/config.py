@@ -19,6 +19,7 @@ TRANSDUCTIVE = ("adaptive", "batch")  # test images have a part in their own cla
 DTYPES = ("float32", "float64")
 MAX_SHIFT = 31  # pixels: with 32 nothing would be left of an image
 MAX_SEED = 2**63 - 1  # the largest integer of the database
+MAX_COMPONENTS = 3072  # an image has so many pixels
 MAX_WIDTH = 65_536  # the first layer alone would take 0.8 GB
 
 
@@ -36,6 +37,8 @@ class TrainConfig:
     bn_eps: float = 1e-8  # small, because sigma = 1e-4 feeds BN variances near 1e-7
     bn_statistics: str = "ema"  # with which the trained network is evaluated
     bn_samples: int | None = None  # images of precise and adaptive; None: SAMPLES
+    whitening: int | None = None  # the first layer sees so many principal components of the images, whitened
+    whitening_eps: float = 10.0  # added to their variances, that of a pixel being 1
     initializer: str = "he"
     sigma: float | None = None  # standard deviation, for initializer "normal" only
 
@@ -90,6 +93,7 @@ class TrainConfig:
         self._check_optimizer()
         self._check_initializer()
         self._check_counts()
+        self._check_whitening()
         self._check_options()
 
     def _check_types(self) -> None:
@@ -164,6 +168,11 @@ class TrainConfig:
         """How many images give the statistics of evaluation; None where the policy draws none."""
         return SAMPLES.get(self.bn_statistics) if self.bn_samples is None else self.bn_samples
 
+    def _check_whitening(self) -> None:
+        k, eps = self.whitening, self.whitening_eps
+        _require(k is None or 1 <= k <= MAX_COMPONENTS, f"whitening {k}: must be from 1 to {MAX_COMPONENTS} components")
+        _require(_finite(eps) and eps > 0, f"whitening eps {eps}: must be above 0, for example 10")
+
     def _check_options(self) -> None:
         _require(isinstance(self.flip, bool), f"flip {self.flip!r}: must be true or false")
         _require(0 <= self.shift <= MAX_SHIFT, f"shift {self.shift}: must be from 0 to {MAX_SHIFT} pixels")
@@ -205,12 +214,13 @@ class TrainConfig:
 
 _INTEGERS = (
     "bn_samples", "batch_size", "step_size", "cycles", "epochs", "shift", "seed", "order_seed", "evaluations_per_cycle",
+    "whitening",
 )  # fmt: skip
 _NUMBERS = (
     "bn_momentum", "bn_eps", "sigma", "lam", "momentum", "weight_decay", "eta_min", "eta_max", "eta_decay",
-    "step_epochs", "mixup", "dropout", "label_smoothing", "weight_average",
+    "step_epochs", "mixup", "dropout", "label_smoothing", "weight_average", "whitening_eps",
 )  # fmt: skip
-_OPTIONAL = ("bn_samples", "step_size", "epochs", "order_seed", "evaluations_per_cycle", "sigma")
+_OPTIONAL = ("bn_samples", "step_size", "epochs", "order_seed", "evaluations_per_cycle", "sigma", "whitening")
 _CHOICES = {
     "initializer": INITIALIZERS,
     "schedule": SCHEDULES,

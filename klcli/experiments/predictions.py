@@ -9,7 +9,7 @@ from klcli.data.dataset import CLASSES, Split
 from klcli.engine.network import Network
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.evaluation import ROWS
-from klcli.experiments.training import initialize
+from klcli.experiments.training import WHITENING, initialize
 
 
 def restore(config: TrainConfig, state: dict[str, np.ndarray]) -> Network:
@@ -17,7 +17,7 @@ def restore(config: TrainConfig, state: dict[str, np.ndarray]) -> Network:
 
     Raises KeyError or ValueError where the arrays are those of another network.
     """
-    network = initialize(config, d_in=len(state["linear1.W"]))
+    network = initialize(config, d_in=len(state["linear1.W"]), whitening=state.get(WHITENING))
     network.load_state(state)
     return network
 

@@ -19,12 +19,14 @@ from klcli.experiments.config import TrainConfig
 from klcli.experiments.evaluation import Metrics, Score, evaluate, log_mean, log_probabilities, score_of
 from klcli.experiments.minibatches import Minibatch, Minibatches
 from klcli.experiments.timetable import timetable
+from klcli.experiments.whitening import whitening
 
 MEMBERS_MAY_DIFFER_IN = ("seed", "lam", "sigma", "eta_min", "eta_max")
 # How keys in a checkpoint begin that do not belong to the network that was evaluated.
 OPTIMIZER = "optimizer"  # its memory
 RAW = "training"  # the network that is trained, where its average is evaluated
 CYCLE = "cycle"  # with a number: the network at the end of that cycle
+WHITENING = "whitening.V"  # in a checkpoint: it is found once, and kept
 INIT = 0  # spawn key of the generator that draws the weights; the order of the images has its own in data
 
 
@@ -93,8 +95,8 @@ class TrainResult:
         return max((epoch.validation.accuracy for epoch in self.epochs), default=None)
 
 
-def initialize(config: TrainConfig, d_in: int = PIXELS) -> Network:
-    """Return the untrained network of `config` on `d_in` pixels: a function of the config and its seed alone."""
+def initialize(config: TrainConfig, d_in: int = PIXELS, whitening: np.ndarray | None = None) -> Network:
+    """Return the untrained network of `config` on `d_in` pixels, or whitened; a function of the arguments alone."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=(INIT,))))
     draw = {
         "he": partial(initializers.he, rng=rng),
@@ -112,6 +114,7 @@ def initialize(config: TrainConfig, d_in: int = PIXELS) -> Network:
         bn_eps=config.bn_eps,
         dropout=config.dropout,
         dropout_seed=config.shared_seed,
+        whitening=whitening,
         dtype=config.dtype,
     )
 
@@ -135,7 +138,8 @@ class Training:
         self.splits = splits
         self.times = timetable(self.config, len(splits.train))
         self.step = 0 if snapshot is None else snapshot.step  # updates done
-        networks = [initialize(config) for config in configs]
+        V = self._whitening() if snapshot is None else snapshot.state.get(WHITENING)
+        networks = [initialize(config, whitening=V) for config in configs]
         if snapshot is not None:
             networks[0].load_state(_part(snapshot.state, RAW) or snapshot.state)
         self.members = stack(networks)
@@ -152,6 +156,13 @@ class Training:
         self._clock = time.perf_counter()
         if snapshot is not None:
             self._recall(snapshot)
+
+    def _whitening(self) -> np.ndarray | None:
+        """Return the V of the training images, where the config asks for one."""
+        config = self.config
+        if config.whitening is None:
+            return None
+        return whitening(self.splits.train, config.whitening, config.whitening_eps)
 
     @property
     def finished(self) -> bool:
