@@ -8,7 +8,7 @@ import typer
 from klcli.cli.options import DEFAULT_DATABASE, DatabasePath, DataSource, Debug, Json, Quiet, integer_option, option
 from klcli.cli.preparation import warn_of_data
 from klcli.cli.session import Session
-from klcli.cli.stored_networks import BEST, chosen_run, images_of, trained_network
+from klcli.cli.stored_networks import BEST, chosen_run, images_of, trained_networks
 
 PREDICTION = "The prediction"
 
@@ -28,6 +28,9 @@ def predict(
     ] = 3,
     flips: Annotated[
         bool, option("--flips", panel=PREDICTION, help="Average the probabilities of a picture and its mirror image.")
+    ] = False,
+    snapshots: Annotated[
+        bool, option("--snapshots", panel=PREDICTION, help="Average the networks at the ends of the run's cycles.")
     ] = False,
     data: DataSource = None,
     db: DatabasePath = DEFAULT_DATABASE,
@@ -60,15 +63,17 @@ def predict(
     pixels = [read_picture(picture) for picture in pictures]
     store = ReportStore.existing(db)
     run = chosen_run(store, which)
-    trained = trained_network(store, run)
+    networks = trained_networks(store, run, snapshots)
+    config = networks[0].config
     dataset = images_of(run, data, f"run {run['id']}")
     warn_of_data(session, dataset)
-    if trained.config.batch_norm and trained.config.bn_statistics == "batch":
+    if config.batch_norm and config.bn_statistics == "batch":
         session.warn(f"run {run['id']} was evaluated with batch statistics, pictures get its running averages")
     pin_threads(run["threads"])
-    images = pictures_like(split(dataset, trained.config.split).train, pixels)
+    images = pictures_like(split(dataset, config.split).train, pixels)
     views = [images, mirrored(images)] if flips else [images]
-    P = np.exp(log_mean([log_probabilities(trained.network, view, trained.config.dtype) for view in views]))
+    log_P = [log_probabilities(one.network, view, config.dtype) for view in views for one in networks]
+    P = np.exp(log_mean(log_P))
     named: list[tuple[str, dict[str, float]]] = [
         (str(picture), dict(zip(dataset.class_names, map(float, row), strict=True)))
         for picture, row in zip(pictures, P, strict=True)
@@ -80,4 +85,5 @@ def predict(
         {"picture": picture, "class": dataset.class_names[row.argmax()], "probabilities": own}
         for (picture, own), row in zip(named, P, strict=True)
     ]
-    session.document("predict", {"run": run["id"], "dataset": dataset.name, "flips": flips, "pictures": documents})
+    how = {"run": run["id"], "dataset": dataset.name, "flips": flips, "snapshots": snapshots}
+    session.document("predict", how | {"pictures": documents})

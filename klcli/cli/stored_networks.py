@@ -63,25 +63,17 @@ def images_of(run: "Row", data: str | None, asked: str) -> "Dataset":
 
 
 def trained_networks(store: "RunStore", run: "Row", snapshots: bool) -> "list[TrainedNetwork]":
-    """Return the network of a run, or those at the ends of its cycles. Raises ConfigError where it kept none."""
+    """Return the network of a run, or those at the ends of its cycles.
+
+    Raises ConfigError where it kept none of those, and StoreError where its checkpoint is not what it was.
+    """
+    from klcli.experiments.config import TrainConfig
     from klcli.experiments.predictions import restore
     from klcli.experiments.reevaluation import TrainedNetwork
     from klcli.experiments.training import snapshots_of
 
-    trained = trained_network(store, run)
-    if not snapshots:
-        return [trained]
-    states = snapshots_of(store.checkpoint(run).state)
+    config, state = TrainConfig.from_json(run["config"]), store.checkpoint(run).state
+    states = snapshots_of(state) if snapshots else [state]
     if not states:
         raise ConfigError(f"--snapshots: run {run['id']} kept none, train with --snapshots to the end of a cycle")
-    return [TrainedNetwork(trained.name, trained.config, restore(trained.config, state)) for state in states]
-
-
-def trained_network(store: "RunStore", run: "Row") -> "TrainedNetwork":
-    """Return the network of a run. Raises StoreError where its checkpoint is not what it was."""
-    from klcli.experiments.config import TrainConfig
-    from klcli.experiments.predictions import restore
-    from klcli.experiments.reevaluation import TrainedNetwork
-
-    config = TrainConfig.from_json(run["config"])
-    return TrainedNetwork(f"run {run['id']}", config, restore(config, store.checkpoint(run).state))
+    return [TrainedNetwork(f"run {run['id']}", config, restore(config, one)) for one in states]

@@ -65,6 +65,29 @@ def test_both_mirror_images_and_the_last_run(here: Klcli, trained: Path, images:
         assert list(picture["probabilities"].values()) == pytest.approx(list(row), rel=1e-3)
 
 
+def test_the_networks_at_the_ends_of_the_cycles(here: Klcli, trained: Path, images: np.ndarray) -> None:
+    options = (
+        "--data",
+        "synthetic",
+        "--subset",
+        str(TRAINED_ON),
+        "--hidden",
+        "20",
+        "--bn",
+        "--quiet",
+        "--dtype",
+        "float64",
+    )
+    assert here("train", *options, "--snapshots", "--step-epochs", "1", "--cycles", "2").returncode == 0
+    found = json.loads(here("predict", "one.png", "two [draft].png", "--run", "last", "--snapshots", "--json").stdout)
+    last = by_hand(trained, 4, images)
+    assert here("train", *options, "--step-epochs", "1", "--cycles", "1").returncode == 0  # the same first cycle
+    first = by_hand(trained, 5, images)
+    assert not np.allclose(first, last)
+    for picture, row in zip(found["pictures"], (first + last) / 2, strict=True):
+        assert list(picture["probabilities"].values()) == pytest.approx(list(row), rel=1e-9)
+
+
 def test_one_table_with_the_most_likely_classes(here: Klcli, trained: Path, rows: Rows, images: np.ndarray) -> None:
     done = here("predict", "one.png", "two [draft].png", "--top", "2")
     assert done.returncode == 0, done.stderr
@@ -86,6 +109,7 @@ def test_one_table_with_the_most_likely_classes(here: Klcli, trained: Path, rows
         (("one.png", "--run", "first"), 2, ("first", "best")),
         (("one.png", "--run", "8"), 4, ("run 8",)),
         (("one.png", "--top", "0"), 2, ("0",)),
+        (("one.png", "--run", "2", "--snapshots"), 2, ("run 2", "--snapshots")),
         (("one.png", "--db", "other.db"), 4, ("other.db",)),
         ((), 2, ("IMAGE",)),
     ],
