@@ -96,7 +96,9 @@ def test_the_run_ends_complete_with_its_columns_filled(klcli: Klcli, rows: Rows,
     assert run["state"] == "complete"
     assert run["command"] == "klcli train --hidden 20 --bn " + " ".join(ONE_CYCLE)
     empty = {name for name, value in run.items() if value is None}
-    assert empty == {"study_id", "member", "sigma", "error", "note", "tags"}
+    ensemble = {name for name in run if name.startswith("ensemble_")} | {"snapshots"}  # of --snapshots
+    assert len(ensemble) == 5
+    assert empty == {"study_id", "member", "sigma", "error", "note", "tags"} | ensemble
     assert run["dataset"] == "synthetic"
     assert re.fullmatch("[0-9a-f]{64}", run["dataset_sha256"])
     assert run["epochs_done"] == run["epochs"] == 2

@@ -117,13 +117,13 @@ def test_a_damage_is_found_on_opening(database: Path) -> None:
 
 def test_text_that_is_no_json_is_found_on_opening(database: Path) -> None:
     content = database.read_bytes()
-    assert b'{"hidden": [50' in content
-    database.write_bytes(content.replace(b'{"hidden": [50', b'{"hidden": <50', 1))
+    assert b'"dtype": "float32"' in content
+    database.write_bytes(content.replace(b'"dtype": "float32"', b'"dtype": <float32"', 1))
     assert_refused_in_one_line(database, "damaged")
 
 
 def test_a_very_large_database_is_opened_unchecked(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    database.write_bytes(database.read_bytes().replace(b'{"hidden": [50', b'{"hidden": <50', 1))
+    database.write_bytes(database.read_bytes().replace(b'"dtype": "float32"', b'"dtype": <float32"', 1))
     monkeypatch.setattr(connection, "CHECKED_BYTES", 1000)
     RunStore(database).close()
 
