@@ -19,13 +19,15 @@ First = TypeVar("First")
 _allowed = Event()
 
 
-def use() -> None:
-    """Let this process use a second core from now on, where there is one.
+def use(wanted: bool = True) -> None:
+    """Let this process use a second core from now on, where there is one, or no longer.
 
     For a process that trains one network; workers that share the cores among them stay with one.
     """
-    if len(os.sched_getaffinity(0)) > 1:
+    if wanted and len(os.sched_getaffinity(0)) > 1:
         _allowed.set()
+    else:
+        _allowed.clear()
 
 
 def ahead(work: Callable[[], T]) -> Callable[[], T]:

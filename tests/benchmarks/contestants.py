@@ -9,6 +9,7 @@ import os
 
 import numpy as np
 
+from klcli import second_core
 from klcli.data.dataset import epoch_order
 from klcli.experiments.training import Training
 from tests.benchmarks.networks import Race
@@ -20,13 +21,22 @@ class Klcli:
     """klcli as `klcli train` runs it, without evaluations."""
 
     name = "klcli"
+    second_core = True
 
     def __init__(self, race: Race) -> None:
         self._training = Training([race.config], race.splits)
 
     def updates(self, n: int) -> None:
+        second_core.use(self.second_core)
         for _ in range(n):
             self._training.update()
+
+
+class KlcliOneCore(Klcli):
+    """The same on one core, as a worker of a search or of a sweep."""
+
+    name = "klcli, 1 core"
+    second_core = False
 
 
 class Floor:
@@ -215,4 +225,4 @@ class ScikitLearn:
         self._network.partial_fit(self._X[:rows], self._y[:rows], classes=np.arange(10))
 
 
-CONTESTANTS = (Floor, Klcli, TorchEager, TorchEagerAllThreads, TorchCompiled, JaxScan, ScikitLearn)
+CONTESTANTS = (Floor, Klcli, KlcliOneCore, TorchEager, TorchEagerAllThreads, TorchCompiled, JaxScan, ScikitLearn)

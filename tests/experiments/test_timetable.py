@@ -101,3 +101,5 @@ def test_one_cycle_spans_the_whole_training_and_leaves_no_cycle_unfinished() -> 
     assert times.total_updates == 6750
     assert times.learning_rate(2025, config) == pytest.approx(1.0)  # after 30 % of the updates
     assert times.learning_rate(6749, config) < 1e-6
+    thrice = TrainConfig(schedule="one-cycle", epochs=15, evaluations_per_cycle=3)
+    assert timetable(thrice, 45_000).evaluations == (2250, 4500, 6750)
