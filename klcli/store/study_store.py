@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from klcli.data.dataset import Dataset
-from klcli.errors import StoreError
+from klcli.errors import ConfigError, StoreError
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.environment import Environment
 from klcli.experiments.execution import GroupOutcome
@@ -47,13 +47,13 @@ class StudyStore(RunStore):
         return int(str(study_id))
 
     def find_study(self, kind: str, stage: str, settings: Row, parent: int | None) -> Row | None:
-        """Return the latest study of exactly this plan, complete or not."""
+        """Return the latest study of exactly this plan, complete or not, also of one that an older klcli began."""
         rows = self._read(
-            "SELECT * FROM studies WHERE kind = ? AND stage = ? AND settings = ? AND parent IS ?"
-            " ORDER BY id DESC LIMIT 1",
-            [kind, stage, canonical(settings), parent],
+            "SELECT * FROM studies WHERE kind = ? AND stage = ? AND parent IS ? ORDER BY id DESC",
+            [kind, stage, parent],
         )
-        return rows[0] if rows else None
+        wanted = canonical(settings)
+        return next((row for row in rows if wanted in (row["settings"], _with_defaults(row["settings"]))), None)
 
     def study(self, study_id: int) -> Row:
         """Return one study. Raises StoreError where there is none of that number."""
@@ -135,3 +135,13 @@ class StudyStore(RunStore):
 def canonical(settings: Row) -> str:
     """Return the JSON by which two equal plans are recognised."""
     return json.dumps(settings, sort_keys=True)
+
+
+def _with_defaults(settings: str) -> str:
+    """Return stored settings with the options that have come since, which an older klcli trained without."""
+    values = json.loads(settings)
+    try:
+        plan = [json.loads(TrainConfig.from_json(json.dumps(config)).to_json()) for config in values.get("plan", [])]
+    except (ConfigError, TypeError):
+        return settings  # of a plan that this klcli cannot train
+    return canonical(values | ({"plan": plan} if plan else {}))

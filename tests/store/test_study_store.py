@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,20 @@ def test_a_study_is_found_again_by_its_plan_whatever_the_order_of_its_settings(s
     assert found("coarse", {"low": 1e-5, "high": 0.2}, None) is None
     assert begin(store) == 4
     assert found("coarse", {"low": 1e-5, "high": 0.1}, None)["id"] == 4  # the latest of two equal ones
+
+
+def test_a_study_of_an_older_klcli_is_found_again(store: StudyStore, sql: Sql) -> None:
+    settings = {"plan": [asdict(config) for config in PLAN], "low": 1e-5}
+    study = begin(store, **settings)
+    for key in ("bn_statistics", "preset", "weight_decay"):  # it knew none of these
+        sql(f"UPDATE studies SET settings = json_remove(settings, '$.plan[0].{key}', '$.plan[1].{key}')")
+    wanted = settings | {"high": 0.1}
+    found = store.find_study("lambda", "coarse", wanted, None)
+    assert found is not None and found["id"] == study
+    other = [asdict(replace(config, bn_statistics="precise")) for config in PLAN]
+    assert store.find_study("lambda", "coarse", wanted | {"plan": other}, None) is None
+    sql("UPDATE studies SET settings = json_set(settings, '$.plan[0].colour', 'red')")  # of a newer one
+    assert store.find_study("lambda", "coarse", wanted, None) is None
 
 
 def test_settings_are_written_in_one_way() -> None:
