@@ -62,6 +62,12 @@ def evaluate(
     flips: Annotated[
         bool, option("--flips", panel=EVALUATION, help="Average the probabilities of an image and its mirror image.")
     ] = False,
+    shifts: Annotated[
+        int,
+        integer_option(
+            "--shifts", panel=EVALUATION, help="And of the image moved by so many pixels to its four sides; 0: none."
+        ),
+    ] = 0,
     seed: Annotated[
         int | None,
         integer_option(
@@ -88,7 +94,7 @@ def evaluate(
 
     - `klcli evaluate 3 4 5 --ensemble`
 
-    - `klcli evaluate last --snapshots --flips`
+    - `klcli evaluate last --snapshots --flips --shifts 2`
     """
     session = Session(as_json=as_json, quiet=quiet)
 
@@ -99,7 +105,7 @@ def evaluate(
     from klcli.store.evaluation_store import EvaluationStore
 
     settings = EvaluationSettings(
-        bn_statistics=bn_statistics, bn_samples=bn_samples, snapshots=snapshots, flips=flips, seed=seed
+        bn_statistics=bn_statistics, bn_samples=bn_samples, snapshots=snapshots, flips=flips, shifts=shifts, seed=seed
     )
     store = EvaluationStore.existing(db)
     chosen = chosen_runs(store, runs)

@@ -51,7 +51,7 @@ def predict(
 
     import numpy as np
 
-    from klcli.data.augmentation import mirrored
+    from klcli.data.augmentation import views
     from klcli.data.dataset import split
     from klcli.data.pictures import pictures_like, read_picture
     from klcli.experiments.environment import pin_threads
@@ -71,8 +71,11 @@ def predict(
         session.warn(f"run {run['id']} was evaluated with batch statistics, pictures get its running averages")
     pin_threads(run["threads"])
     images = pictures_like(split(dataset, config.split).train, pixels)
-    views = [images, mirrored(images)] if flips else [images]
-    log_P = [log_probabilities(one.network, view, config.dtype) for view in views for one in networks]
+    log_P = [
+        log_probabilities(one.network, view, config.dtype)
+        for view in views(images, flips=flips, shifts=0)
+        for one in networks
+    ]
     P = np.exp(log_mean(log_P))
     named: list[tuple[str, dict[str, float]]] = [
         (str(picture), dict(zip(dataset.class_names, map(float, row), strict=True)))

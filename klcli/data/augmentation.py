@@ -27,6 +27,25 @@ def mirrored(split: Split, which: np.ndarray | None = None) -> Split:
     return replace(split, images=images, rows=np.arange(len(images)))
 
 
+def moved(split: Split, down: int, right: int) -> Split:
+    """Return the split with its images moved by whole pixels; a copy of its bytes."""
+    images = np.take(split.images, split.rows, axis=0)
+    distances = np.broadcast_to(np.array([down, right]), (len(images), 2))
+    return replace(split, images=_shifted(images, distances, background_of(split)), rows=np.arange(len(images)))
+
+
+def background_of(split: Split) -> np.ndarray:
+    """Return the mean image (3072,) uint8: what moves in from the border, 0 once it is standardised."""
+    return np.rint(split.mean).astype(np.uint8)
+
+
+def views(split: Split, *, flips: bool, shifts: int) -> list[Split]:
+    """Return the split as it is, with `shifts` also moved by so many pixels to four sides, with `flips` all mirrored."""
+    distances = [(0, 0), *((shifts, 0), (-shifts, 0), (0, shifts), (0, -shifts))] if shifts else [(0, 0)]
+    seen = [moved(split, *distance) if any(distance) else split for distance in distances]
+    return seen + [mirrored(view) for view in seen] if flips else seen
+
+
 def augmented(
     pixels: np.ndarray, rng: np.random.Generator, *, flip: bool, shift: int, background: np.ndarray
 ) -> np.ndarray:

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from klcli.data.augmentation import augmented, mixup
+from klcli.data.augmentation import augmented, background_of, mixup
 from klcli.data.dataset import Split, epoch_order
 from klcli.engine.losses import Loss, cross_entropy, soft_cross_entropy
 from klcli.experiments.config import TrainConfig
@@ -20,7 +20,7 @@ class Minibatches:
     def __init__(self, config: TrainConfig, split: Split) -> None:
         self.config = config
         self.split = split
-        self._background = np.rint(split.mean).astype(np.uint8)
+        self._background = background_of(split)
         self._epoch = -1
         self._order = np.empty(0, dtype=np.intp)  # of the images in that epoch
 

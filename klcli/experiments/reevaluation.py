@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from klcli.data.augmentation import mirrored
+from klcli.data.augmentation import views
 from klcli.data.dataset import Split, Splits
 from klcli.engine.network import Network
 from klcli.errors import ConfigError
 from klcli.experiments.bn_statistics import with_policy, with_statistics_of
-from klcli.experiments.config import BN_STATISTICS, SAMPLES, TRANSDUCTIVE, TrainConfig, check_samples
+from klcli.experiments.config import BN_STATISTICS, MAX_SHIFT, SAMPLES, TRANSDUCTIVE, TrainConfig, check_samples
 from klcli.experiments.evaluation import Score, log_mean, log_probabilities, score_of
 
 
@@ -32,6 +32,7 @@ class EvaluationSettings:
     bn_samples: int | None = None  # None: SAMPLES of the policy
     snapshots: bool = False  # of each run, in place of its last network
     flips: bool = False  # average over every image and its mirror image
+    shifts: int = 0  # and over the image moved by so many pixels to four sides
     seed: int | None = None  # of the images drawn; None: the order seed of each network
 
     def __post_init__(self) -> None:
@@ -42,6 +43,8 @@ class EvaluationSettings:
         if policy is None and self.bn_samples is not None:
             raise ConfigError(f"--bn-samples {self.bn_samples}: say of which with --bn-statistics precise or adaptive")
         check_samples(policy or "", self.bn_samples)
+        if not 0 <= self.shifts <= MAX_SHIFT:
+            raise ConfigError(f"--shifts {self.shifts}: must be from 0 to {MAX_SHIFT} pixels")
         if self.seed is not None and policy not in SAMPLES:
             raise ConfigError(f"--seed {self.seed}: only precise and adaptive statistics draw images")
 
@@ -78,7 +81,9 @@ def reevaluate(networks: Sequence[TrainedNetwork], splits: Splits, settings: Eva
         Prepared(one.config.dtype, _with_statistics(one, splits, settings), policy == "batch")
         for one, policy in zip(networks, policies, strict=True)
     ]
-    validation, test = (score(prepared, part, flips=settings.flips) for part in (splits.validation, splits.test))
+    validation, test = (
+        score(prepared, part, flips=settings.flips, shifts=settings.shifts) for part in (splits.validation, splits.test)
+    )
     used = sorted({policy for policy in policies if policy})
     drawn_from = {"precise": splits.train, "adaptive": splits.test}.get(settings.bn_statistics or "")
     samples = min(settings.samples, len(drawn_from)) if settings.samples and drawn_from else None
@@ -99,10 +104,10 @@ class Prepared:
         return log_probabilities(network, split, self.dtype)
 
 
-def score(networks: Sequence[Prepared], split: Split, *, flips: bool) -> Score:
-    """Return the score of the mean probabilities, over the networks and, with `flips`, over both mirror images."""
-    views = [split, mirrored(split)] if flips else [split]
-    log_P = log_mean([one.log_probabilities(view) for view in views for one in networks])
+def score(networks: Sequence[Prepared], split: Split, *, flips: bool, shifts: int) -> Score:
+    """Return the score of the mean probabilities, over the networks and over the views of every image."""
+    seen = views(split, flips=flips, shifts=shifts)
+    log_P = log_mean([one.log_probabilities(view) for view in seen for one in networks])
     return score_of(log_P, split)
 
 

@@ -20,6 +20,7 @@ def evaluation_words(evaluation: Row) -> str:
     words += [f"seed {evaluation['seed']}"] if evaluation["seed"] is not None else []
     words += ["snapshots"] if evaluation.get("snapshots") else []
     words += ["flips"] if evaluation["flips"] else []
+    words += [f"shifts by {evaluation['shifts']}"] if evaluation.get("shifts") else []
     if len(evaluation["runs"]) > 1:
         words.append(f"ensemble of runs {', '.join(map(str, evaluation['runs']))}")
     return ", ".join(words) or "as trained"
@@ -87,6 +88,7 @@ def evaluations_table(title: str, evaluations: Sequence[Row]) -> Table:
         Column("bn_samples", "images"),
         Column("snapshots", "snapshots", is_number=False),
         Column("flips", "flips", is_number=False),
+        Column("shifts", "shifts"),
         *(Column(f"{split}_{name}", f"{split} {name}", fraction) for name in MEASURES for split in SPLITS),
         Column("command", "command", is_number=False),
     )

@@ -15,7 +15,7 @@ from klcli.report.tables import Column, Row, Table, fraction, transductive_words
 SETTINGS = (
     "hidden", "batch_norm", "bn_position", "bn_statistics", "initializer", "sigma", "lambda", "optimizer", "momentum",
     "weight_decay", "schedule", "eta_min", "eta_max", "eta_decay", "step_size", "cycles", "epochs", "batch_size",
-    "flip", "shift", "mixup", "dropout", "label_smoothing", "weight_average", "dtype",
+    "flip", "shift", "mixup", "dropout", "label_smoothing", "weight_average", "whitening", "dtype",
 )  # fmt: skip
 SHORT = {"bn": "batch_norm", "init": "initializer", "n_s": "step_size", "n_batch": "batch_size"}
 TEXTS = ("hidden", "batch_norm", "bn_position", "bn_statistics", "initializer", "optimizer", "schedule", "dtype")

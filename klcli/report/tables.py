@@ -147,7 +147,7 @@ def options_words(run: Row) -> str:
 
 _OPTIONS = {  # and what they are by default
     "momentum": 0.0, "weight_decay": 0.0, "eta_decay": 1.0, "shift": 0, "mixup": 0.0, "dropout": 0.0,
-    "label_smoothing": 0.0, "weight_average": 0.0,
+    "label_smoothing": 0.0, "weight_average": 0.0, "whitening": None,
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from klcli.experiments.reevaluation import EvaluationSettings, Reevaluation
 from klcli.store.database import Row, now
 from klcli.store.report_store import ReportStore
 
-_SETTINGS = ("bn_statistics", "bn_samples", "snapshots", "flips", "seed")
+_SETTINGS = ("bn_statistics", "bn_samples", "snapshots", "flips", "shifts", "seed")
 
 
 class EvaluationStore(ReportStore):
@@ -21,6 +21,7 @@ class EvaluationStore(ReportStore):
             "bn_samples": found.samples,
             "snapshots": int(settings.snapshots),
             "flips": int(settings.flips),
+            "shifts": settings.shifts,
             "seed": settings.seed,
             "transductive": int(found.transductive),
             "validation_loss": found.validation.loss,

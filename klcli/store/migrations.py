@@ -331,3 +331,12 @@ def m008_averages_and_ensembles(db: Database) -> None:
 def m009_snapshots_evaluated_again(db: Database) -> None:
     """Tell whether an evaluation was of the snapshots of its runs."""
     db.execute("ALTER TABLE evaluations ADD COLUMN snapshots INTEGER NOT NULL DEFAULT 0 CHECK (snapshots IN (0, 1))")
+
+
+@migrations()
+def m010_shifts_and_whitening(db: Database) -> None:
+    """Tell over which moved images an evaluation averaged, and what the first layer of a run sees."""
+    db.execute("ALTER TABLE evaluations ADD COLUMN shifts INTEGER NOT NULL DEFAULT 0")
+    db.execute(
+        "ALTER TABLE runs ADD COLUMN whitening INTEGER GENERATED ALWAYS AS (json_extract(config, '$.whitening')) VIRTUAL"
+    )

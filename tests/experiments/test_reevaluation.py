@@ -92,6 +92,28 @@ def test_flips_and_members_are_averaged_as_probabilities(networks: list[TrainedN
         assert score == expected(P, part)
 
 
+def test_moved_images_are_averaged_as_well(networks: list[TrainedNetwork], splits: Splits) -> None:
+    """The mean image moves in: 0 up to the rounding of a byte, so moved after the standardisation by hand."""
+    found = reevaluate(networks[:1], splits, EvaluationSettings(flips=True, shifts=2))
+    background = np.rint(splits.test.mean).astype(np.uint8).reshape(3, 32, 32)
+    images = splits.test.images[splits.test.rows].reshape(-1, 3, 32, 32)
+    views = []
+    for down, right in ((0, 0), (2, 0), (-2, 0), (0, 2), (0, -2)):
+        moved = np.roll(images, (down, right), axis=(2, 3))
+        rows, columns = np.arange(32) - down, np.arange(32) - right
+        outside = ((rows < 0) | (rows > 31))[:, None] | ((columns < 0) | (columns > 31))
+        moved = np.where(outside, background, moved)
+        views += [moved, moved[..., ::-1]]
+    P = np.mean(
+        [
+            probabilities(networks[0].network, (view.reshape(-1, 3072) - splits.test.mean) * splits.test.inverse_std)
+            for view in views
+        ],
+        axis=0,
+    )
+    assert found.test == expected(P, splits.test)
+
+
 def test_other_statistics_are_used_and_counted(networks: list[TrainedNetwork], splits: Splits) -> None:
     precise = reevaluate(networks[:1], splits, EvaluationSettings(bn_statistics="precise"))
     P = probabilities(networks[0].network, pixels(splits.test), pixels(splits.train))
