@@ -40,7 +40,7 @@ def background_of(split: Split) -> np.ndarray:
 
 
 def views(split: Split, *, flips: bool, shifts: int) -> list[Split]:
-    """Return the split as it is, with `shifts` also moved by so many pixels to four sides, with `flips` all mirrored."""
+    """Return the split, with `shifts` also moved by so many pixels to its four sides, with `flips` all mirrored."""
     distances = [(0, 0), *((shifts, 0), (-shifts, 0), (0, shifts), (0, -shifts))] if shifts else [(0, 0)]
     seen = [moved(split, *distance) if any(distance) else split for distance in distances]
     return seen + [mirrored(view) for view in seen] if flips else seen

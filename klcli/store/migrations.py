@@ -338,5 +338,6 @@ def m010_shifts_and_whitening(db: Database) -> None:
     """Tell over which moved images an evaluation averaged, and what the first layer of a run sees."""
     db.execute("ALTER TABLE evaluations ADD COLUMN shifts INTEGER NOT NULL DEFAULT 0")
     db.execute(
-        "ALTER TABLE runs ADD COLUMN whitening INTEGER GENERATED ALWAYS AS (json_extract(config, '$.whitening')) VIRTUAL"
+        "ALTER TABLE runs ADD COLUMN whitening INTEGER"
+        " GENERATED ALWAYS AS (json_extract(config, '$.whitening')) VIRTUAL"
     )
