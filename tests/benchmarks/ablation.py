@@ -1,0 +1,75 @@
+"""What each ingredient of `--preset best` gives: `python -m tests.benchmarks.ablation [--epochs 10] [--seeds 2]`.
+
+The preset, narrower and shorter, and then without one ingredient after the other. The seeds of a row are trained
+as members; only validation images are looked at. Prints a Markdown table as it goes.
+"""
+
+import argparse
+import statistics
+import time
+from dataclasses import replace
+from typing import Any
+
+from klcli import second_core  # before NumPy loads: it pins the threads of BLAS
+from klcli.data.augmentation import views
+from klcli.data.dataset import Splits, split
+from klcli.data.sources import open_dataset
+from klcli.experiments.evaluation import log_mean, log_probabilities, score_of
+from klcli.experiments.presets import preset
+from klcli.experiments.training import TrainResult, train
+
+WITHOUT: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "pixels in place of whitened components": {"whitening": None},
+    "no flips": {"flip": False},
+    "no shifts": {"shift": 0},
+    "no mixup": {"mixup": 0.0},
+    "no dropout": {"dropout": 0.0},
+    "no batch normalisation": {"batch_norm": False},
+    "no weight decay": {"weight_decay": 0.0},
+    "no average of the weights": {"weight_average": 0.0},
+    "SGD with Nesterov momentum": {
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "eta_max": 0.1,
+        "weight_decay": 5e-4,
+    },
+    "half as wide": {"hidden": (512, 256)},
+}
+
+
+def main() -> None:
+    """Train every row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[1024, 512])
+    arguments = parser.parse_args()
+    best = preset("best").config
+    base = replace(best, hidden=tuple(arguments.hidden), epochs=arguments.epochs, order_seed=0, evaluations_per_cycle=0)
+    splits = split(open_dataset(None), base.split)
+    second_core.use()
+    print("| | validation | difference | over flips and shifts by 2 | train | minutes |\n|---|---|---|---|---|---|")
+    whole = None
+    for name, changes in WITHOUT.items():
+        started = time.perf_counter()
+        config = replace(base, **changes)
+        results = train([replace(config, seed=seed) for seed in range(arguments.seeds)], splits, look_at_test=False)
+        plain = statistics.mean(result.epochs[-1].validation.accuracy for result in results)
+        seen = statistics.mean(over_views(result, splits) for result in results)
+        on_train = statistics.mean(result.epochs[-1].train.accuracy for result in results)
+        whole = plain if whole is None else whole
+        minutes = (time.perf_counter() - started) / 60
+        row = (f"{plain:.4f}", f"{100 * (plain - whole):+.1f}", f"{seen:.4f}", f"{on_train:.4f}", f"{minutes:.1f}")
+        print(f"| {name} | {' | '.join(row)} |", flush=True)
+
+
+def over_views(result: TrainResult, splits: Splits) -> float:
+    """Return the validation accuracy of the mean over mirrored and moved images."""
+    seen = views(splits.validation, flips=True, shifts=2)
+    log_P = log_mean([log_probabilities(result.network, view, result.config.dtype) for view in seen])
+    return score_of(log_P, splits.validation).accuracy
+
+
+if __name__ == "__main__":
+    main()
