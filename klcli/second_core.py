@@ -19,12 +19,17 @@ First = TypeVar("First")
 _allowed = Event()
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def use(wanted: bool = True) -> None:
     """Let this process use a second core from now on, where there is one, or no longer.
 
     For a process that trains one network; workers that share the cores among them stay with one.
     """
-    if wanted and len(os.sched_getaffinity(0)) > 1:
+    if wanted and cores() > 1:
         _allowed.set()
     else:
         _allowed.clear()

@@ -1,10 +1,12 @@
 """The second core: the same results, wherever the work is done."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
 
 import numpy as np
+import psutil
 import pytest
 
 from klcli import second_core
@@ -76,3 +78,10 @@ def test_a_machine_with_one_core_has_no_second(
     second_core.use()
     assert ahead(threading.get_ident)() == threading.get_ident()
     assert not second_core._allowed.is_set()
+
+
+def test_cores_without_the_help_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert second_core.cores() == len(psutil.Process().cpu_affinity())
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert second_core.cores() == 7

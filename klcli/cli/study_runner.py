@@ -76,7 +76,8 @@ class StudyRunner:
         """
         from klcli.experiments.environment import environment
         from klcli.experiments.execution import groups
-        from klcli.experiments.executors import cores, open_executor
+        from klcli.experiments.executors import open_executor
+        from klcli.second_core import cores
 
         divided = groups(plan)
         settings = settings | {

@@ -77,11 +77,6 @@ def _follow(parent: int) -> None:
     threading.Thread(target=watch, name="follow the parent", daemon=True).start()
 
 
-def cores() -> int:
-    """How many processes can run at once here; not every system says which cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
 def open_executor(jobs: int, address: str | None, tasks: int) -> Iterator[Executor]:
     """Yield the executor for this many tasks: Dask at `address`, processes, or this process for one worker.

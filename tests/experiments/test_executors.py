@@ -18,7 +18,7 @@ from dask_cluster import Cluster
 from klcli.errors import ConfigError, DataError
 from klcli.experiments import executors
 from klcli.experiments.execution import GroupOutcome, GroupTask, ImagesReference, WorkersLost, execute, train_group
-from klcli.experiments.executors import cores, open_executor
+from klcli.experiments.executors import open_executor
 from klcli.experiments.mailbox import Mailbox
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
@@ -98,13 +98,6 @@ def test_no_more_processes_than_groups(tasks: Tasks) -> None:
     trained(tasks()[:1], jobs=16, check=lambda: seen.update(workers()))
     assert seen == set()
     assert workers() == []
-
-
-def test_cores_without_the_help_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cores() == len(psutil.Process().cpu_affinity())
-    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
-    monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert cores() == 7
 
 
 # --- workers that die
