@@ -42,9 +42,14 @@ class Sample:
         """Half the width of the 95 % interval of the mean by Student's t; None for a single value."""
         if self.n < 2:
             return None
-        from scipy.special import stdtrit
+        return quantile(self.n - 1) * self.standard_error
 
-        return float(stdtrit(self.n - 1, (1 + CONFIDENCE) / 2)) * self.standard_error
+
+def quantile(freedom: float) -> float:
+    """Return the t of Student's distribution between whose ends -t and t the 95 % lie."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
 def welch(a: Sample, b: Sample) -> float | None:
