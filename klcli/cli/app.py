@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import klcli
-from klcli.cli import data, evaluate, gradcheck, predict, report, search_lambda, sigma_sweep, train
+from klcli.cli import data, evaluate, gradcheck, predict, report, reproduce, search_lambda, sigma_sweep, train
 from klcli.errors import ExitCode, KlcliError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ gradcheck.register(app)
 train.register(app)
 search_lambda.register(app)
 sigma_sweep.register(app)
+reproduce.register(app)
 evaluate.register(app)
 predict.register(app)
 report.register(app)

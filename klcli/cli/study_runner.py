@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from klcli.store.study_store import StudyStore
 
 EXECUTION = "Execution"
-RESUME_WORDS = {"lambda": "--resume", "sigma": "--resume", "repeats": "--resume last"}
+RESUME_WORDS = {"lambda": "--resume", "sigma": "--resume", "repeats": "--resume last", "reproduce": "--resume"}
 
 Jobs = Annotated[
     int | None,

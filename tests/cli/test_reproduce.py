@@ -1,0 +1,133 @@
+"""`klcli reproduce`: from the list of reports to a table that an interruption does not change."""
+
+import json
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Rows = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+
+LOOK = ("--data", "synthetic", "--subset", "200", "--quick", "--jobs", "1")
+FEW = ("reproduce", "a3-2024", "--only", "T2a", "T2b", "C1", "T1a", *LOOK)
+
+
+def read(folder: Path, query: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(folder / "results/klcli.db") as connection:
+        found = connection.execute(query).fetchall()
+    connection.close()
+    return found
+
+
+def table(done: "CompletedProcess[str]") -> list[list[str]]:
+    """The cells of the table."""
+    lines = done.stdout.splitlines()
+    begin = next(index for index, line in enumerate(lines) if set(line.strip()) == {"─"})
+    end = next(index for index, line in enumerate(lines) if index > begin and not line.strip())
+    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[begin + 1 : end]]
+
+
+def test_the_reports_are_listed(here: Klcli) -> None:
+    done = here("reproduce", "--list")
+    assert done.returncode == 0
+    assert [row[0] for row in table(done)] == ["a2-2019", "a3-2021", "a3-2022", "a3-2024", "a3-bonus-2022"]
+    document = json.loads(here("reproduce", "--list", "--json").stdout)
+    assert document["reports"][3]["date"] == "May 2024"
+
+
+def test_rows_beside_ours(here: Klcli, rows: Rows, tmp_path: Path) -> None:
+    done = here(*FEW, "--markdown", "page.md")
+    assert done.returncode == 0, done.stderr
+    cells = table(done)
+    assert [row[0] for row in cells] == ["003-T1a", "003-T1a", "003-T2a", "003-T2b", "003-C1"]
+    assert cells[0][-1] == "reproduced"  # a gradient is right on any images
+    assert cells[2][1:4] == ["3 layers without BN", "test accuracy", "0.5295"]
+    assert cells[2][-2:] == ["cannot be compared", "synthetic images, no CIFAR-10"]
+    runs = rows("runs")
+    assert [(run["batch_norm"], run["seed"], run["cycles"]) for run in runs] == [
+        (0, 0, 1.0), (0, 1, 1.0), (1, 0, 1.0), (1, 1, 1.0)
+    ]  # fmt: skip
+    [study] = rows("studies")
+    assert (study["kind"], study["stage"], study["state"]) == ("reproduce", "a3-2024", "complete")
+    ours = sum(run["test_accuracy"] for run in runs[:2]) / 2
+    assert cells[2][4] == f"{ours:.4f}"
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    for text in (done.stdout, page):
+        assert all(mark in text for mark in ("SYNTHETIC IMAGES", "SUBSET of 200", "QUICK"))
+    assert page.count("| 003-") == 5
+    assert "report 003, KTH DD2424, Assignment 3, May 2024" in page
+
+
+def test_one_document(here: Klcli) -> None:
+    done = here(*FEW, "--json")
+    document = json.loads(done.stdout)
+    assert document["report"]["number"] == "003"
+    assert document["terms"] | {"sha256": ""} == {
+        "dataset": "synthetic", "official": None, "sha256": "", "repeats": 2, "quick": True, "subset": 200
+    }  # fmt: skip
+    assert document["counts"] == {"reproduced": 1, "differs": 0, "cannot be compared": 4}
+    line = document["lines"][3]
+    assert (line["row"], line["published"], line["n"], line["runs"]) == ("003-T2b", 0.5314, 2, [3, 4])
+    assert line["difference"] == pytest.approx(line["mean"] - 0.5314)
+    assert document["studies"] == [1]
+    assert document["gradient_suite"] == 1
+
+
+def test_resuming_trains_nothing_twice(here: Klcli, tmp_path: Path) -> None:
+    first = here(*FEW)
+    before = read(tmp_path, "SELECT id, started_at, test_accuracy FROM runs")
+    again = here(*FEW, "--resume")
+    assert again.stdout == first.stdout
+    assert "all 4 runs are there already" in again.stderr
+    assert read(tmp_path, "SELECT id, started_at, test_accuracy FROM runs") == before
+
+
+def test_an_interrupted_one_ends_with_the_same_table(
+    start: Callable[..., "subprocess.Popen[str]"], klcli: Klcli, here: Klcli, tmp_path: Path
+) -> None:
+    long = ("reproduce", "a3-2024", "--only", "T2", *LOOK, "--repeats", "1")
+    process = start(*long)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if " done (1 of" in line:
+            break
+    process.kill()
+    process.wait()
+    done = read(tmp_path, "SELECT id, started_at, test_accuracy FROM runs WHERE state = 'complete'")
+    assert 1 <= len(done) <= 4
+    resumed = here(*long, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    after = read(tmp_path, "SELECT id, started_at, test_accuracy FROM runs WHERE state = 'complete'")
+    assert len(after) == 4
+    assert set(done) <= set(after)
+    undisturbed = here(*long, "--db", "other/klcli.db")
+    assert table(undisturbed) == table(resumed)
+
+
+def test_different_divisions_of_the_images_are_studies_of_their_own(here: Klcli, rows: Rows) -> None:
+    done = here("reproduce", "a2-2019", "--only", "F3,B1", "C1", *LOOK, "--repeats", "1")
+    assert done.returncode == 0, done.stderr
+    assert [study["stage"] for study in rows("studies")] == ["a2-2019", "a2-2019"]
+    splits = [json.loads(run["split"]) for run in rows("runs")]
+    assert [split["train_batches"] for split in splits] == [[1], []]
+    assert [row[0] for row in table(done)] == ["002-F3"] * 3 + ["002-B1"] * 7 + ["002-C1"]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), "name a report, one of a2-2019"),
+        (("a3-2020",), "'a3-2020': choose one of a2-2019"),
+        (("a3-2024", "--only", "F1"), "--only F1"),
+        (("a3-2024", "--repeats", "0"), "'0' must be from 1"),
+        (("a3-2024", "--subset", "0"), "subset 0"),
+    ],
+)
+def test_wrong_usage_is_refused(here: Klcli, refused: Refused, args: tuple[str, ...], words: str) -> None:
+    refused(here("reproduce", *args), 2, words)
