@@ -51,6 +51,7 @@ def write(session: Session, db: Path, selection: Selection, path: Path, data: st
 def _sections(session: Session, store: "ReportStore", selection: Selection, data: str | None) -> "Iterator[Section]":
     from klcli.cli.report_views import view
     from klcli.report.page import Section
+    from klcli.report.reproductions import KIND, reproductions
     from klcli.report.run_tables import summary_table
 
     found = store.image_sets(selection.filter())
@@ -61,7 +62,9 @@ def _sections(session: Session, store: "ReportStore", selection: Selection, data
         yield Section("Summary", [summary_table(found, best)])
     for images in found:
         yield _images_section(session, store, selection, images["latest"], data)
-    studies = store.studies()
+    for number in reproductions(store):
+        yield _reproduction(session, store, number)
+    studies = [study for study in store.studies() if study["kind"] != KIND]
     refined = {study["parent"] for study in studies if study["stage"] != "final"}
     for study in (study for study in studies if study["id"] not in refined):  # a fine stage shows its coarse one too
         parts = list(_study(session, store, study["id"], data))
@@ -118,6 +121,26 @@ def _study(session: Session, store: "ReportStore", number: int, data: str | None
     if shown.study is not None and shown.runs and shown.study["stage"] != "final":
         kinds = [kind for kind in ("lambda", "sigma") if kind == shown.study["kind"]]
         yield from _pictures(session, store, shown, kinds or ["curves"], data)
+
+
+def _reproduction(session: Session, store: "ReportStore", number: int) -> "Section":
+    """A published report beside ours, with its figures."""
+    from klcli.report.page import Notes, Picture, Section
+    from klcli.report.reproduction_pictures import pictures
+    from klcli.report.reproduction_tables import reproduction_notes, reproduction_table
+    from klcli.report.reproductions import stored_reproduction
+
+    try:
+        found = stored_reproduction(store, number)
+    except KlcliError as error:
+        return Section(f"Reproduction, study {number}", [Notes([str(error)], is_warning=True)])
+    marks = found.terms.marks
+    drawn = [Picture(words, "svg", content) for _, words, content in pictures(found, store.epochs, "svg")]
+    notes = reproduction_notes(found.comparisons, found.terms)[len(marks) :]
+    table = reproduction_table(found.report, found.comparisons, found.terms)
+    warnings = [Notes(marks, is_warning=True)] if marks else []
+    title = f"Reproduction of {found.report.name}, study {', '.join(map(str, found.studies))}"
+    return Section(title, [*warnings, table, Notes(notes), *drawn])
 
 
 def _gradients(session: Session, store: "ReportStore") -> "Section":

@@ -175,6 +175,8 @@ def study_view(store: ReportStore, number: int) -> View:
     document: dict[str, Any] = {"study": study, "runs": [run_document(run) for run in runs]}
     if not runs:
         return View(None, [f"study {number} has no runs any more"], document, study=study)
+    if study["kind"] == "reproduce":
+        return _reproduction(store, study, runs, document)
     first = runs[0]
     where = f"{network_name(first)} on {images_words(first)}"
     if study["kind"] == "lambda" and study["stage"] != "final":
@@ -195,6 +197,19 @@ def study_view(store: ReportStore, number: int) -> View:
         notes = [f"run{'s' if len(runs) > 1 else ''} {', '.join(str(run['id']) for run in runs)}"]
     if study["state"] != "complete":
         notes.append(f"study {number} is {study['state']}")
+    return View(table, notes, document | {"rows": exact_rows(table)}, [], runs, study)
+
+
+def _reproduction(store: ReportStore, study: Row, runs: list[Row], document: dict[str, Any]) -> View:
+    """The table of a published report beside what is stored of it."""
+    from klcli.report.reproduction_tables import reproduction_notes, reproduction_table
+    from klcli.report.reproductions import stored_reproduction
+
+    found = stored_reproduction(store, int(study["id"]))
+    table = reproduction_table(found.report, found.comparisons, found.terms)
+    notes = reproduction_notes(found.comparisons, found.terms)
+    if study["state"] != "complete":
+        notes.append(f"study {study['id']} is {study['state']}")
     return View(table, notes, document | {"rows": exact_rows(table)}, [], runs, study)
 
 

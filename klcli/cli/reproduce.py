@@ -1,6 +1,7 @@
 """`klcli reproduce`: a published report's experiments once more, its numbers beside ours."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,14 +28,13 @@ from klcli.errors import ConfigError, Diverged, GradientCheckFailed
 from klcli.experiments.config import TrainConfig
 
 if TYPE_CHECKING:
-    from klcli.data.split_config import SplitConfig
-    from klcli.experiments.published import GradientExperiment, Report
-    from klcli.experiments.reproduction import Comparison, Sizes
+    from klcli.experiments.published import Report
     from klcli.report.reproduction_tables import Terms
-    from klcli.store.database import Row
+    from klcli.report.reproductions import Reproduction
+    from klcli.report.tables import Table
 
 REPRODUCTION = "The reproduction"
-KIND = "reproduce"
+ALL = "all"
 
 
 def register(app: typer.Typer) -> None:
@@ -43,8 +43,8 @@ def register(app: typer.Typer) -> None:
 
 
 def reproduce(
-    name: Annotated[
-        str | None, typer.Argument(metavar="REPORT", help="Which report, as a3-2024; --list shows all.")
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="REPORT...", help="Which reports, as a3-2024, or all.")
     ] = None,
     list_reports: Annotated[
         bool, option("--list", panel=REPRODUCTION, help="Show the reports and train nothing.")
@@ -61,7 +61,8 @@ def reproduce(
         integer_option("--subset", panel=IMAGES, help="Only the first N training images: compares nothing."),
     ] = None,
     markdown: Annotated[
-        Path | None, option("--markdown", panel=OUTPUT, metavar="PATH", help="Write the table as Markdown, too.")
+        Path | None,
+        option("--markdown", panel=OUTPUT, metavar="PATH", help="Write a page with the tables, its figures beside it."),
     ] = None,
     repeats: Repeats = 3,
     jobs: Jobs = None,
@@ -74,7 +75,7 @@ def reproduce(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Run the experiments of a published report and set its numbers beside ours.
+    """Run the experiments of published reports and set their numbers beside ours.
 
     Every number gets ours as a mean over seeds, the difference, and a verdict: reproduced, where the published
     run could be one more of ours; differs; or cannot be compared, with the reason. A training that several rows
@@ -83,96 +84,110 @@ def reproduce(
     - `klcli reproduce --list`
 
     - `klcli reproduce a3-2024 --only T2 --repeats 5`
+
+    - `klcli reproduce all --markdown results/reproduction.md`
     """
     session = Session(as_json=as_json, quiet=quiet)
 
-    from klcli.experiments.published import report, report_names
+    from klcli.experiments.published import report
     from klcli.experiments.reproduction import QUICK_SEEDS, on_subset, shortened
     from klcli.report.formats import exact_rows
     from klcli.report.reproduction_tables import Terms, list_table
 
     if list_reports:
-        table = list_table([report(one) for one in report_names()], repeats)
+        table = list_table([report(one) for one in _wanted([ALL])], repeats)
         session.result(table)
         session.document("reproduce", {"reports": exact_rows(table)})
         return
-    if name is None:
-        raise ConfigError(f"reproduce: name a report, one of {', '.join(report_names())}")
-    chosen = report(name).only([part for text in only for part in text.split(",")])
+    rows = [part for text in only for part in text.split(",")]
+    chosen = [report(name) for name in _wanted(names or [])]
+    if rows and len(chosen) > 1:
+        raise ConfigError(f"--only {' '.join(rows)}: rows of one report, {len(chosen)} are named")
+    chosen = [one.only(rows) for one in chosen]
     if quick:
-        chosen, repeats = shortened(chosen), min(repeats, QUICK_SEEDS)
+        chosen, repeats = [shortened(one) for one in chosen], min(repeats, QUICK_SEEDS)
     if subset is not None:
-        chosen = on_subset(chosen, subset)
-    first = chosen.experiments[0].configs[0] if chosen.experiments else TrainConfig()
+        chosen = [on_subset(one, subset) for one in chosen]
+    configs = [config for one in chosen for experiment in one.experiments for config in experiment.configs]
+    first = configs[0] if configs else TrainConfig()
     runner = open_runner(session, first, data=data, db=db, jobs=jobs, executor=executor, resume=resume, threads=threads)
     dataset = runner.dataset
     terms = Terms(dataset.name, dataset.official, dataset.sha256, repeats, quick, subset)
-    errors, suite = _check_gradients(runner, chosen)
-    runs, sizes, studies = _train(runner, chosen, terms)
-    _show(runner, chosen, terms, runs, errors, sizes, studies, suite, markdown)
+    shown = []
+    for one in chosen:
+        shown.append(_show(runner, _reproduce(runner, one, terms), markdown))
+        if markdown is not None:  # after each: what has been trained can be read
+            _write(markdown, shown)
+    session.result(f"database    {runner.store.path}", *([f"page        {markdown}"] if markdown else []))
+    content = {"reports": [one.document for one in shown], "markdown": str(markdown) if markdown else None}
+    session.document("reproduce", content)
+    _raise_for_failures([one.found for one in shown])
 
 
-def _check_gradients(runner: StudyRunner, report: "Report") -> "tuple[dict[GradientExperiment, list[Row]], int | None]":
-    """Check the gradients of a report and return the errors of each experiment's tensors, and their suite."""
-    from klcli.experiments.gradient_checks import CheckSettings, check_networks, entries
-    from klcli.experiments.published import GradientExperiment
+@dataclass(frozen=True)
+class Shown:
+    """A reproduced report as it has been shown."""
+
+    found: "Reproduction"
+    table: "Table"
+    notes: list[str]
+    pictures: list[tuple[str, Path]]  # what each shows, and its file
+    document: dict[str, Any]
+
+
+def _wanted(names: Sequence[str]) -> list[str]:
+    """Return the names of the reports, each once. Raises ConfigError where none is named."""
+    from klcli.experiments.published import report_names
+
+    if not names:
+        raise ConfigError(f"reproduce: name a report, one of {', '.join(report_names())}, or {ALL}")
+    return list(dict.fromkeys(one for name in names for one in (report_names() if name == ALL else [name])))
+
+
+def _reproduce(runner: StudyRunner, report: "Report", terms: "Terms") -> "Reproduction":
+    """Check and train what is missing of a report. Each division of the images is a study of its own."""
+    from klcli.data.dataset import split
+    from klcli.experiments.reproduction import plan
+    from klcli.report.reproductions import KIND, gather
+
+    _check_gradients(runner, report)
+    settings: dict[str, Any] = {"report": report.name, "rows": list(report.rows), "quick": terms.quick}
+    studies = [
+        replace(runner, splits=split(runner.dataset, division)).run(
+            KIND, report.name, configs, settings, look_at_test=True
+        )
+        for division, configs in plan(report, terms.repeats, quick=terms.quick).items()
+    ]
+    return gather(report, terms, runner.store, studies)
+
+
+def _check_gradients(runner: StudyRunner, report: "Report") -> None:
+    """Check the gradients of a report, as one suite; with --resume those that have not been checked yet."""
+    from klcli.experiments.gradient_checks import check_networks, entries
     from klcli.store.gradient_check_store import GradientCheckStore
 
-    plans = {one: one.networks() for one in report.gradient_checks}
-    if not plans:
-        return {}, None
-    total = sum(entries(members, one.dims) for one, networks in plans.items() for members in networks)
+    store = GradientCheckStore(runner.store.path)
+    sha256 = runner.dataset.sha256
+    missing = [
+        (one, members)
+        for one in report.gradient_checks
+        for members in one.networks()
+        if not runner.resume or store.latest(members, one.settings, sha256) is None
+    ]
+    if not missing:
+        return
+    total = sum(entries(members, one.dims) for one, members in missing)
     checks = []
     with runner.session.progress("checking entries", total) as advance:
-        for one, networks in plans.items():
-            settings = CheckSettings(images=one.images, dims=one.dims)
-            checks += list(check_networks(networks, runner.splits.train, settings, on_entries=advance))
-    store = GradientCheckStore(runner.store.path)
-    suite = store.record(checks, runner.dataset, typed_command())
-    stored = iter(store.suite(suite))
-    found: dict[GradientExperiment, list[Row]] = {
-        one: [error for _ in networks for error in next(stored)["errors"]] for one, networks in plans.items()
-    }
-    return found, suite
+        for one, members in missing:
+            checks += list(check_networks([members], runner.splits.train, one.settings, on_entries=advance))
+    store.record(checks, runner.dataset, typed_command())
 
 
-def _train(
-    runner: StudyRunner, report: "Report", terms: "Terms"
-) -> "tuple[dict[TrainConfig, Row], dict[SplitConfig, Sizes], list[int]]":
-    """Train what is missing of a report; return its runs by config, the sizes of its splits, and its studies.
-
-    Each division of the images is a study of its own.
-    """
-    from klcli.data.dataset import split
-    from klcli.experiments.reproduction import Sizes, plan
-
-    runs: dict[TrainConfig, Row] = {}
-    sizes: dict[SplitConfig, Sizes] = {}
-    studies = []
-    settings: dict[str, Any] = {"report": report.name, "rows": list(report.rows), "quick": terms.quick}
-    for division, configs in plan(report, terms.repeats, quick=terms.quick).items():
-        splits = split(runner.dataset, division)
-        sizes[division] = Sizes(len(splits.train), len(splits.validation), len(splits.test))
-        study = replace(runner, splits=splits).run(KIND, report.name, configs, settings, look_at_test=True)
-        studies.append(study)
-        runs |= {TrainConfig.from_json(run["config"]): run for run in runner.store.members(study)}
-    return runs, sizes, studies
-
-
-def _show(
-    runner: StudyRunner,
-    report: "Report",
-    terms: "Terms",
-    runs: "dict[TrainConfig, Row]",
-    errors: "dict[GradientExperiment, list[Row]]",
-    sizes: "dict[SplitConfig, Sizes]",
-    studies: list[int],
-    suite: int | None,
-    markdown: Path | None,
-) -> None:
-    """Show table, notes and documents. Raises GradientCheckFailed or Diverged where ours failed."""
-    from klcli.experiments.reproduction import compare, counts
-    from klcli.report.formats import to_markdown
+def _show(runner: StudyRunner, found: "Reproduction", markdown: Path | None) -> Shown:
+    """Print a report, draw its figures, and return both with the JSON document."""
+    from klcli.experiments.reproduction import counts
+    from klcli.report.reproduction_pictures import pictures
     from klcli.report.reproduction_tables import (
         comparison_document,
         report_document,
@@ -181,34 +196,48 @@ def _show(
     )
     from klcli.store.checkpoints import write_atomically
 
-    session = runner.session
-    comparisons = compare(report, runs, errors, sizes, incomparable=terms.incomparable)
-    table, notes = reproduction_table(report, comparisons, terms), reproduction_notes(comparisons, terms)
-    session.result(table, *notes)
-    session.result(f"database    {runner.store.path}")
-    if markdown is not None:
-        write_atomically(markdown, f"{to_markdown(table, notes)}\n".encode())
-        session.result(f"markdown    {markdown}")
-    content = {
-        "counts": counts(comparisons),
-        "lines": [comparison_document(one, _numbers(one, runs)) for one in comparisons],
+    store, terms = runner.store, found.terms
+    table = reproduction_table(found.report, found.comparisons, terms)
+    notes = reproduction_notes(found.comparisons, terms)
+    runner.session.result(table, *notes)
+    drawn = []
+    for name, words, content in pictures(found, store.epochs):
+        path = (
+            store.folder("plots") / f"reproduce-{name}.png"
+            if markdown is None
+            else markdown.with_name(f"{markdown.stem}-{name}.png")
+        )
+        write_atomically(path, content)
+        drawn.append((words, path))
+    runner.session.result(*(f"picture     {path}" for _, path in drawn), "")
+    runs = [
+        [run["id"] for run in found.runs_of(one.line.config)] if one.line.config else [] for one in found.comparisons
+    ]
+    document = report_document(found.report, terms) | {
+        "counts": counts(found.comparisons),
+        "lines": [comparison_document(*pair) for pair in zip(found.comparisons, runs, strict=True)],
         "notes": notes,
-        "studies": studies,
-        "gradient_suite": suite,
-        "markdown": str(markdown) if markdown else None,
+        "studies": list(found.studies),
+        "pictures": [str(path) for _, path in drawn],
     }
-    session.document("reproduce", report_document(report, terms) | content)
-    wrong = sorted({row["tensor"] for rows in errors.values() for row in rows if not row["passed"]})
+    return Shown(found, table, notes, drawn, document)
+
+
+def _write(path: Path, shown: Sequence[Shown]) -> None:
+    """Write the page of all that has been reproduced so far."""
+    from klcli.report.reproduction_tables import markdown_page
+    from klcli.store.checkpoints import write_atomically
+
+    sections = [(one.found.report, one.table, one.notes, one.pictures) for one in shown]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, markdown_page(typed_command(), sections).encode())
+
+
+def _raise_for_failures(shown: "Sequence[Reproduction]") -> None:
+    """Raise GradientCheckFailed or Diverged where ours failed, after everything has been shown."""
+    wrong = [one.line.row for found in shown for one in found.comparisons if one.failed]
     if wrong:
-        raise GradientCheckFailed(f"wrong gradient: {', '.join(wrong)}, see `klcli gradcheck`")
-    lost = [one.line.row for one in comparisons if one.diverged and one.ours is None]
+        raise GradientCheckFailed(f"wrong gradient: {', '.join(dict.fromkeys(wrong))}, see `klcli gradcheck`")
+    lost = [one.line.row for found in shown for one in found.comparisons if one.diverged and one.ours is None]
     if lost:
         raise Diverged(f"every training of {', '.join(dict.fromkeys(lost))} diverged, its row has no number of ours")
-
-
-def _numbers(one: "Comparison", runs: "dict[TrainConfig, Row]") -> list[int]:
-    """Return the runs behind a line."""
-    base = one.line.config
-    if base is None:
-        return []
-    return [int(run["id"]) for config, run in runs.items() if replace(config, seed=base.seed, order_seed=None) == base]

@@ -10,6 +10,7 @@ from typing import Any
 from klcli.data.split_config import SplitConfig
 from klcli.errors import ConfigError
 from klcli.experiments.config import TrainConfig
+from klcli.experiments.gradient_checks import CheckSettings
 
 # What a report can have published of a training: columns of runs. `best` is the highest of all evaluations.
 RESULTS = (
@@ -57,6 +58,11 @@ class GradientExperiment:
     lambdas: tuple[float, ...]
     images: int
     dims: int
+
+    @property
+    def settings(self) -> CheckSettings:
+        """How they are checked."""
+        return CheckSettings(images=self.images, dims=self.dims)
 
     def networks(self) -> list[tuple[TrainConfig, ...]]:
         """Return the networks to check, one per lambda."""

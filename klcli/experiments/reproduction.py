@@ -53,6 +53,7 @@ class Comparison:
     margin: float | None  # half of the prediction interval
     verdict: str
     why: str  # the reason, the known difference, or what must be known to read the line; may be empty
+    failed: bool = False  # whether klcli's own gradient is wrong
 
     @property
     def difference(self) -> float | None:
@@ -204,9 +205,9 @@ def _gradient(line: Line, errors: Sequence[Row]) -> Comparison:
     if not mine or line.quantity is None or line.published is None:
         return Comparison(line, None, 0, None, None, INCOMPARABLE, line.reason or "not checked")
     ours = max((float(row[line.quantity]) for row in mine), key=abs)
-    exact = all(row["passed"] for row in mine) or ours <= ORDER_OF_MAGNITUDE * line.published
-    verdict, why = _verdict(line, exact)
-    return Comparison(line, Sample((ours,)), 0, None, None, verdict, why)
+    passed = all(row["passed"] for row in mine)
+    verdict, why = _verdict(line, passed or ours <= ORDER_OF_MAGNITUDE * line.published)
+    return Comparison(line, Sample((ours,)), 0, None, None, verdict, why, failed=not passed)
 
 
 def _verdict(line: Line, agrees: bool, incomparable: str | None = None) -> tuple[str, str]:

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from klcli.experiments.published import ERRORS, Report
 from klcli.experiments.repeats import repeat
 from klcli.experiments.reproduction import INCOMPARABLE, Comparison, counts, explained
+from klcli.report.formats import to_markdown
 from klcli.report.tables import Column, Row, Table, fraction, scientific
 
 HEAD = (
@@ -183,6 +186,17 @@ def comparison_document(one: Comparison, runs: Sequence[int]) -> Row:
         "why": one.why,
         "runs": list(runs),
     }
+
+
+def markdown_page(
+    command: str, sections: Sequence[tuple[Report, Table, Sequence[str], Sequence[tuple[str, Path]]]]
+) -> str:
+    """Return the page of reproduced reports, each with its table, notes and pictures, which lie beside the page."""
+    parts = ["# Published reports, and what really happens", f"Made by `{command}`."]
+    for report, table, notes, pictures in sections:
+        parts += [f"## {report.name}", to_markdown(table, notes)]
+        parts += [f"![{words}]({quote(path.name)})" for words, path in pictures]
+    return "\n\n".join(parts) + "\n"
 
 
 def report_document(report: Report, terms: Terms) -> Row:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from klcli.data.dataset import Dataset
-from klcli.experiments.gradient_checks import NetworkCheck
+from klcli.experiments.config import TrainConfig
+from klcli.experiments.gradient_checks import CheckSettings, NetworkCheck
 from klcli.store.database import Database, Row, now
 
 
@@ -33,7 +34,7 @@ class GradientCheckStore(Database):
                     **asdict(settings),
                     "passed": int(not check.failed),
                     "seconds": check.seconds,
-                    "configs": json.dumps([json.loads(member.to_json()) for member in check.members]),
+                    "configs": _configs(check.members),
                 }
                 self._db.table("gradient_checks").insert(row)
                 self._db.table("gradient_errors").insert_all(
@@ -54,8 +55,23 @@ class GradientCheckStore(Database):
             " WHERE suite = coalesce(?, (SELECT max(suite) FROM gradient_checks)) ORDER BY id",
             [suite],
         )
-        for check in checks:
-            check["errors"] = self._read(
-                "SELECT * FROM gradient_errors WHERE check_id = ? ORDER BY position", [check["id"]]
-            )
-        return checks
+        return [self._with_errors(check) for check in checks]
+
+    def latest(self, members: Sequence[TrainConfig], settings: CheckSettings, dataset_sha256: str) -> Row | None:
+        """Return the latest check of one network, or group, under these settings on one data set."""
+        named = asdict(settings)
+        rows = self._read(
+            "SELECT * FROM gradient_checks WHERE configs = ? AND dataset_sha256 = ?"
+            f" AND {' AND '.join(f'{name} = ?' for name in named)} ORDER BY id DESC LIMIT 1",
+            [_configs(members), dataset_sha256, *named.values()],
+        )
+        return self._with_errors(rows[0]) if rows else None
+
+    def _with_errors(self, check: Row) -> Row:
+        errors = self._read("SELECT * FROM gradient_errors WHERE check_id = ? ORDER BY position", [check["id"]])
+        return check | {"errors": errors}
+
+
+def _configs(members: Sequence[TrainConfig]) -> str:
+    """The JSON by which equal networks are recognised."""
+    return json.dumps([json.loads(member.to_json()) for member in members])

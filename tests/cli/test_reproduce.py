@@ -1,6 +1,7 @@
 """`klcli reproduce`: from the list of reports to a table that an interruption does not change."""
 
 import json
+import re
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -10,12 +11,50 @@ from typing import Any
 
 import pytest
 
+from klcli.experiments import published
+from klcli.experiments.published import parse
+
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
 Refused = Callable[..., str]
 
 LOOK = ("--data", "synthetic", "--subset", "200", "--quick", "--jobs", "1")
 FEW = ("reproduce", "a3-2024", "--only", "T2a", "T2b", "C1", "T1a", *LOOK)
+
+
+# A report whose figures are of all kinds that the one above does not have.
+ONE = """
+report = "NAME"
+course = "c"
+date = "d"
+summary = "s"
+[common]
+lam = 0.1
+hidden = [10]
+step_epochs = 1
+[[experiments]]
+name = "curves"
+rows = [{ row = "NAME-1", train_loss = 1.0 }]
+[[experiments]]
+name = "search"
+rows = [{ row = "NAME-2", lam = 0.2, test_accuracy = 0.5 }, { row = "NAME-2", lam = 0.3, test_accuracy = 0.5 }]
+[[experiments]]
+name = "sweep"
+config = { initializer = "normal" }
+rows = [{ row = "NAME-3", sigma = 0.1, train_cost = 1.0 }]
+[[figures]]
+rows = ["NAME-1"]
+panels = "training"
+experiments = ["curves"]
+[[figures]]
+rows = ["NAME-2"]
+panels = "lambda"
+experiments = ["search"]
+[[figures]]
+rows = ["NAME-3"]
+panels = "sigma"
+experiments = ["sweep"]
+"""
 
 
 def read(folder: Path, query: str) -> list[tuple[Any, ...]]:
@@ -61,12 +100,17 @@ def test_rows_beside_ours(here: Klcli, rows: Rows, tmp_path: Path) -> None:
     for text in (done.stdout, page):
         assert all(mark in text for mark in ("SYNTHETIC IMAGES", "SUBSET of 200", "QUICK"))
     assert page.count("| 003-") == 5
+    pictures = re.findall(r"!\[(.*)\]\((.*)\)", page)
+    [(words, picture)] = pictures
+    assert words.startswith("003-T2a to 003-T2b: 3 layers without BN, 3 layers with BN [SYNTHETIC")
+    assert (tmp_path / picture).read_bytes()[:4] == b"\x89PNG"
+    assert "Made by `klcli " in page
     assert "report 003, KTH DD2424, Assignment 3, May 2024" in page
 
 
 def test_one_document(here: Klcli) -> None:
     done = here(*FEW, "--json")
-    document = json.loads(done.stdout)
+    [document] = json.loads(done.stdout)["reports"]
     assert document["report"]["number"] == "003"
     assert document["terms"] | {"sha256": ""} == {
         "dataset": "synthetic", "official": None, "sha256": "", "repeats": 2, "quick": True, "subset": 200
@@ -76,7 +120,8 @@ def test_one_document(here: Klcli) -> None:
     assert (line["row"], line["published"], line["n"], line["runs"]) == ("003-T2b", 0.5314, 2, [3, 4])
     assert line["difference"] == pytest.approx(line["mean"] - 0.5314)
     assert document["studies"] == [1]
-    assert document["gradient_suite"] == 1
+    assert all(Path(picture).is_file() for picture in document["pictures"])
+    assert len(document["pictures"]) == 1
 
 
 def test_resuming_trains_nothing_twice(here: Klcli, tmp_path: Path) -> None:
@@ -117,6 +162,37 @@ def test_different_divisions_of_the_images_are_studies_of_their_own(here: Klcli,
     splits = [json.loads(run["split"]) for run in rows("runs")]
     assert [split["train_batches"] for split in splits] == [[1], []]
     assert [row[0] for row in table(done)] == ["002-F3"] * 3 + ["002-B1"] * 7 + ["002-C1"]
+    # Both are one reproduction: the report of either study has the table of all, and so has the page.
+    for study in ("1", "2"):
+        assert table(here("report", "--study", study)) == table(done)
+    assert here("report", "--html", "page.html").returncode == 0
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "Reproduction of a2-2019, study 1, 2</h2>" in page
+    assert page.count("<figure><img alt=") + page.count("<figure><img src=") >= 2
+    assert page.count("002-B1</td>") == 7
+
+
+def test_several_reports_in_one_page(here: Klcli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    one = parse("a", ONE.replace("NAME", "001"))
+    two = parse("b", ONE.replace("NAME", "002"))
+    monkeypatch.setattr(published, "report_names", lambda: ["a", "b"])
+    monkeypatch.setattr(published, "report", {"a": one, "b": two}.__getitem__)
+    done = here("reproduce", "all", *LOOK, "--markdown", "deep/page.md", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [one["report"]["name"] for one in document["reports"]] == ["a", "b"]
+    page = (tmp_path / "deep/page.md").read_text(encoding="utf-8")
+    assert re.findall("^## (.*)$", page, re.MULTILINE) == ["a", "b"]
+    assert len(list((tmp_path / "deep").glob("*.png"))) == 6
+
+
+def test_what_fails_is_shown_and_ends_with_its_exit_code(here: Klcli, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = parse("a", ONE.replace("NAME", "001").replace("lam = 0.1", "lam = 0.1\neta_max = 1e30"))
+    monkeypatch.setattr(published, "report", {"a-lost": lost}.__getitem__)
+    done = here("reproduce", "a-lost", *LOOK)
+    assert done.returncode == 6
+    assert {row[-1] for row in table(done)} == {"all 2 of our trainings diverged"}
+    assert done.stderr.splitlines()[-1].startswith("klcli: every training of 001-1, 001-2, 001-3 diverged")
 
 
 @pytest.mark.parametrize(

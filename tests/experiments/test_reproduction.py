@@ -191,8 +191,8 @@ def test_another_seed_is_reproduced_and_wrong_settings_are_not(small_dataset: Da
     published = row.replace("0.5", str(accuracy))
     [same] = reproduced(document(published, TINY), small_dataset)
     assert same.verdict == "reproduced"
-    [wrong_lambda] = reproduced(document(published, f"{TINY}\nlam = 5.0"), small_dataset)
-    assert wrong_lambda.verdict == "differs"
+    [wrong_width] = reproduced(document(published, TINY.replace("[20]", "[1]")), small_dataset)
+    assert wrong_width.verdict == "differs"
     [wrong_rate] = reproduced(document(published, f"{TINY}\neta_max = 1e-5"), small_dataset)
     assert wrong_rate.verdict == "differs"
 

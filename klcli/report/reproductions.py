@@ -1,0 +1,98 @@
+"""Reproductions: the stored studies of a published report, gathered into its comparison."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from klcli.experiments.config import TrainConfig
+from klcli.experiments.published import Report, report
+from klcli.experiments.reproduction import Comparison, Sizes, compare, on_subset, shortened
+from klcli.report.images import sizes
+from klcli.report.reproduction_tables import Terms
+from klcli.report.tables import Row
+from klcli.store.gradient_check_store import GradientCheckStore
+from klcli.store.report_store import ReportStore
+from klcli.store.study_store import StudyStore
+
+KIND = "reproduce"
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A report beside what is stored of it."""
+
+    report: Report
+    terms: Terms
+    comparisons: Sequence[Comparison]
+    runs: Mapping[TrainConfig, Row]
+    studies: Sequence[int]
+
+    def runs_of(self, base: TrainConfig) -> list[Row]:
+        """Return the runs of all seeds of a setting."""
+        return [run for config, run in self.runs.items() if replace(config, seed=base.seed, order_seed=None) == base]
+
+
+def gather(wanted: Report, terms: Terms, store: StudyStore, studies: Sequence[int]) -> Reproduction:
+    """Return a report beside the runs of its studies and the latest checks of its gradients."""
+    runs = {TrainConfig.from_json(run["config"]): run for study in studies for run in store.members(study)}
+    gradients = GradientCheckStore(store.path)
+    errors = {
+        one: [
+            error
+            for members in one.networks()
+            if (check := gradients.latest(members, one.settings, terms.sha256))
+            for error in check["errors"]
+        ]
+        for one in wanted.gradient_checks
+    }
+    divided = {config.split: Sizes(*sizes(config.split)) for config in runs}
+    comparisons = compare(wanted, runs, errors, divided, incomparable=terms.incomparable)
+    return Reproduction(wanted, terms, comparisons, runs, studies)
+
+
+def stored_reproduction(store: ReportStore, number: int) -> Reproduction:
+    """Return the reproduction to which a study belongs, with the latest studies of its other divisions.
+
+    Raises ConfigError where the study began with rows that this klcli's report does not have.
+    """
+    study = store.study(number)
+    settings = json.loads(study["settings"])
+    latest: dict[str, int] = {}
+    for other in store.studies():
+        if other["kind"] == KIND and _key(other) == _key(study):
+            latest[json.dumps(_plan(other)[0]["split"])] = int(other["id"])
+    latest[json.dumps(_plan(study)[0]["split"])] = number
+    first = store.members(number)[0]
+    subset = _plan(study)[0]["split"]["subset"]
+    wanted = report(settings["report"]).only(settings["rows"])
+    if settings["quick"]:
+        wanted = shortened(wanted)
+    if subset is not None:
+        wanted = on_subset(wanted, subset)
+    repeats = min(_seeds(store.study(one)) for one in latest.values())
+    terms = Terms(first["dataset"], None, first["dataset_sha256"], repeats, settings["quick"], subset)
+    return gather(wanted, terms, store, sorted(latest.values()))
+
+
+def reproductions(store: ReportStore) -> list[int]:
+    """Return the latest study of every reproduction whose runs are still there."""
+    studies = [one for one in store.studies() if one["kind"] == KIND and store.members(int(one["id"]))]
+    return sorted({_key(study): int(study["id"]) for study in studies}.values())
+
+
+def _key(study: Row) -> str:
+    """What the studies of one reproduction have in common."""
+    settings = json.loads(study["settings"])
+    names = ("report", "rows", "quick", "dataset_sha256")
+    return json.dumps([*(settings[name] for name in names), _plan(study)[0]["split"]["subset"]])
+
+
+def _seeds(study: Row) -> int:
+    """How many seeds every setting of a study has, at least."""
+    return min(Counter(json.dumps(config | {"seed": None}) for config in _plan(study)).values())
+
+
+def _plan(study: Row) -> list[dict[str, Any]]:
+    return list(json.loads(study["settings"])["plan"])
