@@ -56,6 +56,14 @@ def reproduce(
         bool,
         option("--quick", panel=REPRODUCTION, help="At most 2 seeds, and 1 cycle each: a look, marked as such."),
     ] = False,
+    as_published: Annotated[
+        bool,
+        option(
+            "--as-published",
+            panel=REPRODUCTION,
+            help="The rows that a mistake has made, with it: a search that never begins anew, a check of one image.",
+        ),
+    ] = False,
     subset: Annotated[
         int | None,
         integer_option("--subset", panel=IMAGES, help="Only the first N training images: compares nothing."),
@@ -85,6 +93,8 @@ def reproduce(
 
     - `klcli reproduce a3-2024 --only T2 --repeats 5`
 
+    - `klcli reproduce a2-2019 --as-published`
+
     - `klcli reproduce all --markdown results/reproduction.md`
     """
     session = Session(as_json=as_json, quiet=quiet)
@@ -103,6 +113,8 @@ def reproduce(
     chosen = [report(name) for name in _wanted(names or [])]
     if rows and len(chosen) > 1:
         raise ConfigError(f"--only {' '.join(rows)}: rows of one report, {len(chosen)} are named")
+    if as_published:
+        chosen = [_artefacts(one) for one in chosen]
     chosen = [one.only(rows) for one in chosen]
     if quick:
         chosen, repeats = [shortened(one) for one in chosen], min(repeats, QUICK_SEEDS)
@@ -112,10 +124,11 @@ def reproduce(
     first = configs[0] if configs else TrainConfig()
     runner = open_runner(session, first, data=data, db=db, jobs=jobs, executor=executor, resume=resume, threads=threads)
     dataset = runner.dataset
-    terms = Terms(dataset.name, dataset.official, dataset.sha256, repeats, quick, subset)
+    terms = Terms(dataset.name, dataset.official, dataset.sha256, repeats, quick, subset, as_published)
     shown = []
     for one in chosen:
-        shown.append(_show(runner, _reproduce(runner, one, terms), markdown))
+        found = _reproduce_as_published(runner, one, terms) if as_published else _reproduce(runner, one, terms)
+        shown.append(_show(runner, found, markdown))
         if markdown is not None:  # after each: what has been trained can be read
             _write(markdown, shown)
     session.result(f"database    {runner.store.path}", *([f"page        {markdown}"] if markdown else []))
@@ -125,7 +138,7 @@ def reproduce(
 
 
 @dataclass(frozen=True)
-class Shown:
+class Section:
     """A reproduced report as it has been shown."""
 
     found: "Reproduction"
@@ -142,6 +155,44 @@ def _wanted(names: Sequence[str]) -> list[str]:
     if not names:
         raise ConfigError(f"reproduce: name a report, one of {', '.join(report_names())}, or {ALL}")
     return list(dict.fromkeys(one for name in names for one in (report_names() if name == ALL else [name])))
+
+
+def _artefacts(report: "Report") -> "Report":
+    """Return the rows of a report that a mistake has made. Raises ConfigError where there are none."""
+    from klcli.experiments.published import report as named
+    from klcli.experiments.published import report_names
+
+    if report.as_published is None:
+        known = [name for name in report_names() if named(name).as_published is not None]
+        raise ConfigError(f"--as-published: there is nothing to show of {report.name}, but of {' and '.join(known)}")
+    return report.as_published
+
+
+def _reproduce_as_published(runner: StudyRunner, report: "Report", terms: "Terms") -> "Reproduction":
+    """Train the warm-started searches of a report, a study for each, and check its single image; that is not stored."""
+    from dataclasses import asdict
+
+    from klcli.data.dataset import split
+    from klcli.experiments.gradient_checks import check_a_single_image
+    from klcli.experiments.reproduction import chains
+    from klcli.report.reproductions import KIND, gather
+
+    settings: dict[str, Any] = {"report": report.name, "rows": list(report.rows), "quick": terms.quick}
+    studies = []
+    for chain in chains(report, terms.repeats):
+        there = replace(runner, splits=split(runner.dataset, chain.plan[0].split))
+        stage = f"{report.name} as published, {chain.name}"
+        own = settings | {"as_published": True}
+        studies.append(there.run(KIND, stage, chain.plan, own, look_at_test=True, chains=chain.links))
+    shown = {
+        one: [
+            asdict(tensor) | {"passed": tensor.passes(one.settings.atol or 0.0, one.settings.rtol or 0.0)}
+            for [config] in one.networks()
+            for tensor in check_a_single_image(config, runner.splits.train, one.settings)
+        ]
+        for one in report.gradient_checks
+    }
+    return gather(report, terms, runner.store, studies, shown)
 
 
 def _reproduce(runner: StudyRunner, report: "Report", terms: "Terms") -> "Reproduction":
@@ -184,7 +235,7 @@ def _check_gradients(runner: StudyRunner, report: "Report") -> None:
     store.record(checks, runner.dataset, typed_command())
 
 
-def _show(runner: StudyRunner, found: "Reproduction", markdown: Path | None) -> Shown:
+def _show(runner: StudyRunner, found: "Reproduction", markdown: Path | None) -> Section:
     """Print a report, draw its figures, and return both with the JSON document."""
     from klcli.experiments.reproduction import counts
     from klcli.report.reproduction_pictures import pictures
@@ -220,10 +271,10 @@ def _show(runner: StudyRunner, found: "Reproduction", markdown: Path | None) -> 
         "studies": list(found.studies),
         "pictures": [str(path) for _, path in drawn],
     }
-    return Shown(found, table, notes, drawn, document)
+    return Section(found, table, notes, drawn, document)
 
 
-def _write(path: Path, shown: Sequence[Shown]) -> None:
+def _write(path: Path, shown: Sequence[Section]) -> None:
     """Write the page of all that has been reproduced so far."""
     from klcli.report.reproduction_tables import markdown_page
     from klcli.store.checkpoints import write_atomically

@@ -68,18 +68,20 @@ class StudyRunner:
         *,
         look_at_test: bool,
         parent: int | None = None,
+        chains: list[tuple[int, ...]] | None = None,
     ) -> int:
         """Train what is missing of a plan and return the number of its study.
 
-        With `resume`, an earlier study of the same plan is completed, group by group; otherwise a new
-        one begins. Ends the study in a state, whatever happens.
+        `chains` are positions in the plan that are trained one after another, each with the weights of the one
+        before; without them, the plan is divided into groups. With `resume`, an earlier study of the same plan
+        is completed, group by group; otherwise a new one begins. Ends the study in a state, whatever happens.
         """
         from klcli.experiments.environment import environment
         from klcli.experiments.execution import groups
         from klcli.experiments.executors import open_executor
         from klcli.second_core import cores
 
-        divided = groups(plan)
+        divided = groups(plan) if chains is None else chains
         settings = settings | {
             "plan": [asdict(config) for config in plan],
             "groups": divided,
@@ -115,7 +117,7 @@ class StudyRunner:
                 members = self.store.members(study_id)
                 self.store.restart([members[p]["id"] for part in missing for p in part], environment())
             with self._ending_in_a_state(study_id, kind):
-                self._execute(study_id, stage, plan, missing, look_at_test, executor, check)
+                self._execute(study_id, stage, plan, missing, look_at_test, executor, check, chains is not None)
         return study_id
 
     def _missing(self, study_id: int, divided: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -131,6 +133,7 @@ class StudyRunner:
         look_at_test: bool,
         executor: "Executor",
         check: Callable[[], None],
+        is_chain: bool,
     ) -> None:
         from klcli.cli.study_progress import StudyProgress
         from klcli.experiments.execution import GroupTask, ImagesReference, execute
@@ -138,11 +141,16 @@ class StudyRunner:
 
         images = ImagesReference.of(self.dataset, self.requested)
         tasks = [
-            GroupTask(part, tuple(plan[position] for position in part), images, look_at_test, self.threads)
+            GroupTask(
+                part, tuple(plan[position] for position in part), images, look_at_test, self.threads, is_chain=is_chain
+            )
             for part in missing
         ]
         run_ids = {row["member"]: row["id"] for row in self.store.members(study_id)}
-        updates = [timetable(task.configs[0], len(self.splits.train)).total_updates for task in tasks]
+        updates = [
+            timetable(task.configs[0], len(self.splits.train)).total_updates * (len(task.configs) if is_chain else 1)
+            for task in tasks
+        ]
         progress = StudyProgress(self.session, f"study {study_id} {stage}", tasks, updates)
         with progress.showing():
             for outcome in execute(tasks, executor, check=check, on_progress=progress.on_progress):

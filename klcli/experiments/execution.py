@@ -23,7 +23,7 @@ from klcli.errors import ConfigError, DataError, KlcliError
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.environment import pin_threads
 from klcli.experiments.mailbox import Mailbox
-from klcli.experiments.training import MEMBERS_MAY_DIFFER_IN, TrainResult, train
+from klcli.experiments.training import MEMBERS_MAY_DIFFER_IN, TrainResult, train, train_chain
 
 GROUP_SIZE = 4  # members in lockstep: more of them gain little, and fewer groups keep fewer workers busy
 ATTEMPTS = 3  # how often a group is started whose worker dies
@@ -59,6 +59,7 @@ class GroupTask:
     look_at_test: bool
     threads: int
     version: str = klcli.__version__
+    is_chain: bool = False  # trained one after another, each with the weights of the one before, not in lockstep
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def train_group(task: GroupTask, mailbox: Mailbox) -> GroupOutcome:
     def on_evaluation(results: list[TrainResult]) -> None:
         mailbox.put_best(max((r.epochs[-1].validation.accuracy for r in results if r.epochs), default=0.0))
 
-    results = train(
+    procedure = train_chain if task.is_chain else train
+    results = procedure(
         task.configs, splits, look_at_test=task.look_at_test, on_update=mailbox.on_update, on_evaluation=on_evaluation
     )
     return GroupOutcome(task.positions, results, time.perf_counter() - started)

@@ -118,6 +118,18 @@ def check_networks(
         yield NetworkCheck(members, tuple(tensors), settings, time.perf_counter() - started)
 
 
+def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSettings) -> list[TensorCheck]:
+    """Return the tensors of a network with its initial values, checked on one image.
+
+    With batch normalisation this says nothing: the image is its own mean, and every gradient before the last
+    bias is 0 in both methods, right or wrong. `check_networks` refuses it; it is here to show it.
+    """
+    X, y = train.batch(slice(0, 1), np.float64)
+    network = initialize(config, d_in=settings.dims)
+    X = np.ascontiguousarray(X[:, : settings.dims])
+    return check_gradients(network, X, y, config.lam, h=settings.h, method=settings.method)
+
+
 def entries(members: tuple[TrainConfig, ...], dims: int) -> int:
     """Return how many entries `on_entries` will hear of for this network."""
     parameters = _prepare(members[:1], dims)[0].parameters()

@@ -47,6 +47,7 @@ class Experiment:
     name: str
     configs: tuple[TrainConfig, ...]  # of the first seed, in the order of the rows
     repeats: int  # at least so many seeds
+    is_chain: bool = False  # each training goes on with the weights of the one before
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Report:
     experiments: tuple[Experiment, ...]
     gradient_checks: tuple[GradientExperiment, ...]
     figures: tuple[Figure, ...]
+    as_published: "Report | None" = None  # the rows whose numbers come from how they were made, made in that way
 
     @property
     def title(self) -> str:
@@ -170,10 +172,26 @@ def parse(name: str, text: str) -> Report:
 
 
 def _report(name: str, document: dict[str, Any]) -> Report:
+    tables = {key: document.get(key, []) for key in ("gradient_checks", "experiments", "commentary", "figures")}
+    own = {key: [_as_published(one) for one in many if "as_published" in one] for key, many in tables.items()}
+    artefacts = _assembled(name, document, own) if any(own.values()) else None
+    return replace(_assembled(name, document, tables), as_published=artefacts)
+
+
+def _as_published(table: dict[str, Any]) -> dict[str, Any]:
+    """Return an experiment or check under the conditions that its report's numbers come from."""
+    rows = [{key: value for key, value in row.items() if key != "reason"} for row in table["rows"]]
+    changed = {key: value for key, value in table.items() if key not in ("reason", "as_published")} | {"rows": rows}
+    if "lambdas" in table:
+        return changed | table["as_published"]
+    return changed | {"config": table.get("config", {}) | table["as_published"], "is_chain": True}
+
+
+def _assembled(name: str, document: dict[str, Any], tables: Mapping[str, Sequence[dict[str, Any]]]) -> Report:
     common = document.get("common", {})
     lines: list[Line] = []
     checks = []
-    for table in document.get("gradient_checks", []):
+    for table in tables["gradient_checks"]:
         config = replace(_config(common | table["config"]), dtype="float64")
         check = GradientExperiment(
             table["name"], config, tuple(map(float, table["lambdas"])), table.get("images", 10), table.get("dims", 30)
@@ -181,18 +199,20 @@ def _report(name: str, document: dict[str, Any]) -> Report:
         checks.append(check)
         lines += [line for row in table["rows"] for line in _checked(row, table, check)]
     experiments = []
-    for table in document.get("experiments", []):
+    for table in tables["experiments"]:
         settings = common | table.get("config", {})
         trained = [line for row in table["rows"] for line in _trained(row, table, settings)]
         others = [_config(settings | {"lam": lam}) for lam in table.get("other_lambdas", [])]
         configs = dict.fromkeys([*(line.config for line in trained if line.config), *others])
-        experiments.append(Experiment(table["name"], tuple(configs), table.get("repeats", 1)))
+        experiments.append(
+            Experiment(table["name"], tuple(configs), table.get("repeats", 1), table.get("is_chain", False))
+        )
         lines += trained
-    for table in document.get("commentary", []):
+    for table in tables["commentary"]:
         words = {key: table[key] for key in ("row", "what", "reason")}
         lines.append(Line(quantity=None, published=None, **words))
     figures = []
-    for table in document.get("figures", []):
+    for table in tables["figures"]:
         figures.append(Figure(tuple(table["rows"]), _panels(table), tuple(table["experiments"])))
         numbered = {line.row for line in lines}
         lines += [

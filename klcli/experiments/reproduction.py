@@ -22,7 +22,7 @@ exacter one confirms it.
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,7 +37,7 @@ PRIOR = 8  # degrees of freedom of what is known of the noise before any seed is
 LOSS_SPREAD = 1.1  # standard deviation of the cross-entropy over images, as measured in trained networks of these sizes
 ORDER_OF_MAGNITUDE = 10.0
 QUICK_SEEDS, QUICK_CYCLES = 2, 1
-UNEXPLAINED = "outside of what other seeds do; the report gives no reason"
+UNEXPLAINED = "outside of what other seeds do, for no known reason"
 
 Row = Mapping[str, Any]
 
@@ -106,6 +106,26 @@ def plan(report: Report, repeats: int, *, quick: bool = False) -> dict[SplitConf
         for base in experiment.configs:
             plans.setdefault(base.split, {}).update(dict.fromkeys(repeat(base, n)))
     return {split: list(configs) for split, configs in plans.items()}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A search whose trainings go on from one another: once for every seed."""
+
+    name: str
+    plan: tuple[TrainConfig, ...]
+    links: list[tuple[int, ...]]  # positions in the plan of each seed's trainings, in their order
+
+
+def chains(report: Report, repeats: int) -> list[Chain]:
+    """Return the warm-started searches of a report as it was published."""
+    found = []
+    for experiment in report.experiments:
+        by_seed = zip(*(repeat(base, repeats) for base in experiment.configs), strict=True)
+        n = len(experiment.configs)
+        links = [tuple(range(seed * n, (seed + 1) * n)) for seed in range(repeats)]
+        found.append(Chain(experiment.name, tuple(config for configs in by_seed for config in configs), links))
+    return found
 
 
 def compare(
@@ -225,9 +245,13 @@ def counts(comparisons: Sequence[Comparison]) -> dict[str, int]:
     return {verdict: sum(one.verdict == verdict for one in comparisons) for verdict in _VERDICTS}
 
 
-def explained(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, str]]:
-    """Yield rows that differ, each with its sentence once."""
-    yield from dict.fromkeys((one.line.row, one.why) for one in comparisons if one.verdict == DIFFERS)
+def explained(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:
+    """Return why rows differ: for every sentence the rows of which it is true."""
+    found: dict[str, list[str]] = {}
+    for one in comparisons:
+        if one.verdict == DIFFERS and one.line.row not in found.setdefault(one.why, []):
+            found[one.why].append(one.line.row)
+    return found
 
 
 _VERDICTS = (REPRODUCED, DIFFERS, INCOMPARABLE)

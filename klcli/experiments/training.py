@@ -323,6 +323,36 @@ def train(
     return training.results
 
 
+def train_chain(
+    configs: Sequence[TrainConfig],
+    splits: Splits,
+    *,
+    look_at_test: bool = True,
+    on_update: Callable[[int], None] = lambda step: None,
+    on_evaluation: Callable[[list[TrainResult]], None] = lambda results: None,
+) -> list[TrainResult]:
+    """Train one network through many configs, each with the weights that the one before has left.
+
+    This is how a search goes wrong that forgets to begin anew; it is here to show it. All else, the
+    learning rate first, begins anew. `on_update` hears of all updates together.
+    """
+    results: list[TrainResult] = []
+    snapshot, done = None, 0
+    for config in configs:
+        [result] = train(
+            [config],
+            splits,
+            snapshot=snapshot,
+            look_at_test=look_at_test,
+            on_update=lambda step, before=done: on_update(before + step),  # type: ignore[misc]
+            on_evaluation=on_evaluation,
+        )
+        results.append(result)
+        snapshot = Snapshot(0, {name: array.copy(order="K") for name, array in result.network.state().items()})
+        done += timetable(config, len(splits.train)).total_updates
+    return results
+
+
 def _common(configs: Sequence[TrainConfig]) -> TrainConfig:
     """Return the first config after checking that the others differ only where members may."""
     first = configs[0]

@@ -49,6 +49,7 @@ class Terms:
     repeats: int
     quick: bool = False
     subset: int | None = None
+    as_published: bool = False
 
     @property
     def marks(self) -> list[str]:
@@ -58,6 +59,8 @@ class Terms:
             found.append("SYNTHETIC IMAGES, no CIFAR-10: no training can be compared")
         if self.subset is not None:
             found.append(f"SUBSET of {self.subset} training images: no training can be compared")
+        if self.as_published:
+            found.append("AS PUBLISHED: with the mistakes that the numbers come from")
         if self.quick:
             found.append("QUICK: fewer seeds, and one cycle where the report has more")
         return found
@@ -116,16 +119,23 @@ def difference_words(quantity: str, difference: float) -> str:
 def reproduction_notes(comparisons: Sequence[Comparison], terms: Terms) -> list[str]:
     """What a reader of the table must know: marks, counts, and each row that differs with its sentence."""
     found = ", ".join(f"{n} {verdict}" for verdict, n in counts(comparisons).items())
-    rule = (
-        "reproduced: the published single run lies in the 95 % prediction interval of one more run of ours, "
-        "mean ± t s sqrt(1 + 1/n); differences are ours minus published"
-    )
+    rules = []
+    if any(one.line.config for one in comparisons):
+        rules.append(
+            "reproduced: the published single run lies in the 95 % prediction interval of one more run of ours, "
+            "mean ± t s sqrt(1 + 1/n); differences are ours minus published"
+        )
+    if any(one.line.check for one in comparisons):
+        rules.append(
+            "reproduced, of a gradient: our error is of the published order of magnitude or below it, "
+            "or passes klcli's own check"
+        )
     seeds = f"{terms.repeats} seed{'s' if terms.repeats > 1 else ''} for every setting"
     return [
         *terms.marks,
         f"{len(comparisons)} lines: {found}; {seeds}, on {terms.images}",
-        rule,
-        *(f"{row} differs: {why}" for row, why in explained(comparisons)),
+        *rules,
+        *(f"{', '.join(rows)}: {why}" for why, rows in explained(comparisons).items()),
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from klcli.experiments.config import TrainConfig
-from klcli.experiments.published import Report, report
+from klcli.experiments.published import GradientExperiment, Report, report
 from klcli.experiments.reproduction import Comparison, Sizes, compare, on_subset, shortened
 from klcli.report.images import sizes
 from klcli.report.reproduction_tables import Terms
@@ -34,8 +34,14 @@ class Reproduction:
         return [run for config, run in self.runs.items() if replace(config, seed=base.seed, order_seed=None) == base]
 
 
-def gather(wanted: Report, terms: Terms, store: StudyStore, studies: Sequence[int]) -> Reproduction:
-    """Return a report beside the runs of its studies and the latest checks of its gradients."""
+def gather(
+    wanted: Report,
+    terms: Terms,
+    store: StudyStore,
+    studies: Sequence[int],
+    shown: Mapping[GradientExperiment, Sequence[Row]] | None = None,
+) -> Reproduction:
+    """Return a report beside the runs of its studies and the latest checks of its gradients, or those `shown`."""
     runs = {TrainConfig.from_json(run["config"]): run for study in studies for run in store.members(study)}
     gradients = GradientCheckStore(store.path)
     errors = {
@@ -46,7 +52,8 @@ def gather(wanted: Report, terms: Terms, store: StudyStore, studies: Sequence[in
             for error in check["errors"]
         ]
         for one in wanted.gradient_checks
-    }
+        if shown is None
+    } | dict(shown or {})
     divided = {config.split: Sizes(*sizes(config.split)) for config in runs}
     comparisons = compare(wanted, runs, errors, divided, incomparable=terms.incomparable)
     return Reproduction(wanted, terms, comparisons, runs, studies)
@@ -62,17 +69,28 @@ def stored_reproduction(store: ReportStore, number: int) -> Reproduction:
     latest: dict[str, int] = {}
     for other in store.studies():
         if other["kind"] == KIND and _key(other) == _key(study):
-            latest[json.dumps(_plan(other)[0]["split"])] = int(other["id"])
-    latest[json.dumps(_plan(study)[0]["split"])] = number
+            latest[_part(other)] = int(other["id"])
+    latest[_part(study)] = number
     first = store.members(number)[0]
     subset = _plan(study)[0]["split"]["subset"]
-    wanted = report(settings["report"]).only(settings["rows"])
+    wanted = report(settings["report"])
+    if settings.get("as_published") and wanted.as_published is not None:
+        wanted = wanted.as_published
+    wanted = wanted.only(settings["rows"])
     if settings["quick"]:
         wanted = shortened(wanted)
     if subset is not None:
         wanted = on_subset(wanted, subset)
     repeats = min(_seeds(store.study(one)) for one in latest.values())
-    terms = Terms(first["dataset"], None, first["dataset_sha256"], repeats, settings["quick"], subset)
+    terms = Terms(
+        first["dataset"],
+        None,
+        first["dataset_sha256"],
+        repeats,
+        settings["quick"],
+        subset,
+        bool(settings.get("as_published")),
+    )
     return gather(wanted, terms, store, sorted(latest.values()))
 
 
@@ -85,8 +103,13 @@ def reproductions(store: ReportStore) -> list[int]:
 def _key(study: Row) -> str:
     """What the studies of one reproduction have in common."""
     settings = json.loads(study["settings"])
-    names = ("report", "rows", "quick", "dataset_sha256")
-    return json.dumps([*(settings[name] for name in names), _plan(study)[0]["split"]["subset"]])
+    names = ("report", "rows", "quick", "as_published", "dataset_sha256")
+    return json.dumps([*(settings.get(name) for name in names), _plan(study)[0]["split"]["subset"]])
+
+
+def _part(study: Row) -> str:
+    """In what they differ."""
+    return json.dumps([study["stage"], _plan(study)[0]["split"]])
 
 
 def _seeds(study: Row) -> int:

@@ -113,7 +113,8 @@ def test_one_document(here: Klcli) -> None:
     [document] = json.loads(done.stdout)["reports"]
     assert document["report"]["number"] == "003"
     assert document["terms"] | {"sha256": ""} == {
-        "dataset": "synthetic", "official": None, "sha256": "", "repeats": 2, "quick": True, "subset": 200
+        "dataset": "synthetic", "official": None, "sha256": "", "repeats": 2, "quick": True, "subset": 200,
+        "as_published": False,
     }  # fmt: skip
     assert document["counts"] == {"reproduced": 1, "differs": 0, "cannot be compared": 4}
     line = document["lines"][3]
@@ -195,6 +196,27 @@ def test_what_fails_is_shown_and_ends_with_its_exit_code(here: Klcli, monkeypatc
     assert done.stderr.splitlines()[-1].startswith("klcli: every training of 001-1, 001-2, 001-3 diverged")
 
 
+def test_the_mistakes_of_the_reports(here: Klcli, rows: Rows) -> None:
+    chain = ("reproduce", "a2-2019", "--as-published", "--only", "S01", "S02", "R01", *LOOK)
+    done = here(*chain, "--repeats", "1")
+    assert done.returncode == 0, done.stderr
+    assert "AS PUBLISHED: with the mistakes" in done.stdout
+    assert [row[0] for row in table(done)] == ["002-S01"] * 3 + ["002-S02"] * 3 + ["002-R01"] * 3
+    runs = rows("runs")
+    assert [(run["lambda"], run["epochs"]) for run in runs] == [
+        (0.0006776934919477309, 10.0), (0.0008451467803311274, 10.0), (6.861844223554064e-05, 10.0)
+    ]  # fmt: skip
+    again = here(*chain, "--repeats", "1", "--resume")
+    assert again.stdout == done.stdout
+    assert rows("runs") == runs
+    assert table(here("report", "--study", "1")) == table(done)
+    one_image = here("reproduce", "a3-2024", "--as-published", "--data", "synthetic", "--json")
+    [document] = json.loads(one_image.stdout)["reports"]
+    assert [line["mean"] for line in document["lines"][:-1]] == [0.0] * 7
+    assert 0 < document["lines"][-1]["mean"] < 1e-8
+    assert len(rows("gradient_checks")) == 0  # such a check is shown, not kept
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -203,6 +225,8 @@ def test_what_fails_is_shown_and_ends_with_its_exit_code(here: Klcli, monkeypatc
         (("a3-2024", "--only", "F1"), "--only F1"),
         (("a3-2024", "--repeats", "0"), "'0' must be from 1"),
         (("a3-2024", "--subset", "0"), "subset 0"),
+        (("all", "--only", "T1"), "--only T1: rows of one report, 5 are named"),
+        (("a3-2021", "--as-published"), "nothing to show of a3-2021, but of a2-2019 and a3-2024"),
     ],
 )
 def test_wrong_usage_is_refused(here: Klcli, refused: Refused, args: tuple[str, ...], words: str) -> None:

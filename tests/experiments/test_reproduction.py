@@ -11,11 +11,11 @@ from klcli.data.dataset import Dataset, split
 from klcli.data.split_config import SplitConfig
 from klcli.engine import layers
 from klcli.experiments.config import TrainConfig
-from klcli.experiments.gradient_checks import CheckSettings, check_networks
+from klcli.experiments.gradient_checks import CheckSettings, check_a_single_image, check_networks
 from klcli.experiments.published import Report, parse
-from klcli.experiments.reproduction import Comparison, Sizes, compare, counts, noise, on_subset, plan, shortened
+from klcli.experiments.reproduction import Comparison, Sizes, chains, compare, counts, noise, on_subset, plan, shortened
 from klcli.experiments.statistics import Sample
-from klcli.experiments.training import train
+from klcli.experiments.training import Snapshot, train, train_chain
 
 SIZES = {SplitConfig(): Sizes(45_000, 5_000, 10_000)}
 T_10 = 2.228139  # 97.5 % point of Student's t with 10 degrees of freedom, from a table
@@ -234,7 +234,8 @@ def test_right_gradients_confirm_published_errors(small_dataset: Dataset) -> Non
     assert all(one.ours is not None and one.difference is None for one in found)
 
 
-def test_a_wrong_gradient_differs(small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def wrong_forward() -> Any:
+    """A batch normalisation whose gradients are half of what they should be."""
     right = layers.BatchNorm.forward
 
     def wrong(self: layers.BatchNorm, X: np.ndarray, **how: bool) -> Any:
@@ -246,6 +247,62 @@ def test_a_wrong_gradient_differs(small_dataset: Dataset, monkeypatch: pytest.Mo
 
         return output, half
 
-    monkeypatch.setattr(layers.BatchNorm, "forward", wrong)
+    return wrong
+
+
+def test_a_wrong_gradient_differs(small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers.BatchNorm, "forward", wrong_forward())
     found = gradient_lines(small_dataset)
     assert [one.verdict for one in found] == ["differs", "differs", "cannot be compared", "differs"]
+
+
+def test_a_check_of_one_image_finds_no_fault_in_anything(
+    small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainConfig(hidden=(6, 5), batch_norm=True, lam=0.0, dtype="float64")
+    train_split = split(small_dataset, SplitConfig(validation=200)).train
+    monkeypatch.setattr(layers.BatchNorm, "forward", wrong_forward())
+    tensors = {one.tensor: one for one in check_a_single_image(config, train_split, CheckSettings(dims=8))}
+    before = [name for name in tensors if name.startswith("linear") and name != "linear3.b"]
+    assert [tensors[name].max_absolute for name in before] == [0.0] * 5
+    assert tensors["linear3.b"].max_absolute < 1e-8
+
+
+def test_a_chain_goes_on_from_the_weights_before(small_dataset: Dataset) -> None:
+    base = TrainConfig(hidden=(8,), batch_size=50, epochs=1, split=SplitConfig(validation=200), order_seed=0)
+    configs = [replace(base, lam=lam) for lam in (0.1, 0.01, 0.0)]
+    splits = split(small_dataset, base.split)
+    steps: list[int] = []
+    linked = train_chain(configs, splits, on_update=steps.append)
+    assert steps == list(range(1, 49))  # 800 images in batches of 50, three times
+    [first] = train([configs[0]], splits)
+    snapshot = Snapshot(0, first.network.state())
+    [second] = train([configs[1]], splits, snapshot=snapshot)
+    for mine, expected in zip(linked, (first, second), strict=False):
+        for name, array in expected.network.state().items():
+            np.testing.assert_array_equal(mine.network.state()[name], array)
+    [fresh] = train([configs[1]], splits)
+    assert fresh.test != linked[1].test
+
+
+def test_a_chain_for_every_seed() -> None:
+    report = parse("test", CHAINED).as_published
+    assert report is not None
+    [chain] = chains(report, 2)
+    assert [(config.lam, config.seed) for config in chain.plan] == [(0.3, 0), (0.1, 0), (0.3, 1), (0.1, 1)]
+    assert chain.links == [(0, 1), (2, 3)]
+    assert {config.epochs for config in chain.plan} == {3}
+    assert [line.reason for line in report.lines] == [None, None]
+
+
+CHAINED = """
+report = "009"
+course = "c"
+date = "d"
+summary = "s"
+[[experiments]]
+name = "search"
+reason = "a warm-started search"
+as_published = { epochs = 3 }
+rows = [{ row = "009-1", lam = 0.3, test_accuracy = 0.5, reason = "x" }, { row = "009-2", lam = 0.1, test_loss = 1 }]
+"""
