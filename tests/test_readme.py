@@ -97,7 +97,7 @@ def test_every_command_does_what_it_says(machine: Path, command: str) -> None:
 def test_every_option_exists(machine: Path) -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README))
     known: set[str] = set()
-    plain = ["train", "search-lambda", "sigma-sweep", "evaluate", "predict", "report", "gradcheck", "data"]
+    plain = ["train", "search-lambda", "sigma-sweep", "reproduce", "evaluate", "predict", "report", "gradcheck", "data"]
     commands = ("", *plain, "data info", "data fetch")
     for command in commands:
         known |= set(re.findall(r"--[a-z][a-z-]*", call(machine, *command.split(), "--help").stdout))
