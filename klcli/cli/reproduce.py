@@ -254,7 +254,7 @@ def _show(runner: StudyRunner, found: "Reproduction", markdown: Path | None) -> 
     drawn = []
     for name, words, content in pictures(found, store.epochs):
         path = (
-            store.folder("plots") / f"reproduce-{name}.png"
+            store.folder("plots") / f"study-{max(found.studies):06d}-{name}.png"
             if markdown is None
             else markdown.with_name(f"{markdown.stem}-{name}.png")
         )

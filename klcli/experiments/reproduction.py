@@ -39,7 +39,7 @@ ORDER_OF_MAGNITUDE = 10.0
 QUICK_SEEDS, QUICK_CYCLES = 2, 1
 UNEXPLAINED = "outside of what other seeds do, for no known reason"
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def compare(
     `runs` are stored runs by their config, `errors` the checked tensors of a gradient experiment, of all its
     lambdas. `incomparable` says why no training can be compared, where that is so: on other images.
     """
-    seeds = _by_setting(runs)
+    seeds = by_setting(runs)
     samples = [_sample(line, seeds) for line in report.lines]
     noise = _noise_by_quantity(report.lines, samples)
     return [
@@ -152,7 +152,7 @@ def compare(
     ]
 
 
-def _by_setting(runs: Mapping[TrainConfig, Row]) -> dict[TrainConfig, list[Row]]:
+def by_setting(runs: Mapping[TrainConfig, Row]) -> dict[TrainConfig, list[Row]]:
     """Return the runs of each setting, under the config of its first seed."""
     settings: dict[TrainConfig, list[Row]] = {}
     for config, run in runs.items():

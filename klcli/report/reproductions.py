@@ -3,12 +3,12 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.published import GradientExperiment, Report, report
-from klcli.experiments.reproduction import Comparison, Sizes, compare, on_subset, shortened
+from klcli.experiments.reproduction import Comparison, Sizes, by_setting, compare, on_subset, shortened
 from klcli.report.images import sizes
 from klcli.report.reproduction_tables import Terms
 from klcli.report.tables import Row
@@ -26,12 +26,12 @@ class Reproduction:
     report: Report
     terms: Terms
     comparisons: Sequence[Comparison]
-    runs: Mapping[TrainConfig, Row]
+    settings: Mapping[TrainConfig, Sequence[Row]]  # the runs of all seeds, under the config of the first
     studies: Sequence[int]
 
-    def runs_of(self, base: TrainConfig) -> list[Row]:
+    def runs_of(self, base: TrainConfig | None) -> Sequence[Row]:
         """Return the runs of all seeds of a setting."""
-        return [run for config, run in self.runs.items() if replace(config, seed=base.seed, order_seed=None) == base]
+        return self.settings.get(base, ()) if base else ()
 
 
 def gather(
@@ -56,7 +56,7 @@ def gather(
     } | dict(shown or {})
     divided = {config.split: Sizes(*sizes(config.split)) for config in runs}
     comparisons = compare(wanted, runs, errors, divided, incomparable=terms.incomparable)
-    return Reproduction(wanted, terms, comparisons, runs, studies)
+    return Reproduction(wanted, terms, comparisons, by_setting(runs), studies)
 
 
 def stored_reproduction(store: ReportStore, number: int) -> Reproduction:
