@@ -11,9 +11,10 @@ from klcli.report.plots.comparison import bn_overlay, draw_bn_overlay
 from klcli.report.plots.lambda_search import draw_lambda_search, lambda_search
 from klcli.report.plots.sigma_sweep import draw_sigma_sweep, sigma_curves
 from klcli.report.plots.training import draw_training, training_curves
+from klcli.report.plots.warm_start import draw_warm_start, warm_start
 from klcli.report.reproductions import Reproduction
 from klcli.report.study_tables import tried_values
-from klcli.report.tables import Row
+from klcli.report.tables import Row, settings_line
 
 Epochs = Callable[[int], Sequence[dict[str, Any]]]
 
@@ -35,6 +36,14 @@ def pictures(found: Reproduction, epochs: Epochs, suffix: str = "png") -> Iterat
             continue
         words = f"{_rows(figure)}: {', '.join(figure.experiments)}{marks}"
         yield f"{found.report.name}-{figure.rows[0]}", words, _draw(figure, words, runs, epochs, suffix)
+    for chain in (one for one in found.report.experiments if one.is_chain):
+        lines = [one for one in found.comparisons if one.line.config in chain.configs]
+        runs_of_first = found.runs_of(chain.configs[0])
+        if runs_of_first and any(one.ours for one in lines):
+            caption = f"{settings_line(runs_of_first[0], omit=('lambda',))}; no lambda has a fresh network"
+            words = f"{lines[0].line.row} to {lines[-1].line.row}: {chain.name}{marks}"
+            drawn = draw_warm_start(warm_start(words, caption, lines), suffix)
+            yield f"{found.report.name}-{lines[0].line.row}-as-published", words, drawn
 
 
 def _draw(figure: Figure, title: str, runs: Mapping[str, list[Row]], epochs: Epochs, suffix: str) -> bytes:

@@ -206,6 +206,11 @@ def test_the_mistakes_of_the_reports(here: Klcli, rows: Rows) -> None:
     assert [(run["lambda"], run["epochs"]) for run in runs] == [
         (0.0006776934919477309, 10.0), (0.0008451467803311274, 10.0), (6.861844223554064e-05, 10.0)
     ]  # fmt: skip
+    pictures = re.findall("^picture +(.*)$", done.stdout, re.MULTILINE)
+    assert [Path(picture).name for picture in pictures] == [
+        "study-000002-a2-2019-002-S01-as-published.png", "study-000002-a2-2019-002-R01-as-published.png"
+    ]  # fmt: skip
+    assert all(Path(picture).read_bytes()[:4] == b"\x89PNG" for picture in pictures)
     again = here(*chain, "--repeats", "1", "--resume")
     assert again.stdout == done.stdout
     assert rows("runs") == runs

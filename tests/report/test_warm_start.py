@@ -1,0 +1,27 @@
+"""The picture of a search that never begins anew."""
+
+from klcli.experiments.published import Line
+from klcli.experiments.reproduction import Comparison
+from klcli.experiments.statistics import Sample
+from klcli.report.plots.warm_start import draw_warm_start, warm_start
+
+
+def line(quantity: str, published: float, ours: float | None) -> Comparison:
+    sample = None if ours is None else Sample((ours, ours + 0.02))
+    return Comparison(
+        Line(row="r", what="w", quantity=quantity, published=published), sample, 0, None, None, "differs", ""
+    )
+
+
+def test_accuracies_in_the_order_of_the_trainings() -> None:
+    lines = [
+        line("train_accuracy", 0.7, 0.6),
+        line("validation_accuracy", 0.4, 0.5),
+        line("validation_cost", 1.4, 1.5),
+        line("train_accuracy", 0.9, 0.8),
+        line("train_accuracy", 1.0, None),
+    ]
+    chain = warm_start("t", "c", lines)
+    assert chain.ours == {"train": [0.61, 0.81], "validation": [0.51], "test": []}
+    assert chain.published == {"train": [0.7, 0.9], "validation": [0.4], "test": []}
+    assert draw_warm_start(chain)[:4] == b"\x89PNG"
