@@ -12,9 +12,13 @@ from klcli.errors import StoreError
 from klcli.store.migrations import migrations
 
 BUSY_SECONDS = 60  # how long a write waits for other writers before it gives up
+_SCHEMA = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"
 CHECKED_BYTES = 100_000_000  # 10 000 runs of 20 epochs take 33 MB and 0.1 s; what is larger is opened unchecked
 # From 3.7.0 on, two connections that checkpoint a WAL database at once could corrupt it; fixed in 3.51.3.
 FIRST_SAFE_WAL = (3, 51, 3)
+
+
+_opened: list[Path] = []  # by this process
 
 
 def connect(path: Path) -> sqlite_utils.Database:
@@ -32,6 +36,7 @@ def connect(path: Path) -> sqlite_utils.Database:
             ) from error
         # isolation_level None: transactions begin where this code says so, and nowhere else.
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        _opened.append(path)
         try:
             return _prepare(connection, path)
         except BaseException:
@@ -63,6 +68,30 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise StoreError(f"{path}: {_CURES['malformed']} ({' '.join(found.split())})")
+
+
+def damage_behind_a_failure() -> StoreError | None:
+    """Return what is wrong with a database that this process has opened, None where nothing is.
+
+    For a failure that nobody expected: exchanged pages and flips in a schema pass the quick check of `connect`.
+    The full check reads every index as well, and takes seconds where there are many runs.
+    """
+    fresh = sqlite_utils.Database(memory=True, execute_plugins=False)
+    migrations.apply(fresh)
+    for path in dict.fromkeys(_opened):
+        try:
+            connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
+            [found] = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            schema = dict(connection.execute(_SCHEMA))
+            connection.close()
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            found, schema = str(error), {}
+        changed = [name for name, sql in fresh.conn.execute(_SCHEMA) if schema.get(name) != sql]
+        if found == "ok" and changed:
+            found = f"the definition of {changed[0]} is another"
+        if found != "ok":
+            return StoreError(f"{path}: {_CURES['malformed']} ({' '.join(found.split())})")
+    return None
 
 
 def _released() -> set[str]:

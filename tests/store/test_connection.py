@@ -309,3 +309,21 @@ def test_what_sqlite_says_becomes_the_file_and_the_cure(
     assert message.startswith("some.db: ")
     assert word in message
     assert "\n" not in message
+
+
+def test_a_damage_that_the_quick_check_passes_is_found_behind_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_opened", [])
+    path = tmp_path / "klcli.db"
+    RunStore(path).close()
+    assert connection.damage_behind_a_failure() is None
+    with sqlite3.connect(path) as damaging:
+        damaging.execute("PRAGMA writable_schema = ON")
+        damaging.execute("UPDATE sqlite_master SET sql = replace(sql, 'versions', 'versiont') WHERE name = 'runs'")
+    damaging.close()
+    damage = connection.damage_behind_a_failure()
+    assert damage is not None
+    assert "damaged" in str(damage)
+    assert str(path) in str(damage)
+    assert damage.exit_code == ExitCode.STORE
