@@ -58,7 +58,7 @@ def timetable(config: TrainConfig, n: int) -> Timetable:
     per_epoch = n // config.batch_size
     step_size = config.step_size or max(1, round(config.step_epochs * per_epoch))
     total = 2 * step_size * config.cycles if config.epochs is None else config.epochs * per_epoch
-    cycle = total if config.schedule in ("range", "one-cycle") else 2 * step_size
+    cycle = max(total, 1) if config.schedule in ("range", "one-cycle") else 2 * step_size
     per_evaluation = cycle / config.evaluations_per_cycle if config.evaluations_per_cycle else per_epoch
     if total / per_evaluation > MAX_EVALUATIONS:
         length = f"cycles {config.cycles}" if config.epochs is None else f"epochs {config.epochs}"

@@ -36,7 +36,7 @@ def connect(path: Path) -> sqlite_utils.Database:
             ) from error
         # isolation_level None: transactions begin where this code says so, and nowhere else.
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-        _opened.append(path)
+        _opened.append(path.absolute())
         try:
             return _prepare(connection, path)
         except BaseException:
@@ -79,6 +79,8 @@ def damage_behind_a_failure() -> StoreError | None:
     fresh = sqlite_utils.Database(memory=True, execute_plugins=False)
     migrations.apply(fresh)
     for path in dict.fromkeys(_opened):
+        if not path.exists():
+            continue
         try:
             connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
             [found] = connection.execute("PRAGMA integrity_check(1)").fetchone()

@@ -98,7 +98,7 @@ def test_the_run_ends_complete_with_its_columns_filled(klcli: Klcli, rows: Rows,
     empty = {name for name, value in run.items() if value is None}
     ensemble = {name for name in run if name.startswith("ensemble_")} | {"snapshots"}  # of --snapshots
     assert len(ensemble) == 5
-    assert empty == {"study_id", "member", "sigma", "error", "note", "tags"} | ensemble
+    assert empty == {"study_id", "member", "sigma", "whitening", "error", "note", "tags"} | ensemble
     assert run["dataset"] == "synthetic"
     assert re.fullmatch("[0-9a-f]{64}", run["dataset_sha256"])
     assert run["epochs_done"] == run["epochs"] == 2

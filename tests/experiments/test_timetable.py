@@ -103,3 +103,5 @@ def test_one_cycle_spans_the_whole_training_and_leaves_no_cycle_unfinished() -> 
     assert times.learning_rate(6749, config) < 1e-6
     thrice = TrainConfig(schedule="one-cycle", epochs=15, evaluations_per_cycle=3)
     assert timetable(thrice, 45_000).evaluations == (2250, 4500, 6750)
+    untrained = TrainConfig(schedule="one-cycle", epochs=0, evaluations_per_cycle=3)
+    assert timetable(untrained, 45_000).evaluations == (0,)
