@@ -10,7 +10,7 @@ from klcli.cli.session import Session
 
 if TYPE_CHECKING:
     from klcli.experiments.timetable import Timetable
-    from klcli.experiments.training import TrainResult
+    from klcli.experiments.train_result import TrainResult
 
 REDRAW_SECONDS = 0.1  # a bar that is redrawn at every update would cost more than the update
 

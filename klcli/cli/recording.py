@@ -9,7 +9,7 @@ from klcli.cli.signals import Interrupted
 from klcli.errors import StoreError
 
 if TYPE_CHECKING:
-    from klcli.experiments.training import TrainResult
+    from klcli.experiments.train_result import TrainResult
     from klcli.store.run_store import RunStore
 
 

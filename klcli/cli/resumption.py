@@ -10,7 +10,7 @@ from klcli.experiments.config import TrainConfig
 
 if TYPE_CHECKING:
     from klcli.data.dataset import Dataset
-    from klcli.experiments.training import EpochMetrics, Snapshot
+    from klcli.experiments.train_result import EpochMetrics, Snapshot
     from klcli.store.database import Row
     from klcli.store.run_store import RunStore
 

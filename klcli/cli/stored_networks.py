@@ -70,7 +70,7 @@ def trained_networks(store: "RunStore", run: "Row", snapshots: bool) -> "list[Tr
     from klcli.experiments.config import TrainConfig
     from klcli.experiments.predictions import restore
     from klcli.experiments.reevaluation import TrainedNetwork
-    from klcli.experiments.training import snapshots_of
+    from klcli.experiments.train_result import snapshots_of
 
     config, state = TrainConfig.from_json(run["config"]), store.checkpoint(run).state
     states = snapshots_of(state) if snapshots else [state]

@@ -32,7 +32,7 @@ from klcli.errors import ConfigError, Diverged
 from klcli.experiments.config import TrainConfig
 
 if TYPE_CHECKING:  # NumPy and sqlite-utils are slow to import, and --help needs neither
-    from klcli.experiments.training import TrainResult
+    from klcli.experiments.train_result import TrainResult
     from klcli.store.run_store import RunStore
 
 

@@ -23,7 +23,8 @@ from klcli.errors import ConfigError, DataError, KlcliError
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.environment import pin_threads
 from klcli.experiments.mailbox import Mailbox
-from klcli.experiments.training import MEMBERS_MAY_DIFFER_IN, TrainResult, train, train_chain
+from klcli.experiments.train_result import TrainResult
+from klcli.experiments.training import MEMBERS_MAY_DIFFER_IN, train, train_chain
 
 GROUP_SIZE = 4  # members in lockstep: more of them gain little, and fewer groups keep fewer workers busy
 ATTEMPTS = 3  # how often a group is started whose worker dies

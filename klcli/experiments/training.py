@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,80 +19,21 @@ from klcli.experiments.config import TrainConfig
 from klcli.experiments.evaluation import Metrics, Score, evaluate, log_mean, log_probabilities, score_of
 from klcli.experiments.minibatches import Minibatch, Minibatches
 from klcli.experiments.timetable import timetable
+from klcli.experiments.train_result import (
+    OPTIMIZER,
+    RAW,
+    Ensemble,
+    EpochMetrics,
+    Snapshot,
+    TrainResult,
+    part,
+    snapshots_of,
+)
 from klcli.experiments.whitening import whitening
 
 MEMBERS_MAY_DIFFER_IN = ("seed", "lam", "sigma", "eta_min", "eta_max")
-# How keys in a checkpoint begin that do not belong to the network that was evaluated.
-OPTIMIZER = "optimizer"  # its memory
-RAW = "training"  # the network that is trained, where its average is evaluated
-CYCLE = "cycle"  # with a number: the network at the end of that cycle
 WHITENING = "whitening.V"  # in a checkpoint: it is found once, and kept
 INIT = 0  # spawn key of the generator that draws the weights; the order of the images has its own in data
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """One member at one evaluation, by default the end of an epoch."""
-
-    epoch: float  # updates done / updates per epoch
-    step: int  # updates done
-    learning_rate: float  # eta of the last update
-    train: Metrics
-    validation: Metrics
-    seconds: float  # since the evaluation before, of the whole group
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A single member after so many updates: with its config, all that the rest of its training depends on.
-
-    The learning rate and whatever is drawn are functions of the step and need no memory.
-    """
-
-    step: int
-    state: dict[str, np.ndarray]  # of its network and, until the last update, its memory
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """The mean of the probabilities of the snapshots of one training."""
-
-    networks: int
-    validation: Score
-    test: Score | None  # None where the test split was not looked at
-
-
-@dataclass
-class TrainResult:
-    """One member: its network while it is trained, its metrics so far."""
-
-    config: TrainConfig
-    network: Network  # views of the group's arrays, as of the last evaluation
-    epochs: list[EpochMetrics] = field(default_factory=list)
-    diverged_at: int | None = None  # the update after which its cost was not finite
-    test: Metrics | None = None  # looked at once, after the last update
-    memory: dict[str, np.ndarray] = field(default_factory=dict)  # what else its next update depends on; views as well
-    snapshots: list[dict[str, np.ndarray]] = field(default_factory=list)  # its state at the end of each cycle, copies
-    ensemble: Ensemble | None = None  # of the snapshots, after the last update
-
-    @property
-    def step(self) -> int:
-        """The updates done at the last evaluation."""
-        return self.epochs[-1].step if self.epochs else 0
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return all that a checkpoint keeps: the network, its memory, and its snapshots."""
-        snapshots = {
-            f"{CYCLE}{number}.{name}": array
-            for number, snapshot in enumerate(self.snapshots, start=1)
-            for name, array in snapshot.items()
-        }
-        return self.network.state() | self.memory | snapshots
-
-    @property
-    def best_validation_accuracy(self) -> float | None:
-        """The highest validation accuracy of all evaluations."""
-        return max((epoch.validation.accuracy for epoch in self.epochs), default=None)
 
 
 def initialize(config: TrainConfig, d_in: int = PIXELS, whitening: np.ndarray | None = None) -> Network:
@@ -141,7 +82,7 @@ class Training:
         V = self._whitening() if snapshot is None else snapshot.state.get(WHITENING)
         networks = [initialize(config, whitening=V) for config in configs]
         if snapshot is not None:
-            networks[0].load_state(_part(snapshot.state, RAW) or snapshot.state)
+            networks[0].load_state(part(snapshot.state, RAW) or snapshot.state)
         self.members = stack(networks)
         self.evaluated = self.members  # or their average, or with other statistics
         self.optimizer = new_optimizer(self.config, self.step)
@@ -256,7 +197,7 @@ class Training:
         """Take back what else `TrainResult.arrays` has kept of a single member."""
         state = snapshot.state
         self.results[0].snapshots = snapshots_of(state)
-        if self.average is not None and _part(state, RAW):
+        if self.average is not None and part(state, RAW):
             averaged = self.members.member(0)
             averaged = averaged.with_state({name: state[name] for name in averaged.state()})
             self.average.state, self.average.updates = stack([averaged]).state(), snapshot.step
@@ -361,20 +302,6 @@ def _common(configs: Sequence[TrainConfig]) -> TrainConfig:
         if replace(first, **own) != config or config.order_seed is None:
             raise ValueError("members may differ in seed, lambda, sigma and eta only, and share one order_seed")
     return first
-
-
-def snapshots_of(state: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Return the networks at the ends of the cycles that a checkpoint has kept, in order."""
-    snapshots: list[dict[str, np.ndarray]] = []
-    while cycle := _part(state, f"{CYCLE}{len(snapshots) + 1}"):
-        snapshots.append(cycle)
-    return snapshots
-
-
-def _part(state: dict[str, np.ndarray], owner: str) -> dict[str, np.ndarray]:
-    """Return the arrays whose keys begin with `owner` and a dot, under the rest of their keys."""
-    prefix = f"{owner}."
-    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
 
 
 def _laid_out_as(parameter: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from klcli.experiments.config import TrainConfig
 from klcli.experiments.environment import Environment
 from klcli.experiments.evaluation import Metrics
 from klcli.experiments.timetable import Timetable
-from klcli.experiments.training import EpochMetrics, Snapshot, TrainResult
+from klcli.experiments.train_result import EpochMetrics, Snapshot, TrainResult
 from klcli.store import checkpoints
 from klcli.store.database import Database, Row, now
 from klcli.store.process import ProcessIdentity

@@ -16,7 +16,8 @@ from klcli.data.dataset import Splits, split
 from klcli.data.sources import open_dataset
 from klcli.experiments.evaluation import log_mean, log_probabilities, score_of
 from klcli.experiments.presets import preset
-from klcli.experiments.training import TrainResult, train
+from klcli.experiments.train_result import TrainResult
+from klcli.experiments.training import train
 
 WITHOUT: dict[str, dict[str, Any]] = {
     "as it is": {},

@@ -13,7 +13,8 @@ from klcli.engine.network import Network, stack
 from klcli.experiments import bn_statistics
 from klcli.experiments.bn_statistics import with_policy, with_statistics_of
 from klcli.experiments.config import TrainConfig
-from klcli.experiments.training import Snapshot, TrainResult, initialize, train
+from klcli.experiments.train_result import Snapshot, TrainResult
+from klcli.experiments.training import initialize, train
 
 SPLIT = SplitConfig(validation=100)
 CONFIG = TrainConfig(

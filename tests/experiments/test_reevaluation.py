@@ -14,7 +14,8 @@ from klcli.experiments.config import TrainConfig
 from klcli.experiments.evaluation import Score, log_mean
 from klcli.experiments.predictions import restore
 from klcli.experiments.reevaluation import EvaluationSettings, TrainedNetwork, reevaluate
-from klcli.experiments.training import TrainResult, train
+from klcli.experiments.train_result import TrainResult
+from klcli.experiments.training import train
 
 SPLIT = SplitConfig(validation=100)
 CONFIG = TrainConfig(

@@ -15,7 +15,8 @@ from klcli.experiments.gradient_checks import CheckSettings, check_a_single_imag
 from klcli.experiments.published import Report, parse
 from klcli.experiments.reproduction import Comparison, Sizes, chains, compare, counts, noise, on_subset, plan, shortened
 from klcli.experiments.statistics import Sample
-from klcli.experiments.training import Snapshot, train, train_chain
+from klcli.experiments.train_result import Snapshot
+from klcli.experiments.training import train, train_chain
 
 SIZES = {SplitConfig(): Sizes(45_000, 5_000, 10_000)}
 T_10 = 2.228139  # 97.5 % point of Student's t with 10 degrees of freedom, from a table

@@ -10,7 +10,8 @@ from klcli.data.dataset import Dataset, Splits, split
 from klcli.data.split_config import SplitConfig
 from klcli.engine.losses import softmax
 from klcli.experiments.config import TrainConfig
-from klcli.experiments.training import EpochMetrics, Snapshot, TrainResult, train
+from klcli.experiments.train_result import EpochMetrics, Snapshot, TrainResult
+from klcli.experiments.training import train
 
 SPLIT = SplitConfig(validation=200, subset=400)
 BASE = TrainConfig(

@@ -11,7 +11,8 @@ from klcli.data.dataset import Dataset, Splits, split
 from klcli.data.split_config import SplitConfig
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.evaluation import Metrics
-from klcli.experiments.training import EpochMetrics, TrainResult, initialize, train
+from klcli.experiments.train_result import EpochMetrics, TrainResult
+from klcli.experiments.training import initialize, train
 
 SPLIT = SplitConfig(validation=200, subset=400)
 # 100 updates that end two cycles, at 8 updates an epoch.

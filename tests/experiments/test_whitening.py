@@ -12,7 +12,8 @@ from klcli.experiments import training
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.evaluation import evaluate
 from klcli.experiments.predictions import restore
-from klcli.experiments.training import Snapshot, Training, initialize, train
+from klcli.experiments.train_result import Snapshot
+from klcli.experiments.training import Training, initialize, train
 from klcli.experiments.whitening import whitening
 
 SPLIT = SplitConfig(validation=200, subset=400)

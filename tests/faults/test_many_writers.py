@@ -15,7 +15,7 @@ from klcli.experiments.config import TrainConfig
 from klcli.experiments.environment import Environment
 from klcli.experiments.evaluation import Metrics
 from klcli.experiments.timetable import timetable
-from klcli.experiments.training import EpochMetrics
+from klcli.experiments.train_result import EpochMetrics
 from klcli.store.run_store import RunStore
 
 EPOCHS = 50

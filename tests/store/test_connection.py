@@ -241,7 +241,7 @@ from klcli.experiments.config import TrainConfig
 from klcli.experiments.environment import Environment
 from klcli.experiments.evaluation import Metrics
 from klcli.experiments.timetable import timetable
-from klcli.experiments.training import EpochMetrics
+from klcli.experiments.train_result import EpochMetrics
 from klcli.store.run_store import RunStore
 
 path, go = Path(sys.argv[1]), Path(sys.argv[2])

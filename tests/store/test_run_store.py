@@ -20,7 +20,7 @@ from klcli.engine.network import build
 from klcli.errors import StoreError
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.evaluation import Metrics
-from klcli.experiments.training import EpochMetrics, TrainResult
+from klcli.experiments.train_result import EpochMetrics, TrainResult
 from klcli.store import checkpoints
 from klcli.store.process import ProcessIdentity
 from klcli.store.report_store import BEST_FIRST, ReportStore, RunFilter

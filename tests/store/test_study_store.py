@@ -23,7 +23,7 @@ from klcli.experiments.config import TrainConfig
 from klcli.experiments.environment import Environment
 from klcli.experiments.evaluation import Metrics
 from klcli.experiments.execution import GroupOutcome
-from klcli.experiments.training import EpochMetrics, TrainResult
+from klcli.experiments.train_result import EpochMetrics, TrainResult
 from klcli.store import checkpoints
 from klcli.store.study_store import StudyStore, canonical
 
