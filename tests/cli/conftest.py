@@ -45,6 +45,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
     def run(*args: str) -> "CompletedProcess[str]":
         capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["klcli", *args])  # as a run and a page quote it
         with pytest.raises(SystemExit) as exit_:
             main(list(args))
         return CompletedProcess(args, int(exit_.value.code or 0), *capsys.readouterr())

@@ -311,17 +311,49 @@ def test_what_sqlite_says_becomes_the_file_and_the_cure(
     assert "\n" not in message
 
 
-def test_a_damage_that_the_quick_check_passes_is_found_behind_a_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "_opened", [])
+def test_a_definition_with_another_name_is_refused_on_opening(tmp_path: Path) -> None:
+    """SQLite finds nothing wrong with it, and klcli would meet a column that it does not know in the middle."""
     path = tmp_path / "klcli.db"
     RunStore(path).close()
-    assert connection.damage_behind_a_failure() is None
     with sqlite3.connect(path) as damaging:
         damaging.execute("PRAGMA writable_schema = ON")
         damaging.execute("UPDATE sqlite_master SET sql = replace(sql, 'versions', 'versiont') WHERE name = 'runs'")
     damaging.close()
+    with sqlite3.connect(path) as sound:
+        assert sound.execute("PRAGMA quick_check").fetchone() == ("ok",)
+    sound.close()
+    with pytest.raises(StoreError, match=r"damaged.*runs\.versions"):
+        RunStore(path)
+
+
+def test_what_a_user_adds_to_a_database_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "klcli.db"
+    RunStore(path).close()
+    with sqlite3.connect(path) as mine:
+        mine.execute("CREATE TABLE notes_of_mine (run_id INTEGER, mark TEXT)")
+        mine.execute("ALTER TABLE runs ADD COLUMN mark TEXT")
+        mine.execute("CREATE VIEW best_of_mine AS SELECT * FROM runs LIMIT 1")
+    mine.close()
+    RunStore(path).close()
+
+
+def test_a_damage_that_the_quick_check_passes_is_found_behind_a_failure(
+    tmp_path: Path, new_recorder: Callable[[Path], Any]
+) -> None:
+    path = tmp_path / "klcli.db"
+    recorder = new_recorder(path)
+    recorder.begin(command="klcli train")
+    recorder.store.close()
+    assert connection.damage_behind_a_failure() is None
+    with sqlite3.connect(path) as damaging:  # two indices exchanged
+        damaging.execute("PRAGMA writable_schema = ON")
+        [one, other, *_] = damaging.execute(
+            "SELECT name, rootpage FROM sqlite_master WHERE type = 'index' AND tbl_name = 'runs' AND sql NOT NULL"
+        ).fetchall()
+        for name, page in ((one[0], other[1]), (other[0], one[1])):
+            damaging.execute("UPDATE sqlite_master SET rootpage = ? WHERE name = ?", [page, name])
+    damaging.close()
+    RunStore(path).close()  # finds nothing
     damage = connection.damage_behind_a_failure()
     assert damage is not None
     assert "damaged" in str(damage)
