@@ -13,13 +13,12 @@ def product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
     A large product is divided along the longest of p, q and r, where a half loses least; two halves of q
     are two sums. Several members are divided among themselves.
     """
-    if A.ndim == B.ndim == 3 and len(A) == len(B):
+    p, q, r = *A.shape[-2:], B.shape[-1]
+    members = len(A) if A.ndim == 3 else 1
+    if members * p * q * r < WORTH_HALVING or A.ndim != B.ndim:  # or only one has members, as in a gradient check
+        return A @ B
+    if A.ndim == 3:
         return _product_of_members(A, B)
-    if A.ndim != 2 or B.ndim != 2:  # only one of them has members, as in a gradient check
-        return A @ B
-    p, q, r = *A.shape, B.shape[-1]
-    if p * q * r < WORTH_HALVING:
-        return A @ B
     half = max(p, q, r) // 2
     if q >= max(p, r):
         Y, rest = both(lambda: A[:, :half] @ B[:half], lambda: A[:, half:] @ B[half:])
@@ -34,12 +33,10 @@ def product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
 
 
 def _product_of_members(A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    m, p, q = A.shape
+    m = len(A)
     if m == 1:
         return product(A[0], B[0])[None]
-    if m * p * q * B.shape[-1] < WORTH_HALVING:
-        return A @ B
-    Y = np.empty((m, p, B.shape[-1]), A.dtype)
+    Y = np.empty((m, A.shape[1], B.shape[2]), A.dtype)
     half = m // 2
     both(lambda: np.matmul(A[:half], B[:half], out=Y[:half]), lambda: np.matmul(A[half:], B[half:], out=Y[half:]))
     return Y
