@@ -184,16 +184,14 @@ def _train_recorded(session: Session, store: "RunStore", resumed: Resumption, ch
 def _show_presets(session: Session) -> None:
     from dataclasses import asdict
 
-    from klcli.experiments.presets import presets, settings_words
+    from klcli.experiments.presets import presets, setting_word
     from klcli.report.tables import Column, Table
 
     known = presets().values()
-    columns = [Column(key, key, is_number=False) for key in ("preset", "description", "settings")]
-    rows = [
-        {"preset": one.name, "description": one.description, "settings": settings_words(one.differing()) or "-"}
-        for one in known
-    ]
-    session.result(Table("Presets, with the settings in which they differ from the defaults", tuple(columns), rows))
+    columns = (Column("setting", "setting", is_number=False), Column("value", "value", setting_word, is_number=False))
+    for one in known:
+        rows = [{"setting": key, "value": value} for key, value in one.differing().items()]
+        session.result(Table(f"{one.name}: {one.description}", columns, rows or [{"setting": "the defaults"}]))
     documents = [{"name": one.name, "description": one.description, "config": asdict(one.config)} for one in known]
     session.document("train", {"presets": documents})
 

@@ -85,12 +85,8 @@ def override(config: TrainConfig, own: Mapping[str, Any]) -> TrainConfig:
     return replace(config, split=replace(config.split, **split), **rest)
 
 
-def settings_words(values: Mapping[str, Any]) -> str:
-    """`hidden 512 256, batch_norm true`."""
-    return ", ".join(f"{key} {_word(value)}" for key, value in values.items())
-
-
-def _word(value: Any) -> str:
+def setting_word(value: Any) -> str:
+    """Return the value of a setting as a user reads it: `512 256`, `true`, `0.05`."""
     if isinstance(value, Collection) and not isinstance(value, str):
         return " ".join(map(str, value))
     return json.dumps(value) if isinstance(value, bool | float) else str(value)

@@ -38,7 +38,7 @@ def test_a_signal_ends_the_run_interrupted(
     process = start(*ENDLESS)
     _wait_for_epoch(process, 3)
     process.send_signal(signum)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == code
     assert out == ""
     *epochs, line = err.splitlines()
@@ -58,7 +58,7 @@ def test_a_signal_before_the_first_epoch(start: Start, rows: Rows, tmp_path: Pat
     process = start(*ENDLESS, "--evaluations-per-cycle", "0")
     _wait_for_run(tmp_path)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     [line] = [line for line in err.splitlines() if line.startswith("klcli: ")]
     assert "keeps its 0 epochs" in line
@@ -78,7 +78,7 @@ def test_a_signal_before_the_run_begins(start: Start, tmp_path: Path) -> None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1)
                 break
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert (out, err) == ("", "klcli: interrupted\n")
     assert not (tmp_path / "results").exists()
@@ -123,7 +123,7 @@ def test_a_living_run_is_not_marked_by_others(start: Start, klcli: Klcli, rows: 
     assert klcli("report").returncode == 0
     assert [run["state"] for run in rows("runs")] == ["running"]
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert [run["state"] for run in rows("runs")] == ["interrupted"]
 
 

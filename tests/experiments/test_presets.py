@@ -8,7 +8,7 @@ import pytest
 from klcli.data.split_config import SplitConfig
 from klcli.errors import ConfigError
 from klcli.experiments.config import TrainConfig
-from klcli.experiments.presets import override, parse, preset, presets, settings_words
+from klcli.experiments.presets import override, parse, preset, presets, setting_word
 
 WIDE = """
 [wide]
@@ -44,10 +44,16 @@ def test_every_preset_has_a_line_that_describes_it() -> None:
 def test_a_document_becomes_configs() -> None:
     found = parse(WIDE)["wide"]
     assert found.config == BASE
-    assert settings_words(found.differing()) == (
-        "hidden 512 256, batch_norm true, bn_statistics precise, bn_samples 5000, initializer normal, sigma 0.01, "
-        "epochs 30, split.validation 1000"
-    )
+    assert {key: setting_word(value) for key, value in found.differing().items()} == {
+        "hidden": "512 256",
+        "batch_norm": "true",
+        "bn_statistics": "precise",
+        "bn_samples": "5000",
+        "initializer": "normal",
+        "sigma": "0.01",
+        "epochs": "30",
+        "split.validation": "1000",
+    }
 
 
 @pytest.mark.parametrize(
