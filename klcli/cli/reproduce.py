@@ -72,6 +72,10 @@ def reproduce(
         Path | None,
         option("--markdown", panel=OUTPUT, metavar="PATH", help="Write a page with the tables, its figures beside it."),
     ] = None,
+    note: Annotated[
+        str | None,
+        option("--note", panel=OUTPUT, metavar="TEXT", help="What a reader of the page must know, at its head."),
+    ] = None,
     repeats: Repeats = 3,
     jobs: Jobs = None,
     executor: ExecutorAddress = None,
@@ -124,13 +128,13 @@ def reproduce(
     first = configs[0] if configs else TrainConfig()
     runner = open_runner(session, first, data=data, db=db, jobs=jobs, executor=executor, resume=resume, threads=threads)
     dataset = runner.dataset
-    terms = Terms(dataset.name, dataset.official, dataset.sha256, repeats, quick, subset, as_published)
+    terms = Terms(dataset.name, dataset.official, dataset.sha256, repeats, quick, subset, as_published, note)
     shown = []
     for one in chosen:
         found = _reproduce_as_published(runner, one, terms) if as_published else _reproduce(runner, one, terms)
         shown.append(_show(runner, found, markdown))
         if markdown is not None:  # after each: what has been trained can be read
-            _write(markdown, shown)
+            _write(markdown, terms, shown)
     session.result(f"database    {runner.store.path}", *([f"page        {markdown}"] if markdown else []))
     content = {"reports": [one.document for one in shown], "markdown": str(markdown) if markdown else None}
     session.document("reproduce", content)
@@ -274,14 +278,14 @@ def _show(runner: StudyRunner, found: "Reproduction", markdown: Path | None) -> 
     return Section(found, table, notes, drawn, document)
 
 
-def _write(path: Path, shown: Sequence[Section]) -> None:
+def _write(path: Path, terms: "Terms", shown: Sequence[Section]) -> None:
     """Write the page of all that has been reproduced so far."""
     from klcli.report.reproduction_tables import markdown_page
     from klcli.store.checkpoints import write_atomically
 
     sections = [(one.found.report, one.table, one.notes, one.pictures) for one in shown]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, markdown_page(typed_command(), sections).encode())
+    write_atomically(path, markdown_page(typed_command(), terms, sections).encode())
 
 
 def _raise_for_failures(shown: "Sequence[Reproduction]") -> None:

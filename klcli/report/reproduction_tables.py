@@ -50,6 +50,7 @@ class Terms:
     quick: bool = False
     subset: int | None = None
     as_published: bool = False
+    note: str | None = None  # what else is known of it, and klcli cannot see
 
     @property
     def marks(self) -> list[str]:
@@ -70,6 +71,17 @@ class Terms:
         """`cifar10 (sha256 0a1b2c3d, not the official files)`."""
         words = {True: ", the official files", False: ", not the official files", None: ""}[self.official]
         return f"{self.dataset} (sha256 {self.sha256[:8]}{words})"
+
+    @property
+    def origin(self) -> str:
+        """What is known of where the images come from, in a sentence."""
+        if self.dataset == "synthetic":
+            return "klcli has made these images, they are no CIFAR-10."
+        return {
+            True: "By their checksums, these are the official files.",
+            False: "These are not the official files: their checksums are others, and so may be their images.",
+            None: "Whether these are the official images is not known: there is no checksum to compare them with.",
+        }[self.official]
 
     @property
     def incomparable(self) -> str | None:
@@ -199,10 +211,15 @@ def comparison_document(one: Comparison, runs: Sequence[int]) -> Row:
 
 
 def markdown_page(
-    command: str, sections: Sequence[tuple[Report, Table, Sequence[str], Sequence[tuple[str, Path]]]]
+    command: str, terms: Terms, sections: Sequence[tuple[Report, Table, Sequence[str], Sequence[tuple[str, Path]]]]
 ) -> str:
     """Return the page of reproduced reports, each with its table, notes and pictures, which lie beside the page."""
-    parts = ["# Published reports, and what really happens", f"Made by `{command}`."]
+    parts = [
+        "# Published reports, and what really happens",
+        f"Made by `{command}`.",
+        f"Images: {terms.dataset}, sha256 {terms.sha256[:8]}. {terms.origin}",
+        *([terms.note] if terms.note else []),
+    ]
     for report, table, notes, pictures in sections:
         parts += [f"## {report.name}", to_markdown(table, notes)]
         parts += [f"![{words}]({quote(path.name)})" for words, path in pictures]

@@ -14,6 +14,7 @@ import pytest
 
 from klcli.experiments import published
 from klcli.experiments.published import parse
+from klcli.report.reproduction_tables import Terms, markdown_page
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -115,7 +116,7 @@ def test_one_document(here: Klcli) -> None:
     assert document["report"]["number"] == "003"
     assert document["terms"] | {"sha256": ""} == {
         "dataset": "synthetic", "official": None, "sha256": "", "repeats": 2, "quick": True, "subset": 200,
-        "as_published": False,
+        "as_published": False, "note": None,
     }  # fmt: skip
     assert document["counts"] == {"reproduced": 1, "differs": 0, "cannot be compared": 4}
     line = document["lines"][3]
@@ -179,13 +180,31 @@ def test_several_reports_in_one_page(here: Klcli, monkeypatch: pytest.MonkeyPatc
     two = parse("b", ONE.replace("NAME", "002"))
     monkeypatch.setattr(published, "report_names", lambda: ["a", "b"])
     monkeypatch.setattr(published, "report", {"a": one, "b": two}.__getitem__)
-    done = here("reproduce", "all", *LOOK, "--markdown", "deep/page.md", "--json")
+    note = "The images went through JPEG."
+    done = here("reproduce", "all", *LOOK, "--markdown", "deep/page.md", "--json", "--note", note)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
+    assert [one["terms"]["note"] for one in document["reports"]] == [note] * 2
     assert [one["report"]["name"] for one in document["reports"]] == ["a", "b"]
     page = (tmp_path / "deep/page.md").read_text(encoding="utf-8")
     assert re.findall("^## (.*)$", page, re.MULTILINE) == ["a", "b"]
+    sha256 = document["reports"][0]["terms"]["sha256"]
+    images = f"Images: synthetic, sha256 {sha256[:8]}. klcli has made these images, they are no CIFAR-10."
+    assert page.partition("\n\n## ")[0].split("\n\n")[2:] == [images, note]
     assert len(list((tmp_path / "deep").glob("*.png"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("official", "words"),
+    [
+        (True, "By their checksums, these are the official files."),
+        (False, "These are not the official files: their checksums are others, and so may be their images."),
+        (None, "Whether these are the official images is not known"),
+    ],
+)
+def test_the_page_says_whose_images_these_are(official: bool | None, words: str) -> None:
+    page = markdown_page("klcli reproduce all", Terms("cifar10", official, "0a1b2c3d" * 8, 3), [])
+    assert f"Images: cifar10, sha256 0a1b2c3d. {words}" in page
 
 
 def test_what_fails_is_shown_and_ends_with_its_exit_code(here: Klcli, monkeypatch: pytest.MonkeyPatch) -> None:
