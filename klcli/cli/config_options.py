@@ -21,7 +21,15 @@ from klcli.cli.options import (
     option,
 )
 from klcli.data.split_config import SplitConfig
-from klcli.experiments.config import BN_STATISTICS, DTYPES, INITIALIZERS, OPTIMIZERS, SCHEDULES, TrainConfig
+from klcli.experiments.config import (
+    BN_STATISTICS,
+    DTYPES,
+    INITIALIZERS,
+    OPTIMIZERS,
+    SCHEDULES,
+    STANDARDISATIONS,
+    TrainConfig,
+)
 
 Command = Callable[..., Any]
 
@@ -194,6 +202,23 @@ _CONFIG_OPTIONS: dict[str, Any] = {
         int | None,
         integer_option(
             "--subset", panel=IMAGES, help="Only the first N training images, for a quick look; the rest in scale."
+        ),
+    ],
+    "standardise": Annotated[
+        str,
+        option(
+            "--standardise",
+            panel=IMAGES,
+            metavar="|".join(STANDARDISATIONS),
+            help="To mean 0 and deviation 1: each pixel over the training images, or each image by itself.",
+        ),
+    ],
+    "shuffle": Annotated[
+        bool,
+        option(
+            "--shuffle/--no-shuffle",
+            panel=IMAGES,
+            help="Every epoch in an order of its own, or all in that of the files.",
         ),
     ],
     "seed": Annotated[

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CHECK = "The check"
 NETWORK_FIELDS = (
     "hidden", "batch_norm", "bn_position", "bn_eps", "initializer", "sigma", "lam", "dropout", "label_smoothing",
+    "standardise",
 )  # fmt: skip
 
 

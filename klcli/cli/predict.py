@@ -70,7 +70,7 @@ def predict(
     if config.batch_norm and config.bn_statistics == "batch":
         session.warn(f"run {run['id']} was evaluated with batch statistics, pictures get its running averages")
     pin_threads(run["threads"])
-    images = pictures_like(split(dataset, config.split).train, pixels)
+    images = pictures_like(split(dataset, config.split).train.standardised(config.standardise), pixels)
     log_P = [
         log_probabilities(one.network, view, config.dtype)
         for view in views(images, flips=flips, shifts=0)

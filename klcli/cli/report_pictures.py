@@ -142,7 +142,7 @@ class Painter:
             network = restore(config, self._checkpoint(run))
             dataset = self._dataset(run)
             pin_threads(run["threads"])
-            test = split(dataset, config.split).test
+            test = split(dataset, config.split).test.standardised(config.standardise)
             counts = confusion(test.labels, predict(network, test, config.dtype))
             picture = confusion_picture(run, counts, dataset.class_names)
             yield f"{stem([run])}-confusion", draw_confusion(picture, self._suffix)

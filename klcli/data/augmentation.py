@@ -35,7 +35,7 @@ def moved(split: Split, down: int, right: int) -> Split:
 
 
 def background_of(split: Split) -> np.ndarray:
-    """Return the mean image (3072,) uint8: what moves in from the border, 0 once it is standardised."""
+    """Return the mean image (3072,) uint8: what moves in from the border, 0 once it is standardised by pixel."""
     return np.rint(split.mean).astype(np.uint8)
 
 

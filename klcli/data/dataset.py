@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,7 @@ class Split:
     labels: np.ndarray  # (n,) intp
     mean: np.ndarray  # (3072,) float64, of the training split
     inverse_std: np.ndarray  # (3072,) float64, of the training split
+    standardise: str = "pixel"  # by these two, or "image": each image by its own mean and standard deviation
     # mean and inverse_std in the dtypes asked for so far: a cast per minibatch would cost more than the arithmetic
     _cast: dict[np.dtype, tuple[np.ndarray, np.ndarray]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -73,17 +74,22 @@ class Split:
         Returns X (k, 3072) of `dtype`, X = (pixel - mean) / std, and y (k,) intp. Gathers bytes and casts
         them block by block, because bytes are a quarter of the traffic that float32 would be.
         """
-        mean, inverse_std = self._standardiser(np.dtype(dtype))
+        dtype = np.dtype(dtype)
         pixels = self._pixels(self.rows[index])
         if change is not None:
             pixels = change(pixels)
-        X = np.empty(pixels.shape, mean.dtype)
+        X = np.empty(pixels.shape, dtype)
         for start in range(0, len(X), STANDARDISE_ROWS):
-            block = X[start : start + STANDARDISE_ROWS]
-            block[...] = pixels[start : start + STANDARDISE_ROWS]
+            block, raw = X[start : start + STANDARDISE_ROWS], pixels[start : start + STANDARDISE_ROWS]
+            mean, inverse_std = self._standardiser(dtype) if self.standardise == "pixel" else _of_images(raw, dtype)
+            block[...] = raw
             block -= mean
             block *= inverse_std
         return X, self.labels[index]
+
+    def standardised(self, how: str) -> "Split":
+        """The same images, standardised by "pixel" or "image"."""
+        return self if how == self.standardise else replace(self, standardise=how)
 
     def _pixels(self, rows: np.ndarray) -> np.ndarray:
         """The (k, 3072) uint8 images at `rows`: a view where they lie next to each other, as in an evaluation."""
@@ -104,6 +110,10 @@ class Splits:
     train: Split
     validation: Split
     test: Split
+
+    def standardised(self, how: str) -> "Splits":
+        """The same splits, all standardised by "pixel" or "image"."""
+        return Splits(*(part.standardised(how) for part in (self.train, self.validation, self.test)))
 
 
 def split(dataset: Dataset, config: SplitConfig) -> Splits:
@@ -159,8 +169,26 @@ def standardisation(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, n
         pixels = images[rows[start : start + SUM_ROWS]]
         total += pixels.sum(axis=0, dtype=np.uint32)
         total_of_squares += np.multiply(pixels, pixels, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
-    n = len(rows)
-    spread = n * total_of_squares - total * total  # n^2 times the variance, below 2^64 for 500 000 images
+    return _mean_and_inverse_std(total, total_of_squares, len(rows))
+
+
+def image_standardisation(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each image's own mean and 1 / std over its pixels (k, 3072) uint8: two (k,) float64, as in `standardisation`.
+
+    A constant image gets std 1: it becomes 0.
+    """
+    total = pixels.sum(axis=1, dtype=np.uint32).astype(np.uint64)
+    total_of_squares = np.multiply(pixels, pixels, dtype=np.uint16).sum(axis=1, dtype=np.uint32).astype(np.uint64)
+    return _mean_and_inverse_std(total, total_of_squares, pixels.shape[1])
+
+
+def _of_images(pixels: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    mean, inverse_std = image_standardisation(pixels)
+    return mean[:, None].astype(dtype), inverse_std[:, None].astype(dtype)
+
+
+def _mean_and_inverse_std(total: np.ndarray, squares: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    spread = n * squares - total * total  # n^2 times the variance, below 2^64 for 500 000 values
     std = np.sqrt(spread.astype(np.float64)) / n
     std[spread == 0] = 1.0
     return total / np.float64(n), 1.0 / std

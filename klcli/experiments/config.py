@@ -16,6 +16,7 @@ BN_POSITIONS = ("before", "after")
 BN_STATISTICS = ("ema", "precise", "adaptive", "batch")
 SAMPLES = {"precise": 10_000, "adaptive": 1_000}  # images of a policy that draws some
 TRANSDUCTIVE = ("adaptive", "batch")  # test images have a part in their own classification
+STANDARDISATIONS = ("pixel", "image")
 DTYPES = ("float32", "float64")
 MAX_SHIFT = 31  # pixels: with 32 nothing would be left of an image
 MAX_SEED = 2**63 - 1  # the largest integer of the database
@@ -70,7 +71,9 @@ class TrainConfig:
 
     # the data, the randomness, the arithmetic
     split: SplitConfig = field(default_factory=SplitConfig)
+    standardise: str = "pixel"  # each pixel over the training images, or each image by itself
     seed: int = 0
+    shuffle: bool = True  # every epoch has an order of its own; without, all have that of the files
     order_seed: int | None = None  # the order of the images; None: the seed's. Members of a group share one
     dtype: str = "float32"
     evaluations_per_cycle: int | None = None  # None: once per epoch; 0: only at the end
@@ -174,7 +177,8 @@ class TrainConfig:
         _require(_finite(eps) and eps > 0, f"whitening eps {eps}: must be above 0, for example 10")
 
     def _check_options(self) -> None:
-        _require(isinstance(self.flip, bool), f"flip {self.flip!r}: must be true or false")
+        for name in ("flip", "shuffle"):
+            _require(isinstance(getattr(self, name), bool), f"{name} {getattr(self, name)!r}: must be true or false")
         _require(0 <= self.shift <= MAX_SHIFT, f"shift {self.shift}: must be from 0 to {MAX_SHIFT} pixels")
         _require(_finite(self.mixup) and self.mixup >= 0, f"mixup {self.mixup}: must be a finite number of at least 0")
         for name in ("dropout", "label_smoothing", "weight_average"):
@@ -227,6 +231,7 @@ _CHOICES = {
     "optimizer": OPTIMIZERS,
     "bn_position": BN_POSITIONS,
     "bn_statistics": BN_STATISTICS,
+    "standardise": STANDARDISATIONS,
     "dtype": DTYPES,
 }
 

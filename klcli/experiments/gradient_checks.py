@@ -106,9 +106,8 @@ def check_networks(
             f"images {settings.images}: batch normalisation maps a batch of one to beta, every gradient before it is 0 "
             "and the check could not fail, give --images 2 or more"
         )
-    X, y = train.batch(slice(0, settings.images), np.float64)
-    X = np.ascontiguousarray(X[:, : settings.dims])
     for members in networks:
+        X, y = _first_images(train, members[0], settings.images, settings.dims)
         started = time.perf_counter()
         network, lam = _prepare(members, settings.dims)
         smoothing = members[0].label_smoothing
@@ -124,10 +123,15 @@ def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSetti
     With batch normalisation this says nothing: the image is its own mean, and every gradient before the last
     bias is 0 in both methods, right or wrong. `check_networks` refuses it; it is here to show it.
     """
-    X, y = train.batch(slice(0, 1), np.float64)
+    X, y = _first_images(train, config, 1, settings.dims)
     network = initialize(config, d_in=settings.dims)
-    X = np.ascontiguousarray(X[:, : settings.dims])
     return check_gradients(network, X, y, config.lam, h=settings.h, method=settings.method)
+
+
+def _first_images(train: Split, config: TrainConfig, images: int, dims: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first pixels of the first images, standardised as the network is trained, with their labels."""
+    X, y = train.standardised(config.standardise).batch(slice(0, images), np.float64)
+    return np.ascontiguousarray(X[:, :dims]), y
 
 
 def entries(members: tuple[TrainConfig, ...], dims: int) -> int:

@@ -29,7 +29,7 @@ class Minibatches:
         config = self.config
         epoch, position = divmod(step, len(self.split) // config.batch_size)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, epoch_order(len(self.split), config.shared_seed, epoch)
+            self._epoch, self._order = epoch, self._order_of(epoch)
         index = self._order[position * config.batch_size : (position + 1) * config.batch_size]
         X, y = self.split.batch(index, config.dtype, self._change(step) if config.flip or config.shift else None)
         if not (config.mixup or config.label_smoothing):
@@ -38,6 +38,10 @@ class Minibatches:
         if config.mixup:
             loss = partial(loss, share=mixup(X, config.mixup, self._rng(MIXUP, step)), other=y[::-1])
         return X, y, loss
+
+    def _order_of(self, epoch: int) -> np.ndarray:
+        n = len(self.split)
+        return epoch_order(n, self.config.shared_seed, epoch) if self.config.shuffle else np.arange(n)
 
     def _change(self, step: int) -> "partial[np.ndarray]":
         """Return what augments the images of this update."""

@@ -78,7 +78,7 @@ def reevaluate(networks: Sequence[TrainedNetwork], splits: Splits, settings: Eva
     started = time.perf_counter()
     policies = [policy_of(one.name, one.config, settings) for one in networks]
     prepared = [
-        Prepared(one.config.dtype, _with_statistics(one, splits, settings), policy == "batch")
+        Prepared(one.config, _with_statistics(one, splits, settings), policy == "batch")
         for one, policy in zip(networks, policies, strict=True)
     ]
     validation, test = (
@@ -92,16 +92,17 @@ def reevaluate(networks: Sequence[TrainedNetwork], splits: Splits, settings: Eva
 
 @dataclass(frozen=True)
 class Prepared:
-    """A network with the statistics that it is evaluated with."""
+    """A network with the statistics that it is evaluated with; its config says how it sees images."""
 
-    dtype: str
+    config: TrainConfig
     network: Network
     statistics_of_batch: bool  # those of the images that are evaluated
 
     def log_probabilities(self, split: Split) -> np.ndarray:
         """Return `log P (n, K)` of the images of a split."""
-        network = with_statistics_of(self.network, split, self.dtype) if self.statistics_of_batch else self.network
-        return log_probabilities(network, split, self.dtype)
+        dtype, seen = self.config.dtype, split.standardised(self.config.standardise)
+        network = with_statistics_of(self.network, seen, dtype) if self.statistics_of_batch else self.network
+        return log_probabilities(network, seen, dtype)
 
 
 def score(networks: Sequence[Prepared], split: Split, *, flips: bool, shifts: int) -> Score:
@@ -132,4 +133,5 @@ def _with_statistics(one: TrainedNetwork, splits: Splits, settings: EvaluationSe
         return one.network
     own_seed = config.shared_seed
     seed = own_seed if settings.seed is None else settings.seed
-    return with_policy(one.network, settings.bn_statistics, settings.samples, splits, seed, config.dtype)
+    seen = splits.standardised(config.standardise)
+    return with_policy(one.network, settings.bn_statistics, settings.samples, seen, seed, config.dtype)

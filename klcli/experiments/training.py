@@ -76,7 +76,7 @@ class Training:
         Raises ValueError where the configs differ in more than members may.
         """
         self.config = _common(configs)  # of the first member; the others share all that the loop reads from it
-        self.splits = splits
+        self.splits = splits.standardised(self.config.standardise)
         self.times = timetable(self.config, len(splits.train))
         self.step = 0 if snapshot is None else snapshot.step  # updates done
         V = self._whitening() if snapshot is None else snapshot.state.get(WHITENING)
@@ -90,7 +90,7 @@ class Training:
         self._parameters = self.members.parameters()
         self.results = [TrainResult(config, self.members.member(index)) for index, config in enumerate(configs)]
         self._lam = [config.lam for config in configs]
-        self._minibatches = Minibatches(self.config, splits.train)
+        self._minibatches = Minibatches(self.config, self.splits.train)
         # Prepared ahead while an update is made.
         self._next_minibatch: Callable[[], Minibatch] = partial(self._minibatches.at, self.step)
         self._dropouts = [layer for layer in self.members.layers.values() if isinstance(layer, Dropout)]

@@ -15,7 +15,8 @@ def whitening(images: Split, components: int, eps: float) -> np.ndarray:
     `V = U diag(L + eps)^(-1/2)` over the largest eigenvalues L of the covariance of the standardised images and
     their mirror images, U being their eigenvectors (Krizhevsky 2009, Learning Multiple Layers of Features from
     Tiny Images, appendix A). eps is in units of one pixel's variance, 1, and keeps the components that are
-    mostly noise small. Takes about 8 s for 45 000 images.
+    mostly noise small. Images that are standardised each by itself leave pixels with other means than 0: then it is
+    the second moments in place of the covariance. Takes about 8 s for 45 000 images.
     """
     from scipy.linalg import eigh
 

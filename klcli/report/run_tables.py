@@ -206,6 +206,8 @@ _LINES: tuple[tuple[str, Callable[[Row], Any], Callable[[Any], str]], ...] = (
     ("dropout", _of("dropout"), value_text),
     ("label smoothing", _of("label_smoothing"), value_text),
     ("weight average", _of("weight_average"), value_text),
+    ("standardised", lambda run: _config("standardise")(run) or "pixel", "by {}".format),
+    ("shuffled", lambda run: _config("shuffle")(run) is not False, _yes_no),
     ("seed", _of("seed"), str),
     ("order seed", _config("order_seed"), str),
     ("dtype", _of("dtype"), str),

@@ -142,6 +142,11 @@ def options_words(run: Row) -> str:
         value = run.get(name, usual)
         if value != usual:
             words.append(f"{name.replace('_', ' ')} {value:g}")
+    config = json.loads(run.get("config") or "{}")
+    if config.get("standardise", "pixel") != "pixel":
+        words.append(f"standardised by {config['standardise']}")
+    if not config.get("shuffle", True):
+        words.append("not shuffled")
     return ", ".join(words)
 
 

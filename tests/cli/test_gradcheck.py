@@ -53,6 +53,15 @@ def test_the_course_set_passes_and_is_stored(capsys, tmp_path):
         assert db.execute("SELECT count(*) FROM gradient_errors").fetchone()[0] == len(errors)
 
 
+def test_the_images_of_a_check_can_be_standardised_one_by_one(capsys):
+    spreads = []
+    for how in ("pixel", "image"):
+        assert run("--hidden", "6", "--standardise", how, "--json") == 0
+        check = json.loads(capsys.readouterr().out)["checks"][0]
+        spreads.append(next(error["gradient_std"] for error in check["errors"] if error["tensor"] == "linear1.W"))
+    assert spreads[0] != pytest.approx(spreads[1], rel=1e-3)
+
+
 def test_the_table_lists_the_tensors_of_a_named_network_in_order(capsys):
     assert run("--hidden", "7", "6", "--bn", "--lambda", "0.1") == 0
     out = capsys.readouterr().out

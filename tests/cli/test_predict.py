@@ -30,7 +30,7 @@ def images(known_machine: None, trained: Path) -> np.ndarray:
     return images
 
 
-def by_hand(folder: Path, run: int, images: np.ndarray, mirror: bool = False) -> np.ndarray:
+def by_hand(folder: Path, run: int, images: np.ndarray, mirror: bool = False, axis: int = 0) -> np.ndarray:
     """The probabilities of the two pictures, from the arrays in the checkpoint."""
     untracked = {"batch_norm1.running_mean": np.zeros(20), "batch_norm1.running_variance": np.ones(20)}
     state = untracked | dict(np.load(folder / f"results/checkpoints/run-{run:06d}.npz"))
@@ -38,7 +38,8 @@ def by_hand(folder: Path, run: int, images: np.ndarray, mirror: bool = False) ->
     shown = images[list(SHOWN)].astype(np.float64)
     if mirror:
         shown = np.flip(shown.reshape(2, -1, 32), axis=2).reshape(2, -1)
-    X = (shown - train.mean(axis=0)) / train.std(axis=0)
+    seen = shown if axis else train  # axis 1: each picture by itself
+    X = (shown - seen.mean(axis=axis, keepdims=True)) / seen.std(axis=axis, keepdims=True)
     X = X @ state["linear1.W"] + state["linear1.b"]
     X = (X - state["batch_norm1.running_mean"]) / np.sqrt(state["batch_norm1.running_variance"] + 1e-8)
     X = np.maximum(X * state["batch_norm1.gamma"] + state["batch_norm1.beta"], 0)
@@ -62,6 +63,14 @@ def test_both_mirror_images_and_the_last_run(here: Klcli, trained: Path, images:
     found = json.loads(here("predict", "one.png", "two [draft].png", "--run", "last", "--flips", "--json").stdout)
     P = (by_hand(trained, 3, images) + by_hand(trained, 3, images, mirror=True)) / 2
     for picture, row in zip(found["pictures"], P, strict=True):
+        assert list(picture["probabilities"].values()) == pytest.approx(list(row), rel=1e-3)
+
+
+def test_pictures_are_standardised_as_the_training_images(here: Klcli, trained: Path, images: np.ndarray) -> None:
+    tiny = ("--data", "synthetic", "--subset", "200", "--epochs", "1", "--hidden", "20", "--bn")
+    assert here("train", *tiny, "--standardise", "image").returncode == 0
+    found = json.loads(here("predict", "one.png", "two [draft].png", "--run", "last", "--json").stdout)
+    for picture, row in zip(found["pictures"], by_hand(trained, 4, images, axis=1), strict=True):
         assert list(picture["probabilities"].values()) == pytest.approx(list(row), rel=1e-3)
 
 

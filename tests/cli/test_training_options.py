@@ -1,6 +1,7 @@
 """The options of how a network is trained, from the command line to the database: what is kept, warned of, refused."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from klcli.report.tables import options_words
 from klcli.store import checkpoints
 
 Klcli = Callable[..., "CompletedProcess[str]"]
@@ -31,6 +33,7 @@ ADAM = ("--optimizer", "adam", "--eta-max", "1e-3")
         (["--dropout", "0.1", "--label-smoothing", "0.2"], {"dropout": 0.1, "label_smoothing": 0.2}),
         (["--weight-average", "0.9", "--snapshots"], {"weight_average": 0.9}),
         (["--schedule", "cosine", "--eta-decay", "0.5"], {"schedule": "cosine", "eta_decay": 0.5}),
+        (["--standardise", "image", "--no-shuffle"], {"standardise": "image", "shuffle": False}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -43,6 +46,25 @@ def test_what_was_chosen_is_in_the_database(
     config = json.loads(run["config"])
     assert {name: config[name] for name in settings} == settings
     assert {name: run[name] for name in settings if name in run} == {n: v for n, v in settings.items() if n in run}
+
+
+def test_studies_pass_on_how_images_are_seen(here: Klcli, rows: Rows) -> None:
+    own = ("--standardise", "image", "--no-shuffle")
+    tiny = ("--data", "synthetic", "--subset", "200", "--hidden", "5", "--epochs", "2", "--step-size", "2")
+    assert here("search-lambda", *tiny, *own, "--values", "0.1,0.01", "--jobs", "1").returncode == 0
+    in_a_group = rows("runs")[1]
+    config = json.loads(in_a_group["config"])
+    seeds = ("--seed", str(config["seed"]), "--order-seed", str(config["order_seed"]))
+    again = ("--bn", "--lambda", str(in_a_group["lambda"]), *seeds)
+    assert here("train", *tiny, *own, *again).returncode == 0
+    assert here("train", *tiny, *again).returncode == 0
+    alone, usual = rows("runs")[2:]
+    assert in_a_group["validation_loss"] == pytest.approx(alone["validation_loss"], rel=1e-4)
+    assert alone["validation_loss"] != pytest.approx(usual["validation_loss"], rel=1e-3)
+    compared = here("report", "--run", "3", "4").stdout
+    assert re.search("standardised +by image +by pixel", compared)
+    assert re.search("shuffled +no +yes", compared)
+    assert [options_words(run) for run in (alone, usual)] == ["standardised by image, not shuffled", ""]
 
 
 @pytest.mark.parametrize("command", ["train", "search-lambda"])
@@ -71,6 +93,7 @@ def test_adam_with_the_rates_of_sgd_is_warned_of_with_the_cure(here: Klcli, comm
         (["--snapshots", "--schedule", "one-cycle"], ["snapshots", "one-cycle", "cyclical or cosine"]),
         (["--weight-decay", "-1"], ["weight decay -1.0"]),
         (["--weight-decay", "nan"], ["weight decay nan"]),
+        (["--standardise", "batch"], ["standardise 'batch'", "pixel, image"]),
     ],
     ids=" ".join,
 )
@@ -85,6 +108,7 @@ def test_what_cannot_be_is_refused(here: Klcli, refused: Refused, options: list[
         ("--momentum", "0.9"),
         ("--dropout", "0.2", "--flip", "--shift", "1"),
         ("--weight-average", "0.9", "--snapshots"),
+        ("--standardise", "image", "--no-shuffle", "--bn-statistics", "batch"),
     ],
     ids=" ".join,
 )
@@ -151,7 +175,7 @@ def test_an_unfinished_cycle_is_warned_of_where_there_are_cycles(
 
 NEWER = {
     "momentum", "weight_decay", "eta_decay", "flip", "shift", "mixup", "dropout", "label_smoothing", "weight_average",
-    "snapshots",
+    "snapshots", "standardise", "shuffle",
 }  # fmt: skip
 
 

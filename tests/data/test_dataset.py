@@ -138,6 +138,36 @@ def test_a_batch_is_the_standardised_images(
     assert y.dtype == np.intp
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 3e-6), (np.float64, 1e-12)])
+@pytest.mark.parametrize("index", [np.array([3, 449, 0, 3]), slice(0, 130), slice(5, 5)])
+def test_each_image_can_be_standardised_by_itself(
+    dataset: Dataset, index: np.ndarray | slice, dtype: type, tolerance: float
+) -> None:
+    splits = split(dataset, SplitConfig(validation=50)).standardised("image")
+    for part, rows in ((splits.train, np.arange(450)), (splits.test, np.arange(500, 600))):
+        chosen = rows[index] if isinstance(index, slice) else rows[index % len(rows)]
+        X, y = part.batch(index if isinstance(index, slice) else index % len(rows), dtype)
+        pixels = dataset.images[chosen].astype(np.float64)
+        expected = [
+            (image - image.sum() / 3072) / np.sqrt(((image - image.mean()) ** 2).sum() / 3072) for image in pixels
+        ]
+        np.testing.assert_allclose(X, np.array(expected).reshape(-1, 3072), rtol=0, atol=tolerance)
+        assert X.dtype == dtype
+        assert y.tolist() == dataset.labels[chosen].tolist()
+    assert splits.train.standardised("pixel").batch(slice(9))[0].tobytes() == (
+        split(dataset, SplitConfig(validation=50)).train.batch(slice(9))[0].tobytes()
+    )
+
+
+def test_a_constant_image_becomes_0_and_an_extreme_one_does_not_overflow(dataset: Dataset) -> None:
+    images = np.array([np.full(3072, 255), np.zeros(3072), [255, *[0] * 3071]], np.uint8)
+    zeros, ones = np.zeros(3072), np.ones(3072)
+    X, _ = Split(images, np.arange(3), np.zeros(3, np.intp), zeros, ones, "image").batch(slice(None), np.float64)
+    assert not X[:2].any()
+    p = 1 / 3072  # one pixel of all is white
+    np.testing.assert_allclose(X[2], np.where(np.arange(3072) == 0, 1 - p, -p) / np.sqrt(p * (1 - p)), rtol=1e-12)
+
+
 def test_rows_in_any_order_are_respected(dataset: Dataset) -> None:
     """First and last row can look like a run where the ones between are not."""
     zeros, ones = np.zeros(3072), np.ones(3072)

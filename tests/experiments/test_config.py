@@ -34,6 +34,8 @@ def configs(draw: st.DrawFn) -> TrainConfig:
         mixup=draw(finite),
         dropout=draw(st.floats(0, 1, exclude_max=True)),
         label_smoothing=draw(st.floats(0, 1, exclude_max=True)),
+        standardise=draw(st.sampled_from(["pixel", "image"])),
+        shuffle=draw(st.booleans()),
         hidden=tuple(draw(st.lists(st.integers(1, 5000), min_size=1, max_size=9))),
         batch_norm=draw(st.booleans()),
         bn_position=draw(st.sampled_from(["before", "after"])),

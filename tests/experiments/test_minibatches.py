@@ -31,6 +31,17 @@ def test_an_epoch_shows_each_image_once_and_the_next_in_another_order(train: Spl
     assert epochs[0] != epochs[1]
 
 
+def test_without_shuffling_every_epoch_has_the_order_of_the_files(train: Split) -> None:
+    pixels = train.images[train.rows].astype(np.float64)
+    X = (pixels - pixels.mean(axis=0)) / pixels.std(axis=0)
+    minibatches = Minibatches(replace(CONFIG, shuffle=False), train)
+    for step in (0, 1, 2, 3, 7):  # 3 updates of 30 images an epoch; the last 10 images have no minibatch
+        first = step % 3 * 30
+        seen, y, _ = minibatches.at(step)
+        np.testing.assert_allclose(seen, X[first : first + 30], rtol=0, atol=1e-12)
+        assert y.tolist() == train.labels[first : first + 30].tolist()
+
+
 def test_without_options_images_and_loss_are_plain(train: Split) -> None:
     X, y, loss = Minibatches(CONFIG, train).at(4)
     assert loss is cross_entropy

@@ -115,6 +115,30 @@ def test_moved_images_are_averaged_as_well(networks: list[TrainedNetwork], split
     assert found.test == expected(P, splits.test)
 
 
+def by_image(part: Split) -> np.ndarray:
+    images = part.images[part.rows].astype(np.float64)
+    return (images - images.mean(axis=1, keepdims=True)) / images.std(axis=1, keepdims=True)
+
+
+def test_every_network_sees_the_images_as_it_was_trained_on_them(
+    networks: list[TrainedNetwork], splits: Splits
+) -> None:
+    config = replace(CONFIG, seed=1, standardise="image", shuffle=False)
+    [result] = train([config], splits)
+    other = TrainedNetwork("run 3", config, restore(config, result.network.state()))
+    for part, metrics in ((splits.train, result.epochs[-1].train), (splits.test, result.test)):
+        score = expected(probabilities(other.network, by_image(part)), part)
+        assert (metrics.loss, metrics.accuracy) == (score.loss, score.accuracy)
+    both = reevaluate([networks[0], other], splits, EvaluationSettings())
+    P = [probabilities(networks[0].network, pixels(splits.test)), probabilities(other.network, by_image(splits.test))]
+    assert both.test == expected(np.mean(P, axis=0), splits.test)
+    batch = reevaluate([other], splits, EvaluationSettings(bn_statistics="batch"))
+    X = by_image(splits.test)
+    assert batch.test == expected(probabilities(other.network, X, X), splits.test)
+    precise = reevaluate([other], splits, EvaluationSettings(bn_statistics="precise"))
+    assert precise.test == expected(probabilities(other.network, X, by_image(splits.train)), splits.test)
+
+
 def test_other_statistics_are_used_and_counted(networks: list[TrainedNetwork], splits: Splits) -> None:
     precise = reevaluate(networks[:1], splits, EvaluationSettings(bn_statistics="precise"))
     P = probabilities(networks[0].network, pixels(splits.test), pixels(splits.train))
