@@ -136,7 +136,7 @@ def _reproduction(session: Session, store: "ReportStore", number: int) -> "Secti
         return Section(f"Reproduction, study {number}", [Notes([str(error)], is_warning=True)])
     marks = found.terms.marks
     drawn = [Picture(words, "svg", content) for _, words, content in pictures(found, store.epochs, "svg")]
-    notes = reproduction_notes(found.comparisons, found.terms)[len(marks) :]
+    notes = reproduction_notes(found.report, found.comparisons, found.terms)[len(marks) :]
     table = reproduction_table(found.report, found.comparisons, found.terms)
     warnings = [Notes(marks, is_warning=True)] if marks else []
     title = f"Reproduction of {found.report.name}, study {', '.join(map(str, found.studies))}"

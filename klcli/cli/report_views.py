@@ -207,7 +207,7 @@ def _reproduction(store: ReportStore, study: Row, runs: list[Row], document: dic
 
     found = stored_reproduction(store, int(study["id"]))
     table = reproduction_table(found.report, found.comparisons, found.terms)
-    notes = reproduction_notes(found.comparisons, found.terms)
+    notes = reproduction_notes(found.report, found.comparisons, found.terms)
     if study["state"] != "complete":
         notes.append(f"study {study['id']} is {study['state']}")
     return View(table, notes, document | {"rows": exact_rows(table)}, [], runs, study)

@@ -253,7 +253,7 @@ def _show(runner: StudyRunner, found: "Reproduction", markdown: Path | None) -> 
 
     store, terms = runner.store, found.terms
     table = reproduction_table(found.report, found.comparisons, terms)
-    notes = reproduction_notes(found.comparisons, terms)
+    notes = reproduction_notes(found.report, found.comparisons, terms)
     runner.session.result(table, *notes)
     drawn = []
     for name, words, content in pictures(found, store.epochs):

@@ -92,6 +92,7 @@ class Report:
     experiments: tuple[Experiment, ...]
     gradient_checks: tuple[GradientExperiment, ...]
     figures: tuple[Figure, ...]
+    conditions: str | None = None  # what runs where its text and its code differ
     as_published: "Report | None" = None  # the rows whose numbers come from how they were made, made in that way
 
     @property
@@ -228,6 +229,7 @@ def _assembled(name: str, document: dict[str, Any], tables: Mapping[str, Sequenc
         experiments=tuple(experiments),
         gradient_checks=tuple(checks),
         figures=tuple(figures),
+        conditions=document.get("conditions"),
         **words,
     )
 

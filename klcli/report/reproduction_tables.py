@@ -128,8 +128,8 @@ def difference_words(quantity: str, difference: float) -> str:
     return f"{100 * difference:+.2f} points" if quantity.endswith("accuracy") else f"{difference:+.4f}"
 
 
-def reproduction_notes(comparisons: Sequence[Comparison], terms: Terms) -> list[str]:
-    """What a reader of the table must know: marks, counts, and each row that differs with its sentence."""
+def reproduction_notes(report: Report, comparisons: Sequence[Comparison], terms: Terms) -> list[str]:
+    """What a reader of the table must know: marks, counts, what runs, and each row that differs with its sentence."""
     found = ", ".join(f"{n} {verdict}" for verdict, n in counts(comparisons).items())
     rules = []
     if any(one.line.config for one in comparisons):
@@ -146,6 +146,7 @@ def reproduction_notes(comparisons: Sequence[Comparison], terms: Terms) -> list[
     return [
         *terms.marks,
         f"{len(comparisons)} lines: {found}; {seeds}, on {terms.images}",
+        *([f"what runs: {report.conditions}"] if report.conditions else []),
         *rules,
         *(f"{', '.join(rows)}: {why}" for why, rows in explained(comparisons).items()),
     ]
@@ -233,6 +234,7 @@ def report_document(report: Report, terms: Terms) -> Row:
         "number": report.number,
         "course": report.course,
         "date": report.date,
+        "conditions": report.conditions,
         "rows": list(report.rows),
     }
     return {"report": words, "terms": asdict(terms), "marks": terms.marks}

@@ -30,6 +30,7 @@ report = "NAME"
 course = "c"
 date = "d"
 summary = "s"
+conditions = "as the code, not as the text"
 [common]
 lam = 0.1
 hidden = [10]
@@ -185,10 +186,12 @@ def test_several_reports_in_one_page(here: Klcli, monkeypatch: pytest.MonkeyPatc
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert [one["terms"]["note"] for one in document["reports"]] == [note] * 2
+    assert [one["report"]["conditions"] for one in document["reports"]] == ["as the code, not as the text"] * 2
     assert [one["report"]["name"] for one in document["reports"]] == ["a", "b"]
     page = (tmp_path / "deep/page.md").read_text(encoding="utf-8")
     assert re.findall("^## (.*)$", page, re.MULTILINE) == ["a", "b"]
     sha256 = document["reports"][0]["terms"]["sha256"]
+    assert page.count("what runs: as the code, not as the text") == 2
     images = f"Images: synthetic, sha256 {sha256[:8]}. klcli has made these images, they are no CIFAR-10."
     assert page.partition("\n\n## ")[0].split("\n\n")[2:] == [images, note]
     assert len(list((tmp_path / "deep").glob("*.png"))) == 6

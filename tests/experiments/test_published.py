@@ -127,6 +127,13 @@ def test_settings_follow_the_reports() -> None:
     [precise, _] = [line.config for line in lines("a3-bonus-2022", "004-P")]
     assert precise is not None
     assert (precise.bn_statistics, precise.bn_samples) == ("precise", 10_000)
+    # What report 001 says nothing of is as in its code, in every training; of report 002 the order alone.
+    for line in report("a3-2022").lines:
+        if line.config is not None:
+            own = (line.config.standardise, line.config.shuffle, line.config.bn_statistics, line.config.bn_eps)
+            assert own == ("image", False, "batch", 1e-10)
+    orders = {(line.config.standardise, line.config.shuffle) for line in report("a2-2019").lines if line.config}
+    assert orders == {("pixel", False)}
     [best] = {line.config for line in lines("a2-2019", "002-B1")}
     assert best is not None
     assert (best.lam, best.split.train_batches, best.split.validation) == (6.861844223554064e-05, (), 1000)
