@@ -128,6 +128,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A shell lets what it starts in the background ignore Ctrl-C, and its children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         started.append(process)
         return process

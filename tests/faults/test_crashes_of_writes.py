@@ -72,7 +72,7 @@ class Victim:
         if not self.is_complete():
             stored = self.stored()
             process = self.lab.run(*self.command(), "--db", str(self.db))
-            self.expect(process.code == 0, f"does not go on: {process.stderr[-300:]}")
+            self.expect(process.code == 0, f"does not go on, exit {process.code}: {process.stderr[-300:]}")
             self.goes_on(process, stored)
         if self.is_complete():
             self.expect(outcome(self.db) == expected, "ends with other bits")

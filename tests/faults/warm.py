@@ -10,9 +10,11 @@ import itertools
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,9 @@ IMPORTED = [
     "matplotlib.backends.backend_agg",
     "warm",
 ]
+# Each start asks for the exit codes of all others as well, and an exit code can be read once: two threads that ask
+# for the same one at once get it and a 255.
+ASKING = threading.Lock()
 Preparation = Callable[..., None]  # changes the process before klcli starts: it must be importable by name
 
 
@@ -44,7 +49,8 @@ class Warm:
     @property
     def code(self) -> int | None:
         """The exit code; negative where a signal ended it; None while it runs."""
-        return self.process.exitcode
+        with ASKING:
+            return self.process.exitcode
 
     @property
     def stdout(self) -> str:
@@ -61,25 +67,34 @@ class Warm:
 
     def wait(self, seconds: float = 120) -> int:
         """Wait for its end and return the exit code."""
-        self.process.join(seconds)
+        self.join(seconds)
         if self.code is None:
-            self.process.kill()
+            self.kill()
             raise TimeoutError(f"klcli runs for more than {seconds} s: {self.stderr[-300:]}")
         return self.code
 
+    def join(self, seconds: float | None = None) -> None:
+        """Wait for its end, at most so long."""
+        wait([self.process.sentinel], seconds)
+
+    def kill(self) -> None:
+        """Send SIGKILL, if it still runs."""
+        with ASKING:
+            self.process.kill()
+
     def kill_after(self, seconds: float) -> bool:
         """Send SIGKILL after this time; return whether it still ran."""
-        self.process.join(seconds)
+        self.join(seconds)
         running = self.code is None
-        self.process.kill()
-        self.process.join()
+        self.kill()
+        self.join()
         return running
 
     def signal_after(self, seconds: float, *signals: int, pause: float = 0.0) -> None:
         """Send these signals after this time, with a pause before each but the first."""
-        self.process.join(seconds)
+        self.join(seconds)
         for position, signum in enumerate(signals):
-            self.process.join(pause if position else 0)
+            self.join(pause if position else 0)
             with contextlib.suppress(ProcessLookupError):
                 if self.code is None:
                     os.kill(self.pid, signum)
@@ -111,7 +126,8 @@ class Laboratory:
         out, err = log / f"{number}.out", log / f"{number}.err"
         work = (list(args), str(here or self.folder), str(out), str(err), self.environment, prepare)
         process = _context().Process(target=_klcli, args=work)
-        process.start()
+        with ASKING:
+            process.start()
         warm = Warm(process, out, err)
         self._started.append(warm)
         return warm
@@ -125,8 +141,8 @@ class Laboratory:
     def close(self) -> None:
         """End what is still running."""
         for warm in self._started:
-            warm.process.kill()
-            warm.process.join()
+            warm.kill()
+            warm.join()
 
 
 @contextlib.contextmanager
