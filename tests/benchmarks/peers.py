@@ -153,14 +153,11 @@ def report(result: dict[str, Any]) -> str:
         f"{machine['cores']} cores of {machine['processor']}, BLAS kernels for {machine['blas']}, {versions}. "
         f"Medians of {result['rounds']} interleaved rounds after a warm-up; the ratios too, each within a round.",
     ]
-    sections = [(name, section, "klcli") for name, section in result["networks"].items()]
-    if "search" in result:
-        sections.append((f"{len(LAMBDAS)} lambdas, per network", result["search"], f"klcli, {CORES} processes"))
-    for title, section, ours in sections:
+    for title, section, ours in sections(result):
+        relative = ratios(section["times"], ours)
         lines += ["", f"## {title}", "", "| | time / klcli's | us per update | from | to |", "|---|---|---|---|---|"]
         for name, times in section["times"].items():
-            ratio = statistics.median(a / b for a, b in zip(times, section["times"][ours], strict=True))
-            row = (f"{ratio:.2f}", f"{statistics.median(times):.0f}", f"{min(times):.0f}", f"{max(times):.0f}")
+            row = (f"{relative[name]:.2f}", f"{statistics.median(times):.0f}", f"{min(times):.0f}", f"{max(times):.0f}")
             lines.append(f"| {name} | " + " | ".join(row) + " |")
         lines += [f"| {name} | left out: {why} | | | |" for name, why in section["missing"].items()]
     if "process" in result:
@@ -174,25 +171,44 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def sections(result: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
+    """Return every race as its title, its times and the name of the contestant that is 1."""
+    found = [(name, section, "klcli") for name, section in result["networks"].items()]
+    if "search" in result:
+        found.append((f"{len(LAMBDAS)} lambdas, per network", result["search"], f"klcli, {CORES} processes"))
+    return found
+
+
+def ratios(times: dict[str, list[float]], ours: str) -> dict[str, float]:
+    """Return the median over the rounds of every contestant's time over ours in the same round."""
+    return {
+        name: statistics.median(a / b for a, b in zip(theirs, times[ours], strict=True))
+        for name, theirs in times.items()
+    }
+
+
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw the times relative to klcli's as bars."""
     from matplotlib.figure import Figure
 
-    names = list(result["networks"])
-    figure = Figure(figsize=(9, 1 + 2.1 * len(names)), layout="constrained")
-    panels = figure.subplots(len(names), 1, squeeze=False)[:, 0]
-    for axes, name in zip(panels, names, strict=True):
-        times = result["networks"][name]["times"]
-        medians = {key: statistics.median(values) for key, values in times.items()}
-        ratios = {key: value / medians["klcli"] for key, value in medians.items()}
-        colours = ["#0072B2" if key == "klcli" else "#999999" if key == "floor" else "#E69F00" for key in ratios]
-        bars = axes.barh(list(ratios), list(ratios.values()), color=colours)
+    shown = sections(result)
+    figure = Figure(figsize=(9, 1 + 2.1 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
+    for axes, (title, section, ours) in zip(panels, shown, strict=True):
+        relative = ratios(section["times"], ours)
+        colours = [colour(name) for name in relative]
+        bars = axes.barh(list(relative), list(relative.values()), color=colours)
         axes.bar_label(bars, fmt="%.2f", padding=3)
         axes.invert_yaxis()
-        axes.set_title(f"{name}: time per update, klcli = 1", loc="left", fontsize=10)
+        axes.set_title(f"{title}: time per update, {ours} = 1", loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.12)
     figure.savefig(path, dpi=110)
+
+
+def colour(name: str) -> str:
+    """Blue is klcli, grey the floor, orange the others."""
+    return "#0072B2" if name.startswith("klcli") else "#999999" if name == "floor" else "#E69F00"
 
 
 if __name__ == "__main__":
