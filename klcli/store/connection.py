@@ -38,7 +38,8 @@ def connect(path: Path) -> sqlite_utils.Database:
                 f"{path.parent}: cannot make this folder ({error.strerror}), choose another with --db"
             ) from error
         # isolation_level None: transactions begin where this code says so, and nowhere else.
-        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        # The whole path: one that begins with `file:` is a URI for some builds of SQLite, and another file.
+        connection = sqlite3.connect(path.absolute(), timeout=BUSY_SECONDS, isolation_level=None)
         _last_opened[:] = [path.absolute()]
         try:
             return _prepare(connection, path)

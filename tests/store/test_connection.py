@@ -311,6 +311,15 @@ def test_what_sqlite_says_becomes_the_file_and_the_cure(
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("name", ["file:mine.db", "file:folder/mine.db", ":memory:"])
+def test_a_name_that_means_something_else_to_sqlite_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    RunStore(Path(name)).close()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+
+
 def test_a_definition_with_another_name_is_refused_on_opening(tmp_path: Path) -> None:
     """SQLite finds nothing wrong with it, and klcli would meet a column that it does not know in the middle."""
     path = tmp_path / "klcli.db"
