@@ -49,6 +49,9 @@ class Recording:
         except Interrupted as error:
             self._finish("interrupted", str(error))
             raise
+        except (BrokenPipeError, SystemExit):  # `klcli train 2>&1 | head` has seen enough
+            self._finish("interrupted", "nobody reads the output any more")
+            raise
         except Exception as error:
             # Where the store itself is what failed, whoever opens it next marks the run.
             with suppress(StoreError):

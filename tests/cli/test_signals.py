@@ -84,6 +84,17 @@ def test_a_signal_before_the_run_begins(start: Start, tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
 
 
+def test_a_reader_that_has_seen_enough_interrupts(start: Start, rows: Rows) -> None:
+    """As in `klcli train 2>&1 | head -1`."""
+    process = start(*ENDLESS)
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.stderr.close()
+    process.wait(120)
+    [run] = rows("runs")
+    assert (run["state"], run["error"]) == ("interrupted", "nobody reads the output any more")
+
+
 def test_the_second_signal_ends_at_once(start: Start, klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
     """An evaluation of 45 000 images by a wide network takes seconds, and only between updates is the first obeyed."""
     process = start(
