@@ -100,7 +100,8 @@ def test_full_disk_while_training(
             trials.tried["failed in the middle"] += 1
             refused(trials, name, process)
         full = lab.run("train", "--resume", "1", "--db", str(db))  # still full
-        trials.expect(full.code in (2, 4), f"{name}: on the full disk: {full.code} {full.stderr[-300:]}")
+        trials.expect(full.code in (0, 2, 4), f"{name}: on the full disk: exit {full.code}: {full.stderr[-300:]}")
+        trials.tried["had room enough for the rest"] += full.code == 0  # what the failure has removed left some
         ballast.unlink()
         trials.expect(is_whole(db), f"{name}: damaged")
         told = set(printed_epochs(process.stderr))
