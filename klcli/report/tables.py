@@ -112,8 +112,11 @@ def transductive_words(policy: str | None) -> str:
     return ", transductive" if policy in TRANSDUCTIVE else ""
 
 
-def settings_line(run: Row, omit: tuple[str, ...] = ()) -> str:
-    """The settings of a run for the caption of a picture, without those that its axes show."""
+def settings_line(run: Row, omit: tuple[str, ...] = (), together_with: Sequence[Row] = ()) -> str:
+    """The settings of a run for the caption of a picture, without those that its axes show.
+
+    The picture may show others as well, which differ in their seeds.
+    """
     words = {
         "dataset": images_words(run) if run.get("split") else run["dataset"],
         "lambda": f"lambda {run['lambda']:g}",
@@ -127,9 +130,17 @@ def settings_line(run: Row, omit: tuple[str, ...] = ()) -> str:
         "n_batch": f"n_batch {run['batch_size']}",
         "options": options_words(run),
         "initializer": _initializer(run),
-        "seed": f"seed {run['seed']}",
+        "seed": _seeds_words({one["seed"] for one in (run, *together_with)}),
     }
     return ", ".join(word for key, word in words.items() if word and key not in omit)
+
+
+def _seeds_words(seeds: set[int]) -> str:
+    """`seed 0`, `seeds 0 to 2`, `seeds 1, 5`."""
+    ordered = sorted(seeds)
+    if len(seeds) > 2 and ordered[-1] - ordered[0] == len(seeds) - 1:
+        return f"seeds {ordered[0]} to {ordered[-1]}"
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, ordered))}"
 
 
 def options_words(run: Row) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from klcli.report.plots.training import TrainingCurves, draw_training, training_curves
+from klcli.report.tables import settings_line
 
 N_S = 100
 
@@ -141,3 +142,12 @@ def test_a_run_without_a_test_is_drawn() -> None:
     curves = training_curves(run(test_accuracy=None), epochs(50, 100))
     assert isinstance(curves, TrainingCurves)
     size_of_png(draw_training(curves))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [([7], "seed 7"), ([9, 7], "seeds 7, 9"), ([0, 2, 1, 1], "seeds 0 to 2"), ([1, 5, 9], "1, 5, 9")],
+)
+def test_the_caption_names_the_seeds_of_all_that_is_shown(seeds: list[int], words: str) -> None:
+    first, *others = [run(seed=seed) for seed in seeds]
+    assert settings_line(first, together_with=others).endswith(words)

@@ -30,10 +30,11 @@ class LambdaScatter:
 def lambda_search(stages: Sequence[tuple[str, Sequence[dict[str, Any]]]], choice: Choice) -> LambdaScatter:
     """Gather the points of a search; runs that diverged have none."""
     first = stages[0][1][0]
+    together = [run for _, runs in stages for run in runs]
     studies = ", ".join(str(runs[0]["study_id"]) for _, runs in stages)
     return LambdaScatter(
         title=f"Search of lambda: {network_name(first)}",
-        caption=f"{settings_line(first, omit=('lambda',))}, study {studies}",
+        caption=f"{settings_line(first, omit=('lambda',), together_with=together)}, study {studies}",
         stages=[
             (stage, [(one.lam, accuracy) for one in tried_values(runs, stage) for accuracy in one.accuracies])
             for stage, runs in stages

@@ -39,7 +39,7 @@ def sigma_curves(runs: Sequence[dict[str, Any]], epochs: Mapping[int, Sequence[d
     network = f"{len(widths) + 1}-layer {'-'.join(widths)}"
     return SigmaCurves(
         title=f"Sigma and batch normalisation: {network}, validation{statistics_words(runs)}",
-        caption=f"{settings_line(first, omit=('initializer',))}, study {first['study_id']}",
+        caption=f"{settings_line(first, omit=('initializer',), together_with=runs)}, study {first['study_id']}",
         sigmas=list(dict.fromkeys(run["sigma"] for run in runs)),
         curves=curves,
     )
