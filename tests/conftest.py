@@ -9,11 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from klcli import second_core
 from klcli.data.dataset import Dataset
+
+# The same examples everywhere, however busy the machine is; the fault harness is where new ones are looked for.
+settings.register_profile("the suite", derandomize=True, deadline=None)
+settings.load_profile("the suite")
 
 Klcli = Callable[..., subprocess.CompletedProcess[str]]
 

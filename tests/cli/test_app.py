@@ -184,7 +184,7 @@ def junk_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(start=STARTS, junk=JUNK)
 def test_junk_never_gives_a_traceback(junk_folder: Path, start: list[str], junk: list[str]) -> None:
     args = [*start, *junk]

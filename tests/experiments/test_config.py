@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from klcli.data.split_config import SplitConfig
@@ -68,7 +68,6 @@ def configs(draw: st.DrawFn) -> TrainConfig:
 
 
 @given(configs())
-@settings(max_examples=100, deadline=None)
 def test_a_config_comes_back_from_json_exactly(config: TrainConfig) -> None:
     text = config.to_json()
     assert json.loads(text)["lam"] == config.lam
