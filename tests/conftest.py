@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from klcli import second_core
 from klcli.data.dataset import Dataset
+from klcli.second_core.partner import Partner
+from klcli.second_core.slot import Slot
 
 # The same examples everywhere, however busy the machine is; the fault harness is where new ones are looked for.
 settings.register_profile("the suite", derandomize=True, deadline=None)
@@ -35,16 +36,27 @@ def small_dataset() -> Dataset:
 
 
 @pytest.fixture
-def use_cores(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Let the engine use one or two cores for the rest of a test, whatever the machine has."""
+def use_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Let this process use one or two cores for the rest of a test, whatever the machine has."""
 
     def use(number: int) -> None:
-        allowed = threading.Event()
-        if number > 1:
-            allowed.set()
-        monkeypatch.setattr(second_core, "_allowed", allowed)
+        monkeypatch.setattr(second_core._state, "is_allowed", number > 1)
 
-    return use
+    yield use
+    second_core.stop()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is taken back: what is offered to the second core is done there, however busy the machine is."""
+
+    def offers_what_is_held(self: Partner, slot: Slot) -> bool:
+        if self._held is slot:
+            self._held = None
+            slot.offered.release()
+        return False
+
+    monkeypatch.setattr(Partner, "takes_back", offers_what_is_held)
 
 
 @pytest.fixture

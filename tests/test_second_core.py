@@ -1,73 +1,233 @@
-"""The second core: the same results, wherever the work is done."""
+"""The second core: the same results, wherever the work is done, and nothing lost when the other process is."""
 
 import os
-import threading
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
 from klcli import second_core
-from klcli.second_core import ahead, both
+from klcli.engine.products import multiply
+from klcli.second_core import begin, empty, ended, tell, then
+from klcli.second_core.partner import Partner, PartnerLost
+
+MEGABYTE = 1 << 20
 
 
-@pytest.fixture(params=[1, 2], ids=["one core", "two cores"])
-def cores(request: pytest.FixtureRequest, use_cores: Callable[[int], None]) -> int:
-    use_cores(request.param)
-    return int(request.param)
-
-
-def test_both_give_their_results_in_order(cores: int) -> None:
-    assert both(lambda: "first", lambda: "second") == ("first", "second")
-
-
-def test_work_ahead_is_done_once(cores: int) -> None:
-    done: list[int] = []
-    result = ahead(lambda: done.append(1) or "ready")
-    assert result() == "ready"
-    assert done == [1]
-
-
-def test_two_cores_work_at_once(use_cores: Callable[[int], None]) -> None:
+@pytest.fixture
+def partner(use_cores: Callable[[int], None]) -> Iterator[Partner]:
+    """The other process, ready, with 4 MB of memory."""
     use_cores(2)
-    meeting = threading.Barrier(2, timeout=10)  # nobody passes alone
-    both(meeting.wait, meeting.wait)
+    second_core.start(4 * MEGABYTE)
+    partner = second_core._state.partner
+    assert partner is not None
+    wait_for(begin(os.getpid))
+    yield partner
+    second_core.stop()
 
 
-def test_work_that_nobody_begins_is_done_here(use_cores: Callable[[int], None]) -> None:
-    use_cores(2)
-    end = threading.Event()
-    busy = ahead(end.wait)
-    where = ahead(threading.get_ident)
-    assert where() == threading.get_ident()
-    end.set()
-    assert busy()
+def wait_for(begun: object) -> None:
+    """Wait until the other process has begun, so that `ended` does not take the work back."""
+    deadline = time.monotonic() + 30
+    while begun.slot.offered.get_value():  # type: ignore[attr-defined]
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert ended(begun)  # type: ignore[arg-type]
 
 
-def test_an_error_of_either_part_arrives(cores: int) -> None:
-    def fail() -> None:
-        raise ValueError("no")
-
-    finished: list[int] = []
-
-    def slow() -> None:
-        time.sleep(0.02)
-        finished.append(1)
-
-    with pytest.raises(ValueError, match="no"):
-        both(slow, fail)
-    with pytest.raises(ValueError, match="no"):
-        both(fail, slow)
-    assert finished == [1, 1]  # nothing goes on behind the back of whoever handles the error
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape)
 
 
-def test_the_errstate_of_numpy_comes_along(cores: int, recwarn: pytest.WarningsRecorder) -> None:
-    huge = np.full((4, 4), 1e38, np.float32)
-    with np.errstate(over="ignore"):
-        both(lambda: huge @ huge, lambda: huge @ huge)
-    assert not recwarn.list
+# What the other process is asked to do; it finds them by their names.
+
+
+def work_for(seconds: float, out: np.ndarray) -> None:
+    time.sleep(seconds)
+    out += 1
+
+
+def fail(out: np.ndarray) -> None:
+    raise ValueError("no")
+
+
+def described(thing: dict[str, np.ndarray], number: float, text: str, nothing: None) -> list[object]:
+    return [{key: array.sum() for key, array in thing.items()}, number, text, nothing]
+
+
+_kept: list[np.ndarray] = []
+
+
+def keep(array: dict[str, np.ndarray]) -> None:
+    _kept.append(array["kept"])
+
+
+def sum_of_kept() -> float:
+    return float(_kept[0].sum())
+
+
+def is_mapped(array: np.ndarray) -> bool:
+    return isinstance(array.base, np.memmap)
+
+
+def test_the_other_process_does_it(partner: Partner) -> None:
+    begun = begin(os.getpid)
+    assert begun is not None
+    wait_for(begun)
+    assert begun.value == partner.pid != os.getpid()
+
+
+@pytest.mark.parametrize("place", [np.empty, empty], ids=["out here", "out shared"])
+def test_it_works_on_views_of_shared_arrays_and_on_copies_of_others(
+    partner: Partner, place: Callable[..., np.ndarray]
+) -> None:
+    A, B, Y = empty((30, 40), "f8"), random(40, 25), place((30, 50), "f8")
+    A[...], Y[...] = random(30, 40), 7
+    wait_for(begin(multiply, A[:, 20:], B.T[:, 20:].T, out=Y[:, 25:]))
+    np.testing.assert_allclose(Y[:, 25:], np.einsum("ij,jk->ik", A[:, 20:], B[20:]))
+    assert (Y[:, :25] == 7).all()
+
+
+def test_objects_are_sent_with_their_arrays(partner: Partner) -> None:
+    shared = empty((5,), "f4")
+    shared[...] = 2
+    begun = begin(described, {"shared": shared, "here": np.arange(4)}, 0.1, "text", None)
+    wait_for(begun)
+    assert begun is not None
+    assert begun.value == [{"shared": 10, "here": 6}, 0.1, "text", None]
+
+
+def test_what_it_was_told_stays(partner: Partner) -> None:
+    assert tell(keep, {"kept": np.ones(1000)})
+    for _ in range(5):
+        wait_for(begin(described, {"other": random(1000)}, 0, "", None))
+    begun = begin(sum_of_kept)
+    wait_for(begun)
+    assert begun is not None
+    assert begun.value == 1000
+
+
+def test_a_mapped_file_is_not_copied(partner: Partner, tmp_path: Path) -> None:
+    np.save(tmp_path / "large.npy", np.zeros((20, MEGABYTE), np.uint8))
+    begun = begin(is_mapped, np.asarray(np.load(tmp_path / "large.npy", mmap_mode="r")))
+    wait_for(begun)
+    assert begun is not None
+    assert begun.value
+
+
+def test_what_nobody_begins_is_taken_back(partner: Partner) -> None:
+    psutil.Process(partner.pid).suspend()
+    Y = np.zeros(1)
+    assert not ended(begin(work_for, 0.0, out=Y))
+    psutil.Process(partner.pid).resume()
+    wait_for(begin(os.getpid))
+    assert Y == [0]
+
+
+def test_what_comes_then_waits_for_the_next(partner: Partner) -> None:
+    Y, Z = empty((1,), "f8"), empty((1,), "f8")
+    Y[...] = Z[...] = 0
+    later = then(work_for, 0.0, out=Y)
+    time.sleep(0.05)
+    assert Y == [0]
+    wait_for(begin(work_for, 0.0, out=Z))
+    wait_for(later)
+    assert (Y, Z) == ([1], [1])
+    assert not ended(then(work_for, 0.0, out=Y))  # and nobody does it where nothing follows
+    time.sleep(0.05)
+    assert Y == [1]
+
+
+def test_two_pieces_may_be_under_way(partner: Partner) -> None:
+    Y, Z = np.zeros(1), np.zeros(1)
+    first, second = begin(work_for, 0.05, out=Y), begin(work_for, 0.05, out=Z)
+    assert begin(os.getpid) is None
+    wait_for(first)
+    wait_for(second)
+    assert (Y, Z) == ([1], [1])
+
+
+def test_there_is_only_so_much_room(partner: Partner) -> None:
+    assert begin(work_for, 0.0, out=np.zeros(5 * MEGABYTE, np.uint8)) is None
+    assert begin(described, {"large": np.zeros(5 * MEGABYTE, np.uint8)}, 0, "", None) is None
+    assert begin(described, {}, 0, "long " * 20_000, None) is None
+    array = empty((5 * MEGABYTE,), "u1")
+    assert array.shape == (5 * MEGABYTE,)  # of this process alone
+    wait_for(begin(os.getpid))
+
+
+def test_after_a_failure_all_is_done_here(partner: Partner) -> None:
+    begun = begin(fail, out=np.zeros(1))
+    assert begun is not None
+    while begun.slot.offered.get_value():
+        time.sleep(0.001)
+    assert not ended(begun)
+    assert begin(os.getpid) is None
+    assert not psutil.pid_exists(partner.pid or 0)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_killed_process_is_noticed(partner: Partner, in_place: bool) -> None:
+    begun = begin(work_for, 60.0, out=np.zeros(1), in_place=in_place)
+    assert begun is not None
+    while begun.slot.offered.get_value():
+        time.sleep(0.001)
+    os.kill(partner.pid or 0, signal.SIGKILL)
+    if in_place:  # nobody knows how much of it is done
+        with pytest.raises(PartnerLost, match="second core has ended"):
+            ended(begun)
+    else:
+        assert not ended(begun)
+    assert begin(os.getpid) is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of a terminal")
+def test_the_signals_of_a_terminal_are_for_the_parent(partner: Partner) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(partner.pid or 0, number)
+    wait_for(begin(os.getpid))
+
+
+PARENT = """
+import os, signal, time
+from klcli import second_core
+if __name__ == "__main__":
+    second_core._state.is_allowed = True
+    second_core.start(1000)
+    begun = second_core.begin(os.getpid)
+    while begun.slot.offered.get_value():
+        time.sleep(0.001)
+    assert second_core.ended(begun)
+    print(begun.value, flush=True)
+    {ending}
+"""
+
+
+@pytest.mark.parametrize("ending", ["os.kill(os.getpid(), signal.SIGKILL)", "pass", "raise SystemExit(3)"])
+def test_it_ends_with_its_parent(tmp_path: Path, ending: str) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.replace("{ending}", ending))
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    pid = int(done.stdout)
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() - started < 30
+        time.sleep(0.05)
+
+
+def test_without_leave_there_is_no_other_process(use_cores: Callable[[int], None]) -> None:
+    use_cores(1)
+    second_core.start(MEGABYTE)
+    assert begin(os.getpid) is None
+    assert then(multiply, random(1, 1), random(1, 1), out=random(1, 1)) is None
+    assert not tell(os.getpid)
+    assert not ended(None)
 
 
 def test_a_machine_with_one_core_has_no_second(
@@ -76,8 +236,7 @@ def test_a_machine_with_one_core_has_no_second(
     use_cores(1)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0}, raising=False)
     second_core.use()
-    assert ahead(threading.get_ident)() == threading.get_ident()
-    assert not second_core._allowed.is_set()
+    assert not second_core._state.is_allowed
 
 
 def test_cores_without_the_help_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,15 +73,13 @@ def _shifted(pixels: np.ndarray, distances: np.ndarray, background: np.ndarray) 
     return moved
 
 
-def mixup(X: np.ndarray, alpha: float, rng: np.random.Generator) -> float:
-    """Mix every image of X (n, d) in place with the one as far from the end, and return its own share a.
+def mixup(X: np.ndarray, share: float) -> None:
+    """Mix every image of X (n, d) in place with the one as far from the end.
 
-    `X_i <- a X_i + (1 - a) X_(n-1-i)` with a from Beta(alpha, alpha), one for the batch (Zhang et al. 2018,
-    arXiv 1710.09412). The order of the images is random, so these partners are as good as drawn ones. The
-    labels have the same partners: `y` and `y[::-1]`.
+    `X_i <- a X_i + (1 - a) X_(n-1-i)` with one share a for the batch (Zhang et al. 2018, arXiv 1710.09412).
+    The order of the images is random, so these partners are as good as drawn ones. The labels have the same
+    partners: `y` and `y[::-1]`.
     """
-    share = float(rng.beta(alpha, alpha))
     others = X[::-1] * (1 - share)
     X *= share
     X += others
-    return share

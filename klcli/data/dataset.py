@@ -68,17 +68,18 @@ class Split:
         index: np.ndarray | slice,
         dtype: DTypeLike = np.float32,
         change: Callable[[np.ndarray], np.ndarray] | None = None,
+        out: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Standardised images and labels of the positions `index` in this split; `change` may replace the bytes.
 
-        Returns X (k, 3072) of `dtype`, X = (pixel - mean) / std, and y (k,) intp. Gathers bytes and casts
-        them block by block, because bytes are a quarter of the traffic that float32 would be.
+        Returns X (k, 3072) of `dtype`, X = (pixel - mean) / std, in `out` where that is given, and y (k,) intp.
+        Gathers bytes and casts them block by block, because bytes are a quarter of the traffic of float32.
         """
         dtype = np.dtype(dtype)
         pixels = self._pixels(self.rows[index])
         if change is not None:
             pixels = change(pixels)
-        X = np.empty(pixels.shape, dtype)
+        X = np.empty(pixels.shape, dtype) if out is None else out
         for start in range(0, len(X), STANDARDISE_ROWS):
             block, raw = X[start : start + STANDARDISE_ROWS], pixels[start : start + STANDARDISE_ROWS]
             mean, inverse_std = self._standardiser(dtype) if self.standardise == "pixel" else _of_images(raw, dtype)

@@ -8,7 +8,7 @@ import numpy as np
 
 from klcli.engine.layers import Backward, BatchNorm, Dropout, Gradients, Layer, Linear, ReLU, Whitening
 from klcli.engine.losses import Loss, cross_entropy, l2_penalty
-from klcli.engine.weight_gradient import WeightGradient, laid_out
+from klcli.engine.weight_gradient import WeightGradient, laid_out, transposed
 
 Initializer = Callable[[int, int], np.ndarray]  # (d_in, d_out) -> W
 
@@ -76,6 +76,22 @@ class Network:
                 layer_gradients["W"] = replace(weight_gradient, lam=lam)
             gradients |= {f"{name}.{parameter}": gradient for parameter, gradient in layer_gradients.items()}
         return value, gradients
+
+    def weights(self) -> list[np.ndarray]:
+        """Return the W of every linear layer, and the V of a whitening, shared, not copied."""
+        return [layer.V if isinstance(layer, Whitening) else layer.W for layer in self._with_weights()]
+
+    def move_weights(self, empty: Callable[[tuple[int, ...], np.dtype], np.ndarray]) -> None:
+        """Put the same weights, laid out as they are, into arrays that `empty(shape, dtype)` gives."""
+        for layer in self._with_weights():
+            name = "V" if isinstance(layer, Whitening) else "W"
+            old = transposed(getattr(layer, name))
+            new = empty(old.shape, old.dtype)
+            new[...] = old
+            setattr(layer, name, transposed(new))
+
+    def _with_weights(self) -> list[Linear | Whitening]:
+        return [layer for layer in self.layers.values() if isinstance(layer, Linear | Whitening)]
 
     def penalty(self, lam: float | np.ndarray) -> np.ndarray:
         """Return the L2 term of J (a number, or `(m,)`)."""

@@ -1,10 +1,14 @@
-"""Products of matrices, the large ones in two halves."""
+"""Products of matrices, the large ones in two halves, and the step of gradient descent that is one."""
 
 import numpy as np
 
-from klcli.second_core import both
+from klcli.second_core import begin, ended
 
-WORTH_HALVING = 4_000_000  # multiplications: about 100 us, and 10 to 60 us go to waking the second core
+Pair = tuple[np.ndarray, np.ndarray]
+Part = slice | tuple[slice, slice]
+
+WORTH_HALVING = 3_000_000  # multiplications: about 80 us, and 20 us go to handing half of them over
+CACHED = 300_000  # numbers of W: half of them are 600 kB in float32, and a second-level cache has 1 MB or more
 
 
 def product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
@@ -18,25 +22,64 @@ def product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
     if members * p * q * r < WORTH_HALVING or A.ndim != B.ndim:  # or only one has members, as in a gradient check
         return A @ B
     if A.ndim == 3:
-        return _product_of_members(A, B)
+        if members == 1:
+            return product(A[0], B[0])[None]
+        half = members // 2
+        return _in_halves((members, p, r), (A[:half], B[:half]), (A[half:], B[half:]), np.s_[:half], np.s_[half:])
     half = max(p, q, r) // 2
     if q >= max(p, r):
-        Y, rest = both(lambda: A[:, :half] @ B[:half], lambda: A[:, half:] @ B[half:])
+        rest = np.empty((p, r), A.dtype)
+        begun = begin(multiply, A[:, half:], B[half:], out=rest)
+        Y = A[:, :half] @ B[:half]
+        if not ended(begun):
+            multiply(A[:, half:], B[half:], rest)
         Y += rest
-        return Y
-    Y = np.empty((p, r), A.dtype)
+        return np.asarray(Y)
     if p >= r:
-        both(lambda: np.matmul(A[:half], B, out=Y[:half]), lambda: np.matmul(A[half:], B, out=Y[half:]))
+        return _in_halves((p, r), (A[:half], B), (A[half:], B), np.s_[:half], np.s_[half:])
+    return _in_halves((p, r), (A, B[:, :half]), (A, B[:, half:]), np.s_[:, :half], np.s_[:, half:])
+
+
+def _in_halves(shape: tuple[int, ...], first: Pair, second: Pair, here: Part, there: Part) -> np.ndarray:
+    """Return the product whose parts `here` and `there` are the products of the first pair and of the second."""
+    Y = np.empty(shape, first[0].dtype)
+    begun = begin(multiply, *second, out=Y[there])
+    multiply(*first, Y[here])
+    if not ended(begun):
+        multiply(*second, Y[there])
+    return Y
+
+
+def multiply(A: np.ndarray, B: np.ndarray, Y: np.ndarray) -> None:
+    """`Y <- A @ B`."""
+    np.matmul(A, B, out=Y)
+
+
+def descend(G: np.ndarray, X: np.ndarray, keep: float | np.ndarray, W: np.ndarray) -> None:
+    """`W <- keep * W - G X` for `W (p, r)`, `G (p, n)` and `X (n, r)`; keep is a number, or one for each row (p, 1).
+
+    A W that half fits into the cache of a core is divided along r, so that it stays there with its half of X
+    from one update to the next; a larger one along p, so that each core passes over rows that lie together.
+    """
+    p, r = W.shape
+    if p * r * len(X) < WORTH_HALVING:
+        _descend(G, X, keep, W)
+        return
+    here, there = slice(None, r // 2), slice(r // 2, None)
+    if p * r <= CACHED:
+        first, second = (G, X[:, here], keep, W[:, here]), (G, X[:, there], keep, W[:, there])
     else:
-        both(lambda: np.matmul(A, B[:, :half], out=Y[:, :half]), lambda: np.matmul(A, B[:, half:], out=Y[:, half:]))
-    return Y
+        here, there = slice(None, p // 2), slice(p // 2, None)
+        keeps = (keep[here], keep[there]) if isinstance(keep, np.ndarray) else (keep, keep)
+        first, second = (G[here], X, keeps[0], W[here]), (G[there], X, keeps[1], W[there])
+    begun = begin(_descend, *second[:-1], out=second[-1], in_place=True)
+    _descend(*first)
+    if not ended(begun):
+        _descend(*second)
 
 
-def _product_of_members(A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    m = len(A)
-    if m == 1:
-        return product(A[0], B[0])[None]
-    Y = np.empty((m, A.shape[1], B.shape[2]), A.dtype)
-    half = m // 2
-    both(lambda: np.matmul(A[:half], B[:half], out=Y[:half]), lambda: np.matmul(A[half:], B[half:], out=Y[half:]))
-    return Y
+def _descend(G: np.ndarray, X: np.ndarray, keep: float | np.ndarray, W: np.ndarray) -> None:
+    """The same in one piece."""
+    step = G @ X
+    W *= keep
+    W -= step

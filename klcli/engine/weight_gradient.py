@@ -12,7 +12,7 @@ import numpy as np
 
 from klcli.engine.losses import l2_gradient
 from klcli.engine.members import for_members
-from klcli.engine.products import product
+from klcli.engine.products import descend, product
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,18 @@ class WeightGradient:
 
         The same as `W -= eta * array()` to rounding, with two passes over W in place of four. eta is a number, or (m,).
         """
-        W = transposed(self.W)
+        X, W, G = self.X, transposed(self.W), transposed(self.G * for_members(eta, self.G))
         keep = 1 - 2 * eta * self.lam
-        W *= keep[:, None, None].astype(W.dtype) if isinstance(keep, np.ndarray) else keep
-        W -= _steps(self.G * for_members(eta, self.G), self.X)
+        if W.ndim == 2:
+            descend(G, X, keep, W)
+        elif W.flags.c_contiguous and (len(W) == 1 or X.ndim == 2):  # one below the other, they are one matrix
+            rows = W.shape[0] * W.shape[1]
+            if isinstance(keep, np.ndarray):
+                keep = np.repeat(keep.astype(W.dtype), W.shape[1])[:, None]
+            descend(G.reshape(rows, -1), X if X.ndim == 2 else X[0], keep, W.reshape(rows, -1))
+        else:
+            W *= keep[:, None, None].astype(W.dtype) if isinstance(keep, np.ndarray) else keep
+            W -= product(G, X)
 
 
 def _steps(G: np.ndarray, X: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from klcli import second_core
 from klcli.data.dataset import Split
 from klcli.engine.losses import log_softmax, negative_log_likelihood
 from klcli.engine.network import Network
@@ -26,16 +27,30 @@ def evaluate(members: Network, split: Split, lam: Sequence[float], dtype: str = 
 
     `members` has a leading axis of `len(lam)`. Sums are kept in float64.
     """
+    starts = list(range(0, len(split), ROWS))
+    half = len(starts) // 2
+    begun = second_core.begin(_sums, members, split, starts[half:], dtype)
+    here = _sums(members, split, starts[:half], dtype)
+    there = begun.value if begun and second_core.ended(begun) else _sums(members, split, starts[half:], dtype)
     loss = np.zeros(len(lam))
     correct = np.zeros(len(lam), dtype=np.int64)
-    for start in range(0, len(split), ROWS):
-        X, y = split.batch(slice(start, start + ROWS), dtype)
-        S = members.scores(X)
-        loss += negative_log_likelihood(S, y).sum(axis=-1, dtype=np.float64)
-        correct += (S.argmax(axis=-1) == y).sum(axis=-1)
+    for part in here + there:  # in the order of the images, whoever has added them up
+        loss += part[0]
+        correct += part[1]
     loss /= len(split)
     cost = loss + members.penalty(np.asarray(lam))
     return [Metrics(*map(float, values)) for values in zip(loss, cost, correct / len(split), strict=True)]
+
+
+def _sums(members: Network, split: Split, starts: list[int], dtype: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the sum of the losses and the number of right answers, each `(m,)`, of the ROWS images from each start."""
+    sums = []
+    for start in starts:
+        X, y = split.batch(slice(start, start + ROWS), dtype)
+        S = members.scores(X)
+        right = (S.argmax(axis=-1) == y).sum(axis=-1)
+        sums.append((negative_log_likelihood(S, y).sum(axis=-1, dtype=np.float64), right))
+    return sums
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from klcli.data.augmentation import augmented, background_of, mixup
 from klcli.data.dataset import Split, epoch_order
 from klcli.engine.losses import Loss, cross_entropy, soft_cross_entropy
 from klcli.experiments.config import TrainConfig
+from klcli.experiments.environment import pin_threads
 
 AUGMENTATION, MIXUP = 3, 4  # spawn keys; those of weights, order and dropout are others
-
-Minibatch = tuple[np.ndarray, np.ndarray, Loss]  # X (n, 3072), y (n,) and the loss that goes with them
 
 
 class Minibatches:
@@ -24,20 +23,33 @@ class Minibatches:
         self._epoch = -1
         self._order = np.empty(0, dtype=np.intp)  # of the images in that epoch
 
-    def at(self, step: int) -> Minibatch:
-        """Return the minibatch of update `step`, counted from 0."""
+    def images(self, step: int, X: np.ndarray) -> None:
+        """Write the images of update `step`, counted from 0, into `X (n, 3072)`."""
         config = self.config
-        epoch, position = divmod(step, len(self.split) // config.batch_size)
+        change = self._change(step) if config.flip or config.shift else None
+        self.split.batch(self._index(step), config.dtype, change, out=X)
+        if config.mixup:
+            mixup(X, self.share(step))
+
+    def labels(self, step: int) -> tuple[np.ndarray, Loss]:
+        """Return the labels of update `step`, `y (n,)`, and the loss that goes with them."""
+        config, y = self.config, self.split.labels[self._index(step)]
+        if not (config.mixup or config.label_smoothing):
+            return y, cross_entropy
+        loss = partial(soft_cross_entropy, smoothing=config.label_smoothing)
+        return y, partial(loss, share=self.share(step), other=y[::-1]) if config.mixup else loss
+
+    def _index(self, step: int) -> np.ndarray:
+        """Return which images of the split update `step` sees."""
+        size = self.config.batch_size
+        epoch, position = divmod(step, len(self.split) // size)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._order_of(epoch)
-        index = self._order[position * config.batch_size : (position + 1) * config.batch_size]
-        X, y = self.split.batch(index, config.dtype, self._change(step) if config.flip or config.shift else None)
-        if not (config.mixup or config.label_smoothing):
-            return X, y, cross_entropy
-        loss = partial(soft_cross_entropy, smoothing=config.label_smoothing)
-        if config.mixup:
-            loss = partial(loss, share=mixup(X, config.mixup, self._rng(MIXUP, step)), other=y[::-1])
-        return X, y, loss
+        return self._order[position * size : (position + 1) * size]
+
+    def share(self, step: int) -> float:
+        """Return the share of update `step` in mixup, from Beta(alpha, alpha)."""
+        return float(self._rng(MIXUP, step).beta(self.config.mixup, self.config.mixup))
 
     def _order_of(self, epoch: int) -> np.ndarray:
         n = len(self.split)
@@ -51,3 +63,17 @@ class Minibatches:
     def _rng(self, purpose: int, step: int) -> np.random.Generator:
         sequence = np.random.SeedSequence(self.config.shared_seed, spawn_key=(purpose, step))
         return np.random.Generator(np.random.PCG64(sequence))
+
+
+_followed: list[Minibatches] = []  # of a process on the second core, which makes the images of updates to come
+
+
+def follow(minibatches: Minibatches) -> None:
+    """Take these minibatches for those that `write_images` is asked for, and one thread of BLAS as in the parent."""
+    pin_threads(1)
+    _followed[:] = [minibatches]
+
+
+def write_images(step: int, X: np.ndarray) -> None:
+    """Write the images of an update into X."""
+    _followed[0].images(step, X)

@@ -1,9 +1,11 @@
 """train: the procedure that every run, search and sweep goes through."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from klcli.engine.weight_average import WeightAverage
 from klcli.experiments.bn_statistics import with_policy_of, with_statistics_of
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.evaluation import Metrics, Score, evaluate, log_mean, log_probabilities, score_of
-from klcli.experiments.minibatches import Minibatch, Minibatches
+from klcli.experiments.minibatches import Minibatches, follow, write_images
 from klcli.experiments.timetable import timetable
 from klcli.experiments.train_result import (
     OPTIMIZER,
@@ -31,8 +33,13 @@ from klcli.experiments.train_result import (
 )
 from klcli.experiments.whitening import whitening
 
+if TYPE_CHECKING:
+    from klcli.second_core.partner import Begun
+
 MEMBERS_MAY_DIFFER_IN = ("seed", "lam", "sigma", "eta_min", "eta_max")
 WHITENING = "whitening.V"  # in a checkpoint: it is found once, and kept
+WORTH_A_PROCESS = 10_000_000_000  # multiplications, half a second; a process needs a fifth of one to be ready
+ROOM = 8 << 20  # bytes for what an evaluation takes along beside the network
 INIT = 0  # spawn key of the generator that draws the weights; the order of the images has its own in data
 
 
@@ -87,12 +94,11 @@ class Training:
         self.evaluated = self.members  # or their average, or with other statistics
         self.optimizer = new_optimizer(self.config, self.step)
         self.average = WeightAverage(self.config.weight_average) if self.config.weight_average else None
+        self._minibatches = Minibatches(self.config, self.splits.train)
+        self._share_arrays(len(networks))
         self._parameters = self.members.parameters()
         self.results = [TrainResult(config, self.members.member(index)) for index, config in enumerate(configs)]
         self._lam = [config.lam for config in configs]
-        self._minibatches = Minibatches(self.config, self.splits.train)
-        # Prepared ahead while an update is made.
-        self._next_minibatch: Callable[[], Minibatch] = partial(self._minibatches.at, self.step)
         self._dropouts = [layer for layer in self.members.layers.values() if isinstance(layer, Dropout)]
         self._clock = time.perf_counter()
         if snapshot is not None:
@@ -110,11 +116,30 @@ class Training:
         """Whether no update is left to make: all done, or nobody left to train."""
         return self.step == self.times.total_updates or not self._living()
 
+    def _share_arrays(self, members: int) -> None:
+        """Put the weights, and the images of this update and of the next, where a second core finds them."""
+        shape, dtype = (self.config.batch_size, PIXELS), np.dtype(self.config.dtype)
+        weights = self.members.weights()
+        numbers = sum(W.size for W in weights)
+        if 2 * self.config.batch_size * numbers * self.times.total_updates > WORTH_A_PROCESS:
+            activations = self.config.batch_size * members * sum(self.config.hidden)
+            # Beside W: another network in an evaluation, products as large as W, and what goes into them.
+            second_core.start((3 * numbers + 2 * math.prod(shape) + 8 * activations) * dtype.itemsize + ROOM)
+        self.members.move_weights(second_core.empty)
+        self._images = [second_core.empty(shape, dtype) for _ in range(2)]
+        if not second_core.tell(follow, self._minibatches):
+            second_core.stop()  # these images are no file that another process can read as well
+        self._prepared: Begun | None = None  # the images of the update to come
+
     def update(self) -> None:
         """Make one update of every member on the next minibatch."""
-        X, y, loss_function = self._next_minibatch()
+        X, following = self._images[self.step % 2], self._images[1 - self.step % 2]
+        if not second_core.ended(self._prepared):
+            self._minibatches.images(self.step, X)
+        y, loss_function = self._minibatches.labels(self.step)
+        self._prepared = None
         if self.step + 1 < self.times.total_updates:
-            self._next_minibatch = second_core.ahead(partial(self._minibatches.at, self.step + 1))
+            self._prepared = second_core.then(write_images, self.step + 1, out=following)
         for layer in self._dropouts:
             layer.step = self.step
         loss, gradients = self.members.factored_gradients(X, y, _shared(self._lam), loss=loss_function, track=True)
@@ -245,22 +270,25 @@ def train(
     same bits as if it had never stopped.
     """
     training = Training(configs, splits, snapshot)
-    training.results[0].epochs.extend(epochs)
-    # A diverging member runs through infinities to NaN; it is reported by name and needs no warning.
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        for evaluation in training.times.evaluations:
-            if epochs and evaluation <= training.step:
-                continue  # stored with the snapshot
-            while training.step < evaluation and not training.finished:
-                training.update()
-                on_update(training.step)
-            training.evaluate()
-            on_evaluation(training.results)
-            if training.finished:
-                break
-        if look_at_test and any(result.diverged_at is None for result in training.results):
-            training.test()
-        training.evaluate_snapshots(look_at_test=look_at_test)
+    try:
+        training.results[0].epochs.extend(epochs)
+        # A diverging member runs through infinities to NaN; it is reported by name and needs no warning.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            for evaluation in training.times.evaluations:
+                if epochs and evaluation <= training.step:
+                    continue  # stored with the snapshot
+                while training.step < evaluation and not training.finished:
+                    training.update()
+                    on_update(training.step)
+                training.evaluate()
+                on_evaluation(training.results)
+                if training.finished:
+                    break
+            if look_at_test and any(result.diverged_at is None for result in training.results):
+                training.test()
+            training.evaluate_snapshots(look_at_test=look_at_test)
+    finally:
+        second_core.stop()
     return training.results
 
 

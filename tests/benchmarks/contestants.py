@@ -24,6 +24,7 @@ class Klcli:
     second_core = True
 
     def __init__(self, race: Race) -> None:
+        second_core.use(self.second_core)
         self._training = Training([race.config], race.splits)
 
     def updates(self, n: int) -> None:

@@ -75,15 +75,8 @@ def test_what_moves_in_is_zero_once_it_is_standardised(small_dataset: Dataset) -
 def test_pairs_are_mixed_by_one_share() -> None:
     X = np.random.default_rng(3).standard_normal((5, 8)).astype(np.float32)
     mixed = X.copy()
-    share = mixup(mixed, 0.4, rng())
-    assert 0 < share < 1
+    share = 0.3
+    mixup(mixed, share)
     assert mixed.dtype == np.float32
     for i in range(5):
         np.testing.assert_allclose(mixed[i], share * X[i] + (1 - share) * X[4 - i], rtol=1e-5, atol=1e-6)
-
-
-def test_shares_have_the_variance_of_the_beta_distribution() -> None:
-    generator = rng()
-    shares = [mixup(np.zeros((2, 1)), 0.5, generator) for _ in range(4000)]
-    assert np.mean(shares) == pytest.approx(0.5, abs=0.02)
-    assert np.var(shares) == pytest.approx(1 / (4 * (2 * 0.5 + 1)), rel=0.05)

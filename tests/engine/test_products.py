@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from klcli import second_core
 from klcli.engine import products
-from klcli.engine.products import product
+from klcli.engine.products import descend, product
 
 SHAPES = [
     pytest.param((6, 40), (40, 5), id="inner side longest"),
@@ -32,12 +33,45 @@ def test_the_product_is_that_of_float64(left, right, dtype, worth_halving, monke
 
 
 @pytest.mark.parametrize(("left", "right"), SHAPES)
-def test_the_second_core_changes_no_bit(left, right, monkeypatch, use_cores):
+def test_the_second_core_changes_no_bit(left, right, monkeypatch, use_cores, patient):
     rng = np.random.default_rng(1)
     A, B = (rng.standard_normal(shape, dtype=np.float32) for shape in (left, right))
     monkeypatch.setattr(products, "WORTH_HALVING", 1)
     results = []
     for cores in (1, 2):
         use_cores(cores)
+        second_core.start(1_000_000)
         results.append(product(A, B))
     np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("cached", [0, 10**9], ids=["by rows", "by columns"])
+@pytest.mark.parametrize("keep", [0.5, np.array([[0.5], [0.25], [1.0]])], ids=["one", "of each row"])
+@pytest.mark.parametrize("worth_halving", [1, 10**9])
+def test_a_step_is_that_of_float64(cached, keep, worth_halving, monkeypatch):
+    rng = np.random.default_rng(2)
+    W, G, X = rng.standard_normal((3, 41)), rng.standard_normal((3, 7)), rng.standard_normal((7, 41))
+    expected = keep * W - np.einsum("ij,jk->ik", G, X)
+    monkeypatch.setattr(products, "WORTH_HALVING", worth_halving)
+    monkeypatch.setattr(products, "CACHED", cached)
+    descend(G, X, keep, W)
+    np.testing.assert_allclose(W, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("cached", [0, 10**9], ids=["by rows", "by columns"])
+def test_a_step_on_the_second_core_changes_no_bit(cached, monkeypatch, use_cores, patient):
+    rng = np.random.default_rng(3)
+    start, G, X = (rng.standard_normal(shape, dtype=np.float32) for shape in ((30, 41), (30, 7), (7, 41)))
+    keep = np.linspace(0, 1, 30, dtype=np.float32)[:, None]
+    monkeypatch.setattr(products, "WORTH_HALVING", 1)
+    monkeypatch.setattr(products, "CACHED", cached)
+    results = []
+    for cores in (1, 2):
+        use_cores(cores)
+        second_core.start(1_000_000)
+        W = second_core.empty(start.shape, start.dtype)
+        W[...] = start
+        descend(G, X, keep, W)
+        results.append(W)
+    np.testing.assert_array_equal(*results)
+    assert not np.array_equal(results[0], start)

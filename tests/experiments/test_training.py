@@ -3,16 +3,19 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.data.split_config import SplitConfig
+from klcli.experiments import training
 from klcli.experiments.config import TrainConfig
 from klcli.experiments.evaluation import Metrics
 from klcli.experiments.train_result import EpochMetrics, TrainResult
 from klcli.experiments.training import initialize, train
+from klcli.second_core.partner import Begun
 
 SPLIT = SplitConfig(validation=200, subset=400)
 # 100 updates that end two cycles, at 8 updates an epoch.
@@ -42,13 +45,33 @@ def test_the_same_config_twice_gives_the_same_bits(splits: Splits, dtype: str) -
         np.testing.assert_array_equal(array, again.network.parameters()[name])
 
 
-def test_a_second_core_changes_no_bit(splits: Splits, use_cores: Callable[[int], None]) -> None:
-    config = TrainConfig(hidden=(700, 30), batch_norm=True, batch_size=20, epochs=3, split=SPLIT)
-    states = []
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {},
+        {"hidden": (700, 30), "dropout": 0.1, "weight_average": 0.9},
+        {"optimizer": "adam", "whitening": 60, "flip": True, "shift": 2},
+        {"mixup": 0.2, "label_smoothing": 0.1, "momentum": 0.9, "dtype": "float64"},
+    ],
+    ids=["the defaults", "wide", "Adam and whitening", "mixup and momentum"],
+)
+@pytest.mark.usefixtures("patient")
+def test_a_second_core_changes_no_bit(
+    splits: Splits, setting: dict[str, Any], use_cores: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(TrainConfig(batch_norm=True, batch_size=20, epochs=3, split=SPLIT), **setting)
+    monkeypatch.setattr(training, "WORTH_A_PROCESS", 0)
+    results, pieces = [], []
+    has_ended = Begun.has_ended
+    monkeypatch.setattr(Begun, "has_ended", lambda begun: (pieces.append(has_ended(begun)), pieces[-1])[1])
     for cores in (1, 2):
         use_cores(cores)
         [result] = train([config], splits)
-        states.append(result.network.state())
+        results.append(result)
+        assert all(pieces)  # done by the other process
+        assert len(pieces) >= 10 * (cores - 1)
+    assert without_seconds(results[0]) == without_seconds(results[1])
+    states = [result.network.state() for result in results]
     assert states[0].keys() == states[1].keys()
     for name, array in states[0].items():
         np.testing.assert_array_equal(array, states[1][name])

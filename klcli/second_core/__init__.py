@@ -1,0 +1,115 @@
+"""The second core: a process beside this one that computes on the same memory.
+
+An update of a small network is a few hundred microseconds of products between many operations of two or three.
+Threads do not share that: each waits for the interpreter lock of the other, and each wait puts a core to sleep
+that takes 50 us to wake. A process has a lock of its own. It stays awake between two pieces of work, and finds
+W and the minibatches where this process has them, so that a piece of work is handed over in 15 us.
+
+How work is divided depends on its shape alone, never on the number of cores or on how busy they are, so the
+digits of a result do not depend on them either. A piece that the other process has not begun when this one
+needs it is taken back and done here.
+"""
+
+import atexit
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:  # it brings multiprocessing along, which few commands need
+    from klcli.second_core.partner import Begun, Partner
+
+
+@dataclass
+class _State:
+    """Of this process; there is one other process at a time."""
+
+    is_allowed: bool = False
+    partner: "Partner | None" = None
+
+
+_state = _State()
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use(wanted: bool = True) -> None:
+    """Let this process use a second core from now on, where there is one, or no longer.
+
+    For a process that trains one network; workers that share the cores among them stay with one.
+    """
+    _state.is_allowed = wanted and cores() > 1
+
+
+def start(size: int) -> None:
+    """Start the process that shares `size` bytes of arrays with this one, in place of the one before.
+
+    Where the use of a second core is not allowed, or the system does not give it, all goes on with one.
+    """
+    if not _state.is_allowed:
+        return
+    from klcli.second_core.partner import Partner
+
+    stop()
+    try:
+        _state.partner = Partner(size)
+    except OSError:
+        return
+    atexit.register(stop)  # before multiprocessing waits for it
+
+
+def stop() -> None:
+    """End the process, if there is one; its arrays stay."""
+    if _state.partner is not None:
+        _state.partner.close()
+        _state.partner = None
+
+
+def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
+    """Return a new array that both processes see; of this one alone where there is no room or no other."""
+    partner = _state.partner
+    array = partner.empty(shape, np.dtype(dtype)) if partner is not None and _state.is_allowed else None
+    return np.empty(shape, dtype) if array is None else array
+
+
+def begin(
+    function: Callable[..., Any], *arguments: Any, out: np.ndarray | None = None, in_place: bool = False
+) -> "Begun | None":
+    """Let the other process begin `function(*arguments, out)`, or `function(*arguments)`; None where it cannot.
+
+    The function is one of a module, by its name. It finds arrays of `empty` where they are and copies of all
+    others, and may change `out` alone; `in_place` says that it reads `out` too, so that it cannot be done twice.
+    """
+    if _state.partner is None or not _state.is_allowed:
+        return None
+    return _state.partner.begin(function, arguments, out, in_place=in_place)
+
+
+def then(function: Callable[..., Any], *arguments: Any, out: np.ndarray) -> "Begun | None":
+    """Do the same, but behind the next piece of work that is begun: for what nobody waits for yet."""
+    if _state.partner is None or not _state.is_allowed:
+        return None
+    return _state.partner.begin(function, arguments, out, is_urgent=False)
+
+
+def tell(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Let the other process call `function(*arguments)`, whose arrays it may keep; return whether it will."""
+    return _state.partner is not None and _state.is_allowed and _state.partner.tell(function, arguments)
+
+
+def ended(begun: "Begun | None") -> bool:
+    """Return whether the other process has done it: wait where it is at it, take back what nobody has begun.
+
+    Raises PartnerLost where it has ended in the middle of what cannot be done twice.
+    """
+    if begun is None or begun.has_ended():
+        return begun is not None
+    if begun.is_lost:
+        stop()
+        begun.require_that_it_can_be_done_again()
+    return False

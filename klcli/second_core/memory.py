@@ -1,0 +1,68 @@
+"""Memory that two processes share, and how each tells the other where an array lies in it."""
+
+import io
+import pickle
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+Handle = tuple[Any, ...]  # what `found` needs; marshal can write it
+
+
+class Memory:
+    """The shared bytes."""
+
+    def __init__(self, raw: Any) -> None:
+        """Take the RawArray that both processes have."""
+        self._bytes = np.frombuffer(raw, np.uint8)
+        self._address = int(self._bytes.ctypes.data)
+
+    def array(
+        self, offset: int, shape: tuple[int, ...], dtype: np.typing.DTypeLike, strides: tuple[int, ...] | None = None
+    ) -> np.ndarray:
+        """Return the array that begins there. Raises ValueError or TypeError where it would end behind the memory."""
+        return np.ndarray(shape, dtype, self._bytes, offset, strides)
+
+    def handle(self, array: np.ndarray) -> Handle | None:
+        """Return what finds this array in the other process; None where it lies in neither memory nor a file."""
+        what = array.__array_interface__  # in one look, for a microsecond
+        offset = what["data"][0] - self._address
+        if 0 <= offset < len(self._bytes):
+            return offset, what["shape"], what["typestr"], what["strides"]
+        file = array.base
+        if isinstance(file, np.memmap) and file.shape == array.shape and file.strides == array.strides:
+            return str(file.filename), int(file.offset), array.shape, array.dtype.str
+        return None
+
+    def found(self, handle: Handle) -> np.ndarray:
+        """Return the array of a handle."""
+        return _mapped(*handle) if isinstance(handle[0], str) else self.array(*handle)
+
+
+@lru_cache(maxsize=1)
+def _mapped(file: str, offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    return np.asarray(np.memmap(file, dtype, "r", offset, shape))
+
+
+def pickled(value: object, handle: Callable[[np.ndarray], Handle | None]) -> bytes:
+    """Return an object as bytes, with handles where it has arrays."""
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, part: Any) -> Handle | None:
+            return handle(part) if isinstance(part, np.ndarray) else None
+
+    file = io.BytesIO()
+    Pickler(file, pickle.HIGHEST_PROTOCOL).dump(value)
+    return file.getvalue()
+
+
+def unpickled(data: bytes, found: Callable[[Handle], np.ndarray]) -> Any:
+    """Return the object of `pickled` with its arrays."""
+
+    class Unpickler(pickle.Unpickler):
+        def persistent_load(self, pid: Any) -> np.ndarray:
+            return found(pid)
+
+    return Unpickler(io.BytesIO(data)).load()

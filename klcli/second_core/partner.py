@@ -1,0 +1,190 @@
+"""Partner: the other process, as this one sees it."""
+
+import marshal
+import multiprocessing
+import pickle
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from klcli.errors import KlcliError
+from klcli.second_core.memory import Handle, Memory, pickled
+from klcli.second_core.serving import serve
+from klcli.second_core.slot import LETTER, SLOTS, Slot, slots
+
+LENT = 4 << 20  # bytes of an array that is copied for the other process: a larger copy takes as long as the work
+LINE = 64  # bytes: arrays begin at a line of the cache
+LOOKS = 20_000  # of who waits for the other process, a few milliseconds, before it asks whether that is still alive
+
+
+class PartnerLost(KlcliError):
+    """The other process has ended in the middle of a change to an array."""
+
+
+class Partner:
+    """The other process, and the memory that both share."""
+
+    def __init__(self, size: int) -> None:
+        """Start it; it is ready in half a second, and until then nobody waits for it. Raises OSError."""
+        context = multiprocessing.get_context("spawn")  # a fork would inherit locks in whatever state they are
+        raw = context.RawArray("b", SLOTS * LETTER + size + LINE)
+        semaphores = [(context.Semaphore(0), context.Semaphore(0)) for _ in range(SLOTS)]
+        self._memory, self._slots = Memory(raw), slots(raw, semaphores)
+        self._end = SLOTS * LETTER  # of the arrays handed out so far
+        self._borrowed = self._end  # behind them: copies for the work under way
+        self._told: Begun | None = None  # nobody waits for its end
+        self._held: Slot | None = None  # its work is offered behind the next
+        self._process = context.Process(target=serve, args=(raw, semaphores), name="second core", daemon=True)
+        # Until it ignores Ctrl-C, which reaches all processes of the terminal, it inherits that it is blocked.
+        masks = hasattr(signal, "pthread_sigmask")
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
+        try:
+            self._process.start()
+        finally:
+            if masks:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self.is_alive = self._process.is_alive
+
+    @property
+    def pid(self) -> int | None:
+        """The number of the process."""
+        return self._process.pid
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
+        """Return a new array of the shared memory, or None where there is no room."""
+        try:
+            array = self._memory.array(self._end, shape, dtype)
+        except (TypeError, ValueError):
+            return None
+        self._end = self._borrowed = _line_after(self._end + array.nbytes)
+        return array
+
+    def begin(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        out: np.ndarray | None = None,
+        *,
+        in_place: bool = False,
+        is_urgent: bool = True,
+    ) -> "Begun | None":
+        """Offer a piece of work, or return None where too much is under way or the memory has no room for it."""
+        if self._told is not None and self._told.slot.done.acquire(False):
+            self._told.slot.is_free, self._told = True, None
+        free = [slot for slot in self._slots if slot.is_free]
+        if not free:
+            return None
+        if len(free) == len(self._slots):
+            self._borrowed = self._end
+        slot, shared_out = free[0], out
+        try:
+            values = [self._encoded(value) for value in arguments]
+            if out is not None:
+                handle = self._memory.handle(out)
+                if handle is None:
+                    shared_out = self._borrow(out)
+                    handle = self._memory.handle(shared_out)
+                values.append(handle)
+            slot.write(marshal.dumps((function.__module__, function.__qualname__, values)))
+        except (MemoryError, ValueError):
+            return None
+        slot.is_free = False
+        if is_urgent:
+            slot.offered.release()
+        if self._held is not None:
+            self._held.offered.release()
+        self._held = None if is_urgent else slot
+        return Begun(self, slot, out, shared_out, in_place)
+
+    def tell(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
+        """Offer what nobody waits for, and return whether that was possible; the copies of its arrays stay."""
+        self._told = self.begin(function, arguments)
+        self._end = self._borrowed
+        return self._told is not None
+
+    def takes_back(self, slot: Slot) -> bool:
+        """Return whether nobody has begun the work in the slot, and nobody will."""
+        if self._held is slot:
+            self._held = None
+        elif not slot.offered.acquire(False):
+            return False
+        slot.is_free = True
+        return True
+
+    def close(self) -> None:
+        """End the process: it has nothing to lose."""
+        self._process.kill()
+        self._process.join()
+
+    def _encoded(self, value: Any) -> Any:
+        """Return what marshal can write. Raises MemoryError where a copy has no room."""
+        if isinstance(value, np.ndarray):
+            handle = self._memory.handle(value)
+            if handle is None and value.nbytes > LENT:
+                raise MemoryError
+            return handle or self._lent(value)
+        if value is None or isinstance(value, int | float | str):
+            return value
+        return pickled(value, lambda array: self._memory.handle(array) or self._lent(array))
+
+    def _lent(self, array: np.ndarray) -> Handle | None:
+        """Return the handle of a copy."""
+        copy = self._borrow(array)
+        np.copyto(copy, array)
+        return self._memory.handle(copy)
+
+    def _borrow(self, array: np.ndarray) -> np.ndarray:
+        """Return room for an array of that shape. Raises MemoryError where there is none."""
+        try:
+            room = self._memory.array(self._borrowed, array.shape, array.dtype)
+        except (TypeError, ValueError):
+            raise MemoryError from None
+        self._borrowed = _line_after(self._borrowed + room.nbytes)
+        return room
+
+
+class Begun:
+    """A piece of work that was offered to the other process."""
+
+    def __init__(
+        self, partner: Partner, slot: Slot, out: np.ndarray | None, shared_out: np.ndarray | None, in_place: bool
+    ) -> None:
+        """`shared_out` is `out`, or stands for it in the shared memory."""
+        self._partner, self.slot, self._in_place = partner, slot, in_place
+        self._out, self._shared_out = out, shared_out
+        self.value: Any = None  # what the function has returned, once it has ended
+        self.is_lost = False  # whether it has failed, or the other process has ended
+
+    def has_ended(self) -> bool:
+        """Return whether the other process has done it; wait where it is at it."""
+        slot, looks = self.slot, 0
+        if self._partner.takes_back(slot):
+            return False
+        while not slot.done.acquire(False):
+            looks += 1
+            if looks % LOOKS == 0 and not self._partner.is_alive():
+                self.is_lost = True
+                return False
+        slot.is_free = True
+        if slot.has_failed:
+            self.is_lost = True
+            return False
+        if letter := slot.read():
+            self.value = pickle.loads(letter)
+        if self._out is not None and self._shared_out is not None and self._shared_out is not self._out:
+            np.copyto(self._out, self._shared_out)
+        return True
+
+    def require_that_it_can_be_done_again(self) -> None:
+        """Raise PartnerLost where what is lost has left an array half changed."""
+        if self._in_place:
+            raise PartnerLost(
+                "the process on the second core has ended in the middle of an update, was it killed? "
+                "Continue with `klcli train --resume last`"
+            )
+
+
+def _line_after(offset: int) -> int:
+    return -(-offset // LINE) * LINE
