@@ -5,6 +5,7 @@ slows all of them; quoted are medians over the rounds, ratios first.
 """
 
 import argparse
+import contextlib
 import gc
 import json
 import os
@@ -17,10 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import klcli  # noqa: F401  (pins BLAS threads before NumPy loads)
 from tests.benchmarks.contestants import CONTESTANTS, CORES
 from tests.benchmarks.networks import LAMBDAS, UPDATES, Race, races
 from tests.benchmarks.search_contestants import search_contestants
+
+SAMPLE_SECONDS = 0.05  # between two looks at the memory of a process
 
 
 def main() -> None:
@@ -98,18 +103,15 @@ def processes() -> dict[str, Any]:
     }
     measured = {}
     for name, command in commands.items():
-        code = (
-            "import resource, subprocess, sys, time; t = time.perf_counter();"
-            " code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode; s = time.perf_counter() - t;"
-            " print(code, s, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"
-        )
         subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False)
-        done = subprocess.run(
-            [sys.executable, "-c", code, *command], env=environment, capture_output=True, text=True, check=True
-        )
-        status, seconds, memory = done.stdout.split()
-        if status == "0":
-            measured[name] = {"seconds": float(seconds), "megabytes": float(memory)}
+        started = time.perf_counter()
+        with psutil.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+            peak = 0.0
+            while process.poll() is None:
+                peak = max(peak, megabytes(process))
+                time.sleep(SAMPLE_SECONDS)
+        if process.returncode == 0:
+            measured[name] = {"seconds": time.perf_counter() - started, "megabytes": peak}
     command = [sys.executable, "-m", "tests.benchmarks.first_update"]
     waits = []
     for _ in range(6):
@@ -118,6 +120,15 @@ def processes() -> dict[str, Any]:
         waits.append(float(done.stdout) - started)
     measured["first update"] = {"seconds": statistics.median(waits[1:])}  # the first one found a cold disk
     return measured
+
+
+def megabytes(process: psutil.Process) -> float:
+    """Return the memory of a process and its children; what several share counts once."""
+    total = 0.0
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            total += one.memory_full_info().pss / 1e6
+    return total
 
 
 def machine() -> dict[str, Any]:
