@@ -79,7 +79,7 @@ class StudyRunner:
         from klcli.experiments.environment import environment
         from klcli.experiments.execution import groups
         from klcli.experiments.executors import open_executor
-        from klcli.second_core import cores
+        from klcli.second_core import cores, use
 
         divided = groups(plan) if chains is None else chains
         settings = settings | {
@@ -95,10 +95,13 @@ class StudyRunner:
             self.store.end_study(earlier["id"], "complete")  # its process may have died before it could
             self.session.say(f"study {earlier['id']} ({stage}): all {len(plan)} runs are there already")
             return int(earlier["id"])
+        jobs = self.jobs or cores()
+        # A single group is trained in this process, and the other core has nothing else to do.
+        use(len(missing) == 1 and jobs > 1 and self.threads == 1 and self.executor is None)
         # Nothing is recorded before there is somebody to train it.
         with (
             obeyed_between_updates() as check,
-            open_executor(self.jobs or cores(), self.executor, len(missing)) as executor,
+            open_executor(jobs, self.executor, len(missing)) as executor,
         ):
             if earlier is None:
                 study_id = self.store.begin_study(

@@ -22,6 +22,7 @@ from klcli.experiments.training import Training
 BASE = TrainConfig(batch_norm=True, order_seed=0)
 ROUNDS = 5
 SECONDS = 0.3  # of one measurement
+WARM_UP = 1.0  # seconds, until the process on the second core is ready
 Point = tuple[float, list[TrainConfig]]  # what is varied, and the members that are trained
 
 PANELS: dict[str, list[Point]] = {
@@ -43,6 +44,7 @@ def main() -> None:
         result[title] = []
         print(f"\n{title:>28}   one core   two cores  (us per update and network)")
         for value, configs in points:
+            second_core.use()
             training = Training(configs, splits)
             one, two = microseconds(training.update, len(configs))
             result[title].append({"value": value, "one core": one, "two cores": two})
@@ -55,10 +57,12 @@ def main() -> None:
 
 def microseconds(update: Callable[[], None], networks: int) -> tuple[float, float]:
     """Return the median time of an update per network, on one core and on two."""
-    update()
     started = time.perf_counter()
-    update()
-    repeats = max(3, int(SECONDS / (time.perf_counter() - started)))
+    updates = 0
+    while time.perf_counter() - started < WARM_UP:
+        update()
+        updates += 1
+    repeats = max(3, int(SECONDS * updates / WARM_UP))
     times: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(ROUNDS):
         for both, own in times.items():
