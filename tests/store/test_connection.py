@@ -4,7 +4,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -320,14 +321,21 @@ def test_a_name_that_means_something_else_to_sqlite_is_a_file(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
 
 
+@contextmanager
+def damaging(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database so that its own description can be changed."""
+    with sqlite3.connect(path) as schema:
+        schema.execute("PRAGMA writable_schema = ON")
+        yield schema
+    schema.close()
+
+
 def test_a_definition_with_another_name_is_refused_on_opening(tmp_path: Path) -> None:
     """SQLite finds nothing wrong with it, and klcli would meet a column that it does not know in the middle."""
     path = tmp_path / "klcli.db"
     RunStore(path).close()
-    with sqlite3.connect(path) as damaging:
-        damaging.execute("PRAGMA writable_schema = ON")
-        damaging.execute("UPDATE sqlite_master SET sql = replace(sql, 'versions', 'versiont') WHERE name = 'runs'")
-    damaging.close()
+    with damaging(path) as schema:
+        schema.execute("UPDATE sqlite_master SET sql = replace(sql, 'versions', 'versiont') WHERE name = 'runs'")
     with sqlite3.connect(path) as sound:
         assert sound.execute("PRAGMA quick_check").fetchone() == ("ok",)
     sound.close()
@@ -354,14 +362,12 @@ def test_a_damage_that_the_quick_check_passes_is_found_behind_a_failure(
     recorder.begin(command="klcli train")
     recorder.store.close()
     assert connection.damage_behind_a_failure() is None
-    with sqlite3.connect(path) as damaging:  # two indices exchanged
-        damaging.execute("PRAGMA writable_schema = ON")
-        [one, other, *_] = damaging.execute(
+    with damaging(path) as schema:  # two indices exchanged
+        [one, other, *_] = schema.execute(
             "SELECT name, rootpage FROM sqlite_master WHERE type = 'index' AND tbl_name = 'runs' AND sql NOT NULL"
         ).fetchall()
         for name, page in ((one[0], other[1]), (other[0], one[1])):
-            damaging.execute("UPDATE sqlite_master SET rootpage = ? WHERE name = ?", [page, name])
-    damaging.close()
+            schema.execute("UPDATE sqlite_master SET rootpage = ? WHERE name = ?", [page, name])
     RunStore(path).close()  # finds nothing
     damage = connection.damage_behind_a_failure()
     assert damage is not None
