@@ -7,6 +7,10 @@ a layer, so a layer can be entered again before its way back is used.
 Rows are samples: `X (n, d)`. Every parameter may carry a leading axis of `m` members, networks that
 are trained in lockstep; then activations are `(m, n, d)`. All equations are written over `axis=-2`
 (samples) and `axis=-1` (features), so one network and m networks run the same lines.
+
+In memory, activations lie transposed, as the weights do: d rows of n numbers. What a linear layer returns does,
+and elementwise arithmetic keeps it. A layer is often narrower than a minibatch, and NumPy then works through
+fewer and longer rows. Nothing depends on it but the time.
 """
 
 from collections.abc import Callable
@@ -15,6 +19,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from klcli.engine.numbers import number
 from klcli.engine.products import product
 from klcli.engine.weight_gradient import WeightGradient, times_wide, transposed
 
@@ -38,15 +43,15 @@ class Linear:
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`X (..., n, d_in)` to `(..., n, d_out)`; an X without members is shared by all of them."""
         shared = X.ndim == 2 and self.W.ndim == 3
-        Y = (times_wide(X, self.W) if shared else product(X, self.W)) + self.b
+        XW = times_wide(X, self.W) if shared else transposed(product(transposed(self.W), transposed(X)))
 
         def backward(G: np.ndarray) -> tuple[np.ndarray | None, Gradients]:
             """`dW = X^T G`, `db = sum of the rows of G`, `dX = G W^T`."""
             db = sum_over_samples(G).reshape(self.b.shape)
-            dX = None if self.is_first else product(G, transposed(self.W))
+            dX = None if self.is_first else transposed(product(self.W, transposed(G)))
             return dX, {"W": WeightGradient(X, G, self.W), "b": db}
 
-        return Y, backward
+        return XW + self.b, backward
 
 
 @dataclass
@@ -101,11 +106,11 @@ class BatchNorm:
         mu = mean_over_samples(X)
         centred = X - mu
         v = mean_over_samples(centred * centred)
-        inverse_std = 1 / np.sqrt(v + self.eps)
-        if track:
-            self._track(mu.reshape(self.gamma.shape), v.reshape(self.gamma.shape))
+        std = np.sqrt(v + number(self.eps, v.dtype))
         gamma = self.gamma
-        scale = gamma * inverse_std
+        if track:
+            self._track(mu.reshape(gamma.shape), v.reshape(gamma.shape))
+        scale = gamma / std
         Y = centred * scale + self.beta
 
         def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
@@ -115,11 +120,11 @@ class BatchNorm:
             samples and is taken out of them, so that they are dbeta / n and dgamma / n. X_hat is never
             made: its 1 / sqrt(v + eps) is taken out as well, which saves two passes over the samples.
             """
+            share = number(1 / G.shape[-2], G.dtype)
             dbeta = sum_over_samples(G)
-            dgamma = sum_over_samples(G * centred) * inverse_std
-            n = G.shape[-2]
-            dX = G - dbeta / n
-            dX -= centred * (dgamma * inverse_std / n)
+            dgamma = sum_over_samples(G * centred) / std
+            dX = G - dbeta * share
+            dX -= centred * (dgamma / std * share)
             dX *= scale
             return dX, {"gamma": dgamma.reshape(gamma.shape), "beta": dbeta.reshape(gamma.shape)}
 
@@ -144,8 +149,9 @@ class BatchNorm:
         if self.running_mean is None or self.running_variance is None:
             self.running_mean, self.running_variance = mu.copy(), v.copy()
             return
-        self.running_mean = self.momentum * self.running_mean + (1 - self.momentum) * mu
-        self.running_variance = self.momentum * self.running_variance + (1 - self.momentum) * v
+        past, present = number(self.momentum, mu.dtype), number(1 - self.momentum, mu.dtype)
+        self.running_mean = past * self.running_mean + present * mu
+        self.running_variance = past * self.running_variance + present * v
 
 
 @dataclass
@@ -158,11 +164,13 @@ class ReLU:
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`X (..., n, d)` to the same shape."""
-        Y = np.maximum(X, 0)
+        zero = number(0, X.dtype)
+        Y = np.maximum(X, zero)
 
         def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
             """`dX = G` where X > 0, else 0; the corner itself counts as 0."""
-            return G * (Y > 0), {}
+            on = np.greater(Y, zero).astype(G.dtype)  # to multiply floats by booleans is slow
+            return G * on, {}
 
         return Y, backward
 

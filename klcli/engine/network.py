@@ -71,10 +71,10 @@ class Network:
             if G is None:  # the first linear layer has ended the way back: what comes before it is not trained
                 break
             G, layer_gradients = backward(G)
-            weight_gradient = layer_gradients.get("W")
-            if isinstance(weight_gradient, WeightGradient):
-                layer_gradients["W"] = replace(weight_gradient, lam=lam)
-            gradients |= {f"{name}.{parameter}": gradient for parameter, gradient in layer_gradients.items()}
+            for parameter, gradient in layer_gradients.items():
+                if isinstance(gradient, WeightGradient):
+                    gradient.lam = lam
+                gradients[f"{name}.{parameter}"] = gradient
         return value, gradients
 
     def weights(self) -> list[np.ndarray]:

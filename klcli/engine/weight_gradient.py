@@ -12,10 +12,11 @@ import numpy as np
 
 from klcli.engine.losses import l2_gradient
 from klcli.engine.members import for_members
+from klcli.engine.numbers import number
 from klcli.engine.products import descend, product
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class WeightGradient:
     """The gradient of the weights of one linear layer, of one network or of m members."""
 
@@ -53,7 +54,7 @@ class WeightGradient:
                 keep = np.repeat(keep.astype(W.dtype), W.shape[1])[:, None]
             descend(G.reshape(rows, -1), X if X.ndim == 2 else X[0], keep, W.reshape(rows, -1))
         else:
-            W *= keep[:, None, None].astype(W.dtype) if isinstance(keep, np.ndarray) else keep
+            W *= keep[:, None, None].astype(W.dtype) if isinstance(keep, np.ndarray) else number(keep, W.dtype)
             W -= product(G, X)
 
 
@@ -61,7 +62,7 @@ def _steps(G: np.ndarray, X: np.ndarray) -> np.ndarray:
     """Return `G^T X (..., d_out, d_in)`, from a single product where all members share X."""
     if X.ndim == 2 and G.ndim == 3:
         m, n, d_out = G.shape
-        return product(G.transpose(1, 0, 2).reshape(n, m * d_out).T, X).reshape(m, d_out, -1)
+        return product(transposed(G).reshape(m * d_out, n), X).reshape(m, d_out, -1)
     return product(transposed(G), X)
 
 
@@ -72,8 +73,8 @@ def times_wide(X: np.ndarray, W: np.ndarray) -> np.ndarray:
     less per member.
     """
     m, d_in, d_out = W.shape
-    wide = product(X, transposed(W).reshape(m * d_out, d_in).T)
-    return wide.reshape(len(X), m, d_out).transpose(1, 0, 2)
+    wide = product(transposed(W).reshape(m * d_out, d_in), X.T)
+    return transposed(wide.reshape(m, d_out, len(X)))
 
 
 def laid_out(W: np.ndarray) -> np.ndarray:
