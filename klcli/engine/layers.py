@@ -164,15 +164,17 @@ class ReLU:
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`X (..., n, d)` to the same shape."""
-        zero = number(0, X.dtype)
-        Y = np.maximum(X, zero)
+        if not training:
+            return np.maximum(X, 0), lambda G: (G * (X > 0), {})
+        # 1 or 0, made once for both ways and in the precision of X: NumPy's maximum of an array and a number takes
+        # as long as both products. 0 * NaN is NaN, so that a diverging network stays noticed.
+        on = np.greater(X, number(0, X.dtype)).astype(X.dtype)
 
         def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
             """`dX = G` where X > 0, else 0; the corner itself counts as 0."""
-            on = np.greater(Y, zero).astype(G.dtype)  # to multiply floats by booleans is slow
             return G * on, {}
 
-        return Y, backward
+        return X * on, backward
 
 
 @dataclass
