@@ -42,8 +42,10 @@ class Linear:
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`X (..., n, d_in)` to `(..., n, d_out)`; an X without members is shared by all of them."""
-        shared = X.ndim == 2 and self.W.ndim == 3
-        XW = times_wide(X, self.W) if shared else transposed(product(transposed(self.W), transposed(X)))
+        if X.ndim == 2 and self.W.ndim == self.b.ndim == 3:
+            Y = times_wide(X, self.W, self.b)
+        else:
+            Y = transposed(product(transposed(self.W), transposed(X))) + self.b
 
         def backward(G: np.ndarray) -> tuple[np.ndarray | None, Gradients]:
             """`dW = X^T G`, `db = sum of the rows of G`, `dX = G W^T`."""
@@ -51,7 +53,7 @@ class Linear:
             dX = None if self.is_first else transposed(product(self.W, transposed(G)))
             return dX, {"W": WeightGradient(X, G, self.W), "b": db}
 
-        return XW + self.b, backward
+        return Y, backward
 
 
 @dataclass

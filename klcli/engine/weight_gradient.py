@@ -66,15 +66,18 @@ def _steps(G: np.ndarray, X: np.ndarray) -> np.ndarray:
     return product(transposed(G), X)
 
 
-def times_wide(X: np.ndarray, W: np.ndarray) -> np.ndarray:
-    """Return `X @ W (m, n, d_out)` for one `X (n, d_in)` and members `W (m, d_in, d_out)`, from a single product.
+def times_wide(X: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return `X @ W + b (m, n, d_out)` for one X (n, d_in), W (m, d_in, d_out) and b (m, 1, d_out), from one product.
 
     BLAS reads X once for all members instead of once for each, which costs the first layer a fifth
-    less per member.
+    less per member. For a narrow layer it is up to a tenth faster with X on the left; only the sum with b
+    is transposed in memory, as the activations of all other layers lie there.
     """
     m, d_in, d_out = W.shape
-    wide = product(transposed(W).reshape(m * d_out, d_in), X.T)
-    return transposed(wide.reshape(m, d_out, len(X)))
+    n = len(X)
+    wide = product(X, transposed(W).reshape(m * d_out, d_in).T).reshape(n, m, d_out)
+    Y = transposed(np.empty((m, d_out, n), wide.dtype))
+    return np.add(wide.transpose(1, 0, 2), b, out=Y)
 
 
 def laid_out(W: np.ndarray) -> np.ndarray:
