@@ -17,11 +17,11 @@ def product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
     A large product is divided along the longest of p, q and r, where a half loses least; two halves of q
     are two sums. Several members are divided among themselves.
     """
-    p, q, r = *A.shape[-2:], B.shape[-1]
-    members = len(A) if A.ndim == 3 else 1
-    if members * p * q * r < WORTH_HALVING or A.ndim != B.ndim:  # or only one has members, as in a gradient check
+    if A.size * B.shape[-1] < WORTH_HALVING or A.ndim != B.ndim:  # or only one has members, as in a gradient check
         return A @ B
+    p, q, r = *A.shape[-2:], B.shape[-1]
     if A.ndim == 3:
+        members = len(A)
         if members == 1:
             return product(A[0], B[0])[None]
         half = members // 2
@@ -67,15 +67,24 @@ def descend(G: np.ndarray, X: np.ndarray, keep: float | np.ndarray, W: np.ndarra
         return
     here, there = slice(None, r // 2), slice(r // 2, None)
     if p * r <= CACHED:
-        first, second = (G, X[:, here], keep, W[:, here]), (G, X[:, there], keep, W[:, there])
-    else:
-        here, there = slice(None, p // 2), slice(p // 2, None)
-        keeps = (keep[here], keep[there]) if isinstance(keep, np.ndarray) else (keep, keep)
-        first, second = (G[here], X, keeps[0], W[here]), (G[there], X, keeps[1], W[there])
-    begun = begin(_descend, *second[:-1], out=second[-1], in_place=True)
-    _descend(*first)
+        begun = begin(_descend, G, X[:, there], keep, out=W[:, there], in_place=True)
+        if begun is None:  # the same two products, and passes over whole rows
+            step = np.empty_like(W)
+            for half in (here, there):
+                multiply(G, X[:, half], step[:, half])
+            W *= keep
+            W -= step
+            return
+        _descend(G, X[:, here], keep, W[:, here])
+        if not ended(begun):
+            _descend(G, X[:, there], keep, W[:, there])
+        return
+    here, there = slice(None, p // 2), slice(p // 2, None)
+    keeps = (keep[here], keep[there]) if isinstance(keep, np.ndarray) else (keep, keep)
+    begun = begin(_descend, G[there], X, keeps[1], out=W[there], in_place=True)
+    _descend(G[here], X, keeps[0], W[here])
     if not ended(begun):
-        _descend(*second)
+        _descend(G[there], X, keeps[1], W[there])
 
 
 def _descend(G: np.ndarray, X: np.ndarray, keep: float | np.ndarray, W: np.ndarray) -> None:

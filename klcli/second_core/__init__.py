@@ -58,7 +58,7 @@ def start(size: int) -> None:
     stop()
     try:
         _state.partner = Partner(size)
-    except OSError:
+    except (OSError, ImportError):  # no semaphores, or no memory to share
         return
     atexit.register(stop)  # before multiprocessing waits for it
 
