@@ -53,12 +53,21 @@ def work_for(seconds: float, out: np.ndarray) -> None:
     out += 1
 
 
+def set_after(seconds: float, out: np.ndarray) -> None:
+    time.sleep(seconds)
+    out[...] = 1
+
+
 def fail(out: np.ndarray) -> None:
     raise ValueError("no")
 
 
 def described(thing: dict[str, np.ndarray], number: float, text: str, nothing: None) -> list[object]:
     return [{key: array.sum() for key, array in thing.items()}, number, text, nothing]
+
+
+def layout_of(arrays: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: array.strides for name, array in arrays.items()}
 
 
 _kept: list[np.ndarray] = []
@@ -123,7 +132,8 @@ def test_a_mapped_file_is_not_copied(partner: Partner, tmp_path: Path) -> None:
 
 def test_what_nobody_begins_is_taken_back(partner: Partner) -> None:
     psutil.Process(partner.pid).suspend()
-    Y = np.zeros(1)
+    Y = empty((1,), "f8")
+    Y[...] = 0
     assert not ended(begin(work_for, 0.0, out=Y))
     psutil.Process(partner.pid).resume()
     wait_for(begin(os.getpid))
@@ -146,7 +156,7 @@ def test_what_comes_then_waits_for_the_next(partner: Partner) -> None:
 
 def test_two_pieces_may_be_under_way(partner: Partner) -> None:
     Y, Z = np.zeros(1), np.zeros(1)
-    first, second = begin(work_for, 0.05, out=Y), begin(work_for, 0.05, out=Z)
+    first, second = begin(set_after, 0.05, out=Y), begin(set_after, 0.05, out=Z)
     assert begin(os.getpid) is None
     wait_for(first)
     wait_for(second)
@@ -174,13 +184,13 @@ def test_after_a_failure_all_is_done_here(partner: Partner) -> None:
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_killed_process_is_noticed(partner: Partner, in_place: bool) -> None:
-    begun = begin(work_for, 60.0, out=np.zeros(1), in_place=in_place)
+    begun = begin(work_for, 60.0, out=empty((1,), "f8"), in_place=in_place)
     assert begun is not None
     while begun.slot.offered.get_value():
         time.sleep(0.001)
     os.kill(partner.pid or 0, signal.SIGKILL)
     if in_place:  # nobody knows how much of it is done
-        with pytest.raises(PartnerLost, match="second core has ended"):
+        with pytest.raises(PartnerLost, match=r"second core ended.*killed"):
             ended(begun)
     else:
         assert not ended(begun)
@@ -219,6 +229,54 @@ def test_it_ends_with_its_parent(tmp_path: Path, ending: str) -> None:
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() - started < 30
         time.sleep(0.05)
+
+
+def test_what_is_changed_in_place_must_be_shared(partner: Partner) -> None:
+    """A copy would not hold what is there."""
+    assert begin(work_for, 0.0, out=np.ones(3), in_place=True) is None
+    assert then(work_for, 0.0, out=np.ones(3)) is None
+
+
+def test_what_is_sent_keeps_its_layout(partner: Partner) -> None:
+    """BLAS has another product for a transposed matrix, with other last bits."""
+    begun = begin(
+        layout_of, {"rows": random(4, 5), "columns": random(4, 5).T, "members": random(2, 3, 4).swapaxes(1, 2)}
+    )
+    wait_for(begun)
+    assert begun is not None
+    assert begun.value == {"rows": (40, 8), "columns": (8, 40), "members": (96, 8, 32)}
+
+
+def test_a_part_of_a_mapped_file_is_not_taken_for_the_whole(partner: Partner, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.arange(20))
+    part = np.asarray(np.load(tmp_path / "rows.npy", mmap_mode="r")[10:15])
+    begun = begin(described, {"part": part}, 0, "", None)
+    wait_for(begun)
+    assert begun is not None
+    assert begun.value[0] == {"part": 60}
+
+
+def test_arrays_of_an_earlier_process_are_arrays_like_others(partner: Partner) -> None:
+    A = empty((3,), "f8")
+    A[...] = 5
+    second_core.start(MEGABYTE)
+    begun = begin(described, {"A": A}, 0, "", None)
+    wait_for(begun)
+    assert begun is not None
+    assert begun.value[0] == {"A": 15}
+    assert begin(work_for, 0.0, out=A, in_place=True) is None
+
+
+def test_numbers_of_numpy_are_numbers(partner: Partner) -> None:
+    begun = begin(described, {}, np.float64(0.5), "", None)
+    wait_for(begun)
+    assert begun is not None
+    assert begun.value[1] == 0.5
+
+
+def test_what_is_too_large_to_tell_is_not_told(partner: Partner) -> None:
+    assert not tell(keep, {"kept": np.ones(MEGABYTE)})
+    wait_for(begin(os.getpid))
 
 
 def test_without_leave_there_is_no_other_process(use_cores: Callable[[int], None]) -> None:

@@ -138,6 +138,7 @@ def _train_recorded(session: Session, store: "RunStore", resumed: Resumption, ch
     from klcli.experiments.environment import environment
     from klcli.experiments.timetable import timetable
     from klcli.experiments.training import train as train_group
+    from klcli.second_core.partner import PartnerLost
 
     run_id, config = resumed.run_id, resumed.config
     if environment().threads == 1:  # the threads of BLAS have taken the other cores otherwise
@@ -175,10 +176,16 @@ def _train_recorded(session: Session, store: "RunStore", resumed: Resumption, ch
             )
             recording.complete(result)
     except Interrupted as interruption:
-        database = [] if store.path == DEFAULT_DATABASE else ["--db", str(store.path)]
-        command = shlex.join(["klcli", "train", "--resume", str(run_id), *database])
-        epochs = store.run(run_id)["epochs_done"]
-        raise interruption.adding(f"run {run_id} keeps its {epochs:g} epochs, continue with `{command}`") from None
+        raise interruption.adding(_how_to_continue(store, run_id)) from None
+    except PartnerLost as lost:
+        raise PartnerLost(f"{lost}: {_how_to_continue(store, run_id)}") from None
+
+
+def _how_to_continue(store: "RunStore", run_id: int) -> str:
+    database = [] if store.path == DEFAULT_DATABASE else ["--db", str(store.path)]
+    command = shlex.join(["klcli", "train", "--resume", str(run_id), *database])
+    epochs = store.run(run_id)["epochs_done"]
+    return f"run {run_id} keeps its {epochs:g} epochs, continue with `{command}`"
 
 
 def _show_presets(session: Session) -> None:

@@ -51,7 +51,7 @@ def cross_entropy(S: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, Callable[[]
     loss = (np.log(total[..., 0]) - shifted[..., np.arange(n), y]).sum(axis=-1) / n
 
     def backward() -> np.ndarray:
-        """`dJ/dS = (P - Y) / n`, where Y is one-hot."""
+        """`dJ/dS = (P - Y) / n`, where Y is one-hot: columns of a small identity."""
         G = P / total
         G -= _one_hot(S.shape[-1], G.dtype).take(y, axis=1).T  # a third of the time of `G[..., rows, y] -= 1`
         G *= number(1 / n, G.dtype)

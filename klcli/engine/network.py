@@ -82,7 +82,7 @@ class Network:
         return [layer.V if isinstance(layer, Whitening) else layer.W for layer in self._with_weights()]
 
     def move_weights(self, empty: Callable[[tuple[int, ...], np.dtype], np.ndarray]) -> None:
-        """Put the same weights, laid out as they are, into arrays that `empty(shape, dtype)` gives."""
+        """Put the weights into arrays that `empty(shape, dtype)` gives, each as `laid_out` would lay it."""
         for layer in self._with_weights():
             name = "V" if isinstance(layer, Whitening) else "W"
             old = transposed(getattr(layer, name))

@@ -27,11 +27,11 @@ def evaluate(members: Network, split: Split, lam: Sequence[float], dtype: str = 
 
     `members` has a leading axis of `len(lam)`. Sums are kept in float64.
     """
-    starts = list(range(0, len(split), ROWS))
-    half = len(starts) // 2
-    begun = second_core.begin(_sums, members, split, starts[half:], dtype)
-    here = _sums(members, split, starts[:half], dtype)
-    there = begun.value if begun and second_core.ended(begun) else _sums(members, split, starts[half:], dtype)
+    blocks = [slice(start, start + ROWS) for start in range(0, len(split), ROWS)]
+    half = len(blocks) // 2
+    begun = second_core.begin(_sums, members, split, blocks[half:], dtype) if half else None
+    here = _sums(members, split, blocks[:half], dtype)
+    there = begun.value if begun and second_core.ended(begun) else _sums(members, split, blocks[half:], dtype)
     loss = np.zeros(len(lam))
     correct = np.zeros(len(lam), dtype=np.int64)
     for part in here + there:  # in the order of the images, whoever has added them up
@@ -42,11 +42,11 @@ def evaluate(members: Network, split: Split, lam: Sequence[float], dtype: str = 
     return [Metrics(*map(float, values)) for values in zip(loss, cost, correct / len(split), strict=True)]
 
 
-def _sums(members: Network, split: Split, starts: list[int], dtype: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the sum of the losses and the number of right answers, each `(m,)`, of the ROWS images from each start."""
+def _sums(members: Network, split: Split, blocks: list[slice], dtype: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the sum of the losses and the number of right answers, each `(m,)`, of every block of images."""
     sums = []
-    for start in starts:
-        X, y = split.batch(slice(start, start + ROWS), dtype)
+    for block in blocks:
+        X, y = split.batch(block, dtype)
         S = members.scores(X)
         right = (S.argmax(axis=-1) == y).sum(axis=-1)
         sums.append((negative_log_likelihood(S, y).sum(axis=-1, dtype=np.float64), right))

@@ -180,4 +180,8 @@ def execute(
 
 def _is_death_of_a_worker(error: Exception) -> bool:
     """Whether the worker is at fault, not the task. Dask's own error is known by name: Dask may not be installed."""
-    return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"
+    if type(error).__name__ == "KilledWorker":
+        return True
+    from klcli.second_core.partner import PartnerLost
+
+    return isinstance(error, BrokenExecutor | PartnerLost)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 MEMBERS_MAY_DIFFER_IN = ("seed", "lam", "sigma", "eta_min", "eta_max")
 WHITENING = "whitening.V"  # in a checkpoint: it is found once, and kept
-WORTH_A_PROCESS = 10_000_000_000  # multiplications, half a second; a process needs a fifth of one to be ready
+WORTH_A_PROCESS = 10_000_000_000  # multiplications, half a second: a process needs as long to be ready
 ROOM = 8 << 20  # bytes for what an evaluation takes along beside the network
 INIT = 0  # spawn key of the generator that draws the weights; the order of the images has its own in data
 
@@ -123,12 +123,13 @@ class Training:
         numbers = sum(W.size for W in weights)
         if 2 * self.config.batch_size * numbers * self.times.total_updates > WORTH_A_PROCESS:
             activations = self.config.batch_size * members * sum(self.config.hidden)
-            # Beside W: another network in an evaluation, products as large as W, and what goes into them.
-            second_core.start((3 * numbers + 2 * math.prod(shape) + 8 * activations) * dtype.itemsize + ROOM)
+            # Beside W: products as large as W and what goes into them, and an average of W in an evaluation.
+            copies = 3 if self.config.weight_average else 2
+            size = (copies * numbers + 2 * math.prod(shape) + 8 * activations) * dtype.itemsize + ROOM
+            if second_core.start(size) and not second_core.tell(follow, self._minibatches):
+                second_core.stop()  # these images are no file that another process can read as well
         self.members.move_weights(second_core.empty)
         self._images = [second_core.empty(shape, dtype) for _ in range(2)]
-        if not second_core.tell(follow, self._minibatches):
-            second_core.stop()  # these images are no file that another process can read as well
         self._prepared: Begun | None = None  # the images of the update to come
 
     def update(self) -> None:
@@ -269,8 +270,8 @@ def train(
     A single member may go on from a `snapshot`, with the `epochs` that led to it: it ends with the
     same bits as if it had never stopped.
     """
-    training = Training(configs, splits, snapshot)
     try:
+        training = Training(configs, splits, snapshot)
         training.results[0].epochs.extend(epochs)
         # A diverging member runs through infinities to NaN; it is reported by name and needs no warning.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -287,6 +288,9 @@ def train(
             if look_at_test and any(result.diverged_at is None for result in training.results):
                 training.test()
             training.evaluate_snapshots(look_at_test=look_at_test)
+        for result in training.results:  # views would keep all that was shared with the second core
+            state = result.network.state()
+            result.network = result.network.with_state({key: array.copy(order="K") for key, array in state.items()})
     finally:
         second_core.stop()
     return training.results

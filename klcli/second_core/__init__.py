@@ -41,26 +41,29 @@ def cores() -> int:
 def use(wanted: bool = True) -> None:
     """Let this process use a second core from now on, where there is one, or no longer.
 
-    For a process that trains one network; workers that share the cores among them stay with one.
+    For a process that trains alone; workers that share the cores among them stay with one.
     """
     _state.is_allowed = wanted and cores() > 1
 
 
-def start(size: int) -> None:
+def start(size: int) -> bool:
     """Start the process that shares `size` bytes of arrays with this one, in place of the one before.
 
-    Where the use of a second core is not allowed, or the system does not give it, all goes on with one.
+    Return whether that was possible. Where the use of a second core is not allowed nothing changes; where the
+    system does not give it, all goes on with one.
     """
     if not _state.is_allowed:
-        return
+        return False
     from klcli.second_core.partner import Partner
 
     stop()
     try:
         _state.partner = Partner(size)
     except (OSError, ImportError):  # no semaphores, or no memory to share
-        return
-    atexit.register(stop)  # before multiprocessing waits for it
+        return False
+    atexit.unregister(stop)
+    atexit.register(stop)  # last in, first out: before multiprocessing waits for it
+    return True
 
 
 def stop() -> None:
@@ -84,6 +87,7 @@ def begin(
 
     The function is one of a module, by its name. It finds arrays of `empty` where they are and copies of all
     others, and may change `out` alone; `in_place` says that it reads `out` too, so that it cannot be done twice.
+    What has begun must be asked whether it has `ended`.
     """
     if _state.partner is None or not _state.is_allowed:
         return None
@@ -91,7 +95,10 @@ def begin(
 
 
 def then(function: Callable[..., Any], *arguments: Any, out: np.ndarray) -> "Begun | None":
-    """Do the same, but behind the next piece of work that is begun: for what nobody waits for yet."""
+    """Do the same, but behind the next piece of work that is begun: for what nobody waits for yet.
+
+    Nothing is offered before that, and nothing at all where none follows. `out` is an array of `empty`.
+    """
     if _state.partner is None or not _state.is_allowed:
         return None
     return _state.partner.begin(function, arguments, out, is_urgent=False)
@@ -107,9 +114,10 @@ def ended(begun: "Begun | None") -> bool:
 
     Raises PartnerLost where it has ended in the middle of what cannot be done twice.
     """
-    if begun is None or begun.has_ended():
+    if begun is None or begun.finish():
         return begun is not None
-    if begun.is_lost:
-        stop()
+    if begun.why_lost:
+        if begun.partner is _state.partner:
+            stop()
         begun.require_that_it_can_be_done_again()
     return False

@@ -1,6 +1,7 @@
 """Memory that two processes share, and how each tells the other where an array lies in it."""
 
 import io
+import mmap
 import pickle
 from collections.abc import Callable
 from functools import lru_cache
@@ -32,8 +33,9 @@ class Memory:
         if 0 <= offset < len(self._bytes):
             return offset, what["shape"], what["typestr"], what["strides"]
         file = array.base
-        if isinstance(file, np.memmap) and file.shape == array.shape and file.strides == array.strides:
-            return str(file.filename), int(file.offset), array.shape, array.dtype.str
+        # All of a file: of a part of it, NumPy does not know where it begins.
+        if isinstance(file, np.memmap) and isinstance(file.base, mmap.mmap) and file.shape == array.shape:
+            return (str(file.filename), file.offset, array.shape, array.dtype.str) if file.flags.c_contiguous else None
         return None
 
     def found(self, handle: Handle) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import marshal
 import multiprocessing
+import os
 import pickle
 import signal
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from klcli.second_core.slot import LETTER, SLOTS, Slot, slots
 
 LENT = 4 << 20  # bytes of an array that is copied for the other process: a larger copy takes as long as the work
 LINE = 64  # bytes: arrays begin at a line of the cache
-LOOKS = 20_000  # of who waits for the other process, a few milliseconds, before it asks whether that is still alive
+LOOKS = 20_000  # of who waits for the other process, a few milliseconds, before it looks after it
+PAUSE = 0.01  # seconds between two looks after that: a core that is not there is not to be waited for at full speed
 
 
 class PartnerLost(KlcliError):
@@ -27,7 +29,7 @@ class Partner:
     """The other process, and the memory that both share."""
 
     def __init__(self, size: int) -> None:
-        """Start it; it is ready in half a second, and until then nobody waits for it. Raises OSError."""
+        """Start it; it is ready after half a second, and until then nobody waits for it. Raises OSError."""
         context = multiprocessing.get_context("spawn")  # a fork would inherit locks in whatever state they are
         raw = context.RawArray("b", SLOTS * LETTER + size + LINE)
         semaphores = [(context.Semaphore(0), context.Semaphore(0)) for _ in range(SLOTS)]
@@ -37,6 +39,9 @@ class Partner:
         self._told: Begun | None = None  # nobody waits for its end
         self._held: Slot | None = None  # its work is offered behind the next
         self._process = context.Process(target=serve, args=(raw, semaphores), name="second core", daemon=True)
+        self._start()
+
+    def _start(self) -> None:
         # Until it ignores Ctrl-C, which reaches all processes of the terminal, it inherits that it is blocked.
         masks = hasattr(signal, "pthread_sigmask")
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
@@ -44,13 +49,22 @@ class Partner:
             self._process.start()
         finally:
             if masks:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self.is_alive = self._process.is_alive
+                try:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                except KeyboardInterrupt:  # it has waited behind the mask, and nobody would end this process
+                    self.close()
+                    raise
 
     @property
     def pid(self) -> int | None:
         """The number of the process."""
         return self._process.pid
+
+    def is_alive(self) -> bool:
+        """Return whether the process is there; what was stopped together with this one goes on with it."""
+        if hasattr(signal, "SIGCONT") and self._process.is_alive():
+            os.kill(self._process.pid or 0, signal.SIGCONT)
+        return self._process.is_alive()
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
         """Return a new array of the shared memory, or None where there is no room."""
@@ -70,7 +84,10 @@ class Partner:
         in_place: bool = False,
         is_urgent: bool = True,
     ) -> "Begun | None":
-        """Offer a piece of work, or return None where too much is under way or the memory has no room for it."""
+        """Offer a piece of work, or return None where too much is under way or the memory has no room for it.
+
+        Every Begun must be asked for its end: until then its slot is taken.
+        """
         if self._told is not None and self._told.slot.done.acquire(False):
             self._told.slot.is_free, self._told = True, None
         free = [slot for slot in self._slots if slot.is_free]
@@ -78,12 +95,14 @@ class Partner:
             return None
         if len(free) == len(self._slots):
             self._borrowed = self._end
-        slot, shared_out = free[0], out
+        slot, shared_out = free[0 if is_urgent else -1], out  # the other process looks at the first one first
         try:
             values = [self._encoded(value) for value in arguments]
             if out is not None:
                 handle = self._memory.handle(out)
                 if handle is None:
+                    if in_place or not is_urgent:
+                        return None  # it holds something that the other process does not know
                     shared_out = self._borrow(out)
                     handle = self._memory.handle(shared_out)
                 values.append(handle)
@@ -100,6 +119,8 @@ class Partner:
 
     def tell(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
         """Offer what nobody waits for, and return whether that was possible; the copies of its arrays stay."""
+        if self._told is not None:
+            return False
         self._told = self.begin(function, arguments)
         self._end = self._borrowed
         return self._told is not None
@@ -125,7 +146,7 @@ class Partner:
             if handle is None and value.nbytes > LENT:
                 raise MemoryError
             return handle or self._lent(value)
-        if value is None or isinstance(value, int | float | str):
+        if value is None or type(value) in (int, float, str):  # np.float64 is a float too, but not to marshal
             return value
         return pickled(value, lambda array: self._memory.handle(array) or self._lent(array))
 
@@ -136,13 +157,17 @@ class Partner:
         return self._memory.handle(copy)
 
     def _borrow(self, array: np.ndarray) -> np.ndarray:
-        """Return room for an array of that shape. Raises MemoryError where there is none."""
+        """Return room for an array of that shape, its axes in the same order: another one is another product for BLAS.
+
+        Raises MemoryError where there is none.
+        """
+        axes = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
         try:
-            room = self._memory.array(self._borrowed, array.shape, array.dtype)
+            room = self._memory.array(self._borrowed, tuple(array.shape[axis] for axis in axes), array.dtype)
         except (TypeError, ValueError):
             raise MemoryError from None
         self._borrowed = _line_after(self._borrowed + room.nbytes)
-        return room
+        return room.transpose(np.argsort(axes)) if array.ndim > 1 else room
 
 
 class Begun:
@@ -152,24 +177,24 @@ class Begun:
         self, partner: Partner, slot: Slot, out: np.ndarray | None, shared_out: np.ndarray | None, in_place: bool
     ) -> None:
         """`shared_out` is `out`, or stands for it in the shared memory."""
-        self._partner, self.slot, self._in_place = partner, slot, in_place
+        self.partner, self.slot, self._in_place = partner, slot, in_place
         self._out, self._shared_out = out, shared_out
         self.value: Any = None  # what the function has returned, once it has ended
-        self.is_lost = False  # whether it has failed, or the other process has ended
+        self.why_lost = ""  # where it has failed, or the other process has ended
 
-    def has_ended(self) -> bool:
-        """Return whether the other process has done it; wait where it is at it."""
+    def finish(self) -> bool:
+        """Return whether the other process has done it; wait where it is at it, take back what it has not begun."""
         slot, looks = self.slot, 0
-        if self._partner.takes_back(slot):
+        if self.partner.takes_back(slot):
             return False
-        while not slot.done.acquire(False):
+        while not slot.done.acquire(looks >= LOOKS, PAUSE):
             looks += 1
-            if looks % LOOKS == 0 and not self._partner.is_alive():
-                self.is_lost = True
+            if looks >= LOOKS and not self.partner.is_alive():
+                self.why_lost = "was it killed?"
                 return False
         slot.is_free = True
         if slot.has_failed:
-            self.is_lost = True
+            self.why_lost = slot.read().decode()
             return False
         if letter := slot.read():
             self.value = pickle.loads(letter)
@@ -180,10 +205,7 @@ class Begun:
     def require_that_it_can_be_done_again(self) -> None:
         """Raise PartnerLost where what is lost has left an array half changed."""
         if self._in_place:
-            raise PartnerLost(
-                "the process on the second core has ended in the middle of an update, was it killed? "
-                "Continue with `klcli train --resume last`"
-            )
+            raise PartnerLost(f"the process on the second core ended in the middle of an update ({self.why_lost})")
 
 
 def _line_after(offset: int) -> int:

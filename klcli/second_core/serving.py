@@ -43,7 +43,7 @@ def _do(slot: Slot, memory: Memory) -> None:
         module, name, values = marshal.loads(slot.read())
         value = _function(module, name)(*(_decoded(value, memory) for value in values))
         slot.write(b"" if value is None else pickle.dumps(value))
-    except Exception as error:  # whatever it is, the parent does the work itself and meets it there
+    except BaseException as error:  # whatever it is, the parent does the work itself and meets it there, or says it
         slot.write_failure(repr(error))
     finally:
         slot.done.release()

@@ -142,7 +142,7 @@ def machine() -> dict[str, Any]:
             versions[name] = __import__(name).__version__
         except ImportError:
             continue
-    blas = next(iter(threadpoolctl.threadpool_info()), {})
+    blas = next((pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"), {})
     return {"cores": CORES, "processor": _processor(), "blas": blas.get("architecture"), "versions": versions}
 
 

@@ -6,6 +6,7 @@ import pytest
 from klcli import second_core
 from klcli.engine import products
 from klcli.engine.products import descend, product
+from klcli.second_core.partner import Begun
 
 SHAPES = [
     pytest.param((6, 40), (40, 5), id="inner side longest"),
@@ -18,6 +19,20 @@ SHAPES = [
     pytest.param((6, 40), (3, 40, 5), id="members of the right side alone"),
     pytest.param((3, 6, 40), (40, 5), id="members of the left side alone"),
 ]
+
+
+def in_columns(A):
+    """Return A with its columns together in memory, as activations and weights have them."""
+    return np.ascontiguousarray(A.swapaxes(-1, -2)).swapaxes(-1, -2)
+
+
+@pytest.fixture
+def pieces(patient, monkeypatch):
+    """Whether each piece of work that was offered was done by the other process."""
+    done = []
+    finish = Begun.finish
+    monkeypatch.setattr(Begun, "finish", lambda begun: (done.append(finish(begun)), done[-1])[1])
+    return done
 
 
 @pytest.mark.parametrize(("left", "right"), SHAPES)
@@ -33,16 +48,19 @@ def test_the_product_is_that_of_float64(left, right, dtype, worth_halving, monke
 
 
 @pytest.mark.parametrize(("left", "right"), SHAPES)
-def test_the_second_core_changes_no_bit(left, right, monkeypatch, use_cores, patient):
+def test_the_second_core_changes_no_bit(left, right, monkeypatch, use_cores, pieces):
     rng = np.random.default_rng(1)
     A, B = (rng.standard_normal(shape, dtype=np.float32) for shape in (left, right))
     monkeypatch.setattr(products, "WORTH_HALVING", 1)
     results = []
     for cores in (1, 2):
         use_cores(cores)
-        second_core.start(1_000_000)
-        results.append(product(A, B))
-    np.testing.assert_array_equal(*results)
+        assert second_core.start(1_000_000) == (cores == 2)
+        results.append([product(A, B), product(in_columns(A), in_columns(B))])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert all(pieces)  # done by the other process
+    assert len(pieces) == 2 * (A.ndim == B.ndim)
 
 
 @pytest.mark.parametrize("cached", [0, 10**9], ids=["by rows", "by columns"])
@@ -59,7 +77,7 @@ def test_a_step_is_that_of_float64(cached, keep, worth_halving, monkeypatch):
 
 
 @pytest.mark.parametrize("cached", [0, 10**9], ids=["by rows", "by columns"])
-def test_a_step_on_the_second_core_changes_no_bit(cached, monkeypatch, use_cores, patient):
+def test_a_step_on_the_second_core_changes_no_bit(cached, monkeypatch, use_cores, pieces):
     rng = np.random.default_rng(3)
     start, G, X = (rng.standard_normal(shape, dtype=np.float32) for shape in ((30, 41), (30, 7), (7, 41)))
     keep = np.linspace(0, 1, 30, dtype=np.float32)[:, None]
@@ -71,7 +89,8 @@ def test_a_step_on_the_second_core_changes_no_bit(cached, monkeypatch, use_cores
         second_core.start(1_000_000)
         W = second_core.empty(start.shape, start.dtype)
         W[...] = start
-        descend(G, X, keep, W)
+        descend(in_columns(G), X, keep, W)
         results.append(W)
+    assert pieces == [True]  # done by the other process
     np.testing.assert_array_equal(*results)
     assert not np.array_equal(results[0], start)
