@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 MEMBERS_MAY_DIFFER_IN = ("seed", "lam", "sigma", "eta_min", "eta_max")
 WHITENING = "whitening.V"  # in a checkpoint: it is found once, and kept
 WORTH_A_PROCESS = 10_000_000_000  # multiplications, half a second: a process needs as long to be ready
+BUFFERS = 4  # for minibatches: with two, a core would often write into what the other still has in its cache
 ROOM = 8 << 20  # bytes for what an evaluation takes along beside the network
 INIT = 0  # spawn key of the generator that draws the weights; the order of the images has its own in data
 
@@ -125,16 +126,16 @@ class Training:
             activations = self.config.batch_size * members * sum(self.config.hidden)
             # Beside W: products as large as W and what goes into them, and an average of W in an evaluation.
             copies = 3 if self.config.weight_average else 2
-            size = (copies * numbers + 2 * math.prod(shape) + 8 * activations) * dtype.itemsize + ROOM
+            size = (copies * numbers + BUFFERS * math.prod(shape) + 8 * activations) * dtype.itemsize + ROOM
             if second_core.start(size) and not second_core.tell(follow, self._minibatches):
                 second_core.stop()  # these images are no file that another process can read as well
         self.members.move_weights(second_core.empty)
-        self._images = [second_core.empty(shape, dtype) for _ in range(2)]
+        self._images = [second_core.empty(shape, dtype) for _ in range(BUFFERS)]
         self._prepared: Begun | None = None  # the images of the update to come
 
     def update(self) -> None:
         """Make one update of every member on the next minibatch."""
-        X, following = self._images[self.step % 2], self._images[1 - self.step % 2]
+        X, following = (self._images[step % BUFFERS] for step in (self.step, self.step + 1))
         if not second_core.ended(self._prepared):
             self._minibatches.images(self.step, X)
         y, loss_function = self._minibatches.labels(self.step)

@@ -16,7 +16,7 @@ from klcli.second_core.serving import serve
 from klcli.second_core.slot import LETTER, SLOTS, Slot, slots
 
 LENT = 4 << 20  # bytes of an array that is copied for the other process: a larger copy takes as long as the work
-LINE = 64  # bytes: arrays begin at a line of the cache
+PAGE = 4096  # bytes: arrays begin at one, so that they share no line of the cache
 LOOKS = 20_000  # of who waits for the other process, a few milliseconds, before it looks after it
 PAUSE = 0.01  # seconds between two looks after that: a core that is not there is not to be waited for at full speed
 
@@ -31,7 +31,7 @@ class Partner:
     def __init__(self, size: int) -> None:
         """Start it; it is ready after half a second, and until then nobody waits for it. Raises OSError."""
         context = multiprocessing.get_context("spawn")  # a fork would inherit locks in whatever state they are
-        raw = context.RawArray("b", SLOTS * LETTER + size + LINE)
+        raw = context.RawArray("b", SLOTS * LETTER + size + PAGE)
         semaphores = [(context.Semaphore(0), context.Semaphore(0)) for _ in range(SLOTS)]
         self._memory, self._slots = Memory(raw), slots(raw, semaphores)
         self._end = SLOTS * LETTER  # of the arrays handed out so far
@@ -72,7 +72,7 @@ class Partner:
             array = self._memory.array(self._end, shape, dtype)
         except (TypeError, ValueError):
             return None
-        self._end = self._borrowed = _line_after(self._end + array.nbytes)
+        self._end = self._borrowed = _page_after(self._end + array.nbytes)
         return array
 
     def begin(
@@ -166,7 +166,7 @@ class Partner:
             room = self._memory.array(self._borrowed, tuple(array.shape[axis] for axis in axes), array.dtype)
         except (TypeError, ValueError):
             raise MemoryError from None
-        self._borrowed = _line_after(self._borrowed + room.nbytes)
+        self._borrowed = _page_after(self._borrowed + room.nbytes)
         return room.transpose(np.argsort(axes)) if array.ndim > 1 else room
 
 
@@ -208,5 +208,5 @@ class Begun:
             raise PartnerLost(f"the process on the second core ended in the middle of an update ({self.why_lost})")
 
 
-def _line_after(offset: int) -> int:
-    return -(-offset // LINE) * LINE
+def _page_after(offset: int) -> int:
+    return -(-offset // PAGE) * PAGE

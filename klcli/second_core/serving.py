@@ -28,10 +28,11 @@ def serve(raw: Any, semaphores: list[tuple[Semaphore, Semaphore]]) -> None:
     last = time.monotonic()
     with np.errstate(all="ignore"):  # a diverging network is noticed by its loss, in the parent
         while True:
-            for slot in own:
-                if slot.offered.acquire(False):
-                    _do(slot, memory)
-                    last = time.monotonic()
+            # What is not urgent is offered behind what is, so that looking here first finds both in their order.
+            begun = [slot for slot in reversed(own) if slot.offered.acquire(False)]
+            for slot in reversed(begun):
+                _do(slot, memory)
+                last = time.monotonic()
             if (idle := time.monotonic() - last) > AWAKE_SECONDS:
                 if parent is None or not parent.is_alive():
                     return
