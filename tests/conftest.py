@@ -15,7 +15,7 @@ import numpy as np
 
 from klcli import second_core
 from klcli.data.dataset import Dataset
-from klcli.second_core.partner import Partner
+from klcli.second_core.partner import Begun, Partner
 from klcli.second_core.slot import Slot
 
 # The same examples everywhere, however busy the machine is; the fault harness is where new ones are looked for.
@@ -58,6 +58,20 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
         return False
 
     monkeypatch.setattr(Partner, "takes_back", offers_what_is_held)
+
+
+@pytest.fixture
+def pieces(patient: None, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each piece of work that was offered was done by the other process."""
+    done: list[bool] = []
+    finish = Begun.finish
+
+    def watched(begun: Begun) -> bool:
+        done.append(finish(begun))
+        return done[-1]
+
+    monkeypatch.setattr(Begun, "finish", watched)
+    return done
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 from klcli import second_core
 from klcli.engine import products
 from klcli.engine.products import descend, product
-from klcli.second_core.partner import Begun
 
 SHAPES = [
     pytest.param((6, 40), (40, 5), id="inner side longest"),
@@ -24,15 +23,6 @@ SHAPES = [
 def in_columns(A):
     """Return A with its columns together in memory, as activations and weights have them."""
     return np.ascontiguousarray(A.swapaxes(-1, -2)).swapaxes(-1, -2)
-
-
-@pytest.fixture
-def pieces(patient, monkeypatch):
-    """Whether each piece of work that was offered was done by the other process."""
-    done = []
-    finish = Begun.finish
-    monkeypatch.setattr(Begun, "finish", lambda begun: (done.append(finish(begun)), done[-1])[1])
-    return done
 
 
 @pytest.mark.parametrize(("left", "right"), SHAPES)
