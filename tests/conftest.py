@@ -15,8 +15,8 @@ import numpy as np
 
 from klcli import second_core
 from klcli.data.dataset import Dataset
-from klcli.second_core.partner import Begun, Partner
-from klcli.second_core.slot import Slot
+from klcli.second_core import Part
+from klcli.second_core.partner import Begun
 
 # The same examples everywhere, however busy the machine is; the fault harness is where new ones are looked for.
 settings.register_profile("the suite", derandomize=True, deadline=None)
@@ -51,26 +51,26 @@ def use_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is taken back: what is offered to the second core is done there, however busy the machine is."""
 
-    def offers_what_is_held(self: Partner, slot: Slot) -> bool:
-        if self._held is slot:
-            self._held = None
-            slot.offered.release()
-        return False
-
-    monkeypatch.setattr(Partner, "takes_back", offers_what_is_held)
+    monkeypatch.setattr(Begun, "takes_back", lambda begun: False)
 
 
 @pytest.fixture
 def pieces(patient: None, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each piece of work that was offered was done by the other process."""
     done: list[bool] = []
-    finish = Begun.finish
+    finish, left = Begun.finish, Begun.left
 
     def watched(begun: Begun) -> bool:
         done.append(finish(begun))
         return done[-1]
 
+    def watched_in_parts(begun: Begun) -> Iterator[Part]:
+        parts = list(left(begun))
+        done.append(not parts)
+        return iter(parts)
+
     monkeypatch.setattr(Begun, "finish", watched)
+    monkeypatch.setattr(Begun, "left", watched_in_parts)
     return done
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from klcli import second_core
 from klcli.engine.products import multiply
-from klcli.second_core import begin, empty, ended, tell, then
+from klcli.second_core import begin, empty, ended, left, tell, then
 from klcli.second_core.partner import Partner, PartnerLost
 
 MEGABYTE = 1 << 20
@@ -60,6 +60,19 @@ def set_after(seconds: float, out: np.ndarray) -> None:
 
 def fail(out: np.ndarray) -> None:
     raise ValueError("no")
+
+
+def sign_after(seconds: float, part: tuple[int, int], out: np.ndarray) -> None:
+    time.sleep(seconds)
+    assert len(out) == part[1]
+    assert out[part[0]] == 0, "nobody else has done it"
+    out[part[0]] = os.getpid()
+
+
+def fail_in_part(broken: int, part: tuple[int, int], out: np.ndarray) -> None:
+    if part[0] == broken:
+        raise ValueError("no")
+    out[part[0]] = 1
 
 
 def described(thing: dict[str, np.ndarray], number: float, text: str, nothing: None) -> list[object]:
@@ -140,18 +153,71 @@ def test_what_nobody_begins_is_taken_back(partner: Partner) -> None:
     assert Y == [0]
 
 
+def unsigned(parts: int) -> np.ndarray:
+    array = empty((parts,), "i8")
+    array[...] = 0
+    return array
+
+
 def test_what_comes_then_waits_for_the_next(partner: Partner) -> None:
-    Y, Z = empty((1,), "f8"), empty((1,), "f8")
-    Y[...] = Z[...] = 0
-    later = then(work_for, 0.0, out=Y)
+    Y = unsigned(3)
+    later = then(sign_after, 0.0, out=Y, parts=3)
     time.sleep(0.05)
-    assert Y == [0]
-    wait_for(begin(work_for, 0.0, out=Z))
-    wait_for(later)
-    assert (Y, Z) == ([1], [1])
-    assert not ended(then(work_for, 0.0, out=Y))  # and nobody does it where nothing follows
-    time.sleep(0.05)
-    assert Y == [1]
+    assert Y.tolist() == [0, 0, 0]
+    wait_for(begin(os.getpid))
+    deadline = time.monotonic() + 30
+    while 0 in Y:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert list(left(later)) == []
+    assert Y.tolist() == [partner.pid] * 3
+
+
+@pytest.mark.parametrize("offered", [True, False], ids=["offered before", "offered by the question"])
+def test_both_do_what_the_other_has_not_begun(partner: Partner, offered: bool) -> None:
+    for _ in range(2):
+        Y = unsigned(10)
+        begun = then(sign_after, 0.02, out=Y, parts=10)
+        if offered:
+            wait_for(begin(os.getpid))
+        for part in left(begun):
+            sign_after(0.02, part, Y)
+        count = Y.tolist().count(partner.pid)
+        assert 1 <= count <= 9
+        assert Y.tolist() == [partner.pid] * count + [os.getpid()] * (10 - count)
+    wait_for(begin(os.getpid))
+
+
+def test_what_is_waited_for_goes_before_the_parts_left(partner: Partner) -> None:
+    Y = unsigned(10)
+    begun = then(sign_after, 0.05, out=Y, parts=10)
+    wait_for(begin(os.getpid))
+    wait_for(begin(os.getpid))
+    assert Y.tolist().count(0) > 5
+    for part in left(begun):
+        sign_after(0.0, part, Y)
+    assert 0 not in Y
+
+
+def test_the_parts_of_a_killed_process_are_done_here(partner: Partner) -> None:
+    Y = unsigned(5)
+    begun = then(sign_after, 0.2, out=Y, parts=5)
+    wait_for(begin(os.getpid))
+    while begun.slot.offered.get_value() > 3:  # type: ignore[union-attr]
+        time.sleep(0.001)
+    os.kill(partner.pid or 0, signal.SIGKILL)
+    assert sorted({which for which, _ in left(begun)}) == [0, 1, 2, 3, 4]
+    assert begin(os.getpid) is None
+
+
+def test_the_parts_behind_one_that_fails_are_done_here(partner: Partner) -> None:
+    Y = unsigned(4)
+    begun = then(fail_in_part, 1, out=Y, parts=4)
+    wait_for(begin(os.getpid))
+    while begun.slot.offered.get_value():  # type: ignore[union-attr]
+        time.sleep(0.001)
+    assert list(left(begun)) == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    assert not psutil.pid_exists(partner.pid or 0)
 
 
 def test_two_pieces_may_be_under_way(partner: Partner) -> None:
@@ -234,7 +300,7 @@ def test_it_ends_with_its_parent(tmp_path: Path, ending: str) -> None:
 def test_what_is_changed_in_place_must_be_shared(partner: Partner) -> None:
     """A copy would not hold what is there."""
     assert begin(work_for, 0.0, out=np.ones(3), in_place=True) is None
-    assert then(work_for, 0.0, out=np.ones(3)) is None
+    assert then(sign_after, 0.0, out=np.ones(3), parts=3) is None
 
 
 def test_what_is_sent_keeps_its_layout(partner: Partner) -> None:
@@ -283,9 +349,10 @@ def test_without_leave_there_is_no_other_process(use_cores: Callable[[int], None
     use_cores(1)
     second_core.start(MEGABYTE)
     assert begin(os.getpid) is None
-    assert then(multiply, random(1, 1), random(1, 1), out=random(1, 1)) is None
+    assert then(sign_after, 0.0, out=np.ones(3), parts=3) is None
     assert not tell(os.getpid)
     assert not ended(None)
+    assert list(left(None)) == [(0, 1)]
 
 
 def test_a_machine_with_one_core_has_no_second(

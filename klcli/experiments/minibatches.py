@@ -8,8 +8,10 @@ from klcli.data.augmentation import augmented, background_of, mixup
 from klcli.data.dataset import Split, epoch_order
 from klcli.engine.losses import Loss, cross_entropy, soft_cross_entropy
 from klcli.experiments.config import TrainConfig
-from klcli.experiments.environment import pin_threads
+from klcli.experiments.environment import BUFFER, pin_threads
+from klcli.second_core import Part
 
+PART = 25  # images: the core that makes a minibatch is free for other work after each of its parts
 AUGMENTATION, MIXUP = 3, 4  # spawn keys; those of weights, order and dropout are others
 
 
@@ -19,15 +21,19 @@ class Minibatches:
     def __init__(self, config: TrainConfig, split: Split) -> None:
         self.config = config
         self.split = split
+        # Where images are changed, one generator draws for all of a minibatch, and mixup needs all of them.
+        self.parts = 1 if config.flip or config.shift or config.mixup else max(1, config.batch_size // PART)
         self._background = background_of(split)
         self._epoch = -1
         self._order = np.empty(0, dtype=np.intp)  # of the images in that epoch
 
-    def images(self, step: int, X: np.ndarray) -> None:
-        """Write the images of update `step`, counted from 0, into `X (n, 3072)`."""
+    def images(self, step: int, X: np.ndarray, part: Part = (0, 1)) -> None:
+        """Write the images of update `step`, counted from 0, into `X (n, 3072)`, or one of up to `parts` parts."""
         config = self.config
         change = self._change(step) if config.flip or config.shift else None
-        self.split.batch(self._index(step), config.dtype, change, out=X)
+        which, parts = part
+        rows = slice(which * len(X) // parts, (which + 1) * len(X) // parts)
+        self.split.batch(self._index(step)[rows], config.dtype, change, out=X[rows])
         if config.mixup:
             mixup(X, self.share(step))
 
@@ -69,11 +75,12 @@ _followed: list[Minibatches] = []  # of a process on the second core, which make
 
 
 def follow(minibatches: Minibatches) -> None:
-    """Take these minibatches for those that `write_images` is asked for, and one thread of BLAS as in the parent."""
+    """Take these minibatches for those that `write_images` is asked for, and compute as the parent does."""
     pin_threads(1)
+    np.setbufsize(BUFFER)
     _followed[:] = [minibatches]
 
 
-def write_images(step: int, X: np.ndarray) -> None:
-    """Write the images of an update into X."""
-    _followed[0].images(step, X)
+def write_images(step: int, part: Part, X: np.ndarray) -> None:
+    """Write a part of the images of an update into X."""
+    _followed[0].images(step, X, part)

@@ -15,9 +15,11 @@ from klcli.engine import initializers
 from klcli.engine.layers import Dropout
 from klcli.engine.network import Network, build, stack
 from klcli.engine.optimizers import SGD, Adam
+from klcli.engine.parameters import Parameters
 from klcli.engine.weight_average import WeightAverage
 from klcli.experiments.bn_statistics import with_policy_of, with_statistics_of
 from klcli.experiments.config import TrainConfig
+from klcli.experiments.environment import arithmetic
 from klcli.experiments.evaluation import Metrics, Score, evaluate, log_mean, log_probabilities, score_of
 from klcli.experiments.minibatches import Minibatches, follow, write_images
 from klcli.experiments.timetable import timetable
@@ -97,7 +99,7 @@ class Training:
         self.average = WeightAverage(self.config.weight_average) if self.config.weight_average else None
         self._minibatches = Minibatches(self.config, self.splits.train)
         self._share_arrays(len(networks))
-        self._parameters = self.members.parameters()
+        self._parameters = Parameters(self.members)
         self.results = [TrainResult(config, self.members.member(index)) for index, config in enumerate(configs)]
         self._lam = [config.lam for config in configs]
         self._dropouts = [layer for layer in self.members.layers.values() if isinstance(layer, Dropout)]
@@ -136,17 +138,17 @@ class Training:
     def update(self) -> None:
         """Make one update of every member on the next minibatch."""
         X, following = (self._images[step % BUFFERS] for step in (self.step, self.step + 1))
-        if not second_core.ended(self._prepared):
-            self._minibatches.images(self.step, X)
+        for rest in second_core.left(self._prepared):
+            self._minibatches.images(self.step, X, rest)
         y, loss_function = self._minibatches.labels(self.step)
         self._prepared = None
         if self.step + 1 < self.times.total_updates:
-            self._prepared = second_core.then(write_images, self.step + 1, out=following)
+            self._prepared = second_core.then(write_images, self.step + 1, out=following, parts=self._minibatches.parts)
         for layer in self._dropouts:
             layer.step = self.step
         loss, gradients = self.members.factored_gradients(X, y, _shared(self._lam), loss=loss_function, track=True)
         eta = _shared([self.times.learning_rate(self.step, result.config) for result in self.results])
-        self.optimizer.update(self._parameters.values(), [gradients[name] for name in self._parameters], eta)
+        self.optimizer.update(self._parameters.arrays, self._parameters.in_order(gradients), eta)
         self.step += 1
         if self.average is not None:
             self.average.update(self.members.state())
@@ -214,7 +216,7 @@ class Training:
         memory = {
             f"{OPTIMIZER}.{kind}.{name}": array[index]
             for kind, arrays in self.optimizer.memory.items()
-            for name, array in zip(self._parameters, arrays, strict=True)
+            for name, array in self._parameters.by_name(arrays).items()
         }
         if self.average is not None and self.average.updates:
             memory |= {f"{RAW}.{name}": array for name, array in self.members.member(index).state().items()}
@@ -230,9 +232,7 @@ class Training:
             self.average.state, self.average.updates = stack([averaged]).state(), snapshot.step
         kinds = dict.fromkeys(key.split(".")[1] for key in state if key.startswith(f"{OPTIMIZER}."))
         for kind in kinds:
-            self.optimizer.memory[kind] = [
-                _laid_out_as(array, state[f"{OPTIMIZER}.{kind}.{name}"]) for name, array in self._parameters.items()
-            ]
+            self.optimizer.memory[kind] = self._parameters.like(part(state, f"{OPTIMIZER}.{kind}"))
 
     def _metrics(self, split: Split) -> list[Metrics]:
         members = self.evaluated
@@ -274,8 +274,7 @@ def train(
     try:
         training = Training(configs, splits, snapshot)
         training.results[0].epochs.extend(epochs)
-        # A diverging member runs through infinities to NaN; it is reported by name and needs no warning.
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with arithmetic():
             for evaluation in training.times.evaluations:
                 if epochs and evaluation <= training.step:
                     continue  # stored with the snapshot
@@ -335,13 +334,6 @@ def _common(configs: Sequence[TrainConfig]) -> TrainConfig:
         if replace(first, **own) != config or config.order_seed is None:
             raise ValueError("members may differ in seed, lambda, sigma and eta only, and share one order_seed")
     return first
-
-
-def _laid_out_as(parameter: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return values in the precision of a parameter, and in memory as it lies there."""
-    array = np.empty_like(parameter)
-    array[...] = values
-    return array
 
 
 def _shared(values: Sequence[float]) -> float | np.ndarray:

@@ -12,11 +12,13 @@ needs it is taken back and done here.
 
 import atexit
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+Part = tuple[int, int]  # of a piece of work: which, counted from 0, of how many
 
 if TYPE_CHECKING:  # it brings multiprocessing along, which few commands need
     from klcli.second_core.partner import Begun, Partner
@@ -94,14 +96,25 @@ def begin(
     return _state.partner.begin(function, arguments, out, in_place=in_place)
 
 
-def then(function: Callable[..., Any], *arguments: Any, out: np.ndarray) -> "Begun | None":
-    """Do the same, but behind the next piece of work that is begun: for what nobody waits for yet.
+def then(function: Callable[..., Any], *arguments: Any, out: np.ndarray, parts: int) -> "Begun | None":
+    """Let it begin `function(*arguments, part, out)` for each part (0, parts), (1, parts)...: what can wait.
 
-    Nothing is offered before that, and nothing at all where none follows. `out` is an array of `empty`.
+    That is offered behind the next piece of work that is begun, and what is begun later goes before the parts
+    that are left then. `out` is an array of `empty`. It must be asked what is `left`.
     """
     if _state.partner is None or not _state.is_allowed:
         return None
-    return _state.partner.begin(function, arguments, out, is_urgent=False)
+    return _state.partner.begin(function, arguments, out, parts=parts)
+
+
+def left(begun: "Begun | None") -> Iterator[Part]:
+    """Yield the parts to be done here, one by one while the other process does others; then all are done."""
+    if begun is None:
+        yield 0, 1
+        return
+    yield from begun.left()
+    if begun.why_lost and begun.partner is _state.partner:
+        stop()
 
 
 def tell(function: Callable[..., Any], *arguments: Any) -> bool:

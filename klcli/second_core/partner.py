@@ -5,7 +5,8 @@ import multiprocessing
 import os
 import pickle
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from klcli.second_core.slot import LETTER, SLOTS, Slot, slots
 
 LENT = 4 << 20  # bytes of an array that is copied for the other process: a larger copy takes as long as the work
 PAGE = 4096  # bytes: arrays begin at one, so that they share no line of the cache
+ROOMS = 64  # for copies that are remembered: making one takes as long as filling it
 LOOKS = 20_000  # of who waits for the other process, a few milliseconds, before it looks after it
 PAUSE = 0.01  # seconds between two looks after that: a core that is not there is not to be waited for at full speed
 
@@ -36,8 +38,9 @@ class Partner:
         self._memory, self._slots = Memory(raw), slots(raw, semaphores)
         self._end = SLOTS * LETTER  # of the arrays handed out so far
         self._borrowed = self._end  # behind them: copies for the work under way
+        self._room = lru_cache(ROOMS)(self._new_room)  # an update borrows what the one before has borrowed
         self._told: Begun | None = None  # nobody waits for its end
-        self._held: Slot | None = None  # its work is offered behind the next
+        self._held: Begun | None = None  # offered behind the next
         self._process = context.Process(target=serve, args=(raw, semaphores), name="second core", daemon=True)
         self._start()
 
@@ -82,11 +85,11 @@ class Partner:
         out: np.ndarray | None = None,
         *,
         in_place: bool = False,
-        is_urgent: bool = True,
+        parts: int = 0,
     ) -> "Begun | None":
         """Offer a piece of work, or return None where too much is under way or the memory has no room for it.
 
-        Every Begun must be asked for its end: until then its slot is taken.
+        One in parts is offered behind the next. Every Begun must be asked for its end: until then its slot is taken.
         """
         if self._told is not None and self._told.slot.done.acquire(False):
             self._told.slot.is_free, self._told = True, None
@@ -95,27 +98,27 @@ class Partner:
             return None
         if len(free) == len(self._slots):
             self._borrowed = self._end
-        slot, shared_out = free[0 if is_urgent else -1], out  # the other process looks at the first one first
+        slot, shared_out = free[-1 if parts else 0], out  # the other process looks at the first one first
         try:
             values = [self._encoded(value) for value in arguments]
             if out is not None:
                 handle = self._memory.handle(out)
                 if handle is None:
-                    if in_place or not is_urgent:
+                    if in_place or parts:
                         return None  # it holds something that the other process does not know
-                    shared_out = self._borrow(out)
-                    handle = self._memory.handle(shared_out)
+                    shared_out, handle = self._borrow(out)
                 values.append(handle)
-            slot.write(marshal.dumps((function.__module__, function.__qualname__, values)))
+            slot.write(marshal.dumps((function.__module__, function.__qualname__, values, parts)))
         except (MemoryError, ValueError):
             return None
         slot.is_free = False
-        if is_urgent:
+        begun = Begun(self, slot, out, shared_out, in_place=in_place, parts=parts)
+        if not parts:
             slot.offered.release()
-        if self._held is not None:
-            self._held.offered.release()
-        self._held = None if is_urgent else slot
-        return Begun(self, slot, out, shared_out, in_place)
+        self.offer_held()
+        if parts:
+            self._held = begun
+        return begun
 
     def tell(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
         """Offer what nobody waits for, and return whether that was possible; the copies of its arrays stay."""
@@ -125,14 +128,12 @@ class Partner:
         self._end = self._borrowed
         return self._told is not None
 
-    def takes_back(self, slot: Slot) -> bool:
-        """Return whether nobody has begun the work in the slot, and nobody will."""
-        if self._held is slot:
-            self._held = None
-        elif not slot.offered.acquire(False):
-            return False
-        slot.is_free = True
-        return True
+    def offer_held(self) -> None:
+        """Offer what was to wait for the next piece of work."""
+        held, self._held = self._held, None
+        if held is not None:
+            for _ in range(held.parts):
+                held.slot.offered.release()
 
     def close(self) -> None:
         """End the process: it has nothing to lose."""
@@ -152,55 +153,93 @@ class Partner:
 
     def _lent(self, array: np.ndarray) -> Handle | None:
         """Return the handle of a copy."""
-        copy = self._borrow(array)
+        copy, handle = self._borrow(array)
         np.copyto(copy, array)
-        return self._memory.handle(copy)
+        return handle
 
-    def _borrow(self, array: np.ndarray) -> np.ndarray:
-        """Return room for an array of that shape, its axes in the same order: another one is another product for BLAS.
+    def _borrow(self, array: np.ndarray) -> tuple[np.ndarray, Handle | None]:
+        """Return room for an array of that shape, and its handle. Raises MemoryError where there is none."""
+        room, handle, self._borrowed = self._room(self._borrowed, array.shape, array.strides, array.dtype)
+        return room, handle
 
-        Raises MemoryError where there is none.
+    def _new_room(
+        self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype
+    ) -> tuple[np.ndarray, Handle | None, int]:
+        """Return an array, its handle, and where the next may begin.
+
+        Its axes lie in the order of the strides: another order is another product for BLAS.
         """
-        axes = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+        axes = sorted(range(len(shape)), key=lambda axis: -strides[axis])
         try:
-            room = self._memory.array(self._borrowed, tuple(array.shape[axis] for axis in axes), array.dtype)
+            room = self._memory.array(offset, tuple(shape[axis] for axis in axes), dtype)
         except (TypeError, ValueError):
             raise MemoryError from None
-        self._borrowed = _page_after(self._borrowed + room.nbytes)
-        return room.transpose(np.argsort(axes)) if array.ndim > 1 else room
+        room = room.transpose(np.argsort(axes)) if len(shape) > 1 else room
+        return room, self._memory.handle(room), _page_after(offset + room.nbytes)
 
 
 class Begun:
     """A piece of work that was offered to the other process."""
 
     def __init__(
-        self, partner: Partner, slot: Slot, out: np.ndarray | None, shared_out: np.ndarray | None, in_place: bool
+        self,
+        partner: Partner,
+        slot: Slot,
+        out: np.ndarray | None,
+        shared_out: np.ndarray | None,
+        *,
+        in_place: bool,
+        parts: int,
     ) -> None:
         """`shared_out` is `out`, or stands for it in the shared memory."""
-        self.partner, self.slot, self._in_place = partner, slot, in_place
+        self.partner, self.slot, self.parts, self._in_place = partner, slot, parts, in_place
         self._out, self._shared_out = out, shared_out
         self.value: Any = None  # what the function has returned, once it has ended
         self.why_lost = ""  # where it has failed, or the other process has ended
 
     def finish(self) -> bool:
         """Return whether the other process has done it; wait where it is at it, take back what it has not begun."""
-        slot, looks = self.slot, 0
-        if self.partner.takes_back(slot):
+        if self.takes_back():
+            self.slot.is_free = True
             return False
-        while not slot.done.acquire(looks >= LOOKS, PAUSE):
-            looks += 1
-            if looks >= LOOKS and not self.partner.is_alive():
-                self.why_lost = "was it killed?"
-                return False
-        slot.is_free = True
-        if slot.has_failed:
-            self.why_lost = slot.read().decode()
+        if not self._is_done(1):
             return False
-        if letter := slot.read():
+        if letter := self.slot.read():
             self.value = pickle.loads(letter)
         if self._out is not None and self._shared_out is not None and self._shared_out is not self._out:
             np.copyto(self._out, self._shared_out)
         return True
+
+    def left(self) -> Iterator[tuple[int, int]]:
+        """Yield the parts that this process has to do, the last first: until there are none that nobody has begun.
+
+        Where the other process is lost on the way, its parts come behind.
+        """
+        self.partner.offer_held()
+        theirs = self.parts
+        while theirs and self.takes_back():
+            theirs -= 1
+            yield theirs, self.parts
+        if not self._is_done(theirs):
+            yield from ((part, self.parts) for part in range(theirs))
+
+    def takes_back(self) -> bool:
+        """Return whether nobody has begun it, or a part of it, and nobody will."""
+        return bool(self.slot.offered.acquire(False))
+
+    def _is_done(self, times: int) -> bool:
+        """Wait for the end of what the other process has begun; return whether it has come to one."""
+        looks = 0
+        for _ in range(times):
+            while not self.slot.done.acquire(looks >= LOOKS, PAUSE):
+                looks += 1
+                if looks >= LOOKS and not self.partner.is_alive():
+                    self.why_lost = "was it killed?"
+                    return False
+        self.slot.is_free = True
+        if self.slot.has_failed:
+            self.why_lost = self.slot.read().decode()
+        return not self.why_lost
 
     def require_that_it_can_be_done_again(self) -> None:
         """Raise PartnerLost where what is lost has left an array half changed."""

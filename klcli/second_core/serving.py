@@ -41,8 +41,15 @@ def serve(raw: Any, semaphores: list[tuple[Semaphore, Semaphore]]) -> None:
 
 def _do(slot: Slot, memory: Memory) -> None:
     try:
-        module, name, values = marshal.loads(slot.read())
-        value = _function(module, name)(*(_decoded(value, memory) for value in values))
+        part = slot.next_part()
+        if slot.has_failed:
+            return  # in a part before this one, and what it was is no longer there
+        module, name, values, parts = marshal.loads(slot.read())
+        arguments = [_decoded(value, memory) for value in values]
+        if parts:
+            _function(module, name)(*arguments[:-1], (part, parts), arguments[-1])
+            return
+        value = _function(module, name)(*arguments)
         slot.write(b"" if value is None else pickle.dumps(value))
     except BaseException as error:  # whatever it is, the parent does the work itself and meets it there, or says it
         slot.write_failure(repr(error))

@@ -11,20 +11,26 @@ Semaphore = Any  # multiprocessing's have no public type
 class Slot:
     """A letter and two semaphores.
 
-    `offered` is 1 while nobody has begun, so that exactly one of the two processes gets it; `done` is 1 once there
-    is a result. They order the accesses to the memory as well, which a flag in it does not on every processor.
+    `offered` counts the parts of the work that nobody has begun, so that exactly one of the two processes gets
+    each; `done` counts those that the other process has ended. They order the accesses to the memory as well,
+    which a flag in it does not on every processor.
     """
 
     def __init__(self, memory: memoryview, offered: Semaphore, done: Semaphore) -> None:
         """Take a part of the memory, LETTER bytes long."""
         self.offered, self.done = offered, done
         self.is_free = True  # known to the parent alone
-        self._length, self._letter = memory[:8].cast("q"), memory[8:]
+        self._length, self._part, self._letter = memory[:8].cast("q"), memory[8:16].cast("q"), memory[16:]
 
     def write(self, letter: bytes) -> None:
         """Put a command into the slot, or what it has returned. Raises ValueError where it is too long."""
         self._letter[: len(letter)] = letter
-        self._length[0] = len(letter)
+        self._length[0], self._part[0] = len(letter), 0
+
+    def next_part(self) -> int:
+        """Return which part the other process begins: it counts them from 0, and this process from the end."""
+        self._part[0] += 1
+        return self._part[0] - 1
 
     def write_failure(self, why: str) -> None:
         """Say that the command has failed."""

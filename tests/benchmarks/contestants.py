@@ -11,6 +11,7 @@ import numpy as np
 
 from klcli import second_core
 from klcli.data.dataset import epoch_order
+from klcli.experiments.environment import arithmetic
 from klcli.experiments.training import Training
 from tests.benchmarks.networks import Race
 
@@ -29,8 +30,9 @@ class Klcli:
 
     def updates(self, n: int) -> None:
         second_core.use(self.second_core)
-        for _ in range(n):
-            self._training.update()
+        with arithmetic():
+            for _ in range(n):
+                self._training.update()
 
 
 class KlcliOneCore(Klcli):

@@ -17,6 +17,7 @@ from klcli import second_core  # before NumPy loads: it pins the threads of BLAS
 from klcli.data.dataset import split
 from klcli.data.sources import open_dataset
 from klcli.experiments.config import TrainConfig
+from klcli.experiments.environment import arithmetic
 from klcli.experiments.training import Training
 
 BASE = TrainConfig(batch_norm=True, order_seed=0)
@@ -46,7 +47,8 @@ def main() -> None:
         for value, configs in points:
             second_core.use()
             training = Training(configs, splits)
-            one, two = microseconds(training.update, len(configs))
+            with arithmetic():
+                one, two = microseconds(training.update, len(configs))
             result[title].append({"value": value, "one core": one, "two cores": two})
             print(f"{value:>28} {one:>10.0f} {two:>11.0f}", flush=True)
     if arguments.output:

@@ -51,13 +51,15 @@ class KlcliSearch:
 def train_updates(task: GroupTask, mailbox: Mailbox) -> None:
     """One epoch of updates without the evaluation at the end, in a worker."""
     from klcli.data.dataset import split
+    from klcli.experiments.environment import arithmetic
     from klcli.experiments.execution import _open
     from klcli.experiments.training import Training
 
     training = Training(task.configs, split(_open(task.images), task.configs[0].split))
-    for _ in range(UPDATES):
-        training.update()
-        mailbox.on_update(training.step)
+    with arithmetic():
+        for _ in range(UPDATES):
+            training.update()
+            mailbox.on_update(training.step)
 
 
 class TorchLoop:

@@ -49,6 +49,24 @@ def test_without_shuffling_every_epoch_has_the_order_of_the_files(train: Split) 
         assert y.tolist() == train.labels[first : first + 30].tolist()
 
 
+def test_a_minibatch_can_be_made_in_parts(train: Split) -> None:
+    minibatches = Minibatches(CONFIG, train)
+    whole, _, _ = at(minibatches, 1)
+    for parts in (2, 3, 4, 40):
+        X = np.full_like(whole, np.nan)
+        for part in range(parts):
+            minibatches.images(1, X, (part, parts))
+        assert (whole == X).all()
+
+
+def test_what_concerns_a_whole_minibatch_is_made_in_one_part(train: Split) -> None:
+    parts = [
+        Minibatches(TrainConfig(**options), train).parts  # type: ignore[arg-type]
+        for options in ({}, {"batch_size": 10}, {"flip": True}, {"shift": 2}, {"mixup": 0.2}, {"label_smoothing": 0.1})
+    ]
+    assert parts == [4, 1, 1, 1, 1, 4]
+
+
 def test_without_options_images_and_loss_are_plain(train: Split) -> None:
     X, y, loss = at(Minibatches(CONFIG, train), 4)
     assert loss is cross_entropy

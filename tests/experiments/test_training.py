@@ -48,12 +48,13 @@ def test_the_same_config_twice_gives_the_same_bits(splits: Splits, dtype: str) -
     "setting",
     [
         {},
+        {"batch_size": 80},
         {"hidden": (700, 30), "dropout": 0.1, "weight_average": 0.9},
         {"optimizer": "adam", "whitening": 60, "flip": True, "shift": 2},
         {"mixup": 0.2, "label_smoothing": 0.1, "momentum": 0.9, "dtype": "float64"},
         {"batch_size": 30, "hidden": (400, 120)},
     ],
-    ids=["the defaults", "wide", "Adam and whitening", "mixup and momentum", "two members"],
+    ids=["the defaults", "minibatches in parts", "wide", "Adam and whitening", "mixup and momentum", "two members"],
 )
 def test_a_second_core_changes_no_bit(
     splits: Splits,
