@@ -238,6 +238,17 @@ def test_there_is_only_so_much_room(partner: Partner) -> None:
     wait_for(begin(os.getpid))
 
 
+def test_a_new_array_lies_behind_the_copies_of_what_is_under_way(partner: Partner) -> None:
+    psutil.Process(partner.pid).suspend()
+    begun = begin(described, {"copied": np.arange(1000)}, 0, "", None)
+    array = empty((2000,), "f8")
+    array[...] = 7
+    psutil.Process(partner.pid).resume()
+    wait_for(begun)
+    assert begun is not None
+    assert begun.value[0] == {"copied": 499_500}
+
+
 def test_after_a_failure_all_is_done_here(partner: Partner) -> None:
     begun = begin(fail, out=np.zeros(1))
     assert begun is not None

@@ -14,6 +14,7 @@ import numpy as np
 
 from klcli.engine.losses import l2_gradient
 from klcli.engine.members import for_members
+from klcli.engine.products import Rest
 from klcli.engine.weight_gradient import WeightGradient, transposed
 
 Gradient = np.ndarray | WeightGradient
@@ -40,14 +41,17 @@ class SGD:
         if self.momentum:
             self._update_with_momentum(list(parameters), gradients, eta)
             return
+        rest: Rest = None  # of the last large step, while the small ones are taken
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if isinstance(gradient, WeightGradient):
                 if self.weight_decay:  # without a moment, it is an L2 term of half the size
                     gradient = replace(gradient, lam=gradient.lam + self.weight_decay / 2)
-                gradient.descend(eta)
+                rest = gradient.descend(eta, rest)
             else:
                 gradient *= for_members(eta, gradient)
                 parameter -= gradient
+        if rest is not None:
+            rest()
 
     def _update_with_momentum(
         self, parameters: list[np.ndarray], gradients: Iterable[Gradient], eta: float | np.ndarray

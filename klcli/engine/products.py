@@ -1,13 +1,17 @@
 """Products of matrices, the large ones in two halves, and the step of gradient descent that is one."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from klcli.second_core import begin, ended
 
 Pair = tuple[np.ndarray, np.ndarray]
 Part = slice | tuple[slice, slice]
+Rest = Callable[[], None] | None  # what is left to be done
 
 WORTH_HALVING = 3_000_000  # multiplications: about 80 us, and 20 us go to handing half of them over
+LESS = 1_200_000  # multiplications of a step less than half on this core, which has all the small steps beside it
 CACHED = 300_000  # numbers of W: half of them are 600 kB in float32, and a second-level cache has 1 MB or more
 
 
@@ -55,36 +59,39 @@ def multiply(A: np.ndarray, B: np.ndarray, Y: np.ndarray) -> None:
     np.matmul(A, B, out=Y)
 
 
-def descend(G: np.ndarray, X: np.ndarray, keep: float | np.ndarray, W: np.ndarray) -> None:
+def descend(G: np.ndarray, X: np.ndarray, keep: float | np.ndarray, W: np.ndarray, rest: Rest = None) -> Rest:
     """`W <- keep * W - G X` for `W (p, r)`, `G (p, n)` and `X (n, r)`; keep is a number, or one for each row (p, 1).
 
-    A W that half fits into the cache of a core is divided along r, so that it stays there with its half of X
+    W has taken its step once the Rest that this returns has been called. `rest` is that of a step before, which
+    is called here, or returned where this step is a small one.
+
+    A W that half fits into the cache of a core is divided along r, so that it stays there with its part of X
     from one update to the next; a larger one along p, so that each core passes over rows that lie together.
     """
     p, r = W.shape
     if p * r * len(X) < WORTH_HALVING:
         _descend(G, X, keep, W)
-        return
-    here, there = slice(None, r // 2), slice(r // 2, None)
+        return rest
+    if rest is not None:
+        rest()
     if p * r <= CACHED:
+        own = max(1, r // 2 - LESS // (p * len(X)))
+        here, there = slice(None, own), slice(own, None)
         begun = begin(_descend, G, X[:, there], keep, out=W[:, there], in_place=True)
         if begun is None:  # the same two products, and passes over whole rows
             step = np.empty_like(W)
-            for half in (here, there):
-                multiply(G, X[:, half], step[:, half])
+            for part in (here, there):
+                multiply(G, X[:, part], step[:, part])
             W *= keep
             W -= step
-            return
+            return None
         _descend(G, X[:, here], keep, W[:, here])
-        if not ended(begun):
-            _descend(G, X[:, there], keep, W[:, there])
-        return
+        return lambda: None if ended(begun) else _descend(G, X[:, there], keep, W[:, there])
     here, there = slice(None, p // 2), slice(p // 2, None)
     keeps = (keep[here], keep[there]) if isinstance(keep, np.ndarray) else (keep, keep)
     begun = begin(_descend, G[there], X, keeps[1], out=W[there], in_place=True)
     _descend(G[here], X, keeps[0], W[here])
-    if not ended(begun):
-        _descend(G[there], X, keeps[1], W[there])
+    return lambda: None if ended(begun) else _descend(G[there], X, keeps[1], W[there])
 
 
 def _descend(G: np.ndarray, X: np.ndarray, keep: float | np.ndarray, W: np.ndarray) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from klcli.engine.losses import l2_gradient
 from klcli.engine.members import for_members
 from klcli.engine.numbers import number
-from klcli.engine.products import descend, product
+from klcli.engine.products import Rest, descend, product
 
 
 @dataclass(slots=True)
@@ -39,23 +39,24 @@ class WeightGradient:
         """Let NumPy take the gradient for an array."""
         return self.array().astype(dtype or self.W.dtype)
 
-    def descend(self, eta: float | np.ndarray) -> None:
+    def descend(self, eta: float | np.ndarray, rest: Rest = None) -> Rest:
         """Take one step of gradient descent in place, `W <- (1 - 2 eta lambda) W - eta X^T G`.
 
         The same as `W -= eta * array()` to rounding, with two passes over W in place of four. eta is a number, or (m,).
+        `rest`, and what is returned, are those of `products.descend`.
         """
         X, W, G = self.X, transposed(self.W), transposed(self.G * for_members(eta, self.G))
         keep = 1 - 2 * eta * self.lam
         if W.ndim == 2:
-            descend(G, X, keep, W)
-        elif W.flags.c_contiguous and (len(W) == 1 or X.ndim == 2):  # one below the other, they are one matrix
+            return descend(G, X, keep, W, rest)
+        if W.flags.c_contiguous and (len(W) == 1 or X.ndim == 2):  # one below the other, they are one matrix
             rows = W.shape[0] * W.shape[1]
             if isinstance(keep, np.ndarray):
                 keep = np.repeat(keep.astype(W.dtype), W.shape[1])[:, None]
-            descend(G.reshape(rows, -1), X if X.ndim == 2 else X[0], keep, W.reshape(rows, -1))
-        else:
-            W *= keep[:, None, None].astype(W.dtype) if isinstance(keep, np.ndarray) else number(keep, W.dtype)
-            W -= product(G, X)
+            return descend(G.reshape(rows, -1), X if X.ndim == 2 else X[0], keep, W.reshape(rows, -1), rest)
+        W *= keep[:, None, None].astype(W.dtype) if isinstance(keep, np.ndarray) else number(keep, W.dtype)
+        W -= product(G, X)
+        return rest
 
 
 def _steps(G: np.ndarray, X: np.ndarray) -> np.ndarray:

@@ -72,10 +72,10 @@ class Partner:
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
         """Return a new array of the shared memory, or None where there is no room."""
         try:
-            array = self._memory.array(self._end, shape, dtype)
+            array = self._memory.array(begin := self._first_free(), shape, dtype)
         except (TypeError, ValueError):
             return None
-        self._end = self._borrowed = _page_after(self._end + array.nbytes)
+        self._end = self._borrowed = _page_after(begin + array.nbytes)
         return array
 
     def begin(
@@ -96,8 +96,7 @@ class Partner:
         free = [slot for slot in self._slots if slot.is_free]
         if not free:
             return None
-        if len(free) == len(self._slots):
-            self._borrowed = self._end
+        self._borrowed = self._first_free()
         slot, shared_out = free[-1 if parts else 0], out  # the other process looks at the first one first
         try:
             values = [self._encoded(value) for value in arguments]
@@ -127,6 +126,10 @@ class Partner:
         self._told = self.begin(function, arguments)
         self._end = self._borrowed
         return self._told is not None
+
+    def _first_free(self) -> int:
+        """Return where the memory is free: behind the copies for the work under way."""
+        return self._end if all(slot.is_free for slot in self._slots) else self._borrowed
 
     def offer_held(self) -> None:
         """Offer what was to wait for the next piece of work."""

@@ -53,16 +53,23 @@ def test_the_second_core_changes_no_bit(left, right, monkeypatch, use_cores, pie
     assert len(pieces) == 2 * (A.ndim == B.ndim)
 
 
+def finish(rest):
+    if rest is not None:
+        rest()
+
+
 @pytest.mark.parametrize("cached", [0, 10**9], ids=["by rows", "by columns"])
 @pytest.mark.parametrize("keep", [0.5, np.array([[0.5], [0.25], [1.0]])], ids=["one", "of each row"])
 @pytest.mark.parametrize("worth_halving", [1, 10**9])
-def test_a_step_is_that_of_float64(cached, keep, worth_halving, monkeypatch):
+@pytest.mark.parametrize("less", [0, 100, 10**9])
+def test_a_step_is_that_of_float64(cached, keep, worth_halving, less, monkeypatch):
     rng = np.random.default_rng(2)
     W, G, X = rng.standard_normal((3, 41)), rng.standard_normal((3, 7)), rng.standard_normal((7, 41))
     expected = keep * W - np.einsum("ij,jk->ik", G, X)
     monkeypatch.setattr(products, "WORTH_HALVING", worth_halving)
     monkeypatch.setattr(products, "CACHED", cached)
-    descend(G, X, keep, W)
+    monkeypatch.setattr(products, "LESS", less)
+    finish(descend(G, X, keep, W))
     np.testing.assert_allclose(W, expected, rtol=1e-12)
 
 
@@ -79,8 +86,29 @@ def test_a_step_on_the_second_core_changes_no_bit(cached, monkeypatch, use_cores
         second_core.start(1_000_000)
         W = second_core.empty(start.shape, start.dtype)
         W[...] = start
-        descend(in_columns(G), X, keep, W)
+        finish(descend(in_columns(G), X, keep, W))
         results.append(W)
     assert pieces == [True]  # done by the other process
     np.testing.assert_array_equal(*results)
     assert not np.array_equal(results[0], start)
+
+
+@pytest.mark.parametrize("cached", [0, 10**9], ids=["by rows", "by columns"])
+def test_steps_follow_each_other_before_the_last_is_called(cached, monkeypatch, use_cores, pieces):
+    monkeypatch.setattr(products, "WORTH_HALVING", 1000)
+    monkeypatch.setattr(products, "CACHED", cached)
+    monkeypatch.setattr(products, "LESS", 20)
+    use_cores(2)
+    second_core.start(1_000_000)
+    rng, rest, expected, steps = np.random.default_rng(4), None, [], []
+    for p, r in ((30, 41), (25, 31), (3, 4), (28, 20), (2, 2)):
+        G, X = rng.standard_normal((p, 7)), rng.standard_normal((7, r))
+        W = second_core.empty((p, r), "f8")
+        W[...] = rng.standard_normal((p, r))
+        expected.append(0.5 * W - np.einsum("ij,jk->ik", G, X))
+        rest = descend(G, X, 0.5, W, rest)
+        steps.append(W)
+    finish(rest)
+    assert pieces == [True] * 3
+    for W, right in zip(steps, expected, strict=True):
+        np.testing.assert_allclose(W, right, rtol=1e-12)
