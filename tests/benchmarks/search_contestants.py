@@ -62,6 +62,49 @@ def train_updates(task: GroupTask, mailbox: Mailbox) -> None:
             mailbox.on_update(training.step)
 
 
+class FloorOfSearch:
+    """Only the dense products of all networks, with as many members in each process as klcli has."""
+
+    name = f"floor, {CORES} processes"
+
+    def __init__(self, race: Race) -> None:
+        self._members, self._race = [len(part) for part in groups(plan(race.config, LAMBDAS, 1))], race
+        self._context = open_executor(CORES, None, len(self._members))
+        self._executor = self._context.__enter__()
+
+    def epoch(self) -> None:
+        tasks = [
+            self._executor.submit(products_of_members, self._race.config.batch_size, self._race.widths, members)
+            for members in self._members
+        ]
+        for task in tasks:
+            task.result()
+
+    def close(self) -> None:
+        self._context.__exit__(None, None, None)
+
+
+def products_of_members(n: int, widths: tuple[int, ...], members: int) -> None:
+    """One epoch of the products of an update: those with the images are one wide product for all members."""
+    rng = np.random.default_rng(0)
+
+    def array(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    X, W = array(n, widths[0]), array(widths[0], members * widths[1])
+    Y, G, dW = array(n, members * widths[1]), array(members * widths[1], n), array(members * widths[1], widths[0])
+    later = [
+        (array(members, n, a), array(members, a, b), array(members, n, b)) for a, b in itertools.pairwise(widths[1:])
+    ]
+    for _ in range(UPDATES):
+        np.matmul(X, W, out=Y)
+        np.matmul(G, X, out=dW)
+        for A, V, S in later:
+            np.matmul(A, V, out=S)
+            S @ V.swapaxes(1, 2)
+            A.swapaxes(1, 2) @ S
+
+
 class TorchLoop:
     """One network after the other, each with its lambda."""
 
@@ -163,6 +206,7 @@ def search_contestants():
     from functools import partial
 
     return (
+        FloorOfSearch,
         KlcliSearch,
         *(partial(TorchLoop, threads=threads) for threads in sorted({1, CORES})),
         *(partial(TorchVmap, threads=threads) for threads in sorted({1, CORES})),
