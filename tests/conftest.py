@@ -16,7 +16,7 @@ import numpy as np
 from klcli import second_core
 from klcli.data.dataset import Dataset
 from klcli.second_core import Part
-from klcli.second_core.partner import Begun
+from klcli.second_core.partner import Begun, Partner
 
 # The same examples everywhere, however busy the machine is; the fault harness is where new ones are looked for.
 settings.register_profile("the suite", derandomize=True, deadline=None)
@@ -51,6 +51,14 @@ def use_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is taken back: what is offered to the second core is done there, however busy the machine is."""
 
+    def offers_what_is_held(self: Partner, begun: Begun) -> bool:
+        if self._held is begun:
+            self._held = None
+            for _ in range(begun.parts):
+                begun.slot.offered.release()
+        return False
+
+    monkeypatch.setattr(Partner, "drops", offers_what_is_held)
     monkeypatch.setattr(Begun, "takes_back", lambda begun: False)
 
 

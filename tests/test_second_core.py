@@ -1,10 +1,12 @@
 """The second core: the same results, wherever the work is done, and nothing lost when the other process is."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -173,15 +175,22 @@ def test_what_comes_then_waits_for_the_next(partner: Partner) -> None:
     assert Y.tolist() == [partner.pid] * 3
 
 
-@pytest.mark.parametrize("offered", [True, False], ids=["offered before", "offered by the question"])
-def test_both_do_what_the_other_has_not_begun(partner: Partner, offered: bool) -> None:
+def test_nobody_does_it_where_nothing_follows(partner: Partner) -> None:
+    Y = unsigned(4)
+    assert list(left(then(sign_after, 0.0, out=Y, parts=4))) == [(0, 1)]
+    wait_for(begin(os.getpid))
+    assert Y.tolist() == [0, 0, 0, 0]
+
+
+def test_both_do_what_the_other_has_not_begun(partner: Partner) -> None:
     for _ in range(2):
         Y = unsigned(10)
-        begun = then(sign_after, 0.02, out=Y, parts=10)
-        if offered:
-            wait_for(begin(os.getpid))
+        begun = then(sign_after, 0.05, out=Y, parts=10)
+        wait_for(begin(os.getpid))
+        while begun.slot.offered.get_value() == 10:  # type: ignore[union-attr]
+            time.sleep(0.001)
         for part in left(begun):
-            sign_after(0.02, part, Y)
+            sign_after(0.05, part, Y)
         count = Y.tolist().count(partner.pid)
         assert 1 <= count <= 9
         assert Y.tolist() == [partner.pid] * count + [os.getpid()] * (10 - count)
@@ -190,7 +199,7 @@ def test_both_do_what_the_other_has_not_begun(partner: Partner, offered: bool) -
 
 def test_what_is_waited_for_goes_before_the_parts_left(partner: Partner) -> None:
     Y = unsigned(10)
-    begun = then(sign_after, 0.05, out=Y, parts=10)
+    begun = then(sign_after, 0.2, out=Y, parts=10)
     wait_for(begin(os.getpid))
     wait_for(begin(os.getpid))
     assert Y.tolist().count(0) > 5
@@ -331,6 +340,21 @@ def test_a_part_of_a_mapped_file_is_not_taken_for_the_whole(partner: Partner, tm
     wait_for(begun)
     assert begun is not None
     assert begun.value[0] == {"part": 60}
+
+
+def test_its_memory_is_given_back_at_its_end(use_cores: Callable[[int], None]) -> None:
+    """At once: what is left for the garbage collector may stay for a whole search."""
+    use_cores(2)
+    second_core.start(MEGABYTE)
+    wait_for(begin(described, {"copied": np.arange(10)}, 0, "", None))
+    ended_one, collects = weakref.ref(second_core._state.partner), gc.isenabled()
+    gc.disable()
+    try:
+        second_core.stop()
+        assert ended_one() is None
+    finally:
+        if collects:
+            gc.enable()
 
 
 def test_arrays_of_an_earlier_process_are_arrays_like_others(partner: Partner) -> None:

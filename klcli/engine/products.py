@@ -1,17 +1,22 @@
-"""Products of matrices, the large ones in two halves, and the step of gradient descent that is one."""
+"""Products of matrices, the large ones in two halves, and the step of gradient descent, a large one in two parts."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from klcli.second_core import begin, ended
 
+if TYPE_CHECKING:
+    from klcli.second_core.partner import Begun
+
 Pair = tuple[np.ndarray, np.ndarray]
-Part = slice | tuple[slice, slice]
+Where = slice | tuple[slice, slice]
 Rest = Callable[[], None] | None  # what is left to be done
 
 WORTH_HALVING = 3_000_000  # multiplications: about 80 us, and 20 us go to handing half of them over
-LESS = 1_200_000  # multiplications of a step less than half on this core, which has all the small steps beside it
+LESS = 1_200_000  # multiplications less than half of a step by columns: this core has all the small steps beside it
 CACHED = 300_000  # numbers of W: half of them are 600 kB in float32, and a second-level cache has 1 MB or more
 
 
@@ -44,7 +49,7 @@ def product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
     return _in_halves((p, r), (A, B[:, :half]), (A, B[:, half:]), np.s_[:, :half], np.s_[:, half:])
 
 
-def _in_halves(shape: tuple[int, ...], first: Pair, second: Pair, here: Part, there: Part) -> np.ndarray:
+def _in_halves(shape: tuple[int, ...], first: Pair, second: Pair, here: Where, there: Where) -> np.ndarray:
     """Return the product whose parts `here` and `there` are the products of the first pair and of the second."""
     Y = np.empty(shape, first[0].dtype)
     begun = begin(multiply, *second, out=Y[there])
@@ -62,8 +67,8 @@ def multiply(A: np.ndarray, B: np.ndarray, Y: np.ndarray) -> None:
 def descend(G: np.ndarray, X: np.ndarray, keep: float | np.ndarray, W: np.ndarray, rest: Rest = None) -> Rest:
     """`W <- keep * W - G X` for `W (p, r)`, `G (p, n)` and `X (n, r)`; keep is a number, or one for each row (p, 1).
 
-    W has taken its step once the Rest that this returns has been called. `rest` is that of a step before, which
-    is called here, or returned where this step is a small one.
+    W has taken its step once the Rest that this returns has been called. `rest` is that of a step before: the other
+    core does one thing at a time, so it is called here, or returned where this step is too small to be shared.
 
     A W that half fits into the cache of a core is divided along r, so that it stays there with its part of X
     from one update to the next; a larger one along p, so that each core passes over rows that lie together.
@@ -86,12 +91,18 @@ def descend(G: np.ndarray, X: np.ndarray, keep: float | np.ndarray, W: np.ndarra
             W -= step
             return None
         _descend(G, X[:, here], keep, W[:, here])
-        return lambda: None if ended(begun) else _descend(G, X[:, there], keep, W[:, there])
+        return partial(_complete, begun, G, X[:, there], keep, W[:, there])
     here, there = slice(None, p // 2), slice(p // 2, None)
     keeps = (keep[here], keep[there]) if isinstance(keep, np.ndarray) else (keep, keep)
     begun = begin(_descend, G[there], X, keeps[1], out=W[there], in_place=True)
     _descend(G[here], X, keeps[0], W[here])
-    return lambda: None if ended(begun) else _descend(G[there], X, keeps[1], W[there])
+    return partial(_complete, begun, G[there], X, keeps[1], W[there])
+
+
+def _complete(begun: "Begun | None", *step: Any) -> None:
+    """Wait for the other core, or take the step here."""
+    if not ended(begun):
+        _descend(*step)
 
 
 def _descend(G: np.ndarray, X: np.ndarray, keep: float | np.ndarray, W: np.ndarray) -> None:

@@ -54,9 +54,11 @@ class WeightGradient:
             if isinstance(keep, np.ndarray):
                 keep = np.repeat(keep.astype(W.dtype), W.shape[1])[:, None]
             return descend(G.reshape(rows, -1), X if X.ndim == 2 else X[0], keep, W.reshape(rows, -1), rest)
+        if rest is not None:
+            rest()
         W *= keep[:, None, None].astype(W.dtype) if isinstance(keep, np.ndarray) else number(keep, W.dtype)
         W -= product(G, X)
-        return rest
+        return None
 
 
 def _steps(G: np.ndarray, X: np.ndarray) -> np.ndarray:

@@ -138,8 +138,8 @@ class Training:
     def update(self) -> None:
         """Make one update of every member on the next minibatch."""
         X, following = (self._images[step % BUFFERS] for step in (self.step, self.step + 1))
-        for rest in second_core.left(self._prepared):
-            self._minibatches.images(self.step, X, rest)
+        for piece in second_core.left(self._prepared):
+            self._minibatches.images(self.step, X, piece)
         y, loss_function = self._minibatches.labels(self.step)
         self._prepared = None
         if self.step + 1 < self.times.total_updates:

@@ -5,9 +5,9 @@ Threads do not share that: each waits for the interpreter lock of the other, and
 that takes 50 us to wake. A process has a lock of its own. It stays awake between two pieces of work, and finds
 W and the minibatches where this process has them, so that a piece of work is handed over in 15 us.
 
-How work is divided depends on its shape alone, never on the number of cores or on how busy they are, so the
-digits of a result do not depend on them either. A piece that the other process has not begun when this one
-needs it is taken back and done here.
+Where it decides digits how work is divided, that depends on its shape alone, never on the number of cores or on
+how busy they are, so the digits of a result do not depend on them either. A piece that the other process has not
+begun when this one needs it is taken back and done here.
 """
 
 import atexit
@@ -100,7 +100,8 @@ def then(function: Callable[..., Any], *arguments: Any, out: np.ndarray, parts: 
     """Let it begin `function(*arguments, part, out)` for each part (0, parts), (1, parts)...: what can wait.
 
     That is offered behind the next piece of work that is begun, and what is begun later goes before the parts
-    that are left then. `out` is an array of `empty`. It must be asked what is `left`.
+    that are left then. `out` is an array of `empty`. Any division gives the same bits, as there may be one part
+    (0, 1) instead. It must be asked what is `left`, to the end.
     """
     if _state.partner is None or not _state.is_allowed:
         return None

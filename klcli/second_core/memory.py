@@ -48,23 +48,34 @@ def _mapped(file: str, offset: int, shape: tuple[int, ...], dtype: str) -> np.nd
     return np.asarray(np.memmap(file, dtype, "r", offset, shape))
 
 
+# Classes of their own: one made in a function is a circle of references, which would keep all that it has met.
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, handle: Callable[[np.ndarray], Handle | None]) -> None:
+        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        self._handle = handle
+
+    def persistent_id(self, part: Any) -> Handle | None:
+        return self._handle(part) if isinstance(part, np.ndarray) else None
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, found: Callable[[Handle], np.ndarray]) -> None:
+        super().__init__(file)
+        self._found = found
+
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        return self._found(pid)
+
+
 def pickled(value: object, handle: Callable[[np.ndarray], Handle | None]) -> bytes:
     """Return an object as bytes, with handles where it has arrays."""
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, part: Any) -> Handle | None:
-            return handle(part) if isinstance(part, np.ndarray) else None
-
     file = io.BytesIO()
-    Pickler(file, pickle.HIGHEST_PROTOCOL).dump(value)
+    _Pickler(file, handle).dump(value)
     return file.getvalue()
 
 
 def unpickled(data: bytes, found: Callable[[Handle], np.ndarray]) -> Any:
     """Return the object of `pickled` with its arrays."""
-
-    class Unpickler(pickle.Unpickler):
-        def persistent_load(self, pid: Any) -> np.ndarray:
-            return found(pid)
-
-    return Unpickler(io.BytesIO(data)).load()
+    return _Unpickler(io.BytesIO(data), found).load()

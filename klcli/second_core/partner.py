@@ -6,7 +6,6 @@ import os
 import pickle
 import signal
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,11 @@ from klcli.second_core.slot import LETTER, SLOTS, Slot, slots
 
 LENT = 4 << 20  # bytes of an array that is copied for the other process: a larger copy takes as long as the work
 PAGE = 4096  # bytes: arrays begin at one, so that they share no line of the cache
-ROOMS = 64  # for copies that are remembered: making one takes as long as filling it
+ROOMS = 1000  # for copies that are remembered: making one takes as long as filling it
 LOOKS = 20_000  # of who waits for the other process, a few milliseconds, before it looks after it
 PAUSE = 0.01  # seconds between two looks after that: a core that is not there is not to be waited for at full speed
+
+Room = tuple[np.ndarray, Handle | None, int]
 
 
 class PartnerLost(KlcliError):
@@ -31,14 +32,14 @@ class Partner:
     """The other process, and the memory that both share."""
 
     def __init__(self, size: int) -> None:
-        """Start it; it is ready after half a second, and until then nobody waits for it. Raises OSError."""
+        """Start it; it is ready after half a second, and until then all is done here. Raises OSError."""
         context = multiprocessing.get_context("spawn")  # a fork would inherit locks in whatever state they are
         raw = context.RawArray("b", SLOTS * LETTER + size + PAGE)
         semaphores = [(context.Semaphore(0), context.Semaphore(0)) for _ in range(SLOTS)]
         self._memory, self._slots = Memory(raw), slots(raw, semaphores)
         self._end = SLOTS * LETTER  # of the arrays handed out so far
         self._borrowed = self._end  # behind them: copies for the work under way
-        self._room = lru_cache(ROOMS)(self._new_room)  # an update borrows what the one before has borrowed
+        self._rooms: dict[tuple[Any, ...], Room] = {}  # an update borrows what the one before has borrowed
         self._told: Begun | None = None  # nobody waits for its end
         self._held: Begun | None = None  # offered behind the next
         self._process = context.Process(target=serve, args=(raw, semaphores), name="second core", daemon=True)
@@ -72,10 +73,10 @@ class Partner:
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
         """Return a new array of the shared memory, or None where there is no room."""
         try:
-            array = self._memory.array(begin := self._first_free(), shape, dtype)
+            array = self._memory.array(offset := self._first_free(), shape, dtype)
         except (TypeError, ValueError):
             return None
-        self._end = self._borrowed = _page_after(begin + array.nbytes)
+        self._end = self._borrowed = _page_after(offset + array.nbytes)
         return array
 
     def begin(
@@ -97,7 +98,7 @@ class Partner:
         if not free:
             return None
         self._borrowed = self._first_free()
-        slot, shared_out = free[-1 if parts else 0], out  # the other process looks at the first one first
+        slot, shared_out = free[-1 if parts else 0], out  # the other process does what is in the first one first
         try:
             values = [self._encoded(value) for value in arguments]
             if out is not None:
@@ -114,9 +115,10 @@ class Partner:
         begun = Begun(self, slot, out, shared_out, in_place=in_place, parts=parts)
         if not parts:
             slot.offered.release()
-        self.offer_held()
-        if parts:
-            self._held = begun
+        if self._held is not None:
+            for _ in range(self._held.parts):
+                self._held.slot.offered.release()
+        self._held = begun if parts else None
         return begun
 
     def tell(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
@@ -131,12 +133,12 @@ class Partner:
         """Return where the memory is free: behind the copies for the work under way."""
         return self._end if all(slot.is_free for slot in self._slots) else self._borrowed
 
-    def offer_held(self) -> None:
-        """Offer what was to wait for the next piece of work."""
-        held, self._held = self._held, None
-        if held is not None:
-            for _ in range(held.parts):
-                held.slot.offered.release()
+    def drops(self, begun: "Begun") -> bool:
+        """Return whether nothing has followed, so that it was never offered; nor will it be."""
+        if self._held is not begun:
+            return False
+        self._held, begun.slot.is_free = None, True
+        return True
 
     def close(self) -> None:
         """End the process: it has nothing to lose."""
@@ -162,12 +164,15 @@ class Partner:
 
     def _borrow(self, array: np.ndarray) -> tuple[np.ndarray, Handle | None]:
         """Return room for an array of that shape, and its handle. Raises MemoryError where there is none."""
-        room, handle, self._borrowed = self._room(self._borrowed, array.shape, array.strides, array.dtype)
+        what = self._borrowed, array.shape, array.strides, array.dtype
+        if what not in self._rooms:
+            if len(self._rooms) == ROOMS:
+                self._rooms.clear()
+            self._rooms[what] = self._new_room(*what)
+        room, handle, self._borrowed = self._rooms[what]
         return room, handle
 
-    def _new_room(
-        self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype
-    ) -> tuple[np.ndarray, Handle | None, int]:
+    def _new_room(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype) -> Room:
         """Return an array, its handle, and where the next may begin.
 
         Its axes lie in the order of the strides: another order is another product for BLAS.
@@ -202,6 +207,7 @@ class Begun:
 
     def finish(self) -> bool:
         """Return whether the other process has done it; wait where it is at it, take back what it has not begun."""
+        assert not self.parts, "one in parts is asked what is left"
         if self.takes_back():
             self.slot.is_free = True
             return False
@@ -216,9 +222,11 @@ class Begun:
     def left(self) -> Iterator[tuple[int, int]]:
         """Yield the parts that this process has to do, the last first: until there are none that nobody has begun.
 
-        Where the other process is lost on the way, its parts come behind.
+        Where the other process is lost on the way, its parts come behind. It is asked once, and to the end.
         """
-        self.partner.offer_held()
+        if self.partner.drops(self):
+            yield 0, 1
+            return
         theirs = self.parts
         while theirs and self.takes_back():
             theirs -= 1
@@ -241,7 +249,7 @@ class Begun:
                     return False
         self.slot.is_free = True
         if self.slot.has_failed:
-            self.why_lost = self.slot.read().decode()
+            self.why_lost = self.slot.read().decode(errors="replace")
         return not self.why_lost
 
     def require_that_it_can_be_done_again(self) -> None:

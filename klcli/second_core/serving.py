@@ -47,10 +47,10 @@ def _do(slot: Slot, memory: Memory) -> None:
         module, name, values, parts = marshal.loads(slot.read())
         arguments = [_decoded(value, memory) for value in values]
         if parts:
-            _function(module, name)(*arguments[:-1], (part, parts), arguments[-1])
-            return
+            arguments.insert(-1, (part, parts))
         value = _function(module, name)(*arguments)
-        slot.write(b"" if value is None else pickle.dumps(value))
+        if not parts:  # the next part needs the command again
+            slot.write(b"" if value is None else pickle.dumps(value))
     except BaseException as error:  # whatever it is, the parent does the work itself and meets it there, or says it
         slot.write_failure(repr(error))
     finally:

@@ -28,7 +28,7 @@ class Slot:
         self._length[0], self._part[0] = len(letter), 0
 
     def next_part(self) -> int:
-        """Return which part the other process begins: it counts them from 0, and this process from the end."""
+        """Return which part the other process begins, of work in parts: it counts from 0, the parent from the end."""
         self._part[0] += 1
         return self._part[0] - 1
 

@@ -219,7 +219,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 def colour(name: str) -> str:
     """Blue is klcli, grey the floor, orange the others."""
-    return "#0072B2" if name.startswith("klcli") else "#999999" if name == "floor" else "#E69F00"
+    return "#0072B2" if name.startswith("klcli") else "#999999" if name.startswith("floor") else "#E69F00"
 
 
 if __name__ == "__main__":
