@@ -21,7 +21,7 @@ class Parameters:
         arrays = members.parameters()
         self._weights = [name for name in arrays if name.endswith(".W")]
         self._vectors = [name for name in arrays if name not in self._weights]
-        self._ends = np.cumsum([arrays[name].shape[-1] for name in self._vectors])
+        self._cuts = np.cumsum([arrays[name].shape[-1] for name in self._vectors])[:-1]
         self.arrays = [*(arrays[name] for name in self._weights), self._joined(arrays)]
         views = self.by_name(self.arrays)
         for name in self._vectors:
@@ -35,7 +35,7 @@ class Parameters:
     def by_name(self, arrays: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
         """Return arrays shaped as `arrays` by the names of the parameters, the vectors as views."""
         *weights, joined = arrays
-        vectors = np.split(joined, self._ends[:-1], axis=-1)
+        vectors = np.split(joined, self._cuts, axis=-1)
         return dict(zip([*self._weights, *self._vectors], [*weights, *vectors], strict=True))
 
     def like(self, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
