@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from klcli.errors import ExitCode
-from klcli.store.run_store import RunStore
+from klcli.store.runs import RunStore
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

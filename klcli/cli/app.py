@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import klcli
-from klcli.cli import data, evaluate, gradcheck, predict, report, reproduce, search_lambda, sigma_sweep, train
+from klcli.cli.commands import data, evaluate, gradcheck, predict, report, reproduce, search_lambda, sigma_sweep, train
 from klcli.errors import ExitCode, KlcliError
 
 app = typer.Typer(

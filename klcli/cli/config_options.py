@@ -20,8 +20,8 @@ from klcli.cli.options import (
     integers,
     option,
 )
-from klcli.data.split_config import SplitConfig
-from klcli.experiments.config import (
+from klcli.settings.split_config import SplitConfig
+from klcli.settings.train_config import (
     BN_STATISTICS,
     DTYPES,
     INITIALIZERS,
@@ -309,7 +309,7 @@ def _config(typed: dict[str, Any]) -> TrainConfig:
 
 def _over_preset(typed: dict[str, Any], named: tuple[str, ...]) -> TrainConfig:
     """The config of a preset, with what the user named in the place of its settings."""
-    from klcli.experiments.presets import override, preset
+    from klcli.settings.presets import override, preset
 
     return override(preset(typed["preset"]).config, {key: value for key, value in _read(typed).items() if key in named})
 

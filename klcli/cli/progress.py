@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from klcli.cli.session import Session
 
 if TYPE_CHECKING:
-    from klcli.experiments.timetable import Timetable
-    from klcli.experiments.train_result import TrainResult
+    from klcli.training.budget import Timetable
+    from klcli.training.result import TrainResult
 
 REDRAW_SECONDS = 0.1  # a bar that is redrawn at every update would cost more than the update
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # slow to import, and not needed for --version
     from rich.console import Console, RenderableType
 
-    from klcli.report.tables import Table
+    from klcli.report.tables.table import Table
 
 SCHEMA = 1  # of the JSON documents; raised when a key changes its meaning or goes away
 FULL_WIDTH = 10_000  # columns of a pipe
@@ -46,7 +46,7 @@ class Session:
 
     def result(self, *parts: "Table | RenderableType") -> None:
         """Print what a person asked for; nothing where the answer is a JSON document."""
-        from klcli.report.tables import Table
+        from klcli.report.tables.table import Table
 
         for part in () if self.as_json else parts:
             if isinstance(part, Table):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from klcli.cli.session import Session
 
 if TYPE_CHECKING:
-    from klcli.experiments.execution import GroupOutcome, GroupTask
+    from klcli.studies.execution import GroupOutcome, GroupTask
 
 FEW = 8  # groups that have a line each from beginning to end; of more, those in training
 

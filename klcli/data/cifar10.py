@@ -14,8 +14,8 @@ import numpy as np
 from klcli.data.batches import is_web_page, parse_batch, parse_class_names
 from klcli.data.dataset import PIXELS, Dataset, content_sha256
 from klcli.data.layouts import CLASS_NAMES, LAYOUTS, PYTHON, ROWS, Layout
-from klcli.data.split_config import FILES
 from klcli.errors import DataError
+from klcli.settings.split_config import FILES
 
 GZIP = b"\x1f\x8b"
 LARGEST_FILE = 128 * 2**20  # four times an official batch file: more is something else, and not worth the memory

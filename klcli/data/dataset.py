@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from klcli.data.split_config import FILES, SplitConfig, listed
 from klcli.errors import ConfigError
+from klcli.settings.split_config import FILES, SplitConfig, listed
 
 PIXELS = 3072  # 3 channels of 32 x 32, channel-major
 CLASSES = 10

@@ -16,7 +16,7 @@ import numpy as np
 from klcli.data.dataset import CLASSES, PIXELS, Dataset
 from klcli.data.layouts import ROWS
 from klcli.data.places import cache_folder
-from klcli.data.split_config import FILES
+from klcli.settings.split_config import FILES
 
 FORMAT = 1  # part of every key: a new format never meets an old file
 ABANDONED = 24 * 3600  # seconds after which a temporary file belongs to a process that is gone

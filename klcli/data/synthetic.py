@@ -17,7 +17,7 @@ from klcli.data import prepared
 from klcli.data.dataset import CLASSES, PIXELS, Dataset, content_sha256
 from klcli.data.layouts import ROWS
 from klcli.data.places import SYNTHETIC
-from klcli.data.split_config import FILES
+from klcli.settings.split_config import FILES
 
 # Of what make() returns: a test holds them together. Stored runs name it, and so does the prepared copy, so that
 # one of other pixels is never opened.

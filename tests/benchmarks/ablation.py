@@ -14,10 +14,10 @@ from klcli import second_core  # before NumPy loads: it pins the threads of BLAS
 from klcli.data.augmentation import views
 from klcli.data.dataset import Splits, split
 from klcli.data.sources import open_dataset
-from klcli.experiments.evaluation import log_mean, log_probabilities, score_of
-from klcli.experiments.presets import preset
-from klcli.experiments.train_result import TrainResult
-from klcli.experiments.training import train
+from klcli.evaluation.metrics import log_mean, log_probabilities, score_of
+from klcli.settings.presets import preset
+from klcli.training.result import TrainResult
+from klcli.training.trainer import train
 
 WITHOUT: dict[str, dict[str, Any]] = {
     "as it is": {},

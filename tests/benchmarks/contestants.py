@@ -11,8 +11,8 @@ import numpy as np
 
 from klcli import second_core
 from klcli.data.dataset import epoch_order
-from klcli.experiments.environment import arithmetic
-from klcli.experiments.training import Training
+from klcli.training.environment import arithmetic
+from klcli.training.trainer import Training
 from tests.benchmarks.networks import Race
 
 CORES = len(os.sched_getaffinity(0))

@@ -4,7 +4,7 @@ import os
 import time
 
 from klcli.cli.app import main
-from klcli.experiments.training import Training
+from klcli.training.trainer import Training
 
 _update = Training.update
 

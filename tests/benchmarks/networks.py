@@ -7,7 +7,7 @@ import numpy as np
 
 from klcli.data.dataset import Splits, split
 from klcli.data.sources import open_dataset
-from klcli.experiments.config import TrainConfig
+from klcli.settings.train_config import TrainConfig
 
 UPDATES = 450  # one epoch of 45 000 images in minibatches of 100
 LAMBDAS = tuple(float(lam) for lam in np.geomspace(1e-4, 1e-1, 8))

@@ -16,9 +16,9 @@ from pathlib import Path
 from klcli import second_core  # before NumPy loads: it pins the threads of BLAS
 from klcli.data.dataset import split
 from klcli.data.sources import open_dataset
-from klcli.experiments.config import TrainConfig
-from klcli.experiments.environment import arithmetic
-from klcli.experiments.training import Training
+from klcli.settings.train_config import TrainConfig
+from klcli.training.environment import arithmetic
+from klcli.training.trainer import Training
 
 BASE = TrainConfig(batch_norm=True, order_seed=0)
 ROUNDS = 5

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 
 from klcli.data.dataset import epoch_order
-from klcli.experiments.execution import GroupTask, ImagesReference, groups
-from klcli.experiments.executors import open_executor
-from klcli.experiments.lambda_search import plan
-from klcli.experiments.mailbox import Mailbox
+from klcli.studies.execution import GroupTask, ImagesReference, groups
+from klcli.studies.executors import open_executor
+from klcli.studies.lambda_search import plan
+from klcli.studies.worker_channel import Mailbox
 from tests.benchmarks.contestants import CORES, TorchEager, jax_epoch, jax_initial_state
 from tests.benchmarks.networks import LAMBDAS, UPDATES, Race
 
@@ -51,9 +51,9 @@ class KlcliSearch:
 def train_updates(task: GroupTask, mailbox: Mailbox) -> None:
     """One epoch of updates without the evaluation at the end, in a worker."""
     from klcli.data.dataset import split
-    from klcli.experiments.environment import arithmetic
-    from klcli.experiments.execution import _open
-    from klcli.experiments.training import Training
+    from klcli.studies.execution import _open
+    from klcli.training.environment import arithmetic
+    from klcli.training.trainer import Training
 
     training = Training(task.configs, split(_open(task.images), task.configs[0].split))
     with arithmetic():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from klcli.experiments.presets import presets
+from klcli.settings.presets import presets
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from klcli.experiments import published
-from klcli.experiments.published import parse
-from klcli.report.reproduction_tables import Terms, markdown_page
+from klcli.published import report as published
+from klcli.published.report import parse
+from klcli.report.tables.reproductions import Terms, markdown_page
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from dask_cluster import Cluster, cluster
 
-from klcli.experiments.environment import pin_threads
+from klcli.training.environment import pin_threads
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from klcli.report.tables import options_words
+from klcli.report.tables.table import options_words
 from klcli.store import checkpoints
 
 Klcli = Callable[..., "CompletedProcess[str]"]
@@ -115,7 +115,7 @@ def test_what_cannot_be_is_refused(here: Klcli, refused: Refused, options: list[
 def test_an_interrupted_run_goes_on_to_the_bits_of_an_uninterrupted_one(
     here: Klcli, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
-    import klcli.cli.train as train_module
+    import klcli.cli.commands.train as train_module
 
     assert here("train", *TINY, *options).returncode == 0
     right = train_module.Recording.on_evaluation

@@ -8,7 +8,7 @@ import pytest
 
 from klcli.data.augmentation import augmented, mixup
 from klcli.data.dataset import Dataset, split
-from klcli.data.split_config import SplitConfig
+from klcli.settings.split_config import SplitConfig
 
 BACKGROUND = np.arange(3072).astype(np.uint8)
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 3072), dtype=np.uint8)

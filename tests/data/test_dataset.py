@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from klcli.data.dataset import Dataset, Split, Splits, epoch_order, split, standardisation
-from klcli.data.split_config import SplitConfig
 from klcli.errors import ConfigError
+from klcli.settings.split_config import SplitConfig
 
 PER_FILE = 100
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from klcli.data.dataset import Dataset, split
 from klcli.data.pictures import pictures_like, read_picture
-from klcli.data.split_config import SplitConfig
 from klcli.errors import DataError, ExitCode
+from klcli.settings.split_config import SplitConfig
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -17,10 +17,10 @@ from trials import SEED, TIMEOUT, Trials
 from warm import Laboratory
 
 from klcli.cli.app import app, main
-from klcli.cli.study_runner import StudyRunner
 from klcli.data import fetch
 from klcli.errors import ExitCode
-from klcli.store.run_store import RunStore
+from klcli.procedures.study_runner import StudyRunner
+from klcli.store.runs import RunStore
 
 SECONDS = 2.0  # of this process; the second that Python needs to start is not counted
 # A Dask scheduler has ten seconds to answer: that is a promise of its own.
@@ -196,7 +196,7 @@ def stage(tmp_path: Path, lab: Laboratory, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(RunStore, "begin", _accept)
     monkeypatch.setattr(StudyRunner, "run", _accept)
     monkeypatch.setattr(fetch, "fetch", _accept)
-    monkeypatch.setattr("klcli.experiments.gradient_checks.check_gradients", _accept)
+    monkeypatch.setattr("klcli.studies.gradient_checks.check_gradients", _accept)
     with threadpoolctl.threadpool_limits(1):
         yield tmp_path
 

@@ -15,7 +15,7 @@ from warm import Laboratory
 
 from klcli.cli.app import main
 from klcli.errors import StoreError
-from klcli.store.study_store import StudyStore
+from klcli.store.studies import StudyStore
 
 PAGE = 4096
 SEED_OF_THE_SAMPLE = 10**6

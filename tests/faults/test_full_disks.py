@@ -15,7 +15,7 @@ from trials import TIMEOUT, Trials
 from warm import Laboratory, Warm
 
 from klcli.errors import StoreError
-from klcli.store.housekeeping import Housekeeping
+from klcli.store.upkeep import Housekeeping
 
 MB = 2**20
 LONG = (*TRAIN, "--cycles", "20")  # 120 epochs

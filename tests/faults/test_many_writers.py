@@ -11,12 +11,12 @@ from stored import is_whole, rows
 from trials import TIMEOUT, Trials
 
 from klcli.data.dataset import Dataset
-from klcli.experiments.config import TrainConfig
-from klcli.experiments.environment import Environment
-from klcli.experiments.evaluation import Metrics
-from klcli.experiments.timetable import timetable
-from klcli.experiments.train_result import EpochMetrics
-from klcli.store.run_store import RunStore
+from klcli.evaluation.metrics import Metrics
+from klcli.settings.train_config import TrainConfig
+from klcli.store.runs import RunStore
+from klcli.training.budget import timetable
+from klcli.training.environment import Environment
+from klcli.training.result import EpochMetrics
 
 EPOCHS = 50
 

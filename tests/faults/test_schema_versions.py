@@ -13,12 +13,12 @@ from trials import Trials
 
 from klcli.cli.app import main
 from klcli.data.dataset import Dataset
-from klcli.experiments.config import TrainConfig
-from klcli.experiments.environment import Environment
-from klcli.experiments.timetable import timetable
+from klcli.settings.train_config import TrainConfig
 from klcli.store.migrations import migrations
-from klcli.store.report_store import BEST_FIRST, ReportStore, RunFilter
-from klcli.store.run_store import run_row
+from klcli.store.queries import BEST_FIRST, ReportStore, RunFilter
+from klcli.store.runs import run_row
+from klcli.training.budget import timetable
+from klcli.training.environment import Environment
 
 NAMES = [migration.name for migration in migrations._migrations]
 OLD = [None, *NAMES]  # the step before which an old klcli stopped; the first of them is an empty file

@@ -12,7 +12,7 @@ from stored import TRAIN, epochs_of, is_whole, outcome, printed_epochs, run_of
 from trials import TIMEOUT, Trials
 from warm import Laboratory
 
-from klcli.store.run_store import RunStore
+from klcli.store.runs import RunStore
 
 KINDS = (
     ("SIGINT", (signal.SIGINT,), 130),

@@ -21,8 +21,8 @@ from typing import Any
 
 IMPORTED = [
     "klcli.cli.app",
-    "klcli.store.study_store",
-    "klcli.experiments.training",
+    "klcli.store.studies",
+    "klcli.training.trainer",
     "klcli.report.plots.training",
     "matplotlib.backends.backend_agg",
     "warm",

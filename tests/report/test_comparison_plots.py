@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from klcli.experiments.predictions import confusion
+from klcli.evaluation.confusion import confusion
 from klcli.report.plots.comparison import (
     bn_overlay,
     bn_pair,

@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from klcli.report.formats import FORMATS, to_csv, to_json, to_latex, to_markdown
-from klcli.report.run_tables import Shown
-from klcli.report.study_tables import Cell
-from klcli.report.tables import Column, Table, fraction, significant
+from klcli.report.tables.formats import FORMATS, to_csv, to_json, to_latex, to_markdown
+from klcli.report.tables.runs import Shown
+from klcli.report.tables.studies import Cell
+from klcli.report.tables.table import Column, Table, fraction, significant
 
 AWKWARD = 'a|b & 50 % of $x_1$ #2 {~^} \\ <b>"bold"</b>\nnext'
 ROWS = [

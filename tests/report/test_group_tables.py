@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from klcli.errors import ConfigError
-from klcli.report.group_tables import SETTINGS, columns_of, group, group_notes, group_table, run_numbers
+from klcli.report.tables.groups import SETTINGS, columns_of, group, group_notes, group_table, run_numbers
 
 SPLIT = '{"validation": 5000, "train_batches": [], "validation_batches": [], "subset": null}'
 WITH = (0.541, 0.543, 0.546)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from klcli.report.plots.training import TrainingCurves, draw_training, training_curves
-from klcli.report.tables import settings_line
+from klcli.report.tables.table import settings_line
 
 N_S = 100
 

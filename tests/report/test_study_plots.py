@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from klcli.experiments.lambda_search import choose
 from klcli.report.plots.lambda_search import draw_lambda_search, lambda_search
 from klcli.report.plots.sigma_sweep import draw_sigma_sweep, sigma_curves
-from klcli.report.study_tables import tried_values
+from klcli.report.tables.studies import tried_values
+from klcli.studies.lambda_search import choose
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 

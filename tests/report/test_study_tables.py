@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from klcli.experiments.lambda_search import Choice, Tried, choose
-from klcli.report.study_tables import (
+from klcli.report.tables.studies import (
     cell,
     choice_document,
     choice_sentence,
@@ -18,7 +17,8 @@ from klcli.report.study_tables import (
     sigma_table,
     tried_values,
 )
-from klcli.report.tables import Table
+from klcli.report.tables.table import Table
+from klcli.studies.lambda_search import Choice, Tried, choose
 
 SPLITS, MEASURES = ("train", "validation", "test"), ("accuracy", "loss", "cost")
 

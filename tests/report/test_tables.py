@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from klcli.report.run_tables import list_table, ranking_table
-from klcli.report.tables import (
+from klcli.report.tables.runs import list_table, ranking_table
+from klcli.report.tables.table import (
     Column,
     Table,
     duration,

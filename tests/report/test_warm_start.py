@@ -1,9 +1,9 @@
 """The picture of a search that never begins anew."""
 
-from klcli.experiments.published import Line
-from klcli.experiments.reproduction import Comparison
-from klcli.experiments.statistics import Sample
+from klcli.published.comparison import Comparison
+from klcli.published.report import Line
 from klcli.report.plots.warm_start import draw_warm_start, warm_start
+from klcli.studies.statistics import Sample
 
 
 def line(quantity: str, published: float, ours: float | None) -> Comparison:

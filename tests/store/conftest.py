@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from klcli.data.dataset import Dataset, split
-from klcli.data.split_config import SplitConfig
-from klcli.experiments.config import TrainConfig
-from klcli.experiments.environment import Environment
-from klcli.experiments.timetable import timetable
-from klcli.experiments.training import train
-from klcli.store.run_store import RunStore
+from klcli.settings.split_config import SplitConfig
+from klcli.settings.train_config import TrainConfig
+from klcli.store.runs import RunStore
+from klcli.training.budget import timetable
+from klcli.training.environment import Environment
+from klcli.training.trainer import train
 
 
 class Recorder:

@@ -15,7 +15,7 @@ import pytest
 from klcli.errors import ExitCode, StoreError
 from klcli.store import connection
 from klcli.store.connection import connect
-from klcli.store.run_store import RunStore
+from klcli.store.runs import RunStore
 
 RUNS = 40
 
@@ -238,12 +238,12 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from klcli.data.dataset import Dataset
-from klcli.experiments.config import TrainConfig
-from klcli.experiments.environment import Environment
-from klcli.experiments.evaluation import Metrics
-from klcli.experiments.timetable import timetable
-from klcli.experiments.train_result import EpochMetrics
-from klcli.store.run_store import RunStore
+from klcli.settings.train_config import TrainConfig
+from klcli.training.environment import Environment
+from klcli.evaluation.metrics import Metrics
+from klcli.training.budget import timetable
+from klcli.training.result import EpochMetrics
+from klcli.store.runs import RunStore
 
 path, go = Path(sys.argv[1]), Path(sys.argv[2])
 dataset = Dataset("d", np.empty((0, 3072), np.uint8), np.empty(0, np.uint8), (), "s", "", "", None, None)

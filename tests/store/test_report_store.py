@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from klcli.errors import ConfigError, StoreError
-from klcli.store.housekeeping import Housekeeping
-from klcli.store.report_store import BEST_FIRST, Order, ReportStore, RunFilter
+from klcli.store.queries import BEST_FIRST, Order, ReportStore, RunFilter
+from klcli.store.upkeep import Housekeeping
 
 STORED = (
     *("runs", "epochs", "studies", "gradient_checks", "gradient_errors", "evaluations", "evaluation_runs"),

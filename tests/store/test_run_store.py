@@ -18,13 +18,13 @@ import pytest
 from klcli.engine.initializers import he
 from klcli.engine.network import build
 from klcli.errors import StoreError
-from klcli.experiments.config import TrainConfig
-from klcli.experiments.evaluation import Metrics
-from klcli.experiments.train_result import EpochMetrics, TrainResult
+from klcli.evaluation.metrics import Metrics
+from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
 from klcli.store.process import ProcessIdentity
-from klcli.store.report_store import BEST_FIRST, ReportStore, RunFilter
-from klcli.store.run_store import RunStore
+from klcli.store.queries import BEST_FIRST, ReportStore, RunFilter
+from klcli.store.runs import RunStore
+from klcli.training.result import EpochMetrics, TrainResult
 
 # Fractions whose binary form is endless: they come back equal only if no digit is lost.
 TRAIN = Metrics(loss=0.1 + 0.2, cost=1 / 3, accuracy=2 / 3)

@@ -19,13 +19,13 @@ from klcli.data.dataset import Dataset
 from klcli.engine.initializers import he
 from klcli.engine.network import build
 from klcli.errors import StoreError
-from klcli.experiments.config import TrainConfig
-from klcli.experiments.environment import Environment
-from klcli.experiments.evaluation import Metrics
-from klcli.experiments.execution import GroupOutcome
-from klcli.experiments.train_result import EpochMetrics, TrainResult
+from klcli.evaluation.metrics import Metrics
+from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
-from klcli.store.study_store import StudyStore, canonical
+from klcli.store.studies import StudyStore, canonical
+from klcli.studies.execution import GroupOutcome
+from klcli.training.environment import Environment
+from klcli.training.result import EpochMetrics, TrainResult
 
 PLAN = [TrainConfig(hidden=(4,), lam=lam, seed=seed, order_seed=0) for lam in (0.1, 0.2) for seed in (0, 1)]
 HERE = Environment(1, {"numpy": "2"})

@@ -9,8 +9,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from klcli.experiments.config import CYCLIC
-from klcli.report.images import images_words
 from klcli.report.plots.figure import (
     BLUE,
     COLOURS,
@@ -23,7 +21,9 @@ from klcli.report.plots.figure import (
     say_empty,
     to_bytes,
 )
-from klcli.report.tables import bn_words, network_name, options_words, settings_line, significant
+from klcli.report.tables.table import bn_words, network_name, options_words, settings_line, significant
+from klcli.report.words import images_words
+from klcli.settings.train_config import CYCLIC
 
 MEASURES = ("cost", "loss", "accuracy")
 SEEDS = ("seed", "order_seed", "preset")  # of a config; runs that differ only in these are repeats

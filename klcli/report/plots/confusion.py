@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from klcli.experiments.predictions import Confusion
+from klcli.evaluation.confusion import Confusion
 from klcli.report.plots.figure import BLUE, dress, new_figure, to_bytes
-from klcli.report.tables import network_name, settings_line
+from klcli.report.tables.table import network_name, settings_line
 
 PAIRS = 8
 DARK = 0.6  # of the darkest colour: from here on white letters are read better

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from klcli.report.plots.figure import BLUE, GREEN, ORANGE, PINK, YELLOW, dress, new_figure, to_bytes
-from klcli.report.tables import gradient_check_title, gradient_method
+from klcli.report.tables.table import gradient_check_title, gradient_method
 
 SMALLEST_ERROR = 1e-17  # where an error of exactly 0 is drawn
 _PARAMETER_MARKS = {"W": ("o", BLUE), "b": ("s", YELLOW), "gamma": ("^", GREEN), "beta": ("v", PINK)}

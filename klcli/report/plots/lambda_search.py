@@ -7,10 +7,10 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from klcli.experiments.lambda_search import Choice
 from klcli.report.plots.figure import BLUE, GREEN, GREY, ORANGE, PINK, YELLOW, dress, new_figure, to_bytes
-from klcli.report.study_tables import tried_values
-from klcli.report.tables import network_name, settings_line
+from klcli.report.tables.studies import tried_values
+from klcli.report.tables.table import network_name, settings_line
+from klcli.studies.lambda_search import Choice
 
 _STAGE_MARKS = (("o", BLUE), ("^", ORANGE), ("s", GREEN), ("D", PINK), ("v", YELLOW))
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from klcli.experiments.range_test import Suggestion
 from klcli.report.plots.figure import (
     GREY,
     TRAIN,
@@ -15,8 +14,9 @@ from klcli.report.plots.figure import (
     say_empty,
     to_bytes,
 )
-from klcli.report.range_tests import suggestion_of
-from klcli.report.tables import network_name, settings_line
+from klcli.report.tables.range_tests import suggestion_of
+from klcli.report.tables.table import network_name, settings_line
+from klcli.studies.range_test import Suggestion
 
 MEASURES = ("loss", "accuracy")
 WORST = 2.0  # times the largest loss below the best eta: what lies above leaves the picture, or nothing else shows

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from klcli.report.plots.figure import BLUE, ORANGE, dress, legend_below_title, new_figure, to_bytes
-from klcli.report.tables import settings_line, statistics_words
+from klcli.report.tables.table import settings_line, statistics_words
 
 MEASURES = ("loss", "accuracy")
 WIDE = 20.0  # a loss from which on the others would be a flat line; chance is ln 10 = 2.3

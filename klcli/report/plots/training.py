@@ -7,7 +7,6 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from klcli.engine.schedules import cosine, cyclical, one_cycle, range_test
-from klcli.experiments.config import CYCLIC
 from klcli.report.plots.figure import (
     GREY,
     TRAIN,
@@ -18,7 +17,8 @@ from klcli.report.plots.figure import (
     say_empty,
     to_bytes,
 )
-from klcli.report.tables import network_name, settings_line
+from klcli.report.tables.table import network_name, settings_line
+from klcli.settings.train_config import CYCLIC
 
 LINES_OF_A_CURVE = 50  # straight lines that look like one
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from klcli.experiments.reproduction import Comparison
+from klcli.published.comparison import Comparison
 from klcli.report.plots.figure import BLUE, GREEN, ORANGE, dress, legend_below_title, new_figure, to_bytes
 
 COLOURS = {"train": BLUE, "validation": ORANGE, "test": GREEN}

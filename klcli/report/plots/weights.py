@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from klcli.report.plots.figure import new_figure, to_bytes
-from klcli.report.tables import network_name, settings_line
+from klcli.report.tables.table import network_name, settings_line
 
 SIDE, CHANNELS = 32, 3  # of an image
 SHOWN = 100  # units

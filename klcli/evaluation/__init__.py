@@ -1,0 +1,1 @@
+"""What a trained network gives: metrics, statistics of BN, ensembles and views, confusion."""

@@ -1,1 +1,0 @@
-"""Procedures over the engine and the data: nothing stored, nothing printed."""

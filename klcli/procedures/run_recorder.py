@@ -1,0 +1,62 @@
+"""Recording: a run's way through the database, from `running` to the state in which it ends."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from klcli.errors import StoreError
+from klcli.procedures.signals import Interrupted
+
+if TYPE_CHECKING:
+    from klcli.store.runs import RunStore
+    from klcli.training.result import TrainResult
+
+
+class Recording:
+    """One run of a store while it is trained."""
+
+    def __init__(self, store: "RunStore", run_id: int, recorded: int = 0, seconds: float = 0.0) -> None:
+        """Start the clock of the run, or go on with it after so many recorded evaluations and seconds."""
+        self._store = store
+        self._run_id = run_id
+        self._started = time.perf_counter() - seconds
+        self._result: TrainResult | None = None
+        self._recorded = recorded
+
+    def on_evaluation(self, result: "TrainResult") -> None:
+        """Commit the newest metrics."""
+        self._result = result
+        for metrics in result.epochs[self._recorded :]:
+            self._store.record_epoch(self._run_id, metrics, result)
+        self._recorded = len(result.epochs)
+
+    def complete(self, result: "TrainResult") -> None:
+        """Keep the network and end the run, complete or diverged."""
+        from klcli.store.runs import divergence
+
+        self._result = result
+        if result.diverged_at is None:
+            self._finish("complete")
+        else:
+            self._finish("diverged", divergence(result))
+
+    @contextmanager
+    def ending_in_a_state(self) -> Iterator[None]:
+        """Mark the run interrupted or failed where the block raises; what was recorded stays."""
+        try:
+            yield
+        except Interrupted as error:
+            self._finish("interrupted", str(error))
+            raise
+        except (BrokenPipeError, SystemExit):  # `klcli train 2>&1 | head` has seen enough
+            self._finish("interrupted", "nobody reads the output any more")
+            raise
+        except Exception as error:
+            # Where the store itself is what failed, whoever opens it next marks the run.
+            with suppress(StoreError):
+                self._finish("failed", f"{type(error).__name__}: {error}")
+            raise
+
+    def _finish(self, state: str, error: str | None = None) -> None:
+        self._store.finish(self._run_id, state, self._result, time.perf_counter() - self._started, error)

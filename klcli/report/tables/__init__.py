@@ -1,0 +1,1 @@
+"""Tables: stored records gathered into rows."""

@@ -1,0 +1,58 @@
+"""The learning-rate range test: which eta a network can learn with, from one short training with a rising eta."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from klcli.errors import ConfigError
+from klcli.settings.train_config import TrainConfig
+
+DEFAULTS: dict[str, Any] = {"eta_min": 1e-5, "eta_max": 1.0, "epochs": 1, "evaluations_per_cycle": 40}
+RISEN = 0.1  # the share of the whole rise from which on the accuracy has begun to rise
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Limits of a cyclical learning rate."""
+
+    eta_min: float
+    eta_max: float
+
+
+def range_test(config: TrainConfig, typed: Sequence[str]) -> TrainConfig:
+    """Return the config of a range test of the same network; what the user `typed` stays.
+
+    Raises ConfigError for a schedule of the user's: the test has its own.
+    """
+    if "schedule" in typed and config.schedule != "range":
+        raise ConfigError(f"--schedule {config.schedule}: --lr-range-test has a schedule of its own, give one of them")
+    length = ("cycles", "step_size", "step_epochs")
+    named = [name for name in length if name in typed]
+    if named:
+        raise ConfigError(
+            f"--{named[0].replace('_', '-')}: --lr-range-test has no cycles, give its length with --epochs"
+        )
+    own = {name: value for name, value in DEFAULTS.items() if name not in typed}
+    return replace(config, schedule="range", **own)
+
+
+def suggest(etas: Sequence[float], accuracies: Sequence[float], n: int) -> Suggestion | None:
+    """Suggest eta_min and eta_max from the validation accuracies on n images at rising learning rates.
+
+    By Smith's rule: eta_min where the accuracy begins to rise, that is where a tenth of its whole rise is
+    done; eta_max where it is highest, before it slows, becomes ragged or falls. Each is read from a median
+    of three (at the ends from the lower of two), so that a single lucky evaluation decides nothing. None
+    where the accuracy rises by no more than three standard errors of chance: then no eta of the range
+    teaches the network anything.
+    """
+    windows = [sorted(accuracies[max(0, i - 1) : i + 2]) for i in range(len(accuracies))]
+    smooth = [window[len(window) // 2] if len(window) == 3 else window[0] for window in windows]
+    if not smooth:
+        return None
+    start, top = smooth[0], max(smooth)
+    if top - start <= 3 * math.sqrt(2 * top * (1 - top) / n):
+        return None
+    highest = smooth.index(top)
+    begins = next(i for i, value in enumerate(smooth) if value >= start + RISEN * (top - start))
+    return Suggestion(etas[begins], etas[highest])

@@ -1,0 +1,1 @@
+"""One network, or a stack of them in lockstep, update by update."""

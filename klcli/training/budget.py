@@ -1,0 +1,73 @@
+"""Timetable: how many updates a training takes, and after which of them it is evaluated."""
+
+import math
+from dataclasses import dataclass
+
+from klcli.engine import schedules
+from klcli.errors import ConfigError
+from klcli.settings.train_config import CYCLIC, TrainConfig
+
+MAX_EVALUATIONS = 1_000_000  # rows of one run in the database
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """Pure arithmetic on a config and the number of training images; cycles are primary, epochs follow."""
+
+    config: TrainConfig
+    updates_per_epoch: int  # floor(n / n_batch)
+    step_size: int  # n_s, half a cycle in updates
+    total_updates: int
+    evaluations: tuple[int, ...]  # updates after which train and validation are evaluated, ascending
+
+    @property
+    def ends_a_cycle(self) -> bool:
+        """Whether the last update ends a cycle, where eta is smallest; so it does where there are no cycles."""
+        return self.config.schedule not in CYCLIC or self.total_updates % (2 * self.step_size) == 0
+
+    def is_end_of_cycle(self, step: int) -> bool:
+        """Whether so many updates end a cycle."""
+        return self.config.schedule in CYCLIC and step > 0 and step % (2 * self.step_size) == 0
+
+    @property
+    def cycles(self) -> float:
+        """The number of cycles that all updates make."""
+        return self.total_updates / (2 * self.step_size)
+
+    def epoch_at(self, step: int) -> float:
+        """The number of epochs that `step` updates make."""
+        return step / self.updates_per_epoch
+
+    def learning_rate(self, step: int, member: TrainConfig) -> float:
+        """Eta of update `step`, counted from 0, for a member with its own eta_min and eta_max."""
+        if member.schedule == "constant":
+            return schedules.constant(step, eta=member.eta_max)
+        limits = {"eta_min": member.eta_min, "eta_max": member.eta_max}
+        if member.schedule == "one-cycle":
+            return schedules.one_cycle(step, total=self.total_updates, **limits)
+        if member.schedule == "range":
+            return schedules.range_test(step, total=self.total_updates, **limits)
+        schedule = schedules.cosine if member.schedule == "cosine" else schedules.cyclical
+        return schedule(step, step_size=self.step_size, decay=member.eta_decay, **limits)
+
+
+def timetable(config: TrainConfig, n: int) -> Timetable:
+    """Return the timetable of a training on n images. Raises ConfigError where one batch does not fit."""
+    if config.batch_size > n:
+        raise ConfigError(f"batch size {config.batch_size}: larger than the {n} training images, give at most {n}")
+    per_epoch = n // config.batch_size
+    step_size = config.step_size or max(1, round(config.step_epochs * per_epoch))
+    total = 2 * step_size * config.cycles if config.epochs is None else config.epochs * per_epoch
+    cycle = max(total, 1) if config.schedule in ("range", "one-cycle") else 2 * step_size
+    per_evaluation = cycle / config.evaluations_per_cycle if config.evaluations_per_cycle else per_epoch
+    if total / per_evaluation > MAX_EVALUATIONS:
+        length = f"cycles {config.cycles}" if config.epochs is None else f"epochs {config.epochs}"
+        often = f", evaluations per cycle {config.evaluations_per_cycle}" if config.evaluations_per_cycle else ""
+        raise ConfigError(f"{length}{often}: more than {MAX_EVALUATIONS} evaluations, give fewer")
+    if config.evaluations_per_cycle is None:
+        evaluations = set(range(per_epoch, total + 1, per_epoch))
+    elif config.evaluations_per_cycle == 0:
+        evaluations = set()
+    else:
+        evaluations = {round(per_evaluation * i) for i in range(1, math.floor(total / per_evaluation) + 1)} - {0}
+    return Timetable(config, per_epoch, step_size, total, tuple(sorted(evaluations | {total})))

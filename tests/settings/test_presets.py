@@ -1,0 +1,98 @@
+"""Presets: those of klcli, documents that are refused, and what a user's own settings do to one."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from klcli.errors import ConfigError
+from klcli.settings.presets import override, parse, preset, presets, setting_word
+from klcli.settings.split_config import SplitConfig
+from klcli.settings.train_config import TrainConfig
+
+WIDE = """
+[wide]
+description = "a wide network"
+hidden = [512, 256]
+batch_norm = true
+initializer = "normal"
+sigma = 0.01
+epochs = 30
+bn_statistics = "precise"
+bn_samples = 5000
+[wide.split]
+validation = 1000
+"""
+BASE = TrainConfig(
+    preset="wide", hidden=(512, 256), batch_norm=True, initializer="normal", sigma=0.01, epochs=30,
+    bn_statistics="precise", bn_samples=5000, split=SplitConfig(validation=1000),
+)  # fmt: skip
+
+
+def test_the_course_is_what_klcli_does_without_a_preset() -> None:
+    assert presets()["course"].config == replace(TrainConfig(), preset="course")
+    assert presets()["course"].differing() == {}
+
+
+def test_every_preset_has_a_line_that_describes_it() -> None:
+    for name, one in presets().items():
+        assert one.name == name == one.config.preset
+        assert one.description and "\n" not in one.description
+        assert one.config == preset(name).config
+
+
+def test_a_document_becomes_configs() -> None:
+    found = parse(WIDE)["wide"]
+    assert found.config == BASE
+    assert {key: setting_word(value) for key, value in found.differing().items()} == {
+        "hidden": "512 256",
+        "batch_norm": "true",
+        "bn_statistics": "precise",
+        "bn_samples": "5000",
+        "initializer": "normal",
+        "sigma": "0.01",
+        "epochs": "30",
+        "split.validation": "1000",
+    }
+
+
+@pytest.mark.parametrize(
+    ("own", "changes"),
+    [
+        ({}, {}),
+        ({"lam": 0.1, "hidden": (9,)}, {"lam": 0.1, "hidden": (9,)}),
+        ({"cycles": 3}, {"cycles": 3, "epochs": None}),  # whose epochs would hide it
+        ({"cycles": 3, "epochs": 4}, {"cycles": 3, "epochs": 4}),
+        ({"initializer": "he"}, {"initializer": "he", "sigma": None}),
+        ({"sigma": 0.5}, {"sigma": 0.5}),
+        ({"bn_statistics": "ema"}, {"bn_statistics": "ema", "bn_samples": None}),
+        ({"split.subset": 300}, {"split": SplitConfig(validation=1000, subset=300)}),
+    ],
+)
+def test_what_a_user_types_replaces_the_setting_and_what_belonged_to_it(
+    own: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    assert override(BASE, own) == replace(BASE, **changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[a", ["TOML"]),
+        ("a = 1", ["preset a", "description"]),
+        ("[a]\nhidden = [5]", ["preset a", "description"]),
+        ('[a]\ndescription = "b"\nwidth = 3', ["preset a", "width"]),
+        ('[a]\ndescription = "b"\nhidden = [0]', ["preset a", "hidden width 0"]),
+        ('[a]\ndescription = "b"\npreset = "c"', ["preset a", "preset"]),
+        ('[a]\ndescription = "b"\n[a.split]\nvalidation = 0', ["preset a", "validation 0"]),
+    ],
+)
+def test_what_is_no_preset_is_refused_by_name(text: str, named: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(text)
+    assert all(word in str(error.value) for word in named)
+
+
+def test_a_preset_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match=r"'bst'.*course"):
+        preset("bst")

@@ -1,0 +1,59 @@
+"""What the tests of execution share: the synthetic images for many processes, and groups to train on them."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+from dask_cluster import Cluster, cluster
+
+from klcli.data.dataset import Dataset, Splits, split
+from klcli.data.sources import open_dataset
+from klcli.settings.split_config import SplitConfig
+from klcli.settings.train_config import TrainConfig
+from klcli.studies.execution import GroupTask, ImagesReference, groups
+
+Tasks = Callable[..., list[GroupTask]]
+
+LAMBDAS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
+    """The built-in images, prepared once in a cache that processes started in the meantime share."""
+    cache = tmp_path_factory.mktemp("klcli-cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KLCLI_CACHE", str(cache))
+        patch.delenv("KLCLI_DATA", raising=False)
+        yield open_dataset("synthetic")
+    shutil.rmtree(cache, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def small_split() -> SplitConfig:
+    return SplitConfig(subset=300)
+
+
+@pytest.fixture(scope="session")
+def splits(synthetic: Dataset, small_split: SplitConfig) -> Splits:
+    return split(synthetic, small_split)
+
+
+@pytest.fixture(scope="session")
+def tasks(synthetic: Dataset, small_split: SplitConfig) -> Tasks:
+    """Two groups of four lambdas, or other plans; `updates` says how long they take."""
+
+    def make(lambdas: Sequence[float] = LAMBDAS, updates: int = 12, **settings: object) -> list[GroupTask]:
+        base = TrainConfig(hidden=(20,), batch_norm=True, split=small_split, order_seed=0)
+        base = TrainConfig(**{**base.__dict__, "step_size": updates // 2, "cycles": 1, **settings})
+        plan = [TrainConfig(**{**base.__dict__, "lam": lam}) for lam in lambdas]
+        images = ImagesReference.of(synthetic, "synthetic")
+        return [GroupTask(part, tuple(plan[p] for p in part), images, True, 1) for part in groups(plan)]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def dask(synthetic: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("dask"), os.environ) as running:
+        yield running

@@ -1,0 +1,316 @@
+"""Where groups are trained changes no bit: this process, spawned processes, a real Dask cluster; also when some die."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from dask_cluster import Cluster
+
+from klcli.errors import ConfigError, DataError
+from klcli.studies import executors
+from klcli.studies.execution import GroupOutcome, GroupTask, ImagesReference, WorkersLost, execute, train_group
+from klcli.studies.executors import open_executor
+from klcli.studies.worker_channel import Mailbox
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+
+Tasks = Callable[..., list[GroupTask]]
+LONG = 150  # updates for about half a second
+
+
+def trained(tasks: list[GroupTask], jobs: int, address: str | None = None, **callbacks: Any) -> list[GroupOutcome]:
+    with open_executor(jobs, address, len(tasks)) as executor:
+        return list(execute(tasks, executor, **callbacks))
+
+
+def bits(outcomes: list[GroupOutcome]) -> dict[int, tuple[Any, ...]]:
+    """All that must not depend on the place: metrics and weights of every position, without the clock."""
+    return {
+        position: (
+            [(e.epoch, e.step, e.learning_rate, e.train, e.validation) for e in result.epochs],
+            result.test,
+            result.diverged_at,
+            {name: array.tobytes() for name, array in result.network.state().items()},
+        )
+        for outcome in outcomes
+        for position, result in zip(outcome.positions, outcome.results, strict=True)
+    }
+
+
+def workers() -> list[int]:
+    """The processes that this one has spawned to train."""
+    found = []
+    for child in psutil.Process().children():
+        try:
+            if "multiprocessing.spawn" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child.pid)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def gone(pids: list[int], seconds: float) -> bool:
+    """Whether all of these processes end in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(_alive(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+# --- the same bits everywhere
+
+
+def test_processes_and_dask_give_the_bits_of_a_single_process(tasks: Tasks, dask: Cluster) -> None:
+    plan = tasks()
+    alone = bits(trained(plan, jobs=1))
+    assert sorted(alone) == list(range(8))
+    assert bits(trained(plan, jobs=2)) == alone
+    assert bits(trained(plan, jobs=1, address=dask.address)) == alone
+    assert pickle.dumps(alone[0]) != pickle.dumps(alone[1])  # the members themselves differ
+
+
+def test_one_job_starts_no_process(tasks: Tasks) -> None:
+    seen: list[int] = []
+    trained(tasks(), jobs=1, check=lambda: seen.extend(workers()))
+    assert seen == []
+
+
+def test_no_more_processes_than_groups(tasks: Tasks) -> None:
+    seen: set[int] = set()
+    trained(tasks()[:1], jobs=16, check=lambda: seen.update(workers()))
+    assert seen == set()
+    assert workers() == []
+
+
+# --- workers that die
+
+
+def kill_one(pids: Callable[[], list[int]]) -> tuple[Callable[[int, int, float], None], list[int]]:
+    """Return an on_progress that kills a worker once training is on its way, and the list of those killed."""
+    killed: list[int] = []
+
+    def on_progress(index: int, step: int, best: float) -> None:
+        if step > 0 and not killed:
+            killed.append(pids()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    return on_progress, killed
+
+
+def test_a_killed_process_changes_nothing(tasks: Tasks) -> None:
+    plan = tasks(updates=LONG, evaluations_per_cycle=2)
+    before = bits(trained(plan, jobs=1))
+    on_progress, killed = kill_one(workers)
+    outcomes = trained(plan, jobs=2, on_progress=on_progress)
+    assert len(killed) == 1
+    assert bits(outcomes) == before
+    assert sorted(outcome.positions for outcome in outcomes) == [(0, 1, 2, 3), (4, 5, 6, 7)]
+
+
+def test_a_killed_dask_worker_changes_nothing(tasks: Tasks, dask: Cluster) -> None:
+    plan = tasks(updates=LONG, evaluations_per_cycle=2)
+    on_progress, killed = kill_one(dask.worker_pids)
+    outcomes = trained(plan, jobs=1, address=dask.address, on_progress=on_progress)
+    assert len(killed) == 1
+    assert bits(outcomes) == bits(trained(plan, jobs=1))
+
+
+def test_three_deaths_over_one_group_end_the_study(tasks: Tasks) -> None:
+    killed: set[int] = set()
+    over = threading.Event()
+
+    def reaper() -> None:
+        while not over.wait(0.02):
+            for pid in workers():
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+
+    # Groups of one job train in this process; three jobs for two groups start two.
+    thread = threading.Thread(target=reaper)
+    thread.start()
+    try:
+        with pytest.raises(WorkersLost, match="3 workers died"):
+            trained(tasks(updates=1_000_000, evaluations_per_cycle=0), jobs=3)
+    finally:
+        over.set()
+        thread.join()
+    assert len(killed) >= 3
+
+
+# --- the end of workers
+
+
+def test_an_interruption_ends_the_processes_within_seconds(tasks: Tasks) -> None:
+    seen: set[int] = set()
+    interrupted: list[float] = []
+
+    def check() -> None:
+        seen.update(workers())
+        if interrupted:
+            raise KeyboardInterrupt
+
+    def on_progress(index: int, step: int, best: float) -> None:
+        if step > 0:
+            interrupted.append(time.monotonic())
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tasks(updates=1_000_000, evaluations_per_cycle=0), jobs=2, check=check, on_progress=on_progress)
+    assert time.monotonic() - interrupted[0] < 5
+    assert len(seen) == 2
+    assert gone(list(seen), 1)
+
+
+def test_an_interruption_frees_the_dask_workers(tasks: Tasks, dask: Cluster) -> None:
+    interrupted: list[float] = []
+
+    def on_progress(index: int, step: int, best: float) -> None:
+        if step > 0:
+            interrupted.append(time.monotonic())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(
+            tasks(updates=1_000_000, evaluations_per_cycle=0), jobs=1, address=dask.address, on_progress=on_progress
+        )
+    trained(tasks(updates=2), jobs=1, address=dask.address)  # both workers take new groups
+    assert time.monotonic() - interrupted[0] < 15
+
+
+def test_a_dask_worker_on_another_host_hears_of_the_interruption_from_dask(tasks: Tasks, dask: Cluster) -> None:
+    """It sees no folder of the parent's, and would train on for nobody."""
+    elsewhere = Mailbox(Path("/on another host"), 0)
+    with open_executor(1, dask.address, 2) as executor:
+        for task in tasks(updates=1_000_000, evaluations_per_cycle=0):
+            executor.submit(train_group, task, elsewhere)
+        time.sleep(2)
+    started = time.monotonic()
+    trained(tasks(updates=2), jobs=1, address=dask.address)
+    assert time.monotonic() - started < 10
+
+
+def test_ctrl_c_reaches_workers_and_is_left_to_the_parent(tasks: Tasks) -> None:
+    """The terminal sends it to every process, also to one that is just being started."""
+    sent: set[int] = set()
+    over = threading.Event()
+
+    def interrupter() -> None:
+        while not over.wait(0.01):
+            for pid in workers():
+                os.kill(pid, signal.SIGINT)
+                sent.add(pid)
+
+    thread = threading.Thread(target=interrupter)
+    thread.start()
+    try:
+        outcomes = trained(tasks(updates=LONG, evaluations_per_cycle=0), jobs=2)
+    finally:
+        over.set()
+        thread.join()
+    assert len(outcomes) == 2
+    assert len(sent) == 2  # none of them died and was replaced
+
+
+PARENT = """
+import sys, pickle, time
+from klcli.studies.execution import execute
+from klcli.studies.executors import open_executor
+
+if __name__ == "__main__":
+    tasks = pickle.loads(sys.stdin.buffer.read())
+    with open_executor(2, None, len(tasks)) as executor:
+        told = False
+        def on_progress(index, step, best):
+            if step:
+                print("training", flush=True)
+        for _ in execute(tasks, executor, on_progress=on_progress):
+            pass
+        print("idle", flush=True)
+        time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("updates", "word"), [(1_000_000, "training"), (2, "idle")])
+def test_workers_end_with_a_parent_that_was_killed(tasks: Tasks, tmp_path: Path, updates: int, word: str) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    parent = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        parent.stdin.write(pickle.dumps(tasks(updates=updates, evaluations_per_cycle=0)))
+        parent.stdin.close()
+        for line in parent.stdout:
+            if line.decode().strip() == word:
+                break
+        children = [child.pid for child in psutil.Process(parent.pid).children(recursive=True)]
+        assert len(children) >= 2
+    finally:
+        parent.kill()
+        parent.wait()
+    assert gone(children, 5)
+
+
+# --- what cannot be executed
+
+
+def test_a_refusal_travels_from_a_process_and_from_dask(tasks: Tasks, dask: Cluster) -> None:
+    plan = [
+        GroupTask(t.positions, t.configs, ImagesReference("synthetic", "synthetic", "f" * 64), True, 1) for t in tasks()
+    ]
+    for address in (None, dask.address):
+        with pytest.raises(DataError, match="ffffffff"):
+            trained(plan, jobs=2, address=address)
+    other = [GroupTask(t.positions, t.configs, t.images, True, 1, version="0.0.1") for t in tasks()]
+    for address in (None, dask.address):
+        with pytest.raises(ConfigError, match=r"0\.0\.1"):
+            trained(other, jobs=2, address=address)
+
+
+def test_a_defect_travels_from_a_process(tasks: Tasks) -> None:
+    [first, second] = tasks(updates=2)
+    broken = GroupTask(first.positions, (first.configs[0], second.configs[0].__class__()), first.images, True, 1)
+    with pytest.raises(ValueError, match="members may differ"):
+        trained([broken, second], jobs=2)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "", "xyz://a:1"])
+def test_a_scheduler_that_does_not_answer_is_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(executors, "ANSWER_SECONDS", 0.5)
+    with pytest.raises(ConfigError, match=f"--executor {address}: no Dask scheduler answers") as error:
+        trained([], jobs=1, address=address)
+    assert "\n" not in str(error.value)
+
+
+def test_a_scheduler_without_workers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(executors, "ANSWER_SECONDS", 1)
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty,
+        pytest.raises(ConfigError, match=r"has no worker.*dask worker tcp://"),
+    ):
+        trained([], jobs=1, address=empty.scheduler_address)
+
+
+def test_dask_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ConfigError, match=r"pip install 'klcli\[dask\]'"):
+        trained([], jobs=1, address="tcp://127.0.0.1:8786")

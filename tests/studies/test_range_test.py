@@ -1,0 +1,61 @@
+"""The range test: its config, and suggestions that can be read off by eye."""
+
+from dataclasses import replace
+
+import pytest
+
+from klcli.errors import ConfigError
+from klcli.settings.train_config import TrainConfig
+from klcli.studies.range_test import Suggestion, range_test, suggest
+from klcli.training.budget import timetable
+
+ETAS = [10**exponent for exponent in range(-8, 4)]
+RISE = [0.10, 0.10, 0.11, 0.10, 0.10, 0.16, 0.24, 0.35, 0.40, 0.38, 0.15, 0.10]
+
+
+def test_the_accuracy_begins_to_rise_and_is_highest() -> None:
+    # Medians of three: the rise is .28, a tenth of it is passed at the sixth value; of the top, the middle one is .38.
+    assert suggest(ETAS, RISE, 5000) == Suggestion(1e-3, 1.0)
+
+
+def test_one_lucky_evaluation_decides_nothing() -> None:
+    lucky = [*RISE]
+    lucky[2] = 0.9
+    assert suggest(ETAS, lucky, 5000) == suggest(ETAS, RISE, 5000)
+    lucky[-1] = 0.9
+    assert suggest(ETAS, lucky, 5000) == suggest(ETAS, RISE, 5000)
+
+
+@pytest.mark.parametrize("accuracies", [[], [0.1], [0.1] * 12, [0.10, 0.11, 0.105, 0.11, 0.115, 0.11]])
+def test_where_nothing_is_learnt_nothing_is_suggested(accuracies: list[float]) -> None:
+    assert suggest(ETAS[: len(accuracies)], accuracies, 1000) is None
+
+
+def test_a_range_test_is_one_epoch_with_forty_evaluations() -> None:
+    config = range_test(TrainConfig(hidden=(20,)), ())
+    times = timetable(config, 45_000)
+    assert (config.schedule, config.eta_min, config.eta_max) == ("range", 1e-5, 1.0)
+    assert (times.total_updates, len(times.evaluations), times.evaluations[-1]) == (450, 40, 450)
+    assert times.learning_rate(0, config) == 1e-5
+    assert times.learning_rate(449, config) == pytest.approx(1.0)
+    assert times.ends_a_cycle  # there is no cycle that could be unfinished
+
+
+def test_what_was_typed_stays() -> None:
+    typed = TrainConfig(eta_min=1e-3, eta_max=3.0, epochs=2, evaluations_per_cycle=10)
+    names = ("eta_min", "eta_max", "epochs", "evaluations_per_cycle")
+    assert range_test(typed, names) == replace(typed, schedule="range")
+
+
+@pytest.mark.parametrize(
+    ("config", "typed", "named"),
+    [
+        (TrainConfig(schedule="cosine"), "schedule", "--schedule cosine"),
+        (TrainConfig(cycles=3), "cycles", "--cycles"),
+        (TrainConfig(step_size=50), "step_size", "--step-size"),
+        (TrainConfig(eta_min=0.0), "eta_min", "eta_min 0.0"),
+    ],
+)
+def test_what_contradicts_a_range_test(config: TrainConfig, typed: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        range_test(config, (typed,))

@@ -1,0 +1,57 @@
+"""Statistics of repeats against SciPy's own tests and against numbers from a printed table."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from klcli.studies.statistics import Sample, welch
+
+SAMPLES = [(0.51, 0.53), (0.51, 0.52, 0.55), tuple(np.random.default_rng(0).normal(0.52, 0.004, 20))]
+
+
+@pytest.mark.parametrize("values", SAMPLES)
+def test_mean_spread_and_interval_are_those_of_scipy(values: tuple[float, ...]) -> None:
+    sample = Sample(values)
+    assert sample.n == len(values)
+    assert sample.mean == pytest.approx(np.mean(values), rel=1e-14)
+    assert sample.std == pytest.approx(np.std(values, ddof=1), rel=1e-12)
+    assert sample.standard_error == pytest.approx(stats.sem(values), rel=1e-12)
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+    assert sample.half_interval is not None
+    assert (sample.mean - sample.half_interval, sample.mean + sample.half_interval) == pytest.approx((low, high))
+
+
+def test_the_interval_by_a_printed_table() -> None:
+    """Values 1, 2, 3: std 1, standard error 1 / sqrt(3), and t = 4.303 for two degrees of freedom."""
+    sample = Sample((1.0, 2.0, 3.0))
+    assert (sample.mean, sample.std) == (2.0, 1.0)
+    assert sample.half_interval == pytest.approx(4.303 / math.sqrt(3), abs=1e-3)
+
+
+def test_a_single_value_has_no_spread() -> None:
+    sample = Sample((0.5,))
+    assert (sample.mean, sample.n, sample.std, sample.half_interval) == (0.5, 1, None, None)
+    with pytest.raises(ValueError, match="one value"):
+        _ = sample.standard_error
+    assert welch(sample, Sample((0.4, 0.5))) is None
+    assert welch(Sample((0.4, 0.5)), sample) is None
+
+
+@pytest.mark.parametrize("a", SAMPLES)
+@pytest.mark.parametrize("b", [(0.49, 0.50, 0.505), (0.1, 0.9, 0.5, 0.2)])
+def test_welch_is_that_of_scipy(a: tuple[float, ...], b: tuple[float, ...]) -> None:
+    expected = stats.ttest_ind(a, b, equal_var=False).pvalue
+    assert welch(Sample(a), Sample(b)) == pytest.approx(expected, rel=1e-9)
+    assert welch(Sample(b), Sample(a)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_repeats_without_any_spread() -> None:
+    """Sigma 1e-4 without BN: every seed gives chance exactly."""
+    chance, better = Sample((0.1, 0.1, 0.1)), Sample((0.5, 0.5))
+    assert chance.half_interval == 0
+    assert welch(chance, Sample((0.1, 0.1))) == 1
+    assert welch(chance, better) == 0
+    # 0.4 and 0.5: mean 0.45, standard error 0.05, so t = 7 with one degree of freedom.
+    assert welch(chance, Sample((0.4, 0.5))) == pytest.approx(2 * stats.t.sf(7, 1))

@@ -1,0 +1,107 @@
+"""Timetable: numbers of updates, epochs and evaluations, by hand."""
+
+import pytest
+
+from klcli.errors import ConfigError
+from klcli.settings.train_config import TrainConfig
+from klcli.training.budget import timetable
+
+
+def test_the_defaults_make_two_cycles_of_4500_updates_in_20_epochs() -> None:
+    times = timetable(TrainConfig(), 45_000)
+    assert times.updates_per_epoch == 450
+    assert times.step_size == 2250
+    assert times.total_updates == 9000
+    assert times.epoch_at(times.total_updates) == 20
+    assert times.cycles == 2
+    assert times.ends_a_cycle
+    assert times.evaluations == tuple(range(450, 9001, 450))
+
+
+def test_images_that_fill_no_batch_make_no_update() -> None:
+    times = timetable(TrainConfig(batch_size=100, step_epochs=2, cycles=1), 999)
+    assert (times.updates_per_epoch, times.step_size, times.total_updates) == (9, 18, 36)
+
+
+def test_a_batch_as_large_as_the_data_fits_and_a_larger_one_is_refused_by_name() -> None:
+    assert timetable(TrainConfig(batch_size=80, epochs=3), 80).total_updates == 3
+    with pytest.raises(ConfigError, match="81") as refusal:
+        timetable(TrainConfig(batch_size=81), 80)
+    assert "80" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_step_size_overrides_step_epochs_and_epochs_override_cycles() -> None:
+    times = timetable(TrainConfig(step_size=7, step_epochs=5, cycles=3), 45_000)
+    assert (times.step_size, times.total_updates) == (7, 42)
+    times = timetable(TrainConfig(epochs=4, cycles=2), 45_000)
+    assert (times.step_size, times.total_updates) == (2250, 1800)
+
+
+@pytest.mark.parametrize(
+    ("step_epochs", "step_size"),
+    [(0.5, 225), (1.5, 675), (1e-6, 1)],
+)
+def test_a_fraction_of_an_epoch_makes_at_least_one_update(step_epochs: float, step_size: int) -> None:
+    assert timetable(TrainConfig(step_epochs=step_epochs), 45_000).step_size == step_size
+
+
+@pytest.mark.parametrize(
+    ("epochs", "ends", "cycles"), [(10, True, 1), (20, True, 2), (15, False, 1.5), (11, False, 1.1)]
+)
+def test_an_epoch_count_may_end_in_the_middle_of_a_cycle(epochs: int, ends: bool, cycles: float) -> None:
+    times = timetable(TrainConfig(epochs=epochs), 45_000)
+    assert times.ends_a_cycle is ends
+    assert times.cycles == pytest.approx(cycles)
+
+
+@pytest.mark.parametrize(
+    ("settings", "evaluations"),
+    [
+        pytest.param({"step_size": 10, "cycles": 2}, (8, 16, 24, 32, 40), id="every epoch"),
+        pytest.param({"step_size": 9, "cycles": 2}, (8, 16, 24, 32, 36), id="every epoch and the end"),
+        pytest.param({"step_size": 4, "cycles": 2, "evaluations_per_cycle": 4}, (2, 4, 6, 8, 10, 12, 14, 16), id="4"),
+        pytest.param({"step_size": 10, "cycles": 2, "evaluations_per_cycle": 3}, (7, 13, 20, 27, 33, 40), id="3"),
+        pytest.param({"step_size": 10, "cycles": 2, "evaluations_per_cycle": 1}, (20, 40), id="1 a cycle"),
+        pytest.param({"step_size": 10, "cycles": 2, "evaluations_per_cycle": 0}, (40,), id="only at the end"),
+        pytest.param({"step_size": 10, "epochs": 3, "evaluations_per_cycle": 1}, (20, 24), id="ends within a cycle"),
+        pytest.param({"step_size": 2, "cycles": 1, "evaluations_per_cycle": 99}, (1, 2, 3, 4), id="more than updates"),
+        pytest.param({"epochs": 0}, (0,), id="the untrained network"),
+        pytest.param({"epochs": 0, "evaluations_per_cycle": 5}, (0,), id="the untrained network, 5 a cycle"),
+    ],
+)  # fmt: skip
+def test_evaluations_come_when_they_were_asked_for_and_always_after_the_last_update(
+    settings: dict[str, int], evaluations: tuple[int, ...]
+) -> None:
+    assert timetable(TrainConfig(batch_size=10, **settings), 85).evaluations == evaluations
+
+
+def test_no_epoch_means_no_update_and_counts_as_a_whole_number_of_cycles() -> None:
+    times = timetable(TrainConfig(epochs=0), 45_000)
+    assert times.total_updates == 0
+    assert times.ends_a_cycle
+
+
+def test_every_member_has_its_own_learning_rate() -> None:
+    times = timetable(TrainConfig(step_size=4), 45_000)
+    member = TrainConfig(step_size=4, eta_min=1.0, eta_max=3.0)
+    assert [times.learning_rate(step, member) for step in (0, 1, 2, 4, 6, 8)] == [1, 1.5, 2, 3, 2, 1]
+    constant = TrainConfig(schedule="constant", eta_max=0.3)
+    assert [times.learning_rate(step, constant) for step in (0, 4, 9)] == [0.3] * 3
+    decaying = TrainConfig(step_size=4, eta_min=1.0, eta_max=3.0, eta_decay=0.5)
+    assert [times.learning_rate(step, decaying) for step in (4, 8, 12, 16)] == [3, 1, 1.5, 1]
+    cosine = TrainConfig(step_size=4, eta_min=1.0, eta_max=3.0, schedule="cosine")
+    assert [times.learning_rate(step, cosine) for step in (0, 4, 8)] == pytest.approx([3, 2, 3])
+
+
+def test_one_cycle_spans_the_whole_training_and_leaves_no_cycle_unfinished() -> None:
+    config = TrainConfig(schedule="one-cycle", eta_min=0.0, eta_max=1.0, epochs=15)
+    times = timetable(config, 45_000)
+    assert times.ends_a_cycle
+    assert times.total_updates == 6750
+    assert times.learning_rate(2025, config) == pytest.approx(1.0)  # after 30 % of the updates
+    assert times.learning_rate(6749, config) < 1e-6
+    thrice = TrainConfig(schedule="one-cycle", epochs=15, evaluations_per_cycle=3)
+    assert timetable(thrice, 45_000).evaluations == (2250, 4500, 6750)
+    untrained = TrainConfig(schedule="one-cycle", epochs=0, evaluations_per_cycle=3)
+    assert timetable(untrained, 45_000).evaluations == (0,)

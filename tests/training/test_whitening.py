@@ -1,0 +1,98 @@
+"""Whitening: the columns it gives are those of the definition, and the network behind it is the same as without."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from klcli.data.dataset import Dataset, Splits, split
+from klcli.errors import ConfigError
+from klcli.evaluation.metrics import evaluate
+from klcli.settings.split_config import SplitConfig
+from klcli.settings.train_config import TrainConfig
+from klcli.training import trainer as training
+from klcli.training.networks import initialize, restore
+from klcli.training.result import Snapshot
+from klcli.training.trainer import Training, train
+from klcli.training.whitening import whitening
+
+SPLIT = SplitConfig(validation=200, subset=400)
+CONFIG = TrainConfig(
+    hidden=(12, 9), batch_norm=True, batch_size=50, step_size=4, cycles=1, order_seed=3, whitening=20,
+    whitening_eps=2.0, split=SPLIT,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def splits(small_dataset: Dataset) -> Splits:
+    return split(small_dataset, SPLIT)
+
+
+@pytest.fixture(scope="module")
+def V(splits: Splits) -> np.ndarray:
+    return whitening(splits.train, 20, 2.0)
+
+
+@pytest.fixture
+def found_once(V: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every training of a test gets the V of the fixture, which takes seconds to find."""
+    monkeypatch.setattr(training, "whitening", lambda images, components, eps: V)
+
+
+def test_the_components_are_uncorrelated_and_each_has_its_share_of_variance(splits: Splits, V: np.ndarray) -> None:
+    """In float64 through the singular values of images and mirror images, without any covariance."""
+    own, _ = splits.train.batch(slice(None), np.float64)
+    other = own.reshape(-1, 3, 32, 32)[..., ::-1].reshape(own.shape)
+    both = np.concatenate([own, other])
+    variances = np.linalg.svd(both, compute_uv=False)[:20] ** 2 / len(both)
+    Y = both @ V
+    np.testing.assert_allclose(Y.T @ Y / len(Y), np.diag(variances / (variances + 2.0)), atol=2e-4)
+
+
+def test_the_network_behind_it_is_trained_on_the_components(splits: Splits, V: np.ndarray) -> None:
+    X, y = splits.train.batch(slice(0, 50), np.float64)
+    config = replace(CONFIG, dtype="float64")
+    whitened, plain = initialize(config, whitening=V), initialize(config, d_in=20)
+    loss, gradients = whitened.gradients(X, y, 0.01)
+    expected_loss, expected = plain.gradients(X @ V, y, 0.01)
+    assert loss == pytest.approx(expected_loss, rel=1e-12)
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, expected[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.usefixtures("found_once")
+def test_members_share_it_and_each_can_be_taken_up_alone(splits: Splits, V: np.ndarray) -> None:
+    results = train([CONFIG, replace(CONFIG, seed=1)], splits)
+    for result in results:
+        state = result.network.state()
+        np.testing.assert_allclose(state["whitening.V"], V, rtol=1e-5, atol=1e-7)
+        assert state["linear1.W"].shape == (20, 12)
+        alone = restore(result.config, state)
+        stacked = Training([result.config], splits, Snapshot(result.step, state)).members
+        [again] = evaluate(stacked, splits.test, [result.config.lam])
+        assert result.test is not None
+        assert again.accuracy == result.test.accuracy
+        X, _ = splits.test.batch(slice(0, 10))
+        np.testing.assert_array_equal(alone.scores(X), result.network.scores(X))
+
+
+@pytest.mark.usefixtures("found_once")
+def test_a_resumed_training_takes_it_from_the_checkpoint(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    [whole] = train([CONFIG], splits)
+    half = Training([CONFIG], splits)
+    monkeypatch.delattr(training, "whitening")
+    for _ in range(4):
+        half.update()
+    state = {name: array.copy() for name, array in half.members.member(0).state().items()}
+    resumed = Training([CONFIG], splits, Snapshot(4, state))
+    while not resumed.finished:
+        resumed.update()
+    for name, array in whole.network.parameters().items():
+        np.testing.assert_array_equal(resumed.members.member(0).parameters()[name], array)
+
+
+@pytest.mark.parametrize("wrong", [{"whitening": 0}, {"whitening": 3073}, {"whitening": 2.5}, {"whitening_eps": 0.0}])
+def test_what_cannot_be_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="whitening"):
+        TrainConfig(**wrong)  # type: ignore[arg-type]
