@@ -1,12 +1,10 @@
 """What every command that trains does before it starts."""
 
-import shlex
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from klcli.cli.session import Session
+from klcli.cli.invocation import Invocation
 from klcli.errors import StoreError
 
 if TYPE_CHECKING:
@@ -17,12 +15,7 @@ ETA_OF_ADAM = 0.01  # its steps are as long as eta, whatever the gradient: those
 ROOM = 20_000_000  # bytes: the epochs, a picture and a checkpoint of a usual network
 
 
-def typed_command() -> str:
-    """The command as it can be pasted into a shell; bytes of a name that are no text become question marks."""
-    return shlex.join(["klcli", *sys.argv[1:]]).encode(errors="replace").decode()
-
-
-def warn_of_data(session: Session, dataset: "Dataset") -> None:
+def warn_of_data(session: Invocation, dataset: "Dataset") -> None:
     """Say loudly that results on the built-in images are no results on CIFAR-10."""
     if dataset.name == "synthetic":
         session.warn(
@@ -31,7 +24,7 @@ def warn_of_data(session: Session, dataset: "Dataset") -> None:
         )
 
 
-def warn_of_settings(session: Session, config: "TrainConfig") -> None:
+def warn_of_settings(session: Invocation, config: "TrainConfig") -> None:
     """Say which settings are known to go wrong together, and the cure."""
     if config.optimizer == "adam" and config.eta_max > ETA_OF_ADAM:
         session.warn(

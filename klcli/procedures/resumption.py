@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from klcli.cli.session import Session
+from klcli.cli.invocation import Invocation
 from klcli.errors import ConfigError
 from klcli.procedures.run_lookup import LAST, images_of
 from klcli.settings.train_config import TrainConfig
@@ -28,7 +28,7 @@ class Resumption:
 
 
 def resume(
-    session: Session,
+    session: Invocation,
     store: "RunStore",
     which: str,
     *,

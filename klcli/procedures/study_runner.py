@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from klcli.cli.options import integer_option, option
-from klcli.cli.session import Session
+from klcli.cli.invocation import Invocation, typed_command
 from klcli.errors import StoreError
-from klcli.procedures.preflight import require_room, typed_command, warn_of_data, warn_of_settings
+from klcli.procedures.preflight import require_room, warn_of_data, warn_of_settings
 from klcli.procedures.signals import Interrupted, obeyed_between_updates
 from klcli.settings.train_config import TrainConfig
 
@@ -18,38 +17,14 @@ if TYPE_CHECKING:
     from klcli.data.dataset import Dataset, Splits
     from klcli.store.studies import StudyStore
 
-EXECUTION = "Execution"
 RESUME_WORDS = {"lambda": "--resume", "sigma": "--resume", "repeats": "--resume last", "reproduce": "--resume"}
-
-Jobs = Annotated[
-    int | None,
-    integer_option(
-        "--jobs", "-j", panel=EXECUTION, help="Processes that train groups of members; all cores.", bounds=(1, 1024)
-    ),
-]
-ExecutorAddress = Annotated[
-    str | None,
-    option("--executor", panel=EXECUTION, metavar="ADDRESS", help="A Dask scheduler instead, as tcp://host:8786."),
-]
-Resume = Annotated[
-    bool, option("--resume", panel=EXECUTION, help="Complete an earlier study of this very command; repeat nothing.")
-]
-Repeats = Annotated[
-    int,
-    integer_option(
-        "--repeats",
-        panel=EXECUTION,
-        help="Seeds per setting, from --seed on; the mean gets an error bar.",
-        bounds=(1, 1000),
-    ),
-]
 
 
 @dataclass(frozen=True)
 class StudyRunner:
     """Runs the plans of one command."""
 
-    session: Session
+    session: Invocation
     store: "StudyStore"
     dataset: "Dataset"
     splits: "Splits"
@@ -186,7 +161,7 @@ class StudyRunner:
 
 
 def open_runner(
-    session: Session,
+    session: Invocation,
     config: TrainConfig,
     *,
     data: str | None,

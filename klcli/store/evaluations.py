@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from klcli.evaluation.reevaluation import EvaluationSettings, Reevaluation
+from klcli.evaluation.reevaluation import Reevaluation
+from klcli.settings.evaluation_settings import EvaluationSettings
 from klcli.store.database import Row, now
 from klcli.store.queries import ReportStore
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from klcli.data.dataset import Dataset
+from klcli.settings.check_settings import CheckSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.database import Database, Row, now
-from klcli.studies.gradient_checks import CheckSettings, NetworkCheck
+from klcli.studies.gradient_checks import NetworkCheck
 
 
 class GradientCheckStore(Database):

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +16,7 @@ from klcli.engine.parameters import Parameters
 from klcli.engine.weight_average import WeightAverage
 from klcli.evaluation.bn_statistics import with_policy_of, with_statistics_of
 from klcli.evaluation.metrics import Metrics, Score, evaluate, log_mean, log_probabilities, score_of
+from klcli.settings.sameness import stack_key
 from klcli.settings.train_config import TrainConfig
 from klcli.training.budget import timetable
 from klcli.training.environment import arithmetic
@@ -37,7 +37,6 @@ from klcli.training.whitening import whitening
 if TYPE_CHECKING:
     from klcli.second_core.partner import Begun
 
-MEMBERS_MAY_DIFFER_IN = ("seed", "lam", "sigma", "eta_min", "eta_max")
 WORTH_A_PROCESS = 10_000_000_000  # multiplications, half a second: a process needs as long to be ready
 BUFFERS = 4  # for minibatches: with two, a core would often write into what the other still has in its cache
 ROOM = 8 << 20  # bytes for what an evaluation takes along beside the network
@@ -302,10 +301,8 @@ def train_chain(
 def _common(configs: Sequence[TrainConfig]) -> TrainConfig:
     """Return the first config after checking that the others differ only where members may."""
     first = configs[0]
-    for config in configs[1:]:
-        own = {name: getattr(config, name) for name in MEMBERS_MAY_DIFFER_IN}
-        if replace(first, **own) != config or config.order_seed is None:
-            raise ValueError("members may differ in seed, lambda, sigma and eta only, and share one order_seed")
+    if len({stack_key(config) for config in configs}) > 1 or (len(configs) > 1 and first.order_seed is None):
+        raise ValueError("replicas may differ in seed, lambda, sigma and eta only, and share one order_seed")
     return first
 
 

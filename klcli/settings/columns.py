@@ -1,0 +1,42 @@
+"""Columns: every setting of a run in the table `runs`, where a person filters by it."""
+
+from typing import Any
+
+from klcli.settings.sameness import SETTINGS
+from klcli.settings.setting import value_of
+from klcli.settings.train_config import TrainConfig
+
+_TYPES: dict[type, str] = {int: "INTEGER", bool: "INTEGER", float: "REAL", str: "TEXT", tuple: "TEXT"}
+
+
+def columns(config: TrainConfig) -> dict[str, Any]:
+    """Return the value of every setting by its column, as SQLite stores it: lists as text, truth as 0 and 1.
+
+    Without batch normalisation `bn_position` is NULL. What a run resolves is not among them: n_s, cycles, epochs.
+    """
+    found = {one.column: _stored(value_of(config, one.key)) for one in SETTINGS.values() if not one.is_resolved}
+    return found | ({} if config.batch_norm else {"bn_position": None})
+
+
+def virtual_columns() -> dict[str, str]:
+    """Return the definition, after its name, of a column that reads a setting from the stored config.
+
+    A config that was stored before the setting existed has none, and was trained with the default.
+    """
+    return {
+        one.column: f"{_TYPES[one.kind]} GENERATED ALWAYS AS ({_reading(one.key, one.default)}) VIRTUAL"
+        for one in SETTINGS.values()
+        if not one.is_resolved
+    }
+
+
+def _reading(key: str, default: Any) -> str:
+    value = _stored(default)
+    path = f"json_extract(config, '$.{key}')"
+    return path if value is None else f"coalesce({path}, {value!r})"
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return int(value) if isinstance(value, bool) else value
