@@ -91,17 +91,6 @@ def test_the_shortest_one_cycles_stay_between_their_limits(total: int) -> None:
         assert 0.1 <= one_cycle(step, eta_min=0.1, eta_max=0.9, total=total) <= 0.9
 
 
-def test_the_cosine_is_that_of_torch() -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is the oracle")
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=14, eta_min=0.01)
-    for step in range(40):
-        expected = schedule.get_last_lr()[0]
-        assert cosine(step, eta_min=0.01, eta_max=0.5, step_size=7) == pytest.approx(expected, rel=1e-9)
-        optimizer.step()
-        schedule.step()
-
-
 def test_a_range_test_passes_every_decade_in_the_same_number_of_updates() -> None:
     rates = [range_test(step, eta_min=1e-4, eta_max=1.0, total=9) for step in range(9)]
     assert rates[::2] == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1.0])
