@@ -100,7 +100,7 @@ def test_fifty_updates_end_where_those_of_torch_end(name: str, kind: str, in_sta
             optimizer.update(names.values(), [gradients[parameter] for parameter in names], eta)
         losses.append(float(loss[1] if in_stack else loss))
     if in_stack:
-        net = trained.member(1)
+        net = trained.replica(1)
     np.testing.assert_allclose(losses, golden[f"{kind}.losses"], rtol=1e-9)
     state, expected = net.state(), with_prefix(golden, kind)
     # The gradient of a bias in front of BN is rounding noise, which Adam divides by its own size.

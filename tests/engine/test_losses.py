@@ -61,21 +61,21 @@ def test_cross_entropy_of_equal_scores_is_log_of_the_number_of_classes() -> None
     assert float(cross_entropy(np.full((7, 10), 123.0), np.arange(7))[0]) == pytest.approx(math.log(10), rel=1e-14)
 
 
-def test_cross_entropy_gives_every_member_its_own_float64_mean(scores: np.ndarray, labels: np.ndarray) -> None:
+def test_cross_entropy_gives_every_replica_its_own_float64_mean(scores: np.ndarray, labels: np.ndarray) -> None:
     loss, _ = cross_entropy(scores, labels)
     assert loss.shape == (2,)
-    for member, S in enumerate(scores):
+    for replica, S in enumerate(scores):
         rows = [math.log(sum(math.exp(s) for s in row)) - row[y] for row, y in zip(S, labels, strict=True)]
-        assert loss[member] == pytest.approx(math.fsum(rows) / 5, rel=1e-13)
+        assert loss[replica] == pytest.approx(math.fsum(rows) / 5, rel=1e-13)
 
 
 def test_negative_log_likelihood_is_the_cross_entropy_of_each_sample(scores: np.ndarray, labels: np.ndarray) -> None:
     values = negative_log_likelihood(scores, labels)
     assert values.shape == (2, 5)
-    for member, row in np.ndindex(2, 5):
-        S = scores[member, row]
+    for replica, row in np.ndindex(2, 5):
+        S = scores[replica, row]
         expected = math.log(sum(math.exp(s) for s in S)) - S[labels[row]]
-        assert values[member, row] == pytest.approx(expected, rel=1e-13)
+        assert values[replica, row] == pytest.approx(expected, rel=1e-13)
 
 
 def test_huge_scores_give_a_large_number_and_never_infinity() -> None:
@@ -110,7 +110,7 @@ def test_l2_penalty_by_hand_has_no_factor_one_half() -> None:
     assert float(l2_penalty(weights, 0.1)) == pytest.approx(0.1 * (1 + 4 + 9 + 16 + 25), rel=1e-15)
 
 
-def test_l2_penalty_weighs_every_member_with_its_own_lambda() -> None:
+def test_l2_penalty_weighs_every_replica_with_its_own_lambda() -> None:
     weights = [np.array([[[1.0, 2.0]], [[3.0, 4.0]]]), np.array([[[2.0], [0.0]], [[0.0], [1.0]]])]
     assert l2_penalty(weights, np.array([0.5, 2.0])).tolist() == [0.5 * (1 + 4 + 4), 2.0 * (9 + 16 + 1)]
 
@@ -124,13 +124,13 @@ def test_l2_penalty_of_float32_weights_is_summed_in_float64() -> None:
 
 def test_l2_gradient_is_the_derivative_of_the_penalty(numerical_gradient: NumericalGradient) -> None:
     rng = np.random.default_rng(0)
-    W, members, lam = rng.standard_normal((3, 2)), rng.standard_normal((2, 3, 2)), np.array([0.3, 0.0])
+    W, replicas, lam = rng.standard_normal((3, 2)), rng.standard_normal((2, 3, 2)), np.array([0.3, 0.0])
     np.testing.assert_allclose(
         l2_gradient(W, 0.3), numerical_gradient(lambda: float(l2_penalty([W], 0.3)), W), rtol=1e-8, atol=1e-10
     )
     np.testing.assert_allclose(
-        l2_gradient(members, lam),
-        numerical_gradient(lambda: float(l2_penalty([members], lam).sum()), members),
+        l2_gradient(replicas, lam),
+        numerical_gradient(lambda: float(l2_penalty([replicas], lam).sum()), replicas),
         rtol=1e-8,
         atol=1e-10,
     )
@@ -159,7 +159,7 @@ def test_the_loss_of_soft_labels_is_the_sum_over_classes(smoothing: float, share
     rng = np.random.default_rng(0)
     S, y = rng.standard_normal((3, 6, 4)), rng.integers(0, 4, 6)
     loss, _ = soft_cross_entropy(S, y, smoothing=smoothing, other=y[::-1], share=share)
-    expected = [by_hand(member, y, y[::-1], smoothing, share) for member in S]
+    expected = [by_hand(replica, y, y[::-1], smoothing, share) for replica in S]
     assert loss.tolist() == pytest.approx(expected, rel=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""Learning rates at every corner of the triangle, by hand."""
+"""Learning rates at the vertices of the triangle, by hand."""
 
 import math
 from itertools import pairwise
@@ -22,7 +22,7 @@ from klcli.engine.schedules import constant, cosine, cyclical, one_cycle, range_
         (800, 0.1),
     ],
 )
-def test_corners_of_the_cyclical_schedule(step: int, eta: float) -> None:
+def test_vertices_of_the_cyclical_schedule(step: int, eta: float) -> None:
     assert cyclical(step, eta_min=0.1, eta_max=0.5, step_size=200) == pytest.approx(eta, rel=1e-14)
 
 
