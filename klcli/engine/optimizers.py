@@ -114,9 +114,9 @@ class Adam:
 class WeightAverage:
     """`average <- average + share * (theta - average)` with `share = (1 - decay) / (1 - decay^t)`, t counting from 1.
 
-    The exponential average of a network's arrays over its updates (after Polyak and Juditsky 1992), with the bias
-    correction of Adam's moments: the weights of all theta so far, which fall by the factor `decay` from one update to
-    the one before, sum to 1, and the initial parameters have none.
+    The exponential average of a network's arrays over its updates (after Polyak and Juditsky 1992), bias-corrected
+    like Adam's moments: the coefficients of all theta so far sum to 1, each is `decay` times the next, and the
+    initial parameters have none.
     """
 
     decay: float

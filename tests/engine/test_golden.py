@@ -135,8 +135,9 @@ def test_the_cosine_is_that_of_torch() -> None:
     np.testing.assert_allclose(etas, read("formulas")["cosine"], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_torch_still_computes_what_is_stored() -> None:
-    pytest.importorskip("torch", reason="the stored values were made with PyTorch; where it is installed, again")
+    pytest.importorskip("torch", reason="the stored values are compared; without PyTorch they cannot be made anew")
     from tests.golden import make
 
     made = make.all_arrays()

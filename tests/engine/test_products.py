@@ -33,6 +33,7 @@ def test_the_product_is_that_of_float64(left, right, dtype, worth_halving, monke
     np.testing.assert_allclose(Y, np.einsum("...ij,...jk->...ik", A, B), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("left", "right"), SHAPES)
 def test_the_second_core_changes_no_bit(left, right, monkeypatch, use_cores, pieces):
     rng = np.random.default_rng(1)
@@ -69,6 +70,7 @@ def test_a_step_is_that_of_float64(cached, keep, worth_halving, less, monkeypatc
     np.testing.assert_allclose(W, expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [0, 10**9], ids=["by rows", "by columns"])
 def test_a_step_on_the_second_core_changes_no_bit(cached, monkeypatch, use_cores, pieces):
     rng = np.random.default_rng(3)
@@ -89,6 +91,7 @@ def test_a_step_on_the_second_core_changes_no_bit(cached, monkeypatch, use_cores
     assert not np.array_equal(results[0], start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [0, 10**9], ids=["by rows", "by columns"])
 def test_steps_follow_each_other_before_the_last_is_completed(cached, monkeypatch, use_cores, pieces):
     monkeypatch.setattr(products, "WORTH_HALVING", 1000)
