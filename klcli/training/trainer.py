@@ -11,9 +11,8 @@ from klcli import second_core
 from klcli.data.dataset import PIXELS, Split, Splits
 from klcli.engine.layers import Dropout
 from klcli.engine.network import Network, stack
-from klcli.engine.optimizers import SGD, Adam
+from klcli.engine.optimizers import SGD, Adam, WeightAverage
 from klcli.engine.parameters import Parameters
-from klcli.engine.weight_average import WeightAverage
 from klcli.evaluation.bn_statistics import with_policy_of, with_statistics_of
 from klcli.evaluation.metrics import Metrics, Score, evaluate, log_mean, log_probabilities, score_of
 from klcli.settings.sameness import stack_key
@@ -72,7 +71,7 @@ class Training:
         self._minibatches = Minibatches(self.config, self.splits.train)
         self._share_arrays(len(networks))
         self._parameters = Parameters(self.members)
-        self.results = [TrainResult(config, self.members.member(index)) for index, config in enumerate(configs)]
+        self.results = [TrainResult(config, self.members.replica(index)) for index, config in enumerate(configs)]
         self._lam = [config.lam for config in configs]
         self._dropouts = [layer for layer in self.members.layers.values() if isinstance(layer, Dropout)]
         self._clock = time.perf_counter()
@@ -130,7 +129,7 @@ class Training:
             network = with_policy_of(self._averaged(), self.config, self.splits)
             for index, result in self._living():
                 result.snapshots.append(
-                    {name: array.copy(order="K") for name, array in network.member(index).state().items()}
+                    {name: array.copy(order="K") for name, array in network.replica(index).state().items()}
                 )
 
     def evaluate(self) -> None:
@@ -148,7 +147,7 @@ class Training:
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         for index, result in self._living():
-            result.network = self.evaluated.member(index)  # with the running averages of this moment
+            result.network = self.evaluated.replica(index)  # with the running averages of this moment
             result.memory = self._memory(index)
             eta = self.times.learning_rate(max(0, self.step - 1), result.config)
             epoch = self.times.epoch_at(self.step)
@@ -191,7 +190,7 @@ class Training:
             for name, array in self._parameters.by_name(arrays).items()
         }
         if self.average is not None and self.average.updates:
-            memory |= {f"{RAW}.{name}": array for name, array in self.members.member(index).state().items()}
+            memory |= {f"{RAW}.{name}": array for name, array in self.members.replica(index).state().items()}
         return memory
 
     def _recall(self, snapshot: Snapshot) -> None:
@@ -199,7 +198,7 @@ class Training:
         state = snapshot.state
         self.results[0].snapshots = snapshots_of(state)
         if self.average is not None and part(state, RAW):
-            averaged = self.members.member(0)
+            averaged = self.members.replica(0)
             averaged = averaged.with_state({name: state[name] for name in averaged.state()})
             self.average.state, self.average.updates = stack([averaged]).state(), snapshot.step
         kinds = dict.fromkeys(key.split(".")[1] for key in state if key.startswith(f"{OPTIMIZER}."))
