@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from klcli import DEFAULT_DATABASE
 from klcli.cli.options import Command, integer_option, keyword, option, parameters, with_parameters
 from klcli.settings.setting import Role
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:  # slow to import, and not needed for --version
 
 SCHEMA = 1  # of the JSON documents; raised when a key changes its meaning or goes away
 FULL_WIDTH = 10_000  # columns of a pipe
-DEFAULT_DATABASE = Path("results/klcli.db")
 EXECUTION = "Execution"
 
 # The options that several commands share, by field of Invocation; the last three belong to every command.

@@ -2,11 +2,12 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 
+from klcli.errors import ConfigError
 from klcli.settings.setting import Setting, settings_of, with_values
 
 Command = Callable[..., Any]
@@ -126,3 +127,21 @@ def with_parameters(command: Command, given: list[inspect.Parameter]) -> Command
     command.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in given}
     return command
+
+
+def integers(texts: list[str], name: str) -> tuple[int, ...]:
+    """Read `["50", "30,20"]` as (50, 30, 20). Raises ConfigError, which names the value and the option."""
+    return tuple(_items(texts, name, int, "a whole number"))
+
+
+def numbers(texts: list[str], name: str) -> tuple[float, ...]:
+    """Read `["1e-1", "1e-3,1e-4"]` as numbers. Raises ConfigError, which names the value and the option."""
+    return tuple(_items(texts, name, float, "a number"))
+
+
+def _items(texts: list[str], name: str, convert: Callable[[str], Any], kind: str) -> Iterator[Any]:
+    for text in (part for item in texts for part in item.split(",")):
+        try:
+            yield convert(text)
+        except ValueError:
+            raise ConfigError(f"--{name.replace('_', '-')} {text!r}: must be {kind}") from None
