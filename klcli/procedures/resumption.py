@@ -10,8 +10,8 @@ from klcli.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from klcli.data.dataset import Dataset
-    from klcli.store.database import Row
-    from klcli.store.runs import RunStore
+    from klcli.store.store import Store
+    from klcli.store.transition import Row
     from klcli.training.result import EpochMetrics, Snapshot
 
 
@@ -29,7 +29,7 @@ class Resumption:
 
 def resume(
     session: Session,
-    store: "RunStore",
+    store: "Store",
     which: str,
     *,
     data: str | None,
@@ -54,25 +54,25 @@ def resume(
         raise ConfigError(f"--resume {run['id']}: it used --threads {run['threads']}, not {threads}, leave it away")
     dataset = images_of(run, data, f"--resume {run['id']}")
     pin_threads(run["threads"])
-    store.claim(run["id"])
-    snapshot, remark = store.snapshot(run)
+    store.runs.claim(run["id"])
+    snapshot, remark = store.runs.snapshot(run)
     if remark:
         session.warn(remark)
     step = snapshot.step if snapshot else 0
-    epochs = [metrics for metrics in store.metrics(run["id"]) if metrics.step <= step]
+    epochs = [metrics for metrics in store.runs.metrics(run["id"]) if metrics.step <= step]
     session.say(f"run {run['id']} goes on after epoch {epochs[-1].epoch if epochs else 0:g}")
     return Resumption(run["id"], config, dataset, snapshot, epochs, sum(metrics.seconds for metrics in epochs))
 
 
-def _find(store: "RunStore", which: str) -> "Row":
+def _find(store: "Store", which: str) -> "Row":
     """Return the run to resume. Raises ConfigError where it cannot be."""
     if which == LAST:
-        run = store.latest_unfinished()
+        run = store.runs.latest_unfinished()
         if run is None:
             raise ConfigError("--resume last: every run of this database is complete, there is nothing to go on with")
         return run
     try:
-        run = store.run(int(which))
+        run = store.runs.get(int(which))
     except ValueError:
         raise ConfigError(f"--resume {which!r}: give the number of a run, or `last`") from None
     if run["study_id"] is not None:

@@ -9,31 +9,30 @@ from klcli.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from klcli.data.dataset import Dataset
     from klcli.evaluation.reevaluation import TrainedNetwork
-    from klcli.store.database import Row
-    from klcli.store.queries import ReportStore
-    from klcli.store.runs import RunStore
+    from klcli.store.store import Store
+    from klcli.store.transition import Row
 
 LAST, BEST = "last", "best"
 
 
-def chosen_run(store: "ReportStore", which: str) -> "Row":
+def chosen_run(store: "Store", which: str) -> "Row":
     """Return the run of a number, the `last` complete one, or the `best`. Raises ConfigError or StoreError.
 
     The best one has the highest validation accuracy on the images used last, divided as most runs on them.
     """
-    from klcli.store.queries import BEST_FIRST, RunFilter
+    from klcli.store.runs import BEST_FIRST, RunFilter
 
     if which == LAST:
-        found = store.latest_complete()
+        found = store.runs.latest_complete()
         runs = [] if found is None else [found]
     elif which == BEST:
         chosen = RunFilter(state="complete")
-        sets = store.image_sets(chosen)
+        sets = store.runs.image_sets(chosen)
         same = [RunFilter(state="complete", dataset_sha256=s["dataset_sha256"], split=s["split"]) for s in sets[:1]]
-        runs = [run for one in same for run in store.runs(one, BEST_FIRST, 1)]
+        runs = [run for one in same for run in store.runs.query(one, BEST_FIRST, 1)]
     else:
         try:
-            return store.run(int(which))
+            return store.runs.get(int(which))
         except ValueError:
             raise ConfigError(f"run {which!r}: give the number of a run, or `last`, or `best`") from None
     if not runs:
@@ -41,7 +40,7 @@ def chosen_run(store: "ReportStore", which: str) -> "Row":
     return runs[0]
 
 
-def chosen_runs(store: "ReportStore", which: Sequence[str]) -> "list[Row]":
+def chosen_runs(store: "Store", which: Sequence[str]) -> "list[Row]":
     """Return every run once, in the order in which they were named; `3,4` are two."""
     found = [chosen_run(store, one) for text in which for one in text.split(",") if one]
     return list({run["id"]: run for run in found}.values())
@@ -62,7 +61,7 @@ def images_of(run: "Row", data: str | None, asked: str) -> "Dataset":
     return dataset
 
 
-def trained_networks(store: "RunStore", run: "Row", snapshots: bool) -> "list[TrainedNetwork]":
+def trained_networks(store: "Store", run: "Row", snapshots: bool) -> "list[TrainedNetwork]":
     """Return the network of a run, or those at the ends of its cycles.
 
     Raises ConfigError where it kept none of those, and StoreError where its checkpoint is not what it was.
@@ -72,7 +71,7 @@ def trained_networks(store: "RunStore", run: "Row", snapshots: bool) -> "list[Tr
     from klcli.training.networks import restore
     from klcli.training.result import snapshots_of
 
-    config, state = TrainConfig.from_json(run["config"]), store.checkpoint(run).state
+    config, state = TrainConfig.from_json(run["config"]), store.runs.checkpoint(run).state
     states = snapshots_of(state) if snapshots else [state]
     if not states:
         raise ConfigError(f"--snapshots: run {run['id']} kept none, train with --snapshots to the end of a cycle")

@@ -9,14 +9,14 @@ from klcli.errors import StoreError
 from klcli.procedures.signals import Interrupted
 
 if TYPE_CHECKING:
-    from klcli.store.runs import RunStore
+    from klcli.store.store import Store
     from klcli.training.result import TrainResult
 
 
 class Recording:
     """One run of a store while it is trained."""
 
-    def __init__(self, store: "RunStore", run_id: int, recorded: int = 0, seconds: float = 0.0) -> None:
+    def __init__(self, store: "Store", run_id: int, recorded: int = 0, seconds: float = 0.0) -> None:
         """Start the clock of the run, or go on with it after so many recorded evaluations and seconds."""
         self._store = store
         self._run_id = run_id
@@ -28,7 +28,7 @@ class Recording:
         """Commit the newest metrics."""
         self._result = result
         for metrics in result.epochs[self._recorded :]:
-            self._store.record_epoch(self._run_id, metrics, result)
+            self._store.runs.record_epoch(self._run_id, metrics, result)
         self._recorded = len(result.epochs)
 
     def complete(self, result: "TrainResult") -> None:
@@ -59,4 +59,4 @@ class Recording:
             raise
 
     def _finish(self, state: str, error: str | None = None) -> None:
-        self._store.finish(self._run_id, state, self._result, time.perf_counter() - self._started, error)
+        self._store.runs.finish(self._run_id, state, self._result, time.perf_counter() - self._started, error)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from klcli.data.dataset import Dataset, Splits
-    from klcli.store.studies import StudyStore
+    from klcli.store.store import Store
 
 EXECUTION = "Execution"
 RESUME_WORDS = {"lambda": "--resume", "sigma": "--resume", "repeats": "--resume last", "reproduce": "--resume"}
@@ -50,7 +50,7 @@ class StudyRunner:
     """Runs the plans of one command."""
 
     session: Session
-    store: "StudyStore"
+    store: "Store"
     dataset: "Dataset"
     splits: "Splits"
     requested: str | None  # of --data
@@ -89,10 +89,10 @@ class StudyRunner:
             "look_at_test": look_at_test,
             "threads": self.threads,
         }
-        earlier = self.store.find_study(kind, stage, settings, parent) if self.resume else None
+        earlier = self.store.studies.find(kind, stage, settings, parent) if self.resume else None
         missing = divided if earlier is None else self._missing(earlier["id"], divided)
         if earlier is not None and not missing:
-            self.store.end_study(earlier["id"], "complete")  # its process may have died before it could
+            self.store.studies.end(earlier["id"], "complete")  # its process may have died before it could
             self.session.say(f"study {earlier['id']} ({stage}): all {len(plan)} runs are there already")
             return int(earlier["id"])
         jobs = self.jobs or cores()
@@ -104,7 +104,7 @@ class StudyRunner:
             open_executor(jobs, self.executor, len(missing)) as executor,
         ):
             if earlier is None:
-                study_id = self.store.begin_study(
+                study_id = self.store.studies.begin(
                     kind,
                     stage,
                     settings,
@@ -117,14 +117,14 @@ class StudyRunner:
                 )
             else:
                 study_id = int(earlier["id"])
-                members = self.store.members(study_id)
-                self.store.restart([members[p]["id"] for part in missing for p in part], environment())
+                members = self.store.studies.members(study_id)
+                self.store.studies.restart([members[p]["id"] for part in missing for p in part], environment())
             with self._ending_in_a_state(study_id, kind):
                 self._execute(study_id, stage, plan, missing, look_at_test, executor, check, chains is not None)
         return study_id
 
     def _missing(self, study_id: int, divided: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-        members = self.store.members(study_id)
+        members = self.store.studies.members(study_id)
         return [part for part in divided if any(members[p]["state"] not in ("complete", "diverged") for p in part)]
 
     def _execute(
@@ -149,7 +149,7 @@ class StudyRunner:
             )
             for part in missing
         ]
-        run_ids = {row["member"]: row["id"] for row in self.store.members(study_id)}
+        run_ids = {row["member"]: row["id"] for row in self.store.studies.members(study_id)}
         updates = [
             timetable(task.configs[0], len(self.splits.train)).total_updates * (len(task.configs) if is_chain else 1)
             for task in tasks
@@ -157,9 +157,9 @@ class StudyRunner:
         progress = StudyProgress(self.session, f"study {study_id} {stage}", tasks, updates)
         with progress.showing():
             for outcome in execute(tasks, executor, check=check, on_progress=progress.on_progress):
-                self.store.record_group([run_ids[position] for position in outcome.positions], outcome)
+                self.store.studies.record_group([run_ids[position] for position in outcome.positions], outcome)
                 progress.on_outcome(outcome)
-        self.store.end_study(study_id, "complete")
+        self.store.studies.end(study_id, "complete")
 
     @contextmanager
     def _ending_in_a_state(self, study_id: int, kind: str) -> Iterator[None]:
@@ -168,19 +168,19 @@ class StudyRunner:
         try:
             yield
         except Interrupted as interruption:
-            self.store.end_study(study_id, "interrupted", str(interruption))
+            self.store.studies.end(study_id, "interrupted", str(interruption))
             raise interruption.adding(self._how_to_continue(study_id, kind)) from None
         except WorkersLost as error:
-            self.store.end_study(study_id, "failed", str(error))
+            self.store.studies.end(study_id, "failed", str(error))
             raise WorkersLost(f"{error}: {self._how_to_continue(study_id, kind)}") from None
         except Exception as error:
             # Where the store itself is what failed, whoever opens it next marks the study.
             with suppress(StoreError):
-                self.store.end_study(study_id, "failed", f"{type(error).__name__}: {error}")
+                self.store.studies.end(study_id, "failed", f"{type(error).__name__}: {error}")
             raise
 
     def _how_to_continue(self, study_id: int, kind: str) -> str:
-        done = sum(row["state"] in ("complete", "diverged") for row in self.store.members(study_id))
+        done = sum(row["state"] in ("complete", "diverged") for row in self.store.studies.members(study_id))
         again = typed_command() if self.resume else f"{typed_command()} {RESUME_WORDS[kind]}"
         return f"{done} runs of study {study_id} are complete, continue with `{again}`"
 
@@ -199,7 +199,7 @@ def open_runner(
     """Return a runner over the images and the database that a command names."""
     from klcli.data.dataset import split
     from klcli.data.sources import open_dataset
-    from klcli.store.studies import StudyStore
+    from klcli.store.store import Store
     from klcli.training.environment import pin_threads
 
     pin_threads(threads)
@@ -207,6 +207,6 @@ def open_runner(
     splits = split(dataset, config.split)
     warn_of_data(session, dataset)
     warn_of_settings(session, config)
-    store = StudyStore(db)
+    store = Store(db)
     require_room(store.path.parent)
     return StudyRunner(session, store, dataset, splits, data, jobs, executor, resume, threads)

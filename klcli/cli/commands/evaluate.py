@@ -24,8 +24,8 @@ from klcli.settings.train_config import BN_STATISTICS, MAX_SEED
 if TYPE_CHECKING:
     from klcli.data.dataset import Dataset, Splits
     from klcli.evaluation.reevaluation import EvaluationSettings
-    from klcli.store.database import Row
-    from klcli.store.evaluations import EvaluationStore
+    from klcli.store.store import Store
+    from klcli.store.transition import Row
 
 EVALUATION = "The evaluation"
 SHOWN_NAMES = 3
@@ -101,13 +101,13 @@ def evaluate(
     from klcli.data.dataset import split
     from klcli.evaluation.reevaluation import EvaluationSettings, policy_of
     from klcli.settings.train_config import TrainConfig
-    from klcli.store.evaluations import EvaluationStore
+    from klcli.store.store import Store
     from klcli.training.environment import pin_threads
 
     settings = EvaluationSettings(
         bn_statistics=bn_statistics, bn_samples=bn_samples, snapshots=snapshots, flips=flips, shifts=shifts, seed=seed
     )
-    store = EvaluationStore.existing(db)
+    store = Store.existing(db)
     chosen = chosen_runs(store, runs)
     if not chosen:
         raise ConfigError(f"run {' '.join(runs)!r}: give the number of a run, or `last`, or `best`")
@@ -147,18 +147,16 @@ def _require_same_images(runs: "list[Row]") -> None:
             )
 
 
-def _evaluate(store: "EvaluationStore", runs: "list[Row]", splits: "Splits", settings: "EvaluationSettings") -> "Row":
+def _evaluate(store: "Store", runs: "list[Row]", splits: "Splits", settings: "EvaluationSettings") -> "Row":
     """Evaluate one run, or the mean of several, and keep the result."""
     from klcli.evaluation.reevaluation import reevaluate
 
     networks = [one for run in runs for one in trained_networks(store, run, settings.snapshots)]
     found = reevaluate(networks, splits, settings)
-    return store.record([run["id"] for run in runs], settings, found, typed_command())
+    return store.evaluations.record([run["id"] for run in runs], settings, found, typed_command())
 
 
-def _show(
-    session: Session, store: "EvaluationStore", runs: "list[Row]", evaluations: "list[Row]", ensemble: bool
-) -> None:
+def _show(session: Session, store: "Store", runs: "list[Row]", evaluations: "list[Row]", ensemble: bool) -> None:
     from klcli.report.tables.evaluations import difference_notes, ensemble_table, evaluation_table, evaluation_words
     from klcli.report.tables.table import network_name
 
@@ -179,4 +177,5 @@ def _show(
         | {name: run[name] for name in one if name.endswith(("_loss", "_accuracy"))}
         for run, one in zip(runs, own, strict=True)
     ]
-    session.document("evaluate", {"evaluations": evaluations, "stored": documents, "notes": notes})
+    shown = [dict(one) for one in evaluations]
+    session.document("evaluate", {"evaluations": shown, "stored": documents, "notes": notes})

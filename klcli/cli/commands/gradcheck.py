@@ -23,7 +23,7 @@ from klcli.procedures.preflight import typed_command, warn_of_data
 from klcli.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:
-    from klcli.store.gradient_checks import GradientCheckStore
+    from klcli.store.store import Store
 
 CHECK = "The check"
 NETWORK_FIELDS = (
@@ -75,7 +75,7 @@ def gradcheck(
 
     from klcli.data.dataset import split
     from klcli.data.sources import open_dataset
-    from klcli.store.gradient_checks import GradientCheckStore
+    from klcli.store.store import Store
     from klcli.studies.gradient_checks import (
         CheckSettings,
         check_networks,
@@ -90,20 +90,20 @@ def gradcheck(
     dataset = open_dataset(data)
     warn_of_data(session, dataset)
     train = split(dataset, config.split).train
-    store = GradientCheckStore(db)
+    store = Store(db)
     with session.progress("checking entries", sum(entries(members, dims) for members in networks)) as advance:
         checks = list(check_networks(networks, train, settings, on_entries=advance))
-    suite = store.record(checks, dataset, typed_command())
+    suite = store.gradient_checks.record(checks, dataset, typed_command())
     show(session, store, suite)
 
 
-def show(session: Session, store: "GradientCheckStore", suite: int | None) -> None:
+def show(session: Session, store: "Store", suite: int | None) -> None:
     """Show a stored suite with its picture. Raises GradientCheckFailed, which names the tensors, where one failed."""
     from klcli.report.plots.gradient_checks import draw_gradient_checks, gradient_errors
     from klcli.report.tables.table import gradient_check_table, gradient_method, gradient_verdict
     from klcli.store.checkpoints import write_atomically
 
-    checks = store.suite(suite)
+    checks = store.gradient_checks.suite(suite)
     if not checks:
         session.result(f"{store.path} holds no gradient check yet: begin with `klcli gradcheck`")
         session.document("gradcheck", {"checks": []})
@@ -113,7 +113,9 @@ def show(session: Session, store: "GradientCheckStore", suite: int | None) -> No
     session.result(*(gradient_check_table(check) for check in checks))
     verdict = gradient_verdict(checks)
     session.result(verdict, gradient_method(checks[0]), f"database    {store.path}", f"picture     {picture}")
-    session.document("gradcheck", {"verdict": verdict, "checks": checks, "picture": str(picture)})
+    session.document(
+        "gradcheck", {"verdict": verdict, "checks": [dict(check) for check in checks], "picture": str(picture)}
+    )
     failed = [error["tensor"] for check in checks for error in check["errors"] if not error["passed"]]
     if failed:
         raise GradientCheckFailed(f"wrong gradient: {', '.join(dict.fromkeys(failed))}, see the rows marked FAIL")

@@ -57,11 +57,11 @@ def predict(
     from klcli.evaluation.metrics import log_mean, log_probabilities
     from klcli.report.tables.predictions import prediction_table
     from klcli.report.tables.table import network_name
-    from klcli.store.queries import ReportStore
+    from klcli.store.store import Store
     from klcli.training.environment import pin_threads
 
     pixels = [read_picture(picture) for picture in pictures]
-    store = ReportStore.existing(db)
+    store = Store.existing(db)
     run = chosen_run(store, which)
     networks = trained_networks(store, run, snapshots)
     config = networks[0].config

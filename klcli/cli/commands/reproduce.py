@@ -219,16 +219,15 @@ def _reproduce(runner: StudyRunner, report: "Report", terms: "Terms") -> "Reprod
 
 def _check_gradients(runner: StudyRunner, report: "Report") -> None:
     """Check the gradients of a report, as one suite; with --resume those that have not been checked yet."""
-    from klcli.store.gradient_checks import GradientCheckStore
     from klcli.studies.gradient_checks import check_networks, entries
 
-    store = GradientCheckStore(runner.store.path)
+    store = runner.store
     sha256 = runner.dataset.sha256
     missing = [
         (one, members)
         for one in report.gradient_checks
         for members in one.networks()
-        if not runner.resume or store.latest(members, one.settings, sha256) is None
+        if not runner.resume or store.gradient_checks.latest(members, one.settings, sha256) is None
     ]
     if not missing:
         return
@@ -237,7 +236,7 @@ def _check_gradients(runner: StudyRunner, report: "Report") -> None:
     with runner.session.progress("checking entries", total) as advance:
         for one, members in missing:
             checks += list(check_networks([members], runner.splits.train, one.settings, on_entries=advance))
-    store.record(checks, runner.dataset, typed_command())
+    store.gradient_checks.record(checks, runner.dataset, typed_command())
 
 
 def _show(runner: StudyRunner, found: "Reproduction", markdown: Path | None) -> Section:
@@ -257,7 +256,7 @@ def _show(runner: StudyRunner, found: "Reproduction", markdown: Path | None) -> 
     notes = reproduction_notes(found.report, found.comparisons, terms)
     runner.session.result(table, *notes)
     drawn = []
-    for name, words, content in pictures(found, store.epochs):
+    for name, words, content in pictures(found, store.runs.epochs):
         path = (
             store.folder("plots") / f"study-{max(found.studies):06d}-{name}.png"
             if markdown is None

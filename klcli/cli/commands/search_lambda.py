@@ -117,7 +117,7 @@ def search_lambda(
     else:
         chain, where = _earlier(runner, config, from_study)
     for _ in range(fine):
-        tried = [one for stage, study in chain for one in tried_values(runner.store.members(study), stage)]
+        tried = [one for stage, study in chain for one in tried_values(runner.store.studies.members(study), stage)]
         if not any(one.accuracies for one in tried):
             break
         where = narrow(tried, where)
@@ -128,7 +128,7 @@ def search_lambda(
         settings = _settings(where)
         study = runner.run(KIND, stage, plan(config, drawn, repeats), settings, look_at_test=False, parent=chain[-1][1])
         chain.append((stage, study))
-    tried = [one for stage, study in chain for one in tried_values(runner.store.members(study), stage)]
+    tried = [one for stage, study in chain for one in tried_values(runner.store.studies.members(study), stage)]
     if not any(one.accuracies for one in tried):
         _show(runner, chain, None)
         raise Diverged(f"every lambda diverged: try a smaller --eta-max than {config.eta_max:g}")
@@ -157,11 +157,11 @@ def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -
     from klcli.studies.lambda_search import Range
 
     if from_study is None:
-        latest = runner.store.latest_study(KIND, "coarse", runner.dataset.sha256)
+        latest = runner.store.studies.latest(KIND, "coarse", runner.dataset.sha256)
         if latest is None:
             raise ConfigError("--fine: there is no complete coarse search of these images yet, add --coarse")
         from_study = int(latest["id"])
-    study = runner.store.study(from_study)
+    study = runner.store.studies.get(from_study)
     settings = json.loads(study["settings"])
     if study["kind"] != KIND or "low" not in settings:
         raise ConfigError(f"--from {from_study}: this study is no coarse or fine search of lambda")
@@ -174,7 +174,7 @@ def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -
     _compare(runner, from_study, settings["plan"][0], config)
     chain = [(str(study["stage"]), int(study["id"]))]
     while study["parent"] is not None:
-        study = runner.store.study(study["parent"])
+        study = runner.store.studies.get(study["parent"])
         chain.insert(0, (str(study["stage"]), int(study["id"])))
     return chain, Range(settings["low"], settings["high"], settings["scale"])
 
@@ -202,7 +202,7 @@ def _show(
     from klcli.store.checkpoints import write_atomically
 
     session, store = runner.session, runner.store
-    stages = [(stage, store.members(study)) for stage, study in chain]
+    stages = [(stage, store.studies.members(study)) for stage, study in chain]
     first = stages[0][1][0]
     studies = ", ".join(str(study) for _, study in chain)
     title = f"Lambda of the {network_name(first)} on {first['dataset']}, by validation accuracy (study {studies})"
@@ -223,7 +223,7 @@ def _show(
         document |= {"choice": choice_document(choice), "picture": str(picture)}
         places.append(f"picture     {picture}")
     if choice is not None and final_study is not None:
-        runs = store.members(final_study)
+        runs = store.studies.members(final_study)
         diverged = all(run["state"] == "diverged" for run in runs)
         what = f"Final: lambda {choice.chosen.lam:.6g}, {runs[0]['cycles']:g} cycles (study {final_study})"
         complete = [run for run in runs if run["state"] == "complete"]

@@ -67,9 +67,9 @@ def sigma_sweep(
     )
     study = runner.run("sigma", "sweep", planned, {}, look_at_test=True)
     store = runner.store
-    runs = store.members(study)
+    runs = store.studies.members(study)
     picture = store.folder("plots") / f"study-{study:06d}-sigma.png"
-    curves = sigma_curves(runs, {run["id"]: store.epochs(run["id"]) for run in runs})
+    curves = sigma_curves(runs, {run["id"]: store.runs.epochs(run["id"]) for run in runs})
     write_atomically(picture, draw_sigma_sweep(curves))
     widths = "-".join(runs[0]["hidden"].split())
     layers = len(runs[0]["hidden"].split()) + 1

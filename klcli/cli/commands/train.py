@@ -32,7 +32,7 @@ from klcli.procedures.study_runner import EXECUTION, ExecutorAddress, Jobs, Repe
 from klcli.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:  # NumPy and sqlite-utils are slow to import, and --help needs neither
-    from klcli.store.runs import RunStore
+    from klcli.store.store import Store
     from klcli.training.result import TrainResult
 
 
@@ -106,24 +106,24 @@ def train(
 
     from klcli.data.dataset import split
     from klcli.data.sources import open_dataset
-    from klcli.store.runs import RunStore
+    from klcli.store.store import Store
     from klcli.training.budget import timetable
     from klcli.training.environment import environment, pin_threads
 
     resumed = None
     if resume is not None:
-        store = RunStore.existing(db)
+        store = Store.existing(db)
         asked = threads if is_typed(ctx, "threads") else None
         resumed = take_over(session, store, resume, data=data, threads=asked, typed=config, named=typed_fields(ctx))
     else:
         pin_threads(threads)
         dataset = open_dataset(data)
         times = timetable(config, len(split(dataset, config.split).train))
-        store = RunStore(db)
+        store = Store(db)
         require_room(store.path.parent)
     with obeyed_between_updates() as check:  # from here on there is a run that must end in a state
         if resumed is None:
-            run_id = store.begin(config, times, dataset, environment(), typed_command())
+            run_id = store.runs.begin(config, times, dataset, environment(), typed_command())
             resumed = Resumption(run_id, config, dataset)
         warn_of_data(session, resumed.dataset)
         warn_of_settings(session, resumed.config)
@@ -131,7 +131,7 @@ def train(
     _show(session, store, resumed.run_id)
 
 
-def _train_recorded(session: Session, store: "RunStore", resumed: Resumption, check: Callable[[], None]) -> None:
+def _train_recorded(session: Session, store: "Store", resumed: Resumption, check: Callable[[], None]) -> None:
     """Train a run from where it is to its end, every evaluation in the database."""
     from klcli import second_core
     from klcli.data.dataset import split
@@ -181,10 +181,10 @@ def _train_recorded(session: Session, store: "RunStore", resumed: Resumption, ch
         raise PartnerLost(f"{lost}: {_how_to_continue(store, run_id)}") from None
 
 
-def _how_to_continue(store: "RunStore", run_id: int) -> str:
+def _how_to_continue(store: "Store", run_id: int) -> str:
     database = [] if store.path == DEFAULT_DATABASE else ["--db", str(store.path)]
     command = shlex.join(["klcli", "train", "--resume", str(run_id), *database])
-    epochs = store.run(run_id)["epochs_done"]
+    epochs = store.runs.get(run_id)["epochs_done"]
     return f"run {run_id} keeps its {epochs:g} epochs, continue with `{command}`"
 
 
@@ -211,7 +211,7 @@ def train_repeatedly(runner: StudyRunner, config: TrainConfig, repeats: int) -> 
     from klcli.studies.repeats import repeat
 
     study = runner.run("repeats", "train", repeat(config, repeats), {}, look_at_test=config.schedule != "range")
-    runs = runner.store.members(study)
+    runs = runner.store.studies.members(study)
     complete = [run for run in runs if run["state"] == "complete"]
     first, last = runs[0], runs[-1]
     seeds = f"seeds {first['seed']} to {last['seed']}"
@@ -222,7 +222,7 @@ def train_repeatedly(runner: StudyRunner, config: TrainConfig, repeats: int) -> 
         raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, try a smaller --eta-max")
 
 
-def _show(session: Session, store: "RunStore", run_id: int) -> None:
+def _show(session: Session, store: "Store", run_id: int) -> None:
     """Draw the picture of the run and tell where everything is. Raises Diverged for a run that did."""
     from klcli.report.documents import run_document
     from klcli.report.plots.range_test import draw_range_test, range_curves
@@ -231,7 +231,7 @@ def _show(session: Session, store: "RunStore", run_id: int) -> None:
     from klcli.report.tables.table import duration, network_name, splits_table
     from klcli.store.checkpoints import write_atomically
 
-    run, epochs = store.run(run_id), store.epochs(run_id)
+    run, epochs = store.runs.get(run_id), store.runs.epochs(run_id)
     is_range_test = run["schedule"] == "range"
     picture = store.folder("plots") / f"run-{run_id:06d}.png"
     drawn = draw_range_test(range_curves(run, epochs)) if is_range_test else draw_training(training_curves(run, epochs))
@@ -244,7 +244,7 @@ def _show(session: Session, store: "RunStore", run_id: int) -> None:
         places.insert(1, ("checkpoint", store.path.parent / run["checkpoint"]))
     notes = [suggestion_sentence(run, epochs)] if is_range_test else []
     session.result(splits_table(title, run), *notes, *(f"{what:<11} {where}" for what, where in places))
-    document = {"run": run_document(run), "epochs": epochs, "picture": str(picture)}
+    document = {"run": run_document(run), "epochs": [dict(epoch) for epoch in epochs], "picture": str(picture)}
     session.document("train", document | ({"notes": notes} if notes else {}))
     if diverged and not is_range_test:  # a range test goes on until it does
         raise Diverged(
