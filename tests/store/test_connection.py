@@ -15,6 +15,7 @@ import pytest
 from klcli.errors import ExitCode, StoreError
 from klcli.store import connection
 from klcli.store.connection import connect
+from klcli.store.runs import BEST_FIRST, RunFilter
 from klcli.store.store import Store
 
 RUNS = 40
@@ -392,3 +393,36 @@ def test_a_damage_that_the_quick_check_passes_is_found_behind_a_failure(
     assert "damaged" in str(damage)
     assert str(path) in str(damage)
     assert damage.exit_code == ExitCode.STORE
+
+
+def test_a_setting_that_has_come_since_gets_a_column(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    definition = "REAL GENERATED ALWAYS AS (coalesce(json_extract(config, '$.bn_eps'), 0.5)) VIRTUAL"
+    monkeypatch.setattr(connection, "virtual_columns", lambda: {"eps_of_bn": definition})
+    with sqlite3.connect(database) as db:
+        db.execute("UPDATE runs SET config = json_remove(config, '$.bn_eps') WHERE id = 2")
+    db.close()
+    for _ in range(2):
+        store = Store(database)
+        assert "eps_of_bn" in store.runs.columns()
+        assert [run.id for run in store.runs.query(RunFilter(where="eps_of_bn = 0.5"), BEST_FIRST)] == [2]
+        assert store.runs.get(1).config.bn_eps == 1e-8
+        store.close()
+
+
+def test_a_database_that_cannot_be_written_is_read_without_the_new_column(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(database).close()
+    monkeypatch.setattr(connection, "virtual_columns", lambda: {"x": "REAL GENERATED ALWAYS AS (1.0) VIRTUAL"})
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 0.2)
+    other = sqlite3.connect(database, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # as root may write every file, another program keeps it from being written
+    store = Store(database)
+    assert store.runs.get(1).id == 1
+    assert "x" not in store.runs.columns()
+    store.close()
+    other.execute("ROLLBACK")
+    other.close()
+    store = Store(database)
+    assert "x" in store.runs.columns()
+    store.close()
