@@ -104,7 +104,7 @@ def test_a_module_keeps_the_dependency_rule(path: Path) -> None:
         ("engine/layers.py", "import os"),
         ("engine/layers.py", "print(1)"),
         ("data/dataset.py", "def f():\n    from klcli.engine import layers"),
-        ("training/trainer.py", "from klcli.store.runs import RunStore"),
+        ("training/trainer.py", "from klcli.store.runs import Runs"),
         ("studies/execution.py", "from klcli import report"),
         ("training/trainer.py", "import rich.progress"),
         ("store/runs.py", "from klcli.report import tables"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from klcli.errors import ExitCode
-from klcli.store.runs import RunStore
+from klcli.store.store import Store
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -116,7 +116,7 @@ def test_the_built_in_images_are_the_ones_shown(machine: Path) -> None:
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new database."""
     path = tmp_path_factory.mktemp("schema") / "klcli.db"
-    RunStore(path).close()
+    Store(path).close()
     return path
 
 

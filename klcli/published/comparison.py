@@ -39,7 +39,7 @@ ORDER_OF_MAGNITUDE = 10.0
 QUICK_SEEDS, QUICK_CYCLES = 2, 1
 UNEXPLAINED = "outside of what other seeds do, for no known reason"
 
-Row = dict[str, Any]
+Row = Any
 
 
 @dataclass(frozen=True)

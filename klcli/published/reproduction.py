@@ -10,10 +10,8 @@ from klcli.published.comparison import Comparison, Sizes, by_setting, compare, o
 from klcli.published.report import GradientExperiment, Report, report
 from klcli.published.terms import Terms
 from klcli.settings.train_config import TrainConfig
-from klcli.store.database import Row
-from klcli.store.gradient_checks import GradientCheckStore
-from klcli.store.queries import ReportStore
-from klcli.store.studies import StudyStore
+from klcli.store.store import Store
+from klcli.store.transition import Row
 
 KIND = "reproduce"
 
@@ -36,18 +34,17 @@ class Reproduction:
 def gather(
     wanted: Report,
     terms: Terms,
-    store: StudyStore,
+    store: Store,
     studies: Sequence[int],
     shown: Mapping[GradientExperiment, Sequence[Row]] | None = None,
 ) -> Reproduction:
     """Return a report beside the runs of its studies and the latest checks of its gradients, or those `shown`."""
-    runs = {TrainConfig.from_json(run["config"]): run for study in studies for run in store.members(study)}
-    gradients = GradientCheckStore(store.path)
+    runs = {TrainConfig.from_json(run["config"]): run for study in studies for run in store.studies.members(study)}
     errors = {
         one: [
             error
             for members in one.networks()
-            if (check := gradients.latest(members, one.settings, terms.sha256))
+            if (check := store.gradient_checks.latest(members, one.settings, terms.sha256))
             for error in check["errors"]
         ]
         for one in wanted.gradient_checks
@@ -58,19 +55,19 @@ def gather(
     return Reproduction(wanted, terms, comparisons, by_setting(runs), studies)
 
 
-def stored_reproduction(store: ReportStore, number: int) -> Reproduction:
+def stored_reproduction(store: Store, number: int) -> Reproduction:
     """Return the reproduction to which a study belongs, with the latest studies of its other divisions.
 
     Raises ConfigError where the study began with rows that this klcli's report does not have.
     """
-    study = store.study(number)
+    study = store.studies.get(number)
     settings = json.loads(study["settings"])
     latest: dict[str, int] = {}
-    for other in store.studies():
+    for other in store.studies.all():
         if other["kind"] == KIND and _key(other) == _key(study):
             latest[_part(other)] = int(other["id"])
     latest[_part(study)] = number
-    first = store.members(number)[0]
+    first = store.studies.members(number)[0]
     subset = _plan(study)[0]["split"]["subset"]
     wanted = report(settings["report"])
     if settings.get("as_published") and wanted.as_published is not None:
@@ -80,7 +77,7 @@ def stored_reproduction(store: ReportStore, number: int) -> Reproduction:
         wanted = shortened(wanted)
     if subset is not None:
         wanted = on_subset(wanted, subset)
-    repeats = min(_seeds(store.study(one)) for one in latest.values())
+    repeats = min(_seeds(store.studies.get(one)) for one in latest.values())
     terms = Terms(
         first["dataset"],
         None,
@@ -93,9 +90,9 @@ def stored_reproduction(store: ReportStore, number: int) -> Reproduction:
     return gather(wanted, terms, store, sorted(latest.values()))
 
 
-def reproductions(store: ReportStore) -> list[int]:
+def reproductions(store: Store) -> list[int]:
     """Return the latest study of every reproduction whose runs are still there."""
-    studies = [one for one in store.studies() if one["kind"] == KIND and store.members(int(one["id"]))]
+    studies = [one for one in store.studies.all() if one["kind"] == KIND and store.studies.members(int(one["id"]))]
     return sorted({_key(study): int(study["id"]) for study in studies}.values())
 
 

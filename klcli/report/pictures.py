@@ -10,7 +10,7 @@ from klcli.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from klcli.data.dataset import Dataset
     from klcli.report.views import View
-    from klcli.store.queries import ReportStore
+    from klcli.store.store import Store
 
     Drawn = tuple[str, bytes]  # the stem of its file, and the picture
 
@@ -24,7 +24,7 @@ SHOWN_RUNS = 4  # in the name of a file
 
 
 def draw(
-    session: Invocation, store: "ReportStore", view: "View", kinds: Sequence[str], to: Path | None, data: str | None
+    session: Invocation, store: "Store", view: "View", kinds: Sequence[str], to: Path | None, data: str | None
 ) -> list[Path]:
     """Draw the pictures of these kinds and return where they are."""
     from klcli.store.checkpoints import write_atomically
@@ -48,7 +48,7 @@ def draw(
 class Painter:
     """Draws what a view shows."""
 
-    def __init__(self, store: "ReportStore", view: "View", data: str | None, suffix: str) -> None:
+    def __init__(self, store: "Store", view: "View", data: str | None, suffix: str) -> None:
         """Images are opened when the first picture needs them."""
         self._store = store
         self._view = view
@@ -70,18 +70,18 @@ class Painter:
         }
         return kinds[kind]()
 
-    def _runs(self, kind: str) -> list[dict[str, Any]]:
+    def _runs(self, kind: str) -> list[Any]:
         if not self._view.runs:
             raise ConfigError(f"--plot {kind}: there is no run to draw, `klcli report --list` shows all")
         return self._view.runs
 
-    def _each(self, kind: str) -> list[dict[str, Any]]:
+    def _each(self, kind: str) -> list[Any]:
         """The runs of pictures that show one run: those asked for by number, otherwise the first of the table."""
         runs = self._runs(kind)
         return runs if self._view.is_chosen else runs[:1]
 
-    def _epochs(self, runs: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-        return {run["id"]: self._store.epochs(run["id"]) for run in runs}
+    def _epochs(self, runs: Sequence[Any]) -> dict[int, list[Any]]:
+        return {run["id"]: self._store.runs.epochs(run["id"]) for run in runs}
 
     def _curves(self) -> "Iterator[Drawn]":
         from klcli.report.plots.comparison import draw_validation_overlay, validation_overlay
@@ -95,7 +95,7 @@ class Painter:
                 draw_range_test(range_curves(runs[0], self._epochs(runs)[runs[0]["id"]]), self._suffix),
             )
         elif len(runs) == 1:
-            curves = training_curves(runs[0], self._store.epochs(runs[0]["id"]))
+            curves = training_curves(runs[0], self._store.runs.epochs(runs[0]["id"]))
             yield f"{stem(runs)}-curves", draw_training(curves, self._suffix)
         else:
             overlay = validation_overlay(runs, self._epochs(runs))
@@ -117,7 +117,7 @@ class Painter:
         from klcli.report.plots.training import training_curves
 
         for run in self._each("rate"):
-            curves = training_curves(run, self._store.epochs(run["id"]))
+            curves = training_curves(run, self._store.runs.epochs(run["id"]))
             yield f"{stem([run])}-rate", draw_learning_rate(curves, self._suffix)
 
     def _weights(self) -> "Iterator[Drawn]":
@@ -162,14 +162,13 @@ class Painter:
         from klcli.report.plots.sigma_sweep import draw_sigma_sweep, sigma_curves
 
         number = self._study("sigma")
-        runs = self._store.members(number)
+        runs = self._store.studies.members(number)
         yield f"study-{number:06d}-sigma", draw_sigma_sweep(sigma_curves(runs, self._epochs(runs)), self._suffix)
 
     def _gradients(self) -> "Iterator[Drawn]":
         from klcli.report.plots.gradient_checks import draw_gradient_checks, gradient_errors
-        from klcli.store.gradient_checks import GradientCheckStore
 
-        checks = GradientCheckStore.existing(self._store.path).suite()
+        checks = self._store.gradient_checks.suite()
         if not checks:
             raise ConfigError("--plot gradients: there is no gradient check yet, begin with `klcli gradcheck`")
         yield f"gradcheck-{checks[0]['suite']:06d}", draw_gradient_checks(gradient_errors(checks), self._suffix)
@@ -185,10 +184,10 @@ class Painter:
             raise ConfigError(f"--plot {kind}: study {study['id']} is another one, {study['kind']} {study['stage']}")
         return int(study["id"])
 
-    def _checkpoint(self, run: dict[str, Any]) -> dict[str, Any]:
-        return self._store.checkpoint(run).state
+    def _checkpoint(self, run: Any) -> Any:
+        return self._store.runs.checkpoint(run).state
 
-    def _dataset(self, run: dict[str, Any]) -> "Dataset":
+    def _dataset(self, run: Any) -> "Dataset":
         """The images of a run. Raises DataError where they are not on this machine."""
         from klcli.data.sources import open_dataset
 
@@ -203,7 +202,7 @@ class Painter:
         return self._datasets[run["dataset_sha256"]]
 
 
-def stem(runs: Sequence[dict[str, Any]]) -> str:
+def stem(runs: Sequence[Any]) -> str:
     """`run-000007`, `runs-000007-000009`, or for many `runs-000007-to-000030-n12`: names that sort."""
     numbers = [f"{run['id']:06d}" for run in runs]
     if len(numbers) == 1:

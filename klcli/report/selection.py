@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from klcli.errors import ConfigError
 
 if TYPE_CHECKING:
-    from klcli.store.queries import Order, RunFilter
+    from klcli.store.runs import Order, RunFilter
 
 STATES = ("complete", "diverged", "interrupted", "failed", "running")
 HOURS = {"h": 1, "d": 24, "w": 168}
@@ -81,7 +81,7 @@ class Selection:
 
     def order(self) -> "Order | None":
         """Return the column and direction of --sort."""
-        from klcli.store.queries import Order
+        from klcli.store.runs import Order
 
         if self.sort is None:
             return None
@@ -94,7 +94,7 @@ class Selection:
 
     def filter(self) -> "RunFilter":
         """Return the conditions, apart from the images."""
-        from klcli.store.queries import RunFilter
+        from klcli.store.runs import RunFilter
 
         state = self.state if self.is_list else "complete"
         return RunFilter(

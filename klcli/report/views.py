@@ -21,7 +21,8 @@ from klcli.report.tables.studies import (
 )
 from klcli.report.tables.table import Row, Table, network_name, statistics_words
 from klcli.report.words import images_words, split_of, split_words
-from klcli.store.queries import BEST_FIRST, Order, ReportStore, RunFilter
+from klcli.store.runs import BEST_FIRST, Order, RunFilter
+from klcli.store.store import Store
 from klcli.studies.lambda_search import Choice, choose
 
 FIRST_COMMAND = "klcli train --hidden 50 30 20 --bn"
@@ -42,7 +43,7 @@ class View:
     is_chosen: bool = False  # the runs were asked for by number
 
 
-def view(store: ReportStore, selection: Selection, plot: Sequence[str] = ()) -> View:
+def view(store: Store, selection: Selection, plot: Sequence[str] = ()) -> View:
     """Return the view of a selection, which may be no more than a picture of the latest study.
 
     Raises ConfigError or StoreError for what is not there.
@@ -58,13 +59,13 @@ def view(store: ReportStore, selection: Selection, plot: Sequence[str] = ()) -> 
     return _ranking(store, selection)
 
 
-def _ranking(store: ReportStore, selection: Selection) -> View:
+def _ranking(store: Store, selection: Selection) -> View:
     """The best runs, or their groups, on one set of images divided in one way."""
     chosen = selection.filter()
     if selection.images_of is not None:
-        like = store.run(selection.images_of)
+        like = store.runs.get(selection.images_of)
         chosen = replace(chosen, dataset_sha256=like["dataset_sha256"], split=like["split"])
-    found = store.image_sets(chosen)
+    found = store.runs.image_sets(chosen)
     if not found:
         return _nothing(store, chosen)
     mine = choose_images(found, selection.dataset)
@@ -73,9 +74,9 @@ def _ranking(store: ReportStore, selection: Selection) -> View:
     document = {"dataset": mine["dataset"], "dataset_sha256": mine["dataset_sha256"], "split": mine["split"]}
     hints = _others(found, mine, selection)
     if selection.group_by:
-        return _groups(store.runs(chosen, order), selection, document, hints)
+        return _groups(store.runs.query(chosen, order), selection, document, hints)
     limit = min(selection.best or selection.limit or DEFAULT_BEST, selection.limit or 10**9)
-    runs = store.runs(chosen, order, limit)
+    runs = store.runs.query(chosen, order, limit)
     table = (
         list_table(runs, f"Runs on {images_words(mine)}") if selection.is_list else ranking_table(runs, order.column)
     )
@@ -122,9 +123,9 @@ def _others(found: Sequence[Row], mine: Row, selection: Selection) -> list[str]:
     return hints + [f"{n} more on {names[sha]}: {command} --dataset {sha[:8]}" for sha, n in elsewhere.items()]
 
 
-def _nothing(store: ReportStore, chosen: RunFilter) -> View:
+def _nothing(store: Store, chosen: RunFilter) -> View:
     """Say what to run first, or that nothing matches."""
-    counts = store.count_by_state()
+    counts = store.runs.count_by_state()
     if counts.get(chosen.state or "complete"):
         return View(None, ["no run matches these filters"], {"dataset": None, "runs": []})
     notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
@@ -134,45 +135,47 @@ def _nothing(store: ReportStore, chosen: RunFilter) -> View:
     return View(None, notes, {"dataset": None, "runs": []})
 
 
-def _list(store: ReportStore, selection: Selection) -> View:
+def _list(store: Store, selection: Selection) -> View:
     chosen = selection.filter()
     if selection.images_of is not None:
-        like = store.run(selection.images_of)
+        like = store.runs.get(selection.images_of)
         chosen = replace(chosen, dataset_sha256=like["dataset_sha256"], split=like["split"])
     elif selection.dataset is not None:
-        mine = choose_images(store.image_sets(RunFilter()), selection.dataset)
+        mine = choose_images(store.runs.image_sets(RunFilter()), selection.dataset)
         chosen = replace(chosen, dataset_sha256=mine["dataset_sha256"])
-    runs = store.runs(chosen, selection.order() or NEWEST_FIRST, selection.limit)
+    runs = store.runs.query(chosen, selection.order() or NEWEST_FIRST, selection.limit)
     if not runs:
-        note = "no run matches these filters" if store.count_by_state() else f"{store.path} holds no run yet"
+        note = "no run matches these filters" if store.runs.count_by_state() else f"{store.path} holds no run yet"
         return View(None, [f"{note}: begin with `{FIRST_COMMAND}`"], {"runs": []})
-    counts = store.count_by_state()
+    counts = store.runs.count_by_state()
     title = f"Runs in {store.path}: {', '.join(f'{n} {state}' for state, n in sorted(counts.items()))}"
     return View(list_table(runs, title), [], {"runs": [run_document(run) for run in runs]}, [], runs)
 
 
-def _side_by_side(store: ReportStore, selection: Selection) -> View:
-    runs = [store.run(number) for number in dict.fromkeys(selection.runs)]
-    evaluations = store.evaluations([run["id"] for run in runs])
+def _side_by_side(store: Store, selection: Selection) -> View:
+    runs = [store.runs.get(number) for number in dict.fromkeys(selection.runs)]
+    evaluations = store.evaluations.of_runs([run["id"] for run in runs])
     table = comparison_table(runs, selection.diff_only, evaluations)
     notes = [f"run {run['id']}: {run['command']}" for run in runs]
     tests = [run for run in runs if run["schedule"] == "range"]
-    notes += [f"run {run['id']}, {suggestion_sentence(run, store.epochs(run['id']))}" for run in tests]
+    notes += [f"run {run['id']}, {suggestion_sentence(run, store.runs.epochs(run['id']))}" for run in tests]
     if len({(run["dataset_sha256"], run["split"]) for run in runs}) > 1:
         notes.append("These runs saw different images: their accuracies cannot be compared.")
     document = {
-        "runs": [run_document(run) | {"epochs_measured": store.epochs(run["id"])} for run in runs],
-        "evaluations": evaluations,
+        "runs": [
+            run_document(run) | {"epochs_measured": [dict(one) for one in store.runs.epochs(run["id"])]} for run in runs
+        ],
+        "evaluations": [dict(one) for one in evaluations],
         "differs": [row["setting"] for row in comparison_table(runs, diff_only=True).rows],
     }
     return View(table, notes, document, [], runs, is_chosen=True)
 
 
-def study_view(store: ReportStore, number: int) -> View:
+def study_view(store: Store, number: int) -> View:
     """Return the table of a study; that of a search has all its stages up to this one."""
-    study = store.study(number)
-    runs = store.members(number)
-    document: dict[str, Any] = {"study": study, "runs": [run_document(run) for run in runs]}
+    study = store.studies.get(number)
+    runs = store.studies.members(number)
+    document: dict[str, Any] = {"study": dict(study), "runs": [run_document(run) for run in runs]}
     if not runs:
         return View(None, [f"study {number} has no runs any more"], document, study=study)
     if study["kind"] == "reproduce":
@@ -200,7 +203,7 @@ def study_view(store: ReportStore, number: int) -> View:
     return View(table, notes, document | {"rows": exact_rows(table)}, [], runs, study)
 
 
-def _reproduction(store: ReportStore, study: Row, runs: list[Row], document: dict[str, Any]) -> View:
+def _reproduction(store: Store, study: Row, runs: list[Row], document: dict[str, Any]) -> View:
     """The table of a published report beside what is stored of it."""
     from klcli.published.reproduction import stored_reproduction
     from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
@@ -213,19 +216,19 @@ def _reproduction(store: ReportStore, study: Row, runs: list[Row], document: dic
     return View(table, notes, document | {"rows": exact_rows(table)}, [], runs, study)
 
 
-def latest_study(store: ReportStore, kind: str) -> int:
+def latest_study(store: Store, kind: str) -> int:
     """Return the number of the latest search or sweep. Raises ConfigError where there is none."""
-    known = [int(one["id"]) for one in store.studies() if one["kind"] == kind and one["stage"] != "final"]
+    known = [int(one["id"]) for one in store.studies.all() if one["kind"] == kind and one["stage"] != "final"]
     if not known:
         command = {"lambda": "search-lambda --coarse --fine", "sigma": "sigma-sweep"}[kind]
         raise ConfigError(f"--plot {kind}: there is no such study yet, begin with `klcli {command}`")
     return known[-1]
 
 
-def search_of(store: ReportStore, number: int) -> tuple[list[tuple[str, list[Row]]], Choice | None]:
+def search_of(store: Store, number: int) -> tuple[list[tuple[str, list[Row]]], Choice | None]:
     """Return the stages of a search up to a study, with their runs, and the choice; None where nothing completed."""
-    chain = [study for study in store.chain(number) if study["kind"] == "lambda"]
-    stages = [(str(study["stage"]), members) for study in chain if (members := store.members(study["id"]))]
+    chain = [study for study in store.studies.chain(number) if study["kind"] == "lambda"]
+    stages = [(str(study["stage"]), members) for study in chain if (members := store.studies.members(study["id"]))]
     tried = [one for stage, members in stages for one in tried_values(members, stage)]
     if not any(one.accuracies for one in tried):
         return stages, None

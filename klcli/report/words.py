@@ -7,7 +7,7 @@ from klcli.errors import ConfigError, StoreError
 from klcli.settings.split_config import SplitConfig, listed
 
 
-def split_of(run: dict[str, Any]) -> SplitConfig:
+def split_of(run: Any) -> SplitConfig:
     """Return how a stored run divides its images. Raises StoreError where what is stored cannot be."""
     try:
         return SplitConfig(**json.loads(run["split"]))
@@ -27,6 +27,6 @@ def split_words(split: SplitConfig) -> str:
     return f"{words} ({', '.join(which)})" if which else words
 
 
-def images_words(run: dict[str, Any]) -> str:
+def images_words(run: Any) -> str:
     """`cifar10, 45000 images train, 5000 validate`."""
     return f"{run['dataset']}, {split_words(split_of(run))}"

@@ -1,29 +1,103 @@
-"""Opening the database: one connection, its promises, and its failures in words."""
+"""Database: one connection to an open and migrated file, and SQLite's errors explained in one line."""
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlite_utils
 from sqlite_utils.db import NotFoundError
 
-from klcli.errors import StoreError
+from klcli.errors import ConfigError, StoreError
+from klcli.settings.columns import virtual_columns
 from klcli.store.migrations import migrations
+from klcli.store.records import from_row
 
 BUSY_SECONDS = 60  # how long a write waits for other writers before it gives up
-_DEFINITIONS = """
-SELECT master.name AS "of", info.name, info.type, info."notnull", info.pk
-FROM sqlite_master AS master, pragma_table_info(master.name) AS info
-"""
 CHECKED_BYTES = 100_000_000  # 10 000 runs of 20 epochs take 33 MB and 0.1 s; what is larger is opened unchecked
 # From 3.7.0 on, two connections that checkpoint a WAL database at once could corrupt it; fixed in 3.51.3.
 FIRST_SAFE_WAL = (3, 51, 3)
-
+# What the condition of a user may do: read. SQLite itself refuses everything else.
+_READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+_USERS_FAULT = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
 
 _last_opened: list[Path] = []  # by this process; one, or none yet
+Record = TypeVar("Record")
+
+
+class Database:
+    """The connection that all parts of a Store share. All methods raise StoreError, one line with the cure."""
+
+    path: Path
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the database at `path` and bring its schema up to date."""
+        self.path = path
+        self._db = connect(path)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    def folder(self, kind: str) -> Path:
+        """Return the folder of the "checkpoints" or "plots" of this database, beside it.
+
+        Two databases in one folder must not share files, so a name other than klcli.db becomes the prefix.
+        """
+        return self.path.parent / (kind if self.path.stem == "klcli" else f"{self.path.stem}-{kind}")
+
+    def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Return the rows of a query by column name."""
+        with explained(self.path):
+            return [dict(row) for row in self._db.execute(sql, parameters).fetchall()]
+
+    def records(self, kind: type[Record], sql: str, parameters: Sequence[Any] = ()) -> list[Record]:
+        """Return the rows of a query that selects the columns of a record."""
+        rows = self.read(sql, parameters)
+        try:
+            return [from_row(kind, row) for row in rows]
+        except KeyError as error:
+            raise StoreError(f"{self.path}: {_CURES['malformed']} (no such column: {error})") from error
+        except ValueError as error:
+            raise StoreError(f"{self.path}: {_CURES['malformed']} ({error})") from error
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite_utils.Database]:
+        """Inside, what is done with the tables is one transaction."""
+        with explained(self.path), transaction(self._db):
+            yield self._db
+
+    @contextmanager
+    def reading_only(self, where: str | None) -> Iterator[None]:
+        """Inside, a query with the condition of a user cannot write. Raises ConfigError where it is no SQL."""
+        if where is None:
+            yield
+            return
+        connection = self._db.conn
+        connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY)
+        try:
+            yield
+        except StoreError as error:
+            cause = error.__cause__
+            if isinstance(cause, sqlite3.Error) and _is_users_fault(cause):
+                raise ConfigError(
+                    f"--where {where!r}: {cause}; it is an SQL condition on the columns of runs"
+                ) from None
+            raise
+        finally:
+            connection.set_authorizer(None)
+
+
+def _is_users_fault(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)  # missing where Python itself refuses, as two statements
+    return code is None or code & 0xFF in _USERS_FAULT
+
+
+def now() -> str:
+    """The time as the database stores it: UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def connect(path: Path) -> sqlite_utils.Database:
@@ -57,46 +131,41 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> sqlite_utils.Databas
         connection.execute("PRAGMA journal_mode = WAL")
     _check(connection, path)
     db = sqlite_utils.Database(connection, execute_plugins=False)
-    if {migration.name for migration in migrations.applied(db)} == _released():
-        _check_definitions(db, path)
-        return db  # without a write: what lies in a read-only place, or is written by others, can still be read
-    with transaction(db):
-        newer = {migration.name for migration in migrations.applied(db)} - _released()
-        if newer:
-            raise StoreError(f"{path}: a newer klcli wrote this database ({max(newer)}), update klcli to open it")
-        migrations.apply(db)
+    released = {migration.name for migration in migrations._migrations}
+    if {migration.name for migration in migrations.applied(db)} != released:
+        with transaction(db):
+            newer = {migration.name for migration in migrations.applied(db)} - released
+            if newer:
+                raise StoreError(f"{path}: a newer klcli wrote this database ({max(newer)}), update klcli to open it")
+            migrations.apply(db)
+            _add_virtual_columns(db)
+    elif _missing_columns(db):
+        with suppress(sqlite3.OperationalError), transaction(db):  # a read-only database can be read without them
+            _add_virtual_columns(db)
     return db
 
 
+def _add_virtual_columns(db: sqlite_utils.Database) -> None:
+    """Add a column to `runs` for each setting that has come since the database was made.
+
+    A virtual column takes no space and needs no migration: SQLite computes it from the config of each run.
+    """
+    for name, definition in _missing_columns(db).items():
+        db.execute(f'ALTER TABLE runs ADD COLUMN "{name}" {definition}')
+
+
+def _missing_columns(db: sqlite_utils.Database) -> dict[str, str]:
+    found = {row["name"] for row in db.execute("PRAGMA table_xinfo(runs)")}
+    return {name: definition for name, definition in virtual_columns().items() if name not in found}
+
+
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Read the whole file once: its structure, types and constraints. A damage found later would be half an answer."""
+    """Check structure, types and constraints of the whole file once: damage found later would be half an answer."""
     if path.stat().st_size > CHECKED_BYTES:
         return
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise StoreError(f"{path}: {_CURES['malformed']} ({' '.join(found.split())})")
-
-
-def _check_definitions(db: sqlite_utils.Database, path: Path) -> None:
-    """Compare the columns of every table and view with those of a new database.
-
-    A flip in a name leaves a file that is sound to SQLite, and another one to klcli.
-    """
-    found = {tuple(row) for row in db.conn.execute(_DEFINITIONS)}
-    missing = [row for row in _new_definitions() if row not in found]
-    if missing:
-        table, column = missing[0][:2]
-        raise StoreError(f"{path}: {_CURES['malformed']} (the definition of {table}.{column} is another)")
-
-
-@lru_cache(maxsize=1)
-def _new_definitions() -> list[tuple[Any, ...]]:
-    """Return those of a new database, which takes 10 ms to make."""
-    fresh = sqlite_utils.Database(memory=True, execute_plugins=False)
-    migrations.apply(fresh)
-    definitions = [tuple(row) for row in fresh.conn.execute(_DEFINITIONS)]
-    fresh.close()
-    return definitions
 
 
 def damage_behind_a_failure() -> StoreError | None:
@@ -115,11 +184,6 @@ def damage_behind_a_failure() -> StoreError | None:
     except (sqlite3.Error, UnicodeDecodeError) as error:
         found = str(error)
     return None if found == "ok" else StoreError(f"{path}: {_CURES['malformed']} ({' '.join(found.split())})")
-
-
-def _released() -> set[str]:
-    """The names of all migrations of this klcli."""
-    return {migration.name for migration in migrations._migrations}
 
 
 @contextmanager
@@ -148,6 +212,8 @@ def explained(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: there is no such row ({error})") from error
     except sqlite3.Error as error:
         reason = str(error)
+        if "no such table" in reason or "no such column" in reason:  # of klcli's own statements: a damaged name
+            raise StoreError(f"{path}: {_CURES['malformed']} ({reason})") from error
         for symptom, cure in _CURES.items():
             if symptom in reason:
                 raise StoreError(f"{path}: {cure}") from error

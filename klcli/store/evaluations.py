@@ -1,21 +1,28 @@
-"""EvaluationStore: what stored networks gave when they were evaluated again."""
+"""Evaluations: the results of stored networks that were evaluated again."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from klcli.evaluation.reevaluation import Reevaluation
 from klcli.settings.evaluation_settings import EvaluationSettings
-from klcli.store.database import Row, now
-from klcli.store.queries import ReportStore
+from klcli.store.connection import Database, now
+from klcli.store.records import Evaluation, columns
 
 _SETTINGS = ("bn_statistics", "bn_samples", "snapshots", "flips", "shifts", "seed")
 
 
-class EvaluationStore(ReportStore):
+class Evaluations:
     """The evaluations of runs, each of one run or of the mean of several."""
 
-    def record(self, run_ids: Sequence[int], settings: EvaluationSettings, found: Reevaluation, command: str) -> Row:
-        """Keep an evaluation, in the place of an earlier one of the same runs and settings; return its row."""
-        row: Row = {
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def record(
+        self, run_ids: Sequence[int], settings: EvaluationSettings, found: Reevaluation, command: str
+    ) -> Evaluation:
+        """Record an evaluation in the place of an earlier one of the same runs and settings, and return it."""
+        row: dict[str, Any] = {
             "created_at": now(),
             "command": command,
             "bn_statistics": found.policy,
@@ -32,12 +39,21 @@ class EvaluationStore(ReportStore):
             "seconds": found.seconds,
         }
         wanted = sorted(set(run_ids))
-        with self._write():
-            for old in self.evaluations(wanted):
-                if old["runs"] == wanted and all(old[name] == row[name] for name in _SETTINGS):
-                    self._db.execute("DELETE FROM evaluations WHERE id = ?", [old["id"]])
-            evaluation = self._db.table("evaluations").insert(row).last_pk
-            self._db.table("evaluation_runs").insert_all(
-                {"evaluation_id": evaluation, "run_id": run_id} for run_id in wanted
-            )
-        return {"id": evaluation, "runs": wanted} | row
+        with self._db.write() as db:
+            for old in self.of_runs(wanted):
+                if old.runs == wanted and all(getattr(old, name) == row[name] for name in _SETTINGS):
+                    db.execute("DELETE FROM evaluations WHERE id = ?", [old.id])
+            evaluation = db.table("evaluations").insert(row).last_pk
+            db.table("evaluation_runs").insert_all({"evaluation_id": evaluation, "run_id": run_id} for run_id in wanted)
+        return next(one for one in self.of_runs(wanted) if one.id == evaluation)
+
+    def of_runs(self, run_ids: Sequence[int]) -> list[Evaluation]:
+        """Return the evaluations to which one of these runs belongs, the oldest first."""
+        return self._db.records(
+            Evaluation,
+            f"SELECT {columns(Evaluation)} FROM (SELECT *, (SELECT json_group_array(run_id) FROM"
+            " (SELECT run_id FROM evaluation_runs WHERE evaluation_id = evaluations.id ORDER BY run_id)) AS runs"
+            " FROM evaluations) WHERE id IN"
+            " (SELECT evaluation_id FROM evaluation_runs WHERE run_id IN (SELECT value FROM json_each(?))) ORDER BY id",
+            [json.dumps(list(run_ids))],
+        )

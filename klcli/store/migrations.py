@@ -1,13 +1,30 @@
 """The schema of the database, as numbered steps that a new and an old database take alike.
 
-A step is never edited once it has been released; a change is a new step.
+A step is never edited once it has been released; a change is a new step. SQLite keeps the text of a definition,
+so that even the blanks of a released one stay.
 """
 
 from sqlite_utils import Database, Migrations
 
 migrations = Migrations("klcli")
 
-_FIRST_TABLES = (
+
+def _step(name: str, *statements: str) -> None:
+    def apply(db: Database) -> None:
+        for statement in statements:
+            db.execute(statement)
+
+    migrations(name=name)(apply)
+
+
+def _setting(name: str, kind: str, default: float) -> str:
+    """Show in a column what the config says, or what an older klcli without the setting did."""
+    value = f"coalesce(json_extract(config, '$.{name}'), {default})"
+    return f"ALTER TABLE runs ADD COLUMN {name} {kind} GENERATED ALWAYS AS ({value}) VIRTUAL"
+
+
+_step(
+    "m001_studies_runs_epochs",
     """
     CREATE TABLE studies (
         id INTEGER PRIMARY KEY,
@@ -83,15 +100,8 @@ _FIRST_TABLES = (
     "CREATE INDEX runs_by_state ON runs (state)",
 )
 
-
-@migrations()
-def m001_studies_runs_epochs(db: Database) -> None:
-    """Create the tables of trainings and studies."""
-    for statement in _FIRST_TABLES:
-        db.execute(statement)
-
-
-_GRADIENT_TABLES = (
+_step(
+    "m002_gradient_checks",
     """
     CREATE TABLE gradient_checks (
         id INTEGER PRIMARY KEY,
@@ -134,20 +144,7 @@ _GRADIENT_TABLES = (
     """,
 )
 
-
-@migrations()
-def m002_gradient_checks(db: Database) -> None:
-    """Create the tables of gradient checks."""
-    for statement in _GRADIENT_TABLES:
-        db.execute(statement)
-
-
-_REPORT_COLUMNS = (
-    "ALTER TABLE runs ADD COLUMN tags TEXT",  # words with spaces between them
-    # Which images train, validate and test, from the config: only runs on one split may be ranked together.
-    "ALTER TABLE runs ADD COLUMN split TEXT GENERATED ALWAYS AS (json_extract(config, '$.split')) VIRTUAL",
-    "CREATE INDEX runs_by_images ON runs (dataset_sha256, split, state, validation_accuracy DESC)",
-    """
+_BEST_RUNS = """
     CREATE VIEW best_runs AS
     SELECT
         dataset AS images,
@@ -155,7 +152,7 @@ _REPORT_COLUMNS = (
         rank() OVER (PARTITION BY dataset_sha256, split ORDER BY validation_accuracy DESC) AS place,
         id AS run,
         hidden AS hidden_widths,
-        CASE batch_norm WHEN 1 THEN 'yes' ELSE 'no' END AS batch_normalisation,
+        CASE batch_norm WHEN 1 THEN 'yes' ELSE 'no' END AS batch_normalisation,{statistics}
         initializer,
         sigma,
         "lambda",
@@ -172,18 +169,22 @@ _REPORT_COLUMNS = (
         command
     FROM runs WHERE state = 'complete'
     ORDER BY dataset, dataset_sha256, split, place, run
-    """,
+    """
+
+_step(
+    "m003_tags_and_best_runs",
+    "ALTER TABLE runs ADD COLUMN tags TEXT",  # words with spaces between them
+    # Which images train, validate and test, from the config: only runs on one split may be ranked together.
+    "ALTER TABLE runs ADD COLUMN split TEXT GENERATED ALWAYS AS (json_extract(config, '$.split')) VIRTUAL",
+    "CREATE INDEX runs_by_images ON runs (dataset_sha256, split, state, validation_accuracy DESC)",
+    _BEST_RUNS.format(statistics=""),
 )
 
+_STATISTICS = """
+        bn_statistics || CASE transductive WHEN 1 THEN ' (transductive)' ELSE '' END AS bn_statistics,"""
 
-@migrations()
-def m003_tags_and_best_runs(db: Database) -> None:
-    """Tag runs, tell their splits apart, and rank them in a view for any SQLite browser."""
-    for statement in _REPORT_COLUMNS:
-        db.execute(statement)
-
-
-_BN_STATISTICS = (
+_step(
+    "m004_bn_statistics",
     # From the config; NULL without batch normalisation. Before there was a choice, it was the running averages.
     """
     ALTER TABLE runs ADD COLUMN bn_statistics TEXT GENERATED ALWAYS AS (
@@ -197,58 +198,18 @@ _BN_STATISTICS = (
     ) VIRTUAL
     """,
     "DROP VIEW best_runs",
-    """
-    CREATE VIEW best_runs AS
-    SELECT
-        dataset AS images,
-        split,
-        rank() OVER (PARTITION BY dataset_sha256, split ORDER BY validation_accuracy DESC) AS place,
-        id AS run,
-        hidden AS hidden_widths,
-        CASE batch_norm WHEN 1 THEN 'yes' ELSE 'no' END AS batch_normalisation,
-        bn_statistics || CASE transductive WHEN 1 THEN ' (transductive)' ELSE '' END AS bn_statistics,
-        initializer,
-        sigma,
-        "lambda",
-        seed,
-        epochs_done,
-        train_accuracy,
-        validation_accuracy,
-        test_accuracy,
-        test_loss,
-        seconds,
-        started_at,
-        tags,
-        note,
-        command
-    FROM runs WHERE state = 'complete'
-    ORDER BY dataset, dataset_sha256, split, place, run
-    """,
+    _BEST_RUNS.format(statistics=_STATISTICS),
 )
 
+_step(
+    "m005_options_of_updates",
+    _setting("momentum", "REAL", 0.0),
+    _setting("weight_decay", "REAL", 0.0),
+    _setting("eta_decay", "REAL", 1.0),
+)
 
-@migrations()
-def m004_bn_statistics(db: Database) -> None:
-    """Name the statistics with which batch normalisation was evaluated, in runs and in the ranking."""
-    for statement in _BN_STATISTICS:
-        db.execute(statement)
-
-
-# From the config. An older one knows none of these, and was trained without them.
-_OPTIONS_OF_UPDATES = {"momentum": 0.0, "weight_decay": 0.0, "eta_decay": 1.0}
-
-
-@migrations()
-def m005_options_of_updates(db: Database) -> None:
-    """Show in columns how the weights were updated."""
-    for name, default in _OPTIONS_OF_UPDATES.items():
-        db.execute(
-            f"ALTER TABLE runs ADD COLUMN {name} REAL"
-            f" GENERATED ALWAYS AS (coalesce(json_extract(config, '$.{name}'), {default})) VIRTUAL"
-        )
-
-
-_EVALUATION_TABLES = (
+_step(
+    "m006_evaluations",
     """
     CREATE TABLE evaluations (
         id INTEGER PRIMARY KEY,
@@ -279,35 +240,17 @@ _EVALUATION_TABLES = (
     """,
 )
 
+_step(
+    "m007_options_of_images",
+    _setting("flip", "INTEGER", 0),
+    _setting("shift", "INTEGER", 0),
+    _setting("mixup", "REAL", 0),
+    _setting("dropout", "REAL", 0),
+    _setting("label_smoothing", "REAL", 0),
+)
 
-@migrations()
-def m006_evaluations(db: Database) -> None:
-    """Keep what stored networks give when they are evaluated again."""
-    for statement in _EVALUATION_TABLES:
-        db.execute(statement)
-
-
-# From the config, as those of the updates: whole numbers and others.
-_OPTIONS_OF_IMAGES = {
-    "flip": "INTEGER",
-    "shift": "INTEGER",
-    "mixup": "REAL",
-    "dropout": "REAL",
-    "label_smoothing": "REAL",
-}
-
-
-@migrations()
-def m007_options_of_images(db: Database) -> None:
-    """Show in columns what made the training images harder."""
-    for name, kind in _OPTIONS_OF_IMAGES.items():
-        db.execute(
-            f"ALTER TABLE runs ADD COLUMN {name} {kind}"
-            f" GENERATED ALWAYS AS (coalesce(json_extract(config, '$.{name}'), 0)) VIRTUAL"
-        )
-
-
-_ENSEMBLE_COLUMNS = (
+_step(
+    "m008_averages_and_ensembles",
     """
     ALTER TABLE runs ADD COLUMN weight_average REAL
     GENERATED ALWAYS AS (coalesce(json_extract(config, '$.weight_average'), 0.0)) VIRTUAL
@@ -319,25 +262,13 @@ _ENSEMBLE_COLUMNS = (
     "ALTER TABLE runs ADD COLUMN ensemble_test_accuracy REAL",
 )
 
+_step(
+    "m009_snapshots_evaluated_again",
+    "ALTER TABLE evaluations ADD COLUMN snapshots INTEGER NOT NULL DEFAULT 0 CHECK (snapshots IN (0, 1))",
+)
 
-@migrations()
-def m008_averages_and_ensembles(db: Database) -> None:
-    """Keep what the mean of a run's snapshots gives, and name the average of the weights."""
-    for statement in _ENSEMBLE_COLUMNS:
-        db.execute(statement)
-
-
-@migrations()
-def m009_snapshots_evaluated_again(db: Database) -> None:
-    """Tell whether an evaluation was of the snapshots of its runs."""
-    db.execute("ALTER TABLE evaluations ADD COLUMN snapshots INTEGER NOT NULL DEFAULT 0 CHECK (snapshots IN (0, 1))")
-
-
-@migrations()
-def m010_shifts_and_whitening(db: Database) -> None:
-    """Tell over which moved images an evaluation averaged, and what the first layer of a run sees."""
-    db.execute("ALTER TABLE evaluations ADD COLUMN shifts INTEGER NOT NULL DEFAULT 0")
-    db.execute(
-        "ALTER TABLE runs ADD COLUMN whitening INTEGER"
-        " GENERATED ALWAYS AS (json_extract(config, '$.whitening')) VIRTUAL"
-    )
+_step(
+    "m010_shifts_and_whitening",
+    "ALTER TABLE evaluations ADD COLUMN shifts INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE runs ADD COLUMN whitening INTEGER GENERATED ALWAYS AS (json_extract(config, '$.whitening')) VIRTUAL",
+)

@@ -1,32 +1,82 @@
-"""RunStore: every run with its epochs, in one SQLite database."""
+"""Runs: each recorded before it starts, with its epochs and checkpoints, and ended in a state."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
+
+from sqlite_utils import Database as Tables
 
 from klcli.data.dataset import Dataset
-from klcli.errors import StoreError
-from klcli.evaluation.metrics import Metrics
+from klcli.errors import ConfigError, StoreError
+from klcli.evaluation.metrics import Metrics, Score
+from klcli.settings.columns import columns as settings_columns
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
-from klcli.store.database import Database, Row, now
+from klcli.store.connection import Database, now
 from klcli.store.process import ProcessIdentity
-from klcli.training.budget import Timetable
+from klcli.store.records import Epoch, ImageSet, Run, columns
+from klcli.training.budget import Budget
 from klcli.training.environment import Environment
 from klcli.training.result import EpochMetrics, Snapshot, TrainResult
 
 
-class RunStore(Database):
-    """The runs: recorded before they start, ended in a state."""
+@dataclass(frozen=True, kw_only=True)
+class RunFilter:
+    """Which runs; None is no condition."""
+
+    dataset_sha256: str | None = None
+    split: str | None = None  # JSON, as in the column
+    state: str | None = None
+    batch_norm: bool | None = None
+    since: str | None = None  # UTC, ISO 8601, as in the column
+    tag: str | None = None
+    where: str | None = None  # an SQL condition of the user on the columns of runs
+
+    def conditions(self) -> tuple[str, list[Any]]:
+        """Return the SQL after WHERE and its parameters."""
+        terms = {
+            "dataset_sha256 = ?": self.dataset_sha256,
+            "split = ?": self.split,
+            "state = ?": self.state,
+            "batch_norm = ?": None if self.batch_norm is None else int(self.batch_norm),
+            "started_at >= ?": self.since,
+            "instr(' ' || tags || ' ', ' ' || ? || ' ') > 0": self.tag,
+        }
+        given = {term: value for term, value in terms.items() if value is not None}
+        own = [f"({self.where}\n)"] if self.where is not None else []  # a new line ends a comment of the user's
+        return " AND ".join([*given, *own]) or "1", list(given.values())
+
+
+@dataclass(frozen=True)
+class Order:
+    """A column of runs to sort by; runs without a value come last."""
+
+    column: str
+    descending: bool
+
+    def sql(self) -> str:
+        """Return what stands after ORDER BY. Descending, SQLite has NULL last anyway and can follow an index."""
+        return f'"{self.column}" ' + ("DESC" if self.descending else "ASC NULLS LAST")
+
+
+BEST_FIRST = Order("validation_accuracy", descending=True)
+
+
+class Runs:
+    """The runs of a database. Every method that writes is one transaction."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
 
     def begin(
-        self, config: TrainConfig, times: Timetable, dataset: Dataset, environment: Environment, command: str
+        self, config: TrainConfig, budget: Budget, dataset: Dataset, environment: Environment, command: str
     ) -> int:
         """Record a run before it starts and return its number."""
-        with self._write():
-            return self._insert_run(run_row(config, times, dataset, environment, command))
+        with self._db.write() as db:
+            return insert(db, run_row(config, budget, dataset, environment, command))
 
     def record_epoch(self, run_id: int, metrics: EpochMetrics, result: TrainResult | None = None) -> None:
         """Commit the metrics of one evaluation, with the network of that moment; repeating it changes nothing.
@@ -34,27 +84,78 @@ class RunStore(Database):
         The checkpoint is in its place before metrics and pointer are committed in one transaction: a
         crash at any point leaves one that the database knows.
         """
-        columns = {} if result is None else self._write_checkpoint(run_id, result)
-        with self._write():
-            self._upsert_epoch(run_id, metrics)
-            if columns:
-                self._db.execute(
+        pointer = {} if result is None else self.write_checkpoint(run_id, result)
+        with self._db.write() as db:
+            upsert_epoch(db, run_id, metrics)
+            if pointer:
+                db.execute(
                     "UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE id = ? AND checkpoint_sha256 <> ?",
-                    [run_id, columns["checkpoint_sha256"]],
+                    [run_id, pointer["checkpoint_sha256"]],
                 )
-                self._db.table("runs").update(run_id, columns)
+                db.table("runs").update(run_id, pointer)
 
-    def snapshot(self, run: Row) -> tuple[Snapshot | None, str]:
+    def finish(
+        self, run_id: int, state: str, result: TrainResult | None, seconds: float, error: str | None = None
+    ) -> None:
+        """End a run in `state`, with the metrics of its last evaluation and of the test split."""
+        with self._db.write() as db:
+            db.table("runs").update(run_id, ending_row(state, result, seconds, error))
+        if state == "complete":
+            with suppress(OSError):  # it does no harm where it stays
+                checkpoints.previous(self._db.folder("checkpoints") / f"run-{run_id:06d}.npz").unlink(missing_ok=True)
+
+    def claim(self, run_id: int) -> None:
+        """Assign a run that has ended to this process. Raises StoreError where another one was faster."""
+        process = ProcessIdentity.current()
+        with self._db.write() as db:
+            claimed = db.execute(
+                "UPDATE runs SET state = 'running', host = ?, pid = ?, process_started_at = ?, finished_at = NULL,"
+                " error = NULL WHERE id = ? AND state IN ('interrupted', 'failed')",
+                [process.host, process.pid, process.started_at, run_id],
+            ).rowcount
+        if not claimed:
+            raise StoreError(f"{self._db.path}: run {run_id} has just been taken over by another process")
+
+    def mark_dead(self) -> None:
+        """Mark the running runs whose process is gone as interrupted, and the studies that are left without one."""
+        gone = [
+            row["id"]
+            for row in self._db.read("SELECT id, host, pid, process_started_at FROM runs WHERE state = 'running'")
+            if ProcessIdentity(row["host"], row["pid"], row["process_started_at"]).is_gone()
+        ]
+        if not gone:
+            return
+        with self._db.write() as db:
+            for run_id in gone:
+                db.execute(
+                    "UPDATE runs SET state = 'interrupted', error = 'its process ended unexpectedly'"
+                    " WHERE id = ? AND state = 'running'",
+                    [run_id],
+                )
+            db.execute(
+                "UPDATE studies SET state = 'interrupted' WHERE state = 'running'"
+                " AND NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND state = 'running')"
+            )
+
+    # --- checkpoints
+
+    def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
+        """Write the file and return the columns that point at it, relative so that the folder can be moved."""
+        path = self._db.folder("checkpoints") / f"run-{run_id:06d}.npz"
+        sha256 = checkpoints.save(path, result.arrays(), result.config.to_json(), result.step)
+        return {"checkpoint": str(path.relative_to(self._db.path.parent)), "checkpoint_sha256": sha256}
+
+    def snapshot(self, run: Run) -> tuple[Snapshot | None, str]:
         """Return what a run can go on from, and a remark where it is not its latest checkpoint.
 
         Of the two files on disk, one that the database knows by its checksum is used, the latest
-        first. None where the run ended before its first checkpoint, or where both are damaged. What is
-        used takes the first place: the file there, unknown or damaged, must not push it out with the
-        next write. Call it for a run that this process has claimed.
+        first. None where the run ended before its first checkpoint, or where both are damaged. The file
+        that is used is renamed to the first place: an unknown or damaged file there must not replace it
+        with the next write. Call it for a run that this process has claimed.
         """
-        if run["checkpoint"] is None:
+        if run.checkpoint is None:
             return None, ""
-        path = self.path.parent / run["checkpoint"]
+        path = self._db.path.parent / run.checkpoint
         loaded: dict[str, tuple[Path, checkpoints.Checkpoint]] = {}
         failures: list[str] = []
         for file in (path, checkpoints.previous(path)):
@@ -63,170 +164,182 @@ class RunStore(Database):
                 loaded.setdefault(checkpoint.sha256, (file, checkpoint))
             except StoreError as error:
                 failures.append(str(error))
-        for sha256, remark in ((run["checkpoint_sha256"], ""), (run["previous_sha256"], "the one before is used")):
+        for sha256, remark in ((run.checkpoint_sha256, ""), (run.previous_sha256, "the one before is used")):
             if sha256 in loaded:
                 file, found = loaded[sha256]
                 checkpoints.put(file, path)
                 return Snapshot(found.step, found.state), f"{failures[0]}: {remark}" if remark and failures else remark
-        return None, f"{failures[0] if failures else path}: run {run['id']} begins again"
+        return None, f"{failures[0] if failures else path}: run {run.id} begins again"
 
-    def checkpoint(self, run: Row) -> checkpoints.Checkpoint:
+    def checkpoint(self, run: Run) -> checkpoints.Checkpoint:
         """Return the checkpoint of a run. Raises StoreError where it is missing, damaged or another than it was."""
-        if run["checkpoint"] is None:
+        if run.checkpoint is None:
             raise StoreError(
-                f"run {run['id']} is {run['state']} and has no checkpoint: choose a complete one, "
+                f"run {run.id} is {run.state} and has no checkpoint: choose a complete one, "
                 "`klcli report --list` shows all"
             )
-        path = self.path.parent / run["checkpoint"]
-        cure = f"restore it from a copy, or train again as `klcli report --run {run['id']}` shows"
+        path = self._db.path.parent / run.checkpoint
+        cure = f"restore it from a copy, or train again as `klcli report --run {run.id}` shows"
         try:
             found = checkpoints.load(path)
         except StoreError as error:
             raise StoreError(f"{error}: {cure}") from error
-        if found.sha256 != run["checkpoint_sha256"]:
-            raise StoreError(f"{path}: this checkpoint is not the one of run {run['id']}: {cure}")
+        if found.sha256 != run.checkpoint_sha256:
+            raise StoreError(f"{path}: this checkpoint is not the one of run {run.id}: {cure}")
         return found
 
-    def claim(self, run_id: int) -> None:
-        """Take a run that has ended over to this process. Raises StoreError where another one was faster."""
-        process = ProcessIdentity.current()
-        with self._write():
-            claimed = self._db.execute(
-                "UPDATE runs SET state = 'running', host = ?, pid = ?, process_started_at = ?, finished_at = NULL,"
-                " error = NULL WHERE id = ? AND state IN ('interrupted', 'failed')",
-                [process.host, process.pid, process.started_at, run_id],
-            ).rowcount
-        if not claimed:
-            raise StoreError(f"{self.path}: run {run_id} has just been taken over by another process")
+    # --- reading
 
-    def latest_unfinished(self) -> Row | None:
-        """Return the newest run outside studies that can go on."""
-        rows = self._read(
-            "SELECT * FROM runs WHERE state IN ('interrupted', 'failed') AND study_id IS NULL ORDER BY id DESC LIMIT 1"
-        )
-        return rows[0] if rows else None
+    def get(self, run_id: int) -> Run:
+        """Return one run. Raises StoreError where there is none of that number."""
+        found = self.where("id = ?", [run_id])
+        if not found:
+            raise StoreError(
+                f"{self._db.path}: there is no run {run_id}, `klcli report --best 10` shows some that are there"
+            )
+        return found[0]
+
+    def epochs(self, run_id: int) -> list[Epoch]:
+        """Return the evaluations of one run in order."""
+        return self._db.records(Epoch, f"SELECT {columns(Epoch)} FROM epochs WHERE run_id = ? ORDER BY epoch", [run_id])
 
     def metrics(self, run_id: int) -> list[EpochMetrics]:
         """Return the evaluations of one run in order, as training made them."""
         return [
             EpochMetrics(
-                row["epoch"],
-                row["step"],
-                row["learning_rate"],
-                _of(row, "train"),
-                _of(row, "validation"),
-                row["seconds"],
+                epoch.epoch,
+                epoch.step,
+                epoch.learning_rate,
+                Metrics(epoch.train_loss, epoch.train_cost, epoch.train_accuracy),
+                Metrics(epoch.validation_loss, epoch.validation_cost, epoch.validation_accuracy),
+                epoch.seconds,
             )
-            for row in self.epochs(run_id)
+            for epoch in self.epochs(run_id)
         ]
 
-    def finish(
-        self, run_id: int, state: str, result: TrainResult | None, seconds: float, error: str | None = None
-    ) -> None:
-        """End a run in `state`, with the metrics of its last evaluation and of the test split."""
-        with self._write():
-            self._db.table("runs").update(run_id, ending_row(state, result, seconds, error))
-        if state == "complete":
-            with suppress(OSError):  # it is in nobody's way
-                checkpoints.previous(self.folder("checkpoints") / f"run-{run_id:06d}.npz").unlink(missing_ok=True)
+    def latest_complete(self) -> Run | None:
+        """Return the newest complete run."""
+        return next(iter(self.where("state = 'complete' ORDER BY id DESC LIMIT 1")), None)
 
-    def _insert_run(self, row: Row) -> int:
-        return cast(int, self._db.table("runs").insert(row).last_pk)
+    def latest_unfinished(self) -> Run | None:
+        """Return the newest run outside studies that can go on."""
+        condition = "state IN ('interrupted', 'failed') AND study_id IS NULL ORDER BY id DESC LIMIT 1"
+        return next(iter(self.where(condition)), None)
 
-    def _upsert_epoch(self, run_id: int, metrics: EpochMetrics) -> None:
-        row = {
-            "run_id": run_id,
-            "epoch": metrics.epoch,
-            "step": metrics.step,
-            "learning_rate": metrics.learning_rate,
-            **_columns("train", metrics.train),
-            **_columns("validation", metrics.validation),
-            "seconds": metrics.seconds,
-        }
-        self._db.table("epochs").upsert(row, pk=("run_id", "epoch"))
-        self._db.execute(
-            "UPDATE runs SET epochs_done = max(epochs_done, :epoch),"
-            " best_validation_accuracy = max(coalesce(best_validation_accuracy, 0), :accuracy) WHERE id = :run",
-            {"epoch": metrics.epoch, "accuracy": metrics.validation.accuracy, "run": run_id},
-        )
+    def query(self, chosen: RunFilter, order: Order, limit: int | None = None) -> list[Run]:
+        """Return the runs of a filter in order; equal ones by number. Raises ConfigError for a column that is none."""
+        known = self.columns()
+        if order.column not in known:
+            raise ConfigError(f"--sort {order.column}: this is no column of runs, there are {', '.join(known)}")
+        condition, parameters = chosen.conditions()
+        with self._db.reading_only(chosen.where):
+            limited = f"{condition} ORDER BY {order.sql()}, id LIMIT ?"
+            return self.where(limited, [*parameters, -1 if limit is None else limit])
 
-    def _write_checkpoint(self, run_id: int, result: TrainResult) -> Row:
-        """Write the file and return the columns that point at it, relative so that the folder can be moved."""
-        path = self.folder("checkpoints") / f"run-{run_id:06d}.npz"
-        sha256 = checkpoints.save(path, result.arrays(), result.config.to_json(), result.step)
-        return {"checkpoint": str(path.relative_to(self.path.parent)), "checkpoint_sha256": sha256}
+    def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
+        """Return the sets of runs that may share a ranking.
 
-    def run(self, run_id: int) -> Row:
-        """Return one run. Raises StoreError where there is none of that number."""
-        rows = self._read("SELECT * FROM runs WHERE id = ?", [run_id])
-        if not rows:
-            raise StoreError(
-                f"{self.path}: there is no run {run_id}, `klcli report --best 10` shows some that are there"
+        Those on the images used last come first, and of these the split with most runs.
+        """
+        condition, parameters = chosen.conditions()
+        with self._db.reading_only(chosen.where):
+            found = self._db.records(
+                ImageSet,
+                "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest FROM runs"
+                f" WHERE {condition} GROUP BY dataset_sha256, split",
+                parameters,
             )
-        return rows[0]
+        last_use: dict[str, int] = {}
+        for one in found:
+            last_use[one.dataset_sha256] = max(one.latest, last_use.get(one.dataset_sha256, 0))
+        return sorted(found, key=lambda one: (-last_use[one.dataset_sha256], -one.runs, -one.latest))
 
-    def epochs(self, run_id: int) -> list[Row]:
-        """Return the evaluations of one run in order."""
-        return self._read("SELECT * FROM epochs WHERE run_id = ? ORDER BY epoch", [run_id])
+    def count_by_state(self) -> dict[str, int]:
+        """Return how many runs there are in each state."""
+        rows = self._db.read("SELECT state, count(*) AS n FROM runs GROUP BY state")
+        return {row["state"]: row["n"] for row in rows}
+
+    def columns(self) -> list[str]:
+        """Return the names of the columns of runs, also of those that SQLite computes."""
+        return [row["name"] for row in self._db.read("PRAGMA table_xinfo(runs)")]
+
+    def where(self, condition: str, parameters: Sequence[Any] = ()) -> list[Run]:
+        """Return the runs of an SQL condition of klcli's own."""
+        return self._db.records(Run, f"SELECT {columns(Run)} FROM runs WHERE {condition}", parameters)
 
 
-def _columns(split: str, metrics: Metrics) -> Row:
+def insert(db: Tables, row: dict[str, Any]) -> int:
+    """Insert a run inside a transaction and return its number."""
+    return cast(int, db.table("runs").insert(row).last_pk)
+
+
+def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
+    """Write an evaluation, and the progress of its run, inside a transaction."""
+    row = {
+        "run_id": run_id,
+        "epoch": metrics.epoch,
+        "step": metrics.step,
+        "learning_rate": metrics.learning_rate,
+        **_columns("train", metrics.train),
+        **_columns("validation", metrics.validation),
+        "seconds": metrics.seconds,
+    }
+    db.table("epochs").upsert(row, pk=("run_id", "epoch"))
+    db.execute(
+        "UPDATE runs SET epochs_done = max(epochs_done, :epoch),"
+        " best_validation_accuracy = max(coalesce(best_validation_accuracy, 0), :accuracy) WHERE id = :run",
+        {"epoch": metrics.epoch, "accuracy": metrics.validation.accuracy, "run": run_id},
+    )
+
+
+def _columns(split: str, metrics: Metrics | Score) -> dict[str, Any]:
     return {f"{split}_{name}": value for name, value in asdict(metrics).items()}
 
 
-def _of(row: Row, split: str) -> Metrics:
-    return Metrics(row[f"{split}_loss"], row[f"{split}_cost"], row[f"{split}_accuracy"])
-
-
-def ending_row(state: str, result: TrainResult | None, seconds: float, error: str | None) -> Row:
+def ending_row(state: str, result: TrainResult | None, seconds: float, error: str | None) -> dict[str, Any]:
     """Return the columns of a run that has ended."""
-    row: Row = {"state": state, "finished_at": now(), "seconds": seconds, "error": error}
-    if result is not None and result.epochs:
+    row: dict[str, Any] = {"state": state, "finished_at": now(), "seconds": seconds, "error": error}
+    if result is None:
+        return row
+    if result.epochs:
         row |= _columns("train", result.epochs[-1].train) | _columns("validation", result.epochs[-1].validation)
-    if result is not None and result.test is not None:
+    if result.test is not None:
         row |= _columns("test", result.test)
-    if result is not None and result.ensemble is not None:
+    if result.ensemble is not None:
         row |= {"snapshots": result.ensemble.networks}
         for split, score in (("validation", result.ensemble.validation), ("test", result.ensemble.test)):
-            row |= {f"ensemble_{split}_{name}": value for name, value in asdict(score).items()} if score else {}
+            row |= _columns(f"ensemble_{split}", score) if score else {}
     return row
 
 
 def divergence(result: TrainResult) -> str:
-    """Say in the error column what happened to a run that diverged."""
+    """Return the error of a run that diverged."""
     return f"the cost was not finite after update {result.diverged_at}"
 
 
-def run_row(config: TrainConfig, times: Timetable, dataset: Dataset, environment: Environment, command: str) -> Row:
+def run_row(
+    config: TrainConfig, budget: Budget, dataset: Dataset, environment: Environment, command: str
+) -> dict[str, Any]:
     """Return the columns of a run that this process is about to train."""
-    process = ProcessIdentity.current()
     return {
         "state": "running",
         "started_at": now(),
-        "host": process.host,
-        "pid": process.pid,
-        "process_started_at": process.started_at,
+        **owner_columns(),
         "command": command,
         "dataset": dataset.name,
         "dataset_sha256": dataset.sha256,
         "dataset_source": dataset.source,
-        "hidden": " ".join(map(str, config.hidden)),
-        "batch_norm": int(config.batch_norm),
-        "bn_position": config.bn_position if config.batch_norm else None,
-        "initializer": config.initializer,
-        "sigma": config.sigma,
-        "lambda": config.lam,
-        "optimizer": config.optimizer,
-        "schedule": config.schedule,
-        "eta_min": config.eta_min,
-        "eta_max": config.eta_max,
-        "step_size": times.step_size,
-        "cycles": times.cycles,
-        "epochs": times.epoch_at(times.total_updates),
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-        "dtype": config.dtype,
+        **settings_columns(config),
+        "step_size": budget.step_size,
+        "cycles": budget.cycles,
+        "epochs": budget.epoch_at(budget.total_updates),
         "threads": environment.threads,
         "config": config.to_json(),
         "versions": json.dumps(environment.versions),
     }
+
+
+def owner_columns() -> dict[str, Any]:
+    """Return the columns that name this process as the one that trains a run."""
+    process = ProcessIdentity.current()
+    return {"host": process.host, "pid": process.pid, "process_started_at": process.started_at}

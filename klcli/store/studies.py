@@ -1,4 +1,4 @@
-"""StudyStore: plans of many runs, from the drawing to the last member."""
+"""Studies: plans of many runs."""
 
 import json
 from collections.abc import Sequence
@@ -7,22 +7,26 @@ from typing import Any
 from klcli.data.dataset import Dataset
 from klcli.errors import ConfigError, StoreError
 from klcli.settings.train_config import TrainConfig
-from klcli.store.database import Row, now
-from klcli.store.process import ProcessIdentity
-from klcli.store.runs import RunStore, divergence, ending_row, run_row
+from klcli.store.connection import Database, now
+from klcli.store.records import Run, Study, columns
+from klcli.store.runs import Runs, divergence, ending_row, insert, owner_columns, run_row, upsert_epoch
 from klcli.studies.execution import GroupOutcome
-from klcli.training.budget import timetable
+from klcli.training.budget import budget_of
 from klcli.training.environment import Environment
 
 
-class StudyStore(RunStore):
-    """The studies: each a plan whose members are runs, in the order of the plan."""
+class Studies:
+    """The studies of a database: each a plan whose runs are in the order of the plan."""
 
-    def begin_study(
+    def __init__(self, db: Database, runs: Runs) -> None:
+        self._db = db
+        self._runs = runs
+
+    def begin(
         self,
         kind: str,
         stage: str,
-        settings: Row,
+        settings: dict[str, Any],
         plan: Sequence[TrainConfig],
         n_train: int,
         dataset: Dataset,
@@ -31,7 +35,7 @@ class StudyStore(RunStore):
         parent: int | None = None,
     ) -> int:
         """Record a study with all of its runs before the first one starts, and return its number."""
-        with self._write():
+        with self._db.write() as db:
             study = {
                 "kind": kind,
                 "stage": stage,
@@ -40,108 +44,118 @@ class StudyStore(RunStore):
                 "state": "running",
                 "created_at": now(),
             }
-            study_id = self._db.table("studies").insert(study).last_pk
+            study_id = db.table("studies").insert(study).last_pk
             for position, config in enumerate(plan):
-                row = run_row(config, timetable(config, n_train), dataset, environment, command)
-                self._insert_run(row | {"study_id": study_id, "member": position})
+                row = run_row(config, budget_of(config, n_train), dataset, environment, command)
+                insert(db, row | {"study_id": study_id, "member": position})
         return int(str(study_id))
 
-    def find_study(self, kind: str, stage: str, settings: Row, parent: int | None) -> Row | None:
+    def find(self, kind: str, stage: str, settings: dict[str, Any], parent: int | None) -> Study | None:
         """Return the latest study of exactly this plan, complete or not, also of one that an older klcli began."""
-        rows = self._read(
-            "SELECT * FROM studies WHERE kind = ? AND stage = ? AND parent IS ? ORDER BY id DESC",
-            [kind, stage, parent],
-        )
+        found = self._where("kind = ? AND stage = ? AND parent IS ? ORDER BY id DESC", kind, stage, parent)
         wanted = canonical(settings)
-        return next((row for row in rows if wanted in (row["settings"], _with_defaults(row["settings"]))), None)
+        known = ((study, canonical(study.settings), _with_defaults(study.settings)) for study in found)
+        return next((study for study, *texts in known if wanted in texts), None)
 
-    def study(self, study_id: int) -> Row:
+    def get(self, study_id: int) -> Study:
         """Return one study. Raises StoreError where there is none of that number."""
-        rows = self._read("SELECT * FROM studies WHERE id = ?", [study_id])
-        if not rows:
-            raise StoreError(f"{self.path}: there is no study {study_id}")
-        return rows[0]
+        found = self._where("id = ?", study_id)
+        if not found:
+            raise StoreError(f"{self._db.path}: there is no study {study_id}")
+        return found[0]
 
-    def latest_study(self, kind: str, stage: str, dataset_sha256: str) -> Row | None:
+    def latest(self, kind: str, stage: str, dataset_sha256: str) -> Study | None:
         """Return the latest complete study of a stage on one data set."""
-        rows = self._read(
-            "SELECT * FROM studies WHERE kind = ? AND stage = ? AND state = 'complete'"
+        found = self._where(
+            "kind = ? AND stage = ? AND state = 'complete'"
             " AND EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND dataset_sha256 = ?)"
             " ORDER BY id DESC LIMIT 1",
-            [kind, stage, dataset_sha256],
+            *(kind, stage, dataset_sha256),
         )
-        return rows[0] if rows else None
+        return found[0] if found else None
 
-    def members(self, study_id: int) -> list[Row]:
+    def all(self) -> list[Study]:
+        """Return all studies, the oldest first."""
+        return self._where("1 ORDER BY id")
+
+    def chain(self, study_id: int) -> list[Study]:
+        """Return a study and those that it refines, the first one first."""
+        studies = [self.get(study_id)]
+        while studies[0].parent is not None:
+            studies.insert(0, self.get(studies[0].parent))
+        return studies
+
+    def members(self, study_id: int) -> list[Run]:
         """Return the runs of a study in the order of its plan."""
-        return self._read("SELECT * FROM runs WHERE study_id = ? ORDER BY member", [study_id])
+        return self._runs.where("study_id = ? ORDER BY member", [study_id])
+
+    def _where(self, condition: str, *values: object) -> list[Study]:
+        return self._db.records(Study, f"SELECT {columns(Study)} FROM studies WHERE {condition}", values)
 
     def restart(self, run_ids: Sequence[int], environment: Environment) -> None:
-        """Take runs that did not end over to this process, as if they had just been planned.
+        """Assign runs that did not end to this process, as if they had just been planned.
 
-        Raises StoreError where one of them is in the hands of another process, or has been completed.
+        Raises StoreError where one of them belongs to another process, or has been completed.
         """
-        process = ProcessIdentity.current()
         fresh: dict[str, Any] = {
             "state": "running",
             "started_at": now(),
             "finished_at": None,
-            "host": process.host,
-            "pid": process.pid,
-            "process_started_at": process.started_at,
+            **owner_columns(),
             "threads": environment.threads,
             "versions": json.dumps(environment.versions),
             "epochs_done": 0,
             "best_validation_accuracy": None,
             "error": None,
         }
-        with self._write():
+        with self._db.write() as db:
             for run_id in run_ids:
-                run = self.run(run_id)
-                if run["state"] not in ("interrupted", "failed"):
-                    owner = f"in the hands of process {run['pid']} on {run['host']}"
-                    raise StoreError(f"{self.path}: run {run_id} of study {run['study_id']} is {owner}, end that first")
-                self._db.execute("DELETE FROM epochs WHERE run_id = ?", [run_id])
-                self._db.table("runs").update(run_id, fresh)
-                self._db.execute(
+                run = self._runs.get(run_id)
+                if run.state not in ("interrupted", "failed"):
+                    owner = f"process {run.pid} on {run.host}"
+                    raise StoreError(
+                        f"{self._db.path}: run {run_id} of study {run.study_id} belongs to {owner}, end that first"
+                    )
+                db.execute("DELETE FROM epochs WHERE run_id = ?", [run_id])
+                db.table("runs").update(run_id, fresh)
+                db.execute(
                     "UPDATE studies SET state = 'running' WHERE id = (SELECT study_id FROM runs WHERE id = ?)", [run_id]
                 )
 
     def record_group(self, run_ids: Sequence[int], outcome: GroupOutcome) -> None:
-        """Record all that a group leaves, in one transaction: a group is complete or was never trained."""
+        """Record the results of a group in one transaction: a group is complete or was never trained."""
         with_checkpoint = {
-            run_id: self._write_checkpoint(run_id, result)
+            run_id: self._runs.write_checkpoint(run_id, result)
             for run_id, result in zip(run_ids, outcome.results, strict=True)
             if result.diverged_at is None
         }
-        with self._write():
+        with self._db.write() as db:
             for run_id, result in zip(run_ids, outcome.results, strict=True):
                 for metrics in result.epochs:
-                    self._upsert_epoch(run_id, metrics)
+                    upsert_epoch(db, run_id, metrics)
                 state, error = ("complete", None) if result.diverged_at is None else ("diverged", divergence(result))
                 ending = ending_row(state, result, outcome.seconds, error)
-                self._db.table("runs").update(run_id, ending | with_checkpoint.get(run_id, {}))
+                db.table("runs").update(run_id, ending | with_checkpoint.get(run_id, {}))
 
-    def end_study(self, study_id: int, state: str, error: str | None = None) -> None:
+    def end(self, study_id: int, state: str, error: str | None = None) -> None:
         """End a study; its runs that have not ended get the same state."""
-        with self._write():
-            self._db.table("studies").update(study_id, {"state": state})
-            self._db.execute(
+        with self._db.write() as db:
+            db.table("studies").update(study_id, {"state": state})
+            db.execute(
                 "UPDATE runs SET state = ?, error = ?, finished_at = ? WHERE study_id = ? AND state = 'running'",
                 [state, error, now(), study_id],
             )
 
 
-def canonical(settings: Row) -> str:
+def canonical(settings: dict[str, Any]) -> str:
     """Return the JSON by which two equal plans are recognised."""
     return json.dumps(settings, sort_keys=True)
 
 
-def _with_defaults(settings: str) -> str:
+def _with_defaults(settings: dict[str, Any]) -> str:
     """Return stored settings with the options that have come since, which an older klcli trained without."""
-    values = json.loads(settings)
     try:
-        plan = [json.loads(TrainConfig.from_json(json.dumps(config)).to_json()) for config in values.get("plan", [])]
+        plan = [json.loads(TrainConfig.from_json(json.dumps(one)).to_json()) for one in settings.get("plan", [])]
     except (ConfigError, TypeError):
-        return settings  # of a plan that this klcli cannot train
-    return canonical(values | ({"plan": plan} if plan else {}))
+        return canonical(settings)  # of a plan that this klcli cannot train
+    return canonical(settings | ({"plan": plan} if plan else {}))

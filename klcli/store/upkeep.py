@@ -1,4 +1,4 @@
-"""Housekeeping: notes and tags, deleting, exporting, and whether everything is still whole."""
+"""Upkeep: notes and tags, deletion, export, and a check of the database and the files beside it."""
 
 import csv
 import io
@@ -8,8 +8,9 @@ from pathlib import Path
 
 from klcli.errors import ConfigError, StoreError
 from klcli.store import checkpoints
-from klcli.store.database import Row
-from klcli.store.queries import ReportStore
+from klcli.store.connection import Database
+from klcli.store.records import Run
+from klcli.store.runs import Runs
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,18 @@ class Finding:
     is_damage: bool  # or only a file that nothing points at
 
 
-class Housekeeping(ReportStore):
-    """The writes that a person asks for, and the care of the files beside the database."""
+class Upkeep:
+    """Changes that a user asks for, and the files beside the database."""
+
+    def __init__(self, db: Database, runs: Runs) -> None:
+        self._db = db
+        self._runs = runs
 
     def set_note(self, run_id: int, note: str) -> None:
         """Keep a note with a run, in the place of an earlier one; an empty one takes it away."""
-        self.run(run_id)
-        with self._write():
-            self._db.table("runs").update(run_id, {"note": note or None})
+        self._runs.get(run_id)
+        with self._db.write() as db:
+            db.table("runs").update(run_id, {"note": note or None})
 
     def add_tag(self, run_id: int, tag: str) -> None:
         """Give a run a tag, a single word."""
@@ -35,17 +40,17 @@ class Housekeeping(ReportStore):
 
     def remove_tag(self, run_id: int, tag: str) -> None:
         """Take a tag from a run. Raises ConfigError where it has none of that name."""
-        if tag not in (self.run(run_id)["tags"] or "").split():
+        if tag not in (self._runs.get(run_id).tags or "").split():
             raise ConfigError(f"--untag {run_id} {tag!r}: this run has no such tag")
         self._set_tags(run_id, tag, lambda tags: [one for one in tags if one != tag])
 
     def _set_tags(self, run_id: int, tag: str, change: Callable[[list[str]], list[str]]) -> None:
         if not tag or tag.split() != [tag]:
             raise ConfigError(f"tag {tag!r}: must be one word without spaces")
-        self.run(run_id)
-        with self._write():
-            tags = (self.run(run_id)["tags"] or "").split()
-            self._db.table("runs").update(run_id, {"tags": " ".join(change(tags)) or None})
+        self._runs.get(run_id)
+        with self._db.write() as db:
+            tags = (self._runs.get(run_id).tags or "").split()
+            db.table("runs").update(run_id, {"tags": " ".join(change(tags)) or None})
 
     def delete(self, run_ids: Sequence[int]) -> list[Path]:
         """Delete runs with their epochs, checkpoints and pictures; return the files that went.
@@ -53,23 +58,23 @@ class Housekeeping(ReportStore):
         A study that loses a member remembers it, so that it is never resumed as if it were whole; one
         that loses all goes too. Raises ConfigError for a run that is being trained.
         """
-        runs = [self.run(run_id) for run_id in dict.fromkeys(run_ids)]
+        runs = [self._runs.get(run_id) for run_id in dict.fromkeys(run_ids)]
         for run in runs:
-            if run["state"] == "running":
-                raise ConfigError(f"--delete {run['id']}: process {run['pid']} on {run['host']} is training this run")
-        with self._write():
+            if run.state == "running":
+                raise ConfigError(f"--delete {run.id}: process {run.pid} on {run.host} is training this run")
+        with self._db.write() as db:
             for run in runs:
-                self._db.execute("DELETE FROM runs WHERE id = ?", [run["id"]])
-                if run["study_id"] is not None:
-                    self._db.execute(
+                db.execute("DELETE FROM runs WHERE id = ?", [run.id])
+                if run.study_id is not None:
+                    db.execute(
                         "UPDATE studies SET settings = json_insert("
                         "json_insert(settings, '$.deleted_members', json('[]')), '$.deleted_members[#]', ?)"
                         " WHERE id = ?",
-                        [run["member"], run["study_id"]],
+                        [run.member, run.study_id],
                     )
-            studies = [run["study_id"] for run in runs if run["study_id"] is not None]
+            studies = [run.study_id for run in runs if run.study_id is not None]
             for study in set(studies):
-                self._db.execute(
+                db.execute(
                     "DELETE FROM studies WHERE id = ? AND NOT EXISTS (SELECT 1 FROM runs WHERE study_id = ?)",
                     [study, study],
                 )
@@ -82,12 +87,12 @@ class Housekeeping(ReportStore):
                 raise StoreError(f"{file}: the run is deleted, its file is not ({error.strerror})") from error
         return files
 
-    def _files_of(self, run: Row) -> list[Path]:
+    def _files_of(self, run: Run) -> list[Path]:
         """The checkpoint and the pictures of a run, as far as they are there."""
-        own = [self.path.parent / run["checkpoint"]] if run["checkpoint"] else []
+        own = [self._db.path.parent / run.checkpoint] if run.checkpoint else []
         own += [checkpoints.previous(path) for path in own]
-        pictures = [*self.folder("plots").glob(f"run-{run['id']:06d}.*")]
-        pictures += self.folder("plots").glob(f"run-{run['id']:06d}-*")
+        pictures = [*self._db.folder("plots").glob(f"run-{run.id:06d}.*")]
+        pictures += self._db.folder("plots").glob(f"run-{run.id:06d}-*")
         return [file for file in [*own, *sorted(pictures)] if file.exists()]
 
     def export(self, folder: Path) -> dict[str, int]:
@@ -95,14 +100,14 @@ class Housekeeping(ReportStore):
 
         Numbers have all their digits; NULL is an empty cell. Raises StoreError where the folder cannot be written.
         """
-        names = self._read(
+        names = self._db.read(
             "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
             " AND name NOT LIKE 'sqlite!_%' ESCAPE '!' AND name NOT LIKE '!_%' ESCAPE '!' ORDER BY name"
         )
         written = {}
         for name in (row["name"] for row in names):
-            columns = [row["name"] for row in self._read(f'PRAGMA table_xinfo("{name}")')]
-            rows = self._read(f'SELECT * FROM "{name}"')
+            columns = [row["name"] for row in self._db.read(f'PRAGMA table_xinfo("{name}")')]
+            rows = self._db.read(f'SELECT * FROM "{name}"')
             text = io.StringIO()
             writer = csv.writer(text, lineterminator="\n")
             writer.writerow(columns)
@@ -116,24 +121,26 @@ class Housekeeping(ReportStore):
         return [*self._damage_of_database(), *self._damage_of_checkpoints(), *self._orphans()]
 
     def _damage_of_database(self) -> list[Finding]:
-        integrity = [row["integrity_check"] for row in self._read("PRAGMA integrity_check")]
+        integrity = [row["integrity_check"] for row in self._db.read("PRAGMA integrity_check")]
         found = [Finding(f"database: {line}", True) for line in integrity if line != "ok"]
-        for row in self._read("PRAGMA foreign_key_check"):
+        for row in self._db.read("PRAGMA foreign_key_check"):
             where = f"{row['table']} row {row['rowid']}" if row["rowid"] is not None else row["table"]
             found.append(Finding(f"database: {where} points at a row of {row['parent']} that is gone", True))
         return found
 
     def _damage_of_checkpoints(self) -> list[Finding]:
         found = []
-        for run in self._read("SELECT id, state, checkpoint, checkpoint_sha256, previous_sha256 FROM runs ORDER BY id"):
+        for run in self._db.read(
+            "SELECT id, state, checkpoint, checkpoint_sha256, previous_sha256 FROM runs ORDER BY id"
+        ):
             if run["checkpoint"] is None:
                 if run["state"] == "complete":
                     found.append(Finding(f"run {run['id']}: complete, but it names no checkpoint", True))
                 continue
-            damage = self._damage_of(self.path.parent / run["checkpoint"], run["checkpoint_sha256"])
+            damage = self._damage_of(self._db.path.parent / run["checkpoint"], run["checkpoint_sha256"])
             if damage and run["state"] != "complete":
                 # It may have ended between the file and the row; the checkpoint before then serves.
-                before = checkpoints.previous(self.path.parent / run["checkpoint"])
+                before = checkpoints.previous(self._db.path.parent / run["checkpoint"])
                 known = {run["checkpoint_sha256"], run["previous_sha256"]}
                 damage = None if any(self._damage_of(before, sha256) is None for sha256 in known) else damage
             if damage:
@@ -149,13 +156,13 @@ class Housekeeping(ReportStore):
         return None if found == sha256 else f"{path}: this checkpoint holds another network than it should"
 
     def _orphans(self) -> list[Finding]:
-        rows = self._read("SELECT checkpoint FROM runs WHERE checkpoint IS NOT NULL")
-        known = {self.path.parent / row["checkpoint"] for row in rows}
+        rows = self._db.read("SELECT checkpoint FROM runs WHERE checkpoint IS NOT NULL")
+        known = {self._db.path.parent / row["checkpoint"] for row in rows}
         known |= {checkpoints.previous(path) for path in known}
-        folder = self.folder("checkpoints")
+        folder = self._db.folder("checkpoints")
         found = [path for path in sorted(folder.glob("*")) if path not in known and path.is_file()]
         for kind, table in (("run", "runs"), ("study", "studies")):
-            there = {f"{row['id']:06d}" for row in self._read(f"SELECT id FROM {table}")}
-            pictures = sorted(self.folder("plots").glob(f"{kind}-[0-9][0-9][0-9][0-9][0-9][0-9]*"))
+            there = {f"{row['id']:06d}" for row in self._db.read(f"SELECT id FROM {table}")}
+            pictures = sorted(self._db.folder("plots").glob(f"{kind}-[0-9][0-9][0-9][0-9][0-9][0-9]*"))
             found += [path for path in pictures if path.name[len(kind) + 1 :][:6] not in there]
         return [Finding(f"{path}: nothing in the database points at this file", False) for path in found]

@@ -17,7 +17,7 @@ from klcli.evaluation.bn_statistics import with_policy_of, with_statistics_of
 from klcli.evaluation.metrics import Metrics, Score, evaluate, log_mean, log_probabilities, score_of
 from klcli.settings.sameness import stack_key
 from klcli.settings.train_config import TrainConfig
-from klcli.training.budget import timetable
+from klcli.training.budget import budget_of
 from klcli.training.environment import arithmetic
 from klcli.training.minibatches import Minibatches, follow, write_images
 from klcli.training.networks import WHITENING, initialize
@@ -58,7 +58,7 @@ class Training:
         """
         self.config = _common(configs)  # of the first member; the others share all that the loop reads from it
         self.splits = splits.standardised(self.config.standardise)
-        self.times = timetable(self.config, len(splits.train))
+        self.times = budget_of(self.config, len(splits.train))
         self.step = 0 if snapshot is None else snapshot.step  # updates done
         V = self._whitening() if snapshot is None else snapshot.state.get(WHITENING)
         networks = [initialize(config, whitening=V) for config in configs]
@@ -293,7 +293,7 @@ def train_chain(
         )
         results.append(result)
         snapshot = Snapshot(0, {name: array.copy(order="K") for name, array in result.network.state().items()})
-        done += timetable(config, len(splits.train)).total_updates
+        done += budget_of(config, len(splits.train)).total_updates
     return results
 
 

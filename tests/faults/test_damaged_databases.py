@@ -15,7 +15,8 @@ from warm import Laboratory
 
 from klcli.cli.app import main
 from klcli.errors import StoreError
-from klcli.store.studies import StudyStore
+from klcli.store.runs import Order, RunFilter
+from klcli.store.store import Store
 
 PAGE = 4096
 SEED_OF_THE_SAMPLE = 10**6
@@ -44,11 +45,10 @@ def sample(lab: Laboratory, whole: Path, tmp_path: Path) -> Path:
 
 def content(db: Path) -> Any:
     """Every row of runs, epochs and studies, as klcli reads them."""
-    store = StudyStore.existing(db)
+    store = Store.existing(db)
     try:
-        studies = store._read("SELECT * FROM studies ORDER BY id")
-        runs = store._read("SELECT * FROM runs ORDER BY id")
-        return studies, runs, [store.metrics(run["id"]) for run in runs]
+        runs = store.runs.query(RunFilter(), Order("id", descending=False))
+        return store.studies.all(), runs, [store.runs.metrics(run.id) for run in runs]
     finally:
         store.close()
 

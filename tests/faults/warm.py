@@ -21,7 +21,7 @@ from typing import Any
 
 IMPORTED = [
     "klcli.cli.app",
-    "klcli.store.studies",
+    "klcli.store.store",
     "klcli.training.trainer",
     "klcli.report.plots.training",
     "matplotlib.backends.backend_agg",

@@ -213,14 +213,13 @@ def _show(
     from klcli.cli.commands import gradcheck
     from klcli.report import views as report_views
     from klcli.report.tables.formats import FORMATS as RENDERERS
-    from klcli.store.gradient_checks import GradientCheckStore
-    from klcli.store.queries import ReportStore
+    from klcli.store.store import Store
 
     only_gradients = plot == ["gradients"] and not selection.has_view
     if (selection.gradchecks or only_gradients) and format == "table" and to is None:
-        gradcheck.show(session, GradientCheckStore.existing(db), suite=None)
+        gradcheck.show(session, Store.existing(db), suite=None)
         return
-    store = ReportStore.existing(db)
+    store = Store.existing(db)
     view = report_views.view(store, selection, plot)
     pictures = report_pictures.draw(session, store, view, plot, to, data)
 

@@ -12,7 +12,7 @@ from klcli.report.selection import Selection
 if TYPE_CHECKING:
     from klcli.report.page.page import Part, Picture, Section
     from klcli.report.views import View
-    from klcli.store.queries import ReportStore
+    from klcli.store.store import Store
 
 BEST = 10  # rows of a ranking
 CURVES = 4  # runs of each set of images whose curves are drawn
@@ -26,17 +26,19 @@ def write(session: Invocation, db: Path, selection: Selection, path: Path, data:
     from klcli.report.page.page import render
     from klcli.report.views import FIRST_COMMAND
     from klcli.store.checkpoints import write_atomically
-    from klcli.store.queries import ReportStore
+    from klcli.store.store import Store
 
     if selection.has_view:
         raise ConfigError(f"--html {path}: shows everything, filters like --bn or --since go with it, views do not")
-    store = ReportStore.existing(db)
-    counts = store.count_by_state()
-    if not counts and not store.gradient_suites():
+    store = Store.existing(db)
+    counts = store.runs.count_by_state()
+    if not counts and not store.gradient_checks.suites():
         session.result(f"{db} holds no run yet: begin with `{FIRST_COMMAND}`")
         session.document("report", {"page": None})
         return
-    with session.progress("drawing", len(store.studies()) + len(store.image_sets(selection.filter())) + 2) as advance:
+    with session.progress(
+        "drawing", len(store.studies.all()) + len(store.runs.image_sets(selection.filter())) + 2
+    ) as advance:
         sections = []
         for section in _sections(session, store, selection, data):
             sections.append(section)
@@ -48,13 +50,13 @@ def write(session: Invocation, db: Path, selection: Selection, path: Path, data:
     session.document("report", {"page": str(path), "sections": [section.title for section in sections]})
 
 
-def _sections(session: Invocation, store: "ReportStore", selection: Selection, data: str | None) -> "Iterator[Section]":
+def _sections(session: Invocation, store: "Store", selection: Selection, data: str | None) -> "Iterator[Section]":
     from klcli.published.reproduction import KIND, reproductions
     from klcli.report.page.page import Section
     from klcli.report.tables.runs import summary_table
     from klcli.report.views import view
 
-    found = store.image_sets(selection.filter())
+    found = store.runs.image_sets(selection.filter())
     best = [
         view(store, replace(selection, best=1, images_of=images["latest"], dataset=None)).runs[0] for images in found
     ]
@@ -64,19 +66,17 @@ def _sections(session: Invocation, store: "ReportStore", selection: Selection, d
         yield _images_section(session, store, selection, images["latest"], data)
     for number in reproductions(store):
         yield _reproduction(session, store, number)
-    studies = [study for study in store.studies() if study["kind"] != KIND]
+    studies = [study for study in store.studies.all() if study["kind"] != KIND]
     refined = {study["parent"] for study in studies if study["stage"] != "final"}
     for study in (study for study in studies if study["id"] not in refined):  # a fine stage shows its coarse one too
         parts = list(_study(session, store, study["id"], data))
         yield Section(f"Study {study['id']}: {study['kind']} {study['stage'] or ''}".rstrip(), parts)
-    if store.gradient_suites():
+    if store.gradient_checks.suites():
         yield _gradients(session, store)
     yield _runs(store, selection)
 
 
-def _images_section(
-    session: Invocation, store: "ReportStore", selection: Selection, like: int, data: str | None
-) -> "Section":
+def _images_section(session: Invocation, store: "Store", selection: Selection, like: int, data: str | None) -> "Section":
     """The ranking, groups and pictures of the runs that may be compared with run `like`."""
     from klcli.report.page.page import Notes, Section
     from klcli.report.tables.evaluations import evaluations_table
@@ -98,7 +98,7 @@ def _images_section(
     several = [one for one in groups if len(one.runs) > 1]  # a single seed is in the ranking already
     if several:
         parts += [group_table(several, varying), Notes(group_notes(several, varying, repeated))]
-    evaluations = store.evaluations([run["id"] for run in everything.runs])
+    evaluations = store.evaluations.of_runs([run["id"] for run in everything.runs])
     if evaluations:
         parts.append(evaluations_table("Stored networks, evaluated again", evaluations))
     if len(everything.runs) > 1:
@@ -110,7 +110,7 @@ def _images_section(
     return Section(images_words(first), parts)
 
 
-def _study(session: Invocation, store: "ReportStore", number: int, data: str | None) -> "Iterator[Part]":
+def _study(session: Invocation, store: "Store", number: int, data: str | None) -> "Iterator[Part]":
     from klcli.report.page.page import Notes
     from klcli.report.views import study_view
 
@@ -123,7 +123,7 @@ def _study(session: Invocation, store: "ReportStore", number: int, data: str | N
         yield from _pictures(session, store, shown, kinds or ["curves"], data)
 
 
-def _reproduction(session: Invocation, store: "ReportStore", number: int) -> "Section":
+def _reproduction(session: Invocation, store: "Store", number: int) -> "Section":
     """A published report beside ours, with its figures."""
     from klcli.published.reproduction import stored_reproduction
     from klcli.report.page.page import Notes, Picture, Section
@@ -135,7 +135,7 @@ def _reproduction(session: Invocation, store: "ReportStore", number: int) -> "Se
     except KlcliError as error:
         return Section(f"Reproduction, study {number}", [Notes([str(error)], is_warning=True)])
     marks = found.terms.marks
-    drawn = [Picture(words, "svg", content) for _, words, content in pictures(found, store.epochs, "svg")]
+    drawn = [Picture(words, "svg", content) for _, words, content in pictures(found, store.runs.epochs, "svg")]
     notes = reproduction_notes(found.report, found.comparisons, found.terms)[len(marks) :]
     table = reproduction_table(found.report, found.comparisons, found.terms)
     warnings = [Notes(marks, is_warning=True)] if marks else []
@@ -143,16 +143,14 @@ def _reproduction(session: Invocation, store: "ReportStore", number: int) -> "Se
     return Section(title, [*warnings, table, Notes(notes), *drawn])
 
 
-def _gradients(session: Invocation, store: "ReportStore") -> "Section":
+def _gradients(session: Invocation, store: "Store") -> "Section":
     """The latest gradient check, all of its tensors in one table."""
     from klcli.report.page.page import Notes, Section
     from klcli.report.tables.gradient_checks import suite_table
     from klcli.report.tables.table import gradient_method, gradient_verdict
     from klcli.report.views import View
-    from klcli.store.gradient_checks import GradientCheckStore
 
-    gradients = GradientCheckStore.existing(store.path)
-    checks = gradients.suite()
+    checks = store.gradient_checks.suite()
     pictures = _pictures(session, store, View(None, [], {}), ("gradients",), None)
     words = Notes(
         [gradient_verdict(checks), gradient_method(checks[0])], is_warning=not all(c["passed"] for c in checks)
@@ -160,7 +158,7 @@ def _gradients(session: Invocation, store: "ReportStore") -> "Section":
     return Section("Gradient check", [words, *pictures, suite_table(checks)])
 
 
-def _runs(store: "ReportStore", selection: Selection) -> "Section":
+def _runs(store: "Store", selection: Selection) -> "Section":
     """All runs in all states, and each with its settings and the command that repeats it."""
     from klcli.report.page.page import Details, Notes, Section
     from klcli.report.tables.runs import comparison_table
@@ -170,19 +168,19 @@ def _runs(store: "ReportStore", selection: Selection) -> "Section":
     limit = min(selection.limit or LISTED, LISTED)
     listed = view(store, replace(selection, list_all=True, limit=limit, images_of=None, sort=None))
     parts: list[Part] = [listed.table] if listed.table is not None else []
-    total = sum(store.count_by_state().values())
+    total = sum(store.runs.count_by_state().values())
     if total > len(listed.runs):
         parts.append(Notes([f"{len(listed.runs)} of {total} runs are listed: `klcli report --list` shows all."]))
     for run in listed.runs:
         accuracy = f", validation {run['validation_accuracy']:.4f}" if run["validation_accuracy"] is not None else ""
         summary = f"Run {run['id']}: {network_name(run)} on {run['dataset']}, {run['state']}{accuracy}"
-        table = comparison_table([run], diff_only=False, evaluations=store.evaluations([run["id"]]))
+        table = comparison_table([run], diff_only=False, evaluations=store.evaluations.of_runs([run["id"]]))
         parts.append(Details(summary, run["command"], table))
     return Section("Runs", parts)
 
 
 def _pictures(
-    session: Invocation, store: "ReportStore", view: "View", kinds: "list[str] | tuple[str, ...]", data: str | None
+    session: Invocation, store: "Store", view: "View", kinds: "list[str] | tuple[str, ...]", data: str | None
 ) -> "list[Picture]":
     """The pictures that can be drawn; for one that cannot, a word on stderr why."""
     from klcli.report.page.page import Picture

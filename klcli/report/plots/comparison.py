@@ -27,8 +27,8 @@ from klcli.settings.train_config import CYCLIC
 
 MEASURES = ("cost", "loss", "accuracy")
 SEEDS = ("seed", "order_seed", "preset")  # of a config; runs that differ only in these are repeats
-Runs = Sequence[dict[str, Any]]
-Epochs = Mapping[int, Sequence[dict[str, Any]]]
+Runs = Sequence[Any]
+Epochs = Mapping[int, Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Overlay:
 def validation_overlay(runs: Runs, epochs: Epochs) -> Overlay:
     """Gather the validation curves of runs that have any; repeats of one setting become one curve with a band."""
     drawn = [run for run in runs if epochs[run["id"]]]
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[Any]] = {}
     for run in drawn:
         settings = {key: value for key, value in json.loads(run["config"]).items() if key not in SEEDS}
         groups.setdefault(json.dumps([run["dataset_sha256"], settings]), []).append(run)
@@ -78,7 +78,7 @@ def validation_overlay(runs: Runs, epochs: Epochs) -> Overlay:
     )
 
 
-def bn_overlay(without: dict[str, Any], with_bn: dict[str, Any], epochs: Epochs) -> Overlay:
+def bn_overlay(without: Any, with_bn: Any, epochs: Epochs) -> Overlay:
     """Gather train and validation curves of one network without and with BN: four lines."""
     curves = [
         _curve(f"{split}, {word}", [run], epochs, split)
@@ -94,7 +94,7 @@ def bn_overlay(without: dict[str, Any], with_bn: dict[str, Any], epochs: Epochs)
     )
 
 
-def bn_pair(runs: Runs) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def bn_pair(runs: Runs) -> tuple[Any, Any] | None:
     """Return the first two runs of which one has BN and the other does not, preferring those alike in all else."""
     pairs = [
         (a, b) for a, b in product(runs, runs) if (a["batch_norm"], b["batch_norm"]) == (0, 1) and _comparable(a, b)
@@ -102,7 +102,7 @@ def bn_pair(runs: Runs) -> tuple[dict[str, Any], dict[str, Any]] | None:
     return min(pairs, key=lambda pair: sum(word(pair[0]) != word(pair[1]) for word in _FINE_WORDS), default=None)
 
 
-def _comparable(a: dict[str, Any], b: dict[str, Any]) -> bool:
+def _comparable(a: Any, b: Any) -> bool:
     return all(a[key] == b[key] for key in ("dataset_sha256", "split", "hidden"))
 
 
@@ -176,13 +176,13 @@ def _numbers(runs: Runs) -> str:
     return f"run{'s' if len(runs) > 1 else ''} {', '.join(str(run['id']) for run in runs)}"
 
 
-def _part(*keys: str) -> Callable[[dict[str, Any]], str]:
+def _part(*keys: str) -> Callable[[Any], str]:
     """One piece of the settings line."""
     every = ("dataset", "lambda", "eta", "cycles", "n_s", "n_batch", "options", "initializer", "seed")
     return lambda run: settings_line(run, omit=tuple(key for key in every if key not in keys))
 
 
-_WORDS: tuple[Callable[[dict[str, Any]], str], ...] = (
+_WORDS: tuple[Callable[[Any], str], ...] = (
     images_words,
     network_name,
     _part("initializer"),

@@ -25,7 +25,7 @@ class ConfusionPicture:
     pairs: list[tuple[str, int]]  # most confused ones, and how often
 
 
-def confusion_picture(run: dict[str, Any], confusion: Confusion, classes: Sequence[str]) -> ConfusionPicture:
+def confusion_picture(run: Any, confusion: Confusion, classes: Sequence[str]) -> ConfusionPicture:
     """Gather the counts of a run."""
     return ConfusionPicture(
         title=f"Confusion on the test split, run {run['id']}: {network_name(run)}",

@@ -21,7 +21,7 @@ class GradientErrors:
     caption: str
 
 
-def gradient_errors(checks: Sequence[dict[str, Any]]) -> GradientErrors:
+def gradient_errors(checks: Sequence[Any]) -> GradientErrors:
     """Gather the errors of a suite."""
     first = checks[0]
     return GradientErrors(

@@ -27,7 +27,7 @@ class LambdaScatter:
     plateau_floor: float  # the accuracy one standard error below the best
 
 
-def lambda_search(stages: Sequence[tuple[str, Sequence[dict[str, Any]]]], choice: Choice) -> LambdaScatter:
+def lambda_search(stages: Sequence[tuple[str, Sequence[Any]]], choice: Choice) -> LambdaScatter:
     """Gather the points of a search; runs that diverged have none."""
     first = stages[0][1][0]
     together = [run for _, runs in stages for run in runs]

@@ -34,7 +34,7 @@ class RangeCurves:
     suggestion: Suggestion | None
 
 
-def range_curves(run: dict[str, Any], epochs: Sequence[dict[str, Any]]) -> RangeCurves:
+def range_curves(run: Any, epochs: Sequence[Any]) -> RangeCurves:
     """Gather the evaluations of a range test and what they suggest."""
     return RangeCurves(
         title=f"Learning-rate range test, run {run['id']}: {network_name(run)}",

@@ -16,7 +16,7 @@ from klcli.report.tables.table import Row, settings_line
 from klcli.report.words import split_of
 from klcli.studies.lambda_search import choose
 
-Epochs = Callable[[int], Sequence[dict[str, Any]]]
+Epochs = Callable[[int], Sequence[Any]]
 
 
 def pictures(found: Reproduction, epochs: Epochs, suffix: str = "png") -> Iterator[tuple[str, str, bytes]]:

@@ -26,7 +26,7 @@ class SigmaCurves:
         return max((loss for many in self.curves.values() for _, one in many for loss in one["loss"]), default=0.0)
 
 
-def sigma_curves(runs: Sequence[dict[str, Any]], epochs: Mapping[int, Sequence[dict[str, Any]]]) -> SigmaCurves:
+def sigma_curves(runs: Sequence[Any], epochs: Mapping[int, Sequence[Any]]) -> SigmaCurves:
     """Gather the validation curves of the runs of a sweep; repeats are curves of their own."""
     first = runs[0]
     curves: dict[tuple[float, bool], list[tuple[list[int], dict[str, list[float]]]]] = {}

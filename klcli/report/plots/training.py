@@ -37,7 +37,7 @@ class TrainingCurves:
     cycle: int  # updates
 
 
-def training_curves(run: dict[str, Any], epochs: Sequence[dict[str, Any]]) -> TrainingCurves:
+def training_curves(run: Any, epochs: Sequence[Any]) -> TrainingCurves:
     """Gather the curves of one run and its evaluations."""
     measures = ("cost", "loss", "accuracy")
     updates = epochs[-1]["step"] if epochs else 0
@@ -53,7 +53,7 @@ def training_curves(run: dict[str, Any], epochs: Sequence[dict[str, Any]]) -> Tr
     )
 
 
-def learning_rates(run: dict[str, Any], updates: int, last: float) -> list[tuple[float, float]]:
+def learning_rates(run: Any, updates: int, last: float) -> list[tuple[float, float]]:
     """Return points (step, eta) to be joined by straight lines; `last` is the eta of the last update."""
     if run["schedule"] == "constant":
         return [(0, run["eta_max"]), (updates, run["eta_max"])]

@@ -23,7 +23,7 @@ class WeightImages:
     images: np.ndarray  # (units, 32, 32, 3), from 0 to 1; 0.5 is a weight of 0
 
 
-def weight_images(run: dict[str, Any], W: np.ndarray) -> WeightImages:
+def weight_images(run: Any, W: np.ndarray) -> WeightImages:
     """Gather the columns of `W (3072, h)`, the longest first, each scaled by its own largest weight."""
     order = np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:SHOWN]
     columns = W.T[order].astype(np.float64)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-Row = dict[str, Any]
+Row = Any
 UNLIMITED = 10_000  # columns
 
 

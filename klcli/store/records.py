@@ -1,0 +1,220 @@
+"""What the store returns: one frozen dataclass for each table, JSON columns parsed."""
+
+import json
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
+
+from klcli.errors import ConfigError, StoreError
+from klcli.settings.train_config import TrainConfig
+from klcli.store.transition import RowLike
+
+Record = TypeVar("Record")
+
+
+class _Measured(RowLike):
+    """A record with losses, costs and accuracies in columns named `validation_accuracy`."""
+
+    def measure(self, split: str, name: str) -> float | None:
+        """Return one of its metrics, None where it was not measured. Raises AttributeError for an unknown one."""
+        value: float | None = getattr(self, f"{split}_{name}")
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(_Measured):
+    """One training. Its settings are those of `config`; here is what came of them."""
+
+    id: int
+    study_id: int | None = None
+    member: int | None = None  # position in the plan of the study
+    state: str  # running, complete, interrupted, failed or diverged
+    started_at: str  # UTC, ISO 8601
+    finished_at: str | None = None
+    host: str
+    pid: int
+    process_started_at: float  # distinguishes a reused pid from the old process
+    command: str
+    dataset: str
+    dataset_sha256: str
+    dataset_source: str  # where the images were: a path, or "built in"
+    step_size: int  # n_s in updates
+    cycles: float
+    epochs: float  # planned
+    threads: int  # of BLAS
+    config_json: str  # of the TrainConfig
+    versions: dict[str, str]  # of Python and the libraries
+    split_json: str | None = None  # the split of the config as SQLite writes it: equal where the splits are
+    epochs_done: float = 0.0
+    best_validation_accuracy: float | None = None
+    train_loss: float | None = None
+    train_cost: float | None = None
+    train_accuracy: float | None = None
+    validation_loss: float | None = None
+    validation_cost: float | None = None
+    validation_accuracy: float | None = None
+    test_loss: float | None = None
+    test_cost: float | None = None
+    test_accuracy: float | None = None
+    snapshots: int | None = None  # networks in the ensemble, None without one
+    ensemble_validation_loss: float | None = None
+    ensemble_validation_accuracy: float | None = None
+    ensemble_test_loss: float | None = None
+    ensemble_test_accuracy: float | None = None
+    seconds: float | None = None
+    checkpoint: str | None = None  # relative to the folder of the database
+    checkpoint_sha256: str | None = None  # of its content
+    previous_sha256: str | None = None  # of the checkpoint before it, kept until the run is complete
+    error: str | None = None
+    note: str | None = None
+    tags: str | None = None  # words separated by spaces
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        """The settings. Raises StoreError where this klcli cannot read them."""
+        try:
+            return _config(self.config_json)
+        except (ConfigError, TypeError) as error:
+            raise StoreError(f"run {self.id}: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch(_Measured):
+    """One evaluation of a run, by default at the end of an epoch."""
+
+    run_id: int
+    epoch: float  # updates done / updates per epoch
+    step: int  # updates done
+    learning_rate: float  # of the last update
+    train_loss: float
+    train_cost: float
+    train_accuracy: float
+    validation_loss: float
+    validation_cost: float
+    validation_accuracy: float
+    seconds: float  # since the evaluation before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(RowLike):
+    """A plan of many runs."""
+
+    id: int
+    kind: str  # lambda, sigma, repeats or reproduce
+    stage: str | None
+    settings: dict[str, Any]
+    parent: int | None = None  # the study that it refines
+    state: str  # running, complete, interrupted or failed
+    created_at: str  # UTC, ISO 8601
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(_Measured):
+    """A later evaluation of one run, or of the mean of several."""
+
+    id: int
+    created_at: str  # UTC, ISO 8601
+    command: str
+    bn_statistics: str | None  # None without batch normalisation
+    bn_samples: int | None  # images that gave the statistics, where some were drawn
+    snapshots: bool
+    flips: bool
+    shifts: int
+    seed: int | None  # of the images drawn, None where none were
+    transductive: bool
+    validation_loss: float
+    validation_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    seconds: float
+    runs: list[int]  # their numbers, ascending
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientError(RowLike):
+    """The errors of the gradient with respect to one tensor."""
+
+    check_id: int
+    position: int  # in the order of the layers
+    tensor: str
+    entries: int
+    kinks: int  # entries whose difference quotient crosses the corner of a ReLU
+    max_absolute: float
+    relative_to_sum: float
+    relative_to_maximum: float
+    ratio_of_maxima: float
+    gradient_mean: float
+    gradient_std: float
+    passed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientCheck(RowLike):
+    """One network, or a stack of them, whose gradients were compared with finite differences."""
+
+    id: int
+    suite: int  # id of the first check of the same call
+    created_at: str  # UTC, ISO 8601
+    command: str
+    dataset: str
+    dataset_sha256: str
+    images: int
+    dims: int
+    method: str
+    h: float
+    atol: float
+    rtol: float
+    passed: bool
+    seconds: float
+    configs_json: str  # of a list, one TrainConfig per network
+    errors: tuple[GradientError, ...] = ()
+
+    @cached_property
+    def configs(self) -> tuple[TrainConfig, ...]:
+        """The settings of each network. Raises StoreError where this klcli cannot read them."""
+        try:
+            return tuple(_config(json.dumps(config)) for config in json.loads(self.configs_json))
+        except (ConfigError, TypeError) as error:
+            raise StoreError(f"gradient check {self.id}: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet(RowLike):
+    """Runs that may share a ranking, because they saw the same images divided in the same way."""
+
+    dataset: str
+    dataset_sha256: str
+    split_json: str | None  # as in Run
+    runs: int  # their number
+    latest: int  # the id of the last of them
+
+
+def columns(kind: type) -> str:
+    """Return what a query for records selects; all columns, as long as records can be read as rows."""
+    return "*"
+
+
+def from_row(kind: type[Record], row: dict[str, Any]) -> Record:
+    """Return a record from a row by column name; columns that it does not know are ignored.
+
+    Raises KeyError where a column is missing and ValueError where one that should be JSON is not.
+    """
+    record = kind(**{name: parse(row[column]) if parse else row[column] for name, column, parse in _fields(kind)})  # type: ignore[arg-type]
+    record.__dict__["_row"] = row | {"runs": json.loads(row["runs"])} if isinstance(row.get("runs"), str) else row
+    return record
+
+
+@lru_cache
+def _fields(kind: Hashable) -> list[tuple[str, str, Callable[[Any], Any] | None]]:
+    """The name, the column and the parser of every field that is stored."""
+    parsers: dict[Any, Callable[[Any], Any]] = {bool: bool}
+    parsers |= dict.fromkeys([dict[str, str], dict[str, Any], list[int]], json.loads)
+    return [
+        (field.name, field.name.removesuffix("_json"), parsers.get(field.type))
+        for field in fields(kind)  # type: ignore[arg-type]
+        if field.name != "errors"  # of a table of its own
+    ]
+
+
+_config = lru_cache(maxsize=1024)(TrainConfig.from_json)

@@ -1,0 +1,50 @@
+"""Store: all that is stored, one part for each noun, over one connection."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from klcli.errors import StoreError
+from klcli.store.connection import Database
+from klcli.store.evaluations import Evaluations
+from klcli.store.gradient_checks import GradientChecks
+from klcli.store.runs import Runs
+from klcli.store.studies import Studies
+from klcli.store.upkeep import Upkeep
+
+
+class Store:
+    """An open database; on opening, the runs and studies of dead processes are marked interrupted.
+
+    Every method of its parts that writes is one transaction. All raise StoreError, one line with the cure.
+    """
+
+    runs: Runs
+    studies: Studies
+    evaluations: Evaluations
+    gradient_checks: GradientChecks
+    upkeep: Upkeep
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the database at `path`."""
+        self._db = Database(path)
+        self.path = path
+        self.folder = self._db.folder
+        self.close = self._db.close
+        self.runs = Runs(self._db)
+        self.studies = Studies(self._db, self.runs)
+        self.evaluations = Evaluations(self._db)
+        self.gradient_checks = GradientChecks(self._db)
+        self.upkeep = Upkeep(self._db, self.runs)
+        # A database that cannot be written can still be read; a command that has to write will fail on its own.
+        with suppress(StoreError):
+            self.runs.mark_dead()
+
+    @classmethod
+    def existing(cls, path: Path) -> Self:
+        """Open the database at `path`. Raises StoreError where there is none."""
+        if not path.exists():
+            raise StoreError(
+                f"{path}: there is no database here yet, `klcli train` makes one (or name another with --db)"
+            )
+        return cls(path)
