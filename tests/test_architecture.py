@@ -22,17 +22,18 @@ MAY_IMPORT = {
     "report": {"engine", "data", "experiments", "store", "report"},
     "cli": {"engine", "data", "experiments", "store", "report", "cli"},
     "errors": set(),
+    "files": set(),
     "second_core": set(),
     "__init__": set(),
     "__main__": {"cli"},
 }
-FOR_ALL = {"errors", "second_core", "__version__"}
+FOR_ALL = {"errors", "files", "second_core", "__version__"}
 
 # Who alone may use a library: a layer, or one folder of it.
 OWNERS = {
     "sqlite_utils": {"store"},
     "sqlite3": {"store"},
-    "psutil": {"store"},
+    "psutil": {"store", "files.py"},
     "matplotlib": {"report/plots"},
     "rich": {"report", "cli"},
     "typer": {"cli"},

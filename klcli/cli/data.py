@@ -55,8 +55,8 @@ def fetch(
     debug: Debug = False,
 ) -> None:
     """Download CIFAR-10 (170 MB) into klcli's cache; run again after an interruption, it continues."""
-    from klcli.data import fetch as fetching
-    from klcli.data.places import cache_folder
+    from klcli.data.cifar10 import fetch as fetching
+    from klcli.data.cifar10.places import cache_folder
 
     session = Session(as_json=as_json, quiet=quiet)
     if md5 is not None and not verify:

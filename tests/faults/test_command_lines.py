@@ -18,7 +18,7 @@ from warm import Laboratory
 
 from klcli.cli.app import app, main
 from klcli.cli.study_runner import StudyRunner
-from klcli.data import fetch
+from klcli.data.cifar10 import fetch
 from klcli.errors import ExitCode
 from klcli.store.run_store import RunStore
 
