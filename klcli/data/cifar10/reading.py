@@ -112,7 +112,7 @@ def _archive_files(path: Path) -> Iterator[tuple[Layout, str, bytes]]:
     """
     known = {name: layout for layout in LAYOUTS for name in layout.batch_files}
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             for entry in archive:
                 name = PurePosixPath(entry.name).name
                 if entry.isfile() and name in known:
@@ -120,6 +120,8 @@ def _archive_files(path: Path) -> Iterator[tuple[Layout, str, bytes]]:
                     file = archive.extractfile(entry)
                     assert file is not None  # it is a regular file
                     yield known[name], name, file.read()
+            while stream.read(2**20):  # gzip compares its checksum at the end, which tarfile does not reach
+                pass
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
             f"{path} is no .tar.gz archive, or a damaged or incomplete one ({error}): download it again"
