@@ -163,24 +163,26 @@ def standardisation(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, n
     std is the biased one, sqrt(mean(x^2) - mean(x)^2). The sums are integers, and so is n sum(x^2) - sum(x)^2:
     nothing cancels, and the order of the rows does not matter. A constant pixel gets std 1 and becomes 0.
     """
-    total = np.zeros(images.shape[1], np.uint64)
-    total_of_squares = np.zeros(images.shape[1], np.uint64)
+    sums = np.zeros((2, images.shape[1]), np.uint64)
     for start in range(0, len(rows), SUM_ROWS):
-        pixels = images[rows[start : start + SUM_ROWS]]
-        total += pixels.sum(axis=0, dtype=np.uint32)
-        total_of_squares += np.multiply(pixels, pixels, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
-    return _mean_and_inverse_std(total, total_of_squares, len(rows))
+        sums += _sums(images[rows[start : start + SUM_ROWS]], axis=0)
+    return _mean_and_inverse_std(sums, len(rows))
 
 
 def _image_standardisation(pixels: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and 1 / std of each image (k, 3072) uint8 over its pixels: two (k, 1), as in `standardisation`."""
-    total = pixels.sum(axis=1, dtype=np.uint32).astype(np.uint64)
-    total_of_squares = np.multiply(pixels, pixels, dtype=np.uint16).sum(axis=1, dtype=np.uint32).astype(np.uint64)
-    mean, inverse_std = _mean_and_inverse_std(total, total_of_squares, pixels.shape[1])
+    mean, inverse_std = _mean_and_inverse_std(_sums(pixels, axis=1), pixels.shape[1])
     return mean[:, None].astype(dtype), inverse_std[:, None].astype(dtype)
 
 
-def _mean_and_inverse_std(total: np.ndarray, squares: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+def _sums(pixels: np.ndarray, axis: int) -> np.ndarray:
+    """Return the sums of uint8 pixels and of their squares along an axis: (2, m) uint64."""
+    squares = np.multiply(pixels, pixels, dtype=np.uint16)
+    return np.array([pixels.sum(axis=axis, dtype=np.uint32), squares.sum(axis=axis, dtype=np.uint32)], np.uint64)
+
+
+def _mean_and_inverse_std(sums: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    total, squares = sums
     spread = n * squares - total * total  # n^2 times the variance, below 2^64 for 500 000 values
     std = np.sqrt(spread.astype(np.float64)) / n
     std[spread == 0] = 1.0

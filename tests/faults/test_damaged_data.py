@@ -25,7 +25,7 @@ from klcli.data.cifar10.layouts import BINARY, PYTHON
 ROWS = 20
 Content = dict[str, bytes]  # of the files of a folder
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 def python_files(rng: np.random.Generator) -> Content:

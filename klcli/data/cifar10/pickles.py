@@ -16,11 +16,6 @@ def load_pickle(content: bytes, where: str) -> dict[str, Any]:
     """
     try:
         loaded = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
-    except _RefusedError as refused:
-        raise DataError(
-            f"{where} is a pickle that asks for {refused}, which CIFAR-10 never does and which could run code: "
-            "do not trust this copy, download the data set again"
-        ) from None
     # A pickle is a program: garbage raises whatever its instructions happen to raise.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -28,15 +23,8 @@ def load_pickle(content: bytes, where: str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise DataError(f"{where} holds a {type(loaded).__name__} instead of a dictionary: this is no file of CIFAR-10")
     # Python 2 wrote the official files: its strings arrive as bytes.
-    return {
-        key.decode("latin1") if isinstance(key, bytes) else key: value
-        for key, value in loaded.items()
-        if isinstance(key, str | bytes)
-    }
-
-
-class _RefusedError(Exception):
-    """The name of a global outside the allow-list."""
+    texts = {key.decode("latin1"): value for key, value in loaded.items() if isinstance(key, bytes)}
+    return texts | {key: value for key, value in loaded.items() if isinstance(key, str)}
 
 
 class _ArraysOnly(pickle._Unpickler):
@@ -47,17 +35,16 @@ class _ArraysOnly(pickle._Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        found = _ALLOWED.get((module, name))
-        if found is None:
-            raise _RefusedError(f"{module}.{name}")
-        return found
+        return _ALLOWED.get((module, name)) or _refuse(f"{module}.{name}")
+
+
+def _refuse(what: str) -> Any:
+    raise pickle.UnpicklingError(f"it asks for {what}, which could run code: do not trust this copy")
 
 
 def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
     """Return what Python 3 stores as text in a pickle of protocol 2. Another codec would be an import by name."""
-    if encoding not in ("latin1", "latin-1"):
-        raise _RefusedError(f"the codec {encoding}")
-    return text.encode("latin1")
+    return text.encode("latin1") if encoding in ("latin1", "latin-1") else _refuse(f"the codec {encoding}")
 
 
 # NumPy's own function, taken from an array: its module has moved between versions.
