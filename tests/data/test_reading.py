@@ -209,6 +209,7 @@ def test_a_pickle_cannot_run_code(cifar: Cifar, name: str, tmp_path: Path) -> No
         (b"cnumpy.core\nnumeric.ndarray\n.", "asks for numpy.core.numeric.ndarray"),
         (b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + b"I999999999999\n" * 3 + b"\x87U\x01b\x87R.", ""),
         pytest.param(b"\x80\x02Nr\xff\xff\xff\x3f.", "a NoneType instead", id="a memo of 16 GB"),
+        pytest.param(b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s.", "nests tuples", id="a stack of tuples as a key"),
         pytest.param(b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\x00\x00.", "no readable pickle", id="a text of 280 TB"),
         *[(start + np.random.default_rng(7).bytes(200), "") for start in (b"", b"\x80\x02", b"\x80\x04\x95", b"}(")],
     ],

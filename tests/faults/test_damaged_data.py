@@ -151,6 +151,7 @@ def wants_much(rng: np.random.Generator, content: bytes, trap: Path) -> bytes:
         b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\x00\x00.",
         b"\x80\x02T\xff\xff\xff\x7f.",
         b"\x80\x02}" + b"]" * 20_000 + b"a" * 19_999 + b"K\x01s.",
+        b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"K\x01s.",
         b"\x80\x02}(" + b")" + b"\x85" * 15_000 + b"K\x01u.",
         b"\x80\x02\x8a\xff" + b"\x7f" * 255 + b".",
     )
