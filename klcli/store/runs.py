@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -76,7 +76,8 @@ class Runs:
     ) -> int:
         """Record a run before it starts and return its number."""
         with self._db.write() as db:
-            return insert(db, run_row(config, budget, dataset, environment, command))
+            row = run_row(config, budget, dataset, environment, command)
+            return cast(int, db.table("runs").insert(row).last_pk)
 
     def record_epoch(self, run_id: int, metrics: EpochMetrics, result: TrainResult | None = None) -> None:
         """Commit the metrics of one evaluation, with the network of that moment; repeating it changes nothing.
@@ -118,20 +119,16 @@ class Runs:
 
     def mark_dead(self) -> None:
         """Mark the running runs whose process is gone as interrupted, and the studies that are left without one."""
-        gone = [
-            row["id"]
-            for row in self._db.read("SELECT id, host, pid, process_started_at FROM runs WHERE state = 'running'")
-            if ProcessIdentity(row["host"], row["pid"], row["process_started_at"]).is_gone()
-        ]
+        running = self._db.read("SELECT id, host, pid, process_started_at FROM runs WHERE state = 'running'")
+        gone = [id for id, *owner in map(dict.values, running) if ProcessIdentity(*owner).is_gone()]
         if not gone:
             return
         with self._db.write() as db:
-            for run_id in gone:
-                db.execute(
-                    "UPDATE runs SET state = 'interrupted', error = 'its process ended unexpectedly'"
-                    " WHERE id = ? AND state = 'running'",
-                    [run_id],
-                )
+            db.execute(
+                "UPDATE runs SET state = 'interrupted', error = 'its process ended unexpectedly'"
+                " WHERE state = 'running' AND id IN (SELECT value FROM json_each(?))",
+                [json.dumps(gone)],
+            )
             db.execute(
                 "UPDATE studies SET state = 'interrupted' WHERE state = 'running'"
                 " AND NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND state = 'running')"
@@ -206,25 +203,20 @@ class Runs:
     def metrics(self, run_id: int) -> list[EpochMetrics]:
         """Return the evaluations of one run in order, as training made them."""
         return [
-            EpochMetrics(
-                epoch.epoch,
-                epoch.step,
-                epoch.learning_rate,
-                Metrics(epoch.train_loss, epoch.train_cost, epoch.train_accuracy),
-                Metrics(epoch.validation_loss, epoch.validation_cost, epoch.validation_accuracy),
-                epoch.seconds,
-            )
-            for epoch in self.epochs(run_id)
+            EpochMetrics(one.epoch, one.step, one.learning_rate, _of(one, "train"), _of(one, "validation"), one.seconds)
+            for one in self.epochs(run_id)
         ]
 
     def latest_complete(self) -> Run | None:
         """Return the newest complete run."""
-        return next(iter(self.where("state = 'complete' ORDER BY id DESC LIMIT 1")), None)
+        return self._latest("state = 'complete'")
 
     def latest_unfinished(self) -> Run | None:
         """Return the newest run outside studies that can go on."""
-        condition = "state IN ('interrupted', 'failed') AND study_id IS NULL ORDER BY id DESC LIMIT 1"
-        return next(iter(self.where(condition)), None)
+        return self._latest("state IN ('interrupted', 'failed') AND study_id IS NULL")
+
+    def _latest(self, condition: str) -> Run | None:
+        return next(iter(self.where(f"{condition} ORDER BY id DESC LIMIT 1")), None)
 
     def query(self, chosen: RunFilter, order: Order, limit: int | None = None) -> list[Run]:
         """Return the runs of a filter in order; equal ones by number. Raises ConfigError for a column that is none."""
@@ -268,11 +260,6 @@ class Runs:
         return self._db.records(Run, f"SELECT {columns(Run)} FROM runs WHERE {condition}", parameters)
 
 
-def insert(db: Tables, row: dict[str, Any]) -> int:
-    """Insert a run inside a transaction and return its number."""
-    return cast(int, db.table("runs").insert(row).last_pk)
-
-
 def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
     """Write an evaluation, and the progress of its run, inside a transaction."""
     row = {
@@ -294,6 +281,10 @@ def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
 
 def _columns(split: str, metrics: Metrics | Score) -> dict[str, Any]:
     return {f"{split}_{name}": value for name, value in asdict(metrics).items()}
+
+
+def _of(epoch: Epoch, split: str) -> Metrics:
+    return Metrics(*(getattr(epoch, f"{split}_{field.name}") for field in fields(Metrics)))
 
 
 def ending_row(state: str, result: TrainResult | None, seconds: float, error: str | None) -> dict[str, Any]:
