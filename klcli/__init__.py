@@ -1,9 +1,21 @@
-"""klcli: a laboratory for fully connected networks with batch normalisation."""
+"""klcli: a laboratory for fully connected networks with batch normalisation.
+
+`from klcli import Lab, TrainConfig` is the door for Python; klcli/lab.py says what is behind it.
+"""
 
 import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from klcli.lab import Lab as Lab
+    from klcli.settings.split_config import SplitConfig as SplitConfig
+    from klcli.settings.train_config import TrainConfig as TrainConfig
 
 __version__ = "0.1.0"
+
+DEFAULT_DATABASE = Path("results/klcli.db")  # under the working directory, unless --db or KLCLI_DB names another
 
 # One BLAS thread per process, asked for before NumPy loads its library: two threads collapse
 # when another process wants a core, and they differ in the last bits from one (README, Performance).
@@ -11,3 +23,18 @@ __version__ = "0.1.0"
 if "numpy" not in sys.modules:
     for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
         os.environ.setdefault(_variable, "1")
+
+_DOORS = {
+    "Lab": "klcli.lab",
+    "TrainConfig": "klcli.settings.train_config",
+    "SplitConfig": "klcli.settings.split_config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is offered to Python when it is asked for: `klcli --version` needs none of it."""
+    if name not in _DOORS:
+        raise AttributeError(f"module 'klcli' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_DOORS[name]), name)

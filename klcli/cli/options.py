@@ -1,27 +1,20 @@
-"""Options that several commands share, each defined once, and how their values are read."""
+"""Options: those of the settings, made from the fields that declare them, and those that a command declares."""
 
+import functools
+import inspect
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from klcli.errors import ConfigError
+from klcli.settings.setting import Setting, settings_of, with_values
 
-# The panels of `--help`.
-NETWORK = "The network"
-LEARNING = "Cost and updates"
-HARDER = "Harder training images"
-KEPT = "What is evaluated"
-IMAGES = "Images"
-REPEATABILITY = "Repeatability"
-OUTPUT = "Output"
-
-DEFAULT_DATABASE = Path("results/klcli.db")
+Command = Callable[..., Any]
 
 
 def option(*names: str, panel: str, help: str, **more: Any) -> Any:
-    """Return a Typer option that stands in the named panel of `--help`."""
+    """Return a Typer option in the named panel of `--help`."""
     return typer.Option(*names, rich_help_panel=panel, help=help, **more)
 
 
@@ -43,57 +36,112 @@ def number(convert: type[int] | type[float], bounds: tuple[float, float] | None 
 
 
 def integer_option(*names: str, panel: str, help: str, bounds: tuple[int, int] | None = None) -> Any:
-    """Return an option for a whole number; `bounds` are for what no config checks."""
+    """Return an option for a whole number within `bounds`."""
     return option(*names, panel=panel, help=help, parser=number(int, bounds), metavar="N")
 
 
-def decimal_option(*names: str, panel: str, help: str) -> Any:
-    """Return an option for a number."""
-    return option(*names, panel=panel, help=help, parser=number(float), metavar="X")
+def takes(
+    owner: type[Any], argument: str, *, only: tuple[str, ...] = (), omit: tuple[str, ...] = (), **defaults: Any
+) -> Callable[[Command], Command]:
+    """Give a command the options of a dataclass of settings, with its defaults or these, and pass it as `argument`.
+
+    The command is written as `def command(config: TrainConfig, ...)`; what the user typed is validated when the
+    config is made, before the command runs. `only` names the settings whose options mean something to the command,
+    all of them if it is empty; `omit` those that do not.
+    """
+    settings = {key: one for key, one in settings_of(owner).items() if key not in omit and (not only or key in only)}
+    chosen = {key: one.default for key, one in settings.items()} | defaults
+
+    def decorate(command: Command) -> Command:
+        own = [p for p in parameters(command) if p.name != argument]
+        context = [] if any(p.name == "ctx" for p in own) else [keyword("ctx", typer.Context)]
+        given = [keyword(_name(key), _annotation(one), _text(chosen[key])) for key, one in settings.items()]
+
+        @functools.wraps(command)
+        def wrapper(**values: Any) -> Any:
+            typed = {key: _value(one, values.pop(_name(key))) for key, one in settings.items()}
+            ctx = values.pop("ctx") if context else values["ctx"]
+            if typed.get("preset") is None:
+                made = with_values(owner(), typed)
+            else:
+                from klcli.settings.presets import override, preset
+
+                named = set(typed_settings(ctx, owner))
+                made = override(preset(typed["preset"]).config, {key: typed[key] for key in typed if key in named})
+            return command(**{argument: made}, **values)
+
+        return with_parameters(wrapper, [*context, *given, *own])
+
+    return decorate
 
 
-# Options of the session, for every command.
-Json = Annotated[bool, option("--json", panel=OUTPUT, help="Print one JSON document to stdout instead of tables.")]
-Quiet = Annotated[bool, option("--quiet", "-q", panel=OUTPUT, help="No progress and no talk on stderr.")]
-Debug = Annotated[bool, option("--debug", panel=OUTPUT, help="Show the traceback of a failure.")]
-DatabasePath = Annotated[
-    Path,
-    option("--db", panel=OUTPUT, help="The SQLite database; pictures and checkpoints go beside it.", envvar="KLCLI_DB"),
-]
-DataSource = Annotated[
-    str | None,
-    option(
-        "--data",
-        panel=IMAGES,
-        metavar="PATH|cifar10|synthetic",
-        help="A folder or archive of CIFAR-10; or cifar10, to insist on it; or synthetic, the built-in set. "
-        "Without it: CIFAR-10 where it is found, the built-in set elsewhere.",
-    ),
-]
-Threads = Annotated[
-    int,
-    integer_option(
-        "--threads",
-        panel=REPEATABILITY,
-        help="BLAS threads. Two of them differ from one in the last bits.",
-        bounds=(1, 1024),
-    ),
-]
+def typed_settings(ctx: typer.Context, owner: type[Any]) -> tuple[str, ...]:
+    """Return the settings whose options the user typed, by key."""
+    return tuple(key for key in settings_of(owner) if is_typed(ctx, _name(key)))
+
+
+def is_typed(ctx: typer.Context, parameter: str) -> bool:
+    """Whether the user named the option of this parameter."""
+    source = ctx.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _annotation(one: Setting) -> Any:
+    """Return the annotation of a setting's option. Values arrive as text: the setting reads them, with its message."""
+    if one.kind is bool:
+        names = [f"{one.option}/--no-{one.option.removeprefix('--')}"]
+        return Annotated[bool, option(*names, panel=one.role.value, help=one.help)]
+    names = [one.option, one.short] if one.short else [one.option]
+    kind: Any = list[str] if one.kind is tuple else str | None
+    return Annotated[kind, option(*names, panel=one.role.value, help=one.help, metavar=one.metavar)]
+
+
+def _text(default: Any) -> Any:
+    """Return a default as a user would type it."""
+    if isinstance(default, tuple):
+        return [str(item) for item in default]
+    return default if default is None or isinstance(default, bool) else str(default)
+
+
+def _value(one: Setting, given: Any) -> Any:
+    return given if given is None or isinstance(given, bool) else one.read(given)
+
+
+def _name(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    """Return a parameter of a command."""
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def parameters(command: Command) -> list[inspect.Parameter]:
+    """Return the parameters of a command with their annotations evaluated."""
+    signature = inspect.signature(command, eval_str=True)
+    return [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
+
+
+def with_parameters(command: Command, given: list[inspect.Parameter]) -> Command:
+    """Return the command as one that has these parameters, for Typer to read."""
+    command.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in given}
+    return command
 
 
 def integers(texts: list[str], name: str) -> tuple[int, ...]:
     """Read `["50", "30,20"]` as (50, 30, 20). Raises ConfigError, which names the value and the option."""
-    return tuple(_values(texts, name, int, "a whole number"))
+    return tuple(_items(texts, name, int, "a whole number"))
 
 
 def numbers(texts: list[str], name: str) -> tuple[float, ...]:
     """Read `["1e-1", "1e-3,1e-4"]` as numbers. Raises ConfigError, which names the value and the option."""
-    return tuple(_values(texts, name, float, "a number"))
+    return tuple(_items(texts, name, float, "a number"))
 
 
-def _values(texts: list[str], name: str, convert: Callable[[str], Any], kind: str) -> Iterator[Any]:
+def _items(texts: list[str], name: str, convert: Callable[[str], Any], kind: str) -> Iterator[Any]:
     for text in (part for item in texts for part in item.split(",")):
         try:
             yield convert(text)
         except ValueError:
-            raise ConfigError(f"--{name.replace('_', '-')} {text!r}: not {kind}") from None
+            raise ConfigError(f"--{name.replace('_', '-')} {text!r}: must be {kind}") from None

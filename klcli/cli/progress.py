@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from klcli.cli.session import Session
+from klcli.cli.invocation import Invocation
 
 if TYPE_CHECKING:
-    from klcli.training.budget import Timetable
+    from klcli.training.budget import Budget
     from klcli.training.result import TrainResult
 
 REDRAW_SECONDS = 0.1  # a bar that is redrawn at every update would cost more than the update
@@ -18,7 +18,7 @@ REDRAW_SECONDS = 0.1  # a bar that is redrawn at every update would cost more th
 class TrainingProgress:
     """What is told of a training while it runs."""
 
-    def __init__(self, session: Session, times: "Timetable") -> None:
+    def __init__(self, session: Invocation, times: "Budget") -> None:
         """Tell nothing yet; `showing` opens the display."""
         self._session = session
         self._times = times

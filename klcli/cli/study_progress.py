@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from klcli.cli.session import Session
+from klcli.cli.invocation import Invocation
 
 if TYPE_CHECKING:
     from klcli.studies.execution import GroupOutcome, GroupTask
@@ -15,7 +15,7 @@ FEW = 8  # groups that have a line each from beginning to end; of more, those in
 class StudyProgress:
     """What is told of a study while it runs."""
 
-    def __init__(self, session: Session, title: str, tasks: "Sequence[GroupTask]", updates: Sequence[int]) -> None:
+    def __init__(self, session: Invocation, title: str, tasks: "Sequence[GroupTask]", updates: Sequence[int]) -> None:
         """Tell nothing yet; `showing` opens the display."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

@@ -1,4 +1,4 @@
-"""Options that take any number of values after them, which Typer itself does not know."""
+"""Variadic options: they take any number of values, which Typer itself does not know."""
 
 from typing import Any
 
@@ -6,18 +6,18 @@ import typer
 from typer.core import TyperCommand
 
 
-def many_valued(*names: str) -> type[TyperCommand]:
+def variadic(*names: str) -> type[TyperCommand]:
     """Return a command class whose options `names` take every value up to the next option.
 
     `--hidden 50 30 20` reaches the parser as `--hidden 50 --hidden 30 --hidden 20`. A value may be
     negative, so that it is refused by name; anything else with a dash begins the next option.
     """
 
-    class ManyValuedCommand(TyperCommand):
+    class VariadicCommand(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             return super().parse_args(ctx, _repeat_names(ctx, args, names))
 
-    return ManyValuedCommand
+    return VariadicCommand
 
 
 def _repeat_names(ctx: Any, args: list[str], names: tuple[str, ...]) -> list[str]:

@@ -1,7 +1,7 @@
 """Gradient check: numerical differences of the cost against the gradients of the engine.
 
-The check reads the forward passes of the layers and nothing else, so that it is independent of the
-ways back that it judges. It works in float64: in float32 right code reads errors of 1e-3.
+The numerical gradient uses forward passes only, so that it is independent of the backward passes under
+test. It needs float64: in float32, correct gradients show errors of 1e-3.
 """
 
 from collections.abc import Callable
@@ -15,31 +15,31 @@ from klcli.engine.losses import cross_entropy, negative_log_likelihood, soft_cro
 from klcli.engine.network import Network, with_arrays
 
 METHODS = ("centred", "forward")
-TINY = 1e-12  # floor of a denominator: an error of 0 on a gradient of 0 is 0, not undefined
+TINY = 1e-12  # floor of a denominator, so that an error of 0 on a gradient of 0 is 0 and not undefined
 FLOOR_OF_MAXIMA = 1e-6  # of the ratio of maxima, as published with it (assignment 3, July 2021)
-CHUNK = 500_000  # numbers in the perturbed copies held at once, 4 MB: what a second-level cache still helps with
+CHUNK = 500_000  # numbers in the perturbed copies held at once: 4 MB, for which a second-level cache still helps
 
 
 @dataclass(frozen=True)
 class TensorCheck:
     """One tensor: the engine's gradient ga against the numerical gradient gn.
 
-    Errors are maxima over the entries whose difference did not straddle a corner of a ReLU; there
-    the derivative does not exist and the comparison means nothing, so such entries are counted apart.
+    Errors are maxima over the entries whose difference does not straddle the kink of a ReLU. There the
+    derivative does not exist and a comparison is meaningless, so such entries are only counted.
     """
 
     tensor: str
-    entries: int  # of all members
-    kinks: int  # entries left out because a ReLU was on at one end of the difference and off at the other
+    entries: int  # of all replicas
+    kinks: int  # entries omitted because a ReLU was on at one end of the difference and off at the other
     max_absolute: float  # max |ga - gn|
     relative_to_sum: float  # max of |ga - gn| / (|ga| + |gn|)
     relative_to_maximum: float  # max of |ga - gn| / max(|ga|, |gn|)
-    ratio_of_maxima: float  # max |ga - gn| / max(|ga| + |gn|), one quotient for the whole tensor
+    ratio_of_maxima: float  # max |ga - gn| / max(|ga| + |gn|), one ratio for the whole tensor
     gradient_mean: float
     gradient_std: float
 
     def passes(self, atol: float, rtol: float) -> bool:
-        """Whether the absolute or the relative error is small; a tensor of kinks alone was not checked."""
+        """Whether the absolute or the relative error is small; a tensor with nothing but kinks does not pass."""
         return self.entries > self.kinks and (self.max_absolute < atol or self.relative_to_sum < rtol)
 
 
@@ -54,12 +54,11 @@ def check_gradients(
     smoothing: float = 0.0,
     on_entries: Callable[[int], None] = lambda count: None,
 ) -> list[TensorCheck]:
-    """Check every parameter of a float64 network, of one or of m members, on the minibatch X, y.
+    """Check every parameter of a float64 network, of one or of m replicas, on the minibatch X, y.
 
     `method` "centred" takes (J(theta + h) - J(theta - h)) / 2h, "forward" (J(theta + h) - J(theta)) / h.
-    Nothing is changed: neither parameters nor running averages. `on_entries` hears how many entries of a
-    tensor have been done since it was last called. Dropout keeps the mask of its current step; `smoothing`
-    is that of the labels.
+    Neither parameters nor running averages change. `on_entries(count)` is called with the number of entries
+    checked since its last call. Dropout keeps the mask of its current step; `smoothing` is that of the labels.
     """
     loss = partial(soft_cross_entropy, smoothing=smoothing) if smoothing else cross_entropy
     _, gradients = network.gradients(X, y, lam, loss=loss)
@@ -81,21 +80,20 @@ def _numerical_gradient(
     smoothing: float,
     on_entries: Callable[[int], None],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numerical gradient of one tensor and which entries straddle a corner, both shaped like it.
+    """Return the numerical gradient of one tensor and which entries straddle a kink, both shaped like it.
 
-    Many entries are perturbed at once: each in a copy of the tensor of its own, along a new leading
-    axis. The equations of the layers do not mind another axis of members. With m members, an entry is
-    perturbed in all of them together, because none may feel another.
+    Many entries are perturbed at once, each in its own copy of the tensor along a new leading axis, over
+    which the layers broadcast as over replicas. With m replicas, an entry is perturbed in all of them
+    together, because they are independent.
     """
     layer_name, field = name.split(".")
     layer = network.layers[layer_name]
     theta = getattr(layer, field)
-    members = theta.shape[:-2]
-    flat = theta.reshape(*members, -1)
+    flat = theta.reshape(*theta.shape[:-2], -1)
     numerical, kinks = np.empty_like(flat), np.zeros(flat.shape, dtype=bool)
     at_once = min(max(1, CHUNK // theta.size), flat.shape[-1])
     copies = np.repeat(flat[None], at_once, axis=0)
-    # A vector gets an axis of one sample, as the vectors of members have it.
+    # A vector gets an axis of one sample, as in a stack.
     shape = theta.shape if theta.ndim > 1 else (1, theta.size)
     ends = (h, -h) if method == "centred" else (h, 0.0)
     for start in range(0, flat.shape[-1], at_once):
@@ -126,7 +124,7 @@ def _cost_and_activity(
             active.append(X > 0)
         X, _ = layer.forward(X, training=True)
     loss = negative_log_likelihood(X, y)
-    if smoothing:  # a smoothed label is the label with the one share, and each class in equal parts with the other
+    if smoothing:  # a smoothed label is a mixture of the label and the uniform distribution
         K = X.shape[-1]
         every = sum(negative_log_likelihood(X, np.full_like(y, label)) for label in range(K)) / K
         loss = (1 - smoothing) * loss + smoothing * every

@@ -1,4 +1,4 @@
-"""Network: layers in order, their parameters by name, their gradients."""
+"""Network: named layers in order, their gradients, their state, and stacks of replicas."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -8,7 +8,7 @@ import numpy as np
 
 from klcli.engine.layers import Backward, BatchNorm, Dropout, Gradients, Layer, Linear, ReLU, Whitening
 from klcli.engine.losses import Loss, cross_entropy, l2_penalty
-from klcli.engine.weight_gradient import WeightGradient, laid_out, transposed
+from klcli.engine.weight_gradient import WeightGradient, in_fortran_order
 
 Initializer = Callable[[int, int], np.ndarray]  # (d_in, d_out) -> W
 
@@ -17,14 +17,14 @@ Initializer = Callable[[int, int], np.ndarray]  # (d_in, d_out) -> W
 class Network:
     """A k-layer fully connected network; k counts the linear layers.
 
-    With a leading axis of m members on every array it is m networks of one architecture, made by
-    `stack` and taken apart by `member`.
+    With a leading axis of m replicas on every array, it is a stack of m networks of one architecture, made
+    by `stack`; `replica` returns one of them.
     """
 
     layers: dict[str, Layer]  # by name, in order: linear1, batch_norm1, relu1, linear2, ...
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, list[Backward]]:
-        """Map `X (n, d)` or `(m, n, d)` to scores `S (..., n, K)`; the ways back are in layer order."""
+        """Map `X (n, d)` or `(m, n, d)` to scores `S (..., n, K)`; the backward passes are in layer order."""
         backwards = []
         for layer in self.layers.values():
             X, backward = layer.forward(X, training=training, track=track)
@@ -32,7 +32,7 @@ class Network:
         return X, backwards
 
     def scores(self, X: np.ndarray) -> np.ndarray:
-        """Return the scores in evaluation: running averages, nothing kept for a way back."""
+        """Return the scores in evaluation, with running averages and without backward passes."""
         for layer in self.layers.values():
             X, _ = layer.forward(X, training=False)
         return X
@@ -48,7 +48,7 @@ class Network:
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the loss of the minibatch and dJ/dtheta of every parameter, by name.
 
-        lam is a number or `(m,)`. `track=True` moves the running averages, as a training update does.
+        lam is a number or `(m,)`. `track=True` updates the running averages, as a training update does.
         """
         value, factors = self.factored_gradients(X, y, lam, loss=loss, track=track)
         return value, {name: np.asarray(factors[name]) for name in self.parameters()}
@@ -62,13 +62,13 @@ class Network:
         loss: Loss = cross_entropy,
         track: bool = False,
     ) -> tuple[np.ndarray, Gradients]:
-        """Return the same with the gradients of all W still in factors, from which an update is cheaper."""
+        """Return the same with every dJ/dW as a WeightGradient, from which an update is cheaper."""
         S, backwards = self.forward(X, training=True, track=track)
         value, loss_backward = loss(S, y)
         gradients: Gradients = {}
         G: np.ndarray | None = loss_backward()
         for name, backward in zip(reversed(self.layers), reversed(backwards), strict=True):
-            if G is None:  # the first linear layer has ended the way back: what comes before it is not trained
+            if G is None:  # the first linear layer ends the backward pass: nothing before it is trained
                 break
             G, layer_gradients = backward(G)
             for parameter, gradient in layer_gradients.items():
@@ -78,17 +78,17 @@ class Network:
         return value, gradients
 
     def weights(self) -> list[np.ndarray]:
-        """Return the W of every linear layer, and the V of a whitening, shared, not copied."""
+        """Return the W of every linear layer and the V of a whitening, not copied."""
         return [layer.V if isinstance(layer, Whitening) else layer.W for layer in self._with_weights()]
 
     def move_weights(self, empty: Callable[[tuple[int, ...], np.dtype], np.ndarray]) -> None:
-        """Put the weights into arrays that `empty(shape, dtype)` gives, each as `laid_out` would lay it."""
+        """Move the weights into arrays that `empty(shape, dtype)` returns, each in Fortran order."""
         for layer in self._with_weights():
             name = "V" if isinstance(layer, Whitening) else "W"
-            old = transposed(getattr(layer, name))
+            old = getattr(layer, name).mT
             new = empty(old.shape, old.dtype)
             new[...] = old
-            setattr(layer, name, transposed(new))
+            setattr(layer, name, new.mT)
 
     def _with_weights(self) -> list[Linear | Whitening]:
         return [layer for layer in self.layers.values() if isinstance(layer, Linear | Whitening)]
@@ -98,7 +98,7 @@ class Network:
         return l2_penalty([layer.W for layer in self.layers.values() if isinstance(layer, Linear)], lam)
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Return every trained array by name (`linear1.W`, `batch_norm1.gamma`), shared, not copied."""
+        """Return every trained array by name (`linear1.W`, `batch_norm1.gamma`), not copied."""
         return {
             f"{name}.{parameter}": array
             for name, layer in self.layers.items()
@@ -106,15 +106,15 @@ class Network:
         }
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return every array that makes the network what it is: parameters and running averages."""
+        """Return parameters, running averages and the V of a whitening by name, not copied."""
         return {
             f"{name}.{field}": array for name, layer in self.layers.items() for field, array in _arrays(layer).items()
         }
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Take the arrays of `state`, cast to this network's precision.
+        """Copy the arrays of `state`, cast to this network's precision.
 
-        Raises KeyError for a missing parameter and ValueError for another shape.
+        Raises KeyError for a missing parameter and ValueError for a wrong shape.
         """
         for name, layer in self.layers.items():
             for parameter, array in layer.parameters().items():
@@ -130,7 +130,7 @@ class Network:
                     setattr(layer, average, None if saved is None else saved.astype(layer.gamma.dtype))
 
     def with_state(self, state: dict[str, np.ndarray]) -> "Network":
-        """Return the same layers with other arrays, shared with `state`. Raises KeyError where one is missing."""
+        """Return the same layers with the arrays of `state`, not copied. Raises KeyError where one is missing."""
         return Network(
             {
                 name: with_arrays(layer, {field: state[f"{name}.{field}"] for field in _arrays(layer)})
@@ -138,8 +138,8 @@ class Network:
             }
         )
 
-    def member(self, index: int) -> "Network":
-        """Return one member as a network of its own; its arrays are views of this one's."""
+    def replica(self, index: int) -> "Network":
+        """Return one replica of a stack as a network whose arrays are views of the stack's."""
         return Network(
             {
                 name: layer
@@ -175,7 +175,7 @@ def build(
 
     With `batch_norm`, every hidden layer is Linear -> BatchNorm -> ReLU, or with
     `bn_position="after"` Linear -> ReLU -> BatchNorm. With `dropout` above 0, Dropout comes last. The
-    output layer is linear. With `whitening (d_in, k)`, the first linear layer sees k components of the input.
+    output layer is linear. With `whitening (d_in, k)`, the first linear layer has k inputs.
     """
     layers: dict[str, Layer] = {}
     if whitening is not None:
@@ -199,11 +199,11 @@ def build(
 
 
 def _linear(d_in: int, d_out: int, initializer: Initializer, dtype: np.typing.DTypeLike, *, is_first: bool) -> Linear:
-    return Linear(laid_out(initializer(d_in, d_out).astype(dtype)), np.zeros(d_out, dtype), is_first=is_first)
+    return Linear(in_fortran_order(initializer(d_in, d_out).astype(dtype)), np.zeros(d_out, dtype), is_first=is_first)
 
 
 def stack(networks: Sequence[Network]) -> Network:
-    """Return networks of one architecture as the members of one network, which it copies."""
+    """Return a network whose replicas are copies of networks of one architecture."""
     stacked: dict[str, Layer] = {}
     for name, layer in networks[0].layers.items():
         if isinstance(layer, Whitening):
@@ -213,9 +213,9 @@ def stack(networks: Sequence[Network]) -> Network:
         stacked[name] = with_arrays(
             layer,
             {
-                field: laid_out(np.stack([member[field] for member in arrays]))
+                field: in_fortran_order(np.stack([replica[field] for replica in arrays]))
                 if field == "W"
-                else np.stack([member[field][None] for member in arrays])
+                else np.stack([replica[field][None] for replica in arrays])
                 for field in arrays[0]
             },
         )
@@ -223,7 +223,7 @@ def stack(networks: Sequence[Network]) -> Network:
 
 
 def with_arrays(layer: Layer, arrays: dict[str, np.ndarray]) -> Layer:
-    """Return the same layer with other arrays in the fields that `arrays` names."""
+    """Return a copy of the layer with the fields in `arrays` replaced."""
     return replace(cast(Any, layer), **arrays)
 
 

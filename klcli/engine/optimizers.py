@@ -1,8 +1,8 @@
-"""Optimizers: they know lists of arrays, never a network.
+"""Optimizers, and the exponential average of the weights. They know arrays, never a network.
 
-`update(parameters, gradients, eta)` moves every parameter in place and uses the gradients up as work
-space. eta is a number, or `(m,)` for parameters with a leading axis of m members. What an optimizer
-carries from one update to the next is its `memory`: by name, one array for each parameter.
+`update(parameters, gradients, eta)` changes every parameter in place and overwrites the gradients as work
+space. eta is a number, or `(m,)` for parameters with a leading axis of m replicas. What an optimizer
+keeps from one update to the next is its `memory`: by name, one array for each parameter.
 
 A WeightGradient marks its parameter as the weights of a layer; only these decay.
 """
@@ -12,24 +12,24 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from klcli.engine.broadcasting import per_replica
 from klcli.engine.losses import l2_gradient
-from klcli.engine.members import for_members
-from klcli.engine.products import Rest
-from klcli.engine.weight_gradient import WeightGradient, transposed
+from klcli.engine.products import PendingStep
+from klcli.engine.weight_gradient import WeightGradient
 
 Gradient = np.ndarray | WeightGradient
 Memory = dict[str, list[np.ndarray]]
 
-BLOCK = 32_768  # numbers of W worked on at once: four arrays of 131 kB in float32 stay in a second-level cache
-PRODUCT_UNITS = 384  # columns of dW multiplied out at once: fewer, and BLAS reads X too often
+BLOCK = 32_768  # numbers processed at once: four arrays of 131 kB in float32 stay in a second-level cache
+PRODUCT_UNITS = 384  # columns of dW computed at once; with fewer, BLAS reads X too often
 
 
 @dataclass
 class SGD:
-    """Stochastic gradient descent, `theta -= eta * (g + weight_decay * W)`, or with Nesterov's momentum.
+    """Stochastic gradient descent, `theta -= eta * (g + weight_decay * W)`, optionally with Nesterov momentum.
 
-    `velocity <- momentum * velocity + g`, then `theta -= eta * (g + momentum * velocity)`: the form of
-    Sutskever et al. 2013 as PyTorch computes it.
+    `velocity <- momentum * velocity + g`, then `theta -= eta * (g + momentum * velocity)`: PyTorch's form of
+    Sutskever et al. 2013.
     """
 
     momentum: float = 0.0
@@ -37,21 +37,21 @@ class SGD:
     memory: Memory = field(default_factory=dict)
 
     def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: float | np.ndarray) -> None:
-        """Make one step."""
+        """Take one step."""
         if self.momentum:
             self._update_with_momentum(list(parameters), gradients, eta)
             return
-        rest: Rest = None  # of the last large step, while the small ones are taken
+        pending: PendingStep = None  # the last large step, on the second core while the small ones are taken here
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if isinstance(gradient, WeightGradient):
-                if self.weight_decay:  # without a moment, it is an L2 term of half the size
+                if self.weight_decay:  # without momentum, the same as an L2 term with lambda = weight_decay / 2
                     gradient = replace(gradient, lam=gradient.lam + self.weight_decay / 2)
-                rest = gradient.descend(eta, rest)
+                pending = gradient.descend(eta, pending)
             else:
-                gradient *= for_members(eta, gradient)
+                gradient *= per_replica(eta, gradient)
                 parameter -= gradient
-        if rest is not None:
-            rest()
+        if pending is not None:
+            pending()
 
     def _update_with_momentum(
         self, parameters: list[np.ndarray], gradients: Iterable[Gradient], eta: float | np.ndarray
@@ -63,7 +63,7 @@ class SGD:
                 v *= self.momentum
                 v += g
                 g += self.momentum * v
-                g *= for_members(eta, g)
+                g *= per_replica(eta, g)
                 _shrink(theta, eta, decay)
                 theta -= g
 
@@ -86,7 +86,7 @@ class Adam:
     memory: Memory = field(default_factory=dict)
 
     def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: float | np.ndarray) -> None:
-        """Make one step."""
+        """Take one step."""
         parameters = list(parameters)
         means = _remembered(self.memory, "mean", parameters)
         squares = _remembered(self.memory, "square", parameters)
@@ -105,19 +105,46 @@ class Adam:
                 np.sqrt(v, out=g)
                 g += eps
                 np.divide(m, g, out=g)
-                g *= for_members(rate, g)
+                g *= per_replica(rate, g)
                 _shrink(theta, eta, decay)
                 theta -= g
+
+
+@dataclass
+class WeightAverage:
+    """`average <- average + share * (theta - average)` with `share = (1 - decay) / (1 - decay^t)`, t counting from 1.
+
+    The exponential average of a network's arrays over its updates (after Polyak and Juditsky 1992), bias-corrected
+    like Adam's moments: the coefficients of all theta so far sum to 1, each is `decay` times the next, and the
+    initial parameters have none.
+    """
+
+    decay: float
+    updates: int = 0  # averaged so far
+    state: dict[str, np.ndarray] = field(default_factory=dict)  # the averages by name, as in Network.state
+
+    def update(self, state: dict[str, np.ndarray]) -> None:
+        """Include the arrays of a network after one more update."""
+        self.updates += 1
+        if not self.state:
+            self.state = {name: array.copy(order="K") for name, array in state.items()}
+            return
+        share = (1 - self.decay) / (1 - self.decay**self.updates)
+        for name, array in state.items():
+            average, theta = (values.ravel(order="K") for values in (self.state[name], array))
+            for start in range(0, len(theta), BLOCK):
+                part = slice(start, start + BLOCK)
+                average[part] += share * (theta[part] - average[part])
 
 
 def _shrink(W: np.ndarray, eta: float | np.ndarray, decay: float) -> None:
     """`W <- (1 - eta * decay) W`."""
     if decay:
-        W *= for_members(1 - eta * decay, W)
+        W *= per_replica(1 - eta * decay, W)
 
 
 def _remembered(memory: Memory, name: str, parameters: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the arrays of that name: zeros at the first update, laid out in memory as the parameters are."""
+    """Return the arrays of that name: zeros at the first update, in the memory order of the parameters."""
     if name not in memory:
         memory[name] = [np.zeros_like(parameter) for parameter in parameters]
     return memory[name]
@@ -126,13 +153,13 @@ def _remembered(memory: Memory, name: str, parameters: list[np.ndarray]) -> list
 def _blocks(gradient: Gradient, parameter: np.ndarray, *memory: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
     """Yield (parameter, gradient, *memory), those of a W transposed and in blocks of units that fit into the cache.
 
-    All but the gradient are views. Every pass over a large W would otherwise wait for the main memory: for
-    3072 x 2048 a third of the time.
+    All but the gradient are views. Without blocks, every pass over a large W waits for main memory: a third of the
+    time for 3072 x 2048.
     """
     if not isinstance(gradient, WeightGradient):
         yield parameter, gradient, *memory
         return
-    W, moments = transposed(parameter), [transposed(array) for array in memory]
+    W, moments = parameter.mT, [array.mT for array in memory]
     n = W.shape[-2]
     units = max(1, BLOCK * n // W.size)
     products = max(units, PRODUCT_UNITS // units * units)

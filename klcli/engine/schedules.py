@@ -2,11 +2,11 @@
 
 import math
 
-RISE = 0.3  # the share of a one-cycle training in which eta rises; the long fall is what the accuracy comes from
+RISE = 0.3  # the share of a one-cycle training in which eta rises; the accuracy comes from the long decrease
 
 
 def constant(step: int, *, eta: float) -> float:
-    """Return eta, whatever the step."""
+    """Return eta at every step."""
     return eta
 
 
@@ -25,8 +25,8 @@ def cyclical(step: int, *, eta_min: float, eta_max: float, step_size: int, decay
 def cosine(step: int, *, eta_min: float, eta_max: float, step_size: int, decay: float = 1.0) -> float:
     """Return the cosine with warm restarts (SGDR, Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5).
 
-    In every cycle of `2 * step_size` updates from eta_max down to eta_min; the next begins at the top
-    again, at `eta_max * decay**c`, never below eta_min.
+    It falls from eta_max to eta_min in every cycle of `2 * step_size` updates; cycle c starts at
+    `eta_max * decay**c`, never below eta_min.
     """
     cycle, position = divmod(step, 2 * step_size)
     peak = max(eta_min, eta_max * decay**cycle)
@@ -36,8 +36,8 @@ def cosine(step: int, *, eta_min: float, eta_max: float, step_size: int, decay: 
 def one_cycle(step: int, *, eta_min: float, eta_max: float, total: int) -> float:
     """Return the one-cycle rate of a training of `total` updates (after Smith and Topin 2018, arXiv 1708.07120).
 
-    A straight line from eta_min up to eta_max over the first RISE of the updates, then half a cosine back
-    to eta_min, which is reached at the end.
+    Linear from eta_min to eta_max over the first RISE of the updates, then half a cosine down to eta_min
+    at the end.
     """
     top = RISE * total
     if step < top:
@@ -48,12 +48,12 @@ def one_cycle(step: int, *, eta_min: float, eta_max: float, total: int) -> float
 def range_test(step: int, *, eta_min: float, eta_max: float, total: int) -> float:
     """Return the rate of a learning-rate range test of `total` updates (Smith 2017, arXiv 1506.01186, section 3.3).
 
-    From eta_min at the first update to eta_max at the last, by the same factor at every step: a straight
-    line, as Smith draws it, would pass the small decades in a few updates.
+    Geometric from eta_min at the first update to eta_max at the last: a linear rate, as in the paper,
+    would pass the small decades in a few updates.
     """
     return eta_min * (eta_max / eta_min) ** (step / max(1, total - 1))
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """Return what half a cosine has made of `start` after this share of the way to `end`."""
+    """Return the value of half a cosine from `start` to `end` after this share of it."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -12,7 +12,8 @@ from klcli.engine.network import Network
 from klcli.errors import ConfigError
 from klcli.evaluation.bn_statistics import with_policy, with_statistics_of
 from klcli.evaluation.metrics import Score, log_mean, log_probabilities, score_of
-from klcli.settings.train_config import BN_STATISTICS, MAX_SHIFT, SAMPLES, TRANSDUCTIVE, TrainConfig, check_samples
+from klcli.settings.evaluation_settings import EvaluationSettings
+from klcli.settings.train_config import SAMPLES, TRANSDUCTIVE, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -22,36 +23,6 @@ class TrainedNetwork:
     name: str  # in messages: `run 3`
     config: TrainConfig
     network: Network
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
-    """How trained networks are evaluated again. Raises ConfigError for what cannot be."""
-
-    bn_statistics: str | None = None  # None: those that each network was evaluated with
-    bn_samples: int | None = None  # None: SAMPLES of the policy
-    snapshots: bool = False  # of each run, in place of its last network
-    flips: bool = False  # average over every image and its mirror image
-    shifts: int = 0  # and over the image moved by so many pixels to four sides
-    seed: int | None = None  # of the images drawn; None: the order seed of each network
-
-    def __post_init__(self) -> None:
-        """Refuse what gives no statistics."""
-        policy = self.bn_statistics
-        if policy is not None and policy not in BN_STATISTICS:
-            raise ConfigError(f"--bn-statistics {policy!r}: choose one of {', '.join(BN_STATISTICS)}")
-        if policy is None and self.bn_samples is not None:
-            raise ConfigError(f"--bn-samples {self.bn_samples}: say of which with --bn-statistics precise or adaptive")
-        check_samples(policy or "", self.bn_samples)
-        if not 0 <= self.shifts <= MAX_SHIFT:
-            raise ConfigError(f"--shifts {self.shifts}: must be from 0 to {MAX_SHIFT} pixels")
-        if self.seed is not None and policy not in SAMPLES:
-            raise ConfigError(f"--seed {self.seed}: only precise and adaptive statistics draw images")
-
-    @property
-    def samples(self) -> int | None:
-        """How many images are drawn, None where none are."""
-        return self.bn_samples or SAMPLES.get(self.bn_statistics or "")
 
 
 @dataclass(frozen=True)

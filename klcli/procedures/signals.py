@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,7 +19,7 @@ class Interrupted(KlcliError):
         self.exit_code = ExitCode.INTERRUPTED if signum == signal.SIGINT else ExitCode.TERMINATED
 
     def adding(self, what: str) -> "Interrupted":
-        """Return the same interruption with more to tell."""
+        """Return the same interruption with more to say."""
         return Interrupted(f"{self}: {what}", self.signum)
 
 
@@ -26,9 +27,12 @@ class Interrupted(KlcliError):
 def obeyed_between_updates() -> Iterator[Callable[[], None]]:
     """Hold signals back inside the block; calling what it yields raises Interrupted once one has come.
 
-    Writes are thus finished before the run is marked. A second signal ends the process where it is,
-    also while the last words are said after the block; the next opening of the database marks the run.
+    Writes are thus finished before the run is marked. A second signal ends the process at once; the next opening
+    of the database marks the run. Outside of the main thread Python delivers no signals, and nothing is held back.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
     received: list[int] = []
 
     def handle(signum: int, frame: FrameType | None) -> None:
@@ -41,12 +45,14 @@ def obeyed_between_updates() -> Iterator[Callable[[], None]]:
             raise Interrupted("interrupted" if received[0] == signal.SIGINT else "terminated", received[0])
 
     previous = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
-    is_leaving = False
     try:
         yield check
-    except Interrupted:
-        is_leaving = True
-        raise
     finally:
-        for signum, handler in previous.items() if not is_leaving else ():
+        for signum, handler in previous.items():
             signal.signal(signum, handler)
+
+
+def end_at_the_next_signal() -> None:
+    """Let a further signal end the process at once, while the command says its last words."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda number, frame: os._exit(128 + number))

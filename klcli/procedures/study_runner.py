@@ -1,63 +1,55 @@
 """StudyRunner: from a plan to recorded runs, on as many workers as there are."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-from klcli.cli.options import integer_option, option
-from klcli.cli.session import Session
+from klcli import second_core
+from klcli.data.dataset import Dataset, Splits, split
 from klcli.errors import StoreError
-from klcli.procedures.preflight import require_room, typed_command, warn_of_data, warn_of_settings
+from klcli.procedures.setup import Setup
 from klcli.procedures.signals import Interrupted, obeyed_between_updates
+from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Run
+from klcli.store.store import Store
+from klcli.studies.execution import GroupTask, ImagesReference, WorkersLost, execute, groups
+from klcli.studies.executors import open_executor
+from klcli.training.budget import budget_of
+from klcli.training.environment import environment
 
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
-    from klcli.data.dataset import Dataset, Splits
-    from klcli.store.store import Store
-
-EXECUTION = "Execution"
 RESUME_WORDS = {"lambda": "--resume", "sigma": "--resume", "repeats": "--resume last", "reproduce": "--resume"}
-
-Jobs = Annotated[
-    int | None,
-    integer_option(
-        "--jobs", "-j", panel=EXECUTION, help="Processes that train groups of members; all cores.", bounds=(1, 1024)
-    ),
-]
-ExecutorAddress = Annotated[
-    str | None,
-    option("--executor", panel=EXECUTION, metavar="ADDRESS", help="A Dask scheduler instead, as tcp://host:8786."),
-]
-Resume = Annotated[
-    bool, option("--resume", panel=EXECUTION, help="Complete an earlier study of this very command; repeat nothing.")
-]
-Repeats = Annotated[
-    int,
-    integer_option(
-        "--repeats",
-        panel=EXECUTION,
-        help="Seeds per setting, from --seed on; the mean gets an error bar.",
-        bounds=(1, 1000),
-    ),
-]
+ENDED = ("complete", "diverged")  # what a study does not train again
 
 
 @dataclass(frozen=True)
 class StudyRunner:
-    """Runs the plans of one command."""
+    """Runs the plans of one procedure, on images divided in one way."""
 
-    session: Session
-    store: "Store"
-    dataset: "Dataset"
-    splits: "Splits"
-    requested: str | None  # of --data
-    jobs: int | None
-    executor: str | None
+    setup: Setup
+    store: Store
+    dataset: Dataset
+    splits: Splits
     resume: bool
-    threads: int
+
+    @classmethod
+    def opened(cls, setup: Setup, config: TrainConfig, resume: bool) -> "StudyRunner":
+        """Open the images and the database."""
+        dataset = setup.images()
+        splits = split(dataset, config.split)
+        setup.warn_of_images(dataset)
+        setup.warn_of_settings(config)
+        return cls(setup, setup.new_store(), dataset, splits, resume)
+
+    def on(self, division: SplitConfig) -> "StudyRunner":
+        """Return the same over images divided in another way."""
+        return StudyRunner(self.setup, self.store, self.dataset, split(self.dataset, division), self.resume)
+
+    def runs(self, study_id: int) -> list[Run]:
+        """Return the runs of a study in the order of its plan."""
+        return self.store.studies.members(study_id)
 
     def run(
         self,
@@ -73,59 +65,50 @@ class StudyRunner:
         """Train what is missing of a plan and return the number of its study.
 
         `chains` are positions in the plan that are trained one after another, each with the weights of the one
-        before; without them, the plan is divided into groups. With `resume`, an earlier study of the same plan
-        is completed, group by group; otherwise a new one begins. Ends the study in a state, whatever happens.
+        before; without them, the plan is divided into stacks. With `resume`, an earlier study of the same plan
+        is completed, stack by stack; otherwise a new one begins. The study ends in a state in any case.
         """
-        from klcli.second_core import cores, use
-        from klcli.studies.execution import groups
-        from klcli.studies.executors import open_executor
-        from klcli.training.environment import environment
-
         divided = groups(plan) if chains is None else chains
         settings = settings | {
             "plan": [asdict(config) for config in plan],
             "groups": divided,
             "dataset_sha256": self.dataset.sha256,
             "look_at_test": look_at_test,
-            "threads": self.threads,
+            "threads": self.setup.threads,
         }
         earlier = self.store.studies.find(kind, stage, settings, parent) if self.resume else None
-        missing = divided if earlier is None else self._missing(earlier["id"], divided)
+        missing = divided if earlier is None else self._missing(earlier.id, divided)
         if earlier is not None and not missing:
-            self.store.studies.end(earlier["id"], "complete")  # its process may have died before it could
-            self.session.say(f"study {earlier['id']} ({stage}): all {len(plan)} runs are there already")
-            return int(earlier["id"])
-        jobs = self.jobs or cores()
-        # A single group is trained in this process, and the other core has nothing else to do.
-        use(len(missing) == 1 and jobs > 1 and self.threads == 1 and self.executor is None)
-        # Nothing is recorded before there is somebody to train it.
-        with (
-            obeyed_between_updates() as check,
-            open_executor(jobs, self.executor, len(missing)) as executor,
-        ):
-            if earlier is None:
-                study_id = self.store.studies.begin(
-                    kind,
-                    stage,
-                    settings,
-                    plan,
-                    len(self.splits.train),
-                    self.dataset,
-                    environment(),
-                    typed_command(),
-                    parent,
-                )
-            else:
-                study_id = int(earlier["id"])
-                members = self.store.studies.members(study_id)
-                self.store.studies.restart([members[p]["id"] for part in missing for p in part], environment())
-            with self._ending_in_a_state(study_id, kind):
-                self._execute(study_id, stage, plan, missing, look_at_test, executor, check, chains is not None)
+            self.store.studies.end(earlier.id, "complete")  # its process may have died before it could
+            self.setup.observer.say(f"study {earlier.id} ({stage}): all {len(plan)} runs exist already")
+            return earlier.id
+        jobs = self.setup.jobs or second_core.cores()
+        # A single stack is trained in this process, and the other core has nothing else to do.
+        second_core.use(len(missing) == 1 and jobs > 1 and self.setup.threads == 1 and self.setup.executor is None)
+        # Nothing is recorded before there is a worker to train it.
+        try:
+            with (
+                obeyed_between_updates() as check,
+                open_executor(jobs, self.setup.executor, len(missing)) as executor,
+            ):
+                if earlier is None:
+                    study_id = self.store.studies.begin(
+                        kind, stage, settings, plan, len(self.splits.train), self.dataset, environment(),
+                        self.setup.command, parent,
+                    )  # fmt: skip
+                else:
+                    study_id = earlier.id
+                    runs = self.runs(study_id)
+                    self.store.studies.restart([runs[p].id for part in missing for p in part], environment())
+                with self._ending_in_a_state(study_id, kind):
+                    self._execute(study_id, stage, plan, missing, look_at_test, executor, check, chains is not None)
+        finally:
+            second_core.use(False)
         return study_id
 
     def _missing(self, study_id: int, divided: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-        members = self.store.studies.members(study_id)
-        return [part for part in divided if any(members[p]["state"] not in ("complete", "diverged") for p in part)]
+        runs = self.runs(study_id)
+        return [part for part in divided if any(runs[position].state not in ENDED for position in part)]
 
     def _execute(
         self,
@@ -134,37 +117,28 @@ class StudyRunner:
         plan: Sequence[TrainConfig],
         missing: list[tuple[int, ...]],
         look_at_test: bool,
-        executor: "Executor",
+        executor: Executor,
         check: Callable[[], None],
         is_chain: bool,
     ) -> None:
-        from klcli.cli.study_progress import StudyProgress
-        from klcli.studies.execution import GroupTask, ImagesReference, execute
-        from klcli.training.budget import timetable
-
-        images = ImagesReference.of(self.dataset, self.requested)
+        images = ImagesReference.of(self.dataset, self.setup.data)
         tasks = [
-            GroupTask(
-                part, tuple(plan[position] for position in part), images, look_at_test, self.threads, is_chain=is_chain
-            )
+            GroupTask(part, tuple(plan[p] for p in part), images, look_at_test, self.setup.threads, is_chain=is_chain)
             for part in missing
         ]
-        run_ids = {row["member"]: row["id"] for row in self.store.studies.members(study_id)}
+        run_ids = {run.member: run.id for run in self.runs(study_id)}
         updates = [
-            timetable(task.configs[0], len(self.splits.train)).total_updates * (len(task.configs) if is_chain else 1)
+            budget_of(task.configs[0], len(self.splits.train)).total_updates * (len(task.configs) if is_chain else 1)
             for task in tasks
         ]
-        progress = StudyProgress(self.session, f"study {study_id} {stage}", tasks, updates)
-        with progress.showing():
-            for outcome in execute(tasks, executor, check=check, on_progress=progress.on_progress):
+        with self.setup.observer.study(f"study {study_id} {stage}", tasks, updates) as observer:
+            for outcome in execute(tasks, executor, check=check, on_progress=observer.on_progress):
                 self.store.studies.record_group([run_ids[position] for position in outcome.positions], outcome)
-                progress.on_outcome(outcome)
+                observer.on_outcome(outcome)
         self.store.studies.end(study_id, "complete")
 
     @contextmanager
     def _ending_in_a_state(self, study_id: int, kind: str) -> Iterator[None]:
-        from klcli.studies.execution import WorkersLost
-
         try:
             yield
         except Interrupted as interruption:
@@ -174,39 +148,12 @@ class StudyRunner:
             self.store.studies.end(study_id, "failed", str(error))
             raise WorkersLost(f"{error}: {self._how_to_continue(study_id, kind)}") from None
         except Exception as error:
-            # Where the store itself is what failed, whoever opens it next marks the study.
+            # Where the store itself is what failed, the next opening of the database marks the study.
             with suppress(StoreError):
                 self.store.studies.end(study_id, "failed", f"{type(error).__name__}: {error}")
             raise
 
     def _how_to_continue(self, study_id: int, kind: str) -> str:
-        done = sum(row["state"] in ("complete", "diverged") for row in self.store.studies.members(study_id))
-        again = typed_command() if self.resume else f"{typed_command()} {RESUME_WORDS[kind]}"
+        done = sum(run.state in ENDED for run in self.runs(study_id))
+        again = self.setup.command if self.resume else f"{self.setup.command} {RESUME_WORDS[kind]}"
         return f"{done} runs of study {study_id} are complete, continue with `{again}`"
-
-
-def open_runner(
-    session: Session,
-    config: TrainConfig,
-    *,
-    data: str | None,
-    db: Any,
-    jobs: int | None,
-    executor: str | None,
-    threads: int,
-    resume: bool = False,
-) -> StudyRunner:
-    """Return a runner over the images and the database that a command names."""
-    from klcli.data.dataset import split
-    from klcli.data.sources import open_dataset
-    from klcli.store.store import Store
-    from klcli.training.environment import pin_threads
-
-    pin_threads(threads)
-    dataset = open_dataset(data)
-    splits = split(dataset, config.split)
-    warn_of_data(session, dataset)
-    warn_of_settings(session, config)
-    store = Store(db)
-    require_room(store.path.parent)
-    return StudyRunner(session, store, dataset, splits, data, jobs, executor, resume, threads)

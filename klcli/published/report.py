@@ -8,9 +8,9 @@ from importlib.resources import files
 from typing import Any
 
 from klcli.errors import ConfigError
+from klcli.settings.check_settings import CheckSettings
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.studies.gradient_checks import CheckSettings
 
 # What a report can have published of a training: columns of runs. `best` is the highest of all evaluations.
 RESULTS = (

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from klcli.cli.session import Session
+from klcli.cli.invocation import Invocation
 from klcli.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ SHOWN_RUNS = 4  # in the name of a file
 
 
 def draw(
-    session: Session, store: "Store", view: "View", kinds: Sequence[str], to: Path | None, data: str | None
+    session: Invocation, store: "Store", view: "View", kinds: Sequence[str], to: Path | None, data: str | None
 ) -> list[Path]:
     """Draw the pictures of these kinds and return where they are."""
     from klcli.store.checkpoints import write_atomically

@@ -1,27 +1,42 @@
-"""The settings of a run as columns of the database."""
+"""Columns: every setting of a run in the table `runs`, where a person filters by it."""
 
+from typing import Any
+
+from klcli.settings.sameness import SETTINGS
+from klcli.settings.setting import value_of
 from klcli.settings.train_config import TrainConfig
 
+_TYPES: dict[type, str] = {int: "INTEGER", bool: "INTEGER", float: "REAL", str: "TEXT", tuple: "TEXT"}
 
-def columns(config: TrainConfig) -> dict[str, str | int | float | None]:
-    """Return the settings that have a stored column of `runs`, by its name."""
-    return {
-        "hidden": " ".join(map(str, config.hidden)),
-        "batch_norm": int(config.batch_norm),
-        "bn_position": config.bn_position if config.batch_norm else None,
-        "initializer": config.initializer,
-        "sigma": config.sigma,
-        "lambda": config.lam,
-        "optimizer": config.optimizer,
-        "schedule": config.schedule,
-        "eta_min": config.eta_min,
-        "eta_max": config.eta_max,
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-        "dtype": config.dtype,
-    }
+
+def columns(config: TrainConfig) -> dict[str, Any]:
+    """Return the value of every setting by its column, as SQLite stores it: lists as text, truth as 0 and 1.
+
+    Without batch normalisation `bn_position` is NULL. What a run resolves is not among them: n_s, cycles, epochs.
+    """
+    found = {one.column: _stored(value_of(config, one.key)) for one in SETTINGS.values() if not one.is_resolved}
+    return found | ({} if config.batch_norm else {"bn_position": None})
 
 
 def virtual_columns() -> dict[str, str]:
-    """Return the definition of every column that SQLite computes from the config, by its name."""
-    return {}
+    """Return the definition, after its name, of a column that reads a setting from the stored config.
+
+    A config that was stored before the setting existed has none, and was trained with the default.
+    """
+    return {
+        one.column: f"{_TYPES[one.kind]} GENERATED ALWAYS AS ({_reading(one.key, one.default)}) VIRTUAL"
+        for one in SETTINGS.values()
+        if not one.is_resolved
+    }
+
+
+def _reading(key: str, default: Any) -> str:
+    value = _stored(default)
+    path = f"json_extract(config, '$.{key}')"
+    return path if value is None else f"coalesce({path}, {value!r})"
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return int(value) if isinstance(value, bool) else value

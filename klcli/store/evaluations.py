@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from klcli.evaluation.reevaluation import EvaluationSettings, Reevaluation
+from klcli.evaluation.reevaluation import Reevaluation
+from klcli.settings.evaluation_settings import EvaluationSettings
 from klcli.store.connection import Database, now
 from klcli.store.records import Evaluation, columns
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from klcli.data.dataset import Dataset
+from klcli.settings.check_settings import CheckSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, now
 from klcli.store.records import GradientCheck, GradientError, columns
-from klcli.studies.gradient_checks import CheckSettings, NetworkCheck
+from klcli.studies.gradient_checks import NetworkCheck
 
 
 class GradientChecks:

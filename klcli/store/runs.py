@@ -18,7 +18,7 @@ from klcli.store import checkpoints
 from klcli.store.connection import Database, now
 from klcli.store.process import ProcessIdentity
 from klcli.store.records import Epoch, ImageSet, Run, columns
-from klcli.training.budget import Timetable
+from klcli.training.budget import Budget
 from klcli.training.environment import Environment
 from klcli.training.result import EpochMetrics, Snapshot, TrainResult
 
@@ -72,7 +72,7 @@ class Runs:
         self._db = db
 
     def begin(
-        self, config: TrainConfig, budget: Timetable, dataset: Dataset, environment: Environment, command: str
+        self, config: TrainConfig, budget: Budget, dataset: Dataset, environment: Environment, command: str
     ) -> int:
         """Record a run before it starts and return its number."""
         with self._db.write() as db:
@@ -308,8 +308,15 @@ def divergence(result: TrainResult) -> str:
     return f"the cost was not finite after update {result.diverged_at}"
 
 
+# The columns of the first schema. SQLite computes those of all later settings from the config.
+_STORED_SETTINGS = {
+    *("hidden", "batch_norm", "bn_position", "initializer", "sigma", "lambda", "optimizer", "schedule"),
+    *("eta_min", "eta_max", "batch_size", "seed", "dtype"),
+}
+
+
 def run_row(
-    config: TrainConfig, budget: Timetable, dataset: Dataset, environment: Environment, command: str
+    config: TrainConfig, budget: Budget, dataset: Dataset, environment: Environment, command: str
 ) -> dict[str, Any]:
     """Return the columns of a run that this process is about to train."""
     return {
@@ -320,7 +327,7 @@ def run_row(
         "dataset": dataset.name,
         "dataset_sha256": dataset.sha256,
         "dataset_source": dataset.source,
-        **settings_columns(config),
+        **{name: value for name, value in settings_columns(config).items() if name in _STORED_SETTINGS},
         "step_size": budget.step_size,
         "cycles": budget.cycles,
         "epochs": budget.epoch_at(budget.total_updates),

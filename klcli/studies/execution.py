@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from klcli.data.dataset import Dataset, split
 from klcli.data.places import NAMES
 from klcli.data.sources import open_dataset
 from klcli.errors import ConfigError, DataError, KlcliError
+from klcli.settings.sameness import stack_key
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.worker_channel import Mailbox
 from klcli.training.environment import pin_threads
 from klcli.training.result import TrainResult
-from klcli.training.trainer import MEMBERS_MAY_DIFFER_IN, train, train_chain
+from klcli.training.trainer import train, train_chain
 
 GROUP_SIZE = 4  # members in lockstep: more of them gain little, and fewer groups keep fewer workers busy
 ATTEMPTS = 3  # how often a group is started whose worker dies
@@ -78,10 +79,9 @@ def groups(plan: Sequence[TrainConfig]) -> list[tuple[int, ...]]:
     Configs that agree in all that members must share go together, at most GROUP_SIZE of them, in
     groups of nearly the same size.
     """
-    shared = [field.name for field in fields(TrainConfig) if field.name not in MEMBERS_MAY_DIFFER_IN]
     alike: dict[tuple[Any, ...], list[int]] = {}
     for position, config in enumerate(plan):
-        alike.setdefault(tuple(getattr(config, name) for name in shared), []).append(position)
+        alike.setdefault(stack_key(config), []).append(position)
     divided = []
     for positions in alike.values():
         count = -(-len(positions) // GROUP_SIZE)

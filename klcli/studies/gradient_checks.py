@@ -6,48 +6,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from klcli.data.dataset import PIXELS, Split
-from klcli.engine.gradient_check import METHODS, TensorCheck, check_gradients
+from klcli.data.dataset import Split
+from klcli.engine.gradient_check import TensorCheck, check_gradients
 from klcli.engine.network import Network, stack
 from klcli.errors import ConfigError
+from klcli.settings.check_settings import CheckSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.training.networks import initialize
 
-# A centred difference errs by h^2 and by rounding, a forward one by h: it cannot meet the same tolerance.
-TOLERANCES = {"centred": (1e-8, 1e-6), "forward": (1e-4, 1e-3)}
 BESIDE_WEIGHTS = 0.1  # standard deviation of what is added to b, gamma and beta, whose initial 0 and 1 hide factors
 COURSE_WIDTHS = ((50,), (50, 50), (50, 50, 50))
 COURSE_LAMBDA = 0.01
 GROUP_LAMBDAS = (0.0, 0.005, 0.1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckSettings:
-    """How the gradients are checked. Raises ConfigError where the check could not fail or not run."""
-
-    images: int = 10
-    dims: int = 30  # the first so many pixels of each image
-    method: str = "centred"
-    h: float = 1e-5
-    atol: float | None = None  # None: what the method can meet
-    rtol: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what makes the check void."""
-        if self.method not in METHODS:
-            raise ConfigError(f"method {self.method!r}: choose one of {', '.join(METHODS)}")
-        if not 0 < self.h < 1:
-            raise ConfigError(f"h {self.h}: the step of a difference must be above 0 and below 1, for example 1e-5")
-        if self.images < 1:
-            raise ConfigError(f"images {self.images}: must be at least 1, and 2 with batch normalisation")
-        if not 1 <= self.dims <= PIXELS:
-            raise ConfigError(f"dims {self.dims}: an image has {PIXELS} pixels, give 1 to {PIXELS}")
-        for name, default in zip(("atol", "rtol"), TOLERANCES[self.method], strict=True):
-            value = getattr(self, name)
-            if value is None:
-                object.__setattr__(self, name, default)
-            elif not 0 < value < 1:
-                raise ConfigError(f"{name} {value}: must be above 0 and below 1, or every gradient would pass")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Timetable: how many updates a training takes, and after which of them it is evaluated."""
+"""Budget: how many updates a training takes, and after which of them it is evaluated."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ MAX_EVALUATIONS = 1_000_000  # rows of one run in the database
 
 
 @dataclass(frozen=True)
-class Timetable:
+class Budget:
     """Pure arithmetic on a config and the number of training images; cycles are primary, epochs follow."""
 
     config: TrainConfig
@@ -51,7 +51,7 @@ class Timetable:
         return schedule(step, step_size=self.step_size, decay=member.eta_decay, **limits)
 
 
-def timetable(config: TrainConfig, n: int) -> Timetable:
+def budget_of(config: TrainConfig, n: int) -> Budget:
     """Return the timetable of a training on n images. Raises ConfigError where one batch does not fit."""
     if config.batch_size > n:
         raise ConfigError(f"batch size {config.batch_size}: larger than the {n} training images, give at most {n}")
@@ -70,4 +70,4 @@ def timetable(config: TrainConfig, n: int) -> Timetable:
         evaluations = set()
     else:
         evaluations = {round(per_evaluation * i) for i in range(1, math.floor(total / per_evaluation) + 1)} - {0}
-    return Timetable(config, per_epoch, step_size, total, tuple(sorted(evaluations | {total})))
+    return Budget(config, per_epoch, step_size, total, tuple(sorted(evaluations | {total})))

@@ -44,6 +44,13 @@ def pin_threads(threads: int) -> None:
 
 
 @contextmanager
+def pinned_threads(threads: int) -> Iterator[None]:
+    """Give BLAS this many threads inside the block, whatever the environment said."""
+    with threadpoolctl.threadpool_limits(limits=threads, user_api="blas"):
+        yield
+
+
+@contextmanager
 def arithmetic() -> Iterator[None]:
     """Set NumPy up for training, for as long as the context lasts.
 

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,13 +11,13 @@ from klcli import second_core
 from klcli.data.dataset import PIXELS, Split, Splits
 from klcli.engine.layers import Dropout
 from klcli.engine.network import Network, stack
-from klcli.engine.optimizers import SGD, Adam
+from klcli.engine.optimizers import SGD, Adam, WeightAverage
 from klcli.engine.parameters import Parameters
-from klcli.engine.weight_average import WeightAverage
 from klcli.evaluation.bn_statistics import with_policy_of, with_statistics_of
 from klcli.evaluation.metrics import Metrics, Score, evaluate, log_mean, log_probabilities, score_of
+from klcli.settings.sameness import stack_key
 from klcli.settings.train_config import TrainConfig
-from klcli.training.budget import timetable
+from klcli.training.budget import budget_of
 from klcli.training.environment import arithmetic
 from klcli.training.minibatches import Minibatches, follow, write_images
 from klcli.training.networks import WHITENING, initialize
@@ -37,7 +36,6 @@ from klcli.training.whitening import whitening
 if TYPE_CHECKING:
     from klcli.second_core.partner import Begun
 
-MEMBERS_MAY_DIFFER_IN = ("seed", "lam", "sigma", "eta_min", "eta_max")
 WORTH_A_PROCESS = 10_000_000_000  # multiplications, half a second: a process needs as long to be ready
 BUFFERS = 4  # for minibatches: with two, a core would often write into what the other still has in its cache
 ROOM = 8 << 20  # bytes for what an evaluation takes along beside the network
@@ -60,7 +58,7 @@ class Training:
         """
         self.config = _common(configs)  # of the first member; the others share all that the loop reads from it
         self.splits = splits.standardised(self.config.standardise)
-        self.times = timetable(self.config, len(splits.train))
+        self.times = budget_of(self.config, len(splits.train))
         self.step = 0 if snapshot is None else snapshot.step  # updates done
         V = self._whitening() if snapshot is None else snapshot.state.get(WHITENING)
         networks = [initialize(config, whitening=V) for config in configs]
@@ -73,7 +71,7 @@ class Training:
         self._minibatches = Minibatches(self.config, self.splits.train)
         self._share_arrays(len(networks))
         self._parameters = Parameters(self.members)
-        self.results = [TrainResult(config, self.members.member(index)) for index, config in enumerate(configs)]
+        self.results = [TrainResult(config, self.members.replica(index)) for index, config in enumerate(configs)]
         self._lam = [config.lam for config in configs]
         self._dropouts = [layer for layer in self.members.layers.values() if isinstance(layer, Dropout)]
         self._clock = time.perf_counter()
@@ -131,7 +129,7 @@ class Training:
             network = with_policy_of(self._averaged(), self.config, self.splits)
             for index, result in self._living():
                 result.snapshots.append(
-                    {name: array.copy(order="K") for name, array in network.member(index).state().items()}
+                    {name: array.copy(order="K") for name, array in network.replica(index).state().items()}
                 )
 
     def evaluate(self) -> None:
@@ -149,7 +147,7 @@ class Training:
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         for index, result in self._living():
-            result.network = self.evaluated.member(index)  # with the running averages of this moment
+            result.network = self.evaluated.replica(index)  # with the running averages of this moment
             result.memory = self._memory(index)
             eta = self.times.learning_rate(max(0, self.step - 1), result.config)
             epoch = self.times.epoch_at(self.step)
@@ -192,7 +190,7 @@ class Training:
             for name, array in self._parameters.by_name(arrays).items()
         }
         if self.average is not None and self.average.updates:
-            memory |= {f"{RAW}.{name}": array for name, array in self.members.member(index).state().items()}
+            memory |= {f"{RAW}.{name}": array for name, array in self.members.replica(index).state().items()}
         return memory
 
     def _recall(self, snapshot: Snapshot) -> None:
@@ -200,7 +198,7 @@ class Training:
         state = snapshot.state
         self.results[0].snapshots = snapshots_of(state)
         if self.average is not None and part(state, RAW):
-            averaged = self.members.member(0)
+            averaged = self.members.replica(0)
             averaged = averaged.with_state({name: state[name] for name in averaged.state()})
             self.average.state, self.average.updates = stack([averaged]).state(), snapshot.step
         kinds = dict.fromkeys(key.split(".")[1] for key in state if key.startswith(f"{OPTIMIZER}."))
@@ -295,17 +293,15 @@ def train_chain(
         )
         results.append(result)
         snapshot = Snapshot(0, {name: array.copy(order="K") for name, array in result.network.state().items()})
-        done += timetable(config, len(splits.train)).total_updates
+        done += budget_of(config, len(splits.train)).total_updates
     return results
 
 
 def _common(configs: Sequence[TrainConfig]) -> TrainConfig:
     """Return the first config after checking that the others differ only where members may."""
     first = configs[0]
-    for config in configs[1:]:
-        own = {name: getattr(config, name) for name in MEMBERS_MAY_DIFFER_IN}
-        if replace(first, **own) != config or config.order_seed is None:
-            raise ValueError("members may differ in seed, lambda, sigma and eta only, and share one order_seed")
+    if len({stack_key(config) for config in configs}) > 1 or (len(configs) > 1 and first.order_seed is None):
+        raise ValueError("replicas may differ in seed, lambda, sigma and eta only, and share one order_seed")
     return first
 
 

@@ -148,7 +148,7 @@ def test_every_member_gets_the_statistics_it_has_alone(splits: Splits) -> None:
     for index, network in enumerate(networks):
         expected, _ = by_hand(network, pixels(splits.validation))
         for name, array in expected.items():
-            assert together.member(index).state()[name] == pytest.approx(array, rel=1e-10)
+            assert together.replica(index).state()[name] == pytest.approx(array, rel=1e-10)
 
 
 def test_a_run_that_was_stopped_before_the_test_split_ends_with_the_same_bits(splits: Splits) -> None:

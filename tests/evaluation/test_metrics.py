@@ -62,7 +62,7 @@ def test_metrics_are_the_float64_formulas_at_every_boundary_of_the_chunks(
 ) -> None:
     part = of_length(whole, n)
     for index, metrics in enumerate(evaluate(members, part, LAMBDAS, "float64")):
-        expected = by_hand(members.member(index).state(), part, LAMBDAS[index])
+        expected = by_hand(members.replica(index).state(), part, LAMBDAS[index])
         assert metrics.loss == pytest.approx(expected.loss, rel=1e-11)
         assert metrics.cost == pytest.approx(expected.cost, rel=1e-11)
         assert metrics.accuracy == expected.accuracy
@@ -76,7 +76,7 @@ def test_metrics_are_plain_numbers_that_a_database_takes(whole: Split, members: 
 def test_float32_agrees_to_its_precision(whole: Split, members: Network) -> None:
     networks = []
     for index in range(len(LAMBDAS)):
-        member = members.member(index)
+        member = members.replica(index)
         single = build(
             3072, [HIDDEN], 10, initializer=partial(he, rng=np.random.default_rng(0)), batch_norm=True, dtype=np.float32
         )

@@ -14,7 +14,7 @@ from klcli.data.dataset import Dataset
 from klcli.evaluation.metrics import Metrics
 from klcli.settings.train_config import TrainConfig
 from klcli.store.store import Store
-from klcli.training.budget import timetable
+from klcli.training.budget import budget_of
 from klcli.training.environment import Environment
 from klcli.training.result import EpochMetrics
 
@@ -31,7 +31,7 @@ def write(path: str, go: str, complaint: str) -> None:
         config, nothing = TrainConfig(), (np.empty((0, 3072), np.uint8), np.empty(0, np.uint8))
         dataset = Dataset("d", *nothing, (), "s", "", "", None, None)
         store = Store(Path(path))
-        run = store.runs.begin(config, timetable(config, 45_000), dataset, Environment(1, {}), "klcli train")
+        run = store.runs.begin(config, budget_of(config, 45_000), dataset, Environment(1, {}), "klcli train")
         for epoch in range(EPOCHS):
             metrics = Metrics(1.0, 1.0, 0.1)
             store.runs.record_epoch(run, EpochMetrics(float(epoch), epoch, 0.1, metrics, metrics, 1.0))

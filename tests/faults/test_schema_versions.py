@@ -17,7 +17,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.migrations import migrations
 from klcli.store.runs import BEST_FIRST, RunFilter, run_row
 from klcli.store.store import Store
-from klcli.training.budget import timetable
+from klcli.training.budget import budget_of
 from klcli.training.environment import Environment
 
 NAMES = [migration.name for migration in migrations._migrations]
@@ -31,7 +31,7 @@ def old_database(path: Path, versions: int) -> None:
         migrations.apply(db, stop_before=later) if later else migrations.apply(db)
         config = TrainConfig()
         dataset = Dataset("d", np.empty((0, 3072), np.uint8), np.empty(0, np.uint8), (), "s", "", "", None, None)
-        run = run_row(config, timetable(config, 45_000), dataset, Environment(1, {}), "klcli train")
+        run = run_row(config, budget_of(config, 45_000), dataset, Environment(1, {}), "klcli train")
         known: dict[str, Any] = run | {"kind": "lambda", "state": "complete", "validation_accuracy": 0.5, "passed": 1}
         for table in db.tables:
             if table.name.startswith("_"):

@@ -11,9 +11,10 @@ from klcli.data.dataset import Dataset, split
 from klcli.engine import layers
 from klcli.published.comparison import Comparison, Sizes, chains, compare, counts, noise, on_subset, plan, shortened
 from klcli.published.report import Report, parse
+from klcli.settings.check_settings import CheckSettings
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.studies.gradient_checks import CheckSettings, check_a_single_image, check_networks
+from klcli.studies.gradient_checks import check_a_single_image, check_networks
 from klcli.studies.statistics import Sample
 from klcli.training.result import Snapshot
 from klcli.training.trainer import train, train_chain

@@ -7,7 +7,7 @@ import pytest
 
 from klcli.errors import ConfigError
 from klcli.published.report import Line, parse, report, report_names
-from klcli.training.budget import timetable
+from klcli.training.budget import budget_of
 
 # The rows of the reports' tables and figures, written down by hand, each with how many numbers it publishes.
 ROWS = {
@@ -111,7 +111,7 @@ def test_the_lambdas_of_2021_are_the_first_numbers_of_their_seeds(
 def test_how_long_they_train(name: str, row: str, n: int, updates: int, n_s: int) -> None:
     config = lines(name, row)[0].config
     assert config is not None
-    times = timetable(config, n)
+    times = budget_of(config, n)
     assert (times.total_updates, times.step_size, times.ends_a_cycle) == (updates, n_s, True)
 
 

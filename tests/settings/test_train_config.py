@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klcli.errors import ConfigError, ExitCode
+from klcli.settings.setting import MAX_INTEGER
 from klcli.settings.split_config import SplitConfig
-from klcli.settings.train_config import MAX_SEED, TrainConfig
+from klcli.settings.train_config import TrainConfig
 
 finite = st.floats(min_value=0, max_value=1e300, allow_nan=False, allow_infinity=False)
 positive = st.floats(min_value=1e-300, max_value=1e300, allow_nan=False, allow_infinity=False)
-seeds = st.integers(0, MAX_SEED)
+seeds = st.integers(0, MAX_INTEGER)
 
 
 @st.composite
@@ -190,7 +191,7 @@ def test_a_count_that_is_no_integer_is_refused(settings: dict[str, Any]) -> None
         {"batch_size": 2, "batch_norm": True},
         {"epochs": 0},
         {"evaluations_per_cycle": 0},
-        {"seed": MAX_SEED},
+        {"seed": MAX_INTEGER},
         {"initializer": "normal", "sigma": 1e-300},
     ],
     ids=str,

@@ -11,7 +11,7 @@ from klcli.data.dataset import Dataset, split
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.store import Store
-from klcli.training.budget import timetable
+from klcli.training.budget import budget_of
 from klcli.training.environment import Environment
 from klcli.training.trainer import train
 
@@ -30,7 +30,7 @@ class Recorder:
         nothing = np.empty((0, 3072), np.uint8), np.empty(0, np.uint8)
         dataset = Dataset(name, *nothing, ("a",), sha256, "tests", "built in", None, None)
         return self.store.runs.begin(
-            config, timetable(config, 45_000), dataset, Environment(1, {"numpy": "2"}), command
+            config, budget_of(config, 45_000), dataset, Environment(1, {"numpy": "2"}), command
         )
 
 
@@ -55,7 +55,7 @@ def trained_store(small_dataset: Dataset, tmp_path_factory: pytest.TempPathFacto
     (folder / "plots").mkdir()
     for seed in (1, 2, 3):
         config = TrainConfig(hidden=(5,), epochs=1, seed=seed, split=SplitConfig(validation=100))
-        times = timetable(config, len(splits.train))
+        times = budget_of(config, len(splits.train))
         run = store.runs.begin(config, times, small_dataset, Environment(1, {"numpy": "2"}), "klcli train")
         [result] = train([config], splits)
         store.runs.record_epoch(run, result.epochs[-1], result)

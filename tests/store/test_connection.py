@@ -245,7 +245,7 @@ from klcli.data.dataset import Dataset
 from klcli.settings.train_config import TrainConfig
 from klcli.training.environment import Environment
 from klcli.evaluation.metrics import Metrics
-from klcli.training.budget import timetable
+from klcli.training.budget import budget_of
 from klcli.training.result import EpochMetrics
 from klcli.store.store import Store
 
@@ -256,7 +256,7 @@ while not go.exists():
     time.sleep(0.005)
 store = Store(path)
 for _ in range(int(sys.argv[3])):
-    run_id = store.runs.begin(TrainConfig(), timetable(TrainConfig(), 45000), dataset, Environment(1, {}), "c")
+    run_id = store.runs.begin(TrainConfig(), budget_of(TrainConfig(), 45000), dataset, Environment(1, {}), "c")
     store.runs.record_epoch(run_id, EpochMetrics(1.0, 450, 0.1, Metrics(1, 1, 0.1), Metrics(1, 1, 0.1), 1.0))
     store.runs.finish(run_id, "complete", None, 1.0)
 """

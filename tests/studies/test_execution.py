@@ -75,7 +75,7 @@ def test_what_members_may_differ_in_is_what_training_takes(splits: Splits, small
         if len(groups(plan)) == 1:
             train(plan, splits)
         else:
-            with pytest.raises(ValueError, match="members may differ"):
+            with pytest.raises(ValueError, match="replicas may differ"):
                 train(plan, splits)
 
 

@@ -287,7 +287,7 @@ def test_a_refusal_travels_from_a_process_and_from_dask(tasks: Tasks, dask: Clus
 def test_a_defect_travels_from_a_process(tasks: Tasks) -> None:
     [first, second] = tasks(updates=2)
     broken = GroupTask(first.positions, (first.configs[0], second.configs[0].__class__()), first.images, True, 1)
-    with pytest.raises(ValueError, match="members may differ"):
+    with pytest.raises(ValueError, match="replicas may differ"):
         trained([broken, second], jobs=2)
 
 

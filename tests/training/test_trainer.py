@@ -209,7 +209,7 @@ def test_a_member_of_a_group_follows_the_trajectory_of_the_same_config_alone(spl
     ids=str,
 )
 def test_members_that_differ_in_more_than_they_may_are_refused(splits: Splits, other: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="members may differ"):
+    with pytest.raises(ValueError, match="replicas may differ"):
         train([HUNDRED, replace(HUNDRED, **other)], splits)  # type: ignore[arg-type]
 
 

@@ -84,12 +84,12 @@ def test_a_resumed_training_takes_it_from_the_checkpoint(splits: Splits, monkeyp
     monkeypatch.delattr(training, "whitening")
     for _ in range(4):
         half.update()
-    state = {name: array.copy() for name, array in half.members.member(0).state().items()}
+    state = {name: array.copy() for name, array in half.members.replica(0).state().items()}
     resumed = Training([CONFIG], splits, Snapshot(4, state))
     while not resumed.finished:
         resumed.update()
     for name, array in whole.network.parameters().items():
-        np.testing.assert_array_equal(resumed.members.member(0).parameters()[name], array)
+        np.testing.assert_array_equal(resumed.members.replica(0).parameters()[name], array)
 
 
 @pytest.mark.parametrize("wrong", [{"whitening": 0}, {"whitening": 3073}, {"whitening": 2.5}, {"whitening_eps": 0.0}])

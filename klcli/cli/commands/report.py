@@ -19,7 +19,7 @@ from klcli.cli.options import (
     option,
 )
 from klcli.cli.session import Session
-from klcli.cli.variadic import many_valued
+from klcli.cli.variadic import variadic
 from klcli.errors import ConfigError
 from klcli.report import pictures as report_pictures
 from klcli.report.page import sections as report_page
@@ -35,7 +35,7 @@ MANY = ("--run", "--group-by", "--plot", "--delete")
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("report", cls=many_valued(*MANY))(report)
+    app.command("report", cls=variadic(*MANY))(report)
 
 
 def report(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from klcli.cli.session import Session
+from klcli.cli.invocation import Invocation
 from klcli.errors import ConfigError, KlcliError
 from klcli.report.selection import Selection
 
@@ -21,7 +21,7 @@ SEEDS = 20  # each with a band over its seeds
 LISTED = 200  # runs that are listed with their settings; a page of thousands opens on no phone
 
 
-def write(session: Session, db: Path, selection: Selection, path: Path, data: str | None) -> None:
+def write(session: Invocation, db: Path, selection: Selection, path: Path, data: str | None) -> None:
     """Write the page; where there is no run yet, say what to run first instead."""
     from klcli.report.page.page import render
     from klcli.report.views import FIRST_COMMAND
@@ -50,7 +50,7 @@ def write(session: Session, db: Path, selection: Selection, path: Path, data: st
     session.document("report", {"page": str(path), "sections": [section.title for section in sections]})
 
 
-def _sections(session: Session, store: "Store", selection: Selection, data: str | None) -> "Iterator[Section]":
+def _sections(session: Invocation, store: "Store", selection: Selection, data: str | None) -> "Iterator[Section]":
     from klcli.published.reproduction import KIND, reproductions
     from klcli.report.page.page import Section
     from klcli.report.tables.runs import summary_table
@@ -76,7 +76,7 @@ def _sections(session: Session, store: "Store", selection: Selection, data: str 
     yield _runs(store, selection)
 
 
-def _images_section(session: Session, store: "Store", selection: Selection, like: int, data: str | None) -> "Section":
+def _images_section(session: Invocation, store: "Store", selection: Selection, like: int, data: str | None) -> "Section":
     """The ranking, groups and pictures of the runs that may be compared with run `like`."""
     from klcli.report.page.page import Notes, Section
     from klcli.report.tables.evaluations import evaluations_table
@@ -110,7 +110,7 @@ def _images_section(session: Session, store: "Store", selection: Selection, like
     return Section(images_words(first), parts)
 
 
-def _study(session: Session, store: "Store", number: int, data: str | None) -> "Iterator[Part]":
+def _study(session: Invocation, store: "Store", number: int, data: str | None) -> "Iterator[Part]":
     from klcli.report.page.page import Notes
     from klcli.report.views import study_view
 
@@ -123,7 +123,7 @@ def _study(session: Session, store: "Store", number: int, data: str | None) -> "
         yield from _pictures(session, store, shown, kinds or ["curves"], data)
 
 
-def _reproduction(session: Session, store: "Store", number: int) -> "Section":
+def _reproduction(session: Invocation, store: "Store", number: int) -> "Section":
     """A published report beside ours, with its figures."""
     from klcli.published.reproduction import stored_reproduction
     from klcli.report.page.page import Notes, Picture, Section
@@ -143,7 +143,7 @@ def _reproduction(session: Session, store: "Store", number: int) -> "Section":
     return Section(title, [*warnings, table, Notes(notes), *drawn])
 
 
-def _gradients(session: Session, store: "Store") -> "Section":
+def _gradients(session: Invocation, store: "Store") -> "Section":
     """The latest gradient check, all of its tensors in one table."""
     from klcli.report.page.page import Notes, Section
     from klcli.report.tables.gradient_checks import suite_table
@@ -180,7 +180,7 @@ def _runs(store: "Store", selection: Selection) -> "Section":
 
 
 def _pictures(
-    session: Session, store: "Store", view: "View", kinds: "list[str] | tuple[str, ...]", data: str | None
+    session: Invocation, store: "Store", view: "View", kinds: "list[str] | tuple[str, ...]", data: str | None
 ) -> "list[Picture]":
     """The pictures that can be drawn; for one that cannot, a word on stderr why."""
     from klcli.report.page.page import Picture

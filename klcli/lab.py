@@ -1,0 +1,225 @@
+"""Lab: what a person does with klcli, from Python as from the command line. Everything is recorded, nothing printed.
+
+    from klcli import Lab, TrainConfig
+
+    lab = Lab("results/klcli.db")
+    run = lab.train(TrainConfig(hidden=(50, 30, 20), batch_norm=True), on_evaluation=print)
+    run.test_accuracy, lab.epochs(run)
+
+Ctrl-C raises Interrupted and leaves a run that `lab.resume(run.id)` completes. From Python, studies train in this
+process (`jobs=1`): with more, guard the script by `if __name__ == "__main__":`, because workers import it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from klcli import DEFAULT_DATABASE
+from klcli.procedures.observer import Observer
+from klcli.procedures.setup import Setup
+from klcli.settings.check_settings import CheckSettings
+from klcli.settings.evaluation_settings import EvaluationSettings
+from klcli.settings.sameness import not_default
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
+from klcli.store.runs import BEST_FIRST, RunFilter
+from klcli.store.store import Store
+
+if TYPE_CHECKING:
+    from klcli.procedures.evaluating import Predictions
+    from klcli.procedures.searches import LambdaSearch, Stage
+    from klcli.published.reproduction import Reproduction
+    from klcli.training.result import EpochMetrics
+
+OnEvaluation = Callable[["EpochMetrics"], None]
+
+
+class Lab:
+    """A database, the images, and the procedures that work with them.
+
+    `data` is a path, "cifar10" or "synthetic", as of --data; `threads` are those of BLAS; `jobs` the processes that
+    train stacks of networks (None: as many as there are cores); `executor` the address of a Dask scheduler.
+    `observer` is called with messages and progress. `command` is stored as what was asked for.
+    """
+
+    def __init__(
+        self,
+        db: str | Path = DEFAULT_DATABASE,
+        *,
+        data: str | Path | None = None,
+        threads: int = 1,
+        jobs: int | None = 1,
+        executor: str | None = None,
+        observer: Observer | None = None,
+        command: str | None = None,
+    ) -> None:
+        """Open nothing yet: the first procedure does."""
+        self._command = command
+        self._setup = Setup(
+            db=Path(db),
+            data=None if data is None else str(data),
+            threads=threads,
+            jobs=jobs,
+            executor=executor,
+            observer=observer or Observer(),
+            command=command or "",
+        )
+
+    def train(self, config: TrainConfig, *, on_evaluation: OnEvaluation | None = None) -> Run:
+        """Train one network and return its run; `on_evaluation` is called with the metrics of every evaluation.
+
+        Raises Interrupted after Ctrl-C: what was trained is recorded, and `resume` continues it.
+        """
+        from klcli.procedures.trainings import train
+
+        return train(self._calling("train", _config_text(config), on_evaluation), config)
+
+    def resume(
+        self,
+        which: int | str = "last",
+        *,
+        wanted: Mapping[str, Any] | None = None,
+        threads: int | None = None,
+        on_evaluation: OnEvaluation | None = None,
+    ) -> Run:
+        """Continue an interrupted run to the bits of one that was never interrupted, and return it.
+
+        Raises ConfigError where a setting in `wanted`, or `threads`, is not that of the run.
+        """
+        from klcli.procedures.trainings import resume
+
+        return resume(self._calling("resume", repr(which), on_evaluation), str(which), wanted or {}, threads)
+
+    def repeat(self, config: TrainConfig, repeats: int, *, resume: bool = False) -> Study:
+        """Train one setting under several seeds and return the study; `runs_of` gives its runs."""
+        from klcli.procedures.study_runner import StudyRunner
+        from klcli.studies.repeats import repeat
+
+        setup = self._calling("repeat", f"{_config_text(config)}, {repeats}")
+        with setup.pinned():
+            runner = StudyRunner.opened(setup, config, resume)
+            plan = repeat(config, repeats)
+            number = runner.run("repeats", "train", plan, {}, look_at_test=config.schedule != "range")
+        return runner.store.studies.get(number)
+
+    def search_lambda(
+        self, config: TrainConfig, what: "Stage | None" = None, *, repeats: int = 1, resume: bool = False
+    ) -> "LambdaSearch":
+        """Search the L2 coefficient lambda by validation accuracy, by default in one coarse stage."""
+        from klcli.procedures.searches import Stage, search_lambda
+
+        return search_lambda(
+            self._calling("search_lambda", _config_text(config)), config, what or Stage(), repeats, resume
+        )
+
+    def sigma_sweep(
+        self,
+        config: TrainConfig,
+        sigmas: Sequence[float] = (1e-1, 1e-3, 1e-4),
+        *,
+        repeats: int = 1,
+        resume: bool = False,
+    ) -> Study:
+        """Train with every standard deviation of the initial weights, without and with batch normalisation."""
+        from klcli.procedures.study_runner import StudyRunner
+        from klcli.studies.sigma_sweep import plan
+
+        setup = self._calling("sigma_sweep", f"{_config_text(config)}, {tuple(sigmas)}")
+        with setup.pinned():
+            planned = plan(config, sigmas, repeats)
+            runner = StudyRunner.opened(setup, config, resume)
+            number = runner.run("sigma", "sweep", planned, {}, look_at_test=True)
+        return runner.store.studies.get(number)
+
+    def check_gradients(
+        self, config: TrainConfig | None = None, settings: CheckSettings | None = None, *, seed: int = 0
+    ) -> list[GradientCheck]:
+        """Compare gradients with numerical differences in float64, for one network or for the course's whole set."""
+        from klcli.data.dataset import split
+        from klcli.studies.gradient_checks import check_networks, course_set, entries, with_and_without_l2
+
+        setup = self._calling("check_gradients", "" if config is None else _config_text(config))
+        settings = settings or CheckSettings()
+        networks = course_set(seed) if config is None else with_and_without_l2(config)
+        dataset = setup.images()
+        setup.warn_of_images(dataset)
+        train = split(dataset, networks[0][0].split).train
+        store = Store(setup.db)
+        total = sum(entries(stack, settings.dims) for stack in networks)
+        with setup.pinned(), setup.observer.counting("checking entries", total) as advance:
+            checks = list(check_networks(networks, train, settings, on_entries=advance))
+        return store.gradient_checks.suite(store.gradient_checks.record(checks, dataset, setup.command))
+
+    def evaluate(
+        self, runs: Sequence[int | str], settings: EvaluationSettings | None = None, *, ensemble: bool = False
+    ) -> tuple[list[Run], list[Evaluation]]:
+        """Evaluate stored runs again, each by itself or as one ensemble; return the runs and the evaluations."""
+        from klcli.procedures.evaluating import evaluate
+
+        setup = self._calling("evaluate", repr(list(runs)))
+        return evaluate(setup, [str(run) for run in runs], settings or EvaluationSettings(), ensemble)
+
+    def predict(
+        self,
+        pictures: Sequence[str | Path],
+        run: int | str = "best",
+        *,
+        flips: bool = False,
+        snapshots: bool = False,
+    ) -> "Predictions":
+        """Return the probability of every class for PNG or JPEG files of any size."""
+        from klcli.procedures.evaluating import predict
+
+        paths = [Path(picture) for picture in pictures]
+        return predict(self._setup, paths, str(run), flips=flips, snapshots=snapshots)
+
+    def reproduce(self, *names: str, **terms: Any) -> "Iterator[Reproduction]":
+        """Yield published reports beside what their experiments give here; `terms` as in procedures/reproducing.py."""
+        from klcli.procedures.reproducing import reproduce
+
+        return reproduce(self._calling("reproduce", ", ".join(map(repr, names))), names, **terms)
+
+    @cached_property
+    def store(self) -> Store:
+        """The open database, for every query. Raises StoreError where there is none yet."""
+        return self._setup.store()
+
+    def run(self, which: int | str = "last") -> Run:
+        """Return one run: by its number, the `last` complete one, or the `best`."""
+        from klcli.procedures.run_lookup import chosen_run
+
+        return chosen_run(self.store, str(which))
+
+    def best(self, n: int = 10, chosen: RunFilter | None = None) -> list[Run]:
+        """Return the best complete runs by validation accuracy on the images used last."""
+        chosen = replace(chosen or RunFilter(), state="complete")
+        for images in self.store.runs.image_sets(chosen):
+            chosen = replace(chosen, dataset_sha256=images.dataset_sha256, split=images.split_json)
+            return self.store.runs.query(chosen, BEST_FIRST, n)
+        return []
+
+    def runs_of(self, study: Study | int) -> list[Run]:
+        """Return the runs of a study in the order of its plan."""
+        return self.store.studies.members(study if isinstance(study, int) else study.id)
+
+    def epochs(self, run: Run | int) -> list[Epoch]:
+        """Return the evaluations of a run in order."""
+        return self.store.runs.epochs(run if isinstance(run, int) else run.id)
+
+    def _calling(self, method: str, arguments: str, on_evaluation: OnEvaluation | None = None) -> Setup:
+        """Return the setup of one call, with what is stored as its command."""
+        setup = replace(self._setup, command=self._command or f"Lab({str(self._setup.db)!r}).{method}({arguments})")
+        return replace(setup, on_evaluation=on_evaluation)
+
+
+def _config_text(config: TrainConfig) -> str:
+    """Return a config as Python code, with what is not the default."""
+    given = not_default(config)
+    split = {key.removeprefix("split."): value for key, value in given.items() if key.startswith("split.")}
+    own = {key: value for key, value in given.items() if not key.startswith("split.")}
+    words = [f"{key}={value!r}" for key, value in own.items()]
+    if split:
+        words.append(f"split=SplitConfig({', '.join(f'{key}={value!r}' for key, value in split.items())})")
+    return f"TrainConfig({', '.join(words)})"

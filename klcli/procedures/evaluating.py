@@ -1,0 +1,105 @@
+"""Evaluating stored networks again, and naming the classes of pictures with them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from klcli.data.augmentation import views
+from klcli.data.dataset import Dataset, Splits, split
+from klcli.data.pictures import pictures_like, read_picture
+from klcli.errors import ConfigError
+from klcli.evaluation.metrics import log_mean, log_probabilities
+from klcli.evaluation.reevaluation import policy_of, reevaluate
+from klcli.procedures.run_lookup import chosen_run, chosen_runs, images_of, trained_networks
+from klcli.procedures.setup import Setup
+from klcli.settings.evaluation_settings import EvaluationSettings
+from klcli.settings.split_config import SplitConfig
+from klcli.store.records import Evaluation, Run
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The classes of pictures by one run."""
+
+    run: Run
+    dataset: str
+    pictures: list[tuple[str, dict[str, float]]]  # each with the probability of every class
+
+
+def evaluate(
+    setup: Setup, which: Sequence[str], settings: EvaluationSettings, ensemble: bool
+) -> tuple[list[Run], list[Evaluation]]:
+    """Evaluate stored runs again, each by itself or as the mean of their probabilities; return both, recorded.
+
+    Raises ConfigError where a network does not have what is asked, before the first one is evaluated.
+    """
+    store = setup.store()
+    runs = chosen_runs(store, which)
+    if ensemble:
+        _require_same_images(runs)
+    datasets: dict[str, Dataset] = {}
+    divided: dict[tuple[str, SplitConfig], Splits] = {}
+    for run in runs:
+        policy_of(f"run {run.id}", run.config, settings)
+        if run.dataset_sha256 not in datasets:
+            datasets[run.dataset_sha256] = images_of(run, setup.data, f"run {run.id}")
+        division = run.dataset_sha256, run.config.split
+        if division not in divided:
+            divided[division] = split(datasets[run.dataset_sha256], run.config.split)
+    for dataset in datasets.values():
+        setup.warn_of_images(dataset)
+    parts = [runs] if ensemble else [[run] for run in runs]
+    evaluations = []
+    threads = max(run.threads for run in runs)
+    with setup.pinned(threads), setup.observer.counting("evaluating", len(parts)) as advance:
+        for part in parts:
+            networks = [one for run in part for one in trained_networks(store, run, settings.snapshots)]
+            found = reevaluate(networks, divided[part[0].dataset_sha256, part[0].config.split], settings)
+            evaluations.append(store.evaluations.record([run.id for run in part], settings, found, setup.command))
+            advance(1)
+    return runs, evaluations
+
+
+def predict(
+    setup: Setup, pictures: Sequence[Path], which: str, *, flips: bool = False, snapshots: bool = False
+) -> Predictions:
+    """Return the probability of every class for pictures of any size, by a stored run.
+
+    Raises DataError for a file that is no picture, before anything else.
+    """
+    pixels = [read_picture(picture) for picture in pictures]
+    store = setup.store()
+    run = chosen_run(store, which)
+    networks = trained_networks(store, run, snapshots)
+    config = run.config
+    dataset = images_of(run, setup.data, f"run {run.id}")
+    setup.warn_of_images(dataset)
+    if config.batch_norm and config.bn_statistics == "batch":
+        setup.observer.warn(f"run {run.id} was evaluated with batch statistics, pictures get its running averages")
+    images = pictures_like(split(dataset, config.split).train.standardised(config.standardise), pixels)
+    with setup.pinned(run.threads):
+        log_P = [
+            log_probabilities(one.network, view, config.dtype)
+            for view in views(images, flips=flips, shifts=0)
+            for one in networks
+        ]
+    rows = np.exp(log_mean(log_P))
+    named = [
+        (str(picture), dict(zip(dataset.class_names, map(float, row), strict=True)))
+        for picture, row in zip(pictures, rows, strict=True)
+    ]
+    return Predictions(run, dataset.name, named)
+
+
+def _require_same_images(runs: Sequence[Run]) -> None:
+    if len(runs) < 2:
+        raise ConfigError(f"--ensemble: averages several runs, give at least two beside {runs[0].id}")
+    first = runs[0]
+    for run in runs[1:]:
+        if (run.dataset_sha256, run.config.split) != (first.dataset_sha256, first.config.split):
+            raise ConfigError(
+                f"--ensemble: runs {first.id} and {run.id} were trained on different images or splits, the training "
+                "images of one may test the other: choose runs that `klcli report` ranks together"
+            )

@@ -1,0 +1,55 @@
+"""Observers: what a procedure reports while it works. These ignore it; the command line shows it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from klcli.studies.execution import GroupOutcome, GroupTask
+    from klcli.training.budget import Budget
+    from klcli.training.result import TrainResult
+
+
+class TrainingObserver:
+    """Is called while one network is trained."""
+
+    def on_update(self, step: int) -> None:
+        """Called after every update, with the number of updates done."""
+
+    def on_evaluation(self, result: "TrainResult") -> None:
+        """Called after every evaluation, whose metrics are the last of `result.epochs`."""
+
+
+class StudyObserver:
+    """Is called while a study is trained, by the position of a stack among the tasks."""
+
+    def on_progress(self, index: int, step: int, best: float) -> None:
+        """Called a few times a second, with the updates done and the best validation accuracy."""
+
+    def on_outcome(self, outcome: "GroupOutcome") -> None:
+        """Called when a stack is done."""
+
+
+class Observer:
+    """Is called by every procedure."""
+
+    def say(self, message: str) -> None:
+        """Called with what is going on."""
+
+    def warn(self, message: str) -> None:
+        """Called with what the user should know before trusting the result."""
+
+    @contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Yield a function that is called with how much of `total` was done since."""
+        yield lambda done: None
+
+    @contextmanager
+    def training(self, budget: "Budget") -> Iterator[TrainingObserver]:
+        """Yield the observer of one training."""
+        yield TrainingObserver()
+
+    @contextmanager
+    def study(self, title: str, tasks: "Sequence[GroupTask]", updates: Sequence[int]) -> Iterator[StudyObserver]:
+        """Yield the observer of a study of these stacks, each with its number of updates."""
+        yield StudyObserver()

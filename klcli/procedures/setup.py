@@ -1,0 +1,80 @@
+"""Setup: with which images and database a procedure works, on which cores, and who observes it."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from klcli import DEFAULT_DATABASE
+from klcli.data.dataset import Dataset
+from klcli.data.sources import open_dataset
+from klcli.errors import StoreError
+from klcli.procedures.observer import Observer
+from klcli.settings.train_config import TrainConfig
+from klcli.store.store import Store
+from klcli.training.environment import pinned_threads
+from klcli.training.result import EpochMetrics
+
+LARGEST_ETA_OF_ADAM = 0.01  # its steps are as long as eta, whatever the gradient: SGD's 0.1 destroys what was learned
+ROOM = 20_000_000  # bytes: the epochs, a picture and a checkpoint of a usual network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What all procedures of one Lab share."""
+
+    db: Path
+    data: str | None = None  # as of --data
+    threads: int = 1  # of BLAS
+    jobs: int | None = None  # processes; None: as many as there are cores
+    executor: str | None = None  # address of a Dask scheduler
+    observer: Observer
+    command: str  # stored with what the procedure records
+    on_evaluation: Callable[[EpochMetrics], None] | None = None  # called with the metrics of every evaluation
+
+    @property
+    def is_default_database(self) -> bool:
+        """Whether commands find this database without --db."""
+        return self.db == DEFAULT_DATABASE
+
+    def images(self) -> Dataset:
+        """Open the images. Raises DataError where they are missing or damaged."""
+        return open_dataset(self.data)
+
+    def new_store(self) -> Store:
+        """Open or create the database. Raises StoreError where its disk has no room for a run."""
+        store = Store(self.db)
+        free = shutil.disk_usage(store.path.parent).free
+        if free < ROOM:
+            raise StoreError(
+                f"{store.path.parent}: only {free / 1e6:.0f} MB are free here and a run needs {ROOM / 1e6:.0f}, "
+                "free some space or choose another place with --db"
+            )
+        return store
+
+    def store(self) -> Store:
+        """Open the database. Raises StoreError where there is none."""
+        return Store.existing(self.db)
+
+    @contextmanager
+    def pinned(self, threads: int | None = None) -> Iterator[None]:
+        """Give BLAS its threads inside the block."""
+        with pinned_threads(self.threads if threads is None else threads):
+            yield
+
+    def warn_of_images(self, dataset: Dataset) -> None:
+        """Say loudly that results on the built-in images are no results on CIFAR-10."""
+        if dataset.name == "synthetic":
+            self.observer.warn(
+                "SYNTHETIC IMAGES: no CIFAR-10 in use, these results say nothing about it "
+                "(`klcli data fetch` gets it, --data PATH names it)"
+            )
+
+    def warn_of_settings(self, config: TrainConfig) -> None:
+        """Say which settings are known to go wrong together, and the cure."""
+        if config.optimizer == "adam" and config.eta_max > LARGEST_ETA_OF_ADAM:
+            self.observer.warn(
+                f"--optimizer adam with eta_max {config.eta_max:g}: above {LARGEST_ETA_OF_ADAM:g} it learns little "
+                "or nothing, try --eta-max 0.001"
+            )
