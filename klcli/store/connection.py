@@ -124,7 +124,11 @@ def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite_utils.Databa
     connection.execute("PRAGMA foreign_keys = ON")
     if sqlite3.sqlite_version_info >= FIRST_SAFE_WAL:
         connection.execute("PRAGMA journal_mode = WAL")
-    _check(connection, path)
+    # The whole file once: damage found later would be half an answer.
+    if path.stat().st_size <= CHECKED_BYTES:
+        [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise _damaged(path, found)
     db = sqlite_utils.Database(connection, execute_plugins=False)
     released = {migration.name for migration in migrations._migrations}
     if {migration.name for migration in migrations.applied(db)} != released:
@@ -152,14 +156,6 @@ def _add_virtual_columns(db: sqlite_utils.Database) -> None:
 def _missing_columns(db: sqlite_utils.Database) -> dict[str, str]:
     found = {row["name"] for row in db.execute("PRAGMA table_xinfo(runs)")}
     return {name: definition for name, definition in virtual_columns().items() if name not in found}
-
-
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Check structure, types and constraints of the whole file once: damage found later would be half an answer."""
-    if path.stat().st_size <= CHECKED_BYTES:
-        [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            raise _damaged(path, found)
 
 
 def damage_behind_a_failure() -> StoreError | None:

@@ -235,16 +235,13 @@ class Runs:
         """
         condition, parameters = chosen.conditions()
         with self._db.reading_only(chosen.where):
-            found = self._db.records(
+            return self._db.records(
                 ImageSet,
                 "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest FROM runs"
-                f" WHERE {condition} GROUP BY dataset_sha256, split",
+                f" WHERE {condition} GROUP BY dataset_sha256, split ORDER BY"
+                " max(max(id)) OVER (PARTITION BY dataset_sha256) DESC, runs DESC, latest DESC",
                 parameters,
             )
-        last_use: dict[str, int] = {}
-        for one in found:
-            last_use[one.dataset_sha256] = max(one.latest, last_use.get(one.dataset_sha256, 0))
-        return sorted(found, key=lambda one: (-last_use[one.dataset_sha256], -one.runs, -one.latest))
 
     def count_by_state(self) -> dict[str, int]:
         """Return how many runs there are in each state."""
@@ -267,8 +264,8 @@ def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
         "epoch": metrics.epoch,
         "step": metrics.step,
         "learning_rate": metrics.learning_rate,
-        **_columns("train", metrics.train),
-        **_columns("validation", metrics.validation),
+        **prefixed("train", metrics.train),
+        **prefixed("validation", metrics.validation),
         "seconds": metrics.seconds,
     }
     db.table("epochs").upsert(row, pk=("run_id", "epoch"))
@@ -279,7 +276,8 @@ def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
     )
 
 
-def _columns(split: str, metrics: Metrics | Score) -> dict[str, Any]:
+def prefixed(split: str, metrics: Metrics | Score) -> dict[str, float]:
+    """Return metrics as columns: `test_loss` of the split `test`."""
     return {f"{split}_{name}": value for name, value in asdict(metrics).items()}
 
 
@@ -293,13 +291,13 @@ def ending_row(state: str, result: TrainResult | None, seconds: float, error: st
     if result is None:
         return row
     if result.epochs:
-        row |= _columns("train", result.epochs[-1].train) | _columns("validation", result.epochs[-1].validation)
+        row |= prefixed("train", result.epochs[-1].train) | prefixed("validation", result.epochs[-1].validation)
     if result.test is not None:
-        row |= _columns("test", result.test)
+        row |= prefixed("test", result.test)
     if result.ensemble is not None:
         row |= {"snapshots": result.ensemble.networks}
         for split, score in (("validation", result.ensemble.validation), ("test", result.ensemble.test)):
-            row |= _columns(f"ensemble_{split}", score) if score else {}
+            row |= prefixed(f"ensemble_{split}", score) if score else {}
     return row
 
 
