@@ -126,9 +126,7 @@ def _settings(where: Range) -> dict[str, Any]:
     return {"low": where.low, "high": where.high, "scale": where.scale}
 
 
-def _earlier(
-    runner: StudyRunner, config: TrainConfig, from_study: int | None
-) -> tuple[list[tuple[str, int]], Range]:
+def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -> tuple[list[tuple[str, int]], Range]:
     """Return the stored stages that --fine begins from, the first one first, and the range of the last."""
     studies = runner.store.studies
     if from_study is None:

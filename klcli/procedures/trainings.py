@@ -148,9 +148,7 @@ def _unfinished(store: Store, which: str) -> Run:
         raise ConfigError(f"--resume {which!r}: give the number of a run, or `last`") from None
     if run.study_id is not None:
         again = f"{run.command} --resume{' last' if run.command.startswith('klcli train ') else ''}"
-        raise ConfigError(
-            f"--resume {which}: this run belongs to study {run.study_id}, continue that with `{again}`"
-        )
+        raise ConfigError(f"--resume {which}: this run belongs to study {run.study_id}, continue that with `{again}`")
     reasons = {
         "complete": "it is complete, there is nothing to continue",
         "diverged": "it diverged and would again, try a smaller --eta-max",

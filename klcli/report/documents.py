@@ -1,9 +1,45 @@
-"""Documents: stored records as they appear in JSON."""
+"""Documents: stored records as they appear in JSON, under the names of their columns."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+from klcli.settings.columns import columns
+from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
 
-def run_document(run: Any) -> dict[str, Any]:
-    """Return a run with its JSON columns opened."""
-    return run | {"config": json.loads(run["config"]), "versions": json.loads(run["versions"])}
+
+def run_document(run: Run) -> dict[str, Any]:
+    """Return a run with every setting under its column, and the config as a whole."""
+    own = asdict(run)
+    config = json.loads(own.pop("config_json"))
+    return _plain(own | {"split": own.pop("split_json")}) | columns(run.config) | {"config": config}
+
+
+def runs_documents(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return several runs."""
+    return [run_document(run) for run in runs]
+
+
+def check_document(check: GradientCheck) -> dict[str, Any]:
+    """Return a gradient check with the errors of its tensors."""
+    own = asdict(check)
+    first = check.configs[0]
+    settings = {
+        "hidden": " ".join(map(str, first.hidden)),
+        "batch_norm": int(first.batch_norm),
+        "bn_position": first.bn_position if first.batch_norm else None,
+        "lambda": " ".join(f"{config.lam:g}" for config in check.configs),
+    }
+    errors = [_plain(error) for error in own.pop("errors")]
+    return _plain(own) | settings | {"configs": own.pop("configs_json"), "errors": errors}
+
+
+def record_document(record: Epoch | Evaluation | Study) -> dict[str, Any]:
+    """Return a record whose fields are its columns."""
+    return _plain(asdict(record))
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values as the database has them: truth as 0 and 1."""
+    return {key: int(value) if isinstance(value, bool) else value for key, value in values.items() if key[-5:] != "_json"}

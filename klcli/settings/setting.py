@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from klcli.errors import ConfigError
@@ -144,10 +143,14 @@ def setting(default: Any, role: Role, help: str, **more: Any) -> Any:
     return field(default=default, metadata={"role": role, "help": help, **more})
 
 
-@lru_cache(maxsize=8)
 def settings_of(owner: type) -> dict[str, Setting]:
     """Return the settings of a dataclass by key, those of nested dataclasses as `split.subset`."""
-    return {one.key: one for one in _settings_of(owner)}
+    if owner not in _known:
+        _known[owner] = {one.key: one for one in _settings_of(owner)}
+    return _known[owner]
+
+
+_known: dict[type, dict[str, Setting]] = {}  # they never change, and every config that is made asks for them
 
 
 def _settings_of(owner: type) -> Iterator[Setting]:

@@ -7,6 +7,7 @@ from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 from klcli.errors import ConfigError, StoreError
+from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.transition import RowLike
 
@@ -77,6 +78,12 @@ class Run(_Measured):
             return _config(self.config_json)
         except (ConfigError, TypeError) as error:
             raise StoreError(f"run {self.id}: {error}") from error
+
+
+    @property
+    def split(self) -> SplitConfig:
+        """How its images are divided."""
+        return self.config.split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +195,14 @@ class ImageSet(RowLike):
     split_json: str | None  # as in Run
     runs: int  # their number
     latest: int  # the id of the last of them
+
+    @property
+    def split(self) -> SplitConfig:
+        """How the images are divided. Raises StoreError where this klcli cannot read it."""
+        try:
+            return SplitConfig(**json.loads(self.split_json or "{}"))
+        except (ConfigError, TypeError, ValueError) as error:
+            raise StoreError(f"the split {self.split_json!r} of a run is damaged ({error}): restore a copy") from error
 
 
 def columns(kind: type) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Self
 
 from klcli.errors import StoreError
+from klcli.store.checkpoints import write_atomically
 from klcli.store.connection import Database
 from klcli.store.evaluations import Evaluations
 from klcli.store.gradient_checks import GradientChecks
@@ -39,6 +40,12 @@ class Store:
         # A database that cannot be written can still be read; a command that has to write will fail on its own.
         with suppress(StoreError):
             self.runs.mark_dead()
+
+    def write_picture(self, name: str, content: bytes) -> Path:
+        """Write a picture into the folder of pictures and return its path. Raises StoreError."""
+        path = self.folder("plots") / name
+        write_atomically(path, content)
+        return path
 
     @classmethod
     def existing(cls, path: Path) -> Self:

@@ -1,6 +1,5 @@
 """`klcli evaluate`: stored networks, evaluated again in another way."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,6 +53,7 @@ def evaluate(
 def _show(
     invocation: Invocation, database: str, runs: "list[Run]", evaluations: "list[Evaluation]", ensemble: bool
 ) -> None:
+    from klcli.report.documents import record_document
     from klcli.report.tables.evaluations import difference_notes, ensemble_table, evaluation_table, evaluation_words
     from klcli.report.words import network_name
 
@@ -75,5 +75,6 @@ def _show(
         | {name: getattr(run, name) for name in measures}
         for run in runs[: len(own)]
     ]
-    content = {"evaluations": [asdict(one) for one in evaluations], "stored": stored, "notes": notes}
+    documents = [record_document(one) for one in evaluations]
+    content = {"evaluations": documents, "stored": stored, "notes": notes}
     invocation.document("evaluate", content)

@@ -37,9 +37,7 @@ def sigma_sweep(
     - `klcli sigma-sweep --hidden 50 30 20 20 10 10 10 10 --step-epochs 2 --repeats 3`
     """
     lab = invocation.lab()
-    study = lab.sigma_sweep(
-        config, numbers(sigmas, "sigmas"), repeats=invocation.repeats, resume=invocation.resume
-    )
+    study = lab.sigma_sweep(config, numbers(sigmas, "sigmas"), repeats=invocation.repeats, resume=invocation.resume)
 
     from klcli.report.documents import run_document
     from klcli.report.plots.sigma_sweep import draw_sigma_sweep, sigma_curves

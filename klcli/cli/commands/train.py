@@ -92,9 +92,7 @@ def _show_presets(invocation: Invocation) -> None:
     known = presets().values()
     columns = (Column("setting", "setting", is_number=False), Column("value", "value", is_number=False))
     for one in known:
-        rows = [
-            {"setting": key, "value": SETTINGS[key].typed(value)} for key, value in not_default(one.config).items()
-        ]
+        rows = [{"setting": key, "value": SETTINGS[key].typed(value)} for key, value in not_default(one.config).items()]
         invocation.result(Table(f"{one.name}: {one.description}", columns, rows or [{"setting": "the defaults"}]))
     documents = [{"name": one.name, "description": one.description, "config": asdict(one.config)} for one in known]
     invocation.document("train", {"presets": documents})
@@ -119,7 +117,7 @@ def _show_repeats(invocation: Invocation, lab: "Lab", study: int) -> None:
 
 def _show(invocation: Invocation, lab: "Lab", run: "Run") -> None:
     """Draw the picture of the run and print where everything is. Raises Diverged for a run that did."""
-    from klcli.report.documents import epoch_document, run_document
+    from klcli.report.documents import record_document, run_document
     from klcli.report.plots.range_test import draw_range_test, range_curves
     from klcli.report.plots.training import draw_training, training_curves
     from klcli.report.tables.range_tests import suggestion_sentence
@@ -138,7 +136,7 @@ def _show(invocation: Invocation, lab: "Lab", run: "Run") -> None:
         places.insert(1, ("checkpoint", store.path.parent / run.checkpoint))
     notes = [suggestion_sentence(run, epochs)] if is_range_test else []
     invocation.result(splits_table(title, run), *notes, *(f"{what:<11} {where}" for what, where in places))
-    document = {"run": run_document(run), "epochs": [*map(epoch_document, epochs)], "picture": str(picture)}
+    document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": str(picture)}
     invocation.document("train", document | ({"notes": notes} if notes else {}))
     if run.state == "diverged" and not is_range_test:  # a range test goes on until it does
         raise Diverged(

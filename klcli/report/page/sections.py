@@ -76,7 +76,9 @@ def _sections(session: Invocation, store: "Store", selection: Selection, data: s
     yield _runs(store, selection)
 
 
-def _images_section(session: Invocation, store: "Store", selection: Selection, like: int, data: str | None) -> "Section":
+def _images_section(
+    session: Invocation, store: "Store", selection: Selection, like: int, data: str | None
+) -> "Section":
     """The ranking, groups and pictures of the runs that may be compared with run `like`."""
     from klcli.report.page.page import Notes, Section
     from klcli.report.tables.evaluations import evaluations_table
