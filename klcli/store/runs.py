@@ -82,8 +82,8 @@ class Runs:
     def record_epoch(self, run_id: int, metrics: EpochMetrics, result: TrainResult | None = None) -> None:
         """Commit the metrics of one evaluation, with the network of that moment; repeating it changes nothing.
 
-        The checkpoint is in its place before metrics and pointer are committed in one transaction: a
-        crash at any point leaves one that the database knows.
+        The checkpoint is renamed into place before its name and the metrics are committed in one transaction, so
+        that a crash at any point leaves a checkpoint whose checksum is in the database.
         """
         pointer = {} if result is None else self.write_checkpoint(run_id, result)
         with self._db.write() as db:
@@ -137,7 +137,7 @@ class Runs:
     # --- checkpoints
 
     def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
-        """Write the file and return the columns that point at it, relative so that the folder can be moved."""
+        """Write the file and return the columns that name it, relative so that the folder can be moved."""
         path = self._db.folder("checkpoints") / f"run-{run_id:06d}.npz"
         sha256 = checkpoints.save(path, result.arrays(), result.config.to_json(), result.step)
         return {"checkpoint": str(path.relative_to(self._db.path.parent)), "checkpoint_sha256": sha256}
@@ -147,8 +147,8 @@ class Runs:
 
         Of the two files on disk, one that the database knows by its checksum is used, the latest
         first. None where the run ended before its first checkpoint, or where both are damaged. The file
-        that is used is renamed to the first place: an unknown or damaged file there must not replace it
-        with the next write. Call it for a run that this process has claimed.
+        that is used becomes the latest: an unknown or damaged one would replace it with the next write.
+        Call it for a run that this process has claimed.
         """
         if run.checkpoint is None:
             return None, ""

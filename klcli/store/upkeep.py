@@ -19,7 +19,7 @@ class Finding:
     """Something that a check of the database has found."""
 
     what: str
-    is_damage: bool  # or only a file that nothing points at
+    is_damage: bool  # or only a file that no row names
 
 
 class Upkeep:
@@ -78,7 +78,7 @@ class Upkeep:
                 " AND NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id)",
                 [json.dumps([run.study_id for run in runs])],
             )
-        # The rows first: a file that nothing points at is found by `check`, a row without its file is damage.
+        # The rows first: `check` finds a file that no row names; a row without its file is damage.
         files = [file for run in runs for file in self._files_of(run)]
         for file in files:
             try:
