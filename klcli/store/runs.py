@@ -107,12 +107,11 @@ class Runs:
 
     def claim(self, run_id: int) -> None:
         """Assign a run that has ended to this process. Raises StoreError where another one was faster."""
-        process = ProcessIdentity.current()
         with self._db.write() as db:
             claimed = db.execute(
-                "UPDATE runs SET state = 'running', host = ?, pid = ?, process_started_at = ?, finished_at = NULL,"
-                " error = NULL WHERE id = ? AND state IN ('interrupted', 'failed')",
-                [process.host, process.pid, process.started_at, run_id],
+                "UPDATE runs SET state = 'running', host = :host, pid = :pid, process_started_at = :process_started_at,"
+                " finished_at = NULL, error = NULL WHERE id = :id AND state IN ('interrupted', 'failed')",
+                {"id": run_id, **owner_columns()},
             ).rowcount
         if not claimed:
             raise StoreError(f"{self._db.path}: run {run_id} has just been taken over by another process")
@@ -261,12 +260,9 @@ def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
     """Write an evaluation, and the progress of its run, inside a transaction."""
     row = {
         "run_id": run_id,
-        "epoch": metrics.epoch,
-        "step": metrics.step,
-        "learning_rate": metrics.learning_rate,
+        **{name: getattr(metrics, name) for name in ("epoch", "step", "learning_rate", "seconds")},
         **prefixed("train", metrics.train),
         **prefixed("validation", metrics.validation),
-        "seconds": metrics.seconds,
     }
     db.table("epochs").upsert(row, pk=("run_id", "epoch"))
     db.execute(
