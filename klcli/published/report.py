@@ -227,9 +227,7 @@ def _checked(row: Mapping[str, Any], table: Mapping[str, Any], check: GradientEx
     return _lines(row, table, ERRORS, what=what, tensor=tensor and _key(tensor), check=check)
 
 
-def _lines(
-    row: Mapping[str, Any], table: Mapping[str, Any], quantities: Sequence[str], **more: Any
-) -> list[Line]:
+def _lines(row: Mapping[str, Any], table: Mapping[str, Any], quantities: Sequence[str], **more: Any) -> list[Line]:
     words = {key: row.get(key, table.get(key)) for key in WORDS}
     return [
         Line(row=row["row"], quantity=quantity, published=float(row[quantity]), **words, **more)
