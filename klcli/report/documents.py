@@ -42,4 +42,6 @@ def record_document(record: Epoch | Evaluation | Study) -> dict[str, Any]:
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Return values as the database has them: truth as 0 and 1."""
-    return {key: int(value) if isinstance(value, bool) else value for key, value in values.items() if key[-5:] != "_json"}
+    return {
+        key: int(value) if isinstance(value, bool) else value for key, value in values.items() if key[-5:] != "_json"
+    }

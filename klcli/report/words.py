@@ -1,4 +1,4 @@
-"""Words: how tables, captions and titles name a network, its settings and its images. All of it follows from settings/."""
+"""Words: how tables, captions and titles name a network, its settings and its images, derived from settings/."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -78,7 +78,7 @@ def setting_value(run: Run, key: str) -> Any:
 
 
 def options_words(config: TrainConfig) -> str:
-    """`momentum 0.9, flips, not shuffled`: every setting that is not the default and has no other place in a caption."""
+    """`momentum 0.9, flips, not shuffled`: settings that are not the default and have no other place in a caption."""
     own = {key: value for key, value in not_default(config).items() if key not in (*IN_NAME, *IN_CAPTION, "order_seed")}
     return ", ".join(SETTINGS[key].phrase(value) for key, value in own.items() if not key.startswith("split."))
 

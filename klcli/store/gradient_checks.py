@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 
 from klcli.data.dataset import Dataset
 from klcli.settings.check_settings import CheckSettings
+from klcli.settings.columns import columns as columns_of
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, now
 from klcli.store.records import GradientCheck, GradientError, columns
@@ -23,7 +24,7 @@ class GradientChecks:
         with self._db.write() as db:
             [[suite]] = db.execute("SELECT coalesce(max(id), 0) + 1 FROM gradient_checks").fetchall()
             for check_id, check in enumerate(checks, start=suite):
-                first = check.members[0]
+                first = columns_of(check.members[0])
                 row = {
                     "id": check_id,
                     "suite": suite,
@@ -31,9 +32,7 @@ class GradientChecks:
                     "command": command,
                     "dataset": dataset.name,
                     "dataset_sha256": dataset.sha256,
-                    "hidden": " ".join(map(str, first.hidden)),
-                    "batch_norm": int(first.batch_norm),
-                    "bn_position": first.bn_position if first.batch_norm else None,
+                    **{name: first[name] for name in ("hidden", "batch_norm", "bn_position")},
                     "lambda": " ".join(f"{member.lam:g}" for member in check.members),
                     **asdict(check.settings),
                     "passed": int(not check.failed),

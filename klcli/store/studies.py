@@ -9,7 +9,7 @@ from klcli.errors import ConfigError, StoreError
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, now
 from klcli.store.records import Run, Study, columns
-from klcli.store.runs import Runs, divergence, ending_row, insert, owner_columns, run_row, upsert_epoch
+from klcli.store.runs import Runs, divergence, ending_row, owner_columns, run_row, upsert_epoch
 from klcli.studies.execution import GroupOutcome
 from klcli.training.budget import budget_of
 from klcli.training.environment import Environment
@@ -47,7 +47,7 @@ class Studies:
             study_id = db.table("studies").insert(study).last_pk
             for position, config in enumerate(plan):
                 row = run_row(config, budget_of(config, n_train), dataset, environment, command)
-                insert(db, row | {"study_id": study_id, "member": position})
+                db.table("runs").insert(row | {"study_id": study_id, "member": position})
         return int(str(study_id))
 
     def find(self, kind: str, stage: str, settings: dict[str, Any], parent: int | None) -> Study | None:

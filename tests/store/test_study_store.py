@@ -105,7 +105,7 @@ def test_a_plan_that_cannot_be_stored_leaves_nothing(store: Store, sql: Sql) -> 
         store.studies.begin("tea", "coarse", {}, PLAN, 45_000, dataset(), HERE, "klcli", None)
     with pytest.raises(StoreError):
         begin(store, parent=99)
-    with pytest.raises(ValueError, match="batch size"):  # the last of the plan does not fit the images
+    with pytest.raises(ValueError, match="--batch-size 200"):  # the last of the plan does not fit the images
         store.studies.begin(
             "lambda", "coarse", {}, [*PLAN, replace(PLAN[0], batch_size=200)], 150, dataset(), HERE, "klcli"
         )
