@@ -66,7 +66,7 @@ def test_gradient_checks_come_back_with_their_errors(recorder: Any, checks: list
     assert [check.passed for check in store.suite(first)] == [True, False]
     assert [check.suite for check in store.suite()] == [second]
     one, stack = store.suite(first)
-    assert (one.configs, stack.configs) == (checks[0].members, checks[1].members)
+    assert (one.configs, stack.configs) == (checks[0].configs, checks[1].configs)
     assert (stack.images, stack.dims, stack.method, stack.h) == (4, 6, "centred", 1e-5)
     assert [(error.tensor, error.passed) for error in stack.errors] == [("linear1.W", True), ("linear2.W", False)]
     assert (one.errors[0].gradient_mean, one.errors[0].gradient_std, one.errors[0].kinks) == (0.1 + 0.2, 1 / 3, 1)
@@ -76,7 +76,7 @@ def test_the_latest_check_of_a_network_is_found_by_its_settings(recorder: Any, c
     store = recorder.store.gradient_checks
     store.record(checks, DATASET, "klcli gradcheck")
     latest = store.record(checks, DATASET, "klcli gradcheck")
-    members, settings = checks[1].members, checks[1].settings
+    members, settings = checks[1].configs, checks[1].settings
     assert store.latest(members, settings, "s").suite == latest
     assert store.latest(members[:1], settings, "s").id == latest
     assert store.latest(members[1:], settings, "s") is None
