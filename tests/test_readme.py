@@ -155,7 +155,9 @@ def test_the_lines_of_python_work(machine: Path) -> None:
     """On few images; what is trained longer in the README ends after an epoch here."""
     [block] = blocks("python")
     short = "split=SplitConfig(subset=200), epochs=1, "
-    code = block.replace("TrainConfig(hidden", f"TrainConfig({short}hidden").replace("import Lab", "import SplitConfig, Lab")
+    code = block.replace("TrainConfig(hidden", f"TrainConfig({short}hidden").replace(
+        "import Lab", "import SplitConfig, Lab"
+    )
     done = run_python(machine, code.replace('"results/klcli.db"', '"results/python.db", data="synthetic"'))
     assert done.returncode == 0, done.stderr
 
