@@ -29,7 +29,7 @@ MAY_IMPORT["report"] |= {"cli"}
 OWNERS = {
     "sqlite_utils": {"store"},
     "sqlite3": {"store"},
-    "psutil": {"store"},
+    "psutil": {"store", "files.py"},
     "matplotlib": {"report/plots"},
     "rich": {"report", "cli"},
     "typer": {"cli"},

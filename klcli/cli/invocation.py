@@ -22,6 +22,7 @@ from klcli.settings.setting import Role
 if TYPE_CHECKING:  # slow to import, and not needed for --version
     from rich.console import Console, RenderableType
 
+    from klcli.lab import Lab
     from klcli.report.tables.table import Table
 
 SCHEMA = 1  # of the JSON documents; raised when a key changes its meaning or goes away
@@ -99,6 +100,21 @@ class Invocation:
     as_json: bool = False
     quiet: bool = False
     debug: bool = False
+
+    def lab(self) -> "Lab":
+        """Return the Lab that this call works in."""
+        from klcli.cli.progress import Console
+        from klcli.lab import Lab
+
+        return Lab(
+            self.db,
+            data=self.data,
+            threads=self.threads,
+            jobs=self.jobs,
+            executor=self.executor,
+            observer=Console(self),
+            command=typed_command(),
+        )
 
     @cached_property
     def out(self) -> "Console":

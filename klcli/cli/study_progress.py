@@ -1,31 +1,32 @@
-"""Progress of a study on stderr: a bar for the study and a line per group, or a plain line per finished group."""
+"""Progress of a study on stderr: a bar for the study and a line per stack, or a plain line per finished stack."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from klcli.cli.invocation import Invocation
+from klcli.procedures.observer import StudyObserver
 
 if TYPE_CHECKING:
     from klcli.studies.execution import GroupOutcome, GroupTask
 
-FEW = 8  # groups that have a line each from beginning to end; of more, those in training
+FEW = 8  # stacks that have a line each from beginning to end; of more, those in training
 
 
-class StudyProgress:
-    """What is told of a study while it runs."""
+class StudyProgress(StudyObserver):
+    """Shows a study while it runs."""
 
-    def __init__(self, session: Invocation, title: str, tasks: "Sequence[GroupTask]", updates: Sequence[int]) -> None:
-        """Tell nothing yet; `showing` opens the display."""
+    def __init__(self, invocation: Invocation, title: str, tasks: "Sequence[GroupTask]", updates: Sequence[int]) -> None:
+        """Show nothing yet; `showing` opens the display."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        self._session = session
+        self._invocation = invocation
         self._title = title
         self._positions = [task.positions for task in tasks]
         self._updates = updates
         self._done = 0
         self._best = 0.0
-        self._live = session.err.is_terminal and not session.quiet
+        self._live = invocation.err.is_terminal and not invocation.quiet
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=10),  # all of a line fits into 80 columns
@@ -33,7 +34,7 @@ class StudyProgress:
             TextColumn("{task.fields[news]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(compact=True),
-            console=session.err,
+            console=invocation.err,
             disable=not self._live,
             transient=True,
         )
@@ -51,7 +52,7 @@ class StudyProgress:
             yield
 
     def on_progress(self, index: int, step: int, best: float) -> None:
-        """Move the bar of a group."""
+        """Move the bar of a stack."""
         if step and self._live:
             group = self._groups[index]
             self._bar.start_task(group)
@@ -59,7 +60,7 @@ class StudyProgress:
             self._redraw(best)
 
     def on_outcome(self, outcome: "GroupOutcome") -> None:
-        """Tell that a group is done."""
+        """Show that a stack is done."""
         index = self._positions.index(outcome.positions)
         accuracies = [r.epochs[-1].validation.accuracy for r in outcome.results if r.epochs and r.diverged_at is None]
         best = max(accuracies, default=0.0)
@@ -71,8 +72,8 @@ class StudyProgress:
         self._redraw(best)
         if not self._live:
             result = f"best validation {best:.4f}" if accuracies else "diverged"
-            self._session.say(
-                f"{self._title}: group {index + 1} done ({self._done} of {len(self._groups)}), "
+            self._invocation.say(
+                f"{self._title}: stack {index + 1} done ({self._done} of {len(self._groups)}), "
                 f"{result}, {outcome.seconds:.1f} s"
             )
 
@@ -83,7 +84,7 @@ class StudyProgress:
 
 
 def describe(task: "GroupTask") -> str:
-    """What the members of a group are: `4 x lambda 1.2e-05 to 0.003`."""
+    """What the replicas of a stack are: `4 x lambda 1.2e-05 to 0.003`."""
     first = task.configs[0]
     name, what = ("lam", "lambda") if first.sigma is None else ("sigma", "sigma")
     values = [getattr(config, name) for config in task.configs]

@@ -1,4 +1,4 @@
-"""Augmentation: images changed in a way that keeps their class, while they are bytes."""
+"""Augmentation of images while they are bytes: mirrored, moved, mixed."""
 
 from dataclasses import replace
 
@@ -18,8 +18,8 @@ def mirror(pixels: np.ndarray) -> np.ndarray:
 def mirrored(split: Split, which: np.ndarray | None = None) -> Split:
     """Return the split with its images mirrored, all of them or those where `which (n,)` is true.
 
-    The copy holds the split's own images as bytes, 30 MB for the 10 000 of the test split. The pixels are
-    mirrored before they are standardised: mean and std belong to places in the picture.
+    A copy of the bytes of the split, 30 MB for 10 000 images. They are mirrored before they are standardised:
+    mean and std belong to positions in the image.
     """
     images = np.take(split.images, split.rows, axis=0)
     which = np.ones(len(split), dtype=bool) if which is None else which
@@ -35,12 +35,12 @@ def moved(split: Split, down: int, right: int) -> Split:
 
 
 def background_of(split: Split) -> np.ndarray:
-    """Return the mean image (3072,) uint8: what moves in from the border, 0 once it is standardised by pixel."""
+    """Return the mean image (3072,) uint8, which fills what a move leaves free: 0 when standardised by pixel."""
     return np.rint(split.mean).astype(np.uint8)
 
 
 def views(split: Split, *, flips: bool, shifts: int) -> list[Split]:
-    """Return the split, with `shifts` also moved by so many pixels to its four sides, with `flips` all mirrored."""
+    """Return the split, with `shifts` also moved by as many pixels to each side, with `flips` all of them mirrored."""
     distances = [(0, 0), *((shifts, 0), (-shifts, 0), (0, shifts), (0, -shifts))] if shifts else [(0, 0)]
     seen = [moved(split, *distance) if any(distance) else split for distance in distances]
     return seen + [mirrored(view) for view in seen] if flips else seen
@@ -51,8 +51,7 @@ def augmented(
 ) -> np.ndarray:
     """Return images (k, 3072) uint8, each mirrored with probability 1/2 and moved by up to `shift` pixels.
 
-    The two distances are drawn for each image and each direction from -shift to shift. What moves in from
-    the border is `background` (3072,): the mean image, which is 0 once it is standardised.
+    Both distances of each image are drawn from -shift to shift. `background` (3072,) fills what a move leaves free.
     """
     if flip:
         which = rng.random(len(pixels)) < 0.5
@@ -62,7 +61,7 @@ def augmented(
 
 
 def _shifted(pixels: np.ndarray, distances: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Return each image moved by its distances (k, 2), down and to the right. 2.7 us an image."""
+    """Return each image moved by its distances (k, 2), down and to the right, in 2.7 us an image."""
     moved = np.empty_like(pixels)
     moved[...] = background
     sources, targets = pixels.reshape(-1, *SHAPE), moved.reshape(-1, *SHAPE)
@@ -74,11 +73,10 @@ def _shifted(pixels: np.ndarray, distances: np.ndarray, background: np.ndarray) 
 
 
 def mixup(X: np.ndarray, share: float) -> None:
-    """Mix every image of X (n, d) in place with the one as far from the end.
+    """Mix every image of X (n, d) in place: `X_i <- a X_i + (1 - a) X_(n-1-i)` with one share a for the minibatch.
 
-    `X_i <- a X_i + (1 - a) X_(n-1-i)` with one share a for the batch (Zhang et al. 2018, arXiv 1710.09412).
-    The order of the images is random, so these partners are as good as drawn ones. The labels have the same
-    partners: `y` and `y[::-1]`.
+    Zhang et al. 2018, arXiv 1710.09412. The order of the images is random, so pairs by position are as good as
+    drawn ones. The labels of the pairs are `y` and `y[::-1]`.
     """
     others = X[::-1] * (1 - share)
     X *= share

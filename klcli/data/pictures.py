@@ -1,4 +1,4 @@
-"""Pictures of any size as images of 32 x 32, the way the networks know them."""
+"""Picture files of any size as images of 32 x 32, the input of the networks."""
 
 import warnings
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ BACKGROUND = (255, 255, 255)  # behind what is transparent
 def read_picture(path: Path) -> np.ndarray:
     """Return a picture as (3072,) uint8, channel-major.
 
-    Turned upright as its EXIF says, on white where it is transparent, cut to the square in its middle, and
-    resampled with Lanczos' filter. Raises DataError for a file that is no picture.
+    Rotated as its EXIF says, on white where it is transparent, cropped to the square in its middle, and resampled
+    with Lanczos' filter. Raises DataError for a file that is no picture.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -43,14 +43,14 @@ def read_picture(path: Path) -> np.ndarray:
         raise DataError(f"{path}: this is no picture that can be read{reason}, give a PNG or JPEG") from None
     side = min(picture.size)
     left, top = ((length - side) // 2 for length in picture.size)
-    # Cut first: the filter would reach over the edges of the square.
+    # Crop first: the filter would include pixels outside of the square.
     square = picture.crop((left, top, left + side, top + side))
     small = square.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(small).transpose(2, 0, 1).reshape(PIXELS)
 
 
 def pictures_like(split: Split, pixels: Sequence[np.ndarray]) -> Split:
-    """Return images as a split that is standardised as the given one; nobody knows their labels, so all are 0."""
+    """Return images as a split that is standardised as the given one; their labels are unknown and set to 0."""
     rows = np.arange(len(pixels))
     return replace(split, images=np.stack(pixels), rows=rows, labels=np.zeros_like(rows))
 
@@ -59,7 +59,7 @@ def _as_rgb(picture: "Image.Image") -> "Image.Image":
     """Return the picture in three channels of a byte."""
     from PIL import Image
 
-    if picture.mode.startswith(("I", "F")):  # 16 bits of grey, which Pillow would cut off at 255
+    if picture.mode.startswith(("I", "F")):  # 16 bits of grey, which Pillow would clip at 255
         grey = np.asarray(picture, dtype=np.float64)
         picture = Image.fromarray(np.clip(grey / 257, 0, 255).round().astype(np.uint8))
     layer = picture.convert("RGBA")

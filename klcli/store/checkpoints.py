@@ -1,17 +1,14 @@
 """Checkpoints: a trained network in one `.npz` file, written so that no half file is ever seen."""
 
-import contextlib
 import hashlib
 import io
-import os
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 
 import numpy as np
 
+from klcli import files
 from klcli.errors import StoreError
-from klcli.store.process import is_alive
 
 CONFIG, STEP, DIGEST = "config", "step", "sha256"  # keys among the arrays: beside those of the network
 
@@ -72,20 +69,9 @@ def _digest(state: dict[str, np.ndarray], config: str, step: int) -> str:
 
 def write_atomically(path: Path, content: bytes, *, keep_previous: bool = False) -> None:
     """Write a file that is either the old one or all of the new one. Raises StoreError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_previous and path.exists():
-            path.replace(previous(path))
-        temporary.replace(path)
+        files.write_atomically(path, content, previous=previous(path) if keep_previous else None)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise _unwritable(path, error) from error
 
 
@@ -99,11 +85,3 @@ def put(file: Path, path: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(f"{path}: cannot be written ({error.strerror}), free some space or choose another --db")
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed while they wrote `path` have left beside it."""
-    for temporary in path.parent.glob(f".{escape(path.name)}.*"):
-        pid = temporary.suffix[1:]
-        if pid.isdecimal() and not is_alive(int(pid)):
-            temporary.unlink(missing_ok=True)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 import klcli
+from klcli.data.cifar10.places import NAMES
 from klcli.data.dataset import Dataset, split
-from klcli.data.places import NAMES
 from klcli.data.sources import open_dataset
 from klcli.errors import ConfigError, DataError, KlcliError
 from klcli.settings.sameness import stack_key

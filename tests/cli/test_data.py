@@ -109,7 +109,7 @@ def test_fetch_puts_an_archive_into_the_cache(tmp_path: Path) -> None:
     fetched = klcli("fetch", "--url", archive.as_uri(), "--no-verify", "--json", cache=cache, here=tmp_path)
     assert fetched.returncode == 0, fetched.stderr
     document = json.loads(fetched.stdout)
-    assert document["path"] == str(cache / "cifar-10-batches-bin")
+    assert document["path"] == str(cache / "cifar-10-binary.tar.gz")
     assert document["md5"] == hashlib.md5(archive.read_bytes()).hexdigest()
     assert document["official"] is False
     assert "MB" in fetched.stderr  # progress, and not on stdout

@@ -17,7 +17,7 @@ from trials import SEED, TIMEOUT, Trials
 from warm import Laboratory
 
 from klcli.cli.app import app, main
-from klcli.data import fetch
+from klcli.data.cifar10 import fetch
 from klcli.errors import ExitCode
 from klcli.procedures.study_runner import StudyRunner
 from klcli.store.runs import Runs

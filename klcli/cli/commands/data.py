@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from klcli.cli.options import DataSource, Debug, Json, Quiet
-from klcli.cli.session import Session
+from klcli.cli.invocation import Invocation, invoked
+from klcli.cli.options import option
 from klcli.procedures.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -21,61 +21,53 @@ OFFICIAL_COPY = {True: "yes", False: "no", None: "unknown: the checksums cannot 
 
 
 @app.command()
-def info(data: DataSource = None, as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+@invoked("data")
+def info(*, invocation: Invocation) -> None:
     """Show which images the other commands would use, checked as a whole."""
     from klcli.data.sources import open_dataset
 
-    session = Session(as_json=as_json, quiet=quiet)
-    dataset = open_dataset(data)
-    content = describe(dataset)
-    session.result(*_tables(content))
-    session.document("data info", content)
+    content = describe(open_dataset(invocation.data))
+    invocation.result(*_tables(content))
+    invocation.document("data info", content)
 
 
 @app.command()
+@invoked()
 def fetch(
     url: Annotated[
-        str | None,
-        typer.Option(
-            "--url", rich_help_panel=DOWNLOAD, metavar="URL", help="Of an archive; the binary one of Toronto."
-        ),
+        str | None, option("--url", panel=DOWNLOAD, metavar="URL", help="Of an archive; the binary one of Toronto.")
     ] = None,
     md5: Annotated[
         str | None,
-        typer.Option(
-            "--md5", rich_help_panel=DOWNLOAD, metavar="HEX", help="Expect this checksum, not an official one."
-        ),
+        option("--md5", panel=DOWNLOAD, metavar="HEX", help="Expect this checksum, not an official one."),
     ] = None,
     verify: Annotated[
-        bool,
-        typer.Option("--verify/--no-verify", rich_help_panel=DOWNLOAD, help="Whether the checksum has to be right."),
+        bool, option("--verify/--no-verify", panel=DOWNLOAD, help="Whether the checksum has to be right.")
     ] = True,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    *,
+    invocation: Invocation,
 ) -> None:
     """Download CIFAR-10 (170 MB) into klcli's cache; run again after an interruption, it continues."""
-    from klcli.data import fetch as fetching
-    from klcli.data.places import cache_folder
+    from klcli.data.cifar10 import fetch as fetching
+    from klcli.data.cifar10.places import cache_folder
 
-    session = Session(as_json=as_json, quiet=quiet)
     if md5 is not None and not verify:
         raise typer.BadParameter(f"--md5 {md5} and --no-verify exclude each other: leave one out")
     address, destination = url or fetching.URL, cache_folder()
     expected = (md5 or fetching.OFFICIAL) if verify else None
     fetched = fetching.fetched_before(address, destination) if expected == fetching.OFFICIAL else None
     if fetched:
-        session.say(f"{fetched.path} holds the official copy already")
+        invocation.say(f"{fetched.path} holds the official copy already")
     else:
-        session.say(f"from {address} to {destination}")
+        invocation.say(f"from {address} to {destination}")
         try:
-            with _progress(session) as progress:
+            with _progress(invocation) as progress:
                 fetched = fetching.fetch(address, destination, progress, expected)
         except KeyboardInterrupt:
             message = "interrupted: what has arrived is kept, run `klcli data fetch` again to continue"
             raise Interrupted(message, signal.SIGINT) from None
-    session.result(_plain(f"{fetched.path}  ({'official' if fetched.official else 'not an official'} copy)"))
-    session.document(
+    invocation.result(_plain(f"{fetched.path}  ({'official' if fetched.official else 'not an official'} copy)"))
+    invocation.document(
         "data fetch",
         {
             "path": str(fetched.path),
@@ -146,27 +138,27 @@ def _plain(text: str) -> Any:
 
 
 @contextmanager
-def _progress(session: Session) -> Iterator[Callable[[int, int | None], None]]:
+def _progress(invocation: Invocation) -> Iterator[Callable[[int, int | None], None]]:
     """A bar on a terminal, elsewhere a line for every tenth of the file."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    if not session.err.is_terminal:
-        yield _lines(session)
+    if not invocation.err.is_terminal:
+        yield _lines(invocation)
         return
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=session.err, transient=True, disable=session.quiet) as bar:
+    with Progress(*columns, console=invocation.err, transient=True, disable=invocation.quiet) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _lines(session: Session) -> Callable[[int, int | None], None]:
-    told = -1
+def _lines(invocation: Invocation) -> Callable[[int, int | None], None]:
+    shown = -1
 
-    def tell(done: int, total: int | None) -> None:
-        nonlocal told
+    def show(done: int, total: int | None) -> None:
+        nonlocal shown
         tenth = 10 * done // total if total else done // 20_000_000  # or every 20 MB
-        if tenth > told:
-            told = tenth
-            session.say(f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else f"{done / 1e6:.0f} MB")
+        if tenth > shown:
+            shown = tenth
+            invocation.say(f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else f"{done / 1e6:.0f} MB")
 
-    return tell
+    return show

@@ -1,4 +1,4 @@
-"""Where CIFAR-10 is looked for, and where klcli keeps its own copies."""
+"""Where CIFAR-10 is searched for, and where klcli keeps its own copies."""
 
 import contextlib
 import os
@@ -8,21 +8,21 @@ from pathlib import Path
 
 import platformdirs
 
-from klcli.data.layouts import LAYOUTS
+from klcli.data.cifar10.layouts import LAYOUTS
 from klcli.errors import DataError
 
-CIFAR10 = "cifar10"  # the images, wherever they are found
-SYNTHETIC = "synthetic"  # the built-in stand-in
-NAMES = (CIFAR10, SYNTHETIC)  # what stands for a data set in place of a path
+CIFAR10 = "cifar10"  # the real images, wherever they are found
+SYNTHETIC = "synthetic"  # the built-in set
+NAMES = (CIFAR10, SYNTHETIC)  # what --data and KLCLI_DATA accept besides a path
 
 
 def cache_folder() -> Path:
-    """klcli's own cache: `KLCLI_CACHE`, else the place that the system has for caches. It may not exist yet."""
+    """Return klcli's own cache: `KLCLI_CACHE`, else the system's place for caches. It may not exist yet."""
     chosen = os.environ.get("KLCLI_CACHE")
     if chosen:
         return user_path(chosen).absolute()
-    # A user without a home, in a container with a bare uid: platformdirs raises, or leaves a "~" that must not
-    # become a folder here.
+    # Without a home (in a container with a bare uid) platformdirs raises, or returns a "~" that must not become
+    # a folder here.
     with contextlib.suppress(RuntimeError):
         folder = platformdirs.user_cache_path("klcli")
         if folder.is_absolute():
@@ -31,7 +31,7 @@ def cache_folder() -> Path:
 
 
 def user_path(text: str) -> Path:
-    """The path that a person wrote, with `~` expanded: shells leave it alone in `--data=~/cifar`."""
+    """Return a path with `~` expanded, which a shell does not do in `--data=~/cifar`."""
     try:
         return Path(text).expanduser()
     except RuntimeError:  # no such user, or no home: then it is a name like any other
@@ -39,10 +39,10 @@ def user_path(text: str) -> Path:
 
 
 def find(requested: str | None) -> Path | None:
-    """The folder or archive to read: `requested`, `KLCLI_DATA`, klcli's cache, the places of torchvision and Keras.
+    """Return the folder or archive to read: `requested`, `KLCLI_DATA`, or the first usual place with a complete set.
 
-    None where nothing was asked for and nothing was found. Raises DataError where a path that was asked for
-    does not exist: falling back to other images would answer another question.
+    None where nothing was requested and nothing was found. Raises DataError where a requested path does not
+    exist: other images would answer another question.
     """
     if requested is not None:
         return _existing(requested, "--data")
@@ -53,33 +53,25 @@ def find(requested: str | None) -> Path | None:
 
 
 def usual_places() -> Iterator[Path]:
-    """Every folder and archive that is looked at when nobody says where the images are, in that order."""
-    for root in _roots():
+    """Yield every folder and archive that is tried where no path was requested, in that order."""
+    cache, home = cache_folder(), user_path("~")
+    # What `klcli data fetch` leaves precedes a folder beside it, which may be the damaged one that it replaces.
+    yield from (cache / layout.archive for layout in LAYOUTS)
+    # torchvision accepts any root; these are the ones that its examples and most programs use.
+    roots = [cache, Path(), Path("data"), Path("datasets")]
+    if home.is_absolute():
+        torch = home / ".cache" / "torch"
+        roots += [home / "data", home / "datasets", Path(os.environ.get("TORCH_HOME") or torch), torch / "datasets"]
+    for root in roots:
         for layout in LAYOUTS:
             yield root / layout.folder
             yield root / layout.archive
-    for home in _homes():
+    if home.is_absolute():
         keras = Path(os.environ.get("KERAS_HOME") or home / ".keras") / "datasets"
         # Keras names the download after the folder; since version 3 it unpacks into a folder named "target".
         yield keras / "cifar-10-batches-py"
         yield keras / "cifar-10-batches-py-target" / "cifar-10-batches-py"
         yield keras / "cifar-10-batches-py.tar.gz"
-
-
-def _roots() -> Iterator[Path]:
-    yield cache_folder()
-    # torchvision takes any root; these are the ones its examples and most programs take.
-    here = Path()
-    yield from (here, here / "data", here / "datasets")
-    for home in _homes():
-        yield from (home / "data", home / "datasets", Path(os.environ.get("TORCH_HOME") or home / ".cache" / "torch"))
-        yield home / ".cache" / "torch" / "datasets"
-
-
-def _homes() -> Iterator[Path]:
-    home = user_path("~")
-    if home.is_absolute():
-        yield home
 
 
 def _existing(text: str, origin: str) -> Path:
@@ -91,13 +83,13 @@ def _existing(text: str, origin: str) -> Path:
     if not found:
         raise DataError(
             f"{origin} {text!r} does not exist: give the folder or the .tar.gz of CIFAR-10, "
-            "or run `klcli data fetch` and leave it out"
+            "or run `klcli data fetch` and omit it"
         )
     return path.absolute()
 
 
 def _is_complete(place: Path) -> bool:
-    """Whether `place` is an archive, or a folder with all six batch files: half a folder is no find."""
+    """Whether `place` is an archive, or a folder with all six batch files; an incomplete folder is passed over."""
     try:
         if place.name.endswith(".tar.gz"):
             return place.is_file()

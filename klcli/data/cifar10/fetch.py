@@ -1,0 +1,164 @@
+"""CIFAR-10 from the network into klcli's cache. The only code that uses the network."""
+
+import contextlib
+import hashlib
+import http
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from klcli import __version__
+from klcli.data.cifar10 import layouts
+from klcli.data.cifar10.reading import Source, read
+from klcli.errors import ConfigError, DataError, StoreError
+
+URL = f"https://www.cs.toronto.edu/~kriz/{layouts.BINARY.archive}"
+OFFICIAL = "official"  # stands for the checksum of either official archive
+PIECE = 2**18  # bytes read at once: progress several times a second on a slow line
+TIMEOUT = 60  # seconds without a byte after which the connection counts as lost
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An archive in the cache."""
+
+    path: Path
+    layout: str  # "python" or "binary"
+    md5: str
+    official: bool  # whether it holds the official images
+    size: int  # bytes
+
+
+def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | None = OFFICIAL) -> Fetched:
+    """Download the archive at `url` (http, https or file) into `destination`; `progress(done, total)` counts bytes.
+
+    total is None where the server does not tell it. `expected_md5` is a checksum in hexadecimal digits, OFFICIAL for
+    that of either official archive, None for no check. An interrupted download stays as `<name>.part`, and the next
+    call continues it where the server can. The archive is read as a whole before it takes its place.
+
+    Raises DataError where the network, the server or the archive fails, StoreError where the disk does,
+    ConfigError for an address or a checksum that is none.
+    """
+    expected = _checksums(expected_md5)
+    if urlsplit(url).scheme not in ("http", "https", "file"):
+        raise ConfigError(f"--url {url!r} is no address: start it with https://, http:// or file://")
+    part = destination / f"{_file_name(url) or 'archive'}.part"
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+        _download(url, part, progress)
+        try:
+            md5 = _md5_of(part)
+            if expected and md5 not in expected:
+                raise DataError(
+                    f"{url} has the MD5 {md5} instead of {' or '.join(sorted(expected))}: it was damaged on the "
+                    "way, is no official archive, or is the web page of a network that asks for a login, and was "
+                    "removed; run it again, give another address with --url, or accept it with --no-verify"
+                )
+            dataset = read(Source(part, None))
+        except DataError as error:
+            part.unlink()  # continuing it would only fail again
+            raise DataError(str(error).replace(str(part), url)) from None
+        layout = next(layout for layout in layouts.LAYOUTS if dataset.layout.startswith(layout.name))
+        path = part.replace(destination / layout.archive)
+        return Fetched(path, layout.name, md5, bool(dataset.official), path.stat().st_size)
+    except OSError as error:  # an error of the network is a DataError by now
+        raise StoreError(
+            f"{destination} cannot be written ({error.strerror or error}): free 400 MB there, or set KLCLI_CACHE to a "
+            "folder on another disk"
+        ) from None
+
+
+def fetched_before(url: str, destination: Path) -> Fetched | None:
+    """Return the official archive that an earlier fetch of `url` has left, where every byte of it is in place."""
+    for layout in layouts.LAYOUTS:
+        path = destination / layout.archive
+        with contextlib.suppress(OSError):
+            if _file_name(url) == layout.archive and _md5_of(path) == layout.archive_md5:
+                return Fetched(path, layout.name, layout.archive_md5, True, path.stat().st_size)
+    return None
+
+
+def _file_name(url: str) -> str:
+    return PurePosixPath(unquote(urlsplit(url).path)).name
+
+
+def _checksums(expected_md5: str | None) -> set[str]:
+    """Return the checksums that are accepted; the empty set accepts every one."""
+    if expected_md5 is None:
+        return set()
+    if expected_md5 == OFFICIAL:
+        return {layout.archive_md5 for layout in layouts.LAYOUTS}
+    digits = expected_md5.strip().lower()
+    if len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
+        raise ConfigError(f"--md5 {expected_md5!r} is no MD5 checksum: give 32 hexadecimal digits")
+    return {digits}
+
+
+def _md5_of(path: Path) -> str:
+    """Return the MD5, by which CIFAR-10 is published: it detects damage, not forgery."""
+    with path.open("rb") as file:
+        # FIPS systems refuse MD5 unless it is declared that no security depends on it.
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _download(url: str, part: Path, progress: Progress) -> None:
+    """Complete `part` to the whole file at `url`. What has arrived stays in it whatever happens.
+
+    Bytes of another file in front of it do no harm: the checksum, or that of gzip, will not be right.
+    """
+    done = part.stat().st_size if part.exists() else 0
+    response = _open(url, done)
+    if response is None:
+        return progress(done, done)
+    with contextlib.closing(response):
+        continues = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        done = done if continues else 0
+        length = response.headers.get("Content-Length", "")
+        total = done + int(length) if length.isdigit() else None
+        with part.open("ab" if continues else "wb") as file:
+            progress(done, total)
+            while piece := _next_piece(url, response):
+                file.write(piece)
+                done += len(piece)
+                progress(done, total)
+    if total is not None and done < total:
+        raise _interrupted(url, f"the connection ended after {done} of {total} bytes")
+    return None
+
+
+def _open(url: str, done: int) -> Any:
+    """Return the server's response, from byte `done` on if it can; None where `done` bytes are the whole file."""
+    headers = {"User-Agent": f"klcli/{__version__}", "Accept-Encoding": "identity"}
+    if done:
+        headers["Range"] = f"bytes={done}-"
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if done and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return None if error.headers.get("Content-Range") == f"bytes */{done}" else _open(url, 0)
+        reason = f"{error.code} {error.reason}".strip()
+        raise DataError(f"{url} answers {reason}: check the address, or give another one with --url") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        cause = getattr(error, "reason", None) or str(error) or type(error).__name__
+        raise DataError(
+            f"{url} cannot be reached ({cause}): check the connection and run it again, or give an archive that you "
+            "have with --data PATH"
+        ) from None
+
+
+def _next_piece(url: str, response: Any) -> bytes:
+    try:
+        return bytes(response.read(PIECE))
+    except (OSError, http.client.HTTPException) as error:
+        raise _interrupted(url, str(error) or type(error).__name__) from None
+
+
+def _interrupted(url: str, reason: str) -> DataError:
+    return DataError(f"the download of {url} was interrupted ({reason}): run it again, it continues where it stopped")

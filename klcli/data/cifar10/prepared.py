@@ -1,0 +1,85 @@
+"""Prepared copies: images once read and checked, kept in the cache as one file that later processes map into memory."""
+
+import contextlib
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from klcli.data.cifar10 import layouts
+from klcli.data.cifar10.places import cache_folder
+from klcli.data.dataset import CLASSES, PIXELS, Dataset
+from klcli.settings.split_config import FILES
+from klcli.files import remove_leftovers, replacing, write_atomically
+
+FORMAT = 2  # part of the key of files: a copy in an older format is never read
+NOTED = ("name", "class_names", "sha256", "source", "layout", "official")  # beside the labels
+
+
+def key_of_files(files: list[Path]) -> str:
+    """Return a key of the present content of these files: of the resolved path, size and modification time of each.
+
+    Raises OSError where one of them is gone.
+    """
+    digest = hashlib.sha256(f"klcli {FORMAT}".encode())
+    for path in files:
+        stat = path.stat()
+        digest.update(repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns)).encode())
+    return digest.hexdigest()
+
+
+def load(key: str) -> Dataset | None:
+    """Return the prepared copy `key`, its images mapped read-only; None where there is none or it is damaged."""
+    images_file, note_file = _paths(key)
+    try:
+        note = json.loads(note_file.read_text(encoding="utf-8"))
+        labels = np.frombuffer(bytes.fromhex(note["labels"]), np.uint8)
+        named = {name: note[name] for name in NOTED} | {"class_names": tuple(note["class_names"])}
+        dataset = Dataset(images=np.load(images_file, mmap_mode="r"), labels=labels, images_file=images_file, **named)
+    # Whatever is wrong with it, it can be made again from the source.
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+    n = FILES * layouts.ROWS
+    is_sound = (
+        (dataset.images.shape, labels.shape) == ((n, PIXELS), (n,))
+        and dataset.images.dtype == np.uint8
+        and int(labels.max()) < CLASSES
+        and len(dataset.class_names) == CLASSES
+        and dataset.official in (True, False, None)
+    )
+    return dataset if is_sound else None
+
+
+def save(key: str, dataset: Dataset) -> Dataset:
+    """Keep `dataset` under `key` and return it with its images mapped from the copy.
+
+    Where the cache cannot be written (read-only, full), the data set itself is returned: a copy is only for speed.
+    """
+    images_file, note_file = _paths(key)
+    note = {name: getattr(dataset, name) for name in NOTED} | {"labels": dataset.labels.tobytes().hex()}
+    try:
+        with replacing(images_file) as file:
+            np.save(file, dataset.images, allow_pickle=False)
+        write_atomically(note_file, json.dumps(note).encode())
+        _remove_outdated(images_file.parent, key, dataset.source)
+        images = np.load(images_file, mmap_mode="r")
+    except (OSError, ValueError):
+        return dataset
+    return replace(dataset, images=images, images_file=images_file)
+
+
+def _paths(key: str) -> tuple[Path, Path]:
+    folder = cache_folder() / "prepared"
+    return folder / f"{key}.npy", folder / f"{key}.json"
+
+
+def _remove_outdated(folder: Path, key: str, source: str) -> None:
+    """Remove the copies made before `source` changed, 184 MB each, and what killed processes have left."""
+    for note_file in folder.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            if note_file.stem != key and json.loads(note_file.read_text(encoding="utf-8"))["source"] == source:
+                note_file.unlink()
+                note_file.with_suffix(".npy").unlink()
+    remove_leftovers(folder)

@@ -1,0 +1,140 @@
+"""CIFAR-10 from a folder or an archive of either layout, checked on the way in."""
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from klcli.data.cifar10 import layouts
+from klcli.data.cifar10.batches import parse_batch
+from klcli.data.cifar10.layouts import CLASS_NAMES, LAYOUTS, OFFICIAL_SHA256, Layout
+from klcli.data.cifar10.places import CIFAR10
+from klcli.data.dataset import PIXELS, Dataset, content_sha256
+from klcli.settings.split_config import FILES
+from klcli.errors import DataError
+
+LARGEST_FILE = 128 * 2**20  # bytes, four times an official batch file: more is something else
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder or an archive that holds the batch files, before it is read."""
+
+    path: Path  # absolute
+    layout: Layout | None  # None for an archive, whose layout shows when it is read
+
+    def files(self) -> list[Path]:
+        """The files that the images depend on, of those that exist."""
+        if self.layout is None:
+            return [self.path]
+        return [self.path / name for name in self.layout.batch_files if (self.path / name).exists()]
+
+
+def locate(path: Path) -> Source:
+    """Return what `path` is: an archive, a folder of batch files, or a folder above one of these.
+
+    Raises DataError where it is a single batch file, a folder without any, or cannot be read.
+    """
+    path = path.absolute()
+    try:
+        if not path.is_dir():
+            if any(path.name in layout.batch_files for layout in LAYOUTS):
+                raise DataError(f"{path} is one batch file: give the folder that holds all {FILES}, {path.parent}")
+            return Source(path, None)
+        folders = [Source(folder, layout) for layout in LAYOUTS for folder in (path, path / layout.folder)]
+        best = max(folders, key=lambda source: len(source.files()))
+        archives = [Source(path / layout.archive, None) for layout in LAYOUTS if (path / layout.archive).is_file()]
+        found = len(best.files())
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if archives and found < FILES:
+        return archives[0]
+    if not found:
+        names = " or ".join(layout.folder for layout in LAYOUTS)
+        raise DataError(f"{path} holds no CIFAR-10: give the folder {names}, the folder above it, or the archive")
+    return best
+
+
+def read(source: Source) -> Dataset:
+    """Return all 60 000 images, in memory. Raises DataError where a file is missing, unreadable or damaged."""
+    images = np.empty((FILES * layouts.ROWS, PIXELS), np.uint8)
+    labels = np.empty(FILES * layouts.ROWS, np.uint8)
+    layout, missing = source.layout, set(range(FILES))
+    for found, name, content in _folder_files(source.path, layout) if layout else _archive_files(source.path):
+        layout = layout or found
+        if found is layout:  # an archive may hold both: the first one is enough
+            file = layout.batch_files.index(name)
+            rows = slice(file * layouts.ROWS, (file + 1) * layouts.ROWS)
+            where = f"{source.path / name}" if source.layout else f"{name} in {source.path}"
+            images[rows], labels[rows] = parse_batch(layout, content, where)
+            missing.discard(file)
+    if layout is None:
+        raise DataError(f"{source.path} holds no batch file of CIFAR-10: give the archive of CIFAR-10")
+    if missing:
+        names = ", ".join(layout.batch_files[file] for file in sorted(missing))
+        raise DataError(f"{source.path} lacks {names}: download the data set again, or copy the missing file there")
+    sha256 = content_sha256(labels, images)
+    return Dataset(
+        name=CIFAR10,
+        images=images,
+        labels=labels,
+        class_names=CLASS_NAMES,
+        sha256=sha256,
+        source=str(source.path),
+        layout=layout.name if source.layout else f"{layout.name} archive",
+        official=sha256 == OFFICIAL_SHA256,
+        images_file=None,
+    )
+
+
+def _folder_files(folder: Path, layout: Layout) -> Iterator[tuple[Layout, str, bytes]]:
+    """Yield layout, name and content of every batch file in the folder."""
+    for name in layout.batch_files:
+        path = folder / name
+        try:
+            _check_size(f"{path}", path.stat().st_size)
+            content = path.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        yield layout, name, content
+
+
+def _archive_files(path: Path) -> Iterator[tuple[Layout, str, bytes]]:
+    """Yield layout, name and content of every batch file in the archive, in its order.
+
+    Nothing is unpacked to the disk, and of the names in the archive only the last part counts.
+    """
+    known = {name: layout for layout in LAYOUTS for name in layout.batch_files}
+    try:
+        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+            for entry in archive:
+                name = PurePosixPath(entry.name).name
+                if entry.isfile() and name in known:
+                    _check_size(f"{name} in {path}", entry.size)
+                    file = archive.extractfile(entry)
+                    assert file is not None  # it is a regular file
+                    yield known[name], name, file.read()
+            while stream.read(2**20):  # gzip compares its checksum at the end, which tarfile does not reach
+                pass
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path} is no .tar.gz archive, or a damaged or incomplete one ({error}): download it again"
+        ) from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _check_size(where: str, size: int) -> None:
+    if size > LARGEST_FILE:
+        raise DataError(f"{where} has {size} bytes: this is no batch file of CIFAR-10, download the data set again")
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    reason = error.strerror or str(error)
+    return DataError(f"{path} cannot be read ({reason}): check the path and its permissions, or download it again")
