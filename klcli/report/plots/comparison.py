@@ -28,7 +28,6 @@ from klcli.report.words import (
     network_name,
     options_words,
     setting_value,
-    settings_line,
     settings_words,
 )
 from klcli.settings.sameness import SETTINGS, differences, without_seeds
@@ -75,10 +74,10 @@ def validation_overlay(runs: Runs, epochs: Epochs) -> Overlay:
     empty = [run for run in runs if not epochs[run.id]]
     missing = f"without any evaluation: {_numbers(empty)}" if empty else ""
     band = "the band is one standard deviation over seeds" if any(curve.n > 1 for curve in curves) else ""
-    parts = (_common(drawn), _numbers(drawn), missing, band)
+    numbers = _numbers(drawn) if drawn else ""
     return Overlay(
         title="Validation over update steps",
-        caption="; ".join(part for part in parts if part),
+        caption=_joined(_common(drawn), numbers, missing, band),
         curves=curves,
         cycle=_cycle(drawn),
     )
@@ -91,15 +90,13 @@ def bn_overlay(without: Run, with_bn: Run, epochs: Epochs) -> Overlay:
         _curve(f"{split}, {words[run.id]}", [run], epochs, split)
         for run, split in product((without, with_bn), ("train", "validation"))
     ]
-    shared = settings_line(without, together_with=[with_bn])
     others = [one for one in _differing([without, with_bn]) if one.key not in IN_NAME]
     pairs = [(one, setting_value(without, one.key), setting_value(with_bn, one.key)) for one in others]
     also = ", ".join(f"{one.label} {one.words(a)} without BN and {one.words(b)} with it" for one, a, b in pairs)
+    different = f"also different: {also}" if also else ""
     return Overlay(
         title=f"Without and with batch normalisation: {network_name(without.config)}",
-        caption="; ".join(
-            part for part in (shared, also and f"also different: {also}", _numbers([without, with_bn])) if part
-        ),
+        caption=_joined(_common([without, with_bn]), different, _numbers([without, with_bn])),
         curves=curves,
         cycle=_cycle([without, with_bn]),
     )
@@ -237,3 +234,7 @@ def _cycle(runs: Runs) -> int:
 
 def _numbers(runs: Runs) -> str:
     return f"run{'s' if len(runs) > 1 else ''} {', '.join(str(run.id) for run in runs)}"
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
