@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from klcli.settings.columns import columns
+from klcli.settings.columns import columns, stored_value
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
 
 
@@ -41,5 +41,5 @@ def record_document(record: Epoch | Evaluation | Study) -> dict[str, Any]:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values as the database has them: truth as 0 and 1."""
-    return {key: int(value) if isinstance(value, bool) else value for key, value in values.items() if key[-5:] != "_json"}
+    """Return values as the database has them, without texts that are there in another form."""
+    return {key: stored_value(value) for key, value in values.items() if not key.endswith("_json")}

@@ -1,4 +1,4 @@
-"""Words: how tables, captions and titles name a network, its settings and its images. All of it follows from settings/."""
+"""Words: how tables, captions and titles name a network, its settings and its images, derived from settings/."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -9,11 +9,10 @@ from klcli.settings.split_config import SplitConfig, listed
 from klcli.settings.train_config import CYCLIC, TRANSDUCTIVE, TrainConfig
 from klcli.store.records import Run
 
-IN_NAME = ("hidden", "batch_norm", "bn_position", "bn_statistics")  # what the name of a network says
-# What a caption says in words of its own, of whatever value.
+IN_NAME = ("hidden", "batch_norm", "bn_position", "bn_statistics")  # in the name of a network
 IN_CAPTION = (
-    "lam", "eta_min", "eta_max", "schedule", "step_size", "step_epochs", "cycles", "epochs", "batch_size",
-    "initializer", "sigma", "seed",
+    *IN_NAME, "lam", "eta_min", "eta_max", "schedule", "step_size", "step_epochs", "cycles", "epochs", "batch_size",
+    "initializer", "sigma", "seed", "order_seed",
 )  # fmt: skip
 
 
@@ -22,11 +21,11 @@ class Images(Protocol):
 
     @property
     def dataset(self) -> str:
-        """Its name."""
+        """The name of the images."""
 
     @property
     def split(self) -> SplitConfig:
-        """How it is divided."""
+        """How they are divided."""
 
 
 def layers_name(config: TrainConfig) -> str:
@@ -53,12 +52,12 @@ def statistics_words(runs: Iterable[Run]) -> str:
 
 
 def transductive_words(policy: str | None) -> str:
-    """`, transductive` where test images have had a part in their own classification."""
+    """`, transductive` where the statistics of test images decide their own classification."""
     return ", transductive" if policy in TRANSDUCTIVE else ""
 
 
 def split_words(split: SplitConfig) -> str:
-    """`45000 images train, 5000 validate`, and which, where the command line said so."""
+    """`45000 images train, 5000 validate`, and which, where settings choose them."""
     train, validation, _ = split.sizes()
     which = [f"subset of {train}"] if split.subset is not None else []
     which += [f"train batch {listed(split.train_batches)}"] if split.train_batches else []
@@ -77,15 +76,27 @@ def setting_value(run: Run, key: str) -> Any:
     return getattr(run, key) if SETTINGS[key].is_resolved else value_of(run.config, key)
 
 
-def options_words(config: TrainConfig) -> str:
-    """`momentum 0.9, flips, not shuffled`: every setting that is not the default and has no other place in a caption."""
-    own = {key: value for key, value in not_default(config).items() if key not in (*IN_NAME, *IN_CAPTION, "order_seed")}
-    return ", ".join(SETTINGS[key].phrase(value) for key, value in own.items() if not key.startswith("split."))
+def value_words(key: str, value: Any) -> str:
+    """Return the value of a setting as tables show it: `512 256`, `yes`, `adaptive, transductive`, `-` for None."""
+    return SETTINGS[key].words(value) + (transductive_words(value) if key == "bn_statistics" else "")
+
+
+def options_words(config: TrainConfig, omit: Sequence[str] = IN_CAPTION) -> str:
+    """`momentum 0.9, flips, not shuffled`: every setting that is not the default, without those shown elsewhere.
+
+    The division of the images is in `split_words`, and an order seed that equals the seed changes nothing.
+    """
+    same_order = ("order_seed",) if config.shared_seed == config.seed else ()
+    return ", ".join(
+        SETTINGS[key].phrase(value)
+        for key, value in not_default(config).items()
+        if key not in (*omit, *same_order) and not key.startswith("split.")
+    )
 
 
 def settings_words(run: Run, together_with: Sequence[Run] = ()) -> dict[str, str]:
     """Return the parts of a caption by name; the picture may show other runs as well, which differ in their seeds."""
-    config = run.config
+    config, configs = run.config, [one.config for one in (run, *together_with)]
     rates = f"eta {config.eta_min:g} to {config.eta_max:g}"
     return {
         "images": images_words(run),
@@ -99,7 +110,8 @@ def settings_words(run: Run, together_with: Sequence[Run] = ()) -> dict[str, str
         "n_batch": f"n_batch {config.batch_size}",
         "options": options_words(config),
         "initializer": config.initializer if config.sigma is None else f"sigma {config.sigma:g}",
-        "seed": _seeds_words({one.config.seed for one in (run, *together_with)}),
+        "seed": _seeds_words({one.seed for one in configs}),
+        "order": _seeds_words({one.shared_seed for one in configs if one.shared_seed != one.seed}, "order seed"),
     }
 
 
@@ -114,9 +126,9 @@ def counted(number: float, noun: str) -> str:
     return noun if number == 1 else f"{noun}s"
 
 
-def _seeds_words(seeds: set[int]) -> str:
-    """`seed 0`, `seeds 0 to 2`, `seeds 1, 5`."""
+def _seeds_words(seeds: set[int], noun: str = "seed") -> str:
+    """`seed 0`, `seeds 0 to 2`, `seeds 1, 5`; nothing of none."""
     ordered = sorted(seeds)
     if len(seeds) > 2 and ordered[-1] - ordered[0] == len(seeds) - 1:
-        return f"seeds {ordered[0]} to {ordered[-1]}"
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, ordered))}"
+        return f"{noun}s {ordered[0]} to {ordered[-1]}"
+    return f"{counted(len(seeds), noun)} {', '.join(map(str, ordered))}" if seeds else ""

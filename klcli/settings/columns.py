@@ -14,7 +14,7 @@ def columns(config: TrainConfig) -> dict[str, Any]:
 
     Without batch normalisation `bn_position` is NULL. What a run resolves is not among them: n_s, cycles, epochs.
     """
-    found = {one.column: _stored(value_of(config, one.key)) for one in SETTINGS.values() if not one.is_resolved}
+    found = {one.column: stored_value(value_of(config, one.key)) for one in SETTINGS.values() if not one.is_resolved}
     return found | ({} if config.batch_norm else {"bn_position": None})
 
 
@@ -31,12 +31,13 @@ def virtual_columns() -> dict[str, str]:
 
 
 def _reading(key: str, default: Any) -> str:
-    value = _stored(default)
+    value = stored_value(default)
     path = f"json_extract(config, '$.{key}')"
     return path if value is None else f"coalesce({path}, {value!r})"
 
 
-def _stored(value: Any) -> Any:
+def stored_value(value: Any) -> Any:
+    """Return a value as SQLite has it: a list as text, truth as 0 or 1."""
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     return int(value) if isinstance(value, bool) else value

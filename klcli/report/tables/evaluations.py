@@ -1,35 +1,36 @@
-"""Tables of later evaluations: what stored networks give now, beside what they gave when they were trained."""
+"""Tables of later evaluations: the results of stored networks beside those of their training."""
 
 from collections.abc import Sequence
 
-from klcli.report.tables.table import Column, Row, Table, fraction, transductive_words
+from klcli.report.tables.table import Column, Row, Table, fraction
+from klcli.store.records import Evaluation, Run
 from klcli.studies.statistics import Sample
 
 SPLITS = ("validation", "test")
 MEASURES = ("accuracy", "loss")
 
 
-def evaluation_words(evaluation: Row) -> str:
+def evaluation_words(evaluation: Evaluation) -> str:
     """`adaptive statistics (1000 images, transductive), flips, ensemble of runs 3, 4`: how it was evaluated."""
     words = []
-    if evaluation["bn_statistics"]:
-        policies = evaluation["bn_statistics"].split()
-        remarks = [f"{evaluation['bn_samples']} images"] if evaluation["bn_samples"] else []
-        remarks += ["transductive"] if evaluation["transductive"] else []
-        words.append(f"{' and '.join(policies)} statistics" + (f" ({', '.join(remarks)})" if remarks else ""))
-    words += [f"seed {evaluation['seed']}"] if evaluation["seed"] is not None else []
-    words += ["snapshots"] if evaluation.get("snapshots") else []
-    words += ["flips"] if evaluation["flips"] else []
-    words += [f"shifts by {evaluation['shifts']}"] if evaluation.get("shifts") else []
-    if len(evaluation["runs"]) > 1:
-        words.append(f"ensemble of runs {', '.join(map(str, evaluation['runs']))}")
+    if evaluation.bn_statistics:
+        remarks = [f"{evaluation.bn_samples} images"] if evaluation.bn_samples else []
+        remarks += ["transductive"] if evaluation.transductive else []
+        policies = " and ".join(evaluation.bn_statistics.split())
+        words.append(f"{policies} statistics" + (f" ({', '.join(remarks)})" if remarks else ""))
+    words += [f"seed {evaluation.seed}"] if evaluation.seed is not None else []
+    words += ["snapshots"] if evaluation.snapshots else []
+    words += ["flips"] if evaluation.flips else []
+    words += [f"shifts by {evaluation.shifts}"] if evaluation.shifts else []
+    if len(evaluation.runs) > 1:
+        words.append(f"ensemble of runs {', '.join(map(str, evaluation.runs))}")
     return ", ".join(words) or "as trained"
 
 
-def evaluation_table(title: str, evaluations: Sequence[Row], runs: Sequence[Row]) -> Table:
+def evaluation_table(title: str, evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> Table:
     """One evaluation per run, each with the stored numbers of that run and the difference."""
     rows = [
-        row | {"run": run["id"]}
+        row | {"run": run.id}
         for evaluation, run in zip(evaluations, runs, strict=True)
         for row in _compared(evaluation, [run])
     ]
@@ -37,25 +38,24 @@ def evaluation_table(title: str, evaluations: Sequence[Row], runs: Sequence[Row]
     return Table(title, columns, rows)
 
 
-def ensemble_table(title: str, evaluation: Row, runs: Sequence[Row]) -> Table:
+def ensemble_table(title: str, evaluation: Evaluation, runs: Sequence[Run]) -> Table:
     """The mean of the probabilities of several runs, beside the mean of what the runs gave and the best of them."""
     rows = _compared(evaluation, runs)
     for row in rows:
-        values = [run[f"{row['split']}_accuracy"] for run in runs]
-        row["accuracy_best"] = None if None in values else max(values)
+        values = [value for run in runs if (value := run.measure(row["split"], "accuracy")) is not None]
+        row["accuracy_best"] = max(values) if len(values) == len(runs) else None
     return Table(title, (*_columns("mean of runs"), Column("accuracy_best", "best accuracy of a run", fraction)), rows)
 
 
-def difference_notes(evaluations: Sequence[Row], runs: Sequence[Row]) -> list[str]:
+def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> list[str]:
     """Say how large the differences of several runs are on the mean, and whether that is more than chance."""
     notes = []
     for split in SPLITS:
-        key = f"{split}_accuracy"
-        differences = [
-            evaluation[key] - run[key]
+        pairs = [
+            (evaluation.measure(split, "accuracy"), run.measure(split, "accuracy"))
             for evaluation, run in zip(evaluations, runs, strict=True)
-            if run[key] is not None
         ]
+        differences = [now - stored for now, stored in pairs if now is not None and stored is not None]
         if len(differences) < 2:
             continue
         sample = Sample(tuple(differences))
@@ -69,18 +69,17 @@ def difference_notes(evaluations: Sequence[Row], runs: Sequence[Row]) -> list[st
     return notes
 
 
-def evaluations_table(title: str, evaluations: Sequence[Row]) -> Table:
+def evaluations_table(title: str, evaluations: Sequence[Evaluation]) -> Table:
     """Stored evaluations, the best validation accuracy first."""
     rows = [
-        evaluation
+        vars(one)
         | {
-            "run_numbers": ", ".join(map(str, evaluation["runs"])),
-            "snapshots": "yes" if evaluation["snapshots"] else "no",
-            "flips": "yes" if evaluation["flips"] else "no",
-            "policy": (evaluation["bn_statistics"] or "-")
-            + transductive_words("adaptive" if evaluation["transductive"] else None),
+            "run_numbers": ", ".join(map(str, one.runs)),
+            "snapshots": "yes" if one.snapshots else "no",
+            "flips": "yes" if one.flips else "no",
+            "policy": (one.bn_statistics or "-") + (", transductive" if one.transductive else ""),
         }
-        for evaluation in sorted(evaluations, key=lambda one: -one["validation_accuracy"])
+        for one in sorted(evaluations, key=lambda one: -one.validation_accuracy)
     ]
     columns = (
         Column("run_numbers", "runs", is_number=False),
@@ -95,34 +94,34 @@ def evaluations_table(title: str, evaluations: Sequence[Row]) -> Table:
     return Table(title, columns, rows)
 
 
-def _compared(evaluation: Row, runs: Sequence[Row]) -> list[Row]:
+def _compared(evaluation: Evaluation, runs: Sequence[Run]) -> list[Row]:
     """One row per split: what is measured now, the mean of what the runs have stored, and the difference."""
     rows = []
     for split in SPLITS:
         row: Row = {"split": split}
         for name in MEASURES:
-            stored = [run[f"{split}_{name}"] for run in runs]
-            row[name] = evaluation[f"{split}_{name}"]
-            if None not in stored:
-                row[f"{name}_stored"] = Sample(tuple(stored)).mean
-                row[f"{name}_difference"] = row[name] - row[f"{name}_stored"]
+            now, stored = evaluation.measure(split, name), [run.measure(split, name) for run in runs]
+            known = tuple(value for value in stored if value is not None)
+            row[name] = now
+            if now is not None and len(known) == len(stored):
+                row[f"{name}_stored"] = mean = Sample(known).mean
+                row[f"{name}_difference"] = now - mean
         rows.append(row)
     return rows
 
 
 def _columns(stored: str) -> tuple[Column, ...]:
-    parts = [
-        (
+    columns = [Column("split", "", is_number=False)]
+    for name in MEASURES:
+        columns += [
             Column(name, name, fraction),
             Column(f"{name}_stored", stored, fraction),
-            Column(f"{name}_difference", "difference", signed),
-        )
-        for name in MEASURES
-    ]
-    return (Column("split", "", is_number=False), *parts[0], *parts[1])
+            Column(f"{name}_difference", "difference", _signed),
+        ]
+    return tuple(columns)
 
 
-def signed(value: float) -> str:
+def _signed(value: float) -> str:
     """A difference to four digits, with its sign; one that rounds to nothing has none."""
     text = f"{value:+.4f}"
     return text[1:] if float(text) == 0 else text

@@ -7,11 +7,11 @@ under the names that the columns have in the database.
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from klcli.report.tables.table import Table
+from klcli.report.tables.table import Row, Shown, Table
+from klcli.settings.columns import stored_value
 
 
 def to_markdown(table: Table, notes: Sequence[str] = ()) -> str:
@@ -81,19 +81,18 @@ FORMATS: dict[str, Callable[[Table, Sequence[str]], str]] = {
 
 
 def exact_rows(table: Table) -> list[dict[str, Any]]:
-    """Return the values of all columns, unrounded; one that is a record becomes a column for each of its parts."""
+    """Return the values of all columns, unrounded and as the database has them."""
     return [_exact_row(row, [column.key for column in table.columns]) for row in table.rows]
 
 
-def _exact_row(row: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+def _exact_row(row: Row, keys: Sequence[str]) -> dict[str, Any]:
     exact: dict[str, Any] = {}
     for key in keys:
         value = row.get(key)
-        if is_dataclass(value) and not isinstance(value, type):
-            parts = {part: one for part, one in asdict(value).items() if part != "text"}
-            exact |= {key if part in ("mean", "value") else f"{key}_{part}": one for part, one in parts.items()}
-        else:
-            exact[key] = value
+        more: Mapping[str, Any] = {}
+        if isinstance(value, Shown):
+            value, more = value.value, value.more
+        exact |= {key: stored_value(value)} | {f"{key}_{part}": one for part, one in more.items()}
     return exact
 
 

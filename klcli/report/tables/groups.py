@@ -1,26 +1,21 @@
 """Groups: runs that differ only in their seed, as mean and deviation, and which groups differ by more than chance."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from klcli.errors import ConfigError
-from klcli.report.tables.runs import value_text
-from klcli.report.tables.table import Column, Row, Table, fraction, transductive_words
-from klcli.report.words import images_words
+from klcli.report.tables.table import Column, Row, Table, fraction
+from klcli.report.words import counted, images_words, setting_value, value_words
+from klcli.settings.sameness import SETTINGS, differences, without_name
+from klcli.settings.setting import Setting
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Run
 from klcli.studies.comparisons import SIGNIFICANCE, Comparison, compare
 from klcli.studies.statistics import Sample
 
-SETTINGS = (
-    "hidden", "batch_norm", "bn_position", "bn_statistics", "initializer", "sigma", "lambda", "optimizer", "momentum",
-    "weight_decay", "schedule", "eta_min", "eta_max", "eta_decay", "step_size", "cycles", "epochs", "batch_size",
-    "flip", "shift", "mixup", "dropout", "label_smoothing", "weight_average", "whitening", "dtype",
-)  # fmt: skip
-SHORT = {"bn": "batch_norm", "init": "initializer", "n_s": "step_size", "n_batch": "batch_size"}
-TEXTS = ("hidden", "batch_norm", "bn_position", "bn_statistics", "initializer", "optimizer", "schedule", "dtype")
 MEASURED = ("validation_accuracy", "test_accuracy")
-_PRESET = re.compile(r'"preset": (null|"[^"]*"), ')  # a name for settings is no setting
 SHOWN_PAIRS = 12
 SHOWN_RANGES = 8
 
@@ -30,45 +25,52 @@ class Group:
     """Runs with the same values in the columns that they are grouped by."""
 
     values: tuple[Any, ...]
-    runs: tuple[Row, ...]
+    runs: tuple[Run, ...]
 
     def sample(self, measure: str) -> Sample | None:
         """Return the values of a measure, None where no run has one."""
-        values = tuple(run[measure] for run in self.runs if run[measure] is not None)
+        values = tuple(value for run in self.runs if (value := getattr(run, measure)) is not None)
         return Sample(values) if values else None
 
 
 def columns_of(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns that a person means by `hidden bn`. Raises ConfigError for what is no setting."""
-    columns = tuple(dict.fromkeys(SHORT.get(name, name) for name in names))
-    for column in columns:
-        if column not in SETTINGS:
-            known = ", ".join([*SHORT, *(name for name in SETTINGS if name not in SHORT.values())])
-            raise ConfigError(f"--group-by {column}: choose from {known}")
-    return columns
+    """Return the columns of settings named by column, key, option or label. Raises ConfigError for what is none."""
+    return tuple(dict.fromkeys(_setting(name).column for name in names))
 
 
-def group(runs: Sequence[Row], columns: Sequence[str]) -> tuple[list[Group], list[Row]]:
+def varying(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return the columns of the settings, but seeds, in which runs differ; n_s and the like by what they resolve to."""
+    keys = {key for config in {run.config for run in runs} for key in differences(runs[0].config, config)}
+    return tuple(
+        one.column
+        for one in _GROUPED
+        if one.key in keys and (not one.is_resolved or len({setting_value(run, one.key) for run in runs}) > 1)
+    )
+
+
+def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[list[Group], list[Run]]:
     """Return the groups, the highest mean validation accuracy first, and the runs that only repeat another one.
 
     The same settings with the same seed give the same numbers: counted twice they would feign certainty.
     """
-    unique: dict[str, Row] = {}
-    for run in sorted(runs, key=lambda run: run["id"]):
-        unique.setdefault(_PRESET.sub("", run["config"]), run)
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    unique: dict[TrainConfig, Run] = {}
+    repeated = []
+    for run in sorted(runs, key=lambda run: run.id):
+        if unique.setdefault(without_name(run.config), run) is not run:
+            repeated.append(run)
+    keys = [_setting(column).key for column in columns]
+    groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in unique.values():
-        groups.setdefault(tuple(run[column] for column in columns), []).append(run)
-    ordered = [Group(values, tuple(members)) for values, members in groups.items()]
+        groups.setdefault(tuple(setting_value(run, key) for key in keys), []).append(run)
+    ordered = [Group(values, tuple(own)) for values, own in groups.items()]
     ordered.sort(key=lambda one: -(sample.mean if (sample := one.sample(MEASURED[0])) else 0))
-    counted = {run["id"] for run in unique.values()}
-    return ordered, [run for run in runs if run["id"] not in counted]
+    return ordered, repeated
 
 
-def run_numbers(runs: Sequence[Row]) -> str:
+def run_numbers(runs: Sequence[Run]) -> str:
     """`1, 3-5, 8`, and of very many how many more there are."""
     ranges: list[list[int]] = []
-    for number in sorted(run["id"] for run in runs):
+    for number in sorted(run.id for run in runs):
         if ranges and number == ranges[-1][-1] + 1:
             ranges[-1][1:] = [number]
         else:
@@ -92,7 +94,7 @@ def group_table(groups: Sequence[Group], columns: Sequence[str]) -> Table:
         rows.append(row)
     cells = (
         Column("row", "row"),
-        *(Column(name, _title(name), _FORMS.get(name, value_text), is_number=name not in TEXTS) for name in columns),
+        *(_column(_setting(name)) for name in columns),
         *(
             Column(f"{measure}_{part}", title, form)
             for measure, word in zip(MEASURED, ("validation", "test"), strict=True)
@@ -100,23 +102,20 @@ def group_table(groups: Sequence[Group], columns: Sequence[str]) -> Table:
         ),
         Column("runs", "runs", is_number=False),
     )
-    by = f", by {', '.join(map(_title, columns))}" if columns else ""
+    by = f", by {_labels(columns)}" if columns else ""
     title = f"Means over seeds on {images_words(groups[0].runs[0])}{by}"
     return Table(title, cells, rows)
 
 
-def group_notes(groups: Sequence[Group], columns: Sequence[str], repeated: Sequence[Row]) -> list[str]:
+def group_notes(groups: Sequence[Group], columns: Sequence[str], repeated: Sequence[Run]) -> list[str]:
     """Say in words what the numbers allow to conclude."""
     notes = _verdict(groups)
-    mixed = {
-        number: [name for name in SETTINGS if name not in columns and len({run[name] for run in one.runs}) > 1]
-        for number, one in enumerate(groups, start=1)
-    }
-    for names in dict.fromkeys(tuple(names) for names in mixed.values() if names):
-        rows = [number for number, own in mixed.items() if tuple(own) == names]
+    mixed = [tuple(name for name in varying(one.runs) if name not in columns) for one in groups]
+    for names in dict.fromkeys(filter(None, mixed)):
+        rows = [number for number, own in enumerate(mixed, start=1) if own == names]
         notes.append(
             f"{_rows(rows)} of the table mix{'es' if len(rows) == 1 else ''} runs with different "
-            f"{', '.join(map(_title, names))}: the deviation is not that of seeds alone; "
+            f"{_labels(names)}: the deviation is not that of seeds alone; "
             f"add to --group-by or filter with --where"
         )
     if repeated:
@@ -159,25 +158,28 @@ def _pairs(comparisons: Sequence[Comparison]) -> str:
 
 
 def _rows(numbers: Sequence[int]) -> str:
-    return f"Row{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+    return f"{counted(len(numbers), 'Row')} {', '.join(map(str, numbers))}"
 
 
-def _title(column: str) -> str:
-    return {
-        "batch_norm": "BN",
-        "bn_statistics": "BN statistics",
-        "initializer": "init",
-        "step_size": "n_s",
-        "batch_size": "n_batch",
-    }.get(column, column.replace("_", " "))
+def _column(one: Setting) -> Column:
+    is_number = one.kind in (int, float)
+    return Column(one.column, one.label, partial(value_words, one.key), is_number)
 
 
-def _yes_no(value: Any) -> str:
-    return "yes" if value else "no"
+def _labels(columns: Sequence[str]) -> str:
+    return ", ".join(_setting(name).label for name in columns)
 
 
-def _policy(value: str) -> str:
-    return f"{value}{transductive_words(value)}"
+def _setting(name: str) -> Setting:
+    if name not in _BY_NAME:
+        known = ", ".join(one.option.removeprefix("--") for one in _GROUPED)
+        raise ConfigError(f"--group-by {name}: choose from {known}")
+    return _BY_NAME[name]
 
 
-_FORMS = {"batch_norm": _yes_no, "flip": _yes_no, "bn_statistics": _policy}
+_GROUPED = [one for one in SETTINGS.values() if not one.is_seed]
+_BY_NAME = {
+    name.removeprefix("--"): one
+    for one in reversed(_GROUPED)
+    for name in (one.label, one.label.replace(" ", "_"), one.option, one.key, one.column)
+}

@@ -1,43 +1,46 @@
-"""Tables of runs: ranked, listed, and set side by side."""
+"""Tables of runs: ranked, listed, side by side, and one by its splits."""
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from klcli.report.tables.evaluations import evaluation_words
-from klcli.report.tables.table import (
-    Column,
-    Row,
-    Table,
-    fraction,
+from klcli.report.tables.table import Column, Row, Shown, Table, fraction, seconds, significant
+from klcli.report.words import (
+    counted,
+    images_words,
     network_name,
-    seconds,
-    significant,
-    transductive_words,
+    options_words,
+    setting_value,
+    split_words,
+    value_words,
 )
-from klcli.report.words import images_words, split_of, split_words
+from klcli.settings.columns import columns
+from klcli.settings.sameness import SETTINGS
+from klcli.settings.split_config import SplitConfig
+from klcli.store.records import Evaluation, ImageSet, Run
 
-MEASURES = tuple(
-    f"{split}_{name}" for split in ("train", "validation", "test") for name in ("accuracy", "loss", "cost")
-)
-LONGEST = 60  # letters of a note in a list
-ENSEMBLE = tuple(f"ensemble_{split}_{name}" for split in ("validation", "test") for name in ("accuracy", "loss"))
+SPLITS = ("train", "validation", "test")
+MEASURES = tuple(f"{split}_{name}" for split in SPLITS for name in ("accuracy", "loss", "cost"))
+ENSEMBLE = tuple(f"ensemble_{split}_{name}" for split in SPLITS[1:] for name in ("accuracy", "loss"))
 RESULTS = (*MEASURES, *ENSEMBLE, "best_validation_accuracy")  # what may only be compared on the same images
+Line = tuple[str, list[Shown | None]]  # of the comparison: what it is, and its value for every run
+LONGEST = 60  # letters of a note in a list
+IN_RANKING = ("hidden", "batch_norm", "bn_position", "bn_statistics", "lam", "initializer", "sigma", "seed")
 
 
-def ranking_table(runs: Sequence[Row], by: str) -> Table:
+def ranking_table(runs: Sequence[Run], by: str) -> Table:
     """Runs on the same images, in the order of one of their columns."""
     [first, *_] = runs
-    title = f"Best runs on {first['dataset']}, by {by.replace('_', ' ')}; {split_words(split_of(first))}"
+    title = f"Best runs on {first.dataset}, by {by.replace('_', ' ')}; {split_words(first.split)}"
     extra = () if by in ("id", *(column.key for column in _RANKING)) else (_column(by),)
-    return Table(title, _known(runs, _RANKING, extra), _named(runs))
+    return _runs_table(title, runs, _RANKING, extra)
 
 
-def summary_table(image_sets: Sequence[Row], best: Sequence[Row]) -> Table:
-    """What there is, and the best run on each set of images."""
+def summary_table(image_sets: Sequence[ImageSet], best: Sequence[Run]) -> Table:
+    """The number of runs on each set of images, and the best of them."""
     rows = [
-        run | {"images": images_words(run), "runs": images["runs"], "network": network_name(run)}
+        _row(run) | {"images": images_words(run), "runs": images.runs}
         for images, run in zip(image_sets, best, strict=True)
     ]
     columns = (
@@ -51,33 +54,45 @@ def summary_table(image_sets: Sequence[Row], best: Sequence[Row]) -> Table:
     return Table("The best run by validation accuracy", columns, rows)
 
 
-def list_table(runs: Sequence[Row], title: str) -> Table:
+def list_table(runs: Sequence[Run], title: str) -> Table:
     """Runs of any images in any state."""
-    return Table(title, _known(runs, _LIST), _named(runs))
+    return _runs_table(title, runs, _LIST)
 
 
-def _named(runs: Sequence[Row]) -> list[Row]:
-    return [run | {"network": network_name(run)} for run in runs]
+def _runs_table(title: str, runs: Sequence[Run], columns: Sequence[Column], extra: Sequence[Column] = ()) -> Table:
+    rows = [_row(run) for run in runs]
+    optional = [column for column in (*extra, *_OPTIONAL) if any(row.get(column.key) is not None for row in rows)]
+    return Table(title, (*columns, *optional), rows)
 
 
-def _known(runs: Sequence[Row], columns: Sequence[Column], extra: Sequence[Column] = ()) -> tuple[Column, ...]:
-    """The columns, without those that nobody needs where no run has a value."""
-    optional = [column for column in (*extra, *_OPTIONAL) if any(run.get(column.key) is not None for run in runs)]
-    return (*columns, *optional)
+def _row(run: Run) -> Row:
+    """A run by the columns of the database, with its name and what its other columns omit."""
+    images = run.dataset if run.split == SplitConfig() else images_words(run)
+    own = {
+        "network": network_name(run.config),
+        "settings": options_words(run.config, IN_RANKING) or None,
+        "dataset": Shown(run.dataset, images),
+    }
+    return vars(run) | columns(run.config) | own
 
 
 def _column(key: str) -> Column:
-    return Column(key, key.replace("_", " "), value_text)
+    return Column(key, key.replace("_", " "), _value_text)
+
+
+def _value_text(value: Any) -> str:
+    return significant(value) if isinstance(value, float) else str(value)
 
 
 def _short(text: str) -> str:
-    """A text on one line, cut where a table would lose its shape; `--run` shows all of it."""
+    """A text on one line, cut where it would make the table too wide; `--run` shows all of it."""
     words = " ".join(text.split())
     return words if len(words) <= LONGEST else f"{words[: LONGEST - 3]}..."
 
 
 _OPTIONAL = (
     Column("sigma", "sigma", significant),
+    Column("settings", "settings", is_number=False),
     Column("error", "why it ended", _short, is_number=False),
     Column("tags", "tags", _short, is_number=False),
     Column("note", "note", _short, is_number=False),
@@ -104,125 +119,91 @@ _LIST = (
 )
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A stored value with the text that a person reads."""
+def splits_table(title: str, run: Run) -> Table:
+    """Loss, cost and accuracy of one run on its splits."""
+    rows: list[Row] = [
+        {"split": split} | {name: run.measure(split, name) for name in ("loss", "cost", "accuracy")} for split in SPLITS
+    ]
+    for split in SPLITS[1:] if run.snapshots else ():
+        ensemble = {name: run.measure(f"ensemble_{split}", name) for name in ("loss", "accuracy")}
+        rows.append({"split": f"{split}, mean of {run.snapshots} snapshots"} | ensemble)
+    columns = (
+        Column("split", "", is_number=False),
+        *(Column(name, name, fraction) for name in ("loss", "cost", "accuracy")),
+    )
+    return Table(title, columns, rows)
 
-    value: Any
-    text: str
 
-    def __str__(self) -> str:
-        return self.text
-
-
-def value_text(value: Any) -> str:
-    """Any stored value as a person reads it."""
-    return significant(value) if isinstance(value, float) else str(value)
-
-
-def comparison_table(runs: Sequence[Row], diff_only: bool, evaluations: Sequence[Row] = ()) -> Table:
+def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence[Evaluation] = ()) -> Table:
     """Every setting and result of runs, one column per run; with `diff_only`, what differs.
 
-    What later evaluations gave stands behind the results of the training.
+    The results of later evaluations are below those of the training.
     """
-    rows: list[Row] = [
-        {"setting": name} | {f"run_{run['id']}": _shown(run, read, form) for run in runs} for name, read, form in _LINES
+    lines = [
+        *((name, [_shown(run, read, form) for run in runs]) for name, read, form in _IMAGES),
+        *((one.label, [_setting(run, one.key) for run in runs]) for one in SETTINGS.values()),
+        *((name, cells) for name, read, form in _RESULTS if any(cells := [_shown(run, read, form) for run in runs])),
+        *_evaluated(runs, evaluations),
     ]
-    rows += _evaluated(runs, evaluations)
-    rows = [row for row in rows if any(row[f"run_{run['id']}"] is not None for run in runs)]
     if diff_only:
-        rows = [row for row in rows if row["setting"] not in _ALWAYS_DIFFER]
-        rows = [row for row in rows if len({_key(row[f"run_{run['id']}"]) for run in runs}) > 1]
-    columns = (
-        Column("setting", "", is_number=False),
-        *(Column(f"run_{run['id']}", f"run {run['id']}") for run in runs),
-    )
-    what = "What differs between runs" if diff_only else ("Runs" if len(runs) > 1 else "Run")
-    return Table(f"{what} {', '.join(str(run['id']) for run in runs)}", columns, rows)
+        lines = [line for line in lines if line[0] not in _ALWAYS_DIFFER and _differs(line[1])]
+    rows = [{"setting": name} | dict(zip(_keys(runs), cells, strict=True)) for name, cells in lines]
+    columns = [Column(key, key.replace("_", " ")) for key in _keys(runs)]
+    what = "What differs between runs" if diff_only else counted(len(runs), "Run")
+    title = f"{what} {', '.join(str(run.id) for run in runs)}"
+    return Table(title, (Column("setting", "", is_number=False), *columns), rows)
 
 
-def _evaluated(runs: Sequence[Row], evaluations: Sequence[Row]) -> list[Row]:
-    """Two rows per way of evaluation, with a value for every run that was evaluated in this way."""
-    rows: dict[tuple[str, str], Row] = {}
+def _keys(runs: Sequence[Run]) -> list[str]:
+    return [f"run_{run.id}" for run in runs]
+
+
+def _evaluated(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[Line]:
+    """Two lines per way of evaluation, with a value for every run that was evaluated in this way."""
+    found: dict[str, dict[int, float | None]] = {}
     for one in evaluations:
-        for split in ("validation", "test"):
-            value = one[f"{split}_accuracy"]
-            row = rows.setdefault((evaluation_words(one), split), {f"run_{run['id']}": None for run in runs})
-            row |= {f"run_{number}": Shown(value, fraction(value)) for number in one["runs"]}
-    return [{"setting": f"{split} accuracy, {words}"} | row for (words, split), row in rows.items()]
+        for split in SPLITS[1:]:
+            values = found.setdefault(f"{split} accuracy, {evaluation_words(one)}", {})
+            values |= dict.fromkeys(one.runs, one.measure(split, "accuracy"))
+    return [
+        (name, [None if (value := values.get(run.id)) is None else Shown(value, fraction(value)) for run in runs])
+        for name, values in found.items()
+    ]
 
 
-def _key(shown: Shown | None) -> str:
-    return json.dumps(None if shown is None else shown.value)
+def _differs(cells: Sequence[Shown | None]) -> bool:
+    return len({None if cell is None else cell.value for cell in cells}) > 1
 
 
-def _shown(run: Row, read: Callable[[Row], Any], form: Callable[[Any], str]) -> Shown | None:
+def _setting(run: Run, key: str) -> Shown | None:
+    return _shown(run, lambda run: setting_value(run, key), lambda value: value_words(key, value))
+
+
+def _shown(run: Run, read: Callable[[Run], Any], form: Callable[[Any], str]) -> Shown | None:
     value = read(run)
     return None if value is None else Shown(value, form(value))
 
 
-def _of(key: str) -> Callable[[Row], Any]:
-    return lambda run: run[key]
-
-
-def _config(key: str) -> Callable[[Row], Any]:
-    return lambda run: json.loads(run["config"]).get(key)
-
-
-def _yes_no(value: Any) -> str:
-    return "yes" if value else "no"
-
-
 _ALWAYS_DIFFER = ("started (UTC)", "seconds")
-_LINES: tuple[tuple[str, Callable[[Row], Any], Callable[[Any], str]], ...] = (
-    ("images", _of("dataset"), str),
-    ("training images", lambda run: split_of(run).sizes()[0], str),
-    ("validation images", lambda run: split_of(run).sizes()[1], str),
-    ("images sha256", _of("dataset_sha256"), lambda sha256: sha256[:12]),
-    ("preset", _config("preset"), str),
-    ("network", network_name, str),
-    ("batch normalisation", _of("batch_norm"), _yes_no),
-    ("BN momentum", _config("bn_momentum"), value_text),
-    ("BN eps", _config("bn_eps"), value_text),
-    ("BN statistics", _of("bn_statistics"), lambda policy: f"{policy}{transductive_words(policy)}"),
-    ("BN samples", _config("bn_samples"), str),
-    ("init", _of("initializer"), str),
-    ("sigma", _of("sigma"), significant),
-    ("lambda", _of("lambda"), significant),
-    ("optimizer", _of("optimizer"), str),
-    ("momentum", _of("momentum"), value_text),
-    ("weight decay", _of("weight_decay"), value_text),
-    ("schedule", _of("schedule"), str),
-    ("eta min", _of("eta_min"), significant),
-    ("eta max", _of("eta_max"), significant),
-    ("eta decay", _of("eta_decay"), value_text),
-    ("n_s", _of("step_size"), str),
-    ("cycles", _of("cycles"), significant),
-    ("epochs", _of("epochs"), significant),
-    ("n_batch", _of("batch_size"), str),
-    ("flip", _of("flip"), _yes_no),
-    ("shift", _of("shift"), value_text),
-    ("mixup", _of("mixup"), value_text),
-    ("dropout", _of("dropout"), value_text),
-    ("label smoothing", _of("label_smoothing"), value_text),
-    ("weight average", _of("weight_average"), value_text),
-    ("standardised", lambda run: _config("standardise")(run) or "pixel", "by {}".format),
-    ("shuffled", lambda run: _config("shuffle")(run) is not False, _yes_no),
-    ("seed", _of("seed"), str),
-    ("order seed", _config("order_seed"), str),
-    ("dtype", _of("dtype"), str),
-    ("threads", _of("threads"), str),
-    ("study", _of("study_id"), str),
-    ("state", _of("state"), str),
-    ("why it ended", _of("error"), str),
-    ("epochs done", _of("epochs_done"), significant),
-    *((name.replace("_", " "), _of(name), fraction) for name in MEASURES),
-    ("snapshots", _of("snapshots"), str),
-    *((name.replace("_", " "), _of(name), fraction) for name in ENSEMBLE),
-    ("best validation accuracy", _of("best_validation_accuracy"), fraction),
-    ("seconds", _of("seconds"), seconds),
-    ("started (UTC)", _of("started_at"), str),
-    ("host", _of("host"), str),
-    ("tags", _of("tags"), str),
-    ("note", _of("note"), str),
+_IMAGES: tuple[tuple[str, Callable[[Run], Any], Callable[[Any], str]], ...] = (
+    ("images", attrgetter("dataset"), str),
+    ("images sha256", attrgetter("dataset_sha256"), lambda sha256: sha256[:12]),
+    ("split", lambda run: "{} train, {} validate, {} test".format(*run.split.sizes()), str),
+    ("network", lambda run: network_name(run.config), str),
+)
+_RESULTS: tuple[tuple[str, Callable[[Run], Any], Callable[[Any], str]], ...] = (
+    ("threads", attrgetter("threads"), str),
+    ("study", attrgetter("study_id"), str),
+    ("state", attrgetter("state"), str),
+    ("why it ended", attrgetter("error"), str),
+    ("epochs done", attrgetter("epochs_done"), significant),
+    *((name.replace("_", " "), attrgetter(name), fraction) for name in MEASURES),
+    ("snapshots averaged", attrgetter("snapshots"), str),
+    *((name.replace("_", " "), attrgetter(name), fraction) for name in ENSEMBLE),
+    ("best validation accuracy", attrgetter("best_validation_accuracy"), fraction),
+    ("seconds", attrgetter("seconds"), seconds),
+    ("started (UTC)", attrgetter("started_at"), str),
+    ("host", attrgetter("host"), str),
+    ("tags", attrgetter("tags"), str),
+    ("note", attrgetter("note"), str),
 )

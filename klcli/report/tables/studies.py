@@ -1,12 +1,17 @@
 """Tables of studies: what was tried, what it gave, with error bars where there are repeats."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from klcli.report.tables.table import Column, Row, Table, fraction, significant
-from klcli.studies.lambda_search import Choice, Tried
+from klcli.report.tables.table import Column, Row, Shown, Table, fraction, significant
+from klcli.report.words import layers_name, network_name, statistics_words
+from klcli.store.records import Run
+from klcli.studies.lambda_search import Choice
 from klcli.studies.statistics import Sample
+
+if TYPE_CHECKING:
+    from klcli.procedures.searches import LambdaSearch
 
 SPLITS = ("train", "validation", "test")
 MEASURES = ("accuracy", "loss", "cost")
@@ -20,63 +25,60 @@ _INTERVAL = (
 )
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A mean over repeats, or a single value."""
+def cell(runs: Sequence[Run], column: str) -> Shown | None:
+    """Return the mean of a column over the complete runs that have it, with its spread; None where there is none.
 
-    mean: float
-    std: float | None
-    half_interval: float | None  # of the 95 % interval of the mean
-    n: int
-
-    def __str__(self) -> str:
-        """`0.5312`, or `0.5312 ± 0.0041` over repeats."""
-        return _digits(self.mean) if self.std is None else f"{_digits(self.mean)} ± {_digits(self.std)}"
-
-
-def cell(runs: Sequence[Row], column: str) -> Cell | None:
-    """Return the mean of a column over the complete runs that have it; None where there is none.
-
-    What a diverged run still measured on its way is no result.
+    What a diverged run measured before it diverged is no result.
     """
-    values = tuple(run[column] for run in runs if run["state"] == "complete" and run[column] is not None)
-    if not values:
+    sample = _sample(runs, column)
+    if sample is None:
         return None
-    sample = Sample(values)
-    return Cell(sample.mean, sample.std, sample.half_interval, sample.n)
+    text = _digits(sample.mean) if sample.std is None else f"{_digits(sample.mean)} ± {_digits(sample.std)}"
+    more = {"std": sample.std, "half_interval": sample.half_interval, "n": sample.n}
+    return Shown(sample.mean, text, more)
+
+
+def _sample(runs: Sequence[Run], column: str) -> Sample | None:
+    complete = (getattr(run, column) for run in runs if run.state == "complete")
+    values = tuple(value for value in complete if value is not None)
+    return Sample(values) if values else None
+
+
+def _interval(sample: Sample | None) -> Row:
+    """The cells of `_INTERVAL`: mean, deviation and 95 % interval of the mean, as far as there are values."""
+    if sample is None:
+        return {"n": 0}
+    row: Row = {"mean": sample.mean, "std": sample.std, "n": sample.n}
+    if sample.half_interval is not None:
+        row |= {"low": sample.mean - sample.half_interval, "high": sample.mean + sample.half_interval}
+    return row
 
 
 def _digits(value: float) -> str:
-    """Four digits; of a loss on its way to infinity four significant ones, or the table is all digits."""
+    """Four digits; four significant ones of a loss that grows without bound, which would be wider than the table."""
     return fraction(value) if abs(value) < HUGE else significant(value)
 
 
-def tried_values(runs: Sequence[Row], stage: str) -> list[Tried]:
-    """Return the lambdas of a stage, each with the validation accuracies of its repeats."""
-    lambdas = dict.fromkeys(run["lambda"] for run in runs)
-    return [
-        Tried(
-            lam,
-            stage,
-            tuple(run["validation_accuracy"] for run in runs if run["lambda"] == lam and run["state"] == "complete"),
-        )
-        for lam in lambdas
-    ]
+def search_title(search: "LambdaSearch", images: str) -> str:
+    """`Lambda search: 3-layer 50-50 with BN on cifar10, by validation accuracy (study 1, 2)`."""
+    network = network_name(search.stages[0][1][0].config)
+    studies = ", ".join(map(str, search.studies))
+    return f"Lambda search: {network} on {images}, by validation accuracy (study {studies})"
 
 
-def search_table(title: str, stages: Sequence[tuple[str, Sequence[Row]]], choice: Choice | None) -> Table:
+def search_table(title: str, stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice | None) -> Table:
     """Every lambda of a search, the best first; a diverged one says so. Fits a terminal of 80 columns."""
     rows = []
     for stage, runs in stages:
-        for lam in dict.fromkeys(run["lambda"] for run in runs):
-            mine = [run for run in runs if run["lambda"] == lam]
-            row = {"lambda": lam, "stage": stage, "runs": ", ".join(str(run["id"]) for run in mine)}
+        for lam in dict.fromkeys(run.config.lam for run in runs):
+            mine = [run for run in runs if run.config.lam == lam]
+            row: Row = {"lambda": lam, "stage": stage, "runs": ", ".join(str(run.id) for run in mine)}
             row |= {f"{split}_{name}": cell(mine, f"{split}_{name}") for split in SPLITS for name in MEASURES}
-            validation = row["validation_accuracy"]
+            validation = _sample(mine, "validation_accuracy")
             row |= {"n": validation.n if validation else 0, "half": validation.half_interval if validation else None}
             rows.append(row | {"remark": _remark(lam, stage, mine, choice)})
-    rows.sort(key=lambda row: row["validation_accuracy"].mean if row["validation_accuracy"] else -1.0, reverse=True)
-    repeated = any(len(runs) > len({run["lambda"] for run in runs}) for _, runs in stages)
+    rows.sort(key=lambda row: row["validation_accuracy"].value if row["validation_accuracy"] else -1.0, reverse=True)
+    repeated = any(len(runs) > len({run.config.lam for run in runs}) for _, runs in stages)
     columns = (
         Column("lambda", "lambda", significant),
         Column("stage", "stage", is_number=False),
@@ -91,8 +93,8 @@ def search_table(title: str, stages: Sequence[tuple[str, Sequence[Row]]], choice
     return Table(title, columns, rows)
 
 
-def _remark(lam: float, stage: str, runs: Sequence[Row], choice: Choice | None) -> str:
-    states = [run["state"] for run in runs]
+def _remark(lam: float, stage: str, runs: Sequence[Run], choice: Choice | None) -> str:
+    states = [run.state for run in runs]
     remarks = [
         state if states.count(state) == len(states) else f"{states.count(state)} of {len(states)} {state}"
         for state in sorted(set(states) - {"complete"})
@@ -116,15 +118,21 @@ def choice_sentence(choice: Choice) -> str:
     return f"chosen lambda {choice.chosen.lam:.6g}, validation {choice.chosen.accuracy:.4f}; {sure}"
 
 
-def sigma_table(title: str, runs: Sequence[Row]) -> Table:
+def sigma_title(runs: Sequence[Run], images: str) -> str:
+    """`Sigma sweep: 3-layer 50-50 on cifar10, adaptive statistics, transductive (study 3)`."""
+    first = runs[0]
+    return f"Sigma sweep: {layers_name(first.config)} on {images}{statistics_words(runs)} (study {first.study_id})"
+
+
+def sigma_table(title: str, runs: Sequence[Run]) -> Table:
     """Every sigma by split, the column with BN next to the one without."""
     rows = []
-    for sigma in dict.fromkeys(run["sigma"] for run in runs):
+    for sigma in _sigmas(runs):
         for split in SPLITS:
             row: Row = {"sigma": sigma, "split": split}
-            for batch_norm in (0, 1):
-                mine = [run for run in runs if run["sigma"] == sigma and run["batch_norm"] == batch_norm]
-                row |= {f"{name}_{batch_norm}": cell(mine, f"{split}_{name}") or _why(mine) for name in MEASURES}
+            for batch_norm in (False, True):
+                mine = _of(runs, sigma, batch_norm)
+                row |= {f"{name}_{batch_norm:d}": cell(mine, f"{split}_{name}") or _why(mine) for name in MEASURES}
             rows.append(row)
     columns = (
         Column("sigma", "sigma", significant),
@@ -138,53 +146,41 @@ def sigma_table(title: str, runs: Sequence[Row]) -> Table:
     return Table(title, columns, rows)
 
 
-def _why(runs: Sequence[Row]) -> str | None:
+def _sigmas(runs: Sequence[Run]) -> list[float | None]:
+    return list(dict.fromkeys(run.config.sigma for run in runs))
+
+
+def _of(runs: Sequence[Run], sigma: float | None, batch_norm: bool) -> list[Run]:
+    return [run for run in runs if (run.config.sigma, run.config.batch_norm) == (sigma, batch_norm)]
+
+
+def _why(runs: Sequence[Run]) -> str | None:
     """Why there is no number: the state of a run that did not complete."""
-    return next((run["state"] for run in runs if run["state"] != "complete"), None)
+    return next((run.state for run in runs if run.state != "complete"), None)
 
 
-def interval_table(title: str, runs: Sequence[Row]) -> Table:
+def interval_table(title: str, runs: Sequence[Run]) -> Table:
     """The test accuracy of every sigma over its repeats, without and with BN."""
-    rows = []
-    for sigma in dict.fromkeys(run["sigma"] for run in runs):
-        for batch_norm in (0, 1):
-            mine = [run for run in runs if run["sigma"] == sigma and run["batch_norm"] == batch_norm]
-            test = cell(mine, "test_accuracy")
-            row: Row = {"sigma": sigma, "bn": "yes" if batch_norm else "no", "n": test.n if test else 0}
-            if test:
-                row |= {"mean": test.mean, "std": test.std}
-            if test and test.half_interval is not None:
-                row |= {"low": test.mean - test.half_interval, "high": test.mean + test.half_interval}
-            rows.append(row)
-    columns = (
-        Column("sigma", "sigma", significant),
-        Column("bn", "BN", is_number=False),
-        *_INTERVAL,
-    )
-    return Table(title, columns, rows)
+    rows = [
+        {"sigma": sigma, "bn": "yes" if batch_norm else "no"}
+        | _interval(_sample(_of(runs, sigma, batch_norm), "test_accuracy"))
+        for sigma in _sigmas(runs)
+        for batch_norm in (False, True)
+    ]
+    return Table(title, (Column("sigma", "sigma", significant), Column("bn", "BN", is_number=False), *_INTERVAL), rows)
 
 
-def repeats_table(title: str, runs: Sequence[Row]) -> Table:
-    """Mean, standard deviation and 95 % interval over the repeats, by split and measure."""
-    rows = []
-    for split in SPLITS:
-        for name in MEASURES:
-            values = tuple(run[f"{split}_{name}"] for run in runs if run[f"{split}_{name}"] is not None)
-            row: dict[str, Any] = {"split": split, "measure": name, "n": len(values)}
-            if values:
-                sample = Sample(values)
-                row |= {"mean": sample.mean, "std": sample.std}
-                if sample.half_interval is not None:
-                    row |= {"low": sample.mean - sample.half_interval, "high": sample.mean + sample.half_interval}
-            rows.append(row)
-    columns = (
-        Column("split", "split", is_number=False),
-        Column("measure", "", is_number=False),
-        *_INTERVAL,
-    )
-    return Table(title, columns, rows)
+def repeats_table(title: str, runs: Sequence[Run]) -> Table:
+    """Mean, standard deviation and 95 % interval over the complete runs, by split and measure."""
+    rows = [
+        {"split": split, "measure": name} | _interval(_sample(runs, f"{split}_{name}"))
+        for split in SPLITS
+        for name in MEASURES
+    ]
+    columns = (Column("split", "split", is_number=False), Column("measure", "", is_number=False))
+    return Table(title, (*columns, *_INTERVAL), rows)
 
 
-def choice_document(choice: Choice) -> Row:
+def choice_document(choice: Choice) -> dict[str, Any]:
     """Return a choice as it appears in JSON."""
     return asdict(choice)
