@@ -45,7 +45,9 @@ class TrainingProgress(TrainingObserver):
             (16, TextColumn("{task.fields[speed]} updates/s")),
         ]
         room = itertools.accumulate(width for width, _ in columns)
-        fitting = [column for (_, column), used in zip(columns, room, strict=True) if used <= self._invocation.err.width]
+        fitting = [
+            column for (_, column), used in zip(columns, room, strict=True) if used <= self._invocation.err.width
+        ]
         self._bar = Progress(*fitting, console=self._invocation.err, disable=not self._live, transient=True)
         total = self._budget.total_updates
         with self._bar:

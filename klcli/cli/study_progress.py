@@ -16,7 +16,9 @@ FEW = 8  # stacks that have a line each from beginning to end; of more, those in
 class StudyProgress(StudyObserver):
     """Shows a study while it runs."""
 
-    def __init__(self, invocation: Invocation, title: str, tasks: "Sequence[GroupTask]", updates: Sequence[int]) -> None:
+    def __init__(
+        self, invocation: Invocation, title: str, tasks: "Sequence[GroupTask]", updates: Sequence[int]
+    ) -> None:
         """Show nothing yet; `showing` opens the display."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

@@ -21,6 +21,7 @@ from klcli.report.plots.figure import (
     say_empty,
     to_bytes,
 )
+from klcli.report.tables.groups import varying
 from klcli.report.words import (
     IN_NAME,
     bn_words,
@@ -117,12 +118,8 @@ def _is_comparable(a: Run, b: Run) -> bool:
 
 
 def _differing(runs: Runs) -> list[Setting]:
-    """The settings in which runs differ, apart from seeds; n_s, cycles and epochs are compared as the runs had them."""
-    return [
-        one
-        for one in SETTINGS.values()
-        if not (one.is_seed or one.is_name) and len({setting_value(run, one.key) for run in runs}) > 1
-    ]
+    columns = varying(runs)
+    return [one for one in SETTINGS.values() if one.column in columns]
 
 
 def _labels(groups: Sequence[Runs]) -> list[str]:
@@ -160,7 +157,7 @@ def _common(runs: Runs) -> str:
     lines = [{"network": network_name(run.config), **settings_words(run)} for run in runs]
     options = [options_words(run.config).split(", ") for run in runs]
     shared = {key: word for key, word in lines[0].items() if all(line[key] == word for line in lines)}
-    shared["seed"] = settings_words(runs[0], runs)["seed"]
+    shared |= {key: word for key, word in settings_words(runs[0], runs).items() if key in ("seed", "order")}
     shared["options"] = ", ".join(word for word in options[0] if all(word in other for other in options))
     return ", ".join(word for key in lines[0] if (word := shared.get(key)))
 
