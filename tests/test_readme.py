@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from klcli.errors import ExitCode
+from klcli.settings.documentation import settings_page
+from klcli.settings.sameness import SETTINGS
 from klcli.store.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -57,12 +59,21 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def call(machine: Path, *args: str) -> subprocess.CompletedProcess[str]:
     """Run klcli there."""
+    return _run(machine, "-m", "klcli", *args)
+
+
+def run_python(machine: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Run lines of Python there."""
+    return _run(machine, "-c", code)
+
+
+def _run(machine: Path, *args: str) -> subprocess.CompletedProcess[str]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith("KLCLI_") and name != "FORCE_COLOR"
     }
     own = {"HOME": str(machine), "KLCLI_CACHE": str(machine / "cache"), "COLUMNS": "200"}
     return subprocess.run(
-        [sys.executable, "-m", "klcli", *args],
+        [sys.executable, *args],
         cwd=machine,
         env=kept | own,
         capture_output=True,
@@ -131,7 +142,24 @@ def test_every_column_is_described(database: Path, table: str) -> None:
     with closing(sqlite3.connect(database)) as connection:
         columns = [row[1] for row in connection.execute(f"PRAGMA table_xinfo({table})")]
     described = [name for cell in first_column(section(f"Table `{table}`")) for name in re.findall(r"`(\w+)`", cell)]
-    assert sorted(described) == sorted(columns)
+    settings = {one.column for one in SETTINGS.values()} if table == "runs" else set()
+    assert set(described) | settings == set(columns)
+    assert len(described) == len(set(described))
+
+
+def test_the_page_of_settings_is_that_of_the_code() -> None:
+    assert (ROOT / "klcli/docs/settings.md").read_text(encoding="utf-8") == settings_page()
+
+
+def test_the_lines_of_python_work(machine: Path) -> None:
+    """On few images; what is trained longer in the README ends after an epoch here."""
+    [block] = blocks("python")
+    short = "split=SplitConfig(subset=200), epochs=1, "
+    code = block.replace("TrainConfig(hidden", f"TrainConfig({short}hidden").replace(
+        "import Lab", "import SplitConfig, Lab"
+    )
+    done = run_python(machine, code.replace('"results/klcli.db"', '"results/python.db", data="synthetic"'))
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_query_of_the_readme_works(database: Path) -> None:
@@ -164,8 +192,10 @@ def test_every_file_that_is_linked_is_there() -> None:
 
 
 def test_the_folders_of_the_readme_exist() -> None:
-    for cell in first_column(section("Developing")):
-        assert (ROOT / cell.strip("`")).is_dir(), cell
+    folders = [cell.strip("`") for cell in first_column(section("Developing"))]
+    assert all((ROOT / folder).is_dir() for folder in folders)
+    rooms = {f"klcli/{path.name}" for path in (ROOT / "klcli").iterdir() if path.is_dir() and path.name[0] != "_"}
+    assert rooms <= set(folders)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a file mode as POSIX has it")

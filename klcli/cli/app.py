@@ -10,6 +10,7 @@ import typer
 import klcli
 from klcli.cli.commands import data, evaluate, gradcheck, predict, report, reproduce, search_lambda, sigma_sweep, train
 from klcli.errors import ExitCode, KlcliError
+from klcli.procedures.signals import Interrupted, end_at_the_next_signal
 
 app = typer.Typer(
     name="klcli",
@@ -67,6 +68,8 @@ def main(args: list[str] | None = None) -> NoReturn:
 
 def _explain(error: Exception) -> int:
     """Print the failure as one line on stderr and return its exit code."""
+    if isinstance(error, Interrupted):
+        end_at_the_next_signal()
     if isinstance(error, KlcliError):
         return _fail(str(error), error.exit_code)
     if isinstance(error, typer.Abort):

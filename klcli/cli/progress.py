@@ -10,7 +10,7 @@ from klcli.cli.invocation import Invocation
 from klcli.procedures.observer import Observer, StudyObserver, TrainingObserver
 
 if TYPE_CHECKING:
-    from klcli.studies.execution import GroupTask
+    from klcli.studies.execution import StackTask
     from klcli.training.budget import Budget
     from klcli.training.result import TrainResult
 
@@ -122,7 +122,7 @@ class Console(Observer):
             yield progress
 
     @contextmanager
-    def study(self, title: str, tasks: "Sequence[GroupTask]", updates: Sequence[int]) -> Iterator[StudyObserver]:
+    def study(self, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]) -> Iterator[StudyObserver]:
         """Show a study."""
         from klcli.cli.study_progress import StudyProgress
 

@@ -8,7 +8,7 @@ from klcli.cli.invocation import Invocation
 from klcli.procedures.observer import StudyObserver
 
 if TYPE_CHECKING:
-    from klcli.studies.execution import GroupOutcome, GroupTask
+    from klcli.studies.execution import StackOutcome, StackTask
 
 FEW = 8  # stacks that have a line each from beginning to end; of more, those in training
 
@@ -17,7 +17,7 @@ class StudyProgress(StudyObserver):
     """Shows a study while it runs."""
 
     def __init__(
-        self, invocation: Invocation, title: str, tasks: "Sequence[GroupTask]", updates: Sequence[int]
+        self, invocation: Invocation, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]
     ) -> None:
         """Show nothing yet; `showing` opens the display."""
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -42,7 +42,7 @@ class StudyProgress(StudyObserver):
         )
         few = len(tasks) <= FEW
         self._study = self._bar.add_task(title, total=sum(updates), news="")
-        self._groups = [
+        self._stacks = [
             self._bar.add_task(f"  {index}: {describe(task)}", total=total, news="", start=False, visible=few)
             for index, (task, total) in enumerate(zip(tasks, updates, strict=True), start=1)
         ]
@@ -56,36 +56,36 @@ class StudyProgress(StudyObserver):
     def on_progress(self, index: int, step: int, best: float) -> None:
         """Move the bar of a stack."""
         if step and self._live:
-            group = self._groups[index]
-            self._bar.start_task(group)
-            self._bar.update(group, completed=step, news=f"best {best:.4f}" if best else "", visible=True)
+            stack = self._stacks[index]
+            self._bar.start_task(stack)
+            self._bar.update(stack, completed=step, news=f"best {best:.4f}" if best else "", visible=True)
             self._redraw(best)
 
-    def on_outcome(self, outcome: "GroupOutcome") -> None:
+    def on_outcome(self, outcome: "StackOutcome") -> None:
         """Show that a stack is done."""
         index = self._positions.index(outcome.positions)
         accuracies = [r.epochs[-1].validation.accuracy for r in outcome.results if r.epochs and r.diverged_at is None]
         best = max(accuracies, default=0.0)
         self._done += 1
-        group = self._groups[index]
-        self._bar.start_task(group)
+        stack = self._stacks[index]
+        self._bar.start_task(stack)
         news = f"best {best:.4f}" if accuracies else "diverged"
-        self._bar.update(group, completed=self._updates[index], news=news, visible=len(self._groups) <= FEW)
+        self._bar.update(stack, completed=self._updates[index], news=news, visible=len(self._stacks) <= FEW)
         self._redraw(best)
         if not self._live:
             result = f"best validation {best:.4f}" if accuracies else "diverged"
             self._invocation.say(
-                f"{self._title}: stack {index + 1} done ({self._done} of {len(self._groups)}), "
+                f"{self._title}: stack {index + 1} done ({self._done} of {len(self._stacks)}), "
                 f"{result}, {outcome.seconds:.1f} s"
             )
 
     def _redraw(self, best: float) -> None:
         self._best = max(self._best, best)
-        done = sum(self._bar.tasks[group].completed for group in self._groups)
+        done = sum(self._bar.tasks[stack].completed for stack in self._stacks)
         self._bar.update(self._study, completed=done, news=f"best {self._best:.4f}" if self._best else "")
 
 
-def describe(task: "GroupTask") -> str:
+def describe(task: "StackTask") -> str:
     """What the replicas of a stack are: `4 x lambda 1.2e-05 to 0.003`."""
     first = task.configs[0]
     name, what = ("lam", "lambda") if first.sigma is None else ("sigma", "sigma")

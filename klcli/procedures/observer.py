@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from klcli.studies.execution import GroupOutcome, GroupTask
+    from klcli.studies.execution import StackOutcome, StackTask
     from klcli.training.budget import Budget
     from klcli.training.result import TrainResult
 
@@ -26,7 +26,7 @@ class StudyObserver:
     def on_progress(self, index: int, step: int, best: float) -> None:
         """Called a few times a second, with the updates done and the best validation accuracy."""
 
-    def on_outcome(self, outcome: "GroupOutcome") -> None:
+    def on_outcome(self, outcome: "StackOutcome") -> None:
         """Called when a stack is done."""
 
 
@@ -50,6 +50,6 @@ class Observer:
         yield TrainingObserver()
 
     @contextmanager
-    def study(self, title: str, tasks: "Sequence[GroupTask]", updates: Sequence[int]) -> Iterator[StudyObserver]:
+    def study(self, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]) -> Iterator[StudyObserver]:
         """Yield the observer of a study of these stacks, each with its number of updates."""
         yield StudyObserver()

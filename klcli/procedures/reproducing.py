@@ -4,14 +4,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from klcli.data.dataset import Split
 from klcli.errors import ConfigError
 from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
-from klcli.published.comparison import QUICK_SEEDS, chains, on_subset, plan, shortened
-from klcli.published.report import Report, report, report_names
-from klcli.published.reproduction import KIND, Reproduction, gather
+from klcli.published import report as published
+from klcli.published.comparison import QUICK_SEEDS, chains, plan
+from klcli.published.report import GradientExperiment, Report
+from klcli.published.reproduction import KIND, Reproduction, asked_for, gather
 from klcli.published.terms import Terms
 from klcli.settings.train_config import TrainConfig
+from klcli.store.records import GradientError
 from klcli.studies.gradient_checks import check_a_single_image, check_networks, entries
 
 ALL = "all"
@@ -33,16 +36,11 @@ def reproduce(
 
     `rows` are those of a single report, all if there are none. Raises ConfigError where a name is unknown.
     """
-    chosen = [report(name) for name in wanted(names)]
+    chosen = [published.report(name) for name in wanted(names)]
     if rows and len(chosen) > 1:
         raise ConfigError(f"--only {' '.join(rows)}: rows of one report, {len(chosen)} are named")
-    if as_published:
-        chosen = [_artefacts(one) for one in chosen]
-    chosen = [one.only(rows) for one in chosen]
-    if quick:
-        chosen, repeats = [shortened(one) for one in chosen], min(repeats, QUICK_SEEDS)
-    if subset is not None:
-        chosen = [on_subset(one, subset) for one in chosen]
+    chosen = [asked_for(one, rows, quick=quick, as_published=as_published, subset=subset) for one in chosen]
+    repeats = min(repeats, QUICK_SEEDS) if quick else repeats
     configs = [config for one in chosen for experiment in one.experiments for config in experiment.configs]
     with setup.pinned():
         runner = StudyRunner.opened(setup, configs[0] if configs else TrainConfig(), resume)
@@ -55,17 +53,10 @@ def reproduce(
 
 def wanted(names: Sequence[str]) -> list[str]:
     """Return the names of the reports, each once. Raises ConfigError where none is named."""
+    known = published.report_names()
     if not names:
-        raise ConfigError(f"reproduce: name a report, one of {', '.join(report_names())}, or {ALL}")
-    return list(dict.fromkeys(one for name in names for one in (report_names() if name == ALL else [name])))
-
-
-def _artefacts(one: Report) -> Report:
-    """Return the rows of a report that a mistake has made. Raises ConfigError where there are none."""
-    if one.as_published is None:
-        known = [name for name in report_names() if report(name).as_published is not None]
-        raise ConfigError(f"--as-published: there is nothing to show of {one.name}, but of {' and '.join(known)}")
-    return one.as_published
+        raise ConfigError(f"reproduce: name a report, one of {', '.join(known)}, or {ALL}")
+    return list(dict.fromkeys(one for name in names for one in (known if name == ALL else [name])))
 
 
 def _as_published(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
@@ -75,15 +66,23 @@ def _as_published(runner: StudyRunner, one: Report, terms: Terms) -> Reproductio
         there = runner.on(chain.plan[0].split)
         stage, own = f"{one.name} as published, {chain.name}", _settings(one, terms) | {"as_published": True}
         studies.append(there.run(KIND, stage, chain.plan, own, look_at_test=True, chains=chain.links))
-    shown = {
-        check: [
-            asdict(tensor) | {"passed": tensor.passes(check.settings.atol or 0.0, check.settings.rtol or 0.0)}
-            for [config] in check.networks()
-            for tensor in check_a_single_image(config, runner.splits.train, check.settings)
-        ]
-        for check in one.gradient_checks
-    }
+    shown = {check: _single_image_errors(check, runner.splits.train) for check in one.gradient_checks}
     return gather(one, terms, runner.store, studies, shown)
+
+
+def _single_image_errors(check: GradientExperiment, train: Split) -> list[GradientError]:
+    settings = check.settings
+    return [
+        # Not stored, so it belongs to no check.
+        GradientError(
+            check_id=0,
+            position=position,
+            passed=tensor.passes(settings.atol or 0.0, settings.rtol or 0.0),
+            **asdict(tensor),
+        )
+        for [config] in check.networks()
+        for position, tensor in enumerate(check_a_single_image(config, train, settings))
+    ]
 
 
 def _as_written(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
@@ -104,16 +103,16 @@ def _check_gradients(runner: StudyRunner, one: Report) -> None:
     """Check the gradients of a report, as one suite; with --resume those that have not been checked yet."""
     store, sha256 = runner.store.gradient_checks, runner.dataset.sha256
     missing = [
-        (check, networks)
+        (check, stack)
         for check in one.gradient_checks
-        for networks in check.networks()
-        if not runner.resume or store.latest(networks, check.settings, sha256) is None
+        for stack in check.networks()
+        if not runner.resume or store.latest(stack, check.settings, sha256) is None
     ]
     if not missing:
         return
     checks = []
-    total = sum(entries(networks, check.dims) for check, networks in missing)
+    total = sum(entries(stack, check.settings.dims) for check, stack in missing)
     with runner.setup.observer.counting("checking entries", total) as advance:
-        for check, networks in missing:
-            checks += list(check_networks([networks], runner.splits.train, check.settings, on_entries=advance))
+        for check, stack in missing:
+            checks += list(check_networks([stack], runner.splits.train, check.settings, on_entries=advance))
     store.record(checks, runner.dataset, runner.setup.command)

@@ -15,7 +15,7 @@ from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
 from klcli.store.store import Store
-from klcli.studies.execution import GroupTask, ImagesReference, WorkersLost, execute, groups
+from klcli.studies.execution import ImagesReference, StackTask, WorkersLost, execute, stacks
 from klcli.studies.executors import open_executor
 from klcli.training.budget import budget_of
 from klcli.training.environment import environment
@@ -68,7 +68,7 @@ class StudyRunner:
         before; without them, the plan is divided into stacks. With `resume`, an earlier study of the same plan
         is completed, stack by stack; otherwise a new one begins. The study ends in a state in any case.
         """
-        divided = groups(plan) if chains is None else chains
+        divided = stacks(plan) if chains is None else chains
         settings = settings | {
             "plan": [asdict(config) for config in plan],
             "groups": divided,
@@ -123,7 +123,7 @@ class StudyRunner:
     ) -> None:
         images = ImagesReference.of(self.dataset, self.setup.data)
         tasks = [
-            GroupTask(part, tuple(plan[p] for p in part), images, look_at_test, self.setup.threads, is_chain=is_chain)
+            StackTask(part, tuple(plan[p] for p in part), images, look_at_test, self.setup.threads, is_chain=is_chain)
             for part in missing
         ]
         run_ids = {run.member: run.id for run in self.runs(study_id)}
@@ -133,7 +133,7 @@ class StudyRunner:
         ]
         with self.setup.observer.study(f"study {study_id} {stage}", tasks, updates) as observer:
             for outcome in execute(tasks, executor, check=check, on_progress=observer.on_progress):
-                self.store.studies.record_group([run_ids[position] for position in outcome.positions], outcome)
+                self.store.studies.record_stack([run_ids[position] for position in outcome.positions], outcome)
                 observer.on_outcome(outcome)
         self.store.studies.end(study_id, "complete")
 

@@ -1,58 +1,57 @@
-"""Reproduction: what a published report says, beside what its experiments give now, and whether the two agree.
+"""Comparison: the numbers of a published report beside ours, and whether the two agree.
 
-A report trains once. Its number is one draw from the distribution of all seeds, of which n trainings
-give a mean and a spread; so it is held against the *prediction interval* of one more run,
+A report trains once. Its number is one draw from the distribution over seeds, of which n trainings give a mean
+and a spread. It is compared with the *prediction interval* of one more run,
 
     mean +- t * s * sqrt(1 + 1 / n)
 
-s is the noise from seed to seed. Three seeds know little of it, so their variance is moderated by what is
-known without them, which counts as PRIOR further degrees of freedom and is a floor as well:
+where s is the noise from seed to seed. Three seeds estimate it badly, so their variance is moderated by what is known
+without them, which counts as PRIOR further degrees of freedom and is a lower bound as well:
 
     s^2 = max(s0^2, ((n - 1) s_own^2 + PRIOR s0^2) / (n - 1 + PRIOR))
-    s0  = max(sampling error of the images, median of s_own over all numbers of the report of this quantity)
+    s0  = max(sampling error of the images, median of s_own over all settings of the report with this quantity)
 
 and t is Student's 97.5 % point with n - 1 + PRIOR degrees of freedom. The sampling error is
 sqrt(p (1 - p) / N) of an accuracy p on N images, and LOSS_SPREAD / sqrt(N) of a loss or cost: the published
 run had other images in its validation split.
 
-The error of a gradient has no seeds. It is reproduced where ours is of the published order of magnitude or
-below it, or where the tensor passes klcli's own check: a published error says how exact a check was, and an
-exacter one confirms it.
+The error of a gradient has no seeds. It is reproduced where ours is at most of the published order of magnitude, or
+where the tensor passes klcli's own check: a published error says how exact a check was, and a more exact one
+confirms it.
 """
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from klcli.published.report import GradientExperiment, Line, Report
-from klcli.settings.split_config import SplitConfig
+from klcli.settings.sameness import without_seeds
+from klcli.settings.split_config import PER_FILE, SplitConfig
 from klcli.settings.train_config import TrainConfig
+from klcli.store.records import GradientError, Run
 from klcli.studies.repeats import repeat
 from klcli.studies.statistics import Sample, quantile
 
-REPRODUCED, DIFFERS, INCOMPARABLE = "reproduced", "differs", "cannot be compared"
+REPRODUCED, DIFFERS, INCOMPARABLE = VERDICTS = ("reproduced", "differs", "cannot be compared")
 PRIOR = 8  # degrees of freedom of what is known of the noise before any seed is trained
 LOSS_SPREAD = 1.1  # standard deviation of the cross-entropy over images, as measured in trained networks of these sizes
 ORDER_OF_MAGNITUDE = 10.0
 QUICK_SEEDS, QUICK_CYCLES = 2, 1
 UNEXPLAINED = "outside of what other seeds do, for no known reason"
 
-Row = Any
-
 
 @dataclass(frozen=True)
 class Comparison:
-    """One line of a report with what it is compared to."""
+    """One line of a report beside ours."""
 
     line: Line
-    ours: Sample | None  # over the seeds that did not diverge; of a gradient, its one error
-    diverged: int
-    standard_error: float | None  # s sqrt(1 + 1 / n): that of a single run around our mean
-    margin: float | None  # half of the prediction interval
     verdict: str
     why: str  # the reason, the known difference, or what must be known to read the line; may be empty
+    ours: Sample | None = None  # over the seeds that did not diverge; of a gradient, its one error
+    diverged: int = 0
+    standard_error: float | None = None  # s sqrt(1 + 1 / n): that of a single run around our mean
+    margin: float | None = None  # half of the prediction interval
     failed: bool = False  # whether klcli's own gradient is wrong
 
     @property
@@ -68,20 +67,6 @@ class Comparison:
         if self.difference is None or not self.standard_error:
             return None
         return self.difference / self.standard_error
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How many images train, validate and test."""
-
-    train: int
-    validation: int
-    test: int
-
-    def of(self, quantity: str) -> int:
-        """The images of `test_accuracy`, `best_validation_accuracy`."""
-        split = quantity.removeprefix("best_").partition("_")[0]
-        return int(getattr(self, split))
 
 
 def shortened(report: Report) -> Report:
@@ -110,7 +95,7 @@ def plan(report: Report, repeats: int, *, quick: bool = False) -> dict[SplitConf
 
 @dataclass(frozen=True)
 class Chain:
-    """A search whose trainings go on from one another: once for every seed."""
+    """A search whose trainings continue one another: once for every seed."""
 
     name: str
     plan: tuple[TrainConfig, ...]
@@ -130,49 +115,43 @@ def chains(report: Report, repeats: int) -> list[Chain]:
 
 def compare(
     report: Report,
-    runs: Mapping[TrainConfig, Row],
-    errors: Mapping[GradientExperiment, Sequence[Row]],
-    sizes: Mapping[SplitConfig, Sizes],
+    runs: Mapping[TrainConfig, Run],
+    errors: Mapping[GradientExperiment, Sequence[GradientError]],
     *,
     incomparable: str | None = None,
+    per_file: int = PER_FILE,
 ) -> list[Comparison]:
     """Return every line of a report beside what was trained and checked, in its order.
 
-    `runs` are stored runs by their config, `errors` the checked tensors of a gradient experiment, of all its
-    lambdas. `incomparable` says why no training can be compared, where that is so: on other images.
+    `runs` are stored runs by their config, `errors` those of a gradient experiment with all its lambdas.
+    `incomparable` says why no training can be compared, where that is so: on other images. `per_file` is the number
+    of images in a batch file.
     """
-    seeds = by_setting(runs)
-    samples = [_sample(line, seeds) for line in report.lines]
-    noise = _noise_by_quantity(report.lines, samples)
-    return [
-        _gradient(line, errors.get(line.check, ()))
-        if line.check is not None
-        else _training(line, sample, _diverged(line, seeds), noise, sizes, incomparable)
-        for line, sample in zip(report.lines, samples, strict=True)
-    ]
+    settings = by_setting(runs.values())
+    mine = [() if line.config is None else settings.get(without_seeds(line.config), ()) for line in report.lines]
+    samples = [_sample(line, own) for line, own in zip(report.lines, mine, strict=True)]
+    known = _noise_by_quantity(report.lines, samples)
+    found = []
+    for line, own, sample in zip(report.lines, mine, samples, strict=True):
+        if line.check is not None:
+            found.append(_gradient(line, errors.get(line.check, ())))
+        else:
+            diverged = sum(run.state == "diverged" for run in own)
+            found.append(_training(line, sample, diverged, known, incomparable, per_file))
+    return found
 
 
-def by_setting(runs: Mapping[TrainConfig, Row]) -> dict[TrainConfig, list[Row]]:
-    """Return the runs of each setting, under the config of its first seed."""
-    settings: dict[TrainConfig, list[Row]] = {}
-    for config, run in runs.items():
-        assert config.order_seed is not None, "repeat() gives all seeds of a setting the first one's order"
-        settings.setdefault(replace(config, seed=config.order_seed, order_seed=None), []).append(run)
+def by_setting(runs: Iterable[Run]) -> dict[TrainConfig, list[Run]]:
+    """Return the runs of each setting, under what its seeds have in common."""
+    settings: dict[TrainConfig, list[Run]] = {}
+    for run in runs:
+        settings.setdefault(without_seeds(run.config), []).append(run)
     return settings
 
 
-def _mine(line: Line, seeds: Mapping[TrainConfig, Sequence[Row]]) -> Sequence[Row]:
-    return () if line.config is None else seeds.get(line.config, ())
-
-
-def _sample(line: Line, seeds: Mapping[TrainConfig, Sequence[Row]]) -> Sample | None:
-    runs = [run for run in _mine(line, seeds) if run["state"] == "complete"]
-    values = tuple(float(run[line.quantity]) for run in runs) if line.quantity else ()
+def _sample(line: Line, runs: Sequence[Run]) -> Sample | None:
+    values = tuple(float(getattr(run, line.quantity)) for run in runs if run.state == "complete" and line.quantity)
     return Sample(values) if values else None
-
-
-def _diverged(line: Line, seeds: Mapping[TrainConfig, Sequence[Row]]) -> int:
-    return sum(run["state"] == "diverged" for run in _mine(line, seeds))
 
 
 def _noise_by_quantity(lines: Sequence[Line], samples: Sequence[Sample | None]) -> dict[str, float]:
@@ -199,50 +178,56 @@ def _training(
     sample: Sample | None,
     diverged: int,
     known: Mapping[str, float],
-    sizes: Mapping[SplitConfig, Sizes],
     incomparable: str | None,
+    per_file: int,
 ) -> Comparison:
     if line.quantity is None or line.published is None or line.config is None:
-        return Comparison(line, sample, diverged, None, None, INCOMPARABLE, line.reason or "no number")
+        return Comparison(line, INCOMPARABLE, line.reason or "no number", sample, diverged)
     if sample is None:
         if diverged:
-            verdict, why = DIFFERS, f"all {diverged} of our trainings diverged"
-        else:
-            verdict, why = INCOMPARABLE, "not trained"
-        return Comparison(line, None, diverged, None, None, verdict, why)
-    images = sizes[line.config.split].of(line.quantity)
+            return Comparison(line, DIFFERS, f"all {diverged} of our trainings diverged", diverged=diverged)
+        return Comparison(line, INCOMPARABLE, "not trained")
+    images = _images(line.config.split, line.quantity, per_file)
     s, freedom = noise(sample, line.quantity, images, known.get(line.quantity, 0.0))
     error = s * math.sqrt(1 + 1 / sample.n)
     margin = quantile(freedom) * error
-    inside = abs(sample.mean - line.published) <= margin
-    verdict, why = _verdict(line, inside, incomparable)
-    lost = f"{diverged} of {diverged + sample.n} diverged" if diverged else ""
-    return Comparison(line, sample, diverged, error, margin, verdict, "; ".join(filter(None, [lost, why])))
+    verdict, why = _verdict(line, abs(sample.mean - line.published) <= margin, incomparable)
+    lost = f"{diverged} of {diverged + sample.n} diverged" if diverged else None
+    return Comparison(line, verdict, _joined(lost, why), sample, diverged, error, margin)
 
 
-def _gradient(line: Line, errors: Sequence[Row]) -> Comparison:
-    mine = [row for row in errors if line.tensor in (None, row["tensor"])]
+def _images(split: SplitConfig, quantity: str, per_file: int) -> int:
+    """Return how many images `test_accuracy` or `best_validation_accuracy` is measured on."""
+    sizes = dict(zip(("train", "validation", "test"), split.sizes(per_file), strict=True))
+    return sizes[quantity.removeprefix("best_").partition("_")[0]]
+
+
+def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
+    mine = [error for error in errors if line.tensor in (None, error.tensor)]
     if not mine or line.quantity is None or line.published is None:
-        return Comparison(line, None, 0, None, None, INCOMPARABLE, line.reason or "not checked")
-    ours = max((float(row[line.quantity]) for row in mine), key=abs)
-    passed = all(row["passed"] for row in mine)
+        return Comparison(line, INCOMPARABLE, line.reason or "not checked")
+    ours = max((float(getattr(error, line.quantity)) for error in mine), key=abs)
+    passed = all(error.passed for error in mine)
     verdict, why = _verdict(line, passed or ours <= ORDER_OF_MAGNITUDE * line.published)
-    return Comparison(line, Sample((ours,)), 0, None, None, verdict, why, failed=not passed)
+    return Comparison(line, verdict, why, Sample((ours,)), failed=not passed)
 
 
 def _verdict(line: Line, agrees: bool, incomparable: str | None = None) -> tuple[str, str]:
-    """Return the verdict and what is said of it."""
-    reason = incomparable or line.reason
-    if reason is not None:
-        return INCOMPARABLE, "; ".join(filter(None, [reason, line.note]))
+    """Return the verdict and the reasons for it."""
+    if reason := incomparable or line.reason:
+        return INCOMPARABLE, _joined(reason, line.note)
     if agrees:
         return REPRODUCED, line.note or ""
-    return DIFFERS, "; ".join(filter(None, [line.if_differs or UNEXPLAINED, line.note]))
+    return DIFFERS, _joined(line.if_differs or UNEXPLAINED, line.note)
+
+
+def _joined(*reasons: str | None) -> str:
+    return "; ".join(filter(None, reasons))
 
 
 def counts(comparisons: Sequence[Comparison]) -> dict[str, int]:
     """Return how many lines have each verdict."""
-    return {verdict: sum(one.verdict == verdict for one in comparisons) for verdict in _VERDICTS}
+    return {verdict: sum(one.verdict == verdict for one in comparisons) for verdict in VERDICTS}
 
 
 def explained(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:
@@ -252,6 +237,3 @@ def explained(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:
         if one.verdict == DIFFERS and one.line.row not in found.setdefault(one.why, []):
             found[one.why].append(one.line.row)
     return found
-
-
-_VERDICTS = (REPRODUCED, DIFFERS, INCOMPARABLE)

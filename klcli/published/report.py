@@ -1,27 +1,27 @@
 """Published reports: their experiments and numbers, read from reports/*.toml, one file for each."""
 
-import json
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
 from klcli.errors import ConfigError
 from klcli.settings.check_settings import CheckSettings
-from klcli.settings.split_config import SplitConfig
+from klcli.settings.sameness import SETTINGS
+from klcli.settings.setting import require, value_of
 from klcli.settings.train_config import TrainConfig
 
-# What a report can have published of a training: columns of runs. `best` is the highest of all evaluations.
+# What a report can have published of a training: fields of Run. `best` is the highest of all evaluations.
 RESULTS = (
     *(f"{split}_{name}" for split in ("train", "validation", "test") for name in ("accuracy", "loss", "cost")),
     "best_validation_accuracy",
 )
-# And of a checked tensor.
+# And of a checked tensor: fields of GradientError.
 ERRORS = ("max_absolute", "relative_to_sum", "relative_to_maximum", "ratio_of_maxima", "gradient_mean", "gradient_std")
-WORDS = ("reason", "note", "if_differs")  # said of a number; those of a row replace those of its experiment
+WORDS = ("reason", "note", "if_differs")  # about a number; those of a row replace those of its experiment
 PANELS = ("training", "bn", "lambda", "sigma")
-_SETTINGS = tuple(field.name for field in fields(TrainConfig))
+DIGITS = 4  # significant ones, of a setting in the words of a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class Line:
 
     row: str  # of the report's tables and figures: 003-T3
     what: str  # which experiment: `coarse search of lambda, lambda 0.004237`
-    quantity: str | None  # of RESULTS or ERRORS; None where there is no number
-    published: float | None
+    quantity: str | None = None  # of RESULTS or ERRORS; None where there is no number
+    published: float | None = None
     reason: str | None = None  # why it cannot be compared
     note: str | None = None  # what must be known to read it
     if_differs: str | None = None  # what is known to be different
@@ -46,8 +46,8 @@ class Experiment:
 
     name: str
     configs: tuple[TrainConfig, ...]  # of the first seed, in the order of the rows
-    repeats: int  # at least so many seeds
-    is_chain: bool = False  # each training goes on with the weights of the one before
+    repeats: int = 1  # at least so many seeds
+    is_chain: bool = False  # each training continues with the weights of the one before
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,7 @@ class GradientExperiment:
     name: str
     config: TrainConfig
     lambdas: tuple[float, ...]
-    images: int
-    dims: int
-
-    @property
-    def settings(self) -> CheckSettings:
-        """How they are checked."""
-        return CheckSettings(images=self.images, dims=self.dims)
+    settings: CheckSettings
 
     def networks(self) -> list[tuple[TrainConfig, ...]]:
         """Return the networks to check, one per lambda."""
@@ -116,23 +110,20 @@ class Report:
         for wanted in rows:
             name = wanted if wanted.startswith(f"{self.number}-") else f"{self.number}-{wanted}"
             found = {name} & set(self.rows) or {row for row in self.rows if row.startswith(name)}
-            if not found:
-                raise ConfigError(f"--only {wanted}: report {self.name} has no such row, it has {', '.join(self.rows)}")
+            require(bool(found), f"--only {wanted}: report {self.name} has no such row, it has {', '.join(self.rows)}")
             kept |= found
         lines = tuple(line for line in self.lines if line.row in kept)
         configs = {line.config for line in lines}
-        experiments = tuple(
+        experiments = [
             replace(one, configs=tuple(config for config in one.configs if config in configs))
             for one in self.experiments
-        )
-        checks = tuple(one for one in self.gradient_checks if any(line.check == one for line in lines))
-        figures = tuple(one for one in self.figures if kept & set(one.rows))
+        ]
         return replace(
             self,
             lines=lines,
             experiments=tuple(one for one in experiments if one.configs),
-            gradient_checks=checks,
-            figures=figures,
+            gradient_checks=tuple(one for one in self.gradient_checks if any(line.check == one for line in lines)),
+            figures=tuple(one for one in self.figures if kept & set(one.rows)),
         )
 
     def with_configs(self, change: Callable[[TrainConfig], TrainConfig]) -> "Report":
@@ -144,26 +135,22 @@ class Report:
 
 def report_names() -> list[str]:
     """Return the names of the reports that klcli carries, in their order."""
-    return sorted(
-        path.name.removesuffix(".toml")
-        for path in files("klcli.published").joinpath("reports").iterdir()
-        if path.name.endswith(".toml")
-    )
+    return sorted(path.name.removesuffix(".toml") for path in _FOLDER.iterdir() if path.name.endswith(".toml"))
 
 
 def report(name: str) -> Report:
     """Return one report. Raises ConfigError, which names those that are there."""
-    if name not in report_names():
-        raise ConfigError(f"report {name!r}: choose one of {', '.join(report_names())}")
-    path = files("klcli.published").joinpath("reports").joinpath(f"{name}.toml")
-    return parse(name, path.read_text(encoding="utf-8"))
+    require(name in report_names(), f"report {name!r}: choose one of {', '.join(report_names())}")
+    return parse(name, _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8"))
+
+
+_FOLDER = files("klcli.published").joinpath("reports")
 
 
 def parse(name: str, text: str) -> Report:
-    """Return the report of a TOML document. Raises ConfigError for what is none."""
+    """Return the report of a TOML document. Raises ConfigError where the document is no report."""
     try:
-        document = tomllib.loads(text)
-        return _report(name, document)
+        return _report(name, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"report {name}: this is no TOML ({error})") from None
     except KeyError as error:
@@ -190,121 +177,87 @@ def _as_published(table: dict[str, Any]) -> dict[str, Any]:
 
 def _assembled(name: str, document: dict[str, Any], tables: Mapping[str, Sequence[dict[str, Any]]]) -> Report:
     common = document.get("common", {})
-    lines: list[Line] = []
-    checks = []
-    for table in tables["gradient_checks"]:
-        config = replace(_config(common | table["config"]), dtype="float64")
-        check = GradientExperiment(
-            table["name"], config, tuple(map(float, table["lambdas"])), table.get("images", 10), table.get("dims", 30)
-        )
-        checks.append(check)
-        lines += [line for row in table["rows"] for line in _checked(row, table, check)]
+    checks = [(_gradient_experiment(table, common), table) for table in tables["gradient_checks"]]
+    lines = [line for check, table in checks for row in table["rows"] for line in _checked(row, table, check)]
     experiments = []
     for table in tables["experiments"]:
         settings = common | table.get("config", {})
         trained = [line for row in table["rows"] for line in _trained(row, table, settings)]
         others = [_config(settings | {"lam": lam}) for lam in table.get("other_lambdas", [])]
         configs = dict.fromkeys([*(line.config for line in trained if line.config), *others])
-        experiments.append(
-            Experiment(table["name"], tuple(configs), table.get("repeats", 1), table.get("is_chain", False))
-        )
+        more = {key: table[key] for key in ("repeats", "is_chain") if key in table}
+        experiments.append(Experiment(table["name"], tuple(configs), **more))
         lines += trained
     for table in tables["commentary"]:
-        words = {key: table[key] for key in ("row", "what", "reason")}
-        lines.append(Line(quantity=None, published=None, **words))
-    figures = []
+        lines.append(Line(**{key: table[key] for key in ("row", "what", "reason")}))
     for table in tables["figures"]:
-        figures.append(Figure(tuple(table["rows"]), _panels(table), tuple(table["experiments"])))
-        numbered = {line.row for line in lines}
-        lines += [
-            Line(row=row, what=figures[-1].experiments[0], quantity=None, published=None, reason="a picture, no number")
-            for row in figures[-1].rows
-            if row not in numbered
-        ]
-    words = {key: document[key] for key in ("course", "date", "summary")}
+        numbered, [what, *_] = {line.row for line in lines}, table["experiments"]
+        silent = [row for row in table["rows"] if row not in numbered]
+        lines += [Line(row=row, what=what, reason="a picture, no number") for row in silent]
     return Report(
         name=name,
         number=document["report"],
         lines=tuple(lines),
         experiments=tuple(experiments),
-        gradient_checks=tuple(checks),
-        figures=tuple(figures),
+        gradient_checks=tuple(check for check, _ in checks),
+        figures=tuple(map(_figure, tables["figures"])),
         conditions=document.get("conditions"),
-        **words,
+        **{key: document[key] for key in ("course", "date", "summary")},
     )
 
 
-def _trained(row: Mapping[str, Any], table: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[Line]:
-    """Yield the published numbers of one row of trainings."""
-    own = {key: value for key, value in row.items() if key in _SETTINGS}
-    _refuse_unknown(row, {"row", *WORDS, *RESULTS, *own})
-    config = _config({**settings, **own})
-    for quantity in RESULTS:
-        if quantity in row:
-            yield Line(
-                row=row["row"],
-                what=", ".join([table["name"], *(_setting(key, value) for key, value in own.items())]),
-                quantity=quantity,
-                published=float(row[quantity]),
-                config=config,
-                **_words(row, table),
-            )
+def _gradient_experiment(table: Mapping[str, Any], common: Mapping[str, Any]) -> GradientExperiment:
+    config = _config({**common, **table["config"], "dtype": "float64"})
+    settings = CheckSettings(**{key: table[key] for key in ("images", "dims") if key in table})
+    return GradientExperiment(table["name"], config, tuple(map(float, table["lambdas"])), settings)
 
 
-def _checked(row: Mapping[str, Any], table: Mapping[str, Any], check: GradientExperiment) -> Iterator[Line]:
-    """Yield the published errors of one row of gradients."""
-    _refuse_unknown(row, {"row", "tensor", *WORDS, *ERRORS})
+def _trained(row: Mapping[str, Any], table: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Line]:
+    """Return the published numbers of one row of trainings; what is no number and no remark is a setting."""
+    own = [key for key in row if key not in ("row", *WORDS, *RESULTS)]
+    config = _config({**settings, **{key: row[key] for key in own}})
+    what = ", ".join([table["name"], *(_phrase(config, key) for key in own)])
+    return _lines(row, table, RESULTS, what=what, config=config)
+
+
+def _checked(row: Mapping[str, Any], table: Mapping[str, Any], check: GradientExperiment) -> list[Line]:
+    """Return the published errors of one row of gradients, of one tensor or the largest of all."""
     tensor = row.get("tensor")
-    for quantity in ERRORS:
-        if quantity in row:
-            yield Line(
-                row=row["row"],
-                what=f"{check.name}, {tensor}" if tensor else check.name,
-                quantity=quantity,
-                published=float(row[quantity]),
-                tensor=None if tensor is None else _key(tensor),
-                check=check,
-                **_words(row, table),
-            )
+    what = f"{check.name}, {tensor}" if tensor else check.name
+    return _lines(row, table, ERRORS, what=what, tensor=tensor and _key(tensor), check=check)
 
 
-def _words(row: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: row.get(key, table.get(key)) for key in WORDS}
-
-
-def _refuse_unknown(row: Mapping[str, Any], known: set[str]) -> None:
-    unknown = sorted(set(row) - known)
-    if unknown:
-        raise ConfigError(f"row {row.get('row')}: unknown key {', '.join(unknown)}")
+def _lines(row: Mapping[str, Any], table: Mapping[str, Any], quantities: Sequence[str], **more: Any) -> list[Line]:
+    words = {key: row.get(key, table.get(key)) for key in WORDS}
+    return [
+        Line(row=row["row"], quantity=quantity, published=float(row[quantity]), **words, **more)
+        for quantity in quantities
+        if quantity in row
+    ]
 
 
 def _config(settings: Mapping[str, Any]) -> TrainConfig:
-    """Return the config of settings; a sigma that is common to a report is not one of its he and xavier."""
-    unknown = sorted(set(settings) - set(_SETTINGS))
-    if unknown:
-        raise ConfigError(f"unknown setting {', '.join(unknown)}")
-    values = dict(settings)
-    if values.get("initializer", "he") != "normal":
-        values.pop("sigma", None)
-    return TrainConfig(**values | {"split": SplitConfig(**values.get("split", {}))})
+    """Return the config of settings; he and xavier do not get the sigma that is common to a report."""
+    needless = () if settings.get("initializer") == "normal" else ("sigma",)
+    return TrainConfig.from_values({key: value for key, value in settings.items() if key not in needless})
 
 
-def _panels(table: Mapping[str, Any]) -> str:
-    panels = str(table["panels"])
-    if panels not in PANELS:
-        raise ConfigError(f"figure {', '.join(table['rows'])}: panels {panels!r}, choose one of {', '.join(PANELS)}")
-    return panels
+def _figure(table: Mapping[str, Any]) -> Figure:
+    rows, panels = tuple(table["rows"]), table["panels"]
+    require(panels in PANELS, f"figure {', '.join(rows)}: panels {panels!r}, choose one of {', '.join(PANELS)}")
+    return Figure(rows, panels, tuple(table["experiments"]))
 
 
-def _setting(key: str, value: Any) -> str:
+def _phrase(config: TrainConfig, key: str) -> str:
+    """`lambda 0.004237`, `with BN`."""
+    value = value_of(config, key)
     if key == "batch_norm":
         return "with BN" if value else "without BN"
-    name = "lambda" if key == "lam" else key
-    return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {json.dumps(value)}"
+    return SETTINGS[key].phrase(float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value)
 
 
 def _key(tensor: str) -> str:
-    """`W1` is `linear1.W` in a network, `gamma1` `batch_norm1.gamma`."""
+    """Return the key of a tensor in a network: of `W1` `linear1.W`, of `gamma1` `batch_norm1.gamma`."""
     name = tensor.rstrip("0123456789")
     owner = "linear" if name in ("W", "b") else "batch_norm"
     return f"{owner}{tensor.removeprefix(name)}.{name}"

@@ -1,17 +1,19 @@
 """Reproductions: the stored studies of a published report, gathered into its comparison."""
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from klcli.published.comparison import Comparison, Sizes, by_setting, compare, on_subset, shortened
-from klcli.published.report import GradientExperiment, Report, report
+from klcli.errors import ConfigError
+from klcli.published import report as published
+from klcli.published.comparison import Comparison, by_setting, compare, on_subset, shortened
+from klcli.published.report import GradientExperiment, Report
 from klcli.published.terms import Terms
+from klcli.settings.sameness import without_seeds
+from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
+from klcli.store.records import GradientError, Run, Study
 from klcli.store.store import Store
-from klcli.store.transition import Row
 
 KIND = "reproduce"
 
@@ -23,12 +25,12 @@ class Reproduction:
     report: Report
     terms: Terms
     comparisons: Sequence[Comparison]
-    settings: Mapping[TrainConfig, Sequence[Row]]  # the runs of all seeds, under the config of the first
+    settings: Mapping[TrainConfig, Sequence[Run]]  # the runs of all seeds, under what they have in common
     studies: Sequence[int]
 
-    def runs_of(self, base: TrainConfig | None) -> Sequence[Row]:
+    def runs_of(self, base: TrainConfig | None) -> Sequence[Run]:
         """Return the runs of all seeds of a setting."""
-        return self.settings.get(base, ()) if base else ()
+        return self.settings.get(without_seeds(base), ()) if base else ()
 
 
 def gather(
@@ -36,23 +38,35 @@ def gather(
     terms: Terms,
     store: Store,
     studies: Sequence[int],
-    shown: Mapping[GradientExperiment, Sequence[Row]] | None = None,
+    shown: Mapping[GradientExperiment, Sequence[GradientError]] | None = None,
 ) -> Reproduction:
     """Return a report beside the runs of its studies and the latest checks of its gradients, or those `shown`."""
-    runs = {TrainConfig.from_json(run["config"]): run for study in studies for run in store.studies.members(study)}
-    errors = {
-        one: [
-            error
-            for members in one.networks()
-            if (check := store.gradient_checks.latest(members, one.settings, terms.sha256))
-            for error in check["errors"]
-        ]
-        for one in wanted.gradient_checks
-        if shown is None
-    } | dict(shown or {})
-    divided = {config.split: Sizes(*config.split.sizes()) for config in runs}
-    comparisons = compare(wanted, runs, errors, divided, incomparable=terms.incomparable)
-    return Reproduction(wanted, terms, comparisons, by_setting(runs), studies)
+    runs = {run.config: run for study in studies for run in store.studies.members(study)}
+    errors = shown
+    if errors is None:
+        errors = {one: _latest_errors(store, one, terms.sha256) for one in wanted.gradient_checks}
+    comparisons = compare(wanted, runs, errors, incomparable=terms.incomparable)
+    return Reproduction(wanted, terms, comparisons, by_setting(runs.values()), studies)
+
+
+def _latest_errors(store: Store, one: GradientExperiment, sha256: str) -> list[GradientError]:
+    checks = [store.gradient_checks.latest(stack, one.settings, sha256) for stack in one.networks()]
+    return [error for check in checks if check for error in check.errors]
+
+
+def asked_for(
+    whole: Report, rows: Sequence[str], *, quick: bool = False, as_published: bool = False, subset: int | None = None
+) -> Report:
+    """Return what of a report is reproduced, on the first `subset` training images.
+
+    Raises ConfigError where it has no such row, or no mistake to show `as_published`.
+    """
+    if as_published and whole.as_published is None:
+        known = [name for name in published.report_names() if published.report(name).as_published is not None]
+        raise ConfigError(f"--as-published: there is nothing to show of {whole.name}, but of {' and '.join(known)}")
+    found = ((as_published and whole.as_published) or whole).only(rows)
+    found = shortened(found) if quick else found
+    return found if subset is None else on_subset(found, subset)
 
 
 def stored_reproduction(store: Store, number: int) -> Reproduction:
@@ -61,57 +75,34 @@ def stored_reproduction(store: Store, number: int) -> Reproduction:
     Raises ConfigError where the study began with rows that this klcli's report does not have.
     """
     study = store.studies.get(number)
-    settings = json.loads(study["settings"])
-    latest: dict[str, int] = {}
-    for other in store.studies.all():
-        if other["kind"] == KIND and _key(other) == _key(study):
-            latest[_part(other)] = int(other["id"])
-    latest[_part(study)] = number
+    alike = [one for one in store.studies.all() if one.kind == KIND and _key(one) == _key(study)]
+    latest = {(one.stage, _split(one)): one for one in [*alike, study]}
+    quick, as_published = study.settings["quick"], bool(study.settings.get("as_published"))
+    subset = _split(study).subset
+    whole = published.report(study.settings["report"])
+    wanted = asked_for(whole, study.settings["rows"], quick=quick, as_published=as_published, subset=subset)
     first = store.studies.members(number)[0]
-    subset = _plan(study)[0]["split"]["subset"]
-    wanted = report(settings["report"])
-    if settings.get("as_published") and wanted.as_published is not None:
-        wanted = wanted.as_published
-    wanted = wanted.only(settings["rows"])
-    if settings["quick"]:
-        wanted = shortened(wanted)
-    if subset is not None:
-        wanted = on_subset(wanted, subset)
-    repeats = min(_seeds(store.studies.get(one)) for one in latest.values())
-    terms = Terms(
-        first["dataset"],
-        None,
-        first["dataset_sha256"],
-        repeats,
-        settings["quick"],
-        subset,
-        bool(settings.get("as_published")),
-    )
-    return gather(wanted, terms, store, sorted(latest.values()))
+    repeats = min(n for one in latest.values() for n in Counter(map(without_seeds, _plan(one))).values())
+    terms = Terms(first.dataset, None, first.dataset_sha256, repeats, quick, subset, as_published)
+    return gather(wanted, terms, store, sorted(one.id for one in latest.values()))
 
 
 def reproductions(store: Store) -> list[int]:
-    """Return the latest study of every reproduction whose runs are still there."""
-    studies = [one for one in store.studies.all() if one["kind"] == KIND and store.studies.members(int(one["id"]))]
-    return sorted({_key(study): int(study["id"]) for study in studies}.values())
+    """Return the latest study of every reproduction whose runs still exist."""
+    studies = [one for one in store.studies.all() if one.kind == KIND and store.studies.members(one.id)]
+    return sorted({_key(study): study.id for study in studies}.values())
 
 
-def _key(study: Row) -> str:
-    """What the studies of one reproduction have in common."""
-    settings = json.loads(study["settings"])
-    names = ("report", "rows", "quick", "as_published", "dataset_sha256")
-    return json.dumps([*(settings.get(name) for name in names), _plan(study)[0]["split"]["subset"]])
+def _key(study: Study) -> Hashable:
+    """Return what the studies of one reproduction have in common."""
+    settings = study.settings
+    flags = (settings["quick"], bool(settings.get("as_published")), settings["dataset_sha256"])
+    return settings["report"], tuple(settings["rows"]), *flags, _split(study).subset
 
 
-def _part(study: Row) -> str:
-    """In what they differ."""
-    return json.dumps([study["stage"], _plan(study)[0]["split"]])
+def _split(study: Study) -> SplitConfig:
+    return TrainConfig.from_values(study.settings["plan"][0]).split
 
 
-def _seeds(study: Row) -> int:
-    """How many seeds every setting of a study has, at least."""
-    return min(Counter(json.dumps(config | {"seed": None}) for config in _plan(study)).values())
-
-
-def _plan(study: Row) -> list[dict[str, Any]]:
-    return list(json.loads(study["settings"])["plan"])
+def _plan(study: Study) -> list[TrainConfig]:
+    return [TrainConfig.from_values(values) for values in study.settings["plan"]]

@@ -87,7 +87,7 @@ class Setting:
         return self._checked(value, self.kind)
 
     def _checked(self, value: Any, kind: type) -> Any:
-        accepted = (int, float) if kind is float else kind
+        accepted: Any = (int, float) if kind is float else kind
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
             raise ConfigError(f"{self.option} {value!r}: must be {_KINDS[kind]}{self._example}")
         if self.choices and value not in self.choices:
@@ -108,7 +108,7 @@ class Setting:
             return f"from {self.at_least} to {self.at_most}"
         bounds = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
         words = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
-        return words if self.below or self.at_most or self.kind is int else f"a finite number, {words}"
+        return words if self.below or self.at_most or self.kind is not float else f"a finite number, {words}"
 
     @property
     def _example(self) -> str:

@@ -1,4 +1,4 @@
-"""Checkpoints: a trained network in one `.npz` file, written so that no half file is ever seen."""
+"""Checkpoints: a trained network in one `.npz` file, never half written."""
 
 import hashlib
 import io

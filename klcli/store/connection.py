@@ -33,9 +33,28 @@ class Database:
     path: Path
 
     def __init__(self, path: Path) -> None:
-        """Open or create the database at `path` and bring its schema up to date."""
+        """Open or create the database at `path` and bring its schema up to date.
+
+        Raises StoreError where it cannot be read or written, is damaged, is no database, or was written by a newer
+        klcli.
+        """
         self.path = path
-        self._db = connect(path)
+        with explained(path):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(
+                    f"{path.parent}: cannot make this folder ({error.strerror}), choose another with --db"
+                ) from error
+            # isolation_level None: transactions begin where this code says so, and nowhere else.
+            # The whole path: one that begins with `file:` is a URI for some builds of SQLite, and another file.
+            connection = sqlite3.connect(path.absolute(), timeout=BUSY_SECONDS, isolation_level=None)
+            _last_opened[:] = [path.absolute()]
+            try:
+                self._db = _prepared(connection, path)
+            except BaseException:
+                connection.close()
+                raise
 
     def close(self) -> None:
         """Close the connection."""
@@ -59,9 +78,9 @@ class Database:
         try:
             return [from_row(kind, row) for row in rows]
         except KeyError as error:
-            raise StoreError(f"{self.path}: {_CURES['malformed']} (no such column: {error})") from error
+            raise _damaged(self.path, f"no such column: {error}") from error
         except ValueError as error:
-            raise StoreError(f"{self.path}: {_CURES['malformed']} ({error})") from error
+            raise _damaged(self.path, str(error)) from error
 
     @contextmanager
     def write(self) -> Iterator[sqlite_utils.Database]:
@@ -100,36 +119,16 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def connect(path: Path) -> sqlite_utils.Database:
-    """Open or create the database at `path`, bring its schema up to date, and return it.
-
-    Raises StoreError where it cannot be read or written, is damaged, is no database, or was written
-    by a newer klcli.
-    """
-    with explained(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"{path.parent}: cannot make this folder ({error.strerror}), choose another with --db"
-            ) from error
-        # isolation_level None: transactions begin where this code says so, and nowhere else.
-        # The whole path: one that begins with `file:` is a URI for some builds of SQLite, and another file.
-        connection = sqlite3.connect(path.absolute(), timeout=BUSY_SECONDS, isolation_level=None)
-        _last_opened[:] = [path.absolute()]
-        try:
-            return _prepare(connection, path)
-        except BaseException:
-            connection.close()
-            raise
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> sqlite_utils.Database:
+def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite_utils.Database:
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA foreign_keys = ON")
     if sqlite3.sqlite_version_info >= FIRST_SAFE_WAL:
         connection.execute("PRAGMA journal_mode = WAL")
-    _check(connection, path)
+    # The whole file once: damage found later would be half an answer.
+    if path.stat().st_size <= CHECKED_BYTES:
+        [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise _damaged(path, found)
     db = sqlite_utils.Database(connection, execute_plugins=False)
     released = {migration.name for migration in migrations._migrations}
     if {migration.name for migration in migrations.applied(db)} != released:
@@ -159,31 +158,26 @@ def _missing_columns(db: sqlite_utils.Database) -> dict[str, str]:
     return {name: definition for name, definition in virtual_columns().items() if name not in found}
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Check structure, types and constraints of the whole file once: damage found later would be half an answer."""
-    if path.stat().st_size > CHECKED_BYTES:
-        return
-    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise StoreError(f"{path}: {_CURES['malformed']} ({' '.join(found.split())})")
-
-
 def damage_behind_a_failure() -> StoreError | None:
     """Return what is wrong with the database that this process has opened last, None where nothing is.
 
-    For a failure that nobody expected: exchanged pages pass the quick check of `connect`. The full check reads
-    every index as well, and takes seconds where there are many runs.
+    For an unexpected exception: exchanged pages pass the quick check on opening. The full check reads every index
+    as well, and takes seconds where there are many runs.
     """
     if not _last_opened or not _last_opened[0].exists():
         return None
-    path = _last_opened[0]
     try:
-        connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
+        connection = sqlite3.connect(_last_opened[0], timeout=BUSY_SECONDS)
         [found] = connection.execute("PRAGMA integrity_check(1)").fetchone()
         connection.close()
     except (sqlite3.Error, UnicodeDecodeError) as error:
         found = str(error)
-    return None if found == "ok" else StoreError(f"{path}: {_CURES['malformed']} ({' '.join(found.split())})")
+    return None if found == "ok" else _damaged(_last_opened[0], found)
+
+
+def _damaged(path: Path, found: str) -> StoreError:
+    words = " ".join(found.split())
+    return StoreError(f"{path}: this database is damaged, restore a copy or choose another with --db ({words})")
 
 
 @contextmanager
@@ -207,27 +201,25 @@ def explained(path: Path) -> Iterator[None]:
     except OverflowError as error:
         raise StoreError(f"{path}: there is no such row (the number is too large for one)") from error
     except UnicodeDecodeError as error:  # also of what SQLite says about a damaged text
-        raise StoreError(f"{path}: {_CURES['malformed']} (a text in it is none)") from error
+        raise _damaged(path, "a text is not UTF-8") from error
     except NotFoundError as error:
         raise StoreError(f"{path}: there is no such row ({error})") from error
     except sqlite3.Error as error:
         reason = str(error)
-        if "no such table" in reason or "no such column" in reason:  # of klcli's own statements: a damaged name
-            raise StoreError(f"{path}: {_CURES['malformed']} ({reason})") from error
-        for symptom, cure in _CURES.items():
-            if symptom in reason:
-                raise StoreError(f"{path}: {cure}") from error
-        raise StoreError(
-            f"{path}: SQLite says {reason!r}, check the file with `sqlite3 FILE 'PRAGMA quick_check'`"
-        ) from error
+        if any(symptom in reason for symptom in _DAMAGE):
+            raise _damaged(path, reason) from error
+        cures = [cure for symptom, cure in _CURES.items() if symptom in reason]
+        otherwise = f"SQLite says {reason!r}, check the file with `sqlite3 FILE 'PRAGMA quick_check'`"
+        raise StoreError(f"{path}: {[*cures, otherwise][0]}") from error
 
 
+# The last three are about klcli's own statements: a name in the schema has changed.
+_DAMAGE = ("malformed", "no such table", "no such column", "has no column named")
 _CURES = {
     "locked": f"another program has held this database for {BUSY_SECONDS} s, close it and run again",
     "unable to open": "cannot open or create this file, choose another with --db",
     "readonly": "this database cannot be written, choose another with --db or make it and its folder writable",
     "not a database": "this is no SQLite database, choose another file with --db",
-    "malformed": "this database is damaged, restore a copy or choose another with --db",
     "full": "the disk is full, free some space and run again",
     "disk I/O": "the disk could not be read or written, check it for free space and faults",
 }

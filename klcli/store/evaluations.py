@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from klcli.evaluation.reevaluation import Reevaluation
 from klcli.settings.evaluation_settings import EvaluationSettings
 from klcli.store.connection import Database, now
 from klcli.store.records import Evaluation, columns
+from klcli.store.runs import prefixed
 
 _SETTINGS = ("bn_statistics", "bn_samples", "snapshots", "flips", "shifts", "seed")
 
@@ -25,17 +27,12 @@ class Evaluations:
         row: dict[str, Any] = {
             "created_at": now(),
             "command": command,
+            **asdict(settings),
             "bn_statistics": found.policy,
             "bn_samples": found.samples,
-            "snapshots": int(settings.snapshots),
-            "flips": int(settings.flips),
-            "shifts": settings.shifts,
-            "seed": settings.seed,
-            "transductive": int(found.transductive),
-            "validation_loss": found.validation.loss,
-            "validation_accuracy": found.validation.accuracy,
-            "test_loss": found.test.loss,
-            "test_accuracy": found.test.accuracy,
+            "transductive": found.transductive,
+            **prefixed("validation", found.validation),
+            **prefixed("test", found.test),
             "seconds": found.seconds,
         }
         wanted = sorted(set(run_ids))

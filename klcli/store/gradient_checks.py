@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 
 from klcli.data.dataset import Dataset
 from klcli.settings.check_settings import CheckSettings
+from klcli.settings.columns import columns as columns_of
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, now
 from klcli.store.records import GradientCheck, GradientError, columns
@@ -23,7 +24,7 @@ class GradientChecks:
         with self._db.write() as db:
             [[suite]] = db.execute("SELECT coalesce(max(id), 0) + 1 FROM gradient_checks").fetchall()
             for check_id, check in enumerate(checks, start=suite):
-                first = check.members[0]
+                first = columns_of(check.configs[0])
                 row = {
                     "id": check_id,
                     "suite": suite,
@@ -31,14 +32,12 @@ class GradientChecks:
                     "command": command,
                     "dataset": dataset.name,
                     "dataset_sha256": dataset.sha256,
-                    "hidden": " ".join(map(str, first.hidden)),
-                    "batch_norm": int(first.batch_norm),
-                    "bn_position": first.bn_position if first.batch_norm else None,
-                    "lambda": " ".join(f"{member.lam:g}" for member in check.members),
+                    **{name: first[name] for name in ("hidden", "batch_norm", "bn_position")},
+                    "lambda": " ".join(f"{config.lam:g}" for config in check.configs),
                     **asdict(check.settings),
                     "passed": int(not check.failed),
                     "seconds": check.seconds,
-                    "configs": _configs(check.members),
+                    "configs": _configs(check.configs),
                 }
                 db.table("gradient_checks").insert(row)
                 db.table("gradient_errors").insert_all(
@@ -54,12 +53,12 @@ class GradientChecks:
         return self._checks(condition, [suite])
 
     def latest(
-        self, members: Sequence[TrainConfig], settings: CheckSettings, dataset_sha256: str
+        self, configs: Sequence[TrainConfig], settings: CheckSettings, dataset_sha256: str
     ) -> GradientCheck | None:
         """Return the latest check of one network, or of a stack, under these settings on one data set."""
         named = asdict(settings)
         condition = f"configs = ? AND dataset_sha256 = ? AND {' AND '.join(f'{name} = ?' for name in named)}"
-        values = [_configs(members), dataset_sha256, *named.values()]
+        values = [_configs(configs), dataset_sha256, *named.values()]
         return next(iter(self._checks(f"{condition} ORDER BY id DESC LIMIT 1", values)), None)
 
     def suites(self) -> list[int]:
@@ -78,6 +77,6 @@ class GradientChecks:
         return found
 
 
-def _configs(members: Sequence[TrainConfig]) -> str:
+def _configs(configs: Sequence[TrainConfig]) -> str:
     """The JSON by which equal networks are recognised."""
-    return json.dumps([json.loads(member.to_json()) for member in members])
+    return json.dumps([json.loads(config.to_json()) for config in configs])

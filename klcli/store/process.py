@@ -1,4 +1,4 @@
-"""Which process a run belongs to, and whether that process still lives."""
+"""ProcessIdentity: the process that trains a run, and whether it still runs."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ START_TOLERANCE = 0.005 if sys.platform == "linux" else 10.0
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process, told apart from a later one with the same number."""
+    """A process, distinguished from a later one with the same pid."""
 
     host: str
     pid: int
@@ -32,26 +32,21 @@ class ProcessIdentity:
         return cls(socket.gethostname(), pid, _started_at(pid))
 
     def is_gone(self) -> bool:
-        """Whether the process has certainly ended; one on another host cannot be seen and counts as alive."""
+        """Whether the process has certainly ended; one on another host counts as running."""
         if self.host != socket.gethostname():
             return False
         try:
             if psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE:
-                return True  # ended, only its parent has not asked yet
+                return True  # ended, and not yet waited for by its parent
             return abs(_started_at(self.pid) - self.started_at) > START_TOLERANCE
         except psutil.NoSuchProcess:
             return True
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process of this number runs on this host."""
-    return psutil.pid_exists(pid)
-
-
 def _started_at(pid: int) -> float:
     """When a process started, in a way that setting the clock does not change where the system has one.
 
-    A machine that was suspended, or a virtual one that was, may set its clock by hours while a run lives.
+    A machine that was suspended, or a virtual one that was, may set its clock by hours during a run.
     """
     if sys.platform == "linux":
         try:

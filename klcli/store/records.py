@@ -79,7 +79,6 @@ class Run(_Measured):
         except (ConfigError, TypeError) as error:
             raise StoreError(f"run {self.id}: {error}") from error
 
-
     @property
     def split(self) -> SplitConfig:
         """How its images are divided."""

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -76,13 +76,14 @@ class Runs:
     ) -> int:
         """Record a run before it starts and return its number."""
         with self._db.write() as db:
-            return insert(db, run_row(config, budget, dataset, environment, command))
+            row = run_row(config, budget, dataset, environment, command)
+            return cast(int, db.table("runs").insert(row).last_pk)
 
     def record_epoch(self, run_id: int, metrics: EpochMetrics, result: TrainResult | None = None) -> None:
         """Commit the metrics of one evaluation, with the network of that moment; repeating it changes nothing.
 
-        The checkpoint is in its place before metrics and pointer are committed in one transaction: a
-        crash at any point leaves one that the database knows.
+        The checkpoint is renamed into place before its name and the metrics are committed in one transaction, so
+        that a crash at any point leaves a checkpoint whose checksum is in the database.
         """
         pointer = {} if result is None else self.write_checkpoint(run_id, result)
         with self._db.write() as db:
@@ -106,32 +107,27 @@ class Runs:
 
     def claim(self, run_id: int) -> None:
         """Assign a run that has ended to this process. Raises StoreError where another one was faster."""
-        process = ProcessIdentity.current()
         with self._db.write() as db:
             claimed = db.execute(
-                "UPDATE runs SET state = 'running', host = ?, pid = ?, process_started_at = ?, finished_at = NULL,"
-                " error = NULL WHERE id = ? AND state IN ('interrupted', 'failed')",
-                [process.host, process.pid, process.started_at, run_id],
+                "UPDATE runs SET state = 'running', host = :host, pid = :pid, process_started_at = :process_started_at,"
+                " finished_at = NULL, error = NULL WHERE id = :id AND state IN ('interrupted', 'failed')",
+                {"id": run_id, **owner_columns()},
             ).rowcount
         if not claimed:
             raise StoreError(f"{self._db.path}: run {run_id} has just been taken over by another process")
 
     def mark_dead(self) -> None:
         """Mark the running runs whose process is gone as interrupted, and the studies that are left without one."""
-        gone = [
-            row["id"]
-            for row in self._db.read("SELECT id, host, pid, process_started_at FROM runs WHERE state = 'running'")
-            if ProcessIdentity(row["host"], row["pid"], row["process_started_at"]).is_gone()
-        ]
+        running = self._db.read("SELECT id, host, pid, process_started_at FROM runs WHERE state = 'running'")
+        gone = [id for id, *owner in map(dict.values, running) if ProcessIdentity(*owner).is_gone()]
         if not gone:
             return
         with self._db.write() as db:
-            for run_id in gone:
-                db.execute(
-                    "UPDATE runs SET state = 'interrupted', error = 'its process ended unexpectedly'"
-                    " WHERE id = ? AND state = 'running'",
-                    [run_id],
-                )
+            db.execute(
+                "UPDATE runs SET state = 'interrupted', error = 'its process ended unexpectedly'"
+                " WHERE state = 'running' AND id IN (SELECT value FROM json_each(?))",
+                [json.dumps(gone)],
+            )
             db.execute(
                 "UPDATE studies SET state = 'interrupted' WHERE state = 'running'"
                 " AND NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND state = 'running')"
@@ -140,7 +136,7 @@ class Runs:
     # --- checkpoints
 
     def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
-        """Write the file and return the columns that point at it, relative so that the folder can be moved."""
+        """Write the file and return the columns that name it, relative so that the folder can be moved."""
         path = self._db.folder("checkpoints") / f"run-{run_id:06d}.npz"
         sha256 = checkpoints.save(path, result.arrays(), result.config.to_json(), result.step)
         return {"checkpoint": str(path.relative_to(self._db.path.parent)), "checkpoint_sha256": sha256}
@@ -150,8 +146,8 @@ class Runs:
 
         Of the two files on disk, one that the database knows by its checksum is used, the latest
         first. None where the run ended before its first checkpoint, or where both are damaged. The file
-        that is used is renamed to the first place: an unknown or damaged file there must not replace it
-        with the next write. Call it for a run that this process has claimed.
+        that is used becomes the latest: an unknown or damaged one would replace it with the next write.
+        Call it for a run that this process has claimed.
         """
         if run.checkpoint is None:
             return None, ""
@@ -206,25 +202,20 @@ class Runs:
     def metrics(self, run_id: int) -> list[EpochMetrics]:
         """Return the evaluations of one run in order, as training made them."""
         return [
-            EpochMetrics(
-                epoch.epoch,
-                epoch.step,
-                epoch.learning_rate,
-                Metrics(epoch.train_loss, epoch.train_cost, epoch.train_accuracy),
-                Metrics(epoch.validation_loss, epoch.validation_cost, epoch.validation_accuracy),
-                epoch.seconds,
-            )
-            for epoch in self.epochs(run_id)
+            EpochMetrics(one.epoch, one.step, one.learning_rate, _of(one, "train"), _of(one, "validation"), one.seconds)
+            for one in self.epochs(run_id)
         ]
 
     def latest_complete(self) -> Run | None:
         """Return the newest complete run."""
-        return next(iter(self.where("state = 'complete' ORDER BY id DESC LIMIT 1")), None)
+        return self._latest("state = 'complete'")
 
     def latest_unfinished(self) -> Run | None:
         """Return the newest run outside studies that can go on."""
-        condition = "state IN ('interrupted', 'failed') AND study_id IS NULL ORDER BY id DESC LIMIT 1"
-        return next(iter(self.where(condition)), None)
+        return self._latest("state IN ('interrupted', 'failed') AND study_id IS NULL")
+
+    def _latest(self, condition: str) -> Run | None:
+        return next(iter(self.where(f"{condition} ORDER BY id DESC LIMIT 1")), None)
 
     def query(self, chosen: RunFilter, order: Order, limit: int | None = None) -> list[Run]:
         """Return the runs of a filter in order; equal ones by number. Raises ConfigError for a column that is none."""
@@ -243,16 +234,13 @@ class Runs:
         """
         condition, parameters = chosen.conditions()
         with self._db.reading_only(chosen.where):
-            found = self._db.records(
+            return self._db.records(
                 ImageSet,
                 "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest FROM runs"
-                f" WHERE {condition} GROUP BY dataset_sha256, split",
+                f" WHERE {condition} GROUP BY dataset_sha256, split ORDER BY"
+                " max(max(id)) OVER (PARTITION BY dataset_sha256) DESC, runs DESC, latest DESC",
                 parameters,
             )
-        last_use: dict[str, int] = {}
-        for one in found:
-            last_use[one.dataset_sha256] = max(one.latest, last_use.get(one.dataset_sha256, 0))
-        return sorted(found, key=lambda one: (-last_use[one.dataset_sha256], -one.runs, -one.latest))
 
     def count_by_state(self) -> dict[str, int]:
         """Return how many runs there are in each state."""
@@ -268,21 +256,13 @@ class Runs:
         return self._db.records(Run, f"SELECT {columns(Run)} FROM runs WHERE {condition}", parameters)
 
 
-def insert(db: Tables, row: dict[str, Any]) -> int:
-    """Insert a run inside a transaction and return its number."""
-    return cast(int, db.table("runs").insert(row).last_pk)
-
-
 def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
     """Write an evaluation, and the progress of its run, inside a transaction."""
     row = {
         "run_id": run_id,
-        "epoch": metrics.epoch,
-        "step": metrics.step,
-        "learning_rate": metrics.learning_rate,
-        **_columns("train", metrics.train),
-        **_columns("validation", metrics.validation),
-        "seconds": metrics.seconds,
+        **{name: getattr(metrics, name) for name in ("epoch", "step", "learning_rate", "seconds")},
+        **prefixed("train", metrics.train),
+        **prefixed("validation", metrics.validation),
     }
     db.table("epochs").upsert(row, pk=("run_id", "epoch"))
     db.execute(
@@ -292,8 +272,13 @@ def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
     )
 
 
-def _columns(split: str, metrics: Metrics | Score) -> dict[str, Any]:
+def prefixed(split: str, metrics: Metrics | Score) -> dict[str, float]:
+    """Return metrics as columns: `test_loss` of the split `test`."""
     return {f"{split}_{name}": value for name, value in asdict(metrics).items()}
+
+
+def _of(epoch: Epoch, split: str) -> Metrics:
+    return Metrics(*(getattr(epoch, f"{split}_{field.name}") for field in fields(Metrics)))
 
 
 def ending_row(state: str, result: TrainResult | None, seconds: float, error: str | None) -> dict[str, Any]:
@@ -302,19 +287,26 @@ def ending_row(state: str, result: TrainResult | None, seconds: float, error: st
     if result is None:
         return row
     if result.epochs:
-        row |= _columns("train", result.epochs[-1].train) | _columns("validation", result.epochs[-1].validation)
+        row |= prefixed("train", result.epochs[-1].train) | prefixed("validation", result.epochs[-1].validation)
     if result.test is not None:
-        row |= _columns("test", result.test)
+        row |= prefixed("test", result.test)
     if result.ensemble is not None:
         row |= {"snapshots": result.ensemble.networks}
         for split, score in (("validation", result.ensemble.validation), ("test", result.ensemble.test)):
-            row |= _columns(f"ensemble_{split}", score) if score else {}
+            row |= prefixed(f"ensemble_{split}", score) if score else {}
     return row
 
 
 def divergence(result: TrainResult) -> str:
     """Return the error of a run that diverged."""
     return f"the cost was not finite after update {result.diverged_at}"
+
+
+# The columns of the first schema. SQLite computes those of all later settings from the config.
+_STORED_SETTINGS = {
+    *("hidden", "batch_norm", "bn_position", "initializer", "sigma", "lambda", "optimizer", "schedule"),
+    *("eta_min", "eta_max", "batch_size", "seed", "dtype"),
+}
 
 
 def run_row(
@@ -329,7 +321,7 @@ def run_row(
         "dataset": dataset.name,
         "dataset_sha256": dataset.sha256,
         "dataset_source": dataset.source,
-        **settings_columns(config),
+        **{name: value for name, value in settings_columns(config).items() if name in _STORED_SETTINGS},
         "step_size": budget.step_size,
         "cycles": budget.cycles,
         "epochs": budget.epoch_at(budget.total_updates),

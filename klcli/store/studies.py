@@ -9,8 +9,8 @@ from klcli.errors import ConfigError, StoreError
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, now
 from klcli.store.records import Run, Study, columns
-from klcli.store.runs import Runs, divergence, ending_row, insert, owner_columns, run_row, upsert_epoch
-from klcli.studies.execution import GroupOutcome
+from klcli.store.runs import Runs, divergence, ending_row, owner_columns, run_row, upsert_epoch
+from klcli.studies.execution import StackOutcome
 from klcli.training.budget import budget_of
 from klcli.training.environment import Environment
 
@@ -47,7 +47,7 @@ class Studies:
             study_id = db.table("studies").insert(study).last_pk
             for position, config in enumerate(plan):
                 row = run_row(config, budget_of(config, n_train), dataset, environment, command)
-                insert(db, row | {"study_id": study_id, "member": position})
+                db.table("runs").insert(row | {"study_id": study_id, "member": position})
         return int(str(study_id))
 
     def find(self, kind: str, stage: str, settings: dict[str, Any], parent: int | None) -> Study | None:
@@ -122,8 +122,8 @@ class Studies:
                     "UPDATE studies SET state = 'running' WHERE id = (SELECT study_id FROM runs WHERE id = ?)", [run_id]
                 )
 
-    def record_group(self, run_ids: Sequence[int], outcome: GroupOutcome) -> None:
-        """Record the results of a group in one transaction: a group is complete or was never trained."""
+    def record_stack(self, run_ids: Sequence[int], outcome: StackOutcome) -> None:
+        """Record the results of a stack in one transaction: all of its runs are recorded, or none."""
         with_checkpoint = {
             run_id: self._runs.write_checkpoint(run_id, result)
             for run_id, result in zip(run_ids, outcome.results, strict=True)

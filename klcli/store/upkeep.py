@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ class Finding:
     """Something that a check of the database has found."""
 
     what: str
-    is_damage: bool  # or only a file that nothing points at
+    is_damage: bool  # or only a file that no row names
 
 
 class Upkeep:
@@ -29,7 +30,7 @@ class Upkeep:
         self._runs = runs
 
     def set_note(self, run_id: int, note: str) -> None:
-        """Keep a note with a run, in the place of an earlier one; an empty one takes it away."""
+        """Store a note with a run, in the place of an earlier one; an empty one removes it."""
         self._runs.get(run_id)
         with self._db.write() as db:
             db.table("runs").update(run_id, {"note": note or None})
@@ -39,7 +40,7 @@ class Upkeep:
         self._set_tags(run_id, tag, lambda tags: [*(one for one in tags if one != tag), tag])
 
     def remove_tag(self, run_id: int, tag: str) -> None:
-        """Take a tag from a run. Raises ConfigError where it has none of that name."""
+        """Remove a tag from a run. Raises ConfigError where it has none of that name."""
         if tag not in (self._runs.get(run_id).tags or "").split():
             raise ConfigError(f"--untag {run_id} {tag!r}: this run has no such tag")
         self._set_tags(run_id, tag, lambda tags: [one for one in tags if one != tag])
@@ -53,10 +54,10 @@ class Upkeep:
             db.table("runs").update(run_id, {"tags": " ".join(change(tags)) or None})
 
     def delete(self, run_ids: Sequence[int]) -> list[Path]:
-        """Delete runs with their epochs, checkpoints and pictures; return the files that went.
+        """Delete runs with their epochs, checkpoints and pictures; return the deleted files.
 
-        A study that loses a member remembers it, so that it is never resumed as if it were whole; one
-        that loses all goes too. Raises ConfigError for a run that is being trained.
+        A study that loses a run records its position, so that it is never resumed as if it were complete; one
+        that loses all is deleted. Raises ConfigError for a run that is being trained.
         """
         runs = [self._runs.get(run_id) for run_id in dict.fromkeys(run_ids)]
         for run in runs:
@@ -72,13 +73,12 @@ class Upkeep:
                         " WHERE id = ?",
                         [run.member, run.study_id],
                     )
-            studies = [run.study_id for run in runs if run.study_id is not None]
-            for study in set(studies):
-                db.execute(
-                    "DELETE FROM studies WHERE id = ? AND NOT EXISTS (SELECT 1 FROM runs WHERE study_id = ?)",
-                    [study, study],
-                )
-        # The rows first: a file that nothing points at is found by `check`, a row without its file is damage.
+            db.execute(
+                "DELETE FROM studies WHERE id IN (SELECT value FROM json_each(?))"
+                " AND NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id)",
+                [json.dumps([run.study_id for run in runs])],
+            )
+        # The rows first: `check` finds a file that no row names; a row without its file is damage.
         files = [file for run in runs for file in self._files_of(run)]
         for file in files:
             try:
@@ -117,7 +117,7 @@ class Upkeep:
         return written
 
     def check(self) -> list[Finding]:
-        """Look at the database, at every checkpoint and for files that belong to nothing."""
+        """Check the database and every checkpoint, and find files that belong to no run."""
         return [*self._damage_of_database(), *self._damage_of_checkpoints(), *self._orphans()]
 
     def _damage_of_database(self) -> list[Finding]:
@@ -130,30 +130,26 @@ class Upkeep:
 
     def _damage_of_checkpoints(self) -> list[Finding]:
         found = []
-        for run in self._db.read(
-            "SELECT id, state, checkpoint, checkpoint_sha256, previous_sha256 FROM runs ORDER BY id"
-        ):
-            if run["checkpoint"] is None:
-                if run["state"] == "complete":
-                    found.append(Finding(f"run {run['id']}: complete, but it names no checkpoint", True))
-                continue
-            damage = self._damage_of(self._db.path.parent / run["checkpoint"], run["checkpoint_sha256"])
-            if damage and run["state"] != "complete":
-                # It may have ended between the file and the row; the checkpoint before then serves.
-                before = checkpoints.previous(self._db.path.parent / run["checkpoint"])
-                known = {run["checkpoint_sha256"], run["previous_sha256"]}
-                damage = None if any(self._damage_of(before, sha256) is None for sha256 in known) else damage
+        for run in self._runs.where("1 ORDER BY id"):
+            if run.checkpoint is None:
+                damage = "complete, but it names no checkpoint" if run.state == "complete" else None
+            else:
+                path = self._db.path.parent / run.checkpoint
+                damage = self._damage_of(path, {run.checkpoint_sha256})
+                if run.state != "complete":  # where it ended between the file and the row, the one before is used
+                    known = {run.checkpoint_sha256, run.previous_sha256}
+                    damage = damage and self._damage_of(checkpoints.previous(path), known) and damage
             if damage:
-                found.append(Finding(f"run {run['id']}: {damage}", True))
+                found.append(Finding(f"run {run.id}: {damage}", True))
         return found
 
-    def _damage_of(self, path: Path, sha256: str | None) -> str | None:
-        """What is wrong with a checkpoint, None where it is the one of this checksum."""
+    def _damage_of(self, path: Path, known: set[str | None]) -> str | None:
+        """What is wrong with a checkpoint, None where it has one of these checksums."""
         try:
             found = checkpoints.load(path).sha256
         except StoreError as error:
             return str(error)
-        return None if found == sha256 else f"{path}: this checkpoint holds another network than it should"
+        return None if found in known else f"{path}: this checkpoint holds another network than it should"
 
     def _orphans(self) -> list[Finding]:
         rows = self._db.read("SELECT checkpoint FROM runs WHERE checkpoint IS NOT NULL")

@@ -1,4 +1,4 @@
-"""Executors: where the groups of a study are trained."""
+"""Executors: the processes or hosts that train the stacks of a study."""
 
 import asyncio
 import logging
@@ -16,15 +16,14 @@ from typing import Any
 from klcli.errors import ConfigError
 
 ANSWER_SECONDS = 5  # how long a Dask scheduler, and the first of its workers, may take to answer
-WATCH_SECONDS = 1.0  # between two looks of a worker at its parent
+WATCH_SECONDS = 1.0  # between two checks of a worker whether its parent is alive
 
 
 class ProcessesExecutor(Executor):
-    """Spawned processes that die one by one.
+    """Spawned processes, of which one may die without the others.
 
-    The standard pool of processes gives up all of its workers when one is killed. Here each worker is
-    a pool of its own: the task of the dead one fails with BrokenExecutor and its pool is replaced,
-    the others go on.
+    The standard pool of processes ends all of its workers when one is killed. Here each worker is a pool of its own:
+    the task of a dead worker fails with BrokenExecutor and its pool is replaced, the others continue.
     """
 
     def __init__(self, jobs: int) -> None:
@@ -60,13 +59,13 @@ class ProcessesExecutor(Executor):
 
 
 def _one_process() -> ProcessPoolExecutor:
-    # Spawned, not forked: a fork inherits BLAS threads and locks in whatever state they are.
+    # Spawned, not forked: a fork inherits the threads and locks of BLAS in an undefined state.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(1, mp_context=context, initializer=_follow, initargs=(os.getpid(),))
 
 
 def _follow(parent: int) -> None:
-    """Let this worker end with its parent, also one that was killed and could not say so."""
+    """End this worker when its parent ends, also where the parent was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -103,10 +102,10 @@ def _dask(address: str) -> Iterator[Executor]:
         raise ConfigError(
             f"--executor {address}: Dask is not installed, get it with `pip install 'klcli[dask]'`"
         ) from None
-    # What it logs of a scheduler that has gone is told here in one line, without its traceback.
+    # Of a scheduler that is gone it logs a traceback; the user gets one line.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
-        asyncio.run(_knock(address))
+        asyncio.run(_require_answer(address))
         client: Any = Client(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ConfigError(f"--executor {address}: no Dask scheduler answers there ({error})") from error
@@ -117,7 +116,7 @@ def _dask(address: str) -> Iterator[Executor]:
             raise ConfigError(
                 f"--executor {address}: this Dask scheduler has no worker, start one with `dask worker {address}`"
             ) from None
-        # pure=False: two groups with equal arguments are still two groups.
+        # pure=False: Dask would train two stacks with equal arguments only once.
         executor: Executor = client.get_executor(pure=False)
         try:
             yield executor
@@ -125,8 +124,8 @@ def _dask(address: str) -> Iterator[Executor]:
             executor.shutdown(wait=False)
 
 
-async def _knock(address: str) -> None:
-    """Raise OSError or ValueError where nobody answers; a Client that fails half-made can lock up later."""
+async def _require_answer(address: str) -> None:
+    """Raise OSError or ValueError where no scheduler answers; a Client that fails to connect can lock up later."""
     from distributed.comm.core import connect
 
     comm = await connect(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]

@@ -17,14 +17,14 @@ from klcli.training.networks import initialize
 BESIDE_WEIGHTS = 0.1  # standard deviation of what is added to b, gamma and beta, whose initial 0 and 1 hide factors
 COURSE_WIDTHS = ((50,), (50, 50), (50, 50, 50))
 COURSE_LAMBDA = 0.01
-GROUP_LAMBDAS = (0.0, 0.005, 0.1)
+STACK_LAMBDAS = (0.0, 0.005, 0.1)
 
 
 @dataclass(frozen=True)
 class NetworkCheck:
-    """The checked tensors of one network, or of one group of members, in the order of its layers."""
+    """The checked tensors of one network, or of a stack, in the order of its layers."""
 
-    members: tuple[TrainConfig, ...]
+    configs: tuple[TrainConfig, ...]  # one for each replica
     tensors: tuple[TensorCheck, ...]
     settings: CheckSettings
     seconds: float
@@ -38,7 +38,7 @@ class NetworkCheck:
 
 
 def course_set(seed: int) -> list[tuple[TrainConfig, ...]]:
-    """Return the networks of the course's reports, each with lambda 0 and above, and one group of members.
+    """Return the networks of the course's reports, each with lambda 0 and above, and one stack.
 
     Lambda 0 alone would hide a missing factor in the L2 term.
     """
@@ -48,8 +48,8 @@ def course_set(seed: int) -> list[tuple[TrainConfig, ...]]:
     kinds += [replace(base, batch_norm=True, bn_position="after")]
     networks = [(replace(kind, lam=lam),) for kind in kinds for lam in (0.0, COURSE_LAMBDA)]
     first = replace(base, batch_norm=True, order_seed=seed)
-    group = tuple(replace(first, lam=lam, seed=seed + index) for index, lam in enumerate(GROUP_LAMBDAS))
-    return [*networks, group]
+    replicas = tuple(replace(first, lam=lam, seed=seed + index) for index, lam in enumerate(STACK_LAMBDAS))
+    return [*networks, replicas]
 
 
 def with_and_without_l2(config: TrainConfig) -> list[tuple[TrainConfig, ...]]:
@@ -65,33 +65,33 @@ def check_networks(
     *,
     on_entries: Callable[[int], None] = lambda count: None,
 ) -> Iterator[NetworkCheck]:
-    """Check one network, or group, after the other on the first images of the training split.
+    """Check one network, or stack, after the other on the first images of the training split.
 
     Raises ConfigError before the first one where the images do not suffice.
     """
     if settings.images > len(train):
         raise ConfigError(f"images {settings.images}: the training split has {len(train)}, give at most that")
-    if settings.images < 2 and any(config.batch_norm for members in networks for config in members):
+    if settings.images < 2 and any(config.batch_norm for configs in networks for config in configs):
         raise ConfigError(
             f"images {settings.images}: batch normalisation maps a batch of one to beta, every gradient before it is 0 "
             "and the check could not fail, give --images 2 or more"
         )
-    for members in networks:
-        X, y = _first_images(train, members[0], settings.images, settings.dims)
+    for configs in networks:
+        X, y = _first_images(train, configs[0], settings.images, settings.dims)
         started = time.perf_counter()
-        network, lam = _prepare(members, settings.dims)
-        smoothing = members[0].label_smoothing
+        network, lam = _prepare(configs, settings.dims)
+        smoothing = configs[0].label_smoothing
         tensors = check_gradients(
             network, X, y, lam, h=settings.h, method=settings.method, smoothing=smoothing, on_entries=on_entries
         )
-        yield NetworkCheck(members, tuple(tensors), settings, time.perf_counter() - started)
+        yield NetworkCheck(configs, tuple(tensors), settings, time.perf_counter() - started)
 
 
 def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSettings) -> list[TensorCheck]:
     """Return the tensors of a network with its initial values, checked on one image.
 
-    With batch normalisation this says nothing: the image is its own mean, and every gradient before the last
-    bias is 0 in both methods, right or wrong. `check_networks` refuses it; it is here to show it.
+    With batch normalisation this shows nothing: the image is its own mean, and every gradient before the last bias is
+    0 in both methods, right or wrong. `check_networks` refuses it; this function repeats a published check.
     """
     X, y = _first_images(train, config, 1, settings.dims)
     network = initialize(config, d_in=settings.dims)
@@ -104,18 +104,18 @@ def _first_images(train: Split, config: TrainConfig, images: int, dims: int) -> 
     return np.ascontiguousarray(X[:, :dims]), y
 
 
-def entries(members: tuple[TrainConfig, ...], dims: int) -> int:
-    """Return how many entries `on_entries` will hear of for this network."""
-    parameters = _prepare(members[:1], dims)[0].parameters()
+def entries(configs: tuple[TrainConfig, ...], dims: int) -> int:
+    """Return how many entries `on_entries` will count for this network."""
+    parameters = _prepare(configs[:1], dims)[0].parameters()
     return sum(parameter.size for parameter in parameters.values())
 
 
-def _prepare(members: tuple[TrainConfig, ...], dims: int) -> tuple[Network, float | np.ndarray]:
-    """Return the network on `dims` pixels and its lambda; a group of one has no axis of members."""
-    networks = [_away_from_the_initial_values(config, dims) for config in members]
+def _prepare(configs: tuple[TrainConfig, ...], dims: int) -> tuple[Network, float | np.ndarray]:
+    """Return the network on `dims` pixels and its lambda; a single network has no axis of replicas."""
+    networks = [_away_from_the_initial_values(config, dims) for config in configs]
     if len(networks) == 1:
-        return networks[0], members[0].lam
-    return stack(networks), np.array([config.lam for config in members])
+        return networks[0], configs[0].lam
+    return stack(networks), np.array([config.lam for config in configs])
 
 
 def _away_from_the_initial_values(config: TrainConfig, dims: int) -> Network:

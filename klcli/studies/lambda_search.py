@@ -82,12 +82,12 @@ def draw(where: Range, trials: int, seed: int, stage: int) -> list[float]:
 def narrow(tried: Sequence[Tried], where: Range) -> Range:
     """Return a range that brackets the three best values of a stage.
 
-    Its ends lie half way between them and their next neighbours, so that a better value beside them
-    can still be found; where there is no neighbour, the old end stays. Raises Diverged where every value
-    did.
+    Its ends are half way between them and their next neighbours, on the scale of the range, so that a better value
+    beside them can still be found. Where there is no neighbour, the old end takes its place. Raises Diverged where
+    every value diverged.
     """
-    living = _living(tried)
-    best = sorted(living, key=lambda one: one.accuracy, reverse=True)[:BRACKETED]
+    converged = _converged(tried)
+    best = sorted(converged, key=lambda one: one.accuracy, reverse=True)[:BRACKETED]
     lowest, highest = min(one.lam for one in best), max(one.lam for one in best)
     below = max((one.lam for one in tried if one.lam < lowest), default=where.low)
     above = min((one.lam for one in tried if one.lam > highest), default=where.high)
@@ -103,15 +103,15 @@ def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
 
     The plateau is what lies within one standard error of the best: that of the mean over repeats, and
     for a single training the binomial one of the validation images, sqrt(p (1 - p) / n). Raises
-    Diverged where every value did.
+    Diverged where every value diverged.
     """
-    living = sorted(_living(tried), key=lambda one: one.lam)
-    best = max(living, key=lambda one: one.accuracy)
+    converged = sorted(_converged(tried), key=lambda one: one.lam)
+    best = max(converged, key=lambda one: one.accuracy)
     p = best.accuracy
     error = math.sqrt(p * (1 - p) / n_validation / len(best.accuracies))
     if len(best.accuracies) > 1:
         error = max(error, Sample(best.accuracies).standard_error)
-    plateau = [one for one in living if one.accuracy >= best.accuracy - error]
+    plateau = [one for one in converged if one.accuracy >= best.accuracy - error]
     middle = sum(_log(one.lam) for one in plateau) / len(plateau)
     tied = [one for one in plateau if one.accuracy == best.accuracy]
     chosen = min(tied, key=lambda one: (abs(_log(one.lam) - middle), one.lam))
@@ -134,11 +134,11 @@ def final(base: TrainConfig, lam: float, repeats: int) -> list[TrainConfig]:
     )
 
 
-def _living(tried: Sequence[Tried]) -> list[Tried]:
-    living = [one for one in tried if one.accuracies]
-    if not living:
+def _converged(tried: Sequence[Tried]) -> list[Tried]:
+    converged = [one for one in tried if one.accuracies]
+    if not converged:
         raise Diverged("every lambda diverged: try a smaller --eta-max")
-    return living
+    return converged
 
 
 def _log(lam: float) -> float:

@@ -9,7 +9,7 @@ from klcli.errors import ConfigError
 from klcli.settings.train_config import TrainConfig
 
 DEFAULTS: dict[str, Any] = {"eta_min": 1e-5, "eta_max": 1.0, "epochs": 1, "evaluations_per_cycle": 40}
-RISEN = 0.1  # the share of the whole rise from which on the accuracy has begun to rise
+RISEN = 0.1  # the share of its whole rise at which the accuracy counts as rising
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Suggestion:
 
 
 def range_test(config: TrainConfig, typed: Sequence[str]) -> TrainConfig:
-    """Return the config of a range test of the same network; what the user `typed` stays.
+    """Return the config of a range test of the same network; the settings that the user `typed` stay.
 
     Raises ConfigError for a schedule of the user's: the test has its own.
     """
@@ -40,11 +40,10 @@ def range_test(config: TrainConfig, typed: Sequence[str]) -> TrainConfig:
 def suggest(etas: Sequence[float], accuracies: Sequence[float], n: int) -> Suggestion | None:
     """Suggest eta_min and eta_max from the validation accuracies on n images at rising learning rates.
 
-    By Smith's rule: eta_min where the accuracy begins to rise, that is where a tenth of its whole rise is
-    done; eta_max where it is highest, before it slows, becomes ragged or falls. Each is read from a median
-    of three (at the ends from the lower of two), so that a single lucky evaluation decides nothing. None
-    where the accuracy rises by no more than three standard errors of chance: then no eta of the range
-    teaches the network anything.
+    After Smith (2017), on accuracies smoothed by a median of three (at the ends the lower of two), so that a single
+    lucky evaluation decides nothing: eta_min where the smoothed accuracy first exceeds its start by a tenth of its
+    whole rise, eta_max where it is highest. None where it rises by no more than three standard errors of a difference
+    of two accuracies on n images: then the network learns at no eta of the range.
     """
     windows = [sorted(accuracies[max(0, i - 1) : i + 2]) for i in range(len(accuracies))]
     smooth = [window[len(window) // 2] if len(window) == 3 else window[0] for window in windows]

@@ -46,7 +46,7 @@ class Sample:
 
 
 def quantile(freedom: float) -> float:
-    """Return the t of Student's distribution between whose ends -t and t the 95 % lie."""
+    """Return the t of Student's distribution with which 95 % are between -t and t."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))

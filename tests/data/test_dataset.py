@@ -57,30 +57,6 @@ def test_batches_are_joined_in_the_order_of_the_files(dataset: Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"validation": 0}, "validation 0 "),
-        ({"validation": -5}, "validation -5 "),
-        ({"validation": True}, "validation True "),
-        ({"validation": 10.0}, "validation 10.0 "),
-        ({"train_batches": (0,)}, "train_batches names batch 0:"),
-        ({"train_batches": (6,)}, "train_batches names batch 6:"),
-        ({"validation_batches": ("1",)}, "validation_batches names batch '1':"),
-        ({"train_batches": (2, 2)}, "train_batches 2, 2 "),
-        ({"train_batches": (1, 2), "validation_batches": (2, 3)}, "batch 2 both"),
-        ({"validation_batches": (1, 2, 3, 4, 5)}, "validation_batches 1, 2, 3, 4, 5 "),
-        ({"subset": 0}, "subset 0 "),
-        ({"subset": 1.5}, "subset 1.5 "),
-    ],
-)
-def test_a_config_that_contradicts_itself_is_refused(settings: dict, named: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        SplitConfig(**settings)
-    assert named in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
     ("config", "named"),
     [
         (SplitConfig(validation=500), "validation 500 leaves none of the 500"),

@@ -166,7 +166,7 @@ HEAD = 'report = "9"\ncourse = "c"\ndate = "d"\nsummary = "s"\n'
         ('report = "9"', "the key 'course' is missing"),
         (HEAD + "[common]\nlambda = 1", "unknown setting lambda"),
         (HEAD + "[common]\nlam = -1", "lambda -1"),
-        (HEAD + '[[experiments]]\nname = "a"\nrows = [{ row = "9-1", accuracy = 1 }]', "unknown key accuracy"),
+        (HEAD + '[[experiments]]\nname = "a"\nrows = [{ row = "9-1", accuracy = 1 }]', "unknown setting accuracy"),
         (HEAD + '[[figures]]\nrows = ["9-1"]\npanels = "pie"\nexperiments = ["a"]', "panels 'pie'"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 
 from klcli.errors import ExitCode, StoreError
 from klcli.store import connection
-from klcli.store.connection import connect
+from klcli.store.connection import Database
 from klcli.store.runs import BEST_FIRST, RunFilter
 from klcli.store.store import Store
 
@@ -213,14 +213,17 @@ def test_a_write_waits_for_the_other_writer(recorder: Any, monkeypatch: pytest.M
 
 
 def test_a_transaction_that_raises_leaves_nothing(tmp_path: Path) -> None:
-    db = connect(tmp_path / "klcli.db")
-    db.execute("CREATE TABLE t (x INTEGER)")
-    with pytest.raises(KeyboardInterrupt), connection.transaction(db):
+    database = Database(tmp_path / "klcli.db")
+    with database.write() as db:
+        db.execute("CREATE TABLE t (x INTEGER)")
+    with pytest.raises(KeyboardInterrupt), database.write() as db:
         db.execute("INSERT INTO t VALUES (1)")
         raise KeyboardInterrupt
-    assert db.execute("SELECT count(*) FROM t").fetchone()[0] == 0
-    assert not db.conn.in_transaction
-    db.close()
+    assert database.read("SELECT count(*) AS n FROM t") == [{"n": 0}]
+    with database.write() as db:
+        db.execute("INSERT INTO t VALUES (2)")
+    assert database.read("SELECT x FROM t") == [{"x": 2}]
+    database.close()
 
 
 def test_a_disk_that_is_full_is_one_line_and_the_run_so_far_is_kept(recorder: Any) -> None:

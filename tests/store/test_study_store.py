@@ -24,7 +24,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
 from klcli.store.store import Store
 from klcli.store.studies import canonical
-from klcli.studies.execution import GroupOutcome
+from klcli.studies.execution import StackOutcome
 from klcli.training.environment import Environment
 from klcli.training.result import EpochMetrics, TrainResult
 
@@ -77,9 +77,9 @@ def trained(config: TrainConfig, accuracy: float, diverged_at: int | None = None
     return TrainResult(config, network, epochs, test=replace(metrics, accuracy=accuracy / 2))
 
 
-def outcome(positions: tuple[int, ...], diverged: tuple[int, ...] = ()) -> GroupOutcome:
+def outcome(positions: tuple[int, ...], diverged: tuple[int, ...] = ()) -> StackOutcome:
     results = [trained(PLAN[p], (p + 1) / 7, diverged_at=470 if p in diverged else None) for p in positions]
-    return GroupOutcome(positions, results, seconds=2.5)
+    return StackOutcome(positions, results, seconds=2.5)
 
 
 # --- the plan
@@ -105,7 +105,7 @@ def test_a_plan_that_cannot_be_stored_leaves_nothing(store: Store, sql: Sql) -> 
         store.studies.begin("tea", "coarse", {}, PLAN, 45_000, dataset(), HERE, "klcli", None)
     with pytest.raises(StoreError):
         begin(store, parent=99)
-    with pytest.raises(ValueError, match="batch size"):  # the last of the plan does not fit the images
+    with pytest.raises(ValueError, match="--batch-size 200"):  # the last of the plan does not fit the images
         store.studies.begin(
             "lambda", "coarse", {}, [*PLAN, replace(PLAN[0], batch_size=200)], 150, dataset(), HERE, "klcli"
         )
@@ -168,7 +168,7 @@ def test_a_study_that_is_not_there_is_named(store: Store) -> None:
 
 def test_a_group_is_recorded_with_all_that_it_leaves(store: Store, sql: Sql, tmp_path: Path) -> None:
     begin(store)
-    store.studies.record_group([1, 3], outcome((0, 2)))
+    store.studies.record_stack([1, 3], outcome((0, 2)))
     runs = sql("SELECT * FROM runs ORDER BY id")
     assert [run["state"] for run in runs] == ["complete", "running", "complete", "running"]
     for run, accuracy in ((runs[0], 1 / 7), (runs[2], 3 / 7)):
@@ -184,7 +184,7 @@ def test_a_group_is_recorded_with_all_that_it_leaves(store: Store, sql: Sql, tmp
 
 def test_a_member_that_diverged_keeps_its_epochs_and_no_checkpoint(store: Store, sql: Sql) -> None:
     begin(store)
-    store.studies.record_group([1, 2], outcome((0, 1), diverged=(1,)))
+    store.studies.record_stack([1, 2], outcome((0, 1), diverged=(1,)))
     first, second, *_ = sql("SELECT * FROM runs ORDER BY id")
     assert (first["state"], second["state"]) == ("complete", "diverged")
     assert second["error"] == "the cost was not finite after update 470"
@@ -201,11 +201,11 @@ def test_a_group_is_one_transaction(store: Store, sql: Sql) -> None:
         " BEGIN SELECT RAISE(ABORT, 'refused by the test'); END"
     )
     with pytest.raises(StoreError, match="refused by the test"):
-        store.studies.record_group([1, 2], outcome((0, 1)))
+        store.studies.record_stack([1, 2], outcome((0, 1)))
     assert sql("SELECT * FROM runs") == before
     assert sql("SELECT * FROM epochs") == []
     sql("DROP TRIGGER refuse")
-    store.studies.record_group([1, 2], outcome((0, 1)))
+    store.studies.record_stack([1, 2], outcome((0, 1)))
     assert len(sql("SELECT * FROM epochs")) == 4
 
 
@@ -213,9 +213,9 @@ def test_recording_a_group_twice_changes_nothing(store: Store, sql: Sql) -> None
     """A commit that raises may have been done all the same, and is repeated."""
     begin(store)
     group = outcome((0, 1))
-    store.studies.record_group([1, 2], group)
+    store.studies.record_stack([1, 2], group)
     before = sql("SELECT id, state, validation_accuracy, checkpoint_sha256 FROM runs"), sql("SELECT * FROM epochs")
-    store.studies.record_group([1, 2], group)
+    store.studies.record_stack([1, 2], group)
     assert (sql("SELECT id, state, validation_accuracy, checkpoint_sha256 FROM runs"), sql("SELECT * FROM epochs")) == (
         before
     )
@@ -228,7 +228,7 @@ def test_recording_a_group_twice_changes_nothing(store: Store, sql: Sql) -> None
 def test_the_end_of_a_study_ends_what_has_not_ended(store: Store, sql: Sql, state: str) -> None:
     begin(store)
     begin(store, stage="fine")
-    store.studies.record_group([1, 2], outcome((0, 1), diverged=(1,)))
+    store.studies.record_stack([1, 2], outcome((0, 1), diverged=(1,)))
     store.studies.end(1, state, "why")
     runs = sql("SELECT * FROM runs ORDER BY id")
     assert [run["state"] for run in runs] == ["complete", "diverged", state, state] + ["running"] * 4
@@ -239,7 +239,7 @@ def test_the_end_of_a_study_ends_what_has_not_ended(store: Store, sql: Sql, stat
 
 def test_a_restart_takes_what_is_missing_and_nothing_else(store: Store, sql: Sql) -> None:
     begin(store)
-    store.studies.record_group([1, 2], outcome((0, 1)))
+    store.studies.record_stack([1, 2], outcome((0, 1)))
     store.studies.end(1, "interrupted", "why")
     sql("UPDATE runs SET pid = 1, started_at = 'then', process_started_at = 1")
     sql("INSERT INTO epochs SELECT 3, 1.0, 450, 0.1, 1, 1, 1, 1, 1, 1, 1")
@@ -275,7 +275,7 @@ def test_what_a_dead_parent_leaves_is_interrupted_for_the_next_who_opens(tmp_pat
         "from test_study_store import Store, begin, outcome\n"
         f"store = Store(Path({str(tmp_path / 'klcli.db')!r}))\n"
         "begin(store)\n"
-        "store.studies.record_group([1, 2], outcome((0, 1)))\n"
+        "store.studies.record_stack([1, 2], outcome((0, 1)))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, str(script)], check=False).returncode == -9
@@ -287,7 +287,7 @@ def test_what_a_dead_parent_leaves_is_interrupted_for_the_next_who_opens(tmp_pat
     assert [study["state"] for study in sql("SELECT state FROM studies")] == ["interrupted"]
     store = Store(tmp_path / "klcli.db")
     store.studies.restart([3, 4], HERE)
-    store.studies.record_group([3, 4], outcome((2, 3)))
+    store.studies.record_stack([3, 4], outcome((2, 3)))
     store.studies.end(1, "complete")
     store.close()
     assert {row["state"] for row in sql("SELECT state FROM runs UNION SELECT state FROM studies")} == {"complete"}

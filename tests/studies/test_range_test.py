@@ -53,7 +53,7 @@ def test_what_was_typed_stays() -> None:
         (TrainConfig(schedule="cosine"), "schedule", "--schedule cosine"),
         (TrainConfig(cycles=3), "cycles", "--cycles"),
         (TrainConfig(step_size=50), "step_size", "--step-size"),
-        (TrainConfig(eta_min=0.0), "eta_min", "eta_min 0.0"),
+        (TrainConfig(eta_min=0.0), "eta_min", "--eta-min 0.0"),
     ],
 )
 def test_what_contradicts_a_range_test(config: TrainConfig, typed: str, named: str) -> None:

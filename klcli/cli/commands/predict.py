@@ -53,7 +53,7 @@ def predict(
     title = f"Classes by run {run.id}: {network_name(run.config)} on {found.dataset}{accuracy}"
     invocation.result(prediction_table(title, found.pictures, top))
     documents = [
-        {"picture": picture, "class": max(own, key=lambda name: own[name]), "probabilities": own}
+        {"picture": picture, "class": max(own.items(), key=lambda item: item[1])[0], "probabilities": own}
         for picture, own in found.pictures
     ]
     how = {"run": run.id, "dataset": found.dataset, "flips": flips, "snapshots": snapshots}

@@ -11,8 +11,8 @@ import numpy as np
 from klcli.data.cifar10 import layouts
 from klcli.data.cifar10.places import cache_folder
 from klcli.data.dataset import CLASSES, PIXELS, Dataset
-from klcli.settings.split_config import FILES
 from klcli.files import remove_leftovers, replacing, write_atomically
+from klcli.settings.split_config import FILES
 
 FORMAT = 2  # part of the key of files: a copy in an older format is never read
 NOTED = ("name", "class_names", "sha256", "source", "layout", "official")  # beside the labels

@@ -14,8 +14,8 @@ from klcli.data.cifar10.batches import parse_batch
 from klcli.data.cifar10.layouts import CLASS_NAMES, LAYOUTS, OFFICIAL_SHA256, Layout
 from klcli.data.cifar10.places import CIFAR10
 from klcli.data.dataset import PIXELS, Dataset, content_sha256
-from klcli.settings.split_config import FILES
 from klcli.errors import DataError
+from klcli.settings.split_config import FILES
 
 LARGEST_FILE = 128 * 2**20  # bytes, four times an official batch file: more is something else
 

@@ -1,17 +1,18 @@
 """Tables of a reproduction: every line of a published report beside ours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from klcli.published.comparison import INCOMPARABLE, Comparison, counts, explained
+from klcli.published.comparison import INCOMPARABLE, Comparison, counts, explained, plan
 from klcli.published.report import ERRORS, Report
+from klcli.published.reproduction import Reproduction
 from klcli.published.terms import Terms
 from klcli.report.tables.formats import to_markdown
-from klcli.report.tables.table import Column, Row, Table, fraction, scientific
-from klcli.studies.repeats import repeat
+from klcli.report.tables.table import Column, Table, fraction, scientific
+from klcli.report.words import counted
 
 HEAD = (
     Column("row", "row", is_number=False),
@@ -25,6 +26,16 @@ HEAD = (
     Column("standard_errors", "in s.e."),
     Column("verdict", "verdict", is_number=False),
     Column("why", "", is_number=False),
+)
+LIST_HEAD = (
+    Column("name", "name", is_number=False),
+    Column("report", "report", is_number=False),
+    Column("course", "course", is_number=False),
+    Column("date", "date", is_number=False),
+    Column("rows", "rows"),
+    Column("numbers", "numbers"),
+    Column("trainings", "trainings"),
+    Column("summary", "", is_number=False),
 )
 
 
@@ -47,43 +58,41 @@ def reproduction_table(report: Report, comparisons: Sequence[Comparison], terms:
     return Table(title, HEAD, [_row(one, terms) for one in comparisons])
 
 
-def _row(one: Comparison, terms: Terms) -> Row:
+def _row(one: Comparison, terms: Terms) -> dict[str, Any]:
     line, ours = one.line, one.ours
-    row: Row = {
-        "row": line.row,
-        "what": line.what,
-        "verdict": one.verdict + (" (quick)" if terms.quick and line.config and one.verdict != INCOMPARABLE else ""),
-        "why": one.why,
-    }
+    is_quick = terms.quick and line.config is not None and one.verdict != INCOMPARABLE
+    row = {"row": line.row, "what": line.what, "verdict": one.verdict + " (quick)" * is_quick, "why": one.why}
     if line.quantity is None:
         return row
     form = scientific if line.quantity in ERRORS else fraction
-    row["quantity"] = line.quantity.replace("_", " ")
-    if line.published is not None:
-        row["published"] = Shown(line.published, form(line.published))
-    if ours is not None:
-        row |= {"ours": Shown(ours.mean, form(ours.mean)), "n": ours.n}
-        if ours.half_interval is not None:
-            row["half"] = Shown(ours.half_interval, form(ours.half_interval))
-    if one.difference is not None:
-        row["difference"] = Shown(one.difference, difference_words(line.quantity, one.difference))
-    if one.standard_errors is not None:
-        row["standard_errors"] = Shown(one.standard_errors, f"{one.standard_errors:+.1f}")
-    return row
+    in_points = line.quantity.endswith("accuracy")
+    return row | {
+        "quantity": line.quantity.replace("_", " "),
+        "n": ours.n if ours else None,
+        "published": _shown(line.published, form),
+        "ours": _shown(ours.mean if ours else None, form),
+        "half": _shown(ours.half_interval if ours else None, form),
+        "difference": _shown(one.difference, points if in_points else "{:+.4f}".format),
+        "standard_errors": _shown(one.standard_errors, "{:+.1f}".format),
+    }
 
 
-def difference_words(quantity: str, difference: float) -> str:
-    """`+0.31 points` of an accuracy, `+0.0123` of a cost."""
-    return f"{100 * difference:+.2f} points" if quantity.endswith("accuracy") else f"{difference:+.4f}"
+def _shown(value: float | None, form: Callable[[float], str]) -> Shown | None:
+    return None if value is None else Shown(value, form(value))
+
+
+def points(difference: float) -> str:
+    """Return a difference of accuracies in percentage points: `+0.31 points`."""
+    return f"{100 * difference:+.2f} points"
 
 
 def reproduction_notes(report: Report, comparisons: Sequence[Comparison], terms: Terms) -> list[str]:
-    """What a reader of the table must know: marks, counts, what runs, and each row that differs with its sentence."""
+    """Return what a reader of the table must know: marks, counts, conditions, and why rows differ."""
     found = ", ".join(f"{n} {verdict}" for verdict, n in counts(comparisons).items())
     rules = []
     if any(one.line.config for one in comparisons):
         rules.append(
-            "reproduced: the published single run lies in the 95 % prediction interval of one more run of ours, "
+            "reproduced: the published single run is inside the 95 % prediction interval of one more run of ours, "
             "mean ± t s sqrt(1 + 1/n); differences are ours minus published"
         )
     if any(one.line.check for one in comparisons):
@@ -91,7 +100,7 @@ def reproduction_notes(report: Report, comparisons: Sequence[Comparison], terms:
             "reproduced, of a gradient: our error is of the published order of magnitude or below it, "
             "or passes klcli's own check"
         )
-    seeds = f"{terms.repeats} seed{'s' if terms.repeats > 1 else ''} for every setting"
+    seeds = f"{terms.repeats} {counted(terms.repeats, 'seed')} for every setting"
     return [
         *terms.marks,
         f"{len(comparisons)} lines: {found}; {seeds}, on {terms.images}",
@@ -111,33 +120,37 @@ def list_table(reports: Sequence[Report], repeats: int) -> Table:
             "date": one.date,
             "rows": len(one.rows),
             "numbers": sum(line.published is not None for line in one.lines),
-            "trainings": len(
-                {
-                    config
-                    for experiment in one.experiments
-                    for base in experiment.configs
-                    for config in repeat(base, max(repeats, experiment.repeats))
-                }
-            ),
+            "trainings": sum(map(len, plan(one, repeats).values())),
             "summary": one.summary,
         }
         for one in reports
     ]
-    columns = (
-        Column("name", "name", is_number=False),
-        Column("report", "report", is_number=False),
-        Column("course", "course", is_number=False),
-        Column("date", "date", is_number=False),
-        Column("rows", "rows"),
-        Column("numbers", "numbers"),
-        Column("trainings", "trainings"),
-        Column("summary", "", is_number=False),
-    )
-    return Table(f"Published reports, with {repeats} seeds for every setting", columns, rows)
+    return Table(f"Published reports, with {repeats} {counted(repeats, 'seed')} for every setting", LIST_HEAD, rows)
 
 
-def comparison_document(one: Comparison, runs: Sequence[int]) -> Row:
-    """Return a line as it appears in JSON."""
+def reproduction_document(found: Reproduction, notes: Sequence[str], paths: Sequence[Path]) -> dict[str, Any]:
+    """Return a reproduced report as it appears in JSON."""
+    report = found.report
+    return {
+        "report": {
+            "name": report.name,
+            "number": report.number,
+            "course": report.course,
+            "date": report.date,
+            "conditions": report.conditions,
+            "rows": list(report.rows),
+        },
+        "terms": asdict(found.terms),
+        "marks": found.terms.marks,
+        "counts": counts(found.comparisons),
+        "lines": [_line_document(one, found) for one in found.comparisons],
+        "notes": list(notes),
+        "studies": list(found.studies),
+        "pictures": [str(path) for path in paths],
+    }
+
+
+def _line_document(one: Comparison, found: Reproduction) -> dict[str, Any]:
     line, ours = one.line, one.ours
     return {
         "row": line.row,
@@ -156,14 +169,14 @@ def comparison_document(one: Comparison, runs: Sequence[int]) -> Row:
         "diverged": one.diverged,
         "verdict": one.verdict,
         "why": one.why,
-        "runs": list(runs),
+        "runs": [run.id for run in found.runs_of(line.config)],
     }
 
 
 def markdown_page(
     command: str, terms: Terms, sections: Sequence[tuple[Report, Table, Sequence[str], Sequence[tuple[str, Path]]]]
 ) -> str:
-    """Return the page of reproduced reports, each with its table, notes and pictures, which lie beside the page."""
+    """Return the page of reproduced reports, each with its table, notes and pictures, which are files beside it."""
     parts = [
         "# Published reports, and what really happens",
         f"Made by `{command}`.",
@@ -174,16 +187,3 @@ def markdown_page(
         parts += [f"## {report.name}", to_markdown(table, notes)]
         parts += [f"![{words}]({quote(path.name)})" for words, path in pictures]
     return "\n\n".join(parts) + "\n"
-
-
-def report_document(report: Report, terms: Terms) -> Row:
-    """Return which report was reproduced under which conditions, for JSON."""
-    words: Mapping[str, Any] = {
-        "name": report.name,
-        "number": report.number,
-        "course": report.course,
-        "date": report.date,
-        "conditions": report.conditions,
-        "rows": list(report.rows),
-    }
-    return {"report": words, "terms": asdict(terms), "marks": terms.marks}
