@@ -76,4 +76,3 @@ class GradientChecks:
         found = replace(check, errors=tuple(errors))
         found.__dict__["_row"] = check | {"errors": [dict(error) for error in errors]}
         return found
-
