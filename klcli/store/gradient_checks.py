@@ -73,6 +73,4 @@ class GradientChecks:
     def _with_errors(self, check: GradientCheck) -> GradientCheck:
         sql = f"SELECT {columns(GradientError)} FROM gradient_errors WHERE check_id = ? ORDER BY position"
         errors = self._db.records(GradientError, sql, [check.id])
-        found = replace(check, errors=tuple(errors))
-        found.__dict__["_row"] = check | {"errors": [dict(error) for error in errors]}
-        return found
+        return replace(check, errors=tuple(errors))
