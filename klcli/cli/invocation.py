@@ -4,7 +4,6 @@ Results go to stdout, messages and progress to stderr. A pipe gets plain text at
 to 80 columns loses digits.
 """
 
-import functools
 import json
 import shlex
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from klcli import DEFAULT_DATABASE
-from klcli.cli.options import Command, integer_option, keyword, option, parameters, with_parameters
+from klcli.cli.options import Command, gathers, integer_option, option
 from klcli.settings.setting import Role
 
 if TYPE_CHECKING:  # slow to import, and not needed for --version
@@ -170,21 +169,8 @@ class Invocation:
 
 def invoked(*names: str, **defaults: Any) -> Callable[[Command], Command]:
     """Give a command the shared options of these names, and pass them as `invocation`."""
-    chosen = [name for name in SHARED if name in (*names, *defaults, *ALWAYS)]
-
-    def decorate(command: Command) -> Command:
-        usual = Invocation()
-        shared = [keyword(name, SHARED[name], defaults.get(name, getattr(usual, name))) for name in chosen]
-
-        @functools.wraps(command)
-        def wrapper(**values: Any) -> Any:
-            given = {name: values.pop(name) for name in chosen}
-            return command(invocation=Invocation(**given), **values)
-
-        own = [p for p in parameters(command) if p.name != "invocation"]
-        return with_parameters(wrapper, [*own, *shared])
-
-    return decorate
+    chosen = {name: one for name, one in SHARED.items() if name in (*names, *defaults, *ALWAYS)}
+    return gathers(Invocation, "invocation", chosen, last=True, **defaults)
 
 
 def typed_command() -> str:

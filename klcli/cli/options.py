@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -71,6 +71,29 @@ def takes(
             return command(**{argument: made}, **values)
 
         return with_parameters(wrapper, [*context, *given, *own])
+
+    return decorate
+
+
+def gathers(
+    owner: type[Any], argument: str, options: Mapping[str, Any], *, last: bool = False, **defaults: Any
+) -> Callable[[Command], Command]:
+    """Give a command these options, by field of a dataclass, and pass an object of it as `argument`.
+
+    The defaults are those of the dataclass, or these. The options come before those of the command, or `last`.
+    """
+    usual = {name: getattr(owner(), name) for name in options} | defaults
+    given = [keyword(name, annotation, usual[name]) for name, annotation in options.items()]
+
+    def decorate(command: Command) -> Command:
+        own = [p for p in parameters(command) if p.name != argument]
+
+        @functools.wraps(command)
+        def wrapper(**values: Any) -> Any:
+            gathered = {name: values.pop(name) for name in options}
+            return command(**{argument: owner(**gathered)}, **values)
+
+        return with_parameters(wrapper, [*own, *given] if last else [*given, *own])
 
     return decorate
 

@@ -1,36 +1,85 @@
 """`klcli report`: from the stored runs to tables, pictures and a page."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from klcli.cli.commands import housekeeping
-from klcli.cli.options import (
-    DEFAULT_DATABASE,
-    OUTPUT,
-    DatabasePath,
-    DataSource,
-    Debug,
-    Json,
-    Quiet,
-    integer_option,
-    integers,
-    option,
-)
-from klcli.cli.session import Session
+from klcli.cli.commands.upkeep import UPKEEP, Upkeep
+from klcli.cli.invocation import Invocation, invoked
+from klcli.cli.options import gathers, integer_option, integers, option
 from klcli.cli.variadic import variadic
 from klcli.errors import ConfigError
-from klcli.report import pictures as report_pictures
-from klcli.report.page import sections as report_page
-from klcli.report.selection import Selection
+from klcli.report.selection import STATES, Selection
+from klcli.settings.setting import Role
+
+if TYPE_CHECKING:
+    from klcli.report.views import View
+    from klcli.store.store import Store
 
 VIEWS = "What to show"
 FILTERS = "Which runs"
-PICTURES = "Pictures and page"
-KEEPING = "Keeping house"
+PICTURES = "Pictures and HTML report"
 FORMATS = ("table", "markdown", "latex", "csv", "json")
 MANY = ("--run", "--group-by", "--plot", "--delete")
+ROWS = (1, 10**9)
+
+# The options of a Selection, by its fields.
+SELECTION: dict[str, Any] = {
+    "best": Annotated[
+        int | None,
+        integer_option("--best", panel=VIEWS, help="The N best complete runs; without options, 10.", bounds=ROWS),
+    ],
+    "list_all": Annotated[bool, option("--list", panel=VIEWS, help="All runs in all states, the newest first.")],
+    "runs": Annotated[
+        list[str],
+        option(
+            "--run", panel=VIEWS, metavar="RUN...", help="These runs, side by side.",
+            callback=lambda texts: integers(texts, "run"),
+        ),
+    ],
+    "diff_only": Annotated[bool, option("--diff-only", panel=VIEWS, help="Of --run, only what differs.")],
+    "study": Annotated[int | None, integer_option("--study", panel=VIEWS, help="The table of a search or sweep.")],
+    "group_by": Annotated[
+        list[str],
+        option(
+            "--group-by", panel=VIEWS, metavar="COLUMN...",
+            help="Mean, deviation and n over seeds, as `hidden,bn`, and which rows chance alone could make differ.",
+            callback=lambda texts: tuple(name for text in texts for name in text.split(",") if name),
+        ),
+    ],
+    "gradchecks": Annotated[bool, option("--gradchecks", panel=VIEWS, help="The latest gradient check.")],
+    "dataset": Annotated[
+        str | None,
+        option("--dataset", panel=FILTERS, help="On which images: cifar10, synthetic, or the start of a sha256."),
+    ],
+    "images_of": Annotated[
+        int | None, integer_option("--images-of", panel=FILTERS, help="On the images of run N, divided as there.")
+    ],
+    "bn": Annotated[
+        bool | None, option("--bn/--no-bn", panel=FILTERS, help="With or without batch normalisation.")
+    ],
+    "state": Annotated[
+        str | None,
+        option("--state", panel=FILTERS, metavar="|".join(STATES), help="In this state; lists them."),
+    ],
+    "since": Annotated[
+        str | None, option("--since", panel=FILTERS, metavar="WHEN", help="Started since 2026-05-31, or 12h or 7d ago.")
+    ],
+    "tagged": Annotated[str | None, option("--tagged", panel=FILTERS, metavar="TAG", help="With this tag.")],
+    "where": Annotated[
+        str | None,
+        option(
+            "--where", panel=FILTERS, metavar="SQL",
+            help="For which a condition on the columns of runs holds: `--where 'lambda < 0.01 AND seed = 0'`.",
+        ),
+    ],
+    "sort": Annotated[
+        str | None,
+        option("--sort", panel=FILTERS, metavar="COLUMN", help="In this order; `seconds:desc` reverses it."),
+    ],
+    "limit": Annotated[int | None, integer_option("--limit", panel=FILTERS, help="At most N rows.", bounds=ROWS)],
+}  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
@@ -38,68 +87,30 @@ def register(app: typer.Typer) -> None:
     app.command("report", cls=variadic(*MANY))(report)
 
 
+@gathers(Selection, "selection", SELECTION)
+@gathers(Upkeep, "upkeep", UPKEEP, last=True)
+@invoked("data", "db")
 def report(
-    best: Annotated[
-        int | None,
-        integer_option("--best", panel=VIEWS, help="The N best complete runs; without options, 10.", bounds=(1, 10**9)),
-    ] = None,
-    list_all: Annotated[bool, option("--list", panel=VIEWS, help="All runs in all states, the newest first.")] = False,
-    run: Annotated[list[str], option("--run", panel=VIEWS, metavar="RUN...", help="These runs, side by side.")] = [],
-    diff_only: Annotated[bool, option("--diff-only", panel=VIEWS, help="Of --run, only what differs.")] = False,
-    study: Annotated[int | None, integer_option("--study", panel=VIEWS, help="The table of a search or sweep.")] = None,
-    group_by: Annotated[
-        list[str],
-        option(
-            "--group-by",
-            panel=VIEWS,
-            metavar="COLUMN...",
-            help="Mean, deviation and n over seeds, as `hidden,bn`, and which rows chance alone could make differ.",
-        ),
-    ] = [],
-    gradchecks: Annotated[bool, option("--gradchecks", panel=VIEWS, help="The latest gradient check.")] = False,
-    dataset: Annotated[
-        str | None,
-        option("--dataset", panel=FILTERS, help="On which images: cifar10, synthetic, or the start of a sha256."),
-    ] = None,
-    images_of: Annotated[
-        int | None, integer_option("--images-of", panel=FILTERS, help="On the images of run N, divided as there.")
-    ] = None,
-    bn: Annotated[
-        bool | None, option("--bn/--no-bn", panel=FILTERS, help="With or without batch normalisation.")
-    ] = None,
-    state: Annotated[
-        str | None,
-        option("--state", panel=FILTERS, help="complete, diverged, interrupted, failed or running; lists them."),
-    ] = None,
-    since: Annotated[
-        str | None, option("--since", panel=FILTERS, metavar="WHEN", help="Started since 2026-05-31, or 12h or 7d ago.")
-    ] = None,
-    tagged: Annotated[str | None, option("--tagged", panel=FILTERS, metavar="TAG", help="With this tag.")] = None,
-    where: Annotated[
-        str | None,
-        option(
-            "--where",
-            panel=FILTERS,
-            metavar="SQL",
-            help="""For which a condition on the columns of runs holds: `--where 'lambda < 0.01 AND seed = 0'`.""",
-        ),
-    ] = None,
-    sort: Annotated[
-        str | None,
-        option("--sort", panel=FILTERS, metavar="COLUMN", help="In this order; `seconds:desc` turns it round."),
-    ] = None,
-    limit: Annotated[
-        int | None, integer_option("--limit", panel=FILTERS, help="Not more than N rows.", bounds=(1, 10**9))
-    ] = None,
+    selection: Selection,
+    upkeep: Upkeep,
     format: Annotated[
         str,
         option(
-            "--format", panel=OUTPUT, metavar="|".join(FORMATS), help="Of the table; csv and json keep every digit."
+            "--format",
+            panel=Role.OUTPUT.value,
+            metavar="|".join(FORMATS),
+            help="Of the table; csv and json keep every digit.",
         ),
     ] = "table",
     plot: Annotated[
         list[str],
-        option("--plot", panel=PICTURES, metavar="KIND...", help=f"Draw it: {report_pictures.KINDS_HELP}."),
+        option(
+            "--plot",
+            panel=PICTURES,
+            metavar="KIND...",
+            help="Draw it: curves of one run, or of several over one another with a band for seeds; bn, one network "
+            "with and without it; rate; weights of the first layer; confusion; lambda and sigma of a study; gradients.",
+        ),
     ] = [],
     to: Annotated[
         Path | None,
@@ -110,41 +121,13 @@ def report(
     html: Annotated[
         Path | None, option("--html", panel=PICTURES, metavar="FILE", help="All tables and pictures in one page.")
     ] = None,
-    data: DataSource = None,
-    note: Annotated[
-        tuple[str, str] | None,
-        option("--note", panel=KEEPING, metavar="RUN TEXT", help="Keep a note; an empty one removes it."),
-    ] = None,
-    tag: Annotated[tuple[str, str] | None, option("--tag", panel=KEEPING, metavar="RUN TAG", help="Tag a run.")] = None,
-    untag: Annotated[
-        tuple[str, str] | None, option("--untag", panel=KEEPING, metavar="RUN TAG", help="Take the tag away.")
-    ] = None,
-    delete: Annotated[
-        list[str],
-        option(
-            "--delete",
-            panel=KEEPING,
-            metavar="RUN...",
-            help="Delete runs, their checkpoints and pictures; asks before.",
-        ),
-    ] = [],
-    yes: Annotated[bool, option("--yes", "-y", panel=KEEPING, help="Of --delete: do not ask.")] = False,
-    export: Annotated[
-        Path | None, option("--export", panel=KEEPING, metavar="DIR", help="Write all tables as CSV files.")
-    ] = None,
-    check: Annotated[
-        bool,
-        option("--check", panel=KEEPING, help="Look for damage: database, checkpoints, files that belong to nothing."),
-    ] = False,
-    db: DatabasePath = DEFAULT_DATABASE,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    *,
+    invocation: Invocation,
 ) -> None:
-    """Show what the database knows: tables, pictures, a page; and keep it in order.
+    """Show what the database knows as tables, pictures or a page, and manage its runs.
 
     Runs on different images, or on images divided differently, never share a ranking. By default the images
-    used last are taken, divided as most runs on them; a line on stderr tells how to see the others.
+    used last are taken, divided as most runs on them; a line on stderr gives the command that shows the others.
 
     - `klcli report --best 3`
 
@@ -156,90 +139,88 @@ def report(
 
     - `klcli report --html report.html`
     """
-    session = Session(as_json=as_json, quiet=quiet)
     if format not in FORMATS:
         raise ConfigError(f"--format {format!r}: choose one of {', '.join(FORMATS)}")
-    if as_json and format != "table":
+    if invocation.as_json and format != "table":
         raise ConfigError(f"--json and --format {format}: give one, --json is the whole document")
-    runs, deleted = integers(run, "run"), integers(delete, "delete")
-    selection = Selection(
-        best=best,
-        list_all=list_all,
-        runs=runs,
-        diff_only=diff_only,
-        study=study,
-        group_by=tuple(name for names in group_by for name in names.split(",") if name),
-        gradchecks=gradchecks,
-        dataset=dataset,
-        images_of=images_of,
-        bn=bn,
-        state=state,
-        since=since,
-        tagged=tagged,
-        where=where,
-        sort=sort,
-        limit=limit,
-    )
     if to is not None and not plot:
         raise ConfigError(f"--to {to}: this names a picture, say which one with --plot")
 
-    deeds: dict[str, Any] = {
-        "note": _of_run("note", note),
-        "tag": _of_run("tag", tag),
-        "untag": _of_run("untag", untag),
-        "delete": deleted,
-        "export": export,
-        "check": check,
-    }
-    wanted = [name for name, value in deeds.items() if value]
-    if len(wanted) > 1:
-        raise ConfigError(f"--{wanted[0]} and --{wanted[1]}: one at a time")
-    if wanted:
-        housekeeping.do(session, db, wanted[0], deeds[wanted[0]], yes=yes)
+    from klcli.store.store import Store
+
+    store = Store.existing(invocation.db)
+    if upkeep.wanted:
+        upkeep.do(invocation, store)
     elif html is not None:
-        report_page.write(session, db, selection, html, data)
+        _write_page(invocation, store, selection, html)
     else:
-        _show(session, db, selection, format, plot, to, data)
+        _show(invocation, store, selection, format, plot, to)
 
 
-def _of_run(name: str, given: tuple[str, str] | None) -> tuple[int, str] | None:
-    """Read `--note 7 "text"`. Raises ConfigError, which names what is no number."""
-    return None if given is None else (integers([given[0]], name)[0], given[1])
+def _write_page(invocation: Invocation, store: "Store", selection: Selection, path: Path) -> None:
+    """Write the page; where there is no run yet, name the command to run first instead."""
+    from klcli.report.page.page import render
+    from klcli.report.page.sections import Sections
+    from klcli.report.views import FIRST_COMMAND, states_words
+    from klcli.store.checkpoints import write_atomically
+
+    sections = Sections(store, selection, invocation.data, invocation.say)
+    counts = store.runs.count_by_state()
+    if not counts and not store.gradient_checks.suites():
+        invocation.result(f"{store.path} holds no run yet: begin with `{FIRST_COMMAND}`")
+        invocation.document("report", {"page": None})
+        return
+    shown = []
+    with invocation.progress("drawing", len(sections)) as advance:
+        for section in sections:
+            shown.append(section)
+            advance(1)
+    page = render("klcli report", f"{store.path}: {states_words(counts) or 'no runs'}", shown)
+    write_atomically(path, page.encode())
+    invocation.result(f"page        {path} ({len(page) / 1e6:.1f} MB)")
+    invocation.document("report", {"page": str(path), "sections": [section.title for section in shown]})
 
 
 def _show(
-    session: Session, db: Path, selection: Selection, format: str, plot: list[str], to: Path | None, data: str | None
+    invocation: Invocation, store: "Store", selection: Selection, format: str, plot: list[str], to: Path | None
 ) -> None:
-    from klcli.cli.commands import gradcheck
-    from klcli.report import views as report_views
-    from klcli.report.tables.formats import FORMATS as RENDERERS
-    from klcli.store.store import Store
-
     only_gradients = plot == ["gradients"] and not selection.has_view
     if (selection.gradchecks or only_gradients) and format == "table" and to is None:
-        gradcheck.show(session, Store.existing(db), suite=None)
+        from klcli.cli.commands.gradcheck import show
+
+        show(invocation, store, store.gradient_checks.suite())
         return
-    store = Store.existing(db)
-    view = report_views.view(store, selection, plot)
-    pictures = report_pictures.draw(session, store, view, plot, to, data)
 
-    def talk(*lines: str) -> None:
-        """Beside the table in a terminal; beside the file that another program reads on stderr."""
-        if format == "table":
-            session.result(*lines)
-        else:
-            for line in lines:
-                session.say(line)
+    from klcli.report.views import view
 
-    if view.table is None:
-        talk(*view.notes)
+    shown = view(store, selection, plot)
+    pictures = _write_pictures(invocation, store, shown, plot, to) if plot else []
+    # Beside the table in a terminal; on stderr beside a format that another program reads.
+    messages = [f"picture     {picture}" for picture in pictures]
+    if shown.table is None:
+        messages = [*shown.notes, *messages]
     elif format == "table":
-        session.result(view.table, *view.notes)
+        invocation.result(shown.table, *shown.notes)
     else:
-        print(RENDERERS[format](view.table, view.notes))
-        if format == "csv":
-            talk(*view.notes)
-    talk(*(f"picture     {picture}" for picture in pictures))
-    for hint in view.hints:
-        session.say(hint)
-    session.document("report", view.document | ({"pictures": list(map(str, pictures))} if pictures else {}))
+        from klcli.report.tables.formats import FORMATS as RENDERERS
+
+        print(RENDERERS[format](shown.table, shown.notes))
+        messages = [*(shown.notes if format == "csv" else ()), *messages]
+    for message in messages:
+        (invocation.result if format == "table" else invocation.say)(message)
+    for hint in shown.hints:
+        invocation.say(hint)
+    invocation.document("report", shown.document | ({"pictures": list(map(str, pictures))} if pictures else {}))
+
+
+def _write_pictures(
+    invocation: Invocation, store: "Store", shown: "View", kinds: list[str], to: Path | None
+) -> list[Path]:
+    """Draw all pictures, then write them, and return their paths."""
+    from klcli.report.pictures import draw
+    from klcli.store.checkpoints import write_atomically
+
+    drawn = draw(store, shown, kinds, to, invocation.data)
+    for path, content in drawn:
+        write_atomically(path, content)
+    return [path for path, _ in drawn]

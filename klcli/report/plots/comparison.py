@@ -1,11 +1,10 @@
-"""Several runs over one another, and the overlay of one network with and without batch normalisation."""
+"""Several runs in one picture: repeats as a band, and one network with and without batch normalisation."""
 
-import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import fmean, stdev
-from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -17,18 +16,29 @@ from klcli.report.plots.figure import (
     dress,
     legend_below_title,
     mark_cycles,
+    measured,
     new_figure,
     say_empty,
     to_bytes,
 )
-from klcli.report.tables.table import bn_words, network_name, options_words, settings_line, significant
-from klcli.report.words import images_words
-from klcli.settings.train_config import CYCLIC
+from klcli.report.tables.groups import varying
+from klcli.report.words import (
+    IN_NAME,
+    bn_words,
+    images_words,
+    network_name,
+    options_words,
+    setting_value,
+    settings_words,
+)
+from klcli.settings.sameness import SETTINGS, differences, without_seeds
+from klcli.settings.setting import Setting
+from klcli.settings.train_config import CYCLIC, TrainConfig
+from klcli.store.records import Epoch, Run
 
 MEASURES = ("cost", "loss", "accuracy")
-SEEDS = ("seed", "order_seed", "preset")  # of a config; runs that differ only in these are repeats
-Runs = Sequence[Any]
-Epochs = Mapping[int, Sequence[Any]]
+Runs = Sequence[Run]
+Epochs = Mapping[int, Sequence[Epoch]]
 
 
 @dataclass(frozen=True)
@@ -54,56 +64,102 @@ class Overlay:
 
 def validation_overlay(runs: Runs, epochs: Epochs) -> Overlay:
     """Gather the validation curves of runs that have any; repeats of one setting become one curve with a band."""
-    drawn = [run for run in runs if epochs[run["id"]]]
-    groups: dict[str, list[Any]] = {}
+    drawn = [run for run in runs if epochs[run.id]]
+    groups: dict[tuple[str, TrainConfig], list[Run]] = {}
     for run in drawn:
-        settings = {key: value for key, value in json.loads(run["config"]).items() if key not in SEEDS}
-        groups.setdefault(json.dumps([run["dataset_sha256"], settings]), []).append(run)
-    differing = [word for word in _WORDS if len({word(members[0]) for members in groups.values()}) > 1] or [
-        network_name
-    ]
+        groups.setdefault((run.dataset_sha256, without_seeds(run.config)), []).append(run)
+    repeats = list(groups.values())
     curves = [
-        _curve(", ".join(word(members[0]) for word in differing), members, epochs, "validation")
-        for members in groups.values()
+        _curve(label, members, epochs, "validation") for label, members in zip(_labels(repeats), repeats, strict=True)
     ]
-    common = ", ".join(dict.fromkeys(word(drawn[0]) for word in _WORDS if word not in differing)) if drawn else ""
-    empty = [run for run in runs if not epochs[run["id"]]]
-    missing = f"; without any evaluation: {_numbers(empty)}" if empty else ""
-    band = "; the band is one standard deviation over seeds" if any(curve.n > 1 for curve in curves) else ""
+    empty = [run for run in runs if not epochs[run.id]]
+    missing = f"without any evaluation: {_numbers(empty)}" if empty else ""
+    band = "the band is one standard deviation over seeds" if any(curve.n > 1 for curve in curves) else ""
+    numbers = _numbers(drawn) if drawn else ""
     return Overlay(
         title="Validation over update steps",
-        caption=f"{common}; {_numbers(drawn)}{missing}{band}" if drawn else missing.removeprefix("; "),
+        caption=_joined(_common(drawn), numbers, missing, band),
         curves=curves,
         cycle=_cycle(drawn),
     )
 
 
-def bn_overlay(without: Any, with_bn: Any, epochs: Epochs) -> Overlay:
+def bn_overlay(without: Run, with_bn: Run, epochs: Epochs) -> Overlay:
     """Gather train and validation curves of one network without and with BN: four lines."""
+    words = {without.id: "without BN", with_bn.id: bn_words(with_bn.config)}
     curves = [
-        _curve(f"{split}, {word}", [run], epochs, split)
-        for (run, word), split in product(
-            ((without, "without BN"), (with_bn, bn_words(with_bn))), ("train", "validation")
-        )
+        _curve(f"{split}, {words[run.id]}", [run], epochs, split)
+        for run, split in product((without, with_bn), ("train", "validation"))
     ]
+    others = [one for one in _differing([without, with_bn]) if one.key not in IN_NAME]
+    pairs = [(one, setting_value(without, one.key), setting_value(with_bn, one.key)) for one in others]
+    also = ", ".join(f"{one.label} {one.words(a)} without BN and {one.words(b)} with it" for one, a, b in pairs)
+    different = f"also different: {also}" if also else ""
     return Overlay(
-        title=f"Without and with batch normalisation: {network_name(without)}",
-        caption=f"{settings_line(without)}; {_numbers([without, with_bn])}",
+        title=f"Without and with batch normalisation: {network_name(without.config)}",
+        caption=_joined(_common([without, with_bn]), different, _numbers([without, with_bn])),
         curves=curves,
         cycle=_cycle([without, with_bn]),
     )
 
 
-def bn_pair(runs: Runs) -> tuple[Any, Any] | None:
-    """Return the first two runs of which one has BN and the other does not, preferring those alike in all else."""
+def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
+    """Return the runs without and with BN that differ in the fewest settings, on the same images with equal widths."""
     pairs = [
-        (a, b) for a, b in product(runs, runs) if (a["batch_norm"], b["batch_norm"]) == (0, 1) and _comparable(a, b)
+        (a, b)
+        for a, b in product(runs, runs)
+        if not a.config.batch_norm and b.config.batch_norm and _is_comparable(a, b)
     ]
-    return min(pairs, key=lambda pair: sum(word(pair[0]) != word(pair[1]) for word in _FINE_WORDS), default=None)
+    return min(pairs, key=lambda pair: len(differences(pair[0].config, pair[1].config)), default=None)
 
 
-def _comparable(a: Any, b: Any) -> bool:
-    return all(a[key] == b[key] for key in ("dataset_sha256", "split", "hidden"))
+def _is_comparable(a: Run, b: Run) -> bool:
+    return (a.dataset_sha256, a.split, a.config.hidden) == (b.dataset_sha256, b.split, b.config.hidden)
+
+
+def _differing(runs: Runs) -> list[Setting]:
+    columns = varying(runs)
+    return [one for one in SETTINGS.values() if one.column in columns]
+
+
+def _labels(groups: Sequence[Runs]) -> list[str]:
+    """Name in what each group differs from the others; where no setting tells two of them apart, their runs do."""
+    firsts = [members[0] for members in groups]
+    differing = _differing(firsts)
+    names: list[Callable[[Run], str]] = []
+    for word, told in (
+        (images_words, [key for key in SETTINGS if key.startswith("split.")]),
+        (lambda run: network_name(run.config), IN_NAME),
+    ):
+        if len({word(run) for run in firsts}) > 1:
+            names.append(word)
+            differing = [one for one in differing if one.key not in told]
+    parts = [[*(word(run) for word in names), _phrases(run, differing)] for run in firsts]
+    labels = [", ".join(part for part in own if part) or network_name(firsts[0].config) for own in parts]
+    n = Counter(labels)
+    return [
+        label if n[label] == 1 else f"{label} ({_numbers(members)})"
+        for label, members in zip(labels, groups, strict=True)
+    ]
+
+
+def _phrases(run: Run, settings: Sequence[Setting]) -> str:
+    """`lambda 0.1, momentum 0.9`; of a setting without a value, `without whitening`, where there is no other."""
+    values = {one: setting_value(run, one.key) for one in settings}
+    given = [one.phrase(value) for one, value in values.items() if value is not None]
+    return ", ".join(given or [f"without {one.label}" for one in settings])
+
+
+def _common(runs: Runs) -> str:
+    """The network and the settings that all runs share."""
+    if not runs:
+        return ""
+    lines = [{"network": network_name(run.config), **settings_words(run)} for run in runs]
+    options = [options_words(run.config).split(", ") for run in runs]
+    shared = {key: word for key, word in lines[0].items() if all(line[key] == word for line in lines)}
+    shared |= {key: word for key, word in settings_words(runs[0], runs).items() if key in ("seed", "order")}
+    shared["options"] = ", ".join(word for word in options[0] if all(word in other for other in options))
+    return ", ".join(word for key in lines[0] if (word := shared.get(key)))
 
 
 def draw_validation_overlay(overlay: Overlay, suffix: str = "png") -> bytes:
@@ -113,7 +169,7 @@ def draw_validation_overlay(overlay: Overlay, suffix: str = "png") -> bytes:
 
 
 def draw_bn_overlay(overlay: Overlay, suffix: str = "png") -> bytes:
-    """Draw the four lines: colour tells BN, dashes tell validation; return a picture file."""
+    """Draw the four lines: a colour for BN, dashes for validation; return a picture file."""
     return _draw(overlay, [(ORANGE, "-"), (ORANGE, "--"), (BLUE, "-"), (BLUE, "--")], suffix)
 
 
@@ -136,7 +192,7 @@ def _draw(overlay: Overlay, styles: Sequence[tuple[str, str]], suffix: str) -> b
 
 
 def _columns(overlay: Overlay) -> int:
-    """How many labels fit side by side into the legend."""
+    """The number of labels that fit side by side into the legend."""
     longest = max((len(curve.label) for curve in overlay.curves), default=1)
     return max(1, min(len(overlay.curves), 125 // (longest + 8)))
 
@@ -154,9 +210,10 @@ def _draw_curve(axes: Axes, curve: Curve, name: str, style: tuple[str, str]) -> 
 
 def _curve(label: str, runs: Runs, epochs: Epochs, split: str) -> Curve:
     """The mean curve over the steps at which all of the runs were evaluated."""
-    by_step = [{epoch["step"]: epoch for epoch in epochs[run["id"]]} for run in runs]
+    by_step = [{epoch.step: epoch for epoch in epochs[run.id]} for run in runs]
     steps = sorted(set(by_step[0]).intersection(*by_step[1:]))
-    values = {name: [[one[step][f"{split}_{name}"] for one in by_step] for step in steps] for name in MEASURES}
+    repeats = [measured([one[step] for step in steps], split, MEASURES) for one in by_step]
+    values = {name: list(zip(*(one[name] for one in repeats), strict=True)) for name in MEASURES}
     return Curve(
         label=label,
         steps=steps,
@@ -168,30 +225,13 @@ def _curve(label: str, runs: Runs, epochs: Epochs, split: str) -> Curve:
 
 def _cycle(runs: Runs) -> int:
     """The length of a cycle, where all runs have the same."""
-    lengths = {2 * run["step_size"] if run["schedule"] in CYCLIC else 0 for run in runs}
+    lengths = {2 * run.step_size if run.config.schedule in CYCLIC else 0 for run in runs}
     return lengths.pop() if len(lengths) == 1 else 0
 
 
 def _numbers(runs: Runs) -> str:
-    return f"run{'s' if len(runs) > 1 else ''} {', '.join(str(run['id']) for run in runs)}"
+    return f"run{'s' if len(runs) > 1 else ''} {', '.join(str(run.id) for run in runs)}"
 
 
-def _part(*keys: str) -> Callable[[Any], str]:
-    """One piece of the settings line."""
-    every = ("dataset", "lambda", "eta", "cycles", "n_s", "n_batch", "options", "initializer", "seed")
-    return lambda run: settings_line(run, omit=tuple(key for key in every if key not in keys))
-
-
-_WORDS: tuple[Callable[[Any], str], ...] = (
-    images_words,
-    network_name,
-    _part("initializer"),
-    lambda run: f"lambda {significant(run['lambda'])}",
-    _part("eta"),
-    _part("n_s"),
-    _part("cycles"),
-    _part("n_batch"),
-    lambda run: options_words(run) or "sgd",
-    lambda run: run["dtype"],
-)
-_FINE_WORDS = (*_WORDS[2:], _part("seed"))
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)

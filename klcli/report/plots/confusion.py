@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from klcli.evaluation.confusion import Confusion
 from klcli.report.plots.figure import BLUE, dress, new_figure, to_bytes
-from klcli.report.tables.table import network_name, settings_line
+from klcli.report.words import network_name, settings_line
+from klcli.store.records import Run
 
 PAIRS = 8
-DARK = 0.6  # of the darkest colour: from here on white letters are read better
+DARK = 0.6  # of the darkest colour: from here on white digits are easier to read
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class ConfusionPicture:
     pairs: list[tuple[str, int]]  # most confused ones, and how often
 
 
-def confusion_picture(run: Any, confusion: Confusion, classes: Sequence[str]) -> ConfusionPicture:
+def confusion_picture(run: Run, confusion: Confusion, classes: Sequence[str]) -> ConfusionPicture:
     """Gather the counts of a run."""
     return ConfusionPicture(
-        title=f"Confusion on the test split, run {run['id']}: {network_name(run)}",
+        title=f"Confusion on the test split, run {run.id}: {network_name(run.config)}",
         caption=f"{settings_line(run)}; {confusion.counts.sum()} test images, accuracy {confusion.accuracy:.4f}",
         classes=list(classes),
         counts=confusion.counts,

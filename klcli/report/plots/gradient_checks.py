@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from klcli.report.plots.figure import BLUE, GREEN, ORANGE, PINK, YELLOW, dress, new_figure, to_bytes
-from klcli.report.tables.table import gradient_check_title, gradient_method
+from klcli.report.tables.gradient_checks import gradient_check_title, gradient_method
+from klcli.store.records import GradientCheck
 
 SMALLEST_ERROR = 1e-17  # where an error of exactly 0 is drawn
 _PARAMETER_MARKS = {"W": ("o", BLUE), "b": ("s", YELLOW), "gamma": ("^", GREEN), "beta": ("v", PINK)}
@@ -21,18 +21,18 @@ class GradientErrors:
     caption: str
 
 
-def gradient_errors(checks: Sequence[Any]) -> GradientErrors:
+def gradient_errors(checks: Sequence[GradientCheck]) -> GradientErrors:
     """Gather the errors of a suite."""
     first = checks[0]
     return GradientErrors(
         networks=[gradient_check_title(check) for check in checks],
         points=[
-            (index, error["tensor"].split(".")[1], error["max_absolute"], bool(error["passed"]))
+            (index, error.tensor.split(".")[1], error.max_absolute, error.passed)
             for index, check in enumerate(checks)
-            for error in check["errors"]
+            for error in check.errors
         ],
-        atol=first["atol"],
-        caption=f"suite {first['suite']}: {gradient_method(first)}",
+        atol=first.atol,
+        caption=f"suite {first.suite}: {gradient_method(first)}",
     )
 
 

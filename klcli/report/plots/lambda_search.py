@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any
 
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from klcli.procedures.searches import tried_values
 from klcli.report.plots.figure import BLUE, GREEN, GREY, ORANGE, PINK, YELLOW, dress, new_figure, to_bytes
-from klcli.report.tables.studies import tried_values
-from klcli.report.tables.table import network_name, settings_line
+from klcli.report.words import network_name, settings_line
+from klcli.store.records import Run
 from klcli.studies.lambda_search import Choice
 
 _STAGE_MARKS = (("o", BLUE), ("^", ORANGE), ("s", GREEN), ("D", PINK), ("v", YELLOW))
@@ -27,13 +27,13 @@ class LambdaScatter:
     plateau_floor: float  # the accuracy one standard error below the best
 
 
-def lambda_search(stages: Sequence[tuple[str, Sequence[Any]]], choice: Choice) -> LambdaScatter:
+def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice) -> LambdaScatter:
     """Gather the points of a search; runs that diverged have none."""
     first = stages[0][1][0]
     together = [run for _, runs in stages for run in runs]
-    studies = ", ".join(str(runs[0]["study_id"]) for _, runs in stages)
+    studies = ", ".join(str(runs[0].study_id) for _, runs in stages)
     return LambdaScatter(
-        title=f"Search of lambda: {network_name(first)}",
+        title=f"Lambda search: {network_name(first.config)}",
         caption=f"{settings_line(first, omit=('lambda',), together_with=together)}, study {studies}",
         stages=[
             (stage, [(one.lam, accuracy) for one in tried_values(runs, stage) for accuracy in one.accuracies])

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from klcli.report.plots.figure import (
     GREY,
@@ -10,16 +9,18 @@ from klcli.report.plots.figure import (
     VALIDATION,
     dress,
     legend_below_title,
+    measured,
     new_figure,
     say_empty,
     to_bytes,
 )
 from klcli.report.tables.range_tests import suggestion_of
-from klcli.report.tables.table import network_name, settings_line
+from klcli.report.words import counted, network_name, settings_line
+from klcli.store.records import Epoch, Run
 from klcli.studies.range_test import Suggestion
 
 MEASURES = ("loss", "accuracy")
-WORST = 2.0  # times the largest loss below the best eta: what lies above leaves the picture, or nothing else shows
+WORST = 2.0  # times the largest loss below the best eta: what is above is cut off, or the rest would be a flat line
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,14 @@ class RangeCurves:
     suggestion: Suggestion | None
 
 
-def range_curves(run: Any, epochs: Sequence[Any]) -> RangeCurves:
+def range_curves(run: Run, epochs: Sequence[Epoch]) -> RangeCurves:
     """Gather the evaluations of a range test and what they suggest."""
     return RangeCurves(
-        title=f"Learning-rate range test, run {run['id']}: {network_name(run)}",
-        caption=f"{settings_line(run, omit=('cycles', 'n_s'))}, over {run['epochs']:g} epochs",
-        etas=[epoch["learning_rate"] for epoch in epochs],
-        train={name: [epoch[f"train_{name}"] for epoch in epochs] for name in MEASURES},
-        validation={name: [epoch[f"validation_{name}"] for epoch in epochs] for name in MEASURES},
+        title=f"Learning-rate range test, run {run.id}: {network_name(run.config)}",
+        caption=f"{settings_line(run, omit=('cycles', 'n_s'))}, over {run.epochs:g} {counted(run.epochs, 'epoch')}",
+        etas=[epoch.learning_rate for epoch in epochs],
+        train=measured(epochs, "train", MEASURES),
+        validation=measured(epochs, "validation", MEASURES),
         suggestion=suggestion_of(run, epochs),
     )
 

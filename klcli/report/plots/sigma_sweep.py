@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from klcli.report.plots.figure import BLUE, ORANGE, dress, legend_below_title, new_figure, to_bytes
-from klcli.report.tables.table import settings_line, statistics_words
+from klcli.report.plots.figure import BLUE, ORANGE, dress, legend_below_title, measured, new_figure, to_bytes
+from klcli.report.words import layers_name, settings_line, statistics_words
+from klcli.store.records import Epoch, Run
 
 MEASURES = ("loss", "accuracy")
-WIDE = 20.0  # a loss from which on the others would be a flat line; chance is ln 10 = 2.3
+WIDE = 20.0  # with a larger loss the others would be a flat line on a linear axis; chance is ln 10 = 2.3
 
 
 @dataclass(frozen=True)
@@ -26,21 +26,17 @@ class SigmaCurves:
         return max((loss for many in self.curves.values() for _, one in many for loss in one["loss"]), default=0.0)
 
 
-def sigma_curves(runs: Sequence[Any], epochs: Mapping[int, Sequence[Any]]) -> SigmaCurves:
+def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]]) -> SigmaCurves:
     """Gather the validation curves of the runs of a sweep; repeats are curves of their own."""
     first = runs[0]
     curves: dict[tuple[float, bool], list[tuple[list[int], dict[str, list[float]]]]] = {}
     for run in runs:
-        mine = epochs[run["id"]]
-        measures = {name: [epoch[f"validation_{name}"] for epoch in mine] for name in MEASURES}
-        curve = ([epoch["step"] for epoch in mine], measures)
-        curves.setdefault((run["sigma"], bool(run["batch_norm"])), []).append(curve)
-    widths = first["hidden"].split()
-    network = f"{len(widths) + 1}-layer {'-'.join(widths)}"
+        curve = ([epoch.step for epoch in epochs[run.id]], measured(epochs[run.id], "validation", MEASURES))
+        curves.setdefault((_sigma(run), run.config.batch_norm), []).append(curve)
     return SigmaCurves(
-        title=f"Sigma and batch normalisation: {network}, validation{statistics_words(runs)}",
-        caption=f"{settings_line(first, omit=('initializer',), together_with=runs)}, study {first['study_id']}",
-        sigmas=list(dict.fromkeys(run["sigma"] for run in runs)),
+        title=f"Sigma and batch normalisation: {layers_name(first.config)}, validation{statistics_words(runs)}",
+        caption=f"{settings_line(first, omit=('initializer',), together_with=runs)}, study {first.study_id}",
+        sigmas=list(dict.fromkeys(map(_sigma, runs))),
         curves=curves,
     )
 
@@ -69,3 +65,7 @@ def draw_sigma_sweep(sweep: SigmaCurves, suffix: str = "png") -> bytes:
     # Outside of the panels, in which a curve may run anywhere.
     legend_below_title(figure, panels[0, 0], columns=2)
     return to_bytes(figure, suffix)
+
+
+def _sigma(run: Run) -> float:
+    return run.config.sigma or 0.0  # every run of a sweep has one

@@ -1,25 +1,27 @@
-"""The curves of one run."""
+"""The curves of one run, and its learning rate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.axes import Axes
 
-from klcli.engine.schedules import cosine, cyclical, one_cycle, range_test
 from klcli.report.plots.figure import (
     GREY,
     TRAIN,
     VALIDATION,
     dress,
     mark_cycles,
+    measured,
     new_figure,
     say_empty,
     to_bytes,
 )
-from klcli.report.tables.table import network_name, settings_line
+from klcli.report.words import network_name, settings_line
 from klcli.settings.train_config import CYCLIC
+from klcli.store.records import Epoch, Run
+from klcli.training.budget import Budget
 
+MEASURES = ("cost", "loss", "accuracy")
 LINES_OF_A_CURVE = 50  # straight lines that look like one
 
 
@@ -34,52 +36,44 @@ class TrainingCurves:
     validation: dict[str, list[float]]
     test_accuracy: float | None
     learning_rate: list[tuple[float, float]]  # corners of eta over steps
-    cycle: int  # updates
+    cycle: int  # updates; 0 where there are no cycles
 
 
-def training_curves(run: Any, epochs: Sequence[Any]) -> TrainingCurves:
+def training_curves(run: Run, epochs: Sequence[Epoch]) -> TrainingCurves:
     """Gather the curves of one run and its evaluations."""
-    measures = ("cost", "loss", "accuracy")
-    updates = epochs[-1]["step"] if epochs else 0
     return TrainingCurves(
-        title=f"Run {run['id']}: {network_name(run)}",
+        title=f"Run {run.id}: {network_name(run.config)}",
         caption=settings_line(run),
-        steps=[epoch["step"] for epoch in epochs],
-        train={name: [epoch[f"train_{name}"] for epoch in epochs] for name in measures},
-        validation={name: [epoch[f"validation_{name}"] for epoch in epochs] for name in measures},
-        test_accuracy=run["test_accuracy"],
-        learning_rate=learning_rates(run, updates, epochs[-1]["learning_rate"] if epochs else run["eta_min"]),
-        cycle=2 * run["step_size"] if run["schedule"] in CYCLIC else 0,
+        steps=[epoch.step for epoch in epochs],
+        train=measured(epochs, "train", MEASURES),
+        validation=measured(epochs, "validation", MEASURES),
+        test_accuracy=run.test_accuracy,
+        learning_rate=_learning_rates(run, epochs[-1] if epochs else None),
+        cycle=2 * run.step_size if run.config.schedule in CYCLIC else 0,
     )
 
 
-def learning_rates(run: Any, updates: int, last: float) -> list[tuple[float, float]]:
-    """Return points (step, eta) to be joined by straight lines; `last` is the eta of the last update."""
-    if run["schedule"] == "constant":
-        return [(0, run["eta_max"]), (updates, run["eta_max"])]
-    cycle, eta_min, eta_max = 2 * run["step_size"], run["eta_min"], run["eta_max"]
-    pieces, length, lines = updates // cycle + 1, cycle, LINES_OF_A_CURVE
-    if run["schedule"] in ("one-cycle", "range"):
-        pieces, length = 1, round(run["cycles"] * cycle)
-
-    def eta(step: int) -> float:
-        if run["schedule"] in ("one-cycle", "range"):
-            whole = one_cycle if run["schedule"] == "one-cycle" else range_test
-            return whole(step, eta_min=eta_min, eta_max=eta_max, total=length)
-        schedule = {"cyclical": cyclical, "cosine": cosine}[run["schedule"]]
-        decay = run.get("eta_decay", 1.0)
-        return schedule(step, eta_min=eta_min, eta_max=eta_max, step_size=run["step_size"], decay=decay)
-
-    if run["schedule"] == "cyclical":
-        lines = 2
+def _learning_rates(run: Run, last: Epoch | None) -> list[tuple[float, float]]:
+    """Return points (step, eta) to be joined by straight lines, up to the last evaluation."""
+    config = run.config
+    updates, last_eta = (last.step, last.learning_rate) if last else (0, config.eta_min)
+    total = round(run.cycles * 2 * run.step_size)
+    # n_s and the length are those that the run has stored: they do not depend on the images at hand.
+    budget = Budget(config, round(total / run.epochs) if run.epochs else 1, run.step_size, total, ())
+    if config.schedule == "constant":
+        return [(step, budget.learning_rate(step, config)) for step in (0, updates)]
+    pieces, length = (
+        (updates // (2 * run.step_size) + 1, 2 * run.step_size) if config.schedule in CYCLIC else (1, total)
+    )
+    lines = 2 if config.schedule == "cyclical" else LINES_OF_A_CURVE
     points: list[tuple[float, float]] = []
     for piece in range(pieces):
         steps = sorted({round(length * (piece + line / lines)) for line in range(lines)})
-        points += [(step, eta(step)) for step in steps if step < updates]
-        if 0 < (piece + 1) * length <= updates:  # before the next one begins, perhaps far above
-            points.append(((piece + 1) * length, eta_min))
-    if not points or points[-1][0] < updates:  # ended on the way
-        points.append((updates, last))
+        points += [(step, budget.learning_rate(step, config)) for step in steps if step < updates]
+        if 0 < (piece + 1) * length <= updates:  # the end of a cosine, before eta jumps up again
+            points.append(((piece + 1) * length, config.eta_min))
+    if not points or points[-1][0] < updates:  # training ended within a cycle
+        points.append((updates, last_eta))
     return list(dict.fromkeys(points))
 
 
@@ -92,23 +86,35 @@ def draw_training(curves: TrainingCurves, suffix: str = "png") -> bytes:
     axes = panels[1, 1]
     axes.plot(*zip(*curves.learning_rate, strict=True), color=GREY)
     axes.set(title="learning rate eta", xlabel="update step", ylim=(0, None))
+    last = curves.steps[-1] if curves.steps else 0
     for axes in panels.flat:
-        _mark_cycles(axes, curves)
+        dress(axes)
+        axes.set_xlim(0, last or 1)
+        mark_cycles(axes, curves.cycle, last)
+    return to_bytes(figure, suffix)
+
+
+def draw_learning_rate(curves: TrainingCurves, suffix: str = "png") -> bytes:
+    """Draw eta over update steps with the ends of the cycles; return a picture file."""
+    figure = new_figure(8, 3.6, f"Learning rate, {curves.title[0].lower()}{curves.title[1:]}", curves.caption)
+    axes = figure.subplots()
+    steps, etas = zip(*curves.learning_rate, strict=True)
+    axes.plot(steps, etas, color=GREY)
+    axes.set(xlabel="update step", ylabel="eta", xlim=(0, steps[-1] or 1), ylim=(0, None))
+    mark_cycles(axes, curves.cycle, int(steps[-1]))
+    dress(axes)
+    if not curves.steps:
+        say_empty(axes)
     return to_bytes(figure, suffix)
 
 
 def _draw_measure(axes: Axes, curves: TrainingCurves, name: str) -> None:
     marker = "o" if len(curves.steps) < 40 else None
-    axes.plot(curves.steps, curves.train[name], color=TRAIN, marker=marker, markersize=3.5, label="train")
-    axes.plot(
-        curves.steps,
-        curves.validation[name],
-        color=VALIDATION,
-        marker=marker,
-        markersize=3.5,
-        ls="--",
-        label="validation",
-    )
+    for label, values, colour, style in (
+        ("train", curves.train, TRAIN, "-"),
+        ("validation", curves.validation, VALIDATION, "--"),
+    ):
+        axes.plot(curves.steps, values[name], color=colour, ls=style, marker=marker, markersize=3.5, label=label)
     if name == "accuracy" and curves.test_accuracy is not None:
         axes.axhline(curves.test_accuracy, color="black", lw=0.8, ls=":", label=f"test {curves.test_accuracy:.4f}")
     axes.set(title=name, xlabel="update step")
@@ -116,10 +122,3 @@ def _draw_measure(axes: Axes, curves: TrainingCurves, name: str) -> None:
         axes.legend(frameon=False)
     else:
         say_empty(axes)
-
-
-def _mark_cycles(axes: Axes, curves: TrainingCurves) -> None:
-    """Mark the ends of the cycles."""
-    dress(axes)
-    axes.set_xlim(0, max(1, *curves.steps, 1) if curves.steps else 1)
-    mark_cycles(axes, curves.cycle, curves.steps[-1] if curves.steps else 0)

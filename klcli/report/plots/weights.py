@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from klcli.report.plots.figure import new_figure, to_bytes
-from klcli.report.tables.table import network_name, settings_line
+from klcli.report.words import network_name, settings_line
+from klcli.store.records import Run
 
 SIDE, CHANNELS = 32, 3  # of an image
 SHOWN = 100  # units
@@ -23,7 +23,7 @@ class WeightImages:
     images: np.ndarray  # (units, 32, 32, 3), from 0 to 1; 0.5 is a weight of 0
 
 
-def weight_images(run: Any, W: np.ndarray) -> WeightImages:
+def weight_images(run: Run, W: np.ndarray) -> WeightImages:
     """Gather the columns of `W (3072, h)`, the longest first, each scaled by its own largest weight."""
     order = np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:SHOWN]
     columns = W.T[order].astype(np.float64)
@@ -32,7 +32,7 @@ def weight_images(run: Any, W: np.ndarray) -> WeightImages:
     images = columns.reshape(-1, CHANNELS, SIDE, SIDE).transpose(0, 2, 3, 1)
     which = f"the {SHOWN} longest of {W.shape[1]} units" if W.shape[1] > SHOWN else f"{W.shape[1]} units"
     return WeightImages(
-        title=f"First-layer weights, run {run['id']}: {network_name(run)}",
+        title=f"First-layer weights, run {run.id}: {network_name(run.config)}",
         caption=f"{settings_line(run)}; {which}, the longest first, each by its own largest weight, grey is 0",
         images=images,
     )
