@@ -151,14 +151,17 @@ def test_images_divided_differently_are_not_ranked_together(here: Klcli, trained
     )
     done = here("report", "--format", "csv")
     assert sorted(numbers(done)) == [2, 3]
-    assert "1 more with 900 images train, 100 validate: klcli report --best 10 --images-of 1" in done.stderr
+    assert (
+        "1 more with 900 images train, 100 validate (subset of 900): klcli report --best 10 --images-of 1"
+        in done.stderr
+    )
     assert numbers(here("report", "--images-of", "1", "--format", "csv")) == [1]
     # A list in the order of a result is a ranking as well.
     assert sorted(numbers(here("report", "--list", "--sort", "test", "--format", "csv"))) == [2, 3]
 
 
 def test_groups(here: Klcli, trained: Path, rows: Rows) -> None:
-    change(trained, "UPDATE runs SET hidden = '7' WHERE id = 1")
+    change(trained, "UPDATE runs SET hidden = '7', config = json_set(config, '$.hidden', json('[7]')) WHERE id = 1")
     [one, two] = json.loads(here("report", "--group-by", "hidden,bn", "--json").stdout)["groups"]
     both = sorted([one, two], key=lambda row: row["hidden"])
     accuracies = [run["validation_accuracy"] for run in rows("runs")]
