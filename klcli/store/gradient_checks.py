@@ -37,7 +37,7 @@ class GradientChecks:
                     **asdict(check.settings),
                     "passed": int(not check.failed),
                     "seconds": check.seconds,
-                    "configs": _configs(check.configs),
+                    "configs": json.dumps([json.loads(config.to_json()) for config in check.configs]),
                 }
                 db.table("gradient_checks").insert(row)
                 db.table("gradient_errors").insert_all(
@@ -57,9 +57,10 @@ class GradientChecks:
     ) -> GradientCheck | None:
         """Return the latest check of one network, or of a stack, under these settings on one data set."""
         named = asdict(settings)
-        condition = f"configs = ? AND dataset_sha256 = ? AND {' AND '.join(f'{name} = ?' for name in named)}"
-        values = [_configs(configs), dataset_sha256, *named.values()]
-        return next(iter(self._checks(f"{condition} ORDER BY id DESC LIMIT 1", values)), None)
+        condition = f"dataset_sha256 = ? AND {' AND '.join(f'{name} = ?' for name in named)} ORDER BY id DESC"
+        checks = self._checks(condition, [dataset_sha256, *named.values()])
+        # As configs and not as text: an older klcli wrote fewer settings, in another order.
+        return next((check for check in checks if check.configs == tuple(configs)), None)
 
     def suites(self) -> list[int]:
         """Return the numbers of the calls of gradcheck."""
@@ -72,11 +73,4 @@ class GradientChecks:
     def _with_errors(self, check: GradientCheck) -> GradientCheck:
         sql = f"SELECT {columns(GradientError)} FROM gradient_errors WHERE check_id = ? ORDER BY position"
         errors = self._db.records(GradientError, sql, [check.id])
-        found = replace(check, errors=tuple(errors))
-        found.__dict__["_row"] = check | {"errors": [dict(error) for error in errors]}
-        return found
-
-
-def _configs(configs: Sequence[TrainConfig]) -> str:
-    """The JSON by which equal networks are recognised."""
-    return json.dumps([json.loads(config.to_json()) for config in configs])
+        return replace(check, errors=tuple(errors))

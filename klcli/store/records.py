@@ -9,12 +9,11 @@ from typing import Any, TypeVar
 from klcli.errors import ConfigError, StoreError
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.store.transition import RowLike
 
 Record = TypeVar("Record")
 
 
-class _Measured(RowLike):
+class _Measured:
     """A record with losses, costs and accuracies in columns named `validation_accuracy`."""
 
     def measure(self, split: str, name: str) -> float | None:
@@ -103,7 +102,7 @@ class Epoch(_Measured):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study(RowLike):
+class Study:
     """A plan of many runs."""
 
     id: int
@@ -138,7 +137,7 @@ class Evaluation(_Measured):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientError(RowLike):
+class GradientError:
     """The errors of the gradient with respect to one tensor."""
 
     check_id: int
@@ -156,7 +155,7 @@ class GradientError(RowLike):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientCheck(RowLike):
+class GradientCheck:
     """One network, or a stack of them, whose gradients were compared with finite differences."""
 
     id: int
@@ -186,7 +185,7 @@ class GradientCheck(RowLike):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSet(RowLike):
+class ImageSet:
     """Runs that may share a ranking, because they saw the same images divided in the same way."""
 
     dataset: str
@@ -205,8 +204,8 @@ class ImageSet(RowLike):
 
 
 def columns(kind: type) -> str:
-    """Return what a query for records selects; all columns, as long as records can be read as rows."""
-    return "*"
+    """Return the columns of a record, as a query selects them."""
+    return ", ".join(column for _, column, _ in _fields(kind))
 
 
 def from_row(kind: type[Record], row: dict[str, Any]) -> Record:
@@ -214,9 +213,7 @@ def from_row(kind: type[Record], row: dict[str, Any]) -> Record:
 
     Raises KeyError where a column is missing and ValueError where one that should be JSON is not.
     """
-    record = kind(**{name: parse(row[column]) if parse else row[column] for name, column, parse in _fields(kind)})  # type: ignore[arg-type]
-    record.__dict__["_row"] = row | {"runs": json.loads(row["runs"])} if isinstance(row.get("runs"), str) else row
-    return record
+    return kind(**{name: parse(row[column]) if parse else row[column] for name, column, parse in _fields(kind)})  # type: ignore[arg-type]
 
 
 @lru_cache

@@ -14,7 +14,8 @@ import pytest
 
 from klcli.published import report as published
 from klcli.published.report import parse
-from klcli.report.tables.reproductions import Terms, markdown_page
+from klcli.published.terms import Terms
+from klcli.report.tables.reproductions import markdown_page
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -133,10 +134,11 @@ def test_resuming_trains_nothing_twice(here: Klcli, tmp_path: Path) -> None:
     before = read(tmp_path, "SELECT id, started_at, test_accuracy FROM runs")
     again = here(*FEW, "--resume")
     assert again.stdout == first.stdout
-    assert "all 4 runs are there already" in again.stderr
+    assert "all 4 runs exist already" in again.stderr
     assert read(tmp_path, "SELECT id, started_at, test_accuracy FROM runs") == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_one_ends_with_the_same_table(
     start: Callable[..., "subprocess.Popen[str]"], klcli: Klcli, here: Klcli, tmp_path: Path
 ) -> None:
@@ -176,6 +178,7 @@ def test_different_divisions_of_the_images_are_studies_of_their_own(here: Klcli,
     assert page.count("002-B1</td>") == 7
 
 
+@pytest.mark.slow
 def test_several_reports_in_one_page(here: Klcli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     one = parse("a", ONE.replace("NAME", "001"))
     two = parse("b", ONE.replace("NAME", "002"))

@@ -159,10 +159,10 @@ def report(
 
 def _write_page(invocation: Invocation, store: "Store", selection: Selection, path: Path) -> None:
     """Write the page; where there is no run yet, name the command to run first instead."""
-    from klcli.store.checkpoints import write_atomically
     from klcli.report.page.page import render
     from klcli.report.page.sections import Sections
     from klcli.report.views import FIRST_COMMAND, states_words
+    from klcli.store.checkpoints import write_atomically
 
     sections = Sections(store, selection, invocation.data, invocation.say)
     counts = store.runs.count_by_state()
@@ -217,8 +217,8 @@ def _write_pictures(
     invocation: Invocation, store: "Store", shown: "View", kinds: list[str], to: Path | None
 ) -> list[Path]:
     """Draw all pictures, then write them, and return their paths."""
-    from klcli.store.checkpoints import write_atomically
     from klcli.report.pictures import draw
+    from klcli.store.checkpoints import write_atomically
 
     drawn = draw(store, shown, kinds, to, invocation.data)
     for path, content in drawn:

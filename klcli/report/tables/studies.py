@@ -1,4 +1,4 @@
-"""Tables of studies: what was tried, what it gave, with error bars where there are repeats."""
+"""Tables of studies: the values that were tried and their results, with error bars over repeats."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from klcli.report.tables.table import Column, Row, Shown, Table, fraction, significant
 from klcli.report.words import layers_name, network_name, statistics_words
 from klcli.store.records import Run
-from klcli.studies.lambda_search import Choice
 from klcli.studies.statistics import Sample
 
 if TYPE_CHECKING:
     from klcli.procedures.searches import LambdaSearch
+    from klcli.studies.lambda_search import Choice
 
 SPLITS = ("train", "validation", "test")
 MEASURES = ("accuracy", "loss", "cost")
@@ -66,8 +66,8 @@ def search_title(search: "LambdaSearch", images: str) -> str:
     return f"Lambda search: {network} on {images}, by validation accuracy (study {studies})"
 
 
-def search_table(title: str, stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice | None) -> Table:
-    """Every lambda of a search, the best first; a diverged one says so. Fits a terminal of 80 columns."""
+def search_table(title: str, stages: Sequence[tuple[str, Sequence[Run]]], choice: "Choice | None") -> Table:
+    """Every lambda of a search, the best first, with its state where it did not complete. Fits into 80 columns."""
     rows = []
     for stage, runs in stages:
         for lam in dict.fromkeys(run.config.lam for run in runs):
@@ -93,7 +93,7 @@ def search_table(title: str, stages: Sequence[tuple[str, Sequence[Run]]], choice
     return Table(title, columns, rows)
 
 
-def _remark(lam: float, stage: str, runs: Sequence[Run], choice: Choice | None) -> str:
+def _remark(lam: float, stage: str, runs: Sequence[Run], choice: "Choice | None") -> str:
     states = [run.state for run in runs]
     remarks = [
         state if states.count(state) == len(states) else f"{states.count(state)} of {len(states)} {state}"
@@ -106,7 +106,7 @@ def _remark(lam: float, stage: str, runs: Sequence[Run], choice: Choice | None) 
     return ", ".join(remarks)
 
 
-def choice_sentence(choice: Choice) -> str:
+def choice_sentence(choice: "Choice") -> str:
     """Say which lambda is chosen and how sure that is."""
     low, high = choice.plateau[0].lam, choice.plateau[-1].lam
     others = len(choice.plateau) - 1
@@ -181,6 +181,6 @@ def repeats_table(title: str, runs: Sequence[Run]) -> Table:
     return Table(title, (*columns, *_INTERVAL), rows)
 
 
-def choice_document(choice: Choice) -> dict[str, Any]:
+def choice_document(choice: "Choice") -> dict[str, Any]:
     """Return a choice as it appears in JSON."""
     return asdict(choice)
