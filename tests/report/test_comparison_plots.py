@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from records import MEASURES, epoch, run
 
 from klcli.evaluation.confusion import confusion
 from klcli.report.plots.comparison import (
@@ -15,28 +16,9 @@ from klcli.report.plots.comparison import (
 )
 from klcli.report.plots.confusion import confusion_picture, draw_confusion
 from klcli.report.plots.weights import draw_weights, weight_images
-from klcli.settings.sameness import SETTINGS
-from klcli.settings.setting import with_values
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
-from tests.report.records import MEASURES, epoch, run
-
-# Another value of every setting, and what it needs beside it.
-OTHER: dict[str, Any] = {
-    "preset": None, "hidden": (30,), "batch_norm": False, "bn_position": "after", "bn_momentum": 0.5, "bn_eps": 1e-5,
-    "bn_statistics": "batch", "bn_samples": 500, "whitening": 100, "whitening_eps": 1.0, "initializer": "xavier",
-    "sigma": 0.1, "lam": 0.1, "optimizer": "adam", "momentum": 0.9, "weight_decay": 0.1, "schedule": "cosine",
-    "eta_min": 1e-4, "eta_max": 0.2, "eta_decay": 0.5, "step_epochs": 2.0, "step_size": 900, "cycles": 3, "epochs": 7,
-    "batch_size": 50, "flip": True, "shift": 2, "mixup": 0.2, "dropout": 0.1, "label_smoothing": 0.1,
-    "weight_average": 0.9, "snapshots": True, "evaluations_per_cycle": 4, "standardise": "image", "shuffle": False,
-    "seed": 1, "order_seed": 5, "dtype": "float64", "split.validation": 1000, "split.train_batches": (1, 2),
-    "split.validation_batches": (5,), "split.subset": 900,
-}  # fmt: skip
-BASE: dict[str, dict[str, Any]] = {
-    "bn_samples": {"bn_statistics": "precise"},
-    "sigma": {"initializer": "normal", "sigma": 0.01},
-}
 
 
 def trained(number: int, seed: int = 0, dataset_sha256: str = "a" * 64, **settings: Any) -> Run:
@@ -91,21 +73,6 @@ def test_a_label_names_what_differs(settings: list[dict[str, Any]], labels: list
     runs = [trained(number, **own) for number, own in enumerate(settings)]
     overlay = validation_overlay(runs, {one.id: epochs(s100=0.5) for one in runs})
     assert [curve.label for curve in overlay.curves] == labels
-
-
-def test_every_setting_is_seen_in_the_labels() -> None:
-    """Two runs that differ in one setting, any of them, are two curves with two labels; seeds make one."""
-    for key, value in OTHER.items():
-        base = {"batch_norm": True} | BASE.get(key, {})
-        config = TrainConfig(**base)
-        runs = [run(1, config), run(2, with_values(config, {key: value}))]
-        curves = validation_overlay(runs, {1: epochs(s100=0.5), 2: epochs(s100=0.5)}).curves
-        if SETTINGS[key].is_seed or SETTINGS[key].is_name:
-            assert [curve.n for curve in curves] == [2]
-        else:
-            assert len({curve.label for curve in curves}) == 2, key
-            assert not any(curve.label.endswith(")") for curve in curves if "run" in curve.label), key
-    assert set(OTHER) == set(SETTINGS)
 
 
 def test_curves_on_other_images_of_one_name_are_told_apart_by_their_runs() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from records import epoch, run
 
 from klcli.procedures.searches import tried_values
 from klcli.report.plots.lambda_search import draw_lambda_search, lambda_search
@@ -12,7 +13,6 @@ from klcli.report.plots.sigma_sweep import draw_sigma_sweep, sigma_curves
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import choose
-from tests.report.records import epoch, run
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 
