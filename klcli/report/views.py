@@ -7,7 +7,6 @@ from typing import Any
 from klcli.errors import ConfigError
 from klcli.report.documents import check_document, record_document, run_document, runs_documents
 from klcli.report.selection import Selection
-from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.tables.table import Table
 from klcli.report.words import images_words, network_name, split_words
@@ -82,6 +81,7 @@ def _with_images_of(store: Store, selection: Selection) -> RunFilter:
 
 
 def _groups(runs: list[Run], selection: Selection, document: dict[str, Any], hints: list[str]) -> View:
+    from klcli.report.tables.formats import exact_rows
     from klcli.report.tables.groups import columns_of, group, group_notes, group_table
 
     columns = columns_of(selection.group_by)
@@ -186,6 +186,7 @@ def _gradient_checks(store: Store) -> View:
 
 def study_view(store: Store, number: int, limit: int | None = None) -> View:
     """Return the table of a study, of at most `limit` rows; that of a search has all its stages up to this one."""
+    from klcli.report.tables.formats import exact_rows
     from klcli.report.tables.studies import (
         choice_document,
         choice_sentence,

@@ -1,15 +1,19 @@
 """Evaluations: the results of stored networks that were evaluated again."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from klcli.evaluation.reevaluation import Reevaluation
 from klcli.settings.evaluation_settings import EvaluationSettings
 from klcli.store.connection import Database, now
 from klcli.store.records import Evaluation, columns
 from klcli.store.runs import prefixed
+
+if TYPE_CHECKING:  # a report must not load what trains
+    from klcli.evaluation.reevaluation import Reevaluation
 
 _SETTINGS = ("bn_statistics", "bn_samples", "snapshots", "flips", "shifts", "seed")
 

@@ -1,16 +1,21 @@
 """GradientChecks: checked networks and the errors of their tensors."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
-from klcli.data.dataset import Dataset
 from klcli.settings.check_settings import CheckSettings
 from klcli.settings.columns import columns as columns_of
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, now
 from klcli.store.records import GradientCheck, GradientError, columns
-from klcli.studies.gradient_checks import NetworkCheck
+
+if TYPE_CHECKING:  # a report must not load what trains
+    from klcli.data.dataset import Dataset
+    from klcli.studies.gradient_checks import NetworkCheck
 
 
 class GradientChecks:

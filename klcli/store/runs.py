@@ -1,26 +1,30 @@
 """Runs: each recorded before it starts, with its epochs and checkpoints, and ended in a state."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlite_utils import Database as Tables
 
-from klcli.data.dataset import Dataset
 from klcli.errors import ConfigError, StoreError
-from klcli.evaluation.metrics import Metrics, Score
 from klcli.settings.columns import columns as settings_columns
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
 from klcli.store.connection import Database, now
 from klcli.store.process import ProcessIdentity
 from klcli.store.records import Epoch, ImageSet, Run, columns
-from klcli.training.budget import Budget
-from klcli.training.environment import Environment
-from klcli.training.result import EpochMetrics, Snapshot, TrainResult
+
+if TYPE_CHECKING:  # a report must not load what trains
+    from klcli.data.dataset import Dataset
+    from klcli.evaluation.metrics import Metrics, Score
+    from klcli.training.budget import Budget
+    from klcli.training.environment import Environment
+    from klcli.training.result import EpochMetrics, Snapshot, TrainResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +153,8 @@ class Runs:
         that is used becomes the latest: an unknown or damaged one would replace it with the next write.
         Call it for a run that this process has claimed.
         """
+        from klcli.training.result import Snapshot
+
         if run.checkpoint is None:
             return None, ""
         path = self._db.path.parent / run.checkpoint
@@ -201,8 +207,14 @@ class Runs:
 
     def metrics(self, run_id: int) -> list[EpochMetrics]:
         """Return the evaluations of one run in order, as training made them."""
+        from klcli.evaluation.metrics import Metrics
+        from klcli.training.result import EpochMetrics
+
+        def of(one: Epoch, split: str) -> Metrics:
+            return Metrics(*(getattr(one, f"{split}_{field.name}") for field in fields(Metrics)))
+
         return [
-            EpochMetrics(one.epoch, one.step, one.learning_rate, _of(one, "train"), _of(one, "validation"), one.seconds)
+            EpochMetrics(one.epoch, one.step, one.learning_rate, of(one, "train"), of(one, "validation"), one.seconds)
             for one in self.epochs(run_id)
         ]
 
@@ -275,10 +287,6 @@ def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
 def prefixed(split: str, metrics: Metrics | Score) -> dict[str, float]:
     """Return metrics as columns: `test_loss` of the split `test`."""
     return {f"{split}_{name}": value for name, value in asdict(metrics).items()}
-
-
-def _of(epoch: Epoch, split: str) -> Metrics:
-    return Metrics(*(getattr(epoch, f"{split}_{field.name}") for field in fields(Metrics)))
 
 
 def ending_row(state: str, result: TrainResult | None, seconds: float, error: str | None) -> dict[str, Any]:

@@ -1,18 +1,21 @@
 """Studies: plans of many runs."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from klcli.data.dataset import Dataset
 from klcli.errors import ConfigError, StoreError
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, now
 from klcli.store.records import Run, Study, columns
 from klcli.store.runs import Runs, divergence, ending_row, owner_columns, run_row, upsert_epoch
-from klcli.studies.execution import StackOutcome
-from klcli.training.budget import budget_of
-from klcli.training.environment import Environment
+
+if TYPE_CHECKING:  # a report must not load what trains
+    from klcli.data.dataset import Dataset
+    from klcli.studies.execution import StackOutcome
+    from klcli.training.environment import Environment
 
 
 class Studies:
@@ -35,6 +38,8 @@ class Studies:
         parent: int | None = None,
     ) -> int:
         """Record a study with all of its runs before the first one starts, and return its number."""
+        from klcli.training.budget import budget_of
+
         with self._db.write() as db:
             study = {
                 "kind": kind,

@@ -151,14 +151,37 @@ def test_images_divided_differently_are_not_ranked_together(here: Klcli, trained
     )
     done = here("report", "--format", "csv")
     assert sorted(numbers(done)) == [2, 3]
-    assert "1 more with 900 images train, 100 validate: klcli report --best 10 --images-of 1" in done.stderr
+    assert (
+        "1 more with 900 images train, 100 validate (subset of 900): klcli report --best 10 --images-of 1"
+        in done.stderr
+    )
     assert numbers(here("report", "--images-of", "1", "--format", "csv")) == [1]
     # A list in the order of a result is a ranking as well.
     assert sorted(numbers(here("report", "--list", "--sort", "test", "--format", "csv"))) == [2, 3]
 
 
+def test_a_gradient_check_has_every_format(here: Klcli, trained: Path, rows: Rows) -> None:
+    assert here("gradcheck", "--hidden", "5", "--data", "synthetic").returncode == 0
+    table = list(csv.DictReader(io.StringIO(here("report", "--gradchecks", "--format", "csv").stdout)))
+    errors = rows("gradient_errors")
+    assert [row["tensor"] for row in table] == [error["tensor"] for error in errors]
+    assert [float(row["max_absolute"]) for row in table] == [error["max_absolute"] for error in errors]
+    for name in ("markdown", "latex"):
+        text = here("report", "--gradchecks", "--format", name).stdout
+        assert "linear1.W" in text.replace("\\", "")
+        assert "PASS" in text
+
+
+def test_a_study_has_at_most_as_many_rows_as_asked_for(here: Klcli, tmp_path: Path) -> None:
+    search = ("search-lambda", "--values", "0.1", "0.01", "0.001", "--subset", "200", "--epochs", "0", "--jobs", "1")
+    assert here(*search, "--data", "synthetic").returncode == 0
+    whole = here("report", "--study", "1", "--format", "csv").stdout.splitlines()
+    assert here("report", "--study", "1", "--limit", "2", "--format", "csv").stdout.splitlines() == whole[:3]
+    assert len(whole) == 4
+
+
 def test_groups(here: Klcli, trained: Path, rows: Rows) -> None:
-    change(trained, "UPDATE runs SET hidden = '7' WHERE id = 1")
+    change(trained, "UPDATE runs SET hidden = '7', config = json_set(config, '$.hidden', json('[7]')) WHERE id = 1")
     [one, two] = json.loads(here("report", "--group-by", "hidden,bn", "--json").stdout)["groups"]
     both = sorted([one, two], key=lambda row: row["hidden"])
     accuracies = [run["validation_accuracy"] for run in rows("runs")]

@@ -9,6 +9,7 @@ import pytest
 import records
 
 from klcli.errors import ConfigError
+from klcli.report.plots.comparison import validation_overlay
 from klcli.report.tables.groups import group, group_notes, varying
 from klcli.report.tables.runs import comparison_table, list_table
 from klcli.report.words import network_name, options_words, settings_line
@@ -66,6 +67,12 @@ def test_a_setting_that_changes_alone_is_seen_everywhere(one: Setting, value: An
     assert first[1:] != second[1:]
     captions = [(network_name(run.config), options_words(run.config), settings_line(run)) for run in runs]
     assert captions[0] != captions[1]
+
+    curves = validation_overlay(runs, {run.id: [records.epoch(100)] for run in runs}).curves
+    assert [curve.n for curve in curves] == ([2] if one.is_seed else [1, 1])
+    labels = {curve.label for curve in curves}
+    assert len(labels) == len(curves)
+    assert not any("(run " in label for label in labels)  # a setting tells them apart
 
     groups, repeated = group(runs, ())
     notes = " ".join(group_notes(groups, (), repeated))

@@ -1,32 +1,33 @@
 """Pictures of studies: what is gathered, by hand; and that whatever can be gathered is drawn."""
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from records import epoch, run
 
+from klcli.procedures.searches import tried_values
 from klcli.report.plots.lambda_search import draw_lambda_search, lambda_search
 from klcli.report.plots.sigma_sweep import draw_sigma_sweep, sigma_curves
-from klcli.report.tables.studies import tried_values
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import choose
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 
 
-def run(number: int, **values: Any) -> dict[str, Any]:
-    return {
-        "id": number, "study_id": 3, "state": "complete", "hidden": "50 30", "batch_norm": 1, "bn_position": "before",
-        "bn_eps": 1e-8, "lambda": 0.005, "initializer": "he", "sigma": None, "seed": 7, "dataset": "synthetic",
-        "dtype": "float32", "schedule": "cyclical", "eta_min": 1e-5, "eta_max": 0.1, "step_size": 900, "cycles": 2.0,
-        "batch_size": 100, "optimizer": "sgd", "threads": 1, "validation_accuracy": 0.5,
-    } | values  # fmt: skip
+def trained(number: int, state: str = "complete", validation_accuracy: float | None = 0.5, **settings: Any) -> Run:
+    usual = {"hidden": (50, 30), "batch_norm": True, "seed": 7, "step_size": 900}
+    config = TrainConfig(**usual | settings)
+    fields = {"state": state, "validation_accuracy": validation_accuracy}
+    return run(number, config, study_id=3, dataset="synthetic", **fields)
 
 
-def searched(*pairs: tuple[float, float | None], first: int = 1) -> list[dict[str, Any]]:
+def searched(*pairs: tuple[float, float | None], first: int = 1) -> list[Run]:
     """Runs with these lambdas and validation accuracies; None diverged."""
     return [
-        run(number, validation_accuracy=accuracy, state="diverged" if accuracy is None else "complete")
-        | {"lambda": lam}
+        trained(number, "diverged" if accuracy is None else "complete", accuracy, lam=lam)
         for number, (lam, accuracy) in enumerate(pairs, start=first)
     ]
 
@@ -37,7 +38,7 @@ def size_of_png(content: bytes) -> tuple[int, int]:
     return struct.unpack(">II", content[16:24])
 
 
-def drawn(*stages: tuple[str, list[dict[str, Any]]]) -> tuple[int, int]:
+def drawn(*stages: tuple[str, list[Run]]) -> tuple[int, int]:
     values = [one for stage, runs in stages for one in tried_values(runs, stage)]
     return size_of_png(draw_lambda_search(lambda_search(stages, choose(values, 5000))))
 
@@ -60,7 +61,7 @@ def test_the_points_of_a_search() -> None:
     error = (0.52 * 0.48 / 2500) ** 0.5
     assert scatter.plateau_floor == pytest.approx(0.52 - error)
     assert scatter.plateau == (1e-3, 1e-2)
-    assert scatter.title == "Search of lambda: 3-layer 50-30 with BN"
+    assert scatter.title == "Lambda search: 3-layer 50-30 with BN"
     assert "lambda" not in scatter.caption
     for part in ("synthetic", "n_s 900", "seed 7", "study 3"):
         assert part in scatter.caption
@@ -80,7 +81,7 @@ def test_the_points_of_a_search() -> None:
     ],
     ids=["decades", "one lambda", "one point", "with zero", "zero alone", "very near", "diverged", "very far"],
 )
-def test_a_search_of_any_kind_is_drawn(runs: list[dict[str, Any]]) -> None:
+def test_a_search_of_any_kind_is_drawn(runs: list[Run]) -> None:
     width, height = drawn(("coarse", runs))
     assert width > 800
     assert height > 500
@@ -96,14 +97,14 @@ def test_many_stages_are_drawn_to_the_last() -> None:
 # --- the sweep
 
 
-def swept(steps: int = 4) -> tuple[list[dict[str, Any]], dict[int, list[dict[str, Any]]]]:
+def swept(steps: int = 4) -> tuple[list[Run], dict[int, list[Epoch]]]:
     runs = [
-        run(number, sigma=sigma, batch_norm=bn, initializer="normal")
-        for number, (sigma, bn) in enumerate([(s, b) for b in (0, 1) for s in (0.1, 1e-4)] * 2, start=1)
+        trained(number, sigma=sigma, batch_norm=bn, initializer="normal")
+        for number, (sigma, bn) in enumerate([(s, b) for b in (False, True) for s in (0.1, 1e-4)] * 2, start=1)
     ]
     epochs = {
-        one["id"]: [
-            {"step": 100 * i, "validation_loss": one["id"] + i, "validation_accuracy": one["id"] / 10 + i / 100}
+        one.id: [
+            epoch(100 * i, validation_loss=one.id + i, validation_accuracy=one.id / 10 + i / 100)
             for i in range(1, steps + 1)
         ]
         for one in runs
@@ -133,8 +134,8 @@ def test_a_sweep_of_any_length_is_drawn(steps: int) -> None:
 
 def test_a_sweep_is_drawn_on_its_way_to_infinity_and_for_one_sigma() -> None:
     runs, epochs = swept()
-    epochs[1][3]["validation_loss"] = 1e30
+    epochs[1][3] = replace(epochs[1][3], validation_loss=1e30)
     assert sigma_curves(runs, epochs).largest_loss == 1e30
     size_of_png(draw_sigma_sweep(sigma_curves(runs, epochs)))
-    one = [r for r in runs if r["sigma"] == 0.1]
+    one = [r for r in runs if r.config.sigma == 0.1]
     size_of_png(draw_sigma_sweep(sigma_curves(one, epochs)))

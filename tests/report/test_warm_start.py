@@ -8,9 +8,7 @@ from klcli.studies.statistics import Sample
 
 def line(quantity: str, published: float, ours: float | None) -> Comparison:
     sample = None if ours is None else Sample((ours, ours + 0.02))
-    return Comparison(
-        Line(row="r", what="w", quantity=quantity, published=published), sample, 0, None, None, "differs", ""
-    )
+    return Comparison(Line(row="r", what="w", quantity=quantity, published=published), "differs", "", ours=sample)
 
 
 def test_accuracies_in_the_order_of_the_trainings() -> None:

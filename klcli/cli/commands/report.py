@@ -61,7 +61,7 @@ SELECTION: dict[str, Any] = {
     ],
     "state": Annotated[
         str | None,
-        option("--state", panel=FILTERS, metavar="|".join(STATES), help="In this state; lists them."),
+        option("--state", panel=FILTERS, help=f"{', '.join(STATES[:-1])} or {STATES[-1]}; lists them."),
     ],
     "since": Annotated[
         str | None, option("--since", panel=FILTERS, metavar="WHEN", help="Started since 2026-05-31, or 12h or 7d ago.")

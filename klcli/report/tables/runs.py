@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
-from klcli.report.tables.evaluations import evaluation_words
 from klcli.report.tables.table import Column, Row, Shown, Table, fraction, seconds, significant
 from klcli.report.words import (
     counted,
@@ -160,6 +159,8 @@ def _keys(runs: Sequence[Run]) -> list[str]:
 
 def _evaluated(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[Line]:
     """Two lines per way of evaluation, with a value for every run that was evaluated in this way."""
+    from klcli.report.tables.evaluations import evaluation_words
+
     found: dict[str, dict[int, float | None]] = {}
     for one in evaluations:
         for split in SPLITS[1:]:
