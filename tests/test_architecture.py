@@ -22,8 +22,6 @@ APART = {("data", "engine"), ("engine", "data"), ("engine", "settings")}  # neig
 MAY_IMPORT = {
     room: {other for other in FLOORS[: FLOORS.index(room) + 1] if (room, other) not in APART} for room in FLOORS
 } | {"__init__": {"lab", "settings"}, "__main__": {"cli"}}
-MAY_IMPORT["procedures"] |= {"cli"}
-MAY_IMPORT["report"] |= {"cli"}
 
 # Who alone may use a library: a layer, or one folder of it.
 OWNERS = {
@@ -66,7 +64,7 @@ def violations(path: str, source: str) -> list[str]:
         top, *rest = name.split(".")
         if name.startswith("."):
             found.append(f"{path}:{line} imports relatively, the rule reads absolute names")
-        elif top == "klcli" and rest and rest[0] not in MAY_IMPORT[layer] | {"__version__"}:
+        elif top == "klcli" and rest and rest[0] not in MAY_IMPORT[layer] | {"__version__", "DEFAULT_DATABASE"}:
             found.append(f"{path}:{line} {layer} may not import {rest[0]}")
         elif top in OWNERS and not any(path == owner or path.startswith(f"{owner}/") for owner in OWNERS[top]):
             found.append(f"{path}:{line} {top} belongs to {', '.join(sorted(OWNERS[top]))}")
@@ -76,7 +74,7 @@ def violations(path: str, source: str) -> list[str]:
         if isinstance(node, ast.ExceptHandler) and node.type is None:
             found.append(f"{path}:{node.lineno} a bare except hides every defect")
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id == "print" and layer in SILENT:
+            if node.func.id == "print" and layer in SILENT and path != "settings/documentation.py":
                 found.append(f"{path}:{node.lineno} {layer} may not print")
             if node.func.id == "open" and layer == "engine":
                 found.append(f"{path}:{node.lineno} the engine opens no files")

@@ -74,7 +74,7 @@ def test_a_sweep_says_so_too(here: Klcli, tmp_path: Path) -> None:
     [
         (("--bn-statistics", "exact"), ("exact", "precise")),
         (("--bn-samples", "50"), ("50", "precise")),
-        (("--bn-statistics", "precise", "--bn-samples", "1"), ("1", "variance")),
+        (("--bn-statistics", "precise", "--bn-samples", "1"), ("--bn-samples 1", "at least 2")),
         (("--bn-statistics", "precise", "--bn-samples", "many"), ("many",)),
     ],
 )

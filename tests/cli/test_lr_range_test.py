@@ -63,8 +63,8 @@ def test_members_can_test_ranges_too(here: Klcli, rows: Rows) -> None:
         (("--schedule", "constant"), ("--schedule constant",)),
         (("--cycles", "2"), ("--cycles", "--epochs")),
         (("--resume", "last"), ("--resume last", "--lr-range-test")),
-        (("--eta-min", "0"), ("eta_min 0",)),
-        (("--eta-max", "1e-6"), ("eta_min", "eta_max 1e-06")),
+        (("--eta-min", "0"), ("--eta-min 0",)),
+        (("--eta-max", "1e-6"), ("--eta-min", "--eta-max 1e-06")),
     ],
 )
 def test_contradictions(here: Klcli, refused: Refused, options: tuple[str, ...], named: tuple[str, ...]) -> None:

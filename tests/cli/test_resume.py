@@ -48,10 +48,10 @@ def interrupted(here: Klcli, change: Callable[..., None]) -> None:
     ("options", "named"),
     [
         (["--hidden", "30"], ["hidden", "(10,)", "(30,)"]),
-        (["--lambda", "0.25"], ["lam", "0.005", "0.25"]),
+        (["--lambda", "0.25"], ["--lambda", "0.005", "0.25"]),
         (["--epochs", "3"], ["epochs", "2", "3"]),
         (["--subset", "400"], ["subset", "300", "400"]),
-        (["--no-bn"], ["batch_norm", "True", "False"]),
+        (["--no-bn"], ["--bn", "True", "False"]),
         (["--seed", "1"], ["seed", "0", "1"]),
         (["--threads", "2"], ["--threads 1", "2"]),
     ],
@@ -82,8 +82,8 @@ def test_other_images_are_refused_by_their_sha256(
     [
         ("1", {"state": "complete"}, "complete"),
         ("1", {"state": "diverged"}, "--eta-max"),
-        ("last", {"state": "complete"}, "nothing to go on with"),
-        ("last", {"state": "diverged"}, "nothing to go on with"),
+        ("last", {"state": "complete"}, "nothing to continue"),
+        ("last", {"state": "diverged"}, "nothing to continue"),
         ("first", {}, "`last`"),
         ("-1", {}, "1"),
         ("", {}, "`last`"),

@@ -244,7 +244,7 @@ def test_a_study_that_fine_cannot_go_on_from(here: Klcli, refused: Refused, tmp_
         refused(here(*quiet, "--fine", "--from", study), 2, f"--from {study}", "no coarse or fine search")
     refused(here(*quiet, "--fine"), 2, "--coarse")  # there is still no coarse one
     assert here(*SEARCH, "--coarse").returncode == 0
-    refused(here(*quiet, "--fine", "--hidden", "10"), 2, "study 4", "[20]", "[20, 10]")
+    refused(here(*quiet, "--fine", "--hidden", "10"), 2, "study 4", "hidden 20 (here 20 10)")
     with sqlite3.connect(tmp_path / "results/klcli.db") as connection:
         connection.execute("UPDATE studies SET state = 'interrupted' WHERE id = 4")
     connection.close()

@@ -95,7 +95,7 @@ def test_a_complete_study_is_resumed_without_training(here: Klcli, tmp_path: Pat
     again = here(*command, "--resume")
     assert printed(again) == printed(first)
     assert (read(tmp_path, "SELECT * FROM runs"), read(tmp_path, "SELECT * FROM epochs")) == before
-    assert again.stderr.count("runs are there already") == 3
+    assert again.stderr.count("runs exist already") == 3
     # A study whose process died between its last group and its last word is completed by asking again.
     with sqlite3.connect(tmp_path / "results/klcli.db") as connection:
         connection.execute("UPDATE studies SET state = 'running' WHERE id = 1")

@@ -98,7 +98,8 @@ def test_the_run_ends_complete_with_its_columns_filled(klcli: Klcli, rows: Rows,
     empty = {name for name, value in run.items() if value is None}
     ensemble = {name for name in run if name.startswith("ensemble_")} | {"snapshots"}  # of --snapshots
     assert len(ensemble) == 5
-    assert empty == {"study_id", "member", "sigma", "whitening", "error", "note", "tags"} | ensemble
+    not_set = {"preset", "sigma", "whitening", "bn_samples", "evaluations_per_cycle", "order_seed"}
+    assert empty == {"study_id", "member", "error", "note", "tags"} | ensemble | not_set
     assert run["dataset"] == "synthetic"
     assert re.fullmatch("[0-9a-f]{64}", run["dataset_sha256"])
     assert run["epochs_done"] == run["epochs"] == 2
@@ -314,23 +315,23 @@ def test_no_color_means_no_colour(tmp_path: Path) -> None:
         (["--lambda", "nan"], ["nan", "lambda"]),
         (["--lambda", "inf"], ["inf", "lambda"]),
         (["--lambda", "much"], ["'much'", "--lambda"]),
-        (["--eta-min", "0.2", "--eta-max", "0.1"], ["0.2", "0.1", "eta_min"]),
-        (["--eta-max", "nan"], ["nan", "eta_max"]),
-        (["--eta-min", "-1"], ["-1", "eta_min"]),
+        (["--eta-min", "0.2", "--eta-max", "0.1"], ["0.2", "0.1", "--eta-min"]),
+        (["--eta-max", "nan"], ["nan", "--eta-max"]),
+        (["--eta-min", "-1"], ["-1", "--eta-min"]),
         (["--batch-size", "501"], ["501", "500"]),
-        (["--batch-size", "0"], ["0", "batch size"]),
-        (["--batch-size", "1", "--bn"], ["1", "batch size"]),
+        (["--batch-size", "0"], ["0", "--batch-size"]),
+        (["--batch-size", "1", "--bn"], ["1", "--batch-size"]),
         (["--batch-size", "ten"], ["'ten'", "--batch-size"]),
         (["--cycles", "0"], ["0", "cycles"]),
         (["--epochs", "-1"], ["-1", "epochs"]),
         (["--epochs", "1.5"], ["'1.5'", "--epochs"]),
-        (["--step-size", "0"], ["0", "step size"]),
-        (["--step-epochs", "0"], ["0", "step epochs"]),
-        (["--evaluations-per-cycle", "-1"], ["-1", "evaluations per cycle"]),
+        (["--step-size", "0"], ["0", "--step-size"]),
+        (["--step-epochs", "0"], ["0", "--step-epochs"]),
+        (["--evaluations-per-cycle", "-1"], ["-1", "--evaluations-per-cycle"]),
         (["--init", "kaiming"], ["'kaiming'", "he, xavier, normal"]),
         (["--init", "normal"], ["--sigma"]),
         (["--sigma", "0.1"], ["0.1", "--init normal"]),
-        (["--init", "normal", "--sigma", "0"], ["sigma 0"]),
+        (["--init", "normal", "--sigma", "0"], ["--sigma 0"]),
         (["--schedule", "sawtooth"], ["'sawtooth'"]),
         (["--dtype", "float16"], ["'float16'"]),
         (["--bn-momentum", "1"], ["1", "momentum"]),
@@ -375,14 +376,14 @@ def test_wrong_usage_of_a_process(
 
 
 def test_a_message_of_usage_points_to_the_help_of_its_command(here: Klcli, refused: Refused) -> None:
-    for options in (["--hidden"], ["--hiden", "5"], ["--lambda", "x"]):
+    for options in (["--hidden"], ["--hiden", "5"], ["--threads", "x"]):
         assert "`klcli train --help`" in refused(here("train", *options), 2)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits the memory of a process")
 @pytest.mark.parametrize("options", ["--epochs 1000000000", "--cycles 100000000", "--evaluations-per-cycle 1000000000"])
 def test_a_training_of_centuries_is_refused(refused: Refused, tmp_path: Path, options: str) -> None:
-    """Its timetable must not fill the memory first: 3 GB of addresses are all there is."""
+    """Its evaluations must not fill the memory first: 3 GB of addresses are all there is."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
     done = subprocess.run(
         [sys.executable, "-c", limit + "from klcli.cli.app import main\nmain()", "train", *TINY, *options.split()],
@@ -445,7 +446,7 @@ def test_a_missing_batch_file(here: Klcli, refused: Refused, cifar: Path) -> Non
 def test_a_web_page_named_tar_gz(here: Klcli, refused: Refused, tmp_path: Path) -> None:
     page = tmp_path / "cifar-10-python.tar.gz"
     page.write_text("<!DOCTYPE html><html><title>404</title></html>")
-    refused(here("train", "--data", str(page)), 3, page.name, "web page")
+    refused(here("train", "--data", str(page)), 3, page.name, "no .tar.gz archive")
 
 
 def test_an_archive_that_breaks_off(here: Klcli, refused: Refused, tmp_path: Path) -> None:

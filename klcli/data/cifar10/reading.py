@@ -75,8 +75,7 @@ def read(source: Source) -> Dataset:
     if layout is None:
         raise DataError(f"{source.path} holds no batch file of CIFAR-10: give the archive of CIFAR-10")
     if missing:
-        names = ", ".join(layout.batch_files[file] for file in sorted(missing))
-        raise DataError(f"{source.path} lacks {names}: download the data set again, or copy the missing file there")
+        raise _incomplete(source.path, [layout.batch_files[file] for file in sorted(missing)])
     sha256 = content_sha256(labels, images)
     return Dataset(
         name=CIFAR10,
@@ -91,15 +90,21 @@ def read(source: Source) -> Dataset:
     )
 
 
+def _incomplete(path: Path, names: list[str]) -> DataError:
+    lacking = ", ".join(names)
+    return DataError(f"{path} lacks {lacking}: download the data set again, or copy the missing file there")
+
+
 def _folder_files(folder: Path, layout: Layout) -> Iterator[tuple[Layout, str, bytes]]:
-    """Yield layout, name and content of every batch file in the folder."""
+    """Yield layout, name and content of every batch file in the folder, all of which must exist."""
+    missing = [name for name in layout.batch_files if not (folder / name).exists()]
+    if missing:
+        raise _incomplete(folder, missing)
     for name in layout.batch_files:
         path = folder / name
         try:
             _check_size(f"{path}", path.stat().st_size)
             content = path.read_bytes()
-        except FileNotFoundError:
-            continue
         except OSError as error:
             raise _unreadable(path, error) from None
         yield layout, name, content
