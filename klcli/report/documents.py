@@ -6,14 +6,16 @@ from dataclasses import asdict
 from typing import Any
 
 from klcli.settings.columns import columns, stored_value
+from klcli.settings.train_config import TRANSDUCTIVE
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
 
 
 def run_document(run: Run) -> dict[str, Any]:
     """Return a run with every setting under its column, and the config as a whole."""
-    own = asdict(run)
-    config = json.loads(own.pop("config_json"))
-    return _plain(own | {"split": own.pop("split_json")}) | columns(run.config) | {"config": config}
+    own, config = asdict(run), run.config
+    stored = {"config": json.loads(own.pop("config_json")), "split": own.pop("split_json")}
+    transductive = int(config.batch_norm and config.bn_statistics in TRANSDUCTIVE)
+    return _plain(own) | columns(config) | {"transductive": transductive} | stored
 
 
 def runs_documents(runs: Sequence[Run]) -> list[dict[str, Any]]:

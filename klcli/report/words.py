@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from klcli.settings.columns import OF_BN
 from klcli.settings.sameness import SETTINGS, not_default
 from klcli.settings.setting import value_of
 from klcli.settings.split_config import SplitConfig, listed
@@ -72,8 +73,13 @@ def images_words(images: Images) -> str:
 
 
 def setting_value(run: Run, key: str) -> Any:
-    """Return the value of a setting of a run; n_s, cycles and epochs are the numbers that follow from all settings."""
-    return getattr(run, key) if SETTINGS[key].is_resolved else value_of(run.config, key)
+    """Return the value of a setting as the run has it: n_s, cycles and epochs are resolved.
+
+    As in the database, position and statistics of BN are None without BN.
+    """
+    if SETTINGS[key].is_resolved:
+        return getattr(run, key)
+    return None if key in OF_BN and not run.config.batch_norm else value_of(run.config, key)
 
 
 def value_words(key: str, value: Any) -> str:

@@ -3,19 +3,20 @@
 from typing import Any
 
 from klcli.settings.sameness import SETTINGS
-from klcli.settings.setting import value_of
+from klcli.settings.setting import Setting, value_of
 from klcli.settings.train_config import TrainConfig
 
+OF_BN = ("bn_position", "bn_statistics")  # NULL without batch normalisation
 _TYPES: dict[type, str] = {int: "INTEGER", bool: "INTEGER", float: "REAL", str: "TEXT", tuple: "TEXT"}
 
 
 def columns(config: TrainConfig) -> dict[str, Any]:
     """Return the value of every setting by its column, as SQLite stores it: lists as text, truth as 0 and 1.
 
-    Without batch normalisation `bn_position` is NULL. What a run resolves is not among them: n_s, cycles, epochs.
+    What a run resolves is not among them: n_s, cycles, epochs.
     """
     found = {one.column: stored_value(value_of(config, one.key)) for one in SETTINGS.values() if not one.is_resolved}
-    return found | ({} if config.batch_norm else {"bn_position": None})
+    return found | ({} if config.batch_norm else dict.fromkeys(OF_BN))
 
 
 def virtual_columns() -> dict[str, str]:
@@ -24,15 +25,16 @@ def virtual_columns() -> dict[str, str]:
     A config that was stored before the setting existed has none, and was trained with the default.
     """
     return {
-        one.column: f"{_TYPES[one.kind]} GENERATED ALWAYS AS ({_reading(one.key, one.default)}) VIRTUAL"
+        one.column: f"{_TYPES[one.kind]} GENERATED ALWAYS AS ({_reading(one)}) VIRTUAL"
         for one in SETTINGS.values()
         if not one.is_resolved
     }
 
 
-def _reading(key: str, default: Any) -> str:
-    value = stored_value(default)
-    path = f"json_extract(config, '$.{key}')"
+def _reading(one: Setting) -> str:
+    value, path = stored_value(one.default), f"json_extract(config, '$.{one.key}')"
+    if one.kind is tuple:
+        path = f"trim(replace({path}, ',', ' '), '[]')"
     return path if value is None else f"coalesce({path}, {value!r})"
 
 

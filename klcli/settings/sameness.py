@@ -27,8 +27,11 @@ def without_seeds(config: TrainConfig) -> TrainConfig:
 
 
 def without_name(config: TrainConfig) -> TrainConfig:
-    """Return what decides the digits of a training: two of them that are equal here give the same numbers."""
-    return replace(config, preset=None)
+    """Return what decides the digits of a training: two of them that are equal here give the same numbers.
+
+    An order seed that is omitted is the seed itself.
+    """
+    return replace(config, preset=None, order_seed=config.shared_seed)
 
 
 def stack_key(config: TrainConfig) -> tuple[Any, ...]:

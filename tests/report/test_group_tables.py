@@ -81,15 +81,19 @@ def test_groups_that_mix_settings_say_so() -> None:
 
 
 def test_a_run_of_an_older_klcli_or_of_a_preset_is_no_second_seed() -> None:
-    """A config that was stored before --whitening and --bn-samples existed, and one under the name of a preset."""
+    """One stored before --whitening and --bn-samples existed, one under the name of a preset, one of a study."""
     first = run(1, 0.5)
     stored = json.loads(first.config_json)
     older = {key: value for key, value in stored.items() if key not in ("whitening", "bn_samples", "standardise")}
     named = stored | {"preset": "course"}
-    runs = [first, *(replace(first, id=n, config_json=json.dumps(own)) for n, own in ((2, older), (3, named)))]
+    of_a_study = stored | {"order_seed": 1}  # which is its seed
+    runs = [
+        first,
+        *(replace(first, id=n, config_json=json.dumps(own)) for n, own in ((2, older), (3, named), (4, of_a_study))),
+    ]
     groups, repeated = group(runs, ())
     assert [one.id for one in groups[0].runs] == [1]
-    assert [one.id for one in repeated] == [2, 3]
+    assert [one.id for one in repeated] == [2, 3, 4]
 
 
 def test_what_a_run_resolves_is_what_counts() -> None:

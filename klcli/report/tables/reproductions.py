@@ -1,7 +1,7 @@
 """Tables of a reproduction: every line of a published report beside ours."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +11,7 @@ from klcli.published.report import ERRORS, Report
 from klcli.published.reproduction import Reproduction
 from klcli.published.terms import Terms
 from klcli.report.tables.formats import to_markdown
-from klcli.report.tables.table import Column, Table, fraction, scientific
+from klcli.report.tables.table import Column, Shown, Table, fraction, scientific
 from klcli.report.words import counted
 
 HEAD = (
@@ -37,18 +37,6 @@ LIST_HEAD = (
     Column("trainings", "trainings"),
     Column("summary", "", is_number=False),
 )
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A number with the text that a person reads."""
-
-    value: float
-    text: str
-
-    def __str__(self) -> str:
-        """Return the text."""
-        return self.text
 
 
 def reproduction_table(report: Report, comparisons: Sequence[Comparison], terms: Terms) -> Table:
