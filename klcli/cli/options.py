@@ -3,7 +3,8 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -76,14 +77,18 @@ def takes(
 
 
 def gathers(
-    owner: type[Any], argument: str, options: Mapping[str, Any], *, last: bool = False, **defaults: Any
+    owner: type[Any], argument: str, options: Mapping[str, Any] = {}, *, last: bool = False, **defaults: Any
 ) -> Callable[[Command], Command]:
-    """Give a command these options, by field of a dataclass, and pass an object of it as `argument`.
+    """Give a command the options of a dataclass, and pass an object of it as `argument`.
 
-    The defaults are those of the dataclass, or these. The options come before those of the command, or `last`.
+    The fields are annotated with their options, where `options` does not give those. The defaults are those of the
+    dataclass, or these. The options come before those of the command, or `last`.
     """
-    usual = {name: getattr(owner(), name) for name in options} | defaults
-    given = [keyword(name, annotation, usual[name]) for name, annotation in options.items()]
+    options = options or get_type_hints(owner, include_extras=True)
+    usual = {
+        one.name: one.default if one.default_factory is MISSING else one.default_factory() for one in fields(owner)
+    }
+    given = [keyword(name, annotation, (usual | defaults)[name]) for name, annotation in options.items()]
 
     def decorate(command: Command) -> Command:
         own = [p for p in parameters(command) if p.name != argument]

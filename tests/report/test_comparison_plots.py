@@ -62,7 +62,11 @@ def test_repeats_are_one_curve_with_a_band_over_their_common_steps() -> None:
             ["3-layer 50-50, init normal, sigma 0.01", "3-layer 50-50, init he", "2-layer 30, init he"],
         ),
         ([{"batch_norm": True}, {}], ["3-layer 50-50 with BN", "3-layer 50-50"]),
-        ([{}, {"bn_position": "after"}], ["BN position before", "BN position after"]),
+        ([{}, {"bn_position": "after"}], ["3-layer 50-50 (run 0)", "3-layer 50-50 (run 1)"]),  # there is no BN
+        (
+            [{"batch_norm": True}, {"batch_norm": True, "bn_position": "after"}],
+            ["3-layer 50-50 with BN", "3-layer 50-50 with BN after ReLU"],
+        ),
         (
             [{}, {"split": SplitConfig(subset=900)}],
             ["cifar10, 45000 images train, 5000 validate", "cifar10, 900 images train, 100 validate (subset of 900)"],

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from klcli.cli.commands.upkeep import UPKEEP, Upkeep
+from klcli.cli.commands.upkeep import Upkeep
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import gathers, integer_option, integers, option
 from klcli.cli.variadic import variadic
@@ -88,7 +88,7 @@ def register(app: typer.Typer) -> None:
 
 
 @gathers(Selection, "selection", SELECTION)
-@gathers(Upkeep, "upkeep", UPKEEP, last=True)
+@gathers(Upkeep, "upkeep", last=True)
 @invoked("data", "db")
 def report(
     selection: Selection,

@@ -1,9 +1,9 @@
 """The options of `klcli report` that change what is stored, or check it."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,58 +17,35 @@ if TYPE_CHECKING:
 PANEL = "Manage runs"
 
 
-def _of_run(name: str) -> Any:
-    """Return a callback that reads `--note 7 "text"` as (7, "text")."""
-    return lambda given: given and (*integers([given[0]], name), given[1])
-
-
-# The options of an Upkeep, by its fields.
-UPKEEP: dict[str, Any] = {
-    "note": Annotated[
-        tuple[str, str] | None,
-        option(
-            "--note", panel=PANEL, metavar="RUN TEXT", help="Store a note; an empty one removes it.",
-            callback=_of_run("note"),
-        ),
-    ],
-    "tag": Annotated[
-        tuple[str, str] | None,
-        option("--tag", panel=PANEL, metavar="RUN TAG", help="Tag a run.", callback=_of_run("tag")),
-    ],
-    "untag": Annotated[
-        tuple[str, str] | None,
-        option("--untag", panel=PANEL, metavar="RUN TAG", help="Remove the tag.", callback=_of_run("untag")),
-    ],
-    "delete": Annotated[
-        list[str],
-        option(
-            "--delete", panel=PANEL, metavar="RUN...",
-            help="Delete runs, their checkpoints and pictures; asks for confirmation.",
-            callback=lambda texts: integers(texts, "delete"),
-        ),
-    ],
-    "yes": Annotated[bool, option("--yes", "-y", panel=PANEL, help="Of --delete: do not ask.")],
-    "export": Annotated[
-        Path | None, option("--export", panel=PANEL, metavar="DIR", help="Write all tables as CSV files.")
-    ],
-    "check": Annotated[
-        bool,
-        option("--check", panel=PANEL, help="Look for damage: database, checkpoints, files that belong to nothing."),
-    ],
-}  # fmt: skip
-
-
 @dataclass(frozen=True, kw_only=True)
 class Upkeep:
-    """What is to be changed or checked. Raises ConfigError for two things at once."""
+    """The options, as typed. Raises ConfigError for two things at once."""
 
-    note: tuple[int, str] | None = None
-    tag: tuple[int, str] | None = None
-    untag: tuple[int, str] | None = None
-    delete: tuple[int, ...] = ()
-    yes: bool = False
-    export: Path | None = None
-    check: bool = False
+    note: Annotated[
+        tuple[str, str] | None,
+        option("--note", panel=PANEL, metavar="RUN TEXT", help="Store a note; an empty one removes it."),
+    ] = None
+    tag: Annotated[tuple[str, str] | None, option("--tag", panel=PANEL, metavar="RUN TAG", help="Tag a run.")] = None
+    untag: Annotated[
+        tuple[str, str] | None, option("--untag", panel=PANEL, metavar="RUN TAG", help="Remove the tag.")
+    ] = None
+    delete: Annotated[
+        list[str],
+        option(
+            "--delete",
+            panel=PANEL,
+            metavar="RUN...",
+            help="Delete runs, their checkpoints and pictures; asks for confirmation.",
+        ),
+    ] = field(default_factory=list)
+    yes: Annotated[bool, option("--yes", "-y", panel=PANEL, help="Of --delete: do not ask.")] = False
+    export: Annotated[
+        Path | None, option("--export", panel=PANEL, metavar="DIR", help="Write all tables as CSV files.")
+    ] = None
+    check: Annotated[
+        bool,
+        option("--check", panel=PANEL, help="Look for damage: database, checkpoints, files that belong to nothing."),
+    ] = False
 
     def __post_init__(self) -> None:
         """Refuse two things at once."""
@@ -78,7 +55,7 @@ class Upkeep:
     @property
     def wanted(self) -> list[str]:
         """The names of the options that were given."""
-        return [name for name in UPKEEP if name != "yes" and getattr(self, name)]
+        return [one.name for one in fields(self) if one.name != "yes" and getattr(self, one.name)]
 
     def do(self, invocation: Invocation, store: "Store") -> None:
         """Do what was asked for. Raises StoreError where something is damaged."""
@@ -87,10 +64,11 @@ class Upkeep:
             "tag": (self.tag, store.upkeep.add_tag),
             "untag": (self.untag, store.upkeep.remove_tag),
         }
-        for given, write in annotations.values():
+        for name, (given, write) in annotations.items():
             if given is not None:
-                write(*given)
-                run = store.runs.get(given[0])
+                [number] = integers([given[0]], name)
+                write(number, given[1])
+                run = store.runs.get(number)
                 invocation.result(f"run {run.id}: note {run.note or '-'}, tags {run.tags or '-'}")
                 invocation.document("report", {"run": run.id, "note": run.note, "tags": (run.tags or "").split()})
         if self.delete:
@@ -105,19 +83,21 @@ class Upkeep:
     def _delete(self, invocation: Invocation, store: "Store") -> None:
         from klcli.report.words import counted, network_name
 
-        runs = [store.runs.get(run_id) for run_id in self.delete]
+        runs = [store.runs.get(number) for number in integers(self.delete, "delete")]
         what = f"delete {len(runs)} {counted(len(runs), 'run')} with epochs, checkpoints and pictures"
         if not self.yes and not sys.stdin.isatty():
-            listed = " ".join(map(str, self.delete))
-            raise ConfigError(f"--delete {listed}: there is no terminal to confirm it, add --yes to {what}")
+            raise ConfigError(
+                f"--delete {' '.join(self.delete)}: there is no terminal to confirm it, add --yes to {what}"
+            )
         for run in runs:
             invocation.say(f"run {run.id}: {network_name(run.config)} on {run.dataset}, {run.state}")
         if not self.yes and not typer.confirm(f"{what[0].upper()}{what[1:]}?", err=True):
             invocation.say("nothing was deleted")
             return
-        files = store.upkeep.delete(self.delete)
-        invocation.result(*(f"deleted run {run.id}" for run in runs), *(f"deleted {file}" for file in files))
-        invocation.document("report", {"deleted": list(self.delete), "files": list(map(str, files))})
+        numbers = [run.id for run in runs]
+        files = store.upkeep.delete(numbers)
+        invocation.result(*(f"deleted run {number}" for number in numbers), *(f"deleted {file}" for file in files))
+        invocation.document("report", {"deleted": numbers, "files": list(map(str, files))})
 
 
 def _check(invocation: Invocation, store: "Store") -> None:

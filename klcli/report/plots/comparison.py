@@ -119,7 +119,8 @@ def _is_comparable(a: Run, b: Run) -> bool:
 
 def _differing(runs: Runs) -> list[Setting]:
     columns = varying(runs)
-    return [one for one in SETTINGS.values() if one.column in columns]
+    settings = [one for one in SETTINGS.values() if one.column in columns]
+    return [one for one in settings if len({setting_value(run, one.key) for run in runs}) > 1]
 
 
 def _labels(groups: Sequence[Runs]) -> list[str]:
