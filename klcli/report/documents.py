@@ -38,8 +38,9 @@ def check_document(check: GradientCheck) -> dict[str, Any]:
 
 
 def record_document(record: Epoch | Evaluation | Study) -> dict[str, Any]:
-    """Return a record whose fields are its columns."""
-    return _plain(asdict(record))
+    """Return a record whose fields are its columns; the settings of a study are JSON within JSON, as they are stored."""
+    own = asdict(record)
+    return _plain(own | ({"settings": json.dumps(own["settings"])} if "settings" in own else {}))
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from klcli.report.plots.range_test import draw_range_test, range_curves
+from klcli.store.store import Store
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -36,7 +37,8 @@ def test_a_range_test_is_a_run_that_never_saw_the_test_images(klcli: Klcli, rows
     shown = klcli("report", "--run", "1", "--plot", "curves")
     assert f"run 1, {line}" in shown.stdout
     assert (tmp_path / "results/plots/run-000001-curves.png").exists()
-    curves = range_curves(run, stored)
+    store = Store.existing(tmp_path / "results/klcli.db")
+    curves = range_curves(store.runs.get(1), store.runs.epochs(1))
     assert curves.etas == [row["learning_rate"] for row in stored]
     assert curves.validation["accuracy"] == [row["validation_accuracy"] for row in stored]
     assert draw_range_test(curves, "svg").startswith(b"<?xml")

@@ -92,7 +92,7 @@ def test_a_reader_that_has_seen_enough_interrupts(start: Start, rows: Rows) -> N
     process.stderr.close()
     process.wait(120)
     [run] = rows("runs")
-    assert (run["state"], run["error"]) == ("interrupted", "nobody reads the output any more")
+    assert (run["state"], run["error"]) == ("interrupted", "the output pipe was closed")
 
 
 def test_the_second_signal_ends_at_once(start: Start, klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
