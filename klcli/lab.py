@@ -162,12 +162,7 @@ class Lab:
         return evaluate(setup, [str(run) for run in runs], settings or EvaluationSettings(), ensemble)
 
     def predict(
-        self,
-        pictures: Sequence[str | Path],
-        run: int | str = "best",
-        *,
-        flips: bool = False,
-        snapshots: bool = False,
+        self, pictures: Sequence[str | Path], run: int | str = "best", *, flips: bool = False, snapshots: bool = False
     ) -> "Predictions":
         """Return the probability of every class for PNG or JPEG files of any size."""
         from klcli.procedures.evaluating import predict

@@ -73,12 +73,7 @@ def _run(machine: Path, *args: str) -> subprocess.CompletedProcess[str]:
     }
     own = {"HOME": str(machine), "KLCLI_CACHE": str(machine / "cache"), "COLUMNS": "200"}
     return subprocess.run(
-        [sys.executable, *args],
-        cwd=machine,
-        env=kept | own,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, *args], cwd=machine, env=kept | own, capture_output=True, text=True, check=False
     )
 
 

@@ -38,13 +38,7 @@ class Network:
         return X
 
     def gradients(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        lam: float | np.ndarray,
-        *,
-        loss: Loss = cross_entropy,
-        track: bool = False,
+        self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *, loss: Loss = cross_entropy, track: bool = False
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the loss of the minibatch and dJ/dtheta of every parameter, by name.
 
@@ -54,13 +48,7 @@ class Network:
         return value, {name: np.asarray(factors[name]) for name in self.parameters()}
 
     def factored_gradients(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        lam: float | np.ndarray,
-        *,
-        loss: Loss = cross_entropy,
-        track: bool = False,
+        self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *, loss: Loss = cross_entropy, track: bool = False
     ) -> tuple[np.ndarray, Gradients]:
         """Return the same with every dJ/dW as a WeightGradient, from which an update is cheaper."""
         S, backwards = self.forward(X, training=True, track=track)

@@ -87,10 +87,7 @@ class StudyRunner:
         second_core.use(len(missing) == 1 and jobs > 1 and self.setup.threads == 1 and self.setup.executor is None)
         # Nothing is recorded before there is a worker to train it.
         try:
-            with (
-                obeyed_between_updates() as check,
-                open_executor(jobs, self.setup.executor, len(missing)) as executor,
-            ):
+            with obeyed_between_updates() as check, open_executor(jobs, self.setup.executor, len(missing)) as executor:
                 if earlier is None:
                     study_id = self.store.studies.begin(
                         kind, stage, settings, plan, len(self.splits.train), self.dataset, environment(),

@@ -38,7 +38,7 @@ def check_document(check: GradientCheck) -> dict[str, Any]:
 
 
 def record_document(record: Epoch | Evaluation | Study) -> dict[str, Any]:
-    """Return a record whose fields are its columns; the settings of a study are JSON within JSON, as they are stored."""
+    """Return a record whose fields are its columns; settings of a study stay the JSON text that is stored."""
     own = asdict(record)
     return _plain(own | ({"settings": json.dumps(own["settings"])} if "settings" in own else {}))
 

@@ -21,16 +21,7 @@ from klcli.training.budget import budget_of
 from klcli.training.environment import arithmetic
 from klcli.training.minibatches import Minibatches, follow, write_images
 from klcli.training.networks import WHITENING, initialize
-from klcli.training.result import (
-    OPTIMIZER,
-    RAW,
-    Ensemble,
-    EpochMetrics,
-    Snapshot,
-    TrainResult,
-    part,
-    snapshots_of,
-)
+from klcli.training.result import OPTIMIZER, RAW, Ensemble, EpochMetrics, Snapshot, TrainResult, part, snapshots_of
 from klcli.training.whitening import whitening
 
 if TYPE_CHECKING:

@@ -29,12 +29,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "no batch normalisation": {"batch_norm": False},
     "no weight decay": {"weight_decay": 0.0},
     "no average of the weights": {"weight_average": 0.0},
-    "SGD with Nesterov momentum": {
-        "optimizer": "sgd",
-        "momentum": 0.9,
-        "eta_max": 0.1,
-        "weight_decay": 5e-4,
-    },
+    "SGD with Nesterov momentum": {"optimizer": "sgd", "momentum": 0.9, "eta_max": 0.1, "weight_decay": 5e-4},
 }
 
 

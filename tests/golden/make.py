@@ -110,10 +110,7 @@ def updated(model: Model, kind: str, X: Tensor, y: Tensor) -> list[float]:
     eta, decay = ETAS[kind], model.case.weight_decay
     optimizer: torch.optim.Optimizer
     if kind == "adam":
-        groups = [
-            {"params": model.weights(), "weight_decay": decay},
-            {"params": model.others(), "weight_decay": 0.0},
-        ]
+        groups = [{"params": model.weights(), "weight_decay": decay}, {"params": model.others(), "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=eta, betas=(0.9, 0.999), eps=1e-8)
     else:
         momentum = {"momentum": MOMENTUM, "nesterov": True} if kind == "nesterov" else {}

@@ -39,10 +39,7 @@ def rendered(table: Table, width: int) -> str:
         ({"hidden": (50,)}, "2-layer 50"),
         ({"batch_norm": True}, "3-layer 50-50 with BN"),
         ({"batch_norm": True, "bn_position": "after"}, "3-layer 50-50 with BN after ReLU"),
-        (
-            {"hidden": (50,), "batch_norm": True, "bn_statistics": "precise"},
-            "2-layer 50 with BN (precise statistics)",
-        ),
+        ({"hidden": (50,), "batch_norm": True, "bn_statistics": "precise"}, "2-layer 50 with BN (precise statistics)"),
         (
             {"hidden": (50,), "batch_norm": True, "bn_position": "after", "bn_statistics": "adaptive"},
             "2-layer 50 with BN after ReLU (adaptive statistics, transductive)",

@@ -38,10 +38,7 @@ def test_step_size_overrides_step_epochs_and_epochs_override_cycles() -> None:
     assert (times.step_size, times.total_updates) == (2250, 1800)
 
 
-@pytest.mark.parametrize(
-    ("step_epochs", "step_size"),
-    [(0.5, 225), (1.5, 675), (1e-6, 1)],
-)
+@pytest.mark.parametrize(("step_epochs", "step_size"), [(0.5, 225), (1.5, 675), (1e-6, 1)])
 def test_a_fraction_of_an_epoch_makes_at_least_one_update(step_epochs: float, step_size: int) -> None:
     assert budget_of(TrainConfig(step_epochs=step_epochs), 45_000).step_size == step_size
 

@@ -38,8 +38,7 @@ def fetch(
         str | None, option("--url", panel=DOWNLOAD, metavar="URL", help="Of an archive; the binary one of Toronto.")
     ] = None,
     md5: Annotated[
-        str | None,
-        option("--md5", panel=DOWNLOAD, metavar="HEX", help="Expect this checksum, not an official one."),
+        str | None, option("--md5", panel=DOWNLOAD, metavar="HEX", help="Expect this checksum, not an official one.")
     ] = None,
     verify: Annotated[
         bool, option("--verify/--no-verify", panel=DOWNLOAD, help="Whether the checksum has to be right.")

@@ -38,8 +38,7 @@ def reproduce(
         list[str], option("--only", panel=REPRODUCTION, metavar="ROW...", help="These rows alone, as T2a or 003-T2.")
     ] = [],
     quick: Annotated[
-        bool,
-        option("--quick", panel=REPRODUCTION, help="At most 2 seeds, and 1 cycle each: a look, marked as such."),
+        bool, option("--quick", panel=REPRODUCTION, help="At most 2 seeds, and 1 cycle each: a look, marked as such.")
     ] = False,
     as_published: Annotated[
         bool,
@@ -65,10 +64,7 @@ def reproduce(
     note: Annotated[
         str | None,
         option(
-            "--note",
-            panel=Role.OUTPUT.value,
-            metavar="TEXT",
-            help="What a reader of the page must know, at its head.",
+            "--note", panel=Role.OUTPUT.value, metavar="TEXT", help="What a reader of the page must know, at its head."
         ),
     ] = None,
     *,

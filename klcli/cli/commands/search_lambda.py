@@ -91,13 +91,7 @@ def _show(invocation: Invocation, lab: "Lab", found: "LambdaSearch") -> None:
     from klcli.report.documents import run_document
     from klcli.report.plots.lambda_search import draw_lambda_search, lambda_search
     from klcli.report.tables.runs import splits_table
-    from klcli.report.tables.studies import (
-        choice_document,
-        choice_sentence,
-        repeats_table,
-        search_table,
-        search_title,
-    )
+    from klcli.report.tables.studies import choice_document, choice_sentence, repeats_table, search_table, search_title
 
     invocation.result(search_table(search_title(found, found.stages[0][1][0].dataset), found.stages, found.choice))
     document: dict[str, Any] = {

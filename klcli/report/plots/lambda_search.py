@@ -56,11 +56,7 @@ def draw_lambda_search(scatter: LambdaScatter, suffix: str = "png") -> bytes:
             axes.scatter(x, y, marker=marker, color=colour, s=42, label=stage, zorder=3)
     axes.scatter(*scatter.chosen, s=190, facecolors="none", edgecolors="black", lw=1.6, zorder=4)
     axes.annotate(
-        f"chosen {scatter.chosen[0]:.4g}",
-        scatter.chosen,
-        xytext=(0, 12),
-        textcoords="offset points",
-        ha="center",
+        f"chosen {scatter.chosen[0]:.4g}", scatter.chosen, xytext=(0, 12), textcoords="offset points", ha="center"
     )
     lambdas = [x for _, points in scatter.stages for x, _ in points]
     axes.set(xlabel="lambda", ylabel="validation accuracy")

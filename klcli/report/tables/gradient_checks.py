@@ -33,11 +33,7 @@ def gradient_check_table(check: GradientCheck) -> Table:
 def suite_table(checks: Sequence[GradientCheck]) -> Table:
     """The tensors of all networks of a suite, each row with its network."""
     rows = [row | {"network": gradient_check_title(check)} for check in checks for row in _rows(check)]
-    columns = (
-        Column("network", "network", is_number=False),
-        *_COLUMNS,
-        Column("verdict", "verdict", is_number=False),
-    )
+    columns = (Column("network", "network", is_number=False), *_COLUMNS, Column("verdict", "verdict", is_number=False))
     return Table(f"Gradient check, suite {checks[0].suite}", columns, rows)
 
 
