@@ -41,9 +41,11 @@ def use_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]
     """Let this process use one or two cores for the rest of a test, whatever the machine has."""
 
     def use(number: int) -> None:
-        monkeypatch.setattr(second_core._state, "is_allowed", number > 1)
+        monkeypatch.setattr(second_core, "cores", lambda: number)
+        second_core.use()
 
     yield use
+    second_core.use(False)
     second_core.stop()
 
 

@@ -16,10 +16,10 @@ Refused = Callable[..., str]
 TINY = ("--data", "synthetic", "--subset", "300", "--epochs", "0", "--quiet")
 
 
-def test_the_list(klcli: Klcli) -> None:
-    done = klcli("train", "--list-presets")
+def test_the_list(here: Klcli) -> None:
+    done = here("train", "--list-presets")
     assert done.returncode == 0, done.stderr
-    document = json.loads(klcli("train", "--list-presets", "--json").stdout)
+    document = json.loads(here("train", "--list-presets", "--json").stdout)
     assert [one["name"] for one in document["presets"]] == list(presets())
     assert document["presets"][0]["config"]["hidden"] == [50, 50]
     for one in document["presets"]:

@@ -140,7 +140,7 @@ def test_resuming_trains_nothing_twice(here: Klcli, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_interrupted_one_ends_with_the_same_table(
-    start: Callable[..., "subprocess.Popen[str]"], klcli: Klcli, here: Klcli, tmp_path: Path
+    start: Callable[..., "subprocess.Popen[str]"], here: Klcli, tmp_path: Path
 ) -> None:
     long = ("reproduce", "a3-2024", "--only", "T2", *LOOK, "--repeats", "1")
     process = start(*long)

@@ -149,6 +149,7 @@ def test_a_database_that_is_held_for_long_is_one_line(
     assert here("train", "--resume", "1").returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals and a shell as POSIX has them")
 def test_the_printed_command_works_in_a_shell_word_for_word(tmp_path: Path, rows: Rows) -> None:
     database = "Übung 3/it's mine & $HOME.db"
