@@ -19,6 +19,8 @@ from klcli.engine.products import multiply
 from klcli.second_core import begin, empty, ended, left, tell, then
 from klcli.second_core.partner import Partner, PartnerLost
 
+pytestmark = pytest.mark.slow
+
 MEGABYTE = 1 << 20
 
 
@@ -382,26 +384,3 @@ def test_numbers_of_numpy_are_numbers(partner: Partner) -> None:
 def test_what_is_too_large_to_tell_is_not_told(partner: Partner) -> None:
     assert not tell(keep, {"kept": np.ones(MEGABYTE)})
     wait_for(begin(os.getpid))
-
-
-def test_without_leave_there_is_no_other_process(use_cores: Callable[[int], None]) -> None:
-    use_cores(1)
-    second_core.start(MEGABYTE)
-    assert begin(os.getpid) is None
-    assert then(sign_after, 0.0, out=np.ones(3), parts=3) is None
-    assert not tell(os.getpid)
-    assert not ended(None)
-    assert list(left(None)) == [(0, 1)]
-
-
-def test_a_machine_with_one_core_has_no_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0}, raising=False)
-    second_core.use()
-    assert not second_core.start(MEGABYTE)
-
-
-def test_cores_without_the_help_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert second_core.cores() == len(psutil.Process().cpu_affinity())
-    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
-    monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert second_core.cores() == 7

@@ -96,8 +96,8 @@ def test_unknown_words_get_a_suggestion(here: Klcli, refused: Refused, args: lis
     refused(here(*args), 2, *named)
 
 
-def test_debug_shows_the_traceback(here: Klcli) -> None:
-    done = here("train", "--data", "/no/such/folder", "--debug")
+def test_debug_shows_the_traceback(klcli: Klcli) -> None:
+    done = klcli("train", "--data", "/no/such/folder", "--debug")
     assert done.returncode not in (0, None)
     assert "Traceback" in done.stderr
     assert "DataError" in done.stderr

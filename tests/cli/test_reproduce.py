@@ -161,6 +161,7 @@ def test_an_interrupted_one_ends_with_the_same_table(
     assert table(undisturbed) == table(resumed)
 
 
+@pytest.mark.slow
 def test_different_divisions_of_the_images_are_studies_of_their_own(here: Klcli, rows: Rows) -> None:
     done = here("reproduce", "a2-2019", "--only", "F3,B1", "C1", *LOOK, "--repeats", "1")
     assert done.returncode == 0, done.stderr

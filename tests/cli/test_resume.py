@@ -14,6 +14,8 @@ import pytest
 
 from klcli.store.process import ProcessIdentity
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 TINY = ("--data", "synthetic", "--subset", "300", "--hidden", "10", "--bn")
 TRAIN = ("train", *TINY, "--step-epochs", "3")  # 12 epochs
 

@@ -17,7 +17,10 @@ from dask_cluster import Cluster, cluster
 
 from klcli.training.environment import pin_threads
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them"),
+    pytest.mark.usefixtures("unrendered"),
+]
 
 Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]

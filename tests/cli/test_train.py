@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 TINY = ("--data", "synthetic", "--subset", "500")
 ONE_CYCLE = (*TINY, "--cycles", "1", "--step-epochs", "1")  # 2 epochs of 5 updates
 
@@ -149,8 +151,8 @@ def test_another_seed_gives_other_bits(here: Klcli, rows: Rows) -> None:
     assert one["train_loss"] != two["train_loss"]
 
 
-def test_the_picture_is_a_png_of_useful_size(here: Klcli, tmp_path: Path) -> None:
-    assert here("train", *ONE_CYCLE).returncode == 0
+def test_the_picture_is_a_png_of_useful_size(klcli: Klcli, tmp_path: Path) -> None:
+    assert klcli("train", *ONE_CYCLE).returncode == 0
     content = (tmp_path / "results/plots/run-000001.png").read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     assert content.endswith(b"IEND\xaeB`\x82")

@@ -262,6 +262,7 @@ for _ in range(int(sys.argv[3])):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_new_database_at_once_lose_nothing(tmp_path: Path) -> None:
     path, go = tmp_path / "klcli.db", tmp_path / "go"
     processes = [
