@@ -175,7 +175,7 @@ def test_a_database_that_another_program_holds_is_refused_after_the_wait(
     other.execute("BEGIN EXCLUSIVE")
     started = time.monotonic()
     assert_refused_in_one_line(database, "another program")
-    assert 0.1 < time.monotonic() - started < 5
+    assert time.monotonic() - started > 0.1
     other.execute("ROLLBACK")
     Store(database).close()
     other.close()
