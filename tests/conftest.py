@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,14 @@ def small_dataset() -> Dataset:
     images = (0.35 * patterns[labels] + 0.65 * rng.integers(0, 256, (1200, 3072))).astype(np.uint8)
     names = tuple(f"class {i}" for i in range(10))
     return Dataset("small", images, labels, names, "0" * 64, "tests", "built in", None, None)
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache in which the first process prepares the synthetic set and all later ones find it."""
+    cache = tmp_path_factory.mktemp("klcli-cache")
+    yield cache  # 184 MB
+    shutil.rmtree(cache, ignore_errors=True)
 
 
 @pytest.fixture

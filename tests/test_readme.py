@@ -6,7 +6,6 @@ import shlex
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -52,12 +51,11 @@ def first_column(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with an empty machine around it: no images, no home, a cache of its own."""
+def machine(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an empty machine around it: no images and no home."""
     folder = tmp_path_factory.mktemp("readme")
-    yield folder
-    for prepared in (folder / "cache").rglob("*.npy"):  # 184 MB that nobody wants kept
-        prepared.unlink()
+    (folder / "cache").symlink_to(shared_cache)
+    return folder
 
 
 def call(machine: Path, *args: str) -> subprocess.CompletedProcess[str]:

@@ -34,14 +34,6 @@ for epochs, lam in (("0", "0.5"), ("2", "0.0001"), ("1", "0")):
 """
 
 
-@pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache in which the first process prepares the synthetic set and all later ones find it."""
-    cache = tmp_path_factory.mktemp("klcli-cache")
-    yield cache
-    shutil.rmtree(cache, ignore_errors=True)
-
-
 @pytest.fixture(autouse=True)
 def known_machine(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the developer's own settings reaches a test."""

@@ -120,10 +120,9 @@ def test_a_run_of_a_living_process_is_refused(interrupted: None, here: Klcli, ch
 
 
 def test_the_run_of_a_study_names_the_command_of_the_study(
-    here: Klcli, refused: Refused, rows: Rows, change: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    here: Klcli, refused: Refused, rows: Rows, change: Callable[..., None]
 ) -> None:
     command = ("train", *TINY, "--epochs", "1", "--repeats", "2", "--jobs", "1")
-    monkeypatch.setattr(sys, "argv", ["klcli", *command])
     assert here(*command).returncode == 0
     change(state="interrupted")
     line = refused(here("train", "--resume", "1"), 2, "study 1")
