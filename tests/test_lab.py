@@ -26,9 +26,9 @@ SMALL = TrainConfig(
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One prepared copy of the synthetic images for all of these tests, and none of the developer's settings."""
-    monkeypatch.setenv("KLCLI_CACHE", str(tmp_path_factory.getbasetemp() / "lab-cache"))
+def known_machine(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of the developer's settings."""
+    monkeypatch.setenv("KLCLI_CACHE", str(shared_cache))
     for name in ("KLCLI_DATA", "KLCLI_DB"):
         monkeypatch.delenv(name, raising=False)
 

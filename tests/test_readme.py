@@ -6,12 +6,14 @@ import shlex
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
+from klcli.cli.app import app
 from klcli.errors import ExitCode
 from klcli.settings.documentation import settings_page
 from klcli.settings.sameness import SETTINGS
@@ -49,12 +51,11 @@ def first_column(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with an empty machine around it: no images, no home, a cache of its own."""
+def machine(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an empty machine around it: no images and no home."""
     folder = tmp_path_factory.mktemp("readme")
-    yield folder
-    for prepared in (folder / "cache").rglob("*.npy"):  # 184 MB that nobody wants kept
-        prepared.unlink()
+    (folder / "cache").symlink_to(shared_cache)
+    return folder
 
 
 def call(machine: Path, *args: str) -> subprocess.CompletedProcess[str]:
@@ -83,6 +84,7 @@ def test_there_are_commands_to_check() -> None:
 
 
 @pytest.mark.parametrize("command", commands())
+@pytest.mark.slow
 def test_every_command_does_what_it_says(machine: Path, command: str) -> None:
     """On the synthetic set and few images. What would touch the network or take minutes is only parsed."""
     args = shlex.split(command)[1:]
@@ -100,17 +102,20 @@ def test_every_command_does_what_it_says(machine: Path, command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_every_option_exists(machine: Path) -> None:
+def options(command: Any) -> set[str]:
+    """The long options of a command and of all commands below it."""
+    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return own.union(*(options(child) for child in getattr(command, "commands", {}).values()))
+
+
+def test_every_option_exists() -> None:
     of_klcli = "\n".join(line for line in README.splitlines() if "-m pytest" not in line)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", of_klcli))
-    known: set[str] = set()
-    plain = ["train", "search-lambda", "sigma-sweep", "reproduce", "evaluate", "predict", "report", "gradcheck", "data"]
-    commands = ("", *plain, "data info", "data fetch")
-    for command in commands:
-        known |= set(re.findall(r"--[a-z][a-z-]*", call(machine, *command.split(), "--help").stdout))
+    known = options(typer.main.get_command(app)) | {"--help"}
     assert named <= known, named - known
 
 
+@pytest.mark.slow
 def test_the_built_in_images_are_the_ones_shown(machine: Path) -> None:
     shown = next(block for block in blocks("console") if block.startswith("$ klcli data info"))
     real = call(machine, "data", "info", "--data", "synthetic").stdout
@@ -146,6 +151,7 @@ def test_the_page_of_settings_is_that_of_the_code() -> None:
     assert (ROOT / "klcli/docs/settings.md").read_text(encoding="utf-8") == settings_page()
 
 
+@pytest.mark.slow
 def test_the_lines_of_python_work(machine: Path) -> None:
     """On few images; what is trained longer in the README ends after an epoch here."""
     [block] = blocks("python")

@@ -18,8 +18,8 @@ Refused = Callable[..., str]
 TINY = ("train", "--data", "synthetic", "--subset", "1000", "--hidden", "20", "--lr-range-test", "--batch-size", "20")
 
 
-def test_a_range_test_is_a_run_that_never_saw_the_test_images(klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
-    done = klcli(*TINY, "--bn", "--evaluations-per-cycle", "10")
+def test_a_range_test_is_a_run_that_never_saw_the_test_images(here: Klcli, rows: Rows, tmp_path: Path) -> None:
+    done = here(*TINY, "--bn", "--evaluations-per-cycle", "10")
     assert done.returncode == 0, done.stderr
     [run] = rows("runs")
     assert (run["state"], run["schedule"], run["eta_min"], run["eta_max"]) == ("complete", "range", 1e-5, 1.0)
@@ -34,7 +34,7 @@ def test_a_range_test_is_a_run_that_never_saw_the_test_images(klcli: Klcli, rows
     assert (tmp_path / "results/plots/run-000001.png").read_bytes()[:4] == b"\x89PNG"
 
     [line] = [line for line in done.stdout.splitlines() if "suggest" in line]
-    shown = klcli("report", "--run", "1", "--plot", "curves")
+    shown = here("report", "--run", "1", "--plot", "curves")
     assert f"run 1, {line}" in shown.stdout
     assert (tmp_path / "results/plots/run-000001-curves.png").exists()
     store = Store.existing(tmp_path / "results/klcli.db")

@@ -47,8 +47,8 @@ def by_hand(folder: Path, run: int, images: np.ndarray, mirror: bool = False, ax
     return S / S.sum(axis=1, keepdims=True)
 
 
-def test_the_probabilities_are_those_of_the_network(klcli: Klcli, trained: Path, images: np.ndarray) -> None:
-    done = klcli("predict", "one.png", "two [draft].png", "--run", "2", "--json")
+def test_the_probabilities_are_those_of_the_network(here: Klcli, trained: Path, images: np.ndarray) -> None:
+    done = here("predict", "one.png", "two [draft].png", "--run", "2", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert (document["command"], document["run"]) == ("predict", 2)

@@ -121,6 +121,7 @@ def test_what_cannot_be_shown(here: Klcli, trained: Path, refused: Refused, args
     refused(here("report", *args), 2, named)
 
 
+@pytest.mark.slow
 def test_bad_sql_as_a_process(klcli: Klcli, trained: Path, refused: Refused, rows: Rows) -> None:
     refused(klcli("report", "--where", "1); DELETE FROM runs; --"), 2, "--where")
     assert len(rows("runs")) == 3
@@ -241,16 +242,16 @@ def test_keeping_house(here: Klcli, trained: Path, rows: Rows) -> None:
     assert sorted(path.name for path in (trained / "results/checkpoints").iterdir()) == ["run-000002.npz"]
 
 
-def test_a_damaged_checkpoint_is_found(klcli: Klcli, trained: Path) -> None:
+def test_a_damaged_checkpoint_is_found(here: Klcli, trained: Path) -> None:
     (trained / "results/checkpoints/run-000002.npz").write_bytes(b"PK nothing")
-    done = klcli("report", "--check")
+    done = here("report", "--check")
     assert done.returncode == 4
     assert "damaged  run 2" in done.stdout
     assert done.stderr.startswith("klcli: ")
 
 
-def test_nothing_is_deleted_where_nobody_can_be_asked(klcli: Klcli, trained: Path, rows: Rows) -> None:
-    done = klcli("report", "--delete", "1")
+def test_nothing_is_deleted_where_nobody_can_be_asked(here: Klcli, trained: Path, rows: Rows) -> None:
+    done = here("report", "--delete", "1")
     assert done.returncode == 2
     assert "--yes" in done.stderr
     assert len(rows("runs")) == 3

@@ -140,7 +140,7 @@ def test_resuming_trains_nothing_twice(here: Klcli, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_interrupted_one_ends_with_the_same_table(
-    start: Callable[..., "subprocess.Popen[str]"], klcli: Klcli, here: Klcli, tmp_path: Path
+    start: Callable[..., "subprocess.Popen[str]"], here: Klcli, tmp_path: Path
 ) -> None:
     long = ("reproduce", "a3-2024", "--only", "T2", *LOOK, "--repeats", "1")
     process = start(*long)
@@ -161,6 +161,7 @@ def test_an_interrupted_one_ends_with_the_same_table(
     assert table(undisturbed) == table(resumed)
 
 
+@pytest.mark.slow
 def test_different_divisions_of_the_images_are_studies_of_their_own(here: Klcli, rows: Rows) -> None:
     done = here("reproduce", "a2-2019", "--only", "F3,B1", "C1", *LOOK, "--repeats", "1")
     assert done.returncode == 0, done.stderr

@@ -14,6 +14,8 @@ import pytest
 
 from klcli.store.process import ProcessIdentity
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 TINY = ("--data", "synthetic", "--subset", "300", "--hidden", "10", "--bn")
 TRAIN = ("train", *TINY, "--step-epochs", "3")  # 12 epochs
 
@@ -118,10 +120,9 @@ def test_a_run_of_a_living_process_is_refused(interrupted: None, here: Klcli, ch
 
 
 def test_the_run_of_a_study_names_the_command_of_the_study(
-    here: Klcli, refused: Refused, rows: Rows, change: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    here: Klcli, refused: Refused, rows: Rows, change: Callable[..., None]
 ) -> None:
     command = ("train", *TINY, "--epochs", "1", "--repeats", "2", "--jobs", "1")
-    monkeypatch.setattr(sys, "argv", ["klcli", *command])
     assert here(*command).returncode == 0
     change(state="interrupted")
     line = refused(here("train", "--resume", "1"), 2, "study 1")
@@ -149,6 +150,7 @@ def test_a_database_that_is_held_for_long_is_one_line(
     assert here("train", "--resume", "1").returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals and a shell as POSIX has them")
 def test_the_printed_command_works_in_a_shell_word_for_word(tmp_path: Path, rows: Rows) -> None:
     database = "Übung 3/it's mine & $HOME.db"

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
 Refused = Callable[..., str]
@@ -37,6 +39,7 @@ def stages(rows: Rows) -> list[tuple[str, int | None, str]]:
     return [(study["stage"], study["parent"], study["state"]) for study in rows("studies")]
 
 
+@pytest.mark.slow
 def test_coarse_fine_and_final_as_a_person_calls_them(klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
     done = klcli("search-lambda", "--coarse", "--fine", "--final", *TINY, "--jobs", "2")
     assert done.returncode == 0, done.stderr
@@ -226,6 +229,7 @@ def test_wrong_usage_is_one_line_that_names_the_value(
         assert rows("studies") == []
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_does_not_answer_leaves_no_trace(klcli: Klcli, refused: Refused, rows: Rows) -> None:
     """As a process, because Dask's own threads and messages only show there."""
     done = klcli("search-lambda", *TINY, "--quiet", "--executor", "tcp://127.0.0.1:9", timeout=40)

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
 Refused = Callable[..., str]
@@ -34,6 +36,7 @@ def table(done: "CompletedProcess[str]") -> dict[tuple[str, str], list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_sweep_as_a_person_calls_it(klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
     done = klcli("sigma-sweep", *TINY, "--jobs", "2")
     assert done.returncode == 0, done.stderr

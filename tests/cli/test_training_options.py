@@ -20,6 +20,8 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
 from klcli.training.result import EpochMetrics
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
 Refused = Callable[..., str]

@@ -26,7 +26,7 @@ SECONDS = 2.0  # of this process; the second that Python needs to start is not c
 # A Dask scheduler has ten seconds to answer: that is a promise of its own.
 LEFT_OUT = {"--executor", "--install-completion", "--show-completion", "--debug"}
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 class Accepted(BaseException):

@@ -13,7 +13,7 @@ from warm import Laboratory, Warm
 TRAIN = ("train", *SHORT, "--epochs", "2", "--step-epochs", "1")
 Row = Callable[[str, str], Trials]
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ PAGE = 4096
 SEED_OF_THE_SAMPLE = 10**6
 RESUMED = 8  # every eighth damage is also resumed from
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from klcli.store.store import Store
 MB = 2**20
 LONG = (*TRAIN, "--cycles", "20")  # 120 epochs
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 @pytest.fixture

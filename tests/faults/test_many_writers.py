@@ -20,7 +20,7 @@ from klcli.training.result import EpochMetrics
 
 EPOCHS = 50
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 def write(path: str, go: str, complaint: str) -> None:

@@ -20,7 +20,7 @@ from klcli.store.store import Store
 from klcli.training.budget import budget_of
 from klcli.training.environment import Environment
 
-NAMES = [migration.name for migration in migrations._migrations]
+NAMES = [migration.name for migration in migrations.pending(sqlite_utils.Database(memory=True))]
 OLD = [None, *NAMES]  # the step before which an old klcli stopped; the first of them is an empty file
 
 

@@ -20,7 +20,7 @@ KINDS = (
     ("SIGINT twice", (signal.SIGINT,) * 2, 130),
 )
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 def test_signals(lab: Laboratory, row: Callable[[str, str], Trials], whole: Path, tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_a_database_that_another_program_holds_is_refused_after_the_wait(
     other.execute("BEGIN EXCLUSIVE")
     started = time.monotonic()
     assert_refused_in_one_line(database, "another program")
-    assert 0.1 < time.monotonic() - started < 5
+    assert time.monotonic() - started > 0.1
     other.execute("ROLLBACK")
     Store(database).close()
     other.close()
@@ -262,6 +262,7 @@ for _ in range(int(sys.argv[3])):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_new_database_at_once_lose_nothing(tmp_path: Path) -> None:
     path, go = tmp_path / "klcli.db", tmp_path / "go"
     processes = [

@@ -1,8 +1,8 @@
 """What the tests of execution share: the synthetic images for many processes, and stacks to train on them."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from dask_cluster import Cluster, cluster
@@ -19,14 +19,12 @@ LAMBDAS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 
 
 @pytest.fixture(scope="session")
-def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
-    """The built-in images, prepared once in a cache that processes started in the meantime share."""
-    cache = tmp_path_factory.mktemp("klcli-cache")
+def synthetic(shared_cache: Path) -> Iterator[Dataset]:
+    """The built-in images, in the cache that processes started in the meantime share."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KLCLI_CACHE", str(cache))
+        patch.setenv("KLCLI_CACHE", str(shared_cache))
         patch.delenv("KLCLI_DATA", raising=False)
         yield open_dataset("synthetic")
-    shutil.rmtree(cache, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

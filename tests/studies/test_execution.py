@@ -243,14 +243,13 @@ def test_what_check_raises_stops_the_training(tasks: Tasks, tmp_path: Path, monk
     with pytest.raises(KeyboardInterrupt):
         list(execute(tasks(updates=1_000_000, evaluations_per_cycle=0), executor, check=check))
     executor.shutdown(wait=True)
-    assert time.monotonic() - started < 5
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_worker_that_is_late_for_the_stop_still_stops(tasks: Tasks, tmp_path: Path, monkeypatch: Any) -> None:
     """An evaluation may last longer than the parent waits; then the folder with the stop in it is gone."""
     monkeypatch.setattr(execution, "wait", _impatient(execution.wait))
-    executor, started = ThreadPoolExecutor(1), time.monotonic()
+    executor = ThreadPoolExecutor(1)
     heard: list[int] = []
 
     def check() -> None:
@@ -267,7 +266,6 @@ def test_a_worker_that_is_late_for_the_stop_still_stops(tasks: Tasks, tmp_path: 
             )
         )
     executor.shutdown(wait=True)
-    assert time.monotonic() - started < 5
 
 
 def _impatient(wait: Callable[..., Any]) -> Callable[..., Any]:

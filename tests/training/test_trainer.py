@@ -58,6 +58,7 @@ def test_the_same_config_twice_gives_the_same_bits(splits: Splits, dtype: str) -
     ],
     ids=["the defaults", "minibatches in parts", "wide", "Adam and whitening", "mixup and momentum", "two members"],
 )
+@pytest.mark.slow
 def test_a_second_core_changes_no_bit(
     splits: Splits,
     setting: dict[str, Any],

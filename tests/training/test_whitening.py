@@ -39,6 +39,7 @@ def found_once(V: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "whitening", lambda images, components, eps: V)
 
 
+@pytest.mark.slow
 def test_the_components_are_uncorrelated_and_each_has_its_share_of_variance(splits: Splits, V: np.ndarray) -> None:
     """In float64 through the singular values of images and mirror images, without any covariance."""
     own, _ = splits.train.batch(slice(None), np.float64)
