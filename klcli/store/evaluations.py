@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from klcli.settings.evaluation_settings import EvaluationSettings
 from klcli.store.connection import Database, now
-from klcli.store.records import Evaluation, columns
+from klcli.store.records import Evaluation
 from klcli.store.runs import prefixed
 
 if TYPE_CHECKING:  # a report must not load what trains
@@ -52,7 +52,7 @@ class Evaluations:
         """Return the evaluations to which one of these runs belongs, the oldest first."""
         return self._db.records(
             Evaluation,
-            f"SELECT {columns(Evaluation)} FROM (SELECT *, (SELECT json_group_array(run_id) FROM"
+            "(SELECT *, (SELECT json_group_array(run_id) FROM"
             " (SELECT run_id FROM evaluation_runs WHERE evaluation_id = evaluations.id ORDER BY run_id)) AS runs"
             " FROM evaluations) WHERE id IN"
             " (SELECT evaluation_id FROM evaluation_runs WHERE run_id IN (SELECT value FROM json_each(?))) ORDER BY id",
