@@ -23,20 +23,10 @@ class Layout:
     archive_md5: str
 
 
-PYTHON = Layout(
-    name="python",
-    folder="cifar-10-batches-py",
-    batch_files=(*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"),
-    archive="cifar-10-python.tar.gz",
-    archive_md5="c58f30108f718f92721af3b95e74349a",
-)
-
+_NAMES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
+_BIN_NAMES = tuple(f"{name}.bin" for name in _NAMES)
+PYTHON = Layout("python", "cifar-10-batches-py", _NAMES, "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
 BINARY = Layout(
-    name="binary",
-    folder="cifar-10-batches-bin",
-    batch_files=tuple(f"{name}.bin" for name in PYTHON.batch_files),
-    archive="cifar-10-binary.tar.gz",
-    archive_md5="c32a1d4ab5d03f1284b67883e8d87530",
+    "binary", "cifar-10-batches-bin", _BIN_NAMES, "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
 )
-
 LAYOUTS = (PYTHON, BINARY)  # in order of preference

@@ -76,18 +76,9 @@ def read(source: Source) -> Dataset:
         raise DataError(f"{source.path} holds no batch file of CIFAR-10: give the archive of CIFAR-10")
     if missing:
         raise _incomplete(source.path, [layout.batch_files[file] for file in sorted(missing)])
-    sha256 = content_sha256(labels, images)
-    return Dataset(
-        name=CIFAR10,
-        images=images,
-        labels=labels,
-        class_names=CLASS_NAMES,
-        sha256=sha256,
-        source=str(source.path),
-        layout=layout.name if source.layout else f"{layout.name} archive",
-        official=sha256 == OFFICIAL_SHA256,
-        images_file=None,
-    )
+    sha256, form = content_sha256(labels, images), layout.name if source.layout else f"{layout.name} archive"
+    official = sha256 == OFFICIAL_SHA256
+    return Dataset(CIFAR10, images, labels, CLASS_NAMES, sha256, str(source.path), form, official)
 
 
 def _incomplete(path: Path, names: list[str]) -> DataError:
