@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http
 import http.client
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -57,9 +58,9 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
             md5 = _md5_of(part)
             if expected and md5 not in expected:
                 raise DataError(
-                    f"{url} has the MD5 {md5} instead of {' or '.join(sorted(expected))}: it was damaged on the "
-                    "way, is no official archive, or is the web page of a network that asks for a login, and was "
-                    "removed; run it again, give another address with --url, or accept it with --no-verify"
+                    f"{url} has the MD5 {md5} instead of {' or '.join(sorted(expected))} and was removed: it was "
+                    "damaged on the way, is another archive, or the web page of a network that asks for a login; "
+                    "run it again, give another address with --url, or accept it with --no-verify"
                 )
             dataset = read(Source(part, None))
         except DataError as error:
@@ -69,10 +70,8 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
         path = part.replace(destination / layout.archive)
         return Fetched(path, layout.name, md5, bool(dataset.official), path.stat().st_size)
     except OSError as error:  # an error of the network is a DataError by now
-        raise StoreError(
-            f"{destination} cannot be written ({error.strerror or error}): free 400 MB there, or set KLCLI_CACHE to a "
-            "folder on another disk"
-        ) from None
+        cure = "free 400 MB there, or set KLCLI_CACHE to a folder on another disk"
+        raise StoreError(f"{destination} cannot be written ({error.strerror or error}): {cure}") from None
 
 
 def fetched_before(url: str, destination: Path) -> Fetched | None:
@@ -91,12 +90,10 @@ def _file_name(url: str) -> str:
 
 def _checksums(expected_md5: str | None) -> set[str]:
     """Return the checksums that are accepted; the empty set accepts every one."""
-    if expected_md5 is None:
-        return set()
-    if expected_md5 == OFFICIAL:
-        return {layout.archive_md5 for layout in layouts.LAYOUTS}
+    if expected_md5 in (None, OFFICIAL):
+        return {layout.archive_md5 for layout in layouts.LAYOUTS if expected_md5}
     digits = expected_md5.strip().lower()
-    if len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
+    if not re.fullmatch("[0-9a-f]{32}", digits):
         raise ConfigError(f"--md5 {expected_md5!r} is no MD5 checksum: give 32 hexadecimal digits")
     return {digits}
 
@@ -147,10 +144,8 @@ def _open(url: str, done: int) -> Any:
         raise DataError(f"{url} answers {reason}: check the address, or give another one with --url") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         cause = getattr(error, "reason", None) or str(error) or type(error).__name__
-        raise DataError(
-            f"{url} cannot be reached ({cause}): check the connection and run it again, or give an archive that you "
-            "have with --data PATH"
-        ) from None
+        cure = "check the connection and run it again, or give an archive that you have with --data PATH"
+        raise DataError(f"{url} cannot be reached ({cause}): {cure}") from None
 
 
 def _next_piece(url: str, response: Any) -> bytes:

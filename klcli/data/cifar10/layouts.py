@@ -4,6 +4,7 @@ Source: https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 ROWS = 10_000  # images in each batch file
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -21,6 +22,10 @@ class Layout:
     batch_files: tuple[str, ...]  # training batches 1 to 5, then the test batch
     archive: str
     archive_md5: str
+
+    def files_in(self, folder: Path) -> list[Path]:
+        """Return the paths of its six batch files, whether they exist or not."""
+        return [folder / name for name in self.batch_files]
 
 
 _NAMES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
