@@ -132,10 +132,7 @@ def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite_utils.Databa
 
 
 def _missing_columns(db: sqlite_utils.Database) -> dict[str, str]:
-    """Return the definitions of the columns of `runs` for settings that have come since the database was made.
-
-    Virtual ones take no space and need no migration: SQLite computes them from the config of each run.
-    """
+    """Return definitions for the settings that are newer than the database: virtual columns need no migration."""
     found = {row["name"] for row in db.execute("PRAGMA table_xinfo(runs)")}
     return {name: definition for name, definition in virtual_columns().items() if name not in found}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from klcli.settings.evaluation_settings import EvaluationSettings
 from klcli.store.connection import Database, now
@@ -28,17 +28,10 @@ class Evaluations:
         self, run_ids: Sequence[int], settings: EvaluationSettings, found: Reevaluation, command: str
     ) -> Evaluation:
         """Record an evaluation in the place of an earlier one of the same runs and settings, and return it."""
-        row: dict[str, Any] = {
-            "created_at": now(),
-            "command": command,
-            **asdict(settings),
-            "bn_statistics": found.policy,
-            "bn_samples": found.samples,
-            "transductive": found.transductive,
-            **prefixed("validation", found.validation),
-            **prefixed("test", found.test),
-            "seconds": found.seconds,
-        }
+        used = {"bn_statistics": found.policy, "bn_samples": found.samples, "transductive": found.transductive}
+        measured = prefixed("validation", found.validation) | prefixed("test", found.test)
+        about = {"created_at": now(), "command": command, "seconds": found.seconds}
+        row = asdict(settings) | used | measured | about
         wanted = sorted(set(run_ids))
         with self._db.write() as db:
             for old in self.of_runs(wanted):

@@ -45,11 +45,9 @@ class GradientChecks:
                     "configs": json.dumps([json.loads(config.to_json()) for config in check.configs]),
                 }
                 db.table("gradient_checks").insert(row)
-                db.table("gradient_errors").insert_all(
-                    {"check_id": check_id, "position": position, **asdict(tensor)}
-                    | {"passed": int(tensor not in check.failed)}
-                    for position, tensor in enumerate(check.tensors)
-                )
+                for position, tensor in enumerate(check.tensors):
+                    row = {"check_id": check_id, "position": position, "passed": int(tensor not in check.failed)}
+                    db.table("gradient_errors").insert(row | asdict(tensor))
         return int(suite)
 
     def suite(self, suite: int | None = None) -> list[GradientCheck]:

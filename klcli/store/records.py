@@ -6,7 +6,7 @@ A field has the name of its column, `config_json` that of `config`; Database.rec
 import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, cast
 
 from klcli.errors import StoreError
 from klcli.settings.split_config import SplitConfig
@@ -18,8 +18,7 @@ class _Measured:
 
     def measure(self, split: str, name: str) -> float | None:
         """Return one of its metrics, None where it was not measured. Raises AttributeError for an unknown one."""
-        value: float | None = getattr(self, f"{split}_{name}")
-        return value
+        return cast(float | None, getattr(self, f"{split}_{name}"))
 
 
 @dataclass(frozen=True, kw_only=True)

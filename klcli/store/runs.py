@@ -83,10 +83,9 @@ class Runs:
             return cast(int, db.table("runs").insert(run_row(config, budget, dataset, environment, command)).last_pk)
 
     def record_epoch(self, run_id: int, metrics: EpochMetrics, result: TrainResult | None = None) -> None:
-        """Commit the metrics of one evaluation, with the network of that moment; repeating it changes nothing.
+        """Commit the metrics of one evaluation and the checkpoint of that moment; repeating it changes nothing.
 
-        The checkpoint is renamed into place before its name and the metrics are committed in one transaction, so
-        that a crash at any point leaves a checkpoint whose checksum is in the database.
+        The file is in place before the commit: a crash at any point leaves a checkpoint that the database knows.
         """
         pointer = {} if result is None else self.write_checkpoint(run_id, result)
         with self._db.write() as db:
@@ -148,11 +147,9 @@ class Runs:
         return {"checkpoint": str(path.relative_to(self._db.path.parent)), "checkpoint_sha256": sha256}
 
     def snapshot(self, run: Run) -> tuple[Snapshot | None, str]:
-        """Return what a run can go on from, and a remark where it is not its latest checkpoint.
+        """Return what a claimed run can go on from, or None, and a remark where it is not its latest checkpoint.
 
-        Of the two files on disk, one that the database knows by its checksum is used, the latest first; None where
-        the run ended before its first checkpoint, or where both are damaged. The file that is used becomes the
-        latest: an unknown or damaged one would replace it with the next write. The run must be claimed first.
+        The file that is used becomes the latest: an unknown or damaged one would replace it with the next write.
         """
         from klcli.training.result import Snapshot
 
@@ -242,8 +239,8 @@ class Runs:
             return self._db.records(ImageSet, source, parameters)
 
     def count_by_state(self) -> dict[str, int]:
-        rows = self._db.read("SELECT state, count(*) AS n FROM runs GROUP BY state")
-        return {row["state"]: row["n"] for row in rows}
+        counts = self._db.read("SELECT state, count(*) AS n FROM runs GROUP BY state")
+        return {one["state"]: one["n"] for one in counts}
 
     def columns(self) -> list[str]:
         """Return the names of the columns of runs, also of those that SQLite computes."""

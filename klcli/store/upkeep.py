@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,17 +67,11 @@ class Upkeep:
             for run in runs:
                 db.execute("DELETE FROM runs WHERE id = ?", [run.id])
                 if run.study_id is not None:
-                    db.execute(
-                        "UPDATE studies SET settings = json_insert("
-                        "json_insert(settings, '$.deleted_members', json('[]')), '$.deleted_members[#]', ?)"
-                        " WHERE id = ?",
-                        [run.member, run.study_id],
-                    )
-            db.execute(
-                "DELETE FROM studies WHERE id IN (SELECT value FROM json_each(?))"
-                " AND NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id)",
-                [json.dumps([run.study_id for run in runs])],
-            )
+                    with_list = "json_insert(settings, '$.deleted_members', json('[]'))"
+                    longer = f"json_insert({with_list}, '$.deleted_members[#]', ?)"
+                    db.execute(f"UPDATE studies SET settings = {longer} WHERE id = ?", [run.member, run.study_id])
+                    without_runs = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id)"
+                    db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
         # The rows first: `check` finds a file that no row names; a row without its file is damage.
         files = [file for run in runs for file in self._files_of(run)]
         for file in files:

@@ -40,11 +40,9 @@ class Fetched:
 def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | None = OFFICIAL) -> Fetched:
     """Download the archive at `url` (http, https or file) into `destination`; `progress(done, total)` counts bytes.
 
-    total is None where the server does not tell it. `expected_md5` is a checksum in hexadecimal digits, OFFICIAL for
-    that of either official archive, None for no check. An interrupted download stays as `<name>.part`, and the next
-    call continues it where the server can. The archive is read as a whole before it takes its place.
-
-    Raises DataError where the network, the server or the archive fails, StoreError where the disk does,
+    total is None where the server does not send it. `expected_md5` is a checksum in hexadecimal digits, OFFICIAL for
+    that of either official archive, None for no check. An interrupted download stays as `<name>.part` and is
+    continued. Raises DataError where the network, the server or the archive fails, StoreError where the disk does,
     ConfigError for an address or a checksum that is none.
     """
     expected = _checksums(expected_md5)
@@ -101,15 +99,12 @@ def _checksums(expected_md5: str | None) -> set[str]:
 def _md5_of(path: Path) -> str:
     """Return the MD5, by which CIFAR-10 is published: it detects damage, not forgery."""
     with path.open("rb") as file:
-        # FIPS systems refuse MD5 unless it is declared that no security depends on it.
+        # usedforsecurity: FIPS systems refuse it otherwise
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _download(url: str, part: Path, progress: Progress) -> None:
-    """Complete `part` to the whole file at `url`. What has arrived stays in it whatever happens.
-
-    Bytes of another file in front of it do no harm: the checksum, or that of gzip, will not be right.
-    """
+    """Complete `part` to the whole file at `url`; what has arrived stays in it. A checksum finds any other bytes."""
     done = part.stat().st_size if part.exists() else 0
     response = _open(url, done)
     if response is None:
@@ -122,8 +117,7 @@ def _download(url: str, part: Path, progress: Progress) -> None:
         with part.open("ab" if continues else "wb") as file:
             progress(done, total)
             while piece := _next_piece(url, response):
-                file.write(piece)
-                done += len(piece)
+                done += file.write(piece)
                 progress(done, total)
     if total is not None and done < total:
         raise _interrupted(url, f"the connection ended after {done} of {total} bytes")
@@ -133,8 +127,7 @@ def _download(url: str, part: Path, progress: Progress) -> None:
 def _open(url: str, done: int) -> Any:
     """Return the server's response, from byte `done` on if it can; None where `done` bytes are the whole file."""
     headers = {"User-Agent": f"klcli/{__version__}", "Accept-Encoding": "identity"}
-    if done:
-        headers["Range"] = f"bytes={done}-"
+    headers |= {"Range": f"bytes={done}-"} if done else {}
     try:
         return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
