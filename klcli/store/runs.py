@@ -45,7 +45,7 @@ class RunFilter:
             "dataset_sha256 = ?": self.dataset_sha256,
             "split = ?": self.split,
             "state = ?": self.state,
-            "batch_norm = ?": None if self.batch_norm is None else int(self.batch_norm),
+            "batch_norm = ?": self.batch_norm,
             "started_at >= ?": self.since,
             "instr(' ' || tags || ' ', ' ' || ? || ' ') > 0": self.tag,
         }

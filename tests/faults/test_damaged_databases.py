@@ -187,7 +187,7 @@ def test_damaged_checkpoints(
         trials.expect(resumed.code == 0, f"{name}: exit {resumed.code}: {resumed.stderr[-300:]}")
         if resumed.code == 0:
             trials.expect(outcome(folder / "klcli.db") == bits, f"{name}: other bits")
-        after = next(float(line.split()[-1]) for line in resumed.stderr.splitlines() if "goes on after" in line)
+        after = next(float(line.split()[-1]) for line in resumed.stderr.splitlines() if "continues after" in line)
         lost = epochs["epochs_done"] - after
         said = "the one before is used" in resumed.stderr or "begins again" in resumed.stderr
         trials.tried[f"{'both' if both else 'the latest'} damaged: goes on {lost:g} epochs earlier"] += 1
