@@ -73,8 +73,7 @@ def _shifted(pixels: np.ndarray, distances: np.ndarray, background: np.ndarray) 
 def mixup(X: np.ndarray, share: float) -> None:
     """Mix every image of X (n, d) in place: `X_i <- a X_i + (1 - a) X_(n-1-i)` with one share a for the minibatch.
 
-    Zhang et al. 2018, arXiv 1710.09412. The order of the images is random, so pairs by position are as good as
-    drawn ones. The labels of the pairs are `y` and `y[::-1]`.
+    Zhang et al. 2018, arXiv 1710.09412. The images are in random order; the labels of a pair are `y` and `y[::-1]`.
     """
     others = X[::-1] * (1 - share)
     X *= share

@@ -66,10 +66,10 @@ class Split:
         change: Callable[[np.ndarray], np.ndarray] | None = None,
         out: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return standardised images and labels of the positions `index`; `change` may replace the bytes before.
+        """Return X (k, 3072) of `dtype`, (pixel - mean) / std, and y (k,) intp of the positions `index`.
 
-        X (k, 3072) of `dtype`, X = (pixel - mean) / std, in `out` where that is given, and y (k,) intp. Bytes are
-        gathered and cast block by block, because they are a quarter of the traffic of float32.
+        `change` may replace the bytes before; X is written to `out` where that is given. Bytes are gathered and cast
+        block by block, because they are a quarter of the traffic of float32.
         """
         dtype, pixels = np.dtype(dtype), self._pixels(self.rows[index])
         pixels = pixels if change is None else change(pixels)

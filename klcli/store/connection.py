@@ -55,10 +55,7 @@ class Database:
         self._db.close()
 
     def folder(self, kind: str) -> Path:
-        """Return the folder of the "checkpoints" or "plots" of this database, beside it.
-
-        Two databases in one folder must not share files, so a name other than klcli.db becomes the prefix.
-        """
+        """Return the folder of its "checkpoints" or "plots". Two databases in one folder must not share files."""
         return self.path.parent / (kind if self.path.stem == "klcli" else f"{self.path.stem}-{kind}")
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
@@ -138,10 +135,7 @@ def _missing_columns(db: sqlite_utils.Database) -> dict[str, str]:
 
 
 def damage_behind_a_failure() -> StoreError | None:
-    """Return what is wrong with the database that this process has opened last, None where nothing is.
-
-    For an unexpected exception: exchanged pages pass the quick check on opening. The full one takes seconds.
-    """
+    """Return what the full check, which takes seconds, finds in the database that was opened last, None if nothing."""
     for path in filter(Path.exists, _last_opened):
         try:
             with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:

@@ -43,11 +43,8 @@ class Evaluations:
 
     def of_runs(self, run_ids: Sequence[int]) -> list[Evaluation]:
         """Return the evaluations to which one of these runs belongs, the oldest first."""
-        return self._db.records(
-            Evaluation,
-            "(SELECT *, (SELECT json_group_array(run_id) FROM"
-            " (SELECT run_id FROM evaluation_runs WHERE evaluation_id = evaluations.id ORDER BY run_id)) AS runs"
-            " FROM evaluations) WHERE id IN"
-            " (SELECT evaluation_id FROM evaluation_runs WHERE run_id IN (SELECT value FROM json_each(?))) ORDER BY id",
-            [json.dumps(list(run_ids))],
-        )
+        numbers = "SELECT run_id FROM evaluation_runs WHERE evaluation_id = evaluations.id ORDER BY run_id"
+        with_runs = f"SELECT *, (SELECT json_group_array(run_id) FROM ({numbers})) AS runs FROM evaluations"
+        wanted = "SELECT evaluation_id FROM evaluation_runs WHERE run_id IN (SELECT value FROM json_each(?))"
+        source = f"({with_runs}) WHERE id IN ({wanted}) ORDER BY id"
+        return self._db.records(Evaluation, source, [json.dumps(list(run_ids))])

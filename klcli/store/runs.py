@@ -91,10 +91,9 @@ class Runs:
         with self._db.write() as db:
             upsert_epoch(db, run_id, metrics)
             if pointer:
-                db.execute(
-                    "UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE id = ? AND checkpoint_sha256 <> ?",
-                    [run_id, pointer["checkpoint_sha256"]],
-                )
+                others = "id = ? AND checkpoint_sha256 <> ?"
+                ids = [run_id, pointer["checkpoint_sha256"]]
+                db.execute(f"UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE {others}", ids)
                 db.table("runs").update(run_id, pointer)
 
     def finish(
@@ -110,13 +109,10 @@ class Runs:
     def claim(self, run_id: int) -> None:
         """Assign a run that has ended to this process. Raises StoreError where another one was faster."""
         with self._db.write() as db:
-            claimed = db.execute(
-                "UPDATE runs SET state = 'running', host = :host, pid = :pid, process_started_at = :process_started_at,"
-                " finished_at = NULL, error = NULL WHERE id = :id AND state IN ('interrupted', 'failed')",
-                {"id": run_id, **owner_columns()},
-            ).rowcount
-        if not claimed:
-            raise StoreError(f"{self._db.path}: run {run_id} has just been taken over by another process")
+            if not self.where("id = ? AND state IN ('interrupted', 'failed')", [run_id]):
+                raise StoreError(f"{self._db.path}: run {run_id} has just been taken over by another process")
+            claimed = {"state": "running", "finished_at": None, "error": None, **owner_columns()}
+            db.table("runs").update(run_id, claimed)
 
     def mark_dead(self) -> None:
         """Mark the running runs whose process is gone as interrupted, and the studies that are left without one."""
@@ -125,15 +121,12 @@ class Runs:
         if not gone:
             return
         with self._db.write() as db:
-            db.execute(
-                "UPDATE runs SET state = 'interrupted', error = 'its process ended unexpectedly'"
-                " WHERE state = 'running' AND id IN (SELECT value FROM json_each(?))",
-                [json.dumps(gone)],
-            )
-            db.execute(
-                "UPDATE studies SET state = 'interrupted' WHERE state = 'running'"
-                " AND NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND state = 'running')"
-            )
+            interrupted = "UPDATE runs SET state = 'interrupted', error = 'its process ended unexpectedly'"
+            still_running = "state = 'running' AND id IN (SELECT value FROM json_each(?))"
+            db.execute(f"{interrupted} WHERE {still_running}", [json.dumps(gone)])
+            running_member = "SELECT 1 FROM runs WHERE study_id = studies.id AND state = 'running'"
+            left = f"state = 'running' AND NOT EXISTS ({running_member})"
+            db.execute(f"UPDATE studies SET state = 'interrupted' WHERE {left}")
 
     # --- checkpoints
 
@@ -229,13 +222,10 @@ class Runs:
     def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
         """Return the sets of runs that may share a ranking, first the images used last and the split with most runs."""
         condition, parameters = chosen.conditions()
-        sets = (
-            "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest"
-            f" FROM runs WHERE {condition} GROUP BY dataset_sha256, split"
-        )
-        latest_of_images = "max(latest) OVER (PARTITION BY dataset_sha256)"
+        counted = "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest FROM runs"
+        order = "max(latest) OVER (PARTITION BY dataset_sha256) DESC, runs DESC, latest DESC"
+        source = f"({counted} WHERE {condition} GROUP BY dataset_sha256, split) ORDER BY {order}"
         with self._db.reading_only(chosen.where):
-            source = f"({sets}) ORDER BY {latest_of_images} DESC, runs DESC, latest DESC"
             return self._db.records(ImageSet, source, parameters)
 
     def count_by_state(self) -> dict[str, int]:

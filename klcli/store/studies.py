@@ -83,10 +83,7 @@ class Studies:
         return self._db.records(Study, f"studies WHERE {condition}", values)
 
     def restart(self, run_ids: Sequence[int], environment: Environment) -> None:
-        """Assign runs that did not end to this process, as if they had just been planned.
-
-        Raises StoreError where one of them belongs to another process, or has been completed.
-        """
+        """Plan runs that did not end again, for this process. Raises StoreError where another one has one of them."""
         fresh = fresh_columns(environment) | dict.fromkeys(("finished_at", "best_validation_accuracy", "error"))
         with self._db.write() as db:
             for run_id in run_ids:
@@ -116,10 +113,9 @@ class Studies:
         """End a study; its runs that have not ended get the same state."""
         with self._db.write() as db:
             db.table("studies").update(study_id, {"state": state})
-            db.execute(
-                "UPDATE runs SET state = ?, error = ?, finished_at = ? WHERE study_id = ? AND state = 'running'",
-                [state, error, now(), study_id],
-            )
+            still_running = "study_id = ? AND state = 'running'"
+            values = [state, error, now(), study_id]
+            db.execute(f"UPDATE runs SET state = ?, error = ?, finished_at = ? WHERE {still_running}", values)
 
 
 def canonical(settings: dict[str, Any]) -> str:

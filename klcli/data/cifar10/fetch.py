@@ -74,10 +74,10 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
 
 def fetched_before(url: str, destination: Path) -> Fetched | None:
     """Return the official archive that an earlier fetch of `url` has left, where every byte of it is in place."""
-    for layout in layouts.LAYOUTS:
-        path = destination / layout.archive
-        with contextlib.suppress(OSError):
-            if _file_name(url) == layout.archive and _md5_of(path) == layout.archive_md5:
+    path = destination / _file_name(url)
+    with contextlib.suppress(OSError):
+        for layout in layouts.LAYOUTS:
+            if path.name == layout.archive and _md5_of(path) == layout.archive_md5:
                 return Fetched(path, layout.name, layout.archive_md5, True, path.stat().st_size)
     return None
 
