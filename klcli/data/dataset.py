@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from klcli.errors import ConfigError
+from klcli.settings.setting import require
 from klcli.settings.split_config import FILES, SplitConfig, listed
 
 PIXELS = 3072  # 3 channels of 32 x 32, channel-major
@@ -30,12 +30,11 @@ class Dataset:
     sha256: str  # hex, over the labels and then the images: the same for every layout of the same data
     source: str  # absolute path, or "built in"
     layout: str  # "python", "binary", "python archive", "binary archive" or "built in"
-    official: bool | None  # whether these are the published images; None for the built-in set
-    images_file: Path | None  # the .npy file behind a memory map, so that other processes can map the same pages
+    official: bool | None = None  # whether these are the published images; None for the built-in set
+    images_file: Path | None = None  # the .npy file behind a memory map, so that other processes can map the same pages
 
     @property
     def images_per_file(self) -> int:
-        """The number of images in one batch file: 10 000 in CIFAR-10."""
         return len(self.images) // FILES
 
 
@@ -67,15 +66,13 @@ class Split:
         change: Callable[[np.ndarray], np.ndarray] | None = None,
         out: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return standardised images and labels of the positions `index`; `change` may replace the bytes before.
+        """Return X (k, 3072) of `dtype`, (pixel - mean) / std, and y (k,) intp of the positions `index`.
 
-        X (k, 3072) of `dtype`, X = (pixel - mean) / std, in `out` where that is given, and y (k,) intp. Bytes are
-        gathered and cast block by block, because they are a quarter of the traffic of float32.
+        `change` may replace the bytes before; X is written to `out` where that is given. Bytes are gathered and cast
+        block by block, because they are a quarter of the traffic of float32.
         """
-        dtype = np.dtype(dtype)
-        pixels = self._pixels(self.rows[index])
-        if change is not None:
-            pixels = change(pixels)
+        dtype, pixels = np.dtype(dtype), self._pixels(self.rows[index])
+        pixels = pixels if change is None else change(pixels)
         X = np.empty(pixels.shape, dtype) if out is None else out
         mean, inverse_std = self._in_float32 if dtype == np.float32 else (self.mean, self.inverse_std)
         for start in range(0, len(X), STANDARDISE_ROWS):
@@ -88,7 +85,6 @@ class Split:
         return X, self.labels[index]
 
     def standardised(self, how: str) -> "Split":
-        """Return the same images, standardised by "pixel" or "image"."""
         return self if how == self.standardise else replace(self, standardise=how)
 
     def _pixels(self, rows: np.ndarray) -> np.ndarray:
@@ -112,7 +108,6 @@ class Splits:
     test: Split
 
     def standardised(self, how: str) -> "Splits":
-        """Return the same splits, all standardised by "pixel" or "image"."""
         return Splits(*(part.standardised(how) for part in (self.train, self.validation, self.test)))
 
 
@@ -121,31 +116,20 @@ def split(dataset: Dataset, config: SplitConfig) -> Splits:
 
     Raises ConfigError where the training batches hold too few images for `validation` or `subset`.
     """
-    per_file = dataset.images_per_file
-    train_batches = config.train_batches or tuple(
-        batch for batch in range(1, FILES) if batch not in config.validation_batches
-    )
-    train = _rows_of(train_batches, per_file)
-    if config.validation_batches:
-        validation = _rows_of(config.validation_batches, per_file)
-    else:
-        if config.validation >= len(train):
-            raise ConfigError(
-                f"validation {config.validation} leaves none of the {len(train)} images of training batch "
-                f"{listed(train_batches)} to train on: give less than {len(train)}, or more batches"
-            )
+    files = np.arange(len(dataset.images)).reshape(FILES, -1)  # the rows of each batch file
+    batches = config.train_batches or tuple(sorted({*range(1, FILES)} - {*config.validation_batches}))
+    train, validation, test = (_rows_of(files, numbers) for numbers in (batches, config.validation_batches, (FILES,)))
+    if not config.validation_batches:
+        require(
+            config.validation < len(train),
+            f"validation {config.validation} leaves none of the {len(train)} images of training batch "
+            f"{listed(batches)} to train on: give less than {len(train)}, or more batches",
+        )
         train, validation = np.split(train, [len(train) - config.validation])
-    test = np.arange((FILES - 1) * per_file, FILES * per_file)
-
-    if config.subset is not None:
-        if config.subset > len(train):
-            raise ConfigError(
-                f"subset {config.subset} is more than the {len(train)} training images: give at most that"
-            )
-        # Integers, so that the sizes do not depend on the rounding of a fraction.
-        validation = validation[: max(1, len(validation) * config.subset // len(train))]
-        test = test[: max(1, len(test) * config.subset // len(train))]
-        train = train[: config.subset]
+    too_many = f"subset {config.subset} is more than the {len(train)} training images: give at most that"
+    require(config.subset is None or config.subset <= len(train), too_many)
+    sizes = config.sizes(dataset.images_per_file)
+    train, validation, test = (rows[:size] for rows, size in zip((train, validation, test), sizes, strict=True))
 
     # A memory map is an ndarray whose every slice runs Python code; the plain view of it does not.
     images = np.asarray(dataset.images)
@@ -169,7 +153,7 @@ def standardisation(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, n
     return _mean_and_inverse_std(sums, len(rows))
 
 
-def _image_standardisation(pixels: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+def _image_standardisation(pixels: np.ndarray, dtype: DTypeLike) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and 1 / std of each image (k, 3072) uint8 over its pixels: two (k, 1), as in `standardisation`."""
     mean, inverse_std = _mean_and_inverse_std(_sums(pixels, axis=1), pixels.shape[1])
     return mean[:, None].astype(dtype), inverse_std[:, None].astype(dtype)
@@ -195,6 +179,6 @@ def epoch_order(n: int, order_seed: int, epoch: int) -> np.ndarray:
     return np.random.Generator(np.random.PCG64(seed)).permutation(n)
 
 
-def _rows_of(batches: tuple[int, ...], per_file: int) -> np.ndarray:
-    """Return the rows of the training batches (counted from 1), in the order of the files."""
-    return np.concatenate([np.arange((batch - 1) * per_file, batch * per_file) for batch in sorted(batches)])
+def _rows_of(files: np.ndarray, batches: tuple[int, ...]) -> np.ndarray:
+    """Return the rows of the batch files of these numbers, counted from 1, in the order of the files."""
+    return files[[batch - 1 for batch in sorted(batches)]].reshape(-1)

@@ -37,8 +37,7 @@ def read_picture(path: Path) -> np.ndarray:
         raise DataError(f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels, give a smaller picture") from None
     except MemoryError:
         raise
-    # A damaged picture can make its decoder raise almost anything.
-    except Exception as error:
+    except Exception as error:  # a damaged picture can make its decoder raise almost anything
         reason = "" if isinstance(error, UnidentifiedImageError) else f" ({' '.join(str(error).split())})"
         raise DataError(f"{path}: this is no picture that can be read{reason}, give a PNG or JPEG") from None
     side = min(picture.size)

@@ -1,7 +1,6 @@
 """From a request to a data set: CIFAR-10 where it is found, the built-in one where it is not."""
 
 import os
-from collections.abc import Callable
 
 from klcli.data import synthetic
 from klcli.data.cifar10 import prepared
@@ -22,15 +21,12 @@ def open_dataset(requested: str | None) -> Dataset:
     path = None if requested == SYNTHETIC else find(None if requested == CIFAR10 else requested)
     if path is not None:
         source = locate(path)
-        return _prepared(prepared.key_of_files(source.files()), lambda: read(source))
+        key = prepared.key_of_files(source.files())
+        return prepared.load(key) or prepared.save(key, read(source))
     if requested == CIFAR10:
         raise DataError(
             "CIFAR-10 is not on this machine: run `klcli data fetch`, or give its folder or archive with --data PATH, "
             "or set KLCLI_DATA to it"
         )
-    return _prepared(f"{SYNTHETIC}-{synthetic.SHA256}", synthetic.make)
-
-
-def _prepared(key: str, make: Callable[[], Dataset]) -> Dataset:
-    """Return the data set mapped from its prepared copy where there is one, else made (in seconds) and kept."""
-    return prepared.load(key) or prepared.save(key, make())
+    key = f"{SYNTHETIC}-{synthetic.SHA256}"
+    return prepared.load(key) or prepared.save(key, synthetic.make())

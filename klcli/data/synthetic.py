@@ -56,17 +56,8 @@ def make() -> Dataset:
             image += backgrounds[choice % len(backgrounds)]
         image += _noise(stream, len(label))
         images[start : start + CHUNK] = np.clip(image, 0, 255)
-    return Dataset(
-        name=SYNTHETIC,
-        images=images,
-        labels=labels,
-        class_names=CLASS_NAMES,
-        sha256=content_sha256(labels, images),
-        source="built in",
-        layout="built in",
-        official=None,
-        images_file=None,
-    )
+    sha256 = content_sha256(labels, images)
+    return Dataset(SYNTHETIC, images, labels, CLASS_NAMES, sha256, source="built in", layout="built in")
 
 
 def _integers(stream: np.random.PCG64, shape: tuple[int, ...]) -> np.ndarray:
@@ -98,8 +89,7 @@ def _patterns(stream: np.random.PCG64, count: int) -> np.ndarray:
 
 def _in_all_strengths(patterns: np.ndarray, strengths: np.ndarray) -> np.ndarray:
     """Return patterns (n, 3072) with either sign in each of s strengths, given in 64ths: (s * 2 * n, 3072) int16."""
-    both = np.concatenate([patterns, -patterns])
-    table: np.ndarray = strengths[:, None, None] * both // 64
+    table = strengths[:, None, None] * np.concatenate([patterns, -patterns]) // 64
     return table.reshape(-1, PIXELS).astype(np.int16)
 
 

@@ -2,8 +2,11 @@
 
 import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +29,10 @@ class Checkpoint:
 def save(path: Path, state: dict[str, np.ndarray], config: str, step: int) -> str:
     """Write a checkpoint to `path` and return its checksum; the file that was there becomes the previous one.
 
-    The bytes go to a temporary file beside it, are flushed to the disk and renamed into place. At every
-    moment at least one of the last two checkpoints is whole. Raises StoreError where writing fails.
+    At every moment at least one of the two is whole. Raises StoreError where writing fails.
     """
-    buffer = io.BytesIO()
-    sha256 = _digest(state, config, step)
-    extra = {CONFIG: np.array(config), STEP: np.array(step), DIGEST: np.array(sha256)}
+    buffer, sha256 = io.BytesIO(), _digest(state, config, step)
+    extra: Any = {CONFIG: np.array(config), STEP: np.array(step), DIGEST: np.array(sha256)}
     np.savez(buffer, **extra, **state)  # type: ignore[arg-type]
     write_atomically(path, buffer.getvalue(), keep_previous=True)
     return sha256
@@ -53,13 +54,21 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(state, config, step, sha256)
 
 
+def load_known(path: Path, run_id: int, *known: str | None) -> Checkpoint:
+    """Return the checkpoint of a run, as `load`. Raises StoreError also where its checksum is none of these."""
+    found = load(path)
+    if found.sha256 not in known:
+        raise StoreError(f"{path}: this checkpoint is not the one of run {run_id}")
+    return found
+
+
 def previous(path: Path) -> Path:
     """Return where the checkpoint before the one at `path` is kept."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def _digest(state: dict[str, np.ndarray], config: str, step: int) -> str:
-    """Return the SHA-256 over names, types, shapes and bytes: the checksums of a zip leave out its names."""
+    """Return the SHA-256 over names, types, shapes and bytes: the checksums of a zip omit its names."""
     digest = hashlib.sha256(f"{step} {config}".encode())
     for name, array in sorted(state.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
@@ -69,19 +78,15 @@ def _digest(state: dict[str, np.ndarray], config: str, step: int) -> str:
 
 def write_atomically(path: Path, content: bytes, *, keep_previous: bool = False) -> None:
     """Write a file that is either the old one or all of the new one. Raises StoreError."""
-    try:
+    with writing(path):
         files.write_atomically(path, content, previous=previous(path) if keep_previous else None)
-    except OSError as error:
-        raise _unwritable(path, error) from error
 
 
-def put(file: Path, path: Path) -> None:
-    """Rename a checkpoint. Raises StoreError."""
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside, an OSError becomes a StoreError that names `path`."""
     try:
-        file.replace(path)
+        yield
     except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"{path}: cannot be written ({error.strerror}), free some space or choose another --db")
+        cure = "free some space or choose another --db"
+        raise StoreError(f"{path}: cannot be written ({error.strerror}), {cure}") from error

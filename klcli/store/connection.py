@@ -1,8 +1,10 @@
 """Database: one connection to an open and migrated file, and SQLite's errors explained in one line."""
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,15 +15,15 @@ from sqlite_utils.db import NotFoundError
 from klcli.errors import ConfigError, StoreError
 from klcli.settings.columns import virtual_columns
 from klcli.store.migrations import migrations
-from klcli.store.records import from_row
 
 BUSY_SECONDS = 60  # how long a write waits for other writers before it gives up
 CHECKED_BYTES = 100_000_000  # 10 000 runs of 20 epochs take 33 MB and 0.1 s; what is larger is opened unchecked
-# From 3.7.0 on, two connections that checkpoint a WAL database at once could corrupt it; fixed in 3.51.3.
-FIRST_SAFE_WAL = (3, 51, 3)
 # What the condition of a user may do: read. SQLite itself refuses everything else.
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _USERS_FAULT = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
+
+# How a column is parsed, by the type of its field, where SQLite has no such type.
+_PARSERS: dict[Any, Any] = {bool: bool, **dict.fromkeys((dict[str, str], dict[str, Any], list[int]), json.loads)}
 
 _last_opened: list[Path] = []  # by this process; one, or none yet
 Record = TypeVar("Record")
@@ -30,22 +32,15 @@ Record = TypeVar("Record")
 class Database:
     """The connection that all parts of a Store share. All methods raise StoreError, one line with the cure."""
 
-    path: Path
-
     def __init__(self, path: Path) -> None:
-        """Open or create the database at `path` and bring its schema up to date.
-
-        Raises StoreError where it cannot be read or written, is damaged, is no database, or was written by a newer
-        klcli.
-        """
+        """Open or create the database at `path` and bring its schema up to date."""
         self.path = path
         with explained(path):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise StoreError(
-                    f"{path.parent}: cannot make this folder ({error.strerror}), choose another with --db"
-                ) from error
+                reason = f"cannot make this folder ({error.strerror}), choose another with --db"
+                raise StoreError(f"{path.parent}: {reason}") from error
             # isolation_level None: transactions begin where this code says so, and nowhere else.
             # The whole path: one that begins with `file:` is a URI for some builds of SQLite, and another file.
             connection = sqlite3.connect(path.absolute(), timeout=BUSY_SECONDS, isolation_level=None)
@@ -57,14 +52,10 @@ class Database:
                 raise
 
     def close(self) -> None:
-        """Close the connection."""
         self._db.close()
 
     def folder(self, kind: str) -> Path:
-        """Return the folder of the "checkpoints" or "plots" of this database, beside it.
-
-        Two databases in one folder must not share files, so a name other than klcli.db becomes the prefix.
-        """
+        """Return the folder of its "checkpoints" or "plots". Two databases in one folder must not share files."""
         return self.path.parent / (kind if self.path.stem == "klcli" else f"{self.path.stem}-{kind}")
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
@@ -72,14 +63,15 @@ class Database:
         with explained(self.path):
             return [dict(row) for row in self._db.execute(sql, parameters).fetchall()]
 
-    def records(self, kind: type[Record], sql: str, parameters: Sequence[Any] = ()) -> list[Record]:
-        """Return the rows of a query that selects the columns of a record."""
-        rows = self.read(sql, parameters)
+    def records(self, kind: type[Record], source: str, parameters: Sequence[Any] = ()) -> list[Record]:
+        """Return records from `source`, the SQL after FROM, which has a column for each of their fields."""
+        # The errors of a gradient check are rows of another table.
+        stored = [field for field in fields(kind) if field.name != "errors"]  # type: ignore[arg-type]
+        columns = [(field.name, field.name.removesuffix("_json"), _PARSERS.get(field.type)) for field in stored]
+        rows = self.read(f"SELECT {', '.join(column for _, column, _ in columns)} FROM {source}", parameters)
         try:
-            return [from_row(kind, row) for row in rows]
-        except KeyError as error:
-            raise _damaged(self.path, f"no such column: {error}") from error
-        except ValueError as error:
+            return [kind(**{name: f(row[column]) if f else row[column] for name, column, f in columns}) for row in rows]
+        except ValueError as error:  # of a text that is no JSON
             raise _damaged(self.path, str(error)) from error
 
     @contextmanager
@@ -99,19 +91,14 @@ class Database:
         try:
             yield
         except StoreError as error:
-            cause = error.__cause__
-            if isinstance(cause, sqlite3.Error) and _is_users_fault(cause):
-                raise ConfigError(
-                    f"--where {where!r}: {cause}; it is an SQL condition on the columns of runs"
-                ) from None
-            raise
+            # An error without a code is Python's own, of two statements in one.
+            code = getattr(error.__cause__, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+            if not isinstance(error.__cause__, sqlite3.Error) or code & 0xFF not in _USERS_FAULT:
+                raise
+            cause = f"{error.__cause__}; it is an SQL condition on the columns of runs"
+            raise ConfigError(f"--where {where!r}: {cause}") from None
         finally:
             connection.set_authorizer(None)
-
-
-def _is_users_fault(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", None)  # missing where Python itself refuses, as two statements
-    return code is None or code & 0xFF in _USERS_FAULT
 
 
 def now() -> str:
@@ -122,57 +109,41 @@ def now() -> str:
 def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite_utils.Database:
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA foreign_keys = ON")
-    if sqlite3.sqlite_version_info >= FIRST_SAFE_WAL:
-        connection.execute("PRAGMA journal_mode = WAL")
     # The whole file once: damage found later would be half an answer.
     if path.stat().st_size <= CHECKED_BYTES:
         [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise _damaged(path, found)
     db = sqlite_utils.Database(connection, execute_plugins=False)
-    released = {migration.name for migration in migrations._migrations}
-    if {migration.name for migration in migrations.applied(db)} != released:
-        with transaction(db):
-            newer = {migration.name for migration in migrations.applied(db)} - released
-            if newer:
-                raise StoreError(f"{path}: a newer klcli wrote this database ({max(newer)}), update klcli to open it")
+    newer = {one.name for one in migrations.applied(db)} - {one.name for one in migrations._migrations}
+    if newer:
+        raise StoreError(f"{path}: a newer klcli wrote this database ({max(newer)}), update klcli to open it")
+    pending = migrations.pending(db)
+    if pending or _missing_columns(db):
+        # A database that cannot be written can be read without the columns of new settings, not without a step.
+        with suppress(*() if pending else (sqlite3.OperationalError,)), transaction(db):
             migrations.apply(db)
-            _add_virtual_columns(db)
-    elif _missing_columns(db):
-        with suppress(sqlite3.OperationalError), transaction(db):  # a read-only database can be read without them
-            _add_virtual_columns(db)
+            for name, definition in _missing_columns(db).items():
+                db.execute(f'ALTER TABLE runs ADD COLUMN "{name}" {definition}')
     return db
 
 
-def _add_virtual_columns(db: sqlite_utils.Database) -> None:
-    """Add a column to `runs` for each setting that has come since the database was made.
-
-    A virtual column takes no space and needs no migration: SQLite computes it from the config of each run.
-    """
-    for name, definition in _missing_columns(db).items():
-        db.execute(f'ALTER TABLE runs ADD COLUMN "{name}" {definition}')
-
-
 def _missing_columns(db: sqlite_utils.Database) -> dict[str, str]:
+    """Return definitions for the settings that are newer than the database: virtual columns need no migration."""
     found = {row["name"] for row in db.execute("PRAGMA table_xinfo(runs)")}
     return {name: definition for name, definition in virtual_columns().items() if name not in found}
 
 
 def damage_behind_a_failure() -> StoreError | None:
-    """Return what is wrong with the database that this process has opened last, None where nothing is.
-
-    For an unexpected exception: exchanged pages pass the quick check on opening. The full check reads every index
-    as well, and takes seconds where there are many runs.
-    """
-    if not _last_opened or not _last_opened[0].exists():
-        return None
-    try:
-        connection = sqlite3.connect(_last_opened[0], timeout=BUSY_SECONDS)
-        [found] = connection.execute("PRAGMA integrity_check(1)").fetchone()
-        connection.close()
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        found = str(error)
-    return None if found == "ok" else _damaged(_last_opened[0], found)
+    """Return what the full check, which takes seconds, finds in the database that was opened last, None if nothing."""
+    for path in filter(Path.exists, _last_opened):
+        try:
+            with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+                [found] = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            found = str(error)
+        return None if found == "ok" else _damaged(path, found)
+    return None
 
 
 def _damaged(path: Path, found: str) -> StoreError:

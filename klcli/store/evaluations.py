@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from klcli.settings.evaluation_settings import EvaluationSettings
 from klcli.store.connection import Database, now
-from klcli.store.records import Evaluation, columns
+from klcli.store.records import Evaluation
 from klcli.store.runs import prefixed
 
 if TYPE_CHECKING:  # a report must not load what trains
@@ -28,17 +28,10 @@ class Evaluations:
         self, run_ids: Sequence[int], settings: EvaluationSettings, found: Reevaluation, command: str
     ) -> Evaluation:
         """Record an evaluation in the place of an earlier one of the same runs and settings, and return it."""
-        row: dict[str, Any] = {
-            "created_at": now(),
-            "command": command,
-            **asdict(settings),
-            "bn_statistics": found.policy,
-            "bn_samples": found.samples,
-            "transductive": found.transductive,
-            **prefixed("validation", found.validation),
-            **prefixed("test", found.test),
-            "seconds": found.seconds,
-        }
+        used = {"bn_statistics": found.policy, "bn_samples": found.samples, "transductive": found.transductive}
+        measured = prefixed("validation", found.validation) | prefixed("test", found.test)
+        about = {"created_at": now(), "command": command, "seconds": found.seconds}
+        row = asdict(settings) | used | measured | about
         wanted = sorted(set(run_ids))
         with self._db.write() as db:
             for old in self.of_runs(wanted):
@@ -50,11 +43,8 @@ class Evaluations:
 
     def of_runs(self, run_ids: Sequence[int]) -> list[Evaluation]:
         """Return the evaluations to which one of these runs belongs, the oldest first."""
-        return self._db.records(
-            Evaluation,
-            f"SELECT {columns(Evaluation)} FROM (SELECT *, (SELECT json_group_array(run_id) FROM"
-            " (SELECT run_id FROM evaluation_runs WHERE evaluation_id = evaluations.id ORDER BY run_id)) AS runs"
-            " FROM evaluations) WHERE id IN"
-            " (SELECT evaluation_id FROM evaluation_runs WHERE run_id IN (SELECT value FROM json_each(?))) ORDER BY id",
-            [json.dumps(list(run_ids))],
-        )
+        numbers = "SELECT run_id FROM evaluation_runs WHERE evaluation_id = evaluations.id ORDER BY run_id"
+        with_runs = f"SELECT *, (SELECT json_group_array(run_id) FROM ({numbers})) AS runs FROM evaluations"
+        wanted = "SELECT evaluation_id FROM evaluation_runs WHERE run_id IN (SELECT value FROM json_each(?))"
+        source = f"({with_runs}) WHERE id IN ({wanted}) ORDER BY id"
+        return self._db.records(Evaluation, source, [json.dumps(list(run_ids))])

@@ -11,7 +11,7 @@ from klcli.settings.check_settings import CheckSettings
 from klcli.settings.columns import columns as columns_of
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, now
-from klcli.store.records import GradientCheck, GradientError, columns
+from klcli.store.records import GradientCheck, GradientError
 
 if TYPE_CHECKING:  # a report must not load what trains
     from klcli.data.dataset import Dataset
@@ -45,17 +45,14 @@ class GradientChecks:
                     "configs": json.dumps([json.loads(config.to_json()) for config in check.configs]),
                 }
                 db.table("gradient_checks").insert(row)
-                db.table("gradient_errors").insert_all(
-                    {"check_id": check_id, "position": position, **asdict(tensor)}
-                    | {"passed": int(tensor not in check.failed)}
-                    for position, tensor in enumerate(check.tensors)
-                )
+                for position, tensor in enumerate(check.tensors):
+                    row = {"check_id": check_id, "position": position, "passed": int(tensor not in check.failed)}
+                    db.table("gradient_errors").insert(row | asdict(tensor))
         return int(suite)
 
     def suite(self, suite: int | None = None) -> list[GradientCheck]:
         """Return the checks of one call, by default of the latest, with the errors of their tensors."""
-        condition = "suite = coalesce(?, (SELECT max(suite) FROM gradient_checks)) ORDER BY id"
-        return self._checks(condition, [suite])
+        return self._checks("suite = coalesce(?, (SELECT max(suite) FROM gradient_checks)) ORDER BY id", [suite])
 
     def latest(
         self, configs: Sequence[TrainConfig], settings: CheckSettings, dataset_sha256: str
@@ -68,14 +65,12 @@ class GradientChecks:
         return next((check for check in checks if check.configs == tuple(configs)), None)
 
     def suites(self) -> list[int]:
-        """Return the numbers of the calls of gradcheck."""
         return [row["suite"] for row in self._db.read("SELECT DISTINCT suite FROM gradient_checks ORDER BY suite")]
 
     def _checks(self, condition: str, values: Sequence[object]) -> list[GradientCheck]:
-        sql = f"SELECT {columns(GradientCheck)} FROM gradient_checks WHERE {condition}"
-        return [self._with_errors(check) for check in self._db.records(GradientCheck, sql, values)]
+        checks = self._db.records(GradientCheck, f"gradient_checks WHERE {condition}", values)
+        return [replace(check, errors=self._errors(check.id)) for check in checks]
 
-    def _with_errors(self, check: GradientCheck) -> GradientCheck:
-        sql = f"SELECT {columns(GradientError)} FROM gradient_errors WHERE check_id = ? ORDER BY position"
-        errors = self._db.records(GradientError, sql, [check.id])
-        return replace(check, errors=tuple(errors))
+    def _errors(self, check_id: int) -> tuple[GradientError, ...]:
+        source = "gradient_errors WHERE check_id = ? ORDER BY position"
+        return tuple(self._db.records(GradientError, source, [check_id]))

@@ -22,37 +22,32 @@ class ProcessIdentity:
     started_at: float  # seconds since boot on Linux, since 1970 elsewhere
 
     @classmethod
-    def current(cls) -> "ProcessIdentity":
-        """Return this process."""
-        return cls.of(os.getpid())
-
-    @classmethod
     def of(cls, pid: int) -> "ProcessIdentity":
         """Return the process of this number on this host. Raises psutil.NoSuchProcess where there is none."""
         return cls(socket.gethostname(), pid, _started_at(pid))
 
+    @classmethod
+    def current(cls) -> "ProcessIdentity":
+        return cls.of(os.getpid())
+
     def is_gone(self) -> bool:
         """Whether the process has certainly ended; one on another host counts as running."""
-        if self.host != socket.gethostname():
-            return False
         try:
-            if psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE:
-                return True  # ended, and not yet waited for by its parent
-            return abs(_started_at(self.pid) - self.started_at) > START_TOLERANCE
+            return self.host == socket.gethostname() and (
+                psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE  # ended, its parent has not waited for it yet
+                or abs(_started_at(self.pid) - self.started_at) > START_TOLERANCE
+            )
         except psutil.NoSuchProcess:
             return True
 
 
 def _started_at(pid: int) -> float:
-    """When a process started, in a way that setting the clock does not change where the system has one.
-
-    A machine that was suspended, or a virtual one that was, may set its clock by hours during a run.
-    """
-    if sys.platform == "linux":
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            raise psutil.NoSuchProcess(pid) from None
-        # The name of the program stands in parentheses and may hold anything; starttime is field 22.
-        return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
-    return psutil.Process(pid).create_time()
+    """When a process started, on Linux not by the clock, which a suspended machine may set by hours during a run."""
+    if sys.platform != "linux":
+        return psutil.Process(pid).create_time()
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        raise psutil.NoSuchProcess(pid) from None
+    # The name of the program stands in parentheses and may hold anything; starttime is field 22.
+    return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")

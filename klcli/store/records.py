@@ -1,16 +1,16 @@
-"""What the store returns: one frozen dataclass for each table, JSON columns parsed."""
+"""What the store returns: one frozen dataclass for each table.
+
+A field has the name of its column, `config_json` that of `config`; Database.records parses it by its type.
+"""
 
 import json
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, TypeVar
+from typing import Any, cast
 
-from klcli.errors import ConfigError, StoreError
+from klcli.errors import StoreError
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-
-Record = TypeVar("Record")
 
 
 class _Measured:
@@ -18,8 +18,7 @@ class _Measured:
 
     def measure(self, split: str, name: str) -> float | None:
         """Return one of its metrics, None where it was not measured. Raises AttributeError for an unknown one."""
-        value: float | None = getattr(self, f"{split}_{name}")
-        return value
+        return cast(float | None, getattr(self, f"{split}_{name}"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +72,10 @@ class Run(_Measured):
     @cached_property
     def config(self) -> TrainConfig:
         """The settings. Raises StoreError where this klcli cannot read them."""
-        try:
-            return _config(self.config_json)
-        except (ConfigError, TypeError) as error:
-            raise StoreError(f"run {self.id}: {error}") from error
+        return _config(self.config_json, f"run {self.id}")
 
     @property
     def split(self) -> SplitConfig:
-        """How its images are divided."""
         return self.config.split
 
 
@@ -178,10 +173,7 @@ class GradientCheck:
     @cached_property
     def configs(self) -> tuple[TrainConfig, ...]:
         """The settings of each network. Raises StoreError where this klcli cannot read them."""
-        try:
-            return tuple(_config(json.dumps(config)) for config in json.loads(self.configs_json))
-        except (ConfigError, TypeError) as error:
-            raise StoreError(f"gradient check {self.id}: {error}") from error
+        return tuple(_config(json.dumps(one), f"gradient check {self.id}") for one in json.loads(self.configs_json))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,35 +189,14 @@ class ImageSet:
     @property
     def split(self) -> SplitConfig:
         """How the images are divided. Raises StoreError where this klcli cannot read it."""
-        try:
-            return SplitConfig(**json.loads(self.split_json or "{}"))
-        except (ConfigError, TypeError, ValueError) as error:
-            raise StoreError(f"the split {self.split_json!r} of a run is damaged ({error}): restore a copy") from error
+        return _config(f'{{"split": {self.split_json or "{}"}}}', f"the split {self.split_json!r} of a run").split
 
 
-def columns(kind: type) -> str:
-    """Return the columns of a record, as a query selects them."""
-    return ", ".join(column for _, column, _ in _fields(kind))
+def _config(text: str, owner: str) -> TrainConfig:
+    try:
+        return _cached(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"{owner}: settings that cannot be read ({error}), update klcli or restore a copy") from error
 
 
-def from_row(kind: type[Record], row: dict[str, Any]) -> Record:
-    """Return a record from a row by column name; columns that it does not know are ignored.
-
-    Raises KeyError where a column is missing and ValueError where one that should be JSON is not.
-    """
-    return kind(**{name: parse(row[column]) if parse else row[column] for name, column, parse in _fields(kind)})  # type: ignore[arg-type]
-
-
-@lru_cache
-def _fields(kind: Hashable) -> list[tuple[str, str, Callable[[Any], Any] | None]]:
-    """The name, the column and the parser of every field that is stored."""
-    parsers: dict[Any, Callable[[Any], Any]] = {bool: bool}
-    parsers |= dict.fromkeys([dict[str, str], dict[str, Any], list[int]], json.loads)
-    return [
-        (field.name, field.name.removesuffix("_json"), parsers.get(field.type))
-        for field in fields(kind)  # type: ignore[arg-type]
-        if field.name != "errors"  # of a table of its own
-    ]
-
-
-_config = lru_cache(maxsize=1024)(TrainConfig.from_json)
+_cached = lru_cache(maxsize=1024)(TrainConfig.from_json)

@@ -17,7 +17,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
 from klcli.store.connection import Database, now
 from klcli.store.process import ProcessIdentity
-from klcli.store.records import Epoch, ImageSet, Run, columns
+from klcli.store.records import Epoch, ImageSet, Run
 
 if TYPE_CHECKING:  # a report must not load what trains
     from klcli.data.dataset import Dataset
@@ -45,7 +45,7 @@ class RunFilter:
             "dataset_sha256 = ?": self.dataset_sha256,
             "split = ?": self.split,
             "state = ?": self.state,
-            "batch_norm = ?": None if self.batch_norm is None else int(self.batch_norm),
+            "batch_norm = ?": self.batch_norm,
             "started_at >= ?": self.since,
             "instr(' ' || tags || ' ', ' ' || ? || ' ') > 0": self.tag,
         }
@@ -62,7 +62,7 @@ class Order:
     descending: bool
 
     def sql(self) -> str:
-        """Return what stands after ORDER BY. Descending, SQLite has NULL last anyway and can follow an index."""
+        # Descending, SQLite has NULL last anyway and can follow an index.
         return f'"{self.column}" ' + ("DESC" if self.descending else "ASC NULLS LAST")
 
 
@@ -80,23 +80,20 @@ class Runs:
     ) -> int:
         """Record a run before it starts and return its number."""
         with self._db.write() as db:
-            row = run_row(config, budget, dataset, environment, command)
-            return cast(int, db.table("runs").insert(row).last_pk)
+            return cast(int, db.table("runs").insert(run_row(config, budget, dataset, environment, command)).last_pk)
 
     def record_epoch(self, run_id: int, metrics: EpochMetrics, result: TrainResult | None = None) -> None:
-        """Commit the metrics of one evaluation, with the network of that moment; repeating it changes nothing.
+        """Commit the metrics of one evaluation and the checkpoint of that moment; repeating it changes nothing.
 
-        The checkpoint is renamed into place before its name and the metrics are committed in one transaction, so
-        that a crash at any point leaves a checkpoint whose checksum is in the database.
+        The file is in place before the commit: a crash at any point leaves a checkpoint that the database knows.
         """
         pointer = {} if result is None else self.write_checkpoint(run_id, result)
         with self._db.write() as db:
             upsert_epoch(db, run_id, metrics)
             if pointer:
-                db.execute(
-                    "UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE id = ? AND checkpoint_sha256 <> ?",
-                    [run_id, pointer["checkpoint_sha256"]],
-                )
+                others = "id = ? AND checkpoint_sha256 <> ?"
+                ids = [run_id, pointer["checkpoint_sha256"]]
+                db.execute(f"UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE {others}", ids)
                 db.table("runs").update(run_id, pointer)
 
     def finish(
@@ -107,18 +104,15 @@ class Runs:
             db.table("runs").update(run_id, ending_row(state, result, seconds, error))
         if state == "complete":
             with suppress(OSError):  # it does no harm where it stays
-                checkpoints.previous(self._db.folder("checkpoints") / f"run-{run_id:06d}.npz").unlink(missing_ok=True)
+                checkpoints.previous(self._file_of(run_id)).unlink(missing_ok=True)
 
     def claim(self, run_id: int) -> None:
         """Assign a run that has ended to this process. Raises StoreError where another one was faster."""
         with self._db.write() as db:
-            claimed = db.execute(
-                "UPDATE runs SET state = 'running', host = :host, pid = :pid, process_started_at = :process_started_at,"
-                " finished_at = NULL, error = NULL WHERE id = :id AND state IN ('interrupted', 'failed')",
-                {"id": run_id, **owner_columns()},
-            ).rowcount
-        if not claimed:
-            raise StoreError(f"{self._db.path}: run {run_id} has just been taken over by another process")
+            if not self.where("id = ? AND state IN ('interrupted', 'failed')", [run_id]):
+                raise StoreError(f"{self._db.path}: run {run_id} has just been taken over by another process")
+            claimed = {"state": "running", "finished_at": None, "error": None, **owner_columns()}
+            db.table("runs").update(run_id, claimed)
 
     def mark_dead(self) -> None:
         """Mark the running runs whose process is gone as interrupted, and the studies that are left without one."""
@@ -127,83 +121,71 @@ class Runs:
         if not gone:
             return
         with self._db.write() as db:
-            db.execute(
-                "UPDATE runs SET state = 'interrupted', error = 'its process ended unexpectedly'"
-                " WHERE state = 'running' AND id IN (SELECT value FROM json_each(?))",
-                [json.dumps(gone)],
-            )
-            db.execute(
-                "UPDATE studies SET state = 'interrupted' WHERE state = 'running'"
-                " AND NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND state = 'running')"
-            )
+            interrupted = "UPDATE runs SET state = 'interrupted', error = 'its process ended unexpectedly'"
+            still_running = "state = 'running' AND id IN (SELECT value FROM json_each(?))"
+            db.execute(f"{interrupted} WHERE {still_running}", [json.dumps(gone)])
+            running_member = "SELECT 1 FROM runs WHERE study_id = studies.id AND state = 'running'"
+            left = f"state = 'running' AND NOT EXISTS ({running_member})"
+            db.execute(f"UPDATE studies SET state = 'interrupted' WHERE {left}")
 
     # --- checkpoints
 
+    def _file_of(self, run_id: int) -> Path:
+        return self._db.folder("checkpoints") / f"run-{run_id:06d}.npz"
+
     def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
         """Write the file and return the columns that name it, relative so that the folder can be moved."""
-        path = self._db.folder("checkpoints") / f"run-{run_id:06d}.npz"
+        path = self._file_of(run_id)
         sha256 = checkpoints.save(path, result.arrays(), result.config.to_json(), result.step)
         return {"checkpoint": str(path.relative_to(self._db.path.parent)), "checkpoint_sha256": sha256}
 
     def snapshot(self, run: Run) -> tuple[Snapshot | None, str]:
-        """Return what a run can go on from, and a remark where it is not its latest checkpoint.
+        """Return what a claimed run can go on from, or None, and a remark where it is not its latest checkpoint.
 
-        Of the two files on disk, one that the database knows by its checksum is used, the latest
-        first. None where the run ended before its first checkpoint, or where both are damaged. The file
-        that is used becomes the latest: an unknown or damaged one would replace it with the next write.
-        Call it for a run that this process has claimed.
+        The file that is used becomes the latest: an unknown or damaged one would replace it with the next write.
         """
         from klcli.training.result import Snapshot
 
         if run.checkpoint is None:
             return None, ""
         path = self._db.path.parent / run.checkpoint
-        loaded: dict[str, tuple[Path, checkpoints.Checkpoint]] = {}
-        failures: list[str] = []
-        for file in (path, checkpoints.previous(path)):
-            try:
-                checkpoint = checkpoints.load(file)
-                loaded.setdefault(checkpoint.sha256, (file, checkpoint))
-            except StoreError as error:
-                failures.append(str(error))
-        for sha256, remark in ((run.checkpoint_sha256, ""), (run.previous_sha256, "the one before is used")):
-            if sha256 in loaded:
-                file, found = loaded[sha256]
-                checkpoints.put(file, path)
-                return Snapshot(found.step, found.state), f"{failures[0]}: {remark}" if remark and failures else remark
-        return None, f"{failures[0] if failures else path}: run {run.id} begins again"
+        failures = []
+        for sha256 in (run.checkpoint_sha256, run.previous_sha256):
+            for file in (path, checkpoints.previous(path)):
+                try:
+                    found = checkpoints.load_known(file, run.id, sha256)
+                except StoreError as error:
+                    failures.append(str(error))
+                    continue
+                with checkpoints.writing(path):
+                    file.replace(path)
+                is_latest = sha256 == run.checkpoint_sha256
+                return Snapshot(found.step, found.state), "" if is_latest else f"{failures[0]}: the one before is used"
+        return None, f"{failures[0]}: run {run.id} begins again"
 
     def checkpoint(self, run: Run) -> checkpoints.Checkpoint:
         """Return the checkpoint of a run. Raises StoreError where it is missing, damaged or another than it was."""
         if run.checkpoint is None:
-            raise StoreError(
-                f"run {run.id} is {run.state} and has no checkpoint: choose a complete one, "
-                "`klcli report --list` shows all"
-            )
+            cure = "choose a complete one, `klcli report --list` shows all"
+            raise StoreError(f"run {run.id} is {run.state} and has no checkpoint: {cure}")
         path = self._db.path.parent / run.checkpoint
-        cure = f"restore it from a copy, or train again as `klcli report --run {run.id}` shows"
         try:
-            found = checkpoints.load(path)
+            return checkpoints.load_known(path, run.id, run.checkpoint_sha256)
         except StoreError as error:
+            cure = f"restore it from a copy, or train again as `klcli report --run {run.id}` shows"
             raise StoreError(f"{error}: {cure}") from error
-        if found.sha256 != run.checkpoint_sha256:
-            raise StoreError(f"{path}: this checkpoint is not the one of run {run.id}: {cure}")
-        return found
 
     # --- reading
 
     def get(self, run_id: int) -> Run:
-        """Return one run. Raises StoreError where there is none of that number."""
-        found = self.where("id = ?", [run_id])
-        if not found:
-            raise StoreError(
-                f"{self._db.path}: there is no run {run_id}, `klcli report --best 10` shows some that are there"
-            )
-        return found[0]
+        for run in self.where("id = ?", [run_id]):
+            return run
+        raise StoreError(
+            f"{self._db.path}: there is no run {run_id}, `klcli report --best 10` shows some that are there"
+        )
 
     def epochs(self, run_id: int) -> list[Epoch]:
-        """Return the evaluations of one run in order."""
-        return self._db.records(Epoch, f"SELECT {columns(Epoch)} FROM epochs WHERE run_id = ? ORDER BY epoch", [run_id])
+        return self._db.records(Epoch, "epochs WHERE run_id = ? ORDER BY epoch", [run_id])
 
     def metrics(self, run_id: int) -> list[EpochMetrics]:
         """Return the evaluations of one run in order, as training made them."""
@@ -219,15 +201,12 @@ class Runs:
         ]
 
     def latest_complete(self) -> Run | None:
-        """Return the newest complete run."""
-        return self._latest("state = 'complete'")
+        return next(iter(self.where("state = 'complete' ORDER BY id DESC LIMIT 1")), None)
 
     def latest_unfinished(self) -> Run | None:
         """Return the newest run outside studies that can go on."""
-        return self._latest("state IN ('interrupted', 'failed') AND study_id IS NULL")
-
-    def _latest(self, condition: str) -> Run | None:
-        return next(iter(self.where(f"{condition} ORDER BY id DESC LIMIT 1")), None)
+        unfinished = "state IN ('interrupted', 'failed') AND study_id IS NULL"
+        return next(iter(self.where(f"{unfinished} ORDER BY id DESC LIMIT 1")), None)
 
     def query(self, chosen: RunFilter, order: Order, limit: int | None = None) -> list[Run]:
         """Return the runs of a filter in order; equal ones by number. Raises ConfigError for a column that is none."""
@@ -236,28 +215,22 @@ class Runs:
             raise ConfigError(f"--sort {order.column}: this is no column of runs, there are {', '.join(known)}")
         condition, parameters = chosen.conditions()
         with self._db.reading_only(chosen.where):
-            limited = f"{condition} ORDER BY {order.sql()}, id LIMIT ?"
-            return self.where(limited, [*parameters, -1 if limit is None else limit])
-
-    def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
-        """Return the sets of runs that may share a ranking.
-
-        Those on the images used last come first, and of these the split with most runs.
-        """
-        condition, parameters = chosen.conditions()
-        with self._db.reading_only(chosen.where):
-            return self._db.records(
-                ImageSet,
-                "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest FROM runs"
-                f" WHERE {condition} GROUP BY dataset_sha256, split ORDER BY"
-                " max(max(id)) OVER (PARTITION BY dataset_sha256) DESC, runs DESC, latest DESC",
-                parameters,
+            return self.where(
+                f"{condition} ORDER BY {order.sql()}, id LIMIT ?", [*parameters, -1 if limit is None else limit]
             )
 
+    def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
+        """Return the sets of runs that may share a ranking, first the images used last and the split with most runs."""
+        condition, parameters = chosen.conditions()
+        counted = "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest FROM runs"
+        order = "max(latest) OVER (PARTITION BY dataset_sha256) DESC, runs DESC, latest DESC"
+        source = f"({counted} WHERE {condition} GROUP BY dataset_sha256, split) ORDER BY {order}"
+        with self._db.reading_only(chosen.where):
+            return self._db.records(ImageSet, source, parameters)
+
     def count_by_state(self) -> dict[str, int]:
-        """Return how many runs there are in each state."""
-        rows = self._db.read("SELECT state, count(*) AS n FROM runs GROUP BY state")
-        return {row["state"]: row["n"] for row in rows}
+        counts = self._db.read("SELECT state, count(*) AS n FROM runs GROUP BY state")
+        return {one["state"]: one["n"] for one in counts}
 
     def columns(self) -> list[str]:
         """Return the names of the columns of runs, also of those that SQLite computes."""
@@ -265,7 +238,7 @@ class Runs:
 
     def where(self, condition: str, parameters: Sequence[Any] = ()) -> list[Run]:
         """Return the runs of an SQL condition of klcli's own."""
-        return self._db.records(Run, f"SELECT {columns(Run)} FROM runs WHERE {condition}", parameters)
+        return self._db.records(Run, f"runs WHERE {condition}", parameters)
 
 
 def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
@@ -279,14 +252,15 @@ def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
     db.table("epochs").upsert(row, pk=("run_id", "epoch"))
     db.execute(
         "UPDATE runs SET epochs_done = max(epochs_done, :epoch),"
-        " best_validation_accuracy = max(coalesce(best_validation_accuracy, 0), :accuracy) WHERE id = :run",
-        {"epoch": metrics.epoch, "accuracy": metrics.validation.accuracy, "run": run_id},
+        " best_validation_accuracy = max(coalesce(best_validation_accuracy, 0), :validation_accuracy)"
+        " WHERE id = :run_id",
+        row,
     )
 
 
-def prefixed(split: str, metrics: Metrics | Score) -> dict[str, float]:
-    """Return metrics as columns: `test_loss` of the split `test`."""
-    return {f"{split}_{name}": value for name, value in asdict(metrics).items()}
+def prefixed(split: str, metrics: Metrics | Score | None) -> dict[str, float]:
+    """Return metrics as columns: `test_loss` of the split `test`; none where they were not measured."""
+    return {f"{split}_{name}": value for name, value in asdict(metrics).items()} if metrics else {}
 
 
 def ending_row(state: str, result: TrainResult | None, seconds: float, error: str | None) -> dict[str, Any]:
@@ -294,15 +268,12 @@ def ending_row(state: str, result: TrainResult | None, seconds: float, error: st
     row: dict[str, Any] = {"state": state, "finished_at": now(), "seconds": seconds, "error": error}
     if result is None:
         return row
-    if result.epochs:
-        row |= prefixed("train", result.epochs[-1].train) | prefixed("validation", result.epochs[-1].validation)
-    if result.test is not None:
-        row |= prefixed("test", result.test)
-    if result.ensemble is not None:
-        row |= {"snapshots": result.ensemble.networks}
-        for split, score in (("validation", result.ensemble.validation), ("test", result.ensemble.test)):
-            row |= prefixed(f"ensemble_{split}", score) if score else {}
-    return row
+    for last in result.epochs[-1:]:
+        row |= prefixed("train", last.train) | prefixed("validation", last.validation)
+    if ensemble := result.ensemble:
+        row |= {"snapshots": ensemble.networks}
+        row |= prefixed("ensemble_validation", ensemble.validation) | prefixed("ensemble_test", ensemble.test)
+    return row | prefixed("test", result.test)
 
 
 def divergence(result: TrainResult) -> str:
@@ -322,9 +293,7 @@ def run_row(
 ) -> dict[str, Any]:
     """Return the columns of a run that this process is about to train."""
     return {
-        "state": "running",
-        "started_at": now(),
-        **owner_columns(),
+        **fresh_columns(environment),
         "command": command,
         "dataset": dataset.name,
         "dataset_sha256": dataset.sha256,
@@ -333,10 +302,14 @@ def run_row(
         "step_size": budget.step_size,
         "cycles": budget.cycles,
         "epochs": budget.epoch_at(budget.total_updates),
-        "threads": environment.threads,
         "config": config.to_json(),
-        "versions": json.dumps(environment.versions),
     }
+
+
+def fresh_columns(environment: Environment) -> dict[str, Any]:
+    """Return the columns of a run that starts now, in this process."""
+    about = {"threads": environment.threads, "versions": json.dumps(environment.versions)}
+    return {"state": "running", "started_at": now(), **owner_columns(), **about}
 
 
 def owner_columns() -> dict[str, Any]:

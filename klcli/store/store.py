@@ -1,9 +1,8 @@
 """Store: all that is stored, one part for each noun, over one connection."""
 
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from klcli.errors import StoreError
 from klcli.store.checkpoints import write_atomically
@@ -12,9 +11,7 @@ from klcli.store.evaluations import Evaluations
 from klcli.store.gradient_checks import GradientChecks
 from klcli.store.runs import Runs
 from klcli.store.studies import Studies
-
-if TYPE_CHECKING:
-    from klcli.store.upkeep import Upkeep
+from klcli.store.upkeep import Upkeep
 
 
 class Store:
@@ -22,11 +19,6 @@ class Store:
 
     Every method of its parts that writes is one transaction. All raise StoreError, one line with the cure.
     """
-
-    runs: Runs
-    studies: Studies
-    evaluations: Evaluations
-    gradient_checks: GradientChecks
 
     def __init__(self, path: Path) -> None:
         """Open or create the database at `path`."""
@@ -38,16 +30,10 @@ class Store:
         self.studies = Studies(self._db, self.runs)
         self.evaluations = Evaluations(self._db)
         self.gradient_checks = GradientChecks(self._db)
+        self.upkeep = Upkeep(self._db, self.runs)
         # A database that cannot be written can still be read; a command that has to write will fail on its own.
         with suppress(StoreError):
             self.runs.mark_dead()
-
-    @cached_property
-    def upkeep(self) -> "Upkeep":
-        """Notes and tags, deletion, export, checks: what few commands need."""
-        from klcli.store.upkeep import Upkeep
-
-        return Upkeep(self._db, self.runs)
 
     def write_picture(self, name: str, content: bytes) -> Path:
         """Write a picture into the folder of pictures and return its path. Raises StoreError."""
@@ -58,8 +44,6 @@ class Store:
     @classmethod
     def existing(cls, path: Path) -> Self:
         """Open the database at `path`. Raises StoreError where there is none."""
-        if not path.exists():
-            raise StoreError(
-                f"{path}: there is no database here yet, `klcli train` makes one (or name another with --db)"
-            )
-        return cls(path)
+        if path.exists():
+            return cls(path)
+        raise StoreError(f"{path}: there is no database here yet, `klcli train` makes one (or name another with --db)")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, cast
 
 from klcli.errors import ConfigError, StoreError
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, now
-from klcli.store.records import Run, Study, columns
-from klcli.store.runs import Runs, divergence, ending_row, owner_columns, run_row, upsert_epoch
+from klcli.store.records import Run, Study
+from klcli.store.runs import Runs, divergence, ending_row, fresh_columns, run_row, upsert_epoch
 
 if TYPE_CHECKING:  # a report must not load what trains
     from klcli.data.dataset import Dataset
@@ -19,7 +20,7 @@ if TYPE_CHECKING:  # a report must not load what trains
 
 
 class Studies:
-    """The studies of a database: each a plan whose runs are in the order of the plan."""
+    """The studies of a database, each with its runs in the order of its plan."""
 
     def __init__(self, db: Database, runs: Runs) -> None:
         self._db = db
@@ -40,116 +41,81 @@ class Studies:
         """Record a study with all of its runs before the first one starts, and return its number."""
         from klcli.training.budget import budget_of
 
+        about = {"kind": kind, "stage": stage, "settings": canonical(settings), "parent": parent}
         with self._db.write() as db:
-            study = {
-                "kind": kind,
-                "stage": stage,
-                "settings": canonical(settings),
-                "parent": parent,
-                "state": "running",
-                "created_at": now(),
-            }
-            study_id = db.table("studies").insert(study).last_pk
+            study = db.table("studies").insert(about | {"state": "running", "created_at": now()})
             for position, config in enumerate(plan):
                 row = run_row(config, budget_of(config, n_train), dataset, environment, command)
-                db.table("runs").insert(row | {"study_id": study_id, "member": position})
-        return int(str(study_id))
+                db.table("runs").insert(row | {"study_id": study.last_pk, "member": position})
+        return cast(int, study.last_pk)
 
     def find(self, kind: str, stage: str, settings: dict[str, Any], parent: int | None) -> Study | None:
         """Return the latest study of exactly this plan, complete or not, also of one that an older klcli began."""
-        found = self._where("kind = ? AND stage = ? AND parent IS ? ORDER BY id DESC", kind, stage, parent)
         wanted = canonical(settings)
-        known = ((study, canonical(study.settings), _with_defaults(study.settings)) for study in found)
-        return next((study for study, *texts in known if wanted in texts), None)
+        for study in self._where("kind = ? AND stage = ? AND parent IS ? ORDER BY id DESC", kind, stage, parent):
+            if wanted in (canonical(study.settings), _with_defaults(study.settings)):
+                return study
+        return None
 
     def get(self, study_id: int) -> Study:
-        """Return one study. Raises StoreError where there is none of that number."""
-        found = self._where("id = ?", study_id)
-        if not found:
-            raise StoreError(f"{self._db.path}: there is no study {study_id}")
-        return found[0]
+        for study in self._where("id = ?", study_id):
+            return study
+        raise StoreError(f"{self._db.path}: there is no study {study_id}")
 
     def latest(self, kind: str, stage: str, dataset_sha256: str) -> Study | None:
         """Return the latest complete study of a stage on one data set."""
-        found = self._where(
-            "kind = ? AND stage = ? AND state = 'complete'"
-            " AND EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND dataset_sha256 = ?)"
-            " ORDER BY id DESC LIMIT 1",
-            *(kind, stage, dataset_sha256),
-        )
-        return found[0] if found else None
+        of_images = "EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND dataset_sha256 = ?)"
+        condition = f"kind = ? AND stage = ? AND state = 'complete' AND {of_images} ORDER BY id DESC LIMIT 1"
+        return next(iter(self._where(condition, kind, stage, dataset_sha256)), None)
 
     def all(self) -> list[Study]:
-        """Return all studies, the oldest first."""
         return self._where("1 ORDER BY id")
 
     def chain(self, study_id: int) -> list[Study]:
         """Return a study and those that it refines, the first one first."""
-        studies = [self.get(study_id)]
-        while studies[0].parent is not None:
-            studies.insert(0, self.get(studies[0].parent))
-        return studies
+        study = self.get(study_id)
+        return [*(self.chain(study.parent) if study.parent is not None else ()), study]
 
     def members(self, study_id: int) -> list[Run]:
-        """Return the runs of a study in the order of its plan."""
         return self._runs.where("study_id = ? ORDER BY member", [study_id])
 
     def _where(self, condition: str, *values: object) -> list[Study]:
-        return self._db.records(Study, f"SELECT {columns(Study)} FROM studies WHERE {condition}", values)
+        return self._db.records(Study, f"studies WHERE {condition}", values)
 
     def restart(self, run_ids: Sequence[int], environment: Environment) -> None:
-        """Assign runs that did not end to this process, as if they had just been planned.
-
-        Raises StoreError where one of them belongs to another process, or has been completed.
-        """
-        fresh: dict[str, Any] = {
-            "state": "running",
-            "started_at": now(),
-            "finished_at": None,
-            **owner_columns(),
-            "threads": environment.threads,
-            "versions": json.dumps(environment.versions),
-            "epochs_done": 0,
-            "best_validation_accuracy": None,
-            "error": None,
-        }
+        """Plan runs that did not end again, for this process. Raises StoreError where another one has one of them."""
+        fresh = fresh_columns(environment) | dict.fromkeys(("finished_at", "best_validation_accuracy", "error"))
         with self._db.write() as db:
             for run_id in run_ids:
                 run = self._runs.get(run_id)
                 if run.state not in ("interrupted", "failed"):
-                    owner = f"process {run.pid} on {run.host}"
-                    raise StoreError(
-                        f"{self._db.path}: run {run_id} of study {run.study_id} belongs to {owner}, end that first"
-                    )
+                    owner = f"process {run.pid} on {run.host}, end that first"
+                    raise StoreError(f"{self._db.path}: run {run_id} of study {run.study_id} belongs to {owner}")
                 db.execute("DELETE FROM epochs WHERE run_id = ?", [run_id])
-                db.table("runs").update(run_id, fresh)
-                db.execute(
-                    "UPDATE studies SET state = 'running' WHERE id = (SELECT study_id FROM runs WHERE id = ?)", [run_id]
-                )
+                db.table("runs").update(run_id, {**fresh, "epochs_done": 0})
+                db.execute("UPDATE studies SET state = 'running' WHERE id = ?", [run.study_id])
 
     def record_stack(self, run_ids: Sequence[int], outcome: StackOutcome) -> None:
         """Record the results of a stack in one transaction: all of its runs are recorded, or none."""
-        with_checkpoint = {
-            run_id: self._runs.write_checkpoint(run_id, result)
-            for run_id, result in zip(run_ids, outcome.results, strict=True)
-            if result.diverged_at is None
+        results = dict(zip(run_ids, outcome.results, strict=True))
+        pointers = {
+            run_id: self._runs.write_checkpoint(run_id, result) if result.diverged_at is None else {}
+            for run_id, result in results.items()
         }
         with self._db.write() as db:
-            for run_id, result in zip(run_ids, outcome.results, strict=True):
+            for run_id, result in results.items():
                 for metrics in result.epochs:
                     upsert_epoch(db, run_id, metrics)
                 state, error = ("complete", None) if result.diverged_at is None else ("diverged", divergence(result))
-                ending = ending_row(state, result, outcome.seconds, error)
-                db.table("runs").update(run_id, ending | with_checkpoint.get(run_id, {}))
+                db.table("runs").update(run_id, ending_row(state, result, outcome.seconds, error) | pointers[run_id])
 
     def end(self, study_id: int, state: str, error: str | None = None) -> None:
         """End a study; its runs that have not ended get the same state."""
         with self._db.write() as db:
             db.table("studies").update(study_id, {"state": state})
-            db.execute(
-                "UPDATE runs SET state = ?, error = ?, finished_at = ? WHERE study_id = ? AND state = 'running'",
-                [state, error, now(), study_id],
-            )
+            still_running = "study_id = ? AND state = 'running'"
+            values = [state, error, now(), study_id]
+            db.execute(f"UPDATE runs SET state = ?, error = ?, finished_at = ? WHERE {still_running}", values)
 
 
 def canonical(settings: dict[str, Any]) -> str:
@@ -160,7 +126,7 @@ def canonical(settings: dict[str, Any]) -> str:
 def _with_defaults(settings: dict[str, Any]) -> str:
     """Return stored settings with the options that have come since, which an older klcli trained without."""
     try:
-        plan = [json.loads(TrainConfig.from_json(json.dumps(one)).to_json()) for one in settings.get("plan", [])]
+        plan = [asdict(TrainConfig.from_values(one)) for one in settings.get("plan", [])]
     except (ConfigError, TypeError):
         return canonical(settings)  # of a plan that this klcli cannot train
     return canonical(settings | ({"plan": plan} if plan else {}))

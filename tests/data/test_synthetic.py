@@ -10,6 +10,7 @@ from klcli.data import synthetic
 from klcli.data.dataset import Dataset
 from klcli.data.sources import open_dataset
 
+pytestmark = pytest.mark.slow  # 60 000 images are made
 SHA256 = "c58c0cbf979fbe81be69b819ca548e927065768c70b5133af3c8bf3ca81fbc7f"
 
 

@@ -194,6 +194,7 @@ except StoreError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_write_that_fails_half_way_leaves_the_old_file_and_no_other(checkpoint: Path) -> None:
     pytest.importorskip("resource", reason="this system has no limit on the size of a file")
     before = checkpoint.read_bytes()

@@ -1,5 +1,6 @@
 """Opening the database: every way it can fail is one line, and many processes can do it at once."""
 
+import hashlib
 import sqlite3
 import subprocess
 import sys
@@ -11,14 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlite_utils
 
 from klcli.errors import ExitCode, StoreError
 from klcli.store import connection
 from klcli.store.connection import Database
+from klcli.store.migrations import migrations
 from klcli.store.runs import BEST_FIRST, RunFilter
 from klcli.store.store import Store
 
 RUNS = 40
+RELEASED = "a3a84b3af305332d3f022c36cbcfb6ac379fbb61e149f1e6a21782a03034d680"  # SHA-256 of the schema of steps 1 to 10
 
 
 def assert_refused_in_one_line(path: Path, *words: str) -> None:
@@ -64,6 +68,18 @@ def test_opening_an_old_database_changes_nothing(database: Path) -> None:
     before = content()
     Store(database).close()
     assert content() == before
+
+
+def test_the_steps_of_the_schema_are_what_was_released() -> None:
+    names = [one.name for one in migrations._migrations]
+    assert names == sorted(names)
+    db = sqlite_utils.Database(memory=True)
+    migrations.apply(db, stop_before=names[10:])
+    stored = [
+        row[0] for row in db.execute("SELECT sql FROM sqlite_master WHERE name NOT LIKE '%migrations%'") if row[0]
+    ]
+    db.close()
+    assert hashlib.sha256("\n".join(stored).encode()).hexdigest() == RELEASED
 
 
 def test_a_path_with_blanks_and_other_scripts_is_a_path(tmp_path: Path) -> None:

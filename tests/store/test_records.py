@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from klcli.errors import StoreError
+from klcli.cli.app import main
+from klcli.errors import ExitCode, StoreError
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientCheck, Run
 
@@ -40,13 +41,39 @@ def test_the_settings_of_a_run_are_those_of_its_config() -> None:
     assert run().measure("test", "accuracy") is None
 
 
-@pytest.mark.parametrize(
-    "text", ["{", "[]", '{"colour": "red"}', '{"lam": -1}', '{"split": {"colour": 1}}', '{"hidden": 5}']
+UNREADABLE = (
+    *("{", "[]", "null", '{"colour": "red"}', '{"lam": -1}', '{"hidden": 5}'),
+    *(
+        '{"split": {"colour": 1}}',
+        '{"split": []}',
+        f'{{"seed": {"1" * 5000}}}',
+        f'{{"hidden": {"[" * 990}{"]" * 990}}}',
+    ),
 )
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
 def test_a_config_that_this_klcli_cannot_read_is_one_line(text: str) -> None:
-    with pytest.raises(StoreError, match="run 7") as error:
+    with pytest.raises(StoreError, match=r"run 7.*cannot be read") as error:
         _ = run(config_json=text).config
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", UNREADABLE[1:])  # SQLite refuses what is no JSON
+def test_one_run_with_unreadable_settings_is_one_line_in_a_list_of_all(
+    recorder: Any, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder.begin(), recorder.begin()
+    with recorder.store._db.write() as db:
+        db.execute("UPDATE runs SET config = ? WHERE id = 1", [text])
+    with pytest.raises(SystemExit) as exit_:
+        main(["report", "--list", "--db", str(recorder.path)])
+    out, err = capsys.readouterr()
+    assert (exit_.value.code, out, len(err.splitlines())) == (ExitCode.STORE, "", 1)
+    assert err.startswith("klcli: run 1: ")
+    with pytest.raises(SystemExit) as exit_:
+        main(["report", "--run", "2", "--db", str(recorder.path)])
+    assert not exit_.value.code
 
 
 def test_a_gradient_check_has_one_config_for_each_network() -> None:

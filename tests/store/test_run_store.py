@@ -431,6 +431,7 @@ def sleeper() -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
 
 
+@pytest.mark.slow
 def test_a_run_of_a_dead_process_is_marked_interrupted(running: Callable[..., str]) -> None:
     process = sleeper()
     identity = ProcessIdentity.of(process.pid)
@@ -439,6 +440,7 @@ def test_a_run_of_a_dead_process_is_marked_interrupted(running: Callable[..., st
     assert running(identity) == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_run_of_a_dead_process_that_nobody_has_waited_for_is_marked_interrupted(running: Callable[..., str]) -> None:
     process = sleeper()
     identity = ProcessIdentity.of(process.pid)
@@ -450,6 +452,7 @@ def test_a_run_of_a_dead_process_that_nobody_has_waited_for_is_marked_interrupte
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_run_of_a_living_process_is_left_alone(running: Callable[..., str]) -> None:
     process = sleeper()
     try:
@@ -475,6 +478,7 @@ def test_a_clock_that_was_set_does_not_end_a_living_process(
     assert running(me) == "running"
 
 
+@pytest.mark.slow
 def test_the_start_of_a_process_is_read_behind_any_name(tmp_path: Path) -> None:
     program = tmp_path / "a) 1 2 (b"
     program.symlink_to(sys.executable)

@@ -265,6 +265,7 @@ def test_a_restart_leaves_runs_to_whom_they_belong(store: Store, sql: Sql, taken
     assert sql("SELECT * FROM runs") == before
 
 
+@pytest.mark.slow
 def test_what_a_dead_parent_leaves_is_interrupted_for_the_next_who_opens(tmp_path: Path, sql: Sql) -> None:
     """A real process begins a study, records a group and is killed."""
     script = tmp_path / "dies.py"

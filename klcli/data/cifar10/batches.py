@@ -18,10 +18,8 @@ def parse_batch(layout: Layout, content: bytes, where: str) -> tuple[np.ndarray,
     """
     pixels, labels = (_parse_python if layout == PYTHON else _parse_binary)(content, where)
     wrong = np.flatnonzero((labels < 0) | (labels >= CLASSES))
-    if len(wrong):
-        raise DataError(
-            f"{where}: label {labels[wrong[0]]} in row {wrong[0]} is not one of 0 to {CLASSES - 1}: {AGAIN}"
-        )
+    for row in wrong[:1]:
+        raise DataError(f"{where}: label {labels[row]} in row {row} is not one of 0 to {CLASSES - 1}: {AGAIN}")
     # A download that stopped after its space on the disk was reserved leaves zeros: a file of the right size.
     if (labels == labels[0]).all():
         raise DataError(f"{where}: all {len(labels)} labels are {labels[0]}: {AGAIN}")
@@ -47,7 +45,6 @@ def _parse_python(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked(batch: dict[str, object], key: str, kind: type, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """Return an entry as an array. Raises DataError where it is missing, of another type or of another shape."""
     if key not in batch:
         raise DataError(f"{where} has no entry {key!r}: {AGAIN}")
     try:
@@ -55,8 +52,6 @@ def _checked(batch: dict[str, object], key: str, kind: type, shape: tuple[int, .
     except (ValueError, OverflowError) as error:  # lists of different lengths
         raise DataError(f"{where}: {key!r} is no array ({error}): {AGAIN}") from None
     if not np.issubdtype(found.dtype, kind) or found.shape != shape:
-        raise DataError(
-            f"{where}: {key!r} is {found.dtype} of shape {found.shape} where {kind.__name__} of shape {shape} is "
-            f"expected: {AGAIN}"
-        )
+        wanted = f"where {kind.__name__} of shape {shape} is expected"
+        raise DataError(f"{where}: {key!r} is {found.dtype} of shape {found.shape} {wanted}: {AGAIN}")
     return found

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http
 import http.client
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -39,11 +40,9 @@ class Fetched:
 def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | None = OFFICIAL) -> Fetched:
     """Download the archive at `url` (http, https or file) into `destination`; `progress(done, total)` counts bytes.
 
-    total is None where the server does not tell it. `expected_md5` is a checksum in hexadecimal digits, OFFICIAL for
-    that of either official archive, None for no check. An interrupted download stays as `<name>.part`, and the next
-    call continues it where the server can. The archive is read as a whole before it takes its place.
-
-    Raises DataError where the network, the server or the archive fails, StoreError where the disk does,
+    total is None where the server does not send it. `expected_md5` is a checksum in hexadecimal digits, OFFICIAL for
+    that of either official archive, None for no check. An interrupted download stays as `<name>.part` and is
+    continued. Raises DataError where the network, the server or the archive fails, StoreError where the disk does,
     ConfigError for an address or a checksum that is none.
     """
     expected = _checksums(expected_md5)
@@ -57,9 +56,9 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
             md5 = _md5_of(part)
             if expected and md5 not in expected:
                 raise DataError(
-                    f"{url} has the MD5 {md5} instead of {' or '.join(sorted(expected))}: it was damaged on the "
-                    "way, is no official archive, or is the web page of a network that asks for a login, and was "
-                    "removed; run it again, give another address with --url, or accept it with --no-verify"
+                    f"{url} has the MD5 {md5} instead of {' or '.join(sorted(expected))} and was removed: it was "
+                    "damaged on the way, is another archive, or the web page of a network that asks for a login; "
+                    "run it again, give another address with --url, or accept it with --no-verify"
                 )
             dataset = read(Source(part, None))
         except DataError as error:
@@ -69,18 +68,16 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
         path = part.replace(destination / layout.archive)
         return Fetched(path, layout.name, md5, bool(dataset.official), path.stat().st_size)
     except OSError as error:  # an error of the network is a DataError by now
-        raise StoreError(
-            f"{destination} cannot be written ({error.strerror or error}): free 400 MB there, or set KLCLI_CACHE to a "
-            "folder on another disk"
-        ) from None
+        cure = "free 400 MB there, or set KLCLI_CACHE to a folder on another disk"
+        raise StoreError(f"{destination} cannot be written ({error.strerror or error}): {cure}") from None
 
 
 def fetched_before(url: str, destination: Path) -> Fetched | None:
     """Return the official archive that an earlier fetch of `url` has left, where every byte of it is in place."""
-    for layout in layouts.LAYOUTS:
-        path = destination / layout.archive
-        with contextlib.suppress(OSError):
-            if _file_name(url) == layout.archive and _md5_of(path) == layout.archive_md5:
+    path = destination / _file_name(url)
+    with contextlib.suppress(OSError):
+        for layout in layouts.LAYOUTS:
+            if path.name == layout.archive and _md5_of(path) == layout.archive_md5:
                 return Fetched(path, layout.name, layout.archive_md5, True, path.stat().st_size)
     return None
 
@@ -91,12 +88,10 @@ def _file_name(url: str) -> str:
 
 def _checksums(expected_md5: str | None) -> set[str]:
     """Return the checksums that are accepted; the empty set accepts every one."""
-    if expected_md5 is None:
-        return set()
-    if expected_md5 == OFFICIAL:
-        return {layout.archive_md5 for layout in layouts.LAYOUTS}
+    if expected_md5 in (None, OFFICIAL):
+        return {layout.archive_md5 for layout in layouts.LAYOUTS if expected_md5}
     digits = expected_md5.strip().lower()
-    if len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
+    if not re.fullmatch("[0-9a-f]{32}", digits):
         raise ConfigError(f"--md5 {expected_md5!r} is no MD5 checksum: give 32 hexadecimal digits")
     return {digits}
 
@@ -104,15 +99,12 @@ def _checksums(expected_md5: str | None) -> set[str]:
 def _md5_of(path: Path) -> str:
     """Return the MD5, by which CIFAR-10 is published: it detects damage, not forgery."""
     with path.open("rb") as file:
-        # FIPS systems refuse MD5 unless it is declared that no security depends on it.
+        # usedforsecurity: FIPS systems refuse it otherwise
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _download(url: str, part: Path, progress: Progress) -> None:
-    """Complete `part` to the whole file at `url`. What has arrived stays in it whatever happens.
-
-    Bytes of another file in front of it do no harm: the checksum, or that of gzip, will not be right.
-    """
+    """Complete `part` to the whole file at `url`; what has arrived stays in it. A checksum finds any other bytes."""
     done = part.stat().st_size if part.exists() else 0
     response = _open(url, done)
     if response is None:
@@ -125,8 +117,7 @@ def _download(url: str, part: Path, progress: Progress) -> None:
         with part.open("ab" if continues else "wb") as file:
             progress(done, total)
             while piece := _next_piece(url, response):
-                file.write(piece)
-                done += len(piece)
+                done += file.write(piece)
                 progress(done, total)
     if total is not None and done < total:
         raise _interrupted(url, f"the connection ended after {done} of {total} bytes")
@@ -136,8 +127,7 @@ def _download(url: str, part: Path, progress: Progress) -> None:
 def _open(url: str, done: int) -> Any:
     """Return the server's response, from byte `done` on if it can; None where `done` bytes are the whole file."""
     headers = {"User-Agent": f"klcli/{__version__}", "Accept-Encoding": "identity"}
-    if done:
-        headers["Range"] = f"bytes={done}-"
+    headers |= {"Range": f"bytes={done}-"} if done else {}
     try:
         return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
@@ -147,10 +137,8 @@ def _open(url: str, done: int) -> Any:
         raise DataError(f"{url} answers {reason}: check the address, or give another one with --url") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         cause = getattr(error, "reason", None) or str(error) or type(error).__name__
-        raise DataError(
-            f"{url} cannot be reached ({cause}): check the connection and run it again, or give an archive that you "
-            "have with --data PATH"
-        ) from None
+        cure = "check the connection and run it again, or give an archive that you have with --data PATH"
+        raise DataError(f"{url} cannot be reached ({cause}): {cure}") from None
 
 
 def _next_piece(url: str, response: Any) -> bytes:

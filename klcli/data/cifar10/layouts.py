@@ -4,6 +4,7 @@ Source: https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 ROWS = 10_000  # images in each batch file
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -22,21 +23,15 @@ class Layout:
     archive: str
     archive_md5: str
 
+    def files_in(self, folder: Path) -> list[Path]:
+        """Return the paths of its six batch files, whether they exist or not."""
+        return [folder / name for name in self.batch_files]
 
-PYTHON = Layout(
-    name="python",
-    folder="cifar-10-batches-py",
-    batch_files=(*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"),
-    archive="cifar-10-python.tar.gz",
-    archive_md5="c58f30108f718f92721af3b95e74349a",
-)
 
+_NAMES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
+_BIN_NAMES = tuple(f"{name}.bin" for name in _NAMES)
+PYTHON = Layout("python", "cifar-10-batches-py", _NAMES, "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
 BINARY = Layout(
-    name="binary",
-    folder="cifar-10-batches-bin",
-    batch_files=tuple(f"{name}.bin" for name in PYTHON.batch_files),
-    archive="cifar-10-binary.tar.gz",
-    archive_md5="c32a1d4ab5d03f1284b67883e8d87530",
+    "binary", "cifar-10-batches-bin", _BIN_NAMES, "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
 )
-
 LAYOUTS = (PYTHON, BINARY)  # in order of preference

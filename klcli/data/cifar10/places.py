@@ -8,7 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
-from klcli.data.cifar10.layouts import LAYOUTS
+from klcli.data.cifar10.layouts import LAYOUTS, PYTHON
 from klcli.errors import DataError
 
 CIFAR10 = "cifar10"  # the real images, wherever they are found
@@ -21,8 +21,7 @@ def cache_folder() -> Path:
     chosen = os.environ.get("KLCLI_CACHE")
     if chosen:
         return user_path(chosen).absolute()
-    # Without a home (in a container with a bare uid) platformdirs raises, or returns a "~" that must not become
-    # a folder here.
+    # Without a home (in a container) platformdirs raises, or returns a "~" that must not become a folder here.
     with contextlib.suppress(RuntimeError):
         folder = platformdirs.user_cache_path("klcli")
         if folder.is_absolute():
@@ -41,8 +40,7 @@ def user_path(text: str) -> Path:
 def find(requested: str | None) -> Path | None:
     """Return the folder or archive to read: `requested`, `KLCLI_DATA`, or the first usual place with a complete set.
 
-    None where nothing was requested and nothing was found. Raises DataError where a requested path does not
-    exist: other images would answer another question.
+    None where nothing was requested and nothing was found. Raises DataError where a requested path does not exist.
     """
     if requested is not None:
         return _existing(requested, "--data")
@@ -62,16 +60,12 @@ def usual_places() -> Iterator[Path]:
     if home.is_absolute():
         torch = home / ".cache" / "torch"
         roots += [home / "data", home / "datasets", Path(os.environ.get("TORCH_HOME") or torch), torch / "datasets"]
-    for root in roots:
-        for layout in LAYOUTS:
-            yield root / layout.folder
-            yield root / layout.archive
+    yield from (root / name for root in roots for layout in LAYOUTS for name in (layout.folder, layout.archive))
     if home.is_absolute():
         keras = Path(os.environ.get("KERAS_HOME") or home / ".keras") / "datasets"
         # Keras names the download after the folder; since version 3 it unpacks into a folder named "target".
-        yield keras / "cifar-10-batches-py"
-        yield keras / "cifar-10-batches-py-target" / "cifar-10-batches-py"
-        yield keras / "cifar-10-batches-py.tar.gz"
+        name = PYTHON.folder
+        yield from (keras / name, keras / f"{name}-target" / name, keras / f"{name}.tar.gz")
 
 
 def _existing(text: str, origin: str) -> Path:
@@ -81,18 +75,15 @@ def _existing(text: str, origin: str) -> Path:
     except (OSError, ValueError) as error:  # no permission, a name too long, a NUL in it
         raise DataError(f"{origin} {text!r} cannot be read ({error}): give a folder or archive that can be") from None
     if not found:
-        raise DataError(
-            f"{origin} {text!r} does not exist: give the folder or the .tar.gz of CIFAR-10, "
-            "or run `klcli data fetch` and omit it"
-        )
+        cure = "give the folder or the .tar.gz of CIFAR-10, or run `klcli data fetch` and omit it"
+        raise DataError(f"{origin} {text!r} does not exist: {cure}")
     return path.absolute()
 
 
 def _is_complete(place: Path) -> bool:
     """Whether `place` is an archive, or a folder with all six batch files; an incomplete folder is passed over."""
+    forms = [[place]] if place.name.endswith(".tar.gz") else [layout.files_in(place) for layout in LAYOUTS]
     try:
-        if place.name.endswith(".tar.gz"):
-            return place.is_file()
-        return any(all((place / name).is_file() for name in layout.batch_files) for layout in LAYOUTS)
+        return any(all(map(Path.is_file, files)) for files in forms)
     except OSError:
         return False

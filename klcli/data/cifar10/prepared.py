@@ -19,15 +19,9 @@ NOTED = ("name", "class_names", "sha256", "source", "layout", "official")  # bes
 
 
 def key_of_files(files: list[Path]) -> str:
-    """Return a key of the present content of these files: of the resolved path, size and modification time of each.
-
-    Raises OSError where one of them is gone.
-    """
-    digest = hashlib.sha256(f"klcli {FORMAT}".encode())
-    for path in files:
-        stat = path.stat()
-        digest.update(repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns)).encode())
-    return digest.hexdigest()
+    """Return a key of the resolved path, size and modification time of each. Raises OSError where one is gone."""
+    states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(f"klcli {FORMAT} {states}".encode()).hexdigest()
 
 
 def load(key: str) -> Dataset | None:

@@ -3,7 +3,7 @@
 import gzip
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -29,9 +29,7 @@ class Source:
 
     def files(self) -> list[Path]:
         """The files that the images depend on, of those that exist."""
-        if self.layout is None:
-            return [self.path]
-        return [self.path / name for name in self.layout.batch_files if (self.path / name).exists()]
+        return list(filter(Path.exists, self.layout.files_in(self.path))) if self.layout else [self.path]
 
 
 def locate(path: Path) -> Source:
@@ -51,70 +49,53 @@ def locate(path: Path) -> Source:
         found = len(best.files())
     except OSError as error:
         raise _unreadable(path, error) from None
-    if archives and found < FILES:
-        return archives[0]
-    if not found:
+    if not found and not archives:
         names = " or ".join(layout.folder for layout in LAYOUTS)
         raise DataError(f"{path} holds no CIFAR-10: give the folder {names}, the folder above it, or the archive")
-    return best
+    return archives[0] if archives and found < FILES else best
 
 
 def read(source: Source) -> Dataset:
     """Return all 60 000 images, in memory. Raises DataError where a file is missing, unreadable or damaged."""
     images = np.empty((FILES * layouts.ROWS, PIXELS), np.uint8)
     labels = np.empty(FILES * layouts.ROWS, np.uint8)
-    layout, missing = source.layout, set(range(FILES))
+    layout, done = source.layout, set[str]()
     for found, name, content in _folder_files(source.path, layout) if layout else _archive_files(source.path):
         layout = layout or found
         if found is layout:  # an archive may hold both: the first one is enough
-            file = layout.batch_files.index(name)
-            rows = slice(file * layouts.ROWS, (file + 1) * layouts.ROWS)
+            start = layout.batch_files.index(name) * layouts.ROWS
+            rows = slice(start, start + layouts.ROWS)
             where = f"{source.path / name}" if source.layout else f"{name} in {source.path}"
             images[rows], labels[rows] = parse_batch(layout, content, where)
-            missing.discard(file)
+            done.add(name)
     if layout is None:
         raise DataError(f"{source.path} holds no batch file of CIFAR-10: give the archive of CIFAR-10")
+    _require_all(source.path, layout, done)
+    sha256, form = content_sha256(labels, images), layout.name if source.layout else f"{layout.name} archive"
+    official = sha256 == OFFICIAL_SHA256
+    return Dataset(CIFAR10, images, labels, CLASS_NAMES, sha256, str(source.path), form, official)
+
+
+def _require_all(path: Path, layout: Layout, names: Container[str]) -> None:
+    missing = ", ".join(name for name in layout.batch_files if name not in names)
     if missing:
-        raise _incomplete(source.path, [layout.batch_files[file] for file in sorted(missing)])
-    sha256 = content_sha256(labels, images)
-    return Dataset(
-        name=CIFAR10,
-        images=images,
-        labels=labels,
-        class_names=CLASS_NAMES,
-        sha256=sha256,
-        source=str(source.path),
-        layout=layout.name if source.layout else f"{layout.name} archive",
-        official=sha256 == OFFICIAL_SHA256,
-        images_file=None,
-    )
-
-
-def _incomplete(path: Path, names: list[str]) -> DataError:
-    lacking = ", ".join(names)
-    return DataError(f"{path} lacks {lacking}: download the data set again, or copy the missing file there")
+        raise DataError(f"{path} lacks {missing}: download the data set again, or copy the missing file there")
 
 
 def _folder_files(folder: Path, layout: Layout) -> Iterator[tuple[Layout, str, bytes]]:
     """Yield layout, name and content of every batch file in the folder, all of which must exist."""
-    missing = [name for name in layout.batch_files if not (folder / name).exists()]
-    if missing:
-        raise _incomplete(folder, missing)
-    for name in layout.batch_files:
-        path = folder / name
+    _require_all(folder, layout, {path.name for path in Source(folder, layout).files()})
+    for path in layout.files_in(folder):
         try:
             _check_size(f"{path}", path.stat().st_size)
             content = path.read_bytes()
         except OSError as error:
             raise _unreadable(path, error) from None
-        yield layout, name, content
+        yield layout, path.name, content
 
 
 def _archive_files(path: Path) -> Iterator[tuple[Layout, str, bytes]]:
-    """Yield layout, name and content of every batch file in the archive, in its order.
-
-    Nothing is unpacked to the disk, and of the names in the archive only the last part counts.
-    """
+    """Yield layout, name and content of every batch file in the archive, in its order and without its folders."""
     known = {name: layout for layout in LAYOUTS for name in layout.batch_files}
     try:
         with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
@@ -128,9 +109,8 @@ def _archive_files(path: Path) -> Iterator[tuple[Layout, str, bytes]]:
             while stream.read(2**20):  # gzip compares its checksum at the end, which tarfile does not reach
                 pass
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path} is no .tar.gz archive, or a damaged or incomplete one ({error}): download it again"
-        ) from None
+        reason = f"is no .tar.gz archive, or a damaged or incomplete one ({error})"
+        raise DataError(f"{path} {reason}: download it again") from None
     except OSError as error:
         raise _unreadable(path, error) from None
 
