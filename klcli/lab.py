@@ -22,6 +22,7 @@ from klcli.procedures.setup import Setup
 from klcli.settings.check_settings import CheckSettings
 from klcli.settings.evaluation_settings import EvaluationSettings
 from klcli.settings.sameness import not_default
+from klcli.settings.study_settings import ReproductionSettings, SearchSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
 from klcli.store.runs import BEST_FIRST, RunFilter
@@ -29,7 +30,7 @@ from klcli.store.store import Store
 
 if TYPE_CHECKING:
     from klcli.procedures.evaluating import Predictions
-    from klcli.procedures.searches import LambdaSearch, Stage
+    from klcli.procedures.searches import LambdaSearch
     from klcli.published.reproduction import Reproduction
     from klcli.training.result import EpochMetrics
 
@@ -105,13 +106,13 @@ class Lab:
         return runner.store.studies.get(number)
 
     def search_lambda(
-        self, config: TrainConfig, what: "Stage | None" = None, *, repeats: int = 1, resume: bool = False
+        self, config: TrainConfig, what: SearchSettings | None = None, *, repeats: int = 1, resume: bool = False
     ) -> "LambdaSearch":
         """Search the L2 coefficient lambda by validation accuracy, by default in one coarse stage."""
-        from klcli.procedures.searches import Stage, search_lambda
+        from klcli.procedures.searches import search_lambda
 
         return search_lambda(
-            self._calling("search_lambda", _config_text(config)), config, what or Stage(), repeats, resume
+            self._calling("search_lambda", _config_text(config)), config, what or SearchSettings(), repeats, resume
         )
 
     def sigma_sweep(
@@ -170,11 +171,17 @@ class Lab:
         paths = [Path(picture) for picture in pictures]
         return predict(self._setup, paths, str(run), flips=flips, snapshots=snapshots)
 
-    def reproduce(self, *names: str, **terms: Any) -> "Iterator[Reproduction]":
-        """Yield published reports beside what their experiments give here; `terms` as in procedures/reproducing.py."""
+    def reproduce(
+        self, *names: str, settings: ReproductionSettings | None = None, repeats: int = 3, resume: bool = False
+    ) -> "Iterator[Reproduction]":
+        """Yield published reports, `all` or by name, each beside what its experiments give here as soon as it is done.
+
+        Raises ConfigError for a name, or a row of `settings.only`, that does not exist.
+        """
         from klcli.procedures.reproducing import reproduce
 
-        return reproduce(self._calling("reproduce", ", ".join(map(repr, names))), names, **terms)
+        setup = self._calling("reproduce", ", ".join(map(repr, names)))
+        return reproduce(setup, names, settings or ReproductionSettings(), repeats, resume)
 
     @cached_property
     def store(self) -> Store:

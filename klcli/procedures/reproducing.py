@@ -13,6 +13,7 @@ from klcli.published.comparison import QUICK_SEEDS, chains, plan
 from klcli.published.report import GradientExperiment, Report
 from klcli.published.reproduction import KIND, Reproduction, asked_for, gather
 from klcli.published.terms import Terms
+from klcli.settings.study_settings import ReproductionSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError
 from klcli.studies.gradient_checks import check_a_single_image, check_networks, entries
@@ -21,31 +22,23 @@ ALL = "all"
 
 
 def reproduce(
-    setup: Setup,
-    names: Sequence[str],
-    *,
-    rows: Sequence[str] = (),
-    repeats: int = 3,
-    quick: bool = False,
-    as_published: bool = False,
-    subset: int | None = None,
-    note: str | None = None,
-    resume: bool = False,
+    setup: Setup, names: Sequence[str], settings: ReproductionSettings, repeats: int, resume: bool
 ) -> Iterator[Reproduction]:
     """Yield each report beside what its experiments give here, as soon as it is done; all of it is recorded.
 
-    `rows` are those of a single report, all if there are none. Raises ConfigError where a name is unknown.
+    Raises ConfigError where a name is unknown, or rows are chosen of more than one report.
     """
+    quick, as_published, subset = settings.quick, settings.as_published, settings.subset
     chosen = [published.report(name) for name in wanted(names)]
-    if rows and len(chosen) > 1:
-        raise ConfigError(f"--only {' '.join(rows)}: rows of one report, {len(chosen)} are named")
-    chosen = [asked_for(one, rows, quick=quick, as_published=as_published, subset=subset) for one in chosen]
+    if settings.only and len(chosen) > 1:
+        raise ConfigError(f"--only {' '.join(settings.only)}: rows of one report, {len(chosen)} are named")
+    chosen = [asked_for(one, settings.only, quick=quick, as_published=as_published, subset=subset) for one in chosen]
     repeats = min(repeats, QUICK_SEEDS) if quick else repeats
     configs = [config for one in chosen for experiment in one.experiments for config in experiment.configs]
     with setup.pinned():
         runner = StudyRunner.opened(setup, configs[0] if configs else TrainConfig(), resume)
         images = runner.dataset
-        terms = Terms(images.name, images.official, images.sha256, repeats, quick, subset, as_published, note)
+        terms = Terms(images.name, images.official, images.sha256, repeats, quick, subset, as_published, settings.note)
         procedure = _as_published if as_published else _as_written
         for one in chosen:
             yield procedure(runner, one, terms)

@@ -9,6 +9,7 @@ from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
 from klcli.settings.sameness import SETTINGS, differences
 from klcli.settings.setting import Role
+from klcli.settings.study_settings import SearchSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run, Study
 from klcli.store.store import Store
@@ -19,29 +20,6 @@ KIND = "lambda"
 FREE = ("lam", "seed", "order_seed", "evaluations_per_cycle")  # in these the stages of a search may differ
 
 Stages = list[tuple[str, list[Run]]]  # with the runs of each, the first stage first
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """What a search tries. Raises ConfigError where its parts exclude each other."""
-
-    values: tuple[float, ...] = ()  # these lambdas, and no drawing
-    between: Range = field(default_factory=lambda: Range(1e-5, 1e-1))
-    trials: int = 8  # values per stage
-    coarse: bool = False  # draw from the whole range; also where nothing else is asked for
-    fine: int = 0  # so many times from a range that brackets the three best
-    from_study: int | None = None  # begin the fine stages at this study, not at the latest coarse one
-    final: bool = False  # train the chosen lambda for three cycles and evaluate it on the test split
-
-    def __post_init__(self) -> None:
-        """Refuse parts that exclude each other."""
-        if self.fine < 0:
-            raise ConfigError(f"--rounds {self.fine}: must be at least 0")
-        if self.values and (self.coarse or self.fine):
-            listed = " ".join(f"{value:g}" for value in self.values)
-            raise ConfigError(f"--values {listed}: a list needs no --coarse and no --fine, omit one of them")
-        if self.from_study is not None and (self.coarse or self.values or not self.fine):
-            raise ConfigError(f"--from {self.from_study}: this is where --fine begins, give --fine and no other stage")
 
 
 @dataclass(frozen=True)
@@ -58,25 +36,27 @@ class LambdaSearch:
         return [run.study_id for _, runs in self.stages for run in runs[:1] if run.study_id is not None]
 
 
-def search_lambda(setup: Setup, config: TrainConfig, what: Stage, repeats: int, resume: bool) -> LambdaSearch:
+def search_lambda(setup: Setup, config: TrainConfig, what: SearchSettings, repeats: int, resume: bool) -> LambdaSearch:
     """Search lambda by validation accuracy and return what was found, all of it recorded.
 
-    The values, seeds and stacks of a stage are drawn before anything of it is trained.
+    The values, seeds and stacks of a stage are drawn before anything of it is trained. Raises ConfigError for a range
+    in which nothing can be drawn.
     """
+    low, high = what.between
+    where = Range(low, high, what.scale)
     with setup.pinned():
         runner = StudyRunner.opened(setup, config, resume)
         chain: list[tuple[str, int]] = []  # stages and their studies
-        where = what.between
         if what.values:
             study = runner.run(KIND, "values", plan(config, sorted(what.values), repeats), {}, look_at_test=False)
             chain.append(("values", study))
-        elif what.coarse or not what.fine:
+        elif what.coarse or not what.fine_stages:
             drawn = draw(where, what.trials, config.seed, stage=0)
             study = runner.run(KIND, "coarse", plan(config, drawn, repeats), _settings(where), look_at_test=False)
             chain.append(("coarse", study))
         else:
             chain, where = _earlier(runner, config, what.from_study)
-        for _ in range(what.fine):
+        for _ in range(what.fine_stages):
             tried = _tried(runner, chain)
             if not any(one.accuracies for one in tried):
                 break

@@ -3,13 +3,13 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from klcli.cli.invocation import Invocation, invoked
-from klcli.cli.options import option
 from klcli.procedures.signals import Interrupted
+from klcli.settings.setting import setting
 
 if TYPE_CHECKING:
     from klcli.data.dataset import Dataset
@@ -34,15 +34,11 @@ def info(*, invocation: Invocation) -> None:
 @app.command()
 @invoked()
 def fetch(
-    url: Annotated[
-        str | None, option("--url", panel=DOWNLOAD, metavar="URL", help="Of an archive; the binary one of Toronto.")
-    ] = None,
-    md5: Annotated[
-        str | None, option("--md5", panel=DOWNLOAD, metavar="HEX", help="Expect this checksum, not an official one.")
-    ] = None,
-    verify: Annotated[
-        bool, option("--verify/--no-verify", panel=DOWNLOAD, help="Whether the checksum has to be right.")
-    ] = True,
+    url: str | None = setting(
+        None, DOWNLOAD, "Download this archive; the binary one of Toronto if omitted.", metavar="URL"
+    ),
+    md5: str | None = setting(None, DOWNLOAD, "Expect this checksum, not an official one.", metavar="HEX"),
+    verify: bool = setting(True, DOWNLOAD, "Refuse an archive with another checksum."),
     *,
     invocation: Invocation,
 ) -> None:
@@ -139,13 +135,13 @@ def _plain(text: str) -> Any:
 @contextmanager
 def _progress(invocation: Invocation) -> Iterator[Callable[[int, int | None], None]]:
     """A bar on a terminal, elsewhere a line for every tenth of the file."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
     if not invocation.err.is_terminal:
         yield _lines(invocation)
         return
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=invocation.err, transient=True, disable=invocation.quiet) as bar:
+    with invocation.bar(*columns) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

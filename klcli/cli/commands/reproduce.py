@@ -8,66 +8,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from klcli.cli.invocation import Invocation, invoked, typed_command
-from klcli.cli.options import integer_option, option
-from klcli.cli.variadic import variadic
+from klcli.cli.options import takes
 from klcli.errors import Diverged, GradientCheckFailed
-from klcli.settings.setting import Role
+from klcli.settings.setting import Role, flag, setting
+from klcli.settings.study_settings import REPRODUCTION, ReproductionSettings
 
 if TYPE_CHECKING:
     from klcli.published.reproduction import Reproduction
     from klcli.report.tables.table import Table
     from klcli.store.store import Store
 
-REPRODUCTION = "Reproduction"
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("reproduce", cls=variadic("--only"))(reproduce)
-
-
+@takes(ReproductionSettings)
 @invoked("jobs", "executor", "resume", "data", "threads", "db", repeats=3)
 def reproduce(
+    *,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="REPORT...", help="Which reports, as a3-2024, or all.")
     ] = None,
-    list_reports: Annotated[
-        bool, option("--list", panel=REPRODUCTION, help="Show the reports and train nothing.")
-    ] = False,
-    only: Annotated[
-        list[str], option("--only", panel=REPRODUCTION, metavar="ROW...", help="These rows alone, as T2a or 003-T2.")
-    ] = [],
-    quick: Annotated[
-        bool, option("--quick", panel=REPRODUCTION, help="At most 2 seeds, and 1 cycle each: a look, marked as such.")
-    ] = False,
-    as_published: Annotated[
-        bool,
-        option(
-            "--as-published",
-            panel=REPRODUCTION,
-            help="The rows that a mistake has made, with it: a search that never begins anew, a check of one image.",
-        ),
-    ] = False,
-    subset: Annotated[
-        int | None,
-        integer_option("--subset", panel=Role.DATA.value, help="Use the first N training images: compares nothing."),
-    ] = None,
-    markdown: Annotated[
-        Path | None,
-        option(
-            "--markdown",
-            panel=Role.OUTPUT.value,
-            metavar="PATH",
-            help="Write a page with the tables, its figures beside it.",
-        ),
-    ] = None,
-    note: Annotated[
-        str | None,
-        option(
-            "--note", panel=Role.OUTPUT.value, metavar="TEXT", help="What a reader of the page must know, at its head."
-        ),
-    ] = None,
-    *,
+    list_reports: bool = flag(REPRODUCTION, "Show the reports and train nothing.", option="--list"),
+    settings: ReproductionSettings,
+    markdown: Path | None = setting(None, Role.OUTPUT, "Write a page with the tables, its figures beside it."),
     invocation: Invocation,
 ) -> None:
     """Run the experiments of published reports and set their numbers beside ours.
@@ -89,17 +50,7 @@ def reproduce(
         return
     lab = invocation.lab()
     shown: list[Section] = []
-    rows = [part for text in only for part in text.split(",")]
-    for found in lab.reproduce(
-        *(names or []),
-        rows=rows,
-        repeats=invocation.repeats,
-        quick=quick,
-        as_published=as_published,
-        subset=subset,
-        note=note,
-        resume=invocation.resume,
-    ):
+    for found in lab.reproduce(*names or [], settings=settings, repeats=invocation.repeats, resume=invocation.resume):
         shown.append(_show(invocation, lab.store, found, markdown))
         if markdown is not None:  # after each: what has been trained can be read
             _write(markdown, shown)
