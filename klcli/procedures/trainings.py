@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from klcli import second_core
+from klcli import DEFAULT_DATABASE
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.errors import ConfigError
 from klcli.procedures.run_lookup import LAST, images_of
-from klcli.procedures.run_recorder import RunRecorder
+from klcli.procedures.run_recorder import RunRecorder, ending_in_a_state
 from klcli.procedures.setup import Setup
-from klcli.procedures.signals import Interrupted, obeyed_between_updates
-from klcli.second_core.partner import PartnerLost
+from klcli.procedures.signals import obeyed_between_updates
 from klcli.settings.setting import settings_of, value_of
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
@@ -94,42 +93,38 @@ def _train(setup: Setup, store: Store, start: Start, check: Callable[[], None]) 
             "networks are best compared at the end of a whole cycle"
         )
     recorder = RunRecorder(store, start.run_id, len(start.epochs), start.seconds)
-    # The threads of BLAS have taken the other cores where there are several.
-    second_core.use(setup.jobs != 1 and environment().threads == 1)
-    try:
-        with recorder.ending_in_a_state(), setup.observer.training(budget) as observer:
 
-            def on_evaluation(results: list[TrainResult]) -> None:
-                recorder.on_evaluation(results[0])
-                observer.on_evaluation(results[0])
-                if setup.on_evaluation is not None and results[0].epochs:
-                    setup.on_evaluation(results[0].epochs[-1])
-                check()
+    def on_evaluation(results: list[TrainResult]) -> None:
+        recorder.on_evaluation(results[0])
+        observer.on_evaluation(results[0])
+        if setup.on_evaluation is not None and results[0].epochs:
+            setup.on_evaluation(results[0].epochs[-1])
+        check()
 
-            def on_update(step: int) -> None:
-                observer.on_update(step)
-                check()
+    def on_update(step: int) -> None:
+        observer.on_update(step)
+        check()
 
-            [result] = train_stack(
-                [config],
-                start.splits,
-                snapshot=start.snapshot,
-                epochs=start.epochs,
-                look_at_test=config.schedule != "range",
-                on_update=on_update,
-                on_evaluation=on_evaluation,
-            )
-            recorder.complete(result)
-    except Interrupted as interruption:
-        raise interruption.adding(_how_to_continue(setup, store, start.run_id)) from None
-    except PartnerLost as lost:
-        raise PartnerLost(f"{lost}: {_how_to_continue(setup, store, start.run_id)}") from None
-    finally:
-        second_core.use(False)
+    with (
+        ending_in_a_state(recorder.end, lambda: _how_to_continue(setup, store, start.run_id)),
+        # The threads of BLAS have taken the other cores where there are several.
+        setup.second_core(setup.jobs != 1 and environment().threads == 1),
+        setup.observer.training(budget) as observer,
+    ):
+        [result] = train_stack(
+            [config],
+            start.splits,
+            snapshot=start.snapshot,
+            epochs=start.epochs,
+            look_at_test=config.schedule != "range",
+            on_update=on_update,
+            on_evaluation=on_evaluation,
+        )
+        recorder.complete(result)
 
 
 def _how_to_continue(setup: Setup, store: Store, run_id: int) -> str:
-    database = [] if setup.is_default_database else ["--db", str(store.path)]
+    database = [] if setup.db == DEFAULT_DATABASE else ["--db", str(store.path)]
     command = shlex.join(["klcli", "train", "--resume", str(run_id), *database])
     epochs = store.runs.get(run_id).epochs_done
     return f"run {run_id} keeps its {epochs:g} epochs, continue with `{command}`"
@@ -138,8 +133,7 @@ def _how_to_continue(setup: Setup, store: Store, run_id: int) -> str:
 def _unfinished(store: Store, which: str) -> Run:
     """Return the run to resume. Raises ConfigError where it cannot be."""
     if which == LAST:
-        found = store.runs.latest_unfinished()
-        if found is None:
+        if (found := store.runs.latest_unfinished()) is None:
             raise ConfigError("--resume last: every run of this database is complete, there is nothing to continue")
         return found
     try:

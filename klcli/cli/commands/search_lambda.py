@@ -27,12 +27,11 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
 
     - `klcli search-lambda --values 0.0015 0.002 0.003 0.0045 --repeats 3`
     """
-    from klcli.procedures.searches import require_choice
-
     lab = invocation.lab()
     found = lab.search_lambda(config, search, repeats=invocation.repeats, resume=invocation.resume)
     _show(invocation, lab, found)
-    require_choice(found, config)
+    if found.choice is None:
+        raise Diverged(f"every lambda diverged: try a smaller --eta-max than {config.eta_max:g}")
     if found.final and all(run.state == "diverged" for run in found.final):
         raise Diverged(f"the final training (study {found.final[0].study_id}) diverged: try a smaller --eta-max")
 
