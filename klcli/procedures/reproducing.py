@@ -39,9 +39,8 @@ def reproduce(
         runner = StudyRunner.opened(setup, configs[0] if configs else TrainConfig(), resume)
         images = runner.dataset
         terms = Terms(images.name, images.official, images.sha256, repeats, quick, subset, as_published, settings.note)
-        procedure = _as_published if as_published else _as_written
         for one in chosen:
-            yield procedure(runner, one, terms)
+            yield _as_published(runner, one, terms) if as_published else _as_written(runner, one, terms)
 
 
 def wanted(names: Sequence[str]) -> list[str]:
@@ -55,26 +54,21 @@ def wanted(names: Sequence[str]) -> list[str]:
 def _as_published(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
     """Train the warm-started searches of a report, a study for each, and check its single image; that is not stored."""
     studies = []
+    own = _settings(one, terms) | {"as_published": True}
     for chain in chains(one, terms.repeats):
-        there = runner.on(chain.plan[0].split)
-        stage, own = f"{one.name} as published, {chain.name}", _settings(one, terms) | {"as_published": True}
+        stage, there = f"{one.name} as published, {chain.name}", runner.on(chain.plan[0].split)
         studies.append(there.run(KIND, stage, chain.plan, own, look_at_test=True, chains=chain.links))
-    shown = {check: _single_image_errors(check, runner.splits.train) for check in one.gradient_checks}
-    return gather(one, terms, runner.store, studies, shown)
+    errors = {check: _single_image_errors(check, runner.splits.train) for check in one.gradient_checks}
+    return gather(one, terms, runner.store, studies, errors)
 
 
 def _single_image_errors(check: GradientExperiment, train: Split) -> list[GradientError]:
-    settings = check.settings
+    """Return the errors of a check that is not stored, so that they belong to no stored one."""
+    atol, rtol = check.settings.atol or 0.0, check.settings.rtol or 0.0
     return [
-        # Not stored, so it belongs to no check.
-        GradientError(
-            check_id=0,
-            position=position,
-            passed=tensor.passes(settings.atol or 0.0, settings.rtol or 0.0),
-            **asdict(tensor),
-        )
+        GradientError(check_id=0, position=position, passed=tensor.passes(atol, rtol), **asdict(tensor))
         for [config] in check.networks()
-        for position, tensor in enumerate(check_a_single_image(config, train, settings))
+        for position, tensor in enumerate(check_a_single_image(config, train, check.settings))
     ]
 
 
@@ -96,16 +90,17 @@ def _check_gradients(runner: StudyRunner, one: Report) -> None:
     """Check the gradients of a report, as one suite; with --resume those that have not been checked yet."""
     store, sha256 = runner.store.gradient_checks, runner.dataset.sha256
     missing = [
-        (check, stack)
+        (stack, check.settings)
         for check in one.gradient_checks
         for stack in check.networks()
         if not runner.resume or store.latest(stack, check.settings, sha256) is None
     ]
-    if not missing:
-        return
-    checks = []
-    total = sum(entries(stack, check.settings.dims) for check, stack in missing)
-    with runner.setup.observer.counting("checking entries", total) as advance:
-        for check, stack in missing:
-            checks += list(check_networks([stack], runner.splits.train, check.settings, on_entries=advance))
-    store.record(checks, runner.dataset, runner.setup.command)
+    if missing:
+        total = sum(entries(stack, settings.dims) for stack, settings in missing)
+        with runner.setup.observer.counting("checking entries", total) as advance:
+            checks = [
+                check
+                for stack, settings in missing
+                for check in check_networks([stack], runner.splits.train, settings, on_entries=advance)
+            ]
+        store.record(checks, runner.dataset, runner.setup.command)

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from klcli.errors import ConfigError
-from klcli.settings.setting import Settings, flag, require, setting, settings_of
+from klcli.settings.setting import Role, Settings, flag, require, setting, settings_of
 
 STATES = ("complete", "diverged", "interrupted", "failed", "running")
 HOURS = {"h": 1, "d": 24, "w": 168}
@@ -13,14 +14,14 @@ SHORT = {
     "validation": "validation_accuracy", "test": "test_accuracy", "train": "train_accuracy", "run": "id",
     "bn": "batch_norm",
 }  # fmt: skip
-VIEW, FILTER = "What to show", "Which runs"  # panels of --help
+VIEW, FILTER, PICTURES = "What to show", "Which runs", "Pictures and HTML report"  # panels of --help
 VIEWS = ("best", "list_all", "runs", "study", "group_by", "gradchecks")
 MOST_ROWS = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection(Settings):
-    """Which view, of which runs, in which order. Raises ConfigError where the options contradict each other."""
+    """Which view, of which runs, in which order and form. Raises ConfigError where options contradict each other."""
 
     best: int | None = setting(
         None, VIEW, "Show the N best complete runs; without options, 10.", at_least=1, at_most=MOST_ROWS
@@ -51,9 +52,24 @@ class Selection(Settings):
     )  # fmt: skip
     sort: str | None = setting(None, FILTER, "Sort by this column; `seconds:desc` reverses it.", metavar="COLUMN")
     limit: int | None = setting(None, FILTER, "Show at most N rows.", at_least=1, at_most=MOST_ROWS)
+    format: str = setting(
+        "table", Role.OUTPUT, "Print the table in this format; csv and json keep every digit.",
+        choices=("table", "markdown", "latex", "csv", "json"),
+    )  # fmt: skip
+    plot: tuple[str, ...] = setting(
+        (), PICTURES, "Draw curves of one run, or of several over one another with a band for seeds; bn, one network "
+        "with and without it; rate; weights of the first layer; confusion; lambda and sigma of a study; gradients.",
+        metavar="KIND...",
+    )  # fmt: skip
+    to: Path | None = setting(
+        None, PICTURES, "Write --plot to this .png, .svg or .pdf instead of one in plots/.", metavar="FILE"
+    )
+    html: Path | None = setting(None, PICTURES, "Write all tables and pictures into one page.", metavar="FILE")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        without_plot = f"--to {self.to}: this names a picture, say which one with --plot"
+        require(self.to is None or bool(self.plot), without_plot)
         options = {key: one.option for key, one in settings_of(Selection).items()}
         views = [options[name] for name in VIEWS if getattr(self, name)]
         require(len(views) < 2, f"{' and '.join(views[:2])}: one view at a time")

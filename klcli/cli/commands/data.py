@@ -62,17 +62,8 @@ def fetch(
             message = "interrupted: what has arrived is kept, run `klcli data fetch` again to continue"
             raise Interrupted(message, signal.SIGINT) from None
     invocation.result(_plain(f"{fetched.path}  ({'official' if fetched.official else 'not an official'} copy)"))
-    invocation.document(
-        "data fetch",
-        {
-            "path": str(fetched.path),
-            "url": address,
-            "layout": fetched.layout,
-            "official": fetched.official,
-            "md5": fetched.md5,
-            "bytes": fetched.size,
-        },
-    )
+    document = {"path": str(fetched.path), "url": address, "layout": fetched.layout, "official": fetched.official}
+    invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.size})
 
 
 def describe(dataset: "Dataset") -> dict[str, Any]:
@@ -103,23 +94,22 @@ def _tables(content: dict[str, Any]) -> list[Any]:
     facts = Table(show_header=False, box=None)
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")
-    official = "no: made by klcli" if content["name"] == "synthetic" else OFFICIAL_COPY[content["official"]]
-    for name, value in (
-        ("name", content["name"]),
-        ("where", content["source"]),
-        ("layout", content["layout"]),
-        ("official copy", official),
-        ("images", f"{content['images']['train']} to train and validate, {content['images']['test']} to test"),
-        ("size", f"{content['bytes'] / 1e6:.0f} MB, 3 x 32 x 32 bytes an image"),
-        ("prepared copy", content["prepared"] or "none: the cache cannot be written"),
-        ("sha256", content["sha256"]),
-    ):
+    images = content["images"]
+    for name, value in {
+        "name": content["name"],
+        "where": content["source"],
+        "layout": content["layout"],
+        "official copy": "no: made by klcli" if content["name"] == "synthetic" else OFFICIAL_COPY[content["official"]],
+        "images": f"{images['train']} to train and validate, {images['test']} to test",
+        "size": f"{content['bytes'] / 1e6:.0f} MB, 3 x 32 x 32 bytes an image",
+        "prepared copy": content["prepared"] or "none: the cache cannot be written",
+        "sha256": content["sha256"],
+    }.items():
         facts.add_row(name, _plain(value))
 
-    classes = Table(box=None)
-    classes.add_column("class")
-    classes.add_column("train", justify="right")
-    classes.add_column("test", justify="right")
+    classes = Table("class", box=None)
+    for name in ("train", "test"):
+        classes.add_column(name, justify="right")
     for row in content["classes"]:
         classes.add_row(_plain(row["name"]), str(row["train"]), str(row["test"]))
     return [facts, "", classes]
@@ -134,26 +124,19 @@ def _plain(text: str) -> Any:
 
 @contextmanager
 def _progress(invocation: Invocation) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on a terminal, elsewhere a line for every tenth of the file."""
+    """Yield what takes the bytes done and their total: a bar on a terminal, elsewhere a line for every tenth."""
     from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    if not invocation.err.is_terminal:
-        yield _lines(invocation)
-        return
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with invocation.bar(*columns) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _lines(invocation: Invocation) -> Callable[[int, int | None], None]:
     shown = -1
 
     def show(done: int, total: int | None) -> None:
         nonlocal shown
+        bar.update(task, completed=done, total=total)
         tenth = 10 * done // total if total else done // 20_000_000  # or every 20 MB
-        if tenth > shown:
+        if tenth > shown and not invocation.is_live:
             shown = tenth
             invocation.say(f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else f"{done / 1e6:.0f} MB")
 
-    return show
+    with invocation.bar(BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("", total=None)
+        yield show

@@ -1,6 +1,5 @@
 """`klcli report`: from the stored runs to tables, pictures and a page."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,41 +8,15 @@ from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
 from klcli.errors import ConfigError
 from klcli.settings.selection import Selection
-from klcli.settings.setting import Role, setting
 
 if TYPE_CHECKING:
-    from klcli.report.views import View
     from klcli.store.store import Store
-
-PICTURES = "Pictures and HTML report"
 
 
 @takes(Selection)
 @takes(Upkeep)
 @invoked("data", "db")
-def report(
-    *,
-    selection: Selection,
-    format: str = setting(
-        "table",
-        Role.OUTPUT,
-        "Print the table in this format; csv and json keep every digit.",
-        choices=("table", "markdown", "latex", "csv", "json"),
-    ),
-    plot: tuple[str, ...] = setting(
-        (),
-        PICTURES,
-        "Draw curves of one run, or of several over one another with a band for seeds; bn, one network "
-        "with and without it; rate; weights of the first layer; confusion; lambda and sigma of a study; gradients.",
-        metavar="KIND...",
-    ),
-    to: Path | None = setting(
-        None, PICTURES, "Write --plot to this .png, .svg or .pdf instead of one in plots/.", metavar="FILE"
-    ),
-    html: Path | None = setting(None, PICTURES, "Write all tables and pictures into one page.", metavar="FILE"),
-    upkeep: Upkeep,
-    invocation: Invocation,
-) -> None:
+def report(selection: Selection, upkeep: Upkeep, invocation: Invocation) -> None:
     """Show what the database knows as tables, pictures or a page, and manage its runs.
 
     Runs on different images, or on images divided differently, never share a ranking. By default the images
@@ -59,20 +32,18 @@ def report(
 
     - `klcli report --html report.html`
     """
-    if invocation.as_json and format != "table":
-        raise ConfigError(f"--json and --format {format}: give one, --json is the whole document")
-    if to is not None and not plot:
-        raise ConfigError(f"--to {to}: this names a picture, say which one with --plot")
+    if invocation.as_json and selection.format != "table":
+        raise ConfigError(f"--json and --format {selection.format}: give one, --json is the whole document")
 
     from klcli.store.store import Store
 
     store = Store.existing(invocation.db)
     if upkeep.wanted:
         upkeep.do(invocation, store)
-    elif html is not None:
-        _write_page(invocation, store, selection, html)
+    elif selection.html is not None:
+        _write_page(invocation, store, selection, selection.html)
     else:
-        _show(invocation, store, selection, format, plot, to)
+        _show(invocation, store, selection)
 
 
 def _write_page(invocation: Invocation, store: "Store", selection: Selection, path: Path) -> None:
@@ -99,11 +70,10 @@ def _write_page(invocation: Invocation, store: "Store", selection: Selection, pa
     invocation.document("report", {"page": str(path), "sections": [section.title for section in shown]})
 
 
-def _show(
-    invocation: Invocation, store: "Store", selection: Selection, format: str, plot: Sequence[str], to: Path | None
-) -> None:
-    only_gradients = plot == ("gradients",) and not selection.has_view
-    if (selection.gradchecks or only_gradients) and format == "table" and to is None:
+def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
+    """Print the view that was asked for, with its pictures."""
+    only_gradients = selection.plot == ("gradients",) and not selection.has_view
+    if (selection.gradchecks or only_gradients) and selection.format == "table" and selection.to is None:
         from klcli.cli.commands.gradcheck import show
 
         show(invocation, store, store.gradient_checks.suite())
@@ -111,34 +81,29 @@ def _show(
 
     from klcli.report.views import view
 
-    shown = view(store, selection, plot)
-    pictures = _write_pictures(invocation, store, shown, plot, to) if plot else []
+    shown = view(store, selection, selection.plot)
+    pictures = []
+    if selection.plot:
+        from klcli.report.pictures import draw
+        from klcli.store.checkpoints import write_atomically
+
+        # All are drawn before the first one is written.
+        for path, content in draw(store, shown, selection.plot, selection.to, invocation.data):
+            write_atomically(path, content)
+            pictures.append(str(path))
     # Beside the table in a terminal; on stderr beside a format that another program reads.
     messages = [f"picture     {picture}" for picture in pictures]
     if shown.table is None:
         messages = [*shown.notes, *messages]
-    elif format == "table":
+    elif selection.format == "table":
         invocation.result(shown.table, *shown.notes)
     else:
-        from klcli.report.tables.formats import FORMATS as RENDERERS
+        from klcli.report.tables.formats import FORMATS
 
-        print(RENDERERS[format](shown.table, shown.notes))
-        messages = [*(shown.notes if format == "csv" else ()), *messages]
+        print(FORMATS[selection.format](shown.table, shown.notes))
+        messages = [*(shown.notes if selection.format == "csv" else ()), *messages]
     for message in messages:
-        (invocation.result if format == "table" else invocation.say)(message)
+        (invocation.result if selection.format == "table" else invocation.say)(message)
     for hint in shown.hints:
         invocation.say(hint)
-    invocation.document("report", shown.document | ({"pictures": list(map(str, pictures))} if pictures else {}))
-
-
-def _write_pictures(
-    invocation: Invocation, store: "Store", shown: "View", kinds: Sequence[str], to: Path | None
-) -> list[Path]:
-    """Draw all pictures, then write them, and return their paths."""
-    from klcli.report.pictures import draw
-    from klcli.store.checkpoints import write_atomically
-
-    drawn = draw(store, shown, kinds, to, invocation.data)
-    for path, content in drawn:
-        write_atomically(path, content)
-    return [path for path, _ in drawn]
+    invocation.document("report", shown.document | ({"pictures": pictures} if pictures else {}))
