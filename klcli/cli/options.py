@@ -98,20 +98,18 @@ def _declares(parameter: inspect.Parameter) -> bool:
 
 def _option(name: str, one: Setting, default: Any) -> inspect.Parameter:
     """Return the parameter of a setting. Values arrive as text: the setting reads them, with its own messages."""
-    names = [one.option, one.short] if one.short else [one.option]
-    more: dict[str, Any] = {} if one.kind is bool or one.is_counted else {"metavar": one.metavar}
+    more: dict[str, Any] = {"metavar": one.metavar}
     kind: Any = str | None
     if one.kind is bool:
-        kind = bool | None if one.is_optional else bool
-        names = names if one.is_flag else [f"{one.option}/--no-{one.option.removeprefix('--')}"]
+        kind, more = bool | None if one.is_optional else bool, {}
     elif one.is_counted:
         kind, more = int, {"count": True}
     elif one.kind is tuple:
         kind = tuple[str, str] | None if one.is_pair else list[str]
-        default = default if default is None else [str(item) for item in default]
-    elif default is not None:
-        default = str(default)
-    option = typer.Option(*names, rich_help_panel=str(one.role), help=one.help, envvar=one.envvar, **more)
+        default = None if default is None else [str(item) for item in default]
+    else:
+        default = None if default is None else str(default)
+    option = typer.Option(*one.names, rich_help_panel=str(one.role), help=one.help, envvar=one.envvar, **more)
     return _parameter(name, Annotated[kind, option], default)
 
 

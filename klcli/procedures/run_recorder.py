@@ -1,7 +1,7 @@
 """Recording: from `running` to the state in which a run or a study ends."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from klcli.errors import StoreError
@@ -10,7 +10,7 @@ from klcli.second_core.partner import PartnerLost
 from klcli.store.runs import divergence
 from klcli.store.store import Store
 from klcli.studies.execution import WorkersLost
-from klcli.training.result import TrainResult
+from klcli.training.result import EpochMetrics, TrainResult
 
 
 @contextmanager
@@ -40,14 +40,14 @@ def ending_in_a_state(end: Callable[[str, str], None], how_to_continue: Callable
 
 
 class RunRecorder:
-    """One run of a store while it is trained, perhaps continued after so many evaluations and seconds."""
+    """One run of a store while it is trained, perhaps continued after some evaluations."""
 
-    def __init__(self, store: Store, run_id: int, recorded: int, seconds: float) -> None:
+    def __init__(self, store: Store, run_id: int, earlier: Sequence[EpochMetrics] = ()) -> None:
         self._store = store
         self._run_id = run_id
-        self._started = time.perf_counter() - seconds
+        self._started = time.perf_counter() - sum(metrics.seconds for metrics in earlier)
         self._result: TrainResult | None = None
-        self._recorded = recorded
+        self._recorded = len(earlier)
 
     def on_evaluation(self, result: TrainResult) -> None:
         """Commit the newest metrics."""

@@ -69,6 +69,13 @@ class Setting:
         """Whether the value is exactly two items."""
         return len(self.items) == 2
 
+    @property
+    def names(self) -> list[str]:
+        """How the option is typed: `--bn/--no-bn`, `--hidden` and `-H`."""
+        if self.kind is bool and not self.is_flag:
+            return [f"{self.option}/--no-{self.option.removeprefix('--')}"]
+        return [self.option, self.short] if self.short else [self.option]
+
     def read(self, typed: Any) -> Any:
         """Return the value of what a person typed: texts; None and counts stay. Raises ConfigError.
 
