@@ -61,14 +61,9 @@ class Lab:
     ) -> None:
         self._command = command
         self._setup = Setup(
-            db=Path(db),
-            data=None if data is None else str(data),
-            threads=threads,
-            jobs=jobs,
-            executor=executor,
+            db=Path(db), data=None if data is None else str(data), threads=threads, jobs=jobs, executor=executor,
             observer=observer or Observer(),
-            command=command or "",
-        )
+        )  # fmt: skip
 
     def train(self, config: TrainConfig, *, on_evaluation: OnEvaluation | None = None) -> Run:
         """Train one network and return its run; `on_evaluation` is called with the metrics of every evaluation."""
@@ -215,8 +210,8 @@ class Lab:
 
     def _calling(self, method: str, arguments: str, on_evaluation: OnEvaluation | None = None) -> Setup:
         """Return the setup of one call, with what is stored as its command."""
-        setup = replace(self._setup, command=self._command or f"Lab({str(self._setup.db)!r}).{method}({arguments})")
-        return replace(setup, on_evaluation=on_evaluation)
+        command = self._command or f"Lab({str(self._setup.db)!r}).{method}({arguments})"
+        return replace(self._setup, command=command, on_evaluation=on_evaluation)
 
 
 def _config_text(config: TrainConfig) -> str:

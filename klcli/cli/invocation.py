@@ -69,8 +69,10 @@ class Invocation(Settings, Observer):
         """Return the Lab that this call works in."""
         from klcli.lab import Lab
 
-        own = {"data": self.data, "threads": self.threads, "jobs": self.jobs, "executor": self.executor}
-        return Lab(self.db, **own, observer=self, command=typed_command())  # type: ignore[arg-type]
+        return Lab(
+            self.db, data=self.data, threads=self.threads, jobs=self.jobs, executor=self.executor, observer=self,
+            command=typed_command(),
+        )  # fmt: skip
 
     @cached_property
     def out(self) -> "Console":

@@ -30,7 +30,7 @@ class Setup:
     jobs: int | None = None  # processes; None: as many as there are cores
     executor: str | None = None  # address of a Dask scheduler
     observer: Observer
-    command: str  # stored with what the procedure records
+    command: str = ""  # stored with what the procedure records
     on_evaluation: Callable[[EpochMetrics], None] | None = None  # called with the metrics of every evaluation
 
     def images(self) -> Dataset:

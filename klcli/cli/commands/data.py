@@ -26,7 +26,7 @@ def info(*, invocation: Invocation) -> None:
     """Show which images the other commands would use, checked as a whole."""
     from klcli.data.sources import open_dataset
 
-    content = describe(open_dataset(invocation.data))
+    content = _content(open_dataset(invocation.data))
     invocation.result(*_tables(content))
     invocation.document("data info", content)
 
@@ -66,12 +66,12 @@ def fetch(
     invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.size})
 
 
-def describe(dataset: "Dataset") -> dict[str, Any]:
+def _content(dataset: "Dataset") -> dict[str, Any]:
     """What there is to tell about a data set, as the JSON document has it."""
     import numpy as np
 
-    train = dataset.images_per_file * 5
-    counts = [np.bincount(labels, minlength=len(dataset.class_names)) for labels in np.split(dataset.labels, [train])]
+    train, names = dataset.images_per_file * 5, dataset.class_names
+    counts = [np.bincount(labels, minlength=len(names)).tolist() for labels in np.split(dataset.labels, [train])]
     return {
         "name": dataset.name,
         "source": dataset.source,
@@ -81,10 +81,7 @@ def describe(dataset: "Dataset") -> dict[str, Any]:
         "images": {"train": train, "test": len(dataset.images) - train},
         "bytes": dataset.images.nbytes,
         "sha256": dataset.sha256,
-        "classes": [
-            {"name": name, "train": int(in_train), "test": int(in_test)}
-            for name, in_train, in_test in zip(dataset.class_names, *counts, strict=True)
-        ],
+        "classes": [{"name": name, "train": n, "test": m} for name, n, m in zip(names, *counts, strict=True)],
     }
 
 
