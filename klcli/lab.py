@@ -14,11 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from klcli import DEFAULT_DATABASE
+from klcli.data.dataset import split
+from klcli.procedures import evaluating, reproducing, run_lookup, searches, trainings
 from klcli.procedures.observer import Observer
 from klcli.procedures.setup import Setup
+from klcli.procedures.study_runner import StudyRunner
+from klcli.published.reproduction import Reproduction
 from klcli.settings.check_settings import CheckSettings
 from klcli.settings.evaluation_settings import EvaluationSettings
 from klcli.settings.sameness import not_default
@@ -27,14 +31,12 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
 from klcli.store.runs import RunFilter
 from klcli.store.store import Store
+from klcli.studies.gradient_checks import check_networks, course_set, entries, with_and_without_l2
+from klcli.studies.repeats import repeat
+from klcli.studies.sigma_sweep import plan as sigma_plan
+from klcli.training.result import EpochMetrics
 
-if TYPE_CHECKING:
-    from klcli.procedures.evaluating import Predictions
-    from klcli.procedures.searches import LambdaSearch
-    from klcli.published.reproduction import Reproduction
-    from klcli.training.result import EpochMetrics
-
-OnEvaluation = Callable[["EpochMetrics"], None]
+OnEvaluation = Callable[[EpochMetrics], None]
 
 
 class Lab:
@@ -67,9 +69,7 @@ class Lab:
 
     def train(self, config: TrainConfig, *, on_evaluation: OnEvaluation | None = None) -> Run:
         """Train one network and return its run; `on_evaluation` is called with the metrics of every evaluation."""
-        from klcli.procedures.trainings import train
-
-        return train(self._calling("train", _config_text(config), on_evaluation), config)
+        return trainings.train(self._calling("train", _config_text(config), on_evaluation), config)
 
     def resume(
         self,
@@ -83,14 +83,10 @@ class Lab:
 
         Raises ConfigError where a setting in `wanted`, or `threads`, is not that of the run.
         """
-        from klcli.procedures.trainings import resume
-
-        return resume(self._calling("resume", repr(which), on_evaluation), str(which), wanted or {}, threads)
+        return trainings.resume(self._calling("resume", repr(which), on_evaluation), str(which), wanted or {}, threads)
 
     def repeat(self, config: TrainConfig, repeats: int, *, resume: bool = False) -> Study:
         """Train one setting under several seeds and return the study; `runs_of` gives its runs."""
-        from klcli.studies.repeats import repeat
-
         setup = self._calling("repeat", f"{_config_text(config)}, {repeats}")
         look_at_test = config.schedule != "range"
         return self._study(setup, "repeats", "train", repeat(config, repeats), look_at_test, resume)
@@ -104,22 +100,18 @@ class Lab:
         resume: bool = False,
     ) -> Study:
         """Train with every deviation of the initial weights, without and with BN, and return the study."""
-        from klcli.studies.sigma_sweep import plan
-
         setup = self._calling("sigma_sweep", f"{_config_text(config)}, {tuple(sigmas)}")
-        return self._study(setup, "sigma", "sweep", plan(config, sigmas, repeats), True, resume)
+        return self._study(setup, "sigma", "sweep", sigma_plan(config, sigmas, repeats), True, resume)
 
     def search_lambda(
         self, config: TrainConfig, what: SearchSettings | None = None, *, repeats: int = 1, resume: bool = False
-    ) -> "LambdaSearch":
+    ) -> searches.LambdaSearch:
         """Search the L2 coefficient lambda by validation accuracy, by default in one coarse stage.
 
         Return the runs of its stages and the choice, which is None where every value diverged.
         """
-        from klcli.procedures.searches import search_lambda
-
         setup = self._calling("search_lambda", _config_text(config))
-        return search_lambda(setup, config, what or SearchSettings(), repeats, resume)
+        return searches.search_lambda(setup, config, what or SearchSettings(), repeats, resume)
 
     def check_gradients(
         self, config: TrainConfig | None = None, settings: CheckSettings | None = None, *, seed: int = 0
@@ -128,9 +120,6 @@ class Lab:
 
         Return the checks, whose errors tell which tensors passed.
         """
-        from klcli.data.dataset import split
-        from klcli.studies.gradient_checks import check_networks, course_set, entries, with_and_without_l2
-
         setup = self._calling("check_gradients", "" if config is None else _config_text(config))
         settings = settings or CheckSettings()
         networks = course_set(seed) if config is None else with_and_without_l2(config)
@@ -147,31 +136,25 @@ class Lab:
         self, runs: Sequence[int | str], settings: EvaluationSettings | None = None, *, ensemble: bool = False
     ) -> tuple[list[Run], list[Evaluation]]:
         """Evaluate stored runs again, each by itself or as one ensemble; return the runs and the evaluations."""
-        from klcli.procedures.evaluating import evaluate
-
         setup = self._calling("evaluate", repr(list(runs)))
-        return evaluate(setup, [str(run) for run in runs], settings or EvaluationSettings(), ensemble)
+        return evaluating.evaluate(setup, [str(run) for run in runs], settings or EvaluationSettings(), ensemble)
 
     def predict(
         self, pictures: Sequence[str | Path], run: int | str = "best", *, flips: bool = False, snapshots: bool = False
-    ) -> "Predictions":
+    ) -> evaluating.Predictions:
         """Return the probability of every class for PNG or JPEG files of any size."""
-        from klcli.procedures.evaluating import predict
-
         paths = [Path(picture) for picture in pictures]
-        return predict(self._setup, paths, str(run), flips=flips, snapshots=snapshots)
+        return evaluating.predict(self._setup, paths, str(run), flips=flips, snapshots=snapshots)
 
     def reproduce(
         self, *names: str, settings: ReproductionSettings | None = None, repeats: int = 3, resume: bool = False
-    ) -> "Iterator[Reproduction]":
+    ) -> Iterator[Reproduction]:
         """Yield published reports, `all` or by name, each beside what its experiments give here as soon as it is done.
 
         Raises ConfigError for a name, or a row of `settings.only`, that does not exist.
         """
-        from klcli.procedures.reproducing import reproduce
-
         setup = self._calling("reproduce", ", ".join(map(repr, names)))
-        return reproduce(setup, names, settings or ReproductionSettings(), repeats, resume)
+        return reproducing.reproduce(setup, names, settings or ReproductionSettings(), repeats, resume)
 
     @cached_property
     def store(self) -> Store:
@@ -180,15 +163,11 @@ class Lab:
 
     def run(self, which: int | str = "last") -> Run:
         """Return one run: by its number, the `last` complete one, or the `best`. Raises ConfigError for none."""
-        from klcli.procedures.run_lookup import chosen_run
-
-        return chosen_run(self.store, str(which))
+        return run_lookup.chosen_run(self.store, str(which))
 
     def best(self, n: int = 10, chosen: RunFilter | None = None) -> list[Run]:
         """Return the best complete runs by validation accuracy on the images used last."""
-        from klcli.procedures.run_lookup import best_runs
-
-        return best_runs(self.store, n, chosen or RunFilter())
+        return run_lookup.best_runs(self.store, n, chosen or RunFilter())
 
     def runs_of(self, study: Study | int) -> list[Run]:
         """Return the runs of a study in the order of its plan."""
@@ -202,8 +181,6 @@ class Lab:
         self, setup: Setup, kind: str, stage: str, plan: Sequence[TrainConfig], look_at_test: bool, resume: bool
     ) -> Study:
         """Train a plan as one study on the images of its first config."""
-        from klcli.procedures.study_runner import StudyRunner
-
         with setup.pinned():
             runner = StudyRunner.opened(setup, plan[0], resume)
             return runner.store.studies.get(runner.run(kind, stage, plan, {}, look_at_test=look_at_test))
