@@ -213,7 +213,6 @@ class Settings:
     """Base of the dataclasses of settings: values are checked field by field when one is made."""
 
     def __post_init__(self) -> None:
-        """Check every value by its setting. Raises ConfigError, one line with the option and the cure."""
         for one in settings_of(type(self)).values():
             if "." not in one.key:
                 object.__setattr__(self, one.key, one.checked(getattr(self, one.key)))

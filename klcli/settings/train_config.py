@@ -153,7 +153,6 @@ class TrainConfig(Settings):
     dtype: str = setting("float32", Role.RANDOMNESS, "Precision of the arithmetic.", choices=("float32", "float64"))
 
     def __post_init__(self) -> None:
-        """Check every value by itself, then those that must go together."""
         super().__post_init__()
         require(bool(self.hidden), "--hidden: give at least one width, for example --hidden 50 50")
         check_samples(self.bn_statistics, self.bn_samples)
