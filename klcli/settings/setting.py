@@ -210,7 +210,7 @@ def _settings_of(owner: type) -> Iterator[Setting]:
 
 
 class Settings:
-    """Base of the dataclasses of settings: values are checked field by field when one is made."""
+    """Base of the dataclasses of settings: a wrong value raises ConfigError, one line with the option and the cure."""
 
     def __post_init__(self) -> None:
         for one in settings_of(type(self)).values():
