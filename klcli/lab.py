@@ -14,26 +14,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from klcli import DEFAULT_DATABASE
+from klcli.data.dataset import split
+from klcli.procedures import evaluating, reproducing, run_lookup, searches, trainings
 from klcli.procedures.observer import Observer
 from klcli.procedures.setup import Setup
+from klcli.procedures.study_runner import StudyRunner
+from klcli.published.reproduction import Reproduction
 from klcli.settings.check_settings import CheckSettings
 from klcli.settings.evaluation_settings import EvaluationSettings
 from klcli.settings.sameness import not_default
+from klcli.settings.study_settings import ReproductionSettings, SearchSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
-from klcli.store.runs import BEST_FIRST, RunFilter
+from klcli.store.runs import RunFilter
 from klcli.store.store import Store
+from klcli.studies.gradient_checks import check_networks, course_set, entries, with_and_without_l2
+from klcli.studies.repeats import repeat
+from klcli.studies.sigma_sweep import plan as sigma_plan
+from klcli.training.result import EpochMetrics
 
-if TYPE_CHECKING:
-    from klcli.procedures.evaluating import Predictions
-    from klcli.procedures.searches import LambdaSearch, Stage
-    from klcli.published.reproduction import Reproduction
-    from klcli.training.result import EpochMetrics
-
-OnEvaluation = Callable[["EpochMetrics"], None]
+OnEvaluation = Callable[[EpochMetrics], None]
 
 
 class Lab:
@@ -42,6 +45,9 @@ class Lab:
     `data` is a path, "cifar10" or "synthetic", as of --data; `threads` are those of BLAS; `jobs` the processes that
     train stacks of networks (None: as many as there are cores); `executor` the address of a Dask scheduler.
     `observer` is called with messages and progress. `command` is stored as what was asked for.
+
+    Procedures raise ConfigError for settings that exclude each other, DataError where images are missing or damaged,
+    StoreError where the database or its disk fails, and Interrupted after Ctrl-C, with what continues the work.
     """
 
     def __init__(
@@ -55,26 +61,15 @@ class Lab:
         observer: Observer | None = None,
         command: str | None = None,
     ) -> None:
-        """Open nothing yet: the first procedure does."""
         self._command = command
         self._setup = Setup(
-            db=Path(db),
-            data=None if data is None else str(data),
-            threads=threads,
-            jobs=jobs,
-            executor=executor,
+            db=Path(db), data=None if data is None else str(data), threads=threads, jobs=jobs, executor=executor,
             observer=observer or Observer(),
-            command=command or "",
-        )
+        )  # fmt: skip
 
     def train(self, config: TrainConfig, *, on_evaluation: OnEvaluation | None = None) -> Run:
-        """Train one network and return its run; `on_evaluation` is called with the metrics of every evaluation.
-
-        Raises Interrupted after Ctrl-C: what was trained is recorded, and `resume` continues it.
-        """
-        from klcli.procedures.trainings import train
-
-        return train(self._calling("train", _config_text(config), on_evaluation), config)
+        """Train one network and return its run; `on_evaluation` is called with the metrics of every evaluation."""
+        return trainings.train(self._calling("train", _config_text(config), on_evaluation), config)
 
     def resume(
         self,
@@ -88,31 +83,13 @@ class Lab:
 
         Raises ConfigError where a setting in `wanted`, or `threads`, is not that of the run.
         """
-        from klcli.procedures.trainings import resume
-
-        return resume(self._calling("resume", repr(which), on_evaluation), str(which), wanted or {}, threads)
+        return trainings.resume(self._calling("resume", repr(which), on_evaluation), str(which), wanted or {}, threads)
 
     def repeat(self, config: TrainConfig, repeats: int, *, resume: bool = False) -> Study:
         """Train one setting under several seeds and return the study; `runs_of` gives its runs."""
-        from klcli.procedures.study_runner import StudyRunner
-        from klcli.studies.repeats import repeat
-
         setup = self._calling("repeat", f"{_config_text(config)}, {repeats}")
-        with setup.pinned():
-            runner = StudyRunner.opened(setup, config, resume)
-            plan = repeat(config, repeats)
-            number = runner.run("repeats", "train", plan, {}, look_at_test=config.schedule != "range")
-        return runner.store.studies.get(number)
-
-    def search_lambda(
-        self, config: TrainConfig, what: "Stage | None" = None, *, repeats: int = 1, resume: bool = False
-    ) -> "LambdaSearch":
-        """Search the L2 coefficient lambda by validation accuracy, by default in one coarse stage."""
-        from klcli.procedures.searches import Stage, search_lambda
-
-        return search_lambda(
-            self._calling("search_lambda", _config_text(config)), config, what or Stage(), repeats, resume
-        )
+        look_at_test = config.schedule != "range"
+        return self._study(setup, "repeats", "train", repeat(config, repeats), look_at_test, resume)
 
     def sigma_sweep(
         self,
@@ -122,24 +99,27 @@ class Lab:
         repeats: int = 1,
         resume: bool = False,
     ) -> Study:
-        """Train with every standard deviation of the initial weights, without and with batch normalisation."""
-        from klcli.procedures.study_runner import StudyRunner
-        from klcli.studies.sigma_sweep import plan
-
+        """Train with every deviation of the initial weights, without and with BN, and return the study."""
         setup = self._calling("sigma_sweep", f"{_config_text(config)}, {tuple(sigmas)}")
-        with setup.pinned():
-            planned = plan(config, sigmas, repeats)
-            runner = StudyRunner.opened(setup, config, resume)
-            number = runner.run("sigma", "sweep", planned, {}, look_at_test=True)
-        return runner.store.studies.get(number)
+        return self._study(setup, "sigma", "sweep", sigma_plan(config, sigmas, repeats), True, resume)
+
+    def search_lambda(
+        self, config: TrainConfig, what: SearchSettings | None = None, *, repeats: int = 1, resume: bool = False
+    ) -> searches.LambdaSearch:
+        """Search the L2 coefficient lambda by validation accuracy, by default in one coarse stage.
+
+        Return the runs of its stages and the choice, which is None where every value diverged.
+        """
+        setup = self._calling("search_lambda", _config_text(config))
+        return searches.search_lambda(setup, config, what or SearchSettings(), repeats, resume)
 
     def check_gradients(
         self, config: TrainConfig | None = None, settings: CheckSettings | None = None, *, seed: int = 0
     ) -> list[GradientCheck]:
-        """Compare gradients with numerical differences in float64, for one network or for the course's whole set."""
-        from klcli.data.dataset import split
-        from klcli.studies.gradient_checks import check_networks, course_set, entries, with_and_without_l2
+        """Compare gradients with numerical differences in float64, for one network or for the course's whole set.
 
+        Return the checks, whose errors tell which tensors passed.
+        """
         setup = self._calling("check_gradients", "" if config is None else _config_text(config))
         settings = settings or CheckSettings()
         networks = course_set(seed) if config is None else with_and_without_l2(config)
@@ -156,25 +136,25 @@ class Lab:
         self, runs: Sequence[int | str], settings: EvaluationSettings | None = None, *, ensemble: bool = False
     ) -> tuple[list[Run], list[Evaluation]]:
         """Evaluate stored runs again, each by itself or as one ensemble; return the runs and the evaluations."""
-        from klcli.procedures.evaluating import evaluate
-
         setup = self._calling("evaluate", repr(list(runs)))
-        return evaluate(setup, [str(run) for run in runs], settings or EvaluationSettings(), ensemble)
+        return evaluating.evaluate(setup, [str(run) for run in runs], settings or EvaluationSettings(), ensemble)
 
     def predict(
         self, pictures: Sequence[str | Path], run: int | str = "best", *, flips: bool = False, snapshots: bool = False
-    ) -> "Predictions":
+    ) -> evaluating.Predictions:
         """Return the probability of every class for PNG or JPEG files of any size."""
-        from klcli.procedures.evaluating import predict
-
         paths = [Path(picture) for picture in pictures]
-        return predict(self._setup, paths, str(run), flips=flips, snapshots=snapshots)
+        return evaluating.predict(self._setup, paths, str(run), flips=flips, snapshots=snapshots)
 
-    def reproduce(self, *names: str, **terms: Any) -> "Iterator[Reproduction]":
-        """Yield published reports beside what their experiments give here; `terms` as in procedures/reproducing.py."""
-        from klcli.procedures.reproducing import reproduce
+    def reproduce(
+        self, *names: str, settings: ReproductionSettings | None = None, repeats: int = 3, resume: bool = False
+    ) -> Iterator[Reproduction]:
+        """Yield published reports, `all` or by name, each beside what its experiments give here as soon as it is done.
 
-        return reproduce(self._calling("reproduce", ", ".join(map(repr, names))), names, **terms)
+        Raises ConfigError for a name, or a row of `settings.only`, that does not exist.
+        """
+        setup = self._calling("reproduce", ", ".join(map(repr, names)))
+        return reproducing.reproduce(setup, names, settings or ReproductionSettings(), repeats, resume)
 
     @cached_property
     def store(self) -> Store:
@@ -182,18 +162,12 @@ class Lab:
         return self._setup.store()
 
     def run(self, which: int | str = "last") -> Run:
-        """Return one run: by its number, the `last` complete one, or the `best`."""
-        from klcli.procedures.run_lookup import chosen_run
-
-        return chosen_run(self.store, str(which))
+        """Return one run: by its number, the `last` complete one, or the `best`. Raises ConfigError for none."""
+        return run_lookup.chosen_run(self.store, str(which))
 
     def best(self, n: int = 10, chosen: RunFilter | None = None) -> list[Run]:
         """Return the best complete runs by validation accuracy on the images used last."""
-        chosen = replace(chosen or RunFilter(), state="complete")
-        for images in self.store.runs.image_sets(chosen):
-            chosen = replace(chosen, dataset_sha256=images.dataset_sha256, split=images.split_json)
-            return self.store.runs.query(chosen, BEST_FIRST, n)
-        return []
+        return run_lookup.best_runs(self.store, n, chosen or RunFilter())
 
     def runs_of(self, study: Study | int) -> list[Run]:
         """Return the runs of a study in the order of its plan."""
@@ -203,18 +177,25 @@ class Lab:
         """Return the evaluations of a run in order."""
         return self.store.runs.epochs(run if isinstance(run, int) else run.id)
 
+    def _study(
+        self, setup: Setup, kind: str, stage: str, plan: Sequence[TrainConfig], look_at_test: bool, resume: bool
+    ) -> Study:
+        """Train a plan as one study on the images of its first config."""
+        with setup.pinned():
+            runner = StudyRunner.opened(setup, plan[0], resume)
+            return runner.store.studies.get(runner.run(kind, stage, plan, {}, look_at_test=look_at_test))
+
     def _calling(self, method: str, arguments: str, on_evaluation: OnEvaluation | None = None) -> Setup:
         """Return the setup of one call, with what is stored as its command."""
-        setup = replace(self._setup, command=self._command or f"Lab({str(self._setup.db)!r}).{method}({arguments})")
-        return replace(setup, on_evaluation=on_evaluation)
+        command = self._command or f"Lab({str(self._setup.db)!r}).{method}({arguments})"
+        return replace(self._setup, command=command, on_evaluation=on_evaluation)
 
 
 def _config_text(config: TrainConfig) -> str:
     """Return a config as Python code, with what is not the default."""
-    given = not_default(config)
-    split = {key.removeprefix("split."): value for key, value in given.items() if key.startswith("split.")}
-    own = {key: value for key, value in given.items() if not key.startswith("split.")}
-    words = [f"{key}={value!r}" for key, value in own.items()]
+    given = {key: f"{key.rpartition('.')[2]}={value!r}" for key, value in not_default(config).items()}
+    own = [text for key, text in given.items() if "." not in key]
+    split = [text for key, text in given.items() if "." in key]
     if split:
-        words.append(f"split=SplitConfig({', '.join(f'{key}={value!r}' for key, value in split.items())})")
-    return f"TrainConfig({', '.join(words)})"
+        own.append(f"split=SplitConfig({', '.join(split)})")
+    return f"TrainConfig({', '.join(own)})"

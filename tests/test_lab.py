@@ -14,11 +14,10 @@ import klcli
 from klcli import Lab, SplitConfig, TrainConfig
 from klcli.errors import ConfigError, StoreError
 from klcli.procedures.observer import Observer
-from klcli.procedures.searches import Stage
 from klcli.procedures.signals import Interrupted
 from klcli.settings.check_settings import CheckSettings
 from klcli.settings.evaluation_settings import EvaluationSettings
-from klcli.studies.lambda_search import Range
+from klcli.settings.study_settings import SearchSettings
 
 SMALL = TrainConfig(
     split=SplitConfig(subset=200), hidden=(12,), batch_norm=True, batch_size=20, step_epochs=1, cycles=2
@@ -122,7 +121,7 @@ def test_a_study_of_repeats_gives_the_digits_of_the_single_trainings_in_float64(
 
 
 def test_a_search_is_a_chain_of_studies_that_narrows_to_a_choice(lab: Lab) -> None:
-    found = lab.search_lambda(SMALL, Stage(between=Range(1e-4, 1e-1), trials=3, fine=1, coarse=True, final=True))
+    found = lab.search_lambda(SMALL, SearchSettings(between=(1e-4, 1e-1), trials=3, fine=1, coarse=True, final=True))
     assert [stage for stage, _ in found.stages] == ["coarse", "fine"]
     assert found.choice is not None and found.choice.chosen.lam in {
         r.config.lam for _, runs in found.stages for r in runs

@@ -8,7 +8,16 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import klcli
-from klcli.cli.commands import data, evaluate, gradcheck, predict, report, reproduce, search_lambda, sigma_sweep, train
+from klcli.cli.commands import data
+from klcli.cli.commands.evaluate import evaluate
+from klcli.cli.commands.gradcheck import gradcheck
+from klcli.cli.commands.predict import predict
+from klcli.cli.commands.report import report
+from klcli.cli.commands.reproduce import reproduce
+from klcli.cli.commands.search_lambda import search_lambda
+from klcli.cli.commands.sigma_sweep import sigma_sweep
+from klcli.cli.commands.train import train
+from klcli.cli.options import KlcliCommand
 from klcli.errors import ExitCode, KlcliError
 from klcli.procedures.signals import Interrupted, end_at_the_next_signal
 
@@ -20,14 +29,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     rich_markup_mode="markdown",
 )
-gradcheck.register(app)
-train.register(app)
-search_lambda.register(app)
-sigma_sweep.register(app)
-reproduce.register(app)
-evaluate.register(app)
-predict.register(app)
-report.register(app)
+for _command in (gradcheck, train, search_lambda, sigma_sweep, reproduce, evaluate, predict, report):
+    app.command(cls=KlcliCommand)(_command)
 app.add_typer(data.app, name="data")
 
 

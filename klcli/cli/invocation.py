@@ -7,113 +7,72 @@ to 80 columns loses digits.
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from klcli import DEFAULT_DATABASE
-from klcli.cli.options import Command, gathers, integer_option, option
-from klcli.settings.setting import Role
+from klcli.cli.options import Command, takes
+from klcli.procedures.observer import Observer
+from klcli.settings.setting import Role, Settings, flag, setting
 
 if TYPE_CHECKING:  # slow to import, and not needed for --version
     from rich.console import Console, RenderableType
+    from rich.progress import Progress
 
     from klcli.lab import Lab
     from klcli.report.tables.table import Table
+    from klcli.studies.execution import StackTask
+    from klcli.training.budget import Budget
 
 SCHEMA = 1  # of the JSON documents; raised when a key changes its meaning or goes away
 FULL_WIDTH = 10_000  # columns of a pipe
 EXECUTION = "Execution"
-
-# The options that several commands share, by field of Invocation; the last three belong to every command.
-SHARED: dict[str, Any] = {
-    "repeats": Annotated[
-        int,
-        integer_option(
-            "--repeats", panel=EXECUTION, bounds=(1, 1000),
-            help="Seeds per setting, from --seed on; the mean gets an error bar.",
-        ),
-    ],
-    "jobs": Annotated[
-        int | None,
-        integer_option(
-            "--jobs", "-j", panel=EXECUTION, help="Processes that train stacks of networks; all cores.",
-            bounds=(1, 1024),
-        ),
-    ],
-    "executor": Annotated[
-        str | None,
-        option("--executor", panel=EXECUTION, metavar="ADDRESS", help="Use a Dask scheduler, as tcp://host:8786."),
-    ],
-    "resume": Annotated[
-        bool,
-        option("--resume", panel=EXECUTION, help="Complete an earlier study of this very command; repeat nothing."),
-    ],
-    "data": Annotated[
-        str | None,
-        option(
-            "--data", panel=Role.DATA.value, metavar="PATH|cifar10|synthetic",
-            help="A folder or archive of CIFAR-10; or cifar10, to insist on it; or synthetic, the built-in set. "
-            "Without it: CIFAR-10 where it is found, the built-in set elsewhere.",
-        ),
-    ],
-    "threads": Annotated[
-        int,
-        integer_option(
-            "--threads", panel=Role.RANDOMNESS.value, bounds=(1, 1024),
-            help="BLAS threads. Two of them differ from one in the last bits.",
-        ),
-    ],
-    "db": Annotated[
-        Path,
-        option(
-            "--db", panel=Role.OUTPUT.value, envvar="KLCLI_DB",
-            help="The SQLite database; pictures and checkpoints are stored beside it.",
-        ),
-    ],
-    "as_json": Annotated[
-        bool, option("--json", panel=Role.OUTPUT.value, help="Print one JSON document to stdout instead of tables.")
-    ],
-    "quiet": Annotated[
-        bool, option("--quiet", "-q", panel=Role.OUTPUT.value, help="Suppress progress and messages.")
-    ],
-    "debug": Annotated[bool, option("--debug", panel=Role.OUTPUT.value, help="Show the traceback of a failure.")],
-}  # fmt: skip
 ALWAYS = ("as_json", "quiet", "debug")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Invocation:
+class Invocation(Settings, Observer):
     """One call of klcli: with which images and database it works, and how it is answered."""
 
-    repeats: int = 1
-    jobs: int | None = None
-    executor: str | None = None
-    resume: bool = False
-    data: str | None = None
-    threads: int = 1
-    db: Path = DEFAULT_DATABASE
-    as_json: bool = False
-    quiet: bool = False
-    debug: bool = False
+    repeats: int = setting(
+        1, EXECUTION, "Train with this many seeds per setting, from --seed on; the mean gets an error bar.",
+        at_least=1, at_most=1000,
+    )  # fmt: skip
+    jobs: int | None = setting(
+        None, EXECUTION, "Train stacks of networks in this many processes; one per core if omitted.", short="-j",
+        at_least=1, at_most=1024,
+    )  # fmt: skip
+    executor: str | None = setting(None, EXECUTION, "Use a Dask scheduler, as tcp://host:8786.", metavar="ADDRESS")
+    resume: bool = flag(EXECUTION, "Complete an earlier study of this very command; repeat nothing.")
+    data: str | None = setting(
+        None, Role.DATA, "Use this folder or archive; cifar10 insists on CIFAR-10, synthetic is the built-in set. "
+        "If omitted: CIFAR-10 where it is found, the built-in set elsewhere.",
+        metavar="PATH|cifar10|synthetic",
+    )  # fmt: skip
+    threads: int = setting(
+        1, Role.RANDOMNESS, "Give BLAS this many threads. Two of them differ from one in the last bits.", at_least=1,
+        at_most=1024,
+    )  # fmt: skip
+    db: Path = setting(
+        DEFAULT_DATABASE, Role.OUTPUT, "Use this SQLite database; pictures and checkpoints are stored beside it.",
+        envvar="KLCLI_DB",
+    )  # fmt: skip
+    as_json: bool = flag(Role.OUTPUT, "Print one JSON document to stdout instead of tables.", option="--json")
+    quiet: bool = flag(Role.OUTPUT, "Suppress progress and messages.", short="-q")
+    debug: bool = flag(Role.OUTPUT, "Show the traceback of a failure.")
 
     def lab(self) -> "Lab":
         """Return the Lab that this call works in."""
-        from klcli.cli.progress import Console
         from klcli.lab import Lab
 
         return Lab(
-            self.db,
-            data=self.data,
-            threads=self.threads,
-            jobs=self.jobs,
-            executor=self.executor,
-            observer=Console(self),
+            self.db, data=self.data, threads=self.threads, jobs=self.jobs, executor=self.executor, observer=self,
             command=typed_command(),
-        )
+        )  # fmt: skip
 
     @cached_property
     def out(self) -> "Console":
@@ -147,30 +106,52 @@ class Invocation:
             json.dump({"schema": SCHEMA, "command": command, **content}, sys.stdout, indent=2, allow_nan=False)
             sys.stdout.write("\n")
 
-    @contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar on a terminal inside the block; what it yields takes how much was done since."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn(what), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-        live = self.err.is_terminal and not self.quiet
-        with Progress(*columns, console=self.err, disable=not live, transient=True) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda done: bar.advance(task, done)
-
     def say(self, message: str) -> None:
-        """Print a message."""
         self.err.print(message, style="dim")
 
     def warn(self, message: str) -> None:
-        """Print what the user should know before trusting the result."""
         self.err.print(message, style="bold yellow")
+
+    @property
+    def is_live(self) -> bool:
+        """Whether progress is shown as bars; elsewhere it is lines."""
+        return self.err.is_terminal and not self.quiet
+
+    def bar(self, *columns: Any) -> "Progress":
+        """Return bars of these columns, which are shown inside `with` and only where progress is live."""
+        from rich.progress import Progress
+
+        return Progress(*columns, console=self.err, disable=not self.is_live, transient=True)
+
+    @contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn(what), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+        with self.bar(*columns) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda done: bar.advance(task, done)
+
+    @contextmanager
+    def training(self, budget: "Budget") -> Iterator[Observer]:
+        from klcli.cli.progress import TrainingProgress
+
+        progress = TrainingProgress(self, budget)
+        with progress.bar:
+            yield progress
+
+    @contextmanager
+    def study(self, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]) -> Iterator[Observer]:
+        from klcli.cli.progress import StudyProgress
+
+        progress = StudyProgress(self, title, tasks, updates)
+        with progress.bar:
+            yield progress
 
 
 def invoked(*names: str, **defaults: Any) -> Callable[[Command], Command]:
-    """Give a command the shared options of these names, and pass them as `invocation`."""
-    chosen = {name: one for name, one in SHARED.items() if name in (*names, *defaults, *ALWAYS)}
-    return gathers(Invocation, "invocation", chosen, last=True, **defaults)
+    """Give a command the shared options of these names, and those that belong to every command."""
+    return takes(Invocation, only=(*names, *defaults, *ALWAYS), **defaults)
 
 
 def typed_command() -> str:

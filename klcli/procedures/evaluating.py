@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from klcli.data.augmentation import views
-from klcli.data.dataset import Dataset, Splits, split
+from klcli.data.dataset import Dataset, split
 from klcli.data.pictures import pictures_like, read_picture
 from klcli.errors import ConfigError
 from klcli.evaluation.metrics import log_mean, log_probabilities
@@ -15,7 +15,6 @@ from klcli.evaluation.reevaluation import policy_of, reevaluate
 from klcli.procedures.run_lookup import chosen_run, chosen_runs, images_of, trained_networks
 from klcli.procedures.setup import Setup
 from klcli.settings.evaluation_settings import EvaluationSettings
-from klcli.settings.split_config import SplitConfig
 from klcli.store.records import Evaluation, Run
 
 
@@ -40,23 +39,21 @@ def evaluate(
     if ensemble:
         _require_same_images(runs)
     datasets: dict[str, Dataset] = {}
-    divided: dict[tuple[str, SplitConfig], Splits] = {}
     for run in runs:
         policy_of(f"run {run.id}", run.config, settings)
         if run.dataset_sha256 not in datasets:
             datasets[run.dataset_sha256] = images_of(run, setup.data, f"run {run.id}")
-        division = run.dataset_sha256, run.config.split
-        if division not in divided:
-            divided[division] = split(datasets[run.dataset_sha256], run.config.split)
+    keys = [(run.dataset_sha256, run.config.split) for run in runs]
+    divided = {(sha256, how): split(datasets[sha256], how) for sha256, how in dict.fromkeys(keys)}
     for dataset in datasets.values():
         setup.warn_of_images(dataset)
     parts = [runs] if ensemble else [[run] for run in runs]
     evaluations = []
     threads = max(run.threads for run in runs)
     with setup.pinned(threads), setup.observer.counting("evaluating", len(parts)) as advance:
-        for part in parts:
+        for part, key in zip(parts, keys, strict=False):  # an ensemble is of one key
             networks = [one for run in part for one in trained_networks(store, run, settings.snapshots)]
-            found = reevaluate(networks, divided[part[0].dataset_sha256, part[0].config.split], settings)
+            found = reevaluate(networks, divided[key], settings)
             evaluations.append(store.evaluations.record([run.id for run in part], settings, found, setup.command))
             advance(1)
     return runs, evaluations
@@ -85,12 +82,8 @@ def predict(
             for view in views(images, flips=flips, shifts=0)
             for one in networks
         ]
-    rows = np.exp(log_mean(log_P))
-    named = [
-        (str(picture), dict(zip(dataset.class_names, map(float, row), strict=True)))
-        for picture, row in zip(pictures, rows, strict=True)
-    ]
-    return Predictions(run, dataset.name, named)
+    named = [dict(zip(dataset.class_names, map(float, row), strict=True)) for row in np.exp(log_mean(log_P))]
+    return Predictions(run, dataset.name, list(zip(map(str, pictures), named, strict=True)))
 
 
 def _require_same_images(runs: Sequence[Run]) -> None:

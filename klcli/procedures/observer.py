@@ -1,4 +1,4 @@
-"""Observers: what a procedure reports while it works. These ignore it; the command line shows it."""
+"""Observer: what a procedure reports while it works. This one ignores it; the command line shows it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,26 +8,6 @@ if TYPE_CHECKING:
     from klcli.studies.execution import StackOutcome, StackTask
     from klcli.training.budget import Budget
     from klcli.training.result import TrainResult
-
-
-class TrainingObserver:
-    """Is called while one network is trained."""
-
-    def on_update(self, step: int) -> None:
-        """Called after every update, with the number of updates done."""
-
-    def on_evaluation(self, result: "TrainResult") -> None:
-        """Called after every evaluation, whose metrics are the last of `result.epochs`."""
-
-
-class StudyObserver:
-    """Is called while a study is trained, by the position of a stack among the tasks."""
-
-    def on_progress(self, index: int, step: int, best: float) -> None:
-        """Called a few times a second, with the updates done and the best validation accuracy."""
-
-    def on_outcome(self, outcome: "StackOutcome") -> None:
-        """Called when a stack is done."""
 
 
 class Observer:
@@ -45,11 +25,23 @@ class Observer:
         yield lambda done: None
 
     @contextmanager
-    def training(self, budget: "Budget") -> Iterator[TrainingObserver]:
+    def training(self, budget: "Budget") -> Iterator["Observer"]:
         """Yield the observer of one training."""
-        yield TrainingObserver()
+        yield self
+
+    def on_update(self, step: int) -> None:
+        """Called in a training after every update, with the number of updates done."""
+
+    def on_evaluation(self, result: "TrainResult") -> None:
+        """Called in a training after every evaluation, whose metrics are the last of `result.epochs`."""
 
     @contextmanager
-    def study(self, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]) -> Iterator[StudyObserver]:
+    def study(self, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]) -> Iterator["Observer"]:
         """Yield the observer of a study of these stacks, each with its number of updates."""
-        yield StudyObserver()
+        yield self
+
+    def on_progress(self, index: int, step: int, best: float) -> None:
+        """Called in a study a few times a second with a task's position, its updates and best validation accuracy."""
+
+    def on_outcome(self, outcome: "StackOutcome") -> None:
+        """Called in a study when a stack is done."""

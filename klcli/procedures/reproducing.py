@@ -13,6 +13,7 @@ from klcli.published.comparison import QUICK_SEEDS, chains, plan
 from klcli.published.report import GradientExperiment, Report
 from klcli.published.reproduction import KIND, Reproduction, asked_for, gather
 from klcli.published.terms import Terms
+from klcli.settings.study_settings import ReproductionSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError
 from klcli.studies.gradient_checks import check_a_single_image, check_networks, entries
@@ -21,34 +22,25 @@ ALL = "all"
 
 
 def reproduce(
-    setup: Setup,
-    names: Sequence[str],
-    *,
-    rows: Sequence[str] = (),
-    repeats: int = 3,
-    quick: bool = False,
-    as_published: bool = False,
-    subset: int | None = None,
-    note: str | None = None,
-    resume: bool = False,
+    setup: Setup, names: Sequence[str], settings: ReproductionSettings, repeats: int, resume: bool
 ) -> Iterator[Reproduction]:
     """Yield each report beside what its experiments give here, as soon as it is done; all of it is recorded.
 
-    `rows` are those of a single report, all if there are none. Raises ConfigError where a name is unknown.
+    Raises ConfigError where a name is unknown, or rows are chosen of more than one report.
     """
+    quick, as_published, subset = settings.quick, settings.as_published, settings.subset
     chosen = [published.report(name) for name in wanted(names)]
-    if rows and len(chosen) > 1:
-        raise ConfigError(f"--only {' '.join(rows)}: rows of one report, {len(chosen)} are named")
-    chosen = [asked_for(one, rows, quick=quick, as_published=as_published, subset=subset) for one in chosen]
+    if settings.only and len(chosen) > 1:
+        raise ConfigError(f"--only {' '.join(settings.only)}: rows of one report, {len(chosen)} are named")
+    chosen = [asked_for(one, settings.only, quick=quick, as_published=as_published, subset=subset) for one in chosen]
     repeats = min(repeats, QUICK_SEEDS) if quick else repeats
     configs = [config for one in chosen for experiment in one.experiments for config in experiment.configs]
     with setup.pinned():
         runner = StudyRunner.opened(setup, configs[0] if configs else TrainConfig(), resume)
         images = runner.dataset
-        terms = Terms(images.name, images.official, images.sha256, repeats, quick, subset, as_published, note)
-        procedure = _as_published if as_published else _as_written
+        terms = Terms(images.name, images.official, images.sha256, repeats, quick, subset, as_published, settings.note)
         for one in chosen:
-            yield procedure(runner, one, terms)
+            yield _as_published(runner, one, terms) if as_published else _as_written(runner, one, terms)
 
 
 def wanted(names: Sequence[str]) -> list[str]:
@@ -62,26 +54,21 @@ def wanted(names: Sequence[str]) -> list[str]:
 def _as_published(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
     """Train the warm-started searches of a report, a study for each, and check its single image; that is not stored."""
     studies = []
+    own = _settings(one, terms) | {"as_published": True}
     for chain in chains(one, terms.repeats):
-        there = runner.on(chain.plan[0].split)
-        stage, own = f"{one.name} as published, {chain.name}", _settings(one, terms) | {"as_published": True}
+        stage, there = f"{one.name} as published, {chain.name}", runner.on(chain.plan[0].split)
         studies.append(there.run(KIND, stage, chain.plan, own, look_at_test=True, chains=chain.links))
-    shown = {check: _single_image_errors(check, runner.splits.train) for check in one.gradient_checks}
-    return gather(one, terms, runner.store, studies, shown)
+    errors = {check: _single_image_errors(check, runner.splits.train) for check in one.gradient_checks}
+    return gather(one, terms, runner.store, studies, errors)
 
 
 def _single_image_errors(check: GradientExperiment, train: Split) -> list[GradientError]:
-    settings = check.settings
+    """Return the errors of a check that is not stored, so that they belong to no stored one."""
+    atol, rtol = check.settings.atol or 0.0, check.settings.rtol or 0.0
     return [
-        # Not stored, so it belongs to no check.
-        GradientError(
-            check_id=0,
-            position=position,
-            passed=tensor.passes(settings.atol or 0.0, settings.rtol or 0.0),
-            **asdict(tensor),
-        )
+        GradientError(check_id=0, position=position, passed=tensor.passes(atol, rtol), **asdict(tensor))
         for [config] in check.networks()
-        for position, tensor in enumerate(check_a_single_image(config, train, settings))
+        for position, tensor in enumerate(check_a_single_image(config, train, check.settings))
     ]
 
 
@@ -103,16 +90,17 @@ def _check_gradients(runner: StudyRunner, one: Report) -> None:
     """Check the gradients of a report, as one suite; with --resume those that have not been checked yet."""
     store, sha256 = runner.store.gradient_checks, runner.dataset.sha256
     missing = [
-        (check, stack)
+        (stack, check.settings)
         for check in one.gradient_checks
         for stack in check.networks()
         if not runner.resume or store.latest(stack, check.settings, sha256) is None
     ]
-    if not missing:
-        return
-    checks = []
-    total = sum(entries(stack, check.settings.dims) for check, stack in missing)
-    with runner.setup.observer.counting("checking entries", total) as advance:
-        for check, stack in missing:
-            checks += list(check_networks([stack], runner.splits.train, check.settings, on_entries=advance))
-    store.record(checks, runner.dataset, runner.setup.command)
+    if missing:
+        total = sum(entries(stack, settings.dims) for stack, settings in missing)
+        with runner.setup.observer.counting("checking entries", total) as advance:
+            checks = [
+                check
+                for stack, settings in missing
+                for check in check_networks([stack], runner.splits.train, settings, on_entries=advance)
+            ]
+        store.record(checks, runner.dataset, runner.setup.command)

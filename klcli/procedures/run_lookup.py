@@ -1,6 +1,7 @@
 """Run lookup: runs as a person names them, their images, and their networks as they were."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from klcli.data.dataset import Dataset
@@ -26,16 +27,19 @@ def chosen_run(store: Store, which: str) -> Run:
             return store.runs.get(int(which))
         except ValueError:
             raise ConfigError(f"run {which!r}: give the number of a run, or `last`, or `best`") from None
-    if which == LAST:
-        last = store.runs.latest_complete()
-        runs = [] if last is None else [last]
-    else:
-        sets = store.runs.image_sets(RunFilter(state="complete"))[:1]
-        same = [RunFilter(state="complete", dataset_sha256=s.dataset_sha256, split=s.split_json) for s in sets]
-        runs = [run for one in same for run in store.runs.query(one, BEST_FIRST, 1)]
-    if not runs:
+    run = store.runs.latest_complete() if which == LAST else next(iter(best_runs(store, 1, RunFilter())), None)
+    if run is None:
         raise ConfigError(f"run {which}: {store.path} holds no complete run yet, begin with `klcli train`")
-    return runs[0]
+    return run
+
+
+def best_runs(store: Store, n: int, chosen: RunFilter) -> list[Run]:
+    """Return the best complete runs by validation accuracy on the images used last, divided as most runs on them."""
+    chosen = replace(chosen, state="complete")
+    for images in store.runs.image_sets(chosen):
+        chosen = replace(chosen, dataset_sha256=images.dataset_sha256, split=images.split_json)
+        return store.runs.query(chosen, BEST_FIRST, n)
+    return []
 
 
 def chosen_runs(store: Store, which: Sequence[str]) -> list[Run]:

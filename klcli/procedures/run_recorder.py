@@ -1,26 +1,53 @@
-"""RunRecorder: the states of one run in the database, from `running` to the one in which it ends."""
+"""Recording: from `running` to the state in which a run or a study ends."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from klcli.errors import StoreError
 from klcli.procedures.signals import Interrupted
+from klcli.second_core.partner import PartnerLost
 from klcli.store.runs import divergence
 from klcli.store.store import Store
-from klcli.training.result import TrainResult
+from klcli.studies.execution import WorkersLost
+from klcli.training.result import EpochMetrics, TrainResult
+
+
+@contextmanager
+def ending_in_a_state(end: Callable[[str, str], None], how_to_continue: Callable[[], str]) -> Iterator[None]:
+    """Call `end` with the state and the reason where the block raises; what was recorded stays.
+
+    Interruptions and the loss of processes are raised again with how to continue.
+    """
+    try:
+        yield
+    except Interrupted as interruption:
+        end("interrupted", str(interruption))
+        raise interruption.adding(how_to_continue()) from None
+    except (BrokenPipeError, SystemExit):  # `klcli train 2>&1 | head`
+        end("interrupted", "the output pipe was closed")
+        raise
+    except KeyboardInterrupt:
+        end("interrupted", "interrupted")
+        raise
+    except Exception as error:
+        # Where the store itself is what failed, the next opening of the database marks what did not end.
+        with suppress(StoreError):
+            end("failed", f"{type(error).__name__}: {error}")
+        if isinstance(error, PartnerLost | WorkersLost):
+            raise type(error)(f"{error}: {how_to_continue()}") from None
+        raise
 
 
 class RunRecorder:
-    """One run of a store while it is trained."""
+    """One run of a store while it is trained, perhaps continued after some evaluations."""
 
-    def __init__(self, store: Store, run_id: int, recorded: int = 0, seconds: float = 0.0) -> None:
-        """Start the clock of the run, or continue it after so many recorded evaluations and seconds."""
+    def __init__(self, store: Store, run_id: int, earlier: Sequence[EpochMetrics] = ()) -> None:
         self._store = store
         self._run_id = run_id
-        self._started = time.perf_counter() - seconds
+        self._started = time.perf_counter() - sum(metrics.seconds for metrics in earlier)
         self._result: TrainResult | None = None
-        self._recorded = recorded
+        self._recorded = len(earlier)
 
     def on_evaluation(self, result: TrainResult) -> None:
         """Commit the newest metrics."""
@@ -33,26 +60,9 @@ class RunRecorder:
         """Keep the network and end the run, complete or diverged."""
         self._result = result
         if result.diverged_at is None:
-            self._finish("complete")
+            self.end("complete")
         else:
-            self._finish("diverged", divergence(result))
+            self.end("diverged", divergence(result))
 
-    @contextmanager
-    def ending_in_a_state(self) -> Iterator[None]:
-        """Mark the run interrupted or failed where the block raises; what was recorded stays."""
-        try:
-            yield
-        except (Interrupted, KeyboardInterrupt) as error:
-            self._finish("interrupted", str(error) or "interrupted")
-            raise
-        except (BrokenPipeError, SystemExit):  # `klcli train 2>&1 | head`
-            self._finish("interrupted", "the output pipe was closed")
-            raise
-        except Exception as error:
-            # Where the store itself is what failed, the next opening of the database marks the run.
-            with suppress(StoreError):
-                self._finish("failed", f"{type(error).__name__}: {error}")
-            raise
-
-    def _finish(self, state: str, error: str | None = None) -> None:
+    def end(self, state: str, error: str | None = None) -> None:
         self._store.runs.finish(self._run_id, state, self._result, time.perf_counter() - self._started, error)

@@ -1,14 +1,15 @@
 """The search of lambda, from coarse to fine: each stage is a study, and begins where the one before has ended."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from klcli.errors import ConfigError, Diverged
+from klcli.errors import ConfigError
 from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
 from klcli.settings.sameness import SETTINGS, differences
 from klcli.settings.setting import Role
+from klcli.settings.study_settings import SearchSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run, Study
 from klcli.store.store import Store
@@ -19,29 +20,6 @@ KIND = "lambda"
 FREE = ("lam", "seed", "order_seed", "evaluations_per_cycle")  # in these the stages of a search may differ
 
 Stages = list[tuple[str, list[Run]]]  # with the runs of each, the first stage first
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """What a search tries. Raises ConfigError where its parts exclude each other."""
-
-    values: tuple[float, ...] = ()  # these lambdas, and no drawing
-    between: Range = field(default_factory=lambda: Range(1e-5, 1e-1))
-    trials: int = 8  # values per stage
-    coarse: bool = False  # draw from the whole range; also where nothing else is asked for
-    fine: int = 0  # so many times from a range that brackets the three best
-    from_study: int | None = None  # begin the fine stages at this study, not at the latest coarse one
-    final: bool = False  # train the chosen lambda for three cycles and evaluate it on the test split
-
-    def __post_init__(self) -> None:
-        """Refuse parts that exclude each other."""
-        if self.fine < 0:
-            raise ConfigError(f"--rounds {self.fine}: must be at least 0")
-        if self.values and (self.coarse or self.fine):
-            listed = " ".join(f"{value:g}" for value in self.values)
-            raise ConfigError(f"--values {listed}: a list needs no --coarse and no --fine, omit one of them")
-        if self.from_study is not None and (self.coarse or self.values or not self.fine):
-            raise ConfigError(f"--from {self.from_study}: this is where --fine begins, give --fine and no other stage")
 
 
 @dataclass(frozen=True)
@@ -57,56 +35,60 @@ class LambdaSearch:
         """The studies of the stages."""
         return [run.study_id for _, runs in self.stages for run in runs[:1] if run.study_id is not None]
 
+    @property
+    def tried(self) -> list[Tried]:
+        """The lambdas of all stages."""
+        return [one for stage, runs in self.stages for one in tried_values(runs, stage)]
 
-def search_lambda(setup: Setup, config: TrainConfig, what: Stage, repeats: int, resume: bool) -> LambdaSearch:
+
+def search_lambda(setup: Setup, config: TrainConfig, what: SearchSettings, repeats: int, resume: bool) -> LambdaSearch:
     """Search lambda by validation accuracy and return what was found, all of it recorded.
 
-    The values, seeds and stacks of a stage are drawn before anything of it is trained.
+    The values, seeds and stacks of a stage are drawn before anything of it is trained. Raises ConfigError for a range
+    in which nothing can be drawn.
     """
+    low, high = what.between
+    where = Range(low, high, what.scale)
     with setup.pinned():
         runner = StudyRunner.opened(setup, config, resume)
-        chain: list[tuple[str, int]] = []  # stages and their studies
-        where = what.between
+
+        def train(stage: str, values: list[float], settings: dict[str, Any], parent: int | None = None) -> int:
+            return runner.run(KIND, stage, plan(config, values, repeats), settings, look_at_test=False, parent=parent)
+
         if what.values:
-            study = runner.run(KIND, "values", plan(config, sorted(what.values), repeats), {}, look_at_test=False)
-            chain.append(("values", study))
-        elif what.coarse or not what.fine:
-            drawn = draw(where, what.trials, config.seed, stage=0)
-            study = runner.run(KIND, "coarse", plan(config, drawn, repeats), _settings(where), look_at_test=False)
-            chain.append(("coarse", study))
+            latest = train("values", sorted(what.values), {})
+        elif what.coarse or not what.fine_stages:
+            latest = train("coarse", draw(where, what.trials, config.seed, stage=0), asdict(where))
         else:
-            chain, where = _earlier(runner, config, what.from_study)
-        for _ in range(what.fine):
-            tried = _tried(runner, chain)
-            if not any(one.accuracies for one in tried):
+            latest, where = _earlier(runner, config, what.from_study)
+        for _ in range(what.fine_stages):
+            found = stored_search(runner.store, latest)
+            if found.choice is None:
                 break
-            where = narrow(tried, where)
-            number, parent = len(chain), chain[-1][1]
+            where = narrow(found.tried, where)
+            number = len(runner.store.studies.chain(latest))
             stage = "fine" if number == 1 else f"fine {number}"
             setup.observer.say(f"{stage}: lambda from {where.low:.4g} to {where.high:.4g} brackets the three best")
-            planned = plan(config, draw(where, what.trials, config.seed, stage=number), repeats)
-            study = runner.run(KIND, stage, planned, _settings(where), look_at_test=False, parent=parent)
-            chain.append((stage, study))
-        stages = [(stage, runner.runs(study)) for stage, study in chain]
-        tried = _tried(runner, chain)
-        if not any(one.accuracies for one in tried):
-            return LambdaSearch(stages, None)
-        choice = choose(tried, len(runner.splits.validation))
-        if not what.final:
-            return LambdaSearch(stages, choice)
-        planned = final_plan(config, choice.chosen.lam, repeats)
-        final = runner.run(KIND, "final", planned, {}, look_at_test=True, parent=chain[-1][1])
-        return LambdaSearch(stages, choice, runner.runs(final))
+            latest = train(stage, draw(where, what.trials, config.seed, stage=number), asdict(where), latest)
+        found = stored_search(runner.store, latest, len(runner.splits.validation))
+        if found.choice is None or not what.final:
+            return found
+        planned = final_plan(config, found.choice.chosen.lam, repeats)
+        final = runner.run(KIND, "final", planned, {}, look_at_test=True, parent=latest)
+        return replace(found, final=runner.runs(final))
 
 
-def stored_search(store: Store, number: int) -> LambdaSearch:
-    """Return the stages of a stored search up to a study, and the choice among them."""
+def stored_search(store: Store, number: int, n_validation: int | None = None) -> LambdaSearch:
+    """Return the stages of a stored search up to a study, and the choice among them.
+
+    `n_validation` is the number of validation images; that of CIFAR-10's files, divided as its runs were, if omitted.
+    """
     chain = [study for study in store.studies.chain(number) if study.kind == KIND]
-    stages = [(str(study.stage), runs) for study in chain if (runs := store.studies.members(study.id))]
-    tried = [one for stage, runs in stages for one in tried_values(runs, stage)]
-    if not any(one.accuracies for one in tried):
-        return LambdaSearch(stages, None)
-    return LambdaSearch(stages, choose(tried, stages[0][1][0].config.split.sizes()[1]))
+    found = LambdaSearch([(str(one.stage), runs) for one in chain if (runs := store.studies.members(one.id))], None)
+    if not any(one.accuracies for one in found.tried):
+        return found
+    n = n_validation or found.stages[0][1][0].config.split.sizes()[1]
+    return replace(found, choice=choose(found.tried, n))
 
 
 def tried_values(runs: Sequence[Run], stage: str) -> list[Tried]:
@@ -118,16 +100,8 @@ def tried_values(runs: Sequence[Run], stage: str) -> list[Tried]:
     ]
 
 
-def _tried(runner: StudyRunner, chain: Sequence[tuple[str, int]]) -> list[Tried]:
-    return [one for stage, study in chain for one in tried_values(runner.runs(study), stage)]
-
-
-def _settings(where: Range) -> dict[str, Any]:
-    return {"low": where.low, "high": where.high, "scale": where.scale}
-
-
-def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -> tuple[list[tuple[str, int]], Range]:
-    """Return the stored stages that --fine begins from, the first one first, and the range of the last."""
+def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -> tuple[int, Range]:
+    """Return the stored study that --fine begins at, and its range. Raises ConfigError where it cannot."""
     studies = runner.store.studies
     if from_study is None:
         latest = studies.latest(KIND, "coarse", runner.dataset.sha256)
@@ -143,8 +117,7 @@ def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -
     if study.state != "complete":
         raise ConfigError(f"--from {from_study}: this study is {study.state}, repeat its command with --resume first")
     _compare(runner, study, config)
-    chain = [(str(one.stage), one.id) for one in studies.chain(from_study)]
-    return chain, Range(settings["low"], settings["high"], settings["scale"])
+    return from_study, Range(settings["low"], settings["high"], settings["scale"])
 
 
 def _compare(runner: StudyRunner, study: Study, config: TrainConfig) -> None:
@@ -158,10 +131,3 @@ def _compare(runner: StudyRunner, study: Study, config: TrainConfig) -> None:
         )
     if differing:
         runner.setup.observer.warn(f"study {study.id} was trained with {words}: its accuracies cannot be compared")
-
-
-def require_choice(search: LambdaSearch, config: TrainConfig) -> Choice:
-    """Return the choice of a search. Raises Diverged where there is none."""
-    if search.choice is None:
-        raise Diverged(f"every lambda diverged: try a smaller --eta-max than {config.eta_max:g}")
-    return search.choice

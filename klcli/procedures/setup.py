@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from klcli import DEFAULT_DATABASE
+from klcli import second_core
 from klcli.data.dataset import Dataset
 from klcli.data.sources import open_dataset
 from klcli.errors import StoreError
@@ -30,13 +30,8 @@ class Setup:
     jobs: int | None = None  # processes; None: as many as there are cores
     executor: str | None = None  # address of a Dask scheduler
     observer: Observer
-    command: str  # stored with what the procedure records
+    command: str = ""  # stored with what the procedure records
     on_evaluation: Callable[[EpochMetrics], None] | None = None  # called with the metrics of every evaluation
-
-    @property
-    def is_default_database(self) -> bool:
-        """Whether commands find this database without --db."""
-        return self.db == DEFAULT_DATABASE
 
     def images(self) -> Dataset:
         """Open the images. Raises DataError where they are missing or damaged."""
@@ -62,6 +57,15 @@ class Setup:
         """Give BLAS its threads inside the block."""
         with pinned_threads(self.threads if threads is None else threads):
             yield
+
+    @contextmanager
+    def second_core(self, wanted: bool) -> Iterator[None]:
+        """Let this process use a second core inside the block, where that is wanted and there is one."""
+        second_core.use(wanted)
+        try:
+            yield
+        finally:
+            second_core.use(False)
 
     def warn_of_images(self, dataset: Dataset) -> None:
         """Say loudly that results on the built-in images are no results on CIFAR-10."""

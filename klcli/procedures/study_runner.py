@@ -1,21 +1,21 @@
 """StudyRunner: from a plan to recorded runs, on as many workers as there are."""
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from klcli import second_core
 from klcli.data.dataset import Dataset, Splits, split
-from klcli.errors import StoreError
+from klcli.procedures.run_recorder import ending_in_a_state
 from klcli.procedures.setup import Setup
-from klcli.procedures.signals import Interrupted, obeyed_between_updates
+from klcli.procedures.signals import obeyed_between_updates
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
 from klcli.store.store import Store
-from klcli.studies.execution import ImagesReference, StackTask, WorkersLost, execute, stacks
+from klcli.studies.execution import ImagesReference, StackTask, execute, stacks
 from klcli.studies.executors import open_executor
 from klcli.training.budget import budget_of
 from klcli.training.environment import environment
@@ -82,25 +82,34 @@ class StudyRunner:
             self.store.studies.end(earlier.id, "complete")  # its process may have died before it could
             self.setup.observer.say(f"study {earlier.id} ({stage}): all {len(plan)} runs exist already")
             return earlier.id
+        images = ImagesReference.of(self.dataset, self.setup.data)
+        is_chain = chains is not None
+        tasks = [
+            StackTask(part, tuple(plan[p] for p in part), images, look_at_test, self.setup.threads, is_chain=is_chain)
+            for part in missing
+        ]
         jobs = self.setup.jobs or second_core.cores()
-        # A single stack is trained in this process, and the other core has nothing else to do.
-        second_core.use(len(missing) == 1 and jobs > 1 and self.setup.threads == 1 and self.setup.executor is None)
-        # Nothing is recorded before there is a worker to train it.
-        try:
-            with obeyed_between_updates() as check, open_executor(jobs, self.setup.executor, len(missing)) as executor:
-                if earlier is None:
-                    study_id = self.store.studies.begin(
-                        kind, stage, settings, plan, len(self.splits.train), self.dataset, environment(),
-                        self.setup.command, parent,
-                    )  # fmt: skip
-                else:
-                    study_id = earlier.id
-                    runs = self.runs(study_id)
-                    self.store.studies.restart([runs[p].id for part in missing for p in part], environment())
-                with self._ending_in_a_state(study_id, kind):
-                    self._execute(study_id, stage, plan, missing, look_at_test, executor, check, chains is not None)
-        finally:
-            second_core.use(False)
+        is_alone = len(missing) == 1 and jobs > 1 and self.setup.threads == 1 and self.setup.executor is None
+        with (
+            # A single stack is trained in this process, and the other core has nothing else to do.
+            self.setup.second_core(is_alone),
+            obeyed_between_updates() as check,
+            # Nothing is recorded before there is a worker to train it.
+            open_executor(jobs, self.setup.executor, len(missing)) as executor,
+        ):
+            if earlier is None:
+                study_id = self.store.studies.begin(
+                    kind, stage, settings, plan, len(self.splits.train), self.dataset, environment(),
+                    self.setup.command, parent,
+                )  # fmt: skip
+            else:
+                study_id = earlier.id
+                runs = self.runs(study_id)
+                self.store.studies.restart([runs[p].id for part in missing for p in part], environment())
+            ending = functools.partial(self.store.studies.end, study_id)
+            with ending_in_a_state(ending, lambda: self._how_to_continue(study_id, kind)):
+                self._execute(study_id, stage, tasks, executor, check)
+                ending("complete")
         return study_id
 
     def _missing(self, study_id: int, divided: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -108,47 +117,19 @@ class StudyRunner:
         return [part for part in divided if any(runs[position].state not in ENDED for position in part)]
 
     def _execute(
-        self,
-        study_id: int,
-        stage: str,
-        plan: Sequence[TrainConfig],
-        missing: list[tuple[int, ...]],
-        look_at_test: bool,
-        executor: Executor,
-        check: Callable[[], None],
-        is_chain: bool,
+        self, study_id: int, stage: str, tasks: list[StackTask], executor: Executor, check: Callable[[], None]
     ) -> None:
-        images = ImagesReference.of(self.dataset, self.setup.data)
-        tasks = [
-            StackTask(part, tuple(plan[p] for p in part), images, look_at_test, self.setup.threads, is_chain=is_chain)
-            for part in missing
-        ]
         run_ids = {run.member: run.id for run in self.runs(study_id)}
+        # The networks of a stack share their updates, those of a chain do not.
         updates = [
-            budget_of(task.configs[0], len(self.splits.train)).total_updates * (len(task.configs) if is_chain else 1)
+            budget_of(task.configs[0], len(self.splits.train)).total_updates
+            * (len(task.configs) if task.is_chain else 1)
             for task in tasks
         ]
         with self.setup.observer.study(f"study {study_id} {stage}", tasks, updates) as observer:
             for outcome in execute(tasks, executor, check=check, on_progress=observer.on_progress):
                 self.store.studies.record_stack([run_ids[position] for position in outcome.positions], outcome)
                 observer.on_outcome(outcome)
-        self.store.studies.end(study_id, "complete")
-
-    @contextmanager
-    def _ending_in_a_state(self, study_id: int, kind: str) -> Iterator[None]:
-        try:
-            yield
-        except Interrupted as interruption:
-            self.store.studies.end(study_id, "interrupted", str(interruption))
-            raise interruption.adding(self._how_to_continue(study_id, kind)) from None
-        except WorkersLost as error:
-            self.store.studies.end(study_id, "failed", str(error))
-            raise WorkersLost(f"{error}: {self._how_to_continue(study_id, kind)}") from None
-        except Exception as error:
-            # Where the store itself is what failed, the next opening of the database marks the study.
-            with suppress(StoreError):
-                self.store.studies.end(study_id, "failed", f"{type(error).__name__}: {error}")
-            raise
 
     def _how_to_continue(self, study_id: int, kind: str) -> str:
         done = sum(run.state in ENDED for run in self.runs(study_id))

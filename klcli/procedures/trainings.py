@@ -1,18 +1,16 @@
 """Trainings of one network: from its config, or from where a stored run ended, to a run in the database."""
 
 import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from klcli import second_core
+from klcli import DEFAULT_DATABASE
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.errors import ConfigError
 from klcli.procedures.run_lookup import LAST, images_of
-from klcli.procedures.run_recorder import RunRecorder
+from klcli.procedures.run_recorder import RunRecorder, ending_in_a_state
 from klcli.procedures.setup import Setup
-from klcli.procedures.signals import Interrupted, obeyed_between_updates
-from klcli.second_core.partner import PartnerLost
+from klcli.procedures.signals import obeyed_between_updates
 from klcli.settings.setting import settings_of, value_of
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
@@ -21,19 +19,6 @@ from klcli.training.budget import budget_of
 from klcli.training.environment import environment
 from klcli.training.result import EpochMetrics, Snapshot, TrainResult
 from klcli.training.trainer import train as train_stack
-
-
-@dataclass(frozen=True)
-class Start:
-    """A run that belongs to this process, with all that its training continues from; a new one from nothing."""
-
-    run_id: int
-    config: TrainConfig
-    dataset: Dataset
-    splits: Splits
-    snapshot: Snapshot | None = None  # None where there is no checkpoint yet
-    epochs: list[EpochMetrics] = field(default_factory=list)  # up to the snapshot
-    seconds: float = 0.0  # of training so far
 
 
 def train(setup: Setup, config: TrainConfig) -> Run:
@@ -48,7 +33,7 @@ def train(setup: Setup, config: TrainConfig) -> Run:
         store = setup.new_store()
         with obeyed_between_updates() as check:  # from here on there is a run that must end in a state
             run_id = store.runs.begin(config, budget, dataset, environment(), setup.command)
-            _train(setup, store, Start(run_id, config, dataset, splits), check)
+            _train(setup, store, run_id, config, dataset, splits, check)
     return store.runs.get(run_id)
 
 
@@ -75,61 +60,65 @@ def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | N
         step = snapshot.step if snapshot else 0
         epochs = [metrics for metrics in store.runs.metrics(run.id) if metrics.step <= step]
         setup.observer.say(f"run {run.id} continues after epoch {epochs[-1].epoch if epochs else 0:g}")
-        seconds = sum(metrics.seconds for metrics in epochs)
         splits = split(dataset, run.config.split)
-        _train(setup, store, Start(run.id, run.config, dataset, splits, snapshot, epochs, seconds), check)
+        _train(setup, store, run.id, run.config, dataset, splits, check, snapshot, epochs)
     return store.runs.get(run.id)
 
 
-def _train(setup: Setup, store: Store, start: Start, check: Callable[[], None]) -> None:
-    """Train a run from where it is to its end, every evaluation in the database."""
-    config = start.config
-    setup.warn_of_images(start.dataset)
+def _train(
+    setup: Setup,
+    store: Store,
+    run_id: int,
+    config: TrainConfig,
+    dataset: Dataset,
+    splits: Splits,
+    check: Callable[[], None],
+    snapshot: Snapshot | None = None,
+    epochs: Sequence[EpochMetrics] = (),
+) -> None:
+    """Train a run to its end, from a snapshot and the epochs before it where there is one; record every evaluation."""
+    setup.warn_of_images(dataset)
     setup.warn_of_settings(config)
-    budget = budget_of(config, len(start.splits.train))
+    budget = budget_of(config, len(splits.train))
     if not budget.ends_a_cycle:
         eta = budget.learning_rate(budget.total_updates, config)
         setup.observer.warn(
             f"{budget.cycles:.2f} cycles: training ends where eta is {eta:.2g}, "
             "networks are best compared at the end of a whole cycle"
         )
-    recorder = RunRecorder(store, start.run_id, len(start.epochs), start.seconds)
-    # The threads of BLAS have taken the other cores where there are several.
-    second_core.use(setup.jobs != 1 and environment().threads == 1)
-    try:
-        with recorder.ending_in_a_state(), setup.observer.training(budget) as observer:
+    recorder = RunRecorder(store, run_id, epochs)
 
-            def on_evaluation(results: list[TrainResult]) -> None:
-                recorder.on_evaluation(results[0])
-                observer.on_evaluation(results[0])
-                if setup.on_evaluation is not None and results[0].epochs:
-                    setup.on_evaluation(results[0].epochs[-1])
-                check()
+    def on_evaluation(results: list[TrainResult]) -> None:
+        recorder.on_evaluation(results[0])
+        observer.on_evaluation(results[0])
+        if setup.on_evaluation is not None and results[0].epochs:
+            setup.on_evaluation(results[0].epochs[-1])
+        check()
 
-            def on_update(step: int) -> None:
-                observer.on_update(step)
-                check()
+    def on_update(step: int) -> None:
+        observer.on_update(step)
+        check()
 
-            [result] = train_stack(
-                [config],
-                start.splits,
-                snapshot=start.snapshot,
-                epochs=start.epochs,
-                look_at_test=config.schedule != "range",
-                on_update=on_update,
-                on_evaluation=on_evaluation,
-            )
-            recorder.complete(result)
-    except Interrupted as interruption:
-        raise interruption.adding(_how_to_continue(setup, store, start.run_id)) from None
-    except PartnerLost as lost:
-        raise PartnerLost(f"{lost}: {_how_to_continue(setup, store, start.run_id)}") from None
-    finally:
-        second_core.use(False)
+    with (
+        ending_in_a_state(recorder.end, lambda: _how_to_continue(setup, store, run_id)),
+        # The threads of BLAS have taken the other cores where there are several.
+        setup.second_core(setup.jobs != 1 and environment().threads == 1),
+        setup.observer.training(budget) as observer,
+    ):
+        [result] = train_stack(
+            [config],
+            splits,
+            snapshot=snapshot,
+            epochs=epochs,
+            look_at_test=config.schedule != "range",
+            on_update=on_update,
+            on_evaluation=on_evaluation,
+        )
+        recorder.complete(result)
 
 
 def _how_to_continue(setup: Setup, store: Store, run_id: int) -> str:
-    database = [] if setup.is_default_database else ["--db", str(store.path)]
+    database = [] if setup.db == DEFAULT_DATABASE else ["--db", str(store.path)]
     command = shlex.join(["klcli", "train", "--resume", str(run_id), *database])
     epochs = store.runs.get(run_id).epochs_done
     return f"run {run_id} keeps its {epochs:g} epochs, continue with `{command}`"
@@ -138,8 +127,7 @@ def _how_to_continue(setup: Setup, store: Store, run_id: int) -> str:
 def _unfinished(store: Store, which: str) -> Run:
     """Return the run to resume. Raises ConfigError where it cannot be."""
     if which == LAST:
-        found = store.runs.latest_unfinished()
-        if found is None:
+        if (found := store.runs.latest_unfinished()) is None:
             raise ConfigError("--resume last: every run of this database is complete, there is nothing to continue")
         return found
     try:

@@ -6,10 +6,11 @@ from typing import Any
 
 from klcli.errors import ConfigError
 from klcli.report.documents import check_document, record_document, run_document, runs_documents
-from klcli.report.selection import Selection
+from klcli.report.selection import conditions, order_of
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.tables.table import Table
 from klcli.report.words import images_words, network_name, split_words
+from klcli.settings.selection import Selection
 from klcli.store.records import ImageSet, Run, Study
 from klcli.store.runs import BEST_FIRST, Order, RunFilter
 from klcli.store.store import Store
@@ -46,7 +47,7 @@ def view(store: Store, selection: Selection, plot: Sequence[str] = ()) -> View:
         return study_view(store, selection.study, selection.limit)
     if not selection.has_view and plot and set(plot) <= {"lambda", "sigma"}:
         return study_view(store, latest_study(store, plot[0]))
-    order = selection.order()
+    order = order_of(selection)
     if selection.is_list and (order is None or order.column not in RESULTS):
         return _list(store, selection)
     return _ranking(store, selection)
@@ -60,7 +61,7 @@ def _ranking(store: Store, selection: Selection) -> View:
         return _nothing(store, chosen)
     mine = _choose_images(found, selection.dataset)
     chosen = replace(chosen, dataset_sha256=mine.dataset_sha256, split=mine.split_json)
-    order = selection.order() or BEST_FIRST
+    order = order_of(selection) or BEST_FIRST
     document = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
     hints = _others(found, mine, selection)
     if selection.group_by:
@@ -75,9 +76,9 @@ def _ranking(store: Store, selection: Selection) -> View:
 def _with_images_of(store: Store, selection: Selection) -> RunFilter:
     """The conditions of a selection with those of --images-of."""
     if selection.images_of is None:
-        return selection.filter()
+        return conditions(selection)
     like = store.runs.get(selection.images_of)
-    return replace(selection.filter(), dataset_sha256=like.dataset_sha256, split=like.split_json)
+    return replace(conditions(selection), dataset_sha256=like.dataset_sha256, split=like.split_json)
 
 
 def _groups(runs: list[Run], selection: Selection, document: dict[str, Any], hints: list[str]) -> View:
@@ -139,7 +140,7 @@ def _list(store: Store, selection: Selection) -> View:
     if selection.dataset is not None:
         mine = _choose_images(store.runs.image_sets(RunFilter()), selection.dataset)
         chosen = replace(chosen, dataset_sha256=mine.dataset_sha256)
-    runs = store.runs.query(chosen, selection.order() or NEWEST_FIRST, selection.limit)
+    runs = store.runs.query(chosen, order_of(selection) or NEWEST_FIRST, selection.limit)
     counts = store.runs.count_by_state()
     if not runs:
         note = NO_MATCH if counts else f"{store.path} holds no run yet"

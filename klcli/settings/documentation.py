@@ -1,7 +1,5 @@
 """The page of settings that ships with klcli: `python -m klcli.settings.documentation` prints it."""
 
-from collections.abc import Iterator
-
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import Role, Setting
 
@@ -15,25 +13,16 @@ def settings_page() -> str:
         "where a setting has no value; `step_size`, `cycles` and `epochs` hold what follows from all settings.",
     ]
     for role in Role:
-        rows = list(_rows(role))
-        if rows:
+        if rows := [_row(one) for one in SETTINGS.values() if one.role == role]:
             head = "| option | values | default | field | column | meaning |\n|---|---|---|---|---|---|"
             parts += [f"## {role}", "\n".join([head, *rows])]
     return "\n\n".join(parts) + "\n"
 
 
-def _rows(role: Role) -> Iterator[str]:
-    for one in (one for one in SETTINGS.values() if one.role is role):
-        cells = (f"`{_option(one)}`", _values(one), one.words(one.default), f"`{one.key}`", f"`{one.column}`", one.help)
-        yield f"| {' | '.join(cell.replace('|', ', ') for cell in cells)} |"
-
-
-def _option(one: Setting) -> str:
-    return f"{one.option}/--no-{one.option.removeprefix('--')}" if one.kind is bool else one.option
-
-
-def _values(one: Setting) -> str:
-    return "yes, no" if one.kind is bool else one.metavar
+def _row(one: Setting) -> str:
+    values = "yes, no" if one.kind is bool else one.metavar
+    cells = (f"`{one.names[0]}`", values, one.words(one.default), f"`{one.key}`", f"`{one.column}`", one.help)
+    return f"| {' | '.join(cell.replace('|', ', ') for cell in cells)} |"
 
 
 if __name__ == "__main__":

@@ -21,9 +21,7 @@ class EvaluationSettings(Settings):
     bn_samples: int | None = setting(
         None, Role.EVALUATION, "Images of precise (10000) and adaptive (1000), at most.", at_least=2
     )
-    flips: bool = setting(
-        False, Role.EVALUATION, "Average the probabilities of an image and its mirror image.", option="--flips"
-    )
+    flips: bool = setting(False, Role.EVALUATION, "Average the probabilities of an image and its mirror image.")
     shifts: int = setting(
         0, Role.EVALUATION, "And of the image moved by so many pixels to its four sides; 0: none.", at_least=0,
         at_most=MAX_SHIFT,
@@ -34,7 +32,6 @@ class EvaluationSettings(Settings):
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        """Refuse what gives no statistics."""
         super().__post_init__()
         policy = self.bn_statistics
         if policy is None and self.bn_samples is not None:

@@ -8,18 +8,21 @@ Python, from JSON or from the command line, and importing pydantic would cost `k
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from klcli.errors import ConfigError
 
 MAX_INTEGER = 2**63 - 1  # the largest integer of the database
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
+_METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
 
 
 class Role(StrEnum):
-    """What a setting is part of; its value is the title of a panel of `--help`."""
+    """What a setting of a training is part of, and the title of its panel of `--help`."""
 
     NETWORK = "Network"
     OPTIMISATION = "Optimisation"
@@ -36,41 +39,58 @@ class Setting:
     """One setting of a dataclass of settings."""
 
     key: str  # the field; `split.subset` for the one of a nested dataclass
-    kind: type  # int, float, bool, str, or tuple for whole numbers
+    kind: type  # int, float, bool, str, Path or tuple
+    items: tuple[type, ...] = ()  # of a tuple: the one kind of all of its items, or the kinds of two
     is_optional: bool  # whether None is a value
     default: Any
-    role: Role
+    role: str  # a Role, or the title of another panel
     help: str
     option: str  # --lambda
-    short: str | None  # -H
+    short: str | None = None  # -H
+    metavar: str  # what stands for a value in `--help`: `N`, `X`, `before|after`
+    envvar: str | None = None  # gives the value where the option is not typed
     label: str  # in tables and captions
     column: str  # of the table `runs`
-    choices: tuple[str, ...]
-    at_least: float | None
-    above: float | None
-    at_most: float | None
-    below: float | None
-    example: str | None  # a value that works, where the bounds do not suggest one
-    is_resolved: bool  # a run stores the number that follows from this and other settings
-    is_seed: bool  # runs that differ in it alone are repeats
-    is_name: bool  # a name for settings, none itself
-    differs_in_stack: bool  # replicas of a stack may differ in it
+    choices: tuple[str, ...] = ()
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    example: str | None = None  # a value that works, where the bounds do not suggest one
+    is_flag: bool = False  # has no --no-, because it is off wherever it is not typed
+    is_counted: bool = False  # its value is how often the option is typed
+    is_resolved: bool = False  # a run stores the number that follows from this and other settings
+    is_seed: bool = False  # runs that differ in it alone are repeats
+    is_name: bool = False  # a name for settings, none itself
+    differs_in_stack: bool = False  # replicas of a stack may differ in it
 
     @property
-    def metavar(self) -> str:
-        """What stands for a value in `--help`: `N`, `X`, `before|after`."""
-        if self.choices:
-            return "|".join(self.choices)
-        return {int: "N", float: "X", tuple: "N...", str: "NAME"}.get(self.kind, "")
+    def is_pair(self) -> bool:
+        """Whether the value is exactly two items."""
+        return len(self.items) == 2
 
-    def read(self, texts: str | Sequence[str]) -> Any:
-        """Return the value that a person typed; a list may be `["50", "30,20"]`. Raises ConfigError."""
-        if self.kind is tuple:
-            return tuple(self._number(part, int) for text in texts for part in text.split(","))
-        text = str(texts)
-        return text if self.kind is str else self._number(text, self.kind)
+    @property
+    def names(self) -> list[str]:
+        """How the option is typed: `--bn/--no-bn`, `--hidden` and `-H`."""
+        if self.kind is bool and not self.is_flag:
+            return [f"{self.option}/--no-{self.option.removeprefix('--')}"]
+        return [self.option, self.short] if self.short else [self.option]
 
-    def _number(self, text: str, kind: type) -> Any:
+    def read(self, typed: Any) -> Any:
+        """Return the value of what a person typed: texts; None and counts stay. Raises ConfigError.
+
+        The items of a list may be joined by commas: `["50", "30,20"]`.
+        """
+        if typed is None or isinstance(typed, int):
+            return typed
+        if self.kind is not tuple:
+            return self._read(typed, self.kind)
+        if self.is_pair:
+            return tuple(map(self._read, typed, self.items))
+        parts = [part for text in typed for part in text.split(",")]
+        return tuple(self._read(part, self.items[0]) for part in parts if part or self.items[0] is not str)
+
+    def _read(self, text: str, kind: type) -> Any:
         try:
             return kind(text)
         except ValueError:
@@ -80,11 +100,12 @@ class Setting:
         """Return the value as it is stored: 5 as 5.0 where it is a number, a list as a tuple. Raises ConfigError."""
         if value is None and self.is_optional:
             return None
-        if self.kind is tuple:
-            if not isinstance(value, list | tuple):
-                raise ConfigError(f"{self.option} {value!r}: must be a list of whole numbers{self._example}")
-            return tuple(self._checked(item, int) for item in value)
-        return self._checked(value, self.kind)
+        if self.kind is not tuple:
+            return self._checked(value, self.kind)
+        if not isinstance(value, list | tuple) or (self.is_pair and len(value) != 2):
+            kinds = f"two values, {self.metavar}" if self.is_pair else f"a list of {_KINDS[self.items[0]][2:]}s"
+            raise ConfigError(f"{self.option} {value!r}: must be {kinds}{self._example}")
+        return tuple(map(self._checked, value, self.items if self.is_pair else self.items * len(value)))
 
     def _checked(self, value: Any, kind: type) -> Any:
         accepted: Any = (int, float) if kind is float else kind
@@ -99,8 +120,7 @@ class Setting:
     def _is_within(self, value: float) -> bool:
         low = (self.at_least is None or value >= self.at_least) and (self.above is None or value > self.above)
         high = (self.at_most is None or value <= self.at_most) and (self.below is None or value < self.below)
-        largest = MAX_INTEGER if isinstance(value, int) else sys.float_info.max
-        return low and high and abs(value) <= largest
+        return low and high and abs(value) <= (MAX_INTEGER if isinstance(value, int) else sys.float_info.max)
 
     @property
     def _range(self) -> str:
@@ -108,7 +128,11 @@ class Setting:
             return f"from {self.at_least} to {self.at_most}"
         bounds = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
         words = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
-        return words if self.below or self.at_most or self.kind is not float else f"a finite number, {words}"
+        if self.at_most or self.below:
+            return words
+        if float in (self.kind, *self.items):
+            return f"a finite number, {words}" if words else "a finite number"
+        return words or f"at most {MAX_INTEGER}"
 
     @property
     def _example(self) -> str:
@@ -135,12 +159,35 @@ class Setting:
         return json.dumps(value) if isinstance(value, bool | float) else self.words(value)
 
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-
-
-def setting(default: Any, role: Role, help: str, **more: Any) -> Any:
+def setting(default: Any, role: str, help: str, **more: Any) -> Any:
     """Return a field of a dataclass of settings; `more` are fields of Setting that do not follow from its name."""
     return field(default=default, metadata={"role": role, "help": help, **more})
+
+
+def flag(role: str, help: str, **more: Any) -> Any:
+    """Return a field for a flag: an option without a value that is off unless it is typed."""
+    return setting(False, role, help, is_flag=True, **more)
+
+
+def setting_of(name: str, hint: Any, declared: Field) -> Setting:
+    """Return the setting that `name: hint = setting(...)` declares."""
+    given, parts = declared.metadata, get_args(hint)
+    is_optional = type(None) in parts
+    kind = next(part for part in parts if part is not type(None)) if is_optional else hint
+    items = tuple(part for part in get_args(kind) if part is not Ellipsis)
+    metavar = " ".join(_METAVARS.get(one, "") for one in items or [kind]) + ("..." if len(items) == 1 else "")
+    derived = {
+        "key": name,
+        "kind": tuple if items else kind,
+        "items": items,
+        "is_optional": is_optional,
+        "default": declared.default,
+        "option": f"--{name.replace('_', '-')}",
+        "metavar": "|".join(given.get("choices", ())) or metavar,
+        "label": name.replace("_", " "),
+        "column": name,
+    }
+    return Setting(**{**derived, **given})
 
 
 def settings_of(owner: type) -> dict[str, Setting]:
@@ -156,35 +203,16 @@ _known: dict[type, dict[str, Setting]] = {}  # they never change, and every conf
 def _settings_of(owner: type) -> Iterator[Setting]:
     hints = get_type_hints(owner)
     for one in fields(owner):
-        kind, given = hints[one.name], dict(one.metadata)
-        if not given:
-            if one.default_factory is not MISSING:
-                for inner in _settings_of(kind):
-                    yield Setting(**{**inner.__dict__, "key": f"{one.name}.{inner.key}"})
-            continue
-        parts = (
-            [part for part in get_args(kind) if part is not type(None)] if get_origin(kind) is not tuple else [tuple]
-        )
-        more = dict.fromkeys(("short", "at_least", "above", "at_most", "below", "example"))
-        flags = dict.fromkeys(("is_resolved", "is_seed", "is_name", "differs_in_stack"), False)
-        derived = {
-            "key": one.name,
-            "kind": parts[0] if parts else kind,
-            "is_optional": type(None) in get_args(kind),
-            "default": one.default,
-            "option": f"--{one.name.replace('_', '-')}",
-            "label": one.name.replace("_", " "),
-            "column": one.name,
-            "choices": (),
-        }
-        yield Setting(**{**derived, **more, **flags, **given})
+        if one.metadata:
+            yield setting_of(one.name, hints[one.name], one)
+        elif one.default_factory is not MISSING:
+            yield from (replace(inner, key=f"{one.name}.{inner.key}") for inner in _settings_of(hints[one.name]))
 
 
 class Settings:
-    """Base of the dataclasses of settings: values are checked field by field when one is made."""
+    """Base of the dataclasses of settings: a wrong value raises ConfigError, one line with the option and the cure."""
 
     def __post_init__(self) -> None:
-        """Check every value by its setting. Raises ConfigError, one line with the option and the cure."""
         for one in settings_of(type(self)).values():
             if "." not in one.key:
                 object.__setattr__(self, one.key, one.checked(getattr(self, one.key)))

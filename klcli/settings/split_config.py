@@ -29,7 +29,6 @@ class SplitConfig(Settings):
     )
 
     def __post_init__(self) -> None:
-        """Refuse files that are named twice or leave nothing to train on."""
         super().__post_init__()
         for name in ("train_batches", "validation_batches"):
             batches = getattr(self, name)

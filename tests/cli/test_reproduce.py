@@ -255,7 +255,7 @@ def test_the_mistakes_of_the_reports(here: Klcli, rows: Rows) -> None:
         ((), "name a report, one of a2-2019"),
         (("a3-2020",), "'a3-2020': choose one of a2-2019"),
         (("a3-2024", "--only", "F1"), "--only F1"),
-        (("a3-2024", "--repeats", "0"), "'0' must be from 1"),
+        (("a3-2024", "--repeats", "0"), "--repeats 0: must be from 1"),
         (("a3-2024", "--subset", "0"), "subset 0"),
         (("all", "--only", "T1"), "--only T1: rows of one report, 5 are named"),
         (("a3-2021", "--as-published"), "nothing to show of a3-2021, but of a2-2019 and a3-2024"),

@@ -96,11 +96,11 @@ def test_a_sweep_that_diverges_is_a_table_that_says_so(here: Klcli, rows: Rows) 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--sigmas", "-1"], ["sigma -1"]),
-        (["--sigmas", "0"], ["sigma 0"]),
+        (["--sigmas", "-1"], ["--sigmas -1"]),
+        (["--sigmas", "0"], ["--sigmas 0"]),
         (["--sigmas", "0.1", "small"], ["'small'"]),
         (["--sigmas"], ["--sigmas"]),
-        (["--repeats", "0"], ["--repeats", "'0'"]),
+        (["--repeats", "0"], ["--repeats 0"]),
         (["--jobs", "0"], ["--jobs", "0"]),
         (["--bn"], ["--bn"]),
         (["--executor", "nonsense"], ["--executor nonsense"]),

@@ -384,7 +384,7 @@ def test_wrong_usage_of_a_process(
 
 
 def test_a_message_of_usage_points_to_the_help_of_its_command(here: Klcli, refused: Refused) -> None:
-    for options in (["--hidden"], ["--hiden", "5"], ["--threads", "x"]):
+    for options in (["--hidden"], ["--hiden", "5"]):
         assert "`klcli train --help`" in refused(here("train", *options), 2)
 
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ from klcli.settings.sameness import (
     without_name,
     without_seeds,
 )
-from klcli.settings.setting import Role, Settings, setting, settings_of, with_values
+from klcli.settings.setting import Role, Settings, flag, setting, settings_of, with_values
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 
@@ -73,6 +74,59 @@ def test_what_is_typed_is_read_and_refused_like_any_value() -> None:
     with pytest.raises(ConfigError) as refusal:
         known["volume"].read("big")
     assert str(refusal.value) == "--volume 'big': must be a number, for example --volume 1.5"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order(Settings):
+    """What else the options of commands are: pairs, texts, numbers, paths, flags and counts."""
+
+    label: tuple[int, str] | None = setting(None, "Till", "Print this on cup N.", metavar="CUP TEXT")
+    spices: tuple[str, ...] = setting((), "Till", "Add these.")
+    degrees: tuple[float, ...] = setting((60.0, 80.0), "Till", "Serve between these.", at_least=0)
+    receipt: Path | None = setting(None, "Till", "Write a receipt.")
+    to_go: bool = flag("Till", "Put a lid on it.", short="-t")
+    stir: int = setting(0, "Till", "Stir once more.", is_counted=True)
+    milk: bool | None = setting(None, "Till", "With or without milk.")
+
+
+def test_options_of_commands_are_settings_too() -> None:
+    known = settings_of(Order)
+    assert [one.metavar for one in known.values()] == ["CUP TEXT", "NAME...", "X...", "PATH", "", "N", ""]
+    assert (known["label"].is_pair, known["label"].items, known["spices"].is_pair) == (True, (int, str), False)
+    assert known["to_go"].names == ["--to-go", "-t"]
+    assert known["milk"].names == ["--milk/--no-milk"]
+    typed = {
+        "label": ("3", "for Ada, hot"), "spices": ["mint,", "anise"], "degrees": ["1e1,20"], "receipt": "a/b.txt",
+        "to_go": True, "stir": 2, "milk": None,
+    }  # fmt: skip
+    order = Order(**{key: known[key].read(value) for key, value in typed.items()})
+    assert order == Order(
+        label=(3, "for Ada, hot"), spices=("mint", "anise"), degrees=(10.0, 20.0), receipt=Path("a/b.txt"), to_go=True,
+        stir=2,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "typed", "message"),
+    [
+        ("label", ("one", "Ada"), "--label 'one': must be a whole number"),
+        ("degrees", ["warm"], "--degrees 'warm': must be a number"),
+        ("degrees", ["-3"], "--degrees -3.0: must be a finite number, at least 0"),
+        ("degrees", ["nan"], "--degrees nan: must be a finite number, at least 0"),
+    ],
+)
+def test_what_is_typed_for_a_command_is_refused_by_its_option(key: str, typed: object, message: str) -> None:
+    one = settings_of(Order)[key]
+    with pytest.raises(ConfigError) as refusal:
+        one.checked(one.read(typed))
+    assert str(refusal.value) == message
+
+
+def test_a_pair_of_python_must_be_two_values() -> None:
+    with pytest.raises(ConfigError, match=r"--label \(3,\): must be two values, CUP TEXT"):
+        Order(label=(3,))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="--stir 9223372036854775808: must be at most 9223372036854775807"):
+        Order(stir=2**63)
 
 
 def test_a_whole_number_is_stored_as_the_number_that_it_is() -> None:

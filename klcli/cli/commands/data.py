@@ -3,13 +3,13 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from klcli.cli.invocation import Invocation, invoked
-from klcli.cli.options import option
 from klcli.procedures.signals import Interrupted
+from klcli.settings.setting import setting
 
 if TYPE_CHECKING:
     from klcli.data.dataset import Dataset
@@ -26,7 +26,7 @@ def info(*, invocation: Invocation) -> None:
     """Show which images the other commands would use, checked as a whole."""
     from klcli.data.sources import open_dataset
 
-    content = describe(open_dataset(invocation.data))
+    content = _content(open_dataset(invocation.data))
     invocation.result(*_tables(content))
     invocation.document("data info", content)
 
@@ -34,15 +34,11 @@ def info(*, invocation: Invocation) -> None:
 @app.command()
 @invoked()
 def fetch(
-    url: Annotated[
-        str | None, option("--url", panel=DOWNLOAD, metavar="URL", help="Of an archive; the binary one of Toronto.")
-    ] = None,
-    md5: Annotated[
-        str | None, option("--md5", panel=DOWNLOAD, metavar="HEX", help="Expect this checksum, not an official one.")
-    ] = None,
-    verify: Annotated[
-        bool, option("--verify/--no-verify", panel=DOWNLOAD, help="Whether the checksum has to be right.")
-    ] = True,
+    url: str | None = setting(
+        None, DOWNLOAD, "Download this archive; the binary one of Toronto if omitted.", metavar="URL"
+    ),
+    md5: str | None = setting(None, DOWNLOAD, "Expect this checksum, not an official one.", metavar="HEX"),
+    verify: bool = setting(True, DOWNLOAD, "Refuse an archive with another checksum."),
     *,
     invocation: Invocation,
 ) -> None:
@@ -66,25 +62,16 @@ def fetch(
             message = "interrupted: what has arrived is kept, run `klcli data fetch` again to continue"
             raise Interrupted(message, signal.SIGINT) from None
     invocation.result(_plain(f"{fetched.path}  ({'official' if fetched.official else 'not an official'} copy)"))
-    invocation.document(
-        "data fetch",
-        {
-            "path": str(fetched.path),
-            "url": address,
-            "layout": fetched.layout,
-            "official": fetched.official,
-            "md5": fetched.md5,
-            "bytes": fetched.size,
-        },
-    )
+    document = {"path": str(fetched.path), "url": address, "layout": fetched.layout, "official": fetched.official}
+    invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.size})
 
 
-def describe(dataset: "Dataset") -> dict[str, Any]:
+def _content(dataset: "Dataset") -> dict[str, Any]:
     """What there is to tell about a data set, as the JSON document has it."""
     import numpy as np
 
-    train = dataset.images_per_file * 5
-    counts = [np.bincount(labels, minlength=len(dataset.class_names)) for labels in np.split(dataset.labels, [train])]
+    train, names = dataset.images_per_file * 5, dataset.class_names
+    counts = [np.bincount(labels, minlength=len(names)).tolist() for labels in np.split(dataset.labels, [train])]
     return {
         "name": dataset.name,
         "source": dataset.source,
@@ -94,10 +81,7 @@ def describe(dataset: "Dataset") -> dict[str, Any]:
         "images": {"train": train, "test": len(dataset.images) - train},
         "bytes": dataset.images.nbytes,
         "sha256": dataset.sha256,
-        "classes": [
-            {"name": name, "train": int(in_train), "test": int(in_test)}
-            for name, in_train, in_test in zip(dataset.class_names, *counts, strict=True)
-        ],
+        "classes": [{"name": name, "train": n, "test": m} for name, n, m in zip(names, *counts, strict=True)],
     }
 
 
@@ -107,23 +91,22 @@ def _tables(content: dict[str, Any]) -> list[Any]:
     facts = Table(show_header=False, box=None)
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")
-    official = "no: made by klcli" if content["name"] == "synthetic" else OFFICIAL_COPY[content["official"]]
-    for name, value in (
-        ("name", content["name"]),
-        ("where", content["source"]),
-        ("layout", content["layout"]),
-        ("official copy", official),
-        ("images", f"{content['images']['train']} to train and validate, {content['images']['test']} to test"),
-        ("size", f"{content['bytes'] / 1e6:.0f} MB, 3 x 32 x 32 bytes an image"),
-        ("prepared copy", content["prepared"] or "none: the cache cannot be written"),
-        ("sha256", content["sha256"]),
-    ):
+    images = content["images"]
+    for name, value in {
+        "name": content["name"],
+        "where": content["source"],
+        "layout": content["layout"],
+        "official copy": "no: made by klcli" if content["name"] == "synthetic" else OFFICIAL_COPY[content["official"]],
+        "images": f"{images['train']} to train and validate, {images['test']} to test",
+        "size": f"{content['bytes'] / 1e6:.0f} MB, 3 x 32 x 32 bytes an image",
+        "prepared copy": content["prepared"] or "none: the cache cannot be written",
+        "sha256": content["sha256"],
+    }.items():
         facts.add_row(name, _plain(value))
 
-    classes = Table(box=None)
-    classes.add_column("class")
-    classes.add_column("train", justify="right")
-    classes.add_column("test", justify="right")
+    classes = Table("class", box=None)
+    for name in ("train", "test"):
+        classes.add_column(name, justify="right")
     for row in content["classes"]:
         classes.add_row(_plain(row["name"]), str(row["train"]), str(row["test"]))
     return [facts, "", classes]
@@ -138,26 +121,19 @@ def _plain(text: str) -> Any:
 
 @contextmanager
 def _progress(invocation: Invocation) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on a terminal, elsewhere a line for every tenth of the file."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+    """Yield what takes the bytes done and their total: a bar on a terminal, elsewhere a line for every tenth."""
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    if not invocation.err.is_terminal:
-        yield _lines(invocation)
-        return
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=invocation.err, transient=True, disable=invocation.quiet) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _lines(invocation: Invocation) -> Callable[[int, int | None], None]:
     shown = -1
 
     def show(done: int, total: int | None) -> None:
         nonlocal shown
+        bar.update(task, completed=done, total=total)
         tenth = 10 * done // total if total else done // 20_000_000  # or every 20 MB
-        if tenth > shown:
+        if tenth > shown and not invocation.is_live:
             shown = tenth
             invocation.say(f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else f"{done / 1e6:.0f} MB")
 
-    return show
+    with invocation.bar(BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("", total=None)
+        yield show

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from klcli.cli.invocation import Invocation, invoked
-from klcli.cli.options import option, takes
+from klcli.cli.options import takes
 from klcli.settings.evaluation_settings import EvaluationSettings
-from klcli.settings.setting import Role
+from klcli.settings.setting import Role, flag
 
 if TYPE_CHECKING:
     from klcli.store.records import Evaluation, Run
@@ -15,20 +15,12 @@ if TYPE_CHECKING:
 SHOWN_NAMES = 3
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("evaluate")(evaluate)
-
-
-@takes(EvaluationSettings, "settings")
+@takes(EvaluationSettings)
 @invoked("data", "db")
 def evaluate(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Numbers of runs, or `last`, or `best`.")],
     settings: EvaluationSettings,
-    ensemble: Annotated[
-        bool,
-        option("--ensemble", panel=Role.EVALUATION.value, help="Average the probabilities of these runs into one."),
-    ] = False,
+    ensemble: bool = flag(Role.EVALUATION, "Average the probabilities of these runs into one."),
     *,
     invocation: Invocation,
 ) -> None:

@@ -6,7 +6,6 @@ import typer
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes, typed_settings
-from klcli.cli.variadic import variadic
 from klcli.errors import GradientCheckFailed
 from klcli.settings.check_settings import CheckSettings
 from klcli.settings.train_config import TrainConfig
@@ -23,13 +22,8 @@ NETWORK_FIELDS = (
 )  # fmt: skip
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("gradcheck", cls=variadic("--hidden", "-H"))(gradcheck)
-
-
-@takes(TrainConfig, "config", only=("preset", *NETWORK_FIELDS, "seed"))
-@takes(CheckSettings, "settings")
+@takes(TrainConfig, only=("preset", *NETWORK_FIELDS, "seed"))
+@takes(CheckSettings)
 @invoked("data", "db")
 def gradcheck(ctx: typer.Context, config: TrainConfig, settings: CheckSettings, *, invocation: Invocation) -> None:
     """Check the engine's gradients against numerical differences, in float64, on real images.

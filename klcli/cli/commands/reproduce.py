@@ -1,73 +1,36 @@
 """`klcli reproduce`: a published report's experiments once more, its numbers beside ours."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from klcli.cli.invocation import Invocation, invoked, typed_command
-from klcli.cli.options import integer_option, option
-from klcli.cli.variadic import variadic
+from klcli.cli.options import takes
 from klcli.errors import Diverged, GradientCheckFailed
-from klcli.settings.setting import Role
+from klcli.settings.setting import Role, flag, setting
+from klcli.settings.study_settings import REPRODUCTION, ReproductionSettings
 
 if TYPE_CHECKING:
+    from klcli.published.report import Report
     from klcli.published.reproduction import Reproduction
     from klcli.report.tables.table import Table
     from klcli.store.store import Store
 
-REPRODUCTION = "Reproduction"
+    Section = tuple[Report, Table, list[str], list[tuple[str, Path]]]  # its notes; its pictures, each with its words
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("reproduce", cls=variadic("--only"))(reproduce)
-
-
+@takes(ReproductionSettings)
 @invoked("jobs", "executor", "resume", "data", "threads", "db", repeats=3)
 def reproduce(
+    *,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="REPORT...", help="Which reports, as a3-2024, or all.")
     ] = None,
-    list_reports: Annotated[
-        bool, option("--list", panel=REPRODUCTION, help="Show the reports and train nothing.")
-    ] = False,
-    only: Annotated[
-        list[str], option("--only", panel=REPRODUCTION, metavar="ROW...", help="These rows alone, as T2a or 003-T2.")
-    ] = [],
-    quick: Annotated[
-        bool, option("--quick", panel=REPRODUCTION, help="At most 2 seeds, and 1 cycle each: a look, marked as such.")
-    ] = False,
-    as_published: Annotated[
-        bool,
-        option(
-            "--as-published",
-            panel=REPRODUCTION,
-            help="The rows that a mistake has made, with it: a search that never begins anew, a check of one image.",
-        ),
-    ] = False,
-    subset: Annotated[
-        int | None,
-        integer_option("--subset", panel=Role.DATA.value, help="Use the first N training images: compares nothing."),
-    ] = None,
-    markdown: Annotated[
-        Path | None,
-        option(
-            "--markdown",
-            panel=Role.OUTPUT.value,
-            metavar="PATH",
-            help="Write a page with the tables, its figures beside it.",
-        ),
-    ] = None,
-    note: Annotated[
-        str | None,
-        option(
-            "--note", panel=Role.OUTPUT.value, metavar="TEXT", help="What a reader of the page must know, at its head."
-        ),
-    ] = None,
-    *,
+    list_reports: bool = flag(REPRODUCTION, "Show the reports and train nothing.", option="--list"),
+    settings: ReproductionSettings,
+    markdown: Path | None = setting(None, Role.OUTPUT, "Write a page with the tables, its figures beside it."),
     invocation: Invocation,
 ) -> None:
     """Run the experiments of published reports and set their numbers beside ours.
@@ -87,37 +50,34 @@ def reproduce(
     if list_reports:
         _list(invocation)
         return
+
+    from klcli.report.tables.reproductions import (
+        markdown_page,
+        reproduction_document,
+        reproduction_notes,
+        reproduction_table,
+    )
+    from klcli.store.checkpoints import write_atomically
+
     lab = invocation.lab()
-    shown: list[Section] = []
-    rows = [part for text in only for part in text.split(",")]
-    for found in lab.reproduce(
-        *(names or []),
-        rows=rows,
-        repeats=invocation.repeats,
-        quick=quick,
-        as_published=as_published,
-        subset=subset,
-        note=note,
-        resume=invocation.resume,
-    ):
-        shown.append(_show(invocation, lab.store, found, markdown))
+    reproduced: list[Reproduction] = []
+    documents: list[dict[str, Any]] = []
+    sections: list[Section] = []
+    for found in lab.reproduce(*names or [], settings=settings, repeats=invocation.repeats, resume=invocation.resume):
+        table = reproduction_table(found.report, found.comparisons, found.terms)
+        notes = reproduction_notes(found.report, found.comparisons, found.terms)
+        invocation.result(table, *notes)
+        pictures = _write_pictures(lab.store, found, markdown)
+        paths = [path for _, path in pictures]
+        invocation.result(*(f"picture     {path}" for path in paths), "")
+        reproduced.append(found)
+        documents.append(reproduction_document(found, notes, paths))
+        sections.append((found.report, table, notes, pictures))
         if markdown is not None:  # after each: what has been trained can be read
-            _write(markdown, shown)
+            write_atomically(markdown, markdown_page(typed_command(), found.terms, sections).encode())
     invocation.result(f"database    {lab.store.path}", *([f"page        {markdown}"] if markdown else []))
-    content = {"reports": [one.document for one in shown], "markdown": str(markdown) if markdown else None}
-    invocation.document("reproduce", content)
-    _raise_for_failures([one.found for one in shown])
-
-
-@dataclass(frozen=True)
-class Section:
-    """A reproduced report as it has been shown."""
-
-    found: "Reproduction"
-    table: "Table"
-    notes: list[str]
-    pictures: list[tuple[str, Path]]  # what each shows, and its file
-    document: dict[str, Any]
+    invocation.document("reproduce", {"reports": documents, "markdown": str(markdown) if markdown else None})
+    _raise_for_failures(reproduced)
 
 
 def _list(invocation: Invocation) -> None:
@@ -130,36 +90,20 @@ def _list(invocation: Invocation) -> None:
     invocation.document("reproduce", {"reports": exact_rows(table)})
 
 
-def _show(invocation: Invocation, store: "Store", found: "Reproduction", markdown: Path | None) -> Section:
-    """Print a report, draw its figures, and return both with the JSON document."""
-    from klcli.files import write_atomically
+def _write_pictures(store: "Store", found: "Reproduction", markdown: Path | None) -> list[tuple[str, Path]]:
+    """Write the figures of a report, beside the page where there is one; return what each shows and its path."""
     from klcli.report.plots.reproductions import pictures
-    from klcli.report.tables.reproductions import reproduction_document, reproduction_notes, reproduction_table
+    from klcli.store.checkpoints import write_atomically
 
-    table = reproduction_table(found.report, found.comparisons, found.terms)
-    notes = reproduction_notes(found.report, found.comparisons, found.terms)
-    invocation.result(table, *notes)
-    drawn = []
+    written = []
     for name, words, content in pictures(found, store.runs.epochs):
         if markdown is None:
             path = store.write_picture(f"study-{max(found.studies):06d}-{name}.png", content)
         else:
             path = markdown.with_name(f"{markdown.stem}-{name}.png")
             write_atomically(path, content)
-        drawn.append((words, path))
-    invocation.result(*(f"picture     {path}" for _, path in drawn), "")
-    document = reproduction_document(found, notes, [path for _, path in drawn])
-    return Section(found, table, notes, drawn, document)
-
-
-def _write(path: Path, shown: Sequence[Section]) -> None:
-    """Write the page of all that has been reproduced so far."""
-    from klcli.files import write_atomically
-    from klcli.report.tables.reproductions import markdown_page
-
-    sections = [(one.found.report, one.table, one.notes, one.pictures) for one in shown]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, markdown_page(typed_command(), shown[0].found.terms, sections).encode())
+        written.append((words, path))
+    return written
 
 
 def _raise_for_failures(shown: "Sequence[Reproduction]") -> None:

@@ -1,32 +1,18 @@
 """`klcli sigma-sweep`: how much the scale of the initial weights matters, with and without BN."""
 
-from typing import Annotated
-
-import typer
-
 from klcli.cli.invocation import Invocation, invoked
-from klcli.cli.options import numbers, option, takes
-from klcli.cli.variadic import variadic
-from klcli.settings.setting import Role
+from klcli.cli.options import takes
+from klcli.settings.setting import Role, setting
 from klcli.settings.train_config import TrainConfig
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    many = variadic("--hidden", "-H", "--train-batches", "--validation-batches", "--sigmas")
-    app.command("sigma-sweep", cls=many)(sigma_sweep)
-
-
-@takes(TrainConfig, "config", omit=("preset", "initializer", "sigma", "batch_norm"))
+@takes(TrainConfig, omit=("preset", "initializer", "sigma", "batch_norm"))
 @invoked("repeats", "jobs", "executor", "resume", "data", "threads", "db")
 def sigma_sweep(
     config: TrainConfig,
-    sigmas: Annotated[
-        list[str],
-        option(
-            "--sigmas", panel=Role.NETWORK.value, metavar="X...", help="Standard deviations of the initial weights."
-        ),
-    ] = ["1e-1", "1e-3", "1e-4"],
+    sigmas: tuple[float, ...] = setting(
+        (1e-1, 1e-3, 1e-4), Role.NETWORK, "Draw the initial weights with these standard deviations.", above=0
+    ),
     *,
     invocation: Invocation,
 ) -> None:
@@ -37,7 +23,7 @@ def sigma_sweep(
     - `klcli sigma-sweep --hidden 50 30 20 20 10 10 10 10 --step-epochs 2 --repeats 3`
     """
     lab = invocation.lab()
-    study = lab.sigma_sweep(config, numbers(sigmas, "sigmas"), repeats=invocation.repeats, resume=invocation.resume)
+    study = lab.sigma_sweep(config, sigmas, repeats=invocation.repeats, resume=invocation.resume)
 
     from klcli.report.documents import run_document
     from klcli.report.plots.sigma_sweep import draw_sigma_sweep, sigma_curves

@@ -1,15 +1,14 @@
 """`klcli train`: one network, from the options to the picture."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from klcli.cli.invocation import EXECUTION, Invocation, invoked
-from klcli.cli.options import is_typed, option, takes, typed_settings
-from klcli.cli.variadic import variadic
+from klcli.cli.options import takes, typed_settings
 from klcli.errors import ConfigError, Diverged
-from klcli.settings.setting import Role, value_of
+from klcli.settings.setting import Role, flag, setting, value_of
 from klcli.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -17,32 +16,16 @@ if TYPE_CHECKING:
     from klcli.store.records import Run
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("train", cls=variadic("--hidden", "-H", "--train-batches", "--validation-batches"))(train)
-
-
-@takes(TrainConfig, "config")
+@takes(TrainConfig)
 @invoked("repeats", "jobs", "executor", "data", "threads", "db")
 def train(
     ctx: typer.Context,
     config: TrainConfig,
-    resume: Annotated[
-        str | None,
-        option("--resume", panel=EXECUTION, metavar="RUN|last", help="Continue an interrupted run, to the same bits."),
-    ] = None,
-    lr_range_test: Annotated[
-        bool,
-        option(
-            "--lr-range-test",
-            panel=Role.OPTIMISATION.value,
-            help="Instead of training, let eta rise from 1e-5 to 1 within an epoch and suggest its limits.",
-        ),
-    ] = False,
-    list_presets: Annotated[
-        bool,
-        option("--list-presets", panel=Role.NETWORK.value, help="Show the settings that have a name, train nothing."),
-    ] = False,
+    resume: str | None = setting(None, EXECUTION, "Continue an interrupted run, to the same bits.", metavar="RUN|last"),
+    lr_range_test: bool = flag(
+        Role.OPTIMISATION, "Instead of training, let eta rise from 1e-5 to 1 within an epoch and suggest its limits."
+    ),
+    list_presets: bool = flag(Role.NETWORK, "Show the settings that have a name, train nothing."),
     *,
     invocation: Invocation,
 ) -> None:
@@ -77,11 +60,8 @@ def train(
         _show(invocation, lab, lab.train(config))
     else:
         wanted = {key: value_of(config, key) for key in named}
-        _show(
-            invocation,
-            lab,
-            lab.resume(resume, wanted=wanted, threads=invocation.threads if is_typed(ctx, "threads") else None),
-        )
+        threads = invocation.threads if "threads" in typed_settings(ctx, Invocation) else None
+        _show(invocation, lab, lab.resume(resume, wanted=wanted, threads=threads))
 
 
 def _show_presets(invocation: Invocation) -> None:

@@ -1,15 +1,15 @@
 """The options of `klcli report` that change what is stored, or check it."""
 
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from klcli.cli.invocation import Invocation
-from klcli.cli.options import integers, option
 from klcli.errors import ConfigError, StoreError
+from klcli.settings.setting import Settings, flag, require, setting
 
 if TYPE_CHECKING:
     from klcli.store.store import Store
@@ -18,39 +18,22 @@ PANEL = "Manage runs"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upkeep:
-    """The options, as typed. Raises ConfigError for two things at once."""
+class Upkeep(Settings):
+    """What is changed or checked. Raises ConfigError for two things at once."""
 
-    note: Annotated[
-        tuple[str, str] | None,
-        option("--note", panel=PANEL, metavar="RUN TEXT", help="Store a note; an empty one removes it."),
-    ] = None
-    tag: Annotated[tuple[str, str] | None, option("--tag", panel=PANEL, metavar="RUN TAG", help="Tag a run.")] = None
-    untag: Annotated[
-        tuple[str, str] | None, option("--untag", panel=PANEL, metavar="RUN TAG", help="Remove the tag.")
-    ] = None
-    delete: Annotated[
-        list[str],
-        option(
-            "--delete",
-            panel=PANEL,
-            metavar="RUN...",
-            help="Delete runs, their checkpoints and pictures; asks for confirmation.",
-        ),
-    ] = field(default_factory=list)
-    yes: Annotated[bool, option("--yes", "-y", panel=PANEL, help="Of --delete: do not ask.")] = False
-    export: Annotated[
-        Path | None, option("--export", panel=PANEL, metavar="DIR", help="Write all tables as CSV files.")
-    ] = None
-    check: Annotated[
-        bool,
-        option("--check", panel=PANEL, help="Look for damage: database, checkpoints, files that belong to nothing."),
-    ] = False
+    note: tuple[int, str] | None = setting(None, PANEL, "Store a note; an empty one removes it.", metavar="RUN TEXT")
+    tag: tuple[int, str] | None = setting(None, PANEL, "Tag a run.", metavar="RUN TAG")
+    untag: tuple[int, str] | None = setting(None, PANEL, "Remove the tag.", metavar="RUN TAG")
+    delete: tuple[int, ...] = setting(
+        (), PANEL, "Delete runs, their checkpoints and pictures; asks for confirmation.", metavar="RUN..."
+    )
+    yes: bool = flag(PANEL, "Skip the confirmation of --delete.", short="-y")
+    export: Path | None = setting(None, PANEL, "Write all tables as CSV files.", metavar="DIR")
+    check: bool = flag(PANEL, "Look for damage: database, checkpoints, files that belong to nothing.")
 
     def __post_init__(self) -> None:
-        """Refuse two things at once."""
-        if len(self.wanted) > 1:
-            raise ConfigError(f"--{self.wanted[0]} and --{self.wanted[1]}: one at a time")
+        super().__post_init__()
+        require(len(self.wanted) < 2, f"--{' and --'.join(self.wanted[:2])}: one at a time")
 
     @property
     def wanted(self) -> list[str]:
@@ -59,16 +42,15 @@ class Upkeep:
 
     def do(self, invocation: Invocation, store: "Store") -> None:
         """Do what was asked for. Raises StoreError where something is damaged."""
-        annotations = {
-            "note": (self.note, store.upkeep.set_note),
-            "tag": (self.tag, store.upkeep.add_tag),
-            "untag": (self.untag, store.upkeep.remove_tag),
-        }
-        for name, (given, write) in annotations.items():
+        annotations = (
+            (self.note, store.upkeep.set_note),
+            (self.tag, store.upkeep.add_tag),
+            (self.untag, store.upkeep.remove_tag),
+        )
+        for given, write in annotations:
             if given is not None:
-                [number] = integers([given[0]], name)
-                write(number, given[1])
-                run = store.runs.get(number)
+                write(*given)
+                run = store.runs.get(given[0])
                 invocation.result(f"run {run.id}: note {run.note or '-'}, tags {run.tags or '-'}")
                 invocation.document("report", {"run": run.id, "note": run.note, "tags": (run.tags or "").split()})
         if self.delete:
@@ -83,21 +65,19 @@ class Upkeep:
     def _delete(self, invocation: Invocation, store: "Store") -> None:
         from klcli.report.words import counted, network_name
 
-        runs = [store.runs.get(number) for number in integers(self.delete, "delete")]
+        runs = [store.runs.get(number) for number in self.delete]
         what = f"delete {len(runs)} {counted(len(runs), 'run')} with epochs, checkpoints and pictures"
         if not self.yes and not sys.stdin.isatty():
-            raise ConfigError(
-                f"--delete {' '.join(self.delete)}: there is no terminal to confirm it, add --yes to {what}"
-            )
+            numbers = " ".join(map(str, self.delete))
+            raise ConfigError(f"--delete {numbers}: there is no terminal to confirm it, add --yes to {what}")
         for run in runs:
             invocation.say(f"run {run.id}: {network_name(run.config)} on {run.dataset}, {run.state}")
         if not self.yes and not typer.confirm(f"{what[0].upper()}{what[1:]}?", err=True):
             invocation.say("nothing was deleted")
             return
-        numbers = [run.id for run in runs]
-        files = store.upkeep.delete(numbers)
-        invocation.result(*(f"deleted run {number}" for number in numbers), *(f"deleted {file}" for file in files))
-        invocation.document("report", {"deleted": numbers, "files": list(map(str, files))})
+        files = store.upkeep.delete(self.delete)
+        invocation.result(*(f"deleted run {number}" for number in self.delete), *(f"deleted {one}" for one in files))
+        invocation.document("report", {"deleted": self.delete, "files": list(map(str, files))})
 
 
 def _check(invocation: Invocation, store: "Store") -> None:

@@ -8,7 +8,7 @@ from klcli.published.reproduction import KIND, reproductions, stored_reproductio
 from klcli.report.page.page import Details, Notes, Part, Picture, Section
 from klcli.report.pictures import Painter
 from klcli.report.plots.reproductions import pictures as reproduction_pictures
-from klcli.report.selection import Selection
+from klcli.report.selection import conditions
 from klcli.report.tables.evaluations import evaluations_table
 from klcli.report.tables.gradient_checks import gradient_method, gradient_verdict, suite_table
 from klcli.report.tables.groups import group, group_notes, group_table, varying
@@ -16,6 +16,7 @@ from klcli.report.tables.reproductions import reproduction_notes, reproduction_t
 from klcli.report.tables.runs import comparison_table, summary_table
 from klcli.report.views import View, study_view, view
 from klcli.report.words import images_words, network_name
+from klcli.settings.selection import Selection
 from klcli.store.records import ImageSet, Study
 from klcli.store.store import Store
 
@@ -41,7 +42,7 @@ class Sections:
         self._selection = selection
         self._painter = Painter(store, data)
         self._say = say
-        self._image_sets = store.runs.image_sets(selection.filter())
+        self._image_sets = store.runs.image_sets(conditions(selection))
         self._studies = store.studies.all()
 
     def __len__(self) -> int:
