@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table as RichTable
 
 Row = dict[str, Any]  # values by the key of their column
+SPLITS = ("train", "validation", "test")
 UNLIMITED = 10_000  # columns
 
 
@@ -20,6 +20,20 @@ class Column:
     title: str
     form: Callable[[Any], str] = str
     is_number: bool = True
+
+
+def texts(*keys: str, **titles: str) -> tuple[Column, ...]:
+    """Return columns of words; a key without a title is its own."""
+    return tuple(Column(key, title, is_number=False) for key, title in _titled(keys, titles))
+
+
+def numbers(form: Callable[[Any], str], *keys: str, **titles: str) -> tuple[Column, ...]:
+    """Return columns of numbers in one form; a key without a title is its own."""
+    return tuple(Column(key, title, form) for key, title in _titled(keys, titles))
+
+
+def _titled(keys: Sequence[str], titles: Mapping[str, str]) -> Sequence[tuple[str, str]]:
+    return [*((key, key.replace("_", " ")) for key in keys), *titles.items()]
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,11 @@ class Shown:
         return self.text
 
 
+def shown(value: Any, form: Callable[[Any], str]) -> Shown | None:
+    """Return a value in the form of its row, where there is one."""
+    return None if value is None else Shown(value, form(value))
+
+
 @dataclass(frozen=True)
 class Table:
     """A title and rows of values, which keep their full precision until they are shown."""
@@ -45,23 +64,13 @@ class Table:
     def cells(self) -> list[list[str]]:
         """Return the text of every cell; a value that is missing is a dash."""
         return [
-            ["-" if row.get(column.key) is None else column.form(row[column.key]) for column in self.columns]
-            for row in self.rows
+            ["-" if row.get(one.key) is None else one.form(row[one.key]) for one in self.columns] for row in self.rows
         ]
 
     def show(self, console: "Console") -> None:
         """Print the table at its full width: a narrower terminal wraps its lines, no cell is cut."""
-        from rich.console import Console
-
-        table = self.to_rich()
-        console.print(self.title, style="bold", soft_wrap=True)
-        # Without markup, as results are printed: the width of a name like [draft] must be that of its letters.
-        table.width = Console(width=UNLIMITED, markup=False, emoji=False).measure(table).maximum
-        console.print(table, crop=False)
-
-    def to_rich(self) -> "RichTable":
-        """Return the table without its title, for a Rich console."""
         from rich import box
+        from rich.console import Console
         from rich.table import Table as RichTable
 
         table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -69,7 +78,10 @@ class Table:
             table.add_column(column.title, justify="right" if column.is_number else "left", no_wrap=True)
         for cells in self.cells():
             table.add_row(*cells)
-        return table
+        console.print(self.title, style="bold", soft_wrap=True)
+        # Without markup, as results are printed: the width of a name like [draft] must be that of its letters.
+        table.width = Console(width=UNLIMITED, markup=False, emoji=False).measure(table).maximum
+        console.print(table, crop=False)
 
 
 def fraction(value: float) -> str:
