@@ -13,10 +13,8 @@ from klcli.settings.setting import require, value_of
 from klcli.settings.train_config import TrainConfig
 
 # What a report can have published of a training: fields of Run. `best` is the highest of all evaluations.
-RESULTS = (
-    *(f"{split}_{name}" for split in ("train", "validation", "test") for name in ("accuracy", "loss", "cost")),
-    "best_validation_accuracy",
-)
+_SPLITS, _MEASURES = ("train", "validation", "test"), ("accuracy", "loss", "cost")
+RESULTS = (*(f"{split}_{name}" for split in _SPLITS for name in _MEASURES), "best_validation_accuracy")
 # And of a checked tensor: fields of GradientError.
 ERRORS = ("max_absolute", "relative_to_sum", "relative_to_maximum", "ratio_of_maxima", "gradient_mean", "gradient_std")
 WORDS = ("reason", "note", "if_differs")  # about a number; those of a row replace those of its experiment

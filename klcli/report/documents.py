@@ -1,7 +1,6 @@
 """Documents: stored records as they appear in JSON, under the names of their columns."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,11 +15,6 @@ def run_document(run: Run) -> dict[str, Any]:
     stored = {"config": json.loads(own.pop("config_json")), "split": own.pop("split_json")}
     transductive = int(config.batch_norm and config.bn_statistics in TRANSDUCTIVE)
     return _plain(own) | columns(config) | {"transductive": transductive} | stored
-
-
-def runs_documents(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return several runs."""
-    return [run_document(run) for run in runs]
 
 
 def check_document(check: GradientCheck) -> dict[str, Any]:

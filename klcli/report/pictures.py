@@ -84,10 +84,8 @@ class Painter:
     def _bn(self, runs: Sequence[Run], suffix: str) -> Drawn:
         pair = bn_pair([run for run in runs if run.epochs_done])
         if pair is None:
-            raise ConfigError(
-                "--plot bn: needs one run without and one with BN of the same widths on the same images, "
-                "name them with --run"
-            )
+            what = "one run without and one with BN of the same widths on the same images"
+            raise ConfigError(f"--plot bn: needs {what}, name them with --run")
         return f"{stem(pair)}-bn", figure.draw(bn_overlay(*pair, self._epochs(pair)), suffix)
 
     def _of_run(self, run: Run, kind: str, suffix: str) -> bytes:

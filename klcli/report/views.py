@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from klcli.errors import ConfigError
-from klcli.report.documents import check_document, record_document, run_document, runs_documents
+from klcli.report.documents import check_document, record_document, run_document
 from klcli.report.selection import Selection
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.tables.table import Table
@@ -73,7 +73,7 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter) -> View:
     runs = store.runs.query(chosen, order, limit)
     title = f"Runs on {images_words(mine)}"
     table = list_table(runs, title) if selection.is_list else ranking_table(runs, order.column)
-    return replace(shown, table=table, document=document | {"runs": runs_documents(runs)}, runs=runs)
+    return replace(shown, table=table, document=document | {"runs": [*map(run_document, runs)]}, runs=runs)
 
 
 def _groups(runs: list[Run], selection: Selection, shown: View) -> View:
@@ -137,7 +137,7 @@ def _list(store: Store, selection: Selection, chosen: RunFilter) -> View:
         note = NO_MATCH if counts else f"{store.path} holds no run yet"
         return View(notes=[f"{note}: begin with `{FIRST_COMMAND}`"], document={"runs": []})
     title = f"Runs in {store.path}: {states_words(counts)}"
-    return View(table=list_table(runs, title), document={"runs": runs_documents(runs)}, runs=runs)
+    return View(table=list_table(runs, title), document={"runs": [*map(run_document, runs)]}, runs=runs)
 
 
 def _side_by_side(store: Store, selection: Selection) -> View:
@@ -182,7 +182,7 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
     from klcli.report.tables.formats import exact_rows
 
     study, runs = store.studies.get(number), store.studies.members(number)
-    document: dict[str, Any] = {"study": record_document(study), "runs": runs_documents(runs)}
+    document: dict[str, Any] = {"study": record_document(study), "runs": [*map(run_document, runs)]}
     if not runs:
         return View(notes=[f"study {number} has no runs any more"], document=document, study=study)
     images = images_words(runs[0])

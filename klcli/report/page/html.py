@@ -20,8 +20,7 @@ def joined(*parts: str) -> Markup:
 
 def element(name: str, /, *children: str, **attributes: str) -> Markup:
     """Return one element. `class_` and `data_value` become class and data-value; children are escaped unless Markup."""
-    given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{standard.escape(value)}"' for key, value in attributes.items()
-    )
+    values = {key.rstrip("_").replace("_", "-"): standard.escape(value) for key, value in attributes.items()}
+    given = "".join(f' {key}="{value}"' for key, value in values.items())
     end = "" if name in ("img", "meta", "link") else f"{joined(*children)}</{name}>"
     return Markup(f"<{name}{given}>{end}")

@@ -5,19 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from statistics import fmean, stdev
 
+from klcli.report import words
 from klcli.report.plots.figure import BLUE, COLOURS, LINES, ORANGE, Chart, Line, Panel, steps_limit
 from klcli.report.plots.training import MEASURES, cycle_length
 from klcli.report.tables.groups import varying
-from klcli.report.words import (
-    IN_NAME,
-    bn_words,
-    counted,
-    images_words,
-    network_name,
-    options_words,
-    setting_value,
-    settings_words,
-)
 from klcli.settings.sameness import SETTINGS, differences, without_seeds
 from klcli.settings.setting import Setting
 from klcli.settings.train_config import TrainConfig
@@ -49,18 +40,19 @@ def bn_overlay(without: Run, with_bn: Run, epochs: Epochs) -> Chart:
     """Gather train and validation curves of one network without and with BN: a colour for BN, dashes for validation."""
     pair = (without, with_bn)
     curves: list[Curve] = [
-        (f"{split}, {words}", [run], split, colour, style)
-        for run, words, colour in ((without, "without BN", ORANGE), (with_bn, bn_words(with_bn.config), BLUE))
+        (f"{split}, {name}", [run], split, colour, style)
+        for run, name, colour in ((without, "without BN", ORANGE), (with_bn, words.bn_words(with_bn.config), BLUE))
         for split, style in (("train", "-"), ("validation", "--"))
     ]
     also = ", ".join(
-        f"{one.label} {one.words(setting_value(without, one.key))} without BN and "
-        f"{one.words(setting_value(with_bn, one.key))} with it"
+        f"{one.label} {one.words(words.setting_value(without, one.key))} without BN and "
+        f"{one.words(words.setting_value(with_bn, one.key))} with it"
         for one in _differing(pair)
-        if one.key not in IN_NAME
+        if one.key not in words.IN_NAME
     )
     caption = (_common(pair), f"also different: {also}" if also else "", _numbers(pair))
-    return _chart(f"Without and with batch normalisation: {network_name(without.config)}", caption, curves, epochs)
+    title = f"Without and with batch normalisation: {words.network_name(without.config)}"
+    return _chart(title, caption, curves, epochs)
 
 
 def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
@@ -99,7 +91,7 @@ def _mean_curve(runs: Runs, epochs: Epochs, column: str) -> tuple[list[int], lis
 def _differing(runs: Runs) -> list[Setting]:
     columns = varying(runs)
     settings = [one for one in SETTINGS.values() if one.column in columns]
-    return [one for one in settings if len({setting_value(run, one.key) for run in runs}) > 1]
+    return [one for one in settings if len({words.setting_value(run, one.key) for run in runs}) > 1]
 
 
 def _labels(groups: Sequence[Runs]) -> list[str]:
@@ -108,21 +100,21 @@ def _labels(groups: Sequence[Runs]) -> list[str]:
     differing = _differing(firsts)
     names: list[Callable[[Run], str]] = []
     for word, told in (
-        (images_words, [key for key in SETTINGS if key.startswith("split.")]),
-        (lambda run: network_name(run.config), IN_NAME),
+        (words.images_words, [key for key in SETTINGS if key.startswith("split.")]),
+        (lambda run: words.network_name(run.config), words.IN_NAME),
     ):
         if len({word(run) for run in firsts}) > 1:
             names.append(word)
             differing = [one for one in differing if one.key not in told]
     parts = [[*(word(run) for word in names), _phrases(run, differing)] for run in firsts]
-    labels = [", ".join(filter(None, own)) or network_name(firsts[0].config) for own in parts]
+    labels = [", ".join(filter(None, own)) or words.network_name(firsts[0].config) for own in parts]
     n = Counter(labels)
     return [label if n[label] == 1 else f"{label} ({_numbers(own)})" for label, own in zip(labels, groups, strict=True)]
 
 
 def _phrases(run: Run, settings: Sequence[Setting]) -> str:
     """`lambda 0.1, momentum 0.9`; of a setting without a value, `without whitening`, where there is no other."""
-    values = {one: setting_value(run, one.key) for one in settings}
+    values = {one: words.setting_value(run, one.key) for one in settings}
     given = [one.phrase(value) for one, value in values.items() if value is not None]
     return ", ".join(given or [f"without {one.label}" for one in settings])
 
@@ -131,13 +123,13 @@ def _common(runs: Runs) -> str:
     """The network and the settings that all runs share."""
     if not runs:
         return ""
-    lines = [{"network": network_name(run.config), **settings_words(run)} for run in runs]
-    options = [options_words(run.config).split(", ") for run in runs]
+    lines = [{"network": words.network_name(run.config), **words.settings_words(run)} for run in runs]
+    options = [words.options_words(run.config).split(", ") for run in runs]
     shared = {key: word for key, word in lines[0].items() if all(line[key] == word for line in lines)}
-    shared |= {key: word for key, word in settings_words(runs[0], runs).items() if key in ("seed", "order")}
+    shared |= {key: word for key, word in words.settings_words(runs[0], runs).items() if key in ("seed", "order")}
     shared["options"] = ", ".join(word for word in options[0] if all(word in other for other in options))
     return ", ".join(word for key in lines[0] if (word := shared.get(key)))
 
 
 def _numbers(runs: Runs) -> str:
-    return f"{counted(len(runs), 'run')} {', '.join(str(run.id) for run in runs)}" if runs else ""
+    return f"{words.counted(len(runs), 'run')} {', '.join(str(run.id) for run in runs)}" if runs else ""

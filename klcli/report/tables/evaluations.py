@@ -79,11 +79,9 @@ def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> 
     """Say how large the differences of several runs are on the mean, and whether that is more than chance."""
     notes = []
     for split in MEASURED:
-        pairs = [
-            (evaluation.measure(split, "accuracy"), run.measure(split, "accuracy"))
-            for evaluation, run in zip(evaluations, runs, strict=True)
-        ]
-        sample = Sample(tuple(now - stored for now, stored in pairs if now is not None and stored is not None))
+        now, stored = ([one.measure(split, "accuracy") for one in many] for many in (evaluations, runs))
+        pairs = zip(now, stored, strict=True)
+        sample = Sample(tuple(a - b for a, b in pairs if a is not None and b is not None))
         if sample.half_interval is not None:  # of two values or more
             low, high = sample.mean - sample.half_interval, sample.mean + sample.half_interval
             notes.append(

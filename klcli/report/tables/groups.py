@@ -131,18 +131,15 @@ def _verdict(samples: Sequence[Sample]) -> list[str]:
         notes.append(f"Differ by more than chance (p < {SIGNIFICANCE:g}): rows {_pairs(different)}; {test}.")
     single = [number for number, sample in enumerate(samples, start=1) if sample.n == 1]
     if single and len(samples) > 1:
-        notes.append(
-            f"{_rows(single)}: a single seed says nothing about chance, `klcli train --repeats 5` gives an error bar."
-        )
+        cure = "`klcli train --repeats 5` gives an error bar"
+        notes.append(f"{_rows(single)}: a single seed says nothing about chance, {cure}.")
     return notes
 
 
 def _pairs(comparisons: Sequence[Comparison]) -> str:
     """`1 and 2 (p 0.34), 1 and 3 (p 0.081)`, in the order of the rows."""
-    words = [
-        f"{one.a + 1} and {one.b + 1} (p {one.adjusted:.2g})"
-        for one in sorted(comparisons, key=lambda one: (one.a, one.b))[:SHOWN_PAIRS]
-    ]
+    first = sorted(comparisons, key=lambda one: (one.a, one.b))[:SHOWN_PAIRS]
+    words = [f"{one.a + 1} and {one.b + 1} (p {one.adjusted:.2g})" for one in first]
     more = len(comparisons) - SHOWN_PAIRS
     return ", ".join(words) + (f", and {more} pairs more" if more > 0 else "")
 

@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 
-from klcli.report.tables.table import Row, Table, fraction, numbers, texts
+from klcli.report.tables.table import Column, Row, Table, fraction
 
 
 def prediction_table(title: str, pictures: Sequence[tuple[str, Mapping[str, float]]], top: int) -> Table:
     """One row per picture with the classes of the highest probabilities, the first of which is its name."""
-    columns = {"picture": texts("picture")}
+    columns = {"picture": Column("picture", "picture", is_number=False)}
     rows = []
     for picture, probabilities in pictures:
         row: Row = {"picture": picture}
         ordered = sorted(probabilities.items(), key=lambda item: -item[1])
         for place, (name, probability) in enumerate(ordered[:top], start=1):
-            keys, titles = (
-                (f"class_{place}", f"probability_{place}"),
-                ("class", "probability") if place == 1 else ("or", ""),
-            )
-            row |= dict(zip(keys, (name, probability), strict=True))
-            columns[keys[0]] = (*texts(**{keys[0]: titles[0]}), *numbers(fraction, **{keys[1]: titles[1]}))
+            key, value = f"class_{place}", f"probability_{place}"
+            row |= {key: name, value: probability}
+            columns[key] = Column(key, "class" if place == 1 else "or", is_number=False)
+            columns[value] = Column(value, "probability" if place == 1 else "", fraction)
         rows.append(row)
-    return Table(title, tuple(column for pair in columns.values() for column in pair), rows)
+    return Table(title, tuple(columns.values()), rows)

@@ -11,7 +11,7 @@ from klcli.published.report import ERRORS, Report
 from klcli.published.reproduction import Reproduction
 from klcli.published.terms import Terms
 from klcli.report.tables.formats import to_markdown
-from klcli.report.tables.table import Row, Table, fraction, numbers, scientific, shown, texts
+from klcli.report.tables.table import Row, Table, fraction, numbers, scientific, show, texts
 from klcli.report.words import counted
 
 HEAD = (
@@ -19,11 +19,8 @@ HEAD = (
     *numbers(str, "published", "ours", half="95 % ±", n="n", difference="difference", standard_errors="in s.e."),
     *texts("verdict", why=""),
 )
-LIST_HEAD = (
-    *texts("name", "report", "course", "date"),
-    *numbers(str, "rows", "numbers", "trainings"),
-    *texts(summary=""),
-)
+_COUNTS = numbers(str, "rows", "numbers", "trainings")
+LIST_HEAD = (*texts("name", "report", "course", "date"), *_COUNTS, *texts(summary=""))
 
 
 def reproduction_table(report: Report, comparisons: Sequence[Comparison], terms: Terms) -> Table:
@@ -43,11 +40,11 @@ def _row(one: Comparison, terms: Terms) -> Row:
     return row | {
         "quantity": line.quantity.replace("_", " "),
         "n": ours.n if ours else None,
-        "published": shown(line.published, form),
-        "ours": shown(ours.mean if ours else None, form),
-        "half": shown(ours.half_interval if ours else None, form),
-        "difference": shown(one.difference, signed),
-        "standard_errors": shown(one.standard_errors, "{:+.1f}".format),
+        "published": show(line.published, form),
+        "ours": show(ours.mean if ours else None, form),
+        "half": show(ours.half_interval if ours else None, form),
+        "difference": show(one.difference, signed),
+        "standard_errors": show(one.standard_errors, "{:+.1f}".format),
     }
 
 

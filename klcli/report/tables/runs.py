@@ -4,28 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from klcli.report.tables.table import (
-    SPLITS,
-    Column,
-    Row,
-    Shown,
-    Table,
-    fraction,
-    numbers,
-    seconds,
-    shown,
-    significant,
-    texts,
-)
-from klcli.report.words import (
-    counted,
-    images_words,
-    network_name,
-    options_words,
-    setting_value,
-    split_words,
-    value_words,
-)
+from klcli.report import words
+from klcli.report.tables.table import SPLITS, Column, Shown, Table, fraction, numbers, seconds, show, significant, texts
 from klcli.settings.columns import columns
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.split_config import SplitConfig
@@ -41,22 +21,22 @@ Line = tuple[str, list[Any], Callable[[Any], str]]  # of the comparison: title, 
 
 def ranking_table(runs: Sequence[Run], by: str) -> Table:
     """Runs on the same images, in the order of one of their columns."""
-    title = f"Best runs on {runs[0].dataset}, by {by.replace('_', ' ')}; {split_words(runs[0].split)}"
+    title = f"Best runs on {runs[0].dataset}, by {by.replace('_', ' ')}; {words.split_words(runs[0].split)}"
     is_shown = by in ("id", *(column.key for column in _RANKING))
     return _runs_table(title, runs, _RANKING, () if is_shown else numbers(_value_text, by))
 
 
 def summary_table(image_sets: Sequence[ImageSet], best: Sequence[Run]) -> Table:
     """The number of runs on each set of images, and the best of them."""
-    rows = [
-        _row(run) | {"images": images_words(run), "runs": images.runs}
-        for images, run in zip(image_sets, best, strict=True)
-    ]
-    counts = numbers(str, runs="complete runs", id="best run")
-    accuracies = numbers(fraction, validation_accuracy="validation", test_accuracy="test")
-    return Table(
-        "The best run by validation accuracy", (*texts("images"), *counts, *texts("network"), *accuracies), rows
+    pairs = zip(image_sets, best, strict=True)
+    rows = [_row(run) | {"images": words.images_words(run), "runs": images.runs} for images, run in pairs]
+    columns = (
+        *texts("images"),
+        *numbers(str, runs="complete runs", id="best run"),
+        *texts("network"),
+        *numbers(fraction, validation_accuracy="validation", test_accuracy="test"),
     )
+    return Table("The best run by validation accuracy", columns, rows)
 
 
 def list_table(runs: Sequence[Run], title: str) -> Table:
@@ -70,12 +50,12 @@ def _runs_table(title: str, runs: Sequence[Run], columns: Sequence[Column], extr
     return Table(title, (*columns, *optional), rows)
 
 
-def _row(run: Run) -> Row:
+def _row(run: Run) -> dict[str, Any]:
     """A run by the columns of the database, with its name and what its other columns omit."""
     own = {
-        "network": network_name(run.config),
-        "settings": options_words(run.config, IN_RANKING) or None,
-        "dataset": Shown(run.dataset, run.dataset if run.split == SplitConfig() else images_words(run)),
+        "network": words.network_name(run.config),
+        "settings": words.options_words(run.config, IN_RANKING) or None,
+        "dataset": Shown(run.dataset, run.dataset if run.split == SplitConfig() else words.images_words(run)),
     }
     return vars(run) | columns(run.config) | own
 
@@ -86,16 +66,14 @@ def _value_text(value: Any) -> str:
 
 def _short(text: str) -> str:
     """A text on one line, cut where it would make the table too wide; `--run` shows all of it."""
-    words = " ".join(text.split())
-    return words if len(words) <= LONGEST else f"{words[: LONGEST - 3]}..."
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
 
 _OPTIONAL = (
     *numbers(significant, "sigma"),
     *texts("settings"),
-    Column("error", "why it ended", _short, is_number=False),
-    Column("tags", "tags", _short, is_number=False),
-    Column("note", "note", _short, is_number=False),
+    *texts(error="why it ended", tags="tags", note="note", form=_short),
 )
 _RANKING = (
     *numbers(str, id="run"),
@@ -109,7 +87,7 @@ _RANKING = (
 )
 _LIST = (
     *numbers(str, id="run"),
-    Column("started_at", "started (UTC)", lambda text: text[:16].replace("T", " "), is_number=False),
+    *texts(started_at="started (UTC)", form=lambda text: text[:16].replace("T", " ")),
     *texts("state"),
     *numbers(str, study_id="study"),
     *texts(dataset="images"),
@@ -120,7 +98,7 @@ _LIST = (
 def splits_table(title: str, run: Run) -> Table:
     """Loss, cost and accuracy of one run on its splits."""
     names = ("loss", "cost", "accuracy")
-    rows: list[Row] = [{"split": split} | {name: run.measure(split, name) for name in names} for split in SPLITS]
+    rows: list[Any] = [{"split": split} | {name: run.measure(split, name) for name in names} for split in SPLITS]
     for split in SPLITS[1:] if run.snapshots else ():
         ensemble = {name: run.measure(f"ensemble_{split}", name) for name in ("loss", "accuracy")}
         rows.append({"split": f"{split}, mean of {run.snapshots} snapshots"} | ensemble)
@@ -137,9 +115,9 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
         ("images", [run.dataset for run in runs], str),
         ("images sha256", [run.dataset_sha256 for run in runs], lambda sha256: sha256[:12]),
         ("split", ["{} train, {} validate, {} test".format(*run.split.sizes()) for run in runs], str),
-        ("network", [network_name(run.config) for run in runs], str),
+        ("network", [words.network_name(run.config) for run in runs], str),
         *(
-            (one.label, [setting_value(run, one.key) for run in runs], partial(value_words, one.key))
+            (one.label, [words.setting_value(run, one.key) for run in runs], partial(words.value_words, one.key))
             for one in SETTINGS.values()
         ),
         *(line for line in results if line[1] != [None] * len(runs)),
@@ -149,10 +127,10 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
         lines = [line for line in lines if line[0] not in _ALWAYS_DIFFER and len(set(line[1])) > 1]
     keys = [f"run_{run.id}" for run in runs]
     rows = [
-        {"setting": title} | {key: shown(value, form) for key, value in zip(keys, values, strict=True)}
+        {"setting": title} | {key: show(value, form) for key, value in zip(keys, values, strict=True)}
         for title, values, form in lines
     ]
-    what = "What differs between runs" if diff_only else counted(len(runs), "Run")
+    what = "What differs between runs" if diff_only else words.counted(len(runs), "Run")
     title = f"{what} {', '.join(str(run.id) for run in runs)}"
     return Table(title, (*texts(setting=""), *numbers(str, *keys)), rows)
 

@@ -27,10 +27,13 @@ def sample_of(runs: Sequence[Run], column: str) -> Sample | None:
 
 
 def spread(sample: Sample | None, prefix: str = "") -> Row:
-    """Return the mean, the deviation and n, as far as there are values, under keys with this prefix."""
+    """Return mean, std, n and the 95 % interval from low to high, as far as there are values, under prefixed keys."""
     if sample is None:
         return {f"{prefix}n": 0}
-    return {f"{prefix}mean": sample.mean, f"{prefix}std": sample.std, f"{prefix}n": sample.n}
+    half = sample.half_interval
+    low, high = (None, None) if half is None else (sample.mean - half, sample.mean + half)
+    row = {"mean": sample.mean, "std": sample.std, "n": sample.n, "low": low, "high": high}
+    return {f"{prefix}{key}": value for key, value in row.items()}
 
 
 def cell(runs: Sequence[Run], column: str) -> Shown | None:
@@ -40,14 +43,6 @@ def cell(runs: Sequence[Run], column: str) -> Shown | None:
         return None
     text = _digits(sample.mean) if sample.std is None else f"{_digits(sample.mean)} ± {_digits(sample.std)}"
     return Shown(sample.mean, text, {"std": sample.std, "half_interval": sample.half_interval, "n": sample.n})
-
-
-def _interval(sample: Sample | None) -> Row:
-    """The cells of `_INTERVAL`, the last two of which are the 95 % interval of the mean."""
-    half = sample.half_interval if sample else None
-    if sample is None or half is None:
-        return spread(sample)
-    return spread(sample) | {"low": sample.mean - half, "high": sample.mean + half}
 
 
 def _digits(value: float) -> str:
@@ -141,7 +136,7 @@ def interval_table(title: str, runs: Sequence[Run]) -> Table:
     """The test accuracy of every sigma over its repeats, without and with BN."""
     rows = [
         {"sigma": sigma, "bn": "yes" if batch_norm else "no"}
-        | _interval(sample_of(_of(runs, sigma, batch_norm), "test_accuracy"))
+        | spread(sample_of(_of(runs, sigma, batch_norm), "test_accuracy"))
         for sigma, batch_norm in product(_sigmas(runs), (False, True))
     ]
     return Table(title, (*numbers(significant, "sigma"), *texts(bn="BN"), *_INTERVAL), rows)
@@ -150,7 +145,7 @@ def interval_table(title: str, runs: Sequence[Run]) -> Table:
 def repeats_table(title: str, runs: Sequence[Run]) -> Table:
     """Mean, standard deviation and 95 % interval over the complete runs, by split and measure."""
     rows = [
-        {"split": split, "measure": name} | _interval(sample_of(runs, f"{split}_{name}"))
+        {"split": split, "measure": name} | spread(sample_of(runs, f"{split}_{name}"))
         for split, name in product(SPLITS, MEASURES)
     ]
     return Table(title, (*texts("split", measure=""), *_INTERVAL), rows)

@@ -1,7 +1,7 @@
 """Table: rows of values under columns, how a terminal shows them, and the forms of numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 Row = dict[str, Any]  # values by the key of their column
 SPLITS = ("train", "validation", "test")
 UNLIMITED = 10_000  # columns
+fraction = "{:.4f}".format  # an accuracy on 10 000 images, a loss or a cost
+significant = "{:.4g}".format  # what spans decades: lambda, sigma, eta
+seconds = "{:.1f}".format
+scientific = "{:.1e}".format  # an error
 
 
 @dataclass(frozen=True)
@@ -22,18 +26,15 @@ class Column:
     is_number: bool = True
 
 
-def texts(*keys: str, **titles: str) -> tuple[Column, ...]:
+def texts(*keys: str, form: Callable[[Any], str] = str, **titles: str) -> tuple[Column, ...]:
     """Return columns of words; a key without a title is its own."""
-    return tuple(Column(key, title, is_number=False) for key, title in _titled(keys, titles))
+    return tuple(replace(one, is_number=False) for one in numbers(form, *keys, **titles))
 
 
 def numbers(form: Callable[[Any], str], *keys: str, **titles: str) -> tuple[Column, ...]:
     """Return columns of numbers in one form; a key without a title is its own."""
-    return tuple(Column(key, title, form) for key, title in _titled(keys, titles))
-
-
-def _titled(keys: Sequence[str], titles: Mapping[str, str]) -> Sequence[tuple[str, str]]:
-    return [*((key, key.replace("_", " ")) for key in keys), *titles.items()]
+    titles = {key: key.replace("_", " ") for key in keys} | titles
+    return tuple(Column(key, title, form) for key, title in titles.items())
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Shown:
         return self.text
 
 
-def shown(value: Any, form: Callable[[Any], str]) -> Shown | None:
+def show(value: Any, form: Callable[[Any], str]) -> Shown | None:
     """Return a value in the form of its row, where there is one."""
     return None if value is None else Shown(value, form(value))
 
@@ -63,9 +64,8 @@ class Table:
 
     def cells(self) -> list[list[str]]:
         """Return the text of every cell; a value that is missing is a dash."""
-        return [
-            ["-" if row.get(one.key) is None else one.form(row[one.key]) for one in self.columns] for row in self.rows
-        ]
+        forms = [(one.key, one.form) for one in self.columns]
+        return [["-" if row.get(key) is None else form(row[key]) for key, form in forms] for row in self.rows]
 
     def show(self, console: "Console") -> None:
         """Print the table at its full width: a narrower terminal wraps its lines, no cell is cut."""
@@ -84,29 +84,9 @@ class Table:
         console.print(table, crop=False)
 
 
-def fraction(value: float) -> str:
-    """Four digits: an accuracy on 10 000 images, a loss or a cost."""
-    return f"{value:.4f}"
-
-
-def significant(value: float) -> str:
-    """Four significant digits, for what spans decades: lambda, sigma, eta."""
-    return f"{value:.4g}"
-
-
-def seconds(value: float) -> str:
-    """One decimal."""
-    return f"{value:.1f}"
-
-
 def duration(value: float) -> str:
     """`24.3 s`, `12 min 5 s`, `2 h 3 min`."""
     if value < 60:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def scientific(value: float) -> str:
-    """Two digits and a power of ten: an error."""
-    return f"{value:.1e}"
