@@ -12,8 +12,7 @@ from klcli.report.plots import figure
 from klcli.report.plots.comparison import bn_overlay, bn_pair, validation_overlay
 from klcli.report.plots.confusion import draw_confusion
 from klcli.report.plots.gradient_checks import gradient_errors
-from klcli.report.plots.lambda_search import lambda_search
-from klcli.report.plots.sigma_sweep import sigma_curves
+from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.report.plots.training import learning_rate_curve, training_curves
 from klcli.report.plots.weights import draw_weights
 from klcli.report.views import View, latest_study

@@ -10,7 +10,7 @@ from klcli.report.documents import check_document, record_document, run_document
 from klcli.report.selection import Selection
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.tables.table import Table
-from klcli.report.words import counted, images_words, network_name, split_words
+from klcli.report.words import images_words, network_name, run_numbers, split_words
 from klcli.store.records import ImageSet, Run, Study
 from klcli.store.runs import BEST_FIRST, Order, RunFilter
 from klcli.store.store import Store
@@ -64,28 +64,24 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter) -> View:
         return _nothing(store, chosen)
     mine = _choose_images(found, selection.dataset)
     chosen = replace(chosen, dataset_sha256=mine.dataset_sha256, split=mine.split_json)
-    order = selection.order() or BEST_FIRST
     document = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
-    shown = View(document=document, hints=_others(found, mine, selection))
+    hints, order = _others(found, mine, selection), selection.order() or BEST_FIRST
     if selection.group_by:
-        return _groups(store.runs.query(chosen, order), selection, shown)
-    limit = min(selection.best or selection.limit or DEFAULT_BEST, selection.limit or 10**9)
-    runs = store.runs.query(chosen, order, limit)
-    title = f"Runs on {images_words(mine)}"
-    table = list_table(runs, title) if selection.is_list else ranking_table(runs, order.column)
-    return replace(shown, table=table, document=document | {"runs": [*map(run_document, runs)]}, runs=runs)
+        from klcli.report.tables.formats import exact_rows
+        from klcli.report.tables.groups import columns_of, group, group_notes, group_table
 
-
-def _groups(runs: list[Run], selection: Selection, shown: View) -> View:
-    from klcli.report.tables.formats import exact_rows
-    from klcli.report.tables.groups import columns_of, group, group_notes, group_table
-
-    columns = columns_of(selection.group_by)
-    groups, repeated = group(runs, columns)
-    groups = groups[: selection.limit]
-    table, notes = group_table(groups, columns), group_notes(groups, columns, repeated)
-    document = shown.document | {"groups": exact_rows(table), "notes": notes}
-    return replace(shown, table=table, notes=notes, document=document, runs=runs)
+        runs, columns = store.runs.query(chosen, order), columns_of(selection.group_by)
+        groups, repeated = group(runs, columns)
+        groups = groups[: selection.limit]
+        table, notes = group_table(groups, columns), group_notes(groups, columns, repeated)
+        more: dict[str, Any] = {"groups": exact_rows(table), "notes": notes}
+    else:
+        limit = min(selection.best or selection.limit or DEFAULT_BEST, selection.limit or 10**9)
+        runs, notes = store.runs.query(chosen, order, limit), []
+        title = f"Runs on {images_words(mine)}"
+        table = list_table(runs, title) if selection.is_list else ranking_table(runs, order.column)
+        more = {"runs": [*map(run_document, runs)]}
+    return View(table=table, notes=notes, document=document | more, hints=hints, runs=runs)
 
 
 def _choose_images(found: Sequence[ImageSet], wanted: str | None) -> ImageSet:
@@ -145,18 +141,15 @@ def _side_by_side(store: Store, selection: Selection) -> View:
     epochs = {run.id: store.runs.epochs(run.id) for run in runs}
     evaluations = store.evaluations.of_runs([run.id for run in runs])
     notes = [f"run {run.id}: {run.command}" for run in runs]
-    for run in runs:
-        if run.config.schedule == "range":
-            from klcli.report.tables.range_tests import suggestion_sentence
+    for run in (run for run in runs if run.config.schedule == "range"):
+        from klcli.report.tables.range_tests import suggestion_sentence
 
-            notes.append(f"run {run.id}, {suggestion_sentence(run, epochs[run.id])}")
+        notes.append(f"run {run.id}, {suggestion_sentence(run, epochs[run.id])}")
     if len({(run.dataset_sha256, run.split) for run in runs}) > 1:
         notes.append("These runs saw different images: their accuracies cannot be compared.")
     document = {
-        "runs": [
-            run_document(run) | {"epochs_measured": [record_document(one) for one in epochs[run.id]]} for run in runs
-        ],
-        "evaluations": [record_document(one) for one in evaluations],
+        "runs": [run_document(run) | {"epochs_measured": [*map(record_document, epochs[run.id])]} for run in runs],
+        "evaluations": [*map(record_document, evaluations)],
         "differs": [row["setting"] for row in comparison_table(runs, diff_only=True).rows],
     }
     table = comparison_table(runs, selection.diff_only, evaluations)
@@ -168,7 +161,7 @@ def gradients_view(store: Store) -> View:
     from klcli.report.tables.gradient_checks import gradient_method, gradient_verdict, suite_table
 
     checks = store.gradient_checks.suite()
-    document = {"checks": [check_document(check) for check in checks]}
+    document = {"checks": [*map(check_document, checks)]}
     if not checks:
         note = f"{store.path} holds no gradient check yet: begin with `klcli gradcheck`"
         return View(notes=[note], document=document)
@@ -206,7 +199,7 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
     else:
         what = f"{study.kind.capitalize()} {study.stage or ''}".rstrip()
         table = studies.repeats_table(f"{what}: {network_name(runs[0].config)} on {images} (study {number})", runs)
-        notes = [f"{counted(len(runs), 'run')} {', '.join(str(run.id) for run in runs)}"]
+        notes = [run_numbers(runs)]
     if study.state != "complete":
         notes.append(f"study {number} is {study.state}")
     table = replace(table, rows=table.rows[:limit])

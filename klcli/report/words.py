@@ -117,6 +117,11 @@ def settings_line(run: Run, omit: Sequence[str] = (), together_with: Sequence[Ru
     return ", ".join(word for key, word in words.items() if word and key not in omit)
 
 
+def run_numbers(runs: Sequence[Run]) -> str:
+    """`run 3`, `runs 3, 4`; nothing of none."""
+    return f"{counted(len(runs), 'run')} {', '.join(str(run.id) for run in runs)}" if runs else ""
+
+
 def counted(number: float, noun: str) -> str:
     """`cycle` of one, `cycles` of any other number."""
     return noun if number == 1 else f"{noun}s"

@@ -9,8 +9,7 @@ from records import epoch, lines_of, points, run
 
 from klcli.procedures.searches import tried_values
 from klcli.report.plots.figure import Chart, draw
-from klcli.report.plots.lambda_search import lambda_search
-from klcli.report.plots.sigma_sweep import sigma_curves
+from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import choose

@@ -3,7 +3,7 @@
 from klcli.published.comparison import Comparison
 from klcli.published.report import Line
 from klcli.report.plots.figure import draw
-from klcli.report.plots.warm_start import warm_start
+from klcli.report.plots.reproductions import warm_start
 from klcli.studies.statistics import Sample
 
 

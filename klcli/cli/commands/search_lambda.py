@@ -90,7 +90,7 @@ def search_lambda(
 def _show(invocation: Invocation, lab: "Lab", found: "LambdaSearch") -> None:
     from klcli.report.documents import run_document
     from klcli.report.plots.figure import draw
-    from klcli.report.plots.lambda_search import lambda_search
+    from klcli.report.plots.studies import lambda_search
     from klcli.report.tables.runs import splits_table
     from klcli.report.tables.studies import choice_document, choice_sentence, repeats_table, search_table, search_title
 

@@ -41,7 +41,7 @@ def sigma_sweep(
 
     from klcli.report.documents import run_document
     from klcli.report.plots.figure import draw
-    from klcli.report.plots.sigma_sweep import sigma_curves
+    from klcli.report.plots.studies import sigma_curves
     from klcli.report.tables.studies import interval_table, sigma_table, sigma_title
 
     runs = lab.runs_of(study)

@@ -102,27 +102,16 @@ def _with_code(sentence: str) -> Markup:
 def _table(table: Table) -> Markup:
     sortable = len(table.rows) > 1
     kinds = ["number" if column.is_number else "word" for column in table.columns]
-    heads = [
-        element(
-            "th",
-            element("button", one.title or "remark", type="button") if sortable else one.title,
-            scope="col",
-            class_=kind,
-        )
-        for one, kind in zip(table.columns, kinds, strict=True)
-    ]
+    heads = []
+    for column, kind in zip(table.columns, kinds, strict=True):
+        title = element("button", column.title or "remark", type="button") if sortable else column.title
+        heads.append(element("th", title, scope="col", class_=kind))
     rows = []
     for texts, exact in zip(table.cells(), exact_rows(table), strict=True):
-        values = ["" if exact[one.key] is None else str(exact[one.key]) for one in table.columns]
-        cells = zip(texts, kinds, values, strict=True)
-        rows.append(
-            element(
-                "tr",
-                *(
-                    element("td", text, class_="text" if len(text) > LONG else kind, data_value=value)
-                    for text, kind, value in cells
-                ),
-            )
-        )
+        cells = []
+        for column, kind, text in zip(table.columns, kinds, texts, strict=True):
+            value = "" if exact[column.key] is None else str(exact[column.key])
+            cells.append(element("td", text, class_="text" if len(text) > LONG else kind, data_value=value))
+        rows.append(element("tr", *cells))
     parts = element("thead", element("tr", *heads)), element("tbody", *rows)
     return element("table", *parts, class_="sortable" if sortable else "plain")

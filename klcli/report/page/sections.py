@@ -101,8 +101,7 @@ class Sections:
             found = stored_reproduction(self._store, number)
         except KlcliError as error:
             return Section(f"Reproduction, study {number}", [Notes([str(error)], is_warning=True)])
-        compared = found.report, found.comparisons, found.terms
-        marks = found.terms.marks
+        compared, marks = (found.report, found.comparisons, found.terms), found.terms.marks
         parts: list[Part] = [Notes(marks, is_warning=True)] if marks else []
         parts += [reproduction_table(*compared), Notes(reproduction_notes(*compared)[len(marks) :])]
         drawn = reproduction_pictures(found, self._store.runs.epochs, "svg")

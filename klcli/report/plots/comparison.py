@@ -31,9 +31,11 @@ def validation_overlay(runs: Runs, epochs: Epochs) -> Chart:
         (f"{label} (n = {len(own)})" if len(own) > 1 else label, own, "validation", *looks[i % len(looks)])
         for i, (label, own) in enumerate(zip(_labels(repeats), repeats, strict=True))
     ]
-    missing = f"without any evaluation: {_numbers(empty)}" if empty else ""
+    missing = f"without any evaluation: {words.run_numbers(empty)}" if empty else ""
     band = "the band is one standard deviation over seeds" if len(drawn) > len(repeats) else ""
-    return _chart("Validation over update steps", (_common(drawn), _numbers(drawn), missing, band), curves, epochs)
+    return _chart(
+        "Validation over update steps", (_common(drawn), words.run_numbers(drawn), missing, band), curves, epochs
+    )
 
 
 def bn_overlay(without: Run, with_bn: Run, epochs: Epochs) -> Chart:
@@ -50,7 +52,7 @@ def bn_overlay(without: Run, with_bn: Run, epochs: Epochs) -> Chart:
         for one in _differing(pair)
         if one.key not in words.IN_NAME
     )
-    caption = (_common(pair), f"also different: {also}" if also else "", _numbers(pair))
+    caption = (_common(pair), f"also different: {also}" if also else "", words.run_numbers(pair))
     title = f"Without and with batch normalisation: {words.network_name(without.config)}"
     return _chart(title, caption, curves, epochs)
 
@@ -89,8 +91,7 @@ def _mean_curve(runs: Runs, epochs: Epochs, column: str) -> tuple[list[int], lis
 
 
 def _differing(runs: Runs) -> list[Setting]:
-    columns = varying(runs)
-    settings = [one for one in SETTINGS.values() if one.column in columns]
+    settings = [one for one in SETTINGS.values() if one.column in varying(runs)]
     return [one for one in settings if len({words.setting_value(run, one.key) for run in runs}) > 1]
 
 
@@ -109,7 +110,10 @@ def _labels(groups: Sequence[Runs]) -> list[str]:
     parts = [[*(word(run) for word in names), _phrases(run, differing)] for run in firsts]
     labels = [", ".join(filter(None, own)) or words.network_name(firsts[0].config) for own in parts]
     n = Counter(labels)
-    return [label if n[label] == 1 else f"{label} ({_numbers(own)})" for label, own in zip(labels, groups, strict=True)]
+    return [
+        label if n[label] == 1 else f"{label} ({words.run_numbers(own)})"
+        for label, own in zip(labels, groups, strict=True)
+    ]
 
 
 def _phrases(run: Run, settings: Sequence[Setting]) -> str:
@@ -129,7 +133,3 @@ def _common(runs: Runs) -> str:
     shared |= {key: word for key, word in words.settings_words(runs[0], runs).items() if key in ("seed", "order")}
     shared["options"] = ", ".join(word for word in options[0] if all(word in other for other in options))
     return ", ".join(word for key in lines[0] if (word := shared.get(key)))
-
-
-def _numbers(runs: Runs) -> str:
-    return f"{words.counted(len(runs), 'run')} {', '.join(str(run.id) for run in runs)}" if runs else ""

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from klcli.procedures.searches import tried_values
+from klcli.published.comparison import Comparison
 from klcli.published.report import Figure
 from klcli.published.reproduction import Reproduction
 from klcli.report.plots.comparison import bn_overlay
-from klcli.report.plots.figure import Chart, draw
-from klcli.report.plots.lambda_search import lambda_search
-from klcli.report.plots.sigma_sweep import sigma_curves
+from klcli.report.plots.figure import COLOURS, Chart, Line, Panel, draw
+from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.report.plots.training import training_curves
-from klcli.report.plots.warm_start import warm_start
+from klcli.report.tables.table import SPLITS
 from klcli.report.words import settings_line
 from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import choose
@@ -59,3 +59,20 @@ def _chart(figure: Figure, runs: Mapping[str, list[Run]], epochs: Epochs) -> Cha
         return sigma_curves(every, {run.id: epochs(run.id) for run in every})
     [(name, searched)] = runs.items()
     return lambda_search([(name, searched)], choose(tried_values(searched, name), searched[0].split.sizes()[1]))
+
+
+def warm_start(title: str, caption: str, compared: Sequence[Comparison]) -> Chart:
+    """Gather the accuracies of a chain, ours as lines and the published ones as dots; one without ours is left out."""
+    lines = []
+    for split, colour in zip(SPLITS, COLOURS, strict=False):
+        pairs = [
+            (one.ours.mean, one.line.published)
+            for one in compared
+            if one.line.quantity == f"{split}_accuracy" and one.ours and one.line.published is not None
+        ]
+        places = range(1, len(pairs) + 1)
+        lines.append(Line(split, places, [ours for ours, _ in pairs], colour))
+        published = [number for _, number in pairs]
+        lines.append(Line(f"{split}, published", places, published, colour, "", size=4))
+    xlabel = "training, each with the weights of the one before"
+    return Chart(title, caption, [[Panel(lines, "", xlabel, "accuracy", ylim=(0, 1.02))]], 8, 5)

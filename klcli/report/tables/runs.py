@@ -130,8 +130,8 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
         {"setting": title} | {key: show(value, form) for key, value in zip(keys, values, strict=True)}
         for title, values, form in lines
     ]
-    what = "What differs between runs" if diff_only else words.counted(len(runs), "Run")
-    title = f"{what} {', '.join(str(run.id) for run in runs)}"
+    numbered = words.run_numbers(runs)
+    title = f"What differs between {numbered}" if diff_only else numbered.capitalize()
     return Table(title, (*texts(setting=""), *numbers(str, *keys)), rows)
 
 
