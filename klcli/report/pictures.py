@@ -64,10 +64,8 @@ class Painter:
             yield f"gradcheck-{checks[0].suite:06d}", figure.draw(gradient_errors(checks), suffix)
         elif not view.runs:
             raise ConfigError(f"--plot {kind}: there is no run to draw, `klcli report --list` shows all")
-        elif kind == "curves":
-            yield self._curves(view.runs, suffix)
-        elif kind == "bn":
-            yield self._bn(view.runs, suffix)
+        elif kind in ("curves", "bn"):
+            yield self._together(view.runs, kind, suffix)
         else:
             for run in view.runs if view.is_chosen else view.runs[:1]:
                 yield f"{stem([run])}-{kind}", self._of_run(run, kind, suffix)
@@ -75,17 +73,18 @@ class Painter:
     def _epochs(self, runs: Sequence[Run]) -> dict[int, list[Epoch]]:
         return {run.id: self._store.runs.epochs(run.id) for run in runs}
 
-    def _curves(self, runs: Sequence[Run], suffix: str) -> Drawn:
-        epochs, first = self._epochs(runs), runs[0]
-        chart = training_curves(first, epochs[first.id]) if len(runs) == 1 else validation_overlay(runs, epochs)
-        return f"{stem(runs)}-curves", figure.draw(chart, suffix)
-
-    def _bn(self, runs: Sequence[Run], suffix: str) -> Drawn:
-        pair = bn_pair([run for run in runs if run.epochs_done])
-        if pair is None:
-            what = "one run without and one with BN of the same widths on the same images"
-            raise ConfigError(f"--plot bn: needs {what}, name them with --run")
-        return f"{stem(pair)}-bn", figure.draw(bn_overlay(*pair, self._epochs(pair)), suffix)
+    def _together(self, runs: Sequence[Run], kind: str, suffix: str) -> Drawn:
+        if kind == "bn":
+            pair = bn_pair([run for run in runs if run.epochs_done])
+            if pair is None:
+                what = "one run without and one with BN of the same widths on the same images"
+                raise ConfigError(f"--plot bn: needs {what}, name them with --run")
+            runs, chart = pair, bn_overlay(*pair, self._epochs(pair))
+        elif len(runs) > 1:
+            chart = validation_overlay(runs, self._epochs(runs))
+        else:
+            chart = training_curves(runs[0], self._store.runs.epochs(runs[0].id))
+        return f"{stem(runs)}-{kind}", figure.draw(chart, suffix)
 
     def _of_run(self, run: Run, kind: str, suffix: str) -> bytes:
         if kind == "rate":

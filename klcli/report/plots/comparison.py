@@ -33,9 +33,8 @@ def validation_overlay(runs: Runs, epochs: Epochs) -> Chart:
     ]
     missing = f"without any evaluation: {words.run_numbers(empty)}" if empty else ""
     band = "the band is one standard deviation over seeds" if len(drawn) > len(repeats) else ""
-    return _chart(
-        "Validation over update steps", (_common(drawn), words.run_numbers(drawn), missing, band), curves, epochs
-    )
+    caption = (_common(drawn), words.run_numbers(drawn), missing, band)
+    return _chart("Validation over update steps", caption, curves, epochs)
 
 
 def bn_overlay(without: Run, with_bn: Run, epochs: Epochs) -> Chart:
@@ -110,10 +109,8 @@ def _labels(groups: Sequence[Runs]) -> list[str]:
     parts = [[*(word(run) for word in names), _phrases(run, differing)] for run in firsts]
     labels = [", ".join(filter(None, own)) or words.network_name(firsts[0].config) for own in parts]
     n = Counter(labels)
-    return [
-        label if n[label] == 1 else f"{label} ({words.run_numbers(own)})"
-        for label, own in zip(labels, groups, strict=True)
-    ]
+    named = zip(labels, groups, strict=True)
+    return [label if n[label] == 1 else f"{label} ({words.run_numbers(own)})" for label, own in named]
 
 
 def _phrases(run: Run, settings: Sequence[Setting]) -> str:

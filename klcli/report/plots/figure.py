@@ -67,7 +67,8 @@ class Chart:
     panels: Sequence[Sequence[Panel]]
     width: float  # inches
     height: float  # without the legend
-    shares_axes: bool = False  # x everywhere, y in a row
+    sharex: Literal["all", "none"] = "none"
+    sharey: Literal["row", "none"] = "none"
 
 
 def steps_limit(lines: Sequence[Line]) -> tuple[float, float]:
@@ -78,9 +79,8 @@ def steps_limit(lines: Sequence[Line]) -> tuple[float, float]:
 def draw(chart: Chart, suffix: str = "png") -> bytes:
     """Return a picture file of a chart."""
     figure = new_figure(chart.width, chart.height, chart.title, chart.caption)
-    sharey: Literal["row", "none"] = "row" if chart.shares_axes else "none"
     shape = len(chart.panels), len(chart.panels[0])
-    every = figure.subplots(*shape, squeeze=False, sharex=chart.shares_axes, sharey=sharey)
+    every = figure.subplots(*shape, squeeze=False, sharex=chart.sharex, sharey=chart.sharey)
     legend: dict[str, Artist] = {}
     for axes, panel in zip(every.flat, (panel for row in chart.panels for panel in row), strict=True):
         _draw(axes, panel)

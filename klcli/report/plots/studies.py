@@ -57,4 +57,4 @@ def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]]) -> 
         rows.append(row)
     title = f"Sigma and batch normalisation: {layers_name(first.config)}, validation{statistics_words(runs)}"
     caption = f"{settings_line(first, omit=('initializer',), together_with=runs)}, study {first.study_id}"
-    return Chart(title, caption, rows, max(6, 3.4 * len(sigmas)), 6, shares_axes=True)
+    return Chart(title, caption, rows, max(6, 3.4 * len(sigmas)), 6, "all", "row")

@@ -118,11 +118,10 @@ def group_notes(groups: Sequence[Group], columns: Sequence[str], repeated: Seque
 
 def _verdict(samples: Sequence[Sample]) -> list[str]:
     comparisons, notes = compare(samples), []
+    same, different = ([one for one in comparisons if one.differs == differs] for differs in (False, True))
     n = len(comparisons)
     corrected = f"corrected by Holm for {n} comparisons" if n > 1 else "one comparison"
     test = f"two-sided Welch test of the validation accuracy, {corrected}"
-    same = [one for one in comparisons if not one.differs]
-    different = [one for one in comparisons if one.differs]
     if len(same) == n > 1:
         notes.append(f"No two rows can be told apart (all p >= {SIGNIFICANCE:g}); {test}.")
     elif same:

@@ -144,10 +144,8 @@ def interval_table(title: str, runs: Sequence[Run]) -> Table:
 
 def repeats_table(title: str, runs: Sequence[Run]) -> Table:
     """Mean, standard deviation and 95 % interval over the complete runs, by split and measure."""
-    rows = [
-        {"split": split, "measure": name} | spread(sample_of(runs, f"{split}_{name}"))
-        for split, name in product(SPLITS, MEASURES)
-    ]
+    keys = product(SPLITS, MEASURES)
+    rows = [{"split": split, "measure": name} | spread(sample_of(runs, f"{split}_{name}")) for split, name in keys]
     return Table(title, (*texts("split", measure=""), *_INTERVAL), rows)
 
 
