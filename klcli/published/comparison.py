@@ -105,11 +105,11 @@ class Chain:
 def chains(report: Report, repeats: int) -> list[Chain]:
     """Return the warm-started searches of a report as it was published."""
     found = []
-    for experiment in report.experiments:
-        by_seed = zip(*(repeat(base, repeats) for base in experiment.configs), strict=True)
-        n = len(experiment.configs)
+    for one in report.experiments:
+        by_seed = zip(*(repeat(base, repeats) for base in one.configs), strict=True)
+        n = len(one.configs)
         links = [tuple(range(seed * n, (seed + 1) * n)) for seed in range(repeats)]
-        found.append(Chain(experiment.name, tuple(config for configs in by_seed for config in configs), links))
+        found.append(Chain(one.name, tuple(config for configs in by_seed for config in configs), links))
     return found
 
 
@@ -128,15 +128,15 @@ def compare(
     of images in a batch file.
     """
     settings = by_setting(runs.values())
-    mine = [() if line.config is None else settings.get(without_seeds(line.config), ()) for line in report.lines]
-    samples = [_sample(line, own) for line, own in zip(report.lines, mine, strict=True)]
+    own = [settings.get(without_seeds(line.config), ()) if line.config else () for line in report.lines]
+    samples = [_sample(line, mine) for line, mine in zip(report.lines, own, strict=True)]
     known = _noise_by_quantity(report.lines, samples)
     found = []
-    for line, own, sample in zip(report.lines, mine, samples, strict=True):
+    for line, mine, sample in zip(report.lines, own, samples, strict=True):
         if line.check is not None:
             found.append(_gradient(line, errors.get(line.check, ())))
         else:
-            diverged = sum(run.state == "diverged" for run in own)
+            diverged = sum(run.state == "diverged" for run in mine)
             found.append(_training(line, sample, diverged, known, incomparable, per_file))
     return found
 
@@ -187,19 +187,14 @@ def _training(
         if diverged:
             return Comparison(line, DIFFERS, f"all {diverged} of our trainings diverged", diverged=diverged)
         return Comparison(line, INCOMPARABLE, "not trained")
-    images = _images(line.config.split, line.quantity, per_file)
+    sizes = dict(zip(("train", "validation", "test"), line.config.split.sizes(per_file), strict=True))
+    images = sizes[line.quantity.removeprefix("best_").partition("_")[0]]
     s, freedom = noise(sample, line.quantity, images, known.get(line.quantity, 0.0))
     error = s * math.sqrt(1 + 1 / sample.n)
     margin = quantile(freedom) * error
-    verdict, why = _verdict(line, abs(sample.mean - line.published) <= margin, incomparable)
     lost = f"{diverged} of {diverged + sample.n} diverged" if diverged else None
-    return Comparison(line, verdict, _joined(lost, why), sample, diverged, error, margin)
-
-
-def _images(split: SplitConfig, quantity: str, per_file: int) -> int:
-    """Return how many images `test_accuracy` or `best_validation_accuracy` is measured on."""
-    sizes = dict(zip(("train", "validation", "test"), split.sizes(per_file), strict=True))
-    return sizes[quantity.removeprefix("best_").partition("_")[0]]
+    verdict, why = _verdict(line, abs(sample.mean - line.published) <= margin, incomparable, lost)
+    return Comparison(line, verdict, why, sample, diverged, error, margin)
 
 
 def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
@@ -212,17 +207,12 @@ def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
     return Comparison(line, verdict, why, Sample((ours,)), failed=not passed)
 
 
-def _verdict(line: Line, agrees: bool, incomparable: str | None = None) -> tuple[str, str]:
+def _verdict(line: Line, agrees: bool, incomparable: str | None = None, lost: str | None = None) -> tuple[str, str]:
     """Return the verdict and the reasons for it."""
-    if reason := incomparable or line.reason:
-        return INCOMPARABLE, _joined(reason, line.note)
-    if agrees:
-        return REPRODUCED, line.note or ""
-    return DIFFERS, _joined(line.if_differs or UNEXPLAINED, line.note)
-
-
-def _joined(*reasons: str | None) -> str:
-    return "; ".join(filter(None, reasons))
+    verdict, reason = (REPRODUCED, None) if agrees else (DIFFERS, line.if_differs or UNEXPLAINED)
+    if incomparable or line.reason:
+        verdict, reason = INCOMPARABLE, incomparable or line.reason
+    return verdict, "; ".join(filter(None, (lost, reason, line.note)))
 
 
 def counts(comparisons: Sequence[Comparison]) -> dict[str, int]:

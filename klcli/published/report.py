@@ -13,14 +13,13 @@ from klcli.settings.setting import require, value_of
 from klcli.settings.train_config import TrainConfig
 
 # What a report can have published of a training: fields of Run. `best` is the highest of all evaluations.
-RESULTS = (
-    *(f"{split}_{name}" for split in ("train", "validation", "test") for name in ("accuracy", "loss", "cost")),
-    "best_validation_accuracy",
-)
+_SPLITS, _MEASURES = ("train", "validation", "test"), ("accuracy", "loss", "cost")
+RESULTS = (*(f"{split}_{name}" for split in _SPLITS for name in _MEASURES), "best_validation_accuracy")
 # And of a checked tensor: fields of GradientError.
 ERRORS = ("max_absolute", "relative_to_sum", "relative_to_maximum", "ratio_of_maxima", "gradient_mean", "gradient_std")
 WORDS = ("reason", "note", "if_differs")  # about a number; those of a row replace those of its experiment
 PANELS = ("training", "bn", "lambda", "sigma")
+Row = dict[str, Any]  # a table of the TOML document
 DIGITS = 4  # significant ones, of a setting in the words of a line
 
 
@@ -114,17 +113,11 @@ class Report:
             kept |= found
         lines = tuple(line for line in self.lines if line.row in kept)
         configs = {line.config for line in lines}
-        experiments = [
-            replace(one, configs=tuple(config for config in one.configs if config in configs))
-            for one in self.experiments
-        ]
-        return replace(
-            self,
-            lines=lines,
-            experiments=tuple(one for one in experiments if one.configs),
-            gradient_checks=tuple(one for one in self.gradient_checks if any(line.check == one for line in lines)),
-            figures=tuple(one for one in self.figures if kept & set(one.rows)),
-        )
+        left = [replace(one, configs=tuple(filter(configs.__contains__, one.configs))) for one in self.experiments]
+        checks = tuple(one for one in self.gradient_checks if any(line.check == one for line in lines))
+        figures = tuple(one for one in self.figures if kept & set(one.rows))
+        experiments = tuple(one for one in left if one.configs)
+        return replace(self, lines=lines, experiments=experiments, gradient_checks=checks, figures=figures)
 
     def with_configs(self, change: Callable[[TrainConfig], TrainConfig]) -> "Report":
         """Return the report with other settings in every training; gradient checks stay as they are."""
@@ -150,23 +143,17 @@ _FOLDER = files("klcli.published").joinpath("reports")
 def parse(name: str, text: str) -> Report:
     """Return the report of a TOML document. Raises ConfigError where the document is no report."""
     try:
-        return _report(name, tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"report {name}: this is no TOML ({error})") from None
-    except KeyError as error:
-        raise ConfigError(f"report {name}: the key {error} is missing") from None
-    except (ConfigError, TypeError) as error:
-        raise ConfigError(f"report {name}: {error}") from None
+        document = tomllib.loads(text)
+        tables = {key: document.get(key, []) for key in ("gradient_checks", "experiments", "commentary", "figures")}
+        own = {key: [_as_published(one) for one in many if "as_published" in one] for key, many in tables.items()}
+        artefacts = _assembled(name, document, own) if any(own.values()) else None
+        return replace(_assembled(name, document, tables), as_published=artefacts)
+    except (tomllib.TOMLDecodeError, KeyError, ConfigError, TypeError) as error:
+        words = {tomllib.TOMLDecodeError: f"this is no TOML ({error})", KeyError: f"the key {error} is missing"}
+        raise ConfigError(f"report {name}: {words.get(type(error), error)}") from None
 
 
-def _report(name: str, document: dict[str, Any]) -> Report:
-    tables = {key: document.get(key, []) for key in ("gradient_checks", "experiments", "commentary", "figures")}
-    own = {key: [_as_published(one) for one in many if "as_published" in one] for key, many in tables.items()}
-    artefacts = _assembled(name, document, own) if any(own.values()) else None
-    return replace(_assembled(name, document, tables), as_published=artefacts)
-
-
-def _as_published(table: dict[str, Any]) -> dict[str, Any]:
+def _as_published(table: Row) -> Row:
     """Return an experiment or check under the conditions that its report's numbers come from."""
     rows = [{key: value for key, value in row.items() if key != "reason"} for row in table["rows"]]
     changed = {key: value for key, value in table.items() if key not in ("reason", "as_published")} | {"rows": rows}
@@ -175,23 +162,34 @@ def _as_published(table: dict[str, Any]) -> dict[str, Any]:
     return changed | {"config": table.get("config", {}) | table["as_published"], "is_chain": True}
 
 
-def _assembled(name: str, document: dict[str, Any], tables: Mapping[str, Sequence[dict[str, Any]]]) -> Report:
+def _assembled(name: str, document: Row, tables: Mapping[str, Sequence[Row]]) -> Report:
+    lines, experiments, checks = [], [], []
     common = document.get("common", {})
-    checks = [(_gradient_experiment(table, common), table) for table in tables["gradient_checks"]]
-    lines = [line for check, table in checks for row in table["rows"] for line in _checked(row, table, check)]
-    experiments = []
+    for table in tables["gradient_checks"]:
+        config = _config(common | table["config"] | {"dtype": "float64"})
+        settings = CheckSettings(**{key: table[key] for key in ("images", "dims") if key in table})
+        check = GradientExperiment(table["name"], config, tuple(map(float, table["lambdas"])), settings)
+        checks.append(check)
+        for row in table["rows"]:  # of one tensor or the largest error of all
+            tensor = row.get("tensor")
+            what = f"{check.name}, {tensor}" if tensor else check.name
+            lines += _lines(row, table, ERRORS, what=what, tensor=tensor and _key(tensor), check=check)
     for table in tables["experiments"]:
-        settings = common | table.get("config", {})
-        trained = [line for row in table["rows"] for line in _trained(row, table, settings)]
-        others = [_config(settings | {"lam": lam}) for lam in table.get("other_lambdas", [])]
-        configs = dict.fromkeys([*(line.config for line in trained if line.config), *others])
+        shared = common | table.get("config", {})
+        configs: dict[TrainConfig, None] = {}
+        for row in table["rows"]:  # what is no number and no remark is a setting
+            own = [key for key in row if key not in ("row", *WORDS, *RESULTS)]
+            config = _config(shared | {key: row[key] for key in own})
+            what = ", ".join([table["name"], *(_phrase(config, key) for key in own)])
+            trained = _lines(row, table, RESULTS, what=what, config=config)
+            lines += trained
+            configs |= dict.fromkeys([config] if trained else [])
+        configs |= dict.fromkeys(_config(shared | {"lam": lam}) for lam in table.get("other_lambdas", []))
         more = {key: table[key] for key in ("repeats", "is_chain") if key in table}
         experiments.append(Experiment(table["name"], tuple(configs), **more))
-        lines += trained
-    for table in tables["commentary"]:
-        lines.append(Line(**{key: table[key] for key in ("row", "what", "reason")}))
+    lines += [Line(**{key: table[key] for key in ("row", "what", "reason")}) for table in tables["commentary"]]
     for table in tables["figures"]:
-        numbered, [what, *_] = {line.row for line in lines}, table["experiments"]
+        numbered, what = {line.row for line in lines}, table["experiments"][0]
         silent = [row for row in table["rows"] if row not in numbered]
         lines += [Line(row=row, what=what, reason="a picture, no number") for row in silent]
     return Report(
@@ -199,50 +197,26 @@ def _assembled(name: str, document: dict[str, Any], tables: Mapping[str, Sequenc
         number=document["report"],
         lines=tuple(lines),
         experiments=tuple(experiments),
-        gradient_checks=tuple(check for check, _ in checks),
+        gradient_checks=tuple(checks),
         figures=tuple(map(_figure, tables["figures"])),
         conditions=document.get("conditions"),
         **{key: document[key] for key in ("course", "date", "summary")},
     )
 
 
-def _gradient_experiment(table: Mapping[str, Any], common: Mapping[str, Any]) -> GradientExperiment:
-    config = _config({**common, **table["config"], "dtype": "float64"})
-    settings = CheckSettings(**{key: table[key] for key in ("images", "dims") if key in table})
-    return GradientExperiment(table["name"], config, tuple(map(float, table["lambdas"])), settings)
+def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list[Line]:
+    """Return the published numbers of one row."""
+    more |= {key: row.get(key, table.get(key)) for key in WORDS} | {"row": row["row"]}
+    return [Line(quantity=key, published=float(row[key]), **more) for key in quantities if key in row]
 
 
-def _trained(row: Mapping[str, Any], table: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Line]:
-    """Return the published numbers of one row of trainings; what is no number and no remark is a setting."""
-    own = [key for key in row if key not in ("row", *WORDS, *RESULTS)]
-    config = _config({**settings, **{key: row[key] for key in own}})
-    what = ", ".join([table["name"], *(_phrase(config, key) for key in own)])
-    return _lines(row, table, RESULTS, what=what, config=config)
-
-
-def _checked(row: Mapping[str, Any], table: Mapping[str, Any], check: GradientExperiment) -> list[Line]:
-    """Return the published errors of one row of gradients, of one tensor or the largest of all."""
-    tensor = row.get("tensor")
-    what = f"{check.name}, {tensor}" if tensor else check.name
-    return _lines(row, table, ERRORS, what=what, tensor=tensor and _key(tensor), check=check)
-
-
-def _lines(row: Mapping[str, Any], table: Mapping[str, Any], quantities: Sequence[str], **more: Any) -> list[Line]:
-    words = {key: row.get(key, table.get(key)) for key in WORDS}
-    return [
-        Line(row=row["row"], quantity=quantity, published=float(row[quantity]), **words, **more)
-        for quantity in quantities
-        if quantity in row
-    ]
-
-
-def _config(settings: Mapping[str, Any]) -> TrainConfig:
+def _config(settings: Row) -> TrainConfig:
     """Return the config of settings; he and xavier do not get the sigma that is common to a report."""
     needless = () if settings.get("initializer") == "normal" else ("sigma",)
     return TrainConfig.from_values({key: value for key, value in settings.items() if key not in needless})
 
 
-def _figure(table: Mapping[str, Any]) -> Figure:
+def _figure(table: Row) -> Figure:
     rows, panels = tuple(table["rows"]), table["panels"]
     require(panels in PANELS, f"figure {', '.join(rows)}: panels {panels!r}, choose one of {', '.join(PANELS)}")
     return Figure(rows, panels, tuple(table["experiments"]))

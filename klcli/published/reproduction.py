@@ -42,9 +42,7 @@ def gather(
 ) -> Reproduction:
     """Return a report beside the runs of its studies and the latest checks of its gradients, or those `shown`."""
     runs = {run.config: run for study in studies for run in store.studies.members(study)}
-    errors = shown
-    if errors is None:
-        errors = {one: _latest_errors(store, one, terms.sha256) for one in wanted.gradient_checks}
+    errors = shown or {one: _latest_errors(store, one, terms.sha256) for one in wanted.gradient_checks}
     comparisons = compare(wanted, runs, errors, incomparable=terms.incomparable)
     return Reproduction(wanted, terms, comparisons, by_setting(runs.values()), studies)
 

@@ -19,16 +19,18 @@ class Terms:
     @property
     def marks(self) -> list[str]:
         """What makes this less than a reproduction."""
-        found = []
-        if self.dataset == "synthetic":
-            found.append("SYNTHETIC IMAGES, no CIFAR-10: no training can be compared")
-        if self.subset is not None:
-            found.append(f"SUBSET of {self.subset} training images: no training can be compared")
-        if self.as_published:
-            found.append("AS PUBLISHED: with the mistakes that the numbers come from")
-        if self.quick:
-            found.append("QUICK: fewer seeds, and one cycle where the report has more")
-        return found
+        marks = {
+            "SYNTHETIC IMAGES, no CIFAR-10: no training can be compared": self.dataset == "synthetic",
+            f"SUBSET of {self.subset} training images: no training can be compared": self.subset is not None,
+            "AS PUBLISHED: with the mistakes that the numbers come from": self.as_published,
+            "QUICK: fewer seeds, and one cycle where the report has more": self.quick,
+        }
+        return [mark for mark, is_true in marks.items() if is_true]
+
+    @property
+    def brackets(self) -> str:
+        """The marks in titles: ` [AS PUBLISHED] [QUICK]`."""
+        return "".join(f" [{mark.partition(':')[0]}]" for mark in self.marks)
 
     @property
     def images(self) -> str:

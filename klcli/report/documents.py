@@ -1,7 +1,6 @@
 """Documents: stored records as they appear in JSON, under the names of their columns."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,23 +17,17 @@ def run_document(run: Run) -> dict[str, Any]:
     return _plain(own) | columns(config) | {"transductive": transductive} | stored
 
 
-def runs_documents(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return several runs."""
-    return [run_document(run) for run in runs]
-
-
 def check_document(check: GradientCheck) -> dict[str, Any]:
     """Return a gradient check with the errors of its tensors."""
-    own = asdict(check)
-    first = check.configs[0]
+    own, first = asdict(check), check.configs[0]
     settings = {
-        "hidden": " ".join(map(str, first.hidden)),
+        "hidden": stored_value(first.hidden),
         "batch_norm": int(first.batch_norm),
         "bn_position": first.bn_position if first.batch_norm else None,
         "lambda": " ".join(f"{config.lam:g}" for config in check.configs),
     }
-    errors = [_plain(error) for error in own.pop("errors")]
-    return _plain(own) | settings | {"configs": own.pop("configs_json"), "errors": errors}
+    errors = [*map(_plain, own.pop("errors"))]
+    return _plain(own) | settings | {"configs": own["configs_json"], "errors": errors}
 
 
 def record_document(record: Epoch | Evaluation | Study) -> dict[str, Any]:

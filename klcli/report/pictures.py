@@ -1,20 +1,30 @@
 """Pictures of what `klcli report` shows, each kind from its own module of report/plots."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from klcli.data.dataset import Dataset, split
 from klcli.errors import ConfigError
+from klcli.evaluation.confusion import confusion, predict
+from klcli.procedures.run_lookup import images_of, trained_networks
+from klcli.procedures.searches import stored_search
+from klcli.report.plots import figure
+from klcli.report.plots.comparison import bn_overlay, bn_pair, validation_overlay
+from klcli.report.plots.confusion import draw_confusion
+from klcli.report.plots.gradient_checks import gradient_errors
+from klcli.report.plots.studies import lambda_search, sigma_curves
+from klcli.report.plots.training import learning_rate_curve, training_curves
+from klcli.report.plots.weights import draw_weights
 from klcli.report.views import View, latest_study
 from klcli.store.records import Epoch, Run
 from klcli.store.store import Store
-
-if TYPE_CHECKING:
-    from klcli.data.dataset import Dataset
+from klcli.training.environment import pinned_threads
+from klcli.training.networks import WHITENING
 
 Drawn = tuple[str, bytes]  # the stem of its file, and the picture
 SUFFIXES = ("png", "svg", "pdf")
 SHOWN_RUNS = 4  # in the name of a file
+KINDS = ("curves", "bn", "rate", "weights", "confusion", "lambda", "sigma", "gradients")
 
 
 def draw(store: Store, view: View, kinds: Sequence[str], to: Path | None, data: str | None) -> list[tuple[Path, bytes]]:
@@ -43,78 +53,46 @@ class Painter:
 
         Raises ConfigError for an unknown kind and where there is nothing to draw, DataError for missing images.
         """
-        of_runs: dict[str, Callable[[list[Run], str], Drawn]] = {"curves": self._curves, "bn": self._bn}
-        of_one_run: dict[str, Callable[[Run, str], Drawn]] = {
-            "rate": self._rate,
-            "weights": self._weights,
-            "confusion": self._confusion,
-        }
-        of_studies: dict[str, Callable[[int, str], Drawn]] = {"lambda": self._lambda, "sigma": self._sigma}
-        if kind in of_studies:
-            yield of_studies[kind](self._study(view, kind), suffix)
+        if kind not in KINDS:
+            raise ConfigError(f"--plot {kind}: choose from {', '.join(KINDS)}")
+        if kind in ("lambda", "sigma"):
+            yield self._study(view, kind, suffix)
         elif kind == "gradients":
-            yield self._gradients(suffix)
-        elif kind not in of_runs and kind not in of_one_run:
-            known = (*of_runs, *of_one_run, *of_studies, "gradients")
-            raise ConfigError(f"--plot {kind}: choose from {', '.join(known)}")
+            checks = self._store.gradient_checks.suite()
+            if not checks:
+                raise ConfigError("--plot gradients: there is no gradient check yet, begin with `klcli gradcheck`")
+            yield f"gradcheck-{checks[0].suite:06d}", figure.draw(gradient_errors(checks), suffix)
         elif not view.runs:
             raise ConfigError(f"--plot {kind}: there is no run to draw, `klcli report --list` shows all")
-        elif kind in of_runs:
-            yield of_runs[kind](list(view.runs), suffix)
+        elif kind in ("curves", "bn"):
+            yield self._together(view.runs, kind, suffix)
         else:
             for run in view.runs if view.is_chosen else view.runs[:1]:
-                yield of_one_run[kind](run, suffix)
+                yield f"{stem([run])}-{kind}", self._of_run(run, kind, suffix)
 
     def _epochs(self, runs: Sequence[Run]) -> dict[int, list[Epoch]]:
         return {run.id: self._store.runs.epochs(run.id) for run in runs}
 
-    def _curves(self, runs: list[Run], suffix: str) -> Drawn:
-        from klcli.report.plots.comparison import draw_validation_overlay, validation_overlay
-        from klcli.report.plots.range_test import draw_range_test, range_curves
-        from klcli.report.plots.training import draw_training, training_curves
-
-        epochs, first = self._epochs(runs), runs[0]
-        if len(runs) > 1:
-            content = draw_validation_overlay(validation_overlay(runs, epochs), suffix)
-        elif first.config.schedule == "range":
-            content = draw_range_test(range_curves(first, epochs[first.id]), suffix)
+    def _together(self, runs: Sequence[Run], kind: str, suffix: str) -> Drawn:
+        if kind == "bn":
+            pair = bn_pair([run for run in runs if run.epochs_done])
+            if pair is None:
+                what = "one run without and one with BN of the same widths on the same images"
+                raise ConfigError(f"--plot bn: needs {what}, name them with --run")
+            runs, chart = pair, bn_overlay(*pair, self._epochs(pair))
+        elif len(runs) > 1:
+            chart = validation_overlay(runs, self._epochs(runs))
         else:
-            content = draw_training(training_curves(first, epochs[first.id]), suffix)
-        return f"{stem(runs)}-curves", content
+            chart = training_curves(runs[0], self._store.runs.epochs(runs[0].id))
+        return f"{stem(runs)}-{kind}", figure.draw(chart, suffix)
 
-    def _bn(self, runs: list[Run], suffix: str) -> Drawn:
-        from klcli.report.plots.comparison import bn_overlay, bn_pair, draw_bn_overlay
-
-        pair = bn_pair([run for run in runs if run.epochs_done])
-        if pair is None:
-            raise ConfigError(
-                "--plot bn: needs one run without and one with BN of the same widths on the same images, "
-                "name them with --run"
-            )
-        return f"{stem(pair)}-bn", draw_bn_overlay(bn_overlay(*pair, self._epochs(pair)), suffix)
-
-    def _rate(self, run: Run, suffix: str) -> Drawn:
-        from klcli.report.plots.training import draw_learning_rate, training_curves
-
-        curves = training_curves(run, self._store.runs.epochs(run.id))
-        return f"{stem([run])}-rate", draw_learning_rate(curves, suffix)
-
-    def _weights(self, run: Run, suffix: str) -> Drawn:
-        from klcli.report.plots.weights import draw_weights, weight_images
-        from klcli.training.networks import WHITENING
-
-        state = self._store.runs.checkpoint(run).state
-        W = state["linear1.W"]
-        picture = weight_images(run, state[WHITENING] @ W if WHITENING in state else W)
-        return f"{stem([run])}-weights", draw_weights(picture, suffix)
-
-    def _confusion(self, run: Run, suffix: str) -> Drawn:
-        from klcli.data.dataset import split
-        from klcli.evaluation.confusion import confusion, predict
-        from klcli.procedures.run_lookup import images_of, trained_networks
-        from klcli.report.plots.confusion import confusion_picture, draw_confusion
-        from klcli.training.environment import pinned_threads
-
+    def _of_run(self, run: Run, kind: str, suffix: str) -> bytes:
+        if kind == "rate":
+            return figure.draw(learning_rate_curve(run, self._store.runs.epochs(run.id)), suffix)
+        if kind == "weights":
+            state = self._store.runs.checkpoint(run).state
+            W = state["linear1.W"]
+            return draw_weights(run, state[WHITENING] @ W if WHITENING in state else W, suffix)
         [trained] = trained_networks(self._store, run)
         if run.dataset_sha256 not in self._datasets:
             data = None if run.dataset == "synthetic" else self._data  # --data names others, beside the built-in set
@@ -123,48 +101,28 @@ class Painter:
         with pinned_threads(run.threads):
             test = split(dataset, run.split).test.standardised(run.config.standardise)
             counts = confusion(test.labels, predict(trained.network, test, run.config.dtype))
-        picture = confusion_picture(run, counts, dataset.class_names)
-        return f"{stem([run])}-confusion", draw_confusion(picture, suffix)
+        return draw_confusion(run, counts, dataset.class_names, suffix)
 
-    def _lambda(self, number: int, suffix: str) -> Drawn:
-        from klcli.procedures.searches import stored_search
-        from klcli.report.plots.lambda_search import draw_lambda_search, lambda_search
-
-        found = stored_search(self._store, number)
-        if found.choice is None:
-            raise ConfigError(f"--plot lambda: no run of study {number} is complete")
-        picture = lambda_search(found.stages, found.choice)
-        return f"study-{number:06d}-lambda", draw_lambda_search(picture, suffix)
-
-    def _sigma(self, number: int, suffix: str) -> Drawn:
-        from klcli.report.plots.sigma_sweep import draw_sigma_sweep, sigma_curves
-
-        runs = self._store.studies.members(number)
-        return f"study-{number:06d}-sigma", draw_sigma_sweep(sigma_curves(runs, self._epochs(runs)), suffix)
-
-    def _gradients(self, suffix: str) -> Drawn:
-        from klcli.report.plots.gradient_checks import draw_gradient_checks, gradient_errors
-
-        checks = self._store.gradient_checks.suite()
-        if not checks:
-            raise ConfigError("--plot gradients: there is no gradient check yet, begin with `klcli gradcheck`")
-        return f"gradcheck-{checks[0].suite:06d}", draw_gradient_checks(gradient_errors(checks), suffix)
-
-    def _study(self, view: View, kind: str) -> int:
-        """The study that was asked for, or the latest one of this kind."""
+    def _study(self, view: View, kind: str, suffix: str) -> Drawn:
+        """Draw the study that was asked for, or the latest one of this kind."""
         study = view.study
-        if study is None:
-            return latest_study(self._store, kind)
-        if study.kind != kind or study.stage == "final":
+        if study is not None and (study.kind != kind or study.stage == "final"):
             raise ConfigError(f"--plot {kind}: study {study.id} is another one, {study.kind} {study.stage}")
-        return study.id
+        number = study.id if study else latest_study(self._store, kind)
+        if kind == "sigma":
+            runs = self._store.studies.members(number)
+            chart = sigma_curves(runs, self._epochs(runs))
+        else:
+            found = stored_search(self._store, number)
+            if found.choice is None:
+                raise ConfigError(f"--plot lambda: no run of study {number} is complete")
+            chart = lambda_search(found.stages, found.choice)
+        return f"study-{number:06d}-{kind}", figure.draw(chart, suffix)
 
 
 def stem(runs: Sequence[Run]) -> str:
     """`run-000007`, `runs-000007-000009`, or for many `runs-000007-to-000030-n12`: names that sort."""
     numbers = [f"{run.id:06d}" for run in runs]
-    if len(numbers) == 1:
-        return f"run-{numbers[0]}"
-    if len(numbers) <= SHOWN_RUNS:
-        return f"runs-{'-'.join(numbers)}"
-    return f"runs-{min(numbers)}-to-{max(numbers)}-n{len(numbers)}"
+    if len(numbers) > SHOWN_RUNS:
+        return f"runs-{min(numbers)}-to-{max(numbers)}-n{len(numbers)}"
+    return f"run{'s' if len(numbers) > 1 else ''}-{'-'.join(numbers)}"

@@ -1,15 +1,16 @@
 """Views: from a selection to one table, what it means in words, and its JSON document."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from klcli.errors import ConfigError
-from klcli.report.documents import check_document, record_document, run_document, runs_documents
+from klcli.report.documents import check_document, record_document, run_document
 from klcli.report.selection import conditions, order_of
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.tables.table import Table
-from klcli.report.words import images_words, network_name, split_words
+from klcli.report.words import images_words, network_name, run_numbers, split_words
 from klcli.settings.selection import Selection
 from klcli.store.records import ImageSet, Run, Study
 from klcli.store.runs import BEST_FIRST, Order, RunFilter
@@ -42,55 +43,46 @@ def view(store: Store, selection: Selection, plot: Sequence[str] = ()) -> View:
     if selection.runs:
         return _side_by_side(store, selection)
     if selection.gradchecks:
-        return _gradient_checks(store)
+        return gradients_view(store)
     if selection.study is not None:
         return study_view(store, selection.study, selection.limit)
     if not selection.has_view and plot and set(plot) <= {"lambda", "sigma"}:
         return study_view(store, latest_study(store, plot[0]))
+    chosen = conditions(selection)
+    if selection.images_of is not None:
+        like = store.runs.get(selection.images_of)
+        chosen = replace(chosen, dataset_sha256=like.dataset_sha256, split=like.split_json)
     order = order_of(selection)
     if selection.is_list and (order is None or order.column not in RESULTS):
-        return _list(store, selection)
-    return _ranking(store, selection)
+        return _list(store, selection, chosen)
+    return _ranking(store, selection, chosen)
 
 
-def _ranking(store: Store, selection: Selection) -> View:
+def _ranking(store: Store, selection: Selection, chosen: RunFilter) -> View:
     """The best runs, or their groups, on one set of images divided in one way."""
-    chosen = _with_images_of(store, selection)
     found = store.runs.image_sets(chosen)
     if not found:
         return _nothing(store, chosen)
     mine = _choose_images(found, selection.dataset)
     chosen = replace(chosen, dataset_sha256=mine.dataset_sha256, split=mine.split_json)
-    order = order_of(selection) or BEST_FIRST
     document = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
-    hints = _others(found, mine, selection)
+    hints, order = _others(found, mine, selection), order_of(selection) or BEST_FIRST
     if selection.group_by:
-        return _groups(store.runs.query(chosen, order), selection, document, hints)
-    limit = min(selection.best or selection.limit or DEFAULT_BEST, selection.limit or 10**9)
-    runs = store.runs.query(chosen, order, limit)
-    title = f"Runs on {images_words(mine)}"
-    table = list_table(runs, title) if selection.is_list else ranking_table(runs, order.column)
-    return View(table=table, document=document | {"runs": runs_documents(runs)}, hints=hints, runs=runs)
+        from klcli.report.tables.formats import exact_rows
+        from klcli.report.tables.groups import columns_of, group, group_notes, group_table
 
-
-def _with_images_of(store: Store, selection: Selection) -> RunFilter:
-    """The conditions of a selection with those of --images-of."""
-    if selection.images_of is None:
-        return conditions(selection)
-    like = store.runs.get(selection.images_of)
-    return replace(conditions(selection), dataset_sha256=like.dataset_sha256, split=like.split_json)
-
-
-def _groups(runs: list[Run], selection: Selection, document: dict[str, Any], hints: list[str]) -> View:
-    from klcli.report.tables.formats import exact_rows
-    from klcli.report.tables.groups import columns_of, group, group_notes, group_table
-
-    columns = columns_of(selection.group_by)
-    groups, repeated = group(runs, columns)
-    groups = groups[: selection.limit]
-    table, notes = group_table(groups, columns), group_notes(groups, columns, repeated)
-    document |= {"groups": exact_rows(table), "notes": notes}
-    return View(table=table, notes=notes, document=document, hints=hints, runs=runs)
+        runs, columns = store.runs.query(chosen, order), columns_of(selection.group_by)
+        groups, repeated = group(runs, columns)
+        groups = groups[: selection.limit]
+        table, notes = group_table(groups, columns), group_notes(groups, columns, repeated)
+        more: dict[str, Any] = {"groups": exact_rows(table), "notes": notes}
+    else:
+        limit = min(selection.best or selection.limit or DEFAULT_BEST, selection.limit or 10**9)
+        runs, notes = store.runs.query(chosen, order, limit), []
+        title = f"Runs on {images_words(mine)}"
+        table = list_table(runs, title) if selection.is_list else ranking_table(runs, order.column)
+        more = {"runs": [*map(run_document, runs)]}
+    return View(table=table, notes=notes, document=document | more, hints=hints, runs=runs)
 
 
 def _choose_images(found: Sequence[ImageSet], wanted: str | None) -> ImageSet:
@@ -107,27 +99,24 @@ def _others(found: Sequence[ImageSet], mine: ImageSet, selection: Selection) -> 
     command = f"klcli report --best {selection.best or DEFAULT_BEST}"
     if selection.group_by:
         command = f"klcli report --group-by {','.join(selection.group_by)}"
-    hints = []
-    elsewhere: dict[tuple[str, str], int] = {}
+    alike = [one for one in found if one is not mine and one.dataset_sha256 == mine.dataset_sha256]
+    hints = [f"{one.runs} more with {split_words(one.split)}: {command} --images-of {one.latest}" for one in alike]
+    elsewhere = Counter[tuple[str, str]]()
     for one in found:
         if one.dataset_sha256 != mine.dataset_sha256:
-            images = (one.dataset, one.dataset_sha256[:8])
-            elsewhere[images] = elsewhere.get(images, 0) + one.runs
-        elif one is not mine:
-            hints.append(f"{one.runs} more with {split_words(one.split)}: {command} --images-of {one.latest}")
+            elsewhere[one.dataset, one.dataset_sha256[:8]] += one.runs
     return hints + [f"{n} more on {name}: {command} --dataset {sha256}" for (name, sha256), n in elsewhere.items()]
 
 
 def _nothing(store: Store, chosen: RunFilter) -> View:
     """Name the command to run first, or say that nothing matches."""
-    document: dict[str, Any] = {"dataset": None, "runs": []}
     counts = store.runs.count_by_state()
-    if counts.get(chosen.state or "complete"):
-        return View(notes=[NO_MATCH], document=document)
     notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
-    if counts:
+    if counts.get(chosen.state or "complete"):
+        notes = [NO_MATCH]
+    elif counts:
         notes.append(f"there are {states_words(counts)}: `klcli report --list` shows them")
-    return View(notes=notes, document=document)
+    return View(notes=notes, document={"dataset": None, "runs": []})
 
 
 def states_words(counts: dict[str, int]) -> str:
@@ -135,8 +124,7 @@ def states_words(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
 
 
-def _list(store: Store, selection: Selection) -> View:
-    chosen = _with_images_of(store, selection)
+def _list(store: Store, selection: Selection, chosen: RunFilter) -> View:
     if selection.dataset is not None:
         mine = _choose_images(store.runs.image_sets(RunFilter()), selection.dataset)
         chosen = replace(chosen, dataset_sha256=mine.dataset_sha256)
@@ -146,38 +134,35 @@ def _list(store: Store, selection: Selection) -> View:
         note = NO_MATCH if counts else f"{store.path} holds no run yet"
         return View(notes=[f"{note}: begin with `{FIRST_COMMAND}`"], document={"runs": []})
     title = f"Runs in {store.path}: {states_words(counts)}"
-    return View(table=list_table(runs, title), document={"runs": runs_documents(runs)}, runs=runs)
+    return View(table=list_table(runs, title), document={"runs": [*map(run_document, runs)]}, runs=runs)
 
 
 def _side_by_side(store: Store, selection: Selection) -> View:
     runs = [store.runs.get(number) for number in dict.fromkeys(selection.runs)]
     epochs = {run.id: store.runs.epochs(run.id) for run in runs}
     evaluations = store.evaluations.of_runs([run.id for run in runs])
-    table = comparison_table(runs, selection.diff_only, evaluations)
     notes = [f"run {run.id}: {run.command}" for run in runs]
-    for run in runs:
-        if run.config.schedule == "range":
-            from klcli.report.tables.range_tests import suggestion_sentence
+    for run in (run for run in runs if run.config.schedule == "range"):
+        from klcli.report.tables.range_tests import suggestion_sentence
 
-            notes.append(f"run {run.id}, {suggestion_sentence(run, epochs[run.id])}")
+        notes.append(f"run {run.id}, {suggestion_sentence(run, epochs[run.id])}")
     if len({(run.dataset_sha256, run.split) for run in runs}) > 1:
         notes.append("These runs saw different images: their accuracies cannot be compared.")
     document = {
-        "runs": [
-            run_document(run) | {"epochs_measured": [record_document(one) for one in epochs[run.id]]} for run in runs
-        ],
-        "evaluations": [record_document(one) for one in evaluations],
+        "runs": [run_document(run) | {"epochs_measured": [*map(record_document, epochs[run.id])]} for run in runs],
+        "evaluations": [*map(record_document, evaluations)],
         "differs": [row["setting"] for row in comparison_table(runs, diff_only=True).rows],
     }
+    table = comparison_table(runs, selection.diff_only, evaluations)
     return View(table=table, notes=notes, document=document, runs=runs, is_chosen=True)
 
 
-def _gradient_checks(store: Store) -> View:
-    """The latest suite of gradient checks as one table."""
+def gradients_view(store: Store) -> View:
+    """Return the latest suite of gradient checks as one table."""
     from klcli.report.tables.gradient_checks import gradient_method, gradient_verdict, suite_table
 
     checks = store.gradient_checks.suite()
-    document: dict[str, Any] = {"checks": [check_document(check) for check in checks]}
+    document = {"checks": [*map(check_document, checks)]}
     if not checks:
         note = f"{store.path} holds no gradient check yet: begin with `klcli gradcheck`"
         return View(notes=[note], document=document)
@@ -187,21 +172,11 @@ def _gradient_checks(store: Store) -> View:
 
 def study_view(store: Store, number: int, limit: int | None = None) -> View:
     """Return the table of a study, of at most `limit` rows; that of a search has all its stages up to this one."""
+    from klcli.report.tables import studies
     from klcli.report.tables.formats import exact_rows
-    from klcli.report.tables.studies import (
-        choice_document,
-        choice_sentence,
-        repeats_table,
-        search_table,
-        search_title,
-        sigma_table,
-        sigma_title,
-    )
 
-    study = store.studies.get(number)
-    runs = store.studies.members(number)
-    document: dict[str, Any] = {"study": record_document(study), "runs": runs_documents(runs)}
-    notes: list[str] = []
+    study, runs = store.studies.get(number), store.studies.members(number)
+    document: dict[str, Any] = {"study": record_document(study), "runs": [*map(run_document, runs)]}
     if not runs:
         return View(notes=[f"study {number} has no runs any more"], document=document, study=study)
     images = images_words(runs[0])
@@ -210,24 +185,22 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
 
         found = stored_reproduction(store, study.id)
-        table = reproduction_table(found.report, found.comparisons, found.terms)
-        notes += reproduction_notes(found.report, found.comparisons, found.terms)
+        compared = found.report, found.comparisons, found.terms
+        table, notes = reproduction_table(*compared), reproduction_notes(*compared)
     elif study.kind == "lambda" and study.stage != "final":
         from klcli.procedures.searches import stored_search
 
         search = stored_search(store, number)
         choice = search.choice
-        table = search_table(search_title(search, images), search.stages, choice)
-        notes.append(choice_sentence(choice) if choice else "every lambda diverged or did not complete")
-        document["choice"] = choice_document(choice) if choice else None
+        table = studies.search_table(studies.search_title(search, images), search.stages, choice)
+        notes = [studies.choice_sentence(choice) if choice else "every lambda diverged or did not complete"]
+        document["choice"] = studies.choice_document(choice) if choice else None
     elif study.kind == "sigma":
-        table = sigma_table(sigma_title(runs, images), runs)
+        table, notes = studies.sigma_table(studies.sigma_title(runs, images), runs), []
     else:
-        complete = [run for run in runs if run.state == "complete"]
         what = f"{study.kind.capitalize()} {study.stage or ''}".rstrip()
-        title = f"{what}: {network_name(runs[0].config)} on {images} (study {number})"
-        table = repeats_table(title, complete)
-        notes.append(f"run{'s' if len(runs) > 1 else ''} {', '.join(str(run.id) for run in runs)}")
+        table = studies.repeats_table(f"{what}: {network_name(runs[0].config)} on {images} (study {number})", runs)
+        notes = [run_numbers(runs)]
     if study.state != "complete":
         notes.append(f"study {number} is {study.state}")
     table = replace(table, rows=table.rows[:limit])

@@ -1,32 +1,20 @@
 """Words: how tables, captions and titles name a network, its settings and its images, derived from settings/."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from klcli.settings.columns import OF_BN
 from klcli.settings.sameness import SETTINGS, not_default
 from klcli.settings.setting import value_of
 from klcli.settings.split_config import SplitConfig, listed
 from klcli.settings.train_config import CYCLIC, TRANSDUCTIVE, TrainConfig
-from klcli.store.records import Run
+from klcli.store.records import ImageSet, Run
 
 IN_NAME = ("hidden", "batch_norm", "bn_position", "bn_statistics")  # in the name of a network
 IN_CAPTION = (
     *IN_NAME, "lam", "eta_min", "eta_max", "schedule", "step_size", "step_epochs", "cycles", "epochs", "batch_size",
     "initializer", "sigma", "seed", "order_seed",
 )  # fmt: skip
-
-
-class Images(Protocol):
-    """A run, or a set of runs on the same images."""
-
-    @property
-    def dataset(self) -> str:
-        """The name of the images."""
-
-    @property
-    def split(self) -> SplitConfig:
-        """How they are divided."""
 
 
 def layers_name(config: TrainConfig) -> str:
@@ -60,14 +48,16 @@ def transductive_words(policy: str | None) -> str:
 def split_words(split: SplitConfig) -> str:
     """`45000 images train, 5000 validate`, and which, where settings choose them."""
     train, validation, _ = split.sizes()
-    which = [f"subset of {train}"] if split.subset is not None else []
-    which += [f"train batch {listed(split.train_batches)}"] if split.train_batches else []
-    which += [f"validation batch {listed(split.validation_batches)}"] if split.validation_batches else []
-    words = f"{train} images train, {validation} validate"
-    return f"{words} ({', '.join(which)})" if which else words
+    which = {
+        f"subset of {train}": split.subset is not None,
+        f"train batch {listed(split.train_batches)}": split.train_batches,
+        f"validation batch {listed(split.validation_batches)}": split.validation_batches,
+    }
+    chosen = ", ".join(word for word, is_chosen in which.items() if is_chosen)
+    return f"{train} images train, {validation} validate" + (f" ({chosen})" if chosen else "")
 
 
-def images_words(images: Images) -> str:
+def images_words(images: Run | ImageSet) -> str:
     """`cifar10, 45000 images train, 5000 validate`."""
     return f"{images.dataset}, {split_words(images.split)}"
 
@@ -125,6 +115,11 @@ def settings_line(run: Run, omit: Sequence[str] = (), together_with: Sequence[Ru
     """The settings of a run for the caption of a picture, without those that its axes show."""
     words = settings_words(run, together_with)
     return ", ".join(word for key, word in words.items() if word and key not in omit)
+
+
+def run_numbers(runs: Sequence[Run]) -> str:
+    """`run 3`, `runs 3, 4`; nothing of none."""
+    return f"{counted(len(runs), 'run')} {', '.join(str(run.id) for run in runs)}" if runs else ""
 
 
 def counted(number: float, noun: str) -> str:

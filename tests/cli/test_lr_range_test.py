@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from klcli.report.plots.range_test import draw_range_test, range_curves
+from klcli.report.plots.figure import draw
+from klcli.report.plots.training import training_curves
 from klcli.store.store import Store
 
 Klcli = Callable[..., "CompletedProcess[str]"]
@@ -38,10 +39,12 @@ def test_a_range_test_is_a_run_that_never_saw_the_test_images(here: Klcli, rows:
     assert f"run 1, {line}" in shown.stdout
     assert (tmp_path / "results/plots/run-000001-curves.png").exists()
     store = Store.existing(tmp_path / "results/klcli.db")
-    curves = range_curves(store.runs.get(1), store.runs.epochs(1))
-    assert curves.etas == [row["learning_rate"] for row in stored]
-    assert curves.validation["accuracy"] == [row["validation_accuracy"] for row in stored]
-    assert draw_range_test(curves, "svg").startswith(b"<?xml")
+    chart = training_curves(store.runs.get(1), store.runs.epochs(1))
+    _, accuracy = chart.panels[0]
+    [curve] = [line for line in accuracy.lines if line.label == "validation"]
+    assert curve.x == [row["learning_rate"] for row in stored]
+    assert curve.y == [row["validation_accuracy"] for row in stored]
+    assert draw(chart, "svg").startswith(b"<?xml")
 
 
 def test_one_that_diverges_has_found_the_end_of_the_range(here: Klcli, rows: Rows) -> None:

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from klcli.report.plots.figure import Chart, Line
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run, Study
 from klcli.training.budget import budget_of
@@ -41,6 +42,16 @@ def epoch(step: int, run_id: int = 1, **fields: Any) -> Epoch:
     """Return an evaluation after so many updates; what is not given is 0."""
     usual = dict.fromkeys(MEASURES, 0.0) | {"epoch": step / 450, "learning_rate": 0.02, "seconds": 1.0}
     return Epoch(run_id=run_id, step=step, **usual | fields)
+
+
+def lines_of(chart: Chart) -> dict[tuple[str, str | None], Line]:
+    """Return every line of a chart by the title of its panel and its label."""
+    return {(panel.title, line.label): line for row in chart.panels for panel in row for line in panel.lines}
+
+
+def points(line: Line) -> list[tuple[float, float]]:
+    """Return the points of a line."""
+    return list(zip(line.x, line.y, strict=True))
 
 
 def study(id: int = 1, kind: str = "lambda", **fields: Any) -> Study:

@@ -1,20 +1,16 @@
 """Pictures of several runs, of weights and of confusion: what is gathered, by hand."""
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
-from records import MEASURES, epoch, run
+from records import MEASURES, epoch, lines_of, run
 
 from klcli.evaluation.confusion import confusion
-from klcli.report.plots.comparison import (
-    bn_overlay,
-    bn_pair,
-    draw_bn_overlay,
-    draw_validation_overlay,
-    validation_overlay,
-)
-from klcli.report.plots.confusion import confusion_picture, draw_confusion
+from klcli.report.plots.comparison import bn_overlay, bn_pair, validation_overlay
+from klcli.report.plots.confusion import draw_confusion
+from klcli.report.plots.figure import Chart, draw
 from klcli.report.plots.weights import draw_weights, weight_images
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -34,20 +30,26 @@ def epochs(**by_step: float) -> list[Epoch]:
     ]
 
 
+def labels_of(overlay: Chart) -> list[str | None]:
+    [[first, *_]] = overlay.panels
+    return [line.label for line in first.lines]
+
+
 def test_repeats_are_one_curve_with_a_band_over_their_common_steps() -> None:
     runs = [trained(1, seed=1), trained(2, seed=2), trained(3, lam=0.1), trained(4, seed=9)]
     measured = {1: epochs(s100=0.2, s200=0.4), 2: epochs(s100=0.4, s200=0.8, s300=1.0), 3: epochs(s100=0.5), 4: []}
     overlay = validation_overlay(runs, measured)
-    first, second = overlay.curves
-    assert (first.n, first.steps) == (2, [100, 200])
-    assert first.mean["loss"] == pytest.approx([0.3, 0.6])
-    assert first.std["loss"] == pytest.approx([0.02**0.5, 0.08**0.5])  # of two values, |a - b| / sqrt 2
-    assert (second.n, second.mean["cost"], second.std["cost"]) == (1, [0.5], [0.0])
-    assert (first.label, second.label) == ("lambda 0.005", "lambda 0.1")
+    assert labels_of(overlay) == ["lambda 0.005 (n = 2)", "lambda 0.1"]
+    first = lines_of(overlay)["loss", "lambda 0.005 (n = 2)"]
+    assert first.x == [100, 200]
+    assert first.y == pytest.approx([0.3, 0.6])
+    assert first.spread == pytest.approx([0.02**0.5, 0.08**0.5])  # of two values, |a - b| / sqrt 2
+    second = lines_of(overlay)["cost", "lambda 0.1"]
+    assert (second.y, second.spread) == ([0.5], [])
     for words in ("cifar10", "45000 images train", "runs 1, 2, 3", "without any evaluation: run 4", "one standard"):
         assert words in overlay.caption
-    assert overlay.cycle == 200
-    assert draw_validation_overlay(overlay).startswith(b"\x89PNG")
+    assert {panel.cycle for panel in overlay.panels[0]} == {200}
+    assert draw(overlay).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -76,13 +78,13 @@ def test_repeats_are_one_curve_with_a_band_over_their_common_steps() -> None:
 def test_a_label_names_what_differs(settings: list[dict[str, Any]], labels: list[str]) -> None:
     runs = [trained(number, **own) for number, own in enumerate(settings)]
     overlay = validation_overlay(runs, {one.id: epochs(s100=0.5) for one in runs})
-    assert [curve.label for curve in overlay.curves] == labels
+    assert labels_of(overlay) == labels
 
 
 def test_curves_on_other_images_of_one_name_are_told_apart_by_their_runs() -> None:
     runs = [trained(1), trained(2, dataset_sha256="b" * 64)]
-    curves = validation_overlay(runs, {1: epochs(s100=0.5), 2: epochs(s100=0.5)}).curves
-    assert [curve.label for curve in curves] == ["3-layer 50-50 (run 1)", "3-layer 50-50 (run 2)"]
+    overlay = validation_overlay(runs, {1: epochs(s100=0.5), 2: epochs(s100=0.5)})
+    assert labels_of(overlay) == ["3-layer 50-50 (run 1)", "3-layer 50-50 (run 2)"]
 
 
 def test_the_caption_has_what_all_curves_share() -> None:
@@ -93,18 +95,18 @@ def test_the_caption_has_what_all_curves_share() -> None:
 
 
 def test_nothing_at_all_can_be_drawn() -> None:
-    assert draw_validation_overlay(validation_overlay([trained(1), trained(2)], {1: [], 2: []})).startswith(b"\x89PNG")
+    assert draw(validation_overlay([trained(1), trained(2)], {1: [], 2: []})).startswith(b"\x89PNG")
 
 
 def test_the_overlay_of_bn_has_four_lines() -> None:
     overlay = bn_overlay(trained(1), trained(2, batch_norm=True), {1: epochs(s100=0.25), 2: epochs(s100=0.75)})
-    assert {curve.label: curve.mean["accuracy"] for curve in overlay.curves} == {
+    assert {label: line.y for (panel, label), line in lines_of(overlay).items() if panel == "accuracy"} == {
         "train, without BN": [1.25],
         "validation, without BN": [0.25],
         "train, with BN": [1.75],
         "validation, with BN": [0.75],
     }
-    assert b"<svg" in draw_bn_overlay(overlay, "svg")
+    assert b"<svg" in draw(overlay, "svg")
     assert "different" not in overlay.caption
 
 
@@ -130,19 +132,22 @@ def test_weights_lie_as_the_pixels_of_an_image_do() -> None:
     W[0, 1] = 2.0  # red, first row, first column
     W[1024 + 32 * 5 + 7, 1] = -2.0  # green, row 5, column 7
     W[3071, 2] = 1.0  # blue, last row, last column
-    images = weight_images(trained(1), W).images
+    images = weight_images(W)
     assert images.shape == (3, 32, 32, 3)
     assert images[0][0, 0].tolist() == [1.0, 0.5, 0.5]  # the longest column of W first
     assert images[0][5, 7].tolist() == [0.5, 0.0, 0.5]
     assert images[1][31, 31].tolist() == [0.5, 0.5, 1.0]
     assert (images[2] == 0.5).all()
-    assert draw_weights(weight_images(trained(1), W)).startswith(b"\x89PNG")
+    assert draw_weights(trained(1), W).startswith(b"\x89PNG")
 
 
 def test_the_most_confused_pairs_have_their_names() -> None:
     labels = np.array([3, 3, 3, 5, 9, 0])
     predicted = np.array([5, 5, 3, 3, 1, 0])
-    picture = confusion_picture(trained(1), confusion(labels, predicted), [f"class {i}" for i in range(10)])
-    assert picture.pairs == [("class 3 and class 5", 3), ("class 1 and class 9", 1)]
-    assert "6 test images, accuracy 0.3333" in picture.caption
-    assert draw_confusion(picture, "pdf").startswith(b"%PDF")
+    classes, counts = [f"class {i}" for i in range(10)], confusion(labels, predicted)
+    content = draw_confusion(trained(1), counts, classes, "svg").decode()
+    texts = re.findall(r"<!-- (.*?) -->", content, re.DOTALL)  # each text of an SVG is drawn as paths, named before
+    assert "6 test images, accuracy 0.3333" in " ".join(texts)
+    assert texts.index("class 1 and class 9") < texts.index("class 3 and class 5")  # from below: the most often on top
+    assert texts[texts.index("most confused pairs") - 2 :][:2] == ["1", "3"]
+    assert draw_confusion(trained(1), counts, classes, "pdf").startswith(b"%PDF")

@@ -5,9 +5,10 @@ import zlib
 from typing import Any
 
 import pytest
-from records import MEASURES, epoch, run
+from records import MEASURES, epoch, lines_of, points, run
 
-from klcli.report.plots.training import TrainingCurves, draw_learning_rate, draw_training, training_curves
+from klcli.report.plots.figure import Chart, draw
+from klcli.report.plots.training import learning_rate_curve, training_curves
 from klcli.report.words import settings_line
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
@@ -30,11 +31,15 @@ def epochs(*steps: int) -> list[Epoch]:
 
 
 def test_every_curve_is_gathered_under_its_own_name() -> None:
-    curves = training_curves(trained(), epochs(50, 100))
-    assert curves.steps == [50, 100]
-    assert curves.train == {"cost": [0.05, 0.1], "loss": [1.05, 1.1], "accuracy": [2.05, 2.1]}
-    assert curves.validation == {"cost": [3.05, 3.1], "loss": [4.05, 4.1], "accuracy": [5.05, 5.1]}
-    assert curves.test_accuracy == 0.5123
+    lines = lines_of(training_curves(trained(), epochs(50, 100)))
+    curves = {key: list(line.y) for key, line in lines.items() if key[1] in ("train", "validation")}
+    assert curves == {
+        ("cost", "train"): [0.05, 0.1], ("loss", "train"): [1.05, 1.1], ("accuracy", "train"): [2.05, 2.1],
+        ("cost", "validation"): [3.05, 3.1], ("loss", "validation"): [4.05, 4.1],
+        ("accuracy", "validation"): [5.05, 5.1],
+    }  # fmt: skip
+    assert all(lines[key].x == [50, 100] for key in curves)
+    assert set(lines["accuracy", "test 0.5123"].y) == {0.5123}
 
 
 def test_title_and_caption_say_what_was_trained_and_on_what() -> None:
@@ -42,6 +47,14 @@ def test_title_and_caption_say_what_was_trained_and_on_what() -> None:
     assert curves.title == "Run 12: 3-layer 50-50 with BN"
     for part in ("synthetic", "lambda 0.003", "1e-05", "0.1", "n_s 100", "64", "sigma 0.0001", "seed 7"):
         assert part in curves.caption
+
+
+def rate(chart: Chart) -> tuple[list[tuple[float, float]], int]:
+    """The corners of eta over steps and the updates of a cycle."""
+    panel = chart.panels[-1][-1]
+    assert {one.cycle for row in chart.panels for one in row} == {panel.cycle}
+    [line] = panel.lines
+    return points(line), panel.cycle
 
 
 @pytest.mark.parametrize(
@@ -54,33 +67,31 @@ def test_title_and_caption_say_what_was_trained_and_on_what() -> None:
     ],
 )
 def test_the_corners_of_the_cyclical_learning_rate(last_step: int, corners: list[tuple[float, float]]) -> None:
-    curves = training_curves(trained(), epochs(last_step // 2, last_step))
-    assert curves.learning_rate == corners
-    assert curves.cycle == 2 * N_S
+    assert rate(training_curves(trained(), epochs(last_step // 2, last_step))) == (corners, 2 * N_S)
+    assert rate(learning_rate_curve(trained(), epochs(last_step // 2, last_step))) == (corners, 2 * N_S)
 
 
 def test_the_corners_of_cycles_that_decay() -> None:
-    curves = training_curves(trained(eta_decay=0.5), epochs(200, 400))
-    assert curves.learning_rate == [(0, 1e-5), (100, 0.1), (200, 1e-5), (300, pytest.approx(0.05)), (400, 1e-5)]
+    corners, _ = rate(training_curves(trained(eta_decay=0.5), epochs(200, 400)))
+    assert corners == [(0, 1e-5), (100, 0.1), (200, 1e-5), (300, pytest.approx(0.05)), (400, 1e-5)]
 
 
 def test_a_cosine_falls_to_the_bottom_and_jumps_up_again() -> None:
-    curves = training_curves(trained(schedule="cosine"), epochs(250))
-    points = curves.learning_rate
-    assert points[0] == (0, 0.1)
-    assert [eta for step, eta in points if step == 200] == [1e-5, 0.1]
-    assert points[-1] == (250, 0.02)
-    assert dict(points)[100] == pytest.approx(0.1 / 2, rel=1e-3)
-    assert curves.cycle == 2 * N_S
+    corners, cycle = rate(training_curves(trained(schedule="cosine"), epochs(250)))
+    assert corners[0] == (0, 0.1)
+    assert [eta for step, eta in corners if step == 200] == [1e-5, 0.1]
+    assert corners[-1] == (250, 0.02)
+    assert dict(corners)[100] == pytest.approx(0.1 / 2, rel=1e-3)
+    assert cycle == 2 * N_S
 
 
 def test_one_cycle_is_drawn_over_the_planned_length() -> None:
     for last, end in ((400, (400, 1e-5)), (300, (300, 0.02))):
-        points = training_curves(trained(schedule="one-cycle"), epochs(last)).learning_rate
-        assert points[0] == (0, 1e-5)
-        assert max(points, key=lambda point: point[1]) == (120, pytest.approx(0.1))  # 30 % of 2 cycles of 200
-        assert points[-1] == end
-        assert training_curves(trained(schedule="one-cycle"), epochs(last)).cycle == 0
+        corners, cycle = rate(training_curves(trained(schedule="one-cycle"), epochs(last)))
+        assert corners[0] == (0, 1e-5)
+        assert max(corners, key=lambda point: point[1]) == (120, pytest.approx(0.1))  # 30 % of 2 cycles of 200
+        assert corners[-1] == end
+        assert cycle == 0
 
 
 def test_the_caption_names_what_is_not_the_default() -> None:
@@ -92,9 +103,7 @@ def test_the_caption_names_what_is_not_the_default() -> None:
 
 
 def test_a_constant_learning_rate_is_a_line_without_cycles() -> None:
-    curves = training_curves(trained(schedule="constant"), epochs(30, 60))
-    assert curves.learning_rate == [(0, 0.1), (60, 0.1)]
-    assert curves.cycle == 0
+    assert rate(training_curves(trained(schedule="constant"), epochs(30, 60))) == ([(0, 0.1), (60, 0.1)], 0)
 
 
 def size_of_png(content: bytes) -> tuple[int, int]:
@@ -117,17 +126,15 @@ def size_of_png(content: bytes) -> tuple[int, int]:
 @pytest.mark.parametrize("steps", [(), (0,), (200,), tuple(range(50, 6001, 50))], ids=["none", "step 0", "one", "many"])
 @pytest.mark.parametrize("schedule", ["cyclical", "constant"])
 def test_a_run_of_any_length_is_drawn(steps: tuple[int, ...], schedule: str) -> None:
-    width, height = size_of_png(draw_training(training_curves(trained(schedule=schedule), epochs(*steps))))
+    width, height = size_of_png(draw(training_curves(trained(schedule=schedule), epochs(*steps))))
     assert width > 800
     assert height > 500
 
 
 @pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 def test_a_run_without_a_test_is_drawn() -> None:
-    curves = training_curves(trained(test_accuracy=None), epochs(50, 100))
-    assert isinstance(curves, TrainingCurves)
-    size_of_png(draw_training(curves))
-    size_of_png(draw_learning_rate(curves))
+    size_of_png(draw(training_curves(trained(test_accuracy=None), epochs(50, 100))))
+    size_of_png(draw(learning_rate_curve(trained(test_accuracy=None), epochs(50, 100))))
 
 
 @pytest.mark.parametrize(

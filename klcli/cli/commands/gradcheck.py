@@ -45,7 +45,8 @@ def gradcheck(ctx: typer.Context, config: TrainConfig, settings: CheckSettings, 
 def show(invocation: Invocation, store: "Store", checks: "Sequence[GradientCheck]") -> None:
     """Show a suite with its picture. Raises GradientCheckFailed, which names the tensors, where one failed."""
     from klcli.report.documents import check_document
-    from klcli.report.plots.gradient_checks import draw_gradient_checks, gradient_errors
+    from klcli.report.plots.figure import draw
+    from klcli.report.plots.gradient_checks import gradient_errors
     from klcli.report.tables.gradient_checks import gradient_check_table, gradient_method, gradient_verdict
 
     if not checks:
@@ -53,7 +54,7 @@ def show(invocation: Invocation, store: "Store", checks: "Sequence[GradientCheck
         invocation.document("gradcheck", {"checks": []})
         return
     name = f"gradcheck-{checks[0].suite:06d}.png"
-    picture = store.write_picture(name, draw_gradient_checks(gradient_errors(checks)))
+    picture = store.write_picture(name, draw(gradient_errors(checks)))
     invocation.result(*(gradient_check_table(check) for check in checks))
     verdict = gradient_verdict(checks)
     places = (f"database    {store.path}", f"picture     {picture}")

@@ -38,7 +38,8 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
 
 def _show(invocation: Invocation, lab: "Lab", found: "LambdaSearch") -> None:
     from klcli.report.documents import run_document
-    from klcli.report.plots.lambda_search import draw_lambda_search, lambda_search
+    from klcli.report.plots.figure import draw
+    from klcli.report.plots.studies import lambda_search
     from klcli.report.tables.runs import splits_table
     from klcli.report.tables.studies import choice_document, choice_sentence, repeats_table, search_table, search_title
 
@@ -53,7 +54,7 @@ def _show(invocation: Invocation, lab: "Lab", found: "LambdaSearch") -> None:
     places = [f"database    {lab.store.path}"]
     if found.choice is not None:
         name = f"study-{found.studies[-1]:06d}-lambda.png"
-        picture = lab.store.write_picture(name, draw_lambda_search(lambda_search(found.stages, found.choice)))
+        picture = lab.store.write_picture(name, draw(lambda_search(found.stages, found.choice)))
         invocation.result(choice_sentence(found.choice))
         document |= {"choice": choice_document(found.choice), "picture": str(picture)}
         places.append(f"picture     {picture}")

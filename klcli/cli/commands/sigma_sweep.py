@@ -26,12 +26,13 @@ def sigma_sweep(
     study = lab.sigma_sweep(config, sigmas, repeats=invocation.repeats, resume=invocation.resume)
 
     from klcli.report.documents import run_document
-    from klcli.report.plots.sigma_sweep import draw_sigma_sweep, sigma_curves
+    from klcli.report.plots.figure import draw
+    from klcli.report.plots.studies import sigma_curves
     from klcli.report.tables.studies import interval_table, sigma_table, sigma_title
 
     runs = lab.runs_of(study)
     curves = sigma_curves(runs, {run.id: lab.epochs(run) for run in runs})
-    picture = lab.store.write_picture(f"study-{study.id:06d}-sigma.png", draw_sigma_sweep(curves))
+    picture = lab.store.write_picture(f"study-{study.id:06d}-sigma.png", draw(curves))
     invocation.result(sigma_table(sigma_title(runs, runs[0].dataset), runs))
     if invocation.repeats > 1:
         title = "Test accuracy over the repeats, with the 95 % interval of its mean"

@@ -98,8 +98,8 @@ def _show_repeats(invocation: Invocation, lab: "Lab", study: int) -> None:
 def _show(invocation: Invocation, lab: "Lab", run: "Run") -> None:
     """Draw the picture of the run and print where everything is. Raises Diverged for a run that did."""
     from klcli.report.documents import record_document, run_document
-    from klcli.report.plots.range_test import draw_range_test, range_curves
-    from klcli.report.plots.training import draw_training, training_curves
+    from klcli.report.plots.figure import draw
+    from klcli.report.plots.training import training_curves
     from klcli.report.tables.range_tests import suggestion_sentence
     from klcli.report.tables.runs import splits_table
     from klcli.report.tables.table import duration
@@ -107,8 +107,7 @@ def _show(invocation: Invocation, lab: "Lab", run: "Run") -> None:
 
     store, epochs = lab.store, lab.epochs(run)
     is_range_test = run.config.schedule == "range"
-    drawn = draw_range_test(range_curves(run, epochs)) if is_range_test else draw_training(training_curves(run, epochs))
-    picture = store.write_picture(f"run-{run.id:06d}.png", drawn)
+    picture = store.write_picture(f"run-{run.id:06d}.png", draw(training_curves(run, epochs)))
     work = f"{run.epochs_done:g} epochs on {run.dataset} in {duration(run.seconds or 0.0)}"
     title = f"Run {run.id}: {network_name(run.config)}, {work}"
     places = [("database", store.path), ("picture", picture)]

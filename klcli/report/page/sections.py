@@ -10,11 +10,10 @@ from klcli.report.pictures import Painter
 from klcli.report.plots.reproductions import pictures as reproduction_pictures
 from klcli.report.selection import conditions
 from klcli.report.tables.evaluations import evaluations_table
-from klcli.report.tables.gradient_checks import gradient_method, gradient_verdict, suite_table
 from klcli.report.tables.groups import group, group_notes, group_table, varying
 from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
 from klcli.report.tables.runs import comparison_table, summary_table
-from klcli.report.views import View, study_view, view
+from klcli.report.views import View, gradients_view, study_view, view
 from klcli.report.words import images_words, network_name
 from klcli.settings.selection import Selection
 from klcli.store.records import ImageSet, Study
@@ -61,24 +60,20 @@ class Sections:
         studies = [study for study in self._studies if study.kind != KIND]
         refined = {study.parent for study in studies if study.stage != "final"}
         for study in (study for study in studies if study.id not in refined):  # a fine stage shows its coarse one too
-            title = f"Study {study.id}: {study.kind} {study.stage or ''}".rstrip()
-            yield Section(title, list(self._study(study)))
+            yield Section(f"Study {study.id}: {study.kind} {study.stage or ''}".rstrip(), list(self._study(study)))
         if self._store.gradient_checks.suites():
             yield Section("Gradient check", list(self._gradients()))
         yield Section("Runs", list(self._runs()))
 
     def _of_images(self, images: ImageSet, best: int) -> View:
-        chosen = replace(self._selection, best=best, images_of=images.latest, dataset=None)
-        return view(self._store, chosen)
+        return view(self._store, replace(self._selection, best=best, images_of=images.latest, dataset=None))
 
     def _images(self, images: ImageSet) -> Iterator[Part]:
         """The ranking, groups and pictures of runs that may be compared."""
         everything = self._of_images(images, best=10**9).runs
         if images.dataset == "synthetic":
             yield Notes(["Synthetic images: these results say nothing about CIFAR-10."], is_warning=True)
-        ranking = self._of_images(images, best=BEST).table
-        assert ranking is not None  # there is a run on these images
-        yield ranking
+        yield from _shown(self._of_images(images, best=BEST))
         columns = varying(everything)
         groups, repeated = group(everything, columns)
         several = [one for one in groups if len(one.runs) > 1]  # a single seed is in the ranking already
@@ -96,12 +91,10 @@ class Sections:
         yield from self._pictures(View(runs=everything[:1]), *PIXELS)
 
     def _study(self, study: Study) -> Iterator[Part]:
-        shown = study_view(self._store, study.id)
-        if shown.table is not None:
-            yield shown.table
-        yield Notes(shown.notes)
-        if shown.runs and study.stage != "final":
-            yield from self._pictures(shown, study.kind if study.kind in ("lambda", "sigma") else "curves")
+        found = study_view(self._store, study.id)
+        yield from _shown(found)
+        if found.runs and study.stage != "final":
+            yield from self._pictures(found, study.kind if study.kind in ("lambda", "sigma") else "curves")
 
     def _reproduction(self, number: int) -> Section:
         """A published report beside ours, with its figures."""
@@ -109,31 +102,27 @@ class Sections:
             found = stored_reproduction(self._store, number)
         except KlcliError as error:
             return Section(f"Reproduction, study {number}", [Notes([str(error)], is_warning=True)])
-        shown = found.report, found.comparisons, found.terms
-        marks = found.terms.marks
+        compared, marks = (found.report, found.comparisons, found.terms), found.terms.marks
         parts: list[Part] = [Notes(marks, is_warning=True)] if marks else []
-        parts += [reproduction_table(*shown), Notes(reproduction_notes(*shown)[len(marks) :])]
+        parts += [reproduction_table(*compared), Notes(reproduction_notes(*compared)[len(marks) :])]
         drawn = reproduction_pictures(found, self._store.runs.epochs, "svg")
         parts += [Picture(words, "svg", content) for _, words, content in drawn]
         return Section(f"Reproduction of {found.report.name}, study {', '.join(map(str, found.studies))}", parts)
 
     def _gradients(self) -> Iterator[Part]:
         """The latest gradient check, all of its tensors in one table."""
-        checks = self._store.gradient_checks.suite()
-        is_wrong = not all(check.passed for check in checks)
-        yield Notes([gradient_verdict(checks), gradient_method(checks[0])], is_warning=is_wrong)
-        yield from self._pictures(View(), "gradients")
-        yield suite_table(checks)
+        found = gradients_view(self._store)
+        yield Notes(found.notes, is_warning=not all(check["passed"] for check in found.document["checks"]))
+        yield from self._pictures(found, "gradients")
+        yield from _shown(replace(found, notes=()))
 
     def _runs(self) -> Iterator[Part]:
         """All runs in all states, and each with its settings and the command that repeats it."""
         limit = min(self._selection.limit or LISTED, LISTED)
         listed = view(self._store, replace(self._selection, list_all=True, limit=limit, images_of=None, sort=None))
-        if listed.table is not None:
-            yield listed.table
         total = sum(self._store.runs.count_by_state().values())
-        if total > len(listed.runs):
-            yield Notes([f"{len(listed.runs)} of {total} runs are listed: `klcli report --list` shows all."])
+        more = f"{len(listed.runs)} of {total} runs are listed: `klcli report --list` shows all."
+        yield from _shown(replace(listed, notes=[more] if total > len(listed.runs) else []))
         for run in listed.runs:
             accuracy = f", validation {run.validation_accuracy:.4f}" if run.validation_accuracy is not None else ""
             summary = f"Run {run.id}: {network_name(run.config)} on {run.dataset}, {run.state}{accuracy}"
@@ -150,3 +139,9 @@ class Sections:
             except KlcliError as error:
                 if kind != "bn":  # most sets of runs have no such pair
                     self._say(f"no picture of {kind}: {error}")
+
+
+def _shown(found: View) -> Iterator[Part]:
+    if found.table is not None:
+        yield found.table
+    yield Notes(found.notes)

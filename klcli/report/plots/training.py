@@ -1,70 +1,69 @@
-"""The curves of one run, and its learning rate."""
+"""The curves of one run, its learning rate, and those of a learning-rate range test."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from matplotlib.axes import Axes
-
-from klcli.report.plots.figure import (
-    GREY,
-    TRAIN,
-    VALIDATION,
-    dress,
-    mark_cycles,
-    measured,
-    new_figure,
-    say_empty,
-    to_bytes,
-)
-from klcli.report.words import network_name, settings_line
+from klcli.report.plots.figure import GREY, TRAIN, VALIDATION, Chart, Line, Panel, steps_limit
+from klcli.report.tables.range_tests import suggestion_of
+from klcli.report.words import counted, network_name, settings_line
 from klcli.settings.train_config import CYCLIC
 from klcli.store.records import Epoch, Run
 from klcli.training.budget import Budget
 
 MEASURES = ("cost", "loss", "accuracy")
 LINES_OF_A_CURVE = 50  # straight lines that look like one
+WORST = 2.0  # times the largest loss below the best eta: what is above is cut off, or the rest would be a flat line
 
 
-@dataclass(frozen=True)
-class TrainingCurves:
-    """The curves of one run, over update steps."""
-
-    title: str
-    caption: str
-    steps: list[int]
-    train: dict[str, list[float]]  # cost, loss, accuracy
-    validation: dict[str, list[float]]
-    test_accuracy: float | None
-    learning_rate: list[tuple[float, float]]  # corners of eta over steps
-    cycle: int  # updates; 0 where there are no cycles
-
-
-def training_curves(run: Run, epochs: Sequence[Epoch]) -> TrainingCurves:
-    """Gather the curves of one run and its evaluations."""
-    return TrainingCurves(
-        title=f"Run {run.id}: {network_name(run.config)}",
-        caption=settings_line(run),
-        steps=[epoch.step for epoch in epochs],
-        train=measured(epochs, "train", MEASURES),
-        validation=measured(epochs, "validation", MEASURES),
-        test_accuracy=run.test_accuracy,
-        learning_rate=_learning_rates(run, epochs[-1] if epochs else None),
-        cycle=2 * run.step_size if run.config.schedule in CYCLIC else 0,
-    )
+def training_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
+    """Gather cost, loss, accuracy and the learning rate of one run over update steps; of a range test, over eta."""
+    if run.config.schedule == "range":
+        return range_curves(run, epochs)
+    panels = []
+    for name in MEASURES:
+        lines = _lines(epochs, [epoch.step for epoch in epochs], name, dots_below=40)
+        limits = steps_limit(lines)
+        if name == "accuracy" and run.test_accuracy is not None:
+            test = (run.test_accuracy, run.test_accuracy)
+            lines.append(Line(f"test {run.test_accuracy:.4f}", limits, test, "black", ":", dots_below=0))
+        panels.append(Panel(lines, name, xlim=limits, cycle=cycle_length(run)))
+    panels.append(_rate_panel(run, epochs, title="learning rate eta"))
+    title = f"Run {run.id}: {network_name(run.config)}"
+    return Chart(title, settings_line(run), [panels[:2], panels[2:]], 10, 7)
 
 
-def _learning_rates(run: Run, last: Epoch | None) -> list[tuple[float, float]]:
+def learning_rate_curve(run: Run, epochs: Sequence[Epoch]) -> Chart:
+    """Gather eta over update steps."""
+    title = f"Learning rate, run {run.id}: {network_name(run.config)}"
+    return Chart(title, settings_line(run), [[_rate_panel(run, epochs, ylabel="eta")]], 8, 3.6)
+
+
+def cycle_length(run: Run) -> int:
+    """Return the updates of a cycle, 0 where there are no cycles."""
+    return 2 * run.step_size if run.config.schedule in CYCLIC else 0
+
+
+def _lines(epochs: Sequence[Epoch], x: Sequence[float], name: str, dots_below: int) -> list[Line]:
+    return [
+        Line(split, x, [getattr(epoch, f"{split}_{name}") for epoch in epochs], *look, dots_below=dots_below)
+        for split, look in (("train", TRAIN), ("validation", VALIDATION))
+    ]
+
+
+def _rate_panel(run: Run, epochs: Sequence[Epoch], title: str = "", ylabel: str = "") -> Panel:
+    steps, etas = zip(*learning_rates(run, epochs[-1]), strict=True) if epochs else ((), ())
+    lines = [Line(None, steps, etas, GREY, dots_below=0)]
+    return Panel(lines, title, ylabel=ylabel, xlim=steps_limit(lines), ylim=(0, None), cycle=cycle_length(run))
+
+
+def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
     """Return points (step, eta) to be joined by straight lines, up to the last evaluation."""
-    config = run.config
-    updates, last_eta = (last.step, last.learning_rate) if last else (0, config.eta_min)
+    config, updates, cycle = run.config, last.step, cycle_length(run)
     total = round(run.cycles * 2 * run.step_size)
     # n_s and the length are those that the run has stored: they do not depend on the images at hand.
     budget = Budget(config, round(total / run.epochs) if run.epochs else 1, run.step_size, total, ())
     if config.schedule == "constant":
         return [(step, budget.learning_rate(step, config)) for step in (0, updates)]
-    pieces, length = (
-        (updates // (2 * run.step_size) + 1, 2 * run.step_size) if config.schedule in CYCLIC else (1, total)
-    )
+    pieces, length = (updates // cycle + 1, cycle) if cycle else (1, total)
     lines = 2 if config.schedule == "cyclical" else LINES_OF_A_CURVE
     points: list[tuple[float, float]] = []
     for piece in range(pieces):
@@ -73,52 +72,21 @@ def _learning_rates(run: Run, last: Epoch | None) -> list[tuple[float, float]]:
         if 0 < (piece + 1) * length <= updates:  # the end of a cosine, before eta jumps up again
             points.append(((piece + 1) * length, config.eta_min))
     if not points or points[-1][0] < updates:  # training ended within a cycle
-        points.append((updates, last_eta))
+        points.append((updates, last.learning_rate))
     return list(dict.fromkeys(points))
 
 
-def draw_training(curves: TrainingCurves, suffix: str = "png") -> bytes:
-    """Draw cost, loss, accuracy and the learning rate over update steps; return a picture file."""
-    figure = new_figure(10, 7, curves.title, curves.caption)
-    panels = figure.subplots(2, 2)
-    for axes, name in zip((panels[0, 0], panels[0, 1], panels[1, 0]), curves.train, strict=True):
-        _draw_measure(axes, curves, name)
-    axes = panels[1, 1]
-    axes.plot(*zip(*curves.learning_rate, strict=True), color=GREY)
-    axes.set(title="learning rate eta", xlabel="update step", ylim=(0, None))
-    last = curves.steps[-1] if curves.steps else 0
-    for axes in panels.flat:
-        dress(axes)
-        axes.set_xlim(0, last or 1)
-        mark_cycles(axes, curves.cycle, last)
-    return to_bytes(figure, suffix)
-
-
-def draw_learning_rate(curves: TrainingCurves, suffix: str = "png") -> bytes:
-    """Draw eta over update steps with the ends of the cycles; return a picture file."""
-    figure = new_figure(8, 3.6, f"Learning rate, {curves.title[0].lower()}{curves.title[1:]}", curves.caption)
-    axes = figure.subplots()
-    steps, etas = zip(*curves.learning_rate, strict=True)
-    axes.plot(steps, etas, color=GREY)
-    axes.set(xlabel="update step", ylabel="eta", xlim=(0, steps[-1] or 1), ylim=(0, None))
-    mark_cycles(axes, curves.cycle, int(steps[-1]))
-    dress(axes)
-    if not curves.steps:
-        say_empty(axes)
-    return to_bytes(figure, suffix)
-
-
-def _draw_measure(axes: Axes, curves: TrainingCurves, name: str) -> None:
-    marker = "o" if len(curves.steps) < 40 else None
-    for label, values, colour, style in (
-        ("train", curves.train, TRAIN, "-"),
-        ("validation", curves.validation, VALIDATION, "--"),
-    ):
-        axes.plot(curves.steps, values[name], color=colour, ls=style, marker=marker, markersize=3.5, label=label)
-    if name == "accuracy" and curves.test_accuracy is not None:
-        axes.axhline(curves.test_accuracy, color="black", lw=0.8, ls=":", label=f"test {curves.test_accuracy:.4f}")
-    axes.set(title=name, xlabel="update step")
-    if curves.steps:
-        axes.legend(frameon=False)
-    else:
-        say_empty(axes)
+def range_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
+    """Gather loss and accuracy of a range test over eta, and the limits that they suggest."""
+    suggestion, panels = suggestion_of(run, epochs), []
+    ends = [("min", suggestion.eta_min), ("max", suggestion.eta_max)] if suggestion else []
+    limits = {f"suggested eta {end} {eta:.2g}": eta for end, eta in ends}
+    for name in ("loss", "accuracy"):
+        lines = _lines(epochs, [epoch.learning_rate for epoch in epochs], name, dots_below=60)
+        losses, ylim = lines[1].y, None
+        if name == "loss" and losses and max(losses) > WORST * losses[0]:
+            ylim = 0.95 * min(*losses, *lines[0].y), WORST * losses[0]
+        panels.append(Panel(lines, name, "eta", xscale="log", ylim=ylim, limits=limits))
+    title = f"Learning-rate range test, run {run.id}: {network_name(run.config)}"
+    words = settings_line(run, omit=("cycles", "n_s"))
+    return Chart(title, f"{words}, over {run.epochs:g} {counted(run.epochs, 'epoch')}", [panels], 10, 4.6)

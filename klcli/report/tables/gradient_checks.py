@@ -1,9 +1,8 @@
 """Tables of gradient checks: the tensors of a network, or of a whole suite, and the verdict in words."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
-from klcli.report.tables.table import Column, Row, Table, scientific
+from klcli.report.tables.table import Row, Table, numbers, scientific, texts
 from klcli.report.words import IN_NAME, network_name, options_words
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import Role
@@ -12,57 +11,44 @@ from klcli.store.records import GradientCheck
 NO_PART = (Role.OPTIMISATION, Role.EVALUATION, Role.RANDOMNESS)  # in a gradient, but for lambda
 _OMITTED = (*IN_NAME, *(one.key for one in SETTINGS.values() if one.role in NO_PART))
 _COLUMNS = (
-    Column("tensor", "tensor", is_number=False),
-    Column("entries", "entries"),
-    Column("kinks", "kinks"),
-    Column("max_absolute", "max abs", scientific),
-    Column("relative_to_sum", "rel to sum", scientific),
-    Column("relative_to_maximum", "rel to max", scientific),
-    Column("ratio_of_maxima", "of maxima", scientific),
-    Column("gradient_mean", "mean", scientific),
-    Column("gradient_std", "std", scientific),
+    *texts("tensor"),
+    *numbers(str, "entries", "kinks"),
+    *numbers(scientific, max_absolute="max abs", relative_to_sum="rel to sum", relative_to_maximum="rel to max"),
+    *numbers(scientific, ratio_of_maxima="of maxima", gradient_mean="mean", gradient_std="std"),
 )
 
 
 def gradient_check_table(check: GradientCheck) -> Table:
     """The tensors of one checked network, in the order of its layers."""
-    columns = (*_COLUMNS, Column("verdict", "", is_number=False))
-    return Table(gradient_check_title(check), columns, _rows(check))
+    return Table(gradient_check_title(check), (*_COLUMNS, *texts(verdict="")), _rows(check))
 
 
 def suite_table(checks: Sequence[GradientCheck]) -> Table:
     """The tensors of all networks of a suite, each row with its network."""
     rows = [row | {"network": gradient_check_title(check)} for check in checks for row in _rows(check)]
-    columns = (Column("network", "network", is_number=False), *_COLUMNS, Column("verdict", "verdict", is_number=False))
-    return Table(f"Gradient check, suite {checks[0].suite}", columns, rows)
+    return Table(f"Gradient check, suite {checks[0].suite}", (*texts("network"), *_COLUMNS, *texts("verdict")), rows)
 
 
 def _rows(check: GradientCheck) -> list[Row]:
-    return [asdict(error) | {"verdict": "pass" if error.passed else "FAIL"} for error in check.errors]
+    return [vars(error) | {"verdict": "pass" if error.passed else "FAIL"} for error in check.errors]
 
 
 def gradient_check_title(check: GradientCheck) -> str:
     """`3-layer 50-50 with BN, dropout 0.1, lambda 0.01`, or the lambdas of a stack."""
-    first = check.configs[0]
+    first, n = check.configs[0], len(check.configs)
     name = ", ".join(filter(None, [network_name(first), options_words(first, _OMITTED)]))
-    lambdas = [f"{config.lam:g}" for config in check.configs]
-    if len(lambdas) == 1:
-        return f"{name}, lambda {lambdas[0]}"
-    return f"{name}, {len(lambdas)} replicas with lambda {', '.join(lambdas)}"
+    lambdas = ", ".join(f"{config.lam:g}" for config in check.configs)
+    return f"{name}, lambda {lambdas}" if n == 1 else f"{name}, {n} replicas with lambda {lambdas}"
 
 
 def gradient_verdict(checks: Sequence[GradientCheck]) -> str:
     """One line: how many tensors pass, by which rule, and the largest error."""
-    first = checks[0]
     tensors = [error for check in checks for error in check.errors]
     passed = sum(error.passed for error in tensors)
-    worst = max(error.max_absolute for error in tensors)
-    kinks = sum(error.kinks for error in tensors)
-    verdict = "PASS" if passed == len(tensors) else "FAIL"
-    rule = f"max abs < {first.atol:g} or rel to sum < {first.rtol:g}"
     return (
-        f"{verdict}: {passed} of {len(tensors)} tensors of {len(checks)} networks have {rule}; "
-        f"largest max abs {worst:.1e}, {kinks} kinks"
+        f"{'PASS' if passed == len(tensors) else 'FAIL'}: {passed} of {len(tensors)} tensors of {len(checks)} networks "
+        f"have max abs < {checks[0].atol:g} or rel to sum < {checks[0].rtol:g}; largest max abs "
+        f"{max(error.max_absolute for error in tensors):.1e}, {sum(error.kinks for error in tensors)} kinks"
     )
 
 

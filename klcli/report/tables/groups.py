@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any
 
 from klcli.errors import ConfigError
-from klcli.report.tables.table import Column, Row, Table, fraction
+from klcli.report.tables.studies import sample_of, spread
+from klcli.report.tables.table import Column, Row, Table, fraction, numbers, texts
 from klcli.report.words import counted, images_words, setting_value, value_words
 from klcli.settings.sameness import SETTINGS, differences, without_name
 from klcli.settings.setting import Setting
@@ -15,7 +16,7 @@ from klcli.store.records import Run
 from klcli.studies.comparisons import SIGNIFICANCE, Comparison, compare
 from klcli.studies.statistics import Sample
 
-MEASURED = ("validation_accuracy", "test_accuracy")
+MEASURED = {"validation_accuracy": "validation", "test_accuracy": "test"}
 SHOWN_PAIRS = 12
 SHOWN_RANGES = 8
 
@@ -27,10 +28,10 @@ class Group:
     values: tuple[Any, ...]
     runs: tuple[Run, ...]
 
-    def sample(self, measure: str) -> Sample | None:
-        """Return the values of a measure, None where no run has one."""
-        values = tuple(value for run in self.runs if (value := getattr(run, measure)) is not None)
-        return Sample(values) if values else None
+    @property
+    def sample(self) -> Sample:
+        """The validation accuracies, a 0 where there are none."""
+        return sample_of(self.runs, "validation_accuracy") or Sample((0.0,))
 
 
 def columns_of(names: Sequence[str]) -> tuple[str, ...]:
@@ -62,9 +63,8 @@ def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[list[Group], lis
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in unique.values():
         groups.setdefault(tuple(setting_value(run, key) for key in keys), []).append(run)
-    ordered = [Group(values, tuple(own)) for values, own in groups.items()]
-    ordered.sort(key=lambda one: -(sample.mean if (sample := one.sample(MEASURED[0])) else 0))
-    return ordered, repeated
+    found = [Group(values, tuple(own)) for values, own in groups.items()]
+    return sorted(found, key=lambda one: -one.sample.mean), repeated
 
 
 def run_numbers(runs: Sequence[Run]) -> str:
@@ -82,88 +82,69 @@ def run_numbers(runs: Sequence[Run]) -> str:
 
 def group_table(groups: Sequence[Group], columns: Sequence[str]) -> Table:
     """Mean, standard deviation and n of every group."""
+    settings = [_setting(name) for name in columns]
     rows = []
     for number, one in enumerate(groups, start=1):
-        row: Row = {"row": number} | dict(zip(columns, one.values, strict=True))
+        row: Row = {"row": number, "runs": run_numbers(one.runs)} | dict(zip(columns, one.values, strict=True))
         for measure in MEASURED:
-            sample = one.sample(measure)
-            if sample is not None:
-                row |= {f"{measure}_mean": sample.mean, f"{measure}_std": sample.std, f"{measure}_n": sample.n}
-            row.setdefault(f"{measure}_n", 0)
-        row["runs"] = run_numbers(one.runs)
+            row |= spread(sample_of(one.runs, measure), f"{measure}_")
         rows.append(row)
-    cells = (
-        Column("row", "row"),
-        *(_column(_setting(name)) for name in columns),
-        *(
-            Column(f"{measure}_{part}", title, form)
-            for measure, word in zip(MEASURED, ("validation", "test"), strict=True)
-            for part, title, form in (("mean", word, fraction), ("std", "std", fraction), ("n", "n", str))
-        ),
-        Column("runs", "runs", is_number=False),
-    )
+    cells = [*numbers(str, "row")]
+    cells += [
+        Column(one.column, one.label, partial(value_words, one.key), one.kind in (int, float)) for one in settings
+    ]
+    for measure, word in MEASURED.items():
+        cells += [*numbers(fraction, **{f"{measure}_mean": word, f"{measure}_std": "std"})]
+        cells += [*numbers(str, **{f"{measure}_n": "n"})]
     by = f", by {_labels(columns)}" if columns else ""
     title = f"Means over seeds on {images_words(groups[0].runs[0])}{by}"
-    return Table(title, cells, rows)
+    return Table(title, (*cells, *texts("runs")), rows)
 
 
 def group_notes(groups: Sequence[Group], columns: Sequence[str], repeated: Sequence[Run]) -> list[str]:
     """Say in words what the numbers allow to conclude."""
-    notes = _verdict(groups)
+    notes = _verdict([one.sample for one in groups])
     mixed = [tuple(name for name in varying(one.runs) if name not in columns) for one in groups]
     for names in dict.fromkeys(filter(None, mixed)):
         rows = [number for number, own in enumerate(mixed, start=1) if own == names]
         notes.append(
-            f"{_rows(rows)} of the table mix{'es' if len(rows) == 1 else ''} runs with different "
-            f"{_labels(names)}: the deviation is not that of seeds alone; "
-            f"add to --group-by or filter with --where"
+            f"{_rows(rows)} of the table mix{'es' if len(rows) == 1 else ''} runs with different {_labels(names)}: "
+            f"the deviation is not that of seeds alone; add to --group-by or filter with --where"
         )
     if repeated:
         notes.append(f"Not counted, because settings and seed are those of another run: {run_numbers(repeated)}.")
     return notes
 
 
-def _verdict(groups: Sequence[Group]) -> list[str]:
-    samples = [one.sample(MEASURED[0]) or Sample((0.0,)) for one in groups]
-    comparisons = compare(samples)
-    notes = []
-    if comparisons:
-        test = f"two-sided Welch test of the validation accuracy, {_corrected(len(comparisons))}"
-        same = [one for one in comparisons if not one.differs]
-        different = [one for one in comparisons if one.differs]
-        if len(same) == len(comparisons) > 1:
-            notes.append(f"No two rows can be told apart (all p >= {SIGNIFICANCE:g}); {test}.")
-        elif same:
-            notes.append(f"Cannot be told apart (p >= {SIGNIFICANCE:g}): rows {_pairs(same)}; {test}.")
-        if different:
-            notes.append(f"Differ by more than chance (p < {SIGNIFICANCE:g}): rows {_pairs(different)}; {test}.")
+def _verdict(samples: Sequence[Sample]) -> list[str]:
+    comparisons, notes = compare(samples), []
+    same, different = ([one for one in comparisons if one.differs == differs] for differs in (False, True))
+    n = len(comparisons)
+    corrected = f"corrected by Holm for {n} comparisons" if n > 1 else "one comparison"
+    test = f"two-sided Welch test of the validation accuracy, {corrected}"
+    if len(same) == n > 1:
+        notes.append(f"No two rows can be told apart (all p >= {SIGNIFICANCE:g}); {test}.")
+    elif same:
+        notes.append(f"Cannot be told apart (p >= {SIGNIFICANCE:g}): rows {_pairs(same)}; {test}.")
+    if different:
+        notes.append(f"Differ by more than chance (p < {SIGNIFICANCE:g}): rows {_pairs(different)}; {test}.")
     single = [number for number, sample in enumerate(samples, start=1) if sample.n == 1]
-    if single and len(groups) > 1:
-        notes.append(
-            f"{_rows(single)}: a single seed says nothing about chance, `klcli train --repeats 5` gives an error bar."
-        )
+    if single and len(samples) > 1:
+        cure = "`klcli train --repeats 5` gives an error bar"
+        notes.append(f"{_rows(single)}: a single seed says nothing about chance, {cure}.")
     return notes
 
 
-def _corrected(n: int) -> str:
-    return f"corrected by Holm for {n} comparisons" if n > 1 else "one comparison"
-
-
 def _pairs(comparisons: Sequence[Comparison]) -> str:
-    """`1 and 2 (p 0.34), 1 and 3 (p 0.081)`, the surest first."""
-    ordered = sorted(comparisons, key=lambda one: (one.a, one.b))
-    words = [f"{one.a + 1} and {one.b + 1} (p {one.adjusted:.2g})" for one in ordered[:SHOWN_PAIRS]]
-    more = len(ordered) - SHOWN_PAIRS
+    """`1 and 2 (p 0.34), 1 and 3 (p 0.081)`, in the order of the rows."""
+    first = sorted(comparisons, key=lambda one: (one.a, one.b))[:SHOWN_PAIRS]
+    words = [f"{one.a + 1} and {one.b + 1} (p {one.adjusted:.2g})" for one in first]
+    more = len(comparisons) - SHOWN_PAIRS
     return ", ".join(words) + (f", and {more} pairs more" if more > 0 else "")
 
 
 def _rows(numbers: Sequence[int]) -> str:
     return f"{counted(len(numbers), 'Row')} {', '.join(map(str, numbers))}"
-
-
-def _column(one: Setting) -> Column:
-    is_number = one.kind in (int, float)
-    return Column(one.column, one.label, partial(value_words, one.key), is_number)
 
 
 def _labels(columns: Sequence[str]) -> str:

@@ -11,62 +11,41 @@ from klcli.published.report import ERRORS, Report
 from klcli.published.reproduction import Reproduction
 from klcli.published.terms import Terms
 from klcli.report.tables.formats import to_markdown
-from klcli.report.tables.table import Column, Shown, Table, fraction, scientific
+from klcli.report.tables.table import Row, Table, fraction, numbers, scientific, show, texts
 from klcli.report.words import counted
 
 HEAD = (
-    Column("row", "row", is_number=False),
-    Column("what", "what", is_number=False),
-    Column("quantity", "number", is_number=False),
-    Column("published", "published"),
-    Column("ours", "ours"),
-    Column("half", "95 % ±"),
-    Column("n", "n"),
-    Column("difference", "difference"),
-    Column("standard_errors", "in s.e."),
-    Column("verdict", "verdict", is_number=False),
-    Column("why", "", is_number=False),
+    *texts("row", "what", quantity="number"),
+    *numbers(str, "published", "ours", half="95 % ±", n="n", difference="difference", standard_errors="in s.e."),
+    *texts("verdict", why=""),
 )
-LIST_HEAD = (
-    Column("name", "name", is_number=False),
-    Column("report", "report", is_number=False),
-    Column("course", "course", is_number=False),
-    Column("date", "date", is_number=False),
-    Column("rows", "rows"),
-    Column("numbers", "numbers"),
-    Column("trainings", "trainings"),
-    Column("summary", "", is_number=False),
-)
+_COUNTS = numbers(str, "rows", "numbers", "trainings")
+LIST_HEAD = (*texts("name", "report", "course", "date"), *_COUNTS, *texts(summary=""))
 
 
 def reproduction_table(report: Report, comparisons: Sequence[Comparison], terms: Terms) -> Table:
     """Every line of a report: published, ours, their difference, the verdict."""
-    marks = "".join(f" [{mark.partition(':')[0]}]" for mark in terms.marks)
-    title = f"{report.name}: {report.title}, on {terms.dataset}{marks}"
+    title = f"{report.name}: {report.title}, on {terms.dataset}{terms.brackets}"
     return Table(title, HEAD, [_row(one, terms) for one in comparisons])
 
 
-def _row(one: Comparison, terms: Terms) -> dict[str, Any]:
+def _row(one: Comparison, terms: Terms) -> Row:
     line, ours = one.line, one.ours
     is_quick = terms.quick and line.config is not None and one.verdict != INCOMPARABLE
     row = {"row": line.row, "what": line.what, "verdict": one.verdict + " (quick)" * is_quick, "why": one.why}
     if line.quantity is None:
         return row
     form = scientific if line.quantity in ERRORS else fraction
-    in_points = line.quantity.endswith("accuracy")
+    signed: Callable[[float], str] = points if line.quantity.endswith("accuracy") else "{:+.4f}".format
     return row | {
         "quantity": line.quantity.replace("_", " "),
         "n": ours.n if ours else None,
-        "published": _shown(line.published, form),
-        "ours": _shown(ours.mean if ours else None, form),
-        "half": _shown(ours.half_interval if ours else None, form),
-        "difference": _shown(one.difference, points if in_points else "{:+.4f}".format),
-        "standard_errors": _shown(one.standard_errors, "{:+.1f}".format),
+        "published": show(line.published, form),
+        "ours": show(ours.mean if ours else None, form),
+        "half": show(ours.half_interval if ours else None, form),
+        "difference": show(one.difference, signed),
+        "standard_errors": show(one.standard_errors, "{:+.1f}".format),
     }
-
-
-def _shown(value: float | None, form: Callable[[float], str]) -> Shown | None:
-    return None if value is None else Shown(value, form(value))
 
 
 def points(difference: float) -> str:
@@ -77,39 +56,32 @@ def points(difference: float) -> str:
 def reproduction_notes(report: Report, comparisons: Sequence[Comparison], terms: Terms) -> list[str]:
     """Return what a reader of the table must know: marks, counts, conditions, and why rows differ."""
     found = ", ".join(f"{n} {verdict}" for verdict, n in counts(comparisons).items())
-    rules = []
+    seeds = f"{terms.repeats} {counted(terms.repeats, 'seed')} for every setting"
+    notes = [*terms.marks, f"{len(comparisons)} lines: {found}; {seeds}, on {terms.images}"]
+    if report.conditions:
+        notes.append(f"what runs: {report.conditions}")
     if any(one.line.config for one in comparisons):
-        rules.append(
+        notes.append(
             "reproduced: the published single run is inside the 95 % prediction interval of one more run of ours, "
             "mean ± t s sqrt(1 + 1/n); differences are ours minus published"
         )
     if any(one.line.check for one in comparisons):
-        rules.append(
+        notes.append(
             "reproduced, of a gradient: our error is of the published order of magnitude or below it, "
             "or passes klcli's own check"
         )
-    seeds = f"{terms.repeats} {counted(terms.repeats, 'seed')} for every setting"
-    return [
-        *terms.marks,
-        f"{len(comparisons)} lines: {found}; {seeds}, on {terms.images}",
-        *([f"what runs: {report.conditions}"] if report.conditions else []),
-        *rules,
-        *(f"{', '.join(rows)}: {why}" for why, rows in explained(comparisons).items()),
-    ]
+    return notes + [f"{', '.join(rows)}: {why}" for why, rows in explained(comparisons).items()]
 
 
 def list_table(reports: Sequence[Report], repeats: int) -> Table:
     """The reports that can be reproduced."""
     rows = [
-        {
-            "name": one.name,
+        vars(one)
+        | {
             "report": one.number,
-            "course": one.course,
-            "date": one.date,
             "rows": len(one.rows),
             "numbers": sum(line.published is not None for line in one.lines),
             "trainings": sum(map(len, plan(one, repeats).values())),
-            "summary": one.summary,
         }
         for one in reports
     ]
@@ -118,16 +90,9 @@ def list_table(reports: Sequence[Report], repeats: int) -> Table:
 
 def reproduction_document(found: Reproduction, notes: Sequence[str], paths: Sequence[Path]) -> dict[str, Any]:
     """Return a reproduced report as it appears in JSON."""
-    report = found.report
+    own = {key: getattr(found.report, key) for key in ("name", "number", "course", "date", "conditions")}
     return {
-        "report": {
-            "name": report.name,
-            "number": report.number,
-            "course": report.course,
-            "date": report.date,
-            "conditions": report.conditions,
-            "rows": list(report.rows),
-        },
+        "report": own | {"rows": list(found.report.rows)},
         "terms": asdict(found.terms),
         "marks": found.terms.marks,
         "counts": counts(found.comparisons),
@@ -139,25 +104,13 @@ def reproduction_document(found: Reproduction, notes: Sequence[str], paths: Sequ
 
 
 def _line_document(one: Comparison, found: Reproduction) -> dict[str, Any]:
-    line, ours = one.line, one.ours
+    ours = {key: getattr(one.ours, key, None) for key in ("mean", "std", "n", "half_interval")}
+    compared = ("standard_error", "margin", "difference", "standard_errors", "diverged", "verdict", "why")
     return {
-        "row": line.row,
-        "what": line.what,
-        "quantity": line.quantity,
-        "tensor": line.tensor,
-        "published": line.published,
-        "mean": ours.mean if ours else None,
-        "std": ours.std if ours else None,
-        "n": ours.n if ours else 0,
-        "half_interval": ours.half_interval if ours else None,
-        "standard_error": one.standard_error,
-        "margin": one.margin,
-        "difference": one.difference,
-        "standard_errors": one.standard_errors,
-        "diverged": one.diverged,
-        "verdict": one.verdict,
-        "why": one.why,
-        "runs": [run.id for run in found.runs_of(line.config)],
+        **{key: getattr(one.line, key) for key in ("row", "what", "quantity", "tensor", "published")},
+        **(ours | {"n": ours["n"] or 0}),
+        **{key: getattr(one, key) for key in compared},
+        "runs": [run.id for run in found.runs_of(one.line.config)],
     }
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from klcli.report.tables.table import Column, Row, Shown, Table, fraction, significant
+from klcli.report.tables.table import SPLITS, Row, Shown, Table, fraction, numbers, significant, texts
 from klcli.report.words import layers_name, network_name, statistics_words
 from klcli.store.records import Run
 from klcli.studies.statistics import Sample
@@ -13,45 +14,35 @@ if TYPE_CHECKING:
     from klcli.procedures.searches import LambdaSearch
     from klcli.studies.lambda_search import Choice
 
-SPLITS = ("train", "validation", "test")
 MEASURES = ("accuracy", "loss", "cost")
 HUGE = 1e5
-_INTERVAL = (
-    Column("mean", "mean", fraction),
-    Column("std", "std", fraction),
-    Column("n", "n"),
-    Column("low", "95 % from", fraction),
-    Column("high", "to", fraction),
-)
+_INTERVAL = (*numbers(fraction, "mean", "std"), *numbers(str, "n"), *numbers(fraction, low="95 % from", high="to"))
 
 
-def cell(runs: Sequence[Run], column: str) -> Shown | None:
-    """Return the mean of a column over the complete runs that have it, with its spread; None where there is none.
-
-    What a diverged run measured before it diverged is no result.
-    """
-    sample = _sample(runs, column)
-    if sample is None:
-        return None
-    text = _digits(sample.mean) if sample.std is None else f"{_digits(sample.mean)} ± {_digits(sample.std)}"
-    more = {"std": sample.std, "half_interval": sample.half_interval, "n": sample.n}
-    return Shown(sample.mean, text, more)
-
-
-def _sample(runs: Sequence[Run], column: str) -> Sample | None:
+def sample_of(runs: Sequence[Run], column: str) -> Sample | None:
+    """Return the values of a column of the complete runs: what was measured before a divergence is no result."""
     complete = (getattr(run, column) for run in runs if run.state == "complete")
     values = tuple(value for value in complete if value is not None)
     return Sample(values) if values else None
 
 
-def _interval(sample: Sample | None) -> Row:
-    """The cells of `_INTERVAL`: mean, deviation and 95 % interval of the mean, as far as there are values."""
+def spread(sample: Sample | None, prefix: str = "") -> Row:
+    """Return mean, std, n and the 95 % interval from low to high, as far as there are values, under prefixed keys."""
     if sample is None:
-        return {"n": 0}
-    row: Row = {"mean": sample.mean, "std": sample.std, "n": sample.n}
-    if sample.half_interval is not None:
-        row |= {"low": sample.mean - sample.half_interval, "high": sample.mean + sample.half_interval}
-    return row
+        return {f"{prefix}n": 0}
+    half = sample.half_interval
+    low, high = (None, None) if half is None else (sample.mean - half, sample.mean + half)
+    row = {"mean": sample.mean, "std": sample.std, "n": sample.n, "low": low, "high": high}
+    return {f"{prefix}{key}": value for key, value in row.items()}
+
+
+def cell(runs: Sequence[Run], column: str) -> Shown | None:
+    """Return the mean of a column with its spread; None where no complete run has it."""
+    sample = sample_of(runs, column)
+    if sample is None:
+        return None
+    text = _digits(sample.mean) if sample.std is None else f"{_digits(sample.mean)} ± {_digits(sample.std)}"
+    return Shown(sample.mean, text, {"std": sample.std, "half_interval": sample.half_interval, "n": sample.n})
 
 
 def _digits(value: float) -> str:
@@ -73,22 +64,19 @@ def search_table(title: str, stages: Sequence[tuple[str, Sequence[Run]]], choice
         for lam in dict.fromkeys(run.config.lam for run in runs):
             mine = [run for run in runs if run.config.lam == lam]
             row: Row = {"lambda": lam, "stage": stage, "runs": ", ".join(str(run.id) for run in mine)}
-            row |= {f"{split}_{name}": cell(mine, f"{split}_{name}") for split in SPLITS for name in MEASURES}
-            validation = _sample(mine, "validation_accuracy")
+            row |= {f"{split}_{name}": cell(mine, f"{split}_{name}") for split, name in product(SPLITS, MEASURES)}
+            validation = sample_of(mine, "validation_accuracy")
             row |= {"n": validation.n if validation else 0, "half": validation.half_interval if validation else None}
             rows.append(row | {"remark": _remark(lam, stage, mine, choice)})
     rows.sort(key=lambda row: row["validation_accuracy"].value if row["validation_accuracy"] else -1.0, reverse=True)
     repeated = any(len(runs) > len({run.config.lam for run in runs}) for _, runs in stages)
     columns = (
-        Column("lambda", "lambda", significant),
-        Column("stage", "stage", is_number=False),
-        Column("validation_accuracy", "validation"),
-        *((Column("half", "95 % ±", fraction), Column("n", "n")) if repeated else ()),
-        Column("validation_loss", "loss"),
-        Column("validation_cost", "cost"),
-        Column("train_accuracy", "train"),
-        Column("runs", "run"),
-        Column("remark", "", is_number=False),
+        *numbers(significant, "lambda"),
+        *texts("stage"),
+        *numbers(str, validation_accuracy="validation"),
+        *((*numbers(fraction, half="95 % ±"), *numbers(str, "n")) if repeated else ()),
+        *numbers(str, validation_loss="loss", validation_cost="cost", train_accuracy="train", runs="run"),
+        *texts(remark=""),
     )
     return Table(title, columns, rows)
 
@@ -108,14 +96,12 @@ def _remark(lam: float, stage: str, runs: Sequence[Run], choice: "Choice | None"
 
 def choice_sentence(choice: "Choice") -> str:
     """Say which lambda is chosen and how sure that is."""
-    low, high = choice.plateau[0].lam, choice.plateau[-1].lam
-    others = len(choice.plateau) - 1
-    sure = (
-        f"{others} more within one standard error ({choice.standard_error:.4f}), from {low:.4g} to {high:.4g}"
-        if others
-        else f"no other within one standard error ({choice.standard_error:.4f})"
+    low, high, others = choice.plateau[0].lam, choice.plateau[-1].lam, len(choice.plateau) - 1
+    return (
+        f"chosen lambda {choice.chosen.lam:.6g}, validation {choice.chosen.accuracy:.4f}; "
+        f"{f'{others} more' if others else 'no other'} within one standard error ({choice.standard_error:.4f})"
+        + (f", from {low:.4g} to {high:.4g}" if others else "")
     )
-    return f"chosen lambda {choice.chosen.lam:.6g}, validation {choice.chosen.accuracy:.4f}; {sure}"
 
 
 def sigma_title(runs: Sequence[Run], images: str) -> str:
@@ -125,25 +111,17 @@ def sigma_title(runs: Sequence[Run], images: str) -> str:
 
 
 def sigma_table(title: str, runs: Sequence[Run]) -> Table:
-    """Every sigma by split, the column with BN next to the one without."""
+    """Every sigma by split, the column with BN next to the one without; the state of a run where it has no number."""
     rows = []
-    for sigma in _sigmas(runs):
-        for split in SPLITS:
-            row: Row = {"sigma": sigma, "split": split}
-            for batch_norm in (False, True):
-                mine = _of(runs, sigma, batch_norm)
-                row |= {f"{name}_{batch_norm:d}": cell(mine, f"{split}_{name}") or _why(mine) for name in MEASURES}
-            rows.append(row)
-    columns = (
-        Column("sigma", "sigma", significant),
-        Column("split", "split", is_number=False),
-        *(
-            Column(f"{name}_{batch_norm}", "with BN" if batch_norm else name)
-            for name in MEASURES
-            for batch_norm in (0, 1)
-        ),
-    )
-    return Table(title, columns, rows)
+    for sigma, split in product(_sigmas(runs), SPLITS):
+        row: Row = {"sigma": sigma, "split": split}
+        for batch_norm in (False, True):
+            mine = _of(runs, sigma, batch_norm)
+            why = next((run.state for run in mine if run.state != "complete"), None)
+            row |= {f"{name}_{batch_norm:d}": cell(mine, f"{split}_{name}") or why for name in MEASURES}
+        rows.append(row)
+    titles = {key: title for name in MEASURES for key, title in ((f"{name}_0", name), (f"{name}_1", "with BN"))}
+    return Table(title, (*numbers(significant, "sigma"), *texts("split"), *numbers(str, **titles)), rows)
 
 
 def _sigmas(runs: Sequence[Run]) -> list[float | None]:
@@ -154,31 +132,21 @@ def _of(runs: Sequence[Run], sigma: float | None, batch_norm: bool) -> list[Run]
     return [run for run in runs if (run.config.sigma, run.config.batch_norm) == (sigma, batch_norm)]
 
 
-def _why(runs: Sequence[Run]) -> str | None:
-    """Why there is no number: the state of a run that did not complete."""
-    return next((run.state for run in runs if run.state != "complete"), None)
-
-
 def interval_table(title: str, runs: Sequence[Run]) -> Table:
     """The test accuracy of every sigma over its repeats, without and with BN."""
     rows = [
         {"sigma": sigma, "bn": "yes" if batch_norm else "no"}
-        | _interval(_sample(_of(runs, sigma, batch_norm), "test_accuracy"))
-        for sigma in _sigmas(runs)
-        for batch_norm in (False, True)
+        | spread(sample_of(_of(runs, sigma, batch_norm), "test_accuracy"))
+        for sigma, batch_norm in product(_sigmas(runs), (False, True))
     ]
-    return Table(title, (Column("sigma", "sigma", significant), Column("bn", "BN", is_number=False), *_INTERVAL), rows)
+    return Table(title, (*numbers(significant, "sigma"), *texts(bn="BN"), *_INTERVAL), rows)
 
 
 def repeats_table(title: str, runs: Sequence[Run]) -> Table:
     """Mean, standard deviation and 95 % interval over the complete runs, by split and measure."""
-    rows = [
-        {"split": split, "measure": name} | _interval(_sample(runs, f"{split}_{name}"))
-        for split in SPLITS
-        for name in MEASURES
-    ]
-    columns = (Column("split", "split", is_number=False), Column("measure", "", is_number=False))
-    return Table(title, (*columns, *_INTERVAL), rows)
+    keys = product(SPLITS, MEASURES)
+    rows = [{"split": split, "measure": name} | spread(sample_of(runs, f"{split}_{name}")) for split, name in keys]
+    return Table(title, (*texts("split", measure=""), *_INTERVAL), rows)
 
 
 def choice_document(choice: "Choice") -> dict[str, Any]:

@@ -1,15 +1,19 @@
 """Table: rows of values under columns, how a terminal shows them, and the forms of numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table as RichTable
 
 Row = dict[str, Any]  # values by the key of their column
+SPLITS = ("train", "validation", "test")
 UNLIMITED = 10_000  # columns
+fraction = "{:.4f}".format  # an accuracy on 10 000 images, a loss or a cost
+significant = "{:.4g}".format  # what spans decades: lambda, sigma, eta
+seconds = "{:.1f}".format
+scientific = "{:.1e}".format  # an error
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,17 @@ class Column:
     title: str
     form: Callable[[Any], str] = str
     is_number: bool = True
+
+
+def texts(*keys: str, form: Callable[[Any], str] = str, **titles: str) -> tuple[Column, ...]:
+    """Return columns of words; a key without a title is its own."""
+    return tuple(replace(one, is_number=False) for one in numbers(form, *keys, **titles))
+
+
+def numbers(form: Callable[[Any], str], *keys: str, **titles: str) -> tuple[Column, ...]:
+    """Return columns of numbers in one form; a key without a title is its own."""
+    titles = {key: key.replace("_", " ") for key in keys} | titles
+    return tuple(Column(key, title, form) for key, title in titles.items())
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,11 @@ class Shown:
         return self.text
 
 
+def show(value: Any, form: Callable[[Any], str]) -> Shown | None:
+    """Return a value in the form of its row, where there is one."""
+    return None if value is None else Shown(value, form(value))
+
+
 @dataclass(frozen=True)
 class Table:
     """A title and rows of values, which keep their full precision until they are shown."""
@@ -44,24 +64,13 @@ class Table:
 
     def cells(self) -> list[list[str]]:
         """Return the text of every cell; a value that is missing is a dash."""
-        return [
-            ["-" if row.get(column.key) is None else column.form(row[column.key]) for column in self.columns]
-            for row in self.rows
-        ]
+        forms = [(one.key, one.form) for one in self.columns]
+        return [["-" if row.get(key) is None else form(row[key]) for key, form in forms] for row in self.rows]
 
     def show(self, console: "Console") -> None:
         """Print the table at its full width: a narrower terminal wraps its lines, no cell is cut."""
-        from rich.console import Console
-
-        table = self.to_rich()
-        console.print(self.title, style="bold", soft_wrap=True)
-        # Without markup, as results are printed: the width of a name like [draft] must be that of its letters.
-        table.width = Console(width=UNLIMITED, markup=False, emoji=False).measure(table).maximum
-        console.print(table, crop=False)
-
-    def to_rich(self) -> "RichTable":
-        """Return the table without its title, for a Rich console."""
         from rich import box
+        from rich.console import Console
         from rich.table import Table as RichTable
 
         table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -69,22 +78,10 @@ class Table:
             table.add_column(column.title, justify="right" if column.is_number else "left", no_wrap=True)
         for cells in self.cells():
             table.add_row(*cells)
-        return table
-
-
-def fraction(value: float) -> str:
-    """Four digits: an accuracy on 10 000 images, a loss or a cost."""
-    return f"{value:.4f}"
-
-
-def significant(value: float) -> str:
-    """Four significant digits, for what spans decades: lambda, sigma, eta."""
-    return f"{value:.4g}"
-
-
-def seconds(value: float) -> str:
-    """One decimal."""
-    return f"{value:.1f}"
+        console.print(self.title, style="bold", soft_wrap=True)
+        # Without markup, as results are printed: the width of a name like [draft] must be that of its letters.
+        table.width = Console(width=UNLIMITED, markup=False, emoji=False).measure(table).maximum
+        console.print(table, crop=False)
 
 
 def duration(value: float) -> str:
@@ -93,8 +90,3 @@ def duration(value: float) -> str:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def scientific(value: float) -> str:
-    """Two digits and a power of ten: an error."""
-    return f"{value:.1e}"
