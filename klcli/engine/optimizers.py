@@ -1,10 +1,8 @@
 """Optimizers, and the exponential average of the weights. They know arrays, never a network.
 
-`update(parameters, gradients, eta)` changes every parameter in place and overwrites the gradients as work
-space. eta is a number, or `(m,)` for parameters with a leading axis of m replicas. What an optimizer
-keeps from one update to the next is its `memory`: by name, one array for each parameter.
-
-A WeightGradient marks its parameter as the weights of a layer; only these decay.
+`update(parameters, gradients, eta)` takes one step: it changes every parameter in place and overwrites the gradients.
+eta is a number, or `(m,)` for parameters with a leading axis of m replicas. `memory` is what an optimizer keeps from
+one update to the next: by name, one array for each parameter. Only parameters with a WeightGradient decay.
 """
 
 from collections.abc import Iterable, Iterator
@@ -37,7 +35,6 @@ class SGD:
     memory: Memory = field(default_factory=dict)
 
     def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: float | np.ndarray) -> None:
-        """Take one step."""
         if self.momentum:
             self._update_with_momentum(list(parameters), gradients, eta)
             return
@@ -86,7 +83,6 @@ class Adam:
     memory: Memory = field(default_factory=dict)
 
     def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: float | np.ndarray) -> None:
-        """Take one step."""
         parameters = list(parameters)
         means = _remembered(self.memory, "mean", parameters)
         squares = _remembered(self.memory, "square", parameters)
@@ -115,16 +111,15 @@ class WeightAverage:
     """`average <- average + share * (theta - average)` with `share = (1 - decay) / (1 - decay^t)`, t counting from 1.
 
     The exponential average of a network's arrays over its updates (after Polyak and Juditsky 1992), bias-corrected
-    like Adam's moments: the coefficients of all theta so far sum to 1, each is `decay` times the next, and the
-    initial parameters have none.
+    like Adam's moments, so that the initial parameters have no part in it.
     """
 
     decay: float
     updates: int = 0  # averaged so far
-    state: dict[str, np.ndarray] = field(default_factory=dict)  # the averages by name, as in Network.state
+    state: dict[str, np.ndarray] = field(default_factory=dict)  # the averages by name
 
     def update(self, state: dict[str, np.ndarray]) -> None:
-        """Include the arrays of a network after one more update."""
+        """Include the arrays of a network, as of Network.state, after one more update."""
         self.updates += 1
         if not self.state:
             self.state = {name: array.copy(order="K") for name, array in state.items()}
@@ -151,10 +146,9 @@ def _remembered(memory: Memory, name: str, parameters: list[np.ndarray]) -> list
 
 
 def _blocks(gradient: Gradient, parameter: np.ndarray, *memory: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield (parameter, gradient, *memory), those of a W transposed and in blocks of units that fit into the cache.
+    """Yield views (parameter, gradient, *memory), those of a W transposed and in blocks of units that fit the cache.
 
-    All but the gradient are views. Without blocks, every pass over a large W waits for main memory: a third of the
-    time for 3072 x 2048.
+    Without blocks, every pass over a large W waits for main memory: a third of the time for 3072 x 2048.
     """
     if not isinstance(gradient, WeightGradient):
         yield parameter, gradient, *memory

@@ -115,7 +115,7 @@ def _train(setup: Setup, store: Store, start: Start, check: Callable[[], None]) 
                 start.splits,
                 snapshot=start.snapshot,
                 epochs=start.epochs,
-                look_at_test=config.schedule != "range",
+                evaluate_test=config.schedule != "range",
                 on_update=on_update,
                 on_evaluation=on_evaluation,
             )

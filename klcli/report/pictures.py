@@ -113,14 +113,14 @@ class Painter:
         from klcli.evaluation.confusion import confusion, predict
         from klcli.procedures.run_lookup import images_of, trained_networks
         from klcli.report.plots.confusion import confusion_picture, draw_confusion
-        from klcli.training.environment import pinned_threads
+        from klcli.training.environment import pin_threads
 
         [trained] = trained_networks(self._store, run)
         if run.dataset_sha256 not in self._datasets:
             data = None if run.dataset == "synthetic" else self._data  # --data names others, beside the built-in set
             self._datasets[run.dataset_sha256] = images_of(run, data, f"run {run.id}")
         dataset = self._datasets[run.dataset_sha256]
-        with pinned_threads(run.threads):
+        with pin_threads(run.threads):
             test = split(dataset, run.split).test.standardised(run.config.standardise)
             counts = confusion(test.labels, predict(trained.network, test, run.config.dtype))
         picture = confusion_picture(run, counts, dataset.class_names)

@@ -105,7 +105,7 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
 
     procedure = train_chain if task.is_chain else train
     results = procedure(
-        task.configs, splits, look_at_test=task.look_at_test, on_update=channel.on_update, on_evaluation=on_evaluation
+        task.configs, splits, evaluate_test=task.look_at_test, on_update=channel.on_update, on_evaluation=on_evaluation
     )
     return StackOutcome(task.positions, results, time.perf_counter() - started)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from klcli.data.dataset import Dataset, Splits, split
-from klcli.engine.losses import softmax
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.training.result import EpochMetrics, Snapshot, TrainResult
@@ -121,14 +121,14 @@ def test_snapshots_are_the_networks_at_the_ends_of_the_cycles_and_vote_with_thei
         assert snapshot.keys() == ends[step].keys()
         for name, array in snapshot.items():
             np.testing.assert_array_equal(array, ends[step][name], err_msg=name)
-        P.append(softmax(result.network.with_state(snapshot).scores(X)))
+        P.append(softmax(result.network.with_state(snapshot).scores(X), axis=1))
     mean = (P[0] + P[1]) / 2
     assert result.ensemble is not None
     assert result.ensemble.test is not None
     assert result.ensemble.networks == 2
     assert result.ensemble.test.accuracy == np.mean(mean.argmax(axis=-1) == y)
     assert result.ensemble.test.loss == pytest.approx(-np.log(mean[np.arange(len(y)), y]).mean(), rel=1e-9)
-    [unseen] = train([config], splits, look_at_test=False)
+    [unseen] = train([config], splits, evaluate_test=False)
     assert unseen.ensemble == replace(result.ensemble, test=None)
 
 

@@ -135,7 +135,6 @@ def test_evaluations_are_stored_in_order_with_the_rate_of_the_last_update(splits
     # Updates are counted from 0: the 25th is number 24, one step below the top.
     rates = [0.01 + 0.05 * 24 / 25, 0.01 + 0.05 / 25] * 2
     assert [epoch.learning_rate for epoch in result.epochs] == pytest.approx(rates)
-    assert result.best_validation_accuracy == max(epoch.validation.accuracy for epoch in result.epochs)
 
 
 # --- the network that is handed back
@@ -248,7 +247,6 @@ def test_a_training_ends_when_nobody_is_left_to_train(splits: Splits) -> None:
     assert result.diverged_at == steps[-1] < 100
     assert result.epochs == []
     assert result.test is None
-    assert result.best_validation_accuracy is None
 
 
 def test_a_network_that_is_finite_only_on_its_training_images_has_diverged(small_dataset: Dataset) -> None:
@@ -287,7 +285,7 @@ def test_what_on_update_raises_ends_the_training_there(splits: Splits) -> None:
 
 def test_the_test_split_is_looked_at_only_on_request(splits: Splits) -> None:
     config = replace(HUNDRED, step_size=2)
-    [kept] = train([config], splits, look_at_test=False)
+    [kept] = train([config], splits, evaluate_test=False)
     [looked] = train([config], splits)
     assert kept.test is None
     assert looked.test is not None
