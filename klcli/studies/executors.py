@@ -15,26 +15,23 @@ from typing import Any
 
 from klcli.errors import ConfigError
 
-ANSWER_SECONDS = 5  # how long a Dask scheduler, and the first of its workers, may take to answer
-WATCH_SECONDS = 1.0  # between two checks of a worker whether its parent is alive
+ANSWER_SECONDS = 5  # for a Dask scheduler, and for the first of its workers, to answer
+WATCH_SECONDS = 1.0  # between two checks by a worker whether its parent is alive
 
 
 class ProcessesExecutor(Executor):
-    """Spawned processes, of which one may die without the others.
+    """Spawned processes, each in a pool of its own, because a pool ends all of its workers when one is killed.
 
-    The standard pool of processes ends all of its workers when one is killed. Here each worker is a pool of its own:
-    the task of a dead worker fails with BrokenExecutor and its pool is replaced, the others continue.
+    The task of a dead worker fails with BrokenExecutor and its pool is replaced; the others continue.
     """
 
     def __init__(self, jobs: int) -> None:
-        """Prepare `jobs` workers; a process starts with its first task."""
         self._threads = ThreadPoolExecutor(jobs)
         self._pools: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
         for _ in range(jobs):
             self._pools.put(_one_process())
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run `fn` in the next free process."""
         return self._threads.submit(self._run, fn, args, kwargs)
 
     def _run(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -52,7 +49,6 @@ class ProcessesExecutor(Executor):
             self._pools.put(pool)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes once their tasks are done."""
         self._threads.shutdown(wait=wait, cancel_futures=cancel_futures)
         while not self._pools.empty():
             self._pools.get().shutdown(wait=wait, cancel_futures=cancel_futures)
@@ -102,7 +98,7 @@ def _dask(address: str) -> Iterator[Executor]:
         raise ConfigError(
             f"--executor {address}: Dask is not installed, get it with `pip install 'klcli[dask]'`"
         ) from None
-    # Of a scheduler that is gone it logs a traceback; the user gets one line.
+    # Without this, it logs a traceback where the scheduler has ended.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         asyncio.run(_require_answer(address))

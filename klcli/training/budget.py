@@ -1,4 +1,4 @@
-"""Budget: how many updates a training takes, and after which of them it is evaluated."""
+"""Budget: the number of updates of a training, and after which of them it is evaluated."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ MAX_EVALUATIONS = 1_000_000  # rows of one run in the database
 
 @dataclass(frozen=True)
 class Budget:
-    """The updates of a training: cycles count, and epochs follow from them and the number of images."""
+    """The updates of a training."""
 
     config: TrainConfig
     updates_per_epoch: int  # floor(n / n_batch)

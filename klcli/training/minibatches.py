@@ -19,13 +19,11 @@ class Minibatches:
     """The minibatches of a stack, each a function of the config and of the update step alone."""
 
     def __init__(self, config: TrainConfig, split: Split) -> None:
-        self.config = config
-        self.split = split
+        self.config, self.split = config, split
         # One generator draws the augmentation of all images of a minibatch, and mixup needs all of them.
         self.parts = 1 if config.flip or config.shift or config.mixup else max(1, config.batch_size // PART)
         self._background = background_of(split)
-        self._epoch = -1
-        self._order = np.empty(0, dtype=np.intp)  # of the images in that epoch
+        self._epoch, self._order = -1, np.empty(0, dtype=np.intp)  # of the images in that epoch
 
     def images(self, step: int, X: np.ndarray, part: Part = (0, 1)) -> None:
         """Write the images of update `step`, counted from 0, into `X (n, 3072)`, or one of up to `parts` parts."""

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +40,9 @@ class Training:
 
         Raises ValueError where the configs differ in more than replicas may.
         """
-        self.config = _common(configs)  # of the first replica; the others share all that the loop reads from it
+        self.config = configs[0]  # the others share all that the loop reads from it
+        if len(set(map(stack_key, configs))) > 1 or (len(configs) > 1 and self.config.order_seed is None):
+            raise ValueError("replicas may differ in seed, lambda, sigma and eta only, and share one order_seed")
         self.splits = splits.standardised(self.config.standardise)
         self.budget = budget_of(self.config, len(splits.train))
         self.step = 0 if snapshot is None else snapshot.step  # updates done
@@ -81,10 +83,9 @@ class Training:
         eta = _shared([self.budget.learning_rate(self.step, result.config) for result in self.results])
         self.optimizer.update(self._parameters.arrays, self._parameters.in_order(gradients), eta)
         self.step += 1
-        if self.average is not None:
+        if self.average:
             self.average.update(self.stack.state())
-        if not np.isfinite(loss).all():
-            self._mark_diverged(loss)
+        self._mark_diverged(loss)
         if self.config.snapshots and self.budget.is_end_of_cycle(self.step):
             network = with_policy_of(self._averaged(), self.config, self.splits)
             for index, result in self._converging():
@@ -93,8 +94,8 @@ class Training:
     def evaluate(self) -> None:
         """Append one EpochMetrics to the epochs of every replica that has not diverged.
 
-        After the last update, the networks first get the statistics of their BN policy: the last metrics, the
-        test metrics and the checkpoint are then of one and the same network.
+        After the last update, the networks first get the statistics of their BN policy: the last metrics, the test
+        metrics and the checkpoint are of the same network.
         """
         self.evaluated = self._averaged()
         if self.step == self.budget.total_updates:
@@ -153,9 +154,7 @@ class Training:
 
     def _averaged(self) -> Network:
         """Return the stack, with its average weights where there are some."""
-        if self.average is None or not self.average.updates:
-            return self.stack
-        return self.stack.with_state(self.average.state)
+        return self.stack.with_state(self.average.state) if self.average and self.average.updates else self.stack
 
     def _metrics(self, split: Split) -> list[Metrics]:
         network = self.evaluated
@@ -168,7 +167,7 @@ class Training:
         return score_of(log_mean([log_probabilities(network, split, self.config.dtype) for network in networks]), split)
 
     def _memory(self, index: int) -> dict[str, np.ndarray]:
-        """Return what the next update of a replica depends on beside its network; nothing after the last one."""
+        """Return what the next update of a replica depends on beside its network."""
         if self.step == self.budget.total_updates:
             return {}
         memory = {
@@ -176,15 +175,15 @@ class Training:
             for kind, arrays in self.optimizer.memory.items()
             for name, array in self._parameters.by_name(arrays).items()
         }
-        if self.average is not None and self.average.updates:
+        if self.average and self.average.updates:
             memory |= {f"{RAW}.{name}": array for name, array in self.stack.replica(index).state().items()}
         return memory
 
     def _restore_memory(self, snapshot: Snapshot) -> None:
-        """Restore what `_memory` has returned for a single replica, and its snapshots."""
+        """Restore the memory and the snapshots of a single replica."""
         state = snapshot.state
         self.results[0].snapshots = snapshots_of(state)
-        if self.average is not None and part(state, RAW):
+        if self.average and part(state, RAW):
             averaged = self.stack.replica(0).with_state(state)
             self.average.state, self.average.updates = stack([averaged]).state(), snapshot.step
         for kind in dict.fromkeys(key.split(".")[1] for key in state if key.startswith(f"{OPTIMIZER}.")):
@@ -194,9 +193,10 @@ class Training:
         return [(index, result) for index, result in enumerate(self.results) if result.diverged_at is None]
 
     def _mark_diverged(self, cost: np.ndarray) -> None:
-        for index, result in self._converging():
-            if not np.isfinite(cost[index]):
-                result.diverged_at, result.memory = self.step, {}
+        if not np.isfinite(cost).all():
+            for index, result in self._converging():
+                if not np.isfinite(cost[index]):
+                    result.diverged_at, result.memory = self.step, {}
 
 
 def train(
@@ -212,13 +212,11 @@ def train(
     """Train a stack of replicas in lockstep on the same minibatches and return one result for each.
 
     The configs may differ in seed, lambda, sigma, eta_min and eta_max; all else must agree (ValueError), the order
-    seed included. `on_update(step)` is called after every update, and what it raises ends the training there.
-    `on_evaluation(results)` is called after every evaluation, whose EpochMetrics is the last of the `epochs` of each
-    replica. A replica whose cost is no longer finite gets `diverged_at` and no further metrics; the others continue.
-    The test split is evaluated once, after training.
-
-    A single replica continues from a `snapshot`, with the `epochs` before it, and ends with the same bits as without
-    the interruption.
+    seed included. `on_update(step)` is called after every update, and what it raises ends the training there;
+    `on_evaluation(results)` after every evaluation, whose EpochMetrics is the last of the `epochs` of each replica. A
+    replica whose cost is no longer finite gets `diverged_at` and no further metrics; the others continue. The test
+    split is evaluated once, after training. A single replica continues from a `snapshot`, with the `epochs` before it,
+    and ends with the same bits as without the interruption.
     """
     try:
         training = Training(configs, splits, snapshot)
@@ -240,40 +238,23 @@ def train(
 
 
 def train_chain(
-    configs: Sequence[TrainConfig],
-    splits: Splits,
-    *,
-    evaluate_test: bool = True,
-    on_update: Callable[[int], None] = lambda step: None,
-    on_evaluation: Callable[[list[TrainResult]], None] = lambda results: None,
+    configs: Sequence[TrainConfig], splits: Splits, *, on_update: Callable[[int], None] = lambda step: None, **how: Any
 ) -> list[TrainResult]:
-    """Train networks one after another, each from the final weights of the one before; the step begins at 0 again.
+    """Train networks one after another, each from the final weights of the one before, as a flawed search does.
 
-    A search that forgets to initialise goes wrong in this way; published ones are repeated with it. `on_update` gets
-    the number of updates of all networks so far.
+    `on_update` gets the number of updates of all networks so far; `how` are arguments of `train`.
     """
     results: list[TrainResult] = []
     snapshot, done = None, 0
     for config in configs:
-        results += train(
-            [config],
-            splits,
-            snapshot=snapshot,
-            evaluate_test=evaluate_test,
-            on_update=lambda step, before=done: on_update(before + step),  # type: ignore[misc]
-            on_evaluation=on_evaluation,
-        )
+
+        def count(step: int, before: int = done) -> None:
+            on_update(before + step)
+
+        results += train([config], splits, snapshot=snapshot, on_update=count, **how)
         snapshot = Snapshot(0, results[-1].network.state())
         done += budget_of(config, len(splits.train)).total_updates
     return results
-
-
-def _common(configs: Sequence[TrainConfig]) -> TrainConfig:
-    """Return the first config after checking that the others differ only where replicas may."""
-    first = configs[0]
-    if len({stack_key(config) for config in configs}) > 1 or (len(configs) > 1 and first.order_seed is None):
-        raise ValueError("replicas may differ in seed, lambda, sigma and eta only, and share one order_seed")
-    return first
 
 
 def _shared(values: Sequence[float]) -> float | np.ndarray:
