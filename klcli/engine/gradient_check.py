@@ -30,7 +30,7 @@ class TensorCheck:
 
     tensor: str
     entries: int  # of all replicas
-    kinks: int  # entries omitted because a ReLU was on at one end of the difference and off at the other
+    kinks: int  # entries at which a ReLU is on at one end of the difference and off at the other
     max_absolute: float  # max |ga - gn|
     relative_to_sum: float  # max of |ga - gn| / (|ga| + |gn|)
     relative_to_maximum: float  # max of |ga - gn| / max(|ga|, |gn|)
@@ -56,9 +56,9 @@ def check_gradients(
 ) -> list[TensorCheck]:
     """Check every parameter of a float64 network, of one or of m replicas, on the minibatch X, y.
 
-    `method` "centred" takes (J(theta + h) - J(theta - h)) / 2h, "forward" (J(theta + h) - J(theta)) / h.
-    Neither parameters nor running averages change. `on_entries(count)` is called with the number of entries
-    checked since its last call. Dropout keeps the mask of its current step; `smoothing` is that of the labels.
+    `method` "centred" takes (J(theta + h) - J(theta - h)) / 2h, "forward" (J(theta + h) - J(theta)) / h; `smoothing` is
+    that of the labels. Parameters, running averages and the step of Dropout do not change. `on_entries(count)` is
+    called with the number of entries checked since its last call.
     """
     loss = partial(soft_cross_entropy, smoothing=smoothing) if smoothing else cross_entropy
     _, gradients = network.gradients(X, y, lam, loss=loss)
@@ -75,13 +75,11 @@ def _numerical_gradient(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the numerical gradient of one tensor and which entries straddle a kink, both shaped like it.
 
-    Many entries are perturbed at once, each in its own copy of the tensor along a new leading axis, over
-    which the layers broadcast as over replicas. With m replicas, an entry is perturbed in all of them
-    together, because they are independent.
+    Many entries are perturbed at once, each in its own copy of the tensor along a new leading axis, over which the
+    layers broadcast as over replicas. With m replicas, which are independent, an entry is perturbed in all of them.
     """
     layer_name, field = name.split(".")
-    layer = network.layers[layer_name]
-    theta = getattr(layer, field)
+    layer, theta = network.layers[layer_name], network.parameters()[name]
     flat = theta.reshape(*theta.shape[:-2], -1)
     numerical, kinks = np.empty_like(flat), np.zeros(flat.shape, dtype=bool)
     at_once = min(max(1, CHUNK // theta.size), flat.shape[-1])

@@ -16,10 +16,9 @@ TRAINED = (".W", ".b", ".gamma", ".beta")
 
 @dataclass
 class Network:
-    """A k-layer fully connected network; k counts the linear layers.
+    """A k-layer fully connected network, k counting the linear layers, or a `stack` of m networks of one architecture.
 
-    With a leading axis of m replicas on every array, it is a stack of m networks of one architecture, made
-    by `stack`; `replica` returns one of them.
+    The arrays of a stack have a leading axis of m replicas.
     """
 
     layers: dict[str, Layer]  # by name, in order: linear1, batch_norm1, relu1, linear2, ...
@@ -33,7 +32,7 @@ class Network:
         return X, backwards
 
     def scores(self, X: np.ndarray) -> np.ndarray:
-        """Return the scores in evaluation, with running averages; each backward pass is dropped at once."""
+        """Return the scores in evaluation, with running averages."""
         for layer in self.layers.values():
             X, _ = layer.forward(X, training=False)
         return X
@@ -90,10 +89,7 @@ class Network:
         setattr(self.layers[layer], field, array)
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Copy the arrays of `state`, cast to this network's precision.
-
-        Raises KeyError for a missing parameter and ValueError for a wrong shape.
-        """
+        """Copy and cast the arrays of `state`. Raises KeyError where one is missing, ValueError for a wrong shape."""
         for name, array in self.parameters().items():
             if state[name].shape != array.shape:
                 raise ValueError(f"{name} has shape {state[name].shape}, the network needs {array.shape}")
@@ -149,9 +145,8 @@ def build(
 ) -> Network:
     """Return an untrained network `d_in - hidden - n_classes`; `hidden` may be empty.
 
-    With `batch_norm`, every hidden layer is Linear -> BatchNorm -> ReLU, or with
-    `bn_position="after"` Linear -> ReLU -> BatchNorm. With `dropout` above 0, Dropout comes last. The
-    output layer is linear. With `whitening (d_in, k)`, the first linear layer has k inputs.
+    With `batch_norm`, every hidden layer is Linear -> BatchNorm -> ReLU, or with `bn_position="after"` Linear -> ReLU
+    -> BatchNorm, then Dropout where that is above 0. With `whitening (d_in, k)`, the first linear layer has k inputs.
     """
     layers: dict[str, Layer] = {}
     if whitening is not None:

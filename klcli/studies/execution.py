@@ -19,6 +19,7 @@ from klcli.data.cifar10.places import NAMES
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.data.sources import open_dataset
 from klcli.errors import ConfigError, DataError, KlcliError
+from klcli.second_core.partner import PartnerLost
 from klcli.settings.sameness import stack_key
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -73,10 +74,7 @@ class StackOutcome:
 
 
 def stacks(plan: Sequence[TrainConfig]) -> list[tuple[int, ...]]:
-    """Divide the positions of a plan into stacks that can be trained in lockstep, in the order of the plan.
-
-    Configs that agree in all that replicas must share form stacks of at most STACK_SIZE, of nearly the same size.
-    """
+    """Divide the positions of a plan into stacks of at most STACK_SIZE configs that may be replicas of each other."""
     alike: dict[tuple[Any, ...], list[int]] = {}
     for position, config in enumerate(plan):
         alike.setdefault(stack_key(config), []).append(position)
@@ -134,8 +132,8 @@ def execute(
 
     `check` is called a few times a second; what it raises stops the workers and ends the execution.
     `on_progress(index of the task, updates done, best validation accuracy)` is called for stacks that are trained on
-    this machine. A stack whose worker dies is started again, ATTEMPTS times in all. Raises WorkersLost after the last
-    attempt, and where the Dask scheduler ends.
+    this machine. A stack whose worker dies is started again; raises WorkersLost after ATTEMPTS in all, and where the
+    Dask scheduler ends.
     """
     with tempfile.TemporaryDirectory(prefix="klcli-") as folder:
         channels = [WorkerChannel(Path(folder), index) for index in range(len(tasks))]
@@ -160,7 +158,11 @@ def execute(
                     except CancelledError as error:
                         raise WorkersLost("the Dask scheduler is gone or has dropped this study") from error
                     except Exception as error:
-                        if not _is_death_of_a_worker(error):
+                        # Otherwise the task failed, not the worker. Dask, which has KilledWorker, may not be installed.
+                        if (
+                            not isinstance(error, BrokenExecutor | PartnerLost)
+                            and type(error).__name__ != "KilledWorker"
+                        ):
                             raise
                         if attempts[index] == ATTEMPTS:
                             raise WorkersLost(
@@ -176,10 +178,3 @@ def execute(
             for future in running:
                 future.cancel()
             wait([future for future in running if not future.cancelled()], timeout=10)
-
-
-def _is_death_of_a_worker(error: Exception) -> bool:
-    """Whether the worker failed, not the task. Dask's error is recognised by name: Dask may not be installed."""
-    from klcli.second_core.partner import PartnerLost
-
-    return isinstance(error, BrokenExecutor | PartnerLost) or type(error).__name__ == "KilledWorker"

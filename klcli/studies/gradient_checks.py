@@ -91,8 +91,9 @@ def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSetti
     every gradient before the last bias is then 0 in both methods, right or wrong.
     """
     X, y = _first_images(train, config, 1, settings.dims)
-    network = initialize(config, d_in=settings.dims)
-    return check_gradients(network, X, y, config.lam, h=settings.h, method=settings.method)
+    return check_gradients(
+        initialize(config, d_in=settings.dims), X, y, config.lam, h=settings.h, method=settings.method
+    )
 
 
 def _first_images(train: Split, config: TrainConfig, images: int, dims: int) -> tuple[np.ndarray, np.ndarray]:

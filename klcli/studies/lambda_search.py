@@ -29,14 +29,11 @@ class Range:
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
             raise ConfigError(f"scale {self.scale!r}: choose one of {', '.join(SCALES)}")
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and 0 <= self.low < self.high):
-            raise ConfigError(
-                f"range {self.low:g} {self.high:g}: give two numbers of at least 0, the smaller one first"
-            )
-        if self.scale == "log" and self.low == 0:
-            raise ConfigError(
-                "range from 0: a logarithmic scale has no 0, give a smaller number above it or --scale linear"
-            )
+        low, high = self.low, self.high
+        if not 0 <= low < high < math.inf:
+            raise ConfigError(f"range {low:g} {high:g}: give two numbers of at least 0, the smaller one first")
+        if self.scale == "log" and low == 0:
+            raise ConfigError("range from 0: a logarithmic scale has no 0, give a number above it or --scale linear")
 
 
 @dataclass(frozen=True)
@@ -100,8 +97,7 @@ def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
     """
     converged = sorted(_converged(tried), key=lambda one: one.lam)
     best = max(converged, key=lambda one: one.accuracy)
-    p = best.accuracy
-    error = math.sqrt(p * (1 - p) / n_validation / len(best.accuracies))
+    error = math.sqrt(best.accuracy * (1 - best.accuracy) / n_validation / len(best.accuracies))
     if len(best.accuracies) > 1:
         error = max(error, Sample(best.accuracies).standard_error)
     plateau = [one for one in converged if one.accuracy >= best.accuracy - error]
@@ -122,9 +118,8 @@ def plan(base: TrainConfig, lambdas: Sequence[float], repeats: int) -> list[Trai
 
 def final(base: TrainConfig, lam: float, repeats: int) -> list[TrainConfig]:
     """Return the configs of the last training with the chosen lambda."""
-    return repeat(
-        replace(base, lam=lam, cycles=FINAL_CYCLES, step_epochs=FINAL_STEP_EPOCHS, step_size=None, epochs=None), repeats
-    )
+    length = replace(base, cycles=FINAL_CYCLES, step_epochs=FINAL_STEP_EPOCHS, step_size=None, epochs=None)
+    return repeat(replace(length, lam=lam), repeats)
 
 
 def _converged(tried: Sequence[Tried]) -> list[Tried]:

@@ -29,9 +29,8 @@ def range_test(config: TrainConfig, typed: Sequence[str]) -> TrainConfig:
         raise ConfigError(f"--schedule {config.schedule}: --lr-range-test has a schedule of its own, give one of them")
     for name in ("cycles", "step_size", "step_epochs"):
         if name in typed:
-            raise ConfigError(
-                f"--{name.replace('_', '-')}: --lr-range-test has no cycles, give its length with --epochs"
-            )
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option}: --lr-range-test has no cycles, give its length with --epochs")
     return replace(config, schedule="range", **{name: DEFAULTS[name] for name in DEFAULTS if name not in typed})
 
 
@@ -43,12 +42,9 @@ def suggest(etas: Sequence[float], accuracies: Sequence[float], n: int) -> Sugge
     rises by no more than three standard errors of a difference of two accuracies on n images.
     """
     windows = [sorted(accuracies[max(0, i - 1) : i + 2]) for i in range(len(accuracies))]
-    smooth = [window[len(window) // 2] if len(window) == 3 else window[0] for window in windows]
-    if not smooth:
-        return None
-    start, top = smooth[0], max(smooth)
+    smooth = [window[(len(window) - 1) // 2] for window in windows]
+    start, top = (smooth[0], max(smooth)) if smooth else (0.0, 0.0)
     if top - start <= 3 * math.sqrt(2 * top * (1 - top) / n):
         return None
-    highest = smooth.index(top)
     begins = next(i for i, value in enumerate(smooth) if value >= start + RISEN * (top - start))
-    return Suggestion(etas[begins], etas[highest])
+    return Suggestion(etas[begins], etas[smooth.index(top)])

@@ -22,19 +22,11 @@ def initialize(config: TrainConfig, d_in: int = PIXELS, whitening: np.ndarray | 
         "normal": partial(initializers.normal, sigma=config.sigma or 0.0, rng=rng),
     }[config.initializer]
     return build(
-        d_in,
-        config.hidden,
-        CLASSES,
-        initializer=draw,
-        batch_norm=config.batch_norm,
-        bn_position=config.bn_position,
-        bn_momentum=config.bn_momentum,
-        bn_eps=config.bn_eps,
-        dropout=config.dropout,
-        dropout_seed=config.shared_seed,
-        whitening=whitening,
-        dtype=config.dtype,
-    )
+        d_in, config.hidden, CLASSES, initializer=draw,
+        batch_norm=config.batch_norm, bn_position=config.bn_position, bn_momentum=config.bn_momentum,
+        bn_eps=config.bn_eps, dropout=config.dropout, dropout_seed=config.shared_seed,
+        whitening=whitening, dtype=config.dtype,
+    )  # fmt: skip
 
 
 def restore(config: TrainConfig, state: dict[str, np.ndarray]) -> Network:
