@@ -40,10 +40,9 @@ class Reevaluation:
 
 
 def reevaluate(networks: Sequence[TrainedNetwork], splits: Splits, settings: EvaluationSettings) -> Reevaluation:
-    """Evaluate the mean of the probabilities of one or more networks, which were trained on these splits.
+    """Evaluate the mean of the probabilities, over networks that were trained on these splits and over image views.
 
-    The mean is also over the views of every image. Raises ConfigError where a network does not have what the settings
-    ask for.
+    Raises ConfigError where a network does not have what the settings ask for.
     """
     started = time.perf_counter()
     policies = [policy_of(one.name, one.config, settings) for one in networks]
@@ -69,7 +68,7 @@ def reevaluate(networks: Sequence[TrainedNetwork], splits: Splits, settings: Eva
 
 
 def policy_of(name: str, config: TrainConfig, settings: EvaluationSettings) -> str | None:
-    """Return the policy for a network, None without BN. Raises ConfigError where the network cannot have it."""
+    """Return the BN policy for a network, None without BN. Raises ConfigError where the network cannot have it."""
     own, wanted = config.bn_statistics, settings.bn_statistics
     if not config.batch_norm:
         if wanted is not None:

@@ -68,12 +68,12 @@ _followed: list[Minibatches] = []  # of the process on the second core, which ma
 
 
 def follow(minibatches: Minibatches) -> None:
-    """Make these the minibatches of `write_images`, and set NumPy up as in the parent."""
+    """Use these minibatches in `write_images`, and set NumPy up as in the parent."""
     pin_threads(1)
     np.setbufsize(BUFFER)
     _followed[:] = [minibatches]
 
 
 def write_images(step: int, part: Part, X: np.ndarray) -> None:
-    """Write a part of the images of an update into X."""
+    """Write a part of the images of an update into X, in the process on the second core."""
     _followed[0].images(step, X, part)

@@ -66,7 +66,7 @@ class Training:
     @property
     def finished(self) -> bool:
         """Whether no update is left to make: all are done, or every replica has diverged."""
-        return self.step == self.budget.total_updates or not self._converging()
+        return self.step == self.budget.total_updates or not self._remaining()
 
     def update(self) -> None:
         """Make one update of every replica on the next minibatch."""
@@ -88,7 +88,7 @@ class Training:
         self._mark_diverged(loss)
         if self.config.snapshots and self.budget.is_end_of_cycle(self.step):
             network = with_policy_of(self._averaged(), self.config, self.splits)
-            for index, result in self._converging():
+            for index, result in self._remaining():
                 result.snapshots.append(network.replica(index).copy().state())
 
     def evaluate(self) -> None:
@@ -105,7 +105,7 @@ class Training:
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         epoch = self.budget.epoch_at(self.step)
-        for index, result in self._converging():
+        for index, result in self._remaining():
             result.network = self.evaluated.replica(index)  # with the running averages of this moment
             result.memory = self._memory(index)
             eta = self.budget.learning_rate(max(0, self.step - 1), result.config)
@@ -113,8 +113,8 @@ class Training:
 
     def finish(self, *, evaluate_test: bool) -> None:
         """Evaluate the test split, and the mean probabilities of the snapshots, of replicas that have not diverged."""
-        test = self._metrics(self.splits.test) if evaluate_test and self._converging() else None
-        for index, result in self._converging():
+        test = self._metrics(self.splits.test) if evaluate_test and self._remaining() else None
+        for index, result in self._remaining():
             result.test = test[index] if test else None
             if result.snapshots:
                 networks = [result.network.with_state(state) for state in result.snapshots]
@@ -145,7 +145,7 @@ class Training:
             copies = 3 if self.config.weight_average else 2
             size = (copies * numbers + BUFFERS * math.prod(shape) + 8 * activations) * dtype.itemsize + ROOM
             if second_core.start(size) and not second_core.tell(follow, self._minibatches):
-                second_core.stop()  # these images are no file that another process can read as well
+                second_core.stop()  # the images are not in a file that another process can map
         for name, array in matrices.items():
             shared = second_core.empty(array.mT.shape, array.dtype)  # in Fortran order, as its transpose
             shared[...] = array.mT
@@ -189,12 +189,12 @@ class Training:
         for kind in dict.fromkeys(key.split(".")[1] for key in state if key.startswith(f"{OPTIMIZER}.")):
             self.optimizer.memory[kind] = self._parameters.like(part(state, f"{OPTIMIZER}.{kind}"))
 
-    def _converging(self) -> list[tuple[int, TrainResult]]:
+    def _remaining(self) -> list[tuple[int, TrainResult]]:
         return [(index, result) for index, result in enumerate(self.results) if result.diverged_at is None]
 
     def _mark_diverged(self, cost: np.ndarray) -> None:
         if not np.isfinite(cost).all():
-            for index, result in self._converging():
+            for index, result in self._remaining():
                 if not np.isfinite(cost[index]):
                     result.diverged_at, result.memory = self.step, {}
 

@@ -142,7 +142,7 @@ def test_batch_statistics_are_those_of_the_evaluated_images(splits: Splits) -> N
         np.testing.assert_array_equal(array, result.network.state()[name])
 
 
-def test_every_member_gets_the_statistics_it_has_alone(splits: Splits) -> None:
+def test_every_replica_gets_the_statistics_it_has_alone(splits: Splits) -> None:
     networks = [initialize(replace(CONFIG, seed=seed)) for seed in (1, 2, 3)]
     together = with_statistics_of(stack(networks), splits.validation, "float64")
     for index, network in enumerate(networks):

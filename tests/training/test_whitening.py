@@ -62,7 +62,7 @@ def test_the_network_behind_it_is_trained_on_the_components(splits: Splits, V: n
 
 
 @pytest.mark.usefixtures("found_once")
-def test_members_share_it_and_each_can_be_taken_up_alone(splits: Splits, V: np.ndarray) -> None:
+def test_replicas_share_it_and_each_can_be_restored_alone(splits: Splits, V: np.ndarray) -> None:
     results = train([CONFIG, replace(CONFIG, seed=1)], splits)
     for result in results:
         state = result.network.state()
