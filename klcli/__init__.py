@@ -1,6 +1,6 @@
 """klcli: a laboratory for fully connected networks with batch normalisation.
 
-`from klcli import Lab, TrainConfig` is the door for Python; klcli/lab.py says what is behind it.
+`from klcli import Lab, TrainConfig` is the interface for Python, described in klcli/lab.py.
 """
 
 import os
@@ -24,7 +24,7 @@ if "numpy" not in sys.modules:
     for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
         os.environ.setdefault(_variable, "1")
 
-_DOORS = {
+_EXPORTS = {
     "Lab": "klcli.lab",
     "TrainConfig": "klcli.settings.train_config",
     "SplitConfig": "klcli.settings.split_config",
@@ -32,9 +32,9 @@ _DOORS = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is offered to Python when it is asked for: `klcli --version` needs none of it."""
-    if name not in _DOORS:
+    """Import an export on its first access: `klcli --version` needs none of them."""
+    if name not in _EXPORTS:
         raise AttributeError(f"module 'klcli' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_DOORS[name]), name)
+    return getattr(import_module(_EXPORTS[name]), name)

@@ -1,7 +1,6 @@
 """The failures that a user can cause or meet, each with its exit code.
 
-Every message is one line that names the offending value and the cure. Anything else that is
-raised is a defect of klcli, shown as an unexpected failure (exit 1).
+Every message is one line that names the offending value and the cure. Any other exception is a defect (exit 1).
 """
 
 from enum import IntEnum
@@ -28,13 +27,13 @@ class KlcliError(Exception):
 
 
 class ConfigError(KlcliError, ValueError):
-    """A setting that cannot be used: wrong range, wrong combination."""
+    """A setting out of its range, or in a combination that is not allowed."""
 
     exit_code = ExitCode.USAGE
 
 
 class DataError(KlcliError):
-    """A data set that is missing, damaged or not what it claims to be."""
+    """A data set that is missing, damaged or different from the expected one."""
 
     exit_code = ExitCode.DATA
 

@@ -88,8 +88,8 @@ class Lab:
     def repeat(self, config: TrainConfig, repeats: int, *, resume: bool = False) -> Study:
         """Train one setting under several seeds and return the study; `runs_of` gives its runs."""
         setup = self._calling("repeat", f"{_config_text(config)}, {repeats}")
-        look_at_test = config.schedule != "range"
-        return self._study(setup, "repeats", "train", repeat(config, repeats), look_at_test, resume)
+        evaluate_test = config.schedule != "range"
+        return self._study(setup, "repeats", "train", repeat(config, repeats), evaluate_test, resume)
 
     def sigma_sweep(
         self,
@@ -178,12 +178,12 @@ class Lab:
         return self.store.runs.epochs(run if isinstance(run, int) else run.id)
 
     def _study(
-        self, setup: Setup, kind: str, stage: str, plan: Sequence[TrainConfig], look_at_test: bool, resume: bool
+        self, setup: Setup, kind: str, stage: str, plan: Sequence[TrainConfig], evaluate_test: bool, resume: bool
     ) -> Study:
         """Train a plan as one study on the images of its first config."""
         with setup.pinned():
             runner = StudyRunner.opened(setup, plan[0], resume)
-            return runner.store.studies.get(runner.run(kind, stage, plan, {}, look_at_test=look_at_test))
+            return runner.store.studies.get(runner.run(kind, stage, plan, {}, evaluate_test=evaluate_test))
 
     def _calling(self, method: str, arguments: str, on_evaluation: OnEvaluation | None = None) -> Setup:
         """Return the setup of one call, with what is stored as its command."""

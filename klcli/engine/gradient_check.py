@@ -1,7 +1,6 @@
 """Gradient check: numerical differences of the cost against the gradients of the engine.
 
-The numerical gradient uses forward passes only, so that it is independent of the backward passes under
-test. It needs float64: in float32, correct gradients show errors of 1e-3.
+The numerical gradient uses forward passes only. It needs float64: in float32, correct gradients show errors of 1e-3.
 """
 
 from collections.abc import Callable
@@ -14,23 +13,24 @@ from klcli.engine.layers import ReLU
 from klcli.engine.losses import cross_entropy, negative_log_likelihood, soft_cross_entropy
 from klcli.engine.network import Network, with_arrays
 
-METHODS = ("centred", "forward")
 TINY = 1e-12  # floor of a denominator, so that an error of 0 on a gradient of 0 is 0 and not undefined
 FLOOR_OF_MAXIMA = 1e-6  # of the ratio of maxima, as published with it (assignment 3, July 2021)
 CHUNK = 500_000  # numbers in the perturbed copies held at once: 4 MB, for which a second-level cache still helps
+
+Cost = Callable[[Network], tuple[np.ndarray, list[np.ndarray]]]  # J, and which units of every ReLU are on
 
 
 @dataclass(frozen=True)
 class TensorCheck:
     """One tensor: the engine's gradient ga against the numerical gradient gn.
 
-    Errors are maxima over the entries whose difference does not straddle the kink of a ReLU. There the
-    derivative does not exist and a comparison is meaningless, so such entries are only counted.
+    Errors are maxima over the entries whose difference does not straddle the kink of a ReLU, where the derivative
+    does not exist.
     """
 
     tensor: str
     entries: int  # of all replicas
-    kinks: int  # entries omitted because a ReLU was on at one end of the difference and off at the other
+    kinks: int  # entries at which a ReLU is on at one end of the difference and off at the other
     max_absolute: float  # max |ga - gn|
     relative_to_sum: float  # max of |ga - gn| / (|ga| + |gn|)
     relative_to_maximum: float  # max of |ga - gn| / max(|ga|, |gn|)
@@ -56,57 +56,47 @@ def check_gradients(
 ) -> list[TensorCheck]:
     """Check every parameter of a float64 network, of one or of m replicas, on the minibatch X, y.
 
-    `method` "centred" takes (J(theta + h) - J(theta - h)) / 2h, "forward" (J(theta + h) - J(theta)) / h.
-    Neither parameters nor running averages change. `on_entries(count)` is called with the number of entries
-    checked since its last call. Dropout keeps the mask of its current step; `smoothing` is that of the labels.
+    `method` "centred" takes (J(theta + h) - J(theta - h)) / 2h, "forward" (J(theta + h) - J(theta)) / h; `smoothing` is
+    that of the labels. Parameters, running averages and the step of Dropout do not change. `on_entries(count)` is
+    called with the number of entries checked since its last call.
     """
     loss = partial(soft_cross_entropy, smoothing=smoothing) if smoothing else cross_entropy
     _, gradients = network.gradients(X, y, lam, loss=loss)
-    checks = []
-    for name, gradient in gradients.items():
-        numerical, kinks = _numerical_gradient(network, name, X, y, lam, h, method, smoothing, on_entries)
-        checks.append(_compare(name, gradient, numerical, kinks))
-    return checks
+    cost = partial(_cost_and_activity, X=X, y=y, lam=lam, smoothing=smoothing)
+    ends = (h, -h) if method == "centred" else (h, 0.0)
+    return [
+        _compare(name, gradient, *_numerical_gradient(network, name, cost, ends, on_entries))
+        for name, gradient in gradients.items()
+    ]
 
 
 def _numerical_gradient(
-    network: Network,
-    name: str,
-    X: np.ndarray,
-    y: np.ndarray,
-    lam: float | np.ndarray,
-    h: float,
-    method: str,
-    smoothing: float,
-    on_entries: Callable[[int], None],
+    network: Network, name: str, cost: Cost, ends: tuple[float, float], on_entries: Callable[[int], None]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the numerical gradient of one tensor and which entries straddle a kink, both shaped like it.
 
-    Many entries are perturbed at once, each in its own copy of the tensor along a new leading axis, over
-    which the layers broadcast as over replicas. With m replicas, an entry is perturbed in all of them
-    together, because they are independent.
+    Many entries are perturbed at once, each in its own copy of the tensor along a new leading axis, over which the
+    layers broadcast as over replicas. With m replicas, which are independent, an entry is perturbed in all of them.
     """
     layer_name, field = name.split(".")
-    layer = network.layers[layer_name]
-    theta = getattr(layer, field)
+    layer, theta = network.layers[layer_name], network.parameters()[name]
     flat = theta.reshape(*theta.shape[:-2], -1)
     numerical, kinks = np.empty_like(flat), np.zeros(flat.shape, dtype=bool)
     at_once = min(max(1, CHUNK // theta.size), flat.shape[-1])
     copies = np.repeat(flat[None], at_once, axis=0)
-    # A vector gets an axis of one sample, as in a stack.
-    shape = theta.shape if theta.ndim > 1 else (1, theta.size)
-    ends = (h, -h) if method == "centred" else (h, 0.0)
+    shape = theta.shape if theta.ndim > 1 else (1, theta.size)  # a vector gets an axis of one sample, as in a stack
     for start in range(0, flat.shape[-1], at_once):
         entries = np.arange(start, min(start + at_once, flat.shape[-1]))
         own = np.arange(len(entries))  # entry i is perturbed in copy i
+        original = np.moveaxis(flat[..., entries], -1, 0)
         costs, active = [], []
         for shift in ends:
-            copies[own, ..., entries] = np.moveaxis(flat[..., entries], -1, 0) + shift
+            copies[own, ..., entries] = original + shift
             shifted = with_arrays(layer, {field: copies[: len(entries)].reshape(len(entries), *shape)})
-            cost, on = _cost_and_activity(Network(network.layers | {layer_name: shifted}), X, y, lam, smoothing)
-            costs.append(cost)
+            J, on = cost(Network(network.layers | {layer_name: shifted}))
+            costs.append(J)
             active.append(on)
-        copies[own, ..., entries] = np.moveaxis(flat[..., entries], -1, 0)
+        copies[own, ..., entries] = original
         numerical[..., entries] = np.moveaxis((costs[0] - costs[1]) / (ends[0] - ends[1]), 0, -1)
         straddles = sum((a != b).any(axis=(-2, -1)) for a, b in zip(*active, strict=True))
         kinks[..., entries] = np.moveaxis(np.broadcast_to(straddles, costs[0].shape), 0, -1)
@@ -132,10 +122,8 @@ def _cost_and_activity(
 
 
 def _compare(name: str, ga: np.ndarray, gn: np.ndarray, kinks: np.ndarray) -> TensorCheck:
-    smooth = ~kinks
-    difference = np.abs(ga - gn)[smooth]
-    magnitudes = np.abs(ga)[smooth], np.abs(gn)[smooth]
-    total, largest = magnitudes[0] + magnitudes[1], np.maximum(*magnitudes)
+    difference, a, n = (np.abs(array)[~kinks] for array in (ga - gn, ga, gn))
+    total, largest = a + n, np.maximum(a, n)
     max_absolute = difference.max(initial=0.0)
     return TensorCheck(
         tensor=name,

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def normal(d_in: int, d_out: int, *, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """`N(0, sigma^2)`."""
+    """Draw from `N(0, sigma^2)`."""
     return sigma * rng.standard_normal((d_in, d_out))
 
 

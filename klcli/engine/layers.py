@@ -1,16 +1,15 @@
 """The layers of a fully connected network, each forward pass with its backward pass beneath it.
 
-`forward(X, training=...)` returns `(Y, backward)`. The closure `backward(G)` holds what the backward
-pass needs, takes `G = dJ/dY` and returns `(dJ/dX, {parameter: gradient})`. A layer caches nothing, so
-another forward pass may come before the backward pass of the first.
+`forward(X, training=...)` returns `(Y, backward)`. The closure `backward(G)` holds what the backward pass needs, takes
+`G = dJ/dY` and returns `(dJ/dX, {parameter: gradient})`; the layer itself caches nothing.
 
-Rows are samples: `X (n, d)`. Every parameter may carry a leading axis of `m` replicas, the networks of
-a stack that train in lockstep; activations are then `(m, n, d)`. All equations are written over `axis=-2`
-(samples) and `axis=-1` (features), so the same lines compute one network or m.
+Rows are samples: `X (n, d)`. Every parameter may carry a leading axis of `m` replicas, the networks of a stack that
+train in lockstep; activations are then `(m, n, d)`. The equations are over `axis=-2` (samples) and `axis=-1`
+(features), so the same lines compute one network or m.
 
-Activations are stored in Fortran order like the weights, as d rows of n numbers: linear layers return them so,
-and elementwise arithmetic keeps the order. A layer is often narrower than a minibatch, and NumPy is faster on
-fewer, longer rows. Only the speed depends on it.
+Activations are stored in Fortran order like the weights, as d rows of n numbers: a layer is often narrower than a
+minibatch, and NumPy is faster on fewer, longer rows. Elementwise arithmetic keeps the order. Only the speed depends
+on it.
 """
 
 from collections.abc import Callable
@@ -36,10 +35,6 @@ class Linear:
     b: np.ndarray  # (d_out,) or (m, 1, d_out)
     is_first: bool = False  # its input is data, so dJ/dX is not computed, which saves a third of its products
 
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Return W and b."""
-        return {"W": self.W, "b": self.b}
-
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`X (..., n, d_in)` to `(..., n, d_out)`; an X (n, d_in) is shared by all replicas."""
         if X.ndim == 2 and self.W.ndim == self.b.ndim == 3:
@@ -60,34 +55,24 @@ class Linear:
 class Whitening:
     """`Y = X @ V` before the first linear layer, with a fixed V that all replicas share.
 
-    V rescales the principal components of the images, so that the many of small variance are not dominated by the
-    few of large variance (LeCun et al. 1998, Efficient BackProp, section 4.3).
+    V scales the principal components of the images to nearly equal variance (LeCun et al. 1998, Efficient BackProp,
+    section 4.3).
     """
 
     V: np.ndarray  # (d_in, k)
 
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Return {}: V is fixed."""
-        return {}
-
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        """`X (n, d_in)` to `(n, k)`."""
-
-        def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
-            """`dX = G V^T`."""
-            return product(G, self.V.T), {}
-
-        return product(X, self.V), backward
+        """`X (n, d_in)` to `(n, k)`; backward `dX = G V^T`."""
+        return product(X, self.V), lambda G: (product(G, self.V.T), {})
 
 
 @dataclass
 class BatchNorm:
     """Batch normalisation over the samples (Ioffe and Szegedy 2015, arXiv 1502.03167).
 
-    In training, every feature is normalised by the mean and the *biased* variance of the minibatch,
-    so the output of a sample depends on the others. In evaluation, the running averages take their
-    place and samples are independent. Only a forward pass with `track=True` updates the running averages:
-    the training loop sets it, a gradient check does not.
+    In training, every feature is normalised by the mean and the *biased* variance of the minibatch, in evaluation by
+    their running averages. Only a forward pass with `track=True` updates these: that of a training update, not that
+    of a gradient check.
     """
 
     gamma: np.ndarray  # (d,) or (m, 1, d)
@@ -96,10 +81,6 @@ class BatchNorm:
     eps: float
     running_mean: np.ndarray | None = None  # mu_av, shaped like gamma; None before the first tracked minibatch
     running_variance: np.ndarray | None = None  # v_av
-
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Return gamma and beta."""
-        return {"gamma": self.gamma, "beta": self.beta}
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`Y = gamma * X_hat + beta` with `X_hat = (X - mu) / sqrt(v + eps)`."""
@@ -120,9 +101,8 @@ class BatchNorm:
         def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
             """`dX = gamma / sqrt(v + eps) * (G - mean(G) - X_hat * mean(G * X_hat))`.
 
-            The two means come from mu and v, which depend on every sample; they are dbeta / n and
-            dgamma / n. X_hat is not computed: its factor 1 / sqrt(v + eps) is applied to the means, which
-            saves two passes over the samples.
+            The means, of the derivatives of mu and v, are dbeta / n and dgamma / n. X_hat is not computed: its factor
+            1 / sqrt(v + eps) is applied to the means, which saves two passes over the samples.
             """
             share = scalar(1 / n, G.dtype)
             dbeta = ones @ G
@@ -135,12 +115,11 @@ class BatchNorm:
         return Y, backward
 
     def _forward_with_running_averages(self, X: np.ndarray) -> tuple[np.ndarray, Backward]:
-        """Evaluation, where mu_av and v_av are constants: 0 and 1 before the first tracked minibatch."""
+        """mu_av and v_av are constants: 0 and 1 before the first tracked minibatch."""
         mean = np.zeros_like(self.gamma) if self.running_mean is None else self.running_mean
         variance = np.ones_like(self.gamma) if self.running_variance is None else self.running_variance
         inverse_std = 1 / np.sqrt(variance + self.eps)
-        X_hat = (X - mean) * inverse_std
-        gamma = self.gamma
+        X_hat, gamma = (X - mean) * inverse_std, self.gamma
 
         def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
             dgamma = sum_over_samples(G * X_hat).reshape(gamma.shape)
@@ -160,34 +139,23 @@ class BatchNorm:
 
 @dataclass
 class ReLU:
-    """`Y = max(X, 0)`."""
-
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Return {}."""
-        return {}
+    """`Y = max(X, 0)`, backward `dX = G` where X > 0, else 0."""
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        """`X (..., n, d)` to the same shape."""
         if not training:
             return np.maximum(X, 0), lambda G: (G * (X > 0), {})
-        # 1 or 0 in the precision of X, computed once for both passes: np.maximum of an array and a number takes as
-        # long as both products. 0 * NaN is NaN, so that divergence is still detected.
+        # 1 or 0 in the precision of X for both passes: np.maximum takes as long as both products. 0 * NaN is NaN, so
+        # that divergence is detected.
         on = np.greater(X, scalar(0, X.dtype)).astype(X.dtype)
-
-        def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
-            """`dX = G` where X > 0, else 0."""
-            return G * on, {}
-
-        return X * on, backward
+        return X * on, lambda G: (G * on, {})
 
 
 @dataclass
 class Dropout:
     """Inverted dropout (Srivastava et al. 2014): in training, each unit of each sample is 0 with probability p.
 
-    `Y = X * mask` with a mask of 0 and 1 / (1 - p), so that the mean of Y is X and evaluation is the
-    identity. The mask is a function of `seed`, `index` and `step` alone: it is the same until `step` is
-    set, and the replicas of a stack share it as they share their images.
+    `Y = X * mask` with a mask of 0 and 1 / (1 - p), so that the mean of Y is X and evaluation is the identity; backward
+    `dX = G * mask`. The mask is a function of `seed`, `index` and `step` alone; the replicas of a stack share it.
     """
 
     p: float  # rounded to a multiple of 1 / 65536
@@ -195,21 +163,11 @@ class Dropout:
     index: int  # of the layer, so that no two layers of a network share a mask
     step: int = 0  # the update, set by the training loop
 
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Return {}."""
-        return {}
-
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        """`X (..., n, d)` to the same shape."""
         if not training:
             return X, lambda G: (G, {})
         mask = self.mask(X.shape[-2], X.shape[-1], X.dtype)
-
-        def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
-            """`dX = G * mask`."""
-            return G * mask, {}
-
-        return X * mask, backward
+        return X * mask, lambda G: (G * mask, {})
 
     def mask(self, n: int, d: int, dtype: np.dtype) -> np.ndarray:
         """Return the mask `(n, d)` of this step."""
@@ -227,11 +185,7 @@ def sum_over_samples(X: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _row_of(value: float, n: int, dtype: np.dtype) -> np.ndarray:
-    """Return `(1, n)` filled with one number.
-
-    Its product with X is the sum or the mean of the rows of X, which for the small arrays of a minibatch takes a
-    third of the time of `X.sum`.
-    """
+    """Return `(1, n)` of one number: its product with X, the sum or mean of rows, takes a third of `sum`'s time."""
     return np.full((1, n), value, dtype)
 
 

@@ -1,8 +1,4 @@
-"""Softmax, cross-entropy and the L2 term.
-
-*loss* is the cross-entropy alone, *cost* is J, the loss plus the L2 term. They are separate curves:
-with a large lambda J falls while the loss stays at ln 10.
-"""
+"""Softmax, cross-entropy and the L2 term. *loss* is the cross-entropy alone, *cost* is J, the loss plus the L2 term."""
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -14,18 +10,11 @@ from klcli.engine.broadcasting import per_replica, scalar
 Loss = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, Callable[[], np.ndarray]]]  # (S, y) -> loss, backward
 
 
-def softmax(S: np.ndarray) -> np.ndarray:
-    """Return the class probabilities P of the scores `S (..., n, K)`; each row sums to 1.
+def log_softmax(S: np.ndarray) -> np.ndarray:
+    """Return `log P` of the scores `S (..., n, K)`, finite also where P itself rounds to 0.
 
     The row maximum is subtracted first, so that no exponential overflows.
     """
-    P = np.exp(S - S.max(axis=-1, keepdims=True))
-    P /= P.sum(axis=-1, keepdims=True)
-    return P
-
-
-def log_softmax(S: np.ndarray) -> np.ndarray:
-    """Return `log P` of the scores `S (..., n, K)`, finite also where P itself is 0 to rounding."""
     shifted = S - S.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
@@ -33,8 +22,7 @@ def log_softmax(S: np.ndarray) -> np.ndarray:
 def negative_log_likelihood(S: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return `-log p_y` of every sample: scores `S (..., n, K)` and labels `y (n,)` give `(..., n)`.
 
-    Computed with log-sum-exp, `-log p_y = log(sum(exp(S))) - S_y`, so that a p_y that rounds to 0 gives a large
-    number and not infinity.
+    By log-sum-exp, `-log p_y = log(sum(exp(S))) - S_y`, which is finite also where p_y rounds to 0.
     """
     shifted = S - S.max(axis=-1, keepdims=True)
     log_sum = np.log(np.exp(shifted).sum(axis=-1))
@@ -71,8 +59,7 @@ def soft_cross_entropy(
     n, K = S.shape[-2:]
     rows = np.arange(n)
     weights = [(y, (1 - smoothing) * share)]
-    if other is not None:
-        weights.append((other, (1 - smoothing) * (1 - share)))
+    weights += [] if other is None else [(other, (1 - smoothing) * (1 - share))]
     shifted = S - S.max(axis=-1, keepdims=True)
     P = np.exp(shifted)
     total = P.sum(axis=-1, keepdims=True)
@@ -98,8 +85,7 @@ def l2_penalty(weights: Iterable[np.ndarray], lam: float | np.ndarray) -> np.nda
 
     lam is a number, or `(m,)` for weights `(m, d_in, d_out)`; summed in float64.
     """
-    squares = sum(np.square(W, dtype=np.float64).sum(axis=(-2, -1)) for W in weights)
-    return np.asarray(lam, dtype=np.float64) * squares
+    return np.asarray(lam, np.float64) * sum(np.square(W, dtype=np.float64).sum(axis=(-2, -1)) for W in weights)
 
 
 def l2_gradient(W: np.ndarray, lam: float | np.ndarray) -> np.ndarray:
@@ -109,5 +95,5 @@ def l2_gradient(W: np.ndarray, lam: float | np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _one_hot(K: int, dtype: np.dtype) -> np.ndarray:
-    """Return the identity matrix, whose column y is the one-hot label y."""
+    """Return the identity matrix: column y is the one-hot label y."""
     return np.eye(K, dtype=dtype)

@@ -11,14 +11,14 @@ from klcli.engine.losses import Loss, cross_entropy, l2_penalty
 from klcli.engine.weight_gradient import WeightGradient, in_fortran_order
 
 Initializer = Callable[[int, int], np.ndarray]  # (d_in, d_out) -> W
+TRAINED = (".W", ".b", ".gamma", ".beta")
 
 
 @dataclass
 class Network:
-    """A k-layer fully connected network; k counts the linear layers.
+    """A k-layer fully connected network, k counting the linear layers, or a `stack` of m networks of one architecture.
 
-    With a leading axis of m replicas on every array, it is a stack of m networks of one architecture, made
-    by `stack`; `replica` returns one of them.
+    The arrays of a stack have a leading axis of m replicas.
     """
 
     layers: dict[str, Layer]  # by name, in order: linear1, batch_norm1, relu1, linear2, ...
@@ -32,7 +32,7 @@ class Network:
         return X, backwards
 
     def scores(self, X: np.ndarray) -> np.ndarray:
-        """Return the scores in evaluation, with running averages and without backward passes."""
+        """Return the scores in evaluation, with running averages."""
         for layer in self.layers.values():
             X, _ = layer.forward(X, training=False)
         return X
@@ -65,33 +65,13 @@ class Network:
                 gradients[f"{name}.{parameter}"] = gradient
         return value, gradients
 
-    def weights(self) -> list[np.ndarray]:
-        """Return the W of every linear layer and the V of a whitening, not copied."""
-        return [layer.V if isinstance(layer, Whitening) else layer.W for layer in self._with_weights()]
-
-    def move_weights(self, empty: Callable[[tuple[int, ...], np.dtype], np.ndarray]) -> None:
-        """Move the weights into arrays that `empty(shape, dtype)` returns, each in Fortran order."""
-        for layer in self._with_weights():
-            name = "V" if isinstance(layer, Whitening) else "W"
-            old = getattr(layer, name).mT
-            new = empty(old.shape, old.dtype)
-            new[...] = old
-            setattr(layer, name, new.mT)
-
-    def _with_weights(self) -> list[Linear | Whitening]:
-        return [layer for layer in self.layers.values() if isinstance(layer, Linear | Whitening)]
-
     def penalty(self, lam: float | np.ndarray) -> np.ndarray:
         """Return the L2 term of J (a number, or `(m,)`)."""
         return l2_penalty([layer.W for layer in self.layers.values() if isinstance(layer, Linear)], lam)
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return every trained array by name (`linear1.W`, `batch_norm1.gamma`), not copied."""
-        return {
-            f"{name}.{parameter}": array
-            for name, layer in self.layers.items()
-            for parameter, array in layer.parameters().items()
-        }
+        return {name: array for name, array in self.state().items() if name.endswith(TRAINED)}
 
     def state(self) -> dict[str, np.ndarray]:
         """Return parameters, running averages and the V of a whitening by name, not copied."""
@@ -99,17 +79,22 @@ class Network:
             f"{name}.{field}": array for name, layer in self.layers.items() for field, array in _arrays(layer).items()
         }
 
-    def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Copy the arrays of `state`, cast to this network's precision.
+    def matrices(self) -> dict[str, np.ndarray]:
+        """Return every W and the V of a whitening by name, not copied."""
+        return {name: array for name, array in self.state().items() if name.endswith((".W", ".V"))}
 
-        Raises KeyError for a missing parameter and ValueError for a wrong shape.
-        """
+    def set_array(self, name: str, array: np.ndarray) -> None:
+        """Put an array in the place of the one with this name in `state`."""
+        layer, _, field = name.partition(".")
+        setattr(self.layers[layer], field, array)
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Copy and cast the arrays of `state`. Raises KeyError where one is missing, ValueError for a wrong shape."""
+        for name, array in self.parameters().items():
+            if state[name].shape != array.shape:
+                raise ValueError(f"{name} has shape {state[name].shape}, the network needs {array.shape}")
+            array[...] = state[name]
         for name, layer in self.layers.items():
-            for parameter, array in layer.parameters().items():
-                value = state[f"{name}.{parameter}"]
-                if value.shape != array.shape:
-                    raise ValueError(f"{name}.{parameter} has shape {value.shape}, the network needs {array.shape}")
-                array[...] = value
             if isinstance(layer, Whitening):
                 layer.V = state[f"{name}.V"].astype(layer.V.dtype)
             if isinstance(layer, BatchNorm):
@@ -119,29 +104,28 @@ class Network:
 
     def with_state(self, state: dict[str, np.ndarray]) -> "Network":
         """Return the same layers with the arrays of `state`, not copied. Raises KeyError where one is missing."""
-        return Network(
-            {
-                name: with_arrays(layer, {field: state[f"{name}.{field}"] for field in _arrays(layer)})
-                for name, layer in self.layers.items()
-            }
-        )
+        return self.converted(lambda name, array: state[name])
 
     def replica(self, index: int) -> "Network":
         """Return one replica of a stack as a network whose arrays are views of the stack's."""
-        return Network(
-            {
-                name: layer
-                if isinstance(layer, Whitening)
-                else with_arrays(
-                    layer,
-                    {
-                        field: array[index] if field == "W" else array[index, 0]
-                        for field, array in _arrays(layer).items()
-                    },
-                )
-                for name, layer in self.layers.items()
-            }
-        )
+
+        def view(name: str, array: np.ndarray) -> np.ndarray:
+            if name.endswith(".V"):
+                return array
+            return array[index] if name.endswith(".W") else array[index, 0]
+
+        return self.converted(view)
+
+    def copy(self) -> "Network":
+        """Return the same network with a copy of every array, in the same memory order."""
+        return self.converted(lambda name, array: array.copy(order="K"))
+
+    def converted(self, convert: Callable[[str, np.ndarray], np.ndarray]) -> "Network":
+        """Return the same layers with `convert(name, array)` in place of each array."""
+        layers = {}
+        for name, layer in self.layers.items():
+            layers[name] = with_arrays(layer, {k: convert(f"{name}.{k}", array) for k, array in _arrays(layer).items()})
+        return Network(layers)
 
 
 def build(
@@ -161,53 +145,42 @@ def build(
 ) -> Network:
     """Return an untrained network `d_in - hidden - n_classes`; `hidden` may be empty.
 
-    With `batch_norm`, every hidden layer is Linear -> BatchNorm -> ReLU, or with
-    `bn_position="after"` Linear -> ReLU -> BatchNorm. With `dropout` above 0, Dropout comes last. The
-    output layer is linear. With `whitening (d_in, k)`, the first linear layer has k inputs.
+    With `batch_norm`, every hidden layer is Linear -> BatchNorm -> ReLU, or with `bn_position="after"` Linear -> ReLU
+    -> BatchNorm, then Dropout where that is above 0. With `whitening (d_in, k)`, the first linear layer has k inputs.
     """
     layers: dict[str, Layer] = {}
     if whitening is not None:
         layers["whitening"] = Whitening(whitening.astype(dtype))
         d_in = whitening.shape[1]
-    for index, width in enumerate(hidden, start=1):
-        layers[f"linear{index}"] = _linear(d_in, width, initializer, dtype, is_first=index == 1)
+    for index, width in enumerate((*hidden, n_classes), start=1):
+        W = in_fortran_order(initializer(d_in, width).astype(dtype))
+        layers[f"linear{index}"] = Linear(W, np.zeros(width, dtype), is_first=index == 1)
+        if index > len(hidden):
+            break
         activation: dict[str, Layer] = {f"relu{index}": ReLU()}
         if batch_norm:
-            gamma, beta = np.ones(width, dtype), np.zeros(width, dtype)
-            normalisation: dict[str, Layer] = {
-                f"batch_norm{index}": BatchNorm(gamma, beta, momentum=bn_momentum, eps=bn_eps)
-            }
-            activation = normalisation | activation if bn_position == "before" else activation | normalisation
+            normalisation = BatchNorm(np.ones(width, dtype), np.zeros(width, dtype), bn_momentum, bn_eps)
+            own: dict[str, Layer] = {f"batch_norm{index}": normalisation}
+            activation = own | activation if bn_position == "before" else activation | own
         layers |= activation
         if dropout:
             layers[f"dropout{index}"] = Dropout(dropout, dropout_seed, index)
         d_in = width
-    layers[f"linear{len(hidden) + 1}"] = _linear(d_in, n_classes, initializer, dtype, is_first=not hidden)
     return Network(layers)
 
 
-def _linear(d_in: int, d_out: int, initializer: Initializer, dtype: np.typing.DTypeLike, *, is_first: bool) -> Linear:
-    return Linear(in_fortran_order(initializer(d_in, d_out).astype(dtype)), np.zeros(d_out, dtype), is_first=is_first)
-
-
 def stack(networks: Sequence[Network]) -> Network:
-    """Return a network whose replicas are copies of networks of one architecture."""
-    stacked: dict[str, Layer] = {}
-    for name, layer in networks[0].layers.items():
-        if isinstance(layer, Whitening):
-            stacked[name] = layer
-            continue
-        arrays = [_arrays(network.layers[name]) for network in networks]
-        stacked[name] = with_arrays(
-            layer,
-            {
-                field: in_fortran_order(np.stack([replica[field] for replica in arrays]))
-                if field == "W"
-                else np.stack([replica[field][None] for replica in arrays])
-                for field in arrays[0]
-            },
-        )
-    return Network(stacked)
+    """Return a network whose replicas are copies of networks of one architecture; they share V."""
+    states = [network.state() for network in networks]
+
+    def join(name: str, array: np.ndarray) -> np.ndarray:
+        if name.endswith(".V"):
+            return array
+        if name.endswith(".W"):
+            return in_fortran_order(np.stack([state[name] for state in states]))
+        return np.stack([state[name][None] for state in states])
+
+    return networks[0].converted(join)
 
 
 def with_arrays(layer: Layer, arrays: dict[str, np.ndarray]) -> Layer:

@@ -1,10 +1,8 @@
 """Optimizers, and the exponential average of the weights. They know arrays, never a network.
 
-`update(parameters, gradients, eta)` changes every parameter in place and overwrites the gradients as work
-space. eta is a number, or `(m,)` for parameters with a leading axis of m replicas. What an optimizer
-keeps from one update to the next is its `memory`: by name, one array for each parameter.
-
-A WeightGradient marks its parameter as the weights of a layer; only these decay.
+`update(parameters, gradients, eta)` takes one step: it changes every parameter in place and overwrites the gradients.
+eta is a number, or `(m,)` for parameters with a leading axis of m replicas. `memory` is what an optimizer keeps from
+one update to the next: by name, one array for each parameter. Only parameters with a WeightGradient decay.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,6 +17,7 @@ from klcli.engine.weight_gradient import WeightGradient
 
 Gradient = np.ndarray | WeightGradient
 Memory = dict[str, list[np.ndarray]]
+Rate = float | np.ndarray
 
 BLOCK = 32_768  # numbers processed at once: four arrays of 131 kB in float32 stay in a second-level cache
 PRODUCT_UNITS = 384  # columns of dW computed at once; with fewer, BLAS reads X too often
@@ -28,16 +27,15 @@ PRODUCT_UNITS = 384  # columns of dW computed at once; with fewer, BLAS reads X 
 class SGD:
     """Stochastic gradient descent, `theta -= eta * (g + weight_decay * W)`, optionally with Nesterov momentum.
 
-    `velocity <- momentum * velocity + g`, then `theta -= eta * (g + momentum * velocity)`: PyTorch's form of
-    Sutskever et al. 2013.
+    `velocity <- momentum * velocity + g`, `theta -= eta * (g + momentum * velocity)`: PyTorch's form of Sutskever et
+    al. 2013.
     """
 
     momentum: float = 0.0
     weight_decay: float = 0.0  # of W only
     memory: Memory = field(default_factory=dict)
 
-    def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: float | np.ndarray) -> None:
-        """Take one step."""
+    def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: Rate) -> None:
         if self.momentum:
             self._update_with_momentum(list(parameters), gradients, eta)
             return
@@ -53,19 +51,14 @@ class SGD:
         if pending is not None:
             pending()
 
-    def _update_with_momentum(
-        self, parameters: list[np.ndarray], gradients: Iterable[Gradient], eta: float | np.ndarray
-    ) -> None:
+    def _update_with_momentum(self, parameters: list[np.ndarray], gradients: Iterable[Gradient], eta: Rate) -> None:
         velocities = _remembered(self.memory, "velocity", parameters)
         for parameter, gradient, velocity in zip(parameters, gradients, velocities, strict=True):
-            decay = self.weight_decay if isinstance(gradient, WeightGradient) else 0.0
             for theta, g, v in _blocks(gradient, parameter, velocity):
                 v *= self.momentum
                 v += g
                 g += self.momentum * v
-                g *= per_replica(eta, g)
-                _shrink(theta, eta, decay)
-                theta -= g
+                _descend(theta, g, gradient, eta, eta, self.weight_decay)
 
 
 @dataclass
@@ -85,8 +78,7 @@ class Adam:
     updates: int = 0  # made so far
     memory: Memory = field(default_factory=dict)
 
-    def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: float | np.ndarray) -> None:
-        """Take one step."""
+    def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: Rate) -> None:
         parameters = list(parameters)
         means = _remembered(self.memory, "mean", parameters)
         squares = _remembered(self.memory, "square", parameters)
@@ -95,7 +87,6 @@ class Adam:
         rate = eta * float((1 - self.b1) / (1 - self.b1**self.updates) / scale)
         eps = float(self.eps / scale)
         for parameter, gradient, mean, square in zip(parameters, gradients, means, squares, strict=True):
-            decay = self.weight_decay if isinstance(gradient, WeightGradient) else 0.0
             for theta, g, m, v in _blocks(gradient, parameter, mean, square):
                 m *= self.b1
                 m += g
@@ -105,9 +96,7 @@ class Adam:
                 np.sqrt(v, out=g)
                 g += eps
                 np.divide(m, g, out=g)
-                g *= per_replica(rate, g)
-                _shrink(theta, eta, decay)
-                theta -= g
+                _descend(theta, g, gradient, rate, eta, self.weight_decay)
 
 
 @dataclass
@@ -115,16 +104,15 @@ class WeightAverage:
     """`average <- average + share * (theta - average)` with `share = (1 - decay) / (1 - decay^t)`, t counting from 1.
 
     The exponential average of a network's arrays over its updates (after Polyak and Juditsky 1992), bias-corrected
-    like Adam's moments: the coefficients of all theta so far sum to 1, each is `decay` times the next, and the
-    initial parameters have none.
+    like Adam's moments, so that the initial parameters have no part in it.
     """
 
     decay: float
     updates: int = 0  # averaged so far
-    state: dict[str, np.ndarray] = field(default_factory=dict)  # the averages by name, as in Network.state
+    state: dict[str, np.ndarray] = field(default_factory=dict)  # the averages by name
 
     def update(self, state: dict[str, np.ndarray]) -> None:
-        """Include the arrays of a network after one more update."""
+        """Include the arrays of a network, as of Network.state, after one more update."""
         self.updates += 1
         if not self.state:
             self.state = {name: array.copy(order="K") for name, array in state.items()}
@@ -137,10 +125,12 @@ class WeightAverage:
                 average[part] += share * (theta[part] - average[part])
 
 
-def _shrink(W: np.ndarray, eta: float | np.ndarray, decay: float) -> None:
-    """`W <- (1 - eta * decay) W`."""
-    if decay:
-        W *= per_replica(1 - eta * decay, W)
+def _descend(theta: np.ndarray, g: np.ndarray, gradient: Gradient, rate: Rate, eta: Rate, decay: float) -> None:
+    """`theta <- theta - rate * g`, of a W `W <- (1 - eta * decay) W - rate * g`."""
+    g *= per_replica(rate, g)
+    if decay and isinstance(gradient, WeightGradient):
+        theta *= per_replica(1 - eta * decay, theta)
+    theta -= g
 
 
 def _remembered(memory: Memory, name: str, parameters: list[np.ndarray]) -> list[np.ndarray]:
@@ -151,10 +141,9 @@ def _remembered(memory: Memory, name: str, parameters: list[np.ndarray]) -> list
 
 
 def _blocks(gradient: Gradient, parameter: np.ndarray, *memory: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield (parameter, gradient, *memory), those of a W transposed and in blocks of units that fit into the cache.
+    """Yield views (parameter, gradient, *memory), those of a W transposed and in blocks of units that fit the cache.
 
-    All but the gradient are views. Without blocks, every pass over a large W waits for main memory: a third of the
-    time for 3072 x 2048.
+    Without blocks, every pass over a large W waits for main memory: a third of the time for 3072 x 2048.
     """
     if not isinstance(gradient, WeightGradient):
         yield parameter, gradient, *memory

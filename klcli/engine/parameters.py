@@ -1,4 +1,4 @@
-"""Parameters: the trained arrays of a stack as an optimizer takes them, every W and one array of all vectors."""
+"""Parameters: the trained arrays of a stack as the optimizer gets them, every W and one array of all vectors."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,12 +13,11 @@ from klcli.engine.optimizers import Gradient
 class Parameters:
     """Every W (m, d_in, d_out), and all b, gamma and beta concatenated into one (m, 1, d).
 
-    A step of a vector takes the time of the call rather than of its numbers, and a deep network has three vectors
-    a layer.
+    The time of a step of a short vector is that of the call, and a deep network has three vectors a layer.
     """
 
     def __init__(self, stacked: Network) -> None:
-        """Copy the vectors of a network that `stack` has returned into one array; its layers get views of it."""
+        """Copy the vectors of a stack into one array; its layers get views of it."""
         arrays = stacked.parameters()
         self._weights = [name for name in arrays if name.endswith(".W")]
         self._vectors = [name for name in arrays if name not in self._weights]
@@ -26,8 +25,7 @@ class Parameters:
         self.arrays = [*(arrays[name] for name in self._weights), self._joined(arrays)]
         views = self.by_name(self.arrays)
         for name in self._vectors:
-            layer, _, field = name.partition(".")
-            setattr(stacked.layers[layer], field, views[name])
+            stacked.set_array(name, views[name])
 
     def in_order(self, gradients: Gradients) -> list[Gradient]:
         """Return gradients, given by name, in the shapes and order of `arrays`."""

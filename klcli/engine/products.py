@@ -50,7 +50,7 @@ def product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
 
 
 def _in_halves(shape: tuple[int, ...], first: Pair, second: Pair, here: Where, there: Where) -> np.ndarray:
-    """Return the product whose parts `here` and `there` are the products of the first pair and of the second."""
+    """Return the array whose parts `here` and `there` are the products of the first pair and of the second."""
     Y = np.empty(shape, first[0].dtype)
     begun = begin(multiply, *second, out=Y[there])
     multiply(*first, Y[here])
@@ -69,8 +69,8 @@ def descend(
 ) -> PendingStep:
     """`W <- keep * W - G X` for `W (p, r)`, `G (p, n)` and `X (n, r)`; keep is a number, or one for each row (p, 1).
 
-    The step is complete once the returned PendingStep has been called. `pending` is that of an earlier step: the other
-    core does one task at a time, so it is called here, or returned where this step is too small to be divided.
+    The step is complete once the returned PendingStep has been called. `pending` is that of an earlier step: it is
+    called before this step is divided, or returned where this one is too small for that.
 
     Where half of W fits into the cache of a core, the step is divided along r: the half stays there with its part of
     X from one update to the next. A larger one is divided along p, so that each core passes over contiguous rows.

@@ -5,28 +5,22 @@ import math
 RISE = 0.3  # the share of a one-cycle training in which eta rises; the accuracy comes from the long decrease
 
 
-def constant(step: int, *, eta: float) -> float:
-    """Return eta at every step."""
-    return eta
-
-
 def cyclical(step: int, *, eta_min: float, eta_max: float, step_size: int, decay: float = 1.0) -> float:
     """Return the triangular cyclical learning rate (Smith 2017, arXiv 1506.01186).
 
-    From eta_min up to eta_max over `step_size` updates (n_s) and back over the next: one cycle is
-    `2 * step_size` updates. In cycle c the peak is `eta_max * decay**c`, never below eta_min.
+    It rises from eta_min to eta_max over `step_size` updates (n_s) and falls back over the next; in cycle c the peak is
+    `eta_max * decay**c`, never below eta_min.
     """
     cycle, position = divmod(step, 2 * step_size)
     peak = max(eta_min, eta_max * decay**cycle)
-    rise = 1 - abs(position / step_size - 1)
-    return eta_min + rise * (peak - eta_min)
+    return eta_min + (1 - abs(position / step_size - 1)) * (peak - eta_min)
 
 
 def cosine(step: int, *, eta_min: float, eta_max: float, step_size: int, decay: float = 1.0) -> float:
     """Return the cosine with warm restarts (SGDR, Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5).
 
-    It falls from eta_max to eta_min in every cycle of `2 * step_size` updates; cycle c starts at
-    `eta_max * decay**c`, never below eta_min.
+    It falls to eta_min in every cycle of `2 * step_size` updates; cycle c starts at `eta_max * decay**c`, never below
+    eta_min.
     """
     cycle, position = divmod(step, 2 * step_size)
     peak = max(eta_min, eta_max * decay**cycle)
@@ -36,8 +30,7 @@ def cosine(step: int, *, eta_min: float, eta_max: float, step_size: int, decay: 
 def one_cycle(step: int, *, eta_min: float, eta_max: float, total: int) -> float:
     """Return the one-cycle rate of a training of `total` updates (after Smith and Topin 2018, arXiv 1708.07120).
 
-    Linear from eta_min to eta_max over the first RISE of the updates, then half a cosine down to eta_min
-    at the end.
+    Linear from eta_min to eta_max over the first RISE of the updates, then half a cosine down to eta_min.
     """
     top = RISE * total
     if step < top:
@@ -48,12 +41,12 @@ def one_cycle(step: int, *, eta_min: float, eta_max: float, total: int) -> float
 def range_test(step: int, *, eta_min: float, eta_max: float, total: int) -> float:
     """Return the rate of a learning-rate range test of `total` updates (Smith 2017, arXiv 1506.01186, section 3.3).
 
-    Geometric from eta_min at the first update to eta_max at the last: a linear rate, as in the paper,
-    would pass the small decades in a few updates.
+    Geometric from eta_min at the first update to eta_max at the last; the paper's linear rate passes the small decades
+    in a few updates.
     """
     return eta_min * (eta_max / eta_min) ** (step / max(1, total - 1))
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """Return the value of half a cosine from `start` to `end` after this share of it."""
+    """Half a cosine from `start` to `end`, after this share of it."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -1,9 +1,8 @@
 """WeightGradient: `dJ/dW = X^T G + 2 lambda W`, kept as its factors until the product itself is needed.
 
-W (d_in, d_out) is stored in Fortran order (`in_fortran_order`), as d_out rows of d_in numbers, and the replicas of a
-stack are stored one after another. The weights of a unit are then contiguous, X is multiplied with all units of all
-replicas in one product, and `G^T X` is the step of W in the order in which W is stored: product and update together
-take as long as the product `X^T G` alone into an array in C order.
+W (d_in, d_out) is stored in Fortran order, as d_out rows of d_in numbers, the replicas of a stack one after another.
+X is then multiplied with all units of all replicas in one product, and `G^T X` is the step of W in the order in which
+W is stored: product and update together take as long as the product `X^T G` alone into an array in C order.
 """
 
 from dataclasses import dataclass
@@ -24,25 +23,28 @@ class WeightGradient:
     W: np.ndarray  # (d_in, d_out) or (m, d_in, d_out)
     lam: float | np.ndarray = 0.0  # a number, or (m,)
 
-    def array(self) -> np.ndarray:
-        """Return `X^T G + 2 lambda W`, shaped like W."""
-        dW = self.products(0, self.W.shape[-1]).mT
-        dW += l2_gradient(self.W, self.lam)
-        return dW
-
     def products(self, start: int, stop: int) -> np.ndarray:
-        """Return `G^T X (..., stop - start, d_in)` of the units from start to stop, without the L2 term."""
-        return _steps(self.G[..., start:stop], self.X)
+        """Return `G^T X (..., stop - start, d_in)` of the units from start to stop, without the L2 term.
+
+        It is a single product where all replicas share X.
+        """
+        G, X = self.G[..., start:stop], self.X
+        if X.ndim == 2 and G.ndim == 3:
+            m, n, units = G.shape
+            return product(G.mT.reshape(m * units, n), X).reshape(m, units, -1)
+        return product(G.mT, X)
 
     def __array__(self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
-        """Convert to an array where NumPy is given the gradient."""
-        return self.array().astype(dtype or self.W.dtype)
+        """`X^T G + 2 lambda W`, shaped like W: `np.asarray(gradient)`."""
+        dW = self.products(0, self.W.shape[-1]).mT
+        dW += l2_gradient(self.W, self.lam)
+        return dW.astype(dtype or self.W.dtype)
 
     def descend(self, eta: float | np.ndarray, pending: PendingStep = None) -> PendingStep:
         """Take one step of gradient descent in place, `W <- (1 - 2 eta lambda) W - eta X^T G`.
 
-        Equal to `W -= eta * array()` up to rounding, with two passes over W instead of four. eta is a number, or (m,).
-        `pending` and the returned value are those of `products.descend`.
+        Equal to `W -= eta * dW` up to rounding, with two passes over W instead of four. eta is a number, or (m,);
+        `pending` and the result are those of `products.descend`.
         """
         X, W, G = self.X, self.W.mT, (self.G * per_replica(eta, self.G)).mT
         keep = 1 - 2 * eta * self.lam
@@ -60,19 +62,11 @@ class WeightGradient:
         return None
 
 
-def _steps(G: np.ndarray, X: np.ndarray) -> np.ndarray:
-    """Return `G^T X (..., d_out, d_in)`, from a single product where all replicas share X."""
-    if X.ndim == 2 and G.ndim == 3:
-        m, n, d_out = G.shape
-        return product(G.mT.reshape(m * d_out, n), X).reshape(m, d_out, -1)
-    return product(G.mT, X)
-
-
 def times_wide(X: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return `X @ W + b (m, n, d_out)` for one X (n, d_in), W (m, d_in, d_out) and b (m, 1, d_out), from one product.
 
-    BLAS reads X once instead of once per replica, which saves a fifth of the first layer's time. With X on the left,
-    a narrow layer is up to a tenth faster; only the sum with b is written in Fortran order, like all activations.
+    BLAS reads X once instead of once per replica, which saves a fifth of the first layer's time. Only the sum with b is
+    written in Fortran order, like all activations.
     """
     m, d_in, d_out = W.shape
     n = len(X)

@@ -1,7 +1,8 @@
-"""evaluate: loss, cost and accuracy of a group of members on one split."""
+"""evaluate: loss, cost and accuracy of the replicas of a stack on one split; scores of probabilities."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -22,35 +23,45 @@ class Metrics:
     accuracy: float  # a fraction, 0 to 1
 
 
-def evaluate(members: Network, split: Split, lam: Sequence[float], dtype: str = "float32") -> list[Metrics]:
-    """Return the metrics of every member, with running averages, from one pass over the split.
+def evaluate(stack: Network, split: Split, lam: Sequence[float], dtype: str = "float32") -> list[Metrics]:
+    """Return the metrics of every replica, with running averages, from one pass over the split.
 
-    `members` has a leading axis of `len(lam)`. Sums are kept in float64.
+    `stack` has a leading axis of `len(lam)`. Sums are in float64.
     """
-    blocks = [slice(start, start + ROWS) for start in range(0, len(split), ROWS)]
+    blocks = blocks_of(split)
     half = len(blocks) // 2
-    begun = second_core.begin(_sums, members, split, blocks[half:], dtype) if half else None
-    here = _sums(members, split, blocks[:half], dtype)
-    there = begun.value if begun and second_core.ended(begun) else _sums(members, split, blocks[half:], dtype)
-    loss = np.zeros(len(lam))
-    correct = np.zeros(len(lam), dtype=np.int64)
-    for part in here + there:  # in the order of the images, whoever has added them up
-        loss += part[0]
-        correct += part[1]
+    begun = second_core.begin(_sums, stack, split, blocks[half:], dtype) if half else None
+    here = _sums(stack, split, blocks[:half], dtype)
+    there = begun.value if begun and second_core.ended(begun) else _sums(stack, split, blocks[half:], dtype)
+    loss, correct = np.zeros(len(lam)), np.zeros(len(lam), dtype=np.int64)
+    for block_loss, block_correct in here + there:  # in the order of the images, for the same bits on one core and two
+        loss += block_loss
+        correct += block_correct
     loss /= len(split)
-    cost = loss + members.penalty(np.asarray(lam))
+    cost = loss + stack.penalty(np.asarray(lam))
     return [Metrics(*map(float, values)) for values in zip(loss, cost, correct / len(split), strict=True)]
 
 
-def _sums(members: Network, split: Split, blocks: list[slice], dtype: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the sum of the losses and the number of right answers, each `(m,)`, of every block of images."""
-    sums = []
-    for block in blocks:
+def _sums(stack: Network, split: Split, blocks: list[slice], dtype: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the sum of the losses and the number of correct predictions, each `(m,)`, of every block of images."""
+    return [
+        (negative_log_likelihood(S, y).sum(axis=-1, dtype=np.float64), (S.argmax(axis=-1) == y).sum(axis=-1))
+        for S, y in scores(stack, split, dtype, blocks)
+    ]
+
+
+def scores(
+    network: Network, split: Split, dtype: str, blocks: list[slice] | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the scores and the labels of every block of images, with running averages."""
+    for block in blocks_of(split) if blocks is None else blocks:
         X, y = split.batch(block, dtype)
-        S = members.scores(X)
-        right = (S.argmax(axis=-1) == y).sum(axis=-1)
-        sums.append((negative_log_likelihood(S, y).sum(axis=-1, dtype=np.float64), right))
-    return sums
+        yield network.scores(X), y
+
+
+def blocks_of(split: Split) -> list[slice]:
+    """Divide a split into blocks of ROWS images, so that the memory does not grow with their number."""
+    return [slice(start, start + ROWS) for start in range(0, len(split), ROWS)]
 
 
 @dataclass(frozen=True)
@@ -63,19 +74,12 @@ class Score:
 
 def log_probabilities(network: Network, split: Split, dtype: str = "float32") -> np.ndarray:
     """Return `log P (n, K)` of every image in float64, with running averages."""
-    parts = []
-    for start in range(0, len(split), ROWS):
-        X, _ = split.batch(slice(start, start + ROWS), dtype)
-        parts.append(log_softmax(network.scores(X).astype(np.float64)))
-    return np.concatenate(parts)
+    return np.concatenate([log_softmax(S.astype(np.float64)) for S, _ in scores(network, split, dtype)])
 
 
 def log_mean(log_P: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the logarithm of the mean of probabilities that are given by their logarithms; nothing underflows."""
-    total = log_P[0]
-    for other in log_P[1:]:
-        total = np.logaddexp(total, other)
-    return np.asarray(total - np.log(len(log_P)))
+    """Return the logarithm of the mean of probabilities given by their logarithms, without underflow."""
+    return np.asarray(reduce(np.logaddexp, log_P) - np.log(len(log_P)))
 
 
 def score_of(log_P: np.ndarray, split: Split) -> Score:

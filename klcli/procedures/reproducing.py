@@ -57,7 +57,7 @@ def _as_published(runner: StudyRunner, one: Report, terms: Terms) -> Reproductio
     own = _settings(one, terms) | {"as_published": True}
     for chain in chains(one, terms.repeats):
         stage, there = f"{one.name} as published, {chain.name}", runner.on(chain.plan[0].split)
-        studies.append(there.run(KIND, stage, chain.plan, own, look_at_test=True, chains=chain.links))
+        studies.append(there.run(KIND, stage, chain.plan, own, evaluate_test=True, chains=chain.links))
     errors = {check: _single_image_errors(check, runner.splits.train) for check in one.gradient_checks}
     return gather(one, terms, runner.store, studies, errors)
 
@@ -76,7 +76,7 @@ def _as_written(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
     """Check and train what is missing of a report. Each division of the images is a study of its own."""
     _check_gradients(runner, one)
     studies = [
-        runner.on(division).run(KIND, one.name, configs, _settings(one, terms), look_at_test=True)
+        runner.on(division).run(KIND, one.name, configs, _settings(one, terms), evaluate_test=True)
         for division, configs in plan(one, terms.repeats, quick=terms.quick).items()
     ]
     return gather(one, terms, runner.store, studies)

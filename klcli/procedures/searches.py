@@ -53,7 +53,7 @@ def search_lambda(setup: Setup, config: TrainConfig, what: SearchSettings, repea
         runner = StudyRunner.opened(setup, config, resume)
 
         def train(stage: str, values: list[float], settings: dict[str, Any], parent: int | None = None) -> int:
-            return runner.run(KIND, stage, plan(config, values, repeats), settings, look_at_test=False, parent=parent)
+            return runner.run(KIND, stage, plan(config, values, repeats), settings, evaluate_test=False, parent=parent)
 
         if what.values:
             latest = train("values", sorted(what.values), {})
@@ -74,7 +74,7 @@ def search_lambda(setup: Setup, config: TrainConfig, what: SearchSettings, repea
         if found.choice is None or not what.final:
             return found
         planned = final_plan(config, found.choice.chosen.lam, repeats)
-        final = runner.run(KIND, "final", planned, {}, look_at_test=True, parent=latest)
+        final = runner.run(KIND, "final", planned, {}, evaluate_test=True, parent=latest)
         return replace(found, final=runner.runs(final))
 
 

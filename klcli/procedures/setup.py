@@ -13,7 +13,7 @@ from klcli.errors import StoreError
 from klcli.procedures.observer import Observer
 from klcli.settings.train_config import TrainConfig
 from klcli.store.store import Store
-from klcli.training.environment import pinned_threads
+from klcli.training.environment import pin_threads
 from klcli.training.result import EpochMetrics
 
 LARGEST_ETA_OF_ADAM = 0.01  # its steps are as long as eta, whatever the gradient: SGD's 0.1 destroys what was learned
@@ -55,7 +55,7 @@ class Setup:
     @contextmanager
     def pinned(self, threads: int | None = None) -> Iterator[None]:
         """Give BLAS its threads inside the block."""
-        with pinned_threads(self.threads if threads is None else threads):
+        with pin_threads(self.threads if threads is None else threads):
             yield
 
     @contextmanager

@@ -58,7 +58,7 @@ class StudyRunner:
         plan: Sequence[TrainConfig],
         settings: dict[str, Any],
         *,
-        look_at_test: bool,
+        evaluate_test: bool,
         parent: int | None = None,
         chains: list[tuple[int, ...]] | None = None,
     ) -> int:
@@ -73,7 +73,7 @@ class StudyRunner:
             "plan": [asdict(config) for config in plan],
             "groups": divided,
             "dataset_sha256": self.dataset.sha256,
-            "look_at_test": look_at_test,
+            "look_at_test": evaluate_test,
             "threads": self.setup.threads,
         }
         earlier = self.store.studies.find(kind, stage, settings, parent) if self.resume else None
@@ -85,7 +85,7 @@ class StudyRunner:
         images = ImagesReference.of(self.dataset, self.setup.data)
         is_chain = chains is not None
         tasks = [
-            StackTask(part, tuple(plan[p] for p in part), images, look_at_test, self.setup.threads, is_chain=is_chain)
+            StackTask(part, tuple(plan[p] for p in part), images, evaluate_test, self.setup.threads, is_chain=is_chain)
             for part in missing
         ]
         jobs = self.setup.jobs or second_core.cores()

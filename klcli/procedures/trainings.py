@@ -110,7 +110,7 @@ def _train(
             splits,
             snapshot=snapshot,
             epochs=epochs,
-            look_at_test=config.schedule != "range",
+            evaluate_test=config.schedule != "range",
             on_update=on_update,
             on_evaluation=on_evaluation,
         )

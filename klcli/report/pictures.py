@@ -18,7 +18,7 @@ from klcli.report.plots.weights import draw_weights
 from klcli.report.views import View, latest_study
 from klcli.store.records import Epoch, Run
 from klcli.store.store import Store
-from klcli.training.environment import pinned_threads
+from klcli.training.environment import pin_threads
 from klcli.training.networks import WHITENING
 
 Drawn = tuple[str, bytes]  # the stem of its file, and the picture
@@ -98,7 +98,7 @@ class Painter:
             data = None if run.dataset == "synthetic" else self._data  # --data names others, beside the built-in set
             self._datasets[run.dataset_sha256] = images_of(run, data, f"run {run.id}")
         dataset = self._datasets[run.dataset_sha256]
-        with pinned_threads(run.threads):
+        with pin_threads(run.threads):
             test = split(dataset, run.split).test.standardised(run.config.standardise)
             counts = confusion(test.labels, predict(trained.network, test, run.config.dtype))
         return draw_confusion(run, counts, dataset.class_names, suffix)

@@ -11,7 +11,7 @@ SIGNIFICANCE = 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two samples, by their positions, and how likely chance alone makes such a difference."""
+    """Two samples, by their positions, and the p value of their difference."""
 
     a: int
     b: int
@@ -20,16 +20,15 @@ class Comparison:
 
     @property
     def differs(self) -> bool:
-        """Whether the means differ by more than chance would."""
         return self.adjusted < SIGNIFICANCE
 
 
 def compare(samples: Sequence[Sample]) -> list[Comparison]:
     """Compare every sample of at least two values with every other one."""
-    pairs = [(a, b, welch(samples[a], samples[b])) for a, b in combinations(range(len(samples)), 2)]
-    tested = [(a, b, p) for a, b, p in pairs if p is not None]
+    pairs = combinations(range(len(samples)), 2)
+    tested = [(a, b, p) for a, b in pairs if (p := welch(samples[a], samples[b])) is not None]
     adjusted = holm([p for _, _, p in tested])
-    return [Comparison(a, b, p, holms) for (a, b, p), holms in zip(tested, adjusted, strict=True)]
+    return [Comparison(*test, by_holm) for test, by_holm in zip(tested, adjusted, strict=True)]
 
 
 def holm(values: Sequence[float]) -> list[float]:

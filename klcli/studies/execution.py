@@ -1,7 +1,6 @@
 """Execution: an executor trains the stacks of a plan; the number of workers changes no digit.
 
-A plan is a list of configs. `stacks` divides it before the first worker starts, by the configs alone, so that the
-same replicas are trained together on any worker.
+A plan is a list of configs. `stacks` divides it before the first worker starts, by the configs alone.
 """
 
 import tempfile
@@ -17,10 +16,12 @@ import numpy as np
 
 import klcli
 from klcli.data.cifar10.places import NAMES
-from klcli.data.dataset import Dataset, split
+from klcli.data.dataset import Dataset, Splits, split
 from klcli.data.sources import open_dataset
 from klcli.errors import ConfigError, DataError, KlcliError
+from klcli.second_core.partner import PartnerLost
 from klcli.settings.sameness import stack_key
+from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.worker_channel import WorkerChannel
 from klcli.training.environment import pin_threads
@@ -28,17 +29,17 @@ from klcli.training.result import TrainResult
 from klcli.training.trainer import train, train_chain
 
 STACK_SIZE = 4  # replicas in lockstep: more of them gain little, and fewer stacks keep fewer workers busy
-ATTEMPTS = 3  # how often a stack is started whose workers die
+ATTEMPTS = 3  # to train a stack whose workers die
 POLL_SECONDS = 0.2
 
 
 class WorkersLost(KlcliError):
-    """No worker is left that could train a stack."""
+    """A stack cannot be trained: its workers die, or the Dask scheduler has ended."""
 
 
 @dataclass(frozen=True)
 class ImagesReference:
-    """A data set by name: workers open it themselves, images are never sent."""
+    """A data set by name: a worker opens it by itself, images are never sent."""
 
     requested: str | None  # of --data
     name: str
@@ -46,19 +47,18 @@ class ImagesReference:
 
     @classmethod
     def of(cls, dataset: Dataset, requested: str | None) -> "ImagesReference":
-        """Return the reference by which a worker finds this data set."""
         path = requested if requested in (None, *NAMES) else str(Path(requested).expanduser().absolute())
         return cls(path, dataset.name, dataset.sha256)
 
 
 @dataclass(frozen=True)
 class StackTask:
-    """What a worker needs to train one stack."""
+    """All that a worker needs to train one stack."""
 
     positions: tuple[int, ...]  # in the plan
     configs: tuple[TrainConfig, ...]
     images: ImagesReference
-    look_at_test: bool
+    evaluate_test: bool
     threads: int
     version: str = klcli.__version__
     is_chain: bool = False  # trained one after another, each with the weights of the one before, not in lockstep
@@ -74,18 +74,12 @@ class StackOutcome:
 
 
 def stacks(plan: Sequence[TrainConfig]) -> list[tuple[int, ...]]:
-    """Divide the positions of a plan into stacks that can be trained in lockstep, in the order of the plan.
-
-    Configs that agree in all that replicas must share form stacks of at most STACK_SIZE, of nearly the same size.
-    """
+    """Divide the positions of a plan into stacks of at most STACK_SIZE configs that may be replicas of each other."""
     alike: dict[tuple[Any, ...], list[int]] = {}
     for position, config in enumerate(plan):
         alike.setdefault(stack_key(config), []).append(position)
-    divided = []
-    for positions in alike.values():
-        count = -(-len(positions) // STACK_SIZE)
-        divided += [tuple(int(p) for p in part) for part in np.array_split(positions, count)]
-    return sorted(divided)
+    parts = [part for own in alike.values() for part in np.array_split(own, -(-len(own) // STACK_SIZE))]
+    return sorted(tuple(part.tolist()) for part in parts)
 
 
 def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
@@ -97,22 +91,24 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
     if task.version != klcli.__version__:
         raise ConfigError(f"klcli {klcli.__version__} on the worker, {task.version} here: install the same on both")
     pin_threads(task.threads)
-    splits = split(_open(task.images), task.configs[0].split)
+    splits = splits_of(task.images, task.configs[0].split)
     started = time.perf_counter()
 
     def on_evaluation(results: list[TrainResult]) -> None:
         channel.put_best(max((r.epochs[-1].validation.accuracy for r in results if r.epochs), default=0.0))
 
-    procedure = train_chain if task.is_chain else train
-    results = procedure(
-        task.configs, splits, look_at_test=task.look_at_test, on_update=channel.on_update, on_evaluation=on_evaluation
+    results = (train_chain if task.is_chain else train)(
+        task.configs, splits, evaluate_test=task.evaluate_test, on_update=channel.on_update, on_evaluation=on_evaluation
     )
     return StackOutcome(task.positions, results, time.perf_counter() - started)
 
 
 @lru_cache(maxsize=2)
-def _open(images: ImagesReference) -> Dataset:
-    """Open the data set of a reference on this host, once per process. Raises DataError where it is another."""
+def splits_of(images: ImagesReference, division: SplitConfig) -> Splits:
+    """Open the data set of a reference on this host and divide it. Raises DataError where it is another.
+
+    Cached, because the stacks of a study share it, and the standardisation takes 0.2 s.
+    """
     requested = images.requested
     if requested is not None and requested not in NAMES and not Path(requested).exists():
         requested = images.name  # another host has its images in another place
@@ -122,7 +118,7 @@ def _open(images: ImagesReference) -> Dataset:
             f"{dataset.source}: the worker's images (sha256 {dataset.sha256[:8]}) are not those of this command "
             f"({images.sha256[:8]}), give it the same with KLCLI_DATA"
         )
-    return dataset
+    return split(dataset, division)
 
 
 def execute(
@@ -136,17 +132,21 @@ def execute(
 
     `check` is called a few times a second; what it raises stops the workers and ends the execution.
     `on_progress(index of the task, updates done, best validation accuracy)` is called for stacks that are trained on
-    this machine. A stack whose worker dies is started again, ATTEMPTS times in all. Raises WorkersLost after the last
-    attempt, and where the Dask scheduler ends.
+    this machine. A stack whose worker dies is started again; raises WorkersLost after ATTEMPTS in all, and where the
+    Dask scheduler ends.
     """
     with tempfile.TemporaryDirectory(prefix="klcli-") as folder:
         channels = [WorkerChannel(Path(folder), index) for index in range(len(tasks))]
-        attempts = [1] * len(tasks)
-        running: dict[Future[StackOutcome], int] = {
-            executor.submit(train_stack, task, channel): index
-            for index, (task, channel) in enumerate(zip(tasks, channels, strict=True))
-        }
+        attempts = [0] * len(tasks)
+        running: dict[Future[StackOutcome], int] = {}
+
+        def start(index: int) -> None:
+            attempts[index] += 1
+            running[executor.submit(train_stack, tasks[index], channels[index])] = index
+
         try:
+            for index in range(len(tasks)):
+                start(index)
             while running:
                 done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
                 for index in running.values():
@@ -158,15 +158,18 @@ def execute(
                     except CancelledError as error:
                         raise WorkersLost("the Dask scheduler is gone or has dropped this study") from error
                     except Exception as error:
-                        if not _is_death_of_a_worker(error):
+                        # Otherwise the task failed, not the worker. Dask, which has KilledWorker, may not be installed.
+                        if (
+                            not isinstance(error, BrokenExecutor | PartnerLost)
+                            and type(error).__name__ != "KilledWorker"
+                        ):
                             raise
                         if attempts[index] == ATTEMPTS:
                             raise WorkersLost(
                                 f"{ATTEMPTS} workers died one after the other while they trained the same "
                                 f"{len(tasks[index].configs)} networks, try fewer --jobs if the memory is too small"
                             ) from error
-                        attempts[index] += 1
-                        running[executor.submit(train_stack, tasks[index], channels[index])] = index
+                        start(index)
                     else:
                         yield outcome
                 check()  # after the outcomes: a Ctrl-C loses no stack that has been trained
@@ -175,12 +178,3 @@ def execute(
             for future in running:
                 future.cancel()
             wait([future for future in running if not future.cancelled()], timeout=10)
-
-
-def _is_death_of_a_worker(error: Exception) -> bool:
-    """Whether the worker failed, not the task. Dask's error is recognised by name: Dask may not be installed."""
-    if type(error).__name__ == "KilledWorker":
-        return True
-    from klcli.second_core.partner import PartnerLost
-
-    return isinstance(error, BrokenExecutor | PartnerLost)

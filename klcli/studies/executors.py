@@ -1,6 +1,7 @@
 """Executors: the processes or hosts that train the stacks of a study."""
 
 import asyncio
+import functools
 import logging
 import multiprocessing
 import os
@@ -15,35 +16,32 @@ from typing import Any
 
 from klcli.errors import ConfigError
 
-ANSWER_SECONDS = 5  # how long a Dask scheduler, and the first of its workers, may take to answer
-WATCH_SECONDS = 1.0  # between two checks of a worker whether its parent is alive
+ANSWER_SECONDS = 5  # for a Dask scheduler, and for the first of its workers, to answer
+WATCH_SECONDS = 1.0  # between two checks by a worker whether its parent is alive
 
 
-class ProcessesExecutor(Executor):
-    """Spawned processes, of which one may die without the others.
+class ProcessesExecutor(ThreadPoolExecutor):
+    """Spawned processes, each in a pool of its own, because a pool ends all of its workers when one is killed.
 
-    The standard pool of processes ends all of its workers when one is killed. Here each worker is a pool of its own:
-    the task of a dead worker fails with BrokenExecutor and its pool is replaced, the others continue.
+    The task of a dead worker fails with BrokenExecutor and its pool is replaced; the others continue.
     """
 
     def __init__(self, jobs: int) -> None:
-        """Prepare `jobs` workers; a process starts with its first task."""
-        self._threads = ThreadPoolExecutor(jobs)
+        super().__init__(jobs)
         self._pools: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
         for _ in range(jobs):
             self._pools.put(_one_process())
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run `fn` in the next free process."""
-        return self._threads.submit(self._run, fn, args, kwargs)
+        return super().submit(self._run, functools.partial(fn, *args, **kwargs))
 
-    def _run(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _run(self, task: Callable[[], Any]) -> Any:
         pool = self._pools.get()
         # A new process inherits this: Ctrl-C reaches all processes of the terminal, and the parent decides.
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return pool.submit(fn, *args, **kwargs).result()
+            return pool.submit(task).result()
         except BrokenExecutor:
             pool.shutdown(wait=False)
             pool = _one_process()
@@ -52,10 +50,9 @@ class ProcessesExecutor(Executor):
             self._pools.put(pool)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes once their tasks are done."""
-        self._threads.shutdown(wait=wait, cancel_futures=cancel_futures)
+        super().shutdown(wait, cancel_futures=cancel_futures)
         while not self._pools.empty():
-            self._pools.get().shutdown(wait=wait, cancel_futures=cancel_futures)
+            self._pools.get().shutdown(wait, cancel_futures=cancel_futures)
 
 
 def _one_process() -> ProcessPoolExecutor:
@@ -96,26 +93,24 @@ def open_executor(jobs: int, address: str | None, tasks: int) -> Iterator[Execut
 
 @contextmanager
 def _dask(address: str) -> Iterator[Executor]:
+    refused = f"--executor {address}: "
     try:
         from distributed import Client
     except ImportError:
-        raise ConfigError(
-            f"--executor {address}: Dask is not installed, get it with `pip install 'klcli[dask]'`"
-        ) from None
-    # Of a scheduler that is gone it logs a traceback; the user gets one line.
+        raise ConfigError(f"{refused}Dask is not installed, get it with `pip install 'klcli[dask]'`") from None
+    # Without this, it logs a traceback where the scheduler has ended.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         asyncio.run(_require_answer(address))
         client: Any = Client(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--executor {address}: no Dask scheduler answers there ({error})") from error
+        raise ConfigError(f"{refused}no Dask scheduler answers there ({error})") from error
     with client:
         try:
             client.wait_for_workers(1, timeout=ANSWER_SECONDS)
         except TimeoutError:
-            raise ConfigError(
-                f"--executor {address}: this Dask scheduler has no worker, start one with `dask worker {address}`"
-            ) from None
+            cure = f"start one with `dask worker {address}`"
+            raise ConfigError(f"{refused}this Dask scheduler has no worker, {cure}") from None
         # pure=False: Dask would train two stacks with equal arguments only once.
         executor: Executor = client.get_executor(pure=False)
         try:

@@ -14,7 +14,7 @@ from klcli.settings.check_settings import CheckSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.training.networks import initialize
 
-BESIDE_WEIGHTS = 0.1  # standard deviation of what is added to b, gamma and beta, whose initial 0 and 1 hide factors
+NOISE = 0.1  # standard deviation of what is added to b, gamma and beta, whose initial 0 and 1 hide factors
 COURSE_WIDTHS = ((50,), (50, 50), (50, 50, 50))
 COURSE_LAMBDA = 0.01
 STACK_LAMBDAS = (0.0, 0.005, 0.1)
@@ -31,7 +31,7 @@ class NetworkCheck:
 
     @property
     def failed(self) -> tuple[TensorCheck, ...]:
-        """The tensors outside both tolerances."""
+        """The tensors whose absolute and relative errors are both too large."""
         atol, rtol = self.settings.atol, self.settings.rtol
         assert atol is not None and rtol is not None, "CheckSettings fills them in"
         return tuple(tensor for tensor in self.tensors if not tensor.passes(atol, rtol))
@@ -43,19 +43,16 @@ def course_set(seed: int) -> list[tuple[TrainConfig, ...]]:
     Lambda 0 alone would hide a missing factor in the L2 term.
     """
     base = TrainConfig(hidden=COURSE_WIDTHS[1], seed=seed, dtype="float64")
-    kinds = [replace(base, hidden=widths) for widths in COURSE_WIDTHS]
-    kinds += [replace(base, hidden=widths, batch_norm=True) for widths in COURSE_WIDTHS]
+    kinds = [replace(base, hidden=widths, batch_norm=bn) for bn in (False, True) for widths in COURSE_WIDTHS]
     kinds += [replace(base, batch_norm=True, bn_position="after")]
     networks = [(replace(kind, lam=lam),) for kind in kinds for lam in (0.0, COURSE_LAMBDA)]
     first = replace(base, batch_norm=True, order_seed=seed)
-    replicas = tuple(replace(first, lam=lam, seed=seed + index) for index, lam in enumerate(STACK_LAMBDAS))
-    return [*networks, replicas]
+    return [*networks, tuple(replace(first, lam=lam, seed=seed + i) for i, lam in enumerate(STACK_LAMBDAS))]
 
 
 def with_and_without_l2(config: TrainConfig) -> list[tuple[TrainConfig, ...]]:
     """Return one network to check with lambda 0 and with its own lambda."""
-    config = replace(config, dtype="float64")
-    return [(replace(config, lam=lam),) for lam in sorted({0.0, config.lam})]
+    return [(replace(config, dtype="float64", lam=lam),) for lam in sorted({0.0, config.lam})]
 
 
 def check_networks(
@@ -67,7 +64,7 @@ def check_networks(
 ) -> Iterator[NetworkCheck]:
     """Check one network, or stack, after the other on the first images of the training split.
 
-    Raises ConfigError before the first one where the images do not suffice.
+    Raises ConfigError before the first one where there are too few images.
     """
     if settings.images > len(train):
         raise ConfigError(f"images {settings.images}: the training split has {len(train)}, give at most that")
@@ -90,12 +87,13 @@ def check_networks(
 def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSettings) -> list[TensorCheck]:
     """Return the tensors of a network with its initial values, checked on one image.
 
-    With batch normalisation this shows nothing: the image is its own mean, and every gradient before the last bias is
-    0 in both methods, right or wrong. `check_networks` refuses it; this function repeats a published check.
+    It repeats a published check. `check_networks` refuses it with batch normalisation, where the image is its own mean:
+    every gradient before the last bias is then 0 in both methods, right or wrong.
     """
     X, y = _first_images(train, config, 1, settings.dims)
-    network = initialize(config, d_in=settings.dims)
-    return check_gradients(network, X, y, config.lam, h=settings.h, method=settings.method)
+    return check_gradients(
+        initialize(config, d_in=settings.dims), X, y, config.lam, h=settings.h, method=settings.method
+    )
 
 
 def _first_images(train: Split, config: TrainConfig, images: int, dims: int) -> tuple[np.ndarray, np.ndarray]:
@@ -106,22 +104,17 @@ def _first_images(train: Split, config: TrainConfig, images: int, dims: int) -> 
 
 def entries(configs: tuple[TrainConfig, ...], dims: int) -> int:
     """Return how many entries `on_entries` will count for this network."""
-    parameters = _prepare(configs[:1], dims)[0].parameters()
-    return sum(parameter.size for parameter in parameters.values())
+    return sum(array.size for array in initialize(configs[0], d_in=dims).parameters().values())
 
 
 def _prepare(configs: tuple[TrainConfig, ...], dims: int) -> tuple[Network, float | np.ndarray]:
     """Return the network on `dims` pixels and its lambda; a single network has no axis of replicas."""
-    networks = [_away_from_the_initial_values(config, dims) for config in configs]
+    networks = [initialize(config, d_in=dims) for config in configs]
+    for config, network in zip(configs, networks, strict=True):
+        rng = np.random.Generator(np.random.PCG64(config.seed))
+        for name, parameter in network.parameters().items():
+            if not name.endswith(".W"):
+                parameter += NOISE * rng.standard_normal(parameter.shape)
     if len(networks) == 1:
         return networks[0], configs[0].lam
     return stack(networks), np.array([config.lam for config in configs])
-
-
-def _away_from_the_initial_values(config: TrainConfig, dims: int) -> Network:
-    network = initialize(config, d_in=dims)
-    rng = np.random.Generator(np.random.PCG64(config.seed))
-    for name, parameter in network.parameters().items():
-        if not name.endswith(".W"):
-            parameter += BESIDE_WEIGHTS * rng.standard_normal(parameter.shape)
-    return network

@@ -1,4 +1,4 @@
-"""The search of lambda: which values are tried, how a range is narrowed, which value wins."""
+"""The search of lambda: drawing values, narrowing their range, choosing one."""
 
 import math
 from collections.abc import Sequence
@@ -13,36 +13,32 @@ from klcli.studies.statistics import Sample
 
 VALUES = 2  # spawn key of the generator that draws lambdas, beside those of training and data
 SCALES = ("log", "linear")
-BRACKETED = 3  # the best values that a fine stage must keep inside its range
-FINAL_CYCLES = 3  # the course trains its winner for three cycles
-FINAL_STEP_EPOCHS = 5  # with n_s = 5 floor(n / n_batch), as train does by default
+BRACKETED = 3  # the best values, which a fine stage keeps inside its range
+FINAL_CYCLES = 3  # as in the course
+FINAL_STEP_EPOCHS = 5  # n_s = 5 floor(n / n_batch), the default of train
 
 
 @dataclass(frozen=True)
 class Range:
-    """Where lambdas are drawn."""
+    """The range in which lambdas are drawn. Raises ConfigError where nothing can be drawn."""
 
     low: float
     high: float
     scale: str = "log"
 
     def __post_init__(self) -> None:
-        """Refuse a range in which nothing can be drawn."""
         if self.scale not in SCALES:
             raise ConfigError(f"scale {self.scale!r}: choose one of {', '.join(SCALES)}")
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and 0 <= self.low < self.high):
-            raise ConfigError(
-                f"range {self.low:g} {self.high:g}: give two numbers of at least 0, the smaller one first"
-            )
-        if self.scale == "log" and self.low == 0:
-            raise ConfigError(
-                "range from 0: a logarithmic scale has no 0, give a smaller number above it or --scale linear"
-            )
+        low, high = self.low, self.high
+        if not 0 <= low < high < math.inf:
+            raise ConfigError(f"range {low:g} {high:g}: give two numbers of at least 0, the smaller one first")
+        if self.scale == "log" and low == 0:
+            raise ConfigError("range from 0: a logarithmic scale has no 0, give a number above it or --scale linear")
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One value of lambda with the validation accuracies of its repeats, at the end of the last cycle."""
+    """One value of lambda, with the validation accuracies of its repeats at the end of the last cycle."""
 
     lam: float
     stage: str
@@ -56,7 +52,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen lambda and the values that chance alone could have put in its place."""
+    """The chosen lambda and the values that do not differ from the best by more than chance."""
 
     chosen: Tried
     best: Tried
@@ -73,42 +69,35 @@ def draw(where: Range, trials: int, seed: int, stage: int) -> list[float]:
         raise ConfigError(f"trials {trials}: must be at least 1")
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(VALUES, stage))))
     if where.scale == "linear":
-        values = rng.uniform(where.low, where.high, trials)
-    else:
-        values = 10 ** rng.uniform(math.log10(where.low), math.log10(where.high), trials)
-    return sorted(float(value) for value in values)
+        return sorted(rng.uniform(where.low, where.high, trials).tolist())
+    return sorted((10 ** rng.uniform(math.log10(where.low), math.log10(where.high), trials)).tolist())
 
 
 def narrow(tried: Sequence[Tried], where: Range) -> Range:
     """Return a range that brackets the three best values of a stage.
 
-    Its ends are half way between them and their next neighbours, on the scale of the range, so that a better value
-    beside them can still be found. Where there is no neighbour, the old end takes its place. Raises Diverged where
-    every value diverged.
+    Its ends are half way between them and their next neighbours, on the scale of the range; without a neighbour, the
+    old end takes its place. Raises Diverged where every value diverged.
     """
-    converged = _converged(tried)
-    best = sorted(converged, key=lambda one: one.accuracy, reverse=True)[:BRACKETED]
+    best = sorted(_converged(tried), key=lambda one: one.accuracy, reverse=True)[:BRACKETED]
     lowest, highest = min(one.lam for one in best), max(one.lam for one in best)
     below = max((one.lam for one in tried if one.lam < lowest), default=where.low)
     above = min((one.lam for one in tried if one.lam > highest), default=where.high)
     if where.scale == "linear":
-        low, high = (below + lowest) / 2, (highest + above) / 2
-    else:
-        low, high = math.sqrt(below * lowest), math.sqrt(highest * above)
-    return Range(low, high, where.scale)
+        return Range((below + lowest) / 2, (highest + above) / 2, where.scale)
+    return Range(math.sqrt(below * lowest), math.sqrt(highest * above), where.scale)
 
 
 def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
     """Choose by validation accuracy, ties towards the middle of the plateau.
 
-    The plateau is what lies within one standard error of the best: that of the mean over repeats, and
-    for a single training the binomial one of the validation images, sqrt(p (1 - p) / n). Raises
-    Diverged where every value diverged.
+    The plateau are the values within one standard error of the best: that of the mean over repeats, and at least the
+    binomial one of the validation images, sqrt(p (1 - p) / n) for a single training. Raises Diverged where every value
+    diverged.
     """
     converged = sorted(_converged(tried), key=lambda one: one.lam)
     best = max(converged, key=lambda one: one.accuracy)
-    p = best.accuracy
-    error = math.sqrt(p * (1 - p) / n_validation / len(best.accuracies))
+    error = math.sqrt(best.accuracy * (1 - best.accuracy) / n_validation / len(best.accuracies))
     if len(best.accuracies) > 1:
         error = max(error, Sample(best.accuracies).standard_error)
     plateau = [one for one in converged if one.accuracy >= best.accuracy - error]
@@ -119,19 +108,18 @@ def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
 
 
 def plan(base: TrainConfig, lambdas: Sequence[float], repeats: int) -> list[TrainConfig]:
-    """Return the configs of a stage: every lambda with every repeat, fresh weights for each.
+    """Return the configs of a stage, every lambda with every repeat.
 
-    Repeat r has the same seed for every lambda, so that lambdas are compared on the same initial
-    weights and the same order of images, and chance plays a smaller part in the differences.
+    Repeat r has the same seed for every lambda, so that lambdas are compared on the same initial weights and the same
+    order of images.
     """
     return [replace(config, lam=lam) for lam in dict.fromkeys(lambdas) for config in repeat(base, repeats)]
 
 
 def final(base: TrainConfig, lam: float, repeats: int) -> list[TrainConfig]:
     """Return the configs of the last training with the chosen lambda."""
-    return repeat(
-        replace(base, lam=lam, cycles=FINAL_CYCLES, step_epochs=FINAL_STEP_EPOCHS, step_size=None, epochs=None), repeats
-    )
+    length = replace(base, cycles=FINAL_CYCLES, step_epochs=FINAL_STEP_EPOCHS, step_size=None, epochs=None)
+    return repeat(replace(length, lam=lam), repeats)
 
 
 def _converged(tried: Sequence[Tried]) -> list[Tried]:

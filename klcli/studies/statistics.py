@@ -9,26 +9,23 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Sample:
-    """Values of the same thing under different seeds; at least one."""
+    """Values of one quantity under different seeds; at least one."""
 
     values: tuple[float, ...]
 
     @property
     def n(self) -> int:
-        """How many there are."""
         return len(self.values)
 
     @property
     def mean(self) -> float:
-        """The arithmetic mean, rounded once: that of equal values is this value, and their spread 0."""
+        """The arithmetic mean, rounded once: that of equal values is exactly their value."""
         return statistics.mean(self.values)
 
     @property
     def std(self) -> float | None:
         """The standard deviation with n - 1; None for a single value."""
-        if self.n < 2:
-            return None
-        return statistics.stdev(self.values)
+        return statistics.stdev(self.values) if self.n > 1 else None
 
     @property
     def standard_error(self) -> float:
@@ -40,9 +37,7 @@ class Sample:
     @property
     def half_interval(self) -> float | None:
         """Half the width of the 95 % interval of the mean by Student's t; None for a single value."""
-        if self.n < 2:
-            return None
-        return quantile(self.n - 1) * self.standard_error
+        return quantile(self.n - 1) * self.standard_error if self.n > 1 else None
 
 
 def quantile(freedom: float) -> float:

@@ -1,7 +1,7 @@
 """WorkerChannel: a worker on this machine reports its progress and is notified when it should stop.
 
-It consists of small files in a folder of the parent, the same for threads, processes and local Dask workers. A worker
-on another host does not see the folder: it reports nothing, and Dask notifies it.
+It is a few small files in a folder of the parent. A worker on another host does not have the folder: it reports
+nothing, and Dask notifies it.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ PROGRESS = struct.Struct("<qd")  # updates done, best validation accuracy
 
 
 class Stopped(Exception):
-    """The parent does not wait for the result any more."""
+    """The parent no longer waits for the result."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class WorkerChannel:
             return
         self._next = now + PERIOD
         exists = self.folder.exists()
-        # The parent removes the folder after a while, also before a slow worker has read the stop in it.
+        # The parent removes the folder after a while, perhaps before a slow worker has read the stop in it.
         if (self.folder / STOP).exists() or (self._has_seen_folder and not exists) or _dropped_by_dask():
             raise Stopped
         self._has_seen_folder = exists
@@ -47,32 +47,26 @@ class WorkerChannel:
             temporary.replace(self.folder / str(self.index))
 
     def put_best(self, accuracy: float) -> None:
-        """Keep the best validation accuracy for the next report."""
         self._best = max(self._best, accuracy)
 
     def read(self) -> tuple[int, float]:
         """Return the latest report: updates done and best validation accuracy."""
-        try:
+        with contextlib.suppress(OSError, struct.error):
             step, best = PROGRESS.unpack((self.folder / str(self.index)).read_bytes())
-        except (OSError, struct.error):
-            return 0, 0.0
-        return step, best
+            return step, best
+        return 0, 0.0
 
     @staticmethod
     def stop_all(folder: Path) -> None:
-        """Ask every worker of this folder to stop."""
         with contextlib.suppress(OSError):
             (folder / STOP).touch()
 
 
 def _dropped_by_dask() -> bool:
-    """Whether this is a task of a Dask worker, on any host, whose result is not wanted any more."""
-    dask = sys.modules.get("distributed")
-    if dask is None:
-        return False
+    """Whether this is a task of a Dask worker, on any host, that has been cancelled."""
     try:
-        worker = dask.get_worker()
-    except ValueError:  # not called from a task of Dask
+        worker = sys.modules["distributed"].get_worker()
+    except (KeyError, ValueError):  # Dask is not loaded, or this is not called from a task of it
         return False
     task = worker.state.tasks.get(worker.get_current_task())
     return task is None or task.state == "cancelled"

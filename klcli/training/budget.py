@@ -1,4 +1,4 @@
-"""Budget: how many updates a training takes, and after which of them it is evaluated."""
+"""Budget: the number of updates of a training, and after which of them it is evaluated."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ MAX_EVALUATIONS = 1_000_000  # rows of one run in the database
 
 @dataclass(frozen=True)
 class Budget:
-    """Pure arithmetic on a config and the number of training images; cycles are primary, epochs follow."""
+    """The updates of a training."""
 
     config: TrainConfig
     updates_per_epoch: int  # floor(n / n_batch)
@@ -22,33 +22,29 @@ class Budget:
 
     @property
     def ends_a_cycle(self) -> bool:
-        """Whether the last update ends a cycle, where eta is smallest; so it does where there are no cycles."""
+        """Whether the last update ends a cycle, where eta is smallest; True for a schedule without cycles."""
         return self.config.schedule not in CYCLIC or self.total_updates % (2 * self.step_size) == 0
 
     def is_end_of_cycle(self, step: int) -> bool:
-        """Whether so many updates end a cycle."""
         return self.config.schedule in CYCLIC and step > 0 and step % (2 * self.step_size) == 0
 
     @property
     def cycles(self) -> float:
-        """The number of cycles that all updates make."""
         return self.total_updates / (2 * self.step_size)
 
     def epoch_at(self, step: int) -> float:
-        """The number of epochs that `step` updates make."""
         return step / self.updates_per_epoch
 
     def learning_rate(self, step: int, replica: TrainConfig) -> float:
         """Eta of update `step`, counted from 0, for a replica with its own eta_min and eta_max."""
         if replica.schedule == "constant":
-            return schedules.constant(step, eta=replica.eta_max)
+            return replica.eta_max
         limits = {"eta_min": replica.eta_min, "eta_max": replica.eta_max}
-        if replica.schedule == "one-cycle":
-            return schedules.one_cycle(step, total=self.total_updates, **limits)
-        if replica.schedule == "range":
-            return schedules.range_test(step, total=self.total_updates, **limits)
-        schedule = schedules.cosine if replica.schedule == "cosine" else schedules.cyclical
-        return schedule(step, step_size=self.step_size, decay=replica.eta_decay, **limits)
+        if replica.schedule in CYCLIC:
+            schedule = schedules.cosine if replica.schedule == "cosine" else schedules.cyclical
+            return schedule(step, step_size=self.step_size, decay=replica.eta_decay, **limits)
+        whole = schedules.one_cycle if replica.schedule == "one-cycle" else schedules.range_test
+        return whole(step, total=self.total_updates, **limits)
 
 
 def budget_of(config: TrainConfig, n: int) -> Budget:

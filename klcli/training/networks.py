@@ -1,4 +1,4 @@
-"""Networks of a config: untrained, and as a checkpoint has them."""
+"""Networks of a config: untrained, and from a checkpoint."""
 
 from functools import partial
 
@@ -9,8 +9,8 @@ from klcli.engine import initializers
 from klcli.engine.network import Network, build
 from klcli.settings.train_config import TrainConfig
 
-INIT = 0  # spawn key of the generator that draws the weights; the order of the images has its own in data
-WHITENING = "whitening.V"  # in a checkpoint: it is found once, and kept
+INIT = 0  # spawn key of the generator that draws the weights
+WHITENING = "whitening.V"  # in a checkpoint
 
 
 def initialize(config: TrainConfig, d_in: int = PIXELS, whitening: np.ndarray | None = None) -> Network:
@@ -22,19 +22,11 @@ def initialize(config: TrainConfig, d_in: int = PIXELS, whitening: np.ndarray | 
         "normal": partial(initializers.normal, sigma=config.sigma or 0.0, rng=rng),
     }[config.initializer]
     return build(
-        d_in,
-        config.hidden,
-        CLASSES,
-        initializer=draw,
-        batch_norm=config.batch_norm,
-        bn_position=config.bn_position,
-        bn_momentum=config.bn_momentum,
-        bn_eps=config.bn_eps,
-        dropout=config.dropout,
-        dropout_seed=config.shared_seed,
-        whitening=whitening,
-        dtype=config.dtype,
-    )
+        d_in, config.hidden, CLASSES, initializer=draw,
+        batch_norm=config.batch_norm, bn_position=config.bn_position, bn_momentum=config.bn_momentum,
+        bn_eps=config.bn_eps, dropout=config.dropout, dropout_seed=config.shared_seed,
+        whitening=whitening, dtype=config.dtype,
+    )  # fmt: skip
 
 
 def restore(config: TrainConfig, state: dict[str, np.ndarray]) -> Network:

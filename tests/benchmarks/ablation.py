@@ -50,7 +50,7 @@ def main() -> None:
     for name, changes in (WITHOUT | narrower).items():
         started = time.perf_counter()
         config = replace(base, **changes)
-        results = train([replace(config, seed=seed) for seed in range(arguments.seeds)], splits, look_at_test=False)
+        results = train([replace(config, seed=seed) for seed in range(arguments.seeds)], splits, evaluate_test=False)
         plain = statistics.mean(result.epochs[-1].validation.accuracy for result in results)
         seen = statistics.mean(over_views(result, splits) for result in results)
         on_train = statistics.mean(result.epochs[-1].train.accuracy for result in results)

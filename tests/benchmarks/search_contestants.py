@@ -50,12 +50,11 @@ class KlcliSearch:
 
 def train_updates(task: StackTask, channel: WorkerChannel) -> None:
     """One epoch of updates without the evaluation at the end, in a worker."""
-    from klcli.data.dataset import split
-    from klcli.studies.execution import _open
+    from klcli.studies.execution import splits_of
     from klcli.training.environment import arithmetic
     from klcli.training.trainer import Training
 
-    training = Training(task.configs, split(_open(task.images), task.configs[0].split))
+    training = Training(task.configs, splits_of(task.images, task.configs[0].split))
     with arithmetic():
         for _ in range(UPDATES):
             training.update()

@@ -101,8 +101,8 @@ def test_the_check_moves_neither_parameters_nor_running_averages(batch):
 
 
 def test_a_stack_of_replicas_with_lambdas_of_their_own_passes(batch):
-    group = stack([network(seed, batch_norm=True) for seed in range(3)])
-    checks = check_gradients(group, *batch, np.array([0.0, 0.01, 1.0]))
+    stacked = stack([network(seed, batch_norm=True) for seed in range(3)])
+    checks = check_gradients(stacked, *batch, np.array([0.0, 0.01, 1.0]))
     assert all(check.passes(1e-8, 1e-6) for check in checks)
     assert checks[0].entries == 3 * 6 * 5
 

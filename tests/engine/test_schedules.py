@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from klcli.engine.schedules import constant, cosine, cyclical, one_cycle, range_test
+from klcli.engine.schedules import cosine, cyclical, one_cycle, range_test
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,6 @@ def test_a_schedule_is_a_pure_function_of_the_step() -> None:
     forwards = [cyclical(step, eta_min=0.0, eta_max=1.0, step_size=7, decay=0.9) for step in range(60)]
     backwards = [cyclical(step, eta_min=0.0, eta_max=1.0, step_size=7, decay=0.9) for step in reversed(range(60))]
     assert forwards == backwards[::-1]
-
-
-def test_the_constant_schedule_is_constant() -> None:
-    assert {constant(step, eta=0.02) for step in (0, 1, 10, 10**9)} == {0.02}
 
 
 @pytest.mark.parametrize(

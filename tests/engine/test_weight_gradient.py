@@ -45,7 +45,7 @@ REPLICAS = [
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_array_is_the_formula(replicas, shared, layout, dtype):
     X, G, W = arrays(replicas, shared, dtype, layout)
-    gradient = WeightGradient(X, G, W, 0.3).array()
+    gradient = np.asarray(WeightGradient(X, G, W, 0.3))
     assert gradient.dtype == dtype
     np.testing.assert_allclose(gradient, by_hand(X, G, W, 0.3), rtol=1e-5 if dtype == np.float32 else 1e-12)
 

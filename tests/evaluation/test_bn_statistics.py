@@ -9,7 +9,7 @@ import pytest
 from klcli.data.augmentation import mirror, mirrored
 from klcli.data.dataset import Dataset, Split, Splits, split
 from klcli.engine.network import Network, stack
-from klcli.evaluation import bn_statistics
+from klcli.evaluation import metrics as evaluation
 from klcli.evaluation.bn_statistics import with_policy, with_statistics_of
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -30,7 +30,7 @@ def splits(small_dataset: Dataset) -> Splits:
 
 @pytest.fixture(autouse=True)
 def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bn_statistics, "ROWS", 64)  # so that blocks of uneven length are joined
+    monkeypatch.setattr(evaluation, "ROWS", 64)  # so that blocks of uneven length are joined
 
 
 def trained(splits: Splits, **settings: Any) -> TrainResult:
@@ -142,7 +142,7 @@ def test_batch_statistics_are_those_of_the_evaluated_images(splits: Splits) -> N
         np.testing.assert_array_equal(array, result.network.state()[name])
 
 
-def test_every_member_gets_the_statistics_it_has_alone(splits: Splits) -> None:
+def test_every_replica_gets_the_statistics_it_has_alone(splits: Splits) -> None:
     networks = [initialize(replace(CONFIG, seed=seed)) for seed in (1, 2, 3)]
     together = with_statistics_of(stack(networks), splits.validation, "float64")
     for index, network in enumerate(networks):
@@ -154,7 +154,7 @@ def test_every_member_gets_the_statistics_it_has_alone(splits: Splits) -> None:
 def test_a_run_that_was_stopped_before_the_test_split_ends_with_the_same_bits(splits: Splits) -> None:
     config = replace(CONFIG, bn_statistics="adaptive", dtype="float32")
     [whole] = train([config], splits)
-    [before] = train([config], splits, look_at_test=False)
+    [before] = train([config], splits, evaluate_test=False)
     snapshot = Snapshot(before.step, before.network.state())
     [resumed] = train([config], splits, snapshot=snapshot, epochs=before.epochs)
     assert resumed.test == whole.test

@@ -86,7 +86,7 @@ def test_a_network_as_it_was_trained_gives_what_it_gave(
         assert (found.policy, found.samples, found.transductive) == ("ema", None, False)
 
 
-def test_flips_and_members_are_averaged_as_probabilities(networks: list[TrainedNetwork], splits: Splits) -> None:
+def test_flips_and_networks_are_averaged_as_probabilities(networks: list[TrainedNetwork], splits: Splits) -> None:
     found = reevaluate(networks, splits, EvaluationSettings(flips=True))
     for part, score in ((splits.validation, found.validation), (splits.test, found.test)):
         views = [pixels(part), pixels(part, mirror=True)]

@@ -277,7 +277,7 @@ def _impatient(wait: Callable[..., Any]) -> Callable[..., Any]:
     return impatient
 
 
-def test_a_stack_that_is_done_is_handed_over_before_check_is_asked(tasks: Tasks) -> None:
+def test_a_stack_that_is_done_is_yielded_before_check_is_called(tasks: Tasks) -> None:
     """What has been trained when Ctrl-C comes is recorded."""
     asked = threading.Event()
 

@@ -79,12 +79,12 @@ def test_no_epoch_means_no_update_and_counts_as_a_whole_number_of_cycles() -> No
     assert times.ends_a_cycle
 
 
-def test_every_member_has_its_own_learning_rate() -> None:
+def test_every_replica_has_its_own_learning_rate() -> None:
     times = budget_of(TrainConfig(step_size=4), 45_000)
-    member = TrainConfig(step_size=4, eta_min=1.0, eta_max=3.0)
-    assert [times.learning_rate(step, member) for step in (0, 1, 2, 4, 6, 8)] == [1, 1.5, 2, 3, 2, 1]
+    replica = TrainConfig(step_size=4, eta_min=1.0, eta_max=3.0)
+    assert [times.learning_rate(step, replica) for step in (0, 1, 2, 4, 6, 8)] == [1, 1.5, 2, 3, 2, 1]
     constant = TrainConfig(schedule="constant", eta_max=0.3)
-    assert [times.learning_rate(step, constant) for step in (0, 4, 9)] == [0.3] * 3
+    assert [times.learning_rate(step, constant) for step in (0, 4, 9, 10**9)] == [0.3] * 4
     decaying = TrainConfig(step_size=4, eta_min=1.0, eta_max=3.0, eta_decay=0.5)
     assert [times.learning_rate(step, decaying) for step in (4, 8, 12, 16)] == [3, 1, 1.5, 1]
     cosine = TrainConfig(step_size=4, eta_min=1.0, eta_max=3.0, schedule="cosine")
