@@ -7,7 +7,6 @@ from typing import Any
 
 from klcli.errors import ConfigError
 from klcli.report.documents import check_document, record_document, run_document
-from klcli.report.selection import conditions, order_of
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.tables.table import Table
 from klcli.report.words import images_words, network_name, run_numbers, split_words
@@ -214,3 +213,19 @@ def latest_study(store: Store, kind: str) -> int:
         command = {"lambda": "search-lambda --coarse --fine", "sigma": "sigma-sweep"}[kind]
         raise ConfigError(f"--plot {kind}: there is no such study yet, begin with `klcli {command}`")
     return known[-1]
+
+
+def conditions(selection: Selection) -> RunFilter:
+    """Return which runs are selected, apart from the images."""
+    return RunFilter(
+        state=selection.state if selection.is_list else "complete",
+        batch_norm=selection.bn,
+        since=selection.started_since,
+        tag=selection.tagged,
+        where=selection.where,
+    )
+
+
+def order_of(selection: Selection) -> Order | None:
+    """Return the order of --sort."""
+    return None if selection.order is None else Order(*selection.order)

@@ -8,12 +8,11 @@ from klcli.published.reproduction import KIND, reproductions, stored_reproductio
 from klcli.report.page.page import Details, Notes, Part, Picture, Section
 from klcli.report.pictures import Painter
 from klcli.report.plots.reproductions import pictures as reproduction_pictures
-from klcli.report.selection import conditions
 from klcli.report.tables.evaluations import evaluations_table
 from klcli.report.tables.groups import group, group_notes, group_table, varying
 from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
 from klcli.report.tables.runs import comparison_table, summary_table
-from klcli.report.views import View, gradients_view, study_view, view
+from klcli.report.views import View, conditions, gradients_view, study_view, view
 from klcli.report.words import images_words, network_name
 from klcli.settings.selection import Selection
 from klcli.store.records import ImageSet, Study
