@@ -1,7 +1,4 @@
-"""Execution: an executor trains the stacks of a plan; the number of workers changes no digit.
-
-A plan is a list of configs. `stacks` divides it before the first worker starts, by the configs alone.
-"""
+"""Execution: an executor trains the stacks of a plan, a list of configs; the number of workers changes no digit."""
 
 import tempfile
 import time
@@ -158,11 +155,9 @@ def execute(
                     except CancelledError as error:
                         raise WorkersLost("the Dask scheduler is gone or has dropped this study") from error
                     except Exception as error:
-                        # Otherwise the task failed, not the worker. Dask, which has KilledWorker, may not be installed.
-                        if (
-                            not isinstance(error, BrokenExecutor | PartnerLost)
-                            and type(error).__name__ != "KilledWorker"
-                        ):
+                        # Else the task failed, not its worker. Dask, which has KilledWorker, may not be installed.
+                        died = isinstance(error, BrokenExecutor | PartnerLost)
+                        if not died and type(error).__name__ != "KilledWorker":
                             raise
                         if attempts[index] == ATTEMPTS:
                             raise WorkersLost(

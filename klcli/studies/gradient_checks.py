@@ -91,13 +91,12 @@ def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSetti
     every gradient before the last bias is then 0 in both methods, right or wrong.
     """
     X, y = _first_images(train, config, 1, settings.dims)
-    return check_gradients(
-        initialize(config, d_in=settings.dims), X, y, config.lam, h=settings.h, method=settings.method
-    )
+    network = initialize(config, d_in=settings.dims)
+    return check_gradients(network, X, y, config.lam, h=settings.h, method=settings.method)
 
 
 def _first_images(train: Split, config: TrainConfig, images: int, dims: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first pixels of the first images, standardised as the network is trained, with their labels."""
+    """Return the first pixels of the first images, standardised as the network is trained, and their labels."""
     X, y = train.standardised(config.standardise).batch(slice(0, images), np.float64)
     return np.ascontiguousarray(X[:, :dims]), y
 
