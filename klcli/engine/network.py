@@ -75,13 +75,7 @@ class Network:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return parameters, running averages and the V of a whitening by name, not copied."""
-        return {
-            f"{name}.{field}": array for name, layer in self.layers.items() for field, array in _arrays(layer).items()
-        }
-
-    def matrices(self) -> dict[str, np.ndarray]:
-        """Return every W and the V of a whitening by name, not copied."""
-        return {name: array for name, array in self.state().items() if name.endswith((".W", ".V"))}
+        return {f"{name}.{key}": array for name, one in self.layers.items() for key, array in _arrays(one).items()}
 
     def set_array(self, name: str, array: np.ndarray) -> None:
         """Put an array in the place of the one with this name in `state`."""
