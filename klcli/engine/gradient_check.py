@@ -60,9 +60,23 @@ def check_gradients(
     that of the labels. Parameters, running averages and the step of Dropout do not change. `on_entries(count)` is
     called with the number of entries checked since its last call.
     """
+
+    def cost(shifted: Network) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return J with minibatch statistics, and which units of every ReLU are on."""
+        S, active = X, []
+        for layer in shifted.layers.values():
+            if isinstance(layer, ReLU):
+                active.append(S > 0)
+            S, _ = layer.forward(S, training=True)
+        loss = negative_log_likelihood(S, y)
+        if smoothing:  # a smoothed label is a mixture of the label and the uniform distribution
+            K = S.shape[-1]
+            every = sum(negative_log_likelihood(S, np.full_like(y, label)) for label in range(K)) / K
+            loss = (1 - smoothing) * loss + smoothing * every
+        return loss.mean(axis=-1) + shifted.penalty(lam), active
+
     loss = partial(soft_cross_entropy, smoothing=smoothing) if smoothing else cross_entropy
     _, gradients = network.gradients(X, y, lam, loss=loss)
-    cost = partial(_cost_and_activity, X=X, y=y, lam=lam, smoothing=smoothing)
     ends = (h, -h) if method == "centred" else (h, 0.0)
     return [
         _compare(name, gradient, *_numerical_gradient(network, name, cost, ends, on_entries))
@@ -101,23 +115,6 @@ def _numerical_gradient(
         kinks[..., entries] = np.moveaxis(np.broadcast_to(straddles, J.shape), 0, -1)
         on_entries(len(entries))
     return numerical.reshape(theta.shape), kinks.reshape(theta.shape)
-
-
-def _cost_and_activity(
-    network: Network, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, smoothing: float
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return J with minibatch statistics, and which units of every ReLU are on."""
-    active = []
-    for layer in network.layers.values():
-        if isinstance(layer, ReLU):
-            active.append(X > 0)
-        X, _ = layer.forward(X, training=True)
-    loss = negative_log_likelihood(X, y)
-    if smoothing:  # a smoothed label is a mixture of the label and the uniform distribution
-        K = X.shape[-1]
-        every = sum(negative_log_likelihood(X, np.full_like(y, label)) for label in range(K)) / K
-        loss = (1 - smoothing) * loss + smoothing * every
-    return loss.mean(axis=-1) + network.penalty(lam), active
 
 
 def _compare(name: str, ga: np.ndarray, gn: np.ndarray, kinks: np.ndarray) -> TensorCheck:

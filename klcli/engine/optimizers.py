@@ -52,8 +52,8 @@ class SGD:
             pending()
 
     def _update_with_momentum(self, parameters: list[np.ndarray], gradients: Iterable[Gradient], eta: Rate) -> None:
-        velocities = _remembered(self.memory, "velocity", parameters)
-        for parameter, gradient, velocity in zip(parameters, gradients, velocities, strict=True):
+        self.memory = self.memory or _zeros_like(parameters, "velocity")
+        for parameter, gradient, velocity in zip(parameters, gradients, self.memory["velocity"], strict=True):
             for theta, g, v in _blocks(gradient, parameter, velocity):
                 v *= self.momentum
                 v += g
@@ -80,8 +80,8 @@ class Adam:
 
     def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: Rate) -> None:
         parameters = list(parameters)
-        means = _remembered(self.memory, "mean", parameters)
-        squares = _remembered(self.memory, "square", parameters)
+        self.memory = self.memory or _zeros_like(parameters, "mean", "square")
+        means, squares = self.memory["mean"], self.memory["square"]
         self.updates += 1
         scale = np.sqrt((1 - self.b2) / (1 - self.b2**self.updates))  # of sqrt(square)
         rate = eta * float((1 - self.b1) / (1 - self.b1**self.updates) / scale)
@@ -103,8 +103,7 @@ class Adam:
 class WeightAverage:
     """`average <- average + share * (theta - average)` with `share = (1 - decay) / (1 - decay^t)`, t counting from 1.
 
-    The exponential average of a network's arrays over its updates (after Polyak and Juditsky 1992), bias-corrected
-    like Adam's moments, so that the initial parameters have no part in it.
+    The exponential average of a network's arrays (after Polyak and Juditsky 1992), bias-corrected like Adam's moments.
     """
 
     decay: float
@@ -133,11 +132,8 @@ def _descend(theta: np.ndarray, g: np.ndarray, gradient: Gradient, rate: Rate, e
     theta -= g
 
 
-def _remembered(memory: Memory, name: str, parameters: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the arrays of that name: zeros at the first update, in the memory order of the parameters."""
-    if name not in memory:
-        memory[name] = [np.zeros_like(parameter) for parameter in parameters]
-    return memory[name]
+def _zeros_like(parameters: list[np.ndarray], *names: str) -> Memory:
+    return {name: [np.zeros_like(parameter) for parameter in parameters] for name in names}  # in their memory order
 
 
 def _blocks(gradient: Gradient, parameter: np.ndarray, *memory: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:

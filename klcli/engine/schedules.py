@@ -41,8 +41,7 @@ def one_cycle(step: int, *, eta_min: float, eta_max: float, total: int) -> float
 def range_test(step: int, *, eta_min: float, eta_max: float, total: int) -> float:
     """Return the rate of a learning-rate range test of `total` updates (Smith 2017, arXiv 1506.01186, section 3.3).
 
-    Geometric from eta_min at the first update to eta_max at the last; the paper's linear rate passes the small decades
-    in a few updates.
+    Geometric from eta_min to eta_max; the paper's linear rate passes the small decades in a few updates.
     """
     return eta_min * (eta_max / eta_min) ** (step / max(1, total - 1))
 

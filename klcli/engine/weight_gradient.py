@@ -24,12 +24,9 @@ class WeightGradient:
     lam: float | np.ndarray = 0.0  # a number, or (m,)
 
     def products(self, start: int, stop: int) -> np.ndarray:
-        """Return `G^T X (..., stop - start, d_in)` of the units from start to stop, without the L2 term.
-
-        It is a single product where all replicas share X.
-        """
+        """Return `G^T X (..., stop - start, d_in)` of the units from start to stop, without the L2 term."""
         G, X = self.G[..., start:stop], self.X
-        if X.ndim == 2 and G.ndim == 3:
+        if X.ndim == 2 and G.ndim == 3:  # a single product, because all replicas share X
             m, n, units = G.shape
             return product(G.mT.reshape(m * units, n), X).reshape(m, units, -1)
         return product(G.mT, X)

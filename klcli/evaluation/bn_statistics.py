@@ -53,8 +53,7 @@ def for_split(network: Network, split: Split, policy: str | None, dtype: str) ->
 def with_statistics_of(network: Network, images: Split, dtype: str) -> Network:
     """Return the network with mean and biased variance of these images in every batch normalisation.
 
-    Layer by layer: the inputs of each are normalised with the new statistics of the layers before it, as in one
-    forward pass of all images in training.
+    Layer by layer, as in one forward pass of all images in training.
     """
     layers = dict(network.layers)
     for index, (name, layer) in enumerate(network.layers.items()):

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from klcli.errors import ConfigError
 from klcli.settings.train_config import TrainConfig
@@ -12,8 +12,7 @@ DEFAULTS: dict[str, Any] = {"eta_min": 1e-5, "eta_max": 1.0, "epochs": 1, "evalu
 RISEN = 0.1  # the share of its whole rise after which the accuracy counts as rising
 
 
-@dataclass(frozen=True)
-class Suggestion:
+class Suggestion(NamedTuple):
     """Limits of a cyclical learning rate."""
 
     eta_min: float

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 
 
@@ -47,7 +46,7 @@ def quantile(freedom: float) -> float:
     """Return the t of Student's distribution with which 95 % are between -t and t."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    return float(stdtrit(freedom, 0.975))
 
 
 def welch(a: Sample, b: Sample) -> float | None:
