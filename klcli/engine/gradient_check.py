@@ -1,7 +1,4 @@
-"""Gradient check: numerical differences of the cost against the gradients of the engine.
-
-The numerical gradient uses forward passes only. It needs float64: in float32, correct gradients show errors of 1e-3.
-"""
+"""Gradient check: the engine's gradients against forward passes, in float64: float32 shows errors of 1e-3."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,8 +21,7 @@ Cost = Callable[[Network], tuple[np.ndarray, list[np.ndarray]]]  # J, and which 
 class TensorCheck:
     """One tensor: the engine's gradient ga against the numerical gradient gn.
 
-    Errors are maxima over the entries whose difference does not straddle the kink of a ReLU, where the derivative
-    does not exist.
+    Errors are maxima over the entries whose difference does not straddle the kink of a ReLU: it has no derivative.
     """
 
     tensor: str

@@ -53,8 +53,7 @@ class Linear:
 class Whitening:
     """`Y = X @ V` before the first linear layer, with a fixed V that all replicas share.
 
-    V scales the principal components of the images to nearly equal variance (LeCun et al. 1998, Efficient BackProp,
-    section 4.3).
+    V scales the principal components of the images to nearly equal variance (LeCun et al. 1998, Efficient BackProp).
     """
 
     V: np.ndarray  # (d_in, k)

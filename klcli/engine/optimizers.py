@@ -27,8 +27,7 @@ PRODUCT_UNITS = 384  # columns of dW computed at once; with fewer, BLAS reads X 
 class SGD:
     """Stochastic gradient descent, `theta -= eta * (g + weight_decay * W)`, optionally with Nesterov momentum.
 
-    `velocity <- momentum * velocity + g`, `theta -= eta * (g + momentum * velocity)`: PyTorch's form of Sutskever et
-    al. 2013.
+    `velocity <- momentum * velocity + g`, `theta -= eta * (g + momentum * velocity)` (Sutskever et al. 2013; PyTorch).
     """
 
     momentum: float = 0.0
@@ -67,7 +66,6 @@ class Adam:
 
     `m <- b1 m + (1 - b1) g`, `v <- b2 v + (1 - b2) g^2`, and with t counting updates from 1
     `theta -= eta * (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + weight_decay * W)`.
-
     The memory holds `mean = m / (1 - b1)` and `square = v / (1 - b2)`, which saves two passes over W.
     """
 

@@ -100,12 +100,9 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
     return StackOutcome(task.positions, results, time.perf_counter() - started)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=2)  # the stacks of a study share it, and the standardisation takes 0.2 s
 def splits_of(images: ImagesReference, division: SplitConfig) -> Splits:
-    """Open the data set of a reference on this host and divide it. Raises DataError where it is another.
-
-    Cached, because the stacks of a study share it, and the standardisation takes 0.2 s.
-    """
+    """Open the data set of a reference on this host and divide it. Raises DataError where it is another."""
     requested = images.requested
     if requested is not None and requested not in NAMES and not Path(requested).exists():
         requested = images.name  # another host has its images in another place
@@ -127,10 +124,9 @@ def execute(
 ) -> Iterator[StackOutcome]:
     """Train every stack and yield the outcomes in the order in which they end.
 
-    `check` is called a few times a second; what it raises stops the workers and ends the execution.
-    `on_progress(index of the task, updates done, best validation accuracy)` is called for stacks that are trained on
-    this machine. A stack whose worker dies is started again; raises WorkersLost after ATTEMPTS in all, and where the
-    Dask scheduler ends.
+    `check` is called a few times a second; what it raises stops the workers. `on_progress(index of the task, updates
+    done, best validation accuracy)` is called for stacks that are trained on this machine. A stack whose worker dies is
+    started again; raises WorkersLost after ATTEMPTS in all, and where the Dask scheduler ends.
     """
     with tempfile.TemporaryDirectory(prefix="klcli-") as folder:
         channels = [WorkerChannel(Path(folder), index) for index in range(len(tasks))]

@@ -1,7 +1,6 @@
 """Executors: the processes or hosts that train the stacks of a study."""
 
 import asyncio
-import functools
 import logging
 import multiprocessing
 import os
@@ -30,15 +29,15 @@ class ProcessesExecutor(ThreadPoolExecutor):
         self._pools = [_one_process() for _ in range(jobs)]  # those without a task; append and pop are atomic
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return super().submit(self._run, functools.partial(fn, *args, **kwargs))
+        return super().submit(self._run, fn, *args, **kwargs)
 
-    def _run(self, task: Callable[[], Any]) -> Any:
+    def _run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         pool = self._pools.pop()
         # A new process inherits this: Ctrl-C reaches all processes of the terminal, and the parent decides.
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return pool.submit(task).result()
+            return pool.submit(fn, *args, **kwargs).result()
         except BrokenExecutor:
             pool.shutdown(wait=False)
             pool = _one_process()

@@ -12,7 +12,6 @@ from klcli.studies.plans import repeat
 from klcli.studies.statistics import Sample
 
 VALUES = 2  # spawn key of the generator that draws lambdas, beside those of training and data
-BRACKETED = 3  # the best values, which a fine stage keeps inside its range
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,9 @@ def draw(where: Range, trials: int, seed: int, stage: int) -> list[float]:
 def narrow(tried: Sequence[Tried], where: Range) -> Range:
     """Return a range that brackets the three best values of a stage.
 
-    Its ends are half way between them and their next neighbours, on the scale of the range; without a neighbour, the
-    old end takes its place. Raises Diverged where every value diverged.
+    Its ends are half way, on its scale, to the next value, or to the old end. Raises Diverged where every value did.
     """
-    best = sorted(_converged(tried), key=lambda one: one.accuracy, reverse=True)[:BRACKETED]
+    best = sorted(_converged(tried), key=lambda one: one.accuracy, reverse=True)[:3]
     lowest, highest = min(one.lam for one in best), max(one.lam for one in best)
     below = max((one.lam for one in tried if one.lam < lowest), default=where.low)
     above = min((one.lam for one in tried if one.lam > highest), default=where.high)
@@ -84,8 +82,7 @@ def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
     """Choose by validation accuracy, ties towards the middle of the plateau.
 
     The plateau are the values within one standard error of the best: that of the mean over repeats, and at least the
-    binomial one of the validation images, sqrt(p (1 - p) / n) for a single training. Raises Diverged where every value
-    diverged.
+    binomial one of the validation images, sqrt(p (1 - p) / n) for one training. Raises Diverged where every value did.
     """
     converged = sorted(_converged(tried), key=lambda one: one.lam)
     best = max(converged, key=lambda one: one.accuracy)

@@ -20,10 +20,7 @@ class Suggestion(NamedTuple):
 
 
 def range_test(config: TrainConfig, typed: Sequence[str]) -> TrainConfig:
-    """Return the config of a range test of the same network; the settings that the user `typed` stay.
-
-    Raises ConfigError where they are a schedule or cycles.
-    """
+    """Return the config of a range test, with what the user `typed`. Raises ConfigError for a schedule or cycles."""
     if "schedule" in typed and config.schedule != "range":
         raise ConfigError(f"--schedule {config.schedule}: --lr-range-test has a schedule of its own, give one of them")
     for name in ("cycles", "step_size", "step_epochs"):

@@ -37,10 +37,7 @@ class Training:
     """A stack of replicas in lockstep on the same minibatches, advanced update by update."""
 
     def __init__(self, configs: Sequence[TrainConfig], splits: Splits, snapshot: Snapshot | None = None) -> None:
-        """Draw the replicas, or restore a single one from its snapshot.
-
-        Raises ValueError where the configs differ in more than replicas may.
-        """
+        """Draw the replicas, or restore a single one. Raises ValueError for configs that cannot be one stack."""
         self.config = configs[0]  # the others share all that the loop reads from it
         if len(set(map(stack_key, configs))) > 1 or (len(configs) > 1 and self.config.order_seed is None):
             raise ValueError("replicas may differ in seed, lambda, sigma and eta only, and share one order_seed")
