@@ -32,8 +32,7 @@ from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
 from klcli.store.runs import RunFilter
 from klcli.store.store import Store
 from klcli.studies.gradient_checks import check_networks, course_set, entries, with_and_without_l2
-from klcli.studies.repeats import repeat
-from klcli.studies.sigma_sweep import plan as sigma_plan
+from klcli.studies.plans import repeat, sigma_sweep
 from klcli.training.result import EpochMetrics
 
 OnEvaluation = Callable[[EpochMetrics], None]
@@ -101,7 +100,7 @@ class Lab:
     ) -> Study:
         """Train with every deviation of the initial weights, without and with BN, and return the study."""
         setup = self._calling("sigma_sweep", f"{_config_text(config)}, {tuple(sigmas)}")
-        return self._study(setup, "sigma", "sweep", sigma_plan(config, sigmas, repeats), True, resume)
+        return self._study(setup, "sigma", "sweep", sigma_sweep(config, sigmas, repeats), True, resume)
 
     def search_lambda(
         self, config: TrainConfig, what: SearchSettings | None = None, *, repeats: int = 1, resume: bool = False

@@ -16,8 +16,7 @@ def scalar(value: float, dtype: np.dtype) -> np.ndarray:
 def per_replica(values: float | np.ndarray, array: np.ndarray) -> np.ndarray:
     """Return one number per replica, `(m,)`, as `(m, 1, h)` in the precision of `array (m, d, h)`.
 
-    A single number, the same for all replicas, becomes `()`. With `(m, 1, 1)` NumPy's inner loop would cover only the
-    h columns of one row: twice as slow for a narrow layer.
+    A single number becomes `()`. `(m, 1, 1)`, with which NumPy loops over single rows, is slower for a narrow layer.
     """
     if not isinstance(values, np.ndarray) or values.ndim == 0:
         return scalar(float(values), array.dtype)

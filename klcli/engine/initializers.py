@@ -1,7 +1,4 @@
-"""Initial weights: `W (d_in, d_out)`, normally distributed with mean 0. b = 0, gamma = 1, beta = 0.
-
-All draws are made in float64 and cast, so that a seed gives the same network in both precisions.
-"""
+"""Initial weights `W (d_in, d_out)`, in float64: cast later, a seed gives the same network in both precisions."""
 
 import math
 

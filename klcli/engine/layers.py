@@ -4,12 +4,10 @@
 `G = dJ/dY` and returns `(dJ/dX, {parameter: gradient})`; the layer itself caches nothing.
 
 Rows are samples: `X (n, d)`. Every parameter may carry a leading axis of `m` replicas, the networks of a stack that
-train in lockstep; activations are then `(m, n, d)`. The equations are over `axis=-2` (samples) and `axis=-1`
-(features), so the same lines compute one network or m.
+train in lockstep; activations are then `(m, n, d)`. Samples are `axis=-2` and features `axis=-1` for one network or m.
 
-Activations are stored in Fortran order like the weights, as d rows of n numbers: a layer is often narrower than a
-minibatch, and NumPy is faster on fewer, longer rows. Elementwise arithmetic keeps the order. Only the speed depends
-on it.
+Activations are stored in Fortran order like the weights, as d rows of n numbers, for speed alone: a layer is often
+narrower than a minibatch, and NumPy is faster on fewer, longer rows. Elementwise arithmetic keeps the order.
 """
 
 from collections.abc import Callable
@@ -55,8 +53,7 @@ class Linear:
 class Whitening:
     """`Y = X @ V` before the first linear layer, with a fixed V that all replicas share.
 
-    V scales the principal components of the images to nearly equal variance (LeCun et al. 1998, Efficient BackProp,
-    section 4.3).
+    V scales the principal components of the images to nearly equal variance (LeCun et al. 1998, Efficient BackProp).
     """
 
     V: np.ndarray  # (d_in, k)
@@ -71,8 +68,7 @@ class BatchNorm:
     """Batch normalisation over the samples (Ioffe and Szegedy 2015, arXiv 1502.03167).
 
     In training, every feature is normalised by the mean and the *biased* variance of the minibatch, in evaluation by
-    their running averages. Only a forward pass with `track=True` updates these: that of a training update, not that
-    of a gradient check.
+    their running averages, which only a forward pass with `track=True` updates: that of a training update.
     """
 
     gamma: np.ndarray  # (d,) or (m, 1, d)

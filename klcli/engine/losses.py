@@ -11,19 +11,13 @@ Loss = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, Callable[[], np.ndar
 
 
 def log_softmax(S: np.ndarray) -> np.ndarray:
-    """Return `log P` of the scores `S (..., n, K)`, finite also where P itself rounds to 0.
-
-    The row maximum is subtracted first, so that no exponential overflows.
-    """
-    shifted = S - S.max(axis=-1, keepdims=True)
+    """Return `log P` of the scores `S (..., n, K)`, finite also where P itself rounds to 0."""
+    shifted = S - S.max(axis=-1, keepdims=True)  # so that no exponential overflows
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def negative_log_likelihood(S: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return `-log p_y` of every sample: scores `S (..., n, K)` and labels `y (n,)` give `(..., n)`.
-
-    By log-sum-exp, `-log p_y = log(sum(exp(S))) - S_y`, which is finite also where p_y rounds to 0.
-    """
+    """Return `-log p_y = log(sum(exp(S))) - S_y (..., n)` of the scores `S (..., n, K)` and labels `y (n,)`."""
     shifted = S - S.max(axis=-1, keepdims=True)
     log_sum = np.log(np.exp(shifted).sum(axis=-1))
     return np.asarray(log_sum - shifted[..., np.arange(len(y)), y])

@@ -16,10 +16,7 @@ TRAINED = (".W", ".b", ".gamma", ".beta")
 
 @dataclass
 class Network:
-    """A k-layer fully connected network, k counting the linear layers, or a `stack` of m networks of one architecture.
-
-    The arrays of a stack have a leading axis of m replicas.
-    """
+    """A fully connected network, or a `stack` of m of one architecture: its arrays have a leading axis of replicas."""
 
     layers: dict[str, Layer]  # by name, in order: linear1, batch_norm1, relu1, linear2, ...
 
@@ -40,10 +37,7 @@ class Network:
     def gradients(
         self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *, loss: Loss = cross_entropy, track: bool = False
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return the loss of the minibatch and dJ/dtheta of every parameter, by name.
-
-        lam is a number or `(m,)`. `track=True` updates the running averages, as a training update does.
-        """
+        """Return the loss of the minibatch and dJ/dtheta by name. lam is a number or `(m,)`; `track` is BatchNorm's."""
         value, factors = self.factored_gradients(X, y, lam, loss=loss, track=track)
         return value, {name: np.asarray(factors[name]) for name in self.parameters()}
 
@@ -75,13 +69,7 @@ class Network:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return parameters, running averages and the V of a whitening by name, not copied."""
-        return {
-            f"{name}.{field}": array for name, layer in self.layers.items() for field, array in _arrays(layer).items()
-        }
-
-    def matrices(self) -> dict[str, np.ndarray]:
-        """Return every W and the V of a whitening by name, not copied."""
-        return {name: array for name, array in self.state().items() if name.endswith((".W", ".V"))}
+        return {f"{name}.{key}": array for name, one in self.layers.items() for key, array in _arrays(one).items()}
 
     def set_array(self, name: str, array: np.ndarray) -> None:
         """Put an array in the place of the one with this name in `state`."""
@@ -160,9 +148,8 @@ def build(
         activation: dict[str, Layer] = {f"relu{index}": ReLU()}
         if batch_norm:
             normalisation = BatchNorm(np.ones(width, dtype), np.zeros(width, dtype), bn_momentum, bn_eps)
-            own: dict[str, Layer] = {f"batch_norm{index}": normalisation}
-            activation = own | activation if bn_position == "before" else activation | own
-        layers |= activation
+            activation[f"batch_norm{index}"] = normalisation
+        layers |= activation if bn_position == "after" else dict(reversed(activation.items()))
         if dropout:
             layers[f"dropout{index}"] = Dropout(dropout, dropout_seed, index)
         d_in = width

@@ -27,8 +27,7 @@ PRODUCT_UNITS = 384  # columns of dW computed at once; with fewer, BLAS reads X 
 class SGD:
     """Stochastic gradient descent, `theta -= eta * (g + weight_decay * W)`, optionally with Nesterov momentum.
 
-    `velocity <- momentum * velocity + g`, `theta -= eta * (g + momentum * velocity)`: PyTorch's form of Sutskever et
-    al. 2013.
+    `velocity <- momentum * velocity + g`, `theta -= eta * (g + momentum * velocity)` (Sutskever et al. 2013; PyTorch).
     """
 
     momentum: float = 0.0
@@ -52,8 +51,8 @@ class SGD:
             pending()
 
     def _update_with_momentum(self, parameters: list[np.ndarray], gradients: Iterable[Gradient], eta: Rate) -> None:
-        velocities = _remembered(self.memory, "velocity", parameters)
-        for parameter, gradient, velocity in zip(parameters, gradients, velocities, strict=True):
+        self.memory = self.memory or _zeros_like(parameters, "velocity")
+        for parameter, gradient, velocity in zip(parameters, gradients, self.memory["velocity"], strict=True):
             for theta, g, v in _blocks(gradient, parameter, velocity):
                 v *= self.momentum
                 v += g
@@ -67,7 +66,6 @@ class Adam:
 
     `m <- b1 m + (1 - b1) g`, `v <- b2 v + (1 - b2) g^2`, and with t counting updates from 1
     `theta -= eta * (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + weight_decay * W)`.
-
     The memory holds `mean = m / (1 - b1)` and `square = v / (1 - b2)`, which saves two passes over W.
     """
 
@@ -80,8 +78,8 @@ class Adam:
 
     def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: Rate) -> None:
         parameters = list(parameters)
-        means = _remembered(self.memory, "mean", parameters)
-        squares = _remembered(self.memory, "square", parameters)
+        self.memory = self.memory or _zeros_like(parameters, "mean", "square")
+        means, squares = self.memory["mean"], self.memory["square"]
         self.updates += 1
         scale = np.sqrt((1 - self.b2) / (1 - self.b2**self.updates))  # of sqrt(square)
         rate = eta * float((1 - self.b1) / (1 - self.b1**self.updates) / scale)
@@ -103,8 +101,7 @@ class Adam:
 class WeightAverage:
     """`average <- average + share * (theta - average)` with `share = (1 - decay) / (1 - decay^t)`, t counting from 1.
 
-    The exponential average of a network's arrays over its updates (after Polyak and Juditsky 1992), bias-corrected
-    like Adam's moments, so that the initial parameters have no part in it.
+    The exponential average of a network's arrays (after Polyak and Juditsky 1992), bias-corrected like Adam's moments.
     """
 
     decay: float
@@ -133,11 +130,8 @@ def _descend(theta: np.ndarray, g: np.ndarray, gradient: Gradient, rate: Rate, e
     theta -= g
 
 
-def _remembered(memory: Memory, name: str, parameters: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the arrays of that name: zeros at the first update, in the memory order of the parameters."""
-    if name not in memory:
-        memory[name] = [np.zeros_like(parameter) for parameter in parameters]
-    return memory[name]
+def _zeros_like(parameters: list[np.ndarray], *names: str) -> Memory:
+    return {name: [np.zeros_like(parameter) for parameter in parameters] for name in names}  # in their memory order
 
 
 def _blocks(gradient: Gradient, parameter: np.ndarray, *memory: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:

@@ -11,10 +11,7 @@ from klcli.engine.optimizers import Gradient
 
 
 class Parameters:
-    """Every W (m, d_in, d_out), and all b, gamma and beta concatenated into one (m, 1, d).
-
-    The time of a step of a short vector is that of the call, and a deep network has three vectors a layer.
-    """
+    """Every W (m, d_in, d_out), and all b, gamma and beta in one (m, 1, d), because a step of each costs one call."""
 
     def __init__(self, stacked: Network) -> None:
         """Copy the vectors of a stack into one array; its layers get views of it."""

@@ -8,8 +8,7 @@ RISE = 0.3  # the share of a one-cycle training in which eta rises; the accuracy
 def cyclical(step: int, *, eta_min: float, eta_max: float, step_size: int, decay: float = 1.0) -> float:
     """Return the triangular cyclical learning rate (Smith 2017, arXiv 1506.01186).
 
-    It rises from eta_min to eta_max over `step_size` updates (n_s) and falls back over the next; in cycle c the peak is
-    `eta_max * decay**c`, never below eta_min.
+    It rises from eta_min over `step_size` updates (n_s) to `eta_max * decay**c`, at least eta_min, and falls back.
     """
     cycle, position = divmod(step, 2 * step_size)
     peak = max(eta_min, eta_max * decay**cycle)
@@ -19,8 +18,7 @@ def cyclical(step: int, *, eta_min: float, eta_max: float, step_size: int, decay
 def cosine(step: int, *, eta_min: float, eta_max: float, step_size: int, decay: float = 1.0) -> float:
     """Return the cosine with warm restarts (SGDR, Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5).
 
-    It falls to eta_min in every cycle of `2 * step_size` updates; cycle c starts at `eta_max * decay**c`, never below
-    eta_min.
+    Cycle c starts at `eta_max * decay**c`, at least eta_min, and falls to eta_min in `2 * step_size` updates.
     """
     cycle, position = divmod(step, 2 * step_size)
     peak = max(eta_min, eta_max * decay**cycle)
@@ -41,8 +39,7 @@ def one_cycle(step: int, *, eta_min: float, eta_max: float, total: int) -> float
 def range_test(step: int, *, eta_min: float, eta_max: float, total: int) -> float:
     """Return the rate of a learning-rate range test of `total` updates (Smith 2017, arXiv 1506.01186, section 3.3).
 
-    Geometric from eta_min at the first update to eta_max at the last; the paper's linear rate passes the small decades
-    in a few updates.
+    Geometric from eta_min to eta_max; the paper's linear rate passes the small decades in a few updates.
     """
     return eta_min * (eta_max / eta_min) ** (step / max(1, total - 1))
 

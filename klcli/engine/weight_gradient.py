@@ -24,12 +24,9 @@ class WeightGradient:
     lam: float | np.ndarray = 0.0  # a number, or (m,)
 
     def products(self, start: int, stop: int) -> np.ndarray:
-        """Return `G^T X (..., stop - start, d_in)` of the units from start to stop, without the L2 term.
-
-        It is a single product where all replicas share X.
-        """
+        """Return `G^T X (..., stop - start, d_in)` of the units from start to stop, without the L2 term."""
         G, X = self.G[..., start:stop], self.X
-        if X.ndim == 2 and G.ndim == 3:
+        if X.ndim == 2 and G.ndim == 3:  # a single product, because all replicas share X
             m, n, units = G.shape
             return product(G.mT.reshape(m * units, n), X).reshape(m, units, -1)
         return product(G.mT, X)
@@ -65,13 +62,12 @@ class WeightGradient:
 def times_wide(X: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return `X @ W + b (m, n, d_out)` for one X (n, d_in), W (m, d_in, d_out) and b (m, 1, d_out), from one product.
 
-    BLAS reads X once instead of once per replica, which saves a fifth of the first layer's time. Only the sum with b is
-    written in Fortran order, like all activations.
+    BLAS reads X once instead of once per replica, which saves a fifth of the first layer's time.
     """
     m, d_in, d_out = W.shape
     n = len(X)
     wide = product(X, W.mT.reshape(m * d_out, d_in).T).reshape(n, m, d_out)
-    Y = np.empty((m, d_out, n), wide.dtype).mT
+    Y = np.empty((m, d_out, n), wide.dtype).mT  # in Fortran order, like all activations
     return np.add(wide.transpose(1, 0, 2), b, out=Y)
 
 

@@ -51,11 +51,7 @@ def for_split(network: Network, split: Split, policy: str | None, dtype: str) ->
 
 
 def with_statistics_of(network: Network, images: Split, dtype: str) -> Network:
-    """Return the network with mean and biased variance of these images in every batch normalisation.
-
-    Layer by layer: the inputs of each are normalised with the new statistics of the layers before it, as in one
-    forward pass of all images in training.
-    """
+    """Return the network with the mean and biased variance that every BN has in one training pass of these images."""
     layers = dict(network.layers)
     for index, (name, layer) in enumerate(network.layers.items()):
         if isinstance(layer, BatchNorm):
@@ -69,8 +65,7 @@ def with_statistics_of(network: Network, images: Split, dtype: str) -> Network:
 def _moments(network: Network, images: Split, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and biased variance of what a network makes of the images, `(..., 1, d)`, in float64.
 
-    Blocks are joined by `M2 = M2_a + M2_b + delta^2 n_a n_b / (n_a + n_b)` (Chan, Golub and LeVeque 1983), without
-    the cancellation of mean(x^2) - mean(x)^2.
+    `M2 = M2_a + M2_b + delta^2 n_a n_b / (n_a + n_b)` (Chan, Golub and LeVeque 1983) joins blocks without cancellation.
     """
     n = 0
     mean, squares = np.zeros(1), np.zeros(1)  # squares: M2, the sum of (x - mean)^2

@@ -24,10 +24,7 @@ class Metrics:
 
 
 def evaluate(stack: Network, split: Split, lam: Sequence[float], dtype: str = "float32") -> list[Metrics]:
-    """Return the metrics of every replica, with running averages, from one pass over the split.
-
-    `stack` has a leading axis of `len(lam)`. Sums are in float64.
-    """
+    """Return the metrics of every replica of a stack of `len(lam)`, with running averages; sums are in float64."""
     blocks = blocks_of(split)
     half = len(blocks) // 2
     begun = second_core.begin(_sums, stack, split, blocks[half:], dtype) if half else None

@@ -30,7 +30,7 @@ from klcli.settings.sameness import without_seeds
 from klcli.settings.split_config import PER_FILE, SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError, Run
-from klcli.studies.repeats import repeat
+from klcli.studies.plans import repeat
 from klcli.studies.statistics import Sample, quantile
 
 REPRODUCED, DIFFERS, INCOMPARABLE = VERDICTS = ("reproduced", "differs", "cannot be compared")

@@ -1,7 +1,4 @@
-"""Execution: an executor trains the stacks of a plan; the number of workers changes no digit.
-
-A plan is a list of configs. `stacks` divides it before the first worker starts, by the configs alone.
-"""
+"""Execution: an executor trains the stacks of a plan, a list of configs; the number of workers changes no digit."""
 
 import tempfile
 import time
@@ -103,12 +100,9 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
     return StackOutcome(task.positions, results, time.perf_counter() - started)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=2)  # the stacks of a study share it, and the standardisation takes 0.2 s
 def splits_of(images: ImagesReference, division: SplitConfig) -> Splits:
-    """Open the data set of a reference on this host and divide it. Raises DataError where it is another.
-
-    Cached, because the stacks of a study share it, and the standardisation takes 0.2 s.
-    """
+    """Open the data set of a reference on this host and divide it. Raises DataError where it is another."""
     requested = images.requested
     if requested is not None and requested not in NAMES and not Path(requested).exists():
         requested = images.name  # another host has its images in another place
@@ -130,10 +124,9 @@ def execute(
 ) -> Iterator[StackOutcome]:
     """Train every stack and yield the outcomes in the order in which they end.
 
-    `check` is called a few times a second; what it raises stops the workers and ends the execution.
-    `on_progress(index of the task, updates done, best validation accuracy)` is called for stacks that are trained on
-    this machine. A stack whose worker dies is started again; raises WorkersLost after ATTEMPTS in all, and where the
-    Dask scheduler ends.
+    `check` is called a few times a second; what it raises stops the workers. `on_progress(index of the task, updates
+    done, best validation accuracy)` is called for stacks that are trained on this machine. A stack whose worker dies is
+    started again; raises WorkersLost after ATTEMPTS in all, and where the Dask scheduler ends.
     """
     with tempfile.TemporaryDirectory(prefix="klcli-") as folder:
         channels = [WorkerChannel(Path(folder), index) for index in range(len(tasks))]
@@ -158,11 +151,9 @@ def execute(
                     except CancelledError as error:
                         raise WorkersLost("the Dask scheduler is gone or has dropped this study") from error
                     except Exception as error:
-                        # Otherwise the task failed, not the worker. Dask, which has KilledWorker, may not be installed.
-                        if (
-                            not isinstance(error, BrokenExecutor | PartnerLost)
-                            and type(error).__name__ != "KilledWorker"
-                        ):
+                        # Else the task failed, not its worker. Dask, which has KilledWorker, may not be installed.
+                        died = isinstance(error, BrokenExecutor | PartnerLost)
+                        if not died and type(error).__name__ != "KilledWorker":
                             raise
                         if attempts[index] == ATTEMPTS:
                             raise WorkersLost(

@@ -1,11 +1,9 @@
 """Executors: the processes or hosts that train the stacks of a study."""
 
 import asyncio
-import functools
 import logging
 import multiprocessing
 import os
-import queue
 import signal
 import threading
 import time
@@ -28,37 +26,34 @@ class ProcessesExecutor(ThreadPoolExecutor):
 
     def __init__(self, jobs: int) -> None:
         super().__init__(jobs)
-        self._pools: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
-        for _ in range(jobs):
-            self._pools.put(_one_process())
+        self._pools = [_one_process() for _ in range(jobs)]  # those without a task; append and pop are atomic
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return super().submit(self._run, functools.partial(fn, *args, **kwargs))
+        return super().submit(self._run, fn, *args, **kwargs)
 
-    def _run(self, task: Callable[[], Any]) -> Any:
-        pool = self._pools.get()
+    def _run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        pool = self._pools.pop()
         # A new process inherits this: Ctrl-C reaches all processes of the terminal, and the parent decides.
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return pool.submit(task).result()
+            return pool.submit(fn, *args, **kwargs).result()
         except BrokenExecutor:
             pool.shutdown(wait=False)
             pool = _one_process()
             raise
         finally:
-            self._pools.put(pool)
+            self._pools.append(pool)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait, cancel_futures=cancel_futures)
-        while not self._pools.empty():
-            self._pools.get().shutdown(wait, cancel_futures=cancel_futures)
+        for pool in self._pools:
+            pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
 def _one_process() -> ProcessPoolExecutor:
     # Spawned, not forked: a fork inherits the threads and locks of BLAS in an undefined state.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=context, initializer=_follow, initargs=(os.getpid(),))
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _follow, (os.getpid(),))
 
 
 def _follow(parent: int) -> None:
@@ -79,20 +74,14 @@ def open_executor(jobs: int, address: str | None, tasks: int) -> Iterator[Execut
 
     Raises ConfigError where Dask is not installed, does not answer or has no worker.
     """
-    if address is not None:
-        with _dask(address) as executor:
+    if address is None:
+        jobs = min(jobs, tasks)
+        executor: Executor = ProcessesExecutor(jobs) if jobs > 1 else ThreadPoolExecutor(1)
+        try:
             yield executor
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
         return
-    jobs = min(jobs, tasks)
-    executor = ProcessesExecutor(jobs) if jobs > 1 else ThreadPoolExecutor(1)
-    try:
-        yield executor
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _dask(address: str) -> Iterator[Executor]:
     refused = f"--executor {address}: "
     try:
         from distributed import Client
@@ -109,10 +98,8 @@ def _dask(address: str) -> Iterator[Executor]:
         try:
             client.wait_for_workers(1, timeout=ANSWER_SECONDS)
         except TimeoutError:
-            cure = f"start one with `dask worker {address}`"
-            raise ConfigError(f"{refused}this Dask scheduler has no worker, {cure}") from None
-        # pure=False: Dask would train two stacks with equal arguments only once.
-        executor: Executor = client.get_executor(pure=False)
+            raise ConfigError(f"{refused}this scheduler has no worker, start one: `dask worker {address}`") from None
+        executor = client.get_executor(pure=False)  # else Dask trains two stacks with equal arguments only once
         try:
             yield executor
         finally:

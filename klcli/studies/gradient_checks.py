@@ -16,7 +16,6 @@ from klcli.training.networks import initialize
 
 NOISE = 0.1  # standard deviation of what is added to b, gamma and beta, whose initial 0 and 1 hide factors
 COURSE_WIDTHS = ((50,), (50, 50), (50, 50, 50))
-COURSE_LAMBDA = 0.01
 STACK_LAMBDAS = (0.0, 0.005, 0.1)
 
 
@@ -45,7 +44,7 @@ def course_set(seed: int) -> list[tuple[TrainConfig, ...]]:
     base = TrainConfig(hidden=COURSE_WIDTHS[1], seed=seed, dtype="float64")
     kinds = [replace(base, hidden=widths, batch_norm=bn) for bn in (False, True) for widths in COURSE_WIDTHS]
     kinds += [replace(base, batch_norm=True, bn_position="after")]
-    networks = [(replace(kind, lam=lam),) for kind in kinds for lam in (0.0, COURSE_LAMBDA)]
+    networks = [(replace(kind, lam=lam),) for kind in kinds for lam in (0.0, 0.01)]
     first = replace(base, batch_norm=True, order_seed=seed)
     return [*networks, tuple(replace(first, lam=lam, seed=seed + i) for i, lam in enumerate(STACK_LAMBDAS))]
 
@@ -62,10 +61,7 @@ def check_networks(
     *,
     on_entries: Callable[[int], None] = lambda count: None,
 ) -> Iterator[NetworkCheck]:
-    """Check one network, or stack, after the other on the first images of the training split.
-
-    Raises ConfigError before the first one where there are too few images.
-    """
+    """Check networks, or stacks, on the first training images. Raises ConfigError where there are too few of these."""
     if settings.images > len(train):
         raise ConfigError(f"images {settings.images}: the training split has {len(train)}, give at most that")
     if settings.images < 2 and any(config.batch_norm for configs in networks for config in configs):
@@ -91,13 +87,12 @@ def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSetti
     every gradient before the last bias is then 0 in both methods, right or wrong.
     """
     X, y = _first_images(train, config, 1, settings.dims)
-    return check_gradients(
-        initialize(config, d_in=settings.dims), X, y, config.lam, h=settings.h, method=settings.method
-    )
+    network = initialize(config, d_in=settings.dims)
+    return check_gradients(network, X, y, config.lam, h=settings.h, method=settings.method)
 
 
 def _first_images(train: Split, config: TrainConfig, images: int, dims: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first pixels of the first images, standardised as the network is trained, with their labels."""
+    """Return the first pixels of the first images, standardised as the network is trained, and their labels."""
     X, y = train.standardised(config.standardise).batch(slice(0, images), np.float64)
     return np.ascontiguousarray(X[:, :dims]), y
 

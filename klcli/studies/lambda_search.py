@@ -8,14 +8,10 @@ import numpy as np
 
 from klcli.errors import ConfigError, Diverged
 from klcli.settings.train_config import TrainConfig
-from klcli.studies.repeats import repeat
+from klcli.studies.plans import repeat
 from klcli.studies.statistics import Sample
 
 VALUES = 2  # spawn key of the generator that draws lambdas, beside those of training and data
-SCALES = ("log", "linear")
-BRACKETED = 3  # the best values, which a fine stage keeps inside its range
-FINAL_CYCLES = 3  # as in the course
-FINAL_STEP_EPOCHS = 5  # n_s = 5 floor(n / n_batch), the default of train
 
 
 @dataclass(frozen=True)
@@ -24,15 +20,12 @@ class Range:
 
     low: float
     high: float
-    scale: str = "log"
+    scale: str = "log"  # or "linear"
 
     def __post_init__(self) -> None:
-        if self.scale not in SCALES:
-            raise ConfigError(f"scale {self.scale!r}: choose one of {', '.join(SCALES)}")
-        low, high = self.low, self.high
-        if not 0 <= low < high < math.inf:
-            raise ConfigError(f"range {low:g} {high:g}: give two numbers of at least 0, the smaller one first")
-        if self.scale == "log" and low == 0:
+        if not 0 <= self.low < self.high < math.inf:
+            raise ConfigError(f"range {self.low:g} {self.high:g}: give two numbers of at least 0, the smaller first")
+        if self.scale == "log" and self.low == 0:
             raise ConfigError("range from 0: a logarithmic scale has no 0, give a number above it or --scale linear")
 
 
@@ -65,8 +58,6 @@ def draw(where: Range, trials: int, seed: int, stage: int) -> list[float]:
 
     On the logarithmic scale `lambda = 10^l` with l uniform between the logarithms of the ends.
     """
-    if trials < 1:
-        raise ConfigError(f"trials {trials}: must be at least 1")
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(VALUES, stage))))
     if where.scale == "linear":
         return sorted(rng.uniform(where.low, where.high, trials).tolist())
@@ -76,10 +67,9 @@ def draw(where: Range, trials: int, seed: int, stage: int) -> list[float]:
 def narrow(tried: Sequence[Tried], where: Range) -> Range:
     """Return a range that brackets the three best values of a stage.
 
-    Its ends are half way between them and their next neighbours, on the scale of the range; without a neighbour, the
-    old end takes its place. Raises Diverged where every value diverged.
+    Its ends are half way, on its scale, to the next value, or to the old end. Raises Diverged where every value did.
     """
-    best = sorted(_converged(tried), key=lambda one: one.accuracy, reverse=True)[:BRACKETED]
+    best = sorted(_converged(tried), key=lambda one: one.accuracy, reverse=True)[:3]
     lowest, highest = min(one.lam for one in best), max(one.lam for one in best)
     below = max((one.lam for one in tried if one.lam < lowest), default=where.low)
     above = min((one.lam for one in tried if one.lam > highest), default=where.high)
@@ -92,8 +82,7 @@ def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
     """Choose by validation accuracy, ties towards the middle of the plateau.
 
     The plateau are the values within one standard error of the best: that of the mean over repeats, and at least the
-    binomial one of the validation images, sqrt(p (1 - p) / n) for a single training. Raises Diverged where every value
-    diverged.
+    binomial one of the validation images, sqrt(p (1 - p) / n) for one training. Raises Diverged where every value did.
     """
     converged = sorted(_converged(tried), key=lambda one: one.lam)
     best = max(converged, key=lambda one: one.accuracy)
@@ -101,25 +90,22 @@ def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
     if len(best.accuracies) > 1:
         error = max(error, Sample(best.accuracies).standard_error)
     plateau = [one for one in converged if one.accuracy >= best.accuracy - error]
-    middle = sum(_log(one.lam) for one in plateau) / len(plateau)
+    logs = {one.lam: math.log10(max(one.lam, 1e-300)) for one in plateau}
+    middle = sum(logs[one.lam] for one in plateau) / len(plateau)
     tied = [one for one in plateau if one.accuracy == best.accuracy]
-    chosen = min(tied, key=lambda one: (abs(_log(one.lam) - middle), one.lam))
+    chosen = min(tied, key=lambda one: (abs(logs[one.lam] - middle), one.lam))
     return Choice(chosen, best, tuple(plateau), error)
 
 
 def plan(base: TrainConfig, lambdas: Sequence[float], repeats: int) -> list[TrainConfig]:
-    """Return the configs of a stage, every lambda with every repeat.
-
-    Repeat r has the same seed for every lambda, so that lambdas are compared on the same initial weights and the same
-    order of images.
-    """
+    """Return the configs of a stage, every lambda with the same repeats: the same initial weights, the same images."""
     return [replace(config, lam=lam) for lam in dict.fromkeys(lambdas) for config in repeat(base, repeats)]
 
 
 def final(base: TrainConfig, lam: float, repeats: int) -> list[TrainConfig]:
     """Return the configs of the last training with the chosen lambda."""
-    length = replace(base, cycles=FINAL_CYCLES, step_epochs=FINAL_STEP_EPOCHS, step_size=None, epochs=None)
-    return repeat(replace(length, lam=lam), repeats)
+    # As in the course: three cycles with n_s = 5 floor(n / n_batch).
+    return repeat(replace(base, lam=lam, cycles=3, step_epochs=5, step_size=None, epochs=None), repeats)
 
 
 def _converged(tried: Sequence[Tried]) -> list[Tried]:
@@ -127,7 +113,3 @@ def _converged(tried: Sequence[Tried]) -> list[Tried]:
     if not converged:
         raise Diverged("every lambda diverged: try a smaller --eta-max")
     return converged
-
-
-def _log(lam: float) -> float:
-    return math.log10(max(lam, 1e-300))

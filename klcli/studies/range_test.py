@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from klcli.errors import ConfigError
 from klcli.settings.train_config import TrainConfig
@@ -12,8 +12,7 @@ DEFAULTS: dict[str, Any] = {"eta_min": 1e-5, "eta_max": 1.0, "epochs": 1, "evalu
 RISEN = 0.1  # the share of its whole rise after which the accuracy counts as rising
 
 
-@dataclass(frozen=True)
-class Suggestion:
+class Suggestion(NamedTuple):
     """Limits of a cyclical learning rate."""
 
     eta_min: float
@@ -21,10 +20,7 @@ class Suggestion:
 
 
 def range_test(config: TrainConfig, typed: Sequence[str]) -> TrainConfig:
-    """Return the config of a range test of the same network; the settings that the user `typed` stay.
-
-    Raises ConfigError where they are a schedule or cycles.
-    """
+    """Return the config of a range test, with what the user `typed`. Raises ConfigError for a schedule or cycles."""
     if "schedule" in typed and config.schedule != "range":
         raise ConfigError(f"--schedule {config.schedule}: --lr-range-test has a schedule of its own, give one of them")
     for name in ("cycles", "step_size", "step_epochs"):

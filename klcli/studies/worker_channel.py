@@ -1,14 +1,10 @@
-"""WorkerChannel: a worker on this machine reports its progress and is notified when it should stop.
-
-It is a few small files in a folder of the parent. A worker on another host does not have the folder: it reports
-nothing, and Dask notifies it.
-"""
+"""WorkerChannel: the progress of a worker on this machine, and the request to stop it, as files of its parent."""
 
 import contextlib
 import struct
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 STOP = "stop"
@@ -22,13 +18,13 @@ class Stopped(Exception):
 
 @dataclass
 class WorkerChannel:
-    """The channel between the parent and the worker of one stack."""
+    """Between the parent and the worker of one stack. On another host it reports nothing; Dask stops the worker."""
 
     folder: Path
     index: int
     _best: float = 0.0
     _has_seen_folder: bool = False  # on another host it never exists
-    _next: float = field(default=0.0, compare=False)
+    _next: float = 0.0  # time of the next access
 
     def on_update(self, step: int) -> None:
         """Report the step, at most once per PERIOD. Raises Stopped where the parent asks for it."""

@@ -48,8 +48,5 @@ def pin_threads(threads: int) -> AbstractContextManager[Any]:
 def arithmetic() -> Iterator[None]:
     """Set NumPy up for training inside the block. Replicas that diverge reach infinity and NaN without a warning."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        before = np.setbufsize(BUFFER)
-        try:
-            yield
-        finally:
-            np.setbufsize(before)
+        np.setbufsize(BUFFER)  # errstate restores it
+        yield

@@ -30,10 +30,7 @@ def initialize(config: TrainConfig, d_in: int = PIXELS, whitening: np.ndarray | 
 
 
 def restore(config: TrainConfig, state: dict[str, np.ndarray]) -> Network:
-    """Return the network of a config with the arrays of a checkpoint.
-
-    Raises KeyError or ValueError where the arrays are those of another network.
-    """
-    network = initialize(config, d_in=len(state["linear1.W"]), whitening=state.get(WHITENING))
+    """Return the network in a checkpoint of this config. Raises KeyError or ValueError for that of another network."""
+    network = initialize(config, whitening=state.get(WHITENING))
     network.load_state(state)
     return network

@@ -1,6 +1,7 @@
 """TrainResult: what a training returns for each replica, and what a checkpoint stores of it."""
 
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 
 import numpy as np
 
@@ -62,20 +63,15 @@ class TrainResult:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return all that a checkpoint stores: the network, its memory, and its snapshots."""
-        snapshots = {
-            f"{CYCLE}{number}.{name}": array
-            for number, snapshot in enumerate(self.snapshots, start=1)
-            for name, array in snapshot.items()
-        }
+        cycles = enumerate(self.snapshots, start=1)
+        snapshots = {f"{CYCLE}{i}.{name}": array for i, state in cycles for name, array in state.items()}
         return self.network.state() | self.memory | snapshots
 
 
 def snapshots_of(state: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     """Return the networks at the ends of the cycles that are stored in a checkpoint, in order."""
-    snapshots: list[dict[str, np.ndarray]] = []
-    while cycle := part(state, f"{CYCLE}{len(snapshots) + 1}"):
-        snapshots.append(cycle)
-    return snapshots
+    cycles = (part(state, f"{CYCLE}{number}") for number in count(1))
+    return list(takewhile(bool, cycles))
 
 
 def part(state: dict[str, np.ndarray], owner: str) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.training.budget import budget_of
 from klcli.training.environment import arithmetic
 from klcli.training.minibatches import Minibatches, follow, write_images
-from klcli.training.networks import WHITENING, initialize
+from klcli.training.networks import initialize, restore
 from klcli.training.result import OPTIMIZER, RAW, Ensemble, EpochMetrics, Snapshot, TrainResult, part, snapshots_of
 from klcli.training.whitening import whitening
 
@@ -36,10 +37,7 @@ class Training:
     """A stack of replicas in lockstep on the same minibatches, advanced update by update."""
 
     def __init__(self, configs: Sequence[TrainConfig], splits: Splits, snapshot: Snapshot | None = None) -> None:
-        """Draw the replicas, or restore a single one from its snapshot.
-
-        Raises ValueError where the configs differ in more than replicas may.
-        """
+        """Draw the replicas, or restore a single one. Raises ValueError for configs that cannot be one stack."""
         self.config = configs[0]  # the others share all that the loop reads from it
         if len(set(map(stack_key, configs))) > 1 or (len(configs) > 1 and self.config.order_seed is None):
             raise ValueError("replicas may differ in seed, lambda, sigma and eta only, and share one order_seed")
@@ -94,8 +92,7 @@ class Training:
     def evaluate(self) -> None:
         """Append one EpochMetrics to the epochs of every replica that has not diverged.
 
-        After the last update, the networks first get the statistics of their BN policy: the last metrics, the test
-        metrics and the checkpoint are of the same network.
+        After the last update with the statistics of its BN policy, as are the test metrics and the checkpoint.
         """
         self.evaluated = self._averaged()
         if self.step == self.budget.total_updates:
@@ -126,10 +123,8 @@ class Training:
 
     def _networks(self, configs: Sequence[TrainConfig], snapshot: Snapshot | None) -> list[Network]:
         if snapshot is not None:
-            [config], state = configs, snapshot.state
-            network = initialize(config, whitening=state.get(WHITENING))
-            network.load_state(part(state, RAW) or state)
-            return [network]
+            [config] = configs
+            return [restore(config, snapshot.state | part(snapshot.state, RAW))]
         components, eps = self.config.whitening, self.config.whitening_eps
         V = None if components is None else whitening(self.splits.train, components, eps)
         return [initialize(config, whitening=V) for config in configs]
@@ -137,7 +132,7 @@ class Training:
     def _share_arrays(self, replicas: int) -> None:
         """Put the weights, and the images of this update and of the next, where a second core finds them."""
         shape, dtype = (self.config.batch_size, PIXELS), np.dtype(self.config.dtype)
-        matrices = self.stack.matrices()
+        matrices = {name: array for name, array in self.stack.state().items() if name.endswith((".W", ".V"))}
         numbers = sum(array.size for array in matrices.values())
         if 2 * self.config.batch_size * numbers * self.budget.total_updates > WORTH_A_PROCESS:
             activations = self.config.batch_size * replicas * sum(self.config.hidden)
@@ -212,11 +207,10 @@ def train(
     """Train a stack of replicas in lockstep on the same minibatches and return one result for each.
 
     The configs may differ in seed, lambda, sigma, eta_min and eta_max; all else must agree (ValueError), the order
-    seed included. `on_update(step)` is called after every update, and what it raises ends the training there;
-    `on_evaluation(results)` after every evaluation, whose EpochMetrics is the last of the `epochs` of each replica. A
-    replica whose cost is no longer finite gets `diverged_at` and no further metrics; the others continue. The test
-    split is evaluated once, after training. A single replica continues from a `snapshot`, with the `epochs` before it,
-    and ends with the same bits as without the interruption.
+    seed included. What `on_update(step)`, called after every update, raises ends the training. `on_evaluation(results)`
+    is called after every evaluation, whose EpochMetrics is the last of the `epochs` of each replica. A replica whose
+    cost is no longer finite gets `diverged_at` and no further metrics; the others continue. A single replica continues
+    from a `snapshot`, with the `epochs` before it, and ends with the same bits as without the interruption.
     """
     try:
         training = Training(configs, splits, snapshot)
@@ -247,10 +241,7 @@ def train_chain(
     results: list[TrainResult] = []
     snapshot, done = None, 0
     for config in configs:
-
-        def count(step: int, before: int = done) -> None:
-            on_update(before + step)
-
+        count = partial(lambda before, step: on_update(before + step), done)
         results += train([config], splits, snapshot=snapshot, on_update=count, **how)
         snapshot = Snapshot(0, results[-1].network.state())
         done += budget_of(config, len(splits.train)).total_updates

@@ -12,10 +12,9 @@ ROWS = 5000  # images at once: 61 MB of float32
 def whitening(images: Split, components: int, eps: float) -> np.ndarray:
     """Return `V = U diag(L + eps)^(-1/2)` (3072, components) float64; the columns of `X @ V` are nearly uncorrelated.
 
-    L are the largest eigenvalues and U the eigenvectors of the second moments of the standardised images and their
-    mirror images: the covariance, where each pixel has mean 0 (Krizhevsky 2009, Learning Multiple Layers of Features
-    from Tiny Images, appendix A). eps is in units of one pixel's variance, 1, and keeps the components that are mostly
-    noise small. Takes about 8 s for 45 000 images.
+    L are the largest eigenvalues and U the eigenvectors of the covariance of the standardised images and their mirror
+    images (Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images, appendix A). eps, in units of one
+    pixel's variance, keeps the components that are mostly noise small. Takes about 8 s for 45 000 images.
     """
     from scipy.linalg import eigh
 

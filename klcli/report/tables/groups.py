@@ -13,8 +13,7 @@ from klcli.settings.sameness import SETTINGS, differences, without_name
 from klcli.settings.setting import Setting
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
-from klcli.studies.comparisons import SIGNIFICANCE, Comparison, compare
-from klcli.studies.statistics import Sample
+from klcli.studies.statistics import SIGNIFICANCE, Comparison, Sample, compare
 
 MEASURED = {"validation_accuracy": "validation", "test_accuracy": "test"}
 SHOWN_PAIRS = 12
