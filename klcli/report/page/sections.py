@@ -37,10 +37,8 @@ class Sections:
         """
         if selection.has_view:
             raise ConfigError("--html: shows everything, filters like --bn or --since go with it, views do not")
-        self._store = store
-        self._selection = selection
+        self._store, self._selection, self._say = store, selection, say
         self._painter = Painter(store, data)
-        self._say = say
         self._image_sets = store.runs.image_sets(conditions(selection))
         self._studies = store.studies.all()
 
@@ -69,7 +67,6 @@ class Sections:
         return view(self._store, replace(self._selection, best=best, images_of=images.latest, dataset=None))
 
     def _images(self, images: ImageSet) -> Iterator[Markup]:
-        """The ranking, groups and pictures of runs that may be compared."""
         everything = self._of_images(images, best=10**9).runs
         if images.dataset == "synthetic":
             yield page.notes(["Synthetic images: these results say nothing about CIFAR-10."], is_warning=True)
@@ -91,13 +88,11 @@ class Sections:
         yield from self._pictures(View(runs=everything[:1]), *PIXELS)
 
     def _study(self, study: Study) -> Iterator[Markup]:
-        found = study_view(self._store, study.id)
-        yield from _shown(found)
+        yield from _shown(found := study_view(self._store, study.id))
         if found.runs and study.stage != "final":
             yield from self._pictures(found, study.kind if study.kind in ("lambda", "sigma") else "curves")
 
     def _reproduction(self, number: int) -> Section:
-        """A published report beside ours, with its figures."""
         try:
             found = stored_reproduction(self._store, number)
         except KlcliError as error:
@@ -110,14 +105,12 @@ class Sections:
         return Section(f"Reproduction of {found.report.name}, study {', '.join(map(str, found.studies))}", parts)
 
     def _gradients(self) -> Iterator[Markup]:
-        """The latest gradient check, all of its tensors in one table."""
         found = gradients_view(self._store)
         yield page.notes(found.notes, is_warning=not all(check["passed"] for check in found.document["checks"]))
         yield from self._pictures(found, "gradients")
         yield from _shown(replace(found, notes=()))
 
     def _runs(self) -> Iterator[Markup]:
-        """All runs in all states, and each with its settings and the command that repeats it."""
         limit = min(self._selection.limit or LISTED, LISTED)
         listed = view(self._store, replace(self._selection, list_all=True, limit=limit, images_of=None, sort=None))
         total = sum(self._store.runs.count_by_state().values())
@@ -130,7 +123,6 @@ class Sections:
             yield page.details(summary, run.command, comparison_table([run], diff_only=False, evaluations=evaluations))
 
     def _pictures(self, shown: View, *kinds: str) -> Iterator[Markup]:
-        """The pictures that can be drawn."""
         for kind in kinds:
             suffix = "png" if kind in PIXELS else "svg"
             try:

@@ -68,7 +68,6 @@ def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
 
 
 def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: Epochs) -> Chart:
-    """Cost, loss and accuracy side by side, with the cycle of the runs where all have the same."""
     cycles = {cycle_length(run) for _, runs, *_ in curves for run in runs}
     panels = []
     for name in MEASURES:
@@ -121,7 +120,6 @@ def _phrases(run: Run, settings: Sequence[Setting]) -> str:
 
 
 def _common(runs: Runs) -> str:
-    """The network and the settings that all runs share."""
     if not runs:
         return ""
     lines = [{"network": words.network_name(run.config), **words.settings_words(run)} for run in runs]

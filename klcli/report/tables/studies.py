@@ -1,9 +1,8 @@
 """Tables of studies: the values that were tried and their results, with error bars over repeats."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from klcli.report.tables.table import SPLITS, Row, Shown, Table, fraction, numbers, significant, texts
 from klcli.report.words import layers_name, network_name, statistics_words
@@ -147,8 +146,3 @@ def repeats_table(title: str, runs: Sequence[Run]) -> Table:
     keys = product(SPLITS, MEASURES)
     rows = [{"split": split, "measure": name} | spread(sample_of(runs, f"{split}_{name}")) for split, name in keys]
     return Table(title, (*texts("split", measure=""), *_INTERVAL), rows)
-
-
-def choice_document(choice: "Choice") -> dict[str, Any]:
-    """Return a choice as it appears in JSON."""
-    return asdict(choice)
