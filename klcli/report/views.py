@@ -109,11 +109,9 @@ def _others(found: Sequence[ImageSet], mine: ImageSet, selection: Selection) -> 
 def _nothing(store: Store, chosen: RunFilter) -> View:
     counts = store.runs.count_by_state()
     notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
-    if counts.get(chosen.state or "complete"):
-        notes = [NO_MATCH]
-    elif counts:
-        notes.append(f"there are {states_words(counts)}: `klcli report --list` shows them")
-    return View(notes=notes, document={"dataset": None, "runs": []})
+    notes += [f"there are {states_words(counts)}: `klcli report --list` shows them"] if counts else []
+    has_any = counts.get(chosen.state or "complete")
+    return View(notes=[NO_MATCH] if has_any else notes, document={"dataset": None, "runs": []})
 
 
 def states_words(counts: dict[str, int]) -> str:
@@ -139,10 +137,10 @@ def _side_by_side(store: Store, selection: Selection) -> View:
     epochs = {run.id: store.runs.epochs(run.id) for run in runs}
     evaluations = store.evaluations.of_runs([run.id for run in runs])
     notes = [f"run {run.id}: {run.command}" for run in runs]
-    for run in (run for run in runs if run.config.schedule == "range"):
+    if ranges := [run for run in runs if run.config.schedule == "range"]:
         from klcli.report.tables.range_tests import suggestion_sentence
 
-        notes.append(f"run {run.id}, {suggestion_sentence(run, epochs[run.id])}")
+        notes += [f"run {run.id}, {suggestion_sentence(run, epochs[run.id])}" for run in ranges]
     if len({(run.dataset_sha256, run.split) for run in runs}) > 1:
         notes.append("These runs saw different images: their accuracies cannot be compared.")
     document = {

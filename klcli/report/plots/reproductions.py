@@ -49,13 +49,13 @@ def pictures(found: Reproduction, epochs: Epochs, suffix: str = "png") -> Iterat
 
 def _chart(figure: Figure, runs: Mapping[str, list[Run]], epochs: Epochs) -> Chart:
     first = [many[0] for many in runs.values()]
-    every = [run for many in runs.values() for run in many]
     if figure.panels == "training":
         return training_curves(first[0], epochs(first[0].id))
     if figure.panels == "bn":
         without, with_bn = first
         return bn_overlay(without, with_bn, {run.id: epochs(run.id) for run in first})
     if figure.panels == "sigma":
+        every = [run for many in runs.values() for run in many]
         return sigma_curves(every, {run.id: epochs(run.id) for run in every})
     [(name, searched)] = runs.items()
     return lambda_search([(name, searched)], choose(tried_values(searched, name), searched[0].split.sizes()[1]))
