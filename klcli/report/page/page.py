@@ -99,10 +99,10 @@ def notes(sentences: Sequence[str], is_warning: bool = False) -> Markup:
 def _table(content: Table) -> Markup:
     sortable = len(content.rows) > 1
     kinds = ["number" if column.is_number else "word" for column in content.columns]
-    heads = []
-    for column, kind in zip(content.columns, kinds, strict=True):
-        title = element("button", column.title or "remark", type="button") if sortable else column.title
-        heads.append(element("th", title, scope="col", class_=kind))
+    titles = [one.title for one in content.columns]
+    if sortable:
+        titles = [element("button", title or "remark", type="button") for title in titles]
+    heads = [element("th", title, scope="col", class_=kind) for title, kind in zip(titles, kinds, strict=True)]
     rows = []
     for texts, exact in zip(content.cells(), exact_rows(content), strict=True):
         cells = []

@@ -69,13 +69,12 @@ def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
 
 def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: Epochs) -> Chart:
     cycles = {cycle_length(run) for _, runs, *_ in curves for run in runs}
-    panels = []
+    cycle, panels = min(cycles) if len(cycles) == 1 else 0, []
     for name in MEASURES:
         lines = []
         for label, runs, split, colour, style in curves:
             steps, mean, std = _mean_curve(runs, epochs, f"{split}_{name}")
             lines.append(Line(label, steps, mean, colour, style, std))
-        cycle = min(cycles) if len(cycles) == 1 else 0
         panels.append(Panel(lines, name, xlim=steps_limit(lines), cycle=cycle))
     return Chart(title, "; ".join(filter(None, caption)), [panels], 12, 4.4)
 

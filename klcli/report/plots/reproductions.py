@@ -65,14 +65,10 @@ def warm_start(title: str, caption: str, compared: Sequence[Comparison]) -> Char
     """Gather the accuracies of a chain, ours as lines and the published ones as dots; one without ours is left out."""
     lines = []
     for split, colour in zip(SPLITS, COLOURS, strict=False):
-        pairs = [
-            (one.ours.mean, one.line.published)
-            for one in compared
-            if one.line.quantity == f"{split}_accuracy" and one.ours and one.line.published is not None
-        ]
-        places = range(1, len(pairs) + 1)
+        mine = [one for one in compared if one.line.quantity == f"{split}_accuracy"]
+        pairs = [(one.ours.mean, one.line.published) for one in mine if one.ours and one.line.published is not None]
+        places, published = range(1, len(pairs) + 1), [number for _, number in pairs]
         lines.append(Line(split, places, [ours for ours, _ in pairs], colour))
-        published = [number for _, number in pairs]
         lines.append(Line(f"{split}, published", places, published, colour, "", size=4))
     xlabel = "training, each with the weights of the one before"
     return Chart(title, caption, [[Panel(lines, "", xlabel, "accuracy", ylim=(0, 1.02))]], 8, 5)
