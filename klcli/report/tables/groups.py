@@ -55,10 +55,8 @@ def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[list[Group], lis
     The same settings with the same seed give the same numbers: counted twice they would feign certainty.
     """
     unique: dict[TrainConfig, Run] = {}
-    repeated = []
-    for run in sorted(runs, key=lambda run: run.id):
-        if unique.setdefault(without_name(run.config), run) is not run:
-            repeated.append(run)
+    ordered = sorted(runs, key=lambda run: run.id)
+    repeated = [run for run in ordered if unique.setdefault(without_name(run.config), run) is not run]
     keys = [_setting(column).key for column in columns]
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in unique.values():

@@ -31,8 +31,8 @@ def spread(sample: Sample | None, prefix: str = "") -> Row:
         return {f"{prefix}n": 0}
     half = sample.half_interval
     low, high = (None, None) if half is None else (sample.mean - half, sample.mean + half)
-    row = {"mean": sample.mean, "std": sample.std, "n": sample.n, "low": low, "high": high}
-    return {f"{prefix}{key}": value for key, value in row.items()}
+    values = {"mean": sample.mean, "std": sample.std, "n": sample.n, "low": low, "high": high}
+    return {f"{prefix}{key}": value for key, value in values.items()}
 
 
 def cell(runs: Sequence[Run], column: str) -> Shown | None:
