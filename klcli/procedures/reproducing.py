@@ -55,9 +55,9 @@ def _as_published(runner: StudyRunner, one: Report, terms: Terms) -> Reproductio
     """Train the warm-started searches of a report, a study for each, and check its single image; that is not stored."""
     studies = []
     own = _settings(one, terms) | {"as_published": True}
-    for chain in chains(one, terms.repeats):
-        stage, there = f"{one.name} as published, {chain.name}", runner.on(chain.plan[0].split)
-        studies.append(there.run(KIND, stage, chain.plan, own, evaluate_test=True, chains=chain.links))
+    for name, plan_of_chain, links in chains(one, terms.repeats):
+        stage, there = f"{one.name} as published, {name}", runner.on(plan_of_chain[0].split)
+        studies.append(there.run(KIND, stage, plan_of_chain, own, evaluate_test=True, chains=links))
     errors = {check: _single_image_errors(check, runner.splits.train) for check in one.gradient_checks}
     return gather(one, terms, runner.store, studies, errors)
 

@@ -39,6 +39,9 @@ LOSS_SPREAD = 1.1  # standard deviation of the cross-entropy over images, as mea
 ORDER_OF_MAGNITUDE = 10.0
 QUICK_SEEDS, QUICK_CYCLES = 2, 1
 UNEXPLAINED = "outside of what other seeds do, for no known reason"
+Runs = Mapping[TrainConfig, Run]
+Noises = Mapping[str, float]  # over seeds, by quantity
+Errors = Mapping[GradientExperiment, Sequence[GradientError]]
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,14 @@ class Comparison:
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the published number."""
-        if self.ours is None or self.line.published is None or self.line.check is not None:
-            return None
-        return self.ours.mean - self.line.published
+        """Ours minus the published number, of a training."""
+        published = None if self.line.check else self.line.published
+        return None if self.ours is None or published is None else self.ours.mean - published
 
     @property
     def standard_errors(self) -> float | None:
-        """The difference in standard errors."""
-        if self.difference is None or not self.standard_error:
-            return None
-        return self.difference / self.standard_error
+        difference, error = self.difference, self.standard_error
+        return difference / error if difference is not None and error else None
 
 
 def shortened(report: Report) -> Report:
@@ -93,33 +93,22 @@ def plan(report: Report, repeats: int, *, quick: bool = False) -> dict[SplitConf
     return {split: list(configs) for split, configs in plans.items()}
 
 
-@dataclass(frozen=True)
-class Chain:
-    """A search whose trainings continue one another: once for every seed."""
+def chains(report: Report, repeats: int) -> list[tuple[str, list[TrainConfig], list[tuple[int, ...]]]]:
+    """Return the warm-started searches of a report as it was published: name, plan, and the chains in the plan.
 
-    name: str
-    plan: tuple[TrainConfig, ...]
-    links: list[tuple[int, ...]]  # positions in the plan of each seed's trainings, in their order
-
-
-def chains(report: Report, repeats: int) -> list[Chain]:
-    """Return the warm-started searches of a report as it was published."""
+    There is one chain per seed: the positions of its trainings, each of which continues the one before.
+    """
     found = []
     for one in report.experiments:
         by_seed = zip(*(repeat(base, repeats) for base in one.configs), strict=True)
         n = len(one.configs)
         links = [tuple(range(seed * n, (seed + 1) * n)) for seed in range(repeats)]
-        found.append(Chain(one.name, tuple(config for configs in by_seed for config in configs), links))
+        found.append((one.name, [config for configs in by_seed for config in configs], links))
     return found
 
 
 def compare(
-    report: Report,
-    runs: Mapping[TrainConfig, Run],
-    errors: Mapping[GradientExperiment, Sequence[GradientError]],
-    *,
-    incomparable: str | None = None,
-    per_file: int = PER_FILE,
+    report: Report, runs: Runs, errors: Errors, *, incomparable: str | None = None, per_file: int = PER_FILE
 ) -> list[Comparison]:
     """Return every line of a report beside what was trained and checked, in its order.
 
@@ -130,15 +119,13 @@ def compare(
     settings = by_setting(runs.values())
     own = [settings.get(without_seeds(line.config), ()) if line.config else () for line in report.lines]
     samples = [_sample(line, mine) for line, mine in zip(report.lines, own, strict=True)]
-    known = _noise_by_quantity(report.lines, samples)
-    found = []
-    for line, mine, sample in zip(report.lines, own, samples, strict=True):
-        if line.check is not None:
-            found.append(_gradient(line, errors.get(line.check, ())))
-        else:
-            diverged = sum(run.state == "diverged" for run in mine)
-            found.append(_training(line, sample, diverged, known, incomparable, per_file))
-    return found
+    noises = _noise_by_quantity(report.lines, samples)
+    return [
+        _gradient(line, errors.get(line.check, ()))
+        if line.check
+        else _training(line, sample, sum(run.state == "diverged" for run in mine), noises, incomparable, per_file)
+        for line, mine, sample in zip(report.lines, own, samples, strict=True)
+    ]
 
 
 def by_setting(runs: Iterable[Run]) -> dict[TrainConfig, list[Run]]:
@@ -154,7 +141,7 @@ def _sample(line: Line, runs: Sequence[Run]) -> Sample | None:
     return Sample(values) if values else None
 
 
-def _noise_by_quantity(lines: Sequence[Line], samples: Sequence[Sample | None]) -> dict[str, float]:
+def _noise_by_quantity(lines: Sequence[Line], samples: Sequence[Sample | None]) -> Noises:
     """Return the median standard deviation over seeds for each quantity; each setting counts once."""
     own: dict[str, dict[TrainConfig, float]] = {}
     for line, sample in zip(lines, samples, strict=True):
@@ -174,22 +161,17 @@ def noise(sample: Sample, quantity: str, images: int, known: float) -> tuple[flo
 
 
 def _training(
-    line: Line,
-    sample: Sample | None,
-    diverged: int,
-    known: Mapping[str, float],
-    incomparable: str | None,
-    per_file: int,
+    line: Line, sample: Sample | None, diverged: int, noises: Noises, incomparable: str | None, per_file: int
 ) -> Comparison:
     if line.quantity is None or line.published is None or line.config is None:
         return Comparison(line, INCOMPARABLE, line.reason or "no number", sample, diverged)
+    if sample is None and diverged:
+        return Comparison(line, DIFFERS, f"all {diverged} of our trainings diverged", diverged=diverged)
     if sample is None:
-        if diverged:
-            return Comparison(line, DIFFERS, f"all {diverged} of our trainings diverged", diverged=diverged)
         return Comparison(line, INCOMPARABLE, "not trained")
     sizes = dict(zip(("train", "validation", "test"), line.config.split.sizes(per_file), strict=True))
     images = sizes[line.quantity.removeprefix("best_").partition("_")[0]]
-    s, freedom = noise(sample, line.quantity, images, known.get(line.quantity, 0.0))
+    s, freedom = noise(sample, line.quantity, images, noises.get(line.quantity, 0.0))
     error = s * math.sqrt(1 + 1 / sample.n)
     margin = quantile(freedom) * error
     lost = f"{diverged} of {diverged + sample.n} diverged" if diverged else None
@@ -208,7 +190,6 @@ def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
 
 
 def _verdict(line: Line, agrees: bool, incomparable: str | None = None, lost: str | None = None) -> tuple[str, str]:
-    """Return the verdict and the reasons for it."""
     verdict, reason = (REPRODUCED, None) if agrees else (DIFFERS, line.if_differs or UNEXPLAINED)
     if incomparable or line.reason:
         verdict, reason = INCOMPARABLE, incomparable or line.reason

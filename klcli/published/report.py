@@ -59,7 +59,6 @@ class GradientExperiment:
     settings: CheckSettings
 
     def networks(self) -> list[tuple[TrainConfig, ...]]:
-        """Return the networks to check, one per lambda."""
         return [(replace(self.config, lam=lam),) for lam in self.lambdas]
 
 
@@ -95,7 +94,6 @@ class Report:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """The names of its rows, each once, in their order."""
         return tuple(dict.fromkeys(line.row for line in self.lines))
 
     def only(self, rows: Sequence[str]) -> "Report":
@@ -107,7 +105,7 @@ class Report:
             return self
         kept: set[str] = set()
         for wanted in rows:
-            name = wanted if wanted.startswith(f"{self.number}-") else f"{self.number}-{wanted}"
+            name = f"{self.number}-{wanted.removeprefix(f'{self.number}-')}"
             found = {name} & set(self.rows) or {row for row in self.rows if row.startswith(name)}
             require(bool(found), f"--only {wanted}: report {self.name} has no such row, it has {', '.join(self.rows)}")
             kept |= found
@@ -163,7 +161,7 @@ def _as_published(table: Row) -> Row:
 
 
 def _assembled(name: str, document: Row, tables: Mapping[str, Sequence[Row]]) -> Report:
-    lines, experiments, checks = [], [], []
+    lines, experiments, checks, figures = [], [], [], []
     common = document.get("common", {})
     for table in tables["gradient_checks"]:
         config = _config(common | table["config"] | {"dtype": "float64"})
@@ -189,44 +187,39 @@ def _assembled(name: str, document: Row, tables: Mapping[str, Sequence[Row]]) ->
         experiments.append(Experiment(table["name"], tuple(configs), **more))
     lines += [Line(**{key: table[key] for key in ("row", "what", "reason")}) for table in tables["commentary"]]
     for table in tables["figures"]:
-        numbered, what = {line.row for line in lines}, table["experiments"][0]
-        silent = [row for row in table["rows"] if row not in numbered]
-        lines += [Line(row=row, what=what, reason="a picture, no number") for row in silent]
+        rows, panels, shown = tuple(table["rows"]), table["panels"], tuple(table["experiments"])
+        require(panels in PANELS, f"figure {', '.join(rows)}: panels {panels!r}, choose one of {', '.join(PANELS)}")
+        silent = [row for row in rows if row not in {line.row for line in lines}]
+        lines += [Line(row=row, what=shown[0], reason="a picture, no number") for row in silent]
+        figures.append(Figure(rows, panels, shown))
     return Report(
         name=name,
         number=document["report"],
         lines=tuple(lines),
         experiments=tuple(experiments),
         gradient_checks=tuple(checks),
-        figures=tuple(map(_figure, tables["figures"])),
+        figures=tuple(figures),
         conditions=document.get("conditions"),
         **{key: document[key] for key in ("course", "date", "summary")},
     )
 
 
 def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list[Line]:
-    """Return the published numbers of one row."""
     more |= {key: row.get(key, table.get(key)) for key in WORDS} | {"row": row["row"]}
     return [Line(quantity=key, published=float(row[key]), **more) for key in quantities if key in row]
 
 
 def _config(settings: Row) -> TrainConfig:
     """Return the config of settings; he and xavier do not get the sigma that is common to a report."""
-    needless = () if settings.get("initializer") == "normal" else ("sigma",)
-    return TrainConfig.from_values({key: value for key, value in settings.items() if key not in needless})
-
-
-def _figure(table: Row) -> Figure:
-    rows, panels = tuple(table["rows"]), table["panels"]
-    require(panels in PANELS, f"figure {', '.join(rows)}: panels {panels!r}, choose one of {', '.join(PANELS)}")
-    return Figure(rows, panels, tuple(table["experiments"]))
+    is_normal = settings.get("initializer") == "normal"
+    return TrainConfig.from_values({key: value for key, value in settings.items() if is_normal or key != "sigma"})
 
 
 def _phrase(config: TrainConfig, key: str) -> str:
     """`lambda 0.004237`, `with BN`."""
-    value = value_of(config, key)
     if key == "batch_norm":
-        return "with BN" if value else "without BN"
+        return "with BN" if config.batch_norm else "without BN"
+    value = value_of(config, key)
     return SETTINGS[key].phrase(float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from klcli.errors import ConfigError
 from klcli.published import report as published
-from klcli.published.comparison import Comparison, by_setting, compare, on_subset, shortened
+from klcli.published.comparison import Comparison, Errors, by_setting, compare, on_subset, shortened
 from klcli.published.report import GradientExperiment, Report
 from klcli.published.terms import Terms
 from klcli.settings.sameness import without_seeds
@@ -29,16 +29,11 @@ class Reproduction:
     studies: Sequence[int]
 
     def runs_of(self, base: TrainConfig | None) -> Sequence[Run]:
-        """Return the runs of all seeds of a setting."""
         return self.settings.get(without_seeds(base), ()) if base else ()
 
 
 def gather(
-    wanted: Report,
-    terms: Terms,
-    store: Store,
-    studies: Sequence[int],
-    shown: Mapping[GradientExperiment, Sequence[GradientError]] | None = None,
+    wanted: Report, terms: Terms, store: Store, studies: Sequence[int], shown: Errors | None = None
 ) -> Reproduction:
     """Return a report beside the runs of its studies and the latest checks of its gradients, or those `shown`."""
     runs = {run.config: run for study in studies for run in store.studies.members(study)}
@@ -63,7 +58,8 @@ def asked_for(
         known = [name for name in published.report_names() if published.report(name).as_published is not None]
         raise ConfigError(f"--as-published: there is nothing to show of {whole.name}, but of {' and '.join(known)}")
     found = ((as_published and whole.as_published) or whole).only(rows)
-    found = shortened(found) if quick else found
+    if quick:
+        found = shortened(found)
     return found if subset is None else on_subset(found, subset)
 
 
@@ -80,7 +76,8 @@ def stored_reproduction(store: Store, number: int) -> Reproduction:
     whole = published.report(study.settings["report"])
     wanted = asked_for(whole, study.settings["rows"], quick=quick, as_published=as_published, subset=subset)
     first = store.studies.members(number)[0]
-    repeats = min(n for one in latest.values() for n in Counter(map(without_seeds, _plan(one))).values())
+    plans = [map(TrainConfig.from_values, one.settings["plan"]) for one in latest.values()]
+    repeats = min(n for plan in plans for n in Counter(map(without_seeds, plan)).values())
     terms = Terms(first.dataset, None, first.dataset_sha256, repeats, quick, subset, as_published)
     return gather(wanted, terms, store, sorted(one.id for one in latest.values()))
 
@@ -92,7 +89,6 @@ def reproductions(store: Store) -> list[int]:
 
 
 def _key(study: Study) -> Hashable:
-    """Return what the studies of one reproduction have in common."""
     settings = study.settings
     flags = (settings["quick"], bool(settings.get("as_published")), settings["dataset_sha256"])
     return settings["report"], tuple(settings["rows"]), *flags, _split(study).subset
@@ -100,7 +96,3 @@ def _key(study: Study) -> Hashable:
 
 def _split(study: Study) -> SplitConfig:
     return TrainConfig.from_values(study.settings["plan"][0]).split
-
-
-def _plan(study: Study) -> list[TrainConfig]:
-    return [TrainConfig.from_values(values) for values in study.settings["plan"]]

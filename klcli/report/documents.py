@@ -20,12 +20,9 @@ def run_document(run: Run) -> dict[str, Any]:
 def check_document(check: GradientCheck) -> dict[str, Any]:
     """Return a gradient check with the errors of its tensors."""
     own, first = asdict(check), check.configs[0]
-    settings = {
-        "hidden": stored_value(first.hidden),
-        "batch_norm": int(first.batch_norm),
-        "bn_position": first.bn_position if first.batch_norm else None,
-        "lambda": " ".join(f"{config.lam:g}" for config in check.configs),
-    }
+    position = first.bn_position if first.batch_norm else None
+    settings = {"hidden": stored_value(first.hidden), "batch_norm": int(first.batch_norm), "bn_position": position}
+    settings["lambda"] = " ".join(f"{config.lam:g}" for config in check.configs)
     errors = [*map(_plain, own.pop("errors"))]
     return _plain(own) | settings | {"configs": own["configs_json"], "errors": errors}
 

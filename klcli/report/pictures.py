@@ -21,7 +21,7 @@ from klcli.store.store import Store
 from klcli.training.environment import pin_threads
 from klcli.training.networks import WHITENING
 
-Drawn = tuple[str, bytes]  # the stem of its file, and the picture
+Named = tuple[str, figure.Chart]  # the stem of its file, and what is drawn
 SUFFIXES = ("png", "svg", "pdf")
 SHOWN_RUNS = 4  # in the name of a file
 KINDS = ("curves", "bn", "rate", "weights", "confusion", "lambda", "sigma", "gradients")
@@ -40,40 +40,40 @@ def draw(store: Store, view: View, kinds: Sequence[str], to: Path | None, data: 
 
 
 class Painter:
-    """Draws what a view shows, and keeps the images that it has opened."""
+    """Draws what a view shows, and keeps the images that it has opened: `data` names those not where a run had them."""
 
     def __init__(self, store: Store, data: str | None) -> None:
-        """`data` names the images, where they are not where a run found them."""
-        self._store = store
-        self._data = data
+        self._store, self._data = store, data
         self._datasets: dict[str, Dataset] = {}
 
-    def draw(self, view: View, kind: str, suffix: str) -> Iterator[Drawn]:
-        """Draw one kind of picture; those of single runs once per run that was asked for by number.
+    def draw(self, view: View, kind: str, suffix: str) -> Iterator[tuple[str, bytes]]:
+        """Yield pictures of one kind with the stems of their files; those of single runs for each run chosen by number.
 
         Raises ConfigError for an unknown kind and where there is nothing to draw, DataError for missing images.
         """
         if kind not in KINDS:
             raise ConfigError(f"--plot {kind}: choose from {', '.join(KINDS)}")
         if kind in ("lambda", "sigma"):
-            yield self._study(view, kind, suffix)
+            name, chart = self._study(view, kind)
         elif kind == "gradients":
             checks = self._store.gradient_checks.suite()
             if not checks:
                 raise ConfigError("--plot gradients: there is no gradient check yet, begin with `klcli gradcheck`")
-            yield f"gradcheck-{checks[0].suite:06d}", figure.draw(gradient_errors(checks), suffix)
+            name, chart = f"gradcheck-{checks[0].suite:06d}", gradient_errors(checks)
         elif not view.runs:
             raise ConfigError(f"--plot {kind}: there is no run to draw, `klcli report --list` shows all")
         elif kind in ("curves", "bn"):
-            yield self._together(view.runs, kind, suffix)
+            name, chart = self._together(view.runs, kind)
         else:
             for run in view.runs if view.is_chosen else view.runs[:1]:
                 yield f"{stem([run])}-{kind}", self._of_run(run, kind, suffix)
+            return
+        yield name, figure.draw(chart, suffix)
 
     def _epochs(self, runs: Sequence[Run]) -> dict[int, list[Epoch]]:
         return {run.id: self._store.runs.epochs(run.id) for run in runs}
 
-    def _together(self, runs: Sequence[Run], kind: str, suffix: str) -> Drawn:
+    def _together(self, runs: Sequence[Run], kind: str) -> Named:
         if kind == "bn":
             pair = bn_pair([run for run in runs if run.epochs_done])
             if pair is None:
@@ -84,7 +84,7 @@ class Painter:
             chart = validation_overlay(runs, self._epochs(runs))
         else:
             chart = training_curves(runs[0], self._store.runs.epochs(runs[0].id))
-        return f"{stem(runs)}-{kind}", figure.draw(chart, suffix)
+        return f"{stem(runs)}-{kind}", chart
 
     def _of_run(self, run: Run, kind: str, suffix: str) -> bytes:
         if kind == "rate":
@@ -103,21 +103,19 @@ class Painter:
             counts = confusion(test.labels, predict(trained.network, test, run.config.dtype))
         return draw_confusion(run, counts, dataset.class_names, suffix)
 
-    def _study(self, view: View, kind: str, suffix: str) -> Drawn:
-        """Draw the study that was asked for, or the latest one of this kind."""
+    def _study(self, view: View, kind: str) -> Named:
         study = view.study
         if study is not None and (study.kind != kind or study.stage == "final"):
             raise ConfigError(f"--plot {kind}: study {study.id} is another one, {study.kind} {study.stage}")
         number = study.id if study else latest_study(self._store, kind)
+        name = f"study-{number:06d}-{kind}"
         if kind == "sigma":
             runs = self._store.studies.members(number)
-            chart = sigma_curves(runs, self._epochs(runs))
-        else:
-            found = stored_search(self._store, number)
-            if found.choice is None:
-                raise ConfigError(f"--plot lambda: no run of study {number} is complete")
-            chart = lambda_search(found.stages, found.choice)
-        return f"study-{number:06d}-{kind}", figure.draw(chart, suffix)
+            return name, sigma_curves(runs, self._epochs(runs))
+        found = stored_search(self._store, number)
+        if found.choice is None:
+            raise ConfigError(f"--plot lambda: no run of study {number} is complete")
+        return name, lambda_search(found.stages, found.choice)
 
 
 def stem(runs: Sequence[Run]) -> str:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from klcli.errors import ConfigError
@@ -51,21 +51,20 @@ def view(store: Store, selection: Selection, plot: Sequence[str] = ()) -> View:
     if selection.images_of is not None:
         like = store.runs.get(selection.images_of)
         chosen = replace(chosen, dataset_sha256=like.dataset_sha256, split=like.split_json)
-    order = order_of(selection)
+    order = Order(*selection.order) if selection.order else None
     if selection.is_list and (order is None or order.column not in RESULTS):
-        return _list(store, selection, chosen)
-    return _ranking(store, selection, chosen)
+        return _list(store, selection, chosen, order or NEWEST_FIRST)
+    return _ranking(store, selection, chosen, order or BEST_FIRST)
 
 
-def _ranking(store: Store, selection: Selection, chosen: RunFilter) -> View:
-    """The best runs, or their groups, on one set of images divided in one way."""
+def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
     found = store.runs.image_sets(chosen)
     if not found:
         return _nothing(store, chosen)
     mine = _choose_images(found, selection.dataset)
     chosen = replace(chosen, dataset_sha256=mine.dataset_sha256, split=mine.split_json)
     document = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
-    hints, order = _others(found, mine, selection), order_of(selection) or BEST_FIRST
+    hints = _others(found, mine, selection)
     if selection.group_by:
         from klcli.report.tables.formats import exact_rows
         from klcli.report.tables.groups import columns_of, group, group_notes, group_table
@@ -108,14 +107,11 @@ def _others(found: Sequence[ImageSet], mine: ImageSet, selection: Selection) -> 
 
 
 def _nothing(store: Store, chosen: RunFilter) -> View:
-    """Name the command to run first, or say that nothing matches."""
     counts = store.runs.count_by_state()
     notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
-    if counts.get(chosen.state or "complete"):
-        notes = [NO_MATCH]
-    elif counts:
-        notes.append(f"there are {states_words(counts)}: `klcli report --list` shows them")
-    return View(notes=notes, document={"dataset": None, "runs": []})
+    notes += [f"there are {states_words(counts)}: `klcli report --list` shows them"] if counts else []
+    has_any = counts.get(chosen.state or "complete")
+    return View(notes=[NO_MATCH] if has_any else notes, document={"dataset": None, "runs": []})
 
 
 def states_words(counts: dict[str, int]) -> str:
@@ -123,11 +119,11 @@ def states_words(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
 
 
-def _list(store: Store, selection: Selection, chosen: RunFilter) -> View:
+def _list(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
     if selection.dataset is not None:
         mine = _choose_images(store.runs.image_sets(RunFilter()), selection.dataset)
         chosen = replace(chosen, dataset_sha256=mine.dataset_sha256)
-    runs = store.runs.query(chosen, order_of(selection) or NEWEST_FIRST, selection.limit)
+    runs = store.runs.query(chosen, order, selection.limit)
     counts = store.runs.count_by_state()
     if not runs:
         note = NO_MATCH if counts else f"{store.path} holds no run yet"
@@ -141,10 +137,10 @@ def _side_by_side(store: Store, selection: Selection) -> View:
     epochs = {run.id: store.runs.epochs(run.id) for run in runs}
     evaluations = store.evaluations.of_runs([run.id for run in runs])
     notes = [f"run {run.id}: {run.command}" for run in runs]
-    for run in (run for run in runs if run.config.schedule == "range"):
+    if ranges := [run for run in runs if run.config.schedule == "range"]:
         from klcli.report.tables.range_tests import suggestion_sentence
 
-        notes.append(f"run {run.id}, {suggestion_sentence(run, epochs[run.id])}")
+        notes += [f"run {run.id}, {suggestion_sentence(run, epochs[run.id])}" for run in ranges]
     if len({(run.dataset_sha256, run.split) for run in runs}) > 1:
         notes.append("These runs saw different images: their accuracies cannot be compared.")
     document = {
@@ -161,12 +157,11 @@ def gradients_view(store: Store) -> View:
     from klcli.report.tables.gradient_checks import gradient_method, gradient_verdict, suite_table
 
     checks = store.gradient_checks.suite()
-    document = {"checks": [*map(check_document, checks)]}
     if not checks:
         note = f"{store.path} holds no gradient check yet: begin with `klcli gradcheck`"
-        return View(notes=[note], document=document)
-    notes = [gradient_verdict(checks), gradient_method(checks[0])]
-    return View(table=suite_table(checks), notes=notes, document=document)
+        return View(notes=[note], document={"checks": []})
+    notes, document = [gradient_verdict(checks), gradient_method(checks[0])], [*map(check_document, checks)]
+    return View(table=suite_table(checks), notes=notes, document={"checks": document})
 
 
 def study_view(store: Store, number: int, limit: int | None = None) -> View:
@@ -193,7 +188,7 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         choice = search.choice
         table = studies.search_table(studies.search_title(search, images), search.stages, choice)
         notes = [studies.choice_sentence(choice) if choice else "every lambda diverged or did not complete"]
-        document["choice"] = studies.choice_document(choice) if choice else None
+        document["choice"] = asdict(choice) if choice else None
     elif study.kind == "sigma":
         table, notes = studies.sigma_table(studies.sigma_title(runs, images), runs), []
     else:
@@ -217,15 +212,5 @@ def latest_study(store: Store, kind: str) -> int:
 
 def conditions(selection: Selection) -> RunFilter:
     """Return which runs are selected, apart from the images."""
-    return RunFilter(
-        state=selection.state if selection.is_list else "complete",
-        batch_norm=selection.bn,
-        since=selection.started_since,
-        tag=selection.tagged,
-        where=selection.where,
-    )
-
-
-def order_of(selection: Selection) -> Order | None:
-    """Return the order of --sort."""
-    return None if selection.order is None else Order(*selection.order)
+    state, since = selection.state if selection.is_list else "complete", selection.started_since
+    return RunFilter(state=state, batch_norm=selection.bn, since=since, tag=selection.tagged, where=selection.where)

@@ -48,12 +48,10 @@ def transductive_words(policy: str | None) -> str:
 def split_words(split: SplitConfig) -> str:
     """`45000 images train, 5000 validate`, and which, where settings choose them."""
     train, validation, _ = split.sizes()
-    which = {
-        f"subset of {train}": split.subset is not None,
-        f"train batch {listed(split.train_batches)}": split.train_batches,
-        f"validation batch {listed(split.validation_batches)}": split.validation_batches,
-    }
-    chosen = ", ".join(word for word, is_chosen in which.items() if is_chosen)
+    which = [f"subset of {train}"] if split.subset is not None else []
+    which += [f"train batch {listed(split.train_batches)}"] if split.train_batches else []
+    which += [f"validation batch {listed(split.validation_batches)}"] if split.validation_batches else []
+    chosen = ", ".join(which)
     return f"{train} images train, {validation} validate" + (f" ({chosen})" if chosen else "")
 
 

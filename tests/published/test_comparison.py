@@ -297,10 +297,10 @@ def test_a_chain_goes_on_from_the_weights_before(small_dataset: Dataset) -> None
 def test_a_chain_for_every_seed() -> None:
     report = parse("test", CHAINED).as_published
     assert report is not None
-    [chain] = chains(report, 2)
-    assert [(config.lam, config.seed) for config in chain.plan] == [(0.3, 0), (0.1, 0), (0.3, 1), (0.1, 1)]
-    assert chain.links == [(0, 1), (2, 3)]
-    assert {config.epochs for config in chain.plan} == {3}
+    [(_, configs, links)] = chains(report, 2)
+    assert [(config.lam, config.seed) for config in configs] == [(0.3, 0), (0.1, 0), (0.3, 1), (0.1, 1)]
+    assert links == [(0, 1), (2, 3)]
+    assert {config.epochs for config in configs} == {3}
     assert [line.reason for line in report.lines] == [None, None]
 
 

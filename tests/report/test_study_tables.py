@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ from scipy import stats
 from klcli.procedures.searches import LambdaSearch, tried_values
 from klcli.report.tables.studies import (
     cell,
-    choice_document,
     choice_sentence,
     interval_table,
     repeats_table,
@@ -151,7 +151,7 @@ def test_titles_name_network_images_and_studies() -> None:
 
 def test_the_choice_as_a_document() -> None:
     choice = choose(tried(), 5000)
-    document = json.loads(json.dumps(choice_document(choice), allow_nan=False))
+    document = json.loads(json.dumps(asdict(choice), allow_nan=False))
     assert document["chosen"] == {"lam": 0.01, "stage": "coarse", "accuracies": [0.55]}
     assert document["standard_error"] == choice.standard_error
     assert isinstance(choice, Choice)

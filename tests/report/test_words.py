@@ -37,7 +37,7 @@ def test_words() -> None:
 
 @pytest.mark.parametrize("stored", ['{"subseT": null}', '{"validation": 0}', "[1]"])
 def test_a_stored_split_that_is_none_is_a_damaged_database(stored: str) -> None:
-    with pytest.raises(StoreError, match="restore a copy"):
+    with pytest.raises(StoreError, match="settings that cannot be read"):
         _ = ImageSet(dataset="cifar10", dataset_sha256="a", split_json=stored, runs=1, latest=1).split
 
 

@@ -1,5 +1,6 @@
 """`klcli search-lambda`: coarse to fine, every value on a fresh network."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from klcli.cli.invocation import Invocation, invoked
@@ -41,7 +42,7 @@ def _show(invocation: Invocation, lab: "Lab", found: "LambdaSearch") -> None:
     from klcli.report.plots.figure import draw
     from klcli.report.plots.studies import lambda_search
     from klcli.report.tables.runs import splits_table
-    from klcli.report.tables.studies import choice_document, choice_sentence, repeats_table, search_table, search_title
+    from klcli.report.tables.studies import choice_sentence, repeats_table, search_table, search_title
 
     invocation.result(search_table(search_title(found, found.stages[0][1][0].dataset), found.stages, found.choice))
     document: dict[str, Any] = {
@@ -56,7 +57,7 @@ def _show(invocation: Invocation, lab: "Lab", found: "LambdaSearch") -> None:
         name = f"study-{found.studies[-1]:06d}-lambda.png"
         picture = lab.store.write_picture(name, draw(lambda_search(found.stages, found.choice)))
         invocation.result(choice_sentence(found.choice))
-        document |= {"choice": choice_document(found.choice), "picture": str(picture)}
+        document |= {"choice": asdict(found.choice), "picture": str(picture)}
         places.append(f"picture     {picture}")
     if found.choice is not None and found.final:
         runs, study = found.final, found.final[0].study_id

@@ -1,11 +1,11 @@
 """The page: sections of text, tables and pictures in one HTML file that needs nothing else."""
 
 import base64
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from klcli.report.page.html import Markup, element, joined
 from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.table import Table
 
@@ -13,33 +13,23 @@ TYPES = {"png": "image/png", "svg": "image/svg+xml"}
 LONG = 40  # letters from which on a cell may be broken into lines
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A drawn picture with what it shows in words, for those who do not see it."""
+class Markup(str):
+    """Text that is HTML already: what is not, for example a name from a user, is escaped."""
 
-    words: str
-    suffix: str
-    content: bytes
+    __slots__ = ()
 
 
-@dataclass(frozen=True)
-class Notes:
-    """Sentences below a table."""
-
-    sentences: Sequence[str]
-    is_warning: bool = False
+def joined(*parts: str) -> Markup:
+    """Return parts one after another, escaping those that are plain text."""
+    return Markup("".join(part if isinstance(part, Markup) else html.escape(part) for part in parts))
 
 
-@dataclass(frozen=True)
-class Details:
-    """A run that can be unfolded: its settings and the command that repeats it."""
-
-    summary: str
-    command: str
-    table: Table
-
-
-Part = Table | Picture | Notes | Details
+def element(name: str, /, *children: str, **attributes: str) -> Markup:
+    """Return one element. `class_` and `data_value` become class and data-value; children are escaped unless Markup."""
+    values = {key.rstrip("_").replace("_", "-"): html.escape(value) for key, value in attributes.items()}
+    given = "".join(f' {key}="{value}"' for key, value in values.items())
+    end = "" if name in ("img", "meta", "link") else f"{joined(*children)}</{name}>"
+    return Markup(f"<{name}{given}>{end}")
 
 
 @dataclass(frozen=True)
@@ -47,11 +37,10 @@ class Section:
     """A heading with what belongs under it."""
 
     title: str
-    parts: Sequence[Part]
+    parts: Sequence[Markup]
 
     @property
     def anchor(self) -> str:
-        """Its name in links."""
         return "".join(letter if letter.isalnum() else "-" for letter in self.title.lower())
 
 
@@ -60,7 +49,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     links = [element("li", element("a", section.title, href=f"#{section.anchor}")) for section in sections]
     nav = element("nav", element("ul", *links))
     header = element("header", element("h1", title), element("p", subtitle, class_="note"), nav)
-    main = [element("section", element("h2", one.title), *map(_part, one.parts), id=one.anchor) for one in sections]
+    main = [element("section", element("h2", one.title), *one.parts, id=one.anchor) for one in sections]
     sentence = "Accuracies are fractions from 0 to 1. Heads of tables sort them."
     footer = element("footer", element("p", sentence, class_="screen"))
     style, script = (
@@ -80,36 +69,44 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     return f"<!DOCTYPE html>\n{page}\n"
 
 
-def _part(part: Part) -> Markup:
-    if isinstance(part, Table):
-        # The title stands outside of the box that scrolls, or a phone would cut it.
-        box = element("div", _table(part), class_="scroll", tabindex="0", role="region", aria_label=part.title)
-        return joined(element("h3", part.title), box)
-    if isinstance(part, Picture):
-        source = f"data:{TYPES[part.suffix]};base64,{base64.b64encode(part.content).decode()}"
-        return element("figure", element("img", src=source, alt=part.words, loading="lazy"))
-    if isinstance(part, Details):
-        return element("details", element("summary", part.summary), element("pre", part.command), _part(part.table))
-    kind = "note warning" if part.is_warning else "note"
-    return joined(*(element("p", _with_code(sentence), class_=kind) for sentence in part.sentences))
+def table(content: Table) -> Markup:
+    """Return a table under its title, which stands outside of the box that scrolls, or a phone would cut it."""
+    box = element("div", _table(content), class_="scroll", tabindex="0", role="region", aria_label=content.title)
+    return joined(element("h3", content.title), box)
 
 
-def _with_code(sentence: str) -> Markup:
-    """Set what stands between backticks as code."""
-    return joined(*(element("code", piece) if i % 2 else piece for i, piece in enumerate(sentence.split("`"))))
+def picture(words: str, suffix: str, content: bytes) -> Markup:
+    """Return a drawn picture with what it shows in words, for those who do not see it."""
+    source = f"data:{TYPES[suffix]};base64,{base64.b64encode(content).decode()}"
+    return element("figure", element("img", src=source, alt=words, loading="lazy"))
 
 
-def _table(table: Table) -> Markup:
-    sortable = len(table.rows) > 1
-    kinds = ["number" if column.is_number else "word" for column in table.columns]
-    heads = []
-    for column, kind in zip(table.columns, kinds, strict=True):
-        title = element("button", column.title or "remark", type="button") if sortable else column.title
-        heads.append(element("th", title, scope="col", class_=kind))
+def details(summary: str, command: str, content: Table) -> Markup:
+    """Return a run that can be unfolded: its settings and the command that repeats it."""
+    return element("details", element("summary", summary), element("pre", command), table(content))
+
+
+def notes(sentences: Sequence[str], is_warning: bool = False) -> Markup:
+    """Return sentences below a table, in which code stands between backticks."""
+    kind = "note warning" if is_warning else "note"
+    paragraphs = []
+    for sentence in sentences:
+        pieces = [element("code", piece) if i % 2 else piece for i, piece in enumerate(sentence.split("`"))]
+        paragraphs.append(element("p", *pieces, class_=kind))
+    return joined(*paragraphs)
+
+
+def _table(content: Table) -> Markup:
+    sortable = len(content.rows) > 1
+    kinds = ["number" if column.is_number else "word" for column in content.columns]
+    titles = [one.title for one in content.columns]
+    if sortable:
+        titles = [element("button", title or "remark", type="button") for title in titles]
+    heads = [element("th", title, scope="col", class_=kind) for title, kind in zip(titles, kinds, strict=True)]
     rows = []
-    for texts, exact in zip(table.cells(), exact_rows(table), strict=True):
+    for texts, exact in zip(content.cells(), exact_rows(content), strict=True):
         cells = []
-        for column, kind, text in zip(table.columns, kinds, texts, strict=True):
+        for column, kind, text in zip(content.columns, kinds, texts, strict=True):
             value = "" if exact[column.key] is None else str(exact[column.key])
             cells.append(element("td", text, class_="text" if len(text) > LONG else kind, data_value=value))
         rows.append(element("tr", *cells))

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from klcli.errors import ConfigError, KlcliError
 from klcli.published.reproduction import KIND, reproductions, stored_reproduction
-from klcli.report.page.page import Details, Notes, Part, Picture, Section
+from klcli.report.page import page
+from klcli.report.page.page import Markup, Section
 from klcli.report.pictures import Painter
 from klcli.report.plots.reproductions import pictures as reproduction_pictures
 from klcli.report.tables.evaluations import evaluations_table
@@ -36,10 +37,8 @@ class Sections:
         """
         if selection.has_view:
             raise ConfigError("--html: shows everything, filters like --bn or --since go with it, views do not")
-        self._store = store
-        self._selection = selection
+        self._store, self._selection, self._say = store, selection, say
         self._painter = Painter(store, data)
-        self._say = say
         self._image_sets = store.runs.image_sets(conditions(selection))
         self._studies = store.studies.all()
 
@@ -51,7 +50,7 @@ class Sections:
         """Make them one after another; each may take seconds."""
         if self._image_sets:
             best = [self._of_images(images, best=1).runs[0] for images in self._image_sets]
-            yield Section("Summary", [summary_table(self._image_sets, best)])
+            yield Section("Summary", [page.table(summary_table(self._image_sets, best))])
         for images in self._image_sets:
             yield Section(images_words(images), list(self._images(images)))
         for number in reproductions(self._store):
@@ -67,21 +66,20 @@ class Sections:
     def _of_images(self, images: ImageSet, best: int) -> View:
         return view(self._store, replace(self._selection, best=best, images_of=images.latest, dataset=None))
 
-    def _images(self, images: ImageSet) -> Iterator[Part]:
-        """The ranking, groups and pictures of runs that may be compared."""
+    def _images(self, images: ImageSet) -> Iterator[Markup]:
         everything = self._of_images(images, best=10**9).runs
         if images.dataset == "synthetic":
-            yield Notes(["Synthetic images: these results say nothing about CIFAR-10."], is_warning=True)
+            yield page.notes(["Synthetic images: these results say nothing about CIFAR-10."], is_warning=True)
         yield from _shown(self._of_images(images, best=BEST))
         columns = varying(everything)
         groups, repeated = group(everything, columns)
         several = [one for one in groups if len(one.runs) > 1]  # a single seed is in the ranking already
         if several:
-            yield group_table(several, columns)
-            yield Notes(group_notes(several, columns, repeated))
+            yield page.table(group_table(several, columns))
+            yield page.notes(group_notes(several, columns, repeated))
         evaluations = self._store.evaluations.of_runs([run.id for run in everything])
         if evaluations:
-            yield evaluations_table("Stored networks, evaluated again", evaluations)
+            yield page.table(evaluations_table("Stored networks, evaluated again", evaluations))
         if len(everything) > 1:
             top = View(runs=[run for one in groups[:TOGETHER] for run in one.runs[:SEEDS]])
             yield from self._pictures(top, "curves", "bn")
@@ -89,34 +87,30 @@ class Sections:
             yield from self._pictures(View(runs=[run]), "curves")
         yield from self._pictures(View(runs=everything[:1]), *PIXELS)
 
-    def _study(self, study: Study) -> Iterator[Part]:
-        found = study_view(self._store, study.id)
-        yield from _shown(found)
+    def _study(self, study: Study) -> Iterator[Markup]:
+        yield from _shown(found := study_view(self._store, study.id))
         if found.runs and study.stage != "final":
             yield from self._pictures(found, study.kind if study.kind in ("lambda", "sigma") else "curves")
 
     def _reproduction(self, number: int) -> Section:
-        """A published report beside ours, with its figures."""
         try:
             found = stored_reproduction(self._store, number)
         except KlcliError as error:
-            return Section(f"Reproduction, study {number}", [Notes([str(error)], is_warning=True)])
+            return Section(f"Reproduction, study {number}", [page.notes([str(error)], is_warning=True)])
         compared, marks = (found.report, found.comparisons, found.terms), found.terms.marks
-        parts: list[Part] = [Notes(marks, is_warning=True)] if marks else []
-        parts += [reproduction_table(*compared), Notes(reproduction_notes(*compared)[len(marks) :])]
+        parts: list[Markup] = [page.notes(marks, is_warning=True)] if marks else []
+        parts += [page.table(reproduction_table(*compared)), page.notes(reproduction_notes(*compared)[len(marks) :])]
         drawn = reproduction_pictures(found, self._store.runs.epochs, "svg")
-        parts += [Picture(words, "svg", content) for _, words, content in drawn]
+        parts += [page.picture(words, "svg", content) for _, words, content in drawn]
         return Section(f"Reproduction of {found.report.name}, study {', '.join(map(str, found.studies))}", parts)
 
-    def _gradients(self) -> Iterator[Part]:
-        """The latest gradient check, all of its tensors in one table."""
+    def _gradients(self) -> Iterator[Markup]:
         found = gradients_view(self._store)
-        yield Notes(found.notes, is_warning=not all(check["passed"] for check in found.document["checks"]))
+        yield page.notes(found.notes, is_warning=not all(check["passed"] for check in found.document["checks"]))
         yield from self._pictures(found, "gradients")
         yield from _shown(replace(found, notes=()))
 
-    def _runs(self) -> Iterator[Part]:
-        """All runs in all states, and each with its settings and the command that repeats it."""
+    def _runs(self) -> Iterator[Markup]:
         limit = min(self._selection.limit or LISTED, LISTED)
         listed = view(self._store, replace(self._selection, list_all=True, limit=limit, images_of=None, sort=None))
         total = sum(self._store.runs.count_by_state().values())
@@ -126,21 +120,20 @@ class Sections:
             accuracy = f", validation {run.validation_accuracy:.4f}" if run.validation_accuracy is not None else ""
             summary = f"Run {run.id}: {network_name(run.config)} on {run.dataset}, {run.state}{accuracy}"
             evaluations = self._store.evaluations.of_runs([run.id])
-            yield Details(summary, run.command, comparison_table([run], diff_only=False, evaluations=evaluations))
+            yield page.details(summary, run.command, comparison_table([run], diff_only=False, evaluations=evaluations))
 
-    def _pictures(self, shown: View, *kinds: str) -> Iterator[Picture]:
-        """The pictures that can be drawn."""
+    def _pictures(self, shown: View, *kinds: str) -> Iterator[Markup]:
         for kind in kinds:
             suffix = "png" if kind in PIXELS else "svg"
             try:
                 for stem, content in self._painter.draw(shown, kind, suffix):
-                    yield Picture(stem.replace("-", " "), suffix, content)
+                    yield page.picture(stem.replace("-", " "), suffix, content)
             except KlcliError as error:
                 if kind != "bn":  # most sets of runs have no such pair
                     self._say(f"no picture of {kind}: {error}")
 
 
-def _shown(found: View) -> Iterator[Part]:
+def _shown(found: View) -> Iterator[Markup]:
     if found.table is not None:
-        yield found.table
-    yield Notes(found.notes)
+        yield page.table(found.table)
+    yield page.notes(found.notes)

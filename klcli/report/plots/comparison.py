@@ -68,15 +68,13 @@ def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
 
 
 def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: Epochs) -> Chart:
-    """Cost, loss and accuracy side by side, with the cycle of the runs where all have the same."""
     cycles = {cycle_length(run) for _, runs, *_ in curves for run in runs}
-    panels = []
+    cycle, panels = min(cycles) if len(cycles) == 1 else 0, []
     for name in MEASURES:
         lines = []
         for label, runs, split, colour, style in curves:
             steps, mean, std = _mean_curve(runs, epochs, f"{split}_{name}")
             lines.append(Line(label, steps, mean, colour, style, std))
-        cycle = min(cycles) if len(cycles) == 1 else 0
         panels.append(Panel(lines, name, xlim=steps_limit(lines), cycle=cycle))
     return Chart(title, "; ".join(filter(None, caption)), [panels], 12, 4.4)
 
@@ -121,7 +119,6 @@ def _phrases(run: Run, settings: Sequence[Setting]) -> str:
 
 
 def _common(runs: Runs) -> str:
-    """The network and the settings that all runs share."""
     if not runs:
         return ""
     lines = [{"network": words.network_name(run.config), **words.settings_words(run)} for run in runs]

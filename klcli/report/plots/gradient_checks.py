@@ -12,8 +12,9 @@ _MARKS = {"W": ("o", BLUE), "b": ("s", YELLOW), "gamma": ("^", GREEN), "beta": (
 
 def gradient_errors(checks: Sequence[GradientCheck]) -> Chart:
     """Gather the largest errors of a suite: a row per network, a mark per tensor, a cross where one failed."""
-    errors = [(row, error) for row, check in enumerate(checks) for error in check.errors]
-    every = [(max(error.max_absolute, SMALLEST_ERROR), row, error) for row, error in errors]
+    every = [
+        (max(one.max_absolute, SMALLEST_ERROR), row, one) for row, check in enumerate(checks) for one in check.errors
+    ]
     lines = []
     for offset, (parameter, (marker, colour)) in enumerate(_MARKS.items()):
         points = [(x, row + 0.18 * (offset - 1.5)) for x, row, error in every if error.tensor.endswith(f".{parameter}")]

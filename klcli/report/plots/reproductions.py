@@ -49,13 +49,13 @@ def pictures(found: Reproduction, epochs: Epochs, suffix: str = "png") -> Iterat
 
 def _chart(figure: Figure, runs: Mapping[str, list[Run]], epochs: Epochs) -> Chart:
     first = [many[0] for many in runs.values()]
-    every = [run for many in runs.values() for run in many]
     if figure.panels == "training":
         return training_curves(first[0], epochs(first[0].id))
     if figure.panels == "bn":
         without, with_bn = first
         return bn_overlay(without, with_bn, {run.id: epochs(run.id) for run in first})
     if figure.panels == "sigma":
+        every = [run for many in runs.values() for run in many]
         return sigma_curves(every, {run.id: epochs(run.id) for run in every})
     [(name, searched)] = runs.items()
     return lambda_search([(name, searched)], choose(tried_values(searched, name), searched[0].split.sizes()[1]))
@@ -65,14 +65,10 @@ def warm_start(title: str, caption: str, compared: Sequence[Comparison]) -> Char
     """Gather the accuracies of a chain, ours as lines and the published ones as dots; one without ours is left out."""
     lines = []
     for split, colour in zip(SPLITS, COLOURS, strict=False):
-        pairs = [
-            (one.ours.mean, one.line.published)
-            for one in compared
-            if one.line.quantity == f"{split}_accuracy" and one.ours and one.line.published is not None
-        ]
-        places = range(1, len(pairs) + 1)
+        mine = [one for one in compared if one.line.quantity == f"{split}_accuracy"]
+        pairs = [(one.ours.mean, one.line.published) for one in mine if one.ours and one.line.published is not None]
+        places, published = range(1, len(pairs) + 1), [number for _, number in pairs]
         lines.append(Line(split, places, [ours for ours, _ in pairs], colour))
-        published = [number for _, number in pairs]
         lines.append(Line(f"{split}, published", places, published, colour, "", size=4))
     xlabel = "training, each with the weights of the one before"
     return Chart(title, caption, [[Panel(lines, "", xlabel, "accuracy", ylim=(0, 1.02))]], 8, 5)

@@ -44,9 +44,8 @@ def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]]) -> 
         row = []
         for sigma in sigmas:
             lines = []
-            for run in sorted(
-                (run for run in runs if run.config.sigma == sigma), key=lambda run: run.config.batch_norm
-            ):
+            mine = [run for run in runs if run.config.sigma == sigma]
+            for run in sorted(mine, key=lambda run: run.config.batch_norm):
                 label, colour, style = LOOKS[run.config.batch_norm]
                 values = [getattr(epoch, f"validation_{name}") for epoch in epochs[run.id]]
                 lines.append(Line(label, [epoch.step for epoch in epochs[run.id]], values, colour, style))

@@ -78,9 +78,9 @@ def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
 
 def range_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
     """Gather loss and accuracy of a range test over eta, and the limits that they suggest."""
-    suggestion, panels = suggestion_of(run, epochs), []
-    ends = [("min", suggestion.eta_min), ("max", suggestion.eta_max)] if suggestion else []
-    limits = {f"suggested eta {end} {eta:.2g}": eta for end, eta in ends}
+    found, panels = suggestion_of(run, epochs), []
+    ends = {"min": found.eta_min, "max": found.eta_max} if found else {}
+    limits = {f"suggested eta {end} {eta:.2g}": eta for end, eta in ends.items()}
     for name in ("loss", "accuracy"):
         lines = _lines(epochs, [epoch.learning_rate for epoch in epochs], name, dots_below=60)
         losses, ylim = lines[1].y, None

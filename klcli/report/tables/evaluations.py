@@ -12,21 +12,21 @@ MEASURES = ("accuracy", "loss")
 
 def evaluation_words(evaluation: Evaluation) -> str:
     """`adaptive statistics (1000 images, transductive), flips, ensemble of runs 3, 4`: how it was evaluated."""
-    statistics = None
+    statistics = ""
     if evaluation.bn_statistics:
-        samples = f"{evaluation.bn_samples} images" if evaluation.bn_samples else None
-        remarks = ", ".join(filter(None, (samples, "transductive" if evaluation.transductive else None)))
+        samples = f"{evaluation.bn_samples} images" if evaluation.bn_samples else ""
+        remarks = ", ".join(filter(None, (samples, "transductive" if evaluation.transductive else "")))
         policies = " and ".join(evaluation.bn_statistics.split())
         statistics = f"{policies} statistics" + (f" ({remarks})" if remarks else "")
-    words = (
-        statistics,
-        f"seed {evaluation.seed}" if evaluation.seed is not None else None,
-        "snapshots" if evaluation.snapshots else None,
-        "flips" if evaluation.flips else None,
-        f"shifts by {evaluation.shifts}" if evaluation.shifts else None,
-        f"ensemble of runs {', '.join(map(str, evaluation.runs))}" if len(evaluation.runs) > 1 else None,
-    )
-    return ", ".join(filter(None, words)) or "as trained"
+    words = {
+        statistics: statistics,
+        f"seed {evaluation.seed}": evaluation.seed is not None,
+        "snapshots": evaluation.snapshots,
+        "flips": evaluation.flips,
+        f"shifts by {evaluation.shifts}": evaluation.shifts,
+        f"ensemble of runs {', '.join(map(str, evaluation.runs))}": len(evaluation.runs) > 1,
+    }
+    return ", ".join(word for word, is_true in words.items() if is_true) or "as trained"
 
 
 def evaluation_table(title: str, evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> Table:
@@ -93,16 +93,11 @@ def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> 
 
 def evaluations_table(title: str, evaluations: Sequence[Evaluation]) -> Table:
     """Stored evaluations, the best validation accuracy first."""
-    rows = [
-        vars(one)
-        | {
-            "run_numbers": ", ".join(map(str, one.runs)),
-            "snapshots": "yes" if one.snapshots else "no",
-            "flips": "yes" if one.flips else "no",
-            "policy": (one.bn_statistics or "-") + (", transductive" if one.transductive else ""),
-        }
-        for one in sorted(evaluations, key=lambda one: -one.validation_accuracy)
-    ]
+    rows = []
+    for one in sorted(evaluations, key=lambda one: -one.validation_accuracy):
+        yes_or_no = {key: "yes" if getattr(one, key) else "no" for key in ("snapshots", "flips")}
+        policy = (one.bn_statistics or "-") + (", transductive" if one.transductive else "")
+        rows.append(vars(one) | yes_or_no | {"run_numbers": ", ".join(map(str, one.runs)), "policy": policy})
     columns = (
         *texts(run_numbers="runs", policy="BN statistics"),
         *numbers(str, bn_samples="images"),

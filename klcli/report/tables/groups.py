@@ -54,10 +54,8 @@ def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[list[Group], lis
     The same settings with the same seed give the same numbers: counted twice they would feign certainty.
     """
     unique: dict[TrainConfig, Run] = {}
-    repeated = []
-    for run in sorted(runs, key=lambda run: run.id):
-        if unique.setdefault(without_name(run.config), run) is not run:
-            repeated.append(run)
+    ordered = sorted(runs, key=lambda run: run.id)
+    repeated = [run for run in ordered if unique.setdefault(without_name(run.config), run) is not run]
     keys = [_setting(column).key for column in columns]
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in unique.values():
@@ -82,19 +80,16 @@ def run_numbers(runs: Sequence[Run]) -> str:
 def group_table(groups: Sequence[Group], columns: Sequence[str]) -> Table:
     """Mean, standard deviation and n of every group."""
     settings = [_setting(name) for name in columns]
-    rows = []
+    rows: list[Row] = []
     for number, one in enumerate(groups, start=1):
-        row: Row = {"row": number, "runs": run_numbers(one.runs)} | dict(zip(columns, one.values, strict=True))
+        rows.append({"row": number, "runs": run_numbers(one.runs)} | dict(zip(columns, one.values, strict=True)))
         for measure in MEASURED:
-            row |= spread(sample_of(one.runs, measure), f"{measure}_")
-        rows.append(row)
-    cells = [*numbers(str, "row")]
-    cells += [
-        Column(one.column, one.label, partial(value_words, one.key), one.kind in (int, float)) for one in settings
-    ]
+            rows[-1] |= spread(sample_of(one.runs, measure), f"{measure}_")
+    own = [Column(one.column, one.label, partial(value_words, one.key), one.kind in (int, float)) for one in settings]
+    cells = [*numbers(str, "row"), *own]
     for measure, word in MEASURED.items():
-        cells += [*numbers(fraction, **{f"{measure}_mean": word, f"{measure}_std": "std"})]
-        cells += [*numbers(str, **{f"{measure}_n": "n"})]
+        cells += numbers(fraction, **{f"{measure}_mean": word, f"{measure}_std": "std"})
+        cells += numbers(str, **{f"{measure}_n": "n"})
     by = f", by {_labels(columns)}" if columns else ""
     title = f"Means over seeds on {images_words(groups[0].runs[0])}{by}"
     return Table(title, (*cells, *texts("runs")), rows)

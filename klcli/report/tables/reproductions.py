@@ -49,7 +49,7 @@ def _row(one: Comparison, terms: Terms) -> Row:
 
 
 def points(difference: float) -> str:
-    """Return a difference of accuracies in percentage points: `+0.31 points`."""
+    """`+0.31 points`: a difference of accuracies in percentage points."""
     return f"{100 * difference:+.2f} points"
 
 
@@ -75,16 +75,12 @@ def reproduction_notes(report: Report, comparisons: Sequence[Comparison], terms:
 
 def list_table(reports: Sequence[Report], repeats: int) -> Table:
     """The reports that can be reproduced."""
-    rows = [
-        vars(one)
-        | {
-            "report": one.number,
-            "rows": len(one.rows),
-            "numbers": sum(line.published is not None for line in one.lines),
-            "trainings": sum(map(len, plan(one, repeats).values())),
-        }
-        for one in reports
-    ]
+    rows = []
+    for one in reports:
+        published = sum(line.published is not None for line in one.lines)
+        trainings = sum(map(len, plan(one, repeats).values()))
+        own = {"report": one.number, "rows": len(one.rows), "numbers": published, "trainings": trainings}
+        rows.append(vars(one) | own)
     return Table(f"Published reports, with {repeats} {counted(repeats, 'seed')} for every setting", LIST_HEAD, rows)
 
 

@@ -23,7 +23,12 @@ def ranking_table(runs: Sequence[Run], by: str) -> Table:
     """Runs on the same images, in the order of one of their columns."""
     title = f"Best runs on {runs[0].dataset}, by {by.replace('_', ' ')}; {words.split_words(runs[0].split)}"
     is_shown = by in ("id", *(column.key for column in _RANKING))
-    return _runs_table(title, runs, _RANKING, () if is_shown else numbers(_value_text, by))
+    return _runs_table(
+        title,
+        runs,
+        _RANKING,
+        () if is_shown else numbers(lambda value: significant(value) if isinstance(value, float) else str(value), by),
+    )
 
 
 def summary_table(image_sets: Sequence[ImageSet], best: Sequence[Run]) -> Table:
@@ -58,10 +63,6 @@ def _row(run: Run) -> dict[str, Any]:
         "dataset": Shown(run.dataset, run.dataset if run.split == SplitConfig() else words.images_words(run)),
     }
     return vars(run) | columns(run.config) | own
-
-
-def _value_text(value: Any) -> str:
-    return significant(value) if isinstance(value, float) else str(value)
 
 
 def _short(text: str) -> str:

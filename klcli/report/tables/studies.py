@@ -1,9 +1,8 @@
 """Tables of studies: the values that were tried and their results, with error bars over repeats."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from klcli.report.tables.table import SPLITS, Row, Shown, Table, fraction, numbers, significant, texts
 from klcli.report.words import layers_name, network_name, statistics_words
@@ -32,8 +31,8 @@ def spread(sample: Sample | None, prefix: str = "") -> Row:
         return {f"{prefix}n": 0}
     half = sample.half_interval
     low, high = (None, None) if half is None else (sample.mean - half, sample.mean + half)
-    row = {"mean": sample.mean, "std": sample.std, "n": sample.n, "low": low, "high": high}
-    return {f"{prefix}{key}": value for key, value in row.items()}
+    values = {"mean": sample.mean, "std": sample.std, "n": sample.n, "low": low, "high": high}
+    return {f"{prefix}{key}": value for key, value in values.items()}
 
 
 def cell(runs: Sequence[Run], column: str) -> Shown | None:
@@ -113,10 +112,9 @@ def sigma_title(runs: Sequence[Run], images: str) -> str:
 def sigma_table(title: str, runs: Sequence[Run]) -> Table:
     """Every sigma by split, the column with BN next to the one without; the state of a run where it has no number."""
     rows = []
-    for sigma, split in product(_sigmas(runs), SPLITS):
+    for (sigma, pair), split in product(_by_sigma(runs).items(), SPLITS):
         row: Row = {"sigma": sigma, "split": split}
-        for batch_norm in (False, True):
-            mine = _of(runs, sigma, batch_norm)
+        for batch_norm, mine in enumerate(pair):
             why = next((run.state for run in mine if run.state != "complete"), None)
             row |= {f"{name}_{batch_norm:d}": cell(mine, f"{split}_{name}") or why for name in MEASURES}
         rows.append(row)
@@ -124,20 +122,20 @@ def sigma_table(title: str, runs: Sequence[Run]) -> Table:
     return Table(title, (*numbers(significant, "sigma"), *texts("split"), *numbers(str, **titles)), rows)
 
 
-def _sigmas(runs: Sequence[Run]) -> list[float | None]:
-    return list(dict.fromkeys(run.config.sigma for run in runs))
-
-
-def _of(runs: Sequence[Run], sigma: float | None, batch_norm: bool) -> list[Run]:
-    return [run for run in runs if (run.config.sigma, run.config.batch_norm) == (sigma, batch_norm)]
+def _by_sigma(runs: Sequence[Run]) -> dict[float | None, tuple[list[Run], list[Run]]]:
+    """The runs without and with BN of every sigma."""
+    found: dict[float | None, tuple[list[Run], list[Run]]] = {}
+    for run in runs:
+        found.setdefault(run.config.sigma, ([], []))[run.config.batch_norm].append(run)
+    return found
 
 
 def interval_table(title: str, runs: Sequence[Run]) -> Table:
     """The test accuracy of every sigma over its repeats, without and with BN."""
     rows = [
-        {"sigma": sigma, "bn": "yes" if batch_norm else "no"}
-        | spread(sample_of(_of(runs, sigma, batch_norm), "test_accuracy"))
-        for sigma, batch_norm in product(_sigmas(runs), (False, True))
+        {"sigma": sigma, "bn": bn} | spread(sample_of(mine, "test_accuracy"))
+        for sigma, pair in _by_sigma(runs).items()
+        for bn, mine in zip(("no", "yes"), pair, strict=True)
     ]
     return Table(title, (*numbers(significant, "sigma"), *texts(bn="BN"), *_INTERVAL), rows)
 
@@ -147,8 +145,3 @@ def repeats_table(title: str, runs: Sequence[Run]) -> Table:
     keys = product(SPLITS, MEASURES)
     rows = [{"split": split, "measure": name} | spread(sample_of(runs, f"{split}_{name}")) for split, name in keys]
     return Table(title, (*texts("split", measure=""), *_INTERVAL), rows)
-
-
-def choice_document(choice: "Choice") -> dict[str, Any]:
-    """Return a choice as it appears in JSON."""
-    return asdict(choice)
