@@ -33,15 +33,11 @@ class Dataset:
     official: bool | None = None  # whether these are the published images; None for the built-in set
     images_file: Path | None = None  # the .npy file behind a memory map, so that other processes can map the same pages
 
-    @property
-    def images_per_file(self) -> int:
-        return len(self.images) // FILES
-
 
 def content_sha256(labels: np.ndarray, images: np.ndarray) -> str:
     """Return what identifies a data set: the hash over its labels and then its images, in hexadecimal digits."""
-    digest = hashlib.sha256(np.ascontiguousarray(labels).data)
-    digest.update(np.ascontiguousarray(images).data)
+    digest = hashlib.sha256(np.ascontiguousarray(labels))
+    digest.update(np.ascontiguousarray(images))
     return digest.hexdigest()
 
 
@@ -117,8 +113,9 @@ def split(dataset: Dataset, config: SplitConfig) -> Splits:
     Raises ConfigError where the training batches hold too few images for `validation` or `subset`.
     """
     files = np.arange(len(dataset.images)).reshape(FILES, -1)  # the rows of each batch file
-    batches = config.train_batches or tuple(sorted({*range(1, FILES)} - {*config.validation_batches}))
-    train, validation, test = (_rows_of(files, numbers) for numbers in (batches, config.validation_batches, (FILES,)))
+    batches = config.train_batches or [batch for batch in range(1, FILES) if batch not in config.validation_batches]
+    numbers = (batches, config.validation_batches, [FILES])
+    train, validation, test = (files[[batch - 1 for batch in sorted(part)]].reshape(-1) for part in numbers)
     if not config.validation_batches:
         require(
             config.validation < len(train),
@@ -128,17 +125,12 @@ def split(dataset: Dataset, config: SplitConfig) -> Splits:
         train, validation = np.split(train, [len(train) - config.validation])
     too_many = f"subset {config.subset} is more than the {len(train)} training images: give at most that"
     require(config.subset is None or config.subset <= len(train), too_many)
-    sizes = config.sizes(dataset.images_per_file)
-    train, validation, test = (rows[:size] for rows, size in zip((train, validation, test), sizes, strict=True))
-
+    sizes = config.sizes(files.shape[1])
+    parts = [rows[:size] for rows, size in zip((train, validation, test), sizes, strict=True)]
     # A memory map is an ndarray whose every slice runs Python code; the plain view of it does not.
     images = np.asarray(dataset.images)
-    mean, inverse_std = standardisation(images, train)
-
-    def part(rows: np.ndarray) -> Split:
-        return Split(images, rows, dataset.labels[rows].astype(np.intp), mean, inverse_std)
-
-    return Splits(part(train), part(validation), part(test))
+    scale = standardisation(images, parts[0])
+    return Splits(*(Split(images, rows, dataset.labels[rows].astype(np.intp), *scale) for rows in parts))
 
 
 def standardisation(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -177,8 +169,3 @@ def epoch_order(n: int, order_seed: int, epoch: int) -> np.ndarray:
     """Return the (n,) permutation in which `epoch` visits a split of n images: a pure function of its arguments."""
     seed = np.random.SeedSequence(order_seed, spawn_key=(1, epoch))
     return np.random.Generator(np.random.PCG64(seed)).permutation(n)
-
-
-def _rows_of(files: np.ndarray, batches: tuple[int, ...]) -> np.ndarray:
-    """Return the rows of the batch files of these numbers, counted from 1, in the order of the files."""
-    return files[[batch - 1 for batch in sorted(batches)]].reshape(-1)

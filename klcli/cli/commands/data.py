@@ -70,7 +70,7 @@ def _content(dataset: "Dataset") -> dict[str, Any]:
     """What there is to tell about a data set, as the JSON document has it."""
     import numpy as np
 
-    train, names = dataset.images_per_file * 5, dataset.class_names
+    train, names = len(dataset.images) * 5 // 6, dataset.class_names
     counts = [np.bincount(labels, minlength=len(names)).tolist() for labels in np.split(dataset.labels, [train])]
     return {
         "name": dataset.name,
