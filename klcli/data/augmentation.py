@@ -33,10 +33,11 @@ def background_of(split: Split) -> np.ndarray:
 
 def views(split: Split, *, flips: bool, shifts: int) -> list[Split]:
     """Return the split, with `shifts` also moved by as many pixels to each side, with `flips` all of them mirrored."""
-    seen, images, rows = [split], np.take(split.images, split.rows, axis=0), np.arange(len(split))
+    seen = [split]
     for distance in [(shifts, 0), (-shifts, 0), (0, shifts), (0, -shifts)] if shifts else []:
+        images = np.take(split.images, split.rows, axis=0)
         moved = _shifted(images, np.tile(distance, (len(split), 1)), background_of(split))
-        seen.append(replace(split, images=moved, rows=rows))
+        seen.append(replace(split, images=moved, rows=np.arange(len(split))))
     return seen + [mirrored(view) for view in seen] if flips else seen
 
 

@@ -36,8 +36,8 @@ class Dataset:
 
 def content_sha256(labels: np.ndarray, images: np.ndarray) -> str:
     """Return what identifies a data set: the hash over its labels and then its images, in hexadecimal digits."""
-    digest = hashlib.sha256(np.ascontiguousarray(labels))
-    digest.update(np.ascontiguousarray(images))
+    digest = hashlib.sha256(np.ascontiguousarray(labels).data)
+    digest.update(np.ascontiguousarray(images).data)
     return digest.hexdigest()
 
 

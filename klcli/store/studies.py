@@ -11,7 +11,7 @@ from klcli.errors import ConfigError, StoreError
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, now
 from klcli.store.records import Run, Study
-from klcli.store.runs import Runs, divergence, ending_row, fresh_columns, run_row, upsert_epoch
+from klcli.store.runs import Runs, end_of, ending_row, fresh_columns, run_row, upsert_epoch
 
 if TYPE_CHECKING:  # a report must not load what trains
     from klcli.data.dataset import Dataset
@@ -97,25 +97,23 @@ class Studies:
 
     def record_stack(self, run_ids: Sequence[int], outcome: StackOutcome) -> None:
         """Record the results of a stack in one transaction: all of its runs are recorded, or none."""
-        results = dict(zip(run_ids, outcome.results, strict=True))
-        pointers = {
-            run_id: self._runs.write_checkpoint(run_id, result) if result.diverged_at is None else {}
-            for run_id, result in results.items()
-        }
+        results, rows = dict(zip(run_ids, outcome.results, strict=True)), {}
+        for run_id, result in results.items():
+            state, error = end_of(result)
+            pointer = self._runs.write_checkpoint(run_id, result) if state == "complete" else {}
+            rows[run_id] = ending_row(state, result, outcome.seconds, error) | pointer
         with self._db.write() as db:
             for run_id, result in results.items():
                 for metrics in result.epochs:
                     upsert_epoch(db, run_id, metrics)
-                state, error = ("complete", None) if result.diverged_at is None else ("diverged", divergence(result))
-                db.table("runs").update(run_id, ending_row(state, result, outcome.seconds, error) | pointers[run_id])
+                db.table("runs").update(run_id, rows[run_id])
 
     def end(self, study_id: int, state: str, error: str | None = None) -> None:
         """End a study; its runs that have not ended get the same state."""
+        ended = "UPDATE runs SET state = ?, error = ?, finished_at = ? WHERE study_id = ? AND state = 'running'"
         with self._db.write() as db:
             db.table("studies").update(study_id, {"state": state})
-            still_running = "study_id = ? AND state = 'running'"
-            values = [state, error, now(), study_id]
-            db.execute(f"UPDATE runs SET state = ?, error = ?, finished_at = ? WHERE {still_running}", values)
+            db.execute(ended, [state, error, now(), study_id])
 
 
 def canonical(settings: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from klcli.errors import ConfigError, StoreError
@@ -11,14 +10,6 @@ from klcli.store import checkpoints
 from klcli.store.connection import Database
 from klcli.store.records import Run
 from klcli.store.runs import Runs
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that a check of the database has found."""
-
-    what: str
-    is_damage: bool  # or only a file that no row names
 
 
 class Upkeep:
@@ -108,11 +99,10 @@ class Upkeep:
             written[f"{name}.csv"] = len(rows)
         return written
 
-    def check(self) -> list[Finding]:
-        """Check the database and every checkpoint, and find files that belong to no run."""
+    def check(self) -> tuple[list[str], list[str]]:
+        """Return what is damaged in the database and its checkpoints, and the files that belong to no row."""
         damage = [*self._damage_of_database(), *self._damage_of_checkpoints()]
-        orphans = [f"{path}: nothing in the database points at this file" for path in self._orphans()]
-        return [*(Finding(what, True) for what in damage), *(Finding(what, False) for what in orphans)]
+        return damage, [f"{path}: nothing in the database points at this file" for path in self._orphans()]
 
     def _damage_of_database(self) -> Iterator[str]:
         for row in self._db.read("PRAGMA integrity_check"):
