@@ -42,7 +42,7 @@ def load(path: Path) -> Checkpoint:
     """Return a checkpoint. Raises StoreError where the file is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            state = {name: archive[name] for name in archive.files}
+            state = dict(archive)
         config, step, sha256 = str(state.pop(CONFIG)), int(state.pop(STEP)), str(state.pop(DIGEST))
         if sha256 != _digest(state, config, step):
             raise ValueError("its checksum is wrong")

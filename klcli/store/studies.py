@@ -65,7 +65,7 @@ class Studies:
     def latest(self, kind: str, stage: str, dataset_sha256: str) -> Study | None:
         """Return the latest complete study of a stage on one data set."""
         of_images = "EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND dataset_sha256 = ?)"
-        condition = f"kind = ? AND stage = ? AND state = 'complete' AND {of_images} ORDER BY id DESC LIMIT 1"
+        condition = f"kind = ? AND stage = ? AND state = 'complete' AND {of_images} ORDER BY id DESC"
         return next(iter(self._where(condition, kind, stage, dataset_sha256)), None)
 
     def all(self) -> list[Study]:

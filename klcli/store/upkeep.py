@@ -57,12 +57,11 @@ class Upkeep:
         with self._db.write() as db:
             for run in runs:
                 db.execute("DELETE FROM runs WHERE id = ?", [run.id])
-                if run.study_id is not None:
-                    with_list = "json_insert(settings, '$.deleted_members', json('[]'))"
-                    longer = f"json_insert({with_list}, '$.deleted_members[#]', ?)"
-                    db.execute(f"UPDATE studies SET settings = {longer} WHERE id = ?", [run.member, run.study_id])
-                    without_runs = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id)"
-                    db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
+                with_list = "json_insert(settings, '$.deleted_members', json('[]'))"
+                longer = f"json_insert({with_list}, '$.deleted_members[#]', ?)"
+                db.execute(f"UPDATE studies SET settings = {longer} WHERE id = ?", [run.member, run.study_id])
+                without_runs = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id)"
+                db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
         # The rows first: `check` finds a file that no row names; a row without its file is damage.
         files = [file for run in runs for file in self._files_of(run)]
         for file in files:
@@ -73,7 +72,6 @@ class Upkeep:
         return files
 
     def _files_of(self, run: Run) -> list[Path]:
-        """The checkpoint and the pictures of a run, as far as they are there."""
         own = [self._db.path.parent / run.checkpoint] if run.checkpoint else []
         pictures = sorted(self._db.folder("plots").glob(f"run-{run.id:06d}[.-]*"))
         return [file for file in [*own, *map(checkpoints.previous, own), *pictures] if file.exists()]
@@ -83,16 +81,12 @@ class Upkeep:
 
         Numbers have all their digits; NULL is an empty cell. Raises StoreError where the folder cannot be written.
         """
-        names = self._db.read(
-            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
-            " AND name NOT LIKE 'sqlite!_%' ESCAPE '!' AND name NOT LIKE '!_%' ESCAPE '!' ORDER BY name"
-        )
+        own = "type IN ('table', 'view') AND substr(name, 1, 1) <> '_' AND substr(name, 1, 7) <> 'sqlite_'"
         written = {}
-        for name in (row["name"] for row in names):
-            rows = self._db.read(f'SELECT * FROM "{name}"')
-            text = io.StringIO()
+        for one in self._db.read(f"SELECT name FROM sqlite_master WHERE {own} ORDER BY name"):
+            name, text = one["name"], io.StringIO()
+            rows, columns = self._db.read(f'SELECT * FROM "{name}"'), self._db.read(f'PRAGMA table_xinfo("{name}")')
             writer = csv.writer(text, lineterminator="\n")
-            columns = self._db.read(f'PRAGMA table_xinfo("{name}")')
             writer.writerow(row["name"] for row in columns if row["hidden"] != 1)  # 1: `SELECT *` omits it
             writer.writerows(map(dict.values, rows))
             checkpoints.write_atomically(folder / f"{name}.csv", text.getvalue().encode())
