@@ -42,12 +42,8 @@ def replacing(path: Path, *, previous: Path | None = None) -> Iterator[IO[bytes]
 def remove_leftovers(folder: Path, name: str = "*") -> None:
     """Remove the temporary files of processes that were killed while they wrote `name`, a glob pattern."""
     for temporary in folder.glob(f".{name}.*"):
+        import psutil  # slow to import, and leftovers are rare
+
         pid = temporary.suffix[1:]
-        if pid.isdecimal() and not _is_running(int(pid)):
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             temporary.unlink(missing_ok=True)
-
-
-def _is_running(pid: int) -> bool:
-    import psutil  # slow to import, and leftovers are rare
-
-    return psutil.pid_exists(pid)

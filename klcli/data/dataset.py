@@ -74,7 +74,8 @@ class Split:
         for start in range(0, len(X), STANDARDISE_ROWS):
             block, raw = X[start : start + STANDARDISE_ROWS], pixels[start : start + STANDARDISE_ROWS]
             if self.standardise == "image":
-                mean, inverse_std = _image_standardisation(raw, dtype)
+                scale = _mean_and_inverse_std(_sums(raw, axis=1), PIXELS)
+                mean, inverse_std = (one[:, None].astype(dtype) for one in scale)
             block[...] = raw
             block -= mean
             block *= inverse_std
@@ -143,12 +144,6 @@ def standardisation(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, n
     for start in range(0, len(rows), SUM_ROWS):
         sums += _sums(images[rows[start : start + SUM_ROWS]], axis=0)
     return _mean_and_inverse_std(sums, len(rows))
-
-
-def _image_standardisation(pixels: np.ndarray, dtype: DTypeLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and 1 / std of each image (k, 3072) uint8 over its pixels: two (k, 1), as in `standardisation`."""
-    mean, inverse_std = _mean_and_inverse_std(_sums(pixels, axis=1), pixels.shape[1])
-    return mean[:, None].astype(dtype), inverse_std[:, None].astype(dtype)
 
 
 def _sums(pixels: np.ndarray, axis: int) -> np.ndarray:

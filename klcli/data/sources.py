@@ -24,9 +24,7 @@ def open_dataset(requested: str | None) -> Dataset:
         key = prepared.key_of_files(source.files())
         return prepared.load(key) or prepared.save(key, read(source))
     if requested == CIFAR10:
-        raise DataError(
-            "CIFAR-10 is not on this machine: run `klcli data fetch`, or give its folder or archive with --data PATH, "
-            "or set KLCLI_DATA to it"
-        )
+        cure = "run `klcli data fetch`, or give its folder or archive with --data PATH, or set KLCLI_DATA to it"
+        raise DataError(f"CIFAR-10 is not on this machine: {cure}")
     key = f"{SYNTHETIC}-{synthetic.SHA256}"
     return prepared.load(key) or prepared.save(key, synthetic.make())

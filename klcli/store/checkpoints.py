@@ -38,8 +38,8 @@ def save(path: Path, state: dict[str, np.ndarray], config: str, step: int) -> st
     return sha256
 
 
-def load(path: Path) -> Checkpoint:
-    """Return a checkpoint. Raises StoreError where the file is missing or damaged."""
+def load(path: Path, run_id: int | None = None, *known: str | None) -> Checkpoint:
+    """Return a checkpoint, one of the `known` checksums of a run. Raises StoreError where it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             state = dict(archive)
@@ -51,15 +51,9 @@ def load(path: Path) -> Checkpoint:
     # A damaged archive can make zipfile and NumPy raise almost anything.
     except Exception as error:
         raise StoreError(f"{path}: this checkpoint is damaged ({error})") from error
-    return Checkpoint(state, config, step, sha256)
-
-
-def load_known(path: Path, run_id: int, *known: str | None) -> Checkpoint:
-    """Return the checkpoint of a run, as `load`. Raises StoreError also where its checksum is none of these."""
-    found = load(path)
-    if found.sha256 not in known:
+    if known and sha256 not in known:
         raise StoreError(f"{path}: this checkpoint is not the one of run {run_id}")
-    return found
+    return Checkpoint(state, config, step, sha256)
 
 
 def previous(path: Path) -> Path:

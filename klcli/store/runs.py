@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -88,12 +88,11 @@ class Runs:
         The file is in place before the commit: a crash at any point leaves a checkpoint that the database knows.
         """
         pointer = {} if result is None else self.write_checkpoint(run_id, result)
+        older = "UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE id = ? AND checkpoint_sha256 <> ?"
         with self._db.write() as db:
             upsert_epoch(db, run_id, metrics)
             if pointer:
-                others = "id = ? AND checkpoint_sha256 <> ?"
-                ids = [run_id, pointer["checkpoint_sha256"]]
-                db.execute(f"UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE {others}", ids)
+                db.execute(older, [run_id, pointer["checkpoint_sha256"]])
                 db.table("runs").update(run_id, pointer)
 
     def finish(
@@ -127,8 +126,6 @@ class Runs:
             without = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND state = 'running')"
             db.execute(f"UPDATE studies SET state = 'interrupted' WHERE state = 'running' AND {without}")
 
-    # --- checkpoints
-
     def _file_of(self, run_id: int) -> Path:
         return self._db.folder("checkpoints") / f"run-{run_id:06d}.npz"
 
@@ -147,19 +144,18 @@ class Runs:
 
         if run.checkpoint is None:
             return None, ""
-        path = self._db.path.parent / run.checkpoint
-        failures = []
+        path, failures = self._db.path.parent / run.checkpoint, []
         for sha256 in (run.checkpoint_sha256, run.previous_sha256):
             for file in (path, checkpoints.previous(path)):
                 try:
-                    found = checkpoints.load_known(file, run.id, sha256)
+                    found = checkpoints.load(file, run.id, sha256)
                 except StoreError as error:
                     failures.append(str(error))
                     continue
                 with checkpoints.writing(path):
                     file.replace(path)
-                is_latest = sha256 == run.checkpoint_sha256
-                return Snapshot(found.step, found.state), "" if is_latest else f"{failures[0]}: the one before is used"
+                remark = "" if sha256 == run.checkpoint_sha256 else f"{failures[0]}: the one before is used"
+                return Snapshot(found.step, found.state), remark
         return None, f"{failures[0]}: run {run.id} begins again"
 
     def checkpoint(self, run: Run) -> checkpoints.Checkpoint:
@@ -169,12 +165,10 @@ class Runs:
             raise StoreError(f"run {run.id} is {run.state} and has no checkpoint: {cure}")
         path = self._db.path.parent / run.checkpoint
         try:
-            return checkpoints.load_known(path, run.id, run.checkpoint_sha256)
+            return checkpoints.load(path, run.id, run.checkpoint_sha256)
         except StoreError as error:
             cure = f"restore it from a copy, or train again as `klcli report --run {run.id}` shows"
             raise StoreError(f"{error}: {cure}") from error
-
-    # --- reading
 
     def get(self, run_id: int) -> Run:
         for run in self.where("id = ?", [run_id]):
@@ -190,13 +184,12 @@ class Runs:
         from klcli.evaluation.metrics import Metrics
         from klcli.training.result import EpochMetrics
 
-        def of(one: Epoch, split: str) -> Metrics:
-            return Metrics(*(getattr(one, f"{split}_{field.name}") for field in fields(Metrics)))
-
-        return [
-            EpochMetrics(one.epoch, one.step, one.learning_rate, of(one, "train"), of(one, "validation"), one.seconds)
-            for one in self.epochs(run_id)
-        ]
+        found = []
+        for one in self.epochs(run_id):
+            train = Metrics(one.train_loss, one.train_cost, one.train_accuracy)
+            validation = Metrics(one.validation_loss, one.validation_cost, one.validation_accuracy)
+            found.append(EpochMetrics(one.epoch, one.step, one.learning_rate, train, validation, one.seconds))
+        return found
 
     def latest_complete(self) -> Run | None:
         return next(iter(self.where("state = 'complete' ORDER BY id DESC LIMIT 1")), None)
@@ -290,5 +283,5 @@ def run_row(
 
 def fresh_columns(environment: Environment) -> dict[str, Any]:
     """Return the columns of a run that starts now, in this process."""
-    about = {"threads": environment.threads, "versions": json.dumps(environment.versions)}
-    return {"state": "running", "started_at": now(), **asdict(ProcessIdentity.current()), **about}
+    about = {"state": "running", "started_at": now(), "threads": environment.threads}
+    return asdict(ProcessIdentity.current()) | about | {"versions": json.dumps(environment.versions)}

@@ -84,7 +84,7 @@ class Studies:
 
     def restart(self, run_ids: Sequence[int], environment: Environment) -> None:
         """Plan runs that did not end again, for this process. Raises StoreError where another one has one of them."""
-        fresh = fresh_columns(environment) | dict.fromkeys(("finished_at", "best_validation_accuracy", "error"))
+        without = {"epochs_done": 0, "finished_at": None, "best_validation_accuracy": None, "error": None}
         with self._db.write() as db:
             for run_id in run_ids:
                 run = self._runs.get(run_id)
@@ -92,7 +92,7 @@ class Studies:
                     owner = f"process {run.pid} on {run.host}, end that first"
                     raise StoreError(f"{self._db.path}: run {run_id} of study {run.study_id} belongs to {owner}")
                 db.execute("DELETE FROM epochs WHERE run_id = ?", [run_id])
-                db.table("runs").update(run_id, {**fresh, "epochs_done": 0})
+                db.table("runs").update(run_id, fresh_columns(environment) | without)
                 db.execute("UPDATE studies SET state = 'running' WHERE id = ?", [run.study_id])
 
     def record_stack(self, run_ids: Sequence[int], outcome: StackOutcome) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from klcli.errors import ConfigError, StoreError
@@ -114,11 +115,15 @@ class Upkeep:
                 continue
             path = self._db.path.parent / run.checkpoint
             try:
-                checkpoints.load_known(path, run.id, run.checkpoint_sha256)
+                checkpoints.load(path, run.id, run.checkpoint_sha256)
             except StoreError as error:
                 # A run that ended between the file and the row can go on from the checkpoint before.
-                if run.state == "complete" or not _is_sound(checkpoints.previous(path), run):
-                    yield f"run {run.id}: {error}"
+                with suppress(StoreError):
+                    if run.state != "complete":
+                        known = run.checkpoint_sha256, run.previous_sha256
+                        checkpoints.load(checkpoints.previous(path), run.id, *known)
+                        continue
+                yield f"run {run.id}: {error}"
 
     def _orphans(self) -> Iterator[Path]:
         rows = self._db.read("SELECT checkpoint FROM runs WHERE checkpoint IS NOT NULL")
@@ -130,10 +135,3 @@ class Upkeep:
             there = {f"{kind}-{row['id']:06d}" for row in self._db.read(f"SELECT id FROM {table}")}
             pictures = sorted(self._db.folder("plots").glob(f"{kind}-[0-9][0-9][0-9][0-9][0-9][0-9]*"))
             yield from (path for path in pictures if path.name[: len(kind) + 7] not in there)
-
-
-def _is_sound(path: Path, run: Run) -> bool:
-    try:
-        return bool(checkpoints.load_known(path, run.id, run.checkpoint_sha256, run.previous_sha256))
-    except StoreError:
-        return False

@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 
 from klcli.data.cifar10 import layouts
-from klcli.data.cifar10.layouts import PYTHON, Layout
 from klcli.data.dataset import CLASSES, PIXELS
 from klcli.errors import DataError
 
 AGAIN = "the file is damaged, download the data set again"
 
 
-def parse_batch(layout: Layout, content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
+def parse_batch(layout: layouts.Layout, content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Return pixels (10000, 3072) uint8 and labels (10000,) uint8. `where` names the file in messages.
 
     Raises DataError where the content is not exactly that, or of a single class.
     """
-    pixels, labels = (_parse_python if layout == PYTHON else _parse_binary)(content, where)
+    pixels, labels = (_parse_python if layout == layouts.PYTHON else _parse_binary)(content, where)
     wrong = np.flatnonzero((labels < 0) | (labels >= CLASSES))
     for row in wrong[:1]:
         raise DataError(f"{where}: label {labels[row]} in row {row} is not one of 0 to {CLASSES - 1}: {AGAIN}")
