@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from klcli.data.augmentation import SIDE
 from klcli.data.dataset import PIXELS, Split
 from klcli.errors import DataError
 
-SIDE = 32
 BACKGROUND = (255, 255, 255)  # behind what is transparent
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from klcli import files
 from klcli.errors import StoreError
+from klcli.files import replacing
 
 CONFIG, STEP, DIGEST = "config", "step", "sha256"  # keys among the arrays: beside those of the network
 
@@ -34,7 +34,8 @@ def save(path: Path, state: dict[str, np.ndarray], config: str, step: int) -> st
     buffer, sha256 = io.BytesIO(), _digest(state, config, step)
     extra: Any = {CONFIG: np.array(config), STEP: np.array(step), DIGEST: np.array(sha256)}
     np.savez(buffer, **extra, **state)  # type: ignore[arg-type]
-    write_atomically(path, buffer.getvalue(), keep_previous=True)
+    with writing(path), replacing(path, previous=previous(path)) as file:
+        file.write(buffer.getvalue())
     return sha256
 
 
@@ -70,10 +71,10 @@ def _digest(state: dict[str, np.ndarray], config: str, step: int) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, content: bytes, *, keep_previous: bool = False) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write a file that is either the old one or all of the new one. Raises StoreError."""
-    with writing(path):
-        files.write_atomically(path, content, previous=previous(path) if keep_previous else None)
+    with writing(path), replacing(path) as file:
+        file.write(content)
 
 
 @contextmanager

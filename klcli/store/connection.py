@@ -170,11 +170,9 @@ def explained(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into one line that names the file and the cure."""
     try:
         yield
-    except OverflowError as error:
-        raise StoreError(f"{path}: there is no such row (the number is too large for one)") from error
     except UnicodeDecodeError as error:  # also of what SQLite says about a damaged text
         raise _damaged(path, "a text is not UTF-8") from error
-    except NotFoundError as error:
+    except (NotFoundError, OverflowError) as error:  # of a number that is too large for one
         raise StoreError(f"{path}: there is no such row ({error})") from error
     except sqlite3.Error as error:
         reason = str(error)

@@ -33,8 +33,7 @@ class Evaluations:
         """Record an evaluation in the place of an earlier one of the same runs and settings, and return it."""
         used = {"bn_statistics": found.policy, "bn_samples": found.samples, "transductive": found.transductive}
         about = {"created_at": now(), "command": command, "seconds": found.seconds}
-        measured = prefixed("validation", found.validation) | prefixed("test", found.test)
-        row = asdict(settings) | used | measured | about
+        row = asdict(settings) | used | about | prefixed("validation", found.validation) | prefixed("test", found.test)
         wanted = sorted(set(run_ids))
         with self._db.write() as db:
             for old in self.of_runs(wanted):
@@ -81,13 +80,11 @@ class GradientChecks:
         """Return the checks of one call, by default of the latest, with the errors of their tensors."""
         return self._checks("suite = coalesce(?, (SELECT max(suite) FROM gradient_checks)) ORDER BY id", [suite])
 
-    def latest(
-        self, configs: Sequence[TrainConfig], settings: CheckSettings, dataset_sha256: str
-    ) -> GradientCheck | None:
+    def latest(self, configs: Sequence[TrainConfig], settings: CheckSettings, sha256: str) -> GradientCheck | None:
         """Return the latest check of one network, or of a stack, under these settings on one data set."""
         named = asdict(settings)
         condition = f"dataset_sha256 = ? AND {' AND '.join(f'{name} = ?' for name in named)} ORDER BY id DESC"
-        checks = self._checks(condition, [dataset_sha256, *named.values()])
+        checks = self._checks(condition, [sha256, *named.values()])
         # As configs and not as text: an older klcli wrote fewer settings, in another order.
         return next((check for check in checks if check.configs == tuple(configs)), None)
 

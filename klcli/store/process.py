@@ -42,7 +42,7 @@ class ProcessIdentity:
 
 
 def _started_at(pid: int) -> float:
-    """When a process started, on Linux not by the clock, which a suspended machine may set by hours during a run."""
+    # On Linux not by the clock, which a suspended machine may set by hours during a run.
     if sys.platform != "linux":
         return psutil.Process(pid).create_time()
     try:

@@ -52,10 +52,8 @@ class Studies:
     def find(self, kind: str, stage: str, settings: dict[str, Any], parent: int | None) -> Study | None:
         """Return the latest study of exactly this plan, complete or not, also of one that an older klcli began."""
         wanted = canonical(settings)
-        for study in self._where("kind = ? AND stage = ? AND parent IS ? ORDER BY id DESC", kind, stage, parent):
-            if wanted in (canonical(study.settings), _with_defaults(study.settings)):
-                return study
-        return None
+        found = self._where("kind = ? AND stage = ? AND parent IS ? ORDER BY id DESC", kind, stage, parent)
+        return next((one for one in found if wanted in (canonical(one.settings), _with_defaults(one.settings))), None)
 
     def get(self, study_id: int) -> Study:
         for study in self._where("id = ?", study_id):

@@ -31,8 +31,8 @@ class Upkeep:
         if tag.split() != [tag]:
             raise ConfigError(f"tag {tag!r}: must be one word without spaces")
         with self._db.write() as db:
-            kept = [one for one in self._tags(run_id) if one != tag]
-            db.table("runs").update(run_id, {"tags": " ".join([*kept, tag])})
+            tags = [*(one for one in self._tags(run_id) if one != tag), tag]
+            db.table("runs").update(run_id, {"tags": " ".join(tags)})
 
     def remove_tag(self, run_id: int, tag: str) -> None:
         """Remove a tag from a run. Raises ConfigError where it has none of that name."""

@@ -63,7 +63,7 @@ def fetch(
             raise Interrupted(message, signal.SIGINT) from None
     invocation.result(_plain(f"{fetched.path}  ({'official' if fetched.official else 'not an official'} copy)"))
     document = {"path": str(fetched.path), "url": address, "layout": fetched.layout, "official": fetched.official}
-    invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.size})
+    invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.path.stat().st_size})
 
 
 def _content(dataset: "Dataset") -> dict[str, Any]:

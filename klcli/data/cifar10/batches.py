@@ -111,12 +111,10 @@ def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1") if encoding in ("latin1", "latin-1") else _refuse(f"the codec {encoding}")
 
 
-# NumPy's own function, taken from an array: its module has moved between versions.
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
-
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    # NumPy's own function, taken from an array: its module has moved between versions.
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _encode_latin1,

@@ -33,7 +33,6 @@ class Fetched:
     layout: str  # "python" or "binary"
     md5: str
     official: bool  # whether it holds the official images
-    size: int  # bytes
 
 
 def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | None = OFFICIAL) -> Fetched:
@@ -65,7 +64,7 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
             raise DataError(str(error).replace(str(part), url)) from None
         layout = next(layout for layout in layouts.LAYOUTS if dataset.layout.startswith(layout.name))
         path = part.replace(destination / layout.archive)
-        return Fetched(path, layout.name, md5, bool(dataset.official), path.stat().st_size)
+        return Fetched(path, layout.name, md5, bool(dataset.official))
     except OSError as error:  # an error of the network is a DataError by now
         cure = "free 400 MB there, or set KLCLI_CACHE to a folder on another disk"
         raise StoreError(f"{destination} cannot be written ({error.strerror or error}): {cure}") from None
@@ -77,7 +76,7 @@ def fetched_before(url: str, destination: Path) -> Fetched | None:
     with contextlib.suppress(OSError):
         for layout in layouts.LAYOUTS:
             if path.name == layout.archive and _md5_of(path) == layout.archive_md5:
-                return Fetched(path, layout.name, layout.archive_md5, True, path.stat().st_size)
+                return Fetched(path, layout.name, layout.archive_md5, True)
     return None
 
 

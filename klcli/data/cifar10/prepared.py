@@ -11,7 +11,7 @@ import numpy as np
 from klcli.data.cifar10 import layouts
 from klcli.data.cifar10.places import cache_folder
 from klcli.data.dataset import CLASSES, PIXELS, Dataset
-from klcli.files import remove_leftovers, replacing, write_atomically
+from klcli.files import remove_leftovers, replacing
 from klcli.settings.split_config import FILES
 
 FORMAT = 2  # part of the key of files: a copy in an older format is never read
@@ -51,7 +51,8 @@ def save(key: str, dataset: Dataset) -> Dataset:
     try:
         with replacing(images_file) as file:
             np.save(file, dataset.images, allow_pickle=False)
-        write_atomically(note_file, json.dumps(note).encode())
+        with replacing(note_file) as file:
+            file.write(json.dumps(note).encode())
         for other in set(note_file.parent.glob("*.json")) - {note_file}:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 # A copy that was made before the source changed, 184 MB.
