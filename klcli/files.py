@@ -9,18 +9,12 @@ from pathlib import Path
 from typing import IO
 
 
-def write_atomically(path: Path, content: bytes, *, previous: Path | None = None) -> None:
-    """Replace `path` by a file with this content; with `previous`, the old file is kept under that name."""
-    with replacing(path, previous=previous) as file:
-        file.write(content)
-
-
 @contextlib.contextmanager
 def replacing(path: Path, *, previous: Path | None = None) -> Iterator[IO[bytes]]:
     """Yield a binary file that replaces `path` where the block ends without an exception.
 
-    The bytes go to a temporary file in the same folder, are flushed to the disk and renamed into place, so `path`
-    never names an incomplete file, whenever the process or the machine stops.
+    With `previous`, the old file is kept under that name. The bytes go to a temporary file in the same folder, are
+    flushed to the disk and renamed into place, so `path` never names an incomplete file, whenever the machine stops.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{os.getpid()}")
     try:
@@ -42,12 +36,8 @@ def replacing(path: Path, *, previous: Path | None = None) -> Iterator[IO[bytes]
 def remove_leftovers(folder: Path, name: str = "*") -> None:
     """Remove the temporary files of processes that were killed while they wrote `name`, a glob pattern."""
     for temporary in folder.glob(f".{name}.*"):
+        import psutil  # slow to import, and leftovers are rare
+
         pid = temporary.suffix[1:]
-        if pid.isdecimal() and not _is_running(int(pid)):
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             temporary.unlink(missing_ok=True)
-
-
-def _is_running(pid: int) -> bool:
-    import psutil  # slow to import, and leftovers are rare
-
-    return psutil.pid_exists(pid)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from klcli.files import replacing, write_atomically
+from klcli.files import replacing
 
 
 def test_a_file_is_replaced_and_the_previous_one_kept(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "table.csv"
-    write_atomically(path, b"one")
-    write_atomically(path, b"two", previous=tmp_path / "deep" / "er" / "before.csv")
+    for content in (b"one", b"two"):
+        with replacing(path, previous=path.with_name("before.csv")) as file:
+            file.write(content)
     assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == {
         "table.csv": b"two",
         "before.csv": b"one",
@@ -39,5 +40,6 @@ def test_only_what_ended_processes_left_of_this_file_is_removed(tmp_path: Path) 
     kept = [f".[1].csv.aa.{os.getpid()}", f".other.csv.aa.{ended.pid}", ".[1].csv.notes", f".1.csv.aa.{ended.pid}"]
     for name in [*kept, f".[1].csv.aa.{ended.pid}"]:
         (tmp_path / name).touch()
-    write_atomically(tmp_path / "[1].csv", b"")
+    with replacing(tmp_path / "[1].csv"):
+        pass
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*kept, "[1].csv"])

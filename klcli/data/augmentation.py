@@ -6,8 +6,8 @@ import numpy as np
 
 from klcli.data.dataset import Split
 
-SHAPE = (3, 32, 32)  # channel, row, column
 SIDE = 32
+SHAPE = (3, SIDE, SIDE)  # channel, row, column
 
 
 def mirror(pixels: np.ndarray) -> np.ndarray:
@@ -26,12 +26,6 @@ def mirrored(split: Split, which: np.ndarray | None = None) -> Split:
     return replace(split, images=images, rows=np.arange(len(images)))
 
 
-def _moved(split: Split, down: int, right: int) -> Split:
-    images = np.take(split.images, split.rows, axis=0)
-    distances = np.tile([down, right], (len(images), 1))
-    return replace(split, images=_shifted(images, distances, background_of(split)), rows=np.arange(len(images)))
-
-
 def background_of(split: Split) -> np.ndarray:
     """Return the mean image (3072,) uint8, which fills what a move leaves free: 0 when standardised by pixel."""
     return np.rint(split.mean).astype(np.uint8)
@@ -39,8 +33,11 @@ def background_of(split: Split) -> np.ndarray:
 
 def views(split: Split, *, flips: bool, shifts: int) -> list[Split]:
     """Return the split, with `shifts` also moved by as many pixels to each side, with `flips` all of them mirrored."""
-    distances = [(shifts, 0), (-shifts, 0), (0, shifts), (0, -shifts)] if shifts else []
-    seen = [split, *(_moved(split, *distance) for distance in distances)]
+    seen = [split]
+    for distance in [(shifts, 0), (-shifts, 0), (0, shifts), (0, -shifts)] if shifts else []:
+        images = np.take(split.images, split.rows, axis=0)
+        moved = _shifted(images, np.tile(distance, (len(split), 1)), background_of(split))
+        seen.append(replace(split, images=moved, rows=np.arange(len(split))))
     return seen + [mirrored(view) for view in seen] if flips else seen
 
 

@@ -33,10 +33,6 @@ class Dataset:
     official: bool | None = None  # whether these are the published images; None for the built-in set
     images_file: Path | None = None  # the .npy file behind a memory map, so that other processes can map the same pages
 
-    @property
-    def images_per_file(self) -> int:
-        return len(self.images) // FILES
-
 
 def content_sha256(labels: np.ndarray, images: np.ndarray) -> str:
     """Return what identifies a data set: the hash over its labels and then its images, in hexadecimal digits."""
@@ -78,7 +74,8 @@ class Split:
         for start in range(0, len(X), STANDARDISE_ROWS):
             block, raw = X[start : start + STANDARDISE_ROWS], pixels[start : start + STANDARDISE_ROWS]
             if self.standardise == "image":
-                mean, inverse_std = _image_standardisation(raw, dtype)
+                scale = _mean_and_inverse_std(_sums(raw, axis=1), PIXELS)
+                mean, inverse_std = (one[:, None].astype(dtype) for one in scale)
             block[...] = raw
             block -= mean
             block *= inverse_std
@@ -117,8 +114,9 @@ def split(dataset: Dataset, config: SplitConfig) -> Splits:
     Raises ConfigError where the training batches hold too few images for `validation` or `subset`.
     """
     files = np.arange(len(dataset.images)).reshape(FILES, -1)  # the rows of each batch file
-    batches = config.train_batches or tuple(sorted({*range(1, FILES)} - {*config.validation_batches}))
-    train, validation, test = (_rows_of(files, numbers) for numbers in (batches, config.validation_batches, (FILES,)))
+    batches = config.train_batches or [batch for batch in range(1, FILES) if batch not in config.validation_batches]
+    numbers = (batches, config.validation_batches, [FILES])
+    train, validation, test = (files[[batch - 1 for batch in sorted(part)]].reshape(-1) for part in numbers)
     if not config.validation_batches:
         require(
             config.validation < len(train),
@@ -128,17 +126,12 @@ def split(dataset: Dataset, config: SplitConfig) -> Splits:
         train, validation = np.split(train, [len(train) - config.validation])
     too_many = f"subset {config.subset} is more than the {len(train)} training images: give at most that"
     require(config.subset is None or config.subset <= len(train), too_many)
-    sizes = config.sizes(dataset.images_per_file)
-    train, validation, test = (rows[:size] for rows, size in zip((train, validation, test), sizes, strict=True))
-
+    sizes = config.sizes(files.shape[1])
+    parts = [rows[:size] for rows, size in zip((train, validation, test), sizes, strict=True)]
     # A memory map is an ndarray whose every slice runs Python code; the plain view of it does not.
     images = np.asarray(dataset.images)
-    mean, inverse_std = standardisation(images, train)
-
-    def part(rows: np.ndarray) -> Split:
-        return Split(images, rows, dataset.labels[rows].astype(np.intp), mean, inverse_std)
-
-    return Splits(part(train), part(validation), part(test))
+    scale = standardisation(images, parts[0])
+    return Splits(*(Split(images, rows, dataset.labels[rows].astype(np.intp), *scale) for rows in parts))
 
 
 def standardisation(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -151,12 +144,6 @@ def standardisation(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, n
     for start in range(0, len(rows), SUM_ROWS):
         sums += _sums(images[rows[start : start + SUM_ROWS]], axis=0)
     return _mean_and_inverse_std(sums, len(rows))
-
-
-def _image_standardisation(pixels: np.ndarray, dtype: DTypeLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and 1 / std of each image (k, 3072) uint8 over its pixels: two (k, 1), as in `standardisation`."""
-    mean, inverse_std = _mean_and_inverse_std(_sums(pixels, axis=1), pixels.shape[1])
-    return mean[:, None].astype(dtype), inverse_std[:, None].astype(dtype)
 
 
 def _sums(pixels: np.ndarray, axis: int) -> np.ndarray:
@@ -177,8 +164,3 @@ def epoch_order(n: int, order_seed: int, epoch: int) -> np.ndarray:
     """Return the (n,) permutation in which `epoch` visits a split of n images: a pure function of its arguments."""
     seed = np.random.SeedSequence(order_seed, spawn_key=(1, epoch))
     return np.random.Generator(np.random.PCG64(seed)).permutation(n)
-
-
-def _rows_of(files: np.ndarray, batches: tuple[int, ...]) -> np.ndarray:
-    """Return the rows of the batch files of these numbers, counted from 1, in the order of the files."""
-    return files[[batch - 1 for batch in sorted(batches)]].reshape(-1)

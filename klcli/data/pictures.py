@@ -4,17 +4,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
+from klcli.data.augmentation import SIDE
 from klcli.data.dataset import PIXELS, Split
 from klcli.errors import DataError
 
-if TYPE_CHECKING:  # slow to import, and only one command needs it
-    from PIL import Image
-
-SIDE = 32
 BACKGROUND = (255, 255, 255)  # behind what is transparent
 
 
@@ -24,7 +21,7 @@ def read_picture(path: Path) -> np.ndarray:
     Rotated as its EXIF says, on white where it is transparent, cropped to the square in its middle, and resampled
     with Lanczos' filter. Raises DataError for a file that is no picture.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError  # slow to import, and only one command needs it
 
     try:
         with warnings.catch_warnings():
@@ -54,8 +51,7 @@ def pictures_like(split: Split, pixels: Sequence[np.ndarray]) -> Split:
     return replace(split, images=np.stack(pixels), rows=rows, labels=np.zeros_like(rows))
 
 
-def _as_rgb(picture: "Image.Image") -> "Image.Image":
-    """Return the picture in three channels of a byte."""
+def _as_rgb(picture: Any) -> Any:
     from PIL import Image
 
     if picture.mode.startswith(("I", "F")):  # 16 bits of grey, which Pillow would clip at 255

@@ -19,14 +19,9 @@ def open_dataset(requested: str | None) -> Dataset:
     if requested is None and os.environ.get("KLCLI_DATA") in NAMES:
         requested = os.environ["KLCLI_DATA"]
     path = None if requested == SYNTHETIC else find(None if requested == CIFAR10 else requested)
-    if path is not None:
-        source = locate(path)
-        key = prepared.key_of_files(source.files())
-        return prepared.load(key) or prepared.save(key, read(source))
-    if requested == CIFAR10:
-        raise DataError(
-            "CIFAR-10 is not on this machine: run `klcli data fetch`, or give its folder or archive with --data PATH, "
-            "or set KLCLI_DATA to it"
-        )
-    key = f"{SYNTHETIC}-{synthetic.SHA256}"
-    return prepared.load(key) or prepared.save(key, synthetic.make())
+    if path is None and requested == CIFAR10:
+        cure = "run `klcli data fetch`, or give its folder or archive with --data PATH, or set KLCLI_DATA to it"
+        raise DataError(f"CIFAR-10 is not on this machine: {cure}")
+    source = None if path is None else locate(path)
+    key = prepared.key_of_files(source.files()) if source else f"{SYNTHETIC}-{synthetic.SHA256}"
+    return prepared.load(key) or prepared.save(key, read(source) if source else synthetic.make())

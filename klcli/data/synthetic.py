@@ -68,8 +68,7 @@ def _integers(stream: np.random.PCG64, shape: tuple[int, ...]) -> np.ndarray:
 
 def _shuffled_labels(stream: np.random.PCG64, count: int) -> np.ndarray:
     """Return equally many labels of each class in random order: (count,) uint8."""
-    order = np.argsort(_integers(stream, (count,)), kind="stable")
-    return (order % CLASSES).astype(np.uint8)
+    return (np.argsort(_integers(stream, (count,)), kind="stable") % CLASSES).astype(np.uint8)
 
 
 def _patterns(stream: np.random.PCG64, count: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from klcli.errors import StoreError
 from klcli.procedures.signals import Interrupted
 from klcli.second_core.partner import PartnerLost
-from klcli.store.runs import divergence
+from klcli.store.runs import end_of
 from klcli.store.store import Store
 from klcli.studies.execution import WorkersLost
 from klcli.training.result import EpochMetrics, TrainResult
@@ -59,10 +59,7 @@ class RunRecorder:
     def complete(self, result: TrainResult) -> None:
         """Keep the network and end the run, complete or diverged."""
         self._result = result
-        if result.diverged_at is None:
-            self.end("complete")
-        else:
-            self.end("diverged", divergence(result))
+        self.end(*end_of(result))
 
     def end(self, state: str, error: str | None = None) -> None:
         self._store.runs.finish(self._run_id, state, self._result, time.perf_counter() - self._started, error)

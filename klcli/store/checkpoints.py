@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from klcli import files
 from klcli.errors import StoreError
+from klcli.files import replacing
 
 CONFIG, STEP, DIGEST = "config", "step", "sha256"  # keys among the arrays: beside those of the network
 
@@ -34,15 +34,16 @@ def save(path: Path, state: dict[str, np.ndarray], config: str, step: int) -> st
     buffer, sha256 = io.BytesIO(), _digest(state, config, step)
     extra: Any = {CONFIG: np.array(config), STEP: np.array(step), DIGEST: np.array(sha256)}
     np.savez(buffer, **extra, **state)  # type: ignore[arg-type]
-    write_atomically(path, buffer.getvalue(), keep_previous=True)
+    with writing(path), replacing(path, previous=previous(path)) as file:
+        file.write(buffer.getvalue())
     return sha256
 
 
-def load(path: Path) -> Checkpoint:
-    """Return a checkpoint. Raises StoreError where the file is missing or damaged."""
+def load(path: Path, run_id: int | None = None, *known: str | None) -> Checkpoint:
+    """Return a checkpoint, one of the `known` checksums of a run. Raises StoreError where it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            state = {name: archive[name] for name in archive.files}
+            state = dict(archive)
         config, step, sha256 = str(state.pop(CONFIG)), int(state.pop(STEP)), str(state.pop(DIGEST))
         if sha256 != _digest(state, config, step):
             raise ValueError("its checksum is wrong")
@@ -51,15 +52,9 @@ def load(path: Path) -> Checkpoint:
     # A damaged archive can make zipfile and NumPy raise almost anything.
     except Exception as error:
         raise StoreError(f"{path}: this checkpoint is damaged ({error})") from error
-    return Checkpoint(state, config, step, sha256)
-
-
-def load_known(path: Path, run_id: int, *known: str | None) -> Checkpoint:
-    """Return the checkpoint of a run, as `load`. Raises StoreError also where its checksum is none of these."""
-    found = load(path)
-    if found.sha256 not in known:
+    if known and sha256 not in known:
         raise StoreError(f"{path}: this checkpoint is not the one of run {run_id}")
-    return found
+    return Checkpoint(state, config, step, sha256)
 
 
 def previous(path: Path) -> Path:
@@ -76,10 +71,10 @@ def _digest(state: dict[str, np.ndarray], config: str, step: int) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, content: bytes, *, keep_previous: bool = False) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write a file that is either the old one or all of the new one. Raises StoreError."""
-    with writing(path):
-        files.write_atomically(path, content, previous=previous(path) if keep_previous else None)
+    with writing(path), replacing(path) as file:
+        file.write(content)
 
 
 @contextmanager

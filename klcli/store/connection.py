@@ -86,8 +86,9 @@ class Database:
         if where is None:
             yield
             return
-        connection = self._db.conn
-        connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY)
+        self._db.conn.set_authorizer(
+            lambda action, *_: sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
+        )
         try:
             yield
         except StoreError as error:
@@ -98,7 +99,7 @@ class Database:
             cause = f"{error.__cause__}; it is an SQL condition on the columns of runs"
             raise ConfigError(f"--where {where!r}: {cause}") from None
         finally:
-            connection.set_authorizer(None)
+            self._db.conn.set_authorizer(None)
 
 
 def now() -> str:
@@ -169,19 +170,17 @@ def explained(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into one line that names the file and the cure."""
     try:
         yield
-    except OverflowError as error:
-        raise StoreError(f"{path}: there is no such row (the number is too large for one)") from error
     except UnicodeDecodeError as error:  # also of what SQLite says about a damaged text
         raise _damaged(path, "a text is not UTF-8") from error
-    except NotFoundError as error:
+    except (NotFoundError, OverflowError) as error:  # of a number that is too large for one
         raise StoreError(f"{path}: there is no such row ({error})") from error
     except sqlite3.Error as error:
         reason = str(error)
         if any(symptom in reason for symptom in _DAMAGE):
             raise _damaged(path, reason) from error
-        cures = [cure for symptom, cure in _CURES.items() if symptom in reason]
         otherwise = f"SQLite says {reason!r}, check the file with `sqlite3 FILE 'PRAGMA quick_check'`"
-        raise StoreError(f"{path}: {[*cures, otherwise][0]}") from error
+        cure = next((cure for symptom, cure in _CURES.items() if symptom in reason), otherwise)
+        raise StoreError(f"{path}: {cure}") from error
 
 
 # The last three are about klcli's own statements: a name in the schema has changed.

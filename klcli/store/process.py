@@ -15,11 +15,11 @@ START_TOLERANCE = 0.005 if sys.platform == "linux" else 10.0
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process, distinguished from a later one with the same pid."""
+    """A process, distinguished from a later one with the same pid; the fields are columns of runs."""
 
     host: str
     pid: int
-    started_at: float  # seconds since boot on Linux, since 1970 elsewhere
+    process_started_at: float  # seconds since boot on Linux, since 1970 elsewhere
 
     @classmethod
     def of(cls, pid: int) -> "ProcessIdentity":
@@ -35,14 +35,14 @@ class ProcessIdentity:
         try:
             return self.host == socket.gethostname() and (
                 psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE  # ended, its parent has not waited for it yet
-                or abs(_started_at(self.pid) - self.started_at) > START_TOLERANCE
+                or abs(_started_at(self.pid) - self.process_started_at) > START_TOLERANCE
             )
         except psutil.NoSuchProcess:
             return True
 
 
 def _started_at(pid: int) -> float:
-    """When a process started, on Linux not by the clock, which a suspended machine may set by hours during a run."""
+    # On Linux not by the clock, which a suspended machine may set by hours during a run.
     if sys.platform != "linux":
         return psutil.Process(pid).create_time()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -88,12 +88,11 @@ class Runs:
         The file is in place before the commit: a crash at any point leaves a checkpoint that the database knows.
         """
         pointer = {} if result is None else self.write_checkpoint(run_id, result)
+        older = "UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE id = ? AND checkpoint_sha256 <> ?"
         with self._db.write() as db:
             upsert_epoch(db, run_id, metrics)
             if pointer:
-                others = "id = ? AND checkpoint_sha256 <> ?"
-                ids = [run_id, pointer["checkpoint_sha256"]]
-                db.execute(f"UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE {others}", ids)
+                db.execute(older, [run_id, pointer["checkpoint_sha256"]])
                 db.table("runs").update(run_id, pointer)
 
     def finish(
@@ -111,8 +110,8 @@ class Runs:
         with self._db.write() as db:
             if not self.where("id = ? AND state IN ('interrupted', 'failed')", [run_id]):
                 raise StoreError(f"{self._db.path}: run {run_id} has just been taken over by another process")
-            claimed = {"state": "running", "finished_at": None, "error": None, **owner_columns()}
-            db.table("runs").update(run_id, claimed)
+            process = asdict(ProcessIdentity.current())
+            db.table("runs").update(run_id, process | {"state": "running", "finished_at": None, "error": None})
 
     def mark_dead(self) -> None:
         """Mark the running runs whose process is gone as interrupted, and the studies that are left without one."""
@@ -124,11 +123,8 @@ class Runs:
             interrupted = "UPDATE runs SET state = 'interrupted', error = 'its process ended unexpectedly'"
             still_running = "state = 'running' AND id IN (SELECT value FROM json_each(?))"
             db.execute(f"{interrupted} WHERE {still_running}", [json.dumps(gone)])
-            running_member = "SELECT 1 FROM runs WHERE study_id = studies.id AND state = 'running'"
-            left = f"state = 'running' AND NOT EXISTS ({running_member})"
-            db.execute(f"UPDATE studies SET state = 'interrupted' WHERE {left}")
-
-    # --- checkpoints
+            without = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND state = 'running')"
+            db.execute(f"UPDATE studies SET state = 'interrupted' WHERE state = 'running' AND {without}")
 
     def _file_of(self, run_id: int) -> Path:
         return self._db.folder("checkpoints") / f"run-{run_id:06d}.npz"
@@ -148,19 +144,18 @@ class Runs:
 
         if run.checkpoint is None:
             return None, ""
-        path = self._db.path.parent / run.checkpoint
-        failures = []
+        path, failures = self._db.path.parent / run.checkpoint, []
         for sha256 in (run.checkpoint_sha256, run.previous_sha256):
             for file in (path, checkpoints.previous(path)):
                 try:
-                    found = checkpoints.load_known(file, run.id, sha256)
+                    found = checkpoints.load(file, run.id, sha256)
                 except StoreError as error:
                     failures.append(str(error))
                     continue
                 with checkpoints.writing(path):
                     file.replace(path)
-                is_latest = sha256 == run.checkpoint_sha256
-                return Snapshot(found.step, found.state), "" if is_latest else f"{failures[0]}: the one before is used"
+                remark = "" if sha256 == run.checkpoint_sha256 else f"{failures[0]}: the one before is used"
+                return Snapshot(found.step, found.state), remark
         return None, f"{failures[0]}: run {run.id} begins again"
 
     def checkpoint(self, run: Run) -> checkpoints.Checkpoint:
@@ -170,19 +165,16 @@ class Runs:
             raise StoreError(f"run {run.id} is {run.state} and has no checkpoint: {cure}")
         path = self._db.path.parent / run.checkpoint
         try:
-            return checkpoints.load_known(path, run.id, run.checkpoint_sha256)
+            return checkpoints.load(path, run.id, run.checkpoint_sha256)
         except StoreError as error:
             cure = f"restore it from a copy, or train again as `klcli report --run {run.id}` shows"
             raise StoreError(f"{error}: {cure}") from error
 
-    # --- reading
-
     def get(self, run_id: int) -> Run:
         for run in self.where("id = ?", [run_id]):
             return run
-        raise StoreError(
-            f"{self._db.path}: there is no run {run_id}, `klcli report --best 10` shows some that are there"
-        )
+        cure = "`klcli report --best 10` shows some that are there"
+        raise StoreError(f"{self._db.path}: there is no run {run_id}, {cure}")
 
     def epochs(self, run_id: int) -> list[Epoch]:
         return self._db.records(Epoch, "epochs WHERE run_id = ? ORDER BY epoch", [run_id])
@@ -192,13 +184,12 @@ class Runs:
         from klcli.evaluation.metrics import Metrics
         from klcli.training.result import EpochMetrics
 
-        def of(one: Epoch, split: str) -> Metrics:
-            return Metrics(*(getattr(one, f"{split}_{field.name}") for field in fields(Metrics)))
-
-        return [
-            EpochMetrics(one.epoch, one.step, one.learning_rate, of(one, "train"), of(one, "validation"), one.seconds)
-            for one in self.epochs(run_id)
-        ]
+        found = []
+        for one in self.epochs(run_id):
+            train = Metrics(one.train_loss, one.train_cost, one.train_accuracy)
+            validation = Metrics(one.validation_loss, one.validation_cost, one.validation_accuracy)
+            found.append(EpochMetrics(one.epoch, one.step, one.learning_rate, train, validation, one.seconds))
+        return found
 
     def latest_complete(self) -> Run | None:
         return next(iter(self.where("state = 'complete' ORDER BY id DESC LIMIT 1")), None)
@@ -214,10 +205,9 @@ class Runs:
         if order.column not in known:
             raise ConfigError(f"--sort {order.column}: this is no column of runs, there are {', '.join(known)}")
         condition, parameters = chosen.conditions()
+        values = [*parameters, -1 if limit is None else limit]
         with self._db.reading_only(chosen.where):
-            return self.where(
-                f"{condition} ORDER BY {order.sql()}, id LIMIT ?", [*parameters, -1 if limit is None else limit]
-            )
+            return self.where(f"{condition} ORDER BY {order.sql()}, id LIMIT ?", values)
 
     def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
         """Return the sets of runs that may share a ranking, first the images used last and the split with most runs."""
@@ -243,19 +233,11 @@ class Runs:
 
 def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
     """Write an evaluation, and the progress of its run, inside a transaction."""
-    row = {
-        "run_id": run_id,
-        **{name: getattr(metrics, name) for name in ("epoch", "step", "learning_rate", "seconds")},
-        **prefixed("train", metrics.train),
-        **prefixed("validation", metrics.validation),
-    }
+    row = {name: getattr(metrics, name) for name in ("epoch", "step", "learning_rate", "seconds")}
+    row |= {"run_id": run_id, **prefixed("train", metrics.train), **prefixed("validation", metrics.validation)}
     db.table("epochs").upsert(row, pk=("run_id", "epoch"))
-    db.execute(
-        "UPDATE runs SET epochs_done = max(epochs_done, :epoch),"
-        " best_validation_accuracy = max(coalesce(best_validation_accuracy, 0), :validation_accuracy)"
-        " WHERE id = :run_id",
-        row,
-    )
+    best = "best_validation_accuracy = max(coalesce(best_validation_accuracy, 0), :validation_accuracy)"
+    db.execute(f"UPDATE runs SET epochs_done = max(epochs_done, :epoch), {best} WHERE id = :run_id", row)
 
 
 def prefixed(split: str, metrics: Metrics | Score | None) -> dict[str, float]:
@@ -266,19 +248,19 @@ def prefixed(split: str, metrics: Metrics | Score | None) -> dict[str, float]:
 def ending_row(state: str, result: TrainResult | None, seconds: float, error: str | None) -> dict[str, Any]:
     """Return the columns of a run that has ended."""
     row: dict[str, Any] = {"state": state, "finished_at": now(), "seconds": seconds, "error": error}
-    if result is None:
-        return row
-    for last in result.epochs[-1:]:
+    for last in result.epochs[-1:] if result else []:
         row |= prefixed("train", last.train) | prefixed("validation", last.validation)
-    if ensemble := result.ensemble:
+    if result and (ensemble := result.ensemble):
         row |= {"snapshots": ensemble.networks}
         row |= prefixed("ensemble_validation", ensemble.validation) | prefixed("ensemble_test", ensemble.test)
-    return row | prefixed("test", result.test)
+    return row | prefixed("test", result.test if result else None)
 
 
-def divergence(result: TrainResult) -> str:
-    """Return the error of a run that diverged."""
-    return f"the cost was not finite after update {result.diverged_at}"
+def end_of(result: TrainResult) -> tuple[str, str | None]:
+    """Return the state in which a training ended, and the error of one that diverged."""
+    if result.diverged_at is None:
+        return "complete", None
+    return "diverged", f"the cost was not finite after update {result.diverged_at}"
 
 
 # The columns of the first schema. SQLite computes those of all later settings from the config.
@@ -292,27 +274,14 @@ def run_row(
     config: TrainConfig, budget: Budget, dataset: Dataset, environment: Environment, command: str
 ) -> dict[str, Any]:
     """Return the columns of a run that this process is about to train."""
-    return {
-        **fresh_columns(environment),
-        "command": command,
-        "dataset": dataset.name,
-        "dataset_sha256": dataset.sha256,
-        "dataset_source": dataset.source,
-        **{name: value for name, value in settings_columns(config).items() if name in _STORED_SETTINGS},
-        "step_size": budget.step_size,
-        "cycles": budget.cycles,
-        "epochs": budget.epoch_at(budget.total_updates),
-        "config": config.to_json(),
-    }
+    images = {"dataset": dataset.name, "dataset_sha256": dataset.sha256, "dataset_source": dataset.source}
+    epochs = budget.epoch_at(budget.total_updates)
+    settings = {name: value for name, value in settings_columns(config).items() if name in _STORED_SETTINGS}
+    settings |= {"step_size": budget.step_size, "cycles": budget.cycles, "epochs": epochs, "config": config.to_json()}
+    return fresh_columns(environment) | {"command": command} | images | settings
 
 
 def fresh_columns(environment: Environment) -> dict[str, Any]:
     """Return the columns of a run that starts now, in this process."""
-    about = {"threads": environment.threads, "versions": json.dumps(environment.versions)}
-    return {"state": "running", "started_at": now(), **owner_columns(), **about}
-
-
-def owner_columns() -> dict[str, Any]:
-    """Return the columns that name this process as the one that trains a run."""
-    process = ProcessIdentity.current()
-    return {"host": process.host, "pid": process.pid, "process_started_at": process.started_at}
+    about = {"state": "running", "started_at": now(), "threads": environment.threads}
+    return asdict(ProcessIdentity.current()) | about | {"versions": json.dumps(environment.versions)}

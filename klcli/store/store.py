@@ -7,8 +7,7 @@ from typing import Self
 from klcli.errors import StoreError
 from klcli.store.checkpoints import write_atomically
 from klcli.store.connection import Database
-from klcli.store.evaluations import Evaluations
-from klcli.store.gradient_checks import GradientChecks
+from klcli.store.later_checks import Evaluations, GradientChecks
 from klcli.store.runs import Runs
 from klcli.store.studies import Studies
 from klcli.store.upkeep import Upkeep

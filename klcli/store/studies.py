@@ -11,7 +11,7 @@ from klcli.errors import ConfigError, StoreError
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, now
 from klcli.store.records import Run, Study
-from klcli.store.runs import Runs, divergence, ending_row, fresh_columns, run_row, upsert_epoch
+from klcli.store.runs import Runs, end_of, ending_row, fresh_columns, run_row, upsert_epoch
 
 if TYPE_CHECKING:  # a report must not load what trains
     from klcli.data.dataset import Dataset
@@ -52,10 +52,8 @@ class Studies:
     def find(self, kind: str, stage: str, settings: dict[str, Any], parent: int | None) -> Study | None:
         """Return the latest study of exactly this plan, complete or not, also of one that an older klcli began."""
         wanted = canonical(settings)
-        for study in self._where("kind = ? AND stage = ? AND parent IS ? ORDER BY id DESC", kind, stage, parent):
-            if wanted in (canonical(study.settings), _with_defaults(study.settings)):
-                return study
-        return None
+        found = self._where("kind = ? AND stage = ? AND parent IS ? ORDER BY id DESC", kind, stage, parent)
+        return next((one for one in found if wanted in (canonical(one.settings), _with_defaults(one.settings))), None)
 
     def get(self, study_id: int) -> Study:
         for study in self._where("id = ?", study_id):
@@ -65,7 +63,7 @@ class Studies:
     def latest(self, kind: str, stage: str, dataset_sha256: str) -> Study | None:
         """Return the latest complete study of a stage on one data set."""
         of_images = "EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND dataset_sha256 = ?)"
-        condition = f"kind = ? AND stage = ? AND state = 'complete' AND {of_images} ORDER BY id DESC LIMIT 1"
+        condition = f"kind = ? AND stage = ? AND state = 'complete' AND {of_images} ORDER BY id DESC"
         return next(iter(self._where(condition, kind, stage, dataset_sha256)), None)
 
     def all(self) -> list[Study]:
@@ -84,7 +82,7 @@ class Studies:
 
     def restart(self, run_ids: Sequence[int], environment: Environment) -> None:
         """Plan runs that did not end again, for this process. Raises StoreError where another one has one of them."""
-        fresh = fresh_columns(environment) | dict.fromkeys(("finished_at", "best_validation_accuracy", "error"))
+        without = {"epochs_done": 0, "finished_at": None, "best_validation_accuracy": None, "error": None}
         with self._db.write() as db:
             for run_id in run_ids:
                 run = self._runs.get(run_id)
@@ -92,30 +90,28 @@ class Studies:
                     owner = f"process {run.pid} on {run.host}, end that first"
                     raise StoreError(f"{self._db.path}: run {run_id} of study {run.study_id} belongs to {owner}")
                 db.execute("DELETE FROM epochs WHERE run_id = ?", [run_id])
-                db.table("runs").update(run_id, {**fresh, "epochs_done": 0})
+                db.table("runs").update(run_id, fresh_columns(environment) | without)
                 db.execute("UPDATE studies SET state = 'running' WHERE id = ?", [run.study_id])
 
     def record_stack(self, run_ids: Sequence[int], outcome: StackOutcome) -> None:
         """Record the results of a stack in one transaction: all of its runs are recorded, or none."""
-        results = dict(zip(run_ids, outcome.results, strict=True))
-        pointers = {
-            run_id: self._runs.write_checkpoint(run_id, result) if result.diverged_at is None else {}
-            for run_id, result in results.items()
-        }
+        results, rows = dict(zip(run_ids, outcome.results, strict=True)), {}
+        for run_id, result in results.items():
+            state, error = end_of(result)
+            pointer = self._runs.write_checkpoint(run_id, result) if state == "complete" else {}
+            rows[run_id] = ending_row(state, result, outcome.seconds, error) | pointer
         with self._db.write() as db:
             for run_id, result in results.items():
                 for metrics in result.epochs:
                     upsert_epoch(db, run_id, metrics)
-                state, error = ("complete", None) if result.diverged_at is None else ("diverged", divergence(result))
-                db.table("runs").update(run_id, ending_row(state, result, outcome.seconds, error) | pointers[run_id])
+                db.table("runs").update(run_id, rows[run_id])
 
     def end(self, study_id: int, state: str, error: str | None = None) -> None:
         """End a study; its runs that have not ended get the same state."""
+        ended = "UPDATE runs SET state = ?, error = ?, finished_at = ? WHERE study_id = ? AND state = 'running'"
         with self._db.write() as db:
             db.table("studies").update(study_id, {"state": state})
-            still_running = "study_id = ? AND state = 'running'"
-            values = [state, error, now(), study_id]
-            db.execute(f"UPDATE runs SET state = ?, error = ?, finished_at = ? WHERE {still_running}", values)
+            db.execute(ended, [state, error, now(), study_id])
 
 
 def canonical(settings: dict[str, Any]) -> str:

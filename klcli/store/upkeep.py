@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 from klcli.errors import ConfigError, StoreError
@@ -11,14 +11,6 @@ from klcli.store import checkpoints
 from klcli.store.connection import Database
 from klcli.store.records import Run
 from klcli.store.runs import Runs
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that a check of the database has found."""
-
-    what: str
-    is_damage: bool  # or only a file that no row names
 
 
 class Upkeep:
@@ -39,8 +31,8 @@ class Upkeep:
         if tag.split() != [tag]:
             raise ConfigError(f"tag {tag!r}: must be one word without spaces")
         with self._db.write() as db:
-            kept = [one for one in self._tags(run_id) if one != tag]
-            db.table("runs").update(run_id, {"tags": " ".join([*kept, tag])})
+            tags = [*(one for one in self._tags(run_id) if one != tag), tag]
+            db.table("runs").update(run_id, {"tags": " ".join(tags)})
 
     def remove_tag(self, run_id: int, tag: str) -> None:
         """Remove a tag from a run. Raises ConfigError where it has none of that name."""
@@ -66,12 +58,11 @@ class Upkeep:
         with self._db.write() as db:
             for run in runs:
                 db.execute("DELETE FROM runs WHERE id = ?", [run.id])
-                if run.study_id is not None:
-                    with_list = "json_insert(settings, '$.deleted_members', json('[]'))"
-                    longer = f"json_insert({with_list}, '$.deleted_members[#]', ?)"
-                    db.execute(f"UPDATE studies SET settings = {longer} WHERE id = ?", [run.member, run.study_id])
-                    without_runs = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id)"
-                    db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
+                with_list = "json_insert(settings, '$.deleted_members', json('[]'))"
+                longer = f"json_insert({with_list}, '$.deleted_members[#]', ?)"
+                db.execute(f"UPDATE studies SET settings = {longer} WHERE id = ?", [run.member, run.study_id])
+                without_runs = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id)"
+                db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
         # The rows first: `check` finds a file that no row names; a row without its file is damage.
         files = [file for run in runs for file in self._files_of(run)]
         for file in files:
@@ -82,7 +73,6 @@ class Upkeep:
         return files
 
     def _files_of(self, run: Run) -> list[Path]:
-        """The checkpoint and the pictures of a run, as far as they are there."""
         own = [self._db.path.parent / run.checkpoint] if run.checkpoint else []
         pictures = sorted(self._db.folder("plots").glob(f"run-{run.id:06d}[.-]*"))
         return [file for file in [*own, *map(checkpoints.previous, own), *pictures] if file.exists()]
@@ -92,27 +82,22 @@ class Upkeep:
 
         Numbers have all their digits; NULL is an empty cell. Raises StoreError where the folder cannot be written.
         """
-        names = self._db.read(
-            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
-            " AND name NOT LIKE 'sqlite!_%' ESCAPE '!' AND name NOT LIKE '!_%' ESCAPE '!' ORDER BY name"
-        )
+        own = "type IN ('table', 'view') AND substr(name, 1, 1) <> '_' AND substr(name, 1, 7) <> 'sqlite_'"
         written = {}
-        for name in (row["name"] for row in names):
-            rows = self._db.read(f'SELECT * FROM "{name}"')
-            text = io.StringIO()
+        for one in self._db.read(f"SELECT name FROM sqlite_master WHERE {own} ORDER BY name"):
+            name, text = one["name"], io.StringIO()
+            rows, columns = self._db.read(f'SELECT * FROM "{name}"'), self._db.read(f'PRAGMA table_xinfo("{name}")')
             writer = csv.writer(text, lineterminator="\n")
-            columns = self._db.read(f'PRAGMA table_xinfo("{name}")')
             writer.writerow(row["name"] for row in columns if row["hidden"] != 1)  # 1: `SELECT *` omits it
             writer.writerows(map(dict.values, rows))
             checkpoints.write_atomically(folder / f"{name}.csv", text.getvalue().encode())
             written[f"{name}.csv"] = len(rows)
         return written
 
-    def check(self) -> list[Finding]:
-        """Check the database and every checkpoint, and find files that belong to no run."""
+    def check(self) -> tuple[list[str], list[str]]:
+        """Return what is damaged in the database and its checkpoints, and the files that belong to no row."""
         damage = [*self._damage_of_database(), *self._damage_of_checkpoints()]
-        orphans = [f"{path}: nothing in the database points at this file" for path in self._orphans()]
-        return [*(Finding(what, True) for what in damage), *(Finding(what, False) for what in orphans)]
+        return damage, [f"{path}: nothing in the database points at this file" for path in self._orphans()]
 
     def _damage_of_database(self) -> Iterator[str]:
         for row in self._db.read("PRAGMA integrity_check"):
@@ -130,11 +115,15 @@ class Upkeep:
                 continue
             path = self._db.path.parent / run.checkpoint
             try:
-                checkpoints.load_known(path, run.id, run.checkpoint_sha256)
+                checkpoints.load(path, run.id, run.checkpoint_sha256)
             except StoreError as error:
                 # A run that ended between the file and the row can go on from the checkpoint before.
-                if run.state == "complete" or not _is_sound(checkpoints.previous(path), run):
-                    yield f"run {run.id}: {error}"
+                with suppress(StoreError):
+                    if run.state != "complete":
+                        known = run.checkpoint_sha256, run.previous_sha256
+                        checkpoints.load(checkpoints.previous(path), run.id, *known)
+                        continue
+                yield f"run {run.id}: {error}"
 
     def _orphans(self) -> Iterator[Path]:
         rows = self._db.read("SELECT checkpoint FROM runs WHERE checkpoint IS NOT NULL")
@@ -146,10 +135,3 @@ class Upkeep:
             there = {f"{kind}-{row['id']:06d}" for row in self._db.read(f"SELECT id FROM {table}")}
             pictures = sorted(self._db.folder("plots").glob(f"{kind}-[0-9][0-9][0-9][0-9][0-9][0-9]*"))
             yield from (path for path in pictures if path.name[: len(kind) + 7] not in there)
-
-
-def _is_sound(path: Path, run: Run) -> bool:
-    try:
-        return bool(checkpoints.load_known(path, run.id, run.checkpoint_sha256, run.previous_sha256))
-    except StoreError:
-        return False

@@ -112,7 +112,7 @@ def test_a_run_that_does_not_exist_is_refused(interrupted: None, here: Klcli, re
 
 def test_a_run_of_a_living_process_is_refused(interrupted: None, here: Klcli, change: Callable[..., None]) -> None:
     me = ProcessIdentity.current()
-    change(state="running", host=me.host, pid=me.pid, process_started_at=me.started_at)
+    change(state="running", host=me.host, pid=me.pid, process_started_at=me.process_started_at)
     done = here("train", "--resume", "1")
     assert done.returncode == 2
     assert f"process {me.pid} on {me.host}" in done.stderr

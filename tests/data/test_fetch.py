@@ -98,7 +98,8 @@ def test_an_archive_is_put_into_the_cache_and_used(
     told: list[tuple[int, int | None]] = []
     fetched = fetch(site.url, empty_machine, lambda done, total: told.append((done, total)))
     size = len(site.content)
-    assert fetched == Fetched(empty_machine / NAME, "binary", official, False, size)  # the images are other ones
+    assert fetched == Fetched(empty_machine / NAME, "binary", official, False)  # the images are other ones
+    assert fetched.path.stat().st_size == size
     assert left_in(empty_machine) == [NAME]
     assert (told[0], told[-1]) == ((0, size), (size, size))
     assert told == sorted(told)

@@ -184,7 +184,7 @@ def test_an_export_reads_back_to_what_is_stored(three_runs_here: Path, tmp_path:
 
 
 def test_a_sound_database(three_runs_here: Path) -> None:
-    assert Store(three_runs_here / "klcli.db").upkeep.check() == []
+    assert Store(three_runs_here / "klcli.db").upkeep.check() == ([], [])
 
 
 def test_damage_and_orphans_are_found(three_runs_here: Path) -> None:
@@ -201,15 +201,11 @@ def test_damage_and_orphans_are_found(three_runs_here: Path) -> None:
         three_runs_here / "klcli.db",
         "INSERT INTO epochs SELECT 77, epoch, step, 0, 0,0,0, 0,0,0, 0 FROM epochs LIMIT 1",
     )
-    found = Store(three_runs_here / "klcli.db").upkeep.check()
-    damage = [one.what for one in found if one.is_damage]
+    damage, orphans = Store(three_runs_here / "klcli.db").upkeep.check()
     assert len(damage) == 4
     for words in ("missing", "not the one of run 2", "damaged", "row of runs that is gone"):
         assert any(words in line for line in damage)
-    assert [Path(one.what.split(":")[0]).name for one in found if not one.is_damage] == [
-        "run-000009.npz",
-        "run-000009-weights.png",
-    ]
+    assert [Path(one.split(":")[0]).name for one in orphans] == ["run-000009.npz", "run-000009-weights.png"]
 
 
 def test_the_view_ranks_each_set_of_images_for_itself(five: Store) -> None:

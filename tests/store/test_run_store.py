@@ -76,7 +76,7 @@ def test_a_run_is_recorded_before_it_starts(recorder: Any) -> None:
     run = recorder.store.runs.get(run_id)
     expected = {
         "id": run_id, "state": "running", "host": socket.gethostname(), "pid": os.getpid(),
-        "process_started_at": ProcessIdentity.current().started_at, "command": "klcli train --hidden 50 30 20",
+        "process_started_at": ProcessIdentity.current().process_started_at, "command": "klcli train --hidden 50 30 20",
         "dataset": "cifar10", "dataset_sha256": "a" * 64, "step_size": 2250, "cycles": 2.0, "epochs": 20.0,
         "threads": 1, "versions": {"numpy": "2"}, "epochs_done": 0.0, "finished_at": None,
         "best_validation_accuracy": None, "test_accuracy": None, "error": None,
@@ -417,7 +417,7 @@ def running(recorder: Any) -> Callable[..., str]:
         execute(
             recorder.path,
             "UPDATE runs SET host = ?, pid = ?, process_started_at = ? WHERE id = ?",
-            identity.host, identity.pid, identity.started_at, run_id,
+            identity.host, identity.pid, identity.process_started_at, run_id,
         )  # fmt: skip
         opened = Store(recorder.path)
         state: str = opened.runs.get(run_id).state
@@ -465,7 +465,7 @@ def test_a_run_of_a_living_process_is_left_alone(running: Callable[..., str]) ->
 
 def test_a_living_process_with_the_number_of_the_dead_one_does_not_hide_it(running: Callable[..., str]) -> None:
     me = ProcessIdentity.current()
-    assert running(replace(me, started_at=me.started_at - 3600)) == "interrupted"
+    assert running(replace(me, process_started_at=me.process_started_at - 3600)) == "interrupted"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the start of a process is a time of day")
@@ -486,7 +486,7 @@ def test_the_start_of_a_process_is_read_behind_any_name(tmp_path: Path) -> None:
     try:
         identity = ProcessIdentity.of(process.pid)
         assert not identity.is_gone()
-        assert abs(identity.started_at - ProcessIdentity.current().started_at) < 24 * 3600
+        assert abs(identity.process_started_at - ProcessIdentity.current().process_started_at) < 24 * 3600
     finally:
         process.kill()
         process.wait()

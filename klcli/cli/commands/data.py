@@ -63,14 +63,14 @@ def fetch(
             raise Interrupted(message, signal.SIGINT) from None
     invocation.result(_plain(f"{fetched.path}  ({'official' if fetched.official else 'not an official'} copy)"))
     document = {"path": str(fetched.path), "url": address, "layout": fetched.layout, "official": fetched.official}
-    invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.size})
+    invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.path.stat().st_size})
 
 
 def _content(dataset: "Dataset") -> dict[str, Any]:
     """What there is to tell about a data set, as the JSON document has it."""
     import numpy as np
 
-    train, names = dataset.images_per_file * 5, dataset.class_names
+    train, names = len(dataset.images) * 5 // 6, dataset.class_names
     counts = [np.bincount(labels, minlength=len(names)).tolist() for labels in np.split(dataset.labels, [train])]
     return {
         "name": dataset.name,

@@ -82,9 +82,7 @@ class Upkeep(Settings):
 
 def _check(invocation: Invocation, store: "Store") -> None:
     """Show what was found. Raises StoreError where something is damaged."""
-    found = store.upkeep.check()
-    damage = [finding.what for finding in found if finding.is_damage]
-    orphans = [finding.what for finding in found if not finding.is_damage]
+    damage, orphans = store.upkeep.check()
     invocation.result(*(f"damaged  {what}" for what in damage), *(f"orphan   {what}" for what in orphans))
     runs = sum(store.runs.count_by_state().values())
     if not damage:

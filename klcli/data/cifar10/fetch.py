@@ -2,12 +2,11 @@
 
 import contextlib
 import hashlib
-import http
 import http.client
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,7 +33,6 @@ class Fetched:
     layout: str  # "python" or "binary"
     md5: str
     official: bool  # whether it holds the official images
-    size: int  # bytes
 
 
 def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | None = OFFICIAL) -> Fetched:
@@ -66,7 +64,7 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
             raise DataError(str(error).replace(str(part), url)) from None
         layout = next(layout for layout in layouts.LAYOUTS if dataset.layout.startswith(layout.name))
         path = part.replace(destination / layout.archive)
-        return Fetched(path, layout.name, md5, bool(dataset.official), path.stat().st_size)
+        return Fetched(path, layout.name, md5, bool(dataset.official))
     except OSError as error:  # an error of the network is a DataError by now
         cure = "free 400 MB there, or set KLCLI_CACHE to a folder on another disk"
         raise StoreError(f"{destination} cannot be written ({error.strerror or error}): {cure}") from None
@@ -78,7 +76,7 @@ def fetched_before(url: str, destination: Path) -> Fetched | None:
     with contextlib.suppress(OSError):
         for layout in layouts.LAYOUTS:
             if path.name == layout.archive and _md5_of(path) == layout.archive_md5:
-                return Fetched(path, layout.name, layout.archive_md5, True, path.stat().st_size)
+                return Fetched(path, layout.name, layout.archive_md5, True)
     return None
 
 
@@ -109,18 +107,15 @@ def _download(url: str, part: Path, progress: Progress) -> None:
     response = _open(url, done)
     if response is None:
         return progress(done, done)
-    with contextlib.closing(response):
-        continues = response.status == http.HTTPStatus.PARTIAL_CONTENT
-        done = done if continues else 0
-        length = response.headers.get("Content-Length", "")
-        total = done + int(length) if length.isdigit() else None
-        with part.open("ab" if continues else "wb") as file:
+    continues = response.status == http.HTTPStatus.PARTIAL_CONTENT
+    done = done if continues else 0
+    length = response.headers.get("Content-Length", "")
+    total = done + int(length) if length.isdigit() else None
+    with contextlib.closing(response), part.open("ab" if continues else "wb") as file:
+        progress(done, total)
+        for piece in _pieces(url, response, done, total):
+            done += file.write(piece)
             progress(done, total)
-            while piece := _next_piece(url, response):
-                done += file.write(piece)
-                progress(done, total)
-    if total is not None and done < total:
-        raise _interrupted(url, f"the connection ended after {done} of {total} bytes")
     return None
 
 
@@ -141,12 +136,15 @@ def _open(url: str, done: int) -> Any:
         raise DataError(f"{url} cannot be reached ({cause}): {cure}") from None
 
 
-def _next_piece(url: str, response: Any) -> bytes:
+def _pieces(url: str, response: Any, done: int, total: int | None) -> Iterator[bytes]:
+    """Yield what arrives after the first `done` bytes. Raises DataError where the connection ends before `total`."""
     try:
-        return bytes(response.read(PIECE))
+        while piece := response.read(PIECE):
+            done += len(piece)
+            yield piece
+        failure = f"the connection ended after {done} of {total} bytes" if done < (total or 0) else ""
     except (OSError, http.client.HTTPException) as error:
-        raise _interrupted(url, str(error) or type(error).__name__) from None
-
-
-def _interrupted(url: str, reason: str) -> DataError:
-    return DataError(f"the download of {url} was interrupted ({reason}): run it again, it continues where it stopped")
+        failure = str(error) or type(error).__name__
+    if failure:
+        advice = "run it again, it continues where it stopped"
+        raise DataError(f"the download of {url} was interrupted ({failure}): {advice}")

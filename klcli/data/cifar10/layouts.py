@@ -24,14 +24,11 @@ class Layout:
     archive_md5: str
 
     def files_in(self, folder: Path) -> list[Path]:
-        """Return the paths of its six batch files, whether they exist or not."""
         return [folder / name for name in self.batch_files]
 
 
 _NAMES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
-_BIN_NAMES = tuple(f"{name}.bin" for name in _NAMES)
+_BIN = tuple(f"{name}.bin" for name in _NAMES)
 PYTHON = Layout("python", "cifar-10-batches-py", _NAMES, "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
-BINARY = Layout(
-    "binary", "cifar-10-batches-bin", _BIN_NAMES, "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
-)
+BINARY = Layout("binary", "cifar-10-batches-bin", _BIN, "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530")
 LAYOUTS = (PYTHON, BINARY)  # in order of preference

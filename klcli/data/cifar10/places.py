@@ -42,12 +42,19 @@ def find(requested: str | None) -> Path | None:
 
     None where nothing was requested and nothing was found. Raises DataError where a requested path does not exist.
     """
-    if requested is not None:
-        return _existing(requested, "--data")
-    chosen = os.environ.get("KLCLI_DATA")
-    if chosen and chosen not in NAMES:
-        return _existing(chosen, "KLCLI_DATA")
-    return next((place for place in usual_places() if _is_complete(place)), None)
+    variable = os.environ.get("KLCLI_DATA", "")
+    if requested is None and variable in ("", *NAMES):
+        return next(filter(_is_complete, usual_places()), None)
+    origin, text = ("KLCLI_DATA", variable) if requested is None else ("--data", requested)
+    path = user_path(text)
+    try:
+        found = bool(text) and path.exists()
+    except (OSError, ValueError) as error:  # no permission, a name too long, a NUL in it
+        raise DataError(f"{origin} {text!r} cannot be read ({error}): give a folder or archive that can be") from None
+    if not found:
+        cure = "give the folder or the .tar.gz of CIFAR-10, or run `klcli data fetch` and omit it"
+        raise DataError(f"{origin} {text!r} does not exist: {cure}")
+    return path.absolute()
 
 
 def usual_places() -> Iterator[Path]:
@@ -66,18 +73,6 @@ def usual_places() -> Iterator[Path]:
         # Keras names the download after the folder; since version 3 it unpacks into a folder named "target".
         name = PYTHON.folder
         yield from (keras / name, keras / f"{name}-target" / name, keras / f"{name}.tar.gz")
-
-
-def _existing(text: str, origin: str) -> Path:
-    path = user_path(text)
-    try:
-        found = bool(text) and path.exists()
-    except (OSError, ValueError) as error:  # no permission, a name too long, a NUL in it
-        raise DataError(f"{origin} {text!r} cannot be read ({error}): give a folder or archive that can be") from None
-    if not found:
-        cure = "give the folder or the .tar.gz of CIFAR-10, or run `klcli data fetch` and omit it"
-        raise DataError(f"{origin} {text!r} does not exist: {cure}")
-    return path.absolute()
 
 
 def _is_complete(place: Path) -> bool:

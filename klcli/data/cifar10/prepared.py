@@ -11,7 +11,7 @@ import numpy as np
 from klcli.data.cifar10 import layouts
 from klcli.data.cifar10.places import cache_folder
 from klcli.data.dataset import CLASSES, PIXELS, Dataset
-from klcli.files import remove_leftovers, replacing, write_atomically
+from klcli.files import remove_leftovers, replacing
 from klcli.settings.split_config import FILES
 
 FORMAT = 2  # part of the key of files: a copy in an older format is never read
@@ -36,14 +36,9 @@ def load(key: str) -> Dataset | None:
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
     n = FILES * layouts.ROWS
-    is_sound = (
-        (dataset.images.shape, labels.shape) == ((n, PIXELS), (n,))
-        and dataset.images.dtype == np.uint8
-        and int(labels.max()) < CLASSES
-        and len(dataset.class_names) == CLASSES
-        and dataset.official in (True, False, None)
-    )
-    return dataset if is_sound else None
+    has_form = (dataset.images.shape, dataset.images.dtype.name, labels.shape) == ((n, PIXELS), "uint8", (n,))
+    has_classes = len(dataset.class_names) == CLASSES and dataset.official in (True, False, None)
+    return dataset if has_form and has_classes and int(labels.max()) < CLASSES else None
 
 
 def save(key: str, dataset: Dataset) -> Dataset:
@@ -56,8 +51,15 @@ def save(key: str, dataset: Dataset) -> Dataset:
     try:
         with replacing(images_file) as file:
             np.save(file, dataset.images, allow_pickle=False)
-        write_atomically(note_file, json.dumps(note).encode())
-        _remove_outdated(images_file.parent, key, dataset.source)
+        with replacing(note_file) as file:
+            file.write(json.dumps(note).encode())
+        for other in set(note_file.parent.glob("*.json")) - {note_file}:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                # A copy that was made before the source changed, 184 MB.
+                if json.loads(other.read_text(encoding="utf-8"))["source"] == dataset.source:
+                    other.unlink()
+                    other.with_suffix(".npy").unlink()
+        remove_leftovers(note_file.parent)
         images = np.load(images_file, mmap_mode="r")
     except (OSError, ValueError):
         return dataset
@@ -67,13 +69,3 @@ def save(key: str, dataset: Dataset) -> Dataset:
 def _paths(key: str) -> tuple[Path, Path]:
     folder = cache_folder() / "prepared"
     return folder / f"{key}.npy", folder / f"{key}.json"
-
-
-def _remove_outdated(folder: Path, key: str, source: str) -> None:
-    """Remove the copies made before `source` changed, 184 MB each, and what killed processes have left."""
-    for note_file in folder.glob("*.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            if note_file.stem != key and json.loads(note_file.read_text(encoding="utf-8"))["source"] == source:
-                note_file.unlink()
-                note_file.with_suffix(".npy").unlink()
-    remove_leftovers(folder)

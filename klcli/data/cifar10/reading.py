@@ -3,7 +3,7 @@
 import gzip
 import tarfile
 import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -60,7 +60,7 @@ def read(source: Source) -> Dataset:
     images = np.empty((FILES * layouts.ROWS, PIXELS), np.uint8)
     labels = np.empty(FILES * layouts.ROWS, np.uint8)
     layout, done = source.layout, set[str]()
-    for found, name, content in _folder_files(source.path, layout) if layout else _archive_files(source.path):
+    for found, name, content in _folder_files(source, layout) if layout else _archive_files(source.path):
         layout = layout or found
         if found is layout:  # an archive may hold both: the first one is enough
             start = layout.batch_files.index(name) * layouts.ROWS
@@ -70,22 +70,16 @@ def read(source: Source) -> Dataset:
             done.add(name)
     if layout is None:
         raise DataError(f"{source.path} holds no batch file of CIFAR-10: give the archive of CIFAR-10")
-    _require_all(source.path, layout, done)
+    if missing := ", ".join(name for name in layout.batch_files if name not in done):
+        raise DataError(f"{source.path} lacks {missing}: download the data set again, or copy the missing file there")
     sha256, form = content_sha256(labels, images), layout.name if source.layout else f"{layout.name} archive"
     official = sha256 == OFFICIAL_SHA256
     return Dataset(CIFAR10, images, labels, CLASS_NAMES, sha256, str(source.path), form, official)
 
 
-def _require_all(path: Path, layout: Layout, names: Container[str]) -> None:
-    missing = ", ".join(name for name in layout.batch_files if name not in names)
-    if missing:
-        raise DataError(f"{path} lacks {missing}: download the data set again, or copy the missing file there")
-
-
-def _folder_files(folder: Path, layout: Layout) -> Iterator[tuple[Layout, str, bytes]]:
-    """Yield layout, name and content of every batch file in the folder, all of which must exist."""
-    _require_all(folder, layout, {path.name for path in Source(folder, layout).files()})
-    for path in layout.files_in(folder):
+def _folder_files(source: Source, layout: Layout) -> Iterator[tuple[Layout, str, bytes]]:
+    """Yield layout, name and content of every batch file in the folder."""
+    for path in source.files():
         try:
             _check_size(f"{path}", path.stat().st_size)
             content = path.read_bytes()
@@ -109,8 +103,8 @@ def _archive_files(path: Path) -> Iterator[tuple[Layout, str, bytes]]:
             while stream.read(2**20):  # gzip compares its checksum at the end, which tarfile does not reach
                 pass
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        reason = f"is no .tar.gz archive, or a damaged or incomplete one ({error})"
-        raise DataError(f"{path} {reason}: download it again") from None
+        wrong = f"{path} is no .tar.gz archive, or a damaged or incomplete one ({error}): download it again"
+        raise DataError(wrong) from None
     except OSError as error:
         raise _unreadable(path, error) from None
 
