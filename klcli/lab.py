@@ -23,10 +23,8 @@ from klcli.procedures.observer import Observer
 from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
 from klcli.published.reproduction import Reproduction
-from klcli.settings.check_settings import CheckSettings
-from klcli.settings.evaluation_settings import EvaluationSettings
+from klcli.settings.procedure_settings import CheckSettings, EvaluationSettings, ReproductionSettings, SearchSettings
 from klcli.settings.sameness import not_default
-from klcli.settings.study_settings import ReproductionSettings, SearchSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
 from klcli.store.runs import RunFilter

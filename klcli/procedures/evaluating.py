@@ -14,7 +14,7 @@ from klcli.evaluation.metrics import log_mean, log_probabilities
 from klcli.evaluation.reevaluation import policy_of, reevaluate
 from klcli.procedures.run_lookup import chosen_run, chosen_runs, images_of, trained_networks
 from klcli.procedures.setup import Setup
-from klcli.settings.evaluation_settings import EvaluationSettings
+from klcli.settings.procedure_settings import EvaluationSettings
 from klcli.store.records import Evaluation, Run
 
 

@@ -13,7 +13,7 @@ from klcli.published.comparison import QUICK_SEEDS, chains, plan
 from klcli.published.report import GradientExperiment, Report
 from klcli.published.reproduction import KIND, Reproduction, asked_for, gather
 from klcli.published.terms import Terms
-from klcli.settings.study_settings import ReproductionSettings
+from klcli.settings.procedure_settings import ReproductionSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError
 from klcli.studies.gradient_checks import check_a_single_image, check_networks, entries

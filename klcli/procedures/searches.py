@@ -7,9 +7,9 @@ from typing import Any
 from klcli.errors import ConfigError
 from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
+from klcli.settings.procedure_settings import SearchSettings
 from klcli.settings.sameness import SETTINGS, differences
 from klcli.settings.setting import Role
-from klcli.settings.study_settings import SearchSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run, Study
 from klcli.store.store import Store

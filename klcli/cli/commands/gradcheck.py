@@ -7,7 +7,7 @@ import typer
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes, typed_settings
 from klcli.errors import GradientCheckFailed
-from klcli.settings.check_settings import CheckSettings
+from klcli.settings.procedure_settings import CheckSettings
 from klcli.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import typer
 from klcli.cli.invocation import Invocation, invoked, typed_command
 from klcli.cli.options import takes
 from klcli.errors import Diverged, GradientCheckFailed
+from klcli.settings.procedure_settings import REPRODUCTION, ReproductionSettings
 from klcli.settings.setting import Role, flag, setting
-from klcli.settings.study_settings import REPRODUCTION, ReproductionSettings
 
 if TYPE_CHECKING:
     from klcli.published.report import Report

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
 from klcli.errors import Diverged
-from klcli.settings.study_settings import SearchSettings
+from klcli.settings.procedure_settings import SearchSettings
 from klcli.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:
