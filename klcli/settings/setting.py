@@ -201,7 +201,7 @@ class Settings:
     """Base of the dataclasses of settings: a wrong value raises ConfigError, one line with the option and the cure."""
 
     def __post_init__(self) -> None:
-        for one in settings_of(type(self)).values():
+        for one in settings_of(type(self)).values():  # type: ignore[arg-type]  # mypy takes __hash__ for the class's own
             if "." not in one.key:
                 object.__setattr__(self, one.key, one.checked(getattr(self, one.key)))
 
