@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from enum import StrEnum
-from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -184,24 +183,28 @@ def setting_of(name: str, hint: Any, declared: Field) -> Setting:
     return Setting(key=name, default=declared.default, **{**kinds, **derived, **given})
 
 
-@cache  # every config that is made asks for them
 def settings_of(owner: type) -> dict[str, Setting]:
     """Return the settings of a dataclass by key, those of nested dataclasses as `split.subset`."""
-    hints, found = get_type_hints(owner), {}
-    for one in fields(owner):
-        if one.metadata:
-            found[one.name] = setting_of(one.name, hints[one.name], one)
-        else:
-            inner = {f"{one.name}.{key}": it for key, it in settings_of(hints[one.name]).items()}
-            found |= {key: replace(it, key=key) for key, it in inner.items()}
-    return found
+    if owner not in _known:
+        hints, found = get_type_hints(owner), {}
+        for one in fields(owner):
+            if one.metadata:
+                found[one.name] = setting_of(one.name, hints[one.name], one)
+            else:
+                inner = {f"{one.name}.{key}": it for key, it in settings_of(hints[one.name]).items()}
+                found |= {key: replace(it, key=key) for key, it in inner.items()}
+        _known[owner] = found
+    return _known[owner]
+
+
+_known: dict[type, dict[str, Setting]] = {}  # every config that is made asks for its settings
 
 
 class Settings:
     """Base of the dataclasses of settings: a wrong value raises ConfigError, one line with the option and the cure."""
 
     def __post_init__(self) -> None:
-        for one in settings_of(type(self)).values():  # type: ignore[arg-type]  # mypy takes __hash__ for the class's own
+        for one in settings_of(type(self)).values():
             if "." not in one.key:
                 object.__setattr__(self, one.key, one.checked(getattr(self, one.key)))
 

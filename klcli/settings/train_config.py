@@ -168,7 +168,7 @@ class TrainConfig(Settings):
         require(isinstance(values, dict) and isinstance(values.get("split", {}), dict), "config: must be an object")
         split = values.get("split", {})
         flat = {key for key in values if key != "split"} | {f"split.{key}" for key in split}
-        unknown = ", ".join(sorted(flat - set(settings_of(TrainConfig))))
+        unknown = ", ".join(sorted(flat - set(settings_of(cls))))
         require(not unknown, f"config: unknown setting {unknown}, a newer klcli may have written it")
         return cls(**values | {"split": SplitConfig(**split)})
 

@@ -34,9 +34,7 @@ def info(*, invocation: Invocation) -> None:
 @app.command()
 @invoked()
 def fetch(
-    url: str | None = setting(
-        None, DOWNLOAD, "Download this archive; the binary one of Toronto if omitted.", metavar="URL"
-    ),
+    url: str | None = setting(None, DOWNLOAD, "Download this archive, by default that of Toronto.", metavar="URL"),
     md5: str | None = setting(None, DOWNLOAD, "Expect this checksum, not an official one.", metavar="HEX"),
     verify: bool = setting(True, DOWNLOAD, "Refuse an archive with another checksum."),
     *,
@@ -61,13 +59,12 @@ def fetch(
         except KeyboardInterrupt:
             message = "interrupted: what has arrived is kept, run `klcli data fetch` again to continue"
             raise Interrupted(message, signal.SIGINT) from None
-    invocation.result(_plain(f"{fetched.path}  ({'official' if fetched.official else 'not an official'} copy)"))
+    invocation.result(f"{fetched.path}  ({'official' if fetched.official else 'not an official'} copy)")
     document = {"path": str(fetched.path), "url": address, "layout": fetched.layout, "official": fetched.official}
     invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.size})
 
 
 def _content(dataset: "Dataset") -> dict[str, Any]:
-    """What there is to tell about a data set, as the JSON document has it."""
     import numpy as np
 
     train, names = dataset.images_per_file * 5, dataset.class_names
@@ -102,21 +99,14 @@ def _tables(content: dict[str, Any]) -> list[Any]:
         "prepared copy": content["prepared"] or "none: the cache cannot be written",
         "sha256": content["sha256"],
     }.items():
-        facts.add_row(name, _plain(value))
+        facts.add_row(name, value)
 
     classes = Table("class", box=None)
     for name in ("train", "test"):
         classes.add_column(name, justify="right")
     for row in content["classes"]:
-        classes.add_row(_plain(row["name"]), str(row["train"]), str(row["test"]))
+        classes.add_row(row["name"], str(row["train"]), str(row["test"]))
     return [facts, "", classes]
-
-
-def _plain(text: str) -> Any:
-    """Text in which Rich finds no markup: a folder may be called [draft]."""
-    from rich.text import Text
-
-    return Text(text)
 
 
 @contextmanager
