@@ -15,7 +15,7 @@ from klcli import Lab, SplitConfig, TrainConfig
 from klcli.errors import ConfigError, StoreError
 from klcli.procedures.observer import Observer
 from klcli.procedures.signals import Interrupted
-from klcli.settings.procedure_settings import CheckSettings, EvaluationSettings, SearchSettings
+from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
 
 SMALL = TrainConfig(
     split=SplitConfig(subset=200), hidden=(12,), batch_norm=True, batch_size=20, step_epochs=1, cycles=2

@@ -59,10 +59,8 @@ class RunRecorder:
     def complete(self, result: TrainResult) -> None:
         """Keep the network and end the run, complete or diverged."""
         self._result = result
-        if result.diverged_at is None:
-            self.end("complete")
-        else:
-            self.end("diverged", divergence(result))
+        diverged = result.diverged_at is not None
+        self.end("diverged" if diverged else "complete", divergence(result) if diverged else None)
 
     def end(self, state: str, error: str | None = None) -> None:
         self._store.runs.finish(self._run_id, state, self._result, time.perf_counter() - self._started, error)

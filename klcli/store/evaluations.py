@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from klcli.settings.procedure_settings import EvaluationSettings
+from klcli.settings.procedures import EvaluationSettings
 from klcli.store.connection import Database, now
 from klcli.store.records import Evaluation
 from klcli.store.runs import prefixed

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from klcli.settings.columns import columns as columns_of
-from klcli.settings.procedure_settings import CheckSettings
+from klcli.settings.procedures import CheckSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, now
 from klcli.store.records import GradientCheck, GradientError

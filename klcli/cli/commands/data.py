@@ -3,16 +3,13 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.procedures.signals import Interrupted
 from klcli.settings.setting import setting
-
-if TYPE_CHECKING:
-    from klcli.data.dataset import Dataset
 
 app = typer.Typer(help="The images: which ones are used, and how to get CIFAR-10.", no_args_is_help=True)
 
@@ -24,9 +21,24 @@ OFFICIAL_COPY = {True: "yes", False: "no", None: "unknown: the checksums cannot 
 @invoked("data")
 def info(*, invocation: Invocation) -> None:
     """Show which images the other commands would use, checked as a whole."""
+    import numpy as np
+
     from klcli.data.sources import open_dataset
 
-    content = _content(open_dataset(invocation.data))
+    dataset = open_dataset(invocation.data)
+    train, names = dataset.images_per_file * 5, dataset.class_names
+    counts = [np.bincount(labels, minlength=len(names)).tolist() for labels in np.split(dataset.labels, [train])]
+    content = {
+        "name": dataset.name,
+        "source": dataset.source,
+        "layout": dataset.layout,
+        "official": dataset.official,
+        "prepared": str(dataset.images_file) if dataset.images_file else None,
+        "images": {"train": train, "test": len(dataset.images) - train},
+        "bytes": dataset.images.nbytes,
+        "sha256": dataset.sha256,
+        "classes": [{"name": name, "train": n, "test": m} for name, n, m in zip(names, *counts, strict=True)],
+    }
     invocation.result(*_tables(content))
     invocation.document("data info", content)
 
@@ -62,24 +74,6 @@ def fetch(
     invocation.result(f"{fetched.path}  ({'official' if fetched.official else 'not an official'} copy)")
     document = {"path": str(fetched.path), "url": address, "layout": fetched.layout, "official": fetched.official}
     invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.size})
-
-
-def _content(dataset: "Dataset") -> dict[str, Any]:
-    import numpy as np
-
-    train, names = dataset.images_per_file * 5, dataset.class_names
-    counts = [np.bincount(labels, minlength=len(names)).tolist() for labels in np.split(dataset.labels, [train])]
-    return {
-        "name": dataset.name,
-        "source": dataset.source,
-        "layout": dataset.layout,
-        "official": dataset.official,
-        "prepared": str(dataset.images_file) if dataset.images_file else None,
-        "images": {"train": train, "test": len(dataset.images) - train},
-        "bytes": dataset.images.nbytes,
-        "sha256": dataset.sha256,
-        "classes": [{"name": name, "train": n, "test": m} for name, n, m in zip(names, *counts, strict=True)],
-    }
 
 
 def _tables(content: dict[str, Any]) -> list[Any]:

@@ -6,7 +6,7 @@ import typer
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
-from klcli.settings.procedure_settings import EvaluationSettings
+from klcli.settings.procedures import EvaluationSettings
 from klcli.settings.setting import Role, flag
 
 SHOWN_NAMES = 3

@@ -5,7 +5,7 @@ from typing import Any
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
 from klcli.errors import Diverged
-from klcli.settings.procedure_settings import SearchSettings
+from klcli.settings.procedures import SearchSettings
 from klcli.settings.train_config import TrainConfig
 
 

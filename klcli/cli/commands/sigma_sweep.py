@@ -2,7 +2,7 @@
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
-from klcli.settings.procedure_settings import SIGMAS
+from klcli.settings.procedures import SIGMAS
 from klcli.settings.setting import Role, setting
 from klcli.settings.train_config import TrainConfig
 
