@@ -23,10 +23,8 @@ from klcli.procedures.observer import Observer
 from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
 from klcli.published.reproduction import Reproduction
-from klcli.settings.check_settings import CheckSettings
-from klcli.settings.evaluation_settings import EvaluationSettings
+from klcli.settings.procedures import SIGMAS, CheckSettings, EvaluationSettings, ReproductionSettings, SearchSettings
 from klcli.settings.sameness import not_default
-from klcli.settings.study_settings import ReproductionSettings, SearchSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
 from klcli.store.runs import RunFilter
@@ -61,10 +59,8 @@ class Lab:
         command: str | None = None,
     ) -> None:
         self._command = command
-        self._setup = Setup(
-            db=Path(db), data=None if data is None else str(data), threads=threads, jobs=jobs, executor=executor,
-            observer=observer or Observer(),
-        )  # fmt: skip
+        where, observer = None if data is None else str(data), observer or Observer()
+        self._setup = Setup(db=Path(db), data=where, threads=threads, jobs=jobs, executor=executor, observer=observer)
 
     def train(self, config: TrainConfig, *, on_evaluation: OnEvaluation | None = None) -> Run:
         """Train one network and return its run; `on_evaluation` is called with the metrics of every evaluation."""
@@ -87,16 +83,10 @@ class Lab:
     def repeat(self, config: TrainConfig, repeats: int, *, resume: bool = False) -> Study:
         """Train one setting under several seeds and return the study; `runs_of` gives its runs."""
         setup = self._calling("repeat", f"{_config_text(config)}, {repeats}")
-        evaluate_test = config.schedule != "range"
-        return self._study(setup, "repeats", "train", repeat(config, repeats), evaluate_test, resume)
+        return self._study(setup, "repeats", "train", repeat(config, repeats), config.schedule != "range", resume)
 
     def sigma_sweep(
-        self,
-        config: TrainConfig,
-        sigmas: Sequence[float] = (1e-1, 1e-3, 1e-4),
-        *,
-        repeats: int = 1,
-        resume: bool = False,
+        self, config: TrainConfig, sigmas: Sequence[float] = SIGMAS, *, repeats: int = 1, resume: bool = False
     ) -> Study:
         """Train with every deviation of the initial weights, without and with BN, and return the study."""
         setup = self._calling("sigma_sweep", f"{_config_text(config)}, {tuple(sigmas)}")
@@ -142,8 +132,7 @@ class Lab:
         self, pictures: Sequence[str | Path], run: int | str = "best", *, flips: bool = False, snapshots: bool = False
     ) -> evaluating.Predictions:
         """Return the probability of every class for PNG or JPEG files of any size."""
-        paths = [Path(picture) for picture in pictures]
-        return evaluating.predict(self._setup, paths, str(run), flips=flips, snapshots=snapshots)
+        return evaluating.predict(self._setup, list(map(Path, pictures)), str(run), flips=flips, snapshots=snapshots)
 
     def reproduce(
         self, *names: str, settings: ReproductionSettings | None = None, repeats: int = 3, resume: bool = False
@@ -158,7 +147,7 @@ class Lab:
     @cached_property
     def store(self) -> Store:
         """The open database, for every query. Raises StoreError where there is none yet."""
-        return self._setup.store()
+        return Store.existing(self._setup.db)
 
     def run(self, which: int | str = "last") -> Run:
         """Return one run: by its number, the `last` complete one, or the `best`. Raises ConfigError for none."""

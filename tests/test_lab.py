@@ -15,9 +15,7 @@ from klcli import Lab, SplitConfig, TrainConfig
 from klcli.errors import ConfigError, StoreError
 from klcli.procedures.observer import Observer
 from klcli.procedures.signals import Interrupted
-from klcli.settings.check_settings import CheckSettings
-from klcli.settings.evaluation_settings import EvaluationSettings
-from klcli.settings.study_settings import SearchSettings
+from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
 
 SMALL = TrainConfig(
     split=SplitConfig(subset=200), hidden=(12,), batch_norm=True, batch_size=20, step_epochs=1, cycles=2

@@ -88,18 +88,13 @@ def _explain(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         sys.stdout = None  # what it still holds cannot be written either
         return _fail(f"the output cannot be written ({error.strerror}): free some space", ExitCode.STORE)
+    damage = None
+    if "klcli.store.connection" in sys.modules:  # a database was read: damage of it may be why klcli has failed
+        from klcli.store.connection import damage_behind_a_failure
+
+        damage = damage_behind_a_failure()
     unexpected = f"unexpected failure, {type(error).__name__}: {error} (run again with --debug for the traceback)"
-    damage = _damage()
     return _fail(str(damage), damage.exit_code) if damage else _fail(unexpected, ExitCode.UNEXPECTED)
-
-
-def _damage() -> KlcliError | None:
-    """Return what is wrong with the database, if one was read: it may be why klcli has failed."""
-    if "klcli.store.connection" not in sys.modules:
-        return None
-    from klcli.store.connection import damage_behind_a_failure
-
-    return damage_behind_a_failure()
 
 
 def _fail(message: str, code: ExitCode) -> int:

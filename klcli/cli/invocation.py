@@ -1,8 +1,4 @@
-"""Invocation: the options that commands share, and the one object through which a command speaks.
-
-Results go to stdout, messages and progress to stderr. A pipe gets plain text at full width: a table that is squeezed
-to 80 columns loses digits.
-"""
+"""Invocation: the options that commands share, and their output: results on stdout, messages and progress on stderr."""
 
 import json
 import shlex
@@ -29,7 +25,7 @@ if TYPE_CHECKING:  # slow to import, and not needed for --version
     from klcli.training.budget import Budget
 
 SCHEMA = 1  # of the JSON documents; raised when a key changes its meaning or goes away
-FULL_WIDTH = 10_000  # columns of a pipe
+FULL_WIDTH = 10_000  # columns of a pipe: a table that is squeezed to 80 columns loses digits
 EXECUTION = "Execution"
 ALWAYS = ("as_json", "quiet", "debug")
 
@@ -38,32 +34,28 @@ ALWAYS = ("as_json", "quiet", "debug")
 class Invocation(Settings, Observer):
     """One call of klcli: with which images and database it works, and how it is answered."""
 
+    # fmt: off
     repeats: int = setting(
         1, EXECUTION, "Train with this many seeds per setting, from --seed on; the mean gets an error bar.",
-        at_least=1, at_most=1000,
-    )  # fmt: skip
+        at_least=1, at_most=1000)
     jobs: int | None = setting(
-        None, EXECUTION, "Train stacks of networks in this many processes; one per core if omitted.", short="-j",
-        at_least=1, at_most=1024,
-    )  # fmt: skip
+        None, EXECUTION, "Train stacks of networks in this many processes; one per core if omitted.",
+        short="-j", at_least=1, at_most=1024)
     executor: str | None = setting(None, EXECUTION, "Use a Dask scheduler, as tcp://host:8786.", metavar="ADDRESS")
     resume: bool = flag(EXECUTION, "Complete an earlier study of this very command; repeat nothing.")
     data: str | None = setting(
         None, Role.DATA, "Use this folder or archive; cifar10 insists on CIFAR-10, synthetic is the built-in set. "
-        "If omitted: CIFAR-10 where it is found, the built-in set elsewhere.",
-        metavar="PATH|cifar10|synthetic",
-    )  # fmt: skip
+        "If omitted: CIFAR-10 where it is found, the built-in set elsewhere.", metavar="PATH|cifar10|synthetic")
     threads: int = setting(
-        1, Role.RANDOMNESS, "Give BLAS this many threads. Two of them differ from one in the last bits.", at_least=1,
-        at_most=1024,
-    )  # fmt: skip
+        1, Role.RANDOMNESS, "Give BLAS this many threads. Two of them differ from one in the last bits.",
+        at_least=1, at_most=1024)
     db: Path = setting(
         DEFAULT_DATABASE, Role.OUTPUT, "Use this SQLite database; pictures and checkpoints are stored beside it.",
-        envvar="KLCLI_DB",
-    )  # fmt: skip
+        envvar="KLCLI_DB")
     as_json: bool = flag(Role.OUTPUT, "Print one JSON document to stdout instead of tables.", option="--json")
     quiet: bool = flag(Role.OUTPUT, "Suppress progress and messages.", short="-q")
     debug: bool = flag(Role.OUTPUT, "Show the traceback of a failure.")
+    # fmt: on
 
     def lab(self) -> "Lab":
         """Return the Lab that this call works in."""
@@ -76,10 +68,9 @@ class Invocation(Settings, Observer):
 
     @cached_property
     def out(self) -> "Console":
-        """The console of results."""
+        """The console of results, without markup and emoji: a folder may be called [draft] or :fire:."""
         from rich.console import Console
 
-        # No markup and no emoji: a folder may be called [draft] or :fire:.
         width = None if sys.stdout.isatty() else FULL_WIDTH
         return Console(width=width, highlight=False, markup=False, emoji=False)
 

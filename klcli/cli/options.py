@@ -53,7 +53,8 @@ def takes(
     def decorate(command: Command) -> Command:
         given = list(inspect.signature(command, eval_str=True).parameters.values())
         argument = next(one.name for one in given if one.annotation is owner)
-        own = {one.name: setting_of(one.name, one.annotation, one.default) for one in given if _declares(one)}
+        declared = [one for one in given if isinstance(one.default, Field)]
+        own = {one.name: setting_of(one.name, one.annotation, one.default) for one in declared}
         has_context = any(one.name == "ctx" for one in given)
         shown = [] if has_context else [_parameter("ctx", typer.Context)]
         for one in given:
@@ -90,10 +91,6 @@ def _made(owner: type[Any], typed: dict[str, Any], ctx: typer.Context) -> Any:
     from klcli.settings.presets import override, preset
 
     return override(preset(typed["preset"]).config, {key: typed[key] for key in typed_settings(ctx, owner)})
-
-
-def _declares(parameter: inspect.Parameter) -> bool:
-    return isinstance(parameter.default, Field)
 
 
 def _option(name: str, one: Setting, default: Any) -> inspect.Parameter:

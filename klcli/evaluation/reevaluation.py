@@ -10,7 +10,7 @@ from klcli.engine.network import Network
 from klcli.errors import ConfigError
 from klcli.evaluation.bn_statistics import for_split, with_policy
 from klcli.evaluation.metrics import Score, log_mean, log_probabilities, score_of
-from klcli.settings.evaluation_settings import EvaluationSettings
+from klcli.settings.procedures import EvaluationSettings
 from klcli.settings.train_config import SAMPLES, TRANSDUCTIVE, TrainConfig
 
 

@@ -9,13 +9,14 @@ import numpy as np
 from klcli.data.augmentation import views
 from klcli.data.dataset import Dataset, split
 from klcli.data.pictures import pictures_like, read_picture
-from klcli.errors import ConfigError
 from klcli.evaluation.metrics import log_mean, log_probabilities
 from klcli.evaluation.reevaluation import policy_of, reevaluate
 from klcli.procedures.run_lookup import chosen_run, chosen_runs, images_of, trained_networks
 from klcli.procedures.setup import Setup
-from klcli.settings.evaluation_settings import EvaluationSettings
+from klcli.settings.procedures import EvaluationSettings
+from klcli.settings.setting import require
 from klcli.store.records import Evaluation, Run
+from klcli.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,23 @@ def evaluate(
 
     Raises ConfigError where a network does not have what is asked, before the first one is evaluated.
     """
-    store = setup.store()
+    store = Store.existing(setup.db)
     runs = chosen_runs(store, which)
+    keys = [(run.dataset_sha256, run.config.split) for run in runs]
     if ensemble:
-        _require_same_images(runs)
+        few = f"--ensemble: averages several runs, give at least two beside {runs[0].id}"
+        require(len(runs) > 1, few)
+        other = next((run.id for run, key in zip(runs, keys, strict=True) if key != keys[0]), None)
+        different = (
+            f"--ensemble: runs {runs[0].id} and {other} were trained on different images or splits, the training "
+            "images of one may test the other: choose runs that `klcli report` ranks together"
+        )
+        require(other is None, different)
     datasets: dict[str, Dataset] = {}
     for run in runs:
         policy_of(f"run {run.id}", run.config, settings)
         if run.dataset_sha256 not in datasets:
             datasets[run.dataset_sha256] = images_of(run, setup.data, f"run {run.id}")
-    keys = [(run.dataset_sha256, run.config.split) for run in runs]
     divided = {(sha256, how): split(datasets[sha256], how) for sha256, how in dict.fromkeys(keys)}
     for dataset in datasets.values():
         setup.warn_of_images(dataset)
@@ -67,7 +75,7 @@ def predict(
     Raises DataError for a file that is no picture, before anything else.
     """
     pixels = [read_picture(picture) for picture in pictures]
-    store = setup.store()
+    store = Store.existing(setup.db)
     run = chosen_run(store, which)
     networks = trained_networks(store, run, snapshots)
     config = run.config
@@ -84,15 +92,3 @@ def predict(
         ]
     named = [dict(zip(dataset.class_names, map(float, row), strict=True)) for row in np.exp(log_mean(log_P))]
     return Predictions(run, dataset.name, list(zip(map(str, pictures), named, strict=True)))
-
-
-def _require_same_images(runs: Sequence[Run]) -> None:
-    if len(runs) < 2:
-        raise ConfigError(f"--ensemble: averages several runs, give at least two beside {runs[0].id}")
-    first = runs[0]
-    for run in runs[1:]:
-        if (run.dataset_sha256, run.config.split) != (first.dataset_sha256, first.config.split):
-            raise ConfigError(
-                f"--ensemble: runs {first.id} and {run.id} were trained on different images or splits, the training "
-                "images of one may test the other: choose runs that `klcli report` ranks together"
-            )

@@ -4,16 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from klcli.data.dataset import Split
 from klcli.errors import ConfigError
 from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
 from klcli.published import report as published
 from klcli.published.comparison import QUICK_SEEDS, chains, plan
-from klcli.published.report import GradientExperiment, Report
+from klcli.published.report import Report
 from klcli.published.reproduction import KIND, Reproduction, asked_for, gather
 from klcli.published.terms import Terms
-from klcli.settings.study_settings import ReproductionSettings
+from klcli.settings.procedures import ReproductionSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError
 from klcli.studies.gradient_checks import check_a_single_image, check_networks, entries
@@ -29,7 +28,11 @@ def reproduce(
     Raises ConfigError where a name is unknown, or rows are chosen of more than one report.
     """
     quick, as_published, subset = settings.quick, settings.as_published, settings.subset
-    chosen = [published.report(name) for name in wanted(names)]
+    known = published.report_names()
+    if not names:
+        raise ConfigError(f"reproduce: name a report, one of {', '.join(known)}, or {ALL}")
+    unique = dict.fromkeys(one for name in names for one in (known if name == ALL else [name]))
+    chosen = [published.report(name) for name in unique]
     if settings.only and len(chosen) > 1:
         raise ConfigError(f"--only {' '.join(settings.only)}: rows of one report, {len(chosen)} are named")
     chosen = [asked_for(one, settings.only, quick=quick, as_published=as_published, subset=subset) for one in chosen]
@@ -43,33 +46,22 @@ def reproduce(
             yield _as_published(runner, one, terms) if as_published else _as_written(runner, one, terms)
 
 
-def wanted(names: Sequence[str]) -> list[str]:
-    """Return the names of the reports, each once. Raises ConfigError where none is named."""
-    known = published.report_names()
-    if not names:
-        raise ConfigError(f"reproduce: name a report, one of {', '.join(known)}, or {ALL}")
-    return list(dict.fromkeys(one for name in names for one in (known if name == ALL else [name])))
-
-
 def _as_published(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
     """Train the warm-started searches of a report, a study for each, and check its single image; that is not stored."""
     studies = []
     own = _settings(one, terms) | {"as_published": True}
-    for name, plan_of_chain, links in chains(one, terms.repeats):
-        stage, there = f"{one.name} as published, {name}", runner.on(plan_of_chain[0].split)
-        studies.append(there.run(KIND, stage, plan_of_chain, own, evaluate_test=True, chains=links))
-    errors = {check: _single_image_errors(check, runner.splits.train) for check in one.gradient_checks}
+    for name, chain, links in chains(one, terms.repeats):
+        stage, there = f"{one.name} as published, {name}", runner.on(chain[0].split)
+        studies.append(there.run(KIND, stage, chain, own, evaluate_test=True, chains=links))
+    errors = {}
+    for check in one.gradient_checks:
+        atol, rtol = check.settings.atol or 0.0, check.settings.rtol or 0.0
+        errors[check] = [
+            GradientError(check_id=0, position=position, passed=tensor.passes(atol, rtol), **asdict(tensor))
+            for [config] in check.networks()
+            for position, tensor in enumerate(check_a_single_image(config, runner.splits.train, check.settings))
+        ]
     return gather(one, terms, runner.store, studies, errors)
-
-
-def _single_image_errors(check: GradientExperiment, train: Split) -> list[GradientError]:
-    """Return the errors of a check that is not stored, so that they belong to no stored one."""
-    atol, rtol = check.settings.atol or 0.0, check.settings.rtol or 0.0
-    return [
-        GradientError(check_id=0, position=position, passed=tensor.passes(atol, rtol), **asdict(tensor))
-        for [config] in check.networks()
-        for position, tensor in enumerate(check_a_single_image(config, train, check.settings))
-    ]
 
 
 def _as_written(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:

@@ -7,11 +7,11 @@ from typing import Any
 from klcli.errors import ConfigError
 from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
+from klcli.settings.procedures import SearchSettings
 from klcli.settings.sameness import SETTINGS, differences
 from klcli.settings.setting import Role
-from klcli.settings.study_settings import SearchSettings
 from klcli.settings.train_config import TrainConfig
-from klcli.store.records import Run, Study
+from klcli.store.records import Run
 from klcli.store.store import Store
 from klcli.studies.lambda_search import Choice, Range, Tried, choose, draw, narrow, plan
 from klcli.studies.lambda_search import final as final_plan
@@ -75,7 +75,7 @@ def search_lambda(setup: Setup, config: TrainConfig, what: SearchSettings, repea
             return found
         planned = final_plan(config, found.choice.chosen.lam, repeats)
         final = runner.run(KIND, "final", planned, {}, evaluate_test=True, parent=latest)
-        return replace(found, final=runner.runs(final))
+        return replace(found, final=runner.store.studies.members(final))
 
 
 def stored_search(store: Store, number: int, n_validation: int | None = None) -> LambdaSearch:
@@ -101,7 +101,10 @@ def tried_values(runs: Sequence[Run], stage: str) -> list[Tried]:
 
 
 def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -> tuple[int, Range]:
-    """Return the stored study that --fine begins at, and its range. Raises ConfigError where it cannot."""
+    """Return the stored study that --fine begins at, and its range, with a warning where it was trained otherwise.
+
+    Raises ConfigError where it is none of these images and this network.
+    """
     studies = runner.store.studies
     if from_study is None:
         latest = studies.latest(KIND, "coarse", runner.dataset.sha256)
@@ -116,18 +119,12 @@ def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -
         raise ConfigError(f"--from {from_study}: this study used other images, name them with --data")
     if study.state != "complete":
         raise ConfigError(f"--from {from_study}: this study is {study.state}, repeat its command with --resume first")
-    _compare(runner, study, config)
-    return from_study, Range(settings["low"], settings["high"], settings["scale"])
-
-
-def _compare(runner: StudyRunner, study: Study, config: TrainConfig) -> None:
-    """Refuse to continue the search of another network; warn of one that was trained otherwise."""
-    found = differences(TrainConfig.from_values(study.settings["plan"][0]), config)
+    found = differences(TrainConfig.from_values(settings["plan"][0]), config)
     differing = {SETTINGS[key]: values for key, values in found.items() if key not in FREE}
     words = ", ".join(f"{one.label} {one.words(old)} (here {one.words(new)})" for one, (old, new) in differing.items())
     if any(one.role is Role.NETWORK for one in differing):
-        raise ConfigError(
-            f"--fine: study {study.id} searched for another network, {words}: give the same, or add --coarse"
-        )
+        why = f"study {from_study} searched for another network, {words}"
+        raise ConfigError(f"--fine: {why}: give the same, or add --coarse")
     if differing:
-        runner.setup.observer.warn(f"study {study.id} was trained with {words}: its accuracies cannot be compared")
+        runner.setup.observer.warn(f"study {from_study} was trained with {words}: its accuracies cannot be compared")
+    return from_study, Range(settings["low"], settings["high"], settings["scale"])

@@ -2,9 +2,10 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from klcli import second_core
 from klcli.data.dataset import Dataset
@@ -22,13 +23,13 @@ ROOM = 20_000_000  # bytes: the epochs, a picture and a checkpoint of a usual ne
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What all procedures of one Lab share."""
+    """What all procedures of one Lab share, whose docstring explains the fields."""
 
     db: Path
-    data: str | None = None  # as of --data
-    threads: int = 1  # of BLAS
-    jobs: int | None = None  # processes; None: as many as there are cores
-    executor: str | None = None  # address of a Dask scheduler
+    data: str | None
+    threads: int
+    jobs: int | None
+    executor: str | None
     observer: Observer
     command: str = ""  # stored with what the procedure records
     on_evaluation: Callable[[EpochMetrics], None] | None = None  # called with the metrics of every evaluation
@@ -48,15 +49,9 @@ class Setup:
             )
         return store
 
-    def store(self) -> Store:
-        """Open the database. Raises StoreError where there is none."""
-        return Store.existing(self.db)
-
-    @contextmanager
-    def pinned(self, threads: int | None = None) -> Iterator[None]:
+    def pinned(self, threads: int | None = None) -> AbstractContextManager[Any]:
         """Give BLAS its threads inside the block."""
-        with pin_threads(self.threads if threads is None else threads):
-            yield
+        return pin_threads(self.threads if threads is None else threads)
 
     @contextmanager
     def second_core(self, wanted: bool) -> Iterator[None]:

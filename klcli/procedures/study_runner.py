@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from klcli import second_core
@@ -13,7 +13,6 @@ from klcli.procedures.setup import Setup
 from klcli.procedures.signals import obeyed_between_updates
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.store.records import Run
 from klcli.store.store import Store
 from klcli.studies.execution import ImagesReference, StackTask, execute, stacks
 from klcli.studies.executors import open_executor
@@ -45,11 +44,7 @@ class StudyRunner:
 
     def on(self, division: SplitConfig) -> "StudyRunner":
         """Return the same over images divided in another way."""
-        return StudyRunner(self.setup, self.store, self.dataset, split(self.dataset, division), self.resume)
-
-    def runs(self, study_id: int) -> list[Run]:
-        """Return the runs of a study in the order of its plan."""
-        return self.store.studies.members(study_id)
+        return replace(self, splits=split(self.dataset, division))
 
     def run(
         self,
@@ -77,7 +72,8 @@ class StudyRunner:
             "threads": self.setup.threads,
         }
         earlier = self.store.studies.find(kind, stage, settings, parent) if self.resume else None
-        missing = divided if earlier is None else self._missing(earlier.id, divided)
+        runs = [] if earlier is None else self.store.studies.members(earlier.id)
+        missing = [part for part in divided if not runs or any(runs[p].state not in ENDED for p in part)]
         if earlier is not None and not missing:
             self.store.studies.end(earlier.id, "complete")  # its process may have died before it could
             self.setup.observer.say(f"study {earlier.id} ({stage}): all {len(plan)} runs exist already")
@@ -104,7 +100,6 @@ class StudyRunner:
                 )  # fmt: skip
             else:
                 study_id = earlier.id
-                runs = self.runs(study_id)
                 self.store.studies.restart([runs[p].id for part in missing for p in part], environment())
             ending = functools.partial(self.store.studies.end, study_id)
             with ending_in_a_state(ending, lambda: self._how_to_continue(study_id, kind)):
@@ -112,14 +107,10 @@ class StudyRunner:
                 ending("complete")
         return study_id
 
-    def _missing(self, study_id: int, divided: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-        runs = self.runs(study_id)
-        return [part for part in divided if any(runs[position].state not in ENDED for position in part)]
-
     def _execute(
         self, study_id: int, stage: str, tasks: list[StackTask], executor: Executor, check: Callable[[], None]
     ) -> None:
-        run_ids = {run.member: run.id for run in self.runs(study_id)}
+        run_ids = {run.member: run.id for run in self.store.studies.members(study_id)}
         # The networks of a stack share their updates, those of a chain do not.
         updates = [
             budget_of(task.configs[0], len(self.splits.train)).total_updates
@@ -132,6 +123,6 @@ class StudyRunner:
                 observer.on_outcome(outcome)
 
     def _how_to_continue(self, study_id: int, kind: str) -> str:
-        done = sum(run.state in ENDED for run in self.runs(study_id))
+        done = sum(run.state in ENDED for run in self.store.studies.members(study_id))
         again = self.setup.command if self.resume else f"{self.setup.command} {RESUME_WORDS[kind]}"
         return f"{done} runs of study {study_id} are complete, continue with `{again}`"

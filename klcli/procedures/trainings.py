@@ -32,9 +32,8 @@ def train(setup: Setup, config: TrainConfig) -> Run:
         budget = budget_of(config, len(splits.train))
         store = setup.new_store()
         with obeyed_between_updates() as check:  # from here on there is a run that must end in a state
-            run_id = store.runs.begin(config, budget, dataset, environment(), setup.command)
-            _train(setup, store, run_id, config, dataset, splits, check)
-    return store.runs.get(run_id)
+            run = store.runs.get(store.runs.begin(config, budget, dataset, environment(), setup.command))
+            return _train(setup, store, run, dataset, splits, check)
 
 
 def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | None) -> Run:
@@ -43,7 +42,7 @@ def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | N
     `wanted` are the settings that the user typed again, by key, and `threads` too where it is not None: they must be
     as they were, because the resumed run ends with the bits of an uninterrupted one or not at all.
     """
-    store = setup.store()
+    store = Store.existing(setup.db)
     run = _unfinished(store, which)
     for key, value in wanted.items():
         stored, option = value_of(run.config, key), settings_of(TrainConfig)[key].option
@@ -60,23 +59,21 @@ def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | N
         step = snapshot.step if snapshot else 0
         epochs = [metrics for metrics in store.runs.metrics(run.id) if metrics.step <= step]
         setup.observer.say(f"run {run.id} continues after epoch {epochs[-1].epoch if epochs else 0:g}")
-        splits = split(dataset, run.config.split)
-        _train(setup, store, run.id, run.config, dataset, splits, check, snapshot, epochs)
-    return store.runs.get(run.id)
+        return _train(setup, store, run, dataset, split(dataset, run.config.split), check, snapshot, epochs)
 
 
 def _train(
     setup: Setup,
     store: Store,
-    run_id: int,
-    config: TrainConfig,
+    run: Run,
     dataset: Dataset,
     splits: Splits,
     check: Callable[[], None],
     snapshot: Snapshot | None = None,
     epochs: Sequence[EpochMetrics] = (),
-) -> None:
+) -> Run:
     """Train a run to its end, from a snapshot and the epochs before it where there is one; record every evaluation."""
+    config = run.config
     setup.warn_of_images(dataset)
     setup.warn_of_settings(config)
     budget = budget_of(config, len(splits.train))
@@ -86,7 +83,7 @@ def _train(
             f"{budget.cycles:.2f} cycles: training ends where eta is {eta:.2g}, "
             "networks are best compared at the end of a whole cycle"
         )
-    recorder = RunRecorder(store, run_id, epochs)
+    recorder = RunRecorder(store, run.id, epochs)
 
     def on_evaluation(results: list[TrainResult]) -> None:
         recorder.on_evaluation(results[0])
@@ -100,21 +97,17 @@ def _train(
         check()
 
     with (
-        ending_in_a_state(recorder.end, lambda: _how_to_continue(setup, store, run_id)),
+        ending_in_a_state(recorder.end, lambda: _how_to_continue(setup, store, run.id)),
         # The threads of BLAS have taken the other cores where there are several.
         setup.second_core(setup.jobs != 1 and environment().threads == 1),
         setup.observer.training(budget) as observer,
     ):
         [result] = train_stack(
-            [config],
-            splits,
-            snapshot=snapshot,
-            epochs=epochs,
-            evaluate_test=config.schedule != "range",
-            on_update=on_update,
-            on_evaluation=on_evaluation,
-        )
+            [config], splits, snapshot=snapshot, epochs=epochs, evaluate_test=config.schedule != "range",
+            on_update=on_update, on_evaluation=on_evaluation,
+        )  # fmt: skip
         recorder.complete(result)
+    return store.runs.get(run.id)
 
 
 def _how_to_continue(setup: Setup, store: Store, run_id: int) -> str:

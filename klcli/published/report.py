@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from klcli.errors import ConfigError
-from klcli.settings.check_settings import CheckSettings
+from klcli.settings.procedures import CheckSettings
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import require, value_of
 from klcli.settings.train_config import TrainConfig

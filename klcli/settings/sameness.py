@@ -16,11 +16,6 @@ def differences(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def same_but_for_the_seed(a: TrainConfig, b: TrainConfig) -> bool:
-    """Whether two trainings are repeats of one another."""
-    return without_seeds(a) == without_seeds(b)
-
-
 def without_seeds(config: TrainConfig) -> TrainConfig:
     """Return what all repeats of a training have in common, to be the key of their group."""
     return replace(config, **{one.key: one.default for one in SETTINGS.values() if one.is_seed or one.is_name})
@@ -41,11 +36,7 @@ def stack_key(config: TrainConfig) -> tuple[Any, ...]:
 
 def not_default(config: TrainConfig) -> dict[str, Any]:
     """Return the settings with another value than the default, by key."""
-    return {
-        one.key: value_of(config, one.key)
-        for one in SETTINGS.values()
-        if not one.is_name and value_of(config, one.key) != one.default
-    }
+    return {key: value for key, (value, _) in differences(config, TrainConfig()).items()}
 
 
 SETTINGS: dict[str, Setting] = settings_of(TrainConfig)

@@ -23,58 +23,49 @@ MOST_ROWS = 10**9
 class Selection(Settings):
     """Which view, of which runs, in which order and form. Raises ConfigError where options contradict each other."""
 
-    best: int | None = setting(
-        None, VIEW, "Show the N best complete runs; without options, 10.", at_least=1, at_most=MOST_ROWS
-    )
+    # fmt: off
+    best: int | None = setting(None, VIEW, "Show the N best complete runs; without options, 10.",
+        at_least=1, at_most=MOST_ROWS)
     list_all: bool = flag(VIEW, "List all runs in all states, the newest first.", option="--list")
     runs: tuple[int, ...] = setting((), VIEW, "Show these runs side by side.", option="--run", metavar="RUN...")
     diff_only: bool = flag(VIEW, "Show of --run only what differs.")
     study: int | None = setting(None, VIEW, "Show the table of a search or sweep.")
-    group_by: tuple[str, ...] = setting(
-        (), VIEW, "Show mean, deviation and n over seeds, as `hidden,bn`, and which "
-        "differences chance alone can explain.",
-        metavar="COLUMN...",
-    )  # fmt: skip
+    group_by: tuple[str, ...] = setting((), VIEW, "Show mean, deviation and n over seeds, as `hidden,bn`, and which "
+        "differences chance alone can explain.", metavar="COLUMN...")
     gradchecks: bool = flag(VIEW, "Show the latest gradient check.")
     dataset: str | None = setting(
-        None, FILTER, "Take runs on these images: cifar10, synthetic, or the start of a sha256."
-    )
+        None, FILTER, "Take runs on these images: cifar10, synthetic, or the start of a sha256.")
     images_of: int | None = setting(None, FILTER, "Take runs on the images of run N, divided as there.")
     bn: bool | None = setting(None, FILTER, "Take runs with or without batch normalisation.")
-    state: str | None = setting(
-        None, FILTER, f"List runs that are {', '.join(STATES[:-1])} or {STATES[-1]}.", choices=STATES, metavar="STATE"
-    )
+    state: str | None = setting(None, FILTER, f"List runs that are {', '.join(STATES[:-1])} or {STATES[-1]}.",
+        choices=STATES, metavar="STATE")
     since: str | None = setting(None, FILTER, "Take runs started since 2026-05-31, or 12h or 7d ago.", metavar="WHEN")
     tagged: str | None = setting(None, FILTER, "Take runs with this tag.", metavar="TAG")
-    where: str | None = setting(
-        None, FILTER, "Take runs for which a condition on the columns of runs holds: `--where 'lambda < 0.01 AND seed "
-        "= 0'`.", metavar="SQL",
-    )  # fmt: skip
+    where: str | None = setting(None, FILTER, "Take runs for which a condition on the columns of runs holds: "
+        "`--where 'lambda < 0.01 AND seed = 0'`.", metavar="SQL")
     sort: str | None = setting(None, FILTER, "Sort by this column; `seconds:desc` reverses it.", metavar="COLUMN")
     limit: int | None = setting(None, FILTER, "Show at most N rows.", at_least=1, at_most=MOST_ROWS)
-    format: str = setting(
-        "table", Role.OUTPUT, "Print the table in this format; csv and json keep every digit.",
-        choices=("table", "markdown", "latex", "csv", "json"),
-    )  # fmt: skip
+    format: str = setting("table", Role.OUTPUT, "Print the table in this format; csv and json keep every digit.",
+        choices=("table", "markdown", "latex", "csv", "json"))
     plot: tuple[str, ...] = setting(
         (), PICTURES, "Draw curves of one run, or of several over one another with a band for seeds; bn, one network "
         "with and without it; rate; weights of the first layer; confusion; lambda and sigma of a study; gradients.",
-        metavar="KIND...",
-    )  # fmt: skip
+        metavar="KIND...")
     to: Path | None = setting(
-        None, PICTURES, "Write --plot to this .png, .svg or .pdf instead of one in plots/.", metavar="FILE"
-    )
+        None, PICTURES, "Write --plot to this .png, .svg or .pdf instead of one in plots/.", metavar="FILE")
     html: Path | None = setting(None, PICTURES, "Write all tables and pictures into one page.", metavar="FILE")
+    # fmt: on
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        without_plot = f"--to {self.to}: this names a picture, say which one with --plot"
-        require(self.to is None or bool(self.plot), without_plot)
-        options = {key: one.option for key, one in settings_of(Selection).items()}
-        views = [options[name] for name in VIEWS if getattr(self, name)]
+        plotless = f"--to {self.to}: this names a picture, say which one with --plot"
+        require(self.to is None or bool(self.plot), plotless)
+        options = settings_of(Selection)
+        views = [options[name].option for name in VIEWS if getattr(self, name)]
         require(len(views) < 2, f"{' and '.join(views[:2])}: one view at a time")
-        if self.state not in (None, "complete") and views and not self.list_all:
-            raise ConfigError(f"{views[0]} shows complete runs, --state {self.state} goes with --list")
+        other_state = self.state not in (None, "complete") and not self.list_all
+        complete = f"{''.join(views)} shows complete runs, --state {self.state} goes with --list"
+        require(not (views and other_state), complete)
         both = f"--dataset {self.dataset} and --images-of {self.images_of}: give one of them"
         require(self.dataset is None or self.images_of is None, both)
         few = "--diff-only: compares runs, give at least two with --run"

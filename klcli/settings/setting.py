@@ -1,16 +1,15 @@
-"""Setting: all that is known of one setting, written once beside its field.
+"""Setting: all that is known of one setting, written once beside its field, as `setting(0.005, Role.DATA, "Help.")`.
 
-A dataclass of settings declares a field as `lam: float = setting(0.005, Role.OPTIMISATION, "...", at_least=0)`. Its
-option and help, the validation of its values, its column and its words in tables and captions come from there.
-Own lines and no validation library: the messages are one line with the option and the cure, whether a value comes from
-Python, from JSON or from the command line, and importing pydantic would cost `klcli --help` a third of its time.
+Its option, help, validation, column and words in tables follow from there. Not pydantic, which would cost
+`klcli --help` a third of its time: a message is one line with the option and the cure, wherever the value comes from.
 """
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields, replace
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -177,36 +176,28 @@ def setting_of(name: str, hint: Any, declared: Field) -> Setting:
     items = tuple(part for part in get_args(kind) if part is not Ellipsis)
     metavar = " ".join(_METAVARS.get(one, "") for one in items or [kind]) + ("..." if len(items) == 1 else "")
     derived = {
-        "key": name,
-        "kind": tuple if items else kind,
-        "items": items,
-        "is_optional": is_optional,
-        "default": declared.default,
-        "option": f"--{name.replace('_', '-')}",
+        "option": f"--{name.replace('_', '-')}", "label": name.replace("_", " "), "column": name,
         "metavar": "|".join(given.get("choices", ())) or metavar,
-        "label": name.replace("_", " "),
-        "column": name,
-    }
-    return Setting(**{**derived, **given})
+    }  # fmt: skip
+    kinds = {"kind": tuple if items else kind, "items": items, "is_optional": is_optional}
+    return Setting(key=name, default=declared.default, **{**kinds, **derived, **given})
 
 
 def settings_of(owner: type) -> dict[str, Setting]:
     """Return the settings of a dataclass by key, those of nested dataclasses as `split.subset`."""
     if owner not in _known:
-        _known[owner] = {one.key: one for one in _settings_of(owner)}
+        hints, found = get_type_hints(owner), {}
+        for one in fields(owner):
+            if one.metadata:
+                found[one.name] = setting_of(one.name, hints[one.name], one)
+            else:
+                inner = {f"{one.name}.{key}": it for key, it in settings_of(hints[one.name]).items()}
+                found |= {key: replace(it, key=key) for key, it in inner.items()}
+        _known[owner] = found
     return _known[owner]
 
 
-_known: dict[type, dict[str, Setting]] = {}  # they never change, and every config that is made asks for them
-
-
-def _settings_of(owner: type) -> Iterator[Setting]:
-    hints = get_type_hints(owner)
-    for one in fields(owner):
-        if one.metadata:
-            yield setting_of(one.name, hints[one.name], one)
-        elif one.default_factory is not MISSING:
-            yield from (replace(inner, key=f"{one.name}.{inner.key}") for inner in _settings_of(hints[one.name]))
+_known: dict[type, dict[str, Setting]] = {}  # every config that is made asks for its settings
 
 
 class Settings:
@@ -232,9 +223,7 @@ def with_values(config: T, values: Mapping[str, Any]) -> T:
 
 def value_of(config: Any, key: str) -> Any:
     """Return the value of a setting by its key: `lam`, `split.subset`."""
-    for name in key.split("."):
-        config = getattr(config, name)
-    return config
+    return attrgetter(key)(config)
 
 
 def require(condition: bool, message: str) -> None:

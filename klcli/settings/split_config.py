@@ -13,20 +13,18 @@ PER_FILE = 10_000  # images in each of them, in CIFAR-10 and in the synthetic se
 class SplitConfig(Settings):
     """Which images train, validate and test. Raises ConfigError where the settings contradict each other."""
 
-    validation: int = setting(
-        5000, Role.DATA, "Use the last N training images for validation.", label="validation images", at_least=1
-    )
+    # fmt: off
+    validation: int = setting(5000, Role.DATA, "Use the last N training images for validation.",
+        label="validation images", at_least=1)
     train_batches: tuple[int, ...] = setting(
         (), Role.DATA, "Train on these batch files, 1 to 5; on all that do not validate if omitted.",
-        label="training batch files", at_least=1, at_most=FILES - 1,
-    )  # fmt: skip
+        label="training batch files", at_least=1, at_most=FILES - 1)
     validation_batches: tuple[int, ...] = setting(
         (), Role.DATA, "Validate on these batch files as a whole, in place of the last N images.",
-        label="validation batch files", at_least=1, at_most=FILES - 1,
-    )  # fmt: skip
+        label="validation batch files", at_least=1, at_most=FILES - 1)
     subset: int | None = setting(
-        None, Role.DATA, "Use the first N training images; validation and test shrink in proportion.", at_least=1
-    )
+        None, Role.DATA, "Use the first N training images; validation and test shrink in proportion.", at_least=1)
+    # fmt: on
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,9 +34,8 @@ class SplitConfig(Settings):
             require(len(set(batches)) == len(batches), twice)
         both = sorted(set(self.train_batches) & set(self.validation_batches))
         require(not both, f"--validation-batches {listed(both)}: these train as well, name each for one of the two")
-        left = FILES - 1 - len(self.validation_batches)
-        named = listed(self.validation_batches)
-        require(left > 0, f"--validation-batches {named}: no batch file is left to train on, omit one")
+        unused = f"--validation-batches {listed(self.validation_batches)}: no batch file is left to train on, omit one"
+        require(len(self.validation_batches) < FILES - 1, unused)
 
     def sizes(self, per_file: int = PER_FILE) -> tuple[int, int, int]:
         """Return the numbers of images that train, validate and test."""

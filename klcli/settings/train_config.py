@@ -11,12 +11,7 @@ from klcli.errors import ConfigError
 from klcli.settings.setting import MAX_INTEGER, Role, Settings, require, setting, settings_of
 from klcli.settings.split_config import SplitConfig
 
-NETWORK, OPTIMISATION, REGULARISATION, EVALUATION = (
-    Role.NETWORK,
-    Role.OPTIMISATION,
-    Role.REGULARISATION,
-    Role.EVALUATION,
-)
+NETWORK, OPTIMISATION, REGULARISATION = Role.NETWORK, Role.OPTIMISATION, Role.REGULARISATION
 CYCLIC = ("cyclical", "cosine")  # the schedules that begin again after 2 n_s updates
 BN_STATISTICS = ("ema", "precise", "adaptive", "batch")
 SAMPLES = {"precise": 10_000, "adaptive": 1_000}  # images of a policy that draws some
@@ -30,127 +25,94 @@ MAX_WIDTH = 65_536  # the first layer alone would take 0.8 GB
 class TrainConfig(Settings):
     """One training, validated when it is made: a wrong value raises ConfigError, one line with the cure."""
 
+    # fmt: off
     preset: str | None = setting(
-        None, NETWORK, "Begin with the settings of this name; what else is typed replaces them. --list-presets shows "
-        "all.", is_name=True,
-    )  # fmt: skip
+        None, NETWORK, "Begin with the settings of this name, which other options replace; --list-presets shows all.",
+        is_name=True)
     hidden: tuple[int, ...] = setting(
         (50, 50), NETWORK, "Widths of the hidden layers, any number of them: `--hidden 50 30 20`, or 50,30,20.",
-        short="-H", at_least=1, at_most=MAX_WIDTH, example="50 50",
-    )  # fmt: skip
+        short="-H", at_least=1, at_most=MAX_WIDTH, example="50 50")
     batch_norm: bool = setting(False, NETWORK, "Batch normalisation in every hidden layer.", option="--bn", label="BN")
-    bn_position: str = setting(
-        "before", NETWORK, "BN before or after the activation.", label="BN position", choices=("before", "after")
-    )
-    bn_momentum: float = setting(
-        0.9, NETWORK, "Alpha of the running averages: the weight of the past.", label="BN momentum", at_least=0, below=1
-    )
+    bn_position: str = setting("before", NETWORK, "BN before or after the activation.",
+        label="BN position", choices=("before", "after"))
+    bn_momentum: float = setting(0.9, NETWORK, "Alpha of the running averages: the weight of the past.",
+        label="BN momentum", at_least=0, below=1)
     # Small, because sigma = 1e-4 feeds BN variances near 1e-7.
-    bn_eps: float = setting(
-        1e-8, NETWORK, "Added to the variance. 1e-5 drowns it where sigma is 1e-4.", label="BN eps", above=0,
-        example="1e-8",
-    )  # fmt: skip
+    bn_eps: float = setting(1e-8, NETWORK, "Added to the variance. 1e-5 drowns it where sigma is 1e-4.",
+        label="BN eps", above=0, example="1e-8")
     bn_statistics: str = setting(
         "ema", NETWORK, "Statistics that BN uses in evaluation: running averages, those of training images under the "
         "final weights, of unlabelled test images (transductive), of the evaluated images (transductive).",
-        label="BN statistics", choices=BN_STATISTICS,
-    )  # fmt: skip
-    bn_samples: int | None = setting(
-        None, NETWORK, "Images of precise (10000) and adaptive (1000), at most.", label="BN samples", at_least=2
-    )
+        label="BN statistics", choices=BN_STATISTICS)
+    bn_samples: int | None = setting(None, NETWORK, "Images of precise (10000) and adaptive (1000), at most.",
+        label="BN samples", at_least=2)
     whitening: int | None = setting(
-        None, NETWORK, "Principal components, whitened, that the first layer sees in place of pixels.", at_least=1,
-        at_most=MAX_COMPONENTS,
-    )  # fmt: skip
-    whitening_eps: float = setting(
-        10.0, NETWORK, "Added to the variance of each component; a pixel's is 1.", above=0, example="10"
-    )
-    initializer: str = setting(
-        "he", NETWORK, "Initial weights; normal needs --sigma.", option="--init", label="init",
-        choices=("he", "xavier", "normal"),
-    )  # fmt: skip
-    sigma: float | None = setting(
-        None, NETWORK, "Standard deviation of --init normal, in every layer.", above=0, example="0.01",
-        differs_in_stack=True,
-    )  # fmt: skip
+        None, NETWORK, "Principal components, whitened, that the first layer sees in place of pixels.",
+        at_least=1, at_most=MAX_COMPONENTS)
+    whitening_eps: float = setting(10.0, NETWORK, "Added to the variance of each component; a pixel's is 1.",
+        above=0, example="10")
+    initializer: str = setting("he", NETWORK, "Initial weights; normal needs --sigma.",
+        option="--init", label="init", choices=("he", "xavier", "normal"))
+    sigma: float | None = setting(None, NETWORK, "Standard deviation of --init normal, in every layer.",
+        above=0, example="0.01", differs_in_stack=True)
 
-    lam: float = setting(
-        0.005, OPTIMISATION, "The L2 coefficient: J = loss + lambda * sum of W squared.", option="--lambda",
-        label="lambda", column="lambda", at_least=0, differs_in_stack=True,
-    )  # fmt: skip
+    lam: float = setting(0.005, OPTIMISATION, "The L2 coefficient: J = loss + lambda * sum of W squared.",
+        option="--lambda", label="lambda", column="lambda", at_least=0, differs_in_stack=True)
     optimizer: str = setting("sgd", OPTIMISATION, "How W, b, gamma and beta are updated.", choices=("sgd", "adam"))
     momentum: float = setting(0.0, OPTIMISATION, "Nesterov's, of --optimizer sgd.", at_least=0, below=1, example="0.9")
     weight_decay: float = setting(
-        0.0, OPTIMISATION, "Decoupled, beside the L2 cost: each update takes eta * X of all W.", at_least=0
-    )
+        0.0, OPTIMISATION, "Decoupled, beside the L2 cost: each update takes eta * X of all W.", at_least=0)
     schedule: str = setting(
         "cyclical", OPTIMISATION, "Learning rate eta: up and down in every cycle; up once and down over the whole "
         "training; down along a cosine in every cycle; always eta_max.",
-        choices=("cyclical", "one-cycle", "cosine", "constant", "range"),
-    )  # fmt: skip
-    eta_min: float = setting(
-        1e-5, OPTIMISATION, "The lowest eta, where a cycle ends.", at_least=0, differs_in_stack=True
-    )
-    eta_max: float = setting(
-        1e-1, OPTIMISATION, "The highest eta of a cycle; the rate of the constant schedule.", at_least=0,
-        differs_in_stack=True,
-    )  # fmt: skip
-    eta_decay: float = setting(
-        1.0, OPTIMISATION, "Factor of eta_max from one cycle to the next, as 0.6.", above=0, at_most=1, example="0.6"
-    )
+        choices=("cyclical", "one-cycle", "cosine", "constant", "range"))
+    eta_min: float = setting(1e-5, OPTIMISATION, "The lowest eta, where a cycle ends.",
+        at_least=0, differs_in_stack=True)
+    eta_max: float = setting(1e-1, OPTIMISATION, "The highest eta of a cycle; the rate of the constant schedule.",
+        at_least=0, differs_in_stack=True)
+    eta_decay: float = setting(1.0, OPTIMISATION, "Factor of eta_max from one cycle to the next, as 0.6.",
+        above=0, at_most=1, example="0.6")
     step_epochs: float = setting(5.0, OPTIMISATION, "Half a cycle in epochs: n_s = K * floor(n / n_batch).", above=0)
-    step_size: int | None = setting(
-        None, OPTIMISATION, "Half a cycle in updates, n_s; overrides --step-epochs.", label="n_s", at_least=1,
-        is_resolved=True,
-    )  # fmt: skip
+    step_size: int | None = setting(None, OPTIMISATION, "Half a cycle in updates, n_s; overrides --step-epochs.",
+        label="n_s", at_least=1, is_resolved=True)
     cycles: int = setting(2, OPTIMISATION, "Number of cycles; the epochs follow from it.", at_least=1, is_resolved=True)
     epochs: int | None = setting(
         None, OPTIMISATION, "Overrides --cycles, may end within a cycle. 0 evaluates the untrained network.",
-        at_least=0, is_resolved=True,
-    )  # fmt: skip
+        at_least=0, is_resolved=True)
     batch_size: int = setting(100, OPTIMISATION, "Images per update, n_batch.", label="n_batch", at_least=1)
 
     flip: bool = setting(False, REGULARISATION, "Mirror each training image with probability 1/2.", label="flips")
-    shift: int = setting(
-        0, REGULARISATION, "Move each training image by up to N pixels in both directions.", at_least=0,
-        at_most=MAX_SHIFT,
-    )  # fmt: skip
+    shift: int = setting(0, REGULARISATION, "Move each training image by up to N pixels in both directions.",
+        at_least=0, at_most=MAX_SHIFT)
     mixup: float = setting(
-        0.0, REGULARISATION, "Mix pairs of images; alpha of the Beta distribution, as 0.2.", at_least=0
-    )
+        0.0, REGULARISATION, "Mix pairs of images; alpha of the Beta distribution, as 0.2.", at_least=0)
     dropout: float = setting(0.0, REGULARISATION, "Drop each hidden unit with this probability.", at_least=0, below=1)
     label_smoothing: float = setting(
-        0.0, REGULARISATION, "The share of a label that is spread over all classes, as 0.1.", at_least=0, below=1
-    )
+        0.0, REGULARISATION, "The share of a label that is spread over all classes, as 0.1.", at_least=0, below=1)
     weight_average: float = setting(
-        0.0, REGULARISATION, "Evaluate the exponential average of the weights, with this decay, as 0.999.", at_least=0,
-        below=1,
-    )  # fmt: skip
+        0.0, REGULARISATION, "Evaluate the exponential average of the weights, with this decay, as 0.999.",
+        at_least=0, below=1)
     snapshots: bool = setting(
-        False, EVALUATION, "Also evaluate the mean of the networks at the ends of the cycles.", column="keeps_snapshots"
-    )
+        False, Role.EVALUATION, "Also evaluate the mean of the networks at the ends of the cycles.",
+        column="keeps_snapshots")
     evaluations_per_cycle: int | None = setting(
-        None, EVALUATION, "Evaluations in a cycle, in place of one per epoch; 0: at the end only.", at_least=0
-    )
+        None, Role.EVALUATION, "Evaluations in a cycle, in place of one per epoch; 0: at the end only.", at_least=0)
 
     split: SplitConfig = field(default_factory=SplitConfig)
     standardise: str = setting(
         "pixel", Role.DATA, "To mean 0 and deviation 1: each pixel over the training images, or each image by itself.",
-        label="standardised by", choices=("pixel", "image"),
-    )  # fmt: skip
+        label="standardised by", choices=("pixel", "image"))
     shuffle: bool = setting(
         True, Role.DATA, "Visit the images in a new order in every epoch, or always in that of the files.",
-        label="shuffled",
-    )  # fmt: skip
+        label="shuffled")
     seed: int = setting(
         0, Role.RANDOMNESS, "Seed of the weights, and of order, dropout and augmentation without --order-seed.",
-        at_least=0, at_most=MAX_INTEGER, is_seed=True, differs_in_stack=True,
-    )  # fmt: skip
+        at_least=0, at_most=MAX_INTEGER, is_seed=True, differs_in_stack=True)
     order_seed: int | None = setting(
-        None, Role.RANDOMNESS, "Seed of order, dropout and augmentation; the same as --seed if omitted.", at_least=0,
-        at_most=MAX_INTEGER, is_seed=True,
-    )  # fmt: skip
+        None, Role.RANDOMNESS, "Seed of order, dropout and augmentation; the same as --seed if omitted.",
+        at_least=0, at_most=MAX_INTEGER, is_seed=True)
     dtype: str = setting("float32", Role.RANDOMNESS, "Precision of the arithmetic.", choices=("float32", "float64"))
+    # fmt: on
 
     def __post_init__(self) -> None:
         super().__post_init__()

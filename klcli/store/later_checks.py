@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from klcli.settings.check_settings import CheckSettings
 from klcli.settings.columns import columns as columns_of
-from klcli.settings.evaluation_settings import EvaluationSettings
+from klcli.settings.procedures import CheckSettings, EvaluationSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, now
 from klcli.store.records import Evaluation, GradientCheck, GradientError

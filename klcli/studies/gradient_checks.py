@@ -10,7 +10,7 @@ from klcli.data.dataset import Split
 from klcli.engine.gradient_check import TensorCheck, check_gradients
 from klcli.engine.network import Network, stack
 from klcli.errors import ConfigError
-from klcli.settings.check_settings import CheckSettings
+from klcli.settings.procedures import CheckSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.training.networks import initialize
 

@@ -11,7 +11,7 @@ from klcli.engine.network import Network
 from klcli.errors import ConfigError
 from klcli.evaluation.metrics import Score, log_mean
 from klcli.evaluation.reevaluation import TrainedNetwork, reevaluate
-from klcli.settings.evaluation_settings import EvaluationSettings
+from klcli.settings.procedures import EvaluationSettings
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.training.networks import restore

@@ -11,7 +11,7 @@ from klcli.data.dataset import Dataset, split
 from klcli.engine import layers
 from klcli.published.comparison import Comparison, chains, compare, counts, noise, on_subset, plan, shortened
 from klcli.published.report import Report, parse
-from klcli.settings.check_settings import CheckSettings
+from klcli.settings.procedures import CheckSettings
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError, Run

@@ -10,8 +10,7 @@ from klcli.data.dataset import Dataset
 from klcli.engine.gradient_check import TensorCheck
 from klcli.evaluation.metrics import Score
 from klcli.evaluation.reevaluation import Reevaluation
-from klcli.settings.check_settings import CheckSettings
-from klcli.settings.evaluation_settings import EvaluationSettings
+from klcli.settings.procedures import CheckSettings, EvaluationSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.gradient_checks import NetworkCheck
 

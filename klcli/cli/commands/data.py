@@ -3,16 +3,13 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.procedures.signals import Interrupted
 from klcli.settings.setting import setting
-
-if TYPE_CHECKING:
-    from klcli.data.dataset import Dataset
 
 app = typer.Typer(help="The images: which ones are used, and how to get CIFAR-10.", no_args_is_help=True)
 
@@ -24,9 +21,24 @@ OFFICIAL_COPY = {True: "yes", False: "no", None: "unknown: the checksums cannot 
 @invoked("data")
 def info(*, invocation: Invocation) -> None:
     """Show which images the other commands would use, checked as a whole."""
+    import numpy as np
+
     from klcli.data.sources import open_dataset
 
-    content = _content(open_dataset(invocation.data))
+    dataset = open_dataset(invocation.data)
+    train, names = len(dataset.images) * 5 // 6, dataset.class_names
+    counts = [np.bincount(labels, minlength=len(names)).tolist() for labels in np.split(dataset.labels, [train])]
+    content = {
+        "name": dataset.name,
+        "source": dataset.source,
+        "layout": dataset.layout,
+        "official": dataset.official,
+        "prepared": str(dataset.images_file) if dataset.images_file else None,
+        "images": {"train": train, "test": len(dataset.images) - train},
+        "bytes": dataset.images.nbytes,
+        "sha256": dataset.sha256,
+        "classes": [{"name": name, "train": n, "test": m} for name, n, m in zip(names, *counts, strict=True)],
+    }
     invocation.result(*_tables(content))
     invocation.document("data info", content)
 
@@ -34,9 +46,7 @@ def info(*, invocation: Invocation) -> None:
 @app.command()
 @invoked()
 def fetch(
-    url: str | None = setting(
-        None, DOWNLOAD, "Download this archive; the binary one of Toronto if omitted.", metavar="URL"
-    ),
+    url: str | None = setting(None, DOWNLOAD, "Download this archive, by default that of Toronto.", metavar="URL"),
     md5: str | None = setting(None, DOWNLOAD, "Expect this checksum, not an official one.", metavar="HEX"),
     verify: bool = setting(True, DOWNLOAD, "Refuse an archive with another checksum."),
     *,
@@ -61,28 +71,9 @@ def fetch(
         except KeyboardInterrupt:
             message = "interrupted: what has arrived is kept, run `klcli data fetch` again to continue"
             raise Interrupted(message, signal.SIGINT) from None
-    invocation.result(_plain(f"{fetched.path}  ({'official' if fetched.official else 'not an official'} copy)"))
+    invocation.result(f"{fetched.path}  ({'official' if fetched.official else 'not an official'} copy)")
     document = {"path": str(fetched.path), "url": address, "layout": fetched.layout, "official": fetched.official}
     invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.path.stat().st_size})
-
-
-def _content(dataset: "Dataset") -> dict[str, Any]:
-    """What there is to tell about a data set, as the JSON document has it."""
-    import numpy as np
-
-    train, names = len(dataset.images) * 5 // 6, dataset.class_names
-    counts = [np.bincount(labels, minlength=len(names)).tolist() for labels in np.split(dataset.labels, [train])]
-    return {
-        "name": dataset.name,
-        "source": dataset.source,
-        "layout": dataset.layout,
-        "official": dataset.official,
-        "prepared": str(dataset.images_file) if dataset.images_file else None,
-        "images": {"train": train, "test": len(dataset.images) - train},
-        "bytes": dataset.images.nbytes,
-        "sha256": dataset.sha256,
-        "classes": [{"name": name, "train": n, "test": m} for name, n, m in zip(names, *counts, strict=True)],
-    }
 
 
 def _tables(content: dict[str, Any]) -> list[Any]:
@@ -102,21 +93,14 @@ def _tables(content: dict[str, Any]) -> list[Any]:
         "prepared copy": content["prepared"] or "none: the cache cannot be written",
         "sha256": content["sha256"],
     }.items():
-        facts.add_row(name, _plain(value))
+        facts.add_row(name, value)
 
     classes = Table("class", box=None)
     for name in ("train", "test"):
         classes.add_column(name, justify="right")
     for row in content["classes"]:
-        classes.add_row(_plain(row["name"]), str(row["train"]), str(row["test"]))
+        classes.add_row(row["name"], str(row["train"]), str(row["test"]))
     return [facts, "", classes]
-
-
-def _plain(text: str) -> Any:
-    """Text in which Rich finds no markup: a folder may be called [draft]."""
-    from rich.text import Text
-
-    return Text(text)
 
 
 @contextmanager

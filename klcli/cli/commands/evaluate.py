@@ -1,16 +1,13 @@
 """`klcli evaluate`: stored networks, evaluated again in another way."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
-from klcli.settings.evaluation_settings import EvaluationSettings
+from klcli.settings.procedures import EvaluationSettings
 from klcli.settings.setting import Role, flag
-
-if TYPE_CHECKING:
-    from klcli.store.records import Evaluation, Run
 
 SHOWN_NAMES = 3
 
@@ -38,35 +35,28 @@ def evaluate(
     - `klcli evaluate last --snapshots --flips --shifts 2`
     """
     lab = invocation.lab()
-    evaluated, evaluations = lab.evaluate(runs, settings, ensemble=ensemble)
-    _show(invocation, f"database    {lab.store.path}", evaluated, evaluations, ensemble)
+    found, evaluations = lab.evaluate(runs, settings, ensemble=ensemble)
 
-
-def _show(
-    invocation: Invocation, database: str, runs: "list[Run]", evaluations: "list[Evaluation]", ensemble: bool
-) -> None:
     from klcli.report.documents import record_document
     from klcli.report.tables.evaluations import difference_notes, ensemble_table, evaluation_table, evaluation_words
     from klcli.report.words import network_name
 
-    first = runs[0]
-    names = list(dict.fromkeys(network_name(run.config) for run in runs))
+    first = found[0]
+    names = list(dict.fromkeys(network_name(run.config) for run in found))
     names = names if len(names) <= SHOWN_NAMES else [f"{len(names)} different networks"]
-    which = f"Run {first.id}" if len(runs) == 1 else f"Runs {', '.join(str(run.id) for run in runs)}"
+    which = f"Run {first.id}" if len(found) == 1 else f"Runs {', '.join(str(run.id) for run in found)}"
     how = "; ".join(dict.fromkeys(evaluation_words(one) for one in evaluations))
     title = f"{which}: {', '.join(names)} on {first.dataset}, evaluated again: {how}"
     if ensemble:
-        table, notes = ensemble_table(title, evaluations[0], runs), []
+        table, notes = ensemble_table(title, evaluations[0], found), []
     else:
-        table, notes = evaluation_table(title, evaluations, runs), difference_notes(evaluations, runs)
-    invocation.result(table, *notes, database)
-    own = evaluations * len(runs) if ensemble else evaluations
+        table, notes = evaluation_table(title, evaluations, found), difference_notes(evaluations, found)
+    invocation.result(table, *notes, f"database    {lab.store.path}")
     measures = ("validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
     stored: list[dict[str, Any]] = [
         {"run": run.id, "bn_statistics": run.config.bn_statistics if run.config.batch_norm else None}
         | {name: getattr(run, name) for name in measures}
-        for run in runs[: len(own)]
+        for run in found
     ]
     documents = [record_document(one) for one in evaluations]
-    content = {"evaluations": documents, "stored": stored, "notes": notes}
-    invocation.document("evaluate", content)
+    invocation.document("evaluate", {"evaluations": documents, "stored": stored, "notes": notes})

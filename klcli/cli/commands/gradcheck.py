@@ -1,5 +1,6 @@
 """`klcli gradcheck`: numerical differences against the engine's gradients."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -7,12 +8,10 @@ import typer
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes, typed_settings
 from klcli.errors import GradientCheckFailed
-from klcli.settings.check_settings import CheckSettings
+from klcli.settings.procedures import CheckSettings
 from klcli.settings.train_config import TrainConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from klcli.store.records import GradientCheck
     from klcli.store.store import Store
 
@@ -53,12 +52,10 @@ def show(invocation: Invocation, store: "Store", checks: "Sequence[GradientCheck
         invocation.result(f"{store.path} holds no gradient check yet: begin with `klcli gradcheck`")
         invocation.document("gradcheck", {"checks": []})
         return
-    name = f"gradcheck-{checks[0].suite:06d}.png"
-    picture = store.write_picture(name, draw(gradient_errors(checks)))
+    picture = store.write_picture(f"gradcheck-{checks[0].suite:06d}.png", draw(gradient_errors(checks)))
     invocation.result(*(gradient_check_table(check) for check in checks))
-    verdict = gradient_verdict(checks)
-    places = (f"database    {store.path}", f"picture     {picture}")
-    invocation.result(verdict, gradient_method(checks[0]), *places)
+    verdict, method = gradient_verdict(checks), gradient_method(checks[0])
+    invocation.result(verdict, method, f"database    {store.path}", f"picture     {picture}")
     documents = [check_document(check) for check in checks]
     invocation.document("gradcheck", {"verdict": verdict, "checks": documents, "picture": str(picture)})
     failed = [error.tensor for check in checks for error in check.errors if not error.passed]

@@ -1,6 +1,5 @@
 """`klcli reproduce`: a published report's experiments once more, its numbers beside ours."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,8 +8,8 @@ import typer
 from klcli.cli.invocation import Invocation, invoked, typed_command
 from klcli.cli.options import takes
 from klcli.errors import Diverged, GradientCheckFailed
+from klcli.settings.procedures import REPRODUCTION, ReproductionSettings
 from klcli.settings.setting import Role, flag, setting
-from klcli.settings.study_settings import REPRODUCTION, ReproductionSettings
 
 if TYPE_CHECKING:
     from klcli.published.report import Report
@@ -48,15 +47,16 @@ def reproduce(
     - `klcli reproduce all --markdown results/reproduction.md`
     """
     if list_reports:
-        _list(invocation)
+        from klcli.published.report import report, report_names
+        from klcli.report.tables.formats import exact_rows
+        from klcli.report.tables.reproductions import list_table
+
+        listed = list_table([report(name) for name in report_names()], invocation.repeats)
+        invocation.result(listed)
+        invocation.document("reproduce", {"reports": exact_rows(listed)})
         return
 
-    from klcli.report.tables.reproductions import (
-        markdown_page,
-        reproduction_document,
-        reproduction_notes,
-        reproduction_table,
-    )
+    from klcli.report.tables import reproductions
     from klcli.store.checkpoints import write_atomically
 
     lab = invocation.lab()
@@ -64,30 +64,27 @@ def reproduce(
     documents: list[dict[str, Any]] = []
     sections: list[Section] = []
     for found in lab.reproduce(*names or [], settings=settings, repeats=invocation.repeats, resume=invocation.resume):
-        table = reproduction_table(found.report, found.comparisons, found.terms)
-        notes = reproduction_notes(found.report, found.comparisons, found.terms)
+        table = reproductions.reproduction_table(found.report, found.comparisons, found.terms)
+        notes = reproductions.reproduction_notes(found.report, found.comparisons, found.terms)
         invocation.result(table, *notes)
         pictures = _write_pictures(lab.store, found, markdown)
         paths = [path for _, path in pictures]
         invocation.result(*(f"picture     {path}" for path in paths), "")
         reproduced.append(found)
-        documents.append(reproduction_document(found, notes, paths))
+        documents.append(reproductions.reproduction_document(found, notes, paths))
         sections.append((found.report, table, notes, pictures))
         if markdown is not None:  # after each: what has been trained can be read
-            write_atomically(markdown, markdown_page(typed_command(), found.terms, sections).encode())
+            page = reproductions.markdown_page(typed_command(), found.terms, sections)
+            write_atomically(markdown, page.encode())
     invocation.result(f"database    {lab.store.path}", *([f"page        {markdown}"] if markdown else []))
     invocation.document("reproduce", {"reports": documents, "markdown": str(markdown) if markdown else None})
-    _raise_for_failures(reproduced)
-
-
-def _list(invocation: Invocation) -> None:
-    from klcli.published.report import report, report_names
-    from klcli.report.tables.formats import exact_rows
-    from klcli.report.tables.reproductions import list_table
-
-    table = list_table([report(name) for name in report_names()], invocation.repeats)
-    invocation.result(table)
-    invocation.document("reproduce", {"reports": exact_rows(table)})
+    compared = [one for found in reproduced for one in found.comparisons]
+    wrong = dict.fromkeys(one.line.row for one in compared if one.failed)
+    if wrong:
+        raise GradientCheckFailed(f"wrong gradient: {', '.join(wrong)}, see `klcli gradcheck`")
+    lost = dict.fromkeys(one.line.row for one in compared if one.diverged and one.ours is None)
+    if lost:
+        raise Diverged(f"every training of {', '.join(lost)} diverged, its row has no number of ours")
 
 
 def _write_pictures(store: "Store", found: "Reproduction", markdown: Path | None) -> list[tuple[str, Path]]:
@@ -104,13 +101,3 @@ def _write_pictures(store: "Store", found: "Reproduction", markdown: Path | None
             write_atomically(path, content)
         written.append((words, path))
     return written
-
-
-def _raise_for_failures(shown: "Sequence[Reproduction]") -> None:
-    """Raise GradientCheckFailed or Diverged where ours failed, after everything has been shown."""
-    wrong = [one.line.row for found in shown for one in found.comparisons if one.failed]
-    if wrong:
-        raise GradientCheckFailed(f"wrong gradient: {', '.join(dict.fromkeys(wrong))}, see `klcli gradcheck`")
-    lost = [one.line.row for found in shown for one in found.comparisons if one.diverged and one.ours is None]
-    if lost:
-        raise Diverged(f"every training of {', '.join(dict.fromkeys(lost))} diverged, its row has no number of ours")

@@ -1,17 +1,13 @@
 """`klcli search-lambda`: coarse to fine, every value on a fresh network."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
 from klcli.errors import Diverged
-from klcli.settings.study_settings import SearchSettings
+from klcli.settings.procedures import SearchSettings
 from klcli.settings.train_config import TrainConfig
-
-if TYPE_CHECKING:
-    from klcli.lab import Lab
-    from klcli.procedures.searches import LambdaSearch
 
 
 @takes(TrainConfig, omit=("preset", "lam"), batch_norm=True, step_epochs=2.0)
@@ -30,14 +26,7 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
     """
     lab = invocation.lab()
     found = lab.search_lambda(config, search, repeats=invocation.repeats, resume=invocation.resume)
-    _show(invocation, lab, found)
-    if found.choice is None:
-        raise Diverged(f"every lambda diverged: try a smaller --eta-max than {config.eta_max:g}")
-    if found.final and all(run.state == "diverged" for run in found.final):
-        raise Diverged(f"the final training (study {found.final[0].study_id}) diverged: try a smaller --eta-max")
 
-
-def _show(invocation: Invocation, lab: "Lab", found: "LambdaSearch") -> None:
     from klcli.report.documents import run_document
     from klcli.report.plots.figure import draw
     from klcli.report.plots.studies import lambda_search
@@ -67,3 +56,7 @@ def _show(invocation: Invocation, lab: "Lab", found: "LambdaSearch") -> None:
         document["final"] = {"study": study, "runs": [run_document(run) for run in runs]}
     invocation.result(*places)
     invocation.document("search-lambda", document)
+    if found.choice is None:
+        raise Diverged(f"every lambda diverged: try a smaller --eta-max than {config.eta_max:g}")
+    if found.final and all(run.state == "diverged" for run in found.final):
+        raise Diverged(f"the final training (study {found.final[0].study_id}) diverged: try a smaller --eta-max")

@@ -2,6 +2,7 @@
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
+from klcli.settings.procedures import SIGMAS
 from klcli.settings.setting import Role, setting
 from klcli.settings.train_config import TrainConfig
 
@@ -10,9 +11,7 @@ from klcli.settings.train_config import TrainConfig
 @invoked("repeats", "jobs", "executor", "resume", "data", "threads", "db")
 def sigma_sweep(
     config: TrainConfig,
-    sigmas: tuple[float, ...] = setting(
-        (1e-1, 1e-3, 1e-4), Role.NETWORK, "Draw the initial weights with these standard deviations.", above=0
-    ),
+    sigmas: tuple[float, ...] = setting(SIGMAS, Role.NETWORK, "Draw weights with these standard deviations.", above=0),
     *,
     invocation: Invocation,
 ) -> None:
@@ -35,8 +34,7 @@ def sigma_sweep(
     picture = lab.store.write_picture(f"study-{study.id:06d}-sigma.png", draw(curves))
     invocation.result(sigma_table(sigma_title(runs, runs[0].dataset), runs))
     if invocation.repeats > 1:
-        title = "Test accuracy over the repeats, with the 95 % interval of its mean"
-        invocation.result(interval_table(title, runs))
+        invocation.result(interval_table("Test accuracy over the repeats, with the 95 % interval of its mean", runs))
     invocation.result(f"database    {lab.store.path}", f"picture     {picture}")
     documents = [run_document(run) for run in runs]
     invocation.document("sigma-sweep", {"study": study.id, "runs": documents, "picture": str(picture)})
