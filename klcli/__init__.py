@@ -24,11 +24,7 @@ if "numpy" not in sys.modules:
     for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
         os.environ.setdefault(_variable, "1")
 
-_EXPORTS = {
-    "Lab": "klcli.lab",
-    "TrainConfig": "klcli.settings.train_config",
-    "SplitConfig": "klcli.settings.split_config",
-}
+_EXPORTS = {"Lab": "lab", "TrainConfig": "settings.train_config", "SplitConfig": "settings.split_config"}
 
 
 def __getattr__(name: str) -> Any:
@@ -37,4 +33,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'klcli' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_EXPORTS[name]), name)
+    return getattr(import_module(f"klcli.{_EXPORTS[name]}"), name)

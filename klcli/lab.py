@@ -14,24 +14,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from klcli import DEFAULT_DATABASE
-from klcli.data.dataset import split
-from klcli.procedures import evaluating, reproducing, run_lookup, searches, trainings
+from klcli.procedures import run_lookup, trainings
 from klcli.procedures.observer import Observer
 from klcli.procedures.setup import Setup
-from klcli.procedures.study_runner import StudyRunner
-from klcli.published.reproduction import Reproduction
 from klcli.settings.procedures import SIGMAS, CheckSettings, EvaluationSettings, ReproductionSettings, SearchSettings
 from klcli.settings.sameness import not_default
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
 from klcli.store.runs import RunFilter
 from klcli.store.store import Store
-from klcli.studies.gradient_checks import check_networks, course_set, entries, with_and_without_l2
 from klcli.studies.plans import repeat, sigma_sweep
 from klcli.training.result import EpochMetrics
+
+if TYPE_CHECKING:  # imported by the methods that use them, so that a training begins sooner
+    from klcli.procedures import evaluating, searches
+    from klcli.published.reproduction import Reproduction
 
 OnEvaluation = Callable[[EpochMetrics], None]
 
@@ -94,11 +94,13 @@ class Lab:
 
     def search_lambda(
         self, config: TrainConfig, what: SearchSettings | None = None, *, repeats: int = 1, resume: bool = False
-    ) -> searches.LambdaSearch:
+    ) -> "searches.LambdaSearch":
         """Search the L2 coefficient lambda by validation accuracy, by default in one coarse stage.
 
         Return the runs of its stages and the choice, which is None where every value diverged.
         """
+        from klcli.procedures import searches
+
         setup = self._calling("search_lambda", _config_text(config))
         return searches.search_lambda(setup, config, what or SearchSettings(), repeats, resume)
 
@@ -109,6 +111,9 @@ class Lab:
 
         Return the checks, whose errors tell which tensors passed.
         """
+        from klcli.data.dataset import split
+        from klcli.studies.gradient_checks import check_networks, course_set, entries, with_and_without_l2
+
         setup = self._calling("check_gradients", "" if config is None else _config_text(config))
         settings = settings or CheckSettings()
         networks = course_set(seed) if config is None else with_and_without_l2(config)
@@ -125,22 +130,28 @@ class Lab:
         self, runs: Sequence[int | str], settings: EvaluationSettings | None = None, *, ensemble: bool = False
     ) -> tuple[list[Run], list[Evaluation]]:
         """Evaluate stored runs again, each by itself or as one ensemble; return the runs and the evaluations."""
+        from klcli.procedures import evaluating
+
         setup = self._calling("evaluate", repr(list(runs)))
         return evaluating.evaluate(setup, [str(run) for run in runs], settings or EvaluationSettings(), ensemble)
 
     def predict(
         self, pictures: Sequence[str | Path], run: int | str = "best", *, flips: bool = False, snapshots: bool = False
-    ) -> evaluating.Predictions:
+    ) -> "evaluating.Predictions":
         """Return the probability of every class for PNG or JPEG files of any size."""
+        from klcli.procedures import evaluating
+
         return evaluating.predict(self._setup, list(map(Path, pictures)), str(run), flips=flips, snapshots=snapshots)
 
     def reproduce(
         self, *names: str, settings: ReproductionSettings | None = None, repeats: int = 3, resume: bool = False
-    ) -> Iterator[Reproduction]:
+    ) -> "Iterator[Reproduction]":
         """Yield published reports, `all` or by name, each beside what its experiments give here as soon as it is done.
 
         Raises ConfigError for a name, or a row of `settings.only`, that does not exist.
         """
+        from klcli.procedures import reproducing
+
         setup = self._calling("reproduce", ", ".join(map(repr, names)))
         return reproducing.reproduce(setup, names, settings or ReproductionSettings(), repeats, resume)
 
@@ -168,7 +179,8 @@ class Lab:
     def _study(
         self, setup: Setup, kind: str, stage: str, plan: Sequence[TrainConfig], evaluate_test: bool, resume: bool
     ) -> Study:
-        """Train a plan as one study on the images of its first config."""
+        from klcli.procedures.study_runner import StudyRunner
+
         with setup.pinned():
             runner = StudyRunner.opened(setup, plan[0], resume)
             return runner.store.studies.get(runner.run(kind, stage, plan, {}, evaluate_test=evaluate_test))
@@ -180,7 +192,7 @@ class Lab:
 
 
 def _config_text(config: TrainConfig) -> str:
-    """Return a config as Python code, with what is not the default."""
+    """Return the Python code of a config."""
     given = {key: f"{key.rpartition('.')[2]}={value!r}" for key, value in not_default(config).items()}
     own = [text for key, text in given.items() if "." not in key]
     split = [text for key, text in given.items() if "." in key]

@@ -15,9 +15,9 @@ import typer.main
 
 from klcli.cli.app import app
 from klcli.errors import ExitCode
-from klcli.settings.documentation import settings_page
 from klcli.settings.sameness import SETTINGS
 from klcli.store.store import Store
+from tests.settings.documentation import settings_page
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -67,7 +67,6 @@ def _integers(stream: np.random.PCG64, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _shuffled_labels(stream: np.random.PCG64, count: int) -> np.ndarray:
-    """Return equally many labels of each class in random order: (count,) uint8."""
     return (np.argsort(_integers(stream, (count,)), kind="stable") % CLASSES).astype(np.uint8)
 
 

@@ -108,7 +108,6 @@ def _complete(begun: "Begun | None", *step: Any) -> None:
 
 
 def _descend(G: np.ndarray, X: np.ndarray, keep: float | np.ndarray, W: np.ndarray) -> None:
-    """`descend` on this core alone."""
     step = G @ X
     W *= keep
     W -= step

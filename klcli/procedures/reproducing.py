@@ -10,8 +10,7 @@ from klcli.procedures.study_runner import StudyRunner
 from klcli.published import report as published
 from klcli.published.comparison import QUICK_SEEDS, chains, plan
 from klcli.published.report import Report
-from klcli.published.reproduction import KIND, Reproduction, asked_for, gather
-from klcli.published.terms import Terms
+from klcli.published.reproduction import KIND, Reproduction, Terms, asked_for, gather
 from klcli.settings.procedures import ReproductionSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError

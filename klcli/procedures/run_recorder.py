@@ -24,11 +24,8 @@ def ending_in_a_state(end: Callable[[str, str], None], how_to_continue: Callable
     except Interrupted as interruption:
         end("interrupted", str(interruption))
         raise interruption.adding(how_to_continue()) from None
-    except (BrokenPipeError, SystemExit):  # `klcli train 2>&1 | head`
-        end("interrupted", "the output pipe was closed")
-        raise
-    except KeyboardInterrupt:
-        end("interrupted", "interrupted")
+    except (BrokenPipeError, SystemExit, KeyboardInterrupt) as error:  # one of the first two: `klcli train 2>&1 | head`
+        end("interrupted", "interrupted" if isinstance(error, KeyboardInterrupt) else "the output pipe was closed")
         raise
     except Exception as error:
         # Where the store itself is what failed, the next opening of the database marks what did not end.

@@ -138,7 +138,7 @@ def _side_by_side(store: Store, selection: Selection) -> View:
     evaluations = store.evaluations.of_runs([run.id for run in runs])
     notes = [f"run {run.id}: {run.command}" for run in runs]
     if ranges := [run for run in runs if run.config.schedule == "range"]:
-        from klcli.report.tables.range_tests import suggestion_sentence
+        from klcli.report.tables.studies import suggestion_sentence
 
         notes += [f"run {run.id}, {suggestion_sentence(run, epochs[run.id])}" for run in ranges]
     if len({(run.dataset_sha256, run.split) for run in runs}) > 1:

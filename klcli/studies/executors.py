@@ -1,6 +1,5 @@
 """Executors: the processes or hosts that train the stacks of a study."""
 
-import asyncio
 import logging
 import multiprocessing
 import os
@@ -83,6 +82,8 @@ def open_executor(jobs: int, address: str | None, tasks: int) -> Iterator[Execut
             executor.shutdown(wait=True, cancel_futures=True)
         return
     refused = f"--executor {address}: "
+    import asyncio
+
     try:
         from distributed import Client
     except ImportError:

@@ -11,8 +11,7 @@ def repeat(base: TrainConfig, repeats: int) -> list[TrainConfig]:
     """Return `repeats` configs that differ in the seed of the weights alone. Raises ConfigError below one."""
     if repeats < 1:
         raise ConfigError(f"repeats {repeats}: must be at least 1")
-    order_seed = base.seed if base.order_seed is None else base.order_seed
-    return [replace(base, seed=base.seed + r, order_seed=order_seed) for r in range(repeats)]
+    return [replace(base, seed=base.seed + r, order_seed=base.shared_seed) for r in range(repeats)]
 
 
 def sigma_sweep(base: TrainConfig, sigmas: Sequence[float], repeats: int) -> list[TrainConfig]:

@@ -47,7 +47,6 @@ class Minibatches:
         return y, partial(loss, share=self.share(step), other=y[::-1]) if config.mixup else loss
 
     def _index(self, step: int) -> np.ndarray:
-        """Return the positions in the split of the images of update `step`."""
         config, n = self.config, len(self.split)
         epoch, position = divmod(step, n // config.batch_size)
         if epoch != self._epoch:

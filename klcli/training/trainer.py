@@ -148,7 +148,6 @@ class Training:
         self._images = [second_core.empty(shape, dtype) for _ in range(BUFFERS)]
 
     def _averaged(self) -> Network:
-        """Return the stack, with its average weights where there are some."""
         return self.stack.with_state(self.average.state) if self.average and self.average.updates else self.stack
 
     def _metrics(self, split: Split) -> list[Metrics]:
@@ -175,7 +174,6 @@ class Training:
         return memory
 
     def _restore_memory(self, snapshot: Snapshot) -> None:
-        """Restore the memory and the snapshots of a single replica."""
         state = snapshot.state
         self.results[0].snapshots = snapshots_of(state)
         if self.average and part(state, RAW):

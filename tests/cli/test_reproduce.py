@@ -14,7 +14,7 @@ import pytest
 
 from klcli.published import report as published
 from klcli.published.report import parse
-from klcli.published.terms import Terms
+from klcli.published.reproduction import Terms
 from klcli.report.tables.reproductions import markdown_page
 
 Klcli = Callable[..., "CompletedProcess[str]"]

@@ -24,7 +24,7 @@ from klcli.report.tables.gradient_checks import (
     gradient_verdict,
     suite_table,
 )
-from klcli.report.tables.range_tests import suggestion_sentence
+from klcli.report.tables.studies import suggestion_sentence
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Evaluation, GradientCheck, GradientError, Run
 

@@ -14,7 +14,6 @@ from klcli.settings.setting import setting
 app = typer.Typer(help="The images: which ones are used, and how to get CIFAR-10.", no_args_is_help=True)
 
 DOWNLOAD = "Download"
-OFFICIAL_COPY = {True: "yes", False: "no", None: "unknown: the checksums cannot tell for this layout"}
 
 
 @app.command()
@@ -87,7 +86,7 @@ def _tables(content: dict[str, Any]) -> list[Any]:
         "name": content["name"],
         "where": content["source"],
         "layout": content["layout"],
-        "official copy": "no: made by klcli" if content["name"] == "synthetic" else OFFICIAL_COPY[content["official"]],
+        "official copy": {True: "yes", False: "no", None: "no: made by klcli"}[content["official"]],
         "images": f"{images['train']} to train and validate, {images['test']} to test",
         "size": f"{content['bytes'] / 1e6:.0f} MB, 3 x 32 x 32 bytes an image",
         "prepared copy": content["prepared"] or "none: the cache cannot be written",

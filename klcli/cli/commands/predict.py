@@ -32,7 +32,7 @@ def predict(
     """
     found = invocation.lab().predict(pictures, run, flips=flips, snapshots=snapshots)
 
-    from klcli.report.tables.predictions import prediction_table
+    from klcli.report.tables.evaluations import prediction_table
     from klcli.report.words import network_name
 
     by = found.run

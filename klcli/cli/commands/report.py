@@ -151,7 +151,6 @@ def _write_page(invocation: Invocation, store: "Store", selection: Selection, pa
 
 
 def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
-    """Print the view that was asked for, with its pictures."""
     only_gradients = selection.plot == ("gradients",) and not selection.has_view
     if (selection.gradchecks or only_gradients) and selection.format == "table" and selection.to is None:
         from klcli.cli.commands.gradcheck import show

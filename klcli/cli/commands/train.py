@@ -100,8 +100,8 @@ def _show(invocation: Invocation, lab: "Lab", run: "Run") -> None:
     from klcli.report.documents import record_document, run_document
     from klcli.report.plots.figure import draw
     from klcli.report.plots.training import training_curves
-    from klcli.report.tables.range_tests import suggestion_sentence
     from klcli.report.tables.runs import splits_table
+    from klcli.report.tables.studies import suggestion_sentence
     from klcli.report.tables.table import duration
     from klcli.report.words import network_name
 

@@ -70,15 +70,21 @@ def read(source: Source) -> Dataset:
             done.add(name)
     if layout is None:
         raise DataError(f"{source.path} holds no batch file of CIFAR-10: give the archive of CIFAR-10")
-    if missing := ", ".join(name for name in layout.batch_files if name not in done):
-        raise DataError(f"{source.path} lacks {missing}: download the data set again, or copy the missing file there")
+    _require(source.path, [name for name in layout.batch_files if name not in done])
     sha256, form = content_sha256(labels, images), layout.name if source.layout else f"{layout.name} archive"
     official = sha256 == OFFICIAL_SHA256
     return Dataset(CIFAR10, images, labels, CLASS_NAMES, sha256, str(source.path), form, official)
 
 
+def _require(path: Path, missing: list[str]) -> None:
+    if missing:
+        names = ", ".join(missing)
+        raise DataError(f"{path} lacks {names}: download the data set again, or copy the missing file there")
+
+
 def _folder_files(source: Source, layout: Layout) -> Iterator[tuple[Layout, str, bytes]]:
-    """Yield layout, name and content of every batch file in the folder."""
+    """Yield layout, name and content of every batch file in the folder, all of which must be there."""
+    _require(source.path, [path.name for path in layout.files_in(source.path) if not path.exists()])
     for path in source.files():
         try:
             _check_size(f"{path}", path.stat().st_size)

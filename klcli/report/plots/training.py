@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from klcli.report.plots.figure import GREY, TRAIN, VALIDATION, Chart, Line, Panel, steps_limit
-from klcli.report.tables.range_tests import suggestion_of
+from klcli.report.tables.studies import suggestion_of
 from klcli.report.words import counted, network_name, settings_line
 from klcli.settings.train_config import CYCLIC
 from klcli.store.records import Epoch, Run

@@ -1,8 +1,8 @@
-"""Tables of later evaluations: the results of stored networks beside those of their training."""
+"""Tables of later evaluations, beside the results of the training, and of the classes of pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from klcli.report.tables.table import SPLITS, Row, Table, fraction, numbers, texts
+from klcli.report.tables.table import SPLITS, Column, Row, Table, fraction, numbers, texts
 from klcli.store.records import Evaluation, Run
 from klcli.studies.statistics import Sample
 
@@ -107,3 +107,19 @@ def evaluations_table(title: str, evaluations: Sequence[Evaluation]) -> Table:
         *texts("command"),
     )
     return Table(title, columns, rows)
+
+
+def prediction_table(title: str, pictures: Sequence[tuple[str, Mapping[str, float]]], top: int) -> Table:
+    """One row per picture with the classes of the highest probabilities, the first of which is its name."""
+    columns = {"picture": Column("picture", "picture", is_number=False)}
+    rows = []
+    for picture, probabilities in pictures:
+        row: Row = {"picture": picture}
+        ordered = sorted(probabilities.items(), key=lambda item: -item[1])
+        for place, (name, probability) in enumerate(ordered[:top], start=1):
+            key, value = f"class_{place}", f"probability_{place}"
+            row |= {key: name, value: probability}
+            columns[key] = Column(key, "class" if place == 1 else "or", is_number=False)
+            columns[value] = Column(value, "probability" if place == 1 else "", fraction)
+        rows.append(row)
+    return Table(title, tuple(columns.values()), rows)

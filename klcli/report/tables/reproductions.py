@@ -8,8 +8,7 @@ from urllib.parse import quote
 
 from klcli.published.comparison import INCOMPARABLE, Comparison, counts, explained, plan
 from klcli.published.report import ERRORS, Report
-from klcli.published.reproduction import Reproduction
-from klcli.published.terms import Terms
+from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.formats import to_markdown
 from klcli.report.tables.table import Row, Table, fraction, numbers, scientific, show, texts
 from klcli.report.words import counted

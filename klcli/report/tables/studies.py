@@ -1,4 +1,4 @@
-"""Tables of studies: the values that were tried and their results, with error bars over repeats."""
+"""Tables of studies, with error bars over repeats, and what a range test suggests."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from klcli.report.tables.table import SPLITS, Row, Shown, Table, fraction, numbers, significant, texts
 from klcli.report.words import layers_name, network_name, statistics_words
-from klcli.store.records import Run
+from klcli.store.records import Epoch, Run
+from klcli.studies.range_test import Suggestion, suggest
 from klcli.studies.statistics import Sample
 
 if TYPE_CHECKING:
@@ -123,7 +124,6 @@ def sigma_table(title: str, runs: Sequence[Run]) -> Table:
 
 
 def _by_sigma(runs: Sequence[Run]) -> dict[float | None, tuple[list[Run], list[Run]]]:
-    """The runs without and with BN of every sigma."""
     found: dict[float | None, tuple[list[Run], list[Run]]] = {}
     for run in runs:
         found.setdefault(run.config.sigma, ([], []))[run.config.batch_norm].append(run)
@@ -145,3 +145,21 @@ def repeats_table(title: str, runs: Sequence[Run]) -> Table:
     keys = product(SPLITS, MEASURES)
     rows = [{"split": split, "measure": name} | spread(sample_of(runs, f"{split}_{name}")) for split, name in keys]
     return Table(title, (*texts("split", measure=""), *_INTERVAL), rows)
+
+
+def suggestion_of(run: Run, epochs: Sequence[Epoch]) -> Suggestion | None:
+    """Return what the evaluations of a range test suggest."""
+    etas = [epoch.learning_rate for epoch in epochs]
+    return suggest(etas, [epoch.validation_accuracy for epoch in epochs], run.split.sizes()[1])
+
+
+def suggestion_sentence(run: Run, epochs: Sequence[Epoch]) -> str:
+    """Say which limits a range test suggests, as options, and by which rule."""
+    found = suggestion_of(run, epochs)
+    if found is None:
+        between = f"between {run.config.eta_min:g} and {run.config.eta_max:g}"
+        return f"no suggestion: with no eta {between} has the validation accuracy risen by more than chance"
+    return (
+        f"suggested: --eta-min {found.eta_min:.2g} --eta-max {found.eta_max:.2g} "
+        "(where the validation accuracy, as the median of three evaluations, begins to rise and is highest)"
+    )

@@ -1,4 +1,4 @@
-"""The page of settings that ships with klcli: `python -m klcli.settings.documentation` prints it."""
+"""The page of settings that ships with klcli: `python -m tests.settings.documentation` prints it."""
 
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import Role, Setting
