@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from klcli.settings.study_settings import SearchSettings
 from scipy import stats
 
 from klcli.errors import ConfigError, Diverged
+from klcli.settings.procedures import SearchSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.lambda_search import Range, Tried, choose, draw, final, narrow, plan
 
