@@ -45,7 +45,7 @@ def info(*, invocation: Invocation) -> None:
 @app.command()
 @invoked()
 def fetch(
-    url: str | None = setting(None, DOWNLOAD, "Download this archive, by default that of Toronto.", metavar="URL"),
+    url: str | None = setting(None, DOWNLOAD, "Download this archive; Toronto's binary one if omitted.", metavar="URL"),
     md5: str | None = setting(None, DOWNLOAD, "Expect this checksum, not an official one.", metavar="HEX"),
     verify: bool = setting(True, DOWNLOAD, "Refuse an archive with another checksum."),
     *,
