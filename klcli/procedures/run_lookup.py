@@ -56,9 +56,9 @@ def images_of(run: Run, data: str | None, asked: str) -> Dataset:
         data = run.dataset_source if Path(run.dataset_source).exists() else run.dataset
     dataset = open_dataset(data)
     if dataset.sha256 != run.dataset_sha256:
+        other = f"those of {dataset.source} have {dataset.sha256[:8]}"
         raise DataError(
-            f"{asked}: its images had sha256 {run.dataset_sha256[:8]}, those of {dataset.source} have "
-            f"{dataset.sha256[:8]}, name the right ones with --data"
+            f"{asked}: its images had sha256 {run.dataset_sha256[:8]}, {other}, name the right ones with --data"
         )
     return dataset
 

@@ -58,8 +58,7 @@ class Selection(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plotless = f"--to {self.to}: this names a picture, say which one with --plot"
-        require(self.to is None or bool(self.plot), plotless)
+        require(self.to is None or bool(self.plot), f"--to {self.to}: this names a picture, say which one with --plot")
         options = settings_of(Selection)
         views = [options[name].option for name in VIEWS if getattr(self, name)]
         require(len(views) < 2, f"{' and '.join(views[:2])}: one view at a time")

@@ -131,8 +131,7 @@ class TrainConfig(Settings):
         if self.initializer == "normal":
             require(self.sigma is not None, "--init normal needs --sigma, for example --sigma 0.01")
         else:
-            needless = f"--sigma {self.sigma}: only --init normal has one, not {self.initializer}"
-            require(self.sigma is None, needless)
+            require(self.sigma is None, f"--sigma {self.sigma}: only --init normal has one, not {self.initializer}")
         single = f"--batch-size {self.batch_size}: batch normalisation maps a single image to beta, give at least 2"
         require(self.batch_size > 1 or not self.batch_norm, single)
 

@@ -118,7 +118,5 @@ def _show(invocation: Invocation, lab: "Lab", run: "Run") -> None:
     document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": str(picture)}
     invocation.document("train", document | ({"notes": notes} if notes else {}))
     if run.state == "diverged" and not is_range_test:  # a range test goes on until it does
-        raise Diverged(
-            f"run {run.id} diverged: {run.error}; its {run.epochs_done:g} epochs are kept, "
-            f"try a smaller --eta-max than {run.config.eta_max:g}"
-        )
+        cure = f"its {run.epochs_done:g} epochs are kept, try a smaller --eta-max than {run.config.eta_max:g}"
+        raise Diverged(f"run {run.id} diverged: {run.error}; {cure}")
