@@ -56,10 +56,8 @@ def images_of(run: Run, data: str | None, asked: str) -> Dataset:
         data = run.dataset_source if Path(run.dataset_source).exists() else run.dataset
     dataset = open_dataset(data)
     if dataset.sha256 != run.dataset_sha256:
-        other = f"those of {dataset.source} have {dataset.sha256[:8]}"
-        raise DataError(
-            f"{asked}: its images had sha256 {run.dataset_sha256[:8]}, {other}, name the right ones with --data"
-        )
+        found = f"those of {dataset.source} have {dataset.sha256[:8]}, name the right ones with --data"
+        raise DataError(f"{asked}: its images had sha256 {run.dataset_sha256[:8]}, {found}")
     return dataset
 
 
