@@ -16,6 +16,11 @@ def differences(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:
     }
 
 
+def same_but_for_the_seed(a: TrainConfig, b: TrainConfig) -> bool:
+    """Whether two trainings are repeats of one another."""
+    return without_seeds(a) == without_seeds(b)
+
+
 def without_seeds(config: TrainConfig) -> TrainConfig:
     """Return what all repeats of a training have in common, to be the key of their group."""
     return replace(config, **{one.key: one.default for one in SETTINGS.values() if one.is_seed or one.is_name})

@@ -11,7 +11,7 @@ from klcli.settings.train_config import TrainConfig
 @invoked("repeats", "jobs", "executor", "resume", "data", "threads", "db")
 def sigma_sweep(
     config: TrainConfig,
-    sigmas: tuple[float, ...] = setting(SIGMAS, Role.NETWORK, "Try these standard deviations of initial weights.", above=0),
+    sigmas: tuple[float, ...] = setting(SIGMAS, Role.NETWORK, "Standard deviations of the initial weights.", above=0),
     *,
     invocation: Invocation,
 ) -> None:
