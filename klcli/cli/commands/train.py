@@ -1,4 +1,4 @@
-"""`klcli train`: one network, from the options to the picture."""
+"""`klcli train`: train one network, store it and draw its curves."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -32,8 +32,8 @@ def train(
     """Train one network and store every epoch.
 
     Without options: the 3-layer network 50-50 of the course, He initialisation, two cycles of a
-    cyclical learning rate on 45 000 images; 5 000 validate, and the network is evaluated on the 10 000
-    of the test set once, after training. The run is in the database from its first second on.
+    cyclical learning rate on 45 000 images, with 5 000 for validation. The network is evaluated on the
+    test set of 10 000 once, after training. The run is recorded before its first update.
 
     Examples:
 
@@ -79,7 +79,7 @@ def _show_presets(invocation: Invocation) -> None:
 
 
 def _show_repeats(invocation: Invocation, lab: "Lab", study: int) -> None:
-    """Show the mean over seeds with its error bar. Raises Diverged where a run did."""
+    """Show the mean over seeds with its error bar. Raises Diverged if a run diverged."""
     from klcli.report.documents import run_document
     from klcli.report.tables.studies import repeats_table
     from klcli.report.words import network_name
@@ -96,7 +96,7 @@ def _show_repeats(invocation: Invocation, lab: "Lab", study: int) -> None:
 
 
 def _show(invocation: Invocation, lab: "Lab", run: "Run") -> None:
-    """Draw the picture of the run and print where everything is. Raises Diverged for a run that did."""
+    """Draw the picture of the run and print the paths of all files. Raises Diverged if the run diverged."""
     from klcli.report.documents import record_document, run_document
     from klcli.report.plots.figure import draw
     from klcli.report.plots.training import training_curves
@@ -117,7 +117,7 @@ def _show(invocation: Invocation, lab: "Lab", run: "Run") -> None:
     invocation.result(splits_table(title, run), *notes, *(f"{what:<11} {where}" for what, where in places))
     document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": str(picture)}
     invocation.document("train", document | ({"notes": notes} if notes else {}))
-    if run.state == "diverged" and not is_range_test:  # a range test goes on until it does
+    if run.state == "diverged" and not is_range_test:  # a range test continues until the cost diverges
         raise Diverged(
             f"run {run.id} diverged: {run.error}; its {run.epochs_done:g} epochs are kept, "
             f"try a smaller --eta-max than {run.config.eta_max:g}"
