@@ -65,7 +65,7 @@ class Terms:
 
     @property
     def incomparable(self) -> str | None:
-        """The reason why no training can be compared; empty if they can."""
+        """The reason why no training can be compared, None if they can."""
         if self.dataset == "synthetic":
             return "synthetic images, no CIFAR-10"
         return None if self.subset is None else f"{self.subset} training images, not all"

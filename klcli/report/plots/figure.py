@@ -34,10 +34,10 @@ class Line:
     colour: str
     style: str = "-"
     spread: Sequence[float] = ()  # one standard deviation, drawn as a band
-    dots_below: int = 3  # up to this number of points, markers are drawn: a line of one point is invisible
+    dots_below: int = 3  # below this number of points, markers are drawn: a line of one point is invisible
     marker: str = "o"
     size: float = 3.5  # of the marker, in points
-    fill: str | None = None  # edge colour of the marker, if not its colour
+    fill: str | None = None  # colour inside the marker, if not that of the line
 
 
 @dataclass(frozen=True)
