@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-DEFAULT_DATABASE = Path("results/klcli.db")  # under the working directory, unless --db or KLCLI_DB names another
+DEFAULT_DATABASE = Path("results/klcli.db")  # in the working directory, unless --db or KLCLI_DB names another
 
-# One BLAS thread per process, asked for before NumPy loads its library: two threads collapse
-# when another process wants a core, and they differ in the last bits from one (README, Performance).
-# A number that the user has set stays; `--threads` overrides both.
+# One BLAS thread per process, set before NumPy loads the library: two threads slow down severely
+# when another process needs a core, and they differ from one in the last bits (README, Performance).
+# A number set by the user stays; `--threads` overrides both.
 if "numpy" not in sys.modules:
     for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
         os.environ.setdefault(_variable, "1")

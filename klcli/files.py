@@ -1,4 +1,4 @@
-"""Files that are written as a whole or not at all. Every function raises OSError where the disk refuses."""
+"""Atomic writes: a file is replaced as a whole or not at all. Every function raises OSError if the disk fails."""
 
 import contextlib
 import os
@@ -11,10 +11,10 @@ from typing import IO
 
 @contextlib.contextmanager
 def replacing(path: Path, *, previous: Path | None = None) -> Iterator[IO[bytes]]:
-    """Yield a binary file that replaces `path` where the block ends without an exception.
+    """Yield a binary file that replaces `path` if the block ends without an exception.
 
-    With `previous`, the old file is kept under that name. The bytes go to a temporary file in the same folder, are
-    flushed to the disk and renamed into place, so `path` never names an incomplete file, whenever the machine stops.
+    With `previous`, the old file is kept under that name. The bytes are written to a temporary file in the same folder,
+    flushed to the disk and renamed, so `path` is never an incomplete file, whenever the machine stops.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{os.getpid()}")
     try:
@@ -34,9 +34,9 @@ def replacing(path: Path, *, previous: Path | None = None) -> Iterator[IO[bytes]
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Remove the temporary files of processes that were killed while they wrote `name`, a glob pattern."""
+    """Remove the temporary files that killed processes left for `name`, a glob pattern."""
     for temporary in folder.glob(f".{name}.*"):
-        import psutil  # slow to import, and leftovers are rare
+        import psutil  # slow to import, and temporary files are rarely left
 
         pid = temporary.suffix[1:]
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):

@@ -1,4 +1,4 @@
-"""Lab: what a person does with klcli, from Python as from the command line. Everything is recorded, nothing printed.
+"""Lab: the Python interface to all procedures of klcli. They record their results and print nothing.
 
     from klcli import Lab, TrainConfig
 
@@ -6,8 +6,8 @@
     run = lab.train(TrainConfig(hidden=(50, 30, 20), batch_norm=True), on_evaluation=print)
     run.test_accuracy, lab.epochs(run)
 
-Ctrl-C raises Interrupted and leaves a run that `lab.resume(run.id)` completes. From Python, studies train in this
-process (`jobs=1`): with more, guard the script by `if __name__ == "__main__":`, because workers import it.
+Ctrl-C raises Interrupted; `lab.resume(run.id)` completes the interrupted run. From Python, studies train in this
+process (`jobs=1`); with more jobs, guard the script with `if __name__ == "__main__":`, because workers import it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ from klcli.store.store import Store
 from klcli.studies.plans import repeat, sigma_sweep
 from klcli.training.result import EpochMetrics
 
-if TYPE_CHECKING:  # imported by the methods that use them, so that a training begins sooner
+if TYPE_CHECKING:  # imported by the methods that use them, so that a training starts sooner
     from klcli.procedures import evaluating, searches
     from klcli.published.reproduction import Reproduction
 
@@ -37,14 +37,14 @@ OnEvaluation = Callable[[EpochMetrics], None]
 
 
 class Lab:
-    """A database, the images, and the procedures that work with them.
+    """A database, a data set, and the procedures that use them.
 
-    `data` is a path, "cifar10" or "synthetic", as of --data; `threads` are those of BLAS; `jobs` the processes that
-    train stacks of networks (None: as many as there are cores); `executor` the address of a Dask scheduler.
-    `observer` is called with messages and progress. `command` is stored as what was asked for.
+    `data` is a path, "cifar10" or "synthetic", as --data; `threads` the number of BLAS threads; `jobs` the number of
+    processes that train stacks (None: one per core); `executor` the address of a Dask scheduler. `observer` receives
+    messages and progress. `command` is stored with the results as the command that was run.
 
-    Procedures raise ConfigError for settings that exclude each other, DataError where images are missing or damaged,
-    StoreError where the database or its disk fails, and Interrupted after Ctrl-C, with what continues the work.
+    Procedures raise ConfigError for settings that exclude each other, DataError if images are missing or damaged,
+    StoreError if the database or its disk fails, and Interrupted after Ctrl-C, with the command that continues.
     """
 
     def __init__(
@@ -74,21 +74,21 @@ class Lab:
         threads: int | None = None,
         on_evaluation: OnEvaluation | None = None,
     ) -> Run:
-        """Continue an interrupted run to the bits of one that was never interrupted, and return it.
+        """Complete an interrupted run with the same bits as without the interruption, and return it.
 
-        Raises ConfigError where a setting in `wanted`, or `threads`, is not that of the run.
+        Raises ConfigError if a setting in `wanted`, or `threads`, differs from the run.
         """
         return trainings.resume(self._calling("resume", repr(which), on_evaluation), str(which), wanted or {}, threads)
 
     def repeat(self, config: TrainConfig, repeats: int, *, resume: bool = False) -> Study:
-        """Train one setting under several seeds and return the study; `runs_of` gives its runs."""
+        """Train one config with several seeds and return the study; `runs_of` returns its runs."""
         setup = self._calling("repeat", f"{_config_text(config)}, {repeats}")
         return self._study(setup, "repeats", "train", repeat(config, repeats), config.schedule != "range", resume)
 
     def sigma_sweep(
         self, config: TrainConfig, sigmas: Sequence[float] = SIGMAS, *, repeats: int = 1, resume: bool = False
     ) -> Study:
-        """Train with every deviation of the initial weights, without and with BN, and return the study."""
+        """Train with every standard deviation of the initial weights, without and with BN, and return the study."""
         setup = self._calling("sigma_sweep", f"{_config_text(config)}, {tuple(sigmas)}")
         return self._study(setup, "sigma", "sweep", sigma_sweep(config, sigmas, repeats), True, resume)
 
@@ -97,7 +97,7 @@ class Lab:
     ) -> "searches.LambdaSearch":
         """Search the L2 coefficient lambda by validation accuracy, by default in one coarse stage.
 
-        Return the runs of its stages and the choice, which is None where every value diverged.
+        Return the runs of its stages and the choice, which is None if every value diverged.
         """
         from klcli.procedures import searches
 
@@ -107,9 +107,9 @@ class Lab:
     def check_gradients(
         self, config: TrainConfig | None = None, settings: CheckSettings | None = None, *, seed: int = 0
     ) -> list[GradientCheck]:
-        """Compare gradients with numerical differences in float64, for one network or for the course's whole set.
+        """Compare gradients with numerical differences in float64, for one network or for the set of the course.
 
-        Return the checks, whose errors tell which tensors passed.
+        Return the checks, with the errors and the verdict of every tensor.
         """
         from klcli.data.dataset import split
         from klcli.studies.gradient_checks import check_networks, course_set, entries, with_and_without_l2
@@ -129,7 +129,7 @@ class Lab:
     def evaluate(
         self, runs: Sequence[int | str], settings: EvaluationSettings | None = None, *, ensemble: bool = False
     ) -> tuple[list[Run], list[Evaluation]]:
-        """Evaluate stored runs again, each by itself or as one ensemble; return the runs and the evaluations."""
+        """Evaluate stored runs again, individually or as one ensemble; return the runs and the evaluations."""
         from klcli.procedures import evaluating
 
         setup = self._calling("evaluate", repr(list(runs)))
@@ -146,7 +146,7 @@ class Lab:
     def reproduce(
         self, *names: str, settings: ReproductionSettings | None = None, repeats: int = 3, resume: bool = False
     ) -> "Iterator[Reproduction]":
-        """Yield published reports, `all` or by name, each beside what its experiments give here as soon as it is done.
+        """Yield the reproduction of published reports, `all` or by name, each as soon as it is complete.
 
         Raises ConfigError for a name, or a row of `settings.only`, that does not exist.
         """
@@ -157,15 +157,15 @@ class Lab:
 
     @cached_property
     def store(self) -> Store:
-        """The open database, for every query. Raises StoreError where there is none yet."""
+        """The open database, for any query. Raises StoreError if there is none yet."""
         return Store.existing(self._setup.db)
 
     def run(self, which: int | str = "last") -> Run:
-        """Return one run: by its number, the `last` complete one, or the `best`. Raises ConfigError for none."""
+        """Return one run: by number, the `last` complete one, or the `best`. Raises ConfigError if there is none."""
         return run_lookup.chosen_run(self.store, str(which))
 
     def best(self, n: int = 10, chosen: RunFilter | None = None) -> list[Run]:
-        """Return the best complete runs by validation accuracy on the images used last."""
+        """Return the best complete runs by validation accuracy on the most recently used images."""
         return run_lookup.best_runs(self.store, n, chosen or RunFilter())
 
     def runs_of(self, study: Study | int) -> list[Run]:
@@ -186,13 +186,13 @@ class Lab:
             return runner.store.studies.get(runner.run(kind, stage, plan, {}, evaluate_test=evaluate_test))
 
     def _calling(self, method: str, arguments: str, on_evaluation: OnEvaluation | None = None) -> Setup:
-        """Return the setup of one call, with what is stored as its command."""
+        """Return the setup of one call, with the command to store."""
         command = self._command or f"Lab({str(self._setup.db)!r}).{method}({arguments})"
         return replace(self._setup, command=command, on_evaluation=on_evaluation)
 
 
 def _config_text(config: TrainConfig) -> str:
-    """Return the Python code of a config."""
+    """Return Python code that constructs a config."""
     given = {key: f"{key.rpartition('.')[2]}={value!r}" for key, value in not_default(config).items()}
     own = [text for key, text in given.items() if "." not in key]
     split = [text for key, text in given.items() if "." in key]

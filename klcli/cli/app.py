@@ -1,4 +1,4 @@
-"""The `klcli` command: its subcommands, and how failures become one line and an exit code."""
+"""The `klcli` command: its subcommands, and the conversion of failures to one line and an exit code."""
 
 import errno
 import io
@@ -53,12 +53,12 @@ def main(args: list[str] | None = None) -> NoReturn:
     """Run klcli on these arguments and exit with a code of the table in errors.py."""
     arguments = sys.argv[1:] if args is None else args
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):  # a name may contain characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
         code = app(arguments, prog_name="klcli", standalone_mode=False)
         sys.stdout.flush()
-    except SystemExit as leaving:  # how Typer answers a closed pipe
+    except SystemExit as leaving:  # Typer's reaction to a closed pipe
         if not isinstance(leaving.__context__, BrokenPipeError):
             raise
         sys.exit(_explain(leaving.__context__))
@@ -82,14 +82,14 @@ def _explain(error: Exception) -> int:
         message = error.format_message() or "a command is missing"
         return _fail(f"{message} (`{context} --help` shows all)", ExitCode.USAGE)
     if isinstance(error, BrokenPipeError):
-        # The reader, `head` for one, has seen enough. Without this, Python complains once more at exit.
+        # The reader, for example `head`, has closed the pipe. Without this, Python reports it again at exit.
         sys.stdout = None
         return ExitCode.DONE
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        sys.stdout = None  # what it still holds cannot be written either
+        sys.stdout = None  # the buffered output cannot be written either
         return _fail(f"the output cannot be written ({error.strerror}): free some space", ExitCode.STORE)
     damage = None
-    if "klcli.store.connection" in sys.modules:  # a database was read: damage of it may be why klcli has failed
+    if "klcli.store.connection" in sys.modules:  # a damaged database may be the cause of the failure
         from klcli.store.connection import damage_behind_a_failure
 
         damage = damage_behind_a_failure()
@@ -102,5 +102,5 @@ def _fail(message: str, code: ExitCode) -> int:
     return code
 
 
-# Typer carries its own Click, which is not the package `click`; its usage errors are the base of BadParameter.
+# Typer bundles its own copy of Click, not the package `click`; its UsageError is the base class of BadParameter.
 _UsageError: Any = typer.BadParameter.__mro__[1]

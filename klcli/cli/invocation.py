@@ -1,4 +1,4 @@
-"""Invocation: the options that commands share, and their output: results on stdout, messages and progress on stderr."""
+"""Invocation: the shared options of all commands, and their output: results to stdout, messages to stderr."""
 
 import json
 import shlex
@@ -24,15 +24,15 @@ if TYPE_CHECKING:  # slow to import, and not needed for --version
     from klcli.studies.execution import StackTask
     from klcli.training.budget import Budget
 
-SCHEMA = 1  # of the JSON documents; raised when a key changes its meaning or goes away
-FULL_WIDTH = 10_000  # columns of a pipe: a table that is squeezed to 80 columns loses digits
+SCHEMA = 1  # version of the JSON documents; raised when a key changes its meaning or is removed
+FULL_WIDTH = 10_000  # columns assumed for a pipe: a table limited to 80 columns loses digits
 EXECUTION = "Execution"
 ALWAYS = ("as_json", "quiet", "debug")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Invocation(Settings, Observer):
-    """One call of klcli: with which images and database it works, and how it is answered."""
+    """One call of klcli: its images, its database and the form of its output."""
 
     # fmt: off
     repeats: int = setting(
@@ -58,7 +58,7 @@ class Invocation(Settings, Observer):
     # fmt: on
 
     def lab(self) -> "Lab":
-        """Return the Lab that this call works in."""
+        """Return the Lab of this call."""
         from klcli.lab import Lab
 
         return Lab(
@@ -68,7 +68,7 @@ class Invocation(Settings, Observer):
 
     @cached_property
     def out(self) -> "Console":
-        """The console of results, without markup and emoji: a folder may be called [draft] or :fire:."""
+        """The console for results, without markup and emoji: a folder may be named [draft] or :fire:."""
         from rich.console import Console
 
         width = None if sys.stdout.isatty() else FULL_WIDTH
@@ -76,13 +76,13 @@ class Invocation(Settings, Observer):
 
     @cached_property
     def err(self) -> "Console":
-        """The console of messages and progress."""
+        """The console for messages and progress."""
         from rich.console import Console
 
         return Console(stderr=True, quiet=self.quiet, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def result(self, *parts: "Table | RenderableType") -> None:
-        """Print what a person asked for; nothing where the answer is a JSON document."""
+        """Print a result for a person; nothing with --json."""
         from klcli.report.tables.table import Table
 
         for part in () if self.as_json else parts:
@@ -92,7 +92,7 @@ class Invocation(Settings, Observer):
                 self.out.print(part, soft_wrap=isinstance(part, str))
 
     def document(self, command: str, content: dict[str, Any]) -> None:
-        """Print the JSON document of the command, where one is wanted."""
+        """Print the JSON document of the command with --json."""
         if self.as_json:
             json.dump({"schema": SCHEMA, "command": command, **content}, sys.stdout, indent=2, allow_nan=False)
             sys.stdout.write("\n")
@@ -105,11 +105,11 @@ class Invocation(Settings, Observer):
 
     @property
     def is_live(self) -> bool:
-        """Whether progress is shown as bars; elsewhere it is lines."""
+        """Whether progress is shown as bars, not as lines."""
         return self.err.is_terminal and not self.quiet
 
     def bar(self, *columns: Any) -> "Progress":
-        """Return bars of these columns, which are shown inside `with` and only where progress is live."""
+        """Return progress bars of these columns, shown inside `with` and only on a terminal."""
         from rich.progress import Progress
 
         return Progress(*columns, console=self.err, disable=not self.is_live, transient=True)
@@ -141,10 +141,10 @@ class Invocation(Settings, Observer):
 
 
 def invoked(*names: str, **defaults: Any) -> Callable[[Command], Command]:
-    """Give a command the shared options of these names, and those that belong to every command."""
+    """Add to a command the named shared options and the options that every command has."""
     return takes(Invocation, only=(*names, *defaults, *ALWAYS), **defaults)
 
 
 def typed_command() -> str:
-    """Return the command as it can be pasted into a shell; bytes that are no text become question marks."""
+    """Return the command line, quoted for a shell; undecodable bytes become question marks."""
     return shlex.join(["klcli", *sys.argv[1:]]).encode(errors="replace").decode()

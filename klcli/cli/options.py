@@ -1,4 +1,4 @@
-"""Options: made from the settings that declare them, as fields of a dataclass or as parameters of a command."""
+"""Options, generated from settings: the fields of a dataclass or the parameters of a command."""
 
 import functools
 import inspect
@@ -15,10 +15,10 @@ Command = Callable[..., Any]
 
 
 class KlcliCommand(TyperCommand):
-    """A command whose lists take every value up to the next option, which Typer itself does not know.
+    """A command with variadic options, which Typer lacks: a list takes every value up to the next option.
 
-    `--hidden 50 30 20` reaches the parser as `--hidden 50 --hidden 30 --hidden 20`. A value may be
-    negative, so that it is refused by name; anything else with a dash begins the next option.
+    `--hidden 50 30 20` is passed to the parser as `--hidden 50 --hidden 30 --hidden 20`. A negative
+    number counts as a value, so that the message names it; any other word with a dash begins the next option.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -42,11 +42,11 @@ class KlcliCommand(TyperCommand):
 def takes(
     owner: type[Any], *, only: tuple[str, ...] = (), omit: tuple[str, ...] = (), **defaults: Any
 ) -> Callable[[Command], Command]:
-    """Make options of a command's parameter that is annotated with `owner`, a dataclass of settings.
+    """Replace the parameter of a command that is annotated with `owner`, a dataclass of settings, by options.
 
-    The command receives an `owner` that was validated before it runs. `only` names the settings that mean something
-    to the command, all of them if it is empty; `omit` those that do not; `defaults` replace those of the dataclass.
-    Other parameters become options too where their default is a `setting(...)`.
+    The command receives a validated `owner`. `only` names the settings that become options, all of them if it is
+    empty; `omit` names settings that do not; `defaults` replaces defaults of the dataclass.
+    Other parameters become options too if their default is a `setting(...)`.
     """
     settings = {key: one for key, one in settings_of(owner).items() if key not in omit and (not only or key in only)}
 
@@ -80,7 +80,7 @@ def takes(
 
 
 def typed_settings(ctx: typer.Context, owner: type[Any]) -> tuple[str, ...]:
-    """Return the settings whose options the user typed, by key."""
+    """Return the settings that the user gave on the command line, by key."""
     sources = {key: ctx.get_parameter_source(_name(key)) for key in settings_of(owner)}
     return tuple(key for key, source in sources.items() if source is not None and source.name == "COMMANDLINE")
 
@@ -94,7 +94,7 @@ def _made(owner: type[Any], typed: dict[str, Any], ctx: typer.Context) -> Any:
 
 
 def _option(name: str, one: Setting, default: Any) -> inspect.Parameter:
-    """Return the parameter of a setting. Values arrive as text: the setting reads them, with its own messages."""
+    """Return the parameter of a setting. Values are passed as text: the setting parses them, with its own messages."""
     more: dict[str, Any] = {"metavar": one.metavar}
     kind: Any = str | None
     if one.kind is bool:

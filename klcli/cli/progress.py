@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from klcli.training.result import TrainResult
 
 REDRAW_SECONDS = 0.1  # a bar that is redrawn at every update would cost more than the update
-FEW = 8  # stacks that have a line each from beginning to end; of more, those in training
+FEW = 8  # with up to this many stacks, each has a line throughout; with more, only those in training
 
 
 class TrainingProgress(Observer):
-    """Shows a training while it runs, inside `with progress.bar`."""
+    """Shows the progress of one training, inside `with progress.bar`."""
 
     def __init__(self, invocation: Invocation, budget: "Budget") -> None:
         self._invocation = invocation
@@ -28,7 +28,7 @@ class TrainingProgress(Observer):
         self._planned = budget.epoch_at(budget.total_updates)
         self._next_redraw = 0.0
         self._metrics: dict[str, Any] = {"cost": "-", "train": "-", "validation": "-"}
-        # The most useful first: a narrow terminal shows fewer of them, none of them cut.
+        # The most useful first: a narrow terminal shows fewer columns and truncates none.
         columns = {
             TextColumn("epoch {task.fields[epoch]}"): 14,
             TextColumn("validation {task.fields[validation]}"): 19,
@@ -75,7 +75,7 @@ class TrainingProgress(Observer):
 
 
 class StudyProgress(Observer):
-    """Shows a study while it runs, inside `with progress.bar`: a bar for all of it and a line per stack."""
+    """Shows the progress of a study, inside `with progress.bar`: one bar for the study and a line per stack."""
 
     def __init__(
         self, invocation: Invocation, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]
@@ -126,7 +126,7 @@ class StudyProgress(Observer):
 
 
 def _words(task: "StackTask") -> str:
-    """What the replicas of a stack are: `4 x lambda 1.2e-05 to 0.003`."""
+    """Return a description of the replicas of a stack: `4 x lambda 1.2e-05 to 0.003`."""
     first = task.configs[0]
     name, what = ("lam", "lambda") if first.sigma is None else ("sigma", "sigma")
     values = [getattr(config, name) for config in task.configs]

@@ -1,4 +1,4 @@
-"""Augmentation of images while they are bytes: mirrored, moved, mixed."""
+"""Augmentation of images: flips and shifts of bytes, and mixup."""
 
 from dataclasses import replace
 
@@ -11,14 +11,14 @@ SHAPE = (3, SIDE, SIDE)  # channel, row, column
 
 
 def mirror(pixels: np.ndarray) -> np.ndarray:
-    """Return images (k, 3072), channel-major, with left and right exchanged."""
+    """Return images (k, 3072), channel-major, mirrored left to right."""
     return pixels.reshape(-1, *SHAPE)[..., ::-1].reshape(pixels.shape)
 
 
 def mirrored(split: Split, which: np.ndarray | None = None) -> Split:
-    """Return the split with its images mirrored, all of them or those where `which (n,)` is true.
+    """Return the split with all of its images mirrored, or only those with `which (n,)` true.
 
-    A copy of the bytes of the split, 30 MB for 10 000 images: mean and std belong to positions in the image.
+    Copies the bytes of the split, 30 MB for 10 000 images: mean and std belong to positions in the image.
     """
     images = np.take(split.images, split.rows, axis=0)
     mask = slice(None) if which is None else which
@@ -27,12 +27,12 @@ def mirrored(split: Split, which: np.ndarray | None = None) -> Split:
 
 
 def background_of(split: Split) -> np.ndarray:
-    """Return the mean image (3072,) uint8, which fills what a move leaves free: 0 when standardised by pixel."""
+    """Return the mean image (3072,) uint8, the padding of a shift: 0 after standardisation by pixel."""
     return np.rint(split.mean).astype(np.uint8)
 
 
 def views(split: Split, *, flips: bool, shifts: int) -> list[Split]:
-    """Return the split, with `shifts` also moved by as many pixels to each side, with `flips` all of them mirrored."""
+    """Return the views of a split: itself, shifted by `shifts` pixels to each side, and, with `flips`, all mirrored."""
     seen = [split]
     for distance in [(shifts, 0), (-shifts, 0), (0, shifts), (0, -shifts)] if shifts else []:
         images = np.take(split.images, split.rows, axis=0)
@@ -44,9 +44,9 @@ def views(split: Split, *, flips: bool, shifts: int) -> list[Split]:
 def augmented(
     pixels: np.ndarray, rng: np.random.Generator, *, flip: bool, shift: int, background: np.ndarray
 ) -> np.ndarray:
-    """Return images (k, 3072) uint8, each mirrored with probability 1/2 and moved by up to `shift` pixels.
+    """Return images (k, 3072) uint8, each mirrored with probability 1/2 and shifted by up to `shift` pixels.
 
-    Both distances of each image are drawn from -shift to shift. `background` (3072,) fills what a move leaves free.
+    The two distances of each image are uniform from -shift to shift. `background` (3072,) fills the vacated pixels.
     """
     if flip:
         which = rng.random(len(pixels)) < 0.5
@@ -56,7 +56,7 @@ def augmented(
 
 
 def _shifted(pixels: np.ndarray, distances: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Return each image moved by its distances (k, 2), down and to the right, in 2.7 us an image."""
+    """Return each image shifted by its distances (k, 2), down and to the right, in 2.7 us per image."""
     moved = np.empty_like(pixels)
     moved[...] = background
     sources, targets = pixels.reshape(-1, *SHAPE), moved.reshape(-1, *SHAPE)
@@ -68,7 +68,7 @@ def _shifted(pixels: np.ndarray, distances: np.ndarray, background: np.ndarray) 
 
 
 def mixup(X: np.ndarray, share: float) -> None:
-    """Mix every image of X (n, d) in place: `X_i <- a X_i + (1 - a) X_(n-1-i)` with one share a for the minibatch.
+    """Mixup of X (n, d) in place: `X_i <- a X_i + (1 - a) X_(n-1-i)` with one share a per minibatch.
 
     Zhang et al. 2018, arXiv 1710.09412. The images are in random order; the labels of a pair are `y` and `y[::-1]`.
     """

@@ -1,4 +1,4 @@
-"""A data set in memory: its splits, their standardisation, and the order in which an epoch visits them."""
+"""A data set in memory: its splits, their standardisation, and the order of the images in an epoch."""
 
 import hashlib
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class Dataset:
 
 
 def content_sha256(labels: np.ndarray, images: np.ndarray) -> str:
-    """Return what identifies a data set: the hash over its labels and then its images, in hexadecimal digits."""
+    """Return the identity of a data set: the hash over its labels and then its images, in hexadecimal digits."""
     digest = hashlib.sha256(np.ascontiguousarray(labels).data)
     digest.update(np.ascontiguousarray(images).data)
     return digest.hexdigest()
@@ -43,14 +43,14 @@ def content_sha256(labels: np.ndarray, images: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Split:
-    """One of train, validation and test: rows of the data set's images, which are never copied as a whole."""
+    """The train, validation or test split: rows of the data set's images, which are never copied as a whole."""
 
     images: np.ndarray  # (N, 3072) uint8, of the whole data set
     rows: np.ndarray  # (n,) intp, the images of this split
     labels: np.ndarray  # (n,) intp
     mean: np.ndarray  # (3072,) float64, of the training split
     inverse_std: np.ndarray  # (3072,) float64, of the training split
-    standardise: str = "pixel"  # by these two, or "image": each image by its own mean and standard deviation
+    standardise: str = "pixel"  # "pixel": by these two; "image": each image by its own mean and standard deviation
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -64,8 +64,8 @@ class Split:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return X (k, 3072) of `dtype`, (pixel - mean) / std, and y (k,) intp of the positions `index`.
 
-        `change` may replace the bytes before; X is written to `out` where that is given. Bytes are gathered and cast
-        block by block, because they are a quarter of the traffic of float32.
+        `change` may replace the bytes first; X is written to `out` if given. Bytes are gathered and cast
+        block by block, because they take a quarter of the memory traffic of float32.
         """
         dtype, pixels = np.dtype(dtype), self._pixels(self.rows[index])
         pixels = pixels if change is None else change(pixels)
@@ -85,14 +85,14 @@ class Split:
         return self if how == self.standardise else replace(self, standardise=how)
 
     def _pixels(self, rows: np.ndarray) -> np.ndarray:
-        """Return the (k, 3072) uint8 images at `rows`: a view where these are consecutive, as in an evaluation."""
+        """Return the (k, 3072) uint8 images at `rows`: a view if these are consecutive, as in an evaluation."""
         if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all()):
             return self.images[rows[0] : rows[-1] + 1]
         return np.take(self.images, rows, axis=0)
 
     @cached_property
     def _in_float32(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and 1 / std, cast once: 7 us that every minibatch would pay."""
+        """Mean and 1 / std, cast once, which saves 7 us per minibatch."""
         return self.mean.astype(np.float32), self.inverse_std.astype(np.float32)
 
 
@@ -109,9 +109,9 @@ class Splits:
 
 
 def split(dataset: Dataset, config: SplitConfig) -> Splits:
-    """Divide the data set as `config` says and standardise by the training split.
+    """Divide the data set according to `config` and standardise by the training split.
 
-    Raises ConfigError where the training batches hold too few images for `validation` or `subset`.
+    Raises ConfigError if the training batches have too few images for `validation` or `subset`.
     """
     files = np.arange(len(dataset.images)).reshape(FILES, -1)  # the rows of each batch file
     batches = config.train_batches or [batch for batch in range(1, FILES) if batch not in config.validation_batches]
@@ -128,7 +128,7 @@ def split(dataset: Dataset, config: SplitConfig) -> Splits:
     require(config.subset is None or config.subset <= len(train), too_many)
     sizes = config.sizes(files.shape[1])
     parts = [rows[:size] for rows, size in zip((train, validation, test), sizes, strict=True)]
-    # A memory map is an ndarray whose every slice runs Python code; the plain view of it does not.
+    # Every slice of a memory map runs Python code; a slice of its plain ndarray view does not.
     images = np.asarray(dataset.images)
     scale = standardisation(images, parts[0])
     return Splits(*(Split(images, rows, dataset.labels[rows].astype(np.intp), *scale) for rows in parts))

@@ -1,4 +1,4 @@
-"""Picture files of any size as images of 32 x 32, the input of the networks."""
+"""Read picture files of any size as 32 x 32 images, the input of the networks."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from klcli.data.augmentation import SIDE
 from klcli.data.dataset import PIXELS, Split
 from klcli.errors import DataError
 
-BACKGROUND = (255, 255, 255)  # behind what is transparent
+BACKGROUND = (255, 255, 255)  # background of transparent pixels
 
 
 def read_picture(path: Path) -> np.ndarray:
     """Return a picture as (3072,) uint8, channel-major.
 
-    Rotated as its EXIF says, on white where it is transparent, cropped to the square in its middle, and resampled
-    with Lanczos' filter. Raises DataError for a file that is no picture.
+    It is rotated according to its EXIF data, drawn on white if transparent, cropped to its central square, resampled
+    with a Lanczos filter. Raises DataError for a file that is no picture.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError  # slow to import, and only one command needs it
 
@@ -34,19 +34,19 @@ def read_picture(path: Path) -> np.ndarray:
         raise DataError(f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels, give a smaller picture") from None
     except MemoryError:
         raise
-    except Exception as error:  # a damaged picture can make its decoder raise almost anything
+    except Exception as error:  # the decoder of a damaged picture can raise almost any exception
         reason = "" if isinstance(error, UnidentifiedImageError) else f" ({' '.join(str(error).split())})"
         raise DataError(f"{path}: this is no picture that can be read{reason}, give a PNG or JPEG") from None
     side = min(picture.size)
     left, top = ((length - side) // 2 for length in picture.size)
-    # Crop first: the filter would include pixels outside of the square.
+    # Crop first: the filter would include pixels outside the square.
     square = picture.crop((left, top, left + side, top + side))
     small = square.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(small).transpose(2, 0, 1).reshape(PIXELS)
 
 
 def pictures_like(split: Split, pixels: Sequence[np.ndarray]) -> Split:
-    """Return images as a split that is standardised as the given one; their labels are unknown and set to 0."""
+    """Return images as a split with the standardisation of the given one; labels are unknown and set to 0."""
     rows = np.arange(len(pixels))
     return replace(split, images=np.stack(pixels), rows=rows, labels=np.zeros_like(rows))
 

@@ -1,4 +1,4 @@
-"""From a request to a data set: CIFAR-10 where it is found, the built-in one where it is not."""
+"""Open the requested data set: CIFAR-10 if it is found, else the built-in set."""
 
 import os
 
@@ -11,10 +11,10 @@ from klcli.errors import DataError
 
 
 def open_dataset(requested: str | None) -> Dataset:
-    """Return the data set of `--data`: a path, "cifar10" (found somewhere, or an error), "synthetic", or None.
+    """Return the data set of `--data`: a path, "cifar10" (an error if not found), "synthetic", or None.
 
-    None stands for KLCLI_DATA, which takes the same values, and without it for CIFAR-10 where it is found and the
-    built-in set elsewhere. Raises DataError for a path that does not exist, never falling back to other images.
+    None stands for KLCLI_DATA, which takes the same values, and if that is unset for CIFAR-10 if it is found, else the
+    built-in set. Raises DataError for a path that does not exist, and never falls back to other images.
     """
     if requested is None and os.environ.get("KLCLI_DATA") in NAMES:
         requested = os.environ["KLCLI_DATA"]

@@ -17,14 +17,14 @@ from klcli.data.cifar10.places import SYNTHETIC
 from klcli.data.dataset import CLASSES, PIXELS, Dataset, content_sha256
 from klcli.settings.split_config import FILES
 
-# Of what make() returns: the identity of the images in stored runs and of their prepared copy.
+# The hash of the result of make(): the identity of the images in stored runs and of their prepared copy.
 SHA256 = "c58c0cbf979fbe81be69b819ca548e927065768c70b5133af3c8bf3ca81fbc7f"
 SEED = 10
 CLASS_NAMES = tuple(f"class {label}" for label in range(CLASSES))
 
 MARKS = 3  # of each class
 FOREIGN_MARKS = 1  # in one image, of any class
-BACKGROUNDS = 512  # to choose from: more than a pattern has dimensions, so that they span every direction
+BACKGROUNDS = 512  # number of backgrounds: more than a pattern has dimensions, so that they span every direction
 BACKGROUNDS_SHOWN = 4  # in one image
 
 LEVELS = 8  # of strength
@@ -61,7 +61,7 @@ def make() -> Dataset:
 
 
 def _integers(stream: np.random.PCG64, shape: tuple[int, ...]) -> np.ndarray:
-    """Return random integers 0 to 2^31 - 1, int64: the high bits of the stream, which are its best."""
+    """Return random integers 0 to 2^31 - 1, int64: the high bits of the stream, which are the most random."""
     raw = np.asarray(stream.random_raw(int(np.prod(shape))), np.uint64)
     return (raw >> np.uint64(33)).astype(np.int64).reshape(shape)
 

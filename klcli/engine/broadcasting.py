@@ -1,4 +1,4 @@
-"""Scalars and values per replica, shaped to broadcast against small arrays at little cost."""
+"""Scalars and per-replica values in the shapes that broadcast fastest against small arrays."""
 
 from functools import lru_cache
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @lru_cache(maxsize=64)
 def scalar(value: float, dtype: np.dtype) -> np.ndarray:
-    """Return one number as a read-only array of shape (): half the time of a Python float beside a small array."""
+    """Return one number as a read-only array of shape (): with a small array, it takes half the time of a float."""
     array = np.asarray(value, dtype)
     array.flags.writeable = False
     return array
@@ -16,7 +16,7 @@ def scalar(value: float, dtype: np.dtype) -> np.ndarray:
 def per_replica(values: float | np.ndarray, array: np.ndarray) -> np.ndarray:
     """Return one number per replica, `(m,)`, as `(m, 1, h)` in the precision of `array (m, d, h)`.
 
-    A single number becomes `()`. `(m, 1, 1)`, with which NumPy loops over single rows, is slower for a narrow layer.
+    A single number becomes `()`. With `(m, 1, 1)`, NumPy loops over single rows, which is slower for a narrow layer.
     """
     if not isinstance(values, np.ndarray) or values.ndim == 0:
         return scalar(float(values), array.dtype)

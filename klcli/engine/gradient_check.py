@@ -1,4 +1,4 @@
-"""Gradient check: the engine's gradients against forward passes, in float64: float32 shows errors of 1e-3."""
+"""Gradient check: the engine's gradients against numerical ones, in float64: float32 has errors of 1e-3."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from klcli.engine.layers import ReLU
 from klcli.engine.losses import cross_entropy, negative_log_likelihood, soft_cross_entropy
 from klcli.engine.network import Network, with_arrays
 
-TINY = 1e-12  # floor of a denominator, so that an error of 0 on a gradient of 0 is 0 and not undefined
-FLOOR_OF_MAXIMA = 1e-6  # of the ratio of maxima, as published with it (assignment 3, July 2021)
-CHUNK = 500_000  # numbers in the perturbed copies held at once: 4 MB, for which a second-level cache still helps
+TINY = 1e-12  # minimum of a denominator, so that the relative error of a zero gradient is 0 and not undefined
+FLOOR_OF_MAXIMA = 1e-6  # minimum denominator of the ratio of maxima, as published (assignment 3, July 2021)
+CHUNK = 500_000  # numbers in the perturbed copies at one time: 4 MB, which a second-level cache still helps
 
-Cost = Callable[[Network], tuple[np.ndarray, list[np.ndarray]]]  # J, and which units of every ReLU are on
+Cost = Callable[[Network], tuple[np.ndarray, list[np.ndarray]]]  # J, and the mask of active units of every ReLU
 
 
 @dataclass(frozen=True)
 class TensorCheck:
     """One tensor: the engine's gradient ga against the numerical gradient gn.
 
-    Errors are maxima over the entries whose difference does not straddle the kink of a ReLU: it has no derivative.
+    Errors are maxima over the entries whose difference does not cross the kink of a ReLU, where J has no derivative.
     """
 
     tensor: str
     entries: int  # of all replicas
-    kinks: int  # entries at which a ReLU is on at one end of the difference and off at the other
+    kinks: int  # entries for which a ReLU is active at one end of the difference and inactive at the other
     max_absolute: float  # max |ga - gn|
     relative_to_sum: float  # max of |ga - gn| / (|ga| + |gn|)
     relative_to_maximum: float  # max of |ga - gn| / max(|ga|, |gn|)
@@ -35,7 +35,7 @@ class TensorCheck:
     gradient_std: float
 
     def passes(self, atol: float, rtol: float) -> bool:
-        """Whether the absolute or the relative error is small; a tensor with nothing but kinks does not pass."""
+        """Whether the absolute or the relative error is small; a tensor whose entries are all kinks does not pass."""
         return self.entries > self.kinks and (self.max_absolute < atol or self.relative_to_sum < rtol)
 
 
@@ -52,13 +52,13 @@ def check_gradients(
 ) -> list[TensorCheck]:
     """Check every parameter of a float64 network, of one or of m replicas, on the minibatch X, y.
 
-    `method` "centred" takes (J(theta + h) - J(theta - h)) / 2h, "forward" (J(theta + h) - J(theta)) / h; `smoothing` is
-    that of the labels. Parameters, running averages and the step of Dropout do not change. `on_entries(count)` is
+    `method` "centred" is (J(theta + h) - J(theta - h)) / 2h, "forward" (J(theta + h) - J(theta)) / h; `smoothing`
+    is the label smoothing. Parameters, running averages and the step of Dropout do not change. `on_entries(count)` is
     called with the number of entries checked since its last call.
     """
 
     def cost(shifted: Network) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return J with minibatch statistics, and which units of every ReLU are on."""
+        """Return J with minibatch statistics, and the mask of active units of every ReLU."""
         S, active = X, []
         for layer in shifted.layers.values():
             if isinstance(layer, ReLU):
@@ -83,10 +83,10 @@ def check_gradients(
 def _numerical_gradient(
     network: Network, name: str, cost: Cost, ends: tuple[float, float], on_entries: Callable[[int], None]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numerical gradient of one tensor and which entries straddle a kink, both shaped like it.
+    """Return the numerical gradient of one tensor and the mask of entries that cross a kink, both shaped like it.
 
-    Many entries are perturbed at once, each in its own copy of the tensor along a new leading axis, over which the
-    layers broadcast as over replicas. With m replicas, which are independent, an entry is perturbed in all of them.
+    Many entries are perturbed at once, each in its own copy of the tensor along a new leading axis; the
+    layers broadcast over it as over replicas. Replicas are independent, so an entry is perturbed in all m of them.
     """
     layer_name, field = name.split(".")
     layer, theta = network.layers[layer_name], network.parameters()[name]

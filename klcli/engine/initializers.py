@@ -1,4 +1,4 @@
-"""Initial weights `W (d_in, d_out)`, in float64: cast later, a seed gives the same network in both precisions."""
+"""Initial weights `W (d_in, d_out)` in float64, cast later: a seed gives the same network in both precisions."""
 
 import math
 

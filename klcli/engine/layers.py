@@ -1,13 +1,13 @@
 """The layers of a fully connected network, each forward pass with its backward pass beneath it.
 
-`forward(X, training=...)` returns `(Y, backward)`. The closure `backward(G)` holds what the backward pass needs, takes
+`forward(X, training=...)` returns `(Y, backward)`. The closure `backward(G)` keeps the arrays that it needs, takes
 `G = dJ/dY` and returns `(dJ/dX, {parameter: gradient})`; the layer itself caches nothing.
 
 Rows are samples: `X (n, d)`. Every parameter may carry a leading axis of `m` replicas, the networks of a stack that
 train in lockstep; activations are then `(m, n, d)`. Samples are `axis=-2` and features `axis=-1` for one network or m.
 
-Activations are stored in Fortran order like the weights, as d rows of n numbers, for speed alone: a layer is often
-narrower than a minibatch, and NumPy is faster on fewer, longer rows. Elementwise arithmetic keeps the order.
+Activations are stored in Fortran order like the weights, as d rows of n numbers, for speed only: a layer is often
+narrower than a minibatch, and NumPy is faster on fewer, longer rows. Elementwise operations keep the order.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from klcli.engine.broadcasting import scalar
 from klcli.engine.products import product
 from klcli.engine.weight_gradient import WeightGradient, times_wide
 
-DROPOUT = 2  # spawn key of the masks; weights, order and augmentation have others
+DROPOUT = 2  # spawn key of the masks, distinct from those of weights, order and augmentation
 Gradients = dict[str, np.ndarray | WeightGradient]
 Backward = Callable[[np.ndarray], tuple[np.ndarray | None, Gradients]]
 
@@ -31,7 +31,7 @@ class Linear:
 
     W: np.ndarray  # (d_in, d_out) or (m, d_in, d_out)
     b: np.ndarray  # (d_out,) or (m, 1, d_out)
-    is_first: bool = False  # its input is data, so dJ/dX is not computed, which saves a third of its products
+    is_first: bool = False  # the input is data, so dJ/dX is not computed: that saves a third of the products here
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`X (..., n, d_in)` to `(..., n, d_out)`; an X (n, d_in) is shared by all replicas."""
@@ -67,8 +67,8 @@ class Whitening:
 class BatchNorm:
     """Batch normalisation over the samples (Ioffe and Szegedy 2015, arXiv 1502.03167).
 
-    In training, every feature is normalised by the mean and the *biased* variance of the minibatch, in evaluation by
-    their running averages, which only a forward pass with `track=True` updates: that of a training update.
+    Training normalises every feature by the mean and the *biased* variance of the minibatch, evaluation by the
+    running averages of both. Only a forward pass with `track=True`, as in a training update, changes these.
     """
 
     gamma: np.ndarray  # (d,) or (m, 1, d)
@@ -111,7 +111,7 @@ class BatchNorm:
         return Y, backward
 
     def _forward_with_running_averages(self, X: np.ndarray) -> tuple[np.ndarray, Backward]:
-        """mu_av and v_av are constants: 0 and 1 before the first tracked minibatch."""
+        """Normalise by the constants mu_av and v_av: 0 and 1 before the first tracked minibatch."""
         mean = np.zeros_like(self.gamma) if self.running_mean is None else self.running_mean
         variance = np.ones_like(self.gamma) if self.running_variance is None else self.running_variance
         inverse_std = 1 / np.sqrt(variance + self.eps)
@@ -140,8 +140,8 @@ class ReLU:
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         if not training:
             return np.maximum(X, 0), lambda G: (G * (X > 0), {})
-        # 1 or 0 in the precision of X for both passes: np.maximum takes as long as both products. 0 * NaN is NaN, so
-        # that divergence is detected.
+        # 1 or 0 in the precision of X, for both passes: np.maximum takes as long as both products. 0 * NaN is NaN, so
+        # divergence is detected.
         on = np.greater(X, scalar(0, X.dtype)).astype(X.dtype)
         return X * on, lambda G: (G * on, {})
 
@@ -157,7 +157,7 @@ class Dropout:
     p: float  # rounded to a multiple of 1 / 65536
     seed: int
     index: int  # of the layer, so that no two layers of a network share a mask
-    step: int = 0  # the update, set by the training loop
+    step: int = 0  # number of the update, set by the training loop
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         if not training:
@@ -168,7 +168,7 @@ class Dropout:
     def mask(self, n: int, d: int, dtype: np.dtype) -> np.ndarray:
         """Return the mask `(n, d)` of this step."""
         sequence = np.random.SeedSequence(self.seed, spawn_key=(DROPOUT, self.step, self.index))
-        # Four units from each 64 random bits: a third of the time of one float each.
+        # Four units from each 64 random bits take a third of the time of one float per unit.
         bits = np.random.PCG64(sequence).random_raw(-(-n * d // 4)).view(np.uint16)[: n * d].reshape(n, d)
         dropped = min(round(self.p * 65536), 65535)
         return (bits >= dropped) * np.asarray(65536 / (65536 - dropped), dtype)
@@ -181,7 +181,7 @@ def sum_over_samples(X: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _row_of(value: float, n: int, dtype: np.dtype) -> np.ndarray:
-    """Return `(1, n)` of one number: its product with X, the sum or mean of rows, takes a third of `sum`'s time."""
+    """Return a constant `(1, n)`: its product with X, the sum or mean of rows, takes a third of the time of `sum`."""
     return np.full((1, n), value, dtype)
 
 

@@ -11,8 +11,8 @@ Loss = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, Callable[[], np.ndar
 
 
 def log_softmax(S: np.ndarray) -> np.ndarray:
-    """Return `log P` of the scores `S (..., n, K)`, finite also where P itself rounds to 0."""
-    shifted = S - S.max(axis=-1, keepdims=True)  # so that no exponential overflows
+    """Return `log P` of the scores `S (..., n, K)`, finite even if P rounds to 0."""
+    shifted = S - S.max(axis=-1, keepdims=True)  # prevents overflow of the exponential
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
@@ -48,7 +48,7 @@ def soft_cross_entropy(
 
     `q = (1 - smoothing) * (share * Y + (1 - share) * Y') + smoothing / K`: label smoothing (Szegedy et al.
     2016, arXiv 1512.00567, section 7) of mixup labels (Zhang et al. 2018, arXiv 1710.09412). Y and Y' are the
-    one-hot labels `y (n,)` and `other (n,)`; neither is built.
+    one-hot forms of `y (n,)` and `other (n,)`, which are never constructed.
     """
     n, K = S.shape[-2:]
     rows = np.arange(n)

@@ -16,12 +16,12 @@ TRAINED = (".W", ".b", ".gamma", ".beta")
 
 @dataclass
 class Network:
-    """A fully connected network, or a `stack` of m of one architecture: its arrays have a leading axis of replicas."""
+    """A fully connected network, or a `stack` of m replicas, whose arrays have a leading axis of replicas."""
 
     layers: dict[str, Layer]  # by name, in order: linear1, batch_norm1, relu1, linear2, ...
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, list[Backward]]:
-        """Map `X (n, d)` or `(m, n, d)` to scores `S (..., n, K)`; the backward passes are in layer order."""
+        """Map `X (n, d)` or `(m, n, d)` to scores `S (..., n, K)` and the backward passes, in layer order."""
         backwards = []
         for layer in self.layers.values():
             X, backward = layer.forward(X, training=training, track=track)
@@ -29,7 +29,7 @@ class Network:
         return X, backwards
 
     def scores(self, X: np.ndarray) -> np.ndarray:
-        """Return the scores in evaluation, with running averages."""
+        """Return the scores in evaluation mode, with running averages."""
         for layer in self.layers.values():
             X, _ = layer.forward(X, training=False)
         return X
@@ -44,13 +44,13 @@ class Network:
     def factored_gradients(
         self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *, loss: Loss = cross_entropy, track: bool = False
     ) -> tuple[np.ndarray, Gradients]:
-        """Return the same with every dJ/dW as a WeightGradient, from which an update is cheaper."""
+        """Return the same with every dJ/dW as a WeightGradient, which makes the update cheaper."""
         S, backwards = self.forward(X, training=True, track=track)
         value, loss_backward = loss(S, y)
         gradients: Gradients = {}
         G: np.ndarray | None = loss_backward()
         for name, backward in zip(reversed(self.layers), reversed(backwards), strict=True):
-            if G is None:  # the first linear layer ends the backward pass: nothing before it is trained
+            if G is None:  # the backward pass ends at the first linear layer: no layer before it is trained
                 break
             G, layer_gradients = backward(G)
             for parameter, gradient in layer_gradients.items():
@@ -64,20 +64,20 @@ class Network:
         return l2_penalty([layer.W for layer in self.layers.values() if isinstance(layer, Linear)], lam)
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Return every trained array by name (`linear1.W`, `batch_norm1.gamma`), not copied."""
+        """Return the trained arrays by name (`linear1.W`, `batch_norm1.gamma`), not copied."""
         return {name: array for name, array in self.state().items() if name.endswith(TRAINED)}
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return parameters, running averages and the V of a whitening by name, not copied."""
+        """Return parameters, running averages and the whitening matrix V by name, not copied."""
         return {f"{name}.{key}": array for name, one in self.layers.items() for key, array in _arrays(one).items()}
 
     def set_array(self, name: str, array: np.ndarray) -> None:
-        """Put an array in the place of the one with this name in `state`."""
+        """Replace the array of this name in `state`."""
         layer, _, field = name.partition(".")
         setattr(self.layers[layer], field, array)
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Copy and cast the arrays of `state`. Raises KeyError where one is missing, ValueError for a wrong shape."""
+        """Copy and cast the arrays of `state`. Raises KeyError if one is missing, ValueError for a wrong shape."""
         for name, array in self.parameters().items():
             if state[name].shape != array.shape:
                 raise ValueError(f"{name} has shape {state[name].shape}, the network needs {array.shape}")
@@ -91,11 +91,11 @@ class Network:
                     setattr(layer, average, None if saved is None else saved.astype(layer.gamma.dtype))
 
     def with_state(self, state: dict[str, np.ndarray]) -> "Network":
-        """Return the same layers with the arrays of `state`, not copied. Raises KeyError where one is missing."""
+        """Return the same layers with the arrays of `state`, not copied. Raises KeyError if one is missing."""
         return self.converted(lambda name, array: state[name])
 
     def replica(self, index: int) -> "Network":
-        """Return one replica of a stack as a network whose arrays are views of the stack's."""
+        """Return one replica of a stack as a network, with views of the stack's arrays."""
 
         def view(name: str, array: np.ndarray) -> np.ndarray:
             if name.endswith(".V"):
@@ -134,7 +134,7 @@ def build(
     """Return an untrained network `d_in - hidden - n_classes`; `hidden` may be empty.
 
     With `batch_norm`, every hidden layer is Linear -> BatchNorm -> ReLU, or with `bn_position="after"` Linear -> ReLU
-    -> BatchNorm, then Dropout where that is above 0. With `whitening (d_in, k)`, the first linear layer has k inputs.
+    -> BatchNorm, then Dropout if it is above 0. With `whitening (d_in, k)`, the first linear layer has k inputs.
     """
     layers: dict[str, Layer] = {}
     if whitening is not None:
@@ -157,7 +157,7 @@ def build(
 
 
 def stack(networks: Sequence[Network]) -> Network:
-    """Return a network whose replicas are copies of networks of one architecture; they share V."""
+    """Return a stack with copies of networks of one architecture as replicas; they share V."""
     states = [network.state() for network in networks]
 
     def join(name: str, array: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Optimizers, and the exponential average of the weights. They know arrays, never a network.
+"""Optimizers, and the exponential average of the weights. They operate on arrays, never on a network.
 
 `update(parameters, gradients, eta)` takes one step: it changes every parameter in place and overwrites the gradients.
-eta is a number, or `(m,)` for parameters with a leading axis of m replicas. `memory` is what an optimizer keeps from
-one update to the next: by name, one array for each parameter. Only parameters with a WeightGradient decay.
+eta is a number, or `(m,)` for parameters with a leading axis of m replicas. `memory` is the state of an optimizer
+between updates: by name, one array per parameter. Weight decay applies only to parameters with a WeightGradient.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,8 +19,8 @@ Gradient = np.ndarray | WeightGradient
 Memory = dict[str, list[np.ndarray]]
 Rate = float | np.ndarray
 
-BLOCK = 32_768  # numbers processed at once: four arrays of 131 kB in float32 stay in a second-level cache
-PRODUCT_UNITS = 384  # columns of dW computed at once; with fewer, BLAS reads X too often
+BLOCK = 32_768  # numbers per block: four arrays of 131 kB in float32 fit into a second-level cache
+PRODUCT_UNITS = 384  # columns of dW per block; with fewer, BLAS reads X too often
 
 
 @dataclass
@@ -38,7 +38,7 @@ class SGD:
         if self.momentum:
             self._update_with_momentum(list(parameters), gradients, eta)
             return
-        pending: PendingStep = None  # the last large step, on the second core while the small ones are taken here
+        pending: PendingStep = None  # the last large step, on the second core during the small steps on this one
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if isinstance(gradient, WeightGradient):
                 if self.weight_decay:  # without momentum, the same as an L2 term with lambda = weight_decay / 2
@@ -73,7 +73,7 @@ class Adam:
     b2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 0.0  # of W only
-    updates: int = 0  # made so far
+    updates: int = 0  # number of updates so far
     memory: Memory = field(default_factory=dict)
 
     def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: Rate) -> None:
@@ -105,11 +105,11 @@ class WeightAverage:
     """
 
     decay: float
-    updates: int = 0  # averaged so far
+    updates: int = 0  # number of averaged updates
     state: dict[str, np.ndarray] = field(default_factory=dict)  # the averages by name
 
     def update(self, state: dict[str, np.ndarray]) -> None:
-        """Include the arrays of a network, as of Network.state, after one more update."""
+        """Include the arrays of a network, as in Network.state, after one more update."""
         self.updates += 1
         if not self.state:
             self.state = {name: array.copy(order="K") for name, array in state.items()}
@@ -123,7 +123,7 @@ class WeightAverage:
 
 
 def _descend(theta: np.ndarray, g: np.ndarray, gradient: Gradient, rate: Rate, eta: Rate, decay: float) -> None:
-    """`theta <- theta - rate * g`, of a W `W <- (1 - eta * decay) W - rate * g`."""
+    """`theta <- theta - rate * g`; for a weight matrix, `W <- (1 - eta * decay) W - rate * g`."""
     g *= per_replica(rate, g)
     if decay and isinstance(gradient, WeightGradient):
         theta *= per_replica(1 - eta * decay, theta)
@@ -135,9 +135,9 @@ def _zeros_like(parameters: list[np.ndarray], *names: str) -> Memory:
 
 
 def _blocks(gradient: Gradient, parameter: np.ndarray, *memory: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield views (parameter, gradient, *memory), those of a W transposed and in blocks of units that fit the cache.
+    """Yield views (parameter, gradient, *memory); those of a W are transposed blocks of units that fit the cache.
 
-    Without blocks, every pass over a large W waits for main memory: a third of the time for 3072 x 2048.
+    Without blocks, every pass over a large W waits for main memory; with 3072 x 2048, that is a third of the time.
     """
     if not isinstance(gradient, WeightGradient):
         yield parameter, gradient, *memory

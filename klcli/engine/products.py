@@ -1,4 +1,4 @@
-"""Matrix products and steps of gradient descent; large ones are divided in two, for the second core."""
+"""Matrix products and gradient descent steps; large ones are divided in two, for the second core."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 Pair = tuple[np.ndarray, np.ndarray]
 Where = slice | tuple[slice, slice]
-PendingStep = Callable[[], None] | None  # call it to complete the step
+PendingStep = Callable[[], None] | None  # completes the step when called
 
-WORTH_HALVING = 3_000_000  # multiplications: about 80 us, and handing half of them over costs 20 us
-LESS = 1_200_000  # multiplications below half of a step by columns: this core also takes all the small steps
-CACHED = 300_000  # numbers of W: half of them take 600 kB in float32, and a second-level cache has 1 MB or more
+WORTH_HALVING = 3_000_000  # multiplications: about 80 us; passing half of them to the second core costs 20 us
+LESS = 1_200_000  # multiplications that this core computes less in a step by columns: it also makes all small steps
+CACHED = 300_000  # numbers in W: half of them take 600 kB in float32, and a second-level cache has 1 MB or more
 
 
 def product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
     """Return `A @ B` for `A (p, q)` and `B (q, r)`, or for both with a leading axis of m replicas.
 
-    A large product is divided along the longest of p, q and r, which slows the halves down least; two halves of q
-    are added. A product of several replicas is divided along m.
+    A large product is divided along the longest of p, q and r, which slows the halves down least; the two halves of
+    q are added. A product of several replicas is divided along m.
     """
-    if A.size * B.shape[-1] < WORTH_HALVING or A.ndim != B.ndim:  # or replicas on one side only, as in a gradient check
+    if A.size * B.shape[-1] < WORTH_HALVING or A.ndim != B.ndim:  # ndim: only one has replicas, as in a gradient check
         return A @ B
     p, q, r = *A.shape[-2:], B.shape[-1]
     if A.ndim == 3:
@@ -50,7 +50,7 @@ def product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
 
 
 def _in_halves(shape: tuple[int, ...], first: Pair, second: Pair, here: Where, there: Where) -> np.ndarray:
-    """Return the array whose parts `here` and `there` are the products of the first pair and of the second."""
+    """Return an array with the product of the first pair in its part `here`, of the second in `there`."""
     Y = np.empty(shape, first[0].dtype)
     begun = begin(multiply, *second, out=Y[there])
     multiply(*first, Y[here])
@@ -69,11 +69,11 @@ def descend(
 ) -> PendingStep:
     """`W <- keep * W - G X` for `W (p, r)`, `G (p, n)` and `X (n, r)`; keep is a number, or one for each row (p, 1).
 
-    The step is complete once the returned PendingStep has been called. `pending` is that of an earlier step: it is
-    called before this step is divided, or returned where this one is too small for that.
+    The call of the returned PendingStep completes the step. `pending` is the PendingStep of an earlier step: it is
+    called before this step is divided, or returned if this step is too small to divide.
 
-    Where half of W fits into the cache of a core, the step is divided along r: the half stays there with its part of
-    X from one update to the next. A larger one is divided along p, so that each core passes over contiguous rows.
+    If half of W fits into the cache of a core, the step is divided along r: that half and its part of X stay in the
+    cache from one update to the next. A larger W is divided along p, so that each core processes contiguous rows.
     """
     p, r = W.shape
     if p * r * len(X) < WORTH_HALVING:
@@ -85,7 +85,7 @@ def descend(
         own = max(1, r // 2 - LESS // (p * len(X)))
         here, there = slice(None, own), slice(own, None)
         begun = begin(_descend, G, X[:, there], keep, out=W[:, there], in_place=True)
-        if begun is None:  # the same two products, then passes over whole rows
+        if begun is None:  # the same two products, then updates of whole rows
             step = np.empty_like(W)
             for part in (here, there):
                 multiply(G, X[:, part], step[:, part])
@@ -102,7 +102,7 @@ def descend(
 
 
 def _complete(begun: "Begun | None", *step: Any) -> None:
-    """Wait for the other core, or take the step here where it has not."""
+    """Wait for the other core, or compute its half here if it has not done so."""
     if not ended(begun):
         _descend(*step)
 

@@ -2,7 +2,7 @@
 
 import math
 
-RISE = 0.3  # the share of a one-cycle training in which eta rises; the accuracy comes from the long decrease
+RISE = 0.3  # fraction of a one-cycle training with rising eta; the long decrease determines the accuracy
 
 
 def cyclical(step: int, *, eta_min: float, eta_max: float, step_size: int, decay: float = 1.0) -> float:
@@ -45,5 +45,5 @@ def range_test(step: int, *, eta_min: float, eta_max: float, total: int) -> floa
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """Half a cosine from `start` to `end`, after this share of it."""
+    """Return half a cosine from `start` to `end` at a fraction of its length."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

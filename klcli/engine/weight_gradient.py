@@ -1,8 +1,8 @@
 """WeightGradient: `dJ/dW = X^T G + 2 lambda W`, kept as its factors until the product itself is needed.
 
-W (d_in, d_out) is stored in Fortran order, as d_out rows of d_in numbers, the replicas of a stack one after another.
-X is then multiplied with all units of all replicas in one product, and `G^T X` is the step of W in the order in which
-W is stored: product and update together take as long as the product `X^T G` alone into an array in C order.
+W (d_in, d_out) is stored in Fortran order, as d_out rows of d_in numbers, one replica of a stack after another.
+X is then multiplied with all units of all replicas in one product, and `G^T X` is a step of W in the memory order of
+W: product and update together take as long as the product `X^T G` alone into an array in C order.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class WeightGradient:
     lam: float | np.ndarray = 0.0  # a number, or (m,)
 
     def products(self, start: int, stop: int) -> np.ndarray:
-        """Return `G^T X (..., stop - start, d_in)` of the units from start to stop, without the L2 term."""
+        """Return `G^T X (..., stop - start, d_in)` for units start to stop, without the L2 term."""
         G, X = self.G[..., start:stop], self.X
         if X.ndim == 2 and G.ndim == 3:  # a single product, because all replicas share X
             m, n, units = G.shape
@@ -41,13 +41,13 @@ class WeightGradient:
         """Take one step of gradient descent in place, `W <- (1 - 2 eta lambda) W - eta X^T G`.
 
         Equal to `W -= eta * dW` up to rounding, with two passes over W instead of four. eta is a number, or (m,);
-        `pending` and the result are those of `products.descend`.
+        `pending` and the result are as in `products.descend`.
         """
         X, W, G = self.X, self.W.mT, (self.G * per_replica(eta, self.G)).mT
         keep = 1 - 2 * eta * self.lam
         if W.ndim == 2:
             return descend(G, X, keep, W, pending)
-        if W.flags.c_contiguous and (len(W) == 1 or X.ndim == 2):  # all replicas as the rows of one matrix
+        if W.flags.c_contiguous and (len(W) == 1 or X.ndim == 2):  # the units of all replicas as rows of one matrix
             rows = W.shape[0] * W.shape[1]
             if isinstance(keep, np.ndarray):
                 keep = np.repeat(keep.astype(W.dtype), W.shape[1])[:, None]
@@ -60,9 +60,9 @@ class WeightGradient:
 
 
 def times_wide(X: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return `X @ W + b (m, n, d_out)` for one X (n, d_in), W (m, d_in, d_out) and b (m, 1, d_out), from one product.
+    """Return `X @ W + b (m, n, d_out)` for one X (n, d_in), W (m, d_in, d_out) and b (m, 1, d_out) by a single product.
 
-    BLAS reads X once instead of once per replica, which saves a fifth of the first layer's time.
+    BLAS reads X once instead of once per replica, which saves a fifth of the time of the first layer.
     """
     m, d_in, d_out = W.shape
     n = len(X)

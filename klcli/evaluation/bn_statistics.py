@@ -1,10 +1,10 @@
-"""The statistics with which batch normalisation evaluates a trained network, by policy.
+"""The statistics that batch normalisation uses in the evaluation of a trained network, by policy.
 
-ema: the running averages of the training. precise: those of training images under the final weights
-(Wu and Johnson 2021, Rethinking "Batch" in BatchNorm, arXiv 2105.07576, section 3). adaptive: those of
-unlabelled test images (Li et al. 2016, arXiv 1603.04779), each mirrored with probability 1/2. batch: those
+ema: the running averages of the training. precise: statistics of training images under the final weights
+(Wu and Johnson 2021, Rethinking "Batch" in BatchNorm, arXiv 2105.07576, section 3). adaptive: statistics of
+unlabelled test images (Li et al. 2016, arXiv 1603.04779), each mirrored with probability 1/2. batch: statistics
 of the evaluated images themselves. The last two are *transductive*: the prediction of a test image depends
-on other test images, which must be said wherever such a number is shown.
+on other test images, so every table and picture with such a number is marked.
 """
 
 from dataclasses import replace
@@ -24,9 +24,9 @@ SAMPLE = 7  # spawn key of the generator that draws the images
 def with_policy(
     network: Network, policy: str | None, samples: int | None, splits: Splits, seed: int, dtype: str
 ) -> Network:
-    """Return the network, or stack, with the statistics of a policy, or itself where the policy replaces none.
+    """Return the network, or stack, with the statistics of a policy, or unchanged if the policy replaces none.
 
-    `samples` images are drawn without replacement, all where there are fewer, by `seed` alone.
+    `samples` images, or all if there are fewer, are drawn without replacement by `seed` alone.
     """
     if policy not in ("precise", "adaptive") or samples is None:
         return network
@@ -40,18 +40,18 @@ def with_policy(
 
 
 def with_policy_of(network: Network, config: TrainConfig, splits: Splits) -> Network:
-    """Return the network with the statistics that its config asks for; the replicas of a stack share the images."""
+    """Return the network with the statistics of its config; the replicas of a stack share the images."""
     samples = config.statistics_samples
     return with_policy(network, config.bn_statistics, samples, splits, config.shared_seed, config.dtype)
 
 
 def for_split(network: Network, split: Split, policy: str | None, dtype: str) -> Network:
-    """Return the network for the evaluation of a split: with its statistics where the policy is "batch"."""
+    """Return the network for the evaluation of a split: with the statistics of the split if the policy is "batch"."""
     return with_statistics_of(network, split, dtype) if policy == "batch" else network
 
 
 def with_statistics_of(network: Network, images: Split, dtype: str) -> Network:
-    """Return the network with the mean and biased variance that every BN has in one training pass of these images."""
+    """Return the network with the mean and biased variance of every BN in one training pass of these images."""
     layers = dict(network.layers)
     for index, (name, layer) in enumerate(network.layers.items()):
         if isinstance(layer, BatchNorm):
@@ -63,9 +63,9 @@ def with_statistics_of(network: Network, images: Split, dtype: str) -> Network:
 
 
 def _moments(network: Network, images: Split, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and biased variance of what a network makes of the images, `(..., 1, d)`, in float64.
+    """Return mean and biased variance of the outputs of a network on the images, `(..., 1, d)`, in float64.
 
-    `M2 = M2_a + M2_b + delta^2 n_a n_b / (n_a + n_b)` (Chan, Golub and LeVeque 1983) joins blocks without cancellation.
+    `M2 = M2_a + M2_b + delta^2 n_a n_b / (n_a + n_b)` (Chan, Golub, LeVeque 1983) combines blocks without cancellation.
     """
     n = 0
     mean, squares = np.zeros(1), np.zeros(1)  # squares: M2, the sum of (x - mean)^2

@@ -1,4 +1,4 @@
-"""evaluate: loss, cost and accuracy of the replicas of a stack on one split; scores of probabilities."""
+"""Loss, cost and accuracy of the replicas of a stack on one split, and scores of averaged probabilities."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from klcli.data.dataset import Split
 from klcli.engine.losses import log_softmax, negative_log_likelihood
 from klcli.engine.network import Network
 
-ROWS = 1000  # images per forward pass: 12 MB of float32, enough for BLAS and little for the memory
+ROWS = 1000  # images per forward pass: 12 MB of float32, enough for BLAS to be efficient
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """One network on one split."""
+    """The metrics of one network on one split."""
 
     loss: float  # cross-entropy alone
     cost: float  # J: loss plus the L2 term
@@ -57,13 +57,13 @@ def scores(
 
 
 def blocks_of(split: Split) -> list[slice]:
-    """Divide a split into blocks of ROWS images, so that the memory does not grow with their number."""
+    """Divide a split into blocks of ROWS images, so that memory does not grow with the size of the split."""
     return [slice(start, start + ROWS) for start in range(0, len(split), ROWS)]
 
 
 @dataclass(frozen=True)
 class Score:
-    """A classification of one split."""
+    """Loss and accuracy of averaged probabilities on one split."""
 
     loss: float  # the mean of -log p_y
     accuracy: float
@@ -75,11 +75,11 @@ def log_probabilities(network: Network, split: Split, dtype: str = "float32") ->
 
 
 def log_mean(log_P: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the logarithm of the mean of probabilities given by their logarithms, without underflow."""
+    """Return the log of the mean of probabilities, given as log probabilities, without underflow."""
     return np.asarray(reduce(np.logaddexp, log_P) - np.log(len(log_P)))
 
 
 def score_of(log_P: np.ndarray, split: Split) -> Score:
-    """Return the score of probabilities that are given by their logarithms (n, K)."""
+    """Return the score of log probabilities (n, K)."""
     loss = -log_P[np.arange(len(split)), split.labels].mean()
     return Score(float(loss), float(np.mean(log_P.argmax(axis=-1) == split.labels)))

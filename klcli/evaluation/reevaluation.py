@@ -1,4 +1,4 @@
-"""Reevaluation: trained networks with other statistics of BN, over flips and shifts, or averaged with each other."""
+"""Reevaluation: evaluate trained networks with other BN statistics, over flips and shifts, or as an ensemble."""
 
 import time
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from klcli.settings.train_config import SAMPLES, TRANSDUCTIVE, TrainConfig
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """The network of a checkpoint, with its config."""
+    """The network in a checkpoint, with its config."""
 
     name: str  # in messages: `run 3`
     config: TrainConfig
@@ -27,8 +27,8 @@ class TrainedNetwork:
 class Reevaluation:
     """The scores of one network, or of the mean of several."""
 
-    policy: str | None  # of BN, as it was used; None where no network has BN
-    samples: int | None  # images that gave the statistics, None where none were drawn
+    policy: str | None  # the BN policy that was used; None if no network has BN
+    samples: int | None  # number of images that were drawn for the statistics, None if none were
     validation: Score
     test: Score
     seconds: float
@@ -40,9 +40,9 @@ class Reevaluation:
 
 
 def reevaluate(networks: Sequence[TrainedNetwork], splits: Splits, settings: EvaluationSettings) -> Reevaluation:
-    """Evaluate the mean of the probabilities, over networks that were trained on these splits and over image views.
+    """Evaluate the mean probabilities over networks that were trained on these splits, and over views of the images.
 
-    Raises ConfigError where a network does not have what the settings ask for.
+    Raises ConfigError if a setting does not apply to a network.
     """
     started = time.perf_counter()
     policies = [policy_of(one.name, one.config, settings) for one in networks]
@@ -68,7 +68,7 @@ def reevaluate(networks: Sequence[TrainedNetwork], splits: Splits, settings: Eva
 
 
 def policy_of(name: str, config: TrainConfig, settings: EvaluationSettings) -> str | None:
-    """Return the BN policy for a network, None without BN. Raises ConfigError where the network cannot have it."""
+    """Return the BN policy for a network, None without BN. Raises ConfigError if the network does not support it."""
     own, wanted = config.bn_statistics, settings.bn_statistics
     if not config.batch_norm:
         if wanted is not None:

@@ -1,4 +1,4 @@
-"""Evaluating stored networks again, and naming the classes of pictures with them."""
+"""Evaluate stored networks again, and classify pictures with them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,19 +21,19 @@ from klcli.store.store import Store
 
 @dataclass(frozen=True)
 class Predictions:
-    """The classes of pictures by one run."""
+    """The classification of pictures by one run."""
 
     run: Run
     dataset: str
-    pictures: list[tuple[str, dict[str, float]]]  # each with the probability of every class
+    pictures: list[tuple[str, dict[str, float]]]  # per picture, the probability of every class
 
 
 def evaluate(
     setup: Setup, which: Sequence[str], settings: EvaluationSettings, ensemble: bool
 ) -> tuple[list[Run], list[Evaluation]]:
-    """Evaluate stored runs again, each by itself or as the mean of their probabilities; return both, recorded.
+    """Evaluate stored runs again, individually or as an ensemble; record the evaluations, return runs and evaluations.
 
-    Raises ConfigError where a network does not have what is asked, before the first one is evaluated.
+    Raises ConfigError if a setting does not apply to a network, before the first evaluation.
     """
     store = Store.existing(setup.db)
     runs = chosen_runs(store, which)
@@ -58,7 +58,7 @@ def evaluate(
     evaluations = []
     threads = max(run.threads for run in runs)
     with setup.pinned(threads), setup.observer.counting("evaluating", len(parts)) as advance:
-        for part, key in zip(parts, keys, strict=False):  # an ensemble is of one key
+        for part, key in zip(parts, keys, strict=False):  # an ensemble has one key
             networks = [one for run in part for one in trained_networks(store, run, settings.snapshots)]
             found = reevaluate(networks, divided[key], settings)
             evaluations.append(store.evaluations.record([run.id for run in part], settings, found, setup.command))
@@ -69,9 +69,9 @@ def evaluate(
 def predict(
     setup: Setup, pictures: Sequence[Path], which: str, *, flips: bool = False, snapshots: bool = False
 ) -> Predictions:
-    """Return the probability of every class for pictures of any size, by a stored run.
+    """Return the class probabilities of a stored run for pictures of any size.
 
-    Raises DataError for a file that is no picture, before anything else.
+    Raises DataError for a file that is no picture, before it opens the run.
     """
     pixels = [read_picture(picture) for picture in pictures]
     store = Store.existing(setup.db)

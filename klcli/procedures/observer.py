@@ -1,4 +1,4 @@
-"""Observer: what a procedure reports while it works. This one ignores it; the command line shows it."""
+"""Observer: receives the messages and progress of a procedure. This one ignores them; the command line shows them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Is called by every procedure."""
+    """The callbacks of all procedures."""
 
     def say(self, message: str) -> None:
-        """Called with what is going on."""
+        """Called with the current activity."""
 
     def warn(self, message: str) -> None:
-        """Called with what the user should know before trusting the result."""
+        """Called with a warning about the validity of the result."""
 
     @contextmanager
     def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Yield a function that is called with how much of `total` was done since."""
+        """Yield a function to call with the amount of `total` done since its last call."""
         yield lambda done: None
 
     @contextmanager
@@ -41,7 +41,7 @@ class Observer:
         yield self
 
     def on_progress(self, index: int, step: int, best: float) -> None:
-        """Called in a study a few times a second with a task's position, its updates and best validation accuracy."""
+        """Called in a study a few times a second with a task's index, its updates and best validation accuracy."""
 
     def on_outcome(self, outcome: "StackOutcome") -> None:
         """Called in a study when a stack is done."""

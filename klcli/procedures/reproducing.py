@@ -1,4 +1,4 @@
-"""Reproducing published reports: what is missing of one is trained and checked, then set beside its numbers."""
+"""Reproduce published reports: train and check what is missing, then compare with the published numbers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -22,9 +22,9 @@ ALL = "all"
 def reproduce(
     setup: Setup, names: Sequence[str], settings: ReproductionSettings, repeats: int, resume: bool
 ) -> Iterator[Reproduction]:
-    """Yield each report beside what its experiments give here, as soon as it is done; all of it is recorded.
+    """Yield the reproduction of each report as soon as it is complete; all runs and checks are recorded.
 
-    Raises ConfigError where a name is unknown, or rows are chosen of more than one report.
+    Raises ConfigError if a name is unknown, or if rows are chosen from more than one report.
     """
     quick, as_published, subset = settings.quick, settings.as_published, settings.subset
     known = published.report_names()
@@ -46,7 +46,7 @@ def reproduce(
 
 
 def _as_published(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
-    """Train the warm-started searches of a report, a study for each, and check its single image; that is not stored."""
+    """Train the warm-started searches of a report, one study each, and check its single image, which is not stored."""
     studies = []
     own = _settings(one, terms) | {"as_published": True}
     for name, chain, links in chains(one, terms.repeats):
@@ -64,7 +64,7 @@ def _as_published(runner: StudyRunner, one: Report, terms: Terms) -> Reproductio
 
 
 def _as_written(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
-    """Check and train what is missing of a report. Each division of the images is a study of its own."""
+    """Run the missing checks and trainings of a report. Each division of the images is a separate study."""
     _check_gradients(runner, one)
     studies = [
         runner.on(division).run(KIND, one.name, configs, _settings(one, terms), evaluate_test=True)
@@ -78,7 +78,7 @@ def _settings(one: Report, terms: Terms) -> dict[str, Any]:
 
 
 def _check_gradients(runner: StudyRunner, one: Report) -> None:
-    """Check the gradients of a report, as one suite; with --resume those that have not been checked yet."""
+    """Check the gradients of a report as one suite; with --resume, only those not checked yet."""
     store, sha256 = runner.store.gradient_checks, runner.dataset.sha256
     missing = [
         (stack, check.settings)

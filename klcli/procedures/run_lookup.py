@@ -1,4 +1,4 @@
-"""Run lookup: runs as a person names them, their images, and their networks as they were."""
+"""Run lookup: find runs by the names that a user gives, and restore their images and networks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,9 +18,9 @@ LAST, BEST = "last", "best"
 
 
 def chosen_run(store: Store, which: str) -> Run:
-    """Return the run of a number, the `last` complete one, or the `best`. Raises ConfigError or StoreError.
+    """Return a run by number, the `last` complete one, or the `best`. Raises ConfigError or StoreError.
 
-    The best one has the highest validation accuracy on the images used last, divided as most runs on them.
+    The best run has the highest validation accuracy on the most recently used images and their most common split.
     """
     if which not in (LAST, BEST):
         try:
@@ -34,7 +34,7 @@ def chosen_run(store: Store, which: str) -> Run:
 
 
 def best_runs(store: Store, n: int, chosen: RunFilter) -> list[Run]:
-    """Return the best complete runs by validation accuracy on the images used last, divided as most runs on them."""
+    """Return the best complete runs by validation accuracy on the most recent images and their most common split."""
     chosen = replace(chosen, state="complete")
     for images in store.runs.image_sets(chosen):
         chosen = replace(chosen, dataset_sha256=images.dataset_sha256, split=images.split_json)
@@ -43,7 +43,7 @@ def best_runs(store: Store, n: int, chosen: RunFilter) -> list[Run]:
 
 
 def chosen_runs(store: Store, which: Sequence[str]) -> list[Run]:
-    """Return every run once, in the order in which they were named; `3,4` are two. Raises ConfigError for none."""
+    """Return every named run once, in the given order; `3,4` are two. Raises ConfigError if none is named."""
     found = [chosen_run(store, one) for text in which for one in text.split(",") if one]
     if not found:
         raise ConfigError(f"run {' '.join(which)!r}: give the number of a run, or `last`, or `best`")
@@ -51,7 +51,7 @@ def chosen_runs(store: Store, which: Sequence[str]) -> list[Run]:
 
 
 def images_of(run: Run, data: str | None, asked: str) -> Dataset:
-    """Open the images of a run, named or where they were. Raises DataError where they are others now."""
+    """Open the images of a run, at `--data` or at their stored place. Raises DataError if they have changed."""
     if data is None:
         data = run.dataset_source if Path(run.dataset_source).exists() else run.dataset
     dataset = open_dataset(data)
@@ -62,9 +62,9 @@ def images_of(run: Run, data: str | None, asked: str) -> Dataset:
 
 
 def trained_networks(store: Store, run: Run, snapshots: bool = False) -> list[TrainedNetwork]:
-    """Return the network of a run, or those at the ends of its cycles.
+    """Return the network of a run, or its snapshots at the ends of the cycles.
 
-    Raises ConfigError where it kept none of those, and StoreError where its checkpoint is not what it was.
+    Raises ConfigError if the run has no snapshots, and StoreError if its checkpoint has changed.
     """
     state = store.runs.checkpoint(run).state
     states = snapshots_of(state) if snapshots else [state]

@@ -1,4 +1,4 @@
-"""Recording: from `running` to the state in which a run or a study ends."""
+"""Run recorder: records a run or a study from the state `running` to its final state."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +15,9 @@ from klcli.training.result import EpochMetrics, TrainResult
 
 @contextmanager
 def ending_in_a_state(end: Callable[[str, str], None], how_to_continue: Callable[[], str]) -> Iterator[None]:
-    """Call `end` with the state and the reason where the block raises; what was recorded stays.
+    """Call `end` with the state and the reason if the block raises; earlier records stay.
 
-    Interruptions and the loss of processes are raised again with how to continue.
+    Interrupted and WorkersLost are raised again with the command that continues.
     """
     try:
         yield
@@ -28,7 +28,7 @@ def ending_in_a_state(end: Callable[[str, str], None], how_to_continue: Callable
         end("interrupted", "interrupted" if isinstance(error, KeyboardInterrupt) else "the output pipe was closed")
         raise
     except Exception as error:
-        # Where the store itself is what failed, the next opening of the database marks what did not end.
+        # If the store itself failed, the next opening of the database marks the runs that did not end.
         with suppress(StoreError):
             end("failed", f"{type(error).__name__}: {error}")
         if isinstance(error, PartnerLost | WorkersLost):
@@ -37,7 +37,7 @@ def ending_in_a_state(end: Callable[[str, str], None], how_to_continue: Callable
 
 
 class RunRecorder:
-    """One run of a store while it is trained, perhaps continued after some evaluations."""
+    """One run of a store during its training, from the start or resumed."""
 
     def __init__(self, store: Store, run_id: int, earlier: Sequence[EpochMetrics] = ()) -> None:
         self._store = store
@@ -54,7 +54,7 @@ class RunRecorder:
         self._recorded = len(result.epochs)
 
     def complete(self, result: TrainResult) -> None:
-        """Keep the network and end the run, complete or diverged."""
+        """Store the network and end the run, complete or diverged."""
         self._result = result
         self.end(*end_of(result))
 

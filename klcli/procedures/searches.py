@@ -1,4 +1,4 @@
-"""The search of lambda, from coarse to fine: each stage is a study, and begins where the one before has ended."""
+"""The lambda search, from coarse to fine: each stage is a study and starts from the result of the previous one."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,18 +17,18 @@ from klcli.studies.lambda_search import Choice, Range, Tried, choose, draw, narr
 from klcli.studies.lambda_search import final as final_plan
 
 KIND = "lambda"
-FREE = ("lam", "seed", "order_seed", "evaluations_per_cycle")  # in these the stages of a search may differ
+FREE = ("lam", "seed", "order_seed", "evaluations_per_cycle")  # settings in which the stages of a search may differ
 
-Stages = list[tuple[str, list[Run]]]  # with the runs of each, the first stage first
+Stages = list[tuple[str, list[Run]]]  # the runs of each stage, the first stage first
 
 
 @dataclass(frozen=True)
 class LambdaSearch:
-    """A search with all of its stages; `choice` is None where every value diverged."""
+    """A search with all of its stages; `choice` is None if every value diverged."""
 
     stages: Stages
     choice: Choice | None
-    final: list[Run] = field(default_factory=list)  # of the last training with the chosen lambda
+    final: list[Run] = field(default_factory=list)  # the runs of the final training with the chosen lambda
 
     @property
     def studies(self) -> list[int]:
@@ -42,10 +42,10 @@ class LambdaSearch:
 
 
 def search_lambda(setup: Setup, config: TrainConfig, what: SearchSettings, repeats: int, resume: bool) -> LambdaSearch:
-    """Search lambda by validation accuracy and return what was found, all of it recorded.
+    """Search lambda by validation accuracy; record all runs and return the search.
 
-    The values, seeds and stacks of a stage are drawn before anything of it is trained. Raises ConfigError for a range
-    in which nothing can be drawn.
+    All values, seeds and stacks of a stage are determined before its first training. Raises ConfigError for a range
+    without a value to draw.
     """
     low, high = what.between
     where = Range(low, high, what.scale)
@@ -81,7 +81,7 @@ def search_lambda(setup: Setup, config: TrainConfig, what: SearchSettings, repea
 def stored_search(store: Store, number: int, n_validation: int | None = None) -> LambdaSearch:
     """Return the stages of a stored search up to a study, and the choice among them.
 
-    `n_validation` is the number of validation images; that of CIFAR-10's files, divided as its runs were, if omitted.
+    `n_validation` is the number of validation images; if omitted, that of CIFAR-10 with the split of the runs.
     """
     chain = [study for study in store.studies.chain(number) if study.kind == KIND]
     found = LambdaSearch([(str(one.stage), runs) for one in chain if (runs := store.studies.members(one.id))], None)
@@ -92,7 +92,7 @@ def stored_search(store: Store, number: int, n_validation: int | None = None) ->
 
 
 def tried_values(runs: Sequence[Run], stage: str) -> list[Tried]:
-    """Return the lambdas of a stage, each with the validation accuracies of its repeats."""
+    """Return the lambdas of a stage with the validation accuracies of their repeats."""
     complete = [run for run in runs if run.state == "complete" and run.validation_accuracy is not None]
     return [
         Tried(lam, stage, tuple(run.validation_accuracy or 0.0 for run in complete if run.config.lam == lam))
@@ -101,9 +101,9 @@ def tried_values(runs: Sequence[Run], stage: str) -> list[Tried]:
 
 
 def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -> tuple[int, Range]:
-    """Return the stored study that --fine begins at, and its range, with a warning where it was trained otherwise.
+    """Return the stored study that --fine starts from, and its range; warn if its runs have other settings.
 
-    Raises ConfigError where it is none of these images and this network.
+    Raises ConfigError if it used other images or another network.
     """
     studies = runner.store.studies
     if from_study is None:

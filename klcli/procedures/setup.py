@@ -1,4 +1,4 @@
-"""Setup: with which images and database a procedure works, on which cores, and who observes it."""
+"""Setup: the images, database, cores and observer of a procedure."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,13 +17,13 @@ from klcli.store.store import Store
 from klcli.training.environment import pin_threads
 from klcli.training.result import EpochMetrics
 
-LARGEST_ETA_OF_ADAM = 0.01  # its steps are as long as eta, whatever the gradient: SGD's 0.1 destroys what was learned
-ROOM = 20_000_000  # bytes: the epochs, a picture and a checkpoint of a usual network
+LARGEST_ETA_OF_ADAM = 0.01  # the length of its steps is eta, whatever the gradient: the 0.1 of SGD makes training fail
+ROOM = 20_000_000  # bytes: the epochs, a picture and a checkpoint of a typical network
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What all procedures of one Lab share, whose docstring explains the fields."""
+    """The shared state of all procedures of a Lab; the docstring of Lab explains the fields."""
 
     db: Path
     data: str | None
@@ -31,15 +31,15 @@ class Setup:
     jobs: int | None
     executor: str | None
     observer: Observer
-    command: str = ""  # stored with what the procedure records
+    command: str = ""  # stored with the results of the procedure
     on_evaluation: Callable[[EpochMetrics], None] | None = None  # called with the metrics of every evaluation
 
     def images(self) -> Dataset:
-        """Open the images. Raises DataError where they are missing or damaged."""
+        """Open the images. Raises DataError if they are missing or damaged."""
         return open_dataset(self.data)
 
     def new_store(self) -> Store:
-        """Open or create the database. Raises StoreError where its disk has no room for a run."""
+        """Open or create the database. Raises StoreError if its disk has no space for a run."""
         store = Store(self.db)
         free = shutil.disk_usage(store.path.parent).free
         if free < ROOM:
@@ -55,7 +55,7 @@ class Setup:
 
     @contextmanager
     def second_core(self, wanted: bool) -> Iterator[None]:
-        """Let this process use a second core inside the block, where that is wanted and there is one."""
+        """Let this process use a second core inside the block, if requested and available."""
         second_core.use(wanted)
         try:
             yield
@@ -63,7 +63,7 @@ class Setup:
             second_core.use(False)
 
     def warn_of_images(self, dataset: Dataset) -> None:
-        """Say loudly that results on the built-in images are no results on CIFAR-10."""
+        """Warn that results on the built-in images say nothing about CIFAR-10."""
         if dataset.name == "synthetic":
             self.observer.warn(
                 "SYNTHETIC IMAGES: no CIFAR-10 in use, these results say nothing about it "
@@ -71,7 +71,7 @@ class Setup:
             )
 
     def warn_of_settings(self, config: TrainConfig) -> None:
-        """Say which settings are known to go wrong together, and the cure."""
+        """Warn of settings that are known to fail together, with the cure."""
         if config.optimizer == "adam" and config.eta_max > LARGEST_ETA_OF_ADAM:
             self.observer.warn(
                 f"--optimizer adam with eta_max {config.eta_max:g}: above {LARGEST_ETA_OF_ADAM:g} it learns little "

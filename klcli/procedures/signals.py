@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one is obeyed between two updates, the second at once."""
+"""Ctrl-C and SIGTERM: the first signal takes effect between two updates, the second immediately."""
 
 import os
 import signal
@@ -19,16 +19,16 @@ class Interrupted(KlcliError):
         self.exit_code = ExitCode.INTERRUPTED if signum == signal.SIGINT else ExitCode.TERMINATED
 
     def adding(self, what: str) -> "Interrupted":
-        """Return the same interruption with more to say."""
+        """Return the same interruption with an additional message."""
         return Interrupted(f"{self}: {what}", self.signum)
 
 
 @contextmanager
 def obeyed_between_updates() -> Iterator[Callable[[], None]]:
-    """Hold signals back inside the block; calling what it yields raises Interrupted once one has come.
+    """Defer signals inside the block, and yield a function that raises Interrupted after a signal.
 
-    Writes are thus finished before the run is marked. A second signal ends the process at once; the next opening
-    of the database marks the run. Outside of the main thread Python delivers no signals, and nothing is held back.
+    Writes are thus complete before the run is marked. A second signal ends the process immediately; the next opening
+    of the database marks the run. Outside the main thread, Python delivers no signals, and none are deferred.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -53,6 +53,6 @@ def obeyed_between_updates() -> Iterator[Callable[[], None]]:
 
 
 def end_at_the_next_signal() -> None:
-    """Let a further signal end the process at once, while the command says its last words."""
+    """Let another signal end the process immediately, while the command prints its last message."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda number, frame: os._exit(128 + number))

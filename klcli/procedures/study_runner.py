@@ -1,4 +1,4 @@
-"""StudyRunner: from a plan to recorded runs, on as many workers as there are."""
+"""StudyRunner: trains the runs of a plan on the available workers and records them."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -20,12 +20,12 @@ from klcli.training.budget import budget_of
 from klcli.training.environment import environment
 
 RESUME_WORDS = {"lambda": "--resume", "sigma": "--resume", "repeats": "--resume last", "reproduce": "--resume"}
-ENDED = ("complete", "diverged")  # what a study does not train again
+ENDED = ("complete", "diverged")  # states of runs that a study does not train again
 
 
 @dataclass(frozen=True)
 class StudyRunner:
-    """Runs the plans of one procedure, on images divided in one way."""
+    """Trains the plans of one procedure on one split of the images."""
 
     setup: Setup
     store: Store
@@ -43,7 +43,7 @@ class StudyRunner:
         return cls(setup, setup.new_store(), dataset, splits, resume)
 
     def on(self, division: SplitConfig) -> "StudyRunner":
-        """Return the same over images divided in another way."""
+        """Return the same runner with another split of the images."""
         return replace(self, splits=split(self.dataset, division))
 
     def run(
@@ -57,11 +57,11 @@ class StudyRunner:
         parent: int | None = None,
         chains: list[tuple[int, ...]] | None = None,
     ) -> int:
-        """Train what is missing of a plan and return the number of its study.
+        """Train the missing runs of a plan and return the number of its study.
 
-        `chains` are positions in the plan that are trained one after another, each with the weights of the one
-        before; without them, the plan is divided into stacks. With `resume`, an earlier study of the same plan
-        is completed, stack by stack; otherwise a new one begins. The study ends in a state in any case.
+        `chains` are lists of positions in the plan that are trained in sequence, each from the weights of the previous
+        one; without them, the plan is divided into stacks. With `resume`, an earlier study of the same plan is
+        completed, stack by stack; otherwise a new one starts. The study always ends in a state.
         """
         divided = stacks(plan) if chains is None else chains
         settings = settings | {
@@ -75,7 +75,7 @@ class StudyRunner:
         runs = [] if earlier is None else self.store.studies.members(earlier.id)
         missing = [part for part in divided if not runs or any(runs[p].state not in ENDED for p in part)]
         if earlier is not None and not missing:
-            self.store.studies.end(earlier.id, "complete")  # its process may have died before it could
+            self.store.studies.end(earlier.id, "complete")  # its process may have died before it recorded the end
             self.setup.observer.say(f"study {earlier.id} ({stage}): all {len(plan)} runs exist already")
             return earlier.id
         images = ImagesReference.of(self.dataset, self.setup.data)
@@ -87,10 +87,10 @@ class StudyRunner:
         jobs = self.setup.jobs or second_core.cores()
         is_alone = len(missing) == 1 and jobs > 1 and self.setup.threads == 1 and self.setup.executor is None
         with (
-            # A single stack is trained in this process, and the other core has nothing else to do.
+            # A single stack is trained in this process, and the second core is otherwise idle.
             self.setup.second_core(is_alone),
             obeyed_between_updates() as check,
-            # Nothing is recorded before there is a worker to train it.
+            # No run is recorded before a worker is available.
             open_executor(jobs, self.setup.executor, len(missing)) as executor,
         ):
             if earlier is None:
@@ -111,7 +111,7 @@ class StudyRunner:
         self, study_id: int, stage: str, tasks: list[StackTask], executor: Executor, check: Callable[[], None]
     ) -> None:
         run_ids = {run.member: run.id for run in self.store.studies.members(study_id)}
-        # The networks of a stack share their updates, those of a chain do not.
+        # The networks of a stack share their updates, the networks of a chain do not.
         updates = [
             budget_of(task.configs[0], len(self.splits.train)).total_updates
             * (len(task.configs) if task.is_chain else 1)

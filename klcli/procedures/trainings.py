@@ -1,4 +1,4 @@
-"""Trainings of one network: from its config, or from where a stored run ended, to a run in the database."""
+"""Train one network, from its config or from the checkpoint of a stored run, and record the run."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ from klcli.training.trainer import train as train_stack
 
 
 def train(setup: Setup, config: TrainConfig) -> Run:
-    """Train one network and return its run, which is in the database from its first second on.
+    """Train one network and return its run, which is recorded before the first update.
 
     Raises Interrupted with the command that continues the run, after Ctrl-C or SIGTERM.
     """
@@ -31,16 +31,16 @@ def train(setup: Setup, config: TrainConfig) -> Run:
         splits = split(dataset, config.split)
         budget = budget_of(config, len(splits.train))
         store = setup.new_store()
-        with obeyed_between_updates() as check:  # from here on there is a run that must end in a state
+        with obeyed_between_updates() as check:  # from here on, a recorded run exists and must end in a state
             run = store.runs.get(store.runs.begin(config, budget, dataset, environment(), setup.command))
             return _train(setup, store, run, dataset, splits, check)
 
 
 def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | None) -> Run:
-    """Continue a stored run to its end and return it, or raise ConfigError or DataError, which name what differs.
+    """Complete a stored run and return it. Raises ConfigError or DataError, which name the difference.
 
-    `wanted` are the settings that the user typed again, by key, and `threads` too where it is not None: they must be
-    as they were, because the resumed run ends with the bits of an uninterrupted one or not at all.
+    `wanted`, the settings that the user gave again, by key, and `threads`, if not None, must be unchanged, because a
+    resumed run ends with the same bits as an uninterrupted one.
     """
     store = Store.existing(setup.db)
     run = _unfinished(store, which)
@@ -72,7 +72,7 @@ def _train(
     snapshot: Snapshot | None = None,
     epochs: Sequence[EpochMetrics] = (),
 ) -> Run:
-    """Train a run to its end, from a snapshot and the epochs before it where there is one; record every evaluation."""
+    """Train a run to its end, from a snapshot and its epochs if there is one; record every evaluation."""
     config = run.config
     setup.warn_of_images(dataset)
     setup.warn_of_settings(config)
@@ -98,7 +98,7 @@ def _train(
 
     with (
         ending_in_a_state(recorder.end, lambda: _how_to_continue(setup, store, run.id)),
-        # The threads of BLAS have taken the other cores where there are several.
+        # Several BLAS threads already occupy the other cores.
         setup.second_core(setup.jobs != 1 and environment().threads == 1),
         setup.observer.training(budget) as observer,
     ):
@@ -118,7 +118,7 @@ def _how_to_continue(setup: Setup, store: Store, run_id: int) -> str:
 
 
 def _unfinished(store: Store, which: str) -> Run:
-    """Return the run to resume. Raises ConfigError where it cannot be."""
+    """Return the run to resume. Raises ConfigError if it cannot be resumed."""
     if which == LAST:
         if (found := store.runs.latest_unfinished()) is None:
             raise ConfigError("--resume last: every run of this database is complete, there is nothing to continue")

@@ -1,22 +1,22 @@
-"""Comparison: the numbers of a published report beside ours, and whether the two agree.
+"""Comparison: decides whether the numbers of a published report agree with ours.
 
-A report trains once. Its number is one draw from the distribution over seeds, of which n trainings give a mean
-and a spread. It is compared with the *prediction interval* of one more run,
+A report trains once. Its number is one draw from the distribution over seeds, whose mean and spread we estimate
+from n trainings. It is compared with the *prediction interval* of one more run,
 
     mean +- t * s * sqrt(1 + 1 / n)
 
-where s is the noise from seed to seed. Three seeds estimate it badly, so their variance is moderated by what is known
-without them, which counts as PRIOR further degrees of freedom and is a lower bound as well:
+where s is the standard deviation over seeds. Three seeds estimate it badly, so their variance is combined with a prior
+variance s0^2, which counts as PRIOR further degrees of freedom and is also a lower bound:
 
     s^2 = max(s0^2, ((n - 1) s_own^2 + PRIOR s0^2) / (n - 1 + PRIOR))
     s0  = max(sampling error of the images, median of s_own over all settings of the report with this quantity)
 
 and t is Student's 97.5 % point with n - 1 + PRIOR degrees of freedom. The sampling error is
 sqrt(p (1 - p) / N) of an accuracy p on N images, and LOSS_SPREAD / sqrt(N) of a loss or cost: the published
-run had other images in its validation split.
+run had a different validation split.
 
-The error of a gradient has no seeds. It is reproduced where ours is at most of the published order of magnitude, or
-where the tensor passes klcli's own check: a published error says how exact a check was, and a more exact one
+The error of a gradient has no seeds. It is reproduced if ours is at most of the published order of magnitude, or if
+the tensor passes klcli's own check: a published error states the precision of a check, and a more precise check
 confirms it.
 """
 
@@ -34,8 +34,8 @@ from klcli.studies.plans import repeat
 from klcli.studies.statistics import Sample, quantile
 
 REPRODUCED, DIFFERS, INCOMPARABLE = VERDICTS = ("reproduced", "differs", "cannot be compared")
-PRIOR = 8  # degrees of freedom of what is known of the noise before any seed is trained
-LOSS_SPREAD = 1.1  # standard deviation of the cross-entropy over images, as measured in trained networks of these sizes
+PRIOR = 8  # degrees of freedom of the prior variance
+LOSS_SPREAD = 1.1  # standard deviation of the cross-entropy over images, measured in trained networks of these sizes
 ORDER_OF_MAGNITUDE = 10.0
 QUICK_SEEDS, QUICK_CYCLES = 2, 1
 UNEXPLAINED = "outside of what other seeds do, for no known reason"
@@ -46,14 +46,14 @@ Errors = Mapping[GradientExperiment, Sequence[GradientError]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One line of a report beside ours."""
+    """One line of a report, with our result."""
 
     line: Line
     verdict: str
-    why: str  # the reason, the known difference, or what must be known to read the line; may be empty
-    ours: Sample | None = None  # over the seeds that did not diverge; of a gradient, its one error
+    why: str  # the reason, the known difference, or a remark that the reader needs; may be empty
+    ours: Sample | None = None  # over the seeds that did not diverge; for a gradient, its one error
     diverged: int = 0
-    standard_error: float | None = None  # s sqrt(1 + 1 / n): that of a single run around our mean
+    standard_error: float | None = None  # s sqrt(1 + 1 / n): standard error of a single run around our mean
     margin: float | None = None  # half of the prediction interval
     failed: bool = False  # whether klcli's own gradient is wrong
 
@@ -75,15 +75,15 @@ def shortened(report: Report) -> Report:
 
 
 def on_subset(report: Report, n: int) -> Report:
-    """Return the report with trainings on the first n training images, the other splits scaled alike."""
+    """Return the report with trainings on the first n training images, the other splits in proportion."""
     return report.with_configs(lambda config: replace(config, split=replace(config.split, subset=n)))
 
 
 def plan(report: Report, repeats: int, *, quick: bool = False) -> dict[SplitConfig, list[TrainConfig]]:
-    """Return all trainings of a report by the division of the images, each once however many rows share it.
+    """Return the trainings of a report by the division of the images, each once, even if several rows share it.
 
-    Every setting is trained with `repeats` seeds, or with as many more as its experiment asks for where
-    that is not `quick`.
+    Every setting is trained with `repeats` seeds, or with more if its experiment specifies more and
+    `quick` is false.
     """
     plans: dict[SplitConfig, dict[TrainConfig, None]] = {}
     for experiment in report.experiments:
@@ -94,9 +94,9 @@ def plan(report: Report, repeats: int, *, quick: bool = False) -> dict[SplitConf
 
 
 def chains(report: Report, repeats: int) -> list[tuple[str, list[TrainConfig], list[tuple[int, ...]]]]:
-    """Return the warm-started searches of a report as it was published: name, plan, and the chains in the plan.
+    """Return the warm-started searches of a report as published: name, plan, and the chains in the plan.
 
-    There is one chain per seed: the positions of its trainings, each of which continues the one before.
+    There is one chain per seed: the positions of its trainings, each of which starts from the weights of the previous.
     """
     found = []
     for one in report.experiments:
@@ -110,10 +110,10 @@ def chains(report: Report, repeats: int) -> list[tuple[str, list[TrainConfig], l
 def compare(
     report: Report, runs: Runs, errors: Errors, *, incomparable: str | None = None, per_file: int = PER_FILE
 ) -> list[Comparison]:
-    """Return every line of a report beside what was trained and checked, in its order.
+    """Compare every line of a report with the stored runs and checks, in the order of the report.
 
-    `runs` are stored runs by their config, `errors` those of a gradient experiment with all its lambdas.
-    `incomparable` says why no training can be compared, where that is so: on other images. `per_file` is the number
+    `runs` are stored runs by config, `errors` the errors of a gradient experiment with all its lambdas.
+    `incomparable` is the reason why no training can be compared, for example other images. `per_file` is the number
     of images in a batch file.
     """
     settings = by_setting(runs.values())
@@ -129,7 +129,7 @@ def compare(
 
 
 def by_setting(runs: Iterable[Run]) -> dict[TrainConfig, list[Run]]:
-    """Return the runs of each setting, under what its seeds have in common."""
+    """Return the runs of each setting, by the key that its seeds have in common."""
     settings: dict[TrainConfig, list[Run]] = {}
     for run in runs:
         settings.setdefault(without_seeds(run.config), []).append(run)
@@ -151,7 +151,7 @@ def _noise_by_quantity(lines: Sequence[Line], samples: Sequence[Sample | None]) 
 
 
 def noise(sample: Sample, quantity: str, images: int, known: float) -> tuple[float, float]:
-    """Return s and its degrees of freedom; `known` is the noise of the other settings of the report."""
+    """Return s and its degrees of freedom; `known` is the median standard deviation of all settings of the report."""
     p = min(max(sample.mean, 0.0), 1.0)
     spread = math.sqrt(p * (1 - p)) if quantity.endswith("accuracy") else LOSS_SPREAD
     floor = max(spread / math.sqrt(images), known)
@@ -197,12 +197,12 @@ def _verdict(line: Line, agrees: bool, incomparable: str | None = None, lost: st
 
 
 def counts(comparisons: Sequence[Comparison]) -> dict[str, int]:
-    """Return how many lines have each verdict."""
+    """Count the lines of each verdict."""
     return {verdict: sum(one.verdict == verdict for one in comparisons) for verdict in VERDICTS}
 
 
 def explained(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:
-    """Return why rows differ: for every sentence the rows of which it is true."""
+    """Return the reasons for differences, each with the rows that it applies to."""
     found: dict[str, list[str]] = {}
     for one in comparisons:
         if one.verdict == DIFFERS and one.line.row not in found.setdefault(one.why, []):

@@ -1,4 +1,4 @@
-"""Published reports: their experiments and numbers, read from reports/*.toml, one file for each."""
+"""Published reports: their experiments and numbers, read from reports/*.toml, one file per report."""
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,28 +12,28 @@ from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import require, value_of
 from klcli.settings.train_config import TrainConfig
 
-# What a report can have published of a training: fields of Run. `best` is the highest of all evaluations.
+# Published quantities of a training: fields of Run. `best` is the highest of all evaluations.
 _SPLITS, _MEASURES = ("train", "validation", "test"), ("accuracy", "loss", "cost")
 RESULTS = (*(f"{split}_{name}" for split in _SPLITS for name in _MEASURES), "best_validation_accuracy")
-# And of a checked tensor: fields of GradientError.
+# Published quantities of a checked tensor: fields of GradientError.
 ERRORS = ("max_absolute", "relative_to_sum", "relative_to_maximum", "ratio_of_maxima", "gradient_mean", "gradient_std")
-WORDS = ("reason", "note", "if_differs")  # about a number; those of a row replace those of its experiment
+WORDS = ("reason", "note", "if_differs")  # about a number; the remarks of a row replace those of its experiment
 PANELS = ("training", "bn", "lambda", "sigma")
 Row = dict[str, Any]  # a table of the TOML document
-DIGITS = 4  # significant ones, of a setting in the words of a line
+DIGITS = 4  # significant digits of a setting in the description of a line
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One published number, or what stands in its place."""
+    """One published number, or the reason why there is none."""
 
     row: str  # of the report's tables and figures: 003-T3
     what: str  # which experiment: `coarse search of lambda, lambda 0.004237`
-    quantity: str | None = None  # of RESULTS or ERRORS; None where there is no number
+    quantity: str | None = None  # of RESULTS or ERRORS; None without a number
     published: float | None = None
-    reason: str | None = None  # why it cannot be compared
-    note: str | None = None  # what must be known to read it
-    if_differs: str | None = None  # what is known to be different
+    reason: str | None = None  # the reason why it cannot be compared
+    note: str | None = None  # a remark that the reader needs
+    if_differs: str | None = None  # the known difference from ours
     config: TrainConfig | None = None  # the training behind it, of the first seed
     tensor: str | None = None  # the gradient behind it, by its key in a network
     check: "GradientExperiment | None" = None
@@ -45,8 +45,8 @@ class Experiment:
 
     name: str
     configs: tuple[TrainConfig, ...]  # of the first seed, in the order of the rows
-    repeats: int = 1  # at least so many seeds
-    is_chain: bool = False  # each training continues with the weights of the one before
+    repeats: int = 1  # minimum number of seeds
+    is_chain: bool = False  # each training starts from the weights of the previous one
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class GradientExperiment:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of a report: which rows it shows, and how."""
+    """A figure of a report: its rows and panels."""
 
     rows: tuple[str, ...]
     panels: str  # of PANELS
@@ -84,8 +84,8 @@ class Report:
     experiments: tuple[Experiment, ...]
     gradient_checks: tuple[GradientExperiment, ...]
     figures: tuple[Figure, ...]
-    conditions: str | None = None  # what runs where its text and its code differ
-    as_published: "Report | None" = None  # the rows whose numbers come from how they were made, made in that way
+    conditions: str | None = None  # the version that klcli runs if its text and its code differ
+    as_published: "Report | None" = None  # the rows whose numbers result from a mistake, with that mistake
 
     @property
     def title(self) -> str:
@@ -97,7 +97,7 @@ class Report:
         return tuple(dict.fromkeys(line.row for line in self.lines))
 
     def only(self, rows: Sequence[str]) -> "Report":
-        """Return the report with these rows alone, by name or by how names begin; all where there are none.
+        """Return the report with only these rows, given by name or prefix; with none given, all rows.
 
         `T1` means the same as `003-T1`. Raises ConfigError for a row that it does not have.
         """
@@ -125,12 +125,12 @@ class Report:
 
 
 def report_names() -> list[str]:
-    """Return the names of the reports that klcli carries, in their order."""
+    """Return the names of the reports in klcli, in order."""
     return sorted(path.name.removesuffix(".toml") for path in _FOLDER.iterdir() if path.name.endswith(".toml"))
 
 
 def report(name: str) -> Report:
-    """Return one report. Raises ConfigError, which names those that are there."""
+    """Return one report. Raises ConfigError, which lists the known names."""
     require(name in report_names(), f"report {name!r}: choose one of {', '.join(report_names())}")
     return parse(name, _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8"))
 
@@ -139,7 +139,7 @@ _FOLDER = files("klcli.published").joinpath("reports")
 
 
 def parse(name: str, text: str) -> Report:
-    """Return the report of a TOML document. Raises ConfigError where the document is no report."""
+    """Return the report of a TOML document. Raises ConfigError if the document is no report."""
     try:
         document = tomllib.loads(text)
         tables = {key: document.get(key, []) for key in ("gradient_checks", "experiments", "commentary", "figures")}
@@ -152,7 +152,7 @@ def parse(name: str, text: str) -> Report:
 
 
 def _as_published(table: Row) -> Row:
-    """Return an experiment or check under the conditions that its report's numbers come from."""
+    """Return an experiment or check under the conditions that produced the numbers of its report."""
     rows = [{key: value for key, value in row.items() if key != "reason"} for row in table["rows"]]
     changed = {key: value for key, value in table.items() if key not in ("reason", "as_published")} | {"rows": rows}
     if "lambdas" in table:
@@ -168,14 +168,14 @@ def _assembled(name: str, document: Row, tables: Mapping[str, Sequence[Row]]) ->
         settings = CheckSettings(**{key: table[key] for key in ("images", "dims") if key in table})
         check = GradientExperiment(table["name"], config, tuple(map(float, table["lambdas"])), settings)
         checks.append(check)
-        for row in table["rows"]:  # of one tensor or the largest error of all
+        for row in table["rows"]:  # of one tensor, or the largest error of all tensors
             tensor = row.get("tensor")
             what = f"{check.name}, {tensor}" if tensor else check.name
             lines += _lines(row, table, ERRORS, what=what, tensor=tensor and _key(tensor), check=check)
     for table in tables["experiments"]:
         shared = common | table.get("config", {})
         configs: dict[TrainConfig, None] = {}
-        for row in table["rows"]:  # what is no number and no remark is a setting
+        for row in table["rows"]:  # every key that is neither a number nor a remark is a setting
             own = [key for key in row if key not in ("row", *WORDS, *RESULTS)]
             config = _config(shared | {key: row[key] for key in own})
             what = ", ".join([table["name"], *(_phrase(config, key) for key in own)])
@@ -210,7 +210,7 @@ def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list
 
 
 def _config(settings: Row) -> TrainConfig:
-    """Return the config of settings; he and xavier do not get the sigma that is common to a report."""
+    """Return the config of settings; he and xavier do not take the common sigma of a report."""
     is_normal = settings.get("initializer") == "normal"
     return TrainConfig.from_values({key: value for key, value in settings.items() if is_normal or key != "sigma"})
 
@@ -224,7 +224,7 @@ def _phrase(config: TrainConfig, key: str) -> str:
 
 
 def _key(tensor: str) -> str:
-    """Return the key of a tensor in a network: of `W1` `linear1.W`, of `gamma1` `batch_norm1.gamma`."""
+    """Return the key of a tensor in a network: `linear1.W` for `W1`, `batch_norm1.gamma` for `gamma1`."""
     name = tensor.rstrip("0123456789")
     owner = "linear" if name in ("W", "b") else "batch_norm"
     return f"{owner}{tensor.removeprefix(name)}.{name}"

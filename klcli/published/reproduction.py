@@ -1,4 +1,4 @@
-"""Reproductions: the stored studies of a published report, gathered into its comparison, and their terms."""
+"""Reproductions: the comparison of a published report with its stored studies, and their conditions."""
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -19,20 +19,20 @@ KIND = "reproduce"
 
 @dataclass(frozen=True)
 class Terms:
-    """Under which conditions a report was reproduced, as every table, page and document says."""
+    """The conditions of a reproduction, which every table, page and document states."""
 
     dataset: str
-    official: bool | None  # whether these are the official files; None where that cannot be known
+    official: bool | None  # whether these are the official files; None if unknown
     sha256: str
     repeats: int
     quick: bool = False
     subset: int | None = None
     as_published: bool = False
-    note: str | None = None  # what else is known of it, and klcli cannot see
+    note: str | None = None  # what the user adds about the conditions
 
     @property
     def marks(self) -> list[str]:
-        """What makes this less than a reproduction."""
+        """The reasons why this is not a full reproduction."""
         marks = {
             "SYNTHETIC IMAGES, no CIFAR-10: no training can be compared": self.dataset == "synthetic",
             f"SUBSET of {self.subset} training images: no training can be compared": self.subset is not None,
@@ -54,7 +54,7 @@ class Terms:
 
     @property
     def origin(self) -> str:
-        """What is known of where the images come from, in a sentence."""
+        """The known origin of the images, in a sentence."""
         if self.dataset == "synthetic":
             return "klcli has made these images, they are no CIFAR-10."
         return {
@@ -65,7 +65,7 @@ class Terms:
 
     @property
     def incomparable(self) -> str | None:
-        """Why nothing can be compared, where that is so."""
+        """The reason why no training can be compared, None if they can."""
         if self.dataset == "synthetic":
             return "synthetic images, no CIFAR-10"
         return None if self.subset is None else f"{self.subset} training images, not all"
@@ -73,12 +73,12 @@ class Terms:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A report beside what is stored of it."""
+    """A report with the stored runs and checks of its reproduction."""
 
     report: Report
     terms: Terms
     comparisons: Sequence[Comparison]
-    settings: Mapping[TrainConfig, Sequence[Run]]  # the runs of all seeds, under what they have in common
+    settings: Mapping[TrainConfig, Sequence[Run]]  # the runs of all seeds, by the key that they have in common
     studies: Sequence[int]
 
     def runs_of(self, base: TrainConfig | None) -> Sequence[Run]:
@@ -88,7 +88,7 @@ class Reproduction:
 def gather(
     wanted: Report, terms: Terms, store: Store, studies: Sequence[int], shown: Errors | None = None
 ) -> Reproduction:
-    """Return a report beside the runs of its studies and the latest checks of its gradients, or those `shown`."""
+    """Compare a report with the runs of its studies and its latest gradient checks, or with the checks `shown`."""
     runs = {run.config: run for study in studies for run in store.studies.members(study)}
     errors = shown or {one: _latest_errors(store, one, terms.sha256) for one in wanted.gradient_checks}
     comparisons = compare(wanted, runs, errors, incomparable=terms.incomparable)
@@ -103,9 +103,9 @@ def _latest_errors(store: Store, one: GradientExperiment, sha256: str) -> list[G
 def asked_for(
     whole: Report, rows: Sequence[str], *, quick: bool = False, as_published: bool = False, subset: int | None = None
 ) -> Report:
-    """Return what of a report is reproduced, on the first `subset` training images.
+    """Return the part of a report to reproduce, on the first `subset` training images.
 
-    Raises ConfigError where it has no such row, or no mistake to show `as_published`.
+    Raises ConfigError if it has no such row, or no row to repeat `as_published`.
     """
     if as_published and whole.as_published is None:
         known = [name for name in published.report_names() if published.report(name).as_published is not None]
@@ -117,9 +117,9 @@ def asked_for(
 
 
 def stored_reproduction(store: Store, number: int) -> Reproduction:
-    """Return the reproduction to which a study belongs, with the latest studies of its other divisions.
+    """Return the reproduction that a study belongs to, with the latest studies of its other divisions.
 
-    Raises ConfigError where the study began with rows that this klcli's report does not have.
+    Raises ConfigError if the study has rows that the report in this version of klcli lacks.
     """
     study = store.studies.get(number)
     alike = [one for one in store.studies.all() if one.kind == KIND and _key(one) == _key(study)]
@@ -136,7 +136,7 @@ def stored_reproduction(store: Store, number: int) -> Reproduction:
 
 
 def reproductions(store: Store) -> list[int]:
-    """Return the latest study of every reproduction whose runs still exist."""
+    """Return the latest study of every reproduction with existing runs."""
     studies = [one for one in store.studies.all() if one.kind == KIND and store.studies.members(one.id)]
     return sorted({_key(study): study.id for study in studies}.values())
 

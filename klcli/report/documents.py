@@ -1,4 +1,4 @@
-"""Documents: stored records as they appear in JSON, under the names of their columns."""
+"""Documents: stored records as JSON objects, with the names of their columns as keys."""
 
 import json
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
 
 
 def run_document(run: Run) -> dict[str, Any]:
-    """Return a run with every setting under its column, and the config as a whole."""
+    """Return a run with every setting by column, and its config."""
     own, config = asdict(run), run.config
     stored = {"config": json.loads(own.pop("config_json")), "split": own.pop("split_json")}
     transductive = int(config.batch_norm and config.bn_statistics in TRANSDUCTIVE)
@@ -28,11 +28,11 @@ def check_document(check: GradientCheck) -> dict[str, Any]:
 
 
 def record_document(record: Epoch | Evaluation | Study) -> dict[str, Any]:
-    """Return a record whose fields are its columns; settings of a study stay the JSON text that is stored."""
+    """Return a record by column; the settings of a study stay the stored JSON text."""
     own = asdict(record)
     return _plain(own | ({"settings": json.dumps(own["settings"])} if "settings" in own else {}))
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values as the database has them, without texts that are there in another form."""
+    """Return values as stored in the database, without texts that the document has in another form."""
     return {key: stored_value(value) for key, value in values.items() if not key.endswith("_json")}

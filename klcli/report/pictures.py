@@ -1,4 +1,4 @@
-"""Pictures of what `klcli report` shows, each kind from its own module of report/plots."""
+"""The pictures of `klcli report`, each kind from its own module in report/plots."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,14 +21,14 @@ from klcli.store.store import Store
 from klcli.training.environment import pin_threads
 from klcli.training.networks import WHITENING
 
-Named = tuple[str, figure.Chart]  # the stem of its file, and what is drawn
+Named = tuple[str, figure.Chart]  # the stem of the file, and the chart or picture file
 SUFFIXES = ("png", "svg", "pdf")
 SHOWN_RUNS = 4  # in the name of a file
 KINDS = ("curves", "bn", "rate", "weights", "confusion", "lambda", "sigma", "gradients")
 
 
 def draw(store: Store, view: View, kinds: Sequence[str], to: Path | None, data: str | None) -> list[tuple[Path, bytes]]:
-    """Return the pictures of these kinds with the paths of their files."""
+    """Return the pictures of these kinds with their paths."""
     suffix = "png" if to is None else to.suffix.removeprefix(".").lower()
     if suffix not in SUFFIXES:
         raise ConfigError(f"--to {to}: the name must end in {', '.join('.' + one for one in SUFFIXES)}")
@@ -40,16 +40,16 @@ def draw(store: Store, view: View, kinds: Sequence[str], to: Path | None, data: 
 
 
 class Painter:
-    """Draws what a view shows, and keeps the images that it has opened: `data` names those not where a run had them."""
+    """Draws pictures of a view, and caches opened images: `data` names images that a run had in another place."""
 
     def __init__(self, store: Store, data: str | None) -> None:
         self._store, self._data = store, data
         self._datasets: dict[str, Dataset] = {}
 
     def draw(self, view: View, kind: str, suffix: str) -> Iterator[tuple[str, bytes]]:
-        """Yield pictures of one kind with the stems of their files; those of single runs for each run chosen by number.
+        """Yield pictures of one kind with the stems of their files, or one per run chosen by number.
 
-        Raises ConfigError for an unknown kind and where there is nothing to draw, DataError for missing images.
+        Raises ConfigError for an unknown kind or a view without such data, DataError for missing images.
         """
         if kind not in KINDS:
             raise ConfigError(f"--plot {kind}: choose from {', '.join(KINDS)}")
@@ -95,7 +95,7 @@ class Painter:
             return draw_weights(run, state[WHITENING] @ W if WHITENING in state else W, suffix)
         [trained] = trained_networks(self._store, run)
         if run.dataset_sha256 not in self._datasets:
-            data = None if run.dataset == "synthetic" else self._data  # --data names others, beside the built-in set
+            data = None if run.dataset == "synthetic" else self._data  # else --data names its images
             self._datasets[run.dataset_sha256] = images_of(run, data, f"run {run.id}")
         dataset = self._datasets[run.dataset_sha256]
         with pin_threads(run.threads):
@@ -119,7 +119,7 @@ class Painter:
 
 
 def stem(runs: Sequence[Run]) -> str:
-    """`run-000007`, `runs-000007-000009`, or for many `runs-000007-to-000030-n12`: names that sort."""
+    """`run-000007`, `runs-000007-000009`, or for many `runs-000007-to-000030-n12`: names in the order of the runs."""
     numbers = [f"{run.id:06d}" for run in runs]
     if len(numbers) > SHOWN_RUNS:
         return f"runs-{min(numbers)}-to-{max(numbers)}-n{len(numbers)}"

@@ -1,4 +1,4 @@
-"""Views: from a selection to one table, what it means in words, and its JSON document."""
+"""Views: the table, notes and JSON document of a selection."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,21 +23,21 @@ NO_MATCH = "no run matches these filters"
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What a call of report shows."""
+    """The result of a selection."""
 
-    table: Table | None = None  # None where there is nothing to show; the notes say why
+    table: Table | None = None  # None if there is nothing to show; the notes give the reason
     notes: Sequence[str] = ()  # part of the result
     document: dict[str, Any] = field(default_factory=dict)
     hints: Sequence[str] = ()  # the commands that show the rest
-    runs: Sequence[Run] = ()  # what pictures are made of
+    runs: Sequence[Run] = ()  # the data for pictures
     study: Study | None = None
-    is_chosen: bool = False  # the runs were asked for by number
+    is_chosen: bool = False  # the user chose the runs by number
 
 
 def view(store: Store, selection: Selection, plot: Sequence[str] = ()) -> View:
-    """Return the view of a selection; without one, pictures of a search or sweep show the latest study.
+    """Return the view of a selection; without --study, pictures of a search or sweep show the latest study.
 
-    Raises ConfigError or StoreError for what is not there.
+    Raises ConfigError or StoreError for a run, study or check that does not exist.
     """
     if selection.runs:
         return _side_by_side(store, selection)
@@ -84,7 +84,7 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
 
 
 def _choose_images(found: Sequence[ImageSet], wanted: str | None) -> ImageSet:
-    """Return the first set of images of that name or sha256. Raises ConfigError, which names those that are there."""
+    """Return the first set of images of that name or sha256. Raises ConfigError, which lists the known sets."""
     for one in found:
         if wanted is None or one.dataset == wanted or one.dataset_sha256.startswith(wanted):
             return one
@@ -93,7 +93,7 @@ def _choose_images(found: Sequence[ImageSet], wanted: str | None) -> ImageSet:
 
 
 def _others(found: Sequence[ImageSet], mine: ImageSet, selection: Selection) -> list[str]:
-    """The commands that show the runs which may not be ranked together with these."""
+    """Return the commands that show the runs that cannot be ranked together with these."""
     command = f"klcli report --best {selection.best or DEFAULT_BEST}"
     if selection.group_by:
         command = f"klcli report --group-by {','.join(selection.group_by)}"
@@ -165,7 +165,7 @@ def gradients_view(store: Store) -> View:
 
 
 def study_view(store: Store, number: int, limit: int | None = None) -> View:
-    """Return the table of a study, of at most `limit` rows; that of a search has all its stages up to this one."""
+    """Return the table of a study, of at most `limit` rows; a search includes all its stages up to this one."""
     from klcli.report.tables import studies
     from klcli.report.tables.formats import exact_rows
 
@@ -202,7 +202,7 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
 
 
 def latest_study(store: Store, kind: str) -> int:
-    """Return the number of the latest search or sweep. Raises ConfigError where there is none."""
+    """Return the number of the latest search or sweep. Raises ConfigError if there is none."""
     known = [one.id for one in store.studies.all() if one.kind == kind and one.stage != "final"]
     if not known:
         command = {"lambda": "search-lambda --coarse --fine", "sigma": "sigma-sweep"}[kind]
@@ -211,6 +211,6 @@ def latest_study(store: Store, kind: str) -> int:
 
 
 def conditions(selection: Selection) -> RunFilter:
-    """Return which runs are selected, apart from the images."""
+    """Return the filter of runs, without the filter of images."""
     state, since = selection.state if selection.is_list else "complete", selection.started_since
     return RunFilter(state=state, batch_norm=selection.bn, since=since, tag=selection.tagged, where=selection.where)

@@ -1,4 +1,4 @@
-"""Words: how tables, captions and titles name a network, its settings and its images, derived from settings/."""
+"""Words: the names of networks, settings and images in tables, captions and titles, derived from settings/."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from klcli.settings.split_config import SplitConfig, listed
 from klcli.settings.train_config import CYCLIC, TRANSDUCTIVE, TrainConfig
 from klcli.store.records import ImageSet, Run
 
-IN_NAME = ("hidden", "batch_norm", "bn_position", "bn_statistics")  # in the name of a network
+IN_NAME = ("hidden", "batch_norm", "bn_position", "bn_statistics")  # settings that are part of the name of a network
 IN_CAPTION = (
     *IN_NAME, "lam", "eta_min", "eta_max", "schedule", "step_size", "step_epochs", "cycles", "epochs", "batch_size",
     "initializer", "sigma", "seed", "order_seed",
@@ -28,7 +28,7 @@ def network_name(config: TrainConfig) -> str:
 
 
 def bn_words(config: TrainConfig) -> str:
-    """`with BN after ReLU (adaptive statistics, transductive)`; what is the default is omitted."""
+    """`with BN after ReLU (adaptive statistics, transductive)`; defaults are omitted."""
     words = "with BN" + (" after ReLU" if config.bn_position == "after" else "")
     policy = config.bn_statistics
     return words if policy == "ema" else f"{words} ({policy} statistics{transductive_words(policy)})"
@@ -41,12 +41,12 @@ def statistics_words(runs: Iterable[Run]) -> str:
 
 
 def transductive_words(policy: str | None) -> str:
-    """`, transductive` where the statistics of test images decide their own classification."""
+    """`, transductive` if the statistics of test images affect their own classification."""
     return ", transductive" if policy in TRANSDUCTIVE else ""
 
 
 def split_words(split: SplitConfig) -> str:
-    """`45000 images train, 5000 validate`, and which, where settings choose them."""
+    """`45000 images train, 5000 validate`, and the batches or subset if settings choose them."""
     train, validation, _ = split.sizes()
     which = [f"subset of {train}"] if split.subset is not None else []
     which += [f"train batch {listed(split.train_batches)}"] if split.train_batches else []
@@ -61,9 +61,9 @@ def images_words(images: Run | ImageSet) -> str:
 
 
 def setting_value(run: Run, key: str) -> Any:
-    """Return the value of a setting as the run has it: n_s, cycles and epochs are resolved.
+    """Return the value of a setting in a run, with n_s, cycles and epochs resolved.
 
-    As in the database, position and statistics of BN are None without BN.
+    As in the database, the position and statistics of BN are None without BN.
     """
     if SETTINGS[key].is_resolved:
         return getattr(run, key)
@@ -76,9 +76,9 @@ def value_words(key: str, value: Any) -> str:
 
 
 def options_words(config: TrainConfig, omit: Sequence[str] = IN_CAPTION) -> str:
-    """`momentum 0.9, flips, not shuffled`: every setting that is not the default, without those shown elsewhere.
+    """`momentum 0.9, flips, not shuffled`: every setting that is not the default, except those shown elsewhere.
 
-    The division of the images is in `split_words`, and an order seed that equals the seed changes nothing.
+    The division of the images is in `split_words`, and an order seed equal to the seed has no effect.
     """
     same_order = ("order_seed",) if config.shared_seed == config.seed else ()
     return ", ".join(
@@ -89,7 +89,7 @@ def options_words(config: TrainConfig, omit: Sequence[str] = IN_CAPTION) -> str:
 
 
 def settings_words(run: Run, together_with: Sequence[Run] = ()) -> dict[str, str]:
-    """Return the parts of a caption by name; the picture may show other runs as well, which differ in their seeds."""
+    """Return the parts of a caption by name; the picture may also show runs with other seeds."""
     config, configs = run.config, [one.config for one in (run, *together_with)]
     rates = f"eta {config.eta_min:g} to {config.eta_max:g}"
     return {
@@ -110,23 +110,23 @@ def settings_words(run: Run, together_with: Sequence[Run] = ()) -> dict[str, str
 
 
 def settings_line(run: Run, omit: Sequence[str] = (), together_with: Sequence[Run] = ()) -> str:
-    """The settings of a run for the caption of a picture, without those that its axes show."""
+    """The settings of a run for the caption of a picture, except those on its axes."""
     words = settings_words(run, together_with)
     return ", ".join(word for key, word in words.items() if word and key not in omit)
 
 
 def run_numbers(runs: Sequence[Run]) -> str:
-    """`run 3`, `runs 3, 4`; nothing of none."""
+    """`run 3`, `runs 3, 4`; empty for none."""
     return f"{counted(len(runs), 'run')} {', '.join(str(run.id) for run in runs)}" if runs else ""
 
 
 def counted(number: float, noun: str) -> str:
-    """`cycle` of one, `cycles` of any other number."""
+    """`cycle` for one, `cycles` for any other number."""
     return noun if number == 1 else f"{noun}s"
 
 
 def _seeds_words(seeds: set[int], noun: str = "seed") -> str:
-    """`seed 0`, `seeds 0 to 2`, `seeds 1, 5`; nothing of none."""
+    """`seed 0`, `seeds 0 to 2`, `seeds 1, 5`; empty for none."""
     ordered = sorted(seeds)
     if len(seeds) > 2 and ordered[-1] - ordered[0] == len(seeds) - 1:
         return f"{noun}s {ordered[0]} to {ordered[-1]}"

@@ -1,4 +1,4 @@
-"""Columns: every setting of a run in the table `runs`, where a person filters by it."""
+"""Columns: every setting of a run as a column of the table `runs`, for filters."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ _TYPES: dict[type, str] = {int: "INTEGER", bool: "INTEGER", float: "REAL", str: 
 
 
 def columns(config: TrainConfig) -> dict[str, Any]:
-    """Return the value of every setting by its column, as SQLite stores it: lists as text, truth as 0 and 1.
+    """Return the value of every setting by column, as SQLite stores it: lists as text, booleans as 0 and 1.
 
-    What a run resolves is not among them: n_s, cycles, epochs.
+    The values that a run resolves, n_s, cycles and epochs, are excluded.
     """
     found = {one.column: stored_value(value_of(config, one.key)) for one in SETTINGS.values() if not one.is_resolved}
     return found | ({} if config.batch_norm else dict.fromkeys(OF_BN))
 
 
 def virtual_columns() -> dict[str, str]:
-    """Return the definition, after its name, of a column that reads a setting from the stored config.
+    """Return the SQL definition of a generated column that reads a setting from the stored config, without its name.
 
-    A config that was stored before the setting existed has none, and was trained with the default.
+    A config from before the setting existed lacks it, and its training used the default.
     """
     return {
         one.column: f"{_TYPES[one.kind]} GENERATED ALWAYS AS ({_reading(one)}) VIRTUAL"
@@ -39,7 +39,7 @@ def _reading(one: Setting) -> str:
 
 
 def stored_value(value: Any) -> Any:
-    """Return a value as SQLite has it: a list as text, truth as 0 or 1."""
+    """Return a value as SQLite stores it: a list as text, a boolean as 0 or 1."""
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     return int(value) if isinstance(value, bool) else value

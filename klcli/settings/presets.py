@@ -1,4 +1,4 @@
-"""Presets: settings with a name, read from presets.toml."""
+"""Presets: named settings, read from presets.toml."""
 
 import tomllib
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import with_values
 from klcli.settings.train_config import TrainConfig
 
-# A setting with those that were chosen for its value and go with it.
+# A setting, and the settings that were chosen to suit its value.
 BELONGING = {
     "cycles": ("epochs",),
     "step_epochs": ("step_size",),
@@ -25,7 +25,7 @@ BELONGING = {
 
 @dataclass(frozen=True)
 class Preset:
-    """A named config."""
+    """A config with a name and a description."""
 
     name: str
     description: str
@@ -38,7 +38,7 @@ def presets() -> dict[str, Preset]:
 
 
 def parse(text: str) -> dict[str, Preset]:
-    """Return the presets of a TOML document. Raises ConfigError where it has none."""
+    """Return the presets of a TOML document. Raises ConfigError if it is invalid."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -58,7 +58,7 @@ def parse(text: str) -> dict[str, Preset]:
 
 
 def preset(name: str) -> Preset:
-    """Return one preset. Raises ConfigError, which names those that exist."""
+    """Return one preset. Raises ConfigError, which lists the known names."""
     known = presets()
     if name not in known:
         raise ConfigError(f"--preset {name!r}: choose one of {', '.join(known)}")
@@ -66,10 +66,10 @@ def preset(name: str) -> Preset:
 
 
 def override(config: TrainConfig, own: Mapping[str, Any]) -> TrainConfig:
-    """Return a config with a user's own settings in it, by key.
+    """Return a config with the user's own settings, by key.
 
-    What belonged to a setting that the user replaces goes back to its default: whoever types --cycles
-    does not want the preset's epochs.
+    Settings that suit the old value of a replaced setting return to their defaults: with --cycles, the
+    preset's epochs no longer apply.
     """
     dropped = [key for name in own for key in BELONGING.get(name, ()) if key not in own]
     return with_values(config, {key: SETTINGS[key].default for key in dropped} | dict(own))

@@ -1,4 +1,4 @@
-"""What evaluations, gradient checks, searches and reproductions take. Free of NumPy: the command line reads it."""
+"""Settings of evaluations, gradient checks, searches and reproductions. Without NumPy: the command line imports it."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from klcli.settings.train_config import BN_STATISTICS, MAX_SHIFT, SAMPLES, check
 PIXELS = 3072  # of an image
 # A centred difference errs by h^2 and by rounding, a forward one by h: it cannot meet the same tolerance.
 TOLERANCES = {"centred": (1e-8, 1e-6), "forward": (1e-4, 1e-3)}
-SIGMAS = (1e-1, 1e-3, 1e-4)  # deviations of the initial weights that the course compares
+SIGMAS = (1e-1, 1e-3, 1e-4)  # standard deviations of the initial weights in the course
 SEARCH, REPRODUCTION = "Search", "Reproduction"  # panels of --help
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(Settings):
-    """How the gradients are checked. Raises ConfigError where the check could not fail or not run."""
+    """The settings of a gradient check. Raises ConfigError if the check could not run or could not fail."""
 
     # fmt: off
     images: int = setting(10, Role.CHECK, "Use the first N training images.", at_least=1)
@@ -29,7 +29,7 @@ class CheckSettings(Settings):
     # fmt: on
 
     def __post_init__(self) -> None:
-        """Check the values; a tolerance that is not given becomes what the method can meet."""
+        """Check the values; a missing tolerance becomes one that the method can meet."""
         super().__post_init__()
         for name, default in zip(("atol", "rtol"), TOLERANCES[self.method], strict=True):
             if getattr(self, name) is None:
@@ -38,7 +38,7 @@ class CheckSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings(Settings):
-    """How trained networks are evaluated again. Raises ConfigError for what cannot be."""
+    """The settings of a later evaluation of trained networks. Raises ConfigError if they contradict each other."""
 
     # fmt: off
     snapshots: bool = setting(False, Role.EVALUATION,
@@ -67,13 +67,13 @@ class EvaluationSettings(Settings):
 
     @property
     def samples(self) -> int | None:
-        """How many images are drawn, None where none are."""
+        """The number of images to draw, None if none are drawn."""
         return self.bn_samples or SAMPLES.get(self.bn_statistics or "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings(Settings):
-    """What a search of lambda tries. Raises ConfigError where its parts exclude each other."""
+    """The settings of a lambda search. Raises ConfigError if they exclude each other."""
 
     # fmt: off
     coarse: bool = flag(SEARCH, "Draw lambda from the whole range; the default.")
@@ -101,13 +101,13 @@ class SearchSettings(Settings):
 
     @property
     def fine_stages(self) -> int:
-        """How many times the range is narrowed."""
+        """The number of times that the range is narrowed."""
         return max(self.fine, self.rounds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReproductionSettings(Settings):
-    """What of published reports is reproduced."""
+    """The settings of a reproduction of published reports."""
 
     # fmt: off
     only: tuple[str, ...] = setting((), REPRODUCTION, "Take these rows alone, as T2a or 003-T2.", metavar="ROW...")

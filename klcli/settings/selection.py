@@ -1,4 +1,4 @@
-"""Selection: what `klcli report` was asked for, before the database is opened."""
+"""Selection: the options of `klcli report`, validated before the database is opened."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ from klcli.settings.setting import Role, Settings, flag, require, setting, setti
 
 STATES = ("complete", "diverged", "interrupted", "failed", "running")
 HOURS = {"h": 1, "d": 24, "w": 168}
-DESCENDING = ("started_at", "finished_at", "id")  # and every accuracy: the newest, the best first
+DESCENDING = ("started_at", "finished_at", "id")  # and every accuracy: the newest or the best first
 SHORT = {
     "validation": "validation_accuracy", "test": "test_accuracy", "train": "train_accuracy", "run": "id",
     "bn": "batch_norm",
@@ -21,7 +21,7 @@ MOST_ROWS = 10**9
 
 @dataclass(frozen=True, kw_only=True)
 class Selection(Settings):
-    """Which view, of which runs, in which order and form. Raises ConfigError where options contradict each other."""
+    """The view, its runs, their order and the format. Raises ConfigError if options contradict each other."""
 
     # fmt: off
     best: int | None = setting(None, VIEW, "Show the N best complete runs; without options, 10.",
@@ -69,11 +69,11 @@ class Selection(Settings):
         require(self.dataset is None or self.images_of is None, both)
         few = "--diff-only: compares runs, give at least two with --run"
         require(not self.diff_only or len(self.runs) > 1, few)
-        _ = self.order, self.started_since  # raise where they cannot be read
+        _ = self.order, self.started_since  # both raise if they cannot be parsed
 
     @property
     def has_view(self) -> bool:
-        """Whether a view was asked for by name."""
+        """Whether an option names a view."""
         return any(getattr(self, name) for name in VIEWS)
 
     @property
@@ -83,7 +83,7 @@ class Selection(Settings):
 
     @property
     def order(self) -> tuple[str, bool] | None:
-        """The column of --sort, and whether it descends."""
+        """The column of --sort, and whether the order is descending."""
         if self.sort is None:
             return None
         name, _, direction = self.sort.partition(":")
@@ -94,7 +94,7 @@ class Selection(Settings):
 
     @property
     def started_since(self) -> str | None:
-        """The moment of --since, a date, a time or an age, as the database keeps times: UTC, to the second."""
+        """The time of --since, given as a date, a time or an age, in the format of the database: UTC, to the second."""
         if self.since is None:
             return None
         number, unit = self.since[:-1], self.since[-1:]
@@ -102,7 +102,7 @@ class Selection(Settings):
             if unit in HOURS and number.isdigit():
                 moment = datetime.now(UTC) - timedelta(hours=int(number) * HOURS[unit])
             else:
-                moment = datetime.fromisoformat(self.since).astimezone(UTC)  # without a zone, that of this machine
+                moment = datetime.fromisoformat(self.since).astimezone(UTC)  # without a time zone, the local one
         except (ValueError, OverflowError):
             usage = "give a date as 2026-05-31, a time as 2026-05-31T14:00, or 7d"
             raise ConfigError(f"--since {self.since!r}: {usage}") from None

@@ -1,7 +1,7 @@
-"""Setting: all that is known of one setting, written once beside its field, as `setting(0.005, Role.DATA, "Help.")`.
+"""Setting: the complete definition of one setting, written once at its field: `setting(0.005, Role.DATA, "Help.")`.
 
-Its option, help, validation, column and words in tables follow from there. Not pydantic, which would cost
-`klcli --help` a third of its time: a message is one line with the option and the cure, wherever the value comes from.
+Its option, help, validation, column and label in tables derive from it. Every message is one line with the option and
+the cure, whatever the source of the value. pydantic would add a third to the time of `klcli --help`.
 """
 
 import json
@@ -21,7 +21,7 @@ _METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
 
 
 class Role(StrEnum):
-    """What a setting of a training is part of, and the title of its panel of `--help`."""
+    """The part of a training that a setting belongs to, with the title of its panel in `--help`."""
 
     NETWORK = "Network"
     OPTIMISATION = "Optimisation"
@@ -39,15 +39,15 @@ class Setting:
 
     key: str  # the field; `split.subset` for the one of a nested dataclass
     kind: type  # int, float, bool, str, Path or tuple
-    items: tuple[type, ...] = ()  # of a tuple: the one kind of all of its items, or the kinds of two
+    items: tuple[type, ...] = ()  # of a tuple: the kind of all of its items, or the kinds of exactly two
     is_optional: bool  # whether None is a value
     default: Any
     role: str  # a Role, or the title of another panel
     help: str
     option: str  # --lambda
     short: str | None = None  # -H
-    metavar: str  # what stands for a value in `--help`: `N`, `X`, `before|after`
-    envvar: str | None = None  # gives the value where the option is not typed
+    metavar: str  # placeholder of the value in `--help`: `N`, `X`, `before|after`
+    envvar: str | None = None  # computes the value if the option is omitted
     label: str  # in tables and captions
     column: str  # of the table `runs`
     choices: tuple[str, ...] = ()
@@ -55,12 +55,12 @@ class Setting:
     above: float | None = None
     at_most: float | None = None
     below: float | None = None
-    example: str | None = None  # a value that works, where the bounds do not suggest one
-    is_flag: bool = False  # has no --no-, because it is off wherever it is not typed
-    is_counted: bool = False  # its value is how often the option is typed
-    is_resolved: bool = False  # a run stores the number that follows from this and other settings
-    is_seed: bool = False  # runs that differ in it alone are repeats
-    is_name: bool = False  # a name for settings, none itself
+    example: str | None = None  # a valid value, if the bounds do not suggest one
+    is_flag: bool = False  # an option without --no-, off if omitted
+    is_counted: bool = False  # the value is the number of times that the option is given
+    is_resolved: bool = False  # a run stores the number computed from this and other settings
+    is_seed: bool = False  # runs that differ only in it are repeats
+    is_name: bool = False  # a name for settings, not a setting itself
     differs_in_stack: bool = False  # replicas of a stack may differ in it
 
     @property
@@ -70,13 +70,13 @@ class Setting:
 
     @property
     def names(self) -> list[str]:
-        """How the option is typed: `--bn/--no-bn`, `--hidden` and `-H`."""
+        """The option on the command line: `--bn/--no-bn`, `--hidden` and `-H`."""
         if self.kind is bool and not self.is_flag:
             return [f"{self.option}/--no-{self.option.removeprefix('--')}"]
         return [self.option, self.short] if self.short else [self.option]
 
     def read(self, typed: Any) -> Any:
-        """Return the value of what a person typed: texts; None and counts stay. Raises ConfigError.
+        """Parse the text or texts of a value; None and counts stay. Raises ConfigError.
 
         The items of a list may be joined by commas: `["50", "30,20"]`.
         """
@@ -96,7 +96,7 @@ class Setting:
             raise ConfigError(f"{self.option} {text!r}: must be {_KINDS[kind]}{self._example}") from None
 
     def checked(self, value: Any) -> Any:
-        """Return the value as it is stored: 5 as 5.0 where it is a number, a list as a tuple. Raises ConfigError."""
+        """Return the value in its stored form: 5 as 5.0 for a float, a list as a tuple. Raises ConfigError."""
         if value is None and self.is_optional:
             return None
         if self.kind is not tuple:
@@ -114,7 +114,7 @@ class Setting:
             raise ConfigError(f"{self.option} {value!r}: choose one of {', '.join(self.choices)}")
         if kind in (int, float) and not self._is_within(value):
             raise ConfigError(f"{self.option} {value}: must be {self._range}{self._example}")
-        return float(value) if kind is float else value  # 5 and 5.0 are one setting, and one text in JSON
+        return float(value) if kind is float else value  # 5 and 5.0 are equal settings, and must be equal in JSON
 
     def _is_within(self, value: float) -> bool:
         low = (self.at_least is None or value >= self.at_least) and (self.above is None or value > self.above)
@@ -138,7 +138,7 @@ class Setting:
         return f", for example {self.option} {self.example}" if self.example else ""
 
     def words(self, value: Any) -> str:
-        """Return the value as a person reads it: `512 256`, `yes`, `0.05`, `-` for None."""
+        """Return the value as text for a person: `512 256`, `yes`, `0.05`, `-` for None."""
         if value is None:
             return "-"
         if isinstance(value, bool):
@@ -148,28 +148,28 @@ class Setting:
         return f"{value:.6g}" if isinstance(value, float) else str(value)
 
     def phrase(self, value: Any) -> str:
-        """Return the setting with its value for a caption: `momentum 0.9`, `flips`, `not shuffled`."""
+        """Return the setting and its value for a caption: `momentum 0.9`, `flips`, `not shuffled`."""
         if isinstance(value, bool):
             return self.label if value else f"not {self.label}"
         return f"{self.label} {self.words(value)}"
 
     def typed(self, value: Any) -> str:
-        """Return the value as TOML has it, for lists of presets."""
+        """Return the value in TOML syntax, for the list of presets."""
         return json.dumps(value) if isinstance(value, bool | float) else self.words(value)
 
 
 def setting(default: Any, role: str, help: str, **more: Any) -> Any:
-    """Return a field of a dataclass of settings; `more` are fields of Setting that do not follow from its name."""
+    """Return a field of a dataclass of settings; `more` are fields of Setting that do not derive from its name."""
     return field(default=default, metadata={"role": role, "help": help, **more})
 
 
 def flag(role: str, help: str, **more: Any) -> Any:
-    """Return a field for a flag: an option without a value that is off unless it is typed."""
+    """Return a field for a flag: an option without a value, off by default."""
     return setting(False, role, help, is_flag=True, **more)
 
 
 def setting_of(name: str, hint: Any, declared: Field) -> Setting:
-    """Return the setting that `name: hint = setting(...)` declares."""
+    """Return the setting of the declaration `name: hint = setting(...)`."""
     given, parts = declared.metadata, get_args(hint)
     is_optional = type(None) in parts
     kind = next(part for part in parts if part is not type(None)) if is_optional else hint
@@ -197,11 +197,11 @@ def settings_of(owner: type) -> dict[str, Setting]:
     return _known[owner]
 
 
-_known: dict[type, dict[str, Setting]] = {}  # every config that is made asks for its settings
+_known: dict[type, dict[str, Setting]] = {}  # every new config looks its settings up
 
 
 class Settings:
-    """Base of the dataclasses of settings: a wrong value raises ConfigError, one line with the option and the cure."""
+    """Base class of settings: an invalid value raises ConfigError, one line with the option and the cure."""
 
     def __post_init__(self) -> None:
         for one in settings_of(type(self)).values():
@@ -213,7 +213,7 @@ T = TypeVar("T", bound=Settings)
 
 
 def with_values(config: T, values: Mapping[str, Any]) -> T:
-    """Return settings with other values of some, by key: `lam`, `split.subset`. Raises ConfigError."""
+    """Return settings with some values replaced, by key: `lam`, `split.subset`. Raises ConfigError."""
     own = {key: value for key, value in values.items() if "." not in key}
     for name in {key.partition(".")[0] for key in values if "." in key}:
         inner = {key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{name}.")}
@@ -227,6 +227,6 @@ def value_of(config: Any, key: str) -> Any:
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise ConfigError with this message where the condition does not hold."""
+    """Raise ConfigError with this message if the condition is false."""
     if not condition:
         raise ConfigError(message)

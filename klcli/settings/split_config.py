@@ -1,4 +1,4 @@
-"""SplitConfig: which images train, validate and test. Free of NumPy, because the command line reads its defaults."""
+"""SplitConfig: the training, validation and test images. Without NumPy, because the command line imports it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from klcli.settings.setting import Role, Settings, require, setting
 
 FILES = 6  # five training batch files and the test batch file, all of one length
-PER_FILE = 10_000  # images in each of them, in CIFAR-10 and in the synthetic set
+PER_FILE = 10_000  # images per file, in CIFAR-10 and in the synthetic set
 
 
 @dataclass(frozen=True)
 class SplitConfig(Settings):
-    """Which images train, validate and test. Raises ConfigError where the settings contradict each other."""
+    """The training, validation and test images. Raises ConfigError if the settings contradict each other."""
 
     # fmt: off
     validation: int = setting(5000, Role.DATA, "Use the last N training images for validation.",
@@ -38,7 +38,7 @@ class SplitConfig(Settings):
         require(len(self.validation_batches) < FILES - 1, unused)
 
     def sizes(self, per_file: int = PER_FILE) -> tuple[int, int, int]:
-        """Return the numbers of images that train, validate and test."""
+        """Return the numbers of training, validation and test images."""
         batches = len(self.train_batches) or FILES - 1 - len(self.validation_batches)
         train, validation, test = batches * per_file, len(self.validation_batches) * per_file, per_file
         if not validation:
@@ -50,5 +50,5 @@ class SplitConfig(Settings):
 
 
 def listed(batches: Sequence[int]) -> str:
-    """Return the numbers of batch files as a message shows them: `1, 2`."""
+    """Return the numbers of batch files for a message: `1, 2`."""
     return ", ".join(map(str, batches))

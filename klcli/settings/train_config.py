@@ -1,6 +1,6 @@
-"""TrainConfig: everything that decides how a network is trained, except the images themselves.
+"""TrainConfig: every setting of a training, except the images themselves.
 
-Whoever adds a setting adds one field here, and the code that obeys it.
+A new setting is one field here, and the code that uses it.
 """
 
 import json
@@ -12,18 +12,18 @@ from klcli.settings.setting import MAX_INTEGER, Role, Settings, require, setting
 from klcli.settings.split_config import SplitConfig
 
 NETWORK, OPTIMISATION, REGULARISATION = Role.NETWORK, Role.OPTIMISATION, Role.REGULARISATION
-CYCLIC = ("cyclical", "cosine")  # the schedules that begin again after 2 n_s updates
+CYCLIC = ("cyclical", "cosine")  # the schedules that repeat after 2 n_s updates
 BN_STATISTICS = ("ema", "precise", "adaptive", "batch")
-SAMPLES = {"precise": 10_000, "adaptive": 1_000}  # images of a policy that draws some
-TRANSDUCTIVE = ("adaptive", "batch")  # test images have a part in their own classification
-MAX_SHIFT = 31  # pixels: with 32 nothing would be left of an image
-MAX_COMPONENTS = 3072  # an image has so many pixels
+SAMPLES = {"precise": 10_000, "adaptive": 1_000}  # number of images of each policy that draws some
+TRANSDUCTIVE = ("adaptive", "batch")  # with these policies, test images affect their own classification
+MAX_SHIFT = 31  # pixels: a shift by 32 would leave no pixel of an image
+MAX_COMPONENTS = 3072  # number of pixels of an image
 MAX_WIDTH = 65_536  # the first layer alone would take 0.8 GB
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Settings):
-    """One training, validated when it is made: a wrong value raises ConfigError, one line with the cure."""
+    """The settings of one training. An invalid value raises ConfigError, one line with the cure."""
 
     # fmt: off
     preset: str | None = setting(
@@ -37,7 +37,7 @@ class TrainConfig(Settings):
         label="BN position", choices=("before", "after"))
     bn_momentum: float = setting(0.9, NETWORK, "Alpha of the running averages: the weight of the past.",
         label="BN momentum", at_least=0, below=1)
-    # Small, because sigma = 1e-4 feeds BN variances near 1e-7.
+    # Small, because with sigma = 1e-4 the variances in BN are near 1e-7.
     bn_eps: float = setting(1e-8, NETWORK, "Added to the variance. 1e-5 drowns it where sigma is 1e-4.",
         label="BN eps", above=0, example="1e-8")
     bn_statistics: str = setting(
@@ -137,12 +137,12 @@ class TrainConfig(Settings):
 
     @property
     def statistics_samples(self) -> int | None:
-        """How many images give the statistics of evaluation; None where the policy draws none."""
+        """The number of images for the BN statistics of evaluation; None if the policy draws none."""
         return SAMPLES.get(self.bn_statistics) if self.bn_samples is None else self.bn_samples
 
     @property
     def shared_seed(self) -> int:
-        """The seed of all that the replicas of a stack share: order, augmentation, dropout."""
+        """The seed of order, augmentation and dropout, which the replicas of a stack share."""
         return self.seed if self.order_seed is None else self.order_seed
 
     def to_json(self) -> str:
@@ -151,9 +151,9 @@ class TrainConfig(Settings):
 
     @classmethod
     def from_json(cls, text: str) -> "TrainConfig":
-        """Return the config that `to_json` wrote, also an older one, which lacks settings that have come since.
+        """Return a config from the output of `to_json`, also of an older version with fewer settings.
 
-        Raises ConfigError for an unknown key or a wrong value.
+        Raises ConfigError for an unknown key or an invalid value.
         """
         try:
             values: Any = json.loads(text)
@@ -163,7 +163,7 @@ class TrainConfig(Settings):
 
     @classmethod
     def from_values(cls, values: Any) -> "TrainConfig":
-        """Return the config of nested dictionaries, as JSON and TOML give them. Raises ConfigError."""
+        """Return the config from nested dictionaries, as parsed from JSON or TOML. Raises ConfigError."""
         require(isinstance(values, dict) and isinstance(values.get("split", {}), dict), "config: must be an object")
         split = values.get("split", {})
         flat = {key for key in values if key != "split"} | {f"split.{key}" for key in split}
@@ -173,6 +173,6 @@ class TrainConfig(Settings):
 
 
 def check_samples(policy: str, samples: int | None) -> None:
-    """Refuse a number of images where the policy draws none. Raises ConfigError."""
+    """Raise ConfigError for a number of images with a policy that draws none."""
     allowed = samples is None or policy in SAMPLES
     require(allowed, f"--bn-samples {samples}: {policy} statistics draw no images, {' and '.join(SAMPLES)} do")

@@ -1,4 +1,4 @@
-"""Checkpoints: a trained network in one `.npz` file, never half written."""
+"""Checkpoints: a trained network in one `.npz` file, written atomically."""
 
 import hashlib
 import io
@@ -13,23 +13,23 @@ import numpy as np
 from klcli.errors import StoreError
 from klcli.files import replacing
 
-CONFIG, STEP, DIGEST = "config", "step", "sha256"  # keys among the arrays: beside those of the network
+CONFIG, STEP, DIGEST = "config", "step", "sha256"  # keys in the file besides those of the network
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one file holds."""
+    """The content of one file."""
 
-    state: dict[str, np.ndarray]  # of the network and of what its training needs to go on
+    state: dict[str, np.ndarray]  # of the network, and of the state that its training needs to continue
     config: str  # JSON of the TrainConfig
     step: int  # updates done
-    sha256: str  # of all the others
+    sha256: str  # of all other entries
 
 
 def save(path: Path, state: dict[str, np.ndarray], config: str, step: int) -> str:
-    """Write a checkpoint to `path` and return its checksum; the file that was there becomes the previous one.
+    """Write a checkpoint to `path` and return its checksum; an existing file becomes the previous checkpoint.
 
-    At every moment at least one of the two is whole. Raises StoreError where writing fails.
+    At any time, at least one of the two is complete. Raises StoreError if writing fails.
     """
     buffer, sha256 = io.BytesIO(), _digest(state, config, step)
     extra: Any = {CONFIG: np.array(config), STEP: np.array(step), DIGEST: np.array(sha256)}
@@ -40,7 +40,7 @@ def save(path: Path, state: dict[str, np.ndarray], config: str, step: int) -> st
 
 
 def load(path: Path, run_id: int | None = None, *known: str | None) -> Checkpoint:
-    """Return a checkpoint, one of the `known` checksums of a run. Raises StoreError where it is missing or damaged."""
+    """Read a checkpoint with one of the `known` checksums of a run. Raises StoreError if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             state = dict(archive)
@@ -49,7 +49,7 @@ def load(path: Path, run_id: int | None = None, *known: str | None) -> Checkpoin
             raise ValueError("its checksum is wrong")
     except FileNotFoundError as error:
         raise StoreError(f"{path}: this checkpoint is missing") from error
-    # A damaged archive can make zipfile and NumPy raise almost anything.
+    # With a damaged archive, zipfile and NumPy can raise almost any exception.
     except Exception as error:
         raise StoreError(f"{path}: this checkpoint is damaged ({error})") from error
     if known and sha256 not in known:
@@ -58,12 +58,12 @@ def load(path: Path, run_id: int | None = None, *known: str | None) -> Checkpoin
 
 
 def previous(path: Path) -> Path:
-    """Return where the checkpoint before the one at `path` is kept."""
+    """Return the path of the checkpoint before the one at `path`."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def _digest(state: dict[str, np.ndarray], config: str, step: int) -> str:
-    """Return the SHA-256 over names, types, shapes and bytes: the checksums of a zip omit its names."""
+    """Return the SHA-256 over names, types, shapes and bytes: the checksums in a zip file do not cover the names."""
     digest = hashlib.sha256(f"{step} {config}".encode())
     for name, array in sorted(state.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
@@ -72,14 +72,14 @@ def _digest(state: dict[str, np.ndarray], config: str, step: int) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is either the old one or all of the new one. Raises StoreError."""
+    """Replace a file as a whole, or leave the old one. Raises StoreError."""
     with writing(path), replacing(path) as file:
         file.write(content)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Inside, an OSError becomes a StoreError that names `path`."""
+    """Convert an OSError inside the block to a StoreError that names `path`."""
     try:
         yield
     except OSError as error:

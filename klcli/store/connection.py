@@ -1,4 +1,4 @@
-"""Database: one connection to an open and migrated file, and SQLite's errors explained in one line."""
+"""Database: one connection to a migrated file, with SQLite's errors converted to one line with the cure."""
 
 import json
 import sqlite3
@@ -16,21 +16,21 @@ from klcli.errors import ConfigError, StoreError
 from klcli.settings.columns import virtual_columns
 from klcli.store.migrations import migrations
 
-BUSY_SECONDS = 60  # how long a write waits for other writers before it gives up
-CHECKED_BYTES = 100_000_000  # 10 000 runs of 20 epochs take 33 MB and 0.1 s; what is larger is opened unchecked
-# What the condition of a user may do: read. SQLite itself refuses everything else.
+BUSY_SECONDS = 60  # time that a write waits for other writers before it fails
+CHECKED_BYTES = 100_000_000  # 10 000 runs of 20 epochs take 33 MB and 0.1 s; a larger file is opened unchecked
+# The actions allowed to a user's condition: only reading. SQLite itself refuses all others.
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _USERS_FAULT = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
 
-# How a column is parsed, by the type of its field, where SQLite has no such type.
+# Parsers of columns by the type of the field, for types that SQLite lacks.
 _PARSERS: dict[Any, Any] = {bool: bool, **dict.fromkeys((dict[str, str], dict[str, Any], list[int]), json.loads)}
 
-_last_opened: list[Path] = []  # by this process; one, or none yet
+_last_opened: list[Path] = []  # paths opened by this process; one, or none yet
 Record = TypeVar("Record")
 
 
 class Database:
-    """The connection that all parts of a Store share. All methods raise StoreError, one line with the cure."""
+    """The shared connection of all parts of a Store. All methods raise StoreError, one line with the cure."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the database at `path` and bring its schema up to date."""
@@ -41,8 +41,8 @@ class Database:
             except OSError as error:
                 reason = f"cannot make this folder ({error.strerror}), choose another with --db"
                 raise StoreError(f"{path.parent}: {reason}") from error
-            # isolation_level None: transactions begin where this code says so, and nowhere else.
-            # The whole path: one that begins with `file:` is a URI for some builds of SQLite, and another file.
+            # isolation_level None: only explicit statements begin transactions.
+            # The absolute path: some builds of SQLite take a path that begins with `file:` as a URI of another file.
             connection = sqlite3.connect(path.absolute(), timeout=BUSY_SECONDS, isolation_level=None)
             _last_opened[:] = [path.absolute()]
             try:
@@ -55,7 +55,7 @@ class Database:
         self._db.close()
 
     def folder(self, kind: str) -> Path:
-        """Return the folder of its "checkpoints" or "plots". Two databases in one folder must not share files."""
+        """Return the folder of "checkpoints" or "plots". Two databases in one folder must not share files."""
         return self.path.parent / (kind if self.path.stem == "klcli" else f"{self.path.stem}-{kind}")
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
@@ -64,25 +64,25 @@ class Database:
             return [dict(row) for row in self._db.execute(sql, parameters).fetchall()]
 
     def records(self, kind: type[Record], source: str, parameters: Sequence[Any] = ()) -> list[Record]:
-        """Return records from `source`, the SQL after FROM, which has a column for each of their fields."""
-        # The errors of a gradient check are rows of another table.
+        """Return records from `source`, the SQL after FROM, with a column for each field of the record."""
+        # The errors of a gradient check are rows in another table.
         stored = [field for field in fields(kind) if field.name != "errors"]  # type: ignore[arg-type]
         columns = [(field.name, field.name.removesuffix("_json"), _PARSERS.get(field.type)) for field in stored]
         rows = self.read(f"SELECT {', '.join(column for _, column, _ in columns)} FROM {source}", parameters)
         try:
             return [kind(**{name: f(row[column]) if f else row[column] for name, column, f in columns}) for row in rows]
-        except ValueError as error:  # of a text that is no JSON
+        except ValueError as error:  # raised by text that is not JSON
             raise _damaged(self.path, str(error)) from error
 
     @contextmanager
     def write(self) -> Iterator[sqlite_utils.Database]:
-        """Inside, what is done with the tables is one transaction."""
+        """Make all changes inside the block one transaction."""
         with explained(self.path), transaction(self._db):
             yield self._db
 
     @contextmanager
     def reading_only(self, where: str | None) -> Iterator[None]:
-        """Inside, a query with the condition of a user cannot write. Raises ConfigError where it is no SQL."""
+        """Prevent writes by a query with a user's condition. Raises ConfigError if the condition is not valid SQL."""
         if where is None:
             yield
             return
@@ -92,7 +92,7 @@ class Database:
         try:
             yield
         except StoreError as error:
-            # An error without a code is Python's own, of two statements in one.
+            # An error without a code comes from Python itself, for two statements in one.
             code = getattr(error.__cause__, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
             if not isinstance(error.__cause__, sqlite3.Error) or code & 0xFF not in _USERS_FAULT:
                 raise
@@ -110,7 +110,7 @@ def now() -> str:
 def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite_utils.Database:
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA foreign_keys = ON")
-    # The whole file once: damage found later would be half an answer.
+    # Check the whole file first: damage found later would leave an incomplete result.
     if path.stat().st_size <= CHECKED_BYTES:
         [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
@@ -121,7 +121,7 @@ def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite_utils.Databa
         raise StoreError(f"{path}: a newer klcli wrote this database ({max(newer)}), update klcli to open it")
     pending = migrations.pending(db)
     if pending or _missing_columns(db):
-        # A database that cannot be written can be read without the columns of new settings, not without a step.
+        # A read-only database is readable without the columns of new settings, but not without a migration step.
         with suppress(*() if pending else (sqlite3.OperationalError,)), transaction(db):
             migrations.apply(db)
             for name, definition in _missing_columns(db).items():
@@ -130,13 +130,13 @@ def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite_utils.Databa
 
 
 def _missing_columns(db: sqlite_utils.Database) -> dict[str, str]:
-    """Return definitions for the settings that are newer than the database: virtual columns need no migration."""
+    """Return definitions of the settings that the database lacks: virtual columns need no migration."""
     found = {row["name"] for row in db.execute("PRAGMA table_xinfo(runs)")}
     return {name: definition for name, definition in virtual_columns().items() if name not in found}
 
 
 def damage_behind_a_failure() -> StoreError | None:
-    """Return what the full check, which takes seconds, finds in the database that was opened last, None if nothing."""
+    """Return the damage that the full check, which takes seconds, finds in the open database, None if it is sound."""
     for path in filter(Path.exists, _last_opened):
         try:
             with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
@@ -154,7 +154,7 @@ def _damaged(path: Path, found: str) -> StoreError:
 
 @contextmanager
 def transaction(db: sqlite_utils.Database) -> Iterator[None]:
-    """One write, all or nothing. The lock is taken first: a deferred one can fail in the middle."""
+    """Make the block one atomic write. It takes the lock first: a deferred lock can fail in the middle."""
     db.conn.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -167,12 +167,12 @@ def transaction(db: sqlite_utils.Database) -> Iterator[None]:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into one line that names the file and the cure."""
+    """Convert SQLite's errors to one line that names the file and the cure."""
     try:
         yield
-    except UnicodeDecodeError as error:  # also of what SQLite says about a damaged text
+    except UnicodeDecodeError as error:  # also for SQLite's own message about a damaged text
         raise _damaged(path, "a text is not UTF-8") from error
-    except (NotFoundError, OverflowError) as error:  # of a number that is too large for one
+    except (NotFoundError, OverflowError) as error:  # raised by a number too large for an SQLite integer
         raise StoreError(f"{path}: there is no such row ({error})") from error
     except sqlite3.Error as error:
         reason = str(error)
@@ -183,7 +183,7 @@ def explained(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {cure}") from error
 
 
-# The last three are about klcli's own statements: a name in the schema has changed.
+# The last three concern klcli's own statements: a name in the schema differs.
 _DAMAGE = ("malformed", "no such table", "no such column", "has no column named")
 _CURES = {
     "locked": f"another program has held this database for {BUSY_SECONDS} s, close it and run again",

@@ -1,4 +1,4 @@
-"""What is recorded beside the runs: networks that were evaluated again, and gradient checks."""
+"""Records of later evaluations of stored networks, and of gradient checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from klcli.store.connection import Database, now
 from klcli.store.records import Evaluation, GradientCheck, GradientError
 from klcli.store.runs import prefixed
 
-if TYPE_CHECKING:  # a report must not load what trains
+if TYPE_CHECKING:  # a report must not import the training code
     from klcli.data.dataset import Dataset
     from klcli.evaluation.reevaluation import Reevaluation
     from klcli.studies.gradient_checks import NetworkCheck
@@ -29,7 +29,7 @@ class Evaluations:
     def record(
         self, run_ids: Sequence[int], settings: EvaluationSettings, found: Reevaluation, command: str
     ) -> Evaluation:
-        """Record an evaluation in the place of an earlier one of the same runs and settings, and return it."""
+        """Record an evaluation, replacing an earlier one of the same runs and settings, and return it."""
         used = {"bn_statistics": found.policy, "bn_samples": found.samples, "transductive": found.transductive}
         about = {"created_at": now(), "command": command, "seconds": found.seconds}
         row = asdict(settings) | used | about | prefixed("validation", found.validation) | prefixed("test", found.test)
@@ -43,7 +43,7 @@ class Evaluations:
         return next(one for one in self.of_runs(wanted) if one.id == evaluation)
 
     def of_runs(self, run_ids: Sequence[int]) -> list[Evaluation]:
-        """Return the evaluations to which one of these runs belongs, the oldest first."""
+        """Return the evaluations that include one of these runs, the oldest first."""
         numbers = "SELECT run_id FROM evaluation_runs WHERE evaluation_id = evaluations.id ORDER BY run_id"
         with_runs = f"SELECT *, (SELECT json_group_array(run_id) FROM ({numbers})) AS runs FROM evaluations"
         wanted = "SELECT evaluation_id FROM evaluation_runs WHERE run_id IN (SELECT value FROM json_each(?))"
@@ -52,7 +52,7 @@ class Evaluations:
 
 
 class GradientChecks:
-    """The gradient checks, in suites: all networks that one call checked."""
+    """The gradient checks, in suites: a suite is the set of networks of one call."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -84,7 +84,7 @@ class GradientChecks:
         named = asdict(settings)
         condition = f"dataset_sha256 = ? AND {' AND '.join(f'{name} = ?' for name in named)} ORDER BY id DESC"
         checks = self._checks(condition, [sha256, *named.values()])
-        # As configs and not as text: an older klcli wrote fewer settings, in another order.
+        # Compared as configs, not as text: an older klcli wrote fewer settings, in another order.
         return next((check for check in checks if check.configs == tuple(configs)), None)
 
     def suites(self) -> list[int]:

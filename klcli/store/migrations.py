@@ -1,7 +1,7 @@
-"""The numbered steps of the schema, schema/*.sql, which a new and an old database take alike.
+"""The numbered migration steps of the schema, schema/*.sql, which new and old databases apply alike.
 
-A step is never edited once it has been released; a change is a new step. SQLite stores the text of a definition, so
-that even the blanks of a released one stay.
+A released step is never edited; a change is a new step. SQLite stores the text of a definition, so even its spaces
+must stay.
 """
 
 import sqlite3
@@ -18,7 +18,7 @@ def _register(step: Traversable) -> None:
         statement = ""
         for line in step.read_text(encoding="utf-8").splitlines(keepends=True):
             statement += line
-            if sqlite3.complete_statement(statement):  # not every semicolon ends one: a trigger holds some
+            if sqlite3.complete_statement(statement):  # not every semicolon ends a statement: a trigger contains some
                 db.execute(statement)
                 statement = ""
 

@@ -1,4 +1,4 @@
-"""ProcessIdentity: the process that trains a run, and whether it still runs."""
+"""ProcessIdentity: identifies the process that trains a run, and checks whether it is alive."""
 
 import os
 import socket
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-# Seconds. Linux counts the start of a process from its boot, exactly. Elsewhere it is a time of day, which
-# moves when the clock is set; a reused pid comes much later.
+# Seconds. Linux counts the start of a process from boot, exactly. Elsewhere it is a time of day, which
+# changes when the clock is set; a reused pid starts much later.
 START_TOLERANCE = 0.005 if sys.platform == "linux" else 10.0
 
 
@@ -34,7 +34,7 @@ class ProcessIdentity:
         """Whether the process has certainly ended; one on another host counts as running."""
         try:
             return self.host == socket.gethostname() and (
-                psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE  # ended, its parent has not waited for it yet
+                psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE  # it has ended, but its parent has not reaped it yet
                 or abs(_started_at(self.pid) - self.process_started_at) > START_TOLERANCE
             )
         except psutil.NoSuchProcess:
@@ -42,12 +42,12 @@ class ProcessIdentity:
 
 
 def _started_at(pid: int) -> float:
-    # On Linux not by the clock, which a suspended machine may set by hours during a run.
+    # On Linux independent of the clock, which can jump by hours when the machine was suspended.
     if sys.platform != "linux":
         return psutil.Process(pid).create_time()
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         raise psutil.NoSuchProcess(pid) from None
-    # The name of the program stands in parentheses and may hold anything; starttime is field 22.
+    # The program name is in parentheses and may contain any character; starttime is field 22.
     return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")

@@ -1,6 +1,6 @@
-"""What the store returns: one frozen dataclass for each table.
+"""The records that the store returns: one frozen dataclass per table.
 
-A field has the name of its column, `config_json` that of `config`; Database.records parses it by its type.
+A field has the name of its column, except `config_json` for `config`; Database.records parses it by its type.
 """
 
 import json
@@ -17,13 +17,13 @@ class _Measured:
     """A record with losses, costs and accuracies in columns named `validation_accuracy`."""
 
     def measure(self, split: str, name: str) -> float | None:
-        """Return one of its metrics, None where it was not measured. Raises AttributeError for an unknown one."""
+        """Return one metric, None if it was not measured. Raises AttributeError for an unknown one."""
         return cast(float | None, getattr(self, f"{split}_{name}"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run(_Measured):
-    """One training. Its settings are those of `config`; here is what came of them."""
+    """One training: its settings are in `config`, the other fields are its origin and results."""
 
     id: int
     study_id: int | None = None
@@ -33,18 +33,18 @@ class Run(_Measured):
     finished_at: str | None = None
     host: str
     pid: int
-    process_started_at: float  # distinguishes a reused pid from the old process
+    process_started_at: float  # distinguishes the process from a later one with the same pid
     command: str
     dataset: str
     dataset_sha256: str
-    dataset_source: str  # where the images were: a path, or "built in"
+    dataset_source: str  # place of the images: a path, or "built in"
     step_size: int  # n_s in updates
     cycles: float
     epochs: float  # planned
     threads: int  # of BLAS
     config_json: str  # of the TrainConfig
     versions: dict[str, str]  # of Python and the libraries
-    split_json: str | None = None  # the split of the config as SQLite writes it: equal where the splits are
+    split_json: str | None = None  # the split of the config as SQLite writes it: equal texts for equal splits
     epochs_done: float = 0.0
     best_validation_accuracy: float | None = None
     train_loss: float | None = None
@@ -71,7 +71,7 @@ class Run(_Measured):
 
     @cached_property
     def config(self) -> TrainConfig:
-        """The settings. Raises StoreError where this klcli cannot read them."""
+        """The settings. Raises StoreError if this version of klcli cannot parse them."""
         return _config(self.config_json, f"run {self.id}")
 
     @property
@@ -111,24 +111,24 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(_Measured):
-    """A later evaluation of one run, or of the mean of several."""
+    """A later evaluation of one run, or of an ensemble of several."""
 
     id: int
     created_at: str  # UTC, ISO 8601
     command: str
     bn_statistics: str | None  # None without batch normalisation
-    bn_samples: int | None  # images that gave the statistics, where some were drawn
+    bn_samples: int | None  # number of images for the statistics, if some were drawn
     snapshots: bool
     flips: bool
     shifts: int
-    seed: int | None  # of the images drawn, None where none were
+    seed: int | None  # of the images drawn, None if none were
     transductive: bool
     validation_loss: float
     validation_accuracy: float
     test_loss: float
     test_accuracy: float
     seconds: float
-    runs: list[int]  # their numbers, ascending
+    runs: list[int]  # the numbers of its runs, ascending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class GradientError:
     position: int  # in the order of the layers
     tensor: str
     entries: int
-    kinks: int  # entries whose difference quotient crosses the corner of a ReLU
+    kinks: int  # entries whose difference quotient crosses the kink of a ReLU
     max_absolute: float
     relative_to_sum: float
     relative_to_maximum: float
@@ -172,23 +172,23 @@ class GradientCheck:
 
     @cached_property
     def configs(self) -> tuple[TrainConfig, ...]:
-        """The settings of each network. Raises StoreError where this klcli cannot read them."""
+        """The settings of each network. Raises StoreError if this version of klcli cannot parse them."""
         return tuple(_config(json.dumps(one), f"gradient check {self.id}") for one in json.loads(self.configs_json))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """Runs that may share a ranking, because they saw the same images divided in the same way."""
+    """Runs that can be ranked together, because they have the same images and the same split."""
 
     dataset: str
     dataset_sha256: str
     split_json: str | None  # as in Run
-    runs: int  # their number
-    latest: int  # the id of the last of them
+    runs: int  # number of runs
+    latest: int  # the id of the latest run
 
     @property
     def split(self) -> SplitConfig:
-        """How the images are divided. Raises StoreError where this klcli cannot read it."""
+        """The split of the images. Raises StoreError if this version of klcli cannot parse it."""
         return _config(f'{{"split": {self.split_json or "{}"}}}', f"the split {self.split_json!r} of a run").split
 
 

@@ -1,4 +1,4 @@
-"""Runs: each recorded before it starts, with its epochs and checkpoints, and ended in a state."""
+"""Runs: each is recorded before it starts, with its epochs and checkpoints, and ends in a state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from klcli.store.connection import Database, now
 from klcli.store.process import ProcessIdentity
 from klcli.store.records import Epoch, ImageSet, Run
 
-if TYPE_CHECKING:  # a report must not load what trains
+if TYPE_CHECKING:  # a report must not import the training code
     from klcli.data.dataset import Dataset
     from klcli.evaluation.metrics import Metrics, Score
     from klcli.training.budget import Budget
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # a report must not load what trains
 
 @dataclass(frozen=True, kw_only=True)
 class RunFilter:
-    """Which runs; None is no condition."""
+    """Conditions on runs; None is no condition."""
 
     dataset_sha256: str | None = None
     split: str | None = None  # JSON, as in the column
@@ -50,7 +50,7 @@ class RunFilter:
             "instr(' ' || tags || ' ', ' ' || ? || ' ') > 0": self.tag,
         }
         given = {term: value for term, value in terms.items() if value is not None}
-        own = [f"({self.where}\n)"] if self.where is not None else []  # a new line ends a comment of the user's
+        own = [f"({self.where}\n)"] if self.where is not None else []  # the new line ends a comment in the user's condition
         return " AND ".join([*given, *own]) or "1", list(given.values())
 
 
@@ -62,7 +62,7 @@ class Order:
     descending: bool
 
     def sql(self) -> str:
-        # Descending, SQLite has NULL last anyway and can follow an index.
+        # In descending order, SQLite already puts NULL last and can use an index.
         return f'"{self.column}" ' + ("DESC" if self.descending else "ASC NULLS LAST")
 
 
@@ -83,9 +83,9 @@ class Runs:
             return cast(int, db.table("runs").insert(run_row(config, budget, dataset, environment, command)).last_pk)
 
     def record_epoch(self, run_id: int, metrics: EpochMetrics, result: TrainResult | None = None) -> None:
-        """Commit the metrics of one evaluation and the checkpoint of that moment; repeating it changes nothing.
+        """Commit the metrics of one evaluation and its checkpoint; a repetition has no effect.
 
-        The file is in place before the commit: a crash at any point leaves a checkpoint that the database knows.
+        The file is written before the commit: a crash at any point leaves a checkpoint that the database names.
         """
         pointer = {} if result is None else self.write_checkpoint(run_id, result)
         older = "UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE id = ? AND checkpoint_sha256 <> ?"
@@ -102,11 +102,11 @@ class Runs:
         with self._db.write() as db:
             db.table("runs").update(run_id, ending_row(state, result, seconds, error))
         if state == "complete":
-            with suppress(OSError):  # it does no harm where it stays
+            with suppress(OSError):  # harmless if it remains
                 checkpoints.previous(self._file_of(run_id)).unlink(missing_ok=True)
 
     def claim(self, run_id: int) -> None:
-        """Assign a run that has ended to this process. Raises StoreError where another one was faster."""
+        """Assign an ended run to this process. Raises StoreError if another process was faster."""
         with self._db.write() as db:
             if not self.where("id = ? AND state IN ('interrupted', 'failed')", [run_id]):
                 raise StoreError(f"{self._db.path}: run {run_id} has just been taken over by another process")
@@ -114,7 +114,7 @@ class Runs:
             db.table("runs").update(run_id, process | {"state": "running", "finished_at": None, "error": None})
 
     def mark_dead(self) -> None:
-        """Mark the running runs whose process is gone as interrupted, and the studies that are left without one."""
+        """Mark running runs of dead processes as interrupted, and studies without a running run."""
         running = self._db.read("SELECT id, host, pid, process_started_at FROM runs WHERE state = 'running'")
         gone = [id for id, *owner in map(dict.values, running) if ProcessIdentity(*owner).is_gone()]
         if not gone:
@@ -130,15 +130,15 @@ class Runs:
         return self._db.folder("checkpoints") / f"run-{run_id:06d}.npz"
 
     def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
-        """Write the file and return the columns that name it, relative so that the folder can be moved."""
+        """Write the checkpoint and return its columns; the path is relative, so that the folder can be moved."""
         path = self._file_of(run_id)
         sha256 = checkpoints.save(path, result.arrays(), result.config.to_json(), result.step)
         return {"checkpoint": str(path.relative_to(self._db.path.parent)), "checkpoint_sha256": sha256}
 
     def snapshot(self, run: Run) -> tuple[Snapshot | None, str]:
-        """Return what a claimed run can go on from, or None, and a remark where it is not its latest checkpoint.
+        """Return the checkpoint from which a claimed run can continue, or None, and a remark if it is not the latest.
 
-        The file that is used becomes the latest: an unknown or damaged one would replace it with the next write.
+        The chosen file becomes the latest; otherwise the next write would replace it by an unknown or damaged one.
         """
         from klcli.training.result import Snapshot
 
@@ -159,7 +159,7 @@ class Runs:
         return None, f"{failures[0]}: run {run.id} begins again"
 
     def checkpoint(self, run: Run) -> checkpoints.Checkpoint:
-        """Return the checkpoint of a run. Raises StoreError where it is missing, damaged or another than it was."""
+        """Return the checkpoint of a run. Raises StoreError if it is missing, damaged or of another run."""
         if run.checkpoint is None:
             cure = "choose a complete one, `klcli report --list` shows all"
             raise StoreError(f"run {run.id} is {run.state} and has no checkpoint: {cure}")
@@ -180,7 +180,7 @@ class Runs:
         return self._db.records(Epoch, "epochs WHERE run_id = ? ORDER BY epoch", [run_id])
 
     def metrics(self, run_id: int) -> list[EpochMetrics]:
-        """Return the evaluations of one run in order, as training made them."""
+        """Return the evaluations of one run during training, in order."""
         from klcli.evaluation.metrics import Metrics
         from klcli.training.result import EpochMetrics
 
@@ -195,12 +195,12 @@ class Runs:
         return next(iter(self.where("state = 'complete' ORDER BY id DESC LIMIT 1")), None)
 
     def latest_unfinished(self) -> Run | None:
-        """Return the newest run outside studies that can go on."""
+        """Return the newest run outside studies that can be resumed."""
         unfinished = "state IN ('interrupted', 'failed') AND study_id IS NULL"
         return next(iter(self.where(f"{unfinished} ORDER BY id DESC LIMIT 1")), None)
 
     def query(self, chosen: RunFilter, order: Order, limit: int | None = None) -> list[Run]:
-        """Return the runs of a filter in order; equal ones by number. Raises ConfigError for a column that is none."""
+        """Return the runs of a filter in order, ties by number. Raises ConfigError for an unknown column."""
         known = self.columns()
         if order.column not in known:
             raise ConfigError(f"--sort {order.column}: this is no column of runs, there are {', '.join(known)}")
@@ -210,7 +210,7 @@ class Runs:
             return self.where(f"{condition} ORDER BY {order.sql()}, id LIMIT ?", values)
 
     def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
-        """Return the sets of runs that may share a ranking, first the images used last and the split with most runs."""
+        """Return the sets of runs that can be ranked together, the most recent images and most common split first."""
         condition, parameters = chosen.conditions()
         counted = "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest FROM runs"
         order = "max(latest) OVER (PARTITION BY dataset_sha256) DESC, runs DESC, latest DESC"
@@ -223,16 +223,16 @@ class Runs:
         return {one["state"]: one["n"] for one in counts}
 
     def columns(self) -> list[str]:
-        """Return the names of the columns of runs, also of those that SQLite computes."""
+        """Return the names of the columns of runs, including generated columns."""
         return [row["name"] for row in self._db.read("PRAGMA table_xinfo(runs)")]
 
     def where(self, condition: str, parameters: Sequence[Any] = ()) -> list[Run]:
-        """Return the runs of an SQL condition of klcli's own."""
+        """Return the runs for an SQL condition written in this module."""
         return self._db.records(Run, f"runs WHERE {condition}", parameters)
 
 
 def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
-    """Write an evaluation, and the progress of its run, inside a transaction."""
+    """Write an evaluation and the progress of its run, inside a transaction."""
     row = {name: getattr(metrics, name) for name in ("epoch", "step", "learning_rate", "seconds")}
     row |= {"run_id": run_id, **prefixed("train", metrics.train), **prefixed("validation", metrics.validation)}
     db.table("epochs").upsert(row, pk=("run_id", "epoch"))
@@ -241,7 +241,7 @@ def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
 
 
 def prefixed(split: str, metrics: Metrics | Score | None) -> dict[str, float]:
-    """Return metrics as columns: `test_loss` of the split `test`; none where they were not measured."""
+    """Return metrics as columns, such as `test_loss` for the split `test`; empty if they were not measured."""
     return {f"{split}_{name}": value for name, value in asdict(metrics).items()} if metrics else {}
 
 
@@ -263,7 +263,7 @@ def end_of(result: TrainResult) -> tuple[str, str | None]:
     return "diverged", f"the cost was not finite after update {result.diverged_at}"
 
 
-# The columns of the first schema. SQLite computes those of all later settings from the config.
+# The columns of the first schema. The columns of all later settings are generated from the config.
 _STORED_SETTINGS = {
     *("hidden", "batch_norm", "bn_position", "initializer", "sigma", "lambda", "optimizer", "schedule"),
     *("eta_min", "eta_max", "batch_size", "seed", "dtype"),

@@ -1,4 +1,4 @@
-"""Store: all that is stored, one part for each noun, over one connection."""
+"""Store: runs, studies, evaluations and gradient checks, each in its own class, over one connection."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -14,9 +14,9 @@ from klcli.store.upkeep import Upkeep
 
 
 class Store:
-    """An open database; on opening, the runs and studies of dead processes are marked interrupted.
+    """An open database. Opening it marks the runs and studies of dead processes as interrupted.
 
-    Every method of its parts that writes is one transaction. All raise StoreError, one line with the cure.
+    Every writing method of its parts is one transaction. All methods raise StoreError, one line with the cure.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class Store:
         self.evaluations = Evaluations(self._db)
         self.gradient_checks = GradientChecks(self._db)
         self.upkeep = Upkeep(self._db, self.runs)
-        # A database that cannot be written can still be read; a command that has to write will fail on its own.
+        # A read-only database can still be read; a command that writes will fail by itself.
         with suppress(StoreError):
             self.runs.mark_dead()
 
@@ -42,7 +42,7 @@ class Store:
 
     @classmethod
     def existing(cls, path: Path) -> Self:
-        """Open the database at `path`. Raises StoreError where there is none."""
+        """Open the database at `path`. Raises StoreError if there is none."""
         if path.exists():
             return cls(path)
         raise StoreError(f"{path}: there is no database here yet, `klcli train` makes one (or name another with --db)")

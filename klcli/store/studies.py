@@ -1,4 +1,4 @@
-"""Studies: plans of many runs."""
+"""Studies: plans of many runs, and their states."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from klcli.store.connection import Database, now
 from klcli.store.records import Run, Study
 from klcli.store.runs import Runs, end_of, ending_row, fresh_columns, run_row, upsert_epoch
 
-if TYPE_CHECKING:  # a report must not load what trains
+if TYPE_CHECKING:  # a report must not import the training code
     from klcli.data.dataset import Dataset
     from klcli.studies.execution import StackOutcome
     from klcli.training.environment import Environment
@@ -50,7 +50,7 @@ class Studies:
         return cast(int, study.last_pk)
 
     def find(self, kind: str, stage: str, settings: dict[str, Any], parent: int | None) -> Study | None:
-        """Return the latest study of exactly this plan, complete or not, also of one that an older klcli began."""
+        """Return the latest study of exactly this plan, in any state, including studies of an older klcli."""
         wanted = canonical(settings)
         found = self._where("kind = ? AND stage = ? AND parent IS ? ORDER BY id DESC", kind, stage, parent)
         return next((one for one in found if wanted in (canonical(one.settings), _with_defaults(one.settings))), None)
@@ -70,7 +70,7 @@ class Studies:
         return self._where("1 ORDER BY id")
 
     def chain(self, study_id: int) -> list[Study]:
-        """Return a study and those that it refines, the first one first."""
+        """Return a study and the studies that it refines, the first one first."""
         study = self.get(study_id)
         return [*(self.chain(study.parent) if study.parent is not None else ()), study]
 
@@ -81,7 +81,7 @@ class Studies:
         return self._db.records(Study, f"studies WHERE {condition}", values)
 
     def restart(self, run_ids: Sequence[int], environment: Environment) -> None:
-        """Plan runs that did not end again, for this process. Raises StoreError where another one has one of them."""
+        """Assign unfinished runs to this process, to be trained again. Raises StoreError if another process has one."""
         without = {"epochs_done": 0, "finished_at": None, "best_validation_accuracy": None, "error": None}
         with self._db.write() as db:
             for run_id in run_ids:
@@ -94,7 +94,7 @@ class Studies:
                 db.execute("UPDATE studies SET state = 'running' WHERE id = ?", [run.study_id])
 
     def record_stack(self, run_ids: Sequence[int], outcome: StackOutcome) -> None:
-        """Record the results of a stack in one transaction: all of its runs are recorded, or none."""
+        """Record the results of a stack in one transaction: all of its runs, or none."""
         results, rows = dict(zip(run_ids, outcome.results, strict=True)), {}
         for run_id, result in results.items():
             state, error = end_of(result)
@@ -107,7 +107,7 @@ class Studies:
                 db.table("runs").update(run_id, rows[run_id])
 
     def end(self, study_id: int, state: str, error: str | None = None) -> None:
-        """End a study; its runs that have not ended get the same state."""
+        """End a study; its unfinished runs get the same state."""
         ended = "UPDATE runs SET state = ?, error = ?, finished_at = ? WHERE study_id = ? AND state = 'running'"
         with self._db.write() as db:
             db.table("studies").update(study_id, {"state": state})
@@ -115,14 +115,14 @@ class Studies:
 
 
 def canonical(settings: dict[str, Any]) -> str:
-    """Return the JSON by which two equal plans are recognised."""
+    """Return the JSON that identifies a plan."""
     return json.dumps(settings, sort_keys=True)
 
 
 def _with_defaults(settings: dict[str, Any]) -> str:
-    """Return stored settings with the options that have come since, which an older klcli trained without."""
+    """Return stored settings with the defaults of newer options, which an older klcli did not have."""
     try:
         plan = [asdict(TrainConfig.from_values(one)) for one in settings.get("plan", [])]
     except (ConfigError, TypeError):
-        return canonical(settings)  # of a plan that this klcli cannot train
+        return canonical(settings)  # a plan that this version of klcli cannot train
     return canonical(settings | ({"plan": plan} if plan else {}))

@@ -1,4 +1,4 @@
-"""Upkeep: notes and tags, deletion, export, and a check of the database and the files beside it."""
+"""Upkeep: notes, tags, deletion, export, and a check of the database and its files."""
 
 import csv
 import io
@@ -14,20 +14,20 @@ from klcli.store.runs import Runs
 
 
 class Upkeep:
-    """Changes that a user asks for, and the files beside the database."""
+    """Changes that a user requests, and the files beside the database."""
 
     def __init__(self, db: Database, runs: Runs) -> None:
         self._db = db
         self._runs = runs
 
     def set_note(self, run_id: int, note: str) -> None:
-        """Store a note with a run, in the place of an earlier one; an empty one removes it."""
+        """Store the note of a run, replacing an earlier one; an empty note removes it."""
         self._runs.get(run_id)
         with self._db.write() as db:
             db.table("runs").update(run_id, {"note": note or None})
 
     def add_tag(self, run_id: int, tag: str) -> None:
-        """Give a run a tag, a single word. Raises ConfigError for anything else."""
+        """Tag a run with a single word. Raises ConfigError for any other text."""
         if tag.split() != [tag]:
             raise ConfigError(f"tag {tag!r}: must be one word without spaces")
         with self._db.write() as db:
@@ -35,7 +35,7 @@ class Upkeep:
             db.table("runs").update(run_id, {"tags": " ".join(tags)})
 
     def remove_tag(self, run_id: int, tag: str) -> None:
-        """Remove a tag from a run. Raises ConfigError where it has none of that name."""
+        """Remove a tag from a run. Raises ConfigError if the run has no such tag."""
         with self._db.write() as db:
             tags = self._tags(run_id)
             if tag not in tags:
@@ -48,8 +48,8 @@ class Upkeep:
     def delete(self, run_ids: Sequence[int]) -> list[Path]:
         """Delete runs with their epochs, checkpoints and pictures; return the deleted files.
 
-        A study that loses a run records its position, so that it is never resumed as if it were complete; one
-        that loses all is deleted. Raises ConfigError for a run that is being trained.
+        A study records the positions of its deleted runs, so that it never counts as complete on resumption; a study
+        without runs is deleted. Raises ConfigError for a run that is being trained.
         """
         runs = [self._runs.get(run_id) for run_id in dict.fromkeys(run_ids)]
         for run in runs:
@@ -63,7 +63,7 @@ class Upkeep:
                 db.execute(f"UPDATE studies SET settings = {longer} WHERE id = ?", [run.member, run.study_id])
                 without_runs = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id)"
                 db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
-        # The rows first: `check` finds a file that no row names; a row without its file is damage.
+        # Delete the rows first: a file without a row is an orphan for `check`, a row without its file is damage.
         files = [file for run in runs for file in self._files_of(run)]
         for file in files:
             try:
@@ -80,7 +80,7 @@ class Upkeep:
     def export(self, folder: Path) -> dict[str, int]:
         """Write every table and view as a CSV file; return the number of rows by file name.
 
-        Numbers have all their digits; NULL is an empty cell. Raises StoreError where the folder cannot be written.
+        Numbers have all their digits; NULL is an empty cell. Raises StoreError if the folder cannot be written.
         """
         own = "type IN ('table', 'view') AND substr(name, 1, 1) <> '_' AND substr(name, 1, 7) <> 'sqlite_'"
         written = {}
@@ -95,7 +95,7 @@ class Upkeep:
         return written
 
     def check(self) -> tuple[list[str], list[str]]:
-        """Return what is damaged in the database and its checkpoints, and the files that belong to no row."""
+        """Return the damage of the database and its checkpoints, and the files that belong to no row."""
         damage = [*self._damage_of_database(), *self._damage_of_checkpoints()]
         return damage, [f"{path}: nothing in the database points at this file" for path in self._orphans()]
 
@@ -117,7 +117,7 @@ class Upkeep:
             try:
                 checkpoints.load(path, run.id, run.checkpoint_sha256)
             except StoreError as error:
-                # A run that ended between the file and the row can go on from the checkpoint before.
+                # A run that ended between the writes of file and row can continue from the previous checkpoint.
                 with suppress(StoreError):
                     if run.state != "complete":
                         known = run.checkpoint_sha256, run.previous_sha256

@@ -1,4 +1,4 @@
-"""Execution: an executor trains the stacks of a plan, a list of configs; the number of workers changes no digit."""
+"""Execution: an executor trains a plan, a list of configs, in stacks; the number of workers changes no digit."""
 
 import tempfile
 import time
@@ -25,8 +25,8 @@ from klcli.training.environment import pin_threads
 from klcli.training.result import TrainResult
 from klcli.training.trainer import train, train_chain
 
-STACK_SIZE = 4  # replicas in lockstep: more of them gain little, and fewer stacks keep fewer workers busy
-ATTEMPTS = 3  # to train a stack whose workers die
+STACK_SIZE = 4  # replicas per stack: more gain little, and fewer stacks occupy fewer workers
+ATTEMPTS = 3  # to train a stack if its worker dies
 POLL_SECONDS = 0.2
 
 
@@ -36,7 +36,7 @@ class WorkersLost(KlcliError):
 
 @dataclass(frozen=True)
 class ImagesReference:
-    """A data set by name: a worker opens it by itself, images are never sent."""
+    """A reference to a data set, which a worker opens by itself: images are never sent."""
 
     requested: str | None  # of --data
     name: str
@@ -50,7 +50,7 @@ class ImagesReference:
 
 @dataclass(frozen=True)
 class StackTask:
-    """All that a worker needs to train one stack."""
+    """The input of a worker that trains one stack."""
 
     positions: tuple[int, ...]  # in the plan
     configs: tuple[TrainConfig, ...]
@@ -58,7 +58,7 @@ class StackTask:
     evaluate_test: bool
     threads: int
     version: str = klcli.__version__
-    is_chain: bool = False  # trained one after another, each with the weights of the one before, not in lockstep
+    is_chain: bool = False  # trained in sequence, each from the weights of the previous network, not in lockstep
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class StackOutcome:
 
 
 def stacks(plan: Sequence[TrainConfig]) -> list[tuple[int, ...]]:
-    """Divide the positions of a plan into stacks of at most STACK_SIZE configs that may be replicas of each other."""
+    """Divide the positions of a plan into stacks of at most STACK_SIZE configs that can be replicas of one stack."""
     alike: dict[tuple[Any, ...], list[int]] = {}
     for position, config in enumerate(plan):
         alike.setdefault(stack_key(config), []).append(position)
@@ -82,8 +82,8 @@ def stacks(plan: Sequence[TrainConfig]) -> list[tuple[int, ...]]:
 def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
     """Train one stack in the calling process: the parent, one of its processes, or a Dask worker.
 
-    Raises DataError where the images of this host differ from the parent's, ConfigError where its version of klcli
-    does, and Stopped where the parent asks for it through the channel.
+    Raises DataError if the images of this host differ from the parent's, ConfigError if its version of klcli
+    differs, and Stopped if the parent requests it through the channel.
     """
     if task.version != klcli.__version__:
         raise ConfigError(f"klcli {klcli.__version__} on the worker, {task.version} here: install the same on both")
@@ -100,12 +100,12 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
     return StackOutcome(task.positions, results, time.perf_counter() - started)
 
 
-@lru_cache(maxsize=2)  # the stacks of a study share it, and the standardisation takes 0.2 s
+@lru_cache(maxsize=2)  # the stacks of a study share the splits, and the standardisation takes 0.2 s
 def splits_of(images: ImagesReference, division: SplitConfig) -> Splits:
-    """Open the data set of a reference on this host and divide it. Raises DataError where it is another."""
+    """Open the data set of a reference on this host and divide it. Raises DataError if it is a different one."""
     requested = images.requested
     if requested is not None and requested not in NAMES and not Path(requested).exists():
-        requested = images.name  # another host has its images in another place
+        requested = images.name  # another host may have its images in another place
     dataset = open_dataset(requested)
     if dataset.sha256 != images.sha256:
         raise DataError(
@@ -122,11 +122,11 @@ def execute(
     check: Callable[[], None] = lambda: None,
     on_progress: Callable[[int, int, float], None] = lambda index, step, best: None,
 ) -> Iterator[StackOutcome]:
-    """Train every stack and yield the outcomes in the order in which they end.
+    """Train every stack and yield the outcomes in the order of completion.
 
-    `check` is called a few times a second; what it raises stops the workers. `on_progress(index of the task, updates
-    done, best validation accuracy)` is called for stacks that are trained on this machine. A stack whose worker dies is
-    started again; raises WorkersLost after ATTEMPTS in all, and where the Dask scheduler ends.
+    `check` is called a few times a second; an exception from it stops the workers. `on_progress(index of the task,
+    updates done, best validation accuracy)` is called for stacks on this machine. A stack whose worker dies is
+    restarted; raises WorkersLost after ATTEMPTS in all, or if the Dask scheduler ends.
     """
     with tempfile.TemporaryDirectory(prefix="klcli-") as folder:
         channels = [WorkerChannel(Path(folder), index) for index in range(len(tasks))]
@@ -151,7 +151,7 @@ def execute(
                     except CancelledError as error:
                         raise WorkersLost("the Dask scheduler is gone or has dropped this study") from error
                     except Exception as error:
-                        # Else the task failed, not its worker. Dask, which has KilledWorker, may not be installed.
+                        # Otherwise the task failed, not its worker. By name, because Dask with KilledWorker may not be installed.
                         died = isinstance(error, BrokenExecutor | PartnerLost)
                         if not died and type(error).__name__ != "KilledWorker":
                             raise
@@ -163,7 +163,7 @@ def execute(
                         start(index)
                     else:
                         yield outcome
-                check()  # after the outcomes: a Ctrl-C loses no stack that has been trained
+                check()  # after the outcomes, so that Ctrl-C loses no trained stack
         finally:
             WorkerChannel.stop_all(Path(folder))
             for future in running:

@@ -13,26 +13,26 @@ from typing import Any
 
 from klcli.errors import ConfigError
 
-ANSWER_SECONDS = 5  # for a Dask scheduler, and for the first of its workers, to answer
-WATCH_SECONDS = 1.0  # between two checks by a worker whether its parent is alive
+ANSWER_SECONDS = 5  # seconds for a Dask scheduler, and for the first of its workers, to answer
+WATCH_SECONDS = 1.0  # seconds between two checks by a worker that its parent is alive
 
 
 class ProcessesExecutor(ThreadPoolExecutor):
-    """Spawned processes, each in a pool of its own, because a pool ends all of its workers when one is killed.
+    """Spawned processes, each in its own pool, because a pool ends all of its workers when one is killed.
 
     The task of a dead worker fails with BrokenExecutor and its pool is replaced; the others continue.
     """
 
     def __init__(self, jobs: int) -> None:
         super().__init__(jobs)
-        self._pools = [_one_process() for _ in range(jobs)]  # those without a task; append and pop are atomic
+        self._pools = [_one_process() for _ in range(jobs)]  # pools without a task; append and pop are atomic
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return super().submit(self._run, fn, *args, **kwargs)
 
     def _run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         pool = self._pools.pop()
-        # A new process inherits this: Ctrl-C reaches all processes of the terminal, and the parent decides.
+        # New processes inherit this: Ctrl-C reaches all processes of the terminal, but only the parent handles it.
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -56,7 +56,7 @@ def _one_process() -> ProcessPoolExecutor:
 
 
 def _follow(parent: int) -> None:
-    """End this worker when its parent ends, also where the parent was killed."""
+    """End this worker when its parent ends, even if the parent was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -69,9 +69,9 @@ def _follow(parent: int) -> None:
 
 @contextmanager
 def open_executor(jobs: int, address: str | None, tasks: int) -> Iterator[Executor]:
-    """Yield the executor for this many tasks: Dask at `address`, processes, or this process for one worker.
+    """Yield the executor for a number of tasks: Dask at `address`, processes, or this process for one worker.
 
-    Raises ConfigError where Dask is not installed, does not answer or has no worker.
+    Raises ConfigError if Dask is not installed, does not answer or has no worker.
     """
     if address is None:
         jobs = min(jobs, tasks)
@@ -88,7 +88,7 @@ def open_executor(jobs: int, address: str | None, tasks: int) -> Iterator[Execut
         from distributed import Client
     except ImportError:
         raise ConfigError(f"{refused}Dask is not installed, get it with `pip install 'klcli[dask]'`") from None
-    # Without this, it logs a traceback where the scheduler has ended.
+    # Without this, Dask logs a traceback when the scheduler has ended.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         asyncio.run(_require_answer(address))
@@ -100,7 +100,7 @@ def open_executor(jobs: int, address: str | None, tasks: int) -> Iterator[Execut
             client.wait_for_workers(1, timeout=ANSWER_SECONDS)
         except TimeoutError:
             raise ConfigError(f"{refused}this scheduler has no worker, start one: `dask worker {address}`") from None
-        executor = client.get_executor(pure=False)  # else Dask trains two stacks with equal arguments only once
+        executor = client.get_executor(pure=False)  # otherwise Dask runs two tasks with equal arguments only once
         try:
             yield executor
         finally:
@@ -108,7 +108,7 @@ def open_executor(jobs: int, address: str | None, tasks: int) -> Iterator[Execut
 
 
 async def _require_answer(address: str) -> None:
-    """Raise OSError or ValueError where no scheduler answers; a Client that fails to connect can lock up later."""
+    """Raise OSError or ValueError if no scheduler answers; a Client that fails to connect can hang later."""
     from distributed.comm.core import connect
 
     comm = await connect(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ from klcli.settings.procedures import CheckSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.training.networks import initialize
 
-NOISE = 0.1  # standard deviation of what is added to b, gamma and beta, whose initial 0 and 1 hide factors
+NOISE = 0.1  # standard deviation of the noise added to b, gamma and beta, whose initial 0 and 1 hide wrong factors
 COURSE_WIDTHS = ((50,), (50, 50), (50, 50, 50))
 STACK_LAMBDAS = (0.0, 0.005, 0.1)
 
@@ -83,8 +83,8 @@ def check_networks(
 def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSettings) -> list[TensorCheck]:
     """Return the tensors of a network with its initial values, checked on one image.
 
-    It repeats a published check. `check_networks` refuses it with batch normalisation, where the image is its own mean:
-    every gradient before the last bias is then 0 in both methods, right or wrong.
+    This repeats a published check. `check_networks` refuses it with batch normalisation, because one image is its own
+    mean: every gradient before the last bias is then 0 in both methods, right or wrong.
     """
     X, y = _first_images(train, config, 1, settings.dims)
     network = initialize(config, d_in=settings.dims)
@@ -92,13 +92,13 @@ def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSetti
 
 
 def _first_images(train: Split, config: TrainConfig, images: int, dims: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first pixels of the first images, standardised as the network is trained, and their labels."""
+    """Return the first pixels of the first images, standardised as in training, and their labels."""
     X, y = train.standardised(config.standardise).batch(slice(0, images), np.float64)
     return np.ascontiguousarray(X[:, :dims]), y
 
 
 def entries(configs: tuple[TrainConfig, ...], dims: int) -> int:
-    """Return how many entries `on_entries` will count for this network."""
+    """Return the number of entries that `on_entries` counts for this network."""
     return sum(array.size for array in initialize(configs[0], d_in=dims).parameters().values())
 
 

@@ -1,4 +1,4 @@
-"""The search of lambda: drawing values, narrowing their range, choosing one."""
+"""The lambda search: draw values, narrow their range, choose one."""
 
 import math
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from klcli.settings.train_config import TrainConfig
 from klcli.studies.plans import repeat
 from klcli.studies.statistics import Sample
 
-VALUES = 2  # spawn key of the generator that draws lambdas, beside those of training and data
+VALUES = 2  # spawn key of the generator that draws lambdas, distinct from those of training and data
 
 
 @dataclass(frozen=True)
 class Range:
-    """The range in which lambdas are drawn. Raises ConfigError where nothing can be drawn."""
+    """The range in which lambdas are drawn. Raises ConfigError if no value can be drawn."""
 
     low: float
     high: float
@@ -35,11 +35,11 @@ class Tried:
 
     lam: float
     stage: str
-    accuracies: tuple[float, ...]  # of the repeats that did not diverge; empty where all did
+    accuracies: tuple[float, ...]  # of the repeats that did not diverge; empty if all diverged
 
     @property
     def accuracy(self) -> float:
-        """The mean over the repeats; minus infinity where all diverged."""
+        """The mean over the repeats; minus infinity if all diverged."""
         return Sample(self.accuracies).mean if self.accuracies else -math.inf
 
 
@@ -67,7 +67,7 @@ def draw(where: Range, trials: int, seed: int, stage: int) -> list[float]:
 def narrow(tried: Sequence[Tried], where: Range) -> Range:
     """Return a range that brackets the three best values of a stage.
 
-    Its ends are half way, on its scale, to the next value, or to the old end. Raises Diverged where every value did.
+    Its ends are half way, on its scale, to the next value or to the old end. Raises Diverged if every value diverged.
     """
     best = sorted(_converged(tried), key=lambda one: one.accuracy, reverse=True)[:3]
     lowest, highest = min(one.lam for one in best), max(one.lam for one in best)
@@ -81,8 +81,8 @@ def narrow(tried: Sequence[Tried], where: Range) -> Range:
 def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
     """Choose by validation accuracy, ties towards the middle of the plateau.
 
-    The plateau are the values within one standard error of the best: that of the mean over repeats, and at least the
-    binomial one of the validation images, sqrt(p (1 - p) / n) for one training. Raises Diverged where every value did.
+    The plateau are the values within one standard error of the best: the error of the mean over repeats, at least the
+    binomial one of n validation images, sqrt(p (1 - p) / n) for one training. Raises Diverged if every value diverged.
     """
     converged = sorted(_converged(tried), key=lambda one: one.lam)
     best = max(converged, key=lambda one: one.accuracy)
@@ -103,7 +103,7 @@ def plan(base: TrainConfig, lambdas: Sequence[float], repeats: int) -> list[Trai
 
 
 def final(base: TrainConfig, lam: float, repeats: int) -> list[TrainConfig]:
-    """Return the configs of the last training with the chosen lambda."""
+    """Return the configs of the final training with the chosen lambda."""
     # As in the course: three cycles with n_s = 5 floor(n / n_batch).
     return repeat(replace(base, lam=lam, cycles=3, step_epochs=5, step_size=None, epochs=None), repeats)
 

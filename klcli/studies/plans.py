@@ -1,4 +1,4 @@
-"""Plans: the configs of repeats, and of a sweep of sigma."""
+"""Plans: the configs of repeats, and of a sigma sweep."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,14 +8,14 @@ from klcli.settings.train_config import TrainConfig
 
 
 def repeat(base: TrainConfig, repeats: int) -> list[TrainConfig]:
-    """Return `repeats` configs that differ in the seed of the weights alone. Raises ConfigError below one."""
+    """Return `repeats` configs that differ only in the seed of the weights. Raises ConfigError below one."""
     if repeats < 1:
         raise ConfigError(f"repeats {repeats}: must be at least 1")
     return [replace(base, seed=base.seed + r, order_seed=base.shared_seed) for r in range(repeats)]
 
 
 def sigma_sweep(base: TrainConfig, sigmas: Sequence[float], repeats: int) -> list[TrainConfig]:
-    """Return the configs of every sigma without and with batch normalisation, each with every repeat."""
+    """Return the configs of every sigma, without and with batch normalisation, with all repeats."""
     if not sigmas:
         raise ConfigError("sigmas: give at least one, for example --sigmas 1e-1 1e-3 1e-4")
     return [

@@ -1,4 +1,4 @@
-"""The learning-rate range test: limits of eta from one short training with a rising eta."""
+"""The learning-rate range test: derive the limits of eta from one short training with rising eta."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from klcli.errors import ConfigError
 from klcli.settings.train_config import TrainConfig
 
 DEFAULTS: dict[str, Any] = {"eta_min": 1e-5, "eta_max": 1.0, "epochs": 1, "evaluations_per_cycle": 40}
-RISEN = 0.1  # the share of its whole rise after which the accuracy counts as rising
+RISEN = 0.1  # fraction of its total rise above which the accuracy counts as rising
 
 
 class Suggestion(NamedTuple):
@@ -20,7 +20,7 @@ class Suggestion(NamedTuple):
 
 
 def range_test(config: TrainConfig, typed: Sequence[str]) -> TrainConfig:
-    """Return the config of a range test, with what the user `typed`. Raises ConfigError for a schedule or cycles."""
+    """Return the config of a range test with the settings in `typed`. Raises ConfigError for a schedule or cycles."""
     if "schedule" in typed and config.schedule != "range":
         raise ConfigError(f"--schedule {config.schedule}: --lr-range-test has a schedule of its own, give one of them")
     for name in ("cycles", "step_size", "step_epochs"):
@@ -34,7 +34,7 @@ def suggest(etas: Sequence[float], accuracies: Sequence[float], n: int) -> Sugge
     """Suggest eta_min and eta_max from the validation accuracies on n images at rising learning rates.
 
     After Smith (2017), on accuracies smoothed by a median of three (at the ends the lower of two): eta_min where the
-    smoothed accuracy first exceeds its start by a tenth of its whole rise, eta_max where it is highest. None where it
+    smoothed accuracy first exceeds its start by a tenth of its total rise, eta_max where it is highest. None if it
     rises by no more than three standard errors of a difference of two accuracies on n images.
     """
     windows = [sorted(accuracies[max(0, i - 1) : i + 2]) for i in range(len(accuracies))]

@@ -1,4 +1,4 @@
-"""Statistics of repeats: mean, spread, interval, and which of many means differ by more than chance."""
+"""Statistics of repeats: mean, spread, interval, and tests of the differences between means."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ SIGNIFICANCE = 0.05
 
 @dataclass(frozen=True)
 class Sample:
-    """Values of one quantity under different seeds; at least one."""
+    """Values of one quantity for different seeds; at least one."""
 
     values: tuple[float, ...]
 
@@ -21,7 +21,7 @@ class Sample:
 
     @property
     def mean(self) -> float:
-        """The arithmetic mean, rounded once: that of equal values is exactly their value."""
+        """The arithmetic mean, rounded once: the mean of equal values is exactly their value."""
         return statistics.mean(self.values)
 
     @property
@@ -43,14 +43,14 @@ class Sample:
 
 
 def quantile(freedom: float) -> float:
-    """Return the t of Student's distribution with which 95 % are between -t and t."""
+    """Return the 97.5 % point t of Student's distribution: 95 % of it is between -t and t."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 0.975))
 
 
 def welch(a: Sample, b: Sample) -> float | None:
-    """Return the two-sided p of equal means by Welch's t-test; None where one sample has a single value.
+    """Return the two-sided p value of equal means by Welch's t-test; None if one sample has a single value.
 
     t = (mean_a - mean_b) / sqrt(se_a^2 + se_b^2), degrees of freedom by Welch and Satterthwaite.
     """
@@ -81,7 +81,7 @@ class Comparison:
 
 
 def compare(samples: Sequence[Sample]) -> list[Comparison]:
-    """Compare every sample of at least two values with every other one."""
+    """Compare all pairs of samples with at least two values."""
     pairs = combinations(range(len(samples)), 2)
     tested = [(a, b, p) for a, b in pairs if (p := welch(samples[a], samples[b])) is not None]
     adjusted = holm([p for _, _, p in tested])
@@ -89,7 +89,7 @@ def compare(samples: Sequence[Sample]) -> list[Comparison]:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Return p values adjusted for their number by Holm's step-down method.
+    """Return p values adjusted for multiple comparisons by Holm's step-down method.
 
     With p_(1) <= ... <= p_(m): adjusted p_(i) = max over j <= i of min(1, (m - j + 1) p_(j)).
     """

@@ -1,4 +1,4 @@
-"""WorkerChannel: the progress of a worker on this machine, and the request to stop it, as files of its parent."""
+"""WorkerChannel: the progress of a worker on this machine and the request to stop it, as files of its parent."""
 
 import contextlib
 import struct
@@ -18,22 +18,22 @@ class Stopped(Exception):
 
 @dataclass
 class WorkerChannel:
-    """Between the parent and the worker of one stack. On another host it reports nothing; Dask stops the worker."""
+    """Connects the parent and the worker of one stack. On another host it has no effect, and Dask stops the worker."""
 
     folder: Path
     index: int
     _best: float = 0.0
-    _has_seen_folder: bool = False  # on another host it never exists
+    _has_seen_folder: bool = False  # a folder that never exists on another host
     _next: float = 0.0  # time of the next access
 
     def on_update(self, step: int) -> None:
-        """Report the step, at most once per PERIOD. Raises Stopped where the parent asks for it."""
+        """Report the step, at most once per PERIOD. Raises Stopped if the parent requests it."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + PERIOD
         exists = self.folder.exists()
-        # The parent removes the folder after a while, perhaps before a slow worker has read the stop in it.
+        # The parent removes the folder after a while, perhaps before a slow worker has read the stop request.
         if (self.folder / STOP).exists() or (self._has_seen_folder and not exists) or _dropped_by_dask():
             raise Stopped
         self._has_seen_folder = exists
@@ -59,10 +59,10 @@ class WorkerChannel:
 
 
 def _dropped_by_dask() -> bool:
-    """Whether this is a task of a Dask worker, on any host, that has been cancelled."""
+    """Whether this code runs in a cancelled task of a Dask worker, on any host."""
     try:
         worker = sys.modules["distributed"].get_worker()
-    except (KeyError, ValueError):  # Dask is not loaded, or this is not called from a task of it
+    except (KeyError, ValueError):  # Dask is not loaded, or this is not one of its tasks
         return False
     task = worker.state.tasks.get(worker.get_current_task())
     return task is None or task.state == "cancelled"

@@ -1,4 +1,4 @@
-"""Budget: the number of updates of a training, and after which of them it is evaluated."""
+"""Budget: the number of updates of a training, and the steps of its evaluations."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from klcli.engine import schedules
 from klcli.errors import ConfigError
 from klcli.settings.train_config import CYCLIC, TrainConfig
 
-MAX_EVALUATIONS = 1_000_000  # rows of one run in the database
+MAX_EVALUATIONS = 1_000_000  # rows per run in the database
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Budget:
 
     @property
     def ends_a_cycle(self) -> bool:
-        """Whether the last update ends a cycle, where eta is smallest; True for a schedule without cycles."""
+        """Whether the last update ends a cycle, at the smallest eta; True for a schedule without cycles."""
         return self.config.schedule not in CYCLIC or self.total_updates % (2 * self.step_size) == 0
 
     def is_end_of_cycle(self, step: int) -> bool:
@@ -36,7 +36,7 @@ class Budget:
         return step / self.updates_per_epoch
 
     def learning_rate(self, step: int, replica: TrainConfig) -> float:
-        """Eta of update `step`, counted from 0, for a replica with its own eta_min and eta_max."""
+        """Return eta of update `step`, counted from 0, for a replica with its own eta_min and eta_max."""
         if replica.schedule == "constant":
             return replica.eta_max
         limits = {"eta_min": replica.eta_min, "eta_max": replica.eta_max}
@@ -48,7 +48,7 @@ class Budget:
 
 
 def budget_of(config: TrainConfig, n: int) -> Budget:
-    """Return the budget of a training on n images. Raises ConfigError where one minibatch does not fit."""
+    """Return the budget of a training on n images. Raises ConfigError if they are fewer than one minibatch."""
     if config.batch_size > n:
         raise ConfigError(f"--batch-size {config.batch_size}: larger than the {n} training images, give at most {n}")
     per_epoch = n // config.batch_size

@@ -11,22 +11,22 @@ from klcli.second_core import Part
 from klcli.settings.train_config import TrainConfig
 from klcli.training.environment import BUFFER, pin_threads
 
-PART = 25  # images: the second core can begin other work after each part of a minibatch
-AUGMENTATION, MIXUP = 3, 4  # spawn keys; those of weights, order and dropout are others
+PART = 25  # images per part: the second core can switch to other work after each part of a minibatch
+AUGMENTATION, MIXUP = 3, 4  # spawn keys, distinct from those of weights, order and dropout
 
 
 class Minibatches:
-    """The minibatches of a stack, each a function of the config and of the update step alone."""
+    """The minibatches of a stack, each determined by the config and the update step alone."""
 
     def __init__(self, config: TrainConfig, split: Split) -> None:
         self.config, self.split = config, split
-        # One generator draws the augmentation of all images of a minibatch, and mixup needs all of them.
+        # One generator draws the augmentation of a whole minibatch, and mixup needs all of its images.
         self.parts = 1 if config.flip or config.shift or config.mixup else max(1, config.batch_size // PART)
         self._background = background_of(split)
         self._epoch, self._order = -1, np.empty(0, dtype=np.intp)  # of the images in that epoch
 
     def images(self, step: int, X: np.ndarray, part: Part = (0, 1)) -> None:
-        """Write the images of update `step`, counted from 0, into `X (n, 3072)`, or one of up to `parts` parts."""
+        """Write the images of update `step`, counted from 0, or one of up to `parts` parts of them, into `X (n, 3072)`."""
         config = self.config
         change = None
         if config.flip or config.shift:
@@ -39,7 +39,7 @@ class Minibatches:
             mixup(X, self.share(step))
 
     def labels(self, step: int) -> tuple[np.ndarray, Loss]:
-        """Return the labels of update `step`, `y (n,)`, and the loss that goes with them."""
+        """Return the labels of update `step`, `y (n,)`, and the loss function for them."""
         config, y = self.config, self.split.labels[self._index(step)]
         if not (config.mixup or config.label_smoothing):
             return y, cross_entropy
@@ -55,7 +55,7 @@ class Minibatches:
         return self._order[position * config.batch_size :][: config.batch_size]
 
     def share(self, step: int) -> float:
-        """Return the share of update `step` in mixup, from Beta(alpha, alpha)."""
+        """Return the mixup share of update `step`, from Beta(alpha, alpha)."""
         return float(self._rng(MIXUP, step).beta(self.config.mixup, self.config.mixup))
 
     def _rng(self, purpose: int, step: int) -> np.random.Generator:
@@ -63,11 +63,11 @@ class Minibatches:
         return np.random.Generator(np.random.PCG64(sequence))
 
 
-_followed: list[Minibatches] = []  # of the process on the second core, which makes the images of later updates
+_followed: list[Minibatches] = []  # of the process on the second core, which prepares the images of later updates
 
 
 def follow(minibatches: Minibatches) -> None:
-    """Use these minibatches in `write_images`, and set NumPy up as in the parent."""
+    """Use these minibatches in `write_images`, and configure NumPy as in the parent."""
     pin_threads(1)
     np.setbufsize(BUFFER)
     _followed[:] = [minibatches]

@@ -1,4 +1,4 @@
-"""Networks of a config: untrained, and from a checkpoint."""
+"""Construct networks from a config: untrained, or from a checkpoint."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ WHITENING = "whitening.V"  # in a checkpoint
 
 
 def initialize(config: TrainConfig, d_in: int = PIXELS, whitening: np.ndarray | None = None) -> Network:
-    """Return the untrained network of `config` on `d_in` pixels, or whitened; a function of the arguments alone."""
+    """Return the untrained network of `config` on `d_in` pixels, or on whitened components; a pure function."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=(INIT,))))
     draw = {
         "he": partial(initializers.he, rng=rng),
@@ -30,7 +30,7 @@ def initialize(config: TrainConfig, d_in: int = PIXELS, whitening: np.ndarray | 
 
 
 def restore(config: TrainConfig, state: dict[str, np.ndarray]) -> Network:
-    """Return the network in a checkpoint of this config. Raises KeyError or ValueError for that of another network."""
+    """Return the network in a checkpoint of this config. Raises KeyError or ValueError for another network."""
     network = initialize(config, whitening=state.get(WHITENING))
     network.load_state(state)
     return network

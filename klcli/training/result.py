@@ -1,4 +1,4 @@
-"""TrainResult: what a training returns for each replica, and what a checkpoint stores of it."""
+"""TrainResult: the result of a training for each replica, and its content in a checkpoint."""
 
 from dataclasses import dataclass, field
 from itertools import count, takewhile
@@ -9,15 +9,15 @@ from klcli.engine.network import Network
 from klcli.evaluation.metrics import Metrics, Score
 from klcli.settings.train_config import TrainConfig
 
-# Prefixes of the keys in a checkpoint that do not belong to the network that was evaluated.
-OPTIMIZER = "optimizer"  # its memory
-RAW = "training"  # the network that is trained, where its average is evaluated
+# Prefixes of the keys in a checkpoint outside the evaluated network.
+OPTIMIZER = "optimizer"  # the memory of the optimizer
+RAW = "training"  # the trained network, if its average is evaluated
 CYCLE = "cycle"  # with a number: the network at the end of that cycle
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One replica at one evaluation, by default the end of an epoch."""
+    """The metrics of one replica at one evaluation, by default at the end of an epoch."""
 
     epoch: float  # updates done / updates per epoch
     step: int  # updates done
@@ -29,7 +29,7 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A single replica after so many updates: with its config, all that the rest of its training depends on."""
+    """A single replica after `step` updates: with the config, it determines the rest of the training."""
 
     step: int
     state: dict[str, np.ndarray]  # of its network and, until the last update, of its optimizer
@@ -41,7 +41,7 @@ class Ensemble:
 
     networks: int
     validation: Score
-    test: Score | None  # None where the test split was not evaluated
+    test: Score | None  # None if the test split was not evaluated
 
 
 @dataclass
@@ -53,8 +53,8 @@ class TrainResult:
     epochs: list[EpochMetrics] = field(default_factory=list)
     diverged_at: int | None = None  # the update after which its cost was not finite
     test: Metrics | None = None  # evaluated once, after the last update
-    memory: dict[str, np.ndarray] = field(default_factory=dict)  # what else its next update depends on, as views
-    snapshots: list[dict[str, np.ndarray]] = field(default_factory=list)  # its state at the end of each cycle, copies
+    memory: dict[str, np.ndarray] = field(default_factory=dict)  # the other inputs of its next update, as views
+    snapshots: list[dict[str, np.ndarray]] = field(default_factory=list)  # copies of its state at the end of each cycle
     ensemble: Ensemble | None = None  # of the snapshots, after the last update
 
     @property
@@ -62,7 +62,7 @@ class TrainResult:
         return self.epochs[-1].step if self.epochs else 0
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return all that a checkpoint stores: the network, its memory, and its snapshots."""
+        """Return the arrays of a checkpoint: the network, its memory, and its snapshots."""
         cycles = enumerate(self.snapshots, start=1)
         snapshots = {f"{CYCLE}{i}.{name}": array for i, state in cycles for name, array in state.items()}
         return self.network.state() | self.memory | snapshots
@@ -75,6 +75,6 @@ def snapshots_of(state: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
 
 
 def part(state: dict[str, np.ndarray], owner: str) -> dict[str, np.ndarray]:
-    """Return the arrays whose keys begin with `owner` and a dot, under the rest of their keys."""
+    """Return the arrays whose keys begin with `owner` and a dot, by the rest of the key."""
     prefix = f"{owner}."
     return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""train: the procedure that every run, search and sweep goes through."""
+"""train: the training loop of every run, search and sweep."""
 
 import math
 import time
@@ -28,24 +28,24 @@ from klcli.training.whitening import whitening
 if TYPE_CHECKING:
     from klcli.second_core.partner import Begun
 
-WORTH_A_PROCESS = 10_000_000_000  # multiplications, half a second: a process needs as long to be ready
-BUFFERS = 4  # for minibatches: with two, a core would often write into what the other still has in its cache
-ROOM = 8 << 20  # bytes for what an evaluation takes along beside the network
+WORTH_A_PROCESS = 10_000_000_000  # multiplications, half a second: a process takes as long to start
+BUFFERS = 4  # buffers for minibatches: with two, a core would often write into lines that the other still has in its cache
+ROOM = 8 << 20  # bytes for the data of an evaluation besides the network
 
 
 class Training:
-    """A stack of replicas in lockstep on the same minibatches, advanced update by update."""
+    """A stack of replicas that train in lockstep on the same minibatches."""
 
     def __init__(self, configs: Sequence[TrainConfig], splits: Splits, snapshot: Snapshot | None = None) -> None:
-        """Draw the replicas, or restore a single one. Raises ValueError for configs that cannot be one stack."""
-        self.config = configs[0]  # the others share all that the loop reads from it
+        """Initialise the replicas, or restore a single one. Raises ValueError for configs that cannot form a stack."""
+        self.config = configs[0]  # all replicas share the settings that the loop reads from it
         if len(set(map(stack_key, configs))) > 1 or (len(configs) > 1 and self.config.order_seed is None):
             raise ValueError("replicas may differ in seed, lambda, sigma and eta only, and share one order_seed")
         self.splits = splits.standardised(self.config.standardise)
         self.budget = budget_of(self.config, len(splits.train))
         self.step = 0 if snapshot is None else snapshot.step  # updates done
         self.stack = stack(self._networks(configs, snapshot))
-        self.evaluated = self.stack  # or the average of its weights, or with other statistics
+        self.evaluated = self.stack  # the stack, or its average, or with other statistics
         self.optimizer: SGD | Adam = SGD(momentum=self.config.momentum, weight_decay=self.config.weight_decay)
         if self.config.optimizer == "adam":
             self.optimizer = Adam(weight_decay=self.config.weight_decay, updates=self.step)
@@ -56,14 +56,14 @@ class Training:
         self.results = [TrainResult(config, self.stack.replica(index)) for index, config in enumerate(configs)]
         self._lam = [config.lam for config in configs]
         self._dropouts = [layer for layer in self.stack.layers.values() if isinstance(layer, Dropout)]
-        self._prepared: Begun | None = None  # the images of the update to come
+        self._prepared: Begun | None = None  # the images of the next update
         self._clock = time.perf_counter()
         if snapshot is not None:
             self._restore_memory(snapshot)
 
     @property
     def finished(self) -> bool:
-        """Whether no update is left to make: all are done, or every replica has diverged."""
+        """Whether the training is complete, or every replica has diverged."""
         return self.step == self.budget.total_updates or not self._remaining()
 
     def update(self) -> None:
@@ -90,9 +90,9 @@ class Training:
                 result.snapshots.append(network.replica(index).copy().state())
 
     def evaluate(self) -> None:
-        """Append one EpochMetrics to the epochs of every replica that has not diverged.
+        """Append an EpochMetrics to the epochs of every replica that has not diverged.
 
-        After the last update with the statistics of its BN policy, as are the test metrics and the checkpoint.
+        After the last update, it uses the statistics of the BN policy, like the test metrics and the checkpoint.
         """
         self.evaluated = self._averaged()
         if self.step == self.budget.total_updates:
@@ -103,13 +103,13 @@ class Training:
         seconds, self._clock = now - self._clock, now
         epoch = self.budget.epoch_at(self.step)
         for index, result in self._remaining():
-            result.network = self.evaluated.replica(index)  # with the running averages of this moment
+            result.network = self.evaluated.replica(index)  # with the current running averages
             result.memory = self._memory(index)
             eta = self.budget.learning_rate(max(0, self.step - 1), result.config)
             result.epochs.append(EpochMetrics(epoch, self.step, eta, train[index], validation[index], seconds))
 
     def finish(self, *, evaluate_test: bool) -> None:
-        """Evaluate the test split, and the mean probabilities of the snapshots, of replicas that have not diverged."""
+        """Evaluate the test split, and the ensemble of snapshots, of replicas that have not diverged."""
         test = self._metrics(self.splits.test) if evaluate_test and self._remaining() else None
         for index, result in self._remaining():
             result.test = test[index] if test else None
@@ -118,7 +118,7 @@ class Training:
                 validation = self._score_of_mean(networks, self.splits.validation)
                 score = self._score_of_mean(networks, self.splits.test) if evaluate_test else None
                 result.ensemble = Ensemble(len(networks), validation, score)
-        for result in self.results:  # views would keep all memory that is shared with the second core
+        for result in self.results:  # views would keep all memory shared with the second core
             result.network = result.network.copy()
 
     def _networks(self, configs: Sequence[TrainConfig], snapshot: Snapshot | None) -> list[Network]:
@@ -130,17 +130,17 @@ class Training:
         return [initialize(config, whitening=V) for config in configs]
 
     def _share_arrays(self, replicas: int) -> None:
-        """Put the weights, and the images of this update and of the next, where a second core finds them."""
+        """Move the weights, and the images of this update and the next, into memory shared with the second core."""
         shape, dtype = (self.config.batch_size, PIXELS), np.dtype(self.config.dtype)
         matrices = {name: array for name, array in self.stack.state().items() if name.endswith((".W", ".V"))}
         numbers = sum(array.size for array in matrices.values())
         if 2 * self.config.batch_size * numbers * self.budget.total_updates > WORTH_A_PROCESS:
             activations = self.config.batch_size * replicas * sum(self.config.hidden)
-            # Beside W: products as large as W and what goes into them, and an average of W in an evaluation.
+            # Space besides W: products as large as W with their factors, and an average of W in an evaluation.
             copies = 3 if self.config.weight_average else 2
             size = (copies * numbers + BUFFERS * math.prod(shape) + 8 * activations) * dtype.itemsize + ROOM
             if second_core.start(size) and not second_core.tell(follow, self._minibatches):
-                second_core.stop()  # the images are not in a file that another process can map
+                second_core.stop()  # the images are in no file that another process can map
         for name, array in matrices.items():
             shared = second_core.empty(array.mT.shape, array.dtype)  # in Fortran order, as its transpose
             shared[...] = array.mT
@@ -161,7 +161,7 @@ class Training:
         return score_of(log_mean([log_probabilities(network, split, self.config.dtype) for network in networks]), split)
 
     def _memory(self, index: int) -> dict[str, np.ndarray]:
-        """Return what the next update of a replica depends on beside its network."""
+        """Return the inputs of the next update of a replica besides its network."""
         if self.step == self.budget.total_updates:
             return {}
         memory = {
@@ -232,9 +232,9 @@ def train(
 def train_chain(
     configs: Sequence[TrainConfig], splits: Splits, *, on_update: Callable[[int], None] = lambda step: None, **how: Any
 ) -> list[TrainResult]:
-    """Train networks one after another, each from the final weights of the one before, as a flawed search does.
+    """Train networks in sequence, each from the final weights of the previous one, as a flawed search does.
 
-    `on_update` gets the number of updates of all networks so far; `how` are arguments of `train`.
+    `on_update` gets the total number of updates so far; `how` are arguments of `train`.
     """
     results: list[TrainResult] = []
     snapshot, done = None, 0
@@ -247,5 +247,5 @@ def train_chain(
 
 
 def _shared(values: Sequence[float]) -> float | np.ndarray:
-    """Return one number where all replicas have the same, which is cheaper to apply, or `(m,)`."""
+    """Return one number if it is equal for all replicas, which is cheaper to apply, or `(m,)`."""
     return values[0] if len(set(values)) == 1 else np.array(values)

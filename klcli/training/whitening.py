@@ -1,4 +1,4 @@
-"""Whitening: the principal components of the training images, scaled to nearly equal variance."""
+"""Whitening: project images on principal components of the training images, scaled to nearly equal variance."""
 
 import numpy as np
 
@@ -12,9 +12,9 @@ ROWS = 5000  # images at once: 61 MB of float32
 def whitening(images: Split, components: int, eps: float) -> np.ndarray:
     """Return `V = U diag(L + eps)^(-1/2)` (3072, components) float64; the columns of `X @ V` are nearly uncorrelated.
 
-    L are the largest eigenvalues and U the eigenvectors of the covariance of the standardised images and their mirror
+    L are the largest eigenvalues, U their eigenvectors, of the covariance of the standardised images and their mirror
     images (Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images, appendix A). eps, in units of one
-    pixel's variance, keeps the components that are mostly noise small. Takes about 8 s for 45 000 images.
+    pixel's variance, keeps components that are mostly noise small. Takes about 8 s for 45 000 images.
     """
     from scipy.linalg import eigh
 
@@ -23,7 +23,7 @@ def whitening(images: Split, components: int, eps: float) -> np.ndarray:
         X, _ = images.batch(slice(start, start + ROWS))
         covariance += product(X.T, X)
     covariance /= len(images)
-    mirrored = mirror(np.arange(PIXELS))  # a mirror image has the same pixels at other places
+    mirrored = mirror(np.arange(PIXELS))  # a mirror image has the same pixels in other places
     covariance = (covariance + covariance[np.ix_(mirrored, mirrored)]) / 2
     L, U = eigh(covariance, subset_by_index=(PIXELS - components, PIXELS - 1))  # ascending
     return np.asarray(U[:, ::-1] / np.sqrt(np.maximum(L[::-1], 0) + eps))

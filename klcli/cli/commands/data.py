@@ -1,4 +1,4 @@
-"""`klcli data info` and `klcli data fetch`: which images there are, and how to get the real ones."""
+"""`klcli data info` and `klcli data fetch`: show the images in use, and download CIFAR-10."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ DOWNLOAD = "Download"
 @app.command()
 @invoked("data")
 def info(*, invocation: Invocation) -> None:
-    """Show which images the other commands would use, checked as a whole."""
+    """Check all images that the other commands would use, and show where they come from."""
     import numpy as np
 
     from klcli.data.sources import open_dataset
@@ -104,7 +104,7 @@ def _tables(content: dict[str, Any]) -> list[Any]:
 
 @contextmanager
 def _progress(invocation: Invocation) -> Iterator[Callable[[int, int | None], None]]:
-    """Yield what takes the bytes done and their total: a bar on a terminal, elsewhere a line for every tenth."""
+    """Yield the function `progress(done, total)` in bytes: a bar on a terminal, elsewhere a line per 10 %."""
     from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
     shown = -1

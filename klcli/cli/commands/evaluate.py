@@ -1,4 +1,4 @@
-"""`klcli evaluate`: stored networks, evaluated again in another way."""
+"""`klcli evaluate`: evaluate stored networks again, with other settings."""
 
 from typing import Annotated, Any
 
@@ -23,8 +23,8 @@ def evaluate(
 ) -> None:
     """Evaluate stored networks again: with other statistics of BN, over flips, or as an ensemble.
 
-    The networks come from their checkpoints, the images must be those that they were trained on. The result
-    stands beside what the run gave when it was trained, and is kept in the database.
+    The networks are read from their checkpoints; the images must be those of the training. The result is shown
+    beside the result at the end of the training, and stored in the database.
 
     - `klcli evaluate last --bn-statistics precise`
 

@@ -1,4 +1,4 @@
-"""`klcli gradcheck`: numerical differences against the engine's gradients."""
+"""`klcli gradcheck`: compare the engine's gradients with numerical differences."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -27,9 +27,9 @@ NETWORK_FIELDS = (
 def gradcheck(ctx: typer.Context, config: TrainConfig, settings: CheckSettings, *, invocation: Invocation) -> None:
     """Check the engine's gradients against numerical differences, in float64, on real images.
 
-    Without options of the network, the course's whole set: 2, 3 and 4 layers without and with batch
+    Without network options, check the set of the course: 2, 3 and 4 layers without and with batch
     normalisation, BN after ReLU, each with lambda 0 and above, and a stack of replicas with different
-    lambdas. With some, that network, with lambda 0 and with its own. Exit code 5 where a gradient is wrong.
+    lambdas. With network options, check that network, with lambda 0 and its own. Exit 5 for a wrong gradient.
 
     - `klcli gradcheck`
 

@@ -1,4 +1,4 @@
-"""`klcli predict`: the classes of pictures, by a stored network."""
+"""`klcli predict`: classify pictures with a stored network."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +24,7 @@ def predict(
     """Classify pictures with a stored network.
 
     A picture is turned upright, cropped to the square in its middle, scaled to 32 x 32, and standardised by the
-    training images of the run, which must therefore be there. The networks know ten classes and nothing else.
+    training images of the run, which must therefore be available. Any picture gets one of the ten classes.
 
     - `klcli predict cat.jpg`
 

@@ -1,4 +1,4 @@
-"""`klcli report`: from the stored runs to tables, pictures and a page, and what changes or checks the runs."""
+"""`klcli report`: tables, pictures and an HTML page of the stored runs; notes, tags, deletion, export and check."""
 
 import sys
 from dataclasses import dataclass, fields
@@ -21,7 +21,7 @@ PANEL = "Manage runs"
 
 @dataclass(frozen=True, kw_only=True)
 class Upkeep(Settings):
-    """What is changed or checked. Raises ConfigError for two things at once."""
+    """The change or check to make. Raises ConfigError if two are requested at once."""
 
     note: tuple[int, str] | None = setting(None, PANEL, "Store a note; an empty one removes it.", metavar="RUN TEXT")
     tag: tuple[int, str] | None = setting(None, PANEL, "Tag a run.", metavar="RUN TAG")
@@ -39,11 +39,11 @@ class Upkeep(Settings):
 
     @property
     def wanted(self) -> list[str]:
-        """The names of the options that were given."""
+        """The names of the options that the user gave."""
         return [one.name for one in fields(self) if one.name != "yes" and getattr(self, one.name)]
 
     def do(self, invocation: Invocation, store: "Store") -> None:
-        """Do what was asked for. Raises StoreError where something is damaged."""
+        """Make the requested change or check. Raises StoreError if something is damaged."""
         annotations = (
             (self.note, store.upkeep.set_note),
             (self.tag, store.upkeep.add_tag),
@@ -97,10 +97,10 @@ class Upkeep(Settings):
 @takes(Upkeep)
 @invoked("data", "db")
 def report(selection: Selection, upkeep: Upkeep, invocation: Invocation) -> None:
-    """Show what the database knows as tables, pictures or a page, and manage its runs.
+    """Show the content of the database as tables, pictures or an HTML page, and manage its runs.
 
-    Runs on different images, or on images divided differently, never share a ranking. By default the images
-    used last are taken, divided as most runs on them; a line on stderr gives the command that shows the others.
+    Runs on different images or different splits are never ranked together. By default, the ranking uses the most
+    recent images and the split that most of their runs have; stderr names the command that shows the others.
 
     - `klcli report --best 3`
 
@@ -127,7 +127,7 @@ def report(selection: Selection, upkeep: Upkeep, invocation: Invocation) -> None
 
 
 def _write_page(invocation: Invocation, store: "Store", selection: Selection, path: Path) -> None:
-    """Write the page; where there is no run yet, name the command to run first instead."""
+    """Write the page; if there is no run yet, name the command to run first instead."""
     from klcli.report.page.page import render
     from klcli.report.page.sections import Sections
     from klcli.report.views import FIRST_COMMAND, states_words
@@ -166,11 +166,11 @@ def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
         from klcli.report.pictures import draw
         from klcli.store.checkpoints import write_atomically
 
-        # All are drawn before the first one is written.
+        # All pictures are drawn before the first one is written.
         for path, content in draw(store, shown, selection.plot, selection.to, invocation.data):
             write_atomically(path, content)
             pictures.append(str(path))
-    # Beside the table in a terminal; on stderr beside a format that another program reads.
+    # On stdout with a table for a person; on stderr with a format for another program.
     messages = [f"picture     {picture}" for picture in pictures]
     if shown.table is None:
         messages = [*shown.notes, *messages]

@@ -1,4 +1,4 @@
-"""`klcli reproduce`: a published report's experiments once more, its numbers beside ours."""
+"""`klcli reproduce`: repeat the experiments of published reports and compare the numbers."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from klcli.report.tables.table import Table
     from klcli.store.store import Store
 
-    Section = tuple[Report, Table, list[str], list[tuple[str, Path]]]  # its notes; its pictures, each with its words
+    Section = tuple[Report, Table, list[str], list[tuple[str, Path]]]  # its notes; its pictures, each with its caption
 
 
 @takes(ReproductionSettings)
@@ -32,11 +32,11 @@ def reproduce(
     markdown: Path | None = setting(None, Role.OUTPUT, "Write a page with the tables, its figures beside it."),
     invocation: Invocation,
 ) -> None:
-    """Run the experiments of published reports and set their numbers beside ours.
+    """Repeat the experiments of published reports and compare the published numbers with ours.
 
-    Every number gets ours as a mean over seeds, the difference, and a verdict: reproduced, where the published
-    run could be one more of ours; differs; or cannot be compared, with the reason. A training that several rows
-    share is made once.
+    Every number is shown with our mean over seeds, the difference and a verdict: reproduced, if the published
+    run could be one more run of ours; differs; or cannot be compared, with the reason. A training that several
+    rows share is run once.
 
     - `klcli reproduce --list`
 
@@ -73,7 +73,7 @@ def reproduce(
         reproduced.append(found)
         documents.append(reproductions.reproduction_document(found, notes, paths))
         sections.append((found.report, table, notes, pictures))
-        if markdown is not None:  # after each: what has been trained can be read
+        if markdown is not None:  # after each report: finished reports can be read while the next one trains
             page = reproductions.markdown_page(typed_command(), found.terms, sections)
             write_atomically(markdown, page.encode())
     invocation.result(f"database    {lab.store.path}", *([f"page        {markdown}"] if markdown else []))
@@ -88,7 +88,7 @@ def reproduce(
 
 
 def _write_pictures(store: "Store", found: "Reproduction", markdown: Path | None) -> list[tuple[str, Path]]:
-    """Write the figures of a report, beside the page where there is one; return what each shows and its path."""
+    """Write the figures of a report, beside the page if there is one; return the caption and path of each."""
     from klcli.report.plots.reproductions import pictures
     from klcli.store.checkpoints import write_atomically
 

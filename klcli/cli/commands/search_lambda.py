@@ -1,4 +1,4 @@
-"""`klcli search-lambda`: coarse to fine, every value on a fresh network."""
+"""`klcli search-lambda`: search lambda from coarse to fine, every value on a new network."""
 
 from dataclasses import asdict
 from typing import Any
@@ -16,8 +16,8 @@ from klcli.settings.train_config import TrainConfig
 def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: Invocation) -> None:
     """Search the L2 coefficient lambda by validation accuracy, from coarse to fine.
 
-    Every value is tried on a fresh network, with the same initial weights and order of images, and
-    stored as a run of its own. The values, seeds and stacks are drawn before anything is trained: any
+    Every value trains a new network, with the same initial weights and order of images, which is
+    stored as its own run. All values, seeds and stacks are determined before the first training: any
     number of workers gives the same table.
 
     - `klcli search-lambda --coarse --fine --final`

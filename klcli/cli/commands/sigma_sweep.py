@@ -1,4 +1,4 @@
-"""`klcli sigma-sweep`: how much the scale of the initial weights matters, with and without BN."""
+"""`klcli sigma-sweep`: the effect of the scale of the initial weights, with and without BN."""
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
@@ -15,7 +15,7 @@ def sigma_sweep(
     *,
     invocation: Invocation,
 ) -> None:
-    """Train with every sigma, without and with batch normalisation, and set the two side by side.
+    """Train with every sigma, without and with batch normalisation, and compare the two.
 
     - `klcli sigma-sweep`
 

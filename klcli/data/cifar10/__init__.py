@@ -1,1 +1,1 @@
-"""CIFAR-10: found on the machine or fetched, read from either layout, prepared for the next process."""
+"""CIFAR-10: find it on the machine or download it, read either layout, cache it for later processes."""

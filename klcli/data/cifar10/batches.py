@@ -1,4 +1,4 @@
-"""One batch file of CIFAR-10 of either layout, parsed from its bytes without running code that they may contain."""
+"""Parse one batch file of CIFAR-10, in either layout, without executing code that it may contain."""
 
 import io
 import pickle
@@ -17,13 +17,13 @@ AGAIN = "the file is damaged, download the data set again"
 def parse_batch(layout: layouts.Layout, content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Return pixels (10000, 3072) uint8 and labels (10000,) uint8. `where` names the file in messages.
 
-    Raises DataError where the content is not exactly that, or of a single class.
+    Raises DataError if the content has another form, or all labels are equal.
     """
     pixels, labels = (_parse_python if layout == layouts.PYTHON else _parse_binary)(content, where)
     wrong = np.flatnonzero((labels < 0) | (labels >= CLASSES))
     for row in wrong[:1]:
         raise DataError(f"{where}: label {labels[row]} in row {row} is not one of 0 to {CLASSES - 1}: {AGAIN}")
-    # A download that stopped after its space on the disk was reserved leaves zeros: a file of the right size.
+    # A download that stops after its disk space was reserved leaves a file of the right size, full of zeros.
     if (labels == labels[0]).all():
         raise DataError(f"{where}: all {len(labels)} labels are {labels[0]}: {AGAIN}")
     return pixels, labels.astype(np.uint8)
@@ -61,10 +61,10 @@ def _checked(batch: dict[str, object], key: str, kind: type, shape: tuple[int, .
 
 
 def _load_pickle(content: bytes, where: str) -> dict[str, Any]:
-    """Return the pickled dictionary of numbers, strings, lists and NumPy arrays, its keys as str."""
+    """Return the pickled dictionary of numbers, strings, lists and NumPy arrays, with its keys as str."""
     try:
         loaded = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
-    # A pickle is a program: garbage raises whatever its instructions happen to raise.
+    # A pickle is a program: a damaged one can raise any exception.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{where} is no readable pickle ({reason}): download the data set again") from None
@@ -76,7 +76,7 @@ def _load_pickle(content: bytes, where: str) -> dict[str, Any]:
 
 
 def _shallow(build: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Wrap an instruction that builds a tuple: deeply nested ones overflow the C stack where they are hashed."""
+    """Wrap an instruction that builds a tuple: hashing deeply nested tuples overflows the C stack."""
 
     def checked(unpickler: Any) -> None:
         build(unpickler)
@@ -87,9 +87,9 @@ def _shallow(build: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 class _ArraysOnly(pickle._Unpickler):
-    """An unpickler that can rebuild NumPy arrays and nothing else.
+    """An unpickler that can construct NumPy arrays and no other objects.
 
-    It derives from the implementation in Python, whose memo is a dictionary: the one in C allocates memory up to the
+    It derives from the Python implementation, whose memo is a dictionary: the C one allocates memory up to the
     highest memo index, which a single flipped bit can raise to 16 GB. A batch file takes 0.07 s.
     """
 
@@ -107,12 +107,12 @@ def _refuse(what: str) -> Any:
 
 
 def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
-    """Return what Python 3 stores as text in a pickle of protocol 2. Another codec would be an import by name."""
+    """Decode bytes that Python 3 stores as text in a pickle of protocol 2. Another codec would be an import by name."""
     return text.encode("latin1") if encoding in ("latin1", "latin-1") else _refuse(f"the codec {encoding}")
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {
-    # NumPy's own function, taken from an array: its module has moved between versions.
+    # NumPy's own function, taken from an array, because its module changed between versions.
     ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy", "ndarray"): np.ndarray,

@@ -1,4 +1,4 @@
-"""CIFAR-10 from the network into klcli's cache. The only code that uses the network."""
+"""Download CIFAR-10 into klcli's cache. This is the only code that uses the network."""
 
 import contextlib
 import hashlib
@@ -18,8 +18,8 @@ from klcli.data.cifar10.reading import Source, read
 from klcli.errors import ConfigError, DataError, StoreError
 
 URL = f"https://www.cs.toronto.edu/~kriz/{layouts.BINARY.archive}"
-OFFICIAL = "official"  # stands for the checksum of either official archive
-PIECE = 2**18  # bytes read at once: progress several times a second on a slow line
+OFFICIAL = "official"  # accepts the checksum of either official archive
+PIECE = 2**18  # bytes read at once: progress several times a second on a slow connection
 TIMEOUT = 60  # seconds without a byte after which the connection counts as lost
 
 Progress = Callable[[int, int | None], None]
@@ -38,10 +38,10 @@ class Fetched:
 def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | None = OFFICIAL) -> Fetched:
     """Download the archive at `url` (http, https or file) into `destination`; `progress(done, total)` counts bytes.
 
-    total is None where the server does not send it. `expected_md5` is a checksum in hexadecimal digits, OFFICIAL for
-    that of either official archive, None for no check. An interrupted download stays as `<name>.part` and is
-    continued. Raises DataError where the network, the server or the archive fails, StoreError where the disk does,
-    ConfigError for an address or a checksum that is none.
+    `total` is None if the server does not send it. `expected_md5` is a checksum in hexadecimal digits, OFFICIAL for
+    the checksum of either official archive, None for no check. An interrupted download is kept as `<name>.part` and
+    resumed. Raises DataError if the network, the server or the archive fails, StoreError if the disk fails,
+    ConfigError for an invalid address or checksum.
     """
     expected = _checksums(expected_md5)
     if urlsplit(url).scheme not in ("http", "https", "file"):
@@ -60,18 +60,18 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
                 )
             dataset = read(Source(part, None))
         except DataError as error:
-            part.unlink()  # continuing it would only fail again
+            part.unlink()  # resuming it would fail again
             raise DataError(str(error).replace(str(part), url)) from None
         layout = next(layout for layout in layouts.LAYOUTS if dataset.layout.startswith(layout.name))
         path = part.replace(destination / layout.archive)
         return Fetched(path, layout.name, md5, bool(dataset.official))
-    except OSError as error:  # an error of the network is a DataError by now
+    except OSError as error:  # network errors have already become DataError
         cure = "free 400 MB there, or set KLCLI_CACHE to a folder on another disk"
         raise StoreError(f"{destination} cannot be written ({error.strerror or error}): {cure}") from None
 
 
 def fetched_before(url: str, destination: Path) -> Fetched | None:
-    """Return the official archive that an earlier fetch of `url` has left, where every byte of it is in place."""
+    """Return the official archive of an earlier download of `url` if its checksum is correct, else None."""
     path = destination / _file_name(url)
     with contextlib.suppress(OSError):
         for layout in layouts.LAYOUTS:
@@ -85,7 +85,7 @@ def _file_name(url: str) -> str:
 
 
 def _checksums(expected_md5: str | None) -> set[str]:
-    """Return the checksums that are accepted; the empty set accepts every one."""
+    """Return the accepted checksums; the empty set accepts any."""
     if expected_md5 in (None, OFFICIAL):
         return {layout.archive_md5 for layout in layouts.LAYOUTS if expected_md5}
     digits = expected_md5.strip().lower()
@@ -102,7 +102,7 @@ def _md5_of(path: Path) -> str:
 
 
 def _download(url: str, part: Path, progress: Progress) -> None:
-    """Complete `part` to the whole file at `url`; what has arrived stays in it. A checksum finds any other bytes."""
+    """Download the rest of `url` into `part`, which keeps the bytes so far; the checksum detects any mismatch."""
     done = part.stat().st_size if part.exists() else 0
     response = _open(url, done)
     if response is None:
@@ -120,7 +120,7 @@ def _download(url: str, part: Path, progress: Progress) -> None:
 
 
 def _open(url: str, done: int) -> Any:
-    """Return the server's response, from byte `done` on if it can; None where `done` bytes are the whole file."""
+    """Return the server's response, from byte `done` if it supports that; None if `done` bytes are the whole file."""
     headers = {"User-Agent": f"klcli/{__version__}", "Accept-Encoding": "identity"}
     headers |= {"Range": f"bytes={done}-"} if done else {}
     try:
@@ -137,7 +137,7 @@ def _open(url: str, done: int) -> Any:
 
 
 def _pieces(url: str, response: Any, done: int, total: int | None) -> Iterator[bytes]:
-    """Yield what arrives after the first `done` bytes. Raises DataError where the connection ends before `total`."""
+    """Yield the blocks after the first `done` bytes. Raises DataError if the connection ends before `total`."""
     try:
         while piece := response.read(PIECE):
             done += len(piece)

@@ -9,7 +9,7 @@ from pathlib import Path
 ROWS = 10_000  # images in each batch file
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-# `dataset.content_sha256` of the files whose MD5 is published. Both layouts hold the same images and labels.
+# `dataset.content_sha256` of the official files, whose MD5 is published. Both layouts contain the same images.
 OFFICIAL_SHA256 = "4d2b00a5ea5fa914ca904148ae475358281424b8971f61b1513f1547572b75a8"
 
 

@@ -1,4 +1,4 @@
-"""Where CIFAR-10 is searched for, and where klcli keeps its own copies."""
+"""The places where klcli searches for CIFAR-10, and its own cache."""
 
 import contextlib
 import os
@@ -11,17 +11,17 @@ import platformdirs
 from klcli.data.cifar10.layouts import LAYOUTS, PYTHON
 from klcli.errors import DataError
 
-CIFAR10 = "cifar10"  # the real images, wherever they are found
+CIFAR10 = "cifar10"  # CIFAR-10, from any place
 SYNTHETIC = "synthetic"  # the built-in set
-NAMES = (CIFAR10, SYNTHETIC)  # what --data and KLCLI_DATA accept besides a path
+NAMES = (CIFAR10, SYNTHETIC)  # values of --data and KLCLI_DATA other than a path
 
 
 def cache_folder() -> Path:
-    """Return klcli's own cache: `KLCLI_CACHE`, else the system's place for caches. It may not exist yet."""
+    """Return klcli's own cache: `KLCLI_CACHE`, else in the system's cache folder. It may not exist yet."""
     chosen = os.environ.get("KLCLI_CACHE")
     if chosen:
         return user_path(chosen).absolute()
-    # Without a home (in a container) platformdirs raises, or returns a "~" that must not become a folder here.
+    # Without a home folder (in a container) platformdirs raises, or returns a literal "~", which must not be created.
     with contextlib.suppress(RuntimeError):
         folder = platformdirs.user_cache_path("klcli")
         if folder.is_absolute():
@@ -33,14 +33,14 @@ def user_path(text: str) -> Path:
     """Return a path with `~` expanded, which a shell does not do in `--data=~/cifar`."""
     try:
         return Path(text).expanduser()
-    except RuntimeError:  # no such user, or no home: then it is a name like any other
+    except RuntimeError:  # no such user, or no home folder: "~" is then an ordinary name
         return Path(text)
 
 
 def find(requested: str | None) -> Path | None:
-    """Return the folder or archive to read: `requested`, `KLCLI_DATA`, or the first usual place with a complete set.
+    """Return the folder or archive to read: `requested`, `KLCLI_DATA`, or the first usual place that is complete.
 
-    None where nothing was requested and nothing was found. Raises DataError where a requested path does not exist.
+    None if no path was requested and no place is complete. Raises DataError if a requested path does not exist.
     """
     variable = os.environ.get("KLCLI_DATA", "")
     if requested is None and variable in ("", *NAMES):
@@ -58,11 +58,11 @@ def find(requested: str | None) -> Path | None:
 
 
 def usual_places() -> Iterator[Path]:
-    """Yield every folder and archive that is tried where no path was requested, in that order."""
+    """Yield the folders and archives to try if no path was requested, in order."""
     cache, home = cache_folder(), user_path("~")
-    # What `klcli data fetch` leaves precedes a folder beside it, which may be the damaged one that it replaces.
+    # The archive of `klcli data fetch` precedes a folder beside it, which may be the damaged one that it replaces.
     yield from (cache / layout.archive for layout in LAYOUTS)
-    # torchvision accepts any root; these are the ones that its examples and most programs use.
+    # torchvision accepts any root; its examples and most programs use these.
     roots = [cache, Path(), Path("data"), Path("datasets")]
     if home.is_absolute():
         torch = home / ".cache" / "torch"
@@ -76,7 +76,7 @@ def usual_places() -> Iterator[Path]:
 
 
 def _is_complete(place: Path) -> bool:
-    """Whether `place` is an archive, or a folder with all six batch files; an incomplete folder is passed over."""
+    """Whether `place` is an archive, or a folder with all six batch files; an incomplete folder is skipped."""
     forms = [[place]] if place.name.endswith(".tar.gz") else [layout.files_in(place) for layout in LAYOUTS]
     try:
         return any(all(map(Path.is_file, files)) for files in forms)

@@ -1,4 +1,4 @@
-"""Prepared copies: images once read and checked, kept in the cache as one file that later processes map into memory."""
+"""Prepared copies: checked images, cached as one file that later processes map into memory."""
 
 import contextlib
 import hashlib
@@ -19,20 +19,20 @@ NOTED = ("name", "class_names", "sha256", "source", "layout", "official")  # bes
 
 
 def key_of_files(files: list[Path]) -> str:
-    """Return a key of the resolved path, size and modification time of each. Raises OSError where one is gone."""
+    """Return a key from the resolved path, size and modification time of each. Raises OSError if one is missing."""
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(f"klcli {FORMAT} {states}".encode()).hexdigest()
 
 
 def load(key: str) -> Dataset | None:
-    """Return the prepared copy `key`, its images mapped read-only; None where there is none or it is damaged."""
+    """Return the prepared copy `key` with its images mapped read-only; None if it is missing or damaged."""
     images_file, note_file = _paths(key)
     try:
         note = json.loads(note_file.read_text(encoding="utf-8"))
         labels = np.frombuffer(bytes.fromhex(note["labels"]), np.uint8)
         named = {name: note[name] for name in NOTED} | {"class_names": tuple(note["class_names"])}
         dataset = Dataset(images=np.load(images_file, mmap_mode="r"), labels=labels, images_file=images_file, **named)
-    # Whatever is wrong with it, it can be made again from the source.
+    # Whatever the damage, the copy can be made again from the source.
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
     n = FILES * layouts.ROWS
@@ -42,9 +42,9 @@ def load(key: str) -> Dataset | None:
 
 
 def save(key: str, dataset: Dataset) -> Dataset:
-    """Keep `dataset` under `key` and return it with its images mapped from the copy.
+    """Store `dataset` under `key` and return it with its images mapped from the copy.
 
-    Where the cache cannot be written (read-only, full), the data set itself is returned: a copy is only for speed.
+    If the cache cannot be written (read-only, full), return the data set itself: the copy only saves time.
     """
     images_file, note_file = _paths(key)
     note = {name: getattr(dataset, name) for name in NOTED} | {"labels": dataset.labels.tobytes().hex()}
@@ -55,7 +55,7 @@ def save(key: str, dataset: Dataset) -> Dataset:
             file.write(json.dumps(note).encode())
         for other in set(note_file.parent.glob("*.json")) - {note_file}:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                # A copy that was made before the source changed, 184 MB.
+                # Remove the copy from before the source changed, 184 MB.
                 if json.loads(other.read_text(encoding="utf-8"))["source"] == dataset.source:
                     other.unlink()
                     other.with_suffix(".npy").unlink()

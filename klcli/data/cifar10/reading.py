@@ -1,4 +1,4 @@
-"""CIFAR-10 from a folder or an archive of either layout, checked on the way in."""
+"""Read and check CIFAR-10 from a folder or an archive of either layout."""
 
 import gzip
 import tarfile
@@ -17,25 +17,25 @@ from klcli.data.dataset import PIXELS, Dataset, content_sha256
 from klcli.errors import DataError
 from klcli.settings.split_config import FILES
 
-LARGEST_FILE = 128 * 2**20  # bytes, four times an official batch file: more is something else
+LARGEST_FILE = 128 * 2**20  # bytes, four times an official batch file: a larger file is no batch file
 
 
 @dataclass(frozen=True)
 class Source:
-    """A folder or an archive that holds the batch files, before it is read."""
+    """A folder or archive with the batch files, not yet read."""
 
     path: Path  # absolute
-    layout: Layout | None  # None for an archive, whose layout shows when it is read
+    layout: Layout | None  # None for an archive, whose layout is known after reading
 
     def files(self) -> list[Path]:
-        """The files that the images depend on, of those that exist."""
+        """The existing files that the images depend on."""
         return list(filter(Path.exists, self.layout.files_in(self.path))) if self.layout else [self.path]
 
 
 def locate(path: Path) -> Source:
-    """Return what `path` is: an archive, a folder of batch files, or a folder above one of these.
+    """Return the source at `path`: an archive, a folder of batch files, or a folder above one of these.
 
-    Raises DataError where it is a single batch file, a folder without any, or cannot be read.
+    Raises DataError if it is a single batch file, a folder without batch files, or unreadable.
     """
     path = path.absolute()
     try:
@@ -56,13 +56,13 @@ def locate(path: Path) -> Source:
 
 
 def read(source: Source) -> Dataset:
-    """Return all 60 000 images, in memory. Raises DataError where a file is missing, unreadable or damaged."""
+    """Read all 60 000 images into memory. Raises DataError if a file is missing, unreadable or damaged."""
     images = np.empty((FILES * layouts.ROWS, PIXELS), np.uint8)
     labels = np.empty(FILES * layouts.ROWS, np.uint8)
     layout, done = source.layout, set[str]()
     for found, name, content in _folder_files(source, layout) if layout else _archive_files(source.path):
         layout = layout or found
-        if found is layout:  # an archive may hold both: the first one is enough
+        if found is layout:  # an archive may contain both layouts: the first one is enough
             start = layout.batch_files.index(name) * layouts.ROWS
             rows = slice(start, start + layouts.ROWS)
             where = f"{source.path / name}" if source.layout else f"{name} in {source.path}"
@@ -83,7 +83,7 @@ def _require(path: Path, missing: list[str]) -> None:
 
 
 def _folder_files(source: Source, layout: Layout) -> Iterator[tuple[Layout, str, bytes]]:
-    """Yield layout, name and content of every batch file in the folder, all of which must be there."""
+    """Yield layout, name and content of every batch file in the folder, which must be complete."""
     _require(source.path, [path.name for path in layout.files_in(source.path) if not path.exists()])
     for path in source.files():
         try:
@@ -95,7 +95,7 @@ def _folder_files(source: Source, layout: Layout) -> Iterator[tuple[Layout, str,
 
 
 def _archive_files(path: Path) -> Iterator[tuple[Layout, str, bytes]]:
-    """Yield layout, name and content of every batch file in the archive, in its order and without its folders."""
+    """Yield layout, name without folders and content of every batch file in the archive, in its order."""
     known = {name: layout for layout in LAYOUTS for name in layout.batch_files}
     try:
         with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:

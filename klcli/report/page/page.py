@@ -1,4 +1,4 @@
-"""The page: sections of text, tables and pictures in one HTML file that needs nothing else."""
+"""The page: sections of text, tables and pictures in one self-contained HTML file."""
 
 import base64
 import html
@@ -10,22 +10,22 @@ from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.table import Table
 
 TYPES = {"png": "image/png", "svg": "image/svg+xml"}
-LONG = 40  # letters from which on a cell may be broken into lines
+LONG = 40  # characters above which a cell may wrap
 
 
 class Markup(str):
-    """Text that is HTML already: what is not, for example a name from a user, is escaped."""
+    """Text that is already HTML; all other text, for example a name from a user, is escaped."""
 
     __slots__ = ()
 
 
 def joined(*parts: str) -> Markup:
-    """Return parts one after another, escaping those that are plain text."""
+    """Concatenate parts, escaping those that are plain text."""
     return Markup("".join(part if isinstance(part, Markup) else html.escape(part) for part in parts))
 
 
 def element(name: str, /, *children: str, **attributes: str) -> Markup:
-    """Return one element. `class_` and `data_value` become class and data-value; children are escaped unless Markup."""
+    """Return an element. `class_` and `data_value` become class and data-value; children are escaped unless Markup."""
     values = {key.rstrip("_").replace("_", "-"): html.escape(value) for key, value in attributes.items()}
     given = "".join(f' {key}="{value}"' for key, value in values.items())
     end = "" if name in ("img", "meta", "link") else f"{joined(*children)}</{name}>"
@@ -34,7 +34,7 @@ def element(name: str, /, *children: str, **attributes: str) -> Markup:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what belongs under it."""
+    """A heading with its content."""
 
     title: str
     parts: Sequence[Markup]
@@ -45,7 +45,7 @@ class Section:
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """Return the page. Pictures, style and script are inside; it loads nothing."""
+    """Return the page, with embedded pictures, style and script; it loads no other file."""
     links = [element("li", element("a", section.title, href=f"#{section.anchor}")) for section in sections]
     nav = element("nav", element("ul", *links))
     header = element("header", element("h1", title), element("p", subtitle, class_="note"), nav)
@@ -61,7 +61,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
-        # An icon of nothing: without it a browser asks the server, or the disk, for one.
+        # An empty icon: without it, a browser requests one from the server or the disk.
         element("link", rel="icon", href="data:,"),
         style,
     )
@@ -70,24 +70,24 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 
 
 def table(content: Table) -> Markup:
-    """Return a table under its title, which stands outside of the box that scrolls, or a phone would cut it."""
+    """Return a table under its title, which is outside the scrolling box, because a phone would truncate it there."""
     box = element("div", _table(content), class_="scroll", tabindex="0", role="region", aria_label=content.title)
     return joined(element("h3", content.title), box)
 
 
 def picture(words: str, suffix: str, content: bytes) -> Markup:
-    """Return a drawn picture with what it shows in words, for those who do not see it."""
+    """Return a drawn picture with a text alternative for screen readers."""
     source = f"data:{TYPES[suffix]};base64,{base64.b64encode(content).decode()}"
     return element("figure", element("img", src=source, alt=words, loading="lazy"))
 
 
 def details(summary: str, command: str, content: Table) -> Markup:
-    """Return a run that can be unfolded: its settings and the command that repeats it."""
+    """Return a collapsible section of a run: its settings and the command that repeats it."""
     return element("details", element("summary", summary), element("pre", command), table(content))
 
 
 def notes(sentences: Sequence[str], is_warning: bool = False) -> Markup:
-    """Return sentences below a table, in which code stands between backticks."""
+    """Return the notes below a table, with code between backticks."""
     kind = "note warning" if is_warning else "note"
     paragraphs = []
     for sentence in sentences:

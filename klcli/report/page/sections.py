@@ -1,4 +1,4 @@
-"""`klcli report --html`: everything that the database knows, as the sections of one page."""
+"""`klcli report --html`: the content of the database as the sections of one page."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,9 +21,9 @@ from klcli.store.store import Store
 
 BEST = 10  # rows of a ranking
 CURVES = 4  # runs of each set of images whose curves are drawn
-TOGETHER = 6  # settings over one another in one picture,
+TOGETHER = 6  # settings in one picture,
 SEEDS = 20  # each with a band over its seeds
-LISTED = 200  # runs that are listed with their settings; no phone opens a page of thousands
+LISTED = 200  # runs listed with their settings; a phone cannot open a page with thousands
 PIXELS = ("confusion", "weights")  # kinds of pictures that are large as SVG
 
 
@@ -31,9 +31,9 @@ class Sections:
     """The sections of a page about the runs of a selection."""
 
     def __init__(self, store: Store, selection: Selection, data: str | None, say: Callable[[str], None]) -> None:
-        """`data` names the images for confusion matrices; `say` gets the reason for each picture that is missing.
+        """`data` names the images for confusion matrices; `say` is called with the reason for each missing picture.
 
-        Raises ConfigError for a selection that asks for one view.
+        Raises ConfigError for a selection of a single view.
         """
         if selection.has_view:
             raise ConfigError("--html: shows everything, filters like --bn or --since go with it, views do not")
@@ -43,11 +43,11 @@ class Sections:
         self._studies = store.studies.all()
 
     def __len__(self) -> int:
-        """About how many sections there are."""
+        """The approximate number of sections, for the progress bar."""
         return len(self._image_sets) + len(self._studies) + 2
 
     def __iter__(self) -> Iterator[Section]:
-        """Make them one after another; each may take seconds."""
+        """Yield the sections in order; each may take seconds."""
         if self._image_sets:
             best = [self._of_images(images, best=1).runs[0] for images in self._image_sets]
             yield Section("Summary", [page.table(summary_table(self._image_sets, best))])
@@ -57,7 +57,7 @@ class Sections:
             yield self._reproduction(number)
         studies = [study for study in self._studies if study.kind != KIND]
         refined = {study.parent for study in studies if study.stage != "final"}
-        for study in (study for study in studies if study.id not in refined):  # a fine stage shows its coarse one too
+        for study in (study for study in studies if study.id not in refined):  # a fine stage includes its coarse stage
             yield Section(f"Study {study.id}: {study.kind} {study.stage or ''}".rstrip(), list(self._study(study)))
         if self._store.gradient_checks.suites():
             yield Section("Gradient check", list(self._gradients()))
@@ -73,7 +73,7 @@ class Sections:
         yield from _shown(self._of_images(images, best=BEST))
         columns = varying(everything)
         groups, repeated = group(everything, columns)
-        several = [one for one in groups if len(one.runs) > 1]  # a single seed is in the ranking already
+        several = [one for one in groups if len(one.runs) > 1]  # a single seed is already in the ranking
         if several:
             yield page.table(group_table(several, columns))
             yield page.notes(group_notes(several, columns, repeated))
@@ -129,7 +129,7 @@ class Sections:
                 for stem, content in self._painter.draw(shown, kind, suffix):
                     yield page.picture(stem.replace("-", " "), suffix, content)
             except KlcliError as error:
-                if kind != "bn":  # most sets of runs have no such pair
+                if kind != "bn":  # most sets of runs have no such pair of runs
                     self._say(f"no picture of {kind}: {error}")
 
 

@@ -1,4 +1,4 @@
-"""Several runs in one picture: repeats as a band, and one network with and without batch normalisation."""
+"""Pictures of several runs: repeats as a band, and one network with and without batch normalisation."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ Curve = tuple[str, Runs, str, str, str]  # label, repeats, split, colour, style
 
 
 def validation_overlay(runs: Runs, epochs: Epochs) -> Chart:
-    """Gather the validation curves of runs that have any; repeats of one setting become one curve with a band."""
+    """Gather the validation curves of runs with evaluations; repeats of one setting become one curve with a band."""
     drawn, empty = [run for run in runs if epochs[run.id]], [run for run in runs if not epochs[run.id]]
     groups: dict[tuple[str, TrainConfig], list[Run]] = {}
     for run in drawn:
@@ -38,7 +38,7 @@ def validation_overlay(runs: Runs, epochs: Epochs) -> Chart:
 
 
 def bn_overlay(without: Run, with_bn: Run, epochs: Epochs) -> Chart:
-    """Gather train and validation curves of one network without and with BN: a colour for BN, dashes for validation."""
+    """Gather train and validation curves of one network without and with BN, by colour; validation is dashed."""
     pair = (without, with_bn)
     curves: list[Curve] = [
         (f"{split}, {name}", [run], split, colour, style)
@@ -57,7 +57,7 @@ def bn_overlay(without: Run, with_bn: Run, epochs: Epochs) -> Chart:
 
 
 def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
-    """Return the runs without and with BN that differ in the fewest settings, on the same images with equal widths."""
+    """Return the runs without and with BN, of equal images and widths, that differ in the fewest settings."""
 
     def images(run: Run) -> object:
         return run.dataset_sha256, run.split, run.config.hidden
@@ -80,7 +80,7 @@ def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: 
 
 
 def _mean_curve(runs: Runs, epochs: Epochs, column: str) -> tuple[list[int], list[float], list[float]]:
-    """The steps at which all of the runs were evaluated, the mean and, of several, the standard deviation there."""
+    """Return the steps at which all runs were evaluated, the mean and, for several runs, the standard deviation."""
     by_step = [{epoch.step: getattr(epoch, column) for epoch in epochs[run.id]} for run in runs]
     steps = sorted(set(by_step[0]).intersection(*by_step[1:]))
     values = [[one[step] for one in by_step] for step in steps]
@@ -93,7 +93,7 @@ def _differing(runs: Runs) -> list[Setting]:
 
 
 def _labels(groups: Sequence[Runs]) -> list[str]:
-    """Name in what each group differs from the others; where no setting tells two of them apart, their runs do."""
+    """Name each group by the settings in which it differs from the others; if two names are equal, add run numbers."""
     firsts = [members[0] for members in groups]
     differing = _differing(firsts)
     names: list[Callable[[Run], str]] = []
@@ -112,7 +112,7 @@ def _labels(groups: Sequence[Runs]) -> list[str]:
 
 
 def _phrases(run: Run, settings: Sequence[Setting]) -> str:
-    """`lambda 0.1, momentum 0.9`; of a setting without a value, `without whitening`, where there is no other."""
+    """`lambda 0.1, momentum 0.9`; if all values are None, the settings without a value, as `without whitening`."""
     values = {one: words.setting_value(run, one.key) for one in settings}
     given = [one.phrase(value) for one, value in values.items() if value is not None]
     return ", ".join(given or [f"without {one.label}" for one in settings])

@@ -1,4 +1,4 @@
-"""The confusion matrix on the test split, and the pairs of classes mistaken for each other most often."""
+"""The confusion matrix on the test split, and the most confused pairs of classes."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from klcli.report.words import network_name, settings_line
 from klcli.store.records import Run
 
 PAIRS = 8
-DARK = 0.6  # of the darkest colour: from here on white digits are easier to read
+DARK = 0.6  # fraction of the darkest colour above which white digits are easier to read
 
 
 def draw_confusion(run: Run, confusion: Confusion, classes: Sequence[str], suffix: str = "png") -> bytes:
-    """Draw the matrix in percent of every true class, and the most confused pairs; return a picture file."""
+    """Draw the matrix in percent of each true class, and the most confused pairs; return a picture file."""
     counts = confusion.counts  # (K, K), the true class in rows
     caption = f"{settings_line(run)}; {counts.sum()} test images, accuracy {confusion.accuracy:.4f}"
     title = f"Confusion on the test split, run {run.id}: {network_name(run.config)}"

@@ -1,4 +1,4 @@
-"""Charts: lines in panels, gathered from records as plain values, and how all of them are drawn."""
+"""Charts: lines in panels as plain values, and the function that draws any chart."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ TITLE_INCHES, LEGEND_INCHES = 0.27, 0.22
 
 @dataclass(frozen=True)
 class Line:
-    """One curve, or marks alone where `style` is empty."""
+    """One curve, or only markers if `style` is empty."""
 
     label: str | None  # None: not in the legend
     x: Sequence[float]
@@ -34,10 +34,10 @@ class Line:
     colour: str
     style: str = "-"
     spread: Sequence[float] = ()  # one standard deviation, drawn as a band
-    dots_below: int = 3  # points: a line of one cannot be seen, and few evaluations are dots
+    dots_below: int = 3  # below this number of points, markers are drawn: a line of one point is invisible
     marker: str = "o"
     size: float = 3.5  # of the marker, in points
-    fill: str | None = None  # of the marker, if not its colour
+    fill: str | None = None  # colour inside the marker, if not that of the line
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Panel:
     yscale: str = "linear"
     xlim: tuple[float, float] | None = None
     ylim: tuple[float, float | None] | None = None
-    cycle: int = 0  # updates; their ends are marked
+    cycle: int = 0  # updates per cycle; the ends of cycles are marked
     limits: Mapping[str, float] = field(default_factory=dict)  # vertical lines by label
     band: tuple[float, float] | None = None  # one standard error of y
-    names: Sequence[str] = ()  # of the whole numbers of y, from above
+    names: Sequence[str] = ()  # labels of the integers of y, from the top
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ def draw(chart: Chart, suffix: str = "png") -> bytes:
         _draw(axes, panel)
         handles, labels = axes.get_legend_handles_labels()
         legend |= dict(zip(labels, handles, strict=True))
-    if legend:  # one for all panels between them and the title, where it hides no curve
+    if legend:  # one legend for all panels, between them and the title, where it covers no curve
         letters = int(LEGEND_LETTERS * chart.width)
         fits = sum(len(label) + 8 for label in legend) <= letters
         columns = len(legend) if fits else max(1, letters // (max(map(len, legend)) + 8))
         rows = -(-len(legend) // columns)
         figure.set_figheight(chart.height + LEGEND_INCHES * rows)
-        # The layout reserves space for the lines of the title alone, so the title gets one for each row of the legend.
+        # The layout reserves space only for the lines of the title, so the title gets one line per row of the legend.
         figure.suptitle(chart.title + "\n" * rows, fontsize=13, fontweight="bold")
         place = (0.5, 1 - TITLE_INCHES / figure.get_figheight())
         handles, labels = list(legend.values()), list(legend)
@@ -114,9 +114,9 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.axhspan(*panel.band, color=GREY, alpha=0.15, lw=0, label="one standard error")
     axes.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.xscale, yscale=panel.yscale)
     limits = {"xlim": panel.xlim, "ylim": panel.ylim}
-    axes.set(**{key: value for key, value in limits.items() if value})  # None would end the scaling of shared axes
+    axes.set(**{key: value for key, value in limits.items() if value})  # None would disable the scaling of shared axes
     x = [value for line in panel.lines for value in line.x]
-    if panel.xscale == "log" and x and max(x) < 100 * min(x):  # too few powers of ten to read by
+    if panel.xscale == "log" and x and max(x) < 100 * min(x):  # too few powers of ten for tick labels
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -138,7 +138,7 @@ def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
 
 
 def dress(axes: Axes) -> None:
-    """Remove the lines that carry no information and add a faint grid."""
+    """Remove the top and right spines and add a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
 
@@ -146,8 +146,8 @@ def dress(axes: Axes) -> None:
 def to_bytes(figure: Figure, suffix: str) -> bytes:
     """Return the figure as a PNG (120 dots per inch), SVG or PDF file; the same figure gives the same bytes."""
     content = BytesIO()
-    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # with one, no two files would be equal
-    # Letters as outlines look alike everywhere; without the salt, names in an SVG are random.
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # with a date, no two files would be equal
+    # Text as outlines renders the same everywhere; without the salt, the ids in an SVG are random.
     with mpl.rc_context({"svg.hashsalt": "klcli", "svg.fonttype": "path", "pdf.fonttype": 42}):
         figure.savefig(content, format=suffix, dpi=120 if suffix == "png" else "figure", metadata=dates.get(suffix))
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""Pictures of a reproduction: the panels that a published report draws, from our runs."""
+"""Pictures of a reproduction: the figures of a published report, drawn from our runs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,9 +20,9 @@ Epochs = Callable[[int], Sequence[Epoch]]
 
 
 def pictures(found: Reproduction, epochs: Epochs, suffix: str = "png") -> Iterator[tuple[str, str, bytes]]:
-    """Yield every figure that can be drawn: a name for its file, what it shows in words, the picture.
+    """Yield every figure that can be drawn: the name of its file, its caption, and the chart.
 
-    What has no complete run has no figure.
+    Experiments without a complete run have no figure.
     """
     report, marks = found.report, found.terms.brackets
     by_name = {one.name: one for one in report.experiments}
@@ -62,7 +62,7 @@ def _chart(figure: Figure, runs: Mapping[str, list[Run]], epochs: Epochs) -> Cha
 
 
 def warm_start(title: str, caption: str, compared: Sequence[Comparison]) -> Chart:
-    """Gather the accuracies of a chain, ours as lines and the published ones as dots; one without ours is left out."""
+    """Gather the accuracies of a chain, ours as lines and the published ones as dots, except those without ours."""
     lines = []
     for split, colour in zip(SPLITS, COLOURS, strict=False):
         mine = [one for one in compared if one.line.quantity == f"{split}_accuracy"]

@@ -1,4 +1,4 @@
-"""The lambdas of a search against their validation accuracy, and the curves of a sweep of sigma."""
+"""Pictures of studies: validation accuracy over lambda in a search, and the curves of a sigma sweep."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -11,12 +11,12 @@ from klcli.studies.lambda_search import Choice
 
 MARKS = tuple(zip("o^sDv", COLOURS, strict=False))
 MEASURES = ("loss", "accuracy")
-WIDE = 20.0  # with a larger loss the others would be a flat line on a linear axis; chance is ln 10 = 2.3
+WIDE = 20.0  # above this loss the axis is logarithmic, or the others would be a flat line; chance is ln 10 = 2.3
 LOOKS = {False: ("without BN", ORANGE, "--"), True: ("with BN", BLUE, "-")}
 
 
 def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice) -> Chart:
-    """Gather the points of a search; runs that diverged have none."""
+    """Gather the points of a search; diverged runs have none."""
     first, together = stages[0][1][0], [run for _, runs in stages for run in runs]
     lines = []
     for (stage, runs), (marker, colour) in zip(stages, cycle(MARKS), strict=False):
@@ -36,7 +36,7 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice) -
 
 
 def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]]) -> Chart:
-    """Gather the validation curves of a sweep, a column per sigma, a row per measure; repeats are own curves."""
+    """Gather the validation curves of a sweep, a column per sigma, a row per measure, and a curve per repeat."""
     first, sigmas = runs[0], list(dict.fromkeys(run.config.sigma or 0.0 for run in runs))  # every run has one
     is_wide = max((epoch.validation_loss for run in runs for epoch in epochs[run.id]), default=0.0) > WIDE
     rows = []

@@ -10,12 +10,12 @@ from klcli.store.records import Epoch, Run
 from klcli.training.budget import Budget
 
 MEASURES = ("cost", "loss", "accuracy")
-LINES_OF_A_CURVE = 50  # straight lines that look like one
-WORST = 2.0  # times the largest loss below the best eta: what is above is cut off, or the rest would be a flat line
+LINES_OF_A_CURVE = 50  # number of straight segments that look like a cosine
+WORST = 2.0  # times the largest loss below the best eta: the upper limit of the axis, or the rest would be a flat line
 
 
 def training_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
-    """Gather cost, loss, accuracy and the learning rate of one run over update steps; of a range test, over eta."""
+    """Gather cost, loss, accuracy and learning rate of one run over update steps; for a range test, over eta."""
     if run.config.schedule == "range":
         return range_curves(run, epochs)
     panels = []
@@ -38,7 +38,7 @@ def learning_rate_curve(run: Run, epochs: Sequence[Epoch]) -> Chart:
 
 
 def cycle_length(run: Run) -> int:
-    """Return the updates of a cycle, 0 where there are no cycles."""
+    """Return the number of updates in a cycle, 0 without cycles."""
     return 2 * run.step_size if run.config.schedule in CYCLIC else 0
 
 
@@ -56,10 +56,10 @@ def _rate_panel(run: Run, epochs: Sequence[Epoch], title: str = "", ylabel: str 
 
 
 def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
-    """Return points (step, eta) to be joined by straight lines, up to the last evaluation."""
+    """Return the vertices (step, eta) of a polyline up to the last evaluation."""
     config, updates, cycle = run.config, last.step, cycle_length(run)
     total = round(run.cycles * 2 * run.step_size)
-    # n_s and the length are those that the run has stored: they do not depend on the images at hand.
+    # n_s and the length are the stored values of the run: they do not depend on the available images.
     budget = Budget(config, round(total / run.epochs) if run.epochs else 1, run.step_size, total, ())
     if config.schedule == "constant":
         return [(step, budget.learning_rate(step, config)) for step in (0, updates)]
@@ -77,7 +77,7 @@ def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
 
 
 def range_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
-    """Gather loss and accuracy of a range test over eta, and the limits that they suggest."""
+    """Gather loss and accuracy of a range test over eta, and the suggested limits."""
     found, panels = suggestion_of(run, epochs), []
     ends = {"min": found.eta_min, "max": found.eta_max} if found else {}
     limits = {f"suggested eta {end} {eta:.2g}": eta for end, eta in ends.items()}

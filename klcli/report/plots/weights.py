@@ -14,7 +14,7 @@ GAP = 2  # pixels around each image
 
 
 def weight_images(W: np.ndarray) -> np.ndarray:
-    """Return the columns of `W (3072, h)`, the longest first, each scaled by its own largest weight.
+    """Return the columns of `W (3072, h)` by descending norm, each scaled by its largest absolute weight.
 
     They are images `(units, 32, 32, 3)` from 0 to 1, in which 0.5 is a weight of 0.
     """

@@ -1,4 +1,4 @@
-"""Tables of later evaluations, beside the results of the training, and of the classes of pictures."""
+"""Tables of later evaluations, compared with the results of the training, and of classified pictures."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ MEASURES = ("accuracy", "loss")
 
 
 def evaluation_words(evaluation: Evaluation) -> str:
-    """`adaptive statistics (1000 images, transductive), flips, ensemble of runs 3, 4`: how it was evaluated."""
+    """Describe an evaluation: `adaptive statistics (1000 images, transductive), flips, ensemble of runs 3, 4`."""
     statistics = ""
     if evaluation.bn_statistics:
         samples = f"{evaluation.bn_samples} images" if evaluation.bn_samples else ""
@@ -30,14 +30,14 @@ def evaluation_words(evaluation: Evaluation) -> str:
 
 
 def evaluation_table(title: str, evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> Table:
-    """One evaluation per run, each with the stored numbers of that run and the difference."""
+    """One evaluation per run, with the stored numbers of the run and the difference."""
     pairs = zip(evaluations, runs, strict=True)
     rows = [row | {"run": run.id} for evaluation, run in pairs for row in _compared(evaluation, [run])]
     return _table(title, rows, "stored", numbers_of_runs=len(runs) > 1)
 
 
 def ensemble_table(title: str, evaluation: Evaluation, runs: Sequence[Run]) -> Table:
-    """The mean of the probabilities of several runs, beside the mean of what the runs gave and the best of them."""
+    """The ensemble of several runs, compared with the mean and the best of the individual runs."""
     rows = _compared(evaluation, runs)
     for row in rows:
         values = [value for run in runs if (value := run.measure(row["split"], "accuracy")) is not None]
@@ -46,7 +46,7 @@ def ensemble_table(title: str, evaluation: Evaluation, runs: Sequence[Run]) -> T
 
 
 def _compared(evaluation: Evaluation, runs: Sequence[Run]) -> list[Row]:
-    """One row per split: what is measured now, the mean of what the runs have stored, and the difference."""
+    """One row per split: the new metric, the mean of the stored metrics of the runs, and the difference."""
     rows = []
     for split in MEASURED:
         row: Row = {"split": split}
@@ -70,13 +70,13 @@ def _table(title: str, rows: Sequence[Row], stored: str, *, numbers_of_runs: boo
 
 
 def _signed(value: float) -> str:
-    """A difference to four digits, with its sign; one that rounds to nothing has none."""
+    """A difference to four digits with its sign; zero after rounding has no sign."""
     text = f"{value:+.4f}"
     return text[1:] if float(text) == 0 else text
 
 
 def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> list[str]:
-    """Say how large the differences of several runs are on the mean, and whether that is more than chance."""
+    """State the mean difference over several runs, and whether it is more than chance."""
     notes = []
     for split in MEASURED:
         now, stored = ([one.measure(split, "accuracy") for one in many] for many in (evaluations, runs))
@@ -110,7 +110,7 @@ def evaluations_table(title: str, evaluations: Sequence[Evaluation]) -> Table:
 
 
 def prediction_table(title: str, pictures: Sequence[tuple[str, Mapping[str, float]]], top: int) -> Table:
-    """One row per picture with the classes of the highest probabilities, the first of which is its name."""
+    """One row per picture with its most probable classes."""
     columns = {"picture": Column("picture", "picture", is_number=False)}
     rows = []
     for picture, probabilities in pictures:

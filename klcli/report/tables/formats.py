@@ -1,7 +1,7 @@
 """Formats: one table as Markdown, LaTeX, CSV or JSON.
 
-Markdown and LaTeX show the rounded numbers of the terminal. CSV and JSON carry every stored digit,
-under the names that the columns have in the database.
+Markdown and LaTeX show the rounded numbers of the terminal. CSV and JSON have every stored digit,
+with the column names of the database.
 """
 
 import csv
@@ -15,7 +15,7 @@ from klcli.settings.columns import stored_value
 
 
 def to_markdown(table: Table, notes: Sequence[str] = ()) -> str:
-    """Return a table of pipes with its title above and its notes below."""
+    """Return a Markdown table with its title above and its notes below."""
     rows = [[one.title for one in table.columns], *table.cells()]
     columns = [[cell.translate(_MARKDOWN) for cell in cells] for cells in zip(*rows, strict=True)]
     aligned = []
@@ -51,7 +51,7 @@ def to_latex(table: Table, notes: Sequence[str] = ()) -> str:
 
 
 def to_csv(table: Table, notes: Sequence[str] = ()) -> str:
-    """Return a head of column names and one line per row; what is missing is an empty cell. Notes have no place."""
+    """Return a header of column names and one line per row; a missing value is an empty cell. Notes are omitted."""
     rows = exact_rows(table)
     keys = list(dict.fromkeys(key for row in rows for key in row)) or [column.key for column in table.columns]
     text = io.StringIO()
@@ -72,7 +72,7 @@ FORMATS: dict[str, Format] = {"markdown": to_markdown, "latex": to_latex, "csv":
 
 
 def exact_rows(table: Table) -> list[dict[str, Any]]:
-    """Return the values of all columns, unrounded and as the database has them."""
+    """Return the values of all columns, unrounded, as stored in the database."""
     rows = []
     for row in table.rows:
         exact: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Tables of gradient checks: the tensors of a network, or of a whole suite, and the verdict in words."""
+"""Tables of gradient checks: the tensors of a network or of a suite, and the verdict as a sentence."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import Role
 from klcli.store.records import GradientCheck
 
-NO_PART = (Role.OPTIMISATION, Role.EVALUATION, Role.RANDOMNESS)  # in a gradient, but for lambda
+NO_PART = (Role.OPTIMISATION, Role.EVALUATION, Role.RANDOMNESS)  # settings that change a gradient, except lambda
 _OMITTED = (*IN_NAME, *(one.key for one in SETTINGS.values() if one.role in NO_PART))
 _COLUMNS = (
     *texts("tensor"),
@@ -42,7 +42,7 @@ def gradient_check_title(check: GradientCheck) -> str:
 
 
 def gradient_verdict(checks: Sequence[GradientCheck]) -> str:
-    """One line: how many tensors pass, by which rule, and the largest error."""
+    """State the number of tensors that pass, the rule, and the largest error."""
     tensors = [error for check in checks for error in check.errors]
     passed = sum(error.passed for error in tensors)
     return (
@@ -53,7 +53,7 @@ def gradient_verdict(checks: Sequence[GradientCheck]) -> str:
 
 
 def gradient_method(check: GradientCheck) -> str:
-    """How a suite was checked."""
+    """State the method and the images of a suite."""
     return (
         f"{check.method} differences with h {check.h:g} in float64, "
         f"on {check.images} {check.dataset} images of {check.dims} pixels"

@@ -1,4 +1,4 @@
-"""Groups: runs that differ only in their seed, as mean and deviation, and which groups differ by more than chance."""
+"""Groups: mean and deviation of runs that differ only in their seed, and tests of the differences between groups."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,24 +22,24 @@ SHOWN_RANGES = 8
 
 @dataclass(frozen=True)
 class Group:
-    """Runs with the same values in the columns that they are grouped by."""
+    """Runs with equal values in the columns of --group-by."""
 
     values: tuple[Any, ...]
     runs: tuple[Run, ...]
 
     @property
     def sample(self) -> Sample:
-        """The validation accuracies, a 0 where there are none."""
+        """The validation accuracies, a single 0 if there are none."""
         return sample_of(self.runs, "validation_accuracy") or Sample((0.0,))
 
 
 def columns_of(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns of settings named by column, key, option or label. Raises ConfigError for what is none."""
+    """Return the columns of settings named by column, key, option or label. Raises ConfigError for an unknown name."""
     return tuple(dict.fromkeys(_setting(name).column for name in names))
 
 
 def varying(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Return the columns of the settings, but seeds, in which runs differ; n_s and the like by what they resolve to."""
+    """Return the columns, except seeds, in which runs differ; n_s, cycles and epochs by their resolved values."""
     keys = {key for config in {run.config for run in runs} for key in differences(runs[0].config, config)}
     return tuple(
         one.column
@@ -49,9 +49,9 @@ def varying(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[list[Group], list[Run]]:
-    """Return the groups, the highest mean validation accuracy first, and the runs that only repeat another one.
+    """Return the groups, the highest mean validation accuracy first, and the runs that duplicate another one.
 
-    The same settings with the same seed give the same numbers: counted twice they would feign certainty.
+    The same settings with the same seed give the same numbers: duplicates would make the deviation too small.
     """
     unique: dict[TrainConfig, Run] = {}
     ordered = sorted(runs, key=lambda run: run.id)
@@ -65,7 +65,7 @@ def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[list[Group], lis
 
 
 def run_numbers(runs: Sequence[Run]) -> str:
-    """`1, 3-5, 8`, and of very many how many more there are."""
+    """`1, 3-5, 8`; a long list ends with the number of runs left out."""
     ranges: list[list[int]] = []
     for number in sorted(run.id for run in runs):
         if ranges and number == ranges[-1][-1] + 1:
@@ -96,7 +96,7 @@ def group_table(groups: Sequence[Group], columns: Sequence[str]) -> Table:
 
 
 def group_notes(groups: Sequence[Group], columns: Sequence[str], repeated: Sequence[Run]) -> list[str]:
-    """Say in words what the numbers allow to conclude."""
+    """Return the conclusions from the numbers as sentences."""
     notes = _verdict([one.sample for one in groups])
     mixed = [tuple(name for name in varying(one.runs) if name not in columns) for one in groups]
     for names in dict.fromkeys(filter(None, mixed)):

@@ -1,4 +1,4 @@
-"""Tables of a reproduction: every line of a published report beside ours."""
+"""Tables of a reproduction: every line of a published report with our result."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -53,7 +53,7 @@ def points(difference: float) -> str:
 
 
 def reproduction_notes(report: Report, comparisons: Sequence[Comparison], terms: Terms) -> list[str]:
-    """Return what a reader of the table must know: marks, counts, conditions, and why rows differ."""
+    """Return the notes of the table: marks, counts, conditions, and the reasons for differences."""
     found = ", ".join(f"{n} {verdict}" for verdict, n in counts(comparisons).items())
     seeds = f"{terms.repeats} {counted(terms.repeats, 'seed')} for every setting"
     notes = [*terms.marks, f"{len(comparisons)} lines: {found}; {seeds}, on {terms.images}"]
@@ -84,7 +84,7 @@ def list_table(reports: Sequence[Report], repeats: int) -> Table:
 
 
 def reproduction_document(found: Reproduction, notes: Sequence[str], paths: Sequence[Path]) -> dict[str, Any]:
-    """Return a reproduced report as it appears in JSON."""
+    """Return a reproduced report as a JSON object."""
     own = {key: getattr(found.report, key) for key in ("name", "number", "course", "date", "conditions")}
     return {
         "report": own | {"rows": list(found.report.rows)},
@@ -112,7 +112,7 @@ def _line_document(one: Comparison, found: Reproduction) -> dict[str, Any]:
 def markdown_page(
     command: str, terms: Terms, sections: Sequence[tuple[Report, Table, Sequence[str], Sequence[tuple[str, Path]]]]
 ) -> str:
-    """Return the page of reproduced reports, each with its table, notes and pictures, which are files beside it."""
+    """Return the page of reproduced reports, each with its table, notes and links to its picture files."""
     parts = [
         "# Published reports, and what really happens",
         f"Made by `{command}`.",

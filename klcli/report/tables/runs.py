@@ -1,4 +1,4 @@
-"""Tables of runs: ranked, listed, side by side, and one by its splits."""
+"""Tables of runs: ranking, list, comparison side by side, and the splits of one run."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,10 +13,10 @@ from klcli.store.records import Evaluation, ImageSet, Run
 
 MEASURES = tuple(f"{split}_{name}" for split in SPLITS for name in ("accuracy", "loss", "cost"))
 ENSEMBLE = tuple(f"ensemble_{split}_{name}" for split in SPLITS[1:] for name in ("accuracy", "loss"))
-RESULTS = (*MEASURES, *ENSEMBLE, "best_validation_accuracy")  # what may only be compared on the same images
-LONGEST = 60  # letters of a note in a list
+RESULTS = (*MEASURES, *ENSEMBLE, "best_validation_accuracy")  # columns that are comparable only on the same images
+LONGEST = 60  # characters of a note in a list
 IN_RANKING = ("hidden", "batch_norm", "bn_position", "bn_statistics", "lam", "initializer", "sigma", "seed")
-Line = tuple[str, list[Any], Callable[[Any], str]]  # of the comparison: title, a value for every run, form
+Line = tuple[str, list[Any], Callable[[Any], str]]  # row of the comparison: title, one value per run, format
 
 
 def ranking_table(runs: Sequence[Run], by: str) -> Table:
@@ -32,7 +32,7 @@ def ranking_table(runs: Sequence[Run], by: str) -> Table:
 
 
 def summary_table(image_sets: Sequence[ImageSet], best: Sequence[Run]) -> Table:
-    """The number of runs on each set of images, and the best of them."""
+    """The number of runs on each set of images, and the best run."""
     pairs = zip(image_sets, best, strict=True)
     rows = [_row(run) | {"images": words.images_words(run), "runs": images.runs} for images, run in pairs]
     columns = (
@@ -56,7 +56,7 @@ def _runs_table(title: str, runs: Sequence[Run], columns: Sequence[Column], extr
 
 
 def _row(run: Run) -> dict[str, Any]:
-    """A run by the columns of the database, with its name and what its other columns omit."""
+    """A run by the columns of the database, with the name of its network and its other settings."""
     own = {
         "network": words.network_name(run.config),
         "settings": words.options_words(run.config, IN_RANKING) or None,
@@ -66,7 +66,7 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def _short(text: str) -> str:
-    """A text on one line, cut where it would make the table too wide; `--run` shows all of it."""
+    """A text on one line, truncated to LONGEST characters; `--run` shows the whole text."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
@@ -107,7 +107,7 @@ def splits_table(title: str, run: Run) -> Table:
 
 
 def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence[Evaluation] = ()) -> Table:
-    """Every setting and result of runs, one column per run; with `diff_only`, what differs.
+    """Every setting and result of runs, one column per run; with `diff_only`, only the differences.
 
     The results of later evaluations are below those of the training.
     """
@@ -137,7 +137,7 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
 
 
 def _evaluated(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[Line]:
-    """Two lines per way of evaluation, with a value for every run that was evaluated in this way."""
+    """Two rows per kind of evaluation, with a value for every run that has one."""
     from klcli.report.tables.evaluations import evaluation_words
 
     found: dict[str, dict[int, float | None]] = {}

@@ -1,4 +1,4 @@
-"""Tables of studies, with error bars over repeats, and what a range test suggests."""
+"""Tables of studies, with error bars over repeats, and the suggestion of a range test."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -20,14 +20,14 @@ _INTERVAL = (*numbers(fraction, "mean", "std"), *numbers(str, "n"), *numbers(fra
 
 
 def sample_of(runs: Sequence[Run], column: str) -> Sample | None:
-    """Return the values of a column of the complete runs: what was measured before a divergence is no result."""
+    """Return the values of a column of the complete runs: numbers from before a divergence are no results."""
     complete = (getattr(run, column) for run in runs if run.state == "complete")
     values = tuple(value for value in complete if value is not None)
     return Sample(values) if values else None
 
 
 def spread(sample: Sample | None, prefix: str = "") -> Row:
-    """Return mean, std, n and the 95 % interval from low to high, as far as there are values, under prefixed keys."""
+    """Return mean, std, n and the 95 % interval from low to high under prefixed keys, without missing values."""
     if sample is None:
         return {f"{prefix}n": 0}
     half = sample.half_interval
@@ -37,7 +37,7 @@ def spread(sample: Sample | None, prefix: str = "") -> Row:
 
 
 def cell(runs: Sequence[Run], column: str) -> Shown | None:
-    """Return the mean of a column with its spread; None where no complete run has it."""
+    """Return the mean of a column with its spread; None if no complete run has a value."""
     sample = sample_of(runs, column)
     if sample is None:
         return None
@@ -46,7 +46,7 @@ def cell(runs: Sequence[Run], column: str) -> Shown | None:
 
 
 def _digits(value: float) -> str:
-    """Four digits; four significant ones of a loss that grows without bound, which would be wider than the table."""
+    """Four decimals; four significant digits for a very large loss, which would be wider than its column."""
     return fraction(value) if abs(value) < HUGE else significant(value)
 
 
@@ -58,7 +58,7 @@ def search_title(search: "LambdaSearch", images: str) -> str:
 
 
 def search_table(title: str, stages: Sequence[tuple[str, Sequence[Run]]], choice: "Choice | None") -> Table:
-    """Every lambda of a search, the best first, with its state where it did not complete. Fits into 80 columns."""
+    """Every lambda of a search, the best first, with its state if it is not complete. Fits into 80 columns."""
     rows = []
     for stage, runs in stages:
         for lam in dict.fromkeys(run.config.lam for run in runs):
@@ -95,7 +95,7 @@ def _remark(lam: float, stage: str, runs: Sequence[Run], choice: "Choice | None"
 
 
 def choice_sentence(choice: "Choice") -> str:
-    """Say which lambda is chosen and how sure that is."""
+    """State the chosen lambda and the uncertainty of the choice."""
     low, high, others = choice.plateau[0].lam, choice.plateau[-1].lam, len(choice.plateau) - 1
     return (
         f"chosen lambda {choice.chosen.lam:.6g}, validation {choice.chosen.accuracy:.4f}; "
@@ -111,7 +111,7 @@ def sigma_title(runs: Sequence[Run], images: str) -> str:
 
 
 def sigma_table(title: str, runs: Sequence[Run]) -> Table:
-    """Every sigma by split, the column with BN next to the one without; the state of a run where it has no number."""
+    """Every sigma by split, without and with BN side by side; a run without a number shows its state."""
     rows = []
     for (sigma, pair), split in product(_by_sigma(runs).items(), SPLITS):
         row: Row = {"sigma": sigma, "split": split}
@@ -148,13 +148,13 @@ def repeats_table(title: str, runs: Sequence[Run]) -> Table:
 
 
 def suggestion_of(run: Run, epochs: Sequence[Epoch]) -> Suggestion | None:
-    """Return what the evaluations of a range test suggest."""
+    """Return the suggestion from the evaluations of a range test."""
     etas = [epoch.learning_rate for epoch in epochs]
     return suggest(etas, [epoch.validation_accuracy for epoch in epochs], run.split.sizes()[1])
 
 
 def suggestion_sentence(run: Run, epochs: Sequence[Epoch]) -> str:
-    """Say which limits a range test suggests, as options, and by which rule."""
+    """State the suggested limits of a range test, as options, and the rule."""
     found = suggestion_of(run, epochs)
     if found is None:
         between = f"between {run.config.eta_min:g} and {run.config.eta_max:g}"

@@ -1,4 +1,4 @@
-"""Table: rows of values under columns, how a terminal shows them, and the forms of numbers."""
+"""Table: rows of values under columns, its rendering in a terminal, and the formats of numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,14 +11,14 @@ Row = dict[str, Any]  # values by the key of their column
 SPLITS = ("train", "validation", "test")
 UNLIMITED = 10_000  # columns
 fraction = "{:.4f}".format  # an accuracy on 10 000 images, a loss or a cost
-significant = "{:.4g}".format  # what spans decades: lambda, sigma, eta
+significant = "{:.4g}".format  # quantities that span decades: lambda, sigma, eta
 seconds = "{:.1f}".format
 scientific = "{:.1e}".format  # an error
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: which value of a row, under which title, in which form."""
+    """One column: the key of its values in a row, its title and its format."""
 
     key: str
     title: str
@@ -27,19 +27,19 @@ class Column:
 
 
 def texts(*keys: str, form: Callable[[Any], str] = str, **titles: str) -> tuple[Column, ...]:
-    """Return columns of words; a key without a title is its own."""
+    """Return columns of words; the title defaults to the key."""
     return tuple(replace(one, is_number=False) for one in numbers(form, *keys, **titles))
 
 
 def numbers(form: Callable[[Any], str], *keys: str, **titles: str) -> tuple[Column, ...]:
-    """Return columns of numbers in one form; a key without a title is its own."""
+    """Return columns of numbers in one format; the title defaults to the key."""
     titles = {key: key.replace("_", " ") for key in keys} | titles
     return tuple(Column(key, title, form) for key, title in titles.items())
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A value with the text that a person reads; CSV and JSON have the value, and `more` in columns of its own."""
+    """A value with its text for the terminal; CSV and JSON have the value, and `more` in separate columns."""
 
     value: Any
     text: str
@@ -50,25 +50,25 @@ class Shown:
 
 
 def show(value: Any, form: Callable[[Any], str]) -> Shown | None:
-    """Return a value in the form of its row, where there is one."""
+    """Return the text of a value, in the format of its row if it has one."""
     return None if value is None else Shown(value, form(value))
 
 
 @dataclass(frozen=True)
 class Table:
-    """A title and rows of values, which keep their full precision until they are shown."""
+    """A title and rows of values, in full precision until they are shown."""
 
     title: str
     columns: tuple[Column, ...]
     rows: Sequence[Row]
 
     def cells(self) -> list[list[str]]:
-        """Return the text of every cell; a value that is missing is a dash."""
+        """Return the text of every cell; a missing value is a dash."""
         forms = [(one.key, one.form) for one in self.columns]
         return [["-" if row.get(key) is None else form(row[key]) for key, form in forms] for row in self.rows]
 
     def show(self, console: "Console") -> None:
-        """Print the table at its full width: a narrower terminal wraps its lines, no cell is cut."""
+        """Print the table at its full width: a narrower terminal wraps its lines, and no cell is truncated."""
         from rich import box
         from rich.console import Console
         from rich.table import Table as RichTable
@@ -79,7 +79,7 @@ class Table:
         for cells in self.cells():
             table.add_row(*cells)
         console.print(self.title, style="bold", soft_wrap=True)
-        # Without markup, as results are printed: the width of a name like [draft] must be that of its letters.
+        # Without markup, like all results: a name like [draft] has the width of its characters.
         table.width = Console(width=UNLIMITED, markup=False, emoji=False).measure(table).maximum
         console.print(table, crop=False)
 
