@@ -117,6 +117,6 @@ def _show(invocation: Invocation, lab: "Lab", run: "Run") -> None:
     invocation.result(splits_table(title, run), *notes, *(f"{what:<11} {where}" for what, where in places))
     document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": str(picture)}
     invocation.document("train", document | ({"notes": notes} if notes else {}))
-    if run.state == "diverged" and not is_range_test:  # a range test goes on until it does
+    if run.state == "diverged" and not is_range_test:  # a range test continues until the cost diverges
         cure = f"its {run.epochs_done:g} epochs are kept, try a smaller --eta-max than {run.config.eta_max:g}"
         raise Diverged(f"run {run.id} diverged: {run.error}; {cure}")
