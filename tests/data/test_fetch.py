@@ -200,7 +200,7 @@ def test_another_archive_can_be_accepted(cifar: Cifar, site: Site, empty_machine
         ({"../../evil": b"", "/abs/evil": b""}, "no batch file"),
         ({"x/data_batch_1.bin": b"short"}, "data_batch_1.bin in file://"),
         ({f"../{name}": b"short" for name in BINARY.batch_files}, "has 5 bytes"),
-        (None, "is no .tar.gz archive"),
+        (None, "is not a .tar.gz archive"),
     ],
 )
 def test_what_is_no_data_set_leaves_the_old_one(empty_machine: Path, cifar: Cifar, files, named: str) -> None:

@@ -141,7 +141,7 @@ PYTHON_DAMAGE: list[tuple[Callable[[Cifar], bytes], str]] = [
     (lambda cifar: pickled(cifar, labels=["cat"] * ROWS), "'labels' is <U3"),
     (lambda cifar: pickled(cifar, labels=[2.0] * ROWS), "'labels' is float64"),
     (lambda cifar: pickled(cifar, labels=[10**30] * ROWS), "'labels' is object"),
-    (lambda cifar: pickled(cifar, labels=[[1], [1, 2]] * 10), "'labels' is no array"),
+    (lambda cifar: pickled(cifar, labels=[[1], [1, 2]] * 10), "'labels' is not an array"),
     (lambda cifar: pickled(cifar, labels=[1] * (ROWS - 1)), f"shape ({ROWS - 1},) where integer of shape ({ROWS},)"),
     (lambda cifar: pickled(cifar, labels=None), "no entry 'labels'"),
     (lambda cifar: pickled(cifar, data=None), "no entry 'data'"),
@@ -190,7 +190,7 @@ def test_a_pickle_cannot_run_code(cifar: Cifar, name: str, tmp_path: Path) -> No
     content = pickle.dumps({"data": Exploit(getattr(os, name), *args)}, protocol=2)
     (cifar.python / "data_batch_2").write_bytes(content)
     message = refusal(cifar.python)
-    assert f"data_batch_2 is no readable pickle (it asks for posix.{name}" in message
+    assert f"data_batch_2 is not a readable pickle (it asks for posix.{name}" in message
     assert "do not trust this copy" in message
     assert not marker.exists()
     # The pickle is a real exploit: the standard loader obeys it.
