@@ -41,7 +41,7 @@ class Invocation(Settings, Observer):
     jobs: int | None = setting(
         None, EXECUTION, "Train stacks of networks in this many processes; one per core if omitted.",
         short="-j", at_least=1, at_most=1024)
-    executor: str | None = setting(None, EXECUTION, "Use the Dask scheduler at, e.g., tcp://host:8786.", metavar="ADDRESS")
+    executor: str | None = setting(None, EXECUTION, "Use a Dask scheduler, as tcp://host:8786.", metavar="ADDRESS")
     resume: bool = flag(EXECUTION, "Complete an earlier study of the same command; complete runs are kept.")
     data: str | None = setting(
         None, Role.DATA, "Use this folder or archive; cifar10 insists on CIFAR-10, synthetic is the built-in set. "

@@ -100,7 +100,7 @@ class TrainConfig(Settings):
 
     split: SplitConfig = field(default_factory=SplitConfig)
     standardise: str = setting(
-        "pixel", Role.DATA, "Set mean 0 and deviation 1: for each pixel over the training images, or for each image by itself.",
+        "pixel", Role.DATA, "Set mean 0 and deviation 1: of each pixel over the training images, or of each image.",
         label="standardised by", choices=("pixel", "image"))
     shuffle: bool = setting(
         True, Role.DATA, "Shuffle the images in every epoch, or keep the order of the files.",

@@ -113,7 +113,7 @@ def test_filters(here: Klcli, trained: Path) -> None:
         (["--run", "one"], "'one'"),
         (["--tag", "1", "two words"], "two words"),
         (["--note", "one", "x"], "one"),
-        (["--check", "--export", "x"], "one at a time"),
+        (["--check", "--export", "x"], "give one at a time"),
         (["--delete", "1"], "--yes"),
     ],
 )

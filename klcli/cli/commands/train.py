@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 def train(
     ctx: typer.Context,
     config: TrainConfig,
-    resume: str | None = setting(
-        None, EXECUTION, "Continue an interrupted run with the same bits.", metavar="RUN|last"
-    ),
+    resume: str | None = setting(None, EXECUTION, "Continue a run; the result has the same bits.", metavar="RUN|last"),
     lr_range_test: bool = flag(
         Role.OPTIMISATION, "Instead of training, let eta rise from 1e-5 to 1 within an epoch and suggest its limits."
     ),
