@@ -1,4 +1,4 @@
-"""The Lab: from Python what the command line does, with the same bits, and no trace in the process that calls it."""
+"""The Lab: the same results from Python as from the command line, and no side effects in the calling process."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Studies as whole processes: the same table on any workers, and whatever interrupts them, nothing is trained twice."""
+"""Studies as whole processes: the same table with any workers, and no stack is trained twice after an interruption."""
 
 import os
 import shlex

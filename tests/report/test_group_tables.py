@@ -1,4 +1,4 @@
-"""Groups: means and deviations by hand, and what is said about them."""
+"""Groups: means and deviations by hand, and the notes below the table."""
 
 import json
 from dataclasses import replace
