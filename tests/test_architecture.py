@@ -1,4 +1,4 @@
-"""The dependency rule: who may import whom, held against the source text of every module."""
+"""The dependency rule: the allowed imports between folders, checked in the source of every module."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""The Lab: from Python what the command line does, with the same bits, and no trace in the process that calls it."""
+"""The Lab: the same results from Python as from the command line, and no side effects in the calling process."""
 
 import json
 import os
@@ -167,7 +167,7 @@ def test_pictures_are_classified(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_queries(lab: Lab, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="there is no database here yet"):
+    with pytest.raises(StoreError, match="there is no database here"):
         lab.best()
     runs = [lab.train(SMALL), lab.train(TrainConfig(**{**SMALL.__dict__, "lam": 0.3}))]
     ranked = sorted(runs, key=lambda run: -(run.validation_accuracy or 0))

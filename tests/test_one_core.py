@@ -1,4 +1,4 @@
-"""Without a second core all is done in this process."""
+"""Without a second core, this process does all the work."""
 
 import os
 from collections.abc import Callable

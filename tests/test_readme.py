@@ -1,4 +1,4 @@
-"""The README is held to what the program does: commands, options, schema, exit codes, files."""
+"""The README agrees with the program: commands, options, schema, exit codes, files."""
 
 import os
 import re

@@ -42,12 +42,12 @@ class Invocation(Settings, Observer):
         None, EXECUTION, "Train stacks of networks in this many processes; one per core if omitted.",
         short="-j", at_least=1, at_most=1024)
     executor: str | None = setting(None, EXECUTION, "Use a Dask scheduler, as tcp://host:8786.", metavar="ADDRESS")
-    resume: bool = flag(EXECUTION, "Complete an earlier study of this very command; repeat nothing.")
+    resume: bool = flag(EXECUTION, "Complete an earlier study of the same command; complete runs are kept.")
     data: str | None = setting(
         None, Role.DATA, "Use this folder or archive; cifar10 insists on CIFAR-10, synthetic is the built-in set. "
-        "If omitted: CIFAR-10 where it is found, the built-in set elsewhere.", metavar="PATH|cifar10|synthetic")
+        "If omitted: CIFAR-10 if it is found, else the built-in set.", metavar="PATH|cifar10|synthetic")
     threads: int = setting(
-        1, Role.RANDOMNESS, "Give BLAS this many threads. Two of them differ from one in the last bits.",
+        1, Role.RANDOMNESS, "Number of BLAS threads. The results of one and two differ in the last bits.",
         at_least=1, at_most=1024)
     db: Path = setting(
         DEFAULT_DATABASE, Role.OUTPUT, "Use this SQLite database; pictures and checkpoints are stored beside it.",

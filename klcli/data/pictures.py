@@ -36,7 +36,7 @@ def read_picture(path: Path) -> np.ndarray:
         raise
     except Exception as error:  # the decoder of a damaged picture can raise almost any exception
         reason = "" if isinstance(error, UnidentifiedImageError) else f" ({' '.join(str(error).split())})"
-        raise DataError(f"{path}: this is no picture that can be read{reason}, give a PNG or JPEG") from None
+        raise DataError(f"{path}: this is not a readable picture{reason}, give a PNG or JPEG") from None
     side = min(picture.size)
     left, top = ((length - side) // 2 for length in picture.size)
     # Crop first: the filter would include pixels outside the square.

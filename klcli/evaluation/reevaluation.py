@@ -76,7 +76,7 @@ def policy_of(name: str, config: TrainConfig, settings: EvaluationSettings) -> s
         return None
     if wanted == "ema" and own in SAMPLES:
         raise ConfigError(
-            f"--bn-statistics ema: {name} ended with {own} statistics and keeps no running averages, "
+            f"--bn-statistics ema: {name} ended with {own} statistics and has no running averages, "
             "train with --bn-statistics ema to compare the two"
         )
     return wanted or own

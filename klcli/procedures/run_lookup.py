@@ -69,5 +69,5 @@ def trained_networks(store: Store, run: Run, snapshots: bool = False) -> list[Tr
     state = store.runs.checkpoint(run).state
     states = snapshots_of(state) if snapshots else [state]
     if not states:
-        raise ConfigError(f"--snapshots: run {run.id} kept none, train with --snapshots to the end of a cycle")
+        raise ConfigError(f"--snapshots: run {run.id} has none, train with --snapshots to the end of a cycle")
     return [TrainedNetwork(f"run {run.id}", run.config, restore(run.config, one)) for one in states]

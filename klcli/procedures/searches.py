@@ -109,12 +109,12 @@ def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -
     if from_study is None:
         latest = studies.latest(KIND, "coarse", runner.dataset.sha256)
         if latest is None:
-            raise ConfigError("--fine: there is no complete coarse search of these images yet, add --coarse")
+            raise ConfigError("--fine: there is no complete coarse search on these images yet, add --coarse")
         from_study = latest.id
     study = studies.get(from_study)
     settings = study.settings
     if study.kind != KIND or "low" not in settings:
-        raise ConfigError(f"--from {from_study}: this study is no coarse or fine search of lambda")
+        raise ConfigError(f"--from {from_study}: this study is not a coarse or fine lambda search")
     if settings["dataset_sha256"] != runner.dataset.sha256:
         raise ConfigError(f"--from {from_study}: this study used other images, name them with --data")
     if study.state != "complete":

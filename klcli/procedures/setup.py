@@ -66,8 +66,8 @@ class Setup:
         """Warn that results on the built-in images say nothing about CIFAR-10."""
         if dataset.name == "synthetic":
             self.observer.warn(
-                "SYNTHETIC IMAGES: no CIFAR-10 in use, these results say nothing about it "
-                "(`klcli data fetch` gets it, --data PATH names it)"
+                "SYNTHETIC IMAGES: CIFAR-10 is not in use, these results say nothing about it "
+                "(`klcli data fetch` downloads it, --data PATH names it)"
             )
 
     def warn_of_settings(self, config: TrainConfig) -> None:

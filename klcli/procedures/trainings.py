@@ -132,7 +132,7 @@ def _unfinished(store: Store, which: str) -> Run:
         raise ConfigError(f"--resume {which}: this run belongs to study {run.study_id}, continue that with `{again}`")
     reasons = {
         "complete": "it is complete, there is nothing to continue",
-        "diverged": "it diverged and would again, try a smaller --eta-max",
+        "diverged": "it diverged and would diverge again, try a smaller --eta-max",
         "running": f"it is being trained by process {run.pid} on {run.host}",
     }
     if run.state in reasons:

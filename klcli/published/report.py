@@ -147,7 +147,7 @@ def parse(name: str, text: str) -> Report:
         artefacts = _assembled(name, document, own) if any(own.values()) else None
         return replace(_assembled(name, document, tables), as_published=artefacts)
     except (tomllib.TOMLDecodeError, KeyError, ConfigError, TypeError) as error:
-        words = {tomllib.TOMLDecodeError: f"this is no TOML ({error})", KeyError: f"the key {error} is missing"}
+        words = {tomllib.TOMLDecodeError: f"this is not TOML ({error})", KeyError: f"the key {error} is missing"}
         raise ConfigError(f"report {name}: {words.get(type(error), error)}") from None
 
 

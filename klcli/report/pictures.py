@@ -106,7 +106,7 @@ class Painter:
     def _study(self, view: View, kind: str) -> Named:
         study = view.study
         if study is not None and (study.kind != kind or study.stage == "final"):
-            raise ConfigError(f"--plot {kind}: study {study.id} is another one, {study.kind} {study.stage}")
+            raise ConfigError(f"--plot {kind}: study {study.id} is of another kind, {study.kind} {study.stage}")
         number = study.id if study else latest_study(self._store, kind)
         name = f"study-{number:06d}-{kind}"
         if kind == "sigma":

@@ -20,7 +20,7 @@ class CheckSettings(Settings):
     # fmt: off
     images: int = setting(10, Role.CHECK, "Use the first N training images.", at_least=1)
     dims: int = setting(30, Role.CHECK, "Use the first N pixels of each.", at_least=1, at_most=PIXELS)
-    method: str = setting("centred", Role.CHECK, "Which difference quotient.", choices=tuple(TOLERANCES))
+    method: str = setting("centred", Role.CHECK, "Difference quotient.", choices=tuple(TOLERANCES))
     h: float = setting(1e-5, Role.CHECK, "The step of the difference.", above=0, below=1, example="1e-5")
     atol: float | None = setting(
         None, Role.CHECK, "A tensor passes below this max absolute error (1e-8 if centred),", above=0, below=1)
@@ -42,17 +42,17 @@ class EvaluationSettings(Settings):
 
     # fmt: off
     snapshots: bool = setting(False, Role.EVALUATION,
-        "Average the networks at the ends of the cycles of a run, in place of its last network.")
+        "Average the probabilities of the networks at the ends of the cycles of a run.")
     bn_statistics: str | None = setting(None, Role.EVALUATION,
-        "Statistics of batch normalisation, as for train; those that the run ended with if omitted.",
+        "Statistics of batch normalisation, as for train; those of the run if omitted.",
         choices=BN_STATISTICS)
     bn_samples: int | None = setting(
-        None, Role.EVALUATION, "Images of precise (10000) and adaptive (1000), at most.", at_least=2)
+        None, Role.EVALUATION, "Maximum number of images for precise (10000) and adaptive (1000).", at_least=2)
     flips: bool = setting(False, Role.EVALUATION, "Average the probabilities of an image and its mirror image.")
     shifts: int = setting(0, Role.EVALUATION,
-        "And of the image moved by so many pixels to its four sides; 0: none.", at_least=0, at_most=MAX_SHIFT)
+        "Also average over the image shifted by N pixels to its four sides; 0: none.", at_least=0, at_most=MAX_SHIFT)
     seed: int | None = setting(None, Role.RANDOMNESS,
-        "Seed of the images that precise and adaptive draw; the run's own if omitted.",
+        "Seed of the images for precise and adaptive; the seed of the run if omitted.",
         at_least=0, at_most=MAX_INTEGER)
     # fmt: on
 
@@ -60,7 +60,7 @@ class EvaluationSettings(Settings):
         super().__post_init__()
         policy = self.bn_statistics
         if policy is None and self.bn_samples is not None:
-            raise ConfigError(f"--bn-samples {self.bn_samples}: say of which with --bn-statistics precise or adaptive")
+            raise ConfigError(f"--bn-samples {self.bn_samples}: needs --bn-statistics precise or adaptive")
         check_samples(policy or "", self.bn_samples)
         if self.seed is not None and policy not in SAMPLES:
             raise ConfigError(f"--seed {self.seed}: only precise and adaptive statistics draw images")
@@ -77,16 +77,16 @@ class SearchSettings(Settings):
 
     # fmt: off
     coarse: bool = flag(SEARCH, "Draw lambda from the whole range; the default.")
-    fine: int = setting(0, SEARCH, "Then draw from a range that brackets the three best; twice: again.",
+    fine: int = setting(0, SEARCH, "Then draw from a range that brackets the three best; twice narrows it again.",
         at_least=0, is_counted=True)
-    rounds: int = setting(0, SEARCH, "Narrow the range this many times, as so many --fine do.", at_least=0)
-    from_study: int | None = setting(None, SEARCH, "Begin --fine at this study, not at the latest.", option="--from")
+    rounds: int = setting(0, SEARCH, "Narrow the range N times, like N times --fine.", at_least=0)
+    from_study: int | None = setting(None, SEARCH, "Start --fine from this study, not the latest.", option="--from")
     values: tuple[float, ...] = setting((), SEARCH, "Try these lambdas instead of drawing any.", at_least=0)
     between: tuple[float, ...] = setting((1e-5, 1e-1), SEARCH, "Draw the values of --coarse from this range.",
         option="--range", metavar="LOW HIGH")
     scale: str = setting("log", SEARCH, "Draw uniformly in log lambda, or in lambda.", choices=("log", "linear"))
-    trials: int = setting(8, SEARCH, "Try so many values per stage.", at_least=1, at_most=1000)
-    final: bool = flag(SEARCH, "Train the chosen one for 3 cycles and evaluate it on the test split.")
+    trials: int = setting(8, SEARCH, "Try N values per stage.", at_least=1, at_most=1000)
+    final: bool = flag(SEARCH, "Train the chosen lambda for 3 cycles and evaluate it on the test set.")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class SearchSettings(Settings):
             listed = " ".join(f"{value:g}" for value in self.values)
             raise ConfigError(f"--values {listed}: a list needs no --coarse and no --fine, omit one of them")
         if self.from_study is not None and (self.coarse or self.values or not self.fine_stages):
-            raise ConfigError(f"--from {self.from_study}: this is where --fine begins, give --fine and no other stage")
+            raise ConfigError(f"--from {self.from_study}: needs --fine and no other stage")
 
     @property
     def fine_stages(self) -> int:
@@ -110,11 +110,11 @@ class ReproductionSettings(Settings):
     """The settings of a reproduction of published reports."""
 
     # fmt: off
-    only: tuple[str, ...] = setting((), REPRODUCTION, "Take these rows alone, as T2a or 003-T2.", metavar="ROW...")
-    quick: bool = flag(REPRODUCTION, "Train at most 2 seeds, and 1 cycle each: a look, marked as such.")
+    only: tuple[str, ...] = setting((), REPRODUCTION, "Use only these rows, such as T2a or 003-T2.", metavar="ROW...")
+    quick: bool = flag(REPRODUCTION, "Train at most 2 seeds with 1 cycle each; the results are marked as quick.")
     as_published: bool = flag(REPRODUCTION,
-        "Take the rows that a mistake has made, with it: a search that never begins anew, a check of one image.")
-    subset: int | None = setting(None, Role.DATA, "Use the first N training images: compares nothing.", at_least=1)
+        "Repeat the rows that result from a mistake: a warm-started search, a check of one image.")
+    subset: int | None = setting(None, Role.DATA, "Use the first N training images; for tests only.", at_least=1)
     note: str | None = setting(
-        None, Role.OUTPUT, "Say at the head of the page what its reader must know.", metavar="TEXT")
+        None, Role.OUTPUT, "Add this text at the head of the page.", metavar="TEXT")
     # fmt: on

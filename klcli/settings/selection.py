@@ -28,20 +28,20 @@ class Selection(Settings):
         at_least=1, at_most=MOST_ROWS)
     list_all: bool = flag(VIEW, "List all runs in all states, the newest first.", option="--list")
     runs: tuple[int, ...] = setting((), VIEW, "Show these runs side by side.", option="--run", metavar="RUN...")
-    diff_only: bool = flag(VIEW, "Show of --run only what differs.")
+    diff_only: bool = flag(VIEW, "With --run, show only the differences.")
     study: int | None = setting(None, VIEW, "Show the table of a search or sweep.")
     group_by: tuple[str, ...] = setting((), VIEW, "Show mean, deviation and n over seeds, as `hidden,bn`, and which "
         "differences chance alone can explain.", metavar="COLUMN...")
     gradchecks: bool = flag(VIEW, "Show the latest gradient check.")
     dataset: str | None = setting(
-        None, FILTER, "Take runs on these images: cifar10, synthetic, or the start of a sha256.")
-    images_of: int | None = setting(None, FILTER, "Take runs on the images of run N, divided as there.")
-    bn: bool | None = setting(None, FILTER, "Take runs with or without batch normalisation.")
+        None, FILTER, "Select runs on these images: cifar10, synthetic, or the start of a sha256.")
+    images_of: int | None = setting(None, FILTER, "Select runs with the images and the split of run N.")
+    bn: bool | None = setting(None, FILTER, "Select runs with or without batch normalisation.")
     state: str | None = setting(None, FILTER, f"List runs that are {', '.join(STATES[:-1])} or {STATES[-1]}.",
         choices=STATES, metavar="STATE")
-    since: str | None = setting(None, FILTER, "Take runs started since 2026-05-31, or 12h or 7d ago.", metavar="WHEN")
-    tagged: str | None = setting(None, FILTER, "Take runs with this tag.", metavar="TAG")
-    where: str | None = setting(None, FILTER, "Take runs for which a condition on the columns of runs holds: "
+    since: str | None = setting(None, FILTER, "Select runs started since 2026-05-31, or 12h or 7d ago.", metavar="WHEN")
+    tagged: str | None = setting(None, FILTER, "Select runs with this tag.", metavar="TAG")
+    where: str | None = setting(None, FILTER, "Select runs by an SQL condition on the columns of runs: "
         "`--where 'lambda < 0.01 AND seed = 0'`.", metavar="SQL")
     sort: str | None = setting(None, FILTER, "Sort by this column; `seconds:desc` reverses it.", metavar="COLUMN")
     limit: int | None = setting(None, FILTER, "Show at most N rows.", at_least=1, at_most=MOST_ROWS)
@@ -58,7 +58,7 @@ class Selection(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.to is None or bool(self.plot), f"--to {self.to}: this names a picture, say which one with --plot")
+        require(self.to is None or bool(self.plot), f"--to {self.to}: names a picture, choose its kind with --plot")
         options = settings_of(Selection)
         views = [options[name].option for name in VIEWS if getattr(self, name)]
         require(len(views) < 2, f"{' and '.join(views[:2])}: one view at a time")
@@ -88,7 +88,7 @@ class Selection(Settings):
             return None
         name, _, direction = self.sort.partition(":")
         column = SHORT.get(name, name)
-        require(direction in ("", "asc", "desc"), f"--sort {self.sort}: after the colon stands asc or desc")
+        require(direction in ("", "asc", "desc"), f"--sort {self.sort}: give asc or desc after the colon")
         usual = column.endswith("accuracy") or column in DESCENDING
         return column, direction == "desc" if direction else usual
 

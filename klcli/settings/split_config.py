@@ -17,10 +17,10 @@ class SplitConfig(Settings):
     validation: int = setting(5000, Role.DATA, "Use the last N training images for validation.",
         label="validation images", at_least=1)
     train_batches: tuple[int, ...] = setting(
-        (), Role.DATA, "Train on these batch files, 1 to 5; on all that do not validate if omitted.",
+        (), Role.DATA, "Training batch files, 1 to 5; if omitted, all that are not for validation.",
         label="training batch files", at_least=1, at_most=FILES - 1)
     validation_batches: tuple[int, ...] = setting(
-        (), Role.DATA, "Validate on these batch files as a whole, in place of the last N images.",
+        (), Role.DATA, "Use these whole batch files for validation, instead of the last N images.",
         label="validation batch files", at_least=1, at_most=FILES - 1)
     subset: int | None = setting(
         None, Role.DATA, "Use the first N training images; validation and test shrink in proportion.", at_least=1)
@@ -30,10 +30,10 @@ class SplitConfig(Settings):
         super().__post_init__()
         for name in ("train_batches", "validation_batches"):
             batches = getattr(self, name)
-            twice = f"--{name.replace('_', '-')} {listed(batches)}: a batch file stands there twice, name each once"
+            twice = f"--{name.replace('_', '-')} {listed(batches)}: a batch file is named twice, name each once"
             require(len(set(batches)) == len(batches), twice)
         both = sorted(set(self.train_batches) & set(self.validation_batches))
-        require(not both, f"--validation-batches {listed(both)}: these train as well, name each for one of the two")
+        require(not both, f"--validation-batches {listed(both)}: these are also training batches, name each once")
         unused = f"--validation-batches {listed(self.validation_batches)}: no batch file is left to train on, omit one"
         require(len(self.validation_batches) < FILES - 1, unused)
 

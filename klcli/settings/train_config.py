@@ -27,7 +27,7 @@ class TrainConfig(Settings):
 
     # fmt: off
     preset: str | None = setting(
-        None, NETWORK, "Begin with the settings of this name, which other options replace; --list-presets shows all.",
+        None, NETWORK, "Start from this preset; other options replace its settings. --list-presets shows all.",
         is_name=True)
     hidden: tuple[int, ...] = setting(
         (50, 50), NETWORK, "Widths of the hidden layers, any number of them: `--hidden 50 30 20`, or 50,30,20.",
@@ -38,16 +38,16 @@ class TrainConfig(Settings):
     bn_momentum: float = setting(0.9, NETWORK, "Alpha of the running averages: the weight of the past.",
         label="BN momentum", at_least=0, below=1)
     # Small, because with sigma = 1e-4 the variances in BN are near 1e-7.
-    bn_eps: float = setting(1e-8, NETWORK, "Added to the variance. 1e-5 drowns it where sigma is 1e-4.",
+    bn_eps: float = setting(1e-8, NETWORK, "Added to the variance. 1e-5 exceeds it if sigma is 1e-4.",
         label="BN eps", above=0, example="1e-8")
     bn_statistics: str = setting(
         "ema", NETWORK, "Statistics that BN uses in evaluation: running averages, those of training images under the "
         "final weights, of unlabelled test images (transductive), of the evaluated images (transductive).",
         label="BN statistics", choices=BN_STATISTICS)
-    bn_samples: int | None = setting(None, NETWORK, "Images of precise (10000) and adaptive (1000), at most.",
+    bn_samples: int | None = setting(None, NETWORK, "Maximum number of images for precise (10000) and adaptive (1000).",
         label="BN samples", at_least=2)
     whitening: int | None = setting(
-        None, NETWORK, "Principal components, whitened, that the first layer sees in place of pixels.",
+        None, NETWORK, "Number of whitened principal components that replace the pixels as input.",
         at_least=1, at_most=MAX_COMPONENTS)
     whitening_eps: float = setting(10.0, NETWORK, "Added to the variance of each component; a pixel's is 1.",
         above=0, example="10")
@@ -59,9 +59,9 @@ class TrainConfig(Settings):
     lam: float = setting(0.005, OPTIMISATION, "The L2 coefficient: J = loss + lambda * sum of W squared.",
         option="--lambda", label="lambda", column="lambda", at_least=0, differs_in_stack=True)
     optimizer: str = setting("sgd", OPTIMISATION, "How W, b, gamma and beta are updated.", choices=("sgd", "adam"))
-    momentum: float = setting(0.0, OPTIMISATION, "Nesterov's, of --optimizer sgd.", at_least=0, below=1, example="0.9")
+    momentum: float = setting(0.0, OPTIMISATION, "Nesterov momentum of sgd.", at_least=0, below=1, example="0.9")
     weight_decay: float = setting(
-        0.0, OPTIMISATION, "Decoupled, beside the L2 cost: each update takes eta * X of all W.", at_least=0)
+        0.0, OPTIMISATION, "Decoupled, besides the L2 cost: each update subtracts eta * X * W from W.", at_least=0)
     schedule: str = setting(
         "cyclical", OPTIMISATION, "Learning rate eta: up and down in every cycle; up once and down over the whole "
         "training; down along a cosine in every cycle; always eta_max.",
@@ -70,7 +70,7 @@ class TrainConfig(Settings):
         at_least=0, differs_in_stack=True)
     eta_max: float = setting(1e-1, OPTIMISATION, "The highest eta of a cycle; the rate of the constant schedule.",
         at_least=0, differs_in_stack=True)
-    eta_decay: float = setting(1.0, OPTIMISATION, "Factor of eta_max from one cycle to the next, as 0.6.",
+    eta_decay: float = setting(1.0, OPTIMISATION, "Factor of eta_max from one cycle to the next, for example 0.6.",
         above=0, at_most=1, example="0.6")
     step_epochs: float = setting(5.0, OPTIMISATION, "Half a cycle in epochs: n_s = K * floor(n / n_batch).", above=0)
     step_size: int | None = setting(None, OPTIMISATION, "Half a cycle in updates, n_s; overrides --step-epochs.",
@@ -82,28 +82,28 @@ class TrainConfig(Settings):
     batch_size: int = setting(100, OPTIMISATION, "Images per update, n_batch.", label="n_batch", at_least=1)
 
     flip: bool = setting(False, REGULARISATION, "Mirror each training image with probability 1/2.", label="flips")
-    shift: int = setting(0, REGULARISATION, "Move each training image by up to N pixels in both directions.",
+    shift: int = setting(0, REGULARISATION, "Shift each training image by up to N pixels in both directions.",
         at_least=0, at_most=MAX_SHIFT)
     mixup: float = setting(
-        0.0, REGULARISATION, "Mix pairs of images; alpha of the Beta distribution, as 0.2.", at_least=0)
+        0.0, REGULARISATION, "Mix pairs of images; alpha of the Beta distribution, for example 0.2.", at_least=0)
     dropout: float = setting(0.0, REGULARISATION, "Drop each hidden unit with this probability.", at_least=0, below=1)
     label_smoothing: float = setting(
-        0.0, REGULARISATION, "The share of a label that is spread over all classes, as 0.1.", at_least=0, below=1)
+        0.0, REGULARISATION, "Share of each label spread over all classes, for example 0.1.", at_least=0, below=1)
     weight_average: float = setting(
-        0.0, REGULARISATION, "Evaluate the exponential average of the weights, with this decay, as 0.999.",
+        0.0, REGULARISATION, "Evaluate the exponential average of the weights, with this decay, for example 0.999.",
         at_least=0, below=1)
     snapshots: bool = setting(
-        False, Role.EVALUATION, "Also evaluate the mean of the networks at the ends of the cycles.",
+        False, Role.EVALUATION, "Also average the probabilities of the networks at the ends of the cycles.",
         column="keeps_snapshots")
     evaluations_per_cycle: int | None = setting(
-        None, Role.EVALUATION, "Evaluations in a cycle, in place of one per epoch; 0: at the end only.", at_least=0)
+        None, Role.EVALUATION, "Evaluations per cycle, instead of one per epoch; 0: only at the end.", at_least=0)
 
     split: SplitConfig = field(default_factory=SplitConfig)
     standardise: str = setting(
-        "pixel", Role.DATA, "To mean 0 and deviation 1: each pixel over the training images, or each image by itself.",
+        "pixel", Role.DATA, "Set mean 0 and deviation 1: of each pixel over the training images, or of each image.",
         label="standardised by", choices=("pixel", "image"))
     shuffle: bool = setting(
-        True, Role.DATA, "Visit the images in a new order in every epoch, or always in that of the files.",
+        True, Role.DATA, "Shuffle the images in every epoch, or keep the order of the files.",
         label="shuffled")
     seed: int = setting(
         0, Role.RANDOMNESS, "Seed of the weights, and of order, dropout and augmentation without --order-seed.",
@@ -118,7 +118,7 @@ class TrainConfig(Settings):
         super().__post_init__()
         require(bool(self.hidden), "--hidden: give at least one width, for example --hidden 50 50")
         check_samples(self.bn_statistics, self.bn_samples)
-        limits = f"--eta-min {self.eta_min} is above --eta-max {self.eta_max}: exchange the two"
+        limits = f"--eta-min {self.eta_min} is above --eta-max {self.eta_max}: swap the two"
         require(self.eta_min <= self.eta_max, limits)
         rising = f"--eta-min {self.eta_min}: a range test must begin above 0"
         require(self.schedule != "range" or self.eta_min > 0, rising)
@@ -131,7 +131,7 @@ class TrainConfig(Settings):
         if self.initializer == "normal":
             require(self.sigma is not None, "--init normal needs --sigma, for example --sigma 0.01")
         else:
-            require(self.sigma is None, f"--sigma {self.sigma}: only --init normal has one, not {self.initializer}")
+            require(self.sigma is None, f"--sigma {self.sigma}: only --init normal uses it, not {self.initializer}")
         single = f"--batch-size {self.batch_size}: batch normalisation maps a single image to beta, give at least 2"
         require(self.batch_size > 1 or not self.batch_norm, single)
 

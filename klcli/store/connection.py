@@ -178,7 +178,7 @@ def explained(path: Path) -> Iterator[None]:
         reason = str(error)
         if any(symptom in reason for symptom in _DAMAGE):
             raise _damaged(path, reason) from error
-        otherwise = f"SQLite says {reason!r}, check the file with `sqlite3 FILE 'PRAGMA quick_check'`"
+        otherwise = f"SQLite reports {reason!r}, check the file with `sqlite3 FILE 'PRAGMA quick_check'`"
         cure = next((cure for symptom, cure in _CURES.items() if symptom in reason), otherwise)
         raise StoreError(f"{path}: {cure}") from error
 
@@ -186,10 +186,10 @@ def explained(path: Path) -> Iterator[None]:
 # The last three concern klcli's own statements: a name in the schema differs.
 _DAMAGE = ("malformed", "no such table", "no such column", "has no column named")
 _CURES = {
-    "locked": f"another program has held this database for {BUSY_SECONDS} s, close it and run again",
+    "locked": f"another program has locked this database for {BUSY_SECONDS} s, close it and run again",
     "unable to open": "cannot open or create this file, choose another with --db",
     "readonly": "this database cannot be written, choose another with --db or make it and its folder writable",
-    "not a database": "this is no SQLite database, choose another file with --db",
+    "not a database": "this is not an SQLite database, choose another file with --db",
     "full": "the disk is full, free some space and run again",
     "disk I/O": "the disk could not be read or written, check it for free space and faults",
 }

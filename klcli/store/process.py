@@ -34,7 +34,7 @@ class ProcessIdentity:
         """Whether the process has certainly ended; one on another host counts as running."""
         try:
             return self.host == socket.gethostname() and (
-                psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE  # it has ended, but its parent has not reaped it yet
+                psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE  # ended, not yet reaped by its parent
                 or abs(_started_at(self.pid) - self.process_started_at) > START_TOLERANCE
             )
         except psutil.NoSuchProcess:

@@ -50,7 +50,7 @@ class RunFilter:
             "instr(' ' || tags || ' ', ' ' || ? || ' ') > 0": self.tag,
         }
         given = {term: value for term, value in terms.items() if value is not None}
-        own = [f"({self.where}\n)"] if self.where is not None else []  # the new line ends a comment in the user's condition
+        own = [f"({self.where}\n)"] if self.where is not None else []  # the new line ends a comment in the condition
         return " AND ".join([*given, *own]) or "1", list(given.values())
 
 
@@ -154,7 +154,7 @@ class Runs:
                     continue
                 with checkpoints.writing(path):
                     file.replace(path)
-                remark = "" if sha256 == run.checkpoint_sha256 else f"{failures[0]}: the one before is used"
+                remark = "" if sha256 == run.checkpoint_sha256 else f"{failures[0]}: the previous checkpoint is used"
                 return Snapshot(found.step, found.state), remark
         return None, f"{failures[0]}: run {run.id} begins again"
 
@@ -203,7 +203,7 @@ class Runs:
         """Return the runs of a filter in order, ties by number. Raises ConfigError for an unknown column."""
         known = self.columns()
         if order.column not in known:
-            raise ConfigError(f"--sort {order.column}: this is no column of runs, there are {', '.join(known)}")
+            raise ConfigError(f"--sort {order.column}: this is not a column of runs, there are {', '.join(known)}")
         condition, parameters = chosen.conditions()
         values = [*parameters, -1 if limit is None else limit]
         with self._db.reading_only(chosen.where):

@@ -45,4 +45,4 @@ class Store:
         """Open the database at `path`. Raises StoreError if there is none."""
         if path.exists():
             return cls(path)
-        raise StoreError(f"{path}: there is no database here yet, `klcli train` makes one (or name another with --db)")
+        raise StoreError(f"{path}: there is no database here, `klcli train` creates one (or name another with --db)")

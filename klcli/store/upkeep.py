@@ -97,7 +97,7 @@ class Upkeep:
     def check(self) -> tuple[list[str], list[str]]:
         """Return the damage of the database and its checkpoints, and the files that belong to no row."""
         damage = [*self._damage_of_database(), *self._damage_of_checkpoints()]
-        return damage, [f"{path}: nothing in the database points at this file" for path in self._orphans()]
+        return damage, [f"{path}: no row of the database refers to this file" for path in self._orphans()]
 
     def _damage_of_database(self) -> Iterator[str]:
         for row in self._db.read("PRAGMA integrity_check"):
@@ -111,7 +111,7 @@ class Upkeep:
         for run in self._runs.where("1 ORDER BY id"):
             if run.checkpoint is None:
                 if run.state == "complete":
-                    yield f"run {run.id}: complete, but it names no checkpoint"
+                    yield f"run {run.id}: complete, but without a checkpoint"
                 continue
             path = self._db.path.parent / run.checkpoint
             try:

@@ -149,9 +149,9 @@ def execute(
                     try:
                         outcome = future.result()
                     except CancelledError as error:
-                        raise WorkersLost("the Dask scheduler is gone or has dropped this study") from error
+                        raise WorkersLost("the Dask scheduler has ended or has dropped this study") from error
                     except Exception as error:
-                        # Otherwise the task failed, not its worker. By name, because Dask with KilledWorker may not be installed.
+                        # Otherwise the task failed, not its worker. Dask, with KilledWorker, may not be installed.
                         died = isinstance(error, BrokenExecutor | PartnerLost)
                         if not died and type(error).__name__ != "KilledWorker":
                             raise

@@ -26,7 +26,7 @@ class Minibatches:
         self._epoch, self._order = -1, np.empty(0, dtype=np.intp)  # of the images in that epoch
 
     def images(self, step: int, X: np.ndarray, part: Part = (0, 1)) -> None:
-        """Write the images of update `step`, counted from 0, or one of up to `parts` parts of them, into `X (n, 3072)`."""
+        """Write the images of update `step`, counted from 0, or one of up to `parts` parts, into `X (n, 3072)`."""
         config = self.config
         change = None
         if config.flip or config.shift:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from klcli.second_core.partner import Begun
 
 WORTH_A_PROCESS = 10_000_000_000  # multiplications, half a second: a process takes as long to start
-BUFFERS = 4  # buffers for minibatches: with two, a core would often write into lines that the other still has in its cache
+BUFFERS = 4  # minibatch buffers: with two, a core would often write into lines that the other still has in its cache
 ROOM = 8 << 20  # bytes for the data of an evaluation besides the network
 
 

@@ -1,7 +1,7 @@
-"""What each ingredient of `--preset best` gives: `python -m tests.benchmarks.ablation [--epochs 10] [--seeds 2]`.
+"""The effect of each ingredient of `--preset best`: `python -m tests.benchmarks.ablation [--epochs 10] [--seeds 2]`.
 
 The preset, narrower and shorter, and then without one ingredient after the other. The seeds of a row are trained
-as members; only validation images are looked at. Prints a Markdown table as it goes.
+as one stack; only validation images are evaluated. Prints a Markdown table as it goes.
 """
 
 import argparse

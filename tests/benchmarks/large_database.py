@@ -1,4 +1,4 @@
-"""How long a ranking of 10 000 runs of 20 epochs each takes: `python -m tests.benchmarks.large_database`."""
+"""The time of a ranking of 10 000 runs with 20 epochs each: `python -m tests.benchmarks.large_database`."""
 
 import sqlite3
 import statistics

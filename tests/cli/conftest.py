@@ -1,4 +1,4 @@
-"""What the command line's tests share: one synthetic set for all processes, and a look into the database."""
+"""Shared fixtures of the command-line tests: one synthetic set for all processes, and queries of the database."""
 
 import contextlib
 import os

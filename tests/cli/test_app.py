@@ -1,4 +1,4 @@
-"""The command `klcli` itself: help, version, failures as one line, and junk of all kinds."""
+"""The command `klcli` itself: help, version, failures as one line, and invalid arguments of all kinds."""
 
 import contextlib
 import io

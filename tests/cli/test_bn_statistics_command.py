@@ -1,4 +1,4 @@
-"""`--bn-statistics` as a person meets it: stored, repeated by members, and called transductive where it is."""
+"""`--bn-statistics` on the command line: stored, equal in the replicas of a stack, and marked as transductive."""
 
 import json
 from collections.abc import Callable

@@ -62,7 +62,7 @@ def test_fetch_tells_what_is_wrong(data: Klcli, tmp_path: Path) -> None:
     page = tmp_path / "cifar-10-binary.tar.gz"
     page.write_text("<html>")
     for args, code, named in (
-        (("--url", page.as_uri()), 3, "web page"),
+        (("--url", page.as_uri()), 3, "login page"),
         (("--url", (tmp_path / "gone.tar.gz").as_uri()), 3, "cannot be reached"),
         (("--url", str(page)), 2, "https://"),
         (("--url", page.as_uri(), "--md5", "12"), 2, "'12'"),

@@ -1,4 +1,4 @@
-"""`klcli evaluate`: what is printed, kept, shown by the report, and refused."""
+"""`klcli evaluate`: the printed and stored results, their view in the report, and refused options."""
 
 import json
 import shutil

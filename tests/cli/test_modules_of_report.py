@@ -1,4 +1,4 @@
-"""A ranking is read from the database: it loads nothing that trains or draws."""
+"""A ranking reads the database without importing the modules that train or draw."""
 
 import subprocess
 import sys

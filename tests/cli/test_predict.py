@@ -113,7 +113,7 @@ def test_one_table_with_the_most_likely_classes(here: Klcli, trained: Path, rows
 @pytest.mark.parametrize(
     ("args", "code", "named"),
     [
-        (("notes.txt",), 3, ("notes.txt", "no picture")),
+        (("notes.txt",), 3, ("notes.txt", "not a readable picture")),
         (("one.png", "missing.png"), 3, ("missing.png",)),
         (("one.png", "--run", "first"), 2, ("first", "best")),
         (("one.png", "--run", "8"), 4, ("run 8",)),

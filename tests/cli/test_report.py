@@ -1,4 +1,4 @@
-"""`klcli report`, as a process: ranking, data sets apart, and what it says where there is nothing."""
+"""`klcli report`, as a process: ranking, separate data sets, and the messages for an empty database."""
 
 import json
 import sqlite3

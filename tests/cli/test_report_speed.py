@@ -1,6 +1,6 @@
-"""A large database answers at once: of 10 000 runs of 20 epochs each, a ranking reads the best ones and no epoch.
+"""Speed with a large database: of 10 000 runs with 20 epochs each, a ranking reads the best ones and no epoch.
 
-Counted is what SQLite does, so that the result does not depend on how busy the machine is; the time is measured by
+The test counts operations of SQLite, so the result does not depend on the load of the machine; the time is measured by
 `python -m tests.benchmarks.large_database`.
 """
 

@@ -1,4 +1,4 @@
-"""`klcli report`: its views, formats and filters, with the csv and json modules and SQLite as judges."""
+"""`klcli report`: its views, formats and filters, compared with the csv and json modules and SQLite."""
 
 import csv
 import io
@@ -113,7 +113,7 @@ def test_filters(here: Klcli, trained: Path) -> None:
         (["--run", "one"], "'one'"),
         (["--tag", "1", "two words"], "two words"),
         (["--note", "one", "x"], "one"),
-        (["--check", "--export", "x"], "one at a time"),
+        (["--check", "--export", "x"], "give one at a time"),
         (["--delete", "1"], "--yes"),
     ],
 )
@@ -275,4 +275,4 @@ def test_a_database_that_cannot_be_used(here: Klcli, trained: Path, refused: Ref
     refused(here("report", *args), 4, "newer klcli")
     (trained / "results/klcli.db").rename(trained / "other.db")
     (trained / "other.db").write_bytes(b"no database at all, but long enough to be read as one" * 100)
-    refused(here("report", *args, "--db", "other.db"), 4, "other.db", "no SQLite database")
+    refused(here("report", *args, "--db", "other.db"), 4, "other.db", "not an SQLite database")

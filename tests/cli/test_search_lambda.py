@@ -245,7 +245,7 @@ def test_a_study_that_fine_cannot_go_on_from(here: Klcli, refused: Refused, tmp_
     refused(here(*quiet, "--fine", "--from", "1"), 2, "--from 1")
     assert here(*SEARCH, "--values", "0.1", "--final").returncode == 0
     for study in ("2", "3"):
-        refused(here(*quiet, "--fine", "--from", study), 2, f"--from {study}", "no coarse or fine search")
+        refused(here(*quiet, "--fine", "--from", study), 2, f"--from {study}", "not a coarse or fine lambda search")
     refused(here(*quiet, "--fine"), 2, "--coarse")  # there is still no coarse one
     assert here(*SEARCH, "--coarse").returncode == 0
     refused(here(*quiet, "--fine", "--hidden", "10"), 2, "study 4", "hidden 20 (here 20 10)")

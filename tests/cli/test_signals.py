@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM reach a training at any moment: it ends in a state, with what it had."""
+"""Ctrl-C and SIGTERM at any moment of a training: the run ends in a state, with its epochs so far."""
 
 import contextlib
 import os

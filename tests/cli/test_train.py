@@ -1,4 +1,4 @@
-"""`klcli train`, as a process: what is stored, what is printed, where, and what is refused."""
+"""`klcli train`, as a process: the stored run, the output on stdout and stderr, and refused options."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The options of how a network is trained, from the command line to the database: what is kept, warned of, refused."""
+"""The training options, from the command line to the database: stored, warned of, or refused."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine: whole, broken off and continued, wrong in every way."""
+"""Downloads from a local server: complete, interrupted and resumed, and every kind of failure."""
 
 import errno
 import hashlib
@@ -173,7 +173,7 @@ def test_the_beginning_of_another_file_is_noticed(
 
 def test_a_wrong_checksum_removes_the_file(site: Site, empty_machine: Path) -> None:
     message = refusal(site.url, empty_machine)
-    for word in (hashlib.md5(site.content).hexdigest(), BINARY.archive_md5, "was removed", "web page", "--no-verify"):
+    for word in (hashlib.md5(site.content).hexdigest(), BINARY.archive_md5, "was removed", "login page", "--no-verify"):
         assert word in message
     assert left_in(empty_machine) == []
     message = refusal(site.url, empty_machine, "0" * 32)
@@ -200,7 +200,7 @@ def test_another_archive_can_be_accepted(cifar: Cifar, site: Site, empty_machine
         ({"../../evil": b"", "/abs/evil": b""}, "no batch file"),
         ({"x/data_batch_1.bin": b"short"}, "data_batch_1.bin in file://"),
         ({f"../{name}": b"short" for name in BINARY.batch_files}, "has 5 bytes"),
-        (None, "is no .tar.gz archive"),
+        (None, "is not a .tar.gz archive"),
     ],
 )
 def test_what_is_no_data_set_leaves_the_old_one(empty_machine: Path, cifar: Cifar, files, named: str) -> None:

@@ -1,4 +1,4 @@
-"""Pictures: sizes, colours, transparency and orientation against pixels that can be told by hand."""
+"""Pictures: sizes, colours, transparency and orientation against pixels worked out by hand."""
 
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def refused(path: Path) -> str:
 def test_a_file_that_is_no_picture(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.png"
     path.write_bytes(content)
-    assert "no picture" in refused(path)
+    assert "not a readable picture" in refused(path)
 
 
 @pytest.mark.parametrize("name", ["cut.png", "cut.jpg"])
@@ -123,12 +123,12 @@ def test_half_a_picture(tmp_path: Path, name: str) -> None:
     rng = np.random.default_rng(0)
     path = save(tmp_path / name, rng.integers(0, 256, (90, 90, 3)).astype(np.uint8))
     path.write_bytes(path.read_bytes()[:2000])
-    assert "no picture" in refused(path)
+    assert "not a readable picture" in refused(path)
 
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
     assert "no such picture" in refused(tmp_path / "cat.png")
-    assert "no picture" in refused(tmp_path)
+    assert "not a readable picture" in refused(tmp_path)
 
 
 def test_a_picture_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

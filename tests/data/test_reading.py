@@ -1,4 +1,4 @@
-"""CIFAR-10 at the door: both layouts, folder and archive, and one clear line for everything that is damaged."""
+"""Reading CIFAR-10: both layouts, folder and archive, and a one-line message for every kind of damage."""
 
 import gzip
 import hashlib
@@ -135,13 +135,13 @@ PYTHON_DAMAGE: list[tuple[Callable[[Cifar], bytes], str]] = [
     (with_label(17, python_batch), "label 17 in row 12"),
     (with_label(-1, python_batch), "label -1 in row 12"),
     (with_label(259, python_batch), "label 259 in row 12"),  # a 3 in eight bits
-    (lambda cifar: python_batch(*first_batch(cifar))[:-5], "no readable pickle"),
-    (lambda cifar: b"", "no readable pickle"),
-    (lambda cifar: b"<html>Please log in", "no readable pickle"),
+    (lambda cifar: python_batch(*first_batch(cifar))[:-5], "not a readable pickle"),
+    (lambda cifar: b"", "not a readable pickle"),
+    (lambda cifar: b"<html>Please log in", "not a readable pickle"),
     (lambda cifar: pickled(cifar, labels=["cat"] * ROWS), "'labels' is <U3"),
     (lambda cifar: pickled(cifar, labels=[2.0] * ROWS), "'labels' is float64"),
     (lambda cifar: pickled(cifar, labels=[10**30] * ROWS), "'labels' is object"),
-    (lambda cifar: pickled(cifar, labels=[[1], [1, 2]] * 10), "'labels' is no array"),
+    (lambda cifar: pickled(cifar, labels=[[1], [1, 2]] * 10), "'labels' is not an array"),
     (lambda cifar: pickled(cifar, labels=[1] * (ROWS - 1)), f"shape ({ROWS - 1},) where integer of shape ({ROWS},)"),
     (lambda cifar: pickled(cifar, labels=None), "no entry 'labels'"),
     (lambda cifar: pickled(cifar, data=None), "no entry 'data'"),
@@ -190,7 +190,7 @@ def test_a_pickle_cannot_run_code(cifar: Cifar, name: str, tmp_path: Path) -> No
     content = pickle.dumps({"data": Exploit(getattr(os, name), *args)}, protocol=2)
     (cifar.python / "data_batch_2").write_bytes(content)
     message = refusal(cifar.python)
-    assert f"data_batch_2 is no readable pickle (it asks for posix.{name}" in message
+    assert f"data_batch_2 is not a readable pickle (it asks for posix.{name}" in message
     assert "do not trust this copy" in message
     assert not marker.exists()
     # The pickle is a real exploit: the standard loader obeys it.
@@ -210,7 +210,7 @@ def test_a_pickle_cannot_run_code(cifar: Cifar, name: str, tmp_path: Path) -> No
         (b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + b"I999999999999\n" * 3 + b"\x87U\x01b\x87R.", ""),
         pytest.param(b"\x80\x02Nr\xff\xff\xff\x3f.", "a NoneType instead", id="a memo of 16 GB"),
         pytest.param(b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s.", "nests tuples", id="a stack of tuples as a key"),
-        pytest.param(b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\x00\x00.", "no readable pickle", id="a text of 280 TB"),
+        pytest.param(b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\x00\x00.", "not a readable pickle", id="a text of 280 TB"),
         *[(start + np.random.default_rng(7).bytes(200), "") for start in (b"", b"\x80\x02", b"\x80\x04\x95", b"}(")],
     ],
 )

@@ -1,4 +1,4 @@
-"""Dropout: what its mask is, and that it is the same in the backward pass, for replicas and in evaluation."""
+"""Dropout: its mask, the same mask in the backward pass and for replicas, and the identity in evaluation."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The gradient check itself: right code passes, kinks are counted, nothing is moved."""
+"""The gradient check itself: correct code passes, kinks are counted, the network does not change."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Parameters: one step of the joined vectors is a step of each, and nothing is lost between names and order."""
+"""Parameters: a step of the joined vectors equals a step of each, and conversions between names and order are exact."""
 
 import numpy as np
 import pytest

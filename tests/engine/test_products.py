@@ -1,4 +1,4 @@
-"""Products in halves are those in one piece."""
+"""Products and steps in two halves equal those in one piece."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""WeightGradient: one step in place is that of the multiplied-out gradient, in any memory order."""
+"""WeightGradient: a step in place equals a step with the dense gradient, in any memory order."""
 
 import numpy as np
 import pytest

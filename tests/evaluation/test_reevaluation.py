@@ -1,4 +1,4 @@
-"""Evaluating again: probabilities averaged by hand in float64, and what must not be asked."""
+"""Reevaluation: probabilities averaged by hand in float64, and settings that are refused."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the fault harness shares: the record of a row, warm processes, and one prepared synthetic set."""
+"""Shared fixtures of the fault harness: the record of a row, warm processes, and one prepared synthetic set."""
 
 import os
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Command lines from a grammar plus junk: an exit code of the table, one line, and a refusal before two seconds."""
+"""Random command lines, valid and invalid: a documented exit code, one line, and a refusal within two seconds."""
 
 import contextlib
 import io

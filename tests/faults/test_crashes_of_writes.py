@@ -1,4 +1,4 @@
-"""A crash, or a full disk, at each write, flush, rename and commit of a training: the one before is used."""
+"""A crash, or a full disk, at each write, flush, rename and commit of a training: the previous checkpoint is used."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Damaged copies of CIFAR-10: refused with exit 3 and one line, and nothing of them is ever executed.
+"""Damaged copies of CIFAR-10: refused with exit 3 and one line, and no code in them is ever executed.
 
 Files of 20 images stand for those of 10 000: the same code reads them, a hundred times as fast.
 """

@@ -189,7 +189,7 @@ def test_damaged_checkpoints(
             trials.expect(outcome(folder / "klcli.db") == bits, f"{name}: other bits")
         after = next(float(line.split()[-1]) for line in resumed.stderr.splitlines() if "continues after" in line)
         lost = epochs["epochs_done"] - after
-        said = "the one before is used" in resumed.stderr or "begins again" in resumed.stderr
+        said = "the previous checkpoint is used" in resumed.stderr or "begins again" in resumed.stderr
         trials.tried[f"{'both' if both else 'the latest'} damaged: goes on {lost:g} epochs earlier"] += 1
         trials.expect(said == (lost > 0), f"{name}: {lost:g} epochs earlier, and said {said}")
         trials.expect(both or lost <= 1, f"{name}: {lost:g} epochs are trained again")

@@ -1,4 +1,4 @@
-"""Real disks without space, and read-only ones: one line, exit 4, old files intact, and it goes on afterwards."""
+"""Real disks without space, and read-only ones: one line, exit 4, old files intact, then the run continues."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""SIGKILL of a worker and of the parent in `search-lambda --jobs 2`, then `--resume`: nothing is trained twice."""
+"""SIGKILL of a worker and of the parent in `search-lambda --jobs 2`, then `--resume`: no run is trained twice."""
 
 import os
 import signal

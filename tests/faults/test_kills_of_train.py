@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a training, resumed until it is done: nothing that was told is lost."""
+"""SIGKILL at random moments of a training, resumed until it is complete: no reported epoch is lost."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Eight odd trainings, whose metrics are written down: a change of the code that is no change of the mathematics keeps
-every digit of them.
+"""Eight unusual trainings with stored metrics: a change of the code that does not change the mathematics keeps
+every digit.
 
 `python -m tests.golden.trainings` writes trainings.json anew, which only a deliberate change of the arithmetic excuses.
-The bits depend on NumPy and on the BLAS kernel of the processor, so the file names those that it was made with. It
-holds the same trainings in float64 too, where another kernel changes no digit that counts.
+The bits depend on NumPy and on the BLAS kernel of the processor, so the file names the versions that made it. It also
+contains the same trainings in float64, in which another kernel changes no significant digit.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Verdicts: right where the published run could be one of ours, and able to fail."""
+"""Verdicts: `reproduced` if the published run could be one of ours, `differs` otherwise."""
 
 import math
 from dataclasses import asdict, replace

@@ -162,7 +162,7 @@ HEAD = 'report = "9"\ncourse = "c"\ndate = "d"\nsummary = "s"\n'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("report =", "no TOML"),
+        ("report =", "not TOML"),
         ('report = "9"', "the key 'course' is missing"),
         (HEAD + "[common]\nlambda = 1", "unknown setting lambda"),
         (HEAD + "[common]\nlam = -1", "lambda -1"),

@@ -1,4 +1,4 @@
-"""Pictures of several runs, of weights and of confusion: what is gathered, by hand."""
+"""Pictures of several runs, of weights and of confusion: the gathered values, by hand."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Formats: the same numbers everywhere, every digit in CSV and JSON, and no text taken for markup."""
+"""Formats: the same numbers everywhere, every digit in CSV and JSON, and no text interpreted as markup."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Groups: means and deviations by hand, and what is said about them."""
+"""Groups: means and deviations by hand, and the notes below the table."""
 
 import json
 from dataclasses import replace
@@ -53,7 +53,7 @@ def test_what_chance_could_have_done_is_said() -> None:
     runs = two_groups() + [run(number, 0.514 + number / 1000, hidden=(30,)) for number in range(7, 10)]
     groups, _ = group(runs, ("hidden", "batch_norm"))
     notes = " ".join(group_notes(groups, ("hidden", "batch_norm"), []))
-    assert "Cannot be told apart (p >= 0.05)" in notes
+    assert "No significant difference (p >= 0.05)" in notes
     assert "corrected by Holm for 3 comparisons" in notes
 
 

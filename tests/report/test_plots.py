@@ -1,4 +1,4 @@
-"""Plots: what is gathered is right, and whatever is gathered can be drawn."""
+"""Plots: the gathered values are correct, and every chart can be drawn."""
 
 import struct
 import zlib

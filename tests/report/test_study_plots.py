@@ -1,4 +1,4 @@
-"""Pictures of studies: what is gathered, by hand; and that whatever can be gathered is drawn."""
+"""Pictures of studies: the gathered values, by hand, and the drawing of every chart."""
 
 import struct
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Tables of studies: every number under its own title, means by hand, and no number that a diverged run left."""
+"""Tables of studies: every number under its own title, means by hand, and no number from a diverged run."""
 
 import json
 import math

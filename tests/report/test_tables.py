@@ -1,4 +1,4 @@
-"""Tables: every digit that was promised, a dash where nothing is known, and no cell ever cut."""
+"""Tables: all digits of the format, a dash for a missing value, and no truncated cell."""
 
 import io
 from typing import Any

@@ -1,4 +1,4 @@
-"""The picture of a search that never begins anew."""
+"""The picture of a warm-started search."""
 
 from klcli.published.comparison import Comparison
 from klcli.published.report import Line

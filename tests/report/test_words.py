@@ -1,4 +1,4 @@
-"""Words: the sizes are those that the data module really makes, and captions name what was chosen."""
+"""Words: the sizes equal those of the actual splits, and captions name the chosen settings."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Presets: those of klcli, documents that are refused, and what a user's own settings do to one."""
+"""Presets: those of klcli, refused documents, and presets with the user's own settings."""
 
 from dataclasses import replace
 from typing import Any

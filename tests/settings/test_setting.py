@@ -1,4 +1,4 @@
-"""Settings: what is derived from a field that is written once."""
+"""Settings: the properties derived from the single declaration of a field."""
 
 import sqlite3
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What the tests of the store share: a run to record, and the numbers of an evaluation."""
+"""Shared fixtures of the store tests: a run to record, and the metrics of an evaluation."""
 
 import shutil
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Checkpoints: exact, whole or refused; a write that fails leaves what was there."""
+"""Checkpoints: exact, complete or refused; a failed write leaves the old file."""
 
 import json
 import subprocess

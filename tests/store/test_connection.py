@@ -96,7 +96,7 @@ def test_a_path_with_blanks_and_other_scripts_is_a_path(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
-    assert_refused_in_one_line(path, "no SQLite database")
+    assert_refused_in_one_line(path, "not an SQLite database")
     assert path.read_bytes() == content
 
 
@@ -317,7 +317,7 @@ def explained() -> Callable[[sqlite3.Error], str]:
         ("database is locked", "another program"),
         ("unable to open database file", "cannot open"),
         ("attempt to write a readonly database", "cannot be written"),
-        ("file is not a database", "no SQLite database"),
+        ("file is not a database", "not an SQLite database"),
         ("database disk image is malformed", "damaged"),
         ("database or disk is full", "full"),
         ("disk I/O error", "disk"),

@@ -1,4 +1,4 @@
-"""Evaluations and gradient checks: what is recorded is read back, and found again by what it was made of."""
+"""Evaluations and gradient checks: records are read back unchanged, and found by their runs and settings."""
 
 from dataclasses import replace
 from typing import Any

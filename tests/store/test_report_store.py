@@ -1,4 +1,4 @@
-"""Queries and upkeep, held against the sqlite3 module and the file system."""
+"""Queries and upkeep, compared with the sqlite3 module and the file system."""
 
 import csv
 import shutil

@@ -1,4 +1,4 @@
-"""Runs: what is recorded is read back exactly, once, in a state, and never mixed with other data."""
+"""Runs: records are read back exactly, once, in a state, and never mixed with other data."""
 
 import os
 import socket

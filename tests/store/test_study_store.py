@@ -1,4 +1,4 @@
-"""Studies: a plan is stored as a whole, its groups all or nothing, and no study is left without an end."""
+"""Studies: a plan is stored as a whole, its stacks all or nothing, and every study ends in a state."""
 
 import json
 import os

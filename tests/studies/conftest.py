@@ -1,4 +1,4 @@
-"""What the tests of execution share: the synthetic images for many processes, and stacks to train on them."""
+"""Shared fixtures of the execution tests: the synthetic images for many processes, and stacks to train on them."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence

@@ -205,7 +205,7 @@ def test_deaths_are_counted_by_stack(tasks: Tasks) -> None:
 
 
 def test_a_scheduler_that_goes_away_is_named(tasks: Tasks) -> None:
-    with pytest.raises(WorkersLost, match="scheduler is gone"):
+    with pytest.raises(WorkersLost, match="scheduler has ended"):
         list(execute(tasks(), FailingExecutor("cancelled", "done")))
 
 

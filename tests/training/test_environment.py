@@ -1,4 +1,4 @@
-"""What NumPy is set to while a network is trained, and that it is reset afterwards."""
+"""The configuration of NumPy during a training, and its reset afterwards."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""The digits of eight odd trainings are those that were written down before the code was rearranged."""
+"""The metrics of eight unusual trainings equal the stored ones to the last digit."""
 
 import json
 from typing import Any

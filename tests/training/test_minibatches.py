@@ -1,4 +1,4 @@
-"""Minibatches: functions of the update, whatever was asked before, with labels that belong to their images."""
+"""Minibatches: pure functions of the update, independent of earlier calls, with labels that match their images."""
 
 from dataclasses import replace
 

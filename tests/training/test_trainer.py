@@ -1,4 +1,4 @@
-"""train: determinism, replicas against the same config alone, divergence, and what ends a training."""
+"""train: determinism, replicas against the same config alone, divergence, and the conditions that end a training."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whitening: the columns it gives are those of the definition, and the network behind it is the same as without."""
+"""Whitening: its columns match the definition, and the network after it is the same as without it."""
 
 from dataclasses import replace
 

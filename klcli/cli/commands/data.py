@@ -11,7 +11,7 @@ from klcli.cli.invocation import Invocation, invoked
 from klcli.procedures.signals import Interrupted
 from klcli.settings.setting import setting
 
-app = typer.Typer(help="The images: which ones are used, and how to get CIFAR-10.", no_args_is_help=True)
+app = typer.Typer(help="Show the images in use, or download CIFAR-10.", no_args_is_help=True)
 
 DOWNLOAD = "Download"
 
@@ -45,7 +45,7 @@ def info(*, invocation: Invocation) -> None:
 @app.command()
 @invoked()
 def fetch(
-    url: str | None = setting(None, DOWNLOAD, "Download this archive; Toronto's binary one if omitted.", metavar="URL"),
+    url: str | None = setting(None, DOWNLOAD, "Download this archive, by default the official one.", metavar="URL"),
     md5: str | None = setting(None, DOWNLOAD, "Expect this checksum, not an official one.", metavar="HEX"),
     verify: bool = setting(True, DOWNLOAD, "Refuse an archive with another checksum."),
     *,
@@ -56,19 +56,19 @@ def fetch(
     from klcli.data.cifar10.places import cache_folder
 
     if md5 is not None and not verify:
-        raise typer.BadParameter(f"--md5 {md5} and --no-verify exclude each other: leave one out")
+        raise typer.BadParameter(f"--md5 {md5} and --no-verify exclude each other: omit one")
     address, destination = url or fetching.URL, cache_folder()
     expected = (md5 or fetching.OFFICIAL) if verify else None
     fetched = fetching.fetched_before(address, destination) if expected == fetching.OFFICIAL else None
     if fetched:
-        invocation.say(f"{fetched.path} holds the official copy already")
+        invocation.say(f"{fetched.path} already contains the official copy")
     else:
         invocation.say(f"from {address} to {destination}")
         try:
             with _progress(invocation) as progress:
                 fetched = fetching.fetch(address, destination, progress, expected)
         except KeyboardInterrupt:
-            message = "interrupted: what has arrived is kept, run `klcli data fetch` again to continue"
+            message = "interrupted: the partial download is kept, run `klcli data fetch` again to continue"
             raise Interrupted(message, signal.SIGINT) from None
     invocation.result(f"{fetched.path}  ({'official' if fetched.official else 'not an official'} copy)")
     document = {"path": str(fetched.path), "url": address, "layout": fetched.layout, "official": fetched.official}

@@ -17,7 +17,7 @@ SHOWN_NAMES = 3
 def evaluate(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Numbers of runs, or `last`, or `best`.")],
     settings: EvaluationSettings,
-    ensemble: bool = flag(Role.EVALUATION, "Average the probabilities of these runs into one."),
+    ensemble: bool = flag(Role.EVALUATION, "Average the probabilities of these runs."),
     *,
     invocation: Invocation,
 ) -> None:

@@ -14,10 +14,10 @@ PREDICTION = "Prediction"
 @invoked("data", "db")
 def predict(
     pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files of any size.")],
-    run: str = setting("best", PREDICTION, "Classify them with the network of this run.", metavar="RUN|last|best"),
-    top: int = setting(3, PREDICTION, "Show so many classes of each picture.", at_least=1, at_most=10),
+    run: str = setting("best", PREDICTION, "Use the network of this run.", metavar="RUN|last|best"),
+    top: int = setting(3, PREDICTION, "Show N classes per picture.", at_least=1, at_most=10),
     flips: bool = flag(PREDICTION, "Average the probabilities of a picture and its mirror image."),
-    snapshots: bool = flag(PREDICTION, "Average the networks at the ends of the run's cycles."),
+    snapshots: bool = flag(PREDICTION, "Average the probabilities of the networks at the ends of the run's cycles."),
     *,
     invocation: Invocation,
 ) -> None:

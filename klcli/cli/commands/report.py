@@ -31,11 +31,11 @@ class Upkeep(Settings):
     )
     yes: bool = flag(PANEL, "Skip the confirmation of --delete.", short="-y")
     export: Path | None = setting(None, PANEL, "Write all tables as CSV files.", metavar="DIR")
-    check: bool = flag(PANEL, "Look for damage: database, checkpoints, files that belong to nothing.")
+    check: bool = flag(PANEL, "Check database and checkpoints for damage, and find orphaned files.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(len(self.wanted) < 2, f"--{' and --'.join(self.wanted[:2])}: one at a time")
+        require(len(self.wanted) < 2, f"--{' and --'.join(self.wanted[:2])}: give one at a time")
 
     @property
     def wanted(self) -> list[str]:

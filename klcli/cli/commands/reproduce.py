@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 def reproduce(
     *,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="REPORT...", help="Which reports, as a3-2024, or all.")
+        list[str] | None, typer.Argument(metavar="REPORT...", help="Names of reports, for example a3-2024, or all.")
     ] = None,
-    list_reports: bool = flag(REPRODUCTION, "Show the reports and train nothing.", option="--list"),
+    list_reports: bool = flag(REPRODUCTION, "List the reports and exit.", option="--list"),
     settings: ReproductionSettings,
-    markdown: Path | None = setting(None, Role.OUTPUT, "Write a page with the tables, its figures beside it."),
+    markdown: Path | None = setting(None, Role.OUTPUT, "Write a Markdown page, with the figures beside it."),
     invocation: Invocation,
 ) -> None:
     """Repeat the experiments of published reports and compare the published numbers with ours.
@@ -84,7 +84,7 @@ def reproduce(
         raise GradientCheckFailed(f"wrong gradient: {', '.join(wrong)}, see `klcli gradcheck`")
     lost = dict.fromkeys(one.line.row for one in compared if one.diverged and one.ours is None)
     if lost:
-        raise Diverged(f"every training of {', '.join(lost)} diverged, its row has no number of ours")
+        raise Diverged(f"every training of {', '.join(lost)} diverged: there is no number to compare")
 
 
 def _write_pictures(store: "Store", found: "Reproduction", markdown: Path | None) -> list[tuple[str, Path]]:

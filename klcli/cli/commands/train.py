@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 def train(
     ctx: typer.Context,
     config: TrainConfig,
-    resume: str | None = setting(None, EXECUTION, "Continue an interrupted run, to the same bits.", metavar="RUN|last"),
+    resume: str | None = setting(None, EXECUTION, "Continue a run; the result has the same bits.", metavar="RUN|last"),
     lr_range_test: bool = flag(
         Role.OPTIMISATION, "Instead of training, let eta rise from 1e-5 to 1 within an epoch and suggest its limits."
     ),
-    list_presets: bool = flag(Role.NETWORK, "Show the settings that have a name, train nothing."),
+    list_presets: bool = flag(Role.NETWORK, "List the presets and exit."),
     *,
     invocation: Invocation,
 ) -> None:
@@ -49,7 +49,7 @@ def train(
     named = typed_settings(ctx, TrainConfig)
     if lr_range_test:
         if resume is not None:
-            raise ConfigError(f"--resume {resume}: a run continues as it began, omit --lr-range-test")
+            raise ConfigError(f"--resume {resume}: a resumed run keeps its settings, omit --lr-range-test")
         from klcli.studies.range_test import range_test
 
         config = range_test(config, named)

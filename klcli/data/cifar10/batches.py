@@ -53,7 +53,7 @@ def _checked(batch: dict[str, object], key: str, kind: type, shape: tuple[int, .
     try:
         found = np.asarray(batch[key])
     except (ValueError, OverflowError) as error:  # lists of different lengths
-        raise DataError(f"{where}: {key!r} is no array ({error}): {AGAIN}") from None
+        raise DataError(f"{where}: {key!r} is not an array ({error}): {AGAIN}") from None
     if not np.issubdtype(found.dtype, kind) or found.shape != shape:
         wanted = f"where {kind.__name__} of shape {shape} is expected"
         raise DataError(f"{where}: {key!r} is {found.dtype} of shape {found.shape} {wanted}: {AGAIN}")
@@ -67,9 +67,9 @@ def _load_pickle(content: bytes, where: str) -> dict[str, Any]:
     # A pickle is a program: a damaged one can raise any exception.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{where} is no readable pickle ({reason}): download the data set again") from None
+        raise DataError(f"{where} is not a readable pickle ({reason}): download the data set again") from None
     if not isinstance(loaded, dict):
-        raise DataError(f"{where} holds a {type(loaded).__name__} instead of a dictionary: this is no file of CIFAR-10")
+        raise DataError(f"{where} holds a {type(loaded).__name__} instead of a dictionary: this is not CIFAR-10")
     # Python 2 wrote the official files: its strings arrive as bytes.
     texts = {key.decode("latin1"): value for key, value in loaded.items() if isinstance(key, bytes)}
     return texts | {key: value for key, value in loaded.items() if isinstance(key, str)}

@@ -45,7 +45,7 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
     """
     expected = _checksums(expected_md5)
     if urlsplit(url).scheme not in ("http", "https", "file"):
-        raise ConfigError(f"--url {url!r} is no address: start it with https://, http:// or file://")
+        raise ConfigError(f"--url {url!r} is not a URL: start it with https://, http:// or file://")
     part = destination / f"{_file_name(url) or 'archive'}.part"
     try:
         destination.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
             if expected and md5 not in expected:
                 raise DataError(
                     f"{url} has the MD5 {md5} instead of {' or '.join(sorted(expected))} and was removed: it was "
-                    "damaged on the way, is another archive, or the web page of a network that asks for a login; "
+                    "damaged in transfer, is another archive, or is the login page of a network; "
                     "run it again, give another address with --url, or accept it with --no-verify"
                 )
             dataset = read(Source(part, None))
@@ -90,7 +90,7 @@ def _checksums(expected_md5: str | None) -> set[str]:
         return {layout.archive_md5 for layout in layouts.LAYOUTS if expected_md5}
     digits = expected_md5.strip().lower()
     if not re.fullmatch("[0-9a-f]{32}", digits):
-        raise ConfigError(f"--md5 {expected_md5!r} is no MD5 checksum: give 32 hexadecimal digits")
+        raise ConfigError(f"--md5 {expected_md5!r} is not an MD5 checksum: give 32 hexadecimal digits")
     return {digits}
 
 

@@ -109,7 +109,7 @@ def _archive_files(path: Path) -> Iterator[tuple[Layout, str, bytes]]:
             while stream.read(2**20):  # gzip compares its checksum at the end, which tarfile does not reach
                 pass
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        wrong = f"{path} is no .tar.gz archive, or a damaged or incomplete one ({error}): download it again"
+        wrong = f"{path} is not a .tar.gz archive, or a damaged or incomplete one ({error}): download it again"
         raise DataError(wrong) from None
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -117,7 +117,7 @@ def _archive_files(path: Path) -> Iterator[tuple[Layout, str, bytes]]:
 
 def _check_size(where: str, size: int) -> None:
     if size > LARGEST_FILE:
-        raise DataError(f"{where} has {size} bytes: this is no batch file of CIFAR-10, download the data set again")
+        raise DataError(f"{where} has {size} bytes: this is not a batch file of CIFAR-10, download the data set again")
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:

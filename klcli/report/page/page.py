@@ -50,7 +50,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     nav = element("nav", element("ul", *links))
     header = element("header", element("h1", title), element("p", subtitle, class_="note"), nav)
     main = [element("section", element("h2", one.title), *one.parts, id=one.anchor) for one in sections]
-    sentence = "Accuracies are fractions from 0 to 1. Heads of tables sort them."
+    sentence = "Accuracies are fractions from 0 to 1. Click a column header to sort its table."
     footer = element("footer", element("p", sentence, class_="screen"))
     style, script = (
         Markup(f"<{tag}>\n{files('klcli.report.page').joinpath(name).read_text(encoding='utf-8')}</{tag}>")

@@ -36,7 +36,7 @@ class Sections:
         Raises ConfigError for a selection of a single view.
         """
         if selection.has_view:
-            raise ConfigError("--html: shows everything, filters like --bn or --since go with it, views do not")
+            raise ConfigError("--html: shows all views, it takes filters like --bn or --since but no view")
         self._store, self._selection, self._say = store, selection, say
         self._painter = Painter(store, data)
         self._image_sets = store.runs.image_sets(conditions(selection))

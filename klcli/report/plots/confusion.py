@@ -37,7 +37,7 @@ def draw_confusion(run: Run, confusion: Confusion, classes: Sequence[str], suffi
         names, mistakes = zip(*pairs, strict=True)
         bars.bar_label(bars.barh(names, mistakes, color=BLUE), padding=3)
         bars.margins(x=0.12)
-    bars.set(title="most confused pairs", xlabel="images taken for the other class")
+    bars.set(title="most confused pairs", xlabel="images classified as the other class")
     dress(bars)
     bars.grid(axis="y", visible=False)
     return to_bytes(figure, suffix)

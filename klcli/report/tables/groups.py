@@ -117,9 +117,9 @@ def _verdict(samples: Sequence[Sample]) -> list[str]:
     corrected = f"corrected by Holm for {n} comparisons" if n > 1 else "one comparison"
     test = f"two-sided Welch test of the validation accuracy, {corrected}"
     if len(same) == n > 1:
-        notes.append(f"No two rows can be told apart (all p >= {SIGNIFICANCE:g}); {test}.")
+        notes.append(f"No two rows differ significantly (all p >= {SIGNIFICANCE:g}); {test}.")
     elif same:
-        notes.append(f"Cannot be told apart (p >= {SIGNIFICANCE:g}): rows {_pairs(same)}; {test}.")
+        notes.append(f"No significant difference (p >= {SIGNIFICANCE:g}): rows {_pairs(same)}; {test}.")
     if different:
         notes.append(f"Differ by more than chance (p < {SIGNIFICANCE:g}): rows {_pairs(different)}; {test}.")
     single = [number for number, sample in enumerate(samples, start=1) if sample.n == 1]

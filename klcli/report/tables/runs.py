@@ -132,7 +132,7 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
         for title, values, form in lines
     ]
     numbered = words.run_numbers(runs)
-    title = f"What differs between {numbered}" if diff_only else numbered.capitalize()
+    title = f"Differences between {numbered}" if diff_only else numbered.capitalize()
     return Table(title, (*texts(setting=""), *numbers(str, *keys)), rows)
 
 
