@@ -39,7 +39,7 @@ def evaluate(
     runs = chosen_runs(store, which)
     keys = [(run.dataset_sha256, run.config.split) for run in runs]
     if ensemble:
-        require(len(runs) > 1, f"--ensemble: averages several runs, give others besides {runs[0].id}")
+        require(len(runs) > 1, f"--ensemble: averages several runs, give at least two, others besides {runs[0].id}")
         other = next((run.id for run, key in zip(runs, keys, strict=True) if key != keys[0]), None)
         different = (
             f"--ensemble: runs {runs[0].id} and {other} were trained on different images or splits, the training "

@@ -456,7 +456,7 @@ def test_a_missing_batch_file(here: Klcli, refused: Refused, cifar: Path) -> Non
 def test_a_web_page_named_tar_gz(here: Klcli, refused: Refused, tmp_path: Path) -> None:
     page = tmp_path / "cifar-10-python.tar.gz"
     page.write_text("<!DOCTYPE html><html><title>404</title></html>")
-    refused(here("train", "--data", str(page)), 3, page.name, "no .tar.gz archive")
+    refused(here("train", "--data", str(page)), 3, page.name, "not a .tar.gz archive")
 
 
 def test_an_archive_that_breaks_off(here: Klcli, refused: Refused, tmp_path: Path) -> None:
