@@ -1,7 +1,6 @@
-"""The failures that a user can cause or meet, each with its exit code.
+"""The failures that a user can cause or encounter, each with its exit code.
 
-Every message is one line that names the offending value and the cure. Anything else that is
-raised is a defect of klcli, shown as an unexpected failure (exit 1).
+Every message is one line that names the offending value and the cure. Any other exception is a defect (exit 1).
 """
 
 from enum import IntEnum
@@ -22,25 +21,25 @@ class ExitCode(IntEnum):
 
 
 class KlcliError(Exception):
-    """A failure with a one-line message for the user. Raise a subclass."""
+    """Base class of failures with a one-line message for the user. Raise a subclass."""
 
     exit_code = ExitCode.UNEXPECTED
 
 
 class ConfigError(KlcliError, ValueError):
-    """A setting that cannot be used: wrong range, wrong combination."""
+    """A setting is out of range, or in a combination that is not allowed."""
 
     exit_code = ExitCode.USAGE
 
 
 class DataError(KlcliError):
-    """A data set that is missing, damaged or not what it claims to be."""
+    """A data set is missing, damaged or different from the expected one."""
 
     exit_code = ExitCode.DATA
 
 
 class StoreError(KlcliError):
-    """A database, checkpoint, picture or disk that cannot be read or written."""
+    """A database, checkpoint, picture or disk cannot be read or written."""
 
     exit_code = ExitCode.STORE
 
@@ -52,6 +51,6 @@ class GradientCheckFailed(KlcliError):
 
 
 class Diverged(KlcliError):
-    """Training left the finite numbers; the run is stored in the state `diverged`."""
+    """The cost is no longer finite; the run is stored in the state `diverged`."""
 
     exit_code = ExitCode.DIVERGED

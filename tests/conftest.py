@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -36,14 +37,24 @@ def small_dataset() -> Dataset:
     return Dataset("small", images, labels, names, "0" * 64, "tests", "built in", None, None)
 
 
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache in which the first process prepares the synthetic set and all later ones find it."""
+    cache = tmp_path_factory.mktemp("klcli-cache")
+    yield cache  # 184 MB
+    shutil.rmtree(cache, ignore_errors=True)
+
+
 @pytest.fixture
 def use_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Let this process use one or two cores for the rest of a test, whatever the machine has."""
 
     def use(number: int) -> None:
-        monkeypatch.setattr(second_core._state, "is_allowed", number > 1)
+        monkeypatch.setattr(second_core, "cores", lambda: number)
+        second_core.use()
 
     yield use
+    second_core.use(False)
     second_core.stop()
 
 

@@ -19,6 +19,8 @@ from klcli.engine.products import multiply
 from klcli.second_core import begin, empty, ended, left, tell, then
 from klcli.second_core.partner import Partner, PartnerLost
 
+pytestmark = pytest.mark.slow
+
 MEGABYTE = 1 << 20
 
 
@@ -27,10 +29,10 @@ def partner(use_cores: Callable[[int], None]) -> Iterator[Partner]:
     """The other process, ready, with 4 MB of memory."""
     use_cores(2)
     second_core.start(4 * MEGABYTE)
-    partner = second_core._state.partner
-    assert partner is not None
-    wait_for(begin(os.getpid))
-    yield partner
+    begun = begin(os.getpid)
+    assert begun is not None
+    wait_for(begun)
+    yield begun.partner
     second_core.stop()
 
 
@@ -294,7 +296,8 @@ PARENT = """
 import os, signal, time
 from klcli import second_core
 if __name__ == "__main__":
-    second_core._state.is_allowed = True
+    second_core.cores = lambda: 2  # whatever the machine has
+    second_core.use()
     second_core.start(1000)
     begun = second_core.begin(os.getpid)
     while begun.slot.offered.get_value():
@@ -346,8 +349,11 @@ def test_its_memory_is_given_back_at_its_end(use_cores: Callable[[int], None]) -
     """At once: what is left for the garbage collector may stay for a whole search."""
     use_cores(2)
     second_core.start(MEGABYTE)
-    wait_for(begin(described, {"copied": np.arange(10)}, 0, "", None))
-    ended_one, collects = weakref.ref(second_core._state.partner), gc.isenabled()
+    begun = begin(described, {"copied": np.arange(10)}, 0, "", None)
+    assert begun is not None
+    wait_for(begun)
+    ended_one, collects = weakref.ref(begun.partner), gc.isenabled()
+    del begun
     gc.disable()
     try:
         second_core.stop()
@@ -378,29 +384,3 @@ def test_numbers_of_numpy_are_numbers(partner: Partner) -> None:
 def test_what_is_too_large_to_tell_is_not_told(partner: Partner) -> None:
     assert not tell(keep, {"kept": np.ones(MEGABYTE)})
     wait_for(begin(os.getpid))
-
-
-def test_without_leave_there_is_no_other_process(use_cores: Callable[[int], None]) -> None:
-    use_cores(1)
-    second_core.start(MEGABYTE)
-    assert begin(os.getpid) is None
-    assert then(sign_after, 0.0, out=np.ones(3), parts=3) is None
-    assert not tell(os.getpid)
-    assert not ended(None)
-    assert list(left(None)) == [(0, 1)]
-
-
-def test_a_machine_with_one_core_has_no_second(
-    monkeypatch: pytest.MonkeyPatch, use_cores: Callable[[int], None]
-) -> None:
-    use_cores(1)
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0}, raising=False)
-    second_core.use()
-    assert not second_core._state.is_allowed
-
-
-def test_cores_without_the_help_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert second_core.cores() == len(psutil.Process().cpu_affinity())
-    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
-    monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert second_core.cores() == 7

@@ -1,4 +1,4 @@
-"""The `klcli` command: its subcommands, and how failures become one line and an exit code."""
+"""The `klcli` command: its subcommands, and the conversion of failures to one line and an exit code."""
 
 import errno
 import io
@@ -8,8 +8,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import klcli
-from klcli.cli.commands import data, evaluate, gradcheck, predict, report, reproduce, search_lambda, sigma_sweep, train
+from klcli.cli.commands import data
+from klcli.cli.commands.evaluate import evaluate
+from klcli.cli.commands.gradcheck import gradcheck
+from klcli.cli.commands.predict import predict
+from klcli.cli.commands.report import report
+from klcli.cli.commands.reproduce import reproduce
+from klcli.cli.commands.search_lambda import search_lambda
+from klcli.cli.commands.sigma_sweep import sigma_sweep
+from klcli.cli.commands.train import train
+from klcli.cli.options import KlcliCommand
 from klcli.errors import ExitCode, KlcliError
+from klcli.procedures.signals import Interrupted, end_at_the_next_signal
 
 app = typer.Typer(
     name="klcli",
@@ -19,14 +29,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     rich_markup_mode="markdown",
 )
-gradcheck.register(app)
-train.register(app)
-search_lambda.register(app)
-sigma_sweep.register(app)
-reproduce.register(app)
-evaluate.register(app)
-predict.register(app)
-report.register(app)
+for _command in (gradcheck, train, search_lambda, sigma_sweep, reproduce, evaluate, predict, report):
+    app.command(cls=KlcliCommand)(_command)
 app.add_typer(data.app, name="data")
 
 
@@ -49,12 +53,12 @@ def main(args: list[str] | None = None) -> NoReturn:
     """Run klcli on these arguments and exit with a code of the table in errors.py."""
     arguments = sys.argv[1:] if args is None else args
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):  # a name may contain characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
         code = app(arguments, prog_name="klcli", standalone_mode=False)
         sys.stdout.flush()
-    except SystemExit as leaving:  # how Typer answers a closed pipe
+    except SystemExit as leaving:  # Typer's reaction to a closed pipe
         if not isinstance(leaving.__context__, BrokenPipeError):
             raise
         sys.exit(_explain(leaving.__context__))
@@ -67,6 +71,8 @@ def main(args: list[str] | None = None) -> NoReturn:
 
 def _explain(error: Exception) -> int:
     """Print the failure as one line on stderr and return its exit code."""
+    if isinstance(error, Interrupted):
+        end_at_the_next_signal()
     if isinstance(error, KlcliError):
         return _fail(str(error), error.exit_code)
     if isinstance(error, typer.Abort):
@@ -76,24 +82,19 @@ def _explain(error: Exception) -> int:
         message = error.format_message() or "a command is missing"
         return _fail(f"{message} (`{context} --help` shows all)", ExitCode.USAGE)
     if isinstance(error, BrokenPipeError):
-        # The reader, `head` for one, has seen enough. Without this, Python complains once more at exit.
+        # The reader, for example `head`, has closed the pipe. Without this, Python reports it again at exit.
         sys.stdout = None
         return ExitCode.DONE
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        sys.stdout = None  # what it still holds cannot be written either
+        sys.stdout = None  # the buffered output cannot be written either
         return _fail(f"the output cannot be written ({error.strerror}): free some space", ExitCode.STORE)
+    damage = None
+    if "klcli.store.connection" in sys.modules:  # a damaged database may be the cause of the failure
+        from klcli.store.connection import damage_behind_a_failure
+
+        damage = damage_behind_a_failure()
     unexpected = f"unexpected failure, {type(error).__name__}: {error} (run again with --debug for the traceback)"
-    damage = _damage()
     return _fail(str(damage), damage.exit_code) if damage else _fail(unexpected, ExitCode.UNEXPECTED)
-
-
-def _damage() -> KlcliError | None:
-    """Return what is wrong with the database, if one was read: it may be why klcli has failed."""
-    if "klcli.store.connection" not in sys.modules:
-        return None
-    from klcli.store.connection import damage_behind_a_failure
-
-    return damage_behind_a_failure()
 
 
 def _fail(message: str, code: ExitCode) -> int:
@@ -101,5 +102,5 @@ def _fail(message: str, code: ExitCode) -> int:
     return code
 
 
-# Typer carries its own Click, which is not the package `click`; its usage errors are the base of BadParameter.
+# Typer bundles its own copy of Click, not the package `click`; its UsageError is the base class of BadParameter.
 _UsageError: Any = typer.BadParameter.__mro__[1]

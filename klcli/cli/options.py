@@ -1,99 +1,118 @@
-"""Options that several commands share, each defined once, and how their values are read."""
+"""Options, generated from settings: the fields of a dataclass or the parameters of a command."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import Field
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from klcli.errors import ConfigError
+from klcli.settings.setting import Setting, setting_of, settings_of, with_values
 
-# The panels of `--help`.
-NETWORK = "The network"
-LEARNING = "Cost and updates"
-HARDER = "Harder training images"
-KEPT = "What is evaluated"
-IMAGES = "Images"
-REPEATABILITY = "Repeatability"
-OUTPUT = "Output"
-
-DEFAULT_DATABASE = Path("results/klcli.db")
+Command = Callable[..., Any]
 
 
-def option(*names: str, panel: str, help: str, **more: Any) -> Any:
-    """Return a Typer option that stands in the named panel of `--help`."""
-    return typer.Option(*names, rich_help_panel=panel, help=help, **more)
+class KlcliCommand(TyperCommand):
+    """A command with variadic options, which Typer lacks: a list takes every value up to the next option.
+
+    `--hidden 50 30 20` is passed to the parser as `--hidden 50 --hidden 30 --hidden 20`. A negative
+    number counts as a value, so that the message names it; any other word with a dash begins the next option.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        lists = {name for one in self.params if getattr(one, "multiple", False) for name in one.opts}
+        repeated: list[str] = []
+        rest = list(args)
+        while rest and rest[0] != "--":
+            name = rest.pop(0)
+            if name not in lists:
+                repeated.append(name)
+                continue
+            values = []
+            while rest and (not rest[0].startswith("-") or rest[0][1:2].isdigit()):
+                values.append(rest.pop(0))
+            if not values and not ctx.resilient_parsing:
+                raise typer.BadParameter(f"{name} needs at least one value", ctx=ctx)
+            repeated += [part for value in values for part in (name, value)]
+        return super().parse_args(ctx, repeated + rest)
 
 
-def number(convert: type[int] | type[float], bounds: tuple[float, float] | None = None) -> Callable[[str], int | float]:
-    """Return a parser whose refusal names the value, which Typer's own leaves out for some types."""
+def takes(
+    owner: type[Any], *, only: tuple[str, ...] = (), omit: tuple[str, ...] = (), **defaults: Any
+) -> Callable[[Command], Command]:
+    """Replace the parameter of a command that is annotated with `owner`, a dataclass of settings, by options.
 
-    def parse(text: str) -> int | float:
-        try:
-            value = convert(text)
-        except ValueError:
-            kind = "a whole number" if convert is int else "a number"
-            raise typer.BadParameter(f"{text!r} is not {kind}") from None
-        if bounds and not bounds[0] <= value <= bounds[1]:
-            raise typer.BadParameter(f"{text!r} must be from {bounds[0]} to {bounds[1]}")
-        return value
+    The command receives a validated `owner`. `only` names the settings that become options, all of them if it is
+    empty; `omit` names settings that do not; `defaults` replaces defaults of the dataclass.
+    Other parameters become options too if their default is a `setting(...)`.
+    """
+    settings = {key: one for key, one in settings_of(owner).items() if key not in omit and (not only or key in only)}
 
-    parse.__name__ = "integer" if convert is int else "number"
-    return parse
+    def decorate(command: Command) -> Command:
+        given = list(inspect.signature(command, eval_str=True).parameters.values())
+        argument = next(one.name for one in given if one.annotation is owner)
+        declared = [one for one in given if isinstance(one.default, Field)]
+        own = {one.name: setting_of(one.name, one.annotation, one.default) for one in declared}
+        has_context = any(one.name == "ctx" for one in given)
+        shown = [] if has_context else [_parameter("ctx", typer.Context)]
+        for one in given:
+            if one.name == argument:
+                shown += [_option(_name(key), it, defaults.get(key, it.default)) for key, it in settings.items()]
+            elif one.name in own:
+                shown.append(_option(one.name, own[one.name], own[one.name].default))
+            else:
+                shown.append(one.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
+        @functools.wraps(command)
+        def wrapper(**values: Any) -> Any:
+            ctx = values["ctx"] if has_context else values.pop("ctx")
+            typed = {key: one.read(values.pop(_name(key))) for key, one in settings.items()}
+            values |= {name: one.checked(one.read(values[name])) for name, one in own.items()}
+            return command(**{argument: _made(owner, typed, ctx)}, **values)
 
-def integer_option(*names: str, panel: str, help: str, bounds: tuple[int, int] | None = None) -> Any:
-    """Return an option for a whole number; `bounds` are for what no config checks."""
-    return option(*names, panel=panel, help=help, parser=number(int, bounds), metavar="N")
+        wrapper.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {one.name: one.annotation for one in shown}
+        return wrapper
 
-
-def decimal_option(*names: str, panel: str, help: str) -> Any:
-    """Return an option for a number."""
-    return option(*names, panel=panel, help=help, parser=number(float), metavar="X")
-
-
-# Options of the session, for every command.
-Json = Annotated[bool, option("--json", panel=OUTPUT, help="Print one JSON document to stdout instead of tables.")]
-Quiet = Annotated[bool, option("--quiet", "-q", panel=OUTPUT, help="No progress and no talk on stderr.")]
-Debug = Annotated[bool, option("--debug", panel=OUTPUT, help="Show the traceback of a failure.")]
-DatabasePath = Annotated[
-    Path,
-    option("--db", panel=OUTPUT, help="The SQLite database; pictures and checkpoints go beside it.", envvar="KLCLI_DB"),
-]
-DataSource = Annotated[
-    str | None,
-    option(
-        "--data",
-        panel=IMAGES,
-        metavar="PATH|cifar10|synthetic",
-        help="A folder or archive of CIFAR-10; or cifar10, to insist on it; or synthetic, the built-in set. "
-        "Without it: CIFAR-10 where it is found, the built-in set elsewhere.",
-    ),
-]
-Threads = Annotated[
-    int,
-    integer_option(
-        "--threads",
-        panel=REPEATABILITY,
-        help="BLAS threads. Two of them differ from one in the last bits.",
-        bounds=(1, 1024),
-    ),
-]
+    return decorate
 
 
-def integers(texts: list[str], name: str) -> tuple[int, ...]:
-    """Read `["50", "30,20"]` as (50, 30, 20). Raises ConfigError, which names the value and the option."""
-    return tuple(_values(texts, name, int, "a whole number"))
+def typed_settings(ctx: typer.Context, owner: type[Any]) -> tuple[str, ...]:
+    """Return the settings that the user gave on the command line, by key."""
+    sources = {key: ctx.get_parameter_source(_name(key)) for key in settings_of(owner)}
+    return tuple(key for key, source in sources.items() if source is not None and source.name == "COMMANDLINE")
 
 
-def numbers(texts: list[str], name: str) -> tuple[float, ...]:
-    """Read `["1e-1", "1e-3,1e-4"]` as numbers. Raises ConfigError, which names the value and the option."""
-    return tuple(_values(texts, name, float, "a number"))
+def _made(owner: type[Any], typed: dict[str, Any], ctx: typer.Context) -> Any:
+    if typed.get("preset") is None:
+        return with_values(owner(), typed)
+    from klcli.settings.presets import override, preset
+
+    return override(preset(typed["preset"]).config, {key: typed[key] for key in typed_settings(ctx, owner)})
 
 
-def _values(texts: list[str], name: str, convert: Callable[[str], Any], kind: str) -> Iterator[Any]:
-    for text in (part for item in texts for part in item.split(",")):
-        try:
-            yield convert(text)
-        except ValueError:
-            raise ConfigError(f"--{name.replace('_', '-')} {text!r}: not {kind}") from None
+def _option(name: str, one: Setting, default: Any) -> inspect.Parameter:
+    """Return the parameter of a setting. Values are passed as text: the setting parses them, with its own messages."""
+    more: dict[str, Any] = {"metavar": one.metavar}
+    kind: Any = str | None
+    if one.kind is bool:
+        kind, more = bool | None if one.is_optional else bool, {}
+    elif one.is_counted:
+        kind, more = int, {"count": True}
+    elif one.kind is tuple:
+        kind = tuple[str, str] | None if one.is_pair else list[str]
+        default = None if default is None else [str(item) for item in default]
+    else:
+        default = None if default is None else str(default)
+    option = typer.Option(*one.names, rich_help_panel=str(one.role), help=one.help, envvar=one.envvar, **more)
+    return _parameter(name, Annotated[kind, option], default)
+
+
+def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _name(key: str) -> str:
+    return key.rpartition(".")[2]

@@ -1,89 +1,136 @@
-"""Progress of a training on stderr: a live bar on a terminal, one plain line per evaluation elsewhere."""
+"""Progress on stderr: live bars on a terminal, elsewhere a plain line per evaluation or per finished stack."""
 
 import itertools
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from klcli.cli.session import Session
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from klcli.cli.invocation import Invocation
+from klcli.procedures.observer import Observer
 
 if TYPE_CHECKING:
-    from klcli.training.budget import Timetable
+    from klcli.studies.execution import StackOutcome, StackTask
+    from klcli.training.budget import Budget
     from klcli.training.result import TrainResult
 
 REDRAW_SECONDS = 0.1  # a bar that is redrawn at every update would cost more than the update
+FEW = 8  # with up to this many stacks, each has a line throughout; with more, only those in training
 
 
-class TrainingProgress:
-    """What is told of a training while it runs."""
+class TrainingProgress(Observer):
+    """Shows the progress of one training, inside `with progress.bar`."""
 
-    def __init__(self, session: Session, times: "Timetable") -> None:
-        """Tell nothing yet; `showing` opens the display."""
-        self._session = session
-        self._times = times
-        self._live = session.err.is_terminal and not session.quiet
+    def __init__(self, invocation: Invocation, budget: "Budget") -> None:
+        self._invocation = invocation
+        self._budget = budget
+        self._planned = budget.epoch_at(budget.total_updates)
         self._next_redraw = 0.0
         self._metrics: dict[str, Any] = {"cost": "-", "train": "-", "validation": "-"}
-
-    @contextmanager
-    def showing(self) -> Iterator[None]:
-        """Show the bar inside the block, where there is a terminal for it."""
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        # The most useful first: a narrow terminal shows fewer of them, none of them cut.
-        columns = [
-            (14, TextColumn("epoch {task.fields[epoch]}")),
-            (19, TextColumn("validation {task.fields[validation]}", markup=False)),
-            (7, TimeRemainingColumn(compact=True)),
-            (22, BarColumn(bar_width=20)),
-            (14, TextColumn("train {task.fields[train]}", markup=False)),
-            (13, TextColumn("cost {task.fields[cost]}", markup=False)),
-            (11, TextColumn("eta {task.fields[eta]:.3f}")),
-            (16, TextColumn("{task.fields[speed]} updates/s")),
-        ]
-        room = itertools.accumulate(width for width, _ in columns)
-        fitting = [column for (_, column), used in zip(columns, room, strict=True) if used <= self._session.err.width]
-        self._bar = Progress(*fitting, console=self._session.err, disable=not self._live, transient=True)
-        total = self._times.total_updates
-        with self._bar:
-            self._task = self._bar.add_task("", total=total, epoch="", eta=0.0, speed="-", **self._metrics)
-            self._draw(0)
-            yield
+        # The most useful first: a narrow terminal shows fewer columns and truncates none.
+        columns = {
+            TextColumn("epoch {task.fields[epoch]}"): 14,
+            TextColumn("validation {task.fields[validation]}"): 19,
+            TimeRemainingColumn(compact=True): 7,
+            BarColumn(bar_width=20): 22,
+            TextColumn("train {task.fields[train]}"): 14,
+            TextColumn("cost {task.fields[cost]}"): 13,
+            TextColumn("eta {task.fields[eta]:.3f}"): 11,
+            TextColumn("{task.fields[speed]} updates/s"): 16,
+        }
+        used = itertools.accumulate(columns.values())
+        self.bar = invocation.bar(*(one for one, n in zip(columns, used, strict=True) if n <= invocation.err.width))
+        self.bar.add_task("", total=budget.total_updates, epoch="", eta=0.0, speed="-", **self._metrics)
+        self._draw(0)
 
     def on_update(self, step: int) -> None:
-        """Move the bar."""
-        if self._live and time.monotonic() >= self._next_redraw:
+        if self._invocation.is_live and time.monotonic() >= self._next_redraw:
             self._draw(step)
 
     def on_evaluation(self, result: "TrainResult") -> None:
-        """Tell the metrics of an evaluation."""
         if not result.epochs:
             return
         last = result.epochs[-1]
-        planned = self._times.epoch_at(self._times.total_updates)
-        self._metrics = {
-            "cost": f"{last.train.cost:.4f}",
-            "train": f"{last.train.accuracy:.4f}",
-            "validation": f"{last.validation.accuracy:.4f}",
-        }
-        if self._live:
+        values = {"cost": last.train.cost, "train": last.train.accuracy, "validation": last.validation.accuracy}
+        self._metrics = {name: f"{value:.4f}" for name, value in values.items()}
+        if self._invocation.is_live:
             self._draw(last.step)
         else:
             metrics = "  ".join(f"{name} {value}" for name, value in self._metrics.items())
-            self._session.say(
-                f"epoch {last.epoch:g}/{planned:g}  {metrics}  eta {last.learning_rate:.5f}  {last.seconds:.1f} s"
-            )
+            epoch = f"epoch {last.epoch:g}/{self._planned:g}"
+            self._invocation.say(f"{epoch}  {metrics}  eta {last.learning_rate:.5f}  {last.seconds:.1f} s")
 
     def _draw(self, step: int) -> None:
         self._next_redraw = time.monotonic() + REDRAW_SECONDS
-        task = self._bar.tasks[0]
-        planned = self._times.epoch_at(self._times.total_updates)
-        self._bar.update(
-            self._task,
+        [task] = self.bar.tasks
+        self.bar.update(
+            task.id,
             completed=step,
-            epoch=f"{self._times.epoch_at(step):.1f}/{planned:g}",
-            **self._metrics,
-            eta=self._times.learning_rate(step, self._times.config),
+            epoch=f"{self._budget.epoch_at(step):.1f}/{self._planned:g}",
+            eta=self._budget.learning_rate(step, self._budget.config),
             speed="-" if task.speed is None else f"{task.speed:.0f}",
+            **self._metrics,
         )
+
+
+class StudyProgress(Observer):
+    """Shows the progress of a study, inside `with progress.bar`: one bar for the study and a line per stack."""
+
+    def __init__(
+        self, invocation: Invocation, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]
+    ) -> None:
+        self._invocation = invocation
+        self._title = title
+        self._positions = [task.positions for task in tasks]
+        self._updates = updates
+        self._done = 0
+        self._best = 0.0
+        self._shows_all = len(tasks) <= FEW
+        self.bar = invocation.bar(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=10),  # all of a line fits into 80 columns
+            TextColumn("{task.percentage:>3.0f} %", markup=False),
+            TextColumn("{task.fields[news]}", markup=False),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+        )
+        self._study = self.bar.add_task(title, total=sum(updates), news="")
+        self._stacks = [
+            self.bar.add_task(f"  {n}: {_words(task)}", total=total, news="", start=False, visible=self._shows_all)
+            for n, (task, total) in enumerate(zip(tasks, updates, strict=True), start=1)
+        ]
+
+    def on_progress(self, index: int, step: int, best: float) -> None:
+        if step and self._invocation.is_live:
+            self._draw(index, step, best, f"best {best:.4f}" if best else "", visible=True)
+
+    def on_outcome(self, outcome: "StackOutcome") -> None:
+        index = self._positions.index(outcome.positions)
+        accuracies = [r.epochs[-1].validation.accuracy for r in outcome.results if r.epochs and r.diverged_at is None]
+        best = max(accuracies, default=0.0)
+        self._done += 1
+        news = f"best {best:.4f}" if accuracies else "diverged"
+        self._draw(index, self._updates[index], best, news, visible=self._shows_all)
+        if not self._invocation.is_live:
+            which = f"stack {index + 1} done ({self._done} of {len(self._stacks)})"
+            news = news.replace("best", "best validation")
+            self._invocation.say(f"{self._title}: {which}, {news}, {outcome.seconds:.1f} s")
+
+    def _draw(self, index: int, step: int, best: float, news: str, *, visible: bool) -> None:
+        self.bar.start_task(self._stacks[index])
+        self.bar.update(self._stacks[index], completed=step, news=news, visible=visible)
+        self._best = max(self._best, best)
+        done = sum(self.bar.tasks[stack].completed for stack in self._stacks)
+        self.bar.update(self._study, completed=done, news=f"best {self._best:.4f}" if self._best else "")
+
+
+def _words(task: "StackTask") -> str:
+    """Return a description of the replicas of a stack: `4 x lambda 1.2e-05 to 0.003`."""
+    first = task.configs[0]
+    name, what = ("lam", "lambda") if first.sigma is None else ("sigma", "sigma")
+    values = [getattr(config, name) for config in task.configs]
+    low, high = min(values), max(values)
+    between = f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
+    bn = " with BN" if first.batch_norm and first.sigma is not None else ""
+    return f"{len(task.configs)} x {what} {between}{bn}"

@@ -1,1 +1,1 @@
-"""Images in, arrays out: CIFAR-10, the synthetic stand-in, splits and minibatches."""
+"""Images in, arrays out: CIFAR-10, the synthetic set, splits and minibatches."""

@@ -1,4 +1,4 @@
-"""Augmentation: images changed in a way that keeps their class, while they are bytes."""
+"""Augmentation of images: flips and shifts of bytes, and mixup."""
 
 from dataclasses import replace
 
@@ -6,53 +6,47 @@ import numpy as np
 
 from klcli.data.dataset import Split
 
-SHAPE = (3, 32, 32)  # channel, row, column
 SIDE = 32
+SHAPE = (3, SIDE, SIDE)  # channel, row, column
 
 
 def mirror(pixels: np.ndarray) -> np.ndarray:
-    """Return images (k, 3072), channel-major, with left and right exchanged."""
+    """Return images (k, 3072), channel-major, mirrored left to right."""
     return pixels.reshape(-1, *SHAPE)[..., ::-1].reshape(pixels.shape)
 
 
 def mirrored(split: Split, which: np.ndarray | None = None) -> Split:
-    """Return the split with its images mirrored, all of them or those where `which (n,)` is true.
+    """Return the split with all of its images mirrored, or only those with `which (n,)` true.
 
-    The copy holds the split's own images as bytes, 30 MB for the 10 000 of the test split. The pixels are
-    mirrored before they are standardised: mean and std belong to places in the picture.
+    Copies the bytes of the split, 30 MB for 10 000 images: mean and std belong to positions in the image.
     """
     images = np.take(split.images, split.rows, axis=0)
-    which = np.ones(len(split), dtype=bool) if which is None else which
-    images[which] = mirror(images[which])
+    mask = slice(None) if which is None else which
+    images[mask] = mirror(images[mask])
     return replace(split, images=images, rows=np.arange(len(images)))
 
 
-def moved(split: Split, down: int, right: int) -> Split:
-    """Return the split with its images moved by whole pixels; a copy of its bytes."""
-    images = np.take(split.images, split.rows, axis=0)
-    distances = np.broadcast_to(np.array([down, right]), (len(images), 2))
-    return replace(split, images=_shifted(images, distances, background_of(split)), rows=np.arange(len(images)))
-
-
 def background_of(split: Split) -> np.ndarray:
-    """Return the mean image (3072,) uint8: what moves in from the border, 0 once it is standardised by pixel."""
+    """Return the mean image (3072,) uint8, the padding of a shift: 0 after standardisation by pixel."""
     return np.rint(split.mean).astype(np.uint8)
 
 
 def views(split: Split, *, flips: bool, shifts: int) -> list[Split]:
-    """Return the split, with `shifts` also moved by so many pixels to its four sides, with `flips` all mirrored."""
-    distances = [(0, 0), *((shifts, 0), (-shifts, 0), (0, shifts), (0, -shifts))] if shifts else [(0, 0)]
-    seen = [moved(split, *distance) if any(distance) else split for distance in distances]
+    """Return the views of a split: itself, shifted by `shifts` pixels to each side, and, with `flips`, all mirrored."""
+    seen = [split]
+    for distance in [(shifts, 0), (-shifts, 0), (0, shifts), (0, -shifts)] if shifts else []:
+        images = np.take(split.images, split.rows, axis=0)
+        moved = _shifted(images, np.tile(distance, (len(split), 1)), background_of(split))
+        seen.append(replace(split, images=moved, rows=np.arange(len(split))))
     return seen + [mirrored(view) for view in seen] if flips else seen
 
 
 def augmented(
     pixels: np.ndarray, rng: np.random.Generator, *, flip: bool, shift: int, background: np.ndarray
 ) -> np.ndarray:
-    """Return images (k, 3072) uint8, each mirrored with probability 1/2 and moved by up to `shift` pixels.
+    """Return images (k, 3072) uint8, each mirrored with probability 1/2 and shifted by up to `shift` pixels.
 
-    The two distances are drawn for each image and each direction from -shift to shift. What moves in from
-    the border is `background` (3072,): the mean image, which is 0 once it is standardised.
+    The two distances of each image are uniform from -shift to shift. `background` (3072,) fills the vacated pixels.
     """
     if flip:
         which = rng.random(len(pixels)) < 0.5
@@ -62,7 +56,7 @@ def augmented(
 
 
 def _shifted(pixels: np.ndarray, distances: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Return each image moved by its distances (k, 2), down and to the right. 2.7 us an image."""
+    """Return each image shifted by its distances (k, 2), down and to the right, in 2.7 us per image."""
     moved = np.empty_like(pixels)
     moved[...] = background
     sources, targets = pixels.reshape(-1, *SHAPE), moved.reshape(-1, *SHAPE)
@@ -74,11 +68,9 @@ def _shifted(pixels: np.ndarray, distances: np.ndarray, background: np.ndarray) 
 
 
 def mixup(X: np.ndarray, share: float) -> None:
-    """Mix every image of X (n, d) in place with the one as far from the end.
+    """Mixup of X (n, d) in place: `X_i <- a X_i + (1 - a) X_(n-1-i)` with one share a per minibatch.
 
-    `X_i <- a X_i + (1 - a) X_(n-1-i)` with one share a for the batch (Zhang et al. 2018, arXiv 1710.09412).
-    The order of the images is random, so these partners are as good as drawn ones. The labels have the same
-    partners: `y` and `y[::-1]`.
+    Zhang et al. 2018, arXiv 1710.09412. The images are in random order; the labels of a pair are `y` and `y[::-1]`.
     """
     others = X[::-1] * (1 - share)
     X *= share

@@ -1,30 +1,27 @@
-"""Pictures of any size as images of 32 x 32, the way the networks know them."""
+"""Read picture files of any size as 32 x 32 images, the input of the networks."""
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
+from klcli.data.augmentation import SIDE
 from klcli.data.dataset import PIXELS, Split
 from klcli.errors import DataError
 
-if TYPE_CHECKING:  # slow to import, and only one command needs it
-    from PIL import Image
-
-SIDE = 32
-BACKGROUND = (255, 255, 255)  # behind what is transparent
+BACKGROUND = (255, 255, 255)  # background of transparent pixels
 
 
 def read_picture(path: Path) -> np.ndarray:
     """Return a picture as (3072,) uint8, channel-major.
 
-    Turned upright as its EXIF says, on white where it is transparent, cut to the square in its middle, and
-    resampled with Lanczos' filter. Raises DataError for a file that is no picture.
+    It is rotated according to its EXIF data, drawn on white if transparent, cropped to its central square, resampled
+    with a Lanczos filter. Raises DataError for a file that is no picture.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError  # slow to import, and only one command needs it
 
     try:
         with warnings.catch_warnings():
@@ -37,29 +34,27 @@ def read_picture(path: Path) -> np.ndarray:
         raise DataError(f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels, give a smaller picture") from None
     except MemoryError:
         raise
-    # A damaged picture can make its decoder raise almost anything.
-    except Exception as error:
+    except Exception as error:  # the decoder of a damaged picture can raise almost any exception
         reason = "" if isinstance(error, UnidentifiedImageError) else f" ({' '.join(str(error).split())})"
-        raise DataError(f"{path}: this is no picture that can be read{reason}, give a PNG or JPEG") from None
+        raise DataError(f"{path}: this is not a readable picture{reason}, give a PNG or JPEG") from None
     side = min(picture.size)
     left, top = ((length - side) // 2 for length in picture.size)
-    # Cut first: the filter would reach over the edges of the square.
+    # Crop first: the filter would include pixels outside the square.
     square = picture.crop((left, top, left + side, top + side))
     small = square.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(small).transpose(2, 0, 1).reshape(PIXELS)
 
 
 def pictures_like(split: Split, pixels: Sequence[np.ndarray]) -> Split:
-    """Return images as a split that is standardised as the given one; nobody knows their labels, so all are 0."""
+    """Return images as a split with the standardisation of the given one; labels are unknown and set to 0."""
     rows = np.arange(len(pixels))
     return replace(split, images=np.stack(pixels), rows=rows, labels=np.zeros_like(rows))
 
 
-def _as_rgb(picture: "Image.Image") -> "Image.Image":
-    """Return the picture in three channels of a byte."""
+def _as_rgb(picture: Any) -> Any:
     from PIL import Image
 
-    if picture.mode.startswith(("I", "F")):  # 16 bits of grey, which Pillow would cut off at 255
+    if picture.mode.startswith(("I", "F")):  # 16 bits of grey, which Pillow would clip at 255
         grey = np.asarray(picture, dtype=np.float64)
         picture = Image.fromarray(np.clip(grey / 257, 0, 255).round().astype(np.uint8))
     layer = picture.convert("RGBA")

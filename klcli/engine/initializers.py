@@ -1,7 +1,4 @@
-"""Initial weights: `W (d_in, d_out)`, normally distributed with mean 0. b = 0, gamma = 1, beta = 0.
-
-All draws are made in float64 and cast, so that one seed gives the same network in either precision.
-"""
+"""Initial weights `W (d_in, d_out)` in float64, cast later: a seed gives the same network in both precisions."""
 
 import math
 
@@ -9,15 +6,15 @@ import numpy as np
 
 
 def normal(d_in: int, d_out: int, *, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """`N(0, sigma^2)`: sigma is the standard deviation, the same for every layer."""
+    """Draw from `N(0, sigma^2)`."""
     return sigma * rng.standard_normal((d_in, d_out))
 
 
 def he(d_in: int, d_out: int, *, rng: np.random.Generator) -> np.ndarray:
-    """`N(0, 2 / d_in)`: keeps the variance through ReLU layers (He et al. 2015, arXiv 1502.01852)."""
+    """`N(0, 2 / d_in)`: preserves the variance through ReLU layers (He et al. 2015, arXiv 1502.01852)."""
     return normal(d_in, d_out, sigma=math.sqrt(2 / d_in), rng=rng)
 
 
 def xavier(d_in: int, d_out: int, *, rng: np.random.Generator) -> np.ndarray:
-    """`N(0, 1 / d_in)`: keeps the variance through linear layers (Glorot and Bengio 2010)."""
+    """`N(0, 1 / d_in)`: preserves the variance through linear layers (Glorot and Bengio 2010)."""
     return normal(d_in, d_out, sigma=math.sqrt(1 / d_in), rng=rng)

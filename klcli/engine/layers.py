@@ -1,16 +1,13 @@
-"""The layers of a fully connected network: each forward with its backward beside it.
+"""The layers of a fully connected network, each forward pass with its backward pass beneath it.
 
-`forward(X, training=...)` returns `(Y, backward)`. The closure `backward(G)` holds exactly what the
-way back needs, takes `G = dJ/dY` and returns `(dJ/dX, {parameter: gradient})`. Nothing is cached on
-a layer, so a layer can be entered again before its way back is used.
+`forward(X, training=...)` returns `(Y, backward)`. The closure `backward(G)` keeps the arrays that it needs, takes
+`G = dJ/dY` and returns `(dJ/dX, {parameter: gradient})`; the layer itself caches nothing.
 
-Rows are samples: `X (n, d)`. Every parameter may carry a leading axis of `m` members, networks that
-are trained in lockstep; then activations are `(m, n, d)`. All equations are written over `axis=-2`
-(samples) and `axis=-1` (features), so one network and m networks run the same lines.
+Rows are samples: `X (n, d)`. Every parameter may carry a leading axis of `m` replicas, the networks of a stack that
+train in lockstep; activations are then `(m, n, d)`. Samples are `axis=-2` and features `axis=-1` for one network or m.
 
-In memory, activations lie transposed, as the weights do: d rows of n numbers. What a linear layer returns does,
-and elementwise arithmetic keeps it. A layer is often narrower than a minibatch, and NumPy then works through
-fewer and longer rows. Nothing depends on it but the time.
+Activations are stored in Fortran order like the weights, as d rows of n numbers, for speed only: a layer is often
+narrower than a minibatch, and NumPy is faster on fewer, longer rows. Elementwise operations keep the order.
 """
 
 from collections.abc import Callable
@@ -19,11 +16,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from klcli.engine.numbers import number
+from klcli.engine.broadcasting import scalar
 from klcli.engine.products import product
-from klcli.engine.weight_gradient import WeightGradient, times_wide, transposed
+from klcli.engine.weight_gradient import WeightGradient, times_wide
 
-DROPOUT = 2  # spawn key of the masks; those of weights, order and augmentation are others
+DROPOUT = 2  # spawn key of the masks, distinct from those of weights, order and augmentation
 Gradients = dict[str, np.ndarray | WeightGradient]
 Backward = Callable[[np.ndarray], tuple[np.ndarray | None, Gradients]]
 
@@ -34,23 +31,19 @@ class Linear:
 
     W: np.ndarray  # (d_in, d_out) or (m, d_in, d_out)
     b: np.ndarray  # (d_out,) or (m, 1, d_out)
-    is_first: bool = False  # its input is data: nobody asks for dJ/dX, which saves a third of its products
-
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Return W and b."""
-        return {"W": self.W, "b": self.b}
+    is_first: bool = False  # the input is data, so dJ/dX is not computed: that saves a third of the products here
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        """`X (..., n, d_in)` to `(..., n, d_out)`; an X without members is shared by all of them."""
+        """`X (..., n, d_in)` to `(..., n, d_out)`; an X (n, d_in) is shared by all replicas."""
         if X.ndim == 2 and self.W.ndim == self.b.ndim == 3:
             Y = times_wide(X, self.W, self.b)
         else:
-            Y = transposed(product(transposed(self.W), transposed(X))) + self.b
+            Y = product(self.W.mT, X.mT).mT + self.b
 
         def backward(G: np.ndarray) -> tuple[np.ndarray | None, Gradients]:
-            """`dW = X^T G`, `db = sum of the rows of G`, `dX = G W^T`."""
+            """`dW = X^T G`, `db` the sum of the rows of G, `dX = G W^T`."""
             db = sum_over_samples(G).reshape(self.b.shape)
-            dX = None if self.is_first else transposed(product(self.W, transposed(G)))
+            dX = None if self.is_first else product(self.W, G.mT).mT
             return dX, {"W": WeightGradient(X, G, self.W), "b": db}
 
         return Y, backward
@@ -58,48 +51,32 @@ class Linear:
 
 @dataclass
 class Whitening:
-    """`Y = X @ V` with a V that is not trained; members share it.
+    """`Y = X @ V` before the first linear layer, with a fixed V that all replicas share.
 
-    Before the first linear layer: the images in another basis, where the directions in which they vary little
-    are no longer drowned by the few in which they vary much (LeCun et al. 1998, Efficient BackProp, section 4.3).
+    V scales the principal components of the images to nearly equal variance (LeCun et al. 1998, Efficient BackProp).
     """
 
     V: np.ndarray  # (d_in, k)
 
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Return nothing: V is fixed."""
-        return {}
-
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        """`X (n, d_in)` to `(n, k)`."""
-
-        def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
-            """`dX = G V^T`, for which nobody asks where X is data."""
-            return product(G, self.V.T), {}
-
-        return product(X, self.V), backward
+        """`X (n, d_in)` to `(n, k)`; backward `dX = G V^T`."""
+        return product(X, self.V), lambda G: (product(G, self.V.T), {})
 
 
 @dataclass
 class BatchNorm:
     """Batch normalisation over the samples (Ioffe and Szegedy 2015, arXiv 1502.03167).
 
-    In training, every feature is normalised by the mean and the *biased* variance of the minibatch,
-    so a sample's output depends on its neighbours. In evaluation, the running averages take their
-    place and every sample stands alone. Only a forward with `track=True` moves the running averages:
-    the training loop asks for it, a gradient check does not.
+    Training normalises every feature by the mean and the *biased* variance of the minibatch, evaluation by the
+    running averages of both. Only a forward pass with `track=True`, as in a training update, changes these.
     """
 
     gamma: np.ndarray  # (d,) or (m, 1, d)
     beta: np.ndarray  # (d,) or (m, 1, d)
     momentum: float  # alpha, the weight of the past in the running averages
     eps: float
-    running_mean: np.ndarray | None = None  # mu_av, shaped as gamma; None until the first tracked batch
+    running_mean: np.ndarray | None = None  # mu_av, shaped like gamma; None before the first tracked minibatch
     running_variance: np.ndarray | None = None  # v_av
-
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Return gamma and beta."""
-        return {"gamma": self.gamma, "beta": self.beta}
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`Y = gamma * X_hat + beta` with `X_hat = (X - mu) / sqrt(v + eps)`."""
@@ -110,7 +87,7 @@ class BatchNorm:
         mu = shares @ X
         centred = X - mu
         v = shares @ (centred * centred)
-        std = np.sqrt(v + number(self.eps, v.dtype))
+        std = np.sqrt(v + scalar(self.eps, v.dtype))
         gamma = self.gamma
         if track:
             self._track(mu.reshape(gamma.shape), v.reshape(gamma.shape))
@@ -120,11 +97,10 @@ class BatchNorm:
         def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
             """`dX = gamma / sqrt(v + eps) * (G - mean(G) - X_hat * mean(G * X_hat))`.
 
-            mu and v depend on every sample, which gives the two means; gamma is constant over the
-            samples and is taken out of them, so that they are dbeta / n and dgamma / n. X_hat is never
-            made: its 1 / sqrt(v + eps) is taken out as well, which saves two passes over the samples.
+            The means, of the derivatives of mu and v, are dbeta / n and dgamma / n. X_hat is not computed: its factor
+            1 / sqrt(v + eps) is applied to the means, which saves two passes over the samples.
             """
-            share = number(1 / n, G.dtype)
+            share = scalar(1 / n, G.dtype)
             dbeta = ones @ G
             dgamma = ones @ (G * centred) / std
             dX = G - dbeta * share
@@ -135,12 +111,11 @@ class BatchNorm:
         return Y, backward
 
     def _forward_with_running_averages(self, X: np.ndarray) -> tuple[np.ndarray, Backward]:
-        """Evaluation: mu_av and v_av are constants. An untracked layer takes mean 0 and variance 1."""
+        """Normalise by the constants mu_av and v_av: 0 and 1 before the first tracked minibatch."""
         mean = np.zeros_like(self.gamma) if self.running_mean is None else self.running_mean
         variance = np.ones_like(self.gamma) if self.running_variance is None else self.running_variance
         inverse_std = 1 / np.sqrt(variance + self.eps)
-        X_hat = (X - mean) * inverse_std
-        gamma = self.gamma
+        X_hat, gamma = (X - mean) * inverse_std, self.gamma
 
         def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
             dgamma = sum_over_samples(G * X_hat).reshape(gamma.shape)
@@ -149,72 +124,51 @@ class BatchNorm:
         return gamma * X_hat + self.beta, backward
 
     def _track(self, mu: np.ndarray, v: np.ndarray) -> None:
-        """`mu_av = alpha mu_av + (1 - alpha) mu`, likewise v_av; the first batch is taken as it is."""
+        """`mu_av = alpha mu_av + (1 - alpha) mu`, likewise v_av; the first minibatch sets them."""
         if self.running_mean is None or self.running_variance is None:
             self.running_mean, self.running_variance = mu.copy(), v.copy()
             return
-        past, present = number(self.momentum, mu.dtype), number(1 - self.momentum, mu.dtype)
+        past, present = scalar(self.momentum, mu.dtype), scalar(1 - self.momentum, mu.dtype)
         self.running_mean = past * self.running_mean + present * mu
         self.running_variance = past * self.running_variance + present * v
 
 
 @dataclass
 class ReLU:
-    """`Y = max(X, 0)`."""
-
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Return nothing: a ReLU has no parameters."""
-        return {}
+    """`Y = max(X, 0)`, backward `dX = G` where X > 0, else 0."""
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        """`X (..., n, d)` to the same shape."""
         if not training:
             return np.maximum(X, 0), lambda G: (G * (X > 0), {})
-        # 1 or 0, made once for both ways and in the precision of X: NumPy's maximum of an array and a number takes
-        # as long as both products. 0 * NaN is NaN, so that a diverging network stays noticed.
-        on = np.greater(X, number(0, X.dtype)).astype(X.dtype)
-
-        def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
-            """`dX = G` where X > 0, else 0; the corner itself counts as 0."""
-            return G * on, {}
-
-        return X * on, backward
+        # 1 or 0 in the precision of X, for both passes: np.maximum takes as long as both products. 0 * NaN is NaN, so
+        # divergence is detected.
+        on = np.greater(X, scalar(0, X.dtype)).astype(X.dtype)
+        return X * on, lambda G: (G * on, {})
 
 
 @dataclass
 class Dropout:
     """Inverted dropout (Srivastava et al. 2014): in training, each unit of each sample is 0 with probability p.
 
-    `Y = X * mask` with a mask of 0 and 1 / (1 - p), so that the mean of Y is X and evaluation is the
-    identity. The mask is a function of `seed`, `index` and `step` alone: it stays the same until somebody
-    sets another step, and the members of a group share it as they share their images.
+    `Y = X * mask` with a mask of 0 and 1 / (1 - p), so that the mean of Y is X and evaluation is the identity; backward
+    `dX = G * mask`. The mask is a function of `seed`, `index` and `step` alone; the replicas of a stack share it.
     """
 
-    p: float  # rounded to a 65536th
+    p: float  # rounded to a multiple of 1 / 65536
     seed: int
-    index: int  # of the layer: no two layers of a network share a mask
-    step: int = 0  # the update; the training loop counts it
-
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Return nothing: dropout has no parameters."""
-        return {}
+    index: int  # of the layer, so that no two layers of a network share a mask
+    step: int = 0  # number of the update, set by the training loop
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        """`X (..., n, d)` to the same shape."""
         if not training:
             return X, lambda G: (G, {})
         mask = self.mask(X.shape[-2], X.shape[-1], X.dtype)
-
-        def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
-            """`dX = G * mask`."""
-            return G * mask, {}
-
-        return X * mask, backward
+        return X * mask, lambda G: (G * mask, {})
 
     def mask(self, n: int, d: int, dtype: np.dtype) -> np.ndarray:
         """Return the mask `(n, d)` of this step."""
         sequence = np.random.SeedSequence(self.seed, spawn_key=(DROPOUT, self.step, self.index))
-        # Four decisions from each 64 bits: a third of the time of one float each.
+        # Four units from each 64 random bits take a third of the time of one float per unit.
         bits = np.random.PCG64(sequence).random_raw(-(-n * d // 4)).view(np.uint16)[: n * d].reshape(n, d)
         dropped = min(round(self.p * 65536), 65535)
         return (bits >= dropped) * np.asarray(65536 / (65536 - dropped), dtype)
@@ -227,11 +181,7 @@ def sum_over_samples(X: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _row_of(value: float, n: int, dtype: np.dtype) -> np.ndarray:
-    """Return n times the same number, as `(1, n)`.
-
-    Such a row times X is the sum or the mean of the rows of X, for the small arrays of a minibatch in a third of
-    the time of `X.sum`.
-    """
+    """Return a constant `(1, n)`: its product with X, the sum or mean of rows, takes a third of the time of `sum`."""
     return np.full((1, n), value, dtype)
 
 

@@ -1,49 +1,30 @@
-"""Softmax, cross-entropy and the cost J: the one place where they are defined.
-
-*loss* is the cross-entropy alone, *cost* is J, the loss plus the L2 term. They are separate curves:
-with a large lambda J falls while the loss stays at ln 10.
-"""
+"""Softmax, cross-entropy and the L2 term. *loss* is the cross-entropy alone, *cost* is J, the loss plus the L2 term."""
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import numpy as np
 
-from klcli.engine.members import for_members
-from klcli.engine.numbers import number
+from klcli.engine.broadcasting import per_replica, scalar
 
-Loss = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, Callable[[], np.ndarray]]]  # (S, y) -> loss, way back
-
-
-def softmax(S: np.ndarray) -> np.ndarray:
-    """Return the class probabilities P of the scores `S (..., n, K)`; each row sums to 1.
-
-    The row maximum is subtracted first, so that no exponential overflows.
-    """
-    P = np.exp(S - S.max(axis=-1, keepdims=True))
-    P /= P.sum(axis=-1, keepdims=True)
-    return P
+Loss = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, Callable[[], np.ndarray]]]  # (S, y) -> loss, backward
 
 
 def log_softmax(S: np.ndarray) -> np.ndarray:
-    """Return `log P` of the scores `S (..., n, K)`, finite also where P itself is 0 to rounding."""
-    shifted = S - S.max(axis=-1, keepdims=True)
+    """Return `log P` of the scores `S (..., n, K)`, finite even if P rounds to 0."""
+    shifted = S - S.max(axis=-1, keepdims=True)  # prevents overflow of the exponential
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def negative_log_likelihood(S: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return `-log p_y` of every sample: scores `S (..., n, K)` and labels `y (n,)` give `(..., n)`.
-
-    Through log-sum-exp, `-log p_y = log(sum(exp(S))) - S_y`, so that p_y = 0 gives a large number
-    and not infinity.
-    """
+    """Return `-log p_y = log(sum(exp(S))) - S_y (..., n)` of the scores `S (..., n, K)` and labels `y (n,)`."""
     shifted = S - S.max(axis=-1, keepdims=True)
     log_sum = np.log(np.exp(shifted).sum(axis=-1))
     return np.asarray(log_sum - shifted[..., np.arange(len(y)), y])
 
 
 def cross_entropy(S: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, Callable[[], np.ndarray]]:
-    """Return the loss, the mean of `-log p_y` (a number, or `(m,)`), and its way back to dJ/dS."""
+    """Return the loss, the mean of `-log p_y` (a number, or `(m,)`), and its backward pass, which returns dJ/dS."""
     n = len(y)
     shifted = S - S.max(axis=-1, keepdims=True)
     P = np.exp(shifted)
@@ -51,10 +32,10 @@ def cross_entropy(S: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, Callable[[]
     loss = (np.log(total[..., 0]) - shifted[..., np.arange(n), y]).sum(axis=-1) / n
 
     def backward() -> np.ndarray:
-        """`dJ/dS = (P - Y) / n`, where Y is one-hot: columns of a small identity."""
+        """`dJ/dS = (P - Y) / n` with one-hot Y, columns of an identity matrix."""
         G = P / total
         G -= _one_hot(S.shape[-1], G.dtype).take(y, axis=1).T  # a third of the time of `G[..., rows, y] -= 1`
-        G *= number(1 / n, G.dtype)
+        G *= scalar(1 / n, G.dtype)
         return G
 
     return loss, backward
@@ -63,17 +44,16 @@ def cross_entropy(S: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, Callable[[]
 def soft_cross_entropy(
     S: np.ndarray, y: np.ndarray, *, smoothing: float = 0.0, other: np.ndarray | None = None, share: float = 1.0
 ) -> tuple[np.ndarray, Callable[[], np.ndarray]]:
-    """Return the mean of `-sum_k q_k log p_k` against soft labels, and its way back to dJ/dS.
+    """Return the mean of `-sum_k q_k log p_k` for soft labels q, and its backward pass, which returns dJ/dS.
 
     `q = (1 - smoothing) * (share * Y + (1 - share) * Y') + smoothing / K`: label smoothing (Szegedy et al.
-    2016, arXiv 1512.00567, section 7) of labels of which two were mixed (Zhang et al. 2018, arXiv
-    1710.09412). Y and Y' are the one-hot labels `y (n,)` and `other (n,)`; neither is ever built.
+    2016, arXiv 1512.00567, section 7) of mixup labels (Zhang et al. 2018, arXiv 1710.09412). Y and Y' are the
+    one-hot forms of `y (n,)` and `other (n,)`, which are never constructed.
     """
     n, K = S.shape[-2:]
     rows = np.arange(n)
     weights = [(y, (1 - smoothing) * share)]
-    if other is not None:
-        weights.append((other, (1 - smoothing) * (1 - share)))
+    weights += [] if other is None else [(other, (1 - smoothing) * (1 - share))]
     shifted = S - S.max(axis=-1, keepdims=True)
     P = np.exp(shifted)
     total = P.sum(axis=-1, keepdims=True)
@@ -95,20 +75,19 @@ def soft_cross_entropy(
 
 
 def l2_penalty(weights: Iterable[np.ndarray], lam: float | np.ndarray) -> np.ndarray:
-    """Return `lambda * sum_l ||W_l||_F^2`: no factor 1/2, every W with the output layer's, no b, gamma, beta.
+    """Return `lambda * sum_l ||W_l||_F^2`: no factor 1/2; every W including the output layer's, no b, gamma or beta.
 
     lam is a number, or `(m,)` for weights `(m, d_in, d_out)`; summed in float64.
     """
-    squares = sum(np.square(W, dtype=np.float64).sum(axis=(-2, -1)) for W in weights)
-    return np.asarray(lam, dtype=np.float64) * squares
+    return np.asarray(lam, np.float64) * sum(np.square(W, dtype=np.float64).sum(axis=(-2, -1)) for W in weights)
 
 
 def l2_gradient(W: np.ndarray, lam: float | np.ndarray) -> np.ndarray:
     """Return `2 lambda W`, the derivative of `l2_penalty`, in the precision of W."""
-    return for_members(2 * lam, W) * W
+    return per_replica(2 * lam, W) * W
 
 
 @lru_cache(maxsize=4)
 def _one_hot(K: int, dtype: np.dtype) -> np.ndarray:
-    """Return the labels as columns: column y is 1 in row y and else 0."""
+    """Return the identity matrix: column y is the one-hot label y."""
     return np.eye(K, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Network: layers in order, their parameters by name, their gradients."""
+"""Network: named layers in order, their gradients, their state, and stacks of replicas."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -8,23 +8,20 @@ import numpy as np
 
 from klcli.engine.layers import Backward, BatchNorm, Dropout, Gradients, Layer, Linear, ReLU, Whitening
 from klcli.engine.losses import Loss, cross_entropy, l2_penalty
-from klcli.engine.weight_gradient import WeightGradient, laid_out, transposed
+from klcli.engine.weight_gradient import WeightGradient, in_fortran_order
 
 Initializer = Callable[[int, int], np.ndarray]  # (d_in, d_out) -> W
+TRAINED = (".W", ".b", ".gamma", ".beta")
 
 
 @dataclass
 class Network:
-    """A k-layer fully connected network; k counts the linear layers.
-
-    With a leading axis of m members on every array it is m networks of one architecture, made by
-    `stack` and taken apart by `member`.
-    """
+    """A fully connected network, or a `stack` of m replicas, whose arrays have a leading axis of replicas."""
 
     layers: dict[str, Layer]  # by name, in order: linear1, batch_norm1, relu1, linear2, ...
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, list[Backward]]:
-        """Map `X (n, d)` or `(m, n, d)` to scores `S (..., n, K)`; the ways back are in layer order."""
+        """Map `X (n, d)` or `(m, n, d)` to scores `S (..., n, K)` and the backward passes, in layer order."""
         backwards = []
         for layer in self.layers.values():
             X, backward = layer.forward(X, training=training, track=track)
@@ -32,43 +29,28 @@ class Network:
         return X, backwards
 
     def scores(self, X: np.ndarray) -> np.ndarray:
-        """Return the scores in evaluation: running averages, nothing kept for a way back."""
+        """Return the scores in evaluation mode, with running averages."""
         for layer in self.layers.values():
             X, _ = layer.forward(X, training=False)
         return X
 
     def gradients(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        lam: float | np.ndarray,
-        *,
-        loss: Loss = cross_entropy,
-        track: bool = False,
+        self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *, loss: Loss = cross_entropy, track: bool = False
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return the loss of the minibatch and dJ/dtheta of every parameter, by name.
-
-        lam is a number or `(m,)`. `track=True` moves the running averages, as a training update does.
-        """
+        """Return the loss of the minibatch and dJ/dtheta by name. lam is a number or `(m,)`; `track` is BatchNorm's."""
         value, factors = self.factored_gradients(X, y, lam, loss=loss, track=track)
         return value, {name: np.asarray(factors[name]) for name in self.parameters()}
 
     def factored_gradients(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        lam: float | np.ndarray,
-        *,
-        loss: Loss = cross_entropy,
-        track: bool = False,
+        self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *, loss: Loss = cross_entropy, track: bool = False
     ) -> tuple[np.ndarray, Gradients]:
-        """Return the same with the gradients of all W still in factors, from which an update is cheaper."""
+        """Return the same with every dJ/dW as a WeightGradient, which makes the update cheaper."""
         S, backwards = self.forward(X, training=True, track=track)
         value, loss_backward = loss(S, y)
         gradients: Gradients = {}
         G: np.ndarray | None = loss_backward()
         for name, backward in zip(reversed(self.layers), reversed(backwards), strict=True):
-            if G is None:  # the first linear layer has ended the way back: what comes before it is not trained
+            if G is None:  # the backward pass ends at the first linear layer: no layer before it is trained
                 break
             G, layer_gradients = backward(G)
             for parameter, gradient in layer_gradients.items():
@@ -77,51 +59,30 @@ class Network:
                 gradients[f"{name}.{parameter}"] = gradient
         return value, gradients
 
-    def weights(self) -> list[np.ndarray]:
-        """Return the W of every linear layer, and the V of a whitening, shared, not copied."""
-        return [layer.V if isinstance(layer, Whitening) else layer.W for layer in self._with_weights()]
-
-    def move_weights(self, empty: Callable[[tuple[int, ...], np.dtype], np.ndarray]) -> None:
-        """Put the weights into arrays that `empty(shape, dtype)` gives, each as `laid_out` would lay it."""
-        for layer in self._with_weights():
-            name = "V" if isinstance(layer, Whitening) else "W"
-            old = transposed(getattr(layer, name))
-            new = empty(old.shape, old.dtype)
-            new[...] = old
-            setattr(layer, name, transposed(new))
-
-    def _with_weights(self) -> list[Linear | Whitening]:
-        return [layer for layer in self.layers.values() if isinstance(layer, Linear | Whitening)]
-
     def penalty(self, lam: float | np.ndarray) -> np.ndarray:
         """Return the L2 term of J (a number, or `(m,)`)."""
         return l2_penalty([layer.W for layer in self.layers.values() if isinstance(layer, Linear)], lam)
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Return every trained array by name (`linear1.W`, `batch_norm1.gamma`), shared, not copied."""
-        return {
-            f"{name}.{parameter}": array
-            for name, layer in self.layers.items()
-            for parameter, array in layer.parameters().items()
-        }
+        """Return the trained arrays by name (`linear1.W`, `batch_norm1.gamma`), not copied."""
+        return {name: array for name, array in self.state().items() if name.endswith(TRAINED)}
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return every array that makes the network what it is: parameters and running averages."""
-        return {
-            f"{name}.{field}": array for name, layer in self.layers.items() for field, array in _arrays(layer).items()
-        }
+        """Return parameters, running averages and the whitening matrix V by name, not copied."""
+        return {f"{name}.{key}": array for name, one in self.layers.items() for key, array in _arrays(one).items()}
+
+    def set_array(self, name: str, array: np.ndarray) -> None:
+        """Replace the array of this name in `state`."""
+        layer, _, field = name.partition(".")
+        setattr(self.layers[layer], field, array)
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Take the arrays of `state`, cast to this network's precision.
-
-        Raises KeyError for a missing parameter and ValueError for another shape.
-        """
+        """Copy and cast the arrays of `state`. Raises KeyError if one is missing, ValueError for a wrong shape."""
+        for name, array in self.parameters().items():
+            if state[name].shape != array.shape:
+                raise ValueError(f"{name} has shape {state[name].shape}, the network needs {array.shape}")
+            array[...] = state[name]
         for name, layer in self.layers.items():
-            for parameter, array in layer.parameters().items():
-                value = state[f"{name}.{parameter}"]
-                if value.shape != array.shape:
-                    raise ValueError(f"{name}.{parameter} has shape {value.shape}, the network needs {array.shape}")
-                array[...] = value
             if isinstance(layer, Whitening):
                 layer.V = state[f"{name}.V"].astype(layer.V.dtype)
             if isinstance(layer, BatchNorm):
@@ -130,30 +91,29 @@ class Network:
                     setattr(layer, average, None if saved is None else saved.astype(layer.gamma.dtype))
 
     def with_state(self, state: dict[str, np.ndarray]) -> "Network":
-        """Return the same layers with other arrays, shared with `state`. Raises KeyError where one is missing."""
-        return Network(
-            {
-                name: with_arrays(layer, {field: state[f"{name}.{field}"] for field in _arrays(layer)})
-                for name, layer in self.layers.items()
-            }
-        )
+        """Return the same layers with the arrays of `state`, not copied. Raises KeyError if one is missing."""
+        return self.converted(lambda name, array: state[name])
 
-    def member(self, index: int) -> "Network":
-        """Return one member as a network of its own; its arrays are views of this one's."""
-        return Network(
-            {
-                name: layer
-                if isinstance(layer, Whitening)
-                else with_arrays(
-                    layer,
-                    {
-                        field: array[index] if field == "W" else array[index, 0]
-                        for field, array in _arrays(layer).items()
-                    },
-                )
-                for name, layer in self.layers.items()
-            }
-        )
+    def replica(self, index: int) -> "Network":
+        """Return one replica of a stack as a network, with views of the stack's arrays."""
+
+        def view(name: str, array: np.ndarray) -> np.ndarray:
+            if name.endswith(".V"):
+                return array
+            return array[index] if name.endswith(".W") else array[index, 0]
+
+        return self.converted(view)
+
+    def copy(self) -> "Network":
+        """Return the same network with a copy of every array, in the same memory order."""
+        return self.converted(lambda name, array: array.copy(order="K"))
+
+    def converted(self, convert: Callable[[str, np.ndarray], np.ndarray]) -> "Network":
+        """Return the same layers with `convert(name, array)` in place of each array."""
+        layers = {}
+        for name, layer in self.layers.items():
+            layers[name] = with_arrays(layer, {k: convert(f"{name}.{k}", array) for k, array in _arrays(layer).items()})
+        return Network(layers)
 
 
 def build(
@@ -173,57 +133,45 @@ def build(
 ) -> Network:
     """Return an untrained network `d_in - hidden - n_classes`; `hidden` may be empty.
 
-    With `batch_norm`, every hidden layer is Linear -> BatchNorm -> ReLU, or with
-    `bn_position="after"` Linear -> ReLU -> BatchNorm. With `dropout` above 0, Dropout comes last. The
-    output layer is linear. With `whitening (d_in, k)`, the first linear layer sees k components of the input.
+    With `batch_norm`, every hidden layer is Linear -> BatchNorm -> ReLU, or with `bn_position="after"` Linear -> ReLU
+    -> BatchNorm, then Dropout if it is above 0. With `whitening (d_in, k)`, the first linear layer has k inputs.
     """
     layers: dict[str, Layer] = {}
     if whitening is not None:
         layers["whitening"] = Whitening(whitening.astype(dtype))
         d_in = whitening.shape[1]
-    for index, width in enumerate(hidden, start=1):
-        layers[f"linear{index}"] = _linear(d_in, width, initializer, dtype, is_first=index == 1)
+    for index, width in enumerate((*hidden, n_classes), start=1):
+        W = in_fortran_order(initializer(d_in, width).astype(dtype))
+        layers[f"linear{index}"] = Linear(W, np.zeros(width, dtype), is_first=index == 1)
+        if index > len(hidden):
+            break
         activation: dict[str, Layer] = {f"relu{index}": ReLU()}
         if batch_norm:
-            gamma, beta = np.ones(width, dtype), np.zeros(width, dtype)
-            normalisation: dict[str, Layer] = {
-                f"batch_norm{index}": BatchNorm(gamma, beta, momentum=bn_momentum, eps=bn_eps)
-            }
-            activation = normalisation | activation if bn_position == "before" else activation | normalisation
-        layers |= activation
+            normalisation = BatchNorm(np.ones(width, dtype), np.zeros(width, dtype), bn_momentum, bn_eps)
+            activation[f"batch_norm{index}"] = normalisation
+        layers |= activation if bn_position == "after" else dict(reversed(activation.items()))
         if dropout:
             layers[f"dropout{index}"] = Dropout(dropout, dropout_seed, index)
         d_in = width
-    layers[f"linear{len(hidden) + 1}"] = _linear(d_in, n_classes, initializer, dtype, is_first=not hidden)
     return Network(layers)
 
 
-def _linear(d_in: int, d_out: int, initializer: Initializer, dtype: np.typing.DTypeLike, *, is_first: bool) -> Linear:
-    return Linear(laid_out(initializer(d_in, d_out).astype(dtype)), np.zeros(d_out, dtype), is_first=is_first)
-
-
 def stack(networks: Sequence[Network]) -> Network:
-    """Return networks of one architecture as the members of one network, which it copies."""
-    stacked: dict[str, Layer] = {}
-    for name, layer in networks[0].layers.items():
-        if isinstance(layer, Whitening):
-            stacked[name] = layer
-            continue
-        arrays = [_arrays(network.layers[name]) for network in networks]
-        stacked[name] = with_arrays(
-            layer,
-            {
-                field: laid_out(np.stack([member[field] for member in arrays]))
-                if field == "W"
-                else np.stack([member[field][None] for member in arrays])
-                for field in arrays[0]
-            },
-        )
-    return Network(stacked)
+    """Return a stack with copies of networks of one architecture as replicas; they share V."""
+    states = [network.state() for network in networks]
+
+    def join(name: str, array: np.ndarray) -> np.ndarray:
+        if name.endswith(".V"):
+            return array
+        if name.endswith(".W"):
+            return in_fortran_order(np.stack([state[name] for state in states]))
+        return np.stack([state[name][None] for state in states])
+
+    return networks[0].converted(join)
 
 
 def with_arrays(layer: Layer, arrays: dict[str, np.ndarray]) -> Layer:
-    """Return the same layer with other arrays in the fields that `arrays` names."""
+    """Return a copy of the layer with the fields in `arrays` replaced."""
     return replace(cast(Any, layer), **arrays)
 
 

@@ -1,10 +1,8 @@
-"""Optimizers: they know lists of arrays, never a network.
+"""Optimizers, and the exponential average of the weights. They operate on arrays, never on a network.
 
-`update(parameters, gradients, eta)` moves every parameter in place and uses the gradients up as work
-space. eta is a number, or `(m,)` for parameters with a leading axis of m members. What an optimizer
-carries from one update to the next is its `memory`: by name, one array for each parameter.
-
-A WeightGradient marks its parameter as the weights of a layer; only these decay.
+`update(parameters, gradients, eta)` takes one step: it changes every parameter in place and overwrites the gradients.
+eta is a number, or `(m,)` for parameters with a leading axis of m replicas. `memory` is the state of an optimizer
+between updates: by name, one array per parameter. Weight decay applies only to parameters with a WeightGradient.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,60 +10,54 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from klcli.engine.broadcasting import per_replica
 from klcli.engine.losses import l2_gradient
-from klcli.engine.members import for_members
-from klcli.engine.products import Rest
-from klcli.engine.weight_gradient import WeightGradient, transposed
+from klcli.engine.products import PendingStep
+from klcli.engine.weight_gradient import WeightGradient
 
 Gradient = np.ndarray | WeightGradient
 Memory = dict[str, list[np.ndarray]]
+Rate = float | np.ndarray
 
-BLOCK = 32_768  # numbers of W worked on at once: four arrays of 131 kB in float32 stay in a second-level cache
-PRODUCT_UNITS = 384  # columns of dW multiplied out at once: fewer, and BLAS reads X too often
+BLOCK = 32_768  # numbers per block: four arrays of 131 kB in float32 fit into a second-level cache
+PRODUCT_UNITS = 384  # columns of dW per block; with fewer, BLAS reads X too often
 
 
 @dataclass
 class SGD:
-    """Stochastic gradient descent, `theta -= eta * (g + weight_decay * W)`, or with Nesterov's momentum.
+    """Stochastic gradient descent, `theta -= eta * (g + weight_decay * W)`, optionally with Nesterov momentum.
 
-    `velocity <- momentum * velocity + g`, then `theta -= eta * (g + momentum * velocity)`: the form of
-    Sutskever et al. 2013 as PyTorch computes it.
+    `velocity <- momentum * velocity + g`, `theta -= eta * (g + momentum * velocity)` (Sutskever et al. 2013; PyTorch).
     """
 
     momentum: float = 0.0
     weight_decay: float = 0.0  # of W only
     memory: Memory = field(default_factory=dict)
 
-    def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: float | np.ndarray) -> None:
-        """Make one step."""
+    def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: Rate) -> None:
         if self.momentum:
             self._update_with_momentum(list(parameters), gradients, eta)
             return
-        rest: Rest = None  # of the last large step, while the small ones are taken
+        pending: PendingStep = None  # the last large step, on the second core during the small steps on this one
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if isinstance(gradient, WeightGradient):
-                if self.weight_decay:  # without a moment, it is an L2 term of half the size
+                if self.weight_decay:  # without momentum, the same as an L2 term with lambda = weight_decay / 2
                     gradient = replace(gradient, lam=gradient.lam + self.weight_decay / 2)
-                rest = gradient.descend(eta, rest)
+                pending = gradient.descend(eta, pending)
             else:
-                gradient *= for_members(eta, gradient)
+                gradient *= per_replica(eta, gradient)
                 parameter -= gradient
-        if rest is not None:
-            rest()
+        if pending is not None:
+            pending()
 
-    def _update_with_momentum(
-        self, parameters: list[np.ndarray], gradients: Iterable[Gradient], eta: float | np.ndarray
-    ) -> None:
-        velocities = _remembered(self.memory, "velocity", parameters)
-        for parameter, gradient, velocity in zip(parameters, gradients, velocities, strict=True):
-            decay = self.weight_decay if isinstance(gradient, WeightGradient) else 0.0
+    def _update_with_momentum(self, parameters: list[np.ndarray], gradients: Iterable[Gradient], eta: Rate) -> None:
+        self.memory = self.memory or _zeros_like(parameters, "velocity")
+        for parameter, gradient, velocity in zip(parameters, gradients, self.memory["velocity"], strict=True):
             for theta, g, v in _blocks(gradient, parameter, velocity):
                 v *= self.momentum
                 v += g
                 g += self.momentum * v
-                g *= for_members(eta, g)
-                _shrink(theta, eta, decay)
-                theta -= g
+                _descend(theta, g, gradient, eta, eta, self.weight_decay)
 
 
 @dataclass
@@ -74,7 +66,6 @@ class Adam:
 
     `m <- b1 m + (1 - b1) g`, `v <- b2 v + (1 - b2) g^2`, and with t counting updates from 1
     `theta -= eta * (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + weight_decay * W)`.
-
     The memory holds `mean = m / (1 - b1)` and `square = v / (1 - b2)`, which saves two passes over W.
     """
 
@@ -82,20 +73,18 @@ class Adam:
     b2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 0.0  # of W only
-    updates: int = 0  # made so far
+    updates: int = 0  # number of updates so far
     memory: Memory = field(default_factory=dict)
 
-    def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: float | np.ndarray) -> None:
-        """Make one step."""
+    def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: Rate) -> None:
         parameters = list(parameters)
-        means = _remembered(self.memory, "mean", parameters)
-        squares = _remembered(self.memory, "square", parameters)
+        self.memory = self.memory or _zeros_like(parameters, "mean", "square")
+        means, squares = self.memory["mean"], self.memory["square"]
         self.updates += 1
         scale = np.sqrt((1 - self.b2) / (1 - self.b2**self.updates))  # of sqrt(square)
         rate = eta * float((1 - self.b1) / (1 - self.b1**self.updates) / scale)
         eps = float(self.eps / scale)
         for parameter, gradient, mean, square in zip(parameters, gradients, means, squares, strict=True):
-            decay = self.weight_decay if isinstance(gradient, WeightGradient) else 0.0
             for theta, g, m, v in _blocks(gradient, parameter, mean, square):
                 m *= self.b1
                 m += g
@@ -105,34 +94,55 @@ class Adam:
                 np.sqrt(v, out=g)
                 g += eps
                 np.divide(m, g, out=g)
-                g *= for_members(rate, g)
-                _shrink(theta, eta, decay)
-                theta -= g
+                _descend(theta, g, gradient, rate, eta, self.weight_decay)
 
 
-def _shrink(W: np.ndarray, eta: float | np.ndarray, decay: float) -> None:
-    """`W <- (1 - eta * decay) W`."""
-    if decay:
-        W *= for_members(1 - eta * decay, W)
+@dataclass
+class WeightAverage:
+    """`average <- average + share * (theta - average)` with `share = (1 - decay) / (1 - decay^t)`, t counting from 1.
+
+    The exponential average of a network's arrays (after Polyak and Juditsky 1992), bias-corrected like Adam's moments.
+    """
+
+    decay: float
+    updates: int = 0  # number of averaged updates
+    state: dict[str, np.ndarray] = field(default_factory=dict)  # the averages by name
+
+    def update(self, state: dict[str, np.ndarray]) -> None:
+        """Include the arrays of a network, as in Network.state, after one more update."""
+        self.updates += 1
+        if not self.state:
+            self.state = {name: array.copy(order="K") for name, array in state.items()}
+            return
+        share = (1 - self.decay) / (1 - self.decay**self.updates)
+        for name, array in state.items():
+            average, theta = (values.ravel(order="K") for values in (self.state[name], array))
+            for start in range(0, len(theta), BLOCK):
+                part = slice(start, start + BLOCK)
+                average[part] += share * (theta[part] - average[part])
 
 
-def _remembered(memory: Memory, name: str, parameters: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the arrays of that name: zeros at the first update, laid out in memory as the parameters are."""
-    if name not in memory:
-        memory[name] = [np.zeros_like(parameter) for parameter in parameters]
-    return memory[name]
+def _descend(theta: np.ndarray, g: np.ndarray, gradient: Gradient, rate: Rate, eta: Rate, decay: float) -> None:
+    """`theta <- theta - rate * g`; for a weight matrix, `W <- (1 - eta * decay) W - rate * g`."""
+    g *= per_replica(rate, g)
+    if decay and isinstance(gradient, WeightGradient):
+        theta *= per_replica(1 - eta * decay, theta)
+    theta -= g
+
+
+def _zeros_like(parameters: list[np.ndarray], *names: str) -> Memory:
+    return {name: [np.zeros_like(parameter) for parameter in parameters] for name in names}  # in their memory order
 
 
 def _blocks(gradient: Gradient, parameter: np.ndarray, *memory: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield (parameter, gradient, *memory), those of a W transposed and in blocks of units that fit into the cache.
+    """Yield views (parameter, gradient, *memory); those of a W are transposed blocks of units that fit the cache.
 
-    All but the gradient are views. Every pass over a large W would otherwise wait for the main memory: for
-    3072 x 2048 a third of the time.
+    Without blocks, every pass over a large W waits for main memory; with 3072 x 2048, that is a third of the time.
     """
     if not isinstance(gradient, WeightGradient):
         yield parameter, gradient, *memory
         return
-    W, moments = transposed(parameter), [transposed(array) for array in memory]
+    W, moments = parameter.mT, [array.mT for array in memory]
     n = W.shape[-2]
     units = max(1, BLOCK * n // W.size)
     products = max(units, PRODUCT_UNITS // units * units)

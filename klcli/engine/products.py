@@ -1,4 +1,4 @@
-"""Products of matrices, the large ones in two halves, and the step of gradient descent, a large one in two parts."""
+"""Matrix products and gradient descent steps; large ones are divided in two, for the second core."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
 
 Pair = tuple[np.ndarray, np.ndarray]
 Where = slice | tuple[slice, slice]
-Rest = Callable[[], None] | None  # what is left to be done
+PendingStep = Callable[[], None] | None  # completes the step when called
 
-WORTH_HALVING = 3_000_000  # multiplications: about 80 us, and 20 us go to handing half of them over
-LESS = 1_200_000  # multiplications less than half of a step by columns: this core has all the small steps beside it
-CACHED = 300_000  # numbers of W: half of them are 600 kB in float32, and a second-level cache has 1 MB or more
+WORTH_HALVING = 3_000_000  # multiplications: about 80 us; passing half of them to the second core costs 20 us
+LESS = 1_200_000  # multiplications that this core computes less in a step by columns: it also makes all small steps
+CACHED = 300_000  # numbers in W: half of them take 600 kB in float32, and a second-level cache has 1 MB or more
 
 
 def product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    """Return `A @ B` for `A (p, q)` and `B (q, r)`, or for both with a leading axis of m members.
+    """Return `A @ B` for `A (p, q)` and `B (q, r)`, or for both with a leading axis of m replicas.
 
-    A large product is divided along the longest of p, q and r, where a half loses least; two halves of q
-    are two sums. Several members are divided among themselves.
+    A large product is divided along the longest of p, q and r, which slows the halves down least; the two halves of
+    q are added. A product of several replicas is divided along m.
     """
-    if A.size * B.shape[-1] < WORTH_HALVING or A.ndim != B.ndim:  # or only one has members, as in a gradient check
+    if A.size * B.shape[-1] < WORTH_HALVING or A.ndim != B.ndim:  # ndim: only one has replicas, as in a gradient check
         return A @ B
     p, q, r = *A.shape[-2:], B.shape[-1]
     if A.ndim == 3:
-        members = len(A)
-        if members == 1:
+        m = len(A)
+        if m == 1:
             return product(A[0], B[0])[None]
-        half = members // 2
-        return _in_halves((members, p, r), (A[:half], B[:half]), (A[half:], B[half:]), np.s_[:half], np.s_[half:])
+        half = m // 2
+        return _in_halves((m, p, r), (A[:half], B[:half]), (A[half:], B[half:]), np.s_[:half], np.s_[half:])
     half = max(p, q, r) // 2
     if q >= max(p, r):
         rest = np.empty((p, r), A.dtype)
@@ -50,7 +50,7 @@ def product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
 
 
 def _in_halves(shape: tuple[int, ...], first: Pair, second: Pair, here: Where, there: Where) -> np.ndarray:
-    """Return the product whose parts `here` and `there` are the products of the first pair and of the second."""
+    """Return an array with the product of the first pair in its part `here`, of the second in `there`."""
     Y = np.empty(shape, first[0].dtype)
     begun = begin(multiply, *second, out=Y[there])
     multiply(*first, Y[here])
@@ -64,26 +64,28 @@ def multiply(A: np.ndarray, B: np.ndarray, Y: np.ndarray) -> None:
     np.matmul(A, B, out=Y)
 
 
-def descend(G: np.ndarray, X: np.ndarray, keep: float | np.ndarray, W: np.ndarray, rest: Rest = None) -> Rest:
+def descend(
+    G: np.ndarray, X: np.ndarray, keep: float | np.ndarray, W: np.ndarray, pending: PendingStep = None
+) -> PendingStep:
     """`W <- keep * W - G X` for `W (p, r)`, `G (p, n)` and `X (n, r)`; keep is a number, or one for each row (p, 1).
 
-    W has taken its step once the Rest that this returns has been called. `rest` is that of a step before: the other
-    core does one thing at a time, so it is called here, or returned where this step is too small to be shared.
+    The call of the returned PendingStep completes the step. `pending` is the PendingStep of an earlier step: it is
+    called before this step is divided, or returned if this step is too small to divide.
 
-    A W that half fits into the cache of a core is divided along r, so that it stays there with its part of X
-    from one update to the next; a larger one along p, so that each core passes over rows that lie together.
+    If half of W fits into the cache of a core, the step is divided along r: that half and its part of X stay in the
+    cache from one update to the next. A larger W is divided along p, so that each core processes contiguous rows.
     """
     p, r = W.shape
     if p * r * len(X) < WORTH_HALVING:
         _descend(G, X, keep, W)
-        return rest
-    if rest is not None:
-        rest()
+        return pending
+    if pending is not None:
+        pending()
     if p * r <= CACHED:
         own = max(1, r // 2 - LESS // (p * len(X)))
         here, there = slice(None, own), slice(own, None)
         begun = begin(_descend, G, X[:, there], keep, out=W[:, there], in_place=True)
-        if begun is None:  # the same two products, and passes over whole rows
+        if begun is None:  # the same two products, then updates of whole rows
             step = np.empty_like(W)
             for part in (here, there):
                 multiply(G, X[:, part], step[:, part])
@@ -100,13 +102,12 @@ def descend(G: np.ndarray, X: np.ndarray, keep: float | np.ndarray, W: np.ndarra
 
 
 def _complete(begun: "Begun | None", *step: Any) -> None:
-    """Wait for the other core, or take the step here."""
+    """Wait for the other core, or compute its half here if it has not done so."""
     if not ended(begun):
         _descend(*step)
 
 
 def _descend(G: np.ndarray, X: np.ndarray, keep: float | np.ndarray, W: np.ndarray) -> None:
-    """The same in one piece."""
     step = G @ X
     W *= keep
     W -= step

@@ -2,31 +2,23 @@
 
 import math
 
-RISE = 0.3  # the share of a one-cycle training in which eta rises; the long fall is what the accuracy comes from
-
-
-def constant(step: int, *, eta: float) -> float:
-    """Return eta, whatever the step."""
-    return eta
+RISE = 0.3  # fraction of a one-cycle training with rising eta; the long decrease determines the accuracy
 
 
 def cyclical(step: int, *, eta_min: float, eta_max: float, step_size: int, decay: float = 1.0) -> float:
     """Return the triangular cyclical learning rate (Smith 2017, arXiv 1506.01186).
 
-    From eta_min up to eta_max over `step_size` updates (n_s) and back over the next: one cycle is
-    `2 * step_size` updates. In cycle c the peak is `eta_max * decay**c`, never below eta_min.
+    It rises from eta_min over `step_size` updates (n_s) to `eta_max * decay**c`, at least eta_min, and falls back.
     """
     cycle, position = divmod(step, 2 * step_size)
     peak = max(eta_min, eta_max * decay**cycle)
-    rise = 1 - abs(position / step_size - 1)
-    return eta_min + rise * (peak - eta_min)
+    return eta_min + (1 - abs(position / step_size - 1)) * (peak - eta_min)
 
 
 def cosine(step: int, *, eta_min: float, eta_max: float, step_size: int, decay: float = 1.0) -> float:
     """Return the cosine with warm restarts (SGDR, Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5).
 
-    In every cycle of `2 * step_size` updates from eta_max down to eta_min; the next begins at the top
-    again, at `eta_max * decay**c`, never below eta_min.
+    Cycle c starts at `eta_max * decay**c`, at least eta_min, and falls to eta_min in `2 * step_size` updates.
     """
     cycle, position = divmod(step, 2 * step_size)
     peak = max(eta_min, eta_max * decay**cycle)
@@ -36,8 +28,7 @@ def cosine(step: int, *, eta_min: float, eta_max: float, step_size: int, decay: 
 def one_cycle(step: int, *, eta_min: float, eta_max: float, total: int) -> float:
     """Return the one-cycle rate of a training of `total` updates (after Smith and Topin 2018, arXiv 1708.07120).
 
-    A straight line from eta_min up to eta_max over the first RISE of the updates, then half a cosine back
-    to eta_min, which is reached at the end.
+    Linear from eta_min to eta_max over the first RISE of the updates, then half a cosine down to eta_min.
     """
     top = RISE * total
     if step < top:
@@ -48,12 +39,11 @@ def one_cycle(step: int, *, eta_min: float, eta_max: float, total: int) -> float
 def range_test(step: int, *, eta_min: float, eta_max: float, total: int) -> float:
     """Return the rate of a learning-rate range test of `total` updates (Smith 2017, arXiv 1506.01186, section 3.3).
 
-    From eta_min at the first update to eta_max at the last, by the same factor at every step: a straight
-    line, as Smith draws it, would pass the small decades in a few updates.
+    Geometric from eta_min to eta_max; the paper's linear rate passes the small decades in a few updates.
     """
     return eta_min * (eta_max / eta_min) ** (step / max(1, total - 1))
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """Return what half a cosine has made of `start` after this share of the way to `end`."""
+    """Return half a cosine from `start` to `end` at a fraction of its length."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -1,1 +1,1 @@
-"""What a trained network gives: metrics, statistics of BN, ensembles and views, confusion."""
+"""Metrics of a trained network, statistics of BN, ensembles and views, confusion."""

@@ -1,1 +1,1 @@
-"""What the Lab does, step by step: each procedure records itself and prints nothing."""
+"""The procedures of the Lab: each records its results and prints nothing."""

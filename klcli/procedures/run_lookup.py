@@ -1,79 +1,73 @@
-"""Stored networks: runs by the words of a person, their images, and their networks as they were."""
+"""Run lookup: find runs by the names that a user gives, and restore their images and networks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from klcli.data.dataset import Dataset
+from klcli.data.sources import open_dataset
 from klcli.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from klcli.data.dataset import Dataset
-    from klcli.evaluation.reevaluation import TrainedNetwork
-    from klcli.store.database import Row
-    from klcli.store.queries import ReportStore
-    from klcli.store.runs import RunStore
+from klcli.evaluation.reevaluation import TrainedNetwork
+from klcli.store.records import Run
+from klcli.store.runs import BEST_FIRST, RunFilter
+from klcli.store.store import Store
+from klcli.training.networks import restore
+from klcli.training.result import snapshots_of
 
 LAST, BEST = "last", "best"
 
 
-def chosen_run(store: "ReportStore", which: str) -> "Row":
-    """Return the run of a number, the `last` complete one, or the `best`. Raises ConfigError or StoreError.
+def chosen_run(store: Store, which: str) -> Run:
+    """Return a run by number, the `last` complete one, or the `best`. Raises ConfigError or StoreError.
 
-    The best one has the highest validation accuracy on the images used last, divided as most runs on them.
+    The best run has the highest validation accuracy on the most recently used images and their most common split.
     """
-    from klcli.store.queries import BEST_FIRST, RunFilter
-
-    if which == LAST:
-        found = store.latest_complete()
-        runs = [] if found is None else [found]
-    elif which == BEST:
-        chosen = RunFilter(state="complete")
-        sets = store.image_sets(chosen)
-        same = [RunFilter(state="complete", dataset_sha256=s["dataset_sha256"], split=s["split"]) for s in sets[:1]]
-        runs = [run for one in same for run in store.runs(one, BEST_FIRST, 1)]
-    else:
+    if which not in (LAST, BEST):
         try:
-            return store.run(int(which))
+            return store.runs.get(int(which))
         except ValueError:
             raise ConfigError(f"run {which!r}: give the number of a run, or `last`, or `best`") from None
-    if not runs:
+    run = store.runs.latest_complete() if which == LAST else next(iter(best_runs(store, 1, RunFilter())), None)
+    if run is None:
         raise ConfigError(f"run {which}: {store.path} holds no complete run yet, begin with `klcli train`")
-    return runs[0]
+    return run
 
 
-def chosen_runs(store: "ReportStore", which: Sequence[str]) -> "list[Row]":
-    """Return every run once, in the order in which they were named; `3,4` are two."""
+def best_runs(store: Store, n: int, chosen: RunFilter) -> list[Run]:
+    """Return the best complete runs by validation accuracy on the most recent images and their most common split."""
+    chosen = replace(chosen, state="complete")
+    for images in store.runs.image_sets(chosen):
+        chosen = replace(chosen, dataset_sha256=images.dataset_sha256, split=images.split_json)
+        return store.runs.query(chosen, BEST_FIRST, n)
+    return []
+
+
+def chosen_runs(store: Store, which: Sequence[str]) -> list[Run]:
+    """Return every named run once, in the given order; `3,4` are two. Raises ConfigError if none is named."""
     found = [chosen_run(store, one) for text in which for one in text.split(",") if one]
-    return list({run["id"]: run for run in found}.values())
+    if not found:
+        raise ConfigError(f"run {' '.join(which)!r}: give the number of a run, or `last`, or `best`")
+    return list({run.id: run for run in found}.values())
 
 
-def images_of(run: "Row", data: str | None, asked: str) -> "Dataset":
-    """Open the images of a run, named or where they were. Raises DataError where they are others now."""
-    from klcli.data.sources import open_dataset
-
+def images_of(run: Run, data: str | None, asked: str) -> Dataset:
+    """Open the images of a run, at `--data` or at their stored place. Raises DataError if they have changed."""
     if data is None:
-        data = run["dataset_source"] if Path(run["dataset_source"]).exists() else run["dataset"]
+        data = run.dataset_source if Path(run.dataset_source).exists() else run.dataset
     dataset = open_dataset(data)
-    if dataset.sha256 != run["dataset_sha256"]:
-        raise DataError(
-            f"{asked}: its images had sha256 {run['dataset_sha256'][:8]}, those of {dataset.source} have "
-            f"{dataset.sha256[:8]}, name the right ones with --data"
-        )
+    if dataset.sha256 != run.dataset_sha256:
+        found = f"those of {dataset.source} have {dataset.sha256[:8]}, name the right ones with --data"
+        raise DataError(f"{asked}: its images had sha256 {run.dataset_sha256[:8]}, {found}")
     return dataset
 
 
-def trained_networks(store: "RunStore", run: "Row", snapshots: bool) -> "list[TrainedNetwork]":
-    """Return the network of a run, or those at the ends of its cycles.
+def trained_networks(store: Store, run: Run, snapshots: bool = False) -> list[TrainedNetwork]:
+    """Return the network of a run, or its snapshots at the ends of the cycles.
 
-    Raises ConfigError where it kept none of those, and StoreError where its checkpoint is not what it was.
+    Raises ConfigError if the run has no snapshots, and StoreError if its checkpoint has changed.
     """
-    from klcli.evaluation.reevaluation import TrainedNetwork
-    from klcli.settings.train_config import TrainConfig
-    from klcli.training.networks import restore
-    from klcli.training.result import snapshots_of
-
-    config, state = TrainConfig.from_json(run["config"]), store.checkpoint(run).state
+    state = store.runs.checkpoint(run).state
     states = snapshots_of(state) if snapshots else [state]
     if not states:
-        raise ConfigError(f"--snapshots: run {run['id']} kept none, train with --snapshots to the end of a cycle")
-    return [TrainedNetwork(f"run {run['id']}", config, restore(config, one)) for one in states]
+        raise ConfigError(f"--snapshots: run {run.id} has none, train with --snapshots to the end of a cycle")
+    return [TrainedNetwork(f"run {run.id}", run.config, restore(run.config, one)) for one in states]

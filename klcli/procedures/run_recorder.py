@@ -1,62 +1,62 @@
-"""Recording: a run's way through the database, from `running` to the state in which it ends."""
+"""Run recorder: records a run or a study from the state `running` to its final state."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from klcli.errors import StoreError
 from klcli.procedures.signals import Interrupted
+from klcli.second_core.partner import PartnerLost
+from klcli.store.runs import end_of
+from klcli.store.store import Store
+from klcli.studies.execution import WorkersLost
+from klcli.training.result import EpochMetrics, TrainResult
 
-if TYPE_CHECKING:
-    from klcli.store.runs import RunStore
-    from klcli.training.result import TrainResult
+
+@contextmanager
+def ending_in_a_state(end: Callable[[str, str], None], how_to_continue: Callable[[], str]) -> Iterator[None]:
+    """Call `end` with the state and the reason if the block raises; earlier records stay.
+
+    Interrupted and WorkersLost are raised again with the command that continues.
+    """
+    try:
+        yield
+    except Interrupted as interruption:
+        end("interrupted", str(interruption))
+        raise interruption.adding(how_to_continue()) from None
+    except (BrokenPipeError, SystemExit, KeyboardInterrupt) as error:  # one of the first two: `klcli train 2>&1 | head`
+        end("interrupted", "interrupted" if isinstance(error, KeyboardInterrupt) else "the output pipe was closed")
+        raise
+    except Exception as error:
+        # If the store itself failed, the next opening of the database marks the runs that did not end.
+        with suppress(StoreError):
+            end("failed", f"{type(error).__name__}: {error}")
+        if isinstance(error, PartnerLost | WorkersLost):
+            raise type(error)(f"{error}: {how_to_continue()}") from None
+        raise
 
 
-class Recording:
-    """One run of a store while it is trained."""
+class RunRecorder:
+    """One run of a store during its training, from the start or resumed."""
 
-    def __init__(self, store: "RunStore", run_id: int, recorded: int = 0, seconds: float = 0.0) -> None:
-        """Start the clock of the run, or go on with it after so many recorded evaluations and seconds."""
+    def __init__(self, store: Store, run_id: int, earlier: Sequence[EpochMetrics] = ()) -> None:
         self._store = store
         self._run_id = run_id
-        self._started = time.perf_counter() - seconds
+        self._started = time.perf_counter() - sum(metrics.seconds for metrics in earlier)
         self._result: TrainResult | None = None
-        self._recorded = recorded
+        self._recorded = len(earlier)
 
-    def on_evaluation(self, result: "TrainResult") -> None:
+    def on_evaluation(self, result: TrainResult) -> None:
         """Commit the newest metrics."""
         self._result = result
         for metrics in result.epochs[self._recorded :]:
-            self._store.record_epoch(self._run_id, metrics, result)
+            self._store.runs.record_epoch(self._run_id, metrics, result)
         self._recorded = len(result.epochs)
 
-    def complete(self, result: "TrainResult") -> None:
-        """Keep the network and end the run, complete or diverged."""
-        from klcli.store.runs import divergence
-
+    def complete(self, result: TrainResult) -> None:
+        """Store the network and end the run, complete or diverged."""
         self._result = result
-        if result.diverged_at is None:
-            self._finish("complete")
-        else:
-            self._finish("diverged", divergence(result))
+        self.end(*end_of(result))
 
-    @contextmanager
-    def ending_in_a_state(self) -> Iterator[None]:
-        """Mark the run interrupted or failed where the block raises; what was recorded stays."""
-        try:
-            yield
-        except Interrupted as error:
-            self._finish("interrupted", str(error))
-            raise
-        except (BrokenPipeError, SystemExit):  # `klcli train 2>&1 | head` has seen enough
-            self._finish("interrupted", "nobody reads the output any more")
-            raise
-        except Exception as error:
-            # Where the store itself is what failed, whoever opens it next marks the run.
-            with suppress(StoreError):
-                self._finish("failed", f"{type(error).__name__}: {error}")
-            raise
-
-    def _finish(self, state: str, error: str | None = None) -> None:
-        self._store.finish(self._run_id, state, self._result, time.perf_counter() - self._started, error)
+    def end(self, state: str, error: str | None = None) -> None:
+        self._store.runs.finish(self._run_id, state, self._result, time.perf_counter() - self._started, error)

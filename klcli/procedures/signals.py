@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM: the first one is obeyed between two updates, the second at once."""
+"""Ctrl-C and SIGTERM: the first signal takes effect between two updates, the second immediately."""
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,17 +19,20 @@ class Interrupted(KlcliError):
         self.exit_code = ExitCode.INTERRUPTED if signum == signal.SIGINT else ExitCode.TERMINATED
 
     def adding(self, what: str) -> "Interrupted":
-        """Return the same interruption with more to tell."""
+        """Return the same interruption with an additional message."""
         return Interrupted(f"{self}: {what}", self.signum)
 
 
 @contextmanager
 def obeyed_between_updates() -> Iterator[Callable[[], None]]:
-    """Hold signals back inside the block; calling what it yields raises Interrupted once one has come.
+    """Defer signals inside the block, and yield a function that raises Interrupted after a signal.
 
-    Writes are thus finished before the run is marked. A second signal ends the process where it is,
-    also while the last words are said after the block; the next opening of the database marks the run.
+    Writes are thus complete before the run is marked. A second signal ends the process immediately; the next opening
+    of the database marks the run. Outside the main thread, Python delivers no signals, and none are deferred.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
     received: list[int] = []
 
     def handle(signum: int, frame: FrameType | None) -> None:
@@ -41,12 +45,14 @@ def obeyed_between_updates() -> Iterator[Callable[[], None]]:
             raise Interrupted("interrupted" if received[0] == signal.SIGINT else "terminated", received[0])
 
     previous = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
-    is_leaving = False
     try:
         yield check
-    except Interrupted:
-        is_leaving = True
-        raise
     finally:
-        for signum, handler in previous.items() if not is_leaving else ():
+        for signum, handler in previous.items():
             signal.signal(signum, handler)
+
+
+def end_at_the_next_signal() -> None:
+    """Let another signal end the process immediately, while the command prints its last message."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda number, frame: os._exit(128 + number))

@@ -1,120 +1,151 @@
-"""Reproductions: the stored studies of a published report, gathered into its comparison."""
+"""Reproductions: the comparison of a published report with its stored studies, and their conditions."""
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from klcli.published.comparison import Comparison, Sizes, by_setting, compare, on_subset, shortened
-from klcli.published.report import GradientExperiment, Report, report
-from klcli.published.terms import Terms
+from klcli.errors import ConfigError
+from klcli.published import report as published
+from klcli.published.comparison import Comparison, Errors, by_setting, compare, on_subset, shortened
+from klcli.published.report import GradientExperiment, Report
+from klcli.settings.sameness import without_seeds
+from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.store.database import Row
-from klcli.store.gradient_checks import GradientCheckStore
-from klcli.store.queries import ReportStore
-from klcli.store.studies import StudyStore
+from klcli.store.records import GradientError, Run, Study
+from klcli.store.store import Store
 
 KIND = "reproduce"
 
 
 @dataclass(frozen=True)
+class Terms:
+    """The conditions of a reproduction, which every table, page and document states."""
+
+    dataset: str
+    official: bool | None  # whether these are the official files; None if unknown
+    sha256: str
+    repeats: int
+    quick: bool = False
+    subset: int | None = None
+    as_published: bool = False
+    note: str | None = None  # what the user adds about the conditions
+
+    @property
+    def marks(self) -> list[str]:
+        """The reasons why this is not a full reproduction."""
+        marks = {
+            "SYNTHETIC IMAGES, no CIFAR-10: no training can be compared": self.dataset == "synthetic",
+            f"SUBSET of {self.subset} training images: no training can be compared": self.subset is not None,
+            "AS PUBLISHED: with the mistakes that the numbers come from": self.as_published,
+            "QUICK: fewer seeds, and one cycle where the report has more": self.quick,
+        }
+        return [mark for mark, is_true in marks.items() if is_true]
+
+    @property
+    def brackets(self) -> str:
+        """The marks in titles: ` [AS PUBLISHED] [QUICK]`."""
+        return "".join(f" [{mark.partition(':')[0]}]" for mark in self.marks)
+
+    @property
+    def images(self) -> str:
+        """`cifar10 (sha256 0a1b2c3d, not the official files)`."""
+        words = {True: ", the official files", False: ", not the official files", None: ""}[self.official]
+        return f"{self.dataset} (sha256 {self.sha256[:8]}{words})"
+
+    @property
+    def origin(self) -> str:
+        """The known origin of the images, in a sentence."""
+        if self.dataset == "synthetic":
+            return "klcli has made these images, they are no CIFAR-10."
+        return {
+            True: "By their checksums, these are the official files.",
+            False: "These are not the official files: their checksums are others, and so may be their images.",
+            None: "Whether these are the official images is not known: there is no checksum to compare them with.",
+        }[self.official]
+
+    @property
+    def incomparable(self) -> str | None:
+        """The reason why no training can be compared, None if they can."""
+        if self.dataset == "synthetic":
+            return "synthetic images, no CIFAR-10"
+        return None if self.subset is None else f"{self.subset} training images, not all"
+
+
+@dataclass(frozen=True)
 class Reproduction:
-    """A report beside what is stored of it."""
+    """A report with the stored runs and checks of its reproduction."""
 
     report: Report
     terms: Terms
     comparisons: Sequence[Comparison]
-    settings: Mapping[TrainConfig, Sequence[Row]]  # the runs of all seeds, under the config of the first
+    settings: Mapping[TrainConfig, Sequence[Run]]  # the runs of all seeds, by the key that they have in common
     studies: Sequence[int]
 
-    def runs_of(self, base: TrainConfig | None) -> Sequence[Row]:
-        """Return the runs of all seeds of a setting."""
-        return self.settings.get(base, ()) if base else ()
+    def runs_of(self, base: TrainConfig | None) -> Sequence[Run]:
+        return self.settings.get(without_seeds(base), ()) if base else ()
 
 
 def gather(
-    wanted: Report,
-    terms: Terms,
-    store: StudyStore,
-    studies: Sequence[int],
-    shown: Mapping[GradientExperiment, Sequence[Row]] | None = None,
+    wanted: Report, terms: Terms, store: Store, studies: Sequence[int], shown: Errors | None = None
 ) -> Reproduction:
-    """Return a report beside the runs of its studies and the latest checks of its gradients, or those `shown`."""
-    runs = {TrainConfig.from_json(run["config"]): run for study in studies for run in store.members(study)}
-    gradients = GradientCheckStore(store.path)
-    errors = {
-        one: [
-            error
-            for members in one.networks()
-            if (check := gradients.latest(members, one.settings, terms.sha256))
-            for error in check["errors"]
-        ]
-        for one in wanted.gradient_checks
-        if shown is None
-    } | dict(shown or {})
-    divided = {config.split: Sizes(*config.split.sizes()) for config in runs}
-    comparisons = compare(wanted, runs, errors, divided, incomparable=terms.incomparable)
-    return Reproduction(wanted, terms, comparisons, by_setting(runs), studies)
+    """Compare a report with the runs of its studies and its latest gradient checks, or with the checks `shown`."""
+    runs = {run.config: run for study in studies for run in store.studies.members(study)}
+    errors = shown or {one: _latest_errors(store, one, terms.sha256) for one in wanted.gradient_checks}
+    comparisons = compare(wanted, runs, errors, incomparable=terms.incomparable)
+    return Reproduction(wanted, terms, comparisons, by_setting(runs.values()), studies)
 
 
-def stored_reproduction(store: ReportStore, number: int) -> Reproduction:
-    """Return the reproduction to which a study belongs, with the latest studies of its other divisions.
+def _latest_errors(store: Store, one: GradientExperiment, sha256: str) -> list[GradientError]:
+    checks = [store.gradient_checks.latest(stack, one.settings, sha256) for stack in one.networks()]
+    return [error for check in checks if check for error in check.errors]
 
-    Raises ConfigError where the study began with rows that this klcli's report does not have.
+
+def asked_for(
+    whole: Report, rows: Sequence[str], *, quick: bool = False, as_published: bool = False, subset: int | None = None
+) -> Report:
+    """Return the part of a report to reproduce, on the first `subset` training images.
+
+    Raises ConfigError if it has no such row, or no row to repeat `as_published`.
     """
-    study = store.study(number)
-    settings = json.loads(study["settings"])
-    latest: dict[str, int] = {}
-    for other in store.studies():
-        if other["kind"] == KIND and _key(other) == _key(study):
-            latest[_part(other)] = int(other["id"])
-    latest[_part(study)] = number
-    first = store.members(number)[0]
-    subset = _plan(study)[0]["split"]["subset"]
-    wanted = report(settings["report"])
-    if settings.get("as_published") and wanted.as_published is not None:
-        wanted = wanted.as_published
-    wanted = wanted.only(settings["rows"])
-    if settings["quick"]:
-        wanted = shortened(wanted)
-    if subset is not None:
-        wanted = on_subset(wanted, subset)
-    repeats = min(_seeds(store.study(one)) for one in latest.values())
-    terms = Terms(
-        first["dataset"],
-        None,
-        first["dataset_sha256"],
-        repeats,
-        settings["quick"],
-        subset,
-        bool(settings.get("as_published")),
-    )
-    return gather(wanted, terms, store, sorted(latest.values()))
+    if as_published and whole.as_published is None:
+        known = [name for name in published.report_names() if published.report(name).as_published is not None]
+        raise ConfigError(f"--as-published: there is nothing to show of {whole.name}, but of {' and '.join(known)}")
+    found = ((as_published and whole.as_published) or whole).only(rows)
+    if quick:
+        found = shortened(found)
+    return found if subset is None else on_subset(found, subset)
 
 
-def reproductions(store: ReportStore) -> list[int]:
-    """Return the latest study of every reproduction whose runs are still there."""
-    studies = [one for one in store.studies() if one["kind"] == KIND and store.members(int(one["id"]))]
-    return sorted({_key(study): int(study["id"]) for study in studies}.values())
+def stored_reproduction(store: Store, number: int) -> Reproduction:
+    """Return the reproduction that a study belongs to, with the latest studies of its other divisions.
+
+    Raises ConfigError if the study has rows that the report in this version of klcli lacks.
+    """
+    study = store.studies.get(number)
+    alike = [one for one in store.studies.all() if one.kind == KIND and _key(one) == _key(study)]
+    latest = {(one.stage, _split(one)): one for one in [*alike, study]}
+    quick, as_published = study.settings["quick"], bool(study.settings.get("as_published"))
+    subset = _split(study).subset
+    whole = published.report(study.settings["report"])
+    wanted = asked_for(whole, study.settings["rows"], quick=quick, as_published=as_published, subset=subset)
+    first = store.studies.members(number)[0]
+    plans = [map(TrainConfig.from_values, one.settings["plan"]) for one in latest.values()]
+    repeats = min(n for plan in plans for n in Counter(map(without_seeds, plan)).values())
+    terms = Terms(first.dataset, None, first.dataset_sha256, repeats, quick, subset, as_published)
+    return gather(wanted, terms, store, sorted(one.id for one in latest.values()))
 
 
-def _key(study: Row) -> str:
-    """What the studies of one reproduction have in common."""
-    settings = json.loads(study["settings"])
-    names = ("report", "rows", "quick", "as_published", "dataset_sha256")
-    return json.dumps([*(settings.get(name) for name in names), _plan(study)[0]["split"]["subset"]])
+def reproductions(store: Store) -> list[int]:
+    """Return the latest study of every reproduction with existing runs."""
+    studies = [one for one in store.studies.all() if one.kind == KIND and store.studies.members(one.id)]
+    return sorted({_key(study): study.id for study in studies}.values())
 
 
-def _part(study: Row) -> str:
-    """In what they differ."""
-    return json.dumps([study["stage"], _plan(study)[0]["split"]])
+def _key(study: Study) -> Hashable:
+    settings = study.settings
+    flags = (settings["quick"], bool(settings.get("as_published")), settings["dataset_sha256"])
+    return settings["report"], tuple(settings["rows"]), *flags, _split(study).subset
 
 
-def _seeds(study: Row) -> int:
-    """How many seeds every setting of a study has, at least."""
-    return min(Counter(json.dumps(config | {"seed": None}) for config in _plan(study)).values())
-
-
-def _plan(study: Row) -> list[dict[str, Any]]:
-    return list(json.loads(study["settings"])["plan"])
+def _split(study: Study) -> SplitConfig:
+    return TrainConfig.from_values(study.settings["plan"][0]).split

@@ -1,1 +1,1 @@
-"""Stored records to tables and pictures."""
+"""Tables, pictures and pages from stored records."""

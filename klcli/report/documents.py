@@ -1,9 +1,38 @@
-"""Documents: stored records as they appear in JSON."""
+"""Documents: stored records as JSON objects, with the names of their columns as keys."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
+from klcli.settings.columns import columns, stored_value
+from klcli.settings.train_config import TRANSDUCTIVE
+from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
 
-def run_document(run: dict[str, Any]) -> dict[str, Any]:
-    """Return a run with its JSON columns opened."""
-    return run | {"config": json.loads(run["config"]), "versions": json.loads(run["versions"])}
+
+def run_document(run: Run) -> dict[str, Any]:
+    """Return a run with every setting by column, and its config."""
+    own, config = asdict(run), run.config
+    stored = {"config": json.loads(own.pop("config_json")), "split": own.pop("split_json")}
+    transductive = int(config.batch_norm and config.bn_statistics in TRANSDUCTIVE)
+    return _plain(own) | columns(config) | {"transductive": transductive} | stored
+
+
+def check_document(check: GradientCheck) -> dict[str, Any]:
+    """Return a gradient check with the errors of its tensors."""
+    own, first = asdict(check), check.configs[0]
+    position = first.bn_position if first.batch_norm else None
+    settings = {"hidden": stored_value(first.hidden), "batch_norm": int(first.batch_norm), "bn_position": position}
+    settings["lambda"] = " ".join(f"{config.lam:g}" for config in check.configs)
+    errors = [*map(_plain, own.pop("errors"))]
+    return _plain(own) | settings | {"configs": own["configs_json"], "errors": errors}
+
+
+def record_document(record: Epoch | Evaluation | Study) -> dict[str, Any]:
+    """Return a record by column; the settings of a study stay the stored JSON text."""
+    own = asdict(record)
+    return _plain(own | ({"settings": json.dumps(own["settings"])} if "settings" in own else {}))
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values as stored in the database, without texts that the document has in another form."""
+    return {key: stored_value(value) for key, value in values.items() if not key.endswith("_json")}

@@ -1,232 +1,216 @@
-"""Views: from a selection to one table, what it means in words, and its JSON document."""
+"""Views: the table, notes and JSON document of a selection."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from klcli.errors import ConfigError
-from klcli.report.documents import run_document
-from klcli.report.selection import Selection
-from klcli.report.tables.formats import exact_rows
-from klcli.report.tables.groups import columns_of, group, group_notes, group_table
-from klcli.report.tables.range_tests import suggestion_sentence
+from klcli.report.documents import check_document, record_document, run_document
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
-from klcli.report.tables.studies import (
-    choice_document,
-    choice_sentence,
-    repeats_table,
-    search_table,
-    sigma_table,
-    tried_values,
-)
-from klcli.report.tables.table import Row, Table, network_name, statistics_words
-from klcli.report.words import images_words, split_of, split_words
-from klcli.store.queries import BEST_FIRST, Order, ReportStore, RunFilter
-from klcli.studies.lambda_search import Choice, choose
+from klcli.report.tables.table import Table
+from klcli.report.words import images_words, network_name, run_numbers, split_words
+from klcli.settings.selection import Selection
+from klcli.store.records import ImageSet, Run, Study
+from klcli.store.runs import BEST_FIRST, Order, RunFilter
+from klcli.store.store import Store
 
 FIRST_COMMAND = "klcli train --hidden 50 30 20 --bn"
 NEWEST_FIRST = Order("id", descending=True)
 DEFAULT_BEST = 10
+NO_MATCH = "no run matches these filters"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class View:
-    """What a call of report shows."""
+    """The result of a selection."""
 
-    table: Table | None  # None where there is nothing to show; the notes say why
-    notes: list[str]  # part of the result
-    document: dict[str, Any]
-    hints: list[str] = field(default_factory=list)  # how to see what is not shown
-    runs: list[Row] = field(default_factory=list)  # what pictures are made of
-    study: Row | None = None
-    is_chosen: bool = False  # the runs were asked for by number
+    table: Table | None = None  # None if there is nothing to show; the notes give the reason
+    notes: Sequence[str] = ()  # part of the result
+    document: dict[str, Any] = field(default_factory=dict)
+    hints: Sequence[str] = ()  # the commands that show the rest
+    runs: Sequence[Run] = ()  # the data for pictures
+    study: Study | None = None
+    is_chosen: bool = False  # the user chose the runs by number
 
 
-def view(store: ReportStore, selection: Selection, plot: Sequence[str] = ()) -> View:
-    """Return the view of a selection, which may be no more than a picture of the latest study.
+def view(store: Store, selection: Selection, plot: Sequence[str] = ()) -> View:
+    """Return the view of a selection; without --study, pictures of a search or sweep show the latest study.
 
-    Raises ConfigError or StoreError for what is not there.
+    Raises ConfigError or StoreError for a run, study or check that does not exist.
     """
     if selection.runs:
         return _side_by_side(store, selection)
+    if selection.gradchecks:
+        return gradients_view(store)
     if selection.study is not None:
-        return study_view(store, selection.study)
+        return study_view(store, selection.study, selection.limit)
     if not selection.has_view and plot and set(plot) <= {"lambda", "sigma"}:
         return study_view(store, latest_study(store, plot[0]))
-    if selection.is_list and not _compares_results(selection):
-        return _list(store, selection)
-    return _ranking(store, selection)
-
-
-def _ranking(store: ReportStore, selection: Selection) -> View:
-    """The best runs, or their groups, on one set of images divided in one way."""
-    chosen = selection.filter()
+    chosen = conditions(selection)
     if selection.images_of is not None:
-        like = store.run(selection.images_of)
-        chosen = replace(chosen, dataset_sha256=like["dataset_sha256"], split=like["split"])
-    found = store.image_sets(chosen)
+        like = store.runs.get(selection.images_of)
+        chosen = replace(chosen, dataset_sha256=like.dataset_sha256, split=like.split_json)
+    order = Order(*selection.order) if selection.order else None
+    if selection.is_list and (order is None or order.column not in RESULTS):
+        return _list(store, selection, chosen, order or NEWEST_FIRST)
+    return _ranking(store, selection, chosen, order or BEST_FIRST)
+
+
+def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
+    found = store.runs.image_sets(chosen)
     if not found:
         return _nothing(store, chosen)
-    mine = choose_images(found, selection.dataset)
-    chosen = replace(chosen, dataset_sha256=mine["dataset_sha256"], split=mine["split"])
-    order = selection.order() or BEST_FIRST
-    document = {"dataset": mine["dataset"], "dataset_sha256": mine["dataset_sha256"], "split": mine["split"]}
+    mine = _choose_images(found, selection.dataset)
+    chosen = replace(chosen, dataset_sha256=mine.dataset_sha256, split=mine.split_json)
+    document = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
     hints = _others(found, mine, selection)
     if selection.group_by:
-        return _groups(store.runs(chosen, order), selection, document, hints)
-    limit = min(selection.best or selection.limit or DEFAULT_BEST, selection.limit or 10**9)
-    runs = store.runs(chosen, order, limit)
-    table = (
-        list_table(runs, f"Runs on {images_words(mine)}") if selection.is_list else ranking_table(runs, order.column)
-    )
-    return View(table, [], document | {"runs": [run_document(run) for run in runs]}, hints, runs)
+        from klcli.report.tables.formats import exact_rows
+        from klcli.report.tables.groups import columns_of, group, group_notes, group_table
+
+        runs, columns = store.runs.query(chosen, order), columns_of(selection.group_by)
+        groups, repeated = group(runs, columns)
+        groups = groups[: selection.limit]
+        table, notes = group_table(groups, columns), group_notes(groups, columns, repeated)
+        more: dict[str, Any] = {"groups": exact_rows(table), "notes": notes}
+    else:
+        limit = min(selection.best or selection.limit or DEFAULT_BEST, selection.limit or 10**9)
+        runs, notes = store.runs.query(chosen, order, limit), []
+        title = f"Runs on {images_words(mine)}"
+        table = list_table(runs, title) if selection.is_list else ranking_table(runs, order.column)
+        more = {"runs": [*map(run_document, runs)]}
+    return View(table=table, notes=notes, document=document | more, hints=hints, runs=runs)
 
 
-def _compares_results(selection: Selection) -> bool:
-    order = selection.order()
-    return order is not None and order.column in RESULTS
-
-
-def _groups(runs: list[Row], selection: Selection, document: dict[str, Any], hints: list[str]) -> View:
-    columns = columns_of(selection.group_by)
-    groups, repeated = group(runs, columns)
-    groups = groups[: selection.limit]
-    table, notes = group_table(groups, columns), group_notes(groups, columns, repeated)
-    return View(table, notes, document | {"groups": exact_rows(table), "notes": notes}, hints, runs)
-
-
-def choose_images(found: Sequence[Row], wanted: str | None) -> Row:
-    """Return the first set of images of that name or sha256. Raises ConfigError, which names those that are there."""
-    for row in found:
-        if wanted is None or row["dataset"] == wanted or row["dataset_sha256"].startswith(wanted):
-            return row
-    known = dict.fromkeys(f"{row['dataset']} ({row['dataset_sha256'][:8]})" for row in found)
+def _choose_images(found: Sequence[ImageSet], wanted: str | None) -> ImageSet:
+    """Return the first set of images of that name or sha256. Raises ConfigError, which lists the known sets."""
+    for one in found:
+        if wanted is None or one.dataset == wanted or one.dataset_sha256.startswith(wanted):
+            return one
+    known = dict.fromkeys(f"{one.dataset} ({one.dataset_sha256[:8]})" for one in found)
     raise ConfigError(f"--dataset {wanted!r}: no such run on it, there are {', '.join(known)}")
 
 
-def _others(found: Sequence[Row], mine: Row, selection: Selection) -> list[str]:
-    """How to see the runs that may not be ranked together with these."""
+def _others(found: Sequence[ImageSet], mine: ImageSet, selection: Selection) -> list[str]:
+    """Return the commands that show the runs that cannot be ranked together with these."""
     command = f"klcli report --best {selection.best or DEFAULT_BEST}"
     if selection.group_by:
         command = f"klcli report --group-by {','.join(selection.group_by)}"
-    hints = [
-        f"{row['runs']} more with {split_words(split_of(row))}: {command} --images-of {row['latest']}"
-        for row in found
-        if row["dataset_sha256"] == mine["dataset_sha256"] and row is not mine
-    ]
-    elsewhere: dict[str, int] = {}
-    for row in found:
-        if row["dataset_sha256"] != mine["dataset_sha256"]:
-            elsewhere[row["dataset_sha256"]] = elsewhere.get(row["dataset_sha256"], 0) + row["runs"]
-    names = {row["dataset_sha256"]: row["dataset"] for row in found}
-    return hints + [f"{n} more on {names[sha]}: {command} --dataset {sha[:8]}" for sha, n in elsewhere.items()]
+    alike = [one for one in found if one is not mine and one.dataset_sha256 == mine.dataset_sha256]
+    hints = [f"{one.runs} more with {split_words(one.split)}: {command} --images-of {one.latest}" for one in alike]
+    elsewhere = Counter[tuple[str, str]]()
+    for one in found:
+        if one.dataset_sha256 != mine.dataset_sha256:
+            elsewhere[one.dataset, one.dataset_sha256[:8]] += one.runs
+    return hints + [f"{n} more on {name}: {command} --dataset {sha256}" for (name, sha256), n in elsewhere.items()]
 
 
-def _nothing(store: ReportStore, chosen: RunFilter) -> View:
-    """Say what to run first, or that nothing matches."""
-    counts = store.count_by_state()
-    if counts.get(chosen.state or "complete"):
-        return View(None, ["no run matches these filters"], {"dataset": None, "runs": []})
+def _nothing(store: Store, chosen: RunFilter) -> View:
+    counts = store.runs.count_by_state()
     notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
-    if counts:
-        states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-        notes.append(f"there are {states}: `klcli report --list` shows them")
-    return View(None, notes, {"dataset": None, "runs": []})
+    notes += [f"there are {states_words(counts)}: `klcli report --list` shows them"] if counts else []
+    has_any = counts.get(chosen.state or "complete")
+    return View(notes=[NO_MATCH] if has_any else notes, document={"dataset": None, "runs": []})
 
 
-def _list(store: ReportStore, selection: Selection) -> View:
-    chosen = selection.filter()
-    if selection.images_of is not None:
-        like = store.run(selection.images_of)
-        chosen = replace(chosen, dataset_sha256=like["dataset_sha256"], split=like["split"])
-    elif selection.dataset is not None:
-        mine = choose_images(store.image_sets(RunFilter()), selection.dataset)
-        chosen = replace(chosen, dataset_sha256=mine["dataset_sha256"])
-    runs = store.runs(chosen, selection.order() or NEWEST_FIRST, selection.limit)
+def states_words(counts: dict[str, int]) -> str:
+    """`3 complete, 1 diverged`."""
+    return ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+
+
+def _list(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
+    if selection.dataset is not None:
+        mine = _choose_images(store.runs.image_sets(RunFilter()), selection.dataset)
+        chosen = replace(chosen, dataset_sha256=mine.dataset_sha256)
+    runs = store.runs.query(chosen, order, selection.limit)
+    counts = store.runs.count_by_state()
     if not runs:
-        note = "no run matches these filters" if store.count_by_state() else f"{store.path} holds no run yet"
-        return View(None, [f"{note}: begin with `{FIRST_COMMAND}`"], {"runs": []})
-    counts = store.count_by_state()
-    title = f"Runs in {store.path}: {', '.join(f'{n} {state}' for state, n in sorted(counts.items()))}"
-    return View(list_table(runs, title), [], {"runs": [run_document(run) for run in runs]}, [], runs)
+        note = NO_MATCH if counts else f"{store.path} holds no run yet"
+        return View(notes=[f"{note}: begin with `{FIRST_COMMAND}`"], document={"runs": []})
+    title = f"Runs in {store.path}: {states_words(counts)}"
+    return View(table=list_table(runs, title), document={"runs": [*map(run_document, runs)]}, runs=runs)
 
 
-def _side_by_side(store: ReportStore, selection: Selection) -> View:
-    runs = [store.run(number) for number in dict.fromkeys(selection.runs)]
-    evaluations = store.evaluations([run["id"] for run in runs])
-    table = comparison_table(runs, selection.diff_only, evaluations)
-    notes = [f"run {run['id']}: {run['command']}" for run in runs]
-    tests = [run for run in runs if run["schedule"] == "range"]
-    notes += [f"run {run['id']}, {suggestion_sentence(run, store.epochs(run['id']))}" for run in tests]
-    if len({(run["dataset_sha256"], run["split"]) for run in runs}) > 1:
+def _side_by_side(store: Store, selection: Selection) -> View:
+    runs = [store.runs.get(number) for number in dict.fromkeys(selection.runs)]
+    epochs = {run.id: store.runs.epochs(run.id) for run in runs}
+    evaluations = store.evaluations.of_runs([run.id for run in runs])
+    notes = [f"run {run.id}: {run.command}" for run in runs]
+    if ranges := [run for run in runs if run.config.schedule == "range"]:
+        from klcli.report.tables.studies import suggestion_sentence
+
+        notes += [f"run {run.id}, {suggestion_sentence(run, epochs[run.id])}" for run in ranges]
+    if len({(run.dataset_sha256, run.split) for run in runs}) > 1:
         notes.append("These runs saw different images: their accuracies cannot be compared.")
     document = {
-        "runs": [run_document(run) | {"epochs_measured": store.epochs(run["id"])} for run in runs],
-        "evaluations": evaluations,
+        "runs": [run_document(run) | {"epochs_measured": [*map(record_document, epochs[run.id])]} for run in runs],
+        "evaluations": [*map(record_document, evaluations)],
         "differs": [row["setting"] for row in comparison_table(runs, diff_only=True).rows],
     }
-    return View(table, notes, document, [], runs, is_chosen=True)
+    table = comparison_table(runs, selection.diff_only, evaluations)
+    return View(table=table, notes=notes, document=document, runs=runs, is_chosen=True)
 
 
-def study_view(store: ReportStore, number: int) -> View:
-    """Return the table of a study; that of a search has all its stages up to this one."""
-    study = store.study(number)
-    runs = store.members(number)
-    document: dict[str, Any] = {"study": study, "runs": [run_document(run) for run in runs]}
+def gradients_view(store: Store) -> View:
+    """Return the latest suite of gradient checks as one table."""
+    from klcli.report.tables.gradient_checks import gradient_method, gradient_verdict, suite_table
+
+    checks = store.gradient_checks.suite()
+    if not checks:
+        note = f"{store.path} holds no gradient check yet: begin with `klcli gradcheck`"
+        return View(notes=[note], document={"checks": []})
+    notes, document = [gradient_verdict(checks), gradient_method(checks[0])], [*map(check_document, checks)]
+    return View(table=suite_table(checks), notes=notes, document={"checks": document})
+
+
+def study_view(store: Store, number: int, limit: int | None = None) -> View:
+    """Return the table of a study, of at most `limit` rows; a search includes all its stages up to this one."""
+    from klcli.report.tables import studies
+    from klcli.report.tables.formats import exact_rows
+
+    study, runs = store.studies.get(number), store.studies.members(number)
+    document: dict[str, Any] = {"study": record_document(study), "runs": [*map(run_document, runs)]}
     if not runs:
-        return View(None, [f"study {number} has no runs any more"], document, study=study)
-    if study["kind"] == "reproduce":
-        return _reproduction(store, study, runs, document)
-    first = runs[0]
-    where = f"{network_name(first)} on {images_words(first)}"
-    if study["kind"] == "lambda" and study["stage"] != "final":
-        stages, choice = search_of(store, number)
-        chain = ", ".join(str(members[0]["study_id"]) for _, members in stages)
-        title = f"Lambda of the {where}, by validation accuracy (study {chain})"
-        table = search_table(title, stages, choice)
-        notes = [choice_sentence(choice)] if choice else ["every lambda diverged or did not complete"]
-        document |= {"choice": choice_document(choice) if choice else None}
-    elif study["kind"] == "sigma":
-        layers = f"{len(first['hidden'].split()) + 1}-layer {'-'.join(first['hidden'].split())}"
-        where = f"{layers} on {images_words(first)}{statistics_words(runs)}"
-        table, notes = sigma_table(f"Sigma of the {where} (study {number})", runs), []
+        return View(notes=[f"study {number} has no runs any more"], document=document, study=study)
+    images = images_words(runs[0])
+    if study.kind == "reproduce":
+        from klcli.published.reproduction import stored_reproduction
+        from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
+
+        found = stored_reproduction(store, study.id)
+        compared = found.report, found.comparisons, found.terms
+        table, notes = reproduction_table(*compared), reproduction_notes(*compared)
+    elif study.kind == "lambda" and study.stage != "final":
+        from klcli.procedures.searches import stored_search
+
+        search = stored_search(store, number)
+        choice = search.choice
+        table = studies.search_table(studies.search_title(search, images), search.stages, choice)
+        notes = [studies.choice_sentence(choice) if choice else "every lambda diverged or did not complete"]
+        document["choice"] = asdict(choice) if choice else None
+    elif study.kind == "sigma":
+        table, notes = studies.sigma_table(studies.sigma_title(runs, images), runs), []
     else:
-        complete = [run for run in runs if run["state"] == "complete"]
-        stage = f" {study['stage']}" if study["stage"] else ""
-        table = repeats_table(f"{study['kind'].capitalize()}{stage}: {where} (study {number})", complete)
-        notes = [f"run{'s' if len(runs) > 1 else ''} {', '.join(str(run['id']) for run in runs)}"]
-    if study["state"] != "complete":
-        notes.append(f"study {number} is {study['state']}")
-    return View(table, notes, document | {"rows": exact_rows(table)}, [], runs, study)
+        what = f"{study.kind.capitalize()} {study.stage or ''}".rstrip()
+        table = studies.repeats_table(f"{what}: {network_name(runs[0].config)} on {images} (study {number})", runs)
+        notes = [run_numbers(runs)]
+    if study.state != "complete":
+        notes.append(f"study {number} is {study.state}")
+    table = replace(table, rows=table.rows[:limit])
+    return View(table=table, notes=notes, document=document | {"rows": exact_rows(table)}, runs=runs, study=study)
 
 
-def _reproduction(store: ReportStore, study: Row, runs: list[Row], document: dict[str, Any]) -> View:
-    """The table of a published report beside what is stored of it."""
-    from klcli.published.reproduction import stored_reproduction
-    from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
-
-    found = stored_reproduction(store, int(study["id"]))
-    table = reproduction_table(found.report, found.comparisons, found.terms)
-    notes = reproduction_notes(found.report, found.comparisons, found.terms)
-    if study["state"] != "complete":
-        notes.append(f"study {study['id']} is {study['state']}")
-    return View(table, notes, document | {"rows": exact_rows(table)}, [], runs, study)
-
-
-def latest_study(store: ReportStore, kind: str) -> int:
-    """Return the number of the latest search or sweep. Raises ConfigError where there is none."""
-    known = [int(one["id"]) for one in store.studies() if one["kind"] == kind and one["stage"] != "final"]
+def latest_study(store: Store, kind: str) -> int:
+    """Return the number of the latest search or sweep. Raises ConfigError if there is none."""
+    known = [one.id for one in store.studies.all() if one.kind == kind and one.stage != "final"]
     if not known:
         command = {"lambda": "search-lambda --coarse --fine", "sigma": "sigma-sweep"}[kind]
         raise ConfigError(f"--plot {kind}: there is no such study yet, begin with `klcli {command}`")
     return known[-1]
 
 
-def search_of(store: ReportStore, number: int) -> tuple[list[tuple[str, list[Row]]], Choice | None]:
-    """Return the stages of a search up to a study, with their runs, and the choice; None where nothing completed."""
-    chain = [study for study in store.chain(number) if study["kind"] == "lambda"]
-    stages = [(str(study["stage"]), members) for study in chain if (members := store.members(study["id"]))]
-    tried = [one for stage, members in stages for one in tried_values(members, stage)]
-    if not any(one.accuracies for one in tried):
-        return stages, None
-    return stages, choose(tried, split_of(stages[0][1][0]).sizes()[1])
+def conditions(selection: Selection) -> RunFilter:
+    """Return the filter of runs, without the filter of images."""
+    state, since = selection.state if selection.is_list else "complete", selection.started_since
+    return RunFilter(state=state, batch_norm=selection.bn, since=since, tag=selection.tagged, where=selection.where)

@@ -1,32 +1,133 @@
-"""Images: in words, which ones a run has seen. Only runs on the same ones are ranked together."""
+"""Words: the names of networks, settings and images in tables, captions and titles, derived from settings/."""
 
-import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from klcli.errors import ConfigError, StoreError
+from klcli.settings.columns import OF_BN
+from klcli.settings.sameness import SETTINGS, not_default
+from klcli.settings.setting import value_of
 from klcli.settings.split_config import SplitConfig, listed
+from klcli.settings.train_config import CYCLIC, TRANSDUCTIVE, TrainConfig
+from klcli.store.records import ImageSet, Run
+
+IN_NAME = ("hidden", "batch_norm", "bn_position", "bn_statistics")  # settings that are part of the name of a network
+IN_CAPTION = (
+    *IN_NAME, "lam", "eta_min", "eta_max", "schedule", "step_size", "step_epochs", "cycles", "epochs", "batch_size",
+    "initializer", "sigma", "seed", "order_seed",
+)  # fmt: skip
 
 
-def split_of(run: dict[str, Any]) -> SplitConfig:
-    """Return how a stored run divides its images. Raises StoreError where what is stored cannot be."""
-    try:
-        return SplitConfig(**json.loads(run["split"]))
-    except (TypeError, ConfigError) as error:
-        raise StoreError(
-            f"a run's split {run['split']} is none ({error}): this database is damaged, restore a copy"
-        ) from error
+def layers_name(config: TrainConfig) -> str:
+    """`3-layer 50-50`; k counts the linear layers."""
+    return f"{len(config.hidden) + 1}-layer {'-'.join(map(str, config.hidden))}"
+
+
+def network_name(config: TrainConfig) -> str:
+    """`3-layer 50-50 with BN after ReLU (adaptive statistics, transductive)`."""
+    return f"{layers_name(config)} {bn_words(config)}" if config.batch_norm else layers_name(config)
+
+
+def bn_words(config: TrainConfig) -> str:
+    """`with BN after ReLU (adaptive statistics, transductive)`; defaults are omitted."""
+    words = "with BN" + (" after ReLU" if config.bn_position == "after" else "")
+    policy = config.bn_statistics
+    return words if policy == "ema" else f"{words} ({policy} statistics{transductive_words(policy)})"
+
+
+def statistics_words(runs: Iterable[Run]) -> str:
+    """`, adaptive statistics, transductive` for the title of runs with and without BN."""
+    policy = next((run.config.bn_statistics for run in runs if run.config.batch_norm), "ema")
+    return "" if policy == "ema" else f", {policy} statistics{transductive_words(policy)}"
+
+
+def transductive_words(policy: str | None) -> str:
+    """`, transductive` if the statistics of test images affect their own classification."""
+    return ", transductive" if policy in TRANSDUCTIVE else ""
 
 
 def split_words(split: SplitConfig) -> str:
-    """`45000 images train, 5000 validate`, and which, where the command line said so."""
+    """`45000 images train, 5000 validate`, and the batches or subset if settings choose them."""
     train, validation, _ = split.sizes()
-    words = f"{train} images train, {validation} validate"
-    which = [f"train batch {listed(split.train_batches)}"] if split.train_batches else []
-    if split.validation_batches:
-        which.append(f"validation batch {listed(split.validation_batches)}")
-    return f"{words} ({', '.join(which)})" if which else words
+    which = [f"subset of {train}"] if split.subset is not None else []
+    which += [f"train batch {listed(split.train_batches)}"] if split.train_batches else []
+    which += [f"validation batch {listed(split.validation_batches)}"] if split.validation_batches else []
+    chosen = ", ".join(which)
+    return f"{train} images train, {validation} validate" + (f" ({chosen})" if chosen else "")
 
 
-def images_words(run: dict[str, Any]) -> str:
+def images_words(images: Run | ImageSet) -> str:
     """`cifar10, 45000 images train, 5000 validate`."""
-    return f"{run['dataset']}, {split_words(split_of(run))}"
+    return f"{images.dataset}, {split_words(images.split)}"
+
+
+def setting_value(run: Run, key: str) -> Any:
+    """Return the value of a setting in a run, with n_s, cycles and epochs resolved.
+
+    As in the database, the position and statistics of BN are None without BN.
+    """
+    if SETTINGS[key].is_resolved:
+        return getattr(run, key)
+    return None if key in OF_BN and not run.config.batch_norm else value_of(run.config, key)
+
+
+def value_words(key: str, value: Any) -> str:
+    """Return the value of a setting as tables show it: `512 256`, `yes`, `adaptive, transductive`, `-` for None."""
+    return SETTINGS[key].words(value) + (transductive_words(value) if key == "bn_statistics" else "")
+
+
+def options_words(config: TrainConfig, omit: Sequence[str] = IN_CAPTION) -> str:
+    """`momentum 0.9, flips, not shuffled`: every setting that is not the default, except those shown elsewhere.
+
+    The division of the images is in `split_words`, and an order seed equal to the seed has no effect.
+    """
+    same_order = ("order_seed",) if config.shared_seed == config.seed else ()
+    return ", ".join(
+        SETTINGS[key].phrase(value)
+        for key, value in not_default(config).items()
+        if key not in (*omit, *same_order) and not key.startswith("split.")
+    )
+
+
+def settings_words(run: Run, together_with: Sequence[Run] = ()) -> dict[str, str]:
+    """Return the parts of a caption by name; the picture may also show runs with other seeds."""
+    config, configs = run.config, [one.config for one in (run, *together_with)]
+    rates = f"eta {config.eta_min:g} to {config.eta_max:g}"
+    return {
+        "images": images_words(run),
+        "lambda": f"lambda {config.lam:g}",
+        "eta": f"eta {config.eta_max:g}" if config.schedule == "constant" else rates,
+        "cycles": f"{run.cycles:g} {counted(run.cycles, 'cycle')} of 2 n_s"
+        if config.schedule in CYCLIC
+        else f"{config.schedule} over {run.epochs:g} {counted(run.epochs, 'epoch')}",
+        "schedule": "cosine" if config.schedule == "cosine" else "",
+        "n_s": f"n_s {run.step_size}",
+        "n_batch": f"n_batch {config.batch_size}",
+        "options": options_words(config),
+        "initializer": config.initializer if config.sigma is None else f"sigma {config.sigma:g}",
+        "seed": _seeds_words({one.seed for one in configs}),
+        "order": _seeds_words({one.shared_seed for one in configs if one.shared_seed != one.seed}, "order seed"),
+    }
+
+
+def settings_line(run: Run, omit: Sequence[str] = (), together_with: Sequence[Run] = ()) -> str:
+    """The settings of a run for the caption of a picture, except those on its axes."""
+    words = settings_words(run, together_with)
+    return ", ".join(word for key, word in words.items() if word and key not in omit)
+
+
+def run_numbers(runs: Sequence[Run]) -> str:
+    """`run 3`, `runs 3, 4`; empty for none."""
+    return f"{counted(len(runs), 'run')} {', '.join(str(run.id) for run in runs)}" if runs else ""
+
+
+def counted(number: float, noun: str) -> str:
+    """`cycle` for one, `cycles` for any other number."""
+    return noun if number == 1 else f"{noun}s"
+
+
+def _seeds_words(seeds: set[int], noun: str = "seed") -> str:
+    """`seed 0`, `seeds 0 to 2`, `seeds 1, 5`; empty for none."""
+    ordered = sorted(seeds)
+    if len(seeds) > 2 and ordered[-1] - ordered[0] == len(seeds) - 1:
+        return f"{noun}s {ordered[0]} to {ordered[-1]}"
+    return f"{counted(len(seeds), noun)} {', '.join(map(str, ordered))}" if seeds else ""

@@ -1,17 +1,17 @@
-"""Presets: settings with a name, read from presets.toml."""
+"""Presets: named settings, read from presets.toml."""
 
-import json
 import tomllib
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from klcli.errors import ConfigError
-from klcli.settings.split_config import SplitConfig
+from klcli.settings.sameness import SETTINGS
+from klcli.settings.setting import with_values
 from klcli.settings.train_config import TrainConfig
 
-# A setting (of the split after a dot) with those that were chosen for its value and go with it.
+# A setting, and the settings that were chosen to suit its value.
 BELONGING = {
     "cycles": ("epochs",),
     "step_epochs": ("step_size",),
@@ -25,16 +25,11 @@ BELONGING = {
 
 @dataclass(frozen=True)
 class Preset:
-    """A named config."""
+    """A config with a name and a description."""
 
     name: str
     description: str
     config: TrainConfig
-
-    def differing(self) -> dict[str, Any]:
-        """Return the settings that are not the defaults, those of the split as `split.subset`."""
-        own, usual = _flat(self.config), _flat(TrainConfig())
-        return {key: value for key, value in own.items() if value != usual[key] and key != "preset"}
 
 
 def presets() -> dict[str, Preset]:
@@ -43,28 +38,27 @@ def presets() -> dict[str, Preset]:
 
 
 def parse(text: str) -> dict[str, Preset]:
-    """Return the presets of a TOML document. Raises ConfigError for what is no preset."""
+    """Return the presets of a TOML document. Raises ConfigError if it is invalid."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"presets: this is no TOML ({error})") from None
+        raise ConfigError(f"presets: not TOML ({error})") from None
     found = {}
     for name, values in document.items():
         if not isinstance(values, dict) or not isinstance(values.get("description"), str):
             raise ConfigError(f"preset {name}: give it a table with a description of one line")
         settings = {key: value for key, value in values.items() if key != "description"}
         if "preset" in settings:
-            raise ConfigError(f"preset {name}: its name is {name}, leave the key `preset` away")
+            raise ConfigError(f"preset {name}: its name is {name}, omit the key `preset`")
         try:
-            config = TrainConfig.from_json(json.dumps(settings | {"preset": name}))
-        except (ConfigError, TypeError) as error:
+            found[name] = Preset(name, values["description"], TrainConfig.from_values(settings | {"preset": name}))
+        except ConfigError as error:
             raise ConfigError(f"preset {name}: {error}") from None
-        found[name] = Preset(name, values["description"], config)
     return found
 
 
 def preset(name: str) -> Preset:
-    """Return one preset. Raises ConfigError, which names those that are there."""
+    """Return one preset. Raises ConfigError, which lists the known names."""
     known = presets()
     if name not in known:
         raise ConfigError(f"--preset {name!r}: choose one of {', '.join(known)}")
@@ -72,27 +66,10 @@ def preset(name: str) -> Preset:
 
 
 def override(config: TrainConfig, own: Mapping[str, Any]) -> TrainConfig:
-    """Return a config with a user's own settings in it; those of the split are named `split.subset`.
+    """Return a config with the user's own settings, by key.
 
-    What belonged to a setting that the user replaces goes back to its default: whoever types --cycles
-    does not want the preset's epochs.
+    Settings that suit the old value of a replaced setting return to their defaults: with --cycles, the
+    preset's epochs no longer apply.
     """
-    usual = _flat(TrainConfig())
     dropped = [key for name in own for key in BELONGING.get(name, ()) if key not in own]
-    values = {key: usual[key] for key in dropped} | dict(own)
-    split = {key.removeprefix("split."): value for key, value in values.items() if key.startswith("split.")}
-    rest = {key: value for key, value in values.items() if not key.startswith("split.")}
-    return replace(config, split=replace(config.split, **split), **rest)
-
-
-def setting_word(value: Any) -> str:
-    """Return the value of a setting as a user reads it: `512 256`, `true`, `0.05`."""
-    if isinstance(value, Collection) and not isinstance(value, str):
-        return " ".join(map(str, value))
-    return json.dumps(value) if isinstance(value, bool | float) else str(value)
-
-
-def _flat(config: TrainConfig) -> dict[str, Any]:
-    own = asdict(config)
-    split = own.pop("split")
-    return own | {f"split.{field.name}": split[field.name] for field in fields(SplitConfig)}
+    return with_values(config, {key: SETTINGS[key].default for key in dropped} | dict(own))

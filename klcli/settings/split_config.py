@@ -1,49 +1,44 @@
-"""SplitConfig: which images train, validate and test. Free of NumPy, because the command line reads its defaults."""
+"""SplitConfig: the training, validation and test images. Without NumPy, because the command line imports it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from klcli.errors import ConfigError
+from klcli.settings.setting import Role, Settings, require, setting
 
-FILES = 6  # five training batches and the test batch, all of one length
-PER_FILE = 10_000  # images in each of them, in CIFAR-10 and in the synthetic set
+FILES = 6  # five training batch files and the test batch file, all of one length
+PER_FILE = 10_000  # images per file, in CIFAR-10 and in the synthetic set
 
 
 @dataclass(frozen=True)
-class SplitConfig:
-    """Which images train, validate and test. Raises ConfigError where the settings contradict each other."""
+class SplitConfig(Settings):
+    """The training, validation and test images. Raises ConfigError if the settings contradict each other."""
 
-    validation: int = 5000  # the last N training images; not used where validation_batches says which
-    train_batches: tuple[int, ...] = ()  # batch files 1 to 5; empty: all that do not validate
-    validation_batches: tuple[int, ...] = ()  # batch files that validate as a whole
-    subset: int | None = None  # the first N training images, the other splits scaled alike: for quick looks
+    # fmt: off
+    validation: int = setting(5000, Role.DATA, "Use the last N training images for validation.",
+        label="validation images", at_least=1)
+    train_batches: tuple[int, ...] = setting(
+        (), Role.DATA, "Training batch files, 1 to 5; if omitted, all that are not for validation.",
+        label="training batch files", at_least=1, at_most=FILES - 1)
+    validation_batches: tuple[int, ...] = setting(
+        (), Role.DATA, "Use these whole batch files for validation, instead of the last N images.",
+        label="validation batch files", at_least=1, at_most=FILES - 1)
+    subset: int | None = setting(
+        None, Role.DATA, "Use the first N training images; validation and test shrink in proportion.", at_least=1)
+    # fmt: on
 
     def __post_init__(self) -> None:
-        # A config that comes from JSON brings lists.
+        super().__post_init__()
         for name in ("train_batches", "validation_batches"):
-            batches = tuple(getattr(self, name))
-            object.__setattr__(self, name, batches)
-            for batch in batches:
-                if not _is_integer(batch) or not 1 <= batch < FILES:
-                    raise ConfigError(f"{name} names batch {batch!r}: the training batches are 1 to {FILES - 1}")
-            if len(set(batches)) < len(batches):
-                raise ConfigError(f"{name} {listed(batches)} names a batch twice: name each once")
-        if not _is_integer(self.validation) or self.validation < 1:
-            raise ConfigError(
-                f"validation {self.validation!r} leaves no image to compare networks on: give at least 1, or name "
-                "validation batches"
-            )
-        if self.subset is not None and (not _is_integer(self.subset) or self.subset < 1):
-            raise ConfigError(f"subset {self.subset!r} leaves no image to train on: give at least 1, or leave it out")
+            batches = getattr(self, name)
+            twice = f"--{name.replace('_', '-')} {listed(batches)}: a batch file is named twice, name each once"
+            require(len(set(batches)) == len(batches), twice)
         both = sorted(set(self.train_batches) & set(self.validation_batches))
-        if both:
-            raise ConfigError(f"batch {listed(both)} both trains and validates: name it for one of the two")
-        if len(self.validation_batches) == FILES - 1:
-            raise ConfigError(
-                f"validation_batches {listed(self.validation_batches)} leaves no batch to train on: leave one out"
-            )
+        require(not both, f"--validation-batches {listed(both)}: these are also training batches, name each once")
+        unused = f"--validation-batches {listed(self.validation_batches)}: no batch file is left to train on, omit one"
+        require(len(self.validation_batches) < FILES - 1, unused)
 
     def sizes(self, per_file: int = PER_FILE) -> tuple[int, int, int]:
-        """Return the numbers of images that train, validate and test."""
+        """Return the numbers of training, validation and test images."""
         batches = len(self.train_batches) or FILES - 1 - len(self.validation_batches)
         train, validation, test = batches * per_file, len(self.validation_batches) * per_file, per_file
         if not validation:
@@ -54,10 +49,6 @@ class SplitConfig:
         return self.subset, max(1, validation * self.subset // train), max(1, test * self.subset // train)
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def listed(batches: tuple[int, ...] | list[int]) -> str:
-    """The batch numbers as a message shows them: `1, 2`."""
-    return ", ".join(str(batch) for batch in batches)
+def listed(batches: Sequence[int]) -> str:
+    """Return the numbers of batch files for a message: `1, 2`."""
+    return ", ".join(map(str, batches))

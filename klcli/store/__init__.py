@@ -1,1 +1,1 @@
-"""The only place that knows SQL and the checkpoint format."""
+"""The database and the checkpoints. SQL and the checkpoint format are used only here."""

@@ -1,68 +1,69 @@
-"""Checkpoints: a trained network in one `.npz` file, written so that no half file is ever seen."""
+"""Checkpoints: a trained network in one `.npz` file, written atomically."""
 
-import contextlib
 import hashlib
 import io
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from klcli.errors import StoreError
-from klcli.store.process import is_alive
+from klcli.files import replacing
 
-CONFIG, STEP, DIGEST = "config", "step", "sha256"  # keys among the arrays: beside those of the network
+CONFIG, STEP, DIGEST = "config", "step", "sha256"  # keys in the file besides those of the network
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one file holds."""
+    """The content of one file."""
 
-    state: dict[str, np.ndarray]  # of the network and of what its training needs to go on
+    state: dict[str, np.ndarray]  # of the network, and of the state that its training needs to continue
     config: str  # JSON of the TrainConfig
     step: int  # updates done
-    sha256: str  # of all the others
+    sha256: str  # of all other entries
 
 
 def save(path: Path, state: dict[str, np.ndarray], config: str, step: int) -> str:
-    """Write a checkpoint to `path` and return its checksum; the file that was there becomes the previous one.
+    """Write a checkpoint to `path` and return its checksum; an existing file becomes the previous checkpoint.
 
-    The bytes go to a temporary file beside it, are flushed to the disk and renamed into place. At every
-    moment at least one of the last two checkpoints is whole. Raises StoreError where writing fails.
+    At any time, at least one of the two is complete. Raises StoreError if writing fails.
     """
-    buffer = io.BytesIO()
-    sha256 = _digest(state, config, step)
-    extra = {CONFIG: np.array(config), STEP: np.array(step), DIGEST: np.array(sha256)}
+    buffer, sha256 = io.BytesIO(), _digest(state, config, step)
+    extra: Any = {CONFIG: np.array(config), STEP: np.array(step), DIGEST: np.array(sha256)}
     np.savez(buffer, **extra, **state)  # type: ignore[arg-type]
-    write_atomically(path, buffer.getvalue(), keep_previous=True)
+    with writing(path), replacing(path, previous=previous(path)) as file:
+        file.write(buffer.getvalue())
     return sha256
 
 
-def load(path: Path) -> Checkpoint:
-    """Return a checkpoint. Raises StoreError where the file is missing or damaged."""
+def load(path: Path, run_id: int | None = None, *known: str | None) -> Checkpoint:
+    """Read a checkpoint with one of the `known` checksums of a run. Raises StoreError if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            state = {name: archive[name] for name in archive.files}
+            state = dict(archive)
         config, step, sha256 = str(state.pop(CONFIG)), int(state.pop(STEP)), str(state.pop(DIGEST))
         if sha256 != _digest(state, config, step):
             raise ValueError("its checksum is wrong")
     except FileNotFoundError as error:
         raise StoreError(f"{path}: this checkpoint is missing") from error
-    # A damaged archive can make zipfile and NumPy raise almost anything.
+    # With a damaged archive, zipfile and NumPy can raise almost any exception.
     except Exception as error:
         raise StoreError(f"{path}: this checkpoint is damaged ({error})") from error
+    if known and sha256 not in known:
+        raise StoreError(f"{path}: this checkpoint is not the one of run {run_id}")
     return Checkpoint(state, config, step, sha256)
 
 
 def previous(path: Path) -> Path:
-    """Return where the checkpoint before the one at `path` is kept."""
+    """Return the path of the checkpoint before the one at `path`."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def _digest(state: dict[str, np.ndarray], config: str, step: int) -> str:
-    """Return the SHA-256 over names, types, shapes and bytes: the checksums of a zip leave out its names."""
+    """Return the SHA-256 over names, types, shapes and bytes: the checksums in a zip file do not cover the names."""
     digest = hashlib.sha256(f"{step} {config}".encode())
     for name, array in sorted(state.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
@@ -70,40 +71,17 @@ def _digest(state: dict[str, np.ndarray], config: str, step: int) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, content: bytes, *, keep_previous: bool = False) -> None:
-    """Write a file that is either the old one or all of the new one. Raises StoreError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file as a whole, or leave the old one. Raises StoreError."""
+    with writing(path), replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Convert an OSError inside the block to a StoreError that names `path`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_previous and path.exists():
-            path.replace(previous(path))
-        temporary.replace(path)
+        yield
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
-
-
-def put(file: Path, path: Path) -> None:
-    """Rename a checkpoint. Raises StoreError."""
-    try:
-        file.replace(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"{path}: cannot be written ({error.strerror}), free some space or choose another --db")
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed while they wrote `path` have left beside it."""
-    for temporary in path.parent.glob(f".{escape(path.name)}.*"):
-        pid = temporary.suffix[1:]
-        if pid.isdecimal() and not is_alive(int(pid)):
-            temporary.unlink(missing_ok=True)
+        cure = "free some space or choose another --db"
+        raise StoreError(f"{path}: cannot be written ({error.strerror}), {cure}") from error

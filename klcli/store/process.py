@@ -1,4 +1,4 @@
-"""Which process a run belongs to, and whether that process still lives."""
+"""ProcessIdentity: identifies the process that trains a run, and checks whether it is alive."""
 
 import os
 import socket
@@ -8,56 +8,46 @@ from pathlib import Path
 
 import psutil
 
-# Seconds. Linux counts the start of a process from its boot, exactly. Elsewhere it is a time of day, which
-# moves when the clock is set; a reused pid comes much later.
+# Seconds. Linux counts the start of a process from boot, exactly. Elsewhere it is a time of day, which
+# changes when the clock is set; a reused pid starts much later.
 START_TOLERANCE = 0.005 if sys.platform == "linux" else 10.0
 
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process, told apart from a later one with the same number."""
+    """A process, distinguished from a later one with the same pid; the fields are columns of runs."""
 
     host: str
     pid: int
-    started_at: float  # seconds since boot on Linux, since 1970 elsewhere
-
-    @classmethod
-    def current(cls) -> "ProcessIdentity":
-        """Return this process."""
-        return cls.of(os.getpid())
+    process_started_at: float  # seconds since boot on Linux, since 1970 elsewhere
 
     @classmethod
     def of(cls, pid: int) -> "ProcessIdentity":
         """Return the process of this number on this host. Raises psutil.NoSuchProcess where there is none."""
         return cls(socket.gethostname(), pid, _started_at(pid))
 
+    @classmethod
+    def current(cls) -> "ProcessIdentity":
+        return cls.of(os.getpid())
+
     def is_gone(self) -> bool:
-        """Whether the process has certainly ended; one on another host cannot be seen and counts as alive."""
-        if self.host != socket.gethostname():
-            return False
+        """Whether the process has certainly ended; one on another host counts as running."""
         try:
-            if psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE:
-                return True  # ended, only its parent has not asked yet
-            return abs(_started_at(self.pid) - self.started_at) > START_TOLERANCE
+            return self.host == socket.gethostname() and (
+                psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE  # ended, not yet reaped by its parent
+                or abs(_started_at(self.pid) - self.process_started_at) > START_TOLERANCE
+            )
         except psutil.NoSuchProcess:
             return True
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process of this number runs on this host."""
-    return psutil.pid_exists(pid)
-
-
 def _started_at(pid: int) -> float:
-    """When a process started, in a way that setting the clock does not change where the system has one.
-
-    A machine that was suspended, or a virtual one that was, may set its clock by hours while a run lives.
-    """
-    if sys.platform == "linux":
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            raise psutil.NoSuchProcess(pid) from None
-        # The name of the program stands in parentheses and may hold anything; starttime is field 22.
-        return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
-    return psutil.Process(pid).create_time()
+    # On Linux independent of the clock, which can jump by hours when the machine was suspended.
+    if sys.platform != "linux":
+        return psutil.Process(pid).create_time()
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        raise psutil.NoSuchProcess(pid) from None
+    # The program name is in parentheses and may contain any character; starttime is field 22.
+    return int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")

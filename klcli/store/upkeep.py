@@ -1,79 +1,69 @@
-"""Housekeeping: notes and tags, deleting, exporting, and whether everything is still whole."""
+"""Upkeep: notes, tags, deletion, export, and a check of the database and its files."""
 
 import csv
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from klcli.errors import ConfigError, StoreError
 from klcli.store import checkpoints
-from klcli.store.database import Row
-from klcli.store.queries import ReportStore
+from klcli.store.connection import Database
+from klcli.store.records import Run
+from klcli.store.runs import Runs
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something that a check of the database has found."""
+class Upkeep:
+    """Changes that a user requests, and the files beside the database."""
 
-    what: str
-    is_damage: bool  # or only a file that nothing points at
-
-
-class Housekeeping(ReportStore):
-    """The writes that a person asks for, and the care of the files beside the database."""
+    def __init__(self, db: Database, runs: Runs) -> None:
+        self._db = db
+        self._runs = runs
 
     def set_note(self, run_id: int, note: str) -> None:
-        """Keep a note with a run, in the place of an earlier one; an empty one takes it away."""
-        self.run(run_id)
-        with self._write():
-            self._db.table("runs").update(run_id, {"note": note or None})
+        """Store the note of a run, replacing an earlier one; an empty note removes it."""
+        self._runs.get(run_id)
+        with self._db.write() as db:
+            db.table("runs").update(run_id, {"note": note or None})
 
     def add_tag(self, run_id: int, tag: str) -> None:
-        """Give a run a tag, a single word."""
-        self._set_tags(run_id, tag, lambda tags: [*(one for one in tags if one != tag), tag])
+        """Tag a run with a single word. Raises ConfigError for any other text."""
+        if tag.split() != [tag]:
+            raise ConfigError(f"tag {tag!r}: must be one word without spaces")
+        with self._db.write() as db:
+            tags = [*(one for one in self._tags(run_id) if one != tag), tag]
+            db.table("runs").update(run_id, {"tags": " ".join(tags)})
 
     def remove_tag(self, run_id: int, tag: str) -> None:
-        """Take a tag from a run. Raises ConfigError where it has none of that name."""
-        if tag not in (self.run(run_id)["tags"] or "").split():
-            raise ConfigError(f"--untag {run_id} {tag!r}: this run has no such tag")
-        self._set_tags(run_id, tag, lambda tags: [one for one in tags if one != tag])
+        """Remove a tag from a run. Raises ConfigError if the run has no such tag."""
+        with self._db.write() as db:
+            tags = self._tags(run_id)
+            if tag not in tags:
+                raise ConfigError(f"--untag {run_id} {tag!r}: this run has no such tag")
+            db.table("runs").update(run_id, {"tags": " ".join(one for one in tags if one != tag) or None})
 
-    def _set_tags(self, run_id: int, tag: str, change: Callable[[list[str]], list[str]]) -> None:
-        if not tag or tag.split() != [tag]:
-            raise ConfigError(f"tag {tag!r}: must be one word without spaces")
-        self.run(run_id)
-        with self._write():
-            tags = (self.run(run_id)["tags"] or "").split()
-            self._db.table("runs").update(run_id, {"tags": " ".join(change(tags)) or None})
+    def _tags(self, run_id: int) -> list[str]:
+        return (self._runs.get(run_id).tags or "").split()
 
     def delete(self, run_ids: Sequence[int]) -> list[Path]:
-        """Delete runs with their epochs, checkpoints and pictures; return the files that went.
+        """Delete runs with their epochs, checkpoints and pictures; return the deleted files.
 
-        A study that loses a member remembers it, so that it is never resumed as if it were whole; one
-        that loses all goes too. Raises ConfigError for a run that is being trained.
+        A study records the positions of its deleted runs, so that it never counts as complete on resumption; a study
+        without runs is deleted. Raises ConfigError for a run that is being trained.
         """
-        runs = [self.run(run_id) for run_id in dict.fromkeys(run_ids)]
+        runs = [self._runs.get(run_id) for run_id in dict.fromkeys(run_ids)]
         for run in runs:
-            if run["state"] == "running":
-                raise ConfigError(f"--delete {run['id']}: process {run['pid']} on {run['host']} is training this run")
-        with self._write():
+            if run.state == "running":
+                raise ConfigError(f"--delete {run.id}: process {run.pid} on {run.host} is training this run")
+        with self._db.write() as db:
             for run in runs:
-                self._db.execute("DELETE FROM runs WHERE id = ?", [run["id"]])
-                if run["study_id"] is not None:
-                    self._db.execute(
-                        "UPDATE studies SET settings = json_insert("
-                        "json_insert(settings, '$.deleted_members', json('[]')), '$.deleted_members[#]', ?)"
-                        " WHERE id = ?",
-                        [run["member"], run["study_id"]],
-                    )
-            studies = [run["study_id"] for run in runs if run["study_id"] is not None]
-            for study in set(studies):
-                self._db.execute(
-                    "DELETE FROM studies WHERE id = ? AND NOT EXISTS (SELECT 1 FROM runs WHERE study_id = ?)",
-                    [study, study],
-                )
-        # The rows first: a file that nothing points at is found by `check`, a row without its file is damage.
+                db.execute("DELETE FROM runs WHERE id = ?", [run.id])
+                with_list = "json_insert(settings, '$.deleted_members', json('[]'))"
+                longer = f"json_insert({with_list}, '$.deleted_members[#]', ?)"
+                db.execute(f"UPDATE studies SET settings = {longer} WHERE id = ?", [run.member, run.study_id])
+                without_runs = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id)"
+                db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
+        # Delete the rows first: a file without a row is an orphan for `check`, a row without its file is damage.
         files = [file for run in runs for file in self._files_of(run)]
         for file in files:
             try:
@@ -82,80 +72,66 @@ class Housekeeping(ReportStore):
                 raise StoreError(f"{file}: the run is deleted, its file is not ({error.strerror})") from error
         return files
 
-    def _files_of(self, run: Row) -> list[Path]:
-        """The checkpoint and the pictures of a run, as far as they are there."""
-        own = [self.path.parent / run["checkpoint"]] if run["checkpoint"] else []
-        own += [checkpoints.previous(path) for path in own]
-        pictures = [*self.folder("plots").glob(f"run-{run['id']:06d}.*")]
-        pictures += self.folder("plots").glob(f"run-{run['id']:06d}-*")
-        return [file for file in [*own, *sorted(pictures)] if file.exists()]
+    def _files_of(self, run: Run) -> list[Path]:
+        own = [self._db.path.parent / run.checkpoint] if run.checkpoint else []
+        pictures = sorted(self._db.folder("plots").glob(f"run-{run.id:06d}[.-]*"))
+        return [file for file in [*own, *map(checkpoints.previous, own), *pictures] if file.exists()]
 
     def export(self, folder: Path) -> dict[str, int]:
         """Write every table and view as a CSV file; return the number of rows by file name.
 
-        Numbers have all their digits; NULL is an empty cell. Raises StoreError where the folder cannot be written.
+        Numbers have all their digits; NULL is an empty cell. Raises StoreError if the folder cannot be written.
         """
-        names = self._read(
-            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
-            " AND name NOT LIKE 'sqlite!_%' ESCAPE '!' AND name NOT LIKE '!_%' ESCAPE '!' ORDER BY name"
-        )
+        own = "type IN ('table', 'view') AND substr(name, 1, 1) <> '_' AND substr(name, 1, 7) <> 'sqlite_'"
         written = {}
-        for name in (row["name"] for row in names):
-            columns = [row["name"] for row in self._read(f'PRAGMA table_xinfo("{name}")')]
-            rows = self._read(f'SELECT * FROM "{name}"')
-            text = io.StringIO()
+        for one in self._db.read(f"SELECT name FROM sqlite_master WHERE {own} ORDER BY name"):
+            name, text = one["name"], io.StringIO()
+            rows, columns = self._db.read(f'SELECT * FROM "{name}"'), self._db.read(f'PRAGMA table_xinfo("{name}")')
             writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows([row[column] for column in columns] for row in rows)
+            writer.writerow(row["name"] for row in columns if row["hidden"] != 1)  # 1: `SELECT *` omits it
+            writer.writerows(map(dict.values, rows))
             checkpoints.write_atomically(folder / f"{name}.csv", text.getvalue().encode())
             written[f"{name}.csv"] = len(rows)
         return written
 
-    def check(self) -> list[Finding]:
-        """Look at the database, at every checkpoint and for files that belong to nothing."""
-        return [*self._damage_of_database(), *self._damage_of_checkpoints(), *self._orphans()]
+    def check(self) -> tuple[list[str], list[str]]:
+        """Return the damage of the database and its checkpoints, and the files that belong to no row."""
+        damage = [*self._damage_of_database(), *self._damage_of_checkpoints()]
+        return damage, [f"{path}: no row of the database refers to this file" for path in self._orphans()]
 
-    def _damage_of_database(self) -> list[Finding]:
-        integrity = [row["integrity_check"] for row in self._read("PRAGMA integrity_check")]
-        found = [Finding(f"database: {line}", True) for line in integrity if line != "ok"]
-        for row in self._read("PRAGMA foreign_key_check"):
+    def _damage_of_database(self) -> Iterator[str]:
+        for row in self._db.read("PRAGMA integrity_check"):
+            if row["integrity_check"] != "ok":
+                yield f"database: {row['integrity_check']}"
+        for row in self._db.read("PRAGMA foreign_key_check"):
             where = f"{row['table']} row {row['rowid']}" if row["rowid"] is not None else row["table"]
-            found.append(Finding(f"database: {where} points at a row of {row['parent']} that is gone", True))
-        return found
+            yield f"database: {where} points at a row of {row['parent']} that is gone"
 
-    def _damage_of_checkpoints(self) -> list[Finding]:
-        found = []
-        for run in self._read("SELECT id, state, checkpoint, checkpoint_sha256, previous_sha256 FROM runs ORDER BY id"):
-            if run["checkpoint"] is None:
-                if run["state"] == "complete":
-                    found.append(Finding(f"run {run['id']}: complete, but it names no checkpoint", True))
+    def _damage_of_checkpoints(self) -> Iterator[str]:
+        for run in self._runs.where("1 ORDER BY id"):
+            if run.checkpoint is None:
+                if run.state == "complete":
+                    yield f"run {run.id}: complete, but without a checkpoint"
                 continue
-            damage = self._damage_of(self.path.parent / run["checkpoint"], run["checkpoint_sha256"])
-            if damage and run["state"] != "complete":
-                # It may have ended between the file and the row; the checkpoint before then serves.
-                before = checkpoints.previous(self.path.parent / run["checkpoint"])
-                known = {run["checkpoint_sha256"], run["previous_sha256"]}
-                damage = None if any(self._damage_of(before, sha256) is None for sha256 in known) else damage
-            if damage:
-                found.append(Finding(f"run {run['id']}: {damage}", True))
-        return found
+            path = self._db.path.parent / run.checkpoint
+            try:
+                checkpoints.load(path, run.id, run.checkpoint_sha256)
+            except StoreError as error:
+                # A run that ended between the writes of file and row can continue from the previous checkpoint.
+                with suppress(StoreError):
+                    if run.state != "complete":
+                        known = run.checkpoint_sha256, run.previous_sha256
+                        checkpoints.load(checkpoints.previous(path), run.id, *known)
+                        continue
+                yield f"run {run.id}: {error}"
 
-    def _damage_of(self, path: Path, sha256: str | None) -> str | None:
-        """What is wrong with a checkpoint, None where it is the one of this checksum."""
-        try:
-            found = checkpoints.load(path).sha256
-        except StoreError as error:
-            return str(error)
-        return None if found == sha256 else f"{path}: this checkpoint holds another network than it should"
-
-    def _orphans(self) -> list[Finding]:
-        rows = self._read("SELECT checkpoint FROM runs WHERE checkpoint IS NOT NULL")
-        known = {self.path.parent / row["checkpoint"] for row in rows}
+    def _orphans(self) -> Iterator[Path]:
+        rows = self._db.read("SELECT checkpoint FROM runs WHERE checkpoint IS NOT NULL")
+        known = {self._db.path.parent / row["checkpoint"] for row in rows}
         known |= {checkpoints.previous(path) for path in known}
-        folder = self.folder("checkpoints")
-        found = [path for path in sorted(folder.glob("*")) if path not in known and path.is_file()]
+        found = sorted(self._db.folder("checkpoints").glob("*"))
+        yield from (path for path in found if path not in known and path.is_file())
         for kind, table in (("run", "runs"), ("study", "studies")):
-            there = {f"{row['id']:06d}" for row in self._read(f"SELECT id FROM {table}")}
-            pictures = sorted(self.folder("plots").glob(f"{kind}-[0-9][0-9][0-9][0-9][0-9][0-9]*"))
-            found += [path for path in pictures if path.name[len(kind) + 1 :][:6] not in there]
-        return [Finding(f"{path}: nothing in the database points at this file", False) for path in found]
+            there = {f"{kind}-{row['id']:06d}" for row in self._db.read(f"SELECT id FROM {table}")}
+            pictures = sorted(self._db.folder("plots").glob(f"{kind}-[0-9][0-9][0-9][0-9][0-9][0-9]*"))
+            yield from (path for path in pictures if path.name[: len(kind) + 7] not in there)

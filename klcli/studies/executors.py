@@ -1,10 +1,8 @@
-"""Executors: where the groups of a study are trained."""
+"""Executors: the processes or hosts that train the stacks of a study."""
 
-import asyncio
 import logging
 import multiprocessing
 import os
-import queue
 import signal
 import threading
 import time
@@ -15,32 +13,26 @@ from typing import Any
 
 from klcli.errors import ConfigError
 
-ANSWER_SECONDS = 5  # how long a Dask scheduler, and the first of its workers, may take to answer
-WATCH_SECONDS = 1.0  # between two looks of a worker at its parent
+ANSWER_SECONDS = 5  # seconds for a Dask scheduler, and for the first of its workers, to answer
+WATCH_SECONDS = 1.0  # seconds between two checks by a worker that its parent is alive
 
 
-class ProcessesExecutor(Executor):
-    """Spawned processes that die one by one.
+class ProcessesExecutor(ThreadPoolExecutor):
+    """Spawned processes, each in its own pool, because a pool ends all of its workers when one is killed.
 
-    The standard pool of processes gives up all of its workers when one is killed. Here each worker is
-    a pool of its own: the task of the dead one fails with BrokenExecutor and its pool is replaced,
-    the others go on.
+    The task of a dead worker fails with BrokenExecutor and its pool is replaced; the others continue.
     """
 
     def __init__(self, jobs: int) -> None:
-        """Prepare `jobs` workers; a process starts with its first task."""
-        self._threads = ThreadPoolExecutor(jobs)
-        self._pools: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
-        for _ in range(jobs):
-            self._pools.put(_one_process())
+        super().__init__(jobs)
+        self._pools = [_one_process() for _ in range(jobs)]  # pools without a task; append and pop are atomic
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run `fn` in the next free process."""
-        return self._threads.submit(self._run, fn, args, kwargs)
+        return super().submit(self._run, fn, *args, **kwargs)
 
-    def _run(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        pool = self._pools.get()
-        # A new process inherits this: Ctrl-C reaches all processes of the terminal, and the parent decides.
+    def _run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        pool = self._pools.pop()
+        # New processes inherit this: Ctrl-C reaches all processes of the terminal, but only the parent handles it.
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -50,23 +42,21 @@ class ProcessesExecutor(Executor):
             pool = _one_process()
             raise
         finally:
-            self._pools.put(pool)
+            self._pools.append(pool)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes once their tasks are done."""
-        self._threads.shutdown(wait=wait, cancel_futures=cancel_futures)
-        while not self._pools.empty():
-            self._pools.get().shutdown(wait=wait, cancel_futures=cancel_futures)
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        for pool in self._pools:
+            pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
 def _one_process() -> ProcessPoolExecutor:
-    # Spawned, not forked: a fork inherits BLAS threads and locks in whatever state they are.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=context, initializer=_follow, initargs=(os.getpid(),))
+    # Spawned, not forked: a fork inherits the threads and locks of BLAS in an undefined state.
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _follow, (os.getpid(),))
 
 
 def _follow(parent: int) -> None:
-    """Let this worker end with its parent, also one that was killed and could not say so."""
+    """End this worker when its parent ends, even if the parent was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -79,54 +69,46 @@ def _follow(parent: int) -> None:
 
 @contextmanager
 def open_executor(jobs: int, address: str | None, tasks: int) -> Iterator[Executor]:
-    """Yield the executor for this many tasks: Dask at `address`, processes, or this process for one worker.
+    """Yield the executor for a number of tasks: Dask at `address`, processes, or this process for one worker.
 
-    Raises ConfigError where Dask is not installed, does not answer or has no worker.
+    Raises ConfigError if Dask is not installed, does not answer or has no worker.
     """
-    if address is not None:
-        with _dask(address) as executor:
+    if address is None:
+        jobs = min(jobs, tasks)
+        executor: Executor = ProcessesExecutor(jobs) if jobs > 1 else ThreadPoolExecutor(1)
+        try:
             yield executor
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
         return
-    jobs = min(jobs, tasks)
-    executor = ProcessesExecutor(jobs) if jobs > 1 else ThreadPoolExecutor(1)
-    try:
-        yield executor
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    refused = f"--executor {address}: "
+    import asyncio
 
-
-@contextmanager
-def _dask(address: str) -> Iterator[Executor]:
     try:
         from distributed import Client
     except ImportError:
-        raise ConfigError(
-            f"--executor {address}: Dask is not installed, get it with `pip install 'klcli[dask]'`"
-        ) from None
-    # What it logs of a scheduler that has gone is told here in one line, without its traceback.
+        raise ConfigError(f"{refused}Dask is not installed, get it with `pip install 'klcli[dask]'`") from None
+    # Without this, Dask logs a traceback when the scheduler has ended.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
-        asyncio.run(_knock(address))
+        asyncio.run(_require_answer(address))
         client: Any = Client(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--executor {address}: no Dask scheduler answers there ({error})") from error
+        raise ConfigError(f"{refused}no Dask scheduler answers there ({error})") from error
     with client:
         try:
             client.wait_for_workers(1, timeout=ANSWER_SECONDS)
         except TimeoutError:
-            raise ConfigError(
-                f"--executor {address}: this Dask scheduler has no worker, start one with `dask worker {address}`"
-            ) from None
-        # pure=False: two groups with equal arguments are still two groups.
-        executor: Executor = client.get_executor(pure=False)
+            raise ConfigError(f"{refused}this scheduler has no worker, start one: `dask worker {address}`") from None
+        executor = client.get_executor(pure=False)  # otherwise Dask runs two tasks with equal arguments only once
         try:
             yield executor
         finally:
             executor.shutdown(wait=False)
 
 
-async def _knock(address: str) -> None:
-    """Raise OSError or ValueError where nobody answers; a Client that fails half-made can lock up later."""
+async def _require_answer(address: str) -> None:
+    """Raise OSError or ValueError if no scheduler answers; a Client that fails to connect can hang later."""
     from distributed.comm.core import connect
 
     comm = await connect(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]

@@ -6,86 +6,52 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from klcli.data.dataset import PIXELS, Split
-from klcli.engine.gradient_check import METHODS, TensorCheck, check_gradients
+from klcli.data.dataset import Split
+from klcli.engine.gradient_check import TensorCheck, check_gradients
 from klcli.engine.network import Network, stack
 from klcli.errors import ConfigError
+from klcli.settings.procedures import CheckSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.training.networks import initialize
 
-# A centred difference errs by h^2 and by rounding, a forward one by h: it cannot meet the same tolerance.
-TOLERANCES = {"centred": (1e-8, 1e-6), "forward": (1e-4, 1e-3)}
-BESIDE_WEIGHTS = 0.1  # standard deviation of what is added to b, gamma and beta, whose initial 0 and 1 hide factors
+NOISE = 0.1  # standard deviation of the noise added to b, gamma and beta, whose initial 0 and 1 hide wrong factors
 COURSE_WIDTHS = ((50,), (50, 50), (50, 50, 50))
-COURSE_LAMBDA = 0.01
-GROUP_LAMBDAS = (0.0, 0.005, 0.1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckSettings:
-    """How the gradients are checked. Raises ConfigError where the check could not fail or not run."""
-
-    images: int = 10
-    dims: int = 30  # the first so many pixels of each image
-    method: str = "centred"
-    h: float = 1e-5
-    atol: float | None = None  # None: what the method can meet
-    rtol: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what makes the check void."""
-        if self.method not in METHODS:
-            raise ConfigError(f"method {self.method!r}: choose one of {', '.join(METHODS)}")
-        if not 0 < self.h < 1:
-            raise ConfigError(f"h {self.h}: the step of a difference must be above 0 and below 1, for example 1e-5")
-        if self.images < 1:
-            raise ConfigError(f"images {self.images}: must be at least 1, and 2 with batch normalisation")
-        if not 1 <= self.dims <= PIXELS:
-            raise ConfigError(f"dims {self.dims}: an image has {PIXELS} pixels, give 1 to {PIXELS}")
-        for name, default in zip(("atol", "rtol"), TOLERANCES[self.method], strict=True):
-            value = getattr(self, name)
-            if value is None:
-                object.__setattr__(self, name, default)
-            elif not 0 < value < 1:
-                raise ConfigError(f"{name} {value}: must be above 0 and below 1, or every gradient would pass")
+STACK_LAMBDAS = (0.0, 0.005, 0.1)
 
 
 @dataclass(frozen=True)
 class NetworkCheck:
-    """The checked tensors of one network, or of one group of members, in the order of its layers."""
+    """The checked tensors of one network, or of a stack, in the order of its layers."""
 
-    members: tuple[TrainConfig, ...]
+    configs: tuple[TrainConfig, ...]  # one for each replica
     tensors: tuple[TensorCheck, ...]
     settings: CheckSettings
     seconds: float
 
     @property
     def failed(self) -> tuple[TensorCheck, ...]:
-        """The tensors outside both tolerances."""
+        """The tensors whose absolute and relative errors are both too large."""
         atol, rtol = self.settings.atol, self.settings.rtol
         assert atol is not None and rtol is not None, "CheckSettings fills them in"
         return tuple(tensor for tensor in self.tensors if not tensor.passes(atol, rtol))
 
 
 def course_set(seed: int) -> list[tuple[TrainConfig, ...]]:
-    """Return the networks of the course's reports, each with lambda 0 and above, and one group of members.
+    """Return the networks of the course's reports, each with lambda 0 and above, and one stack.
 
     Lambda 0 alone would hide a missing factor in the L2 term.
     """
     base = TrainConfig(hidden=COURSE_WIDTHS[1], seed=seed, dtype="float64")
-    kinds = [replace(base, hidden=widths) for widths in COURSE_WIDTHS]
-    kinds += [replace(base, hidden=widths, batch_norm=True) for widths in COURSE_WIDTHS]
+    kinds = [replace(base, hidden=widths, batch_norm=bn) for bn in (False, True) for widths in COURSE_WIDTHS]
     kinds += [replace(base, batch_norm=True, bn_position="after")]
-    networks = [(replace(kind, lam=lam),) for kind in kinds for lam in (0.0, COURSE_LAMBDA)]
+    networks = [(replace(kind, lam=lam),) for kind in kinds for lam in (0.0, 0.01)]
     first = replace(base, batch_norm=True, order_seed=seed)
-    group = tuple(replace(first, lam=lam, seed=seed + index) for index, lam in enumerate(GROUP_LAMBDAS))
-    return [*networks, group]
+    return [*networks, tuple(replace(first, lam=lam, seed=seed + i) for i, lam in enumerate(STACK_LAMBDAS))]
 
 
 def with_and_without_l2(config: TrainConfig) -> list[tuple[TrainConfig, ...]]:
     """Return one network to check with lambda 0 and with its own lambda."""
-    config = replace(config, dtype="float64")
-    return [(replace(config, lam=lam),) for lam in sorted({0.0, config.lam})]
+    return [(replace(config, dtype="float64", lam=lam),) for lam in sorted({0.0, config.lam})]
 
 
 def check_networks(
@@ -95,33 +61,30 @@ def check_networks(
     *,
     on_entries: Callable[[int], None] = lambda count: None,
 ) -> Iterator[NetworkCheck]:
-    """Check one network, or group, after the other on the first images of the training split.
-
-    Raises ConfigError before the first one where the images do not suffice.
-    """
+    """Check networks, or stacks, on the first training images. Raises ConfigError where there are too few of these."""
     if settings.images > len(train):
         raise ConfigError(f"images {settings.images}: the training split has {len(train)}, give at most that")
-    if settings.images < 2 and any(config.batch_norm for members in networks for config in members):
+    if settings.images < 2 and any(config.batch_norm for configs in networks for config in configs):
         raise ConfigError(
             f"images {settings.images}: batch normalisation maps a batch of one to beta, every gradient before it is 0 "
             "and the check could not fail, give --images 2 or more"
         )
-    for members in networks:
-        X, y = _first_images(train, members[0], settings.images, settings.dims)
+    for configs in networks:
+        X, y = _first_images(train, configs[0], settings.images, settings.dims)
         started = time.perf_counter()
-        network, lam = _prepare(members, settings.dims)
-        smoothing = members[0].label_smoothing
+        network, lam = _prepare(configs, settings.dims)
+        smoothing = configs[0].label_smoothing
         tensors = check_gradients(
             network, X, y, lam, h=settings.h, method=settings.method, smoothing=smoothing, on_entries=on_entries
         )
-        yield NetworkCheck(members, tuple(tensors), settings, time.perf_counter() - started)
+        yield NetworkCheck(configs, tuple(tensors), settings, time.perf_counter() - started)
 
 
 def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSettings) -> list[TensorCheck]:
     """Return the tensors of a network with its initial values, checked on one image.
 
-    With batch normalisation this says nothing: the image is its own mean, and every gradient before the last
-    bias is 0 in both methods, right or wrong. `check_networks` refuses it; it is here to show it.
+    This repeats a published check. `check_networks` refuses it with batch normalisation, because one image is its own
+    mean: every gradient before the last bias is then 0 in both methods, right or wrong.
     """
     X, y = _first_images(train, config, 1, settings.dims)
     network = initialize(config, d_in=settings.dims)
@@ -129,29 +92,24 @@ def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSetti
 
 
 def _first_images(train: Split, config: TrainConfig, images: int, dims: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first pixels of the first images, standardised as the network is trained, with their labels."""
+    """Return the first pixels of the first images, standardised as in training, and their labels."""
     X, y = train.standardised(config.standardise).batch(slice(0, images), np.float64)
     return np.ascontiguousarray(X[:, :dims]), y
 
 
-def entries(members: tuple[TrainConfig, ...], dims: int) -> int:
-    """Return how many entries `on_entries` will hear of for this network."""
-    parameters = _prepare(members[:1], dims)[0].parameters()
-    return sum(parameter.size for parameter in parameters.values())
+def entries(configs: tuple[TrainConfig, ...], dims: int) -> int:
+    """Return the number of entries that `on_entries` counts for this network."""
+    return sum(array.size for array in initialize(configs[0], d_in=dims).parameters().values())
 
 
-def _prepare(members: tuple[TrainConfig, ...], dims: int) -> tuple[Network, float | np.ndarray]:
-    """Return the network on `dims` pixels and its lambda; a group of one has no axis of members."""
-    networks = [_away_from_the_initial_values(config, dims) for config in members]
+def _prepare(configs: tuple[TrainConfig, ...], dims: int) -> tuple[Network, float | np.ndarray]:
+    """Return the network on `dims` pixels and its lambda; a single network has no axis of replicas."""
+    networks = [initialize(config, d_in=dims) for config in configs]
+    for config, network in zip(configs, networks, strict=True):
+        rng = np.random.Generator(np.random.PCG64(config.seed))
+        for name, parameter in network.parameters().items():
+            if not name.endswith(".W"):
+                parameter += NOISE * rng.standard_normal(parameter.shape)
     if len(networks) == 1:
-        return networks[0], members[0].lam
-    return stack(networks), np.array([config.lam for config in members])
-
-
-def _away_from_the_initial_values(config: TrainConfig, dims: int) -> Network:
-    network = initialize(config, d_in=dims)
-    rng = np.random.Generator(np.random.PCG64(config.seed))
-    for name, parameter in network.parameters().items():
-        if not name.endswith(".W"):
-            parameter += BESIDE_WEIGHTS * rng.standard_normal(parameter.shape)
-    return network
+        return networks[0], configs[0].lam
+    return stack(networks), np.array([config.lam for config in configs])

@@ -1,4 +1,4 @@
-"""The search of lambda: which values are tried, how a range is narrowed, which value wins."""
+"""The lambda search: draw values, narrow their range, choose one."""
 
 import math
 from collections.abc import Sequence
@@ -8,55 +8,44 @@ import numpy as np
 
 from klcli.errors import ConfigError, Diverged
 from klcli.settings.train_config import TrainConfig
-from klcli.studies.repeats import repeat
+from klcli.studies.plans import repeat
 from klcli.studies.statistics import Sample
 
-VALUES = 2  # spawn key of the generator that draws lambdas, beside those of training and data
-SCALES = ("log", "linear")
-BRACKETED = 3  # the best values that a fine stage must keep inside its range
-FINAL_CYCLES = 3  # the course trains its winner for three cycles
-FINAL_STEP_EPOCHS = 5  # with n_s = 5 floor(n / n_batch), as train does by default
+VALUES = 2  # spawn key of the generator that draws lambdas, distinct from those of training and data
 
 
 @dataclass(frozen=True)
 class Range:
-    """Where lambdas are drawn."""
+    """The range in which lambdas are drawn. Raises ConfigError if no value can be drawn."""
 
     low: float
     high: float
-    scale: str = "log"
+    scale: str = "log"  # or "linear"
 
     def __post_init__(self) -> None:
-        """Refuse a range in which nothing can be drawn."""
-        if self.scale not in SCALES:
-            raise ConfigError(f"scale {self.scale!r}: choose one of {', '.join(SCALES)}")
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and 0 <= self.low < self.high):
-            raise ConfigError(
-                f"range {self.low:g} {self.high:g}: give two numbers of at least 0, the smaller one first"
-            )
+        if not 0 <= self.low < self.high < math.inf:
+            raise ConfigError(f"range {self.low:g} {self.high:g}: give two numbers of at least 0, the smaller first")
         if self.scale == "log" and self.low == 0:
-            raise ConfigError(
-                "range from 0: a logarithmic scale has no 0, give a smaller number above it or --scale linear"
-            )
+            raise ConfigError("range from 0: a logarithmic scale has no 0, give a number above it or --scale linear")
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One value of lambda with the validation accuracies of its repeats, at the end of the last cycle."""
+    """One value of lambda, with the validation accuracies of its repeats at the end of the last cycle."""
 
     lam: float
     stage: str
-    accuracies: tuple[float, ...]  # of the repeats that did not diverge; empty where all did
+    accuracies: tuple[float, ...]  # of the repeats that did not diverge; empty if all diverged
 
     @property
     def accuracy(self) -> float:
-        """The mean over the repeats; minus infinity where all diverged."""
+        """The mean over the repeats; minus infinity if all diverged."""
         return Sample(self.accuracies).mean if self.accuracies else -math.inf
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen lambda and the values that chance alone could have put in its place."""
+    """The chosen lambda and the values that do not differ from the best by more than chance."""
 
     chosen: Tried
     best: Tried
@@ -69,77 +58,58 @@ def draw(where: Range, trials: int, seed: int, stage: int) -> list[float]:
 
     On the logarithmic scale `lambda = 10^l` with l uniform between the logarithms of the ends.
     """
-    if trials < 1:
-        raise ConfigError(f"trials {trials}: must be at least 1")
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(VALUES, stage))))
     if where.scale == "linear":
-        values = rng.uniform(where.low, where.high, trials)
-    else:
-        values = 10 ** rng.uniform(math.log10(where.low), math.log10(where.high), trials)
-    return sorted(float(value) for value in values)
+        return sorted(rng.uniform(where.low, where.high, trials).tolist())
+    return sorted((10 ** rng.uniform(math.log10(where.low), math.log10(where.high), trials)).tolist())
 
 
 def narrow(tried: Sequence[Tried], where: Range) -> Range:
     """Return a range that brackets the three best values of a stage.
 
-    Its ends lie half way between them and their next neighbours, so that a better value beside them
-    can still be found; where there is no neighbour, the old end stays. Raises Diverged where every value
-    did.
+    Its ends are half way, on its scale, to the next value or to the old end. Raises Diverged if every value diverged.
     """
-    living = _living(tried)
-    best = sorted(living, key=lambda one: one.accuracy, reverse=True)[:BRACKETED]
+    best = sorted(_converged(tried), key=lambda one: one.accuracy, reverse=True)[:3]
     lowest, highest = min(one.lam for one in best), max(one.lam for one in best)
     below = max((one.lam for one in tried if one.lam < lowest), default=where.low)
     above = min((one.lam for one in tried if one.lam > highest), default=where.high)
     if where.scale == "linear":
-        low, high = (below + lowest) / 2, (highest + above) / 2
-    else:
-        low, high = math.sqrt(below * lowest), math.sqrt(highest * above)
-    return Range(low, high, where.scale)
+        return Range((below + lowest) / 2, (highest + above) / 2, where.scale)
+    return Range(math.sqrt(below * lowest), math.sqrt(highest * above), where.scale)
 
 
 def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
     """Choose by validation accuracy, ties towards the middle of the plateau.
 
-    The plateau is what lies within one standard error of the best: that of the mean over repeats, and
-    for a single training the binomial one of the validation images, sqrt(p (1 - p) / n). Raises
-    Diverged where every value did.
+    The plateau are the values within one standard error of the best: the error of the mean over repeats, at least the
+    binomial one of n validation images, sqrt(p (1 - p) / n) for one training. Raises Diverged if every value diverged.
     """
-    living = sorted(_living(tried), key=lambda one: one.lam)
-    best = max(living, key=lambda one: one.accuracy)
-    p = best.accuracy
-    error = math.sqrt(p * (1 - p) / n_validation / len(best.accuracies))
+    converged = sorted(_converged(tried), key=lambda one: one.lam)
+    best = max(converged, key=lambda one: one.accuracy)
+    error = math.sqrt(best.accuracy * (1 - best.accuracy) / n_validation / len(best.accuracies))
     if len(best.accuracies) > 1:
         error = max(error, Sample(best.accuracies).standard_error)
-    plateau = [one for one in living if one.accuracy >= best.accuracy - error]
-    middle = sum(_log(one.lam) for one in plateau) / len(plateau)
+    plateau = [one for one in converged if one.accuracy >= best.accuracy - error]
+    logs = {one.lam: math.log10(max(one.lam, 1e-300)) for one in plateau}
+    middle = sum(logs[one.lam] for one in plateau) / len(plateau)
     tied = [one for one in plateau if one.accuracy == best.accuracy]
-    chosen = min(tied, key=lambda one: (abs(_log(one.lam) - middle), one.lam))
+    chosen = min(tied, key=lambda one: (abs(logs[one.lam] - middle), one.lam))
     return Choice(chosen, best, tuple(plateau), error)
 
 
 def plan(base: TrainConfig, lambdas: Sequence[float], repeats: int) -> list[TrainConfig]:
-    """Return the configs of a stage: every lambda with every repeat, fresh weights for each.
-
-    Repeat r has the same seed for every lambda, so that lambdas are compared on the same initial
-    weights and the same order of images, and chance plays a smaller part in the differences.
-    """
+    """Return the configs of a stage, every lambda with the same repeats: the same initial weights, the same images."""
     return [replace(config, lam=lam) for lam in dict.fromkeys(lambdas) for config in repeat(base, repeats)]
 
 
 def final(base: TrainConfig, lam: float, repeats: int) -> list[TrainConfig]:
-    """Return the configs of the last training with the chosen lambda."""
-    return repeat(
-        replace(base, lam=lam, cycles=FINAL_CYCLES, step_epochs=FINAL_STEP_EPOCHS, step_size=None, epochs=None), repeats
-    )
+    """Return the configs of the final training with the chosen lambda."""
+    # As in the course: three cycles with n_s = 5 floor(n / n_batch).
+    return repeat(replace(base, lam=lam, cycles=3, step_epochs=5, step_size=None, epochs=None), repeats)
 
 
-def _living(tried: Sequence[Tried]) -> list[Tried]:
-    living = [one for one in tried if one.accuracies]
-    if not living:
+def _converged(tried: Sequence[Tried]) -> list[Tried]:
+    converged = [one for one in tried if one.accuracies]
+    if not converged:
         raise Diverged("every lambda diverged: try a smaller --eta-max")
-    return living
-
-
-def _log(lam: float) -> float:
-    return math.log10(max(lam, 1e-300))
+    return converged

@@ -1,19 +1,18 @@
-"""The learning-rate range test: which eta a network can learn with, from one short training with a rising eta."""
+"""The learning-rate range test: derive the limits of eta from one short training with rising eta."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from klcli.errors import ConfigError
 from klcli.settings.train_config import TrainConfig
 
 DEFAULTS: dict[str, Any] = {"eta_min": 1e-5, "eta_max": 1.0, "epochs": 1, "evaluations_per_cycle": 40}
-RISEN = 0.1  # the share of the whole rise from which on the accuracy has begun to rise
+RISEN = 0.1  # fraction of its total rise above which the accuracy counts as rising
 
 
-@dataclass(frozen=True)
-class Suggestion:
+class Suggestion(NamedTuple):
     """Limits of a cyclical learning rate."""
 
     eta_min: float
@@ -21,38 +20,27 @@ class Suggestion:
 
 
 def range_test(config: TrainConfig, typed: Sequence[str]) -> TrainConfig:
-    """Return the config of a range test of the same network; what the user `typed` stays.
-
-    Raises ConfigError for a schedule of the user's: the test has its own.
-    """
+    """Return the config of a range test with the settings in `typed`. Raises ConfigError for a schedule or cycles."""
     if "schedule" in typed and config.schedule != "range":
         raise ConfigError(f"--schedule {config.schedule}: --lr-range-test has a schedule of its own, give one of them")
-    length = ("cycles", "step_size", "step_epochs")
-    named = [name for name in length if name in typed]
-    if named:
-        raise ConfigError(
-            f"--{named[0].replace('_', '-')}: --lr-range-test has no cycles, give its length with --epochs"
-        )
-    own = {name: value for name, value in DEFAULTS.items() if name not in typed}
-    return replace(config, schedule="range", **own)
+    for name in ("cycles", "step_size", "step_epochs"):
+        if name in typed:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option}: --lr-range-test has no cycles, give its length with --epochs")
+    return replace(config, schedule="range", **{name: DEFAULTS[name] for name in DEFAULTS if name not in typed})
 
 
 def suggest(etas: Sequence[float], accuracies: Sequence[float], n: int) -> Suggestion | None:
     """Suggest eta_min and eta_max from the validation accuracies on n images at rising learning rates.
 
-    By Smith's rule: eta_min where the accuracy begins to rise, that is where a tenth of its whole rise is
-    done; eta_max where it is highest, before it slows, becomes ragged or falls. Each is read from a median
-    of three (at the ends from the lower of two), so that a single lucky evaluation decides nothing. None
-    where the accuracy rises by no more than three standard errors of chance: then no eta of the range
-    teaches the network anything.
+    After Smith (2017), on accuracies smoothed by a median of three (at the ends the lower of two): eta_min where the
+    smoothed accuracy first exceeds its start by a tenth of its total rise, eta_max where it is highest. None if it
+    rises by no more than three standard errors of a difference of two accuracies on n images.
     """
     windows = [sorted(accuracies[max(0, i - 1) : i + 2]) for i in range(len(accuracies))]
-    smooth = [window[len(window) // 2] if len(window) == 3 else window[0] for window in windows]
-    if not smooth:
-        return None
-    start, top = smooth[0], max(smooth)
+    smooth = [window[(len(window) - 1) // 2] for window in windows]
+    start, top = (smooth[0], max(smooth)) if smooth else (0.0, 0.0)
     if top - start <= 3 * math.sqrt(2 * top * (1 - top) / n):
         return None
-    highest = smooth.index(top)
     begins = next(i for i, value in enumerate(smooth) if value >= start + RISEN * (top - start))
-    return Suggestion(etas[begins], etas[highest])
+    return Suggestion(etas[begins], etas[smooth.index(top)])

@@ -1,34 +1,33 @@
-"""Statistics of repeats: mean, spread, interval, and whether two means differ by more than chance."""
+"""Statistics of repeats: mean, spread, interval, and tests of the differences between means."""
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
-CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Values of the same thing under different seeds; at least one."""
+    """Values of one quantity for different seeds; at least one."""
 
     values: tuple[float, ...]
 
     @property
     def n(self) -> int:
-        """How many there are."""
         return len(self.values)
 
     @property
     def mean(self) -> float:
-        """The arithmetic mean, rounded once: that of equal values is this value, and their spread 0."""
+        """The arithmetic mean, rounded once: the mean of equal values is exactly their value."""
         return statistics.mean(self.values)
 
     @property
     def std(self) -> float | None:
         """The standard deviation with n - 1; None for a single value."""
-        if self.n < 2:
-            return None
-        return statistics.stdev(self.values)
+        return statistics.stdev(self.values) if self.n > 1 else None
 
     @property
     def standard_error(self) -> float:
@@ -40,20 +39,18 @@ class Sample:
     @property
     def half_interval(self) -> float | None:
         """Half the width of the 95 % interval of the mean by Student's t; None for a single value."""
-        if self.n < 2:
-            return None
-        return quantile(self.n - 1) * self.standard_error
+        return quantile(self.n - 1) * self.standard_error if self.n > 1 else None
 
 
 def quantile(freedom: float) -> float:
-    """Return the t of Student's distribution between whose ends -t and t the 95 % lie."""
+    """Return the 97.5 % point t of Student's distribution: 95 % of it is between -t and t."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    return float(stdtrit(freedom, 0.975))
 
 
 def welch(a: Sample, b: Sample) -> float | None:
-    """Return the two-sided p of equal means by Welch's t-test; None where one sample has a single value.
+    """Return the two-sided p value of equal means by Welch's t-test; None if one sample has a single value.
 
     t = (mean_a - mean_b) / sqrt(se_a^2 + se_b^2), degrees of freedom by Welch and Satterthwaite.
     """
@@ -67,3 +64,37 @@ def welch(a: Sample, b: Sample) -> float | None:
     t = abs(a.mean - b.mean) / math.sqrt(sum(squares))
     freedom = sum(squares) ** 2 / (squares[0] ** 2 / (a.n - 1) + squares[1] ** 2 / (b.n - 1))
     return float(2 * stdtr(freedom, -t))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two samples, by their positions, and the p value of their difference."""
+
+    a: int
+    b: int
+    p: float  # two-sided, by Welch
+    adjusted: float  # by Holm, for all comparisons made together
+
+    @property
+    def differs(self) -> bool:
+        return self.adjusted < SIGNIFICANCE
+
+
+def compare(samples: Sequence[Sample]) -> list[Comparison]:
+    """Compare all pairs of samples with at least two values."""
+    pairs = combinations(range(len(samples)), 2)
+    tested = [(a, b, p) for a, b in pairs if (p := welch(samples[a], samples[b])) is not None]
+    adjusted = holm([p for _, _, p in tested])
+    return [Comparison(*test, by_holm) for test, by_holm in zip(tested, adjusted, strict=True)]
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return p values adjusted for multiple comparisons by Holm's step-down method.
+
+    With p_(1) <= ... <= p_(m): adjusted p_(i) = max over j <= i of min(1, (m - j + 1) p_(j)).
+    """
+    adjusted, largest = [0.0] * len(values), 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = largest
+    return adjusted

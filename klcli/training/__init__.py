@@ -1,1 +1,1 @@
-"""One network, or a stack of them in lockstep, update by update."""
+"""The training of one network, or of a stack in lockstep."""

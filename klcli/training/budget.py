@@ -1,4 +1,4 @@
-"""Timetable: how many updates a training takes, and after which of them it is evaluated."""
+"""Budget: the number of updates of a training, and the steps of its evaluations."""
 
 import math
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from klcli.engine import schedules
 from klcli.errors import ConfigError
 from klcli.settings.train_config import CYCLIC, TrainConfig
 
-MAX_EVALUATIONS = 1_000_000  # rows of one run in the database
+MAX_EVALUATIONS = 1_000_000  # rows per run in the database
 
 
 @dataclass(frozen=True)
-class Timetable:
-    """Pure arithmetic on a config and the number of training images; cycles are primary, epochs follow."""
+class Budget:
+    """The updates of a training."""
 
     config: TrainConfig
     updates_per_epoch: int  # floor(n / n_batch)
@@ -22,52 +22,44 @@ class Timetable:
 
     @property
     def ends_a_cycle(self) -> bool:
-        """Whether the last update ends a cycle, where eta is smallest; so it does where there are no cycles."""
+        """Whether the last update ends a cycle, at the smallest eta; True for a schedule without cycles."""
         return self.config.schedule not in CYCLIC or self.total_updates % (2 * self.step_size) == 0
 
     def is_end_of_cycle(self, step: int) -> bool:
-        """Whether so many updates end a cycle."""
         return self.config.schedule in CYCLIC and step > 0 and step % (2 * self.step_size) == 0
 
     @property
     def cycles(self) -> float:
-        """The number of cycles that all updates make."""
         return self.total_updates / (2 * self.step_size)
 
     def epoch_at(self, step: int) -> float:
-        """The number of epochs that `step` updates make."""
         return step / self.updates_per_epoch
 
-    def learning_rate(self, step: int, member: TrainConfig) -> float:
-        """Eta of update `step`, counted from 0, for a member with its own eta_min and eta_max."""
-        if member.schedule == "constant":
-            return schedules.constant(step, eta=member.eta_max)
-        limits = {"eta_min": member.eta_min, "eta_max": member.eta_max}
-        if member.schedule == "one-cycle":
-            return schedules.one_cycle(step, total=self.total_updates, **limits)
-        if member.schedule == "range":
-            return schedules.range_test(step, total=self.total_updates, **limits)
-        schedule = schedules.cosine if member.schedule == "cosine" else schedules.cyclical
-        return schedule(step, step_size=self.step_size, decay=member.eta_decay, **limits)
+    def learning_rate(self, step: int, replica: TrainConfig) -> float:
+        """Return eta of update `step`, counted from 0, for a replica with its own eta_min and eta_max."""
+        if replica.schedule == "constant":
+            return replica.eta_max
+        limits = {"eta_min": replica.eta_min, "eta_max": replica.eta_max}
+        if replica.schedule in CYCLIC:
+            schedule = schedules.cosine if replica.schedule == "cosine" else schedules.cyclical
+            return schedule(step, step_size=self.step_size, decay=replica.eta_decay, **limits)
+        whole = schedules.one_cycle if replica.schedule == "one-cycle" else schedules.range_test
+        return whole(step, total=self.total_updates, **limits)
 
 
-def timetable(config: TrainConfig, n: int) -> Timetable:
-    """Return the timetable of a training on n images. Raises ConfigError where one batch does not fit."""
+def budget_of(config: TrainConfig, n: int) -> Budget:
+    """Return the budget of a training on n images. Raises ConfigError if they are fewer than one minibatch."""
     if config.batch_size > n:
-        raise ConfigError(f"batch size {config.batch_size}: larger than the {n} training images, give at most {n}")
+        raise ConfigError(f"--batch-size {config.batch_size}: larger than the {n} training images, give at most {n}")
     per_epoch = n // config.batch_size
     step_size = config.step_size or max(1, round(config.step_epochs * per_epoch))
     total = 2 * step_size * config.cycles if config.epochs is None else config.epochs * per_epoch
     cycle = max(total, 1) if config.schedule in ("range", "one-cycle") else 2 * step_size
     per_evaluation = cycle / config.evaluations_per_cycle if config.evaluations_per_cycle else per_epoch
-    if total / per_evaluation > MAX_EVALUATIONS:
-        length = f"cycles {config.cycles}" if config.epochs is None else f"epochs {config.epochs}"
-        often = f", evaluations per cycle {config.evaluations_per_cycle}" if config.evaluations_per_cycle else ""
+    evaluations = 0 if config.evaluations_per_cycle == 0 else math.floor(total / per_evaluation)
+    if evaluations > MAX_EVALUATIONS:
+        length = f"--cycles {config.cycles}" if config.epochs is None else f"--epochs {config.epochs}"
+        often = f" --evaluations-per-cycle {config.evaluations_per_cycle}" if config.evaluations_per_cycle else ""
         raise ConfigError(f"{length}{often}: more than {MAX_EVALUATIONS} evaluations, give fewer")
-    if config.evaluations_per_cycle is None:
-        evaluations = set(range(per_epoch, total + 1, per_epoch))
-    elif config.evaluations_per_cycle == 0:
-        evaluations = set()
-    else:
-        evaluations = {round(per_evaluation * i) for i in range(1, math.floor(total / per_evaluation) + 1)} - {0}
-    return Timetable(config, per_epoch, step_size, total, tuple(sorted(evaluations | {total})))
+    steps = {round(per_evaluation * number) for number in range(1, evaluations + 1)} - {0}
+    return Budget(config, per_epoch, step_size, total, tuple(sorted(steps | {total})))

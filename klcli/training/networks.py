@@ -1,4 +1,4 @@
-"""Networks of a config: untrained, and as a checkpoint has them."""
+"""Construct networks from a config: untrained, or from a checkpoint."""
 
 from functools import partial
 
@@ -9,12 +9,12 @@ from klcli.engine import initializers
 from klcli.engine.network import Network, build
 from klcli.settings.train_config import TrainConfig
 
-INIT = 0  # spawn key of the generator that draws the weights; the order of the images has its own in data
-WHITENING = "whitening.V"  # in a checkpoint: it is found once, and kept
+INIT = 0  # spawn key of the generator that draws the weights
+WHITENING = "whitening.V"  # in a checkpoint
 
 
 def initialize(config: TrainConfig, d_in: int = PIXELS, whitening: np.ndarray | None = None) -> Network:
-    """Return the untrained network of `config` on `d_in` pixels, or whitened; a function of the arguments alone."""
+    """Return the untrained network of `config` on `d_in` pixels, or on whitened components; a pure function."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=(INIT,))))
     draw = {
         "he": partial(initializers.he, rng=rng),
@@ -22,26 +22,15 @@ def initialize(config: TrainConfig, d_in: int = PIXELS, whitening: np.ndarray | 
         "normal": partial(initializers.normal, sigma=config.sigma or 0.0, rng=rng),
     }[config.initializer]
     return build(
-        d_in,
-        config.hidden,
-        CLASSES,
-        initializer=draw,
-        batch_norm=config.batch_norm,
-        bn_position=config.bn_position,
-        bn_momentum=config.bn_momentum,
-        bn_eps=config.bn_eps,
-        dropout=config.dropout,
-        dropout_seed=config.shared_seed,
-        whitening=whitening,
-        dtype=config.dtype,
-    )
+        d_in, config.hidden, CLASSES, initializer=draw,
+        batch_norm=config.batch_norm, bn_position=config.bn_position, bn_momentum=config.bn_momentum,
+        bn_eps=config.bn_eps, dropout=config.dropout, dropout_seed=config.shared_seed,
+        whitening=whitening, dtype=config.dtype,
+    )  # fmt: skip
 
 
 def restore(config: TrainConfig, state: dict[str, np.ndarray]) -> Network:
-    """Return the network of a config with the arrays of a checkpoint.
-
-    Raises KeyError or ValueError where the arrays are those of another network.
-    """
-    network = initialize(config, d_in=len(state["linear1.W"]), whitening=state.get(WHITENING))
+    """Return the network in a checkpoint of this config. Raises KeyError or ValueError for another network."""
+    network = initialize(config, whitening=state.get(WHITENING))
     network.load_state(state)
     return network

@@ -1,6 +1,7 @@
-"""TrainResult: what a training gives for each of its members, and what a checkpoint keeps of it."""
+"""TrainResult: the result of a training for each replica, and its content in a checkpoint."""
 
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 
 import numpy as np
 
@@ -8,33 +9,30 @@ from klcli.engine.network import Network
 from klcli.evaluation.metrics import Metrics, Score
 from klcli.settings.train_config import TrainConfig
 
-# How keys in a checkpoint begin that do not belong to the network that was evaluated.
-OPTIMIZER = "optimizer"  # its memory
-RAW = "training"  # the network that is trained, where its average is evaluated
+# Prefixes of the keys in a checkpoint outside the evaluated network.
+OPTIMIZER = "optimizer"  # the memory of the optimizer
+RAW = "training"  # the trained network, if its average is evaluated
 CYCLE = "cycle"  # with a number: the network at the end of that cycle
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One member at one evaluation, by default the end of an epoch."""
+    """The metrics of one replica at one evaluation, by default at the end of an epoch."""
 
     epoch: float  # updates done / updates per epoch
     step: int  # updates done
     learning_rate: float  # eta of the last update
     train: Metrics
     validation: Metrics
-    seconds: float  # since the evaluation before, of the whole group
+    seconds: float  # since the evaluation before, of the whole stack
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A single member after so many updates: with its config, all that the rest of its training depends on.
-
-    The learning rate and whatever is drawn are functions of the step and need no memory.
-    """
+    """A single replica after `step` updates: with the config, it determines the rest of the training."""
 
     step: int
-    state: dict[str, np.ndarray]  # of its network and, until the last update, its memory
+    state: dict[str, np.ndarray]  # of its network and, until the last update, of its optimizer
 
 
 @dataclass(frozen=True)
@@ -43,51 +41,40 @@ class Ensemble:
 
     networks: int
     validation: Score
-    test: Score | None  # None where the test split was not looked at
+    test: Score | None  # None if the test split was not evaluated
 
 
 @dataclass
 class TrainResult:
-    """One member: its network while it is trained, its metrics so far."""
+    """One replica: its network, during and after training, and its metrics so far."""
 
     config: TrainConfig
-    network: Network  # views of the group's arrays, as of the last evaluation
+    network: Network  # as of the last evaluation; during training its arrays are views of the stack's
     epochs: list[EpochMetrics] = field(default_factory=list)
     diverged_at: int | None = None  # the update after which its cost was not finite
-    test: Metrics | None = None  # looked at once, after the last update
-    memory: dict[str, np.ndarray] = field(default_factory=dict)  # what else its next update depends on; views as well
-    snapshots: list[dict[str, np.ndarray]] = field(default_factory=list)  # its state at the end of each cycle, copies
+    test: Metrics | None = None  # evaluated once, after the last update
+    memory: dict[str, np.ndarray] = field(default_factory=dict)  # the other inputs of its next update, as views
+    snapshots: list[dict[str, np.ndarray]] = field(default_factory=list)  # copies of its state at the end of each cycle
     ensemble: Ensemble | None = None  # of the snapshots, after the last update
 
     @property
     def step(self) -> int:
-        """The updates done at the last evaluation."""
         return self.epochs[-1].step if self.epochs else 0
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return all that a checkpoint keeps: the network, its memory, and its snapshots."""
-        snapshots = {
-            f"{CYCLE}{number}.{name}": array
-            for number, snapshot in enumerate(self.snapshots, start=1)
-            for name, array in snapshot.items()
-        }
+        """Return the arrays of a checkpoint: the network, its memory, and its snapshots."""
+        cycles = enumerate(self.snapshots, start=1)
+        snapshots = {f"{CYCLE}{i}.{name}": array for i, state in cycles for name, array in state.items()}
         return self.network.state() | self.memory | snapshots
-
-    @property
-    def best_validation_accuracy(self) -> float | None:
-        """The highest validation accuracy of all evaluations."""
-        return max((epoch.validation.accuracy for epoch in self.epochs), default=None)
 
 
 def snapshots_of(state: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Return the networks at the ends of the cycles that a checkpoint has kept, in order."""
-    snapshots: list[dict[str, np.ndarray]] = []
-    while cycle := part(state, f"{CYCLE}{len(snapshots) + 1}"):
-        snapshots.append(cycle)
-    return snapshots
+    """Return the networks at the ends of the cycles that are stored in a checkpoint, in order."""
+    cycles = (part(state, f"{CYCLE}{number}") for number in count(1))
+    return list(takewhile(bool, cycles))
 
 
 def part(state: dict[str, np.ndarray], owner: str) -> dict[str, np.ndarray]:
-    """Return the arrays whose keys begin with `owner` and a dot, under the rest of their keys."""
+    """Return the arrays whose keys begin with `owner` and a dot, by the rest of the key."""
     prefix = f"{owner}."
     return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}

@@ -1,7 +1,7 @@
-"""What each ingredient of `--preset best` gives: `python -m tests.benchmarks.ablation [--epochs 10] [--seeds 2]`.
+"""The effect of each ingredient of `--preset best`: `python -m tests.benchmarks.ablation [--epochs 10] [--seeds 2]`.
 
 The preset, narrower and shorter, and then without one ingredient after the other. The seeds of a row are trained
-as members; only validation images are looked at. Prints a Markdown table as it goes.
+as one stack; only validation images are evaluated. Prints a Markdown table as it goes.
 """
 
 import argparse
@@ -29,12 +29,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "no batch normalisation": {"batch_norm": False},
     "no weight decay": {"weight_decay": 0.0},
     "no average of the weights": {"weight_average": 0.0},
-    "SGD with Nesterov momentum": {
-        "optimizer": "sgd",
-        "momentum": 0.9,
-        "eta_max": 0.1,
-        "weight_decay": 5e-4,
-    },
+    "SGD with Nesterov momentum": {"optimizer": "sgd", "momentum": 0.9, "eta_max": 0.1, "weight_decay": 5e-4},
 }
 
 
@@ -55,7 +50,7 @@ def main() -> None:
     for name, changes in (WITHOUT | narrower).items():
         started = time.perf_counter()
         config = replace(base, **changes)
-        results = train([replace(config, seed=seed) for seed in range(arguments.seeds)], splits, look_at_test=False)
+        results = train([replace(config, seed=seed) for seed in range(arguments.seeds)], splits, evaluate_test=False)
         plain = statistics.mean(result.epochs[-1].validation.accuracy for result in results)
         seen = statistics.mean(over_views(result, splits) for result in results)
         on_train = statistics.mean(result.epochs[-1].train.accuracy for result in results)

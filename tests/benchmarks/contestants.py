@@ -1,7 +1,7 @@
 """The contestants: each trains the same network on the same minibatches, `updates(n)` at a time.
 
 A contestant is a class with a `name`, made from a Race; making it may fail with ImportError, where
-its library is not installed, and the race goes on without it.
+its library is not installed, and the benchmark continues without it.
 """
 
 import itertools

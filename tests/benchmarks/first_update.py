@@ -1,4 +1,4 @@
-"""`klcli train --bn`, which prints what the clock shows after its first update and ends there."""
+"""`klcli train --bn` up to its first update: prints the time after it and exits."""
 
 import os
 import time

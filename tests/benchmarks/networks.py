@@ -1,4 +1,4 @@
-"""What is raced: networks, updates and images, the same for every contestant."""
+"""The networks, updates and images of the benchmark, the same for every contestant."""
 
 from dataclasses import dataclass, field
 from functools import cached_property

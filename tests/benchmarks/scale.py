@@ -1,6 +1,6 @@
-"""What an update costs as the network grows: `python -m tests.benchmarks.scale [--output results/scale]`.
+"""The cost of an update against the size of the network: `python -m tests.benchmarks.scale [--output results/scale]`.
 
-Width, depth, minibatch and members are varied one at a time around the 3-layer network with batch normalisation.
+Width, depth, minibatch and replicas are varied one at a time around the 3-layer network with batch normalisation.
 One core and two take turns at every point, so that what slows the machine down slows both.
 """
 

@@ -1,20 +1,20 @@
-"""Eight lambdas at once: per network and epoch, klcli's members against loops and vmap."""
+"""Eight lambdas at once: per network and epoch, klcli's stacks against loops and vmap."""
 
 import itertools
 
 import numpy as np
 
 from klcli.data.dataset import epoch_order
-from klcli.studies.execution import GroupTask, ImagesReference, groups
+from klcli.studies.execution import ImagesReference, StackTask, stacks
 from klcli.studies.executors import open_executor
 from klcli.studies.lambda_search import plan
-from klcli.studies.worker_channel import Mailbox
+from klcli.studies.worker_channel import WorkerChannel
 from tests.benchmarks.contestants import CORES, TorchEager, jax_epoch, jax_initial_state
 from tests.benchmarks.networks import LAMBDAS, UPDATES, Race
 
 
 class KlcliSearch:
-    """klcli as `klcli search-lambda` runs it: groups of members in processes that are already warm."""
+    """klcli as `klcli search-lambda` runs it: stacks in processes that are already warm."""
 
     name = f"klcli, {CORES} processes"
 
@@ -23,7 +23,7 @@ class KlcliSearch:
 
         config = replace(race.config, epochs=1, evaluations_per_cycle=0)
         self._configs = plan(config, LAMBDAS, 1)
-        self._divided = groups(self._configs)
+        self._divided = stacks(self._configs)
         self._context = open_executor(CORES, None, len(self._divided))
         self._executor = self._context.__enter__()
         self._images = ImagesReference("cifar10", "cifar10", race.sha256)
@@ -36,8 +36,8 @@ class KlcliSearch:
             tasks = [
                 self._executor.submit(
                     train_updates,
-                    GroupTask(part, tuple(self._configs[i] for i in part), self._images, False, 1),
-                    Mailbox(Path(folder), index),
+                    StackTask(part, tuple(self._configs[i] for i in part), self._images, False, 1),
+                    WorkerChannel(Path(folder), index),
                 )
                 for index, part in enumerate(self._divided)
             ]
@@ -48,34 +48,33 @@ class KlcliSearch:
         self._context.__exit__(None, None, None)
 
 
-def train_updates(task: GroupTask, mailbox: Mailbox) -> None:
+def train_updates(task: StackTask, channel: WorkerChannel) -> None:
     """One epoch of updates without the evaluation at the end, in a worker."""
-    from klcli.data.dataset import split
-    from klcli.studies.execution import _open
+    from klcli.studies.execution import splits_of
     from klcli.training.environment import arithmetic
     from klcli.training.trainer import Training
 
-    training = Training(task.configs, split(_open(task.images), task.configs[0].split))
+    training = Training(task.configs, splits_of(task.images, task.configs[0].split))
     with arithmetic():
         for _ in range(UPDATES):
             training.update()
-            mailbox.on_update(training.step)
+            channel.on_update(training.step)
 
 
 class FloorOfSearch:
-    """Only the dense products of all networks, with as many members in each process as klcli has."""
+    """Only the dense products of all networks, with as many replicas in each process as klcli has."""
 
     name = f"floor, {CORES} processes"
 
     def __init__(self, race: Race) -> None:
-        self._members, self._race = [len(part) for part in groups(plan(race.config, LAMBDAS, 1))], race
-        self._context = open_executor(CORES, None, len(self._members))
+        self._sizes, self._race = [len(part) for part in stacks(plan(race.config, LAMBDAS, 1))], race
+        self._context = open_executor(CORES, None, len(self._sizes))
         self._executor = self._context.__enter__()
 
     def epoch(self) -> None:
         tasks = [
-            self._executor.submit(products_of_members, self._race.config.batch_size, self._race.widths, members)
-            for members in self._members
+            self._executor.submit(products_of_stack, self._race.config.batch_size, self._race.widths, replicas)
+            for replicas in self._sizes
         ]
         for task in tasks:
             task.result()
@@ -84,17 +83,17 @@ class FloorOfSearch:
         self._context.__exit__(None, None, None)
 
 
-def products_of_members(n: int, widths: tuple[int, ...], members: int) -> None:
-    """One epoch of the products of an update: those with the images are one wide product for all members."""
+def products_of_stack(n: int, widths: tuple[int, ...], replicas: int) -> None:
+    """One epoch of the products of an update: those with the images are one wide product for all replicas."""
     rng = np.random.default_rng(0)
 
     def array(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape, dtype=np.float32)
 
-    X, W = array(n, widths[0]), array(widths[0], members * widths[1])
-    Y, G, dW = array(n, members * widths[1]), array(members * widths[1], n), array(members * widths[1], widths[0])
+    X, W = array(n, widths[0]), array(widths[0], replicas * widths[1])
+    Y, G, dW = array(n, replicas * widths[1]), array(replicas * widths[1], n), array(replicas * widths[1], widths[0])
     later = [
-        (array(members, n, a), array(members, a, b), array(members, n, b)) for a, b in itertools.pairwise(widths[1:])
+        (array(replicas, n, a), array(replicas, a, b), array(replicas, n, b)) for a, b in itertools.pairwise(widths[1:])
     ]
     for _ in range(UPDATES):
         np.matmul(X, W, out=Y)

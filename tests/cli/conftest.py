@@ -1,4 +1,4 @@
-"""What the command line's tests share: one synthetic set for all processes, and a look into the database."""
+"""Shared fixtures of the command-line tests: one synthetic set for all processes, and queries of the database."""
 
 import contextlib
 import os
@@ -13,6 +13,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from klcli.cli.app import main
 
@@ -21,13 +22,16 @@ Rows = Callable[..., list[dict[str, Any]]]
 
 FOREIGN = ("KLCLI_DATA", "KLCLI_DB", "TORCH_HOME", "KERAS_HOME", "FORCE_COLOR", "NO_COLOR", "COLUMNS", "TERM")
 
-
-@pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache in which the first process prepares the synthetic set and all later ones find it."""
-    cache = tmp_path_factory.mktemp("klcli-cache")
-    yield cache
-    shutil.rmtree(cache, ignore_errors=True)
+THREE_RUNS = """
+import sys
+from contextlib import suppress
+from klcli.cli.app import main
+for epochs, lam in (("0", "0.5"), ("2", "0.0001"), ("1", "0")):
+    args = f"train --data synthetic --subset 200 --epochs {epochs} --lambda {lam} --hidden 20 --bn".split()
+    sys.argv = ["klcli", *args]
+    with suppress(SystemExit):
+        main(args)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -43,30 +47,36 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     """Like `klcli`, in this process and many times as fast: for tables of cases whose like runs as a process too."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*args: str) -> "CompletedProcess[str]":
+    def run(*args: str, **environment: str) -> "CompletedProcess[str]":
         capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["klcli", *args])  # as a run and a page quote it
-        with pytest.raises(SystemExit) as exit_:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as exit_:
+            patch.setattr(sys, "argv", ["klcli", *args])  # as a run and a page quote it
+            for name, value in environment.items():
+                patch.setenv(name, value)
             main(list(args))
         return CompletedProcess(args, int(exit_.value.code or 0), *capsys.readouterr())
 
     return run
 
 
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are laid out and written without a pixel: four fifths of a small training were matplotlib's."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: file.write(b"not rendered"))
+
+
 @pytest.fixture(scope="session")
 def three_runs(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a database of three complete runs on the synthetic set."""
     folder = tmp_path_factory.mktemp("three-runs")
-    for epochs, lam in (("0", "0.5"), ("2", "0.0001"), ("1", "0")):
-        command = ["train", "--data", "synthetic", "--subset", "200", "--epochs", epochs, "--lambda", lam]
-        subprocess.run(
-            [sys.executable, "-m", "klcli", *command, "--hidden", "20", "--bn"],
-            cwd=folder,
-            env={name: value for name, value in os.environ.items() if name not in FOREIGN}
-            | {"KLCLI_CACHE": str(shared_cache)},
-            capture_output=True,
-            check=True,
-        )
+    subprocess.run(
+        [sys.executable, "-c", THREE_RUNS],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name not in FOREIGN}
+        | {"KLCLI_CACHE": str(shared_cache)},
+        capture_output=True,
+        check=True,
+    )
     return folder / "results"
 
 

@@ -1,4 +1,4 @@
-"""The command `klcli` itself: help, version, failures as one line, and junk of all kinds."""
+"""The command `klcli` itself: help, version, failures as one line, and invalid arguments of all kinds."""
 
 import contextlib
 import io
@@ -45,8 +45,8 @@ def test_the_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize("command", commands(), ids=lambda command: " ".join(command) or "klcli")
-def test_help_of_every_command(klcli: Klcli, command: tuple[str, ...]) -> None:
-    done = klcli(*command, "-h" if len(command) % 2 else "--help", COLUMNS="200")
+def test_help_of_every_command(here: Klcli, command: tuple[str, ...]) -> None:
+    done = here(*command, "-h" if len(command) % 2 else "--help", COLUMNS="200")
     assert done.returncode == 0
     assert done.stderr == ""
     assert f"Usage: {' '.join(('klcli', *command))}" in done.stdout
@@ -73,8 +73,8 @@ def test_the_installed_command_is_the_module() -> None:
 
 
 @pytest.mark.parametrize("command", [(), ("data",)], ids=["klcli", "klcli data"])
-def test_without_a_command_the_help_is_shown(klcli: Klcli, command: tuple[str, ...]) -> None:
-    done = klcli(*command)
+def test_without_a_command_the_help_is_shown(here: Klcli, command: tuple[str, ...]) -> None:
+    done = here(*command)
     assert done.returncode == 2
     assert "Commands" in done.stdout + done.stderr
     for line in done.stderr.splitlines():
@@ -92,8 +92,8 @@ def test_without_a_command_the_help_is_shown(klcli: Klcli, command: tuple[str, .
     ],
     ids=" ".join,
 )
-def test_unknown_words_get_a_suggestion(klcli: Klcli, refused: Refused, args: list[str], named: list[str]) -> None:
-    refused(klcli(*args), 2, *named)
+def test_unknown_words_get_a_suggestion(here: Klcli, refused: Refused, args: list[str], named: list[str]) -> None:
+    refused(here(*args), 2, *named)
 
 
 def test_debug_shows_the_traceback(klcli: Klcli) -> None:
@@ -131,11 +131,13 @@ def _into_closed_pipe(folder: Path, *args: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", [("report",), ("report", "--json"), ("--help",), ("--version",)], ids=" ".join)
 def test_a_reader_that_has_seen_enough(trained: Path, args: tuple[str, ...]) -> None:
     assert _into_closed_pipe(trained, *args) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["table", "json"])
 def test_output_on_a_full_disk(trained: Path, options: tuple[str, ...]) -> None:
@@ -154,6 +156,7 @@ def test_output_on_a_full_disk(trained: Path, options: tuple[str, ...]) -> None:
     assert "space" in line
 
 
+@pytest.mark.slow
 def test_a_terminal_of_ascii_only(klcli: Klcli) -> None:
     done = klcli("train", *TINY, "--db=ünïcödé/klcli.db", PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
     assert done.returncode == 0, done.stderr
@@ -184,6 +187,7 @@ def junk_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(start=STARTS, junk=JUNK)
 def test_junk_never_gives_a_traceback(junk_folder: Path, start: list[str], junk: list[str]) -> None:

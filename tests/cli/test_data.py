@@ -2,46 +2,29 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all calls, so that the built-in set is made once."""
-    return tmp_path_factory.mktemp("cache")
+Klcli = Callable[..., "CompletedProcess[str]"]
 
 
-def klcli(*args: str, cache: Path, here: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run klcli in `here` on a machine without CIFAR-10."""
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "SYSTEMROOT") if name in os.environ}
-    root = str(Path(__file__).parents[2])
-    kept["PYTHONPATH"] = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH"))))
-    settings = {"HOME": str(here), "KLCLI_CACHE": str(cache), "PYTHONIOENCODING": "utf-8"}
-    return subprocess.run(
-        [sys.executable, "-m", "klcli", "data", *args],
-        cwd=here,
-        env=kept | settings | environment,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture
+def data(here: Klcli, tmp_path: Path) -> Klcli:
+    """Run `klcli data` on a machine without CIFAR-10."""
+    return lambda *args, **environment: here("data", *args, **{"HOME": str(tmp_path)} | environment)
 
 
-def test_info_describes_the_built_in_set(cache: Path, tmp_path: Path) -> None:
-    shown = klcli("info", cache=cache, here=tmp_path)
+def test_info_describes_the_built_in_set(data: Klcli) -> None:
+    shown = data("info")
     assert shown.returncode == 0, shown.stderr
     assert "synthetic" in shown.stdout
     assert "built in" in shown.stdout
     assert shown.stdout.count("5000") >= 10
-    described = klcli("info", "--json", cache=cache, here=tmp_path)
+    described = data("info", "--json")
     document = json.loads(described.stdout)
     assert document["command"] == "data info"
     assert document["name"] == "synthetic"
@@ -65,9 +48,9 @@ def test_info_describes_the_built_in_set(cache: Path, tmp_path: Path) -> None:
     ],
 )
 def test_missing_data_ends_with_3_and_one_line(
-    args: tuple[str, ...], environment: dict[str, str], named: str, cache: Path, tmp_path: Path
+    data: Klcli, args: tuple[str, ...], environment: dict[str, str], named: str
 ) -> None:
-    shown = klcli("info", *args, cache=cache, here=tmp_path, **environment)
+    shown = data("info", *args, **environment)
     assert shown.returncode == 3
     assert shown.stdout == ""
     assert named in shown.stderr
@@ -75,24 +58,25 @@ def test_missing_data_ends_with_3_and_one_line(
     assert "Traceback" not in shown.stderr
 
 
-def test_fetch_tells_what_is_wrong(cache: Path, tmp_path: Path) -> None:
+def test_fetch_tells_what_is_wrong(data: Klcli, tmp_path: Path) -> None:
     page = tmp_path / "cifar-10-binary.tar.gz"
     page.write_text("<html>")
     for args, code, named in (
-        (("--url", page.as_uri()), 3, "web page"),
+        (("--url", page.as_uri()), 3, "login page"),
         (("--url", (tmp_path / "gone.tar.gz").as_uri()), 3, "cannot be reached"),
         (("--url", str(page)), 2, "https://"),
         (("--url", page.as_uri(), "--md5", "12"), 2, "'12'"),
         (("--url", page.as_uri(), "--md5", "0" * 32, "--no-verify"), 2, "--no-verify"),
     ):
-        shown = klcli("fetch", "-q", *args, cache=cache, here=tmp_path)
+        shown = data("fetch", "-q", *args)
         assert shown.returncode == code, shown.stderr
         assert named in shown.stderr
         assert shown.stderr.count("\n") == 1
         assert shown.stdout == ""
 
 
-def test_fetch_puts_an_archive_into_the_cache(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_fetch_puts_an_archive_into_the_cache(data: Klcli, tmp_path: Path) -> None:
     """A file of this machine stands for the one in Toronto: black images of two classes, so that it is small."""
     import io
     import tarfile
@@ -103,17 +87,17 @@ def test_fetch_puts_an_archive_into_the_cache(tmp_path: Path) -> None:
             member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
             member.size = 10_000 * 3073
             tar.addfile(member, io.BytesIO(b"\1" + bytes(member.size - 1)))
-    refused = klcli("fetch", "--url", archive.as_uri(), cache=cache, here=tmp_path)
+    refused = data("fetch", "--url", archive.as_uri(), KLCLI_CACHE=str(cache))
     assert refused.returncode == 3
     assert "--no-verify" in refused.stderr
-    fetched = klcli("fetch", "--url", archive.as_uri(), "--no-verify", "--json", cache=cache, here=tmp_path)
+    fetched = data("fetch", "--url", archive.as_uri(), "--no-verify", "--json", KLCLI_CACHE=str(cache))
     assert fetched.returncode == 0, fetched.stderr
     document = json.loads(fetched.stdout)
-    assert document["path"] == str(cache / "cifar-10-batches-bin")
+    assert document["path"] == str(cache / "cifar-10-binary.tar.gz")
     assert document["md5"] == hashlib.md5(archive.read_bytes()).hexdigest()
     assert document["official"] is False
     assert "MB" in fetched.stderr  # progress, and not on stdout
     # From now on it is what the commands use.
-    info = json.loads(klcli("info", "--data", "cifar10", "--json", cache=cache, here=tmp_path).stdout)
+    info = json.loads(data("info", "--data", "cifar10", "--json", KLCLI_CACHE=str(cache)).stdout)
     assert info["source"] == document["path"]
     assert info["classes"][0] == {"name": "airplane", "train": 49_995, "test": 9_999}

@@ -1,4 +1,4 @@
-"""`klcli evaluate`: what is printed, kept, shown by the report, and refused."""
+"""`klcli evaluate`: the printed and stored results, their view in the report, and refused options."""
 
 import json
 import shutil
@@ -24,8 +24,8 @@ def change(folder: Path, sql: str) -> None:
     connection.close()
 
 
-def test_the_last_run_as_it_was_trained(klcli: Klcli, trained: Path, rows: Rows) -> None:
-    done = klcli("evaluate", "last")
+def test_the_last_run_as_it_was_trained(here: Klcli, trained: Path, rows: Rows) -> None:
+    done = here("evaluate", "last")
     assert done.returncode == 0, done.stderr
     assert "Run 3: " in done.stdout and "evaluated again: ema statistics" in done.stdout
     run = rows("runs")[2]

@@ -212,6 +212,7 @@ def test_each_mistake_ends_in_exit_5_and_names_the_tensor(mistake, tensors, caps
         assert any(line.split()[:1] == [tensor] and "FAIL" in line for line in captured.out.splitlines())
 
 
+@pytest.mark.slow
 def test_the_default_set_finds_the_factor_two_that_lambda_zero_hides(capsys, monkeypatch):
     right = weight_gradient_module.l2_gradient
     monkeypatch.setattr(weight_gradient_module, "l2_gradient", lambda W, lam: right(W, lam) / 2)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from klcli.report.plots.range_test import draw_range_test, range_curves
+from klcli.report.plots.figure import draw
+from klcli.report.plots.training import training_curves
+from klcli.store.store import Store
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -17,8 +19,8 @@ Refused = Callable[..., str]
 TINY = ("train", "--data", "synthetic", "--subset", "1000", "--hidden", "20", "--lr-range-test", "--batch-size", "20")
 
 
-def test_a_range_test_is_a_run_that_never_saw_the_test_images(klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
-    done = klcli(*TINY, "--bn", "--evaluations-per-cycle", "10")
+def test_a_range_test_is_a_run_that_never_saw_the_test_images(here: Klcli, rows: Rows, tmp_path: Path) -> None:
+    done = here(*TINY, "--bn", "--evaluations-per-cycle", "10")
     assert done.returncode == 0, done.stderr
     [run] = rows("runs")
     assert (run["state"], run["schedule"], run["eta_min"], run["eta_max"]) == ("complete", "range", 1e-5, 1.0)
@@ -33,13 +35,16 @@ def test_a_range_test_is_a_run_that_never_saw_the_test_images(klcli: Klcli, rows
     assert (tmp_path / "results/plots/run-000001.png").read_bytes()[:4] == b"\x89PNG"
 
     [line] = [line for line in done.stdout.splitlines() if "suggest" in line]
-    shown = klcli("report", "--run", "1", "--plot", "curves")
+    shown = here("report", "--run", "1", "--plot", "curves")
     assert f"run 1, {line}" in shown.stdout
     assert (tmp_path / "results/plots/run-000001-curves.png").exists()
-    curves = range_curves(run, stored)
-    assert curves.etas == [row["learning_rate"] for row in stored]
-    assert curves.validation["accuracy"] == [row["validation_accuracy"] for row in stored]
-    assert draw_range_test(curves, "svg").startswith(b"<?xml")
+    store = Store.existing(tmp_path / "results/klcli.db")
+    chart = training_curves(store.runs.get(1), store.runs.epochs(1))
+    _, accuracy = chart.panels[0]
+    [curve] = [line for line in accuracy.lines if line.label == "validation"]
+    assert curve.x == [row["learning_rate"] for row in stored]
+    assert curve.y == [row["validation_accuracy"] for row in stored]
+    assert draw(chart, "svg").startswith(b"<?xml")
 
 
 def test_one_that_diverges_has_found_the_end_of_the_range(here: Klcli, rows: Rows) -> None:
@@ -63,8 +68,8 @@ def test_members_can_test_ranges_too(here: Klcli, rows: Rows) -> None:
         (("--schedule", "constant"), ("--schedule constant",)),
         (("--cycles", "2"), ("--cycles", "--epochs")),
         (("--resume", "last"), ("--resume last", "--lr-range-test")),
-        (("--eta-min", "0"), ("eta_min 0",)),
-        (("--eta-max", "1e-6"), ("eta_min", "eta_max 1e-06")),
+        (("--eta-min", "0"), ("--eta-min 0",)),
+        (("--eta-max", "1e-6"), ("--eta-min", "--eta-max 1e-06")),
     ],
 )
 def test_contradictions(here: Klcli, refused: Refused, options: tuple[str, ...], named: tuple[str, ...]) -> None:

@@ -47,8 +47,8 @@ def by_hand(folder: Path, run: int, images: np.ndarray, mirror: bool = False, ax
     return S / S.sum(axis=1, keepdims=True)
 
 
-def test_the_probabilities_are_those_of_the_network(klcli: Klcli, trained: Path, images: np.ndarray) -> None:
-    done = klcli("predict", "one.png", "two [draft].png", "--run", "2", "--json")
+def test_the_probabilities_are_those_of_the_network(here: Klcli, trained: Path, images: np.ndarray) -> None:
+    done = here("predict", "one.png", "two [draft].png", "--run", "2", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert (document["command"], document["run"]) == ("predict", 2)
@@ -113,7 +113,7 @@ def test_one_table_with_the_most_likely_classes(here: Klcli, trained: Path, rows
 @pytest.mark.parametrize(
     ("args", "code", "named"),
     [
-        (("notes.txt",), 3, ("notes.txt", "no picture")),
+        (("notes.txt",), 3, ("notes.txt", "not a readable picture")),
         (("one.png", "missing.png"), 3, ("missing.png",)),
         (("one.png", "--run", "first"), 2, ("first", "best")),
         (("one.png", "--run", "8"), 4, ("run 8",)),

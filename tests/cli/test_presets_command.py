@@ -9,6 +9,8 @@ import pytest
 
 from klcli.settings.presets import presets
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
 Refused = Callable[..., str]
@@ -16,10 +18,10 @@ Refused = Callable[..., str]
 TINY = ("--data", "synthetic", "--subset", "300", "--epochs", "0", "--quiet")
 
 
-def test_the_list(klcli: Klcli) -> None:
-    done = klcli("train", "--list-presets")
+def test_the_list(here: Klcli) -> None:
+    done = here("train", "--list-presets")
     assert done.returncode == 0, done.stderr
-    document = json.loads(klcli("train", "--list-presets", "--json").stdout)
+    document = json.loads(here("train", "--list-presets", "--json").stdout)
     assert [one["name"] for one in document["presets"]] == list(presets())
     assert document["presets"][0]["config"]["hidden"] == [50, 50]
     for one in document["presets"]:
@@ -37,7 +39,10 @@ def test_its_name_and_all_settings_are_in_the_database(here: Klcli, rows: Rows) 
     assert {json.loads(run["config"])["preset"] for run in rows("runs")[2:]} == {"course"}
 
 
-@pytest.mark.parametrize("name", list(presets()))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(one.name, marks=pytest.mark.slow if one.config.whitening else ()) for one in presets().values()],
+)
 def test_every_preset_trains(here: Klcli, rows: Rows, name: str) -> None:
     done = here("train", *TINY, "--preset", name, "--hidden", "8")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""`klcli report`, as a process: ranking, data sets apart, and what it says where there is nothing."""
+"""`klcli report`, as a process: ranking, separate data sets, and the messages for an empty database."""
 
 import json
 import sqlite3
@@ -21,17 +21,17 @@ def _change(folder: Path, sql: str) -> None:
     connection.close()
 
 
-def test_without_a_database(klcli: Klcli, refused: Refused, tmp_path: Path) -> None:
-    refused(klcli("report", "--best", "3"), 4, "results/klcli.db", "klcli train")
+def test_without_a_database(here: Klcli, refused: Refused, tmp_path: Path) -> None:
+    refused(here("report", "--best", "3"), 4, "results/klcli.db", "klcli train")
     assert not (tmp_path / "results").exists()  # a report creates nothing
 
 
-def test_an_empty_database(klcli: Klcli, trained: Path) -> None:
+def test_an_empty_database(here: Klcli, trained: Path) -> None:
     _change(trained, "DELETE FROM runs")
-    done = klcli("report", "--best", "3")
+    done = here("report", "--best", "3")
     assert done.returncode == 0
     assert "klcli train --hidden 50 30 20 --bn" in done.stdout
-    document = json.loads(klcli("report", "--json").stdout)
+    document = json.loads(here("report", "--json").stdout)
     assert (document["schema"], document["command"], document["runs"]) == (1, "report", [])
 
 
@@ -59,12 +59,12 @@ def test_only_complete_runs_are_ranked(here: Klcli, trained: Path) -> None:
     assert sorted(run["id"] for run in document["runs"]) == [2, 3]
 
 
-def test_runs_on_different_images_are_never_mixed(klcli: Klcli, here: Klcli, trained: Path) -> None:
+def test_runs_on_different_images_are_never_mixed(here: Klcli, trained: Path) -> None:
     # Two sets of the same name and different content are different data as well.
     for run, name, sha256 in ((1, "cifar10", "ab" * 32), (2, "synthetic", "cd" * 32)):
         values = f"dataset = '{name}', dataset_sha256 = '{sha256}', validation_accuracy = 1"
         _change(trained, f"UPDATE runs SET {values} WHERE id = {run}")
-    done = klcli("report", "--best", "5")
+    done = here("report", "--best", "5")
     assert "Best runs on synthetic" in done.stdout
     assert "--dataset abababab" in done.stderr
     assert "--dataset cdcdcdcd" in done.stderr
@@ -80,8 +80,8 @@ def test_runs_on_different_images_are_never_mixed(klcli: Klcli, here: Klcli, tra
     assert here("report", "--quiet").stderr == ""
 
 
-def test_an_unknown_data_set(klcli: Klcli, trained: Path, refused: Refused) -> None:
-    refused(klcli("report", "--dataset", "mnist"), 2, "'mnist'", "synthetic")
+def test_an_unknown_data_set(here: Klcli, trained: Path, refused: Refused) -> None:
+    refused(here("report", "--dataset", "mnist"), 2, "'mnist'", "synthetic")
 
 
 @pytest.mark.parametrize("best", ["0", "-1", "three", "1.5", "99999999999999999999"])

@@ -99,6 +99,7 @@ def resize(browser: Any, width: int) -> None:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
+@pytest.mark.slow
 def test_in_a_browser(page: Path, browser: Any) -> None:
     browser.get("about:blank")
     browser.get_log("performance")  # the browser's own first page is not ours

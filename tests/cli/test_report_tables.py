@@ -1,4 +1,4 @@
-"""`klcli report`: its views, formats and filters, with the csv and json modules and SQLite as judges."""
+"""`klcli report`: its views, formats and filters, compared with the csv and json modules and SQLite."""
 
 import csv
 import io
@@ -113,7 +113,7 @@ def test_filters(here: Klcli, trained: Path) -> None:
         (["--run", "one"], "'one'"),
         (["--tag", "1", "two words"], "two words"),
         (["--note", "one", "x"], "one"),
-        (["--check", "--export", "x"], "one at a time"),
+        (["--check", "--export", "x"], "give one at a time"),
         (["--delete", "1"], "--yes"),
     ],
 )
@@ -121,6 +121,7 @@ def test_what_cannot_be_shown(here: Klcli, trained: Path, refused: Refused, args
     refused(here("report", *args), 2, named)
 
 
+@pytest.mark.slow
 def test_bad_sql_as_a_process(klcli: Klcli, trained: Path, refused: Refused, rows: Rows) -> None:
     refused(klcli("report", "--where", "1); DELETE FROM runs; --"), 2, "--where")
     assert len(rows("runs")) == 3
@@ -151,14 +152,37 @@ def test_images_divided_differently_are_not_ranked_together(here: Klcli, trained
     )
     done = here("report", "--format", "csv")
     assert sorted(numbers(done)) == [2, 3]
-    assert "1 more with 900 images train, 100 validate: klcli report --best 10 --images-of 1" in done.stderr
+    assert (
+        "1 more with 900 images train, 100 validate (subset of 900): klcli report --best 10 --images-of 1"
+        in done.stderr
+    )
     assert numbers(here("report", "--images-of", "1", "--format", "csv")) == [1]
     # A list in the order of a result is a ranking as well.
     assert sorted(numbers(here("report", "--list", "--sort", "test", "--format", "csv"))) == [2, 3]
 
 
+def test_a_gradient_check_has_every_format(here: Klcli, trained: Path, rows: Rows) -> None:
+    assert here("gradcheck", "--hidden", "5", "--data", "synthetic").returncode == 0
+    table = list(csv.DictReader(io.StringIO(here("report", "--gradchecks", "--format", "csv").stdout)))
+    errors = rows("gradient_errors")
+    assert [row["tensor"] for row in table] == [error["tensor"] for error in errors]
+    assert [float(row["max_absolute"]) for row in table] == [error["max_absolute"] for error in errors]
+    for name in ("markdown", "latex"):
+        text = here("report", "--gradchecks", "--format", name).stdout
+        assert "linear1.W" in text.replace("\\", "")
+        assert "PASS" in text
+
+
+def test_a_study_has_at_most_as_many_rows_as_asked_for(here: Klcli, tmp_path: Path) -> None:
+    search = ("search-lambda", "--values", "0.1", "0.01", "0.001", "--subset", "200", "--epochs", "0", "--jobs", "1")
+    assert here(*search, "--data", "synthetic").returncode == 0
+    whole = here("report", "--study", "1", "--format", "csv").stdout.splitlines()
+    assert here("report", "--study", "1", "--limit", "2", "--format", "csv").stdout.splitlines() == whole[:3]
+    assert len(whole) == 4
+
+
 def test_groups(here: Klcli, trained: Path, rows: Rows) -> None:
-    change(trained, "UPDATE runs SET hidden = '7' WHERE id = 1")
+    change(trained, "UPDATE runs SET hidden = '7', config = json_set(config, '$.hidden', json('[7]')) WHERE id = 1")
     [one, two] = json.loads(here("report", "--group-by", "hidden,bn", "--json").stdout)["groups"]
     both = sorted([one, two], key=lambda row: row["hidden"])
     accuracies = [run["validation_accuracy"] for run in rows("runs")]
@@ -218,16 +242,16 @@ def test_keeping_house(here: Klcli, trained: Path, rows: Rows) -> None:
     assert sorted(path.name for path in (trained / "results/checkpoints").iterdir()) == ["run-000002.npz"]
 
 
-def test_a_damaged_checkpoint_is_found(klcli: Klcli, trained: Path) -> None:
+def test_a_damaged_checkpoint_is_found(here: Klcli, trained: Path) -> None:
     (trained / "results/checkpoints/run-000002.npz").write_bytes(b"PK nothing")
-    done = klcli("report", "--check")
+    done = here("report", "--check")
     assert done.returncode == 4
     assert "damaged  run 2" in done.stdout
     assert done.stderr.startswith("klcli: ")
 
 
-def test_nothing_is_deleted_where_nobody_can_be_asked(klcli: Klcli, trained: Path, rows: Rows) -> None:
-    done = klcli("report", "--delete", "1")
+def test_nothing_is_deleted_where_nobody_can_be_asked(here: Klcli, trained: Path, rows: Rows) -> None:
+    done = here("report", "--delete", "1")
     assert done.returncode == 2
     assert "--yes" in done.stderr
     assert len(rows("runs")) == 3
@@ -251,4 +275,4 @@ def test_a_database_that_cannot_be_used(here: Klcli, trained: Path, refused: Ref
     refused(here("report", *args), 4, "newer klcli")
     (trained / "results/klcli.db").rename(trained / "other.db")
     (trained / "other.db").write_bytes(b"no database at all, but long enough to be read as one" * 100)
-    refused(here("report", *args, "--db", "other.db"), 4, "other.db", "no SQLite database")
+    refused(here("report", *args, "--db", "other.db"), 4, "other.db", "not an SQLite database")

@@ -14,7 +14,8 @@ import pytest
 
 from klcli.published import report as published
 from klcli.published.report import parse
-from klcli.report.tables.reproductions import Terms, markdown_page
+from klcli.published.reproduction import Terms
+from klcli.report.tables.reproductions import markdown_page
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -133,12 +134,13 @@ def test_resuming_trains_nothing_twice(here: Klcli, tmp_path: Path) -> None:
     before = read(tmp_path, "SELECT id, started_at, test_accuracy FROM runs")
     again = here(*FEW, "--resume")
     assert again.stdout == first.stdout
-    assert "all 4 runs are there already" in again.stderr
+    assert "all 4 runs exist already" in again.stderr
     assert read(tmp_path, "SELECT id, started_at, test_accuracy FROM runs") == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_one_ends_with_the_same_table(
-    start: Callable[..., "subprocess.Popen[str]"], klcli: Klcli, here: Klcli, tmp_path: Path
+    start: Callable[..., "subprocess.Popen[str]"], here: Klcli, tmp_path: Path
 ) -> None:
     long = ("reproduce", "a3-2024", "--only", "T2", *LOOK, "--repeats", "1")
     process = start(*long)
@@ -159,6 +161,7 @@ def test_an_interrupted_one_ends_with_the_same_table(
     assert table(undisturbed) == table(resumed)
 
 
+@pytest.mark.slow
 def test_different_divisions_of_the_images_are_studies_of_their_own(here: Klcli, rows: Rows) -> None:
     done = here("reproduce", "a2-2019", "--only", "F3,B1", "C1", *LOOK, "--repeats", "1")
     assert done.returncode == 0, done.stderr
@@ -176,6 +179,7 @@ def test_different_divisions_of_the_images_are_studies_of_their_own(here: Klcli,
     assert page.count("002-B1</td>") == 7
 
 
+@pytest.mark.slow
 def test_several_reports_in_one_page(here: Klcli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     one = parse("a", ONE.replace("NAME", "001"))
     two = parse("b", ONE.replace("NAME", "002"))
@@ -251,7 +255,7 @@ def test_the_mistakes_of_the_reports(here: Klcli, rows: Rows) -> None:
         ((), "name a report, one of a2-2019"),
         (("a3-2020",), "'a3-2020': choose one of a2-2019"),
         (("a3-2024", "--only", "F1"), "--only F1"),
-        (("a3-2024", "--repeats", "0"), "'0' must be from 1"),
+        (("a3-2024", "--repeats", "0"), "--repeats 0: must be from 1"),
         (("a3-2024", "--subset", "0"), "subset 0"),
         (("all", "--only", "T1"), "--only T1: rows of one report, 5 are named"),
         (("a3-2021", "--as-published"), "nothing to show of a3-2021, but of a2-2019 and a3-2024"),

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
 Refused = Callable[..., str]
@@ -37,6 +39,7 @@ def stages(rows: Rows) -> list[tuple[str, int | None, str]]:
     return [(study["stage"], study["parent"], study["state"]) for study in rows("studies")]
 
 
+@pytest.mark.slow
 def test_coarse_fine_and_final_as_a_person_calls_them(klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
     done = klcli("search-lambda", "--coarse", "--fine", "--final", *TINY, "--jobs", "2")
     assert done.returncode == 0, done.stderr
@@ -198,18 +201,18 @@ def test_a_search_in_which_everything_diverges_says_so_and_is_kept(here: Klcli, 
         (["--trials", "0"], ["trials", "0"]),
         (["--trials", "many"], ["many"]),
         (["--range", "1e-1", "1e-5"], ["0.1", "1e-05"]),
-        (["--range", "1e-5", "1e-3", "1e-1"], ["--range 1e-5 1e-3 1e-1"]),
-        (["--range", "1e-5"], ["--range 1e-5"]),
+        (["--range", "1e-5", "1e-3", "1e-1"], ["--range 1e-05 0.001 0.1"]),
+        (["--range", "1e-5"], ["--range 1e-05"]),
         (["--range", "0", "1"], ["0", "--scale linear"]),
         (["--range", "low", "1"], ["'low'"]),
         (["--scale", "cubic"], ["'cubic'"]),
         (["--values", "0.1", "--coarse"], ["--values 0.1", "--coarse"]),
         (["--values", "0.1", "--fine"], ["--values 0.1", "--fine"]),
-        (["--values", "0.1", "-3"], ["lambda -3"]),
-        (["--values", "nan"], ["lambda nan"]),
+        (["--values", "0.1", "-3"], ["--values -3"]),
+        (["--values", "nan"], ["--values nan"]),
         (["--values", "a"], ["'a'"]),
         (["--rounds", "-1"], ["--rounds -1"]),
-        (["--repeats", "0"], ["--repeats", "'0'"]),
+        (["--repeats", "0"], ["--repeats 0"]),
         (["--jobs", "0"], ["--jobs", "0"]),
         (["--jobs", "-2"], ["--jobs", "-2"]),
         (["--from", "1"], ["--from 1", "--fine"]),
@@ -226,6 +229,7 @@ def test_wrong_usage_is_one_line_that_names_the_value(
         assert rows("studies") == []
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_does_not_answer_leaves_no_trace(klcli: Klcli, refused: Refused, rows: Rows) -> None:
     """As a process, because Dask's own threads and messages only show there."""
     done = klcli("search-lambda", *TINY, "--quiet", "--executor", "tcp://127.0.0.1:9", timeout=40)
@@ -241,10 +245,10 @@ def test_a_study_that_fine_cannot_go_on_from(here: Klcli, refused: Refused, tmp_
     refused(here(*quiet, "--fine", "--from", "1"), 2, "--from 1")
     assert here(*SEARCH, "--values", "0.1", "--final").returncode == 0
     for study in ("2", "3"):
-        refused(here(*quiet, "--fine", "--from", study), 2, f"--from {study}", "no coarse or fine search")
+        refused(here(*quiet, "--fine", "--from", study), 2, f"--from {study}", "not a coarse or fine lambda search")
     refused(here(*quiet, "--fine"), 2, "--coarse")  # there is still no coarse one
     assert here(*SEARCH, "--coarse").returncode == 0
-    refused(here(*quiet, "--fine", "--hidden", "10"), 2, "study 4", "[20]", "[20, 10]")
+    refused(here(*quiet, "--fine", "--hidden", "10"), 2, "study 4", "hidden 20 (here 20 10)")
     with sqlite3.connect(tmp_path / "results/klcli.db") as connection:
         connection.execute("UPDATE studies SET state = 'interrupted' WHERE id = 4")
     connection.close()

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM reach a training at any moment: it ends in a state, with what it had."""
+"""Ctrl-C and SIGTERM at any moment of a training: the run ends in a state, with its epochs so far."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")]
 
 ENDLESS = ("train", "--data", "synthetic", "--subset", "500", "--hidden", "20", "--cycles", "10000")
 
@@ -92,7 +92,7 @@ def test_a_reader_that_has_seen_enough_interrupts(start: Start, rows: Rows) -> N
     process.stderr.close()
     process.wait(120)
     [run] = rows("runs")
-    assert (run["state"], run["error"]) == ("interrupted", "nobody reads the output any more")
+    assert (run["state"], run["error"]) == ("interrupted", "the output pipe was closed")
 
 
 def test_the_second_signal_ends_at_once(start: Start, klcli: Klcli, rows: Rows, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
-"""The options of how a network is trained, from the command line to the database: what is kept, warned of, refused."""
+"""The training options, from the command line to the database: stored, warned of, or refused."""
 
 import json
+import os
 import re
+import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from klcli.report.tables.table import options_words
+from klcli import Lab
+from klcli.procedures.signals import Interrupted
+from klcli.report.words import options_words
+from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
+from klcli.training.result import EpochMetrics
+
+pytestmark = pytest.mark.usefixtures("unrendered")
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -62,9 +70,10 @@ def test_studies_pass_on_how_images_are_seen(here: Klcli, rows: Rows) -> None:
     assert in_a_group["validation_loss"] == pytest.approx(alone["validation_loss"], rel=1e-4)
     assert alone["validation_loss"] != pytest.approx(usual["validation_loss"], rel=1e-3)
     compared = here("report", "--run", "3", "4").stdout
-    assert re.search("standardised +by image +by pixel", compared)
+    assert re.search("standardised by +image +pixel", compared)
     assert re.search("shuffled +no +yes", compared)
-    assert [options_words(run) for run in (alone, usual)] == ["standardised by image, not shuffled", ""]
+    configs = [TrainConfig.from_json(run["config"]) for run in (alone, usual)]
+    assert [options_words(config) for config in configs] == ["standardised by image, not shuffled", ""]
 
 
 @pytest.mark.parametrize("command", ["train", "search-lambda"])
@@ -82,17 +91,17 @@ def test_adam_with_the_rates_of_sgd_is_warned_of_with_the_cure(here: Klcli, comm
         (["--optimizer", "lion"], ["'lion'", "sgd, adam"]),
         (["--momentum", "1"], ["momentum 1.0", "below 1"]),
         (["--momentum", "0.9", "--optimizer", "adam"], ["momentum 0.9", "--optimizer sgd"]),
-        (["--eta-decay", "1.1"], ["eta decay 1.1", "at most 1"]),
-        (["--eta-decay", "0.5", "--schedule", "constant"], ["eta decay 0.5", "cyclical or cosine"]),
+        (["--eta-decay", "1.1"], ["--eta-decay 1.1", "at most 1"]),
+        (["--eta-decay", "0.5", "--schedule", "constant"], ["--eta-decay 0.5", "cyclical or cosine"]),
         (["--dropout", "1"], ["dropout 1.0", "below 1"]),
-        (["--label-smoothing", "-0.1"], ["label smoothing -0.1"]),
+        (["--label-smoothing", "-0.1"], ["--label-smoothing -0.1"]),
         (["--shift", "32"], ["shift 32", "from 0 to 31"]),
         (["--shift", "1.5"], ["'1.5'"]),
         (["--mixup", "inf"], ["mixup inf"]),
-        (["--weight-average", "1"], ["weight average 1.0", "below 1"]),
+        (["--weight-average", "1"], ["--weight-average 1.0", "below 1"]),
         (["--snapshots", "--schedule", "one-cycle"], ["snapshots", "one-cycle", "cyclical or cosine"]),
-        (["--weight-decay", "-1"], ["weight decay -1.0"]),
-        (["--weight-decay", "nan"], ["weight decay nan"]),
+        (["--weight-decay", "-1"], ["--weight-decay -1.0"]),
+        (["--weight-decay", "nan"], ["--weight-decay nan"]),
         (["--standardise", "batch"], ["standardise 'batch'", "pixel, image"]),
     ],
     ids=" ".join,
@@ -113,21 +122,17 @@ def test_what_cannot_be_is_refused(here: Klcli, refused: Refused, options: list[
     ids=" ".join,
 )
 def test_an_interrupted_run_goes_on_to_the_bits_of_an_uninterrupted_one(
-    here: Klcli, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+    here: Klcli, rows: Rows, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    import klcli.cli.commands.train as train_module
-
     assert here("train", *TINY, *options).returncode == 0
-    right = train_module.Recording.on_evaluation
+    config = TrainConfig.from_json(rows("runs")[0]["config"])
 
-    def fail_after_two(self: Any, result: Any) -> None:
-        right(self, result)
-        if len(result.epochs) == 2:
-            raise RuntimeError("power cut")
+    def interrupt(metrics: EpochMetrics) -> None:
+        if metrics.epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(train_module.Recording, "on_evaluation", fail_after_two)
-        assert here("train", *TINY, *options).returncode == 1
+    with pytest.raises(Interrupted):
+        Lab("results/klcli.db", data="synthetic").train(config, on_evaluation=interrupt)
     assert here("train", "--resume", "last").returncode == 0
     whole, resumed = rows("runs")
     assert resumed["state"] == "complete"

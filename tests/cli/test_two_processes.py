@@ -19,6 +19,7 @@ from klcli import second_core
 TRAIN = ("train", "--data", "synthetic", "--subset", "5000", "--bn", "--step-epochs", "10", "--cycles", "2", "--json")
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL"),
     pytest.mark.skipif(second_core.cores() < 2, reason="there is one core"),
 ]

@@ -1,4 +1,4 @@
-"""Augmentation pixel by pixel: mirrored, moved, mixed, with the chances that were asked for."""
+"""Augmentation pixel by pixel: flips, shifts and mixup, with the requested probabilities."""
 
 from collections import Counter
 from functools import partial

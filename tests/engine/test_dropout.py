@@ -1,4 +1,4 @@
-"""Dropout: what its mask is, and that it is the same mask on the way back, for members and in evaluation."""
+"""Dropout: its mask, the same mask in the backward pass and for replicas, and the identity in evaluation."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ def test_evaluation_is_the_identity() -> None:
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_units_are_left_out_with_probability_p_and_the_others_make_up_for_them(p: float) -> None:
+def test_units_are_dropped_with_probability_p_and_the_others_are_scaled_up(p: float) -> None:
     mask = Dropout(p, seed=1, index=1).mask(1000, 500, np.dtype(np.float64))
     share = (mask == 0).mean()
     assert share == pytest.approx(p, abs=5 * np.sqrt(p * (1 - p) / mask.size))
@@ -36,7 +36,7 @@ def test_the_mask_is_a_function_of_seed_layer_and_step() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_way_back_goes_through_the_same_units(dtype: type) -> None:
+def test_the_backward_pass_has_the_same_mask(dtype: type) -> None:
     Y, backward = Dropout(0.3, seed=1, index=1).forward(X.astype(dtype), training=True)
     G, gradients = backward(np.ones_like(Y))
     assert gradients == {}
@@ -44,10 +44,10 @@ def test_the_way_back_goes_through_the_same_units(dtype: type) -> None:
     np.testing.assert_allclose(Y, X.astype(dtype) * G, rtol=1e-6)
 
 
-def test_members_share_the_mask() -> None:
+def test_replicas_share_the_mask() -> None:
     layer = Dropout(0.3, seed=1, index=1)
-    members = np.stack([X, 2 * X])
-    Y, _ = layer.forward(members, training=True)
+    replicas = np.stack([X, 2 * X])
+    Y, _ = layer.forward(replicas, training=True)
     np.testing.assert_array_equal(Y[1], layer.forward(2 * X, training=True)[0])
 
 

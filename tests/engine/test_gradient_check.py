@@ -1,4 +1,4 @@
-"""The gradient check itself: right code passes, kinks are counted, nothing is moved."""
+"""The gradient check itself: correct code passes, kinks are counted, the network does not change."""
 
 import numpy as np
 import pytest
@@ -67,8 +67,8 @@ def test_the_errors_of_the_three_definitions_by_hand():
     assert not check.passes(1e-8, 1e-6)
 
 
-def test_entries_at_a_corner_of_a_relu_are_counted():
-    # With b = 0 and an image of zeros, every unit sits on its corner: all of b1 straddles it, W1 does not move it.
+def test_entries_at_the_kink_of_a_relu_are_counted():
+    # With b = 0 and an image of zeros, every unit is at its kink: all of b1 straddles it, W1 does not move it.
     rng = np.random.default_rng(0)
     made = Network(
         {
@@ -100,9 +100,9 @@ def test_the_check_moves_neither_parameters_nor_running_averages(batch):
     assert "batch_norm1.running_mean" in before
 
 
-def test_a_group_of_members_with_lambdas_of_their_own_passes(batch):
-    group = stack([network(seed, batch_norm=True) for seed in range(3)])
-    checks = check_gradients(group, *batch, np.array([0.0, 0.01, 1.0]))
+def test_a_stack_of_replicas_with_lambdas_of_their_own_passes(batch):
+    stacked = stack([network(seed, batch_norm=True) for seed in range(3)])
+    checks = check_gradients(stacked, *batch, np.array([0.0, 0.01, 1.0]))
     assert all(check.passes(1e-8, 1e-6) for check in checks)
     assert checks[0].entries == 3 * 6 * 5
 
@@ -136,7 +136,7 @@ def test_dropout_and_label_smoothing_have_right_gradients(settings, dropout, smo
         assert all(check.passes(1e-8, 1e-6) for check in checks)
 
 
-def test_another_mask_or_other_labels_on_the_way_back_are_noticed(batch, monkeypatch):
+def test_another_mask_or_other_labels_in_the_backward_pass_are_noticed(batch, monkeypatch):
     made = network(dropout=0.3)
     right = Dropout.forward
 

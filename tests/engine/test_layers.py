@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from klcli.engine.layers import BatchNorm, Layer, Linear, ReLU
+from klcli.engine.network import Network
 
 NumericalGradient = Callable[[Callable[[], float], np.ndarray], np.ndarray]
 
-MEMBERS = [pytest.param((), id="one network"), pytest.param((3,), id="three members")]
+REPLICAS = [pytest.param((), id="one network"), pytest.param((3,), id="three replicas")]
 N, D_IN, D_OUT = 6, 4, 3
 
 
-def way_back(backward, G: np.ndarray):
-    """Take the way back with the gradients of the weights multiplied out."""
+def multiplied_out(backward, G: np.ndarray):
+    """The results of a backward pass, with the gradients of the weights as arrays."""
     dX, gradients = backward(G)
     return dX, {name: np.asarray(gradient) for name, gradient in gradients.items()}
 
@@ -23,14 +24,14 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def linear(members: tuple[int, ...], *, is_first: bool = False) -> Linear:
-    W = rng(1).standard_normal((*members, D_IN, D_OUT))
-    b = rng(2).standard_normal((*members, 1, D_OUT) if members else D_OUT)
+def linear(replicas: tuple[int, ...], *, is_first: bool = False) -> Linear:
+    W = rng(1).standard_normal((*replicas, D_IN, D_OUT))
+    b = rng(2).standard_normal((*replicas, 1, D_OUT) if replicas else D_OUT)
     return Linear(W, b, is_first=is_first)
 
 
-def batch_norm(members: tuple[int, ...], *, tracked: bool = False) -> BatchNorm:
-    shape = (*members, 1, D_IN) if members else (D_IN,)
+def batch_norm(replicas: tuple[int, ...], *, tracked: bool = False) -> BatchNorm:
+    shape = (*replicas, 1, D_IN) if replicas else (D_IN,)
     layer = BatchNorm(rng(1).uniform(0.5, 2, shape), rng(2).standard_normal(shape), momentum=0.9, eps=1e-3)
     if tracked:
         layer.running_mean = rng(3).standard_normal(shape)
@@ -38,8 +39,13 @@ def batch_norm(members: tuple[int, ...], *, tracked: bool = False) -> BatchNorm:
     return layer
 
 
+def trained(layer: Layer) -> dict[str, np.ndarray]:
+    """The parameters of a single layer by name."""
+    return {name.removeprefix("one."): array for name, array in Network({"one": layer}).parameters().items()}
+
+
 def away_from_zero(X: np.ndarray) -> np.ndarray:
-    """No element so small that a central difference would step over the corner of the ReLU."""
+    """No element so small that a central difference would step over the kink of the ReLU."""
     return np.sign(X) * (np.abs(X) + 0.01)
 
 
@@ -49,19 +55,19 @@ def assert_backward_is_the_derivative(
     """Differentiate J = sum(C * Y) for a random C, so that dJ/dY = C."""
     Y, backward = layer.forward(X, training=training)
     C = rng(9).standard_normal(Y.shape)
-    dX, gradients = way_back(backward, C.copy())
+    dX, gradients = multiplied_out(backward, C.copy())
 
     def objective() -> float:
         return float(np.sum(C * layer.forward(X, training=training)[0]))
 
-    assert set(gradients) == set(layer.parameters())
-    for name, parameter in layer.parameters().items():
+    assert set(gradients) == set(trained(layer))
+    for name, parameter in trained(layer).items():
         assert gradients[name].shape == parameter.shape
         np.testing.assert_allclose(
             gradients[name], numerical_gradient(objective, parameter), rtol=1e-7, atol=1e-8, err_msg=name
         )
     numerical = numerical_gradient(objective, X)
-    if dX is not None and dX.ndim > X.ndim:  # one X shared by all members: each sends its own dX back
+    if dX is not None and dX.ndim > X.ndim:  # one X shared by all replicas: each returns its own dX
         dX = dX.sum(axis=0)
     np.testing.assert_allclose(dX, numerical, rtol=1e-7, atol=1e-8, err_msg="X")
 
@@ -78,22 +84,22 @@ def test_linear_forward_by_hand() -> None:
 def test_linear_backward_by_hand() -> None:
     layer = Linear(np.array([[2.0], [3.0]]), np.array([0.0]))
     _, backward = layer.forward(np.array([[1.0, 4.0], [5.0, 6.0]]), training=True)
-    dX, gradients = way_back(backward, np.array([[1.0], [10.0]]))
+    dX, gradients = multiplied_out(backward, np.array([[1.0], [10.0]]))
     assert dX is not None
     assert dX.tolist() == [[2, 3], [20, 30]]
     assert gradients["W"].tolist() == [[1 + 50], [4 + 60]]
     assert gradients["b"].tolist() == [11]
 
 
-@pytest.mark.parametrize("members", MEMBERS)
-def test_linear_forward_is_the_float64_formula(members: tuple[int, ...]) -> None:
-    layer = linear(members)
-    X = rng().standard_normal((*members, N, D_IN))
+@pytest.mark.parametrize("replicas", REPLICAS)
+def test_linear_forward_is_the_float64_formula(replicas: tuple[int, ...]) -> None:
+    layer = linear(replicas)
+    X = rng().standard_normal((*replicas, N, D_IN))
     expected = np.einsum("...ni,...ij->...nj", X, layer.W) + layer.b
     np.testing.assert_allclose(layer.forward(X, training=True)[0], expected, rtol=1e-13, atol=1e-14)
 
 
-def test_linear_gives_every_member_its_own_answer_to_one_shared_batch() -> None:
+def test_linear_gives_every_replica_its_own_answer_to_one_shared_batch() -> None:
     layer = linear((3,))
     X = rng().standard_normal((N, D_IN))
     Y, _ = layer.forward(X, training=True)
@@ -101,23 +107,23 @@ def test_linear_gives_every_member_its_own_answer_to_one_shared_batch() -> None:
     np.testing.assert_allclose(Y, np.einsum("ni,mij->mnj", X, layer.W) + layer.b, rtol=1e-13, atol=1e-14)
 
 
-@pytest.mark.parametrize("members", MEMBERS)
-def test_linear_backward_is_the_derivative(members: tuple[int, ...], numerical_gradient: NumericalGradient) -> None:
-    X = rng().standard_normal((*members, N, D_IN))
-    assert_backward_is_the_derivative(linear(members), X, numerical_gradient)
+@pytest.mark.parametrize("replicas", REPLICAS)
+def test_linear_backward_is_the_derivative(replicas: tuple[int, ...], numerical_gradient: NumericalGradient) -> None:
+    X = rng().standard_normal((*replicas, N, D_IN))
+    assert_backward_is_the_derivative(linear(replicas), X, numerical_gradient)
 
 
-def test_linear_backward_is_the_derivative_where_members_share_the_batch(
+def test_linear_backward_is_the_derivative_where_replicas_share_the_batch(
     numerical_gradient: NumericalGradient,
 ) -> None:
     assert_backward_is_the_derivative(linear((3,)), rng().standard_normal((N, D_IN)), numerical_gradient)
 
 
-@pytest.mark.parametrize("members", MEMBERS)
-def test_the_first_layer_gives_the_same_parameter_gradients_and_no_dx(members: tuple[int, ...]) -> None:
-    X, G = rng().standard_normal((N, D_IN)), rng(5).standard_normal((*members, N, D_OUT))
-    dX_first, first = linear(members, is_first=True).forward(X, training=True)[1](G.copy())
-    dX_later, later = linear(members).forward(X, training=True)[1](G.copy())
+@pytest.mark.parametrize("replicas", REPLICAS)
+def test_the_first_layer_gives_the_same_parameter_gradients_and_no_dx(replicas: tuple[int, ...]) -> None:
+    X, G = rng().standard_normal((N, D_IN)), rng(5).standard_normal((*replicas, N, D_OUT))
+    dX_first, first = linear(replicas, is_first=True).forward(X, training=True)[1](G.copy())
+    dX_later, later = linear(replicas).forward(X, training=True)[1](G.copy())
     assert dX_first is None
     assert dX_later is not None
     for name in ("W", "b"):
@@ -134,10 +140,10 @@ def test_batch_norm_by_hand_with_the_biased_variance_and_eps_inside_the_root() -
     assert Y.tolist() == [[9.0], [11.0]]
 
 
-@pytest.mark.parametrize("members", MEMBERS)
-def test_batch_norm_forward_is_the_float64_formula(members: tuple[int, ...]) -> None:
-    layer = batch_norm(members)
-    X = 3 * rng().standard_normal((*members, N, D_IN)) + 1
+@pytest.mark.parametrize("replicas", REPLICAS)
+def test_batch_norm_forward_is_the_float64_formula(replicas: tuple[int, ...]) -> None:
+    layer = batch_norm(replicas)
+    X = 3 * rng().standard_normal((*replicas, N, D_IN)) + 1
     mu = np.einsum("...nd->...d", X)[..., None, :] / N
     v = np.einsum("...nd,...nd->...d", X - mu, X - mu)[..., None, :] / N
     expected = layer.gamma * (X - mu) / np.sqrt(v + layer.eps) + layer.beta
@@ -146,12 +152,12 @@ def test_batch_norm_forward_is_the_float64_formula(members: tuple[int, ...]) -> 
 
 @pytest.mark.parametrize("tracked", [False, True], ids=["never tracked", "tracked"])
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-@pytest.mark.parametrize("members", MEMBERS)
+@pytest.mark.parametrize("replicas", REPLICAS)
 def test_batch_norm_backward_is_the_derivative(
-    members: tuple[int, ...], training: bool, tracked: bool, numerical_gradient: NumericalGradient
+    replicas: tuple[int, ...], training: bool, tracked: bool, numerical_gradient: NumericalGradient
 ) -> None:
-    X = 3 * rng().standard_normal((*members, N, D_IN)) + 1
-    layer = batch_norm(members, tracked=tracked)
+    X = 3 * rng().standard_normal((*replicas, N, D_IN)) + 1
+    layer = batch_norm(replicas, tracked=tracked)
     assert_backward_is_the_derivative(layer, X, numerical_gradient, training=training)
 
 
@@ -164,10 +170,10 @@ def test_running_averages_begin_with_the_first_tracked_batch_and_move_by_one_min
     assert layer.running_variance == np.array([0.75 * 1 + 0.25 * 4])
 
 
-@pytest.mark.parametrize("members", MEMBERS)
-def test_running_averages_follow_their_definition_for_every_member(members: tuple[int, ...]) -> None:
-    layer = batch_norm(members)
-    batches = [rng(seed).standard_normal((*members, N, D_IN)) * (seed + 1) for seed in range(4)]
+@pytest.mark.parametrize("replicas", REPLICAS)
+def test_running_averages_follow_their_definition_for_every_replica(replicas: tuple[int, ...]) -> None:
+    layer = batch_norm(replicas)
+    batches = [rng(seed).standard_normal((*replicas, N, D_IN)) * (seed + 1) for seed in range(4)]
     means = [X.mean(axis=-2).reshape(layer.gamma.shape) for X in batches]
     variances = [X.var(axis=-2).reshape(layer.gamma.shape) for X in batches]
     for X in batches:
@@ -209,10 +215,10 @@ def test_batch_norm_in_evaluation_uses_the_running_averages() -> None:
     assert Y.tolist() == [[1.0], [2 * 2 / 2 + 1], [2 * -6 / 2 + 1]]
 
 
-@pytest.mark.parametrize("members", MEMBERS)
-def test_a_sample_depends_on_its_neighbours_in_training_and_on_nobody_in_evaluation(members: tuple[int, ...]) -> None:
-    layer = batch_norm(members, tracked=True)
-    X = rng().standard_normal((*members, N, D_IN))
+@pytest.mark.parametrize("replicas", REPLICAS)
+def test_a_sample_depends_on_its_neighbours_in_training_and_not_in_evaluation(replicas: tuple[int, ...]) -> None:
+    layer = batch_norm(replicas, tracked=True)
+    X = rng().standard_normal((*replicas, N, D_IN))
     other = X.copy()
     other[..., 1:, :] += 5
     in_evaluation = [layer.forward(batch, training=False)[0][..., 0, :] for batch in (X, other, X[..., :1, :])]
@@ -232,7 +238,7 @@ def test_batch_norm_keeps_a_variance_that_a_large_mean_would_drown() -> None:
 # --- ReLU
 
 
-def test_relu_by_hand_with_a_derivative_of_zero_at_the_corner() -> None:
+def test_relu_by_hand_with_a_derivative_of_zero_at_the_kink() -> None:
     Y, backward = ReLU().forward(np.array([[-2.0, 0.0, 3.0]]), training=True)
     dX, gradients = backward(np.array([[10.0, 10.0, 10.0]]))
     assert Y.tolist() == [[0, 0, 3]]
@@ -241,9 +247,9 @@ def test_relu_by_hand_with_a_derivative_of_zero_at_the_corner() -> None:
     assert gradients == {}
 
 
-@pytest.mark.parametrize("members", MEMBERS)
-def test_relu_backward_is_the_derivative(members: tuple[int, ...], numerical_gradient: NumericalGradient) -> None:
-    X = away_from_zero(rng().standard_normal((*members, N, D_IN)))
+@pytest.mark.parametrize("replicas", REPLICAS)
+def test_relu_backward_is_the_derivative(replicas: tuple[int, ...], numerical_gradient: NumericalGradient) -> None:
+    X = away_from_zero(rng().standard_normal((*replicas, N, D_IN)))
     assert_backward_is_the_derivative(ReLU(), X, numerical_gradient)
 
 
@@ -257,7 +263,7 @@ EVERY_LAYER = [
 
 
 @pytest.mark.parametrize("make", EVERY_LAYER)
-def test_a_layer_can_be_entered_again_before_its_way_back_is_used(make: Callable[[], Layer]) -> None:
+def test_a_layer_can_run_again_before_its_backward_pass(make: Callable[[], Layer]) -> None:
     layer = make()
     X, other = rng().standard_normal((2, N, D_IN))
     Y, backward = layer.forward(X, training=True)
@@ -281,11 +287,11 @@ def test_a_forward_leaves_its_input_alone(make: Callable[[], Layer], training: b
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("make", EVERY_LAYER)
-def test_float32_stays_float32_on_both_ways(make: Callable[[], Layer], training: bool) -> None:
+def test_float32_stays_float32_in_both_passes(make: Callable[[], Layer], training: bool) -> None:
     layer = make()
-    for name, array in layer.parameters().items():
+    for name, array in trained(layer).items():
         setattr(layer, name, array.astype(np.float32))
     Y, backward = layer.forward(rng().standard_normal((N, D_IN)).astype(np.float32), training=training)
-    dX, gradients = way_back(backward, np.ones_like(Y))
+    dX, gradients = multiplied_out(backward, np.ones_like(Y))
     assert dX is not None
     assert {array.dtype for array in (Y, dX, *gradients.values())} == {np.dtype(np.float32)}

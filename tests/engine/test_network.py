@@ -1,4 +1,4 @@
-"""Network: names, shapes, members, state, and the gradient of the whole cost."""
+"""Network: names, shapes, replicas, state, and the gradient of the whole cost."""
 
 from collections.abc import Callable
 from functools import partial
@@ -43,7 +43,7 @@ def batch(seed: int = 0, n: int = N) -> tuple[np.ndarray, np.ndarray]:
 
 
 def reference_cost(kind: str, theta: dict[str, np.ndarray], X: np.ndarray, y: np.ndarray, lam: float) -> float:
-    """J of design and textbook, written out once more in float64: no layer, no closure, no members."""
+    """J of design and textbook, written out once more in float64: no layer, no closure, no replicas."""
     settings = KINDS[kind]
 
     def normalised(H: np.ndarray, index: int) -> np.ndarray:
@@ -160,16 +160,16 @@ def test_the_score_of_an_image_in_evaluation_does_not_depend_on_its_neighbours(k
     np.testing.assert_allclose(net.scores(X[::-1]), alone[::-1], rtol=1e-12, atol=1e-13)
 
 
-# --- members
+# --- replicas
 
 
 @EVERY_KIND
-def test_a_member_of_a_group_is_the_same_network_alone(kind: str) -> None:
+def test_a_replica_of_a_stack_is_the_same_network_alone(kind: str) -> None:
     alone = [network(kind, seed) for seed in range(3)]
     lam = np.array([0.0, 0.1, 0.7])
-    group, (X, y) = stack(alone), batch()
-    loss, gradients = group.gradients(X, y, lam, track=True)
-    penalty, scores = group.penalty(lam), group.scores(X)
+    stacked, (X, y) = stack(alone), batch()
+    loss, gradients = stacked.gradients(X, y, lam, track=True)
+    penalty, scores = stacked.penalty(lam), stacked.scores(X)
     assert loss.shape == penalty.shape == (3,)
     for index, net in enumerate(alone):
         own_loss, own_gradients = net.gradients(X, y, float(lam[index]), track=True)
@@ -182,37 +182,37 @@ def test_a_member_of_a_group_is_the_same_network_alone(kind: str) -> None:
 
 
 @EVERY_KIND
-def test_members_come_out_of_a_stack_as_they_went_in(kind: str) -> None:
+def test_replicas_come_out_of_a_stack_as_they_went_in(kind: str) -> None:
     alone = [network(kind, seed) for seed in range(3)]
     for seed, net in enumerate(alone):
         net.gradients(*batch(seed), 0.0, track=True)
-    group = stack(alone)
+    stacked = stack(alone)
     for index, net in enumerate(alone):
-        state, expected = group.member(index).state(), net.state()
+        state, expected = stacked.replica(index).state(), net.state()
         assert list(state) == list(expected)
         for name, array in expected.items():
             assert state[name].shape == array.shape
             np.testing.assert_array_equal(state[name], array)
-    first = group.member(0).layers["linear1"]
+    first = stacked.replica(0).layers["linear1"]
     assert isinstance(first, Linear)
     assert first.is_first
 
 
-def test_a_stack_copies_and_a_member_shares() -> None:
+def test_a_stack_copies_and_a_replica_shares() -> None:
     alone = [network(seed=0), network(seed=1)]
-    group = stack(alone)
-    member = group.member(1)
-    for name, array in group.parameters().items():
+    stacked = stack(alone)
+    replica = stacked.replica(1)
+    for name, array in stacked.parameters().items():
         assert not np.shares_memory(array, alone[1].parameters()[name])
-        assert np.shares_memory(array, member.parameters()[name])
+        assert np.shares_memory(array, replica.parameters()[name])
 
 
-def test_members_do_not_touch_each_other() -> None:
-    group, (X, y) = stack([network(seed=0), network(seed=1)]), batch()
-    before = group.gradients(X, y, np.array([0.1, 0.2]))
-    for array in group.parameters().values():
+def test_replicas_do_not_touch_each_other() -> None:
+    stacked, (X, y) = stack([network(seed=0), network(seed=1)]), batch()
+    before = stacked.gradients(X, y, np.array([0.1, 0.2]))
+    for array in stacked.parameters().values():
         array[1] = np.nan
-    after = group.gradients(X, y, np.array([0.1, 0.2]))
+    after = stacked.gradients(X, y, np.array([0.1, 0.2]))
     assert before[0][0] == after[0][0]
     assert np.isnan(after[0][1])
     for name in before[1]:

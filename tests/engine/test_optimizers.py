@@ -1,11 +1,11 @@
-"""The updates by hand, for one network and for members with rates of their own."""
+"""Updates by hand, for one network and for replicas with rates of their own, and the exponential average."""
 
 import numpy as np
 import pytest
 
 from klcli.engine import optimizers
-from klcli.engine.optimizers import SGD, Adam
-from klcli.engine.weight_gradient import WeightGradient
+from klcli.engine.optimizers import SGD, Adam, WeightAverage
+from klcli.engine.weight_gradient import WeightGradient, in_fortran_order
 
 
 def test_sgd_by_hand_moves_every_array_in_place() -> None:
@@ -16,7 +16,7 @@ def test_sgd_by_hand_moves_every_array_in_place() -> None:
     assert b.tolist() == [2.95]
 
 
-def test_sgd_gives_every_member_its_own_rate() -> None:
+def test_sgd_gives_every_replica_its_own_rate() -> None:
     W, b = np.zeros((2, 1, 2)), np.zeros((2, 1, 1))
     SGD().update([W, b], [np.array([[[1.0, 2.0]], [[3.0, 4.0]]]), np.ones((2, 1, 1))], np.array([0.5, 2.0]))
     assert W.tolist() == [[[-0.5, -1.0]], [[-6.0, -8.0]]]
@@ -95,10 +95,10 @@ def sgd_by_hand(W, gradients, eta, decay):
     ids=["adam", "nesterov", "sgd"],
 )
 @pytest.mark.parametrize("decay", [0.0, 0.4])
-@pytest.mark.parametrize("layout", ["members", "rows"])
+@pytest.mark.parametrize("layout", ["replicas", "rows"])
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("block", [1, 7, 10**6])
-def test_members_move_as_each_would_alone_in_blocks_of_any_size(
+def test_replicas_move_as_each_would_alone_in_blocks_of_any_size(
     make, by_hand, decay, layout, shared, block, monkeypatch
 ):
     monkeypatch.setattr(optimizers, "BLOCK", block)
@@ -109,7 +109,7 @@ def test_members_move_as_each_would_alone_in_blocks_of_any_size(
     X = [rng.standard_normal((n, d) if shared else (m, n, d)) for _ in range(4)]
     G = [rng.standard_normal((m, n, h)) for _ in range(4)]
     eta, lam = np.array([0.1, 0.02, 0.3]), np.array([0.0, 0.1, 0.5])
-    W = start.copy() if layout == "members" else np.ascontiguousarray(start.transpose(1, 0, 2)).transpose(1, 0, 2)
+    W = start.copy() if layout == "replicas" else np.ascontiguousarray(start.transpose(1, 0, 2)).transpose(1, 0, 2)
     optimizer = make(decay)
     for x, g in zip(X, G, strict=True):
         optimizer.update([W], [WeightGradient(x, g, W, lam)], eta)
@@ -129,3 +129,35 @@ def test_vectors_do_not_decay_and_float32_stays(optimizer) -> None:
     assert b.dtype == np.float32
     assert (b == 1).all()
     assert {array.dtype for arrays in optimizer.memory.values() for array in arrays} == {np.dtype(np.float32)}
+
+
+# --- the average of the weights
+
+
+@pytest.mark.parametrize("block", [1, 7, 10**6])
+@pytest.mark.parametrize("copy", [in_fortran_order, np.copy], ids=["Fortran order", "C order"])
+def test_the_average_is_the_mean_with_weights_that_fall_by_decay(block, copy, monkeypatch):
+    monkeypatch.setattr(optimizers, "BLOCK", block)
+    rng, decay = np.random.default_rng(0), 0.8
+    seen = [
+        {"linear1.W": copy(rng.standard_normal((3, 5, 4))), "linear1.b": rng.standard_normal((3, 1, 4))}
+        for _ in range(6)
+    ]
+    average = WeightAverage(decay)
+    for state in seen:
+        average.update(state)
+    weights = decay ** np.arange(5, -1, -1)
+    for name in seen[0]:
+        expected = sum(w * state[name] for w, state in zip(weights, seen, strict=True)) / weights.sum()
+        np.testing.assert_allclose(average.state[name], expected, rtol=1e-12)
+
+
+def test_the_first_update_of_an_average_copies_the_arrays() -> None:
+    W = np.ones((2, 2), np.float32)
+    average = WeightAverage(0.999)
+    average.update({"W": W})
+    W += 1
+    assert average.state["W"].tolist() == [[1, 1], [1, 1]]
+    average.update({"W": W})
+    assert average.state["W"].dtype == np.float32
+    np.testing.assert_allclose(average.state["W"], (0.999 * 1 + 2) / 1.999, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Products in halves are those in one piece."""
+"""Products and steps in two halves equal those in one piece."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import pytest
 from klcli import second_core
 from klcli.engine import products
 from klcli.engine.products import descend, product
+from klcli.engine.weight_gradient import in_fortran_order
 
 SHAPES = [
     pytest.param((6, 40), (40, 5), id="inner side longest"),
@@ -13,16 +14,11 @@ SHAPES = [
     pytest.param((5, 6), (6, 41), id="columns longest"),
     pytest.param((7, 7), (7, 7), id="square"),
     pytest.param((1, 40), (40, 1), id="a single number"),
-    pytest.param((1, 6, 40), (1, 40, 5), id="one member"),
-    pytest.param((3, 6, 40), (3, 40, 5), id="three members"),
-    pytest.param((6, 40), (3, 40, 5), id="members of the right side alone"),
-    pytest.param((3, 6, 40), (40, 5), id="members of the left side alone"),
+    pytest.param((1, 6, 40), (1, 40, 5), id="one replica"),
+    pytest.param((3, 6, 40), (3, 40, 5), id="three replicas"),
+    pytest.param((6, 40), (3, 40, 5), id="replicas of the right side alone"),
+    pytest.param((3, 6, 40), (40, 5), id="replicas of the left side alone"),
 ]
-
-
-def in_columns(A):
-    """Return A with its columns together in memory, as activations and weights have them."""
-    return np.ascontiguousarray(A.swapaxes(-1, -2)).swapaxes(-1, -2)
 
 
 @pytest.mark.parametrize(("left", "right"), SHAPES)
@@ -37,6 +33,7 @@ def test_the_product_is_that_of_float64(left, right, dtype, worth_halving, monke
     np.testing.assert_allclose(Y, np.einsum("...ij,...jk->...ik", A, B), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("left", "right"), SHAPES)
 def test_the_second_core_changes_no_bit(left, right, monkeypatch, use_cores, pieces):
     rng = np.random.default_rng(1)
@@ -46,16 +43,16 @@ def test_the_second_core_changes_no_bit(left, right, monkeypatch, use_cores, pie
     for cores in (1, 2):
         use_cores(cores)
         assert second_core.start(1_000_000) == (cores == 2)
-        results.append([product(A, B), product(in_columns(A), in_columns(B))])
+        results.append([product(A, B), product(in_fortran_order(A), in_fortran_order(B))])
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
     assert all(pieces)  # done by the other process
     assert len(pieces) == 2 * (A.ndim == B.ndim)
 
 
-def finish(rest):
-    if rest is not None:
-        rest()
+def finish(pending):
+    if pending is not None:
+        pending()
 
 
 @pytest.mark.parametrize("cached", [0, 10**9], ids=["by rows", "by columns"])
@@ -73,6 +70,7 @@ def test_a_step_is_that_of_float64(cached, keep, worth_halving, less, monkeypatc
     np.testing.assert_allclose(W, expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [0, 10**9], ids=["by rows", "by columns"])
 def test_a_step_on_the_second_core_changes_no_bit(cached, monkeypatch, use_cores, pieces):
     rng = np.random.default_rng(3)
@@ -86,29 +84,30 @@ def test_a_step_on_the_second_core_changes_no_bit(cached, monkeypatch, use_cores
         second_core.start(1_000_000)
         W = second_core.empty(start.shape, start.dtype)
         W[...] = start
-        finish(descend(in_columns(G), X, keep, W))
+        finish(descend(in_fortran_order(G), X, keep, W))
         results.append(W)
     assert pieces == [True]  # done by the other process
     np.testing.assert_array_equal(*results)
     assert not np.array_equal(results[0], start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [0, 10**9], ids=["by rows", "by columns"])
-def test_steps_follow_each_other_before_the_last_is_called(cached, monkeypatch, use_cores, pieces):
+def test_steps_follow_each_other_before_the_last_is_completed(cached, monkeypatch, use_cores, pieces):
     monkeypatch.setattr(products, "WORTH_HALVING", 1000)
     monkeypatch.setattr(products, "CACHED", cached)
     monkeypatch.setattr(products, "LESS", 20)
     use_cores(2)
     second_core.start(1_000_000)
-    rng, rest, expected, steps = np.random.default_rng(4), None, [], []
+    rng, pending, expected, steps = np.random.default_rng(4), None, [], []
     for p, r in ((30, 41), (25, 31), (3, 4), (28, 20), (2, 2)):
         G, X = rng.standard_normal((p, 7)), rng.standard_normal((7, r))
         W = second_core.empty((p, r), "f8")
         W[...] = rng.standard_normal((p, r))
         expected.append(0.5 * W - np.einsum("ij,jk->ik", G, X))
-        rest = descend(G, X, 0.5, W, rest)
+        pending = descend(G, X, 0.5, W, pending)
         steps.append(W)
-    finish(rest)
+    finish(pending)
     assert pieces == [True] * 3
     for W, right in zip(steps, expected, strict=True):
         np.testing.assert_allclose(W, right, rtol=1e-12)

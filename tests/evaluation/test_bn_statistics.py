@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
 from klcli.data.augmentation import mirror, mirrored
 from klcli.data.dataset import Dataset, Split, Splits, split
 from klcli.engine.network import Network, stack
-from klcli.evaluation import bn_statistics
+from klcli.evaluation import metrics as evaluation
 from klcli.evaluation.bn_statistics import with_policy, with_statistics_of
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -30,7 +31,7 @@ def splits(small_dataset: Dataset) -> Splits:
 
 @pytest.fixture(autouse=True)
 def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bn_statistics, "ROWS", 64)  # so that blocks of uneven length are joined
+    monkeypatch.setattr(evaluation, "ROWS", 64)  # so that blocks of uneven length are joined
 
 
 def trained(splits: Splits, **settings: Any) -> TrainResult:
@@ -72,31 +73,21 @@ def test_precise_statistics_are_those_of_one_large_batch(splits: Splits, positio
 
 
 def test_the_last_metrics_are_those_of_the_new_statistics(splits: Splits) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    """By the formulas of a network in evaluation, in float64, with SciPy's log-softmax."""
     result = trained(splits, bn_statistics="precise")
-    modules: list[Any] = []
-    state = {name: torch.tensor(array) for name, array in result.network.state().items()}
-    statistics, _ = by_hand(result.network, pixels(splits.train))
-    with torch.no_grad():
-        for k, (d_in, d_out) in enumerate(((3072, 8), (8, 6), (6, 10)), start=1):
-            linear = torch.nn.Linear(d_in, d_out, dtype=torch.float64)
-            linear.weight.copy_(state[f"linear{k}.W"].T)
-            linear.bias.copy_(state[f"linear{k}.b"])
-            modules.append(linear)
-            if k < 3:
-                norm = torch.nn.BatchNorm1d(d_out, eps=1e-8, dtype=torch.float64)
-                norm.weight.copy_(state[f"batch_norm{k}.gamma"])
-                norm.bias.copy_(state[f"batch_norm{k}.beta"])
-                norm.running_mean.copy_(torch.tensor(statistics[f"batch_norm{k}.running_mean"]))
-                norm.running_var.copy_(torch.tensor(statistics[f"batch_norm{k}.running_variance"]))
-                modules += [norm, torch.nn.ReLU()]
-        network = torch.nn.Sequential(*modules).eval()
-        for part, metrics in ((splits.validation, result.epochs[-1].validation), (splits.test, result.test)):
-            assert metrics is not None
-            scores = network(torch.tensor(pixels(part)))
-            labels = torch.tensor(part.labels)
-            assert metrics.loss == pytest.approx(torch.nn.functional.cross_entropy(scores, labels).item(), rel=1e-9)
-            assert metrics.accuracy == (scores.argmax(dim=1) == labels).double().mean().item()
+    state = result.network.state()
+    averages, _ = by_hand(result.network, pixels(splits.train))
+    for part, metrics in ((splits.validation, result.epochs[-1].validation), (splits.test, result.test)):
+        assert metrics is not None
+        X = pixels(part)
+        for k in (1, 2):
+            X = X @ state[f"linear{k}.W"] + state[f"linear{k}.b"]
+            mean, variance = (averages[f"batch_norm{k}.running_{name}"] for name in ("mean", "variance"))
+            X = state[f"batch_norm{k}.gamma"] * (X - mean) / np.sqrt(variance + 1e-8) + state[f"batch_norm{k}.beta"]
+            X = np.maximum(X, 0)
+        log_P = log_softmax(X @ state["linear3.W"] + state["linear3.b"], axis=1)
+        assert metrics.loss == pytest.approx(-log_P[np.arange(len(part)), part.labels].mean(), rel=1e-9)
+        assert metrics.accuracy == (log_P.argmax(axis=1) == part.labels).mean()
 
 
 def test_a_drawn_sample_is_a_part_of_the_training_images(splits: Splits) -> None:
@@ -142,19 +133,19 @@ def test_batch_statistics_are_those_of_the_evaluated_images(splits: Splits) -> N
         np.testing.assert_array_equal(array, result.network.state()[name])
 
 
-def test_every_member_gets_the_statistics_it_has_alone(splits: Splits) -> None:
+def test_every_replica_gets_the_statistics_it_has_alone(splits: Splits) -> None:
     networks = [initialize(replace(CONFIG, seed=seed)) for seed in (1, 2, 3)]
     together = with_statistics_of(stack(networks), splits.validation, "float64")
     for index, network in enumerate(networks):
         expected, _ = by_hand(network, pixels(splits.validation))
         for name, array in expected.items():
-            assert together.member(index).state()[name] == pytest.approx(array, rel=1e-10)
+            assert together.replica(index).state()[name] == pytest.approx(array, rel=1e-10)
 
 
 def test_a_run_that_was_stopped_before_the_test_split_ends_with_the_same_bits(splits: Splits) -> None:
     config = replace(CONFIG, bn_statistics="adaptive", dtype="float32")
     [whole] = train([config], splits)
-    [before] = train([config], splits, look_at_test=False)
+    [before] = train([config], splits, evaluate_test=False)
     snapshot = Snapshot(before.step, before.network.state())
     [resumed] = train([config], splits, snapshot=snapshot, epochs=before.epochs)
     assert resumed.test == whole.test

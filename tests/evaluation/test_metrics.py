@@ -22,8 +22,8 @@ def whole(small_dataset: Dataset) -> Split:
 
 
 @pytest.fixture(scope="module")
-def members() -> Network:
-    """Three trained-looking networks with running averages that differ from those of any batch."""
+def stacked() -> Network:
+    """Three networks with running averages that differ from those of any batch."""
     rng = np.random.default_rng(5)
     networks = []
     for _ in LAMBDAS:
@@ -58,40 +58,40 @@ def by_hand(theta: dict[str, np.ndarray], part: Split, lam: float) -> Metrics:
 
 @pytest.mark.parametrize("n", [1, 7, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS + 300])
 def test_metrics_are_the_float64_formulas_at_every_boundary_of_the_chunks(
-    whole: Split, members: Network, n: int
+    whole: Split, stacked: Network, n: int
 ) -> None:
     part = of_length(whole, n)
-    for index, metrics in enumerate(evaluate(members, part, LAMBDAS, "float64")):
-        expected = by_hand(members.member(index).state(), part, LAMBDAS[index])
+    for index, metrics in enumerate(evaluate(stacked, part, LAMBDAS, "float64")):
+        expected = by_hand(stacked.replica(index).state(), part, LAMBDAS[index])
         assert metrics.loss == pytest.approx(expected.loss, rel=1e-11)
         assert metrics.cost == pytest.approx(expected.cost, rel=1e-11)
         assert metrics.accuracy == expected.accuracy
 
 
-def test_metrics_are_plain_numbers_that_a_database_takes(whole: Split, members: Network) -> None:
-    for metrics in evaluate(members, of_length(whole, 10), LAMBDAS, "float64"):
+def test_metrics_are_plain_numbers_that_a_database_takes(whole: Split, stacked: Network) -> None:
+    for metrics in evaluate(stacked, of_length(whole, 10), LAMBDAS, "float64"):
         assert {type(metrics.loss), type(metrics.cost), type(metrics.accuracy)} == {float}
 
 
-def test_float32_agrees_to_its_precision(whole: Split, members: Network) -> None:
+def test_float32_agrees_to_its_precision(whole: Split, stacked: Network) -> None:
     networks = []
     for index in range(len(LAMBDAS)):
-        member = members.member(index)
+        replica = stacked.replica(index)
         single = build(
             3072, [HIDDEN], 10, initializer=partial(he, rng=np.random.default_rng(0)), batch_norm=True, dtype=np.float32
         )
-        single.load_state(member.state())
+        single.load_state(replica.state())
         networks.append(single)
     part = of_length(whole, 1500)
-    double = evaluate(members, part, LAMBDAS, "float64")
+    double = evaluate(stacked, part, LAMBDAS, "float64")
     for single, expected in zip(evaluate(stack(networks), part, LAMBDAS, "float32"), double, strict=True):
         assert single.loss == pytest.approx(expected.loss, rel=1e-4)
         assert single.cost == pytest.approx(expected.cost, rel=1e-4)
         assert single.accuracy == pytest.approx(expected.accuracy, abs=2 / 1500)
 
 
-def test_an_evaluation_moves_nothing(whole: Split, members: Network) -> None:
-    before = {name: array.copy() for name, array in members.state().items()}
-    evaluate(members, of_length(whole, 1200), LAMBDAS, "float64")
-    for name, array in members.state().items():
+def test_an_evaluation_moves_nothing(whole: Split, stacked: Network) -> None:
+    before = {name: array.copy() for name, array in stacked.state().items()}
+    evaluate(stacked, of_length(whole, 1200), LAMBDAS, "float64")
+    for name, array in stacked.state().items():
         np.testing.assert_array_equal(array, before[name])

@@ -1,4 +1,4 @@
-"""Evaluating again: probabilities averaged by hand in float64, and what must not be asked."""
+"""Reevaluation: probabilities averaged by hand in float64, and settings that are refused."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,8 @@ from klcli.data.dataset import Dataset, Split, Splits, split
 from klcli.engine.network import Network
 from klcli.errors import ConfigError
 from klcli.evaluation.metrics import Score, log_mean
-from klcli.evaluation.reevaluation import EvaluationSettings, TrainedNetwork, reevaluate
+from klcli.evaluation.reevaluation import TrainedNetwork, reevaluate
+from klcli.settings.procedures import EvaluationSettings
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.training.networks import restore
@@ -85,7 +86,7 @@ def test_a_network_as_it_was_trained_gives_what_it_gave(
         assert (found.policy, found.samples, found.transductive) == ("ema", None, False)
 
 
-def test_flips_and_members_are_averaged_as_probabilities(networks: list[TrainedNetwork], splits: Splits) -> None:
+def test_flips_and_networks_are_averaged_as_probabilities(networks: list[TrainedNetwork], splits: Splits) -> None:
     found = reevaluate(networks, splits, EvaluationSettings(flips=True))
     for part, score in ((splits.validation, found.validation), (splits.test, found.test)):
         views = [pixels(part), pixels(part, mirror=True)]

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         record = Path(folder) / "record"
         record.touch()
         environment = os.environ | {"KLCLI_FAULTS": scale, "KLCLI_FAULTS_RECORD": str(record)}
-        command = [sys.executable, "-m", "pytest", str(HERE), "-q", "-p", "no:cacheprovider", *arguments]
+        command = [sys.executable, "-m", "pytest", str(HERE), "-q", "-m", "", "-p", "no:cacheprovider", *arguments]
         code = subprocess.run(command, env=environment, check=False).returncode
         rows = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
     TABLE.parent.mkdir(exist_ok=True)
@@ -51,7 +51,7 @@ def document(rows: list[dict[str, Any]], scale: str, seconds: float) -> str:
         "# Reliability",
         "",
         "What was done to klcli, how often, and what was lost. Written by `python -m tests.faults`; each row is a test",
-        "in tests/faults, whose small numbers run with all other tests.",
+        "in tests/faults, whose small numbers run with the slow tests.",
         "",
         f"This run: {share}, seed {', '.join(map(str, seeds))}, {duration(seconds)}, {platform.platform()}, "
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {libraries}.",

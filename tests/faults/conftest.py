@@ -1,4 +1,4 @@
-"""What the fault harness shares: the record of a row, warm processes, and one prepared synthetic set."""
+"""Shared fixtures of the fault harness: the record of a row, warm processes, and one prepared synthetic set."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,9 +13,8 @@ FOREIGN = ("KLCLI_DATA", "KLCLI_DB", "TORCH_HOME", "KERAS_HOME", "FORCE_COLOR", 
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all processes: the first one prepares the synthetic set."""
-    return tmp_path_factory.mktemp("faults-cache")
+def cache(shared_cache: Path) -> Path:
+    return shared_cache
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""What a database holds, read without klcli's own code, and whether two of them tell the same."""
+"""The content of a database, read without klcli's own code, and the comparison of two databases."""
 
 import sqlite3
 from contextlib import closing

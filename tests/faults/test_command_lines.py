@@ -1,4 +1,4 @@
-"""Command lines from a grammar plus junk: an exit code of the table, one line, and a refusal before two seconds."""
+"""Random command lines, valid and invalid: a documented exit code, one line, and a refusal within two seconds."""
 
 import contextlib
 import io
@@ -17,16 +17,16 @@ from trials import SEED, TIMEOUT, Trials
 from warm import Laboratory
 
 from klcli.cli.app import app, main
-from klcli.data import fetch
+from klcli.data.cifar10 import fetch
 from klcli.errors import ExitCode
 from klcli.procedures.study_runner import StudyRunner
-from klcli.store.runs import RunStore
+from klcli.store.runs import Runs
 
 SECONDS = 2.0  # of this process; the second that Python needs to start is not counted
 # A Dask scheduler has ten seconds to answer: that is a promise of its own.
 LEFT_OUT = {"--executor", "--install-completion", "--show-completion", "--debug"}
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 class Accepted(BaseException):
@@ -193,7 +193,7 @@ def stage(tmp_path: Path, lab: Laboratory, monkeypatch: pytest.MonkeyPatch) -> I
     done = lab.run("train", "--data", "synthetic", "--subset", "200", "--hidden", "5", "--epochs", "1")
     assert done.code == 0, done.stderr
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(RunStore, "begin", _accept)
+    monkeypatch.setattr(Runs, "begin", _accept)
     monkeypatch.setattr(StudyRunner, "run", _accept)
     monkeypatch.setattr(fetch, "fetch", _accept)
     monkeypatch.setattr("klcli.studies.gradient_checks.check_gradients", _accept)

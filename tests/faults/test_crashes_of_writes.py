@@ -1,4 +1,4 @@
-"""A crash, or a full disk, at each write, flush, rename and commit of a training: the one before is used."""
+"""A crash, or a full disk, at each write, flush, rename and commit of a training: the previous checkpoint is used."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from warm import Laboratory, Warm
 TRAIN = ("train", *SHORT, "--epochs", "2", "--step-epochs", "1")
 Row = Callable[[str, str], Trials]
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ class Victim:
 
     def goes_on(self, process: Warm, stored: list[float]) -> None:
         """What was stored is not trained again."""
-        said = [line for line in process.stderr.splitlines() if "goes on after epoch" in line]
+        said = [line for line in process.stderr.splitlines() if "continues after epoch" in line]
         if said:
             after = float(said[0].split()[-1])
-            self.expect(after == max(stored, default=0), f"{stored} were stored and it goes on after {after:g}")
+            self.expect(after == max(stored, default=0), f"{stored} were stored and it continues after {after:g}")
 
     def stored(self) -> list[float]:
         return epochs_of(self.db) if run_of(self.db) else []

@@ -1,4 +1,4 @@
-"""Damaged copies of CIFAR-10: refused with exit 3 and one line, and nothing of them is ever executed.
+"""Damaged copies of CIFAR-10: refused with exit 3 and one line, and no code in them is ever executed.
 
 Files of 20 images stand for those of 10 000: the same code reads them, a hundred times as fast.
 """
@@ -19,13 +19,13 @@ import pytest
 from trials import TIMEOUT, Trials
 
 from klcli.cli.app import main
-from klcli.data import batches, cifar10, prepared
-from klcli.data.layouts import BINARY, PYTHON
+from klcli.data.cifar10 import layouts
+from klcli.data.cifar10.layouts import BINARY, PYTHON
 
 ROWS = 20
 Content = dict[str, bytes]  # of the files of a folder
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 def python_files(rng: np.random.Generator) -> Content:
@@ -236,8 +236,7 @@ def test_damaged_data(
         "damaged data files: truncations, flips, wrong labels and sizes, HTML, hostile tars and pickles (`data info`)",
         "exit 3 and one line, or other images with another sha256; no traceback, nothing executed or written",
     ).planned(40, 2000)
-    for module in (batches, cifar10, prepared):
-        monkeypatch.setattr(module, "ROWS", ROWS)
+    monkeypatch.setattr(layouts, "ROWS", ROWS)
     monkeypatch.setenv("KLCLI_CACHE", "/proc/nowhere")  # no copies are kept
     start = Trials.rng(10**6)
     samples = {"python": python_files(start), "binary": binary_files(start)}

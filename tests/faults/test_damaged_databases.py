@@ -15,13 +15,14 @@ from warm import Laboratory
 
 from klcli.cli.app import main
 from klcli.errors import StoreError
-from klcli.store.studies import StudyStore
+from klcli.store.runs import Order, RunFilter
+from klcli.store.store import Store
 
 PAGE = 4096
 SEED_OF_THE_SAMPLE = 10**6
 RESUMED = 8  # every eighth damage is also resumed from
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 @pytest.fixture
@@ -44,11 +45,10 @@ def sample(lab: Laboratory, whole: Path, tmp_path: Path) -> Path:
 
 def content(db: Path) -> Any:
     """Every row of runs, epochs and studies, as klcli reads them."""
-    store = StudyStore.existing(db)
+    store = Store.existing(db)
     try:
-        studies = store._read("SELECT * FROM studies ORDER BY id")
-        runs = store._read("SELECT * FROM runs ORDER BY id")
-        return studies, runs, [store.metrics(run["id"]) for run in runs]
+        runs = store.runs.query(RunFilter(), Order("id", descending=False))
+        return store.studies.all(), runs, [store.runs.metrics(run.id) for run in runs]
     finally:
         store.close()
 
@@ -187,9 +187,9 @@ def test_damaged_checkpoints(
         trials.expect(resumed.code == 0, f"{name}: exit {resumed.code}: {resumed.stderr[-300:]}")
         if resumed.code == 0:
             trials.expect(outcome(folder / "klcli.db") == bits, f"{name}: other bits")
-        after = next(float(line.split()[-1]) for line in resumed.stderr.splitlines() if "goes on after" in line)
+        after = next(float(line.split()[-1]) for line in resumed.stderr.splitlines() if "continues after" in line)
         lost = epochs["epochs_done"] - after
-        said = "the one before is used" in resumed.stderr or "begins again" in resumed.stderr
+        said = "the previous checkpoint is used" in resumed.stderr or "begins again" in resumed.stderr
         trials.tried[f"{'both' if both else 'the latest'} damaged: goes on {lost:g} epochs earlier"] += 1
         trials.expect(said == (lost > 0), f"{name}: {lost:g} epochs earlier, and said {said}")
         trials.expect(both or lost <= 1, f"{name}: {lost:g} epochs are trained again")

@@ -1,4 +1,4 @@
-"""Real disks without space, and read-only ones: one line, exit 4, old files intact, and it goes on afterwards."""
+"""Real disks without space, and read-only ones: one line, exit 4, old files intact, then the run continues."""
 
 import hashlib
 import os
@@ -15,12 +15,12 @@ from trials import TIMEOUT, Trials
 from warm import Laboratory, Warm
 
 from klcli.errors import StoreError
-from klcli.store.upkeep import Housekeeping
+from klcli.store.store import Store
 
 MB = 2**20
 LONG = (*TRAIN, "--cycles", "20")  # 120 epochs
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 @pytest.fixture
@@ -164,9 +164,9 @@ def test_full_disk_for_exports_and_downloads(
     archive = tmp_path / "cifar-10-binary.tar.gz"
     archive.write_bytes(np.random.default_rng(1).bytes(2 * MB))
     lab.environment["KLCLI_CACHE"] = str(folder / "cache")
-    store = Housekeeping(db)
+    store = Store(db)
     with pytest.raises(StoreError, match="space"):
-        store.export(folder / "export")
+        store.upkeep.export(folder / "export")
     store.close()
     trials.expect(not [file for file in (folder / "export").rglob("*") if file.is_file()], "half an export stays")
     fetched = lab.run("data", "fetch", "--url", archive.as_uri(), "--no-verify")

@@ -1,4 +1,4 @@
-"""SIGKILL of a worker and of the parent in `search-lambda --jobs 2`, then `--resume`: nothing is trained twice."""
+"""SIGKILL of a worker and of the parent in `search-lambda --jobs 2`, then `--resume`: no run is trained twice."""
 
 import os
 import signal
@@ -17,7 +17,11 @@ from trials import TIMEOUT, Trials
 SEARCH = ("search-lambda", *SHORT, "--trials", "8", "--jobs", "2", "--step-epochs", "6")
 LONG = 120  # seconds
 
-pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")]
+pytestmark = [
+    pytest.mark.timeout(TIMEOUT),
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them"),
+]
 
 
 def start(folder: Path, cache: Path, *more: str) -> "subprocess.Popen[str]":

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a training, resumed until it is done: nothing that was told is lost."""
+"""SIGKILL at random moments of a training, resumed until it is complete: no reported epoch is lost."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from warm import Laboratory
 
 KILLS = 3  # at most, in one trial
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 def test_kills(lab: Laboratory, row: Callable[[str, str], Trials], whole: Path, tmp_path: Path) -> None:

@@ -13,14 +13,14 @@ from trials import TIMEOUT, Trials
 from klcli.data.dataset import Dataset
 from klcli.evaluation.metrics import Metrics
 from klcli.settings.train_config import TrainConfig
-from klcli.store.runs import RunStore
-from klcli.training.budget import timetable
+from klcli.store.store import Store
+from klcli.training.budget import budget_of
 from klcli.training.environment import Environment
 from klcli.training.result import EpochMetrics
 
 EPOCHS = 50
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 def write(path: str, go: str, complaint: str) -> None:
@@ -30,12 +30,12 @@ def write(path: str, go: str, complaint: str) -> None:
     try:
         config, nothing = TrainConfig(), (np.empty((0, 3072), np.uint8), np.empty(0, np.uint8))
         dataset = Dataset("d", *nothing, (), "s", "", "", None, None)
-        store = RunStore(Path(path))
-        run = store.begin(config, timetable(config, 45_000), dataset, Environment(1, {}), "klcli train")
+        store = Store(Path(path))
+        run = store.runs.begin(config, budget_of(config, 45_000), dataset, Environment(1, {}), "klcli train")
         for epoch in range(EPOCHS):
             metrics = Metrics(1.0, 1.0, 0.1)
-            store.record_epoch(run, EpochMetrics(float(epoch), epoch, 0.1, metrics, metrics, 1.0))
-        store.finish(run, "complete", None, 1.0)
+            store.runs.record_epoch(run, EpochMetrics(float(epoch), epoch, 0.1, metrics, metrics, 1.0))
+        store.runs.finish(run, "complete", None, 1.0)
     except Exception as error:
         Path(complaint).write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
         raise

@@ -15,12 +15,12 @@ from klcli.cli.app import main
 from klcli.data.dataset import Dataset
 from klcli.settings.train_config import TrainConfig
 from klcli.store.migrations import migrations
-from klcli.store.queries import BEST_FIRST, ReportStore, RunFilter
-from klcli.store.runs import run_row
-from klcli.training.budget import timetable
+from klcli.store.runs import BEST_FIRST, RunFilter, run_row
+from klcli.store.store import Store
+from klcli.training.budget import budget_of
 from klcli.training.environment import Environment
 
-NAMES = [migration.name for migration in migrations._migrations]
+NAMES = [migration.name for migration in migrations.pending(sqlite_utils.Database(memory=True))]
 OLD = [None, *NAMES]  # the step before which an old klcli stopped; the first of them is an empty file
 
 
@@ -31,7 +31,7 @@ def old_database(path: Path, versions: int) -> None:
         migrations.apply(db, stop_before=later) if later else migrations.apply(db)
         config = TrainConfig()
         dataset = Dataset("d", np.empty((0, 3072), np.uint8), np.empty(0, np.uint8), (), "s", "", "", None, None)
-        run = run_row(config, timetable(config, 45_000), dataset, Environment(1, {}), "klcli train")
+        run = run_row(config, budget_of(config, 45_000), dataset, Environment(1, {}), "klcli train")
         known: dict[str, Any] = run | {"kind": "lambda", "state": "complete", "validation_accuracy": 0.5, "passed": 1}
         for table in db.tables:
             if table.name.startswith("_"):
@@ -62,13 +62,14 @@ def test_old_databases(row: Callable[[str, str], Trials], tmp_path: Path, capsys
         old_database(path, versions)
         tables = [row["name"] for row in rows(path, "SELECT name FROM sqlite_master WHERE type = 'table'")]
         before = {name: rows(path, f"SELECT * FROM {name}") for name in tables if not name.startswith("_")}
-        store = ReportStore(path)
+        store = Store(path)
         if versions:
-            trials.expect(store.run(1)["validation_accuracy"] == 0.5, f"version {versions}: the run is not read")
-            trials.expect(len(store.metrics(1)) == 1, f"version {versions}: its epochs are not read")
-            trials.expect(store.study(1)["kind"] == "lambda", f"version {versions}: the study is not read")
+            trials.expect(store.runs.get(1).validation_accuracy == 0.5, f"version {versions}: the run is not read")
+            trials.expect(store.runs.get(1).config == TrainConfig(), f"version {versions}: its settings are not read")
+            trials.expect(len(store.runs.metrics(1)) == 1, f"version {versions}: its epochs are not read")
+            trials.expect(store.studies.get(1).kind == "lambda", f"version {versions}: the study is not read")
             trials.expect(
-                len(store.runs(RunFilter(dataset_sha256="s", state="complete"), BEST_FIRST, 10)) == 1,
+                len(store.runs.query(RunFilter(dataset_sha256="s", state="complete"), BEST_FIRST, 10)) == 1,
                 f"version {versions}: the run is not ranked",
             )
         store.close()

@@ -12,7 +12,7 @@ from stored import TRAIN, epochs_of, is_whole, outcome, printed_epochs, run_of
 from trials import TIMEOUT, Trials
 from warm import Laboratory
 
-from klcli.store.runs import RunStore
+from klcli.store.store import Store
 
 KINDS = (
     ("SIGINT", (signal.SIGINT,), 130),
@@ -20,7 +20,7 @@ KINDS = (
     ("SIGINT twice", (signal.SIGINT,) * 2, 130),
 )
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 def test_signals(lab: Laboratory, row: Callable[[str, str], Trials], whole: Path, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_signals(lab: Laboratory, row: Callable[[str, str], Trials], whole: Path
             trials.expect(hint is not None and found["state"] == "interrupted", f"{name}: {process.message}")
         elif found["state"] == "running":
             trials.tried["ended at once"] += 1
-            RunStore(db).close()  # whoever opens it next
+            Store(db).close()  # whoever opens it next
             found = run_of(db)
             trials.expect(found is not None and found["state"] == "interrupted", f"{name}: left in {found}")
         again = shlex.split(hint[1])[1:] if hint else ["train", "--resume", "last", "--db", str(db)]

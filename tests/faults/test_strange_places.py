@@ -24,7 +24,7 @@ PLACES: dict[str, dict[str, str | None]] = {
     "no terminal, no stdin": {"TERM": None, "COLUMNS": "20", "LINES": "2"},
 }
 
-pytestmark = pytest.mark.timeout(TIMEOUT)
+pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 
 
 def test_strange_places(row: Callable[[str, str], Trials], tmp_path: Path, cache: Path) -> None:

@@ -1,4 +1,4 @@
-"""Trials: how often a row of the table is tried, from which seed, and what was lost."""
+"""Trials: the number of repetitions of a row of the table, their seeds, and their losses."""
 
 import json
 import os

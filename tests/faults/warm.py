@@ -21,7 +21,7 @@ from typing import Any
 
 IMPORTED = [
     "klcli.cli.app",
-    "klcli.store.studies",
+    "klcli.store.store",
     "klcli.training.trainer",
     "klcli.report.plots.training",
     "matplotlib.backends.backend_agg",
@@ -179,10 +179,10 @@ def _klcli(
     sys.stdout = os.fdopen(1, "w", encoding="utf-8")
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", buffering=1)
     sys.argv = ["klcli", *args]
-    import klcli.report.plots.training
+    import klcli.report.plots.figure
     from klcli.cli.app import main
 
-    klcli.report.plots.training.draw_training = lambda curves: b"not drawn"
+    klcli.report.plots.figure.draw = lambda chart: b"not drawn"
     if prepare is not None:
         prepare[0](prepare[1])
     main(args)

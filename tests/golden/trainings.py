@@ -1,8 +1,9 @@
-"""Eight odd trainings, whose metrics are written down: a change of the code that is no change of the mathematics keeps
-every digit of them.
+"""Eight unusual trainings with stored metrics: a change of the code that does not change the mathematics keeps
+every digit.
 
 `python -m tests.golden.trainings` writes trainings.json anew, which only a deliberate change of the arithmetic excuses.
-The bits depend on the BLAS kernel of the processor, so the file names the one that it was made with.
+The bits depend on NumPy and on the BLAS kernel of the processor, so the file names the versions that made it. It also
+contains the same trainings in float64, in which another kernel changes no significant digit.
 """
 
 import json
@@ -63,12 +64,12 @@ def images() -> Dataset:
     return Dataset("odd", pixels, labels, tuple(map(str, range(10))), "0" * 64, "tests", "built in", None, None)
 
 
-def measured() -> dict[str, Any]:
-    """Train all of them; return every metric but the seconds."""
+def measured(**other: Any) -> dict[str, Any]:
+    """Train all of them, with `other` settings such as the dtype; return every metric but the seconds."""
     splits = split(images(), DIVISION)
     found: dict[str, Any] = {}
     for name, configs in TRAININGS.items():
-        results = train(configs, splits)
+        results = train([replace(config, **other) for config in configs], splits)
         found[name] = [
             {
                 "epochs": [
@@ -88,7 +89,14 @@ def kernel() -> str:
     return f"NumPy {np.__version__}, {blas['internal_api']} {blas['version']} {blas['architecture']}"
 
 
+def document() -> str:
+    """Return the text of the file: a line for every training."""
+    parts = [f'"made_with": {json.dumps(kernel())}']
+    for name, other in (("trainings", {}), ("in_float64", {"dtype": "float64"})):
+        lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in measured(**other).items())
+        parts.append(f'"{name}": {{\n{lines}\n}}')
+    return "{" + ",\n".join(parts) + "}\n"
+
+
 if __name__ == "__main__":
-    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(results)}" for name, results in measured().items())
-    text = f'{{"made_with": {json.dumps(kernel())}, "trainings": {{\n{lines}\n}}}}\n'
-    FILE.write_text(text, encoding="utf-8")
+    FILE.write_text(document(), encoding="utf-8")

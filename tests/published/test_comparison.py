@@ -1,4 +1,4 @@
-"""Verdicts: right where the published run could be one of ours, and able to fail."""
+"""Verdicts: `reproduced` if the published run could be one of ours, `differs` otherwise."""
 
 import math
 from dataclasses import asdict, replace
@@ -9,16 +9,17 @@ import pytest
 
 from klcli.data.dataset import Dataset, split
 from klcli.engine import layers
-from klcli.published.comparison import Comparison, Sizes, chains, compare, counts, noise, on_subset, plan, shortened
+from klcli.published.comparison import Comparison, chains, compare, counts, noise, on_subset, plan, shortened
 from klcli.published.report import Report, parse
+from klcli.settings.procedures import CheckSettings
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.studies.gradient_checks import CheckSettings, check_a_single_image, check_networks
+from klcli.store.records import GradientError, Run
+from klcli.studies.gradient_checks import check_a_single_image, check_networks
 from klcli.studies.statistics import Sample
 from klcli.training.result import Snapshot
 from klcli.training.trainer import train, train_chain
 
-SIZES = {SplitConfig(): Sizes(45_000, 5_000, 10_000)}
 T_10 = 2.228139  # 97.5 % point of Student's t with 10 degrees of freedom, from a table
 
 
@@ -30,23 +31,30 @@ def document(rows: str, common: str = "", more: str = "") -> Report:
     )
 
 
-def trained(report: Report, **values: list[float]) -> dict[TrainConfig, dict[str, Any]]:
+def run(config: TrainConfig, state: str = "complete", **values: float) -> Run:
+    """A stored run; of it the comparison reads its settings, its state and its results."""
+    return Run(
+        id=1, state=state, started_at="", host="", pid=1, process_started_at=0.0, command="", dataset="",
+        dataset_sha256="", dataset_source="", step_size=1, cycles=1.0, epochs=1.0, threads=1,
+        config_json=config.to_json(), versions={}, **values,
+    )  # fmt: skip
+
+
+def trained(report: Report, **values: list[float]) -> dict[TrainConfig, Run]:
     """Runs of every setting with these values, a list over seeds for each quantity."""
     n = len(next(iter(values.values())))
     [configs] = plan(report, n).values()
-    return {
-        config: {"state": "complete"} | {name: many[config.seed] for name, many in values.items()} for config in configs
-    }
+    return {config: run(config, **{name: many[config.seed] for name, many in values.items()}) for config in configs}
 
 
 def verdicts(report: Report, **values: list[float]) -> list[str]:
-    return [one.verdict for one in compare(report, trained(report, **values), {}, SIZES)]
+    return [one.verdict for one in compare(report, trained(report, **values), {})]
 
 
 def test_the_interval_by_hand() -> None:
     report = document('{ row = "009-1", test_accuracy = 0.53 }')
     values = [0.520, 0.530, 0.546]
-    [one] = compare(report, trained(report, test_accuracy=values), {}, SIZES)
+    [one] = compare(report, trained(report, test_accuracy=values), {})
     mean = sum(values) / 3
     own = math.sqrt(sum((v - mean) ** 2 for v in values) / 2)
     floor = max(math.sqrt(mean * (1 - mean) / 10_000), own)  # its own spread is the median of one setting
@@ -77,10 +85,10 @@ def test_one_wide_setting_does_not_widen_the_others() -> None:
     report = document(rows)
     [configs] = plan(report, 2).values()
     runs = {
-        config: {"state": "complete", "test_accuracy": 0.53 + (0.2 if config.lam == 1 else 0.001) * config.seed}
+        config: run(config, test_accuracy=0.53 + (0.2 if config.lam == 1 else 0.001) * config.seed)
         for config in configs
     }
-    assert [one.verdict for one in compare(report, runs, {}, SIZES)] == ["reproduced", "differs", "differs"]
+    assert [one.verdict for one in compare(report, runs, {})] == ["reproduced", "differs", "differs"]
 
 
 def test_noise_of_a_single_seed_is_what_is_known_without_it() -> None:
@@ -96,13 +104,13 @@ def test_verdicts_are_right_as_often_as_they_promise() -> None:
     s = 0.01  # twice the sampling error of 10 000 images
     [configs] = plan(report, 3).values()
     runs = {
-        config: {"state": "complete", "test_accuracy": value}
+        config: run(config, test_accuracy=value)
         for config, value in zip(configs, rng.normal(0.5, s, len(configs)), strict=True)
     }
 
     def share(shift: float) -> float:
         lines = tuple(replace(line, published=rng.normal(0.5 + shift, s)) for line in report.lines)
-        found = compare(replace(report, lines=lines), runs, {}, SIZES)
+        found = compare(replace(report, lines=lines), runs, {})
         return counts(found)["reproduced"] / len(found)
 
     assert 0.91 < share(0.0) < 0.98
@@ -116,27 +124,27 @@ def test_reasons_stand_where_nothing_can_be_compared() -> None:
         '{ row = "009-2", lam = 1, test_accuracy = 0.9, if_differs = "half the decay" }',
         more='[[commentary]]\nrow = "009-C"\nwhat = "17 %"\nreason = "a remark"',
     )
-    found = compare(report, trained(report, test_accuracy=[0.5, 0.5]), {}, SIZES)
+    found = compare(report, trained(report, test_accuracy=[0.5, 0.5]), {})
     assert [(one.verdict, one.why) for one in found] == [
         ("cannot be compared", "a warm-started search; in the code"),
         ("differs", "half the decay"),
         ("cannot be compared", "a remark"),
     ]
     assert counts(found) == {"reproduced": 0, "differs": 1, "cannot be compared": 2}
-    elsewhere = compare(report, trained(report, test_accuracy=[0.5, 0.5]), {}, SIZES, incomparable="synthetic images")
+    elsewhere = compare(report, trained(report, test_accuracy=[0.5, 0.5]), {}, incomparable="synthetic images")
     assert {one.verdict for one in elsewhere} == {"cannot be compared"}
 
 
 def test_what_diverged_is_no_number_and_differs() -> None:
     report = document('{ row = "009-1", test_accuracy = 0.5 }')
     runs = trained(report, test_accuracy=[0.5, 0.5])
-    lost = {config: {"state": "diverged", "test_accuracy": None} for config in runs}
-    [one] = compare(report, lost, {}, SIZES)
+    lost = {config: run(config, "diverged") for config in runs}
+    [one] = compare(report, lost, {})
     assert (one.verdict, one.why, one.ours) == ("differs", "all 2 of our trainings diverged", None)
     first, second = runs
-    [half] = compare(report, {first: runs[first], second: lost[second]}, {}, SIZES)
+    [half] = compare(report, {first: runs[first], second: lost[second]}, {})
     assert (half.verdict, half.why) == ("reproduced", "1 of 2 diverged")
-    [missing] = compare(report, {}, {}, SIZES)
+    [missing] = compare(report, {}, {})
     assert (missing.verdict, missing.why) == ("cannot be compared", "not trained")
 
 
@@ -165,15 +173,13 @@ TINY = (
 
 def reproduced(report: Report, dataset: Dataset) -> list[Comparison]:
     """Train all of a report on the small data set and compare."""
-    runs: dict[TrainConfig, dict[str, Any]] = {}
-    sizes = {}
+    runs: dict[TrainConfig, Run] = {}
     for division, configs in plan(report, 3).items():
         splits = split(dataset, division)
-        sizes[division] = Sizes(len(splits.train), len(splits.validation), len(splits.test))
         for result in train(configs, splits):
             assert result.test is not None
-            runs[result.config] = {"state": "complete", "test_accuracy": result.test.accuracy}
-    return compare(report, runs, {}, sizes)
+            runs[result.config] = run(result.config, test_accuracy=result.test.accuracy)
+    return compare(report, runs, {}, per_file=200)
 
 
 def published_by(config: TrainConfig, dataset: Dataset) -> float:
@@ -223,10 +229,12 @@ def gradient_lines(dataset: Dataset) -> list[Comparison]:
     checks = check_networks(
         experiment.networks(), split(dataset, SplitConfig(validation=200)).train, CheckSettings(dims=8)
     )
-    rows = [
-        asdict(tensor) | {"passed": int(tensor not in check.failed)} for check in checks for tensor in check.tensors
+    errors = [
+        GradientError(check_id=1, position=position, passed=tensor not in check.failed, **asdict(tensor))
+        for check in checks
+        for position, tensor in enumerate(check.tensors)
     ]
-    return compare(report, {}, {experiment: rows}, {})
+    return compare(report, {}, {experiment: errors})
 
 
 def test_right_gradients_confirm_published_errors(small_dataset: Dataset) -> None:
@@ -289,10 +297,10 @@ def test_a_chain_goes_on_from_the_weights_before(small_dataset: Dataset) -> None
 def test_a_chain_for_every_seed() -> None:
     report = parse("test", CHAINED).as_published
     assert report is not None
-    [chain] = chains(report, 2)
-    assert [(config.lam, config.seed) for config in chain.plan] == [(0.3, 0), (0.1, 0), (0.3, 1), (0.1, 1)]
-    assert chain.links == [(0, 1), (2, 3)]
-    assert {config.epochs for config in chain.plan} == {3}
+    [(_, configs, links)] = chains(report, 2)
+    assert [(config.lam, config.seed) for config in configs] == [(0.3, 0), (0.1, 0), (0.3, 1), (0.1, 1)]
+    assert links == [(0, 1), (2, 3)]
+    assert {config.epochs for config in configs} == {3}
     assert [line.reason for line in report.lines] == [None, None]
 
 

@@ -1,82 +1,130 @@
-"""Pictures of several runs, of weights and of confusion: what is gathered, by hand."""
+"""Pictures of several runs, of weights and of confusion: the gathered values, by hand."""
 
-import json
+import re
 from typing import Any
 
 import numpy as np
 import pytest
+from records import MEASURES, epoch, lines_of, run
 
 from klcli.evaluation.confusion import confusion
-from klcli.report.plots.comparison import (
-    bn_overlay,
-    bn_pair,
-    draw_bn_overlay,
-    draw_validation_overlay,
-    validation_overlay,
-)
-from klcli.report.plots.confusion import confusion_picture, draw_confusion
+from klcli.report.plots.comparison import bn_overlay, bn_pair, validation_overlay
+from klcli.report.plots.confusion import draw_confusion
+from klcli.report.plots.figure import Chart, draw
 from klcli.report.plots.weights import draw_weights, weight_images
-
-SPLIT = '{"validation": 5000, "train_batches": [], "validation_batches": [], "subset": null}'
-
-
-def run(number: int, seed: int = 0, **values: Any) -> dict[str, Any]:
-    row = {
-        "id": number, "hidden": "50 50", "batch_norm": 0, "bn_position": None, "lambda": 0.005, "initializer": "he",
-        "sigma": None, "seed": seed, "dataset": "cifar10", "dataset_sha256": "a" * 64, "split": SPLIT,
-        "dtype": "float32", "schedule": "cyclical", "eta_min": 1e-5, "eta_max": 0.1, "step_size": 100, "cycles": 2.0,
-        "batch_size": 100,
-    } | values  # fmt: skip
-    settings = {key: row[key] for key in ("hidden", "batch_norm", "lambda", "seed", "step_size")}
-    return row | {"config": json.dumps(settings | {"order_seed": None})}
+from klcli.settings.split_config import SplitConfig
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Epoch, Run
 
 
-def epochs(**by_step: float) -> list[dict[str, Any]]:
+def trained(number: int, seed: int = 0, dataset_sha256: str = "a" * 64, **settings: Any) -> Run:
+    config = TrainConfig(seed=seed, step_size=100, **settings)
+    return run(number, config, dataset_sha256=dataset_sha256)
+
+
+def epochs(**by_step: float) -> list[Epoch]:
     """`s200=0.5`: an evaluation after 200 updates, whose measures are 0.5 for validation and 1.5 for training."""
     return [
-        {"step": int(step[1:])}
-        | {f"validation_{name}": value for name in ("cost", "loss", "accuracy")}
-        | {f"train_{name}": value + 1 for name in ("cost", "loss", "accuracy")}
+        epoch(int(step[1:]), **{name: value + name.startswith("train") for name in MEASURES})
         for step, value in by_step.items()
     ]
 
 
+def labels_of(overlay: Chart) -> list[str | None]:
+    [[first, *_]] = overlay.panels
+    return [line.label for line in first.lines]
+
+
 def test_repeats_are_one_curve_with_a_band_over_their_common_steps() -> None:
-    runs = [run(1, seed=1), run(2, seed=2), run(3, **{"lambda": 0.1}), run(4, seed=9)]
+    runs = [trained(1, seed=1), trained(2, seed=2), trained(3, lam=0.1), trained(4, seed=9)]
     measured = {1: epochs(s100=0.2, s200=0.4), 2: epochs(s100=0.4, s200=0.8, s300=1.0), 3: epochs(s100=0.5), 4: []}
     overlay = validation_overlay(runs, measured)
-    first, second = overlay.curves
-    assert (first.n, first.steps) == (2, [100, 200])
-    assert first.mean["loss"] == pytest.approx([0.3, 0.6])
-    assert first.std["loss"] == pytest.approx([0.02**0.5, 0.08**0.5])  # of two values, |a - b| / sqrt 2
-    assert (second.n, second.mean["cost"], second.std["cost"]) == (1, [0.5], [0.0])
-    assert (first.label, second.label) == ("lambda 0.005", "lambda 0.1")
+    assert labels_of(overlay) == ["lambda 0.005 (n = 2)", "lambda 0.1"]
+    first = lines_of(overlay)["loss", "lambda 0.005 (n = 2)"]
+    assert first.x == [100, 200]
+    assert first.y == pytest.approx([0.3, 0.6])
+    assert first.spread == pytest.approx([0.02**0.5, 0.08**0.5])  # of two values, |a - b| / sqrt 2
+    second = lines_of(overlay)["cost", "lambda 0.1"]
+    assert (second.y, second.spread) == ([0.5], [])
     for words in ("cifar10", "45000 images train", "runs 1, 2, 3", "without any evaluation: run 4", "one standard"):
         assert words in overlay.caption
-    assert overlay.cycle == 200
-    assert draw_validation_overlay(overlay).startswith(b"\x89PNG")
+    assert {panel.cycle for panel in overlay.panels[0]} == {200}
+    assert draw(overlay).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels"),
+    [
+        ([{}, {"bn_eps": 1e-5}], ["BN eps 1e-08", "BN eps 1e-05"]),
+        ([{}, {"evaluations_per_cycle": 4}], ["without evaluations per cycle", "evaluations per cycle 4"]),
+        ([{}, {"flip": True, "momentum": 0.9}], ["momentum 0, not flips", "momentum 0.9, flips"]),
+        ([{}, {"optimizer": "adam"}], ["optimizer sgd", "optimizer adam"]),
+        (
+            [{"initializer": "normal", "sigma": 0.01}, {}, {"hidden": (30,)}],
+            ["3-layer 50-50, init normal, sigma 0.01", "3-layer 50-50, init he", "2-layer 30, init he"],
+        ),
+        ([{"batch_norm": True}, {}], ["3-layer 50-50 with BN", "3-layer 50-50"]),
+        ([{}, {"bn_position": "after"}], ["3-layer 50-50 (run 0)", "3-layer 50-50 (run 1)"]),  # there is no BN
+        (
+            [{"batch_norm": True}, {"batch_norm": True, "bn_position": "after"}],
+            ["3-layer 50-50 with BN", "3-layer 50-50 with BN after ReLU"],
+        ),
+        (
+            [{}, {"split": SplitConfig(subset=900)}],
+            ["cifar10, 45000 images train, 5000 validate", "cifar10, 900 images train, 100 validate (subset of 900)"],
+        ),
+    ],
+)
+def test_a_label_names_what_differs(settings: list[dict[str, Any]], labels: list[str]) -> None:
+    runs = [trained(number, **own) for number, own in enumerate(settings)]
+    overlay = validation_overlay(runs, {one.id: epochs(s100=0.5) for one in runs})
+    assert labels_of(overlay) == labels
+
+
+def test_curves_on_other_images_of_one_name_are_told_apart_by_their_runs() -> None:
+    runs = [trained(1), trained(2, dataset_sha256="b" * 64)]
+    overlay = validation_overlay(runs, {1: epochs(s100=0.5), 2: epochs(s100=0.5)})
+    assert labels_of(overlay) == ["3-layer 50-50 (run 1)", "3-layer 50-50 (run 2)"]
+
+
+def test_the_caption_has_what_all_curves_share() -> None:
+    runs = [trained(1, momentum=0.9), trained(2, momentum=0.9, weight_decay=0.01)]
+    caption = validation_overlay(runs, {1: epochs(s100=0.5), 2: epochs(s100=0.5)}).caption
+    assert "momentum 0.9" in caption
+    assert "weight decay" not in caption
 
 
 def test_nothing_at_all_can_be_drawn() -> None:
-    assert draw_validation_overlay(validation_overlay([run(1), run(2)], {1: [], 2: []})).startswith(b"\x89PNG")
+    assert draw(validation_overlay([trained(1), trained(2)], {1: [], 2: []})).startswith(b"\x89PNG")
 
 
 def test_the_overlay_of_bn_has_four_lines() -> None:
-    overlay = bn_overlay(run(1), run(2, batch_norm=1), {1: epochs(s100=0.25), 2: epochs(s100=0.75)})
-    assert {curve.label: curve.mean["accuracy"] for curve in overlay.curves} == {
+    overlay = bn_overlay(trained(1), trained(2, batch_norm=True), {1: epochs(s100=0.25), 2: epochs(s100=0.75)})
+    assert {label: line.y for (panel, label), line in lines_of(overlay).items() if panel == "accuracy"} == {
         "train, without BN": [1.25],
         "validation, without BN": [0.25],
         "train, with BN": [1.75],
         "validation, with BN": [0.75],
     }
-    assert b"<svg" in draw_bn_overlay(overlay, "svg")
+    assert b"<svg" in draw(overlay, "svg")
+    assert "different" not in overlay.caption
+
+
+def test_the_caption_of_an_unlike_pair_says_in_what_it_differs() -> None:
+    pair = trained(1, seed=1), trained(2, seed=2, batch_norm=True, lam=0.1, momentum=0.9)
+    caption = bn_overlay(*pair, {1: epochs(s100=0.25), 2: epochs(s100=0.75)}).caption
+    words = "also different: lambda 0.005 without BN and 0.1 with it, momentum 0 without BN and 0.9 with it; runs 1, 2"
+    assert words in caption
+    assert "lambda" not in caption.partition("; also different")[0]
+    assert "seeds 1, 2" in caption
 
 
 def test_a_pair_is_alike_in_all_but_bn() -> None:
-    without, other, alike = run(1), run(2, batch_norm=1, **{"lambda": 0.1}), run(3, batch_norm=1)
+    without, other, alike = trained(1), trained(2, batch_norm=True, lam=0.1), trained(3, batch_norm=True)
     assert bn_pair([other, without, alike]) == (without, alike)
-    assert bn_pair([without, run(4, batch_norm=1, hidden="7")]) is None
-    assert bn_pair([without, run(5, batch_norm=1, dataset_sha256="b" * 64)]) is None
+    assert bn_pair([trained(6, batch_norm=True, lam=0.1, momentum=0.9), other, without]) == (without, other)
+    assert bn_pair([without, trained(4, batch_norm=True, hidden=(7,))]) is None
+    assert bn_pair([without, trained(5, batch_norm=True, dataset_sha256="b" * 64)]) is None
 
 
 def test_weights_lie_as_the_pixels_of_an_image_do() -> None:
@@ -84,19 +132,22 @@ def test_weights_lie_as_the_pixels_of_an_image_do() -> None:
     W[0, 1] = 2.0  # red, first row, first column
     W[1024 + 32 * 5 + 7, 1] = -2.0  # green, row 5, column 7
     W[3071, 2] = 1.0  # blue, last row, last column
-    images = weight_images(run(1), W).images
+    images = weight_images(W)
     assert images.shape == (3, 32, 32, 3)
     assert images[0][0, 0].tolist() == [1.0, 0.5, 0.5]  # the longest column of W first
     assert images[0][5, 7].tolist() == [0.5, 0.0, 0.5]
     assert images[1][31, 31].tolist() == [0.5, 0.5, 1.0]
     assert (images[2] == 0.5).all()
-    assert draw_weights(weight_images(run(1), W)).startswith(b"\x89PNG")
+    assert draw_weights(trained(1), W).startswith(b"\x89PNG")
 
 
 def test_the_most_confused_pairs_have_their_names() -> None:
     labels = np.array([3, 3, 3, 5, 9, 0])
     predicted = np.array([5, 5, 3, 3, 1, 0])
-    picture = confusion_picture(run(1), confusion(labels, predicted), [f"class {i}" for i in range(10)])
-    assert picture.pairs == [("class 3 and class 5", 3), ("class 1 and class 9", 1)]
-    assert "6 test images, accuracy 0.3333" in picture.caption
-    assert draw_confusion(picture, "pdf").startswith(b"%PDF")
+    classes, counts = [f"class {i}" for i in range(10)], confusion(labels, predicted)
+    content = draw_confusion(trained(1), counts, classes, "svg").decode()
+    texts = re.findall(r"<!-- (.*?) -->", content, re.DOTALL)  # each text of an SVG is drawn as paths, named before
+    assert "6 test images, accuracy 0.3333" in " ".join(texts)
+    assert texts.index("class 1 and class 9") < texts.index("class 3 and class 5")  # from below: the most often on top
+    assert texts[texts.index("most confused pairs") - 2 :][:2] == ["1", "3"]
+    assert draw_confusion(trained(1), counts, classes, "pdf").startswith(b"%PDF")

@@ -1,4 +1,4 @@
-"""Formats: the same numbers everywhere, every digit in CSV and JSON, and no text taken for markup."""
+"""Formats: the same numbers everywhere, every digit in CSV and JSON, and no text interpreted as markup."""
 
 import csv
 import io
@@ -8,9 +8,7 @@ import re
 import pytest
 
 from klcli.report.tables.formats import FORMATS, to_csv, to_json, to_latex, to_markdown
-from klcli.report.tables.runs import Shown
-from klcli.report.tables.studies import Cell
-from klcli.report.tables.table import Column, Table, fraction, significant
+from klcli.report.tables.table import Column, Shown, Table, fraction, significant
 
 AWKWARD = 'a|b & 50 % of $x_1$ #2 {~^} \\ <b>"bold"</b>\nnext'
 ROWS = [
@@ -83,7 +81,7 @@ def test_the_rounded_numbers_are_those_of_the_terminal(name: str) -> None:
 
 
 def test_a_mean_becomes_columns_of_its_own() -> None:
-    cell = Cell(0.5312, 0.0041, 0.01, 3)
+    cell = Shown(0.5312, "0.5312 ± 0.0041", {"std": 0.0041, "half_interval": 0.01, "n": 3})
     table = Table(
         "t", (Column("accuracy", "accuracy"), Column("x", "x")), [{"accuracy": cell, "x": Shown(0.25, "1/4")}]
     )
@@ -93,6 +91,12 @@ def test_a_mean_becomes_columns_of_its_own() -> None:
     assert "0.5312 ± 0.0041" in to_markdown(table)
     assert r"0.5312 $\pm$ 0.0041" in to_latex(table)
     assert "1/4" in to_markdown(table)
+
+
+def test_values_are_those_of_the_database() -> None:
+    rows = [{"hidden": (50, 50), "batch_norm": True, "flip": Shown(False, "no")}]
+    table = Table("t", (Column("hidden", "hidden"), Column("batch_norm", "BN"), Column("flip", "flips")), rows)
+    assert to_csv(table).splitlines()[1] == "50 50,1,0"
 
 
 def test_a_table_without_rows_keeps_its_head() -> None:

@@ -1,32 +1,32 @@
-"""Groups: means and deviations by hand, and what is said about them."""
+"""Groups: means and deviations by hand, and the notes below the table."""
 
 import json
+from dataclasses import replace
 from statistics import mean, stdev
 from typing import Any
 
 import pytest
+import records
 from scipy import stats
 
 from klcli.errors import ConfigError
-from klcli.report.tables.groups import SETTINGS, columns_of, group, group_notes, group_table, run_numbers
+from klcli.report.tables.formats import exact_rows
+from klcli.report.tables.groups import columns_of, group, group_notes, group_table, run_numbers, varying
+from klcli.settings.sameness import SETTINGS
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Run
 
-SPLIT = '{"validation": 5000, "train_batches": [], "validation_batches": [], "subset": null}'
 WITH = (0.541, 0.543, 0.546)
 WITHOUT = (0.520, 0.524, 0.519)
 
 
-def run(number: int, accuracy: float, **values: Any) -> dict[str, Any]:
-    settings = dict.fromkeys(SETTINGS, 1) | {"hidden": "50 50", "batch_norm": 0, "lambda": 0.005}
-    row = settings | {
-        "id": number, "dataset": "cifar10", "split": SPLIT, "seed": number, "validation_accuracy": accuracy,
-        "test_accuracy": None,
-    }  # fmt: skip
-    row |= values
-    return row | {"config": json.dumps([row[key] for key in (*SETTINGS, "seed")])}
+def run(number: int, accuracy: float, **settings: Any) -> Run:
+    config = TrainConfig(**{"seed": number} | settings)
+    return records.run(number, config, validation_accuracy=accuracy)
 
 
-def two_groups() -> list[dict[str, Any]]:
-    runs = [run(number, accuracy, batch_norm=1) for number, accuracy in enumerate(WITH, start=1)]
+def two_groups() -> list[Run]:
+    runs = [run(number, accuracy, batch_norm=True) for number, accuracy in enumerate(WITH, start=1)]
     return runs + [run(number, accuracy) for number, accuracy in enumerate(WITHOUT, start=4)]
 
 
@@ -50,29 +50,29 @@ def test_what_differs_by_more_than_chance_is_said_with_its_p() -> None:
 
 
 def test_what_chance_could_have_done_is_said() -> None:
-    runs = two_groups() + [run(number, 0.514 + number / 1000, hidden="30") for number in range(7, 10)]
+    runs = two_groups() + [run(number, 0.514 + number / 1000, hidden=(30,)) for number in range(7, 10)]
     groups, _ = group(runs, ("hidden", "batch_norm"))
     notes = " ".join(group_notes(groups, ("hidden", "batch_norm"), []))
-    assert "Cannot be told apart (p >= 0.05)" in notes
+    assert "No significant difference (p >= 0.05)" in notes
     assert "corrected by Holm for 3 comparisons" in notes
 
 
 def test_a_single_seed_supports_no_statement() -> None:
-    groups, _ = group([run(1, 0.5), run(2, 0.6, batch_norm=1)], ("batch_norm",))
+    groups, _ = group([run(1, 0.5), run(2, 0.6, batch_norm=True)], ("batch_norm",))
     [note] = group_notes(groups, ("batch_norm",), [])
     assert note.startswith("Rows 1, 2: a single seed says nothing about chance")
 
 
 def test_a_run_that_only_repeats_another_is_not_counted() -> None:
-    runs = [*two_groups(), run(9, WITH[0], batch_norm=1, seed=1)]
+    runs = [*two_groups(), run(9, WITH[0], batch_norm=True, seed=1)]
     groups, repeated = group(runs, ("batch_norm",))
-    assert [one["id"] for one in repeated] == [9]
+    assert [one.id for one in repeated] == [9]
     assert len(groups[0].runs) == 3
     assert "Not counted" in group_notes(groups, ("batch_norm",), repeated)[-1]
 
 
 def test_groups_that_mix_settings_say_so() -> None:
-    runs = [*two_groups(), run(9, 0.5, **{"lambda": 0.1})]
+    runs = [*two_groups(), run(9, 0.5, lam=0.1)]
     groups, _ = group(runs, ("batch_norm",))
     assert any(
         note.startswith("Row 2 of the table mixes runs with different lambda")
@@ -80,10 +80,56 @@ def test_groups_that_mix_settings_say_so() -> None:
     )
 
 
+def test_a_run_of_an_older_klcli_or_of_a_preset_is_no_second_seed() -> None:
+    """One stored before --whitening and --bn-samples existed, one under the name of a preset, one of a study."""
+    first = run(1, 0.5)
+    stored = json.loads(first.config_json)
+    older = {key: value for key, value in stored.items() if key not in ("whitening", "bn_samples", "standardise")}
+    named = stored | {"preset": "course"}
+    of_a_study = stored | {"order_seed": 1}  # which is its seed
+    runs = [
+        first,
+        *(replace(first, id=n, config_json=json.dumps(own)) for n, own in ((2, older), (3, named), (4, of_a_study))),
+    ]
+    groups, repeated = group(runs, ())
+    assert [one.id for one in groups[0].runs] == [1]
+    assert [one.id for one in repeated] == [2, 3, 4]
+
+
+def test_what_a_run_resolves_is_what_counts() -> None:
+    """5 epochs of 450 updates are the 2250 updates of the other run."""
+    runs = [run(1, 0.5), run(2, 0.5, step_size=2250)]
+    assert varying(runs) == ()
+    [one], _ = group(runs, columns_of(["n_s"]))
+    assert one.values == (2250,)
+    assert varying([*runs, run(3, 0.5, step_epochs=2, cycles=5)]) == ("step_epochs", "step_size", "cycles")
+
+
 def test_columns_have_short_names() -> None:
     assert columns_of(["hidden", "bn", "lambda", "hidden"]) == ("hidden", "batch_norm", "lambda")
-    with pytest.raises(ConfigError, match=r"--group-by seed: choose from bn, .*hidden"):
+    assert columns_of(["init", "n_s", "n_batch", "step-size", "weight_decay"]) == (
+        "initializer", "step_size", "batch_size", "weight_decay",
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"--group-by seed: choose from .*hidden, bn, "):
         columns_of(["seed"])
+
+
+@pytest.mark.parametrize("key", [key for key, one in SETTINGS.items() if not one.is_seed])
+def test_every_setting_but_seeds_is_a_column_under_each_of_its_names(key: str) -> None:
+    one = SETTINGS[key]
+    for name in (one.key, one.column, one.option.removeprefix("--"), one.label):
+        assert columns_of([name]) == (one.column,)
+
+
+def test_groups_have_the_values_of_the_database() -> None:
+    groups, _ = group(
+        [run(1, 0.5, batch_norm=True, bn_statistics="adaptive")], ("hidden", "batch_norm", "bn_statistics")
+    )
+    table = group_table(groups, ("hidden", "batch_norm", "bn_statistics"))
+    [row] = exact_rows(table)
+    assert (row["hidden"], row["batch_norm"], row["bn_statistics"]) == ("50 50", 1, "adaptive")
+    assert table.cells()[0][1:4] == ["50 50", "yes", "adaptive, transductive"]
+    assert table.title.endswith(", by hidden, BN, BN statistics")
 
 
 def test_many_runs_are_named_in_few_words() -> None:

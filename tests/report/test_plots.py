@@ -1,57 +1,60 @@
-"""Plots: what is gathered is right, and whatever is gathered can be drawn."""
+"""Plots: the gathered values are correct, and every chart can be drawn."""
 
 import struct
 import zlib
 from typing import Any
 
 import pytest
+from records import MEASURES, epoch, lines_of, points, run
 
-from klcli.report.plots.training import TrainingCurves, draw_training, training_curves
-from klcli.report.tables.table import settings_line
+from klcli.report.plots.figure import Chart, draw
+from klcli.report.plots.training import learning_rate_curve, training_curves
+from klcli.report.words import settings_line
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Epoch, Run
 
 N_S = 100
 
 
-def run(**values: Any) -> dict[str, Any]:
-    usual = {
-        "id": 12, "hidden": "50 50", "batch_norm": 1, "bn_position": "before", "lambda": 0.003, "initializer": "he",
-        "sigma": None, "seed": 7, "dataset": "synthetic", "schedule": "cyclical", "eta_min": 1e-5, "eta_max": 0.1,
-        "step_size": N_S, "batch_size": 64, "test_accuracy": 0.5123,
-        "optimizer": "sgd", "dtype": "float32", "threads": 1, "cycles": 2.0, "epochs": 20.0, "epochs_done": 20.0,
-        "state": "complete", "study_id": None, "member": None, "note": None, "error": None,
-    }  # fmt: skip
-    return usual | values
+def trained(test_accuracy: float | None = 0.5123, **settings: Any) -> Run:
+    """A run with BN of 2 cycles, n_s 100, trained for 20 epochs."""
+    usual = {"batch_norm": True, "lam": 0.003, "seed": 7, "batch_size": 64, "step_size": N_S}
+    config = TrainConfig(**usual | settings)
+    return run(12, config, dataset="synthetic", cycles=2.0, epochs=20.0, test_accuracy=test_accuracy)
 
 
-def epochs(*steps: int) -> list[dict[str, Any]]:
+def epochs(*steps: int) -> list[Epoch]:
     """Evaluations whose six numbers all differ, so that no curve can stand in for another."""
-    measures = (
-        "train_cost",
-        "train_loss",
-        "train_accuracy",
-        "validation_cost",
-        "validation_loss",
-        "validation_accuracy",
-    )
     return [
-        {"step": step, "learning_rate": 0.02} | {name: i + step / 1000 for i, name in enumerate(measures)}
-        for step in steps
+        epoch(step, learning_rate=0.02, **{name: i + step / 1000 for i, name in enumerate(MEASURES)}) for step in steps
     ]
 
 
 def test_every_curve_is_gathered_under_its_own_name() -> None:
-    curves = training_curves(run(), epochs(50, 100))
-    assert curves.steps == [50, 100]
-    assert curves.train == {"cost": [0.05, 0.1], "loss": [1.05, 1.1], "accuracy": [2.05, 2.1]}
-    assert curves.validation == {"cost": [3.05, 3.1], "loss": [4.05, 4.1], "accuracy": [5.05, 5.1]}
-    assert curves.test_accuracy == 0.5123
+    lines = lines_of(training_curves(trained(), epochs(50, 100)))
+    curves = {key: list(line.y) for key, line in lines.items() if key[1] in ("train", "validation")}
+    assert curves == {
+        ("cost", "train"): [0.05, 0.1], ("loss", "train"): [1.05, 1.1], ("accuracy", "train"): [2.05, 2.1],
+        ("cost", "validation"): [3.05, 3.1], ("loss", "validation"): [4.05, 4.1],
+        ("accuracy", "validation"): [5.05, 5.1],
+    }  # fmt: skip
+    assert all(lines[key].x == [50, 100] for key in curves)
+    assert set(lines["accuracy", "test 0.5123"].y) == {0.5123}
 
 
 def test_title_and_caption_say_what_was_trained_and_on_what() -> None:
-    curves = training_curves(run(initializer="normal", sigma=1e-4), epochs(50))
+    curves = training_curves(trained(initializer="normal", sigma=1e-4), epochs(50))
     assert curves.title == "Run 12: 3-layer 50-50 with BN"
     for part in ("synthetic", "lambda 0.003", "1e-05", "0.1", "n_s 100", "64", "sigma 0.0001", "seed 7"):
         assert part in curves.caption
+
+
+def rate(chart: Chart) -> tuple[list[tuple[float, float]], int]:
+    """The corners of eta over steps and the updates of a cycle."""
+    panel = chart.panels[-1][-1]
+    assert {one.cycle for row in chart.panels for one in row} == {panel.cycle}
+    [line] = panel.lines
+    return points(line), panel.cycle
 
 
 @pytest.mark.parametrize(
@@ -64,52 +67,43 @@ def test_title_and_caption_say_what_was_trained_and_on_what() -> None:
     ],
 )
 def test_the_corners_of_the_cyclical_learning_rate(last_step: int, corners: list[tuple[float, float]]) -> None:
-    curves = training_curves(run(), epochs(last_step // 2, last_step))
-    assert curves.learning_rate == corners
-    assert curves.cycle == 2 * N_S
+    assert rate(training_curves(trained(), epochs(last_step // 2, last_step))) == (corners, 2 * N_S)
+    assert rate(learning_rate_curve(trained(), epochs(last_step // 2, last_step))) == (corners, 2 * N_S)
 
 
 def test_the_corners_of_cycles_that_decay() -> None:
-    curves = training_curves(run(eta_decay=0.5), epochs(200, 400))
-    assert curves.learning_rate == [(0, 1e-5), (100, 0.1), (200, 1e-5), (300, pytest.approx(0.05)), (400, 1e-5)]
+    corners, _ = rate(training_curves(trained(eta_decay=0.5), epochs(200, 400)))
+    assert corners == [(0, 1e-5), (100, 0.1), (200, 1e-5), (300, pytest.approx(0.05)), (400, 1e-5)]
 
 
 def test_a_cosine_falls_to_the_bottom_and_jumps_up_again() -> None:
-    curves = training_curves(run(schedule="cosine"), epochs(250))
-    points = curves.learning_rate
-    assert points[0] == (0, 0.1)
-    assert [eta for step, eta in points if step == 200] == [1e-5, 0.1]
-    assert points[-1] == (250, 0.02)
-    assert dict(points)[100] == pytest.approx(0.1 / 2, rel=1e-3)
-    assert curves.cycle == 2 * N_S
+    corners, cycle = rate(training_curves(trained(schedule="cosine"), epochs(250)))
+    assert corners[0] == (0, 0.1)
+    assert [eta for step, eta in corners if step == 200] == [1e-5, 0.1]
+    assert corners[-1] == (250, 0.02)
+    assert dict(corners)[100] == pytest.approx(0.1 / 2, rel=1e-3)
+    assert cycle == 2 * N_S
 
 
 def test_one_cycle_is_drawn_over_the_planned_length() -> None:
     for last, end in ((400, (400, 1e-5)), (300, (300, 0.02))):
-        points = training_curves(run(schedule="one-cycle"), epochs(last)).learning_rate
-        assert points[0] == (0, 1e-5)
-        assert max(points, key=lambda point: point[1]) == (120, pytest.approx(0.1))  # 30 % of 2 cycles of 200
-        assert points[-1] == end
-        assert training_curves(run(schedule="one-cycle"), epochs(last)).cycle == 0
+        corners, cycle = rate(training_curves(trained(schedule="one-cycle"), epochs(last)))
+        assert corners[0] == (0, 1e-5)
+        assert max(corners, key=lambda point: point[1]) == (120, pytest.approx(0.1))  # 30 % of 2 cycles of 200
+        assert corners[-1] == end
+        assert cycle == 0
 
 
 def test_the_caption_names_what_is_not_the_default() -> None:
-    caption = training_curves(run(schedule="cosine", optimizer="adam", weight_decay=0.01), epochs(50)).caption
-    assert "cosine, adam, weight decay 0.01" in caption
-    assert "adam" not in training_curves(run(), epochs(50)).caption
-    assert "one-cycle over 20 epochs" in training_curves(run(schedule="one-cycle"), epochs(50)).caption
+    caption = training_curves(trained(schedule="cosine", optimizer="adam", weight_decay=0.01), epochs(50)).caption
+    assert "cosine, " in caption
+    assert "optimizer adam, weight decay 0.01" in caption
+    assert "adam" not in training_curves(trained(), epochs(50)).caption
+    assert "one-cycle over 20 epochs" in training_curves(trained(schedule="one-cycle"), epochs(50)).caption
 
 
 def test_a_constant_learning_rate_is_a_line_without_cycles() -> None:
-    curves = training_curves(run(schedule="constant"), epochs(30, 60))
-    assert curves.learning_rate == [(0, 0.1), (60, 0.1)]
-    assert curves.cycle == 0
-
-
-def test_gathering_leaves_the_records_alone() -> None:
-    record, evaluations = run(), epochs(50, 100)
-    training_curves(record, evaluations)
-    assert (record, evaluations) == (run(), epochs(50, 100))
+    assert rate(training_curves(trained(schedule="constant"), epochs(30, 60))) == ([(0, 0.1), (60, 0.1)], 0)
 
 
 def size_of_png(content: bytes) -> tuple[int, int]:
@@ -132,16 +126,15 @@ def size_of_png(content: bytes) -> tuple[int, int]:
 @pytest.mark.parametrize("steps", [(), (0,), (200,), tuple(range(50, 6001, 50))], ids=["none", "step 0", "one", "many"])
 @pytest.mark.parametrize("schedule", ["cyclical", "constant"])
 def test_a_run_of_any_length_is_drawn(steps: tuple[int, ...], schedule: str) -> None:
-    width, height = size_of_png(draw_training(training_curves(run(schedule=schedule), epochs(*steps))))
+    width, height = size_of_png(draw(training_curves(trained(schedule=schedule), epochs(*steps))))
     assert width > 800
     assert height > 500
 
 
 @pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 def test_a_run_without_a_test_is_drawn() -> None:
-    curves = training_curves(run(test_accuracy=None), epochs(50, 100))
-    assert isinstance(curves, TrainingCurves)
-    size_of_png(draw_training(curves))
+    size_of_png(draw(training_curves(trained(test_accuracy=None), epochs(50, 100))))
+    size_of_png(draw(learning_rate_curve(trained(test_accuracy=None), epochs(50, 100))))
 
 
 @pytest.mark.parametrize(
@@ -149,5 +142,5 @@ def test_a_run_without_a_test_is_drawn() -> None:
     [([7], "seed 7"), ([9, 7], "seeds 7, 9"), ([0, 2, 1, 1], "seeds 0 to 2"), ([1, 5, 9], "1, 5, 9")],
 )
 def test_the_caption_names_the_seeds_of_all_that_is_shown(seeds: list[int], words: str) -> None:
-    first, *others = [run(seed=seed) for seed in seeds]
+    first, *others = [trained(seed=seed) for seed in seeds]
     assert settings_line(first, together_with=others).endswith(words)

@@ -1,32 +1,33 @@
-"""Pictures of studies: what is gathered, by hand; and that whatever can be gathered is drawn."""
+"""Pictures of studies: the gathered values, by hand, and the drawing of every chart."""
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from records import epoch, lines_of, points, run
 
-from klcli.report.plots.lambda_search import draw_lambda_search, lambda_search
-from klcli.report.plots.sigma_sweep import draw_sigma_sweep, sigma_curves
-from klcli.report.tables.studies import tried_values
+from klcli.procedures.searches import tried_values
+from klcli.report.plots.figure import Chart, draw
+from klcli.report.plots.studies import lambda_search, sigma_curves
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import choose
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 
 
-def run(number: int, **values: Any) -> dict[str, Any]:
-    return {
-        "id": number, "study_id": 3, "state": "complete", "hidden": "50 30", "batch_norm": 1, "bn_position": "before",
-        "bn_eps": 1e-8, "lambda": 0.005, "initializer": "he", "sigma": None, "seed": 7, "dataset": "synthetic",
-        "dtype": "float32", "schedule": "cyclical", "eta_min": 1e-5, "eta_max": 0.1, "step_size": 900, "cycles": 2.0,
-        "batch_size": 100, "optimizer": "sgd", "threads": 1, "validation_accuracy": 0.5,
-    } | values  # fmt: skip
+def trained(number: int, state: str = "complete", validation_accuracy: float | None = 0.5, **settings: Any) -> Run:
+    usual = {"hidden": (50, 30), "batch_norm": True, "seed": 7, "step_size": 900}
+    config = TrainConfig(**usual | settings)
+    fields = {"state": state, "validation_accuracy": validation_accuracy}
+    return run(number, config, study_id=3, dataset="synthetic", **fields)
 
 
-def searched(*pairs: tuple[float, float | None], first: int = 1) -> list[dict[str, Any]]:
+def searched(*pairs: tuple[float, float | None], first: int = 1) -> list[Run]:
     """Runs with these lambdas and validation accuracies; None diverged."""
     return [
-        run(number, validation_accuracy=accuracy, state="diverged" if accuracy is None else "complete")
-        | {"lambda": lam}
+        trained(number, "diverged" if accuracy is None else "complete", accuracy, lam=lam)
         for number, (lam, accuracy) in enumerate(pairs, start=first)
     ]
 
@@ -37,9 +38,9 @@ def size_of_png(content: bytes) -> tuple[int, int]:
     return struct.unpack(">II", content[16:24])
 
 
-def drawn(*stages: tuple[str, list[dict[str, Any]]]) -> tuple[int, int]:
+def drawn(*stages: tuple[str, list[Run]]) -> tuple[int, int]:
     values = [one for stage, runs in stages for one in tried_values(runs, stage)]
-    return size_of_png(draw_lambda_search(lambda_search(stages, choose(values, 5000))))
+    return size_of_png(draw(lambda_search(stages, choose(values, 5000))))
 
 
 # --- the search
@@ -52,15 +53,15 @@ def test_the_points_of_a_search() -> None:
     stages = [("coarse", COARSE), ("fine", FINE)]
     values = [one for stage, runs in stages for one in tried_values(runs, stage)]
     scatter = lambda_search(stages, choose(values, 2500))
-    assert scatter.stages == [
-        ("coarse", [(1e-4, 0.48), (1e-3, 0.52), (1e-2, 0.515)]),
-        ("fine", [(4e-3, 0.53), (4e-3, 0.51)]),
-    ]
-    assert scatter.chosen == (4e-3, 0.52)  # tied with 1e-3; the middle of the plateau is 3.4e-3
+    [[panel]] = scatter.panels
+    assert {line.label: points(line) for line in panel.lines} == {
+        "coarse": [(1e-4, 0.48), (1e-3, 0.52), (1e-2, 0.515)],
+        "fine": [(4e-3, 0.53), (4e-3, 0.51)],
+        "chosen 0.004": [(4e-3, 0.52)],  # tied with 1e-3; the middle of the plateau is 3.4e-3
+    }
     error = (0.52 * 0.48 / 2500) ** 0.5
-    assert scatter.plateau_floor == pytest.approx(0.52 - error)
-    assert scatter.plateau == (1e-3, 1e-2)
-    assert scatter.title == "Search of lambda: 3-layer 50-30 with BN"
+    assert panel.band == (pytest.approx(0.52 - error), 0.52)
+    assert scatter.title == "Lambda search: 3-layer 50-30 with BN"
     assert "lambda" not in scatter.caption
     for part in ("synthetic", "n_s 900", "seed 7", "study 3"):
         assert part in scatter.caption
@@ -80,7 +81,7 @@ def test_the_points_of_a_search() -> None:
     ],
     ids=["decades", "one lambda", "one point", "with zero", "zero alone", "very near", "diverged", "very far"],
 )
-def test_a_search_of_any_kind_is_drawn(runs: list[dict[str, Any]]) -> None:
+def test_a_search_of_any_kind_is_drawn(runs: list[Run]) -> None:
     width, height = drawn(("coarse", runs))
     assert width > 800
     assert height > 500
@@ -89,21 +90,21 @@ def test_a_search_of_any_kind_is_drawn(runs: list[dict[str, Any]]) -> None:
 def test_many_stages_are_drawn_to_the_last() -> None:
     stages = [("coarse", COARSE)] + [(f"fine {i}", searched((2e-3 + i * 1e-5, 0.5), first=10 + i)) for i in range(2, 9)]
     values = [one for stage, runs in stages for one in tried_values(runs, stage)]
-    assert len(lambda_search(stages, choose(values, 5000)).stages) == 8
+    assert len(lines_of(lambda_search(stages, choose(values, 5000)))) == 8 + 1  # and the chosen one
     drawn(*stages)
 
 
 # --- the sweep
 
 
-def swept(steps: int = 4) -> tuple[list[dict[str, Any]], dict[int, list[dict[str, Any]]]]:
+def swept(steps: int = 4) -> tuple[list[Run], dict[int, list[Epoch]]]:
     runs = [
-        run(number, sigma=sigma, batch_norm=bn, initializer="normal")
-        for number, (sigma, bn) in enumerate([(s, b) for b in (0, 1) for s in (0.1, 1e-4)] * 2, start=1)
+        trained(number, sigma=sigma, batch_norm=bn, initializer="normal")
+        for number, (sigma, bn) in enumerate([(s, b) for b in (False, True) for s in (0.1, 1e-4)] * 2, start=1)
     ]
     epochs = {
-        one["id"]: [
-            {"step": 100 * i, "validation_loss": one["id"] + i, "validation_accuracy": one["id"] / 10 + i / 100}
+        one.id: [
+            epoch(100 * i, validation_loss=one.id + i, validation_accuracy=one.id / 10 + i / 100)
             for i in range(1, steps + 1)
         ]
         for one in runs
@@ -111,15 +112,23 @@ def swept(steps: int = 4) -> tuple[list[dict[str, Any]], dict[int, list[dict[str
     return runs, epochs
 
 
+def scales(sweep: Chart) -> set[str]:
+    """The scales of the losses."""
+    return {panel.yscale for panel in sweep.panels[0]}
+
+
 def test_the_curves_of_a_sweep() -> None:
     runs, epochs = swept()
     curves = sigma_curves(runs, epochs)
-    assert curves.sigmas == [0.1, 1e-4]
-    assert set(curves.curves) == {(sigma, bn) for sigma in (0.1, 1e-4) for bn in (False, True)}
-    first, second = curves.curves[1e-4, True]  # runs 4 and 8
-    assert first == ([100, 200, 300, 400], {"loss": [5, 6, 7, 8], "accuracy": pytest.approx([0.41, 0.42, 0.43, 0.44])})
-    assert second[1]["loss"] == [9, 10, 11, 12]
-    assert curves.largest_loss == 12
+    losses, accuracies = curves.panels
+    assert [panel.title for panel in losses] == ["sigma 0.1", "sigma 0.0001"]
+    labels = ["without BN", "without BN", "with BN", "with BN"]
+    assert [[line.label for line in panel.lines] for row in curves.panels for panel in row] == [labels] * 4
+    first, second = losses[1].lines[2:]  # runs 4 and 8
+    assert points(first) == [(100, 5), (200, 6), (300, 7), (400, 8)]
+    assert list(accuracies[1].lines[2].y) == pytest.approx([0.41, 0.42, 0.43, 0.44])
+    assert list(second.y) == [9, 10, 11, 12]
+    assert scales(curves) == {"linear"}
     assert curves.title.startswith("Sigma and batch normalisation: 3-layer 50-30")
     assert "sigma" not in curves.caption
     for part in ("synthetic", "lambda 0.005", "study 3"):
@@ -128,13 +137,13 @@ def test_the_curves_of_a_sweep() -> None:
 
 @pytest.mark.parametrize("steps", [0, 1, 4, 60])
 def test_a_sweep_of_any_length_is_drawn(steps: int) -> None:
-    size_of_png(draw_sigma_sweep(sigma_curves(*swept(steps))))
+    size_of_png(draw(sigma_curves(*swept(steps))))
 
 
 def test_a_sweep_is_drawn_on_its_way_to_infinity_and_for_one_sigma() -> None:
     runs, epochs = swept()
-    epochs[1][3]["validation_loss"] = 1e30
-    assert sigma_curves(runs, epochs).largest_loss == 1e30
-    size_of_png(draw_sigma_sweep(sigma_curves(runs, epochs)))
-    one = [r for r in runs if r["sigma"] == 0.1]
-    size_of_png(draw_sigma_sweep(sigma_curves(one, epochs)))
+    epochs[1][3] = replace(epochs[1][3], validation_loss=1e30)
+    assert scales(sigma_curves(runs, epochs)) == {"log"}
+    size_of_png(draw(sigma_curves(runs, epochs)))
+    one = [r for r in runs if r.config.sigma == 0.1]
+    size_of_png(draw(sigma_curves(one, epochs)))

@@ -1,36 +1,44 @@
-"""Tables of studies: every number under its own title, means by hand, and no number that a diverged run left."""
+"""Tables of studies: every number under its own title, means by hand, and no number from a diverged run."""
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import pytest
+import records
 from scipy import stats
 
+from klcli.procedures.searches import LambdaSearch, tried_values
 from klcli.report.tables.studies import (
     cell,
-    choice_document,
     choice_sentence,
     interval_table,
     repeats_table,
     search_table,
+    search_title,
     sigma_table,
-    tried_values,
+    sigma_title,
 )
 from klcli.report.tables.table import Table
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Run
 from klcli.studies.lambda_search import Choice, Tried, choose
 
 SPLITS, MEASURES = ("train", "validation", "test"), ("accuracy", "loss", "cost")
 
 
-def run(number: int, validation: float | None = None, **values: Any) -> dict[str, Any]:
+def run(
+    number: int, validation: float | None = None, lam: float = 0.01, sigma: float = 0.1, bn: bool = False, **values: Any
+) -> Run:
     """A run whose nine numbers all differ: validation accuracy v, the others v plus 0.01, 0.02, ..."""
     numbers = [(split, name) for split in SPLITS for name in MEASURES]
     metrics = {
         f"{split}_{name}": None if validation is None else round(validation + 0.01 * (index - 3), 6)
         for index, (split, name) in enumerate(numbers)
     }
-    return {"id": number, "state": "complete", "lambda": 0.01, "sigma": 0.1, "batch_norm": 0} | metrics | values
+    config = TrainConfig(lam=lam, batch_norm=bn, initializer="normal", sigma=sigma)
+    return records.run(number, config, **metrics | values)
 
 
 def printed(table: Table, *keys: str) -> list[tuple[str, ...]]:
@@ -45,10 +53,10 @@ def test_a_cell_is_a_mean_with_its_spread_over_complete_runs() -> None:
     runs = [run(1, 0.50), run(2, 0.54), run(3, 0.99, state="diverged"), run(4)]
     found = cell(runs, "validation_accuracy")
     assert found is not None
-    assert (found.mean, found.n) == (pytest.approx(0.52), 2)
-    assert found.std == pytest.approx(0.04 / math.sqrt(2))
+    assert (found.value, found.more["n"]) == (pytest.approx(0.52), 2)
+    assert found.more["std"] == pytest.approx(0.04 / math.sqrt(2))
     low, high = stats.t.interval(0.95, 1, loc=0.52, scale=0.02)
-    assert found.half_interval == pytest.approx((high - low) / 2)
+    assert found.more["half_interval"] == pytest.approx((high - low) / 2)
     assert str(found) == "0.5200 ± 0.0283"
 
 
@@ -65,14 +73,14 @@ def test_a_loss_on_its_way_to_infinity_does_not_widen_the_table() -> None:
 # --- the search
 
 COARSE = [
-    run(1, 0.50, **{"lambda": 0.001}),
-    run(2, 0.54, **{"lambda": 0.001}),
-    run(3, 0.55, **{"lambda": 0.01}),
-    run(4, 0.90, **{"lambda": 0.01}, state="diverged"),
-    run(5, **{"lambda": 0.1}, state="diverged"),
-    run(6, **{"lambda": 0.1}, state="diverged"),
+    run(1, 0.50, lam=0.001),
+    run(2, 0.54, lam=0.001),
+    run(3, 0.55, lam=0.01),
+    run(4, 0.90, lam=0.01, state="diverged"),
+    run(5, lam=0.1, state="diverged"),
+    run(6, lam=0.1, state="diverged"),
 ]
-FINE = [run(7, 0.53, **{"lambda": 0.002}), run(8, 0.53, **{"lambda": 0.002})]
+FINE = [run(7, 0.53, lam=0.002), run(8, 0.53, lam=0.002)]
 STAGES = [("coarse", COARSE), ("fine", FINE)]
 
 
@@ -102,14 +110,14 @@ def test_the_search_is_sorted_and_says_what_became_of_every_value() -> None:
 
 
 def test_a_search_without_repeats_has_no_columns_for_them() -> None:
-    table = search_table("a title", [("coarse", [run(1, 0.5, **{"lambda": 0.1}), run(2, 0.4)])], None)
+    table = search_table("a title", [("coarse", [run(1, 0.5, lam=0.1), run(2, 0.4)])], None)
     assert {"n", "half"}.isdisjoint(column.key for column in table.columns)
     assert printed(table, "validation_accuracy", "remark") == [("0.5000", ""), ("0.4000", "")]
 
 
 def test_the_plateau_is_marked_with_its_stage() -> None:
     """The same lambda in two stages is two rows."""
-    stages = [("coarse", [run(1, 0.500)]), ("fine", [run(2, 0.499), run(3, 0.3, **{"lambda": 0.1})])]
+    stages = [("coarse", [run(1, 0.500)]), ("fine", [run(2, 0.499), run(3, 0.3, lam=0.1)])]
     values = [one for stage, runs in stages for one in tried_values(runs, stage)]
     table = search_table("a title", stages, choose(values, 5000))
     assert printed(table, "stage", "remark") == [("coarse", "chosen"), ("fine", "in 1 s.e."), ("fine", "")]
@@ -126,9 +134,24 @@ def test_the_sentence_of_the_choice() -> None:
     )
 
 
+def test_titles_name_network_images_and_studies() -> None:
+    config = TrainConfig(batch_norm=True)
+    stages = [(stage, [records.run(study, config, study_id=study)]) for stage, study in (("coarse", 1), ("fine", 2))]
+    assert search_title(LambdaSearch(stages, None), "cifar10") == (
+        "Lambda search: 3-layer 50-50 with BN on cifar10, by validation accuracy (study 1, 2)"
+    )
+    sweep = [
+        records.run(number, TrainConfig(batch_norm=bn, bn_statistics="adaptive"), study_id=3)
+        for number, bn in enumerate((False, True), start=1)
+    ]
+    assert sigma_title(sweep, "cifar10") == (
+        "Sigma sweep: 3-layer 50-50 on cifar10, adaptive statistics, transductive (study 3)"
+    )
+
+
 def test_the_choice_as_a_document() -> None:
     choice = choose(tried(), 5000)
-    document = json.loads(json.dumps(choice_document(choice), allow_nan=False))
+    document = json.loads(json.dumps(asdict(choice), allow_nan=False))
     assert document["chosen"] == {"lam": 0.01, "stage": "coarse", "accuracies": [0.55]}
     assert document["standard_error"] == choice.standard_error
     assert isinstance(choice, Choice)
@@ -137,11 +160,11 @@ def test_the_choice_as_a_document() -> None:
 # --- the sweep
 
 
-def sweep() -> list[dict[str, Any]]:
+def sweep() -> list[Run]:
     return [
         run(1, 0.10, sigma=0.1), run(2, 0.12, sigma=0.1),
-        run(3, 0.50, sigma=0.1, batch_norm=1), run(4, 0.54, sigma=0.1, batch_norm=1),
-        run(5, 0.20, sigma=1e-4, state="diverged"), run(6, 0.30, sigma=1e-4, batch_norm=1),
+        run(3, 0.50, sigma=0.1, bn=True), run(4, 0.54, sigma=0.1, bn=True),
+        run(5, 0.20, sigma=1e-4, state="diverged"), run(6, 0.30, sigma=1e-4, bn=True),
     ]  # fmt: skip
 
 

@@ -1,37 +1,29 @@
-"""Tables: every digit that was promised, a dash where nothing is known, and no cell ever cut."""
+"""Tables: all digits of the format, a dash for a missing value, and no truncated cell."""
 
 import io
 from typing import Any
 
 import pytest
+import records
 from rich.console import Console
 
-from klcli.report.tables.runs import list_table, ranking_table
-from klcli.report.tables.table import (
-    Column,
-    Table,
-    duration,
-    fraction,
-    network_name,
-    seconds,
-    significant,
-    splits_table,
-)
+from klcli.report.tables.runs import comparison_table, list_table, ranking_table, splits_table, summary_table
+from klcli.report.tables.table import Column, Table, duration, fraction, seconds, significant
+from klcli.report.words import network_name
+from klcli.settings.split_config import SplitConfig
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Evaluation, ImageSet, Run
 
 
-def run(**values: Any) -> dict[str, Any]:
+def run(id: int = 12, settings: dict[str, Any] | None = None, **values: Any) -> Run:
     """A complete run as the store gives it back."""
     usual = {
-        "id": 12, "hidden": "50 30 20", "batch_norm": 1, "bn_position": "before", "lambda": 0.005,
-        "initializer": "he", "sigma": None, "seed": 7, "epochs_done": 20.0, "seconds": 24.31,
+        "epochs_done": 20.0, "seconds": 24.31,
         "train_loss": 1.23456, "train_cost": 1.5, "train_accuracy": 0.61234,
         "validation_loss": 1.4, "validation_cost": 1.6, "validation_accuracy": 0.5412,
-        "test_loss": None, "test_cost": None, "test_accuracy": None,
-        "dataset": "cifar10", "schedule": "cyclical", "eta_min": 1e-5, "eta_max": 0.1, "step_size": 2250, "cycles": 2.0,
-        "epochs": 20.0, "batch_size": 100, "optimizer": "sgd", "dtype": "float32", "threads": 1, "state": "complete",
-        "study_id": None, "member": None, "note": None, "error": None, "split": "{}",
     }  # fmt: skip
-    return usual | values
+    network: dict[str, Any] = {"hidden": (50, 30, 20), "batch_norm": True, "seed": 7}
+    return records.run(id, TrainConfig(**network | (settings or {})), **usual | values)
 
 
 def rendered(table: Table, width: int) -> str:
@@ -41,24 +33,21 @@ def rendered(table: Table, width: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("row", "name"),
+    ("settings", "name"),
     [
-        ({"hidden": "50 30 20", "batch_norm": 0, "bn_position": None}, "4-layer 50-30-20"),
-        ({"hidden": "50", "batch_norm": 0, "bn_position": None}, "2-layer 50"),
-        ({"hidden": "50 50", "batch_norm": 1, "bn_position": "before"}, "3-layer 50-50 with BN"),
-        ({"hidden": "50 50", "batch_norm": 1, "bn_position": "after"}, "3-layer 50-50 with BN after ReLU"),
+        ({"hidden": (50, 30, 20)}, "4-layer 50-30-20"),
+        ({"hidden": (50,)}, "2-layer 50"),
+        ({"batch_norm": True}, "3-layer 50-50 with BN"),
+        ({"batch_norm": True, "bn_position": "after"}, "3-layer 50-50 with BN after ReLU"),
+        ({"hidden": (50,), "batch_norm": True, "bn_statistics": "precise"}, "2-layer 50 with BN (precise statistics)"),
         (
-            {"hidden": "50", "batch_norm": 1, "bn_position": "before", "bn_statistics": "precise"},
-            "2-layer 50 with BN (precise statistics)",
-        ),
-        (
-            {"hidden": "50", "batch_norm": 1, "bn_position": "after", "bn_statistics": "adaptive"},
+            {"hidden": (50,), "batch_norm": True, "bn_position": "after", "bn_statistics": "adaptive"},
             "2-layer 50 with BN after ReLU (adaptive statistics, transductive)",
         ),
     ],
 )
-def test_the_name_of_a_network_counts_its_linear_layers(row: dict[str, Any], name: str) -> None:
-    assert network_name(row) == name
+def test_the_name_of_a_network_counts_its_linear_layers(settings: dict[str, Any], name: str) -> None:
+    assert network_name(TrainConfig(**settings)) == name
 
 
 def test_numbers_keep_the_digits_that_were_promised() -> None:
@@ -95,7 +84,8 @@ def test_rows_keep_their_precision_until_they_are_shown() -> None:
 
 
 def test_the_ranking_shows_what_tells_runs_apart() -> None:
-    runs = [run(), run(id=3, initializer="normal", sigma=1e-4, test_accuracy=0.53, epochs_done=2.5, batch_norm=0)]
+    normal = {"initializer": "normal", "sigma": 1e-4, "batch_norm": False}
+    runs = [run(), run(3, normal, test_accuracy=0.53, epochs_done=2.5)]
     table = ranking_table(runs, "validation_accuracy")
     assert "cifar10" in table.title
     assert [column.title for column in table.columns] == [
@@ -107,9 +97,59 @@ def test_the_ranking_shows_what_tells_runs_apart() -> None:
     ]
 
 
+def test_the_ranking_names_the_settings_that_have_no_column() -> None:
+    adam = {"optimizer": "adam", "eta_max": 0.001, "schedule": "one-cycle", "flip": True, "bn_eps": 1e-5}
+    table = ranking_table([run(), run(3, adam), run(4, {"order_seed": 7}), run(5, {"order_seed": 0})], "id")
+    assert table.columns[-1].title == "settings"
+    assert [cells[-1] for cells in table.cells()] == [
+        "-", "BN eps 1e-05, optimizer adam, schedule one-cycle, eta max 0.001, flips", "-", "order seed 0",
+    ]  # fmt: skip
+
+
+def test_a_run_on_a_subset_is_named_as_such() -> None:
+    small = run(3, {"split": SplitConfig(subset=4500)})
+    images = [dict(zip([c.key for c in list_table([], "").columns], cells, strict=False))["dataset"]
+              for cells in list_table([run(), small], "Runs").cells()]  # fmt: skip
+    assert images == ["cifar10", "cifar10, 4500 images train, 500 validate (subset of 4500)"]
+    assert "subset of 4500" in ranking_table([small], "id").title
+    found = ImageSet(dataset="cifar10", dataset_sha256="a" * 64, split_json=small.split_json, runs=2, latest=3)
+    [cells] = summary_table([found], [small]).cells()
+    assert cells == [
+        "cifar10, 4500 images train, 500 validate (subset of 4500)",
+        "2",
+        "3",
+        "4-layer 50-30-20 with BN",
+        "0.5412",
+        "-",
+    ]
+    assert dict(row[:2] for row in comparison_table([small], False).cells())["split"] == (
+        "4500 train, 500 validate, 1000 test"
+    )
+
+
+def test_side_by_side_has_every_setting_the_results_and_later_evaluations() -> None:
+    later = {"bn_samples": None, "snapshots": False, "flips": True, "shifts": 0, "seed": None, "transductive": False}
+    one = Evaluation(
+        id=1, created_at="", command="", bn_statistics="precise", validation_loss=1.0, validation_accuracy=0.55,
+        test_loss=1.0, test_accuracy=0.54, seconds=1.0, runs=[3], **later,
+    )  # fmt: skip
+    table = comparison_table([run(), run(3, {"lam": 0.1, "batch_size": 50}, state="diverged")], False, [one])
+    rows = {cells[0]: tuple(cells[1:]) for cells in table.cells()}
+    assert len(rows) == len(table.rows)  # no title twice
+    assert rows["lambda"] == ("0.005", "0.1")
+    assert rows["hidden"] == ("50 30 20", "50 30 20")
+    assert rows["BN"] == ("yes", "yes")
+    assert rows["n_s"] == ("2250", "4500")  # 5 epochs of 45 000 images
+    assert rows["evaluations per cycle"] == ("-", "-")
+    assert rows["validation accuracy"] == ("0.5412", "0.5412")
+    assert rows["test accuracy, precise statistics, flips"] == ("-", "0.5400")
+    differing = comparison_table([run(), run(3, {"lam": 0.1, "batch_size": 50}, state="diverged")], diff_only=True)
+    assert [cells[0] for cells in differing.cells()] == ["lambda", "n_s", "n_batch", "state"]
+
+
 @pytest.mark.parametrize("width", [10_000, 120, 60, 20])
 def test_nothing_is_cut_however_narrow_the_terminal(width: int) -> None:
-    deep = run(hidden=" ".join(["512"] * 9), seed=2**63 - 1)
+    deep = run(settings={"hidden": (512,) * 9, "seed": 2**63 - 1})
     table = ranking_table([run(), deep], "validation_accuracy")
     text = rendered(table, width)
     assert "…" not in text
@@ -119,7 +159,7 @@ def test_nothing_is_cut_however_narrow_the_terminal(width: int) -> None:
 
 
 def test_a_pipe_gets_one_line_per_row() -> None:
-    table = ranking_table([run(id=i, hidden=" ".join(["512"] * 9)) for i in range(100, 150)], "validation_accuracy")
+    table = ranking_table([run(i, {"hidden": (512,) * 9}) for i in range(100, 150)], "validation_accuracy")
     lines = rendered(table, 10_000).splitlines()
     for cells in table.cells():
         [line] = [line for line in lines if line.split()[:1] == [cells[0]]]

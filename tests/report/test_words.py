@@ -1,12 +1,15 @@
-"""Images: the sizes in words are those that the data module really makes."""
+"""Words: the sizes equal those of the actual splits, and captions name the chosen settings."""
 
 import numpy as np
 import pytest
+import records
 
 from klcli.data.dataset import Dataset, split
 from klcli.errors import StoreError
-from klcli.report.words import split_of, split_words
+from klcli.report.words import options_words, settings_line, split_words
 from klcli.settings.split_config import SplitConfig
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import ImageSet
 
 
 @pytest.mark.parametrize(
@@ -34,5 +37,27 @@ def test_words() -> None:
 
 @pytest.mark.parametrize("stored", ['{"subseT": null}', '{"validation": 0}', "[1]"])
 def test_a_stored_split_that_is_none_is_a_damaged_database(stored: str) -> None:
-    with pytest.raises(StoreError, match="damaged"):
-        split_of({"split": stored})
+    with pytest.raises(StoreError, match="settings that cannot be read"):
+        _ = ImageSet(dataset="cifar10", dataset_sha256="a", split_json=stored, runs=1, latest=1).split
+
+
+def test_a_caption_has_every_setting_that_was_chosen() -> None:
+    line = (
+        "cifar10, 45000 images train, 5000 validate, lambda 0.005, eta 1e-05 to 0.1, {}, n_s 2250, n_batch 100, he, {}"
+    )
+    assert settings_line(records.run()) == line.format("2 cycles of 2 n_s", "seed 0")
+    assert settings_line(records.run(config=TrainConfig(cycles=1))) == line.format("1 cycle of 2 n_s", "seed 0")
+    repeats = [records.run(config=TrainConfig(seed=seed, order_seed=0)) for seed in range(3)]
+    assert settings_line(repeats[0], together_with=repeats[1:]) == (
+        line.format("2 cycles of 2 n_s", "seeds 0 to 2, order seed 0")
+    )
+    constant = records.run(config=TrainConfig(schedule="constant", epochs=1, momentum=0.9, shuffle=False))
+    assert settings_line(constant, omit=("images", "lambda", "n_s", "n_batch")) == (
+        "eta 0.1, constant over 1 epoch, momentum 0.9, not shuffled, he, seed 0"
+    )
+
+
+def test_options_are_what_is_not_the_default() -> None:
+    assert options_words(TrainConfig()) == ""
+    config = TrainConfig(flip=True, dropout=0.1, dtype="float64", evaluations_per_cycle=4, bn_momentum=0.5)
+    assert options_words(config) == "BN momentum 0.5, flips, dropout 0.1, evaluations per cycle 4, dtype float64"

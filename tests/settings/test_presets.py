@@ -1,4 +1,4 @@
-"""Presets: those of klcli, documents that are refused, and what a user's own settings do to one."""
+"""Presets: those of klcli, refused documents, and presets with the user's own settings."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from klcli.errors import ConfigError
-from klcli.settings.presets import override, parse, preset, presets, setting_word
+from klcli.settings.presets import override, parse, preset, presets
+from klcli.settings.sameness import SETTINGS, not_default
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 
@@ -31,7 +32,7 @@ BASE = TrainConfig(
 
 def test_the_course_is_what_klcli_does_without_a_preset() -> None:
     assert presets()["course"].config == replace(TrainConfig(), preset="course")
-    assert presets()["course"].differing() == {}
+    assert not_default(presets()["course"].config) == {}
 
 
 def test_every_preset_has_a_line_that_describes_it() -> None:
@@ -44,7 +45,7 @@ def test_every_preset_has_a_line_that_describes_it() -> None:
 def test_a_document_becomes_configs() -> None:
     found = parse(WIDE)["wide"]
     assert found.config == BASE
-    assert {key: setting_word(value) for key, value in found.differing().items()} == {
+    assert {key: SETTINGS[key].typed(value) for key, value in not_default(found.config).items()} == {
         "hidden": "512 256",
         "batch_norm": "true",
         "bn_statistics": "precise",
@@ -82,9 +83,9 @@ def test_what_a_user_types_replaces_the_setting_and_what_belonged_to_it(
         ("a = 1", ["preset a", "description"]),
         ("[a]\nhidden = [5]", ["preset a", "description"]),
         ('[a]\ndescription = "b"\nwidth = 3', ["preset a", "width"]),
-        ('[a]\ndescription = "b"\nhidden = [0]', ["preset a", "hidden width 0"]),
+        ('[a]\ndescription = "b"\nhidden = [0]', ["preset a", "--hidden 0"]),
         ('[a]\ndescription = "b"\npreset = "c"', ["preset a", "preset"]),
-        ('[a]\ndescription = "b"\n[a.split]\nvalidation = 0', ["preset a", "validation 0"]),
+        ('[a]\ndescription = "b"\n[a.split]\nvalidation = 0', ["preset a", "--validation 0"]),
     ],
 )
 def test_what_is_no_preset_is_refused_by_name(text: str, named: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of the store share: a run to record, and the numbers of an evaluation."""
+"""Shared fixtures of the store tests: a run to record, and the metrics of an evaluation."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,8 +10,8 @@ import pytest
 from klcli.data.dataset import Dataset, split
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.store.runs import RunStore
-from klcli.training.budget import timetable
+from klcli.store.store import Store
+from klcli.training.budget import budget_of
 from klcli.training.environment import Environment
 from klcli.training.trainer import train
 
@@ -21,7 +21,7 @@ class Recorder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.store = RunStore(path)
+        self.store = Store(path)
 
     def begin(
         self, *, sha256: str = "a" * 64, name: str = "small", command: str = "klcli train", **fields: object
@@ -29,7 +29,9 @@ class Recorder:
         config = TrainConfig(**fields)  # type: ignore[arg-type]
         nothing = np.empty((0, 3072), np.uint8), np.empty(0, np.uint8)
         dataset = Dataset(name, *nothing, ("a",), sha256, "tests", "built in", None, None)
-        return self.store.begin(config, timetable(config, 45_000), dataset, Environment(1, {"numpy": "2"}), command)
+        return self.store.runs.begin(
+            config, budget_of(config, 45_000), dataset, Environment(1, {"numpy": "2"}), command
+        )
 
 
 @pytest.fixture(scope="session")
@@ -48,16 +50,16 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 def trained_store(small_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a database with three complete runs, their checkpoints and pictures that are none."""
     folder = tmp_path_factory.mktemp("trained")
-    store = RunStore(folder / "klcli.db")
+    store = Store(folder / "klcli.db")
     splits = split(small_dataset, SplitConfig(validation=100))
     (folder / "plots").mkdir()
     for seed in (1, 2, 3):
         config = TrainConfig(hidden=(5,), epochs=1, seed=seed, split=SplitConfig(validation=100))
-        times = timetable(config, len(splits.train))
-        run = store.begin(config, times, small_dataset, Environment(1, {"numpy": "2"}), "klcli train")
+        times = budget_of(config, len(splits.train))
+        run = store.runs.begin(config, times, small_dataset, Environment(1, {"numpy": "2"}), "klcli train")
         [result] = train([config], splits)
-        store.record_epoch(run, result.epochs[-1], result)
-        store.finish(run, "complete", result, 1.0)
+        store.runs.record_epoch(run, result.epochs[-1], result)
+        store.runs.finish(run, "complete", result, 1.0)
         (folder / "plots" / f"run-{run:06d}.png").write_text("a picture")
     store.close()
     return folder

@@ -1,4 +1,4 @@
-"""Checkpoints: exact, whole or refused; a write that fails leaves what was there."""
+"""Checkpoints: exact, complete or refused; a failed write leaves the old file."""
 
 import json
 import subprocess
@@ -97,6 +97,7 @@ def test_a_checkpoint_that_was_cut_short_anywhere_is_refused(checkpoint: Path) -
         assert_refused(checkpoint, "damaged")
 
 
+@pytest.mark.slow
 def test_a_damaged_byte_anywhere_is_refused_or_harmless(tmp_path: Path) -> None:
     path = tmp_path / "run.npz"
     arrays = {"linear1.W": np.ones((2, 2), np.float32), "batch_norm1.running_mean": np.ones(2, np.float32)}
@@ -193,6 +194,7 @@ except StoreError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_write_that_fails_half_way_leaves_the_old_file_and_no_other(checkpoint: Path) -> None:
     pytest.importorskip("resource", reason="this system has no limit on the size of a file")
     before = checkpoint.read_bytes()

@@ -1,4 +1,4 @@
-"""ReportStore and Housekeeping, held against the sqlite3 module and the file system."""
+"""Queries and upkeep, compared with the sqlite3 module and the file system."""
 
 import csv
 import shutil
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from klcli.errors import ConfigError, StoreError
-from klcli.store.queries import BEST_FIRST, Order, ReportStore, RunFilter
-from klcli.store.upkeep import Housekeeping
+from klcli.store.runs import BEST_FIRST, Order, RunFilter
+from klcli.store.store import Store
 
 STORED = (
     *("runs", "epochs", "studies", "gradient_checks", "gradient_errors", "evaluations", "evaluation_runs"),
@@ -35,7 +35,7 @@ def read(path: Path, sql: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
-def five(recorder: Any) -> Iterator[Housekeeping]:
+def five(recorder: Any) -> Iterator[Store]:
     """Runs 1 to 5; 1 to 3 complete on the same images, 4 complete on a subset of them, 5 diverged."""
     for number in range(1, 6):
         run = recorder.begin(lam=0.1 * number, batch_norm=number == 2, seed=number)
@@ -49,16 +49,16 @@ def five(recorder: Any) -> Iterator[Housekeeping]:
             run,
         )
     change(recorder.path, "UPDATE runs SET config = json_set(config, '$.split.subset', 900) WHERE id = 4")
-    store = Housekeeping(recorder.path)
+    store = Store(recorder.path)
     yield store
     store.close()
 
 
-def ids(store: ReportStore, order: Order = BEST_FIRST, limit: int | None = None, **conditions: Any) -> list[int]:
-    return [run["id"] for run in store.runs(RunFilter(**conditions), order, limit)]
+def ids(store: Store, order: Order = BEST_FIRST, limit: int | None = None, **conditions: Any) -> list[int]:
+    return [run.id for run in store.runs.query(RunFilter(**conditions), order, limit)]
 
 
-def test_filters_are_conditions(five: Housekeeping) -> None:
+def test_filters_are_conditions(five: Store) -> None:
     assert ids(five, state="complete") == [4, 3, 2, 1]
     assert ids(five, state="complete", limit=2) == [4, 3]
     assert ids(five, batch_norm=True) == [2]
@@ -68,15 +68,15 @@ def test_filters_are_conditions(five: Housekeeping) -> None:
     assert ids(five, where="1 -- all of them", state="diverged") == [5]
 
 
-def test_runs_without_a_value_come_last_in_both_directions(five: Housekeeping) -> None:
+def test_runs_without_a_value_come_last_in_both_directions(five: Store) -> None:
     assert ids(five, Order("validation_accuracy", descending=True)) == [4, 3, 2, 1, 5]
     assert ids(five, Order("validation_accuracy", descending=False)) == [1, 2, 3, 4, 5]
 
 
-def test_images_divided_differently_are_told_apart_the_most_used_first(five: Housekeeping) -> None:
-    found = five.image_sets(RunFilter(state="complete"))
-    assert [(row["runs"], row["latest"]) for row in found] == [(3, 3), (1, 4)]
-    assert ids(five, state="complete", split=found[1]["split"]) == [4]
+def test_images_divided_differently_are_told_apart_the_most_used_first(five: Store) -> None:
+    found = five.runs.image_sets(RunFilter(state="complete"))
+    assert [(one.runs, one.latest) for one in found] == [(3, 3), (1, 4)]
+    assert ids(five, state="complete", split=found[1].split_json) == [4]
 
 
 @pytest.mark.parametrize(
@@ -93,52 +93,56 @@ def test_images_divided_differently_are_told_apart_the_most_used_first(five: Hou
         "",
     ],
 )
-def test_a_condition_can_only_read(five: Housekeeping, where: str) -> None:
+def test_a_condition_can_only_read(five: Store, where: str) -> None:
     with pytest.raises(ConfigError, match="--where"):
         ids(five, where=where)
     assert len(ids(five)) == 5
-    five.set_note(1, "the connection can write again")
+    five.upkeep.set_note(1, "the connection can write again")
 
 
-def test_an_unknown_column_to_sort_by(five: Housekeeping) -> None:
+def test_an_unknown_column_to_sort_by(five: Store) -> None:
     with pytest.raises(ConfigError, match=r"--sort id; DROP.*validation_accuracy"):
         ids(five, Order("id; DROP TABLE runs", descending=False))
 
 
-def test_notes_and_tags(five: Housekeeping) -> None:
-    five.set_note(1, "a 'note' with \"quotes\" and <b>")
-    five.add_tag(1, "baseline")
-    five.add_tag(1, "thesis")
-    five.add_tag(1, "baseline")
+def test_notes_and_tags(five: Store) -> None:
+    five.upkeep.set_note(1, "a 'note' with \"quotes\" and <b>")
+    five.upkeep.add_tag(1, "baseline")
+    five.upkeep.add_tag(1, "thesis")
+    five.upkeep.add_tag(1, "baseline")
     assert read(five.path, "SELECT note, tags FROM runs WHERE id = 1") == [
         ("a 'note' with \"quotes\" and <b>", "thesis baseline")
     ]
     assert ids(five, tag="baseline") == [1]
     assert ids(five, tag="base") == []
-    five.remove_tag(1, "thesis")
-    five.remove_tag(1, "baseline")
-    five.set_note(1, "")
+    five.upkeep.remove_tag(1, "thesis")
+    five.upkeep.remove_tag(1, "baseline")
+    five.upkeep.set_note(1, "")
     assert read(five.path, "SELECT note, tags FROM runs WHERE id = 1") == [(None, None)]
-    for deed in (lambda: five.add_tag(1, "two words"), lambda: five.add_tag(1, ""), lambda: five.remove_tag(1, "x")):
+    for deed in (
+        lambda: five.upkeep.add_tag(1, "two words"),
+        lambda: five.upkeep.add_tag(1, ""),
+        lambda: five.upkeep.remove_tag(1, "x"),
+    ):
         with pytest.raises(ConfigError, match="tag"):
             deed()
     with pytest.raises(StoreError, match="no run 99"):
-        five.set_note(99, "x")
+        five.upkeep.set_note(99, "x")
 
 
 def test_deleting_a_run_removes_all_that_is_its_own(three_runs_here: Path) -> None:
-    store = Housekeeping(three_runs_here / "klcli.db")
+    store = Store(three_runs_here / "klcli.db")
     plots = three_runs_here / "plots"
     (plots / "run-000002-weights.svg").write_text("x")
     (plots / "run-0000020.png").write_text("of another run")
-    files = store.delete([2])
+    files = store.upkeep.delete([2])
     assert sorted(path.name for path in files) == ["run-000002-weights.svg", "run-000002.npz", "run-000002.png"]
     assert not any(path.exists() for path in files)
     assert (plots / "run-0000020.png").exists()
     assert read(store.path, "SELECT id FROM runs") == [(1,), (3,)]
     assert read(store.path, "SELECT DISTINCT run_id FROM epochs ORDER BY 1") == [(1,), (3,)]
     with pytest.raises(StoreError, match="no run 2"):
-        store.delete([1, 2])
+        store.upkeep.delete([1, 2])
     assert read(store.path, "SELECT count(*) FROM runs") == [(2,)]  # all or nothing
     store.close()
 
@@ -146,22 +150,22 @@ def test_deleting_a_run_removes_all_that_is_its_own(three_runs_here: Path) -> No
 def test_a_run_that_is_being_trained_is_not_deleted(recorder: Any) -> None:
     run = recorder.begin()
     with pytest.raises(ConfigError, match="is training this run"):
-        Housekeeping(recorder.path).delete([run])
+        Store(recorder.path).upkeep.delete([run])
 
 
-def test_a_study_remembers_what_it_lost(five: Housekeeping) -> None:
+def test_a_study_remembers_what_it_lost(five: Store) -> None:
     change(five.path, "INSERT INTO studies VALUES (7, 'lambda', 'coarse', '{\"a\": 1}', NULL, 'complete', 'now')")
     change(five.path, "UPDATE runs SET study_id = 7, member = id - 1 WHERE id IN (1, 2)")
-    five.delete([2])
+    five.upkeep.delete([2])
     assert read(five.path, "SELECT settings FROM studies") == [('{"a":1,"deleted_members":[1]}',)]
-    five.delete([1])
+    five.upkeep.delete([1])
     assert read(five.path, "SELECT count(*) FROM studies") == [(0,)]
 
 
 def test_an_export_reads_back_to_what_is_stored(three_runs_here: Path, tmp_path: Path) -> None:
-    store = Housekeeping(three_runs_here / "klcli.db")
-    store.set_note(1, 'commas, "quotes"\nand lines')
-    written = store.export(tmp_path / "out")
+    store = Store(three_runs_here / "klcli.db")
+    store.upkeep.set_note(1, 'commas, "quotes"\nand lines')
+    written = store.upkeep.export(tmp_path / "out")
     assert set(written) == {f"{name}.csv" for name in STORED}
     for name in ("runs", "epochs"):
         with (tmp_path / "out" / f"{name}.csv").open(newline="") as file:
@@ -180,7 +184,7 @@ def test_an_export_reads_back_to_what_is_stored(three_runs_here: Path, tmp_path:
 
 
 def test_a_sound_database(three_runs_here: Path) -> None:
-    assert Housekeeping(three_runs_here / "klcli.db").check() == []
+    assert Store(three_runs_here / "klcli.db").upkeep.check() == ([], [])
 
 
 def test_damage_and_orphans_are_found(three_runs_here: Path) -> None:
@@ -197,18 +201,14 @@ def test_damage_and_orphans_are_found(three_runs_here: Path) -> None:
         three_runs_here / "klcli.db",
         "INSERT INTO epochs SELECT 77, epoch, step, 0, 0,0,0, 0,0,0, 0 FROM epochs LIMIT 1",
     )
-    found = Housekeeping(three_runs_here / "klcli.db").check()
-    damage = [one.what for one in found if one.is_damage]
+    damage, orphans = Store(three_runs_here / "klcli.db").upkeep.check()
     assert len(damage) == 4
-    for words in ("missing", "another network", "damaged", "row of runs that is gone"):
+    for words in ("missing", "not the one of run 2", "damaged", "row of runs that is gone"):
         assert any(words in line for line in damage)
-    assert [Path(one.what.split(":")[0]).name for one in found if not one.is_damage] == [
-        "run-000009.npz",
-        "run-000009-weights.png",
-    ]
+    assert [Path(one.split(":")[0]).name for one in orphans] == ["run-000009.npz", "run-000009-weights.png"]
 
 
-def test_the_view_ranks_each_set_of_images_for_itself(five: Housekeeping) -> None:
+def test_the_view_ranks_each_set_of_images_for_itself(five: Store) -> None:
     assert read(five.path, "SELECT place, run, batch_normalisation FROM best_runs ORDER BY split, place") == [
         (1, 4, "no"),  # the split with a subset
         (1, 3, "no"),
@@ -217,8 +217,9 @@ def test_the_view_ranks_each_set_of_images_for_itself(five: Housekeeping) -> Non
     ]
 
 
-def test_a_ranking_follows_an_index(five: Housekeeping) -> None:
-    sql, parameters = five.query(RunFilter(dataset_sha256="a" * 64, split="{}", state="complete"), BEST_FIRST)
+def test_a_ranking_follows_an_index(five: Store) -> None:
+    condition, parameters = RunFilter(dataset_sha256="a" * 64, split="{}", state="complete").conditions()
+    sql = f"SELECT * FROM runs WHERE {condition} ORDER BY {BEST_FIRST.sql()}, id"
     connection = sqlite3.connect(five.path)
     plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql} LIMIT 3", parameters))
     connection.close()

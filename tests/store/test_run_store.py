@@ -1,6 +1,5 @@
-"""RunStore: what is recorded is read back exactly, once, in a state, and never mixed with other data."""
+"""Runs: records are read back exactly, once, in a state, and never mixed with other data."""
 
-import json
 import os
 import socket
 import sqlite3
@@ -22,8 +21,9 @@ from klcli.evaluation.metrics import Metrics
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
 from klcli.store.process import ProcessIdentity
-from klcli.store.queries import BEST_FIRST, ReportStore, RunFilter
-from klcli.store.runs import RunStore
+from klcli.store.records import Epoch, Run
+from klcli.store.runs import BEST_FIRST, RunFilter
+from klcli.store.store import Store
 from klcli.training.result import EpochMetrics, TrainResult
 
 # Fractions whose binary form is endless: they come back equal only if no digit is lost.
@@ -56,6 +56,15 @@ def execute(path: Path, sql: str, *parameters: Any) -> None:
     connection.close()
 
 
+def stored(path: Path, run_id: int, *columns: str) -> tuple[Any, ...]:
+    """The columns of a run as SQLite holds them."""
+    with sqlite3.connect(path) as connection:
+        names = ", ".join(f'"{column}"' for column in columns)
+        [row] = connection.execute(f"SELECT {names} FROM runs WHERE id = ?", [run_id])
+    connection.close()
+    return tuple(row)
+
+
 # --- what was recorded comes back
 
 
@@ -64,59 +73,61 @@ def test_a_run_is_recorded_before_it_starts(recorder: Any) -> None:
         hidden=(50, 30, 20), batch_norm=True, lam=0.003, initializer="normal", sigma=1e-4, seed=2**63 - 1,
         eta_min=1e-5, eta_max=0.1, command="klcli train --hidden 50 30 20", name="cifar10",
     )  # fmt: skip
-    run = recorder.store.run(run_id)
+    run = recorder.store.runs.get(run_id)
     expected = {
         "id": run_id, "state": "running", "host": socket.gethostname(), "pid": os.getpid(),
-        "process_started_at": ProcessIdentity.current().started_at, "command": "klcli train --hidden 50 30 20",
-        "dataset": "cifar10", "dataset_sha256": "a" * 64, "hidden": "50 30 20", "batch_norm": 1,
-        "bn_position": "before", "initializer": "normal", "sigma": 1e-4, "lambda": 0.003, "optimizer": "sgd",
-        "schedule": "cyclical", "eta_min": 1e-5, "eta_max": 0.1, "step_size": 2250, "cycles": 2.0, "epochs": 20.0,
-        "batch_size": 100, "seed": 2**63 - 1, "dtype": "float32", "threads": 1, "epochs_done": 0.0,
-        "finished_at": None, "best_validation_accuracy": None, "test_accuracy": None, "error": None,
+        "process_started_at": ProcessIdentity.current().process_started_at, "command": "klcli train --hidden 50 30 20",
+        "dataset": "cifar10", "dataset_sha256": "a" * 64, "step_size": 2250, "cycles": 2.0, "epochs": 20.0,
+        "threads": 1, "versions": {"numpy": "2"}, "epochs_done": 0.0, "finished_at": None,
+        "best_validation_accuracy": None, "test_accuracy": None, "error": None,
     }  # fmt: skip
-    assert {name: run[name] for name in expected} == expected
-    assert TrainConfig.from_json(run["config"]).hidden == (50, 30, 20)
-    assert json.loads(run["versions"]) == {"numpy": "2"}
+    assert {name: getattr(run, name) for name in expected} == expected
+    assert (run.config.hidden, run.config.lam, run.config.sigma) == ((50, 30, 20), 0.003, 1e-4)
+    columns = {
+        "hidden": "50 30 20", "batch_norm": 1, "bn_position": "before", "initializer": "normal", "sigma": 1e-4,
+        "lambda": 0.003, "optimizer": "sgd", "schedule": "cyclical", "eta_min": 1e-5, "eta_max": 0.1,
+        "batch_size": 100, "seed": 2**63 - 1, "dtype": "float32",
+    }  # fmt: skip
+    assert stored(recorder.path, run_id, *columns) == tuple(columns.values())
 
 
 def test_columns_that_mean_nothing_for_a_run_are_null(recorder: Any) -> None:
-    run = recorder.store.run(recorder.begin())
-    assert run["sigma"] is None
-    assert run["bn_position"] is None
+    assert stored(recorder.path, recorder.begin(), "sigma", "bn_position") == (None, None)
 
 
 def test_the_numbers_of_an_evaluation_come_back_to_the_last_bit(recorder: Any) -> None:
     run_id = recorder.begin()
-    recorder.store.record_epoch(run_id, EPOCH)
-    [row] = recorder.store.epochs(run_id)
-    assert row == {
-        "run_id": run_id, "epoch": 1.0, "step": 450, "learning_rate": EPOCH.learning_rate,
-        "train_loss": TRAIN.loss, "train_cost": TRAIN.cost, "train_accuracy": TRAIN.accuracy,
-        "validation_loss": VALIDATION.loss, "validation_cost": VALIDATION.cost,
-        "validation_accuracy": VALIDATION.accuracy, "seconds": EPOCH.seconds,
-    }  # fmt: skip
+    recorder.store.runs.record_epoch(run_id, EPOCH)
+    [row] = recorder.store.runs.epochs(run_id)
+    assert row == Epoch(
+        run_id=run_id, epoch=1.0, step=450, learning_rate=EPOCH.learning_rate,
+        train_loss=TRAIN.loss, train_cost=TRAIN.cost, train_accuracy=TRAIN.accuracy,
+        validation_loss=VALIDATION.loss, validation_cost=VALIDATION.cost,
+        validation_accuracy=VALIDATION.accuracy, seconds=EPOCH.seconds,
+    )  # fmt: skip
+    assert recorder.store.runs.metrics(run_id) == [EPOCH]
 
 
 def test_evaluations_come_back_in_order_and_only_those_of_the_run(recorder: Any) -> None:
     first, second = recorder.begin(), recorder.begin()
     for epoch in (2.0, 10.0, 1.5):
-        recorder.store.record_epoch(first, replace(EPOCH, epoch=epoch))
-    recorder.store.record_epoch(second, replace(EPOCH, epoch=3.0))
-    assert [row["epoch"] for row in recorder.store.epochs(first)] == [1.5, 2.0, 10.0]
-    assert [row["epoch"] for row in recorder.store.epochs(second)] == [3.0]
+        recorder.store.runs.record_epoch(first, replace(EPOCH, epoch=epoch))
+    recorder.store.runs.record_epoch(second, replace(EPOCH, epoch=3.0))
+    assert [row.epoch for row in recorder.store.runs.epochs(first)] == [1.5, 2.0, 10.0]
+    assert [row.epoch for row in recorder.store.runs.epochs(second)] == [3.0]
 
 
 def test_recording_the_same_evaluation_again_changes_nothing(recorder: Any) -> None:
     run_id = recorder.begin()
     later = replace(EPOCH, epoch=2.0, step=900, validation=replace(VALIDATION, accuracy=0.3))
     for metrics in (EPOCH, later):
-        recorder.store.record_epoch(run_id, metrics)
-    before = recorder.store.run(run_id), recorder.store.epochs(run_id)
-    assert before[0]["epochs_done"] == 2.0
-    assert before[0]["best_validation_accuracy"] == VALIDATION.accuracy
+        recorder.store.runs.record_epoch(run_id, metrics)
+    before = recorder.store.runs.get(run_id), recorder.store.runs.epochs(run_id)
+    assert before[0].epochs_done == 2.0
+    assert before[0].best_validation_accuracy == VALIDATION.accuracy
     for metrics in (later, EPOCH, EPOCH):
-        recorder.store.record_epoch(run_id, metrics)
-    assert (recorder.store.run(run_id), recorder.store.epochs(run_id)) == before
+        recorder.store.runs.record_epoch(run_id, metrics)
+    assert (recorder.store.runs.get(run_id), recorder.store.runs.epochs(run_id)) == before
 
 
 def test_an_evaluation_and_the_progress_of_its_run_are_one_transaction(recorder: Any) -> None:
@@ -126,49 +137,48 @@ def test_an_evaluation_and_the_progress_of_its_run_are_one_transaction(recorder:
         "CREATE TRIGGER refuse BEFORE UPDATE ON runs BEGIN SELECT RAISE(ABORT, 'refused by the test'); END",
     )
     with pytest.raises(StoreError, match="refused by the test"):
-        recorder.store.record_epoch(run_id, EPOCH)
-    assert recorder.store.epochs(run_id) == []
+        recorder.store.runs.record_epoch(run_id, EPOCH)
+    assert recorder.store.runs.epochs(run_id) == []
     execute(recorder.path, "DROP TRIGGER refuse")
-    recorder.store.record_epoch(run_id, EPOCH)
-    assert len(recorder.store.epochs(run_id)) == 1
+    recorder.store.runs.record_epoch(run_id, EPOCH)
+    assert len(recorder.store.runs.epochs(run_id)) == 1
 
 
 @pytest.mark.parametrize("state", ["complete", "interrupted", "failed", "diverged"])
 def test_a_run_ends_in_a_state_with_its_last_numbers(recorder: Any, state: str) -> None:
     run_id = recorder.begin()
     last = replace(EPOCH, epoch=2.0, train=VALIDATION, validation=TRAIN)
-    recorder.store.finish(run_id, state, result(TrainConfig(), [EPOCH, last], TEST), 12.5, "what happened")
-    run = recorder.store.run(run_id)
-    assert (run["state"], run["seconds"], run["error"]) == (state, 12.5, "what happened")
-    assert run["finished_at"] >= run["started_at"]
+    recorder.store.runs.finish(run_id, state, result(TrainConfig(), [EPOCH, last], TEST), 12.5, "what happened")
+    run = recorder.store.runs.get(run_id)
+    assert (run.state, run.seconds, run.error) == (state, 12.5, "what happened")
+    assert run.finished_at >= run.started_at
     for split, metrics in (("train", VALIDATION), ("validation", TRAIN), ("test", TEST)):
-        assert Metrics(run[f"{split}_loss"], run[f"{split}_cost"], run[f"{split}_accuracy"]) == metrics
+        assert Metrics(*(run.measure(split, name) for name in ("loss", "cost", "accuracy"))) == metrics
 
 
 def test_a_run_without_any_evaluation_ends_with_nulls(recorder: Any) -> None:
     run_id = recorder.begin()
-    recorder.store.finish(run_id, "failed", None, 0.0)
-    run = recorder.store.run(run_id)
-    assert run["state"] == "failed"
-    assert run["train_loss"] is run["test_accuracy"] is run["error"] is None
+    recorder.store.runs.finish(run_id, "failed", None, 0.0)
+    run = recorder.store.runs.get(run_id)
+    assert run.state == "failed"
+    assert run.train_loss is run.test_accuracy is run.error is None
 
 
 def test_what_is_committed_is_there_for_another_connection(recorder: Any) -> None:
     run_id = recorder.begin()
-    recorder.store.record_epoch(run_id, EPOCH)
-    other = RunStore(recorder.path)
-    assert other.run(run_id) == recorder.store.run(run_id)
-    assert other.epochs(run_id) == recorder.store.epochs(run_id)
+    recorder.store.runs.record_epoch(run_id, EPOCH)
+    other = Store(recorder.path)
+    assert other.runs.get(run_id) == recorder.store.runs.get(run_id)
+    assert other.runs.epochs(run_id) == recorder.store.runs.epochs(run_id)
     other.close()
 
 
 def test_deleting_a_run_deletes_its_evaluations(recorder: Any) -> None:
     run_id = recorder.begin()
-    recorder.store.record_epoch(run_id, EPOCH)
-    connection = recorder.store._db.conn
-    assert connection.execute("PRAGMA foreign_keys").fetchone()[0] == 1
-    connection.execute("DELETE FROM runs WHERE id = ?", [run_id])
-    assert recorder.store.epochs(run_id) == []
+    recorder.store.runs.record_epoch(run_id, EPOCH)
+    recorder.store.runs.finish(run_id, "failed", None, 1.0)
+    recorder.store.upkeep.delete([run_id])
+    assert recorder.store.runs.epochs(run_id) == []
 
 
 # --- what is refused
@@ -178,25 +188,26 @@ def test_a_numpy_number_is_refused_instead_of_stored_as_bytes(recorder: Any) -> 
     run_id = recorder.begin()
     single = replace(TRAIN, loss=np.float32(0.5))  # type: ignore[arg-type]
     with pytest.raises(StoreError) as error:
-        recorder.store.record_epoch(run_id, replace(EPOCH, train=single))
+        recorder.store.runs.record_epoch(run_id, replace(EPOCH, train=single))
     one_line(error)
-    assert recorder.store.epochs(run_id) == []
+    assert recorder.store.runs.epochs(run_id) == []
 
 
 def test_a_numpy_number_is_refused_at_the_end_of_a_run_too(recorder: Any) -> None:
     run_id = recorder.begin()
     single = replace(TEST, accuracy=np.float32(0.5))  # type: ignore[arg-type]
     with pytest.raises(StoreError) as error:
-        recorder.store.finish(run_id, "complete", result(TrainConfig(), [EPOCH], single), 1.0)
+        recorder.store.runs.finish(run_id, "complete", result(TrainConfig(), [EPOCH], single), 1.0)
     one_line(error)
-    assert recorder.store.run(run_id)["state"] == "running"
+    assert recorder.store.runs.get(run_id).state == "running"
 
 
 def test_every_table_is_strict(recorder: Any) -> None:
-    tables = recorder.store._db.execute(
-        "SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
-    ).fetchall()
-    own = {row["name"]: row["strict"] for row in tables if not row["name"].startswith(("sqlite_", "_sqlite_"))}
+    with sqlite3.connect(recorder.path) as connection:
+        sql = "SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
+        tables = connection.execute(sql).fetchall()
+    connection.close()
+    own = {name: strict for name, strict in tables if not name.startswith(("sqlite_", "_sqlite_"))}
     assert {"runs", "epochs", "studies"} <= set(own)
     assert set(own.values()) == {1}
 
@@ -204,22 +215,24 @@ def test_every_table_is_strict(recorder: Any) -> None:
 def test_a_number_that_is_not_finite_is_refused_as_an_evaluation(recorder: Any) -> None:
     run_id = recorder.begin()
     with pytest.raises(StoreError) as error:
-        recorder.store.record_epoch(run_id, replace(EPOCH, train=replace(TRAIN, cost=float("nan"))))
+        recorder.store.runs.record_epoch(run_id, replace(EPOCH, train=replace(TRAIN, cost=float("nan"))))
     one_line(error)
-    assert recorder.store.epochs(run_id) == []
+    assert recorder.store.runs.epochs(run_id) == []
 
 
 @pytest.mark.parametrize(
     "use",
     [
-        pytest.param(lambda store: store.run(99), id="run"),
-        pytest.param(lambda store: store.record_epoch(99, EPOCH), id="record_epoch"),
-        pytest.param(lambda store: store.finish(99, "complete", None, 1.0), id="finish"),
-        pytest.param(lambda store: store.record_epoch(99, EPOCH, result(TrainConfig(), [EPOCH])), id="record_epoch"),
-        pytest.param(lambda store: store.claim(99), id="claim"),
+        pytest.param(lambda store: store.runs.get(99), id="run"),
+        pytest.param(lambda store: store.runs.record_epoch(99, EPOCH), id="record_epoch"),
+        pytest.param(lambda store: store.runs.finish(99, "complete", None, 1.0), id="finish"),
+        pytest.param(
+            lambda store: store.runs.record_epoch(99, EPOCH, result(TrainConfig(), [EPOCH])), id="record_epoch"
+        ),
+        pytest.param(lambda store: store.runs.claim(99), id="claim"),
     ],
 )
-def test_a_run_that_does_not_exist_is_a_store_error_in_one_line(recorder: Any, use: Callable[[RunStore], Any]) -> None:
+def test_a_run_that_does_not_exist_is_a_store_error_in_one_line(recorder: Any, use: Callable[[Store], Any]) -> None:
     with pytest.raises(StoreError) as error:
         use(recorder.store)
     one_line(error)
@@ -228,8 +241,8 @@ def test_a_run_that_does_not_exist_is_a_store_error_in_one_line(recorder: Any, u
 def test_a_state_that_does_not_exist_is_refused(recorder: Any) -> None:
     run_id = recorder.begin()
     with pytest.raises(StoreError):
-        recorder.store.finish(run_id, "finished", None, 1.0)
-    assert recorder.store.run(run_id)["state"] == "running"
+        recorder.store.runs.finish(run_id, "finished", None, 1.0)
+    assert recorder.store.runs.get(run_id).state == "running"
 
 
 # --- ranking
@@ -239,7 +252,7 @@ def test_best_runs_are_complete_ranked_and_of_one_data_set(recorder: Any) -> Non
     def finished(accuracy: float | None, sha256: str = "a" * 64, state: str = "complete") -> int:
         run_id: int = recorder.begin(sha256=sha256)
         epochs = [] if accuracy is None else [replace(EPOCH, validation=replace(VALIDATION, accuracy=accuracy))]
-        recorder.store.finish(run_id, state, result(TrainConfig(), epochs), 1.0)
+        recorder.store.runs.finish(run_id, state, result(TrainConfig(), epochs), 1.0)
         return run_id
 
     middle, best, tied = finished(0.4), finished(0.5), finished(0.4)
@@ -248,26 +261,26 @@ def test_best_runs_are_complete_ranked_and_of_one_data_set(recorder: Any) -> Non
     finished(0.97, state="interrupted")
     recorder.begin()
     unevaluated = finished(None)
-    store = ReportStore(recorder.path)
+    store = Store(recorder.path)
 
-    def best_runs(sha256: str, limit: int) -> list[dict[str, Any]]:
-        return store.runs(RunFilter(dataset_sha256=sha256, state="complete"), BEST_FIRST, limit)
+    def best_runs(sha256: str, limit: int) -> list[Run]:
+        return store.runs.query(RunFilter(dataset_sha256=sha256, state="complete"), BEST_FIRST, limit)
 
-    ranked = [run["id"] for run in best_runs("a" * 64, 10)]
+    ranked = [run.id for run in best_runs("a" * 64, 10)]
     assert ranked == [best, middle, tied, unevaluated]
-    assert [run["id"] for run in best_runs("a" * 64, 2)] == [best, middle]
-    assert [run["validation_accuracy"] for run in best_runs("b" * 64, 10)] == [0.99]
+    assert [run.id for run in best_runs("a" * 64, 2)] == [best, middle]
+    assert [run.validation_accuracy for run in best_runs("b" * 64, 10)] == [0.99]
     assert best_runs("c" * 64, 10) == []
     store.close()
 
 
 def test_data_sets_are_told_apart_by_their_content_and_the_latest_comes_first(recorder: Any) -> None:
     for sha256 in ("a" * 64, "b" * 64, "a" * 64, "b" * 64, "b" * 64):
-        recorder.store.finish(recorder.begin(sha256=sha256, name="cifar10"), "complete", None, 1.0)
+        recorder.store.runs.finish(recorder.begin(sha256=sha256, name="cifar10"), "complete", None, 1.0)
     recorder.begin(sha256="c" * 64)
-    store = ReportStore(recorder.path)
-    found = store.image_sets(RunFilter(state="complete"))
-    assert [(row["dataset"], row["dataset_sha256"], row["runs"]) for row in found] == [
+    store = Store(recorder.path)
+    found = store.runs.image_sets(RunFilter(state="complete"))
+    assert [(row.dataset, row.dataset_sha256, row.runs) for row in found] == [
         ("cifar10", "b" * 64, 3), ("cifar10", "a" * 64, 2),
     ]  # fmt: skip
     store.close()
@@ -280,12 +293,12 @@ def test_a_checkpoint_lies_beside_the_database_and_the_run_points_at_it(recorder
     config = TrainConfig(hidden=(4,), batch_norm=True)
     run_id = recorder.begin(hidden=(4,), batch_norm=True)
     trained = result(config, [EPOCH])
-    recorder.store.record_epoch(run_id, EPOCH, trained)
-    run = recorder.store.run(run_id)
-    assert not Path(run["checkpoint"]).is_absolute()
-    stored = checkpoints.load(recorder.path.parent / run["checkpoint"])
+    recorder.store.runs.record_epoch(run_id, EPOCH, trained)
+    run = recorder.store.runs.get(run_id)
+    assert not Path(run.checkpoint).is_absolute()
+    stored = checkpoints.load(recorder.path.parent / run.checkpoint)
     assert TrainConfig.from_json(stored.config) == config
-    assert (stored.step, stored.sha256) == (EPOCH.step, run["checkpoint_sha256"])
+    assert (stored.step, stored.sha256) == (EPOCH.step, run.checkpoint_sha256)
     for name, array in trained.network.state().items():
         np.testing.assert_array_equal(stored.state[name], array)
 
@@ -294,54 +307,54 @@ def trained_twice(recorder: Any) -> int:
     """Record two evaluations of one run, with different weights; returns the run."""
     run_id = recorder.begin(hidden=(4,))
     trained = result(TrainConfig(hidden=(4,)), [EPOCH])
-    recorder.store.record_epoch(run_id, EPOCH, trained)
+    recorder.store.runs.record_epoch(run_id, EPOCH, trained)
     trained.network.parameters()["linear1.W"][...] += 1
     later = replace(EPOCH, epoch=EPOCH.epoch + 1, step=2 * EPOCH.step)
     trained.epochs.append(later)
-    recorder.store.record_epoch(run_id, later, trained)
+    recorder.store.runs.record_epoch(run_id, later, trained)
     return run_id
 
 
 def test_a_run_goes_on_from_its_latest_checkpoint(recorder: Any) -> None:
-    run = recorder.store.run(trained_twice(recorder))
-    snapshot, remark = recorder.store.snapshot(run)
+    run = recorder.store.runs.get(trained_twice(recorder))
+    snapshot, remark = recorder.store.runs.snapshot(run)
     assert (snapshot.step, remark) == (2 * EPOCH.step, "")
 
 
 def test_where_the_latest_checkpoint_is_damaged_the_one_before_is_used_and_said(recorder: Any) -> None:
-    run = recorder.store.run(trained_twice(recorder))
-    latest = recorder.path.parent / run["checkpoint"]
+    run = recorder.store.runs.get(trained_twice(recorder))
+    latest = recorder.path.parent / run.checkpoint
     content = bytearray(latest.read_bytes())
     content[len(content) // 2] ^= 0xFF
     latest.write_bytes(content)
-    snapshot, remark = recorder.store.snapshot(run)
+    snapshot, remark = recorder.store.runs.snapshot(run)
     assert snapshot.step == EPOCH.step
     assert "damaged" in remark
     assert str(latest) in remark
 
 
 def test_where_both_checkpoints_are_gone_the_run_begins_again_and_says_so(recorder: Any) -> None:
-    run = recorder.store.run(trained_twice(recorder))
-    for file in (recorder.path.parent / run["checkpoint"]).parent.iterdir():
+    run = recorder.store.runs.get(trained_twice(recorder))
+    for file in (recorder.path.parent / run.checkpoint).parent.iterdir():
         file.unlink()
-    snapshot, remark = recorder.store.snapshot(run)
+    snapshot, remark = recorder.store.runs.snapshot(run)
     assert snapshot is None
     assert "begins again" in remark
 
 
 def test_a_checkpoint_that_was_renamed_but_never_committed_is_not_used(recorder: Any) -> None:
-    run = recorder.store.run(trained_twice(recorder))
-    path = recorder.path.parent / run["checkpoint"]
+    run = recorder.store.runs.get(trained_twice(recorder))
+    path = recorder.path.parent / run.checkpoint
     checkpoints.save(path, {"linear1.W": np.zeros(3)}, "{}", 3 * EPOCH.step)
-    snapshot, _ = recorder.store.snapshot(run)
+    snapshot, _ = recorder.store.runs.snapshot(run)
     assert snapshot.step == 2 * EPOCH.step
 
 
 def test_a_second_kill_before_the_commit_does_not_push_the_known_checkpoint_out(recorder: Any) -> None:
-    run = recorder.store.run(trained_twice(recorder))
-    path = recorder.path.parent / run["checkpoint"]
+    run = recorder.store.runs.get(trained_twice(recorder))
+    path = recorder.path.parent / run.checkpoint
     for _ in range(3):
-        snapshot, _ = recorder.store.snapshot(run)
+        snapshot, _ = recorder.store.runs.snapshot(run)
         assert snapshot is not None
         assert snapshot.step == 2 * EPOCH.step
         checkpoints.save(path, {"linear1.W": np.zeros(3)}, "{}", 3 * EPOCH.step)
@@ -363,20 +376,20 @@ def test_what_a_killed_writer_has_left_goes_with_the_next_write(recorder: Any) -
 
 def test_a_run_is_taken_over_once(recorder: Any) -> None:
     run_id = recorder.begin()
-    recorder.store.finish(run_id, "interrupted", None, 1.0)
-    recorder.store.claim(run_id)
+    recorder.store.runs.finish(run_id, "interrupted", None, 1.0)
+    recorder.store.runs.claim(run_id)
     with pytest.raises(StoreError, match=str(run_id)):
-        recorder.store.claim(run_id)
+        recorder.store.runs.claim(run_id)
 
 
 def test_a_complete_run_keeps_one_checkpoint(recorder: Any) -> None:
     run_id = trained_twice(recorder)
-    recorder.store.finish(run_id, "complete", None, 1.0)
+    recorder.store.runs.finish(run_id, "complete", None, 1.0)
     assert [file.name for file in recorder.store.folder("checkpoints").iterdir()] == [f"run-{run_id:06d}.npz"]
 
 
 def test_two_databases_in_one_folder_share_no_files(tmp_path: Path) -> None:
-    stores = [RunStore(tmp_path / name) for name in ("klcli.db", "other.db")]
+    stores = [Store(tmp_path / name) for name in ("klcli.db", "other.db")]
     assert stores[0].folder("checkpoints") == tmp_path / "checkpoints"
     assert stores[1].folder("checkpoints") != stores[0].folder("checkpoints")
     assert stores[1].folder("checkpoints").parent == tmp_path
@@ -387,7 +400,7 @@ def test_two_databases_in_one_folder_share_no_files(tmp_path: Path) -> None:
 def test_a_database_that_is_not_there_is_not_made_by_looking_for_it(tmp_path: Path) -> None:
     path = tmp_path / "results" / "klcli.db"
     with pytest.raises(StoreError) as error:
-        RunStore.existing(path)
+        Store.existing(path)
     assert str(path) in one_line(error)
     assert not path.parent.exists()
 
@@ -404,10 +417,10 @@ def running(recorder: Any) -> Callable[..., str]:
         execute(
             recorder.path,
             "UPDATE runs SET host = ?, pid = ?, process_started_at = ? WHERE id = ?",
-            identity.host, identity.pid, identity.started_at, run_id,
+            identity.host, identity.pid, identity.process_started_at, run_id,
         )  # fmt: skip
-        opened = RunStore(recorder.path)
-        state: str = opened.run(run_id)["state"]
+        opened = Store(recorder.path)
+        state: str = opened.runs.get(run_id).state
         opened.close()
         return state
 
@@ -418,6 +431,7 @@ def sleeper() -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
 
 
+@pytest.mark.slow
 def test_a_run_of_a_dead_process_is_marked_interrupted(running: Callable[..., str]) -> None:
     process = sleeper()
     identity = ProcessIdentity.of(process.pid)
@@ -426,6 +440,7 @@ def test_a_run_of_a_dead_process_is_marked_interrupted(running: Callable[..., st
     assert running(identity) == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_run_of_a_dead_process_that_nobody_has_waited_for_is_marked_interrupted(running: Callable[..., str]) -> None:
     process = sleeper()
     identity = ProcessIdentity.of(process.pid)
@@ -437,6 +452,7 @@ def test_a_run_of_a_dead_process_that_nobody_has_waited_for_is_marked_interrupte
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_run_of_a_living_process_is_left_alone(running: Callable[..., str]) -> None:
     process = sleeper()
     try:
@@ -449,7 +465,7 @@ def test_a_run_of_a_living_process_is_left_alone(running: Callable[..., str]) ->
 
 def test_a_living_process_with_the_number_of_the_dead_one_does_not_hide_it(running: Callable[..., str]) -> None:
     me = ProcessIdentity.current()
-    assert running(replace(me, started_at=me.started_at - 3600)) == "interrupted"
+    assert running(replace(me, process_started_at=me.process_started_at - 3600)) == "interrupted"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the start of a process is a time of day")
@@ -462,6 +478,7 @@ def test_a_clock_that_was_set_does_not_end_a_living_process(
     assert running(me) == "running"
 
 
+@pytest.mark.slow
 def test_the_start_of_a_process_is_read_behind_any_name(tmp_path: Path) -> None:
     program = tmp_path / "a) 1 2 (b"
     program.symlink_to(sys.executable)
@@ -469,7 +486,7 @@ def test_the_start_of_a_process_is_read_behind_any_name(tmp_path: Path) -> None:
     try:
         identity = ProcessIdentity.of(process.pid)
         assert not identity.is_gone()
-        assert abs(identity.started_at - ProcessIdentity.current().started_at) < 24 * 3600
+        assert abs(identity.process_started_at - ProcessIdentity.current().process_started_at) < 24 * 3600
     finally:
         process.kill()
         process.wait()
@@ -481,21 +498,21 @@ def test_a_run_on_another_host_is_left_alone(running: Callable[..., str]) -> Non
 
 def test_only_running_runs_are_marked(recorder: Any) -> None:
     run_id = recorder.begin()
-    recorder.store.finish(run_id, "complete", None, 1.0)
+    recorder.store.runs.finish(run_id, "complete", None, 1.0)
     execute(recorder.path, "UPDATE runs SET process_started_at = 0 WHERE id = ?", run_id)
-    opened = RunStore(recorder.path)
-    assert opened.run(run_id)["state"] == "complete"
+    opened = Store(recorder.path)
+    assert opened.runs.get(run_id).state == "complete"
     opened.close()
 
 
 def test_a_run_that_was_marked_keeps_its_evaluations_and_says_why(recorder: Any) -> None:
     run_id = recorder.begin()
-    recorder.store.record_epoch(run_id, EPOCH)
+    recorder.store.runs.record_epoch(run_id, EPOCH)
     execute(recorder.path, "UPDATE runs SET process_started_at = 0 WHERE id = ?", run_id)
-    opened = RunStore(recorder.path)
-    run = opened.run(run_id)
-    assert run["state"] == "interrupted"
-    assert run["error"]
-    assert run["epochs_done"] == 1.0
-    assert len(opened.epochs(run_id)) == 1
+    opened = Store(recorder.path)
+    run = opened.runs.get(run_id)
+    assert run.state == "interrupted"
+    assert run.error
+    assert run.epochs_done == 1.0
+    assert len(opened.runs.epochs(run_id)) == 1
     opened.close()

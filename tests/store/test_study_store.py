@@ -1,4 +1,4 @@
-"""StudyStore: a plan is stored as a whole, its groups all or nothing, and no study is left without an end."""
+"""Studies: a plan is stored as a whole, its stacks all or nothing, and every study ends in a state."""
 
 import json
 import os
@@ -22,8 +22,9 @@ from klcli.errors import StoreError
 from klcli.evaluation.metrics import Metrics
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
-from klcli.store.studies import StudyStore, canonical
-from klcli.studies.execution import GroupOutcome
+from klcli.store.store import Store
+from klcli.store.studies import canonical
+from klcli.studies.execution import StackOutcome
 from klcli.training.environment import Environment
 from klcli.training.result import EpochMetrics, TrainResult
 
@@ -38,8 +39,8 @@ def dataset(sha256: str = "a" * 64) -> Dataset:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[StudyStore]:
-    store = StudyStore(tmp_path / "klcli.db")
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "klcli.db")
     yield store
     store.close()
 
@@ -59,10 +60,10 @@ def sql(tmp_path: Path) -> Sql:
     return execute
 
 
-def begin(store: StudyStore, stage: str = "coarse", parent: int | None = None, **settings: Any) -> int:
+def begin(store: Store, stage: str = "coarse", parent: int | None = None, **settings: Any) -> int:
     settings = {"low": 1e-5, "high": 0.1} | settings
     sha256 = settings.pop("sha256", "a" * 64)
-    return store.begin_study(
+    return store.studies.begin(
         "lambda", stage, settings, PLAN, 45_000, dataset(sha256), HERE, "klcli search-lambda", parent
     )
 
@@ -76,15 +77,15 @@ def trained(config: TrainConfig, accuracy: float, diverged_at: int | None = None
     return TrainResult(config, network, epochs, test=replace(metrics, accuracy=accuracy / 2))
 
 
-def outcome(positions: tuple[int, ...], diverged: tuple[int, ...] = ()) -> GroupOutcome:
+def outcome(positions: tuple[int, ...], diverged: tuple[int, ...] = ()) -> StackOutcome:
     results = [trained(PLAN[p], (p + 1) / 7, diverged_at=470 if p in diverged else None) for p in positions]
-    return GroupOutcome(positions, results, seconds=2.5)
+    return StackOutcome(positions, results, seconds=2.5)
 
 
 # --- the plan
 
 
-def test_a_study_is_recorded_with_all_of_its_runs_before_the_first_one_starts(store: StudyStore, sql: Sql) -> None:
+def test_a_study_is_recorded_with_all_of_its_runs_before_the_first_one_starts(store: Store, sql: Sql) -> None:
     study = begin(store)
     [row] = sql("SELECT * FROM studies")
     assert (row["id"], row["kind"], row["stage"], row["state"], row["parent"]) == (
@@ -96,48 +97,48 @@ def test_a_study_is_recorded_with_all_of_its_runs_before_the_first_one_starts(st
     assert [(run["lambda"], run["seed"]) for run in runs] == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)]
     assert {(run["pid"], run["host"]) for run in runs} == {(os.getpid(), socket.gethostname())}
     assert [TrainConfig.from_json(run["config"]) for run in runs] == PLAN
-    assert [row["id"] for row in store.members(study)] == [1, 2, 3, 4]
+    assert [run.id for run in store.studies.members(study)] == [1, 2, 3, 4]
 
 
-def test_a_plan_that_cannot_be_stored_leaves_nothing(store: StudyStore, sql: Sql) -> None:
+def test_a_plan_that_cannot_be_stored_leaves_nothing(store: Store, sql: Sql) -> None:
     with pytest.raises(StoreError):
-        store.begin_study("tea", "coarse", {}, PLAN, 45_000, dataset(), HERE, "klcli", None)
+        store.studies.begin("tea", "coarse", {}, PLAN, 45_000, dataset(), HERE, "klcli", None)
     with pytest.raises(StoreError):
         begin(store, parent=99)
-    with pytest.raises(ValueError, match="batch size"):  # the last of the plan does not fit the images
-        store.begin_study(
+    with pytest.raises(ValueError, match="--batch-size 200"):  # the last of the plan does not fit the images
+        store.studies.begin(
             "lambda", "coarse", {}, [*PLAN, replace(PLAN[0], batch_size=200)], 150, dataset(), HERE, "klcli"
         )
     assert sql("SELECT * FROM studies") == sql("SELECT * FROM runs") == []
 
 
-def test_a_study_is_found_again_by_its_plan_whatever_the_order_of_its_settings(store: StudyStore) -> None:
+def test_a_study_is_found_again_by_its_plan_whatever_the_order_of_its_settings(store: Store) -> None:
     first = begin(store)
     second = begin(store, trials=8)
     third = begin(store, stage="fine", parent=first)
-    found = partial(store.find_study, "lambda")
-    assert found("coarse", {"high": 0.1, "low": 1e-5}, None)["id"] == first
-    assert found("coarse", {"trials": 8, "high": 0.1, "low": 1e-5}, None)["id"] == second
-    assert found("fine", {"low": 1e-5, "high": 0.1}, first)["id"] == third
+    found = partial(store.studies.find, "lambda")
+    assert found("coarse", {"high": 0.1, "low": 1e-5}, None).id == first
+    assert found("coarse", {"trials": 8, "high": 0.1, "low": 1e-5}, None).id == second
+    assert found("fine", {"low": 1e-5, "high": 0.1}, first).id == third
     assert found("fine", {"low": 1e-5, "high": 0.1}, second) is None
     assert found("fine", {"low": 1e-5, "high": 0.1}, None) is None
     assert found("coarse", {"low": 1e-5, "high": 0.2}, None) is None
     assert begin(store) == 4
-    assert found("coarse", {"low": 1e-5, "high": 0.1}, None)["id"] == 4  # the latest of two equal ones
+    assert found("coarse", {"low": 1e-5, "high": 0.1}, None).id == 4  # the latest of two equal ones
 
 
-def test_a_study_of_an_older_klcli_is_found_again(store: StudyStore, sql: Sql) -> None:
+def test_a_study_of_an_older_klcli_is_found_again(store: Store, sql: Sql) -> None:
     settings = {"plan": [asdict(config) for config in PLAN], "low": 1e-5}
     study = begin(store, **settings)
     for key in ("bn_statistics", "preset", "weight_decay"):  # it knew none of these
         sql(f"UPDATE studies SET settings = json_remove(settings, '$.plan[0].{key}', '$.plan[1].{key}')")
     wanted = settings | {"high": 0.1}
-    found = store.find_study("lambda", "coarse", wanted, None)
-    assert found is not None and found["id"] == study
+    found = store.studies.find("lambda", "coarse", wanted, None)
+    assert found is not None and found.id == study
     other = [asdict(replace(config, bn_statistics="precise")) for config in PLAN]
-    assert store.find_study("lambda", "coarse", wanted | {"plan": other}, None) is None
+    assert store.studies.find("lambda", "coarse", wanted | {"plan": other}, None) is None
     sql("UPDATE studies SET settings = json_set(settings, '$.plan[0].colour', 'red')")  # of a newer one
-    assert store.find_study("lambda", "coarse", wanted, None) is None
+    assert store.studies.find("lambda", "coarse", wanted, None) is None
 
 
 def test_settings_are_written_in_one_way() -> None:
@@ -146,28 +147,28 @@ def test_settings_are_written_in_one_way() -> None:
     assert json.loads(canonical({"values": values}))["values"] == values
 
 
-def test_the_latest_study_is_complete_and_of_the_same_images(store: StudyStore) -> None:
+def test_the_latest_study_is_complete_and_of_the_same_images(store: Store) -> None:
     studies = [begin(store), begin(store, sha256="b" * 64), begin(store), begin(store, stage="fine")]
     for study in (studies[0], studies[1], studies[3]):
-        store.end_study(study, "complete")
-    latest = store.latest_study("lambda", "coarse", "a" * 64)
+        store.studies.end(study, "complete")
+    latest = store.studies.latest("lambda", "coarse", "a" * 64)
     assert latest is not None
-    assert latest["id"] == studies[0]
-    assert store.latest_study("lambda", "coarse", "c" * 64) is None
-    assert store.latest_study("sigma", "coarse", "a" * 64) is None
+    assert latest.id == studies[0]
+    assert store.studies.latest("lambda", "coarse", "c" * 64) is None
+    assert store.studies.latest("sigma", "coarse", "a" * 64) is None
 
 
-def test_a_study_that_is_not_there_is_named(store: StudyStore) -> None:
+def test_a_study_that_is_not_there_is_named(store: Store) -> None:
     with pytest.raises(StoreError, match="no study 7"):
-        store.study(7)
+        store.studies.get(7)
 
 
 # --- groups
 
 
-def test_a_group_is_recorded_with_all_that_it_leaves(store: StudyStore, sql: Sql, tmp_path: Path) -> None:
+def test_a_group_is_recorded_with_all_that_it_leaves(store: Store, sql: Sql, tmp_path: Path) -> None:
     begin(store)
-    store.record_group([1, 3], outcome((0, 2)))
+    store.studies.record_stack([1, 3], outcome((0, 2)))
     runs = sql("SELECT * FROM runs ORDER BY id")
     assert [run["state"] for run in runs] == ["complete", "running", "complete", "running"]
     for run, accuracy in ((runs[0], 1 / 7), (runs[2], 3 / 7)):
@@ -181,9 +182,9 @@ def test_a_group_is_recorded_with_all_that_it_leaves(store: StudyStore, sql: Sql
     assert [(row["run_id"], row["step"]) for row in epochs] == [(1, 450), (1, 900), (3, 450), (3, 900)]
 
 
-def test_a_member_that_diverged_keeps_its_epochs_and_no_checkpoint(store: StudyStore, sql: Sql) -> None:
+def test_a_member_that_diverged_keeps_its_epochs_and_no_checkpoint(store: Store, sql: Sql) -> None:
     begin(store)
-    store.record_group([1, 2], outcome((0, 1), diverged=(1,)))
+    store.studies.record_stack([1, 2], outcome((0, 1), diverged=(1,)))
     first, second, *_ = sql("SELECT * FROM runs ORDER BY id")
     assert (first["state"], second["state"]) == ("complete", "diverged")
     assert second["error"] == "the cost was not finite after update 470"
@@ -191,35 +192,30 @@ def test_a_member_that_diverged_keeps_its_epochs_and_no_checkpoint(store: StudyS
     assert second["epochs_done"] == 1
 
 
-def test_a_group_is_one_transaction(store: StudyStore, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk fails at the last of its rows: the group was never trained."""
+def test_a_group_is_one_transaction(store: Store, sql: Sql) -> None:
+    """The last of its rows is refused: the group was never trained."""
     begin(store)
     before = sql("SELECT * FROM runs")
-    upsert, calls = store._upsert_epoch, []
-
-    def failing(*arguments: Any) -> None:
-        calls.append(arguments)
-        if len(calls) == 4:
-            raise sqlite3.OperationalError("disk I/O error")
-        upsert(*arguments)
-
-    monkeypatch.setattr(store, "_upsert_epoch", failing)
-    with pytest.raises(StoreError, match="disk"):
-        store.record_group([1, 2], outcome((0, 1)))
+    sql(
+        "CREATE TRIGGER refuse BEFORE INSERT ON epochs WHEN NEW.run_id = 2 AND NEW.epoch = 2"
+        " BEGIN SELECT RAISE(ABORT, 'refused by the test'); END"
+    )
+    with pytest.raises(StoreError, match="refused by the test"):
+        store.studies.record_stack([1, 2], outcome((0, 1)))
     assert sql("SELECT * FROM runs") == before
     assert sql("SELECT * FROM epochs") == []
-    monkeypatch.undo()
-    store.record_group([1, 2], outcome((0, 1)))
+    sql("DROP TRIGGER refuse")
+    store.studies.record_stack([1, 2], outcome((0, 1)))
     assert len(sql("SELECT * FROM epochs")) == 4
 
 
-def test_recording_a_group_twice_changes_nothing(store: StudyStore, sql: Sql) -> None:
+def test_recording_a_group_twice_changes_nothing(store: Store, sql: Sql) -> None:
     """A commit that raises may have been done all the same, and is repeated."""
     begin(store)
     group = outcome((0, 1))
-    store.record_group([1, 2], group)
+    store.studies.record_stack([1, 2], group)
     before = sql("SELECT id, state, validation_accuracy, checkpoint_sha256 FROM runs"), sql("SELECT * FROM epochs")
-    store.record_group([1, 2], group)
+    store.studies.record_stack([1, 2], group)
     assert (sql("SELECT id, state, validation_accuracy, checkpoint_sha256 FROM runs"), sql("SELECT * FROM epochs")) == (
         before
     )
@@ -229,11 +225,11 @@ def test_recording_a_group_twice_changes_nothing(store: StudyStore, sql: Sql) ->
 
 
 @pytest.mark.parametrize("state", ["interrupted", "failed"])
-def test_the_end_of_a_study_ends_what_has_not_ended(store: StudyStore, sql: Sql, state: str) -> None:
+def test_the_end_of_a_study_ends_what_has_not_ended(store: Store, sql: Sql, state: str) -> None:
     begin(store)
     begin(store, stage="fine")
-    store.record_group([1, 2], outcome((0, 1), diverged=(1,)))
-    store.end_study(1, state, "why")
+    store.studies.record_stack([1, 2], outcome((0, 1), diverged=(1,)))
+    store.studies.end(1, state, "why")
     runs = sql("SELECT * FROM runs ORDER BY id")
     assert [run["state"] for run in runs] == ["complete", "diverged", state, state] + ["running"] * 4
     assert [run["error"] for run in runs[2:4]] == ["why", "why"]
@@ -241,14 +237,14 @@ def test_the_end_of_a_study_ends_what_has_not_ended(store: StudyStore, sql: Sql,
     assert [study["state"] for study in sql("SELECT state FROM studies")] == [state, "running"]
 
 
-def test_a_restart_takes_what_is_missing_and_nothing_else(store: StudyStore, sql: Sql) -> None:
+def test_a_restart_takes_what_is_missing_and_nothing_else(store: Store, sql: Sql) -> None:
     begin(store)
-    store.record_group([1, 2], outcome((0, 1)))
-    store.end_study(1, "interrupted", "why")
+    store.studies.record_stack([1, 2], outcome((0, 1)))
+    store.studies.end(1, "interrupted", "why")
     sql("UPDATE runs SET pid = 1, started_at = 'then', process_started_at = 1")
     sql("INSERT INTO epochs SELECT 3, 1.0, 450, 0.1, 1, 1, 1, 1, 1, 1, 1")
     kept = sql("SELECT * FROM runs WHERE id < 3"), sql("SELECT * FROM epochs WHERE run_id < 3")
-    store.restart([3, 4], Environment(2, {"numpy": "3"}))
+    store.studies.restart([3, 4], Environment(2, {"numpy": "3"}))
     assert (sql("SELECT * FROM runs WHERE id < 3"), sql("SELECT * FROM epochs WHERE run_id < 3")) == kept
     for run in sql("SELECT * FROM runs WHERE id >= 3"):
         assert (run["state"], run["error"], run["finished_at"], run["epochs_done"]) == ("running", None, None, 0)
@@ -259,16 +255,17 @@ def test_a_restart_takes_what_is_missing_and_nothing_else(store: StudyStore, sql
 
 
 @pytest.mark.parametrize("taken", ["running", "complete", "diverged"])
-def test_a_restart_leaves_runs_to_whom_they_belong(store: StudyStore, sql: Sql, taken: str) -> None:
+def test_a_restart_leaves_runs_to_whom_they_belong(store: Store, sql: Sql, taken: str) -> None:
     begin(store)
-    store.end_study(1, "interrupted")
+    store.studies.end(1, "interrupted")
     sql("UPDATE runs SET state = ?, pid = 4711 WHERE id = 4", taken)
     before = sql("SELECT * FROM runs")
     with pytest.raises(StoreError, match=r"run 4 of study 1 .*4711"):
-        store.restart([3, 4], HERE)
+        store.studies.restart([3, 4], HERE)
     assert sql("SELECT * FROM runs") == before
 
 
+@pytest.mark.slow
 def test_what_a_dead_parent_leaves_is_interrupted_for_the_next_who_opens(tmp_path: Path, sql: Sql) -> None:
     """A real process begins a study, records a group and is killed."""
     script = tmp_path / "dies.py"
@@ -276,29 +273,29 @@ def test_what_a_dead_parent_leaves_is_interrupted_for_the_next_who_opens(tmp_pat
         "import os, signal, sys\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from pathlib import Path\n"
-        "from test_study_store import StudyStore, begin, outcome\n"
-        f"store = StudyStore(Path({str(tmp_path / 'klcli.db')!r}))\n"
+        "from test_study_store import Store, begin, outcome\n"
+        f"store = Store(Path({str(tmp_path / 'klcli.db')!r}))\n"
         "begin(store)\n"
-        "store.record_group([1, 2], outcome((0, 1)))\n"
+        "store.studies.record_stack([1, 2], outcome((0, 1)))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, str(script)], check=False).returncode == -9
     assert [run["state"] for run in sql("SELECT state FROM runs")] == ["complete", "complete", "running", "running"]
-    StudyStore(tmp_path / "klcli.db").close()
+    Store(tmp_path / "klcli.db").close()
     runs = sql("SELECT * FROM runs ORDER BY id")
     assert [run["state"] for run in runs] == ["complete", "complete", "interrupted", "interrupted"]
     assert runs[2]["error"]
     assert [study["state"] for study in sql("SELECT state FROM studies")] == ["interrupted"]
-    store = StudyStore(tmp_path / "klcli.db")
-    store.restart([3, 4], HERE)
-    store.record_group([3, 4], outcome((2, 3)))
-    store.end_study(1, "complete")
+    store = Store(tmp_path / "klcli.db")
+    store.studies.restart([3, 4], HERE)
+    store.studies.record_stack([3, 4], outcome((2, 3)))
+    store.studies.end(1, "complete")
     store.close()
     assert {row["state"] for row in sql("SELECT state FROM runs UNION SELECT state FROM studies")} == {"complete"}
 
 
-def test_a_living_study_is_left_alone_by_others(store: StudyStore, tmp_path: Path, sql: Sql) -> None:
+def test_a_living_study_is_left_alone_by_others(store: Store, tmp_path: Path, sql: Sql) -> None:
     begin(store)
-    StudyStore(tmp_path / "klcli.db").close()
+    Store(tmp_path / "klcli.db").close()
     assert {run["state"] for run in sql("SELECT state FROM runs")} == {"running"}
     assert sql("SELECT state FROM studies") == [{"state": "running"}]

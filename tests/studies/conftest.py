@@ -1,8 +1,8 @@
-"""What the tests of execution share: the synthetic images for many processes, and groups to train on them."""
+"""Shared fixtures of the execution tests: the synthetic images for many processes, and stacks to train on them."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from dask_cluster import Cluster, cluster
@@ -11,22 +11,20 @@ from klcli.data.dataset import Dataset, Splits, split
 from klcli.data.sources import open_dataset
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.studies.execution import GroupTask, ImagesReference, groups
+from klcli.studies.execution import ImagesReference, StackTask, stacks
 
-Tasks = Callable[..., list[GroupTask]]
+Tasks = Callable[..., list[StackTask]]
 
 LAMBDAS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 
 
 @pytest.fixture(scope="session")
-def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
-    """The built-in images, prepared once in a cache that processes started in the meantime share."""
-    cache = tmp_path_factory.mktemp("klcli-cache")
+def synthetic(shared_cache: Path) -> Iterator[Dataset]:
+    """The built-in images, in the cache that processes started in the meantime share."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KLCLI_CACHE", str(cache))
+        patch.setenv("KLCLI_CACHE", str(shared_cache))
         patch.delenv("KLCLI_DATA", raising=False)
         yield open_dataset("synthetic")
-    shutil.rmtree(cache, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -41,14 +39,14 @@ def splits(synthetic: Dataset, small_split: SplitConfig) -> Splits:
 
 @pytest.fixture(scope="session")
 def tasks(synthetic: Dataset, small_split: SplitConfig) -> Tasks:
-    """Two groups of four lambdas, or other plans; `updates` says how long they take."""
+    """Two stacks of four lambdas, or other plans; `updates` says how long they take."""
 
-    def make(lambdas: Sequence[float] = LAMBDAS, updates: int = 12, **settings: object) -> list[GroupTask]:
+    def make(lambdas: Sequence[float] = LAMBDAS, updates: int = 12, **settings: object) -> list[StackTask]:
         base = TrainConfig(hidden=(20,), batch_norm=True, split=small_split, order_seed=0)
         base = TrainConfig(**{**base.__dict__, "step_size": updates // 2, "cycles": 1, **settings})
         plan = [TrainConfig(**{**base.__dict__, "lam": lam}) for lam in lambdas]
         images = ImagesReference.of(synthetic, "synthetic")
-        return [GroupTask(part, tuple(plan[p] for p in part), images, True, 1) for part in groups(plan)]
+        return [StackTask(part, tuple(plan[p] for p in part), images, True, 1) for part in stacks(plan)]
 
     return make
 

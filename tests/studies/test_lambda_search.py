@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from klcli.errors import ConfigError, Diverged
+from klcli.settings.procedures import SearchSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.lambda_search import Range, Tried, choose, draw, final, narrow, plan
 
@@ -80,7 +81,6 @@ def test_a_draw_leaves_the_global_generator_alone() -> None:
         (math.nan, 1.0, "log", "nan"),
         (1e-5, math.inf, "log", "inf"),
         (0.0, 1.0, "log", "0"),
-        (0.1, 1.0, "cubic", "cubic"),
     ],
 )
 def test_a_range_in_which_nothing_can_be_drawn_is_refused(low: float, high: float, scale: str, named: str) -> None:
@@ -95,7 +95,12 @@ def test_a_linear_range_may_begin_at_zero() -> None:
 @pytest.mark.parametrize("trials", [0, -1])
 def test_no_trial_is_refused(trials: int) -> None:
     with pytest.raises(ConfigError, match=f"trials {trials}"):
-        draw(COARSE, trials, 0, 0)
+        SearchSettings(trials=trials)
+
+
+def test_a_scale_of_another_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cubic"):
+        SearchSettings(scale="cubic")
 
 
 # --- narrowing

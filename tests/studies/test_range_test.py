@@ -7,7 +7,7 @@ import pytest
 from klcli.errors import ConfigError
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.range_test import Suggestion, range_test, suggest
-from klcli.training.budget import timetable
+from klcli.training.budget import budget_of
 
 ETAS = [10**exponent for exponent in range(-8, 4)]
 RISE = [0.10, 0.10, 0.11, 0.10, 0.10, 0.16, 0.24, 0.35, 0.40, 0.38, 0.15, 0.10]
@@ -33,7 +33,7 @@ def test_where_nothing_is_learnt_nothing_is_suggested(accuracies: list[float]) -
 
 def test_a_range_test_is_one_epoch_with_forty_evaluations() -> None:
     config = range_test(TrainConfig(hidden=(20,)), ())
-    times = timetable(config, 45_000)
+    times = budget_of(config, 45_000)
     assert (config.schedule, config.eta_min, config.eta_max) == ("range", 1e-5, 1.0)
     assert (times.total_updates, len(times.evaluations), times.evaluations[-1]) == (450, 40, 450)
     assert times.learning_rate(0, config) == 1e-5
@@ -53,7 +53,7 @@ def test_what_was_typed_stays() -> None:
         (TrainConfig(schedule="cosine"), "schedule", "--schedule cosine"),
         (TrainConfig(cycles=3), "cycles", "--cycles"),
         (TrainConfig(step_size=50), "step_size", "--step-size"),
-        (TrainConfig(eta_min=0.0), "eta_min", "eta_min 0.0"),
+        (TrainConfig(eta_min=0.0), "eta_min", "--eta-min 0.0"),
     ],
 )
 def test_what_contradicts_a_range_test(config: TrainConfig, typed: str, named: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from klcli.studies.statistics import Sample, welch
+from klcli.studies.statistics import Sample, compare, holm, welch
 
 SAMPLES = [(0.51, 0.53), (0.51, 0.52, 0.55), tuple(np.random.default_rng(0).normal(0.52, 0.004, 20))]
 
@@ -55,3 +55,26 @@ def test_repeats_without_any_spread() -> None:
     assert welch(chance, better) == 0
     # 0.4 and 0.5: mean 0.45, standard error 0.05, so t = 7 with one degree of freedom.
     assert welch(chance, Sample((0.4, 0.5))) == pytest.approx(2 * stats.t.sf(7, 1))
+
+
+def test_holm_by_hand() -> None:
+    # m = 4, sorted .005 .01 .03 .04: times 4, 3, 2, 1 gives .02 .03 .06 .04, made monotone .02 .03 .06 .06
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_every_pair_is_compared_as_scipy_does() -> None:
+    rng = np.random.default_rng(0)
+    values = [tuple(map(float, rng.normal(mean, 0.01, n))) for mean, n in ((0.50, 3), (0.51, 4), (0.55, 5))]
+    found = compare([Sample(one) for one in values])
+    assert [(one.a, one.b) for one in found] == [(0, 1), (0, 2), (1, 2)]
+    for one in found:
+        expected = stats.ttest_ind(values[one.a], values[one.b], equal_var=False).pvalue
+        assert one.p == pytest.approx(expected, rel=1e-9)
+        assert one.adjusted >= one.p
+        assert one.differs == (one.adjusted < 0.05)
+
+
+def test_a_single_value_is_left_out() -> None:
+    assert compare([Sample((0.5,)), Sample((0.4, 0.5)), Sample((0.6,))]) == []

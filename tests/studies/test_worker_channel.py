@@ -1,24 +1,23 @@
-"""The mailbox: news that are never half, and a stop that is heard wherever the folder can be seen."""
+"""The channel of a worker: complete reports, and a stop that reaches every worker that sees the folder."""
 
 import pickle
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from klcli.studies import worker_channel as module
-from klcli.studies.worker_channel import Mailbox, Stopped
+from klcli.studies.worker_channel import Stopped, WorkerChannel
 
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every update is a look at the folder."""
+    """Every update accesses the folder."""
     monkeypatch.setattr(module, "PERIOD", 0.0)
 
 
-def test_news_arrive_with_the_best_so_far(tmp_path: Path) -> None:
-    parent = Mailbox(tmp_path, 3)
+def test_reports_arrive_with_the_best_so_far(tmp_path: Path) -> None:
+    parent = WorkerChannel(tmp_path, 3)
     worker = pickle.loads(pickle.dumps(parent))
     assert parent.read() == (0, 0.0)
     worker.on_update(7)
@@ -27,31 +26,31 @@ def test_news_arrive_with_the_best_so_far(tmp_path: Path) -> None:
     worker.put_best(0.4)
     worker.on_update(8)
     assert parent.read() == (8, 0.5)
-    assert Mailbox(tmp_path, 2).read() == (0, 0.0)
+    assert WorkerChannel(tmp_path, 2).read() == (0, 0.0)
 
 
-def test_looks_at_the_folder_are_far_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_accessed_rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PERIOD", 60.0)
-    worker = Mailbox(tmp_path, 0)
+    worker = WorkerChannel(tmp_path, 0)
     worker.on_update(1)
-    Mailbox.stop_all(tmp_path)
+    WorkerChannel.stop_all(tmp_path)
     worker.on_update(2)
     assert worker.read() == (1, 0.0)
 
 
 def test_stop_reaches_every_worker_of_the_folder(tmp_path: Path) -> None:
-    workers = [Mailbox(tmp_path, index) for index in range(3)]
-    Mailbox.stop_all(tmp_path)
+    workers = [WorkerChannel(tmp_path, index) for index in range(3)]
+    WorkerChannel.stop_all(tmp_path)
     for worker in workers:
         with pytest.raises(Stopped):
             worker.on_update(1)
 
 
 def test_a_folder_that_has_gone_is_a_stop(tmp_path: Path) -> None:
-    """A worker that looked away for longer than the parent waits finds nothing any more."""
+    """A worker whose evaluation lasts longer than the parent waits finds no folder any more."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    worker = Mailbox(folder, 0)
+    worker = WorkerChannel(folder, 0)
     worker.on_update(1)
     for file in folder.iterdir():
         file.unlink()
@@ -60,34 +59,36 @@ def test_a_folder_that_has_gone_is_a_stop(tmp_path: Path) -> None:
         worker.on_update(2)
 
 
-def test_a_worker_on_another_host_is_silent_and_goes_on(tmp_path: Path) -> None:
-    worker = Mailbox(tmp_path / "not on this host", 0)
+def test_a_worker_on_another_host_reports_nothing_and_continues(tmp_path: Path) -> None:
+    worker = WorkerChannel(tmp_path / "not on this host", 0)
     for step in range(3):
         worker.on_update(step)
     assert worker.read() == (0, 0.0)
     assert not (tmp_path / "not on this host").exists()
-    Mailbox.stop_all(tmp_path / "not on this host")
+    WorkerChannel.stop_all(tmp_path / "not on this host")
 
 
-def test_news_are_never_half(tmp_path: Path) -> None:
+def test_reports_are_complete(tmp_path: Path) -> None:
     """The reader meets a writer at any moment; step and best always belong together."""
-    worker, done = Mailbox(tmp_path, 0), time.monotonic() + 0.5
+    worker, done = WorkerChannel(tmp_path, 0), threading.Event()
 
     def write() -> None:
         step = 0
-        while time.monotonic() < done:
+        while not done.is_set():
             step += 1
             worker.put_best(step / 1e6)
             worker.on_update(step)
 
     writer = threading.Thread(target=write)
     writer.start()
-    seen = {worker.read() for _ in iter(lambda: time.monotonic() < done, False)}
+    seen: set[tuple[int, float]] = set()
+    while len(seen) < 100:
+        seen.add(worker.read())
+    done.set()
     writer.join()
-    assert len(seen) > 5
     assert all(best == step / 1e6 for step, best in seen)
 
 
-def test_a_damaged_note_is_no_news(tmp_path: Path) -> None:
+def test_a_damaged_report_is_none(tmp_path: Path) -> None:
     (tmp_path / "0").write_bytes(b"half")
-    assert Mailbox(tmp_path, 0).read() == (0, 0.0)
+    assert WorkerChannel(tmp_path, 0).read() == (0, 0.0)

@@ -1,14 +1,14 @@
-"""Timetable: numbers of updates, epochs and evaluations, by hand."""
+"""Budget: numbers of updates, epochs and evaluations, by hand."""
 
 import pytest
 
 from klcli.errors import ConfigError
 from klcli.settings.train_config import TrainConfig
-from klcli.training.budget import timetable
+from klcli.training.budget import budget_of
 
 
 def test_the_defaults_make_two_cycles_of_4500_updates_in_20_epochs() -> None:
-    times = timetable(TrainConfig(), 45_000)
+    times = budget_of(TrainConfig(), 45_000)
     assert times.updates_per_epoch == 450
     assert times.step_size == 2250
     assert times.total_updates == 9000
@@ -19,38 +19,35 @@ def test_the_defaults_make_two_cycles_of_4500_updates_in_20_epochs() -> None:
 
 
 def test_images_that_fill_no_batch_make_no_update() -> None:
-    times = timetable(TrainConfig(batch_size=100, step_epochs=2, cycles=1), 999)
+    times = budget_of(TrainConfig(batch_size=100, step_epochs=2, cycles=1), 999)
     assert (times.updates_per_epoch, times.step_size, times.total_updates) == (9, 18, 36)
 
 
 def test_a_batch_as_large_as_the_data_fits_and_a_larger_one_is_refused_by_name() -> None:
-    assert timetable(TrainConfig(batch_size=80, epochs=3), 80).total_updates == 3
+    assert budget_of(TrainConfig(batch_size=80, epochs=3), 80).total_updates == 3
     with pytest.raises(ConfigError, match="81") as refusal:
-        timetable(TrainConfig(batch_size=81), 80)
+        budget_of(TrainConfig(batch_size=81), 80)
     assert "80" in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
 def test_step_size_overrides_step_epochs_and_epochs_override_cycles() -> None:
-    times = timetable(TrainConfig(step_size=7, step_epochs=5, cycles=3), 45_000)
+    times = budget_of(TrainConfig(step_size=7, step_epochs=5, cycles=3), 45_000)
     assert (times.step_size, times.total_updates) == (7, 42)
-    times = timetable(TrainConfig(epochs=4, cycles=2), 45_000)
+    times = budget_of(TrainConfig(epochs=4, cycles=2), 45_000)
     assert (times.step_size, times.total_updates) == (2250, 1800)
 
 
-@pytest.mark.parametrize(
-    ("step_epochs", "step_size"),
-    [(0.5, 225), (1.5, 675), (1e-6, 1)],
-)
+@pytest.mark.parametrize(("step_epochs", "step_size"), [(0.5, 225), (1.5, 675), (1e-6, 1)])
 def test_a_fraction_of_an_epoch_makes_at_least_one_update(step_epochs: float, step_size: int) -> None:
-    assert timetable(TrainConfig(step_epochs=step_epochs), 45_000).step_size == step_size
+    assert budget_of(TrainConfig(step_epochs=step_epochs), 45_000).step_size == step_size
 
 
 @pytest.mark.parametrize(
     ("epochs", "ends", "cycles"), [(10, True, 1), (20, True, 2), (15, False, 1.5), (11, False, 1.1)]
 )
 def test_an_epoch_count_may_end_in_the_middle_of_a_cycle(epochs: int, ends: bool, cycles: float) -> None:
-    times = timetable(TrainConfig(epochs=epochs), 45_000)
+    times = budget_of(TrainConfig(epochs=epochs), 45_000)
     assert times.ends_a_cycle is ends
     assert times.cycles == pytest.approx(cycles)
 
@@ -73,21 +70,21 @@ def test_an_epoch_count_may_end_in_the_middle_of_a_cycle(epochs: int, ends: bool
 def test_evaluations_come_when_they_were_asked_for_and_always_after_the_last_update(
     settings: dict[str, int], evaluations: tuple[int, ...]
 ) -> None:
-    assert timetable(TrainConfig(batch_size=10, **settings), 85).evaluations == evaluations
+    assert budget_of(TrainConfig(batch_size=10, **settings), 85).evaluations == evaluations
 
 
 def test_no_epoch_means_no_update_and_counts_as_a_whole_number_of_cycles() -> None:
-    times = timetable(TrainConfig(epochs=0), 45_000)
+    times = budget_of(TrainConfig(epochs=0), 45_000)
     assert times.total_updates == 0
     assert times.ends_a_cycle
 
 
-def test_every_member_has_its_own_learning_rate() -> None:
-    times = timetable(TrainConfig(step_size=4), 45_000)
-    member = TrainConfig(step_size=4, eta_min=1.0, eta_max=3.0)
-    assert [times.learning_rate(step, member) for step in (0, 1, 2, 4, 6, 8)] == [1, 1.5, 2, 3, 2, 1]
+def test_every_replica_has_its_own_learning_rate() -> None:
+    times = budget_of(TrainConfig(step_size=4), 45_000)
+    replica = TrainConfig(step_size=4, eta_min=1.0, eta_max=3.0)
+    assert [times.learning_rate(step, replica) for step in (0, 1, 2, 4, 6, 8)] == [1, 1.5, 2, 3, 2, 1]
     constant = TrainConfig(schedule="constant", eta_max=0.3)
-    assert [times.learning_rate(step, constant) for step in (0, 4, 9)] == [0.3] * 3
+    assert [times.learning_rate(step, constant) for step in (0, 4, 9, 10**9)] == [0.3] * 4
     decaying = TrainConfig(step_size=4, eta_min=1.0, eta_max=3.0, eta_decay=0.5)
     assert [times.learning_rate(step, decaying) for step in (4, 8, 12, 16)] == [3, 1, 1.5, 1]
     cosine = TrainConfig(step_size=4, eta_min=1.0, eta_max=3.0, schedule="cosine")
@@ -96,12 +93,12 @@ def test_every_member_has_its_own_learning_rate() -> None:
 
 def test_one_cycle_spans_the_whole_training_and_leaves_no_cycle_unfinished() -> None:
     config = TrainConfig(schedule="one-cycle", eta_min=0.0, eta_max=1.0, epochs=15)
-    times = timetable(config, 45_000)
+    times = budget_of(config, 45_000)
     assert times.ends_a_cycle
     assert times.total_updates == 6750
     assert times.learning_rate(2025, config) == pytest.approx(1.0)  # after 30 % of the updates
     assert times.learning_rate(6749, config) < 1e-6
     thrice = TrainConfig(schedule="one-cycle", epochs=15, evaluations_per_cycle=3)
-    assert timetable(thrice, 45_000).evaluations == (2250, 4500, 6750)
+    assert budget_of(thrice, 45_000).evaluations == (2250, 4500, 6750)
     untrained = TrainConfig(schedule="one-cycle", epochs=0, evaluations_per_cycle=3)
-    assert timetable(untrained, 45_000).evaluations == (0,)
+    assert budget_of(untrained, 45_000).evaluations == (0,)

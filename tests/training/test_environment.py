@@ -1,4 +1,4 @@
-"""What NumPy is set to while a network is trained, and that it is as it was behind that."""
+"""The configuration of NumPy during a training, and its reset afterwards."""
 
 import warnings
 
@@ -7,7 +7,7 @@ import numpy as np
 from klcli.training.environment import arithmetic
 
 
-def test_a_diverging_member_warns_nobody_and_other_arithmetic_does() -> None:
+def test_a_diverging_replica_causes_no_warning() -> None:
     before = np.getbufsize(), np.geterr()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,13 +1,13 @@
-"""A training that stops and goes on ends with the same bits; a member with options follows the same config alone."""
+"""An interrupted training ends with the same bits; a replica with options follows the same config alone."""
 
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from klcli.data.dataset import Dataset, Splits, split
-from klcli.engine.losses import softmax
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.training.result import EpochMetrics, Snapshot, TrainResult
@@ -62,14 +62,14 @@ def test_a_resumed_training_ends_with_the_same_bits(splits: Splits, options: dic
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_a_member_follows_the_same_config_alone(splits: Splits, options: dict[str, Any]) -> None:
+def test_a_replica_follows_the_same_config_alone(splits: Splits, options: dict[str, Any]) -> None:
     base = replace(BASE, dtype="float64", **options)
     configs = [base, replace(base, seed=1, lam=0.0, eta_min=1e-3, eta_max=0.02)]
-    for member, config in zip(train(configs, splits), configs, strict=True):
+    for replica, config in zip(train(configs, splits), configs, strict=True):
         [alone] = train([config], splits)
         for name, array in everything(alone).items():
-            np.testing.assert_allclose(everything(member)[name], array, rtol=1e-6, atol=1e-9, err_msg=name)
-        assert [e.train.loss for e in member.epochs] == pytest.approx([e.train.loss for e in alone.epochs], rel=1e-8)
+            np.testing.assert_allclose(everything(replica)[name], array, rtol=1e-6, atol=1e-9, err_msg=name)
+        assert [e.train.loss for e in replica.epochs] == pytest.approx([e.train.loss for e in alone.epochs], rel=1e-8)
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
@@ -80,12 +80,12 @@ def test_options_change_the_training_and_keep_the_precision(splits: Splits, opti
     assert {array.dtype for array in everything(other).values()} == {np.dtype(np.float32)}
 
 
-def test_nothing_is_remembered_after_the_last_update(splits: Splits) -> None:
+def test_there_is_no_memory_after_the_last_update(splits: Splits) -> None:
     [result] = train([replace(BASE, **OPTIONS["adam"])], splits)
     assert result.memory == {}
 
 
-def test_the_average_is_evaluated_and_the_training_does_not_feel_it(splits: Splits) -> None:
+def test_the_average_is_evaluated_and_does_not_change_the_training(splits: Splits) -> None:
     decay = 0.7
     raw: list[dict[str, np.ndarray]] = []
     config = replace(BASE, dtype="float64", evaluations_per_cycle=20, cycles=1)  # after every update
@@ -105,7 +105,9 @@ def test_the_average_is_evaluated_and_the_training_does_not_feel_it(splits: Spli
     assert averaged.test.accuracy == np.mean(averaged.network.scores(X).argmax(axis=-1) == y)
 
 
-def test_snapshots_are_the_networks_at_the_ends_of_the_cycles_and_vote_with_their_probabilities(splits: Splits) -> None:
+def test_snapshots_are_the_networks_at_the_ends_of_the_cycles_and_their_probabilities_are_averaged(
+    splits: Splits,
+) -> None:
     config = replace(BASE, snapshots=True, cycles=3, epochs=6, dtype="float64")  # 48 updates: two cycles and a part
     ends: dict[int, dict[str, np.ndarray]] = {}
 
@@ -121,17 +123,17 @@ def test_snapshots_are_the_networks_at_the_ends_of_the_cycles_and_vote_with_thei
         assert snapshot.keys() == ends[step].keys()
         for name, array in snapshot.items():
             np.testing.assert_array_equal(array, ends[step][name], err_msg=name)
-        P.append(softmax(result.network.with_state(snapshot).scores(X)))
+        P.append(softmax(result.network.with_state(snapshot).scores(X), axis=1))
     mean = (P[0] + P[1]) / 2
     assert result.ensemble is not None
     assert result.ensemble.test is not None
     assert result.ensemble.networks == 2
     assert result.ensemble.test.accuracy == np.mean(mean.argmax(axis=-1) == y)
     assert result.ensemble.test.loss == pytest.approx(-np.log(mean[np.arange(len(y)), y]).mean(), rel=1e-9)
-    [unseen] = train([config], splits, look_at_test=False)
+    [unseen] = train([config], splits, evaluate_test=False)
     assert unseen.ensemble == replace(result.ensemble, test=None)
 
 
-def test_without_a_whole_cycle_nobody_votes(splits: Splits) -> None:
+def test_without_a_whole_cycle_there_is_no_ensemble(splits: Splits) -> None:
     [result] = train([replace(BASE, snapshots=True, epochs=2)], splits)
     assert (result.snapshots, result.ensemble) == ([], None)

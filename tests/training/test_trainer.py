@@ -1,4 +1,4 @@
-"""train: determinism, members against the same config alone, divergence, and what ends a training."""
+"""train: determinism, replicas against the same config alone, divergence, and the conditions that end a training."""
 
 import math
 from collections.abc import Callable
@@ -56,8 +56,9 @@ def test_the_same_config_twice_gives_the_same_bits(splits: Splits, dtype: str) -
         {"mixup": 0.2, "label_smoothing": 0.1, "momentum": 0.9, "dtype": "float64"},
         {"batch_size": 30, "hidden": (400, 120)},
     ],
-    ids=["the defaults", "minibatches in parts", "wide", "Adam and whitening", "mixup and momentum", "two members"],
+    ids=["the defaults", "minibatches in parts", "wide", "Adam and whitening", "mixup and momentum", "two replicas"],
 )
+@pytest.mark.slow
 def test_a_second_core_changes_no_bit(
     splits: Splits,
     setting: dict[str, Any],
@@ -66,16 +67,16 @@ def test_a_second_core_changes_no_bit(
     pieces: list[bool],
 ) -> None:
     config = replace(TrainConfig(batch_norm=True, batch_size=20, epochs=3, order_seed=1, split=SPLIT), **setting)
-    members = [config, replace(config, lam=0.1, eta_max=0.05, seed=7)] if config.batch_size == 30 else [config]
+    replicas = [config, replace(config, lam=0.1, eta_max=0.05, seed=7)] if config.batch_size == 30 else [config]
     monkeypatch.setattr(evaluation, "ROWS", 57)  # 400 are 7 times 57 and one
     monkeypatch.setattr(training, "WORTH_A_PROCESS", 0)
     results = []
     for cores in (1, 2):
         use_cores(cores)
-        results += train(members, splits)
+        results += train(replicas, splits)
         assert all(pieces)  # done by the other process
         assert len(pieces) >= 10 * (cores - 1)
-    for one, other in zip(results[: len(members)], results[len(members) :], strict=True):
+    for one, other in zip(results[: len(replicas)], results[len(replicas) :], strict=True):
         assert without_seconds(one) == without_seconds(other)
         state = other.network.state()
         assert one.network.state().keys() == state.keys()
@@ -98,9 +99,7 @@ def test_one_seed_draws_the_same_weights_in_either_precision() -> None:
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_a_network_that_is_large_enough_learns_a_hundred_images_by_heart(
-    small_dataset: Dataset, batch_norm: bool
-) -> None:
+def test_a_network_that_is_large_enough_overfits_a_hundred_images(small_dataset: Dataset, batch_norm: bool) -> None:
     config = TrainConfig(
         hidden=(50, 50), batch_norm=batch_norm, lam=0.0, batch_size=20, step_epochs=10, cycles=2,
         evaluations_per_cycle=1, split=SplitConfig(validation=100, subset=100),
@@ -120,7 +119,7 @@ def test_an_untrained_network_with_tiny_weights_knows_nothing(splits: Splits) ->
         assert metrics.loss == pytest.approx(math.log(10), abs=0.05)
 
 
-def test_float32_and_float64_tell_the_same_story(splits: Splits) -> None:
+def test_float32_and_float64_agree(splits: Splits) -> None:
     config = replace(HUNDRED, cycles=1)
     [single], [double] = (train([replace(config, dtype=dtype)], splits) for dtype in ("float32", "float64"))
     assert single.epochs[-1].train.loss == pytest.approx(double.epochs[-1].train.loss, rel=1e-3)
@@ -135,14 +134,13 @@ def test_evaluations_are_stored_in_order_with_the_rate_of_the_last_update(splits
     # Updates are counted from 0: the 25th is number 24, one step below the top.
     rates = [0.01 + 0.05 * 24 / 25, 0.01 + 0.05 / 25] * 2
     assert [epoch.learning_rate for epoch in result.epochs] == pytest.approx(rates)
-    assert result.best_validation_accuracy == max(epoch.validation.accuracy for epoch in result.epochs)
 
 
-# --- the network that is handed back
+# --- the network that is returned
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_the_network_handed_back_is_the_one_that_was_evaluated(splits: Splits, batch_norm: bool) -> None:
+def test_the_network_returned_is_the_one_that_was_evaluated(splits: Splits, batch_norm: bool) -> None:
     configs = [replace(HUNDRED, cycles=1, batch_norm=batch_norm, seed=seed) for seed in (0, 1)]
     for result in train(configs, splits):
         X, y = splits.validation.batch(slice(None), "float64")
@@ -166,29 +164,29 @@ def test_results_seen_at_an_evaluation_hold_the_running_averages_of_that_moment(
     assert np.abs(seen[0] - seen[1]).max() > 0
 
 
-# --- groups
+# --- stacks
 
 
-def test_a_member_of_a_group_follows_the_trajectory_of_the_same_config_alone(splits: Splits) -> None:
+def test_a_replica_of_a_stack_follows_the_trajectory_of_the_same_config_alone(splits: Splits) -> None:
     base = replace(HUNDRED, initializer="normal", sigma=0.05)
     configs = [
         base,
         replace(base, seed=1, lam=0.0, sigma=0.1, eta_min=1e-3, eta_max=0.05),
         replace(base, seed=2, lam=0.1, sigma=0.02, eta_max=0.03),
     ]
-    for member, config in zip(train(configs, splits), configs, strict=True):
+    for replica, config in zip(train(configs, splits), configs, strict=True):
         [alone] = train([config], splits)
-        assert member.config == alone.config == config
-        assert [epoch.step for epoch in member.epochs] == [50, 100]
+        assert replica.config == alone.config == config
+        assert [epoch.step for epoch in replica.epochs] == [50, 100]
         for name, array in alone.network.parameters().items():
-            difference = np.abs(member.network.parameters()[name] - array).max()
+            difference = np.abs(replica.network.parameters()[name] - array).max()
             assert difference <= 1e-10 * max(1e-3, np.abs(array).max()), name
         pairs = [
             (getattr(mine, part), getattr(other, part))
-            for mine, other in zip(member.epochs, alone.epochs, strict=True)
+            for mine, other in zip(replica.epochs, alone.epochs, strict=True)
             for part in ("train", "validation")
         ]
-        for mine, other in [*pairs, (member.test, alone.test)]:
+        for mine, other in [*pairs, (replica.test, alone.test)]:
             assert isinstance(mine, Metrics)
             assert mine.loss == pytest.approx(other.loss, rel=1e-10)
             assert mine.cost == pytest.approx(other.cost, rel=1e-10)
@@ -208,12 +206,12 @@ def test_a_member_of_a_group_follows_the_trajectory_of_the_same_config_alone(spl
     ],
     ids=str,
 )
-def test_members_that_differ_in_more_than_they_may_are_refused(splits: Splits, other: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="members may differ"):
+def test_replicas_that_differ_in_more_than_they_may_are_refused(splits: Splits, other: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="replicas may differ"):
         train([HUNDRED, replace(HUNDRED, **other)], splits)  # type: ignore[arg-type]
 
 
-def test_members_without_a_common_order_seed_are_refused(splits: Splits) -> None:
+def test_replicas_without_a_common_order_seed_are_refused(splits: Splits) -> None:
     config = replace(HUNDRED, order_seed=None)
     with pytest.raises(ValueError, match="order_seed"):
         train([config, replace(config, seed=1)], splits)
@@ -223,7 +221,7 @@ def test_members_without_a_common_order_seed_are_refused(splits: Splits) -> None
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_a_member_that_diverges_leaves_its_neighbour_alone(splits: Splits) -> None:
+def test_a_replica_that_diverges_leaves_its_neighbour_alone(splits: Splits) -> None:
     good = replace(HUNDRED, batch_norm=False)
     wild, tame = replace(good, seed=1, eta_max=1e4), replace(good, seed=1, eta_max=0.02)
     [survivor, lost] = train([good, wild], splits)
@@ -241,14 +239,13 @@ def test_a_member_that_diverges_leaves_its_neighbour_alone(splits: Splits) -> No
     )
 
 
-def test_a_training_ends_when_nobody_is_left_to_train(splits: Splits) -> None:
+def test_a_training_ends_when_every_replica_has_diverged(splits: Splits) -> None:
     steps: list[int] = []
     config = replace(HUNDRED, batch_norm=False, schedule="constant", eta_max=1e6, cycles=50)
     [result] = train([config], splits, on_update=steps.append)
     assert result.diverged_at == steps[-1] < 100
     assert result.epochs == []
     assert result.test is None
-    assert result.best_validation_accuracy is None
 
 
 def test_a_network_that_is_finite_only_on_its_training_images_has_diverged(small_dataset: Dataset) -> None:
@@ -285,10 +282,10 @@ def test_what_on_update_raises_ends_the_training_there(splits: Splits) -> None:
     assert evaluations == [50]
 
 
-def test_the_test_split_is_looked_at_only_on_request(splits: Splits) -> None:
+def test_the_test_split_is_evaluated_only_on_request(splits: Splits) -> None:
     config = replace(HUNDRED, step_size=2)
-    [kept] = train([config], splits, look_at_test=False)
-    [looked] = train([config], splits)
+    [kept] = train([config], splits, evaluate_test=False)
+    [evaluated] = train([config], splits)
     assert kept.test is None
-    assert looked.test is not None
-    assert without_seconds(kept) == without_seconds(looked)
+    assert evaluated.test is not None
+    assert without_seconds(kept) == without_seconds(evaluated)

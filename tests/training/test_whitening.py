@@ -1,4 +1,4 @@
-"""Whitening: the columns it gives are those of the definition, and the network behind it is the same as without."""
+"""Whitening: its columns match the definition, and the network after it is the same as without it."""
 
 from dataclasses import replace
 
@@ -39,6 +39,7 @@ def found_once(V: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "whitening", lambda images, components, eps: V)
 
 
+@pytest.mark.slow
 def test_the_components_are_uncorrelated_and_each_has_its_share_of_variance(splits: Splits, V: np.ndarray) -> None:
     """In float64 through the singular values of images and mirror images, without any covariance."""
     own, _ = splits.train.batch(slice(None), np.float64)
@@ -62,14 +63,14 @@ def test_the_network_behind_it_is_trained_on_the_components(splits: Splits, V: n
 
 
 @pytest.mark.usefixtures("found_once")
-def test_members_share_it_and_each_can_be_taken_up_alone(splits: Splits, V: np.ndarray) -> None:
+def test_replicas_share_it_and_each_can_be_restored_alone(splits: Splits, V: np.ndarray) -> None:
     results = train([CONFIG, replace(CONFIG, seed=1)], splits)
     for result in results:
         state = result.network.state()
         np.testing.assert_allclose(state["whitening.V"], V, rtol=1e-5, atol=1e-7)
         assert state["linear1.W"].shape == (20, 12)
         alone = restore(result.config, state)
-        stacked = Training([result.config], splits, Snapshot(result.step, state)).members
+        stacked = Training([result.config], splits, Snapshot(result.step, state)).stack
         [again] = evaluate(stacked, splits.test, [result.config.lam])
         assert result.test is not None
         assert again.accuracy == result.test.accuracy
@@ -84,12 +85,12 @@ def test_a_resumed_training_takes_it_from_the_checkpoint(splits: Splits, monkeyp
     monkeypatch.delattr(training, "whitening")
     for _ in range(4):
         half.update()
-    state = {name: array.copy() for name, array in half.members.member(0).state().items()}
+    state = {name: array.copy() for name, array in half.stack.replica(0).state().items()}
     resumed = Training([CONFIG], splits, Snapshot(4, state))
     while not resumed.finished:
         resumed.update()
     for name, array in whole.network.parameters().items():
-        np.testing.assert_array_equal(resumed.members.member(0).parameters()[name], array)
+        np.testing.assert_array_equal(resumed.stack.replica(0).parameters()[name], array)
 
 
 @pytest.mark.parametrize("wrong", [{"whitening": 0}, {"whitening": 3073}, {"whitening": 2.5}, {"whitening_eps": 0.0}])

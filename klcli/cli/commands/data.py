@@ -1,100 +1,33 @@
-"""`klcli data info` and `klcli data fetch`: which images there are, and how to get the real ones."""
+"""`klcli data info` and `klcli data fetch`: show the images in use, and download CIFAR-10."""
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
 import typer
 
-from klcli.cli.options import DataSource, Debug, Json, Quiet
-from klcli.cli.session import Session
+from klcli.cli.invocation import Invocation, invoked
 from klcli.procedures.signals import Interrupted
+from klcli.settings.setting import setting
 
-if TYPE_CHECKING:
-    from klcli.data.dataset import Dataset
-
-app = typer.Typer(help="The images: which ones are used, and how to get CIFAR-10.", no_args_is_help=True)
+app = typer.Typer(help="Show the images in use, or download CIFAR-10.", no_args_is_help=True)
 
 DOWNLOAD = "Download"
-OFFICIAL_COPY = {True: "yes", False: "no", None: "unknown: the checksums cannot tell for this layout"}
 
 
 @app.command()
-def info(data: DataSource = None, as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
-    """Show which images the other commands would use, checked as a whole."""
-    from klcli.data.sources import open_dataset
-
-    session = Session(as_json=as_json, quiet=quiet)
-    dataset = open_dataset(data)
-    content = describe(dataset)
-    session.result(*_tables(content))
-    session.document("data info", content)
-
-
-@app.command()
-def fetch(
-    url: Annotated[
-        str | None,
-        typer.Option(
-            "--url", rich_help_panel=DOWNLOAD, metavar="URL", help="Of an archive; the binary one of Toronto."
-        ),
-    ] = None,
-    md5: Annotated[
-        str | None,
-        typer.Option(
-            "--md5", rich_help_panel=DOWNLOAD, metavar="HEX", help="Expect this checksum, not an official one."
-        ),
-    ] = None,
-    verify: Annotated[
-        bool,
-        typer.Option("--verify/--no-verify", rich_help_panel=DOWNLOAD, help="Whether the checksum has to be right."),
-    ] = True,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Download CIFAR-10 (170 MB) into klcli's cache; run again after an interruption, it continues."""
-    from klcli.data import fetch as fetching
-    from klcli.data.places import cache_folder
-
-    session = Session(as_json=as_json, quiet=quiet)
-    if md5 is not None and not verify:
-        raise typer.BadParameter(f"--md5 {md5} and --no-verify exclude each other: leave one out")
-    address, destination = url or fetching.URL, cache_folder()
-    expected = (md5 or fetching.OFFICIAL) if verify else None
-    fetched = fetching.fetched_before(address, destination) if expected == fetching.OFFICIAL else None
-    if fetched:
-        session.say(f"{fetched.path} holds the official copy already")
-    else:
-        session.say(f"from {address} to {destination}")
-        try:
-            with _progress(session) as progress:
-                fetched = fetching.fetch(address, destination, progress, expected)
-        except KeyboardInterrupt:
-            message = "interrupted: what has arrived is kept, run `klcli data fetch` again to continue"
-            raise Interrupted(message, signal.SIGINT) from None
-    session.result(_plain(f"{fetched.path}  ({'official' if fetched.official else 'not an official'} copy)"))
-    session.document(
-        "data fetch",
-        {
-            "path": str(fetched.path),
-            "url": address,
-            "layout": fetched.layout,
-            "official": fetched.official,
-            "md5": fetched.md5,
-            "bytes": fetched.size,
-        },
-    )
-
-
-def describe(dataset: "Dataset") -> dict[str, Any]:
-    """What there is to tell about a data set, as the JSON document has it."""
+@invoked("data")
+def info(*, invocation: Invocation) -> None:
+    """Check all images that the other commands would use, and show where they come from."""
     import numpy as np
 
-    train = dataset.images_per_file * 5
-    counts = [np.bincount(labels, minlength=len(dataset.class_names)) for labels in np.split(dataset.labels, [train])]
-    return {
+    from klcli.data.sources import open_dataset
+
+    dataset = open_dataset(invocation.data)
+    train, names = len(dataset.images) * 5 // 6, dataset.class_names
+    counts = [np.bincount(labels, minlength=len(names)).tolist() for labels in np.split(dataset.labels, [train])]
+    content = {
         "name": dataset.name,
         "source": dataset.source,
         "layout": dataset.layout,
@@ -103,11 +36,43 @@ def describe(dataset: "Dataset") -> dict[str, Any]:
         "images": {"train": train, "test": len(dataset.images) - train},
         "bytes": dataset.images.nbytes,
         "sha256": dataset.sha256,
-        "classes": [
-            {"name": name, "train": int(in_train), "test": int(in_test)}
-            for name, in_train, in_test in zip(dataset.class_names, *counts, strict=True)
-        ],
+        "classes": [{"name": name, "train": n, "test": m} for name, n, m in zip(names, *counts, strict=True)],
     }
+    invocation.result(*_tables(content))
+    invocation.document("data info", content)
+
+
+@app.command()
+@invoked()
+def fetch(
+    url: str | None = setting(None, DOWNLOAD, "Download this archive, by default the official one.", metavar="URL"),
+    md5: str | None = setting(None, DOWNLOAD, "Expect this checksum, not an official one.", metavar="HEX"),
+    verify: bool = setting(True, DOWNLOAD, "Refuse an archive with another checksum."),
+    *,
+    invocation: Invocation,
+) -> None:
+    """Download CIFAR-10 (170 MB) into klcli's cache; run again after an interruption, it continues."""
+    from klcli.data.cifar10 import fetch as fetching
+    from klcli.data.cifar10.places import cache_folder
+
+    if md5 is not None and not verify:
+        raise typer.BadParameter(f"--md5 {md5} and --no-verify exclude each other: omit one")
+    address, destination = url or fetching.URL, cache_folder()
+    expected = (md5 or fetching.OFFICIAL) if verify else None
+    fetched = fetching.fetched_before(address, destination) if expected == fetching.OFFICIAL else None
+    if fetched:
+        invocation.say(f"{fetched.path} already contains the official copy")
+    else:
+        invocation.say(f"from {address} to {destination}")
+        try:
+            with _progress(invocation) as progress:
+                fetched = fetching.fetch(address, destination, progress, expected)
+        except KeyboardInterrupt:
+            message = "interrupted: the partial download is kept, run `klcli data fetch` again to continue"
+            raise Interrupted(message, signal.SIGINT) from None
+    invocation.result(f"{fetched.path}  ({'official' if fetched.official else 'not an official'} copy)")
+    document = {"path": str(fetched.path), "url": address, "layout": fetched.layout, "official": fetched.official}
+    invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.path.stat().st_size})
 
 
 def _tables(content: dict[str, Any]) -> list[Any]:
@@ -116,57 +81,42 @@ def _tables(content: dict[str, Any]) -> list[Any]:
     facts = Table(show_header=False, box=None)
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")
-    official = "no: made by klcli" if content["name"] == "synthetic" else OFFICIAL_COPY[content["official"]]
-    for name, value in (
-        ("name", content["name"]),
-        ("where", content["source"]),
-        ("layout", content["layout"]),
-        ("official copy", official),
-        ("images", f"{content['images']['train']} to train and validate, {content['images']['test']} to test"),
-        ("size", f"{content['bytes'] / 1e6:.0f} MB, 3 x 32 x 32 bytes an image"),
-        ("prepared copy", content["prepared"] or "none: the cache cannot be written"),
-        ("sha256", content["sha256"]),
-    ):
-        facts.add_row(name, _plain(value))
+    images = content["images"]
+    for name, value in {
+        "name": content["name"],
+        "where": content["source"],
+        "layout": content["layout"],
+        "official copy": {True: "yes", False: "no", None: "no: made by klcli"}[content["official"]],
+        "images": f"{images['train']} to train and validate, {images['test']} to test",
+        "size": f"{content['bytes'] / 1e6:.0f} MB, 3 x 32 x 32 bytes an image",
+        "prepared copy": content["prepared"] or "none: the cache cannot be written",
+        "sha256": content["sha256"],
+    }.items():
+        facts.add_row(name, value)
 
-    classes = Table(box=None)
-    classes.add_column("class")
-    classes.add_column("train", justify="right")
-    classes.add_column("test", justify="right")
+    classes = Table("class", box=None)
+    for name in ("train", "test"):
+        classes.add_column(name, justify="right")
     for row in content["classes"]:
-        classes.add_row(_plain(row["name"]), str(row["train"]), str(row["test"]))
+        classes.add_row(row["name"], str(row["train"]), str(row["test"]))
     return [facts, "", classes]
 
 
-def _plain(text: str) -> Any:
-    """Text in which Rich finds no markup: a folder may be called [draft]."""
-    from rich.text import Text
-
-    return Text(text)
-
-
 @contextmanager
-def _progress(session: Session) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on a terminal, elsewhere a line for every tenth of the file."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+def _progress(invocation: Invocation) -> Iterator[Callable[[int, int | None], None]]:
+    """Yield the function `progress(done, total)` in bytes: a bar on a terminal, elsewhere a line per 10 %."""
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    if not session.err.is_terminal:
-        yield _lines(session)
-        return
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=session.err, transient=True, disable=session.quiet) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    shown = -1
 
-
-def _lines(session: Session) -> Callable[[int, int | None], None]:
-    told = -1
-
-    def tell(done: int, total: int | None) -> None:
-        nonlocal told
+    def show(done: int, total: int | None) -> None:
+        nonlocal shown
+        bar.update(task, completed=done, total=total)
         tenth = 10 * done // total if total else done // 20_000_000  # or every 20 MB
-        if tenth > told:
-            told = tenth
-            session.say(f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else f"{done / 1e6:.0f} MB")
+        if tenth > shown and not invocation.is_live:
+            shown = tenth
+            invocation.say(f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else f"{done / 1e6:.0f} MB")
 
-    return tell
+    with invocation.bar(BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("", total=None)
+        yield show

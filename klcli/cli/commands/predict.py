@@ -1,92 +1,47 @@
-"""`klcli predict`: the classes of pictures, named by a stored network."""
+"""`klcli predict`: classify pictures with a stored network."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from klcli.cli.options import DEFAULT_DATABASE, DatabasePath, DataSource, Debug, Json, Quiet, integer_option, option
-from klcli.cli.session import Session
-from klcli.procedures.preflight import warn_of_data
-from klcli.procedures.run_lookup import BEST, chosen_run, images_of, trained_networks
+from klcli.cli.invocation import Invocation, invoked
+from klcli.settings.setting import flag, setting
 
-PREDICTION = "The prediction"
+PREDICTION = "Prediction"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("predict")(predict)
-
-
+@invoked("data", "db")
 def predict(
     pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files of any size.")],
-    which: Annotated[
-        str, option("--run", panel=PREDICTION, metavar="RUN|last|best", help="The network that names them.")
-    ] = BEST,
-    top: Annotated[
-        int, integer_option("--top", panel=PREDICTION, help="How many classes of each picture.", bounds=(1, 10))
-    ] = 3,
-    flips: Annotated[
-        bool, option("--flips", panel=PREDICTION, help="Average the probabilities of a picture and its mirror image.")
-    ] = False,
-    snapshots: Annotated[
-        bool, option("--snapshots", panel=PREDICTION, help="Average the networks at the ends of the run's cycles.")
-    ] = False,
-    data: DataSource = None,
-    db: DatabasePath = DEFAULT_DATABASE,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    run: str = setting("best", PREDICTION, "Use the network of this run.", metavar="RUN|last|best"),
+    top: int = setting(3, PREDICTION, "Show N classes per picture.", at_least=1, at_most=10),
+    flips: bool = flag(PREDICTION, "Average the probabilities of a picture and its mirror image."),
+    snapshots: bool = flag(PREDICTION, "Average the probabilities of the networks at the ends of the run's cycles."),
+    *,
+    invocation: Invocation,
 ) -> None:
-    """Name the classes of pictures with a stored network.
+    """Classify pictures with a stored network.
 
-    A picture is turned upright, cut to the square in its middle, made 32 x 32, and standardised by the training
-    images of the run, which must therefore be there. The networks know ten classes and nothing else.
+    A picture is turned upright, cropped to the square in its middle, scaled to 32 x 32, and standardised by the
+    training images of the run, which must therefore be available. Any picture gets one of the ten classes.
 
     - `klcli predict cat.jpg`
 
     - `klcli predict *.png --run 3 --top 5 --flips`
     """
-    session = Session(as_json=as_json, quiet=quiet)
+    found = invocation.lab().predict(pictures, run, flips=flips, snapshots=snapshots)
 
-    import numpy as np
+    from klcli.report.tables.evaluations import prediction_table
+    from klcli.report.words import network_name
 
-    from klcli.data.augmentation import views
-    from klcli.data.dataset import split
-    from klcli.data.pictures import pictures_like, read_picture
-    from klcli.evaluation.metrics import log_mean, log_probabilities
-    from klcli.report.tables.predictions import prediction_table
-    from klcli.report.tables.table import network_name
-    from klcli.store.queries import ReportStore
-    from klcli.training.environment import pin_threads
-
-    pixels = [read_picture(picture) for picture in pictures]
-    store = ReportStore.existing(db)
-    run = chosen_run(store, which)
-    networks = trained_networks(store, run, snapshots)
-    config = networks[0].config
-    dataset = images_of(run, data, f"run {run['id']}")
-    warn_of_data(session, dataset)
-    if config.batch_norm and config.bn_statistics == "batch":
-        session.warn(f"run {run['id']} was evaluated with batch statistics, pictures get its running averages")
-    pin_threads(run["threads"])
-    images = pictures_like(split(dataset, config.split).train.standardised(config.standardise), pixels)
-    log_P = [
-        log_probabilities(one.network, view, config.dtype)
-        for view in views(images, flips=flips, shifts=0)
-        for one in networks
-    ]
-    P = np.exp(log_mean(log_P))
-    named: list[tuple[str, dict[str, float]]] = [
-        (str(picture), dict(zip(dataset.class_names, map(float, row), strict=True)))
-        for picture, row in zip(pictures, P, strict=True)
-    ]
-    accuracy = "" if run["test_accuracy"] is None else f", test accuracy {run['test_accuracy']:.4f}"
-    title = f"Classes by run {run['id']}: {network_name(run)} on {dataset.name}{accuracy}"
-    session.result(prediction_table(title, named, top))
+    by = found.run
+    accuracy = "" if by.test_accuracy is None else f", test accuracy {by.test_accuracy:.4f}"
+    title = f"Classes by run {by.id}: {network_name(by.config)} on {found.dataset}{accuracy}"
+    invocation.result(prediction_table(title, found.pictures, top))
     documents = [
-        {"picture": picture, "class": dataset.class_names[row.argmax()], "probabilities": own}
-        for (picture, own), row in zip(named, P, strict=True)
+        {"picture": picture, "class": max(own.items(), key=lambda item: item[1])[0], "probabilities": own}
+        for picture, own in found.pictures
     ]
-    how = {"run": run["id"], "dataset": dataset.name, "flips": flips, "snapshots": snapshots}
-    session.document("predict", how | {"pictures": documents})
+    how = {"run": by.id, "dataset": found.dataset, "flips": flips, "snapshots": snapshots}
+    invocation.document("predict", how | {"pictures": documents})

@@ -1,150 +1,106 @@
-"""`klcli report`: from the stored runs to tables, pictures and a page."""
+"""`klcli report`: tables, pictures and an HTML page of the stored runs; notes, tags, deletion, export and check."""
 
+import sys
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from klcli.cli.commands import housekeeping
-from klcli.cli.options import (
-    DEFAULT_DATABASE,
-    OUTPUT,
-    DatabasePath,
-    DataSource,
-    Debug,
-    Json,
-    Quiet,
-    integer_option,
-    integers,
-    option,
-)
-from klcli.cli.session import Session
-from klcli.cli.variadic import many_valued
-from klcli.errors import ConfigError
-from klcli.report import pictures as report_pictures
-from klcli.report.page import sections as report_page
-from klcli.report.selection import Selection
+from klcli.cli.invocation import Invocation, invoked
+from klcli.cli.options import takes
+from klcli.errors import ConfigError, StoreError
+from klcli.settings.selection import Selection
+from klcli.settings.setting import Settings, flag, require, setting
 
-VIEWS = "What to show"
-FILTERS = "Which runs"
-PICTURES = "Pictures and page"
-KEEPING = "Keeping house"
-FORMATS = ("table", "markdown", "latex", "csv", "json")
-MANY = ("--run", "--group-by", "--plot", "--delete")
+if TYPE_CHECKING:
+    from klcli.store.store import Store
+
+PANEL = "Manage runs"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("report", cls=many_valued(*MANY))(report)
+@dataclass(frozen=True, kw_only=True)
+class Upkeep(Settings):
+    """The change or check to make. Raises ConfigError if two are requested at once."""
+
+    note: tuple[int, str] | None = setting(None, PANEL, "Store a note; an empty one removes it.", metavar="RUN TEXT")
+    tag: tuple[int, str] | None = setting(None, PANEL, "Tag a run.", metavar="RUN TAG")
+    untag: tuple[int, str] | None = setting(None, PANEL, "Remove the tag.", metavar="RUN TAG")
+    delete: tuple[int, ...] = setting(
+        (), PANEL, "Delete runs, their checkpoints and pictures; asks for confirmation.", metavar="RUN..."
+    )
+    yes: bool = flag(PANEL, "Skip the confirmation of --delete.", short="-y")
+    export: Path | None = setting(None, PANEL, "Write all tables as CSV files.", metavar="DIR")
+    check: bool = flag(PANEL, "Check database and checkpoints for damage, and find orphaned files.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(len(self.wanted) < 2, f"--{' and --'.join(self.wanted[:2])}: give one at a time")
+
+    @property
+    def wanted(self) -> list[str]:
+        """The names of the options that the user gave."""
+        return [one.name for one in fields(self) if one.name != "yes" and getattr(self, one.name)]
+
+    def do(self, invocation: Invocation, store: "Store") -> None:
+        """Make the requested change or check. Raises StoreError if something is damaged."""
+        annotations = (
+            (self.note, store.upkeep.set_note),
+            (self.tag, store.upkeep.add_tag),
+            (self.untag, store.upkeep.remove_tag),
+        )
+        for given, write in annotations:
+            if given is not None:
+                write(*given)
+                run = store.runs.get(given[0])
+                invocation.result(f"run {run.id}: note {run.note or '-'}, tags {run.tags or '-'}")
+                invocation.document("report", {"run": run.id, "note": run.note, "tags": (run.tags or "").split()})
+        if self.delete:
+            self._delete(invocation, store)
+        if self.export is not None:
+            written = store.upkeep.export(self.export)
+            invocation.result(*(f"{self.export / name}  {rows} rows" for name, rows in written.items()))
+            invocation.document("report", {"folder": str(self.export), "files": written})
+        if self.check:
+            self._check(invocation, store)
+
+    def _delete(self, invocation: Invocation, store: "Store") -> None:
+        from klcli.report.words import counted, network_name
+
+        runs = [store.runs.get(number) for number in self.delete]
+        what = f"delete {len(runs)} {counted(len(runs), 'run')} with epochs, checkpoints and pictures"
+        if not self.yes and not sys.stdin.isatty():
+            numbers = " ".join(map(str, self.delete))
+            raise ConfigError(f"--delete {numbers}: there is no terminal to confirm it, add --yes to {what}")
+        for run in runs:
+            invocation.say(f"run {run.id}: {network_name(run.config)} on {run.dataset}, {run.state}")
+        if not self.yes and not typer.confirm(f"{what[0].upper()}{what[1:]}?", err=True):
+            invocation.say("nothing was deleted")
+            return
+        files = store.upkeep.delete(self.delete)
+        invocation.result(*(f"deleted run {number}" for number in self.delete), *(f"deleted {one}" for one in files))
+        invocation.document("report", {"deleted": self.delete, "files": list(map(str, files))})
+
+    @staticmethod
+    def _check(invocation: Invocation, store: "Store") -> None:
+        damage, orphans = store.upkeep.check()
+        invocation.result(*(f"damaged  {what}" for what in damage), *(f"orphan   {what}" for what in orphans))
+        if not damage:
+            words = f"{sum(store.runs.count_by_state().values())} runs, the database and all checkpoints are sound"
+            invocation.result(f"{store.path}: {words}, {len(orphans)} orphans")
+        invocation.document("report", {"damage": damage, "orphans": orphans})
+        if damage:
+            raise StoreError(f"{store.path}: {len(damage)} damaged, restore a copy or delete the runs with --delete")
 
 
-def report(
-    best: Annotated[
-        int | None,
-        integer_option("--best", panel=VIEWS, help="The N best complete runs; without options, 10.", bounds=(1, 10**9)),
-    ] = None,
-    list_all: Annotated[bool, option("--list", panel=VIEWS, help="All runs in all states, the newest first.")] = False,
-    run: Annotated[list[str], option("--run", panel=VIEWS, metavar="RUN...", help="These runs, side by side.")] = [],
-    diff_only: Annotated[bool, option("--diff-only", panel=VIEWS, help="Of --run, only what differs.")] = False,
-    study: Annotated[int | None, integer_option("--study", panel=VIEWS, help="The table of a search or sweep.")] = None,
-    group_by: Annotated[
-        list[str],
-        option(
-            "--group-by",
-            panel=VIEWS,
-            metavar="COLUMN...",
-            help="Mean, deviation and n over seeds, as `hidden,bn`, and which rows chance alone could make differ.",
-        ),
-    ] = [],
-    gradchecks: Annotated[bool, option("--gradchecks", panel=VIEWS, help="The latest gradient check.")] = False,
-    dataset: Annotated[
-        str | None,
-        option("--dataset", panel=FILTERS, help="On which images: cifar10, synthetic, or the start of a sha256."),
-    ] = None,
-    images_of: Annotated[
-        int | None, integer_option("--images-of", panel=FILTERS, help="On the images of run N, divided as there.")
-    ] = None,
-    bn: Annotated[
-        bool | None, option("--bn/--no-bn", panel=FILTERS, help="With or without batch normalisation.")
-    ] = None,
-    state: Annotated[
-        str | None,
-        option("--state", panel=FILTERS, help="complete, diverged, interrupted, failed or running; lists them."),
-    ] = None,
-    since: Annotated[
-        str | None, option("--since", panel=FILTERS, metavar="WHEN", help="Started since 2026-05-31, or 12h or 7d ago.")
-    ] = None,
-    tagged: Annotated[str | None, option("--tagged", panel=FILTERS, metavar="TAG", help="With this tag.")] = None,
-    where: Annotated[
-        str | None,
-        option(
-            "--where",
-            panel=FILTERS,
-            metavar="SQL",
-            help="""For which a condition on the columns of runs holds: `--where 'lambda < 0.01 AND seed = 0'`.""",
-        ),
-    ] = None,
-    sort: Annotated[
-        str | None,
-        option("--sort", panel=FILTERS, metavar="COLUMN", help="In this order; `seconds:desc` turns it round."),
-    ] = None,
-    limit: Annotated[
-        int | None, integer_option("--limit", panel=FILTERS, help="Not more than N rows.", bounds=(1, 10**9))
-    ] = None,
-    format: Annotated[
-        str,
-        option(
-            "--format", panel=OUTPUT, metavar="|".join(FORMATS), help="Of the table; csv and json keep every digit."
-        ),
-    ] = "table",
-    plot: Annotated[
-        list[str],
-        option("--plot", panel=PICTURES, metavar="KIND...", help=f"Draw it: {report_pictures.KINDS_HELP}."),
-    ] = [],
-    to: Annotated[
-        Path | None,
-        option(
-            "--to", panel=PICTURES, metavar="FILE", help="Of --plot: a .png, .svg or .pdf instead of one in plots/."
-        ),
-    ] = None,
-    html: Annotated[
-        Path | None, option("--html", panel=PICTURES, metavar="FILE", help="All tables and pictures in one page.")
-    ] = None,
-    data: DataSource = None,
-    note: Annotated[
-        tuple[str, str] | None,
-        option("--note", panel=KEEPING, metavar="RUN TEXT", help="Keep a note; an empty one removes it."),
-    ] = None,
-    tag: Annotated[tuple[str, str] | None, option("--tag", panel=KEEPING, metavar="RUN TAG", help="Tag a run.")] = None,
-    untag: Annotated[
-        tuple[str, str] | None, option("--untag", panel=KEEPING, metavar="RUN TAG", help="Take the tag away.")
-    ] = None,
-    delete: Annotated[
-        list[str],
-        option(
-            "--delete",
-            panel=KEEPING,
-            metavar="RUN...",
-            help="Delete runs, their checkpoints and pictures; asks before.",
-        ),
-    ] = [],
-    yes: Annotated[bool, option("--yes", "-y", panel=KEEPING, help="Of --delete: do not ask.")] = False,
-    export: Annotated[
-        Path | None, option("--export", panel=KEEPING, metavar="DIR", help="Write all tables as CSV files.")
-    ] = None,
-    check: Annotated[
-        bool,
-        option("--check", panel=KEEPING, help="Look for damage: database, checkpoints, files that belong to nothing."),
-    ] = False,
-    db: DatabasePath = DEFAULT_DATABASE,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Show what the database knows: tables, pictures, a page; and keep it in order.
+@takes(Selection)
+@takes(Upkeep)
+@invoked("data", "db")
+def report(selection: Selection, upkeep: Upkeep, invocation: Invocation) -> None:
+    """Show the content of the database as tables, pictures or an HTML page, and manage its runs.
 
-    Runs on different images, or on images divided differently, never share a ranking. By default the images
-    used last are taken, divided as most runs on them; a line on stderr tells how to see the others.
+    Runs on different images or different splits are never ranked together. By default, the ranking uses the most
+    recent images and the split that most of their runs have; stderr names the command that shows the others.
 
     - `klcli report --best 3`
 
@@ -156,91 +112,77 @@ def report(
 
     - `klcli report --html report.html`
     """
-    session = Session(as_json=as_json, quiet=quiet)
-    if format not in FORMATS:
-        raise ConfigError(f"--format {format!r}: choose one of {', '.join(FORMATS)}")
-    if as_json and format != "table":
-        raise ConfigError(f"--json and --format {format}: give one, --json is the whole document")
-    runs, deleted = integers(run, "run"), integers(delete, "delete")
-    selection = Selection(
-        best=best,
-        list_all=list_all,
-        runs=runs,
-        diff_only=diff_only,
-        study=study,
-        group_by=tuple(name for names in group_by for name in names.split(",") if name),
-        gradchecks=gradchecks,
-        dataset=dataset,
-        images_of=images_of,
-        bn=bn,
-        state=state,
-        since=since,
-        tagged=tagged,
-        where=where,
-        sort=sort,
-        limit=limit,
-    )
-    if to is not None and not plot:
-        raise ConfigError(f"--to {to}: this names a picture, say which one with --plot")
+    if invocation.as_json and selection.format != "table":
+        raise ConfigError(f"--json and --format {selection.format}: give one, --json is the whole document")
 
-    deeds: dict[str, Any] = {
-        "note": _of_run("note", note),
-        "tag": _of_run("tag", tag),
-        "untag": _of_run("untag", untag),
-        "delete": deleted,
-        "export": export,
-        "check": check,
-    }
-    wanted = [name for name, value in deeds.items() if value]
-    if len(wanted) > 1:
-        raise ConfigError(f"--{wanted[0]} and --{wanted[1]}: one at a time")
-    if wanted:
-        housekeeping.do(session, db, wanted[0], deeds[wanted[0]], yes=yes)
-    elif html is not None:
-        report_page.write(session, db, selection, html, data)
+    from klcli.store.store import Store
+
+    store = Store.existing(invocation.db)
+    if upkeep.wanted:
+        upkeep.do(invocation, store)
+    elif selection.html is not None:
+        _write_page(invocation, store, selection, selection.html)
     else:
-        _show(session, db, selection, format, plot, to, data)
+        _show(invocation, store, selection)
 
 
-def _of_run(name: str, given: tuple[str, str] | None) -> tuple[int, str] | None:
-    """Read `--note 7 "text"`. Raises ConfigError, which names what is no number."""
-    return None if given is None else (integers([given[0]], name)[0], given[1])
+def _write_page(invocation: Invocation, store: "Store", selection: Selection, path: Path) -> None:
+    """Write the page; if there is no run yet, name the command to run first instead."""
+    from klcli.report.page.page import render
+    from klcli.report.page.sections import Sections
+    from klcli.report.views import FIRST_COMMAND, states_words
+    from klcli.store.checkpoints import write_atomically
 
-
-def _show(
-    session: Session, db: Path, selection: Selection, format: str, plot: list[str], to: Path | None, data: str | None
-) -> None:
-    from klcli.cli.commands import gradcheck
-    from klcli.report import views as report_views
-    from klcli.report.tables.formats import FORMATS as RENDERERS
-    from klcli.store.gradient_checks import GradientCheckStore
-    from klcli.store.queries import ReportStore
-
-    only_gradients = plot == ["gradients"] and not selection.has_view
-    if (selection.gradchecks or only_gradients) and format == "table" and to is None:
-        gradcheck.show(session, GradientCheckStore.existing(db), suite=None)
+    sections = Sections(store, selection, invocation.data, invocation.say)
+    counts = store.runs.count_by_state()
+    if not counts and not store.gradient_checks.suites():
+        invocation.result(f"{store.path} holds no run yet: begin with `{FIRST_COMMAND}`")
+        invocation.document("report", {"page": None})
         return
-    store = ReportStore.existing(db)
-    view = report_views.view(store, selection, plot)
-    pictures = report_pictures.draw(session, store, view, plot, to, data)
+    shown = []
+    with invocation.counting("drawing", len(sections)) as advance:
+        for section in sections:
+            shown.append(section)
+            advance(1)
+    page = render("klcli report", f"{store.path}: {states_words(counts) or 'no runs'}", shown)
+    write_atomically(path, page.encode())
+    invocation.result(f"page        {path} ({len(page) / 1e6:.1f} MB)")
+    invocation.document("report", {"page": str(path), "sections": [section.title for section in shown]})
 
-    def talk(*lines: str) -> None:
-        """Beside the table in a terminal; beside the file that another program reads on stderr."""
-        if format == "table":
-            session.result(*lines)
-        else:
-            for line in lines:
-                session.say(line)
 
-    if view.table is None:
-        talk(*view.notes)
-    elif format == "table":
-        session.result(view.table, *view.notes)
+def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
+    only_gradients = selection.plot == ("gradients",) and not selection.has_view
+    if (selection.gradchecks or only_gradients) and selection.format == "table" and selection.to is None:
+        from klcli.cli.commands.gradcheck import show
+
+        show(invocation, store, store.gradient_checks.suite())
+        return
+
+    from klcli.report.views import view
+
+    shown = view(store, selection, selection.plot)
+    pictures = []
+    if selection.plot:
+        from klcli.report.pictures import draw
+        from klcli.store.checkpoints import write_atomically
+
+        # All pictures are drawn before the first one is written.
+        for path, content in draw(store, shown, selection.plot, selection.to, invocation.data):
+            write_atomically(path, content)
+            pictures.append(str(path))
+    # On stdout with a table for a person; on stderr with a format for another program.
+    messages = [f"picture     {picture}" for picture in pictures]
+    if shown.table is None:
+        messages = [*shown.notes, *messages]
+    elif selection.format == "table":
+        invocation.result(shown.table, *shown.notes)
     else:
-        print(RENDERERS[format](view.table, view.notes))
-        if format == "csv":
-            talk(*view.notes)
-    talk(*(f"picture     {picture}" for picture in pictures))
-    for hint in view.hints:
-        session.say(hint)
-    session.document("report", view.document | ({"pictures": list(map(str, pictures))} if pictures else {}))
+        from klcli.report.tables.formats import FORMATS
+
+        print(FORMATS[selection.format](shown.table, shown.notes))
+        messages = [*(shown.notes if selection.format == "csv" else ()), *messages]
+    for message in messages:
+        (invocation.result if selection.format == "table" else invocation.say)(message)
+    for hint in shown.hints:
+        invocation.say(hint)
+    invocation.document("report", shown.document | ({"pictures": pictures} if pictures else {}))

@@ -1,147 +1,114 @@
-"""The page: sections of text, tables and pictures in one HTML file that needs nothing else."""
+"""The page: sections of text, tables and pictures in one self-contained HTML file."""
 
 import base64
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from klcli.report.page.html import Markup, element
 from klcli.report.tables.formats import exact_rows
-from klcli.report.tables.table import Column, Table
+from klcli.report.tables.table import Table
 
 TYPES = {"png": "image/png", "svg": "image/svg+xml"}
-LONG = 40  # letters from which on a cell may be broken into lines
+LONG = 40  # characters above which a cell may wrap
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A drawn picture with what it shows in words, for those who do not see it."""
+class Markup(str):
+    """Text that is already HTML; all other text, for example a name from a user, is escaped."""
 
-    words: str
-    suffix: str
-    content: bytes
+    __slots__ = ()
 
 
-@dataclass(frozen=True)
-class Notes:
-    """Sentences below a table."""
-
-    sentences: Sequence[str]
-    is_warning: bool = False
+def joined(*parts: str) -> Markup:
+    """Concatenate parts, escaping those that are plain text."""
+    return Markup("".join(part if isinstance(part, Markup) else html.escape(part) for part in parts))
 
 
-@dataclass(frozen=True)
-class Details:
-    """A run that can be unfolded: its settings and the command that repeats it."""
-
-    summary: str
-    command: str
-    table: Table
-
-
-Part = Table | Picture | Notes | Details
+def element(name: str, /, *children: str, **attributes: str) -> Markup:
+    """Return an element. `class_` and `data_value` become class and data-value; children are escaped unless Markup."""
+    values = {key.rstrip("_").replace("_", "-"): html.escape(value) for key, value in attributes.items()}
+    given = "".join(f' {key}="{value}"' for key, value in values.items())
+    end = "" if name in ("img", "meta", "link") else f"{joined(*children)}</{name}>"
+    return Markup(f"<{name}{given}>{end}")
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what belongs under it."""
+    """A heading with its content."""
 
     title: str
-    parts: Sequence[Part]
+    parts: Sequence[Markup]
 
     @property
     def anchor(self) -> str:
-        """Its name in links."""
         return "".join(letter if letter.isalnum() else "-" for letter in self.title.lower())
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """Return the page. Pictures, style and script are inside; it loads nothing."""
+    """Return the page, with embedded pictures, style and script; it loads no other file."""
     links = [element("li", element("a", section.title, href=f"#{section.anchor}")) for section in sections]
-    body = [
-        element(
-            "header", element("h1", title), element("p", subtitle, class_="note"), element("nav", element("ul", *links))
-        ),
-        element("main", *map(_section, sections)),
-        element(
-            "footer", element("p", "Accuracies are fractions from 0 to 1. Heads of tables sort them.", class_="screen")
-        ),
-    ]
-    head = [
+    nav = element("nav", element("ul", *links))
+    header = element("header", element("h1", title), element("p", subtitle, class_="note"), nav)
+    main = [element("section", element("h2", one.title), *one.parts, id=one.anchor) for one in sections]
+    sentence = "Accuracies are fractions from 0 to 1. Click a column header to sort its table."
+    footer = element("footer", element("p", sentence, class_="screen"))
+    style, script = (
+        Markup(f"<{tag}>\n{files('klcli.report.page').joinpath(name).read_text(encoding='utf-8')}</{tag}>")
+        for tag, name in (("style", "page.css"), ("script", "page.js"))
+    )
+    head = element(
+        "head",
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
-        # An icon of nothing: without it a browser asks the server, or the disk, for one.
+        # An empty icon: without it, a browser requests one from the server or the disk.
         element("link", rel="icon", href="data:,"),
-        Markup(f"<style>\n{_resource('page.css')}</style>"),
-    ]
-    script = Markup(f"<script>\n{_resource('page.js')}</script>")
-    page = element("html", element("head", *head), element("body", *body, script), lang="en")
+        style,
+    )
+    page = element("html", head, element("body", header, element("main", *main), footer, script), lang="en")
     return f"<!DOCTYPE html>\n{page}\n"
 
 
-def _section(section: Section) -> Markup:
-    parts = [_part(part) for part in section.parts]
-    return element("section", element("h2", section.title), *parts, id=section.anchor)
+def table(content: Table) -> Markup:
+    """Return a table under its title, which is outside the scrolling box, because a phone would truncate it there."""
+    box = element("div", _table(content), class_="scroll", tabindex="0", role="region", aria_label=content.title)
+    return joined(element("h3", content.title), box)
 
 
-def _part(part: Part) -> Markup:
-    if isinstance(part, Table):
-        # The title stands outside of the box that scrolls, or a phone would cut it.
-        box = element("div", _table(part), class_="scroll", tabindex="0", role="region", aria_label=part.title)
-        return Markup.joined([element("h3", part.title), box])
-    if isinstance(part, Picture):
-        source = f"data:{TYPES[part.suffix]};base64,{base64.b64encode(part.content).decode()}"
-        return element("figure", element("img", src=source, alt=part.words, loading="lazy"))
-    if isinstance(part, Details):
-        return element("details", element("summary", part.summary), element("pre", part.command), _part(part.table))
-    kind = "note warning" if part.is_warning else "note"
-    return Markup.joined([element("p", _with_code(sentence), class_=kind) for sentence in part.sentences])
+def picture(words: str, suffix: str, content: bytes) -> Markup:
+    """Return a drawn picture with a text alternative for screen readers."""
+    source = f"data:{TYPES[suffix]};base64,{base64.b64encode(content).decode()}"
+    return element("figure", element("img", src=source, alt=words, loading="lazy"))
 
 
-def _with_code(sentence: str) -> Markup:
-    """Set what stands between backticks as code."""
-    pieces = sentence.split("`")
-    return Markup.joined([element("code", piece) if i % 2 else piece for i, piece in enumerate(pieces)])
+def details(summary: str, command: str, content: Table) -> Markup:
+    """Return a collapsible section of a run: its settings and the command that repeats it."""
+    return element("details", element("summary", summary), element("pre", command), table(content))
 
 
-def _table(table: Table) -> Markup:
-    sortable = len(table.rows) > 1
-    heads = [
-        element(
-            "th",
-            element("button", column.title or "remark", type="button") if sortable else column.title,
-            scope="col",
-            class_=_kind(column),
-        )
-        for column in table.columns
-    ]
-    rows = [
-        element(
-            "tr",
-            *(
-                _cell(*cell)
-                for cell in zip(table.columns, texts, [exact.get(c.key) for c in table.columns], strict=True)
-            ),
-        )
-        for texts, exact in zip(table.cells(), exact_rows(table), strict=True)
-    ]
-    return element(
-        "table",
-        element("thead", element("tr", *heads)),
-        element("tbody", *rows),
-        class_="sortable" if sortable else "plain",
-    )
+def notes(sentences: Sequence[str], is_warning: bool = False) -> Markup:
+    """Return the notes below a table, with code between backticks."""
+    kind = "note warning" if is_warning else "note"
+    paragraphs = []
+    for sentence in sentences:
+        pieces = [element("code", piece) if i % 2 else piece for i, piece in enumerate(sentence.split("`"))]
+        paragraphs.append(element("p", *pieces, class_=kind))
+    return joined(*paragraphs)
 
 
-def _cell(column: Column, text: str, exact: object) -> Markup:
-    kind = _kind(column) if len(text) <= LONG else "text"
-    return element("td", text, class_=kind, data_value="" if exact is None else str(exact))
-
-
-def _kind(column: Column) -> str:
-    return "number" if column.is_number else "word"
-
-
-def _resource(name: str) -> str:
-    return files("klcli.report.page").joinpath(name).read_text(encoding="utf-8")
+def _table(content: Table) -> Markup:
+    sortable = len(content.rows) > 1
+    kinds = ["number" if column.is_number else "word" for column in content.columns]
+    titles = [one.title for one in content.columns]
+    if sortable:
+        titles = [element("button", title or "remark", type="button") for title in titles]
+    heads = [element("th", title, scope="col", class_=kind) for title, kind in zip(titles, kinds, strict=True)]
+    rows = []
+    for texts, exact in zip(content.cells(), exact_rows(content), strict=True):
+        cells = []
+        for column, kind, text in zip(content.columns, kinds, texts, strict=True):
+            value = "" if exact[column.key] is None else str(exact[column.key])
+            cells.append(element("td", text, class_="text" if len(text) > LONG else kind, data_value=value))
+        rows.append(element("tr", *cells))
+    parts = element("thead", element("tr", *heads)), element("tbody", *rows)
+    return element("table", *parts, class_="sortable" if sortable else "plain")

@@ -1,202 +1,139 @@
-"""`klcli report --html`: everything that the database knows, as one page."""
+"""`klcli report --html`: the content of the database as the sections of one page."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from klcli.cli.session import Session
 from klcli.errors import ConfigError, KlcliError
-from klcli.report.selection import Selection
-
-if TYPE_CHECKING:
-    from klcli.report.page.page import Part, Picture, Section
-    from klcli.report.views import View
-    from klcli.store.queries import ReportStore
+from klcli.published.reproduction import KIND, reproductions, stored_reproduction
+from klcli.report.page import page
+from klcli.report.page.page import Markup, Section
+from klcli.report.pictures import Painter
+from klcli.report.plots.reproductions import pictures as reproduction_pictures
+from klcli.report.tables.evaluations import evaluations_table
+from klcli.report.tables.groups import group, group_notes, group_table, varying
+from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
+from klcli.report.tables.runs import comparison_table, summary_table
+from klcli.report.views import View, conditions, gradients_view, study_view, view
+from klcli.report.words import images_words, network_name
+from klcli.settings.selection import Selection
+from klcli.store.records import ImageSet, Study
+from klcli.store.store import Store
 
 BEST = 10  # rows of a ranking
 CURVES = 4  # runs of each set of images whose curves are drawn
-TOGETHER = 6  # settings over one another in one picture,
+TOGETHER = 6  # settings in one picture,
 SEEDS = 20  # each with a band over its seeds
-LISTED = 200  # runs that are listed with their settings; a page of thousands opens on no phone
+LISTED = 200  # runs listed with their settings; a phone cannot open a page with thousands
+PIXELS = ("confusion", "weights")  # kinds of pictures that are large as SVG
 
 
-def write(session: Session, db: Path, selection: Selection, path: Path, data: str | None) -> None:
-    """Write the page; where there is no run yet, say what to run first instead."""
-    from klcli.report.page.page import render
-    from klcli.report.views import FIRST_COMMAND
-    from klcli.store.checkpoints import write_atomically
-    from klcli.store.queries import ReportStore
+class Sections:
+    """The sections of a page about the runs of a selection."""
 
-    if selection.has_view:
-        raise ConfigError(f"--html {path}: shows everything, filters like --bn or --since go with it, views do not")
-    store = ReportStore.existing(db)
-    counts = store.count_by_state()
-    if not counts and not store.gradient_suites():
-        session.result(f"{db} holds no run yet: begin with `{FIRST_COMMAND}`")
-        session.document("report", {"page": None})
-        return
-    with session.progress("drawing", len(store.studies()) + len(store.image_sets(selection.filter())) + 2) as advance:
-        sections = []
-        for section in _sections(session, store, selection, data):
-            sections.append(section)
-            advance(1)
-    states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-    page = render("klcli report", f"{db}: {states or 'no runs'}", sections)
-    write_atomically(path, page.encode())
-    session.result(f"page        {path} ({len(page) / 1e6:.1f} MB)")
-    session.document("report", {"page": str(path), "sections": [section.title for section in sections]})
+    def __init__(self, store: Store, selection: Selection, data: str | None, say: Callable[[str], None]) -> None:
+        """`data` names the images for confusion matrices; `say` is called with the reason for each missing picture.
 
+        Raises ConfigError for a selection of a single view.
+        """
+        if selection.has_view:
+            raise ConfigError("--html: shows all views, it takes filters like --bn or --since but no view")
+        self._store, self._selection, self._say = store, selection, say
+        self._painter = Painter(store, data)
+        self._image_sets = store.runs.image_sets(conditions(selection))
+        self._studies = store.studies.all()
 
-def _sections(session: Session, store: "ReportStore", selection: Selection, data: str | None) -> "Iterator[Section]":
-    from klcli.published.reproduction import KIND, reproductions
-    from klcli.report.page.page import Section
-    from klcli.report.tables.runs import summary_table
-    from klcli.report.views import view
+    def __len__(self) -> int:
+        """The approximate number of sections, for the progress bar."""
+        return len(self._image_sets) + len(self._studies) + 2
 
-    found = store.image_sets(selection.filter())
-    best = [
-        view(store, replace(selection, best=1, images_of=images["latest"], dataset=None)).runs[0] for images in found
-    ]
-    if found:
-        yield Section("Summary", [summary_table(found, best)])
-    for images in found:
-        yield _images_section(session, store, selection, images["latest"], data)
-    for number in reproductions(store):
-        yield _reproduction(session, store, number)
-    studies = [study for study in store.studies() if study["kind"] != KIND]
-    refined = {study["parent"] for study in studies if study["stage"] != "final"}
-    for study in (study for study in studies if study["id"] not in refined):  # a fine stage shows its coarse one too
-        parts = list(_study(session, store, study["id"], data))
-        yield Section(f"Study {study['id']}: {study['kind']} {study['stage'] or ''}".rstrip(), parts)
-    if store.gradient_suites():
-        yield _gradients(session, store)
-    yield _runs(store, selection)
+    def __iter__(self) -> Iterator[Section]:
+        """Yield the sections in order; each may take seconds."""
+        if self._image_sets:
+            best = [self._of_images(images, best=1).runs[0] for images in self._image_sets]
+            yield Section("Summary", [page.table(summary_table(self._image_sets, best))])
+        for images in self._image_sets:
+            yield Section(images_words(images), list(self._images(images)))
+        for number in reproductions(self._store):
+            yield self._reproduction(number)
+        studies = [study for study in self._studies if study.kind != KIND]
+        refined = {study.parent for study in studies if study.stage != "final"}
+        for study in (study for study in studies if study.id not in refined):  # a fine stage includes its coarse stage
+            yield Section(f"Study {study.id}: {study.kind} {study.stage or ''}".rstrip(), list(self._study(study)))
+        if self._store.gradient_checks.suites():
+            yield Section("Gradient check", list(self._gradients()))
+        yield Section("Runs", list(self._runs()))
 
+    def _of_images(self, images: ImageSet, best: int) -> View:
+        return view(self._store, replace(self._selection, best=best, images_of=images.latest, dataset=None))
 
-def _images_section(
-    session: Session, store: "ReportStore", selection: Selection, like: int, data: str | None
-) -> "Section":
-    """The ranking, groups and pictures of the runs that may be compared with run `like`."""
-    from klcli.report.page.page import Notes, Section
-    from klcli.report.tables.evaluations import evaluations_table
-    from klcli.report.tables.groups import SETTINGS, group, group_notes, group_table
-    from klcli.report.views import View, view
-    from klcli.report.words import images_words
+    def _images(self, images: ImageSet) -> Iterator[Markup]:
+        everything = self._of_images(images, best=10**9).runs
+        if images.dataset == "synthetic":
+            yield page.notes(["Synthetic images: these results say nothing about CIFAR-10."], is_warning=True)
+        yield from _shown(self._of_images(images, best=BEST))
+        columns = varying(everything)
+        groups, repeated = group(everything, columns)
+        several = [one for one in groups if len(one.runs) > 1]  # a single seed is already in the ranking
+        if several:
+            yield page.table(group_table(several, columns))
+            yield page.notes(group_notes(several, columns, repeated))
+        evaluations = self._store.evaluations.of_runs([run.id for run in everything])
+        if evaluations:
+            yield page.table(evaluations_table("Stored networks, evaluated again", evaluations))
+        if len(everything) > 1:
+            top = View(runs=[run for one in groups[:TOGETHER] for run in one.runs[:SEEDS]])
+            yield from self._pictures(top, "curves", "bn")
+        for run in everything[:CURVES]:
+            yield from self._pictures(View(runs=[run]), "curves")
+        yield from self._pictures(View(runs=everything[:1]), *PIXELS)
 
-    chosen = replace(selection, images_of=like, dataset=None)
-    ranking = view(store, replace(chosen, best=BEST))
-    everything = view(store, replace(chosen, best=10**9))
-    parts: list[Part] = []
-    first = everything.runs[0]
-    if first["dataset"] == "synthetic":
-        parts.append(Notes(["Synthetic images: these results say nothing about CIFAR-10."], is_warning=True))
-    assert ranking.table is not None  # there is a run like this one
-    parts.append(ranking.table)
-    varying = [name for name in SETTINGS if len({run[name] for run in everything.runs} - {None}) > 1]
-    groups, repeated = group(everything.runs, varying)
-    several = [one for one in groups if len(one.runs) > 1]  # a single seed is in the ranking already
-    if several:
-        parts += [group_table(several, varying), Notes(group_notes(several, varying, repeated))]
-    evaluations = store.evaluations([run["id"] for run in everything.runs])
-    if evaluations:
-        parts.append(evaluations_table("Stored networks, evaluated again", evaluations))
-    if len(everything.runs) > 1:
-        top = View(None, [], {}, runs=[run for one in groups[:TOGETHER] for run in one.runs[:SEEDS]])
-        parts += _pictures(session, store, top, ("curves", "bn"), data)
-    for run in everything.runs[:CURVES]:
-        parts += _pictures(session, store, View(None, [], {}, runs=[run]), ("curves",), data)
-    parts += _pictures(session, store, View(None, [], {}, runs=[first]), ("confusion", "weights"), data)
-    return Section(images_words(first), parts)
+    def _study(self, study: Study) -> Iterator[Markup]:
+        yield from _shown(found := study_view(self._store, study.id))
+        if found.runs and study.stage != "final":
+            yield from self._pictures(found, study.kind if study.kind in ("lambda", "sigma") else "curves")
 
-
-def _study(session: Session, store: "ReportStore", number: int, data: str | None) -> "Iterator[Part]":
-    from klcli.report.page.page import Notes
-    from klcli.report.views import study_view
-
-    shown = study_view(store, number)
-    if shown.table is not None:
-        yield shown.table
-    yield Notes(shown.notes)
-    if shown.study is not None and shown.runs and shown.study["stage"] != "final":
-        kinds = [kind for kind in ("lambda", "sigma") if kind == shown.study["kind"]]
-        yield from _pictures(session, store, shown, kinds or ["curves"], data)
-
-
-def _reproduction(session: Session, store: "ReportStore", number: int) -> "Section":
-    """A published report beside ours, with its figures."""
-    from klcli.published.reproduction import stored_reproduction
-    from klcli.report.page.page import Notes, Picture, Section
-    from klcli.report.plots.reproductions import pictures
-    from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
-
-    try:
-        found = stored_reproduction(store, number)
-    except KlcliError as error:
-        return Section(f"Reproduction, study {number}", [Notes([str(error)], is_warning=True)])
-    marks = found.terms.marks
-    drawn = [Picture(words, "svg", content) for _, words, content in pictures(found, store.epochs, "svg")]
-    notes = reproduction_notes(found.report, found.comparisons, found.terms)[len(marks) :]
-    table = reproduction_table(found.report, found.comparisons, found.terms)
-    warnings = [Notes(marks, is_warning=True)] if marks else []
-    title = f"Reproduction of {found.report.name}, study {', '.join(map(str, found.studies))}"
-    return Section(title, [*warnings, table, Notes(notes), *drawn])
-
-
-def _gradients(session: Session, store: "ReportStore") -> "Section":
-    """The latest gradient check, all of its tensors in one table."""
-    from klcli.report.page.page import Notes, Section
-    from klcli.report.tables.gradient_checks import suite_table
-    from klcli.report.tables.table import gradient_method, gradient_verdict
-    from klcli.report.views import View
-    from klcli.store.gradient_checks import GradientCheckStore
-
-    gradients = GradientCheckStore.existing(store.path)
-    checks = gradients.suite()
-    pictures = _pictures(session, store, View(None, [], {}), ("gradients",), None)
-    words = Notes(
-        [gradient_verdict(checks), gradient_method(checks[0])], is_warning=not all(c["passed"] for c in checks)
-    )
-    return Section("Gradient check", [words, *pictures, suite_table(checks)])
-
-
-def _runs(store: "ReportStore", selection: Selection) -> "Section":
-    """All runs in all states, and each with its settings and the command that repeats it."""
-    from klcli.report.page.page import Details, Notes, Section
-    from klcli.report.tables.runs import comparison_table
-    from klcli.report.tables.table import network_name
-    from klcli.report.views import view
-
-    limit = min(selection.limit or LISTED, LISTED)
-    listed = view(store, replace(selection, list_all=True, limit=limit, images_of=None, sort=None))
-    parts: list[Part] = [listed.table] if listed.table is not None else []
-    total = sum(store.count_by_state().values())
-    if total > len(listed.runs):
-        parts.append(Notes([f"{len(listed.runs)} of {total} runs are listed: `klcli report --list` shows all."]))
-    for run in listed.runs:
-        accuracy = f", validation {run['validation_accuracy']:.4f}" if run["validation_accuracy"] is not None else ""
-        summary = f"Run {run['id']}: {network_name(run)} on {run['dataset']}, {run['state']}{accuracy}"
-        table = comparison_table([run], diff_only=False, evaluations=store.evaluations([run["id"]]))
-        parts.append(Details(summary, run["command"], table))
-    return Section("Runs", parts)
-
-
-def _pictures(
-    session: Session, store: "ReportStore", view: "View", kinds: "list[str] | tuple[str, ...]", data: str | None
-) -> "list[Picture]":
-    """The pictures that can be drawn; for one that cannot, a word on stderr why."""
-    from klcli.report.page.page import Picture
-    from klcli.report.pictures import Painter
-
-    drawn = []
-    for kind in kinds:
-        suffix = "png" if kind in ("weights", "confusion") else "svg"
+    def _reproduction(self, number: int) -> Section:
         try:
-            drawn += [
-                Picture(stem.replace("-", " "), suffix, content)
-                for stem, content in Painter(store, view, data, suffix).draw(kind)
-            ]
+            found = stored_reproduction(self._store, number)
         except KlcliError as error:
-            if kind != "bn":  # most sets of runs have no such pair
-                session.say(f"no picture of {kind}: {error}")
-    return drawn
+            return Section(f"Reproduction, study {number}", [page.notes([str(error)], is_warning=True)])
+        compared, marks = (found.report, found.comparisons, found.terms), found.terms.marks
+        parts: list[Markup] = [page.notes(marks, is_warning=True)] if marks else []
+        parts += [page.table(reproduction_table(*compared)), page.notes(reproduction_notes(*compared)[len(marks) :])]
+        drawn = reproduction_pictures(found, self._store.runs.epochs, "svg")
+        parts += [page.picture(words, "svg", content) for _, words, content in drawn]
+        return Section(f"Reproduction of {found.report.name}, study {', '.join(map(str, found.studies))}", parts)
+
+    def _gradients(self) -> Iterator[Markup]:
+        found = gradients_view(self._store)
+        yield page.notes(found.notes, is_warning=not all(check["passed"] for check in found.document["checks"]))
+        yield from self._pictures(found, "gradients")
+        yield from _shown(replace(found, notes=()))
+
+    def _runs(self) -> Iterator[Markup]:
+        limit = min(self._selection.limit or LISTED, LISTED)
+        listed = view(self._store, replace(self._selection, list_all=True, limit=limit, images_of=None, sort=None))
+        total = sum(self._store.runs.count_by_state().values())
+        more = f"{len(listed.runs)} of {total} runs are listed: `klcli report --list` shows all."
+        yield from _shown(replace(listed, notes=[more] if total > len(listed.runs) else []))
+        for run in listed.runs:
+            accuracy = f", validation {run.validation_accuracy:.4f}" if run.validation_accuracy is not None else ""
+            summary = f"Run {run.id}: {network_name(run.config)} on {run.dataset}, {run.state}{accuracy}"
+            evaluations = self._store.evaluations.of_runs([run.id])
+            yield page.details(summary, run.command, comparison_table([run], diff_only=False, evaluations=evaluations))
+
+    def _pictures(self, shown: View, *kinds: str) -> Iterator[Markup]:
+        for kind in kinds:
+            suffix = "png" if kind in PIXELS else "svg"
+            try:
+                for stem, content in self._painter.draw(shown, kind, suffix):
+                    yield page.picture(stem.replace("-", " "), suffix, content)
+            except KlcliError as error:
+                if kind != "bn":  # most sets of runs have no such pair of runs
+                    self._say(f"no picture of {kind}: {error}")
+
+
+def _shown(found: View) -> Iterator[Markup]:
+    if found.table is not None:
+        yield page.table(found.table)
+    yield page.notes(found.notes)

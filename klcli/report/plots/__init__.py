@@ -1,6 +1,6 @@
-"""Pictures: what is gathered from stored records is a plain value, drawing it is a second step."""
+"""Pictures in two steps: gather plain values from stored records, then draw them."""
 
 import logging
 
-# Before matplotlib is imported: without a home that can be written, it would tell on stderr where it keeps its cache.
+# Before the import of matplotlib, which without a writable home folder reports its cache folder on stderr.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)

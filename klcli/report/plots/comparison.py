@@ -1,197 +1,129 @@
-"""Several runs over one another, and the overlay of one network with and without batch normalisation."""
+"""Pictures of several runs: repeats as a band, and one network with and without batch normalisation."""
 
-import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from statistics import fmean, stdev
-from typing import Any
 
-from matplotlib.axes import Axes
+from klcli.report import words
+from klcli.report.plots.figure import BLUE, COLOURS, LINES, ORANGE, Chart, Line, Panel, steps_limit
+from klcli.report.plots.training import MEASURES, cycle_length
+from klcli.report.tables.groups import varying
+from klcli.settings.sameness import SETTINGS, differences, without_seeds
+from klcli.settings.setting import Setting
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Epoch, Run
 
-from klcli.report.plots.figure import (
-    BLUE,
-    COLOURS,
-    LINES,
-    ORANGE,
-    dress,
-    legend_below_title,
-    mark_cycles,
-    new_figure,
-    say_empty,
-    to_bytes,
-)
-from klcli.report.tables.table import bn_words, network_name, options_words, settings_line, significant
-from klcli.report.words import images_words
-from klcli.settings.train_config import CYCLIC
-
-MEASURES = ("cost", "loss", "accuracy")
-SEEDS = ("seed", "order_seed", "preset")  # of a config; runs that differ only in these are repeats
-Runs = Sequence[dict[str, Any]]
-Epochs = Mapping[int, Sequence[dict[str, Any]]]
+Runs = Sequence[Run]
+Epochs = Mapping[int, Sequence[Epoch]]
+Curve = tuple[str, Runs, str, str, str]  # label, repeats, split, colour, style
 
 
-@dataclass(frozen=True)
-class Curve:
-    """The mean of repeats over update steps, with one standard deviation; that of a single run is 0."""
-
-    label: str
-    steps: list[int]
-    mean: dict[str, list[float]]  # cost, loss, accuracy
-    std: dict[str, list[float]]
-    n: int
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """Curves over one another."""
-
-    title: str
-    caption: str
-    curves: list[Curve]
-    cycle: int  # updates; 0 where the curves differ in it
-
-
-def validation_overlay(runs: Runs, epochs: Epochs) -> Overlay:
-    """Gather the validation curves of runs that have any; repeats of one setting become one curve with a band."""
-    drawn = [run for run in runs if epochs[run["id"]]]
-    groups: dict[str, list[dict[str, Any]]] = {}
+def validation_overlay(runs: Runs, epochs: Epochs) -> Chart:
+    """Gather the validation curves of runs with evaluations; repeats of one setting become one curve with a band."""
+    drawn, empty = [run for run in runs if epochs[run.id]], [run for run in runs if not epochs[run.id]]
+    groups: dict[tuple[str, TrainConfig], list[Run]] = {}
     for run in drawn:
-        settings = {key: value for key, value in json.loads(run["config"]).items() if key not in SEEDS}
-        groups.setdefault(json.dumps([run["dataset_sha256"], settings]), []).append(run)
-    differing = [word for word in _WORDS if len({word(members[0]) for members in groups.values()}) > 1] or [
-        network_name
-    ]
+        groups.setdefault((run.dataset_sha256, without_seeds(run.config)), []).append(run)
+    repeats = list(groups.values())
+    looks = [(colour, line) for line in LINES for colour in COLOURS]
     curves = [
-        _curve(", ".join(word(members[0]) for word in differing), members, epochs, "validation")
-        for members in groups.values()
+        (f"{label} (n = {len(own)})" if len(own) > 1 else label, own, "validation", *looks[i % len(looks)])
+        for i, (label, own) in enumerate(zip(_labels(repeats), repeats, strict=True))
     ]
-    common = ", ".join(dict.fromkeys(word(drawn[0]) for word in _WORDS if word not in differing)) if drawn else ""
-    empty = [run for run in runs if not epochs[run["id"]]]
-    missing = f"; without any evaluation: {_numbers(empty)}" if empty else ""
-    band = "; the band is one standard deviation over seeds" if any(curve.n > 1 for curve in curves) else ""
-    return Overlay(
-        title="Validation over update steps",
-        caption=f"{common}; {_numbers(drawn)}{missing}{band}" if drawn else missing.removeprefix("; "),
-        curves=curves,
-        cycle=_cycle(drawn),
+    missing = f"without any evaluation: {words.run_numbers(empty)}" if empty else ""
+    band = "the band is one standard deviation over seeds" if len(drawn) > len(repeats) else ""
+    caption = (_common(drawn), words.run_numbers(drawn), missing, band)
+    return _chart("Validation over update steps", caption, curves, epochs)
+
+
+def bn_overlay(without: Run, with_bn: Run, epochs: Epochs) -> Chart:
+    """Gather train and validation curves of one network without and with BN, by colour; validation is dashed."""
+    pair = (without, with_bn)
+    curves: list[Curve] = [
+        (f"{split}, {name}", [run], split, colour, style)
+        for run, name, colour in ((without, "without BN", ORANGE), (with_bn, words.bn_words(with_bn.config), BLUE))
+        for split, style in (("train", "-"), ("validation", "--"))
+    ]
+    also = ", ".join(
+        f"{one.label} {one.words(words.setting_value(without, one.key))} without BN and "
+        f"{one.words(words.setting_value(with_bn, one.key))} with it"
+        for one in _differing(pair)
+        if one.key not in words.IN_NAME
     )
+    caption = (_common(pair), f"also different: {also}" if also else "", words.run_numbers(pair))
+    title = f"Without and with batch normalisation: {words.network_name(without.config)}"
+    return _chart(title, caption, curves, epochs)
 
 
-def bn_overlay(without: dict[str, Any], with_bn: dict[str, Any], epochs: Epochs) -> Overlay:
-    """Gather train and validation curves of one network without and with BN: four lines."""
-    curves = [
-        _curve(f"{split}, {word}", [run], epochs, split)
-        for (run, word), split in product(
-            ((without, "without BN"), (with_bn, bn_words(with_bn))), ("train", "validation")
-        )
-    ]
-    return Overlay(
-        title=f"Without and with batch normalisation: {network_name(without)}",
-        caption=f"{settings_line(without)}; {_numbers([without, with_bn])}",
-        curves=curves,
-        cycle=_cycle([without, with_bn]),
-    )
+def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
+    """Return the runs without and with BN, of equal images and widths, that differ in the fewest settings."""
+
+    def images(run: Run) -> object:
+        return run.dataset_sha256, run.split, run.config.hidden
+
+    without, with_bn = ([run for run in runs if run.config.batch_norm is is_bn] for is_bn in (False, True))
+    pairs = [(a, b) for a, b in product(without, with_bn) if images(a) == images(b)]
+    return min(pairs, key=lambda pair: len(differences(pair[0].config, pair[1].config)), default=None)
 
 
-def bn_pair(runs: Runs) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Return the first two runs of which one has BN and the other does not, preferring those alike in all else."""
-    pairs = [
-        (a, b) for a, b in product(runs, runs) if (a["batch_norm"], b["batch_norm"]) == (0, 1) and _comparable(a, b)
-    ]
-    return min(pairs, key=lambda pair: sum(word(pair[0]) != word(pair[1]) for word in _FINE_WORDS), default=None)
+def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: Epochs) -> Chart:
+    cycles = {cycle_length(run) for _, runs, *_ in curves for run in runs}
+    cycle, panels = min(cycles) if len(cycles) == 1 else 0, []
+    for name in MEASURES:
+        lines = []
+        for label, runs, split, colour, style in curves:
+            steps, mean, std = _mean_curve(runs, epochs, f"{split}_{name}")
+            lines.append(Line(label, steps, mean, colour, style, std))
+        panels.append(Panel(lines, name, xlim=steps_limit(lines), cycle=cycle))
+    return Chart(title, "; ".join(filter(None, caption)), [panels], 12, 4.4)
 
 
-def _comparable(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return all(a[key] == b[key] for key in ("dataset_sha256", "split", "hidden"))
-
-
-def draw_validation_overlay(overlay: Overlay, suffix: str = "png") -> bytes:
-    """Draw cost, loss and accuracy side by side, a colour per curve; return a picture file."""
-    styles = [(colour, line) for line in LINES for colour in COLOURS]
-    return _draw(overlay, styles, suffix)
-
-
-def draw_bn_overlay(overlay: Overlay, suffix: str = "png") -> bytes:
-    """Draw the four lines: colour tells BN, dashes tell validation; return a picture file."""
-    return _draw(overlay, [(ORANGE, "-"), (ORANGE, "--"), (BLUE, "-"), (BLUE, "--")], suffix)
-
-
-def _draw(overlay: Overlay, styles: Sequence[tuple[str, str]], suffix: str) -> bytes:
-    legend_rows = -(-len(overlay.curves) // _columns(overlay))
-    figure = new_figure(12, 4.4 + 0.22 * legend_rows, overlay.title, overlay.caption)
-    panels = figure.subplots(1, len(MEASURES))
-    for axes, name in zip(panels, MEASURES, strict=True):
-        for index, curve in enumerate(overlay.curves):
-            _draw_curve(axes, curve, name, styles[index % len(styles)])
-        axes.set(title=name, xlabel="update step")
-        dress(axes)
-        if not overlay.curves:
-            say_empty(axes)
-        last = max((curve.steps[-1] for curve in overlay.curves if curve.steps), default=0)
-        axes.set_xlim(0, last or 1)
-        mark_cycles(axes, overlay.cycle, last)
-    legend_below_title(figure, panels[0], _columns(overlay))
-    return to_bytes(figure, suffix)
-
-
-def _columns(overlay: Overlay) -> int:
-    """How many labels fit side by side into the legend."""
-    longest = max((len(curve.label) for curve in overlay.curves), default=1)
-    return max(1, min(len(overlay.curves), 125 // (longest + 8)))
-
-
-def _draw_curve(axes: Axes, curve: Curve, name: str, style: tuple[str, str]) -> None:
-    colour, line = style
-    mean, std = curve.mean[name], curve.std[name]
-    label = f"{curve.label} (n = {curve.n})" if curve.n > 1 else curve.label
-    axes.plot(curve.steps, mean, color=colour, ls=line, label=label, marker="o" if len(mean) == 1 else None)
-    if curve.n > 1:
-        low = [m - s for m, s in zip(mean, std, strict=True)]
-        high = [m + s for m, s in zip(mean, std, strict=True)]
-        axes.fill_between(curve.steps, low, high, color=colour, alpha=0.18, lw=0)
-
-
-def _curve(label: str, runs: Runs, epochs: Epochs, split: str) -> Curve:
-    """The mean curve over the steps at which all of the runs were evaluated."""
-    by_step = [{epoch["step"]: epoch for epoch in epochs[run["id"]]} for run in runs]
+def _mean_curve(runs: Runs, epochs: Epochs, column: str) -> tuple[list[int], list[float], list[float]]:
+    """Return the steps at which all runs were evaluated, the mean and, for several runs, the standard deviation."""
+    by_step = [{epoch.step: getattr(epoch, column) for epoch in epochs[run.id]} for run in runs]
     steps = sorted(set(by_step[0]).intersection(*by_step[1:]))
-    values = {name: [[one[step][f"{split}_{name}"] for one in by_step] for step in steps] for name in MEASURES}
-    return Curve(
-        label=label,
-        steps=steps,
-        mean={name: [fmean(column) for column in values[name]] for name in MEASURES},
-        std={name: [stdev(column) if len(column) > 1 else 0.0 for column in values[name]] for name in MEASURES},
-        n=len(runs),
-    )
+    values = [[one[step] for one in by_step] for step in steps]
+    return steps, list(map(fmean, values)), list(map(stdev, values)) if len(runs) > 1 else []
 
 
-def _cycle(runs: Runs) -> int:
-    """The length of a cycle, where all runs have the same."""
-    lengths = {2 * run["step_size"] if run["schedule"] in CYCLIC else 0 for run in runs}
-    return lengths.pop() if len(lengths) == 1 else 0
+def _differing(runs: Runs) -> list[Setting]:
+    settings = [one for one in SETTINGS.values() if one.column in varying(runs)]
+    return [one for one in settings if len({words.setting_value(run, one.key) for run in runs}) > 1]
 
 
-def _numbers(runs: Runs) -> str:
-    return f"run{'s' if len(runs) > 1 else ''} {', '.join(str(run['id']) for run in runs)}"
+def _labels(groups: Sequence[Runs]) -> list[str]:
+    """Name each group by the settings in which it differs from the others; if two names are equal, add run numbers."""
+    firsts = [members[0] for members in groups]
+    differing = _differing(firsts)
+    names: list[Callable[[Run], str]] = []
+    for word, told in (
+        (words.images_words, [key for key in SETTINGS if key.startswith("split.")]),
+        (lambda run: words.network_name(run.config), words.IN_NAME),
+    ):
+        if len({word(run) for run in firsts}) > 1:
+            names.append(word)
+            differing = [one for one in differing if one.key not in told]
+    parts = [[*(word(run) for word in names), _phrases(run, differing)] for run in firsts]
+    labels = [", ".join(filter(None, own)) or words.network_name(firsts[0].config) for own in parts]
+    n = Counter(labels)
+    named = zip(labels, groups, strict=True)
+    return [label if n[label] == 1 else f"{label} ({words.run_numbers(own)})" for label, own in named]
 
 
-def _part(*keys: str) -> Callable[[dict[str, Any]], str]:
-    """One piece of the settings line."""
-    every = ("dataset", "lambda", "eta", "cycles", "n_s", "n_batch", "options", "initializer", "seed")
-    return lambda run: settings_line(run, omit=tuple(key for key in every if key not in keys))
+def _phrases(run: Run, settings: Sequence[Setting]) -> str:
+    """`lambda 0.1, momentum 0.9`; if all values are None, the settings without a value, as `without whitening`."""
+    values = {one: words.setting_value(run, one.key) for one in settings}
+    given = [one.phrase(value) for one, value in values.items() if value is not None]
+    return ", ".join(given or [f"without {one.label}" for one in settings])
 
 
-_WORDS: tuple[Callable[[dict[str, Any]], str], ...] = (
-    images_words,
-    network_name,
-    _part("initializer"),
-    lambda run: f"lambda {significant(run['lambda'])}",
-    _part("eta"),
-    _part("n_s"),
-    _part("cycles"),
-    _part("n_batch"),
-    lambda run: options_words(run) or "sgd",
-    lambda run: run["dtype"],
-)
-_FINE_WORDS = (*_WORDS[2:], _part("seed"))
+def _common(runs: Runs) -> str:
+    if not runs:
+        return ""
+    lines = [{"network": words.network_name(run.config), **words.settings_words(run)} for run in runs]
+    options = [words.options_words(run.config).split(", ") for run in runs]
+    shared = {key: word for key, word in lines[0].items() if all(line[key] == word for line in lines)}
+    shared |= {key: word for key, word in words.settings_words(runs[0], runs).items() if key in ("seed", "order")}
+    shared["options"] = ", ".join(word for word in options[0] if all(word in other for other in options))
+    return ", ".join(word for key in lines[0] if (word := shared.get(key)))

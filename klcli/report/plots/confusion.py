@@ -1,63 +1,43 @@
-"""The confusion matrix on the test split, and the pairs of classes mistaken for each other most often."""
+"""The confusion matrix on the test split, and the most confused pairs of classes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from klcli.evaluation.confusion import Confusion
 from klcli.report.plots.figure import BLUE, dress, new_figure, to_bytes
-from klcli.report.tables.table import network_name, settings_line
+from klcli.report.words import network_name, settings_line
+from klcli.store.records import Run
 
 PAIRS = 8
-DARK = 0.6  # of the darkest colour: from here on white letters are read better
+DARK = 0.6  # fraction of the darkest colour above which white digits are easier to read
 
 
-@dataclass(frozen=True)
-class ConfusionPicture:
-    """Counts with the names of their classes."""
-
-    title: str
-    caption: str
-    classes: list[str]
-    counts: np.ndarray  # (K, K), the true class in rows
-    pairs: list[tuple[str, int]]  # most confused ones, and how often
-
-
-def confusion_picture(run: dict[str, Any], confusion: Confusion, classes: Sequence[str]) -> ConfusionPicture:
-    """Gather the counts of a run."""
-    return ConfusionPicture(
-        title=f"Confusion on the test split, run {run['id']}: {network_name(run)}",
-        caption=f"{settings_line(run)}; {confusion.counts.sum()} test images, accuracy {confusion.accuracy:.4f}",
-        classes=list(classes),
-        counts=confusion.counts,
-        pairs=[(f"{classes[a]} and {classes[b]}", n) for a, b, n in confusion.most_confused(PAIRS)],
-    )
-
-
-def draw_confusion(picture: ConfusionPicture, suffix: str = "png") -> bytes:
-    """Draw the matrix in percent of every true class, and the most confused pairs; return a picture file."""
-    figure = new_figure(12, 6.4, picture.title, picture.caption)
+def draw_confusion(run: Run, confusion: Confusion, classes: Sequence[str], suffix: str = "png") -> bytes:
+    """Draw the matrix in percent of each true class, and the most confused pairs; return a picture file."""
+    counts = confusion.counts  # (K, K), the true class in rows
+    caption = f"{settings_line(run)}; {counts.sum()} test images, accuracy {confusion.accuracy:.4f}"
+    title = f"Confusion on the test split, run {run.id}: {network_name(run.config)}"
+    figure = new_figure(12, 6.4, title, caption)
     matrix, bars = figure.subplots(1, 2, width_ratios=(1.7, 1))
-    images = picture.counts.sum(axis=1, keepdims=True)
-    shares = picture.counts / np.where(images == 0, 1, images)
+    images = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.where(images == 0, 1, images)
     darkest = max(0.6, shares.max())
     matrix.imshow(shares, cmap="Blues", vmin=0, vmax=darkest)
     for (row, column), share in np.ndenumerate(shares):
         colour = "white" if share > DARK * darkest else "black"
         matrix.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=9)
-    places = range(len(picture.classes))
-    matrix.set_xticks(places, picture.classes, rotation=40, ha="right", rotation_mode="anchor")
-    matrix.set_yticks(places, picture.classes)
+    places = range(len(classes))
+    matrix.set_xticks(places, classes, rotation=40, ha="right", rotation_mode="anchor")
+    matrix.set_yticks(places, classes)
     matrix.set(xlabel="predicted", ylabel="true class", title="percent of the images of a class")
     matrix.spines[:].set_visible(False)
-    if picture.pairs:
-        names, counts = zip(*reversed(picture.pairs), strict=True)
-        drawn = bars.barh(names, counts, color=BLUE)
-        bars.bar_label(drawn, padding=3)
+    pairs = [(f"{classes[a]} and {classes[b]}", n) for a, b, n in reversed(confusion.most_confused(PAIRS))]
+    if pairs:
+        names, mistakes = zip(*pairs, strict=True)
+        bars.bar_label(bars.barh(names, mistakes, color=BLUE), padding=3)
         bars.margins(x=0.12)
-    bars.set(title="most confused pairs", xlabel="images taken for the other class")
+    bars.set(title="most confused pairs", xlabel="images classified as the other class")
     dress(bars)
     bars.grid(axis="y", visible=False)
     return to_bytes(figure, suffix)

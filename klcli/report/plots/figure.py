@@ -1,72 +1,153 @@
-"""What all pictures share: colours, the look of an axis, and the way to a file."""
+"""Charts: lines in panels as plain values, and the function that draws any chart."""
 
 import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import cycle
+from typing import Any, Literal
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
-# Okabe and Ito's colours: told apart with every common colour blindness and in grey print.
+# Okabe and Ito's colours: distinct with every common colour blindness and in grey print.
 BLUE, ORANGE, GREEN, PINK, YELLOW, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#555555"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, YELLOW, GREY)
 LINES = ("-", "--", ":", "-.")
-TRAIN, VALIDATION = BLUE, ORANGE
+TRAIN, VALIDATION = (BLUE, "-"), (ORANGE, "--")
 
-SUFFIXES = ("png", "svg", "pdf")
 CAPTION_LETTERS = 15  # per inch of width
-TITLE_INCHES = 0.27
+LEGEND_LETTERS = 10.4
+TITLE_INCHES, LEGEND_INCHES = 0.27, 0.22
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve, or only markers if `style` is empty."""
+
+    label: str | None  # None: not in the legend
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str
+    style: str = "-"
+    spread: Sequence[float] = ()  # one standard deviation, drawn as a band
+    dots_below: int = 3  # below this number of points, markers are drawn: a line of one point is invisible
+    marker: str = "o"
+    size: float = 3.5  # of the marker, in points
+    fill: str | None = None  # colour inside the marker, if not that of the line
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines over the same two axes."""
+
+    lines: Sequence[Line]
+    title: str = ""
+    xlabel: str = "update step"
+    ylabel: str = ""
+    xscale: str = "linear"
+    yscale: str = "linear"
+    xlim: tuple[float, float] | None = None
+    ylim: tuple[float, float | None] | None = None
+    cycle: int = 0  # updates per cycle; the ends of cycles are marked
+    limits: Mapping[str, float] = field(default_factory=dict)  # vertical lines by label
+    band: tuple[float, float] | None = None  # one standard error of y
+    names: Sequence[str] = ()  # labels of the integers of y, from the top
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Panels in rows, with a title and the settings below."""
+
+    title: str
+    caption: str
+    panels: Sequence[Sequence[Panel]]
+    width: float  # inches
+    height: float  # without the legend
+    sharex: Literal["all", "none"] = "none"
+    sharey: Literal["row", "none"] = "none"
+
+
+def steps_limit(lines: Sequence[Line]) -> tuple[float, float]:
+    """Return the limits of x from the start of a training to its last evaluation."""
+    return 0, max((line.x[-1] for line in lines if line.x), default=0) or 1
+
+
+def draw(chart: Chart, suffix: str = "png") -> bytes:
+    """Return a picture file of a chart."""
+    figure = new_figure(chart.width, chart.height, chart.title, chart.caption)
+    shape = len(chart.panels), len(chart.panels[0])
+    every = figure.subplots(*shape, squeeze=False, sharex=chart.sharex, sharey=chart.sharey)
+    legend: dict[str, Artist] = {}
+    for axes, panel in zip(every.flat, (panel for row in chart.panels for panel in row), strict=True):
+        _draw(axes, panel)
+        handles, labels = axes.get_legend_handles_labels()
+        legend |= dict(zip(labels, handles, strict=True))
+    if legend:  # one legend for all panels, between them and the title, where it covers no curve
+        letters = int(LEGEND_LETTERS * chart.width)
+        fits = sum(len(label) + 8 for label in legend) <= letters
+        columns = len(legend) if fits else max(1, letters // (max(map(len, legend)) + 8))
+        rows = -(-len(legend) // columns)
+        figure.set_figheight(chart.height + LEGEND_INCHES * rows)
+        # The layout reserves space only for the lines of the title, so the title gets one line per row of the legend.
+        figure.suptitle(chart.title + "\n" * rows, fontsize=13, fontweight="bold")
+        place = (0.5, 1 - TITLE_INCHES / figure.get_figheight())
+        handles, labels = list(legend.values()), list(legend)
+        figure.legend(handles, labels, frameon=False, loc="upper center", bbox_to_anchor=place, ncols=columns)
+    return to_bytes(figure, suffix)
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    for line in panel.lines:
+        marker = line.marker if not line.style or len(line.x) < line.dots_below else None
+        look: dict[str, Any] = {"color": line.colour, "ls": line.style, "marker": marker, "ms": line.size}
+        axes.plot(line.x, line.y, label=line.label, mfc=line.fill or line.colour, **look)
+        if line.spread:
+            low, high = zip(*((y - s, y + s) for y, s in zip(line.y, line.spread, strict=True)), strict=True)
+            axes.fill_between(line.x, low, high, color=line.colour, alpha=0.18, lw=0)
+    for (label, limit), style in zip(panel.limits.items(), cycle(LINES[2:]), strict=False):
+        axes.axvline(limit, color=GREY, lw=1.2, ls=style, label=label)
+    if panel.band:
+        axes.axhspan(*panel.band, color=GREY, alpha=0.15, lw=0, label="one standard error")
+    axes.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.xscale, yscale=panel.yscale)
+    limits = {"xlim": panel.xlim, "ylim": panel.ylim}
+    axes.set(**{key: value for key, value in limits.items() if value})  # None would disable the scaling of shared axes
+    x = [value for line in panel.lines for value in line.x]
+    if panel.xscale == "log" and x and max(x) < 100 * min(x):  # too few powers of ten for tick labels
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    if panel.names:
+        axes.set_yticks(range(len(panel.names)), panel.names)
+    for end in range(panel.cycle, int(max(x, default=0)) + 1, panel.cycle) if panel.cycle else ():
+        axes.axvline(end, color="#999999", lw=0.8, zorder=0)
+    if not x:
+        axes.text(0.5, 0.5, "no evaluation", transform=axes.transAxes, ha="center", va="center", color=GREY)
+    dress(axes)
 
 
 def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
-    """Return a figure in inches, with what it shows above and with which settings below."""
+    """Return a figure of this size in inches, with its title above and its settings below."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title, fontsize=13, fontweight="bold")
     figure.supxlabel(textwrap.fill(caption, int(CAPTION_LETTERS * width)), fontsize=9, color="#444444")
     return figure
 
 
-def legend_below_title(figure: Figure, axes: Axes, columns: int) -> None:
-    """Put one legend for all panels between the title and them, where no curve can run."""
-    handles, labels = axes.get_legend_handles_labels()
-    if not labels:
-        return
-    # The layout keeps room for the lines of the title alone, so the title gets one for each row of the legend.
-    figure.suptitle(figure.get_suptitle() + "\n" * -(-len(labels) // columns), fontsize=13, fontweight="bold")
-    place = (0.5, 1 - TITLE_INCHES / figure.get_figheight())
-    figure.legend(handles, labels, frameon=False, loc="upper center", bbox_to_anchor=place, ncols=columns)
-
-
-def say_empty(axes: Axes) -> None:
-    """Say in a panel that there is nothing to draw."""
-    axes.text(0.5, 0.5, "no evaluation", transform=axes.transAxes, ha="center", va="center", color=GREY)
-
-
 def dress(axes: Axes) -> None:
-    """Take away what carries no information."""
+    """Remove the top and right spines and add a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
 
 
-def to_png(figure: Figure) -> bytes:
-    """Return the figure as a PNG of 120 dots per inch."""
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi=120)
-    return content.getvalue()
-
-
 def to_bytes(figure: Figure, suffix: str) -> bytes:
-    """Return the figure as the content of a PNG, SVG or PDF file; the same figure gives the same bytes."""
-    if suffix == "png":
-        return to_png(figure)
+    """Return the figure as a PNG (120 dots per inch), SVG or PDF file; the same figure gives the same bytes."""
     content = BytesIO()
-    # Letters as outlines look alike everywhere. A date or random names would make every file another one.
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # with a date, no two files would be equal
+    # Text as outlines renders the same everywhere; without the salt, the ids in an SVG are random.
     with mpl.rc_context({"svg.hashsalt": "klcli", "svg.fonttype": "path", "pdf.fonttype": 42}):
-        figure.savefig(content, format=suffix, metadata={"Date" if suffix == "svg" else "CreationDate": None})
+        figure.savefig(content, format=suffix, dpi=120 if suffix == "png" else "figure", metadata=dates.get(suffix))
     return content.getvalue()
-
-
-def mark_cycles(axes: Axes, cycle: int, last_step: int) -> None:
-    """Mark the ends of the cycles of the learning rate, by a line for each."""
-    for end in range(cycle, last_step + 1, cycle) if cycle else ():
-        axes.axvline(end, color="#999999", lw=0.8, zorder=0)

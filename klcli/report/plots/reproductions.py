@@ -1,68 +1,74 @@
-"""Pictures of a reproduction: the panels that a published report draws, from ours."""
+"""Pictures of a reproduction: the figures of a published report, drawn from our runs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
+from klcli.procedures.searches import tried_values
+from klcli.published.comparison import Comparison
 from klcli.published.report import Figure
 from klcli.published.reproduction import Reproduction
-from klcli.report.plots.comparison import bn_overlay, draw_bn_overlay
-from klcli.report.plots.lambda_search import draw_lambda_search, lambda_search
-from klcli.report.plots.sigma_sweep import draw_sigma_sweep, sigma_curves
-from klcli.report.plots.training import draw_training, training_curves
-from klcli.report.plots.warm_start import draw_warm_start, warm_start
-from klcli.report.tables.studies import tried_values
-from klcli.report.tables.table import Row, settings_line
-from klcli.report.words import split_of
+from klcli.report.plots.comparison import bn_overlay
+from klcli.report.plots.figure import COLOURS, Chart, Line, Panel, draw
+from klcli.report.plots.studies import lambda_search, sigma_curves
+from klcli.report.plots.training import training_curves
+from klcli.report.tables.table import SPLITS
+from klcli.report.words import settings_line
+from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import choose
 
-Epochs = Callable[[int], Sequence[dict[str, Any]]]
+Epochs = Callable[[int], Sequence[Epoch]]
 
 
 def pictures(found: Reproduction, epochs: Epochs, suffix: str = "png") -> Iterator[tuple[str, str, bytes]]:
-    """Yield every figure that can be drawn: a name for its file, what it shows in words, the picture.
+    """Yield every figure that can be drawn: the name of its file, its caption, and the chart.
 
-    What has no complete run has no figure.
+    Experiments without a complete run have no figure.
     """
-    by_name = {one.name: one for one in found.report.experiments}
-    marks = "".join(f" [{mark.partition(':')[0]}]" for mark in found.terms.marks)
-    for figure in found.report.figures:
-        experiments = [by_name[name] for name in figure.experiments if name in by_name]
+    report, marks = found.report, found.terms.brackets
+    by_name = {one.name: one for one in report.experiments}
+    for figure in report.figures:
         runs = {
-            one.name: [run for base in one.configs for run in found.runs_of(base) if run["state"] == "complete"]
-            for one in experiments
+            name: [run for base in by_name[name].configs for run in found.runs_of(base) if run.state == "complete"]
+            for name in figure.experiments
+            if name in by_name
         }
-        if len(experiments) < len(figure.experiments) or not all(runs.values()):
-            continue
-        words = f"{_rows(figure)}: {', '.join(figure.experiments)}{marks}"
-        yield f"{found.report.name}-{figure.rows[0]}", words, _draw(figure, words, runs, epochs, suffix)
-    for chain in (one for one in found.report.experiments if one.is_chain):
+        if len(runs) == len(figure.experiments) and all(runs.values()):
+            first, last = figure.rows[0], figure.rows[-1]
+            rows = first if len(figure.rows) == 1 else f"{first} to {last}"
+            words = f"{rows}: {', '.join(figure.experiments)}{marks}"
+            yield f"{report.name}-{first}", words, draw(replace(_chart(figure, runs, epochs), title=words), suffix)
+    for chain in (one for one in report.experiments if one.is_chain):
         lines = [one for one in found.comparisons if one.line.config in chain.configs]
         runs_of_first = found.runs_of(chain.configs[0])
         if runs_of_first and any(one.ours for one in lines):
-            caption = f"{settings_line(runs_of_first[0], omit=('lambda',))}; no lambda has a fresh network"
+            caption = f"{settings_line(runs_of_first[0], omit=('lambda',))}; no lambda starts from fresh weights"
             words = f"{lines[0].line.row} to {lines[-1].line.row}: {chain.name}{marks}"
-            drawn = draw_warm_start(warm_start(words, caption, lines), suffix)
-            yield f"{found.report.name}-{lines[0].line.row}-as-published", words, drawn
+            drawn = draw(warm_start(words, caption, lines), suffix)
+            yield f"{report.name}-{lines[0].line.row}-as-published", words, drawn
 
 
-def _draw(figure: Figure, title: str, runs: Mapping[str, list[Row]], epochs: Epochs, suffix: str) -> bytes:
+def _chart(figure: Figure, runs: Mapping[str, list[Run]], epochs: Epochs) -> Chart:
     first = [many[0] for many in runs.values()]
-    every = [run for many in runs.values() for run in many]
     if figure.panels == "training":
-        return draw_training(replace(training_curves(first[0], epochs(first[0]["id"])), title=title), suffix)
+        return training_curves(first[0], epochs(first[0].id))
     if figure.panels == "bn":
         without, with_bn = first
-        overlay = bn_overlay(without, with_bn, {run["id"]: epochs(run["id"]) for run in first})
-        return draw_bn_overlay(replace(overlay, title=title), suffix)
+        return bn_overlay(without, with_bn, {run.id: epochs(run.id) for run in first})
     if figure.panels == "sigma":
-        curves = sigma_curves(every, {run["id"]: epochs(run["id"]) for run in every})
-        return draw_sigma_sweep(replace(curves, title=title), suffix)
+        every = [run for many in runs.values() for run in many]
+        return sigma_curves(every, {run.id: epochs(run.id) for run in every})
     [(name, searched)] = runs.items()
-    choice = choose(tried_values(searched, name), split_of(searched[0]).sizes()[1])
-    return draw_lambda_search(replace(lambda_search([(name, searched)], choice), title=title), suffix)
+    return lambda_search([(name, searched)], choose(tried_values(searched, name), searched[0].split.sizes()[1]))
 
 
-def _rows(figure: Figure) -> str:
-    """`003-T2a to 003-T2d`."""
-    return figure.rows[0] if len(figure.rows) == 1 else f"{figure.rows[0]} to {figure.rows[-1]}"
+def warm_start(title: str, caption: str, compared: Sequence[Comparison]) -> Chart:
+    """Gather the accuracies of a chain, ours as lines and the published ones as dots, except those without ours."""
+    lines = []
+    for split, colour in zip(SPLITS, COLOURS, strict=False):
+        mine = [one for one in compared if one.line.quantity == f"{split}_accuracy"]
+        pairs = [(one.ours.mean, one.line.published) for one in mine if one.ours and one.line.published is not None]
+        places, published = range(1, len(pairs) + 1), [number for _, number in pairs]
+        lines.append(Line(split, places, [ours for ours, _ in pairs], colour))
+        lines.append(Line(f"{split}, published", places, published, colour, "", size=4))
+    xlabel = "training, each with the weights of the one before"
+    return Chart(title, caption, [[Panel(lines, "", xlabel, "accuracy", ylim=(0, 1.02))]], 8, 5)

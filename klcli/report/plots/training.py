@@ -1,125 +1,92 @@
-"""The curves of one run."""
+"""The curves of one run, its learning rate, and those of a learning-rate range test."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from matplotlib.axes import Axes
-
-from klcli.engine.schedules import cosine, cyclical, one_cycle, range_test
-from klcli.report.plots.figure import (
-    GREY,
-    TRAIN,
-    VALIDATION,
-    dress,
-    mark_cycles,
-    new_figure,
-    say_empty,
-    to_bytes,
-)
-from klcli.report.tables.table import network_name, settings_line
+from klcli.report.plots.figure import GREY, TRAIN, VALIDATION, Chart, Line, Panel, steps_limit
+from klcli.report.tables.studies import suggestion_of
+from klcli.report.words import counted, network_name, settings_line
 from klcli.settings.train_config import CYCLIC
+from klcli.store.records import Epoch, Run
+from klcli.training.budget import Budget
 
-LINES_OF_A_CURVE = 50  # straight lines that look like one
-
-
-@dataclass(frozen=True)
-class TrainingCurves:
-    """The curves of one run, over update steps."""
-
-    title: str
-    caption: str
-    steps: list[int]
-    train: dict[str, list[float]]  # cost, loss, accuracy
-    validation: dict[str, list[float]]
-    test_accuracy: float | None
-    learning_rate: list[tuple[float, float]]  # corners of eta over steps
-    cycle: int  # updates
+MEASURES = ("cost", "loss", "accuracy")
+LINES_OF_A_CURVE = 50  # number of straight segments that look like a cosine
+WORST = 2.0  # times the largest loss below the best eta: the upper limit of the axis, or the rest would be a flat line
 
 
-def training_curves(run: dict[str, Any], epochs: Sequence[dict[str, Any]]) -> TrainingCurves:
-    """Gather the curves of one run and its evaluations."""
-    measures = ("cost", "loss", "accuracy")
-    updates = epochs[-1]["step"] if epochs else 0
-    return TrainingCurves(
-        title=f"Run {run['id']}: {network_name(run)}",
-        caption=settings_line(run),
-        steps=[epoch["step"] for epoch in epochs],
-        train={name: [epoch[f"train_{name}"] for epoch in epochs] for name in measures},
-        validation={name: [epoch[f"validation_{name}"] for epoch in epochs] for name in measures},
-        test_accuracy=run["test_accuracy"],
-        learning_rate=learning_rates(run, updates, epochs[-1]["learning_rate"] if epochs else run["eta_min"]),
-        cycle=2 * run["step_size"] if run["schedule"] in CYCLIC else 0,
-    )
+def training_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
+    """Gather cost, loss, accuracy and learning rate of one run over update steps; for a range test, over eta."""
+    if run.config.schedule == "range":
+        return range_curves(run, epochs)
+    panels = []
+    for name in MEASURES:
+        lines = _lines(epochs, [epoch.step for epoch in epochs], name, dots_below=40)
+        limits = steps_limit(lines)
+        if name == "accuracy" and run.test_accuracy is not None:
+            test = (run.test_accuracy, run.test_accuracy)
+            lines.append(Line(f"test {run.test_accuracy:.4f}", limits, test, "black", ":", dots_below=0))
+        panels.append(Panel(lines, name, xlim=limits, cycle=cycle_length(run)))
+    panels.append(_rate_panel(run, epochs, title="learning rate eta"))
+    title = f"Run {run.id}: {network_name(run.config)}"
+    return Chart(title, settings_line(run), [panels[:2], panels[2:]], 10, 7)
 
 
-def learning_rates(run: dict[str, Any], updates: int, last: float) -> list[tuple[float, float]]:
-    """Return points (step, eta) to be joined by straight lines; `last` is the eta of the last update."""
-    if run["schedule"] == "constant":
-        return [(0, run["eta_max"]), (updates, run["eta_max"])]
-    cycle, eta_min, eta_max = 2 * run["step_size"], run["eta_min"], run["eta_max"]
-    pieces, length, lines = updates // cycle + 1, cycle, LINES_OF_A_CURVE
-    if run["schedule"] in ("one-cycle", "range"):
-        pieces, length = 1, round(run["cycles"] * cycle)
+def learning_rate_curve(run: Run, epochs: Sequence[Epoch]) -> Chart:
+    """Gather eta over update steps."""
+    title = f"Learning rate, run {run.id}: {network_name(run.config)}"
+    return Chart(title, settings_line(run), [[_rate_panel(run, epochs, ylabel="eta")]], 8, 3.6)
 
-    def eta(step: int) -> float:
-        if run["schedule"] in ("one-cycle", "range"):
-            whole = one_cycle if run["schedule"] == "one-cycle" else range_test
-            return whole(step, eta_min=eta_min, eta_max=eta_max, total=length)
-        schedule = {"cyclical": cyclical, "cosine": cosine}[run["schedule"]]
-        decay = run.get("eta_decay", 1.0)
-        return schedule(step, eta_min=eta_min, eta_max=eta_max, step_size=run["step_size"], decay=decay)
 
-    if run["schedule"] == "cyclical":
-        lines = 2
+def cycle_length(run: Run) -> int:
+    """Return the number of updates in a cycle, 0 without cycles."""
+    return 2 * run.step_size if run.config.schedule in CYCLIC else 0
+
+
+def _lines(epochs: Sequence[Epoch], x: Sequence[float], name: str, dots_below: int) -> list[Line]:
+    return [
+        Line(split, x, [getattr(epoch, f"{split}_{name}") for epoch in epochs], *look, dots_below=dots_below)
+        for split, look in (("train", TRAIN), ("validation", VALIDATION))
+    ]
+
+
+def _rate_panel(run: Run, epochs: Sequence[Epoch], title: str = "", ylabel: str = "") -> Panel:
+    steps, etas = zip(*learning_rates(run, epochs[-1]), strict=True) if epochs else ((), ())
+    lines = [Line(None, steps, etas, GREY, dots_below=0)]
+    return Panel(lines, title, ylabel=ylabel, xlim=steps_limit(lines), ylim=(0, None), cycle=cycle_length(run))
+
+
+def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
+    """Return the vertices (step, eta) of a polyline up to the last evaluation."""
+    config, updates, cycle = run.config, last.step, cycle_length(run)
+    total = round(run.cycles * 2 * run.step_size)
+    # n_s and the length are the stored values of the run: they do not depend on the available images.
+    budget = Budget(config, round(total / run.epochs) if run.epochs else 1, run.step_size, total, ())
+    if config.schedule == "constant":
+        return [(step, budget.learning_rate(step, config)) for step in (0, updates)]
+    pieces, length = (updates // cycle + 1, cycle) if cycle else (1, total)
+    lines = 2 if config.schedule == "cyclical" else LINES_OF_A_CURVE
     points: list[tuple[float, float]] = []
     for piece in range(pieces):
         steps = sorted({round(length * (piece + line / lines)) for line in range(lines)})
-        points += [(step, eta(step)) for step in steps if step < updates]
-        if 0 < (piece + 1) * length <= updates:  # before the next one begins, perhaps far above
-            points.append(((piece + 1) * length, eta_min))
-    if not points or points[-1][0] < updates:  # ended on the way
-        points.append((updates, last))
+        points += [(step, budget.learning_rate(step, config)) for step in steps if step < updates]
+        if 0 < (piece + 1) * length <= updates:  # the end of a cosine, before eta jumps up again
+            points.append(((piece + 1) * length, config.eta_min))
+    if not points or points[-1][0] < updates:  # training ended within a cycle
+        points.append((updates, last.learning_rate))
     return list(dict.fromkeys(points))
 
 
-def draw_training(curves: TrainingCurves, suffix: str = "png") -> bytes:
-    """Draw cost, loss, accuracy and the learning rate over update steps; return a picture file."""
-    figure = new_figure(10, 7, curves.title, curves.caption)
-    panels = figure.subplots(2, 2)
-    for axes, name in zip((panels[0, 0], panels[0, 1], panels[1, 0]), curves.train, strict=True):
-        _draw_measure(axes, curves, name)
-    axes = panels[1, 1]
-    axes.plot(*zip(*curves.learning_rate, strict=True), color=GREY)
-    axes.set(title="learning rate eta", xlabel="update step", ylim=(0, None))
-    for axes in panels.flat:
-        _mark_cycles(axes, curves)
-    return to_bytes(figure, suffix)
-
-
-def _draw_measure(axes: Axes, curves: TrainingCurves, name: str) -> None:
-    marker = "o" if len(curves.steps) < 40 else None
-    axes.plot(curves.steps, curves.train[name], color=TRAIN, marker=marker, markersize=3.5, label="train")
-    axes.plot(
-        curves.steps,
-        curves.validation[name],
-        color=VALIDATION,
-        marker=marker,
-        markersize=3.5,
-        ls="--",
-        label="validation",
-    )
-    if name == "accuracy" and curves.test_accuracy is not None:
-        axes.axhline(curves.test_accuracy, color="black", lw=0.8, ls=":", label=f"test {curves.test_accuracy:.4f}")
-    axes.set(title=name, xlabel="update step")
-    if curves.steps:
-        axes.legend(frameon=False)
-    else:
-        say_empty(axes)
-
-
-def _mark_cycles(axes: Axes, curves: TrainingCurves) -> None:
-    """Mark the ends of the cycles."""
-    dress(axes)
-    axes.set_xlim(0, max(1, *curves.steps, 1) if curves.steps else 1)
-    mark_cycles(axes, curves.cycle, curves.steps[-1] if curves.steps else 0)
+def range_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
+    """Gather loss and accuracy of a range test over eta, and the suggested limits."""
+    found, panels = suggestion_of(run, epochs), []
+    ends = {"min": found.eta_min, "max": found.eta_max} if found else {}
+    limits = {f"suggested eta {end} {eta:.2g}": eta for end, eta in ends.items()}
+    for name in ("loss", "accuracy"):
+        lines = _lines(epochs, [epoch.learning_rate for epoch in epochs], name, dots_below=60)
+        losses, ylim = lines[1].y, None
+        if name == "loss" and losses and max(losses) > WORST * losses[0]:
+            ylim = 0.95 * min(*losses, *lines[0].y), WORST * losses[0]
+        panels.append(Panel(lines, name, "eta", xscale="log", ylim=ylim, limits=limits))
+    title = f"Learning-rate range test, run {run.id}: {network_name(run.config)}"
+    words = settings_line(run, omit=("cycles", "n_s"))
+    return Chart(title, f"{words}, over {run.epochs:g} {counted(run.epochs, 'epoch')}", [panels], 10, 4.6)

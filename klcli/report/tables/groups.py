@@ -1,74 +1,73 @@
-"""Groups: runs that differ only in their seed, as mean and deviation, and which groups differ by more than chance."""
+"""Groups: mean and deviation of runs that differ only in their seed, and tests of the differences between groups."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from klcli.errors import ConfigError
-from klcli.report.tables.runs import value_text
-from klcli.report.tables.table import Column, Row, Table, fraction, transductive_words
-from klcli.report.words import images_words
-from klcli.studies.comparisons import SIGNIFICANCE, Comparison, compare
-from klcli.studies.statistics import Sample
+from klcli.report.tables.studies import sample_of, spread
+from klcli.report.tables.table import Column, Row, Table, fraction, numbers, texts
+from klcli.report.words import counted, images_words, setting_value, value_words
+from klcli.settings.sameness import SETTINGS, differences, without_name
+from klcli.settings.setting import Setting
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Run
+from klcli.studies.statistics import SIGNIFICANCE, Comparison, Sample, compare
 
-SETTINGS = (
-    "hidden", "batch_norm", "bn_position", "bn_statistics", "initializer", "sigma", "lambda", "optimizer", "momentum",
-    "weight_decay", "schedule", "eta_min", "eta_max", "eta_decay", "step_size", "cycles", "epochs", "batch_size",
-    "flip", "shift", "mixup", "dropout", "label_smoothing", "weight_average", "whitening", "dtype",
-)  # fmt: skip
-SHORT = {"bn": "batch_norm", "init": "initializer", "n_s": "step_size", "n_batch": "batch_size"}
-TEXTS = ("hidden", "batch_norm", "bn_position", "bn_statistics", "initializer", "optimizer", "schedule", "dtype")
-MEASURED = ("validation_accuracy", "test_accuracy")
-_PRESET = re.compile(r'"preset": (null|"[^"]*"), ')  # a name for settings is no setting
+MEASURED = {"validation_accuracy": "validation", "test_accuracy": "test"}
 SHOWN_PAIRS = 12
 SHOWN_RANGES = 8
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs with the same values in the columns that they are grouped by."""
+    """Runs with equal values in the columns of --group-by."""
 
     values: tuple[Any, ...]
-    runs: tuple[Row, ...]
+    runs: tuple[Run, ...]
 
-    def sample(self, measure: str) -> Sample | None:
-        """Return the values of a measure, None where no run has one."""
-        values = tuple(run[measure] for run in self.runs if run[measure] is not None)
-        return Sample(values) if values else None
+    @property
+    def sample(self) -> Sample:
+        """The validation accuracies, a single 0 if there are none."""
+        return sample_of(self.runs, "validation_accuracy") or Sample((0.0,))
 
 
 def columns_of(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns that a person means by `hidden bn`. Raises ConfigError for what is no setting."""
-    columns = tuple(dict.fromkeys(SHORT.get(name, name) for name in names))
-    for column in columns:
-        if column not in SETTINGS:
-            known = ", ".join([*SHORT, *(name for name in SETTINGS if name not in SHORT.values())])
-            raise ConfigError(f"--group-by {column}: choose from {known}")
-    return columns
+    """Return the columns of settings named by column, key, option or label. Raises ConfigError for an unknown name."""
+    return tuple(dict.fromkeys(_setting(name).column for name in names))
 
 
-def group(runs: Sequence[Row], columns: Sequence[str]) -> tuple[list[Group], list[Row]]:
-    """Return the groups, the highest mean validation accuracy first, and the runs that only repeat another one.
+def varying(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return the columns, except seeds, in which runs differ; n_s, cycles and epochs by their resolved values."""
+    keys = {key for config in {run.config for run in runs} for key in differences(runs[0].config, config)}
+    return tuple(
+        one.column
+        for one in _GROUPED
+        if one.key in keys and (not one.is_resolved or len({setting_value(run, one.key) for run in runs}) > 1)
+    )
 
-    The same settings with the same seed give the same numbers: counted twice they would feign certainty.
+
+def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[list[Group], list[Run]]:
+    """Return the groups, the highest mean validation accuracy first, and the runs that duplicate another one.
+
+    The same settings with the same seed give the same numbers: duplicates would make the deviation too small.
     """
-    unique: dict[str, Row] = {}
-    for run in sorted(runs, key=lambda run: run["id"]):
-        unique.setdefault(_PRESET.sub("", run["config"]), run)
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    unique: dict[TrainConfig, Run] = {}
+    ordered = sorted(runs, key=lambda run: run.id)
+    repeated = [run for run in ordered if unique.setdefault(without_name(run.config), run) is not run]
+    keys = [_setting(column).key for column in columns]
+    groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in unique.values():
-        groups.setdefault(tuple(run[column] for column in columns), []).append(run)
-    ordered = [Group(values, tuple(members)) for values, members in groups.items()]
-    ordered.sort(key=lambda one: -(sample.mean if (sample := one.sample(MEASURED[0])) else 0))
-    counted = {run["id"] for run in unique.values()}
-    return ordered, [run for run in runs if run["id"] not in counted]
+        groups.setdefault(tuple(setting_value(run, key) for key in keys), []).append(run)
+    found = [Group(values, tuple(own)) for values, own in groups.items()]
+    return sorted(found, key=lambda one: -one.sample.mean), repeated
 
 
-def run_numbers(runs: Sequence[Row]) -> str:
-    """`1, 3-5, 8`, and of very many how many more there are."""
+def run_numbers(runs: Sequence[Run]) -> str:
+    """`1, 3-5, 8`; a long list ends with the number of runs left out."""
     ranges: list[list[int]] = []
-    for number in sorted(run["id"] for run in runs):
+    for number in sorted(run.id for run in runs):
         if ranges and number == ranges[-1][-1] + 1:
             ranges[-1][1:] = [number]
         else:
@@ -80,104 +79,82 @@ def run_numbers(runs: Sequence[Row]) -> str:
 
 def group_table(groups: Sequence[Group], columns: Sequence[str]) -> Table:
     """Mean, standard deviation and n of every group."""
-    rows = []
+    settings = [_setting(name) for name in columns]
+    rows: list[Row] = []
     for number, one in enumerate(groups, start=1):
-        row: Row = {"row": number} | dict(zip(columns, one.values, strict=True))
+        rows.append({"row": number, "runs": run_numbers(one.runs)} | dict(zip(columns, one.values, strict=True)))
         for measure in MEASURED:
-            sample = one.sample(measure)
-            if sample is not None:
-                row |= {f"{measure}_mean": sample.mean, f"{measure}_std": sample.std, f"{measure}_n": sample.n}
-            row.setdefault(f"{measure}_n", 0)
-        row["runs"] = run_numbers(one.runs)
-        rows.append(row)
-    cells = (
-        Column("row", "row"),
-        *(Column(name, _title(name), _FORMS.get(name, value_text), is_number=name not in TEXTS) for name in columns),
-        *(
-            Column(f"{measure}_{part}", title, form)
-            for measure, word in zip(MEASURED, ("validation", "test"), strict=True)
-            for part, title, form in (("mean", word, fraction), ("std", "std", fraction), ("n", "n", str))
-        ),
-        Column("runs", "runs", is_number=False),
-    )
-    by = f", by {', '.join(map(_title, columns))}" if columns else ""
+            rows[-1] |= spread(sample_of(one.runs, measure), f"{measure}_")
+    own = [Column(one.column, one.label, partial(value_words, one.key), one.kind in (int, float)) for one in settings]
+    cells = [*numbers(str, "row"), *own]
+    for measure, word in MEASURED.items():
+        cells += numbers(fraction, **{f"{measure}_mean": word, f"{measure}_std": "std"})
+        cells += numbers(str, **{f"{measure}_n": "n"})
+    by = f", by {_labels(columns)}" if columns else ""
     title = f"Means over seeds on {images_words(groups[0].runs[0])}{by}"
-    return Table(title, cells, rows)
+    return Table(title, (*cells, *texts("runs")), rows)
 
 
-def group_notes(groups: Sequence[Group], columns: Sequence[str], repeated: Sequence[Row]) -> list[str]:
-    """Say in words what the numbers allow to conclude."""
-    notes = _verdict(groups)
-    mixed = {
-        number: [name for name in SETTINGS if name not in columns and len({run[name] for run in one.runs}) > 1]
-        for number, one in enumerate(groups, start=1)
-    }
-    for names in dict.fromkeys(tuple(names) for names in mixed.values() if names):
-        rows = [number for number, own in mixed.items() if tuple(own) == names]
+def group_notes(groups: Sequence[Group], columns: Sequence[str], repeated: Sequence[Run]) -> list[str]:
+    """Return the conclusions from the numbers as sentences."""
+    notes = _verdict([one.sample for one in groups])
+    mixed = [tuple(name for name in varying(one.runs) if name not in columns) for one in groups]
+    for names in dict.fromkeys(filter(None, mixed)):
+        rows = [number for number, own in enumerate(mixed, start=1) if own == names]
         notes.append(
-            f"{_rows(rows)} of the table mix{'es' if len(rows) == 1 else ''} runs with different "
-            f"{', '.join(map(_title, names))}: the deviation is not that of seeds alone; "
-            f"add to --group-by or filter with --where"
+            f"{_rows(rows)} of the table mix{'es' if len(rows) == 1 else ''} runs with different {_labels(names)}: "
+            f"the deviation is not that of seeds alone; add to --group-by or filter with --where"
         )
     if repeated:
         notes.append(f"Not counted, because settings and seed are those of another run: {run_numbers(repeated)}.")
     return notes
 
 
-def _verdict(groups: Sequence[Group]) -> list[str]:
-    samples = [one.sample(MEASURED[0]) or Sample((0.0,)) for one in groups]
-    comparisons = compare(samples)
-    notes = []
-    if comparisons:
-        test = f"two-sided Welch test of the validation accuracy, {_corrected(len(comparisons))}"
-        same = [one for one in comparisons if not one.differs]
-        different = [one for one in comparisons if one.differs]
-        if len(same) == len(comparisons) > 1:
-            notes.append(f"No two rows can be told apart (all p >= {SIGNIFICANCE:g}); {test}.")
-        elif same:
-            notes.append(f"Cannot be told apart (p >= {SIGNIFICANCE:g}): rows {_pairs(same)}; {test}.")
-        if different:
-            notes.append(f"Differ by more than chance (p < {SIGNIFICANCE:g}): rows {_pairs(different)}; {test}.")
+def _verdict(samples: Sequence[Sample]) -> list[str]:
+    comparisons, notes = compare(samples), []
+    same, different = ([one for one in comparisons if one.differs == differs] for differs in (False, True))
+    n = len(comparisons)
+    corrected = f"corrected by Holm for {n} comparisons" if n > 1 else "one comparison"
+    test = f"two-sided Welch test of the validation accuracy, {corrected}"
+    if len(same) == n > 1:
+        notes.append(f"No two rows differ significantly (all p >= {SIGNIFICANCE:g}); {test}.")
+    elif same:
+        notes.append(f"No significant difference (p >= {SIGNIFICANCE:g}): rows {_pairs(same)}; {test}.")
+    if different:
+        notes.append(f"Differ by more than chance (p < {SIGNIFICANCE:g}): rows {_pairs(different)}; {test}.")
     single = [number for number, sample in enumerate(samples, start=1) if sample.n == 1]
-    if single and len(groups) > 1:
-        notes.append(
-            f"{_rows(single)}: a single seed says nothing about chance, `klcli train --repeats 5` gives an error bar."
-        )
+    if single and len(samples) > 1:
+        cure = "`klcli train --repeats 5` gives an error bar"
+        notes.append(f"{_rows(single)}: a single seed says nothing about chance, {cure}.")
     return notes
 
 
-def _corrected(n: int) -> str:
-    return f"corrected by Holm for {n} comparisons" if n > 1 else "one comparison"
-
-
 def _pairs(comparisons: Sequence[Comparison]) -> str:
-    """`1 and 2 (p 0.34), 1 and 3 (p 0.081)`, the surest first."""
-    ordered = sorted(comparisons, key=lambda one: (one.a, one.b))
-    words = [f"{one.a + 1} and {one.b + 1} (p {one.adjusted:.2g})" for one in ordered[:SHOWN_PAIRS]]
-    more = len(ordered) - SHOWN_PAIRS
+    """`1 and 2 (p 0.34), 1 and 3 (p 0.081)`, in the order of the rows."""
+    first = sorted(comparisons, key=lambda one: (one.a, one.b))[:SHOWN_PAIRS]
+    words = [f"{one.a + 1} and {one.b + 1} (p {one.adjusted:.2g})" for one in first]
+    more = len(comparisons) - SHOWN_PAIRS
     return ", ".join(words) + (f", and {more} pairs more" if more > 0 else "")
 
 
 def _rows(numbers: Sequence[int]) -> str:
-    return f"Row{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+    return f"{counted(len(numbers), 'Row')} {', '.join(map(str, numbers))}"
 
 
-def _title(column: str) -> str:
-    return {
-        "batch_norm": "BN",
-        "bn_statistics": "BN statistics",
-        "initializer": "init",
-        "step_size": "n_s",
-        "batch_size": "n_batch",
-    }.get(column, column.replace("_", " "))
+def _labels(columns: Sequence[str]) -> str:
+    return ", ".join(_setting(name).label for name in columns)
 
 
-def _yes_no(value: Any) -> str:
-    return "yes" if value else "no"
+def _setting(name: str) -> Setting:
+    if name not in _BY_NAME:
+        known = ", ".join(one.option.removeprefix("--") for one in _GROUPED)
+        raise ConfigError(f"--group-by {name}: choose from {known}")
+    return _BY_NAME[name]
 
 
-def _policy(value: str) -> str:
-    return f"{value}{transductive_words(value)}"
-
-
-_FORMS = {"batch_norm": _yes_no, "flip": _yes_no, "bn_statistics": _policy}
+_GROUPED = [one for one in SETTINGS.values() if not one.is_seed]
+_BY_NAME = {
+    name.removeprefix("--"): one
+    for one in reversed(_GROUPED)
+    for name in (one.label, one.label.replace(" ", "_"), one.option, one.key, one.column)
+}

@@ -1,169 +1,118 @@
-"""Tables of a reproduction: every line of a published report beside ours."""
+"""Tables of a reproduction: every line of a published report with our result."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from klcli.published.comparison import INCOMPARABLE, Comparison, counts, explained
+from klcli.published.comparison import INCOMPARABLE, Comparison, counts, explained, plan
 from klcli.published.report import ERRORS, Report
-from klcli.published.terms import Terms
+from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.formats import to_markdown
-from klcli.report.tables.table import Column, Row, Table, fraction, scientific
-from klcli.studies.repeats import repeat
+from klcli.report.tables.table import Row, Table, fraction, numbers, scientific, show, texts
+from klcli.report.words import counted
 
 HEAD = (
-    Column("row", "row", is_number=False),
-    Column("what", "what", is_number=False),
-    Column("quantity", "number", is_number=False),
-    Column("published", "published"),
-    Column("ours", "ours"),
-    Column("half", "95 % ±"),
-    Column("n", "n"),
-    Column("difference", "difference"),
-    Column("standard_errors", "in s.e."),
-    Column("verdict", "verdict", is_number=False),
-    Column("why", "", is_number=False),
+    *texts("row", "what", quantity="number"),
+    *numbers(str, "published", "ours", half="95 % ±", n="n", difference="difference", standard_errors="in s.e."),
+    *texts("verdict", why=""),
 )
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A number with the text that a person reads."""
-
-    value: float
-    text: str
-
-    def __str__(self) -> str:
-        """Return the text."""
-        return self.text
+_COUNTS = numbers(str, "rows", "numbers", "trainings")
+LIST_HEAD = (*texts("name", "report", "course", "date"), *_COUNTS, *texts(summary=""))
 
 
 def reproduction_table(report: Report, comparisons: Sequence[Comparison], terms: Terms) -> Table:
     """Every line of a report: published, ours, their difference, the verdict."""
-    marks = "".join(f" [{mark.partition(':')[0]}]" for mark in terms.marks)
-    title = f"{report.name}: {report.title}, on {terms.dataset}{marks}"
+    title = f"{report.name}: {report.title}, on {terms.dataset}{terms.brackets}"
     return Table(title, HEAD, [_row(one, terms) for one in comparisons])
 
 
 def _row(one: Comparison, terms: Terms) -> Row:
     line, ours = one.line, one.ours
-    row: Row = {
-        "row": line.row,
-        "what": line.what,
-        "verdict": one.verdict + (" (quick)" if terms.quick and line.config and one.verdict != INCOMPARABLE else ""),
-        "why": one.why,
-    }
+    is_quick = terms.quick and line.config is not None and one.verdict != INCOMPARABLE
+    row = {"row": line.row, "what": line.what, "verdict": one.verdict + " (quick)" * is_quick, "why": one.why}
     if line.quantity is None:
         return row
     form = scientific if line.quantity in ERRORS else fraction
-    row["quantity"] = line.quantity.replace("_", " ")
-    if line.published is not None:
-        row["published"] = Shown(line.published, form(line.published))
-    if ours is not None:
-        row |= {"ours": Shown(ours.mean, form(ours.mean)), "n": ours.n}
-        if ours.half_interval is not None:
-            row["half"] = Shown(ours.half_interval, form(ours.half_interval))
-    if one.difference is not None:
-        row["difference"] = Shown(one.difference, difference_words(line.quantity, one.difference))
-    if one.standard_errors is not None:
-        row["standard_errors"] = Shown(one.standard_errors, f"{one.standard_errors:+.1f}")
-    return row
+    signed: Callable[[float], str] = points if line.quantity.endswith("accuracy") else "{:+.4f}".format
+    return row | {
+        "quantity": line.quantity.replace("_", " "),
+        "n": ours.n if ours else None,
+        "published": show(line.published, form),
+        "ours": show(ours.mean if ours else None, form),
+        "half": show(ours.half_interval if ours else None, form),
+        "difference": show(one.difference, signed),
+        "standard_errors": show(one.standard_errors, "{:+.1f}".format),
+    }
 
 
-def difference_words(quantity: str, difference: float) -> str:
-    """`+0.31 points` of an accuracy, `+0.0123` of a cost."""
-    return f"{100 * difference:+.2f} points" if quantity.endswith("accuracy") else f"{difference:+.4f}"
+def points(difference: float) -> str:
+    """`+0.31 points`: a difference of accuracies in percentage points."""
+    return f"{100 * difference:+.2f} points"
 
 
 def reproduction_notes(report: Report, comparisons: Sequence[Comparison], terms: Terms) -> list[str]:
-    """What a reader of the table must know: marks, counts, what runs, and each row that differs with its sentence."""
+    """Return the notes of the table: marks, counts, conditions, and the reasons for differences."""
     found = ", ".join(f"{n} {verdict}" for verdict, n in counts(comparisons).items())
-    rules = []
+    seeds = f"{terms.repeats} {counted(terms.repeats, 'seed')} for every setting"
+    notes = [*terms.marks, f"{len(comparisons)} lines: {found}; {seeds}, on {terms.images}"]
+    if report.conditions:
+        notes.append(f"what runs: {report.conditions}")
     if any(one.line.config for one in comparisons):
-        rules.append(
-            "reproduced: the published single run lies in the 95 % prediction interval of one more run of ours, "
+        notes.append(
+            "reproduced: the published single run is inside the 95 % prediction interval of one more run of ours, "
             "mean ± t s sqrt(1 + 1/n); differences are ours minus published"
         )
     if any(one.line.check for one in comparisons):
-        rules.append(
+        notes.append(
             "reproduced, of a gradient: our error is of the published order of magnitude or below it, "
             "or passes klcli's own check"
         )
-    seeds = f"{terms.repeats} seed{'s' if terms.repeats > 1 else ''} for every setting"
-    return [
-        *terms.marks,
-        f"{len(comparisons)} lines: {found}; {seeds}, on {terms.images}",
-        *([f"what runs: {report.conditions}"] if report.conditions else []),
-        *rules,
-        *(f"{', '.join(rows)}: {why}" for why, rows in explained(comparisons).items()),
-    ]
+    return notes + [f"{', '.join(rows)}: {why}" for why, rows in explained(comparisons).items()]
 
 
 def list_table(reports: Sequence[Report], repeats: int) -> Table:
     """The reports that can be reproduced."""
-    rows = [
-        {
-            "name": one.name,
-            "report": one.number,
-            "course": one.course,
-            "date": one.date,
-            "rows": len(one.rows),
-            "numbers": sum(line.published is not None for line in one.lines),
-            "trainings": len(
-                {
-                    config
-                    for experiment in one.experiments
-                    for base in experiment.configs
-                    for config in repeat(base, max(repeats, experiment.repeats))
-                }
-            ),
-            "summary": one.summary,
-        }
-        for one in reports
-    ]
-    columns = (
-        Column("name", "name", is_number=False),
-        Column("report", "report", is_number=False),
-        Column("course", "course", is_number=False),
-        Column("date", "date", is_number=False),
-        Column("rows", "rows"),
-        Column("numbers", "numbers"),
-        Column("trainings", "trainings"),
-        Column("summary", "", is_number=False),
-    )
-    return Table(f"Published reports, with {repeats} seeds for every setting", columns, rows)
+    rows = []
+    for one in reports:
+        published = sum(line.published is not None for line in one.lines)
+        trainings = sum(map(len, plan(one, repeats).values()))
+        own = {"report": one.number, "rows": len(one.rows), "numbers": published, "trainings": trainings}
+        rows.append(vars(one) | own)
+    return Table(f"Published reports, with {repeats} {counted(repeats, 'seed')} for every setting", LIST_HEAD, rows)
 
 
-def comparison_document(one: Comparison, runs: Sequence[int]) -> Row:
-    """Return a line as it appears in JSON."""
-    line, ours = one.line, one.ours
+def reproduction_document(found: Reproduction, notes: Sequence[str], paths: Sequence[Path]) -> dict[str, Any]:
+    """Return a reproduced report as a JSON object."""
+    own = {key: getattr(found.report, key) for key in ("name", "number", "course", "date", "conditions")}
     return {
-        "row": line.row,
-        "what": line.what,
-        "quantity": line.quantity,
-        "tensor": line.tensor,
-        "published": line.published,
-        "mean": ours.mean if ours else None,
-        "std": ours.std if ours else None,
-        "n": ours.n if ours else 0,
-        "half_interval": ours.half_interval if ours else None,
-        "standard_error": one.standard_error,
-        "margin": one.margin,
-        "difference": one.difference,
-        "standard_errors": one.standard_errors,
-        "diverged": one.diverged,
-        "verdict": one.verdict,
-        "why": one.why,
-        "runs": list(runs),
+        "report": own | {"rows": list(found.report.rows)},
+        "terms": asdict(found.terms),
+        "marks": found.terms.marks,
+        "counts": counts(found.comparisons),
+        "lines": [_line_document(one, found) for one in found.comparisons],
+        "notes": list(notes),
+        "studies": list(found.studies),
+        "pictures": [str(path) for path in paths],
+    }
+
+
+def _line_document(one: Comparison, found: Reproduction) -> dict[str, Any]:
+    ours = {key: getattr(one.ours, key, None) for key in ("mean", "std", "n", "half_interval")}
+    compared = ("standard_error", "margin", "difference", "standard_errors", "diverged", "verdict", "why")
+    return {
+        **{key: getattr(one.line, key) for key in ("row", "what", "quantity", "tensor", "published")},
+        **(ours | {"n": ours["n"] or 0}),
+        **{key: getattr(one, key) for key in compared},
+        "runs": [run.id for run in found.runs_of(one.line.config)],
     }
 
 
 def markdown_page(
     command: str, terms: Terms, sections: Sequence[tuple[Report, Table, Sequence[str], Sequence[tuple[str, Path]]]]
 ) -> str:
-    """Return the page of reproduced reports, each with its table, notes and pictures, which lie beside the page."""
+    """Return the page of reproduced reports, each with its table, notes and links to its picture files."""
     parts = [
         "# Published reports, and what really happens",
         f"Made by `{command}`.",
@@ -174,16 +123,3 @@ def markdown_page(
         parts += [f"## {report.name}", to_markdown(table, notes)]
         parts += [f"![{words}]({quote(path.name)})" for words, path in pictures]
     return "\n\n".join(parts) + "\n"
-
-
-def report_document(report: Report, terms: Terms) -> Row:
-    """Return which report was reproduced under which conditions, for JSON."""
-    words: Mapping[str, Any] = {
-        "name": report.name,
-        "number": report.number,
-        "course": report.course,
-        "date": report.date,
-        "conditions": report.conditions,
-        "rows": list(report.rows),
-    }
-    return {"report": words, "terms": asdict(terms), "marks": terms.marks}

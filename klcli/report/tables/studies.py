@@ -1,98 +1,88 @@
-"""Tables of studies: what was tried, what it gave, with error bars where there are repeats."""
+"""Tables of studies, with error bars over repeats, and the suggestion of a range test."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import product
+from typing import TYPE_CHECKING
 
-from klcli.report.tables.table import Column, Row, Table, fraction, significant
-from klcli.studies.lambda_search import Choice, Tried
+from klcli.report.tables.table import SPLITS, Row, Shown, Table, fraction, numbers, significant, texts
+from klcli.report.words import layers_name, network_name, statistics_words
+from klcli.store.records import Epoch, Run
+from klcli.studies.range_test import Suggestion, suggest
 from klcli.studies.statistics import Sample
 
-SPLITS = ("train", "validation", "test")
+if TYPE_CHECKING:
+    from klcli.procedures.searches import LambdaSearch
+    from klcli.studies.lambda_search import Choice
+
 MEASURES = ("accuracy", "loss", "cost")
 HUGE = 1e5
-_INTERVAL = (
-    Column("mean", "mean", fraction),
-    Column("std", "std", fraction),
-    Column("n", "n"),
-    Column("low", "95 % from", fraction),
-    Column("high", "to", fraction),
-)
+_INTERVAL = (*numbers(fraction, "mean", "std"), *numbers(str, "n"), *numbers(fraction, low="95 % from", high="to"))
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A mean over repeats, or a single value."""
-
-    mean: float
-    std: float | None
-    half_interval: float | None  # of the 95 % interval of the mean
-    n: int
-
-    def __str__(self) -> str:
-        """`0.5312`, or `0.5312 ± 0.0041` over repeats."""
-        return _digits(self.mean) if self.std is None else f"{_digits(self.mean)} ± {_digits(self.std)}"
+def sample_of(runs: Sequence[Run], column: str) -> Sample | None:
+    """Return the values of a column of the complete runs: numbers from before a divergence are no results."""
+    complete = (getattr(run, column) for run in runs if run.state == "complete")
+    values = tuple(value for value in complete if value is not None)
+    return Sample(values) if values else None
 
 
-def cell(runs: Sequence[Row], column: str) -> Cell | None:
-    """Return the mean of a column over the complete runs that have it; None where there is none.
+def spread(sample: Sample | None, prefix: str = "") -> Row:
+    """Return mean, std, n and the 95 % interval from low to high under prefixed keys, without missing values."""
+    if sample is None:
+        return {f"{prefix}n": 0}
+    half = sample.half_interval
+    low, high = (None, None) if half is None else (sample.mean - half, sample.mean + half)
+    values = {"mean": sample.mean, "std": sample.std, "n": sample.n, "low": low, "high": high}
+    return {f"{prefix}{key}": value for key, value in values.items()}
 
-    What a diverged run still measured on its way is no result.
-    """
-    values = tuple(run[column] for run in runs if run["state"] == "complete" and run[column] is not None)
-    if not values:
+
+def cell(runs: Sequence[Run], column: str) -> Shown | None:
+    """Return the mean of a column with its spread; None if no complete run has a value."""
+    sample = sample_of(runs, column)
+    if sample is None:
         return None
-    sample = Sample(values)
-    return Cell(sample.mean, sample.std, sample.half_interval, sample.n)
+    text = _digits(sample.mean) if sample.std is None else f"{_digits(sample.mean)} ± {_digits(sample.std)}"
+    return Shown(sample.mean, text, {"std": sample.std, "half_interval": sample.half_interval, "n": sample.n})
 
 
 def _digits(value: float) -> str:
-    """Four digits; of a loss on its way to infinity four significant ones, or the table is all digits."""
+    """Four decimals; four significant digits for a very large loss, which would be wider than its column."""
     return fraction(value) if abs(value) < HUGE else significant(value)
 
 
-def tried_values(runs: Sequence[Row], stage: str) -> list[Tried]:
-    """Return the lambdas of a stage, each with the validation accuracies of its repeats."""
-    lambdas = dict.fromkeys(run["lambda"] for run in runs)
-    return [
-        Tried(
-            lam,
-            stage,
-            tuple(run["validation_accuracy"] for run in runs if run["lambda"] == lam and run["state"] == "complete"),
-        )
-        for lam in lambdas
-    ]
+def search_title(search: "LambdaSearch", images: str) -> str:
+    """`Lambda search: 3-layer 50-50 with BN on cifar10, by validation accuracy (study 1, 2)`."""
+    network = network_name(search.stages[0][1][0].config)
+    studies = ", ".join(map(str, search.studies))
+    return f"Lambda search: {network} on {images}, by validation accuracy (study {studies})"
 
 
-def search_table(title: str, stages: Sequence[tuple[str, Sequence[Row]]], choice: Choice | None) -> Table:
-    """Every lambda of a search, the best first; a diverged one says so. Fits a terminal of 80 columns."""
+def search_table(title: str, stages: Sequence[tuple[str, Sequence[Run]]], choice: "Choice | None") -> Table:
+    """Every lambda of a search, the best first, with its state if it is not complete. Fits into 80 columns."""
     rows = []
     for stage, runs in stages:
-        for lam in dict.fromkeys(run["lambda"] for run in runs):
-            mine = [run for run in runs if run["lambda"] == lam]
-            row = {"lambda": lam, "stage": stage, "runs": ", ".join(str(run["id"]) for run in mine)}
-            row |= {f"{split}_{name}": cell(mine, f"{split}_{name}") for split in SPLITS for name in MEASURES}
-            validation = row["validation_accuracy"]
+        for lam in dict.fromkeys(run.config.lam for run in runs):
+            mine = [run for run in runs if run.config.lam == lam]
+            row: Row = {"lambda": lam, "stage": stage, "runs": ", ".join(str(run.id) for run in mine)}
+            row |= {f"{split}_{name}": cell(mine, f"{split}_{name}") for split, name in product(SPLITS, MEASURES)}
+            validation = sample_of(mine, "validation_accuracy")
             row |= {"n": validation.n if validation else 0, "half": validation.half_interval if validation else None}
             rows.append(row | {"remark": _remark(lam, stage, mine, choice)})
-    rows.sort(key=lambda row: row["validation_accuracy"].mean if row["validation_accuracy"] else -1.0, reverse=True)
-    repeated = any(len(runs) > len({run["lambda"] for run in runs}) for _, runs in stages)
+    rows.sort(key=lambda row: row["validation_accuracy"].value if row["validation_accuracy"] else -1.0, reverse=True)
+    repeated = any(len(runs) > len({run.config.lam for run in runs}) for _, runs in stages)
     columns = (
-        Column("lambda", "lambda", significant),
-        Column("stage", "stage", is_number=False),
-        Column("validation_accuracy", "validation"),
-        *((Column("half", "95 % ±", fraction), Column("n", "n")) if repeated else ()),
-        Column("validation_loss", "loss"),
-        Column("validation_cost", "cost"),
-        Column("train_accuracy", "train"),
-        Column("runs", "run"),
-        Column("remark", "", is_number=False),
+        *numbers(significant, "lambda"),
+        *texts("stage"),
+        *numbers(str, validation_accuracy="validation"),
+        *((*numbers(fraction, half="95 % ±"), *numbers(str, "n")) if repeated else ()),
+        *numbers(str, validation_loss="loss", validation_cost="cost", train_accuracy="train", runs="run"),
+        *texts(remark=""),
     )
     return Table(title, columns, rows)
 
 
-def _remark(lam: float, stage: str, runs: Sequence[Row], choice: Choice | None) -> str:
-    states = [run["state"] for run in runs]
+def _remark(lam: float, stage: str, runs: Sequence[Run], choice: "Choice | None") -> str:
+    states = [run.state for run in runs]
     remarks = [
         state if states.count(state) == len(states) else f"{states.count(state)} of {len(states)} {state}"
         for state in sorted(set(states) - {"complete"})
@@ -104,87 +94,72 @@ def _remark(lam: float, stage: str, runs: Sequence[Row], choice: Choice | None) 
     return ", ".join(remarks)
 
 
-def choice_sentence(choice: Choice) -> str:
-    """Say which lambda is chosen and how sure that is."""
-    low, high = choice.plateau[0].lam, choice.plateau[-1].lam
-    others = len(choice.plateau) - 1
-    sure = (
-        f"{others} more within one standard error ({choice.standard_error:.4f}), from {low:.4g} to {high:.4g}"
-        if others
-        else f"no other within one standard error ({choice.standard_error:.4f})"
+def choice_sentence(choice: "Choice") -> str:
+    """State the chosen lambda and the uncertainty of the choice."""
+    low, high, others = choice.plateau[0].lam, choice.plateau[-1].lam, len(choice.plateau) - 1
+    return (
+        f"chosen lambda {choice.chosen.lam:.6g}, validation {choice.chosen.accuracy:.4f}; "
+        f"{f'{others} more' if others else 'no other'} within one standard error ({choice.standard_error:.4f})"
+        + (f", from {low:.4g} to {high:.4g}" if others else "")
     )
-    return f"chosen lambda {choice.chosen.lam:.6g}, validation {choice.chosen.accuracy:.4f}; {sure}"
 
 
-def sigma_table(title: str, runs: Sequence[Row]) -> Table:
-    """Every sigma by split, the column with BN next to the one without."""
+def sigma_title(runs: Sequence[Run], images: str) -> str:
+    """`Sigma sweep: 3-layer 50-50 on cifar10, adaptive statistics, transductive (study 3)`."""
+    first = runs[0]
+    return f"Sigma sweep: {layers_name(first.config)} on {images}{statistics_words(runs)} (study {first.study_id})"
+
+
+def sigma_table(title: str, runs: Sequence[Run]) -> Table:
+    """Every sigma by split, without and with BN side by side; a run without a number shows its state."""
     rows = []
-    for sigma in dict.fromkeys(run["sigma"] for run in runs):
-        for split in SPLITS:
-            row: Row = {"sigma": sigma, "split": split}
-            for batch_norm in (0, 1):
-                mine = [run for run in runs if run["sigma"] == sigma and run["batch_norm"] == batch_norm]
-                row |= {f"{name}_{batch_norm}": cell(mine, f"{split}_{name}") or _why(mine) for name in MEASURES}
-            rows.append(row)
-    columns = (
-        Column("sigma", "sigma", significant),
-        Column("split", "split", is_number=False),
-        *(
-            Column(f"{name}_{batch_norm}", "with BN" if batch_norm else name)
-            for name in MEASURES
-            for batch_norm in (0, 1)
-        ),
-    )
-    return Table(title, columns, rows)
+    for (sigma, pair), split in product(_by_sigma(runs).items(), SPLITS):
+        row: Row = {"sigma": sigma, "split": split}
+        for batch_norm, mine in enumerate(pair):
+            why = next((run.state for run in mine if run.state != "complete"), None)
+            row |= {f"{name}_{batch_norm:d}": cell(mine, f"{split}_{name}") or why for name in MEASURES}
+        rows.append(row)
+    titles = {key: title for name in MEASURES for key, title in ((f"{name}_0", name), (f"{name}_1", "with BN"))}
+    return Table(title, (*numbers(significant, "sigma"), *texts("split"), *numbers(str, **titles)), rows)
 
 
-def _why(runs: Sequence[Row]) -> str | None:
-    """Why there is no number: the state of a run that did not complete."""
-    return next((run["state"] for run in runs if run["state"] != "complete"), None)
+def _by_sigma(runs: Sequence[Run]) -> dict[float | None, tuple[list[Run], list[Run]]]:
+    found: dict[float | None, tuple[list[Run], list[Run]]] = {}
+    for run in runs:
+        found.setdefault(run.config.sigma, ([], []))[run.config.batch_norm].append(run)
+    return found
 
 
-def interval_table(title: str, runs: Sequence[Row]) -> Table:
+def interval_table(title: str, runs: Sequence[Run]) -> Table:
     """The test accuracy of every sigma over its repeats, without and with BN."""
-    rows = []
-    for sigma in dict.fromkeys(run["sigma"] for run in runs):
-        for batch_norm in (0, 1):
-            mine = [run for run in runs if run["sigma"] == sigma and run["batch_norm"] == batch_norm]
-            test = cell(mine, "test_accuracy")
-            row: Row = {"sigma": sigma, "bn": "yes" if batch_norm else "no", "n": test.n if test else 0}
-            if test:
-                row |= {"mean": test.mean, "std": test.std}
-            if test and test.half_interval is not None:
-                row |= {"low": test.mean - test.half_interval, "high": test.mean + test.half_interval}
-            rows.append(row)
-    columns = (
-        Column("sigma", "sigma", significant),
-        Column("bn", "BN", is_number=False),
-        *_INTERVAL,
+    rows = [
+        {"sigma": sigma, "bn": bn} | spread(sample_of(mine, "test_accuracy"))
+        for sigma, pair in _by_sigma(runs).items()
+        for bn, mine in zip(("no", "yes"), pair, strict=True)
+    ]
+    return Table(title, (*numbers(significant, "sigma"), *texts(bn="BN"), *_INTERVAL), rows)
+
+
+def repeats_table(title: str, runs: Sequence[Run]) -> Table:
+    """Mean, standard deviation and 95 % interval over the complete runs, by split and measure."""
+    keys = product(SPLITS, MEASURES)
+    rows = [{"split": split, "measure": name} | spread(sample_of(runs, f"{split}_{name}")) for split, name in keys]
+    return Table(title, (*texts("split", measure=""), *_INTERVAL), rows)
+
+
+def suggestion_of(run: Run, epochs: Sequence[Epoch]) -> Suggestion | None:
+    """Return the suggestion from the evaluations of a range test."""
+    etas = [epoch.learning_rate for epoch in epochs]
+    return suggest(etas, [epoch.validation_accuracy for epoch in epochs], run.split.sizes()[1])
+
+
+def suggestion_sentence(run: Run, epochs: Sequence[Epoch]) -> str:
+    """State the suggested limits of a range test, as options, and the rule."""
+    found = suggestion_of(run, epochs)
+    if found is None:
+        between = f"between {run.config.eta_min:g} and {run.config.eta_max:g}"
+        return f"no suggestion: with no eta {between} has the validation accuracy risen by more than chance"
+    return (
+        f"suggested: --eta-min {found.eta_min:.2g} --eta-max {found.eta_max:.2g} "
+        "(where the validation accuracy, as the median of three evaluations, begins to rise and is highest)"
     )
-    return Table(title, columns, rows)
-
-
-def repeats_table(title: str, runs: Sequence[Row]) -> Table:
-    """Mean, standard deviation and 95 % interval over the repeats, by split and measure."""
-    rows = []
-    for split in SPLITS:
-        for name in MEASURES:
-            values = tuple(run[f"{split}_{name}"] for run in runs if run[f"{split}_{name}"] is not None)
-            row: dict[str, Any] = {"split": split, "measure": name, "n": len(values)}
-            if values:
-                sample = Sample(values)
-                row |= {"mean": sample.mean, "std": sample.std}
-                if sample.half_interval is not None:
-                    row |= {"low": sample.mean - sample.half_interval, "high": sample.mean + sample.half_interval}
-            rows.append(row)
-    columns = (
-        Column("split", "split", is_number=False),
-        Column("measure", "", is_number=False),
-        *_INTERVAL,
-    )
-    return Table(title, columns, rows)
-
-
-def choice_document(choice: Choice) -> Row:
-    """Return a choice as it appears in JSON."""
-    return asdict(choice)

@@ -1,0 +1,150 @@
+"""Invocation: the shared options of all commands, and their output: results to stdout, messages to stderr."""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from klcli import DEFAULT_DATABASE
+from klcli.cli.options import Command, takes
+from klcli.procedures.observer import Observer
+from klcli.settings.setting import Role, Settings, flag, setting
+
+if TYPE_CHECKING:  # slow to import, and not needed for --version
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress
+
+    from klcli.lab import Lab
+    from klcli.report.tables.table import Table
+    from klcli.studies.execution import StackTask
+    from klcli.training.budget import Budget
+
+SCHEMA = 1  # version of the JSON documents; raised when a key changes its meaning or is removed
+FULL_WIDTH = 10_000  # columns assumed for a pipe: a table limited to 80 columns loses digits
+EXECUTION = "Execution"
+ALWAYS = ("as_json", "quiet", "debug")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invocation(Settings, Observer):
+    """One call of klcli: its images, its database and the form of its output."""
+
+    # fmt: off
+    repeats: int = setting(
+        1, EXECUTION, "Train with this many seeds per setting, from --seed on; the mean gets an error bar.",
+        at_least=1, at_most=1000)
+    jobs: int | None = setting(
+        None, EXECUTION, "Train stacks of networks in this many processes; one per core if omitted.",
+        short="-j", at_least=1, at_most=1024)
+    executor: str | None = setting(None, EXECUTION, "Use a Dask scheduler, as tcp://host:8786.", metavar="ADDRESS")
+    resume: bool = flag(EXECUTION, "Complete an earlier study of the same command; complete runs are kept.")
+    data: str | None = setting(
+        None, Role.DATA, "Use this folder or archive; cifar10 insists on CIFAR-10, synthetic is the built-in set. "
+        "If omitted: CIFAR-10 if it is found, else the built-in set.", metavar="PATH|cifar10|synthetic")
+    threads: int = setting(
+        1, Role.RANDOMNESS, "Number of BLAS threads. The results of one and two differ in the last bits.",
+        at_least=1, at_most=1024)
+    db: Path = setting(
+        DEFAULT_DATABASE, Role.OUTPUT, "Use this SQLite database; pictures and checkpoints are stored beside it.",
+        envvar="KLCLI_DB")
+    as_json: bool = flag(Role.OUTPUT, "Print one JSON document to stdout instead of tables.", option="--json")
+    quiet: bool = flag(Role.OUTPUT, "Suppress progress and messages.", short="-q")
+    debug: bool = flag(Role.OUTPUT, "Show the traceback of a failure.")
+    # fmt: on
+
+    def lab(self) -> "Lab":
+        """Return the Lab of this call."""
+        from klcli.lab import Lab
+
+        return Lab(
+            self.db, data=self.data, threads=self.threads, jobs=self.jobs, executor=self.executor, observer=self,
+            command=typed_command(),
+        )  # fmt: skip
+
+    @cached_property
+    def out(self) -> "Console":
+        """The console for results, without markup and emoji: a folder may be named [draft] or :fire:."""
+        from rich.console import Console
+
+        width = None if sys.stdout.isatty() else FULL_WIDTH
+        return Console(width=width, highlight=False, markup=False, emoji=False)
+
+    @cached_property
+    def err(self) -> "Console":
+        """The console for messages and progress."""
+        from rich.console import Console
+
+        return Console(stderr=True, quiet=self.quiet, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+    def result(self, *parts: "Table | RenderableType") -> None:
+        """Print a result for a person; nothing with --json."""
+        from klcli.report.tables.table import Table
+
+        for part in () if self.as_json else parts:
+            if isinstance(part, Table):
+                part.show(self.out)
+            else:
+                self.out.print(part, soft_wrap=isinstance(part, str))
+
+    def document(self, command: str, content: dict[str, Any]) -> None:
+        """Print the JSON document of the command with --json."""
+        if self.as_json:
+            json.dump({"schema": SCHEMA, "command": command, **content}, sys.stdout, indent=2, allow_nan=False)
+            sys.stdout.write("\n")
+
+    def say(self, message: str) -> None:
+        self.err.print(message, style="dim")
+
+    def warn(self, message: str) -> None:
+        self.err.print(message, style="bold yellow")
+
+    @property
+    def is_live(self) -> bool:
+        """Whether progress is shown as bars, not as lines."""
+        return self.err.is_terminal and not self.quiet
+
+    def bar(self, *columns: Any) -> "Progress":
+        """Return progress bars of these columns, shown inside `with` and only on a terminal."""
+        from rich.progress import Progress
+
+        return Progress(*columns, console=self.err, disable=not self.is_live, transient=True)
+
+    @contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn(what), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+        with self.bar(*columns) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda done: bar.advance(task, done)
+
+    @contextmanager
+    def training(self, budget: "Budget") -> Iterator[Observer]:
+        from klcli.cli.progress import TrainingProgress
+
+        progress = TrainingProgress(self, budget)
+        with progress.bar:
+            yield progress
+
+    @contextmanager
+    def study(self, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]) -> Iterator[Observer]:
+        from klcli.cli.progress import StudyProgress
+
+        progress = StudyProgress(self, title, tasks, updates)
+        with progress.bar:
+            yield progress
+
+
+def invoked(*names: str, **defaults: Any) -> Callable[[Command], Command]:
+    """Add to a command the named shared options and the options that every command has."""
+    return takes(Invocation, only=(*names, *defaults, *ALWAYS), **defaults)
+
+
+def typed_command() -> str:
+    """Return the command line, quoted for a shell; undecodable bytes become question marks."""
+    return shlex.join(["klcli", *sys.argv[1:]]).encode(errors="replace").decode()

@@ -1,0 +1,150 @@
+"""Download CIFAR-10 into klcli's cache. This is the only code that uses the network."""
+
+import contextlib
+import hashlib
+import http.client
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from klcli import __version__
+from klcli.data.cifar10 import layouts
+from klcli.data.cifar10.reading import Source, read
+from klcli.errors import ConfigError, DataError, StoreError
+
+URL = f"https://www.cs.toronto.edu/~kriz/{layouts.BINARY.archive}"
+OFFICIAL = "official"  # accepts the checksum of either official archive
+PIECE = 2**18  # bytes read at once: progress several times a second on a slow connection
+TIMEOUT = 60  # seconds without a byte after which the connection counts as lost
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An archive in the cache."""
+
+    path: Path
+    layout: str  # "python" or "binary"
+    md5: str
+    official: bool  # whether it holds the official images
+
+
+def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | None = OFFICIAL) -> Fetched:
+    """Download the archive at `url` (http, https or file) into `destination`; `progress(done, total)` counts bytes.
+
+    `total` is None if the server does not send it. `expected_md5` is a checksum in hexadecimal digits, OFFICIAL for
+    the checksum of either official archive, None for no check. An interrupted download is kept as `<name>.part` and
+    resumed. Raises DataError if the network, the server or the archive fails, StoreError if the disk fails,
+    ConfigError for an invalid address or checksum.
+    """
+    expected = _checksums(expected_md5)
+    if urlsplit(url).scheme not in ("http", "https", "file"):
+        raise ConfigError(f"--url {url!r} is not a URL: start it with https://, http:// or file://")
+    part = destination / f"{_file_name(url) or 'archive'}.part"
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+        _download(url, part, progress)
+        try:
+            md5 = _md5_of(part)
+            if expected and md5 not in expected:
+                raise DataError(
+                    f"{url} has the MD5 {md5} instead of {' or '.join(sorted(expected))} and was removed: it was "
+                    "damaged in transfer, is another archive, or is the login page of a network; "
+                    "run it again, give another address with --url, or accept it with --no-verify"
+                )
+            dataset = read(Source(part, None))
+        except DataError as error:
+            part.unlink()  # resuming it would fail again
+            raise DataError(str(error).replace(str(part), url)) from None
+        layout = next(layout for layout in layouts.LAYOUTS if dataset.layout.startswith(layout.name))
+        path = part.replace(destination / layout.archive)
+        return Fetched(path, layout.name, md5, bool(dataset.official))
+    except OSError as error:  # network errors have already become DataError
+        cure = "free 400 MB there, or set KLCLI_CACHE to a folder on another disk"
+        raise StoreError(f"{destination} cannot be written ({error.strerror or error}): {cure}") from None
+
+
+def fetched_before(url: str, destination: Path) -> Fetched | None:
+    """Return the official archive of an earlier download of `url` if its checksum is correct, else None."""
+    path = destination / _file_name(url)
+    with contextlib.suppress(OSError):
+        for layout in layouts.LAYOUTS:
+            if path.name == layout.archive and _md5_of(path) == layout.archive_md5:
+                return Fetched(path, layout.name, layout.archive_md5, True)
+    return None
+
+
+def _file_name(url: str) -> str:
+    return PurePosixPath(unquote(urlsplit(url).path)).name
+
+
+def _checksums(expected_md5: str | None) -> set[str]:
+    """Return the accepted checksums; the empty set accepts any."""
+    if expected_md5 in (None, OFFICIAL):
+        return {layout.archive_md5 for layout in layouts.LAYOUTS if expected_md5}
+    digits = expected_md5.strip().lower()
+    if not re.fullmatch("[0-9a-f]{32}", digits):
+        raise ConfigError(f"--md5 {expected_md5!r} is not an MD5 checksum: give 32 hexadecimal digits")
+    return {digits}
+
+
+def _md5_of(path: Path) -> str:
+    """Return the MD5, by which CIFAR-10 is published: it detects damage, not forgery."""
+    with path.open("rb") as file:
+        # usedforsecurity: FIPS systems refuse it otherwise
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _download(url: str, part: Path, progress: Progress) -> None:
+    """Download the rest of `url` into `part`, which keeps the bytes so far; the checksum detects any mismatch."""
+    done = part.stat().st_size if part.exists() else 0
+    response = _open(url, done)
+    if response is None:
+        return progress(done, done)
+    continues = response.status == http.HTTPStatus.PARTIAL_CONTENT
+    done = done if continues else 0
+    length = response.headers.get("Content-Length", "")
+    total = done + int(length) if length.isdigit() else None
+    with contextlib.closing(response), part.open("ab" if continues else "wb") as file:
+        progress(done, total)
+        for piece in _pieces(url, response, done, total):
+            done += file.write(piece)
+            progress(done, total)
+    return None
+
+
+def _open(url: str, done: int) -> Any:
+    """Return the server's response, from byte `done` if it supports that; None if `done` bytes are the whole file."""
+    headers = {"User-Agent": f"klcli/{__version__}", "Accept-Encoding": "identity"}
+    headers |= {"Range": f"bytes={done}-"} if done else {}
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if done and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return None if error.headers.get("Content-Range") == f"bytes */{done}" else _open(url, 0)
+        reason = f"{error.code} {error.reason}".strip()
+        raise DataError(f"{url} answers {reason}: check the address, or give another one with --url") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        cause = getattr(error, "reason", None) or str(error) or type(error).__name__
+        cure = "check the connection and run it again, or give an archive that you have with --data PATH"
+        raise DataError(f"{url} cannot be reached ({cause}): {cure}") from None
+
+
+def _pieces(url: str, response: Any, done: int, total: int | None) -> Iterator[bytes]:
+    """Yield the blocks after the first `done` bytes. Raises DataError if the connection ends before `total`."""
+    try:
+        while piece := response.read(PIECE):
+            done += len(piece)
+            yield piece
+        failure = f"the connection ended after {done} of {total} bytes" if done < (total or 0) else ""
+    except (OSError, http.client.HTTPException) as error:
+        failure = str(error) or type(error).__name__
+    if failure:
+        advice = "run it again, it continues where it stopped"
+        raise DataError(f"the download of {url} was interrupted ({failure}): {advice}")

@@ -1,0 +1,201 @@
+"""Lab: the Python interface to all procedures of klcli. They record their results and print nothing.
+
+    from klcli import Lab, TrainConfig
+
+    lab = Lab("results/klcli.db")
+    run = lab.train(TrainConfig(hidden=(50, 30, 20), batch_norm=True), on_evaluation=print)
+    run.test_accuracy, lab.epochs(run)
+
+Ctrl-C raises Interrupted; `lab.resume(run.id)` completes the interrupted run. From Python, studies train in this
+process (`jobs=1`); with more jobs, guard the script with `if __name__ == "__main__":`, because workers import it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from klcli import DEFAULT_DATABASE
+from klcli.procedures import run_lookup, trainings
+from klcli.procedures.observer import Observer
+from klcli.procedures.setup import Setup
+from klcli.settings.procedures import SIGMAS, CheckSettings, EvaluationSettings, ReproductionSettings, SearchSettings
+from klcli.settings.sameness import not_default
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
+from klcli.store.runs import RunFilter
+from klcli.store.store import Store
+from klcli.studies.plans import repeat, sigma_sweep
+from klcli.training.result import EpochMetrics
+
+if TYPE_CHECKING:  # imported by the methods that use them, so that a training starts sooner
+    from klcli.procedures import evaluating, searches
+    from klcli.published.reproduction import Reproduction
+
+OnEvaluation = Callable[[EpochMetrics], None]
+
+
+class Lab:
+    """A database, a data set, and the procedures that use them.
+
+    `data` is a path, "cifar10" or "synthetic", as --data; `threads` the number of BLAS threads; `jobs` the number of
+    processes that train stacks (None: one per core); `executor` the address of a Dask scheduler. `observer` receives
+    messages and progress. `command` is stored with the results as the command that was run.
+
+    Procedures raise ConfigError for settings that exclude each other, DataError if images are missing or damaged,
+    StoreError if the database or its disk fails, and Interrupted after Ctrl-C, with the command that continues.
+    """
+
+    def __init__(
+        self,
+        db: str | Path = DEFAULT_DATABASE,
+        *,
+        data: str | Path | None = None,
+        threads: int = 1,
+        jobs: int | None = 1,
+        executor: str | None = None,
+        observer: Observer | None = None,
+        command: str | None = None,
+    ) -> None:
+        self._command = command
+        where, observer = None if data is None else str(data), observer or Observer()
+        self._setup = Setup(db=Path(db), data=where, threads=threads, jobs=jobs, executor=executor, observer=observer)
+
+    def train(self, config: TrainConfig, *, on_evaluation: OnEvaluation | None = None) -> Run:
+        """Train one network and return its run; `on_evaluation` is called with the metrics of every evaluation."""
+        return trainings.train(self._calling("train", _config_text(config), on_evaluation), config)
+
+    def resume(
+        self,
+        which: int | str = "last",
+        *,
+        wanted: Mapping[str, Any] | None = None,
+        threads: int | None = None,
+        on_evaluation: OnEvaluation | None = None,
+    ) -> Run:
+        """Complete an interrupted run with the same bits as without the interruption, and return it.
+
+        Raises ConfigError if a setting in `wanted`, or `threads`, differs from the run.
+        """
+        return trainings.resume(self._calling("resume", repr(which), on_evaluation), str(which), wanted or {}, threads)
+
+    def repeat(self, config: TrainConfig, repeats: int, *, resume: bool = False) -> Study:
+        """Train one config with several seeds and return the study; `runs_of` returns its runs."""
+        setup = self._calling("repeat", f"{_config_text(config)}, {repeats}")
+        return self._study(setup, "repeats", "train", repeat(config, repeats), config.schedule != "range", resume)
+
+    def sigma_sweep(
+        self, config: TrainConfig, sigmas: Sequence[float] = SIGMAS, *, repeats: int = 1, resume: bool = False
+    ) -> Study:
+        """Train with every standard deviation of the initial weights, without and with BN, and return the study."""
+        setup = self._calling("sigma_sweep", f"{_config_text(config)}, {tuple(sigmas)}")
+        return self._study(setup, "sigma", "sweep", sigma_sweep(config, sigmas, repeats), True, resume)
+
+    def search_lambda(
+        self, config: TrainConfig, what: SearchSettings | None = None, *, repeats: int = 1, resume: bool = False
+    ) -> "searches.LambdaSearch":
+        """Search the L2 coefficient lambda by validation accuracy, by default in one coarse stage.
+
+        Return the runs of its stages and the choice, which is None if every value diverged.
+        """
+        from klcli.procedures import searches
+
+        setup = self._calling("search_lambda", _config_text(config))
+        return searches.search_lambda(setup, config, what or SearchSettings(), repeats, resume)
+
+    def check_gradients(
+        self, config: TrainConfig | None = None, settings: CheckSettings | None = None, *, seed: int = 0
+    ) -> list[GradientCheck]:
+        """Compare gradients with numerical differences in float64, for one network or for the set of the course.
+
+        Return the checks, with the errors and the verdict of every tensor.
+        """
+        from klcli.data.dataset import split
+        from klcli.studies.gradient_checks import check_networks, course_set, entries, with_and_without_l2
+
+        setup = self._calling("check_gradients", "" if config is None else _config_text(config))
+        settings = settings or CheckSettings()
+        networks = course_set(seed) if config is None else with_and_without_l2(config)
+        dataset = setup.images()
+        setup.warn_of_images(dataset)
+        train = split(dataset, networks[0][0].split).train
+        store = Store(setup.db)
+        total = sum(entries(stack, settings.dims) for stack in networks)
+        with setup.pinned(), setup.observer.counting("checking entries", total) as advance:
+            checks = list(check_networks(networks, train, settings, on_entries=advance))
+        return store.gradient_checks.suite(store.gradient_checks.record(checks, dataset, setup.command))
+
+    def evaluate(
+        self, runs: Sequence[int | str], settings: EvaluationSettings | None = None, *, ensemble: bool = False
+    ) -> tuple[list[Run], list[Evaluation]]:
+        """Evaluate stored runs again, individually or as one ensemble; return the runs and the evaluations."""
+        from klcli.procedures import evaluating
+
+        setup = self._calling("evaluate", repr(list(runs)))
+        return evaluating.evaluate(setup, [str(run) for run in runs], settings or EvaluationSettings(), ensemble)
+
+    def predict(
+        self, pictures: Sequence[str | Path], run: int | str = "best", *, flips: bool = False, snapshots: bool = False
+    ) -> "evaluating.Predictions":
+        """Return the probability of every class for PNG or JPEG files of any size."""
+        from klcli.procedures import evaluating
+
+        return evaluating.predict(self._setup, list(map(Path, pictures)), str(run), flips=flips, snapshots=snapshots)
+
+    def reproduce(
+        self, *names: str, settings: ReproductionSettings | None = None, repeats: int = 3, resume: bool = False
+    ) -> "Iterator[Reproduction]":
+        """Yield the reproduction of published reports, `all` or by name, each as soon as it is complete.
+
+        Raises ConfigError for a name, or a row of `settings.only`, that does not exist.
+        """
+        from klcli.procedures import reproducing
+
+        setup = self._calling("reproduce", ", ".join(map(repr, names)))
+        return reproducing.reproduce(setup, names, settings or ReproductionSettings(), repeats, resume)
+
+    @cached_property
+    def store(self) -> Store:
+        """The open database, for any query. Raises StoreError if there is none yet."""
+        return Store.existing(self._setup.db)
+
+    def run(self, which: int | str = "last") -> Run:
+        """Return one run: by number, the `last` complete one, or the `best`. Raises ConfigError if there is none."""
+        return run_lookup.chosen_run(self.store, str(which))
+
+    def best(self, n: int = 10, chosen: RunFilter | None = None) -> list[Run]:
+        """Return the best complete runs by validation accuracy on the most recently used images."""
+        return run_lookup.best_runs(self.store, n, chosen or RunFilter())
+
+    def runs_of(self, study: Study | int) -> list[Run]:
+        """Return the runs of a study in the order of its plan."""
+        return self.store.studies.members(study if isinstance(study, int) else study.id)
+
+    def epochs(self, run: Run | int) -> list[Epoch]:
+        """Return the evaluations of a run in order."""
+        return self.store.runs.epochs(run if isinstance(run, int) else run.id)
+
+    def _study(
+        self, setup: Setup, kind: str, stage: str, plan: Sequence[TrainConfig], evaluate_test: bool, resume: bool
+    ) -> Study:
+        from klcli.procedures.study_runner import StudyRunner
+
+        with setup.pinned():
+            runner = StudyRunner.opened(setup, plan[0], resume)
+            return runner.store.studies.get(runner.run(kind, stage, plan, {}, evaluate_test=evaluate_test))
+
+    def _calling(self, method: str, arguments: str, on_evaluation: OnEvaluation | None = None) -> Setup:
+        """Return the setup of one call, with the command to store."""
+        command = self._command or f"Lab({str(self._setup.db)!r}).{method}({arguments})"
+        return replace(self._setup, command=command, on_evaluation=on_evaluation)
+
+
+def _config_text(config: TrainConfig) -> str:
+    """Return Python code that constructs a config."""
+    given = {key: f"{key.rpartition('.')[2]}={value!r}" for key, value in not_default(config).items()}
+    own = [text for key, text in given.items() if "." not in key]
+    split = [text for key, text in given.items() if "." in key]
+    if split:
+        own.append(f"split=SplitConfig({', '.join(split)})")
+    return f"TrainConfig({', '.join(own)})"

@@ -1,0 +1,93 @@
+"""Evaluate stored networks again, and classify pictures with them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from klcli.data.augmentation import views
+from klcli.data.dataset import Dataset, split
+from klcli.data.pictures import pictures_like, read_picture
+from klcli.evaluation.metrics import log_mean, log_probabilities
+from klcli.evaluation.reevaluation import policy_of, reevaluate
+from klcli.procedures.run_lookup import chosen_run, chosen_runs, images_of, trained_networks
+from klcli.procedures.setup import Setup
+from klcli.settings.procedures import EvaluationSettings
+from klcli.settings.setting import require
+from klcli.store.records import Evaluation, Run
+from klcli.store.store import Store
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The classification of pictures by one run."""
+
+    run: Run
+    dataset: str
+    pictures: list[tuple[str, dict[str, float]]]  # per picture, the probability of every class
+
+
+def evaluate(
+    setup: Setup, which: Sequence[str], settings: EvaluationSettings, ensemble: bool
+) -> tuple[list[Run], list[Evaluation]]:
+    """Evaluate stored runs again, individually or as an ensemble; record the evaluations, return runs and evaluations.
+
+    Raises ConfigError if a setting does not apply to a network, before the first evaluation.
+    """
+    store = Store.existing(setup.db)
+    runs = chosen_runs(store, which)
+    keys = [(run.dataset_sha256, run.config.split) for run in runs]
+    if ensemble:
+        require(len(runs) > 1, f"--ensemble: averages several runs, give at least two, others besides {runs[0].id}")
+        other = next((run.id for run, key in zip(runs, keys, strict=True) if key != keys[0]), None)
+        different = (
+            f"--ensemble: runs {runs[0].id} and {other} were trained on different images or splits, the training "
+            "images of one may be test images of the other: choose runs that `klcli report` ranks together"
+        )
+        require(other is None, different)
+    datasets: dict[str, Dataset] = {}
+    for run in runs:
+        policy_of(f"run {run.id}", run.config, settings)
+        if run.dataset_sha256 not in datasets:
+            datasets[run.dataset_sha256] = images_of(run, setup.data, f"run {run.id}")
+    divided = {(sha256, how): split(datasets[sha256], how) for sha256, how in dict.fromkeys(keys)}
+    for dataset in datasets.values():
+        setup.warn_of_images(dataset)
+    parts = [runs] if ensemble else [[run] for run in runs]
+    evaluations = []
+    threads = max(run.threads for run in runs)
+    with setup.pinned(threads), setup.observer.counting("evaluating", len(parts)) as advance:
+        for part, key in zip(parts, keys, strict=False):  # an ensemble has one key
+            networks = [one for run in part for one in trained_networks(store, run, settings.snapshots)]
+            found = reevaluate(networks, divided[key], settings)
+            evaluations.append(store.evaluations.record([run.id for run in part], settings, found, setup.command))
+            advance(1)
+    return runs, evaluations
+
+
+def predict(
+    setup: Setup, pictures: Sequence[Path], which: str, *, flips: bool = False, snapshots: bool = False
+) -> Predictions:
+    """Return the class probabilities of a stored run for pictures of any size.
+
+    Raises DataError for a file that is no picture, before it opens the run.
+    """
+    pixels = [read_picture(picture) for picture in pictures]
+    store = Store.existing(setup.db)
+    run = chosen_run(store, which)
+    networks = trained_networks(store, run, snapshots)
+    config = run.config
+    dataset = images_of(run, setup.data, f"run {run.id}")
+    setup.warn_of_images(dataset)
+    if config.batch_norm and config.bn_statistics == "batch":
+        setup.observer.warn(f"run {run.id} was evaluated with batch statistics, pictures get its running averages")
+    images = pictures_like(split(dataset, config.split).train.standardised(config.standardise), pixels)
+    with setup.pinned(run.threads):
+        log_P = [
+            log_probabilities(one.network, view, config.dtype)
+            for view in views(images, flips=flips, shifts=0)
+            for one in networks
+        ]
+    named = [dict(zip(dataset.class_names, map(float, row), strict=True)) for row in np.exp(log_mean(log_P))]
+    return Predictions(run, dataset.name, list(zip(map(str, pictures), named, strict=True)))

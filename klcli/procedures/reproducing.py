@@ -1,0 +1,97 @@
+"""Reproduce published reports: train and check what is missing, then compare with the published numbers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from klcli.errors import ConfigError
+from klcli.procedures.setup import Setup
+from klcli.procedures.study_runner import StudyRunner
+from klcli.published import report as published
+from klcli.published.comparison import QUICK_SEEDS, chains, plan
+from klcli.published.report import Report
+from klcli.published.reproduction import KIND, Reproduction, Terms, asked_for, gather
+from klcli.settings.procedures import ReproductionSettings
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import GradientError
+from klcli.studies.gradient_checks import check_a_single_image, check_networks, entries
+
+ALL = "all"
+
+
+def reproduce(
+    setup: Setup, names: Sequence[str], settings: ReproductionSettings, repeats: int, resume: bool
+) -> Iterator[Reproduction]:
+    """Yield the reproduction of each report as soon as it is complete; all runs and checks are recorded.
+
+    Raises ConfigError if a name is unknown, or if rows are chosen from more than one report.
+    """
+    quick, as_published, subset = settings.quick, settings.as_published, settings.subset
+    known = published.report_names()
+    if not names:
+        raise ConfigError(f"reproduce: name a report, one of {', '.join(known)}, or {ALL}")
+    unique = dict.fromkeys(one for name in names for one in (known if name == ALL else [name]))
+    chosen = [published.report(name) for name in unique]
+    if settings.only and len(chosen) > 1:
+        raise ConfigError(f"--only {' '.join(settings.only)}: rows of one report, {len(chosen)} are named")
+    chosen = [asked_for(one, settings.only, quick=quick, as_published=as_published, subset=subset) for one in chosen]
+    repeats = min(repeats, QUICK_SEEDS) if quick else repeats
+    configs = [config for one in chosen for experiment in one.experiments for config in experiment.configs]
+    with setup.pinned():
+        runner = StudyRunner.opened(setup, configs[0] if configs else TrainConfig(), resume)
+        images = runner.dataset
+        terms = Terms(images.name, images.official, images.sha256, repeats, quick, subset, as_published, settings.note)
+        for one in chosen:
+            yield _as_published(runner, one, terms) if as_published else _as_written(runner, one, terms)
+
+
+def _as_published(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
+    """Train the warm-started searches of a report, one study each, and check its single image, which is not stored."""
+    studies = []
+    own = _settings(one, terms) | {"as_published": True}
+    for name, chain, links in chains(one, terms.repeats):
+        stage, there = f"{one.name} as published, {name}", runner.on(chain[0].split)
+        studies.append(there.run(KIND, stage, chain, own, evaluate_test=True, chains=links))
+    errors = {}
+    for check in one.gradient_checks:
+        atol, rtol = check.settings.atol or 0.0, check.settings.rtol or 0.0
+        errors[check] = [
+            GradientError(check_id=0, position=position, passed=tensor.passes(atol, rtol), **asdict(tensor))
+            for [config] in check.networks()
+            for position, tensor in enumerate(check_a_single_image(config, runner.splits.train, check.settings))
+        ]
+    return gather(one, terms, runner.store, studies, errors)
+
+
+def _as_written(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
+    """Run the missing checks and trainings of a report. Each division of the images is a separate study."""
+    _check_gradients(runner, one)
+    studies = [
+        runner.on(division).run(KIND, one.name, configs, _settings(one, terms), evaluate_test=True)
+        for division, configs in plan(one, terms.repeats, quick=terms.quick).items()
+    ]
+    return gather(one, terms, runner.store, studies)
+
+
+def _settings(one: Report, terms: Terms) -> dict[str, Any]:
+    return {"report": one.name, "rows": list(one.rows), "quick": terms.quick}
+
+
+def _check_gradients(runner: StudyRunner, one: Report) -> None:
+    """Check the gradients of a report as one suite; with --resume, only those not checked yet."""
+    store, sha256 = runner.store.gradient_checks, runner.dataset.sha256
+    missing = [
+        (stack, check.settings)
+        for check in one.gradient_checks
+        for stack in check.networks()
+        if not runner.resume or store.latest(stack, check.settings, sha256) is None
+    ]
+    if missing:
+        total = sum(entries(stack, settings.dims) for stack, settings in missing)
+        with runner.setup.observer.counting("checking entries", total) as advance:
+            checks = [
+                check
+                for stack, settings in missing
+                for check in check_networks([stack], runner.splits.train, settings, on_entries=advance)
+            ]
+        store.record(checks, runner.dataset, runner.setup.command)

@@ -1,0 +1,130 @@
+"""The lambda search, from coarse to fine: each stage is a study and starts from the result of the previous one."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from klcli.errors import ConfigError
+from klcli.procedures.setup import Setup
+from klcli.procedures.study_runner import StudyRunner
+from klcli.settings.procedures import SearchSettings
+from klcli.settings.sameness import SETTINGS, differences
+from klcli.settings.setting import Role
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Run
+from klcli.store.store import Store
+from klcli.studies.lambda_search import Choice, Range, Tried, choose, draw, narrow, plan
+from klcli.studies.lambda_search import final as final_plan
+
+KIND = "lambda"
+FREE = ("lam", "seed", "order_seed", "evaluations_per_cycle")  # settings in which the stages of a search may differ
+
+Stages = list[tuple[str, list[Run]]]  # the runs of each stage, the first stage first
+
+
+@dataclass(frozen=True)
+class LambdaSearch:
+    """A search with all of its stages; `choice` is None if every value diverged."""
+
+    stages: Stages
+    choice: Choice | None
+    final: list[Run] = field(default_factory=list)  # the runs of the final training with the chosen lambda
+
+    @property
+    def studies(self) -> list[int]:
+        """The studies of the stages."""
+        return [run.study_id for _, runs in self.stages for run in runs[:1] if run.study_id is not None]
+
+    @property
+    def tried(self) -> list[Tried]:
+        """The lambdas of all stages."""
+        return [one for stage, runs in self.stages for one in tried_values(runs, stage)]
+
+
+def search_lambda(setup: Setup, config: TrainConfig, what: SearchSettings, repeats: int, resume: bool) -> LambdaSearch:
+    """Search lambda by validation accuracy; record all runs and return the search.
+
+    All values, seeds and stacks of a stage are determined before its first training. Raises ConfigError for a range
+    without a value to draw.
+    """
+    low, high = what.between
+    where = Range(low, high, what.scale)
+    with setup.pinned():
+        runner = StudyRunner.opened(setup, config, resume)
+
+        def train(stage: str, values: list[float], settings: dict[str, Any], parent: int | None = None) -> int:
+            return runner.run(KIND, stage, plan(config, values, repeats), settings, evaluate_test=False, parent=parent)
+
+        if what.values:
+            latest = train("values", sorted(what.values), {})
+        elif what.coarse or not what.fine_stages:
+            latest = train("coarse", draw(where, what.trials, config.seed, stage=0), asdict(where))
+        else:
+            latest, where = _earlier(runner, config, what.from_study)
+        for _ in range(what.fine_stages):
+            found = stored_search(runner.store, latest)
+            if found.choice is None:
+                break
+            where = narrow(found.tried, where)
+            number = len(runner.store.studies.chain(latest))
+            stage = "fine" if number == 1 else f"fine {number}"
+            setup.observer.say(f"{stage}: lambda from {where.low:.4g} to {where.high:.4g} brackets the three best")
+            latest = train(stage, draw(where, what.trials, config.seed, stage=number), asdict(where), latest)
+        found = stored_search(runner.store, latest, len(runner.splits.validation))
+        if found.choice is None or not what.final:
+            return found
+        planned = final_plan(config, found.choice.chosen.lam, repeats)
+        final = runner.run(KIND, "final", planned, {}, evaluate_test=True, parent=latest)
+        return replace(found, final=runner.store.studies.members(final))
+
+
+def stored_search(store: Store, number: int, n_validation: int | None = None) -> LambdaSearch:
+    """Return the stages of a stored search up to a study, and the choice among them.
+
+    `n_validation` is the number of validation images; if omitted, that of CIFAR-10 with the split of the runs.
+    """
+    chain = [study for study in store.studies.chain(number) if study.kind == KIND]
+    found = LambdaSearch([(str(one.stage), runs) for one in chain if (runs := store.studies.members(one.id))], None)
+    if not any(one.accuracies for one in found.tried):
+        return found
+    n = n_validation or found.stages[0][1][0].config.split.sizes()[1]
+    return replace(found, choice=choose(found.tried, n))
+
+
+def tried_values(runs: Sequence[Run], stage: str) -> list[Tried]:
+    """Return the lambdas of a stage with the validation accuracies of their repeats."""
+    complete = [run for run in runs if run.state == "complete" and run.validation_accuracy is not None]
+    return [
+        Tried(lam, stage, tuple(run.validation_accuracy or 0.0 for run in complete if run.config.lam == lam))
+        for lam in dict.fromkeys(run.config.lam for run in runs)
+    ]
+
+
+def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -> tuple[int, Range]:
+    """Return the stored study that --fine starts from, and its range; warn if its runs have other settings.
+
+    Raises ConfigError if it used other images or another network.
+    """
+    studies = runner.store.studies
+    if from_study is None:
+        latest = studies.latest(KIND, "coarse", runner.dataset.sha256)
+        if latest is None:
+            raise ConfigError("--fine: there is no complete coarse search on these images yet, add --coarse")
+        from_study = latest.id
+    study = studies.get(from_study)
+    settings = study.settings
+    if study.kind != KIND or "low" not in settings:
+        raise ConfigError(f"--from {from_study}: this study is not a coarse or fine lambda search")
+    if settings["dataset_sha256"] != runner.dataset.sha256:
+        raise ConfigError(f"--from {from_study}: this study used other images, name them with --data")
+    if study.state != "complete":
+        raise ConfigError(f"--from {from_study}: this study is {study.state}, repeat its command with --resume first")
+    found = differences(TrainConfig.from_values(settings["plan"][0]), config)
+    differing = {SETTINGS[key]: values for key, values in found.items() if key not in FREE}
+    words = ", ".join(f"{one.label} {one.words(old)} (here {one.words(new)})" for one, (old, new) in differing.items())
+    if any(one.role is Role.NETWORK for one in differing):
+        why = f"study {from_study} searched for another network, {words}"
+        raise ConfigError(f"--fine: {why}: give the same, or add --coarse")
+    if differing:
+        runner.setup.observer.warn(f"study {from_study} was trained with {words}: its accuracies cannot be compared")
+    return from_study, Range(settings["low"], settings["high"], settings["scale"])

@@ -1,0 +1,59 @@
+"""Pictures of studies: validation accuracy over lambda in a search, and the curves of a sigma sweep."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+from klcli.procedures.searches import tried_values
+from klcli.report.plots.figure import BLUE, COLOURS, ORANGE, Chart, Line, Panel
+from klcli.report.words import layers_name, network_name, settings_line, statistics_words
+from klcli.store.records import Epoch, Run
+from klcli.studies.lambda_search import Choice
+
+MARKS = tuple(zip("o^sDv", COLOURS, strict=False))
+MEASURES = ("loss", "accuracy")
+WIDE = 20.0  # above this loss the axis is logarithmic, or the others would be a flat line; chance is ln 10 = 2.3
+LOOKS = {False: ("without BN", ORANGE, "--"), True: ("with BN", BLUE, "-")}
+
+
+def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice) -> Chart:
+    """Gather the points of a search; diverged runs have none."""
+    first, together = stages[0][1][0], [run for _, runs in stages for run in runs]
+    lines = []
+    for (stage, runs), (marker, colour) in zip(stages, cycle(MARKS), strict=False):
+        points = [(one.lam, accuracy) for one in tried_values(runs, stage) for accuracy in one.accuracies]
+        if points:
+            x, y = zip(*points, strict=True)
+            lines.append(Line(stage, x, y, colour, "", marker=marker, size=6.5))
+    lam, accuracy = choice.chosen.lam, choice.chosen.accuracy
+    scale = "log" if min(x for line in lines for x in line.x) > 0 else "linear"
+    lines.append(Line(f"chosen {lam:.4g}", [lam], [accuracy], "black", "", size=14, fill="none"))
+    band = (choice.best.accuracy - choice.standard_error, accuracy)
+    panel = Panel(lines, xlabel="lambda", ylabel="validation accuracy", xscale=scale, band=band)
+    title = f"Lambda search: {network_name(first.config)}"
+    studies = ", ".join(str(runs[0].study_id) for _, runs in stages)
+    caption = f"{settings_line(first, omit=('lambda',), together_with=together)}, study {studies}"
+    return Chart(title, caption, [[panel]], 8, 5)
+
+
+def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]]) -> Chart:
+    """Gather the validation curves of a sweep, a column per sigma, a row per measure, and a curve per repeat."""
+    first, sigmas = runs[0], list(dict.fromkeys(run.config.sigma or 0.0 for run in runs))  # every run has one
+    is_wide = max((epoch.validation_loss for run in runs for epoch in epochs[run.id]), default=0.0) > WIDE
+    rows = []
+    for name in MEASURES:
+        row = []
+        for sigma in sigmas:
+            lines = []
+            mine = [run for run in runs if run.config.sigma == sigma]
+            for run in sorted(mine, key=lambda run: run.config.batch_norm):
+                label, colour, style = LOOKS[run.config.batch_norm]
+                values = [getattr(epoch, f"validation_{name}") for epoch in epochs[run.id]]
+                lines.append(Line(label, [epoch.step for epoch in epochs[run.id]], values, colour, style))
+            scale = "log" if is_wide and name == "loss" else "linear"
+            title, ylabel = f"sigma {sigma:g}" if name == MEASURES[0] else "", name if sigma == sigmas[0] else ""
+            xlabel = "update step" if name == MEASURES[-1] else ""
+            row.append(Panel(lines, title, xlabel, ylabel, yscale=scale))
+        rows.append(row)
+    title = f"Sigma and batch normalisation: {layers_name(first.config)}, validation{statistics_words(runs)}"
+    caption = f"{settings_line(first, omit=('initializer',), together_with=runs)}, study {first.study_id}"
+    return Chart(title, caption, rows, max(6, 3.4 * len(sigmas)), 6, "all", "row")

@@ -1,0 +1,120 @@
+"""Settings of evaluations, gradient checks, searches and reproductions. Without NumPy: the command line imports it."""
+
+from dataclasses import dataclass
+
+from klcli.errors import ConfigError
+from klcli.settings.setting import MAX_INTEGER, Role, Settings, flag, require, setting
+from klcli.settings.train_config import BN_STATISTICS, MAX_SHIFT, SAMPLES, check_samples
+
+PIXELS = 3072  # of an image
+# A centred difference errs by h^2 and by rounding, a forward one by h: it cannot meet the same tolerance.
+TOLERANCES = {"centred": (1e-8, 1e-6), "forward": (1e-4, 1e-3)}
+SIGMAS = (1e-1, 1e-3, 1e-4)  # standard deviations of the initial weights in the course
+SEARCH, REPRODUCTION = "Search", "Reproduction"  # panels of --help
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings(Settings):
+    """The settings of a gradient check. Raises ConfigError if the check could not run or could not fail."""
+
+    # fmt: off
+    images: int = setting(10, Role.CHECK, "Use the first N training images.", at_least=1)
+    dims: int = setting(30, Role.CHECK, "Use the first N pixels of each.", at_least=1, at_most=PIXELS)
+    method: str = setting("centred", Role.CHECK, "Difference quotient.", choices=tuple(TOLERANCES))
+    h: float = setting(1e-5, Role.CHECK, "The step of the difference.", above=0, below=1, example="1e-5")
+    atol: float | None = setting(
+        None, Role.CHECK, "A tensor passes below this max absolute error (1e-8 if centred),", above=0, below=1)
+    rtol: float | None = setting(
+        None, Role.CHECK, "or below this max relative error (1e-6 if centred).", above=0, below=1)
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        """Check the values; a missing tolerance becomes one that the method can meet."""
+        super().__post_init__()
+        for name, default in zip(("atol", "rtol"), TOLERANCES[self.method], strict=True):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(Settings):
+    """The settings of a later evaluation of trained networks. Raises ConfigError if they contradict each other."""
+
+    # fmt: off
+    snapshots: bool = setting(False, Role.EVALUATION,
+        "Average the probabilities of the networks at the ends of the cycles of a run.")
+    bn_statistics: str | None = setting(None, Role.EVALUATION,
+        "Statistics of batch normalisation, as for train; those of the run if omitted.",
+        choices=BN_STATISTICS)
+    bn_samples: int | None = setting(
+        None, Role.EVALUATION, "Maximum number of images for precise (10000) and adaptive (1000).", at_least=2)
+    flips: bool = setting(False, Role.EVALUATION, "Average the probabilities of an image and its mirror image.")
+    shifts: int = setting(0, Role.EVALUATION,
+        "Also average over the image shifted by N pixels to its four sides; 0: none.", at_least=0, at_most=MAX_SHIFT)
+    seed: int | None = setting(None, Role.RANDOMNESS,
+        "Seed of the images for precise and adaptive; the seed of the run if omitted.",
+        at_least=0, at_most=MAX_INTEGER)
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        policy = self.bn_statistics
+        if policy is None and self.bn_samples is not None:
+            raise ConfigError(f"--bn-samples {self.bn_samples}: needs --bn-statistics precise or adaptive")
+        check_samples(policy or "", self.bn_samples)
+        if self.seed is not None and policy not in SAMPLES:
+            raise ConfigError(f"--seed {self.seed}: only precise and adaptive statistics draw images")
+
+    @property
+    def samples(self) -> int | None:
+        """The number of images to draw, None if none are drawn."""
+        return self.bn_samples or SAMPLES.get(self.bn_statistics or "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings(Settings):
+    """The settings of a lambda search. Raises ConfigError if they exclude each other."""
+
+    # fmt: off
+    coarse: bool = flag(SEARCH, "Draw lambda from the whole range; the default.")
+    fine: int = setting(0, SEARCH, "Then draw from a range that brackets the three best; twice narrows it again.",
+        at_least=0, is_counted=True)
+    rounds: int = setting(0, SEARCH, "Narrow the range N times, like N times --fine.", at_least=0)
+    from_study: int | None = setting(None, SEARCH, "Start --fine from this study, not the latest.", option="--from")
+    values: tuple[float, ...] = setting((), SEARCH, "Try these lambdas instead of drawing any.", at_least=0)
+    between: tuple[float, ...] = setting((1e-5, 1e-1), SEARCH, "Draw the values of --coarse from this range.",
+        option="--range", metavar="LOW HIGH")
+    scale: str = setting("log", SEARCH, "Draw uniformly in log lambda, or in lambda.", choices=("log", "linear"))
+    trials: int = setting(8, SEARCH, "Try N values per stage.", at_least=1, at_most=1000)
+    final: bool = flag(SEARCH, "Train the chosen lambda for 3 cycles and evaluate it on the test set.")
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ends = " ".join(f"{value:g}" for value in self.between)
+        require(len(self.between) == 2, f"--range {ends}: give two numbers, for example --range 1e-5 1e-1")
+        if self.values and (self.coarse or self.fine_stages):
+            listed = " ".join(f"{value:g}" for value in self.values)
+            raise ConfigError(f"--values {listed}: a list needs no --coarse and no --fine, omit one of them")
+        if self.from_study is not None and (self.coarse or self.values or not self.fine_stages):
+            raise ConfigError(f"--from {self.from_study}: needs --fine and no other stage")
+
+    @property
+    def fine_stages(self) -> int:
+        """The number of times that the range is narrowed."""
+        return max(self.fine, self.rounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproductionSettings(Settings):
+    """The settings of a reproduction of published reports."""
+
+    # fmt: off
+    only: tuple[str, ...] = setting((), REPRODUCTION, "Use only these rows, such as T2a or 003-T2.", metavar="ROW...")
+    quick: bool = flag(REPRODUCTION, "Train at most 2 seeds with 1 cycle each; the results are marked as quick.")
+    as_published: bool = flag(REPRODUCTION,
+        "Repeat the rows that result from a mistake: a warm-started search, a check of one image.")
+    subset: int | None = setting(None, Role.DATA, "Use the first N training images; for tests only.", at_least=1)
+    note: str | None = setting(
+        None, Role.OUTPUT, "Add this text at the head of the page.", metavar="TEXT")
+    # fmt: on

@@ -1,0 +1,47 @@
+"""Sameness: the differences between two trainings, and the test for repeats. Configs are compared only here."""
+
+from dataclasses import replace
+from typing import Any
+
+from klcli.settings.setting import Setting, settings_of, value_of
+from klcli.settings.train_config import TrainConfig
+
+
+def differences(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Return both values of every setting in which two trainings differ, by key, without the name of the preset."""
+    return {
+        one.key: (value_of(a, one.key), value_of(b, one.key))
+        for one in SETTINGS.values()
+        if not one.is_name and value_of(a, one.key) != value_of(b, one.key)
+    }
+
+
+def same_but_for_the_seed(a: TrainConfig, b: TrainConfig) -> bool:
+    """Whether two trainings are repeats of one another."""
+    return without_seeds(a) == without_seeds(b)
+
+
+def without_seeds(config: TrainConfig) -> TrainConfig:
+    """Return the settings that all repeats of a training share, the key of their group."""
+    return replace(config, **{one.key: one.default for one in SETTINGS.values() if one.is_seed or one.is_name})
+
+
+def without_name(config: TrainConfig) -> TrainConfig:
+    """Return the settings that determine the numbers of a training: equal results here give equal numbers.
+
+    An omitted order seed equals the seed.
+    """
+    return replace(config, preset=None, order_seed=config.shared_seed)
+
+
+def stack_key(config: TrainConfig) -> tuple[Any, ...]:
+    """Return the settings that the replicas of one stack must share."""
+    return tuple(value_of(config, one.key) for one in SETTINGS.values() if not one.differs_in_stack)
+
+
+def not_default(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that differ from the default, by key."""
+    return {key: value for key, (value, _) in differences(config, TrainConfig()).items()}
+
+
+SETTINGS: dict[str, Setting] = settings_of(TrainConfig)

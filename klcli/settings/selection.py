@@ -1,0 +1,109 @@
+"""Selection: the options of `klcli report`, validated before the database is opened."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from klcli.errors import ConfigError
+from klcli.settings.setting import Role, Settings, flag, require, setting, settings_of
+
+STATES = ("complete", "diverged", "interrupted", "failed", "running")
+HOURS = {"h": 1, "d": 24, "w": 168}
+DESCENDING = ("started_at", "finished_at", "id")  # and every accuracy: the newest or the best first
+SHORT = {
+    "validation": "validation_accuracy", "test": "test_accuracy", "train": "train_accuracy", "run": "id",
+    "bn": "batch_norm",
+}  # fmt: skip
+VIEW, FILTER, PICTURES = "What to show", "Which runs", "Pictures and HTML report"  # panels of --help
+VIEWS = ("best", "list_all", "runs", "study", "group_by", "gradchecks")
+MOST_ROWS = 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection(Settings):
+    """The view, its runs, their order and the format. Raises ConfigError if options contradict each other."""
+
+    # fmt: off
+    best: int | None = setting(None, VIEW, "Show the N best complete runs; without options, 10.",
+        at_least=1, at_most=MOST_ROWS)
+    list_all: bool = flag(VIEW, "List all runs in all states, the newest first.", option="--list")
+    runs: tuple[int, ...] = setting((), VIEW, "Show these runs side by side.", option="--run", metavar="RUN...")
+    diff_only: bool = flag(VIEW, "With --run, show only the differences.")
+    study: int | None = setting(None, VIEW, "Show the table of a search or sweep.")
+    group_by: tuple[str, ...] = setting((), VIEW, "Show mean, deviation and n over seeds, as `hidden,bn`, and which "
+        "differences chance alone can explain.", metavar="COLUMN...")
+    gradchecks: bool = flag(VIEW, "Show the latest gradient check.")
+    dataset: str | None = setting(
+        None, FILTER, "Select runs on these images: cifar10, synthetic, or the start of a sha256.")
+    images_of: int | None = setting(None, FILTER, "Select runs with the images and the split of run N.")
+    bn: bool | None = setting(None, FILTER, "Select runs with or without batch normalisation.")
+    state: str | None = setting(None, FILTER, f"List runs that are {', '.join(STATES[:-1])} or {STATES[-1]}.",
+        choices=STATES, metavar="STATE")
+    since: str | None = setting(None, FILTER, "Select runs started since 2026-05-31, or 12h or 7d ago.", metavar="WHEN")
+    tagged: str | None = setting(None, FILTER, "Select runs with this tag.", metavar="TAG")
+    where: str | None = setting(None, FILTER, "Select runs by an SQL condition on the columns of runs: "
+        "`--where 'lambda < 0.01 AND seed = 0'`.", metavar="SQL")
+    sort: str | None = setting(None, FILTER, "Sort by this column; `seconds:desc` reverses it.", metavar="COLUMN")
+    limit: int | None = setting(None, FILTER, "Show at most N rows.", at_least=1, at_most=MOST_ROWS)
+    format: str = setting("table", Role.OUTPUT, "Print the table in this format; csv and json keep every digit.",
+        choices=("table", "markdown", "latex", "csv", "json"))
+    plot: tuple[str, ...] = setting(
+        (), PICTURES, "Draw curves of one run, or of several over one another with a band for seeds; bn, one network "
+        "with and without it; rate; weights of the first layer; confusion; lambda and sigma of a study; gradients.",
+        metavar="KIND...")
+    to: Path | None = setting(
+        None, PICTURES, "Write --plot to this .png, .svg or .pdf instead of one in plots/.", metavar="FILE")
+    html: Path | None = setting(None, PICTURES, "Write all tables and pictures into one page.", metavar="FILE")
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.to is None or bool(self.plot), f"--to {self.to}: names a picture, choose its kind with --plot")
+        options = settings_of(Selection)
+        views = [options[name].option for name in VIEWS if getattr(self, name)]
+        require(len(views) < 2, f"{' and '.join(views[:2])}: one view at a time")
+        other_state = self.state not in (None, "complete") and not self.list_all
+        complete = f"{''.join(views)} shows complete runs, --state {self.state} goes with --list"
+        require(not (views and other_state), complete)
+        both = f"--dataset {self.dataset} and --images-of {self.images_of}: give one of them"
+        require(self.dataset is None or self.images_of is None, both)
+        few = "--diff-only: compares runs, give at least two with --run"
+        require(not self.diff_only or len(self.runs) > 1, few)
+        _ = self.order, self.started_since  # both raise if they cannot be parsed
+
+    @property
+    def has_view(self) -> bool:
+        """Whether an option names a view."""
+        return any(getattr(self, name) for name in VIEWS)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether runs of any state are listed instead of ranked."""
+        return self.list_all or self.state not in (None, "complete")
+
+    @property
+    def order(self) -> tuple[str, bool] | None:
+        """The column of --sort, and whether the order is descending."""
+        if self.sort is None:
+            return None
+        name, _, direction = self.sort.partition(":")
+        column = SHORT.get(name, name)
+        require(direction in ("", "asc", "desc"), f"--sort {self.sort}: give asc or desc after the colon")
+        usual = column.endswith("accuracy") or column in DESCENDING
+        return column, direction == "desc" if direction else usual
+
+    @property
+    def started_since(self) -> str | None:
+        """The time of --since, given as a date, a time or an age, in the format of the database: UTC, to the second."""
+        if self.since is None:
+            return None
+        number, unit = self.since[:-1], self.since[-1:]
+        try:
+            if unit in HOURS and number.isdigit():
+                moment = datetime.now(UTC) - timedelta(hours=int(number) * HOURS[unit])
+            else:
+                moment = datetime.fromisoformat(self.since).astimezone(UTC)  # without a time zone, the local one
+        except (ValueError, OverflowError):
+            usage = "give a date as 2026-05-31, a time as 2026-05-31T14:00, or 7d"
+            raise ConfigError(f"--since {self.since!r}: {usage}") from None
+        return moment.isoformat(timespec="seconds")

@@ -1,0 +1,232 @@
+"""Setting: the complete definition of one setting, written once at its field: `setting(0.005, Role.DATA, "Help.")`.
+
+Its option, help, validation, column and label in tables derive from it. Every message is one line with the option and
+the cure, whatever the source of the value. pydantic would add a third to the time of `klcli --help`.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from enum import StrEnum
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from klcli.errors import ConfigError
+
+MAX_INTEGER = 2**63 - 1  # the largest integer of the database
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
+_METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
+
+
+class Role(StrEnum):
+    """The part of a training that a setting belongs to, with the title of its panel in `--help`."""
+
+    NETWORK = "Network"
+    OPTIMISATION = "Optimisation"
+    REGULARISATION = "Augmentation and regularisation"
+    DATA = "Data"
+    EVALUATION = "Evaluation"
+    RANDOMNESS = "Randomness and precision"
+    OUTPUT = "Output"
+    CHECK = "Gradient check"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting of a dataclass of settings."""
+
+    key: str  # the field; `split.subset` for the one of a nested dataclass
+    kind: type  # int, float, bool, str, Path or tuple
+    items: tuple[type, ...] = ()  # of a tuple: the kind of all of its items, or the kinds of exactly two
+    is_optional: bool  # whether None is a value
+    default: Any
+    role: str  # a Role, or the title of another panel
+    help: str
+    option: str  # --lambda
+    short: str | None = None  # -H
+    metavar: str  # placeholder of the value in `--help`: `N`, `X`, `before|after`
+    envvar: str | None = None  # computes the value if the option is omitted
+    label: str  # in tables and captions
+    column: str  # of the table `runs`
+    choices: tuple[str, ...] = ()
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    example: str | None = None  # a valid value, if the bounds do not suggest one
+    is_flag: bool = False  # an option without --no-, off if omitted
+    is_counted: bool = False  # the value is the number of times that the option is given
+    is_resolved: bool = False  # a run stores the number computed from this and other settings
+    is_seed: bool = False  # runs that differ only in it are repeats
+    is_name: bool = False  # a name for settings, not a setting itself
+    differs_in_stack: bool = False  # replicas of a stack may differ in it
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether the value is exactly two items."""
+        return len(self.items) == 2
+
+    @property
+    def names(self) -> list[str]:
+        """The option on the command line: `--bn/--no-bn`, `--hidden` and `-H`."""
+        if self.kind is bool and not self.is_flag:
+            return [f"{self.option}/--no-{self.option.removeprefix('--')}"]
+        return [self.option, self.short] if self.short else [self.option]
+
+    def read(self, typed: Any) -> Any:
+        """Parse the text or texts of a value; None and counts stay. Raises ConfigError.
+
+        The items of a list may be joined by commas: `["50", "30,20"]`.
+        """
+        if typed is None or isinstance(typed, int):
+            return typed
+        if self.kind is not tuple:
+            return self._read(typed, self.kind)
+        if self.is_pair:
+            return tuple(map(self._read, typed, self.items))
+        parts = [part for text in typed for part in text.split(",")]
+        return tuple(self._read(part, self.items[0]) for part in parts if part or self.items[0] is not str)
+
+    def _read(self, text: str, kind: type) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            raise ConfigError(f"{self.option} {text!r}: must be {_KINDS[kind]}{self._example}") from None
+
+    def checked(self, value: Any) -> Any:
+        """Return the value in its stored form: 5 as 5.0 for a float, a list as a tuple. Raises ConfigError."""
+        if value is None and self.is_optional:
+            return None
+        if self.kind is not tuple:
+            return self._checked(value, self.kind)
+        if not isinstance(value, list | tuple) or (self.is_pair and len(value) != 2):
+            kinds = f"two values, {self.metavar}" if self.is_pair else f"a list of {_KINDS[self.items[0]][2:]}s"
+            raise ConfigError(f"{self.option} {value!r}: must be {kinds}{self._example}")
+        return tuple(map(self._checked, value, self.items if self.is_pair else self.items * len(value)))
+
+    def _checked(self, value: Any, kind: type) -> Any:
+        accepted: Any = (int, float) if kind is float else kind
+        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+            raise ConfigError(f"{self.option} {value!r}: must be {_KINDS[kind]}{self._example}")
+        if self.choices and value not in self.choices:
+            raise ConfigError(f"{self.option} {value!r}: choose one of {', '.join(self.choices)}")
+        if kind in (int, float) and not self._is_within(value):
+            raise ConfigError(f"{self.option} {value}: must be {self._range}{self._example}")
+        return float(value) if kind is float else value  # 5 and 5.0 are equal settings, and must be equal in JSON
+
+    def _is_within(self, value: float) -> bool:
+        low = (self.at_least is None or value >= self.at_least) and (self.above is None or value > self.above)
+        high = (self.at_most is None or value <= self.at_most) and (self.below is None or value < self.below)
+        return low and high and abs(value) <= (MAX_INTEGER if isinstance(value, int) else sys.float_info.max)
+
+    @property
+    def _range(self) -> str:
+        if self.at_least is not None and self.at_most is not None:
+            return f"from {self.at_least} to {self.at_most}"
+        bounds = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
+        words = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
+        if self.at_most or self.below:
+            return words
+        if float in (self.kind, *self.items):
+            return f"a finite number, {words}" if words else "a finite number"
+        return words or f"at most {MAX_INTEGER}"
+
+    @property
+    def _example(self) -> str:
+        return f", for example {self.option} {self.example}" if self.example else ""
+
+    def words(self, value: Any) -> str:
+        """Return the value as text for a person: `512 256`, `yes`, `0.05`, `-` for None."""
+        if value is None:
+            return "-"
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, tuple):
+            return " ".join(map(str, value)) or "-"
+        return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+    def phrase(self, value: Any) -> str:
+        """Return the setting and its value for a caption: `momentum 0.9`, `flips`, `not shuffled`."""
+        if isinstance(value, bool):
+            return self.label if value else f"not {self.label}"
+        return f"{self.label} {self.words(value)}"
+
+    def typed(self, value: Any) -> str:
+        """Return the value in TOML syntax, for the list of presets."""
+        return json.dumps(value) if isinstance(value, bool | float) else self.words(value)
+
+
+def setting(default: Any, role: str, help: str, **more: Any) -> Any:
+    """Return a field of a dataclass of settings; `more` are fields of Setting that do not derive from its name."""
+    return field(default=default, metadata={"role": role, "help": help, **more})
+
+
+def flag(role: str, help: str, **more: Any) -> Any:
+    """Return a field for a flag: an option without a value, off by default."""
+    return setting(False, role, help, is_flag=True, **more)
+
+
+def setting_of(name: str, hint: Any, declared: Field) -> Setting:
+    """Return the setting of the declaration `name: hint = setting(...)`."""
+    given, parts = declared.metadata, get_args(hint)
+    is_optional = type(None) in parts
+    kind = next(part for part in parts if part is not type(None)) if is_optional else hint
+    items = tuple(part for part in get_args(kind) if part is not Ellipsis)
+    metavar = " ".join(_METAVARS.get(one, "") for one in items or [kind]) + ("..." if len(items) == 1 else "")
+    derived = {
+        "option": f"--{name.replace('_', '-')}", "label": name.replace("_", " "), "column": name,
+        "metavar": "|".join(given.get("choices", ())) or metavar,
+    }  # fmt: skip
+    kinds = {"kind": tuple if items else kind, "items": items, "is_optional": is_optional}
+    return Setting(key=name, default=declared.default, **{**kinds, **derived, **given})
+
+
+def settings_of(owner: type) -> dict[str, Setting]:
+    """Return the settings of a dataclass by key, those of nested dataclasses as `split.subset`."""
+    if owner not in _known:
+        hints, found = get_type_hints(owner), {}
+        for one in fields(owner):
+            if one.metadata:
+                found[one.name] = setting_of(one.name, hints[one.name], one)
+            else:
+                inner = {f"{one.name}.{key}": it for key, it in settings_of(hints[one.name]).items()}
+                found |= {key: replace(it, key=key) for key, it in inner.items()}
+        _known[owner] = found
+    return _known[owner]
+
+
+_known: dict[type, dict[str, Setting]] = {}  # every new config looks its settings up
+
+
+class Settings:
+    """Base class of settings: an invalid value raises ConfigError, one line with the option and the cure."""
+
+    def __post_init__(self) -> None:
+        for one in settings_of(type(self)).values():
+            if "." not in one.key:
+                object.__setattr__(self, one.key, one.checked(getattr(self, one.key)))
+
+
+T = TypeVar("T", bound=Settings)
+
+
+def with_values(config: T, values: Mapping[str, Any]) -> T:
+    """Return settings with some values replaced, by key: `lam`, `split.subset`. Raises ConfigError."""
+    own = {key: value for key, value in values.items() if "." not in key}
+    for name in {key.partition(".")[0] for key in values if "." in key}:
+        inner = {key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{name}.")}
+        own[name] = with_values(getattr(config, name), inner)
+    return replace(config, **own)  # type: ignore[type-var]  # every subclass is a dataclass
+
+
+def value_of(config: Any, key: str) -> Any:
+    """Return the value of a setting by its key: `lam`, `split.subset`."""
+    return attrgetter(key)(config)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError with this message if the condition is false."""
+    if not condition:
+        raise ConfigError(message)

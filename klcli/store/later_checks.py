@@ -1,0 +1,96 @@
+"""Records of later evaluations of stored networks, and of gradient checks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+from klcli.settings.columns import columns as columns_of
+from klcli.settings.procedures import CheckSettings, EvaluationSettings
+from klcli.settings.train_config import TrainConfig
+from klcli.store.connection import Database, now
+from klcli.store.records import Evaluation, GradientCheck, GradientError
+from klcli.store.runs import prefixed
+
+if TYPE_CHECKING:  # a report must not import the training code
+    from klcli.data.dataset import Dataset
+    from klcli.evaluation.reevaluation import Reevaluation
+    from klcli.studies.gradient_checks import NetworkCheck
+
+
+class Evaluations:
+    """The evaluations of runs, each of one run or of the mean of several."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def record(
+        self, run_ids: Sequence[int], settings: EvaluationSettings, found: Reevaluation, command: str
+    ) -> Evaluation:
+        """Record an evaluation, replacing an earlier one of the same runs and settings, and return it."""
+        used = {"bn_statistics": found.policy, "bn_samples": found.samples, "transductive": found.transductive}
+        about = {"created_at": now(), "command": command, "seconds": found.seconds}
+        row = asdict(settings) | used | about | prefixed("validation", found.validation) | prefixed("test", found.test)
+        wanted = sorted(set(run_ids))
+        with self._db.write() as db:
+            for old in self.of_runs(wanted):
+                if old.runs == wanted and all(getattr(old, name) == row[name] for name in asdict(settings)):
+                    db.execute("DELETE FROM evaluations WHERE id = ?", [old.id])
+            evaluation = db.table("evaluations").insert(row).last_pk
+            db.table("evaluation_runs").insert_all({"evaluation_id": evaluation, "run_id": run_id} for run_id in wanted)
+        return next(one for one in self.of_runs(wanted) if one.id == evaluation)
+
+    def of_runs(self, run_ids: Sequence[int]) -> list[Evaluation]:
+        """Return the evaluations that include one of these runs, the oldest first."""
+        numbers = "SELECT run_id FROM evaluation_runs WHERE evaluation_id = evaluations.id ORDER BY run_id"
+        with_runs = f"SELECT *, (SELECT json_group_array(run_id) FROM ({numbers})) AS runs FROM evaluations"
+        wanted = "SELECT evaluation_id FROM evaluation_runs WHERE run_id IN (SELECT value FROM json_each(?))"
+        source = f"({with_runs}) WHERE id IN ({wanted}) ORDER BY id"
+        return self._db.records(Evaluation, source, [json.dumps(list(run_ids))])
+
+
+class GradientChecks:
+    """The gradient checks, in suites: a suite is the set of networks of one call."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def record(self, checks: Sequence[NetworkCheck], dataset: Dataset, command: str) -> int:
+        """Record the checks of one call together and return the number of their suite."""
+        with self._db.write() as db:
+            [[suite]] = db.execute("SELECT coalesce(max(id), 0) + 1 FROM gradient_checks").fetchall()
+            for check_id, check in enumerate(checks, start=suite):
+                first = columns_of(check.configs[0])
+                network = {name: first[name] for name in ("hidden", "batch_norm", "bn_position")}
+                network |= {"lambda": " ".join(f"{config.lam:g}" for config in check.configs)}
+                network |= {"configs": json.dumps([asdict(config) for config in check.configs])}
+                images = {"dataset": dataset.name, "dataset_sha256": dataset.sha256}
+                found = {"passed": int(not check.failed), "seconds": check.seconds, **asdict(check.settings)}
+                about = {"id": check_id, "suite": suite, "created_at": now(), "command": command}
+                db.table("gradient_checks").insert(about | images | network | found)
+                for position, tensor in enumerate(check.tensors):
+                    row = {"check_id": check_id, "position": position, "passed": int(tensor not in check.failed)}
+                    db.table("gradient_errors").insert(row | asdict(tensor))
+        return int(suite)
+
+    def suite(self, suite: int | None = None) -> list[GradientCheck]:
+        """Return the checks of one call, by default of the latest, with the errors of their tensors."""
+        return self._checks("suite = coalesce(?, (SELECT max(suite) FROM gradient_checks)) ORDER BY id", [suite])
+
+    def latest(self, configs: Sequence[TrainConfig], settings: CheckSettings, sha256: str) -> GradientCheck | None:
+        """Return the latest check of one network, or of a stack, under these settings on one data set."""
+        named = asdict(settings)
+        condition = f"dataset_sha256 = ? AND {' AND '.join(f'{name} = ?' for name in named)} ORDER BY id DESC"
+        checks = self._checks(condition, [sha256, *named.values()])
+        # Compared as configs, not as text: an older klcli wrote fewer settings, in another order.
+        return next((check for check in checks if check.configs == tuple(configs)), None)
+
+    def suites(self) -> list[int]:
+        return [row["suite"] for row in self._db.read("SELECT DISTINCT suite FROM gradient_checks ORDER BY suite")]
+
+    def _checks(self, condition: str, values: Sequence[object]) -> list[GradientCheck]:
+        checks = self._db.records(GradientCheck, f"gradient_checks WHERE {condition}", values)
+        of_check = "gradient_errors WHERE check_id = ? ORDER BY position"
+        return [replace(one, errors=tuple(self._db.records(GradientError, of_check, [one.id]))) for one in checks]

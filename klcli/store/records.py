@@ -1,0 +1,202 @@
+"""The records that the store returns: one frozen dataclass per table.
+
+A field has the name of its column, except `config_json` for `config`; Database.records parses it by its type.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, cast
+
+from klcli.errors import StoreError
+from klcli.settings.split_config import SplitConfig
+from klcli.settings.train_config import TrainConfig
+
+
+class _Measured:
+    """A record with losses, costs and accuracies in columns named `validation_accuracy`."""
+
+    def measure(self, split: str, name: str) -> float | None:
+        """Return one metric, None if it was not measured. Raises AttributeError for an unknown one."""
+        return cast(float | None, getattr(self, f"{split}_{name}"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(_Measured):
+    """One training: its settings are in `config`, the other fields are its origin and results."""
+
+    id: int
+    study_id: int | None = None
+    member: int | None = None  # position in the plan of the study
+    state: str  # running, complete, interrupted, failed or diverged
+    started_at: str  # UTC, ISO 8601
+    finished_at: str | None = None
+    host: str
+    pid: int
+    process_started_at: float  # distinguishes the process from a later one with the same pid
+    command: str
+    dataset: str
+    dataset_sha256: str
+    dataset_source: str  # place of the images: a path, or "built in"
+    step_size: int  # n_s in updates
+    cycles: float
+    epochs: float  # planned
+    threads: int  # of BLAS
+    config_json: str  # of the TrainConfig
+    versions: dict[str, str]  # of Python and the libraries
+    split_json: str | None = None  # the split of the config as SQLite writes it: equal texts for equal splits
+    epochs_done: float = 0.0
+    best_validation_accuracy: float | None = None
+    train_loss: float | None = None
+    train_cost: float | None = None
+    train_accuracy: float | None = None
+    validation_loss: float | None = None
+    validation_cost: float | None = None
+    validation_accuracy: float | None = None
+    test_loss: float | None = None
+    test_cost: float | None = None
+    test_accuracy: float | None = None
+    snapshots: int | None = None  # networks in the ensemble, None without one
+    ensemble_validation_loss: float | None = None
+    ensemble_validation_accuracy: float | None = None
+    ensemble_test_loss: float | None = None
+    ensemble_test_accuracy: float | None = None
+    seconds: float | None = None
+    checkpoint: str | None = None  # relative to the folder of the database
+    checkpoint_sha256: str | None = None  # of its content
+    previous_sha256: str | None = None  # of the checkpoint before it, kept until the run is complete
+    error: str | None = None
+    note: str | None = None
+    tags: str | None = None  # words separated by spaces
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        """The settings. Raises StoreError if this version of klcli cannot parse them."""
+        return _config(self.config_json, f"run {self.id}")
+
+    @property
+    def split(self) -> SplitConfig:
+        return self.config.split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch(_Measured):
+    """One evaluation of a run, by default at the end of an epoch."""
+
+    run_id: int
+    epoch: float  # updates done / updates per epoch
+    step: int  # updates done
+    learning_rate: float  # of the last update
+    train_loss: float
+    train_cost: float
+    train_accuracy: float
+    validation_loss: float
+    validation_cost: float
+    validation_accuracy: float
+    seconds: float  # since the evaluation before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A plan of many runs."""
+
+    id: int
+    kind: str  # lambda, sigma, repeats or reproduce
+    stage: str | None
+    settings: dict[str, Any]
+    parent: int | None = None  # the study that it refines
+    state: str  # running, complete, interrupted or failed
+    created_at: str  # UTC, ISO 8601
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(_Measured):
+    """A later evaluation of one run, or of an ensemble of several."""
+
+    id: int
+    created_at: str  # UTC, ISO 8601
+    command: str
+    bn_statistics: str | None  # None without batch normalisation
+    bn_samples: int | None  # number of images for the statistics, if some were drawn
+    snapshots: bool
+    flips: bool
+    shifts: int
+    seed: int | None  # of the images drawn, None if none were
+    transductive: bool
+    validation_loss: float
+    validation_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    seconds: float
+    runs: list[int]  # the numbers of its runs, ascending
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientError:
+    """The errors of the gradient with respect to one tensor."""
+
+    check_id: int
+    position: int  # in the order of the layers
+    tensor: str
+    entries: int
+    kinks: int  # entries whose difference quotient crosses the kink of a ReLU
+    max_absolute: float
+    relative_to_sum: float
+    relative_to_maximum: float
+    ratio_of_maxima: float
+    gradient_mean: float
+    gradient_std: float
+    passed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientCheck:
+    """One network, or a stack of them, whose gradients were compared with finite differences."""
+
+    id: int
+    suite: int  # id of the first check of the same call
+    created_at: str  # UTC, ISO 8601
+    command: str
+    dataset: str
+    dataset_sha256: str
+    images: int
+    dims: int
+    method: str
+    h: float
+    atol: float
+    rtol: float
+    passed: bool
+    seconds: float
+    configs_json: str  # of a list, one TrainConfig per network
+    errors: tuple[GradientError, ...] = ()
+
+    @cached_property
+    def configs(self) -> tuple[TrainConfig, ...]:
+        """The settings of each network. Raises StoreError if this version of klcli cannot parse them."""
+        return tuple(_config(json.dumps(one), f"gradient check {self.id}") for one in json.loads(self.configs_json))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """Runs that can be ranked together, because they have the same images and the same split."""
+
+    dataset: str
+    dataset_sha256: str
+    split_json: str | None  # as in Run
+    runs: int  # number of runs
+    latest: int  # the id of the latest run
+
+    @property
+    def split(self) -> SplitConfig:
+        """The split of the images. Raises StoreError if this version of klcli cannot parse it."""
+        return _config(f'{{"split": {self.split_json or "{}"}}}', f"the split {self.split_json!r} of a run").split
+
+
+def _config(text: str, owner: str) -> TrainConfig:
+    try:
+        return _cached(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"{owner}: settings that cannot be read ({error}), update klcli or restore a copy") from error
+
+
+_cached = lru_cache(maxsize=1024)(TrainConfig.from_json)

@@ -1,0 +1,48 @@
+"""Store: runs, studies, evaluations and gradient checks, each in its own class, over one connection."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from klcli.errors import StoreError
+from klcli.store.checkpoints import write_atomically
+from klcli.store.connection import Database
+from klcli.store.later_checks import Evaluations, GradientChecks
+from klcli.store.runs import Runs
+from klcli.store.studies import Studies
+from klcli.store.upkeep import Upkeep
+
+
+class Store:
+    """An open database. Opening it marks the runs and studies of dead processes as interrupted.
+
+    Every writing method of its parts is one transaction. All methods raise StoreError, one line with the cure.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the database at `path`."""
+        self._db = Database(path)
+        self.path = path
+        self.folder = self._db.folder
+        self.close = self._db.close
+        self.runs = Runs(self._db)
+        self.studies = Studies(self._db, self.runs)
+        self.evaluations = Evaluations(self._db)
+        self.gradient_checks = GradientChecks(self._db)
+        self.upkeep = Upkeep(self._db, self.runs)
+        # A read-only database can still be read; a command that writes will fail by itself.
+        with suppress(StoreError):
+            self.runs.mark_dead()
+
+    def write_picture(self, name: str, content: bytes) -> Path:
+        """Write a picture into the folder of pictures and return its path. Raises StoreError."""
+        path = self.folder("plots") / name
+        write_atomically(path, content)
+        return path
+
+    @classmethod
+    def existing(cls, path: Path) -> Self:
+        """Open the database at `path`. Raises StoreError if there is none."""
+        if path.exists():
+            return cls(path)
+        raise StoreError(f"{path}: there is no database here, `klcli train` creates one (or name another with --db)")

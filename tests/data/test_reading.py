@@ -1,0 +1,272 @@
+"""Reading CIFAR-10: both layouts, folder and archive, and a one-line message for every kind of damage."""
+
+import gzip
+import hashlib
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from lookalike import BINARY, PYTHON, ROWS, Cifar, binary_batch, python_batch, tar_gz
+
+from klcli.data.sources import open_dataset
+from klcli.errors import DataError, ExitCode
+
+# https://www.cs.toronto.edu/~kriz/cifar.html, of the six files of the python layout
+PUBLISHED_MD5 = (
+    "c99cafc152244af753f735de768cd75f",
+    "d4bba439e000b95fd0a9bffe97cbabec",
+    "54ebc095f3ab1f0389bbae665268c751",
+    "634d18415352ddfa80567beed471001a",
+    "482c414d41f54cd18b22e5b47cb7c3cb",
+    "40351d587109b95175f43aff81a1287e",
+)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        open_dataset(str(path))
+    assert caught.value.exit_code == ExitCode.DATA
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def first_batch(cifar: Cifar) -> tuple[np.ndarray, np.ndarray]:
+    return cifar.pixels[:ROWS], cifar.labels[:ROWS].astype(np.int64)
+
+
+def pickled(cifar: Cifar, protocol: int = 2, **changes: object) -> bytes:
+    """The first batch as Python 3 pickles it, with changed entries; None removes one."""
+    pixels, labels = first_batch(cifar)
+    batch = {"data": pixels, "labels": labels.tolist(), "batch_label": "training batch 1 of 5"} | changes
+    return pickle.dumps({key: value for key, value in batch.items() if value is not None}, protocol)
+
+
+# --- what is read
+
+
+@pytest.mark.parametrize(
+    ("form", "layout"),
+    [
+        ("python", "python"),
+        ("binary", "binary"),
+        ("python_archive", "python archive"),
+        ("binary_archive", "binary archive"),
+    ],
+)
+def test_every_form_gives_the_written_images(cifar: Cifar, form: str, layout: str) -> None:
+    path = getattr(cifar, form)
+    for _ in ("read", "from the prepared copy"):
+        dataset = open_dataset(str(path))
+        assert np.array_equal(dataset.images, cifar.pixels)
+        assert np.array_equal(dataset.labels, cifar.labels)
+        assert dataset.images.dtype == dataset.labels.dtype == np.uint8
+        assert dataset.sha256 == hashlib.sha256(cifar.labels.tobytes() + cifar.pixels.tobytes()).hexdigest()
+        assert (dataset.name, dataset.layout, dataset.official) == ("cifar10", layout, False)
+        assert dataset.source == str(path)
+        assert dataset.class_names[:2] == ("airplane", "automobile")
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_batch_that_python_3_has_written_again_is_the_same(cifar: Cifar, protocol: int) -> None:
+    batch = pickle.loads(pickled(cifar))
+    for content in (pickled(cifar, protocol), pickle.dumps({k.encode(): v for k, v in batch.items()}, protocol)):
+        (cifar.python / PYTHON[0]).write_bytes(content)
+        assert np.array_equal(open_dataset(str(cifar.python)).images, cifar.pixels)
+
+
+@pytest.mark.slow  # 2.5 s for 360 MB
+def test_the_official_images_are_told_by_their_hash_in_both_layouts(cifar10: Path) -> None:
+    python, binary = (open_dataset(str(cifar10 / f"cifar-10-batches-{name}")) for name in ("py", "bin"))
+    files = [cifar10 / "cifar-10-batches-py" / name for name in PYTHON]
+    is_published = tuple(hashlib.md5(file.read_bytes()).hexdigest() for file in files) == PUBLISHED_MD5
+    assert python.official is binary.official is is_published
+    assert python.sha256 == binary.sha256
+    assert python.class_names == binary.class_names
+    assert np.bincount(python.labels[:50_000]).tolist() == [5000] * 10
+    assert np.bincount(python.labels[50_000:]).tolist() == [1000] * 10
+
+
+def test_a_set_is_found_below_its_parent(cifar: Cifar) -> None:
+    assert open_dataset(str(cifar.root)).source == str(cifar.python)
+    # A complete folder is better than an incomplete one of the other layout, an archive better than half a folder.
+    (cifar.python / "data_batch_3").unlink()
+    assert open_dataset(str(cifar.root)).source == str(cifar.binary)
+    (cifar.binary / "test_batch.bin").unlink()
+    assert open_dataset(str(cifar.root)).source == str(cifar.python_archive)
+
+
+def test_names_that_point_elsewhere_have_no_effect(cifar: Cifar, tmp_path: Path) -> None:
+    """Only the last part of a name in an archive counts, and nothing is unpacked."""
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    files = {f"../../{name}": (cifar.binary / name).read_bytes() for name in BINARY}
+    path = tar_gz(tmp_path / "deep" / "er" / "a.tar.gz", files)
+    assert np.array_equal(open_dataset(str(path)).labels, cifar.labels)
+    unpacked = [file for file in tmp_path.rglob("*.bin") if cifar.binary not in file.parents]
+    assert unpacked == []
+
+
+# --- damaged batch files
+
+
+def with_label(label: object, write: Callable[[np.ndarray, np.ndarray], bytes]) -> Callable[[Cifar], bytes]:
+    def content(cifar: Cifar) -> bytes:
+        pixels, labels = first_batch(cifar)
+        labels[12] = label
+        return write(pixels, labels)
+
+    return content
+
+
+SIZE = ROWS * 3073
+BINARY_DAMAGE: list[tuple[Callable[[Cifar], bytes], str]] = [
+    (lambda cifar: binary_batch(*first_batch(cifar))[:-1], f"{SIZE - 1} bytes where {SIZE}"),
+    (lambda cifar: binary_batch(*first_batch(cifar)) + b"\0", f"{SIZE + 1} bytes where {SIZE}"),
+    (lambda cifar: b"", f"0 bytes where {SIZE}"),
+    (lambda cifar: b"<!DOCTYPE html><html>", f"21 bytes where {SIZE}"),
+    (lambda cifar: bytes(SIZE), f"all {ROWS} labels are 0"),  # space that was reserved and never written
+    (with_label(17, binary_batch), "label 17 in row 12"),
+]
+PYTHON_DAMAGE: list[tuple[Callable[[Cifar], bytes], str]] = [
+    (with_label(17, python_batch), "label 17 in row 12"),
+    (with_label(-1, python_batch), "label -1 in row 12"),
+    (with_label(259, python_batch), "label 259 in row 12"),  # a 3 in eight bits
+    (lambda cifar: python_batch(*first_batch(cifar))[:-5], "not a readable pickle"),
+    (lambda cifar: b"", "not a readable pickle"),
+    (lambda cifar: b"<html>Please log in", "not a readable pickle"),
+    (lambda cifar: pickled(cifar, labels=["cat"] * ROWS), "'labels' is <U3"),
+    (lambda cifar: pickled(cifar, labels=[2.0] * ROWS), "'labels' is float64"),
+    (lambda cifar: pickled(cifar, labels=[10**30] * ROWS), "'labels' is object"),
+    (lambda cifar: pickled(cifar, labels=[[1], [1, 2]] * 10), "'labels' is not an array"),
+    (lambda cifar: pickled(cifar, labels=[1] * (ROWS - 1)), f"shape ({ROWS - 1},) where integer of shape ({ROWS},)"),
+    (lambda cifar: pickled(cifar, labels=None), "no entry 'labels'"),
+    (lambda cifar: pickled(cifar, data=None), "no entry 'data'"),
+    (lambda cifar: pickled(cifar, data=cifar.pixels[:ROWS] * 1.0), f"float64 of shape ({ROWS}, 3072)"),
+    (lambda cifar: pickled(cifar, data=cifar.pixels[1:ROWS]), f"uint8 of shape ({ROWS - 1}, 3072)"),
+    (lambda cifar: pickled(cifar, data=[1]), "'data' is int64 of shape (1,)"),
+    (lambda cifar: pickled(cifar, fine_labels=[1]), "CIFAR-100"),
+    (lambda cifar: pickle.dumps([1]), "a list instead of a dictionary"),
+]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [("data_batch_1.bin", *case) for case in BINARY_DAMAGE] + [("data_batch_1", *case) for case in PYTHON_DAMAGE],
+)
+def test_a_damaged_batch_is_named(
+    cifar: Cifar, tmp_path: Path, packed: bool, name: str, content: Callable[[Cifar], bytes], named: str
+) -> None:
+    folder = cifar.binary if name.endswith(".bin") else cifar.python
+    (folder / name).write_bytes(content(cifar))
+    path, where = folder, f"{folder / name}"
+    if packed:
+        path = tar_gz(tmp_path / "a.tar.gz", {file.name: file.read_bytes() for file in sorted(folder.iterdir())})
+        where = f"{name} in {path}"
+    message = refusal(path)
+    assert message.startswith(where)
+    assert named in message
+
+
+class Exploit:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, function: Callable[..., object], *args: object) -> None:
+        self.call = (function, args)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.skipif(os.name != "posix", reason="touch is a program of POSIX")
+@pytest.mark.parametrize("name", ["system", "open"])
+def test_a_pickle_cannot_run_code(cifar: Cifar, name: str, tmp_path: Path) -> None:
+    marker = tmp_path / "executed"
+    args = (f"touch {marker}",) if name == "system" else (str(marker), os.O_CREAT)
+    content = pickle.dumps({"data": Exploit(getattr(os, name), *args)}, protocol=2)
+    (cifar.python / "data_batch_2").write_bytes(content)
+    message = refusal(cifar.python)
+    assert f"data_batch_2 is not a readable pickle (it asks for posix.{name}" in message
+    assert "do not trust this copy" in message
+    assert not marker.exists()
+    # The pickle is a real exploit: the standard loader obeys it.
+    pickle.loads(content)
+    assert marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"cbuiltins\neval\n.", "asks for builtins.eval"),
+        (b"cnumpy.core.multiarray\nfromfile\n.", "asks for numpy.core.multiarray.fromfile"),
+        (b"cnumpy\nload\n.", "asks for numpy.load"),
+        (b"c_codecs\ndecode\n.", "asks for _codecs.decode"),
+        (b"c_codecs\nencode\n(X\x01\0\0\0aX\x03\0\0\0hextR.", "asks for the codec hex"),
+        (b"cnumpy.core\nnumeric.ndarray\n.", "asks for numpy.core.numeric.ndarray"),
+        (b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + b"I999999999999\n" * 3 + b"\x87U\x01b\x87R.", ""),
+        pytest.param(b"\x80\x02Nr\xff\xff\xff\x3f.", "a NoneType instead", id="a memo of 16 GB"),
+        pytest.param(b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s.", "nests tuples", id="a stack of tuples as a key"),
+        pytest.param(b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\x00\x00.", "not a readable pickle", id="a text of 280 TB"),
+        *[(start + np.random.default_rng(7).bytes(200), "") for start in (b"", b"\x80\x02", b"\x80\x04\x95", b"}(")],
+    ],
+)
+def test_a_hostile_pickle_is_refused(cifar: Cifar, content: bytes, named: str) -> None:
+    (cifar.python / "test_batch").write_bytes(content)
+    assert named in refusal(cifar.python)
+
+
+# --- what is no set
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:100],
+        lambda content: content[:5000] + b"garbage" + content[5007:],  # pixels, which have no other checksum
+        lambda content: content[:-8] + bytes(4) + content[-4:],  # the checksum of gzip
+        lambda content: gzip.compress(b"no tar"),
+        lambda content: gzip.compress(b""),
+        lambda content: b"<!DOCTYPE html>\n<html><body>404",
+        lambda content: b"",
+    ],
+)
+def test_a_broken_archive_is_called_so(cifar: Cifar, damage: Callable[[bytes], bytes]) -> None:
+    path = cifar.binary_archive
+    path.write_bytes(damage(path.read_bytes()))
+    message = refusal(path)
+    assert message.startswith(f"{path} ")
+    assert "archive" in message
+
+
+def test_what_lacks_is_named(cifar: Cifar, tmp_path: Path) -> None:
+    (cifar.binary / "data_batch_4.bin").unlink()
+    assert f"{cifar.binary} lacks data_batch_4.bin:" in refusal(cifar.binary)
+    (cifar.binary / "data_batch_4.bin").mkdir()
+    assert "data_batch_4.bin cannot be read (Is a directory)" in refusal(cifar.binary)
+    path = tar_gz(tmp_path / "a.tar.gz", {f"x/{name}": (cifar.python / name).read_bytes() for name in PYTHON[1:]})
+    assert f"{path} lacks data_batch_1:" in refusal(path)
+    path = tar_gz(tmp_path / "b.tar.gz", {"readme.txt": b"hello"})
+    assert "holds no batch file" in refusal(path)
+    assert "is one batch file: give the folder" in refusal(cifar.python / "data_batch_1")
+    assert "does not exist" in refusal(tmp_path / "nowhere")
+    shutil.rmtree(cifar.root)
+    cifar.root.mkdir()
+    assert "holds no CIFAR-10" in refusal(cifar.root)
+
+
+def test_a_huge_file_is_not_read(cifar: Cifar) -> None:
+    with (cifar.binary / "test_batch.bin").open("wb") as file:
+        file.truncate(2**40)  # sparse: it takes no space
+    assert f"{2**40} bytes" in refusal(cifar.binary)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read every file")
+def test_a_file_without_permission(cifar: Cifar) -> None:
+    for path in (cifar.binary_archive, cifar.binary / "data_batch_2.bin"):
+        path.chmod(0)
+        assert f"{path} cannot be read (Permission denied)" in refusal(path if path.suffix == ".gz" else cifar.binary)

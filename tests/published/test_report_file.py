@@ -1,0 +1,182 @@
+"""The published reports: every row is there, with the numbers and settings as printed."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from klcli.errors import ConfigError
+from klcli.published.report import Line, parse, report, report_names
+from klcli.training.budget import budget_of
+
+# The rows of the reports' tables and figures, written down by hand, each with how many numbers it publishes.
+ROWS = {
+    "a3-2021": {
+        "000-G1": 8, "000-G2": 12, "000-G3": 16, "000-G4": 12, "000-G5": 20,
+        "000-F1": 2, "000-F2": 2, "000-F3": 2, "000-F4": 2, "000-F8": 2,
+        "000-F5": 0, "000-T1": 3, "000-F6": 0, "000-T2": 3, "000-F7": 0, "000-T3": 3,
+        "000-F9a": 2, "000-F9b": 2, "000-F9c": 2, "000-F10a": 2, "000-F10b": 2, "000-F10c": 2, "000-E1": 0,
+    },
+    "a3-2022": {
+        "001-G": 2, "001-F1": 2, "001-F2": 2, "001-F3": 2, "001-F4": 2, "001-F5": 2, "001-F6": 2, "001-F7": 2,
+        "001-F8": 2, "001-T1": 10, "001-T2": 10, "001-F9": 2, "001-F10": 2,
+        "001-S1": 5, "001-S2": 5, "001-S3": 5, "001-S4": 5, "001-S5": 5, "001-S6": 5,
+    },
+    "a2-2019": {
+        "002-G1": 2, "002-F3": 3, "002-F4": 3, "002-C1": 0, "002-B1": 7,
+        **{f"002-{search}{i:02}": 3 for search in "SR" for i in range(1, 31)},
+    },
+    "a3-2024": {
+        **{f"003-T1{letter}": 2 for letter in "abcdefgh"},
+        "003-T2a": 1, "003-T2b": 1, "003-T2c": 1, "003-T2d": 1, "003-T3": 8, "003-T4": 8,
+        "003-T5a": 2, "003-T5b": 2, "003-T5c": 2, "003-C1": 0,
+    },
+    "a3-bonus-2022": {"004-Rg": 30, "004-M": 2, "004-P": 2, "004-A": 3, "004-R": 3, "004-O": 5, "004-H": 4},
+}  # fmt: skip
+
+
+def lines(name: str, row: str) -> list[Line]:
+    return [line for line in report(name).lines if line.row == row]
+
+
+def test_all_reports_are_there() -> None:
+    assert report_names() == sorted(ROWS)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_has_its_lines(name: str) -> None:
+    mine = report(name).lines
+    numbers = Counter(line.row for line in mine if line.published is not None)
+    assert {line.row for line in mine} == set(ROWS[name])
+    assert {row: numbers[row] for row in ROWS[name]} == ROWS[name]
+    assert all(line.reason for line in mine if line.published is None)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "what", "quantity", "published"),
+    [
+        ("a3-2021", "000-F1", "3 layers without BN", "validation_accuracy", 0.5266),
+        ("a3-2021", "000-F10c", "sigma 0.0001", "train_accuracy", 0.5505),
+        ("a3-2021", "000-G5", "gamma2", "ratio_of_maxima", 7.7923e-8),
+        ("a3-2021", "000-T3", "lambda 0.004874", "validation_accuracy", 0.5468),
+        ("a3-2022", "001-F8", "9 layers with BN", "validation_cost", 1.5951),
+        ("a3-2022", "001-T1", "lambda 0.004764", "best_validation_accuracy", 0.5252),
+        ("a3-2022", "001-T2", "lambda 0.0045", "best_validation_accuracy", 0.5314),
+        ("a3-2022", "001-S2", "sigma 0.1, with BN", "validation_cost", 1.5216),
+        ("a2-2019", "002-F4", "three cycles", "test_accuracy", 0.4665),
+        ("a2-2019", "002-S30", "coarse", "test_accuracy", 0.3916),
+        ("a2-2019", "002-R19", "fine", "validation_accuracy", 0.4001),
+        ("a3-2024", "003-T2c", "9 layers without BN", "test_accuracy", 0.4402),
+        ("a3-2024", "003-T3", "lambda 0.05413", "test_accuracy", 0.5052),
+        ("a3-2024", "003-T4", "lambda 0.003246", "test_accuracy", 0.5415),
+        ("a3-2024", "003-T5b", "sigma 0.001, without BN", "test_accuracy", 0.5175),
+        ("a3-2024", "003-T1h", "with BN, b4", "relative_to_maximum", 8.23e-11),
+        ("a3-bonus-2022", "004-H", "9 wider layers", "test_accuracy", 0.551),
+        ("a3-bonus-2022", "004-Rg", "gamma2", "gradient_mean", 1.398829512805015),
+    ],
+)
+def test_numbers_are_those_of_the_report(name: str, row: str, what: str, quantity: str, published: float) -> None:
+    found = [line.published for line in lines(name, row) if what in line.what and line.quantity == quantity]
+    assert found[0] == published
+
+
+@pytest.mark.parametrize(
+    ("row", "low", "high", "draws"), [("000-T1", -5, -1, 20), ("000-T2", -4.5, -2, 20), ("000-T3", -2.75, -1.7, 10)]
+)
+def test_the_lambdas_of_2021_are_the_first_numbers_of_their_seeds(
+    row: str, low: float, high: float, draws: int
+) -> None:
+    drawn = sorted(10 ** (low + (high - low) * np.random.RandomState(j).random_sample()) for j in range(draws))
+    [search] = [
+        one for one in report("a3-2021").experiments if lines("a3-2021", row)[0].what.startswith(f"{one.name},")
+    ]
+    assert sorted(config.lam for config in search.configs) == pytest.approx(drawn, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "n", "updates", "n_s"),
+    [
+        ("a3-2021", "000-F1", 45_000, 9000, 2250),  # 20 epochs
+        ("a3-2021", "000-T1", 45_000, 3600, 900),  # 8 epochs
+        ("a3-2021", "000-F9a", 45_000, 9000, 900),  # 20 epochs, 5 cycles
+        ("a3-2022", "001-S1", 45_000, 9000, 900),
+        ("a2-2019", "002-F3", 10_000, 1000, 500),
+        ("a2-2019", "002-F4", 10_000, 4800, 800),
+        ("a2-2019", "002-S01", 10_000, 2800, 700),
+        ("a2-2019", "002-B1", 49_000, 5880, 980),  # 12 epochs
+        ("a3-2024", "003-T2a", 45_000, 9000, 2250),
+        ("a3-bonus-2022", "004-O", 45_000, 9000, 2250),
+    ],
+)
+def test_how_long_they_train(name: str, row: str, n: int, updates: int, n_s: int) -> None:
+    config = lines(name, row)[0].config
+    assert config is not None
+    times = budget_of(config, n)
+    assert (times.total_updates, times.step_size, times.ends_a_cycle) == (updates, n_s, True)
+
+
+def test_settings_follow_the_reports() -> None:
+    [with_bn] = [line.config for line in lines("a3-2024", "003-T2b")]
+    assert with_bn is not None
+    assert (with_bn.initializer, with_bn.sigma, with_bn.bn_momentum, with_bn.batch_norm) == ("normal", 0.1, 0.8, True)
+    [deep] = [line.config for line in lines("a3-2024", "003-T2d")]
+    assert deep is not None
+    assert (deep.hidden, deep.initializer, deep.sigma) == ((50, 30, 20, 20, 10, 10, 10, 10), "he", None)
+    # The sigma table's lambda is the winner of the fine search: one training for both.
+    assert lines("a3-2024", "003-T5a")[1].config == lines("a3-2024", "003-T4")[0].config
+    [precise, _] = [line.config for line in lines("a3-bonus-2022", "004-P")]
+    assert precise is not None
+    assert (precise.bn_statistics, precise.bn_samples) == ("precise", 10_000)
+    # What report 001 says nothing of is as in its code, in every training; of report 002 the order alone.
+    for line in report("a3-2022").lines:
+        if line.config is not None:
+            own = (line.config.standardise, line.config.shuffle, line.config.bn_statistics, line.config.bn_eps)
+            assert own == ("image", False, "batch", 1e-10)
+    orders = {(line.config.standardise, line.config.shuffle) for line in report("a2-2019").lines if line.config}
+    assert orders == {("pixel", False)}
+    [best] = {line.config for line in lines("a2-2019", "002-B1")}
+    assert best is not None
+    assert (best.lam, best.split.train_batches, best.split.validation) == (6.861844223554064e-05, (), 1000)
+
+
+def test_what_cannot_be_compared_says_why() -> None:
+    assert all("warm-started" in str(line.reason) for line in lines("a3-2021", "000-T1"))
+    assert all("warm-started" in str(line.reason) for line in lines("a2-2019", "002-S02"))
+    assert "single image" in str(lines("a3-2024", "003-T1a")[1].reason)
+    assert "swapped" in str(lines("a3-2022", "001-S1")[0].note)
+
+
+def test_some_rows_alone() -> None:
+    one = report("a3-2021").only(["F1", "000-G4"])
+    assert one.rows == ("000-G4", "000-F1")
+    assert [experiment.name for experiment in one.experiments] == ["3 layers without BN"]
+    assert [len(check.lambdas) for check in one.gradient_checks] == [2]
+    assert report("a3-2024").only(["T2"]).rows == ("003-T2a", "003-T2b", "003-T2c", "003-T2d")
+    with pytest.raises(ConfigError, match=r"--only T9: report a3-2024 has no such row, it has 003-T1a"):
+        report("a3-2024").only(["T9"])
+
+
+HEAD = 'report = "9"\ncourse = "c"\ndate = "d"\nsummary = "s"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("report =", "not TOML"),
+        ('report = "9"', "the key 'course' is missing"),
+        (HEAD + "[common]\nlambda = 1", "unknown setting lambda"),
+        (HEAD + "[common]\nlam = -1", "lambda -1"),
+        (HEAD + '[[experiments]]\nname = "a"\nrows = [{ row = "9-1", accuracy = 1 }]', "unknown setting accuracy"),
+        (HEAD + '[[figures]]\nrows = ["9-1"]\npanels = "pie"\nexperiments = ["a"]', "panels 'pie'"),
+    ],
+)
+def test_a_document_that_is_no_report_is_refused(text: str, message: str) -> None:
+    if "[common]" in text:
+        text += '\n[[experiments]]\nname = "a"\nrows = [{ row = "9-1", test_accuracy = 1 }]'
+    with pytest.raises(ConfigError, match=message):
+        parse("r", text)
+
+
+def test_an_unknown_report_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"report 'a3-1999': choose one of a2-2019, a3-2021"):
+        report("a3-1999")

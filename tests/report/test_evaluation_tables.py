@@ -1,0 +1,160 @@
+"""Tables of later evaluations, of gradient checks and of range tests: differences, verdicts and titles by hand."""
+
+import json
+from dataclasses import asdict
+from statistics import mean
+from typing import Any
+
+import pytest
+import records
+from scipy import stats
+
+from klcli.report.tables.evaluations import (
+    difference_notes,
+    ensemble_table,
+    evaluation_table,
+    evaluation_words,
+    evaluations_table,
+)
+from klcli.report.tables.formats import exact_rows
+from klcli.report.tables.gradient_checks import (
+    gradient_check_table,
+    gradient_check_title,
+    gradient_method,
+    gradient_verdict,
+    suite_table,
+)
+from klcli.report.tables.studies import suggestion_sentence
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Evaluation, GradientCheck, GradientError, Run
+
+STORED = (0.50, 0.52, 0.56)
+NOW = (0.53, 0.54, 0.55)
+
+
+def evaluation(id: int, accuracy: float, runs: list[int], **fields: Any) -> Evaluation:
+    usual = {
+        "created_at": "2026-05-31T12:00:00+00:00", "command": "klcli evaluate", "bn_statistics": None,
+        "bn_samples": None, "snapshots": False, "flips": False, "shifts": 0, "seed": None, "transductive": False,
+        "validation_loss": 1.25, "validation_accuracy": accuracy, "test_loss": 1.5, "test_accuracy": 0.5,
+        "seconds": 1.0,
+    }  # fmt: skip
+    return Evaluation(id=id, runs=runs, **usual | fields)
+
+
+def three_runs() -> list[Run]:
+    return [
+        records.run(number, validation_accuracy=value, validation_loss=1.0) for number, value in enumerate(STORED, 1)
+    ]
+
+
+def three_evaluations() -> list[Evaluation]:
+    return [evaluation(number, value, [number]) for number, value in enumerate(NOW, 1)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "as trained"),
+        ({"bn_statistics": "adaptive", "bn_samples": 1000, "transductive": True, "flips": True},
+         "adaptive statistics (1000 images, transductive), flips"),
+        ({"bn_statistics": "ema precise", "seed": 4, "shifts": 2, "snapshots": True},
+         "ema and precise statistics, seed 4, snapshots, shifts by 2"),
+        ({"runs": [3, 4]}, "ensemble of runs 3, 4"),
+    ],
+)  # fmt: skip
+def test_how_it_was_evaluated(fields: dict[str, Any], words: str) -> None:
+    assert evaluation_words(evaluation(1, 0.5, **{"runs": [3]} | fields)) == words
+
+
+def test_an_evaluation_stands_beside_what_the_run_has_stored() -> None:
+    first, second, *_ = evaluation_table("a title", three_evaluations(), three_runs()).cells()
+    assert first == ["1", "validation", "0.5300", "0.5000", "+0.0300", "1.2500", "1.0000", "+0.2500"]
+    assert second == ["1", "test", "0.5000", "-", "-", "1.5000", "-", "-"]
+
+
+def test_an_ensemble_stands_beside_the_mean_and_the_best_of_its_runs() -> None:
+    [row, _] = exact_rows(ensemble_table("a title", evaluation(1, 0.6, [1, 2, 3]), three_runs()))
+    assert row["accuracy_stored"] == pytest.approx(mean(STORED))
+    assert row["accuracy_difference"] == pytest.approx(0.6 - mean(STORED))
+    assert row["accuracy_best"] == 0.56
+
+
+def test_differences_are_held_against_chance() -> None:
+    differences = [now - stored for now, stored in zip(NOW, STORED, strict=True)]
+    low, high = stats.t.interval(0.95, 2, loc=mean(differences), scale=stats.sem(differences))
+    [note] = difference_notes(three_evaluations(), three_runs())
+    assert (
+        f"differs by {mean(differences):+.4f} on the mean of 3 runs, 95 % interval from {low:+.4f} to {high:+.4f}"
+        in note
+    )
+    assert note.endswith(": no more than chance")
+
+
+def test_stored_evaluations_are_ranked() -> None:
+    policy = {"bn_statistics": "batch", "transductive": True, "flips": True}
+    table = evaluations_table("a title", [evaluation(1, 0.5, [1]), evaluation(2, 0.6, [2, 3], **policy)])
+    assert [cells[:5] for cells in table.cells()] == [
+        ["2, 3", "batch, transductive", "-", "no", "yes"], ["1", "-", "-", "no", "no"],
+    ]  # fmt: skip
+
+
+def check(configs: list[TrainConfig], *absolute: float) -> GradientCheck:
+    errors = [
+        GradientError(
+            check_id=1, position=i, tensor=f"linear{i}.W", entries=150, kinks=i, max_absolute=error,
+            relative_to_sum=error * 10, relative_to_maximum=error, ratio_of_maxima=error, gradient_mean=0.1,
+            gradient_std=0.2, passed=error < 1e-8,
+        )
+        for i, error in enumerate(absolute, start=1)
+    ]  # fmt: skip
+    return GradientCheck(
+        id=1, suite=4, created_at="", command="", dataset="cifar10", dataset_sha256="a" * 64, images=10, dims=30,
+        method="centred", h=1e-5, atol=1e-8, rtol=1e-6, passed=False, seconds=1.0,
+        configs_json=json.dumps([asdict(config) for config in configs]), errors=tuple(errors),
+    )  # fmt: skip
+
+
+def test_the_verdict_on_gradients() -> None:
+    checks = [check([TrainConfig(dtype="float64")], 1e-10, 2e-3), check([TrainConfig()], 1e-9)]
+    assert gradient_verdict(checks) == (
+        "FAIL: 2 of 3 tensors of 2 networks have max abs < 1e-08 or rel to sum < 1e-06; "
+        "largest max abs 2.0e-03, 4 kinks"
+    )
+    assert gradient_method(checks[0]) == (
+        "centred differences with h 1e-05 in float64, on 10 cifar10 images of 30 pixels"
+    )
+    table = suite_table(checks)
+    assert table.title == "Gradient check, suite 4"
+    assert [(cells[0], cells[1], cells[-1]) for cells in table.cells()] == [
+        ("3-layer 50-50, lambda 0.005", "linear1.W", "pass"),
+        ("3-layer 50-50, lambda 0.005", "linear2.W", "FAIL"),
+        ("3-layer 50-50, lambda 0.005", "linear1.W", "pass"),
+    ]
+    assert gradient_check_table(checks[0]).cells()[1] == [
+        "linear2.W", "150", "2", "2.0e-03", "2.0e-02", "2.0e-03", "2.0e-03", "1.0e-01", "2.0e-01", "FAIL",
+    ]  # fmt: skip
+
+
+def test_the_title_of_a_check_has_what_decides_a_gradient() -> None:
+    first = TrainConfig(batch_norm=True, dropout=0.1, bn_eps=1e-5, eta_max=0.2, epochs=3, dtype="float64", seed=3)
+    assert gradient_check_title(check([first], 0.0)) == "3-layer 50-50 with BN, BN eps 1e-05, dropout 0.1, lambda 0.005"
+    stack = [TrainConfig(lam=lam, seed=seed) for seed, lam in enumerate((0.0, 0.1))]
+    assert gradient_check_title(check(stack, 0.0)) == "3-layer 50-50, 2 replicas with lambda 0, 0.1"
+
+
+def test_the_limits_that_a_range_test_suggests() -> None:
+    run = records.run(config=TrainConfig(schedule="range", eta_max=1.0, epochs=1))
+    etas = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+    def sentence(*accuracies: float) -> str:
+        epochs = [
+            records.epoch(step, learning_rate=eta, validation_accuracy=accuracy)
+            for step, (eta, accuracy) in enumerate(zip(etas, accuracies, strict=True))
+        ]
+        return suggestion_sentence(run, epochs)
+
+    assert sentence(0.1, 0.2, 0.3, 0.4, 0.1).startswith("suggested: --eta-min 0.001 --eta-max 0.01 ")
+    assert sentence(0.1, 0.1, 0.1, 0.1, 0.1) == (
+        "no suggestion: with no eta between 1e-05 and 1 has the validation accuracy risen by more than chance"
+    )

@@ -1,0 +1,96 @@
+"""Every setting, changed alone, is visible in every view, and two runs that differ in it are never pooled as repeats.
+
+A setting that is added to TrainConfig is tested here by itself.
+"""
+
+from typing import Any
+
+import pytest
+import records
+
+from klcli.errors import ConfigError
+from klcli.report.plots.comparison import validation_overlay
+from klcli.report.tables.groups import group, group_notes, varying
+from klcli.report.tables.runs import comparison_table, list_table
+from klcli.report.words import network_name, options_words, settings_line
+from klcli.settings.sameness import SETTINGS, differences, same_but_for_the_seed, without_name
+from klcli.settings.setting import Setting, value_of, with_values
+from klcli.settings.train_config import TrainConfig
+
+# What a setting needs beside it.
+PARTNERS: dict[str, dict[str, Any]] = {
+    "bn_samples": {"batch_norm": True, "bn_statistics": "precise"},
+    "whitening_eps": {"whitening": 10},
+    "sigma": {"initializer": "normal", "sigma": 0.1},
+}
+NUMBERS = (0.5, 0.05, 400, 3)
+TRIED = [
+    pytest.param(one, value, id=f"{one.key} {value}")
+    for one in SETTINGS.values()
+    if not one.is_name
+    for value in ([not one.default] if one.kind is bool else [*one.choices] or [None])
+    if value is None or value != one.default
+]
+
+
+def base_of(one: Setting) -> TrainConfig:
+    """Return a network with BN, so that no setting is without effect, and what the setting needs."""
+    return with_values(TrainConfig(), {"batch_norm": one.key != "batch_norm"} | PARTNERS.get(one.key, {}))
+
+
+def changed(config: TrainConfig, one: Setting, value: Any) -> TrainConfig:
+    """Return the config with another value of one setting, which `None` leaves to be found."""
+    found_by_trial = [(1,), (20, 20)] if one.kind is tuple else NUMBERS
+    for candidate in found_by_trial if value is None else (value,):
+        partner = {"sigma": 0.1} if candidate == "normal" else {}  # no initialiser is normal without sigma
+        try:
+            found = with_values(config, {one.key: candidate} | partner)
+        except ConfigError:
+            continue
+        if value_of(found, one.key) != value_of(config, one.key):
+            return found
+    raise AssertionError(f"no other value of {one.key} is valid: add one to NUMBERS")
+
+
+@pytest.mark.parametrize(("one", "value"), TRIED)
+def test_a_setting_that_changes_alone_is_seen_everywhere(one: Setting, value: Any) -> None:
+    a = base_of(one)
+    b = changed(a, one, value)
+    assert set(differences(a, b)) - ({"sigma"} if value == "normal" else set()) == {one.key}
+    runs = [
+        records.run(number, config, validation_accuracy=0.5, epochs_done=1.0) for number, config in ((1, a), (2, b))
+    ]
+
+    differing = comparison_table(runs, diff_only=True)
+    assert one.label in [cells[0] for cells in differing.cells()]
+    first, second = list_table(runs, "Runs").cells()
+    assert first[1:] != second[1:]
+    captions = [(network_name(run.config), options_words(run.config), settings_line(run)) for run in runs]
+    assert captions[0] != captions[1]
+
+    overlay = validation_overlay(runs, {run.id: [records.epoch(100)] for run in runs})
+    labels = [str(line.label) for line in overlay.panels[0][0].lines]
+    assert [label.endswith("(n = 2)") for label in labels] == ([True] if one.is_seed else [False, False])
+    assert len(set(labels)) == len(labels)
+    assert not any("(run " in label for label in labels)  # a setting tells them apart
+
+    groups, repeated = group(runs, ())
+    notes = " ".join(group_notes(groups, (), repeated))
+    assert repeated == []
+    assert without_name(a) != without_name(b)
+    if one.is_seed:
+        assert same_but_for_the_seed(a, b)
+        assert "mix" not in notes
+    else:
+        assert not same_but_for_the_seed(a, b)
+        assert one.column in varying(runs)
+        assert one.label in notes.partition("with different ")[2].partition(":")[0].split(", ")
+        assert len(group(runs, (one.column,))[0]) == 2
+
+
+def test_a_name_for_settings_is_none() -> None:
+    a, b = TrainConfig(), TrainConfig(preset="course")
+    assert differences(a, b) == {}
+    assert without_name(a) == without_name(b)
+    runs = [records.run(1, a), records.run(2, b)]
+    assert [cells[0] for cells in comparison_table(runs, diff_only=True).cells()] == ["preset"]

@@ -1,0 +1,207 @@
+"""The Lab: the same results from Python as from the command line, and no side effects in the calling process."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import threadpoolctl
+
+import klcli
+from klcli import Lab, SplitConfig, TrainConfig
+from klcli.errors import ConfigError, StoreError
+from klcli.procedures.observer import Observer
+from klcli.procedures.signals import Interrupted
+from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
+
+SMALL = TrainConfig(
+    split=SplitConfig(subset=200), hidden=(12,), batch_norm=True, batch_size=20, step_epochs=1, cycles=2
+)
+
+
+@pytest.fixture(autouse=True)
+def known_machine(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of the developer's settings."""
+    monkeypatch.setenv("KLCLI_CACHE", str(shared_cache))
+    for name in ("KLCLI_DATA", "KLCLI_DB"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path / "lab.db", data="synthetic")
+
+
+def state_of_the_process() -> dict[str, Any]:
+    """What a library must leave as it was."""
+    return {
+        "signals": [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)],
+        "threads": [pool["num_threads"] for pool in threadpoolctl.threadpool_info()],
+        "buffer": np.getbufsize(),
+        "errors": np.geterr(),
+        "folder": Path.cwd(),
+        "environment": dict(os.environ),
+    }
+
+
+def metrics(lab: Lab, run: int) -> list[tuple[float, ...]]:
+    return [(one.epoch, one.train_cost, one.validation_loss, one.validation_accuracy) for one in lab.epochs(run)]
+
+
+def test_a_training_is_recorded_and_observed_and_leaves_nothing_behind(lab: Lab) -> None:
+    lab.train(SMALL)  # loads what is loaded once
+    before, seen = state_of_the_process(), []
+    run = lab.train(SMALL, on_evaluation=seen.append)
+    assert state_of_the_process() == before
+    assert (run.state, run.id, run.config) == ("complete", 2, SMALL)
+    assert [one.validation.accuracy for one in seen] == [one.validation_accuracy for one in lab.epochs(run)]
+    assert run.command == (
+        f"Lab({str(lab.store.path)!r}).train(TrainConfig(hidden=(12,), batch_norm=True, step_epochs=1.0, "
+        "batch_size=20, split=SplitConfig(subset=200)))"
+    )
+    assert metrics(lab, 1) == metrics(lab, 2)
+
+
+def test_the_stored_command_of_python_is_python_that_makes_the_config(lab: Lab) -> None:
+    run = lab.train(SMALL)
+    text = run.command.partition(".train(")[2].removesuffix(")")
+    assert eval(text, {"TrainConfig": TrainConfig, "SplitConfig": SplitConfig}) == SMALL
+
+
+def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(lab: Lab) -> None:
+    whole = lab.train(SMALL)
+    before = state_of_the_process()
+    with pytest.raises(Interrupted, match=r"run 2 keeps its 1 epochs?, continue with `klcli train --resume 2"):
+        lab.train(SMALL, on_evaluation=lambda one: os.kill(os.getpid(), signal.SIGINT) if one.epoch == 1 else None)
+    assert state_of_the_process() == before
+    assert lab.store.runs.get(2).state == "interrupted"
+    resumed = lab.resume(2)
+    assert (resumed.id, resumed.state) == (2, "complete")
+    assert metrics(lab, 2) == metrics(lab, whole.id)
+    assert (resumed.test_loss, resumed.test_accuracy) == (whole.test_loss, whole.test_accuracy)
+
+
+def test_a_setting_that_a_resumed_run_did_not_have_is_refused_by_its_option(lab: Lab) -> None:
+    with pytest.raises(Interrupted):
+        lab.train(SMALL, on_evaluation=lambda one: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(ConfigError, match=r"--resume 1: its --lambda is 0\.005, not 0\.1"):
+        lab.resume("last", wanted={"lam": 0.1})
+    with pytest.raises(ConfigError, match="it used --threads 1, not 2"):
+        lab.resume(1, threads=2)
+    assert lab.resume(1, wanted={"lam": 0.005}, threads=1).state == "complete"
+
+
+def test_messages_reach_the_observer_and_nothing_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Listener(Observer):
+        def __init__(self) -> None:
+            self.warnings: list[str] = []
+
+        def warn(self, message: str) -> None:
+            self.warnings.append(message)
+
+    listener = Listener()
+    Lab(tmp_path / "lab.db", data="synthetic", observer=listener).train(SMALL)
+    assert "SYNTHETIC" in listener.warnings[0]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_study_of_repeats_gives_the_digits_of_the_single_trainings_in_float64(lab: Lab) -> None:
+    config = TrainConfig(**{**SMALL.__dict__, "dtype": "float64", "order_seed": 0})
+    study = lab.repeat(config, 2)
+    runs = lab.runs_of(study)
+    assert (study.kind, study.state, [run.config.seed for run in runs]) == ("repeats", "complete", [0, 1])
+    for run in runs:
+        alone = lab.train(run.config)
+        assert alone.test_loss == pytest.approx(run.test_loss, rel=1e-9)
+
+
+def test_a_search_is_a_chain_of_studies_that_narrows_to_a_choice(lab: Lab) -> None:
+    found = lab.search_lambda(SMALL, SearchSettings(between=(1e-4, 1e-1), trials=3, fine=1, coarse=True, final=True))
+    assert [stage for stage, _ in found.stages] == ["coarse", "fine"]
+    assert found.choice is not None and found.choice.chosen.lam in {
+        r.config.lam for _, runs in found.stages for r in runs
+    }
+    assert [run.config.lam for run in found.final] == [found.choice.chosen.lam]
+    assert [lab.store.studies.get(number).parent for number in found.studies] == [None, found.studies[0]]
+    tried = {run.config.lam: run.validation_accuracy for _, runs in found.stages for run in runs}
+    assert found.choice.chosen.lam in tried
+    assert found.choice.best.accuracy == max(value for value in tried.values() if value is not None)
+
+
+def test_a_sweep_has_every_sigma_without_and_with_bn(lab: Lab) -> None:
+    runs = lab.runs_of(lab.sigma_sweep(SMALL, (0.1, 0.01)))
+    assert [(run.config.batch_norm, run.config.sigma) for run in runs] == [
+        (False, 0.1), (False, 0.01), (True, 0.1), (True, 0.01),
+    ]  # fmt: skip
+
+
+def test_gradients_are_checked_and_stored(lab: Lab) -> None:
+    checks = lab.check_gradients(TrainConfig(hidden=(4,), batch_norm=True), CheckSettings(images=5, dims=6))
+    assert [check.configs[0].lam for check in checks] == [0.0, 0.005]
+    assert all(error.passed and error.max_absolute < 1e-7 for check in checks for error in check.errors)
+    assert lab.store.gradient_checks.suite() == checks
+
+
+def test_stored_networks_are_evaluated_again(lab: Lab) -> None:
+    runs = [lab.train(SMALL), lab.train(TrainConfig(**{**SMALL.__dict__, "seed": 1, "order_seed": 0}))]
+    again, same = lab.evaluate([run.id for run in runs])
+    assert [run.id for run in again] == [1, 2]
+    assert [one.test_accuracy for one in same] == [run.test_accuracy for run in runs]
+    _, [ensemble] = lab.evaluate([1, 2], EvaluationSettings(flips=True), ensemble=True)
+    assert (ensemble.runs, ensemble.flips) == ([1, 2], True)
+    assert lab.store.evaluations.of_runs([1])[-1] == ensemble
+
+
+def test_pictures_are_classified(lab: Lab, tmp_path: Path) -> None:
+    from PIL import Image
+
+    lab.train(SMALL)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    found = lab.predict([tmp_path / "a.png"], run="last")
+    [(name, probabilities)] = found.pictures
+    assert name == str(tmp_path / "a.png")
+    assert sum(probabilities.values()) == pytest.approx(1) and len(probabilities) == 10
+
+
+def test_queries(lab: Lab, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is no database here"):
+        lab.best()
+    runs = [lab.train(SMALL), lab.train(TrainConfig(**{**SMALL.__dict__, "lam": 0.3}))]
+    ranked = sorted(runs, key=lambda run: -(run.validation_accuracy or 0))
+    assert [run.id for run in lab.best(2)] == [run.id for run in ranked]
+    assert lab.run("best") == ranked[0]
+    assert lab.run(1) == lab.store.runs.get(1)
+    assert lab.run() == runs[-1]
+
+
+def test_what_klcli_offers_is_imported_when_it_is_asked_for() -> None:
+    assert klcli.Lab is Lab
+    with pytest.raises(AttributeError, match="no attribute 'Labor'"):
+        _ = klcli.Labor
+
+
+@pytest.mark.slow
+def test_the_cells_of_a_notebook_give_the_bits_of_the_command_line(tmp_path: Path, klcli: Any) -> None:
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    cells = [
+        "from klcli import Lab, SplitConfig, TrainConfig\nlab = Lab('notebook.db', data='synthetic')",
+        "seen = []\nconfig = TrainConfig(split=SplitConfig(subset=300), hidden=(20, 10), batch_norm=True, epochs=2)\n"
+        "run = lab.train(config, on_evaluation=seen.append)",
+        "import json\nprint(json.dumps([run.train_cost, run.validation_loss, run.test_loss, len(seen)]))",
+        "import os, signal, threading\nfrom klcli.procedures.signals import Interrupted\n"
+        "try:\n    lab.train(config, on_evaluation=lambda one: os.kill(os.getpid(), signal.SIGINT))\n"
+        "except Interrupted as stopped:\n    print(stopped)",
+        "again = lab.resume()\nprint(json.dumps([again.train_cost, again.validation_loss, again.test_loss, again.id]))",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    printed = [cell.outputs[0]["text"].strip() if cell.outputs else "" for cell in notebook.cells]
+    options = "--data synthetic --subset 300 --hidden 20 10 --bn --epochs 2 --json --quiet"
+    run = json.loads(klcli("train", *options.split()).stdout)["run"]
+    bits = [run["train_cost"], run["validation_loss"], run["test_loss"]]
+    assert json.loads(printed[2]) == [*bits, 2]
+    assert printed[3].startswith("interrupted: run 2 keeps its 1 epoch")
+    assert json.loads(printed[4]) == [*bits, 2]
