@@ -120,11 +120,11 @@ def split(dataset: Dataset, config: SplitConfig) -> Splits:
     if not config.validation_batches:
         require(
             config.validation < len(train),
-            f"validation {config.validation} leaves none of the {len(train)} images of training batch "
+            f"--validation {config.validation} leaves none of the {len(train)} images of training batch "
             f"{listed(batches)} to train on: give less than {len(train)}, or more batches",
         )
         train, validation = np.split(train, [len(train) - config.validation])
-    too_many = f"subset {config.subset} is more than the {len(train)} training images: give at most that"
+    too_many = f"--subset {config.subset} is more than the {len(train)} training images: give at most that"
     require(config.subset is None or config.subset <= len(train), too_many)
     sizes = config.sizes(files.shape[1])
     parts = [rows[:size] for rows, size in zip((train, validation, test), sizes, strict=True)]

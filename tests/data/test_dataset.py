@@ -57,9 +57,9 @@ def test_batches_are_joined_in_the_order_of_the_files(dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        (SplitConfig(validation=500), "validation 500 leaves none of the 500"),
-        (SplitConfig(validation=100, train_batches=(3,)), "validation 100 leaves none of the 100"),
-        (SplitConfig(validation=50, subset=451), "subset 451 is more than the 450"),
+        (SplitConfig(validation=500), "--validation 500 leaves none of the 500"),
+        (SplitConfig(validation=100, train_batches=(3,)), "--validation 100 leaves none of the 100"),
+        (SplitConfig(validation=50, subset=451), "--subset 451 is more than the 450"),
     ],
 )
 def test_more_images_than_there_are_is_refused(dataset: Dataset, config: SplitConfig, named: str) -> None:
