@@ -5,17 +5,14 @@
 
 import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # the command obeys signals as soon as this module is imported: `typing` is slow
 if TYPE_CHECKING:
     from klcli.lab import Lab as Lab
     from klcli.settings.split_config import SplitConfig as SplitConfig
     from klcli.settings.train_config import TrainConfig as TrainConfig
 
 __version__ = "0.1.0"
-
-DEFAULT_DATABASE = Path("results/klcli.db")  # in the working directory, unless --db or KLCLI_DB names another
 
 # One BLAS thread per process, set before NumPy loads the library: two threads slow down severely
 # when another process needs a core, and they differ from one in the last bits (README, Performance).
@@ -27,7 +24,7 @@ if "numpy" not in sys.modules:
 _EXPORTS = {"Lab": "lab", "TrainConfig": "settings.train_config", "SplitConfig": "settings.split_config"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import an export on its first access: `klcli --version` needs none of them."""
     if name not in _EXPORTS:
         raise AttributeError(f"module 'klcli' has no attribute {name!r}")

@@ -16,6 +16,7 @@ class ExitCode(IntEnum):
     STORE = 4
     GRADIENT_CHECK = 5
     DIVERGED = 6
+    HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 

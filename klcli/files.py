@@ -1,43 +1,99 @@
-"""Atomic writes: a file is replaced as a whole or not at all. Every function raises OSError if the disk fails."""
+"""Files: written atomically, as a whole or not at all; read only if regular. OSError is raised if the disk fails."""
 
 import contextlib
 import os
 import secrets
+import stat
+import time
 from collections.abc import Iterator
 from glob import escape
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
+
+from klcli.errors import DataError
+from klcli.termination import at_the_end
+from klcli.text import path_text
+
+LEFT_BEHIND = 3600  # seconds since the last write after which a temporary file belongs to a process that was killed
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, previous: Path | None = None) -> Iterator[IO[bytes]]:
+def replacing(path: Path, *, previous: Path | None = None, is_only_writer: bool = False) -> Iterator[IO[bytes]]:
     """Yield a binary file that replaces `path` if the block ends without an exception.
 
     With `previous`, the old file is kept under that name. The bytes are written to a temporary file in the same folder,
-    flushed to the disk and renamed, so `path` is never an incomplete file, whenever the machine stops.
+    flushed to the disk and renamed, and the folder is flushed too: `path` is never an incomplete file, and it is still
+    there after a power cut. `is_only_writer` says that all other temporary files of `path` are left from killed
+    processes.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent, escape(path.name))
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and path.exists():
-            path.replace(previous)
-        temporary.replace(path)
+        make_folder(path.parent)
+        remove_leftovers(path.parent, path.name, after=0 if is_only_writer else LEFT_BEHIND)
+        with at_the_end(lambda: temporary.unlink(missing_ok=True)):
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if previous is not None and path.exists():
+                path.replace(previous)
+                flush_folder(path.parent)  # otherwise the next rename could be on the disk without this one
+            temporary.replace(path)
+        flush_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
 
 
-def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Remove the temporary files that killed processes left for `name`, a glob pattern."""
-    for temporary in folder.glob(f".{name}.*"):
-        import psutil  # slow to import, and temporary files are rarely left
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that they are still there after a power cut."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        flush_folder(folder.parent)
 
-        pid = temporary.suffix[1:]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            temporary.unlink(missing_ok=True)
+
+def flush_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can."""
+    if os.name == "posix":
+        # Some file systems of networks refuse it, and have written the names already.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def remove_leftovers(folder: Path, name: str | None = None, *, after: float = LEFT_BEHIND) -> None:
+    """Remove the temporary files of `name`, by default of any file, that were written `after` seconds ago or longer."""
+    for temporary in folder.glob(f".{'*' if name is None else escape(name)}.{'[0-9a-f]' * 16}"):
+        with contextlib.suppress(OSError):
+            if time.time() - temporary.stat().st_mtime >= after:
+                temporary.unlink(missing_ok=True)
+
+
+def irregular(path: Path) -> str | None:
+    """Return what a path is if it is there and not a regular file: a folder, a pipe, a socket or a device."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "something else")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading. Raises DataError if it is irregular: a pipe may block, and a device may never end."""
+    if kind := irregular(path):
+        raise DataError(f"{path_text(path)}: this is {kind}, give a regular file")
+    return path.open("rb")
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}

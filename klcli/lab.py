@@ -11,20 +11,20 @@ process (`jobs=1`); with more jobs, guard the script with `if __name__ == "__mai
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from klcli import DEFAULT_DATABASE
 from klcli.procedures import run_lookup, trainings
 from klcli.procedures.observer import Observer
 from klcli.procedures.setup import Setup
 from klcli.settings.procedures import SIGMAS, CheckSettings, EvaluationSettings, ReproductionSettings, SearchSettings
-from klcli.settings.sameness import not_default
+from klcli.settings.run_command import DEFAULT_DATABASE
+from klcli.settings.setting import Settings
 from klcli.settings.train_config import TrainConfig
+from klcli.store.filters import RunFilter
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
-from klcli.store.runs import RunFilter
 from klcli.store.store import Store
 from klcli.studies.plans import repeat, sigma_sweep
 from klcli.training.result import EpochMetrics
@@ -64,7 +64,8 @@ class Lab:
 
     def train(self, config: TrainConfig, *, on_evaluation: OnEvaluation | None = None) -> Run:
         """Train one network and return its run; `on_evaluation` is called with the metrics of every evaluation."""
-        return trainings.train(self._calling("train", _config_text(config), on_evaluation), config)
+        setup = replace(self._calling("train", config), on_evaluation=on_evaluation)
+        return trainings.train(setup, config)
 
     def resume(
         self,
@@ -78,22 +79,41 @@ class Lab:
 
         Raises ConfigError if a setting in `wanted`, or `threads`, differs from the run.
         """
-        return trainings.resume(self._calling("resume", repr(which), on_evaluation), str(which), wanted or {}, threads)
+        setup = replace(self._calling("resume", which), on_evaluation=on_evaluation)
+        return trainings.resume(setup, str(which), wanted or {}, threads)
 
-    def repeat(self, config: TrainConfig, repeats: int, *, resume: bool = False) -> Study:
-        """Train one config with several seeds and return the study; `runs_of` returns its runs."""
-        setup = self._calling("repeat", f"{_config_text(config)}, {repeats}")
-        return self._study(setup, "repeats", "train", repeat(config, repeats), config.schedule != "range", resume)
+    def repeat(self, config: TrainConfig, repeats: int, *, vary: str = "all", resume: bool = False) -> Study:
+        """Train one config with several seeds and return the study; `runs_of` returns its runs.
+
+        The seeds are those of everything, or of the weights (`vary="init"`), or of all but the weights ("order").
+        """
+        setup = self._calling("repeat", config, repeats, vary=vary)
+        plan = repeat(config, repeats, vary)
+        evaluate_test = config.schedule != "range"
+        return self._study(setup, "repeats", "train", plan, resume, vary=vary, evaluate_test=evaluate_test)
 
     def sigma_sweep(
-        self, config: TrainConfig, sigmas: Sequence[float] = SIGMAS, *, repeats: int = 1, resume: bool = False
+        self,
+        config: TrainConfig,
+        sigmas: Sequence[float] = SIGMAS,
+        *,
+        repeats: int = 1,
+        vary: str = "all",
+        resume: bool = False,
     ) -> Study:
         """Train with every standard deviation of the initial weights, without and with BN, and return the study."""
-        setup = self._calling("sigma_sweep", f"{_config_text(config)}, {tuple(sigmas)}")
-        return self._study(setup, "sigma", "sweep", sigma_sweep(config, sigmas, repeats), True, resume)
+        setup = self._calling("sigma_sweep", config, tuple(sigmas), repeats=repeats, vary=vary)
+        plan = sigma_sweep(config, sigmas, repeats, vary)
+        return self._study(setup, "sigma", "sweep", plan, resume, vary=vary, evaluate_test=True)
 
     def search_lambda(
-        self, config: TrainConfig, what: SearchSettings | None = None, *, repeats: int = 1, resume: bool = False
+        self,
+        config: TrainConfig,
+        what: SearchSettings | None = None,
+        *,
+        repeats: int = 1,
+        vary: str = "all",
+        resume: bool = False,
     ) -> "searches.LambdaSearch":
         """Search the L2 coefficient lambda by validation accuracy, by default in one coarse stage.
 
@@ -101,8 +121,9 @@ class Lab:
         """
         from klcli.procedures import searches
 
-        setup = self._calling("search_lambda", _config_text(config))
-        return searches.search_lambda(setup, config, what or SearchSettings(), repeats, resume)
+        what = what or SearchSettings()
+        setup = self._calling("search_lambda", config, what, repeats=repeats, vary=vary)
+        return searches.search_lambda(setup, config, what, repeats, vary, resume)
 
     def check_gradients(
         self, config: TrainConfig | None = None, settings: CheckSettings | None = None, *, seed: int = 0
@@ -114,8 +135,8 @@ class Lab:
         from klcli.data.dataset import split
         from klcli.studies.gradient_checks import check_networks, course_set, entries, with_and_without_l2
 
-        setup = self._calling("check_gradients", "" if config is None else _config_text(config))
         settings = settings or CheckSettings()
+        setup = self._calling("check_gradients", config, settings, seed=seed)
         networks = course_set(seed) if config is None else with_and_without_l2(config)
         dataset = setup.images()
         setup.warn_of_images(dataset)
@@ -132,8 +153,9 @@ class Lab:
         """Evaluate stored runs again, individually or as one ensemble; return the runs and the evaluations."""
         from klcli.procedures import evaluating
 
-        setup = self._calling("evaluate", repr(list(runs)))
-        return evaluating.evaluate(setup, [str(run) for run in runs], settings or EvaluationSettings(), ensemble)
+        settings = settings or EvaluationSettings()
+        setup = self._calling("evaluate", list(runs), settings, ensemble=ensemble)
+        return evaluating.evaluate(setup, [str(run) for run in runs], settings, ensemble)
 
     def predict(
         self, pictures: Sequence[str | Path], run: int | str = "best", *, flips: bool = False, snapshots: bool = False
@@ -144,7 +166,12 @@ class Lab:
         return evaluating.predict(self._setup, list(map(Path, pictures)), str(run), flips=flips, snapshots=snapshots)
 
     def reproduce(
-        self, *names: str, settings: ReproductionSettings | None = None, repeats: int = 3, resume: bool = False
+        self,
+        *names: str,
+        settings: ReproductionSettings | None = None,
+        repeats: int = 3,
+        vary: str = "all",
+        resume: bool = False,
     ) -> "Iterator[Reproduction]":
         """Yield the reproduction of published reports, `all` or by name, each as soon as it is complete.
 
@@ -152,8 +179,9 @@ class Lab:
         """
         from klcli.procedures import reproducing
 
-        setup = self._calling("reproduce", ", ".join(map(repr, names)))
-        return reproducing.reproduce(setup, names, settings or ReproductionSettings(), repeats, resume)
+        settings = settings or ReproductionSettings()
+        setup = self._calling("reproduce", *names, settings=settings, repeats=repeats, vary=vary)
+        return reproducing.reproduce(setup, names, settings, repeats, vary, resume)
 
     @cached_property
     def store(self) -> Store:
@@ -177,25 +205,28 @@ class Lab:
         return self.store.runs.epochs(run if isinstance(run, int) else run.id)
 
     def _study(
-        self, setup: Setup, kind: str, stage: str, plan: Sequence[TrainConfig], evaluate_test: bool, resume: bool
+        self, setup: Setup, kind: str, stage: str, plan: Sequence[TrainConfig], resume: bool, **how: Any
     ) -> Study:
         from klcli.procedures.study_runner import StudyRunner
 
         with setup.pinned():
             runner = StudyRunner.opened(setup, plan[0], resume)
-            return runner.store.studies.get(runner.run(kind, stage, plan, {}, evaluate_test=evaluate_test))
+            return runner.store.studies.get(runner.run(kind, stage, plan, {}, **how))
 
-    def _calling(self, method: str, arguments: str, on_evaluation: OnEvaluation | None = None) -> Setup:
+    def _calling(self, method: str, *given: Any, **named: Any) -> Setup:
         """Return the setup of one call, with the command to store."""
-        command = self._command or f"Lab({str(self._setup.db)!r}).{method}({arguments})"
-        return replace(self._setup, command=command, on_evaluation=on_evaluation)
+        own = {key: getattr(self._setup, key) for key in ("data", "threads")}
+        where = [repr(str(self._setup.db)), *(f"{key}={own[key]!r}" for key in own if own[key] not in (None, 1))]
+        arguments = [*map(_text, given), *(f"{key}={_text(value)}" for key, value in named.items())]
+        command = self._command or f"Lab({', '.join(where)}).{method}({', '.join(arguments)})"
+        return replace(self._setup, command=command)
 
 
-def _config_text(config: TrainConfig) -> str:
-    """Return Python code that constructs a config."""
-    given = {key: f"{key.rpartition('.')[2]}={value!r}" for key, value in not_default(config).items()}
-    own = [text for key, text in given.items() if "." not in key]
-    split = [text for key, text in given.items() if "." in key]
-    if split:
-        own.append(f"split=SplitConfig({', '.join(split)})")
-    return f"TrainConfig({', '.join(own)})"
+def _text(argument: Any) -> str:
+    """Return Python code for an argument; of settings, those that are not the default."""
+    if not isinstance(argument, Settings):
+        return repr(argument)
+    default = type(argument)()
+    given = {one.name: getattr(argument, one.name) for one in fields(argument)}  # type: ignore[arg-type]
+    changed = [f"{name}={_text(value)}" for name, value in given.items() if value != getattr(default, name)]
+    return f"{type(argument).__name__}({', '.join(changed)})"

@@ -1,13 +1,15 @@
 """Files that are written as a whole or not at all."""
 
 import os
-import subprocess
-import sys
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from klcli.files import replacing
+from klcli.errors import StoreError
+from klcli.files import irregular, replacing
+from klcli.store.checkpoints import write_atomically
 
 
 def test_a_file_is_replaced_and_the_previous_one_kept(tmp_path: Path) -> None:
@@ -34,12 +36,60 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(
     assert path.read_bytes() == b"old"
 
 
-def test_only_what_ended_processes_left_of_this_file_is_removed(tmp_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    kept = [f".[1].csv.aa.{os.getpid()}", f".other.csv.aa.{ended.pid}", ".[1].csv.notes", f".1.csv.aa.{ended.pid}"]
-    for name in [*kept, f".[1].csv.aa.{ended.pid}"]:
+WORD = "0123456789abcdef"
+
+
+def test_only_what_was_left_of_this_file_long_ago_is_removed(tmp_path: Path) -> None:
+    kept = [f".other.csv.{WORD}", ".[1].csv.notes", f".1.csv.{WORD}"]
+    for name in [*kept, f".[1].csv.{WORD}"]:
         (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    recent = f".[1].csv.{WORD[::-1]}"  # another process may be writing it now
+    (tmp_path / recent).touch()
     with replacing(tmp_path / "[1].csv"):
         pass
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*kept, recent, "[1].csv"])
+    with replacing(tmp_path / "[1].csv", is_only_writer=True):
+        pass
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*kept, "[1].csv"])
+
+
+def test_the_folder_is_flushed_after_the_renaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reached the disk, in order: new folders, the bytes of the file, and then its name."""
+    flushed: list[str] = []
+    fsync = os.fsync
+
+    def watching(descriptor: int) -> None:
+        target = Path(f"/proc/self/fd/{descriptor}").readlink()
+        flushed.append(f"{target.name} with {len(list(target.iterdir()))}" if target.is_dir() else target.suffix[:1])
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watching)
+    with replacing(tmp_path / "new" / "a.npz") as file:
+        file.write(b"x")
+    assert flushed == [f"{tmp_path.name} with 1", ".", "new with 1"]
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda path: None, None),
+        (lambda path: path.write_text("x"), None),
+        (lambda path: path.mkdir(), "a folder"),
+        (os.mkfifo, "a pipe"),
+        (lambda path: path.symlink_to("/dev/null"), "a device"),
+        (lambda path: socket.socket(socket.AF_UNIX).bind(str(path)), "a socket"),
+    ],
+    ids=["missing", "file", "folder", "pipe", "device", "socket"],
+)
+def test_what_is_no_regular_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object], expected: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    make(Path("x"))
+    assert irregular(Path("x")) == expected
+    if expected:
+        kind = Path("x").lstat().st_mode
+        with pytest.raises(StoreError, match=expected):
+            write_atomically(Path("x"), b"content")
+        assert Path("x").lstat().st_mode == kind

@@ -16,6 +16,7 @@ from klcli.errors import ConfigError, StoreError
 from klcli.procedures.observer import Observer
 from klcli.procedures.signals import Interrupted
 from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
+from klcli.settings.run_command import resuming_command
 
 SMALL = TrainConfig(
     split=SplitConfig(subset=200), hidden=(12,), batch_norm=True, batch_size=20, step_epochs=1, cycles=2
@@ -59,8 +60,8 @@ def test_a_training_is_recorded_and_observed_and_leaves_nothing_behind(lab: Lab)
     assert (run.state, run.id, run.config) == ("complete", 2, SMALL)
     assert [one.validation.accuracy for one in seen] == [one.validation_accuracy for one in lab.epochs(run)]
     assert run.command == (
-        f"Lab({str(lab.store.path)!r}).train(TrainConfig(hidden=(12,), batch_norm=True, step_epochs=1.0, "
-        "batch_size=20, split=SplitConfig(subset=200)))"
+        f"Lab({str(lab.store.path)!r}, data='synthetic').train(TrainConfig(hidden=(12,), batch_norm=True, "
+        "step_epochs=1.0, batch_size=20, split=SplitConfig(subset=200)))"
     )
     assert metrics(lab, 1) == metrics(lab, 2)
 
@@ -69,6 +70,32 @@ def test_the_stored_command_of_python_is_python_that_makes_the_config(lab: Lab) 
     run = lab.train(SMALL)
     text = run.command.partition(".train(")[2].removesuffix(")")
     assert eval(text, {"TrainConfig": TrainConfig, "SplitConfig": SplitConfig}) == SMALL
+
+
+def test_the_stored_command_of_a_study_is_python_that_finds_it_again(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "lab.db", data="synthetic", threads=1)
+    lab.repeat(SMALL, 2, vary="init")
+    lab.sigma_sweep(SMALL, (0.1, 0.02), repeats=2, vary="order")
+    lab.search_lambda(SMALL, SearchSettings(values=(0.1, 0.001), final=True), repeats=2)
+    studies = lab.store.studies.all()
+    assert [study.stage for study in studies] == ["train", "sweep", "values", "final"]
+    names = {"Lab": Lab, "TrainConfig": TrainConfig, "SplitConfig": SplitConfig, "SearchSettings": SearchSettings}
+    for study in studies:
+        assert study.command is not None
+        eval(resuming_command(study.command, study.kind), names)
+    assert lab.store.studies.all() == studies
+    for study in studies:
+        commands = [run.command for run in lab.runs_of(study)]
+        assert len(set(commands)) == len(commands)
+        assert all(command.startswith("klcli train --hidden 12 ") for command in commands)
+
+
+@pytest.mark.parametrize(("order", "held"), [("all", []), ("init", ["shared_seed"]), ("order", ["seed"])])
+def test_repeats_hold_what_they_do_not_vary(lab: Lab, order: str, held: list[str]) -> None:
+    runs = lab.runs_of(lab.repeat(SMALL, 2, vary=order))
+    same = [name for name in ("seed", "shared_seed") if len({getattr(run.config, name) for run in runs}) == 1]
+    assert same == held
+    assert len({run.validation_loss for run in runs}) == 2
 
 
 def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(lab: Lab) -> None:

@@ -1,13 +1,15 @@
 """The `klcli` command: its subcommands, and the conversion of failures to one line and an exit code."""
 
 import errno
-import io
+import functools
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 import klcli
+from klcli.cli import streams
 from klcli.cli.commands import data
 from klcli.cli.commands.evaluate import evaluate
 from klcli.cli.commands.gradcheck import gradcheck
@@ -18,8 +20,8 @@ from klcli.cli.commands.search_lambda import search_lambda
 from klcli.cli.commands.sigma_sweep import sigma_sweep
 from klcli.cli.commands.train import train
 from klcli.cli.options import KlcliCommand
-from klcli.errors import ExitCode, KlcliError
-from klcli.procedures.signals import Interrupted, end_at_the_next_signal
+from klcli.errors import ExitCode, KlcliError, StoreError
+from klcli.text import visible
 
 app = typer.Typer(
     name="klcli",
@@ -29,7 +31,25 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     rich_markup_mode="markdown",
 )
-for _command in (gradcheck, train, search_lambda, sigma_sweep, reproduce, evaluate, predict, report):
+
+
+def _recording(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that, if its result could not be written to stdout, names the database that stores it."""
+
+    @functools.wraps(command)
+    def recording(**options: Any) -> None:
+        command(**options)
+        if (loss := streams.loss()) is not None:
+            raise StoreError(
+                f"the result could not be written to stdout ({loss.strerror}), it is stored in {options['db']}"
+            )
+
+    return recording
+
+
+for _command in (gradcheck, train, search_lambda, sigma_sweep, reproduce, evaluate):
+    app.command(cls=KlcliCommand)(_recording(_command))
+for _command in (predict, report):
     app.command(cls=KlcliCommand)(_command)
 app.add_typer(data.app, name="data")
 
@@ -52,27 +72,20 @@ def _klcli(
 def main(args: list[str] | None = None) -> NoReturn:
     """Run klcli on these arguments and exit with a code of the table in errors.py."""
     arguments = sys.argv[1:] if args is None else args
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name may contain characters that the terminal cannot show
-            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(arguments, prog_name="klcli", standalone_mode=False)
-        sys.stdout.flush()
-    except SystemExit as leaving:  # Typer's reaction to a closed pipe
-        if not isinstance(leaving.__context__, BrokenPipeError):
-            raise
-        sys.exit(_explain(leaving.__context__))
+        loss = streams.loss()
     except Exception as error:
         if "--debug" in arguments:
             raise
         sys.exit(_explain(error))
-    sys.exit(_fail("interrupted", ExitCode.INTERRUPTED) if code == ExitCode.INTERRUPTED else code)
+    if loss is not None and loss.errno != errno.EPIPE:  # the reader of a pipe, for example `head`, may have enough
+        code = _fail(f"the output could not be written to stdout ({loss.strerror})", ExitCode.STORE)
+    sys.exit(code)
 
 
 def _explain(error: Exception) -> int:
     """Print the failure as one line on stderr and return its exit code."""
-    if isinstance(error, Interrupted):
-        end_at_the_next_signal()
     if isinstance(error, KlcliError):
         return _fail(str(error), error.exit_code)
     if isinstance(error, typer.Abort):
@@ -81,13 +94,11 @@ def _explain(error: Exception) -> int:
         context = error.ctx.command_path if error.ctx else "klcli"
         message = error.format_message() or "a command is missing"
         return _fail(f"{message} (`{context} --help` shows all)", ExitCode.USAGE)
-    if isinstance(error, BrokenPipeError):
-        # The reader, for example `head`, has closed the pipe. Without this, Python reports it again at exit.
-        sys.stdout = None
-        return ExitCode.DONE
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        sys.stdout = None  # the buffered output cannot be written either
-        return _fail(f"the output cannot be written ({error.strerror}): free some space", ExitCode.STORE)
+        return _fail(f"{error.filename or 'the disk'} cannot be written ({error.strerror})", ExitCode.STORE)
+    if isinstance(error, PermissionError) and error.filename is not None:
+        cure = "make it accessible or choose another"
+        return _fail(f"{error.filename} cannot be used ({error.strerror}): {cure}", ExitCode.STORE)
     damage = None
     if "klcli.store.connection" in sys.modules:  # a damaged database may be the cause of the failure
         from klcli.store.connection import damage_behind_a_failure
@@ -98,7 +109,7 @@ def _explain(error: Exception) -> int:
 
 
 def _fail(message: str, code: ExitCode) -> int:
-    print(f"klcli: {' '.join(message.split())}", file=sys.stderr)
+    print(f"klcli: {visible(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

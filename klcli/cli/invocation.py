@@ -1,7 +1,6 @@
 """Invocation: the shared options of all commands, and their output: results to stdout, messages to stderr."""
 
 import json
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,10 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from klcli import DEFAULT_DATABASE
 from klcli.cli.options import Command, takes
 from klcli.procedures.observer import Observer
+from klcli.settings.procedures import VARY
+from klcli.settings.run_command import DEFAULT_DATABASE
 from klcli.settings.setting import Role, Settings, flag, setting
+from klcli.text import command_text, visible
 
 if TYPE_CHECKING:  # slow to import, and not needed for --version
     from rich.console import Console, RenderableType
@@ -38,6 +39,9 @@ class Invocation(Settings, Observer):
     repeats: int = setting(
         1, EXECUTION, "Train with this many seeds per setting, from --seed on; the mean gets an error bar.",
         at_least=1, at_most=1000)
+    vary: str = setting(
+        "all", EXECUTION, "What differs between repeats: everything; the weights, with one order of the images; "
+        "order, dropout and augmentation, with the same weights.", choices=VARY)
     jobs: int | None = setting(
         None, EXECUTION, "Train stacks of networks in this many processes; one per core if omitted.",
         short="-j", at_least=1, at_most=1024)
@@ -58,7 +62,6 @@ class Invocation(Settings, Observer):
     # fmt: on
 
     def lab(self) -> "Lab":
-        """Return the Lab of this call."""
         from klcli.lab import Lab
 
         return Lab(
@@ -76,7 +79,6 @@ class Invocation(Settings, Observer):
 
     @cached_property
     def err(self) -> "Console":
-        """The console for messages and progress."""
         from rich.console import Console
 
         return Console(stderr=True, quiet=self.quiet, soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -89,7 +91,7 @@ class Invocation(Settings, Observer):
             if isinstance(part, Table):
                 part.show(self.out)
             else:
-                self.out.print(part, soft_wrap=isinstance(part, str))
+                self.out.print(visible(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
 
     def document(self, command: str, content: dict[str, Any]) -> None:
         """Print the JSON document of the command with --json."""
@@ -98,15 +100,15 @@ class Invocation(Settings, Observer):
             sys.stdout.write("\n")
 
     def say(self, message: str) -> None:
-        self.err.print(message, style="dim")
+        self.err.print(visible(message), style="dim")
 
     def warn(self, message: str) -> None:
-        self.err.print(message, style="bold yellow")
+        self.err.print(visible(message), style="bold yellow")
 
     @property
     def is_live(self) -> bool:
-        """Whether progress is shown as bars, not as lines."""
-        return self.err.is_terminal and not self.quiet
+        """Whether progress is shown as bars, not as lines: FORCE_COLOR asks for colour, not for bars in a log file."""
+        return sys.stderr.isatty() and self.err.is_terminal and self.err.is_interactive and not self.quiet
 
     def bar(self, *columns: Any) -> "Progress":
         """Return progress bars of these columns, shown inside `with` and only on a terminal."""
@@ -146,5 +148,5 @@ def invoked(*names: str, **defaults: Any) -> Callable[[Command], Command]:
 
 
 def typed_command() -> str:
-    """Return the command line, quoted for a shell; undecodable bytes become question marks."""
-    return shlex.join(["klcli", *sys.argv[1:]]).encode(errors="replace").decode()
+    """Return the command line as it can be pasted into a shell."""
+    return command_text(["klcli", *sys.argv[1:]])

@@ -14,6 +14,7 @@ from klcli.settings.split_config import FILES, SplitConfig, listed
 
 PIXELS = 3072  # 3 channels of 32 x 32, channel-major
 CLASSES = 10
+BUILT_IN = "built in"  # source and layout of the synthetic set
 
 STANDARDISE_ROWS = 50  # 600 kB of float32: the three passes over a block stay in the second-level cache
 SUM_ROWS = 256  # 1.5 MB of squares as uint16; the sums stay far below 2**32
@@ -28,10 +29,11 @@ class Dataset:
     labels: np.ndarray  # (60000,) uint8
     class_names: tuple[str, ...]
     sha256: str  # hex, over the labels and then the images: the same for every layout of the same data
-    source: str  # absolute path, or "built in"
-    layout: str  # "python", "binary", "python archive", "binary archive" or "built in"
+    source: str  # absolute path in use, as `path_text`, or "built in"
+    layout: str  # "python", "binary" or "matlab", each also with " archive", or "built in"
     official: bool | None = None  # whether these are the published images; None for the built-in set
-    images_file: Path | None = None  # the .npy file behind a memory map, so that other processes can map the same pages
+    images_file: Path | None = None  # the prepared copy behind a memory map
+    passed_over: tuple[str, ...] = ()  # what is wrong with the usual places that were tried before this one
 
 
 def content_sha256(labels: np.ndarray, images: np.ndarray) -> str:

@@ -11,7 +11,10 @@ import numpy as np
 from klcli.data.augmentation import SIDE
 from klcli.data.dataset import PIXELS, Split
 from klcli.errors import DataError
+from klcli.files import open_regular
+from klcli.text import one_line, path_text
 
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # for EPS, Pillow would start Ghostscript
 BACKGROUND = (255, 255, 255)  # background of transparent pixels
 
 
@@ -23,20 +26,21 @@ def read_picture(path: Path) -> np.ndarray:
     """
     from PIL import Image, ImageOps, UnidentifiedImageError  # slow to import, and only one command needs it
 
+    where = path_text(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
+            with open_regular(path) as file, Image.open(file, formats=FORMATS) as opened:
                 picture = _as_rgb(ImageOps.exif_transpose(opened))
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such picture") from None
+        raise DataError(f"{where}: there is no such picture") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise DataError(f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels, give a smaller picture") from None
-    except MemoryError:
+        raise DataError(f"{where}: more than {Image.MAX_IMAGE_PIXELS} pixels, give a smaller picture") from None
+    except (MemoryError, DataError):
         raise
     except Exception as error:  # the decoder of a damaged picture can raise almost any exception
-        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({' '.join(str(error).split())})"
-        raise DataError(f"{path}: this is not a readable picture{reason}, give a PNG or JPEG") from None
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({one_line(error)})"
+        raise DataError(f"{where}: this is not a readable picture{reason}, give a PNG or JPEG") from None
     side = min(picture.size)
     left, top = ((length - side) // 2 for length in picture.size)
     # Crop first: the filter would include pixels outside the square.

@@ -14,7 +14,7 @@ import numpy as np
 
 from klcli.data.cifar10.layouts import ROWS
 from klcli.data.cifar10.places import SYNTHETIC
-from klcli.data.dataset import CLASSES, PIXELS, Dataset, content_sha256
+from klcli.data.dataset import BUILT_IN, CLASSES, PIXELS, Dataset, content_sha256
 from klcli.settings.split_config import FILES
 
 # The hash of the result of make(): the identity of the images in stored runs and of their prepared copy.
@@ -57,7 +57,7 @@ def make() -> Dataset:
         image += _noise(stream, len(label))
         images[start : start + CHUNK] = np.clip(image, 0, 255)
     sha256 = content_sha256(labels, images)
-    return Dataset(SYNTHETIC, images, labels, CLASS_NAMES, sha256, source="built in", layout="built in")
+    return Dataset(SYNTHETIC, images, labels, CLASS_NAMES, sha256, source=BUILT_IN, layout=BUILT_IN)
 
 
 def _integers(stream: np.random.PCG64, shape: tuple[int, ...]) -> np.ndarray:

@@ -17,6 +17,7 @@ from klcli.settings.procedures import EvaluationSettings
 from klcli.settings.setting import require
 from klcli.store.records import Evaluation, Run
 from klcli.store.store import Store
+from klcli.text import path_text
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def evaluate(
     for run in runs:
         policy_of(f"run {run.id}", run.config, settings)
         if run.dataset_sha256 not in datasets:
-            datasets[run.dataset_sha256] = images_of(run, setup.data, f"run {run.id}")
+            datasets[run.dataset_sha256] = images_of(run, setup.data, f"run {run.id}", setup.observer.say)
     divided = {(sha256, how): split(datasets[sha256], how) for sha256, how in dict.fromkeys(keys)}
     for dataset in datasets.values():
         setup.warn_of_images(dataset)
@@ -78,7 +79,7 @@ def predict(
     run = chosen_run(store, which)
     networks = trained_networks(store, run, snapshots)
     config = run.config
-    dataset = images_of(run, setup.data, f"run {run.id}")
+    dataset = images_of(run, setup.data, f"run {run.id}", setup.observer.say)
     setup.warn_of_images(dataset)
     if config.batch_norm and config.bn_statistics == "batch":
         setup.observer.warn(f"run {run.id} was evaluated with batch statistics, pictures get its running averages")
@@ -90,4 +91,4 @@ def predict(
             for one in networks
         ]
     named = [dict(zip(dataset.class_names, map(float, row), strict=True)) for row in np.exp(log_mean(log_P))]
-    return Predictions(run, dataset.name, list(zip(map(str, pictures), named, strict=True)))
+    return Predictions(run, dataset.name, list(zip(map(path_text, pictures), named, strict=True)))

@@ -15,17 +15,19 @@ from klcli.settings.procedures import ReproductionSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError
 from klcli.studies.gradient_checks import check_a_single_image, check_networks, entries
+from klcli.studies.plans import check_repeats
 
 ALL = "all"
 
 
 def reproduce(
-    setup: Setup, names: Sequence[str], settings: ReproductionSettings, repeats: int, resume: bool
+    setup: Setup, names: Sequence[str], settings: ReproductionSettings, repeats: int, vary: str, resume: bool
 ) -> Iterator[Reproduction]:
     """Yield the reproduction of each report as soon as it is complete; all runs and checks are recorded.
 
     Raises ConfigError if a name is unknown, or if rows are chosen from more than one report.
     """
+    check_repeats(repeats, vary)
     quick, as_published, subset = settings.quick, settings.as_published, settings.subset
     known = published.report_names()
     if not names:
@@ -40,7 +42,9 @@ def reproduce(
     with setup.pinned():
         runner = StudyRunner.opened(setup, configs[0] if configs else TrainConfig(), resume)
         images = runner.dataset
-        terms = Terms(images.name, images.official, images.sha256, repeats, quick, subset, as_published, settings.note)
+        terms = Terms(
+            images.name, images.official, images.sha256, repeats, quick, subset, as_published, settings.note, vary
+        )
         for one in chosen:
             yield _as_published(runner, one, terms) if as_published else _as_written(runner, one, terms)
 
@@ -49,9 +53,9 @@ def _as_published(runner: StudyRunner, one: Report, terms: Terms) -> Reproductio
     """Train the warm-started searches of a report, one study each, and check its single image, which is not stored."""
     studies = []
     own = _settings(one, terms) | {"as_published": True}
-    for name, chain, links in chains(one, terms.repeats):
+    for name, chain, links in chains(one, terms.repeats, terms.vary):
         stage, there = f"{one.name} as published, {name}", runner.on(chain[0].split)
-        studies.append(there.run(KIND, stage, chain, own, evaluate_test=True, chains=links))
+        studies.append(there.run(KIND, stage, chain, own, vary=terms.vary, evaluate_test=True, chains=links))
     errors = {}
     for check in one.gradient_checks:
         atol, rtol = check.settings.atol or 0.0, check.settings.rtol or 0.0
@@ -67,8 +71,8 @@ def _as_written(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
     """Run the missing checks and trainings of a report. Each division of the images is a separate study."""
     _check_gradients(runner, one)
     studies = [
-        runner.on(division).run(KIND, one.name, configs, _settings(one, terms), evaluate_test=True)
-        for division, configs in plan(one, terms.repeats, quick=terms.quick).items()
+        runner.on(division).run(KIND, one.name, configs, _settings(one, terms), vary=terms.vary, evaluate_test=True)
+        for division, configs in plan(one, terms.repeats, quick=terms.quick, vary=terms.vary).items()
     ]
     return gather(one, terms, runner.store, studies)
 

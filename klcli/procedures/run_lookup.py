@@ -1,16 +1,17 @@
 """Run lookup: find runs by the names that a user gives, and restore their images and networks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from klcli.data.cifar10.places import exists
 from klcli.data.dataset import Dataset
 from klcli.data.sources import open_dataset
 from klcli.errors import ConfigError, DataError
 from klcli.evaluation.reevaluation import TrainedNetwork
+from klcli.store.filters import BEST_FIRST, RunFilter
 from klcli.store.records import Run
-from klcli.store.runs import BEST_FIRST, RunFilter
 from klcli.store.store import Store
+from klcli.text import path_of
 from klcli.training.networks import restore
 from klcli.training.result import snapshots_of
 
@@ -27,18 +28,17 @@ def chosen_run(store: Store, which: str) -> Run:
             return store.runs.get(int(which))
         except ValueError:
             raise ConfigError(f"run {which!r}: give the number of a run, or `last`, or `best`") from None
-    run = store.runs.latest_complete() if which == LAST else next(iter(best_runs(store, 1, RunFilter())), None)
-    if run is None:
-        raise ConfigError(f"run {which}: {store.path} holds no complete run yet, begin with `klcli train`")
-    return run
+    latest = "state = 'complete' ORDER BY id DESC LIMIT 1"
+    for run in store.runs.where(latest) if which == LAST else best_runs(store, 1, RunFilter()):
+        return run
+    raise ConfigError(f"run {which}: {store.path} holds no complete run yet, begin with `klcli train`")
 
 
 def best_runs(store: Store, n: int, chosen: RunFilter) -> list[Run]:
     """Return the best complete runs by validation accuracy on the most recent images and their most common split."""
     chosen = replace(chosen, state="complete")
     for images in store.runs.image_sets(chosen):
-        chosen = replace(chosen, dataset_sha256=images.dataset_sha256, split=images.split_json)
-        return store.runs.query(chosen, BEST_FIRST, n)
+        return store.runs.query(chosen.on_images_of(images), BEST_FIRST, n)
     return []
 
 
@@ -50,11 +50,15 @@ def chosen_runs(store: Store, which: Sequence[str]) -> list[Run]:
     return list({run.id: run for run in found}.values())
 
 
-def images_of(run: Run, data: str | None, asked: str) -> Dataset:
-    """Open the images of a run, at `--data` or at their stored place. Raises DataError if they have changed."""
+def images_of(run: Run, data: str | None, asked: str, say: Callable[[str], None] = lambda message: None) -> Dataset:
+    """Open the images of a run, at `--data` or at their stored place. Raises DataError if they have changed.
+
+    `say` is called before a prepared copy is written.
+    """
     if data is None:
-        data = run.dataset_source if Path(run.dataset_source).exists() else run.dataset
-    dataset = open_dataset(data)
+        place = path_of(run.dataset_source)
+        data = str(place) if place.is_absolute() and exists(place) else run.dataset
+    dataset = open_dataset(data, say)
     if dataset.sha256 != run.dataset_sha256:
         found = f"those of {dataset.source} have {dataset.sha256[:8]}, name the right ones with --data"
         raise DataError(f"{asked}: its images had sha256 {run.dataset_sha256[:8]}, {found}")

@@ -24,8 +24,8 @@ def ending_in_a_state(end: Callable[[str, str], None], how_to_continue: Callable
     except Interrupted as interruption:
         end("interrupted", str(interruption))
         raise interruption.adding(how_to_continue()) from None
-    except (BrokenPipeError, SystemExit, KeyboardInterrupt) as error:  # one of the first two: `klcli train 2>&1 | head`
-        end("interrupted", "interrupted" if isinstance(error, KeyboardInterrupt) else "the output pipe was closed")
+    except (SystemExit, KeyboardInterrupt):  # raised by a callback of a program that imports klcli
+        end("interrupted", "interrupted")
         raise
     except Exception as error:
         # If the store itself failed, the next opening of the database marks the runs that did not end.
@@ -47,7 +47,6 @@ class RunRecorder:
         self._recorded = len(earlier)
 
     def on_evaluation(self, result: TrainResult) -> None:
-        """Commit the newest metrics."""
         self._result = result
         for metrics in result.epochs[self._recorded :]:
             self._store.runs.record_epoch(self._run_id, metrics, result)

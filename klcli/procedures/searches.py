@@ -15,6 +15,7 @@ from klcli.store.records import Run
 from klcli.store.store import Store
 from klcli.studies.lambda_search import Choice, Range, Tried, choose, draw, narrow, plan
 from klcli.studies.lambda_search import final as final_plan
+from klcli.studies.plans import check_repeats
 
 KIND = "lambda"
 FREE = ("lam", "seed", "order_seed", "evaluations_per_cycle")  # settings in which the stages of a search may differ
@@ -32,28 +33,30 @@ class LambdaSearch:
 
     @property
     def studies(self) -> list[int]:
-        """The studies of the stages."""
         return [run.study_id for _, runs in self.stages for run in runs[:1] if run.study_id is not None]
 
     @property
     def tried(self) -> list[Tried]:
-        """The lambdas of all stages."""
         return [one for stage, runs in self.stages for one in tried_values(runs, stage)]
 
 
-def search_lambda(setup: Setup, config: TrainConfig, what: SearchSettings, repeats: int, resume: bool) -> LambdaSearch:
+def search_lambda(
+    setup: Setup, config: TrainConfig, what: SearchSettings, repeats: int, vary: str, resume: bool
+) -> LambdaSearch:
     """Search lambda by validation accuracy; record all runs and return the search.
 
     All values, seeds and stacks of a stage are determined before its first training. Raises ConfigError for a range
     without a value to draw.
     """
+    check_repeats(repeats, vary)
     low, high = what.between
     where = Range(low, high, what.scale)
     with setup.pinned():
         runner = StudyRunner.opened(setup, config, resume)
 
         def train(stage: str, values: list[float], settings: dict[str, Any], parent: int | None = None) -> int:
-            return runner.run(KIND, stage, plan(config, values, repeats), settings, evaluate_test=False, parent=parent)
+            planned = plan(config, values, repeats, vary)
+            return runner.run(KIND, stage, planned, settings, vary=vary, evaluate_test=False, parent=parent)
 
         if what.values:
             latest = train("values", sorted(what.values), {})
@@ -73,8 +76,8 @@ def search_lambda(setup: Setup, config: TrainConfig, what: SearchSettings, repea
         found = stored_search(runner.store, latest, len(runner.splits.validation))
         if found.choice is None or not what.final:
             return found
-        planned = final_plan(config, found.choice.chosen.lam, repeats)
-        final = runner.run(KIND, "final", planned, {}, evaluate_test=True, parent=latest)
+        planned = final_plan(config, found.choice.chosen.lam, repeats, vary)
+        final = runner.run(KIND, "final", planned, {}, vary=vary, evaluate_test=True, parent=latest)
         return replace(found, final=runner.store.studies.members(final))
 
 
@@ -84,7 +87,8 @@ def stored_search(store: Store, number: int, n_validation: int | None = None) ->
     `n_validation` is the number of validation images; if omitted, that of CIFAR-10 with the split of the runs.
     """
     chain = [study for study in store.studies.chain(number) if study.kind == KIND]
-    found = LambdaSearch([(str(one.stage), runs) for one in chain if (runs := store.studies.members(one.id))], None)
+    stages = [(str(one.stage), [run for run in store.studies.members(one.id) if not run.unreadable]) for one in chain]
+    found = LambdaSearch([(stage, runs) for stage, runs in stages if runs], None)
     if not any(one.accuracies for one in found.tried):
         return found
     n = n_validation or found.stages[0][1][0].config.split.sizes()[1]

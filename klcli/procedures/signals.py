@@ -1,13 +1,10 @@
-"""Ctrl-C and SIGTERM: the first signal takes effect between two updates, the second immediately."""
+"""Signals in a training: the first one takes effect between two updates."""
 
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from klcli.errors import ExitCode, KlcliError
+from klcli.termination import SIGNALS, deferred
 
 
 class Interrupted(KlcliError):
@@ -16,10 +13,9 @@ class Interrupted(KlcliError):
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
         self.signum = signum
-        self.exit_code = ExitCode.INTERRUPTED if signum == signal.SIGINT else ExitCode.TERMINATED
+        self.exit_code = ExitCode(128 + signum)
 
     def adding(self, what: str) -> "Interrupted":
-        """Return the same interruption with an additional message."""
         return Interrupted(f"{self}: {what}", self.signum)
 
 
@@ -30,29 +26,11 @@ def obeyed_between_updates() -> Iterator[Callable[[], None]]:
     Writes are thus complete before the run is marked. A second signal ends the process immediately; the next opening
     of the database marks the run. Outside the main thread, Python delivers no signals, and none are deferred.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-    received: list[int] = []
+    with deferred() as received:
 
-    def handle(signum: int, frame: FrameType | None) -> None:
-        if received:
-            os._exit(128 + signum)
-        received.append(signum)
+        def check() -> None:
+            if received:
+                raise Interrupted(SIGNALS[received[0]], received[0])
 
-    def check() -> None:
-        if received:
-            raise Interrupted("interrupted" if received[0] == signal.SIGINT else "terminated", received[0])
-
-    previous = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
         yield check
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
-
-
-def end_at_the_next_signal() -> None:
-    """Let another signal end the process immediately, while the command prints its last message."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, lambda number, frame: os._exit(128 + number))
+        check()  # a signal after the last update: a study must not go on to its next stage

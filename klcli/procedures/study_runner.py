@@ -8,18 +8,21 @@ from typing import Any
 
 from klcli import second_core
 from klcli.data.dataset import Dataset, Splits, split
+from klcli.errors import ConfigError
 from klcli.procedures.run_recorder import ending_in_a_state
 from klcli.procedures.setup import Setup
 from klcli.procedures.signals import obeyed_between_updates
+from klcli.settings.run_command import resuming_command, run_command
+from klcli.settings.sameness import settings_and_seeds, without_seeds
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.store import Store
+from klcli.store.studies import DELETED, canonical
 from klcli.studies.execution import ImagesReference, StackTask, execute, stacks
 from klcli.studies.executors import open_executor
 from klcli.training.budget import budget_of
-from klcli.training.environment import environment
+from klcli.training.environment import changes, environment
 
-RESUME_WORDS = {"lambda": "--resume", "sigma": "--resume", "repeats": "--resume last", "reproduce": "--resume"}
 ENDED = ("complete", "diverged")  # states of runs that a study does not train again
 
 
@@ -35,11 +38,10 @@ class StudyRunner:
 
     @classmethod
     def opened(cls, setup: Setup, config: TrainConfig, resume: bool) -> "StudyRunner":
-        """Open the images and the database."""
         dataset = setup.images()
         splits = split(dataset, config.split)
         setup.warn_of_images(dataset)
-        setup.warn_of_settings(config)
+        setup.warn_of_settings(config, len(splits.train))
         return cls(setup, setup.new_store(), dataset, splits, resume)
 
     def on(self, division: SplitConfig) -> "StudyRunner":
@@ -53,6 +55,7 @@ class StudyRunner:
         plan: Sequence[TrainConfig],
         settings: dict[str, Any],
         *,
+        vary: str,
         evaluate_test: bool,
         parent: int | None = None,
         chains: list[tuple[int, ...]] | None = None,
@@ -70,10 +73,21 @@ class StudyRunner:
             "dataset_sha256": self.dataset.sha256,
             "look_at_test": evaluate_test,
             "threads": self.setup.threads,
+            "vary": vary,
         }
         earlier = self.store.studies.find(kind, stage, settings, parent) if self.resume else None
-        runs = [] if earlier is None else self.store.studies.members(earlier.id)
-        missing = [part for part in divided if not runs or any(runs[p].state not in ENDED for p in part)]
+        if self.resume and earlier is None:
+            self._refuse_other_repeats(kind, stage, settings)
+        members = [] if earlier is None else self.store.studies.members(earlier.id)
+        states = {run.member: run.state for run in members}
+        missing = [part for part in divided if any(states.get(p) not in ENDED for p in part)]
+        ended = [run for run in members if run.state in ENDED]
+        changed = next((words for run in ended if (words := changes(run.versions, environment().versions))), "")
+        if changed and missing and earlier:
+            what = (
+                f"{len(ended)} run{'s' * (len(ended) > 1)} of study {earlier.id} {'was' if len(ended) == 1 else 'were'}"
+            )
+            self.setup.observer.warn(f"{what} trained with {changed}: the bits of the others can differ")
         if earlier is not None and not missing:
             self.store.studies.end(earlier.id, "complete")  # its process may have died before it recorded the end
             self.setup.observer.say(f"study {earlier.id} ({stage}): all {len(plan)} runs exist already")
@@ -86,21 +100,26 @@ class StudyRunner:
         ]
         jobs = self.setup.jobs or second_core.cores()
         is_alone = len(missing) == 1 and jobs > 1 and self.setup.threads == 1 and self.setup.executor is None
+        commands = self._commands(plan, is_chain)
         with (
             # A single stack is trained in this process, and the second core is otherwise idle.
             self.setup.second_core(is_alone),
+            # No run is recorded before a worker is available, and until then a signal ends the process at once.
+            open_executor(jobs, self.setup.executor, len(missing), self.setup.observer.warn) as executor,
             obeyed_between_updates() as check,
-            # No run is recorded before a worker is available.
-            open_executor(jobs, self.setup.executor, len(missing)) as executor,
         ):
             if earlier is None:
                 study_id = self.store.studies.begin(
                     kind, stage, settings, plan, len(self.splits.train), self.dataset, environment(),
-                    self.setup.command, parent,
+                    self.setup.command, parent, commands,
                 )  # fmt: skip
             else:
                 study_id = earlier.id
-                self.store.studies.restart([runs[p].id for part in missing for p in part], environment())
+                again = {p: plan[p] for part in missing for p in part if states.get(p) not in ENDED}
+                self.store.studies.restart(
+                    study_id, again, len(self.splits.train), self.dataset, environment(), commands
+                )
+            self.setup.warn_of_locks(self.store)
             ending = functools.partial(self.store.studies.end, study_id)
             with ending_in_a_state(ending, lambda: self._how_to_continue(study_id, kind)):
                 self._execute(study_id, stage, tasks, executor, check)
@@ -124,5 +143,34 @@ class StudyRunner:
 
     def _how_to_continue(self, study_id: int, kind: str) -> str:
         done = sum(run.state in ENDED for run in self.store.studies.members(study_id))
-        again = self.setup.command if self.resume else f"{self.setup.command} {RESUME_WORDS[kind]}"
+        again = resuming_command(self.setup.command, kind)
         return f"{done} runs of study {study_id} are complete, continue with `{again}`"
+
+    def _commands(self, plan: Sequence[TrainConfig], is_chain: bool) -> list[str]:
+        """Return the command that repeats each run of a plan; a network of a chain is not trained alone."""
+        if is_chain:
+            return [f"{self.setup.command}  # each network begins with the weights of the one before"] * len(plan)
+        data = self.setup.data or self.dataset.name
+        return [run_command(config, data=data, threads=self.setup.threads, db=self.setup.db) for config in plan]
+
+    def _refuse_other_repeats(self, kind: str, stage: str, settings: dict[str, Any]) -> None:
+        """Raise ConfigError if the study to complete is there, but its repeats vary something else.
+
+        An older klcli held the order of the images, as `--vary init` does.
+        """
+        wanted = _without_repeats(settings)
+        for one in reversed(self.store.studies.all()):
+            if (one.kind, one.stage) == (kind, stage) and _without_repeats(one.settings) == wanted:
+                other = one.settings.get("vary", "init")
+                cure = f"add --vary {other} to complete it, or omit --resume to begin a new one"
+                raise ConfigError(f"--resume: the repeats of study {one.id} are those of --vary {other}: {cure}")
+
+
+def _without_repeats(settings: dict[str, Any]) -> Any:
+    """Return the settings of a study that --vary has no effect on; None if this klcli cannot read them."""
+    rest = {key: value for key, value in settings.items() if key not in ("plan", "groups", "vary", DELETED)}
+    try:
+        plan = [TrainConfig.from_values(one) for one in settings["plan"]]
+    except (ConfigError, KeyError, TypeError):
+        return None
+    return canonical(rest), settings_and_seeds(plan[0]), [without_seeds(config) for config in plan]

@@ -79,7 +79,9 @@ def on_subset(report: Report, n: int) -> Report:
     return report.with_configs(lambda config: replace(config, split=replace(config.split, subset=n)))
 
 
-def plan(report: Report, repeats: int, *, quick: bool = False) -> dict[SplitConfig, list[TrainConfig]]:
+def plan(
+    report: Report, repeats: int, *, quick: bool = False, vary: str = "all"
+) -> dict[SplitConfig, list[TrainConfig]]:
     """Return the trainings of a report by the division of the images, each once, even if several rows share it.
 
     Every setting is trained with `repeats` seeds, or with more if its experiment specifies more and
@@ -89,18 +91,20 @@ def plan(report: Report, repeats: int, *, quick: bool = False) -> dict[SplitConf
     for experiment in report.experiments:
         n = repeats if quick else max(repeats, experiment.repeats)
         for base in experiment.configs:
-            plans.setdefault(base.split, {}).update(dict.fromkeys(repeat(base, n)))
+            plans.setdefault(base.split, {}).update(dict.fromkeys(repeat(base, n, vary)))
     return {split: list(configs) for split, configs in plans.items()}
 
 
-def chains(report: Report, repeats: int) -> list[tuple[str, list[TrainConfig], list[tuple[int, ...]]]]:
+def chains(
+    report: Report, repeats: int, vary: str = "all"
+) -> list[tuple[str, list[TrainConfig], list[tuple[int, ...]]]]:
     """Return the warm-started searches of a report as published: name, plan, and the chains in the plan.
 
     There is one chain per seed: the positions of its trainings, each of which starts from the weights of the previous.
     """
     found = []
     for one in report.experiments:
-        by_seed = zip(*(repeat(base, repeats) for base in one.configs), strict=True)
+        by_seed = zip(*(repeat(base, repeats, vary) for base in one.configs), strict=True)
         n = len(one.configs)
         links = [tuple(range(seed * n, (seed + 1) * n)) for seed in range(repeats)]
         found.append((one.name, [config for configs in by_seed for config in configs], links))

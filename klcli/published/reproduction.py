@@ -29,6 +29,7 @@ class Terms:
     subset: int | None = None
     as_published: bool = False
     note: str | None = None  # what the user adds about the conditions
+    vary: str = "all"  # what differs between the repeats
 
     @property
     def marks(self) -> list[str]:
@@ -131,7 +132,7 @@ def stored_reproduction(store: Store, number: int) -> Reproduction:
     first = store.studies.members(number)[0]
     plans = [map(TrainConfig.from_values, one.settings["plan"]) for one in latest.values()]
     repeats = min(n for plan in plans for n in Counter(map(without_seeds, plan)).values())
-    terms = Terms(first.dataset, None, first.dataset_sha256, repeats, quick, subset, as_published)
+    terms = Terms(first.dataset, None, first.dataset_sha256, repeats, quick, subset, as_published, vary=_vary(study))
     return gather(wanted, terms, store, sorted(one.id for one in latest.values()))
 
 
@@ -144,7 +145,12 @@ def reproductions(store: Store) -> list[int]:
 def _key(study: Study) -> Hashable:
     settings = study.settings
     flags = (settings["quick"], bool(settings.get("as_published")), settings["dataset_sha256"])
-    return settings["report"], tuple(settings["rows"]), *flags, _split(study).subset
+    return settings["report"], tuple(settings["rows"]), *flags, _vary(study), _split(study).subset
+
+
+def _vary(study: Study) -> str:
+    """What differs between the repeats of a study; in those of an older klcli, the weights alone."""
+    return str(study.settings.get("vary", "init"))
 
 
 def _split(study: Study) -> SplitConfig:

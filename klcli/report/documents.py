@@ -6,12 +6,16 @@ from typing import Any
 
 from klcli.settings.columns import columns, stored_value
 from klcli.settings.train_config import TRANSDUCTIVE
+from klcli.store.connection import measured
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
 
 
 def run_document(run: Run) -> dict[str, Any]:
-    """Return a run with every setting by column, and its config."""
-    own, config = asdict(run), run.config
+    """Return a run with every setting by column, and its config; if that cannot be read, its stored text."""
+    own = asdict(run)
+    if run.unreadable:
+        return _plain(own) | {"config": run.config_json, "split": run.split_json, "unreadable": run.unreadable}
+    config = run.config
     stored = {"config": json.loads(own.pop("config_json")), "split": own.pop("split_json")}
     transductive = int(config.batch_norm and config.bn_statistics in TRANSDUCTIVE)
     return _plain(own) | columns(config) | {"transductive": transductive} | stored
@@ -34,5 +38,8 @@ def record_document(record: Epoch | Evaluation | Study) -> dict[str, Any]:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values as stored in the database, without texts that the document has in another form."""
-    return {key: stored_value(value) for key, value in values.items() if not key.endswith("_json")}
+    """Return values as stored in the database, without texts that the document has in another form.
+
+    JSON has no infinite numbers.
+    """
+    return {key: measured(stored_value(value)) for key, value in values.items() if not key.endswith("_json")}

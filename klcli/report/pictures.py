@@ -1,6 +1,7 @@
 """The pictures of `klcli report`, each kind from its own module in report/plots."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from klcli.data.dataset import Dataset, split
@@ -8,35 +9,36 @@ from klcli.errors import ConfigError
 from klcli.evaluation.confusion import confusion, predict
 from klcli.procedures.run_lookup import images_of, trained_networks
 from klcli.procedures.searches import stored_search
-from klcli.report.plots import figure
+from klcli.report.plots.chart import Chart
 from klcli.report.plots.comparison import bn_overlay, bn_pair, validation_overlay
-from klcli.report.plots.confusion import draw_confusion
 from klcli.report.plots.gradient_checks import gradient_errors
 from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.report.plots.training import learning_rate_curve, training_curves
-from klcli.report.plots.weights import draw_weights
 from klcli.report.views import View, latest_study
+from klcli.settings.selection import OF_GRADIENTS, OF_STUDIES, SINGLE
 from klcli.store.records import Epoch, Run
 from klcli.store.store import Store
 from klcli.training.environment import pin_threads
 from klcli.training.networks import WHITENING
 
-Named = tuple[str, figure.Chart]  # the stem of the file, and the chart or picture file
-SUFFIXES = ("png", "svg", "pdf")
-SHOWN_RUNS = 4  # in the name of a file
-KINDS = ("curves", "bn", "rate", "weights", "confusion", "lambda", "sigma", "gradients")
+Picture = Callable[[], bytes]  # draws the file
+NAMED_RUNS = 30  # in the name of a file, which may have 255 characters
+MOST_CURVES = 100  # runs in one picture
 
 
-def draw(store: Store, view: View, kinds: Sequence[str], to: Path | None, data: str | None) -> list[tuple[Path, bytes]]:
-    """Return the pictures of these kinds with their paths."""
+def planned(
+    store: Store, view: View, kinds: Sequence[str], to: Path | None, data: str | None
+) -> list[tuple[Path, Picture]]:
+    """Return the paths of the pictures of these kinds and the functions that draw them.
+
+    Raises ConfigError, before anything is drawn, for a view that has no such picture.
+    """
     suffix = "png" if to is None else to.suffix.removeprefix(".").lower()
-    if suffix not in SUFFIXES:
-        raise ConfigError(f"--to {to}: the name must end in {', '.join('.' + one for one in SUFFIXES)}")
     painter = Painter(store, data)
-    drawn = [picture for kind in kinds for picture in painter.draw(view, kind, suffix)]
-    if to is not None and len(drawn) > 1:
-        raise ConfigError(f"--to {to}: {len(drawn)} pictures cannot have one name, choose one kind and one run")
-    return [(to or store.folder("plots") / f"{stem}.{suffix}", content) for stem, content in drawn]
+    found = [picture for kind in dict.fromkeys(kinds) for picture in painter.planned(view, kind, suffix)]
+    if to is not None and len(found) > 1:
+        raise ConfigError(f"--to {to}: {len(found)} pictures cannot have one name, choose one kind and one run")
+    return [(to or store.folder("plots") / f"{stem}.{suffix}", picture) for stem, picture in found]
 
 
 class Painter:
@@ -46,53 +48,60 @@ class Painter:
         self._store, self._data = store, data
         self._datasets: dict[str, Dataset] = {}
 
-    def draw(self, view: View, kind: str, suffix: str) -> Iterator[tuple[str, bytes]]:
-        """Yield pictures of one kind with the stems of their files, or one per run chosen by number.
+    def planned(self, view: View, kind: str, suffix: str) -> list[tuple[str, Picture]]:
+        """Return pictures of one kind with the stems of their files: one, or one per run.
 
-        Raises ConfigError for an unknown kind or a view without such data, DataError for missing images.
+        Raises ConfigError for a view without such data, StoreError for a run without the checkpoint that it needs. To
+        draw raises DataError for missing images.
         """
-        if kind not in KINDS:
-            raise ConfigError(f"--plot {kind}: choose from {', '.join(KINDS)}")
-        if kind in ("lambda", "sigma"):
+        if kind in SINGLE:
+            return [(f"{stem([run])}-{kind}", self._of_run(run, kind, suffix)) for run in _single(view, kind)]
+        if kind in OF_STUDIES:
             name, chart = self._study(view, kind)
-        elif kind == "gradients":
+        elif kind == OF_GRADIENTS:
             checks = self._store.gradient_checks.suite()
             if not checks:
                 raise ConfigError("--plot gradients: there is no gradient check yet, begin with `klcli gradcheck`")
-            name, chart = f"gradcheck-{checks[0].suite:06d}", gradient_errors(checks)
-        elif not view.runs:
-            raise ConfigError(f"--plot {kind}: there is no run to draw, `klcli report --list` shows all")
-        elif kind in ("curves", "bn"):
-            name, chart = self._together(view.runs, kind)
+            name, chart = f"gradcheck-{checks[0].suite:06d}", partial(gradient_errors, checks)
         else:
-            for run in view.runs if view.is_chosen else view.runs[:1]:
-                yield f"{stem([run])}-{kind}", self._of_run(run, kind, suffix)
-            return
-        yield name, figure.draw(chart, suffix)
+            name, chart = self._together(_drawn(view, kind), view, kind)
+        return [(name, partial(draw, chart, suffix))]
 
     def _epochs(self, runs: Sequence[Run]) -> dict[int, list[Epoch]]:
         return {run.id: self._store.runs.epochs(run.id) for run in runs}
 
-    def _together(self, runs: Sequence[Run], kind: str) -> Named:
+    def _together(self, runs: Sequence[Run], view: View, kind: str) -> tuple[str, Callable[[], Chart]]:
         if kind == "bn":
-            pair = bn_pair([run for run in runs if run.epochs_done])
+            is_named = view.is_chosen or view.study is not None
+            pair = bn_pair([run for run in runs if run.epochs_done]) if len(runs) == 2 or not is_named else None
             if pair is None:
                 what = "one run without and one with BN of the same widths on the same images"
-                raise ConfigError(f"--plot bn: needs {what}, name them with --run")
-            runs, chart = pair, bn_overlay(*pair, self._epochs(pair))
-        elif len(runs) > 1:
-            chart = validation_overlay(runs, self._epochs(runs))
-        else:
-            chart = training_curves(runs[0], self._store.runs.epochs(runs[0].id))
-        return f"{stem(runs)}-{kind}", chart
+                raise ConfigError(f"--plot bn: needs {what}, name exactly two with --run")
+            return f"{stem(pair)}-{kind}", lambda: bn_overlay(*pair, self._epochs(pair))
+        if len(runs) > MOST_CURVES:
+            raise ConfigError(f"--plot {kind}: {len(runs)} runs do not fit into one picture, give --limit or --run")
+        if len(runs) > 1:
+            return f"{stem(runs)}-{kind}", lambda: validation_overlay(runs, self._epochs(runs))
+        [run] = runs
+        return f"{stem(runs)}-{kind}", lambda: training_curves(run, self._store.runs.epochs(run.id))
 
-    def _of_run(self, run: Run, kind: str, suffix: str) -> bytes:
+    def _of_run(self, run: Run, kind: str, suffix: str) -> Picture:
         if kind == "rate":
-            return figure.draw(learning_rate_curve(run, self._store.runs.epochs(run.id)), suffix)
-        if kind == "weights":
-            state = self._store.runs.checkpoint(run).state
-            W = state["linear1.W"]
-            return draw_weights(run, state[WHITENING] @ W if WHITENING in state else W, suffix)
+            return partial(draw, lambda: learning_rate_curve(run, self._store.runs.epochs(run.id)), suffix)
+        if run.checkpoint is None:
+            self._store.runs.checkpoint(run)  # raises the message with the cure
+        return partial(self._weights if kind == "weights" else self._confusion, run, suffix)
+
+    def _weights(self, run: Run, suffix: str) -> bytes:
+        from klcli.report.plots.weights import draw_weights
+
+        state = self._store.runs.checkpoint(run).state
+        W = state["linear1.W"]
+        return draw_weights(run, state[WHITENING] @ W if WHITENING in state else W, suffix)
+
+    def _confusion(self, run: Run, suffix: str) -> bytes:
+        from klcli.report.plots.confusion import draw_confusion
+
         [trained] = trained_networks(self._store, run)
         if run.dataset_sha256 not in self._datasets:
             data = None if run.dataset == "synthetic" else self._data  # else --data names its images
@@ -103,24 +112,47 @@ class Painter:
             counts = confusion(test.labels, predict(trained.network, test, run.config.dtype))
         return draw_confusion(run, counts, dataset.class_names, suffix)
 
-    def _study(self, view: View, kind: str) -> Named:
+    def _study(self, view: View, kind: str) -> tuple[str, Callable[[], Chart]]:
         study = view.study
         if study is not None and (study.kind != kind or study.stage == "final"):
             raise ConfigError(f"--plot {kind}: study {study.id} is of another kind, {study.kind} {study.stage}")
         number = study.id if study else latest_study(self._store, kind)
         name = f"study-{number:06d}-{kind}"
         if kind == "sigma":
-            runs = self._store.studies.members(number)
-            return name, sigma_curves(runs, self._epochs(runs))
+            runs = _drawn(view, kind)
+            return name, lambda: sigma_curves(runs, self._epochs(runs))
         found = stored_search(self._store, number)
-        if found.choice is None:
+        if (choice := found.choice) is None:
             raise ConfigError(f"--plot lambda: no run of study {number} is complete")
-        return name, lambda_search(found.stages, found.choice)
+        return name, lambda: lambda_search(found.stages, choice)
+
+
+def draw(chart: Callable[[], Chart], suffix: str) -> bytes:
+    """Gather a chart and draw it, which is when matplotlib is imported."""
+    from klcli.report.plots import figure
+
+    return figure.draw(chart(), suffix)
+
+
+def _drawn(view: View, kind: str) -> Sequence[Run]:
+    if not view.runs:
+        raise ConfigError(f"--plot {kind}: there is no run to draw, `klcli report --list` shows all")
+    return view.runs
+
+
+def _single(view: View, kind: str) -> Sequence[Run]:
+    """Return the runs that each get a picture of their own; the best run if no view is named."""
+    runs = _drawn(view, kind)
+    if view.is_default:
+        return runs[:1]
+    if len(runs) > 1 and not view.is_chosen:
+        raise ConfigError(f"--plot {kind}: draws one run and there are {len(runs)} here, name some with --run")
+    return runs
 
 
 def stem(runs: Sequence[Run]) -> str:
-    """`run-000007`, `runs-000007-000009`, or for many `runs-000007-to-000030-n12`: names in the order of the runs."""
+    """`run-000007`, `run-000007-000009`, or for very many `run-000007-to-000930-n120`, in the order of the runs."""
     numbers = [f"{run.id:06d}" for run in runs]
-    if len(numbers) > SHOWN_RUNS:
-        return f"runs-{min(numbers)}-to-{max(numbers)}-n{len(numbers)}"
-    return f"run{'s' if len(numbers) > 1 else ''}-{'-'.join(numbers)}"
+    if len(numbers) > NAMED_RUNS:
+        return f"run-{min(numbers)}-to-{max(numbers)}-n{len(numbers)}"
+    return f"run-{'-'.join(numbers)}"

@@ -1,23 +1,26 @@
 """Views: the table, notes and JSON document of a selection."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from klcli.errors import ConfigError
+from klcli.errors import ConfigError, StoreError
 from klcli.report.documents import check_document, record_document, run_document
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.tables.table import Table
-from klcli.report.words import images_words, network_name, run_numbers, split_words
-from klcli.settings.selection import Selection
+from klcli.report.words import images_words, network_name, repeats_note, run_numbers, split_words, subset_words
+from klcli.settings.selection import MOST_ROWS, Selection
+from klcli.store.filters import BEST_FIRST, Order, RunFilter
 from klcli.store.records import ImageSet, Run, Study
-from klcli.store.runs import BEST_FIRST, Order, RunFilter
 from klcli.store.store import Store
 
 FIRST_COMMAND = "klcli train --hidden 50 30 20 --bn"
 NEWEST_FIRST = Order("id", descending=True)
 DEFAULT_BEST = 10
+DEFAULT_ROWS = 1000  # of a list: more take seconds to print
+DEFAULT_GROUPS = 100  # all pairs are compared
 NO_MATCH = "no run matches these filters"
 
 
@@ -26,67 +29,110 @@ class View:
     """The result of a selection."""
 
     table: Table | None = None  # None if there is nothing to show; the notes give the reason
+    tables: Sequence[Table] = ()  # for a terminal, where one table would be too wide
     notes: Sequence[str] = ()  # part of the result
     document: dict[str, Any] = field(default_factory=dict)
     hints: Sequence[str] = ()  # the commands that show the rest
     runs: Sequence[Run] = ()  # the data for pictures
     study: Study | None = None
-    is_chosen: bool = False  # the user chose the runs by number
+    is_chosen: bool = False  # the user chose these runs, by number or with --best
+    is_default: bool = False  # no view was named
 
 
-def view(store: Store, selection: Selection, plot: Sequence[str] = ()) -> View:
+def view(store: Store, selection: Selection) -> View:
     """Return the view of a selection; without --study, pictures of a search or sweep show the latest study.
 
     Raises ConfigError or StoreError for a run, study or check that does not exist.
     """
     if selection.runs:
         return _side_by_side(store, selection)
-    if selection.gradchecks:
-        return gradients_view(store)
+    if selection.is_about_gradients:
+        return gradients_view(store, selection.limit)
     if selection.study is not None:
         return study_view(store, selection.study, selection.limit)
-    if not selection.has_view and plot and set(plot) <= {"lambda", "sigma"}:
-        return study_view(store, latest_study(store, plot[0]))
-    chosen = conditions(selection)
-    if selection.images_of is not None:
-        like = store.runs.get(selection.images_of)
-        chosen = replace(chosen, dataset_sha256=like.dataset_sha256, split=like.split_json)
+    if selection.is_about_studies:
+        return study_view(store, latest_study(store, selection.plot[0]), selection.limit)
+    if selection.group_by:
+        from klcli.report.tables.groups import columns_of  # a ranking must not import studies/
+
+        columns_of(selection.group_by)  # a wrong name is refused before any run is read
+    chosen = conditions(store, selection)
     order = Order(*selection.order) if selection.order else None
+    if order is not None:
+        store.runs.require_column(order.column)
     if selection.is_list and (order is None or order.column not in RESULTS):
         return _list(store, selection, chosen, order or NEWEST_FIRST)
     return _ranking(store, selection, chosen, order or BEST_FIRST)
 
 
 def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
-    found = store.runs.image_sets(chosen)
+    found = image_sets(store, chosen)
     if not found:
         return _nothing(store, chosen)
     mine = _choose_images(found, selection.dataset)
-    chosen = replace(chosen, dataset_sha256=mine.dataset_sha256, split=mine.split_json)
+    chosen = chosen.on_images_of(mine)
     document = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
-    hints = _others(found, mine, selection)
-    if selection.group_by:
-        from klcli.report.tables.formats import exact_rows
-        from klcli.report.tables.groups import columns_of, group, group_notes, group_table
-
-        runs, columns = store.runs.query(chosen, order), columns_of(selection.group_by)
-        groups, repeated = group(runs, columns)
-        groups = groups[: selection.limit]
-        table, notes = group_table(groups, columns), group_notes(groups, columns, repeated)
-        more: dict[str, Any] = {"groups": exact_rows(table), "notes": notes}
+    if selection.is_list:
+        shown = _listed(store, selection, chosen, order, f"Runs on {images_words(mine)}")
     else:
-        limit = min(selection.best or selection.limit or DEFAULT_BEST, selection.limit or 10**9)
-        runs, notes = store.runs.query(chosen, order, limit), []
-        title = f"Runs on {images_words(mine)}"
-        table = list_table(runs, title) if selection.is_list else ranking_table(runs, order.column)
-        more = {"runs": [*map(run_document, runs)]}
-    return View(table=table, notes=notes, document=document | more, hints=hints, runs=runs)
+        shown = (_groups if selection.group_by else _best)(store, selection, chosen, order)
+    return replace(
+        shown,
+        document=document | shown.document,
+        hints=_others(found, mine, selection),
+        is_chosen=selection.best is not None,
+        is_default=not selection.has_view and not selection.is_list,
+    )
+
+
+def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
+    from klcli.report.tables.formats import exact_rows
+    from klcli.report.tables.groups import columns_of, group, group_notes, group_table
+
+    columns = columns_of(selection.group_by)
+    results, left_out = store.runs.results(chosen)
+    groups, repeated = group(results, columns)
+    shown = groups[: selection.limit or DEFAULT_GROUPS]
+    notes = group_notes(shown, columns, repeated) + [f"left out: {reason}" for reason in left_out]
+    notes += _left_out("best", len(shown), len(groups), "groups", selection)
+    table = group_table(groups[: selection.limit] if selection.is_csv else shown, columns)
+    drawn = {one.id for group in shown for one in group.runs} if selection.plot else set()
+    runs = [run for run in store.runs.query(chosen, order) if run.id in drawn] if drawn else []
+    return View(table=table, notes=notes, document={"groups": exact_rows(table), "notes": notes}, runs=runs)
+
+
+def _best(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
+    limit = min(selection.best or selection.limit or DEFAULT_BEST, selection.limit or MOST_ROWS)
+    notes: list[str] = []
+    sound = readable(store.runs.each(chosen, order, limit), notes)
+    runs = [] if selection.is_csv and not selection.plot else [*sound]
+    table = ranking_table(runs or sound, order.column, order.descending)
+    return View(table=table, notes=notes, document={"runs": [*map(run_document, runs)]}, runs=runs)
+
+
+def readable(runs: Iterable[Run], notes: list[str]) -> Iterator[Run]:
+    """Yield the runs with readable settings, and append a note for each of the others, which a view leaves out."""
+    for run in runs:
+        if run.unreadable:
+            notes.append(f"left out: {run.unreadable}")
+        else:
+            yield run
+
+
+def image_sets(store: Store, chosen: RunFilter) -> list[ImageSet]:
+    """Return the sets of images of the runs of a filter, without those whose split cannot be read."""
+    found = []
+    for one in store.runs.image_sets(chosen):
+        with suppress(StoreError):
+            _ = one.split
+            found.append(one)
+    return found
 
 
 def _choose_images(found: Sequence[ImageSet], wanted: str | None) -> ImageSet:
     """Return the first set of images of that name or sha256. Raises ConfigError, which lists the known sets."""
     for one in found:
-        if wanted is None or one.dataset == wanted or one.dataset_sha256.startswith(wanted):
+        if one.is_called(wanted):
             return one
     known = dict.fromkeys(f"{one.dataset} ({one.dataset_sha256[:8]})" for one in found)
     raise ConfigError(f"--dataset {wanted!r}: no such run on it, there are {', '.join(known)}")
@@ -121,15 +167,36 @@ def states_words(counts: dict[str, int]) -> str:
 
 def _list(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
     if selection.dataset is not None:
-        mine = _choose_images(store.runs.image_sets(RunFilter()), selection.dataset)
+        mine = _choose_images(image_sets(store, RunFilter()), selection.dataset)
         chosen = replace(chosen, dataset_sha256=mine.dataset_sha256)
-    runs = store.runs.query(chosen, order, selection.limit)
     counts = store.runs.count_by_state()
-    if not runs:
+    found = _listed(store, selection, chosen, order, f"Runs in {store.path}: {states_words(counts)}")
+    if found.table is None:
         note = NO_MATCH if counts else f"{store.path} holds no run yet"
         return View(notes=[f"{note}: begin with `{FIRST_COMMAND}`"], document={"runs": []})
-    title = f"Runs in {store.path}: {states_words(counts)}"
-    return View(table=list_table(runs, title), document={"runs": [*map(run_document, runs)]}, runs=runs)
+    return found
+
+
+def _listed(store: Store, selection: Selection, chosen: RunFilter, order: Order, title: str) -> View:
+    """Return the list of runs in order. CSV, for another program, has all of them, other formats DEFAULT_ROWS."""
+    limit = selection.limit or DEFAULT_ROWS
+    runs = store.runs.query(chosen, order, limit) if selection.plot or not selection.is_csv else []
+    sound = [*readable(runs, [])]
+    everything = store.runs.each(chosen, order, selection.limit)
+    table = list_table(everything if selection.is_csv else runs, f"{title}{subset_words(sound)}")
+    if not table.rows:
+        return View()
+    total = store.runs.count(chosen)
+    first = "newest" if order == NEWEST_FIRST else "first"
+    notes = _left_out(first, len(table.rows), total, "runs", selection)
+    document = {"runs": [*map(run_document, runs)], "total": total, "notes": notes}
+    return View(table=table, notes=notes, document=document, runs=sound)
+
+
+def _left_out(first: str, shown: int, total: int, what: str, selection: Selection) -> list[str]:
+    if shown == total or selection.limit is not None:
+        return []
+    return [f"Only the {first} {shown} of {total} {what}: `--limit {total}` shows all."]
 
 
 def _side_by_side(store: Store, selection: Selection) -> View:
@@ -148,20 +215,26 @@ def _side_by_side(store: Store, selection: Selection) -> View:
         "evaluations": [*map(record_document, evaluations)],
         "differs": [row["setting"] for row in comparison_table(runs, diff_only=True).rows],
     }
-    table = comparison_table(runs, selection.diff_only, evaluations)
+    table = _limited(comparison_table(runs, selection.diff_only, evaluations), selection.limit)
     return View(table=table, notes=notes, document=document, runs=runs, is_chosen=True)
 
 
-def gradients_view(store: Store) -> View:
-    """Return the latest suite of gradient checks as one table."""
-    from klcli.report.tables.gradient_checks import gradient_method, gradient_verdict, suite_table
+def gradients_view(store: Store, limit: int | None = None) -> View:
+    """Return the latest suite of gradient checks as one table, of at most `limit` rows."""
+    from klcli.report.tables import gradient_checks
+    from klcli.report.tables.formats import exact_rows
 
     checks = store.gradient_checks.suite()
     if not checks:
         note = f"{store.path} holds no gradient check yet: begin with `klcli gradcheck`"
         return View(notes=[note], document={"checks": []})
-    notes, document = [gradient_verdict(checks), gradient_method(checks[0])], [*map(check_document, checks)]
-    return View(table=suite_table(checks), notes=notes, document={"checks": document})
+    table = _limited(gradient_checks.suite_table(checks), limit)
+    return View(
+        table=table,
+        tables=[*map(gradient_checks.gradient_check_table, gradient_checks.limited(checks, limit))],
+        notes=[gradient_checks.gradient_verdict(checks), gradient_checks.gradient_method(checks[0])],
+        document={"checks": [*map(check_document, checks)], "rows": exact_rows(table)},
+    )
 
 
 def study_view(store: Store, number: int, limit: int | None = None) -> View:
@@ -169,10 +242,13 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
     from klcli.report.tables import studies
     from klcli.report.tables.formats import exact_rows
 
-    study, runs = store.studies.get(number), store.studies.members(number)
-    document: dict[str, Any] = {"study": record_document(study), "runs": [*map(run_document, runs)]}
+    study, members = store.studies.get(number), store.studies.members(number)
+    unread: list[str] = []
+    runs = [*readable(members, unread)]
+    document: dict[str, Any] = {"study": record_document(study), "runs": [*map(run_document, members)]}
     if not runs:
-        return View(notes=[f"study {number} has no runs any more"], document=document, study=study)
+        gone = [f"study {number} has no runs any more"]
+        return View(notes=unread or gone, document=document, study=study)
     images = images_words(runs[0])
     if study.kind == "reproduce":
         from klcli.published.reproduction import stored_reproduction
@@ -193,24 +269,43 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         table, notes = studies.sigma_table(studies.sigma_title(runs, images), runs), []
     else:
         what = f"{study.kind.capitalize()} {study.stage or ''}".rstrip()
-        table = studies.repeats_table(f"{what}: {network_name(runs[0].config)} on {images} (study {number})", runs)
+        title = f"{what}: {network_name(runs[0].config)} on {images} (study {number})"
+        table = studies.repeats_table(title, runs)
         notes = [run_numbers(runs)]
+    if study.kind != "reproduce" and (note := repeats_note(runs)):
+        notes.append(note)
     if study.state != "complete":
         notes.append(f"study {number} is {study.state}")
-    table = replace(table, rows=table.rows[:limit])
-    return View(table=table, notes=notes, document=document | {"rows": exact_rows(table)}, runs=runs, study=study)
+    table = _limited(table, limit)
+    return View(
+        table=table, notes=[*notes, *unread], document=document | {"rows": exact_rows(table)}, runs=runs, study=study
+    )
+
+
+def _limited(table: Table, limit: int | None) -> Table:
+    return replace(table, rows=table.rows[:limit])
 
 
 def latest_study(store: Store, kind: str) -> int:
-    """Return the number of the latest search or sweep. Raises ConfigError if there is none."""
-    known = [one.id for one in store.studies.all() if one.kind == kind and one.stage != "final"]
+    """Return the number of the latest search or sweep, one on all images before one on a subset.
+
+    Raises ConfigError if there is none.
+    """
+    found = [one for one in store.studies.all() if one.kind == kind and one.stage != "final"]
+    known = sorted((not _is_on_a_subset(one), one.id) for one in found)
     if not known:
         command = {"lambda": "search-lambda --coarse --fine", "sigma": "sigma-sweep"}[kind]
         raise ConfigError(f"--plot {kind}: there is no such study yet, begin with `klcli {command}`")
-    return known[-1]
+    return known[-1][1]
 
 
-def conditions(selection: Selection) -> RunFilter:
-    """Return the filter of runs, without the filter of images."""
+def _is_on_a_subset(study: Study) -> bool:
+    plan = study.settings.get("plan") or [{}]
+    return (plan[0].get("split") or {}).get("subset") is not None
+
+
+def conditions(store: Store, selection: Selection) -> RunFilter:
+    """Return the filter of runs, without --dataset."""
     state, since = selection.state if selection.is_list else "complete", selection.started_since
-    return RunFilter(state=state, batch_norm=selection.bn, since=since, tag=selection.tagged, where=selection.where)
+    own = RunFilter(state=state, batch_norm=selection.bn, since=since, tag=selection.tagged, where=selection.where)
+    return own if selection.images_of is None else own.on_images_of(store.runs.get(selection.images_of))

@@ -8,9 +8,10 @@ from klcli.settings.sameness import SETTINGS, not_default
 from klcli.settings.setting import value_of
 from klcli.settings.split_config import SplitConfig, listed
 from klcli.settings.train_config import CYCLIC, TRANSDUCTIVE, TrainConfig
-from klcli.store.records import ImageSet, Run
+from klcli.store.records import ImageSet, Run, RunResult
 
 IN_NAME = ("hidden", "batch_norm", "bn_position", "bn_statistics")  # settings that are part of the name of a network
+NAMED_RUNS = 6  # in a title
 IN_CAPTION = (
     *IN_NAME, "lam", "eta_min", "eta_max", "schedule", "step_size", "step_epochs", "cycles", "epochs", "batch_size",
     "initializer", "sigma", "seed", "order_seed",
@@ -46,21 +47,39 @@ def transductive_words(policy: str | None) -> str:
 
 
 def split_words(split: SplitConfig) -> str:
-    """`45000 images train, 5000 validate`, and the batches or subset if settings choose them."""
-    train, validation, _ = split.sizes()
+    """`45000 images train, 5000 validate`, and the batches or subset if settings choose them.
+
+    A subset also shrinks the test split: its accuracies have another sampling error, so the test images are counted.
+    """
+    train, validation, test = split.sizes()
     which = [f"subset of {train}"] if split.subset is not None else []
     which += [f"train batch {listed(split.train_batches)}"] if split.train_batches else []
     which += [f"validation batch {listed(split.validation_batches)}"] if split.validation_batches else []
     chosen = ", ".join(which)
-    return f"{train} images train, {validation} validate" + (f" ({chosen})" if chosen else "")
+    words = f"{train} images train, {validation} validate"
+    words += f", {test} test" if split.subset is not None else ""
+    return words + (f" ({chosen})" if chosen else "")
 
 
-def images_words(images: Run | ImageSet) -> str:
+def subset_words(runs: Sequence[Run]) -> str:
+    """`, subset of 5000 with 1111 test images` or `, runs 3, 4 on subsets` for a title; empty without a subset."""
+    sizes = {run.split.sizes() for run in runs if run.split.subset is not None}
+    partial = [run for run in runs if run.split.subset is not None]
+    if len(sizes) == 1 and len(partial) == len(runs):
+        train, _, test = sizes.pop()
+        return f", subset of {train} with {test} test {counted(test, 'image')}"
+    if not partial:
+        return ""
+    which = run_numbers(partial) if len(partial) <= NAMED_RUNS else f"{len(partial)} of {len(runs)} runs"
+    return f", {which} on {'a subset' if len(partial) == 1 else 'subsets'} of the images"
+
+
+def images_words(images: Run | RunResult | ImageSet) -> str:
     """`cifar10, 45000 images train, 5000 validate`."""
     return f"{images.dataset}, {split_words(images.split)}"
 
 
-def setting_value(run: Run, key: str) -> Any:
+def setting_value(run: Run | RunResult, key: str) -> Any:
     """Return the value of a setting in a run, with n_s, cycles and epochs resolved.
 
     As in the database, the position and statistics of BN are None without BN.
@@ -105,7 +124,9 @@ def settings_words(run: Run, together_with: Sequence[Run] = ()) -> dict[str, str
         "options": options_words(config),
         "initializer": config.initializer if config.sigma is None else f"sigma {config.sigma:g}",
         "seed": _seeds_words({one.seed for one in configs}),
-        "order": _seeds_words({one.shared_seed for one in configs if one.shared_seed != one.seed}, "order seed"),
+        "order": _seeds_words({one.shared_seed for one in configs}, "order seed")
+        if any(one.shared_seed != one.seed for one in configs)
+        else "",
     }
 
 
@@ -113,6 +134,28 @@ def settings_line(run: Run, omit: Sequence[str] = (), together_with: Sequence[Ru
     """The settings of a run for the caption of a picture, except those on its axes."""
     words = settings_words(run, together_with)
     return ", ".join(word for key, word in words.items() if word and key not in omit)
+
+
+def repeats_note(runs: Sequence[Run]) -> str:
+    """Say what the deviation and the interval over repeats contain; empty for runs of one seed."""
+    weights, order = {run.config.seed for run in runs}, {run.config.shared_seed for run in runs}
+    if len(weights) == len(order) == 1:
+        return ""
+    varied = "everything: weights, order of the images, dropout and augmentation"
+    if len(order) == 1:
+        varied = "the weights alone, order of the images, dropout and augmentation being the same"
+    elif len(weights) == 1:
+        varied = "the order of the images, dropout and augmentation, the initial weights being the same"
+    return (
+        f"Deviations and intervals are over seeds of {varied}. All are on one split and one test set: "
+        "the sampling error of its images is not included."
+    )
+
+
+def version_words(run: Run, name: str) -> str | None:
+    """`openblas 0.3.31 Haswell, after epoch 3 openblas 0.3.31 SkylakeX` for a run that was resumed under another."""
+    later = [f", after epoch {one['epoch']:g} {one[name]}" for one in run.versions.get("later", []) if name in one]
+    return f"{run.versions[name]}{''.join(later)}" if name in run.versions else None
 
 
 def run_numbers(runs: Sequence[Run]) -> str:

@@ -39,7 +39,6 @@ class Memory:
         return None
 
     def found(self, handle: Handle) -> np.ndarray:
-        """Return the array of a handle."""
         return _mapped(*handle) if isinstance(handle[0], str) else self.array(*handle)
 
 

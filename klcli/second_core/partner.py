@@ -14,6 +14,7 @@ from klcli.errors import KlcliError
 from klcli.second_core.memory import Handle, Memory, pickled
 from klcli.second_core.serving import serve
 from klcli.second_core.slot import LETTER, SLOTS, Slot, slots
+from klcli.termination import kept_from_children
 
 LENT = 4 << 20  # bytes of an array that is copied for the other process: a larger copy takes as long as the work
 PAGE = 4096  # bytes: arrays begin at one, so that they share no line of the cache
@@ -35,7 +36,8 @@ class Partner:
         """Start it; it is ready after half a second, and until then all is done here. Raises OSError."""
         context = multiprocessing.get_context("spawn")  # a fork would inherit locks in whatever state they are
         raw = context.RawArray("b", SLOTS * LETTER + size + PAGE)
-        semaphores = [(context.Semaphore(0), context.Semaphore(0)) for _ in range(SLOTS)]
+        with kept_from_children():  # the process that removes lost semaphores starts here
+            semaphores = [(context.Semaphore(0), context.Semaphore(0)) for _ in range(SLOTS)]
         self._memory, self._slots = Memory(raw), slots(raw, semaphores)
         self._end = SLOTS * LETTER  # of the arrays handed out so far
         self._borrowed = self._end  # behind them: copies for the work under way
@@ -46,22 +48,15 @@ class Partner:
         self._start()
 
     def _start(self) -> None:
-        # Until it ignores Ctrl-C, which reaches all processes of the terminal, it inherits that it is blocked.
-        masks = hasattr(signal, "pthread_sigmask")
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
         try:
-            self._process.start()
-        finally:
-            if masks:
-                try:
-                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-                except KeyboardInterrupt:  # it has waited behind the mask, and nobody would end this process
-                    self.close()
-                    raise
+            with kept_from_children():  # until the process ignores the signals of the terminal by itself
+                self._process.start()
+        except KeyboardInterrupt:  # delayed until the signals were unblocked; nothing else would end the process
+            self.close()
+            raise
 
     @property
     def pid(self) -> int | None:
-        """The number of the process."""
         return self._process.pid
 
     def is_alive(self) -> bool:
@@ -157,7 +152,6 @@ class Partner:
         return pickled(value, lambda array: self._memory.handle(array) or self._lent(array))
 
     def _lent(self, array: np.ndarray) -> Handle | None:
-        """Return the handle of a copy."""
         copy, handle = self._borrow(array)
         np.copyto(copy, array)
         return handle

@@ -14,6 +14,7 @@ import numpy as np
 
 from klcli.second_core.memory import Memory, unpickled
 from klcli.second_core.slot import Semaphore, Slot, slots
+from klcli.termination import SIGNALS
 
 AWAKE_SECONDS = 0.002  # of asking for work without a pause: several updates of a small network
 PAUSES = (0.0005, 0.02)  # seconds between two looks after that, and after a second with nothing to do
@@ -21,9 +22,8 @@ PAUSES = (0.0005, 0.02)  # seconds between two looks after that, and after a sec
 
 def serve(raw: Any, semaphores: list[tuple[Semaphore, Semaphore]]) -> None:
     """Do what is offered in the slots of the shared memory."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # they reach a whole terminal; the parent decides, and kills this
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for signum in SIGNALS:  # they reach a whole terminal; the parent decides, and kills this
+        signal.signal(signum, signal.SIG_IGN)
     memory, own, parent = Memory(raw), slots(raw, semaphores), multiprocessing.parent_process()
     last = time.monotonic()
     with np.errstate(all="ignore"):  # a diverging network is noticed by its loss, in the parent

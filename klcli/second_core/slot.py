@@ -33,17 +33,14 @@ class Slot:
         return self._part[0] - 1
 
     def write_failure(self, why: str) -> None:
-        """Say that the command has failed."""
         self.write(why.encode()[: LETTER // 2])
         self._length[0] *= -1
 
     @property
     def has_failed(self) -> bool:
-        """Whether the command has failed."""
         return bool(self._length[0] < 0)
 
     def read(self) -> bytes:
-        """Return what is in the slot."""
         return bytes(self._letter[: abs(self._length[0])])
 
 

@@ -10,6 +10,7 @@ PIXELS = 3072  # of an image
 # A centred difference errs by h^2 and by rounding, a forward one by h: it cannot meet the same tolerance.
 TOLERANCES = {"centred": (1e-8, 1e-6), "forward": (1e-4, 1e-3)}
 SIGMAS = (1e-1, 1e-3, 1e-4)  # standard deviations of the initial weights in the course
+VARY = ("all", "init", "order")  # what differs between repeats: every seed, the weights alone, all but the weights
 SEARCH, REPRODUCTION = "Search", "Reproduction"  # panels of --help
 
 
@@ -23,7 +24,8 @@ class CheckSettings(Settings):
     method: str = setting("centred", Role.CHECK, "Difference quotient.", choices=tuple(TOLERANCES))
     h: float = setting(1e-5, Role.CHECK, "The step of the difference.", above=0, below=1, example="1e-5")
     atol: float | None = setting(
-        None, Role.CHECK, "A tensor passes below this max absolute error (1e-8 if centred),", above=0, below=1)
+        None, Role.CHECK, "A tensor passes below this max absolute error, which is also a fraction of its largest "
+        "entry (1e-8 if centred),", above=0, below=1)
     rtol: float | None = setting(
         None, Role.CHECK, "or below this max relative error (1e-6 if centred).", above=0, below=1)
     # fmt: on

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from klcli.settings.setting import Setting, settings_of, value_of
+from klcli.settings.setting import Setting, settings_of, value_of, with_valid
 from klcli.settings.train_config import TrainConfig
 
 
@@ -23,19 +23,20 @@ def same_but_for_the_seed(a: TrainConfig, b: TrainConfig) -> bool:
 
 def without_seeds(config: TrainConfig) -> TrainConfig:
     """Return the settings that all repeats of a training share, the key of their group."""
-    return replace(config, **{one.key: one.default for one in SETTINGS.values() if one.is_seed or one.is_name})
+    return with_valid(config, **_WITHOUT_SEEDS)
 
 
-def without_name(config: TrainConfig) -> TrainConfig:
-    """Return the settings that determine the numbers of a training: equal results here give equal numbers.
+def settings_and_seeds(config: TrainConfig) -> tuple[TrainConfig, tuple[int, int]]:
+    """Return what determines the numbers of a training: equal results here give equal numbers.
 
     An omitted order seed equals the seed.
     """
-    return replace(config, preset=None, order_seed=config.shared_seed)
+    return without_seeds(config), (config.seed, config.shared_seed)
 
 
 def stack_key(config: TrainConfig) -> tuple[Any, ...]:
-    """Return the settings that the replicas of one stack must share."""
+    """Return the settings that the replicas of one stack must share, the order of the images among them."""
+    config = replace(config, order_seed=config.shared_seed)
     return tuple(value_of(config, one.key) for one in SETTINGS.values() if not one.differs_in_stack)
 
 
@@ -45,3 +46,4 @@ def not_default(config: TrainConfig) -> dict[str, Any]:
 
 
 SETTINGS: dict[str, Setting] = settings_of(TrainConfig)
+_WITHOUT_SEEDS = {one.key: one.default for one in SETTINGS.values() if one.is_seed or one.is_name}

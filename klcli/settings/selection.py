@@ -1,11 +1,13 @@
 """Selection: the options of `klcli report`, validated before the database is opened."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from klcli.errors import ConfigError
 from klcli.settings.setting import Role, Settings, flag, require, setting, settings_of
+from klcli.text import storable
 
 STATES = ("complete", "diverged", "interrupted", "failed", "running")
 HOURS = {"h": 1, "d": 24, "w": 168}
@@ -16,6 +18,12 @@ SHORT = {
 }  # fmt: skip
 VIEW, FILTER, PICTURES = "What to show", "Which runs", "Pictures and HTML report"  # panels of --help
 VIEWS = ("best", "list_all", "runs", "study", "group_by", "gradchecks")
+FILTERS = ("dataset", "images_of", "bn", "state", "since", "tagged", "where", "sort")
+FORMATS = ("table", "markdown", "latex", "csv", "csv-semicolon", "json")
+OF_STUDIES, OF_GRADIENTS = ("lambda", "sigma"), "gradients"  # kinds of pictures that show no single runs
+SINGLE = ("rate", "weights", "confusion")  # kinds that draw one picture per run
+KINDS = ("curves", "bn", *SINGLE, *OF_STUDIES, OF_GRADIENTS)
+SUFFIXES = (".png", ".svg", ".pdf")
 MOST_ROWS = 10**9
 
 
@@ -45,12 +53,12 @@ class Selection(Settings):
         "`--where 'lambda < 0.01 AND seed = 0'`.", metavar="SQL")
     sort: str | None = setting(None, FILTER, "Sort by this column; `seconds:desc` reverses it.", metavar="COLUMN")
     limit: int | None = setting(None, FILTER, "Show at most N rows.", at_least=1, at_most=MOST_ROWS)
-    format: str = setting("table", Role.OUTPUT, "Print the table in this format; csv and json keep every digit.",
-        choices=("table", "markdown", "latex", "csv", "json"))
+    format: str = setting("table", Role.OUTPUT, "Print the table in this format; csv and json keep every digit, "
+        "csv-semicolon has a decimal comma as well.", choices=FORMATS)
     plot: tuple[str, ...] = setting(
         (), PICTURES, "Draw curves of one run, or of several over one another with a band for seeds; bn, one network "
         "with and without it; rate; weights of the first layer; confusion; lambda and sigma of a study; gradients.",
-        metavar="KIND...")
+        choices=KINDS, metavar="KIND...")
     to: Path | None = setting(
         None, PICTURES, "Write --plot to this .png, .svg or .pdf instead of one in plots/.", metavar="FILE")
     html: Path | None = setting(None, PICTURES, "Write all tables and pictures into one page.", metavar="FILE")
@@ -58,10 +66,14 @@ class Selection(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.to is None or bool(self.plot), f"--to {self.to}: names a picture, choose its kind with --plot")
-        options = settings_of(Selection)
-        views = [options[name].option for name in VIEWS if getattr(self, name)]
+        # As in the database: no column holds a byte that is not UTF-8.
+        for name in ("dataset", "tagged", "where", "sort"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, storable(value))
+        views = [_option(name) for name in VIEWS if _is_given(getattr(self, name))]
         require(len(views) < 2, f"{' and '.join(views[:2])}: one view at a time")
+        self._check_pictures()
+        self._check_filters(views)
         other_state = self.state not in (None, "complete") and not self.list_all
         complete = f"{''.join(views)} shows complete runs, --state {self.state} goes with --list"
         require(not (views and other_state), complete)
@@ -71,10 +83,60 @@ class Selection(Settings):
         require(not self.diff_only or len(self.runs) > 1, few)
         _ = self.order, self.started_since  # both raise if they cannot be parsed
 
+    def _check_filters(self, views: Sequence[str]) -> None:
+        """Refuse options that the view could only ignore."""
+        given = [name for name in FILTERS if getattr(self, name) is not None]
+        if self.html is not None:
+            require(not views, f"--html and {''.join(views)}: the page shows all views, omit one of them")
+            others = ["sort"] * (self.sort is not None) + [name for name in ("plot", "to") if getattr(self, name)]
+            others += ["format"] * (self.format != "table")
+            require(not others, f"--html: {_listed(others)} has no effect on the page, omit it")
+        elif self.runs or self.study is not None or self.gradchecks:
+            which = "the named runs" if self.runs else "one study" if self.study is not None else "the latest check"
+            require(not given, f"{views[0]} shows {which}, {_listed(given)} cannot select among them: omit it")
+        elif self.group_by:
+            require(self.sort is None, f"--sort {self.sort}: --group-by sorts by mean validation accuracy, omit it")
+        elif self.is_about_studies or self.is_about_gradients:
+            require(not given, f"--plot {self.plot[0]} draws no selection of runs, omit {_listed(given)}")
+
+    def _check_pictures(self) -> None:
+        """Refuse pictures that do not belong to the view."""
+        kinds = " ".join(self.plot)
+        if self.to is not None:
+            require(bool(self.plot), f"--to {self.to}: names a picture, choose its kind with --plot")
+            endings = f"--to {self.to}: the name must end in {', '.join(SUFFIXES)}"
+            require(self.to.suffix.lower() in SUFFIXES, endings)
+        of_studies, of_gradients = set(self.plot) & set(OF_STUDIES), OF_GRADIENTS in self.plot
+        of_runs = set(self.plot) - {*OF_STUDIES, OF_GRADIENTS}
+        several = bool(of_runs) + bool(of_gradients) + len(of_studies) > 1
+        if not self.has_view:
+            require(not several, f"--plot {kinds}: these show different things, give one kind or name a view")
+            return
+        if of_studies:
+            needs = f"--plot {' '.join(sorted(of_studies))}: draws a study, name it with --study"
+            require(self.study is not None, needs)
+        if of_gradients:
+            require(self.gradchecks, "--plot gradients: draws the latest gradient check, omit the other view")
+        if of_runs and self.gradchecks:
+            raise ConfigError(f"--plot {kinds}: --gradchecks has no run to draw, only gradients")
+
+    @property
+    def is_csv(self) -> bool:
+        """Whether the output is for another program, which gets all rows."""
+        return self.format.startswith("csv")
+
+    @property
+    def is_about_studies(self) -> bool:
+        """Whether --plot alone asks for the latest search or sweep."""
+        return bool(self.plot) and not self.has_view and self.plot[0] in OF_STUDIES
+
+    @property
+    def is_about_gradients(self) -> bool:
+        return self.gradchecks or (not self.has_view and OF_GRADIENTS in self.plot)
+
     @property
     def has_view(self) -> bool:
-        """Whether an option names a view."""
-        return any(getattr(self, name) for name in VIEWS)
+        return any(_is_given(getattr(self, name)) for name in VIEWS)
 
     @property
     def is_list(self) -> bool:
@@ -107,3 +169,15 @@ class Selection(Settings):
             usage = "give a date as 2026-05-31, a time as 2026-05-31T14:00, or 7d"
             raise ConfigError(f"--since {self.since!r}: {usage}") from None
         return moment.isoformat(timespec="seconds")
+
+
+def _is_given(value: object) -> bool:
+    return not (value is None or value is False or value == ())
+
+
+def _option(name: str) -> str:
+    return settings_of(Selection)[name].option
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(_option, names))

@@ -65,14 +65,13 @@ class Setting:
 
     @property
     def is_pair(self) -> bool:
-        """Whether the value is exactly two items."""
         return len(self.items) == 2
 
     @property
     def names(self) -> list[str]:
         """The option on the command line: `--bn/--no-bn`, `--hidden` and `-H`."""
         if self.kind is bool and not self.is_flag:
-            return [f"{self.option}/--no-{self.option.removeprefix('--')}"]
+            return ["/".join(self.arguments(True) + self.arguments(False))]
         return [self.option, self.short] if self.short else [self.option]
 
     def read(self, typed: Any) -> Any:
@@ -153,6 +152,12 @@ class Setting:
             return self.label if value else f"not {self.label}"
         return f"{self.label} {self.words(value)}"
 
+    def arguments(self, value: Any) -> list[str]:
+        """Return the option with its value as a command line has it: `["--hidden", "50", "30"]`, `["--no-shuffle"]`."""
+        if isinstance(value, bool):
+            return [self.option if value else f"--no-{self.option.removeprefix('--')}"]
+        return [self.option, *map(str, value if isinstance(value, tuple) else [value])]
+
     def typed(self, value: Any) -> str:
         """Return the value in TOML syntax, for the list of presets."""
         return json.dumps(value) if isinstance(value, bool | float) else self.words(value)
@@ -206,7 +211,10 @@ class Settings:
     def __post_init__(self) -> None:
         for one in settings_of(type(self)).values():
             if "." not in one.key:
-                object.__setattr__(self, one.key, one.checked(getattr(self, one.key)))
+                value = getattr(self, one.key)
+                # Most values are the default, and a report parses the settings of thousands of runs.
+                if value != one.default or type(value) is not type(one.default):
+                    object.__setattr__(self, one.key, one.checked(value))
 
 
 T = TypeVar("T", bound=Settings)
@@ -219,6 +227,13 @@ def with_values(config: T, values: Mapping[str, Any]) -> T:
         inner = {key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{name}.")}
         own[name] = with_values(getattr(config, name), inner)
     return replace(config, **own)  # type: ignore[type-var]  # every subclass is a dataclass
+
+
+def with_valid(config: T, **values: Any) -> T:
+    """Return settings with some values replaced that are known to be valid, in a thirtieth of the time of `replace`."""
+    copied = object.__new__(type(config))
+    object.__setattr__(copied, "__dict__", vars(config) | values)
+    return copied
 
 
 def value_of(config: Any, key: str) -> Any:

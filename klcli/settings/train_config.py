@@ -106,10 +106,10 @@ class TrainConfig(Settings):
         True, Role.DATA, "Shuffle the images in every epoch, or keep the order of the files.",
         label="shuffled")
     seed: int = setting(
-        0, Role.RANDOMNESS, "Seed of the weights, and of order, dropout and augmentation without --order-seed.",
+        0, Role.RANDOMNESS, "Seed of weights, order, dropout and augmentation; repeats add 1, 2, 3 and so on.",
         at_least=0, at_most=MAX_INTEGER, is_seed=True, differs_in_stack=True)
     order_seed: int | None = setting(
-        None, Role.RANDOMNESS, "Seed of order, dropout and augmentation; the same as --seed if omitted.",
+        None, Role.RANDOMNESS, "A seed of its own for order, dropout and augmentation; if omitted, --seed.",
         at_least=0, at_most=MAX_INTEGER, is_seed=True)
     dtype: str = setting("float32", Role.RANDOMNESS, "Precision of the arithmetic.", choices=("float32", "float64"))
     # fmt: on

@@ -1,7 +1,10 @@
 """Checkpoints: a trained network in one `.npz` file, written atomically."""
 
+import errno
 import hashlib
 import io
+import math
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from klcli.errors import StoreError
-from klcli.files import replacing
+from klcli.files import irregular, replacing
+from klcli.store.records import Run
 
+RUNNING = (".running_mean", ".running_variance")
 CONFIG, STEP, DIGEST = "config", "step", "sha256"  # keys in the file besides those of the network
 
 
@@ -34,32 +39,83 @@ def save(path: Path, state: dict[str, np.ndarray], config: str, step: int) -> st
     buffer, sha256 = io.BytesIO(), _digest(state, config, step)
     extra: Any = {CONFIG: np.array(config), STEP: np.array(step), DIGEST: np.array(sha256)}
     np.savez(buffer, **extra, **state)  # type: ignore[arg-type]
-    with writing(path), replacing(path, previous=previous(path)) as file:
+    with writing(path), replacing(path, previous=previous(path), is_only_writer=True) as file:
         file.write(buffer.getvalue())
     return sha256
 
 
-def load(path: Path, run_id: int | None = None, *known: str | None) -> Checkpoint:
-    """Read a checkpoint with one of the `known` checksums of a run. Raises StoreError if it is missing or damaged."""
+def load(path: Path, run: Run | None = None, *known: str | None) -> Checkpoint:
+    """Read a checkpoint of `run`, with one of its `known` checksums.
+
+    Raises StoreError if it is missing, unreadable or damaged, or if it is not a network of the run's settings.
+    """
+    from klcli.training.networks import network_shapes  # a report must not import the training code
+
     try:
+        shapes = None if run is None else network_shapes(run.config)
+        _require_bounded(path, run, shapes)
         with np.load(path, allow_pickle=False) as archive:
             state = dict(archive)
         config, step, sha256 = str(state.pop(CONFIG)), int(state.pop(STEP)), str(state.pop(DIGEST))
         if sha256 != _digest(state, config, step):
             raise ValueError("its checksum is wrong")
+    except StoreError:
+        raise
     except FileNotFoundError as error:
         raise StoreError(f"{path}: this checkpoint is missing") from error
-    # With a damaged archive, zipfile and NumPy can raise almost any exception.
-    except Exception as error:
+    except Exception as error:  # with a damaged archive, zipfile and NumPy can raise almost any
+        if isinstance(error, OSError) and error.errno is not None:  # from the system, not from NumPy
+            raise StoreError(f"{path}: this checkpoint cannot be read ({error.strerror})") from error
         raise StoreError(f"{path}: this checkpoint is damaged ({error})") from error
-    if known and sha256 not in known:
-        raise StoreError(f"{path}: this checkpoint is not the one of run {run_id}")
+    if run is not None and shapes is not None:
+        if known and sha256 not in known:
+            raise StoreError(f"{path}: this checkpoint is not the one of run {run.id}")
+        if wrong := _wrong_array(state, shapes):
+            raise StoreError(f"{path}: this checkpoint is not a network of run {run.id} ({wrong})")
     return Checkpoint(state, config, step, sha256)
+
+
+def _require_bounded(path: Path, run: Run | None, shapes: dict[str, tuple[int, ...]] | None) -> None:
+    """Raise StoreError unless the file is a regular one, and ValueError if it is too large for a network."""
+    if what := irregular(path):
+        raise StoreError(f"{path}: this is {what}, not a checkpoint")
+    if path.is_symlink():
+        raise StoreError(f"{path}: this is a link to another file, not a checkpoint")
+    size = path.stat().st_size
+    if run is not None and shapes is not None:
+        # The network in float64 and its raw form, two arrays of Adam for each of its own, a snapshot per cycle.
+        largest = 1_000_000 + 8 * (4 + math.ceil(run.cycles)) * sum(map(math.prod, shapes.values()))
+        if size > largest:
+            raise ValueError(f"it has {size} bytes, a network of this run has at most {largest}")
+    with zipfile.ZipFile(path) as archive:
+        if sum(one.file_size for one in archive.infolist()) > size:
+            raise ValueError("it is compressed, which no checkpoint is")
+
+
+def _wrong_array(state: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> str | None:
+    """Return what is wrong with the first array that no network of these shapes has, None if there is none."""
+    from klcli.training.result import OPTIMIZER
+
+    for name in sorted(shapes.keys() - state.keys()):
+        if not name.endswith(RUNNING):  # there are no averages before the first update
+            return f"{name} is missing"
+    for name, array in state.items():
+        owner, _, own = name.rpartition(".")
+        layer = owner.rpartition(".")[2]
+        shape = shapes.get(f"{layer}.{own}")
+        found = array.shape
+        if name.startswith(f"{OPTIMIZER}."):
+            found = found[1:] if found[:1] == (1,) and shape and len(shape) == 1 else found  # b of a stack of one
+        if shape is None or found != shape or array.dtype.kind != "f":
+            return f"{name} is {array.dtype} of shape {array.shape}, where {shape} is expected"
+        if not name.startswith(f"{OPTIMIZER}.") and not np.isfinite(array).all():
+            return f"{name} holds numbers that are not finite"
+    return None
 
 
 def previous(path: Path) -> Path:
     """Return the path of the checkpoint before the one at `path`."""
-    return path.with_name(f"{path.stem}.previous{path.suffix}")
+    return path.parent / f"{path.stem}.previous{path.suffix}"
 
 
 def _digest(state: dict[str, np.ndarray], config: str, step: int) -> str:
@@ -79,9 +135,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Convert an OSError inside the block to a StoreError that names `path`."""
+    """Convert an OSError inside the block to a StoreError that names `path`; refuse to replace a pipe or a device."""
     try:
+        if what := irregular(path):
+            raise StoreError(f"{path}: this is {what}, name a regular file")
         yield
     except OSError as error:
-        cure = "free some space or choose another --db"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        cure = "free some space" if full else "choose a folder that can be written"
         raise StoreError(f"{path}: cannot be written ({error.strerror}), {cure}") from error

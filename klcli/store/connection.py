@@ -1,18 +1,24 @@
 """Database: one connection to a migrated file, with SQLite's errors converted to one line with the cure."""
 
+import errno
 import json
+import math
+import os
+import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import sqlite_utils
 from sqlite_utils.db import NotFoundError
 
 from klcli.errors import ConfigError, StoreError
+from klcli.files import irregular, make_folder
 from klcli.settings.columns import virtual_columns
 from klcli.store.migrations import migrations
 
@@ -20,10 +26,27 @@ BUSY_SECONDS = 60  # time that a write waits for other writers before it fails
 CHECKED_BYTES = 100_000_000  # 10 000 runs of 20 epochs take 33 MB and 0.1 s; a larger file is opened unchecked
 # The actions allowed to a user's condition: only reading. SQLite itself refuses all others.
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-_USERS_FAULT = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
+_USERS_FAULT = {None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
 
-# Parsers of columns by the type of the field, for types that SQLite lacks.
-_PARSERS: dict[Any, Any] = {bool: bool, **dict.fromkeys((dict[str, str], dict[str, Any], list[int]), json.loads)}
+
+def measured(value: Any) -> Any:
+    """Return a measurement, None for one that is not finite: no table can show it, and no mean can contain it."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _json(kind: Callable[[], Any]) -> Callable[[str], Any]:
+    def parsed(text: str) -> Any:
+        value = json.loads(text)
+        return value if isinstance(value, type(kind())) else kind()  # one foreign row must not hide all others
+
+    return parsed
+
+
+# Parsers of columns by the type of the field.
+_PARSERS: dict[Any, Any] = {
+    bool: bool, float | None: measured, dict[str, str]: _json(dict), dict[str, Any]: _json(dict),
+    list[int]: _json(list),
+}  # fmt: skip
 
 _last_opened: list[Path] = []  # paths opened by this process; one, or none yet
 Record = TypeVar("Record")
@@ -35,44 +58,99 @@ class Database:
     def __init__(self, path: Path) -> None:
         """Open or create the database at `path` and bring its schema up to date."""
         self.path = path
+        self._copy: TemporaryDirectory[str] | None = None  # holds what is read instead of a read-only file
         with explained(path):
+            if what := irregular(path):
+                raise StoreError(f"{path}: this is {what}, not a database, choose another with --db")
+            # Checkpoints, pictures and locks are beside the file itself, not beside a link to it.
+            self.real = path.resolve() if path.is_symlink() else path
+            for beside in (Path(f"{self.real}{suffix}") for suffix in ("-journal", "-wal", "-shm")):
+                if what := irregular(beside):  # SQLite would wait for a pipe without end
+                    raise StoreError(f"{beside}: this is {what} in the place of a file of SQLite, remove it")
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self.real.parent)
             except OSError as error:
                 reason = f"cannot make this folder ({error.strerror}), choose another with --db"
                 raise StoreError(f"{path.parent}: {reason}") from error
-            # isolation_level None: only explicit statements begin transactions.
-            # The absolute path: some builds of SQLite take a path that begins with `file:` as a URI of another file.
-            connection = sqlite3.connect(path.absolute(), timeout=BUSY_SECONDS, isolation_level=None)
-            _last_opened[:] = [path.absolute()]
+            _last_opened[:] = [self.real.absolute()]
             try:
-                self._db = _prepared(connection, path)
-            except BaseException:
-                connection.close()
-                raise
+                self._db = self._opened(self.real.absolute())
+            except sqlite3.OperationalError as error:
+                if not self.read_copy(error):
+                    raise
+
+    def _opened(self, file: Path) -> sqlite_utils.Database:
+        # isolation_level None: only explicit statements begin transactions.
+        # An absolute path: some builds of SQLite take a path that begins with `file:` as a URI of another file.
+        connection = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            return _prepared(connection, file, self.path)
+        except BaseException:
+            connection.close()
+            raise
+
+    def read_copy(self, error: sqlite3.Error) -> bool:
+        """Read a temporary copy from now on if `error` says that a file cannot be written; return whether it does.
+
+        On a copy, changes are possible that reading needs: new columns, a transaction to roll back, the journal of
+        a database that an earlier klcli left in WAL mode, and the states of dead runs.
+        """
+        if _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or self._copy:
+            return False
+        try:
+            with self.real.open("rb"):
+                self._copy = TemporaryDirectory(prefix="klcli-")
+            for suffix in ("", "-journal", "-wal"):
+                with suppress(FileNotFoundError):
+                    shutil.copyfile(f"{self.real}{suffix}", Path(self._copy.name) / f"{self.real.name}{suffix}")
+        except OSError:  # the file cannot be read either
+            return False
+        if hasattr(self, "_db"):
+            self._db.close()
+        self._db = self._opened(Path(self._copy.name) / self.real.name)
+        return True
+
+    def protect_copy(self) -> None:
+        """Refuse changes from now on if they would be lost with the copy."""
+        if self._copy:
+            self._db.execute("PRAGMA query_only = ON")
 
     def close(self) -> None:
         self._db.close()
+        if self._copy:
+            self._copy.cleanup()
 
     def folder(self, kind: str) -> Path:
-        """Return the folder of "checkpoints" or "plots". Two databases in one folder must not share files."""
-        return self.path.parent / (kind if self.path.stem == "klcli" else f"{self.path.stem}-{kind}")
+        """Return the folder of "checkpoints", "plots" or "locks". Two databases in one folder must not share files."""
+        return self.real.parent / (kind if self.real.stem == "klcli" else f"{self.real.stem}-{kind}")
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """Return the rows of a query by column name."""
+        return [dict(row) for row in self.each(sql, parameters)]
+
+    def each(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[sqlite3.Row]:
+        """Yield the rows of a query, which need not fit into memory. Until the last one, no other process can write."""
         with explained(self.path):
-            return [dict(row) for row in self._db.execute(sql, parameters).fetchall()]
+            yield from self._db.execute(sql, parameters)
 
     def records(self, kind: type[Record], source: str, parameters: Sequence[Any] = ()) -> list[Record]:
         """Return records from `source`, the SQL after FROM, with a column for each field of the record."""
+        return [*self.each_record(kind, source, parameters)]
+
+    def each_record(self, kind: type[Record], source: str, parameters: Sequence[Any] = ()) -> Iterator[Record]:
+        """Yield the same records, as `each` yields rows."""
         # The errors of a gradient check are rows in another table.
         stored = [field for field in fields(kind) if field.name != "errors"]  # type: ignore[arg-type]
         columns = [(field.name, field.name.removesuffix("_json"), _PARSERS.get(field.type)) for field in stored]
-        rows = self.read(f"SELECT {', '.join(column for _, column, _ in columns)} FROM {source}", parameters)
+        names = [name for name, *_ in columns]
+        parsers = [(name, parser) for name, _, parser in columns if parser]
         try:
-            return [kind(**{name: f(row[column]) if f else row[column] for name, column, f in columns}) for row in rows]
-        except ValueError as error:  # raised by text that is not JSON
-            raise _damaged(self.path, str(error)) from error
+            for row in self.each(f"SELECT {', '.join(column for _, column, _ in columns)} FROM {source}", parameters):
+                values = dict(zip(names, row, strict=True))
+                for name, parser in parsers:
+                    values[name] = parser(values[name])
+                yield kind(**values)
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"{self.path}: a value in this database is not JSON ({error}), {RESTORE}") from error
 
     @contextmanager
     def write(self) -> Iterator[sqlite_utils.Database]:
@@ -92,12 +170,11 @@ class Database:
         try:
             yield
         except StoreError as error:
+            cause = error.__cause__
             # An error without a code comes from Python itself, for two statements in one.
-            code = getattr(error.__cause__, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-            if not isinstance(error.__cause__, sqlite3.Error) or code & 0xFF not in _USERS_FAULT:
+            if not isinstance(cause, sqlite3.Error | sqlite3.Warning) or _code(cause) not in _USERS_FAULT:
                 raise
-            cause = f"{error.__cause__}; it is an SQL condition on the columns of runs"
-            raise ConfigError(f"--where {where!r}: {cause}") from None
+            raise ConfigError(f"--where {where!r}: {cause}; it is an SQL condition on the columns of runs") from None
         finally:
             self._db.conn.set_authorizer(None)
 
@@ -107,11 +184,17 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite_utils.Database:
+def _prepared(connection: sqlite3.Connection, file: Path, path: Path) -> sqlite_utils.Database:
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA foreign_keys = ON")
+    # Also the removal of the journal, which commits, survives a power cut.
+    connection.execute("PRAGMA synchronous = EXTRA")
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        # Several releases of SQLite can damage such a database, and a copy of the file alone lacks rows.
+        with suppress(sqlite3.OperationalError):  # an older klcli has it open
+            connection.execute("PRAGMA journal_mode = DELETE")
     # Check the whole file first: damage found later would leave an incomplete result.
-    if path.stat().st_size <= CHECKED_BYTES:
+    if file.stat().st_size <= CHECKED_BYTES:
         [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise _damaged(path, found)
@@ -121,7 +204,7 @@ def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite_utils.Databa
         raise StoreError(f"{path}: a newer klcli wrote this database ({max(newer)}), update klcli to open it")
     pending = migrations.pending(db)
     if pending or _missing_columns(db):
-        # A read-only database is readable without the columns of new settings, but not without a migration step.
+        # A database can be read without the columns of new settings, but not without a migration step.
         with suppress(*() if pending else (sqlite3.OperationalError,)), transaction(db):
             migrations.apply(db)
             for name, definition in _missing_columns(db).items():
@@ -135,6 +218,13 @@ def _missing_columns(db: sqlite_utils.Database) -> dict[str, str]:
     return {name: definition for name, definition in virtual_columns().items() if name not in found}
 
 
+def next_number(db: sqlite_utils.Database, table: str) -> int:
+    """Return a number that no row of `table` has or had, inside a transaction."""
+    highest = f'max(last, (SELECT coalesce(max(id), 0) FROM "{table}")) + 1'
+    [[number]] = db.execute(f"UPDATE _numbers SET last = {highest} WHERE name = ? RETURNING last", [table]).fetchall()
+    return int(number)
+
+
 def damage_behind_a_failure() -> StoreError | None:
     """Return the damage that the full check, which takes seconds, finds in the open database, None if it is sound."""
     for path in filter(Path.exists, _last_opened):
@@ -142,7 +232,7 @@ def damage_behind_a_failure() -> StoreError | None:
             with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
                 [found] = connection.execute("PRAGMA integrity_check(1)").fetchone()
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            found = str(error)
+            found = str(error) if _code(error) in _DAMAGE else "ok"
         return None if found == "ok" else _damaged(path, found)
     return None
 
@@ -150,6 +240,12 @@ def damage_behind_a_failure() -> StoreError | None:
 def _damaged(path: Path, found: str) -> StoreError:
     words = " ".join(found.split())
     return StoreError(f"{path}: this database is damaged, restore a copy or choose another with --db ({words})")
+
+
+def _code(error: BaseException | None) -> int | None:
+    """Return SQLite's primary code of an error; None if it is not from SQLite."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return code if code is None else code & 0xFF
 
 
 @contextmanager
@@ -167,29 +263,59 @@ def transaction(db: sqlite_utils.Database) -> Iterator[None]:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Convert SQLite's errors to one line that names the file and the cure."""
+    """Convert SQLite's errors to one line that names the file, the cause and the cure."""
     try:
         yield
-    except UnicodeDecodeError as error:  # also for SQLite's own message about a damaged text
-        raise _damaged(path, "a text is not UTF-8") from error
+    except UnicodeDecodeError as error:  # also for SQLite's own message about a text
+        raise StoreError(f"{path}: a text in this database is not UTF-8, {RESTORE}") from error
     except (NotFoundError, OverflowError) as error:  # raised by a number too large for an SQLite integer
         raise StoreError(f"{path}: there is no such row ({error})") from error
-    except sqlite3.Error as error:
-        reason = str(error)
-        if any(symptom in reason for symptom in _DAMAGE):
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"{path}: cannot be read or written ({reason}), choose another with --db") from error
+    except (sqlite3.Error, sqlite3.Warning) as error:
+        code, reason = _code(error), str(error)
+        if code in _DAMAGE:
             raise _damaged(path, reason) from error
-        otherwise = f"SQLite reports {reason!r}, check the file with `sqlite3 FILE 'PRAGMA quick_check'`"
-        cure = next((cure for symptom, cure in _CURES.items() if symptom in reason), otherwise)
-        raise StoreError(f"{path}: {cure}") from error
+        if code in _OF_THE_FILE and _is_gone(path, error):
+            raise StoreError(f"{path}: this file was moved or deleted while it was open, {MOVED}") from error
+        if code == sqlite3.SQLITE_CANTOPEN:
+            reason = _why_it_cannot_be_opened(path)
+            if reason == os.strerror(errno.EMFILE):
+                raise StoreError(f"{path}: {reason}, raise the limit of this process (`ulimit -n`)") from error
+        otherwise = f"SQLite reports {reason!r} ({getattr(error, 'sqlite_errorname', type(error).__name__)}), {RESTORE}"
+        raise StoreError(f"{path}: {_CURES.get(code, otherwise).replace('{}', reason)}") from error
 
 
-# The last three concern klcli's own statements: a name in the schema differs.
-_DAMAGE = ("malformed", "no such table", "no such column", "has no column named")
-_CURES = {
-    "locked": f"another program has locked this database for {BUSY_SECONDS} s, close it and run again",
-    "unable to open": "cannot open or create this file, choose another with --db",
-    "readonly": "this database cannot be written, choose another with --db or make it and its folder writable",
-    "not a database": "this is not an SQLite database, choose another file with --db",
-    "full": "the disk is full, free some space and run again",
-    "disk I/O": "the disk could not be read or written, check it for free space and faults",
+def _is_gone(path: Path, error: BaseException) -> bool:
+    """Whether an open database is no longer at its path: then SQLite refuses to write, or cannot make its journal."""
+    return getattr(error, "sqlite_errorcode", None) == _MOVED or not path.exists()
+
+
+def _why_it_cannot_be_opened(path: Path) -> str:
+    """Return the cause from the system; SQLite does not report it."""
+    try:
+        with path.open("r+b"), path.open("rb"), path.open("rb"):  # SQLite opens its journal and the folder as well
+            return "its journal cannot be made beside it"
+    except FileNotFoundError:
+        return "its folder cannot be written"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+MOVED = "name its new place with --db and continue with --resume"
+RESTORE = "restore a copy or choose another with --db"
+_DAMAGE = (sqlite3.SQLITE_CORRUPT,)
+_MOVED = sqlite3.SQLITE_READONLY | 4 << 8  # READONLY_DBMOVED, a name that not every build of the module has
+_OF_THE_FILE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
+_CURES: dict[int | None, str] = {
+    sqlite3.SQLITE_ERROR: f"its tables or values are not those of klcli ({{}}), {RESTORE}",
+    sqlite3.SQLITE_BUSY: f"another program has locked this database for {BUSY_SECONDS} s, close it and run again",
+    sqlite3.SQLITE_CANTOPEN: "cannot open or create this file ({}), choose another with --db or change its permissions",
+    sqlite3.SQLITE_READONLY: "this database cannot be written, choose another with --db or make it and its folder "
+    "writable",
+    sqlite3.SQLITE_NOTADB: "this is not an SQLite database, choose another file with --db",
+    sqlite3.SQLITE_FULL: "the disk is full, free some space and run again",
+    sqlite3.SQLITE_IOERR: "the disk could not be read or written ({}), check it for free space and faults",
+    sqlite3.SQLITE_NOMEM: "SQLite needs more memory than there is, close other programs and run again",
 }

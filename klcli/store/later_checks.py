@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from klcli.settings.columns import columns as columns_of
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
 from klcli.settings.train_config import TrainConfig
-from klcli.store.connection import Database, now
+from klcli.store.connection import Database, next_number, now
 from klcli.store.records import Evaluation, GradientCheck, GradientError
 from klcli.store.runs import prefixed
 
@@ -38,7 +38,8 @@ class Evaluations:
             for old in self.of_runs(wanted):
                 if old.runs == wanted and all(getattr(old, name) == row[name] for name in asdict(settings)):
                     db.execute("DELETE FROM evaluations WHERE id = ?", [old.id])
-            evaluation = db.table("evaluations").insert(row).last_pk
+            evaluation = next_number(db, "evaluations")
+            db.table("evaluations").insert(row | {"id": evaluation})
             db.table("evaluation_runs").insert_all({"evaluation_id": evaluation, "run_id": run_id} for run_id in wanted)
         return next(one for one in self.of_runs(wanted) if one.id == evaluation)
 
@@ -60,20 +61,20 @@ class GradientChecks:
     def record(self, checks: Sequence[NetworkCheck], dataset: Dataset, command: str) -> int:
         """Record the checks of one call together and return the number of their suite."""
         with self._db.write() as db:
-            [[suite]] = db.execute("SELECT coalesce(max(id), 0) + 1 FROM gradient_checks").fetchall()
-            for check_id, check in enumerate(checks, start=suite):
+            numbers = [next_number(db, "gradient_checks") for _ in checks]
+            for check_id, check in zip(numbers, checks, strict=True):
                 first = columns_of(check.configs[0])
                 network = {name: first[name] for name in ("hidden", "batch_norm", "bn_position")}
                 network |= {"lambda": " ".join(f"{config.lam:g}" for config in check.configs)}
                 network |= {"configs": json.dumps([asdict(config) for config in check.configs])}
                 images = {"dataset": dataset.name, "dataset_sha256": dataset.sha256}
                 found = {"passed": int(not check.failed), "seconds": check.seconds, **asdict(check.settings)}
-                about = {"id": check_id, "suite": suite, "created_at": now(), "command": command}
+                about = {"id": check_id, "suite": numbers[0], "created_at": now(), "command": command}
                 db.table("gradient_checks").insert(about | images | network | found)
                 for position, tensor in enumerate(check.tensors):
                     row = {"check_id": check_id, "position": position, "passed": int(tensor not in check.failed)}
                     db.table("gradient_errors").insert(row | asdict(tensor))
-        return int(suite)
+        return numbers[0]
 
     def suite(self, suite: int | None = None) -> list[GradientCheck]:
         """Return the checks of one call, by default of the latest, with the errors of their tensors."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import re
+import socket
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sqlite_utils import Database as Tables
 
@@ -15,9 +19,11 @@ from klcli.errors import ConfigError, StoreError
 from klcli.settings.columns import columns as settings_columns
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
-from klcli.store.connection import Database, now
-from klcli.store.process import ProcessIdentity
-from klcli.store.records import Epoch, ImageSet, Run
+from klcli.store.connection import Database, measured, next_number, now
+from klcli.store.filters import Order, RunFilter
+from klcli.store.locks import Locks
+from klcli.store.records import Epoch, ImageSet, Run, RunResult, repeated_of
+from klcli.text import path_of, path_text
 
 if TYPE_CHECKING:  # a report must not import the training code
     from klcli.data.dataset import Dataset
@@ -27,60 +33,28 @@ if TYPE_CHECKING:  # a report must not import the training code
     from klcli.training.result import EpochMetrics, Snapshot, TrainResult
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunFilter:
-    """Conditions on runs; None is no condition."""
-
-    dataset_sha256: str | None = None
-    split: str | None = None  # JSON, as in the column
-    state: str | None = None
-    batch_norm: bool | None = None
-    since: str | None = None  # UTC, ISO 8601, as in the column
-    tag: str | None = None
-    where: str | None = None  # an SQL condition of the user on the columns of runs
-
-    def conditions(self) -> tuple[str, list[Any]]:
-        """Return the SQL after WHERE and its parameters."""
-        terms = {
-            "dataset_sha256 = ?": self.dataset_sha256,
-            "split = ?": self.split,
-            "state = ?": self.state,
-            "batch_norm = ?": self.batch_norm,
-            "started_at >= ?": self.since,
-            "instr(' ' || tags || ' ', ' ' || ? || ' ') > 0": self.tag,
-        }
-        given = {term: value for term, value in terms.items() if value is not None}
-        own = [f"({self.where}\n)"] if self.where is not None else []  # the new line ends a comment in the condition
-        return " AND ".join([*given, *own]) or "1", list(given.values())
-
-
-@dataclass(frozen=True)
-class Order:
-    """A column of runs to sort by; runs without a value come last."""
-
-    column: str
-    descending: bool
-
-    def sql(self) -> str:
-        # In descending order, SQLite already puts NULL last and can use an index.
-        return f'"{self.column}" ' + ("DESC" if self.descending else "ASC NULLS LAST")
-
-
-BEST_FIRST = Order("validation_accuracy", descending=True)
+UNFINISHED = ("interrupted", "failed")  # states of runs that can continue, also as a list in SQL
+PORTION = 1000  # runs read at once
 
 
 class Runs:
     """The runs of a database. Every method that writes is one transaction."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, locks: Locks) -> None:
         self._db = db
+        self._locks = locks
+        self._owners: dict[int, str] = {}  # the locks of the runs that this process trains
 
     def begin(
         self, config: TrainConfig, budget: Budget, dataset: Dataset, environment: Environment, command: str
     ) -> int:
-        """Record a run before it starts and return its number."""
-        with self._db.write() as db:
-            return cast(int, db.table("runs").insert(run_row(config, budget, dataset, environment, command)).last_pk)
+        """Record a run before it starts, lock it, and return its number."""
+        row = run_row(config, budget, dataset, environment, command)
+        with self._locks.taking() as owner, self._db.write() as db:
+            run_id = next_number(db, "runs")
+            db.table("runs").insert(row | {"id": run_id, "owner": owner})
+        self._owners[run_id] = owner
+        return run_id
 
     def record_epoch(self, run_id: int, metrics: EpochMetrics, result: TrainResult | None = None) -> None:
         """Commit the metrics of one evaluation and its checkpoint; a repetition has no effect.
@@ -90,6 +64,7 @@ class Runs:
         pointer = {} if result is None else self.write_checkpoint(run_id, result)
         older = "UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE id = ? AND checkpoint_sha256 <> ?"
         with self._db.write() as db:
+            self.require_owner(run_id, self._owners.get(run_id))
             upsert_epoch(db, run_id, metrics)
             if pointer:
                 db.execute(older, [run_id, pointer["checkpoint_sha256"]])
@@ -98,42 +73,81 @@ class Runs:
     def finish(
         self, run_id: int, state: str, result: TrainResult | None, seconds: float, error: str | None = None
     ) -> None:
-        """End a run in `state`, with the metrics of its last evaluation and of the test split."""
-        with self._db.write() as db:
+        """End a run in `state`, with the metrics of its last evaluation and of the test split, and unlock it."""
+        owner = self._owners.get(run_id)
+        # Also released if this fails: the next opening of the database then marks the run.
+        with self._locks.releasing(owner), self._db.write() as db:
+            self.require_owner(run_id, owner)
             db.table("runs").update(run_id, ending_row(state, result, seconds, error))
         if state == "complete":
             with suppress(OSError):  # harmless if it remains
-                checkpoints.previous(self._file_of(run_id)).unlink(missing_ok=True)
+                checkpoints.previous(self._own_file(run_id)).unlink(missing_ok=True)
 
     def claim(self, run_id: int) -> None:
-        """Assign an ended run to this process. Raises StoreError if another process was faster."""
-        with self._db.write() as db:
-            if not self.where("id = ? AND state IN ('interrupted', 'failed')", [run_id]):
+        """Assign a run that no process trains to this one. Raises StoreError if another process was faster."""
+        with self._locks.taking() as owner, self._db.write() as db:
+            run = self.get(run_id)
+            if run.state not in (*UNFINISHED, "running") or self.is_alive(run):
                 raise StoreError(f"{self._db.path}: run {run_id} has just been taken over by another process")
-            process = asdict(ProcessIdentity.current())
-            db.table("runs").update(run_id, process | {"state": "running", "finished_at": None, "error": None})
+            row = {"owner": owner, "state": "running", "finished_at": None, "error": None}
+            db.table("runs").update(run_id, this_process() | row)
+        self._owners[run_id] = owner
+
+    def is_alive(self, run: Run) -> bool | None:
+        """Whether a process trains the run now; None if unknown, without locks in the file system."""
+        return run.state == "running" and self._locks.is_held(run.owner)
+
+    def training_words(self, run: Run) -> str:
+        """State what is known of the process that trains a running run."""
+        unknown = "may be training it, this file system has no locks to tell"
+        return f"process {run.pid} on {run.host} {unknown if self.is_alive(run) is None else 'is training it'}"
+
+    def record_versions(self, run_id: int, versions: dict[str, Any]) -> None:
+        """Record the environments of a run that continues, the first one first."""
+        with self._db.write() as db:
+            db.table("runs").update(run_id, {"versions": json.dumps(versions)})
 
     def mark_dead(self) -> None:
-        """Mark running runs of dead processes as interrupted, and studies without a running run."""
-        running = self._db.read("SELECT id, host, pid, process_started_at FROM runs WHERE state = 'running'")
-        gone = [id for id, *owner in map(dict.values, running) if ProcessIdentity(*owner).is_gone()]
-        if not gone:
-            return
-        with self._db.write() as db:
-            interrupted = "UPDATE runs SET state = 'interrupted', error = 'its process ended unexpectedly'"
-            still_running = "state = 'running' AND id IN (SELECT value FROM json_each(?))"
-            db.execute(f"{interrupted} WHERE {still_running}", [json.dumps(gone)])
-            without = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND state = 'running')"
-            db.execute(f"UPDATE studies SET state = 'interrupted' WHERE state = 'running' AND {without}")
+        """Mark running runs whose lock is free as interrupted, and studies without a running run."""
+        running = "SELECT DISTINCT owner FROM runs WHERE state = 'running'"
+        unfinished = "SELECT id FROM studies WHERE state = 'running'"
+        dead = [owner for [owner] in map(dict.values, self._db.read(running)) if self._locks.is_held(owner) is False]
+        without = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND state = 'running')"
+        if dead or self._db.read(f"{unfinished} AND {without} LIMIT 1"):
+            with self._db.write() as db:
+                interrupted = "UPDATE runs SET state = 'interrupted', error = 'its process ended unexpectedly'"
+                still_running = "state = 'running' AND coalesce(owner, '') IN (SELECT value FROM json_each(?))"
+                db.execute(f"{interrupted} WHERE {still_running}", [json.dumps([owner or "" for owner in dead])])
+                db.execute(f"UPDATE studies SET state = 'interrupted' WHERE state = 'running' AND {without}")
+        self._locks.remove_dead()
 
-    def _file_of(self, run_id: int) -> Path:
+    def require_owner(self, run_id: int, owner: str | None) -> None:
+        """Raise StoreError if another process has taken over a run of this one, which must then leave it alone."""
+        if owner and self._db.read("SELECT 1 FROM runs WHERE id = ? AND owner IS NOT ?", [run_id, owner]):
+            raise StoreError(f"{self._db.path}: run {run_id} has been taken over by another process, this one ends")
+
+    def _own_file(self, run_id: int) -> Path:
         return self._db.folder("checkpoints") / f"run-{run_id:06d}.npz"
+
+    def file_of(self, run: Run) -> Path:
+        """Return the path of the checkpoint of a run.
+
+        Raises StoreError if the row names any other file: a database may come from another person.
+        """
+        folder, _, name = str(path_of(run.checkpoint or "")).rpartition("/")
+        path = self._db.real.parent / folder / name
+        # The database may have been renamed, which its checkpoints are not.
+        is_own = re.fullmatch(r"([^/\\]+-)?checkpoints", folder) and name == self._own_file(run.id).name
+        if not is_own or path.parent.is_symlink():
+            where = f"run {run.id} names the file {run.checkpoint!r}, its checkpoint is {self._own_file(run.id)}"
+            raise StoreError(f"{self._db.path}: {where}: restore a copy of the database")
+        return path
 
     def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
         """Write the checkpoint and return its columns; the path is relative, so that the folder can be moved."""
-        path = self._file_of(run_id)
+        path = self._own_file(run_id)
         sha256 = checkpoints.save(path, result.arrays(), result.config.to_json(), result.step)
-        return {"checkpoint": str(path.relative_to(self._db.path.parent)), "checkpoint_sha256": sha256}
+        return {"checkpoint": path_text(f"{path.parent.name}/{path.name}"), "checkpoint_sha256": sha256}
 
     def snapshot(self, run: Run) -> tuple[Snapshot | None, str]:
         """Return the checkpoint from which a claimed run can continue, or None, and a remark if it is not the latest.
@@ -144,11 +158,11 @@ class Runs:
 
         if run.checkpoint is None:
             return None, ""
-        path, failures = self._db.path.parent / run.checkpoint, []
+        path, failures = self.file_of(run), []
         for sha256 in (run.checkpoint_sha256, run.previous_sha256):
             for file in (path, checkpoints.previous(path)):
                 try:
-                    found = checkpoints.load(file, run.id, sha256)
+                    found = checkpoints.load(file, run, sha256)
                 except StoreError as error:
                     failures.append(str(error))
                     continue
@@ -163,9 +177,9 @@ class Runs:
         if run.checkpoint is None:
             cure = "choose a complete one, `klcli report --list` shows all"
             raise StoreError(f"run {run.id} is {run.state} and has no checkpoint: {cure}")
-        path = self._db.path.parent / run.checkpoint
+        path = self.file_of(run)
         try:
-            return checkpoints.load(path, run.id, run.checkpoint_sha256)
+            return checkpoints.load(path, run, run.checkpoint_sha256)
         except StoreError as error:
             cure = f"restore it from a copy, or train again as `klcli report --run {run.id}` shows"
             raise StoreError(f"{error}: {cure}") from error
@@ -191,29 +205,67 @@ class Runs:
             found.append(EpochMetrics(one.epoch, one.step, one.learning_rate, train, validation, one.seconds))
         return found
 
-    def latest_complete(self) -> Run | None:
-        return next(iter(self.where("state = 'complete' ORDER BY id DESC LIMIT 1")), None)
-
-    def latest_unfinished(self) -> Run | None:
-        """Return the newest run outside studies that can be resumed."""
-        unfinished = "state IN ('interrupted', 'failed') AND study_id IS NULL"
-        return next(iter(self.where(f"{unfinished} ORDER BY id DESC LIMIT 1")), None)
-
     def query(self, chosen: RunFilter, order: Order, limit: int | None = None) -> list[Run]:
         """Return the runs of a filter in order, ties by number. Raises ConfigError for an unknown column."""
-        known = self.columns()
-        if order.column not in known:
-            raise ConfigError(f"--sort {order.column}: this is not a column of runs, there are {', '.join(known)}")
+        return [*self.each(chosen, order, limit)]
+
+    def each(self, chosen: RunFilter, order: Order, limit: int | None = None) -> Iterator[Run]:
+        """Yield the runs of `query` one by one; until the last one, no other process can write."""
+        self.require_column(order.column)
         condition, parameters = chosen.conditions()
         values = [*parameters, -1 if limit is None else limit]
         with self._db.reading_only(chosen.where):
-            return self.where(f"{condition} ORDER BY {order.sql()}, id LIMIT ?", values)
+            yield from self._db.each_record(Run, f"runs WHERE {condition} ORDER BY {order.sql()}, id LIMIT ?", values)
+
+    def every(self) -> Iterator[Run]:
+        """Yield all runs by number, read in portions: other processes can write while the caller is busy with one."""
+        last = 0
+        while portion := self.where("id > ? ORDER BY id LIMIT ?", [last, PORTION]):
+            yield from portion
+            last = portion[-1].id
+
+    def require_column(self, name: str) -> None:
+        """Raise ConfigError, which names the most similar column, if runs have no such column."""
+        known = self.columns()
+        if name not in known:
+            similar = get_close_matches(name, known, n=1)
+            nearest = f", the nearest is {similar[0]}" if similar else ""
+            raise ConfigError(f"--sort {name}: this is not a column of runs{nearest}; there are {', '.join(known)}")
+
+    def results(self, chosen: RunFilter) -> tuple[list[RunResult], list[str]]:
+        """Return the results of the runs of a filter, by number, and the reasons why some could not be read."""
+        condition, parameters = chosen.conditions()
+        own = ("id", "state", "dataset", "step_size", "cycles", "epochs", "validation_accuracy", "test_accuracy")
+        rows = f"SELECT config, {', '.join(own)} FROM runs WHERE {condition} ORDER BY id"
+        found, unreadable = [], []
+        with self._db.reading_only(chosen.where):
+            for config, *values in self._db.each(rows, parameters):
+                try:
+                    repeated, seed, order_seed = repeated_of(config, f"run {values[0]}")
+                except StoreError as error:
+                    unreadable.append(str(error))
+                    continue
+                stored = dict(zip(own, map(measured, values), strict=True))
+                found.append(RunResult(repeated=repeated, seed=seed, order_seed=order_seed, **stored))
+        return found, unreadable
+
+    def count(self, chosen: RunFilter) -> int:
+        condition, parameters = chosen.conditions()
+        with self._db.reading_only(chosen.where):
+            [row] = self._db.read(f"SELECT count(*) AS n FROM runs WHERE {condition}", parameters)
+        return int(row["n"])
 
     def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
-        """Return the sets of runs that can be ranked together, the most recent images and most common split first."""
+        """Return the sets of runs that can be ranked together, those with all training images before subsets.
+
+        Among both, the most recent images come first, and of these the most common split.
+        """
         condition, parameters = chosen.conditions()
         counted = "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest FROM runs"
-        order = "max(latest) OVER (PARTITION BY dataset_sha256) DESC, runs DESC, latest DESC"
+        # A quick trial must not hide the results. A split of an unknown form counts as one of all images.
+        is_subset = "CASE WHEN json_valid(split) THEN json_extract(split, '$.subset') IS NOT NULL ELSE 0 END"
+        recent = f"max(latest) OVER (PARTITION BY {is_subset}, dataset_sha256)"
+        order = f"{is_subset}, {recent} DESC, runs DESC, latest DESC"
         source = f"({counted} WHERE {condition} GROUP BY dataset_sha256, split) ORDER BY {order}"
         with self._db.reading_only(chosen.where):
             return self._db.records(ImageSet, source, parameters)
@@ -223,11 +275,10 @@ class Runs:
         return {one["state"]: one["n"] for one in counts}
 
     def columns(self) -> list[str]:
-        """Return the names of the columns of runs, including generated columns."""
         return [row["name"] for row in self._db.read("PRAGMA table_xinfo(runs)")]
 
     def where(self, condition: str, parameters: Sequence[Any] = ()) -> list[Run]:
-        """Return the runs for an SQL condition written in this module."""
+        """Return the runs for an SQL condition, which must not come from a user."""
         return self._db.records(Run, f"runs WHERE {condition}", parameters)
 
 
@@ -284,4 +335,9 @@ def run_row(
 def fresh_columns(environment: Environment) -> dict[str, Any]:
     """Return the columns of a run that starts now, in this process."""
     about = {"state": "running", "started_at": now(), "threads": environment.threads}
-    return asdict(ProcessIdentity.current()) | about | {"versions": json.dumps(environment.versions)}
+    return this_process() | about | {"versions": json.dumps(environment.versions)}
+
+
+def this_process() -> dict[str, Any]:
+    """Return the host and the process of a run, for a person; whether the run is alive is decided by its lock."""
+    return {"host": socket.gethostname(), "pid": os.getpid()}

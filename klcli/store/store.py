@@ -1,13 +1,14 @@
 """Store: runs, studies, evaluations and gradient checks, each in its own class, over one connection."""
 
-from contextlib import suppress
+import sqlite3
 from pathlib import Path
 from typing import Self
 
 from klcli.errors import StoreError
 from klcli.store.checkpoints import write_atomically
-from klcli.store.connection import Database
+from klcli.store.connection import Database, explained
 from klcli.store.later_checks import Evaluations, GradientChecks
+from klcli.store.locks import Locks
 from klcli.store.runs import Runs
 from klcli.store.studies import Studies
 from klcli.store.upkeep import Upkeep
@@ -20,19 +21,23 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or create the database at `path`."""
         self._db = Database(path)
         self.path = path
         self.folder = self._db.folder
         self.close = self._db.close
-        self.runs = Runs(self._db)
-        self.studies = Studies(self._db, self.runs)
+        self.locks = Locks(self._db.folder("locks"))
+        self.runs = Runs(self._db, self.locks)
+        self.studies = Studies(self._db, self.runs, self.locks)
         self.evaluations = Evaluations(self._db)
         self.gradient_checks = GradientChecks(self._db)
         self.upkeep = Upkeep(self._db, self.runs)
-        # A read-only database can still be read; a command that writes will fail by itself.
-        with suppress(StoreError):
+        try:
             self.runs.mark_dead()
+        except StoreError as error:
+            # A read-only database is read from a copy; one that another program writes is marked at the next opening.
+            if isinstance(error.__cause__, sqlite3.Error) and self._db.read_copy(error.__cause__):
+                self.runs.mark_dead()
+        self._db.protect_copy()
 
     def write_picture(self, name: str, content: bytes) -> Path:
         """Write a picture into the folder of pictures and return its path. Raises StoreError."""
@@ -43,6 +48,7 @@ class Store:
     @classmethod
     def existing(cls, path: Path) -> Self:
         """Open the database at `path`. Raises StoreError if there is none."""
-        if path.exists():
-            return cls(path)
+        with explained(path):
+            if path.exists():
+                return cls(path)
         raise StoreError(f"{path}: there is no database here, `klcli train` creates one (or name another with --db)")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from klcli.errors import ConfigError, StoreError
+from klcli.settings.sameness import settings_and_seeds
 from klcli.settings.train_config import TrainConfig
-from klcli.store.connection import Database, now
+from klcli.store.connection import RESTORE, Database, next_number, now
+from klcli.store.locks import Locks
 from klcli.store.records import Run, Study
-from klcli.store.runs import Runs, end_of, ending_row, fresh_columns, run_row, upsert_epoch
+from klcli.store.runs import UNFINISHED, Runs, end_of, ending_row, fresh_columns, run_row, upsert_epoch
 
 if TYPE_CHECKING:  # a report must not import the training code
     from klcli.data.dataset import Dataset
@@ -19,12 +21,17 @@ if TYPE_CHECKING:  # a report must not import the training code
     from klcli.training.environment import Environment
 
 
+DELETED = "deleted_members"  # in the settings: the positions whose runs were deleted
+
+
 class Studies:
     """The studies of a database, each with its runs in the order of its plan."""
 
-    def __init__(self, db: Database, runs: Runs) -> None:
+    def __init__(self, db: Database, runs: Runs, locks: Locks) -> None:
         self._db = db
         self._runs = runs
+        self._locks = locks
+        self._owners: dict[int, str] = {}  # the locks of the studies that this process trains
 
     def begin(
         self,
@@ -37,23 +44,30 @@ class Studies:
         environment: Environment,
         command: str,
         parent: int | None = None,
+        run_commands: Sequence[str] | None = None,
     ) -> int:
-        """Record a study with all of its runs before the first one starts, and return its number."""
+        """Record a study with all of its runs before the first one starts, lock it, and return its number.
+
+        `command` repeats the study, each of `run_commands` one run of its plan; without them, `command` all of it.
+        """
         from klcli.training.budget import budget_of
 
-        about = {"kind": kind, "stage": stage, "settings": canonical(settings), "parent": parent}
-        with self._db.write() as db:
-            study = db.table("studies").insert(about | {"state": "running", "created_at": now()})
-            for position, config in enumerate(plan):
-                row = run_row(config, budget_of(config, n_train), dataset, environment, command)
-                db.table("runs").insert(row | {"study_id": study.last_pk, "member": position})
-        return cast(int, study.last_pk)
+        about = {"kind": kind, "stage": stage, "settings": canonical(settings), "parent": parent, "command": command}
+        with self._locks.taking() as owner, self._db.write() as db:
+            study_id = next_number(db, "studies")
+            db.table("studies").insert(about | {"id": study_id, "state": "running", "created_at": now()})
+            for position, (config, own) in enumerate(zip(plan, run_commands or [command] * len(plan), strict=True)):
+                row = run_row(config, budget_of(config, n_train), dataset, environment, own)
+                place = {"id": next_number(db, "runs"), "study_id": study_id, "member": position, "owner": owner}
+                db.table("runs").insert(row | place)
+        self._owners[study_id] = owner
+        return study_id
 
     def find(self, kind: str, stage: str, settings: dict[str, Any], parent: int | None) -> Study | None:
         """Return the latest study of exactly this plan, in any state, including studies of an older klcli."""
-        wanted = canonical(settings)
+        wanted = _identity(settings)
         found = self._where("kind = ? AND stage = ? AND parent IS ? ORDER BY id DESC", kind, stage, parent)
-        return next((one for one in found if wanted in (canonical(one.settings), _with_defaults(one.settings))), None)
+        return next((one for one in found if _identity(one.settings) == wanted), None)
 
     def get(self, study_id: int) -> Study:
         for study in self._where("id = ?", study_id):
@@ -71,8 +85,12 @@ class Studies:
 
     def chain(self, study_id: int) -> list[Study]:
         """Return a study and the studies that it refines, the first one first."""
-        study = self.get(study_id)
-        return [*(self.chain(study.parent) if study.parent is not None else ()), study]
+        chain = [self.get(study_id)]
+        while (parent := chain[0].parent) is not None:
+            if parent in [study.id for study in chain]:
+                raise StoreError(f"{self._db.path}: study {parent} refines itself, {RESTORE}")
+            chain.insert(0, self.get(parent))
+        return chain
 
     def members(self, study_id: int) -> list[Run]:
         return self._runs.where("study_id = ? ORDER BY member", [study_id])
@@ -80,28 +98,56 @@ class Studies:
     def _where(self, condition: str, *values: object) -> list[Study]:
         return self._db.records(Study, f"studies WHERE {condition}", values)
 
-    def restart(self, run_ids: Sequence[int], environment: Environment) -> None:
-        """Assign unfinished runs to this process, to be trained again. Raises StoreError if another process has one."""
+    def restart(
+        self,
+        study_id: int,
+        plan: dict[int, TrainConfig],
+        n_train: int,
+        dataset: Dataset,
+        environment: Environment,
+        run_commands: Sequence[str],
+    ) -> None:
+        """Assign the unfinished runs at these positions of a study to this process, to be trained again.
+
+        Deleted ones are recorded anew. Raises StoreError if another process trains one.
+        """
+        from klcli.training.budget import budget_of
+
         without = {"epochs_done": 0, "finished_at": None, "best_validation_accuracy": None, "error": None}
-        with self._db.write() as db:
-            for run_id in run_ids:
-                run = self._runs.get(run_id)
-                if run.state not in ("interrupted", "failed"):
-                    owner = f"process {run.pid} on {run.host}, end that first"
-                    raise StoreError(f"{self._db.path}: run {run_id} of study {run.study_id} belongs to {owner}")
-                db.execute("DELETE FROM epochs WHERE run_id = ?", [run_id])
-                db.table("runs").update(run_id, fresh_columns(environment) | without)
-                db.execute("UPDATE studies SET state = 'running' WHERE id = ?", [run.study_id])
+        with self._locks.taking() as owner, self._db.write() as db:
+            runs = {run.member: run for run in self.members(study_id)}
+            for position, config in plan.items():
+                run = runs.get(position)
+                if run is None:
+                    row = run_row(config, budget_of(config, n_train), dataset, environment, run_commands[position])
+                    place = {"id": next_number(db, "runs"), "study_id": study_id, "member": position, "owner": owner}
+                    db.table("runs").insert(row | place)
+                    continue
+                if self._runs.is_alive(run):
+                    words = f"{self._runs.training_words(run)}, end that first"
+                    raise StoreError(f"{self._db.path}: run {run.id} of study {study_id}: {words}")
+                if run.state in (*UNFINISHED, "running"):
+                    db.execute("DELETE FROM epochs WHERE run_id = ?", [run.id])
+                    db.table("runs").update(run.id, fresh_columns(environment) | without | {"owner": owner})
+            remaining = f"json_remove(settings, '$.{DELETED}')"
+            db.execute(f"UPDATE studies SET state = 'running', settings = {remaining} WHERE id = ?", [study_id])
+        self._owners[study_id] = owner
 
     def record_stack(self, run_ids: Sequence[int], outcome: StackOutcome) -> None:
-        """Record the results of a stack in one transaction: all of its runs, or none."""
-        results, rows = dict(zip(run_ids, outcome.results, strict=True)), {}
+        """Record the results of a stack in one transaction: all of its runs, or none.
+
+        Runs that were complete before, beside one that is trained again, are left as they are.
+        """
+        running = {run_id for run_id in run_ids if self._runs.get(run_id).state == "running"}
+        results = {run_id: one for run_id, one in zip(run_ids, outcome.results, strict=True) if run_id in running}
+        rows = {}
         for run_id, result in results.items():
             state, error = end_of(result)
             pointer = self._runs.write_checkpoint(run_id, result) if state == "complete" else {}
             rows[run_id] = ending_row(state, result, outcome.seconds, error) | pointer
         with self._db.write() as db:
             for run_id, result in results.items():
+                self._runs.require_owner(run_id, self._owners.get(self._runs.get(run_id).study_id or 0))
                 for metrics in result.epochs:
                     upsert_epoch(db, run_id, metrics)
                 db.table("runs").update(run_id, rows[run_id])
@@ -109,7 +155,11 @@ class Studies:
     def end(self, study_id: int, state: str, error: str | None = None) -> None:
         """End a study; its unfinished runs get the same state."""
         ended = "UPDATE runs SET state = ?, error = ?, finished_at = ? WHERE study_id = ? AND state = 'running'"
-        with self._db.write() as db:
+        owner = self._owners.get(study_id)
+        with self._locks.releasing(owner), self._db.write() as db:
+            for run in self.members(study_id):
+                if run.state == "running":
+                    self._runs.require_owner(run.id, owner)
             db.table("studies").update(study_id, {"state": state})
             db.execute(ended, [state, error, now(), study_id])
 
@@ -119,10 +169,14 @@ def canonical(settings: dict[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
-def _with_defaults(settings: dict[str, Any]) -> str:
-    """Return stored settings with the defaults of newer options, which an older klcli did not have."""
+def _identity(settings: dict[str, Any]) -> str:
+    """Return the part of the settings that determines the numbers of a study.
+
+    The configs of the plan have the defaults of newer options, which an older klcli did not have.
+    """
+    settings = {key: value for key, value in settings.items() if key not in ("vary", DELETED)}
     try:
-        plan = [asdict(TrainConfig.from_values(one)) for one in settings.get("plan", [])]
+        plan = [settings_and_seeds(TrainConfig.from_values(one)) for one in settings.get("plan", [])]
     except (ConfigError, TypeError):
         return canonical(settings)  # a plan that this version of klcli cannot train
-    return canonical(settings | ({"plan": plan} if plan else {}))
+    return canonical(settings | {"plan": [(asdict(config), seeds) for config, seeds in plan]} if plan else settings)

@@ -1,9 +1,11 @@
 """Execution: an executor trains a plan, a list of configs, in stacks; the number of workers changes no digit."""
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import klcli
-from klcli.data.cifar10.places import NAMES
+from klcli.data.cifar10.places import NAMES, user_path
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.data.sources import open_dataset
 from klcli.errors import ConfigError, DataError, KlcliError
@@ -21,6 +23,8 @@ from klcli.settings.sameness import stack_key
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.worker_channel import WorkerChannel
+from klcli.termination import at_the_end
+from klcli.training.blas_check import check_blas
 from klcli.training.environment import pin_threads
 from klcli.training.result import TrainResult
 from klcli.training.trainer import train, train_chain
@@ -28,6 +32,7 @@ from klcli.training.trainer import train, train_chain
 STACK_SIZE = 4  # replicas per stack: more gain little, and fewer stacks occupy fewer workers
 ATTEMPTS = 3  # to train a stack if its worker dies
 POLL_SECONDS = 0.2
+STOP_SECONDS = 5  # for the current updates of the workers, after which the study is marked without them
 
 
 class WorkersLost(KlcliError):
@@ -44,7 +49,7 @@ class ImagesReference:
 
     @classmethod
     def of(cls, dataset: Dataset, requested: str | None) -> "ImagesReference":
-        path = requested if requested in (None, *NAMES) else str(Path(requested).expanduser().absolute())
+        path = requested if requested in (None, *NAMES) else str(user_path(requested).absolute())
         return cls(path, dataset.name, dataset.sha256)
 
 
@@ -88,6 +93,7 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
     if task.version != klcli.__version__:
         raise ConfigError(f"klcli {klcli.__version__} on the worker, {task.version} here: install the same on both")
     pin_threads(task.threads)
+    check_blas()
     splits = splits_of(task.images, task.configs[0].split)
     started = time.perf_counter()
 
@@ -128,8 +134,8 @@ def execute(
     updates done, best validation accuracy)` is called for stacks on this machine. A stack whose worker dies is
     restarted; raises WorkersLost after ATTEMPTS in all, or if the Dask scheduler ends.
     """
-    with tempfile.TemporaryDirectory(prefix="klcli-") as folder:
-        channels = [WorkerChannel(Path(folder), index) for index in range(len(tasks))]
+    with _temporary_folder() as folder:
+        channels = [WorkerChannel(folder, index) for index in range(len(tasks))]
         attempts = [0] * len(tasks)
         running: dict[Future[StackOutcome], int] = {}
 
@@ -151,7 +157,7 @@ def execute(
                     except CancelledError as error:
                         raise WorkersLost("the Dask scheduler has ended or has dropped this study") from error
                     except Exception as error:
-                        # Otherwise the task failed, not its worker. Dask, with KilledWorker, may not be installed.
+                        # All other errors are those of the task. KilledWorker is of Dask, which may not be installed.
                         died = isinstance(error, BrokenExecutor | PartnerLost)
                         if not died and type(error).__name__ != "KilledWorker":
                             raise
@@ -165,7 +171,22 @@ def execute(
                         yield outcome
                 check()  # after the outcomes, so that Ctrl-C loses no trained stack
         finally:
-            WorkerChannel.stop_all(Path(folder))
+            WorkerChannel.stop_all(folder)
             for future in running:
                 future.cancel()
-            wait([future for future in running if not future.cancelled()], timeout=10)
+            wait([future for future in running if not future.cancelled()], timeout=STOP_SECONDS)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="klcli-"))
+
+    def remove() -> None:
+        with suppress(OSError):  # a worker that still writes does not find it by another name
+            shutil.rmtree(folder.rename(f"{folder}-ended"), ignore_errors=True)
+
+    with at_the_end(remove):
+        try:
+            yield folder
+        finally:
+            remove()

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from klcli.errors import ConfigError
+from klcli.termination import TERMINAL_SIGNALS, kept_from_children
 
+DASK_SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
 ANSWER_SECONDS = 5  # seconds for a Dask scheduler, and for the first of its workers, to answer
 WATCH_SECONDS = 1.0  # seconds between two checks by a worker that its parent is alive
 
@@ -32,11 +35,9 @@ class ProcessesExecutor(ThreadPoolExecutor):
 
     def _run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         pool = self._pools.pop()
-        # New processes inherit this: Ctrl-C reaches all processes of the terminal, but only the parent handles it.
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return pool.submit(fn, *args, **kwargs).result()
+            with kept_from_children():
+                return pool.submit(fn, *args, **kwargs).result()
         except BrokenExecutor:
             pool.shutdown(wait=False)
             pool = _one_process()
@@ -52,12 +53,14 @@ class ProcessesExecutor(ThreadPoolExecutor):
 
 def _one_process() -> ProcessPoolExecutor:
     # Spawned, not forked: a fork inherits the threads and locks of BLAS in an undefined state.
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _follow, (os.getpid(),))
+    with kept_from_children():  # the process that removes lost semaphores starts here
+        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _follow, (os.getpid(),))
 
 
 def _follow(parent: int) -> None:
     """End this worker when its parent ends, even if the parent was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for signum in TERMINAL_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -68,38 +71,22 @@ def _follow(parent: int) -> None:
 
 
 @contextmanager
-def open_executor(jobs: int, address: str | None, tasks: int) -> Iterator[Executor]:
+def open_executor(
+    jobs: int, address: str | None, tasks: int, warn: Callable[[str], None] = lambda message: None
+) -> Iterator[Executor]:
     """Yield the executor for a number of tasks: Dask at `address`, processes, or this process for one worker.
 
-    Raises ConfigError if Dask is not installed, does not answer or has no worker.
+    Also this process, with a warning, where the system gives none beside it. Raises ConfigError if Dask is not
+    installed, does not answer or has no worker.
     """
     if address is None:
-        jobs = min(jobs, tasks)
-        executor: Executor = ProcessesExecutor(jobs) if jobs > 1 else ThreadPoolExecutor(1)
+        executor = _local_executor(min(jobs, tasks), warn)
         try:
             yield executor
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
         return
-    refused = f"--executor {address}: "
-    import asyncio
-
-    try:
-        from distributed import Client
-    except ImportError:
-        raise ConfigError(f"{refused}Dask is not installed, get it with `pip install 'klcli[dask]'`") from None
-    # Without this, Dask logs a traceback when the scheduler has ended.
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-    try:
-        asyncio.run(_require_answer(address))
-        client: Any = Client(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{refused}no Dask scheduler answers there ({error})") from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=ANSWER_SECONDS)
-        except TimeoutError:
-            raise ConfigError(f"{refused}this scheduler has no worker, start one: `dask worker {address}`") from None
+    with _dask_client(address) as client:
         executor = client.get_executor(pure=False)  # otherwise Dask runs two tasks with equal arguments only once
         try:
             yield executor
@@ -107,9 +94,83 @@ def open_executor(jobs: int, address: str | None, tasks: int) -> Iterator[Execut
             executor.shutdown(wait=False)
 
 
+def _local_executor(jobs: int, warn: Callable[[str], None]) -> Executor:
+    if jobs > 1:
+        try:
+            return ProcessesExecutor(jobs)
+        # Their queues need semaphores. Without /dev/shm, Linux has none.
+        except (OSError, ImportError, NotImplementedError) as error:
+            warn(f"no processes beside this one ({error}): the runs are trained one after the other in this one")
+    return ThreadPoolExecutor(1)
+
+
+def _dask_client(address: str) -> Any:
+    """Return a client of the scheduler at `address`, which has a worker. Raises ConfigError."""
+    refused = f"--executor {address}: no Dask scheduler answers there"
+    cure = "give the address that `dask scheduler` prints at its start, such as tcp://localhost:8786"
+    try:
+        url = urlsplit(address if "://" in address else f"tcp://{address}")
+        is_complete = url.scheme in DASK_SCHEMES and url.hostname and url.port and not url.path
+    except ValueError:  # the port is no number
+        is_complete = False
+    if not is_complete:
+        raise ConfigError(f"{refused}, {cure}")
+    try:
+        import distributed
+    except ImportError:
+        install = "get it with `pip install 'klcli[dask]'`"
+        raise ConfigError(f"--executor {address}: Dask is not installed, {install}") from None
+    # Without this, Dask logs a traceback when the scheduler has ended, and when another program answers.
+    for name in ("distributed.client", "distributed.protocol.core"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+    import asyncio
+
+    def connected() -> Any:
+        asyncio.run(_require_answer(address))
+        client: Any = distributed.Client(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
+        try:
+            client.wait_for_workers(1, timeout=ANSWER_SECONDS)
+        except TimeoutError:
+            client.close()
+            start = f"start one: `dask worker {address}`"
+            raise ConfigError(f"--executor {address}: this scheduler has no worker, {start}") from None
+        return client
+
+    try:
+        return _within(4 * ANSWER_SECONDS, connected)
+    except ConfigError:
+        raise
+    except Exception as error:  # another program may answer anything, to which Dask may react in any way
+        reason = str(error) if isinstance(error, OSError | ImportError) else "another program does"
+        raise ConfigError(f"{refused} ({reason or 'nothing'}), {cure}") from error
+
+
 async def _require_answer(address: str) -> None:
-    """Raise OSError or ValueError if no scheduler answers; a Client that fails to connect can hang later."""
+    """Raise an exception if no scheduler answers; a Client that fails to connect can hang later."""
+    import asyncio
+
     from distributed.comm.core import connect
 
-    comm = await connect(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
-    await comm.close()
+    async def connect_and_close() -> None:
+        comm = await connect(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
+        await comm.close()
+
+    try:
+        await asyncio.wait_for(connect_and_close(), ANSWER_SECONDS)
+    except TimeoutError:
+        raise OSError(f"nothing in {ANSWER_SECONDS} s") from None
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """Return the result of `call`. Raises TimeoutError if it takes longer, and leaves it to its thread."""
+    result: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="connecting", daemon=True).start()
+    return result.result(seconds)

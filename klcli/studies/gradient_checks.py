@@ -30,7 +30,7 @@ class NetworkCheck:
 
     @property
     def failed(self) -> tuple[TensorCheck, ...]:
-        """The tensors whose absolute and relative errors are both too large."""
+        """The tensors whose gradient is wrong."""
         atol, rtol = self.settings.atol, self.settings.rtol
         assert atol is not None and rtol is not None, "CheckSettings fills them in"
         return tuple(tensor for tensor in self.tensors if not tensor.passes(atol, rtol))
@@ -75,8 +75,9 @@ def check_networks(
         network, lam = _prepare(configs, settings.dims)
         smoothing = configs[0].label_smoothing
         tensors = check_gradients(
-            network, X, y, lam, h=settings.h, method=settings.method, smoothing=smoothing, on_entries=on_entries
-        )
+            network, X, y, lam, h=settings.h, method=settings.method, smoothing=smoothing, on_entries=on_entries,
+            atol=settings.atol or 0.0,
+        )  # fmt: skip
         yield NetworkCheck(configs, tuple(tensors), settings, time.perf_counter() - started)
 
 

@@ -97,15 +97,15 @@ def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
     return Choice(chosen, best, tuple(plateau), error)
 
 
-def plan(base: TrainConfig, lambdas: Sequence[float], repeats: int) -> list[TrainConfig]:
+def plan(base: TrainConfig, lambdas: Sequence[float], repeats: int, vary: str = "all") -> list[TrainConfig]:
     """Return the configs of a stage, every lambda with the same repeats: the same initial weights, the same images."""
-    return [replace(config, lam=lam) for lam in dict.fromkeys(lambdas) for config in repeat(base, repeats)]
+    return [replace(config, lam=lam) for lam in dict.fromkeys(lambdas) for config in repeat(base, repeats, vary)]
 
 
-def final(base: TrainConfig, lam: float, repeats: int) -> list[TrainConfig]:
+def final(base: TrainConfig, lam: float, repeats: int, vary: str = "all") -> list[TrainConfig]:
     """Return the configs of the final training with the chosen lambda."""
     # As in the course: three cycles with n_s = 5 floor(n / n_batch).
-    return repeat(replace(base, lam=lam, cycles=3, step_epochs=5, step_size=None, epochs=None), repeats)
+    return repeat(replace(base, lam=lam, cycles=3, step_epochs=5, step_size=None, epochs=None), repeats, vary)
 
 
 def _converged(tried: Sequence[Tried]) -> list[Tried]:

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 SIGNIFICANCE = 0.05
@@ -19,24 +20,24 @@ class Sample:
     def n(self) -> int:
         return len(self.values)
 
-    @property
+    @cached_property
     def mean(self) -> float:
         """The arithmetic mean, rounded once: the mean of equal values is exactly their value."""
         return statistics.mean(self.values)
 
-    @property
+    @cached_property
     def std(self) -> float | None:
         """The standard deviation with n - 1; None for a single value."""
         return statistics.stdev(self.values) if self.n > 1 else None
 
-    @property
+    @cached_property
     def standard_error(self) -> float:
         """The standard error of the mean, std / sqrt(n). Raises ValueError for a single value."""
         if self.std is None:
             raise ValueError("one value has no standard error")
         return self.std / math.sqrt(self.n)
 
-    @property
+    @cached_property
     def half_interval(self) -> float | None:
         """Half the width of the 95 % interval of the mean by Student's t; None for a single value."""
         return quantile(self.n - 1) * self.standard_error if self.n > 1 else None
@@ -82,7 +83,7 @@ class Comparison:
 
 def compare(samples: Sequence[Sample]) -> list[Comparison]:
     """Compare all pairs of samples with at least two values."""
-    pairs = combinations(range(len(samples)), 2)
+    pairs = combinations([number for number, sample in enumerate(samples) if sample.n > 1], 2)
     tested = [(a, b, p) for a, b in pairs if (p := welch(samples[a], samples[b])) is not None]
     adjusted = holm([p for _, _, p in tested])
     return [Comparison(*test, by_holm) for test, by_holm in zip(tested, adjusted, strict=True)]

@@ -1,9 +1,11 @@
 """Environment: determines, with the config, the bits and the time of a run."""
 
+import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import klcli
 # Numbers in NumPy's buffer for ufuncs. If several non-contiguous rows fit into it, as rows of half of W or of a
 # minibatch fit into the default of 8192, NumPy copies them there and back; in place takes a third of the time.
 BUFFER = 1024
+DECIDE_BITS = {"klcli": "klcli", "numpy": "NumPy", "blas": "BLAS", "simd": "SIMD"}  # versions, with their names
 
 
 @dataclass(frozen=True)
@@ -21,22 +24,55 @@ class Environment:
     """Stored with every run: the same config in the same environment gives the same bits."""
 
     threads: int  # of BLAS; one and two threads differ in the last bits
-    versions: dict[str, str]  # of klcli, Python, NumPy, BLAS and the processor that it was built for
+    versions: dict[str, str]  # of klcli, Python, NumPy, BLAS and its kernel, NumPy's SIMD instructions
 
 
 def environment() -> Environment:
     """Return the actual settings of NumPy's BLAS in this process, whatever the environment variables are."""
     blas = [pool for pool in threadpoolctl.threadpool_info() if pool.get("user_api") == "blas"]
-    # NumPy's and SciPy's copies of BLAS may both be loaded, in either order.
+    # SciPy, loaded or not, may bring a BLAS of its own, which trains nothing.
+    site = Path(np.__file__).resolve().parents[1]
+    own = [pool for pool in blas if str(Path(pool["filepath"]).resolve()).startswith(f"{site}{os.sep}numpy")]
+    blas = own or blas
     names = {" ".join(str(pool.get(key)) for key in ("internal_api", "version", "architecture")) for pool in blas}
+    build: Any = np.show_config(mode="dicts")
     versions = {
         "klcli": klcli.__version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "platform": platform.platform(),
-        "blas": ", ".join(sorted(names)),
+        "blas": ", ".join(sorted(names))
+        or build["Build Dependencies"]["blas"]["name"],  # Apple's has no threads to set
+        "simd": " ".join(build["SIMD Extensions"]["found"]),
     }
     return Environment(threads=max((pool["num_threads"] for pool in blas), default=1), versions=versions)
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Describe the differences of two environments that change the bits; empty without any.
+
+    `BLAS openblas 0.3.31 Haswell, now openblas 0.3.31 SkylakeX`. An older klcli recorded less, and SciPy's BLAS too.
+    """
+    found = [
+        f"{words} {before[key]}, now {now[key]}"
+        for key, words in DECIDE_BITS.items()
+        if key in before and not set(now[key].split(", ")) <= set(before[key].split(", "))
+    ]
+    return "; ".join(found)
+
+
+def continued(versions: dict[str, Any], epoch: float) -> tuple[dict[str, Any], str]:
+    """Return the versions to record for a run that this process continues after `epoch`, and a text of the changes.
+
+    The versions of its beginning stay; `later` lists the others, each with the epoch after which it applies.
+    """
+    now = environment().versions
+    if epoch == 0:  # the run begins again, all of it in this environment
+        return now, ""
+    later = [one for one in versions.get("later", []) if one["epoch"] < epoch]  # others have left no trace
+    changed = changes(later[-1] if later else versions, now)
+    later += [{"epoch": epoch, **now}] if changed else []
+    return versions | ({"later": later} if later else {}), changed
 
 
 def pin_threads(threads: int) -> AbstractContextManager[Any]:

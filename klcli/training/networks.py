@@ -1,6 +1,7 @@
 """Construct networks from a config: untrained, or from a checkpoint."""
 
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -27,6 +28,18 @@ def initialize(config: TrainConfig, d_in: int = PIXELS, whitening: np.ndarray | 
         bn_eps=config.bn_eps, dropout=config.dropout, dropout_seed=config.shared_seed,
         whitening=whitening, dtype=config.dtype,
     )  # fmt: skip
+
+
+def network_shapes(config: TrainConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays in `Network.state` of a config, by name, without constructing the network."""
+    components = config.whitening
+    shapes: dict[str, tuple[int, ...]] = {} if components is None else {WHITENING: (PIXELS, components)}
+    for number, (d_in, d_out) in enumerate(pairwise([components or PIXELS, *config.hidden, CLASSES]), start=1):
+        shapes |= {f"linear{number}.W": (d_in, d_out), f"linear{number}.b": (d_out,)}
+        if config.batch_norm and number <= len(config.hidden):
+            names = ("gamma", "beta", "running_mean", "running_variance")
+            shapes |= {f"batch_norm{number}.{name}": (d_out,) for name in names}
+    return shapes
 
 
 def restore(config: TrainConfig, state: dict[str, np.ndarray]) -> Network:

@@ -39,7 +39,7 @@ class Training:
     def __init__(self, configs: Sequence[TrainConfig], splits: Splits, snapshot: Snapshot | None = None) -> None:
         """Initialise the replicas, or restore a single one. Raises ValueError for configs that cannot form a stack."""
         self.config = configs[0]  # all replicas share the settings that the loop reads from it
-        if len(set(map(stack_key, configs))) > 1 or (len(configs) > 1 and self.config.order_seed is None):
+        if len(set(map(stack_key, configs))) > 1:
             raise ValueError("replicas may differ in seed, lambda, sigma and eta only, and share one order_seed")
         self.splits = splits.standardised(self.config.standardise)
         self.budget = budget_of(self.config, len(splits.train))
@@ -67,7 +67,6 @@ class Training:
         return self.step == self.budget.total_updates or not self._remaining()
 
     def update(self) -> None:
-        """Make one update of every replica on the next minibatch."""
         X, following = (self._images[step % BUFFERS] for step in (self.step, self.step + 1))
         for piece in second_core.left(self._prepared):
             self._minibatches.images(self.step, X, piece)

@@ -129,17 +129,23 @@ def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     """Start klcli as a terminal does, in a process group of its own; what is left at the end is killed."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(*args: str) -> "subprocess.Popen[str]":
+    def run(*args: str, ignored: tuple[signal.Signals, ...] = (), **environment: str) -> "subprocess.Popen[str]":
+        def set_signals() -> None:
+            # A shell lets what it starts in the background ignore Ctrl-C, and its children inherit that.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            for signum in ignored:
+                signal.signal(signum, signal.SIG_IGN)
+
         process = subprocess.Popen(
             [sys.executable, "-m", "klcli", *args],
             cwd=tmp_path,
+            env=os.environ | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # A shell lets what it starts in the background ignore Ctrl-C, and its children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+            preexec_fn=set_signals,  # noqa: PLW1509
         )
         started.append(process)
         return process

@@ -69,7 +69,7 @@ def test_every_command_offers_the_options_of_a_session(here: Klcli, monkeypatch:
 
 def test_the_installed_command_is_the_module() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["scripts"] == {"klcli": "klcli.cli.app:main"}
+    assert project["scripts"] == {"klcli": "klcli.__main__:main"}
 
 
 @pytest.mark.parametrize("command", [(), ("data",)], ids=["klcli", "klcli data"])

@@ -1,7 +1,9 @@
 """`klcli predict`: the classes that NumPy alone computes from the checkpoint, and what is refused."""
 
 import json
+import os
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -140,3 +142,26 @@ def test_other_images_and_a_damaged_checkpoint(
     refused(here("predict", "one.png", "--run", "2"), 3, "run 2", "--data")
     (trained / "results/checkpoints/run-000003.npz").write_bytes(b"nothing")
     refused(here("predict", "one.png", "--run", "3"), 4, "run-000003.npz", "damaged")
+
+
+def test_a_folder_named_like_the_built_in_set_is_not_its_place(here: Klcli, trained: Path, images: np.ndarray) -> None:
+    (trained / "built in").mkdir()
+    done = here("predict", "one.png", "--run", "2")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="pipes and names of any bytes are POSIX's")
+def test_files_that_are_no_regular_ones_and_names_of_any_bytes(
+    here: Klcli, refused: Refused, trained: Path, images: np.ndarray
+) -> None:
+    os.mkfifo(trained / "pipe.png")
+    refused(here("predict", "pipe.png"), 3, "pipe.png: this is a pipe")
+    refused(here("predict", "one.png", "/dev/zero"), 3, "/dev/zero: this is a device")
+    refused(here("predict", "."), 3, "this is a folder")
+    name = os.fsdecode(b"caf\xe9\x1b[31m.png")
+    refused(here("predict", name), 3, "caf\\xe9\\x1b[31m.png: there is no such picture")
+    (trained / "one.png").rename(trained / name)
+    assert "caf\\xe9\\x1b[31m.png" in here("predict", name).stdout
+    [picture] = json.loads(here("predict", name, "--json").stdout)["pictures"]
+    assert picture["picture"] == "caf\\xe9\\x1b[31m.png"

@@ -1,5 +1,7 @@
 """`klcli report --html`: the page as text, and in a real browser where there is one."""
 
+import base64
+import html
 import re
 import shutil
 import sqlite3
@@ -8,8 +10,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import pytest
+
+from klcli.report.page.page import picture
+from klcli.report.plots.chart import BLUE, Chart, Line, Panel
+from klcli.report.plots.figure import draw
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 EVIL = "<script>document.title = 'broken'</script><img src=x onerror=\"document.title = 'broken'\"> & 'quotes'"
@@ -72,6 +80,23 @@ def test_the_page_is_whole_and_loads_nothing(page: Path) -> None:
     assert "&lt;script&gt;document.title" in text
     for words in ("diverged", "interrupted", "Synthetic images", "klcli train --data synthetic"):
         assert words in text
+
+
+def test_a_picture_in_the_page_is_the_drawn_one_in_fewer_bytes() -> None:
+    line = Line("a", [0, 1, 2], [0.1234567, 3, 2], BLUE)
+    drawn = draw(Chart('A & B\'s "title" #1 100%', "caption", [[Panel([line])]], 8, 4), "svg")
+    [source] = re.findall(r'src="data:image/svg\+xml,([^"]*)"', picture("words", "svg", drawn))
+    assert len(source) < 0.75 * len(base64.b64encode(drawn))
+    before, after = ElementTree.fromstring(drawn), ElementTree.fromstring(unquote(html.unescape(source)))
+    kept = {one.get("id"): one for one in after.iter() if one.get("id")}
+    number = re.compile(r"-?[\d.]+(?:e-?\d+)?")
+    for one in before.iter():
+        if one.get("id"):
+            other = kept.pop(one.get("id"))
+            for name in {"d", "transform", "x", "y", "width", "height"} & set(one.attrib):
+                expected, found = (list(map(float, number.findall(it.attrib[name]))) for it in (one, other))
+                assert found == pytest.approx(expected, rel=1e-4)
+    assert kept == {}
 
 
 @pytest.fixture

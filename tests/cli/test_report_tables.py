@@ -153,7 +153,7 @@ def test_images_divided_differently_are_not_ranked_together(here: Klcli, trained
     done = here("report", "--format", "csv")
     assert sorted(numbers(done)) == [2, 3]
     assert (
-        "1 more with 900 images train, 100 validate (subset of 900): klcli report --best 10 --images-of 1"
+        "1 more with 900 images train, 100 validate, 200 test (subset of 900): klcli report --best 10 --images-of 1"
         in done.stderr
     )
     assert numbers(here("report", "--images-of", "1", "--format", "csv")) == [1]
@@ -215,7 +215,7 @@ def test_pictures_are_written_under_names_that_sort(here: Klcli, trained: Path) 
     done = here("report", "--run", "1", "2", "--plot", "curves", "weights", "--quiet")
     assert done.returncode == 0, done.stderr
     plots = trained / "results/plots"
-    for name in ("runs-000001-000002-curves", "run-000001-weights", "run-000002-weights"):
+    for name in ("run-000001-000002-curves", "run-000001-weights", "run-000002-weights"):
         assert (plots / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
         assert f"results/plots/{name}.png" in done.stdout
     assert here("report", "--plot", "confusion", "--to", "c.svg").returncode == 0

@@ -118,7 +118,7 @@ def test_one_document(here: Klcli) -> None:
     assert document["report"]["number"] == "003"
     assert document["terms"] | {"sha256": ""} == {
         "dataset": "synthetic", "official": None, "sha256": "", "repeats": 2, "quick": True, "subset": 200,
-        "as_published": False, "note": None,
+        "as_published": False, "note": None, "vary": "all",
     }  # fmt: skip
     assert document["counts"] == {"reproduced": 1, "differs": 0, "cannot be compared": 4}
     line = document["lines"][3]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from klcli.store.process import ProcessIdentity
+from klcli.store.locks import Locks
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
@@ -110,13 +110,20 @@ def test_a_run_that_does_not_exist_is_refused(interrupted: None, here: Klcli, re
     refused(here("train", "--resume", which), 4, "there is no", "results/klcli.db")
 
 
-def test_a_run_of_a_living_process_is_refused(interrupted: None, here: Klcli, change: Callable[..., None]) -> None:
-    me = ProcessIdentity.current()
-    change(state="running", host=me.host, pid=me.pid, process_started_at=me.process_started_at)
+def test_a_run_of_a_living_process_is_refused(
+    interrupted: None, here: Klcli, change: Callable[..., None], tmp_path: Path
+) -> None:
+    locks = Locks(tmp_path / "results" / "locks")
+    owner = locks.take()
+    change(state="running", host="here", pid=4711, owner=owner)
     done = here("train", "--resume", "1")
     assert done.returncode == 2
-    assert f"process {me.pid} on {me.host}" in done.stderr
-    assert here("train", "--resume", "last").returncode == 2
+    assert "process 4711 on here is training it" in done.stderr
+    last = here("train", "--resume", "last")
+    assert last.returncode == 2
+    assert "run 1 is running, process 4711 on here is training it" in last.stderr
+    locks.release(owner)
+    assert here("train", "--resume", "last").returncode == 0
 
 
 def test_the_run_of_a_study_names_the_command_of_the_study(

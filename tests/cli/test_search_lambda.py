@@ -78,7 +78,9 @@ def test_coarse_fine_and_final_as_a_person_calls_them(klcli: Klcli, rows: Rows, 
     assert "within one standard error" in sentence
     [chosen] = [row for row in printed if row[-1] == "chosen"]
     assert float(chosen[2]) == max(accuracies)
-    assert f"Final: lambda {runs[16]['lambda']:.6g}, 3 cycles (study 3)" in done.stdout
+    assert (
+        f"Final: lambda {runs[16]['lambda']:.6g}, 3 cycles, subset of 300 with 66 test images (study 3)" in done.stdout
+    )
     assert f"{runs[16]['test_accuracy']:.4f}" in done.stdout
     assert (tmp_path / "results/plots/study-000002-lambda.png").read_bytes()[:4] == b"\x89PNG"
     assert "\x1b" not in done.stdout + done.stderr

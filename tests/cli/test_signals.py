@@ -1,19 +1,32 @@
-"""Ctrl-C and SIGTERM at any moment of a training: the run ends in a state, with its epochs so far."""
+"""SIGINT, SIGTERM and SIGHUP at any moment: one line, the exit code, the run in a state, and nothing left behind."""
 
 import contextlib
+import io
 import os
+import random
 import signal
 import sqlite3
 import subprocess
+import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+
+from klcli.termination import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")]
 
+ENDING = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+FINITE = ("train", "--data", "synthetic", "--subset", "300", "--hidden", "20", "--epochs", "3")
+STUDY = (
+    *("search-lambda", "--data", "synthetic", "--subset", "300", "--hidden", "20", "--trials", "6", "--jobs", "2"),
+    *("--step-size", "60", "--cycles", "10000"),
+)
 ENDLESS = ("train", "--data", "synthetic", "--subset", "500", "--hidden", "20", "--cycles", "10000")
 
 Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -30,7 +43,8 @@ def _wait_for_epoch(process: "subprocess.Popen[str]", epoch: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("signum", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("signum", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],
 )
 def test_a_signal_ends_the_run_interrupted(
     start: Start, klcli: Klcli, rows: Rows, signum: signal.Signals, code: int, word: str
@@ -66,33 +80,181 @@ def test_a_signal_before_the_first_epoch(start: Start, rows: Rows, tmp_path: Pat
     assert (run["state"], run["epochs_done"]) == ("interrupted", 0)
 
 
-def test_a_signal_before_the_run_begins(start: Start, tmp_path: Path) -> None:
+def _open_files(pid: int) -> set[str]:
+    with contextlib.suppress(psutil.Error):
+        return {file.path for file in psutil.Process(pid).open_files()}
+    return set()
+
+
+@pytest.mark.parametrize("signum", ENDING, ids=lambda signum: signum.name)
+def test_a_signal_before_the_run_begins(start: Start, tmp_path: Path, signum: signal.Signals) -> None:
     """While images are read there is nothing to record, and no reason for a traceback."""
-    pipe = tmp_path / "cifar-10-python.tar.gz"
-    os.mkfifo(pipe)
-    process = start("train", "--data", str(pipe))
-    with pipe.open("wb"):  # waits until klcli opens the other end, and leaves it reading
-        for _ in range(30):  # Python drops a signal that meets it in a finalizer: a person would press again
-            time.sleep(0.5)
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(1)
-                break
-        out, err = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert (out, err) == ("", "klcli: interrupted\n")
+    images, large = tmp_path / "cifar-10-python.tar.bz2", tarfile.TarInfo("large")  # takes a second to unpack
+    large.size = 2**26
+    with tarfile.open(images, "w:bz2", compresslevel=1) as archive:
+        archive.addfile(large, io.BytesIO(random.Random(0).randbytes(2**24) * 4))
+    process = start("train", "--data", str(images))
+    _wait_until(lambda: str(images) in _open_files(process.pid), process)
+    process.send_signal(signum)
+    assert _ended(process, signum) == [f"klcli: {ENDING[signum]}"]
     assert not (tmp_path / "results").exists()
 
 
-def test_a_reader_that_has_seen_enough_interrupts(start: Start, rows: Rows) -> None:
-    """As in `klcli train 2>&1 | head -1`."""
+@pytest.mark.parametrize(
+    ("signum", "command"),
+    list(zip(ENDING, ["train", "gradcheck", "data info"], strict=True)),
+    ids=["INT", "TERM", "HUP"],
+)
+def test_a_signal_while_images_are_prepared(start: Start, tmp_path: Path, signum: signal.Signals, command: str) -> None:
+    cache = tmp_path / "cache"
+    process = start(*command.split(), "--data", "synthetic", KLCLI_CACHE=str(cache))
+    _wait_until(lambda: any(file.stat().st_size for file in cache.rglob(".*")), process)
+    process.send_signal(signum)
+    *said, last = _ended(process, signum)
+    assert last == f"klcli: {ENDING[signum]}"
+    assert all(line.startswith("preparing the images") for line in said)
+    assert [file for file in cache.rglob("*") if file.name.startswith(".") or file.suffix == ".images"] == []
+
+
+@pytest.mark.parametrize(
+    ("signum", "lock"),
+    list(zip(ENDING, ["EXCLUSIVE", "IMMEDIATE", "EXCLUSIVE"], strict=True)),
+    ids=["INT opening", "TERM writing", "HUP opening"],
+)
+def test_a_signal_while_the_database_is_locked(
+    start: Start, klcli: Klcli, tmp_path: Path, signum: signal.Signals, lock: str
+) -> None:
+    """SQLite waits for up to a minute, and Python runs no signal handler meanwhile."""
+    assert klcli(*FINITE).returncode == 0
+    connection = sqlite3.connect(tmp_path / "results/klcli.db", isolation_level=None)
+    connection.execute(f"BEGIN {lock}")
     process = start(*ENDLESS)
-    assert process.stderr is not None
-    process.stderr.readline()
-    process.stderr.close()
-    process.wait(120)
-    [run] = rows("runs")
-    assert (run["state"], run["error"]) == ("interrupted", "the output pipe was closed")
+    time.sleep(3)
+    process.send_signal(signum)
+    lines = _ended(process, signum, PATIENCE_SECONDS + 5)
+    assert [line for line in lines if line.startswith("klcli: ")] == [f"klcli: {ENDING[signum]}"]
+    connection.close()
+    assert "interrupted" not in klcli("report").stdout
+    assert _states(tmp_path / "results/klcli.db") == ["complete"]
+
+
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(start: Start, rows: Rows) -> None:
+    """As `nohup` starts klcli."""
+    process = start(*FINITE, ignored=(signal.SIGHUP,))
+    _wait_for_epoch(process, 1)
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert [run["state"] for run in rows("runs")] == ["complete"]
+
+
+@pytest.mark.parametrize("signum", ENDING, ids=lambda signum: signum.name)
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="counts the semaphores of Linux")
+def test_a_study_leaves_nothing_behind(
+    start: Start, rows: Rows, klcli: Klcli, tmp_path: Path, signum: signal.Signals, times: int
+) -> None:
+    """A terminal that closes sends its signal to all of its processes."""
+    (temporary := tmp_path / "tmp").mkdir()
+    process = start(*STUDY, TMPDIR=str(temporary))
+    _wait_until(lambda: any(temporary.glob("klcli-*/0")), process)  # the first worker trains
+    family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+    assert len(family) > 2
+    semaphores = _semaphores_of(process.pid)
+    assert semaphores
+    for _ in range(times):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signum)
+        time.sleep(0.05)
+    _, *lines = _ended(process, signum)  # after the warning of synthetic images
+    assert [line.partition(": ")[2].partition(":")[0] for line in lines] == [ENDING[signum]]
+    _wait_until(lambda: not any(psutil.pid_exists(pid) for pid in family))
+    assert list(temporary.iterdir()) == []
+    _wait_until(lambda: not any(semaphore.exists() for semaphore in semaphores))
+    assert klcli("report").returncode == 0
+    assert {run["state"] for run in rows("runs")} == {"interrupted"}
+    assert {study["state"] for study in rows("studies")} == {"interrupted"}
+
+
+def test_handlers_are_installed_before_the_slow_imports() -> None:
+    """Until then, Ctrl-C shows the traceback of an import."""
+    code = "import klcli.__main__, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "klcli.termination" in loaded
+    assert not {"typer", "rich", "numpy", "inspect", "typing", "pathlib", "re", "klcli.cli.app"} & set(loaded)
+
+
+@pytest.mark.timeout(600)
+def test_signals_at_any_moment(start: Start, klcli: Klcli, tmp_path: Path, shared_cache: Path) -> None:
+    """From the first line of Python to the end of the process."""
+    (temporary := tmp_path / "tmp").mkdir()
+    assert klcli(*FINITE).returncode == 0
+    rng = random.Random(16)
+    check = ("gradcheck", "--data", "synthetic", "--hidden", "20")
+    reached: set[int] = set()
+    for command in (FINITE, STUDY[:-2], check, ("evaluate", "1"), ("report",)):
+        started = time.monotonic()
+        assert start(*command).wait(60) == 0
+        usual = time.monotonic() - started
+        for _ in range(8):
+            signum, times = rng.choice(list(ENDING)), rng.choice([1, 1, 2])
+            process = start(*command, TMPDIR=str(temporary))
+            _wait_until(lambda one=process: _catches_signals(one.pid) or one.poll() is not None)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(0, usual))
+            for _ in range(times):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signum)
+                time.sleep(rng.uniform(0, 0.02))
+            _, err = process.communicate(timeout=30)
+            assert process.returncode in (0, 128 + signum), (command, signum, err)
+            assert "Traceback" not in err, (command, signum, err)
+            assert "Warning" not in err, (command, signum, err)
+            assert sum(line.startswith("klcli: ") for line in err.splitlines()) == (process.returncode != 0), err
+            assert list(temporary.iterdir()) == []
+            hidden = [file for folder in (shared_cache, tmp_path / "results") for file in folder.rglob(".*")]
+            assert [file for file in hidden if file.is_file()] == []
+            reached.add(process.returncode)
+    assert reached > {130, 143, 129}
+    assert klcli("report").returncode == 0
+    assert "running" not in _states(tmp_path / "results/klcli.db")
+
+
+def _semaphores_of(pid: int) -> list[Path]:
+    """The named semaphores that a process uses; its memory shows them by another name."""
+    mapped = {line.split()[4] for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "/sem." in line}
+    found = []
+    for semaphore in Path("/dev/shm").glob("sem.*"):
+        with contextlib.suppress(FileNotFoundError):  # of another program
+            if str(semaphore.stat().st_ino) in mapped:
+                found.append(semaphore)
+    return found
+
+
+def _catches_signals(pid: int) -> bool:
+    """Whether the process handles SIGTERM, which Python by itself does not."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
+
+
+def _ended(process: "subprocess.Popen[str]", signum: signal.Signals, seconds: float = 20) -> list[str]:
+    """Wait for the end by a signal and return the lines of stderr."""
+    out, err = process.communicate(timeout=seconds)
+    assert process.returncode == 128 + signum, err
+    assert out == ""
+    assert "Traceback" not in err
+    return err.splitlines()
+
+
+def _wait_until(condition: Callable[[], object], process: "subprocess.Popen[str] | None" = None) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process is None or process.poll() is None, process.communicate()[1]
+        time.sleep(0.002)
 
 
 def test_the_second_signal_ends_at_once(start: Start, klcli: Klcli, rows: Rows, tmp_path: Path) -> None:

@@ -25,12 +25,12 @@ pytestmark = [
 Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
 
-# 12 members: three groups, with two repeats of each lambda.
+# 12 runs in four stacks: half of the lambdas with one of the two seeds.
 SEARCH = (
     *("search-lambda", "--data", "synthetic", "--subset", "300", "--hidden", "20", "--trials", "6", "--repeats", "2"),
     *("--step-size", "120", "--cycles", "1", "--evaluations-per-cycle", "2"),
 )
-CLOCK = {"started_at", "finished_at", "pid", "process_started_at", "seconds", "command", "host"}
+CLOCK = {"started_at", "finished_at", "pid", "owner", "seconds", "command", "host"}
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_ctrl_c_keeps_finished_groups_and_prints_the_command_that_continues(
     runs = read(tmp_path, "SELECT * FROM runs")
     done = [run for run in runs if run["state"] == "complete"]
     assert {run["state"] for run in runs} == {"complete", "interrupted"}
-    assert len(done) in (4, 8)
+    assert len(done) in (3, 6, 9)
     assert {epoch["run_id"] for epoch in read(tmp_path, "SELECT run_id FROM epochs")} == {run["id"] for run in done}
     [study] = read(tmp_path, "SELECT * FROM studies")
     assert study["state"] == "interrupted"
@@ -179,7 +179,7 @@ def test_a_killed_parent_takes_its_workers_along_and_is_resumed(
     process.wait()
     assert_gone(children)
     done = [run for run in read(tmp_path, "SELECT * FROM runs") if run["state"] == "complete"]
-    assert len(done) >= 4
+    assert len(done) >= 3
     table, tables = undisturbed
     resumed = klcli(*SEARCH, "--jobs", "2", "--resume")
     assert printed(resumed) == table
@@ -187,7 +187,7 @@ def test_a_killed_parent_takes_its_workers_along_and_is_resumed(
     assert [study["state"] for study in read(tmp_path, "SELECT state FROM studies")] == ["complete"]
     after = {run["id"]: run for run in read(tmp_path, "SELECT * FROM runs")}
     assert all(after[run["id"]] == run for run in done)
-    assert resumed.stderr.count(" done (") == (12 - len(done)) // 4
+    assert resumed.stderr.count(" done (") == (12 - len(done)) // 3
 
 
 @pytest.mark.slow

@@ -395,7 +395,7 @@ def test_a_training_of_centuries_is_refused(refused: Refused, tmp_path: Path, op
     """Its evaluations must not fill the memory first: 3 GB of addresses are all there is."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
     done = subprocess.run(
-        [sys.executable, "-c", limit + "from klcli.cli.app import main\nmain()", "train", *TINY, *options.split()],
+        [sys.executable, "-c", limit + "from klcli.__main__ import main\nmain()", "train", *TINY, *options.split()],
         cwd=tmp_path,
         capture_output=True,
         text=True,

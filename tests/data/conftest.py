@@ -10,7 +10,7 @@ from klcli.data.cifar10 import layouts
 
 @pytest.fixture
 def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cifar:
-    """A full set in both layouts, as folders and as archives; a test may damage it."""
+    """A full set in every layout, as folders and as archives; a test may damage it."""
     monkeypatch.setattr(layouts, "ROWS", ROWS)
     return Cifar.written(tmp_path / "cifar")
 

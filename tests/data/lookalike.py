@@ -1,18 +1,24 @@
-"""CIFAR-10 look-alikes in both official layouts, written byte by byte: 20 images in a batch file instead of 10 000."""
+"""CIFAR-10 look-alikes in the official layouts: 20 images in a batch file instead of 10 000.
 
-import gzip
+The python and binary layouts are written byte by byte, Matlab's by SciPy.
+"""
+
 import io
 import struct
 import tarfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from scipy.io import savemat
 
 ROWS = 20  # images in a batch file; `cifar` of conftest.py tells klcli
 PYTHON = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
 BINARY = tuple(f"{name}.bin" for name in PYTHON)
+MATLAB = tuple(f"{name}.mat" for name in PYTHON)
 
 
 def binary_batch(pixels: np.ndarray, labels: np.ndarray) -> bytes:
@@ -39,13 +45,32 @@ def python_batch(pixels: np.ndarray, labels: np.ndarray) -> bytes:
     return b"\x80\x02}(" + text(b"data") + array + text(b"labels") + listed + b"u."
 
 
-def tar_gz(path: Path, files: Mapping[str, bytes]) -> Path:
-    """An archive of these files, compressed quickly."""
-    with gzip.open(path, "wb", compresslevel=1) as file, tarfile.open(fileobj=file, mode="w") as archive:
+def matlab_batch(pixels: np.ndarray, labels: np.ndarray, /, **others: Any) -> bytes:
+    """A batch of Matlab's layout: as published, the labels are a column, and everything is compressed."""
+    file = io.BytesIO()
+    content = {"data": pixels, "labels": labels[:, None].astype(np.uint8), "batch_label": "training batch 1 of 5"}
+    savemat(file, content | others, do_compression=True)
+    return file.getvalue()
+
+
+def tar(path: Path, files: Mapping[str, bytes], packed: str = "") -> Path:
+    """An archive of these files, packed with gz, xz, bz2 or not at all."""
+    with tarfile.open(path, f"w:{packed}", **{} if packed in ("", "xz") else {"compresslevel": 1}) as archive:  # type: ignore[call-overload]
         for name, content in files.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def tar_gz(path: Path, files: Mapping[str, bytes]) -> Path:
+    return tar(path, files, "gz")
+
+
+def zipped(path: Path, files: Mapping[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
     return path
 
 
@@ -57,14 +82,16 @@ class Cifar:
     labels: np.ndarray  # (6 * ROWS,) uint8
     root: Path
 
+    matlab = property(lambda self: self.root / "cifar-10-batches-mat")
     python = property(lambda self: self.root / "cifar-10-batches-py")
     binary = property(lambda self: self.root / "cifar-10-batches-bin")
     python_archive = property(lambda self: self.root / "cifar-10-python.tar.gz")
     binary_archive = property(lambda self: self.root / "cifar-10-binary.tar.gz")
+    matlab_archive = property(lambda self: self.root / "cifar-10-matlab.tar.gz")
 
     @classmethod
     def written(cls, root: Path) -> "Cifar":
-        """Random images below `root`, in both layouts, as folders and as archives."""
+        """Random images below `root`, in every layout, as folders and as archives."""
         rng = np.random.default_rng(7)
         pixels = rng.integers(0, 256, (6 * ROWS, 3072), dtype=np.uint8)
         labels = rng.integers(0, 10, 6 * ROWS).astype(np.uint8)
@@ -72,6 +99,7 @@ class Cifar:
         for folder, archive, names, batch in (
             (made.python, made.python_archive, PYTHON, python_batch),
             (made.binary, made.binary_archive, BINARY, binary_batch),
+            (made.matlab, made.matlab_archive, MATLAB, matlab_batch),
         ):
             folder.mkdir(parents=True)
             files = [slice(ROWS * file, ROWS * (file + 1)) for file in range(6)]

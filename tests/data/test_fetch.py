@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from lookalike import Cifar, tar_gz
 
+from klcli.data.cifar10 import fetch as fetching
 from klcli.data.cifar10 import layouts
 from klcli.data.cifar10.fetch import OFFICIAL, Fetched, fetch, fetched_before
 from klcli.data.cifar10.layouts import BINARY, PYTHON
@@ -197,10 +198,10 @@ def test_another_archive_can_be_accepted(cifar: Cifar, site: Site, empty_machine
 @pytest.mark.parametrize(
     ("files", "named"),
     [
-        ({"../../evil": b"", "/abs/evil": b""}, "no batch file"),
+        ({"../../evil": b"", "/abs/evil": b""}, "holds no CIFAR-10"),
         ({"x/data_batch_1.bin": b"short"}, "data_batch_1.bin in file://"),
         ({f"../{name}": b"short" for name in BINARY.batch_files}, "has 5 bytes"),
-        (None, "is not a .tar.gz archive"),
+        (None, "is not a .tar.gz archive but a web page"),
     ],
 )
 def test_what_is_no_data_set_leaves_the_old_one(empty_machine: Path, cifar: Cifar, files, named: str) -> None:
@@ -227,6 +228,16 @@ def test_addresses_and_checksums_that_are_none(site: Site, empty_machine: Path) 
         assert "https://" in refusal(url, empty_machine, kind=ConfigError)
     for md5 in ("", "abc", "g" * 32, "official "):
         assert repr(md5) in refusal("http://x/y", empty_machine, md5, kind=ConfigError)
+
+
+def test_a_server_that_sends_without_end(site: Site, empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "LARGEST_ARCHIVE", 1000)
+    monkeypatch.setattr(fetching, "PIECE", 100)
+    counts: list[int] = []
+    message = refusal(site.url, empty_machine, None, progress=lambda done, total: counts.append(done))
+    assert "more than 1000 bytes" in message
+    assert max(counts) <= 1100
+    assert left_in(empty_machine) == []
 
 
 def test_a_full_disk_and_one_that_may_not_be_written(site: Site, empty_machine: Path) -> None:

@@ -1,5 +1,7 @@
 """Pictures: sizes, colours, transparency and orientation against pixels worked out by hand."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from klcli.data.dataset import Dataset, split
 from klcli.data.pictures import pictures_like, read_picture
 from klcli.errors import DataError, ExitCode
 from klcli.settings.split_config import SplitConfig
+from klcli.text import path_text
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -105,7 +108,7 @@ def refused(path: Path) -> str:
     with pytest.raises(DataError) as error:
         read_picture(path)
     assert error.value.exit_code == ExitCode.DATA
-    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{path_text(path)}: ") and "\n" not in str(error.value)
     return str(error.value)
 
 
@@ -128,7 +131,33 @@ def test_half_a_picture(tmp_path: Path, name: str) -> None:
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
     assert "no such picture" in refused(tmp_path / "cat.png")
-    assert "not a readable picture" in refused(tmp_path)
+    assert "this is a folder" in refused(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and devices with names are POSIX's")
+@pytest.mark.timeout(20)
+def test_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "this is a pipe" in refused(tmp_path / "pipe.png")
+    assert "this is a device" in refused(Path("/dev/zero"))
+    (tmp_path / "link.png").symlink_to("/dev/zero")
+    assert "this is a device" in refused(tmp_path / "link.png")
+
+
+def test_no_other_program_is_started_for_a_picture(tmp_path: Path) -> None:
+    """Pillow hands PostScript to Ghostscript."""
+    path = tmp_path / "cat.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n(x) print\n%%EOF\n")
+    assert "not a readable picture" in refused(path)
+
+
+@pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="other systems refuse such a name")
+def test_a_name_of_any_bytes(tmp_path: Path, small_dataset: Dataset) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    save(path, small_dataset.images[7].reshape(3, 32, 32).transpose(1, 2, 0).copy(), format="PNG")
+    np.testing.assert_array_equal(read_picture(path), small_dataset.images[7])
+    path.write_text("text")
+    assert "caf\\xe9.png: this is not a readable picture" in refused(path)
 
 
 def test_a_picture_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

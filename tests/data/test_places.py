@@ -1,6 +1,8 @@
 """Which images are opened for which request: the order of the places, and never other images than requested."""
 
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from klcli.data.cifar10.places import cache_folder
 from klcli.data.dataset import Dataset
 from klcli.data.sources import open_dataset
 from klcli.errors import DataError
+from klcli.text import path_of, path_text
 
 Put = Callable[[Path], Path]
 
@@ -106,3 +109,95 @@ def test_the_cache_folder(put: Put, empty_machine: Path, tmp_path: Path, monkeyp
     assert cache_folder().is_absolute()
     monkeypatch.setenv("KLCLI_CACHE", str(empty_machine))
     assert open_dataset(None).source == "built in"
+
+
+def test_a_half_filled_folder_is_named_and_the_search_goes_on(put: Put, tmp_path: Path) -> None:
+    half = put(tmp_path / "here" / "data" / "cifar-10-batches-py")
+    for name in ("data_batch_2", "test_batch"):
+        (half / name).unlink()
+    (tmp_path / "here" / "datasets" / "cifar-10-batches-bin").mkdir(parents=True)
+    dataset = open_dataset(None)
+    assert dataset.source == "built in"
+    first, second = dataset.passed_over
+    assert first.startswith(f"{half} lacks data_batch_2, test_batch: ")
+    assert second.startswith(f"{tmp_path}/here/datasets/cifar-10-batches-bin holds no CIFAR-10")
+    with pytest.raises(DataError, match=r"not on this machine: .*lacks data_batch_2, test_batch"):
+        open_dataset("cifar10")
+    whole = put(tmp_path / "home" / "data" / "cifar-10-batches-bin")
+    dataset = open_dataset(None)
+    assert dataset.source == str(whole)
+    assert len(dataset.passed_over) == 2
+    assert open_dataset(str(whole)).passed_over == open_dataset("synthetic").passed_over == ()
+
+
+def test_a_place_with_two_names_is_named_once(put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (put(tmp_path / "home" / "data" / "cifar-10-batches-py") / "test_batch").unlink()
+    monkeypatch.chdir(tmp_path / "home")
+    assert len(open_dataset(None).passed_over) == 1
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
+def test_the_search_is_not_stopped_by_what_is_no_file(put: Put, tmp_path: Path) -> None:
+    data = tmp_path / "here" / "data"
+    data.mkdir()
+    os.mkfifo(data / "cifar-10-python.tar.gz")
+    (data / "cifar-10-binary.tar.gz").mkdir()
+    (data / "cifar-10-matlab.tar.gz").symlink_to("/dev/zero")
+    (data / "cifar-10-batches-py").symlink_to("cifar-10-batches-py")
+    pipes = put(data / "cifar-10-batches-bin")
+    (pipes / "data_batch_1.bin").unlink()
+    os.mkfifo(pipes / "data_batch_1.bin")
+    whole = put(tmp_path / "home" / "data" / "cifar-10-batches-py")
+    dataset = open_dataset(None)
+    assert dataset.source == str(whole)
+    assert len(dataset.passed_over) == 4
+    assert any(f"{pipes} lacks data_batch_1.bin (no regular file)" in one for one in dataset.passed_over)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cifar-10-batches-py/cifar-10-batches-py",
+        "cifar-10-batches-py-target/cifar-10-batches-py",
+        "cifar-10-batches-py.tar.gz",
+        "cifar-10-batches-py_archive",
+        "cifar-10-batches-py-target_archive",
+    ],
+)
+def test_the_cache_of_keras(put: Put, cifar: Cifar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    place = tmp_path / "keras" / "datasets" / name
+    if name.endswith("_archive"):
+        place.parent.mkdir(parents=True)
+        shutil.copy(cifar.python_archive, place)
+    else:
+        put(place)
+    assert open_dataset(None).source == str(place)
+
+
+@pytest.mark.parametrize("folder", ["data", "datasets", "Datasets/cifar-10-batches-mat"])
+def test_the_folders_of_a_course(put: Put, cifar: Cifar, tmp_path: Path, folder: str) -> None:
+    """The batch files directly in ./data, or Matlab's in ./Datasets."""
+    place = tmp_path / "here" / folder
+    shutil.copytree(cifar.matlab if folder.endswith("mat") else cifar.binary, place)
+    assert open_dataset(None).source == str(place)
+
+
+@pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="other systems refuse such a name")
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines", b"\x1b[31m", "数据".encode()])
+def test_a_path_of_any_bytes(put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: bytes) -> None:
+    folder = put(Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)) / "real")
+    for dataset in (open_dataset(str(folder)), open_dataset(str(folder.parent))):
+        assert dataset.source.isprintable()
+        assert path_of(dataset.source) == folder
+    monkeypatch.setenv("KLCLI_DATA", str(folder))
+    assert path_of(open_dataset(None).source) == folder
+    monkeypatch.chdir(folder.parent)
+    assert path_of(open_dataset("real").source) == folder
+    (folder / "test_batch").unlink()
+    for requested in (str(folder), str(folder / "data_batch_1"), str(folder / "nowhere")):
+        with pytest.raises(DataError) as caught:
+            open_dataset(requested)
+        assert str(caught.value).isprintable()
+        assert path_text(folder) in str(caught.value)

@@ -1,20 +1,37 @@
-"""Reading CIFAR-10: both layouts, folder and archive, and a one-line message for every kind of damage."""
+"""Reading CIFAR-10: every layout, folder and archive, and a one-line message for every kind of damage."""
 
 import gzip
 import hashlib
 import os
 import pickle
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from lookalike import BINARY, PYTHON, ROWS, Cifar, binary_batch, python_batch, tar_gz
+from lookalike import (
+    BINARY,
+    MATLAB,
+    PYTHON,
+    ROWS,
+    Cifar,
+    binary_batch,
+    matlab_batch,
+    python_batch,
+    tar,
+    tar_gz,
+    zipped,
+)  # fmt: skip
+from scipy.io import loadmat, savemat
 
 from klcli.data.sources import open_dataset
 from klcli.errors import DataError, ExitCode
+
+Pack = Callable[[Path, dict[str, bytes]], Path]
 
 # https://www.cs.toronto.edu/~kriz/cifar.html, of the six files of the python layout
 PUBLISHED_MD5 = (
@@ -46,6 +63,27 @@ def pickled(cifar: Cifar, protocol: int = 2, **changes: object) -> bytes:
     return pickle.dumps({key: value for key, value in batch.items() if value is not None}, protocol)
 
 
+def big_endian_matlab(pixels: np.ndarray, labels: np.ndarray) -> bytes:
+    """A file of format 5 as a machine of the other byte order writes it, spelt out."""
+
+    def element(kind: int, content: bytes) -> bytes:
+        return struct.pack(">II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+    def variable(name: bytes, array: np.ndarray) -> bytes:
+        flags = element(6, struct.pack(">II", 9, 0))  # uint8
+        shape = element(5, struct.pack(">ii", *array.shape))
+        return element(14, flags + shape + element(1, name) + element(2, array.tobytes(order="F")))
+
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\1\0MI"
+    return header + variable(b"data", pixels) + variable(b"labels", labels[:, None])
+
+
+def matlab_bomb() -> bytes:
+    """A file of 200 kB with a variable of 200 MB."""
+    packed = zlib.compress(struct.pack("<II", 14, 200 * 2**20) + bytes(200 * 2**20), 1)
+    return b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + struct.pack("<II", 15, len(packed)) + packed
+
+
 # --- what is read
 
 
@@ -54,8 +92,10 @@ def pickled(cifar: Cifar, protocol: int = 2, **changes: object) -> bytes:
     [
         ("python", "python"),
         ("binary", "binary"),
+        ("matlab", "matlab"),
         ("python_archive", "python archive"),
         ("binary_archive", "binary archive"),
+        ("matlab_archive", "matlab archive"),
     ],
 )
 def test_every_form_gives_the_written_images(cifar: Cifar, form: str, layout: str) -> None:
@@ -79,6 +119,20 @@ def test_a_batch_that_python_3_has_written_again_is_the_same(cifar: Cifar, proto
         assert np.array_equal(open_dataset(str(cifar.python)).images, cifar.pixels)
 
 
+@pytest.mark.slow  # 15 s
+def test_the_official_images_are_the_same_in_matlabs_layout(cifar10: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "Datasets" / "cifar-10-batches-mat"
+    folder.mkdir(parents=True)
+    for number, name in enumerate(PYTHON, 1):
+        records = np.fromfile(cifar10 / "cifar-10-batches-bin" / f"{name}.bin", np.uint8).reshape(10_000, 3073)
+        label = f"training batch {number} of 5" if number < 6 else "testing batch 1 of 1"
+        content = {"data": records[:, 1:], "labels": records[:, :1], "batch_label": label}
+        savemat(folder / f"{name}.mat", content, do_compression=True)
+    packed = shutil.make_archive(str(tmp_path / "cifar"), "zip", tmp_path / "Datasets")
+    expected = open_dataset(str(cifar10 / "cifar-10-batches-bin")).sha256
+    assert {open_dataset(str(path)).sha256 for path in (folder, folder.parent, packed)} == {expected}
+
+
 @pytest.mark.slow  # 2.5 s for 360 MB
 def test_the_official_images_are_told_by_their_hash_in_both_layouts(cifar10: Path) -> None:
     python, binary = (open_dataset(str(cifar10 / f"cifar-10-batches-{name}")) for name in ("py", "bin"))
@@ -97,7 +151,59 @@ def test_a_set_is_found_below_its_parent(cifar: Cifar) -> None:
     (cifar.python / "data_batch_3").unlink()
     assert open_dataset(str(cifar.root)).source == str(cifar.binary)
     (cifar.binary / "test_batch.bin").unlink()
+    assert open_dataset(str(cifar.root)).source == str(cifar.matlab)
+    (cifar.matlab / "data_batch_1.mat").unlink()
     assert open_dataset(str(cifar.root)).source == str(cifar.python_archive)
+
+
+@pytest.mark.parametrize("form", ["python", "binary", "matlab"])
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("a.tar", tar),
+        ("a.tgz", tar_gz),
+        ("a.tar.xz", lambda path, files: tar(path, files, "xz")),
+        ("a.tar.bz2", lambda path, files: tar(path, files, "bz2")),
+        ("a.zip", zipped),
+        ("cifar-10-batches-py_archive", tar_gz),  # Keras 3's name
+    ],
+)
+@pytest.mark.parametrize("folder", ["", "cifar-10-batches-bin/", "./x/y/../z/"])
+def test_every_archive_of_every_layout_is_read(
+    cifar: Cifar, tmp_path: Path, form: str, name: str, pack: Pack, folder: str
+) -> None:
+    """Whatever its name, whatever else is in it."""
+    files = {f"{folder}{file.name}": file.read_bytes() for file in sorted(getattr(cifar, form).iterdir())}
+    others = {f"{folder}readme.html": b"<html>", f"__MACOSX/{folder}._test_batch": b"fork", "old/data_batch_3": b"half"}
+    dataset = open_dataset(str(pack(tmp_path / name, others | files)))
+    assert np.array_equal(dataset.images, cifar.pixels)
+    assert np.array_equal(dataset.labels, cifar.labels)
+    assert (dataset.layout, dataset.source) == (f"{form} archive", str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "below",
+    ["cifar-10-batches-py", "cifar-10-batches-py/cifar-10-batches-py", "x/y/cifar-10-batches-bin", "deep/er/est"],
+)
+def test_nested_folders_are_searched(cifar: Cifar, tmp_path: Path, below: str) -> None:
+    place = tmp_path / "given" / below
+    shutil.copytree(cifar.binary, place)
+    (tmp_path / "given" / "loop").symlink_to(tmp_path / "given")
+    (tmp_path / "given" / "self").symlink_to("self")
+    dataset = open_dataset(str(tmp_path / "given"))
+    assert dataset.source == str(place)
+    assert np.array_equal(dataset.images, cifar.pixels)
+
+
+def test_matlab_files_of_other_writers(cifar: Cifar) -> None:
+    """Not compressed, with labels of another integer type, from a machine of the other byte order."""
+    pixels, labels = first_batch(cifar)
+    file = cifar.matlab / MATLAB[0]
+    savemat(file, {"data": pixels, "labels": labels[:, None].astype(np.int32)}, do_compression=False)
+    assert np.array_equal(open_dataset(str(cifar.matlab)).images, cifar.pixels)
+    file.write_bytes(big_endian_matlab(pixels, labels.astype(np.uint8)))
+    assert loadmat(file)["labels"].ravel().tolist() == labels.tolist()
+    assert np.array_equal(open_dataset(str(cifar.matlab)).images, cifar.pixels)
 
 
 def test_names_that_point_elsewhere_have_no_effect(cifar: Cifar, tmp_path: Path) -> None:
@@ -131,6 +237,17 @@ BINARY_DAMAGE: list[tuple[Callable[[Cifar], bytes], str]] = [
     (lambda cifar: bytes(SIZE), f"all {ROWS} labels are 0"),  # space that was reserved and never written
     (with_label(17, binary_batch), "label 17 in row 12"),
 ]
+MATLAB_DAMAGE: list[tuple[Callable[[Cifar], bytes], str]] = [
+    (with_label(17, matlab_batch), "label 17 in row 12"),
+    (lambda cifar: matlab_batch(*first_batch(cifar))[:-50], "not a readable file of Matlab"),
+    (lambda cifar: b"", "not a readable file of Matlab"),
+    (lambda cifar: b"<html>Please log in", "not a readable file of Matlab"),
+    (lambda cifar: matlab_batch(*first_batch(cifar), labels=[[1.5]]), "'labels' is float64"),
+    (lambda cifar: matlab_batch(*first_batch(cifar), data={"a": {"b": [1]}}), "'data' is"),
+    (lambda cifar: matlab_batch(*first_batch(cifar), fine_labels=[[1]]), "CIFAR-100"),
+    (lambda cifar: matlab_bomb(), "not a readable file of Matlab (it is incomplete, or larger"),
+    (lambda cifar: b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + bytes(384) + b"\x89HDF", "save -v7"),
+]
 PYTHON_DAMAGE: list[tuple[Callable[[Cifar], bytes], str]] = [
     (with_label(17, python_batch), "label 17 in row 12"),
     (with_label(-1, python_batch), "label -1 in row 12"),
@@ -156,12 +273,16 @@ PYTHON_DAMAGE: list[tuple[Callable[[Cifar], bytes], str]] = [
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
 @pytest.mark.parametrize(
     ("name", "content", "named"),
-    [("data_batch_1.bin", *case) for case in BINARY_DAMAGE] + [("data_batch_1", *case) for case in PYTHON_DAMAGE],
+    [
+        *[("data_batch_1.bin", *case) for case in BINARY_DAMAGE],
+        *[("data_batch_1", *case) for case in PYTHON_DAMAGE],
+        *[("data_batch_1.mat", *case) for case in MATLAB_DAMAGE],
+    ],
 )
 def test_a_damaged_batch_is_named(
     cifar: Cifar, tmp_path: Path, packed: bool, name: str, content: Callable[[Cifar], bytes], named: str
 ) -> None:
-    folder = cifar.binary if name.endswith(".bin") else cifar.python
+    folder = next(folder for folder in (cifar.python, cifar.binary, cifar.matlab) if (folder / name).exists())
     (folder / name).write_bytes(content(cifar))
     path, where = folder, f"{folder / name}"
     if packed:
@@ -247,11 +368,11 @@ def test_what_lacks_is_named(cifar: Cifar, tmp_path: Path) -> None:
     (cifar.binary / "data_batch_4.bin").unlink()
     assert f"{cifar.binary} lacks data_batch_4.bin:" in refusal(cifar.binary)
     (cifar.binary / "data_batch_4.bin").mkdir()
-    assert "data_batch_4.bin cannot be read (Is a directory)" in refusal(cifar.binary)
+    assert f"{cifar.binary} lacks data_batch_4.bin (no regular file):" in refusal(cifar.binary)
     path = tar_gz(tmp_path / "a.tar.gz", {f"x/{name}": (cifar.python / name).read_bytes() for name in PYTHON[1:]})
     assert f"{path} lacks data_batch_1:" in refusal(path)
     path = tar_gz(tmp_path / "b.tar.gz", {"readme.txt": b"hello"})
-    assert "holds no batch file" in refusal(path)
+    assert "holds no CIFAR-10" in refusal(path)
     assert "is one batch file: give the folder" in refusal(cifar.python / "data_batch_1")
     assert "does not exist" in refusal(tmp_path / "nowhere")
     shutil.rmtree(cifar.root)

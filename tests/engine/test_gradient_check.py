@@ -149,3 +149,72 @@ def test_another_mask_or_other_labels_in_the_backward_pass_are_noticed(batch, mo
     monkeypatch.undo()
     monkeypatch.setattr(gradient_check, "soft_cross_entropy", lambda S, y, smoothing: cross_entropy(S, y))
     assert not all(check.passes(1e-8, 1e-6) for check in check_gradients(made, *batch, 0.1, smoothing=0.2))
+
+
+def of_dropout_and_scale(seed: int, dropout: float, sigma: float | None, **settings) -> Network:
+    """Two hidden layers of 20 on 30 pixels, with noise in b, gamma and beta, as `klcli gradcheck` prepares it."""
+    rng = np.random.default_rng(seed)
+    made = build(
+        30, [20, 20], 10, dtype=np.float64, dropout=dropout, dropout_seed=seed,
+        initializer=lambda a, b: he(a, b, rng=rng) if sigma is None else sigma * rng.standard_normal((a, b)),
+        **settings,
+    )  # fmt: skip
+    for name, parameter in made.parameters().items():
+        if not name.endswith(".W"):
+            parameter += 0.1 * rng.standard_normal(parameter.shape)
+    return made
+
+
+def images(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1000 + seed)
+    return rng.standard_normal((10, 30)), rng.integers(0, 10, 10)
+
+
+@pytest.mark.parametrize("dropout", [0.5, 0.9, 0.97])
+@pytest.mark.parametrize("settings", [{}, {"batch_norm": True}, {"batch_norm": True, "bn_position": "after"}], ids=str)
+def test_right_gradients_pass_at_any_dropout(dropout, settings):
+    for seed in range(50 if dropout == 0.9 else 15):
+        checks = check_gradients(
+            of_dropout_and_scale(seed, dropout, None, **settings), *images(seed), 0.005 * (seed % 2)
+        )
+        assert [(seed, check.tensor) for check in checks if not check.passes(1e-8, 1e-6)] == []
+
+
+@pytest.mark.parametrize("sigma", [1e-2, 1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("settings", [{}, {"batch_norm": True}, {"batch_norm": True, "bn_position": "after"}], ids=str)
+def test_right_gradients_pass_at_any_scale(sigma, settings):
+    for seed in range(10):
+        checks = check_gradients(of_dropout_and_scale(seed, 0.0, sigma, **settings), *images(seed), 0.005 * (seed % 2))
+        assert [(seed, check.tensor) for check in checks if not check.passes(1e-8, 1e-6)] == []
+
+
+@pytest.mark.parametrize("sigma", [None, 1e-2, 1e-4, 1e-6])
+def test_a_wrong_backward_pass_fails_in_every_tensor_before_it(sigma, monkeypatch):
+    # Without the mask, dJ/dX of a ReLU is wrong: of the layers before it, none of those after it.
+    def forward(self, X, *, training, track=False):
+        return np.where(X > 0, X, 0), lambda G: (G, {})
+
+    monkeypatch.setattr(ReLU, "forward", forward)
+    for seed in range(5):
+        checks = check_gradients(of_dropout_and_scale(seed, 0.0, sigma), *images(seed), 0.0)
+        failed = [check.tensor for check in checks if not check.passes(1e-8, 1e-6)]
+        assert failed == ["linear1.W", "linear1.b", "linear2.W", "linear2.b"]
+
+
+def test_the_complex_step_is_the_derivative(batch):
+    # d/dW of sum(W * W) and of a softmax loss in closed form, on the linear model S = X W + b.
+    X, y = batch
+    rng = np.random.default_rng(3)
+    layer = Linear(1e-9 * rng.standard_normal((6, 3)), np.zeros(3), is_first=True)
+    wrong = 1.0 + 1e-7
+
+    class Scaled(Linear):
+        def forward(self, X, *, training, track=False):
+            Y, backward = super().forward(X, training=training, track=track)
+            return Y, lambda G: (None, {name: wrong * np.asarray(ga) for name, ga in backward(G)[1].items()})
+
+    right = check_gradients(Network({"linear1": layer}), X, y, 0.0, atol=1e-12)
+    scaled = check_gradients(Network({"linear1": Scaled(layer.W, layer.b, is_first=True)}), X, y, 0.0, atol=1e-12)
+    assert all(check.passes(1e-12, 1e-12) for check in right)
+    assert not any(check.passes(1e-12, 1e-12) for check in scaled)
+    assert scaled[0].complex_step == pytest.approx(0.5e-7, rel=1e-3)

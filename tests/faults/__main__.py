@@ -87,7 +87,17 @@ LIMITS = """\
 - Trainings are small (300 synthetic images, one hidden layer), so that kills often meet a write. Most of them run in
   processes that are forked from one with all imports done, without drawing the picture; studies and strange places
   run as `python -m klcli`.
-- SIGKILL ends a process, not the machine: what a power cut does to a disk's own cache was not tried.
+- SIGKILL ends a process, not the machine. Power cuts are simulated: `strace` records every operation on the files of a
+  real training, and a disk is built from those before the moment of the cut. Data are on it once their file has been
+  synced, names once their folder has been. Without a sync, each write and each name is there or not whatever the
+  others are, a write also in parts that end at borders of 512 or 4096 bytes, where a file grew also with bytes that
+  nobody wrote. Disks that lie about a sync, and damage to synced data, are not covered.
+- Host names and process numbers are those of real name spaces, media are read-only by a real mount: rows that need the
+  superuser, strace or a second SQLite (KLCLI_TEST_CURRENT_SQLITE) are skipped, and missing above, where there is none.
+- A copy is made file by file while a training writes. One that is torn is refused; `sqlite3 klcli.db ".backup copy.db"`
+  makes one that never is.
+- Hostile rows: a process has 5 s of a processor and 300 MB beyond its start, which the kernel enforces. That the file
+  outside is not read shows in its time of access.
 - A flip inside a number or a text of a damaged database gives another valid number or text. The database keeps no
   checksum of rows: such a file is read as it is. Checkpoints and data sets do have checksums.
 - Pixels of the binary layout have no published checksum: flipped ones are read, and show in the sha256 of the data set.

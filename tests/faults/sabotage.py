@@ -4,6 +4,7 @@ import errno
 import os
 import pathlib
 import sqlite3
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,8 @@ def _files(folder: Path, happens: Any) -> None:
         return renamed
 
     def fsync(number: int) -> None:
-        if happens("before a sync"):
+        of_a_folder = stat.S_ISDIR(os.fstat(number).st_mode)
+        if happens("before a sync of a folder" if of_a_folder else "before a sync"):
             fail()
         real_fsync(number)
 

@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 def operations(lab: Laboratory, whole: Path, tmp_path: Path) -> list[str]:
     """The operations of an uninterrupted training, whose database is `whole`."""
     journal = tmp_path / "journal"
+    (tmp_path / "uninterrupted").mkdir()  # as those of the victims
     plan = Plan(str(tmp_path / "uninterrupted"), journal=str(journal))
     done = lab.run(*TRAIN, "--db", str(tmp_path / "uninterrupted" / "klcli.db"), prepare=(sabotage, plan))
     assert done.code == 0, done.stderr
@@ -99,10 +100,13 @@ def test_a_crash_at_each_operation(lab: Laboratory, row: Row, operations: list[s
 
 def test_a_full_disk_at_each_operation(lab: Laboratory, row: Row, operations: list[str], tmp_path: Path) -> None:
     expected = outcome(tmp_path / "uninterrupted" / "klcli.db")
-    failing = [index for index, name in enumerate(operations) if name != "after a COMMIT"]
+    # Some file systems refuse to sync a folder, which therefore fails nothing.
+    harmless = ("after a COMMIT", "before a sync of a folder")
+    recorded = len(operations) - 1 - operations[::-1].index("after a COMMIT")
+    failing = [index for index, name in enumerate(operations) if name not in harmless]
     trials = row(
         '"no space left" at each write, flush, sync, rename and commit of `train`, then `--resume`',
-        "exit 4 and one line, no stored epoch is trained again, the same bits at the end",
+        "exit 4 and one line, no stored epoch is trained again, the same bits at the end; for a picture a warning",
     ).all(failing)
 
     def trial(number: int, rng: np.random.Generator) -> None:
@@ -110,10 +114,13 @@ def test_a_full_disk_at_each_operation(lab: Laboratory, row: Row, operations: li
         trials.tried[operations[index]] += 1
         victim = Victim(lab, trials, tmp_path / f"full {index}", f"full disk {index} {operations[index]}")
         process = victim.sabotaged(index + 1, disk_is_full=True)
+        last = process.stderr.splitlines()[-1]
+        if index > recorded:  # only the picture is missing
+            victim.expect(process.code == 0 and "accuracy" in process.stdout, f"exit {process.code}: {last}")
+            victim.expect("run-000001.png" in last and "free some space" in last, last)
+            return
         victim.expect(process.code == 4, f"exit {process.code}: {process.stderr[-300:]}")
-        victim.expect(
-            process.stdout == "" and process.stderr.splitlines()[-1] == process.message, process.stderr[-300:]
-        )
+        victim.expect(process.stdout == "" and last == process.message, process.stderr[-300:])
         found = run_of(victim.db)
         victim.expect(found is None or found["state"] != "running", "the run ends in no state")
         victim.completed(expected)

@@ -3,25 +3,30 @@
 Files of 20 images stand for those of 10 000: the same code reads them, a hundred times as fast.
 """
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import pickle
 import random
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.io import loadmat, savemat
 from trials import TIMEOUT, Trials
 
 from klcli.cli.app import main
 from klcli.data.cifar10 import layouts
-from klcli.data.cifar10.layouts import BINARY, PYTHON
+from klcli.data.cifar10.layouts import BINARY, LAYOUTS, MATLAB, PYTHON
 
+LAYOUT = {layout.name: layout for layout in LAYOUTS}
 ROWS = 20
 Content = dict[str, bytes]  # of the files of a folder
 
@@ -45,6 +50,17 @@ def binary_files(rng: np.random.Generator) -> Content:
         records = rng.integers(0, 256, (ROWS, 3073), dtype=np.uint8)
         records[:, 0] %= 10
         files[name] = records.tobytes()
+    return files
+
+
+def matlab_files(rng: np.random.Generator) -> Content:
+    """A folder of Matlab's layout."""
+    files = {}
+    for name in MATLAB.batch_files:
+        content, file = rng.integers(0, 256, (ROWS, 3072), dtype=np.uint8), io.BytesIO()
+        labels = rng.integers(0, 10, (ROWS, 1)).astype(np.uint8)
+        savemat(file, {"data": content, "labels": labels, "batch_label": "x"}, do_compression=name < "data_batch_4")
+        files[name] = file.getvalue()
     return files
 
 
@@ -90,6 +106,11 @@ def block_lost(rng: np.random.Generator, content: bytes, trap: Path) -> bytes:
 
 def wrong_label(rng: np.random.Generator, content: bytes, trap: Path) -> bytes:
     value = int(rng.choice([10, 11, 99, 255, -1, 256, 2**40]))
+    if content.startswith(b"MATLAB"):
+        batch = loadmat(io.BytesIO(content))
+        batch["labels"] = batch["labels"].astype(np.int64)
+        batch["labels"][int(rng.integers(ROWS))] = value
+        return as_matlab(batch)
     if content.startswith(b"\x80"):
         batch = pickle.loads(content)
         batch[b"labels"][int(rng.integers(ROWS))] = value
@@ -99,7 +120,21 @@ def wrong_label(rng: np.random.Generator, content: bytes, trap: Path) -> bytes:
     return bytes(damaged)
 
 
+def as_matlab(batch: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    savemat(file, {key: value for key, value in batch.items() if not key.startswith("_")})
+    return file.getvalue()
+
+
 def wrong_shape(rng: np.random.Generator, content: bytes, trap: Path) -> bytes:
+    if content.startswith(b"MATLAB"):
+        batch = loadmat(io.BytesIO(content))
+        shapes: list[dict[str, Any]] = [
+            {"labels": batch["labels"][1:]}, {"labels": "x"}, {"labels": batch["labels"].T}, {"labels": {"a": [1]}},
+            {"data": batch["data"].T}, {"data": batch["data"].astype(float)}, {"data": batch["data"][:, None]},
+            {"data": [[1, "x"], []]}, {"fine_labels": [1]},
+        ]  # fmt: skip
+        return as_matlab(batch | shapes[int(rng.integers(len(shapes)))])
     if not content.startswith(b"\x80"):
         return content[: 3073 * int(rng.integers(ROWS))]
     batch = pickle.loads(content)
@@ -166,7 +201,9 @@ ANY: list[Any] = [
 
 def into_archive(rng: np.random.Generator, files: Content, path: Path, trap: Path) -> str:
     """Pack the files, and damage the archive; returns what was done."""
-    kind = str(rng.choice(["bytes", "truncated", "traversal", "links", "headers", "no tar", "raw", "half"]))
+    kind = str(rng.choice(["bytes", "truncated", "traversal", "links", "headers", "no archive", "half"]))
+    if rng.random() < 0.3:
+        return into_zip(rng, files, path, trap, kind)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for position, (name, content) in enumerate(files.items()):
@@ -188,9 +225,10 @@ def into_archive(rng: np.random.Generator, files: Content, path: Path, trap: Pat
     if kind == "headers":
         for _ in range(int(rng.integers(1, 20))):
             raw[int(rng.integers(512))] = int(rng.integers(256))
-    if kind == "no tar":
+    if kind == "no archive":
         raw = bytearray(rng.bytes(5000))
-    content = bytes(raw) if kind == "raw" else gzip.compress(bytes(raw), 1)
+    packings: list[Any] = [bytes, gzip.compress, bz2.compress, lzma.compress]
+    content = packings[int(rng.integers(4))](bytes(raw))
     if kind == "bytes":
         content = flipped(rng, content, trap)
     if kind == "truncated":
@@ -199,14 +237,38 @@ def into_archive(rng: np.random.Generator, files: Content, path: Path, trap: Pat
     return f"archive: {kind}"
 
 
+def into_zip(rng: np.random.Generator, files: Content, path: Path, trap: Path, kind: str) -> str:
+    """The same as a zip file."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for position, (name, content) in enumerate(files.items()):
+            if kind == "half" and position > 2:
+                break
+            member = zipfile.ZipInfo(f"../../../../../{trap.parent}/{name}" if kind == "traversal" else f"cifar/{name}")
+            is_link = kind == "links" and position == 1
+            member.external_attr = 0o120777 << 16 if is_link else 0o644 << 16
+            archive.writestr(member, str(trap) if is_link else content)
+        if kind == "traversal":
+            archive.writestr(str(trap), b"")
+    content = bytearray(packed.getvalue())
+    if kind == "headers":
+        list_of_files = content.index(b"PK\1\2")
+        for _ in range(int(rng.integers(1, 20))):
+            content[int(rng.integers(list_of_files, len(content)))] = int(rng.integers(256))
+    changed: Any = {"bytes": flipped, "truncated": truncated}.get(kind)
+    whole = rng.bytes(5000) if kind == "no archive" else bytes(content)
+    path.write_bytes(changed(rng, whole, trap) if changed else whole)
+    return f"archive: {kind}"
+
+
 def damage(rng: np.random.Generator, folder: Path, trap: Path, samples: dict[str, Content]) -> tuple[Path, str, bool]:
     """Write a damaged copy; returns its path, what was done, and whether a reader can notice."""
-    layout = str(rng.choice(["python", "binary"]))
+    layout = str(rng.choice(["python", "binary", "matlab"]))
     files = dict(samples[layout])
-    names = (PYTHON if layout == "python" else BINARY).batch_files
+    names = LAYOUT[layout].batch_files
     victim = names[int(rng.integers(len(names)))]
     if rng.random() < 0.25:
-        path = folder / (PYTHON if layout == "python" else BINARY).archive
+        path = folder / LAYOUT[layout].archive
         kind = into_archive(rng, files, path, trap)
         return (
             path,
@@ -221,6 +283,7 @@ def damage(rng: np.random.Generator, folder: Path, trap: Path, samples: dict[str
     hidden = {
         "python": (longer, flipped, flipped_at_the_ends, block_lost),
         "binary": (flipped, flipped_at_the_ends, block_lost),
+        "matlab": (longer, flipped, flipped_at_the_ends, block_lost),  # some files are not compressed
     }
     noticed = files[victim] != samples[layout][victim] and function not in hidden[layout]
     return folder, f"{layout}: {function.__name__.replace('_', ' ')}", noticed
@@ -239,7 +302,7 @@ def test_damaged_data(
     monkeypatch.setattr(layouts, "ROWS", ROWS)
     monkeypatch.setenv("KLCLI_CACHE", "/proc/nowhere")  # no copies are kept
     start = Trials.rng(10**6)
-    samples = {"python": python_files(start), "binary": binary_files(start)}
+    samples = {"python": python_files(start), "binary": binary_files(start), "matlab": matlab_files(start)}
     originals = {layout: _sha256(samples[layout], tmp_path / layout, capsys) for layout in samples}
     for number, rng in trials:
         random.seed(number)

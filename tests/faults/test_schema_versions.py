@@ -14,8 +14,9 @@ from trials import Trials
 from klcli.cli.app import main
 from klcli.data.dataset import Dataset
 from klcli.settings.train_config import TrainConfig
+from klcli.store.filters import BEST_FIRST, RunFilter
 from klcli.store.migrations import migrations
-from klcli.store.runs import BEST_FIRST, RunFilter, run_row
+from klcli.store.runs import run_row
 from klcli.store.store import Store
 from klcli.training.budget import budget_of
 from klcli.training.environment import Environment
@@ -48,6 +49,9 @@ def old_database(path: Path, versions: int) -> None:
         db.conn.commit()
 
 
+REPLACED = "process_started_at"  # by the lock of a run
+
+
 def _any(kind: str) -> Any:
     """A value that fits a column: an object where JSON is wanted, too."""
     return {"INTEGER": 1, "REAL": 1.0, "TEXT": "{}"}[kind]
@@ -76,6 +80,7 @@ def test_old_databases(row: Callable[[str, str], Trials], tmp_path: Path, capsys
         for name, old in before.items():
             new = rows(path, f"SELECT * FROM {name}")
             kept = [{key: value for key, value in row.items() if key in old[0]} for row in new]
+            old = [{key: value for key, value in row.items() if key != REPLACED} for row in old]
             trials.expect(kept == old, f"version {versions}: the rows of {name} have changed")
             trials.tried["rows"] += len(old)
         trials.expect(is_whole(path), f"version {versions}: damaged")

@@ -180,9 +180,9 @@ def _klcli(
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", buffering=1)
     sys.argv = ["klcli", *args]
     import klcli.report.plots.figure
-    from klcli.cli.app import main
+    from klcli.__main__ import main
 
     klcli.report.plots.figure.draw = lambda chart: b"not drawn"
     if prepare is not None:
         prepare[0](prepare[1])
-    main(args)
+    main()

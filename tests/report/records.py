@@ -21,7 +21,6 @@ def run(id: int = 1, config: TrainConfig | None = None, **fields: Any) -> Run:
         "started_at": "2026-05-31T12:00:00+00:00",
         "host": "here",
         "pid": 1,
-        "process_started_at": 0.0,
         "command": "klcli train",
         "dataset": "cifar10",
         "dataset_sha256": "a" * 64,

@@ -71,7 +71,10 @@ def test_repeats_are_one_curve_with_a_band_over_their_common_steps() -> None:
         ),
         (
             [{}, {"split": SplitConfig(subset=900)}],
-            ["cifar10, 45000 images train, 5000 validate", "cifar10, 900 images train, 100 validate (subset of 900)"],
+            [
+                "cifar10, 45000 images train, 5000 validate",
+                "cifar10, 900 images train, 100 validate, 200 test (subset of 900)",
+            ],
         ),
     ],
 )

@@ -118,9 +118,12 @@ def check(configs: list[TrainConfig], *absolute: float) -> GradientCheck:
 def test_the_verdict_on_gradients() -> None:
     checks = [check([TrainConfig(dtype="float64")], 1e-10, 2e-3), check([TrainConfig()], 1e-9)]
     assert gradient_verdict(checks) == (
-        "FAIL: 2 of 3 tensors of 2 networks have max abs < 1e-08 or rel to sum < 1e-06; "
-        "largest max abs 2.0e-03, 4 kinks"
+        "FAIL: 2 of 3 tensors of 2 networks have rel to sum < 1e-06, or max abs < 1e-08 and < 1e-08 of the largest "
+        "entry, or by the complex step an error < 1e-08 of the largest entry; largest max abs 2.0e-03, 4 kinks"
     )
+    one = gradient_verdict([check([TrainConfig()], 1e-9)])
+    assert "1 of 1 tensors of 1 network have" in one
+    assert one.endswith(", 1 kink")
     assert gradient_method(checks[0]) == (
         "centred differences with h 1e-05 in float64, on 10 cifar10 images of 30 pixels"
     )

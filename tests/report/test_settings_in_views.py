@@ -13,7 +13,7 @@ from klcli.report.plots.comparison import validation_overlay
 from klcli.report.tables.groups import group, group_notes, varying
 from klcli.report.tables.runs import comparison_table, list_table
 from klcli.report.words import network_name, options_words, settings_line
-from klcli.settings.sameness import SETTINGS, differences, same_but_for_the_seed, without_name
+from klcli.settings.sameness import SETTINGS, differences, same_but_for_the_seed, settings_and_seeds
 from klcli.settings.setting import Setting, value_of, with_values
 from klcli.settings.train_config import TrainConfig
 
@@ -77,7 +77,7 @@ def test_a_setting_that_changes_alone_is_seen_everywhere(one: Setting, value: An
     groups, repeated = group(runs, ())
     notes = " ".join(group_notes(groups, (), repeated))
     assert repeated == []
-    assert without_name(a) != without_name(b)
+    assert settings_and_seeds(a) != settings_and_seeds(b)
     if one.is_seed:
         assert same_but_for_the_seed(a, b)
         assert "mix" not in notes
@@ -91,6 +91,6 @@ def test_a_setting_that_changes_alone_is_seen_everywhere(one: Setting, value: An
 def test_a_name_for_settings_is_none() -> None:
     a, b = TrainConfig(), TrainConfig(preset="course")
     assert differences(a, b) == {}
-    assert without_name(a) == without_name(b)
+    assert settings_and_seeds(a) == settings_and_seeds(b)
     runs = [records.run(1, a), records.run(2, b)]
     assert [cells[0] for cells in comparison_table(runs, diff_only=True).cells()] == ["preset"]

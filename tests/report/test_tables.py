@@ -110,12 +110,12 @@ def test_a_run_on_a_subset_is_named_as_such() -> None:
     small = run(3, {"split": SplitConfig(subset=4500)})
     images = [dict(zip([c.key for c in list_table([], "").columns], cells, strict=False))["dataset"]
               for cells in list_table([run(), small], "Runs").cells()]  # fmt: skip
-    assert images == ["cifar10", "cifar10, 4500 images train, 500 validate (subset of 4500)"]
+    assert images == ["cifar10", "cifar10, 4500 images train, 500 validate, 1000 test (subset of 4500)"]
     assert "subset of 4500" in ranking_table([small], "id").title
     found = ImageSet(dataset="cifar10", dataset_sha256="a" * 64, split_json=small.split_json, runs=2, latest=3)
     [cells] = summary_table([found], [small]).cells()
     assert cells == [
-        "cifar10, 4500 images train, 500 validate (subset of 4500)",
+        "cifar10, 4500 images train, 500 validate, 1000 test (subset of 4500)",
         "2",
         "3",
         "4-layer 50-30-20 with BN",

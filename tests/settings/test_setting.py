@@ -13,8 +13,8 @@ from klcli.settings.sameness import (
     differences,
     not_default,
     same_but_for_the_seed,
+    settings_and_seeds,
     stack_key,
-    without_name,
     without_seeds,
 )
 from klcli.settings.setting import Role, Settings, flag, setting, settings_of, with_values
@@ -155,13 +155,13 @@ def test_repeats_differ_in_their_seeds_and_in_a_name_alone() -> None:
     assert all(same_but_for_the_seed(one, other) for other in repeats)
     assert len({without_seeds(other) for other in repeats}) == 1
     assert not same_but_for_the_seed(one, replace(one, bn_eps=1e-5))
-    assert without_name(one) == without_name(repeats[2]) != without_name(repeats[0])
+    assert settings_and_seeds(one) == settings_and_seeds(repeats[2]) != settings_and_seeds(repeats[0])
 
 
 def test_a_config_of_an_older_klcli_is_the_same_setting() -> None:
     older = TrainConfig.from_json('{"hidden": [50, 50], "lam": 0.005, "split": {"validation": 5000}}')
     assert differences(older, TrainConfig()) == {}
-    assert without_name(older) == without_name(TrainConfig())
+    assert settings_and_seeds(older) == settings_and_seeds(TrainConfig())
 
 
 def test_replicas_of_a_stack_may_differ_in_seed_lambda_sigma_and_rates_alone() -> None:

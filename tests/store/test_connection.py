@@ -17,8 +17,8 @@ import sqlite_utils
 from klcli.errors import ExitCode, StoreError
 from klcli.store import connection
 from klcli.store.connection import Database
+from klcli.store.filters import BEST_FIRST, RunFilter
 from klcli.store.migrations import migrations
-from klcli.store.runs import BEST_FIRST, RunFilter
 from klcli.store.store import Store
 
 RUNS = 40
@@ -61,10 +61,12 @@ def test_a_new_database_and_its_folders_are_made(tmp_path: Path) -> None:
 
 
 def test_opening_an_old_database_changes_nothing(database: Path) -> None:
-    def content() -> list[str]:
+    def content() -> dict[str, list[tuple[object, ...]]]:
         with sqlite3.connect(database) as db:
-            return list(db.iterdump())
+            tables = [name for [name] in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            return {name: db.execute(f'SELECT * FROM "{name}"').fetchall() for name in ["sqlite_master", *tables]}
 
+    Store(database).close()  # its runs are those of a process that is gone
     before = content()
     Store(database).close()
     assert content() == before
@@ -137,7 +139,7 @@ def test_text_that_is_no_json_is_found_on_opening(database: Path) -> None:
     content = database.read_bytes()
     assert b'"dtype": "float32"' in content
     database.write_bytes(content.replace(b'"dtype": "float32"', b'"dtype": <float32"', 1))
-    assert_refused_in_one_line(database, "damaged")
+    assert_refused_in_one_line(database, "malformed JSON", "restore a copy")
 
 
 def test_a_very_large_database_is_opened_unchecked(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +156,7 @@ def test_a_number_that_is_too_large_for_a_row_is_a_row_that_is_not_there(databas
 
 
 def test_a_folder_is_no_database(tmp_path: Path) -> None:
-    assert_refused_in_one_line(tmp_path, "cannot open")
+    assert_refused_in_one_line(tmp_path, "a folder, not a database")
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -201,7 +203,7 @@ def test_a_database_that_another_program_writes_is_read_at_once(recorder: Any, m
     monkeypatch.setattr(connection, "BUSY_SECONDS", 0.2)
     run_id = recorder.begin()
     other = sqlite3.connect(recorder.path, isolation_level=None)
-    other.execute("UPDATE runs SET pid = 2000000000")  # of a process that is gone: nobody can mark it now
+    other.execute("UPDATE runs SET owner = 'gone'")  # nobody can mark it now
     other.execute("BEGIN IMMEDIATE")
     store = Store(recorder.path)
     assert store.runs.get(run_id).state == "running"
@@ -312,22 +314,31 @@ def explained() -> Callable[[sqlite3.Error], str]:
 
 
 @pytest.mark.parametrize(
-    ("reason", "word"),
+    ("code", "reason", "word"),
     [
-        ("database is locked", "another program"),
-        ("unable to open database file", "cannot open"),
-        ("attempt to write a readonly database", "cannot be written"),
-        ("file is not a database", "not an SQLite database"),
-        ("database disk image is malformed", "damaged"),
-        ("database or disk is full", "full"),
-        ("disk I/O error", "disk"),
-        ("something nobody has thought of", "something nobody has thought of"),
+        (sqlite3.SQLITE_BUSY, "database is locked", "another program"),
+        (sqlite3.SQLITE_BUSY | 2 << 8, "database is locked", "another program"),
+        (sqlite3.SQLITE_CANTOPEN, "unable to open database file", "cannot open"),
+        (sqlite3.SQLITE_READONLY, "attempt to write a readonly database", "cannot be written"),
+        (sqlite3.SQLITE_READONLY | 4 << 8, "attempt to write a readonly database", "moved or deleted"),
+        (sqlite3.SQLITE_NOTADB, "file is not a database", "not an SQLite database"),
+        (sqlite3.SQLITE_CORRUPT, "database disk image is malformed", "damaged"),
+        (sqlite3.SQLITE_CORRUPT | 3 << 8, "database disk image is malformed", "damaged"),
+        (sqlite3.SQLITE_FULL, "database or disk is full", "full"),
+        (sqlite3.SQLITE_IOERR | 4 << 8, "disk I/O error", "disk"),
+        (sqlite3.SQLITE_NOMEM, "out of memory", "more memory"),
+        (sqlite3.SQLITE_PROTOCOL, "locking protocol", "locking protocol"),
     ],
 )
 def test_what_sqlite_says_becomes_the_file_and_the_cure(
-    explained: Callable[[sqlite3.Error], str], reason: str, word: str
-) -> None:
-    message = explained(sqlite3.OperationalError(reason))
+    explained: Callable[[sqlite3.Error], str], code: int, reason: str, word: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("some.db").touch()
+    error = sqlite3.OperationalError(reason)
+    error.sqlite_errorcode = code
+    message = explained(error)
     assert message.startswith("some.db: ")
     assert word in message
     assert "\n" not in message
@@ -351,7 +362,7 @@ def damaging(path: Path) -> Iterator[sqlite3.Connection]:
     schema.close()
 
 
-def test_a_definition_with_another_name_is_damage_in_one_line(tmp_path: Path, new_recorder: Any) -> None:
+def test_a_definition_with_another_name_is_one_line_that_says_so(tmp_path: Path, new_recorder: Any) -> None:
     """SQLite finds nothing wrong with it, and klcli meets a column that is not there in its own statement."""
     path = tmp_path / "klcli.db"
     recorder = new_recorder(path)
@@ -363,21 +374,21 @@ def test_a_definition_with_another_name_is_damage_in_one_line(tmp_path: Path, ne
         assert sound.execute("PRAGMA quick_check").fetchone() == ("ok",)
     sound.close()
     store = Store(path)
-    with pytest.raises(StoreError, match=r"damaged.*no such column.*versions") as error:
+    with pytest.raises(StoreError, match=r"not those of klcli \(no such column: versions\)") as error:
         store.runs.get(1)
     assert error.value.exit_code == ExitCode.STORE
     assert "\n" not in str(error.value)
     store.close()
 
 
-def test_a_table_that_is_missing_is_damage(tmp_path: Path) -> None:
+def test_a_table_that_is_missing_is_one_line_that_says_so(tmp_path: Path) -> None:
     path = tmp_path / "klcli.db"
     Store(path).close()
     with sqlite3.connect(path) as schema:
         schema.execute("DROP TABLE epochs")
     schema.close()
     store = Store(path)
-    with pytest.raises(StoreError, match=r"damaged.*no such table: epochs"):
+    with pytest.raises(StoreError, match=r"not those of klcli \(no such table: epochs\)"):
         store.runs.epochs(1)
     store.close()
 

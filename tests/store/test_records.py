@@ -17,7 +17,7 @@ CONFIG = TrainConfig(hidden=(50, 30, 20), batch_norm=True, lam=0.003)
 def run(**fields: Any) -> Run:
     given: dict[str, Any] = {
         "id": 7, "state": "complete", "started_at": "2026-01-01T00:00:00+00:00", "host": "here", "pid": 1,
-        "process_started_at": 1.0, "command": "klcli train", "dataset": "small", "dataset_sha256": "a" * 64,
+        "command": "klcli train", "dataset": "small", "dataset_sha256": "a" * 64,
         "dataset_source": "built in", "step_size": 2250, "cycles": 2.0, "epochs": 20.0, "threads": 1,
         "config_json": CONFIG.to_json(), "versions": {"numpy": "2"},
     }  # fmt: skip
@@ -60,7 +60,7 @@ def test_a_config_that_this_klcli_cannot_read_is_one_line(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", UNREADABLE[1:])  # SQLite refuses what is no JSON
-def test_one_run_with_unreadable_settings_is_one_line_in_a_list_of_all(
+def test_a_list_marks_one_run_with_unreadable_settings_and_shows_the_others(
     recorder: Any, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recorder.begin(), recorder.begin()
@@ -68,6 +68,13 @@ def test_one_run_with_unreadable_settings_is_one_line_in_a_list_of_all(
         db.execute("UPDATE runs SET config = ? WHERE id = 1", [text])
     with pytest.raises(SystemExit) as exit_:
         main(["report", "--list", "--db", str(recorder.path)])
+    out, err = capsys.readouterr()
+    assert (exit_.value.code or 0, err) == (0, "")
+    [other, unreadable] = [line for line in out.splitlines() if line.lstrip().startswith(("1 ", "2 "))]
+    assert "2-layer" in other or "3-layer" in other
+    assert "UNREADABLE: run 1: settings that cannot be read" in unreadable
+    with pytest.raises(SystemExit) as exit_:
+        main(["report", "--run", "1", "--db", str(recorder.path)])
     out, err = capsys.readouterr()
     assert (exit_.value.code, out, len(err.splitlines())) == (ExitCode.STORE, "", 1)
     assert err.startswith("klcli: run 1: ")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from klcli.errors import ConfigError, StoreError
-from klcli.store.runs import BEST_FIRST, Order, RunFilter
+from klcli.store.filters import BEST_FIRST, Order, RunFilter
 from klcli.store.store import Store
 
 STORED = (
@@ -135,8 +135,13 @@ def test_deleting_a_run_removes_all_that_is_its_own(three_runs_here: Path) -> No
     plots = three_runs_here / "plots"
     (plots / "run-000002-weights.svg").write_text("x")
     (plots / "run-0000020.png").write_text("of another run")
+    (plots / "run-000001-000003-curves.png").write_text("of two others")
+    (plots / "run-000001-000002-curves.png").write_text("of this and another")
     files = store.upkeep.delete([2])
-    assert sorted(path.name for path in files) == ["run-000002-weights.svg", "run-000002.npz", "run-000002.png"]
+    assert sorted(path.name for path in files) == [
+        "run-000001-000002-curves.png", "run-000002-weights.svg", "run-000002.npz", "run-000002.png",
+    ]  # fmt: skip
+    assert (plots / "run-000001-000003-curves.png").exists()
     assert not any(path.exists() for path in files)
     assert (plots / "run-0000020.png").exists()
     assert read(store.path, "SELECT id FROM runs") == [(1,), (3,)]
@@ -149,12 +154,12 @@ def test_deleting_a_run_removes_all_that_is_its_own(three_runs_here: Path) -> No
 
 def test_a_run_that_is_being_trained_is_not_deleted(recorder: Any) -> None:
     run = recorder.begin()
-    with pytest.raises(ConfigError, match="is training this run"):
+    with pytest.raises(ConfigError, match="is training it"):
         Store(recorder.path).upkeep.delete([run])
 
 
 def test_a_study_remembers_what_it_lost(five: Store) -> None:
-    change(five.path, "INSERT INTO studies VALUES (7, 'lambda', 'coarse', '{\"a\": 1}', NULL, 'complete', 'now')")
+    change(five.path, "INSERT INTO studies VALUES (7, 'lambda', 'coarse', '{\"a\": 1}', NULL, 'complete', 'now', NULL)")
     change(five.path, "UPDATE runs SET study_id = 7, member = id - 1 WHERE id IN (1, 2)")
     five.upkeep.delete([2])
     assert read(five.path, "SELECT settings FROM studies") == [('{"a":1,"deleted_members":[1]}',)]
@@ -196,6 +201,10 @@ def test_damage_and_orphans_are_found(three_runs_here: Path) -> None:
     (checkpoints / "run-000003.npz").write_bytes(content)
     (checkpoints / "run-000009.npz").write_text("x")
     (three_runs_here / "plots" / "run-000009-weights.png").write_text("x")
+    (three_runs_here / "plots" / "run-000001-000009-curves.png").write_text("x")
+    (three_runs_here / "plots" / "run-000001-000003-curves.png").write_text("of runs that are there")
+    (three_runs_here / "plots" / "study-000004.png").write_text("x")
+    (three_runs_here / "plots" / "gradcheck-000004.png").write_text("x")
     (three_runs_here / "plots" / "mine.png").write_text("of no concern")
     change(
         three_runs_here / "klcli.db",
@@ -205,7 +214,10 @@ def test_damage_and_orphans_are_found(three_runs_here: Path) -> None:
     assert len(damage) == 4
     for words in ("missing", "not the one of run 2", "damaged", "row of runs that is gone"):
         assert any(words in line for line in damage)
-    assert [Path(one.split(":")[0]).name for one in orphans] == ["run-000009.npz", "run-000009-weights.png"]
+    assert sorted(Path(one.split(":")[0]).name for one in orphans) == [
+        "gradcheck-000004.png", "run-000001-000009-curves.png", "run-000009-weights.png", "run-000009.npz",
+        "study-000004.png",
+    ]  # fmt: skip
 
 
 def test_the_view_ranks_each_set_of_images_for_itself(five: Store) -> None:

@@ -3,27 +3,22 @@
 import os
 import socket
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from klcli.engine.initializers import he
-from klcli.engine.network import build
 from klcli.errors import StoreError
 from klcli.evaluation.metrics import Metrics
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
-from klcli.store.process import ProcessIdentity
+from klcli.store.filters import BEST_FIRST, RunFilter
 from klcli.store.records import Epoch, Run
-from klcli.store.runs import BEST_FIRST, RunFilter
 from klcli.store.store import Store
+from klcli.training.networks import initialize
 from klcli.training.result import EpochMetrics, TrainResult
 
 # Fractions whose binary form is endless: they come back equal only if no digit is lost.
@@ -37,8 +32,8 @@ EPOCH = EpochMetrics(
 
 def result(config: TrainConfig, epochs: list[EpochMetrics], test: Metrics | None = None) -> TrainResult:
     rng = np.random.default_rng(0)
-    network = build(6, [4], 3, initializer=partial(he, rng=rng), batch_norm=True)
-    network.gradients(rng.standard_normal((5, 6)).astype(np.float32), np.arange(5) % 3, 0.0, track=True)
+    network = initialize(config)
+    network.gradients(rng.standard_normal((5, 3072)).astype(np.float32), np.arange(5) % 3, 0.0, track=True)
     return TrainResult(config, network, epochs=epochs, test=test)
 
 
@@ -76,7 +71,7 @@ def test_a_run_is_recorded_before_it_starts(recorder: Any) -> None:
     run = recorder.store.runs.get(run_id)
     expected = {
         "id": run_id, "state": "running", "host": socket.gethostname(), "pid": os.getpid(),
-        "process_started_at": ProcessIdentity.current().process_started_at, "command": "klcli train --hidden 50 30 20",
+        "command": "klcli train --hidden 50 30 20",
         "dataset": "cifar10", "dataset_sha256": "a" * 64, "step_size": 2250, "cycles": 2.0, "epochs": 20.0,
         "threads": 1, "versions": {"numpy": "2"}, "epochs_done": 0.0, "finished_at": None,
         "best_validation_accuracy": None, "test_accuracy": None, "error": None,
@@ -361,16 +356,19 @@ def test_a_second_kill_before_the_commit_does_not_push_the_known_checkpoint_out(
 
 
 def test_what_a_killed_writer_has_left_goes_with_the_next_write(recorder: Any) -> None:
+    """The lock of the run makes sure that no other process is writing its checkpoint."""
     path = recorder.store.folder("checkpoints") / "run-000001.npz"
     path.parent.mkdir()
-    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
-    process.wait()
-    left = [path.with_name(f".{path.name}.{process.pid}")]
-    kept = [path.with_name(f".{path.name}.{os.getppid()}"), path.with_name(".run-000002.npz.1"), path.with_name("note")]
-    for file in left + kept:
+    left = path.with_name(f".{path.name}.0123456789abcdef")
+    kept = [
+        path.with_name(".run-000002.npz.0123456789abcdef"),
+        path.with_name(f".{path.name}.1"),
+        path.with_name("note"),
+    ]
+    for file in [left, *kept]:
         file.touch()
     checkpoints.save(path, {}, "{}", 1)
-    assert not left[0].exists()
+    assert not left.exists()
     assert all(file.exists() for file in kept)
 
 
@@ -408,98 +406,10 @@ def test_a_database_that_is_not_there_is_not_made_by_looking_for_it(tmp_path: Pa
 # --- processes
 
 
-@pytest.fixture
-def running(recorder: Any) -> Callable[..., str]:
-    """Give a running run to some process, open the database anew and return the state it is then in."""
-
-    def state_after_opening(identity: ProcessIdentity) -> str:
-        run_id = recorder.begin()
-        execute(
-            recorder.path,
-            "UPDATE runs SET host = ?, pid = ?, process_started_at = ? WHERE id = ?",
-            identity.host, identity.pid, identity.process_started_at, run_id,
-        )  # fmt: skip
-        opened = Store(recorder.path)
-        state: str = opened.runs.get(run_id).state
-        opened.close()
-        return state
-
-    return state_after_opening
-
-
-def sleeper() -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
-
-
-@pytest.mark.slow
-def test_a_run_of_a_dead_process_is_marked_interrupted(running: Callable[..., str]) -> None:
-    process = sleeper()
-    identity = ProcessIdentity.of(process.pid)
-    process.kill()
-    process.wait()
-    assert running(identity) == "interrupted"
-
-
-@pytest.mark.slow
-def test_a_run_of_a_dead_process_that_nobody_has_waited_for_is_marked_interrupted(running: Callable[..., str]) -> None:
-    process = sleeper()
-    identity = ProcessIdentity.of(process.pid)
-    process.kill()
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead now, and still in the table of processes
-    try:
-        assert running(identity) == "interrupted"
-    finally:
-        process.wait()
-
-
-@pytest.mark.slow
-def test_a_run_of_a_living_process_is_left_alone(running: Callable[..., str]) -> None:
-    process = sleeper()
-    try:
-        assert running(ProcessIdentity.of(process.pid)) == "running"
-        assert running(ProcessIdentity.current()) == "running"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_a_living_process_with_the_number_of_the_dead_one_does_not_hide_it(running: Callable[..., str]) -> None:
-    me = ProcessIdentity.current()
-    assert running(replace(me, process_started_at=me.process_started_at - 3600)) == "interrupted"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the start of a process is a time of day")
-def test_a_clock_that_was_set_does_not_end_a_living_process(
-    running: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    me = ProcessIdentity.current()
-    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: 1e9)
-    monkeypatch.setattr("psutil._pslinux.BOOT_TIME", 1e9, raising=False)
-    assert running(me) == "running"
-
-
-@pytest.mark.slow
-def test_the_start_of_a_process_is_read_behind_any_name(tmp_path: Path) -> None:
-    program = tmp_path / "a) 1 2 (b"
-    program.symlink_to(sys.executable)
-    process = subprocess.Popen([program, "-S", "-c", "import time; time.sleep(60)"])
-    try:
-        identity = ProcessIdentity.of(process.pid)
-        assert not identity.is_gone()
-        assert abs(identity.process_started_at - ProcessIdentity.current().process_started_at) < 24 * 3600
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_a_run_on_another_host_is_left_alone(running: Callable[..., str]) -> None:
-    assert running(ProcessIdentity("another-host", 2**22 + 1, 0.0)) == "running"
-
-
 def test_only_running_runs_are_marked(recorder: Any) -> None:
     run_id = recorder.begin()
     recorder.store.runs.finish(run_id, "complete", None, 1.0)
-    execute(recorder.path, "UPDATE runs SET process_started_at = 0 WHERE id = ?", run_id)
+    execute(recorder.path, "UPDATE runs SET owner = 'a process that has ended' WHERE id = ?", run_id)
     opened = Store(recorder.path)
     assert opened.runs.get(run_id).state == "complete"
     opened.close()
@@ -508,7 +418,7 @@ def test_only_running_runs_are_marked(recorder: Any) -> None:
 def test_a_run_that_was_marked_keeps_its_evaluations_and_says_why(recorder: Any) -> None:
     run_id = recorder.begin()
     recorder.store.runs.record_epoch(run_id, EPOCH)
-    execute(recorder.path, "UPDATE runs SET process_started_at = 0 WHERE id = ?", run_id)
+    execute(recorder.path, "UPDATE runs SET owner = 'a process that has ended' WHERE id = ?", run_id)
     opened = Store(recorder.path)
     run = opened.runs.get(run_id)
     assert run.state == "interrupted"

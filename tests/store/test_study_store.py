@@ -29,6 +29,7 @@ from klcli.training.environment import Environment
 from klcli.training.result import EpochMetrics, TrainResult
 
 PLAN = [TrainConfig(hidden=(4,), lam=lam, seed=seed, order_seed=0) for lam in (0.1, 0.2) for seed in (0, 1)]
+COMMANDS = ["klcli train"] * 4
 HERE = Environment(1, {"numpy": "2"})
 Sql = Callable[..., list[dict[str, Any]]]
 
@@ -241,10 +242,10 @@ def test_a_restart_takes_what_is_missing_and_nothing_else(store: Store, sql: Sql
     begin(store)
     store.studies.record_stack([1, 2], outcome((0, 1)))
     store.studies.end(1, "interrupted", "why")
-    sql("UPDATE runs SET pid = 1, started_at = 'then', process_started_at = 1")
+    sql("UPDATE runs SET pid = 1, started_at = 'then'")
     sql("INSERT INTO epochs SELECT 3, 1.0, 450, 0.1, 1, 1, 1, 1, 1, 1, 1")
     kept = sql("SELECT * FROM runs WHERE id < 3"), sql("SELECT * FROM epochs WHERE run_id < 3")
-    store.studies.restart([3, 4], Environment(2, {"numpy": "3"}))
+    store.studies.restart(1, {2: PLAN[2], 3: PLAN[3]}, 45_000, dataset(), Environment(2, {"numpy": "3"}), COMMANDS)
     assert (sql("SELECT * FROM runs WHERE id < 3"), sql("SELECT * FROM epochs WHERE run_id < 3")) == kept
     for run in sql("SELECT * FROM runs WHERE id >= 3"):
         assert (run["state"], run["error"], run["finished_at"], run["epochs_done"]) == ("running", None, None, 0)
@@ -254,15 +255,50 @@ def test_a_restart_takes_what_is_missing_and_nothing_else(store: Store, sql: Sql
     assert [study["state"] for study in sql("SELECT state FROM studies")] == ["running"]
 
 
-@pytest.mark.parametrize("taken", ["running", "complete", "diverged"])
-def test_a_restart_leaves_runs_to_whom_they_belong(store: Store, sql: Sql, taken: str) -> None:
+def test_a_restart_leaves_runs_to_whom_they_belong(store: Store, sql: Sql) -> None:
     begin(store)
     store.studies.end(1, "interrupted")
-    sql("UPDATE runs SET state = ?, pid = 4711 WHERE id = 4", taken)
+    owner = store.locks.take()
+    sql("UPDATE runs SET state = 'running', pid = 4711, owner = ? WHERE id = 4", owner)
     before = sql("SELECT * FROM runs")
-    with pytest.raises(StoreError, match=r"run 4 of study 1 .*4711"):
-        store.studies.restart([3, 4], HERE)
+    with pytest.raises(StoreError, match=r"run 4 of study 1.*4711"):
+        store.studies.restart(1, {2: PLAN[2], 3: PLAN[3]}, 45_000, dataset(), HERE, COMMANDS)
     assert sql("SELECT * FROM runs") == before
+
+
+@pytest.mark.parametrize("ended", ["complete", "diverged"])
+def test_a_restart_leaves_what_another_process_has_completed_since(store: Store, sql: Sql, ended: str) -> None:
+    begin(store)
+    store.studies.end(1, "interrupted")
+    sql("UPDATE runs SET state = ?, note = 'theirs' WHERE id = 4", ended)
+    before = sql("SELECT * FROM runs WHERE id = 4")
+    store.studies.restart(1, {2: PLAN[2], 3: PLAN[3]}, 45_000, dataset(), HERE, COMMANDS)
+    store.studies.record_stack([3, 4], outcome((2, 3)))
+    assert sql("SELECT * FROM runs WHERE id = 4") == before
+    assert sql("SELECT state FROM runs WHERE id = 3") == [{"state": "complete"}]
+
+
+def test_a_deleted_run_is_trained_again_in_its_study(store: Store, sql: Sql) -> None:
+    begin(store)
+    for runs, positions in (([1, 2], (0, 1)), ([3, 4], (2, 3))):
+        store.studies.record_stack(runs, outcome(positions))
+    store.studies.end(1, "complete")
+    kept = sql("SELECT * FROM runs WHERE id IN (1, 3, 4)")
+    store.upkeep.delete([2])
+    settings = {"low": 1e-5, "high": 0.1}
+    found = store.studies.find("lambda", "coarse", settings, None)
+    assert found is not None
+    store.studies.restart(1, {1: PLAN[1]}, 45_000, dataset(), HERE, COMMANDS)
+    numbers = {run.member: run.id for run in store.studies.members(1)}
+    assert numbers == {0: 1, 1: 5, 2: 3, 3: 4}  # a number is never used again
+    store.studies.record_stack([numbers[0], numbers[1]], outcome((0, 1)))
+    store.studies.end(1, "complete")
+    assert sql("SELECT * FROM runs WHERE id IN (1, 3, 4)") == kept
+    assert sql("SELECT state, seed, lambda, member FROM runs WHERE id = 5") == [
+        {"state": "complete", "seed": 1, "lambda": 0.1, "member": 1}
+    ]
+    study = store.studies.get(1)
+    assert (study.state, study.settings) == ("complete", settings)
 
 
 @pytest.mark.slow
@@ -287,7 +323,7 @@ def test_what_a_dead_parent_leaves_is_interrupted_for_the_next_who_opens(tmp_pat
     assert runs[2]["error"]
     assert [study["state"] for study in sql("SELECT state FROM studies")] == ["interrupted"]
     store = Store(tmp_path / "klcli.db")
-    store.studies.restart([3, 4], HERE)
+    store.studies.restart(1, {2: PLAN[2], 3: PLAN[3]}, 45_000, dataset(), HERE, COMMANDS)
     store.studies.record_stack([3, 4], outcome((2, 3)))
     store.studies.end(1, "complete")
     store.close()

@@ -1,13 +1,17 @@
 """Where stacks are trained changes no bit: this process, spawned processes, a real Dask cluster; also when some die."""
 
+import contextlib
 import os
 import pickle
+import random
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -302,13 +306,148 @@ def test_a_defect_travels_from_a_process(tasks: Tasks) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "", "xyz://a:1"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "127.0.0.1:9", "foo:1", "tcp://no-such-host.invalid:8786"])
 def test_a_scheduler_that_does_not_answer_is_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     monkeypatch.setattr(executors, "ANSWER_SECONDS", 0.5)
     with pytest.raises(ConfigError, match=f"--executor {address}: no Dask scheduler answers") as error:
         trained([], jobs=1, address=address)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    """, nonsense, localhost, localhost:, http://localhost:8786, inproc://1/2, xyz://a:1, tcp://:8786, tcp://localhost,
+    tcp://localhost:port, tcp://localhost:99999, tcp://[::1, tcp://a:1/b, ://, :8786""".replace("\n   ", "").split(
+        ", "
+    ),
+)
+def test_what_is_no_address_is_named_with_the_cure(address: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        trained([], jobs=1, address=address)
+    assert str(error.value).startswith(f"--executor {address}: no Dask scheduler answers there")
+    assert str(error.value).endswith("such as tcp://localhost:8786")
+
+
+def _says(*parts: bytes) -> Callable[[socket.socket], None]:
+    """Return a server that sends these bytes to whoever connects, and then nothing."""
+
+    def serve(connection: socket.socket) -> None:
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(0.1)
+        time.sleep(60)
+
+    return serve
+
+
+def _hangs_up(connection: socket.socket) -> None:
+    connection.close()
+
+
+@contextlib.contextmanager
+def listening(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Serve every connection to a port of this machine; yields its address."""
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):  # closed at the end
+            while True:
+                connection, _ = server.accept()
+                threading.Thread(target=_quietly, args=(serve, connection), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+
+def _quietly(serve: Callable[[socket.socket], None], connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        serve(connection)
+
+
+SERVERS = {
+    "silence": _says(),
+    "a closed door": _hangs_up,
+    "a web server": _says(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
+    "a shell": _says(b"SSH-2.0-OpenSSH_9.2\r\n"),
+    "a frame of 3 EiB": _says(struct.pack("<Q", 3 << 60)),
+    "a frame of 3 GiB": _says(struct.pack("<Q", 3 << 30), bytes(1000)),
+    "no frame": _says(struct.pack("<QQQ", 16, 1, 0)),
+    "random bytes": _says(struct.pack("<Q", 1000) + random.Random(0).randbytes(1000)),
+    "one byte at a time": _says(struct.pack("<Q", 1000), *[b"x"] * 100),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("serve", SERVERS.values(), ids=SERVERS)
+def test_another_program_that_answers_is_named(
+    serve: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(executors, "ANSWER_SECONDS", 1)
+    started = time.monotonic()
+    with listening(serve) as address, pytest.raises(ConfigError) as error:
+        trained([], jobs=1, address=address)
+    assert time.monotonic() - started < 6
+    assert str(error.value).startswith(f"--executor {address}: no Dask scheduler answers there (")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_while_a_scheduler_is_waited_for(name: str, tmp_path: Path, shared_cache: Path) -> None:
+    pytest.importorskip("distributed")
+    connected = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connected.set()
+        time.sleep(60)
+
+    with listening(serve) as address:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "klcli", "search-lambda", "--data", "synthetic", "--executor", address, "-q"],
+            cwd=tmp_path,
+            env=os.environ | {"KLCLI_CACHE": str(shared_cache)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert connected.wait(30)
+        sent = time.monotonic()
+        process.send_signal(getattr(signal, name))
+        _, err = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 2
+    assert process.returncode == 128 + getattr(signal, name)
+    assert err.startswith("klcli: ")
+    assert err.count("\n") == 1
+
+
+READ_ONLY = "mount --bind /dev/shm /dev/shm && mount -o remount,ro,bind /dev/shm"
+MISSING = "mount -t tmpfs tmpfs /dev && mknod /dev/null c 1 3 && mknod /dev/urandom c 1 9"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mount", [READ_ONLY, MISSING], ids=["read-only", "missing"])
+def test_a_study_without_shared_memory(mount: str, tmp_path: Path, shared_cache: Path) -> None:
+    """Semaphores need /dev/shm: without them the runs are trained in one process, to the same bits."""
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount")
+    settings = "search-lambda --data synthetic --subset 300 --hidden 20 --trials 6 --step-size 3 --jobs 2"
+    command, environment = f"'{sys.executable}' -m klcli {settings}", os.environ | {"KLCLI_CACHE": str(shared_cache)}
+    outputs = []
+    for folder, line in (("usual", command), ("without", f"{mount} && {command}")):
+        (tmp_path / folder).mkdir()
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", line],
+            cwd=tmp_path / folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert ("one after the other" in done.stderr) == (folder == "without")
+        outputs.append(done.stdout)
+    assert outputs[0] == outputs[1]
 
 
 @pytest.mark.slow

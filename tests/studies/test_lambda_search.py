@@ -236,8 +236,8 @@ def test_nothing_is_chosen_where_every_value_diverged() -> None:
 def test_a_stage_trains_every_lambda_with_the_same_seeds() -> None:
     base = TrainConfig(seed=5, hidden=(20,), batch_norm=True)
     configs = plan(base, [1e-3, 1e-2], repeats=2)
-    assert [(config.lam, config.seed, config.order_seed) for config in configs] == [
-        (1e-3, 5, 5), (1e-3, 6, 5), (1e-2, 5, 5), (1e-2, 6, 5),
+    assert [(config.lam, config.seed, config.shared_seed) for config in configs] == [
+        (1e-3, 5, 5), (1e-3, 6, 6), (1e-2, 5, 5), (1e-2, 6, 6),
     ]  # fmt: skip
     assert {replace(config, lam=base.lam, seed=5, order_seed=None) for config in configs} == {base}
 
@@ -250,5 +250,5 @@ def test_the_winner_is_trained_for_three_cycles_of_ten_epochs() -> None:
     base = TrainConfig(seed=5, hidden=(20,), batch_norm=True, step_epochs=2, step_size=17, epochs=3, lam=1.0)
     [config] = final(base, 0.002, repeats=1)
     assert (config.lam, config.cycles, config.step_epochs, config.step_size, config.epochs) == (0.002, 3, 5, None, None)
-    assert (config.hidden, config.batch_norm, config.seed, config.order_seed) == ((20,), True, 5, 5)
+    assert (config.hidden, config.batch_norm, config.seed, config.shared_seed) == ((20,), True, 5, 5)
     assert [config.seed for config in final(base, 0.002, repeats=3)] == [5, 6, 7]

@@ -1,11 +1,13 @@
-"""Plans: repeats differ in the seed of the weights alone; a sweep has every sigma without and with BN."""
+"""Plans: repeats differ in their seeds alone; a sweep has every sigma without and with BN."""
 
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
 from klcli.errors import ConfigError
+from klcli.settings.sameness import stack_key
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.plans import repeat, sigma_sweep
 
@@ -13,20 +15,47 @@ SIGMAS = (1e-1, 1e-3, 1e-4)
 BASE = TrainConfig(hidden=(20, 10), seed=3, lam=0.01)
 
 
-def test_repeats_differ_in_the_seed_of_the_weights_alone() -> None:
+def seeds(configs: list[TrainConfig]) -> list[tuple[int, int]]:
+    """The seed of the weights, and that of all else, of each config."""
+    return [(config.seed, config.shared_seed) for config in configs]
+
+
+def test_each_repeat_is_the_training_with_the_next_seed() -> None:
     base = TrainConfig(seed=7, lam=0.01, hidden=(20,))
-    repeats = repeat(base, 3)
-    assert [config.seed for config in repeats] == [7, 8, 9]
-    assert [config.order_seed for config in repeats] == [7, 7, 7]
-    assert {replace(config, seed=7, order_seed=None) for config in repeats} == {base}
+    assert repeat(base, 3) == [base, replace(base, seed=8), replace(base, seed=9)]
 
 
-def test_an_order_seed_that_was_asked_for_stays() -> None:
-    assert [config.order_seed for config in repeat(TrainConfig(seed=7, order_seed=3), 2)] == [3, 3]
+@pytest.mark.parametrize(
+    ("vary", "expected"),
+    [("all", [(7, 7), (8, 8), (9, 9)]), ("init", [(7, 7), (8, 7), (9, 7)]), ("order", [(7, 7), (7, 8), (7, 9)])],
+)
+def test_what_varies(vary: str, expected: list[tuple[int, int]]) -> None:
+    base = TrainConfig(seed=7)
+    assert seeds(repeat(base, 3, vary)) == expected
+    assert {replace(config, seed=7, order_seed=None) for config in repeat(base, 3, vary)} == {base}
 
 
-def test_one_repeat_is_the_training_itself_with_its_order_written_down() -> None:
-    assert repeat(TrainConfig(seed=4), 1) == [TrainConfig(seed=4, order_seed=4)]
+@pytest.mark.parametrize(
+    ("vary", "expected"), [("all", [(7, 3), (8, 4)]), ("init", [(7, 3), (8, 3)]), ("order", [(7, 3), (7, 4)])]
+)
+def test_an_order_seed_of_its_own_is_the_first_one(vary: str, expected: list[tuple[int, int]]) -> None:
+    assert seeds(repeat(TrainConfig(seed=7, order_seed=3), 2, vary)) == expected
+
+
+def test_one_repeat_is_the_training_itself() -> None:
+    assert repeat(TrainConfig(seed=4), 1) == [TrainConfig(seed=4)]
+
+
+@pytest.mark.parametrize("vary", ["init", "order"])
+def test_a_single_training_varies_nothing(vary: str) -> None:
+    with pytest.raises(ConfigError, match=f"--vary {vary}.*--repeats 2"):
+        repeat(TrainConfig(), 1, vary)
+
+
+@pytest.mark.parametrize("vary", ["", "weights", "ALL"])
+def test_an_unknown_kind_of_repeat_is_refused_with_the_known_ones(vary: str) -> None:
+    with pytest.raises(ConfigError, match=f"--vary '{vary}': choose one of all, init, order"):
+        repeat(TrainConfig(), 3, vary)
 
 
 @pytest.mark.parametrize("repeats", [0, -3])
@@ -46,8 +75,13 @@ def test_every_sigma_without_and_with_bn_and_every_repeat_once() -> None:
     assert rest == {BASE}
 
 
-def test_with_and_without_bn_share_the_order_of_the_images() -> None:
-    assert {config.order_seed for config in sigma_sweep(BASE, SIGMAS, repeats=3)} == {3}
+@pytest.mark.parametrize(("vary", "seed_of_order"), [("all", {3: 3, 4: 4}), ("init", {3: 3, 4: 3})])
+def test_with_and_without_bn_share_the_order_of_the_images(vary: str, seed_of_order: dict[int, int]) -> None:
+    configs = sigma_sweep(BASE, SIGMAS, repeats=2, vary=vary)
+    assert {config.seed: config.shared_seed for config in configs} == seed_of_order
+    for seed, batch_norm in product((3, 4), (False, True)):
+        one_stack = {stack_key(one) for one in configs if (one.seed, one.batch_norm) == (seed, batch_norm)}
+        assert len(one_stack) == 1
 
 
 def test_a_sigma_given_twice_is_trained_once() -> None:

@@ -1,6 +1,5 @@
 """`klcli data info` and `klcli data fetch`: show the images in use, and download CIFAR-10."""
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,8 +7,8 @@ from typing import Any
 import typer
 
 from klcli.cli.invocation import Invocation, invoked
-from klcli.procedures.signals import Interrupted
 from klcli.settings.setting import setting
+from klcli.termination import at_the_end
 
 app = typer.Typer(help="Show the images in use, or download CIFAR-10.", no_args_is_help=True)
 
@@ -23,8 +22,10 @@ def info(*, invocation: Invocation) -> None:
     import numpy as np
 
     from klcli.data.sources import open_dataset
+    from klcli.text import path_text
 
-    dataset = open_dataset(invocation.data)
+    dataset = open_dataset(invocation.data, invocation.say)
+    copy = dataset.images_file
     train, names = len(dataset.images) * 5 // 6, dataset.class_names
     counts = [np.bincount(labels, minlength=len(names)).tolist() for labels in np.split(dataset.labels, [train])]
     content = {
@@ -32,7 +33,9 @@ def info(*, invocation: Invocation) -> None:
         "source": dataset.source,
         "layout": dataset.layout,
         "official": dataset.official,
-        "prepared": str(dataset.images_file) if dataset.images_file else None,
+        "prepared": path_text(copy) if copy else None,
+        "prepared_bytes": copy.stat().st_size if copy else 0,
+        "passed_over": dataset.passed_over,
         "images": {"train": train, "test": len(dataset.images) - train},
         "bytes": dataset.images.nbytes,
         "sha256": dataset.sha256,
@@ -54,6 +57,7 @@ def fetch(
     """Download CIFAR-10 (170 MB) into klcli's cache; run again after an interruption, it continues."""
     from klcli.data.cifar10 import fetch as fetching
     from klcli.data.cifar10.places import cache_folder
+    from klcli.text import path_text
 
     if md5 is not None and not verify:
         raise typer.BadParameter(f"--md5 {md5} and --no-verify exclude each other: omit one")
@@ -61,17 +65,14 @@ def fetch(
     expected = (md5 or fetching.OFFICIAL) if verify else None
     fetched = fetching.fetched_before(address, destination) if expected == fetching.OFFICIAL else None
     if fetched:
-        invocation.say(f"{fetched.path} already contains the official copy")
+        invocation.say(f"{path_text(fetched.path)} already contains the official copy")
     else:
-        invocation.say(f"from {address} to {destination}")
-        try:
-            with _progress(invocation) as progress:
-                fetched = fetching.fetch(address, destination, progress, expected)
-        except KeyboardInterrupt:
-            message = "interrupted: the partial download is kept, run `klcli data fetch` again to continue"
-            raise Interrupted(message, signal.SIGINT) from None
-    invocation.result(f"{fetched.path}  ({'official' if fetched.official else 'not an official'} copy)")
-    document = {"path": str(fetched.path), "url": address, "layout": fetched.layout, "official": fetched.official}
+        invocation.say(f"from {address} to {path_text(destination)}")
+        kept = "the partial download is kept, run `klcli data fetch` again to continue"
+        with at_the_end(lambda: kept), _progress(invocation) as progress:
+            fetched = fetching.fetch(address, destination, progress, expected)
+    invocation.result(f"{path_text(fetched.path)}  ({'official' if fetched.official else 'not an official'} copy)")
+    document = {"path": path_text(fetched.path), "url": address, "layout": fetched.layout, "official": fetched.official}
     invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.path.stat().st_size})
 
 
@@ -82,16 +83,19 @@ def _tables(content: dict[str, Any]) -> list[Any]:
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")
     images = content["images"]
-    for name, value in {
+    rows = {
         "name": content["name"],
         "where": content["source"],
         "layout": content["layout"],
         "official copy": {True: "yes", False: "no", None: "no: made by klcli"}[content["official"]],
         "images": f"{images['train']} to train and validate, {images['test']} to test",
         "size": f"{content['bytes'] / 1e6:.0f} MB, 3 x 32 x 32 bytes an image",
-        "prepared copy": content["prepared"] or "none: the cache cannot be written",
+        "prepared copy": f"{content['prepared']}, {content['prepared_bytes'] / 1e6:.0f} MB"
+        if content["prepared"]
+        else "none: the cache cannot be written",
         "sha256": content["sha256"],
-    }.items():
+    } | {f"passed over {n}": what for n, what in enumerate(content["passed_over"], 1)}
+    for name, value in rows.items():
         facts.add_row(name, value)
 
     classes = Table("class", box=None)

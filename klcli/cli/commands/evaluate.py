@@ -39,14 +39,14 @@ def evaluate(
 
     from klcli.report.documents import record_document
     from klcli.report.tables.evaluations import difference_notes, ensemble_table, evaluation_table, evaluation_words
-    from klcli.report.words import network_name
+    from klcli.report.words import network_name, subset_words
 
     first = found[0]
     names = list(dict.fromkeys(network_name(run.config) for run in found))
     names = names if len(names) <= SHOWN_NAMES else [f"{len(names)} different networks"]
     which = f"Run {first.id}" if len(found) == 1 else f"Runs {', '.join(str(run.id) for run in found)}"
     how = "; ".join(dict.fromkeys(evaluation_words(one) for one in evaluations))
-    title = f"{which}: {', '.join(names)} on {first.dataset}, evaluated again: {how}"
+    title = f"{which}: {', '.join(names)} on {first.dataset}{subset_words(found)}, evaluated again: {how}"
     if ensemble:
         table, notes = ensemble_table(title, evaluations[0], found), []
     else:

@@ -7,6 +7,7 @@ import typer
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes, typed_settings
+from klcli.cli.pictures import place, write_beside
 from klcli.errors import GradientCheckFailed
 from klcli.settings.procedures import CheckSettings
 from klcli.settings.train_config import TrainConfig
@@ -41,23 +42,31 @@ def gradcheck(ctx: typer.Context, config: TrainConfig, settings: CheckSettings, 
     show(invocation, lab.store, checks)
 
 
-def show(invocation: Invocation, store: "Store", checks: "Sequence[GradientCheck]") -> None:
-    """Show a suite with its picture. Raises GradientCheckFailed, which names the tensors, where one failed."""
+def show(invocation: Invocation, store: "Store", checks: "Sequence[GradientCheck]", limit: int | None = None) -> None:
+    """Show a suite, of at most `limit` tensors, with its picture. Raises GradientCheckFailed where a tensor failed."""
     from klcli.report.documents import check_document
-    from klcli.report.plots.figure import draw
     from klcli.report.plots.gradient_checks import gradient_errors
-    from klcli.report.tables.gradient_checks import gradient_check_table, gradient_method, gradient_verdict
+    from klcli.report.tables.gradient_checks import gradient_check_table, gradient_method, gradient_verdict, limited
 
     if not checks:
         invocation.result(f"{store.path} holds no gradient check yet: begin with `klcli gradcheck`")
         invocation.document("gradcheck", {"checks": []})
         return
-    picture = store.write_picture(f"gradcheck-{checks[0].suite:06d}.png", draw(gradient_errors(checks)))
-    invocation.result(*(gradient_check_table(check) for check in checks))
+    shown = limited(checks, limit)
+    invocation.result(*(gradient_check_table(check) for check in shown))
     verdict, method = gradient_verdict(checks), gradient_method(checks[0])
-    invocation.result(verdict, method, f"database    {store.path}", f"picture     {picture}")
-    documents = [check_document(check) for check in checks]
-    invocation.document("gradcheck", {"verdict": verdict, "checks": documents, "picture": str(picture)})
+    invocation.result(verdict, method, f"database    {store.path}")
+    name = f"gradcheck-{checks[0].suite:06d}.png"
+    picture = write_beside(invocation, store.write_picture, name, lambda: gradient_errors(checks))
+    invocation.result(*place(picture))
+    documents = [check_document(check) for check in shown]
+    content = {"verdict": verdict, "checks": documents, "picture": picture and str(picture)}
+    invocation.document("gradcheck", content)
+    raise_for_failed(checks)
+
+
+def raise_for_failed(checks: "Sequence[GradientCheck]") -> None:
+    """Raise GradientCheckFailed, which names the tensors, if one failed."""
     failed = [error.tensor for check in checks for error in check.errors if not error.passed]
     if failed:
         raise GradientCheckFailed(f"wrong gradient: {', '.join(dict.fromkeys(failed))}, see the rows marked FAIL")

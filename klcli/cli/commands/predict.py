@@ -33,11 +33,11 @@ def predict(
     found = invocation.lab().predict(pictures, run, flips=flips, snapshots=snapshots)
 
     from klcli.report.tables.evaluations import prediction_table
-    from klcli.report.words import network_name
+    from klcli.report.words import network_name, subset_words
 
     by = found.run
     accuracy = "" if by.test_accuracy is None else f", test accuracy {by.test_accuracy:.4f}"
-    title = f"Classes by run {by.id}: {network_name(by.config)} on {found.dataset}{accuracy}"
+    title = f"Classes by run {by.id}: {network_name(by.config)} on {found.dataset}{subset_words([by])}{accuracy}"
     invocation.result(prediction_table(title, found.pictures, top))
     documents = [
         {"picture": picture, "class": max(own.items(), key=lambda item: item[1])[0], "probabilities": own}

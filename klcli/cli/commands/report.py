@@ -1,19 +1,25 @@
 """`klcli report`: tables, pictures and an HTML page of the stored runs; notes, tags, deletion, export and check."""
 
+import io
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from klcli.cli.commands.gradcheck import raise_for_failed, show
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
-from klcli.errors import ConfigError, StoreError
+from klcli.cli.pictures import reason
+from klcli.errors import ConfigError, KlcliError, StoreError
 from klcli.settings.selection import Selection
-from klcli.settings.setting import Settings, flag, require, setting
+from klcli.settings.setting import Settings, flag, require, setting, settings_of
+from klcli.text import storable
 
 if TYPE_CHECKING:
+    from klcli.report.pictures import Picture
     from klcli.store.store import Store
 
 PANEL = "Manage runs"
@@ -39,7 +45,6 @@ class Upkeep(Settings):
 
     @property
     def wanted(self) -> list[str]:
-        """The names of the options that the user gave."""
         return [one.name for one in fields(self) if one.name != "yes" and getattr(self, one.name)]
 
     def do(self, invocation: Invocation, store: "Store") -> None:
@@ -51,7 +56,7 @@ class Upkeep(Settings):
         )
         for given, write in annotations:
             if given is not None:
-                write(*given)
+                write(given[0], storable(given[1]))
                 run = store.runs.get(given[0])
                 invocation.result(f"run {run.id}: note {run.note or '-'}, tags {run.tags or '-'}")
                 invocation.document("report", {"run": run.id, "note": run.note, "tags": (run.tags or "").split()})
@@ -83,11 +88,16 @@ class Upkeep(Settings):
 
     @staticmethod
     def _check(invocation: Invocation, store: "Store") -> None:
-        damage, orphans = store.upkeep.check()
-        invocation.result(*(f"damaged  {what}" for what in damage), *(f"orphan   {what}" for what in orphans))
+        from klcli.report.words import counted
+
+        number = sum(store.runs.count_by_state().values())
+        with invocation.counting("checking", number) as advance:
+            damage, orphans = store.upkeep.check(advance)
+        if found := [*(f"damaged  {what}" for what in damage), *(f"orphan   {what}" for what in orphans)]:
+            invocation.result("\n".join(found))  # one text: printing 100 000 separately takes 10 s
         if not damage:
-            words = f"{sum(store.runs.count_by_state().values())} runs, the database and all checkpoints are sound"
-            invocation.result(f"{store.path}: {words}, {len(orphans)} orphans")
+            words = f"{number} {counted(number, 'run')}, the database and all checkpoints are sound"
+            invocation.result(f"{store.path}: {words}, {len(orphans)} {counted(len(orphans), 'orphan')}")
         invocation.document("report", {"damage": damage, "orphans": orphans})
         if damage:
             raise StoreError(f"{store.path}: {len(damage)} damaged, restore a copy or delete the runs with --delete")
@@ -114,6 +124,11 @@ def report(selection: Selection, upkeep: Upkeep, invocation: Invocation) -> None
     """
     if invocation.as_json and selection.format != "table":
         raise ConfigError(f"--json and --format {selection.format}: give one, --json is the whole document")
+
+    require(not upkeep.yes or bool(upkeep.delete), "--yes: confirms --delete, omit it")
+    if upkeep.wanted and selection != Selection():
+        given = next(one for one in settings_of(Selection).values() if getattr(selection, one.key) != one.default)
+        raise ConfigError(f"--{upkeep.wanted[0]} and {given.option}: give one at a time")
 
     from klcli.store.store import Store
 
@@ -151,38 +166,55 @@ def _write_page(invocation: Invocation, store: "Store", selection: Selection, pa
 
 
 def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
-    only_gradients = selection.plot == ("gradients",) and not selection.has_view
-    if (selection.gradchecks or only_gradients) and selection.format == "table" and selection.to is None:
-        from klcli.cli.commands.gradcheck import show
-
-        show(invocation, store, store.gradient_checks.suite())
+    if selection.gradchecks and selection.format == "table" and not selection.plot:
+        show(invocation, store, store.gradient_checks.suite(), selection.limit)
         return
 
     from klcli.report.views import view
 
-    shown = view(store, selection, selection.plot)
-    pictures = []
+    shown = view(store, selection)
+    pictures: list[tuple[Path, Picture]] = []
     if selection.plot:
-        from klcli.report.pictures import draw
-        from klcli.store.checkpoints import write_atomically
+        from klcli.report.pictures import planned
 
-        # All pictures are drawn before the first one is written.
-        for path, content in draw(store, shown, selection.plot, selection.to, invocation.data):
-            write_atomically(path, content)
-            pictures.append(str(path))
-    # On stdout with a table for a person; on stderr with a format for another program.
-    messages = [f"picture     {picture}" for picture in pictures]
+        pictures = planned(store, shown, selection.plot, selection.to, invocation.data)
     if shown.table is None:
-        messages = [*shown.notes, *messages]
+        for note in shown.notes:
+            (invocation.result if selection.format == "table" else invocation.say)(note)
     elif selection.format == "table":
-        invocation.result(shown.table, *shown.notes)
+        invocation.result(*(shown.tables or [shown.table]), *shown.notes)
     else:
         from klcli.report.tables.formats import FORMATS
 
+        if selection.format == "csv-semicolon" and isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # as the byte order mark promises
         print(FORMATS[selection.format](shown.table, shown.notes))
-        messages = [*(shown.notes if selection.format == "csv" else ()), *messages]
-    for message in messages:
-        (invocation.result if selection.format == "table" else invocation.say)(message)
+        for note in shown.notes if selection.format.startswith("csv") else ():
+            invocation.say(note)
     for hint in shown.hints:
         invocation.say(hint)
-    invocation.document("report", shown.document | ({"pictures": pictures} if pictures else {}))
+    # The table first: a picture can fail, for example on a full disk.
+    written, failure = _write(pictures)
+    for path in written:  # on stdout with a table for a person; on stderr with a format for another program
+        (invocation.result if selection.format == "table" else invocation.say)(f"picture     {path}")
+    invocation.document("report", shown.document | ({"pictures": written} if selection.plot else {}))
+    if failure is not None:
+        raise failure
+    if selection.is_about_gradients:
+        raise_for_failed(store.gradient_checks.suite())
+
+
+def _write(pictures: "Sequence[tuple[Path, Picture]]") -> tuple[list[str], KlcliError | None]:
+    """Draw and write pictures; return the paths of those written and the failure of the first one that is not."""
+    from klcli.store.checkpoints import write_atomically
+
+    written: list[str] = []
+    for path, picture in pictures:
+        try:
+            write_atomically(path, picture())
+        except KlcliError as error:
+            return written, error
+        except Exception as error:  # a broken matplotlib can raise anything
+            return written, StoreError(f"{path}: cannot be drawn ({reason(error)})")
+        written.append(str(path))
+    return written, None

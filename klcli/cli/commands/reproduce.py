@@ -7,6 +7,7 @@ import typer
 
 from klcli.cli.invocation import Invocation, invoked, typed_command
 from klcli.cli.options import takes
+from klcli.cli.pictures import place, write_beside
 from klcli.errors import Diverged, GradientCheckFailed
 from klcli.settings.procedures import REPRODUCTION, ReproductionSettings
 from klcli.settings.setting import Role, flag, setting
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @takes(ReproductionSettings)
-@invoked("jobs", "executor", "resume", "data", "threads", "db", repeats=3)
+@invoked("vary", "jobs", "executor", "resume", "data", "threads", "db", repeats=3)
 def reproduce(
     *,
     names: Annotated[
@@ -63,13 +64,14 @@ def reproduce(
     reproduced: list[Reproduction] = []
     documents: list[dict[str, Any]] = []
     sections: list[Section] = []
-    for found in lab.reproduce(*names or [], settings=settings, repeats=invocation.repeats, resume=invocation.resume):
+    repeats, vary, resume = invocation.repeats, invocation.vary, invocation.resume
+    for found in lab.reproduce(*names or [], settings=settings, repeats=repeats, vary=vary, resume=resume):
         table = reproductions.reproduction_table(found.report, found.comparisons, found.terms)
         notes = reproductions.reproduction_notes(found.report, found.comparisons, found.terms)
         invocation.result(table, *notes)
-        pictures = _write_pictures(lab.store, found, markdown)
+        pictures = _write_pictures(invocation, lab.store, found, markdown)
         paths = [path for _, path in pictures]
-        invocation.result(*(f"picture     {path}" for path in paths), "")
+        invocation.result(*(line for path in paths for line in place(path)), "")
         reproduced.append(found)
         documents.append(reproductions.reproduction_document(found, notes, paths))
         sections.append((found.report, table, notes, pictures))
@@ -87,17 +89,24 @@ def reproduce(
         raise Diverged(f"every training of {', '.join(lost)} diverged: there is no number to compare")
 
 
-def _write_pictures(store: "Store", found: "Reproduction", markdown: Path | None) -> list[tuple[str, Path]]:
+def _write_pictures(
+    invocation: Invocation, store: "Store", found: "Reproduction", markdown: Path | None
+) -> list[tuple[str, Path]]:
     """Write the figures of a report, beside the page if there is one; return the caption and path of each."""
     from klcli.report.plots.reproductions import pictures
     from klcli.store.checkpoints import write_atomically
 
-    written = []
-    for name, words, content in pictures(found, store.runs.epochs):
+    def write(name: str, content: bytes) -> Path:
         if markdown is None:
-            path = store.write_picture(f"study-{max(found.studies):06d}-{name}.png", content)
-        else:
-            path = markdown.with_name(f"{markdown.stem}-{name}.png")
-            write_atomically(path, content)
+            return store.write_picture(f"study-{max(found.studies):06d}-{name}.png", content)
+        path = markdown.with_name(f"{markdown.stem}-{name}.png")
+        write_atomically(path, content)
+        return path
+
+    written = []
+    for name, words, chart in pictures(found, store.runs.epochs):
+        path = write_beside(invocation, write, name, chart)
+        if path is None:
+            break  # the others would fail for the same reason
         written.append((words, path))
     return written

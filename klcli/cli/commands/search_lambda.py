@@ -5,6 +5,7 @@ from typing import Any
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
+from klcli.cli.pictures import place, write_beside
 from klcli.errors import Diverged
 from klcli.settings.procedures import SearchSettings
 from klcli.settings.train_config import TrainConfig
@@ -12,7 +13,7 @@ from klcli.settings.train_config import TrainConfig
 
 @takes(TrainConfig, omit=("preset", "lam"), batch_norm=True, step_epochs=2.0)
 @takes(SearchSettings)
-@invoked("repeats", "jobs", "executor", "resume", "data", "threads", "db")
+@invoked("repeats", "vary", "jobs", "executor", "resume", "data", "threads", "db")
 def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: Invocation) -> None:
     """Search the L2 coefficient lambda by validation accuracy, from coarse to fine.
 
@@ -25,15 +26,18 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
     - `klcli search-lambda --values 0.0015 0.002 0.003 0.0045 --repeats 3`
     """
     lab = invocation.lab()
-    found = lab.search_lambda(config, search, repeats=invocation.repeats, resume=invocation.resume)
+    repeats, vary, resume = invocation.repeats, invocation.vary, invocation.resume
+    found = lab.search_lambda(config, search, repeats=repeats, vary=vary, resume=resume)
 
     from klcli.report.documents import run_document
-    from klcli.report.plots.figure import draw
     from klcli.report.plots.studies import lambda_search
     from klcli.report.tables.runs import splits_table
     from klcli.report.tables.studies import choice_sentence, repeats_table, search_table, search_title
+    from klcli.report.words import images_words, repeats_note, subset_words
 
-    invocation.result(search_table(search_title(found, found.stages[0][1][0].dataset), found.stages, found.choice))
+    invocation.result(
+        search_table(search_title(found, images_words(found.stages[0][1][0])), found.stages, found.choice)
+    )
     document: dict[str, Any] = {
         "studies": [
             {"study": study, "stage": stage, "runs": [run_document(run) for run in runs]}
@@ -41,22 +45,24 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
         ],
         "choice": None,
     }
-    places = [f"database    {lab.store.path}"]
-    if found.choice is not None:
-        name = f"study-{found.studies[-1]:06d}-lambda.png"
-        picture = lab.store.write_picture(name, draw(lambda_search(found.stages, found.choice)))
-        invocation.result(choice_sentence(found.choice))
-        document |= {"choice": asdict(found.choice), "picture": str(picture)}
-        places.append(f"picture     {picture}")
-    if found.choice is not None and found.final:
+    choice, picture = found.choice, None
+    if choice is not None:
+        invocation.result(choice_sentence(choice))
+    if note := repeats_note(found.stages[0][1]):
+        invocation.result(note)
+    if choice is not None and found.final:
         runs, study = found.final, found.final[0].study_id
-        what = f"Final: lambda {found.choice.chosen.lam:.6g}, {runs[0].cycles:g} cycles (study {study})"
+        what = f"Final: lambda {choice.chosen.lam:.6g}, {runs[0].cycles:g} cycles{subset_words(runs)} (study {study})"
         complete = [run for run in runs if run.state == "complete"]
         invocation.result(splits_table(what, runs[0]) if len(runs) == 1 else repeats_table(what, complete))
         document["final"] = {"study": study, "runs": [run_document(run) for run in runs]}
-    invocation.result(*places)
+    if choice is not None:
+        name = f"study-{found.studies[-1]:06d}-lambda.png"
+        picture = write_beside(invocation, lab.store.write_picture, name, lambda: lambda_search(found.stages, choice))
+        document |= {"choice": asdict(choice), "picture": picture and str(picture)}
+    invocation.result(f"database    {lab.store.path}", *place(picture))
     invocation.document("search-lambda", document)
-    if found.choice is None:
+    if choice is None:
         raise Diverged(f"every lambda diverged: try a smaller --eta-max than {config.eta_max:g}")
     if found.final and all(run.state == "diverged" for run in found.final):
         raise Diverged(f"the final training (study {found.final[0].study_id}) diverged: try a smaller --eta-max")

@@ -7,6 +7,7 @@ import typer
 
 from klcli.cli.invocation import EXECUTION, Invocation, invoked
 from klcli.cli.options import takes, typed_settings
+from klcli.cli.pictures import place, write_beside
 from klcli.errors import ConfigError, Diverged
 from klcli.settings.setting import Role, flag, setting, value_of
 from klcli.settings.train_config import TrainConfig
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @takes(TrainConfig)
-@invoked("repeats", "jobs", "executor", "data", "threads", "db")
+@invoked("repeats", "vary", "jobs", "executor", "data", "threads", "db")
 def train(
     ctx: typer.Context,
     config: TrainConfig,
@@ -54,8 +55,9 @@ def train(
 
         config = range_test(config, named)
     lab = invocation.lab()
-    if invocation.repeats != 1:
-        _show_repeats(invocation, lab, lab.repeat(config, invocation.repeats, resume=resume is not None).id)
+    if invocation.repeats != 1 or invocation.vary != "all":
+        study = lab.repeat(config, invocation.repeats, vary=invocation.vary, resume=resume is not None)
+        _show_repeats(invocation, lab, study.id)
     elif resume is None:
         _show(invocation, lab, lab.train(config))
     else:
@@ -82,40 +84,41 @@ def _show_repeats(invocation: Invocation, lab: "Lab", study: int) -> None:
     """Show the mean over seeds with its error bar. Raises Diverged where a run did."""
     from klcli.report.documents import run_document
     from klcli.report.tables.studies import repeats_table
-    from klcli.report.words import network_name
+    from klcli.report.words import network_name, repeats_note, settings_words, subset_words
 
     runs = lab.runs_of(study)
     complete = [run for run in runs if run.state == "complete"]
     first, last = runs[0], runs[-1]
-    seeds = f"seeds {first.config.seed} to {last.config.seed}"
-    title = f"Study {study}, runs {first.id} to {last.id}: {network_name(first.config)} on {first.dataset}, {seeds}"
-    invocation.result(repeats_table(title, complete), f"database    {lab.store.path}")
+    words = settings_words(first, runs)
+    seeds = ", ".join(filter(None, (words["seed"], words["order"])))
+    images = f"{first.dataset}{subset_words(runs)}"
+    title = f"Study {study}, runs {first.id} to {last.id}: {network_name(first.config)} on {images}, {seeds}"
+    invocation.result(repeats_table(title, complete), repeats_note(runs), f"database    {lab.store.path}")
     invocation.document("train", {"study": study, "runs": [run_document(run) for run in runs]})
     if len(complete) < len(runs):
         raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, try a smaller --eta-max")
 
 
 def _show(invocation: Invocation, lab: "Lab", run: "Run") -> None:
-    """Draw the picture of the run and print where everything is. Raises Diverged for a run that did."""
+    """Show the results of a run, its picture, and where everything is. Raises Diverged for a run that did."""
     from klcli.report.documents import record_document, run_document
-    from klcli.report.plots.figure import draw
     from klcli.report.plots.training import training_curves
     from klcli.report.tables.runs import splits_table
     from klcli.report.tables.studies import suggestion_sentence
     from klcli.report.tables.table import duration
-    from klcli.report.words import network_name
+    from klcli.report.words import network_name, subset_words
 
     store, epochs = lab.store, lab.epochs(run)
     is_range_test = run.config.schedule == "range"
-    picture = store.write_picture(f"run-{run.id:06d}.png", draw(training_curves(run, epochs)))
-    work = f"{run.epochs_done:g} epochs on {run.dataset} in {duration(run.seconds or 0.0)}"
-    title = f"Run {run.id}: {network_name(run.config)}, {work}"
-    places = [("database", store.path), ("picture", picture)]
-    if run.checkpoint:
-        places.insert(1, ("checkpoint", store.path.parent / run.checkpoint))
+    work = f"{run.epochs_done:g} epochs on {run.dataset}{subset_words([run])} in {duration(run.seconds or 0.0)}"
     notes = [suggestion_sentence(run, epochs)] if is_range_test else []
-    invocation.result(splits_table(title, run), *notes, *(f"{what:<11} {where}" for what, where in places))
-    document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": str(picture)}
+    invocation.result(splits_table(f"Run {run.id}: {network_name(run.config)}, {work}", run), *notes)
+    name = f"run-{run.id:06d}.png"
+    picture = write_beside(invocation, store.write_picture, name, lambda: training_curves(run, epochs))
+    checkpoint = [f"checkpoint  {store.runs.file_of(run)}"] if run.checkpoint else []
+    invocation.result(f"database    {store.path}", *checkpoint, *place(picture))
+    drawn = {"picture": picture and str(picture)}
+    document = {"run": run_document(run), "epochs": [*map(record_document, epochs)]} | drawn
     invocation.document("train", document | ({"notes": notes} if notes else {}))
     if run.state == "diverged" and not is_range_test:  # a range test continues until the cost diverges
         cure = f"its {run.epochs_done:g} epochs are kept, try a smaller --eta-max than {run.config.eta_max:g}"

@@ -1,17 +1,21 @@
-"""Parse one batch file of CIFAR-10, in either layout, without executing code that it may contain."""
+"""Parse one batch file of CIFAR-10, in any layout, without executing code that it may contain."""
 
 import io
 import pickle
+import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from klcli.data.cifar10 import layouts
 from klcli.data.dataset import CLASSES, PIXELS
 from klcli.errors import DataError
+from klcli.text import one_line
 
 AGAIN = "the file is damaged, download the data set again"
+COMPRESSED = 15  # type of an element in a file of Matlab
+LARGEST_MATLAB = 64 * 2**20  # bytes, unpacked: twice an official batch file
 
 
 def parse_batch(layout: layouts.Layout, content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
@@ -19,7 +23,8 @@ def parse_batch(layout: layouts.Layout, content: bytes, where: str) -> tuple[np.
 
     Raises DataError if the content has another form, or all labels are equal.
     """
-    pixels, labels = (_parse_python if layout == layouts.PYTHON else _parse_binary)(content, where)
+    parsers = {"python": _parse_python, "binary": _parse_binary, "matlab": _parse_matlab}
+    pixels, labels = parsers[layout.name](content, where)
     wrong = np.flatnonzero((labels < 0) | (labels >= CLASSES))
     for row in wrong[:1]:
         raise DataError(f"{where}: label {labels[row]} in row {row} is not one of 0 to {CLASSES - 1}: {AGAIN}")
@@ -40,11 +45,58 @@ def _parse_binary(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _parse_python(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Parse a pickled dictionary: `data`, an array (10000, 3072) uint8, and `labels`, a list of 10 000 integers."""
-    batch = _load_pickle(content, where)
+    return _arrays(_load_pickle(content, where), (layouts.ROWS,), where)
+
+
+def _parse_matlab(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Parse a file of Matlab's formats 5 to 7: `data`, (10000, 3072) uint8, and `labels`, (10000, 1) uint8."""
+    from scipy.io import loadmat  # slow to import, and only this layout needs it
+
+    try:
+        file: Any = io.BytesIO(_unpacked_matlab(content))
+        batch = loadmat(file, variable_names=("data", "labels", "fine_labels"))
+    except NotImplementedError:
+        raise DataError(f"{where} is in Matlab's format 7.3: save it again with `save -v7`") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # the reader of a damaged file can raise almost any exception
+        reason = one_line(error)
+        raise DataError(f"{where} is not a readable file of Matlab ({reason}): download the data set again") from None
+    return _arrays(batch, (layouts.ROWS, 1), where)
+
+
+def _unpacked_matlab(content: bytes) -> bytes:
+    """Return the same file without compression, so that none of its variables can expand without end.
+
+    A file of format 5 is a header of 128 bytes and then elements: type, length, and that many bytes. Elements of type
+    15 are compressed.
+    """
+    order: Literal["little", "big"] = "little" if content[126:128] == b"IM" else "big"
+    if order == "big" and content[126:128] != b"MI":
+        raise ValueError("it does not begin as one")
+    parts, position, left = [content[:128]], 128, LARGEST_MATLAB
+    while position + 8 <= len(content):
+        kind, size = (int.from_bytes(content[position + at : position + at + 4], order) for at in (0, 4))
+        element = content[position : position + 8 + size]
+        if kind == COMPRESSED:
+            unpacker = zlib.decompressobj()
+            element = unpacker.decompress(element[8:], left)
+            if not unpacker.eof:
+                raise ValueError("it is incomplete, or larger than a batch file when unpacked")
+        left -= len(element)
+        if left <= 0:
+            raise ValueError("it is larger than a batch file")
+        parts.append(element)
+        position += 8 + size
+    return b"".join(parts)
+
+
+def _arrays(batch: dict[str, Any], shape: tuple[int, ...], where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return pixels and labels of a batch, whose labels have this shape in the file."""
     if "fine_labels" in batch:
         raise DataError(f"{where} belongs to CIFAR-100: give the folder or archive of CIFAR-10")
     pixels = _checked(batch, "data", np.uint8, (layouts.ROWS, PIXELS), where)
-    return pixels, _checked(batch, "labels", np.integer, (layouts.ROWS,), where)
+    return pixels, _checked(batch, "labels", np.integer, shape, where).reshape(layouts.ROWS)
 
 
 def _checked(batch: dict[str, object], key: str, kind: type, shape: tuple[int, ...], where: str) -> np.ndarray:
@@ -66,8 +118,8 @@ def _load_pickle(content: bytes, where: str) -> dict[str, Any]:
         loaded = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
     # A pickle is a program: a damaged one can raise any exception.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{where} is not a readable pickle ({reason}): download the data set again") from None
+        cure = "download the data set again"
+        raise DataError(f"{where} is not a readable pickle ({one_line(error)}): {cure}") from None
     if not isinstance(loaded, dict):
         raise DataError(f"{where} holds a {type(loaded).__name__} instead of a dictionary: this is not CIFAR-10")
     # Python 2 wrote the official files: its strings arrive as bytes.

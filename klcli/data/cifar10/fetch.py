@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
 
 from klcli import __version__
 from klcli.data.cifar10 import layouts
-from klcli.data.cifar10.reading import Source, read
+from klcli.data.cifar10.archives import LARGEST_ARCHIVE
+from klcli.data.cifar10.reading import locate, read
 from klcli.errors import ConfigError, DataError, StoreError
+from klcli.files import open_regular
+from klcli.text import path_text
 
 URL = f"https://www.cs.toronto.edu/~kriz/{layouts.BINARY.archive}"
-OFFICIAL = "official"  # accepts the checksum of either official archive
+OFFICIAL = "official"  # accepts the checksum of any official archive
 PIECE = 2**18  # bytes read at once: progress several times a second on a slow connection
 TIMEOUT = 60  # seconds without a byte after which the connection counts as lost
 
@@ -30,7 +34,7 @@ class Fetched:
     """An archive in the cache."""
 
     path: Path
-    layout: str  # "python" or "binary"
+    layout: str  # "python", "binary" or "matlab"
     md5: str
     official: bool  # whether it holds the official images
 
@@ -39,18 +43,23 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
     """Download the archive at `url` (http, https or file) into `destination`; `progress(done, total)` counts bytes.
 
     `total` is None if the server does not send it. `expected_md5` is a checksum in hexadecimal digits, OFFICIAL for
-    the checksum of either official archive, None for no check. An interrupted download is kept as `<name>.part` and
+    the checksum of any official archive, None for no check. An interrupted download is kept as `<name>.part` and
     resumed. Raises DataError if the network, the server or the archive fails, StoreError if the disk fails,
     ConfigError for an invalid address or checksum.
     """
     expected = _checksums(expected_md5)
-    if urlsplit(url).scheme not in ("http", "https", "file"):
-        raise ConfigError(f"--url {url!r} is not a URL: start it with https://, http:// or file://")
+    if urlsplit(url).scheme not in ("http", "https", "file") or not url.isprintable():
+        raise ConfigError(f"--url '{path_text(url)}' is not a URL: start it with https://, http:// or file://")
+    if urlsplit(url).scheme == "file":
+        with contextlib.suppress(OSError), open_regular(Path(url2pathname(urlsplit(url).path))):
+            pass  # the check is that it is a regular file; other problems are found below
     part = destination / f"{_file_name(url) or 'archive'}.part"
     try:
         destination.mkdir(parents=True, exist_ok=True)
         _download(url, part, progress)
         try:
+            if part.stat().st_size > LARGEST_ARCHIVE:
+                raise DataError(f"{url} has more than {LARGEST_ARCHIVE} bytes: this is no archive of CIFAR-10")
             md5 = _md5_of(part)
             if expected and md5 not in expected:
                 raise DataError(
@@ -58,16 +67,16 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
                     "damaged in transfer, is another archive, or is the login page of a network; "
                     "run it again, give another address with --url, or accept it with --no-verify"
                 )
-            dataset = read(Source(part, None))
+            dataset = read(locate(part))
         except DataError as error:
             part.unlink()  # resuming it would fail again
-            raise DataError(str(error).replace(str(part), url)) from None
+            raise DataError(str(error).replace(path_text(part), url)) from None
         layout = next(layout for layout in layouts.LAYOUTS if dataset.layout.startswith(layout.name))
         path = part.replace(destination / layout.archive)
         return Fetched(path, layout.name, md5, bool(dataset.official))
     except OSError as error:  # network errors have already become DataError
         cure = "free 400 MB there, or set KLCLI_CACHE to a folder on another disk"
-        raise StoreError(f"{destination} cannot be written ({error.strerror or error}): {cure}") from None
+        raise StoreError(f"{path_text(destination)} cannot be written ({error.strerror or error}): {cure}") from None
 
 
 def fetched_before(url: str, destination: Path) -> Fetched | None:
@@ -116,6 +125,8 @@ def _download(url: str, part: Path, progress: Progress) -> None:
         for piece in _pieces(url, response, done, total):
             done += file.write(piece)
             progress(done, total)
+            if done > LARGEST_ARCHIVE:  # a server that sends without end
+                break
     return None
 
 

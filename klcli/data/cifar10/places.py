@@ -8,10 +8,11 @@ from pathlib import Path
 
 import platformdirs
 
-from klcli.data.cifar10.layouts import LAYOUTS, PYTHON
+from klcli.data.cifar10.layouts import CIFAR10, LAYOUT_OF, LAYOUTS, PYTHON
+from klcli.data.cifar10.reading import Source, locate
 from klcli.errors import DataError
+from klcli.text import path_text
 
-CIFAR10 = "cifar10"  # CIFAR-10, from any place
 SYNTHETIC = "synthetic"  # the built-in set
 NAMES = (CIFAR10, SYNTHETIC)  # values of --data and KLCLI_DATA other than a path
 
@@ -37,24 +38,29 @@ def user_path(text: str) -> Path:
         return Path(text)
 
 
-def find(requested: str | None) -> Path | None:
-    """Return the folder or archive to read: `requested`, `KLCLI_DATA`, or the first usual place that is complete.
-
-    None if no path was requested and no place is complete. Raises DataError if a requested path does not exist.
-    """
-    variable = os.environ.get("KLCLI_DATA", "")
-    if requested is None and variable in ("", *NAMES):
-        return next(filter(_is_complete, usual_places()), None)
-    origin, text = ("KLCLI_DATA", variable) if requested is None else ("--data", requested)
-    path = user_path(text)
+def find(text: str, origin: str) -> Source:
+    """Return the set at a path given by `origin`, an option or a variable. Raises DataError if there is none."""
+    path, named = user_path(text), f"{origin} '{path_text(text)}'"
     try:
         found = bool(text) and path.exists()
     except (OSError, ValueError) as error:  # no permission, a name too long, a NUL in it
-        raise DataError(f"{origin} {text!r} cannot be read ({error}): give a folder or archive that can be") from None
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{named} cannot be read ({reason}): give a folder or archive that can be") from None
     if not found:
-        cure = "give the folder or the .tar.gz of CIFAR-10, or run `klcli data fetch` and omit it"
-        raise DataError(f"{origin} {text!r} does not exist: {cure}")
-    return path.absolute()
+        cure = "give the folder or the archive of CIFAR-10, or run `klcli data fetch` and omit it"
+        raise DataError(f"{named} does not exist: {cure}")
+    return locate(path)
+
+
+def search() -> tuple[Source | None, tuple[str, ...]]:
+    """Return the set at the first usual place that has one, and what is wrong with the places passed over."""
+    passed_over: dict[str, None] = {}  # a set in order
+    for place in filter(exists, usual_places()):
+        try:
+            return locate(place), tuple(passed_over)
+        except DataError as error:
+            passed_over[str(error)] = None
+    return None, tuple(passed_over)
 
 
 def usual_places() -> Iterator[Path]:
@@ -63,22 +69,25 @@ def usual_places() -> Iterator[Path]:
     # The archive of `klcli data fetch` precedes a folder beside it, which may be the damaged one that it replaces.
     yield from (cache / layout.archive for layout in LAYOUTS)
     # torchvision accepts any root; its examples and most programs use these.
-    roots = [cache, Path(), Path("data"), Path("datasets")]
+    roots = [cache, Path(), *map(Path, ("data", "datasets", "Datasets"))]
     if home.is_absolute():
         torch = home / ".cache" / "torch"
         roots += [home / "data", home / "datasets", Path(os.environ.get("TORCH_HOME") or torch), torch / "datasets"]
-    yield from (root / name for root in roots for layout in LAYOUTS for name in (layout.folder, layout.archive))
+    for root in roots:
+        yield from (root / name for layout in LAYOUTS for name in (layout.folder, layout.archive))
+        if any(exists(root / name) for name in LAYOUT_OF):
+            yield root
     if home.is_absolute():
         keras = Path(os.environ.get("KERAS_HOME") or home / ".keras") / "datasets"
-        # Keras names the download after the folder; since version 3 it unpacks into a folder named "target".
-        name = PYTHON.folder
-        yield from (keras / name, keras / f"{name}-target" / name, keras / f"{name}.tar.gz")
+        # Keras names the download after the folder. Since version 3 it unpacks into a folder named "target", and keeps
+        # the download as "_archive".
+        names = PYTHON.folder, f"{PYTHON.folder}-target"
+        yield from (keras / f"{name}{end}" for end in ("", ".tar.gz", "_archive") for name in names)
 
 
-def _is_complete(place: Path) -> bool:
-    """Whether `place` is an archive, or a folder with all six batch files; an incomplete folder is skipped."""
-    forms = [[place]] if place.name.endswith(".tar.gz") else [layout.files_in(place) for layout in LAYOUTS]
+def exists(path: Path) -> bool:
+    """Return whether there is a file or folder that this user may see."""
     try:
-        return any(all(map(Path.is_file, files)) for files in forms)
-    except OSError:
+        return path.exists()
+    except OSError:  # in another user's folder
         return False

@@ -2,27 +2,29 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
-from klcli.errors import ConfigError, KlcliError
+from klcli.errors import KlcliError
 from klcli.published.reproduction import KIND, reproductions, stored_reproduction
 from klcli.report.page import page
 from klcli.report.page.page import Markup, Section
-from klcli.report.pictures import Painter
+from klcli.report.pictures import Painter, draw
 from klcli.report.plots.reproductions import pictures as reproduction_pictures
 from klcli.report.tables.evaluations import evaluations_table
 from klcli.report.tables.groups import group, group_notes, group_table, varying
 from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
 from klcli.report.tables.runs import comparison_table, summary_table
-from klcli.report.views import View, conditions, gradients_view, study_view, view
-from klcli.report.words import images_words, network_name
+from klcli.report.views import View, conditions, gradients_view, image_sets, study_view, view
+from klcli.report.words import images_words, network_name, subset_words
 from klcli.settings.selection import Selection
 from klcli.store.records import ImageSet, Study
 from klcli.store.store import Store
 
 BEST = 10  # rows of a ranking
-CURVES = 4  # runs of each set of images whose curves are drawn
+CURVES = 1  # runs of each set of images whose own curves are drawn; the others share a picture
 TOGETHER = 6  # settings in one picture,
 SEEDS = 20  # each with a band over its seeds
+GROUPS = 100  # rows of means over seeds
 LISTED = 200  # runs listed with their settings; a phone cannot open a page with thousands
 PIXELS = ("confusion", "weights")  # kinds of pictures that are large as SVG
 
@@ -31,15 +33,12 @@ class Sections:
     """The sections of a page about the runs of a selection."""
 
     def __init__(self, store: Store, selection: Selection, data: str | None, say: Callable[[str], None]) -> None:
-        """`data` names the images for confusion matrices; `say` is called with the reason for each missing picture.
-
-        Raises ConfigError for a selection of a single view.
-        """
-        if selection.has_view:
-            raise ConfigError("--html: shows all views, it takes filters like --bn or --since but no view")
+        """`data` names the images for confusion matrices; `say` is called with the reason for each missing picture."""
         self._store, self._selection, self._say = store, selection, say
         self._painter = Painter(store, data)
-        self._image_sets = store.runs.image_sets(conditions(selection))
+        self._conditions = conditions(store, selection)
+        self._image_sets = [one for one in image_sets(store, self._conditions) if one.is_called(selection.dataset)]
+        self._missing: set[str] = set()  # reasons that were said
         self._studies = store.studies.all()
 
     def __len__(self) -> int:
@@ -48,9 +47,9 @@ class Sections:
 
     def __iter__(self) -> Iterator[Section]:
         """Yield the sections in order; each may take seconds."""
-        if self._image_sets:
-            best = [self._of_images(images, best=1).runs[0] for images in self._image_sets]
-            yield Section("Summary", [page.table(summary_table(self._image_sets, best))])
+        best = {images: run for images in self._image_sets for run in self._of_images(images, best=1).runs}
+        if best:
+            yield Section("Summary", [page.table(summary_table(list(best), list(best.values())))])
         for images in self._image_sets:
             yield Section(images_words(images), list(self._images(images)))
         for number in reproductions(self._store):
@@ -63,29 +62,36 @@ class Sections:
             yield Section("Gradient check", list(self._gradients()))
         yield Section("Runs", list(self._runs()))
 
-    def _of_images(self, images: ImageSet, best: int) -> View:
-        return view(self._store, replace(self._selection, best=best, images_of=images.latest, dataset=None))
+    def _of_images(self, images: ImageSet, best: int | None) -> View:
+        """Return the best runs on one set of images; all of them, whatever --limit says, if `best` is None."""
+        limit = None if best is None else self._selection.limit
+        chosen = replace(self._selection, images_of=images.latest, dataset=None, html=None)
+        return view(self._store, replace(chosen, best=10**9 if best is None else best, limit=limit))
 
     def _images(self, images: ImageSet) -> Iterator[Markup]:
-        everything = self._of_images(images, best=10**9).runs
+        everything, _ = self._store.runs.results(self._conditions.on_images_of(images))
         if images.dataset == "synthetic":
             yield page.notes(["Synthetic images: these results say nothing about CIFAR-10."], is_warning=True)
-        yield from _shown(self._of_images(images, best=BEST))
+        ranking = self._of_images(images, best=BEST)
+        yield from _shown(ranking)
+        if not everything:
+            return
         columns = varying(everything)
         groups, repeated = group(everything, columns)
         several = [one for one in groups if len(one.runs) > 1]  # a single seed is already in the ranking
         if several:
-            yield page.table(group_table(several, columns))
-            yield page.notes(group_notes(several, columns, repeated))
+            yield page.table(group_table(several[:GROUPS], columns))
+            yield page.notes(group_notes(several[:GROUPS], columns, repeated))
         evaluations = self._store.evaluations.of_runs([run.id for run in everything])
         if evaluations:
-            yield page.table(evaluations_table("Stored networks, evaluated again", evaluations))
+            title = f"Stored networks, evaluated again, on {images_words(images)}"
+            yield page.table(evaluations_table(title, evaluations))
         if len(everything) > 1:
-            top = View(runs=[run for one in groups[:TOGETHER] for run in one.runs[:SEEDS]])
-            yield from self._pictures(top, "curves", "bn")
-        for run in everything[:CURVES]:
+            top = [self._store.runs.get(run.id) for one in groups[:TOGETHER] for run in one.runs[:SEEDS]]
+            yield from self._pictures(View(runs=top), "curves", "bn")
+        for run in ranking.runs[:CURVES]:
             yield from self._pictures(View(runs=[run]), "curves")
-        yield from self._pictures(View(runs=everything[:1]), *PIXELS)
+        yield from self._pictures(View(runs=ranking.runs[:1]), *PIXELS)
 
     def _study(self, study: Study) -> Iterator[Markup]:
         yield from _shown(found := study_view(self._store, study.id))
@@ -100,8 +106,10 @@ class Sections:
         compared, marks = (found.report, found.comparisons, found.terms), found.terms.marks
         parts: list[Markup] = [page.notes(marks, is_warning=True)] if marks else []
         parts += [page.table(reproduction_table(*compared)), page.notes(reproduction_notes(*compared)[len(marks) :])]
-        drawn = reproduction_pictures(found, self._store.runs.epochs, "svg")
-        parts += [page.picture(words, "svg", content) for _, words, content in drawn]
+        drawn = reproduction_pictures(found, self._store.runs.epochs)
+        parts += [
+            one for name, words, chart in drawn for one in self._picture(words, name, partial(draw, chart, "svg"))
+        ]
         return Section(f"Reproduction of {found.report.name}, study {', '.join(map(str, found.studies))}", parts)
 
     def _gradients(self) -> Iterator[Markup]:
@@ -112,13 +120,14 @@ class Sections:
 
     def _runs(self) -> Iterator[Markup]:
         limit = min(self._selection.limit or LISTED, LISTED)
-        listed = view(self._store, replace(self._selection, list_all=True, limit=limit, images_of=None, sort=None))
+        listed = view(self._store, replace(self._selection, list_all=True, limit=limit, html=None))
         total = sum(self._store.runs.count_by_state().values())
         more = f"{len(listed.runs)} of {total} runs are listed: `klcli report --list` shows all."
         yield from _shown(replace(listed, notes=[more] if total > len(listed.runs) else []))
         for run in listed.runs:
             accuracy = f", validation {run.validation_accuracy:.4f}" if run.validation_accuracy is not None else ""
-            summary = f"Run {run.id}: {network_name(run.config)} on {run.dataset}, {run.state}{accuracy}"
+            images = f"{run.dataset}{subset_words([run])}"
+            summary = f"Run {run.id}: {network_name(run.config)} on {images}, {run.state}{accuracy}"
             evaluations = self._store.evaluations.of_runs([run.id])
             yield page.details(summary, run.command, comparison_table([run], diff_only=False, evaluations=evaluations))
 
@@ -126,11 +135,27 @@ class Sections:
         for kind in kinds:
             suffix = "png" if kind in PIXELS else "svg"
             try:
-                for stem, content in self._painter.draw(shown, kind, suffix):
-                    yield page.picture(stem.replace("-", " "), suffix, content)
+                planned = self._painter.planned(shown, kind, suffix)
             except KlcliError as error:
                 if kind != "bn":  # most sets of runs have no such pair of runs
-                    self._say(f"no picture of {kind}: {error}")
+                    self._miss(f"no picture of {kind}: {error}")
+                continue
+            for stem, drawing in planned:
+                yield from self._picture(stem.replace("-", " "), kind, drawing, suffix)
+
+    def _picture(self, words: str, kind: str, draw: Callable[[], bytes], suffix: str = "svg") -> Iterator[Markup]:
+        """Yield a picture; if it cannot be drawn, say why and go on: the tables are there."""
+        try:
+            yield page.picture(words, suffix, draw())
+        except KlcliError as error:
+            self._miss(f"no picture of {kind}: {error}")
+        except Exception as error:  # a broken matplotlib can raise anything
+            self._miss(f"no pictures: {type(error).__name__}: {error}")
+
+    def _miss(self, reason: str) -> None:
+        if reason not in self._missing:
+            self._missing.add(reason)
+            self._say(reason)
 
 
 def _shown(found: View) -> Iterator[Markup]:

@@ -6,7 +6,7 @@ from itertools import product
 from statistics import fmean, stdev
 
 from klcli.report import words
-from klcli.report.plots.figure import BLUE, COLOURS, LINES, ORANGE, Chart, Line, Panel, steps_limit
+from klcli.report.plots.chart import BLUE, COLOURS, LINES, ORANGE, Chart, Line, Panel, steps_limit
 from klcli.report.plots.training import MEASURES, cycle_length
 from klcli.report.tables.groups import varying
 from klcli.settings.sameness import SETTINGS, differences, without_seeds
@@ -34,7 +34,7 @@ def validation_overlay(runs: Runs, epochs: Epochs) -> Chart:
     missing = f"without any evaluation: {words.run_numbers(empty)}" if empty else ""
     band = "the band is one standard deviation over seeds" if len(drawn) > len(repeats) else ""
     caption = (_common(drawn), words.run_numbers(drawn), missing, band)
-    return _chart("Validation over update steps", caption, curves, epochs)
+    return _chart(f"Validation over update steps{words.subset_words(drawn)}", caption, curves, epochs)
 
 
 def bn_overlay(without: Run, with_bn: Run, epochs: Epochs) -> Chart:
@@ -52,7 +52,7 @@ def bn_overlay(without: Run, with_bn: Run, epochs: Epochs) -> Chart:
         if one.key not in words.IN_NAME
     )
     caption = (_common(pair), f"also different: {also}" if also else "", words.run_numbers(pair))
-    title = f"Without and with batch normalisation: {words.network_name(without.config)}"
+    title = f"Without and with batch normalisation: {words.network_name(without.config)}{words.subset_words(pair)}"
     return _chart(title, caption, curves, epochs)
 
 

@@ -1,81 +1,25 @@
-"""Charts: lines in panels as plain values, and the function that draws any chart."""
+"""Drawing: any chart as a PNG, SVG or PDF file."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import cycle
-from typing import Any, Literal
+from typing import Any
 
-import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-# Okabe and Ito's colours: distinct with every common colour blindness and in grey print.
-BLUE, ORANGE, GREEN, PINK, YELLOW, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#555555"
-COLOURS = (BLUE, ORANGE, GREEN, PINK, YELLOW, GREY)
-LINES = ("-", "--", ":", "-.")
-TRAIN, VALIDATION = (BLUE, "-"), (ORANGE, "--")
+from klcli.report.plots import own_settings
+from klcli.report.plots.chart import GREY, LINES, Chart, Line, Panel
+from klcli.text import visible
 
 CAPTION_LETTERS = 15  # per inch of width
 LEGEND_LETTERS = 10.4
 TITLE_INCHES, LEGEND_INCHES = 0.27, 0.22
 
 
-@dataclass(frozen=True)
-class Line:
-    """One curve, or only markers if `style` is empty."""
-
-    label: str | None  # None: not in the legend
-    x: Sequence[float]
-    y: Sequence[float]
-    colour: str
-    style: str = "-"
-    spread: Sequence[float] = ()  # one standard deviation, drawn as a band
-    dots_below: int = 3  # below this number of points, markers are drawn: a line of one point is invisible
-    marker: str = "o"
-    size: float = 3.5  # of the marker, in points
-    fill: str | None = None  # colour inside the marker, if not that of the line
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Lines over the same two axes."""
-
-    lines: Sequence[Line]
-    title: str = ""
-    xlabel: str = "update step"
-    ylabel: str = ""
-    xscale: str = "linear"
-    yscale: str = "linear"
-    xlim: tuple[float, float] | None = None
-    ylim: tuple[float, float | None] | None = None
-    cycle: int = 0  # updates per cycle; the ends of cycles are marked
-    limits: Mapping[str, float] = field(default_factory=dict)  # vertical lines by label
-    band: tuple[float, float] | None = None  # one standard error of y
-    names: Sequence[str] = ()  # labels of the integers of y, from the top
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Panels in rows, with a title and the settings below."""
-
-    title: str
-    caption: str
-    panels: Sequence[Sequence[Panel]]
-    width: float  # inches
-    height: float  # without the legend
-    sharex: Literal["all", "none"] = "none"
-    sharey: Literal["row", "none"] = "none"
-
-
-def steps_limit(lines: Sequence[Line]) -> tuple[float, float]:
-    """Return the limits of x from the start of a training to its last evaluation."""
-    return 0, max((line.x[-1] for line in lines if line.x), default=0) or 1
-
-
+@own_settings()
 def draw(chart: Chart, suffix: str = "png") -> bytes:
     """Return a picture file of a chart."""
     figure = new_figure(chart.width, chart.height, chart.title, chart.caption)
@@ -93,7 +37,7 @@ def draw(chart: Chart, suffix: str = "png") -> bytes:
         rows = -(-len(legend) // columns)
         figure.set_figheight(chart.height + LEGEND_INCHES * rows)
         # The layout reserves space only for the lines of the title, so the title gets one line per row of the legend.
-        figure.suptitle(chart.title + "\n" * rows, fontsize=13, fontweight="bold")
+        figure.suptitle(plain(chart.title) + "\n" * rows, fontsize=13, fontweight="bold")
         place = (0.5, 1 - TITLE_INCHES / figure.get_figheight())
         handles, labels = list(legend.values()), list(legend)
         figure.legend(handles, labels, frameon=False, loc="upper center", bbox_to_anchor=place, ncols=columns)
@@ -102,12 +46,7 @@ def draw(chart: Chart, suffix: str = "png") -> bytes:
 
 def _draw(axes: Axes, panel: Panel) -> None:
     for line in panel.lines:
-        marker = line.marker if not line.style or len(line.x) < line.dots_below else None
-        look: dict[str, Any] = {"color": line.colour, "ls": line.style, "marker": marker, "ms": line.size}
-        axes.plot(line.x, line.y, label=line.label, mfc=line.fill or line.colour, **look)
-        if line.spread:
-            low, high = zip(*((y - s, y + s) for y, s in zip(line.y, line.spread, strict=True)), strict=True)
-            axes.fill_between(line.x, low, high, color=line.colour, alpha=0.18, lw=0)
+        _draw_line(axes, line)
     for (label, limit), style in zip(panel.limits.items(), cycle(LINES[2:]), strict=False):
         axes.axvline(limit, color=GREY, lw=1.2, ls=style, label=label)
     if panel.band:
@@ -129,11 +68,21 @@ def _draw(axes: Axes, panel: Panel) -> None:
     dress(axes)
 
 
+def _draw_line(axes: Axes, line: Line) -> None:
+    marker = line.marker if not line.style or len(line.x) < line.dots_below else None
+    look: dict[str, Any] = {"color": line.colour, "ls": line.style, "marker": marker, "ms": line.size}
+    label = None if line.label is None else plain(line.label)
+    axes.plot(line.x, line.y, label=label, mfc=line.fill or line.colour, **look)
+    if line.spread:
+        low, high = zip(*((y - s, y + s) for y, s in zip(line.y, line.spread, strict=True)), strict=True)
+        axes.fill_between(line.x, low, high, color=line.colour, alpha=0.18, lw=0)
+
+
 def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
     """Return a figure of this size in inches, with its title above and its settings below."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(title, fontsize=13, fontweight="bold")
-    figure.supxlabel(textwrap.fill(caption, int(CAPTION_LETTERS * width)), fontsize=9, color="#444444")
+    figure.suptitle(plain(title), fontsize=13, fontweight="bold")
+    figure.supxlabel(textwrap.fill(plain(caption), int(CAPTION_LETTERS * width)), fontsize=9, color="#444444")
     return figure
 
 
@@ -147,7 +96,10 @@ def to_bytes(figure: Figure, suffix: str) -> bytes:
     """Return the figure as a PNG (120 dots per inch), SVG or PDF file; the same figure gives the same bytes."""
     content = BytesIO()
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # with a date, no two files would be equal
-    # Text as outlines renders the same everywhere; without the salt, the ids in an SVG are random.
-    with mpl.rc_context({"svg.hashsalt": "klcli", "svg.fonttype": "path", "pdf.fonttype": 42}):
-        figure.savefig(content, format=suffix, dpi=120 if suffix == "png" else "figure", metadata=dates.get(suffix))
+    figure.savefig(content, format=suffix, dpi=120 if suffix == "png" else "figure", metadata=dates.get(suffix))
     return content.getvalue()
+
+
+def plain(text: str) -> str:
+    """Return a text for a picture, with visible control characters; a dollar sign begins no formula."""
+    return visible(text).replace("$", r"\$")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from klcli.report.plots.figure import BLUE, GREEN, PINK, YELLOW, Chart, Line, Panel
+from klcli.report.plots.chart import BLUE, GREEN, PINK, YELLOW, Chart, Line, Panel
 from klcli.report.tables.gradient_checks import gradient_check_title, gradient_method
 from klcli.store.records import GradientCheck
 
@@ -30,7 +30,6 @@ def gradient_errors(checks: Sequence[GradientCheck]) -> Chart:
         xlabel="max |ga - gn|",
         xscale="log",
         ylim=(len(checks) - 0.5, -0.5),
-        limits={f"tolerance {checks[0].atol:g}": checks[0].atol},
         names=[gradient_check_title(check) for check in checks],
     )
     title = "Gradient check: largest absolute error of every tensor"

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from klcli.procedures.searches import tried_values
 from klcli.published.comparison import Comparison
 from klcli.published.report import Figure
 from klcli.published.reproduction import Reproduction
+from klcli.report.plots.chart import COLOURS, Chart, Line, Panel
 from klcli.report.plots.comparison import bn_overlay
-from klcli.report.plots.figure import COLOURS, Chart, Line, Panel, draw
 from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.report.plots.training import training_curves
 from klcli.report.tables.table import SPLITS
@@ -19,8 +20,8 @@ from klcli.studies.lambda_search import choose
 Epochs = Callable[[int], Sequence[Epoch]]
 
 
-def pictures(found: Reproduction, epochs: Epochs, suffix: str = "png") -> Iterator[tuple[str, str, bytes]]:
-    """Yield every figure that can be drawn: the name of its file, its caption, and the chart.
+def pictures(found: Reproduction, epochs: Epochs) -> Iterator[tuple[str, str, Callable[[], Chart]]]:
+    """Yield every figure that can be drawn: the name of its file, its caption, and the function that gathers it.
 
     Experiments without a complete run have no figure.
     """
@@ -36,18 +37,21 @@ def pictures(found: Reproduction, epochs: Epochs, suffix: str = "png") -> Iterat
             first, last = figure.rows[0], figure.rows[-1]
             rows = first if len(figure.rows) == 1 else f"{first} to {last}"
             words = f"{rows}: {', '.join(figure.experiments)}{marks}"
-            yield f"{report.name}-{first}", words, draw(replace(_chart(figure, runs, epochs), title=words), suffix)
+            yield f"{report.name}-{first}", words, partial(_chart, words, figure, runs, epochs)
     for chain in (one for one in report.experiments if one.is_chain):
         lines = [one for one in found.comparisons if one.line.config in chain.configs]
         runs_of_first = found.runs_of(chain.configs[0])
         if runs_of_first and any(one.ours for one in lines):
             caption = f"{settings_line(runs_of_first[0], omit=('lambda',))}; no lambda starts from fresh weights"
             words = f"{lines[0].line.row} to {lines[-1].line.row}: {chain.name}{marks}"
-            drawn = draw(warm_start(words, caption, lines), suffix)
-            yield f"{report.name}-{lines[0].line.row}-as-published", words, drawn
+            yield f"{report.name}-{lines[0].line.row}-as-published", words, partial(warm_start, words, caption, lines)
 
 
-def _chart(figure: Figure, runs: Mapping[str, list[Run]], epochs: Epochs) -> Chart:
+def _chart(title: str, figure: Figure, runs: Mapping[str, list[Run]], epochs: Epochs) -> Chart:
+    return replace(_panels_of(figure, runs, epochs), title=title)
+
+
+def _panels_of(figure: Figure, runs: Mapping[str, list[Run]], epochs: Epochs) -> Chart:
     first = [many[0] for many in runs.values()]
     if figure.panels == "training":
         return training_curves(first[0], epochs(first[0].id))

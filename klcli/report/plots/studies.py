@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 from klcli.procedures.searches import tried_values
-from klcli.report.plots.figure import BLUE, COLOURS, ORANGE, Chart, Line, Panel
-from klcli.report.words import layers_name, network_name, settings_line, statistics_words
+from klcli.report.plots.chart import BLUE, COLOURS, ORANGE, Chart, Line, Panel
+from klcli.report.words import layers_name, network_name, settings_line, statistics_words, subset_words
 from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import Choice
 
@@ -29,7 +29,7 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice) -
     lines.append(Line(f"chosen {lam:.4g}", [lam], [accuracy], "black", "", size=14, fill="none"))
     band = (choice.best.accuracy - choice.standard_error, accuracy)
     panel = Panel(lines, xlabel="lambda", ylabel="validation accuracy", xscale=scale, band=band)
-    title = f"Lambda search: {network_name(first.config)}"
+    title = f"Lambda search: {network_name(first.config)}{subset_words(together)}"
     studies = ", ".join(str(runs[0].study_id) for _, runs in stages)
     caption = f"{settings_line(first, omit=('lambda',), together_with=together)}, study {studies}"
     return Chart(title, caption, [[panel]], 8, 5)
@@ -55,5 +55,6 @@ def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]]) -> 
             row.append(Panel(lines, title, xlabel, ylabel, yscale=scale))
         rows.append(row)
     title = f"Sigma and batch normalisation: {layers_name(first.config)}, validation{statistics_words(runs)}"
+    title += subset_words(runs)
     caption = f"{settings_line(first, omit=('initializer',), together_with=runs)}, study {first.study_id}"
     return Chart(title, caption, rows, max(6, 3.4 * len(sigmas)), 6, "all", "row")

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from klcli.report.plots.figure import GREY, TRAIN, VALIDATION, Chart, Line, Panel, steps_limit
+from klcli.report.plots.chart import GREY, TRAIN, VALIDATION, Chart, Line, Panel, steps_limit
 from klcli.report.tables.studies import suggestion_of
-from klcli.report.words import counted, network_name, settings_line
+from klcli.report.words import counted, network_name, settings_line, subset_words
 from klcli.settings.train_config import CYCLIC
 from klcli.store.records import Epoch, Run
 from klcli.training.budget import Budget
@@ -27,13 +27,13 @@ def training_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
             lines.append(Line(f"test {run.test_accuracy:.4f}", limits, test, "black", ":", dots_below=0))
         panels.append(Panel(lines, name, xlim=limits, cycle=cycle_length(run)))
     panels.append(_rate_panel(run, epochs, title="learning rate eta"))
-    title = f"Run {run.id}: {network_name(run.config)}"
+    title = f"Run {run.id}: {network_name(run.config)}{subset_words([run])}"
     return Chart(title, settings_line(run), [panels[:2], panels[2:]], 10, 7)
 
 
 def learning_rate_curve(run: Run, epochs: Sequence[Epoch]) -> Chart:
     """Gather eta over update steps."""
-    title = f"Learning rate, run {run.id}: {network_name(run.config)}"
+    title = f"Learning rate, run {run.id}: {network_name(run.config)}{subset_words([run])}"
     return Chart(title, settings_line(run), [[_rate_panel(run, epochs, ylabel="eta")]], 8, 3.6)
 
 
@@ -87,6 +87,6 @@ def range_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
         if name == "loss" and losses and max(losses) > WORST * losses[0]:
             ylim = 0.95 * min(*losses, *lines[0].y), WORST * losses[0]
         panels.append(Panel(lines, name, "eta", xscale="log", ylim=ylim, limits=limits))
-    title = f"Learning-rate range test, run {run.id}: {network_name(run.config)}"
+    title = f"Learning-rate range test, run {run.id}: {network_name(run.config)}{subset_words([run])}"
     words = settings_line(run, omit=("cycles", "n_s"))
     return Chart(title, f"{words}, over {run.epochs:g} {counted(run.epochs, 'epoch')}", [panels], 10, 4.6)

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
+from klcli.report.plots import own_settings
 from klcli.report.plots.figure import new_figure, to_bytes
-from klcli.report.words import network_name, settings_line
+from klcli.report.words import network_name, settings_line, subset_words
 from klcli.store.records import Run
 
 SIDE, CHANNELS = 32, 3  # of an image
@@ -25,6 +26,7 @@ def weight_images(W: np.ndarray) -> np.ndarray:
     return columns.reshape(-1, CHANNELS, SIDE, SIDE).transpose(0, 2, 3, 1)
 
 
+@own_settings()
 def draw_weights(run: Run, W: np.ndarray, suffix: str = "png") -> bytes:
     """Draw the weights `W (3072, h)` of a run in a grid; return a picture file."""
     images, units = weight_images(W), W.shape[1]
@@ -38,7 +40,7 @@ def draw_weights(run: Run, W: np.ndarray, suffix: str = "png") -> bytes:
     mosaic = grid.reshape(rows, columns, cell, cell, CHANNELS).transpose(0, 2, 1, 3, 4)
     which = f"the {SHOWN} longest of {units} units" if units > SHOWN else f"{units} units"
     caption = f"{settings_line(run)}; {which}, by descending norm, each scaled by its largest weight, grey is 0"
-    title = f"First-layer weights, run {run.id}: {network_name(run.config)}"
+    title = f"First-layer weights, run {run.id}: {network_name(run.config)}{subset_words([run])}"
     figure = new_figure(8, 0.9 + 7.8 * rows / columns, title, caption)
     axes = figure.subplots()
     axes.imshow(mosaic.reshape(rows * cell, columns * cell, CHANNELS), interpolation="nearest")

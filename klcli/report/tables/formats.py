@@ -7,36 +7,38 @@ with the column names of the database.
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from klcli.report.tables.table import Shown, Table
 from klcli.settings.columns import stored_value
+from klcli.text import csv_cell, visible
 
 
 def to_markdown(table: Table, notes: Sequence[str] = ()) -> str:
     """Return a Markdown table with its title above and its notes below."""
     rows = [[one.title for one in table.columns], *table.cells()]
-    columns = [[cell.translate(_MARKDOWN) for cell in cells] for cells in zip(*rows, strict=True)]
+    columns = [[_markdown(cell) for cell in cells] for cells in zip(*rows, strict=True)]
     aligned = []
     for column, cells in zip(table.columns, columns, strict=True):
         width = max(3, *map(len, cells))
         head, *body = [cell.rjust(width) if column.is_number else cell.ljust(width) for cell in cells]
         aligned.append([head, "-" * (width - 1) + ":" if column.is_number else "-" * width, *body])
     lines = "\n".join("| " + " | ".join(row) + " |" for row in zip(*aligned, strict=True))
-    return "\n\n".join([f"**{table.title.translate(_MARKDOWN)}**", lines, *(one.translate(_MARKDOWN) for one in notes)])
+    return "\n\n".join([f"**{_markdown(table.title)}**", lines, *map(_markdown, notes)])
 
 
 def to_latex(table: Table, notes: Sequence[str] = ()) -> str:
     r"""Return a floating table with the rules of booktabs; it needs `\usepackage{booktabs}`."""
 
     def line(cells: Sequence[str]) -> str:
-        return "    " + " & ".join("--" if cell == "-" else cell.translate(_LATEX) for cell in cells) + r" \\"
+        return "    " + " & ".join("--" if cell == "-" else _latex(cell) for cell in cells) + r" \\"
 
     lines = [
         r"\begin{table}[ht]  % \usepackage{booktabs}",
         r"  \centering",
-        rf"  \caption{{{table.title.translate(_LATEX)}}}",
+        rf"  \caption{{{_latex(table.title)}}}",
         rf"  \begin{{tabular}}{{{''.join('r' if one.is_number else 'l' for one in table.columns)}}}",
         r"    \toprule",
         line([one.title for one in table.columns]),
@@ -44,7 +46,7 @@ def to_latex(table: Table, notes: Sequence[str] = ()) -> str:
         *map(line, table.cells()),
         r"    \bottomrule",
         r"  \end{tabular}",
-        *(rf"  \par\smallskip\footnotesize {note.translate(_LATEX)}" for note in notes),
+        *(rf"  \par\smallskip\footnotesize {_latex(note)}" for note in notes),
         r"\end{table}",
     ]
     return "\n".join(lines)
@@ -52,41 +54,72 @@ def to_latex(table: Table, notes: Sequence[str] = ()) -> str:
 
 def to_csv(table: Table, notes: Sequence[str] = ()) -> str:
     """Return a header of column names and one line per row; a missing value is an empty cell. Notes are omitted."""
-    rows = exact_rows(table)
-    keys = list(dict.fromkeys(key for row in rows for key in row)) or [column.key for column in table.columns]
+    return _csv(table, ",", lambda value: value)
+
+
+def to_csv_semicolon(table: Table, notes: Sequence[str] = ()) -> str:
+    """Return a CSV for a spreadsheet that expects a decimal comma, as a German Excel; it needs the byte order mark."""
+    return "\ufeff" + _csv(table, ";", lambda value: str(value).replace(".", ",") if type(value) is float else value)
+
+
+def _csv(table: Table, delimiter: str, number: Callable[[Any], Any]) -> str:
+    # The first row has the columns, and the rows with a deviation more of them.
+    wider = [row for row in table.rows if any(isinstance(value, Shown) and value.more for value in row.values())]
+    found = dict.fromkeys(key for row in exact_rows(replace(table, rows=[*table.rows[:1], *wider])) for key in row)
+    keys = list(found) or [column.key for column in table.columns]
     text = io.StringIO()
-    writer = csv.DictWriter(text, keys, lineterminator="\n")
+    writer = csv.DictWriter(text, keys, extrasaction="ignore", delimiter=delimiter, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: number(csv_cell(value)) for key, value in row.items()} for row in _exact(table))
     return text.getvalue().removesuffix("\n")
 
 
 def to_json(table: Table, notes: Sequence[str] = ()) -> str:
     """Return one object with the title, the rows by column name and the notes."""
     content = {"title": table.title, "rows": exact_rows(table), "notes": list(notes)}
-    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    return json.dumps(content, indent=2, allow_nan=False)
 
 
 Format = Callable[[Table, Sequence[str]], str]
-FORMATS: dict[str, Format] = {"markdown": to_markdown, "latex": to_latex, "csv": to_csv, "json": to_json}
+FORMATS: dict[str, Format] = {
+    "markdown": to_markdown, "latex": to_latex, "csv": to_csv, "csv-semicolon": to_csv_semicolon, "json": to_json
+}  # fmt: skip
 
 
 def exact_rows(table: Table) -> list[dict[str, Any]]:
     """Return the values of all columns, unrounded, as stored in the database."""
-    rows = []
+    return [*_exact(table)]
+
+
+def _exact(table: Table) -> Iterator[dict[str, Any]]:
+    keys = [column.key for column in table.columns]
     for row in table.rows:
         exact: dict[str, Any] = {}
-        for column in table.columns:
-            value = row.get(column.key)
-            plain, more = (value.value, value.more) if isinstance(value, Shown) else (value, {})
-            exact |= {column.key: stored_value(plain)} | {f"{column.key}_{part}": one for part, one in more.items()}
-        rows.append(exact)
-    return rows
+        for key in keys:
+            value = row.get(key)
+            if isinstance(value, Shown):
+                exact[key] = stored_value(value.value)
+                exact |= {f"{key}_{part}": one for part, one in value.more.items()}
+            else:
+                exact[key] = stored_value(value)
+        yield exact
 
 
-_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|`*_[]<"} | {"\n": " ", "\r": " "})
+def _markdown(text: str) -> str:
+    """Return a text without markup: the first character of a note could begin a heading, a list or a table."""
+    escaped = visible(text).translate(_MARKDOWN)
+    return f"\\{escaped}" if escaped.startswith(("#", "+", "- ", "=")) else escaped
+
+
+def _latex(text: str) -> str:
+    """Return a text without commands; a bracket or star at the beginning would be an argument of the line before."""
+    escaped = visible(text).translate(_LATEX).replace("--", "-{}-")
+    return f"{{{escaped[0]}}}{escaped[1:]}" if escaped.startswith(("[", "*")) else escaped
+
+
+_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|`*_[]<>&~$"})
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "\n": " ", "\r": " "}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", '"': r"\textquotedbl{}", "|": r"\textbar{}"}
 )

@@ -1,9 +1,10 @@
 """Tables of gradient checks: the tensors of a network or of a suite, and the verdict as a sentence."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from klcli.report.tables.table import Row, Table, numbers, scientific, texts
-from klcli.report.words import IN_NAME, network_name, options_words
+from klcli.report.words import IN_NAME, counted, network_name, options_words
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import Role
 from klcli.store.records import GradientCheck
@@ -29,6 +30,16 @@ def suite_table(checks: Sequence[GradientCheck]) -> Table:
     return Table(f"Gradient check, suite {checks[0].suite}", (*texts("network"), *_COLUMNS, *texts("verdict")), rows)
 
 
+def limited(checks: Sequence[GradientCheck], limit: int | None) -> list[GradientCheck]:
+    """Return the first checks with at most `limit` tensors together."""
+    found, left = [], sum(len(check.errors) for check in checks) if limit is None else limit
+    for check in checks:
+        if left > 0:
+            found.append(replace(check, errors=check.errors[:left]))
+            left -= len(check.errors)
+    return found
+
+
 def _rows(check: GradientCheck) -> list[Row]:
     return [vars(error) | {"verdict": "pass" if error.passed else "FAIL"} for error in check.errors]
 
@@ -44,11 +55,15 @@ def gradient_check_title(check: GradientCheck) -> str:
 def gradient_verdict(checks: Sequence[GradientCheck]) -> str:
     """State the number of tensors that pass, the rule, and the largest error."""
     tensors = [error for check in checks for error in check.errors]
-    passed = sum(error.passed for error in tensors)
+    passed, kinks = sum(error.passed for error in tensors), sum(error.kinks for error in tensors)
+    atol, rtol = checks[0].atol, checks[0].rtol
+    near = f"{kinks} {counted(kinks, 'kink')}"
+    networks = f"{len(checks)} {counted(len(checks), 'network')}"
     return (
-        f"{'PASS' if passed == len(tensors) else 'FAIL'}: {passed} of {len(tensors)} tensors of {len(checks)} networks "
-        f"have max abs < {checks[0].atol:g} or rel to sum < {checks[0].rtol:g}; largest max abs "
-        f"{max(error.max_absolute for error in tensors):.1e}, {sum(error.kinks for error in tensors)} kinks"
+        f"{'PASS' if passed == len(tensors) else 'FAIL'}: {passed} of {len(tensors)} tensors of {networks} "
+        f"have rel to sum < {rtol:g}, or max abs < {atol:g} and < {atol:g} of the largest entry, "
+        f"or by the complex step an error < {atol:g} of the largest entry; "
+        f"largest max abs {max(error.max_absolute for error in tensors):.1e}, {near}"
     )
 
 

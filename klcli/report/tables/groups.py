@@ -2,32 +2,35 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from difflib import get_close_matches
+from functools import cached_property, partial
+from typing import Any, Generic, TypeVar
 
 from klcli.errors import ConfigError
 from klcli.report.tables.studies import sample_of, spread
 from klcli.report.tables.table import Column, Row, Table, fraction, numbers, texts
 from klcli.report.words import counted, images_words, setting_value, value_words
-from klcli.settings.sameness import SETTINGS, differences, without_name
+from klcli.settings.sameness import SETTINGS, differences, settings_and_seeds, without_seeds
 from klcli.settings.setting import Setting
 from klcli.settings.train_config import TrainConfig
-from klcli.store.records import Run
+from klcli.store.records import Run, RunResult
 from klcli.studies.statistics import SIGNIFICANCE, Comparison, Sample, compare
 
 MEASURED = {"validation_accuracy": "validation", "test_accuracy": "test"}
 SHOWN_PAIRS = 12
 SHOWN_RANGES = 8
+AnyRun = TypeVar("AnyRun", Run, RunResult)
+Runs = Sequence[Run | RunResult]
 
 
 @dataclass(frozen=True)
-class Group:
+class Group(Generic[AnyRun]):
     """Runs with equal values in the columns of --group-by."""
 
     values: tuple[Any, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[AnyRun, ...]
 
-    @property
+    @cached_property
     def sample(self) -> Sample:
         """The validation accuracies, a single 0 if there are none."""
         return sample_of(self.runs, "validation_accuracy") or Sample((0.0,))
@@ -38,9 +41,10 @@ def columns_of(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_setting(name).column for name in names))
 
 
-def varying(runs: Sequence[Run]) -> tuple[str, ...]:
+def varying(runs: Runs) -> tuple[str, ...]:
     """Return the columns, except seeds, in which runs differ; n_s, cycles and epochs by their resolved values."""
-    keys = {key for config in {run.config for run in runs} for key in differences(runs[0].config, config)}
+    distinct = {without_seeds(run.config) for run in runs}
+    keys = {key for config in distinct for key in differences(runs[0].config, config)}
     return tuple(
         one.column
         for one in _GROUPED
@@ -48,23 +52,27 @@ def varying(runs: Sequence[Run]) -> tuple[str, ...]:
     )
 
 
-def group(runs: Sequence[Run], columns: Sequence[str]) -> tuple[list[Group], list[Run]]:
+def group(runs: Sequence[AnyRun], columns: Sequence[str]) -> tuple[list[Group[AnyRun]], list[AnyRun]]:
     """Return the groups, the highest mean validation accuracy first, and the runs that duplicate another one.
 
     The same settings with the same seed give the same numbers: duplicates would make the deviation too small.
     """
-    unique: dict[TrainConfig, Run] = {}
-    ordered = sorted(runs, key=lambda run: run.id)
-    repeated = [run for run in ordered if unique.setdefault(without_name(run.config), run) is not run]
+    repeats: dict[TrainConfig, dict[tuple[int, int], AnyRun]] = {}  # by seeds
+    unique: list[AnyRun] = []
+    repeated: list[AnyRun] = []
+    for run in sorted(runs, key=lambda run: run.id):
+        settings, seeds = settings_and_seeds(run.config)
+        first = repeats.setdefault(settings, {}).setdefault(seeds, run)
+        (unique if first is run else repeated).append(run)
     keys = [_setting(column).key for column in columns]
-    groups: dict[tuple[Any, ...], list[Run]] = {}
-    for run in unique.values():
+    groups: dict[tuple[Any, ...], list[AnyRun]] = {}
+    for run in unique:
         groups.setdefault(tuple(setting_value(run, key) for key in keys), []).append(run)
     found = [Group(values, tuple(own)) for values, own in groups.items()]
     return sorted(found, key=lambda one: -one.sample.mean), repeated
 
 
-def run_numbers(runs: Sequence[Run]) -> str:
+def run_numbers(runs: Runs) -> str:
     """`1, 3-5, 8`; a long list ends with the number of runs left out."""
     ranges: list[list[int]] = []
     for number in sorted(run.id for run in runs):
@@ -77,7 +85,7 @@ def run_numbers(runs: Sequence[Run]) -> str:
     return ", ".join(words) + (f" and {more} more" if more else "")
 
 
-def group_table(groups: Sequence[Group], columns: Sequence[str]) -> Table:
+def group_table(groups: Sequence[Group[Any]], columns: Sequence[str]) -> Table:
     """Mean, standard deviation and n of every group."""
     settings = [_setting(name) for name in columns]
     rows: list[Row] = []
@@ -95,7 +103,7 @@ def group_table(groups: Sequence[Group], columns: Sequence[str]) -> Table:
     return Table(title, (*cells, *texts("runs")), rows)
 
 
-def group_notes(groups: Sequence[Group], columns: Sequence[str], repeated: Sequence[Run]) -> list[str]:
+def group_notes(groups: Sequence[Group[Any]], columns: Sequence[str], repeated: Runs) -> list[str]:
     """Return the conclusions from the numbers as sentences."""
     notes = _verdict([one.sample for one in groups])
     mixed = [tuple(name for name in varying(one.runs) if name not in columns) for one in groups]
@@ -105,9 +113,19 @@ def group_notes(groups: Sequence[Group], columns: Sequence[str], repeated: Seque
             f"{_rows(rows)} of the table mix{'es' if len(rows) == 1 else ''} runs with different {_labels(names)}: "
             f"the deviation is not that of seeds alone; add to --group-by or filter with --where"
         )
+    held = [n for n, one in enumerate(groups, start=1) if len(one.runs) > 1 and _shares_order(one.runs)]
+    if held:
+        notes.append(
+            f"{_rows(held)}: the seeds are of the weights alone, with one order of the images: "
+            "the deviation does not contain that of the order."
+        )
     if repeated:
         notes.append(f"Not counted, because settings and seed are those of another run: {run_numbers(repeated)}.")
     return notes
+
+
+def _shares_order(runs: Sequence[Run]) -> bool:
+    return len({run.config.shared_seed for run in runs}) == 1 < len({run.config.seed for run in runs})
 
 
 def _verdict(samples: Sequence[Sample]) -> list[str]:
@@ -148,7 +166,9 @@ def _labels(columns: Sequence[str]) -> str:
 def _setting(name: str) -> Setting:
     if name not in _BY_NAME:
         known = ", ".join(one.option.removeprefix("--") for one in _GROUPED)
-        raise ConfigError(f"--group-by {name}: choose from {known}")
+        similar = get_close_matches(name, _BY_NAME, n=1)
+        nearest = f"the nearest is {similar[0]}, " if similar else ""
+        raise ConfigError(f"--group-by {name}: {nearest}choose from {known}")
     return _BY_NAME[name]
 
 

@@ -1,5 +1,6 @@
 """Tables of a reproduction: every line of a published report with our result."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,12 +13,14 @@ from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.formats import to_markdown
 from klcli.report.tables.table import Row, Table, fraction, numbers, scientific, show, texts
 from klcli.report.words import counted
+from klcli.text import storable, visible
 
 HEAD = (
     *texts("row", "what", quantity="number"),
     *numbers(str, "published", "ours", half="95 % ±", n="n", difference="difference", standard_errors="in s.e."),
     *texts("verdict", why=""),
 )
+_SEEDS_OF = {"all": "", "init": "of the weights alone ", "order": "of all but the weights "}
 _COUNTS = numbers(str, "rows", "numbers", "trainings")
 LIST_HEAD = (*texts("name", "report", "course", "date"), *_COUNTS, *texts(summary=""))
 
@@ -55,7 +58,7 @@ def points(difference: float) -> str:
 def reproduction_notes(report: Report, comparisons: Sequence[Comparison], terms: Terms) -> list[str]:
     """Return the notes of the table: marks, counts, conditions, and the reasons for differences."""
     found = ", ".join(f"{n} {verdict}" for verdict, n in counts(comparisons).items())
-    seeds = f"{terms.repeats} {counted(terms.repeats, 'seed')} for every setting"
+    seeds = f"{terms.repeats} {counted(terms.repeats, 'seed')} {_SEEDS_OF[terms.vary]}for every setting"
     notes = [*terms.marks, f"{len(comparisons)} lines: {found}; {seeds}, on {terms.images}"]
     if report.conditions:
         notes.append(f"what runs: {report.conditions}")
@@ -115,11 +118,11 @@ def markdown_page(
     """Return the page of reproduced reports, each with its table, notes and links to its picture files."""
     parts = [
         "# Published reports, and what really happens",
-        f"Made by `{command}`.",
+        f"Made by `{visible(command)}`.",
         f"Images: {terms.dataset}, sha256 {terms.sha256[:8]}. {terms.origin}",
-        *([terms.note] if terms.note else []),
+        *([storable(terms.note)] if terms.note else []),
     ]
     for report, table, notes, pictures in sections:
         parts += [f"## {report.name}", to_markdown(table, notes)]
-        parts += [f"![{words}]({quote(path.name)})" for words, path in pictures]
+        parts += [f"![{words}]({quote(os.fsencode(path.name))})" for words, path in pictures]
     return "\n\n".join(parts) + "\n"

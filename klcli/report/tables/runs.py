@@ -1,14 +1,29 @@
 """Tables of runs: ranking, list, comparison side by side, and the splits of one run."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from klcli.report import words
-from klcli.report.tables.table import SPLITS, Column, Shown, Table, fraction, numbers, seconds, show, significant, texts
-from klcli.settings.columns import columns
-from klcli.settings.sameness import SETTINGS
+from klcli.report.tables.table import (
+    SPLITS,
+    Column,
+    Row,
+    Shown,
+    Table,
+    fraction,
+    numbers,
+    seconds,
+    show,
+    significant,
+    texts,
+)
+from klcli.settings.columns import stored_value
+from klcli.settings.sameness import SETTINGS, without_seeds
 from klcli.settings.split_config import SplitConfig
+from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Evaluation, ImageSet, Run
 
 MEASURES = tuple(f"{split}_{name}" for split in SPLITS for name in ("accuracy", "loss", "cost"))
@@ -19,13 +34,17 @@ IN_RANKING = ("hidden", "batch_norm", "bn_position", "bn_statistics", "lam", "in
 Line = tuple[str, list[Any], Callable[[Any], str]]  # row of the comparison: title, one value per run, format
 
 
-def ranking_table(runs: Sequence[Run], by: str) -> Table:
-    """Runs on the same images, in the order of one of their columns."""
-    title = f"Best runs on {runs[0].dataset}, by {by.replace('_', ' ')}; {words.split_words(runs[0].split)}"
+def ranking_table(runs: Iterable[Run], by: str, descending: bool = True) -> Table | None:
+    """Runs on the same images, in the order of one of their columns; None without any."""
+    if (first := next(rest := iter(runs), None)) is None:
+        return None
+    how = "Best runs" if by.endswith("accuracy") and descending else "Runs"
+    order = "" if how == "Best runs" else ", descending" if descending else ", ascending"
+    title = f"{how} on {first.dataset}, by {by.replace('_', ' ')}{order}; {words.split_words(first.split)}"
     is_shown = by in ("id", *(column.key for column in _RANKING))
     return _runs_table(
         title,
-        runs,
+        chain([first], rest),
         _RANKING,
         () if is_shown else numbers(lambda value: significant(value) if isinstance(value, float) else str(value), by),
     )
@@ -34,7 +53,11 @@ def ranking_table(runs: Sequence[Run], by: str) -> Table:
 def summary_table(image_sets: Sequence[ImageSet], best: Sequence[Run]) -> Table:
     """The number of runs on each set of images, and the best run."""
     pairs = zip(image_sets, best, strict=True)
-    rows = [_row(run) | {"images": words.images_words(run), "runs": images.runs} for images, run in pairs]
+    rows = [
+        {"images": words.images_words(run), "runs": images.runs, "network": words.network_name(run.config)}
+        | {key: getattr(run, key) for key in ("id", "validation_accuracy", "test_accuracy")}
+        for images, run in pairs
+    ]
     columns = (
         *texts("images"),
         *numbers(str, runs="complete runs", id="best run"),
@@ -44,25 +67,58 @@ def summary_table(image_sets: Sequence[ImageSet], best: Sequence[Run]) -> Table:
     return Table("The best run by validation accuracy", columns, rows)
 
 
-def list_table(runs: Sequence[Run], title: str) -> Table:
-    """Runs of any images in any state."""
+def list_table(runs: Iterable[Run], title: str) -> Table:
+    """Runs of any images in any state, of which the rows keep only what is shown."""
     return _runs_table(title, runs, _LIST)
 
 
-def _runs_table(title: str, runs: Sequence[Run], columns: Sequence[Column], extra: Sequence[Column] = ()) -> Table:
-    rows = [_row(run) for run in runs]
-    optional = [column for column in (*extra, *_OPTIONAL) if any(row.get(column.key) is not None for row in rows)]
-    return Table(title, (*columns, *optional), rows)
+def _runs_table(title: str, runs: Iterable[Run], columns: Sequence[Column], extra: Sequence[Column] = ()) -> Table:
+    possible = (*columns, *extra, *_OPTIONAL)
+    values = [(column.key, _reader(column.key)) for column in possible]
+    rows = [_row(run, values) for run in runs]
+    used = {key for row in rows for key in row}
+    return Table(title, (*columns, *(column for column in possible[len(columns) :] if column.key in used)), rows)
 
 
-def _row(run: Run) -> dict[str, Any]:
-    """A run by the columns of the database, with the name of its network and its other settings."""
-    own = {
-        "network": words.network_name(run.config),
-        "settings": words.options_words(run.config, IN_RANKING) or None,
-        "dataset": Shown(run.dataset, run.dataset if run.split == SplitConfig() else words.images_words(run)),
-    }
-    return vars(run) | columns(run.config) | own
+def _row(run: Run, values: Sequence[tuple[str, Callable[[Run], Any]]]) -> Row:
+    """Return the values of a run; if its settings cannot be read, the reason is in their place."""
+    if run.unreadable:
+        stored = {key: value for key, _ in values if (value := vars(run).get(key)) is not None}
+        return stored | {"settings": f"UNREADABLE: {run.unreadable}"}
+    return {key: value for key, read in values if (value := read(run)) is not None}
+
+
+def _reader(key: str) -> Callable[[Run], Any]:
+    """Return the function of a run that gives the value of a column: of the database, or one of the words below."""
+    if key in _WORDS:
+        return _WORDS[key]
+    setting = next((one.key for one in SETTINGS.values() if one.column == key and not one.is_resolved), None)
+    if setting is None:
+        return attrgetter(key) if key in Run.__dataclass_fields__ else lambda run: None
+    return lambda run: stored_value(words.setting_value(run, setting))
+
+
+def _images(run: Run) -> Shown:
+    return Shown(run.dataset, run.dataset if run.split == _WHOLE else words.images_words(run))
+
+
+def _settings(run: Run) -> str | None:
+    config = run.config
+    # Without an order seed of its own, a run shares the words of all its repeats.
+    return _other_settings(without_seeds(config) if config.shared_seed == config.seed else config)
+
+
+@lru_cache(maxsize=1024)
+def _other_settings(config: TrainConfig) -> str | None:
+    return words.options_words(config, IN_RANKING) or None
+
+
+_WHOLE = SplitConfig()
+_WORDS: dict[str, Callable[[Run], Any]] = {
+    "network": lambda run: words.network_name(run.config),
+    "settings": _settings,
+    "dataset": _images,
+}
 
 
 def _short(text: str) -> str:
@@ -112,6 +168,9 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
     The results of later evaluations are below those of the training.
     """
     results = [(one.title, [getattr(run, one.key) for run in runs], one.form) for one in _RESULTS]
+    versions: list[Line] = [
+        (title, [words.version_words(run, key) for run in runs], str) for key, title in _VERSIONS.items()
+    ]
     lines: list[Line] = [
         ("images", [run.dataset for run in runs], str),
         ("images sha256", [run.dataset_sha256 for run in runs], lambda sha256: sha256[:12]),
@@ -121,7 +180,7 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
             (one.label, [words.setting_value(run, one.key) for run in runs], partial(words.value_words, one.key))
             for one in SETTINGS.values()
         ),
-        *(line for line in results if line[1] != [None] * len(runs)),
+        *(line for line in [*results, *versions] if line[1] != [None] * len(runs)),
         *_evaluated(runs, evaluations),
     ]
     if diff_only:
@@ -133,6 +192,7 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
     ]
     numbered = words.run_numbers(runs)
     title = f"Differences between {numbered}" if diff_only else numbered.capitalize()
+    title += words.subset_words(runs)
     return Table(title, (*texts(setting=""), *numbers(str, *keys)), rows)
 
 
@@ -148,6 +208,7 @@ def _evaluated(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[L
     return [(title, [values.get(run.id) for run in runs], fraction) for title, values in found.items()]
 
 
+_VERSIONS = {"klcli": "klcli", "python": "Python", "numpy": "NumPy", "blas": "BLAS", "simd": "SIMD"}
 _ALWAYS_DIFFER = ("started (UTC)", "seconds")
 _RESULTS = (
     *numbers(str, "threads", study_id="study"),

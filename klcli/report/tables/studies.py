@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from klcli.report.tables.table import SPLITS, Row, Shown, Table, fraction, numbers, significant, texts
 from klcli.report.words import layers_name, network_name, statistics_words
-from klcli.store.records import Epoch, Run
+from klcli.store.records import Epoch, Run, RunResult
 from klcli.studies.range_test import Suggestion, suggest
 from klcli.studies.statistics import Sample
 
@@ -19,7 +19,7 @@ HUGE = 1e5
 _INTERVAL = (*numbers(fraction, "mean", "std"), *numbers(str, "n"), *numbers(fraction, low="95 % from", high="to"))
 
 
-def sample_of(runs: Sequence[Run], column: str) -> Sample | None:
+def sample_of(runs: Sequence[Run | RunResult], column: str) -> Sample | None:
     """Return the values of a column of the complete runs: numbers from before a divergence are no results."""
     complete = (getattr(run, column) for run in runs if run.state == "complete")
     values = tuple(value for value in complete if value is not None)
@@ -159,7 +159,9 @@ def suggestion_sentence(run: Run, epochs: Sequence[Epoch]) -> str:
     if found is None:
         between = f"between {run.config.eta_min:g} and {run.config.eta_max:g}"
         return f"no suggestion: with no eta {between} has the validation accuracy risen by more than chance"
+    best = max(epochs, key=lambda epoch: epoch.validation_accuracy)
     return (
-        f"suggested: --eta-min {found.eta_min:.2g} --eta-max {found.eta_max:.2g} "
-        "(where the validation accuracy, as the median of three evaluations, begins to rise and is highest)"
+        f"suggested: --eta-min {found.eta_min:.2g} --eta-max {found.eta_max:.2g} (where the median of three "
+        "evaluations of the validation accuracy begins to rise, and where that median is highest; the highest single "
+        f"evaluation is {best.validation_accuracy:.4f} at eta {best.learning_rate:.2g})"
     )

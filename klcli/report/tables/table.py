@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from klcli.text import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -63,9 +65,9 @@ class Table:
     rows: Sequence[Row]
 
     def cells(self) -> list[list[str]]:
-        """Return the text of every cell; a missing value is a dash."""
+        """Return the text of every cell, with visible control characters; a missing value is a dash."""
         forms = [(one.key, one.form) for one in self.columns]
-        return [["-" if row.get(key) is None else form(row[key]) for key, form in forms] for row in self.rows]
+        return [["-" if row.get(key) is None else visible(form(row[key])) for key, form in forms] for row in self.rows]
 
     def show(self, console: "Console") -> None:
         """Print the table at its full width: a narrower terminal wraps its lines, and no cell is truncated."""
@@ -75,10 +77,10 @@ class Table:
 
         table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
         for column in self.columns:
-            table.add_column(column.title, justify="right" if column.is_number else "left", no_wrap=True)
+            table.add_column(visible(column.title), justify="right" if column.is_number else "left", no_wrap=True)
         for cells in self.cells():
             table.add_row(*cells)
-        console.print(self.title, style="bold", soft_wrap=True)
+        console.print(visible(self.title), style="bold", soft_wrap=True)
         # Without markup, like all results: a name like [draft] has the width of its characters.
         table.width = Console(width=UNLIMITED, markup=False, emoji=False).measure(table).maximum
         console.print(table, crop=False)

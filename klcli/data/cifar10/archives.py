@@ -1,0 +1,153 @@
+"""Read files from a tar or zip archive, compressed or not, with bounded time and memory. Nothing is unpacked.
+
+The content decides what an archive is, not its name: browsers and Keras rename downloads.
+"""
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, BinaryIO
+
+from klcli.errors import DataError
+from klcli.files import open_regular
+from klcli.text import one_line, path_text
+
+LARGEST_FILE = 128 * 2**20  # bytes, four times an official batch file: a larger file is no batch file
+LARGEST_ARCHIVE = 2**30  # bytes, packed and unpacked: five times the official ones
+PIECE = 2**20  # bytes read at once
+LARGEST_DIRECTORY = 8 * 2**20  # bytes: names and dates of about 100 000 files, which an archive lists
+MOST_FILES = 100_000  # in an archive: CIFAR-10 as pictures has 60 000
+
+COMPRESSED: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second one is an empty archive
+DAMAGE = (  # exceptions of the libraries for a damaged archive
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError,
+    RuntimeError,  # a password is required, or, as NotImplementedError, an unknown method of compression
+    ValueError, OverflowError, MemoryError,  # a number in a damaged header
+)  # fmt: skip
+
+Wanted = Callable[[PurePosixPath], bool]
+
+
+def is_archive(start: bytes) -> bool:
+    """Whether a file with these first 512 bytes is an archive that `archived_files` can read."""
+    return start.startswith((*COMPRESSED, *ZIP)) or _is_tar(start)
+
+
+def archived_files(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Yield name and content of the regular files that are wanted, in the order of the archive.
+
+    `wanted` is called with the name of every regular file. Raises DataError if the archive is damaged, incomplete,
+    encrypted or too large.
+    """
+    where = path_text(path)
+    try:
+        with open_regular(path) as file:
+            _check_size(where, "bytes", path.stat().st_size, LARGEST_ARCHIVE)
+            start = file.read(512)
+            file.seek(0)
+            if start.startswith(ZIP):
+                yield from _zipped_files(where, file, wanted)
+            else:
+                open_packed = next((one for magic, one in COMPRESSED.items() if start.startswith(magic)), None)
+                with open_packed(file) if open_packed else contextlib.nullcontext(file) as stream:
+                    yield from _tarred_files(where, _Limited(where, stream), wanted)
+    except DAMAGE as error:
+        raise _damaged(where, error) from None
+    except OSError as error:
+        if error.errno is None:  # of gzip and bz2, not of the system
+            raise _damaged(where, error) from None
+        raise
+
+
+def _zipped_files(where: str, file: BinaryIO, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
+    # The list of files, with all their names, is read at once.
+    with zipfile.ZipFile(_Limited(where, file, LARGEST_DIRECTORY)) as archive:
+        chosen = [
+            entry
+            for entry in archive.infolist()
+            if not entry.is_dir()
+            and not stat.S_ISLNK(entry.external_attr >> 16)
+            and wanted(PurePosixPath(entry.filename))
+        ]
+        for entry in chosen:
+            _check_size(f"{path_text(entry.filename)} in {where}", "bytes", entry.file_size, LARGEST_FILE)
+            content = bytearray()
+            with archive.open(entry) as member:
+                # Piece by piece: a larger one is refused, and damaged data could expand without end.
+                while piece := member.read(min(PIECE, entry.file_size - len(content))):
+                    content += piece
+            yield PurePosixPath(entry.filename), bytes(content)
+
+
+def _tarred_files(where: str, stream: "_Limited", wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=2**16, tarinfo=_Header) as archive:
+        for count, entry in enumerate(archive):
+            _check_size(where, "files", count, MOST_FILES)
+            if entry.isfile() and wanted(name := PurePosixPath(entry.name)):
+                _check_size(f"{path_text(entry.name)} in {where}", "bytes", entry.size, LARGEST_FILE)
+                file = archive.extractfile(entry)
+                assert file is not None  # it is a regular file
+                yield name, file.read()
+        while stream.read(PIECE):  # compression has its checksum at the end, which tarfile does not reach
+            pass
+
+
+class _Header(tarfile.TarInfo):
+    """The header of a file in a tar archive. Long names are read at once, whatever size the header claims."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        header = super().frombuf(buf, encoding, errors)
+        if not 0 <= header.size <= (LARGEST_ARCHIVE if header.isreg() else LARGEST_DIRECTORY):
+            raise tarfile.ReadError(f"{path_text(header.name)} has {header.size} bytes")
+        return header
+
+
+class _Limited(io.RawIOBase):
+    """A stream of which at most LARGEST_ARCHIVE bytes are read, so that an archive cannot expand without end."""
+
+    def __init__(self, where: str, stream: IO[bytes], at_once: int = LARGEST_FILE) -> None:
+        super().__init__()
+        self._where, self._stream, self._at_once, self._done = where, stream, at_once, 0
+
+    def read(self, size: int = -1) -> bytes:
+        _check_size(self._where, "bytes of names", size, self._at_once)
+        content = self._stream.read(self._at_once if size < 0 else size)
+        self._done += len(content)
+        _check_size(self._where, "bytes when unpacked", self._done, LARGEST_ARCHIVE)
+        return content
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._stream.seek(offset, whence)
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+
+def _check_size(where: str, what: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise DataError(f"{where} has more than {limit} {what}: this is not CIFAR-10, download the data set again")
+
+
+def _is_tar(start: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+def _damaged(where: str, error: Exception) -> DataError:
+    return DataError(f"{where} is a damaged or incomplete archive ({path_text(one_line(error))}): download it again")

@@ -1,0 +1,71 @@
+"""What a file or folder is that klcli recognises and cannot read as CIFAR-10, and what to do about it."""
+
+from collections.abc import Iterable
+from pathlib import PurePath
+
+from klcli.data.cifar10.layouts import LAYOUTS
+
+DOWNLOAD = "download CIFAR-10 with `klcli data fetch`"
+UNPACK = "unpack it and give the folder"
+PUBLISHED = f"{DOWNLOAD}, or give the folder or archive of its python, binary or Matlab version"
+UNFINISHED = (".part", ".crdownload", ".download", ".partial", ".tmp")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+STARTS = {  # the first bytes of a format, what it is, and the cure
+    b"7z\xbc\xaf\x27\x1c": ("is a 7z archive", UNPACK),
+    b"Rar!\x1a\x07": ("is a RAR archive", UNPACK),
+    b"\x28\xb5\x2f\xfd": ("is a Zstandard archive", UNPACK),
+    b"\x1f\x9d": ("is a .Z archive", UNPACK),
+    b"PAR1": ("is a Parquet table, as of Hugging Face", PUBLISHED),
+    b"ARROW1": ("is an Arrow table, as of Hugging Face", PUBLISHED),
+    b"\x89HDF": ("is an HDF5 file", PUBLISHED),
+    b"\x93NUMPY": ("is a NumPy array", PUBLISHED),
+    b"\x89PNG": ("is a picture", "classify it with `klcli predict`"),
+    b"\xff\xd8\xff": ("is a picture", "classify it with `klcli predict`"),
+    b"version https://git-lfs": ("is a pointer of Git LFS", "fetch its content with `git lfs pull`"),
+}
+ENDINGS = {  # of the files in a folder or archive
+    (".parquet", ".arrow"): ("holds tables of Hugging Face", PUBLISHED),
+    (".npz", ".npy"): ("holds NumPy arrays", PUBLISHED),
+    (".h5", ".hdf5"): ("holds HDF5 files", PUBLISHED),
+    (".tfrecord",): ("holds TFRecords of TensorFlow", PUBLISHED),
+    UNFINISHED: ("holds an unfinished download", PUBLISHED),
+    (".7z", ".rar", ".zst", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".zip"): (
+        "holds another archive", "unpack that one, or give it alone"),
+    PICTURES: ("holds the images as separate pictures", PUBLISHED),
+}  # fmt: skip
+CIFAR100 = ({"train", "test", "meta"}, {"train.bin", "test.bin"}, {"train.mat", "test.mat"})
+
+
+def cure_for_file(name: str, start: bytes) -> str:
+    """Return what a file is that is no archive, from its name and first bytes, and the cure."""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
+        return f"is empty: {DOWNLOAD}"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return f"is not a .tar.gz archive but a web page: {DOWNLOAD}"
+    for magic, (what, cure) in STARTS.items():
+        if start.startswith(magic):
+            return f"{what}: {cure}"
+    if name.lower().endswith(UNFINISHED):
+        return f"is an unfinished download: {DOWNLOAD}"
+    if name in set.union(*CIFAR100):
+        return f"is a file of CIFAR-100: {PUBLISHED}"
+    return f"is not an archive that klcli can read, or a damaged one: {PUBLISHED}"
+
+
+def cure_for_names(names: Iterable[PurePath]) -> str:
+    """Return what a folder or archive with these files is instead of CIFAR-10, and the cure."""
+    folders: dict[PurePath, set[str]] = {}
+    for name in names:
+        folders.setdefault(name.parent, set()).add(name.name)
+    named = any("cifar-100" in str(folder / file).lower() for folder, files in folders.items() for file in files)
+    if named or any(group <= files for group in CIFAR100 for files in folders.values()):
+        return f"holds CIFAR-100: {PUBLISHED}"
+    endings = {PurePath(name).suffix.lower() for files in folders.values() for name in files}
+    if any("trainLabels.csv" in files for files in folders.values()):
+        return f"holds the pictures of Kaggle's competition, whose test labels are not public: {PUBLISHED}"
+    for known, (what, cure) in ENDINGS.items():
+        if endings.intersection(known):
+            return f"{what}: {cure}"
+    return f"holds no CIFAR-10: give the folder {' or '.join(layout.folder for layout in LAYOUTS)}, or the archive"

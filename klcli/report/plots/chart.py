@@ -1,0 +1,63 @@
+"""Charts: lines in panels as plain values, gathered without matplotlib and drawn by figure.py."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+# Okabe and Ito's colours: distinct with every common colour blindness and in grey print.
+BLUE, ORANGE, GREEN, PINK, YELLOW, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#555555"
+COLOURS = (BLUE, ORANGE, GREEN, PINK, YELLOW, GREY)
+LINES = ("-", "--", ":", "-.")
+TRAIN, VALIDATION = (BLUE, "-"), (ORANGE, "--")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve, or only markers if `style` is empty."""
+
+    label: str | None  # None: not in the legend
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str
+    style: str = "-"
+    spread: Sequence[float] = ()  # one standard deviation, drawn as a band
+    dots_below: int = 3  # below this number of points, markers are drawn: a line of one point is invisible
+    marker: str = "o"
+    size: float = 3.5  # of the marker, in points
+    fill: str | None = None  # colour inside the marker, if not that of the line
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines over the same two axes."""
+
+    lines: Sequence[Line]
+    title: str = ""
+    xlabel: str = "update step"
+    ylabel: str = ""
+    xscale: str = "linear"
+    yscale: str = "linear"
+    xlim: tuple[float, float] | None = None
+    ylim: tuple[float, float | None] | None = None
+    cycle: int = 0  # updates per cycle; the ends of cycles are marked
+    limits: Mapping[str, float] = field(default_factory=dict)  # vertical lines by label
+    band: tuple[float, float] | None = None  # one standard error of y
+    names: Sequence[str] = ()  # labels of the integers of y, from the top
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Panels in rows, with a title and the settings below."""
+
+    title: str
+    caption: str
+    panels: Sequence[Sequence[Panel]]
+    width: float  # inches
+    height: float  # without the legend
+    sharex: Literal["all", "none"] = "none"
+    sharey: Literal["row", "none"] = "none"
+
+
+def steps_limit(lines: Sequence[Line]) -> tuple[float, float]:
+    """Return the limits of x from the start of a training to its last evaluation."""
+    return 0, max((line.x[-1] for line in lines if line.x), default=0) or 1

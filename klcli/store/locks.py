@@ -1,0 +1,145 @@
+"""Locks: a run is alive exactly while the process that trains it holds a file lock.
+
+The kernel releases the lock when the process ends, in whatever way, on whatever host and in whatever container. A copy
+of the database has no locks.
+"""
+
+import errno
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from klcli.errors import StoreError
+
+if TYPE_CHECKING:  # imported for a run that is running, not for every report
+    from filelock import FileLock
+
+SUFFIX = ".lock"
+PROBE_SECONDS = 0.02  # another process may be probing the same lock
+
+
+class Locks:
+    """The locks of one database: empty files, each named after its owner, the random digits in the column `owner`.
+
+    An owner is never used again, so a file can be removed while another process still has it open.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.failure: str | None = None  # the reason if the file system has no locks
+        self._held: dict[str, FileLock] = {}
+
+    def take(self) -> str:
+        """Lock a new file and return its owner, which this process is until `release`. Sets `failure`.
+
+        Raises StoreError if the file cannot be made.
+        """
+        while True:
+            owner = secrets.token_hex(8)
+            lock = _lock(self._file(owner))
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._file(owner).touch()
+            except OSError as error:
+                cure = "remove what is in its place or choose another --db"
+                raise StoreError(f"{self._file(owner)}: cannot be made ({error.strerror}), {cure}") from error
+            try:
+                lock.acquire()
+            except TimeoutError:  # a process that removes dead locks was faster
+                continue
+            except OSError as error:
+                self.failure = error.strerror or str(error)
+            else:
+                self._held[owner] = lock
+            return owner
+
+    @contextmanager
+    def taking(self) -> Iterator[str]:
+        """Yield the owner of a new lock, which stays taken if the block ends without an exception."""
+        owner = self.take()
+        try:
+            yield owner
+        except BaseException:
+            self.release(owner)
+            raise
+
+    @contextmanager
+    def releasing(self, owner: str | None) -> Iterator[None]:
+        """Release the lock of an owner after the block, also if that raises."""
+        try:
+            yield
+        finally:
+            self.release(owner)
+
+    def release(self, owner: str | None) -> None:
+        """Release and remove the lock of an owner, if this process has it."""
+        if lock := self._held.pop(owner or "", None):
+            with suppress(OSError):  # Windows removes no open file; remove_dead does it later
+                Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+    def is_held(self, owner: str | None) -> bool | None:
+        """Whether the process of an owner is alive; None if unknown, without locks in the file system."""
+        if owner in self._held:
+            return True
+        try:
+            if owner is None or not self._file(owner).exists():
+                return False
+        except OSError:
+            return None
+        with self._probing(self._file(owner)) as is_free:
+            return None if is_free is None else not is_free
+
+    def remove_dead(self) -> None:
+        """Remove the files that killed processes left."""
+        with suppress(OSError):
+            for file in self.folder.glob(f"*{SUFFIX}"):
+                if file.stem not in self._held:
+                    # Removed while locked: a process that has just made it finds out, and makes another.
+                    with self._probing(file) as is_free:
+                        if is_free:
+                            file.unlink(missing_ok=True)
+
+    @contextmanager
+    def _probing(self, file: Path) -> Iterator[bool | None]:
+        """Hold the lock of a file inside the block if it is free, and yield whether it was; None if unknown."""
+        lock = _lock(file)
+        try:
+            lock.acquire(timeout=PROBE_SECONDS, poll_interval=PROBE_SECONDS / 5)
+        except TimeoutError:
+            yield False
+            return
+        except OSError as error:
+            yield _is_free_to_readers(file) if error.errno == errno.EROFS else None
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _file(self, owner: str) -> Path:
+        return self.folder / f"{owner}{SUFFIX}"
+
+
+def _is_free_to_readers(file: Path) -> bool | None:
+    """Whether nobody holds the lock of a file on read-only media; None if unknown."""
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    try:
+        with file.open("rb") as opened:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno == errno.EWOULDBLOCK else None
+    return True
+
+
+def _lock(file: Path) -> "FileLock":
+    from filelock import FileLock
+
+    # The fallback is a file with a pid in it, which is wrong wherever pids are.
+    return FileLock(file, timeout=0, thread_local=False, fallback_to_soft=False)

@@ -1,0 +1,147 @@
+"""Termination: SIGINT, SIGTERM and SIGHUP end a command at once, or after the current update of a training.
+
+The command obeys them in a thread of its own, because Python runs a signal handler only between two instructions of the
+main thread, which may wait a minute for a locked database. No handler raises an exception: inside a finalizer or the
+import of a C extension it would be lost, or printed as a traceback.
+"""
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+TYPE_CHECKING = False  # importing `typing` or `dataclasses` would double the time before `obey`
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
+SIGNALS = {int(getattr(signal, name)): word for name, word in WORDS.items() if hasattr(signal, name)}
+# A terminal sends these to all of its processes, the workers included. Only the command decides.
+TERMINAL_SIGNALS = {signum for signum, word in SIGNALS.items() if word != "terminated"}
+PATIENCE_SECONDS = 10  # for the current update, evaluation or write: then the process ends without its result
+
+
+_obeying = threading.Event()  # set once the thread of `obey` runs
+_deferring = threading.Event()  # set inside `deferred`
+_received: list[int] = []  # signals that were deferred
+_actions: list[Callable[[], str | None]] = []  # of `at_the_end`
+_ending = threading.Lock()  # taken once, by whoever ends the process
+
+
+def obey() -> None:
+    """End this process with one line at the next signal; for the command, not for a program that imports klcli.
+
+    A SIGHUP that was ignored when the process started stays ignored: `nohup klcli train`.
+    """
+    _obeying.set()
+    reader, writer = os.pipe()
+    if hasattr(os, "set_blocking"):
+        os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    obeyed = _obeyed()
+    for signum in obeyed:
+        signal.signal(signum, _leave_to_the_thread)
+    threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
+    # The process in which multiprocessing removes lost semaphores inherits this option, and prints no warning.
+    sys.warnoptions.append("ignore:resource_tracker")
+    atexit.register(_ignore, obeyed)  # the first to be registered is the last to be called
+
+
+@contextmanager
+def deferred() -> Iterator[list[int]]:
+    """Defer the first signal inside the block and yield the list that receives it; a second one ends the process.
+
+    In a program that imports klcli, handlers are installed for the time of the block, in the main thread alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield []
+        return
+    previous = {} if _obeying.is_set() else {signum: signal.getsignal(signum) for signum in _obeyed()}
+    _received.clear()
+    _deferring.set()
+    try:
+        for signum in previous:
+            signal.signal(signum, _receive)
+        yield _received
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+        _deferring.clear()
+
+
+@contextmanager
+def at_the_end(action: Callable[[], str | None]) -> Iterator[None]:
+    """Call `action` if a signal ends the process inside the block; a text that it returns is added to the message."""
+    _actions.append(action)
+    try:
+        yield
+    finally:
+        _actions.remove(action)
+
+
+@contextmanager
+def kept_from_children() -> Iterator[None]:
+    """Block the signals of the terminal in the processes that are started inside the block."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _obeyed() -> list[int]:
+    """Return the signals to obey; a shell lets a job in the background ignore SIGINT, which is obeyed all the same."""
+    return [signum for signum in SIGNALS if SIGNALS[signum] != "hung up" or signal.getsignal(signum) != signal.SIG_IGN]
+
+
+def _leave_to_the_thread(signum: int, frame: FrameType | None) -> None:
+    pass
+
+
+def _ignore(signums: list[int]) -> None:
+    """Ignore signals while the process exits by itself. Does not return if a signal has begun to end it."""
+    _ending.acquire()
+    for signum in signums:
+        signal.signal(signum, signal.SIG_IGN)
+
+
+def _watch(reader: int) -> None:
+    while True:
+        for signum in os.read(reader, 1):
+            if signum in SIGNALS:
+                _receive(signum, None)
+
+
+def _receive(signum: int, frame: FrameType | None) -> None:
+    if not _deferring.is_set() or _received:
+        _end(signum)
+    _received.append(signum)
+    if _obeying.is_set():
+        threading.Thread(target=_lose_patience, args=(signum,), daemon=True).start()
+
+
+def _lose_patience(signum: int) -> None:
+    time.sleep(PATIENCE_SECONDS)
+    _end(signum)
+
+
+def _end(signum: int) -> "NoReturn":
+    """End the process without its own clean-up, which may wait for what the main thread waits for."""
+    _ending.acquire()
+    words = [SIGNALS[signum]]
+    for action in reversed(_actions):
+        with suppress(Exception):
+            words += filter(None, [action()])
+    with suppress(OSError):
+        # A progress bar has hidden the cursor.
+        bar = "\r\x1b[K\x1b[?25h" if os.isatty(2) and os.environ.get("TERM") != "dumb" else ""
+        os.write(2, f"{bar}klcli: {': '.join(words)}\n".encode())
+    os._exit(128 + signum)

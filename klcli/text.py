@@ -1,0 +1,94 @@
+"""Text from outside: names, notes, tags, paths, commands and errors, made harmless for where they are stored or shown.
+
+One function for each edge; Markdown, LaTeX and HTML add their own markup on top of `visible`. Numbers pass unchanged.
+"""
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# C0, C1, direction marks and overrides, line and paragraph separators, the byte order mark, and lone surrogates, which
+# stand for the bytes of a name that is not UTF-8.
+_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # also the full-width forms, which spreadsheets accept
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    r"""Return a text whose control characters are visible, as `\x1b`, `\n` or `\u202e`; those in `keep` stay.
+
+    Such characters move the cursor of a terminal, change its title, or hide and reorder words.
+    """
+    return _INVISIBLE.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
+
+
+def storable(text: str) -> str:
+    r"""Return a text that UTF-8 can encode: the bytes of a name in another encoding become `\xe9`."""
+    return _SURROGATE.sub(lambda found: _escape(found[0]), text)
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value for a cell of CSV: a text that a spreadsheet would compute as a formula begins with an apostrophe.
+
+    Line breaks and tabs stay, because quotes enclose them; a text that is a number, as -0.5, stays one.
+    """
+    if not isinstance(value, str):
+        return value
+    shown = visible(value, keep="\n\t")
+    is_formula = value.lstrip(" ").startswith(_FORMULA) and value != "-"
+    return f"'{shown}" if is_formula and not _is_number(value) else shown
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text == text.strip() and "_" not in text
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that Python could not decode (PEP 383)
+        return f"\\x{code - 0xDC00:02x}"
+    return _NAMED.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error on one line, or the name of its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+# Paths as text are reversible: bytes that are no text in the encoding of the file system, and control characters, are
+# written as `\xNN`, so that the folder b"caf\xe9" is `caf\xe9`.
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """Return a path, or a text with paths in it, as printable text; `path_of` restores the path."""
+    return re.sub(r"\\(?=x[0-9a-f]{2})|[^ -~]", _in_bytes, os.fspath(path))
+
+
+def path_of(text: str) -> Path:
+    """Return the path that `path_text` has written."""
+    unescaped = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), os.fsencode(text))
+    return Path(os.fsdecode(unescaped))
+
+
+def command_text(words: Sequence[str]) -> str:
+    """Return a command line as printable text that a shell (bash, zsh) reads as exactly these words."""
+    return " ".join(shlex.quote(word) if word.isprintable() else f"$'{_ansi_c(word)}'" for word in words)
+
+
+def _ansi_c(word: str) -> str:
+    return re.sub(r"[\\']|[^ -~]", _in_bytes, word)
+
+
+def _in_bytes(found: re.Match[str]) -> str:
+    r"""Return a character as the bytes `\xc3\xa9`; one that is printable, and no backslash or quote, as it is."""
+    if found[0].isprintable() and found[0] not in "\\'":
+        return found[0]
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(found[0]))

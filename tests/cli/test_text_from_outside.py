@@ -1,0 +1,111 @@
+"""Names, notes, tags and paths of any bytes: stored as text, shown without control, written under these bytes."""
+
+import csv
+import io
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
+EVIL = "\x1b]0;owned\x07\x1b[2J\u202e\x9b31m <b>&</b> |a| $x$ _y_ \\input{z} \u2028`q`"
+HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+BYTES = b"caf\xe9"
+
+
+def run(folder: Path, *args: str | bytes) -> subprocess.CompletedProcess[bytes]:
+    command = [os.fsencode(sys.executable), b"-m", b"klcli", *map(os.fsencode, args)]
+    return subprocess.run(command, cwd=folder, capture_output=True, check=False)
+
+
+@pytest.fixture
+def evil(trained: Path) -> Path:
+    """Run 2 has hostile text wherever text can come from outside."""
+    connection = sqlite3.connect(trained / "results/klcli.db")
+    formula = '=HYPERLINK("http://example.org","x")'
+    connection.execute(
+        "UPDATE runs SET note = ?, tags = ?, error = ?, command = ?, host = ?, dataset = ?, dataset_source = ?",
+        [formula, EVIL.replace(" ", "_"), EVIL, f"klcli {EVIL}", EVIL, EVIL, EVIL],
+    )
+    connection.commit()
+    connection.close()
+    return trained
+
+
+FORMATS = ("table", "markdown", "latex", "csv", "csv-semicolon", "json")
+VIEWS = (
+    [], ["--list"], ["--run", "1", "2"], ["--group-by", "lambda"], ["--tagged", "\x1b"],
+)  # fmt: skip
+OTHERS = (
+    ["--run", "1", "2", "--plot", "curves"], ["--dataset", "no such \x1b[31m"], ["--where", "'\x1b' = nothing"],
+    ["--note", "2", EVIL], ["--tag", "2", "a\x1bb"], ["--untag", "2", "\x1b[31m"], ["--db", "\x1b[2J.db"],
+    ["--export", "out\x1b[2J"], ["--to", "\x1b.gif", "--plot", "curves"], ["--check"], ["--html", "p\x1b.html"],
+)  # fmt: skip
+
+
+def test_nothing_from_outside_controls_a_terminal(here: Klcli, evil: Path) -> None:
+    for args in [*([*view, "--format", form] for view in VIEWS for form in FORMATS), *OTHERS]:
+        done = here("report", *args)
+        assert done.returncode in (0, 2, 4), (args, done.stderr)
+        for text in (done.stdout.removeprefix("\ufeff"), done.stderr):
+            assert not HIDDEN.search(text), (args, HIDDEN.search(text))
+            assert "Traceback" not in text and "unexpected" not in text
+
+
+def test_no_text_is_markup_or_a_formula(here: Klcli, evil: Path) -> None:
+    assert here("report", "--html", "page.html").returncode == 0
+    html = (evil / "page.html").read_text()
+    assert "<b>" not in html and "&lt;b&gt;" in html
+    assert not HIDDEN.search(html)
+    assert re.search(r"(?<!\\)[<`$]", here("report", "--run", "2", "--format", "markdown").stdout) is None
+    assert r"\input" not in here("report", "--run", "2", "--format", "latex").stdout
+    for form, delimiter in (("csv", ","), ("csv-semicolon", ";")):
+        text = here("report", "--list", "--format", form).stdout.removeprefix("\ufeff")
+        for row in csv.DictReader(io.StringIO(text), delimiter=delimiter):
+            assert row["note"].startswith("'=HYPERLINK")
+    drawn = here("report", "--run", "1", "2", "--plot", "curves", "--to", "x.svg")
+    assert drawn.returncode == 0, drawn.stderr
+    svg = (evil / "x.svg").read_text()
+    assert "<b>" not in svg and not HIDDEN.search(svg)
+
+
+def test_names_of_any_bytes(trained: Path) -> None:
+    note, tag = b"note " + BYTES, b"tag-" + BYTES
+    assert run(trained, "report", "--note", "2", note).returncode == 0
+    assert run(trained, "report", "--tag", "2", tag).returncode == 0
+    shown = run(trained, "report", "--tagged", tag, "--format", "csv")
+    [row] = csv.DictReader(io.StringIO(shown.stdout.decode()))
+    assert (row["id"], row["note"], row["tags"]) == ("2", "note caf\\xe9", "tag-caf\\xe9")
+    assert run(trained, "report", "--untag", "2", tag).returncode == 0
+    for args, suffix in (
+        (["--run", "2", "--plot", "curves", "--to"], b".png"),
+        (["--html"], b".html"),
+        (["--export"], b"-folder"),
+    ):
+        done = run(trained, "report", *args, BYTES + suffix)
+        assert done.returncode == 0, done.stderr
+        assert "caf\\xe9" in done.stdout.decode()
+        assert BYTES + suffix in [os.fsencode(path.name) for path in trained.iterdir()]
+    document = json.loads(
+        run(trained, "report", "--run", "2", "--plot", "rate", "--to", BYTES + b".svg", "--json").stdout
+    )
+    assert os.fsencode(document["pictures"][0]) == BYTES + b".svg"
+    Image.new("RGB", (40, 40), "red").save(os.fsdecode(os.fsencode(trained) + b"/" + BYTES + b".jpg"), "JPEG")
+    done = run(trained, "predict", "--run", "2", "--data", "synthetic", BYTES + b".jpg")
+    assert done.returncode == 0, done.stderr
+    assert "caf\\xe9.jpg" in done.stdout.decode()
+    done = run(trained, "predict", "--run", "2", BYTES + b"-missing.jpg")
+    assert done.returncode == 3 and done.stderr.count(b"\n") == 1
+    for options in (["--where"], ["--format"], ["--group-by"]):
+        done = run(trained, "report", *options, BYTES)
+        assert done.returncode == 2, (options, done.stderr)
+        assert done.stderr.count(b"\n") == 1 and b"unexpected" not in done.stderr

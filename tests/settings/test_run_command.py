@@ -1,0 +1,78 @@
+"""The command of a run: what it parses to is the config, whatever the config."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+from hypothesis import given
+from test_train_config import configs
+
+from klcli.cli.invocation import Invocation, invoked
+from klcli.cli.options import KlcliCommand, takes
+from klcli.settings.run_command import resuming_command, run_command
+from klcli.settings.sameness import SETTINGS
+from klcli.settings.train_config import TrainConfig
+
+
+def parsed(command: str) -> tuple[TrainConfig, Invocation]:
+    """What the options of `klcli train` make of a command line."""
+    found: list[tuple[TrainConfig, Invocation]] = []
+    app = typer.Typer()
+
+    @app.command(cls=KlcliCommand)
+    @takes(TrainConfig)
+    @invoked("data", "threads", "db")
+    def train(config: TrainConfig, *, invocation: Invocation) -> None:
+        found.append((config, invocation))
+
+    program, name, *arguments = shlex.split(command)
+    assert (program, name) == ("klcli", "train")
+    app(arguments, standalone_mode=False)
+    return found[0]
+
+
+@given(configs())
+def test_a_command_gives_its_config(config: TrainConfig) -> None:
+    command = run_command(config, data="a folder/it's", threads=3, db=Path("some where/a.db"))
+    found, invocation = parsed(command)
+    assert found == config
+    assert (invocation.data, invocation.threads, invocation.db) == ("a folder/it's", 3, Path("some where/a.db"))
+
+
+def test_every_setting_that_is_not_the_default_is_in_the_command() -> None:
+    config = TrainConfig(
+        hidden=(7, 5), batch_norm=True, shuffle=False, flip=True, lam=1e-7, order_seed=3, standardise="image", mixup=0.2
+    )
+    command = run_command(config, data="synthetic", threads=1, db=Path("results/klcli.db"))
+    assert command == (
+        "klcli train --hidden 7 5 --bn --lambda 1e-07 --flip --mixup 0.2 --standardise image --no-shuffle "
+        "--order-seed 3 --data synthetic"
+    )
+
+
+def test_a_path_that_is_not_text_is_storable() -> None:
+    command = run_command(TrainConfig(), data="caf\udce9", threads=1, db=Path("results/klcli.db"))
+    assert command.encode() == b"klcli train --data $'caf\\xe9'"
+
+
+@pytest.mark.parametrize("one", SETTINGS.values(), ids=lambda one: one.key)
+def test_the_arguments_of_a_setting_are_read_back(one: object) -> None:
+    """A bool has no value; every other kind has at least one."""
+    name, *values = one.arguments(one.default if one.default is not None else 1)  # type: ignore[attr-defined]
+    assert name.startswith("--")
+    assert (not values) == (one.kind is bool or one.default == ())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "expected"),
+    [
+        ("klcli train --repeats 3", "repeats", "klcli train --repeats 3 --resume last"),
+        ("klcli sigma-sweep", "sigma", "klcli sigma-sweep --resume"),
+        ("klcli reproduce all --resume", "reproduce", "klcli reproduce all --resume"),
+        ("Lab('a.db').repeat(TrainConfig(), 3)", "repeats", "Lab('a.db').repeat(TrainConfig(), 3, resume=True)"),
+    ],
+)
+def test_a_study_is_completed_by_its_own_command(command: str, kind: str, expected: str) -> None:
+    assert resuming_command(command, kind) == expected
+    assert resuming_command(expected, kind) == expected

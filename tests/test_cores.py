@@ -1,0 +1,53 @@
+"""The number of cores: affinity, and the quota of a container, which this machine enforces."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from klcli.second_core import cores
+
+V1, V2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
+PRINT = "from klcli.second_core import cores; print(cores())"
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    root = V1 if V1.is_dir() else V2
+    folder = root / f"klcli-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("no control group can be made here")
+    yield folder
+    folder.rmdir()
+
+
+@pytest.mark.parametrize("quota", [30_000, 100_000, 150_000, 10_000_000])
+def test_the_quota_of_a_container_is_respected(group: Path, quota: int) -> None:
+    mine = len(os.sched_getaffinity(0))
+    try:
+        if group.parent == V1:
+            (group / "cpu.cfs_period_us").write_text("100000")
+            (group / "cpu.cfs_quota_us").write_text(str(quota))
+        else:
+            (group / "cpu.max").write_text(f"{quota} 100000")
+    except OSError:
+        pytest.skip("no quota can be set here")
+    enter = f'echo $$ > {group}/cgroup.procs && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", enter, "-", sys.executable, "-c", PRINT], capture_output=True, text=True, check=True
+    )
+    expected = {30_000: 1, 100_000: 1, 150_000: min(mine, 2), 10_000_000: mine}[quota]
+    assert int(done.stdout) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_the_affinity_is_respected() -> None:
+    mine = os.sched_getaffinity(0)
+    assert cores() == len(mine)
+    one = f"import os; os.sched_setaffinity(0, {{{min(mine)}}}); {PRINT}"
+    assert subprocess.run([sys.executable, "-c", one], capture_output=True, text=True, check=True).stdout == "1\n"
