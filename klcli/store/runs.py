@@ -61,6 +61,7 @@ class Runs:
 
         The file is written before the commit: a crash at any point leaves a checkpoint that the database names.
         """
+        self.require_owner(run_id, self._owners.get(run_id))  # before it replaces the file of another process
         pointer = {} if result is None else self.write_checkpoint(run_id, result)
         older = "UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE id = ? AND checkpoint_sha256 <> ?"
         with self._db.write() as db:

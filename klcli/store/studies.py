@@ -138,16 +138,18 @@ class Studies:
 
         Runs that were complete before, beside one that is trained again, are left as they are.
         """
-        running = {run_id for run_id in run_ids if self._runs.get(run_id).state == "running"}
-        results = {run_id: one for run_id, one in zip(run_ids, outcome.results, strict=True) if run_id in running}
+        runs = [self._runs.get(run_id) for run_id in run_ids]
+        owners = {run.id: self._owners.get(run.study_id or 0) for run in runs if run.state == "running"}
+        results = {run.id: one for run, one in zip(runs, outcome.results, strict=True) if run.id in owners}
         rows = {}
         for run_id, result in results.items():
+            self._runs.require_owner(run_id, owners[run_id])  # before it replaces the file of another process
             state, error = end_of(result)
             pointer = self._runs.write_checkpoint(run_id, result) if state == "complete" else {}
             rows[run_id] = ending_row(state, result, outcome.seconds, error) | pointer
         with self._db.write() as db:
             for run_id, result in results.items():
-                self._runs.require_owner(run_id, self._owners.get(self._runs.get(run_id).study_id or 0))
+                self._runs.require_owner(run_id, owners[run_id])
                 for metrics in result.epochs:
                     upsert_epoch(db, run_id, metrics)
                 db.table("runs").update(run_id, rows[run_id])

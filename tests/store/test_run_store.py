@@ -426,3 +426,14 @@ def test_a_run_that_was_marked_keeps_its_evaluations_and_says_why(recorder: Any)
     assert run.epochs_done == 1.0
     assert len(opened.runs.epochs(run_id)) == 1
     opened.close()
+
+
+def test_a_process_that_lost_its_run_leaves_the_checkpoint_of_the_new_one(recorder: Any) -> None:
+    run_id = trained_twice(recorder)
+    path = recorder.store.folder("checkpoints") / f"run-{run_id:06d}.npz"
+    before = path.read_bytes()
+    execute(recorder.path, "UPDATE runs SET owner = 'another' WHERE id = ?", run_id)
+    lost = replace(EPOCH, epoch=9.0, step=9 * EPOCH.step)
+    with pytest.raises(StoreError, match="taken over"):
+        recorder.store.runs.record_epoch(run_id, lost, result(TrainConfig(hidden=(4,)), [lost]))
+    assert path.read_bytes() == before
