@@ -145,9 +145,9 @@ def tell(function: Callable[..., Any], *arguments: Any) -> bool:
 
 
 def ended(begun: "Begun | None") -> bool:
-    """Return whether the other process has done it: wait where it is at it, take back what nobody has begun.
+    """Return whether the other process has done the work: wait if it has begun, and withdraw the work if it has not.
 
-    Raises PartnerLost where it has ended in the middle of what cannot be done twice.
+    Raises PartnerLost if the other process ended in the middle of work that cannot be repeated.
     """
     if begun is None or begun.finish():
         return begun is not None

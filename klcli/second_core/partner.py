@@ -42,7 +42,7 @@ class Partner:
         self._end = SLOTS * LETTER  # of the arrays handed out so far
         self._borrowed = self._end  # behind them: copies for the work under way
         self._rooms: dict[tuple[Any, ...], Room] = {}  # an update borrows what the one before has borrowed
-        self._told: Begun | None = None  # nobody waits for its end
+        self._told: Begun | None = None  # the notification, whose end is not waited for
         self._held: Begun | None = None  # offered behind the next
         self._process = context.Process(target=serve, args=(raw, semaphores), name="second core", daemon=True)
         self._start()
@@ -117,7 +117,7 @@ class Partner:
         return begun
 
     def tell(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
-        """Offer what nobody waits for, and return whether that was possible; the copies of its arrays stay."""
+        """Send a notification and return whether that was possible. Its end is not waited for; its arrays stay."""
         if self._told is not None:
             return False
         self._told = self.begin(function, arguments)
@@ -214,9 +214,9 @@ class Begun:
         return True
 
     def left(self) -> Iterator[tuple[int, int]]:
-        """Yield the parts that this process has to do, the last first: until there are none that nobody has begun.
+        """Yield the parts that the other process has not begun, the last one first, for this process to do.
 
-        Where the other process is lost on the way, its parts come behind. It is asked once, and to the end.
+        If the other process is lost meanwhile, its parts follow. Call this once, and iterate to the end.
         """
         if self.partner.drops(self):
             yield 0, 1
@@ -229,7 +229,7 @@ class Begun:
             yield from ((part, self.parts) for part in range(theirs))
 
     def takes_back(self) -> bool:
-        """Return whether nobody has begun it, or a part of it, and nobody will."""
+        """Withdraw the work, or a part of it; return whether that was possible, because it had not been begun."""
         return bool(self.slot.offered.acquire(False))
 
     def _is_done(self, times: int) -> bool:

@@ -11,9 +11,9 @@ Semaphore = Any  # multiprocessing's have no public type
 class Slot:
     """A letter and two semaphores.
 
-    `offered` counts the parts of the work that nobody has begun, so that exactly one of the two processes gets
-    each; `done` counts those that the other process has ended. They order the accesses to the memory as well,
-    which a flag in it does not on every processor.
+    `offered` counts the parts of the work that have not been begun, so that exactly one of the two processes gets
+    each; `done` counts the parts that the other process has completed. The semaphores also order the accesses to
+    the shared memory, which a flag in it does not do on every processor.
     """
 
     def __init__(self, memory: memoryview, offered: Semaphore, done: Semaphore) -> None:
