@@ -55,3 +55,11 @@ class Diverged(KlcliError):
     """The cost is no longer finite; the run is stored in the state `diverged`."""
 
     exit_code = ExitCode.DIVERGED
+
+
+class Interrupted(KlcliError):
+    """The user or the system asked the command to end."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum, self.exit_code = signum, ExitCode(128 + signum)

@@ -21,10 +21,9 @@ LEFT_BEHIND = 3600  # seconds since the last write after which a temporary file 
 def replacing(path: Path, *, previous: Path | None = None, is_only_writer: bool = False) -> Iterator[IO[bytes]]:
     """Yield a binary file that replaces `path` if the block ends without an exception.
 
-    With `previous`, the old file is kept under that name. The bytes are written to a temporary file in the same folder,
-    flushed to the disk and renamed, and the folder is flushed too: `path` is never an incomplete file, and it is still
-    there after a power cut. `is_only_writer` says that all other temporary files of `path` are left from killed
-    processes.
+    With `previous`, the old file is kept under that name. A temporary file beside it is written, flushed to disk and
+    renamed, and the folder is flushed: `path` is never incomplete, and still there after a power cut.
+    `is_only_writer` says that killed processes have left all other temporary files of `path`.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:

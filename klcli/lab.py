@@ -11,7 +11,7 @@ process (`jobs=1`); with more jobs, guard the script with `if __name__ == "__mai
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,11 +39,11 @@ OnEvaluation = Callable[[EpochMetrics], None]
 class Lab:
     """A database, a data set, and the procedures that use them.
 
-    `data` is a path, "cifar10" or "synthetic", as --data; `threads` the number of BLAS threads; `jobs` the number of
-    processes that train stacks (None: one per core); `executor` the address of a Dask scheduler. `observer` receives
-    messages and progress. `command` is stored with the results as the command that was run.
+    `data` is a path, "cifar10" or "synthetic"; `threads` those of BLAS; `jobs` the number of processes that train
+    stacks (None: one per core); `executor` the address of a Dask scheduler. `observer` receives messages and
+    progress. `command` is stored with the results.
 
-    Procedures raise ConfigError for settings that exclude each other, DataError if images are missing or damaged,
+    Procedures raise ConfigError for settings that exclude each other, DataError for missing or damaged images,
     StoreError if the database or its disk fails, and Interrupted after Ctrl-C, with the command that continues.
     """
 
@@ -77,7 +77,7 @@ class Lab:
     ) -> Run:
         """Complete an interrupted run with the same bits as without the interruption, and return it.
 
-        Raises ConfigError if a setting in `wanted`, or `threads`, differs from the run.
+        Raises ConfigError if a setting in `wanted`, or `threads`, differs from those of the run.
         """
         setup = replace(self._calling("resume", which), on_evaluation=on_evaluation)
         return trainings.resume(setup, str(which), wanted or {}, threads)
@@ -85,7 +85,7 @@ class Lab:
     def repeat(self, config: TrainConfig, repeats: int, *, vary: str = "all", resume: bool = False) -> Study:
         """Train one config with several seeds and return the study; `runs_of` returns its runs.
 
-        The seeds are those of everything, or of the weights (`vary="init"`), or of all but the weights ("order").
+        The seeds are those of everything, of the weights (`vary="init"`), or of all but the weights ("order").
         """
         setup = self._calling("repeat", config, repeats, vary=vary)
         plan = repeat(config, repeats, vary)
@@ -115,10 +115,7 @@ class Lab:
         vary: str = "all",
         resume: bool = False,
     ) -> "searches.LambdaSearch":
-        """Search the L2 coefficient lambda by validation accuracy, by default in one coarse stage.
-
-        Return the runs of its stages and the choice, which is None if every value diverged.
-        """
+        """Search the L2 coefficient lambda by validation accuracy, by default in one coarse stage."""
         from klcli.procedures import searches
 
         what = what or SearchSettings()
@@ -128,10 +125,7 @@ class Lab:
     def check_gradients(
         self, config: TrainConfig | None = None, settings: CheckSettings | None = None, *, seed: int = 0
     ) -> list[GradientCheck]:
-        """Compare gradients with numerical differences in float64, for one network or for the set of the course.
-
-        Return the checks, with the errors and the verdict of every tensor.
-        """
+        """Compare gradients with numerical differences in float64, of one network or of the set of the course."""
         from klcli.data.dataset import split
         from klcli.studies.gradient_checks import check_networks, course_set, entries, with_and_without_l2
 
@@ -139,7 +133,7 @@ class Lab:
         setup = self._calling("check_gradients", config, settings, seed=seed)
         networks = course_set(seed) if config is None else with_and_without_l2(config)
         dataset = setup.images()
-        setup.warn_of_images(dataset)
+        setup.warn_of(dataset)
         train = split(dataset, networks[0][0].split).train
         store = Store(setup.db)
         total = sum(entries(stack, settings.dims) for stack in networks)
@@ -173,10 +167,7 @@ class Lab:
         vary: str = "all",
         resume: bool = False,
     ) -> "Iterator[Reproduction]":
-        """Yield the reproduction of published reports, `all` or by name, each as soon as it is complete.
-
-        Raises ConfigError for a name, or a row of `settings.only`, that does not exist.
-        """
+        """Yield the reproduction of published reports, `all` or by name, each as soon as it is complete."""
         from klcli.procedures import reproducing
 
         settings = settings or ReproductionSettings()
@@ -204,9 +195,7 @@ class Lab:
         """Return the evaluations of a run in order."""
         return self.store.runs.epochs(run if isinstance(run, int) else run.id)
 
-    def _study(
-        self, setup: Setup, kind: str, stage: str, plan: Sequence[TrainConfig], resume: bool, **how: Any
-    ) -> Study:
+    def _study(self, setup: Setup, kind: str, stage: str, plan: list[TrainConfig], resume: bool, **how: Any) -> Study:
         from klcli.procedures.study_runner import StudyRunner
 
         with setup.pinned():
@@ -215,18 +204,19 @@ class Lab:
 
     def _calling(self, method: str, *given: Any, **named: Any) -> Setup:
         """Return the setup of one call, with the command to store."""
-        own = {key: getattr(self._setup, key) for key in ("data", "threads")}
-        where = [repr(str(self._setup.db)), *(f"{key}={own[key]!r}" for key in own if own[key] not in (None, 1))]
-        arguments = [*map(_text, given), *(f"{key}={_text(value)}" for key, value in named.items())]
-        command = self._command or f"Lab({', '.join(where)}).{method}({', '.join(arguments)})"
-        return replace(self._setup, command=command)
+        own = {key: value for key in ("data", "threads") if (value := getattr(self._setup, key)) not in (None, 1)}
+        lab = _call("Lab", [str(self._setup.db)], own)
+        return replace(self._setup, command=self._command or f"{lab}.{_call(method, given, named)}")
+
+
+def _call(function: str, given: Sequence[Any], named: Mapping[str, Any]) -> str:
+    """Return a call as Python code."""
+    return f"{function}({', '.join([*map(_text, given), *(f'{key}={_text(value)}' for key, value in named.items())])})"
 
 
 def _text(argument: Any) -> str:
-    """Return Python code for an argument; of settings, those that are not the default."""
+    """Return an argument as Python code; of settings, those that are not the default."""
     if not isinstance(argument, Settings):
         return repr(argument)
-    default = type(argument)()
-    given = {one.name: getattr(argument, one.name) for one in fields(argument)}  # type: ignore[arg-type]
-    changed = [f"{name}={_text(value)}" for name, value in given.items() if value != getattr(default, name)]
-    return f"{type(argument).__name__}({', '.join(changed)})"
+    default = vars(type(argument)())
+    return _call(type(argument).__name__, (), {k: v for k, v in vars(argument).items() if v != default[k]})

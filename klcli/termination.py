@@ -1,8 +1,9 @@
 """Termination: SIGINT, SIGTERM and SIGHUP end a command at once, or after the current update of a training.
 
-The command obeys them in a thread of its own, because Python runs a signal handler only between two instructions of the
-main thread, which may wait a minute for a locked database. No handler raises an exception: inside a finalizer or the
-import of a C extension it would be lost, or printed as a traceback.
+A thread obeys them, because Python runs a signal handler only between two instructions of the main thread, which may
+wait a minute for a locked database. No handler raises an exception: inside a finalizer or the import of a C extension
+it would be lost, or printed as a traceback. Imports of `typing`, `dataclasses` or `enum` would double the time until
+`obey`.
 """
 
 import atexit
@@ -10,14 +11,9 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-
-TYPE_CHECKING = False  # importing `typing` or `dataclasses` would double the time before `obey`
-if TYPE_CHECKING:
-    from typing import NoReturn
 
 WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
 SIGNALS = {int(getattr(signal, name)): word for name, word in WORDS.items() if hasattr(signal, name)}
@@ -45,7 +41,7 @@ def obey() -> None:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     obeyed = _obeyed()
     for signum in obeyed:
-        signal.signal(signum, _leave_to_the_thread)
+        signal.signal(signum, lambda signum, frame: None)  # the thread obeys it
     threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
     # The process in which multiprocessing removes lost semaphores inherits this option, and prints no warning.
     sys.warnoptions.append("ignore:resource_tracker")
@@ -53,21 +49,31 @@ def obey() -> None:
 
 
 @contextmanager
-def deferred() -> Iterator[list[int]]:
-    """Defer the first signal inside the block and yield the list that receives it; a second one ends the process.
+def deferred() -> Iterator[Callable[[], None]]:
+    """Defer the first signal inside the block, and yield a function that raises Interrupted after it.
 
-    In a program that imports klcli, handlers are installed for the time of the block, in the main thread alone.
+    Writes are thus complete before a run is marked. A second signal ends the process at once; the next opening of the
+    database marks the run. In a program that imports klcli, handlers are installed for the time of the block, in the
+    main thread alone: Python delivers no signals to others.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield []
+        yield lambda: None
         return
+
+    def check() -> None:
+        if _received:
+            from klcli.errors import Interrupted
+
+            raise Interrupted(SIGNALS[_received[0]], _received[0])
+
     previous = {} if _obeying.is_set() else {signum: signal.getsignal(signum) for signum in _obeyed()}
     _received.clear()
     _deferring.set()
     try:
         for signum in previous:
             signal.signal(signum, _receive)
-        yield _received
+        yield check
+        check()  # a signal after the last update: a study must not go on to its next stage
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
@@ -102,10 +108,6 @@ def _obeyed() -> list[int]:
     return [signum for signum in SIGNALS if SIGNALS[signum] != "hung up" or signal.getsignal(signum) != signal.SIG_IGN]
 
 
-def _leave_to_the_thread(signum: int, frame: FrameType | None) -> None:
-    pass
-
-
 def _ignore(signums: list[int]) -> None:
     """Ignore signals while the process exits by itself. Does not return if a signal has begun to end it."""
     _ending.acquire()
@@ -125,15 +127,12 @@ def _receive(signum: int, frame: FrameType | None) -> None:
         _end(signum)
     _received.append(signum)
     if _obeying.is_set():
-        threading.Thread(target=_lose_patience, args=(signum,), daemon=True).start()
+        impatience = threading.Timer(PATIENCE_SECONDS, _end, (signum,))
+        impatience.daemon = True
+        impatience.start()
 
 
-def _lose_patience(signum: int) -> None:
-    time.sleep(PATIENCE_SECONDS)
-    _end(signum)
-
-
-def _end(signum: int) -> "NoReturn":
+def _end(signum: int) -> None:
     """End the process without its own clean-up, which may wait for what the main thread waits for."""
     _ending.acquire()
     words = [SIGNALS[signum]]

@@ -1,7 +1,4 @@
-"""Text from outside: names, notes, tags, paths, commands and errors, made harmless for where they are stored or shown.
-
-One function for each edge; Markdown, LaTeX and HTML add their own markup on top of `visible`. Numbers pass unchanged.
-"""
+"""Text from outside: names, notes, tags, paths, commands and errors, made harmless where they are stored or shown."""
 
 import os
 import re
@@ -15,6 +12,7 @@ from typing import Any
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan|infinity)", re.ASCII | re.IGNORECASE)
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # also the full-width forms, which spreadsheets accept
 
 
@@ -40,15 +38,7 @@ def csv_cell(value: Any) -> Any:
         return value
     shown = visible(value, keep="\n\t")
     is_formula = value.lstrip(" ").startswith(_FORMULA) and value != "-"
-    return f"'{shown}" if is_formula and not _is_number(value) else shown
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return text == text.strip() and "_" not in text
+    return f"'{shown}" if is_formula and not _NUMBER.fullmatch(value) else shown
 
 
 def _escape(character: str) -> str:
@@ -63,12 +53,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-# Paths as text are reversible: bytes that are no text in the encoding of the file system, and control characters, are
-# written as `\xNN`, so that the folder b"caf\xe9" is `caf\xe9`.
-
-
 def path_text(path: str | os.PathLike[str]) -> str:
-    """Return a path, or a text with paths in it, as printable text; `path_of` restores the path."""
+    r"""Return a path, or a text with paths in it, as printable text; `path_of` restores the path.
+
+    Bytes that are no text in the encoding of the file system, and control characters, become `\xNN`.
+    """
     return re.sub(r"\\(?=x[0-9a-f]{2})|[^ -~]", _in_bytes, os.fspath(path))
 
 
@@ -80,11 +69,10 @@ def path_of(text: str) -> Path:
 
 def command_text(words: Sequence[str]) -> str:
     """Return a command line as printable text that a shell (bash, zsh) reads as exactly these words."""
-    return " ".join(shlex.quote(word) if word.isprintable() else f"$'{_ansi_c(word)}'" for word in words)
-
-
-def _ansi_c(word: str) -> str:
-    return re.sub(r"[\\']|[^ -~]", _in_bytes, word)
+    special = r"[\\']|[^ -~]"
+    return " ".join(
+        shlex.quote(word) if word.isprintable() else f"$'{re.sub(special, _in_bytes, word)}'" for word in words
+    )
 
 
 def _in_bytes(found: re.Match[str]) -> str:

@@ -1,11 +1,14 @@
 """Fixtures that every test may use."""
 
+import importlib
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -14,10 +17,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy loads its lib
 
 import numpy as np
 
-from klcli import second_core
+from klcli import compiled
+from klcli.compiled.team import Team
 from klcli.data.dataset import Dataset
-from klcli.second_core import Part
-from klcli.second_core.partner import Begun, Partner
+from klcli.engine import layers as plain_layers
+
+# Compiled once for all processes of all tests, wherever the cache of a test is.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(compiled.code_folder()))
 
 # The same examples everywhere, however busy the machine is; the fault harness is where new ones are looked for.
 settings.register_profile("the suite", derandomize=True, deadline=None)
@@ -45,52 +51,23 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(cache, ignore_errors=True)
 
 
-@pytest.fixture
-def use_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Let this process use one or two cores for the rest of a test, whatever the machine has."""
-
-    def use(number: int) -> None:
-        monkeypatch.setattr(second_core, "cores", lambda: number)
-        second_core.use()
-
-    yield use
-    second_core.use(False)
-    second_core.stop()
+@pytest.fixture(params=["NumPy", "compiled"])
+def layers_that_train(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Both engines, one after the other: the module of the layers with which this process trains and checks."""
+    if request.param == "NumPy":
+        monkeypatch.setattr(compiled, "why_not", lambda: "this test is about NumPy")
+        return plain_layers
+    assert compiled.why_not() == ""
+    return importlib.import_module("klcli.compiled.layers")
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is taken back: what is offered to the second core is done there, however busy the machine is."""
-
-    def offers_what_is_held(self: Partner, begun: Begun) -> bool:
-        if self._held is begun:
-            self._held = None
-            for _ in range(begun.parts):
-                begun.slot.offered.release()
-        return False
-
-    monkeypatch.setattr(Partner, "drops", offers_what_is_held)
-    monkeypatch.setattr(Begun, "takes_back", lambda begun: False)
-
-
-@pytest.fixture
-def pieces(patient: None, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each piece of work that was offered was done by the other process."""
-    done: list[bool] = []
-    finish, left = Begun.finish, Begun.left
-
-    def watched(begun: Begun) -> bool:
-        done.append(finish(begun))
-        return done[-1]
-
-    def watched_in_parts(begun: Begun) -> Iterator[Part]:
-        parts = list(left(begun))
-        done.append(not parts)
-        return iter(parts)
-
-    monkeypatch.setattr(Begun, "finish", watched)
-    monkeypatch.setattr(Begun, "left", watched_in_parts)
-    return done
+@pytest.fixture(params=["NumPy", "compiled"])
+def open_team(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManager[Team | None]]:
+    """Both engines, one after the other: gives a team, or none for NumPy, as `compiled.open_team`."""
+    if request.param == "NumPy":
+        return lambda dtype, **how: nullcontext()
+    assert compiled.why_not() == ""
+    return compiled.open_team
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up: a room may import itself and every room before it.
 FLOORS = (
-    "errors", "text", "termination", "files", "settings", "second_core", "engine", "data", "evaluation",
+    "errors", "text", "termination", "files", "settings", "engine", "data", "compiled", "evaluation",
     "training", "studies",
     "store", "published", "procedures", "report", "lab", "cli",
 )  # fmt: skip
@@ -32,7 +32,9 @@ OWNERS = {
     "matplotlib": {"report/plots"},
     "rich": {"report", "cli"},
     "typer": {"cli"},
-    "threadpoolctl": {"training"},
+    "threadpoolctl": {"training", "compiled/blas.py"},
+    "numba": {"compiled"},
+    "llvmlite": {"compiled"},
     "platformdirs": {"data"},
     "PIL": {"data/pictures.py"},
     # Student's t, a few eigenvectors of many, and Matlab's files

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from klcli.second_core import cores
+from klcli.training.cores import cores
 
 V1, V2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
-PRINT = "from klcli.second_core import cores; print(cores())"
+PRINT = "from klcli.training.cores import cores; print(cores())"
 
 
 @pytest.fixture
@@ -51,3 +52,10 @@ def test_the_affinity_is_respected() -> None:
     assert cores() == len(mine)
     one = f"import os; os.sched_setaffinity(0, {{{min(mine)}}}); {PRINT}"
     assert subprocess.run([sys.executable, "-c", one], capture_output=True, text=True, check=True).stdout == "1\n"
+
+
+def test_cores_without_the_help_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cores() <= len(psutil.Process().cpu_affinity())
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert cores() <= 7

@@ -12,9 +12,8 @@ import threadpoolctl
 
 import klcli
 from klcli import Lab, SplitConfig, TrainConfig
-from klcli.errors import ConfigError, StoreError
+from klcli.errors import ConfigError, Interrupted, StoreError
 from klcli.procedures.observer import Observer
-from klcli.procedures.signals import Interrupted
 from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
 from klcli.settings.run_command import resuming_command
 
@@ -218,7 +217,7 @@ def test_the_cells_of_a_notebook_give_the_bits_of_the_command_line(tmp_path: Pat
         "seen = []\nconfig = TrainConfig(split=SplitConfig(subset=300), hidden=(20, 10), batch_norm=True, epochs=2)\n"
         "run = lab.train(config, on_evaluation=seen.append)",
         "import json\nprint(json.dumps([run.train_cost, run.validation_loss, run.test_loss, len(seen)]))",
-        "import os, signal, threading\nfrom klcli.procedures.signals import Interrupted\n"
+        "import os, signal, threading\nfrom klcli.errors import Interrupted\n"
         "try:\n    lab.train(config, on_evaluation=lambda one: os.kill(os.getpid(), signal.SIGINT))\n"
         "except Interrupted as stopped:\n    print(stopped)",
         "again = lab.resume()\nprint(json.dumps([again.train_cost, again.validation_loss, again.test_loss, again.id]))",

@@ -1,9 +1,7 @@
 """The `klcli` command: its subcommands, and the conversion of failures to one line and an exit code."""
 
 import errno
-import functools
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -33,22 +31,18 @@ app = typer.Typer(
 )
 
 
-def _recording(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command that, if its result could not be written to stdout, names the database that stores it."""
+class _Recording(KlcliCommand):
+    """A command that, if its result could not be written to stdout, names the database that stores it."""
 
-    @functools.wraps(command)
-    def recording(**options: Any) -> None:
-        command(**options)
+    def invoke(self, ctx: Any) -> None:
+        super().invoke(ctx)
         if (loss := streams.loss()) is not None:
-            raise StoreError(
-                f"the result could not be written to stdout ({loss.strerror}), it is stored in {options['db']}"
-            )
-
-    return recording
+            stored = f"it is stored in {ctx.params['db']}"
+            raise StoreError(f"the result could not be written to stdout ({loss.strerror}), {stored}")
 
 
 for _command in (gradcheck, train, search_lambda, sigma_sweep, reproduce, evaluate):
-    app.command(cls=KlcliCommand)(_recording(_command))
+    app.command(cls=_Recording)(_command)
 for _command in (predict, report):
     app.command(cls=KlcliCommand)(_command)
 app.add_typer(data.app, name="data")

@@ -1,6 +1,7 @@
 """Invocation: the shared options of all commands, and their output: results to stdout, messages to stderr."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,17 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from klcli.cli.options import Command, takes
+from klcli.errors import Interrupted, KlcliError
 from klcli.procedures.observer import Observer
 from klcli.settings.procedures import VARY
 from klcli.settings.run_command import DEFAULT_DATABASE
 from klcli.settings.setting import Role, Settings, flag, setting
-from klcli.text import command_text, visible
+from klcli.text import command_text, one_line, visible
 
 if TYPE_CHECKING:  # slow to import, and not needed for --version
-    from rich.console import Console, RenderableType
+    from rich.console import Console
     from rich.progress import Progress
 
     from klcli.lab import Lab
+    from klcli.report.plots.chart import Chart
     from klcli.report.tables.table import Table
     from klcli.studies.execution import StackTask
     from klcli.training.budget import Budget
@@ -61,6 +64,7 @@ class Invocation(Settings, Observer):
     debug: bool = flag(Role.OUTPUT, "Show the traceback of a failure.")
     # fmt: on
 
+    @cached_property
     def lab(self) -> "Lab":
         from klcli.lab import Lab
 
@@ -68,6 +72,11 @@ class Invocation(Settings, Observer):
             self.db, data=self.data, threads=self.threads, jobs=self.jobs, executor=self.executor, observer=self,
             command=typed_command(),
         )  # fmt: skip
+
+    @property
+    def seeds(self) -> dict[str, Any]:
+        """How a study is repeated over seeds, for the methods of the Lab."""
+        return {"repeats": self.repeats, "vary": self.vary, "resume": self.resume}
 
     @cached_property
     def out(self) -> "Console":
@@ -83,7 +92,7 @@ class Invocation(Settings, Observer):
 
         return Console(stderr=True, quiet=self.quiet, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
-    def result(self, *parts: "Table | RenderableType") -> None:
+    def result(self, *parts: "Table | str") -> None:
         """Print a result for a person; nothing with --json."""
         from klcli.report.tables.table import Table
 
@@ -91,16 +100,35 @@ class Invocation(Settings, Observer):
             if isinstance(part, Table):
                 part.show(self.out)
             else:
-                self.out.print(visible(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
+                self.out.print(visible(part), soft_wrap=True)
+
+    def places(self, **paths: Path | None) -> None:
+        """Print where the results are stored: the database, and the files by their kind; None is omitted."""
+        self.result(*(f"{kind:<12}{path}" for kind, path in {"database": self.db, **paths}.items() if path is not None))
 
     def document(self, command: str, content: dict[str, Any]) -> None:
-        """Print the JSON document of the command with --json."""
         if self.as_json:
-            json.dump({"schema": SCHEMA, "command": command, **content}, sys.stdout, indent=2, allow_nan=False)
+            whole = {"schema": SCHEMA, "command": command, **content}
+            json.dump(whole, sys.stdout, indent=2, allow_nan=False, default=os.fspath)
             sys.stdout.write("\n")
 
-    def say(self, message: str) -> None:
-        self.err.print(visible(message), style="dim")
+    def picture(self, path: Path, chart: Callable[[], "Chart"]) -> Path | None:
+        """Draw a chart into a file and return its path; whatever fails is one warning, and None."""
+        try:
+            from klcli.report.plots import figure
+            from klcli.store.checkpoints import write_atomically
+
+            write_atomically(path, figure.draw(chart()))
+            return path
+        except Interrupted:
+            raise
+        except Exception as error:  # a broken matplotlib can raise anything
+            self.warn(f"no picture: {reason(error)}")
+            return None
+
+    def say(self, *messages: str) -> None:
+        for message in messages:
+            self.err.print(visible(message), style="dim")
 
     def warn(self, message: str) -> None:
         self.err.print(visible(message), style="bold yellow")
@@ -111,7 +139,6 @@ class Invocation(Settings, Observer):
         return sys.stderr.isatty() and self.err.is_terminal and self.err.is_interactive and not self.quiet
 
     def bar(self, *columns: Any) -> "Progress":
-        """Return progress bars of these columns, shown inside `with` and only on a terminal."""
         from rich.progress import Progress
 
         return Progress(*columns, console=self.err, disable=not self.is_live, transient=True)
@@ -145,6 +172,11 @@ class Invocation(Settings, Observer):
 def invoked(*names: str, **defaults: Any) -> Callable[[Command], Command]:
     """Add to a command the named shared options and the options that every command has."""
     return takes(Invocation, only=(*names, *defaults, *ALWAYS), **defaults)
+
+
+def reason(error: Exception) -> str:
+    """Return the cause of a failure on one line."""
+    return str(error) if isinstance(error, KlcliError) else f"{type(error).__name__}: {one_line(error)}"
 
 
 def typed_command() -> str:

@@ -3,17 +3,15 @@
 import itertools
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from klcli.cli.invocation import Invocation
 from klcli.procedures.observer import Observer
-
-if TYPE_CHECKING:
-    from klcli.studies.execution import StackOutcome, StackTask
-    from klcli.training.budget import Budget
-    from klcli.training.result import TrainResult
+from klcli.studies.execution import StackOutcome, StackTask
+from klcli.training.budget import Budget
+from klcli.training.result import TrainResult
 
 REDRAW_SECONDS = 0.1  # a bar that is redrawn at every update would cost more than the update
 FEW = 8  # with up to this many stacks, each has a line throughout; with more, only those in training
@@ -22,9 +20,8 @@ FEW = 8  # with up to this many stacks, each has a line throughout; with more, o
 class TrainingProgress(Observer):
     """Shows the progress of one training, inside `with progress.bar`."""
 
-    def __init__(self, invocation: Invocation, budget: "Budget") -> None:
-        self._invocation = invocation
-        self._budget = budget
+    def __init__(self, invocation: Invocation, budget: Budget) -> None:
+        self._invocation, self._budget = invocation, budget
         self._planned = budget.epoch_at(budget.total_updates)
         self._next_redraw = 0.0
         self._metrics: dict[str, Any] = {"cost": "-", "train": "-", "validation": "-"}
@@ -48,12 +45,12 @@ class TrainingProgress(Observer):
         if self._invocation.is_live and time.monotonic() >= self._next_redraw:
             self._draw(step)
 
-    def on_evaluation(self, result: "TrainResult") -> None:
+    def on_evaluation(self, result: TrainResult) -> None:
         if not result.epochs:
             return
         last = result.epochs[-1]
-        values = {"cost": last.train.cost, "train": last.train.accuracy, "validation": last.validation.accuracy}
-        self._metrics = {name: f"{value:.4f}" for name, value in values.items()}
+        values = (last.train.cost, last.train.accuracy, last.validation.accuracy)
+        self._metrics = {name: f"{value:.4f}" for name, value in zip(self._metrics, values, strict=True)}
         if self._invocation.is_live:
             self._draw(last.step)
         else:
@@ -77,15 +74,10 @@ class TrainingProgress(Observer):
 class StudyProgress(Observer):
     """Shows the progress of a study, inside `with progress.bar`: one bar for the study and a line per stack."""
 
-    def __init__(
-        self, invocation: Invocation, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]
-    ) -> None:
-        self._invocation = invocation
-        self._title = title
+    def __init__(self, invocation: Invocation, title: str, tasks: Sequence[StackTask], updates: Sequence[int]) -> None:
+        self._invocation, self._title, self._updates = invocation, title, updates
         self._positions = [task.positions for task in tasks]
-        self._updates = updates
-        self._done = 0
-        self._best = 0.0
+        self._done, self._best = 0, 0.0
         self._shows_all = len(tasks) <= FEW
         self.bar = invocation.bar(
             TextColumn("{task.description}", markup=False),
@@ -105,7 +97,7 @@ class StudyProgress(Observer):
         if step and self._invocation.is_live:
             self._draw(index, step, best, f"best {best:.4f}" if best else "", visible=True)
 
-    def on_outcome(self, outcome: "StackOutcome") -> None:
+    def on_outcome(self, outcome: StackOutcome) -> None:
         index = self._positions.index(outcome.positions)
         accuracies = [r.epochs[-1].validation.accuracy for r in outcome.results if r.epochs and r.diverged_at is None]
         best = max(accuracies, default=0.0)
@@ -125,7 +117,7 @@ class StudyProgress(Observer):
         self.bar.update(self._study, completed=done, news=f"best {self._best:.4f}" if self._best else "")
 
 
-def _words(task: "StackTask") -> str:
+def _words(task: StackTask) -> str:
     """Return a description of the replicas of a stack: `4 x lambda 1.2e-05 to 0.003`."""
     first = task.configs[0]
     name, what = ("lam", "lambda") if first.sigma is None else ("sigma", "sigma")

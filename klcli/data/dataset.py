@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from klcli.settings.setting import require
-from klcli.settings.split_config import FILES, SplitConfig, listed
+from klcli.settings.split_config import FILES, SplitConfig
 
 PIXELS = 3072  # 3 channels of 32 x 32, channel-major
 CLASSES = 10
@@ -66,8 +65,7 @@ class Split:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return X (k, 3072) of `dtype`, (pixel - mean) / std, and y (k,) intp of the positions `index`.
 
-        `change` may replace the bytes first; X is written to `out` if given. Bytes are gathered and cast
-        block by block, because they take a quarter of the memory traffic of float32.
+        `change` may replace the bytes first; X goes to `out` if given. Bytes need a quarter of the memory traffic.
         """
         dtype, pixels = np.dtype(dtype), self._pixels(self.rows[index])
         pixels = pixels if change is None else change(pixels)
@@ -111,24 +109,13 @@ class Splits:
 
 
 def split(dataset: Dataset, config: SplitConfig) -> Splits:
-    """Divide the data set according to `config` and standardise by the training split.
-
-    Raises ConfigError if the training batches have too few images for `validation` or `subset`.
-    """
+    """Divide the data set and standardise by the training split. Raises ConfigError, as `sizes`, for too few images."""
     files = np.arange(len(dataset.images)).reshape(FILES, -1)  # the rows of each batch file
-    batches = config.train_batches or [batch for batch in range(1, FILES) if batch not in config.validation_batches]
-    numbers = (batches, config.validation_batches, [FILES])
-    train, validation, test = (files[[batch - 1 for batch in sorted(part)]].reshape(-1) for part in numbers)
-    if not config.validation_batches:
-        require(
-            config.validation < len(train),
-            f"--validation {config.validation} leaves none of the {len(train)} images of training batch "
-            f"{listed(batches)} to train on: give less than {len(train)}, or more batches",
-        )
-        train, validation = np.split(train, [len(train) - config.validation])
-    too_many = f"--subset {config.subset} is more than the {len(train)} training images: give at most that"
-    require(config.subset is None or config.subset <= len(train), too_many)
     sizes = config.sizes(files.shape[1])
+    numbers = (config.batches, sorted(config.validation_batches), [FILES])
+    train, validation, test = (files[[batch - 1 for batch in part]].reshape(-1) for part in numbers)
+    if not config.validation_batches:
+        train, validation = np.split(train, [len(train) - config.validation])
     parts = [rows[:size] for rows, size in zip((train, validation, test), sizes, strict=True)]
     # Every slice of a memory map runs Python code; a slice of its plain ndarray view does not.
     images = np.asarray(dataset.images)
@@ -139,8 +126,8 @@ def split(dataset: Dataset, config: SplitConfig) -> Splits:
 def standardisation(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and 1 / std of each pixel over `rows` of `images` (N, 3072) uint8: two (3072,) float64.
 
-    std is the biased one, sqrt(mean(x^2) - mean(x)^2). The sums are integers, and so is n sum(x^2) - sum(x)^2:
-    nothing cancels, and the order of the rows does not matter. A constant pixel gets std 1 and becomes 0.
+    std is the biased one, sqrt(mean(x^2) - mean(x)^2), of integer sums: nothing cancels, and the order of the rows does
+    not matter. A constant pixel gets std 1 and becomes 0.
     """
     sums = np.zeros((2, images.shape[1]), np.uint64)
     for start in range(0, len(rows), SUM_ROWS):

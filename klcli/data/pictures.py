@@ -19,10 +19,9 @@ BACKGROUND = (255, 255, 255)  # background of transparent pixels
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """Return a picture as (3072,) uint8, channel-major.
+    """Return a picture as (3072,) uint8, channel-major. Raises DataError for a file that is no picture.
 
-    It is rotated according to its EXIF data, drawn on white if transparent, cropped to its central square, resampled
-    with a Lanczos filter. Raises DataError for a file that is no picture.
+    It is rotated according to its EXIF data, drawn on white, cropped to its central square, and resampled by Lanczos.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError  # slow to import, and only one command needs it
 

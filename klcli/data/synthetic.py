@@ -1,13 +1,12 @@
 """The built-in substitute for CIFAR-10: images of the same number, shape and classes, the same on every machine.
 
 An image is the sum of smooth patterns on medium grey. Two of them depend on its class: a faint tint, which a linear
-classifier can learn, and one of three marks per class with either sign, whose mean is grey, so that only a network
-with hidden units can recognise them. Marks of other classes, backgrounds common to all classes and noise of single
-pixels are added. The strengths are chosen so that a linear classifier reaches a test accuracy of about 0.33 and the
-default 3-layer network with batch normalisation about 0.6.
+classifier can learn, and one of three marks per class with either sign, whose mean is grey, so that only hidden units
+can recognise them. Marks of other classes, common backgrounds and noise are added. A linear classifier reaches a test
+accuracy of about 0.33, the default 3-layer network with batch normalisation about 0.6.
 
-All of it is integer arithmetic on the raw stream of PCG64, which NumPy guarantees (NEP 19); it guarantees neither
-the distributions of Generator nor, on every machine, the rounding of floating point.
+All of it is integer arithmetic on the raw stream of PCG64. NumPy guarantees that (NEP 19), but neither the
+distributions of Generator nor, on every machine, the rounding of floating point.
 """
 
 import numpy as np

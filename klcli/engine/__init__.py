@@ -1,1 +1,1 @@
-"""NumPy only: layers, losses, optimizers. No files, no database, no terminal."""
+"""Layers, losses, optimizers, schedules and the gradient check in NumPy alone. No files, no database, no terminal."""

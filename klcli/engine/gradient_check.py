@@ -1,28 +1,28 @@
-"""Gradient check: the engine's gradients against numerical ones, in float64: float32 has errors of 1e-3."""
+"""Gradient check: analytic gradients against numerical ones, in float64, because float32 has errors of 1e-3."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from klcli.engine.layers import BatchNorm, Linear, ReLU
-from klcli.engine.losses import cross_entropy, negative_log_likelihood, soft_cross_entropy
+from klcli.engine.losses import cross_entropy, negative_log_likelihood
 from klcli.engine.network import Network, with_arrays
 
 TINY = 1e-12  # minimum of a denominator, so that the relative error of a zero gradient is 0 and not undefined
 FLOOR_OF_MAXIMA = 1e-6  # minimum denominator of the ratio of maxima, as published (assignment 3, July 2021)
-ROUNDINGS = 100  # of the largest gradient of the network, below which an error counts as 0
-COMPLEX_STEP = 1e-30  # h^2, the truncation error, is 0 beside 1 in float64
-CHUNK = 500_000  # numbers in the perturbed copies at one time: 4 MB, which a second-level cache still helps
+ROUNDINGS = 100  # an error below that many roundings of the largest gradient of the network counts as 0
+COMPLEX_STEP = 1e-30  # h: the truncation error is of the order h^2, far below a rounding error
+CHUNK = 500_000  # numbers in the perturbed copies at a time: 4 MB, of which a second-level cache holds a part
 
 Cost = Callable[[Network], tuple[np.ndarray, list[np.ndarray]]]  # J, and the mask of active units of every ReLU
 
 
 @dataclass(frozen=True)
 class TensorCheck:
-    """One tensor: the engine's gradient ga against the numerical gradient gn.
+    """One tensor: the analytic gradient ga against the numerical gradient gn.
 
     Errors are maxima over the entries whose difference does not cross the kink of a ReLU, where J has no derivative.
     """
@@ -36,7 +36,7 @@ class TensorCheck:
     ratio_of_maxima: float  # max |ga - gn| / max(|ga| + |gn|), one ratio for the whole tensor
     gradient_mean: float
     gradient_std: float
-    # Error by the complex step, None if the differences decide. No field: it is not stored with the errors.
+    # Error by the complex step, None if the differences decide. Not a field, because it is not stored with the errors.
     complex_step: ClassVar[float | None] = None
 
     def passes(self, atol: float, rtol: float) -> bool:
@@ -70,6 +70,8 @@ def check_gradients(
     smoothing: float = 0.0,
     atol: float = 1e-8,
     on_entries: Callable[[int], None] = lambda count: None,
+    trained: Network | None = None,
+    loss: Callable[..., Any] = cross_entropy,
 ) -> list[TensorCheck]:
     """Check every parameter of a float64 network, of one or of m replicas, on the minibatch X, y.
 
@@ -79,8 +81,9 @@ def check_gradients(
     nothing: it has neither rounding nor truncation error. Its error is max |ga - gc| / 2 max |g|, with the largest
     gradient of all tensors of the layer, because a bias before batch normalisation has a gradient of 0.
 
-    Parameters, running averages and the step of Dropout do not change. `on_entries(count)` is called with the number
-    of entries checked since its last call.
+    With `trained`, the same network with compiled layers, and its `loss`, the analytic gradients are those of compiled
+    code; the numerical ones are those of `network` in every case. Parameters, running averages and the step of Dropout
+    do not change. `on_entries(count)` is called with the number of entries checked since its last call.
     """
 
     def cost(shifted: Network) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -97,8 +100,8 @@ def check_gradients(
             loss = (1 - smoothing) * loss + smoothing * every
         return loss.mean(axis=-1) + _penalty(shifted, lam), active
 
-    loss = partial(soft_cross_entropy, smoothing=smoothing) if smoothing else cross_entropy
-    _, gradients = network.gradients(X, y, lam, loss=loss)
+    smoothed = partial(loss, smoothing=smoothing)
+    _, gradients = (network if trained is None else trained).gradients(X, y, lam, loss=smoothed)
     ends = (h, -h) if method == "centred" else (h, 0.0)
     checks = [
         _compare(name, gradient, *_numerical_gradient(network, name, cost, ends, on_entries))
@@ -130,7 +133,7 @@ def _penalty(network: Network, lam: float | np.ndarray) -> np.ndarray:
 
 
 def _gain(network: Network, name: str, X: np.ndarray) -> float:
-    """Return the largest 1 / sqrt(v + eps) of the batch normalisation behind a linear layer, 1 without one."""
+    """Return the largest 1 / sqrt(v + eps) of the batch normalisation after the linear layer `name`, at least 1."""
     S, passed = X, False
     for key, layer in network.layers.items():
         if passed and isinstance(layer, Linear):
@@ -145,12 +148,13 @@ def _gain(network: Network, name: str, X: np.ndarray) -> float:
 def _error_of_complex_step(
     network: Network, name: str, gradients: dict[str, np.ndarray], X: np.ndarray, cost: Cost
 ) -> float:
+    """Return the error relative to twice the largest gradient of the layer; 0 for a difference that is rounding."""
     layer = name.partition(".")[0]
     own = {one: ga for one, ga in gradients.items() if one.partition(".")[0] == layer}
     exact, _ = _numerical_gradient(network, name, cost, (1j * COMPLEX_STEP, 0.0), lambda count: None)
     scale = max(np.abs(ga).max(initial=0.0) for ga in [*own.values(), exact])
     difference = np.abs(gradients[name] - exact).max(initial=0.0)
-    # Where BN cancels nearly all of a gradient, its rounding is left, which the division by the deviation enlarges.
+    # Where BN cancels nearly all of a gradient, rounding remains, and the division by sqrt(v + eps) enlarges it.
     largest = max(np.abs(ga).max(initial=0.0) for ga in gradients.values())
     rounding = ROUNDINGS * np.finfo(np.float64).eps * largest * _gain(network, layer, X)
     return float(difference / (2 * scale)) if difference > rounding else 0.0

@@ -5,23 +5,16 @@
 
 Rows are samples: `X (n, d)`. Every parameter may carry a leading axis of `m` replicas, the networks of a stack that
 train in lockstep; activations are then `(m, n, d)`. Samples are `axis=-2` and features `axis=-1` for one network or m.
-
-Activations are stored in Fortran order like the weights, as d rows of n numbers, for speed only: a layer is often
-narrower than a minibatch, and NumPy is faster on fewer, longer rows. Elementwise operations keep the order.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from klcli.engine.broadcasting import scalar
-from klcli.engine.products import product
-from klcli.engine.weight_gradient import WeightGradient, times_wide
-
 DROPOUT = 2  # spawn key of the masks, distinct from those of weights, order and augmentation
-Gradients = dict[str, np.ndarray | WeightGradient]
+Gradients = dict[str, Any]  # arrays, or objects that `np.asarray` converts to arrays
 Backward = Callable[[np.ndarray], tuple[np.ndarray | None, Gradients]]
 
 
@@ -35,18 +28,13 @@ class Linear:
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`X (..., n, d_in)` to `(..., n, d_out)`; an X (n, d_in) is shared by all replicas."""
-        if X.ndim == 2 and self.W.ndim == self.b.ndim == 3:
-            Y = times_wide(X, self.W, self.b)
-        else:
-            Y = product(self.W.mT, X.mT).mT + self.b
 
         def backward(G: np.ndarray) -> tuple[np.ndarray | None, Gradients]:
             """`dW = X^T G`, `db` the sum of the rows of G, `dX = G W^T`."""
-            db = sum_over_samples(G).reshape(self.b.shape)
-            dX = None if self.is_first else product(self.W, G.mT).mT
-            return dX, {"W": WeightGradient(X, G, self.W), "b": db}
+            dX = None if self.is_first else G @ self.W.mT
+            return dX, {"W": X.mT @ G, "b": _sum(G, self.b)}
 
-        return Y, backward
+        return X @ self.W + self.b, backward
 
 
 @dataclass
@@ -60,7 +48,7 @@ class Whitening:
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`X (n, d_in)` to `(n, k)`; backward `dX = G V^T`."""
-        return product(X, self.V), lambda G: (product(G, self.V.T), {})
+        return X @ self.V, lambda G: (G @ self.V.T, {})
 
 
 @dataclass
@@ -82,33 +70,22 @@ class BatchNorm:
         """`Y = gamma * X_hat + beta` with `X_hat = (X - mu) / sqrt(v + eps)`."""
         if not training:
             return self._forward_with_running_averages(X)
-        n = X.shape[-2]
-        shares, ones = _row_of(1 / n, n, X.dtype), _row_of(1.0, n, X.dtype)
-        mu = shares @ X
+        mu = X.mean(axis=-2, keepdims=True)
         centred = X - mu
-        v = shares @ (centred * centred)
-        std = np.sqrt(v + scalar(self.eps, v.dtype))
-        gamma = self.gamma
+        v = np.square(centred).mean(axis=-2, keepdims=True)
+        std = np.sqrt(v + self.eps)
+        gamma, X_hat = self.gamma, centred / std
         if track:
             self._track(mu.reshape(gamma.shape), v.reshape(gamma.shape))
-        scale = gamma / std
-        Y = centred * scale + self.beta
 
         def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
-            """`dX = gamma / sqrt(v + eps) * (G - mean(G) - X_hat * mean(G * X_hat))`.
+            """`dX = gamma / sqrt(v + eps) * (G - mean(G) - X_hat * mean(G * X_hat))`."""
+            G_X_hat = G * X_hat
+            means = G.mean(axis=-2, keepdims=True), G_X_hat.mean(axis=-2, keepdims=True)
+            dX = gamma / std * (G - means[0] - X_hat * means[1])
+            return dX, {"gamma": _sum(G_X_hat, gamma), "beta": _sum(G, gamma)}
 
-            The means, of the derivatives of mu and v, are dbeta / n and dgamma / n. X_hat is not computed: its factor
-            1 / sqrt(v + eps) is applied to the means, which saves two passes over the samples.
-            """
-            share = scalar(1 / n, G.dtype)
-            dbeta = ones @ G
-            dgamma = ones @ (G * centred) / std
-            dX = G - dbeta * share
-            dX -= centred * (dgamma / std * share)
-            dX *= scale
-            return dX, {"gamma": dgamma.reshape(gamma.shape), "beta": dbeta.reshape(gamma.shape)}
-
-        return Y, backward
+        return gamma * X_hat + self.beta, backward
 
     def _forward_with_running_averages(self, X: np.ndarray) -> tuple[np.ndarray, Backward]:
         """Normalise by the constants mu_av and v_av: 0 and 1 before the first tracked minibatch."""
@@ -118,8 +95,7 @@ class BatchNorm:
         X_hat, gamma = (X - mean) * inverse_std, self.gamma
 
         def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
-            dgamma = sum_over_samples(G * X_hat).reshape(gamma.shape)
-            return G * (gamma * inverse_std), {"gamma": dgamma, "beta": sum_over_samples(G).reshape(gamma.shape)}
+            return G * (gamma * inverse_std), {"gamma": _sum(G * X_hat, gamma), "beta": _sum(G, gamma)}
 
         return gamma * X_hat + self.beta, backward
 
@@ -128,7 +104,7 @@ class BatchNorm:
         if self.running_mean is None or self.running_variance is None:
             self.running_mean, self.running_variance = mu.copy(), v.copy()
             return
-        past, present = scalar(self.momentum, mu.dtype), scalar(1 - self.momentum, mu.dtype)
+        past, present = self.momentum, 1 - self.momentum
         self.running_mean = past * self.running_mean + present * mu
         self.running_variance = past * self.running_variance + present * v
 
@@ -138,12 +114,7 @@ class ReLU:
     """`Y = max(X, 0)`, backward `dX = G` where X > 0, else 0."""
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        if not training:
-            return np.maximum(X, 0), lambda G: (G * (X > 0), {})
-        # 1 or 0 in the precision of X, for both passes: np.maximum takes as long as both products. 0 * NaN is NaN, so
-        # divergence is detected.
-        on = np.greater(X, scalar(0, X.dtype)).astype(X.dtype)
-        return X * on, lambda G: (G * on, {})
+        return np.maximum(X, 0), lambda G: (G * (X > 0), {})  # np.maximum keeps NaN, so that divergence is detected
 
 
 @dataclass
@@ -167,22 +138,22 @@ class Dropout:
 
     def mask(self, n: int, d: int, dtype: np.dtype) -> np.ndarray:
         """Return the mask `(n, d)` of this step."""
+        return (self.bits(n, d) >= self.dropped) * np.asarray(65536 / (65536 - self.dropped), dtype)
+
+    @property
+    def dropped(self) -> int:
+        """How many of the 65536 values of 16 bits drop a unit."""
+        return min(round(self.p * 65536), 65535)
+
+    def bits(self, n: int, d: int) -> np.ndarray:
+        """Return 16 random bits for each unit, `(n, d)` uint16: four units from each 64 bits of the generator."""
         sequence = np.random.SeedSequence(self.seed, spawn_key=(DROPOUT, self.step, self.index))
-        # Four units from each 64 random bits take a third of the time of one float per unit.
-        bits = np.random.PCG64(sequence).random_raw(-(-n * d // 4)).view(np.uint16)[: n * d].reshape(n, d)
-        dropped = min(round(self.p * 65536), 65535)
-        return (bits >= dropped) * np.asarray(65536 / (65536 - dropped), dtype)
+        return np.random.PCG64(sequence).random_raw(-(-n * d // 4)).view(np.uint16)[: n * d].reshape(n, d)
 
 
-def sum_over_samples(X: np.ndarray) -> np.ndarray:
-    """Return the sum of the rows of `X (..., n, d)` as `(..., 1, d)`."""
-    return _row_of(1.0, X.shape[-2], X.dtype) @ X
-
-
-@lru_cache(maxsize=16)
-def _row_of(value: float, n: int, dtype: np.dtype) -> np.ndarray:
-    """Return a constant `(1, n)`: its product with X, the sum or mean of rows, takes a third of the time of `sum`."""
-    return np.full((1, n), value, dtype)
+def _sum(X: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Return the sum of the rows of `X (..., n, d)` in the shape of a parameter."""
+    return np.asarray(X.sum(axis=-2)).reshape(like.shape)
 
 
 Layer = Whitening | Linear | BatchNorm | ReLU | Dropout

@@ -1,11 +1,8 @@
 """Softmax, cross-entropy and the L2 term. *loss* is the cross-entropy alone, *cost* is J, the loss plus the L2 term."""
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 
 import numpy as np
-
-from klcli.engine.broadcasting import per_replica, scalar
 
 Loss = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, Callable[[], np.ndarray]]]  # (S, y) -> loss, backward
 
@@ -23,32 +20,14 @@ def negative_log_likelihood(S: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray(log_sum - shifted[..., np.arange(len(y)), y])
 
 
-def cross_entropy(S: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, Callable[[], np.ndarray]]:
-    """Return the loss, the mean of `-log p_y` (a number, or `(m,)`), and its backward pass, which returns dJ/dS."""
-    n = len(y)
-    shifted = S - S.max(axis=-1, keepdims=True)
-    P = np.exp(shifted)
-    total = P.sum(axis=-1, keepdims=True)
-    loss = (np.log(total[..., 0]) - shifted[..., np.arange(n), y]).sum(axis=-1) / n
-
-    def backward() -> np.ndarray:
-        """`dJ/dS = (P - Y) / n` with one-hot Y, columns of an identity matrix."""
-        G = P / total
-        G -= _one_hot(S.shape[-1], G.dtype).take(y, axis=1).T  # a third of the time of `G[..., rows, y] -= 1`
-        G *= scalar(1 / n, G.dtype)
-        return G
-
-    return loss, backward
-
-
-def soft_cross_entropy(
+def cross_entropy(
     S: np.ndarray, y: np.ndarray, *, smoothing: float = 0.0, other: np.ndarray | None = None, share: float = 1.0
 ) -> tuple[np.ndarray, Callable[[], np.ndarray]]:
-    """Return the mean of `-sum_k q_k log p_k` for soft labels q, and its backward pass, which returns dJ/dS.
+    """Return the mean of `-sum_k q_k log p_k` (a number, or `(m,)`), and its backward pass, which returns dJ/dS.
 
     `q = (1 - smoothing) * (share * Y + (1 - share) * Y') + smoothing / K`: label smoothing (Szegedy et al.
     2016, arXiv 1512.00567, section 7) of mixup labels (Zhang et al. 2018, arXiv 1710.09412). Y and Y' are the
-    one-hot forms of `y (n,)` and `other (n,)`, which are never constructed.
+    one-hot forms of `y (n,)` and `other (n,)`, which are never constructed; without both, q is Y.
     """
     n, K = S.shape[-2:]
     rows = np.arange(n)
@@ -64,12 +43,10 @@ def soft_cross_entropy(
 
     def backward() -> np.ndarray:
         """`dJ/dS = (P - q) / n`."""
-        G = P / total
-        G -= smoothing / K
+        G = P / total - smoothing / K
         for labels, weight in weights:
             G[..., rows, labels] -= weight
-        G /= n
-        return G
+        return np.asarray(G / n)
 
     return loss, backward
 
@@ -84,10 +61,10 @@ def l2_penalty(weights: Iterable[np.ndarray], lam: float | np.ndarray) -> np.nda
 
 def l2_gradient(W: np.ndarray, lam: float | np.ndarray) -> np.ndarray:
     """Return `2 lambda W`, the derivative of `l2_penalty`, in the precision of W."""
-    return per_replica(2 * lam, W) * W
+    return per_replica(2 * np.asarray(lam), W) * W
 
 
-@lru_cache(maxsize=4)
-def _one_hot(K: int, dtype: np.dtype) -> np.ndarray:
-    """Return the identity matrix: column y is the one-hot label y."""
-    return np.eye(K, dtype=dtype)
+def per_replica(values: float | np.ndarray, array: np.ndarray) -> np.ndarray:
+    """Return a number, or one per replica `(m,)` as `(m, 1, 1)`, in the precision of `array`."""
+    values = np.asarray(values, array.dtype)
+    return values[:, None, None] if values.ndim else values

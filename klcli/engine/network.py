@@ -7,8 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from klcli.engine.layers import Backward, BatchNorm, Dropout, Gradients, Layer, Linear, ReLU, Whitening
-from klcli.engine.losses import Loss, cross_entropy, l2_penalty
-from klcli.engine.weight_gradient import WeightGradient, in_fortran_order
+from klcli.engine.losses import Loss, cross_entropy, l2_gradient, l2_penalty
 
 Initializer = Callable[[int, int], np.ndarray]  # (d_in, d_out) -> W
 TRAINED = (".W", ".b", ".gamma", ".beta")
@@ -38,13 +37,15 @@ class Network:
         self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *, loss: Loss = cross_entropy, track: bool = False
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the loss of the minibatch and dJ/dtheta by name. lam is a number or `(m,)`; `track` is BatchNorm's."""
-        value, factors = self.factored_gradients(X, y, lam, loss=loss, track=track)
-        return value, {name: np.asarray(factors[name]) for name in self.parameters()}
+        value, gradients = self.gradients_of_loss(X, y, loss=loss, track=track)
+        arrays = {name: np.asarray(gradients[name]) for name in self.parameters()}
+        weights = {name: array for name, array in self.parameters().items() if name.endswith(".W")}
+        return value, arrays | {name: arrays[name] + l2_gradient(W, lam) for name, W in weights.items()}
 
-    def factored_gradients(
-        self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *, loss: Loss = cross_entropy, track: bool = False
+    def gradients_of_loss(
+        self, X: np.ndarray, y: np.ndarray, *, loss: Loss = cross_entropy, track: bool = False
     ) -> tuple[np.ndarray, Gradients]:
-        """Return the same with every dJ/dW as a WeightGradient, which makes the update cheaper."""
+        """Return the loss of the minibatch and its gradients by name, without the L2 term."""
         S, backwards = self.forward(X, training=True, track=track)
         value, loss_backward = loss(S, y)
         gradients: Gradients = {}
@@ -53,10 +54,7 @@ class Network:
             if G is None:  # the backward pass ends at the first linear layer: no layer before it is trained
                 break
             G, layer_gradients = backward(G)
-            for parameter, gradient in layer_gradients.items():
-                if isinstance(gradient, WeightGradient):
-                    gradient.lam = lam
-                gradients[f"{name}.{parameter}"] = gradient
+            gradients |= {f"{name}.{parameter}": gradient for parameter, gradient in layer_gradients.items()}
         return value, gradients
 
     def penalty(self, lam: float | np.ndarray) -> np.ndarray:
@@ -141,7 +139,7 @@ def build(
         layers["whitening"] = Whitening(whitening.astype(dtype))
         d_in = whitening.shape[1]
     for index, width in enumerate((*hidden, n_classes), start=1):
-        W = in_fortran_order(initializer(d_in, width).astype(dtype))
+        W = initializer(d_in, width).astype(dtype)
         layers[f"linear{index}"] = Linear(W, np.zeros(width, dtype), is_first=index == 1)
         if index > len(hidden):
             break
@@ -163,9 +161,8 @@ def stack(networks: Sequence[Network]) -> Network:
     def join(name: str, array: np.ndarray) -> np.ndarray:
         if name.endswith(".V"):
             return array
-        if name.endswith(".W"):
-            return in_fortran_order(np.stack([state[name] for state in states]))
-        return np.stack([state[name][None] for state in states])
+        arrays = [state[name] if name.endswith(".W") else state[name][None] for state in states]
+        return np.ascontiguousarray(np.stack(arrays))
 
     return networks[0].converted(join)
 

@@ -1,26 +1,21 @@
 """Optimizers, and the exponential average of the weights. They operate on arrays, never on a network.
 
-`update(parameters, gradients, eta)` takes one step: it changes every parameter in place and overwrites the gradients.
-eta is a number, or `(m,)` for parameters with a leading axis of m replicas. `memory` is the state of an optimizer
-between updates: by name, one array per parameter. Weight decay applies only to parameters with a WeightGradient.
+`update(parameters, gradients, eta, lam)` takes one step: it changes every parameter in place. `gradients` are those of
+the loss, by the names of the parameters; for a weight matrix (`.W`), the optimizer adds the gradient of the L2 term,
+`2 lam W`. eta and lam are numbers, or `(m,)` for parameters with a leading axis of m replicas. `memory` is the state of
+an optimizer between updates: `memory["velocity"][name]` is shaped like the parameter. Weight decay applies to W only.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from klcli.engine.broadcasting import per_replica
-from klcli.engine.losses import l2_gradient
-from klcli.engine.products import PendingStep
-from klcli.engine.weight_gradient import WeightGradient
+from klcli.engine.losses import l2_gradient, per_replica
 
-Gradient = np.ndarray | WeightGradient
-Memory = dict[str, list[np.ndarray]]
+Arrays = Mapping[str, np.ndarray]
 Rate = float | np.ndarray
-
-BLOCK = 32_768  # numbers per block: four arrays of 131 kB in float32 fit into a second-level cache
-PRODUCT_UNITS = 384  # columns of dW per block; with fewer, BLAS reads X too often
 
 
 @dataclass
@@ -32,32 +27,19 @@ class SGD:
 
     momentum: float = 0.0
     weight_decay: float = 0.0  # of W only
-    memory: Memory = field(default_factory=dict)
+    memory: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
-    def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: Rate) -> None:
+    def update(self, parameters: Arrays, gradients: Mapping[str, Any], eta: Rate, lam: Rate = 0.0) -> None:
         if self.momentum:
-            self._update_with_momentum(list(parameters), gradients, eta)
-            return
-        pending: PendingStep = None  # the last large step, on the second core during the small steps on this one
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            if isinstance(gradient, WeightGradient):
-                if self.weight_decay:  # without momentum, the same as an L2 term with lambda = weight_decay / 2
-                    gradient = replace(gradient, lam=gradient.lam + self.weight_decay / 2)
-                pending = gradient.descend(eta, pending)
-            else:
-                gradient *= per_replica(eta, gradient)
-                parameter -= gradient
-        if pending is not None:
-            pending()
-
-    def _update_with_momentum(self, parameters: list[np.ndarray], gradients: Iterable[Gradient], eta: Rate) -> None:
-        self.memory = self.memory or _zeros_like(parameters, "velocity")
-        for parameter, gradient, velocity in zip(parameters, gradients, self.memory["velocity"], strict=True):
-            for theta, g, v in _blocks(gradient, parameter, velocity):
-                v *= self.momentum
-                v += g
-                g += self.momentum * v
-                _descend(theta, g, gradient, eta, eta, self.weight_decay)
+            self.memory = self.memory or zeros_like(parameters, "velocity")
+        for name, theta in parameters.items():
+            g = _with_l2(name, theta, gradients[name], lam)
+            if self.momentum:
+                velocity = self.memory["velocity"][name]
+                velocity *= self.momentum
+                velocity += g
+                g = g + self.momentum * velocity
+            _descend(name, theta, g, eta, eta, self.weight_decay)
 
 
 @dataclass
@@ -74,27 +56,25 @@ class Adam:
     eps: float = 1e-8
     weight_decay: float = 0.0  # of W only
     updates: int = 0  # number of updates so far
-    memory: Memory = field(default_factory=dict)
+    memory: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
-    def update(self, parameters: Iterable[np.ndarray], gradients: Iterable[Gradient], eta: Rate) -> None:
-        parameters = list(parameters)
-        self.memory = self.memory or _zeros_like(parameters, "mean", "square")
-        means, squares = self.memory["mean"], self.memory["square"]
+    def update(self, parameters: Arrays, gradients: Mapping[str, Any], eta: Rate, lam: Rate = 0.0) -> None:
+        self.memory = self.memory or zeros_like(parameters, "mean", "square")
+        rate, eps = self.next_rate(eta)
+        for name, theta in parameters.items():
+            g = _with_l2(name, theta, gradients[name], lam)
+            mean, square = self.memory["mean"][name], self.memory["square"][name]
+            mean *= self.b1
+            mean += g
+            square *= self.b2
+            square += g * g
+            _descend(name, theta, mean / (np.sqrt(square) + eps), rate, eta, self.weight_decay)
+
+    def next_rate(self, eta: Rate) -> tuple[Rate, float]:
+        """Count an update; return the rate of `mean / (sqrt(square) + eps)` in it, and that eps."""
         self.updates += 1
-        scale = np.sqrt((1 - self.b2) / (1 - self.b2**self.updates))  # of sqrt(square)
-        rate = eta * float((1 - self.b1) / (1 - self.b1**self.updates) / scale)
-        eps = float(self.eps / scale)
-        for parameter, gradient, mean, square in zip(parameters, gradients, means, squares, strict=True):
-            for theta, g, m, v in _blocks(gradient, parameter, mean, square):
-                m *= self.b1
-                m += g
-                g *= g
-                v *= self.b2
-                v += g
-                np.sqrt(v, out=g)
-                g += eps
-                np.divide(m, g, out=g)
-                _descend(theta, g, gradient, rate, eta, self.weight_decay)
+        scale = float(np.sqrt((1 - self.b2) / (1 - self.b2**self.updates)))  # of sqrt(square)
+        return eta * ((1 - self.b1) / (1 - self.b1**self.updates) / scale), self.eps / scale
 
 
 @dataclass
@@ -108,50 +88,32 @@ class WeightAverage:
     updates: int = 0  # number of averaged updates
     state: dict[str, np.ndarray] = field(default_factory=dict)  # the averages by name
 
-    def update(self, state: dict[str, np.ndarray]) -> None:
+    def update(self, state: Arrays) -> None:
         """Include the arrays of a network, as in Network.state, after one more update."""
-        self.updates += 1
+        share = self.next_share()
         if not self.state:
-            self.state = {name: array.copy(order="K") for name, array in state.items()}
+            self.state = {name: array.copy() for name, array in state.items()}
             return
-        share = (1 - self.decay) / (1 - self.decay**self.updates)
         for name, array in state.items():
-            average, theta = (values.ravel(order="K") for values in (self.state[name], array))
-            for start in range(0, len(theta), BLOCK):
-                part = slice(start, start + BLOCK)
-                average[part] += share * (theta[part] - average[part])
+            self.state[name] += share * (array - self.state[name])
+
+    def next_share(self) -> float:
+        """Count an update; return its share in the average."""
+        self.updates += 1
+        return (1 - self.decay) / (1 - self.decay**self.updates)
 
 
-def _descend(theta: np.ndarray, g: np.ndarray, gradient: Gradient, rate: Rate, eta: Rate, decay: float) -> None:
+def zeros_like(parameters: Arrays, *names: str) -> dict[str, dict[str, np.ndarray]]:
+    """Return a memory of zeros: an array like each parameter for each of the `names`, such as "velocity"."""
+    return {name: {key: np.zeros_like(array) for key, array in parameters.items()} for name in names}
+
+
+def _with_l2(name: str, theta: np.ndarray, gradient: Any, lam: Rate) -> np.ndarray:
+    return np.asarray(gradient) + l2_gradient(theta, lam) if name.endswith(".W") else np.asarray(gradient)
+
+
+def _descend(name: str, theta: np.ndarray, g: np.ndarray, rate: Rate, eta: Rate, decay: float) -> None:
     """`theta <- theta - rate * g`; for a weight matrix, `W <- (1 - eta * decay) W - rate * g`."""
-    g *= per_replica(rate, g)
-    if decay and isinstance(gradient, WeightGradient):
+    if decay and name.endswith(".W"):
         theta *= per_replica(1 - eta * decay, theta)
-    theta -= g
-
-
-def _zeros_like(parameters: list[np.ndarray], *names: str) -> Memory:
-    return {name: [np.zeros_like(parameter) for parameter in parameters] for name in names}  # in their memory order
-
-
-def _blocks(gradient: Gradient, parameter: np.ndarray, *memory: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield views (parameter, gradient, *memory); those of a W are transposed blocks of units that fit the cache.
-
-    Without blocks, every pass over a large W waits for main memory; with 3072 x 2048, that is a third of the time.
-    """
-    if not isinstance(gradient, WeightGradient):
-        yield parameter, gradient, *memory
-        return
-    W, moments = parameter.mT, [array.mT for array in memory]
-    n = W.shape[-2]
-    units = max(1, BLOCK * n // W.size)
-    products = max(units, PRODUCT_UNITS // units * units)
-    has_l2 = isinstance(gradient.lam, np.ndarray) or gradient.lam != 0
-    for start in range(0, n, products):
-        dW = gradient.products(start, min(n, start + products))
-        for first in range(0, dW.shape[-2], units):
-            part = slice(start + first, min(start + first + units, start + dW.shape[-2]))
-            theta, g = W[..., part, :], dW[..., first : first + units, :]
-            if has_l2:
-                g += l2_gradient(theta, gradient.lam)
-            yield theta, g, *(array[..., part, :] for array in moments)
+    theta -= per_replica(rate, g) * g

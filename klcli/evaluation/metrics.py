@@ -6,7 +6,8 @@ from functools import reduce
 
 import numpy as np
 
-from klcli import second_core
+from klcli.compiled import team_of
+from klcli.compiled.images import Images
 from klcli.data.dataset import Split
 from klcli.engine.losses import log_softmax, negative_log_likelihood
 from klcli.engine.network import Network
@@ -25,40 +26,29 @@ class Metrics:
 
 def evaluate(stack: Network, split: Split, lam: Sequence[float], dtype: str = "float32") -> list[Metrics]:
     """Return the metrics of every replica of a stack of `len(lam)`, with running averages; sums are in float64."""
-    blocks = blocks_of(split)
-    half = len(blocks) // 2
-    begun = second_core.begin(_sums, stack, split, blocks[half:], dtype) if half else None
-    here = _sums(stack, split, blocks[:half], dtype)
-    there = begun.value if begun and second_core.ended(begun) else _sums(stack, split, blocks[half:], dtype)
     loss, correct = np.zeros(len(lam)), np.zeros(len(lam), dtype=np.int64)
-    for block_loss, block_correct in here + there:  # in the order of the images, for the same bits on one core and two
-        loss += block_loss
-        correct += block_correct
+    for S, y in scores(stack, split, dtype):
+        loss += negative_log_likelihood(S, y).sum(axis=-1, dtype=np.float64)
+        correct += (S.argmax(axis=-1) == y).sum(axis=-1)
     loss /= len(split)
     cost = loss + stack.penalty(np.asarray(lam))
     return [Metrics(*map(float, values)) for values in zip(loss, cost, correct / len(split), strict=True)]
 
 
-def _sums(stack: Network, split: Split, blocks: list[slice], dtype: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the sum of the losses and the number of correct predictions, each `(m,)`, of every block of images."""
-    return [
-        (negative_log_likelihood(S, y).sum(axis=-1, dtype=np.float64), (S.argmax(axis=-1) == y).sum(axis=-1))
-        for S, y in scores(stack, split, dtype, blocks)
-    ]
-
-
-def scores(
-    network: Network, split: Split, dtype: str, blocks: list[slice] | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the scores and the labels of every block of images, with running averages."""
-    for block in blocks_of(split) if blocks is None else blocks:
-        X, y = split.batch(block, dtype)
-        yield network.scores(X), y
-
-
-def blocks_of(split: Split) -> list[slice]:
-    """Divide a split into blocks of ROWS images, so that memory does not grow with the size of the split."""
-    return [slice(start, start + ROWS) for start in range(0, len(split), ROWS)]
+def scores(network: Network, split: Split, dtype: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the scores and the labels of every block of ROWS images, with running averages."""
+    images = Images(split, dtype, team_of(network))
+    blocks = [slice(start, min(start + ROWS, len(split))) for start in range(0, len(split), ROWS)]
+    buffers = [np.empty((min(ROWS, len(split)), split.images.shape[1]), dtype) for _ in range(2)]
+    for number, block in enumerate(blocks):
+        X = buffers[number % 2][: block.stop - block.start]
+        if number == 0:
+            images.begin(block, X)
+        images.finish()
+        if number + 1 < len(blocks):  # the next block is written while the network computes with this one
+            following = blocks[number + 1]
+            images.begin(following, buffers[(number + 1) % 2][: following.stop - following.start])
+        yield network.scores(X), split.labels[block]
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,25 @@
 """Evaluate stored networks again, and classify pictures with them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from klcli.compiled import accelerated, open_team
 from klcli.data.augmentation import views
-from klcli.data.dataset import Dataset, split
+from klcli.data.dataset import split
 from klcli.data.pictures import pictures_like, read_picture
 from klcli.evaluation.metrics import log_mean, log_probabilities
 from klcli.evaluation.reevaluation import policy_of, reevaluate
-from klcli.procedures.run_lookup import chosen_run, chosen_runs, images_of, trained_networks
+from klcli.procedures.run_lookup import chosen_run, chosen_runs, trained_networks
 from klcli.procedures.setup import Setup
 from klcli.settings.procedures import EvaluationSettings
 from klcli.settings.setting import require
 from klcli.store.records import Evaluation, Run
 from klcli.store.store import Store
 from klcli.text import path_text
+from klcli.training.cores import cores
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Predictions:
 def evaluate(
     setup: Setup, which: Sequence[str], settings: EvaluationSettings, ensemble: bool
 ) -> tuple[list[Run], list[Evaluation]]:
-    """Evaluate stored runs again, individually or as an ensemble; record the evaluations, return runs and evaluations.
+    """Evaluate stored runs again, individually or as an ensemble, and record it; return runs and evaluations.
 
     Raises ConfigError if a setting does not apply to a network, before the first evaluation.
     """
@@ -42,26 +44,27 @@ def evaluate(
     if ensemble:
         require(len(runs) > 1, f"--ensemble: averages several runs, give at least two, others besides {runs[0].id}")
         other = next((run.id for run, key in zip(runs, keys, strict=True) if key != keys[0]), None)
-        different = (
+        require(
+            other is None,
             f"--ensemble: runs {runs[0].id} and {other} were trained on different images or splits, the training "
-            "images of one may be test images of the other: choose runs that `klcli report` ranks together"
+            "images of one may be test images of the other: choose runs that `klcli report` ranks together",
         )
-        require(other is None, different)
-    datasets: dict[str, Dataset] = {}
     for run in runs:
         policy_of(f"run {run.id}", run.config, settings)
-        if run.dataset_sha256 not in datasets:
-            datasets[run.dataset_sha256] = images_of(run, setup.data, f"run {run.id}", setup.observer.say)
-    divided = {(sha256, how): split(datasets[sha256], how) for sha256, how in dict.fromkeys(keys)}
+    first = {run.dataset_sha256: run for run in reversed(runs)}  # on each set of images
+    datasets = {sha256: setup.images(run, f"run {run.id}") for sha256, run in first.items()}
+    divided = {(sha256, how): split(datasets[sha256], how) for sha256, how in set(keys)}
     for dataset in datasets.values():
-        setup.warn_of_images(dataset)
+        setup.warn_of(dataset)
     parts = [runs] if ensemble else [[run] for run in runs]
     evaluations = []
     threads = max(run.threads for run in runs)
     with setup.pinned(threads), setup.observer.counting("evaluating", len(parts)) as advance:
         for part, key in zip(parts, keys, strict=False):  # an ensemble has one key
             networks = [one for run in part for one in trained_networks(store, run, settings.snapshots)]
-            found = reevaluate(networks, divided[key], settings)
+            with open_team(part[0].config.dtype, helper=threads == 1 and cores() > 1) as team:
+                networks = [replace(one, network=accelerated(one.network, team)) for one in networks]
+                found = reevaluate(networks, divided[key], settings)
             evaluations.append(store.evaluations.record([run.id for run in part], settings, found, setup.command))
             advance(1)
     return runs, evaluations
@@ -70,25 +73,19 @@ def evaluate(
 def predict(
     setup: Setup, pictures: Sequence[Path], which: str, *, flips: bool = False, snapshots: bool = False
 ) -> Predictions:
-    """Return the class probabilities of a stored run for pictures of any size.
-
-    Raises DataError for a file that is no picture, before it opens the run.
-    """
+    """Return the class probabilities of a stored run for pictures. Raises DataError for a file that is no picture."""
     pixels = [read_picture(picture) for picture in pictures]
     store = Store.existing(setup.db)
     run = chosen_run(store, which)
     networks = trained_networks(store, run, snapshots)
     config = run.config
-    dataset = images_of(run, setup.data, f"run {run.id}", setup.observer.say)
-    setup.warn_of_images(dataset)
+    dataset = setup.images(run, f"run {run.id}")
+    setup.warn_of(dataset)
     if config.batch_norm and config.bn_statistics == "batch":
         setup.observer.warn(f"run {run.id} was evaluated with batch statistics, pictures get its running averages")
     images = pictures_like(split(dataset, config.split).train.standardised(config.standardise), pixels)
     with setup.pinned(run.threads):
-        log_P = [
-            log_probabilities(one.network, view, config.dtype)
-            for view in views(images, flips=flips, shifts=0)
-            for one in networks
-        ]
+        seen = views(images, flips=flips, shifts=0)
+        log_P = [log_probabilities(one.network, view, config.dtype) for view in seen for one in networks]
     named = [dict(zip(dataset.class_names, map(float, row), strict=True)) for row in np.exp(log_mean(log_P))]
     return Predictions(run, dataset.name, list(zip(map(path_text, pictures), named, strict=True)))

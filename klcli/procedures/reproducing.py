@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from klcli.errors import ConfigError
 from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
 from klcli.published import report as published
-from klcli.published.comparison import QUICK_SEEDS, chains, plan
+from klcli.published.comparison import QUICK_SEEDS, Planned, chains, plan
 from klcli.published.report import Report
 from klcli.published.reproduction import KIND, Reproduction, Terms, asked_for, gather
 from klcli.settings.procedures import ReproductionSettings
+from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError
 from klcli.studies.gradient_checks import check_a_single_image, check_networks, entries
@@ -30,59 +30,39 @@ def reproduce(
     check_repeats(repeats, vary)
     quick, as_published, subset = settings.quick, settings.as_published, settings.subset
     known = published.report_names()
-    if not names:
-        raise ConfigError(f"reproduce: name a report, one of {', '.join(known)}, or {ALL}")
+    require(bool(names), f"reproduce: name a report, one of {', '.join(known)}, or {ALL}")
     unique = dict.fromkeys(one for name in names for one in (known if name == ALL else [name]))
     chosen = [published.report(name) for name in unique]
-    if settings.only and len(chosen) > 1:
-        raise ConfigError(f"--only {' '.join(settings.only)}: rows of one report, {len(chosen)} are named")
+    several = f"--only {' '.join(settings.only)}: rows of one report, {len(chosen)} are named"
+    require(not settings.only or len(chosen) == 1, several)
     chosen = [asked_for(one, settings.only, quick=quick, as_published=as_published, subset=subset) for one in chosen]
     repeats = min(repeats, QUICK_SEEDS) if quick else repeats
     configs = [config for one in chosen for experiment in one.experiments for config in experiment.configs]
     with setup.pinned():
         runner = StudyRunner.opened(setup, configs[0] if configs else TrainConfig(), resume)
-        images = runner.dataset
-        terms = Terms(
-            images.name, images.official, images.sha256, repeats, quick, subset, as_published, settings.note, vary
-        )
+        data = runner.dataset
+        terms = Terms(data.name, data.official, data.sha256, repeats, quick, subset, as_published, settings.note, vary)
         for one in chosen:
             yield _as_published(runner, one, terms) if as_published else _as_written(runner, one, terms)
 
 
 def _as_published(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
     """Train the warm-started searches of a report, one study each, and check its single image, which is not stored."""
-    studies = []
-    own = _settings(one, terms) | {"as_published": True}
-    for name, chain, links in chains(one, terms.repeats, terms.vary):
-        stage, there = f"{one.name} as published, {name}", runner.on(chain[0].split)
-        studies.append(there.run(KIND, stage, chain, own, vary=terms.vary, evaluate_test=True, chains=links))
     errors = {}
     for check in one.gradient_checks:
         atol, rtol = check.settings.atol or 0.0, check.settings.rtol or 0.0
         errors[check] = [
             GradientError(check_id=0, position=position, passed=tensor.passes(atol, rtol), **asdict(tensor))
             for [config] in check.networks()
-            for position, tensor in enumerate(check_a_single_image(config, runner.splits.train, check.settings))
+            for position, tensor in enumerate(check_a_single_image(config, runner.train, check.settings))
         ]
-    return gather(one, terms, runner.store, studies, errors)
+    searches = chains(one, terms.repeats, terms.vary)
+    planned: list[Planned] = [(f"{one.name} as published, {name}", chain, links) for name, chain, links in searches]
+    return gather(one, terms, runner.store, _train(runner, one, terms, planned), errors)
 
 
 def _as_written(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
     """Run the missing checks and trainings of a report. Each division of the images is a separate study."""
-    _check_gradients(runner, one)
-    studies = [
-        runner.on(division).run(KIND, one.name, configs, _settings(one, terms), vary=terms.vary, evaluate_test=True)
-        for division, configs in plan(one, terms.repeats, quick=terms.quick, vary=terms.vary).items()
-    ]
-    return gather(one, terms, runner.store, studies)
-
-
-def _settings(one: Report, terms: Terms) -> dict[str, Any]:
-    return {"report": one.name, "rows": list(one.rows), "quick": terms.quick}
-
-
-def _check_gradients(runner: StudyRunner, one: Report) -> None:
-    """Check the gradients of a report as one suite; with --resume, only those not checked yet."""
     store, sha256 = runner.store.gradient_checks, runner.dataset.sha256
     missing = [
         (stack, check.settings)
@@ -96,6 +76,19 @@ def _check_gradients(runner: StudyRunner, one: Report) -> None:
             checks = [
                 check
                 for stack, settings in missing
-                for check in check_networks([stack], runner.splits.train, settings, on_entries=advance)
+                for check in check_networks([stack], runner.train, settings, on_entries=advance)
             ]
         store.record(checks, runner.dataset, runner.setup.command)
+    plans = plan(one, terms.repeats, quick=terms.quick, vary=terms.vary)
+    planned: list[Planned] = [(one.name, configs, None) for configs in plans.values()]
+    return gather(one, terms, runner.store, _train(runner, one, terms, planned))
+
+
+def _train(runner: StudyRunner, one: Report, terms: Terms, planned: Sequence[Planned]) -> list[int]:
+    """Train what is planned, each in a study of its own."""
+    settings: dict[str, Any] = {"report": one.name, "rows": list(one.rows), "quick": terms.quick}
+    settings |= {"as_published": True} if terms.as_published else {}
+    return [
+        runner.run(KIND, stage, configs, settings, vary=terms.vary, evaluate_test=True, chains=links)
+        for stage, configs, links in planned
+    ]

@@ -8,6 +8,7 @@ from klcli.data.dataset import Dataset
 from klcli.data.sources import open_dataset
 from klcli.errors import ConfigError, DataError
 from klcli.evaluation.reevaluation import TrainedNetwork
+from klcli.settings.setting import require
 from klcli.store.filters import BEST_FIRST, RunFilter
 from klcli.store.records import Run
 from klcli.store.store import Store
@@ -45,16 +46,12 @@ def best_runs(store: Store, n: int, chosen: RunFilter) -> list[Run]:
 def chosen_runs(store: Store, which: Sequence[str]) -> list[Run]:
     """Return every named run once, in the given order; `3,4` are two. Raises ConfigError if none is named."""
     found = [chosen_run(store, one) for text in which for one in text.split(",") if one]
-    if not found:
-        raise ConfigError(f"run {' '.join(which)!r}: give the number of a run, or `last`, or `best`")
+    require(bool(found), f"run {' '.join(which)!r}: give the number of a run, or `last`, or `best`")
     return list({run.id: run for run in found}.values())
 
 
 def images_of(run: Run, data: str | None, asked: str, say: Callable[[str], None] = lambda message: None) -> Dataset:
-    """Open the images of a run, at `--data` or at their stored place. Raises DataError if they have changed.
-
-    `say` is called before a prepared copy is written.
-    """
+    """Open the images of a run, at `--data` or at their stored place. Raises DataError if they have changed."""
     if data is None:
         place = path_of(run.dataset_source)
         data = str(place) if place.is_absolute() and exists(place) else run.dataset
@@ -66,10 +63,7 @@ def images_of(run: Run, data: str | None, asked: str, say: Callable[[str], None]
 
 
 def trained_networks(store: Store, run: Run, snapshots: bool = False) -> list[TrainedNetwork]:
-    """Return the network of a run, or its snapshots at the ends of the cycles.
-
-    Raises ConfigError if the run has no snapshots, and StoreError if its checkpoint has changed.
-    """
+    """Return the network of a run, or its snapshots. Raises ConfigError without any, StoreError for a changed file."""
     state = store.runs.checkpoint(run).state
     states = snapshots_of(state) if snapshots else [state]
     if not states:

@@ -9,7 +9,7 @@ from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
 from klcli.settings.procedures import SearchSettings
 from klcli.settings.sameness import SETTINGS, differences
-from klcli.settings.setting import Role
+from klcli.settings.setting import Role, require
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
 from klcli.store.store import Store
@@ -45,8 +45,7 @@ def search_lambda(
 ) -> LambdaSearch:
     """Search lambda by validation accuracy; record all runs and return the search.
 
-    All values, seeds and stacks of a stage are determined before its first training. Raises ConfigError for a range
-    without a value to draw.
+    All values, seeds and stacks of a stage are determined before its first training.
     """
     check_repeats(repeats, vary)
     low, high = what.between
@@ -73,7 +72,7 @@ def search_lambda(
             stage = "fine" if number == 1 else f"fine {number}"
             setup.observer.say(f"{stage}: lambda from {where.low:.4g} to {where.high:.4g} brackets the three best")
             latest = train(stage, draw(where, what.trials, config.seed, stage=number), asdict(where), latest)
-        found = stored_search(runner.store, latest, len(runner.splits.validation))
+        found = stored_search(runner.store, latest)
         if found.choice is None or not what.final:
             return found
         planned = final_plan(config, found.choice.chosen.lam, repeats, vary)
@@ -81,18 +80,14 @@ def search_lambda(
         return replace(found, final=runner.store.studies.members(final))
 
 
-def stored_search(store: Store, number: int, n_validation: int | None = None) -> LambdaSearch:
-    """Return the stages of a stored search up to a study, and the choice among them.
-
-    `n_validation` is the number of validation images; if omitted, that of CIFAR-10 with the split of the runs.
-    """
+def stored_search(store: Store, number: int) -> LambdaSearch:
+    """Return the stages of a stored search up to a study, and the choice among them."""
     chain = [study for study in store.studies.chain(number) if study.kind == KIND]
     stages = [(str(one.stage), [run for run in store.studies.members(one.id) if not run.unreadable]) for one in chain]
     found = LambdaSearch([(stage, runs) for stage, runs in stages if runs], None)
     if not any(one.accuracies for one in found.tried):
         return found
-    n = n_validation or found.stages[0][1][0].config.split.sizes()[1]
-    return replace(found, choice=choose(found.tried, n))
+    return replace(found, choice=choose(found.tried, found.stages[0][1][0].split.sizes()[1]))
 
 
 def tried_values(runs: Sequence[Run], stage: str) -> list[Tried]:
@@ -105,10 +100,7 @@ def tried_values(runs: Sequence[Run], stage: str) -> list[Tried]:
 
 
 def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -> tuple[int, Range]:
-    """Return the stored study that --fine starts from, and its range; warn if its runs have other settings.
-
-    Raises ConfigError if it used other images or another network.
-    """
+    """Return the stored study that --fine starts from, and its range; refuse other networks, warn of other settings."""
     studies = runner.store.studies
     if from_study is None:
         latest = studies.latest(KIND, "coarse", runner.dataset.sha256)
@@ -117,18 +109,16 @@ def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -
         from_study = latest.id
     study = studies.get(from_study)
     settings = study.settings
-    if study.kind != KIND or "low" not in settings:
-        raise ConfigError(f"--from {from_study}: this study is not a coarse or fine lambda search")
-    if settings["dataset_sha256"] != runner.dataset.sha256:
-        raise ConfigError(f"--from {from_study}: this study used other images, name them with --data")
-    if study.state != "complete":
-        raise ConfigError(f"--from {from_study}: this study is {study.state}, repeat its command with --resume first")
+    this, is_search = f"--from {from_study}: this study", study.kind == KIND and "low" in settings
+    require(is_search, f"{this} is not a coarse or fine lambda search")
+    is_same = settings.get("dataset_sha256") == runner.dataset.sha256
+    require(is_same, f"{this} used other images, name them with --data")
+    require(study.state == "complete", f"{this} is {study.state}, repeat its command with --resume first")
     found = differences(TrainConfig.from_values(settings["plan"][0]), config)
     differing = {SETTINGS[key]: values for key, values in found.items() if key not in FREE}
     words = ", ".join(f"{one.label} {one.words(old)} (here {one.words(new)})" for one, (old, new) in differing.items())
-    if any(one.role is Role.NETWORK for one in differing):
-        why = f"study {from_study} searched for another network, {words}"
-        raise ConfigError(f"--fine: {why}: give the same, or add --coarse")
+    other = f"--fine: study {from_study} searched for another network, {words}: give the same, or add --coarse"
+    require(not any(one.role is Role.NETWORK for one in differing), other)
     if differing:
         runner.setup.observer.warn(f"study {from_study} was trained with {words}: its accuracies cannot be compared")
     return from_study, Range(settings["low"], settings["high"], settings["scale"])

@@ -1,18 +1,22 @@
 """Setup: the images, database, cores and observer of a procedure."""
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from klcli import second_core
+from klcli import compiled
 from klcli.data.dataset import Dataset
 from klcli.data.sources import open_dataset
-from klcli.errors import StoreError
+from klcli.errors import Interrupted, StoreError
 from klcli.procedures.observer import Observer
+from klcli.procedures.run_lookup import images_of
 from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Run
 from klcli.store.store import Store
+from klcli.studies.execution import WorkersLost
 from klcli.training.blas_check import check_blas
 from klcli.training.environment import pin_threads
 from klcli.training.result import EpochMetrics
@@ -34,9 +38,10 @@ class Setup:
     command: str = ""  # stored with the results of the procedure
     on_evaluation: Callable[[EpochMetrics], None] | None = None  # called with the metrics of every evaluation
 
-    def images(self) -> Dataset:
-        """Open the images. Raises DataError if they are missing or damaged."""
-        return open_dataset(self.data, self.observer.say)
+    def images(self, run: Run | None = None, asked: str = "") -> Dataset:
+        """Open the images, or those of a run that was `asked` for. Raises DataError if they are missing or damaged."""
+        say = self.observer.say
+        return images_of(run, self.data, asked, say) if run else open_dataset(self.data, say)
 
     def new_store(self) -> Store:
         """Open or create the database. Raises StoreError if its disk has no space for a run."""
@@ -56,24 +61,11 @@ class Setup:
             check_blas()
             yield
 
-    @contextmanager
-    def second_core(self, wanted: bool) -> Iterator[None]:
-        """Let this process use a second core inside the block, if requested and available."""
-        second_core.use(wanted)
-        try:
-            yield
-        finally:
-            second_core.use(False)
-
-    def warn_of_images(self, dataset: Dataset) -> None:
-        """Warn of usual places whose images are incomplete, and that the built-in images are not CIFAR-10."""
-        if dataset.passed_over:
-            self.observer.warn(f"passed over in the search for CIFAR-10: {'; '.join(dataset.passed_over)}")
-        if dataset.name == "synthetic":
-            self.observer.warn(
-                "SYNTHETIC IMAGES: CIFAR-10 is not in use, these results say nothing about it "
-                "(`klcli data fetch` downloads it, --data PATH names it)"
-            )
+    def prepare_engine(self) -> None:
+        """Begin to load, or to compile, the code that trains, while this thread opens the images."""
+        if compiled.is_new():
+            self.observer.say("compiling the arithmetic for this processor, once: about 8 s")
+        threading.Thread(target=compiled.why_not, daemon=True, name="klcli compiler").start()
 
     def warn_of_locks(self, store: Store) -> None:
         """Warn if the file system of the database has no locks."""
@@ -83,19 +75,52 @@ class Setup:
                 "here stays `running` until `klcli train --resume RUN` takes it over"
             )
 
-    def warn_of_settings(self, config: TrainConfig, n: int) -> None:
-        """Warn of settings that are known to fail together, with the cure, and of unused ones of n training images."""
+    def warn_of(self, dataset: Dataset, config: TrainConfig | None = None) -> None:
+        """Warn of images that are incomplete or no CIFAR-10, of settings that fail together and of unused images."""
+        n, warn = config.split.sizes()[0] if config else 0, self.observer.warn
+        if dataset.passed_over:
+            warn(f"passed over in the search for CIFAR-10: {'; '.join(dataset.passed_over)}")
+        if dataset.name == "synthetic":
+            warn(
+                "SYNTHETIC IMAGES: CIFAR-10 is not in use, these results say nothing about it "
+                "(`klcli data fetch` downloads it, --data PATH names it)"
+            )
+        if config is None:
+            return
+        if reason := compiled.why_not():
+            warn(f"no compiled code ({reason}): NumPy does the work, more slowly")
         rest = n % config.batch_size
         if rest and not config.shuffle:
-            images = (
-                f"the last {rest} of {n} training images are" if rest > 1 else f"the last of {n} training images is"
-            )
-            self.observer.warn(
-                f"--no-shuffle with --batch-size {config.batch_size}: {images} in no minibatch, "
+            last = f"the last {rest} of {n} training images are" if rest > 1 else f"the last of {n} training images is"
+            warn(
+                f"--no-shuffle with --batch-size {config.batch_size}: {last} in no minibatch, "
                 f"omit --no-shuffle or give a batch size that divides {n}"
             )
         if config.optimizer == "adam" and config.eta_max > LARGEST_ETA_OF_ADAM:
-            self.observer.warn(
+            warn(
                 f"--optimizer adam with eta_max {config.eta_max:g}: above {LARGEST_ETA_OF_ADAM:g} it learns little "
                 "or nothing, try --eta-max 0.001"
             )
+
+
+@contextmanager
+def ending_in_a_state(end: Callable[[str, str], None], how_to_continue: Callable[[], str]) -> Iterator[None]:
+    """Call `end` with the state and the reason if the block raises; earlier records stay.
+
+    Interrupted and WorkersLost are raised again with the command that continues.
+    """
+    try:
+        yield
+    except Interrupted as error:
+        end("interrupted", str(error))
+        raise Interrupted(f"{error}: {how_to_continue()}", error.signum) from None
+    except (SystemExit, KeyboardInterrupt):  # raised by a callback of a program that imports klcli
+        end("interrupted", "interrupted")
+        raise
+    except Exception as error:
+        # If the store itself failed, the next opening of the database marks the runs that did not end.
+        with suppress(StoreError):
+            end("failed", f"{type(error).__name__}: {error}")
+        if isinstance(error, WorkersLost):
+            raise WorkersLost(f"{error}: {how_to_continue()}") from None
+        raise

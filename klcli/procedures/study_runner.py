@@ -3,24 +3,23 @@
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from klcli import second_core
-from klcli.data.dataset import Dataset, Splits, split
+from klcli.data.dataset import Dataset, Split, split
 from klcli.errors import ConfigError
-from klcli.procedures.run_recorder import ending_in_a_state
-from klcli.procedures.setup import Setup
-from klcli.procedures.signals import obeyed_between_updates
+from klcli.procedures.setup import Setup, ending_in_a_state
 from klcli.settings.run_command import resuming_command, run_command
 from klcli.settings.sameness import settings_and_seeds, without_seeds
-from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
+from klcli.store.runs import run_row
 from klcli.store.store import Store
 from klcli.store.studies import DELETED, canonical
 from klcli.studies.execution import ImagesReference, StackTask, execute, stacks
 from klcli.studies.executors import open_executor
+from klcli.termination import deferred
 from klcli.training.budget import budget_of
+from klcli.training.cores import cores
 from klcli.training.environment import changes, environment
 
 ENDED = ("complete", "diverged")  # states of runs that a study does not train again
@@ -28,25 +27,25 @@ ENDED = ("complete", "diverged")  # states of runs that a study does not train a
 
 @dataclass(frozen=True)
 class StudyRunner:
-    """Trains the plans of one procedure on one split of the images."""
+    """Trains the plans of one procedure. It needs the number of the images; the workers open and divide them."""
 
     setup: Setup
     store: Store
     dataset: Dataset
-    splits: Splits
+    config: TrainConfig  # the first one
     resume: bool
 
     @classmethod
     def opened(cls, setup: Setup, config: TrainConfig, resume: bool) -> "StudyRunner":
+        setup.prepare_engine()
         dataset = setup.images()
-        splits = split(dataset, config.split)
-        setup.warn_of_images(dataset)
-        setup.warn_of_settings(config, len(splits.train))
-        return cls(setup, setup.new_store(), dataset, splits, resume)
+        setup.warn_of(dataset, config)
+        return cls(setup, setup.new_store(), dataset, config, resume)
 
-    def on(self, division: SplitConfig) -> "StudyRunner":
-        """Return the same runner with another split of the images."""
-        return replace(self, splits=split(self.dataset, division))
+    @functools.cached_property
+    def train(self) -> Split:
+        """The training images, whose standardisation takes 0.2 s."""
+        return split(self.dataset, self.config.split).train
 
     def run(
         self,
@@ -66,7 +65,7 @@ class StudyRunner:
         one; without them, the plan is divided into stacks. With `resume`, an earlier study of the same plan is
         completed, stack by stack; otherwise a new one starts. The study always ends in a state.
         """
-        divided = stacks(plan) if chains is None else chains
+        is_chain, divided, n_train = chains is not None, chains or stacks(plan), plan[0].split.sizes()[0]
         settings = settings | {
             "plan": [asdict(config) for config in plan],
             "groups": divided,
@@ -78,47 +77,46 @@ class StudyRunner:
         earlier = self.store.studies.find(kind, stage, settings, parent) if self.resume else None
         if self.resume and earlier is None:
             self._refuse_other_repeats(kind, stage, settings)
-        members = [] if earlier is None else self.store.studies.members(earlier.id)
-        states = {run.member: run.state for run in members}
-        missing = [part for part in divided if any(states.get(p) not in ENDED for p in part)]
-        ended = [run for run in members if run.state in ENDED]
-        changed = next((words for run in ended if (words := changes(run.versions, environment().versions))), "")
-        if changed and missing and earlier:
-            what = (
-                f"{len(ended)} run{'s' * (len(ended) > 1)} of study {earlier.id} {'was' if len(ended) == 1 else 'were'}"
-            )
-            self.setup.observer.warn(f"{what} trained with {changed}: the bits of the others can differ")
-        if earlier is not None and not missing:
+        members = self.store.studies.members(earlier.id) if earlier else []
+        ended = {run.member: run for run in members if run.state in ENDED}
+        missing = [part for part in divided if not ended.keys() >= set(part)]
+        if earlier and not missing:
             self.store.studies.end(earlier.id, "complete")  # its process may have died before it recorded the end
             self.setup.observer.say(f"study {earlier.id} ({stage}): all {len(plan)} runs exist already")
             return earlier.id
+        now, commands = environment(), self._commands(plan, is_chain)
+        changed = next(filter(None, (changes(run.versions, now.versions) for run in ended.values())), None)
+        if earlier and changed:
+            several = len(ended) > 1
+            runs = f"{len(ended)} run{'s' * several} of study {earlier.id} {'were' if several else 'was'}"
+            self.setup.observer.warn(f"{runs} trained with {changed}: the bits of the others can differ")
         images = ImagesReference.of(self.dataset, self.setup.data)
-        is_chain = chains is not None
+        jobs = self.setup.jobs or cores()
+        workers, threads = min(jobs, len(missing)), self.setup.threads
+        # A core without a stack of its own helps one that has. Those of Dask's workers are not known here.
+        helped = 0 if threads > 1 or self.setup.executor else min(jobs - workers, workers)
+        # fmt: off
         tasks = [
-            StackTask(part, tuple(plan[p] for p in part), images, evaluate_test, self.setup.threads, is_chain=is_chain)
-            for part in missing
+            StackTask(part, tuple(plan[p] for p in part), images, evaluate_test, threads, is_chain=is_chain,
+                      cores=2 if number < helped else 1)
+            for number, part in enumerate(missing)
         ]
-        jobs = self.setup.jobs or second_core.cores()
-        is_alone = len(missing) == 1 and jobs > 1 and self.setup.threads == 1 and self.setup.executor is None
-        commands = self._commands(plan, is_chain)
+        # fmt: on
         with (
-            # A single stack is trained in this process, and the second core is otherwise idle.
-            self.setup.second_core(is_alone),
             # No run is recorded before a worker is available, and until then a signal ends the process at once.
             open_executor(jobs, self.setup.executor, len(missing), self.setup.observer.warn) as executor,
-            obeyed_between_updates() as check,
+            deferred() as check,
         ):
+            rows = [
+                run_row(config, budget_of(config, n_train), self.dataset, now, command)
+                for config, command in zip(plan, commands, strict=True)
+            ]
             if earlier is None:
-                study_id = self.store.studies.begin(
-                    kind, stage, settings, plan, len(self.splits.train), self.dataset, environment(),
-                    self.setup.command, parent, commands,
-                )  # fmt: skip
+                study_id = self.store.studies.begin(kind, stage, settings, rows, self.setup.command, parent)
             else:
                 study_id = earlier.id
-                again = {p: plan[p] for part in missing for p in part if states.get(p) not in ENDED}
-                self.store.studies.restart(
-                    study_id, again, len(self.splits.train), self.dataset, environment(), commands
-                )
+                again = {p: rows[p] for part in missing for p in part if p not in ended}
+                self.store.studies.restart(study_id, again)
             self.setup.warn_of_locks(self.store)
             ending = functools.partial(self.store.studies.end, study_id)
             with ending_in_a_state(ending, lambda: self._how_to_continue(study_id, kind)):
@@ -130,12 +128,10 @@ class StudyRunner:
         self, study_id: int, stage: str, tasks: list[StackTask], executor: Executor, check: Callable[[], None]
     ) -> None:
         run_ids = {run.member: run.id for run in self.store.studies.members(study_id)}
+        n_train = tasks[0].configs[0].split.sizes()[0]
         # The networks of a stack share their updates, the networks of a chain do not.
-        updates = [
-            budget_of(task.configs[0], len(self.splits.train)).total_updates
-            * (len(task.configs) if task.is_chain else 1)
-            for task in tasks
-        ]
+        shared = [len(task.configs) if task.is_chain else 1 for task in tasks]
+        updates = [n * budget_of(task.configs[0], n_train).total_updates for n, task in zip(shared, tasks, strict=True)]
         with self.setup.observer.study(f"study {study_id} {stage}", tasks, updates) as observer:
             for outcome in execute(tasks, executor, check=check, on_progress=observer.on_progress):
                 self.store.studies.record_stack([run_ids[position] for position in outcome.positions], outcome)
@@ -154,14 +150,11 @@ class StudyRunner:
         return [run_command(config, data=data, threads=self.setup.threads, db=self.setup.db) for config in plan]
 
     def _refuse_other_repeats(self, kind: str, stage: str, settings: dict[str, Any]) -> None:
-        """Raise ConfigError if the study to complete is there, but its repeats vary something else.
-
-        An older klcli held the order of the images, as `--vary init` does.
-        """
+        """Raise ConfigError if the study to complete is there, but its repeats vary something else."""
         wanted = _without_repeats(settings)
         for one in reversed(self.store.studies.all()):
             if (one.kind, one.stage) == (kind, stage) and _without_repeats(one.settings) == wanted:
-                other = one.settings.get("vary", "init")
+                other = one.settings.get("vary", "init")  # an older klcli held the order of the images
                 cure = f"add --vary {other} to complete it, or omit --resume to begin a new one"
                 raise ConfigError(f"--resume: the repeats of study {one.id} are those of --vary {other}: {cure}")
 

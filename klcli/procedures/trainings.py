@@ -1,27 +1,26 @@
 """Train one network, from its config or from the checkpoint of a stored run, and record the run."""
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from klcli.data.dataset import Dataset, Splits, split
+from klcli.data.dataset import Dataset, split
 from klcli.errors import ConfigError
-from klcli.procedures.run_lookup import LAST, images_of
-from klcli.procedures.run_recorder import RunRecorder, ending_in_a_state
-from klcli.procedures.setup import Setup
-from klcli.procedures.signals import obeyed_between_updates
+from klcli.procedures.run_lookup import LAST
+from klcli.procedures.setup import Setup, ending_in_a_state
 from klcli.settings.run_command import DEFAULT_DATABASE, resuming_command
-from klcli.settings.setting import settings_of, value_of
+from klcli.settings.setting import require, settings_of, value_of
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
-from klcli.store.runs import UNFINISHED
+from klcli.store.runs import UNFINISHED, end_of
 from klcli.store.store import Store
+from klcli.termination import deferred
 from klcli.text import command_text
 from klcli.training.budget import budget_of
+from klcli.training.cores import cores
 from klcli.training.environment import continued, environment
 from klcli.training.result import EpochMetrics, Snapshot, TrainResult
 from klcli.training.trainer import train as train_stack
-
-DIFFERENT = "its bits can differ from here on"
 
 
 def train(setup: Setup, config: TrainConfig) -> Run:
@@ -30,21 +29,20 @@ def train(setup: Setup, config: TrainConfig) -> Run:
     Raises Interrupted with the command that continues the run, after Ctrl-C, SIGTERM or SIGHUP.
     """
     with setup.pinned():
+        setup.prepare_engine()
         dataset = setup.images()
-        splits = split(dataset, config.split)
-        budget = budget_of(config, len(splits.train))
+        budget = budget_of(config, config.split.sizes()[0])
         store = setup.new_store()
-        with obeyed_between_updates() as check:  # from here on, a recorded run exists and must end in a state
+        with deferred() as check:  # from here on, a recorded run exists and must end in a state
             run = store.runs.get(store.runs.begin(config, budget, dataset, environment(), setup.command))
-            setup.warn_of_locks(store)
-            return _train(setup, store, run, dataset, splits, check)
+            return _train(setup, store, run, dataset, check, is_resumed=False)
 
 
 def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | None) -> Run:
     """Complete a stored run and return it. Raises ConfigError or DataError, which name the difference.
 
-    `wanted`, the settings that the user gave again, by key, and `threads`, if not None, must be unchanged, because a
-    resumed run ends with the same bits as an uninterrupted one.
+    `wanted`, the settings that the user gave again, by key, and `threads`, if not None, must be those of the run, which
+    ends with the same bits as without the interruption.
     """
     store = Store.existing(setup.db)
     run = _unfinished(store, which)
@@ -54,79 +52,85 @@ def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | N
             raise ConfigError(f"--resume {run.id}: its {option} is {stored!r}, not {value!r}, omit that option")
     if threads not in (None, run.threads):
         raise ConfigError(f"--resume {run.id}: it used --threads {run.threads}, not {threads}, omit that option")
-    dataset = images_of(run, setup.data, f"--resume {run.id}", setup.observer.say)
-    with setup.pinned(run.threads), obeyed_between_updates() as check:
-        splits = split(dataset, run.config.split)
+    setup.prepare_engine()
+    dataset = setup.images(run, f"--resume {run.id}")
+    with setup.pinned(run.threads), deferred() as check:
         if run.state == "running":
             setup.observer.warn(f"run {run.id}: {store.runs.training_words(run)}: that process would end now")
         store.runs.claim(run.id)
-        with ending_in_a_state(RunRecorder(store, run.id).end, lambda: _how_to_continue(setup, store, run.id)):
-            setup.warn_of_locks(store)
-            snapshot, remark = store.runs.snapshot(run)
-            step = snapshot.step if snapshot else 0
-            epochs = [metrics for metrics in store.runs.metrics(run.id) if metrics.step <= step]
-            done = epochs[-1].epoch if epochs else 0
-            versions, changed = continued(run.versions, done)
-            store.runs.record_versions(run.id, versions)
-        for warning in filter(None, [remark, changed and f"run {run.id} was trained with {changed}: {DIFFERENT}"]):
-            setup.observer.warn(warning)
-        setup.observer.say(f"run {run.id} continues after epoch {done:g}")
-        return _train(setup, store, run, dataset, splits, check, snapshot, epochs)
+        return _train(setup, store, run, dataset, check, is_resumed=True)
 
 
-def _train(
-    setup: Setup,
-    store: Store,
-    run: Run,
-    dataset: Dataset,
-    splits: Splits,
-    check: Callable[[], None],
-    snapshot: Snapshot | None = None,
-    epochs: Sequence[EpochMetrics] = (),
-) -> Run:
-    """Train a run to its end, from a snapshot and its epochs if there is one; record every evaluation."""
-    config = run.config
-    setup.warn_of_images(dataset)
-    setup.warn_of_settings(config, len(splits.train))
-    budget = budget_of(config, len(splits.train))
-    if not budget.ends_a_cycle:
-        eta = budget.learning_rate(budget.total_updates, config)
-        setup.observer.warn(
-            f"{budget.cycles:.2f} cycles: training ends where eta is {eta:.2g}, "
-            "networks are best compared at the end of a whole cycle"
-        )
-    recorder = RunRecorder(store, run.id, epochs)
+def _train(setup: Setup, store: Store, run: Run, images: Dataset, check: Callable[[], None], is_resumed: bool) -> Run:
+    """Train a run to its end, from its last snapshot if it is resumed; record every evaluation."""
+    config, warn = run.config, setup.observer.warn
+    snapshot: Snapshot | None = None
+    epochs: list[EpochMetrics] = []
+    latest: TrainResult | None = None
+    recorded, started = 0, time.perf_counter()
+
+    def end(state: str, error: str | None = None) -> None:
+        seconds = time.perf_counter() - started + sum(metrics.seconds for metrics in epochs)
+        store.runs.finish(run.id, state, latest, seconds, error)
+
+    def how_to_continue() -> str:
+        database = [] if setup.db == DEFAULT_DATABASE else ["--db", str(store.path)]
+        command = command_text(["klcli", "train", "--resume", str(run.id), *database])
+        return f"run {run.id} keeps its {store.runs.get(run.id).epochs_done:g} epochs, continue with `{command}`"
 
     def on_evaluation(results: list[TrainResult]) -> None:
-        recorder.on_evaluation(results[0])
-        observer.on_evaluation(results[0])
-        if setup.on_evaluation is not None and results[0].epochs:
-            setup.on_evaluation(results[0].epochs[-1])
+        nonlocal latest, recorded
+        [latest] = results
+        for metrics in latest.epochs[recorded:]:
+            store.runs.record_epoch(run.id, metrics, latest)
+        recorded = len(latest.epochs)
+        observer.on_evaluation(latest)
+        if setup.on_evaluation is not None and latest.epochs:
+            setup.on_evaluation(latest.epochs[-1])
         check()
 
     def on_update(step: int) -> None:
         observer.on_update(step)
         check()
 
-    with (
-        ending_in_a_state(recorder.end, lambda: _how_to_continue(setup, store, run.id)),
-        # Several BLAS threads already occupy the other cores.
-        setup.second_core(setup.jobs != 1 and environment().threads == 1),
-        setup.observer.training(budget) as observer,
-    ):
-        [result] = train_stack(
-            [config], splits, snapshot=snapshot, epochs=epochs, evaluate_test=config.schedule != "range",
-            on_update=on_update, on_evaluation=on_evaluation,
-        )  # fmt: skip
-        recorder.complete(result)
+    with ending_in_a_state(end, how_to_continue):
+        setup.warn_of_locks(store)
+        setup.warn_of(images, config)
+        splits = split(images, config.split)
+        budget = budget_of(config, len(splits.train))
+        if not budget.ends_a_cycle:
+            warn(
+                f"{budget.cycles:.2f} cycles: training ends where eta is "
+                f"{budget.learning_rate(budget.total_updates, config):.2g}, "
+                "networks are best compared at the end of a whole cycle"
+            )
+        if is_resumed:
+            snapshot, epochs = _restored(setup, store, run)
+            recorded = len(epochs)
+        started = time.perf_counter()  # the duration of a run is that of its training
+        with setup.observer.training(budget) as observer:
+            [latest] = train_stack(
+                [config], splits, snapshot=snapshot, epochs=epochs, evaluate_test=config.schedule != "range",
+                cores=1 if setup.jobs == 1 or run.threads > 1 else cores(),  # BLAS threads already occupy the others
+                on_update=on_update, on_evaluation=on_evaluation,
+            )  # fmt: skip
+            end(*end_of(latest))
     return store.runs.get(run.id)
 
 
-def _how_to_continue(setup: Setup, store: Store, run_id: int) -> str:
-    database = [] if setup.db == DEFAULT_DATABASE else ["--db", str(store.path)]
-    command = command_text(["klcli", "train", "--resume", str(run_id), *database])
-    epochs = store.runs.get(run_id).epochs_done
-    return f"run {run_id} keeps its {epochs:g} epochs, continue with `{command}`"
+def _restored(setup: Setup, store: Store, run: Run) -> tuple[Snapshot | None, list[EpochMetrics]]:
+    """Return the snapshot from which a run continues, and its epochs; record the versions that train the rest."""
+    snapshot, remark = store.runs.snapshot(run)
+    step = snapshot.step if snapshot else 0
+    epochs = [metrics for metrics in store.runs.metrics(run.id) if metrics.step <= step]
+    done = epochs[-1].epoch if epochs else 0
+    versions, changed = continued(run.versions, done)
+    store.runs.record_versions(run.id, versions)
+    differing = changed and f"run {run.id} was trained with {changed}: its bits can differ from here on"
+    for warning in filter(None, [remark, differing]):
+        setup.observer.warn(warning)
+    setup.observer.say(f"run {run.id} continues after epoch {done:g}")
+    return snapshot, epochs
 
 
 def _instead_of_resuming(store: Store) -> str:
@@ -164,6 +168,5 @@ def _unfinished(store: Store, which: str) -> Run:
         "diverged": "it diverged and would diverge again, try a smaller --eta-max",
         "running": store.runs.training_words(run) if store.runs.is_alive(run) else None,
     }
-    if reasons.get(run.state):
-        raise ConfigError(f"--resume {which}: {reasons[run.state]}")
+    require(not reasons.get(run.state), f"--resume {which}: {reasons.get(run.state)}")
     return run

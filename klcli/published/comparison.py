@@ -1,33 +1,31 @@
 """Comparison: decides whether the numbers of a published report agree with ours.
 
-A report trains once. Its number is one draw from the distribution over seeds, whose mean and spread we estimate
-from n trainings. It is compared with the *prediction interval* of one more run,
+A report trains once: its number is one draw from the distribution over seeds, which n trainings of ours estimate. It is
+compared with the *prediction interval* of one more run,
 
     mean +- t * s * sqrt(1 + 1 / n)
 
-where s is the standard deviation over seeds. Three seeds estimate it badly, so their variance is combined with a prior
-variance s0^2, which counts as PRIOR further degrees of freedom and is also a lower bound:
+with t of n - 1 + PRIOR degrees of freedom. Three seeds estimate the standard deviation s badly, so their variance is
+combined with a prior variance s0^2, which counts as PRIOR degrees of freedom and is also a lower bound:
 
     s^2 = max(s0^2, ((n - 1) s_own^2 + PRIOR s0^2) / (n - 1 + PRIOR))
     s0  = max(sampling error of the images, median of s_own over all settings of the report with this quantity)
 
-and t is Student's 97.5 % point with n - 1 + PRIOR degrees of freedom. The sampling error is
-sqrt(p (1 - p) / N) of an accuracy p on N images, and LOSS_SPREAD / sqrt(N) of a loss or cost: the published
-run had a different validation split.
+The sampling error on N images is sqrt(p (1 - p) / N) of an accuracy p, and LOSS_SPREAD / sqrt(N) of a loss or cost: the
+published run had a different validation split.
 
 The error of a gradient has no seeds. It is reproduced if ours is at most of the published order of magnitude, or if
-the tensor passes klcli's own check: a published error states the precision of a check, and a more precise check
-confirms it.
+the tensor passes klcli's own check, which is then the more precise one.
 """
 
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from klcli.published.report import GradientExperiment, Line, Report
 from klcli.settings.sameness import without_seeds
-from klcli.settings.split_config import PER_FILE, SplitConfig
+from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError, Run
 from klcli.studies.plans import repeat
@@ -42,6 +40,8 @@ UNEXPLAINED = "outside the prediction interval, for an unknown reason"
 Runs = Mapping[TrainConfig, Run]
 Noises = Mapping[str, float]  # over seeds, by quantity
 Errors = Mapping[GradientExperiment, Sequence[GradientError]]
+Plans = dict[SplitConfig, list[TrainConfig]]  # by the division of the images
+Planned = tuple[str, list[TrainConfig], list[tuple[int, ...]] | None]  # name, plan and chains of a study
 
 
 @dataclass(frozen=True)
@@ -69,23 +69,10 @@ class Comparison:
         return difference / error if difference is not None and error else None
 
 
-def shortened(report: Report) -> Report:
-    """Return the report with trainings of one cycle."""
-    return report.with_configs(lambda config: replace(config, cycles=min(config.cycles, QUICK_CYCLES)))
-
-
-def on_subset(report: Report, n: int) -> Report:
-    """Return the report with trainings on the first n training images, the other splits in proportion."""
-    return report.with_configs(lambda config: replace(config, split=replace(config.split, subset=n)))
-
-
-def plan(
-    report: Report, repeats: int, *, quick: bool = False, vary: str = "all"
-) -> dict[SplitConfig, list[TrainConfig]]:
+def plan(report: Report, repeats: int, *, quick: bool = False, vary: str = "all") -> Plans:
     """Return the trainings of a report by the division of the images, each once, even if several rows share it.
 
-    Every setting is trained with `repeats` seeds, or with more if its experiment specifies more and
-    `quick` is false.
+    Every setting has `repeats` seeds, or those of its experiment if these are more and `quick` is false.
     """
     plans: dict[SplitConfig, dict[TrainConfig, None]] = {}
     for experiment in report.experiments:
@@ -95,14 +82,12 @@ def plan(
     return {split: list(configs) for split, configs in plans.items()}
 
 
-def chains(
-    report: Report, repeats: int, vary: str = "all"
-) -> list[tuple[str, list[TrainConfig], list[tuple[int, ...]]]]:
-    """Return the warm-started searches of a report as published: name, plan, and the chains in the plan.
+def chains(report: Report, repeats: int, vary: str = "all") -> list[Planned]:
+    """Return the warm-started searches of a report as published, in chains.
 
-    There is one chain per seed: the positions of its trainings, each of which starts from the weights of the previous.
+    A chain is the positions of the trainings of one seed, each of which starts from the weights of the previous.
     """
-    found = []
+    found: list[Planned] = []
     for one in report.experiments:
         by_seed = zip(*(repeat(base, repeats, vary) for base in one.configs), strict=True)
         n = len(one.configs)
@@ -111,14 +96,11 @@ def chains(
     return found
 
 
-def compare(
-    report: Report, runs: Runs, errors: Errors, *, incomparable: str | None = None, per_file: int = PER_FILE
-) -> list[Comparison]:
+def compare(report: Report, runs: Runs, errors: Errors, *, incomparable: str | None = None) -> list[Comparison]:
     """Compare every line of a report with the stored runs and checks, in the order of the report.
 
-    `runs` are stored runs by config, `errors` the errors of a gradient experiment with all its lambdas.
-    `incomparable` is the reason why no training can be compared, for example other images. `per_file` is the number
-    of images in a batch file.
+    `runs` are by config, `errors` those of a gradient experiment with all its lambdas. `incomparable` is the reason why
+    no training can be compared, such as other images.
     """
     settings = by_setting(runs.values())
     own = [settings.get(without_seeds(line.config), ()) if line.config else () for line in report.lines]
@@ -127,7 +109,7 @@ def compare(
     return [
         _gradient(line, errors.get(line.check, ()))
         if line.check
-        else _training(line, sample, sum(run.state == "diverged" for run in mine), noises, incomparable, per_file)
+        else _training(line, sample, sum(run.state == "diverged" for run in mine), noises, incomparable)
         for line, mine, sample in zip(report.lines, own, samples, strict=True)
     ]
 
@@ -164,16 +146,14 @@ def noise(sample: Sample, quantity: str, images: int, known: float) -> tuple[flo
     return max(floor, math.sqrt(moderated)), freedom
 
 
-def _training(
-    line: Line, sample: Sample | None, diverged: int, noises: Noises, incomparable: str | None, per_file: int
-) -> Comparison:
+def _training(line: Line, sample: Sample | None, diverged: int, noises: Noises, incomparable: str | None) -> Comparison:
     if line.quantity is None or line.published is None or line.config is None:
         return Comparison(line, INCOMPARABLE, line.reason or "no number", sample, diverged)
     if sample is None and diverged:
         return Comparison(line, DIFFERS, f"all {diverged} of our trainings diverged", diverged=diverged)
     if sample is None:
         return Comparison(line, INCOMPARABLE, "not trained")
-    sizes = dict(zip(("train", "validation", "test"), line.config.split.sizes(per_file), strict=True))
+    sizes = dict(zip(("train", "validation", "test"), line.config.split.sizes(), strict=True))
     images = sizes[line.quantity.removeprefix("best_").partition("_")[0]]
     s, freedom = noise(sample, line.quantity, images, noises.get(line.quantity, 0.0))
     error = s * math.sqrt(1 + 1 / sample.n)

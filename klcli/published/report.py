@@ -97,10 +97,7 @@ class Report:
         return tuple(dict.fromkeys(line.row for line in self.lines))
 
     def only(self, rows: Sequence[str]) -> "Report":
-        """Return the report with only these rows, given by name or prefix; with none given, all rows.
-
-        `T1` means the same as `003-T1`. Raises ConfigError for a row that it does not have.
-        """
+        """Return the report with only these rows, by name or prefix (`T1` is `003-T1`); without any, all of them."""
         if not rows:
             return self
         kept: set[str] = set()
@@ -144,8 +141,8 @@ def parse(name: str, text: str) -> Report:
         document = tomllib.loads(text)
         tables = {key: document.get(key, []) for key in ("gradient_checks", "experiments", "commentary", "figures")}
         own = {key: [_as_published(one) for one in many if "as_published" in one] for key, many in tables.items()}
-        artefacts = _assembled(name, document, own) if any(own.values()) else None
-        return replace(_assembled(name, document, tables), as_published=artefacts)
+        mistaken = _assembled(name, document, own) if any(own.values()) else None
+        return replace(_assembled(name, document, tables), as_published=mistaken)
     except (tomllib.TOMLDecodeError, KeyError, ConfigError, TypeError) as error:
         words = {tomllib.TOMLDecodeError: f"this is not TOML ({error})", KeyError: f"the key {error} is missing"}
         raise ConfigError(f"report {name}: {words.get(type(error), error)}") from None
@@ -153,8 +150,7 @@ def parse(name: str, text: str) -> Report:
 
 def _as_published(table: Row) -> Row:
     """Return an experiment or check under the conditions that produced the numbers of its report."""
-    rows = [{key: value for key, value in row.items() if key != "reason"} for row in table["rows"]]
-    changed = {key: value for key, value in table.items() if key not in ("reason", "as_published")} | {"rows": rows}
+    changed = {**table, "rows": [{**row, "reason": None} for row in table["rows"]]}
     if "lambdas" in table:
         return changed | table["as_published"]
     return changed | {"config": table.get("config", {}) | table["as_published"], "is_chain": True}
@@ -210,13 +206,12 @@ def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list
 
 
 def _config(settings: Row) -> TrainConfig:
-    """Return the config of settings; he and xavier do not take the common sigma of a report."""
+    # he and xavier do not take the common sigma of a report
     is_normal = settings.get("initializer") == "normal"
     return TrainConfig.from_values({key: value for key, value in settings.items() if is_normal or key != "sigma"})
 
 
 def _phrase(config: TrainConfig, key: str) -> str:
-    """`lambda 0.004237`, `with BN`."""
     if key == "batch_norm":
         return "with BN" if config.batch_norm else "without BN"
     value = value_of(config, key)

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from klcli.errors import ConfigError
 from klcli.published import report as published
-from klcli.published.comparison import Comparison, Errors, by_setting, compare, on_subset, shortened
+from klcli.published.comparison import QUICK_CYCLES, Comparison, Errors, by_setting, compare
 from klcli.published.report import GradientExperiment, Report
 from klcli.settings.sameness import without_seeds
 from klcli.settings.split_config import SplitConfig
@@ -86,9 +86,7 @@ class Reproduction:
         return self.settings.get(without_seeds(base), ()) if base else ()
 
 
-def gather(
-    wanted: Report, terms: Terms, store: Store, studies: Sequence[int], shown: Errors | None = None
-) -> Reproduction:
+def gather(wanted: Report, terms: Terms, store: Store, studies: list[int], shown: Errors | None = None) -> Reproduction:
     """Compare a report with the runs of its studies and its latest gradient checks, or with the checks `shown`."""
     runs = {run.config: run for study in studies for run in store.studies.members(study)}
     errors = shown or {one: _latest_errors(store, one, terms.sha256) for one in wanted.gradient_checks}
@@ -104,31 +102,27 @@ def _latest_errors(store: Store, one: GradientExperiment, sha256: str) -> list[G
 def asked_for(
     whole: Report, rows: Sequence[str], *, quick: bool = False, as_published: bool = False, subset: int | None = None
 ) -> Report:
-    """Return the part of a report to reproduce, on the first `subset` training images.
-
-    Raises ConfigError if it has no such row, or no row to repeat `as_published`.
-    """
+    """Return the part to reproduce. Raises ConfigError without such a row, or without one `as_published`."""
     if as_published and whole.as_published is None:
         known = [name for name in published.report_names() if published.report(name).as_published is not None]
         raise ConfigError(f"--as-published: there is nothing to show of {whole.name}, but of {' and '.join(known)}")
     found = ((as_published and whole.as_published) or whole).only(rows)
     if quick:
-        found = shortened(found)
-    return found if subset is None else on_subset(found, subset)
+        found = found.with_configs(lambda config: replace(config, cycles=min(config.cycles, QUICK_CYCLES)))
+    if subset is not None:
+        found = found.with_configs(lambda config: replace(config, split=replace(config.split, subset=subset)))
+    return found
 
 
 def stored_reproduction(store: Store, number: int) -> Reproduction:
-    """Return the reproduction that a study belongs to, with the latest studies of its other divisions.
-
-    Raises ConfigError if the study has rows that the report in this version of klcli lacks.
-    """
+    """Return the reproduction that a study belongs to, with the latest studies of its other divisions."""
     study = store.studies.get(number)
     alike = [one for one in store.studies.all() if one.kind == KIND and _key(one) == _key(study)]
     latest = {(one.stage, _split(one)): one for one in [*alike, study]}
-    quick, as_published = study.settings["quick"], bool(study.settings.get("as_published"))
-    subset = _split(study).subset
-    whole = published.report(study.settings["report"])
-    wanted = asked_for(whole, study.settings["rows"], quick=quick, as_published=as_published, subset=subset)
+    settings, subset = study.settings, _split(study).subset
+    quick, as_published = settings["quick"], bool(settings.get("as_published"))
+    whole = published.report(settings["report"])
+    wanted = asked_for(whole, settings["rows"], quick=quick, as_published=as_published, subset=subset)
     first = store.studies.members(number)[0]
     plans = [map(TrainConfig.from_values, one.settings["plan"]) for one in latest.values()]
     repeats = min(n for plan in plans for n in Counter(map(without_seeds, plan)).values())

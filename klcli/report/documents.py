@@ -7,6 +7,7 @@ from typing import Any
 from klcli.settings.columns import columns, stored_value
 from klcli.settings.train_config import TRANSDUCTIVE
 from klcli.store.connection import measured
+from klcli.store.later_checks import checked_network
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
 
 
@@ -23,12 +24,9 @@ def run_document(run: Run) -> dict[str, Any]:
 
 def check_document(check: GradientCheck) -> dict[str, Any]:
     """Return a gradient check with the errors of its tensors."""
-    own, first = asdict(check), check.configs[0]
-    position = first.bn_position if first.batch_norm else None
-    settings = {"hidden": stored_value(first.hidden), "batch_norm": int(first.batch_norm), "bn_position": position}
-    settings["lambda"] = " ".join(f"{config.lam:g}" for config in check.configs)
+    own = asdict(check)
     errors = [*map(_plain, own.pop("errors"))]
-    return _plain(own) | settings | {"configs": own["configs_json"], "errors": errors}
+    return _plain(own) | checked_network(check.configs) | {"configs": own["configs_json"], "errors": errors}
 
 
 def record_document(record: Epoch | Evaluation | Study) -> dict[str, Any]:
@@ -38,8 +36,5 @@ def record_document(record: Epoch | Evaluation | Study) -> dict[str, Any]:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values as stored in the database, without texts that the document has in another form.
-
-    JSON has no infinite numbers.
-    """
+    """Return values as stored, without texts that the document has in another form; JSON has no infinite numbers."""
     return {key: measured(stored_value(value)) for key, value in values.items() if not key.endswith("_json")}

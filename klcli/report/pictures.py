@@ -11,8 +11,7 @@ from klcli.procedures.run_lookup import images_of, trained_networks
 from klcli.procedures.searches import stored_search
 from klcli.report.plots.chart import Chart
 from klcli.report.plots.comparison import bn_overlay, bn_pair, validation_overlay
-from klcli.report.plots.gradient_checks import gradient_errors
-from klcli.report.plots.studies import lambda_search, sigma_curves
+from klcli.report.plots.studies import gradient_errors, lambda_search, sigma_curves
 from klcli.report.plots.training import learning_rate_curve, training_curves
 from klcli.report.views import View, latest_study
 from klcli.settings.selection import OF_GRADIENTS, OF_STUDIES, SINGLE
@@ -22,6 +21,7 @@ from klcli.training.environment import pin_threads
 from klcli.training.networks import WHITENING
 
 Picture = Callable[[], bytes]  # draws the file
+Named = tuple[str, Callable[[], Chart]]  # the stem of a file, and the function that gathers its chart
 NAMED_RUNS = 30  # in the name of a file, which may have 255 characters
 MOST_CURVES = 100  # runs in one picture
 
@@ -29,10 +29,7 @@ MOST_CURVES = 100  # runs in one picture
 def planned(
     store: Store, view: View, kinds: Sequence[str], to: Path | None, data: str | None
 ) -> list[tuple[Path, Picture]]:
-    """Return the paths of the pictures of these kinds and the functions that draw them.
-
-    Raises ConfigError, before anything is drawn, for a view that has no such picture.
-    """
+    """Return the paths of these kinds of pictures and what draws them. Raises ConfigError if the view has no such."""
     suffix = "png" if to is None else to.suffix.removeprefix(".").lower()
     painter = Painter(store, data)
     found = [picture for kind in dict.fromkeys(kinds) for picture in painter.planned(view, kind, suffix)]
@@ -49,13 +46,9 @@ class Painter:
         self._datasets: dict[str, Dataset] = {}
 
     def planned(self, view: View, kind: str, suffix: str) -> list[tuple[str, Picture]]:
-        """Return pictures of one kind with the stems of their files: one, or one per run.
-
-        Raises ConfigError for a view without such data, StoreError for a run without the checkpoint that it needs. To
-        draw raises DataError for missing images.
-        """
+        """Return pictures of one kind with the stems of their files. Raises ConfigError if the view has none."""
         if kind in SINGLE:
-            return [(f"{stem([run])}-{kind}", self._of_run(run, kind, suffix)) for run in _single(view, kind)]
+            return [(f"{_stem([run])}-{kind}", self._of_run(run, kind, suffix)) for run in _single(view, kind)]
         if kind in OF_STUDIES:
             name, chart = self._study(view, kind)
         elif kind == OF_GRADIENTS:
@@ -70,20 +63,19 @@ class Painter:
     def _epochs(self, runs: Sequence[Run]) -> dict[int, list[Epoch]]:
         return {run.id: self._store.runs.epochs(run.id) for run in runs}
 
-    def _together(self, runs: Sequence[Run], view: View, kind: str) -> tuple[str, Callable[[], Chart]]:
+    def _together(self, runs: Sequence[Run], view: View, kind: str) -> Named:
         if kind == "bn":
             is_named = view.is_chosen or view.study is not None
             pair = bn_pair([run for run in runs if run.epochs_done]) if len(runs) == 2 or not is_named else None
             if pair is None:
                 what = "one run without and one with BN of the same widths on the same images"
                 raise ConfigError(f"--plot bn: needs {what}, name exactly two with --run")
-            return f"{stem(pair)}-{kind}", lambda: bn_overlay(*pair, self._epochs(pair))
+            return f"{_stem(pair)}-{kind}", lambda: bn_overlay(*pair, self._epochs(pair))
         if len(runs) > MOST_CURVES:
             raise ConfigError(f"--plot {kind}: {len(runs)} runs do not fit into one picture, give --limit or --run")
         if len(runs) > 1:
-            return f"{stem(runs)}-{kind}", lambda: validation_overlay(runs, self._epochs(runs))
-        [run] = runs
-        return f"{stem(runs)}-{kind}", lambda: training_curves(run, self._store.runs.epochs(run.id))
+            return f"{_stem(runs)}-{kind}", lambda: validation_overlay(runs, self._epochs(runs))
+        return f"{_stem(runs)}-{kind}", lambda: training_curves(runs[0], self._store.runs.epochs(runs[0].id))
 
     def _of_run(self, run: Run, kind: str, suffix: str) -> Picture:
         if kind == "rate":
@@ -93,14 +85,14 @@ class Painter:
         return partial(self._weights if kind == "weights" else self._confusion, run, suffix)
 
     def _weights(self, run: Run, suffix: str) -> bytes:
-        from klcli.report.plots.weights import draw_weights
+        from klcli.report.plots.networks import draw_weights
 
         state = self._store.runs.checkpoint(run).state
         W = state["linear1.W"]
         return draw_weights(run, state[WHITENING] @ W if WHITENING in state else W, suffix)
 
     def _confusion(self, run: Run, suffix: str) -> bytes:
-        from klcli.report.plots.confusion import draw_confusion
+        from klcli.report.plots.networks import draw_confusion
 
         [trained] = trained_networks(self._store, run)
         if run.dataset_sha256 not in self._datasets:
@@ -112,7 +104,7 @@ class Painter:
             counts = confusion(test.labels, predict(trained.network, test, run.config.dtype))
         return draw_confusion(run, counts, dataset.class_names, suffix)
 
-    def _study(self, view: View, kind: str) -> tuple[str, Callable[[], Chart]]:
+    def _study(self, view: View, kind: str) -> Named:
         study = view.study
         if study is not None and (study.kind != kind or study.stage == "final"):
             raise ConfigError(f"--plot {kind}: study {study.id} is of another kind, {study.kind} {study.stage}")
@@ -141,7 +133,6 @@ def _drawn(view: View, kind: str) -> Sequence[Run]:
 
 
 def _single(view: View, kind: str) -> Sequence[Run]:
-    """Return the runs that each get a picture of their own; the best run if no view is named."""
     runs = _drawn(view, kind)
     if view.is_default:
         return runs[:1]
@@ -150,9 +141,8 @@ def _single(view: View, kind: str) -> Sequence[Run]:
     return runs
 
 
-def stem(runs: Sequence[Run]) -> str:
+def _stem(runs: Sequence[Run]) -> str:
     """`run-000007`, `run-000007-000009`, or for very many `run-000007-to-000930-n120`, in the order of the runs."""
     numbers = [f"{run.id:06d}" for run in runs]
-    if len(numbers) > NAMED_RUNS:
-        return f"run-{min(numbers)}-to-{max(numbers)}-n{len(numbers)}"
-    return f"run-{'-'.join(numbers)}"
+    many = f"{min(numbers)}-to-{max(numbers)}-n{len(numbers)}"
+    return f"run-{many if len(numbers) > NAMED_RUNS else '-'.join(numbers)}"

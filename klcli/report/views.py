@@ -8,12 +8,13 @@ from typing import Any
 
 from klcli.errors import ConfigError, StoreError
 from klcli.report.documents import check_document, record_document, run_document
+from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.tables.table import Table
 from klcli.report.words import images_words, network_name, repeats_note, run_numbers, split_words, subset_words
 from klcli.settings.selection import MOST_ROWS, Selection
 from klcli.store.filters import BEST_FIRST, Order, RunFilter
-from klcli.store.records import ImageSet, Run, Study
+from klcli.store.records import GradientCheck, ImageSet, Run, Study
 from klcli.store.store import Store
 
 FIRST_COMMAND = "klcli train --hidden 50 30 20 --bn"
@@ -47,7 +48,7 @@ def view(store: Store, selection: Selection) -> View:
     if selection.runs:
         return _side_by_side(store, selection)
     if selection.is_about_gradients:
-        return gradients_view(store, selection.limit)
+        return gradients_view(store, store.gradient_checks.suite(), selection.limit)
     if selection.study is not None:
         return study_view(store, selection.study, selection.limit)
     if selection.is_about_studies:
@@ -68,7 +69,11 @@ def view(store: Store, selection: Selection) -> View:
 def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
     found = image_sets(store, chosen)
     if not found:
-        return _nothing(store, chosen)
+        counts = store.runs.count_by_state()
+        notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
+        notes += [f"there are {states_words(counts)}: `klcli report --list` shows them"] if counts else []
+        has_any = counts.get(chosen.state or "complete")
+        return View(notes=[NO_MATCH] if has_any else notes, document={"dataset": None, "runs": []})
     mine = _choose_images(found, selection.dataset)
     chosen = chosen.on_images_of(mine)
     document = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
@@ -86,7 +91,6 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
 
 
 def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
-    from klcli.report.tables.formats import exact_rows
     from klcli.report.tables.groups import columns_of, group, group_notes, group_table
 
     columns = columns_of(selection.group_by)
@@ -131,33 +135,22 @@ def image_sets(store: Store, chosen: RunFilter) -> list[ImageSet]:
 
 def _choose_images(found: Sequence[ImageSet], wanted: str | None) -> ImageSet:
     """Return the first set of images of that name or sha256. Raises ConfigError, which lists the known sets."""
-    for one in found:
-        if one.is_called(wanted):
-            return one
+    if mine := next((one for one in found if one.is_called(wanted)), None):
+        return mine
     known = dict.fromkeys(f"{one.dataset} ({one.dataset_sha256[:8]})" for one in found)
     raise ConfigError(f"--dataset {wanted!r}: no such run on it, there are {', '.join(known)}")
 
 
 def _others(found: Sequence[ImageSet], mine: ImageSet, selection: Selection) -> list[str]:
-    """Return the commands that show the runs that cannot be ranked together with these."""
-    command = f"klcli report --best {selection.best or DEFAULT_BEST}"
-    if selection.group_by:
-        command = f"klcli report --group-by {','.join(selection.group_by)}"
-    alike = [one for one in found if one is not mine and one.dataset_sha256 == mine.dataset_sha256]
-    hints = [f"{one.runs} more with {split_words(one.split)}: {command} --images-of {one.latest}" for one in alike]
-    elsewhere = Counter[tuple[str, str]]()
+    by = f"--best {selection.best or DEFAULT_BEST}"
+    by = f"--group-by {','.join(selection.group_by)}" if selection.group_by else by
+    hints, elsewhere = [], Counter[tuple[str, str]]()
     for one in found:
         if one.dataset_sha256 != mine.dataset_sha256:
             elsewhere[one.dataset, one.dataset_sha256[:8]] += one.runs
-    return hints + [f"{n} more on {name}: {command} --dataset {sha256}" for (name, sha256), n in elsewhere.items()]
-
-
-def _nothing(store: Store, chosen: RunFilter) -> View:
-    counts = store.runs.count_by_state()
-    notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
-    notes += [f"there are {states_words(counts)}: `klcli report --list` shows them"] if counts else []
-    has_any = counts.get(chosen.state or "complete")
-    return View(notes=[NO_MATCH] if has_any else notes, document={"dataset": None, "runs": []})
+        elif one is not mine:
+            hints.append(f"{one.runs} more with {split_words(one.split)}: klcli report {by} --images-of {one.latest}")
+    return hints + [f"{n} more on {name}: klcli report {by} --dataset {sha}" for (name, sha), n in elsewhere.items()]
 
 
 def states_words(counts: dict[str, int]) -> str:
@@ -219,20 +212,18 @@ def _side_by_side(store: Store, selection: Selection) -> View:
     return View(table=table, notes=notes, document=document, runs=runs, is_chosen=True)
 
 
-def gradients_view(store: Store, limit: int | None = None) -> View:
-    """Return the latest suite of gradient checks as one table, of at most `limit` rows."""
-    from klcli.report.tables import gradient_checks
-    from klcli.report.tables.formats import exact_rows
+def gradients_view(store: Store, checks: Sequence[GradientCheck], limit: int | None = None) -> View:
+    """Return a suite of gradient checks as one table, of at most `limit` rows, and as a table per network."""
+    from klcli.report.tables import later_checks
 
-    checks = store.gradient_checks.suite()
     if not checks:
         note = f"{store.path} holds no gradient check yet: begin with `klcli gradcheck`"
         return View(notes=[note], document={"checks": []})
-    table = _limited(gradient_checks.suite_table(checks), limit)
+    table = _limited(later_checks.suite_table(checks), limit)
     return View(
         table=table,
-        tables=[*map(gradient_checks.gradient_check_table, gradient_checks.limited(checks, limit))],
-        notes=[gradient_checks.gradient_verdict(checks), gradient_checks.gradient_method(checks[0])],
+        tables=[*map(later_checks.gradient_check_table, later_checks.limited(checks, limit))],
+        notes=[later_checks.gradient_verdict(checks), later_checks.gradient_method(checks[0])],
         document={"checks": [*map(check_document, checks)], "rows": exact_rows(table)},
     )
 
@@ -240,7 +231,6 @@ def gradients_view(store: Store, limit: int | None = None) -> View:
 def study_view(store: Store, number: int, limit: int | None = None) -> View:
     """Return the table of a study, of at most `limit` rows; a search includes all its stages up to this one."""
     from klcli.report.tables import studies
-    from klcli.report.tables.formats import exact_rows
 
     study, members = store.studies.get(number), store.studies.members(number)
     unread: list[str] = []
@@ -249,27 +239,24 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
     if not runs:
         gone = [f"study {number} has no runs any more"]
         return View(notes=unread or gone, document=document, study=study)
-    images = images_words(runs[0])
     if study.kind == "reproduce":
         from klcli.published.reproduction import stored_reproduction
         from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
 
         found = stored_reproduction(store, study.id)
-        compared = found.report, found.comparisons, found.terms
-        table, notes = reproduction_table(*compared), reproduction_notes(*compared)
+        table, notes = reproduction_table(found), reproduction_notes(found)
     elif study.kind == "lambda" and study.stage != "final":
         from klcli.procedures.searches import stored_search
 
         search = stored_search(store, number)
-        choice = search.choice
-        table = studies.search_table(studies.search_title(search, images), search.stages, choice)
+        choice, table = search.choice, studies.search_table(search)
         notes = [studies.choice_sentence(choice) if choice else "every lambda diverged or did not complete"]
         document["choice"] = asdict(choice) if choice else None
     elif study.kind == "sigma":
-        table, notes = studies.sigma_table(studies.sigma_title(runs, images), runs), []
+        table, notes = studies.sigma_table(runs), []
     else:
         what = f"{study.kind.capitalize()} {study.stage or ''}".rstrip()
-        title = f"{what}: {network_name(runs[0].config)} on {images} (study {number})"
+        title = f"{what}: {network_name(runs[0].config)} on {images_words(runs[0])} (study {number})"
         table = studies.repeats_table(title, runs)
         notes = [run_numbers(runs)]
     if study.kind != "reproduce" and (note := repeats_note(runs)):
@@ -277,9 +264,8 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
     if study.state != "complete":
         notes.append(f"study {number} is {study.state}")
     table = _limited(table, limit)
-    return View(
-        table=table, notes=[*notes, *unread], document=document | {"rows": exact_rows(table)}, runs=runs, study=study
-    )
+    document["rows"] = exact_rows(table)
+    return View(table=table, notes=[*notes, *unread], document=document, runs=runs, study=study)
 
 
 def _limited(table: Table, limit: int | None) -> Table:
@@ -287,21 +273,16 @@ def _limited(table: Table, limit: int | None) -> Table:
 
 
 def latest_study(store: Store, kind: str) -> int:
-    """Return the number of the latest search or sweep, one on all images before one on a subset.
-
-    Raises ConfigError if there is none.
-    """
-    found = [one for one in store.studies.all() if one.kind == kind and one.stage != "final"]
-    known = sorted((not _is_on_a_subset(one), one.id) for one in found)
-    if not known:
+    """Return the latest search or sweep, of all images before of a subset. Raises ConfigError if there is none."""
+    found = {}
+    for one in store.studies.all():
+        if one.kind == kind and one.stage != "final":
+            [first, *_] = one.settings.get("plan") or [{}]
+            found[(first.get("split") or {}).get("subset") is None, one.id] = one.id
+    if not found:
         command = {"lambda": "search-lambda --coarse --fine", "sigma": "sigma-sweep"}[kind]
         raise ConfigError(f"--plot {kind}: there is no such study yet, begin with `klcli {command}`")
-    return known[-1][1]
-
-
-def _is_on_a_subset(study: Study) -> bool:
-    plan = study.settings.get("plan") or [{}]
-    return (plan[0].get("split") or {}).get("subset") is not None
+    return found[max(found)]
 
 
 def conditions(store: Store, selection: Selection) -> RunFilter:

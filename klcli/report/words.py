@@ -47,29 +47,27 @@ def transductive_words(policy: str | None) -> str:
 
 
 def split_words(split: SplitConfig) -> str:
-    """`45000 images train, 5000 validate`, and the batches or subset if settings choose them.
-
-    A subset also shrinks the test split: its accuracies have another sampling error, so the test images are counted.
-    """
+    """`45000 images train, 5000 validate`; of a subset also the test images, whose number sets the sampling error."""
     train, validation, test = split.sizes()
-    which = [f"subset of {train}"] if split.subset is not None else []
-    which += [f"train batch {listed(split.train_batches)}"] if split.train_batches else []
-    which += [f"validation batch {listed(split.validation_batches)}"] if split.validation_batches else []
-    chosen = ", ".join(which)
-    words = f"{train} images train, {validation} validate"
-    words += f", {test} test" if split.subset is not None else ""
-    return words + (f" ({chosen})" if chosen else "")
+    which = {
+        f"subset of {train}": split.subset is not None,
+        f"train batch {listed(split.train_batches)}": split.train_batches,
+        f"validation batch {listed(split.validation_batches)}": split.validation_batches,
+    }
+    chosen = ", ".join(word for word, is_chosen in which.items() if is_chosen)
+    words = f"{train} images train, {validation} validate" + (f", {test} test" if split.subset is not None else "")
+    return f"{words} ({chosen})" if chosen else words
 
 
 def subset_words(runs: Sequence[Run]) -> str:
     """`, subset of 5000 with 1111 test images` or `, runs 3, 4 on subsets` for a title; empty without a subset."""
-    sizes = {run.split.sizes() for run in runs if run.split.subset is not None}
     partial = [run for run in runs if run.split.subset is not None]
+    sizes = {run.split.sizes() for run in partial}
+    if not partial:
+        return ""
     if len(sizes) == 1 and len(partial) == len(runs):
         train, _, test = sizes.pop()
         return f", subset of {train} with {test} test {counted(test, 'image')}"
-    if not partial:
-        return ""
     which = run_numbers(partial) if len(partial) <= NAMED_RUNS else f"{len(partial)} of {len(runs)} runs"
     return f", {which} on {'a subset' if len(partial) == 1 else 'subsets'} of the images"
 
@@ -80,10 +78,7 @@ def images_words(images: Run | RunResult | ImageSet) -> str:
 
 
 def setting_value(run: Run | RunResult, key: str) -> Any:
-    """Return the value of a setting in a run, with n_s, cycles and epochs resolved.
-
-    As in the database, the position and statistics of BN are None without BN.
-    """
+    """Return a setting of a run; n_s, cycles and epochs resolved, position and statistics of BN None without BN."""
     if SETTINGS[key].is_resolved:
         return getattr(run, key)
     return None if key in OF_BN and not run.config.batch_norm else value_of(run.config, key)
@@ -95,36 +90,31 @@ def value_words(key: str, value: Any) -> str:
 
 
 def options_words(config: TrainConfig, omit: Sequence[str] = IN_CAPTION) -> str:
-    """`momentum 0.9, flips, not shuffled`: every setting that is not the default, except those shown elsewhere.
-
-    The division of the images is in `split_words`, and an order seed equal to the seed has no effect.
-    """
-    same_order = ("order_seed",) if config.shared_seed == config.seed else ()
-    return ", ".join(
-        SETTINGS[key].phrase(value)
-        for key, value in not_default(config).items()
-        if key not in (*omit, *same_order) and not key.startswith("split.")
-    )
+    """`momentum 0.9, flips, not shuffled`: the settings that are not the default and not shown elsewhere."""
+    omit = (*omit, "order_seed") if config.shared_seed == config.seed else omit
+    shown = {key: value for key, value in not_default(config).items() if key not in omit and "split." not in key}
+    return ", ".join(SETTINGS[key].phrase(value) for key, value in shown.items())
 
 
 def settings_words(run: Run, together_with: Sequence[Run] = ()) -> dict[str, str]:
     """Return the parts of a caption by name; the picture may also show runs with other seeds."""
     config, configs = run.config, [one.config for one in (run, *together_with)]
     rates = f"eta {config.eta_min:g} to {config.eta_max:g}"
+    length = f"{config.schedule} over {run.epochs:g} {counted(run.epochs, 'epoch')}"
+    if config.schedule in CYCLIC:
+        length = f"{run.cycles:g} {counted(run.cycles, 'cycle')} of 2 n_s"
     return {
         "images": images_words(run),
         "lambda": f"lambda {config.lam:g}",
         "eta": f"eta {config.eta_max:g}" if config.schedule == "constant" else rates,
-        "cycles": f"{run.cycles:g} {counted(run.cycles, 'cycle')} of 2 n_s"
-        if config.schedule in CYCLIC
-        else f"{config.schedule} over {run.epochs:g} {counted(run.epochs, 'epoch')}",
+        "cycles": length,
         "schedule": "cosine" if config.schedule == "cosine" else "",
         "n_s": f"n_s {run.step_size}",
         "n_batch": f"n_batch {config.batch_size}",
         "options": options_words(config),
         "initializer": config.initializer if config.sigma is None else f"sigma {config.sigma:g}",
-        "seed": _seeds_words({one.seed for one in configs}),
-        "order": _seeds_words({one.shared_seed for one in configs}, "order seed")
+        "seed": _seeds_words("seed", {one.seed for one in configs}),
+        "order": _seeds_words("order seed", {one.shared_seed for one in configs})
         if any(one.shared_seed != one.seed for one in configs)
         else "",
     }
@@ -160,7 +150,12 @@ def version_words(run: Run, name: str) -> str | None:
 
 def run_numbers(runs: Sequence[Run]) -> str:
     """`run 3`, `runs 3, 4`; empty for none."""
-    return f"{counted(len(runs), 'run')} {', '.join(str(run.id) for run in runs)}" if runs else ""
+    return numbered("run", [run.id for run in runs]) if runs else ""
+
+
+def numbered(noun: str, numbers: Sequence[int]) -> str:
+    """`Row 3`, `Rows 3, 4`."""
+    return f"{counted(len(numbers), noun)} {', '.join(map(str, numbers))}"
 
 
 def counted(number: float, noun: str) -> str:
@@ -168,9 +163,9 @@ def counted(number: float, noun: str) -> str:
     return noun if number == 1 else f"{noun}s"
 
 
-def _seeds_words(seeds: set[int], noun: str = "seed") -> str:
-    """`seed 0`, `seeds 0 to 2`, `seeds 1, 5`; empty for none."""
+def _seeds_words(noun: str, seeds: set[int]) -> str:
+    """`seed 0`, `seeds 0 to 2`, `seeds 1, 5`."""
     ordered = sorted(seeds)
     if len(seeds) > 2 and ordered[-1] - ordered[0] == len(seeds) - 1:
         return f"{noun}s {ordered[0]} to {ordered[-1]}"
-    return f"{counted(len(seeds), noun)} {', '.join(map(str, ordered))}" if seeds else ""
+    return numbered(noun, ordered)

@@ -11,18 +11,15 @@ _TYPES: dict[type, str] = {int: "INTEGER", bool: "INTEGER", float: "REAL", str: 
 
 
 def columns(config: TrainConfig) -> dict[str, Any]:
-    """Return the value of every setting by column, as SQLite stores it: lists as text, booleans as 0 and 1.
-
-    The values that a run resolves, n_s, cycles and epochs, are excluded.
-    """
+    """Return the value of every setting by column, without those that a run resolves: n_s, cycles and epochs."""
     found = {one.column: stored_value(value_of(config, one.key)) for one in SETTINGS.values() if not one.is_resolved}
     return found | ({} if config.batch_norm else dict.fromkeys(OF_BN))
 
 
 def virtual_columns() -> dict[str, str]:
-    """Return the SQL definition of a generated column that reads a setting from the stored config, without its name.
+    """Return the SQL definitions, without names, of generated columns that read the settings from the stored config.
 
-    A config from before the setting existed lacks it, and its training used the default.
+    A config from before a setting existed lacks it, and its training used the default.
     """
     return {
         one.column: f"{_TYPES[one.kind]} GENERATED ALWAYS AS ({_reading(one)}) VIRTUAL"

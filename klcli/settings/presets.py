@@ -8,7 +8,7 @@ from typing import Any
 
 from klcli.errors import ConfigError
 from klcli.settings.sameness import SETTINGS
-from klcli.settings.setting import with_values
+from klcli.settings.setting import require, with_values
 from klcli.settings.train_config import TrainConfig
 
 # A setting, and the settings that were chosen to suit its value.
@@ -45,11 +45,10 @@ def parse(text: str) -> dict[str, Preset]:
         raise ConfigError(f"presets: not TOML ({error})") from None
     found = {}
     for name, values in document.items():
-        if not isinstance(values, dict) or not isinstance(values.get("description"), str):
-            raise ConfigError(f"preset {name}: give it a table with a description of one line")
+        is_described = isinstance(values, dict) and isinstance(values.get("description"), str)
+        require(is_described, f"preset {name}: give it a table with a description of one line")
+        require("preset" not in values, f"preset {name}: its name is {name}, omit the key `preset`")
         settings = {key: value for key, value in values.items() if key != "description"}
-        if "preset" in settings:
-            raise ConfigError(f"preset {name}: its name is {name}, omit the key `preset`")
         try:
             found[name] = Preset(name, values["description"], TrainConfig.from_values(settings | {"preset": name}))
         except ConfigError as error:
@@ -60,16 +59,14 @@ def parse(text: str) -> dict[str, Preset]:
 def preset(name: str) -> Preset:
     """Return one preset. Raises ConfigError, which lists the known names."""
     known = presets()
-    if name not in known:
-        raise ConfigError(f"--preset {name!r}: choose one of {', '.join(known)}")
+    require(name in known, f"--preset {name!r}: choose one of {', '.join(known)}")
     return known[name]
 
 
 def override(config: TrainConfig, own: Mapping[str, Any]) -> TrainConfig:
     """Return a config with the user's own settings, by key.
 
-    Settings that suit the old value of a replaced setting return to their defaults: with --cycles, the
-    preset's epochs no longer apply.
+    Settings that suit the old value of one return to their defaults: with --cycles, the preset's epochs.
     """
     dropped = [key for name in own for key in BELONGING.get(name, ()) if key not in own]
     return with_values(config, {key: SETTINGS[key].default for key in dropped} | dict(own))

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from klcli.errors import ConfigError
 from klcli.settings.setting import MAX_INTEGER, Role, Settings, flag, require, setting
 from klcli.settings.train_config import BN_STATISTICS, MAX_SHIFT, SAMPLES, check_samples
 
@@ -23,9 +22,8 @@ class CheckSettings(Settings):
     dims: int = setting(30, Role.CHECK, "Use the first N pixels of each.", at_least=1, at_most=PIXELS)
     method: str = setting("centred", Role.CHECK, "Difference quotient.", choices=tuple(TOLERANCES))
     h: float = setting(1e-5, Role.CHECK, "The step of the difference.", above=0, below=1, example="1e-5")
-    atol: float | None = setting(
-        None, Role.CHECK, "A tensor passes below this max absolute error, which is also a fraction of its largest "
-        "entry (1e-8 if centred),", above=0, below=1)
+    atol: float | None = setting(None, Role.CHECK, "A tensor passes below this max absolute error, which is also a "
+        "fraction of its largest entry (1e-8 if centred),", above=0, below=1)
     rtol: float | None = setting(
         None, Role.CHECK, "or below this max relative error (1e-6 if centred).", above=0, below=1)
     # fmt: on
@@ -46,26 +44,23 @@ class EvaluationSettings(Settings):
     snapshots: bool = setting(False, Role.EVALUATION,
         "Average the probabilities of the networks at the ends of the cycles of a run.")
     bn_statistics: str | None = setting(None, Role.EVALUATION,
-        "Statistics of batch normalisation, as for train; those of the run if omitted.",
-        choices=BN_STATISTICS)
+        "Statistics of batch normalisation, as for train; those of the run if omitted.", choices=BN_STATISTICS)
     bn_samples: int | None = setting(
         None, Role.EVALUATION, "Maximum number of images for precise (10000) and adaptive (1000).", at_least=2)
     flips: bool = setting(False, Role.EVALUATION, "Average the probabilities of an image and its mirror image.")
     shifts: int = setting(0, Role.EVALUATION,
         "Also average over the image shifted by N pixels to its four sides; 0: none.", at_least=0, at_most=MAX_SHIFT)
     seed: int | None = setting(None, Role.RANDOMNESS,
-        "Seed of the images for precise and adaptive; the seed of the run if omitted.",
-        at_least=0, at_most=MAX_INTEGER)
+        "Seed of the images for precise and adaptive; the seed of the run if omitted.", at_least=0, at_most=MAX_INTEGER)
     # fmt: on
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        policy = self.bn_statistics
-        if policy is None and self.bn_samples is not None:
-            raise ConfigError(f"--bn-samples {self.bn_samples}: needs --bn-statistics precise or adaptive")
+        policy, without = self.bn_statistics, self.bn_statistics is None and self.bn_samples is not None
+        require(not without, f"--bn-samples {self.bn_samples}: needs --bn-statistics precise or adaptive")
         check_samples(policy or "", self.bn_samples)
-        if self.seed is not None and policy not in SAMPLES:
-            raise ConfigError(f"--seed {self.seed}: only precise and adaptive statistics draw images")
+        draws = policy in SAMPLES
+        require(self.seed is None or draws, f"--seed {self.seed}: only precise and adaptive statistics draw images")
 
     @property
     def samples(self) -> int | None:
@@ -95,11 +90,11 @@ class SearchSettings(Settings):
         super().__post_init__()
         ends = " ".join(f"{value:g}" for value in self.between)
         require(len(self.between) == 2, f"--range {ends}: give two numbers, for example --range 1e-5 1e-1")
-        if self.values and (self.coarse or self.fine_stages):
-            listed = " ".join(f"{value:g}" for value in self.values)
-            raise ConfigError(f"--values {listed}: a list needs no --coarse and no --fine, omit one of them")
-        if self.from_study is not None and (self.coarse or self.values or not self.fine_stages):
-            raise ConfigError(f"--from {self.from_study}: needs --fine and no other stage")
+        listed = " ".join(f"{value:g}" for value in self.values)
+        alone = not (self.values and (self.coarse or self.fine_stages))
+        require(alone, f"--values {listed}: a list needs no --coarse and no --fine, omit one of them")
+        only_fine = self.fine_stages > 0 and not (self.coarse or self.values)
+        require(self.from_study is None or only_fine, f"--from {self.from_study}: needs --fine and no other stage")
 
     @property
     def fine_stages(self) -> int:
@@ -117,6 +112,5 @@ class ReproductionSettings(Settings):
     as_published: bool = flag(REPRODUCTION,
         "Repeat the rows that result from a mistake: a warm-started search, a check of one image.")
     subset: int | None = setting(None, Role.DATA, "Use the first N training images; for tests only.", at_least=1)
-    note: str | None = setting(
-        None, Role.OUTPUT, "Add this text at the head of the page.", metavar="TEXT")
+    note: str | None = setting(None, Role.OUTPUT, "Add this text at the head of the page.", metavar="TEXT")
     # fmt: on

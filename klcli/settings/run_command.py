@@ -10,10 +10,7 @@ DEFAULT_DATABASE = Path("results/klcli.db")  # in the working directory, unless 
 
 
 def run_command(config: TrainConfig, *, data: str, threads: int, db: Path) -> str:
-    """Return a `klcli train` that gives the numbers of `config`, with every setting that is not the default.
-
-    It gives the same bits; those of a replica that was trained in a stack with others to rounding.
-    """
+    """Return the `klcli train` that gives the bits of `config`; those of a replica of a stack, to rounding."""
     parts = [part for key, value in not_default(config).items() for part in SETTINGS[key].arguments(value)]
     parts += ["--data", data]
     parts += [] if threads == 1 else ["--threads", str(threads)]

@@ -1,4 +1,4 @@
-"""Sameness: the differences between two trainings, and the test for repeats. Configs are compared only here."""
+"""Sameness: the differences between two trainings, the keys of repeats and stacks. Configs are compared only here."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,21 +16,13 @@ def differences(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def same_but_for_the_seed(a: TrainConfig, b: TrainConfig) -> bool:
-    """Whether two trainings are repeats of one another."""
-    return without_seeds(a) == without_seeds(b)
-
-
 def without_seeds(config: TrainConfig) -> TrainConfig:
     """Return the settings that all repeats of a training share, the key of their group."""
     return with_valid(config, **_WITHOUT_SEEDS)
 
 
 def settings_and_seeds(config: TrainConfig) -> tuple[TrainConfig, tuple[int, int]]:
-    """Return what determines the numbers of a training: equal results here give equal numbers.
-
-    An omitted order seed equals the seed.
-    """
+    """Return what determines the numbers of a training; an omitted order seed equals the seed."""
     return without_seeds(config), (config.seed, config.shared_seed)
 
 

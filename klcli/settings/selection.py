@@ -12,10 +12,7 @@ from klcli.text import storable
 STATES = ("complete", "diverged", "interrupted", "failed", "running")
 HOURS = {"h": 1, "d": 24, "w": 168}
 DESCENDING = ("started_at", "finished_at", "id")  # and every accuracy: the newest or the best first
-SHORT = {
-    "validation": "validation_accuracy", "test": "test_accuracy", "train": "train_accuracy", "run": "id",
-    "bn": "batch_norm",
-}  # fmt: skip
+SHORT = {split: f"{split}_accuracy" for split in ("validation", "test", "train")} | {"run": "id", "bn": "batch_norm"}
 VIEW, FILTER, PICTURES = "What to show", "Which runs", "Pictures and HTML report"  # panels of --help
 VIEWS = ("best", "list_all", "runs", "study", "group_by", "gradchecks")
 FILTERS = ("dataset", "images_of", "bn", "state", "since", "tagged", "where", "sort")
@@ -55,10 +52,9 @@ class Selection(Settings):
     limit: int | None = setting(None, FILTER, "Show at most N rows.", at_least=1, at_most=MOST_ROWS)
     format: str = setting("table", Role.OUTPUT, "Print the table in this format; csv and json keep every digit, "
         "csv-semicolon has a decimal comma as well.", choices=FORMATS)
-    plot: tuple[str, ...] = setting(
-        (), PICTURES, "Draw curves of one run, or of several over one another with a band for seeds; bn, one network "
-        "with and without it; rate; weights of the first layer; confusion; lambda and sigma of a study; gradients.",
-        choices=KINDS, metavar="KIND...")
+    plot: tuple[str, ...] = setting((), PICTURES, "Draw curves of one run, or of several over one another with a band "
+        "for seeds; bn, one network with and without it; rate; weights of the first layer; confusion; lambda and sigma "
+        "of a study; gradients.", choices=KINDS, metavar="KIND...")
     to: Path | None = setting(
         None, PICTURES, "Write --plot to this .png, .svg or .pdf instead of one in plots/.", metavar="FILE")
     html: Path | None = setting(None, PICTURES, "Write all tables and pictures into one page.", metavar="FILE")
@@ -79,8 +75,8 @@ class Selection(Settings):
         require(not (views and other_state), complete)
         both = f"--dataset {self.dataset} and --images-of {self.images_of}: give one of them"
         require(self.dataset is None or self.images_of is None, both)
-        few = "--diff-only: compares runs, give at least two with --run"
-        require(not self.diff_only or len(self.runs) > 1, few)
+        is_single = self.diff_only and len(self.runs) < 2
+        require(not is_single, "--diff-only: compares runs, give at least two with --run")
         _ = self.order, self.started_since  # both raise if they cannot be parsed
 
     def _check_filters(self, views: Sequence[str]) -> None:
@@ -112,13 +108,11 @@ class Selection(Settings):
         if not self.has_view:
             require(not several, f"--plot {kinds}: these show different things, give one kind or name a view")
             return
-        if of_studies:
-            needs = f"--plot {' '.join(sorted(of_studies))}: draws a study, name it with --study"
-            require(self.study is not None, needs)
-        if of_gradients:
-            require(self.gradchecks, "--plot gradients: draws the latest gradient check, omit the other view")
-        if of_runs and self.gradchecks:
-            raise ConfigError(f"--plot {kinds}: --gradchecks has no run to draw, only gradients")
+        needs = f"--plot {' '.join(sorted(of_studies))}: draws a study, name it with --study"
+        require(not of_studies or self.study is not None, needs)
+        latest = "--plot gradients: draws the latest gradient check, omit the other view"
+        require(not of_gradients or self.gradchecks, latest)
+        require(not (of_runs and self.gradchecks), f"--plot {kinds}: --gradchecks has no run to draw, only gradients")
 
     @property
     def is_csv(self) -> bool:

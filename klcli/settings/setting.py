@@ -1,7 +1,7 @@
 """Setting: the complete definition of one setting, written once at its field: `setting(0.005, Role.DATA, "Help.")`.
 
-Its option, help, validation, column and label in tables derive from it. Every message is one line with the option and
-the cure, whatever the source of the value. pydantic would add a third to the time of `klcli --help`.
+Its option, help, validation, column and label derive from it. A message is one line with the option and the cure.
+pydantic would add a third to the time of `klcli --help`.
 """
 
 import json
@@ -75,10 +75,7 @@ class Setting:
         return [self.option, self.short] if self.short else [self.option]
 
     def read(self, typed: Any) -> Any:
-        """Parse the text or texts of a value; None and counts stay. Raises ConfigError.
-
-        The items of a list may be joined by commas: `["50", "30,20"]`.
-        """
+        """Parse the text or texts of a value, also joined by commas: `["50", "30,20"]`. None and counts stay."""
         if typed is None or isinstance(typed, int):
             return typed
         if self.kind is not tuple:

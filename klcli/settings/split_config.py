@@ -37,15 +37,30 @@ class SplitConfig(Settings):
         unused = f"--validation-batches {listed(self.validation_batches)}: no batch file is left to train on, omit one"
         require(len(self.validation_batches) < FILES - 1, unused)
 
+    @property
+    def batches(self) -> list[int]:
+        """The training batch files, in ascending order."""
+        left = set(range(1, FILES)) - set(self.validation_batches)
+        return sorted(self.train_batches or left)
+
     def sizes(self, per_file: int = PER_FILE) -> tuple[int, int, int]:
-        """Return the numbers of training, validation and test images."""
-        batches = len(self.train_batches) or FILES - 1 - len(self.validation_batches)
-        train, validation, test = batches * per_file, len(self.validation_batches) * per_file, per_file
+        """Return the numbers of training, validation and test images, with `per_file` images in a batch file.
+
+        Raises ConfigError if the training batches have too few images for `validation` or `subset`.
+        """
+        train, validation, test = len(self.batches) * per_file, len(self.validation_batches) * per_file, per_file
         if not validation:
             validation = self.validation
+            require(
+                validation < train,
+                f"--validation {validation} leaves none of the {train} images of training batch "
+                f"{listed(self.batches)} to train on: give less than {train}, or more batches",
+            )
             train -= validation
         if self.subset is None:
             return train, validation, test
+        too_many = f"--subset {self.subset} is more than the {train} training images: give at most that"
+        require(self.subset <= train, too_many)
         return self.subset, max(1, validation * self.subset // train), max(1, test * self.subset // train)
 
 

@@ -12,6 +12,7 @@ from klcli.settings.setting import MAX_INTEGER, Role, Settings, require, setting
 from klcli.settings.split_config import SplitConfig
 
 NETWORK, OPTIMISATION, REGULARISATION = Role.NETWORK, Role.OPTIMISATION, Role.REGULARISATION
+DATA, EVALUATION, RANDOMNESS = Role.DATA, Role.EVALUATION, Role.RANDOMNESS
 CYCLIC = ("cyclical", "cosine")  # the schedules that repeat after 2 n_s updates
 BN_STATISTICS = ("ema", "precise", "adaptive", "batch")
 SAMPLES = {"precise": 10_000, "adaptive": 1_000}  # number of images of each policy that draws some
@@ -26,9 +27,8 @@ class TrainConfig(Settings):
     """The settings of one training. An invalid value raises ConfigError, one line with the cure."""
 
     # fmt: off
-    preset: str | None = setting(
-        None, NETWORK, "Start from this preset; other options replace its settings. --list-presets shows all.",
-        is_name=True)
+    preset: str | None = setting(None, NETWORK,
+        "Start from this preset; other options replace its settings. --list-presets shows all.", is_name=True)
     hidden: tuple[int, ...] = setting(
         (50, 50), NETWORK, "Widths of the hidden layers, any number of them: `--hidden 50 30 20`, or 50,30,20.",
         short="-H", at_least=1, at_most=MAX_WIDTH, example="50 50")
@@ -40,15 +40,13 @@ class TrainConfig(Settings):
     # Small, because with sigma = 1e-4 the variances in BN are near 1e-7.
     bn_eps: float = setting(1e-8, NETWORK, "Added to the variance. 1e-5 exceeds it if sigma is 1e-4.",
         label="BN eps", above=0, example="1e-8")
-    bn_statistics: str = setting(
-        "ema", NETWORK, "Statistics that BN uses in evaluation: running averages, those of training images under the "
-        "final weights, of unlabelled test images (transductive), of the evaluated images (transductive).",
-        label="BN statistics", choices=BN_STATISTICS)
+    bn_statistics: str = setting("ema", NETWORK, "Statistics that BN uses in evaluation: running averages, those of "
+        "training images under the final weights, of unlabelled test images (transductive), of the evaluated images "
+        "(transductive).", label="BN statistics", choices=BN_STATISTICS)
     bn_samples: int | None = setting(None, NETWORK, "Maximum number of images for precise (10000) and adaptive (1000).",
         label="BN samples", at_least=2)
-    whitening: int | None = setting(
-        None, NETWORK, "Number of whitened principal components that replace the pixels as input.",
-        at_least=1, at_most=MAX_COMPONENTS)
+    whitening: int | None = setting(None, NETWORK,
+        "Number of whitened principal components that replace the pixels as input.", at_least=1, at_most=MAX_COMPONENTS)
     whitening_eps: float = setting(10.0, NETWORK, "Added to the variance of each component; a pixel's is 1.",
         above=0, example="10")
     initializer: str = setting("he", NETWORK, "Initial weights; normal needs --sigma.",
@@ -62,9 +60,8 @@ class TrainConfig(Settings):
     momentum: float = setting(0.0, OPTIMISATION, "Nesterov momentum of sgd.", at_least=0, below=1, example="0.9")
     weight_decay: float = setting(
         0.0, OPTIMISATION, "Decoupled, besides the L2 cost: each update subtracts eta * X * W from W.", at_least=0)
-    schedule: str = setting(
-        "cyclical", OPTIMISATION, "Learning rate eta: up and down in every cycle; up once and down over the whole "
-        "training; down along a cosine in every cycle; always eta_max.",
+    schedule: str = setting("cyclical", OPTIMISATION, "Learning rate eta: up and down in every cycle; up once and down "
+        "over the whole training; down along a cosine in every cycle; always eta_max.",
         choices=("cyclical", "one-cycle", "cosine", "constant", "range"))
     eta_min: float = setting(1e-5, OPTIMISATION, "The lowest eta, where a cycle ends.",
         at_least=0, differs_in_stack=True)
@@ -76,9 +73,8 @@ class TrainConfig(Settings):
     step_size: int | None = setting(None, OPTIMISATION, "Half a cycle in updates, n_s; overrides --step-epochs.",
         label="n_s", at_least=1, is_resolved=True)
     cycles: int = setting(2, OPTIMISATION, "Number of cycles; the epochs follow from it.", at_least=1, is_resolved=True)
-    epochs: int | None = setting(
-        None, OPTIMISATION, "Overrides --cycles, may end within a cycle. 0 evaluates the untrained network.",
-        at_least=0, is_resolved=True)
+    epochs: int | None = setting(None, OPTIMISATION,
+        "Overrides --cycles, may end within a cycle. 0 evaluates the untrained network.", at_least=0, is_resolved=True)
     batch_size: int = setting(100, OPTIMISATION, "Images per update, n_batch.", label="n_batch", at_least=1)
 
     flip: bool = setting(False, REGULARISATION, "Mirror each training image with probability 1/2.", label="flips")
@@ -89,29 +85,26 @@ class TrainConfig(Settings):
     dropout: float = setting(0.0, REGULARISATION, "Drop each hidden unit with this probability.", at_least=0, below=1)
     label_smoothing: float = setting(
         0.0, REGULARISATION, "Share of each label spread over all classes, for example 0.1.", at_least=0, below=1)
-    weight_average: float = setting(
-        0.0, REGULARISATION, "Evaluate the exponential average of the weights, with this decay, for example 0.999.",
-        at_least=0, below=1)
-    snapshots: bool = setting(
-        False, Role.EVALUATION, "Also average the probabilities of the networks at the ends of the cycles.",
-        column="keeps_snapshots")
+    weight_average: float = setting(0.0, REGULARISATION,
+        "Evaluate the exponential average of the weights, with this decay, for example 0.999.", at_least=0, below=1)
+    snapshots: bool = setting(False, EVALUATION,
+        "Also average the probabilities of the networks at the ends of the cycles.", column="keeps_snapshots")
     evaluations_per_cycle: int | None = setting(
-        None, Role.EVALUATION, "Evaluations per cycle, instead of one per epoch; 0: only at the end.", at_least=0)
+        None, EVALUATION, "Evaluations per cycle, instead of one per epoch; 0: only at the end.", at_least=0)
 
     split: SplitConfig = field(default_factory=SplitConfig)
     standardise: str = setting(
-        "pixel", Role.DATA, "Set mean 0 and deviation 1: of each pixel over the training images, or of each image.",
+        "pixel", DATA, "Set mean 0 and deviation 1: of each pixel over the training images, or of each image.",
         label="standardised by", choices=("pixel", "image"))
-    shuffle: bool = setting(
-        True, Role.DATA, "Shuffle the images in every epoch, or keep the order of the files.",
+    shuffle: bool = setting(True, DATA, "Shuffle the images in every epoch, or keep the order of the files.",
         label="shuffled")
     seed: int = setting(
-        0, Role.RANDOMNESS, "Seed of weights, order, dropout and augmentation; repeats add 1, 2, 3 and so on.",
+        0, RANDOMNESS, "Seed of weights, order, dropout and augmentation; repeats add 1, 2, 3 and so on.",
         at_least=0, at_most=MAX_INTEGER, is_seed=True, differs_in_stack=True)
     order_seed: int | None = setting(
-        None, Role.RANDOMNESS, "A seed of its own for order, dropout and augmentation; if omitted, --seed.",
+        None, RANDOMNESS, "A seed of its own for order, dropout and augmentation; if omitted, --seed.",
         at_least=0, at_most=MAX_INTEGER, is_seed=True)
-    dtype: str = setting("float32", Role.RANDOMNESS, "Precision of the arithmetic.", choices=("float32", "float64"))
+    dtype: str = setting("float32", RANDOMNESS, "Precision of the arithmetic.", choices=("float32", "float64"))
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -151,19 +144,15 @@ class TrainConfig(Settings):
 
     @classmethod
     def from_json(cls, text: str) -> "TrainConfig":
-        """Return a config from the output of `to_json`, also of an older version with fewer settings.
-
-        Raises ConfigError for an unknown key or an invalid value.
-        """
+        """Return a config from `to_json`, also of an older version with fewer settings. Raises ConfigError."""
         try:
-            values: Any = json.loads(text)
+            return cls.from_values(json.loads(text))
         except json.JSONDecodeError as error:
             raise ConfigError(f"config {text[:40]!r}: not JSON ({error})") from None
-        return cls.from_values(values)
 
     @classmethod
     def from_values(cls, values: Any) -> "TrainConfig":
-        """Return the config from nested dictionaries, as parsed from JSON or TOML. Raises ConfigError."""
+        """Return the config of nested dictionaries, as parsed from JSON or TOML. Raises ConfigError."""
         require(isinstance(values, dict) and isinstance(values.get("split", {}), dict), "config: must be an object")
         split = values.get("split", {})
         flat = {key for key in values if key != "split"} | {f"split.{key}" for key in split}

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,6 @@ from klcli.files import irregular, replacing
 from klcli.store.records import Run
 
 RUNNING = (".running_mean", ".running_variance")
-CONFIG, STEP, DIGEST = "config", "step", "sha256"  # keys in the file besides those of the network
 
 
 @dataclass(frozen=True)
@@ -37,18 +35,14 @@ def save(path: Path, state: dict[str, np.ndarray], config: str, step: int) -> st
     At any time, at least one of the two is complete. Raises StoreError if writing fails.
     """
     buffer, sha256 = io.BytesIO(), _digest(state, config, step)
-    extra: Any = {CONFIG: np.array(config), STEP: np.array(step), DIGEST: np.array(sha256)}
-    np.savez(buffer, **extra, **state)  # type: ignore[arg-type]
+    np.savez(buffer, config=config, step=step, sha256=sha256, **state)  # type: ignore[arg-type]
     with writing(path), replacing(path, previous=previous(path), is_only_writer=True) as file:
         file.write(buffer.getvalue())
     return sha256
 
 
 def load(path: Path, run: Run | None = None, *known: str | None) -> Checkpoint:
-    """Read a checkpoint of `run`, with one of its `known` checksums.
-
-    Raises StoreError if it is missing, unreadable or damaged, or if it is not a network of the run's settings.
-    """
+    """Read a checkpoint. Raises StoreError unless it is complete, fits `run` and has one of the `known` checksums."""
     from klcli.training.networks import network_shapes  # a report must not import the training code
 
     try:
@@ -56,7 +50,7 @@ def load(path: Path, run: Run | None = None, *known: str | None) -> Checkpoint:
         _require_bounded(path, run, shapes)
         with np.load(path, allow_pickle=False) as archive:
             state = dict(archive)
-        config, step, sha256 = str(state.pop(CONFIG)), int(state.pop(STEP)), str(state.pop(DIGEST))
+        config, step, sha256 = str(state.pop("config")), int(state.pop("step")), str(state.pop("sha256"))
         if sha256 != _digest(state, config, step):
             raise ValueError("its checksum is wrong")
     except StoreError:
@@ -100,15 +94,13 @@ def _wrong_array(state: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]
         if not name.endswith(RUNNING):  # there are no averages before the first update
             return f"{name} is missing"
     for name, array in state.items():
-        owner, _, own = name.rpartition(".")
-        layer = owner.rpartition(".")[2]
-        shape = shapes.get(f"{layer}.{own}")
-        found = array.shape
-        if name.startswith(f"{OPTIMIZER}."):
-            found = found[1:] if found[:1] == (1,) and shape and len(shape) == 1 else found  # b of a stack of one
+        shape, found = shapes.get(".".join(name.split(".")[-2:])), array.shape
+        is_of_optimizer = name.startswith(f"{OPTIMIZER}.")
+        if is_of_optimizer and found[:1] == (1,) and shape and len(shape) == 1:  # b of a stack of one
+            found = found[1:]
         if shape is None or found != shape or array.dtype.kind != "f":
             return f"{name} is {array.dtype} of shape {array.shape}, where {shape} is expected"
-        if not name.startswith(f"{OPTIMIZER}.") and not np.isfinite(array).all():
+        if not is_of_optimizer and not np.isfinite(array).all():
             return f"{name} holds numbers that are not finite"
     return None
 

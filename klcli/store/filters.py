@@ -19,19 +19,12 @@ class RunFilter:
     where: str | None = None  # an SQL condition of the user on the columns of runs
 
     def on_images_of(self, one: ImageSet | Run) -> "RunFilter":
-        """Return the filter with the images and the split of a set or a run."""
         return replace(self, dataset_sha256=one.dataset_sha256, split=one.split_json)
 
     def conditions(self) -> tuple[str, list[Any]]:
-        """Return the SQL after WHERE and its parameters."""
-        terms = {
-            "dataset_sha256 = ?": self.dataset_sha256,
-            "split = ?": self.split,
-            "state = ?": self.state,
-            "batch_norm = ?": self.batch_norm,
-            "started_at >= ?": self.since,
-            "instr(' ' || tags || ' ', ' ' || ? || ' ') > 0": self.tag,
-        }
+        """The SQL after WHERE and its parameters."""
+        terms = {f"{name} = ?": getattr(self, name) for name in ("dataset_sha256", "split", "state", "batch_norm")}
+        terms |= {"started_at >= ?": self.since, "instr(' ' || tags || ' ', ' ' || ? || ' ') > 0": self.tag}
         given = {term: value for term, value in terms.items() if value is not None}
         own = [f"({self.where}\n)"] if self.where is not None else []  # the new line ends a comment in the condition
         return " AND ".join([*given, *own]) or "1", list(given.values())

@@ -44,12 +44,18 @@ class Evaluations:
         return next(one for one in self.of_runs(wanted) if one.id == evaluation)
 
     def of_runs(self, run_ids: Sequence[int]) -> list[Evaluation]:
-        """Return the evaluations that include one of these runs, the oldest first."""
         numbers = "SELECT run_id FROM evaluation_runs WHERE evaluation_id = evaluations.id ORDER BY run_id"
         with_runs = f"SELECT *, (SELECT json_group_array(run_id) FROM ({numbers})) AS runs FROM evaluations"
         wanted = "SELECT evaluation_id FROM evaluation_runs WHERE run_id IN (SELECT value FROM json_each(?))"
         source = f"({with_runs}) WHERE id IN ({wanted}) ORDER BY id"
-        return self._db.records(Evaluation, source, [json.dumps(list(run_ids))])
+        return [*self._db.records(Evaluation, source, [json.dumps(list(run_ids))])]
+
+
+def checked_network(configs: Sequence[TrainConfig]) -> dict[str, object]:
+    """Return the columns of a checked network, or of a stack of networks that differ in lambda."""
+    first = columns_of(configs[0])
+    network = {name: first[name] for name in ("hidden", "batch_norm", "bn_position")}
+    return network | {"lambda": " ".join(f"{config.lam:g}" for config in configs)}
 
 
 class GradientChecks:
@@ -63,14 +69,11 @@ class GradientChecks:
         with self._db.write() as db:
             numbers = [next_number(db, "gradient_checks") for _ in checks]
             for check_id, check in zip(numbers, checks, strict=True):
-                first = columns_of(check.configs[0])
-                network = {name: first[name] for name in ("hidden", "batch_norm", "bn_position")}
-                network |= {"lambda": " ".join(f"{config.lam:g}" for config in check.configs)}
-                network |= {"configs": json.dumps([asdict(config) for config in check.configs])}
-                images = {"dataset": dataset.name, "dataset_sha256": dataset.sha256}
+                configs = json.dumps([asdict(config) for config in check.configs])
+                images = {"dataset": dataset.name, "dataset_sha256": dataset.sha256, "configs": configs}
                 found = {"passed": int(not check.failed), "seconds": check.seconds, **asdict(check.settings)}
                 about = {"id": check_id, "suite": numbers[0], "created_at": now(), "command": command}
-                db.table("gradient_checks").insert(about | images | network | found)
+                db.table("gradient_checks").insert(about | images | checked_network(check.configs) | found)
                 for position, tensor in enumerate(check.tensors):
                     row = {"check_id": check_id, "position": position, "passed": int(tensor not in check.failed)}
                     db.table("gradient_errors").insert(row | asdict(tensor))
@@ -92,6 +95,6 @@ class GradientChecks:
         return [row["suite"] for row in self._db.read("SELECT DISTINCT suite FROM gradient_checks ORDER BY suite")]
 
     def _checks(self, condition: str, values: Sequence[object]) -> list[GradientCheck]:
-        checks = self._db.records(GradientCheck, f"gradient_checks WHERE {condition}", values)
+        checks = [*self._db.records(GradientCheck, f"gradient_checks WHERE {condition}", values)]
         of_check = "gradient_errors WHERE check_id = ? ORDER BY position"
         return [replace(one, errors=tuple(self._db.records(GradientError, of_check, [one.id]))) for one in checks]

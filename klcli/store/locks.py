@@ -33,19 +33,17 @@ class Locks:
         self._held: dict[str, FileLock] = {}
 
     def take(self) -> str:
-        """Lock a new file and return its owner, which this process is until `release`. Sets `failure`.
-
-        Raises StoreError if the file cannot be made.
-        """
+        """Lock a new file and return its owner. Sets `failure`; raises StoreError if the file cannot be made."""
         while True:
             owner = secrets.token_hex(8)
-            lock = _lock(self._file(owner))
+            file = self._file(owner)
+            lock = _lock(file)
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._file(owner).touch()
+                file.touch()
             except OSError as error:
                 cure = "remove what is in its place or choose another --db"
-                raise StoreError(f"{self._file(owner)}: cannot be made ({error.strerror}), {cure}") from error
+                raise StoreError(f"{file}: cannot be made ({error.strerror}), {cure}") from error
             try:
                 lock.acquire()
             except TimeoutError:  # a process that removes dead locks was faster
@@ -68,14 +66,12 @@ class Locks:
 
     @contextmanager
     def releasing(self, owner: str | None) -> Iterator[None]:
-        """Release the lock of an owner after the block, also if that raises."""
         try:
             yield
         finally:
             self.release(owner)
 
     def release(self, owner: str | None) -> None:
-        """Release and remove the lock of an owner, if this process has it."""
         if lock := self._held.pop(owner or "", None):
             with suppress(OSError):  # Windows removes no open file; remove_dead does it later
                 Path(lock.lock_file).unlink(missing_ok=True)
@@ -94,14 +90,11 @@ class Locks:
             return None if is_free is None else not is_free
 
     def remove_dead(self) -> None:
-        """Remove the files that killed processes left."""
         with suppress(OSError):
-            for file in self.folder.glob(f"*{SUFFIX}"):
-                if file.stem not in self._held:
-                    # Removed while locked: a process that has just made it finds out, and makes another.
-                    with self._probing(file) as is_free:
-                        if is_free:
-                            file.unlink(missing_ok=True)
+            for file in (one for one in self.folder.glob(f"*{SUFFIX}") if one.stem not in self._held):
+                with self._probing(file) as is_free:
+                    if is_free:  # removed while locked: a process that has just made it finds out, and makes another
+                        file.unlink(missing_ok=True)
 
     @contextmanager
     def _probing(self, file: Path) -> Iterator[bool | None]:

@@ -79,7 +79,7 @@ class Run(_Measured):
 
     @property
     def unreadable(self) -> str | None:
-        """The reason why this version of klcli cannot parse the settings, None if it can."""
+        """Why this version of klcli cannot parse the settings, None if it can."""
         try:
             _ = self.config
         except StoreError as error:
@@ -210,7 +210,6 @@ class GradientCheck:
 
     @cached_property
     def configs(self) -> tuple[TrainConfig, ...]:
-        """The settings of each network. Raises StoreError if this version of klcli cannot parse them."""
         return tuple(config_of(json.dumps(one), f"gradient check {self.id}") for one in json.loads(self.configs_json))
 
 
@@ -230,15 +229,11 @@ class ImageSet:
 
     @property
     def split(self) -> SplitConfig:
-        """The split of the images. Raises StoreError if this version of klcli cannot parse it."""
         return config_of(f'{{"split": {self.split_json or "{}"}}}', f"the split {self.split_json!r} of a run").split
 
 
 def config_of(text: str, owner: str) -> TrainConfig:
-    """Parse stored settings. Raises StoreError, which names the owner.
-
-    Many runs differ only in their seed, and parsing takes 50 us: the settings without seeds are parsed once.
-    """
+    """Parse stored settings, those without seeds once (50 us). Raises StoreError, which names the owner."""
     config, *seeds = repeated_of(text, owner)
     return with_valid(config, **dict(zip(("seed", "order_seed"), seeds, strict=True)))
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from difflib import get_close_matches
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # a report must not import the training code
 
 
 UNFINISHED = ("interrupted", "failed")  # states of runs that can continue, also as a list in SQL
+STARTED = ("host", "pid", "state", "started_at", "threads", "versions")  # columns that change when a run begins again
 PORTION = 1000  # runs read at once
 
 
@@ -41,8 +43,7 @@ class Runs:
     """The runs of a database. Every method that writes is one transaction."""
 
     def __init__(self, db: Database, locks: Locks) -> None:
-        self._db = db
-        self._locks = locks
+        self._db, self._locks = db, locks
         self._owners: dict[int, str] = {}  # the locks of the runs that this process trains
 
     def begin(
@@ -51,8 +52,7 @@ class Runs:
         """Record a run before it starts, lock it, and return its number."""
         row = run_row(config, budget, dataset, environment, command)
         with self._locks.taking() as owner, self._db.write() as db:
-            run_id = next_number(db, "runs")
-            db.table("runs").insert(row | {"id": run_id, "owner": owner})
+            run_id = insert_run(db, row | {"owner": owner})
         self._owners[run_id] = owner
         return run_id
 
@@ -61,11 +61,12 @@ class Runs:
 
         The file is written before the commit: a crash at any point leaves a checkpoint that the database names.
         """
-        self.require_owner(run_id, self._owners.get(run_id))  # before it replaces the file of another process
+        owner = self._owners.get(run_id)
+        self.require_owner(run_id, owner)  # before it replaces the file of another process
         pointer = {} if result is None else self.write_checkpoint(run_id, result)
         older = "UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE id = ? AND checkpoint_sha256 <> ?"
         with self._db.write() as db:
-            self.require_owner(run_id, self._owners.get(run_id))
+            self.require_owner(run_id, owner)
             upsert_epoch(db, run_id, metrics)
             if pointer:
                 db.execute(older, [run_id, pointer["checkpoint_sha256"]])
@@ -85,7 +86,6 @@ class Runs:
                 checkpoints.previous(self._own_file(run_id)).unlink(missing_ok=True)
 
     def claim(self, run_id: int) -> None:
-        """Assign a run that no process trains to this one. Raises StoreError if another process was faster."""
         with self._locks.taking() as owner, self._db.write() as db:
             run = self.get(run_id)
             if run.state not in (*UNFINISHED, "running") or self.is_alive(run):
@@ -99,27 +99,24 @@ class Runs:
         return run.state == "running" and self._locks.is_held(run.owner)
 
     def training_words(self, run: Run) -> str:
-        """State what is known of the process that trains a running run."""
         unknown = "may be training it, this file system has no locks to tell"
         return f"process {run.pid} on {run.host} {unknown if self.is_alive(run) is None else 'is training it'}"
 
     def record_versions(self, run_id: int, versions: dict[str, Any]) -> None:
-        """Record the environments of a run that continues, the first one first."""
         with self._db.write() as db:
             db.table("runs").update(run_id, {"versions": json.dumps(versions)})
 
     def mark_dead(self) -> None:
         """Mark running runs whose lock is free as interrupted, and studies without a running run."""
-        running = "SELECT DISTINCT owner FROM runs WHERE state = 'running'"
-        unfinished = "SELECT id FROM studies WHERE state = 'running'"
-        dead = [owner for [owner] in map(dict.values, self._db.read(running)) if self._locks.is_held(owner) is False]
-        without = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND state = 'running')"
-        if dead or self._db.read(f"{unfinished} AND {without} LIMIT 1"):
+        running = self._db.read("SELECT DISTINCT owner FROM runs WHERE state = 'running'")
+        dead = [row["owner"] or "" for row in running if self._locks.is_held(row["owner"]) is False]
+        left = "state = 'running' AND NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND state = 'running')"
+        if dead or self._db.read(f"SELECT id FROM studies WHERE {left} LIMIT 1"):
             with self._db.write() as db:
                 interrupted = "UPDATE runs SET state = 'interrupted', error = 'its process ended unexpectedly'"
                 still_running = "state = 'running' AND coalesce(owner, '') IN (SELECT value FROM json_each(?))"
-                db.execute(f"{interrupted} WHERE {still_running}", [json.dumps([owner or "" for owner in dead])])
-                db.execute(f"UPDATE studies SET state = 'interrupted' WHERE state = 'running' AND {without}")
+                db.execute(f"{interrupted} WHERE {still_running}", [json.dumps(dead)])
+                db.execute(f"UPDATE studies SET state = 'interrupted' WHERE {left}")
         self._locks.remove_dead()
 
     def require_owner(self, run_id: int, owner: str | None) -> None:
@@ -130,19 +127,25 @@ class Runs:
     def _own_file(self, run_id: int) -> Path:
         return self._db.folder("checkpoints") / f"run-{run_id:06d}.npz"
 
-    def file_of(self, run: Run) -> Path:
-        """Return the path of the checkpoint of a run.
+    def own_folder(self, text: str) -> Path | None:
+        """Return the folder of checkpoints that a row names; None if it is any other folder, or a link to one.
 
-        Raises StoreError if the row names any other file: a database may come from another person.
+        The database may have been renamed, which its checkpoints are not.
         """
-        folder, _, name = str(path_of(run.checkpoint or "")).rpartition("/")
-        path = self._db.real.parent / folder / name
-        # The database may have been renamed, which its checkpoints are not.
-        is_own = re.fullmatch(r"([^/\\]+-)?checkpoints", folder) and name == self._own_file(run.id).name
-        if not is_own or path.parent.is_symlink():
+        folder = str(path_of(text))
+        if path_text(folder) != text:  # `checkpoints/.`: no row of klcli names it like this
+            return None
+        path = self._db.real.parent / folder
+        return path if re.fullmatch(r"([^/\\]+-)?checkpoints", folder) and not path.is_symlink() else None
+
+    def file_of(self, run: Run) -> Path:
+        """The path of a checkpoint. Raises StoreError if the row of a foreign database names any other file."""
+        text, _, name = (run.checkpoint or "").rpartition("/")
+        folder = self.own_folder(text)
+        if folder is None or name != self._own_file(run.id).name:
             where = f"run {run.id} names the file {run.checkpoint!r}, its checkpoint is {self._own_file(run.id)}"
             raise StoreError(f"{self._db.path}: {where}: restore a copy of the database")
-        return path
+        return folder / name
 
     def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
         """Write the checkpoint and return its columns; the path is relative, so that the folder can be moved."""
@@ -160,21 +163,20 @@ class Runs:
         if run.checkpoint is None:
             return None, ""
         path, failures = self.file_of(run), []
-        for sha256 in (run.checkpoint_sha256, run.previous_sha256):
-            for file in (path, checkpoints.previous(path)):
-                try:
-                    found = checkpoints.load(file, run, sha256)
-                except StoreError as error:
-                    failures.append(str(error))
-                    continue
-                with checkpoints.writing(path):
-                    file.replace(path)
-                remark = "" if sha256 == run.checkpoint_sha256 else f"{failures[0]}: the previous checkpoint is used"
-                return Snapshot(found.step, found.state), remark
+        known, files = (run.checkpoint_sha256, run.previous_sha256), (path, checkpoints.previous(path))
+        for sha256, file in product(known, files):
+            try:
+                found = checkpoints.load(file, run, sha256)
+            except StoreError as error:
+                failures.append(str(error))
+                continue
+            with checkpoints.writing(path):
+                file.replace(path)
+            remark = "" if sha256 == run.checkpoint_sha256 else f"{failures[0]}: the previous checkpoint is used"
+            return Snapshot(found.step, found.state), remark
         return None, f"{failures[0]}: run {run.id} begins again"
 
     def checkpoint(self, run: Run) -> checkpoints.Checkpoint:
-        """Return the checkpoint of a run. Raises StoreError if it is missing, damaged or of another run."""
         if run.checkpoint is None:
             cure = "choose a complete one, `klcli report --list` shows all"
             raise StoreError(f"run {run.id} is {run.state} and has no checkpoint: {cure}")
@@ -192,22 +194,21 @@ class Runs:
         raise StoreError(f"{self._db.path}: there is no run {run_id}, {cure}")
 
     def epochs(self, run_id: int) -> list[Epoch]:
-        return self._db.records(Epoch, "epochs WHERE run_id = ? ORDER BY epoch", [run_id])
+        return [*self._db.records(Epoch, "epochs WHERE run_id = ? ORDER BY epoch", [run_id])]
 
     def metrics(self, run_id: int) -> list[EpochMetrics]:
-        """Return the evaluations of one run during training, in order."""
         from klcli.evaluation.metrics import Metrics
         from klcli.training.result import EpochMetrics
 
-        found = []
-        for one in self.epochs(run_id):
-            train = Metrics(one.train_loss, one.train_cost, one.train_accuracy)
-            validation = Metrics(one.validation_loss, one.validation_cost, one.validation_accuracy)
-            found.append(EpochMetrics(one.epoch, one.step, one.learning_rate, train, validation, one.seconds))
-        return found
+        def of(one: Epoch, split: str) -> Metrics:
+            return Metrics(*(getattr(one, f"{split}_{name}") for name in ("loss", "cost", "accuracy")))
+
+        return [
+            EpochMetrics(one.epoch, one.step, one.learning_rate, of(one, "train"), of(one, "validation"), one.seconds)
+            for one in self.epochs(run_id)
+        ]
 
     def query(self, chosen: RunFilter, order: Order, limit: int | None = None) -> list[Run]:
-        """Return the runs of a filter in order, ties by number. Raises ConfigError for an unknown column."""
         return [*self.each(chosen, order, limit)]
 
     def each(self, chosen: RunFilter, order: Order, limit: int | None = None) -> Iterator[Run]:
@@ -216,14 +217,7 @@ class Runs:
         condition, parameters = chosen.conditions()
         values = [*parameters, -1 if limit is None else limit]
         with self._db.reading_only(chosen.where):
-            yield from self._db.each_record(Run, f"runs WHERE {condition} ORDER BY {order.sql()}, id LIMIT ?", values)
-
-    def every(self) -> Iterator[Run]:
-        """Yield all runs by number, read in portions: other processes can write while the caller is busy with one."""
-        last = 0
-        while portion := self.where("id > ? ORDER BY id LIMIT ?", [last, PORTION]):
-            yield from portion
-            last = portion[-1].id
+            yield from self._db.records(Run, f"runs WHERE {condition} ORDER BY {order.sql()}, id LIMIT ?", values)
 
     def require_column(self, name: str) -> None:
         """Raise ConfigError, which names the most similar column, if runs have no such column."""
@@ -253,14 +247,11 @@ class Runs:
     def count(self, chosen: RunFilter) -> int:
         condition, parameters = chosen.conditions()
         with self._db.reading_only(chosen.where):
-            [row] = self._db.read(f"SELECT count(*) AS n FROM runs WHERE {condition}", parameters)
-        return int(row["n"])
+            [[n]] = self._db.each(f"SELECT count(*) FROM runs WHERE {condition}", parameters)
+        return int(n)
 
     def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
-        """Return the sets of runs that can be ranked together, those with all training images before subsets.
-
-        Among both, the most recent images come first, and of these the most common split.
-        """
+        """Return what can be ranked together: all images before subsets, then recent ones, then the common split."""
         condition, parameters = chosen.conditions()
         counted = "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest FROM runs"
         # A quick trial must not hide the results. A split of an unknown form counts as one of all images.
@@ -269,18 +260,17 @@ class Runs:
         order = f"{is_subset}, {recent} DESC, runs DESC, latest DESC"
         source = f"({counted} WHERE {condition} GROUP BY dataset_sha256, split) ORDER BY {order}"
         with self._db.reading_only(chosen.where):
-            return self._db.records(ImageSet, source, parameters)
+            return [*self._db.records(ImageSet, source, parameters)]
 
     def count_by_state(self) -> dict[str, int]:
-        counts = self._db.read("SELECT state, count(*) AS n FROM runs GROUP BY state")
-        return {one["state"]: one["n"] for one in counts}
+        return dict(map(tuple, self._db.each("SELECT state, count(*) FROM runs GROUP BY state")))
 
     def columns(self) -> list[str]:
         return [row["name"] for row in self._db.read("PRAGMA table_xinfo(runs)")]
 
     def where(self, condition: str, parameters: Sequence[Any] = ()) -> list[Run]:
         """Return the runs for an SQL condition, which must not come from a user."""
-        return self._db.records(Run, f"runs WHERE {condition}", parameters)
+        return [*self._db.records(Run, f"runs WHERE {condition}", parameters)]
 
 
 def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
@@ -330,13 +320,15 @@ def run_row(
     epochs = budget.epoch_at(budget.total_updates)
     settings = {name: value for name, value in settings_columns(config).items() if name in _STORED_SETTINGS}
     settings |= {"step_size": budget.step_size, "cycles": budget.cycles, "epochs": epochs, "config": config.to_json()}
-    return fresh_columns(environment) | {"command": command} | images | settings
+    started = this_process() | {"state": "running", "started_at": now(), "threads": environment.threads}
+    return started | {"versions": json.dumps(environment.versions), "command": command} | images | settings
 
 
-def fresh_columns(environment: Environment) -> dict[str, Any]:
-    """Return the columns of a run that starts now, in this process."""
-    about = {"state": "running", "started_at": now(), "threads": environment.threads}
-    return this_process() | about | {"versions": json.dumps(environment.versions)}
+def insert_run(db: Tables, row: dict[str, Any]) -> int:
+    """Insert a run under a new number, which is returned, inside a transaction."""
+    run_id = next_number(db, "runs")
+    db.table("runs").insert(row | {"id": run_id})
+    return run_id
 
 
 def this_process() -> dict[str, Any]:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Self
 
 from klcli.errors import StoreError
-from klcli.store.checkpoints import write_atomically
 from klcli.store.connection import Database, explained
 from klcli.store.later_checks import Evaluations, GradientChecks
 from klcli.store.locks import Locks
@@ -15,10 +14,7 @@ from klcli.store.upkeep import Upkeep
 
 
 class Store:
-    """An open database. Opening it marks the runs and studies of dead processes as interrupted.
-
-    Every writing method of its parts is one transaction. All methods raise StoreError, one line with the cure.
-    """
+    """An open database; opening it marks the runs and studies of dead processes. Raises StoreError with the cure."""
 
     def __init__(self, path: Path) -> None:
         self._db = Database(path)
@@ -39,15 +35,8 @@ class Store:
                 self.runs.mark_dead()
         self._db.protect_copy()
 
-    def write_picture(self, name: str, content: bytes) -> Path:
-        """Write a picture into the folder of pictures and return its path. Raises StoreError."""
-        path = self.folder("plots") / name
-        write_atomically(path, content)
-        return path
-
     @classmethod
     def existing(cls, path: Path) -> Self:
-        """Open the database at `path`. Raises StoreError if there is none."""
         with explained(path):
             if path.exists():
                 return cls(path)

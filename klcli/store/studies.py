@@ -13,13 +13,10 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import RESTORE, Database, next_number, now
 from klcli.store.locks import Locks
 from klcli.store.records import Run, Study
-from klcli.store.runs import UNFINISHED, Runs, end_of, ending_row, fresh_columns, run_row, upsert_epoch
+from klcli.store.runs import STARTED, UNFINISHED, Runs, end_of, ending_row, insert_run, upsert_epoch
 
 if TYPE_CHECKING:  # a report must not import the training code
-    from klcli.data.dataset import Dataset
     from klcli.studies.execution import StackOutcome
-    from klcli.training.environment import Environment
-
 
 DELETED = "deleted_members"  # in the settings: the positions whose runs were deleted
 
@@ -28,9 +25,7 @@ class Studies:
     """The studies of a database, each with its runs in the order of its plan."""
 
     def __init__(self, db: Database, runs: Runs, locks: Locks) -> None:
-        self._db = db
-        self._runs = runs
-        self._locks = locks
+        self._db, self._runs, self._locks = db, runs, locks
         self._owners: dict[int, str] = {}  # the locks of the studies that this process trains
 
     def begin(
@@ -38,28 +33,17 @@ class Studies:
         kind: str,
         stage: str,
         settings: dict[str, Any],
-        plan: Sequence[TrainConfig],
-        n_train: int,
-        dataset: Dataset,
-        environment: Environment,
+        rows: Sequence[dict[str, Any]],
         command: str,
         parent: int | None = None,
-        run_commands: Sequence[str] | None = None,
     ) -> int:
-        """Record a study with all of its runs before the first one starts, lock it, and return its number.
-
-        `command` repeats the study, each of `run_commands` one run of its plan; without them, `command` all of it.
-        """
-        from klcli.training.budget import budget_of
-
+        """Record a study with the rows of all its runs before the first one starts, lock it, and return its number."""
         about = {"kind": kind, "stage": stage, "settings": canonical(settings), "parent": parent, "command": command}
         with self._locks.taking() as owner, self._db.write() as db:
             study_id = next_number(db, "studies")
             db.table("studies").insert(about | {"id": study_id, "state": "running", "created_at": now()})
-            for position, (config, own) in enumerate(zip(plan, run_commands or [command] * len(plan), strict=True)):
-                row = run_row(config, budget_of(config, n_train), dataset, environment, own)
-                place = {"id": next_number(db, "runs"), "study_id": study_id, "member": position, "owner": owner}
-                db.table("runs").insert(row | place)
+            for position, row in enumerate(rows):
+                insert_run(db, row | {"study_id": study_id, "member": position, "owner": owner})
         self._owners[study_id] = owner
         return study_id
 
@@ -75,7 +59,6 @@ class Studies:
         raise StoreError(f"{self._db.path}: there is no study {study_id}")
 
     def latest(self, kind: str, stage: str, dataset_sha256: str) -> Study | None:
-        """Return the latest complete study of a stage on one data set."""
         of_images = "EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND dataset_sha256 = ?)"
         condition = f"kind = ? AND stage = ? AND state = 'complete' AND {of_images} ORDER BY id DESC"
         return next(iter(self._where(condition, kind, stage, dataset_sha256)), None)
@@ -84,7 +67,6 @@ class Studies:
         return self._where("1 ORDER BY id")
 
     def chain(self, study_id: int) -> list[Study]:
-        """Return a study and the studies that it refines, the first one first."""
         chain = [self.get(study_id)]
         while (parent := chain[0].parent) is not None:
             if parent in [study.id for study in chain]:
@@ -96,66 +78,47 @@ class Studies:
         return self._runs.where("study_id = ? ORDER BY member", [study_id])
 
     def _where(self, condition: str, *values: object) -> list[Study]:
-        return self._db.records(Study, f"studies WHERE {condition}", values)
+        return [*self._db.records(Study, f"studies WHERE {condition}", values)]
 
-    def restart(
-        self,
-        study_id: int,
-        plan: dict[int, TrainConfig],
-        n_train: int,
-        dataset: Dataset,
-        environment: Environment,
-        run_commands: Sequence[str],
-    ) -> None:
-        """Assign the unfinished runs at these positions of a study to this process, to be trained again.
-
-        Deleted ones are recorded anew. Raises StoreError if another process trains one.
-        """
-        from klcli.training.budget import budget_of
-
+    def restart(self, study_id: int, rows: dict[int, dict[str, Any]]) -> None:
+        """Take over the unfinished or deleted runs at these positions. Raises StoreError if one is being trained."""
         without = {"epochs_done": 0, "finished_at": None, "best_validation_accuracy": None, "error": None}
         with self._locks.taking() as owner, self._db.write() as db:
             runs = {run.member: run for run in self.members(study_id)}
-            for position, config in plan.items():
+            for position, row in rows.items():
                 run = runs.get(position)
                 if run is None:
-                    row = run_row(config, budget_of(config, n_train), dataset, environment, run_commands[position])
-                    place = {"id": next_number(db, "runs"), "study_id": study_id, "member": position, "owner": owner}
-                    db.table("runs").insert(row | place)
-                    continue
-                if self._runs.is_alive(run):
+                    insert_run(db, row | {"study_id": study_id, "member": position, "owner": owner})
+                elif self._runs.is_alive(run):
                     words = f"{self._runs.training_words(run)}, end that first"
                     raise StoreError(f"{self._db.path}: run {run.id} of study {study_id}: {words}")
-                if run.state in (*UNFINISHED, "running"):
+                elif run.state in (*UNFINISHED, "running"):
                     db.execute("DELETE FROM epochs WHERE run_id = ?", [run.id])
-                    db.table("runs").update(run.id, fresh_columns(environment) | without | {"owner": owner})
+                    started = {name: row[name] for name in STARTED}
+                    db.table("runs").update(run.id, started | without | {"owner": owner})
             remaining = f"json_remove(settings, '$.{DELETED}')"
             db.execute(f"UPDATE studies SET state = 'running', settings = {remaining} WHERE id = ?", [study_id])
         self._owners[study_id] = owner
 
     def record_stack(self, run_ids: Sequence[int], outcome: StackOutcome) -> None:
-        """Record the results of a stack in one transaction: all of its runs, or none.
-
-        Runs that were complete before, beside one that is trained again, are left as they are.
-        """
+        """Record the results of a stack in one transaction; runs that were complete before stay as they are."""
         runs = [self._runs.get(run_id) for run_id in run_ids]
-        owners = {run.id: self._owners.get(run.study_id or 0) for run in runs if run.state == "running"}
-        results = {run.id: one for run, one in zip(runs, outcome.results, strict=True) if run.id in owners}
+        owner = self._owners.get(runs[0].study_id or 0)
+        results = {run.id: one for run, one in zip(runs, outcome.results, strict=True) if run.state == "running"}
         rows = {}
         for run_id, result in results.items():
-            self._runs.require_owner(run_id, owners[run_id])  # before it replaces the file of another process
+            self._runs.require_owner(run_id, owner)  # before it replaces the file of another process
             state, error = end_of(result)
             pointer = self._runs.write_checkpoint(run_id, result) if state == "complete" else {}
             rows[run_id] = ending_row(state, result, outcome.seconds, error) | pointer
         with self._db.write() as db:
             for run_id, result in results.items():
-                self._runs.require_owner(run_id, owners[run_id])
+                self._runs.require_owner(run_id, owner)
                 for metrics in result.epochs:
                     upsert_epoch(db, run_id, metrics)
                 db.table("runs").update(run_id, rows[run_id])
 
     def end(self, study_id: int, state: str, error: str | None = None) -> None:
-        """End a study; its unfinished runs get the same state."""
         ended = "UPDATE runs SET state = ?, error = ?, finished_at = ? WHERE study_id = ? AND state = 'running'"
         owner = self._owners.get(study_id)
         with self._locks.releasing(owner), self._db.write() as db:
@@ -172,10 +135,7 @@ def canonical(settings: dict[str, Any]) -> str:
 
 
 def _identity(settings: dict[str, Any]) -> str:
-    """Return the part of the settings that determines the numbers of a study.
-
-    The configs of the plan have the defaults of newer options, which an older klcli did not have.
-    """
+    """The settings that determine the numbers of a study, with the defaults of options newer than it."""
     settings = {key: value for key, value in settings.items() if key not in ("vary", DELETED)}
     try:
         plan = [settings_and_seeds(TrainConfig.from_values(one)) for one in settings.get("plan", [])]

@@ -1,32 +1,32 @@
 """Upkeep: notes, tags, deletion, export, and a check of the database and its files."""
 
-import csv
 import io
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import count
+from functools import cache
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from klcli.errors import ConfigError, StoreError
 from klcli.files import replacing
 from klcli.store import checkpoints
 from klcli.store.connection import Database
-from klcli.store.records import Run
-from klcli.store.runs import Runs
+from klcli.store.runs import PORTION, Runs
 from klcli.store.studies import DELETED
-from klcli.text import csv_cell, path_of
+from klcli.text import csv_cell, path_text
 
 
 class Upkeep:
     """Changes that a user requests, and the files beside the database."""
 
     def __init__(self, db: Database, runs: Runs) -> None:
-        self._db = db
-        self._runs = runs
+        self._db, self._runs = db, runs
 
     def set_note(self, run_id: int, note: str) -> None:
-        """Store the note of a run, replacing an earlier one; an empty note removes it."""
         self._runs.get(run_id)
         with self._db.write() as db:
             db.table("runs").update(run_id, {"note": note or None})
@@ -60,7 +60,9 @@ class Upkeep:
         for run in runs:
             if run.state == "running":
                 raise ConfigError(f"--delete {run.id}: {self._runs.training_words(run)}, end that first")
-        files = self._files_of(runs)
+        own, numbers = [self._runs.file_of(run) for run in runs if run.checkpoint is not None], {run.id for run in runs}
+        pictures = [path for kind, shown, path in self._pictures() if kind == "run" and shown & numbers]
+        files = [file for file in [*own, *map(checkpoints.previous, own), *pictures] if file.exists()]
         with _removing(files), self._db.write() as db:
             for run in runs:
                 db.execute("DELETE FROM runs WHERE id = ?", [run.id])
@@ -70,13 +72,6 @@ class Upkeep:
                 without_runs = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id)"
                 db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
         return files
-
-    def _files_of(self, runs: Sequence[Run]) -> list[Path]:
-        """Return the checkpoints of runs, and every picture that shows one of them."""
-        own = [self._runs.file_of(run) for run in runs if run.checkpoint is not None]
-        numbers = {run.id for run in runs}
-        pictures = [path for kind, shown, path in self._pictures() if kind == "run" and shown & numbers]
-        return [file for file in [*own, *map(checkpoints.previous, own), *pictures] if file.exists()]
 
     def _pictures(self) -> Iterator[tuple[str, set[int], Path]]:
         """Yield the kind, the numbers and the path of every picture, as report/pictures.py names them."""
@@ -94,23 +89,27 @@ class Upkeep:
         written = {}
         for one in self._db.read(f"SELECT name FROM sqlite_master WHERE {own} ORDER BY name"):
             name, file = one["name"], folder / f"{one['name']}.csv"
-            columns, counted = self._db.read(f'PRAGMA table_xinfo("{name}")'), count()
+            columns = [row["name"] for row in self._db.read(f'PRAGMA table_xinfo("{name}")') if row["hidden"] != 1]
+            written[file.name] = 0
             with checkpoints.writing(file), replacing(file) as content:
                 text = io.TextIOWrapper(content, encoding="utf-8", newline="")
-                writer = csv.writer(text, lineterminator="\n")
-                writer.writerow(row["name"] for row in columns if row["hidden"] != 1)  # 1: `SELECT *` omits it
-                rows = zip(self._db.each(f'SELECT * FROM "{name}"'), counted, strict=False)
-                writer.writerows(map(csv_cell, row) for row, _ in rows)
+                text.write(_csv([columns]))  # without a column that is hidden, as in `SELECT *`
+                rows = self._db.each(f'SELECT * FROM "{name}"')
+                while portion := [*islice(rows, PORTION)]:
+                    text.write(_csv(portion))
+                    written[file.name] += len(portion)
                 text.detach()  # flushes, and leaves the file open
-            written[file.name] = next(counted)
         return written
 
-    def check(self, advance: Callable[[int], None] = lambda done: None) -> tuple[list[str], list[str]]:
+    def check(
+        self, newest: int | None = None, advance: Callable[[int], None] = lambda done: None
+    ) -> tuple[list[str], list[str]]:
         """Return the damage of the database and its checkpoints, and the files that belong to no row.
 
-        `advance` is called after every run; reading the checkpoints takes 3 ms per megabyte.
+        Every checkpoint must be a regular file that is not empty. The `newest` ones, by default all, are also read, in
+        3 ms per megabyte; `advance` is called after each.
         """
-        damage = [*self._damage_of_database(), *self._damage_of_checkpoints(advance)]
+        damage = [*self._damage_of_database(), *self._damage_of_checkpoints(newest, advance)]
         return damage, [f"{path}: no row of the database refers to this file" for path in self._orphans()]
 
     def _damage_of_database(self) -> Iterator[str]:
@@ -121,36 +120,73 @@ class Upkeep:
             where = f"{row['table']} row {row['rowid']}" if row["rowid"] is not None else row["table"]
             yield f"database: {where} points at a row of {row['parent']} that is gone"
 
-    def _damage_of_checkpoints(self, advance: Callable[[int], None]) -> Iterator[str]:
-        for run in self._runs.every():
-            advance(1)
-            if run.checkpoint is None:
-                if run.state == "complete":
-                    yield f"run {run.id}: complete, but without a checkpoint"
-                continue
-            try:
-                path = self._runs.file_of(run)
-                checkpoints.load(path, run, run.checkpoint_sha256)
-            except StoreError as error:
-                # A run that ended between the writes of file and row can continue from the previous checkpoint.
-                with suppress(StoreError):
-                    if run.state != "complete":
-                        known = run.checkpoint_sha256, run.previous_sha256
-                        checkpoints.load(checkpoints.previous(self._runs.file_of(run)), run, *known)
-                        continue
-                yield f"run {run.id}: {error}"
+    def _damage_of_checkpoints(self, newest: int | None, advance: Callable[[int], None]) -> list[str]:
+        without = self._db.each("SELECT id FROM runs WHERE checkpoint IS NULL AND state = 'complete'")
+        damage = {row["id"]: "complete, but without a checkpoint" for row in without}
+        files: dict[bool, list[int]] = {True: [], False: []}  # runs by whether only the content can be damaged
+        folder_of = cache(self._runs.own_folder)
+        for run_id, state, named in self._db.each("SELECT id, state, checkpoint FROM runs WHERE checkpoint NOT NULL"):
+            text, _, name = named.rpartition("/")
+            path = f"{folder_of(text)}{os.sep}{name}"  # 100 000 objects of Path take 5 s
+            size = _size(path) if folder_of(text) and name == f"run-{run_id:06d}.npz" else 0
+            if size is None and state == "complete":
+                damage[run_id] = f"{path}: this checkpoint is missing"
+            else:
+                files[bool(size)].append(run_id)
+        read = sorted(files[False] + sorted(files[True], reverse=True)[:newest])
+        for start in range(0, len(read), PORTION):
+            for run in self._runs.where(f"id IN ({','.join(map(str, read[start : start + PORTION]))})"):
+                advance(1)
+                try:
+                    checkpoints.load(self._runs.file_of(run), run, run.checkpoint_sha256)
+                except StoreError as error:
+                    # A run that ended between the writes of file and row can continue from the previous checkpoint.
+                    with suppress(StoreError):
+                        if run.state != "complete":
+                            known = run.checkpoint_sha256, run.previous_sha256
+                            checkpoints.load(checkpoints.previous(self._runs.file_of(run)), run, *known)
+                            continue
+                    damage[run.id] = str(error)
+        return [f"run {run_id}: {damage[run_id]}" for run_id in sorted(damage)]
 
     def _orphans(self) -> Iterator[Path]:
-        rows = self._db.read("SELECT checkpoint FROM runs WHERE checkpoint IS NOT NULL")
-        known = {self._db.real.parent / path_of(row["checkpoint"]) for row in rows}
-        known |= {checkpoints.previous(path) for path in known}
-        found = sorted(self._db.folder("checkpoints").glob("*"))
-        yield from (path for path in found if path not in known and path.is_file())
+        known = {row["checkpoint"] for row in self._db.each("SELECT checkpoint FROM runs")}
+        folder = self._db.folder("checkpoints")
+        own = path_text(folder.name)
+        for path in sorted(folder.glob("*")):
+            texts = f"{own}/{path.name}", f"{own}/{path.name.replace('.previous.', '.')}"
+            if known.isdisjoint(texts) and path.is_file():
+                yield path
         tables = {"run": "runs", "study": "studies", "gradcheck": "gradient_checks"}
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
         yield from (path for kind, shown, path in self._pictures() if not shown <= there[kind])
 
 
+def _csv(rows: Iterable[Sequence[Any]]) -> str:
+    """Return the lines that csv.writer writes for the cells of `csv_cell`, column by column in half of its time."""
+    lines = map(",".join, zip(*map(_cells, zip(*rows, strict=True)), strict=True))
+    return "".join([f"{line}\n" if line else '""\n' for line in lines])  # an empty line would not be a row
+
+
+def _cells(column: Sequence[Any]) -> Iterable[str]:
+    """Return the text of the values of a column: no number needs quotes, and most texts repeat."""
+    if {*map(type, column)} in ({float}, {int}):
+        return map(repr, column)
+    known = {value: str(csv_cell(value)) for value in {*column} if isinstance(value, str | bytes)} | {None: ""}
+    known |= {value: '"' + text.replace('"', '""') + '"' for value, text in known.items() if _SPECIAL.search(text)}
+    return [known[value] if value in known else repr(value) for value in column]
+
+
+def _size(path: str) -> int | None:
+    """Return the size of a regular file, None if nothing is there, 0 if reading it has to say what is there."""
+    try:
+        found = os.lstat(path)
+    except (OSError, ValueError) as error:
+        return None if isinstance(error, FileNotFoundError) else 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
+_SPECIAL = re.compile('[",\n]')  # what csv.writer encloses in quotes
 # run-000007.png, run-000007-000009-curves.png, study-000003-lambda.svg
 _PICTURE = re.compile(r"(run|study|gradcheck)-(\d{6,}(?:-\d{6,})*)[.-]")
 

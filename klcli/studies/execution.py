@@ -18,7 +18,6 @@ from klcli.data.cifar10.places import NAMES, user_path
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.data.sources import open_dataset
 from klcli.errors import ConfigError, DataError, KlcliError
-from klcli.second_core.partner import PartnerLost
 from klcli.settings.sameness import stack_key
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -62,6 +61,7 @@ class StackTask:
     images: ImagesReference
     evaluate_test: bool
     threads: int
+    cores: int = 1  # for this stack
     version: str = klcli.__version__
     is_chain: bool = False  # trained in sequence, each from the weights of the previous network, not in lockstep
 
@@ -85,10 +85,9 @@ def stacks(plan: Sequence[TrainConfig]) -> list[tuple[int, ...]]:
 
 
 def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
-    """Train one stack in the calling process: the parent, one of its processes, or a Dask worker.
+    """Train one stack in this process: the parent, one of its processes, or a Dask worker.
 
-    Raises DataError if the images of this host differ from the parent's, ConfigError if its version of klcli
-    differs, and Stopped if the parent requests it through the channel.
+    Raises DataError or ConfigError if the images or klcli differ from the parent's, Stopped if the parent requests it.
     """
     if task.version != klcli.__version__:
         raise ConfigError(f"klcli {klcli.__version__} on the worker, {task.version} here: install the same on both")
@@ -101,8 +100,9 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
         channel.put_best(max((r.epochs[-1].validation.accuracy for r in results if r.epochs), default=0.0))
 
     results = (train_chain if task.is_chain else train)(
-        task.configs, splits, evaluate_test=task.evaluate_test, on_update=channel.on_update, on_evaluation=on_evaluation
-    )
+        task.configs, splits, evaluate_test=task.evaluate_test, cores=task.cores,
+        on_update=channel.on_update, on_evaluation=on_evaluation,
+    )  # fmt: skip
     return StackOutcome(task.positions, results, time.perf_counter() - started)
 
 
@@ -130,23 +130,21 @@ def execute(
 ) -> Iterator[StackOutcome]:
     """Train every stack and yield the outcomes in the order of completion.
 
-    `check` is called a few times a second; an exception from it stops the workers. `on_progress(index of the task,
-    updates done, best validation accuracy)` is called for stacks on this machine. A stack whose worker dies is
-    restarted; raises WorkersLost after ATTEMPTS in all, or if the Dask scheduler ends.
+    A few times a second, `check` may raise to stop the workers, and `on_progress(index of the task, updates done, best
+    validation accuracy)` is called for stacks on this machine. A stack whose worker dies is restarted; raises
+    WorkersLost after ATTEMPTS in all, or if the Dask scheduler ends.
     """
     with _temporary_folder() as folder:
         channels = [WorkerChannel(folder, index) for index in range(len(tasks))]
         attempts = [0] * len(tasks)
         running: dict[Future[StackOutcome], int] = {}
-
-        def start(index: int) -> None:
-            attempts[index] += 1
-            running[executor.submit(train_stack, tasks[index], channels[index])] = index
-
+        waiting = list(range(len(tasks)))
         try:
-            for index in range(len(tasks)):
-                start(index)
-            while running:
+            while running or waiting:
+                for index in waiting:
+                    attempts[index] += 1
+                    running[executor.submit(train_stack, tasks[index], channels[index])] = index
+                waiting = []
                 done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
                 for index in running.values():
                     on_progress(index, *channels[index].read())
@@ -158,7 +156,7 @@ def execute(
                         raise WorkersLost("the Dask scheduler has ended or has dropped this study") from error
                     except Exception as error:
                         # All other errors are those of the task. KilledWorker is of Dask, which may not be installed.
-                        died = isinstance(error, BrokenExecutor | PartnerLost)
+                        died = isinstance(error, BrokenExecutor)
                         if not died and type(error).__name__ != "KilledWorker":
                             raise
                         if attempts[index] == ATTEMPTS:
@@ -166,7 +164,7 @@ def execute(
                                 f"{ATTEMPTS} workers died one after the other while they trained the same "
                                 f"{len(tasks[index].configs)} networks, try fewer --jobs if the memory is too small"
                             ) from error
-                        start(index)
+                        waiting.append(index)
                     else:
                         yield outcome
                 check()  # after the outcomes, so that Ctrl-C loses no trained stack

@@ -76,11 +76,16 @@ def open_executor(
 ) -> Iterator[Executor]:
     """Yield the executor for a number of tasks: Dask at `address`, processes, or this process for one worker.
 
-    Also this process, with a warning, where the system gives none beside it. Raises ConfigError if Dask is not
-    installed, does not answer or has no worker.
+    Also this process, with a warning, if the system gives no other. Raises ConfigError if Dask is not available.
     """
     if address is None:
-        executor = _local_executor(min(jobs, tasks), warn)
+        executor: Executor = ThreadPoolExecutor(1)
+        if min(jobs, tasks) > 1:
+            try:
+                executor = ProcessesExecutor(min(jobs, tasks))
+            # Their queues need semaphores. Without /dev/shm, Linux has none.
+            except (OSError, ImportError, NotImplementedError) as error:
+                warn(f"no processes beside this one ({error}): the runs are trained one after the other in this one")
         try:
             yield executor
         finally:
@@ -92,16 +97,6 @@ def open_executor(
             yield executor
         finally:
             executor.shutdown(wait=False)
-
-
-def _local_executor(jobs: int, warn: Callable[[str], None]) -> Executor:
-    if jobs > 1:
-        try:
-            return ProcessesExecutor(jobs)
-        # Their queues need semaphores. Without /dev/shm, Linux has none.
-        except (OSError, ImportError, NotImplementedError) as error:
-            warn(f"no processes beside this one ({error}): the runs are trained one after the other in this one")
-    return ThreadPoolExecutor(1)
 
 
 def _dask_client(address: str) -> Any:
@@ -124,10 +119,16 @@ def _dask_client(address: str) -> Any:
     for name in ("distributed.client", "distributed.protocol.core"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
-    import asyncio
-
     def connected() -> Any:
-        asyncio.run(_require_answer(address))
+        import asyncio
+
+        from distributed.comm.core import connect
+
+        async def answer() -> None:
+            comm = await connect(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
+            await comm.close()
+
+        asyncio.run(asyncio.wait_for(answer(), ANSWER_SECONDS))  # a Client that fails to connect can hang later
         client: Any = distributed.Client(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
         try:
             client.wait_for_workers(1, timeout=ANSWER_SECONDS)
@@ -143,23 +144,7 @@ def _dask_client(address: str) -> Any:
         raise
     except Exception as error:  # another program may answer anything, to which Dask may react in any way
         reason = str(error) if isinstance(error, OSError | ImportError) else "another program does"
-        raise ConfigError(f"{refused} ({reason or 'nothing'}), {cure}") from error
-
-
-async def _require_answer(address: str) -> None:
-    """Raise an exception if no scheduler answers; a Client that fails to connect can hang later."""
-    import asyncio
-
-    from distributed.comm.core import connect
-
-    async def connect_and_close() -> None:
-        comm = await connect(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
-        await comm.close()
-
-    try:
-        await asyncio.wait_for(connect_and_close(), ANSWER_SECONDS)
-    except TimeoutError:
-        raise OSError(f"nothing in {ANSWER_SECONDS} s") from None
+        raise ConfigError(f"{refused} ({reason or f'nothing in {ANSWER_SECONDS} s'}), {cure}") from error
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from klcli.compiled import accelerated, cross_entropy_of, open_team
 from klcli.data.dataset import Split
 from klcli.engine.gradient_check import TensorCheck, check_gradients
 from klcli.engine.network import Network, stack
-from klcli.errors import ConfigError
 from klcli.settings.procedures import CheckSettings
+from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.training.networks import initialize
 
@@ -31,16 +32,12 @@ class NetworkCheck:
     @property
     def failed(self) -> tuple[TensorCheck, ...]:
         """The tensors whose gradient is wrong."""
-        atol, rtol = self.settings.atol, self.settings.rtol
-        assert atol is not None and rtol is not None, "CheckSettings fills them in"
+        atol, rtol = self.settings.atol or 0.0, self.settings.rtol or 0.0
         return tuple(tensor for tensor in self.tensors if not tensor.passes(atol, rtol))
 
 
 def course_set(seed: int) -> list[tuple[TrainConfig, ...]]:
-    """Return the networks of the course's reports, each with lambda 0 and above, and one stack.
-
-    Lambda 0 alone would hide a missing factor in the L2 term.
-    """
+    """Return the networks of the course's reports, without L2 and with it, and one stack."""
     base = TrainConfig(hidden=COURSE_WIDTHS[1], seed=seed, dtype="float64")
     kinds = [replace(base, hidden=widths, batch_norm=bn) for bn in (False, True) for widths in COURSE_WIDTHS]
     kinds += [replace(base, batch_norm=True, bn_position="after")]
@@ -62,30 +59,30 @@ def check_networks(
     on_entries: Callable[[int], None] = lambda count: None,
 ) -> Iterator[NetworkCheck]:
     """Check networks, or stacks, on the first training images. Raises ConfigError where there are too few of these."""
-    if settings.images > len(train):
-        raise ConfigError(f"images {settings.images}: the training split has {len(train)}, give at most that")
-    if settings.images < 2 and any(config.batch_norm for configs in networks for config in configs):
-        raise ConfigError(
-            f"images {settings.images}: batch normalisation maps a batch of one to beta, every gradient before it is 0 "
-            "and the check could not fail, give --images 2 or more"
-        )
+    images, has_bn = settings.images, any(config.batch_norm for configs in networks for config in configs)
+    require(images <= len(train), f"images {images}: the training split has {len(train)}, give at most that")
+    require(
+        images > 1 or not has_bn,
+        f"images {images}: batch normalisation maps a batch of one to beta, every gradient before it is 0 "
+        "and the check could not fail, give --images 2 or more",
+    )
     for configs in networks:
         X, y = _first_images(train, configs[0], settings.images, settings.dims)
         started = time.perf_counter()
         network, lam = _prepare(configs, settings.dims)
-        smoothing = configs[0].label_smoothing
-        tensors = check_gradients(
-            network, X, y, lam, h=settings.h, method=settings.method, smoothing=smoothing, on_entries=on_entries,
-            atol=settings.atol or 0.0,
-        )  # fmt: skip
+        with open_team(np.float64) as team:
+            tensors = check_gradients(
+                network, X, y, lam, h=settings.h, method=settings.method, smoothing=configs[0].label_smoothing,
+                on_entries=on_entries, atol=settings.atol or 0.0,
+                trained=accelerated(network, team), loss=cross_entropy_of(team),
+            )  # fmt: skip
         yield NetworkCheck(configs, tuple(tensors), settings, time.perf_counter() - started)
 
 
 def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSettings) -> list[TensorCheck]:
-    """Return the tensors of a network with its initial values, checked on one image.
+    """Repeat a published check: return the tensors of a network with its initial values, checked on one image.
 
-    This repeats a published check. `check_networks` refuses it with batch normalisation, because one image is its own
-    mean: every gradient before the last bias is then 0 in both methods, right or wrong.
+    `check_networks` refuses it with BN: one image is its own mean, so that every gradient before the last bias is 0.
     """
     X, y = _first_images(train, config, 1, settings.dims)
     network = initialize(config, d_in=settings.dims)
@@ -93,7 +90,6 @@ def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSetti
 
 
 def _first_images(train: Split, config: TrainConfig, images: int, dims: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first pixels of the first images, standardised as in training, and their labels."""
     X, y = train.standardised(config.standardise).batch(slice(0, images), np.float64)
     return np.ascontiguousarray(X[:, :dims]), y
 

@@ -79,10 +79,10 @@ def narrow(tried: Sequence[Tried], where: Range) -> Range:
 
 
 def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
-    """Choose by validation accuracy, ties towards the middle of the plateau.
+    """Choose by validation accuracy, ties towards the middle of the plateau. Raises Diverged if every value diverged.
 
     The plateau are the values within one standard error of the best: the error of the mean over repeats, at least the
-    binomial one of n validation images, sqrt(p (1 - p) / n) for one training. Raises Diverged if every value diverged.
+    binomial one of n validation images, sqrt(p (1 - p) / n) for one training.
     """
     converged = sorted(_converged(tried), key=lambda one: one.lam)
     best = max(converged, key=lambda one: one.accuracy)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from klcli.errors import ConfigError
 from klcli.settings.procedures import VARY
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
@@ -16,11 +15,13 @@ def repeat(base: TrainConfig, repeats: int, vary: str = "all") -> list[TrainConf
     augmentation; `order` does the reverse. Raises ConfigError for less than one repeat, or if nothing varies.
     """
     check_repeats(repeats, vary)
-    if vary == "all" and base.order_seed is None:
-        return [replace(base, seed=base.seed + r) for r in range(repeats)]
-    weights, order = (1, 1) if vary == "all" else (1, 0) if vary == "init" else (0, 1)
+    if vary != "all":
+        base = replace(base, order_seed=base.shared_seed)  # a seed of its own, which does not follow the other
+    weights, order = vary != "order", vary != "init"
+    others = base.order_seed
     return [
-        replace(base, seed=base.seed + r * weights, order_seed=base.shared_seed + r * order) for r in range(repeats)
+        replace(base, seed=base.seed + r * weights, order_seed=None if others is None else others + r * order)
+        for r in range(repeats)
     ]
 
 
@@ -33,8 +34,7 @@ def check_repeats(repeats: int, vary: str) -> None:
 
 def sigma_sweep(base: TrainConfig, sigmas: Sequence[float], repeats: int, vary: str = "all") -> list[TrainConfig]:
     """Return the configs of every sigma, without and with batch normalisation, with all repeats."""
-    if not sigmas:
-        raise ConfigError("sigmas: give at least one, for example --sigmas 1e-1 1e-3 1e-4")
+    require(bool(sigmas), "sigmas: give at least one, for example --sigmas 1e-1 1e-3 1e-4")
     return [
         replace(config, initializer="normal", sigma=sigma, batch_norm=batch_norm)
         for batch_norm in (False, True)

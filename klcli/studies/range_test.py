@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from klcli.errors import ConfigError
+from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 
 DEFAULTS: dict[str, Any] = {"eta_min": 1e-5, "eta_max": 1.0, "epochs": 1, "evaluations_per_cycle": 40}
@@ -21,21 +21,20 @@ class Suggestion(NamedTuple):
 
 def range_test(config: TrainConfig, typed: Sequence[str]) -> TrainConfig:
     """Return the config of a range test with the settings in `typed`. Raises ConfigError for a schedule or cycles."""
-    if "schedule" in typed and config.schedule != "range":
-        raise ConfigError(f"--schedule {config.schedule}: --lr-range-test has a schedule of its own, give one of them")
+    own = "schedule" in typed and config.schedule != "range"
+    require(not own, f"--schedule {config.schedule}: --lr-range-test has a schedule of its own, give one of them")
     for name in ("cycles", "step_size", "step_epochs"):
-        if name in typed:
-            option = f"--{name.replace('_', '-')}"
-            raise ConfigError(f"{option}: --lr-range-test has no cycles, give its length with --epochs")
+        option = f"--{name.replace('_', '-')}"
+        require(name not in typed, f"{option}: --lr-range-test has no cycles, give its length with --epochs")
     return replace(config, schedule="range", **{name: DEFAULTS[name] for name in DEFAULTS if name not in typed})
 
 
 def suggest(etas: Sequence[float], accuracies: Sequence[float], n: int) -> Suggestion | None:
     """Suggest eta_min and eta_max from the validation accuracies on n images at rising learning rates.
 
-    After Smith (2017), on accuracies smoothed by a median of three (at the ends the lower of two): eta_min where the
-    smoothed accuracy first exceeds its start by a tenth of its total rise, eta_max where it is highest. None if it
-    rises by no more than three standard errors of a difference of two accuracies on n images.
+    After Smith (2017), on accuracies smoothed by a median of three (at the ends the lower of two): eta_min where they
+    first exceed their start by a tenth of their total rise, eta_max where they are highest. None if they rise by no
+    more than three standard errors of a difference of two accuracies.
     """
     windows = [sorted(accuracies[max(0, i - 1) : i + 2]) for i in range(len(accuracies))]
     smooth = [window[(len(window) - 1) // 2] for window in windows]

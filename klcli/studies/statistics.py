@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import accumulate, combinations
 
 SIGNIFICANCE = 0.05
 
@@ -83,7 +83,7 @@ class Comparison:
 
 def compare(samples: Sequence[Sample]) -> list[Comparison]:
     """Compare all pairs of samples with at least two values."""
-    pairs = combinations([number for number, sample in enumerate(samples) if sample.n > 1], 2)
+    pairs = combinations(range(len(samples)), 2)
     tested = [(a, b, p) for a, b in pairs if (p := welch(samples[a], samples[b])) is not None]
     adjusted = holm([p for _, _, p in tested])
     return [Comparison(*test, by_holm) for test, by_holm in zip(tested, adjusted, strict=True)]
@@ -94,8 +94,6 @@ def holm(values: Sequence[float]) -> list[float]:
 
     With p_(1) <= ... <= p_(m): adjusted p_(i) = max over j <= i of min(1, (m - j + 1) p_(j)).
     """
-    adjusted, largest = [0.0] * len(values), 0.0
-    for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
-        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
-        adjusted[index] = largest
-    return adjusted
+    ranked = sorted(range(len(values)), key=values.__getitem__)
+    adjusted = accumulate((min(1.0, (len(values) - rank) * values[index]) for rank, index in enumerate(ranked)), max)
+    return [p for _, p in sorted(zip(ranked, adjusted, strict=True))]

@@ -10,7 +10,7 @@ import numpy as np
 
 from klcli.data.cifar10.places import cache_folder
 from klcli.errors import KlcliError
-from klcli.training.environment import environment
+from klcli.training.environment import numpy_environment
 
 Multiply = Callable[..., np.ndarray]  # (A, B) or (A, B, out=Y), as np.matmul
 
@@ -24,7 +24,7 @@ def check_blas() -> None:
 
     NumPy 2.5.0, for example, computes `A @ A.T` wrongly in float32 on Apple's M4 (numpy/numpy#31776).
     """
-    used = environment()
+    used = numpy_environment()
     about = json.dumps([used.threads, used.versions, np.show_config(mode="dicts")], sort_keys=True)
     _check(about, f"NumPy {used.versions['numpy']} with BLAS {used.versions['blas']}")
 

@@ -1,22 +1,25 @@
 """Environment: determines, with the config, the bits and the time of a run."""
 
-import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import threadpoolctl
 
 import klcli
+from klcli import compiled
+from klcli.compiled.blas import numpys_blas
 
-# Numbers in NumPy's buffer for ufuncs. If several non-contiguous rows fit into it, as rows of half of W or of a
-# minibatch fit into the default of 8192, NumPy copies them there and back; in place takes a third of the time.
-BUFFER = 1024
-DECIDE_BITS = {"klcli": "klcli", "numpy": "NumPy", "blas": "BLAS", "simd": "SIMD"}  # versions, with their names
+DECIDE_BITS = {
+    "klcli": "klcli",
+    "engine": "the engine",
+    "numpy": "NumPy",
+    "blas": "BLAS",
+    "simd": "SIMD",
+}  # versions, with their names
 
 
 @dataclass(frozen=True)
@@ -24,20 +27,21 @@ class Environment:
     """Stored with every run: the same config in the same environment gives the same bits."""
 
     threads: int  # of BLAS; one and two threads differ in the last bits
-    versions: dict[str, str]  # of klcli, Python, NumPy, BLAS and its kernel, NumPy's SIMD instructions
+    versions: dict[str, str]  # of klcli, the engine, Python, NumPy, BLAS and its kernel, NumPy's SIMD instructions
 
 
 def environment() -> Environment:
-    """Return the actual settings of NumPy's BLAS in this process, whatever the environment variables are."""
-    blas = [pool for pool in threadpoolctl.threadpool_info() if pool.get("user_api") == "blas"]
-    # SciPy, loaded or not, may bring a BLAS of its own, which trains nothing.
-    site = Path(np.__file__).resolve().parents[1]
-    own = [pool for pool in blas if str(Path(pool["filepath"]).resolve()).startswith(f"{site}{os.sep}numpy")]
-    blas = own or blas
+    """Return the environment of a training in this process. Loads the compiled engine, if there is one."""
+    plain = numpy_environment()
+    return Environment(plain.threads, {"klcli": klcli.__version__, "engine": compiled.name()} | plain.versions)
+
+
+def numpy_environment() -> Environment:
+    """Return the actual settings of NumPy and its BLAS in this process, whatever the environment variables are."""
+    blas = numpys_blas()
     names = {" ".join(str(pool.get(key)) for key in ("internal_api", "version", "architecture")) for pool in blas}
     build: Any = np.show_config(mode="dicts")
     versions = {
-        "klcli": klcli.__version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "platform": platform.platform(),
@@ -82,7 +86,6 @@ def pin_threads(threads: int) -> AbstractContextManager[Any]:
 
 @contextmanager
 def arithmetic() -> Iterator[None]:
-    """Configure NumPy for training inside the block. Diverging replicas reach infinity and NaN without warnings."""
+    """Let diverging replicas reach infinity and NaN without warnings inside the block."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        np.setbufsize(BUFFER)  # errstate restores it
         yield

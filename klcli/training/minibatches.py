@@ -1,50 +1,70 @@
 """Minibatches: the images of an update, augmented, and their labels."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from klcli.data.augmentation import augmented, background_of, mixup
-from klcli.data.dataset import Split, epoch_order
-from klcli.engine.losses import Loss, cross_entropy, soft_cross_entropy
-from klcli.second_core import Part
+from klcli.compiled import cross_entropy_of
+from klcli.compiled.images import Images
+from klcli.data.augmentation import draw_moves, mixup
+from klcli.data.dataset import CLASSES, PIXELS, Split, epoch_order
+from klcli.engine.losses import Loss
 from klcli.settings.train_config import TrainConfig
-from klcli.training.environment import BUFFER, pin_threads
 
-PART = 25  # images per part: the second core can switch to other work after each part of a minibatch
+if TYPE_CHECKING:
+    from klcli.compiled.team import Team
+
 AUGMENTATION, MIXUP = 3, 4  # spawn keys, distinct from those of weights, order and dropout
 
 
 class Minibatches:
     """The minibatches of a stack, each determined by the config and the update step alone."""
 
-    def __init__(self, config: TrainConfig, split: Split) -> None:
-        self.config, self.split = config, split
-        # One generator draws the augmentation of a whole minibatch, and mixup needs all of its images.
-        self.parts = 1 if config.flip or config.shift or config.mixup else max(1, config.batch_size // PART)
-        self._background = background_of(split)
+    def __init__(self, config: TrainConfig, split: Split, updates: int, team: "Team | None" = None) -> None:
+        self.config, self.split, self.updates = config, split, updates
+        if (
+            len(split) and not 0 <= split.labels.min() <= split.labels.max() < CLASSES
+        ):  # compiled code does not check them
+            raise ValueError(f"labels must be 0 to {CLASSES - 1}")
+        self._images = Images(split, config.dtype, team)
+        self._y, self._share = np.empty(config.batch_size, np.intp), np.ones(())  # of the update
+        self.loss: Loss = cross_entropy_of(team)
+        if config.label_smoothing or config.mixup:
+            mixed = {"share": self._share, "other": self._y[::-1]} if config.mixup else {}
+            self.loss = partial(self.loss, smoothing=config.label_smoothing, **mixed)
+        self._buffers = [np.empty((config.batch_size, PIXELS), config.dtype) for _ in range(2)]
+        self._begun = -1  # the update whose images are being written
         self._epoch, self._order = -1, np.empty(0, dtype=np.intp)  # of the images in that epoch
 
-    def images(self, step: int, X: np.ndarray, part: Part = (0, 1)) -> None:
-        """Write the images of update `step`, counted from 0, or one of up to `parts` parts, into `X (n, 3072)`."""
-        config = self.config
-        change = None
-        if config.flip or config.shift:
-            rng = self._rng(AUGMENTATION, step)
-            change = partial(augmented, rng=rng, flip=config.flip, shift=config.shift, background=self._background)
-        which, parts = part
-        rows = slice(which * len(X) // parts, (which + 1) * len(X) // parts)
-        self.split.batch(self._index(step)[rows], config.dtype, change, out=X[rows])
-        if config.mixup:
-            mixup(X, self.share(step))
+    def images(self, step: int) -> np.ndarray:
+        """Return the images of update `step`, counted from 0, `(n, 3072)`, and begin to write those of the next one.
 
-    def labels(self, step: int) -> tuple[np.ndarray, Loss]:
-        """Return the labels of update `step`, `y (n,)`, and the loss function for them."""
-        config, y = self.config, self.split.labels[self._index(step)]
-        if not (config.mixup or config.label_smoothing):
-            return y, cross_entropy
-        loss = partial(soft_cross_entropy, smoothing=config.label_smoothing)
-        return y, partial(loss, share=self.share(step), other=y[::-1]) if config.mixup else loss
+        They stay as they are until the call for update `step + 1` has returned.
+        """
+        if self._begun != step:
+            self._begin(step)
+        self._images.finish()
+        if step + 1 < self.updates:
+            self._begin(step + 1)
+        X = self._buffers[step % 2]
+        if self.config.mixup:
+            mixup(X, self.share(step))
+        return X
+
+    def labels(self, step: int) -> np.ndarray:
+        """Return the labels of update `step`, `y (n,)`, always in the same array, for the function `loss`."""
+        self._y[:] = self.split.labels[self._index(step)]
+        if self.config.mixup:
+            self._share[...] = self.share(step)
+        return self._y
+
+    def _begin(self, step: int) -> None:
+        config, moves = self.config, None
+        if config.flip or config.shift:
+            moves = draw_moves(self._rng(AUGMENTATION, step), config.batch_size, flip=config.flip, shift=config.shift)
+        self._images.begin(self._index(step), self._buffers[step % 2], moves)
+        self._begun = step
 
     def _index(self, step: int) -> np.ndarray:
         config, n = self.config, len(self.split)
@@ -61,18 +81,3 @@ class Minibatches:
     def _rng(self, purpose: int, step: int) -> np.random.Generator:
         sequence = np.random.SeedSequence(self.config.shared_seed, spawn_key=(purpose, step))
         return np.random.Generator(np.random.PCG64(sequence))
-
-
-_followed: list[Minibatches] = []  # of the process on the second core, which prepares the images of later updates
-
-
-def follow(minibatches: Minibatches) -> None:
-    """Use these minibatches in `write_images`, and configure NumPy as in the parent."""
-    pin_threads(1)
-    np.setbufsize(BUFFER)
-    _followed[:] = [minibatches]
-
-
-def write_images(step: int, part: Part, X: np.ndarray) -> None:
-    """Write a part of the images of an update into X, in the process on the second core."""
-    _followed[0].images(step, X, part)

@@ -1,6 +1,5 @@
 """train: the training loop of every run, search and sweep."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,35 +7,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klcli import second_core
-from klcli.data.dataset import PIXELS, Split, Splits
+from klcli import compiled
+from klcli.data.dataset import Split, Splits
 from klcli.engine.layers import Dropout
 from klcli.engine.network import Network, stack
-from klcli.engine.optimizers import SGD, Adam, WeightAverage
-from klcli.engine.parameters import Parameters
+from klcli.engine.optimizers import SGD, Adam
 from klcli.evaluation.bn_statistics import for_split, with_policy_of
 from klcli.evaluation.metrics import Metrics, Score, evaluate, log_mean, log_probabilities, score_of
 from klcli.settings.sameness import stack_key
 from klcli.settings.train_config import TrainConfig
 from klcli.training.budget import budget_of
 from klcli.training.environment import arithmetic
-from klcli.training.minibatches import Minibatches, follow, write_images
+from klcli.training.minibatches import Minibatches
 from klcli.training.networks import initialize, restore
 from klcli.training.result import OPTIMIZER, RAW, Ensemble, EpochMetrics, Snapshot, TrainResult, part, snapshots_of
 from klcli.training.whitening import whitening
 
 if TYPE_CHECKING:
-    from klcli.second_core.partner import Begun
-
-WORTH_A_PROCESS = 10_000_000_000  # multiplications, half a second: a process takes as long to start
-BUFFERS = 4  # minibatch buffers: with two, a core would often write into lines that the other still has in its cache
-ROOM = 8 << 20  # bytes for the data of an evaluation besides the network
+    from klcli.compiled.team import Team
 
 
 class Training:
     """A stack of replicas that train in lockstep on the same minibatches."""
 
-    def __init__(self, configs: Sequence[TrainConfig], splits: Splits, snapshot: Snapshot | None = None) -> None:
+    def __init__(
+        self,
+        configs: Sequence[TrainConfig],
+        splits: Splits,
+        snapshot: Snapshot | None = None,
+        team: "Team | None" = None,
+    ) -> None:
         """Initialise the replicas, or restore a single one. Raises ValueError for configs that cannot form a stack."""
         self.config = configs[0]  # all replicas share the settings that the loop reads from it
         if len(set(map(stack_key, configs))) > 1:
@@ -44,19 +44,20 @@ class Training:
         self.splits = splits.standardised(self.config.standardise)
         self.budget = budget_of(self.config, len(splits.train))
         self.step = 0 if snapshot is None else snapshot.step  # updates done
-        self.stack = stack(self._networks(configs, snapshot))
+        self.stack = compiled.accelerated(stack(self._networks(configs, snapshot)), team)
         self.evaluated = self.stack  # the stack, or its average, or with other statistics
-        self.optimizer: SGD | Adam = SGD(momentum=self.config.momentum, weight_decay=self.config.weight_decay)
+        new_sgd, new_adam, new_average = compiled.optimizer_classes(team)
+        decay = self.config.weight_decay
+        self.optimizer: SGD | Adam = new_sgd(momentum=self.config.momentum, weight_decay=decay)
         if self.config.optimizer == "adam":
-            self.optimizer = Adam(weight_decay=self.config.weight_decay, updates=self.step)
-        self.average = WeightAverage(self.config.weight_average) if self.config.weight_average else None
-        self._minibatches = Minibatches(self.config, self.splits.train)
-        self._share_arrays(len(configs))
-        self._parameters = Parameters(self.stack)
+            self.optimizer = new_adam(weight_decay=decay, updates=self.step)
+        self.average = new_average(self.config.weight_average) if self.config.weight_average else None
+        self._minibatches = Minibatches(self.config, self.splits.train, self.budget.total_updates, team)
+        self._parameters = self.stack.parameters()
         self.results = [TrainResult(config, self.stack.replica(index)) for index, config in enumerate(configs)]
-        self._lam = [config.lam for config in configs]
+        self._lam, self._eta = np.array([config.lam for config in configs]), np.empty(len(configs))
+        self._compute = compiled.repeated(self._updated, team)
         self._dropouts = [layer for layer in self.stack.layers.values() if isinstance(layer, Dropout)]
-        self._prepared: Begun | None = None  # the images of the next update
         self._clock = time.perf_counter()
         if snapshot is not None:
             self._restore_memory(snapshot)
@@ -67,26 +68,25 @@ class Training:
         return self.step == self.budget.total_updates or not self._remaining()
 
     def update(self) -> None:
-        X, following = (self._images[step % BUFFERS] for step in (self.step, self.step + 1))
-        for piece in second_core.left(self._prepared):
-            self._minibatches.images(self.step, X, piece)
-        y, loss_function = self._minibatches.labels(self.step)
-        self._prepared = None
-        if self.step + 1 < self.budget.total_updates:
-            self._prepared = second_core.then(write_images, self.step + 1, out=following, parts=self._minibatches.parts)
+        X, self._y = self._minibatches.images(self.step), self._minibatches.labels(self.step)
         for layer in self._dropouts:
             layer.step = self.step
-        loss, gradients = self.stack.factored_gradients(X, y, _shared(self._lam), loss=loss_function, track=True)
-        eta = _shared([self.budget.learning_rate(self.step, result.config) for result in self.results])
-        self.optimizer.update(self._parameters.arrays, self._parameters.in_order(gradients), eta)
+        self._eta[:] = [self.budget.learning_rate(self.step, result.config) for result in self.results]
+        loss = self._compute(X)
         self.step += 1
-        if self.average:
-            self.average.update(self.stack.state())
         self._mark_diverged(loss)
         if self.config.snapshots and self.budget.is_end_of_cycle(self.step):
             network = with_policy_of(self._averaged(), self.config, self.splits)
             for index, result in self._remaining():
                 result.snapshots.append(network.replica(index).copy().state())
+
+    def _updated(self, X: np.ndarray) -> np.ndarray:
+        """Update the stack with a minibatch and return its losses `(m,)`."""
+        loss, gradients = self.stack.gradients_of_loss(X, self._y, loss=self._minibatches.loss, track=True)
+        self.optimizer.update(self._parameters, gradients, self._eta, self._lam)
+        if self.average:
+            self.average.update(self.stack.state())
+        return loss
 
     def evaluate(self) -> None:
         """Append an EpochMetrics to the epochs of every replica that has not diverged.
@@ -117,8 +117,8 @@ class Training:
                 validation = self._score_of_mean(networks, self.splits.validation)
                 score = self._score_of_mean(networks, self.splits.test) if evaluate_test else None
                 result.ensemble = Ensemble(len(networks), validation, score)
-        for result in self.results:  # views would keep all memory shared with the second core
-            result.network = result.network.copy()
+        for result in self.results:  # without the memory of the other replicas, and of the team
+            result.network = compiled.plain(result.network.copy())
 
     def _networks(self, configs: Sequence[TrainConfig], snapshot: Snapshot | None) -> list[Network]:
         if snapshot is not None:
@@ -128,24 +128,6 @@ class Training:
         V = None if components is None else whitening(self.splits.train, components, eps)
         return [initialize(config, whitening=V) for config in configs]
 
-    def _share_arrays(self, replicas: int) -> None:
-        """Move the weights, and the images of this update and the next, into memory shared with the second core."""
-        shape, dtype = (self.config.batch_size, PIXELS), np.dtype(self.config.dtype)
-        matrices = {name: array for name, array in self.stack.state().items() if name.endswith((".W", ".V"))}
-        numbers = sum(array.size for array in matrices.values())
-        if 2 * self.config.batch_size * numbers * self.budget.total_updates > WORTH_A_PROCESS:
-            activations = self.config.batch_size * replicas * sum(self.config.hidden)
-            # Space besides W: products as large as W with their factors, and an average of W in an evaluation.
-            copies = 3 if self.config.weight_average else 2
-            size = (copies * numbers + BUFFERS * math.prod(shape) + 8 * activations) * dtype.itemsize + ROOM
-            if second_core.start(size) and not second_core.tell(follow, self._minibatches):
-                second_core.stop()  # the images are in no file that another process can map
-        for name, array in matrices.items():
-            shared = second_core.empty(array.mT.shape, array.dtype)  # in Fortran order, as its transpose
-            shared[...] = array.mT
-            self.stack.set_array(name, shared.mT)
-        self._images = [second_core.empty(shape, dtype) for _ in range(BUFFERS)]
-
     def _averaged(self) -> Network:
         return self.stack.with_state(self.average.state) if self.average and self.average.updates else self.stack
 
@@ -153,7 +135,7 @@ class Training:
         network = self.evaluated
         if self.step == self.budget.total_updates:
             network = for_split(network, split, self.config.bn_statistics, self.config.dtype)
-        return evaluate(network, split, self._lam, self.config.dtype)
+        return evaluate(network, split, self._lam.tolist(), self.config.dtype)
 
     def _score_of_mean(self, networks: Sequence[Network], split: Split) -> Score:
         networks = [for_split(network, split, self.config.bn_statistics, self.config.dtype) for network in networks]
@@ -166,7 +148,7 @@ class Training:
         memory = {
             f"{OPTIMIZER}.{kind}.{name}": array[index]
             for kind, arrays in self.optimizer.memory.items()
-            for name, array in self._parameters.by_name(arrays).items()
+            for name, array in arrays.items()
         }
         if self.average and self.average.updates:
             memory |= {f"{RAW}.{name}": array for name, array in self.stack.replica(index).state().items()}
@@ -179,7 +161,11 @@ class Training:
             averaged = self.stack.replica(0).with_state(state)
             self.average.state, self.average.updates = stack([averaged]).state(), snapshot.step
         for kind in dict.fromkeys(key.split(".")[1] for key in state if key.startswith(f"{OPTIMIZER}.")):
-            self.optimizer.memory[kind] = self._parameters.like(part(state, f"{OPTIMIZER}.{kind}"))
+            saved = part(state, f"{OPTIMIZER}.{kind}")
+            self.optimizer.memory[kind] = {
+                name: np.array(saved[name], array.dtype, order="C").reshape(array.shape)
+                for name, array in self._parameters.items()
+            }
 
     def _remaining(self) -> list[tuple[int, TrainResult]]:
         return [(index, result) for index, result in enumerate(self.results) if result.diverged_at is None]
@@ -198,6 +184,7 @@ def train(
     snapshot: Snapshot | None = None,
     epochs: Sequence[EpochMetrics] = (),
     evaluate_test: bool = True,
+    cores: int = 1,
     on_update: Callable[[int], None] = lambda step: None,
     on_evaluation: Callable[[list[TrainResult]], None] = lambda results: None,
 ) -> list[TrainResult]:
@@ -207,24 +194,22 @@ def train(
     seed included. What `on_update(step)`, called after every update, raises ends the training. `on_evaluation(results)`
     is called after every evaluation, whose EpochMetrics is the last of the `epochs` of each replica. A replica whose
     cost is no longer finite gets `diverged_at` and no further metrics; the others continue. A single replica continues
-    from a `snapshot`, with the `epochs` before it, and ends with the same bits as without the interruption.
+    from a `snapshot`, with the `epochs` before it, and ends with the same bits as without the interruption. With two
+    `cores`, a second thread computes too; the bits do not depend on it.
     """
-    try:
-        training = Training(configs, splits, snapshot)
+    with compiled.open_team(configs[0].dtype, helper=cores > 1) as team, arithmetic():
+        training = Training(configs, splits, snapshot, team)
         training.results[0].epochs.extend(epochs)
         done = training.step if epochs else -1  # their evaluations are stored with the snapshot
-        with arithmetic():
-            for evaluation in (step for step in training.budget.evaluations if step > done):
-                while training.step < evaluation and not training.finished:
-                    training.update()
-                    on_update(training.step)
-                training.evaluate()
-                on_evaluation(training.results)
-                if training.finished:
-                    break
-            training.finish(evaluate_test=evaluate_test)
-    finally:
-        second_core.stop()
+        for evaluation in (step for step in training.budget.evaluations if step > done):
+            while training.step < evaluation and not training.finished:
+                training.update()
+                on_update(training.step)
+            training.evaluate()
+            on_evaluation(training.results)
+            if training.finished:
+                break
+        training.finish(evaluate_test=evaluate_test)
     return training.results
 
 
@@ -243,8 +228,3 @@ def train_chain(
         snapshot = Snapshot(0, results[-1].network.state())
         done += budget_of(config, len(splits.train)).total_updates
     return results
-
-
-def _shared(values: Sequence[float]) -> float | np.ndarray:
-    """Return one number if it is equal for all replicas, which is cheaper to apply, or `(m,)`."""
-    return values[0] if len(set(values)) == 1 else np.array(values)

@@ -4,7 +4,6 @@ import numpy as np
 
 from klcli.data.augmentation import mirror
 from klcli.data.dataset import PIXELS, Split
-from klcli.engine.products import product
 
 ROWS = 5000  # images at once: 61 MB of float32
 
@@ -21,7 +20,7 @@ def whitening(images: Split, components: int, eps: float) -> np.ndarray:
     covariance = np.zeros((PIXELS, PIXELS))
     for start in range(0, len(images), ROWS):
         X, _ = images.batch(slice(start, start + ROWS))
-        covariance += product(X.T, X)
+        covariance += X.T @ X
     covariance /= len(images)
     mirrored = mirror(np.arange(PIXELS))  # a mirror image has the same pixels in other places
     covariance = (covariance + covariance[np.ix_(mirrored, mirrored)]) / 2

@@ -1,21 +1,25 @@
 """The effect of each ingredient of `--preset best`: `python -m tests.benchmarks.ablation [--epochs 10] [--seeds 2]`.
 
 The preset, narrower and shorter, and then without one ingredient after the other. The seeds of a row are trained
-as one stack; only validation images are evaluated. Prints a Markdown table as it goes.
+as one stack; only validation images are evaluated. The last rows omit a part of the engine, not of the preset: their
+minutes show what it gains. Prints a Markdown table as it goes.
 """
 
 import argparse
 import statistics
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
-from klcli import second_core  # before NumPy loads: it pins the threads of BLAS
+from klcli import compiled  # klcli pins the threads of BLAS before NumPy loads
 from klcli.data.augmentation import views
 from klcli.data.dataset import Splits, split
 from klcli.data.sources import open_dataset
 from klcli.evaluation.metrics import log_mean, log_probabilities, score_of
 from klcli.settings.presets import preset
+from klcli.training.cores import cores
 from klcli.training.result import TrainResult
 from klcli.training.trainer import train
 
@@ -32,6 +36,8 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "SGD with Nesterov momentum": {"optimizer": "sgd", "momentum": 0.9, "eta_max": 0.1, "weight_decay": 5e-4},
 }
 
+HELPER_OFF, COMPILED_OFF = "helper off", "compiled off"
+
 
 def main() -> None:
     """Train every row."""
@@ -39,23 +45,28 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--hidden", type=int, nargs="+", default=[1024, 512])
+    parser.add_argument("--only", nargs="*", help="names of rows, beside the first one; default: all")
     arguments = parser.parse_args()
     best = preset("best").config
     base = replace(best, hidden=tuple(arguments.hidden), epochs=arguments.epochs, order_seed=0, evaluations_per_cycle=0)
     splits = split(open_dataset(None), base.split)
-    second_core.use()
     print("| | validation | difference | over flips and shifts by 2 | train | minutes |\n|---|---|---|---|---|---|")
     whole = None
     narrower = {"half as wide": {"hidden": tuple(width // 2 for width in base.hidden)}}
-    for name, changes in (WITHOUT | narrower).items():
+    for name, changes in (WITHOUT | narrower | {HELPER_OFF: {}, COMPILED_OFF: {}}).items():
+        if arguments.only and whole is not None and name not in arguments.only:
+            continue
         started = time.perf_counter()
         config = replace(base, **changes)
-        results = train([replace(config, seed=seed) for seed in range(arguments.seeds)], splits, evaluate_test=False)
+        stack = [replace(config, seed=seed) for seed in range(arguments.seeds)]
+        in_numpy = patch.object(compiled, "open_team", return_value=nullcontext())
+        with in_numpy if name == COMPILED_OFF else nullcontext():
+            results = train(stack, splits, evaluate_test=False, cores=1 if name == HELPER_OFF else cores())
+        minutes = (time.perf_counter() - started) / 60
         plain = statistics.mean(result.epochs[-1].validation.accuracy for result in results)
         seen = statistics.mean(over_views(result, splits) for result in results)
         on_train = statistics.mean(result.epochs[-1].train.accuracy for result in results)
         whole = plain if whole is None else whole
-        minutes = (time.perf_counter() - started) / 60
         row = (f"{plain:.4f}", f"{100 * (plain - whole):+.1f}", f"{seen:.4f}", f"{on_train:.4f}", f"{minutes:.1f}")
         print(f"| {name} | {' | '.join(row)} |", flush=True)
 

@@ -1,51 +1,75 @@
 """The contestants: each trains the same network on the same minibatches, `updates(n)` at a time.
 
 A contestant is a class with a `name`, made from a Race; making it may fail with ImportError, where
-its library is not installed, and the benchmark continues without it.
+its library is not installed, and the benchmark continues without it. Before every round it may `wake`, not timed.
 """
 
 import itertools
-import os
+from contextlib import ExitStack
+from unittest.mock import patch
 
 import numpy as np
 
-from klcli import second_core
-from klcli.data.dataset import epoch_order
+from klcli import compiled
+from klcli.data.dataset import PIXELS, epoch_order
+from klcli.training import trainer
+from klcli.training.cores import cores
 from klcli.training.environment import arithmetic
-from klcli.training.trainer import Training
 from tests.benchmarks.networks import Race
 
-CORES = len(os.sched_getaffinity(0))
+CORES = cores()
 
 
 class Klcli:
-    """klcli as `klcli train` runs it, without evaluations."""
+    """klcli as `klcli train` runs it, with a second thread, without evaluations."""
 
     name = "klcli"
-    second_core = True
+    cores = 2  # 0: plain NumPy
 
     def __init__(self, race: Race) -> None:
-        second_core.use(self.second_core)
-        self._training = Training([race.config], race.splits)
+        self._open = ExitStack()
+        team = None
+        if self.cores:
+            team = self._open.enter_context(compiled.open_team(race.config.dtype, helper=self.cores > 1))
+        with patch.object(trainer, "whitening", any_projection):
+            self._training = trainer.Training([race.config], race.splits, team=team)
+
+    def wake(self) -> None:
+        """Wake the helper, which sleeps after 2 ms without work."""
+        self.updates(3)
 
     def updates(self, n: int) -> None:
-        second_core.use(self.second_core)
         with arithmetic():
             for _ in range(n):
                 self._training.update()
+
+    def close(self) -> None:
+        self._open.close()
 
 
 class KlcliOneCore(Klcli):
     """The same on one core, as a worker of a search or of a sweep."""
 
     name = "klcli, 1 core"
-    second_core = False
+    cores = 1
+
+
+class KlcliNumpy(Klcli):
+    """klcli where there is no numba: engine/ itself, on one core."""
+
+    name = "klcli, plain NumPy"
+    cores = 0
+
+
+def any_projection(images: object, components: int, eps: float) -> np.ndarray:
+    """Return a random matrix in place of the whitening, which takes 8 s: the time of an update is the same."""
+    return np.random.default_rng(0).standard_normal((PIXELS, components)) / np.sqrt(PIXELS)
 
 
 class Floor:
-    """Only the dense products that the network cannot avoid, into arrays made beforehand."""
+    """Only the dense products that the network cannot avoid, by OpenBLAS on one core, into arrays made beforehand."""
 
-    name = "floor"
+    name = "floor: its products, 1 core"
 
     def __init__(self, race: Race) -> None:
         rng = np.random.default_rng(0)
@@ -53,19 +77,37 @@ class Floor:
         def array(*shape: int) -> np.ndarray:
             return rng.standard_normal(shape, dtype=np.float32)
 
-        n, widths = race.config.batch_size, race.widths
+        n = race.config.batch_size
         self._layers = [
-            (array(n, a), array(a, b), array(n, b), array(n, b), array(a, b), array(n, a))
-            for a, b in itertools.pairwise(widths)
+            (array(n, a), array(a, b), array(n, b), array(n, b), array(a, b), array(n, a), has_dX)
+            for a, b, has_dX in race.products()
         ]
 
     def updates(self, n: int) -> None:
         for _ in range(n):
-            for index, (X, W, G, Y, dW, dX) in enumerate(self._layers):
+            for X, W, G, Y, dW, dX, has_dX in self._layers:
                 np.matmul(X, W, out=Y)
                 np.matmul(X.T, G, out=dW)
-                if index:
+                if has_dX:
                     np.matmul(G, W.T, out=dX)
+
+
+class Peak:
+    """As many multiplications as in those products, in products of large square matrices: the machine's peak."""
+
+    name = "floor: large sgemm, 1 core"
+    side = 1024
+
+    def __init__(self, race: Race) -> None:
+        self._A, self._B, self._C = np.random.default_rng(0).standard_normal((3, self.side, self.side), np.float32)
+        multiplications = race.config.batch_size * sum(a * b * (2 + has_dX) for a, b, has_dX in race.products())
+        self._rows = multiplications / self.side**2  # of a product with B, per update
+
+    def updates(self, n: int) -> None:
+        rows = round(n * self._rows)
+        for start in range(0, rows, self.side):
+            now = min(self.side, rows - start)
+            np.matmul(self._A[:now], self._B, out=self._C[:now])
 
 
 class TorchEager:
@@ -87,8 +129,8 @@ class TorchEager:
         for index, (a, b) in enumerate(itertools.pairwise(race.widths)):
             layers.append(torch.nn.Linear(a, b))
             torch.nn.init.kaiming_normal_(layers[-1].weight)
-            if index < len(race.hidden):
-                layers += [torch.nn.BatchNorm1d(b, eps=1e-8)] if race.batch_norm else []
+            if index < len(race.config.hidden):
+                layers += [torch.nn.BatchNorm1d(b, eps=1e-8)] if race.config.batch_norm else []
                 layers.append(torch.nn.ReLU())
         network = torch.nn.Sequential(*layers)
         weights = [layer.weight for layer in layers if isinstance(layer, torch.nn.Linear)]
@@ -167,7 +209,7 @@ def jax_initial_state(race: Race, seed: int):
     state = []
     for index, (a, b) in enumerate(itertools.pairwise(race.widths)):
         layer = {"W": jnp.asarray(rng.standard_normal((a, b)) * np.sqrt(2 / a), jnp.float32), "b": jnp.zeros(b)}
-        if race.batch_norm and index < len(race.hidden):
+        if race.config.batch_norm and index < len(race.config.hidden):
             layer |= {"gamma": jnp.ones(b), "beta": jnp.zeros(b), "mean": jnp.zeros(b), "variance": jnp.ones(b)}
         state.append(layer)
     return state
@@ -185,7 +227,7 @@ def jax_epoch(race: Race):
             penalty += jnp.sum(layer["W"] ** 2)
             if index == len(state) - 1:
                 break
-            if race.batch_norm:
+            if race.config.batch_norm:
                 mean, variance = X.mean(0), X.var(0)
                 X = layer["gamma"] * (X - mean) / jnp.sqrt(variance + 1e-8) + layer["beta"]
                 averages.append((0.9 * layer["mean"] + 0.1 * mean, 0.9 * layer["variance"] + 0.1 * variance))
@@ -215,12 +257,12 @@ class ScikitLearn:
     def __init__(self, race: Race) -> None:
         from sklearn.neural_network import MLPClassifier
 
-        if race.batch_norm:
+        if race.config.batch_norm:
             raise ImportError("it has no batch normalisation")
         X, y = race.standardised
         self._X, self._y = X, y
         self._network = MLPClassifier(
-            race.hidden, solver="sgd", alpha=2 * race.config.lam, batch_size=race.config.batch_size, momentum=0.0
+            race.config.hidden, solver="sgd", alpha=2 * race.config.lam, batch_size=race.config.batch_size, momentum=0.0
         )
 
     def updates(self, n: int) -> None:
@@ -228,4 +270,6 @@ class ScikitLearn:
         self._network.partial_fit(self._X[:rows], self._y[:rows], classes=np.arange(10))
 
 
-CONTESTANTS = (Floor, Klcli, KlcliOneCore, TorchEager, TorchEagerAllThreads, TorchCompiled, JaxScan, ScikitLearn)
+CONTESTANTS = (
+    Peak, Floor, Klcli, KlcliOneCore, KlcliNumpy, JaxScan, TorchEager, TorchEagerAllThreads, TorchCompiled, ScikitLearn,
+)  # fmt: skip

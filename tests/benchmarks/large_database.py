@@ -40,6 +40,7 @@ COMMANDS = (
     "report --run 50005 50006",
     "report --study 7",
     "report --check",
+    "report --check-contents",
     "report --export tables",
     "report --html report.html",
 )

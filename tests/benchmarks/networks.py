@@ -1,15 +1,20 @@
 """The networks, updates and images of the benchmark, the same for every contestant."""
 
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from klcli.data.dataset import Splits, split
 from klcli.data.sources import open_dataset
+from klcli.settings.presets import preset
 from klcli.settings.train_config import TrainConfig
 
 UPDATES = 450  # one epoch of 45 000 images in minibatches of 100
+# One order of the images for all seeds, and a training that no number of rounds completes.
+BASE = TrainConfig(batch_norm=True, order_seed=0, cycles=1000)
 LAMBDAS = tuple(float(lam) for lam in np.geomspace(1e-4, 1e-1, 8))
 
 
@@ -18,20 +23,21 @@ class Race:
     """One network and the images on which it is trained."""
 
     name: str
-    hidden: tuple[int, ...]
-    batch_norm: bool
     splits: Splits = field(repr=False)
     sha256: str  # of the data set
-
-    @property
-    def config(self) -> TrainConfig:
-        """The settings of klcli's contestant; the others take theirs from here."""
-        return TrainConfig(hidden=self.hidden, batch_norm=self.batch_norm, order_seed=0)
+    config: TrainConfig = BASE  # of klcli's contestant; the others take their settings from here
+    updates: int = 300  # per round
+    networks: int = 1  # that train at once
 
     @property
     def widths(self) -> tuple[int, ...]:
         """All widths, from the pixels to the classes."""
-        return (3072, *self.hidden, 10)
+        return (3072, *self.config.hidden, 10)
+
+    def products(self) -> Iterator[tuple[int, int, bool]]:
+        """Yield the shape of every weight matrix, and whether an update needs the gradient of its input."""
+        for index, (a, b) in enumerate(itertools.pairwise(self.widths)):
+            yield a, b, index > 0
 
     @cached_property
     def standardised(self) -> tuple[np.ndarray, np.ndarray]:
@@ -59,9 +65,13 @@ def races() -> list[Race]:
     """Return the races, on CIFAR-10 where it is found and on the built-in images elsewhere."""
     dataset = open_dataset(None)
     splits = split(dataset, TrainConfig().split)
+    images = splits, dataset.sha256
+    narrow = replace(BASE, hidden=(50, 30, 20, 20, 10, 10, 10, 10))
     return [
-        Race("3-layer BN", (50, 50), True, splits, dataset.sha256),
-        Race("3-layer", (50, 50), False, splits, dataset.sha256),
-        Race("9-layer BN", (50, 30, 20, 20, 10, 10, 10, 10), True, splits, dataset.sha256),
-        Race("[512, 256] BN", (512, 256), True, splits, dataset.sha256),
+        Race("3-layer BN", *images),
+        Race("3-layer", *images, replace(BASE, batch_norm=False)),
+        Race("9-layer BN", *images, narrow),
+        Race("[512, 256] BN", *images, replace(BASE, hidden=(512, 256)), updates=100),
+        Race("best preset's shapes", *images, preset("best").config, updates=20),
+        Race("search of 8 lambdas, per network", *images, updates=UPDATES, networks=len(LAMBDAS)),
     ]

@@ -1,7 +1,8 @@
 """klcli against PyTorch, JAX, scikit-learn and the bare matrix products: `python -m tests.benchmarks.peers`.
 
-All contestants run in one process tree, in turn, round by round, so that what slows the machine down
-slows all of them; quoted are medians over the rounds, ratios first.
+All contestants run in one process tree, in turn, round by round, so that what slows the machine down slows all of
+them; each round begins with another one. Quoted are medians over the rounds, ratios first. On a machine that is not
+quiet, the threads of PyTorch wait for each other, ten times as long as they compute and more.
 """
 
 import argparse
@@ -14,43 +15,42 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-import klcli  # noqa: F401  (pins BLAS threads before NumPy loads)
-from tests.benchmarks.contestants import CONTESTANTS, CORES
-from tests.benchmarks.networks import LAMBDAS, UPDATES, Race, races
-from tests.benchmarks.search_contestants import search_contestants
+from klcli import compiled  # klcli pins the threads of BLAS before NumPy loads
+from klcli.compiled.blas import numpys_blas
+from tests.benchmarks.contestants import CONTESTANTS, CORES, Klcli, KlcliOneCore, TorchCompiled
+from tests.benchmarks.networks import Race, races
+from tests.benchmarks.search_contestants import SEARCH_CONTESTANTS
 
 SAMPLE_SECONDS = 0.05  # between two looks at the memory of a process
 
 
 def main() -> None:
     """Run the races that the arguments name and write what they showed."""
+    load = os.getloadavg()[0]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds after one warm-up (default 5)")
-    parser.add_argument("--updates", type=int, default=UPDATES, help=f"updates per round (default {UPDATES}, an epoch)")
-    parser.add_argument("--only", nargs="*", help="names of networks, or `search`, or `process`; default: all")
+    parser.add_argument("--updates", type=int, help="per round, at most 450 (default: 20 to 450, by network)")
+    parser.add_argument("--only", help="parts of names, as 3-layer,9-layer,512,best,search,process; default: all")
+    parser.add_argument("--compiled", action="store_true", help="race against torch.compile too")
     parser.add_argument("--output", type=Path, help="write NAME.md, NAME.json and NAME.png")
     arguments = parser.parse_args()
-    result: dict[str, Any] = {"machine": machine(), "networks": {}, "rounds": arguments.rounds}
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {"machine": machine() | {"load": load}, "networks": {}, "rounds": arguments.rounds}
 
     def wanted(name: str) -> bool:
-        return not arguments.only or name in arguments.only
+        return not arguments.only or any(part in name for part in arguments.only.split(","))
 
-    available = races()
-    for race in available:
+    for race in races():
         if wanted(race.name):
-            makers = {kind.name: kind for kind in CONTESTANTS}
-            result["networks"][race.name] = run(
-                race, makers, lambda made: made.updates(arguments.updates), arguments.rounds, arguments.updates
-            )
-    if wanted("search"):
-        makers = {getattr(kind, "name", str(kind)): kind for kind in search_contestants()}
-        result["search"] = run(available[0], makers, lambda made: made.epoch(), arguments.rounds, UPDATES, len(LAMBDAS))
+            kinds = [kind for kind in contestants_of(race) if kind is not TorchCompiled or arguments.compiled]
+            result["networks"][race.name] = run(race, kinds, arguments.rounds, arguments.updates or race.updates)
     if wanted("process"):
         result["process"] = processes()
     text = report(result)
@@ -58,40 +58,44 @@ def main() -> None:
     if arguments.output:
         arguments.output.with_suffix(".md").write_text(text)
         arguments.output.with_suffix(".json").write_text(json.dumps(result, indent=2))
-        draw(result, arguments.output.with_suffix(".png"))
+        if result["networks"]:
+            draw(result, arguments.output.with_suffix(".png"))
 
 
-def run(
-    race: Race,
-    makers: dict[str, Callable[[Race], Any]],
-    lap: Callable[[Any], None],
-    rounds: int,
-    updates: int,
-    networks: int = 1,
-) -> dict[str, Any]:
+def contestants_of(race: Race) -> Sequence[Callable[[Race], Any]]:
+    """Return the contestants of a race: klcli alone trains the preset, which no peer does in the same way."""
+    if race.networks > 1:
+        return SEARCH_CONTESTANTS
+    return (Klcli, KlcliOneCore) if race.config.preset else CONTESTANTS
+
+
+def run(race: Race, kinds: Sequence[Callable[[Race], Any]], rounds: int, updates: int) -> dict[str, Any]:
     """Race the contestants and return microseconds per update and network of every counted round."""
     contestants, missing = {}, {}
-    for name, maker in makers.items():
+    for kind in kinds:
+        name: str = kind.name  # type: ignore[attr-defined]
         try:
-            made = maker(race)
-            lap(made)  # the warm-up: caches, compilers, threads
+            made = kind(race)
+            made.updates(updates)  # the warm-up: caches, compilers, threads
         except ImportError as error:
             missing[name] = str(error).splitlines()[0]
         except Exception as error:  # a compiler that is not there, for instance: say it and go on
             missing[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         else:
-            contestants[getattr(made, "name", name)] = made
+            contestants[name] = made
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds):
-        for name, made in contestants.items():
+        first = number % len(contestants)  # another one in each round
+        for name in [*contestants][first:] + [*contestants][:first]:
             gc.collect()
+            getattr(contestants[name], "wake", lambda: None)()
             started = time.perf_counter()
-            lap(made)
-            times[name].append((time.perf_counter() - started) / updates / networks * 1e6)
+            contestants[name].updates(updates)
+            times[name].append((time.perf_counter() - started) / updates / race.networks * 1e6)
         print(f"{race.name}: round {number + 1} of {rounds}", file=sys.stderr)
     for made in contestants.values():
         getattr(made, "close", lambda: None)()
-    return {"times": times, "missing": missing, "network": race.name}
+    return {"times": times, "missing": missing}
 
 
 def processes() -> dict[str, Any]:
@@ -133,17 +137,15 @@ def megabytes(process: psutil.Process) -> float:
 
 def machine() -> dict[str, Any]:
     """Say on what this was measured."""
-    import numpy as np
-    import threadpoolctl
-
-    versions = {"python": platform.python_version(), "numpy": np.__version__}
-    for name in ("torch", "jax", "sklearn"):
+    versions = {"python": platform.python_version()}
+    for name in ("numpy", "numba", "torch", "jax", "sklearn"):
         try:
             versions[name] = __import__(name).__version__
         except ImportError:
             continue
-    blas = next((pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"), {})
-    return {"cores": CORES, "processor": _processor(), "blas": blas.get("architecture"), "versions": versions}
+    blas = next(iter(numpys_blas()), {})
+    words = {"processor": _processor(), "caches": _caches(), "blas": blas.get("architecture")}
+    return {"cores": CORES, **words, "why plain NumPy": compiled.why_not(), "versions": versions}
 
 
 def _processor() -> str:
@@ -154,6 +156,16 @@ def _processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def _caches() -> str:
+    """Return the caches of the first core, as `L2 1024K of core 0`."""
+    found = []
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        kind, *words = ((folder / n).read_text().strip() for n in ("type", "level", "size", "shared_cpu_list"))
+        if kind != "Instruction":
+            found.append("L{} {} of core {}".format(*words))
+    return ", ".join(found) or "caches unknown"
+
+
 def report(result: dict[str, Any]) -> str:
     """Return the tables as Markdown: ratios first, absolute times second."""
     machine = result["machine"]
@@ -161,11 +173,13 @@ def report(result: dict[str, Any]) -> str:
     lines = [
         "# klcli against its peers",
         "",
-        f"{machine['cores']} cores of {machine['processor']}, BLAS kernels for {machine['blas']}, {versions}. "
-        f"Medians of {result['rounds']} interleaved rounds after a warm-up; the ratios too, each within a round.",
+        f"{machine['cores']} cores of {machine['processor']}, {machine['caches']}, load before the start "
+        f"{machine['load']:.2f}, BLAS kernels for {machine['blas']}, {versions}. "
+        + (f"klcli computed in plain NumPy: {machine['why plain NumPy']}. " if machine["why plain NumPy"] else "")
+        + f"Medians of {result['rounds']} interleaved rounds after a warm-up; the ratios too, each within a round.",
     ]
-    for title, section, ours in sections(result):
-        relative = ratios(section["times"], ours)
+    for title, section in result["networks"].items():
+        relative = ratios(section["times"])
         lines += ["", f"## {title}", "", "| | time / klcli's | us per update | from | to |", "|---|---|---|---|---|"]
         for name, times in section["times"].items():
             row = (f"{relative[name]:.2f}", f"{statistics.median(times):.0f}", f"{min(times):.0f}", f"{max(times):.0f}")
@@ -182,16 +196,9 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def sections(result: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
-    """Return every race as its title, its times and the name of the contestant that is 1."""
-    found = [(name, section, "klcli") for name, section in result["networks"].items()]
-    if "search" in result:
-        found.append((f"{len(LAMBDAS)} lambdas, per network", result["search"], f"klcli, {CORES} processes"))
-    return found
-
-
-def ratios(times: dict[str, list[float]], ours: str) -> dict[str, float]:
-    """Return the median over the rounds of every contestant's time over ours in the same round."""
+def ratios(times: dict[str, list[float]]) -> dict[str, float]:
+    """Return the median over the rounds of every contestant's time over klcli's in the same round."""
+    ours = next(name for name in times if name.startswith("klcli"))
     return {
         name: statistics.median(a / b for a, b in zip(theirs, times[ours], strict=True))
         for name, theirs in times.items()
@@ -202,16 +209,16 @@ def draw(result: dict[str, Any], path: Path) -> None:
     """Draw the times relative to klcli's as bars."""
     from matplotlib.figure import Figure
 
-    shown = sections(result)
+    shown = result["networks"]
     figure = Figure(figsize=(9, 1 + 2.1 * len(shown)), layout="constrained")
     panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
-    for axes, (title, section, ours) in zip(panels, shown, strict=True):
-        relative = ratios(section["times"], ours)
+    for axes, (title, section) in zip(panels, shown.items(), strict=True):
+        relative = ratios(section["times"])
         colours = [colour(name) for name in relative]
         bars = axes.barh(list(relative), list(relative.values()), color=colours)
         axes.bar_label(bars, fmt="%.2f", padding=3)
         axes.invert_yaxis()
-        axes.set_title(f"{title}: time per update, {ours} = 1", loc="left", fontsize=10)
+        axes.set_title(f"{title}: time per update, klcli = 1", loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.12)
     figure.savefig(path, dpi=110)

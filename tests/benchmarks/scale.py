@@ -1,29 +1,35 @@
 """The cost of an update against the size of the network: `python -m tests.benchmarks.scale [--output results/scale]`.
 
 Width, depth, minibatch and replicas are varied one at a time around the 3-layer network with batch normalisation.
-One core and two take turns at every point, so that what slows the machine down slows both.
+One thread and two take turns at every point, so that what slows the machine down slows both: first on the machine
+as it is, then beside four busy processes. Times are those of an update per network.
 """
 
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from klcli import second_core  # before NumPy loads: it pins the threads of BLAS
+from klcli.compiled import open_team  # klcli pins the threads of BLAS before NumPy loads
 from klcli.data.dataset import split
 from klcli.data.sources import open_dataset
 from klcli.settings.train_config import TrainConfig
 from klcli.training.environment import arithmetic
 from klcli.training.trainer import Training
+from tests.benchmarks.networks import BASE
 
-BASE = TrainConfig(batch_norm=True, order_seed=0)
-ROUNDS = 5
+BLUE, ORANGE = "#0072B2", "#E69F00"
+STYLES = {"one core": ("o-", BLUE), "two cores": ("o-", ORANGE)}
+STYLES |= {f"{name}, busy": ("o:", colour) for name, (_, colour) in STYLES.items()}
 SECONDS = 0.3  # of one measurement
-WARM_UP = 1.0  # seconds, until the process on the second core is ready
+BUSY = 4  # processes
+KEEP_BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(100000))"
 Point = tuple[float, list[TrainConfig]]  # what is varied, and the members that are trained
 
 PANELS: dict[str, list[Point]] = {
@@ -37,43 +43,57 @@ PANELS: dict[str, list[Point]] = {
 def main() -> None:
     """Measure every point, print the table and draw it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", help="part of the title of a panel: width, units, images or members")
     parser.add_argument("--output", type=Path, help="write NAME.json and NAME.png")
     arguments = parser.parse_args()
     splits = split(open_dataset(None), BASE.split)
     result: dict[str, list[dict[str, float]]] = {}
     for title, points in PANELS.items():
+        if arguments.only and arguments.only not in title:
+            continue
         result[title] = []
-        print(f"\n{title:>28}   one core   two cores  (us per update and network)")
+        print(f"\n{title:>28}" + "".join(f"{name:>17}" for name in STYLES) + "  us, two / one, busy")
         for value, configs in points:
-            second_core.use()
-            training = Training(configs, splits)
-            with arithmetic():
-                one, two = microseconds(training.update, len(configs))
-            result[title].append({"value": value, "one core": one, "two cores": two})
-            print(f"{value:>28} {one:>10.0f} {two:>11.0f}", flush=True)
+            with open_team(BASE.dtype) as alone, open_team(BASE.dtype, helper=True) as pair, arithmetic():
+                trainings = [Training(configs, splits, team=team) for team in (alone, pair)]
+                times = seconds_of_update(trainings, arguments.rounds)
+                with busy(BUSY):
+                    times += seconds_of_update(trainings, arguments.rounds)
+            times = [1e6 * seconds / len(configs) for seconds in times]
+            result[title].append({"value": value} | dict(zip(STYLES, times, strict=True)))
+            print(f"{value:>28}" + "".join(f"{one:>17.0f}" for one in times), end="")
+            print(f"{times[1] / times[0]:>17.2f}{times[3] / times[2]:>6.2f}", flush=True)
     if arguments.output:
         arguments.output.with_suffix(".json").write_text(json.dumps(result, indent=2))
         draw(result, arguments.output.with_suffix(".png"))
         print(arguments.output.with_suffix(".png"), file=sys.stderr)
 
 
-def microseconds(update: Callable[[], None], networks: int) -> tuple[float, float]:
-    """Return the median time of an update per network, on one core and on two."""
-    started = time.perf_counter()
-    updates = 0
-    while time.perf_counter() - started < WARM_UP:
-        update()
-        updates += 1
-    repeats = max(3, int(SECONDS * updates / WARM_UP))
-    times: dict[bool, list[float]] = {False: [], True: []}
-    for _ in range(ROUNDS):
-        for both, own in times.items():
-            second_core.use(both)
-            started = time.perf_counter()
-            for _ in range(repeats):
-                update()
-            own.append((time.perf_counter() - started) / repeats / networks * 1e6)
-    return statistics.median(times[False]), statistics.median(times[True])
+def seconds_of_update(trainings: Sequence[Training], rounds: int) -> list[float]:
+    """Return the median time of an update of each training; a round before those that count warms up."""
+    times: list[list[float]] = [[] for _ in trainings]
+    for _ in range(1 + rounds):
+        for training, own in zip(trainings, times, strict=True):
+            training.update()  # wakes the helper
+            started, updates = time.perf_counter(), 0
+            while (now := time.perf_counter()) < started + SECONDS:
+                training.update()
+                updates += 1
+            own.append((now - started) / updates)
+    return [statistics.median(own[1:]) for own in times]
+
+
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """Keep as many other processes busy inside the block."""
+    started = [subprocess.Popen([sys.executable, "-c", KEEP_BUSY]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def draw(result: dict[str, list[dict[str, float]]], path: Path) -> None:
@@ -81,14 +101,18 @@ def draw(result: dict[str, list[dict[str, float]]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6.5), layout="constrained")
-    for axes, (title, points) in zip(figure.subplots(2, 2).flat, result.items(), strict=True):
-        for name, colour in (("one core", "#0072B2"), ("two cores", "#E69F00")):
-            axes.plot([p["value"] for p in points], [p[name] for p in points], "o-", color=colour, label=name, ms=4)
+    panels = figure.subplots(2, 2)
+    for axes in panels.flat[len(result) :]:
+        axes.remove()
+    for axes, (title, points) in zip(panels.flat, result.items(), strict=False):
+        for name, (marks, colour) in STYLES.items():
+            axes.plot([p["value"] for p in points], [p[name] for p in points], marks, color=colour, label=name, ms=4)
         axes.set_xscale("log", base=2)
         values = [p["value"] for p in points]
         axes.set_xticks(values, [f"{value:g}" for value in values])
         axes.minorticks_off()
-        if max(p["one core"] for p in points) > 4 * min(p["one core"] for p in points):
+        times = [p[name] for p in points for name in STYLES]
+        if max(times) > 4 * min(times):
             axes.set_yscale("log")
         else:
             axes.set_ylim(bottom=0)
@@ -96,7 +120,7 @@ def draw(result: dict[str, list[dict[str, float]]], path: Path) -> None:
         axes.set_ylabel("us per update and network")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-    figure.suptitle("What an update costs: 3-layer network 50-50 with BN, 100 images, one thing varied")
+    figure.suptitle("What an update costs: 3-layer network 50-50 with BN, 100 images, one thing varied", fontsize=11)
     figure.savefig(path, dpi=100)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from klcli import Lab, TrainConfig
-from klcli.procedures.signals import Interrupted
+from klcli.errors import Interrupted
 from klcli.settings.split_config import SplitConfig
 
 Klcli = Callable[..., "CompletedProcess[str]"]

@@ -25,5 +25,5 @@ def test_a_ranking_loads_few_modules(trained: Path) -> None:
     own = [name for name in loaded if name.partition(".")[0] == "klcli"]
     assert len(own) < MANY, own
     rooms = {name.split(".")[1] for name in own if "." in name}
-    assert rooms & {"engine", "second_core", "training", "evaluation", "data", "studies", "published"} == set()
+    assert rooms & {"engine", "compiled", "training", "evaluation", "data", "studies", "published"} == set()
     assert {"matplotlib", "scipy"} & set(loaded) == set()

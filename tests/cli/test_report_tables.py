@@ -114,6 +114,7 @@ def test_filters(here: Klcli, trained: Path) -> None:
         (["--tag", "1", "two words"], "two words"),
         (["--note", "one", "x"], "one"),
         (["--check", "--export", "x"], "give one at a time"),
+        (["--check", "--check-contents"], "--check and --check-contents: give one at a time"),
         (["--delete", "1"], "--yes"),
     ],
 )
@@ -248,6 +249,25 @@ def test_a_damaged_checkpoint_is_found(here: Klcli, trained: Path) -> None:
     assert done.returncode == 4
     assert "damaged  run 2" in done.stdout
     assert done.stderr.startswith("klcli: ")
+
+
+def test_a_check_says_what_it_has_read(here: Klcli, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("klcli.cli.commands.report.NEWEST", 1)
+    (trained / "results/checkpoints/run-000002.npz").write_bytes(b"PK nothing")
+    done = here("report", "--check")
+    assert done.returncode == 0
+    assert done.stdout.endswith(": 3 runs, the database and the newest 1 of 3 checkpoints are sound, 0 orphans\n")
+    assert done.stderr == "only the newest 1 of 3 checkpoints were read: `klcli report --check-contents` reads all\n"
+    assert json.loads(here("report", "--check", "--json").stdout).items() >= {"checkpoints": 3, "read": 1}.items()
+    (trained / "results/checkpoints/run-000001.npz").unlink()
+    done = here("report", "--check")
+    assert done.returncode == 4
+    assert done.stdout.startswith("damaged  run 1: ") and "missing" in done.stdout
+    assert "only the newest 1 of 3 checkpoints were read" in done.stderr
+    done = here("report", "--check-contents")
+    assert done.returncode == 4
+    assert "damaged  run 1" in done.stdout and "damaged  run 2" in done.stdout
+    assert "were read" not in done.stderr
 
 
 def test_nothing_is_deleted_where_nobody_can_be_asked(here: Klcli, trained: Path, rows: Rows) -> None:

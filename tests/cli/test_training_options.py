@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from klcli import Lab
-from klcli.procedures.signals import Interrupted
+from klcli.errors import Interrupted
 from klcli.report.words import options_words
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints

@@ -6,7 +6,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from klcli.data.augmentation import augmented, mixup
+from klcli.data import augmentation
+from klcli.data.augmentation import draw_moves, mixup
 from klcli.data.dataset import Dataset, split
 from klcli.settings.split_config import SplitConfig
 
@@ -16,6 +17,12 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (60, 3072), dtype=np.uint8)
 
 def rng() -> np.random.Generator:
     return np.random.default_rng(1)
+
+
+def augmented(
+    images: np.ndarray, rng: np.random.Generator, *, flip: bool, shift: int, background: np.ndarray
+) -> np.ndarray:
+    return augmentation.moved(images, draw_moves(rng, len(images), flip=flip, shift=shift), background)
 
 
 def moved(image: np.ndarray, down: int, right: int) -> np.ndarray:

@@ -1,6 +1,8 @@
 """The engine against PyTorch in float64, by the reference values that tests/golden/make.py has stored."""
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,16 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from klcli.engine.losses import Loss, cross_entropy, soft_cross_entropy
+from klcli import compiled
+from klcli.compiled.team import Team
+from klcli.engine.losses import Loss
 from klcli.engine.network import Network, build, stack
-from klcli.engine.optimizers import SGD, Adam
-from klcli.engine.parameters import Parameters
 from klcli.engine.schedules import cosine
 
 FOLDER = Path(__file__).parents[1] / "golden"
 NETWORKS = sorted(path.stem for path in FOLDER.glob("*layer*.npz"))
 OPTIMIZERS = ("sgd", "nesterov", "adam")
 Arrays = dict[str, np.ndarray]
+OpenTeam = Callable[..., AbstractContextManager[Team | None]]
 
 
 def read(name: str) -> Arrays:
@@ -46,14 +49,16 @@ def network(golden: Arrays, state: Arrays, **settings: Any) -> Network:
     return made
 
 
-def loss_of(case: dict[str, Any]) -> Loss:
-    return partial(soft_cross_entropy, smoothing=case["smoothing"]) if case["smoothing"] else cross_entropy
+def loss_of(case: dict[str, Any], team: Team | None) -> Loss:
+    loss = compiled.cross_entropy_of(team)
+    return partial(loss, smoothing=case["smoothing"]) if case["smoothing"] else loss
 
 
-def optimizer_of(kind: str, decay: float) -> SGD | Adam:
+def optimizer_of(kind: str, decay: float, team: Team | None) -> Any:
+    sgd, adam, _ = compiled.optimizer_classes(team)
     if kind == "adam":
-        return Adam(weight_decay=decay)
-    return SGD(momentum=0.9 if kind == "nesterov" else 0.0, weight_decay=decay)
+        return adam(weight_decay=decay)
+    return sgd(momentum=0.9 if kind == "nesterov" else 0.0, weight_decay=decay)
 
 
 def test_the_networks_are_there() -> None:
@@ -62,45 +67,49 @@ def test_the_networks_are_there() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_scores_loss_cost_and_every_gradient_are_those_of_torch(name: str) -> None:
+def test_scores_loss_cost_and_every_gradient_are_those_of_torch(name: str, open_team: OpenTeam) -> None:
     golden = read(name)
     case, X, y = json.loads(str(golden["settings"])), golden["X"][0], golden["y"][0]
-    net = network(golden, with_prefix(golden, "initial"))
-    np.testing.assert_allclose(net.forward(X, training=True)[0], golden["scores"], rtol=1e-9, atol=1e-12)
-    loss, gradients = net.gradients(X, y, case["lam"], loss=loss_of(case))
-    assert float(loss) == pytest.approx(float(golden["loss"]), rel=1e-12)
-    assert float(loss + net.penalty(case["lam"])) == pytest.approx(float(golden["cost"]), rel=1e-12)
-    expected = with_prefix(golden, "gradient")
-    assert set(gradients) == set(expected)
-    for parameter, gradient in gradients.items():
-        np.testing.assert_allclose(gradient, expected[parameter], rtol=1e-9, atol=1e-12, err_msg=parameter)
+    with open_team(np.float64) as team:
+        net = compiled.accelerated(network(golden, with_prefix(golden, "initial")), team)
+        np.testing.assert_allclose(net.forward(X, training=True)[0], golden["scores"], rtol=1e-9, atol=1e-12)
+        loss, gradients = net.gradients(X, y, case["lam"], loss=loss_of(case, team))
+        assert float(loss) == pytest.approx(float(golden["loss"]), rel=1e-12)
+        assert float(loss + net.penalty(case["lam"])) == pytest.approx(float(golden["cost"]), rel=1e-12)
+        expected = with_prefix(golden, "gradient")
+        assert set(gradients) == set(expected)
+        for parameter, gradient in gradients.items():
+            np.testing.assert_allclose(gradient, expected[parameter], rtol=1e-9, atol=1e-12, err_msg=parameter)
 
 
 @pytest.mark.parametrize("in_stack", [False, True], ids=["alone", "in a stack"])
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_fifty_updates_end_where_those_of_torch_end(name: str, kind: str, in_stack: bool) -> None:
+def test_fifty_updates_end_where_those_of_torch_end(name: str, kind: str, in_stack: bool, open_team: OpenTeam) -> None:
     golden = read(name)
     case = json.loads(str(golden["settings"]))
-    net, lam = network(golden, with_prefix(golden, "initial")), case["lam"]
-    eta = case["etas"][kind]
-    optimizer, losses = optimizer_of(kind, case["weight_decay"]), []
-    trained = net
+    net, lam, eta = network(golden, with_prefix(golden, "initial")), case["lam"], case["etas"][kind]
+    replicas, lams, etas = [net], np.array([lam]), np.array([eta])
     if in_stack:  # with a neighbour that has other parameters, another lambda and another rate
         other = network(golden, {key: 0.9 * array + 0.1 for key, array in net.state().items()})
-        trained, lam, eta = stack([other, net]), np.array([2 * lam, lam]), np.array([eta / 2, eta])
-        parameters = Parameters(trained)
-    for update in range(len(golden[f"{kind}.losses"])):
-        X, y = (golden[key][update % len(golden["X"])] for key in ("X", "y"))
-        loss, gradients = trained.factored_gradients(X, y, lam, loss=loss_of(case), track=True)
-        if in_stack:
-            optimizer.update(parameters.arrays, parameters.in_order(gradients), eta)
-        else:
-            names = net.parameters()
-            optimizer.update(names.values(), [gradients[parameter] for parameter in names], eta)
-        losses.append(float(loss[1] if in_stack else loss))
-    if in_stack:
-        net = trained.replica(1)
+        replicas, lams, etas = [other, net], np.array([2 * lam, lam]), np.array([eta / 2, eta])
+    losses, y = [], np.empty_like(golden["y"][0])
+    buffers = [np.empty_like(golden["X"][0]) for _ in range(2)]
+    with open_team(np.float64) as team:
+        optimizer = optimizer_of(kind, case["weight_decay"], team)
+        trained = compiled.accelerated(stack(replicas), team)
+
+        def update(X: np.ndarray) -> np.ndarray:
+            loss, gradients = trained.gradients_of_loss(X, y, loss=loss_of(case, team), track=True)
+            optimizer.update(trained.parameters(), gradients, etas, lams)
+            return loss
+
+        repeated = compiled.repeated(update, team)  # as in training: recorded, and then repeated from the records
+        for number in range(len(golden[f"{kind}.losses"])):
+            X = buffers[number % 2]
+            X[:], y[:] = (golden[key][number % len(golden["X"])] for key in ("X", "y"))
+            losses.append(float(repeated(X)[-1]))
+        net = compiled.plain(trained.replica(len(replicas) - 1))
     np.testing.assert_allclose(losses, golden[f"{kind}.losses"], rtol=1e-9)
     state, expected = net.state(), with_prefix(golden, kind)
     # The gradient of a bias in front of BN is rounding noise, which Adam divides by its own size.
@@ -121,11 +130,10 @@ def test_in_evaluation_a_network_with_dropout_is_that_of_torch_without(name: str
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_losses_and_their_gradients_are_those_of_torch(smoothing: float) -> None:
+def test_the_loss_and_its_gradient_are_those_of_torch(smoothing: float, open_team: OpenTeam) -> None:
     golden = read("formulas")
-    losses = [partial(soft_cross_entropy, smoothing=smoothing)] + ([] if smoothing else [cross_entropy])
-    for function in losses:
-        loss, backward = function(golden["S"], golden["y"])
+    with open_team(np.float64) as team:
+        loss, backward = compiled.cross_entropy_of(team)(golden["S"], golden["y"], smoothing=smoothing)
         assert float(loss) == pytest.approx(float(golden[f"loss.{smoothing}"]), rel=1e-13)
         np.testing.assert_allclose(backward(), golden[f"gradient.{smoothing}"], rtol=1e-10, atol=1e-15)
 

@@ -7,14 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax as scipy_softmax
 
-from klcli.engine.losses import (
-    cross_entropy,
-    l2_gradient,
-    l2_penalty,
-    log_softmax,
-    negative_log_likelihood,
-    soft_cross_entropy,
-)
+from klcli.engine.losses import cross_entropy, l2_gradient, l2_penalty, log_softmax, negative_log_likelihood
 
 NumericalGradient = Callable[[Callable[[], float], np.ndarray], np.ndarray]
 
@@ -159,7 +152,7 @@ def by_hand(S: np.ndarray, y: np.ndarray, other: np.ndarray, smoothing: float, s
 def test_the_loss_of_soft_labels_is_the_sum_over_classes(smoothing: float, share: float) -> None:
     rng = np.random.default_rng(0)
     S, y = rng.standard_normal((3, 6, 4)), rng.integers(0, 4, 6)
-    loss, _ = soft_cross_entropy(S, y, smoothing=smoothing, other=y[::-1], share=share)
+    loss, _ = cross_entropy(S, y, smoothing=smoothing, other=y[::-1], share=share)
     expected = [by_hand(replica, y, y[::-1], smoothing, share) for replica in S]
     assert loss.tolist() == pytest.approx(expected, rel=1e-12)
 
@@ -173,12 +166,12 @@ def test_the_gradient_of_soft_labels_is_numerical(
     rng = np.random.default_rng(1)
     S, y = rng.standard_normal((6, 4)), rng.integers(0, 4, 6)
     other = y[::-1] if "share" in settings else None
-    _, backward = soft_cross_entropy(S, y, other=other, **settings)
-    numerical = numerical_gradient(lambda: float(soft_cross_entropy(S, y, other=other, **settings)[0]), S)
+    _, backward = cross_entropy(S, y, other=other, **settings)
+    numerical = numerical_gradient(lambda: float(cross_entropy(S, y, other=other, **settings)[0]), S)
     np.testing.assert_allclose(backward(), numerical, rtol=1e-6, atol=1e-9)
 
 
 def test_soft_labels_of_huge_scores_stay_finite() -> None:
-    loss, backward = soft_cross_entropy(HUGE, np.array([1, 0, 2]), smoothing=0.1)
+    loss, backward = cross_entropy(HUGE, np.array([1, 0, 2]), smoothing=0.1)
     assert np.isfinite(loss)
     assert np.isfinite(backward()).all()

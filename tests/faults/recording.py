@@ -16,7 +16,7 @@ CALLS = (
     "renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir,link,linkat,symlink,symlinkat,fallocate,copy_file_range,sendfile"
 )
 STRACE = ("strace", "-f", "--seccomp-bpf", "-qq", "-y", "-xx", "-s", "100000000", "-e", f"trace={CALLS}")
-CALL = re.compile(r"(\w+)\((.*)\) += (-?\d+)(?:<(.*)>)?(?: .*)?$", re.DOTALL)
+CALL = re.compile(r"(\w+)\((.*)\) += (-?\d+)(?:<(.*)>(?:\(deleted\))?)?(?: .*)?$", re.DOTALL)
 FILE = re.compile(r"(\d+)<(.*)>$", re.DOTALL)
 STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 
@@ -82,7 +82,7 @@ class _Recorder:
             if call.startswith(("+++", "---")) or call.endswith("= ?"):  # a signal, or the end of a thread in a call
                 continue
             found = CALL.match(call)
-            assert found, f"not understood: {call[:200]}"
+            assert found, f"not understood: {call[:200]} ... {call[-90:]}"
             if int(found[3]) >= 0:
                 for one in self._meaning(found[1], found[2], int(found[3]), _decoded(found[4] or ""), start):
                     self.done += 1

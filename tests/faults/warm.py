@@ -19,6 +19,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from klcli import compiled
+
 IMPORTED = [
     "klcli.cli.app",
     "klcli.store.store",
@@ -30,6 +32,7 @@ IMPORTED = [
 # Each start asks for the exit codes of all others as well, and an exit code can be read once: two threads that ask
 # for the same one at once get it and a 255.
 ASKING = threading.Lock()
+compiled.why_not()  # loads what is compiled, once for all processes that are forked
 Preparation = Callable[..., None]  # changes the process before klcli starts: it must be importable by name
 
 

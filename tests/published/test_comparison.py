@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 from klcli.data.dataset import Dataset, split
 from klcli.engine import layers
-from klcli.published.comparison import Comparison, chains, compare, counts, noise, on_subset, plan, shortened
+from klcli.published.comparison import Comparison, chains, compare, counts, noise, plan
 from klcli.published.report import Report, parse
+from klcli.published.reproduction import asked_for
 from klcli.settings.procedures import CheckSettings
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -156,9 +158,9 @@ def test_a_training_that_rows_share_is_planned_once() -> None:
     )
     [configs] = plan(report, 2).values()
     assert [config.seed for config in configs] == [0, 1, 2, 3]
-    [quick] = plan(shortened(report), 2, quick=True).values()
+    [quick] = plan(asked_for(report, [], quick=True), 2, quick=True).values()
     assert [(config.seed, config.cycles) for config in quick] == [(0, 1), (1, 1)]
-    [(division, small)] = plan(on_subset(report, 500), 1).items()
+    [(division, small)] = plan(asked_for(report, [], subset=500), 1).items()
     assert division.subset == 500
     assert len(small) == 4
 
@@ -179,7 +181,7 @@ def reproduced(report: Report, dataset: Dataset) -> list[Comparison]:
         for result in train(configs, splits):
             assert result.test is not None
             runs[result.config] = run(result.config, test_accuracy=result.test.accuracy)
-    return compare(report, runs, {}, per_file=200)
+    return compare(report, runs, {})
 
 
 def published_by(config: TrainConfig, dataset: Dataset) -> float:
@@ -243,9 +245,9 @@ def test_right_gradients_confirm_published_errors(small_dataset: Dataset) -> Non
     assert all(one.ours is not None and one.difference is None for one in found)
 
 
-def wrong_forward() -> Any:
+def wrong_forward(module: ModuleType) -> Any:
     """A batch normalisation whose gradients are half of what they should be."""
-    right = layers.BatchNorm.forward
+    right = module.BatchNorm.forward
 
     def wrong(self: layers.BatchNorm, X: np.ndarray, **how: bool) -> Any:
         output, backward = right(self, X, **how)
@@ -259,8 +261,10 @@ def wrong_forward() -> Any:
     return wrong
 
 
-def test_a_wrong_gradient_differs(small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers.BatchNorm, "forward", wrong_forward())
+def test_a_wrong_gradient_differs(
+    small_dataset: Dataset, layers_that_train: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers_that_train.BatchNorm, "forward", wrong_forward(layers_that_train))
     found = gradient_lines(small_dataset)
     assert [one.verdict for one in found] == ["differs", "differs", "cannot be compared", "differs"]
 
@@ -270,7 +274,7 @@ def test_a_check_of_one_image_finds_no_fault_in_anything(
 ) -> None:
     config = TrainConfig(hidden=(6, 5), batch_norm=True, lam=0.0, dtype="float64")
     train_split = split(small_dataset, SplitConfig(validation=200)).train
-    monkeypatch.setattr(layers.BatchNorm, "forward", wrong_forward())
+    monkeypatch.setattr(layers.BatchNorm, "forward", wrong_forward(layers))
     tensors = {one.tensor: one for one in check_a_single_image(config, train_split, CheckSettings(dims=8))}
     before = [name for name in tensors if name.startswith("linear") and name != "linear3.b"]
     assert [tensors[name].max_absolute for name in before] == [0.0] * 5

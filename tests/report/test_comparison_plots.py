@@ -9,9 +9,8 @@ from records import MEASURES, epoch, lines_of, run
 
 from klcli.evaluation.confusion import confusion
 from klcli.report.plots.comparison import bn_overlay, bn_pair, validation_overlay
-from klcli.report.plots.confusion import draw_confusion
 from klcli.report.plots.figure import Chart, draw
-from klcli.report.plots.weights import draw_weights, weight_images
+from klcli.report.plots.networks import draw_confusion, draw_weights, weight_images
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run

@@ -9,15 +9,13 @@ import pytest
 import records
 from scipy import stats
 
-from klcli.report.tables.evaluations import (
+from klcli.report.tables.formats import exact_rows
+from klcli.report.tables.later_checks import (
     difference_notes,
     ensemble_table,
     evaluation_table,
     evaluation_words,
     evaluations_table,
-)
-from klcli.report.tables.formats import exact_rows
-from klcli.report.tables.gradient_checks import (
     gradient_check_table,
     gradient_check_title,
     gradient_method,

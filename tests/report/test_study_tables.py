@@ -98,7 +98,7 @@ def test_what_was_tried_are_the_complete_repeats_of_every_lambda() -> None:
 
 
 def test_the_search_is_sorted_and_says_what_became_of_every_value() -> None:
-    table = search_table("a title", STAGES, choose(tried(), 5000))
+    table = search_table(LambdaSearch(STAGES, choose(tried(), 5000)))
     assert printed(table, "lambda", "stage", "validation_accuracy", "n", "runs", "remark") == [
         ("0.01", "coarse", "0.5500", "1", "3, 4", "1 of 2 diverged, chosen"),
         ("0.002", "fine", "0.5300 ± 0.0000", "2", "7, 8", ""),
@@ -110,7 +110,7 @@ def test_the_search_is_sorted_and_says_what_became_of_every_value() -> None:
 
 
 def test_a_search_without_repeats_has_no_columns_for_them() -> None:
-    table = search_table("a title", [("coarse", [run(1, 0.5, lam=0.1), run(2, 0.4)])], None)
+    table = search_table(LambdaSearch([("coarse", [run(1, 0.5, lam=0.1), run(2, 0.4)])], None))
     assert {"n", "half"}.isdisjoint(column.key for column in table.columns)
     assert printed(table, "validation_accuracy", "remark") == [("0.5000", ""), ("0.4000", "")]
 
@@ -119,7 +119,7 @@ def test_the_plateau_is_marked_with_its_stage() -> None:
     """The same lambda in two stages is two rows."""
     stages = [("coarse", [run(1, 0.500)]), ("fine", [run(2, 0.499), run(3, 0.3, lam=0.1)])]
     values = [one for stage, runs in stages for one in tried_values(runs, stage)]
-    table = search_table("a title", stages, choose(values, 5000))
+    table = search_table(LambdaSearch(stages, choose(values, 5000)))
     assert printed(table, "stage", "remark") == [("coarse", "chosen"), ("fine", "in 1 s.e."), ("fine", "")]
 
 
@@ -169,7 +169,7 @@ def sweep() -> list[Run]:
 
 
 def test_with_bn_stands_next_to_without() -> None:
-    table = sigma_table("a title", sweep())
+    table = sigma_table(sweep())
     assert [column.title for column in table.columns] == [
         "sigma", "split", "accuracy", "with BN", "loss", "with BN", "cost", "with BN",
     ]  # fmt: skip
@@ -184,7 +184,7 @@ def test_with_bn_stands_next_to_without() -> None:
 
 
 def test_the_intervals_of_a_sweep() -> None:
-    table = interval_table("a title", sweep())
+    table = interval_table(sweep())
     rows = printed(table, "sigma", "bn", "n", "mean", "std", "low", "high")
     low, high = stats.t.interval(0.95, 1, loc=0.14, scale=0.01)
     assert rows[0] == ("0.1", "no", "2", "0.1400", "0.0141", f"{low:.4f}", f"{high:.4f}")

@@ -235,7 +235,9 @@ def test_checkpoints_are_beside_the_database_and_not_beside_a_link_to_it(here: P
     with closing(Store(link)) as store:
         assert store.runs.checkpoint(store.runs.get(1)).step > 0
         assert store.upkeep.check() == ([], [])
-        assert store.write_picture("a.png", b"x") == here / "plots" / "a.png"
+        assert store.folder("plots") == here / "plots"
+        checkpoints.write_atomically(store.folder("plots") / "a.png", b"x")
+        assert (here / "plots" / "a.png").read_bytes() == b"x"
         assert len(store.upkeep.delete([1])) == 2
     assert sorted(path.name for path in link.parent.iterdir()) == ["mine.db"]
     assert not (here / "checkpoints" / "run-000001.npz").exists()

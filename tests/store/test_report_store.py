@@ -1,6 +1,8 @@
 """Queries and upkeep, compared with the sqlite3 module and the file system."""
 
 import csv
+import io
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import pytest
 from klcli.errors import ConfigError, StoreError
 from klcli.store.filters import BEST_FIRST, Order, RunFilter
 from klcli.store.store import Store
+from klcli.text import csv_cell
 
 STORED = (
     *("runs", "epochs", "studies", "gradient_checks", "gradient_errors", "evaluations", "evaluation_runs"),
@@ -188,6 +191,44 @@ def test_an_export_reads_back_to_what_is_stored(three_runs_here: Path, tmp_path:
     store.close()
 
 
+def test_an_export_has_the_bytes_of_the_csv_module(three_runs_here: Path, tmp_path: Path) -> None:
+    """Every kind of value, alone and mixed in one column, over more rows than are written at once."""
+    path = three_runs_here / "klcli.db"
+    connection = sqlite3.connect(path)
+    connection.execute(
+        "CREATE TABLE numbers (whole INTEGER, real REAL NOT NULL, rare REAL, word TEXT, mixed ANY) STRICT"
+    )
+    connection.execute("CREATE TABLE alone (word TEXT) STRICT")
+    reals = (0.1, -0.0, 0.0, 1e-05, 5e-324, 1.7976931348623157e308, float("inf"), 1e16, 2 / 3, 123456789.125)
+    words = (
+        *("=1+1", "-0.5", "-x", "@a", ' "q"', "a,b", "two\nlines", "a\tb"),
+        *("\r", "\x1b[2J", "\u202e", "", None, "é", "'"),
+    )
+    mixed = (1, 1.0, True, "1", "1.0", None, b"a,b", b"\x00", 0.0, -0.0, 0, "=x", "complete")
+    rows = [
+        (i * 7**9, reals[i % 10] * (1 + i // 10 / 7), reals[i % 7] if i % 11 else None, words[i % 15], mixed[i % 13])
+        for i in range(2500)
+    ]
+    connection.executemany("INSERT INTO numbers VALUES (?, ?, ?, ?, ?)", rows)
+    connection.executemany("INSERT INTO alone VALUES (?)", [(word,) for word in words])
+    connection.commit()
+    store = Store(path)
+    written = store.upkeep.export(tmp_path)
+    store.close()
+    for file, count in written.items():
+        cursor = connection.execute(f"SELECT * FROM {file.removesuffix('.csv')}")
+        stored, text = cursor.fetchall(), io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([name for name, *_ in cursor.description])
+        writer.writerows([csv_cell(value) for value in row] for row in stored)
+        assert (tmp_path / file).read_bytes() == text.getvalue().encode(), file
+        assert count == len(stored)
+    with (tmp_path / "numbers.csv").open(newline="") as numbers:
+        found = [float(row["real"]) for row in csv.DictReader(numbers)]
+    assert found == [real for (real,) in connection.execute("SELECT real FROM numbers")] == [row[1] for row in rows]
+    connection.close()
+
+
 def test_a_sound_database(three_runs_here: Path) -> None:
     assert Store(three_runs_here / "klcli.db").upkeep.check() == ([], [])
 
@@ -218,6 +259,60 @@ def test_damage_and_orphans_are_found(three_runs_here: Path) -> None:
         "gradcheck-000004.png", "run-000001-000009-curves.png", "run-000009-weights.png", "run-000009.npz",
         "study-000004.png",
     ]  # fmt: skip
+
+
+def test_contents_are_read_of_the_newest_checkpoints_and_of_suspicious_files(three_runs_here: Path) -> None:
+    folder, read = three_runs_here / "checkpoints", list[int]()
+    for number in (1, 3):
+        content = bytearray((folder / f"run-00000{number}.npz").read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / f"run-00000{number}.npz").write_bytes(content)
+    store = Store(three_runs_here / "klcli.db")
+    assert store.upkeep.check(0, read.append) == ([], [])
+    assert read == []
+    [newest], _ = store.upkeep.check(1, read.append)
+    assert newest.startswith("run 3: ") and "damaged" in newest
+    assert len(store.upkeep.check(2)[0]) == 1
+    assert (
+        [one[:7] for one in store.upkeep.check(9)[0]]
+        == [one[:7] for one in store.upkeep.check()[0]]
+        == ["run 1: ", "run 3: "]
+    )
+
+    (folder / "run-000001.npz").write_bytes(b"")
+    (folder / "run-000002.npz").unlink()
+    (folder / "run-000003.npz").rename(folder / "run-000004.npz")
+    os.mkfifo(folder / "run-000003.npz")
+    damage, [orphan] = store.upkeep.check(0)
+    assert orphan.startswith(str(folder / "run-000004.npz"))
+    for line, words in zip(damage, ("damaged", "run-000002.npz: this checkpoint is missing", "a pipe"), strict=True):
+        assert words in line
+    (folder / "run-000003.npz").unlink()
+    change(store.path, "UPDATE runs SET checkpoint = '../run-000003.npz' WHERE id = 3")
+    assert "names the file" in store.upkeep.check(0)[0][2]
+    change(store.path, "UPDATE runs SET checkpoint = NULL WHERE id = 3")
+    assert store.upkeep.check(0)[0][2] == "run 3: complete, but without a checkpoint"
+    store.close()
+
+
+def test_a_previous_checkpoint_is_no_orphan_and_replaces_that_of_an_unfinished_run(three_runs_here: Path) -> None:
+    folder = three_runs_here / "checkpoints"
+    (folder / "run-000002.npz").rename(folder / "run-000002.previous.npz")
+    store = Store(three_runs_here / "klcli.db")
+    assert [len(found) for found in store.upkeep.check(0)] == [1, 0]
+    change(store.path, "UPDATE runs SET state = 'interrupted' WHERE id = 2")
+    assert store.upkeep.check(0) == ([], [])
+    store.close()
+
+
+def test_a_renamed_database_keeps_its_checkpoints(three_runs_here: Path) -> None:
+    (three_runs_here / "klcli.db").rename(three_runs_here / "thesis.db")
+    store = Store(three_runs_here / "thesis.db")
+    assert store.upkeep.check(0) == store.upkeep.check() == ([], [])
+    (three_runs_here / "checkpoints/run-000001.npz").unlink()
+    [damage] = store.upkeep.check(0)[0]
+    assert damage == f"run 1: {three_runs_here / 'checkpoints/run-000001.npz'}: this checkpoint is missing"
+    store.close()
 
 
 def test_the_view_ranks_each_set_of_images_for_itself(five: Store) -> None:

@@ -22,14 +22,15 @@ from klcli.errors import StoreError
 from klcli.evaluation.metrics import Metrics
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
+from klcli.store.runs import run_row
 from klcli.store.store import Store
 from klcli.store.studies import canonical
 from klcli.studies.execution import StackOutcome
+from klcli.training.budget import budget_of
 from klcli.training.environment import Environment
 from klcli.training.result import EpochMetrics, TrainResult
 
 PLAN = [TrainConfig(hidden=(4,), lam=lam, seed=seed, order_seed=0) for lam in (0.1, 0.2) for seed in (0, 1)]
-COMMANDS = ["klcli train"] * 4
 HERE = Environment(1, {"numpy": "2"})
 Sql = Callable[..., list[dict[str, Any]]]
 
@@ -37,6 +38,18 @@ Sql = Callable[..., list[dict[str, Any]]]
 def dataset(sha256: str = "a" * 64) -> Dataset:
     nothing = np.empty((0, 3072), np.uint8), np.empty(0, np.uint8)
     return Dataset("small", *nothing, ("a",), sha256, "tests", "built in", None, None)
+
+
+def planned(
+    plan: list[TrainConfig] = PLAN,
+    n_train: int = 45_000,
+    *,
+    sha256: str = "a" * 64,
+    environment: Environment = HERE,
+    command: str = "klcli train",
+) -> list[dict[str, Any]]:
+    """The rows of the runs of a plan."""
+    return [run_row(config, budget_of(config, n_train), dataset(sha256), environment, command) for config in plan]
 
 
 @pytest.fixture
@@ -64,9 +77,8 @@ def sql(tmp_path: Path) -> Sql:
 def begin(store: Store, stage: str = "coarse", parent: int | None = None, **settings: Any) -> int:
     settings = {"low": 1e-5, "high": 0.1} | settings
     sha256 = settings.pop("sha256", "a" * 64)
-    return store.studies.begin(
-        "lambda", stage, settings, PLAN, 45_000, dataset(sha256), HERE, "klcli search-lambda", parent
-    )
+    runs = planned(sha256=sha256, command="klcli search-lambda")
+    return store.studies.begin("lambda", stage, settings, runs, "klcli search-lambda", parent)
 
 
 def trained(config: TrainConfig, accuracy: float, diverged_at: int | None = None) -> TrainResult:
@@ -103,13 +115,11 @@ def test_a_study_is_recorded_with_all_of_its_runs_before_the_first_one_starts(st
 
 def test_a_plan_that_cannot_be_stored_leaves_nothing(store: Store, sql: Sql) -> None:
     with pytest.raises(StoreError):
-        store.studies.begin("tea", "coarse", {}, PLAN, 45_000, dataset(), HERE, "klcli", None)
+        store.studies.begin("tea", "coarse", {}, planned(), "klcli", None)
     with pytest.raises(StoreError):
         begin(store, parent=99)
     with pytest.raises(ValueError, match="--batch-size 200"):  # the last of the plan does not fit the images
-        store.studies.begin(
-            "lambda", "coarse", {}, [*PLAN, replace(PLAN[0], batch_size=200)], 150, dataset(), HERE, "klcli"
-        )
+        store.studies.begin("lambda", "coarse", {}, planned([*PLAN, replace(PLAN[0], batch_size=200)], 150), "klcli")
     assert sql("SELECT * FROM studies") == sql("SELECT * FROM runs") == []
 
 
@@ -245,7 +255,8 @@ def test_a_restart_takes_what_is_missing_and_nothing_else(store: Store, sql: Sql
     sql("UPDATE runs SET pid = 1, started_at = 'then'")
     sql("INSERT INTO epochs SELECT 3, 1.0, 450, 0.1, 1, 1, 1, 1, 1, 1, 1")
     kept = sql("SELECT * FROM runs WHERE id < 3"), sql("SELECT * FROM epochs WHERE run_id < 3")
-    store.studies.restart(1, {2: PLAN[2], 3: PLAN[3]}, 45_000, dataset(), Environment(2, {"numpy": "3"}), COMMANDS)
+    again = planned(environment=Environment(2, {"numpy": "3"}))
+    store.studies.restart(1, {2: again[2], 3: again[3]})
     assert (sql("SELECT * FROM runs WHERE id < 3"), sql("SELECT * FROM epochs WHERE run_id < 3")) == kept
     for run in sql("SELECT * FROM runs WHERE id >= 3"):
         assert (run["state"], run["error"], run["finished_at"], run["epochs_done"]) == ("running", None, None, 0)
@@ -262,7 +273,7 @@ def test_a_restart_leaves_runs_to_whom_they_belong(store: Store, sql: Sql) -> No
     sql("UPDATE runs SET state = 'running', pid = 4711, owner = ? WHERE id = 4", owner)
     before = sql("SELECT * FROM runs")
     with pytest.raises(StoreError, match=r"run 4 of study 1.*4711"):
-        store.studies.restart(1, {2: PLAN[2], 3: PLAN[3]}, 45_000, dataset(), HERE, COMMANDS)
+        store.studies.restart(1, {2: planned()[2], 3: planned()[3]})
     assert sql("SELECT * FROM runs") == before
 
 
@@ -272,7 +283,7 @@ def test_a_restart_leaves_what_another_process_has_completed_since(store: Store,
     store.studies.end(1, "interrupted")
     sql("UPDATE runs SET state = ?, note = 'theirs' WHERE id = 4", ended)
     before = sql("SELECT * FROM runs WHERE id = 4")
-    store.studies.restart(1, {2: PLAN[2], 3: PLAN[3]}, 45_000, dataset(), HERE, COMMANDS)
+    store.studies.restart(1, {2: planned()[2], 3: planned()[3]})
     store.studies.record_stack([3, 4], outcome((2, 3)))
     assert sql("SELECT * FROM runs WHERE id = 4") == before
     assert sql("SELECT state FROM runs WHERE id = 3") == [{"state": "complete"}]
@@ -288,7 +299,7 @@ def test_a_deleted_run_is_trained_again_in_its_study(store: Store, sql: Sql) -> 
     settings = {"low": 1e-5, "high": 0.1}
     found = store.studies.find("lambda", "coarse", settings, None)
     assert found is not None
-    store.studies.restart(1, {1: PLAN[1]}, 45_000, dataset(), HERE, COMMANDS)
+    store.studies.restart(1, {1: planned()[1]})
     numbers = {run.member: run.id for run in store.studies.members(1)}
     assert numbers == {0: 1, 1: 5, 2: 3, 3: 4}  # a number is never used again
     store.studies.record_stack([numbers[0], numbers[1]], outcome((0, 1)))
@@ -323,7 +334,7 @@ def test_what_a_dead_parent_leaves_is_interrupted_for_the_next_who_opens(tmp_pat
     assert runs[2]["error"]
     assert [study["state"] for study in sql("SELECT state FROM studies")] == ["interrupted"]
     store = Store(tmp_path / "klcli.db")
-    store.studies.restart(1, {2: PLAN[2], 3: PLAN[3]}, 45_000, dataset(), HERE, COMMANDS)
+    store.studies.restart(1, {2: planned()[2], 3: planned()[3]})
     store.studies.record_stack([3, 4], outcome((2, 3)))
     store.studies.end(1, "complete")
     store.close()

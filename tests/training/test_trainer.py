@@ -1,7 +1,6 @@
 """train: determinism, replicas against the same config alone, divergence, and the conditions that end a training."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,6 @@ from klcli.evaluation import metrics as evaluation
 from klcli.evaluation.metrics import Metrics
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.training import trainer as training
 from klcli.training.networks import initialize
 from klcli.training.result import EpochMetrics, TrainResult
 from klcli.training.trainer import train
@@ -58,29 +56,16 @@ def test_the_same_config_twice_gives_the_same_bits(splits: Splits, dtype: str) -
     ],
     ids=["the defaults", "minibatches in parts", "wide", "Adam and whitening", "mixup and momentum", "two replicas"],
 )
-@pytest.mark.slow
-def test_a_second_core_changes_no_bit(
-    splits: Splits,
-    setting: dict[str, Any],
-    use_cores: Callable[[int], None],
-    monkeypatch: pytest.MonkeyPatch,
-    pieces: list[bool],
-) -> None:
+def test_a_helper_changes_no_bit(splits: Splits, setting: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(TrainConfig(batch_norm=True, batch_size=20, epochs=3, order_seed=1, split=SPLIT), **setting)
     replicas = [config, replace(config, lam=0.1, eta_max=0.05, seed=7)] if config.batch_size == 30 else [config]
     monkeypatch.setattr(evaluation, "ROWS", 57)  # 400 are 7 times 57 and one
-    monkeypatch.setattr(training, "WORTH_A_PROCESS", 0)
-    results = []
-    for cores in (1, 2):
-        use_cores(cores)
-        results += train(replicas, splits)
-        assert all(pieces)  # done by the other process
-        assert len(pieces) >= 10 * (cores - 1)
-    for one, other in zip(results[: len(replicas)], results[len(replicas) :], strict=True):
-        assert without_seconds(one) == without_seconds(other)
-        state = other.network.state()
-        assert one.network.state().keys() == state.keys()
-        for name, array in one.network.state().items():
+    one, two = train(replicas, splits), train(replicas, splits, cores=2)
+    for alone, helped in zip(one, two, strict=True):
+        assert without_seconds(alone) == without_seconds(helped)
+        state = helped.network.state()
+        assert alone.network.state().keys() == state.keys()
+        for name, array in alone.network.state().items():
             np.testing.assert_array_equal(array, state[name])
 
 

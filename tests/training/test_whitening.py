@@ -80,8 +80,9 @@ def test_replicas_share_it_and_each_can_be_restored_alone(splits: Splits, V: np.
 
 @pytest.mark.usefixtures("found_once")
 def test_a_resumed_training_takes_it_from_the_checkpoint(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    [whole] = train([CONFIG], splits)
-    half = Training([CONFIG], splits)
+    whole, half = Training([CONFIG], splits), Training([CONFIG], splits)
+    while not whole.finished:
+        whole.update()
     monkeypatch.delattr(training, "whitening")
     for _ in range(4):
         half.update()
@@ -89,7 +90,7 @@ def test_a_resumed_training_takes_it_from_the_checkpoint(splits: Splits, monkeyp
     resumed = Training([CONFIG], splits, Snapshot(4, state))
     while not resumed.finished:
         resumed.update()
-    for name, array in whole.network.parameters().items():
+    for name, array in whole.stack.replica(0).parameters().items():
         np.testing.assert_array_equal(resumed.stack.replica(0).parameters()[name], array)
 
 

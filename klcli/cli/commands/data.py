@@ -9,6 +9,7 @@ import typer
 from klcli.cli.invocation import Invocation, invoked
 from klcli.settings.setting import setting
 from klcli.termination import at_the_end
+from klcli.text import path_text
 
 app = typer.Typer(help="Show the images in use, or download CIFAR-10.", no_args_is_help=True)
 
@@ -22,7 +23,6 @@ def info(*, invocation: Invocation) -> None:
     import numpy as np
 
     from klcli.data.sources import open_dataset
-    from klcli.text import path_text
 
     dataset = open_dataset(invocation.data, invocation.say)
     copy = dataset.images_file
@@ -41,7 +41,7 @@ def info(*, invocation: Invocation) -> None:
         "sha256": dataset.sha256,
         "classes": [{"name": name, "train": n, "test": m} for name, n, m in zip(names, *counts, strict=True)],
     }
-    invocation.result(*_tables(content))
+    invocation.result(*_lines(content))
     invocation.document("data info", content)
 
 
@@ -57,7 +57,6 @@ def fetch(
     """Download CIFAR-10 (170 MB) into klcli's cache; run again after an interruption, it continues."""
     from klcli.data.cifar10 import fetch as fetching
     from klcli.data.cifar10.places import cache_folder
-    from klcli.text import path_text
 
     if md5 is not None and not verify:
         raise typer.BadParameter(f"--md5 {md5} and --no-verify exclude each other: omit one")
@@ -76,34 +75,22 @@ def fetch(
     invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.path.stat().st_size})
 
 
-def _tables(content: dict[str, Any]) -> list[Any]:
-    from rich.table import Table
-
-    facts = Table(show_header=False, box=None)
-    facts.add_column(style="bold")
-    facts.add_column(overflow="fold")
-    images = content["images"]
-    rows = {
+def _lines(content: dict[str, Any]) -> list[str]:
+    images, copy, copied = content["images"], content["prepared"], content["prepared_bytes"] / 1e6
+    facts = {
         "name": content["name"],
         "where": content["source"],
         "layout": content["layout"],
         "official copy": {True: "yes", False: "no", None: "no: made by klcli"}[content["official"]],
         "images": f"{images['train']} to train and validate, {images['test']} to test",
         "size": f"{content['bytes'] / 1e6:.0f} MB, 3 x 32 x 32 bytes an image",
-        "prepared copy": f"{content['prepared']}, {content['prepared_bytes'] / 1e6:.0f} MB"
-        if content["prepared"]
-        else "none: the cache cannot be written",
+        "prepared copy": f"{copy}, {copied:.0f} MB" if copy else "none: the cache cannot be written",
         "sha256": content["sha256"],
     } | {f"passed over {n}": what for n, what in enumerate(content["passed_over"], 1)}
-    for name, value in rows.items():
-        facts.add_row(name, value)
-
-    classes = Table("class", box=None)
-    for name in ("train", "test"):
-        classes.add_column(name, justify="right")
-    for row in content["classes"]:
-        classes.add_row(row["name"], str(row["train"]), str(row["test"]))
-    return [facts, "", classes]
+    classes = [("class", "train", "test"), *(tuple(one.values()) for one in content["classes"])]
+    width = max(len(name) for name, *_ in classes)
+    rows = [f" {name:<{width}}  {train:>5}  {test:>4}" for name, train, test in classes]
+    return [*(f" {name:<13}  {value}" for name, value in facts.items()), "", *rows]
 
 
 @contextmanager

@@ -34,29 +34,27 @@ def evaluate(
 
     - `klcli evaluate last --snapshots --flips --shifts 2`
     """
-    lab = invocation.lab()
-    found, evaluations = lab.evaluate(runs, settings, ensemble=ensemble)
+    found, evaluations = invocation.lab.evaluate(runs, settings, ensemble=ensemble)
 
     from klcli.report.documents import record_document
-    from klcli.report.tables.evaluations import difference_notes, ensemble_table, evaluation_table, evaluation_words
-    from klcli.report.words import network_name, subset_words
+    from klcli.report.tables.later_checks import difference_notes, ensemble_table, evaluation_table, evaluation_words
+    from klcli.report.words import network_name, run_numbers, subset_words
 
-    first = found[0]
     names = list(dict.fromkeys(network_name(run.config) for run in found))
     names = names if len(names) <= SHOWN_NAMES else [f"{len(names)} different networks"]
-    which = f"Run {first.id}" if len(found) == 1 else f"Runs {', '.join(str(run.id) for run in found)}"
-    how = "; ".join(dict.fromkeys(evaluation_words(one) for one in evaluations))
-    title = f"{which}: {', '.join(names)} on {first.dataset}{subset_words(found)}, evaluated again: {how}"
+    what = f"{run_numbers(found).capitalize()}: {', '.join(names)} on {found[0].dataset}{subset_words(found)}"
+    title = f"{what}, evaluated again: {'; '.join(dict.fromkeys(map(evaluation_words, evaluations)))}"
     if ensemble:
         table, notes = ensemble_table(title, evaluations[0], found), []
     else:
         table, notes = evaluation_table(title, evaluations, found), difference_notes(evaluations, found)
-    invocation.result(table, *notes, f"database    {lab.store.path}")
+    invocation.result(table, *notes)
+    invocation.places()
     measures = ("validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
     stored: list[dict[str, Any]] = [
         {"run": run.id, "bn_statistics": run.config.bn_statistics if run.config.batch_norm else None}
         | {name: getattr(run, name) for name in measures}
         for run in found
     ]
-    documents = [record_document(one) for one in evaluations]
+    documents = [*map(record_document, evaluations)]
     invocation.document("evaluate", {"evaluations": documents, "stored": stored, "notes": notes})

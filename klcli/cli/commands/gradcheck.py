@@ -1,13 +1,12 @@
 """`klcli gradcheck`: compare the engine's gradients with numerical differences."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes, typed_settings
-from klcli.cli.pictures import place, write_beside
 from klcli.errors import GradientCheckFailed
 from klcli.settings.procedures import CheckSettings
 from klcli.settings.train_config import TrainConfig
@@ -36,31 +35,26 @@ def gradcheck(ctx: typer.Context, config: TrainConfig, settings: CheckSettings, 
 
     - `klcli gradcheck --hidden 50 30 --bn --lambda 0.1`
     """
-    lab = invocation.lab()
     names_network = bool(set(typed_settings(ctx, TrainConfig)) - {"seed"})
-    checks = lab.check_gradients(config if names_network else None, settings, seed=config.seed)
-    show(invocation, lab.store, checks)
+    checks = invocation.lab.check_gradients(config if names_network else None, settings, seed=config.seed)
+    show(invocation, invocation.lab.store, checks)
 
 
 def show(invocation: Invocation, store: "Store", checks: "Sequence[GradientCheck]", limit: int | None = None) -> None:
     """Show a suite, of at most `limit` tensors, with its picture. Raises GradientCheckFailed where a tensor failed."""
     from klcli.report.documents import check_document
-    from klcli.report.plots.gradient_checks import gradient_errors
-    from klcli.report.tables.gradient_checks import gradient_check_table, gradient_method, gradient_verdict, limited
+    from klcli.report.plots.studies import gradient_errors
+    from klcli.report.tables.later_checks import limited
+    from klcli.report.views import gradients_view
 
-    if not checks:
-        invocation.result(f"{store.path} holds no gradient check yet: begin with `klcli gradcheck`")
-        invocation.document("gradcheck", {"checks": []})
-        return
-    shown = limited(checks, limit)
-    invocation.result(*(gradient_check_table(check) for check in shown))
-    verdict, method = gradient_verdict(checks), gradient_method(checks[0])
-    invocation.result(verdict, method, f"database    {store.path}")
-    name = f"gradcheck-{checks[0].suite:06d}.png"
-    picture = write_beside(invocation, store.write_picture, name, lambda: gradient_errors(checks))
-    invocation.result(*place(picture))
-    documents = [check_document(check) for check in shown]
-    content = {"verdict": verdict, "checks": documents, "picture": picture and str(picture)}
+    found = gradients_view(store, checks, limit)
+    content: dict[str, Any] = {"checks": [*map(check_document, limited(checks, limit))]}
+    invocation.result(*found.tables, *found.notes)
+    if checks:
+        path = store.folder("plots") / f"gradcheck-{checks[0].suite:06d}.png"
+        picture = invocation.picture(path, lambda: gradient_errors(checks))
+        invocation.places(picture=picture)
+        content |= {"verdict": found.notes[0], "picture": picture}
     invocation.document("gradcheck", content)
     raise_for_failed(checks)
 

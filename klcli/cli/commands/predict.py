@@ -30,9 +30,9 @@ def predict(
 
     - `klcli predict *.png --run 3 --top 5 --flips`
     """
-    found = invocation.lab().predict(pictures, run, flips=flips, snapshots=snapshots)
+    found = invocation.lab.predict(pictures, run, flips=flips, snapshots=snapshots)
 
-    from klcli.report.tables.evaluations import prediction_table
+    from klcli.report.tables.later_checks import prediction_table
     from klcli.report.words import network_name, subset_words
 
     by = found.run

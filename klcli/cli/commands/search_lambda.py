@@ -5,7 +5,6 @@ from typing import Any
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
-from klcli.cli.pictures import place, write_beside
 from klcli.errors import Diverged
 from klcli.settings.procedures import SearchSettings
 from klcli.settings.train_config import TrainConfig
@@ -25,42 +24,32 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
 
     - `klcli search-lambda --values 0.0015 0.002 0.003 0.0045 --repeats 3`
     """
-    lab = invocation.lab()
-    repeats, vary, resume = invocation.repeats, invocation.vary, invocation.resume
-    found = lab.search_lambda(config, search, repeats=repeats, vary=vary, resume=resume)
+    lab = invocation.lab
+    found = lab.search_lambda(config, search, **invocation.seeds)
 
     from klcli.report.documents import run_document
     from klcli.report.plots.studies import lambda_search
     from klcli.report.tables.runs import splits_table
-    from klcli.report.tables.studies import choice_sentence, repeats_table, search_table, search_title
-    from klcli.report.words import images_words, repeats_note, subset_words
+    from klcli.report.tables.studies import choice_sentence, repeats_table, search_table
+    from klcli.report.words import repeats_note, subset_words
 
-    invocation.result(
-        search_table(search_title(found, images_words(found.stages[0][1][0])), found.stages, found.choice)
-    )
-    document: dict[str, Any] = {
-        "studies": [
-            {"study": study, "stage": stage, "runs": [run_document(run) for run in runs]}
-            for study, (stage, runs) in zip(found.studies, found.stages, strict=True)
-        ],
-        "choice": None,
-    }
-    choice, picture = found.choice, None
-    if choice is not None:
-        invocation.result(choice_sentence(choice))
-    if note := repeats_note(found.stages[0][1]):
-        invocation.result(note)
+    choice, picture, note = found.choice, None, repeats_note(found.stages[0][1])
+    invocation.result(search_table(found), *([choice_sentence(choice)] if choice else []), *([note] if note else []))
+    stages = [
+        {"study": study, "stage": stage, "runs": [*map(run_document, runs)]}
+        for study, (stage, runs) in zip(found.studies, found.stages, strict=True)
+    ]
+    document: dict[str, Any] = {"studies": stages, "choice": asdict(choice) if choice else None}
     if choice is not None and found.final:
         runs, study = found.final, found.final[0].study_id
         what = f"Final: lambda {choice.chosen.lam:.6g}, {runs[0].cycles:g} cycles{subset_words(runs)} (study {study})"
         complete = [run for run in runs if run.state == "complete"]
         invocation.result(splits_table(what, runs[0]) if len(runs) == 1 else repeats_table(what, complete))
-        document["final"] = {"study": study, "runs": [run_document(run) for run in runs]}
+        document["final"] = {"study": study, "runs": [*map(run_document, runs)]}
     if choice is not None:
-        name = f"study-{found.studies[-1]:06d}-lambda.png"
-        picture = write_beside(invocation, lab.store.write_picture, name, lambda: lambda_search(found.stages, choice))
-        document |= {"choice": asdict(choice), "picture": picture and str(picture)}
-    invocation.result(f"database    {lab.store.path}", *place(picture))
+        path = lab.store.folder("plots") / f"study-{found.studies[-1]:06d}-lambda.png"
+        document["picture"] = picture = invocation.picture(path, lambda: lambda_search(found.stages, choice))
+    invocation.places(picture=picture)
     invocation.document("search-lambda", document)
     if choice is None:
         raise Diverged(f"every lambda diverged: try a smaller --eta-max than {config.eta_max:g}")

@@ -1,20 +1,15 @@
 """`klcli train`: one network, from the options to the picture."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import typer
 
 from klcli.cli.invocation import EXECUTION, Invocation, invoked
 from klcli.cli.options import takes, typed_settings
-from klcli.cli.pictures import place, write_beside
 from klcli.errors import ConfigError, Diverged
 from klcli.settings.setting import Role, flag, setting, value_of
 from klcli.settings.train_config import TrainConfig
-
-if TYPE_CHECKING:
-    from klcli.lab import Lab
-    from klcli.store.records import Run
+from klcli.store.records import Run
 
 
 @takes(TrainConfig)
@@ -54,52 +49,52 @@ def train(
         from klcli.studies.range_test import range_test
 
         config = range_test(config, named)
-    lab = invocation.lab()
+    lab = invocation.lab
     if invocation.repeats != 1 or invocation.vary != "all":
         study = lab.repeat(config, invocation.repeats, vary=invocation.vary, resume=resume is not None)
-        _show_repeats(invocation, lab, study.id)
+        _show_repeats(invocation, study.id)
     elif resume is None:
-        _show(invocation, lab, lab.train(config))
+        _show(invocation, lab.train(config))
     else:
         wanted = {key: value_of(config, key) for key in named}
         threads = invocation.threads if "threads" in typed_settings(ctx, Invocation) else None
-        _show(invocation, lab, lab.resume(resume, wanted=wanted, threads=threads))
+        _show(invocation, lab.resume(resume, wanted=wanted, threads=threads))
 
 
 def _show_presets(invocation: Invocation) -> None:
-    from klcli.report.tables.table import Column, Table
+    from klcli.report.tables.table import Table, texts
     from klcli.settings.presets import presets
     from klcli.settings.sameness import SETTINGS, not_default
 
     known = presets().values()
-    columns = (Column("setting", "setting", is_number=False), Column("value", "value", is_number=False))
     for one in known:
         rows = [{"setting": key, "value": SETTINGS[key].typed(value)} for key, value in not_default(one.config).items()]
-        invocation.result(Table(f"{one.name}: {one.description}", columns, rows or [{"setting": "the defaults"}]))
+        title, columns = f"{one.name}: {one.description}", texts("setting", "value")
+        invocation.result(Table(title, columns, rows or [{"setting": "the defaults"}]))
     documents = [{"name": one.name, "description": one.description, "config": asdict(one.config)} for one in known]
     invocation.document("train", {"presets": documents})
 
 
-def _show_repeats(invocation: Invocation, lab: "Lab", study: int) -> None:
+def _show_repeats(invocation: Invocation, study: int) -> None:
     """Show the mean over seeds with its error bar. Raises Diverged where a run did."""
     from klcli.report.documents import run_document
     from klcli.report.tables.studies import repeats_table
     from klcli.report.words import network_name, repeats_note, settings_words, subset_words
 
-    runs = lab.runs_of(study)
+    runs = invocation.lab.runs_of(study)
     complete = [run for run in runs if run.state == "complete"]
-    first, last = runs[0], runs[-1]
-    words = settings_words(first, runs)
+    first, words = runs[0], settings_words(runs[0], runs)
     seeds = ", ".join(filter(None, (words["seed"], words["order"])))
     images = f"{first.dataset}{subset_words(runs)}"
-    title = f"Study {study}, runs {first.id} to {last.id}: {network_name(first.config)} on {images}, {seeds}"
-    invocation.result(repeats_table(title, complete), repeats_note(runs), f"database    {lab.store.path}")
+    title = f"Study {study}, runs {first.id} to {runs[-1].id}: {network_name(first.config)} on {images}, {seeds}"
+    invocation.result(repeats_table(title, complete), repeats_note(runs))
+    invocation.places()
     invocation.document("train", {"study": study, "runs": [run_document(run) for run in runs]})
     if len(complete) < len(runs):
         raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, try a smaller --eta-max")
 
 
-def _show(invocation: Invocation, lab: "Lab", run: "Run") -> None:
+def _show(invocation: Invocation, run: Run) -> None:
     """Show the results of a run, its picture, and where everything is. Raises Diverged for a run that did."""
     from klcli.report.documents import record_document, run_document
     from klcli.report.plots.training import training_curves
@@ -108,17 +103,15 @@ def _show(invocation: Invocation, lab: "Lab", run: "Run") -> None:
     from klcli.report.tables.table import duration
     from klcli.report.words import network_name, subset_words
 
-    store, epochs = lab.store, lab.epochs(run)
+    store, epochs = invocation.lab.store, invocation.lab.epochs(run)
     is_range_test = run.config.schedule == "range"
     work = f"{run.epochs_done:g} epochs on {run.dataset}{subset_words([run])} in {duration(run.seconds or 0.0)}"
     notes = [suggestion_sentence(run, epochs)] if is_range_test else []
     invocation.result(splits_table(f"Run {run.id}: {network_name(run.config)}, {work}", run), *notes)
-    name = f"run-{run.id:06d}.png"
-    picture = write_beside(invocation, store.write_picture, name, lambda: training_curves(run, epochs))
-    checkpoint = [f"checkpoint  {store.runs.file_of(run)}"] if run.checkpoint else []
-    invocation.result(f"database    {store.path}", *checkpoint, *place(picture))
-    drawn = {"picture": picture and str(picture)}
-    document = {"run": run_document(run), "epochs": [*map(record_document, epochs)]} | drawn
+    picture = invocation.picture(store.folder("plots") / f"run-{run.id:06d}.png", lambda: training_curves(run, epochs))
+    checkpoint = store.runs.file_of(run) if run.checkpoint else None
+    invocation.places(checkpoint=checkpoint, picture=picture)
+    document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": picture}
     invocation.document("train", document | ({"notes": notes} if notes else {}))
     if run.state == "diverged" and not is_range_test:  # a range test continues until the cost diverges
         cure = f"its {run.epochs_done:g} epochs are kept, try a smaller --eta-max than {run.config.eta_max:g}"

@@ -6,7 +6,6 @@ The content decides what an archive is, not its name: browsers and Keras rename 
 import bz2
 import contextlib
 import gzip
-import io
 import lzma
 import stat
 import tarfile
@@ -14,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from klcli.errors import DataError
 from klcli.files import open_regular
@@ -39,14 +38,19 @@ Wanted = Callable[[PurePosixPath], bool]
 
 def is_archive(start: bytes) -> bool:
     """Whether a file with these first 512 bytes is an archive that `archived_files` can read."""
-    return start.startswith((*COMPRESSED, *ZIP)) or _is_tar(start)
+    if start.startswith((*COMPRESSED, *ZIP)):
+        return True
+    try:
+        tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def archived_files(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
     """Yield name and content of the regular files that are wanted, in the order of the archive.
 
-    `wanted` is called with the name of every regular file. Raises DataError if the archive is damaged, incomplete,
-    encrypted or too large.
+    `wanted` is called with the name of every regular file. Raises DataError for a damaged, encrypted or huge archive.
     """
     where = path_text(path)
     try:
@@ -60,25 +64,19 @@ def archived_files(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, 
                 open_packed = next((one for magic, one in COMPRESSED.items() if start.startswith(magic)), None)
                 with open_packed(file) if open_packed else contextlib.nullcontext(file) as stream:
                     yield from _tarred_files(where, _Limited(where, stream), wanted)
-    except DAMAGE as error:
-        raise _damaged(where, error) from None
-    except OSError as error:
-        if error.errno is None:  # of gzip and bz2, not of the system
-            raise _damaged(where, error) from None
-        raise
+    except (*DAMAGE, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # of the system, not of gzip or bz2
+            raise
+        what = f"a damaged or incomplete archive ({path_text(one_line(error))})"
+        raise DataError(f"{where} is {what}: download it again") from None
 
 
 def _zipped_files(where: str, file: BinaryIO, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
     # The list of files, with all their names, is read at once.
-    with zipfile.ZipFile(_Limited(where, file, LARGEST_DIRECTORY)) as archive:
-        chosen = [
-            entry
-            for entry in archive.infolist()
-            if not entry.is_dir()
-            and not stat.S_ISLNK(entry.external_attr >> 16)
-            and wanted(PurePosixPath(entry.filename))
-        ]
-        for entry in chosen:
+    limited: Any = _Limited(where, file, LARGEST_DIRECTORY)
+    with zipfile.ZipFile(limited) as archive:
+        regular = (one for one in archive.infolist() if not one.is_dir() and not stat.S_ISLNK(one.external_attr >> 16))
+        for entry in [one for one in regular if wanted(PurePosixPath(one.filename))]:
             _check_size(f"{path_text(entry.filename)} in {where}", "bytes", entry.file_size, LARGEST_FILE)
             content = bytearray()
             with archive.open(entry) as member:
@@ -88,7 +86,7 @@ def _zipped_files(where: str, file: BinaryIO, wanted: Wanted) -> Iterator[tuple[
             yield PurePosixPath(entry.filename), bytes(content)
 
 
-def _tarred_files(where: str, stream: "_Limited", wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
+def _tarred_files(where: str, stream: Any, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
     with tarfile.open(fileobj=stream, mode="r|", bufsize=2**16, tarinfo=_Header) as archive:
         for count, entry in enumerate(archive):
             _check_size(where, "files", count, MOST_FILES)
@@ -112,11 +110,10 @@ class _Header(tarfile.TarInfo):
         return header
 
 
-class _Limited(io.RawIOBase):
+class _Limited:
     """A stream of which at most LARGEST_ARCHIVE bytes are read, so that an archive cannot expand without end."""
 
-    def __init__(self, where: str, stream: IO[bytes], at_once: int = LARGEST_FILE) -> None:
-        super().__init__()
+    def __init__(self, where: str, stream: Any, at_once: int = LARGEST_FILE) -> None:
         self._where, self._stream, self._at_once, self._done = where, stream, at_once, 0
 
     def read(self, size: int = -1) -> bytes:
@@ -126,28 +123,10 @@ class _Limited(io.RawIOBase):
         _check_size(self._where, "bytes when unpacked", self._done, LARGEST_ARCHIVE)
         return content
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._stream.seek(offset, whence)
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._stream.tell()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _check_size(where: str, what: str, size: int, limit: int) -> None:
     if size > limit:
         raise DataError(f"{where} has more than {limit} {what}: this is not CIFAR-10, download the data set again")
-
-
-def _is_tar(start: bytes) -> bool:
-    try:
-        tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
-    except tarfile.HeaderError:
-        return False
-    return True
-
-
-def _damaged(where: str, error: Exception) -> DataError:
-    return DataError(f"{where} is a damaged or incomplete archive ({path_text(one_line(error))}): download it again")

@@ -23,8 +23,16 @@ def parse_batch(layout: layouts.Layout, content: bytes, where: str) -> tuple[np.
 
     Raises DataError if the content has another form, or all labels are equal.
     """
-    parsers = {"python": _parse_python, "binary": _parse_binary, "matlab": _parse_matlab}
-    pixels, labels = parsers[layout.name](content, where)
+    if layout.name == "binary":
+        pixels, labels = _parse_binary(content, where)
+    else:
+        is_pickle = layout.name == "python"
+        batch = (_load_pickle if is_pickle else _load_matlab)(content, where)
+        if "fine_labels" in batch:
+            raise DataError(f"{where} belongs to CIFAR-100: give the folder or archive of CIFAR-10")
+        pixels = _checked(batch, "data", np.uint8, (layouts.ROWS, PIXELS), where)
+        shape = (layouts.ROWS,) if is_pickle else (layouts.ROWS, 1)
+        labels = _checked(batch, "labels", np.integer, shape, where).reshape(layouts.ROWS)
     wrong = np.flatnonzero((labels < 0) | (labels >= CLASSES))
     for row in wrong[:1]:
         raise DataError(f"{where}: label {labels[row]} in row {row} is not one of 0 to {CLASSES - 1}: {AGAIN}")
@@ -43,18 +51,13 @@ def _parse_binary(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     return records[:, 1:], records[:, 0]
 
 
-def _parse_python(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Parse a pickled dictionary: `data`, an array (10000, 3072) uint8, and `labels`, a list of 10 000 integers."""
-    return _arrays(_load_pickle(content, where), (layouts.ROWS,), where)
-
-
-def _parse_matlab(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Parse a file of Matlab's formats 5 to 7: `data`, (10000, 3072) uint8, and `labels`, (10000, 1) uint8."""
+def _load_matlab(content: bytes, where: str) -> dict[str, Any]:
+    """Return the arrays of Matlab's formats 5 to 7: `data`, (10000, 3072) uint8, and `labels`, (10000, 1) uint8."""
     from scipy.io import loadmat  # slow to import, and only this layout needs it
 
     try:
         file: Any = io.BytesIO(_unpacked_matlab(content))
-        batch = loadmat(file, variable_names=("data", "labels", "fine_labels"))
+        return loadmat(file, variable_names=("data", "labels", "fine_labels"))
     except NotImplementedError:
         raise DataError(f"{where} is in Matlab's format 7.3: save it again with `save -v7`") from None
     except MemoryError:
@@ -62,14 +65,12 @@ def _parse_matlab(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     except Exception as error:  # the reader of a damaged file can raise almost any exception
         reason = one_line(error)
         raise DataError(f"{where} is not a readable file of Matlab ({reason}): download the data set again") from None
-    return _arrays(batch, (layouts.ROWS, 1), where)
 
 
 def _unpacked_matlab(content: bytes) -> bytes:
     """Return the same file without compression, so that none of its variables can expand without end.
 
-    A file of format 5 is a header of 128 bytes and then elements: type, length, and that many bytes. Elements of type
-    15 are compressed.
+    Format 5 is a header of 128 bytes and then elements: type, length, and that many bytes. Type 15 is compressed.
     """
     order: Literal["little", "big"] = "little" if content[126:128] == b"IM" else "big"
     if order == "big" and content[126:128] != b"MI":
@@ -91,14 +92,6 @@ def _unpacked_matlab(content: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _arrays(batch: dict[str, Any], shape: tuple[int, ...], where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return pixels and labels of a batch, whose labels have this shape in the file."""
-    if "fine_labels" in batch:
-        raise DataError(f"{where} belongs to CIFAR-100: give the folder or archive of CIFAR-10")
-    pixels = _checked(batch, "data", np.uint8, (layouts.ROWS, PIXELS), where)
-    return pixels, _checked(batch, "labels", np.integer, shape, where).reshape(layouts.ROWS)
-
-
 def _checked(batch: dict[str, object], key: str, kind: type, shape: tuple[int, ...], where: str) -> np.ndarray:
     if key not in batch:
         raise DataError(f"{where} has no entry {key!r}: {AGAIN}")
@@ -113,7 +106,7 @@ def _checked(batch: dict[str, object], key: str, kind: type, shape: tuple[int, .
 
 
 def _load_pickle(content: bytes, where: str) -> dict[str, Any]:
-    """Return the pickled dictionary of numbers, strings, lists and NumPy arrays, with its keys as str."""
+    """Return a pickled dictionary: `data`, an array (10000, 3072) uint8, and `labels`, a list of 10 000 integers."""
     try:
         loaded = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
     # A pickle is a program: a damaged one can raise any exception.

@@ -42,15 +42,15 @@ class Fetched:
 def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | None = OFFICIAL) -> Fetched:
     """Download the archive at `url` (http, https or file) into `destination`; `progress(done, total)` counts bytes.
 
-    `total` is None if the server does not send it. `expected_md5` is a checksum in hexadecimal digits, OFFICIAL for
-    the checksum of any official archive, None for no check. An interrupted download is kept as `<name>.part` and
-    resumed. Raises DataError if the network, the server or the archive fails, StoreError if the disk fails,
-    ConfigError for an invalid address or checksum.
+    `total` is None if unknown. `expected_md5` is in hexadecimal digits, OFFICIAL for any official archive, None for no
+    check. An interrupted download is kept as `<name>.part` and resumed. Raises DataError if the network or the archive
+    fails, StoreError if the disk fails, ConfigError for an invalid address or checksum.
     """
     expected = _checksums(expected_md5)
-    if urlsplit(url).scheme not in ("http", "https", "file") or not url.isprintable():
+    scheme = urlsplit(url).scheme
+    if scheme not in ("http", "https", "file") or not url.isprintable():
         raise ConfigError(f"--url '{path_text(url)}' is not a URL: start it with https://, http:// or file://")
-    if urlsplit(url).scheme == "file":
+    if scheme == "file":
         with contextlib.suppress(OSError), open_regular(Path(url2pathname(urlsplit(url).path))):
             pass  # the check is that it is a regular file; other problems are found below
     part = destination / f"{_file_name(url) or 'archive'}.part"
@@ -82,8 +82,8 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
 def fetched_before(url: str, destination: Path) -> Fetched | None:
     """Return the official archive of an earlier download of `url` if its checksum is correct, else None."""
     path = destination / _file_name(url)
-    with contextlib.suppress(OSError):
-        for layout in layouts.LAYOUTS:
+    for layout in layouts.LAYOUTS:
+        with contextlib.suppress(OSError):
             if path.name == layout.archive and _md5_of(path) == layout.archive_md5:
                 return Fetched(path, layout.name, layout.archive_md5, True)
     return None

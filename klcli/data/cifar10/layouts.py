@@ -24,18 +24,13 @@ class Layout:
     archive_md5: str
 
 
-def _names(suffix: str) -> tuple[str, ...]:
-    return (*(f"data_batch_{number}{suffix}" for number in range(1, 6)), f"test_batch{suffix}")
+def _layout(name: str, end: str, suffix: str, archive_md5: str) -> Layout:
+    files = (*(f"data_batch_{number}{suffix}" for number in range(1, 6)), f"test_batch{suffix}")
+    return Layout(name, f"cifar-10-batches-{end}", files, f"cifar-10-{name}.tar.gz", archive_md5)
 
 
-PYTHON = Layout(
-    "python", "cifar-10-batches-py", _names(""), "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
-)
-BINARY = Layout(
-    "binary", "cifar-10-batches-bin", _names(".bin"), "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
-)
-MATLAB = Layout(
-    "matlab", "cifar-10-batches-mat", _names(".mat"), "cifar-10-matlab.tar.gz", "70270af85842c9e89bb428ec9976c926"
-)
+PYTHON = _layout("python", "py", "", "c58f30108f718f92721af3b95e74349a")
+BINARY = _layout("binary", "bin", ".bin", "c32a1d4ab5d03f1284b67883e8d87530")
+MATLAB = _layout("matlab", "mat", ".mat", "70270af85842c9e89bb428ec9976c926")
 LAYOUTS = (PYTHON, BINARY, MATLAB)  # in order of preference
 LAYOUT_OF = {name: layout for layout in LAYOUTS for name in layout.batch_files}

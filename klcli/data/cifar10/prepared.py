@@ -1,8 +1,7 @@
 """Prepared copies: checked images, cached as one file that later processes map into memory.
 
-A copy is named after the SHA-256 of its bytes, labels and then images, which is the identity of the data set. Every
-opening computes it again, 0.1 s for 184 MB, so that no process uses other bytes than those it records. Beside it, a
-note for each source says which copy holds its images.
+A copy is named after the SHA-256 of its bytes, the identity of the data set, which every opening computes again, 0.1 s
+for 184 MB: no process uses other bytes than those it records. A note for each source says which copy holds its images.
 """
 
 import contextlib
@@ -44,9 +43,8 @@ def folder() -> Path:
 def key_of_files(files: list[Path]) -> str:
     """Return a key that changes with the files. Raises OSError if one is missing.
 
-    The time of change (ctime) cannot be set by a program, so that an edit is noticed even if it restores the size and
-    the time of modification, and with the inode also a file that was put in the place of another. Windows, FAT and
-    some network drives do not keep it: there, an edit in place that restores both goes unnoticed.
+    No program can set the time of change (ctime): it reveals an edit that restores size and time of modification, and
+    the inode another file in its place. Without ctime (Windows, FAT, some network drives) it is missed.
     """
     states = [path.stat() for path in files]
     parts = [(one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in states]
@@ -64,22 +62,21 @@ def load(key: str, name: str, class_names: tuple[str, ...], source: str) -> Data
     try:
         with open_regular(path) as file:
             labels, rest = np.fromfile(file, np.uint8, n), os.fstat(file.fileno()).st_size - n
-        # A map of its own, so that the process on the second core finds it by its name and offset.
         images = np.memmap(path, np.uint8, "r", offset=n, shape=(n, PIXELS))
     except (OSError, ValueError, DataError):
         return None
-    if len(labels) != n or rest != n * PIXELS:
+    if len(labels) != n or rest != n * PIXELS or content_sha256(labels, images) != note.sha256:
         return None
-    if content_sha256(labels, images) != note.sha256 or labels.max() >= CLASSES:
+    if labels.max() >= CLASSES:  # compiled code finds the score of a label without checking it
         return None
     official = None if name != layouts.CIFAR10 else note.sha256 == layouts.OFFICIAL_SHA256
     return Dataset(name, images, labels, class_names, note.sha256, source, note.layout, official, path)
 
 
 def save(key: str, dataset: Dataset) -> Dataset:
-    """Store `dataset` as the images of the source with this key, and return it with its images mapped from the copy.
+    """Store a data set as the images of the source with this key, and return it with its images mapped from the copy.
 
-    If the cache cannot be written (read-only, full), return the data set itself: the copy only saves time.
+    Return the data set itself if the cache cannot be written: the copy only saves time.
     """
     named = dataset.name, dataset.class_names, dataset.source
     note = Note(key, dataset.sha256, dataset.layout, dataset.source)

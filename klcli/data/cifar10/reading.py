@@ -23,6 +23,7 @@ from klcli.text import path_text
 
 DEEPEST = 3  # folders below the given one that are searched
 MOST_ENTRIES = 20_000  # files and folders in all of them
+PACKED = re.compile(r"cifar-?10(?!0).*\.(tar|tgz|txz|tbz2|zip|tar\.(gz|xz|bz2))$", re.IGNORECASE)
 Group = tuple[Layout, PurePath]  # batch files belong together if they have one layout and one folder
 
 
@@ -72,7 +73,7 @@ class Source:
 def locate(path: Path) -> Source:
     """Return the set at `path`, an archive or a folder at most DEEPEST levels above its batch files or archive.
 
-    Raises DataError if there is no complete CIFAR-10, and names what is missing or what was recognised instead.
+    Raises DataError, which names what is missing or what was recognised instead.
     """
     path = path.absolute()
     try:
@@ -86,7 +87,8 @@ def locate(path: Path) -> Source:
     if best and not found.missing(best):
         return Source(path / best[1], best[0])
     # A packed copy is better than half a folder.
-    if archive := min(filter(_is_packed, found.names), key=_rank_of_archive, default=None):
+    packed = (name for name in found.names if PACKED.search(name.name))
+    if archive := min(packed, key=_rank_of_archive, default=None):
         return Source(path / archive)
     if best:
         folder = path / best[1]
@@ -133,10 +135,6 @@ def _in_folder(top: Path) -> Found:
             break
         level = below
     return found
-
-
-def _is_packed(name: PurePath) -> bool:
-    return re.search(r"cifar-?10(?!0).*\.(tar|tgz|txz|tbz2|zip|tar\.(gz|xz|bz2))$", name.name.lower()) is not None
 
 
 def _rank_of_archive(name: PurePath) -> tuple[int, int, str]:
@@ -199,7 +197,6 @@ def _empty() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _put(images: np.ndarray, labels: np.ndarray, name: str, content: bytes, where: str) -> None:
-    """Put a batch file into its rows; `where` names it in messages."""
     start = LAYOUT_OF[name].batch_files.index(name) * layouts.ROWS
     rows = slice(start, start + layouts.ROWS)
     images[rows], labels[rows] = parse_batch(LAYOUT_OF[name], content, where)

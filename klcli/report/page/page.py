@@ -11,7 +11,6 @@ from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.table import Table
 from klcli.text import visible
 
-TYPES = {"png": "image/png", "svg": "image/svg+xml"}
 LONG = 40  # characters above which a cell may wrap
 
 
@@ -75,18 +74,11 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     return f"<!DOCTYPE html>\n{page}\n"
 
 
-def table(content: Table) -> Markup:
-    """Return a table under its title, which is outside the scrolling box, because a phone would truncate it there."""
-    box = element("div", _table(content), class_="scroll", tabindex="0", role="region", aria_label=content.title)
-    return joined(element("h3", content.title), box)
-
-
 def picture(words: str, suffix: str, content: bytes) -> Markup:
-    """Return a drawn picture with a text alternative for screen readers."""
+    """Return a drawn picture, PNG or SVG, with a text alternative for screen readers."""
+    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     if suffix == "svg":  # percent-encoded, it takes two thirds of its length in base64
-        source = f"data:{TYPES[suffix]},{_compact(content.decode()).translate(_IN_ADDRESS)}"
-    else:
-        source = f"data:{TYPES[suffix]};base64,{base64.b64encode(content).decode()}"
+        source = f"data:image/svg+xml,{_compact(content.decode()).translate(_IN_ADDRESS)}"
     return element("figure", element("img", src=source, alt=words, loading="lazy"))
 
 
@@ -107,27 +99,26 @@ def details(summary: str, command: str, content: Table) -> Markup:
 
 def notes(sentences: Sequence[str], is_warning: bool = False) -> Markup:
     """Return the notes below a table, with code between backticks."""
-    kind = "note warning" if is_warning else "note"
-    paragraphs = []
-    for sentence in sentences:
-        pieces = [element("code", piece) if i % 2 else piece for i, piece in enumerate(sentence.split("`"))]
-        paragraphs.append(element("p", *pieces, class_=kind))
-    return joined(*paragraphs)
+    split = [enumerate(sentence.split("`")) for sentence in sentences]
+    paragraphs = [[element("code", piece) if i % 2 else piece for i, piece in pieces] for pieces in split]
+    return joined(*(element("p", *own, class_="note warning" if is_warning else "note") for own in paragraphs))
 
 
-def _table(content: Table) -> Markup:
+def table(content: Table) -> Markup:
+    """Return a table under its title, which is outside the scrolling box, because a phone would truncate it there."""
     sortable = len(content.rows) > 1
-    kinds = ["number" if column.is_number else "word" for column in content.columns]
-    titles = [one.title for one in content.columns]
-    if sortable:
-        titles = [element("button", title or "remark", type="button") for title in titles]
-    heads = [element("th", title, scope="col", class_=kind) for title, kind in zip(titles, kinds, strict=True)]
-    rows = []
+    heads, rows = [], []
+    for one in content.columns:
+        title = element("button", one.title or "remark", type="button") if sortable else one.title
+        heads.append(element("th", title, scope="col", class_="number" if one.is_number else "word"))
     for texts, exact in zip(content.cells(), exact_rows(content), strict=True):
         cells = []
-        for column, kind, text in zip(content.columns, kinds, texts, strict=True):
-            value = "" if exact[column.key] is None else str(exact[column.key])
-            cells.append(element("td", text, class_="text" if len(text) > LONG else kind, data_value=value))
+        for one, text in zip(content.columns, texts, strict=True):
+            kind = "text" if len(text) > LONG else "number" if one.is_number else "word"
+            value = "" if exact[one.key] is None else str(exact[one.key])
+            cells.append(element("td", text, class_=kind, data_value=value))
         rows.append(element("tr", *cells))
     parts = element("thead", element("tr", *heads)), element("tbody", *rows)
-    return element("table", *parts, class_="sortable" if sortable else "plain")
+    whole = element("table", *parts, class_="sortable" if sortable else "plain")
+    box = element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=content.title)
+    return joined(element("h3", content.title), box)

@@ -1,8 +1,8 @@
 """`klcli report --html`: the content of the database as the sections of one page."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 from klcli.errors import KlcliError
 from klcli.published.reproduction import KIND, reproductions, stored_reproduction
@@ -10,8 +10,8 @@ from klcli.report.page import page
 from klcli.report.page.page import Markup, Section
 from klcli.report.pictures import Painter, draw
 from klcli.report.plots.reproductions import pictures as reproduction_pictures
-from klcli.report.tables.evaluations import evaluations_table
 from klcli.report.tables.groups import group, group_notes, group_table, varying
+from klcli.report.tables.later_checks import evaluations_table
 from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
 from klcli.report.tables.runs import comparison_table, summary_table
 from klcli.report.views import View, conditions, gradients_view, image_sets, study_view, view
@@ -38,15 +38,14 @@ class Sections:
         self._painter = Painter(store, data)
         self._conditions = conditions(store, selection)
         self._image_sets = [one for one in image_sets(store, self._conditions) if one.is_called(selection.dataset)]
-        self._missing: set[str] = set()  # reasons that were said
+        self._said: set[str] = set()  # reasons for missing pictures
         self._studies = store.studies.all()
 
     def __len__(self) -> int:
-        """The approximate number of sections, for the progress bar."""
+        """The approximate number of sections."""
         return len(self._image_sets) + len(self._studies) + 2
 
     def __iter__(self) -> Iterator[Section]:
-        """Yield the sections in order; each may take seconds."""
         best = {images: run for images in self._image_sets for run in self._of_images(images, best=1).runs}
         if best:
             yield Section("Summary", [page.table(summary_table(list(best), list(best.values())))])
@@ -62,11 +61,8 @@ class Sections:
             yield Section("Gradient check", list(self._gradients()))
         yield Section("Runs", list(self._runs()))
 
-    def _of_images(self, images: ImageSet, best: int | None) -> View:
-        """Return the best runs on one set of images; all of them, whatever --limit says, if `best` is None."""
-        limit = None if best is None else self._selection.limit
-        chosen = replace(self._selection, images_of=images.latest, dataset=None, html=None)
-        return view(self._store, replace(chosen, best=10**9 if best is None else best, limit=limit))
+    def _of_images(self, images: ImageSet, best: int) -> View:
+        return view(self._store, replace(self._selection, images_of=images.latest, dataset=None, html=None, best=best))
 
     def _images(self, images: ImageSet) -> Iterator[Markup]:
         everything, _ = self._store.runs.results(self._conditions.on_images_of(images))
@@ -78,12 +74,11 @@ class Sections:
             return
         columns = varying(everything)
         groups, repeated = group(everything, columns)
-        several = [one for one in groups if len(one.runs) > 1]  # a single seed is already in the ranking
+        several = [one for one in groups if len(one.runs) > 1][:GROUPS]  # a single seed is already in the ranking
         if several:
-            yield page.table(group_table(several[:GROUPS], columns))
-            yield page.notes(group_notes(several[:GROUPS], columns, repeated))
-        evaluations = self._store.evaluations.of_runs([run.id for run in everything])
-        if evaluations:
+            yield page.table(group_table(several, columns))
+            yield page.notes(group_notes(several, columns, repeated))
+        if evaluations := self._store.evaluations.of_runs([run.id for run in everything]):
             title = f"Stored networks, evaluated again, on {images_words(images)}"
             yield page.table(evaluations_table(title, evaluations))
         if len(everything) > 1:
@@ -103,17 +98,16 @@ class Sections:
             found = stored_reproduction(self._store, number)
         except KlcliError as error:
             return Section(f"Reproduction, study {number}", [page.notes([str(error)], is_warning=True)])
-        compared, marks = (found.report, found.comparisons, found.terms), found.terms.marks
+        marks, notes = found.terms.marks, reproduction_notes(found)
         parts: list[Markup] = [page.notes(marks, is_warning=True)] if marks else []
-        parts += [page.table(reproduction_table(*compared)), page.notes(reproduction_notes(*compared)[len(marks) :])]
-        drawn = reproduction_pictures(found, self._store.runs.epochs)
-        parts += [
-            one for name, words, chart in drawn for one in self._picture(words, name, partial(draw, chart, "svg"))
-        ]
+        parts += [page.table(reproduction_table(found)), page.notes(notes[len(marks) :])]
+        for name, words, chart in reproduction_pictures(found, self._store.runs.epochs):
+            with self._missing(name):
+                parts.append(page.picture(words, "svg", draw(chart, "svg")))
         return Section(f"Reproduction of {found.report.name}, study {', '.join(map(str, found.studies))}", parts)
 
     def _gradients(self) -> Iterator[Markup]:
-        found = gradients_view(self._store)
+        found = gradients_view(self._store, self._store.gradient_checks.suite())
         yield page.notes(found.notes, is_warning=not all(check["passed"] for check in found.document["checks"]))
         yield from self._pictures(found, "gradients")
         yield from _shown(replace(found, notes=()))
@@ -133,29 +127,24 @@ class Sections:
 
     def _pictures(self, shown: View, *kinds: str) -> Iterator[Markup]:
         for kind in kinds:
-            suffix = "png" if kind in PIXELS else "svg"
-            try:
+            suffix, planned = "png" if kind in PIXELS else "svg", []
+            with self._missing(kind, silent=kind == "bn"):  # most sets of runs have no such pair of runs
                 planned = self._painter.planned(shown, kind, suffix)
-            except KlcliError as error:
-                if kind != "bn":  # most sets of runs have no such pair of runs
-                    self._miss(f"no picture of {kind}: {error}")
-                continue
             for stem, drawing in planned:
-                yield from self._picture(stem.replace("-", " "), kind, drawing, suffix)
+                with self._missing(kind):
+                    yield page.picture(stem.replace("-", " "), suffix, drawing())
 
-    def _picture(self, words: str, kind: str, draw: Callable[[], bytes], suffix: str = "svg") -> Iterator[Markup]:
-        """Yield a picture; if it cannot be drawn, say why and go on: the tables are there."""
+    @contextmanager
+    def _missing(self, kind: str, silent: bool = False) -> Iterator[None]:
+        """Say once why a picture is missing and go on: the tables are there."""
         try:
-            yield page.picture(words, suffix, draw())
-        except KlcliError as error:
-            self._miss(f"no picture of {kind}: {error}")
+            yield
         except Exception as error:  # a broken matplotlib can raise anything
-            self._miss(f"no pictures: {type(error).__name__}: {error}")
-
-    def _miss(self, reason: str) -> None:
-        if reason not in self._missing:
-            self._missing.add(reason)
-            self._say(reason)
+            known = isinstance(error, KlcliError)
+            reason = f"no picture of {kind}: {error}" if known else f"no pictures: {type(error).__name__}: {error}"
+            if not (silent and known) and reason not in self._said:
+                self._said.add(reason)
+                self._say(reason)
 
 
 def _shown(found: View) -> Iterator[Markup]:

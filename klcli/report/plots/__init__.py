@@ -21,10 +21,7 @@ OWN: dict[Any, Any] = {"svg.hashsalt": "klcli", "svg.fonttype": "path", "pdf.fon
 
 @contextlib.contextmanager
 def own_settings() -> Iterator[None]:
-    """Draw with matplotlib's defaults inside the block, silently; afterwards the settings of the process are as before.
-
-    The backend is no part of it: a Figure without pyplot takes the renderer from the suffix of its file.
-    """
+    """Draw with matplotlib's defaults, silently. Not the backend: a Figure without pyplot needs none."""
     import matplotlib as mpl
 
     with silence(), mpl.rc_context():

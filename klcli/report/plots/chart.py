@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 # Okabe and Ito's colours: distinct with every common colour blindness and in grey print.
 BLUE, ORANGE, GREEN, PINK, YELLOW, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#555555"
@@ -54,8 +53,13 @@ class Chart:
     panels: Sequence[Sequence[Panel]]
     width: float  # inches
     height: float  # without the legend
-    sharex: Literal["all", "none"] = "none"
-    sharey: Literal["row", "none"] = "none"
+    shares_axes: bool = False  # x of all panels, y of each row
+
+
+def marks(label: str, points: Sequence[tuple[float, float]], colour: str, marker: str, size: float) -> list[Line]:
+    """Return points (x, y) as markers without a line; none for no points."""
+    x, y = [x for x, _ in points], [y for _, y in points]
+    return [Line(label, x, y, colour, "", marker=marker, size=size)] if points else []
 
 
 def steps_limit(lines: Sequence[Line]) -> tuple[float, float]:

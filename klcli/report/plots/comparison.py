@@ -58,12 +58,9 @@ def bn_overlay(without: Run, with_bn: Run, epochs: Epochs) -> Chart:
 
 def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
     """Return the runs without and with BN, of equal images and widths, that differ in the fewest settings."""
-
-    def images(run: Run) -> object:
-        return run.dataset_sha256, run.split, run.config.hidden
-
+    of = {run.id: (run.dataset_sha256, run.split, run.config.hidden) for run in runs}
     without, with_bn = ([run for run in runs if run.config.batch_norm is is_bn] for is_bn in (False, True))
-    pairs = [(a, b) for a, b in product(without, with_bn) if images(a) == images(b)]
+    pairs = [(a, b) for a, b in product(without, with_bn) if of[a.id] == of[b.id]]
     return min(pairs, key=lambda pair: len(differences(pair[0].config, pair[1].config)), default=None)
 
 

@@ -23,8 +23,8 @@ TITLE_INCHES, LEGEND_INCHES = 0.27, 0.22
 def draw(chart: Chart, suffix: str = "png") -> bytes:
     """Return a picture file of a chart."""
     figure = new_figure(chart.width, chart.height, chart.title, chart.caption)
-    shape = len(chart.panels), len(chart.panels[0])
-    every = figure.subplots(*shape, squeeze=False, sharex=chart.sharex, sharey=chart.sharey)
+    shape, shared = (len(chart.panels), len(chart.panels[0])), chart.shares_axes
+    every = figure.subplots(*shape, squeeze=False, sharex=shared, sharey="row" if shared else False)
     legend: dict[str, Artist] = {}
     for axes, panel in zip(every.flat, (panel for row in chart.panels for panel in row), strict=True):
         _draw(axes, panel)

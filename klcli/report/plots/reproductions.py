@@ -6,7 +6,6 @@ from functools import partial
 
 from klcli.procedures.searches import tried_values
 from klcli.published.comparison import Comparison
-from klcli.published.report import Figure
 from klcli.published.reproduction import Reproduction
 from klcli.report.plots.chart import COLOURS, Chart, Line, Panel
 from klcli.report.plots.comparison import bn_overlay
@@ -21,10 +20,7 @@ Epochs = Callable[[int], Sequence[Epoch]]
 
 
 def pictures(found: Reproduction, epochs: Epochs) -> Iterator[tuple[str, str, Callable[[], Chart]]]:
-    """Yield every figure that can be drawn: the name of its file, its caption, and the function that gathers it.
-
-    Experiments without a complete run have no figure.
-    """
+    """Yield the figures whose experiments have complete runs: name of the file, caption, function that gathers it."""
     report, marks = found.report, found.terms.brackets
     by_name = {one.name: one for one in report.experiments}
     for figure in report.figures:
@@ -37,7 +33,7 @@ def pictures(found: Reproduction, epochs: Epochs) -> Iterator[tuple[str, str, Ca
             first, last = figure.rows[0], figure.rows[-1]
             rows = first if len(figure.rows) == 1 else f"{first} to {last}"
             words = f"{rows}: {', '.join(figure.experiments)}{marks}"
-            yield f"{report.name}-{first}", words, partial(_chart, words, figure, runs, epochs)
+            yield f"{report.name}-{first}", words, partial(_chart, words, figure.panels, runs, epochs)
     for chain in (one for one in report.experiments if one.is_chain):
         lines = [one for one in found.comparisons if one.line.config in chain.configs]
         runs_of_first = found.runs_of(chain.configs[0])
@@ -47,22 +43,18 @@ def pictures(found: Reproduction, epochs: Epochs) -> Iterator[tuple[str, str, Ca
             yield f"{report.name}-{lines[0].line.row}-as-published", words, partial(warm_start, words, caption, lines)
 
 
-def _chart(title: str, figure: Figure, runs: Mapping[str, list[Run]], epochs: Epochs) -> Chart:
-    return replace(_panels_of(figure, runs, epochs), title=title)
-
-
-def _panels_of(figure: Figure, runs: Mapping[str, list[Run]], epochs: Epochs) -> Chart:
-    first = [many[0] for many in runs.values()]
-    if figure.panels == "training":
-        return training_curves(first[0], epochs(first[0].id))
-    if figure.panels == "bn":
-        without, with_bn = first
-        return bn_overlay(without, with_bn, {run.id: epochs(run.id) for run in first})
-    if figure.panels == "sigma":
-        every = [run for many in runs.values() for run in many]
-        return sigma_curves(every, {run.id: epochs(run.id) for run in every})
-    [(name, searched)] = runs.items()
-    return lambda_search([(name, searched)], choose(tried_values(searched, name), searched[0].split.sizes()[1]))
+def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs) -> Chart:
+    first, every = [many[0] for many in runs.values()], [run for many in runs.values() for run in many]
+    if kind == "training":
+        chart = training_curves(first[0], epochs(first[0].id))
+    elif kind == "bn":
+        chart = bn_overlay(first[0], first[1], {run.id: epochs(run.id) for run in first})
+    elif kind == "sigma":
+        chart = sigma_curves(every, {run.id: epochs(run.id) for run in every})
+    else:
+        [name] = runs
+        chart = lambda_search([(name, every)], choose(tried_values(every, name), every[0].split.sizes()[1]))
+    return replace(chart, title=title)
 
 
 def warm_start(title: str, caption: str, compared: Sequence[Comparison]) -> Chart:
@@ -71,8 +63,8 @@ def warm_start(title: str, caption: str, compared: Sequence[Comparison]) -> Char
     for split, colour in zip(SPLITS, COLOURS, strict=False):
         mine = [one for one in compared if one.line.quantity == f"{split}_accuracy"]
         pairs = [(one.ours.mean, one.line.published) for one in mine if one.ours and one.line.published is not None]
-        places, published = range(1, len(pairs) + 1), [number for _, number in pairs]
+        places = range(1, len(pairs) + 1)
         lines.append(Line(split, places, [ours for ours, _ in pairs], colour))
-        lines.append(Line(f"{split}, published", places, published, colour, "", size=4))
+        lines.append(Line(f"{split}, published", places, [number for _, number in pairs], colour, "", size=4))
     xlabel = "training, each with the weights of the one before"
     return Chart(title, caption, [[Panel(lines, "", xlabel, "accuracy", ylim=(0, 1.02))]], 8, 5)

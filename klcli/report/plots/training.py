@@ -17,7 +17,7 @@ WORST = 2.0  # times the largest loss below the best eta: the upper limit of the
 def training_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
     """Gather cost, loss, accuracy and learning rate of one run over update steps; for a range test, over eta."""
     if run.config.schedule == "range":
-        return range_curves(run, epochs)
+        return _range_curves(run, epochs)
     panels = []
     for name in MEASURES:
         lines = _lines(epochs, [epoch.step for epoch in epochs], name, dots_below=40)
@@ -63,10 +63,10 @@ def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
     budget = Budget(config, round(total / run.epochs) if run.epochs else 1, run.step_size, total, ())
     if config.schedule == "constant":
         return [(step, budget.learning_rate(step, config)) for step in (0, updates)]
-    pieces, length = (updates // cycle + 1, cycle) if cycle else (1, total)
+    length = cycle or total
     lines = 2 if config.schedule == "cyclical" else LINES_OF_A_CURVE
     points: list[tuple[float, float]] = []
-    for piece in range(pieces):
+    for piece in range(updates // cycle + 1 if cycle else 1):
         steps = sorted({round(length * (piece + line / lines)) for line in range(lines)})
         points += [(step, budget.learning_rate(step, config)) for step in steps if step < updates]
         if 0 < (piece + 1) * length <= updates:  # the end of a cosine, before eta jumps up again
@@ -76,7 +76,7 @@ def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
     return list(dict.fromkeys(points))
 
 
-def range_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
+def _range_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
     """Gather loss and accuracy of a range test over eta, and the suggested limits."""
     found, panels = suggestion_of(run, epochs), []
     ends = {"min": found.eta_min, "max": found.eta_max} if found else {}

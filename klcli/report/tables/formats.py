@@ -68,9 +68,9 @@ def _csv(table: Table, delimiter: str, number: Callable[[Any], Any]) -> str:
     found = dict.fromkeys(key for row in exact_rows(replace(table, rows=[*table.rows[:1], *wider])) for key in row)
     keys = list(found) or [column.key for column in table.columns]
     text = io.StringIO()
-    writer = csv.DictWriter(text, keys, extrasaction="ignore", delimiter=delimiter, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: number(csv_cell(value)) for key, value in row.items()} for row in _exact(table))
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(keys)
+    writer.writerows([number(csv_cell(row.get(key))) for key in keys] for row in _exact(table))
     return text.getvalue().removesuffix("\n")
 
 
@@ -101,7 +101,7 @@ def _exact(table: Table) -> Iterator[dict[str, Any]]:
                 exact[key] = stored_value(value.value)
                 exact |= {f"{key}_{part}": one for part, one in value.more.items()}
             else:
-                exact[key] = stored_value(value)
+                exact[key] = value if type(value) in _STORED else stored_value(value)
         yield exact
 
 
@@ -117,6 +117,7 @@ def _latex(text: str) -> str:
     return f"{{{escaped[0]}}}{escaped[1:]}" if escaped.startswith(("[", "*")) else escaped
 
 
+_STORED = {str, int, float, type(None)}  # types whose values are stored as they are
 _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|`*_[]<>&~$"})
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}

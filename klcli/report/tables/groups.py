@@ -9,10 +9,9 @@ from typing import Any, Generic, TypeVar
 from klcli.errors import ConfigError
 from klcli.report.tables.studies import sample_of, spread
 from klcli.report.tables.table import Column, Row, Table, fraction, numbers, texts
-from klcli.report.words import counted, images_words, setting_value, value_words
+from klcli.report.words import images_words, numbered, setting_value, value_words
 from klcli.settings.sameness import SETTINGS, differences, settings_and_seeds, without_seeds
 from klcli.settings.setting import Setting
-from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run, RunResult
 from klcli.studies.statistics import SIGNIFICANCE, Comparison, Sample, compare
 
@@ -57,16 +56,14 @@ def group(runs: Sequence[AnyRun], columns: Sequence[str]) -> tuple[list[Group[An
 
     The same settings with the same seed give the same numbers: duplicates would make the deviation too small.
     """
-    repeats: dict[TrainConfig, dict[tuple[int, int], AnyRun]] = {}  # by seeds
-    unique: list[AnyRun] = []
+    firsts: dict[Any, AnyRun] = {}  # by settings and seeds
     repeated: list[AnyRun] = []
     for run in sorted(runs, key=lambda run: run.id):
-        settings, seeds = settings_and_seeds(run.config)
-        first = repeats.setdefault(settings, {}).setdefault(seeds, run)
-        (unique if first is run else repeated).append(run)
+        if firsts.setdefault(settings_and_seeds(run.config), run) is not run:
+            repeated.append(run)
     keys = [_setting(column).key for column in columns]
     groups: dict[tuple[Any, ...], list[AnyRun]] = {}
-    for run in unique:
+    for run in firsts.values():
         groups.setdefault(tuple(setting_value(run, key) for key in keys), []).append(run)
     found = [Group(values, tuple(own)) for values, own in groups.items()]
     return sorted(found, key=lambda one: -one.sample.mean), repeated
@@ -110,22 +107,18 @@ def group_notes(groups: Sequence[Group[Any]], columns: Sequence[str], repeated: 
     for names in dict.fromkeys(filter(None, mixed)):
         rows = [number for number, own in enumerate(mixed, start=1) if own == names]
         notes.append(
-            f"{_rows(rows)} of the table mix{'es' if len(rows) == 1 else ''} runs with different {_labels(names)}: "
-            f"the deviation is not that of seeds alone; add to --group-by or filter with --where"
+            f"{numbered('Row', rows)} of the table {'mixes' if len(rows) == 1 else 'mix'} runs with different "
+            f"{_labels(names)}: the deviation is not that of seeds alone; add to --group-by or filter with --where"
         )
-    held = [n for n, one in enumerate(groups, start=1) if len(one.runs) > 1 and _shares_order(one.runs)]
-    if held:
+    seeds = [({one.config.shared_seed for one in own.runs}, {one.config.seed for one in own.runs}) for own in groups]
+    if held := [number for number, (orders, own) in enumerate(seeds, start=1) if len(orders) == 1 < len(own)]:
         notes.append(
-            f"{_rows(held)}: the seeds are of the weights alone, with one order of the images: "
+            f"{numbered('Row', held)}: the seeds are of the weights alone, with one order of the images: "
             "the deviation does not contain that of the order."
         )
     if repeated:
         notes.append(f"Not counted, because settings and seed are those of another run: {run_numbers(repeated)}.")
     return notes
-
-
-def _shares_order(runs: Sequence[Run]) -> bool:
-    return len({run.config.shared_seed for run in runs}) == 1 < len({run.config.seed for run in runs})
 
 
 def _verdict(samples: Sequence[Sample]) -> list[str]:
@@ -143,20 +136,15 @@ def _verdict(samples: Sequence[Sample]) -> list[str]:
     single = [number for number, sample in enumerate(samples, start=1) if sample.n == 1]
     if single and len(samples) > 1:
         cure = "`klcli train --repeats 5` gives an error bar"
-        notes.append(f"{_rows(single)}: a single seed says nothing about chance, {cure}.")
+        notes.append(f"{numbered('Row', single)}: a single seed says nothing about chance, {cure}.")
     return notes
 
 
 def _pairs(comparisons: Sequence[Comparison]) -> str:
-    """`1 and 2 (p 0.34), 1 and 3 (p 0.081)`, in the order of the rows."""
     first = sorted(comparisons, key=lambda one: (one.a, one.b))[:SHOWN_PAIRS]
     words = [f"{one.a + 1} and {one.b + 1} (p {one.adjusted:.2g})" for one in first]
     more = len(comparisons) - SHOWN_PAIRS
     return ", ".join(words) + (f", and {more} pairs more" if more > 0 else "")
-
-
-def _rows(numbers: Sequence[int]) -> str:
-    return f"{counted(len(numbers), 'Row')} {', '.join(map(str, numbers))}"
 
 
 def _labels(columns: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Tables of a reproduction: every line of a published report with our result."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ _COUNTS = numbers(str, "rows", "numbers", "trainings")
 LIST_HEAD = (*texts("name", "report", "course", "date"), *_COUNTS, *texts(summary=""))
 
 
-def reproduction_table(report: Report, comparisons: Sequence[Comparison], terms: Terms) -> Table:
+def reproduction_table(found: Reproduction) -> Table:
     """Every line of a report: published, ours, their difference, the verdict."""
-    title = f"{report.name}: {report.title}, on {terms.dataset}{terms.brackets}"
-    return Table(title, HEAD, [_row(one, terms) for one in comparisons])
+    title = f"{found.report.name}: {found.report.title}, on {found.terms.dataset}{found.terms.brackets}"
+    return Table(title, HEAD, [_row(one, found.terms) for one in found.comparisons])
 
 
 def _row(one: Comparison, terms: Terms) -> Row:
@@ -38,30 +38,26 @@ def _row(one: Comparison, terms: Terms) -> Row:
     if line.quantity is None:
         return row
     form = scientific if line.quantity in ERRORS else fraction
-    signed: Callable[[float], str] = points if line.quantity.endswith("accuracy") else "{:+.4f}".format
+    is_accuracy = line.quantity.endswith("accuracy")
     return row | {
         "quantity": line.quantity.replace("_", " "),
         "n": ours.n if ours else None,
         "published": show(line.published, form),
         "ours": show(ours.mean if ours else None, form),
         "half": show(ours.half_interval if ours else None, form),
-        "difference": show(one.difference, signed),
+        "difference": show(one.difference, lambda by: f"{100 * by:+.2f} points" if is_accuracy else f"{by:+.4f}"),
         "standard_errors": show(one.standard_errors, "{:+.1f}".format),
     }
 
 
-def points(difference: float) -> str:
-    """`+0.31 points`: a difference of accuracies in percentage points."""
-    return f"{100 * difference:+.2f} points"
-
-
-def reproduction_notes(report: Report, comparisons: Sequence[Comparison], terms: Terms) -> list[str]:
+def reproduction_notes(found: Reproduction) -> list[str]:
     """Return the notes of the table: marks, counts, conditions, and the reasons for differences."""
-    found = ", ".join(f"{n} {verdict}" for verdict, n in counts(comparisons).items())
+    comparisons, terms = found.comparisons, found.terms
+    verdicts = ", ".join(f"{n} {verdict}" for verdict, n in counts(comparisons).items())
     seeds = f"{terms.repeats} {counted(terms.repeats, 'seed')} {_SEEDS_OF[terms.vary]}for every setting"
-    notes = [*terms.marks, f"{len(comparisons)} lines: {found}; {seeds}, on {terms.images}"]
-    if report.conditions:
-        notes.append(f"what runs: {report.conditions}")
+    notes = [*terms.marks, f"{len(comparisons)} lines: {verdicts}; {seeds}, on {terms.images}"]
+    if found.report.conditions:
+        notes.append(f"what runs: {found.report.conditions}")
     if any(one.line.config for one in comparisons):
         notes.append(
             "reproduced: the published single run is inside the 95 % prediction interval of one more run of ours, "
@@ -97,7 +93,7 @@ def reproduction_document(found: Reproduction, notes: Sequence[str], paths: Sequ
         "lines": [_line_document(one, found) for one in found.comparisons],
         "notes": list(notes),
         "studies": list(found.studies),
-        "pictures": [str(path) for path in paths],
+        "pictures": list(paths),
     }
 
 

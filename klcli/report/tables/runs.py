@@ -7,23 +7,10 @@ from operator import attrgetter
 from typing import Any
 
 from klcli.report import words
-from klcli.report.tables.table import (
-    SPLITS,
-    Column,
-    Row,
-    Shown,
-    Table,
-    fraction,
-    numbers,
-    seconds,
-    show,
-    significant,
-    texts,
-)
+from klcli.report.tables.table import SPLITS, Column, Row, Table, fraction, numbers, seconds, show, significant, texts
 from klcli.settings.columns import stored_value
 from klcli.settings.sameness import SETTINGS, without_seeds
 from klcli.settings.split_config import SplitConfig
-from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Evaluation, ImageSet, Run
 
 MEASURES = tuple(f"{split}_{name}" for split in SPLITS for name in ("accuracy", "loss", "cost"))
@@ -38,25 +25,20 @@ def ranking_table(runs: Iterable[Run], by: str, descending: bool = True) -> Tabl
     """Runs on the same images, in the order of one of their columns; None without any."""
     if (first := next(rest := iter(runs), None)) is None:
         return None
-    how = "Best runs" if by.endswith("accuracy") and descending else "Runs"
-    order = "" if how == "Best runs" else ", descending" if descending else ", ascending"
-    title = f"{how} on {first.dataset}, by {by.replace('_', ' ')}{order}; {words.split_words(first.split)}"
-    is_shown = by in ("id", *(column.key for column in _RANKING))
-    return _runs_table(
-        title,
-        chain([first], rest),
-        _RANKING,
-        () if is_shown else numbers(lambda value: significant(value) if isinstance(value, float) else str(value), by),
-    )
+    is_best = by.endswith("accuracy") and descending
+    order = "" if is_best else ", descending" if descending else ", ascending"
+    what = f"{'Best runs' if is_best else 'Runs'} on {first.dataset}, by {by.replace('_', ' ')}{order}"
+    extra = numbers(lambda value: significant(value) if isinstance(value, float) else str(value), by)
+    is_shown = by in (column.key for column in _RANKING)
+    title = f"{what}; {words.split_words(first.split)}"
+    return _runs_table(title, chain([first], rest), _RANKING, () if is_shown else extra)
 
 
 def summary_table(image_sets: Sequence[ImageSet], best: Sequence[Run]) -> Table:
     """The number of runs on each set of images, and the best run."""
-    pairs = zip(image_sets, best, strict=True)
     rows = [
-        {"images": words.images_words(run), "runs": images.runs, "network": words.network_name(run.config)}
-        | {key: getattr(run, key) for key in ("id", "validation_accuracy", "test_accuracy")}
-        for images, run in pairs
+        vars(run) | {"images": words.images_words(run), "runs": images.runs, "network": words.network_name(run.config)}
+        for images, run in zip(image_sets, best, strict=True)
     ]
     columns = (
         *texts("images"),
@@ -81,7 +63,6 @@ def _runs_table(title: str, runs: Iterable[Run], columns: Sequence[Column], extr
 
 
 def _row(run: Run, values: Sequence[tuple[str, Callable[[Run], Any]]]) -> Row:
-    """Return the values of a run; if its settings cannot be read, the reason is in their place."""
     if run.unreadable:
         stored = {key: value for key, _ in values if (value := vars(run).get(key)) is not None}
         return stored | {"settings": f"UNREADABLE: {run.unreadable}"}
@@ -98,26 +79,23 @@ def _reader(key: str) -> Callable[[Run], Any]:
     return lambda run: stored_value(words.setting_value(run, setting))
 
 
-def _images(run: Run) -> Shown:
-    return Shown(run.dataset, run.dataset if run.split == _WHOLE else words.images_words(run))
+@lru_cache(maxsize=1024)
+def _shown_images(dataset: str, split: SplitConfig) -> Any:
+    return show(dataset, lambda name: name if split == _WHOLE else f"{name}, {words.split_words(split)}")
 
 
 def _settings(run: Run) -> str | None:
     config = run.config
     # Without an order seed of its own, a run shares the words of all its repeats.
-    return _other_settings(without_seeds(config) if config.shared_seed == config.seed else config)
+    return _other_settings(without_seeds(config) if config.shared_seed == config.seed else config, IN_RANKING) or None
 
 
-@lru_cache(maxsize=1024)
-def _other_settings(config: TrainConfig) -> str | None:
-    return words.options_words(config, IN_RANKING) or None
-
-
+_other_settings = lru_cache(maxsize=1024)(words.options_words)
 _WHOLE = SplitConfig()
 _WORDS: dict[str, Callable[[Run], Any]] = {
     "network": lambda run: words.network_name(run.config),
     "settings": _settings,
-    "dataset": _images,
+    "dataset": lambda run: _shown_images(run.dataset, run.split),
 }
 
 
@@ -155,7 +133,7 @@ _LIST = (
 def splits_table(title: str, run: Run) -> Table:
     """Loss, cost and accuracy of one run on its splits."""
     names = ("loss", "cost", "accuracy")
-    rows: list[Any] = [{"split": split} | {name: run.measure(split, name) for name in names} for split in SPLITS]
+    rows: list[Row] = [{"split": split} | {name: run.measure(split, name) for name in names} for split in SPLITS]
     for split in SPLITS[1:] if run.snapshots else ():
         ensemble = {name: run.measure(f"ensemble_{split}", name) for name in ("loss", "accuracy")}
         rows.append({"split": f"{split}, mean of {run.snapshots} snapshots"} | ensemble)
@@ -163,14 +141,9 @@ def splits_table(title: str, run: Run) -> Table:
 
 
 def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence[Evaluation] = ()) -> Table:
-    """Every setting and result of runs, one column per run; with `diff_only`, only the differences.
-
-    The results of later evaluations are below those of the training.
-    """
-    results = [(one.title, [getattr(run, one.key) for run in runs], one.form) for one in _RESULTS]
-    versions: list[Line] = [
-        (title, [words.version_words(run, key) for run in runs], str) for key, title in _VERSIONS.items()
-    ]
+    """Every setting and result of runs and of later evaluations, a column per run; `diff_only`: what differs."""
+    results: list[Line] = [(one.title, [getattr(run, one.key) for run in runs], one.form) for one in _RESULTS]
+    results += [(title, [words.version_words(run, key) for run in runs], str) for key, title in _VERSIONS.items()]
     lines: list[Line] = [
         ("images", [run.dataset for run in runs], str),
         ("images sha256", [run.dataset_sha256 for run in runs], lambda sha256: sha256[:12]),
@@ -180,7 +153,7 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
             (one.label, [words.setting_value(run, one.key) for run in runs], partial(words.value_words, one.key))
             for one in SETTINGS.values()
         ),
-        *(line for line in [*results, *versions] if line[1] != [None] * len(runs)),
+        *(line for line in results if line[1] != [None] * len(runs)),
         *_evaluated(runs, evaluations),
     ]
     if diff_only:
@@ -190,15 +163,14 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
         {"setting": title} | {key: show(value, form) for key, value in zip(keys, values, strict=True)}
         for title, values, form in lines
     ]
-    numbered = words.run_numbers(runs)
-    title = f"Differences between {numbered}" if diff_only else numbered.capitalize()
-    title += words.subset_words(runs)
-    return Table(title, (*texts(setting=""), *numbers(str, *keys)), rows)
+    which = words.run_numbers(runs)
+    title = f"Differences between {which}" if diff_only else which.capitalize()
+    return Table(title + words.subset_words(runs), (*texts(setting=""), *numbers(str, *keys)), rows)
 
 
 def _evaluated(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[Line]:
     """Two rows per kind of evaluation, with a value for every run that has one."""
-    from klcli.report.tables.evaluations import evaluation_words
+    from klcli.report.tables.later_checks import evaluation_words
 
     found: dict[str, dict[int, float | None]] = {}
     for one in evaluations:

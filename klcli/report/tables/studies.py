@@ -1,11 +1,12 @@
 """Tables of studies, with error bars over repeats, and the suggestion of a range test."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
 from klcli.report.tables.table import SPLITS, Row, Shown, Table, fraction, numbers, significant, texts
-from klcli.report.words import layers_name, network_name, statistics_words
+from klcli.report.words import images_words, layers_name, network_name, statistics_words
 from klcli.store.records import Epoch, Run, RunResult
 from klcli.studies.range_test import Suggestion, suggest
 from klcli.studies.statistics import Sample
@@ -30,18 +31,17 @@ def spread(sample: Sample | None, prefix: str = "") -> Row:
     """Return mean, std, n and the 95 % interval from low to high under prefixed keys, without missing values."""
     if sample is None:
         return {f"{prefix}n": 0}
-    half = sample.half_interval
-    low, high = (None, None) if half is None else (sample.mean - half, sample.mean + half)
-    values = {"mean": sample.mean, "std": sample.std, "n": sample.n, "low": low, "high": high}
+    values = {"mean": sample.mean, "std": sample.std, "n": sample.n}
+    if (half := sample.half_interval) is not None:
+        values |= {"low": sample.mean - half, "high": sample.mean + half}
     return {f"{prefix}{key}": value for key, value in values.items()}
 
 
 def cell(runs: Sequence[Run], column: str) -> Shown | None:
     """Return the mean of a column with its spread; None if no complete run has a value."""
-    sample = sample_of(runs, column)
-    if sample is None:
+    if (sample := sample_of(runs, column)) is None:
         return None
-    text = _digits(sample.mean) if sample.std is None else f"{_digits(sample.mean)} ± {_digits(sample.std)}"
+    text = " ± ".join(_digits(value) for value in (sample.mean, sample.std) if value is not None)
     return Shown(sample.mean, text, {"std": sample.std, "half_interval": sample.half_interval, "n": sample.n})
 
 
@@ -57,19 +57,19 @@ def search_title(search: "LambdaSearch", images: str) -> str:
     return f"Lambda search: {network} on {images}, by validation accuracy (study {studies})"
 
 
-def search_table(title: str, stages: Sequence[tuple[str, Sequence[Run]]], choice: "Choice | None") -> Table:
+def search_table(search: "LambdaSearch") -> Table:
     """Every lambda of a search, the best first, with its state if it is not complete. Fits into 80 columns."""
     rows = []
-    for stage, runs in stages:
+    for stage, runs in search.stages:
         for lam in dict.fromkeys(run.config.lam for run in runs):
             mine = [run for run in runs if run.config.lam == lam]
             row: Row = {"lambda": lam, "stage": stage, "runs": ", ".join(str(run.id) for run in mine)}
             row |= {f"{split}_{name}": cell(mine, f"{split}_{name}") for split, name in product(SPLITS, MEASURES)}
-            validation = sample_of(mine, "validation_accuracy")
-            row |= {"n": validation.n if validation else 0, "half": validation.half_interval if validation else None}
-            rows.append(row | {"remark": _remark(lam, stage, mine, choice)})
+            validation = row["validation_accuracy"].more if row["validation_accuracy"] else {"n": 0}
+            row |= {"n": validation["n"], "half": validation.get("half_interval")}
+            rows.append(row | {"remark": _remark(lam, stage, mine, search.choice)})
     rows.sort(key=lambda row: row["validation_accuracy"].value if row["validation_accuracy"] else -1.0, reverse=True)
-    repeated = any(len(runs) > len({run.config.lam for run in runs}) for _, runs in stages)
+    repeated = any(len(runs) > len({run.config.lam for run in runs}) for _, runs in search.stages)
     columns = (
         *numbers(significant, "lambda"),
         *texts("stage"),
@@ -78,15 +78,13 @@ def search_table(title: str, stages: Sequence[tuple[str, Sequence[Run]]], choice
         *numbers(str, validation_loss="loss", validation_cost="cost", train_accuracy="train", runs="run"),
         *texts(remark=""),
     )
-    return Table(title, columns, rows)
+    return Table(search_title(search, images_words(search.stages[0][1][0])), columns, rows)
 
 
 def _remark(lam: float, stage: str, runs: Sequence[Run], choice: "Choice | None") -> str:
-    states = [run.state for run in runs]
-    remarks = [
-        state if states.count(state) == len(states) else f"{states.count(state)} of {len(states)} {state}"
-        for state in sorted(set(states) - {"complete"})
-    ]
+    states = Counter(run.state for run in runs)
+    ended = sorted((state, n) for state, n in states.items() if state != "complete")
+    remarks = [state if n == len(runs) else f"{n} of {len(runs)} {state}" for state, n in ended]
     if choice and (lam, stage) == (choice.chosen.lam, choice.chosen.stage):
         remarks.append("chosen")
     elif choice and (lam, stage) in {(one.lam, one.stage) for one in choice.plateau}:
@@ -110,7 +108,7 @@ def sigma_title(runs: Sequence[Run], images: str) -> str:
     return f"Sigma sweep: {layers_name(first.config)} on {images}{statistics_words(runs)} (study {first.study_id})"
 
 
-def sigma_table(title: str, runs: Sequence[Run]) -> Table:
+def sigma_table(runs: Sequence[Run]) -> Table:
     """Every sigma by split, without and with BN side by side; a run without a number shows its state."""
     rows = []
     for (sigma, pair), split in product(_by_sigma(runs).items(), SPLITS):
@@ -120,7 +118,8 @@ def sigma_table(title: str, runs: Sequence[Run]) -> Table:
             row |= {f"{name}_{batch_norm:d}": cell(mine, f"{split}_{name}") or why for name in MEASURES}
         rows.append(row)
     titles = {key: title for name in MEASURES for key, title in ((f"{name}_0", name), (f"{name}_1", "with BN"))}
-    return Table(title, (*numbers(significant, "sigma"), *texts("split"), *numbers(str, **titles)), rows)
+    columns = (*numbers(significant, "sigma"), *texts("split"), *numbers(str, **titles))
+    return Table(sigma_title(runs, images_words(runs[0])), columns, rows)
 
 
 def _by_sigma(runs: Sequence[Run]) -> dict[float | None, tuple[list[Run], list[Run]]]:
@@ -130,13 +129,14 @@ def _by_sigma(runs: Sequence[Run]) -> dict[float | None, tuple[list[Run], list[R
     return found
 
 
-def interval_table(title: str, runs: Sequence[Run]) -> Table:
+def interval_table(runs: Sequence[Run]) -> Table:
     """The test accuracy of every sigma over its repeats, without and with BN."""
     rows = [
         {"sigma": sigma, "bn": bn} | spread(sample_of(mine, "test_accuracy"))
         for sigma, pair in _by_sigma(runs).items()
         for bn, mine in zip(("no", "yes"), pair, strict=True)
     ]
+    title = "Test accuracy over the repeats, with the 95 % interval of its mean"
     return Table(title, (*numbers(significant, "sigma"), *texts(bn="BN"), *_INTERVAL), rows)
 
 

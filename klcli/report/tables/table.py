@@ -52,7 +52,7 @@ class Shown:
 
 
 def show(value: Any, form: Callable[[Any], str]) -> Shown | None:
-    """Return the text of a value, in the format of its row if it has one."""
+    """Return a value with its text in the format of its row."""
     return None if value is None else Shown(value, form(value))
 
 

@@ -1,0 +1,229 @@
+"""The operations of an update, except matrix products, as loops over elements. The equations are those of engine/.
+
+All arrays are in C order: activations, and their gradients, `(m, n, d)` for m replicas and n samples; parameters and
+statistics of d features `(m, 1, d)`. Results are written to arrays that the caller provides.
+"""
+
+import numpy as np
+
+from klcli.compiled.jit import compiled
+
+DESCENT, NESTEROV, ADAM, AVERAGE = range(2, 6)  # kinds of steps, among the kinds in operations.py
+# Places in the numbers of a step: rate, factor of theta, 2 lambda, decay of the first and the second moment, eps.
+RATE, KEEP, L2, FIRST, SECOND, EPS = range(6)
+
+
+@compiled
+def add_bias(parts, b, Y):
+    """`Y = parts[0] + b`, or `parts[0] + parts[1] + b`, for `parts (1 or 2, m, n, d)`: the summands of a product."""
+    _, m, n, d = parts.shape
+    for r in range(m):
+        for s in range(n):
+            if len(parts) == 2:
+                for j in range(d):
+                    Y[r, s, j] = parts[0, r, s, j] + parts[1, r, s, j] + b[r, 0, j]
+            else:
+                for j in range(d):
+                    Y[r, s, j] = parts[0, r, s, j] + b[r, 0, j]
+
+
+@compiled
+def sum_over_samples(G, total):
+    """`total (m, 1, d)`: the sum of the rows of G."""
+    m, n, d = G.shape
+    total[:] = 0
+    for r in range(m):
+        for s in range(n):
+            for j in range(d):
+                total[r, 0, j] += G[r, s, j]
+
+
+@compiled
+def batch_norm(X, gamma, beta, numbers, running_mean, running_variance, centred, std, Y):
+    """`Y = gamma * (X - mu) / sqrt(v + eps) + beta` with the mean mu and the biased variance v of the samples.
+
+    `numbers` are eps and alpha: each running average becomes `alpha * average + (1 - alpha) * mu`, or v. For the
+    backward pass, `centred (m, n, d)` is X - mu, and `std (m, 1, d)` is sqrt(v + eps).
+    """
+    m, n, d = X.shape
+    eps, past = numbers[0], numbers[1]
+    one = X.dtype.type(1)
+    share, present = one / X.dtype.type(n), one - past
+    mu, v = np.empty(d, X.dtype), np.empty(d, X.dtype)
+    for r in range(m):
+        mu[:] = 0
+        v[:] = 0
+        for s in range(n):
+            for j in range(d):
+                mu[j] += X[r, s, j]
+        for j in range(d):
+            mu[j] *= share
+        for s in range(n):
+            for j in range(d):
+                c = X[r, s, j] - mu[j]
+                centred[r, s, j] = c
+                v[j] += c * c
+        for j in range(d):
+            v[j] *= share
+            running_mean[r, 0, j] = past * running_mean[r, 0, j] + present * mu[j]
+            running_variance[r, 0, j] = past * running_variance[r, 0, j] + present * v[j]
+            std[r, 0, j] = np.sqrt(v[j] + eps)
+            v[j] = gamma[r, 0, j] / std[r, 0, j]
+        for s in range(n):
+            for j in range(d):
+                Y[r, s, j] = centred[r, s, j] * v[j] + beta[r, 0, j]
+
+
+@compiled
+def batch_norm_backward(G, centred, gamma, std, dgamma, dbeta, dX):
+    """`dX = gamma / std * (G - mean(G) - X_hat * mean(G * X_hat))` with `X_hat = centred / std`."""
+    m, n, d = G.shape
+    share = G.dtype.type(1) / G.dtype.type(n)
+    slope = np.empty(d, G.dtype)
+    dgamma[:] = 0
+    dbeta[:] = 0
+    for r in range(m):
+        for s in range(n):
+            for j in range(d):
+                dbeta[r, 0, j] += G[r, s, j]
+                dgamma[r, 0, j] += G[r, s, j] * centred[r, s, j]
+        for j in range(d):
+            dgamma[r, 0, j] /= std[r, 0, j]
+            slope[j] = dgamma[r, 0, j] / std[r, 0, j] * share
+        for s in range(n):
+            for j in range(d):
+                g = G[r, s, j] - dbeta[r, 0, j] * share - centred[r, s, j] * slope[j]
+                dX[r, s, j] = g * (gamma[r, 0, j] / std[r, 0, j])
+
+
+@compiled
+def relu(X, Y):
+    """`Y = max(X, 0)` of flat arrays. The product keeps NaN, so that divergence is detected."""
+    for i in range(X.size):
+        Y[i] = X[i] * (X[i] > 0)
+
+
+@compiled
+def relu_backward(G, X, dX):
+    """`dX = G where X > 0, else 0` of flat arrays."""
+    for i in range(G.size):
+        dX[i] = G[i] * (X[i] > 0)
+
+
+@compiled
+def dropout(X, bits, dropped, Y):
+    """`Y = X * mask`: 0 where `bits (n, d)` are below `dropped`, otherwise 65536 / (65536 - dropped).
+
+    `bits` are 16 random bits for each unit of each sample, the same for all replicas.
+    """
+    m, n, d = X.shape
+    scale = X.dtype.type(65536 / (65536 - dropped))
+    for r in range(m):
+        for s in range(n):
+            for j in range(d):
+                Y[r, s, j] = X[r, s, j] * ((bits[s, j] >= dropped) * scale)
+
+
+@compiled
+def cross_entropy(S, y, other, numbers, P, loss):
+    """`loss (m,)`: the mean of `-sum_k q_k log p_k` for the scores `S (m, n, K)`; P becomes `dJ/dS = (P - q) / n`.
+
+    `q = (1 - smoothing) * (share * Y + (1 - share) * Y') + smoothing / K`, where Y and Y' are the one-hot forms of the
+    labels `y (n,)` and `other (n,)`. `numbers` are share and smoothing.
+    """
+    m, n, K = S.shape
+    share, smoothing = numbers[0], numbers[1]
+    first, second = (1 - smoothing) * share, (1 - smoothing) * (1 - share)
+    for r in range(m):
+        loss[r] = 0
+        for s in range(n):
+            top, total, likelihood = S[r, s, 0], S.dtype.type(0), S.dtype.type(0)
+            for k in range(1, K):
+                if S[r, s, k] > top or S[r, s, k] != S[r, s, k]:
+                    top = S[r, s, k]
+            for k in range(K):
+                P[r, s, k] = np.exp(S[r, s, k] - top)
+                total += P[r, s, k]
+                likelihood += S[r, s, k] - top
+            likelihood *= smoothing / K
+            likelihood += first * (S[r, s, y[s]] - top) + second * (S[r, s, other[s]] - top)
+            loss[r] += np.log(total) - likelihood
+            for k in range(K):
+                q = smoothing / K + first * (k == y[s]) + second * (k == other[s])
+                P[r, s, k] = (P[r, s, k] / total - q) / n
+        loss[r] /= n
+
+
+@compiled
+def write_images(images, rows, moves, background, by_image, mean, inverse_std, X, first, last):
+    """Write the images `rows[first:last]` to the same rows of X (n, 3072): `X = (pixel - mean) * inverse_std`.
+
+    `images (., 3072)` has one byte per pixel, `mean` and `inverse_std` one number per pixel; with `by_image`, the mean
+    and the standard deviation of each image itself replace them. `moves (n, 3)`: whether an image is mirrored, and by
+    how many pixels it is then shifted down and to the right. `background (3072,)` fills the vacated pixels.
+    """
+    pixels = np.empty(3072, np.uint8)
+    for s in range(first, last):
+        mirrored, down, right = moves[s, 0], moves[s, 1], moves[s, 2]
+        if mirrored or down or right:
+            _move(images[rows[s]], background, mirrored != 0, down, right, pixels)
+            _standardise(pixels, by_image, mean, inverse_std, X[s])
+        else:
+            _standardise(images[rows[s]], by_image, mean, inverse_std, X[s])
+
+
+@compiled
+def _move(image, background, mirrored, down, right, pixels):
+    for at in range(3072):  # at = 1024 channel + 32 row + column
+        i, j = (at >> 5) & 31, (at & 31) - right
+        source = at - 32 * down - right
+        if mirrored:
+            source += 31 - 2 * j
+        pixels[at] = image[source] if 0 <= i - down < 32 and 0 <= j < 32 else background[at]
+
+
+@compiled
+def _standardise(pixels, by_image, mean, inverse_std, x):
+    number = x.dtype.type
+    if by_image:
+        total, squares = 0, 0
+        for j in range(3072):
+            value = np.int32(pixels[j])
+            total += value
+            squares += value * value
+        spread = 3072 * squares - total * total  # 3072^2 times the variance
+        center = number(total / 3072)
+        scale = number(1.0 if spread == 0 else 3072 / np.sqrt(np.float64(spread)))
+        for j in range(3072):
+            x[j] = (number(pixels[j]) - center) * scale
+    else:
+        for j in range(3072):
+            x[j] = (number(pixels[j]) - mean[j]) * inverse_std[j]
+
+
+@compiled
+def step(kind, theta, g, mean, square, numbers):
+    """Change flat theta by its gradient g; the formulas are those of engine/optimizers.py.
+
+    `mean` is the velocity of NESTEROV, the first moment of ADAM, and the average of AVERAGE, which does not change
+    theta. `square` is the second moment of ADAM. `numbers` are those listed at the top of this file.
+    """
+    rate, keep, l2 = numbers[RATE], numbers[KEEP], numbers[L2]
+    first, second, eps = numbers[FIRST], numbers[SECOND], numbers[EPS]
+    if kind == DESCENT:
+        for i in range(theta.size):
+            theta[i] = keep * theta[i] - rate * g[i]
+    elif kind == NESTEROV:
+        for i in range(theta.size):
+            gradient = g[i] + l2 * theta[i]
+            mean[i] = first * mean[i] + gradient
+            theta[i] = keep * theta[i] - rate * (gradient + first * mean[i])
+    elif kind == ADAM:
+        for i in range(theta.size):
+            gradient = g[i] + l2 * theta[i]
+            mean[i] = first * mean[i] + gradient
+            square[i] = second * square[i] + gradient * gradient
+            theta[i] = keep * theta[i] - rate * (mean[i] / (np.sqrt(square[i]) + eps))
+    else:
+        for i in range(theta.size):
+            mean[i] += rate * (theta[i] - mean[i])

@@ -1,0 +1,79 @@
+"""Pictures of one trained network: its confusion matrix on the test split, and the weights of its first layer."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from klcli.evaluation.confusion import Confusion
+from klcli.report.plots import own_settings
+from klcli.report.plots.chart import BLUE
+from klcli.report.plots.figure import dress, new_figure, plain, to_bytes
+from klcli.report.words import network_name, settings_line, subset_words
+from klcli.store.records import Run
+
+PAIRS = 8  # most confused classes
+DARK = 0.6  # fraction of the darkest colour above which white digits are easier to read
+SIDE, CHANNELS = 32, 3  # of an image
+SHOWN = 100  # units
+GAP = 2  # pixels around each image
+
+
+@own_settings()
+def draw_confusion(run: Run, confusion: Confusion, classes: Sequence[str], suffix: str = "png") -> bytes:
+    """Draw the matrix in percent of each true class, and the most confused pairs; return a picture file."""
+    names = [*map(plain, classes)]
+    counts = confusion.counts  # (K, K), the true class in rows
+    caption = f"{settings_line(run)}; {counts.sum()} test images, accuracy {confusion.accuracy:.4f}"
+    title = f"Confusion on the test split, run {run.id}: {network_name(run.config)}{subset_words([run])}"
+    figure = new_figure(12, 6.4, title, caption)
+    matrix, bars = figure.subplots(1, 2, width_ratios=(1.7, 1))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    darkest = max(0.6, shares.max())
+    matrix.imshow(shares, cmap="Blues", vmin=0, vmax=darkest)
+    for (row, column), share in np.ndenumerate(shares):
+        colour = "white" if share > DARK * darkest else "black"
+        matrix.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=9)
+    places = range(len(names))
+    matrix.set_xticks(places, names, rotation=40, ha="right", rotation_mode="anchor")
+    matrix.set_yticks(places, names)
+    matrix.set(xlabel="predicted", ylabel="true class", title="percent of the images of a class")
+    matrix.spines[:].set_visible(False)
+    if pairs := confusion.most_confused(PAIRS)[::-1]:
+        both, mistakes = [f"{names[a]} and {names[b]}" for a, b, _ in pairs], [n for *_, n in pairs]
+        bars.bar_label(bars.barh(both, mistakes, color=BLUE), padding=3)
+        bars.margins(x=0.12)
+    bars.set(title="most confused pairs", xlabel="images classified as the other class")
+    dress(bars)
+    bars.grid(axis="y", visible=False)
+    return to_bytes(figure, suffix)
+
+
+def weight_images(W: np.ndarray) -> np.ndarray:
+    """Return the columns of `W (3072, h)` by descending norm as images `(units, 32, 32, 3)`; 0.5 is a weight of 0."""
+    order = np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:SHOWN]
+    columns = W.T[order].astype(np.float64)
+    largest = np.abs(columns).max(axis=1, keepdims=True)
+    columns = 0.5 + columns / np.where(largest == 0, 1, largest) / 2
+    return columns.reshape(-1, CHANNELS, SIDE, SIDE).transpose(0, 2, 3, 1)
+
+
+@own_settings()
+def draw_weights(run: Run, W: np.ndarray, suffix: str = "png") -> bytes:
+    """Draw the weights `W (3072, h)` of a run in a grid; return a picture file."""
+    images, units = weight_images(W), W.shape[1]
+    columns = min(10, max(4, math.ceil(math.sqrt(len(images)))))
+    rows = math.ceil(len(images) / columns)
+    # One large image: a hundred panels would take seconds.
+    cell = SIDE + 2 * GAP
+    grid = np.ones((rows * columns, cell, cell, CHANNELS))
+    grid[: len(images), GAP:-GAP, GAP:-GAP] = images
+    mosaic = grid.reshape(rows, columns, cell, cell, CHANNELS).transpose(0, 2, 1, 3, 4)
+    which = f"the {SHOWN} longest of {units} units" if units > SHOWN else f"{units} units"
+    caption = f"{settings_line(run)}; {which}, by descending norm, each scaled by its largest weight, grey is 0"
+    title = f"First-layer weights, run {run.id}: {network_name(run.config)}{subset_words([run])}"
+    figure = new_figure(8, 0.9 + 7.8 * rows / columns, title, caption)
+    axes = figure.subplots()
+    axes.imshow(mosaic.reshape(rows * cell, columns * cell, CHANNELS), interpolation="nearest")
+    axes.axis("off")
+    return to_bytes(figure, suffix)

@@ -1,0 +1,117 @@
+"""The door of compiled code: what happens where numba, a cache or the right BLAS is missing."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from klcli import compiled
+from klcli.compiled import blas
+
+TRAIN = ("train", "--data", "synthetic", "--subset", "1000", "--bn", "--hidden", "20", "--epochs", "1")
+
+pytestmark = pytest.mark.slow
+
+
+def engine_of(folder: Path, run: int) -> str:
+    connection = sqlite3.connect(folder / "results/klcli.db")
+    [[versions]] = connection.execute("SELECT versions FROM runs WHERE id = ?", [run])
+    connection.close()
+    return str(json.loads(versions)["engine"])
+
+
+def test_a_run_records_the_engine_and_a_resumed_one_says_that_it_changed(klcli: Callable, tmp_path: Path) -> None:
+    first = klcli(*TRAIN)
+    assert first.returncode == 0, first.stderr
+    assert engine_of(tmp_path, 1).startswith("numba ")
+    plain = klcli(*TRAIN, NUMBA_DISABLE_JIT="1")
+    assert plain.returncode == 0, plain.stderr
+    assert engine_of(tmp_path, 2) == "NumPy"
+    assert plain.stderr.count("no compiled code (NUMBA_DISABLE_JIT is set): NumPy does the work") == 1
+    connection = sqlite3.connect(tmp_path / "results/klcli.db")
+    losses = [row[0] for row in connection.execute("SELECT train_loss FROM runs ORDER BY id")]
+    connection.execute("UPDATE runs SET state = 'interrupted', finished_at = NULL WHERE id = 2")
+    connection.commit()
+    connection.close()
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    again = klcli("train", "--resume", "2")
+    assert "run 2 was trained with the engine NumPy, now numba" in again.stderr, again.stderr
+
+
+def test_without_numba_training_goes_on(klcli: Callable, tmp_path: Path) -> None:
+    (tmp_path / "numba.py").write_text("raise ModuleNotFoundError('numba')\n")
+    done = klcli(*TRAIN, PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    assert done.returncode == 0, done.stderr
+    assert "no compiled code (numba is not installed): NumPy does the work" in done.stderr
+    assert engine_of(tmp_path, 1) == "NumPy"
+
+
+@pytest.mark.parametrize("what", ["a file", "a damaged cache", "read-only"])
+def test_a_cache_that_cannot_be_used_stops_no_training(
+    klcli: Callable, tmp_path: Path, shared_cache: Path, what: str
+) -> None:
+    cache = tmp_path / "code"
+    if what == "a file":
+        cache.write_text("")
+    elif what == "a damaged cache":
+        assert klcli(*TRAIN, NUMBA_CACHE_DIR=str(cache)).returncode == 0
+        files = [file for file in cache.rglob("*") if file.is_file()]
+        assert len(files) > 10
+        for file in files:
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    else:
+        cache.mkdir(mode=0o500)
+    done = klcli(*TRAIN, NUMBA_CACHE_DIR=str(cache))
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_compiling_is_said_once(klcli: Callable, tmp_path: Path) -> None:
+    said = [klcli(*TRAIN, NUMBA_CACHE_DIR="", KLCLI_CACHE=str(tmp_path / "cache")).stderr for _ in range(2)]
+    assert ["compiling the arithmetic" in text for text in said] == [True, False], said
+
+
+def test_code_that_has_just_been_compiled_gives_the_bits_of_code_from_the_cache(
+    klcli: Callable, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        done = klcli(*TRAIN, NUMBA_CACHE_DIR=str(tmp_path / "code"))
+        assert done.returncode == 0, done.stderr
+    connection = sqlite3.connect(tmp_path / "results/klcli.db")
+    [one, other] = connection.execute("SELECT train_loss, test_loss FROM runs ORDER BY id").fetchall()
+    connection.close()
+    assert one == other
+
+
+@pytest.mark.parametrize("command", [["report", "--best", "3"], ["--help"], ["data", "info", "--data", "synthetic"]])
+def test_commands_that_do_not_train_load_no_numba(klcli: Callable, tmp_path: Path, command: list[str]) -> None:
+    assert klcli(*TRAIN).returncode == 0
+    program = (
+        f"import sys\nfrom klcli.cli.app import app\ntry: app({command!r})\nfinally: print('numba' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("False\n"), done.stderr
+
+
+def test_a_blas_without_a_known_name_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert blas.address_of_gemm("s")[0] != blas.address_of_gemm("d")[0]
+    monkeypatch.setattr(blas, "NAMES", {"no_such_{}gemm": 64})
+    with pytest.raises(LookupError, match="BLAS"):
+        blas.address_of_gemm("s")
+
+
+def test_the_door_gives_numpys_own_where_there_is_no_team() -> None:
+    from klcli.engine.losses import cross_entropy
+    from klcli.engine.optimizers import SGD, Adam, WeightAverage
+
+    assert compiled.optimizer_classes(None) == (SGD, Adam, WeightAverage)
+    assert compiled.cross_entropy_of(None) is cross_entropy
+    with compiled.open_team(np.float32) as team:
+        assert team is not None
+    assert sys.modules["numba"]

@@ -1,0 +1,164 @@
+"""The helper: the same bits with and without it, a polite end, and its place among other threads and processes."""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from klcli import compiled
+from klcli.compiled import kernels, operations
+from klcli.compiled.team import Team
+from klcli.data.dataset import Dataset, split
+from klcli.settings.split_config import SplitConfig
+from klcli.settings.train_config import TrainConfig
+from klcli.training.environment import arithmetic
+from klcli.training.trainer import Training
+
+DIVISION = SplitConfig(validation=200)
+
+
+def results(team: Team, m: int, n: int, k: int, d: int, shared: bool, kind: int) -> list[np.ndarray]:
+    """A product, its transpose and a step of every kind, from the same numbers each time."""
+    rng = np.random.default_rng(0)
+    shapes = (1 if shared else m, n, k), (m, n, d), (m, k, d)
+    X, G, W = (rng.standard_normal(shape).astype(team.dtype) for shape in shapes)
+    memory = [np.ones_like(W), np.ones_like(W)]
+    numbers = np.tile(np.array([0.1, 0.9, 0.01, 0.9, 0.99, 1e-8], team.dtype), (m, 1))
+    found = [team.forward(X, W), team.backward(G, W)]
+    team.step(kind, X, G, W, numbers, *memory)
+    return [*found, W, *memory]
+
+
+@pytest.mark.slow
+@settings(max_examples=500)
+@given(
+    m=st.sampled_from([1, 1, 2, 5]), n=st.integers(1, 130), k=st.integers(1, 700), d=st.integers(1, 130),
+    shared=st.booleans(), kind=st.sampled_from([kernels.DESCENT, kernels.NESTEROV, kernels.ADAM]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)  # fmt: skip
+def test_one_thread_and_two_give_the_same_bits(
+    m: int, n: int, k: int, d: int, shared: bool, kind: int, dtype: type
+) -> None:
+    with Team(dtype) as alone, Team(dtype, helper=True) as helped:
+        for one, other in zip(
+            results(alone, m, n, k, d, shared, kind), results(helped, m, n, k, d, shared, kind), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+@settings(max_examples=500)
+@given(data=st.data())
+def test_trainings_of_any_kind_have_the_same_bits_with_one_thread_and_two(
+    small_dataset: Dataset, data: st.DataObject
+) -> None:
+    def draw(*values: Any) -> Any:
+        return data.draw(st.sampled_from(values))
+
+    batch_norm = draw(False, True)
+    config = TrainConfig(
+        hidden=tuple(data.draw(st.lists(st.sampled_from([1, 7, 16, 60, 130]), min_size=1, max_size=3))),
+        batch_norm=batch_norm, bn_position=draw("before", "after"), dropout=draw(0.0, 0.3),
+        optimizer=draw("sgd", "adam"), eta_max=draw(0.001, 0.01), weight_decay=draw(0.0, 0.1), lam=draw(0.0, 0.01),
+        flip=draw(False, True), shift=draw(0, 2), mixup=draw(0.0, 0.2), label_smoothing=draw(0.0, 0.1),
+        weight_average=draw(0.0, 0.9), standardise=draw("pixel", "image"), dtype=draw("float32", "float64"),
+        batch_size=draw(10, 33, 64), epochs=1, order_seed=1, split=DIVISION,
+    )  # fmt: skip
+    replicas = [replace(config, seed=seed, lam=config.lam / (1 + seed)) for seed in range(draw(1, 1, 3))]
+    ends = []
+    for helper in (False, True):
+        with compiled.open_team(config.dtype, helper=helper) as team, arithmetic():
+            training = Training(replicas, split(small_dataset, DIVISION), team=team)
+            for _ in range(5):
+                training.update()
+            averages = training.average.state if training.average else {}
+            ends.append([*training.stack.state().values(), *averages.values()])
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_helper_computes_halves() -> None:
+    """Without this, the test above could compare one thread with itself."""
+    with Team(np.float32, helper=True) as team:
+        end = time.monotonic() + 30
+        while team._box[operations.DONE] < 10 and time.monotonic() < end:  # a busy machine may give it no core at first
+            results(team, 1, 100, 1000, 60, True, kernels.DESCENT)
+        assert team._box[operations.DONE] >= 10
+
+
+def test_products_and_steps_are_those_of_numpy_in_halves() -> None:
+    m, n, k, d = 2, 60, 500, 70
+    rng = np.random.default_rng(1)
+    X, G, W = (rng.standard_normal(shape) for shape in ((m, n, k), (m, n, d), (m, k, d)))
+    with Team(np.float64, helper=True) as team:
+        parts = team.forward(X, W)
+        assert len(parts) == 2
+        np.testing.assert_allclose(parts.sum(axis=0), X @ W, rtol=1e-10, atol=1e-11)
+        np.testing.assert_allclose(team.backward(G, W), G @ W.mT, rtol=1e-10, atol=1e-11)
+        step = W.copy()
+        team.step(kernels.DESCENT, X, G, step, np.tile([0.1, 0.9, 0, 0, 0, 0], (m, 1)))
+        np.testing.assert_allclose(step, 0.9 * W - 0.1 * (X.mT @ G), rtol=1e-10, atol=1e-11)
+
+
+def test_the_helper_ends_with_its_block_whatever_ends_it() -> None:
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt), Team(np.float32, helper=True) as team:
+        team.forward(np.ones((1, 100, 3072), np.float32), np.ones((1, 3072, 60), np.float32))
+        assert threading.active_count() == before + 1
+        raise KeyboardInterrupt
+    assert threading.active_count() == before
+    del team
+    gc.collect()
+
+
+def test_without_a_thread_to_spare_one_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Team(np.float32, helper=True) as team:
+        X, W = np.ones((1, 100, 3072), np.float32), np.ones((1, 3072, 60), np.float32)
+        assert (team.forward(X, W).sum(axis=0) == 3072).all()
+
+
+def test_an_idle_helper_sleeps() -> None:
+    with Team(np.float32, helper=True) as team:
+        end = time.monotonic() + 10
+        while not team._box[operations.ASLEEP] and time.monotonic() < end:
+            time.sleep(0.01)
+        assert team._box[operations.ASLEEP]
+        used = time.process_time()
+        time.sleep(0.3)
+        assert time.process_time() - used < 0.1
+        X, W = np.ones((1, 100, 3072), np.float32), np.ones((1, 3072, 60), np.float32)
+        assert (team.forward(X, W).sum(axis=0) == 3072).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_of_a_process_with_a_helper_computes_alone() -> None:
+    program = """
+import os, warnings
+warnings.simplefilter("ignore")
+import numpy as np
+from klcli import compiled
+with compiled.open_team(np.float32, helper=True) as team:
+    X, W = np.ones((1, 100, 3072), np.float32), np.ones((1, 3072, 60), np.float32)
+    team.forward(X, W)
+    child = os.fork()
+    right = all((team.forward(X, W).sum(axis=0) == 3072).all() for _ in range(100))
+    if child == 0:
+        os._exit(0 if right else 1)
+    print(right, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == ["True", "0"], done.stderr
