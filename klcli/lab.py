@@ -132,6 +132,7 @@ class Lab:
         settings = settings or CheckSettings()
         setup = self._calling("check_gradients", config, settings, seed=seed)
         networks = course_set(seed) if config is None else with_and_without_l2(config)
+        setup.prepare_engine()
         dataset = setup.images()
         setup.warn_of(dataset)
         train = split(dataset, networks[0][0].split).train

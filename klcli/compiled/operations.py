@@ -30,7 +30,7 @@ PARTS = 20  # of a minibatch: one thread waits for the other at most for the tim
 
 # Kinds of operations: first those that may be divided, which are these two and the steps 2 to 5 of kernels.py.
 FORWARD, BACKWARD = range(2)
-ADD_BIAS, SUM, BATCH_NORM, BATCH_NORM_BACKWARD, RELU, RELU_BACKWARD, DROPOUT, LOSS, STEP_OF_VECTOR = range(6, 15)
+ADD_BIAS, SUM, BATCH_NORM, BATCH_NORM_BACKWARD, RELU, RELU_BACKWARD, DROPOUT, LOSS, STEP_OF_ARRAY = range(6, 15)
 # Columns of a row: kind, shapes, cut, numbers from one replica of X to the next (0 if they share X), and from A on the
 # addresses of up to nine arrays. Operations without W have another number in K, as run by layers.py and team.py.
 KIND, M, N, K, D, CUT, STRIDE, A = range(8)

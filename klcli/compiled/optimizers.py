@@ -91,4 +91,5 @@ def _update(
         if isinstance(gradient, Factors):
             team.step(kind, gradient.X, gradient.G, theta, of_weights, *moments)
         else:
-            team.step_of_vector(kind, theta, gradient, of_vectors, *moments)
+            numbers_of = of_weights if name.endswith(".W") else of_vectors
+            team.step_of_array(kind, theta, gradient, numbers_of, *moments)

@@ -59,12 +59,14 @@ class Team:
     def run(self, kind: int, shape: tuple[int, ...], *arrays: np.ndarray | None) -> None:
         """Execute an operation with the columns `shape` of its row from M on, and record it inside `recording`.
 
-        Raises ValueError for an array that is not in C order.
+        Raises ValueError for an array that compiled code would read wrongly: not in C order, or of another precision.
         """
         addresses = []
         for array in arrays:
             if array is not None and not array.flags.c_contiguous:
                 raise ValueError("compiled operations take arrays in C order")
+            if array is not None and array.dtype.kind == "f" and array.dtype != self.dtype:
+                raise ValueError(f"these compiled operations take {self.dtype} arrays, not {array.dtype}")
             addresses.append(0 if array is None else array.__array_interface__["data"][0])
         row = np.zeros((1, operations.COLUMNS), np.int64)
         row[0, : 1 + len(shape)] = kind, *shape
@@ -134,12 +136,12 @@ class Team:
         shape = m, n, k, d, _cut(n, W), n * k if len(X) > 1 else 0
         self.run(kind, shape, X, G, W, None, mean, square, numbers)
 
-    def step_of_vector(
+    def step_of_array(
         self, kind: int, theta: np.ndarray, g: np.ndarray, numbers: np.ndarray, *memory: np.ndarray
     ) -> None:
-        """Change theta (m, 1, d) by its gradient g, of the same shape."""
+        """Change theta (m, ...) by its gradient g, of the same shape."""
         mean, square = (*memory, None, None)[:2]
-        self.run(operations.STEP_OF_VECTOR, (theta.shape[0], 1, kind, theta[0].size), theta, g, mean, square, numbers)
+        self.run(operations.STEP_OF_ARRAY, (theta.shape[0], 1, kind, theta[0].size), theta, g, mean, square, numbers)
 
     def average(self, W: np.ndarray, average: np.ndarray, numbers: np.ndarray) -> None:
         """`average += rate * (W - average)` for W (m, k, d) or a vector (m, 1, d)."""

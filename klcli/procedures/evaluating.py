@@ -52,6 +52,7 @@ def evaluate(
     for run in runs:
         policy_of(f"run {run.id}", run.config, settings)
     first = {run.dataset_sha256: run for run in reversed(runs)}  # on each set of images
+    setup.prepare_engine()
     datasets = {sha256: setup.images(run, f"run {run.id}") for sha256, run in first.items()}
     divided = {(sha256, how): split(datasets[sha256], how) for sha256, how in set(keys)}
     for dataset in datasets.values():

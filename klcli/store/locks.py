@@ -118,7 +118,7 @@ class Locks:
 
 
 def _is_free_to_readers(file: Path) -> bool | None:
-    """Whether nobody holds the lock of a file on read-only media; None if unknown."""
+    """Return whether no process holds the lock of a file on read-only media, None if that is unknown."""
     if sys.platform == "win32":
         return None
     import fcntl

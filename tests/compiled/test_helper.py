@@ -162,3 +162,11 @@ with compiled.open_team(np.float32, helper=True) as team:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.split() == ["True", "0"], done.stderr
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.ones((1, 4, 5)), np.ones((1, 5, 4), np.float32).mT], ids=["another precision", "Fortran order"]
+)
+def test_arrays_that_compiled_code_would_read_wrongly_are_refused(wrong: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="compiled operations take"):
+        Team(np.float32).forward(wrong, np.ones((1, 5, 3), np.float32))

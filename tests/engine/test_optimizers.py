@@ -149,3 +149,18 @@ def test_the_first_update_of_an_average_copies_the_arrays() -> None:
     average.update({"W": W})
     assert average.state["W"].dtype == np.float32
     np.testing.assert_allclose(average.state["W"], (0.999 * 1 + 2) / 1.999, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["adam", "nesterov", "sgd"])
+def test_a_dense_gradient_of_a_matrix_gets_the_l2_term_and_the_decay_too(kind, open_team):
+    rng = np.random.default_rng(0)
+    W, G = rng.standard_normal((2, 5, 4)), rng.standard_normal((2, 5, 4))
+    plain, (eta, lam) = W.copy(), (np.array([0.1, 0.02]), np.array([0.3, 0.1]))
+    with open_team(np.float64) as team:
+        sgd, adam, _ = compiled.optimizer_classes(team)
+        optimizer = adam(weight_decay=0.4) if kind == "adam" else sgd(0.9 if kind == "nesterov" else 0.0, 0.4)
+        optimizer.update({"linear1.W": W}, {"linear1.W": G}, eta, lam)
+    by_hand = {"adam": adam_by_hand, "nesterov": nesterov_by_hand, "sgd": sgd_by_hand}[kind]
+    for i in range(2):
+        one = by_hand(plain[i], lambda i=i: [lambda W: G[i] + 2 * lam[i] * W], eta[i], 0.4)
+        np.testing.assert_allclose(W[i], one, rtol=1e-10)
