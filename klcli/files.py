@@ -19,11 +19,10 @@ LEFT_BEHIND = 3600  # seconds since the last write after which a temporary file 
 
 @contextlib.contextmanager
 def replacing(path: Path, *, previous: Path | None = None, is_only_writer: bool = False) -> Iterator[IO[bytes]]:
-    """Yield a binary file that replaces `path` if the block ends without an exception.
+    """Yield a binary file that replaces `path` if the block ends well; the old file is kept as `previous`, if named.
 
-    With `previous`, the old file is kept under that name. A temporary file beside it is written, flushed to disk and
-    renamed, and the folder is flushed: `path` is never incomplete, and still there after a power cut.
-    `is_only_writer` says that killed processes have left all other temporary files of `path`.
+    A temporary file is written, flushed and renamed, and the folder is flushed: `path` is never incomplete, and still
+    there after a power cut. `is_only_writer`: killed processes have left all other temporary files of `path`.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -57,12 +56,9 @@ def flush_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk, where the system can."""
     if os.name == "posix":
         # Some file systems of networks refuse it, and have written the names already.
-        with contextlib.suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            stack.callback(os.close, descriptor := os.open(folder, os.O_RDONLY))
+            os.fsync(descriptor)
 
 
 def remove_leftovers(folder: Path, name: str | None = None, *, after: float = LEFT_BEHIND) -> None:
@@ -89,10 +85,5 @@ def open_regular(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+_KINDS |= dict.fromkeys((stat.S_IFCHR, stat.S_IFBLK), "a device")

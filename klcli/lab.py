@@ -23,8 +23,7 @@ from klcli.settings.procedures import SIGMAS, CheckSettings, EvaluationSettings,
 from klcli.settings.run_command import DEFAULT_DATABASE
 from klcli.settings.setting import Settings
 from klcli.settings.train_config import TrainConfig
-from klcli.store.filters import RunFilter
-from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
+from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, RunFilter, Study
 from klcli.store.store import Store
 from klcli.studies.plans import repeat, sigma_sweep
 from klcli.training.result import EpochMetrics
@@ -34,6 +33,8 @@ if TYPE_CHECKING:  # imported by the methods that use them, so that a training s
     from klcli.published.reproduction import Reproduction
 
 OnEvaluation = Callable[[EpochMetrics], None]
+SEARCH, CHECK = SearchSettings(), CheckSettings()
+EVALUATION, REPRODUCTION = EvaluationSettings(), ReproductionSettings()
 
 
 class Lab:
@@ -64,8 +65,7 @@ class Lab:
 
     def train(self, config: TrainConfig, *, on_evaluation: OnEvaluation | None = None) -> Run:
         """Train one network and return its run; `on_evaluation` is called with the metrics of every evaluation."""
-        setup = replace(self._calling("train", config), on_evaluation=on_evaluation)
-        return trainings.train(setup, config)
+        return trainings.train(replace(self._calling("train", config), on_evaluation=on_evaluation), config)
 
     def resume(
         self,
@@ -87,10 +87,9 @@ class Lab:
 
         The seeds are those of everything, of the weights (`vary="init"`), or of all but the weights ("order").
         """
-        setup = self._calling("repeat", config, repeats, vary=vary)
-        plan = repeat(config, repeats, vary)
-        evaluate_test = config.schedule != "range"
-        return self._study(setup, "repeats", "train", plan, resume, vary=vary, evaluate_test=evaluate_test)
+        setup, plan = self._calling("repeat", config, repeats, vary=vary), repeat(config, repeats, vary)
+        how = {"vary": vary, "evaluate_test": config.schedule != "range"}
+        return self._study(setup, "repeats", "train", plan, resume, **how)
 
     def sigma_sweep(
         self,
@@ -109,7 +108,7 @@ class Lab:
     def search_lambda(
         self,
         config: TrainConfig,
-        what: SearchSettings | None = None,
+        what: SearchSettings = SEARCH,
         *,
         repeats: int = 1,
         vary: str = "all",
@@ -118,52 +117,58 @@ class Lab:
         """Search the L2 coefficient lambda by validation accuracy, by default in one coarse stage."""
         from klcli.procedures import searches
 
-        what = what or SearchSettings()
         setup = self._calling("search_lambda", config, what, repeats=repeats, vary=vary)
         return searches.search_lambda(setup, config, what, repeats, vary, resume)
 
     def check_gradients(
-        self, config: TrainConfig | None = None, settings: CheckSettings | None = None, *, seed: int = 0
+        self, config: TrainConfig | None = None, settings: CheckSettings = CHECK, *, seed: int = 0
     ) -> list[GradientCheck]:
         """Compare gradients with numerical differences in float64, of one network or of the set of the course."""
         from klcli.data.dataset import split
         from klcli.studies.gradient_checks import check_networks, course_set, entries, with_and_without_l2
 
-        settings = settings or CheckSettings()
         setup = self._calling("check_gradients", config, settings, seed=seed)
         networks = course_set(seed) if config is None else with_and_without_l2(config)
         setup.prepare_engine()
         dataset = setup.images()
         setup.warn_of(dataset)
-        train = split(dataset, networks[0][0].split).train
-        store = Store(setup.db)
+        train, store = split(dataset, networks[0][0].split).train, Store(setup.db)
         total = sum(entries(stack, settings.dims) for stack in networks)
         with setup.pinned(), setup.observer.counting("checking entries", total) as advance:
             checks = list(check_networks(networks, train, settings, on_entries=advance))
         return store.gradient_checks.suite(store.gradient_checks.record(checks, dataset, setup.command))
 
     def evaluate(
-        self, runs: Sequence[int | str], settings: EvaluationSettings | None = None, *, ensemble: bool = False
+        self, runs: Sequence[int | str], settings: EvaluationSettings = EVALUATION, *, ensemble: bool = False
     ) -> tuple[list[Run], list[Evaluation]]:
         """Evaluate stored runs again, individually or as one ensemble; return the runs and the evaluations."""
         from klcli.procedures import evaluating
 
-        settings = settings or EvaluationSettings()
         setup = self._calling("evaluate", list(runs), settings, ensemble=ensemble)
         return evaluating.evaluate(setup, [str(run) for run in runs], settings, ensemble)
 
     def predict(
-        self, pictures: Sequence[str | Path], run: int | str = "best", *, flips: bool = False, snapshots: bool = False
+        self,
+        pictures: Sequence[str | Path],
+        run: int | str = "best",
+        *,
+        flips: bool | None = None,
+        shifts: int | None = None,
+        snapshots: bool = False,
     ) -> "evaluating.Predictions":
-        """Return the probability of every class for PNG or JPEG files of any size."""
+        """Return the probability of every class for PNG or JPEG files of any size.
+
+        The probabilities are averaged over flips and shifts, by default those of the training, of at most 2 pixels.
+        """
         from klcli.procedures import evaluating
 
-        return evaluating.predict(self._setup, list(map(Path, pictures)), str(run), flips=flips, snapshots=snapshots)
+        paths = list(map(Path, pictures))
+        return evaluating.predict(self._setup, paths, str(run), flips=flips, shifts=shifts, snapshots=snapshots)
 
     def reproduce(
         self,
         *names: str,
-        settings: ReproductionSettings | None = None,
+        settings: ReproductionSettings = REPRODUCTION,
         repeats: int = 3,
         vary: str = "all",
         resume: bool = False,
@@ -171,7 +176,6 @@ class Lab:
         """Yield the reproduction of published reports, `all` or by name, each as soon as it is complete."""
         from klcli.procedures import reproducing
 
-        settings = settings or ReproductionSettings()
         setup = self._calling("reproduce", *names, settings=settings, repeats=repeats, vary=vary)
         return reproducing.reproduce(setup, names, settings, repeats, vary, resume)
 
@@ -204,14 +208,12 @@ class Lab:
             return runner.store.studies.get(runner.run(kind, stage, plan, {}, **how))
 
     def _calling(self, method: str, *given: Any, **named: Any) -> Setup:
-        """Return the setup of one call, with the command to store."""
         own = {key: value for key in ("data", "threads") if (value := getattr(self._setup, key)) not in (None, 1)}
         lab = _call("Lab", [str(self._setup.db)], own)
         return replace(self._setup, command=self._command or f"{lab}.{_call(method, given, named)}")
 
 
 def _call(function: str, given: Sequence[Any], named: Mapping[str, Any]) -> str:
-    """Return a call as Python code."""
     return f"{function}({', '.join([*map(_text, given), *(f'{key}={_text(value)}' for key, value in named.items())])})"
 
 

@@ -1,9 +1,9 @@
 """Termination: SIGINT, SIGTERM and SIGHUP end a command at once, or after the current update of a training.
 
 A thread obeys them, because Python runs a signal handler only between two instructions of the main thread, which may
-wait a minute for a locked database. No handler raises an exception: inside a finalizer or the import of a C extension
-it would be lost, or printed as a traceback. Imports of `typing`, `dataclasses` or `enum` would double the time until
-`obey`.
+wait a minute to open a locked database. No handler raises an exception: inside a finalizer or the import of a C
+extension it would be lost, or printed as a traceback. Imports of `typing`, `dataclasses` or `enum` would double the
+time until `obey`.
 """
 
 import atexit
@@ -20,7 +20,6 @@ SIGNALS = {int(getattr(signal, name)): word for name, word in WORDS.items() if h
 # A terminal sends these to all of its processes, the workers included. Only the command decides.
 TERMINAL_SIGNALS = {signum for signum, word in SIGNALS.items() if word != "terminated"}
 PATIENCE_SECONDS = 10  # for the current update, evaluation or write: then the process ends without its result
-
 
 _obeying = threading.Event()  # set once the thread of `obey` runs
 _deferring = threading.Event()  # set inside `deferred`
@@ -60,24 +59,26 @@ def deferred() -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
 
-    def check() -> None:
-        if _received:
-            from klcli.errors import Interrupted
-
-            raise Interrupted(SIGNALS[_received[0]], _received[0])
-
     previous = {} if _obeying.is_set() else {signum: signal.getsignal(signum) for signum in _obeyed()}
     _received.clear()
     _deferring.set()
     try:
         for signum in previous:
             signal.signal(signum, _receive)
-        yield check
-        check()  # a signal after the last update: a study must not go on to its next stage
+        yield raise_deferred
+        raise_deferred()  # a signal after the last update: a study must not go on to its next stage
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
         _deferring.clear()
+
+
+def raise_deferred() -> None:
+    """Raise Interrupted if a signal has been received inside `deferred`."""
+    if _deferring.is_set() and _received:
+        from klcli.errors import Interrupted
+
+        raise Interrupted(SIGNALS[_received[0]], _received[0])
 
 
 @contextmanager

@@ -4,21 +4,21 @@ import importlib
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from hypothesis import settings
+from light import KLCLI, LIGHT
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy loads its library
 
 import numpy as np
 
 from klcli import compiled
-from klcli.compiled.team import Team
+from klcli.compiled import Engine
 from klcli.data.dataset import Dataset
 from klcli.engine import layers as plain_layers
 
@@ -62,10 +62,10 @@ def layers_that_train(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture(params=["NumPy", "compiled"])
-def open_team(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManager[Team | None]]:
-    """Both engines, one after the other: gives a team, or none for NumPy, as `compiled.open_team`."""
+def open_team(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManager[Engine]]:
+    """Both engines, one after the other: gives a team, or NUMPY, as `compiled.open_team`."""
     if request.param == "NumPy":
-        return lambda dtype, **how: nullcontext()
+        return lambda dtype, **how: nullcontext(compiled.NUMPY)
     assert compiled.why_not() == ""
     return compiled.open_team
 
@@ -73,11 +73,20 @@ def open_team(request: pytest.FixtureRequest) -> Callable[..., AbstractContextMa
 @pytest.fixture
 def klcli(tmp_path: Path) -> Klcli:
     """Run the real command in a real process, in a folder of its own; returns the finished process."""
+    return _runner(tmp_path, KLCLI)
 
+
+@pytest.fixture
+def light(tmp_path: Path) -> Klcli:
+    """Like `klcli`, but without numba and without drawing."""
+    return _runner(tmp_path, LIGHT)
+
+
+def _runner(folder: Path, program: Sequence[str]) -> Klcli:
     def run(*args: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "klcli", *args],
-            cwd=tmp_path,
+            [*program, *args],
+            cwd=folder,
             env=os.environ | environment,
             capture_output=True,
             text=True,

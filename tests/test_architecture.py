@@ -29,6 +29,7 @@ OWNERS = {
     "sqlite_utils": {"store"},
     "sqlite3": {"store"},
     "filelock": {"store/locks.py"},
+    "orjson": {"store/upkeep.py"},
     "matplotlib": {"report/plots"},
     "rich": {"report", "cli"},
     "typer": {"cli"},

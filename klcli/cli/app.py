@@ -41,10 +41,8 @@ class _Recording(KlcliCommand):
             raise StoreError(f"the result could not be written to stdout ({loss.strerror}), {stored}")
 
 
-for _command in (gradcheck, train, search_lambda, sigma_sweep, reproduce, evaluate):
-    app.command(cls=_Recording)(_command)
-for _command in (predict, report):
-    app.command(cls=KlcliCommand)(_command)
+for _command in (gradcheck, train, search_lambda, sigma_sweep, reproduce, evaluate, predict, report):
+    app.command(cls=KlcliCommand if _command in (predict, report) else _Recording)(_command)
 app.add_typer(data.app, name="data")
 
 
@@ -54,12 +52,11 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_Version = typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+
+
 @app.callback()
-def _klcli(
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
-    ] = False,
-) -> None:
+def _klcli(version: Annotated[bool, _Version] = False) -> None:
     pass
 
 
@@ -79,25 +76,20 @@ def main(args: list[str] | None = None) -> NoReturn:
 
 
 def _explain(error: Exception) -> int:
-    """Print the failure as one line on stderr and return its exit code."""
     if isinstance(error, KlcliError):
         return _fail(str(error), error.exit_code)
     if isinstance(error, typer.Abort):
         return _fail("interrupted", ExitCode.INTERRUPTED)
     if isinstance(error, _UsageError):
-        context = error.ctx.command_path if error.ctx else "klcli"
-        message = error.format_message() or "a command is missing"
-        return _fail(f"{message} (`{context} --help` shows all)", ExitCode.USAGE)
+        command, message = error.ctx.command_path if error.ctx else "klcli", error.format_message()
+        return _fail(f"{message or 'a command is missing'} (`{command} --help` shows all)", ExitCode.USAGE)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _fail(f"{error.filename or 'the disk'} cannot be written ({error.strerror})", ExitCode.STORE)
     if isinstance(error, PermissionError) and error.filename is not None:
-        cure = "make it accessible or choose another"
-        return _fail(f"{error.filename} cannot be used ({error.strerror}): {cure}", ExitCode.STORE)
-    damage = None
-    if "klcli.store.connection" in sys.modules:  # a damaged database may be the cause of the failure
-        from klcli.store.connection import damage_behind_a_failure
-
-        damage = damage_behind_a_failure()
+        what = f"{error.filename} cannot be used ({error.strerror})"
+        return _fail(f"{what}: make it accessible or choose another", ExitCode.STORE)
+    connection = sys.modules.get("klcli.store.connection")  # a damaged database may be the cause of the failure
+    damage = connection and connection.damage_behind_a_failure()
     unexpected = f"unexpected failure, {type(error).__name__}: {error} (run again with --debug for the traceback)"
     return _fail(str(damage), damage.exit_code) if damage else _fail(unexpected, ExitCode.UNEXPECTED)
 

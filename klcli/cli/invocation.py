@@ -68,10 +68,8 @@ class Invocation(Settings, Observer):
     def lab(self) -> "Lab":
         from klcli.lab import Lab
 
-        return Lab(
-            self.db, data=self.data, threads=self.threads, jobs=self.jobs, executor=self.executor, observer=self,
-            command=typed_command(),
-        )  # fmt: skip
+        own = {key: getattr(self, key) for key in ("data", "threads", "jobs", "executor")}
+        return Lab(self.db, **own, observer=self, command=typed_command())
 
     @property
     def seeds(self) -> dict[str, Any]:
@@ -80,17 +78,11 @@ class Invocation(Settings, Observer):
 
     @cached_property
     def out(self) -> "Console":
-        """The console for results, without markup and emoji: a folder may be named [draft] or :fire:."""
-        from rich.console import Console
-
-        width = None if sys.stdout.isatty() else FULL_WIDTH
-        return Console(width=width, highlight=False, markup=False, emoji=False)
+        return _console(width=None if sys.stdout.isatty() else FULL_WIDTH)
 
     @cached_property
     def err(self) -> "Console":
-        from rich.console import Console
-
-        return Console(stderr=True, quiet=self.quiet, soft_wrap=True, highlight=False, markup=False, emoji=False)
+        return _console(stderr=True, quiet=self.quiet, soft_wrap=True)
 
     def result(self, *parts: "Table | str") -> None:
         """Print a result for a person; nothing with --json."""
@@ -109,8 +101,7 @@ class Invocation(Settings, Observer):
     def document(self, command: str, content: dict[str, Any]) -> None:
         if self.as_json:
             whole = {"schema": SCHEMA, "command": command, **content}
-            json.dump(whole, sys.stdout, indent=2, allow_nan=False, default=os.fspath)
-            sys.stdout.write("\n")
+            print(json.dumps(whole, indent=2, allow_nan=False, default=os.fspath))
 
     def picture(self, path: Path, chart: Callable[[], "Chart"]) -> Path | None:
         """Draw a chart into a file and return its path; whatever fails is one warning, and None."""
@@ -156,22 +147,27 @@ class Invocation(Settings, Observer):
     def training(self, budget: "Budget") -> Iterator[Observer]:
         from klcli.cli.progress import TrainingProgress
 
-        progress = TrainingProgress(self, budget)
-        with progress.bar:
+        with (progress := TrainingProgress(self, budget)).bar:
             yield progress
 
     @contextmanager
     def study(self, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]) -> Iterator[Observer]:
         from klcli.cli.progress import StudyProgress
 
-        progress = StudyProgress(self, title, tasks, updates)
-        with progress.bar:
+        with (progress := StudyProgress(self, title, tasks, updates)).bar:
             yield progress
 
 
 def invoked(*names: str, **defaults: Any) -> Callable[[Command], Command]:
     """Add to a command the named shared options and the options that every command has."""
     return takes(Invocation, only=(*names, *defaults, *ALWAYS), **defaults)
+
+
+def _console(**how: Any) -> "Console":
+    """Return a console without markup and emoji: a folder may be named [draft] or :fire:."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False, **how)
 
 
 def reason(error: Exception) -> str:

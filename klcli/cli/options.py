@@ -23,19 +23,16 @@ class KlcliCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         lists = {name for one in self.params if getattr(one, "multiple", False) for name in one.opts}
-        repeated: list[str] = []
-        rest = list(args)
+        repeated, rest = list[str](), list(args)
         while rest and rest[0] != "--":
             name = rest.pop(0)
+            before = len(repeated)
+            while name in lists and rest and (not rest[0].startswith("-") or rest[0][1:2].isdigit()):
+                repeated += [name, rest.pop(0)]
             if name not in lists:
                 repeated.append(name)
-                continue
-            values = []
-            while rest and (not rest[0].startswith("-") or rest[0][1:2].isdigit()):
-                values.append(rest.pop(0))
-            if not values and not ctx.resilient_parsing:
+            elif len(repeated) == before and not ctx.resilient_parsing:
                 raise typer.BadParameter(f"{name} needs at least one value", ctx=ctx)
-            repeated += [part for value in values for part in (name, value)]
         return super().parse_args(ctx, repeated + rest)
 
 
@@ -51,13 +48,12 @@ def takes(
     settings = {key: one for key, one in settings_of(owner).items() if key not in omit and (not only or key in only)}
 
     def decorate(command: Command) -> Command:
-        given = list(inspect.signature(command, eval_str=True).parameters.values())
-        argument = next(one.name for one in given if one.annotation is owner)
-        declared = [one for one in given if isinstance(one.default, Field)]
+        given = inspect.signature(command, eval_str=True).parameters
+        argument = next(name for name, one in given.items() if one.annotation is owner)
+        declared = [one for one in given.values() if isinstance(one.default, Field)]
         own = {one.name: setting_of(one.name, one.annotation, one.default) for one in declared}
-        has_context = any(one.name == "ctx" for one in given)
-        shown = [] if has_context else [_parameter("ctx", typer.Context)]
-        for one in given:
+        shown = [] if "ctx" in given else [_parameter("ctx", typer.Context)]
+        for one in given.values():
             if one.name == argument:
                 shown += [_option(_name(key), it, defaults.get(key, it.default)) for key, it in settings.items()]
             elif one.name in own:
@@ -67,7 +63,7 @@ def takes(
 
         @functools.wraps(command)
         def wrapper(**values: Any) -> Any:
-            ctx = values["ctx"] if has_context else values.pop("ctx")
+            ctx = values["ctx"] if "ctx" in given else values.pop("ctx")
             typed = {key: one.read(values.pop(_name(key))) for key, one in settings.items()}
             values |= {name: one.checked(one.read(values[name])) for name, one in own.items()}
             return command(**{argument: _made(owner, typed, ctx)}, **values)
@@ -103,9 +99,9 @@ def _option(name: str, one: Setting, default: Any) -> inspect.Parameter:
         kind, more = int, {"count": True}
     elif one.kind is tuple:
         kind = tuple[str, str] | None if one.is_pair else list[str]
-        default = None if default is None else [str(item) for item in default]
-    else:
-        default = None if default is None else str(default)
+        default = default and [*map(str, default)]
+    elif default is not None:
+        default = str(default)
     option = typer.Option(*one.names, rich_help_panel=str(one.role), help=one.help, envvar=one.envvar, **more)
     return _parameter(name, Annotated[kind, option], default)
 

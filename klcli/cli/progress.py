@@ -9,6 +9,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 
 from klcli.cli.invocation import Invocation
 from klcli.procedures.observer import Observer
+from klcli.report.tables.table import duration
 from klcli.studies.execution import StackOutcome, StackTask
 from klcli.training.budget import Budget
 from klcli.training.result import TrainResult
@@ -24,12 +25,13 @@ class TrainingProgress(Observer):
         self._invocation, self._budget = invocation, budget
         self._planned = budget.epoch_at(budget.total_updates)
         self._next_redraw = 0.0
+        self._begun: tuple[float, int] | None = None  # time and number of the first update of this process
         self._metrics: dict[str, Any] = {"cost": "-", "train": "-", "validation": "-"}
         # The most useful first: a narrow terminal shows fewer columns and truncates none.
         columns = {
             TextColumn("epoch {task.fields[epoch]}"): 14,
             TextColumn("validation {task.fields[validation]}"): 19,
-            TimeRemainingColumn(compact=True): 7,
+            TextColumn("{task.fields[left]}"): 17,
             BarColumn(bar_width=20): 22,
             TextColumn("train {task.fields[train]}"): 14,
             TextColumn("cost {task.fields[cost]}"): 13,
@@ -38,10 +40,11 @@ class TrainingProgress(Observer):
         }
         used = itertools.accumulate(columns.values())
         self.bar = invocation.bar(*(one for one, n in zip(columns, used, strict=True) if n <= invocation.err.width))
-        self.bar.add_task("", total=budget.total_updates, epoch="", eta=0.0, speed="-", **self._metrics)
+        self.bar.add_task("", total=budget.total_updates, epoch="", left="", eta=0.0, speed="-", **self._metrics)
         self._draw(0)
 
     def on_update(self, step: int) -> None:
+        self._begun = self._begun or (time.monotonic(), step)
         if self._invocation.is_live and time.monotonic() >= self._next_redraw:
             self._draw(step)
 
@@ -66,9 +69,17 @@ class TrainingProgress(Observer):
             completed=step,
             epoch=f"{self._budget.epoch_at(step):.1f}/{self._planned:g}",
             eta=self._budget.learning_rate(step, self._budget.config),
+            left=self._time_left(step),
             speed="-" if task.speed is None else f"{task.speed:.0f}",
             **self._metrics,
         )
+
+    def _time_left(self, step: int) -> str:
+        """Estimate by all updates and evaluations so far: those of some seconds would vary with every evaluation."""
+        begun, first = self._begun or (0.0, step)
+        if step == first:
+            return ""
+        return f"{duration((time.monotonic() - begun) / (step - first) * (self._budget.total_updates - step))} left"
 
 
 class StudyProgress(Observer):

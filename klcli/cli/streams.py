@@ -63,12 +63,10 @@ def loss() -> OSError | None:
 def _never_failing(stream: "Any", number: int) -> io.TextIOWrapper:
     if stream is None:
         stream = io.TextIOWrapper(io.FileIO(number, "w", closefd=False), "utf-8", line_buffering=number == 2)
-    encoding, line_buffering, write_through = stream.encoding, stream.line_buffering, stream.write_through
-    buffer = stream.detach()
+    look = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+    encoding, buffer = stream.encoding, stream.detach()
     raw = _Lossy(buffer.detach() if isinstance(buffer, io.BufferedWriter) else buffer)
     _protected.append(raw)
+    target: Any = raw if look["write_through"] else io.BufferedWriter(raw)
     # A name may contain characters that the terminal cannot show.
-    target: Any = raw if write_through else io.BufferedWriter(raw)
-    return io.TextIOWrapper(
-        target, encoding, "backslashreplace", line_buffering=line_buffering, write_through=write_through
-    )
+    return io.TextIOWrapper(target, encoding, "backslashreplace", **look)

@@ -1,7 +1,6 @@
 """The equations of engine/ compiled by numba, with a helper thread, for speed.
 
-`open_team` yields a Team, which executes compiled operations. With a team, the other functions return compiled
-counterparts of what engine/ has. Without numba, the team is None, and they return engine/'s own.
+`open_team` yields a Team, an Engine that executes compiled operations, or without numba the Engine of NumPy.
 """
 
 import hashlib
@@ -9,21 +8,21 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from klcli.data.cifar10.places import cache_folder
+from klcli.data.cifar10.prepared import cache_folder
+from klcli.engine import layers as plain_layers
 from klcli.engine.losses import cross_entropy
 from klcli.engine.network import Network
 from klcli.engine.optimizers import SGD, Adam, WeightAverage
 from klcli.text import one_line
-
-if TYPE_CHECKING:
-    from klcli.compiled.team import Team
 
 _loading = threading.Lock()
 PLAIN = "NumPy"  # name of engine/ in the versions of a run
@@ -45,7 +44,7 @@ def _why_not() -> str:
         users_folder = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = users_folder or str(code_folder())
         try:
-            from klcli.compiled.check import check
+            from klcli.compiled.team import check
 
             check()
         finally:
@@ -78,11 +77,38 @@ def name() -> str:
     return PLAIN if why_not() else f"numba {version('numba')}"
 
 
+@dataclass(eq=False)
+class Engine:
+    """What a training computes with: the classes and functions of engine/, or their counterparts in a Team."""
+
+    sgd: Callable[..., SGD] = SGD
+    adam: Callable[..., Adam] = Adam
+    weight_average: Callable[..., WeightAverage] = WeightAverage
+    cross_entropy: Callable[..., Any] = cross_entropy
+
+    def accelerated(self, network: Network) -> Network:
+        """Return the network with the layers of this engine, which share its arrays if these are in C order."""
+        return network
+
+    def repeated(self, compute: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
+        """Return a function that computes `compute(X)`; that of a Team repeats it without Python."""
+        return compute
+
+    def offer_images(self, *images: Any) -> None:
+        """Begin to write images; only a Team does, see `Images`."""
+
+    def finish_images(self) -> None:
+        """Return when these are written."""
+
+
+NUMPY = Engine()
+
+
 @contextmanager
-def open_team(dtype: np.typing.DTypeLike, *, helper: bool = False) -> "Iterator[Team | None]":
-    """Yield a team for arrays of `dtype`, with a helper thread if `helper` is true; None without compiled code."""
+def open_team(dtype: np.typing.DTypeLike, *, helper: bool = False) -> Iterator[Engine]:
+    """Yield a Team for arrays of `dtype`, with a helper thread if `helper` is true; NUMPY without compiled code."""
     if why_not():
-        yield None
+        yield NUMPY
         return
     from klcli.compiled.team import Team
 
@@ -90,72 +116,20 @@ def open_team(dtype: np.typing.DTypeLike, *, helper: bool = False) -> "Iterator[
         yield team
 
 
-def accelerated(network: Network, team: "Team | None") -> Network:
-    """Return the network with compiled layers, which share its arrays if these are in C order."""
-    if team is None:
-        return network
-    from klcli.compiled import layers
-
-    return layers.accelerated(network, team)
-
-
 def plain(network: Network) -> Network:
     """Return the network with the layers of engine/, which share its arrays."""
-    if team_of(network) is None:
-        return network
-    from klcli.compiled import layers
-
-    return layers.plain(network)
+    return converted(network, plain_layers)
 
 
-def team_of(network: Network) -> "Team | None":
-    """Return the team of a network with compiled layers, None for one of engine/."""
-    return next((getattr(layer, "team", None) for layer in network.layers.values()), None)
+def converted(network: Network, module: ModuleType, **team: Any) -> Network:
+    """Return the network with the layers of the same names in another module."""
+    made = {}
+    for name, layer in network.layers.items():
+        values = {key: value for key, value in vars(layer).items() if key != "team"}
+        made[name] = getattr(module, type(layer).__name__)(**values, **team)
+    return Network(made)
 
 
-def optimizer_classes(team: "Team | None") -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """Return the classes SGD, Adam and WeightAverage, bound to the team."""
-    if team is None:
-        return SGD, Adam, WeightAverage
-    from klcli.compiled import optimizers as own
-
-    return partial(own.SGD, team=team), partial(own.Adam, team=team), partial(own.WeightAverage, team=team)
-
-
-def cross_entropy_of(team: "Team | None") -> Callable[..., Any]:
-    """Return `cross_entropy`, bound to the team."""
-    if team is None:
-        return cross_entropy
-    from klcli.compiled import layers
-
-    return partial(layers.cross_entropy, team=team)
-
-
-def repeated(compute: Callable[[np.ndarray], Any], team: "Team | None") -> Callable[[np.ndarray], Any]:
-    """Return a function that computes `compute(X)`, and repeats it without Python for an array X that it has recorded.
-
-    The first call of all is not recorded, because it initialises the running averages. After it, the first call with
-    an array X is recorded, and later calls with the same array execute the recorded operations on its new contents.
-    `compute` must therefore execute the same operations on the same arrays in every call; whatever changes is written
-    into these arrays, if necessary by a function given to `Team.each_time`. A call overwrites the result of the one
-    before with the same X.
-    """
-    if team is None:
-        return compute
-    programs: dict[int, Any] = {}
-
-    def repeat(X: np.ndarray) -> Any:
-        if not programs:
-            programs[0] = None
-            return compute(X)
-        program = programs.get(id(X))
-        if program is None:
-            with team.recording() as program:
-                program.result = compute(X)
-            program.arrays.append(X)
-            programs[id(X)] = program
-        else:
-            team.repeat(program)
-        return program.result
-
-    return repeat
+def engine_of(network: Network) -> Engine:
+    """Return the Engine that computes a network, NUMPY for one without layers."""
+    return next((getattr(layer, "team", NUMPY) for layer in network.layers.values()), NUMPY)

@@ -1,4 +1,6 @@
-"""Decorators of compiled code, and the C functions that it calls: NumPy's matrix product, and to yield the core."""
+"""What compiled code is made with: decorators, the C functions of NumPy's matrix product and of the system to yield the
+core, and what numba lacks: numbers that two threads share, addresses as pointers, and calls by address.
+"""
 
 import ctypes
 import sys
@@ -6,7 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-from llvmlite import binding
+import numpy as np
+from llvmlite import binding, ir
+from numba import types
+from numba.extending import intrinsic
 
 from klcli.compiled.blas import address_of_gemm
 
@@ -14,32 +19,108 @@ from klcli.compiled.blas import address_of_gemm
 # processor, and on the process: LLVM optimises a function differently when it is compiled and when it is loaded.
 _OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy"}
 compiled: Callable[[Any], Any] = numba.njit(nogil=True, **_OPTIONS)
-
-
 c_function: Callable[[Any], Any] = numba.cfunc(  # of three integers, with an integer result
-    numba.types.int64(*[numba.types.int64] * 3), nopython=True, **_OPTIONS
+    types.int64(*[types.int64] * 3), nopython=True, **_OPTIONS
 )
-_int, _flag, _address = numba.types.int64, numba.types.int32, numba.types.intp
+_int, _flag, _address = types.int64, types.int32, types.intp
 
 
 def _external(name: str, address: int, signature: Any) -> Any:
     """Return a C function for compiled code. Cached machine code has its name: the address changes per process."""
     binding.add_symbol(name, address)
-    return numba.types.ExternalFunction(name, signature)
+    return types.ExternalFunction(name, signature)
 
 
 def _gemm(letter: str, number: Any) -> Any:
     address, bits = address_of_gemm(letter)
     n = _int if bits == 64 else _flag
     matrix = (_address, n)
-    signature = numba.types.void(_flag, _flag, _flag, n, n, n, number, *matrix, *matrix, number, *matrix)
+    signature = types.void(_flag, _flag, _flag, n, n, n, number, *matrix, *matrix, number, *matrix)
     return _external(f"klcli_{letter}gemm{bits}", address, signature)
 
 
 # gemm(order, transpose A, transpose B, rows, columns, depth, alpha, A, lda, B, ldb, beta, C, ldc): CBLAS
-INTEGER_BITS = address_of_gemm("s")[1]
-sgemm, dgemm = _gemm("s", numba.types.float32), _gemm("d", numba.types.float64)
+sgemm, dgemm = _gemm("s", types.float32), _gemm("d", types.float64)
 
 _process: Any = vars(ctypes)["windll"].kernel32 if sys.platform == "win32" else ctypes.CDLL(None)
 _name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 yield_core = _external("klcli_yield", ctypes.cast(_process[_name], ctypes.c_void_p).value or 0, _flag())
+_n = np.int64 if address_of_gemm("s")[1] == 64 else np.int32
+
+
+@compiled
+def product(size, A_transposed, B_transposed, rows, columns, depth, alpha, A, lda, B, ldb, beta, C, ldc):
+    """`C (rows, columns) = alpha A B + beta C` by NumPy's BLAS, for numbers of 4 or 8 bytes."""
+    # CBLAS's words: the arrays are in rows (101), each factor plain (111) or transposed (112).
+    order, of_A, of_B = np.int32(101), np.int32(111 + A_transposed), np.int32(111 + B_transposed)
+    n, k, m, a, b, c = _n(rows), _n(columns), _n(depth), _n(lda), _n(ldb), _n(ldc)
+    if size == 4:
+        one, other = np.float32(alpha), np.float32(beta)
+        sgemm(order, of_A, of_B, n, k, m, one, A, a, B, b, other, C, c)
+    else:
+        one_, other_ = np.float64(alpha), np.float64(beta)
+        dgemm(order, of_A, of_B, n, k, m, one_, A, a, B, b, other_, C, c)
+
+
+INTEGER = ir.IntType(64)
+
+
+def _element(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Return a pointer to `box[index]`; box and index are the first two arguments."""
+    data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+    return builder.gep(data, [arguments[1]], source_etype=INTEGER)
+
+
+@intrinsic
+def read(typing: Any, box: Any, index: Any) -> Any:
+    """Return `box[index]` (acquire): what the other thread wrote to memory before this value is visible afterwards."""
+
+    def build(*where: Any) -> Any:
+        return where[1].load_atomic(_element(*where), "acquire", 8, typ=INTEGER)
+
+    return types.int64(box, types.intp), build
+
+
+@intrinsic
+def write(typing: Any, box: Any, index: Any, value: Any) -> Any:
+    """`box[index] = value` (release): a thread that reads it sees everything that this thread wrote before."""
+
+    def build(*where: Any) -> Any:
+        where[1].store_atomic(where[3][2], _element(*where), "release", 8)
+        return where[0].get_dummy_value()
+
+    return types.void(box, types.intp, types.int64), build
+
+
+@intrinsic
+def claim(typing: Any, box: Any, index: Any, before: Any, after: Any) -> Any:
+    """Compare and exchange: if `box[index] == before`, set it to `after` and return True. One thread succeeds."""
+
+    def build(*where: Any) -> Any:
+        _, builder, _, (_, _, expected, value) = where
+        result = builder.cmpxchg(_element(*where), expected, value, "acq_rel", "acquire")
+        return builder.extract_value(result, 1)
+
+    return types.boolean(box, types.intp, types.int64, types.int64), build
+
+
+@intrinsic
+def pointer(typing: Any, address: Any, like: Any) -> Any:
+    """Return an address as a pointer to numbers of the type `like`, or of the element type of the array `like`."""
+    number = like.dtype if isinstance(like, types.Array) else like.instance_type
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(number)(types.intp, like), build
+
+
+@intrinsic
+def call(typing: Any, function: Any, first: Any, second: Any, third: Any) -> Any:
+    """Call the C function at an address, of three integers and with an integer result."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(INTEGER, [INTEGER] * 3)
+        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+
+    return types.int64(*[types.int64] * 4), build

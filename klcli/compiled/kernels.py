@@ -8,23 +8,26 @@ import numpy as np
 
 from klcli.compiled.jit import compiled
 
-DESCENT, NESTEROV, ADAM, AVERAGE = range(2, 6)  # kinds of steps, among the kinds in operations.py
+# Kinds of operations: products, steps with a product or an average, which may be divided, and the others.
+FORWARD, BACKWARD, DESCENT, NESTEROV, ADAM, AVERAGE = range(6)
+ADD_BIAS, SUM, BATCH_NORM, BATCH_NORM_BACKWARD, RELU, RELU_BACKWARD, SILU, SILU_BACKWARD = range(6, 14)
+DROPOUT, LOSS, STEP_OF_ARRAY = range(14, 17)
 # Places in the numbers of a step: rate, factor of theta, 2 lambda, decay of the first and the second moment, eps.
 RATE, KEEP, L2, FIRST, SECOND, EPS = range(6)
 
 
 @compiled
 def add_bias(parts, b, Y):
-    """`Y = parts[0] + b`, or `parts[0] + parts[1] + b`, for `parts (1 or 2, m, n, d)`: the summands of a product."""
-    _, m, n, d = parts.shape
+    """`Y = parts[:m] + b`, or `parts[:m] + parts[m:] + b`, for `parts (m or 2 m, n, d)`: the summands of a product."""
+    m, n, d = Y.shape
     for r in range(m):
         for s in range(n):
-            if len(parts) == 2:
+            if len(parts) > m:
                 for j in range(d):
-                    Y[r, s, j] = parts[0, r, s, j] + parts[1, r, s, j] + b[r, 0, j]
+                    Y[r, s, j] = parts[r, s, j] + parts[m + r, s, j] + b[r, 0, j]
             else:
                 for j in range(d):
-                    Y[r, s, j] = parts[0, r, s, j] + b[r, 0, j]
+                    Y[r, s, j] = parts[r, s, j] + b[r, 0, j]
 
 
 @compiled
@@ -111,6 +114,56 @@ def relu_backward(G, X, dX):
 
 
 @compiled
+def silu(X, slope, sigmoid, Y):
+    """`Y = X * sigmoid(slope * X)` of flat arrays, for a slope (1,); the backward pass needs `sigmoid` and Y."""
+    one = X.dtype.type(1)
+    for start in range(0, X.size, 1024):
+        x, s = X[start : start + 1024], sigmoid[start : start + 1024]
+        for i in range(x.size):
+            s[i] = -slope[0] * x[i]
+        exponential(s)
+        for i in range(x.size):
+            s[i] = one / (one + s[i])
+            Y[start + i] = x[i] * s[i]
+
+
+@compiled
+def silu_backward(G, slope, sigmoid, Y, dX):
+    """`dX = G * (sigmoid + slope * Y * (1 - sigmoid))` of flat arrays."""
+    one = G.dtype.type(1)
+    for i in range(G.size):
+        dX[i] = G[i] * (sigmoid[i] + slope[0] * Y[i] * (one - sigmoid[i]))
+
+
+@compiled
+def exponential(x):
+    """Replace up to 1024 numbers by their exponentials; in float32 within 2 roundings, in vector instructions.
+
+    In float32, `exp(x) = 2^k exp(r)` with an integer k, and Taylor's polynomial for r from -log(2) / 2 to log(2) / 2,
+    whose error is below r^8 / 8! = 5e-9. Below -87 and above 88, the results are those of -87 and 88.
+    """
+    if x.itemsize == 8:
+        for i in range(x.size):
+            x[i] = np.exp(x[i])
+        return
+    number = np.float32
+    powers = np.empty(1024, np.int32)
+    for i in range(x.size):
+        z = x[i]
+        z = number(-87) if z < number(-87) else z
+        z = number(88) if z > number(88) else z
+        k = np.floor(z * number(1.4426950408889634) + number(0.5))
+        powers[i] = (np.int32(k) + np.int32(127)) << np.int32(23)  # the bits of 2^k
+        r = (z - k * number(0.693359375)) + k * number(2.12194440e-4)  # log(2) in two parts: the first product is exact
+        p = (number(1 / 5040) * r + number(1 / 720)) * r + number(1 / 120)
+        p = ((p * r + number(1 / 24)) * r + number(1 / 6)) * r + number(0.5)
+        x[i] = (p * r + number(1)) * r + number(1)
+    scales = powers.view(np.float32)
+    for i in range(x.size):
+        x[i] *= scales[i]
+
+
+@compiled
 def dropout(X, bits, dropped, Y):
     """`Y = X * mask`: 0 where `bits (n, d)` are below `dropped`, otherwise 65536 / (65536 - dropped).
 
@@ -155,21 +208,22 @@ def cross_entropy(S, y, other, numbers, P, loss):
 
 
 @compiled
-def write_images(images, rows, moves, background, by_image, mean, inverse_std, X, first, last):
-    """Write the images `rows[first:last]` to the same rows of X (n, 3072): `X = (pixel - mean) * inverse_std`.
+def write_images(images, rows, moves, background, by_image, mean, inverse_std, factors, X, first, last):
+    """Write the images `rows[first:last]` to the same rows of X (n, 3072): `X = factor * (pixel - mean) * inverse_std`.
 
     `images (., 3072)` has one byte per pixel, `mean` and `inverse_std` one number per pixel; with `by_image`, the mean
-    and the standard deviation of each image itself replace them. `moves (n, 3)`: whether an image is mirrored, and by
-    how many pixels it is then shifted down and to the right. `background (3072,)` fills the vacated pixels.
+    and the standard deviation of each image itself replace them. `factors (n,)` has one per image. `moves (n, 3)`:
+    whether an image is mirrored, and by how many pixels it is then shifted down and to the right. `background (3072,)`
+    fills the vacated pixels.
     """
     pixels = np.empty(3072, np.uint8)
     for s in range(first, last):
         mirrored, down, right = moves[s, 0], moves[s, 1], moves[s, 2]
         if mirrored or down or right:
             _move(images[rows[s]], background, mirrored != 0, down, right, pixels)
-            _standardise(pixels, by_image, mean, inverse_std, X[s])
+            _standardise(pixels, by_image, mean, inverse_std, factors[s], X[s])
         else:
-            _standardise(images[rows[s]], by_image, mean, inverse_std, X[s])
+            _standardise(images[rows[s]], by_image, mean, inverse_std, factors[s], X[s])
 
 
 @compiled
@@ -183,7 +237,7 @@ def _move(image, background, mirrored, down, right, pixels):
 
 
 @compiled
-def _standardise(pixels, by_image, mean, inverse_std, x):
+def _standardise(pixels, by_image, mean, inverse_std, factor, x):
     number = x.dtype.type
     if by_image:
         total, squares = 0, 0
@@ -195,10 +249,10 @@ def _standardise(pixels, by_image, mean, inverse_std, x):
         center = number(total / 3072)
         scale = number(1.0 if spread == 0 else 3072 / np.sqrt(np.float64(spread)))
         for j in range(3072):
-            x[j] = (number(pixels[j]) - center) * scale
+            x[j] = (number(pixels[j]) - center) * scale * factor
     else:
         for j in range(3072):
-            x[j] = (number(pixels[j]) - mean[j]) * inverse_std[j]
+            x[j] = (number(pixels[j]) - mean[j]) * inverse_std[j] * factor
 
 
 @compiled

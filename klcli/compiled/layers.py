@@ -6,15 +6,16 @@ another precision or with more axes, as a gradient check has; in evaluation, it 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klcli.compiled import operations
-from klcli.compiled.team import Team
+from klcli.compiled import kernels
 from klcli.engine import layers
 from klcli.engine.layers import Backward, Gradients
-from klcli.engine.network import Network
+
+if TYPE_CHECKING:
+    from klcli.compiled.team import Team
 
 
 @dataclass(slots=True)
@@ -33,180 +34,152 @@ class Factors:
 
 
 @dataclass
-class Linear(layers.Linear):
-    """`Y = X @ W + b`."""
+class Compiled:
+    """The part that all layers share, before the base class of each."""
 
-    team: Team = field(kw_only=True, repr=False)
+    team: "Team" = field(kw_only=True, repr=False)
 
     def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        team, W, b = self.team, self.W, self.b
-        if not _fit(team, X, W) or b.size * W.shape[-2] != W.size or (X.ndim == 3) > (W.ndim == 3):
-            return super().forward(X, training=training, track=track)
+        """Compute in compiled code, or as the base class for arrays that compiled code does not take."""
+        found = self.fast(X, training, track)
+        base: Any = super()
+        return base.forward(X, training=training, track=track) if found is None else found
+
+    def fast(self, X: np.ndarray, training: bool, track: bool) -> tuple[np.ndarray, Backward] | None:
+        """Return what `forward` returns, None for arrays that compiled code does not take."""
+        raise NotImplementedError
+
+    def fit(self, X: np.ndarray, *others: np.ndarray) -> bool:
+        """Whether compiled code takes these arrays: they have its precision, C order and at most three axes.
+
+        Raises ValueError for other arrays while operations are recorded: what the base class computes is not recorded.
+        """
+        dtype = self.team.dtype
+        fit = all(one.dtype == dtype and one.ndim <= 3 and one.flags.c_contiguous for one in (X, *others))
+        if not fit and self.team.recorded is not None:
+            raise ValueError("only arrays in C order and of the precision of the team can be recorded")
+        return fit
+
+    def run(self, kind: int, *arrays: np.ndarray, like: np.ndarray | None = None, extra: int = 0) -> np.ndarray:
+        """Execute an operation whose last array is a new one, shaped like the first or like `like`; return that."""
+        result = np.empty_like(arrays[0] if like is None else like)
+        self.team.run(kind, *arrays, result, extra=extra)
+        return result
+
+
+@dataclass
+class Linear(Compiled, layers.Linear):
+    """`Y = X @ W + b`."""
+
+    def fast(self, X: np.ndarray, training: bool, track: bool) -> tuple[np.ndarray, Backward] | None:
+        W, b = self.W, self.b
+        if not self.fit(X, W) or b.size * W.shape[-2] != W.size or (X.ndim == 3) > (W.ndim == 3):
+            return None
         X, stacked = _stacked(X), _stacked(W)
-        parts = team.forward(X, stacked)
-        count, m, n, d = parts.shape
-        Y = np.empty((m, n, d), W.dtype)
-        team.run(operations.ADD_BIAS, (m, n, count, d), parts, b, Y)
+        parts = self.team.forward(X, stacked)
+        Y = self.run(kernels.ADD_BIAS, parts, b, like=parts[0])
 
         def backward(G: np.ndarray) -> tuple[np.ndarray | None, Gradients]:
             G = _stacked(G)
-            db = np.empty((len(G), 1, G.shape[-1]), G.dtype)
-            team.run(operations.SUM, (m, n, 0, d), G, db)
-            dX = None if self.is_first else team.backward(G, stacked)
+            db = self.run(kernels.SUM, G, like=b)
+            dX = None if self.is_first else self.team.backward(G, stacked)
             if dX is not None and W.ndim == 2:
                 dX = dX[0]
-            return dX, {"W": Factors(X, G, W.shape), "b": db.reshape(b.shape)}
+            return dX, {"W": Factors(X, G, W.shape), "b": db}
 
         return Y if W.ndim == 3 else Y[0], backward
 
 
 @dataclass
-class Whitening(layers.Whitening):
+class Whitening(Compiled, layers.Whitening):
     """`Y = X @ V`."""
 
-    team: Team = field(kw_only=True, repr=False)
-
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        if not _fit(self.team, X, self.V) or X.ndim > 2:
-            return super().forward(X, training=training, track=track)
+    def fast(self, X: np.ndarray, training: bool, track: bool) -> tuple[np.ndarray, Backward] | None:
+        if not self.fit(X, self.V) or X.ndim > 2:
+            return None
         parts = self.team.forward(X[None], self.V[None])
-        Y = np.empty(parts.shape[2:], X.dtype)
-        n, k = Y.shape
-        self.team.run(operations.ADD_BIAS, (1, n, len(parts), k), parts, np.zeros(k, X.dtype), Y)
+        Y = self.run(kernels.ADD_BIAS, parts, np.zeros(self.V.shape[1], X.dtype), like=parts[0, 0])
         return Y, lambda G: (G @ self.V.T, {})
 
 
 @dataclass
-class BatchNorm(layers.BatchNorm):
+class BatchNorm(Compiled, layers.BatchNorm):
     """Batch normalisation over the samples."""
 
-    team: Team = field(kw_only=True, repr=False)
-
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        replicas = len(X) if X.ndim == 3 else 1
-        fits = (
-            self.team is not None and _fit(self.team, X) and self.gamma.size == self.beta.size == replicas * X.shape[-1]
-        )
-        if not training or not fits:
-            return super().forward(X, training=training, track=track)
-        team, gamma, beta, shape = self.team, self.gamma, self.beta, X.shape
-        n, d = shape[-2:]
-        sizes = replicas, n, 0, d
-        numbers, std = np.array([self.eps, self.momentum], X.dtype), np.empty_like(gamma)
-        averages = self.running_mean, self.running_variance
+    def fast(self, X: np.ndarray, training: bool, track: bool) -> tuple[np.ndarray, Backward] | None:
+        size = X.shape[-1] * (len(X) if X.ndim == 3 else 1)
+        if not training or not self.fit(X) or not self.gamma.size == self.beta.size == size:
+            return None
+        gamma, numbers = self.gamma, np.array([self.eps, self.momentum], X.dtype)
+        averages: Any = self.running_mean, self.running_variance
         if not track or averages[0] is None:
             averages, numbers[1] = (np.zeros_like(gamma), np.zeros_like(gamma)), 0
             if track:
                 self.running_mean, self.running_variance = averages
-        centred, Y = np.empty_like(X), np.empty_like(X)
-        team.run(operations.BATCH_NORM, sizes, X, gamma, beta, numbers, *averages, centred, std, Y)
+        centred, std = np.empty_like(X), np.empty_like(gamma)
+        Y = self.run(kernels.BATCH_NORM, X, gamma, self.beta, numbers, *averages, centred, std)
 
         def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
-            dgamma, dbeta, dX = np.empty_like(gamma), np.empty_like(gamma), np.empty_like(centred)
-            team.run(operations.BATCH_NORM_BACKWARD, sizes, G, centred, gamma, std, dgamma, dbeta, dX)
+            dgamma, dbeta = np.empty_like(gamma), np.empty_like(gamma)
+            dX = self.run(kernels.BATCH_NORM_BACKWARD, G, centred, gamma, std, dgamma, dbeta)
             return dX, {"gamma": dgamma, "beta": dbeta}
 
         return Y, backward
 
 
 @dataclass
-class ReLU(layers.ReLU):
+class ReLU(Compiled, layers.ReLU):
     """`Y = max(X, 0)`."""
 
-    team: Team = field(kw_only=True, repr=False)
-
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        team = self.team
-        if not _fit(team, X):
-            return super().forward(X, training=training, track=track)
-        Y = np.empty_like(X)
-        team.run(operations.RELU, (1, 1, 0, X.size), X, Y)
-
-        def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
-            dX = np.empty_like(G)
-            team.run(operations.RELU_BACKWARD, (1, 1, 0, X.size), G, X, dX)
-            return dX, {}
-
-        return Y, backward
+    def fast(self, X: np.ndarray, training: bool, track: bool) -> tuple[np.ndarray, Backward] | None:
+        if not self.fit(X):
+            return None
+        return self.run(kernels.RELU, X), lambda G: (self.run(kernels.RELU_BACKWARD, G, X), {})
 
 
 @dataclass
-class Dropout(layers.Dropout):
+class SiLU(Compiled, layers.SiLU):
+    """`Y = X * sigmoid(slope * X)`."""
+
+    def fast(self, X: np.ndarray, training: bool, track: bool) -> tuple[np.ndarray, Backward] | None:
+        if not self.fit(X):
+            return None
+        slope, sigmoid = np.array([self.slope], X.dtype), np.empty_like(X)
+        Y = self.run(kernels.SILU, X, slope, sigmoid)
+        return Y, lambda G: (self.run(kernels.SILU_BACKWARD, G, slope, sigmoid, Y), {})
+
+
+@dataclass
+class Dropout(Compiled, layers.Dropout):
     """Inverted dropout."""
 
-    team: Team = field(kw_only=True, repr=False)
-
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        team = self.team
-        if not training or not _fit(team, X):
-            return super().forward(X, training=training, track=track)
+    def fast(self, X: np.ndarray, training: bool, track: bool) -> tuple[np.ndarray, Backward] | None:
+        if not training or not self.fit(X):
+            return None
         n, d = X.shape[-2:]
         bits = np.empty((n, d), np.uint16)
-        team.each_time(lambda: np.copyto(bits, self.bits(n, d)))
+        self.team.each_time(lambda: np.copyto(bits, self.bits(n, d)))
 
         def masked(Z: np.ndarray) -> np.ndarray:
-            Y = np.empty_like(Z)
-            team.run(operations.DROPOUT, (Z.size // (n * d), n, self.dropped, d), Z, bits, Y)
-            return Y
+            return self.run(kernels.DROPOUT, Z, bits, extra=self.dropped)
 
         return masked(X), lambda G: (masked(G), {})
 
 
 def cross_entropy(
-    S: np.ndarray,
-    y: np.ndarray,
-    *,
-    smoothing: float = 0.0,
-    other: np.ndarray | None = None,
-    share: float | np.ndarray = 1.0,
-    team: Team,
+    S: np.ndarray, y: np.ndarray, *, team: "Team", smoothing: float = 0.0, other: Any = None, share: Any = 1.0
 ) -> tuple[np.ndarray, Callable[[], np.ndarray]]:
-    """Return the loss, a number or `(m,)`, and its backward pass, with the equations of `losses.cross_entropy`."""
-    n, K = S.shape[-2:]
+    """Return the loss, a number or `(m,)`, and its backward pass, as `losses.cross_entropy`; share may be an array."""
     G, loss, numbers = np.empty_like(S), np.empty(S.shape[:-2], S.dtype), np.empty(2, S.dtype)
-    labels = np.empty((2, n), np.int64)
+    labels = np.empty((2, S.shape[-2]), np.int64)
 
     def refresh() -> None:
         numbers[:] = share, smoothing
         labels[:] = y, y if other is None else other
 
     team.each_time(refresh)
-    team.run(operations.LOSS, (loss.size, n, 0, K), S, labels[0], labels[1], numbers, G, loss)
+    team.run(kernels.LOSS, S, labels[0], labels[1], numbers, G, loss)
     return loss, lambda: G
-
-
-OWN: dict[type, type] = {
-    layers.Linear: Linear, layers.Whitening: Whitening, layers.BatchNorm: BatchNorm, layers.ReLU: ReLU,
-    layers.Dropout: Dropout,
-}  # fmt: skip
-
-
-def accelerated(network: Network, team: Team) -> Network:
-    """Return the network with compiled layers. They share its arrays; those that are not in C order are copied."""
-    network = network.converted(lambda name, array: np.ascontiguousarray(array))
-    made = {name: OWN[type(layer)](**vars(layer), team=team) for name, layer in network.layers.items()}
-    return Network(made)
-
-
-def plain(network: Network) -> Network:
-    """Return the network with the layers of engine/, which share its arrays."""
-    bases = {own: base for base, own in OWN.items()}
-    made = {}
-    for name, layer in network.layers.items():
-        values = {key: value for key, value in vars(layer).items() if key != "team"}
-        made[name] = bases[type(layer)](**values)
-    return Network(made)
-
-
-def _fit(team: Team, X: np.ndarray, *others: np.ndarray) -> bool:
-    """Whether compiled code takes these arrays: they have its precision, C order and at most three axes.
-
-    Raises ValueError for other arrays while operations are recorded: what the base class computes is not recorded.
-    """
-    fit = all(one.dtype == team.dtype and one.ndim <= 3 and one.flags.c_contiguous for one in (X, *others))
-    if not fit and team.is_recording:
-        raise ValueError("only arrays in C order and of the precision of the team can be recorded")
-    return fit
 
 
 def _stacked(X: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The operations of an update as rows of integers, and their execution by the main thread and a helper thread.
 
-A row holds the kind of an operation, its shapes, and the addresses of its arrays, which are in C order: activations
+A row holds the kind of an operation, and the addresses and shapes of its arrays, which are in C order: activations
 `(m, n, d)` for m replicas, vectors `(m, 1, d)`, weights `(m, k, d)`. A single call executes all rows of an update,
 because a call of each operation from Python would cost some microseconds.
 
@@ -19,42 +19,30 @@ import numpy as np
 from numba import carray
 
 from klcli.compiled import kernels
-from klcli.compiled.intrinsics import call, claim, count, pointer, read, write
-from klcli.compiled.jit import INTEGER_BITS, c_function, compiled, dgemm, sgemm, yield_core
-from klcli.compiled.kernels import AVERAGE, DESCENT, KEEP, RATE
+from klcli.compiled.jit import c_function, call, claim, compiled, pointer, product, read, write, yield_core
+from klcli.compiled.kernels import AVERAGE, BACKWARD, DESCENT, FORWARD, KEEP, RATE
 
 WORTH_HALVING = 3_000_000  # multiplications, about 60 us: smaller operations are not divided
 BLOCK = 262_144  # entries of W that a step changes at a time: with fewer, BLAS reads G too often
 PATIENCE = 4_000  # polls without work, about 2 ms, after which the helper sleeps
 PARTS = 20  # of a minibatch: one thread waits for the other at most for the time of a part
 
-# Kinds of operations: first those that may be divided, which are these two and the steps 2 to 5 of kernels.py.
-FORWARD, BACKWARD = range(2)
-ADD_BIAS, SUM, BATCH_NORM, BATCH_NORM_BACKWARD, RELU, RELU_BACKWARD, DROPOUT, LOSS, STEP_OF_ARRAY = range(6, 15)
-# Columns of a row: kind, shapes, cut, numbers from one replica of X to the next (0 if they share X), and from A on the
-# addresses of up to nine arrays. Operations without W have another number in K, as run by layers.py and team.py.
-KIND, M, N, K, D, CUT, STRIDE, A = range(8)
-COLUMNS = A + 9
+# Columns of a row: the kind of the operation, its cut or another number (the kind of a step, or what Dropout drops),
+# and from A on the address and three lengths of up to nine arrays: (a, b, c), or of fewer axes (1, b, c) or (1, 1, c).
+KIND, EXTRA, A = range(3)
+COLUMNS = A + 9 * 4
 # Places in the box, through which the threads communicate. Numbers that both change are 64 bytes apart, the size of a
 # line of the cache.
 NUMBER, CLAIMED, DONE, STOP, ASLEEP, HELPERS, PART, PARTS_DONE, ROW, IMAGES = (8 * i for i in range(10))
 ROOM, HALF_OF_OPERATION, PART_OF_MINIBATCH, SMALL_OPERATION = (ROW + i for i in range(1, 5))  # constants
 SIZE = IMAGES + 16
-_n = np.int64 if INTEGER_BITS == 64 else np.int32
-PLAIN, TRANSPOSED, IN_ROWS = np.int32(111), np.int32(112), np.int32(101)  # CBLAS's words
 
 
 @compiled
-def _product(size, A_transposed, B_transposed, rows, columns, depth, alpha, A, lda, B, ldb, beta, C, ldc):
-    """`C (rows, columns) = alpha A B + beta C` by NumPy's BLAS, for numbers of 4 or 8 bytes."""
-    n, k, m = _n(rows), _n(columns), _n(depth)
-    a, b, c = _n(lda), _n(ldb), _n(ldc)
-    if size == 4:
-        one, other = np.float32(alpha), np.float32(beta)
-        sgemm(IN_ROWS, A_transposed, B_transposed, n, k, m, one, A, a, B, b, other, C, c)
-    else:
-        one_, other_ = np.float64(alpha), np.float64(beta)
-        dgemm(IN_ROWS, A_transposed, B_transposed, n, k, m, one_, A, a, B, b, other_, C, c)
+def _array(row, i, like):
+    """Return array i of an operation, whose numbers are of the type `like`."""
+    at = A + 4 * i
+    return carray(pointer(row[at], like), (row[at + 1], row[at + 2], row[at + 3]))
 
 
 @lru_cache
@@ -69,36 +57,30 @@ def functions(dtype):  # noqa: PLR0915
     @c_function
     def half_of_operation(address, room, half):
         row = carray(pointer(address, np.int64), COLUMNS)
-        kind, m, n, k, d, cut = row[KIND], row[M], row[N], row[K], row[D], row[CUT]
-        X, G, W, out, mean, square, numbers = (
-            row[A],
-            row[A + 1],
-            row[A + 2],
-            row[A + 3],
-            row[A + 4],
-            row[A + 5],
-            row[A + 6],
-        )
+        kind, cut = row[KIND], row[EXTRA]
+        X, G, W, out = row[A], row[A + 4], row[A + 8], row[A + 12]
+        mean, square, numbers = row[A + 16], row[A + 20], row[A + 24]
+        m, k, d, n = row[A + 9], row[A + 10], row[A + 11], max(row[A + 2], row[A + 6])
         first, rows = (0, cut) if half == 0 else (cut, k - cut)
         for r in range(m if rows else 0):
-            x, g, at = X + (r * row[STRIDE] + first) * size, G + r * n * d * size, (r * k + first) * d * size
+            of_X = 0 if row[A + 1] == 1 else r * n * k  # replicas may share X
+            x, g, at = X + (of_X + first) * size, G + r * n * d * size, (r * k + first) * d * size
             if kind == FORWARD:
-                _product(size, PLAIN, PLAIN, n, d, rows, 1, x, k, W + at, d, 0, out + (half * m + r) * n * d * size, d)
+                product(size, False, False, n, d, rows, 1, x, k, W + at, d, 0, out + (half * m + r) * n * d * size, d)
             elif kind == BACKWARD:
-                _product(
-                    size, PLAIN, TRANSPOSED, n, rows, d, 1, g, d, W + at, d, 0, out + (r * n * k + first) * size, k
-                )
+                dX = out + (r * n * k + first) * size
+                product(size, False, True, n, rows, d, 1, g, d, W + at, d, 0, dX, k)
             else:
                 of = carray(pointer(numbers + r * 6 * size, like), 6)
                 if kind == DESCENT:
-                    _product(size, TRANSPOSED, PLAIN, rows, d, n, -of[RATE], x, k, g, d, of[KEEP], W + at, d)
+                    product(size, True, False, rows, d, n, -of[RATE], x, k, g, d, of[KEEP], W + at, d)
                     continue
                 at_once = max(1, BLOCK // d)
                 dW = room + half * BLOCK * size
                 for start in range(0, rows, at_once):
                     now, here = min(at_once, rows - start), at + start * d * size
                     if kind != AVERAGE:
-                        _product(size, TRANSPOSED, PLAIN, now, d, n, 1, x + start * size, k, g, d, 0, dW, d)
+                        product(size, True, False, now, d, n, 1, x + start * size, k, g, d, 0, dW, d)
                     kernels.step(
                         kind, carray(pointer(W + here, like), now * d), carray(pointer(dW, like), now * d),
                         carray(pointer(mean + here, like), now * d), carray(pointer(square + here, like), now * d), of,
@@ -111,60 +93,53 @@ def functions(dtype):  # noqa: PLR0915
         part = read(box, PART)
         if part >= PARTS or not claim(box, PART, part, part + 1):
             return 0
-        at = carray(pointer(address + IMAGES * 8, np.int64), 10)
+        at = carray(pointer(address + IMAGES * 8, np.int64), 11)
         n, count_of_all, by_image = at[0], at[1], at[2] != 0
         kernels.write_images(
             carray(pointer(at[3], np.uint8), (count_of_all, 3072)), carray(pointer(at[4], np.int64), n),
             carray(pointer(at[5], np.int64), (n, 3)), carray(pointer(at[6], np.uint8), 3072), by_image,
-            carray(pointer(at[7], like), 3072), carray(pointer(at[8], like), 3072),
+            carray(pointer(at[7], like), 3072), carray(pointer(at[8], like), 3072), carray(pointer(at[10], like), n),
             carray(pointer(at[9], like), (n, 3072)), part * n // PARTS, (part + 1) * n // PARTS,
         )  # fmt: skip
-        count(box, PARTS_DONE)
+        done = read(box, PARTS_DONE)
+        while not claim(box, PARTS_DONE, done, done + 1):
+            done = read(box, PARTS_DONE)
         return 1
 
     @c_function
     def small_operation(address, _, __):
         row = carray(pointer(address, np.int64), COLUMNS)
-        kind, m, n, d = row[KIND], row[M], row[N], row[D]
-        of_samples, of_features, size_of_all = (m, n, d), (m, 1, d), m * n * d
-        a, b, c = pointer(row[A], like), pointer(row[A + 1], like), pointer(row[A + 2], like)
-        e, f, g = pointer(row[A + 3], like), pointer(row[A + 4], like), pointer(row[A + 5], like)
-        h, i, j = pointer(row[A + 6], like), pointer(row[A + 7], like), pointer(row[A + 8], like)
-        if kind == ADD_BIAS:
-            kernels.add_bias(carray(a, (row[K], m, n, d)), carray(b, of_features), carray(c, of_samples))
-        elif kind == SUM:
-            kernels.sum_over_samples(carray(a, of_samples), carray(b, of_features))
-        elif kind == BATCH_NORM:
-            kernels.batch_norm(
-                carray(a, of_samples), carray(b, of_features), carray(c, of_features), carray(e, 2),
-                carray(f, of_features), carray(g, of_features), carray(h, of_samples), carray(i, of_features),
-                carray(j, of_samples),
-            )  # fmt: skip
-        elif kind == BATCH_NORM_BACKWARD:
-            kernels.batch_norm_backward(
-                carray(a, of_samples), carray(b, of_samples), carray(c, of_features), carray(e, of_features),
-                carray(f, of_features), carray(g, of_features), carray(h, of_samples),
-            )  # fmt: skip
-        elif kind == RELU:
-            kernels.relu(carray(a, size_of_all), carray(b, size_of_all))
-        elif kind == RELU_BACKWARD:
-            kernels.relu_backward(carray(a, size_of_all), carray(b, size_of_all), carray(c, size_of_all))
-        elif kind == DROPOUT:
-            bits = carray(pointer(row[A + 1], np.uint16), (n, d))
-            kernels.dropout(carray(a, of_samples), bits, row[K], carray(c, of_samples))
-        elif kind == LOSS:
-            y, other = carray(pointer(row[A + 1], np.int64), n), carray(pointer(row[A + 2], np.int64), n)
-            kernels.cross_entropy(carray(a, of_samples), y, other, carray(e, 2), carray(f, of_samples), carray(g, m))
+        kind = row[KIND]
+        a, b, c = _array(row, 0, like), _array(row, 1, like), _array(row, 2, like)
+        d, e, f = _array(row, 3, like), _array(row, 4, like), _array(row, 5, like)
+        g, h, i = _array(row, 6, like), _array(row, 7, like), _array(row, 8, like)
+        if kind == kernels.ADD_BIAS:
+            kernels.add_bias(a, b, c)
+        elif kind == kernels.SUM:
+            kernels.sum_over_samples(a, b)
+        elif kind == kernels.BATCH_NORM:
+            kernels.batch_norm(a, b, c, d.ravel(), e, f, g, h, i)
+        elif kind == kernels.BATCH_NORM_BACKWARD:
+            kernels.batch_norm_backward(a, b, c, d, e, f, g)
+        elif kind == kernels.RELU:
+            kernels.relu(a.ravel(), b.ravel())
+        elif kind == kernels.RELU_BACKWARD:
+            kernels.relu_backward(a.ravel(), b.ravel(), c.ravel())
+        elif kind == kernels.SILU:
+            kernels.silu(a.ravel(), b.ravel(), c.ravel(), d.ravel())
+        elif kind == kernels.SILU_BACKWARD:
+            kernels.silu_backward(a.ravel(), b.ravel(), c.ravel(), d.ravel(), e.ravel())
+        elif kind == kernels.DROPOUT:
+            kernels.dropout(a, _array(row, 1, np.uint16)[0], row[EXTRA], c)
+        elif kind == kernels.LOSS:
+            y, other = _array(row, 1, np.int64).ravel(), _array(row, 2, np.int64).ravel()
+            kernels.cross_entropy(a, y, other, d.ravel(), e, f.ravel())
         else:
-            numbers = carray(f, (m, 6))
+            m = e.shape[1]
             for r in range(m):
-                theta, gradient, mean, square = (
-                    carray(a, (m, d)),
-                    carray(b, (m, d)),
-                    carray(c, (m, d)),
-                    carray(e, (m, d)),
-                )
-                kernels.step(row[K], theta[r], gradient[r], mean[r], square[r], numbers[r])
+                begin, end = r * (a.size // m), (r + 1) * (a.size // m)
+                mean, square = c.ravel()[begin:end], d.ravel()[begin:end]  # empty if this kind has none
+                kernels.step(row[EXTRA], a.ravel()[begin:end], b.ravel()[begin:end], mean, square, e[0, r])
         return 0
 
     return half_of_operation, part_of_minibatch, small_operation
@@ -178,7 +153,7 @@ def execute(box, rows):
         if rows[i, KIND] > AVERAGE:
             call(box[SMALL_OPERATION], address, 0, 0)
             continue
-        is_shared = box[HELPERS] != 0 and rows[i, CUT] < rows[i, K]
+        is_shared = box[HELPERS] != 0 and rows[i, EXTRA] < rows[i, A + 10]  # the rows of W
         number = box[NUMBER] + 1
         if is_shared:
             box[ROW] = address
@@ -192,12 +167,12 @@ def execute(box, rows):
 
 
 @compiled
-def offer_images(box, images, rows, moves, background, by_image, mean, inverse_std, X):
+def offer_images(box, images, rows, moves, factors, background, by_image, mean, inverse_std, X):
     """Offer the helper to write X (n, 3072) as `kernels.write_images` does, in parts. The X before must be finished."""
     box[IMAGES], box[IMAGES + 1], box[IMAGES + 2] = len(X), len(images), by_image
     box[IMAGES + 3], box[IMAGES + 4], box[IMAGES + 5] = images.ctypes.data, rows.ctypes.data, moves.ctypes.data
     box[IMAGES + 6], box[IMAGES + 7] = background.ctypes.data, mean.ctypes.data
-    box[IMAGES + 8], box[IMAGES + 9] = inverse_std.ctypes.data, X.ctypes.data
+    box[IMAGES + 8], box[IMAGES + 9], box[IMAGES + 10] = inverse_std.ctypes.data, X.ctypes.data, factors.ctypes.data
     write(box, PARTS_DONE, 0)
     write(box, PART, 0)
 

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from klcli.compiled import kernels
 from klcli.compiled.layers import Factors
-from klcli.compiled.team import Team
 from klcli.engine import optimizers
 from klcli.engine.optimizers import Arrays, Rate, zeros_like
 
+if TYPE_CHECKING:
+    from klcli.compiled.team import Team
+
+Gradients = Mapping[str, Any]
 Numbers = tuple[Rate, ...]  # the six of `kernels.step`; each is a number, or `(m,)` for m replicas
 
 
@@ -19,9 +22,9 @@ Numbers = tuple[Rate, ...]  # the six of `kernels.step`; each is a number, or `(
 class SGD(optimizers.SGD):
     """Stochastic gradient descent, optionally with Nesterov momentum."""
 
-    team: Team = field(kw_only=True, repr=False)
+    team: "Team" = field(kw_only=True, repr=False)
 
-    def update(self, parameters: Arrays, gradients: Mapping[str, Any], eta: Rate, lam: Rate = 0.0) -> None:
+    def update(self, parameters: Arrays, gradients: Gradients, eta: Rate, lam: Rate = 0.0) -> None:
         def numbers() -> Numbers:
             l2 = 2 * np.asarray(lam)
             if self.momentum:
@@ -31,29 +34,29 @@ class SGD(optimizers.SGD):
         if self.momentum:
             self.memory = self.memory or zeros_like(parameters, "velocity")
         kind = kernels.NESTEROV if self.momentum else kernels.DESCENT
-        _update(self.team, kind, parameters, gradients, self.memory, numbers)
+        _update(self, kind, parameters, gradients, numbers)
 
 
 @dataclass
 class Adam(optimizers.Adam):
     """Adam with decoupled weight decay."""
 
-    team: Team = field(kw_only=True, repr=False)
+    team: "Team" = field(kw_only=True, repr=False)
 
-    def update(self, parameters: Arrays, gradients: Mapping[str, Any], eta: Rate, lam: Rate = 0.0) -> None:
+    def update(self, parameters: Arrays, gradients: Gradients, eta: Rate, lam: Rate = 0.0) -> None:
         def numbers() -> Numbers:
             rate, eps = self.next_rate(eta)
             return rate, 1 - np.asarray(eta) * self.weight_decay, 2 * np.asarray(lam), self.b1, self.b2, eps
 
         self.memory = self.memory or zeros_like(parameters, "mean", "square")
-        _update(self.team, kernels.ADAM, parameters, gradients, self.memory, numbers)
+        _update(self, kernels.ADAM, parameters, gradients, numbers)
 
 
 @dataclass
 class WeightAverage(optimizers.WeightAverage):
     """The exponential average of the arrays of a network."""
 
-    team: Team = field(kw_only=True, repr=False)
+    team: "Team" = field(kw_only=True, repr=False)
 
     def update(self, state: Arrays) -> None:
         if not self.state:
@@ -67,17 +70,11 @@ class WeightAverage(optimizers.WeightAverage):
 
 
 def _update(
-    team: Team,
-    kind: int,
-    parameters: Arrays,
-    gradients: Mapping[str, Any],
-    memory: Mapping[str, Arrays],
-    numbers: Callable[[], Numbers],
+    optimizer: SGD | Adam, kind: int, parameters: Arrays, gradients: Gradients, numbers: Callable[[], Numbers]
 ) -> None:
     """Take one step of every parameter of a stack; `numbers()` returns those of the present update."""
-    m = len(next(iter(parameters.values())))
-    of_weights = np.empty((m, 6), team.dtype)
-    of_vectors = np.empty((m, 6), team.dtype)  # the same without decay and L2 term
+    team, m = optimizer.team, len(next(iter(parameters.values())))
+    of_weights, of_vectors = np.empty((2, m, 6), team.dtype)  # those of vectors have no decay and no L2 term
 
     def refresh() -> None:
         for column, values in enumerate(numbers()):
@@ -87,9 +84,10 @@ def _update(
 
     team.each_time(refresh)
     for name, theta in parameters.items():
-        gradient, moments = gradients[name], [arrays[name] for arrays in memory.values()]
+        gradient, moments = gradients[name], [arrays[name] for arrays in optimizer.memory.values()]
         if isinstance(gradient, Factors):
             team.step(kind, gradient.X, gradient.G, theta, of_weights, *moments)
         else:
+            mean, square = (*moments, None, None)[:2]
             numbers_of = of_weights if name.endswith(".W") else of_vectors
-            team.step_of_array(kind, theta, gradient, numbers_of, *moments)
+            team.run(kernels.STEP_OF_ARRAY, theta, gradient, mean, square, numbers_of, extra=kind)

@@ -1,40 +1,44 @@
 """Team: executes compiled operations in the calling thread, with a helper thread for half of each large one."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import TracebackType
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from klcli.compiled import operations
+from klcli.compiled import Engine, converted, kernels, layers, operations
+from klcli.compiled import optimizers as own
+from klcli.engine.network import Network
 
 
+@dataclass
 class Program:
     """The operations of one update, recorded while Python executed them."""
 
-    def __init__(self) -> None:
-        self.rows: list[np.ndarray] = []
-        self.arrays: list[Any] = []  # must exist as long as the rows, which have only their addresses
-        self.each_time: list[Callable[[], None]] = []  # writes numbers, labels or random bits of the update into arrays
-        self.result: Any = None
+    rows: list[np.ndarray] = field(default_factory=list)
+    arrays: list[Any] = field(default_factory=list)  # must exist as long as the rows, which have only their addresses
+    each_time: list[Callable[[], None]] = field(default_factory=list)  # write what changes per update into arrays
+    result: Any = None
 
 
-class Team:
+class Team(Engine):
     """Executes operations on arrays of one precision, inside a `with` block with the helper if `helper` is true.
 
     The bits of all results are the same with and without the helper.
     """
 
     def __init__(self, dtype: np.typing.DTypeLike, *, helper: bool = False) -> None:
+        counterparts: tuple[Any, ...] = own.SGD, own.Adam, own.WeightAverage, layers.cross_entropy
+        super().__init__(*(partial(one, team=self) for one in counterparts))
         self.dtype = np.dtype(dtype)
         self._box = np.zeros(operations.SIZE, np.int64)
         self._box[[operations.PART, operations.PARTS_DONE]] = operations.PARTS  # no minibatch is offered
         self._room = np.empty(2 * operations.BLOCK, self.dtype)
         addresses = [self._room.ctypes.data, *(one.address for one in operations.functions(self.dtype.name))]
         self._box[operations.ROOM : operations.SMALL_OPERATION + 1] = addresses
-        self._program: Program | None = None  # that records
+        self.recorded: Program | None = None  # of the operations that are being executed
         self._images: tuple[Any, ...] = ()  # the arrays of the offered minibatch, which must exist until it is finished
         self._awake = threading.Event()
         self._helper = threading.Thread(target=self._serve, daemon=True, name="klcli helper") if helper else None
@@ -48,79 +52,92 @@ class Team:
             self._box[operations.HELPERS] = 1
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._box[operations.HELPERS] and self._helper is not None:
             self._box[[operations.STOP, operations.HELPERS]] = 1, 0
             self._awake.set()
             self._helper.join()
 
-    def run(self, kind: int, shape: tuple[int, ...], *arrays: np.ndarray | None) -> None:
-        """Execute an operation with the columns `shape` of its row from M on, and record it inside `recording`.
+    def accelerated(self, network: Network) -> Network:
+        """Return the network with compiled layers. They share its arrays; those that are not in C order are copied."""
+        return converted(network.converted(lambda name, array: np.ascontiguousarray(array)), layers, team=self)
+
+    def run(self, kind: int, *arrays: np.ndarray | None, extra: int = 0) -> None:
+        """Execute an operation, whose row has the number `extra`, and record it where a program is being recorded.
 
         Raises ValueError for an array that compiled code would read wrongly: not in C order, or of another precision.
         """
-        addresses = []
+        numbers = [kind, extra]
         for array in arrays:
-            if array is not None and not array.flags.c_contiguous:
+            if array is None:
+                numbers += 0, 0, 0, 0
+                continue
+            if not array.flags.c_contiguous:
                 raise ValueError("compiled operations take arrays in C order")
-            if array is not None and array.dtype.kind == "f" and array.dtype != self.dtype:
+            if array.dtype.kind == "f" and array.dtype != self.dtype:
                 raise ValueError(f"these compiled operations take {self.dtype} arrays, not {array.dtype}")
-            addresses.append(0 if array is None else array.__array_interface__["data"][0])
+            b, c = (1, 1, *array.shape)[-2:]
+            numbers += array.__array_interface__["data"][0], array.size // (b * c), b, c
         row = np.zeros((1, operations.COLUMNS), np.int64)
-        row[0, : 1 + len(shape)] = kind, *shape
-        row[0, operations.A : operations.A + len(addresses)] = addresses
+        row[0, : len(numbers)] = numbers
         self._execute(row)
-        if self._program is not None:
-            self._program.rows.append(row)
-            self._program.arrays.append(arrays)
+        if self.recorded is not None:
+            self.recorded.rows.append(row)
+            self.recorded.arrays.append(arrays)
 
     def each_time(self, refresh: Callable[[], None]) -> None:
         """Call `refresh` now, and before each repetition of the program that is being recorded."""
         refresh()
-        if self._program is not None:
-            self._program.each_time.append(refresh)
+        if self.recorded is not None:
+            self.recorded.each_time.append(refresh)
 
-    @property
-    def is_recording(self) -> bool:
-        return self._program is not None
+    def repeated(self, compute: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
+        """Return a function that computes `compute(X)`, and repeats it without Python for an X that it has recorded.
 
-    @contextmanager
-    def recording(self) -> Iterator[Program]:
-        """Yield a program that records the operations executed inside the block."""
-        self._program = program = Program()
-        try:
-            yield program
-        finally:
-            self._program = None
+        The first call of all is not recorded, because it initialises the running averages. After it, the first call
+        with an array X is recorded, and later calls with the same array execute the recorded operations on its new
+        contents. `compute` must therefore execute the same operations on the same arrays in every call; whatever
+        changes is written into these arrays, if necessary by a function given to `each_time`. A call overwrites the
+        result of the one before with the same X.
+        """
+        programs: dict[int, Program] = {}
 
-    def repeat(self, program: Program) -> None:
-        """Refresh the arrays of a program and execute all its operations in one call of compiled code."""
-        for refresh in program.each_time:
-            refresh()
-        if len(program.rows) > 1:
-            program.rows = [np.concatenate(program.rows)]
-        self._execute(program.rows[0])
+        def repeat(X: np.ndarray) -> Any:
+            if not programs:
+                programs[0] = Program()
+                return compute(X)
+            program = programs.get(id(X))
+            if program is None:
+                self.recorded = program = Program(arrays=[X])
+                try:
+                    program.result = compute(X)
+                finally:
+                    self.recorded = None
+                program.rows = [np.concatenate(program.rows)]
+                programs[id(X)] = program
+                return program.result
+            for refresh in program.each_time:
+                refresh()
+            self._execute(program.rows[0])
+            return program.result
+
+        return repeat
 
     def forward(self, X: np.ndarray, W: np.ndarray) -> np.ndarray:
         """Return the summands of `X @ W`, `(1 or 2, m, n, d)`, for X (m or 1, n, k) and W (m, k, d).
 
         There are two if the product is divided; `kernels.add_bias` adds them.
         """
-        m, k, d = W.shape
-        n = X.shape[1]
+        (m, k, d), n = W.shape, X.shape[1]
         cut = _cut(n, W)
         parts = np.empty((1 + (cut < k), m, n, d), self.dtype)
-        self.run(operations.FORWARD, (m, n, k, d, cut, n * k if len(X) > 1 else 0), X, None, W, parts)
+        self.run(kernels.FORWARD, X, None, W, parts, extra=cut)
         return parts
 
     def backward(self, G: np.ndarray, W: np.ndarray) -> np.ndarray:
         """Return `G @ W.T (m, n, k)` for G (m, n, d) and W (m, k, d)."""
-        m, n, d = G.shape
-        k = W.shape[1]
-        dX = np.empty((m, n, k), self.dtype)
-        self.run(operations.BACKWARD, (m, n, k, d, _cut(n, W)), None, G, W, dX)
+        dX = np.empty((*G.shape[:2], W.shape[1]), self.dtype)
+        self.run(kernels.BACKWARD, None, G, W, dX, extra=_cut(G.shape[1], W))
         return dX
 
     def step(
@@ -130,39 +147,27 @@ class Team:
 
         `numbers (m, 6)` are those of `kernels.step`, `memory` the moments of this kind, shaped like W.
         """
-        m, k, d = W.shape
-        n = G.shape[1]
         mean, square = (*memory, None, None)[:2]
-        shape = m, n, k, d, _cut(n, W), n * k if len(X) > 1 else 0
-        self.run(kind, shape, X, G, W, None, mean, square, numbers)
-
-    def step_of_array(
-        self, kind: int, theta: np.ndarray, g: np.ndarray, numbers: np.ndarray, *memory: np.ndarray
-    ) -> None:
-        """Change theta (m, ...) by its gradient g, of the same shape."""
-        mean, square = (*memory, None, None)[:2]
-        self.run(operations.STEP_OF_ARRAY, (theta.shape[0], 1, kind, theta[0].size), theta, g, mean, square, numbers)
+        self.run(kind, X, G, W, None, mean, square, numbers, extra=_cut(G.shape[1], W))
 
     def average(self, W: np.ndarray, average: np.ndarray, numbers: np.ndarray) -> None:
         """`average += rate * (W - average)` for W (m, k, d) or a vector (m, 1, d)."""
-        m, k, d = W.shape
+        k = W.shape[1]
         cut = k if W.size < operations.BLOCK else k // 2
-        self.run(operations.AVERAGE, (m, 0, k, d, cut), None, None, W, None, average, None, numbers)
+        self.run(kernels.AVERAGE, None, None, W, None, average, None, numbers, extra=cut)
 
     def _execute(self, rows: np.ndarray) -> None:
-        self._wake()
-        operations.execute(self._box, rows)
-
-    def _wake(self) -> None:
         if self._box[operations.ASLEEP]:
             self._awake.set()
+        operations.execute(self._box, rows)
 
     def offer_images(self, *images: Any) -> None:
         """Offer images, as in `operations`, to the helper, which writes them when it is idle."""
         if self._images:
             self.finish_images()
         self._images = images
-        self._wake()
+        if self._box[operations.ASLEEP]:
+            self._awake.set()
         operations.offer_images(self._box, *images)
 
     def finish_images(self) -> None:
@@ -186,3 +191,24 @@ def _cut(n: int, W: np.ndarray) -> int:
     """
     m, k, d = W.shape
     return k if m * n * k * d < operations.WORTH_HALVING else max(1, (k // 2 + 8) // 16 * 16)
+
+
+def check() -> None:
+    """Compare operations with NumPy before the first training of a process, which also compiles most of them.
+
+    Raises ArithmeticError if a product, a step or an image is wrong, as with a BLAS whose integers differ in size.
+    """
+    rng = np.random.default_rng(0)
+    X, G, W = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 7, 35), (1, 7, 11), (1, 35, 11)))
+    step, numbers, image = W.copy(), np.array([[0.5, 0.9, 0, 0, 0, 0]], np.float32), np.empty((1, 3072), np.float32)
+    pixels, zeros = np.arange(3072).astype(np.uint8), np.zeros((1, 3), np.int64)
+    with Team(np.float32, helper=True) as team:
+        team.step(kernels.DESCENT, X, G, step, numbers)
+        found = team.forward(X, W)[0], team.backward(G, W), step, image
+        half = np.full(1, 0.5, np.float32)
+        scale = np.full(3072, 7, np.float32), np.full(3072, 0.5, np.float32)
+        team.offer_images(pixels[None], zeros[0, :1], zeros, half, pixels, False, *scale, image)
+        team.finish_images()
+    expected = X @ W, G @ W.mT, np.float32(0.9) * W - np.float32(0.5) * (X.mT @ G), (pixels[None] - scale[0]) / 4
+    if not all(np.allclose(a, b, atol=1e-4) for a, b in zip(found, expected, strict=True)):
+        raise ArithmeticError("the products of NumPy's BLAS in compiled code are wrong")

@@ -1,4 +1,4 @@
-"""Augmentation of images: flips and shifts of bytes, and mixup."""
+"""Augmentation of images: flips and shifts of bytes, contrast, and mixup."""
 
 from dataclasses import replace
 
@@ -49,6 +49,11 @@ def draw_moves(rng: np.random.Generator, n: int, *, flip: bool, shift: int) -> n
     if shift:
         moves[:, 1:] = rng.integers(-shift, shift + 1, (n, 2))
     return moves
+
+
+def draw_contrast(rng: np.random.Generator, n: int, contrast: float) -> np.ndarray:
+    """Draw the factors `(n,)` of standardised images, uniform from 1 - contrast to 1 + contrast."""
+    return rng.uniform(1 - contrast, 1 + contrast, n)
 
 
 def moved(pixels: np.ndarray, moves: np.ndarray, background: np.ndarray) -> np.ndarray:

@@ -13,9 +13,11 @@ from klcli.settings.split_config import FILES, SplitConfig
 
 PIXELS = 3072  # 3 channels of 32 x 32, channel-major
 CLASSES = 10
-BUILT_IN = "built in"  # source and layout of the synthetic set
+SYNTHETIC, BUILT_IN = "synthetic", "built in"  # name of the built-in set; its source and layout
 
 STANDARDISE_ROWS = 50  # 600 kB of float32: the three passes over a block stay in the second-level cache
+Index = np.ndarray | slice
+Change = Callable[[np.ndarray], np.ndarray]
 SUM_ROWS = 256  # 1.5 MB of squares as uint16; the sums stay far below 2**32
 
 
@@ -57,11 +59,7 @@ class Split:
         return len(self.rows)
 
     def batch(
-        self,
-        index: np.ndarray | slice,
-        dtype: DTypeLike = np.float32,
-        change: Callable[[np.ndarray], np.ndarray] | None = None,
-        out: np.ndarray | None = None,
+        self, index: Index, dtype: DTypeLike = np.float32, change: Change | None = None, out: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return X (k, 3072) of `dtype`, (pixel - mean) / std, and y (k,) intp of the positions `index`.
 
@@ -126,8 +124,7 @@ def split(dataset: Dataset, config: SplitConfig) -> Splits:
 def standardisation(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and 1 / std of each pixel over `rows` of `images` (N, 3072) uint8: two (3072,) float64.
 
-    std is the biased one, sqrt(mean(x^2) - mean(x)^2), of integer sums: nothing cancels, and the order of the rows does
-    not matter. A constant pixel gets std 1 and becomes 0.
+    std is biased, sqrt(mean(x^2) - mean(x)^2), of exact integer sums. A constant pixel gets std 1 and becomes 0.
     """
     sums = np.zeros((2, images.shape[1]), np.uint64)
     for start in range(0, len(rows), SUM_ROWS):

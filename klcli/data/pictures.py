@@ -19,9 +19,8 @@ BACKGROUND = (255, 255, 255)  # background of transparent pixels
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """Return a picture as (3072,) uint8, channel-major. Raises DataError for a file that is no picture.
-
-    It is rotated according to its EXIF data, drawn on white, cropped to its central square, and resampled by Lanczos.
+    """Return a picture as (3072,) uint8, channel-major: rotated by its EXIF data, drawn on white, its central square
+    resampled by Lanczos. Raises DataError for a file that is no picture.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError  # slow to import, and only one command needs it
 
@@ -30,7 +29,12 @@ def read_picture(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with open_regular(path) as file, Image.open(file, formats=FORMATS) as opened:
-                picture = _as_rgb(ImageOps.exif_transpose(opened))
+                picture: Any = ImageOps.exif_transpose(opened)
+                if picture.mode.startswith(("I", "F")):  # 16 bits of grey, which Pillow would clip at 255
+                    grey = np.asarray(picture, dtype=np.float64)
+                    picture = Image.fromarray(np.clip(grey / 257, 0, 255).round().astype(np.uint8))
+                layer = picture.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer).convert("RGB")
     except FileNotFoundError:
         raise DataError(f"{where}: there is no such picture") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -52,13 +56,3 @@ def pictures_like(split: Split, pixels: Sequence[np.ndarray]) -> Split:
     """Return images as a split with the standardisation of the given one; labels are unknown and set to 0."""
     rows = np.arange(len(pixels))
     return replace(split, images=np.stack(pixels), rows=rows, labels=np.zeros_like(rows))
-
-
-def _as_rgb(picture: Any) -> Any:
-    from PIL import Image
-
-    if picture.mode.startswith(("I", "F")):  # 16 bits of grey, which Pillow would clip at 255
-        grey = np.asarray(picture, dtype=np.float64)
-        picture = Image.fromarray(np.clip(grey / 257, 0, 255).round().astype(np.uint8))
-    layer = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer).convert("RGB")

@@ -1,40 +1,50 @@
-"""Open the requested data set: CIFAR-10 if it is found, else the built-in set. Every command uses this function."""
+"""The places where klcli searches for CIFAR-10, and the one function with which every command opens a data set."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from klcli.data import synthetic
 from klcli.data.cifar10 import layouts, prepared
-from klcli.data.cifar10.places import NAMES, SYNTHETIC, find, search
-from klcli.data.cifar10.reading import Source, read, unreadable
-from klcli.data.dataset import BUILT_IN, Dataset
+from klcli.data.cifar10.layouts import CIFAR10, LAYOUT_OF, LAYOUTS, PYTHON
+from klcli.data.cifar10.prepared import cache_folder, user_path
+from klcli.data.cifar10.reading import Source, locate, read, unreadable
+from klcli.data.dataset import BUILT_IN, SYNTHETIC, Dataset
 from klcli.errors import DataError
 from klcli.text import path_text
 
+NAMES = (CIFAR10, SYNTHETIC)  # values of --data and KLCLI_DATA other than a path
+
 
 def open_dataset(requested: str | None, say: Callable[[str], None] = lambda message: None) -> Dataset:
-    """Return the data set of `--data`: a path, "cifar10" (an error if not found), "synthetic", or None.
+    """Return the data set of `--data`: a path, "cifar10", "synthetic", or None, which stands for KLCLI_DATA, or without
+    it for CIFAR-10 if found, else the built-in set. `say` is called before a copy is written.
 
-    None stands for KLCLI_DATA, which takes the same values, or without it for CIFAR-10 if found, else the built-in set.
-    `say` is called before a copy is written. Raises DataError for a path without images; no others replace them.
+    Raises DataError for a path without images, which no others replace, and for "cifar10" if it is not found.
     """
     variable = os.environ.get("KLCLI_DATA") or None
     wanted = variable if requested is None else requested
-    path, origin = (variable, "KLCLI_DATA") if requested in (None, layouts.CIFAR10) else (requested, "--data")
+    path, origin = (variable, "KLCLI_DATA") if requested in (None, CIFAR10) else (requested, "--data")
     source: Source | None = None
-    passed_over: tuple[str, ...] = ()
+    passed_over: dict[str, None] = {}  # what is wrong with the places before, a set in order
     if path is None or (path in NAMES and wanted != SYNTHETIC):
-        source, passed_over = search()
+        for place in filter(exists, usual_places()):
+            try:
+                source = locate(place)
+                break
+            except DataError as error:
+                passed_over[str(error)] = None
     elif wanted != SYNTHETIC:
         source = find(path, origin)
-    if source is None and wanted == layouts.CIFAR10:
+    if source is None and wanted == CIFAR10:
         cure = "run `klcli data fetch`, or give its folder or archive with --data PATH, or set KLCLI_DATA to it"
         raise DataError(f"CIFAR-10 is not on this machine: {'; '.join((*passed_over, cure))}")
     if source is None:
         key, named = f"{SYNTHETIC}-{synthetic.SHA256}", (SYNTHETIC, synthetic.CLASS_NAMES, BUILT_IN)
     else:
-        named = layouts.CIFAR10, layouts.CLASS_NAMES, path_text(source.path)
+        named = CIFAR10, layouts.CLASS_NAMES, path_text(source.path)
         try:
             key = prepared.key_of_files(source.files())
         except OSError as error:
@@ -44,4 +54,47 @@ def open_dataset(requested: str | None, say: Callable[[str], None] = lambda mess
         new = read(source) if source else synthetic.make()
         say(f"preparing the images ({named[-1]}) once: 184 MB in {path_text(prepared.folder())}")
         dataset = prepared.save(key, new)
-    return replace(dataset, passed_over=passed_over)
+    return replace(dataset, passed_over=tuple(passed_over))
+
+
+def find(text: str, origin: str) -> Source:
+    """Return the set at a path given by `origin`, an option or a variable. Raises DataError if there is none."""
+    path, named = user_path(text), f"{origin} '{path_text(text)}'"
+    try:
+        found = bool(text) and path.exists()
+    except (OSError, ValueError) as error:  # no permission, a name too long, a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{named} cannot be read ({reason}): give a folder or archive that can be") from None
+    if not found:
+        cure = "give the folder or the archive of CIFAR-10, or run `klcli data fetch` and omit it"
+        raise DataError(f"{named} does not exist: {cure}")
+    return locate(path)
+
+
+def usual_places() -> Iterator[Path]:
+    """Yield the folders and archives to try if no path was requested, in order."""
+    cache, home = cache_folder(), user_path("~")
+    # The archive of `klcli data fetch` precedes a folder beside it, which may be the damaged one that it replaces.
+    yield from (cache / layout.archive for layout in LAYOUTS)
+    # torchvision accepts any root; its examples and most programs use these.
+    roots = [cache, Path(), *map(Path, ("data", "datasets", "Datasets"))]
+    if home.is_absolute():
+        torch = home / ".cache" / "torch"
+        roots += [home / "data", home / "datasets", Path(os.environ.get("TORCH_HOME") or torch), torch / "datasets"]
+    for root in roots:
+        yield from (root / name for layout in LAYOUTS for name in (layout.folder, layout.archive))
+        if any(exists(root / name) for name in LAYOUT_OF):
+            yield root
+    if home.is_absolute():
+        keras = Path(os.environ.get("KERAS_HOME") or home / ".keras") / "datasets"
+        # Keras names the download after the folder. Since version 3 it unpacks into a folder named "target", and keeps
+        # the download as "_archive".
+        names = PYTHON.folder, f"{PYTHON.folder}-target"
+        yield from (keras / f"{name}{end}" for end in ("", ".tar.gz", "_archive") for name in names)
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is a file or folder that this user may see."""
+    with contextlib.suppress(OSError):  # in another user's folder
+        return path.exists()
+    return False

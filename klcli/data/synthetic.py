@@ -1,19 +1,15 @@
 """The built-in substitute for CIFAR-10: images of the same number, shape and classes, the same on every machine.
 
-An image is the sum of smooth patterns on medium grey. Two of them depend on its class: a faint tint, which a linear
-classifier can learn, and one of three marks per class with either sign, whose mean is grey, so that only hidden units
-can recognise them. Marks of other classes, common backgrounds and noise are added. A linear classifier reaches a test
-accuracy of about 0.33, the default 3-layer network with batch normalisation about 0.6.
-
-All of it is integer arithmetic on the raw stream of PCG64. NumPy guarantees that (NEP 19), but neither the
-distributions of Generator nor, on every machine, the rounding of floating point.
+An image is a sum of smooth patterns on grey: a faint tint of its class, which a linear classifier can learn, one of the
+three marks of its class with either sign, which only hidden units can recognise, marks of other classes, backgrounds
+and noise. A linear classifier reaches a test accuracy of about 0.33, the default 3-layer network with BN about 0.6.
+All is integer arithmetic on the raw stream of PCG64, which NumPy guarantees (NEP 19), unlike its distributions.
 """
 
 import numpy as np
 
 from klcli.data.cifar10.layouts import ROWS
-from klcli.data.cifar10.places import SYNTHETIC
-from klcli.data.dataset import BUILT_IN, CLASSES, PIXELS, Dataset, content_sha256
+from klcli.data.dataset import BUILT_IN, CLASSES, PIXELS, SYNTHETIC, Dataset, content_sha256
 from klcli.settings.split_config import FILES
 
 # The hash of the result of make(): the identity of the images in stored runs and of their prepared copy.
@@ -55,8 +51,7 @@ def make() -> Dataset:
             image += backgrounds[choice % len(backgrounds)]
         image += _noise(stream, len(label))
         images[start : start + CHUNK] = np.clip(image, 0, 255)
-    sha256 = content_sha256(labels, images)
-    return Dataset(SYNTHETIC, images, labels, CLASS_NAMES, sha256, source=BUILT_IN, layout=BUILT_IN)
+    return Dataset(SYNTHETIC, images, labels, CLASS_NAMES, content_sha256(labels, images), BUILT_IN, BUILT_IN)
 
 
 def _integers(stream: np.random.PCG64, shape: tuple[int, ...]) -> np.ndarray:

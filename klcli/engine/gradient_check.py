@@ -60,19 +60,11 @@ class TensorCheck:
 
 
 def check_gradients(
-    network: Network,
-    X: np.ndarray,
-    y: np.ndarray,
-    lam: float | np.ndarray,
-    *,
-    h: float = 1e-5,
-    method: str = "centred",
-    smoothing: float = 0.0,
-    atol: float = 1e-8,
+    network: Network, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *,
+    h: float = 1e-5, method: str = "centred", smoothing: float = 0.0, atol: float = 1e-8,
+    trained: Network | None = None, loss: Callable[..., Any] = cross_entropy,
     on_entries: Callable[[int], None] = lambda count: None,
-    trained: Network | None = None,
-    loss: Callable[..., Any] = cross_entropy,
-) -> list[TensorCheck]:
+) -> list[TensorCheck]:  # fmt: skip
     """Check every parameter of a float64 network, of one or of m replicas, on the minibatch X, y.
 
     `method` "centred" is (J(theta + h) - J(theta - h)) / 2h, "forward" (J(theta + h) - J(theta)) / h; `smoothing`

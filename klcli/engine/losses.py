@@ -16,8 +16,7 @@ def log_softmax(S: np.ndarray) -> np.ndarray:
 def negative_log_likelihood(S: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return `-log p_y = log(sum(exp(S))) - S_y (..., n)` of the scores `S (..., n, K)` and labels `y (n,)`."""
     shifted = S - S.max(axis=-1, keepdims=True)
-    log_sum = np.log(np.exp(shifted).sum(axis=-1))
-    return np.asarray(log_sum - shifted[..., np.arange(len(y)), y])
+    return np.asarray(np.log(np.exp(shifted).sum(axis=-1)) - shifted[..., np.arange(len(y)), y])
 
 
 def cross_entropy(
@@ -29,8 +28,7 @@ def cross_entropy(
     2016, arXiv 1512.00567, section 7) of mixup labels (Zhang et al. 2018, arXiv 1710.09412). Y and Y' are the
     one-hot forms of `y (n,)` and `other (n,)`, which are never constructed; without both, q is Y.
     """
-    n, K = S.shape[-2:]
-    rows = np.arange(n)
+    (n, K), rows = S.shape[-2:], np.arange(S.shape[-2])
     weights = [(y, (1 - smoothing) * share)]
     weights += [] if other is None else [(other, (1 - smoothing) * (1 - share))]
     shifted = S - S.max(axis=-1, keepdims=True)

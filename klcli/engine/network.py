@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from klcli.engine.layers import Backward, BatchNorm, Dropout, Gradients, Layer, Linear, ReLU, Whitening
+from klcli.engine.layers import Activation, Backward, BatchNorm, Dropout, Gradients, Layer, Linear, ReLU, Whitening
 from klcli.engine.losses import Loss, cross_entropy, l2_gradient, l2_penalty
 
 Initializer = Callable[[int, int], np.ndarray]  # (d_in, d_out) -> W
@@ -69,11 +69,6 @@ class Network:
         """Return parameters, running averages and the whitening matrix V by name, not copied."""
         return {f"{name}.{key}": array for name, one in self.layers.items() for key, array in _arrays(one).items()}
 
-    def set_array(self, name: str, array: np.ndarray) -> None:
-        """Replace the array of this name in `state`."""
-        layer, _, field = name.partition(".")
-        setattr(self.layers[layer], field, array)
-
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Copy and cast the arrays of `state`. Raises KeyError if one is missing, ValueError for a wrong shape."""
         for name, array in self.parameters().items():
@@ -115,24 +110,17 @@ class Network:
 
 
 def build(
-    d_in: int,
-    hidden: Sequence[int],
-    n_classes: int,
-    *,
-    initializer: Initializer,
-    batch_norm: bool = False,
-    bn_position: str = "before",
-    bn_momentum: float = 0.9,
-    bn_eps: float = 1e-8,
-    dropout: float = 0.0,
-    dropout_seed: int = 0,
-    whitening: np.ndarray | None = None,
-    dtype: np.typing.DTypeLike = np.float32,
-) -> Network:
+    d_in: int, hidden: Sequence[int], n_classes: int, *,
+    initializer: Initializer, activation: Activation = ReLU(),  # noqa: B008  it has no state
+    batch_norm: bool = False, bn_position: str = "before", bn_momentum: float = 0.9, bn_eps: float = 1e-8,
+    dropout: float = 0.0, dropout_seed: int = 0,
+    whitening: np.ndarray | None = None, dtype: np.typing.DTypeLike = np.float32,
+) -> Network:  # fmt: skip
     """Return an untrained network `d_in - hidden - n_classes`; `hidden` may be empty.
 
-    With `batch_norm`, every hidden layer is Linear -> BatchNorm -> ReLU, or with `bn_position="after"` Linear -> ReLU
-    -> BatchNorm, then Dropout if it is above 0. With `whitening (d_in, k)`, the first linear layer has k inputs.
+    With `batch_norm`, every hidden layer is Linear -> BatchNorm -> activation, or with `bn_position="after"` Linear ->
+    activation -> BatchNorm, then Dropout if it is above 0. With `whitening (d_in, k)`, the first linear layer has k
+    inputs.
     """
     layers: dict[str, Layer] = {}
     if whitening is not None:
@@ -143,11 +131,11 @@ def build(
         layers[f"linear{index}"] = Linear(W, np.zeros(width, dtype), is_first=index == 1)
         if index > len(hidden):
             break
-        activation: dict[str, Layer] = {f"relu{index}": ReLU()}
+        hidden_layer: dict[str, Layer] = {f"{type(activation).__name__.lower()}{index}": activation}
         if batch_norm:
             normalisation = BatchNorm(np.ones(width, dtype), np.zeros(width, dtype), bn_momentum, bn_eps)
-            activation[f"batch_norm{index}"] = normalisation
-        layers |= activation if bn_position == "after" else dict(reversed(activation.items()))
+            hidden_layer[f"batch_norm{index}"] = normalisation
+        layers |= hidden_layer if bn_position == "after" else dict(reversed(hidden_layer.items()))
         if dropout:
             layers[f"dropout{index}"] = Dropout(dropout, dropout_seed, index)
         d_in = width

@@ -6,7 +6,7 @@ from functools import reduce
 
 import numpy as np
 
-from klcli.compiled import team_of
+from klcli.compiled import engine_of
 from klcli.compiled.images import Images
 from klcli.data.dataset import Split
 from klcli.engine.losses import log_softmax, negative_log_likelihood
@@ -37,18 +37,17 @@ def evaluate(stack: Network, split: Split, lam: Sequence[float], dtype: str = "f
 
 def scores(network: Network, split: Split, dtype: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the scores and the labels of every block of ROWS images, with running averages."""
-    images = Images(split, dtype, team_of(network))
+    images = Images(split, dtype, engine_of(network))
     blocks = [slice(start, min(start + ROWS, len(split))) for start in range(0, len(split), ROWS)]
     buffers = [np.empty((min(ROWS, len(split)), split.images.shape[1]), dtype) for _ in range(2)]
+    written = [buffers[number % 2][: block.stop - block.start] for number, block in enumerate(blocks)]
     for number, block in enumerate(blocks):
-        X = buffers[number % 2][: block.stop - block.start]
         if number == 0:
-            images.begin(block, X)
+            images.begin(block, written[0])
         images.finish()
         if number + 1 < len(blocks):  # the next block is written while the network computes with this one
-            following = blocks[number + 1]
-            images.begin(following, buffers[(number + 1) % 2][: following.stop - following.start])
-        yield network.scores(X), split.labels[block]
+            images.begin(blocks[number + 1], written[number + 1])
+        yield network.scores(written[number]), split.labels[block]
 
 
 @dataclass(frozen=True)

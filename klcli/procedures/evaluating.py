@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from klcli.compiled import accelerated, open_team
+from klcli.compiled import open_team
 from klcli.data.augmentation import views
 from klcli.data.dataset import split
 from klcli.data.pictures import pictures_like, read_picture
@@ -21,6 +21,8 @@ from klcli.store.store import Store
 from klcli.text import path_text
 from klcli.training.cores import cores
 
+MOST_SHIFT = 2  # pixels; larger ones move too much of an image out of sight
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -29,6 +31,8 @@ class Predictions:
     run: Run
     dataset: str
     pictures: list[tuple[str, dict[str, float]]]  # per picture, the probability of every class
+    flips: bool  # whether the probabilities are means over the picture and its mirror image,
+    shifts: int  # and over shifts by so many pixels to its four sides
 
 
 def evaluate(
@@ -44,27 +48,25 @@ def evaluate(
     if ensemble:
         require(len(runs) > 1, f"--ensemble: averages several runs, give at least two, others besides {runs[0].id}")
         other = next((run.id for run, key in zip(runs, keys, strict=True) if key != keys[0]), None)
-        require(
-            other is None,
+        mixed = (
             f"--ensemble: runs {runs[0].id} and {other} were trained on different images or splits, the training "
-            "images of one may be test images of the other: choose runs that `klcli report` ranks together",
+            "images of one may be test images of the other: choose runs that `klcli report` ranks together"
         )
+        require(other is None, mixed)
     for run in runs:
         policy_of(f"run {run.id}", run.config, settings)
-    first = {run.dataset_sha256: run for run in reversed(runs)}  # on each set of images
     setup.prepare_engine()
+    first = {run.dataset_sha256: run for run in reversed(runs)}  # on each set of images
     datasets = {sha256: setup.images(run, f"run {run.id}") for sha256, run in first.items()}
     divided = {(sha256, how): split(datasets[sha256], how) for sha256, how in set(keys)}
     for dataset in datasets.values():
         setup.warn_of(dataset)
-    parts = [runs] if ensemble else [[run] for run in runs]
-    evaluations = []
-    threads = max(run.threads for run in runs)
+    parts, evaluations, threads = [runs] if ensemble else [[run] for run in runs], [], max(run.threads for run in runs)
     with setup.pinned(threads), setup.observer.counting("evaluating", len(parts)) as advance:
         for part, key in zip(parts, keys, strict=False):  # an ensemble has one key
             networks = [one for run in part for one in trained_networks(store, run, settings.snapshots)]
             with open_team(part[0].config.dtype, helper=threads == 1 and cores() > 1) as team:
-                networks = [replace(one, network=accelerated(one.network, team)) for one in networks]
+                networks = [replace(one, network=team.accelerated(one.network)) for one in networks]
                 found = reevaluate(networks, divided[key], settings)
             evaluations.append(store.evaluations.record([run.id for run in part], settings, found, setup.command))
             advance(1)
@@ -72,21 +74,30 @@ def evaluate(
 
 
 def predict(
-    setup: Setup, pictures: Sequence[Path], which: str, *, flips: bool = False, snapshots: bool = False
+    setup: Setup,
+    pictures: Sequence[Path],
+    which: str,
+    *,
+    flips: bool | None = None,
+    shifts: int | None = None,
+    snapshots: bool = False,
 ) -> Predictions:
-    """Return the class probabilities of a stored run for pictures. Raises DataError for a file that is no picture."""
-    pixels = [read_picture(picture) for picture in pictures]
-    store = Store.existing(setup.db)
+    """Return the class probabilities of a stored run for pictures. Raises DataError for a file that is no picture.
+
+    If not given, `flips` and `shifts` are those of the training, shifts of at most MOST_SHIFT pixels.
+    """
+    pixels, store = [*map(read_picture, pictures)], Store.existing(setup.db)
     run = chosen_run(store, which)
-    networks = trained_networks(store, run, snapshots)
-    config = run.config
+    networks, config = trained_networks(store, run, snapshots), run.config
     dataset = setup.images(run, f"run {run.id}")
     setup.warn_of(dataset)
     if config.batch_norm and config.bn_statistics == "batch":
         setup.observer.warn(f"run {run.id} was evaluated with batch statistics, pictures get its running averages")
+    flips = config.flip if flips is None else flips
+    shifts = min(config.shift, MOST_SHIFT) if shifts is None else shifts
     images = pictures_like(split(dataset, config.split).train.standardised(config.standardise), pixels)
     with setup.pinned(run.threads):
-        seen = views(images, flips=flips, shifts=0)
+        seen = views(images, flips=flips, shifts=shifts)
         log_P = [log_probabilities(one.network, view, config.dtype) for view in seen for one in networks]
     named = [dict(zip(dataset.class_names, map(float, row), strict=True)) for row in np.exp(log_mean(log_P))]
-    return Predictions(run, dataset.name, list(zip(map(path_text, pictures), named, strict=True)))
+    return Predictions(run, dataset.name, list(zip(map(path_text, pictures), named, strict=True)), flips, shifts)

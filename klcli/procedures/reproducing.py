@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 from klcli.procedures.setup import Setup
@@ -32,10 +33,10 @@ def reproduce(
     known = published.report_names()
     require(bool(names), f"reproduce: name a report, one of {', '.join(known)}, or {ALL}")
     unique = dict.fromkeys(one for name in names for one in (known if name == ALL else [name]))
-    chosen = [published.report(name) for name in unique]
-    several = f"--only {' '.join(settings.only)}: rows of one report, {len(chosen)} are named"
-    require(not settings.only or len(chosen) == 1, several)
-    chosen = [asked_for(one, settings.only, quick=quick, as_published=as_published, subset=subset) for one in chosen]
+    several = f"--only {' '.join(settings.only)}: rows of one report, {len(unique)} are named"
+    reports = [*map(published.report, unique)]
+    require(not settings.only or len(unique) == 1, several)
+    chosen = [asked_for(one, settings.only, quick=quick, as_published=as_published, subset=subset) for one in reports]
     repeats = min(repeats, QUICK_SEEDS) if quick else repeats
     configs = [config for one in chosen for experiment in one.experiments for config in experiment.configs]
     with setup.pinned():
@@ -64,20 +65,12 @@ def _as_published(runner: StudyRunner, one: Report, terms: Terms) -> Reproductio
 def _as_written(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
     """Run the missing checks and trainings of a report. Each division of the images is a separate study."""
     store, sha256 = runner.store.gradient_checks, runner.dataset.sha256
-    missing = [
-        (stack, check.settings)
-        for check in one.gradient_checks
-        for stack in check.networks()
-        if not runner.resume or store.latest(stack, check.settings, sha256) is None
-    ]
-    if missing:
+    wanted = [(stack, check.settings) for check in one.gradient_checks for stack in check.networks()]
+    if missing := [pair for pair in wanted if not runner.resume or store.latest(*pair, sha256) is None]:
         total = sum(entries(stack, settings.dims) for stack, settings in missing)
         with runner.setup.observer.counting("checking entries", total) as advance:
-            checks = [
-                check
-                for stack, settings in missing
-                for check in check_networks([stack], runner.train, settings, on_entries=advance)
-            ]
+            found = [check_networks([stack], runner.train, how, on_entries=advance) for stack, how in missing]
+            checks = [*chain.from_iterable(found)]
         store.record(checks, runner.dataset, runner.setup.command)
     plans = plan(one, terms.repeats, quick=terms.quick, vary=terms.vary)
     planned: list[Planned] = [(one.name, configs, None) for configs in plans.values()]
@@ -85,10 +78,7 @@ def _as_written(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
 
 
 def _train(runner: StudyRunner, one: Report, terms: Terms, planned: Sequence[Planned]) -> list[int]:
-    """Train what is planned, each in a study of its own."""
     settings: dict[str, Any] = {"report": one.name, "rows": list(one.rows), "quick": terms.quick}
     settings |= {"as_published": True} if terms.as_published else {}
-    return [
-        runner.run(KIND, stage, configs, settings, vary=terms.vary, evaluate_test=True, chains=links)
-        for stage, configs, links in planned
-    ]
+    how: dict[str, Any] = {"vary": terms.vary, "evaluate_test": True}
+    return [runner.run(KIND, stage, configs, settings, chains=links, **how) for stage, configs, links in planned]

@@ -3,14 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from klcli.data.cifar10.places import exists
 from klcli.data.dataset import Dataset
-from klcli.data.sources import open_dataset
+from klcli.data.sources import exists, open_dataset
 from klcli.errors import ConfigError, DataError
 from klcli.evaluation.reevaluation import TrainedNetwork
-from klcli.settings.setting import require
-from klcli.store.filters import BEST_FIRST, RunFilter
-from klcli.store.records import Run
+from klcli.settings.setting import MAX_INTEGER, require
+from klcli.store.records import BEST_FIRST, Run, RunFilter
 from klcli.store.store import Store
 from klcli.text import path_of
 from klcli.training.networks import restore
@@ -25,14 +23,21 @@ def chosen_run(store: Store, which: str) -> Run:
     The best run has the highest validation accuracy on the most recently used images and their most common split.
     """
     if which not in (LAST, BEST):
-        try:
-            return store.runs.get(int(which))
-        except ValueError:
-            raise ConfigError(f"run {which!r}: give the number of a run, or `last`, or `best`") from None
+        return store.runs.get(run_number(which, "run", "`last`, or `best`"))
     latest = "state = 'complete' ORDER BY id DESC LIMIT 1"
     for run in store.runs.where(latest) if which == LAST else best_runs(store, 1, RunFilter()):
         return run
     raise ConfigError(f"run {which}: {store.path} holds no complete run yet, begin with `klcli train`")
+
+
+def run_number(which: str, asked: str, otherwise: str) -> int:
+    """Parse the number of a run, which `asked` takes. Raises ConfigError for any other text, and beyond the largest."""
+    try:
+        number = int(which)
+    except ValueError:
+        raise ConfigError(f"{asked} {which!r}: give the number of a run, or {otherwise}") from None
+    require(abs(number) <= MAX_INTEGER, f"{asked} {which}: there is no such run, the number is too large")
+    return number
 
 
 def best_runs(store: Store, n: int, chosen: RunFilter) -> list[Run]:
@@ -66,6 +71,5 @@ def trained_networks(store: Store, run: Run, snapshots: bool = False) -> list[Tr
     """Return the network of a run, or its snapshots. Raises ConfigError without any, StoreError for a changed file."""
     state = store.runs.checkpoint(run).state
     states = snapshots_of(state) if snapshots else [state]
-    if not states:
-        raise ConfigError(f"--snapshots: run {run.id} has none, train with --snapshots to the end of a cycle")
+    require(bool(states), f"--snapshots: run {run.id} has none, train with --snapshots to the end of a cycle")
     return [TrainedNetwork(f"run {run.id}", run.config, restore(run.config, one)) for one in states]

@@ -48,8 +48,7 @@ def search_lambda(
     All values, seeds and stacks of a stage are determined before its first training.
     """
     check_repeats(repeats, vary)
-    low, high = what.between
-    where = Range(low, high, what.scale)
+    where = Range(what.between[0], what.between[1], what.scale)
     with setup.pinned():
         runner = StudyRunner.opened(setup, config, resume)
 
@@ -64,8 +63,7 @@ def search_lambda(
         else:
             latest, where = _earlier(runner, config, what.from_study)
         for _ in range(what.fine_stages):
-            found = stored_search(runner.store, latest)
-            if found.choice is None:
+            if (found := stored_search(runner.store, latest)).choice is None:
                 break
             where = narrow(found.tried, where)
             number = len(runner.store.studies.chain(latest))
@@ -85,40 +83,35 @@ def stored_search(store: Store, number: int) -> LambdaSearch:
     chain = [study for study in store.studies.chain(number) if study.kind == KIND]
     stages = [(str(one.stage), [run for run in store.studies.members(one.id) if not run.unreadable]) for one in chain]
     found = LambdaSearch([(stage, runs) for stage, runs in stages if runs], None)
-    if not any(one.accuracies for one in found.tried):
-        return found
-    return replace(found, choice=choose(found.tried, found.stages[0][1][0].split.sizes()[1]))
+    has_any = any(one.accuracies for one in found.tried)
+    return replace(found, choice=choose(found.tried, found.stages[0][1][0].split.sizes()[1])) if has_any else found
 
 
 def tried_values(runs: Sequence[Run], stage: str) -> list[Tried]:
     """Return the lambdas of a stage with the validation accuracies of their repeats."""
-    complete = [run for run in runs if run.state == "complete" and run.validation_accuracy is not None]
-    return [
-        Tried(lam, stage, tuple(run.validation_accuracy or 0.0 for run in complete if run.config.lam == lam))
-        for lam in dict.fromkeys(run.config.lam for run in runs)
-    ]
+    found: dict[float, list[float]] = {run.config.lam: [] for run in runs}
+    for run in runs:
+        if run.state == "complete" and run.validation_accuracy is not None:
+            found[run.config.lam].append(run.validation_accuracy)
+    return [Tried(lam, stage, tuple(accuracies)) for lam, accuracies in found.items()]
 
 
 def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -> tuple[int, Range]:
     """Return the stored study that --fine starts from, and its range; refuse other networks, warn of other settings."""
     studies = runner.store.studies
-    if from_study is None:
-        latest = studies.latest(KIND, "coarse", runner.dataset.sha256)
-        if latest is None:
-            raise ConfigError("--fine: there is no complete coarse search on these images yet, add --coarse")
-        from_study = latest.id
-    study = studies.get(from_study)
-    settings = study.settings
-    this, is_search = f"--from {from_study}: this study", study.kind == KIND and "low" in settings
-    require(is_search, f"{this} is not a coarse or fine lambda search")
-    is_same = settings.get("dataset_sha256") == runner.dataset.sha256
-    require(is_same, f"{this} used other images, name them with --data")
+    sha256 = runner.dataset.sha256
+    study = studies.get(from_study) if from_study is not None else studies.latest(KIND, "coarse", sha256)
+    if study is None:
+        raise ConfigError("--fine: there is no complete coarse search on these images yet, add --coarse")
+    settings, this = study.settings, f"--from {study.id}: this study"
+    require(study.kind == KIND and "low" in settings, f"{this} is not a coarse or fine lambda search")
+    require(settings.get("dataset_sha256") == sha256, f"{this} used other images, name them with --data")
     require(study.state == "complete", f"{this} is {study.state}, repeat its command with --resume first")
     found = differences(TrainConfig.from_values(settings["plan"][0]), config)
     differing = {SETTINGS[key]: values for key, values in found.items() if key not in FREE}
     words = ", ".join(f"{one.label} {one.words(old)} (here {one.words(new)})" for one, (old, new) in differing.items())
-    other = f"--fine: study {from_study} searched for another network, {words}: give the same, or add --coarse"
+    other = f"--fine: study {study.id} searched for another network, {words}: give the same, or add --coarse"
     require(not any(one.role is Role.NETWORK for one in differing), other)
     if differing:
-        runner.setup.observer.warn(f"study {from_study} was trained with {words}: its accuracies cannot be compared")
-    return from_study, Range(settings["low"], settings["high"], settings["scale"])
+        runner.setup.observer.warn(f"study {study.id} was trained with {words}: its accuracies cannot be compared")
+    return study.id, Range(settings["low"], settings["high"], settings["scale"])

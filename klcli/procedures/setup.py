@@ -21,7 +21,8 @@ from klcli.training.blas_check import check_blas
 from klcli.training.environment import pin_threads
 from klcli.training.result import EpochMetrics
 
-LARGEST_ETA_OF_ADAM = 0.01  # the length of its steps is eta, whatever the gradient: the 0.1 of SGD makes training fail
+# By whether the network has BN. The length of Adam's steps is eta, whatever the gradient: SGD's 0.1 is too much.
+LARGEST_ETA_OF_ADAM = {False: 0.01, True: 0.03}
 NEEDED = 20_000_000  # bytes: the epochs, a picture and a checkpoint of a typical network
 
 
@@ -46,12 +47,9 @@ class Setup:
     def new_store(self) -> Store:
         """Open or create the database. Raises StoreError if its disk has no space for a run."""
         store = Store(self.db)
-        free = shutil.disk_usage(store.path.parent).free
-        if free < NEEDED:
-            raise StoreError(
-                f"{store.path.parent}: only {free / 1e6:.0f} MB are free here and a run needs {NEEDED / 1e6:.0f}, "
-                "free some space or choose another place with --db"
-            )
+        if (free := shutil.disk_usage(store.path.parent).free) < NEEDED:
+            short = f"only {free / 1e6:.0f} MB are free here and a run needs {NEEDED / 1e6:.0f}"
+            raise StoreError(f"{store.path.parent}: {short}, free some space or choose another place with --db")
         return store
 
     @contextmanager
@@ -68,12 +66,9 @@ class Setup:
         threading.Thread(target=compiled.why_not, daemon=True, name="klcli compiler").start()
 
     def warn_of_locks(self, store: Store) -> None:
-        """Warn if the file system of the database has no locks."""
         if store.locks.failure:
-            self.observer.warn(
-                f"{store.path.parent}: this file system has no locks ({store.locks.failure}), a run that is killed "
-                "here stays `running` until `klcli train --resume RUN` takes it over"
-            )
+            cure = "a run that is killed here stays `running` until `klcli train --resume RUN` takes it over"
+            self.observer.warn(f"{store.path.parent}: this file system has no locks ({store.locks.failure}), {cure}")
 
     def warn_of(self, dataset: Dataset, config: TrainConfig | None = None) -> None:
         """Warn of images that are incomplete or no CIFAR-10, of settings that fail together and of unused images."""
@@ -81,10 +76,8 @@ class Setup:
         if dataset.passed_over:
             warn(f"passed over in the search for CIFAR-10: {'; '.join(dataset.passed_over)}")
         if dataset.name == "synthetic":
-            warn(
-                "SYNTHETIC IMAGES: CIFAR-10 is not in use, these results say nothing about it "
-                "(`klcli data fetch` downloads it, --data PATH names it)"
-            )
+            cure = "(`klcli data fetch` downloads it, --data PATH names it)"
+            warn(f"SYNTHETIC IMAGES: CIFAR-10 is not in use, these results say nothing about it {cure}")
         if config is None:
             return
         if reason := compiled.why_not():
@@ -92,15 +85,12 @@ class Setup:
         rest = n % config.batch_size
         if rest and not config.shuffle:
             last = f"the last {rest} of {n} training images are" if rest > 1 else f"the last of {n} training images is"
-            warn(
-                f"--no-shuffle with --batch-size {config.batch_size}: {last} in no minibatch, "
-                f"omit --no-shuffle or give a batch size that divides {n}"
-            )
-        if config.optimizer == "adam" and config.eta_max > LARGEST_ETA_OF_ADAM:
-            warn(
-                f"--optimizer adam with eta_max {config.eta_max:g}: above {LARGEST_ETA_OF_ADAM:g} it learns little "
-                "or nothing, try --eta-max 0.001"
-            )
+            cure = f"omit --no-shuffle or give a batch size that divides {n}"
+            warn(f"--no-shuffle with --batch-size {config.batch_size}: {last} in no minibatch, {cure}")
+        largest = LARGEST_ETA_OF_ADAM[config.batch_norm]
+        if config.optimizer == "adam" and config.eta_max > largest:
+            why = f"above {largest:g} it learns little or nothing, try --eta-max 0.001"
+            warn(f"--optimizer adam with eta_max {config.eta_max:g}: {why}")
 
 
 @contextmanager

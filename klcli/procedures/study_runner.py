@@ -3,16 +3,17 @@
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from klcli.data.dataset import Dataset, Split, split
 from klcli.errors import ConfigError
 from klcli.procedures.setup import Setup, ending_in_a_state
+from klcli.procedures.trainings import restored
 from klcli.settings.run_command import resuming_command, run_command
 from klcli.settings.sameness import settings_and_seeds, without_seeds
 from klcli.settings.train_config import TrainConfig
-from klcli.store.runs import run_row
+from klcli.store.runs import UNFINISHED, run_row
 from klcli.store.store import Store
 from klcli.store.studies import DELETED, canonical
 from klcli.studies.execution import ImagesReference, StackTask, execute, stacks
@@ -21,6 +22,7 @@ from klcli.termination import deferred
 from klcli.training.budget import budget_of
 from klcli.training.cores import cores
 from klcli.training.environment import changes, environment
+from klcli.training.result import TrainResult
 
 ENDED = ("complete", "diverged")  # states of runs that a study does not train again
 
@@ -63,17 +65,12 @@ class StudyRunner:
 
         `chains` are lists of positions in the plan that are trained in sequence, each from the weights of the previous
         one; without them, the plan is divided into stacks. With `resume`, an earlier study of the same plan is
-        completed, stack by stack; otherwise a new one starts. The study always ends in a state.
+        completed, stack by stack, one of a single run from its checkpoint; otherwise a new one starts. The study always
+        ends in a state.
         """
         is_chain, divided, n_train = chains is not None, chains or stacks(plan), plan[0].split.sizes()[0]
-        settings = settings | {
-            "plan": [asdict(config) for config in plan],
-            "groups": divided,
-            "dataset_sha256": self.dataset.sha256,
-            "look_at_test": evaluate_test,
-            "threads": self.setup.threads,
-            "vary": vary,
-        }
+        settings = settings | {"plan": [*map(asdict, plan)], "groups": divided, "dataset_sha256": self.dataset.sha256}
+        settings |= {"look_at_test": evaluate_test, "threads": self.setup.threads, "vary": vary}
         earlier = self.store.studies.find(kind, stage, settings, parent) if self.resume else None
         if self.resume and earlier is None:
             self._refuse_other_repeats(kind, stage, settings)
@@ -87,42 +84,46 @@ class StudyRunner:
         now, commands = environment(), self._commands(plan, is_chain)
         changed = next(filter(None, (changes(run.versions, now.versions) for run in ended.values())), None)
         if earlier and changed:
-            several = len(ended) > 1
-            runs = f"{len(ended)} run{'s' * several} of study {earlier.id} {'were' if several else 'was'}"
+            n = len(ended)
+            runs = f"{n} run{'s' * (n > 1)} of study {earlier.id} {'were' if n > 1 else 'was'}"
             self.setup.observer.warn(f"{runs} trained with {changed}: the bits of the others can differ")
         images = ImagesReference.of(self.dataset, self.setup.data)
         jobs = self.setup.jobs or cores()
         workers, threads = min(jobs, len(missing)), self.setup.threads
         # A core without a stack of its own helps one that has. Those of Dask's workers are not known here.
         helped = 0 if threads > 1 or self.setup.executor else min(jobs - workers, workers)
-        # fmt: off
+        cores_of = [2] * helped + [1] * (len(missing) - helped)
         tasks = [
-            StackTask(part, tuple(plan[p] for p in part), images, evaluate_test, threads, is_chain=is_chain,
-                      cores=2 if number < helped else 1)
-            for number, part in enumerate(missing)
+            StackTask(part, tuple(plan[p] for p in part), images, evaluate_test, threads, is_chain=is_chain, cores=n)
+            for part, n in zip(missing, cores_of, strict=True)
         ]
-        # fmt: on
         with (
             # No run is recorded before a worker is available, and until then a signal ends the process at once.
             open_executor(jobs, self.setup.executor, len(missing), self.setup.observer.warn) as executor,
             deferred() as check,
         ):
-            rows = [
-                run_row(config, budget_of(config, n_train), self.dataset, now, command)
-                for config, command in zip(plan, commands, strict=True)
-            ]
+            pairs = zip(plan, commands, strict=True)
+            rows = [run_row(one, budget_of(one, n_train), self.dataset, now, command) for one, command in pairs]
+            alone: set[int] = set()  # positions of runs that continue from their checkpoints
             if earlier is None:
                 study_id = self.store.studies.begin(kind, stage, settings, rows, self.setup.command, parent)
             else:
-                study_id = earlier.id
-                again = {p: rows[p] for part in missing for p in part if p not in ended}
-                self.store.studies.restart(study_id, again)
+                study_id, again = earlier.id, {p: rows[p] for part in missing for p in part if p not in ended}
+                begun = {run.member: run for run in members if run.checkpoint and run.state in UNFINISHED}
+                alone = {part[0] for part in missing if len(part) == 1 and part[0] in begun and not is_chain}
+                self.store.studies.restart(study_id, again, alone)
             self.setup.warn_of_locks(self.store)
             ending = functools.partial(self.store.studies.end, study_id)
             with ending_in_a_state(ending, lambda: self._how_to_continue(study_id, kind)):
+                tasks = [self._continued(study_id, one) if one.positions[0] in alone else one for one in tasks]
                 self._execute(study_id, stage, tasks, executor, check)
                 ending("complete")
         return study_id
+
+    def _continued(self, study_id: int, task: StackTask) -> StackTask:
+        [run] = [run for run in self.store.studies.members(study_id) if run.member == task.positions[0]]
+        snapshot, epochs = restored(self.setup, self.store, run)
+        return replace(task, snapshot=snapshot, epochs=tuple(epochs))
 
     def _execute(
         self, study_id: int, stage: str, tasks: list[StackTask], executor: Executor, check: Callable[[], None]
@@ -133,14 +134,24 @@ class StudyRunner:
         shared = [len(task.configs) if task.is_chain else 1 for task in tasks]
         updates = [n * budget_of(task.configs[0], n_train).total_updates for n, task in zip(shared, tasks, strict=True)]
         with self.setup.observer.study(f"study {study_id} {stage}", tasks, updates) as observer:
-            for outcome in execute(tasks, executor, check=check, on_progress=observer.on_progress):
+            recorded = [len(task.epochs) for task in tasks]
+
+            def on_result(index: int, result: TrainResult) -> None:
+                self.store.studies.record_progress(run_ids[tasks[index].positions[0]], result, recorded[index])
+                recorded[index] = len(result.epochs)
+
+            how: dict[str, Any] = {"on_progress": observer.on_progress, "on_result": on_result}
+            for outcome in execute(tasks, executor, check=check, **how):
                 self.store.studies.record_stack([run_ids[position] for position in outcome.positions], outcome)
                 observer.on_outcome(outcome)
 
     def _how_to_continue(self, study_id: int, kind: str) -> str:
-        done = sum(run.state in ENDED for run in self.store.studies.members(study_id))
+        runs = self.store.studies.members(study_id)
+        done = sum(run.state in ENDED for run in runs)
+        begun = sum(run.state not in ENDED and run.checkpoint is not None for run in runs)
+        kept = f", {begun} keep{'s' if begun == 1 else ''} the epochs so far" if begun else ""
         again = resuming_command(self.setup.command, kind)
-        return f"{done} runs of study {study_id} are complete, continue with `{again}`"
+        return f"{done} runs of study {study_id} are complete{kept}, continue with `{again}`"
 
     def _commands(self, plan: Sequence[TrainConfig], is_chain: bool) -> list[str]:
         """Return the command that repeats each run of a plan; a network of a chain is not trained alone."""

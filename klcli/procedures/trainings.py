@@ -6,7 +6,7 @@ from typing import Any
 
 from klcli.data.dataset import Dataset, split
 from klcli.errors import ConfigError
-from klcli.procedures.run_lookup import LAST
+from klcli.procedures.run_lookup import LAST, run_number
 from klcli.procedures.setup import Setup, ending_in_a_state
 from klcli.settings.run_command import DEFAULT_DATABASE, resuming_command
 from klcli.settings.setting import require, settings_of, value_of
@@ -50,8 +50,8 @@ def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | N
         stored, option = value_of(run.config, key), settings_of(TrainConfig)[key].option
         if stored != value:
             raise ConfigError(f"--resume {run.id}: its {option} is {stored!r}, not {value!r}, omit that option")
-    if threads not in (None, run.threads):
-        raise ConfigError(f"--resume {run.id}: it used --threads {run.threads}, not {threads}, omit that option")
+    others = f"--resume {run.id}: it used --threads {run.threads}, not {threads}, omit that option"
+    require(threads in (None, run.threads), others)
     setup.prepare_engine()
     dataset = setup.images(run, f"--resume {run.id}")
     with setup.pinned(run.threads), deferred() as check:
@@ -62,27 +62,24 @@ def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | N
 
 
 def _train(setup: Setup, store: Store, run: Run, images: Dataset, check: Callable[[], None], is_resumed: bool) -> Run:
-    """Train a run to its end, from its last snapshot if it is resumed; record every evaluation."""
-    config, warn = run.config, setup.observer.warn
-    snapshot: Snapshot | None = None
+    config, snapshot, recorded, started = run.config, None, 0, time.perf_counter()
     epochs: list[EpochMetrics] = []
     latest: TrainResult | None = None
-    recorded, started = 0, time.perf_counter()
 
     def end(state: str, error: str | None = None) -> None:
         seconds = time.perf_counter() - started + sum(metrics.seconds for metrics in epochs)
         store.runs.finish(run.id, state, latest, seconds, error)
 
     def how_to_continue() -> str:
-        database = [] if setup.db == DEFAULT_DATABASE else ["--db", str(store.path)]
+        database = ["--db", str(store.path)] * (setup.db != DEFAULT_DATABASE)
         command = command_text(["klcli", "train", "--resume", str(run.id), *database])
         return f"run {run.id} keeps its {store.runs.get(run.id).epochs_done:g} epochs, continue with `{command}`"
 
     def on_evaluation(results: list[TrainResult]) -> None:
         nonlocal latest, recorded
         [latest] = results
-        for metrics in latest.epochs[recorded:]:
-            store.runs.record_epoch(run.id, metrics, latest)
+        if latest.epochs[recorded:]:
+            store.runs.record_epochs(run.id, *latest.epochs[recorded:], result=latest)
         recorded = len(latest.epochs)
         observer.on_evaluation(latest)
         if setup.on_evaluation is not None and latest.epochs:
@@ -99,13 +96,11 @@ def _train(setup: Setup, store: Store, run: Run, images: Dataset, check: Callabl
         splits = split(images, config.split)
         budget = budget_of(config, len(splits.train))
         if not budget.ends_a_cycle:
-            warn(
-                f"{budget.cycles:.2f} cycles: training ends where eta is "
-                f"{budget.learning_rate(budget.total_updates, config):.2g}, "
-                "networks are best compared at the end of a whole cycle"
-            )
+            eta = f"eta is {budget.learning_rate(budget.total_updates, config):.2g}"
+            cure = "networks are best compared at the end of a whole cycle"
+            setup.observer.warn(f"{budget.cycles:.2f} cycles: training ends where {eta}, {cure}")
         if is_resumed:
-            snapshot, epochs = _restored(setup, store, run)
+            snapshot, epochs = restored(setup, store, run)
             recorded = len(epochs)
         started = time.perf_counter()  # the duration of a run is that of its training
         with setup.observer.training(budget) as observer:
@@ -118,7 +113,7 @@ def _train(setup: Setup, store: Store, run: Run, images: Dataset, check: Callabl
     return store.runs.get(run.id)
 
 
-def _restored(setup: Setup, store: Store, run: Run) -> tuple[Snapshot | None, list[EpochMetrics]]:
+def restored(setup: Setup, store: Store, run: Run) -> tuple[Snapshot | None, list[EpochMetrics]]:
     """Return the snapshot from which a run continues, and its epochs; record the versions that train the rest."""
     snapshot, remark = store.runs.snapshot(run)
     step = snapshot.step if snapshot else 0
@@ -134,7 +129,6 @@ def _restored(setup: Setup, store: Store, run: Run) -> tuple[Snapshot | None, li
 
 
 def _instead_of_resuming(store: Store) -> str:
-    """State what there is in place of a run that can be resumed."""
     for run in store.runs.where("state = 'running' AND study_id IS NULL ORDER BY id DESC LIMIT 1"):
         return f"run {run.id} is running, {store.runs.training_words(run)}"
     for run in store.runs.where(f"state IN {UNFINISHED} ORDER BY id DESC LIMIT 1"):
@@ -143,7 +137,6 @@ def _instead_of_resuming(store: Store) -> str:
 
 
 def _study_command(store: Store, run: Run) -> str:
-    """Return the command that completes the study of a run."""
     study = store.studies.get(run.study_id or 0)
     # An older klcli stored the command of the study with each run, and held the order of the images.
     held = " --vary init" if len({one.config.seed for one in store.studies.members(study.id)}) > 1 else ""
@@ -151,15 +144,11 @@ def _study_command(store: Store, run: Run) -> str:
 
 
 def _unfinished(store: Store, which: str) -> Run:
-    """Return the run to resume. Raises ConfigError if it cannot be resumed."""
     if which == LAST:
         for run in store.runs.where(f"state IN {UNFINISHED} AND study_id IS NULL ORDER BY id DESC LIMIT 1"):
             return run
         raise ConfigError(f"--resume last: nothing to continue in {store.path}, {_instead_of_resuming(store)}")
-    try:
-        run = store.runs.get(int(which))
-    except ValueError:
-        raise ConfigError(f"--resume {which!r}: give the number of a run, or `last`") from None
+    run = store.runs.get(run_number(which, "--resume", "`last`"))
     if run.study_id is not None:
         again = f"continue that with `{_study_command(store, run)}`"
         raise ConfigError(f"--resume {which}: this run belongs to study {run.study_id}, {again}")

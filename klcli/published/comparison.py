@@ -38,7 +38,7 @@ ORDER_OF_MAGNITUDE = 10.0
 QUICK_SEEDS, QUICK_CYCLES = 2, 1
 UNEXPLAINED = "outside the prediction interval, for an unknown reason"
 Runs = Mapping[TrainConfig, Run]
-Noises = Mapping[str, float]  # over seeds, by quantity
+Noises = Mapping[str, float]  # median standard deviation over seeds, by quantity
 Errors = Mapping[GradientExperiment, Sequence[GradientError]]
 Plans = dict[SplitConfig, list[TrainConfig]]  # by the division of the images
 Planned = tuple[str, list[TrainConfig], list[tuple[int, ...]] | None]  # name, plan and chains of a study
@@ -70,42 +70,36 @@ class Comparison:
 
 
 def plan(report: Report, repeats: int, *, quick: bool = False, vary: str = "all") -> Plans:
-    """Return the trainings of a report by the division of the images, each once, even if several rows share it.
-
-    Every setting has `repeats` seeds, or those of its experiment if these are more and `quick` is false.
-    """
+    """Return the trainings of a report, each once; unless `quick`, with more seeds where its experiment has more."""
     plans: dict[SplitConfig, dict[TrainConfig, None]] = {}
-    for experiment in report.experiments:
-        n = repeats if quick else max(repeats, experiment.repeats)
-        for base in experiment.configs:
-            plans.setdefault(base.split, {}).update(dict.fromkeys(repeat(base, n, vary)))
+    for one in report.experiments:
+        for base in one.configs:
+            configs = repeat(base, repeats if quick else max(repeats, one.repeats), vary)
+            plans.setdefault(base.split, {}).update(dict.fromkeys(configs))
     return {split: list(configs) for split, configs in plans.items()}
 
 
 def chains(report: Report, repeats: int, vary: str = "all") -> list[Planned]:
-    """Return the warm-started searches of a report as published, in chains.
-
-    A chain is the positions of the trainings of one seed, each of which starts from the weights of the previous.
-    """
+    """Return the searches of a report as published: a chain of one seed, each from the weights of the previous."""
     found: list[Planned] = []
     for one in report.experiments:
-        by_seed = zip(*(repeat(base, repeats, vary) for base in one.configs), strict=True)
-        n = len(one.configs)
-        links = [tuple(range(seed * n, (seed + 1) * n)) for seed in range(repeats)]
+        by_seed, n = zip(*(repeat(base, repeats, vary) for base in one.configs), strict=True), len(one.configs)
+        links = [tuple(range(start, start + n)) for start in range(0, repeats * n, n)]
         found.append((one.name, [config for configs in by_seed for config in configs], links))
     return found
 
 
 def compare(report: Report, runs: Runs, errors: Errors, *, incomparable: str | None = None) -> list[Comparison]:
-    """Compare every line of a report with the stored runs and checks, in the order of the report.
-
-    `runs` are by config, `errors` those of a gradient experiment with all its lambdas. `incomparable` is the reason why
-    no training can be compared, such as other images.
-    """
+    """Compare every line of a report with runs and checks; `incomparable` is the reason why no training can be."""
     settings = by_setting(runs.values())
     own = [settings.get(without_seeds(line.config), ()) if line.config else () for line in report.lines]
-    samples = [_sample(line, mine) for line, mine in zip(report.lines, own, strict=True)]
-    noises = _noise_by_quantity(report.lines, samples)
+    samples, stds = [], dict[str, dict[TrainConfig, float]]()  # over seeds, by quantity; each setting counts once
+    for line, mine in zip(report.lines, own, strict=True):
+        values = [float(getattr(run, line.quantity)) for run in mine if run.state == "complete" and line.quantity]
+        samples.append(sample := Sample(tuple(values)) if values else None)
+        if line.quantity and line.config and sample and sample.std is not None:
+            stds.setdefault(line.quantity, {})[line.config] = sample.std
+    noises = {quantity: statistics.median(by_config.values()) for quantity, by_config in stds.items()}
     return [
         _gradient(line, errors.get(line.check, ()))
         if line.check
@@ -120,20 +114,6 @@ def by_setting(runs: Iterable[Run]) -> dict[TrainConfig, list[Run]]:
     for run in runs:
         settings.setdefault(without_seeds(run.config), []).append(run)
     return settings
-
-
-def _sample(line: Line, runs: Sequence[Run]) -> Sample | None:
-    values = tuple(float(getattr(run, line.quantity)) for run in runs if run.state == "complete" and line.quantity)
-    return Sample(values) if values else None
-
-
-def _noise_by_quantity(lines: Sequence[Line], samples: Sequence[Sample | None]) -> Noises:
-    """Return the median standard deviation over seeds for each quantity; each setting counts once."""
-    own: dict[str, dict[TrainConfig, float]] = {}
-    for line, sample in zip(lines, samples, strict=True):
-        if line.quantity and line.config and sample and sample.std is not None:
-            own.setdefault(line.quantity, {})[line.config] = sample.std
-    return {quantity: statistics.median(stds.values()) for quantity, stds in own.items()}
 
 
 def noise(sample: Sample, quantity: str, images: int, known: float) -> tuple[float, float]:

@@ -89,7 +89,6 @@ class Report:
 
     @property
     def title(self) -> str:
-        """`report 003, KTH DD2424, Assignment 3, May 2024`."""
         return f"report {self.number}, {self.course}, {self.date}"
 
     @property
@@ -107,12 +106,13 @@ class Report:
             require(bool(found), f"--only {wanted}: report {self.name} has no such row, it has {', '.join(self.rows)}")
             kept |= found
         lines = tuple(line for line in self.lines if line.row in kept)
-        configs = {line.config for line in lines}
+        configs, checks = {line.config for line in lines}, {line.check for line in lines}
         left = [replace(one, configs=tuple(filter(configs.__contains__, one.configs))) for one in self.experiments]
-        checks = tuple(one for one in self.gradient_checks if any(line.check == one for line in lines))
-        figures = tuple(one for one in self.figures if kept & set(one.rows))
-        experiments = tuple(one for one in left if one.configs)
-        return replace(self, lines=lines, experiments=experiments, gradient_checks=checks, figures=figures)
+        return replace(
+            self, lines=lines, experiments=tuple(one for one in left if one.configs),
+            gradient_checks=tuple(one for one in self.gradient_checks if one in checks),
+            figures=tuple(one for one in self.figures if kept & set(one.rows)),
+        )  # fmt: skip
 
     def with_configs(self, change: Callable[[TrainConfig], TrainConfig]) -> "Report":
         """Return the report with other settings in every training; gradient checks stay as they are."""
@@ -188,16 +188,11 @@ def _assembled(name: str, document: Row, tables: Mapping[str, Sequence[Row]]) ->
         silent = [row for row in rows if row not in {line.row for line in lines}]
         lines += [Line(row=row, what=shown[0], reason="a picture, no number") for row in silent]
         figures.append(Figure(rows, panels, shown))
+    about = {key: document[key] for key in ("course", "date", "summary")} | {"conditions": document.get("conditions")}
     return Report(
-        name=name,
-        number=document["report"],
-        lines=tuple(lines),
-        experiments=tuple(experiments),
-        gradient_checks=tuple(checks),
-        figures=tuple(figures),
-        conditions=document.get("conditions"),
-        **{key: document[key] for key in ("course", "date", "summary")},
-    )
+        name=name, number=document["report"], lines=tuple(lines), experiments=tuple(experiments),
+        gradient_checks=tuple(checks), figures=tuple(figures), **about,
+    )  # fmt: skip
 
 
 def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list[Line]:
@@ -212,9 +207,9 @@ def _config(settings: Row) -> TrainConfig:
 
 
 def _phrase(config: TrainConfig, key: str) -> str:
-    if key == "batch_norm":
-        return "with BN" if config.batch_norm else "without BN"
     value = value_of(config, key)
+    if key == "batch_norm":
+        return "with BN" if value else "without BN"
     return SETTINGS[key].phrase(float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value)
 
 

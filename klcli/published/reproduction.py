@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from klcli.errors import ConfigError
 from klcli.published import report as published
 from klcli.published.comparison import QUICK_CYCLES, Comparison, Errors, by_setting, compare
-from klcli.published.report import GradientExperiment, Report
+from klcli.published.report import Report
 from klcli.settings.sameness import without_seeds
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.store.records import GradientError, Run, Study
+from klcli.store.records import Run, Study
 from klcli.store.store import Store
 
 KIND = "reproduce"
@@ -33,7 +33,6 @@ class Terms:
 
     @property
     def marks(self) -> list[str]:
-        """The reasons why this is not a full reproduction."""
         marks = {
             "SYNTHETIC IMAGES, no CIFAR-10: no training can be compared": self.dataset == "synthetic",
             f"SUBSET of {self.subset} training images: no training can be compared": self.subset is not None,
@@ -44,18 +43,15 @@ class Terms:
 
     @property
     def brackets(self) -> str:
-        """The marks in titles: ` [AS PUBLISHED] [QUICK]`."""
         return "".join(f" [{mark.partition(':')[0]}]" for mark in self.marks)
 
     @property
     def images(self) -> str:
-        """`cifar10 (sha256 0a1b2c3d, not the official files)`."""
         words = {True: ", the official files", False: ", not the official files", None: ""}[self.official]
         return f"{self.dataset} (sha256 {self.sha256[:8]}{words})"
 
     @property
     def origin(self) -> str:
-        """The known origin of the images, in a sentence."""
         if self.dataset == "synthetic":
             return "klcli has made these images, they are no CIFAR-10."
         return {
@@ -66,7 +62,6 @@ class Terms:
 
     @property
     def incomparable(self) -> str | None:
-        """The reason why no training can be compared, None if they can."""
         if self.dataset == "synthetic":
             return "synthetic images, no CIFAR-10"
         return None if self.subset is None else f"{self.subset} training images, not all"
@@ -89,14 +84,13 @@ class Reproduction:
 def gather(wanted: Report, terms: Terms, store: Store, studies: list[int], shown: Errors | None = None) -> Reproduction:
     """Compare a report with the runs of its studies and its latest gradient checks, or with the checks `shown`."""
     runs = {run.config: run for study in studies for run in store.studies.members(study)}
-    errors = shown or {one: _latest_errors(store, one, terms.sha256) for one in wanted.gradient_checks}
+    sha256, latest = terms.sha256, store.gradient_checks.latest
+    checks = {one: [latest(stack, one.settings, sha256) for stack in one.networks()] for one in wanted.gradient_checks}
+    errors = shown or {
+        one: [error for check in found if check for error in check.errors] for one, found in checks.items()
+    }
     comparisons = compare(wanted, runs, errors, incomparable=terms.incomparable)
     return Reproduction(wanted, terms, comparisons, by_setting(runs.values()), studies)
-
-
-def _latest_errors(store: Store, one: GradientExperiment, sha256: str) -> list[GradientError]:
-    checks = [store.gradient_checks.latest(stack, one.settings, sha256) for stack in one.networks()]
-    return [error for check in checks if check for error in check.errors]
 
 
 def asked_for(

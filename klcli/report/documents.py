@@ -17,9 +17,9 @@ def run_document(run: Run) -> dict[str, Any]:
     if run.unreadable:
         return _plain(own) | {"config": run.config_json, "split": run.split_json, "unreadable": run.unreadable}
     config = run.config
-    stored = {"config": json.loads(own.pop("config_json")), "split": own.pop("split_json")}
     transductive = int(config.batch_norm and config.bn_statistics in TRANSDUCTIVE)
-    return _plain(own) | columns(config) | {"transductive": transductive} | stored
+    stored = {"transductive": transductive, "config": json.loads(run.config_json), "split": run.split_json}
+    return _plain(own) | columns(config) | stored
 
 
 def check_document(check: GradientCheck) -> dict[str, Any]:

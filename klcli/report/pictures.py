@@ -15,6 +15,7 @@ from klcli.report.plots.studies import gradient_errors, lambda_search, sigma_cur
 from klcli.report.plots.training import learning_rate_curve, training_curves
 from klcli.report.views import View, latest_study
 from klcli.settings.selection import OF_GRADIENTS, OF_STUDIES, SINGLE
+from klcli.settings.setting import require
 from klcli.store.records import Epoch, Run
 from klcli.store.store import Store
 from klcli.training.environment import pin_threads
@@ -49,21 +50,20 @@ class Painter:
         """Return pictures of one kind with the stems of their files. Raises ConfigError if the view has none."""
         if kind in SINGLE:
             return [(f"{_stem([run])}-{kind}", self._of_run(run, kind, suffix)) for run in _single(view, kind)]
-        if kind in OF_STUDIES:
-            name, chart = self._study(view, kind)
-        elif kind == OF_GRADIENTS:
-            checks = self._store.gradient_checks.suite()
-            if not checks:
-                raise ConfigError("--plot gradients: there is no gradient check yet, begin with `klcli gradcheck`")
-            name, chart = f"gradcheck-{checks[0].suite:06d}", partial(gradient_errors, checks)
-        else:
-            name, chart = self._together(_drawn(view, kind), view, kind)
+        gather = self._study if kind in OF_STUDIES else self._gradients if kind == OF_GRADIENTS else self._together
+        name, chart = gather(view, kind)
         return [(name, partial(draw, chart, suffix))]
+
+    def _gradients(self, view: View, kind: str) -> Named:
+        checks = self._store.gradient_checks.suite()
+        require(bool(checks), f"--plot {kind}: there is no gradient check yet, begin with `klcli gradcheck`")
+        return f"gradcheck-{checks[0].suite:06d}", partial(gradient_errors, checks)
 
     def _epochs(self, runs: Sequence[Run]) -> dict[int, list[Epoch]]:
         return {run.id: self._store.runs.epochs(run.id) for run in runs}
 
-    def _together(self, runs: Sequence[Run], view: View, kind: str) -> Named:
+    def _together(self, view: View, kind: str) -> Named:
+        runs = _drawn(view, kind)
         if kind == "bn":
             is_named = view.is_chosen or view.study is not None
             pair = bn_pair([run for run in runs if run.epochs_done]) if len(runs) == 2 or not is_named else None
@@ -71,8 +71,8 @@ class Painter:
                 what = "one run without and one with BN of the same widths on the same images"
                 raise ConfigError(f"--plot bn: needs {what}, name exactly two with --run")
             return f"{_stem(pair)}-{kind}", lambda: bn_overlay(*pair, self._epochs(pair))
-        if len(runs) > MOST_CURVES:
-            raise ConfigError(f"--plot {kind}: {len(runs)} runs do not fit into one picture, give --limit or --run")
+        too_many = f"--plot {kind}: {len(runs)} runs do not fit into one picture, give --limit or --run"
+        require(len(runs) <= MOST_CURVES, too_many)
         if len(runs) > 1:
             return f"{_stem(runs)}-{kind}", lambda: validation_overlay(runs, self._epochs(runs))
         return f"{_stem(runs)}-{kind}", lambda: training_curves(runs[0], self._store.runs.epochs(runs[0].id))
@@ -95,19 +95,18 @@ class Painter:
         from klcli.report.plots.networks import draw_confusion
 
         [trained] = trained_networks(self._store, run)
-        if run.dataset_sha256 not in self._datasets:
+        if (dataset := self._datasets.get(run.dataset_sha256)) is None:
             data = None if run.dataset == "synthetic" else self._data  # else --data names its images
-            self._datasets[run.dataset_sha256] = images_of(run, data, f"run {run.id}")
-        dataset = self._datasets[run.dataset_sha256]
+            dataset = self._datasets[run.dataset_sha256] = images_of(run, data, f"run {run.id}")
         with pin_threads(run.threads):
             test = split(dataset, run.split).test.standardised(run.config.standardise)
             counts = confusion(test.labels, predict(trained.network, test, run.config.dtype))
         return draw_confusion(run, counts, dataset.class_names, suffix)
 
     def _study(self, view: View, kind: str) -> Named:
-        study = view.study
-        if study is not None and (study.kind != kind or study.stage == "final"):
-            raise ConfigError(f"--plot {kind}: study {study.id} is of another kind, {study.kind} {study.stage}")
+        if (study := view.study) is not None:
+            other = f"--plot {kind}: study {study.id} is of another kind, {study.kind} {study.stage}"
+            require(study.kind == kind and study.stage != "final", other)
         number = study.id if study else latest_study(self._store, kind)
         name = f"study-{number:06d}-{kind}"
         if kind == "sigma":
@@ -127,17 +126,14 @@ def draw(chart: Callable[[], Chart], suffix: str) -> bytes:
 
 
 def _drawn(view: View, kind: str) -> Sequence[Run]:
-    if not view.runs:
-        raise ConfigError(f"--plot {kind}: there is no run to draw, `klcli report --list` shows all")
+    require(bool(view.runs), f"--plot {kind}: there is no run to draw, `klcli report --list` shows all")
     return view.runs
 
 
 def _single(view: View, kind: str) -> Sequence[Run]:
-    runs = _drawn(view, kind)
-    if view.is_default:
-        return runs[:1]
-    if len(runs) > 1 and not view.is_chosen:
-        raise ConfigError(f"--plot {kind}: draws one run and there are {len(runs)} here, name some with --run")
+    runs = _drawn(view, kind)[: 1 if view.is_default else None]
+    several = f"--plot {kind}: draws one run and there are {len(runs)} here, name some with --run"
+    require(len(runs) == 1 or view.is_chosen, several)
     return runs
 
 

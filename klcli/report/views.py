@@ -13,8 +13,8 @@ from klcli.report.tables.runs import RESULTS, comparison_table, list_table, rank
 from klcli.report.tables.table import Table
 from klcli.report.words import images_words, network_name, repeats_note, run_numbers, split_words, subset_words
 from klcli.settings.selection import MOST_ROWS, Selection
-from klcli.store.filters import BEST_FIRST, Order, RunFilter
-from klcli.store.records import GradientCheck, ImageSet, Run, Study
+from klcli.settings.setting import require
+from klcli.store.records import BEST_FIRST, GradientCheck, ImageSet, Order, Run, RunFilter, Study
 from klcli.store.store import Store
 
 FIRST_COMMAND = "klcli train --hidden 50 30 20 --bn"
@@ -57,9 +57,9 @@ def view(store: Store, selection: Selection) -> View:
         from klcli.report.tables.groups import columns_of  # a ranking must not import studies/
 
         columns_of(selection.group_by)  # a wrong name is refused before any run is read
-    chosen = conditions(store, selection)
-    order = Order(*selection.order) if selection.order else None
-    if order is not None:
+    chosen, order = conditions(store, selection), None
+    if selection.order:
+        order = Order(*selection.order)
         store.runs.require_column(order.column)
     if selection.is_list and (order is None or order.column not in RESULTS):
         return _list(store, selection, chosen, order or NEWEST_FIRST)
@@ -71,7 +71,7 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
     if not found:
         counts = store.runs.count_by_state()
         notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
-        notes += [f"there are {states_words(counts)}: `klcli report --list` shows them"] if counts else []
+        notes += [f"there are {states_words(counts)}: `klcli report --list` shows them"] * bool(counts)
         has_any = counts.get(chosen.state or "complete")
         return View(notes=[NO_MATCH] if has_any else notes, document={"dataset": None, "runs": []})
     mine = _choose_images(found, selection.dataset)
@@ -81,13 +81,9 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
         shown = _listed(store, selection, chosen, order, f"Runs on {images_words(mine)}")
     else:
         shown = (_groups if selection.group_by else _best)(store, selection, chosen, order)
-    return replace(
-        shown,
-        document=document | shown.document,
-        hints=_others(found, mine, selection),
-        is_chosen=selection.best is not None,
-        is_default=not selection.has_view and not selection.is_list,
-    )
+    is_chosen, is_default = selection.best is not None, not (selection.has_view or selection.is_list)
+    document, hints = document | shown.document, _others(found, mine, selection)
+    return replace(shown, document=document, hints=hints, is_chosen=is_chosen, is_default=is_default)
 
 
 def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
@@ -100,21 +96,20 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
     notes = group_notes(shown, columns, repeated) + [f"left out: {reason}" for reason in left_out]
     notes += _left_out("best", len(shown), len(groups), "groups", selection)
     table = group_table(groups[: selection.limit] if selection.is_csv else shown, columns)
-    drawn = {one.id for group in shown for one in group.runs} if selection.plot else set()
-    runs = [run for run in store.runs.query(chosen, order) if run.id in drawn] if drawn else []
+    drawn = {one.id for group in shown for one in group.runs}
+    runs = [run for run in store.runs.query(chosen, order) if run.id in drawn] if selection.plot else []
     return View(table=table, notes=notes, document={"groups": exact_rows(table), "notes": notes}, runs=runs)
 
 
 def _best(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
-    limit = min(selection.best or selection.limit or DEFAULT_BEST, selection.limit or MOST_ROWS)
-    notes: list[str] = []
-    sound = readable(store.runs.each(chosen, order, limit), notes)
+    limit, notes = min(selection.best or selection.limit or DEFAULT_BEST, selection.limit or MOST_ROWS), list[str]()
+    sound = _readable(store.runs.each(chosen, order, limit), notes)
     runs = [] if selection.is_csv and not selection.plot else [*sound]
     table = ranking_table(runs or sound, order.column, order.descending)
     return View(table=table, notes=notes, document={"runs": [*map(run_document, runs)]}, runs=runs)
 
 
-def readable(runs: Iterable[Run], notes: list[str]) -> Iterator[Run]:
+def _readable(runs: Iterable[Run], notes: list[str]) -> Iterator[Run]:
     """Yield the runs with readable settings, and append a note for each of the others, which a view leaves out."""
     for run in runs:
         if run.unreadable:
@@ -134,16 +129,16 @@ def image_sets(store: Store, chosen: RunFilter) -> list[ImageSet]:
 
 
 def _choose_images(found: Sequence[ImageSet], wanted: str | None) -> ImageSet:
-    """Return the first set of images of that name or sha256. Raises ConfigError, which lists the known sets."""
-    if mine := next((one for one in found if one.is_called(wanted)), None):
-        return mine
+    for one in found:
+        if one.is_called(wanted):
+            return one
     known = dict.fromkeys(f"{one.dataset} ({one.dataset_sha256[:8]})" for one in found)
     raise ConfigError(f"--dataset {wanted!r}: no such run on it, there are {', '.join(known)}")
 
 
 def _others(found: Sequence[ImageSet], mine: ImageSet, selection: Selection) -> list[str]:
-    by = f"--best {selection.best or DEFAULT_BEST}"
-    by = f"--group-by {','.join(selection.group_by)}" if selection.group_by else by
+    groups = ",".join(selection.group_by)
+    by = f"--group-by {groups}" if groups else f"--best {selection.best or DEFAULT_BEST}"
     hints, elsewhere = [], Counter[tuple[str, str]]()
     for one in found:
         if one.dataset_sha256 != mine.dataset_sha256:
@@ -164,32 +159,27 @@ def _list(store: Store, selection: Selection, chosen: RunFilter, order: Order) -
         chosen = replace(chosen, dataset_sha256=mine.dataset_sha256)
     counts = store.runs.count_by_state()
     found = _listed(store, selection, chosen, order, f"Runs in {store.path}: {states_words(counts)}")
-    if found.table is None:
-        note = NO_MATCH if counts else f"{store.path} holds no run yet"
-        return View(notes=[f"{note}: begin with `{FIRST_COMMAND}`"], document={"runs": []})
-    return found
+    note = f"{NO_MATCH if counts else f'{store.path} holds no run yet'}: begin with `{FIRST_COMMAND}`"
+    return found if found.table else View(notes=[note], document={"runs": []})
 
 
 def _listed(store: Store, selection: Selection, chosen: RunFilter, order: Order, title: str) -> View:
     """Return the list of runs in order. CSV, for another program, has all of them, other formats DEFAULT_ROWS."""
     limit = selection.limit or DEFAULT_ROWS
     runs = store.runs.query(chosen, order, limit) if selection.plot or not selection.is_csv else []
-    sound = [*readable(runs, [])]
-    everything = store.runs.each(chosen, order, selection.limit)
-    table = list_table(everything if selection.is_csv else runs, f"{title}{subset_words(sound)}")
+    sound = [*_readable(runs, [])]
+    everything = store.runs.each(chosen, order, selection.limit) if selection.is_csv else runs
+    table, total = list_table(everything, f"{title}{subset_words(sound)}"), store.runs.count(chosen)
     if not table.rows:
         return View()
-    total = store.runs.count(chosen)
-    first = "newest" if order == NEWEST_FIRST else "first"
-    notes = _left_out(first, len(table.rows), total, "runs", selection)
+    notes = _left_out("newest" if order == NEWEST_FIRST else "first", len(table.rows), total, "runs", selection)
     document = {"runs": [*map(run_document, runs)], "total": total, "notes": notes}
     return View(table=table, notes=notes, document=document, runs=sound)
 
 
 def _left_out(first: str, shown: int, total: int, what: str, selection: Selection) -> list[str]:
-    if shown == total or selection.limit is not None:
-        return []
-    return [f"Only the {first} {shown} of {total} {what}: `--limit {total}` shows all."]
+    is_cut = shown < total and selection.limit is None
+    return [f"Only the {first} {shown} of {total} {what}: `--limit {total}` shows all."] * is_cut
 
 
 def _side_by_side(store: Store, selection: Selection) -> View:
@@ -208,7 +198,7 @@ def _side_by_side(store: Store, selection: Selection) -> View:
         "evaluations": [*map(record_document, evaluations)],
         "differs": [row["setting"] for row in comparison_table(runs, diff_only=True).rows],
     }
-    table = _limited(comparison_table(runs, selection.diff_only, evaluations), selection.limit)
+    table = comparison_table(runs, selection.diff_only, evaluations).limited(selection.limit)
     return View(table=table, notes=notes, document=document, runs=runs, is_chosen=True)
 
 
@@ -219,13 +209,11 @@ def gradients_view(store: Store, checks: Sequence[GradientCheck], limit: int | N
     if not checks:
         note = f"{store.path} holds no gradient check yet: begin with `klcli gradcheck`"
         return View(notes=[note], document={"checks": []})
-    table = _limited(later_checks.suite_table(checks), limit)
-    return View(
-        table=table,
-        tables=[*map(later_checks.gradient_check_table, later_checks.limited(checks, limit))],
-        notes=[later_checks.gradient_verdict(checks), later_checks.gradient_method(checks[0])],
-        document={"checks": [*map(check_document, checks)], "rows": exact_rows(table)},
-    )
+    table = later_checks.suite_table(checks).limited(limit)
+    tables = [*map(later_checks.gradient_check_table, later_checks.limited(checks, limit))]
+    notes = [later_checks.gradient_verdict(checks), later_checks.gradient_method(checks[0])]
+    document = {"checks": [*map(check_document, checks)], "rows": exact_rows(table)}
+    return View(table=table, tables=tables, notes=notes, document=document)
 
 
 def study_view(store: Store, number: int, limit: int | None = None) -> View:
@@ -234,11 +222,10 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
 
     study, members = store.studies.get(number), store.studies.members(number)
     unread: list[str] = []
-    runs = [*readable(members, unread)]
+    runs = [*_readable(members, unread)]
     document: dict[str, Any] = {"study": record_document(study), "runs": [*map(run_document, members)]}
     if not runs:
-        gone = [f"study {number} has no runs any more"]
-        return View(notes=unread or gone, document=document, study=study)
+        return View(notes=unread or [f"study {number} has no runs any more"], document=document, study=study)
     if study.kind == "reproduce":
         from klcli.published.reproduction import stored_reproduction
         from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
@@ -257,32 +244,24 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
     else:
         what = f"{study.kind.capitalize()} {study.stage or ''}".rstrip()
         title = f"{what}: {network_name(runs[0].config)} on {images_words(runs[0])} (study {number})"
-        table = studies.repeats_table(title, runs)
-        notes = [run_numbers(runs)]
-    if study.kind != "reproduce" and (note := repeats_note(runs)):
-        notes.append(note)
-    if study.state != "complete":
-        notes.append(f"study {number} is {study.state}")
-    table = _limited(table, limit)
+        table, notes = studies.repeats_table(title, runs), [run_numbers(runs)]
+    notes.append("" if study.kind == "reproduce" else repeats_note(runs))
+    notes.append("" if study.state == "complete" else f"study {number} is {study.state}")
+    table, notes = table.limited(limit), [*filter(None, notes), *unread]
     document["rows"] = exact_rows(table)
-    return View(table=table, notes=[*notes, *unread], document=document, runs=runs, study=study)
-
-
-def _limited(table: Table, limit: int | None) -> Table:
-    return replace(table, rows=table.rows[:limit])
+    return View(table=table, notes=notes, document=document, runs=runs, study=study)
 
 
 def latest_study(store: Store, kind: str) -> int:
     """Return the latest search or sweep, of all images before of a subset. Raises ConfigError if there is none."""
-    found = {}
+    found = []
     for one in store.studies.all():
         if one.kind == kind and one.stage != "final":
             [first, *_] = one.settings.get("plan") or [{}]
-            found[(first.get("split") or {}).get("subset") is None, one.id] = one.id
-    if not found:
-        command = {"lambda": "search-lambda --coarse --fine", "sigma": "sigma-sweep"}[kind]
-        raise ConfigError(f"--plot {kind}: there is no such study yet, begin with `klcli {command}`")
-    return found[max(found)]
+            found.append(((first.get("split") or {}).get("subset") is None, one.id))
+    command = {"lambda": "search-lambda --coarse --fine", "sigma": "sigma-sweep"}[kind]
+    require(bool(found), f"--plot {kind}: there is no such study yet, begin with `klcli {command}`")
+    return max(found)[1]
 
 
 def conditions(store: Store, selection: Selection) -> RunFilter:

@@ -10,7 +10,9 @@ from klcli.settings.split_config import SplitConfig, listed
 from klcli.settings.train_config import CYCLIC, TRANSDUCTIVE, TrainConfig
 from klcli.store.records import ImageSet, Run, RunResult
 
-IN_NAME = ("hidden", "batch_norm", "bn_position", "bn_statistics")  # settings that are part of the name of a network
+# Settings that are part of the name of a network.
+IN_NAME = ("hidden", "activation", "batch_norm", "bn_position", "bn_statistics")
+ACTIVATIONS = {"relu": "ReLU", "silu": "SiLU"}
 NAMED_RUNS = 6  # in a title
 IN_CAPTION = (
     *IN_NAME, "lam", "eta_min", "eta_max", "schedule", "step_size", "step_epochs", "cycles", "epochs", "batch_size",
@@ -19,8 +21,9 @@ IN_CAPTION = (
 
 
 def layers_name(config: TrainConfig) -> str:
-    """`3-layer 50-50`; k counts the linear layers."""
-    return f"{len(config.hidden) + 1}-layer {'-'.join(map(str, config.hidden))}"
+    """`3-layer 50-50`, `3-layer 50-50 SiLU`; k counts the linear layers."""
+    activation = "" if config.activation == "relu" else f" {ACTIVATIONS[config.activation]}"
+    return f"{len(config.hidden) + 1}-layer {'-'.join(map(str, config.hidden))}{activation}"
 
 
 def network_name(config: TrainConfig) -> str:
@@ -30,7 +33,7 @@ def network_name(config: TrainConfig) -> str:
 
 def bn_words(config: TrainConfig) -> str:
     """`with BN after ReLU (adaptive statistics, transductive)`; defaults are omitted."""
-    words = "with BN" + (" after ReLU" if config.bn_position == "after" else "")
+    words = "with BN" + (f" after {ACTIVATIONS[config.activation]}" if config.bn_position == "after" else "")
     policy = config.bn_statistics
     return words if policy == "ema" else f"{words} ({policy} statistics{transductive_words(policy)})"
 
@@ -49,22 +52,18 @@ def transductive_words(policy: str | None) -> str:
 def split_words(split: SplitConfig) -> str:
     """`45000 images train, 5000 validate`; of a subset also the test images, whose number sets the sampling error."""
     train, validation, test = split.sizes()
-    which = {
-        f"subset of {train}": split.subset is not None,
-        f"train batch {listed(split.train_batches)}": split.train_batches,
-        f"validation batch {listed(split.validation_batches)}": split.validation_batches,
-    }
-    chosen = ", ".join(word for word, is_chosen in which.items() if is_chosen)
-    words = f"{train} images train, {validation} validate" + (f", {test} test" if split.subset is not None else "")
+    is_subset, batches = split.subset is not None, (split.train_batches, split.validation_batches)
+    which = [f"{name} batch {listed(own)}" for name, own in zip(("train", "validation"), batches, strict=True) if own]
+    chosen = ", ".join([f"subset of {train}"] * is_subset + which)
+    words = f"{train} images train, {validation} validate" + f", {test} test" * is_subset
     return f"{words} ({chosen})" if chosen else words
 
 
 def subset_words(runs: Sequence[Run]) -> str:
     """`, subset of 5000 with 1111 test images` or `, runs 3, 4 on subsets` for a title; empty without a subset."""
-    partial = [run for run in runs if run.split.subset is not None]
-    sizes = {run.split.sizes() for run in partial}
-    if not partial:
+    if not (partial := [run for run in runs if run.split.subset is not None]):
         return ""
+    sizes = {run.split.sizes() for run in partial}
     if len(sizes) == 1 and len(partial) == len(runs):
         train, _, test = sizes.pop()
         return f", subset of {train} with {test} test {counted(test, 'image')}"
@@ -89,6 +88,11 @@ def value_words(key: str, value: Any) -> str:
     return SETTINGS[key].words(value) + (transductive_words(value) if key == "bn_statistics" else "")
 
 
+def run_title(what: str, run: Run, more: str = "") -> str:
+    """`Run 3: 3-layer 50-50, subset of 5000 with 1111 test images`; `more` comes after the network."""
+    return f"{what} {run.id}: {network_name(run.config)}{more}{subset_words([run])}"
+
+
 def options_words(config: TrainConfig, omit: Sequence[str] = IN_CAPTION) -> str:
     """`momentum 0.9, flips, not shuffled`: the settings that are not the default and not shown elsewhere."""
     omit = (*omit, "order_seed") if config.shared_seed == config.seed else omit
@@ -99,24 +103,22 @@ def options_words(config: TrainConfig, omit: Sequence[str] = IN_CAPTION) -> str:
 def settings_words(run: Run, together_with: Sequence[Run] = ()) -> dict[str, str]:
     """Return the parts of a caption by name; the picture may also show runs with other seeds."""
     config, configs = run.config, [one.config for one in (run, *together_with)]
-    rates = f"eta {config.eta_min:g} to {config.eta_max:g}"
-    length = f"{config.schedule} over {run.epochs:g} {counted(run.epochs, 'epoch')}"
-    if config.schedule in CYCLIC:
-        length = f"{run.cycles:g} {counted(run.cycles, 'cycle')} of 2 n_s"
+    epochs = f"{config.schedule} over {run.epochs:g} {counted(run.epochs, 'epoch')}"
+    cycles = f"{run.cycles:g} {counted(run.cycles, 'cycle')} of 2 n_s"
+    rising = "" if config.schedule == "constant" else f"{config.eta_min:g} to "
+    has_orders = any(one.shared_seed != one.seed for one in configs)
     return {
         "images": images_words(run),
         "lambda": f"lambda {config.lam:g}",
-        "eta": f"eta {config.eta_max:g}" if config.schedule == "constant" else rates,
-        "cycles": length,
+        "eta": f"eta {rising}{config.eta_max:g}",
+        "cycles": cycles if config.schedule in CYCLIC else epochs,
         "schedule": "cosine" if config.schedule == "cosine" else "",
         "n_s": f"n_s {run.step_size}",
         "n_batch": f"n_batch {config.batch_size}",
         "options": options_words(config),
         "initializer": config.initializer if config.sigma is None else f"sigma {config.sigma:g}",
         "seed": _seeds_words("seed", {one.seed for one in configs}),
-        "order": _seeds_words("order seed", {one.shared_seed for one in configs})
-        if any(one.shared_seed != one.seed for one in configs)
-        else "",
+        "order": _seeds_words("order seed", {one.shared_seed for one in configs}) if has_orders else "",
     }
 
 
@@ -131,15 +133,13 @@ def repeats_note(runs: Sequence[Run]) -> str:
     weights, order = {run.config.seed for run in runs}, {run.config.shared_seed for run in runs}
     if len(weights) == len(order) == 1:
         return ""
-    varied = "everything: weights, order of the images, dropout and augmentation"
-    if len(order) == 1:
-        varied = "the weights alone, order of the images, dropout and augmentation being the same"
-    elif len(weights) == 1:
-        varied = "the order of the images, dropout and augmentation, the initial weights being the same"
-    return (
-        f"Deviations and intervals are over seeds of {varied}. All are on one split and one test set: "
-        "the sampling error of its images is not included."
-    )
+    varied = {
+        (False, True): "the weights alone, order of the images, dropout and augmentation being the same",
+        (True, False): "the order of the images, dropout and augmentation, the initial weights being the same",
+        (False, False): "everything: weights, order of the images, dropout and augmentation",
+    }[len(weights) == 1, len(order) == 1]
+    rest = "All are on one split and one test set: the sampling error of its images is not included."
+    return f"Deviations and intervals are over seeds of {varied}. {rest}"
 
 
 def version_words(run: Run, name: str) -> str | None:

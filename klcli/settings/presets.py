@@ -18,6 +18,7 @@ BELONGING = {
     "initializer": ("sigma",),
     "bn_statistics": ("bn_samples",),
     "optimizer": ("momentum",),
+    "activation": ("silu_slope",),
     "schedule": ("eta_decay",),
     "split.validation": ("split.validation_batches",),
 }
@@ -25,11 +26,17 @@ BELONGING = {
 
 @dataclass(frozen=True)
 class Preset:
-    """A config with a name and a description."""
+    """A config with a name, a description, and what was measured: see results/best.md."""
 
     name: str
     description: str
     config: TrainConfig
+    minutes: str | None = None  # of a training on two cores
+    test: str | None = None  # test accuracy of one network, with its interval over seeds
+    test_over_views: str | None = None  # the same, averaged over flips and shifts by 2 pixels
+
+
+MEASURED = ("minutes", "test", "test_over_views")
 
 
 def presets() -> dict[str, Preset]:
@@ -48,9 +55,11 @@ def parse(text: str) -> dict[str, Preset]:
         is_described = isinstance(values, dict) and isinstance(values.get("description"), str)
         require(is_described, f"preset {name}: give it a table with a description of one line")
         require("preset" not in values, f"preset {name}: its name is {name}, omit the key `preset`")
-        settings = {key: value for key, value in values.items() if key != "description"}
+        measured = {key: str(values[key]) for key in MEASURED if key in values}
+        settings = {key: value for key, value in values.items() if key not in ("description", *MEASURED)}
         try:
-            found[name] = Preset(name, values["description"], TrainConfig.from_values(settings | {"preset": name}))
+            config = TrainConfig.from_values(settings | {"preset": name})
+            found[name] = Preset(name, values["description"], config, **measured)
         except ConfigError as error:
             raise ConfigError(f"preset {name}: {error}") from None
     return found

@@ -45,6 +45,10 @@ class TrainConfig(Settings):
         "(transductive).", label="BN statistics", choices=BN_STATISTICS)
     bn_samples: int | None = setting(None, NETWORK, "Maximum number of images for precise (10000) and adaptive (1000).",
         label="BN samples", at_least=2)
+    activation: str = setting("relu", NETWORK, "Activation: max(x, 0), or x * sigmoid(slope * x).",
+        choices=("relu", "silu"))
+    silu_slope: float = setting(1.0, NETWORK, "Slope of silu; with 1.702, it is nearly GELU.",
+        label="SiLU slope", above=0, example="1.702")
     whitening: int | None = setting(None, NETWORK,
         "Number of whitened principal components that replace the pixels as input.", at_least=1, at_most=MAX_COMPONENTS)
     whitening_eps: float = setting(10.0, NETWORK, "Added to the variance of each component; a pixel's is 1.",
@@ -80,6 +84,10 @@ class TrainConfig(Settings):
     flip: bool = setting(False, REGULARISATION, "Mirror each training image with probability 1/2.", label="flips")
     shift: int = setting(0, REGULARISATION, "Shift each training image by up to N pixels in both directions.",
         at_least=0, at_most=MAX_SHIFT)
+    contrast: float = setting(0.0, REGULARISATION, "Multiply each standardised image by a factor from 1 - X to 1 + X.",
+        at_least=0, at_most=1, example="0.3")
+    weak_augmentation: float = setting(0.0, REGULARISATION, "In this last share of the updates, for example 0.1, shift "
+        "by at most 1 pixel, with a contrast of at most 0.1.", at_least=0, at_most=1)
     mixup: float = setting(
         0.0, REGULARISATION, "Mix pairs of images; alpha of the Beta distribution, for example 0.2.", at_least=0)
     dropout: float = setting(0.0, REGULARISATION, "Drop each hidden unit with this probability.", at_least=0, below=1)
@@ -121,6 +129,10 @@ class TrainConfig(Settings):
             require(not self.snapshots, f"--snapshots: {why}")
         own = f"--momentum {self.momentum}: belongs to --optimizer sgd, {self.optimizer} has its own, omit it"
         require(self.optimizer == "sgd" or self.momentum == 0, own)
+        slope = f"--silu-slope {self.silu_slope}: belongs to --activation silu, relu has none, omit it"
+        require(self.activation == "silu" or self.silu_slope == 1, slope)
+        weak = f"--weak-augmentation {self.weak_augmentation}: limits --shift and --contrast, which are 0, give one"
+        require(not self.weak_augmentation or bool(self.shift or self.contrast), weak)
         if self.initializer == "normal":
             require(self.sigma is not None, "--init normal needs --sigma, for example --sigma 0.01")
         else:

@@ -30,10 +30,7 @@ class Checkpoint:
 
 
 def save(path: Path, state: dict[str, np.ndarray], config: str, step: int) -> str:
-    """Write a checkpoint to `path` and return its checksum; an existing file becomes the previous checkpoint.
-
-    At any time, at least one of the two is complete. Raises StoreError if writing fails.
-    """
+    """Write a checkpoint and return its checksum. The file before it is kept as `previous`. Raises StoreError."""
     buffer, sha256 = io.BytesIO(), _digest(state, config, step)
     np.savez(buffer, config=config, step=step, sha256=sha256, **state)  # type: ignore[arg-type]
     with writing(path), replacing(path, previous=previous(path), is_only_writer=True) as file:
@@ -46,8 +43,20 @@ def load(path: Path, run: Run | None = None, *known: str | None) -> Checkpoint:
     from klcli.training.networks import network_shapes  # a report must not import the training code
 
     try:
-        shapes = None if run is None else network_shapes(run.config)
-        _require_bounded(path, run, shapes)
+        shapes = network_shapes(run.config) if run else {}
+        if what := irregular(path) or (path.is_symlink() and "a link to another file"):
+            raise StoreError(f"{path}: this is {what}, not a checkpoint")
+        if run and not math.isfinite(run.cycles):
+            raise StoreError(f"run {run.id}: its settings in the database are damaged (cycles = {run.cycles})")
+        size = path.stat().st_size
+        # The network in float64 and its raw form, two arrays of Adam for each of its own, a snapshot per cycle.
+        weights = sum(map(math.prod, shapes.values()))
+        largest = 1_000_000 + 8 * (4 + math.ceil(run.cycles)) * weights if run else size
+        if size > largest:
+            raise ValueError(f"it has {size} bytes, a network of this run has at most {largest}")
+        with zipfile.ZipFile(path) as archive:
+            if sum(one.file_size for one in archive.infolist()) > size:
+                raise ValueError("it is compressed, which no checkpoint is")
         with np.load(path, allow_pickle=False) as archive:
             state = dict(archive)
         config, step, sha256 = str(state.pop("config")), int(state.pop("step")), str(state.pop("sha256"))
@@ -61,44 +70,23 @@ def load(path: Path, run: Run | None = None, *known: str | None) -> Checkpoint:
         if isinstance(error, OSError) and error.errno is not None:  # from the system, not from NumPy
             raise StoreError(f"{path}: this checkpoint cannot be read ({error.strerror})") from error
         raise StoreError(f"{path}: this checkpoint is damaged ({error})") from error
-    if run is not None and shapes is not None:
-        if known and sha256 not in known:
-            raise StoreError(f"{path}: this checkpoint is not the one of run {run.id}")
-        if wrong := _wrong_array(state, shapes):
-            raise StoreError(f"{path}: this checkpoint is not a network of run {run.id} ({wrong})")
+    if run and known and sha256 not in known:
+        raise StoreError(f"{path}: this checkpoint is not the one of run {run.id}")
+    if run and (wrong := _wrong_array(state, shapes)):
+        raise StoreError(f"{path}: this checkpoint is not a network of run {run.id} ({wrong})")
     return Checkpoint(state, config, step, sha256)
 
 
-def _require_bounded(path: Path, run: Run | None, shapes: dict[str, tuple[int, ...]] | None) -> None:
-    """Raise StoreError unless the file is a regular one, and ValueError if it is too large for a network."""
-    if what := irregular(path):
-        raise StoreError(f"{path}: this is {what}, not a checkpoint")
-    if path.is_symlink():
-        raise StoreError(f"{path}: this is a link to another file, not a checkpoint")
-    size = path.stat().st_size
-    if run is not None and shapes is not None:
-        # The network in float64 and its raw form, two arrays of Adam for each of its own, a snapshot per cycle.
-        largest = 1_000_000 + 8 * (4 + math.ceil(run.cycles)) * sum(map(math.prod, shapes.values()))
-        if size > largest:
-            raise ValueError(f"it has {size} bytes, a network of this run has at most {largest}")
-    with zipfile.ZipFile(path) as archive:
-        if sum(one.file_size for one in archive.infolist()) > size:
-            raise ValueError("it is compressed, which no checkpoint is")
-
-
 def _wrong_array(state: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> str | None:
-    """Return what is wrong with the first array that no network of these shapes has, None if there is none."""
     from klcli.training.result import OPTIMIZER
 
-    for name in sorted(shapes.keys() - state.keys()):
-        if not name.endswith(RUNNING):  # there are no averages before the first update
-            return f"{name} is missing"
+    missing = [name for name in sorted(shapes.keys() - state.keys()) if not name.endswith(RUNNING)]
+    if missing:  # other than averages, which there are none of before the first update
+        return f"{missing[0]} is missing"
     for name, array in state.items():
-        shape, found = shapes.get(".".join(name.split(".")[-2:])), array.shape
-        is_of_optimizer = name.startswith(f"{OPTIMIZER}.")
-        if is_of_optimizer and found[:1] == (1,) and shape and len(shape) == 1:  # b of a stack of one
-            found = found[1:]
-        if shape is None or found != shape or array.dtype.kind != "f":
+        shape, is_of_optimizer = shapes.get(".".join(name.split(".")[-2:])), name.startswith(f"{OPTIMIZER}.")
+        allowed = (shape, (1, *shape)) if shape and is_of_optimizer and len(shape) == 1 else (shape,)  # b of a stack
+        if array.shape not in allowed or array.dtype.kind != "f":
             return f"{name} is {array.dtype} of shape {array.shape}, where {shape} is expected"
         if not is_of_optimizer and not np.isfinite(array).all():
             return f"{name} holds numbers that are not finite"

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import fields
@@ -22,8 +23,11 @@ from klcli.errors import ConfigError, StoreError
 from klcli.files import irregular, make_folder
 from klcli.settings.columns import virtual_columns
 from klcli.store.migrations import migrations
+from klcli.termination import raise_deferred
 
 BUSY_SECONDS = 60  # time that a write waits for other writers before it fails
+SLICE_SECONDS = 0.1  # SQLite's own timeout of one attempt: between attempts, deferred signals are checked
+GRACE_SECONDS = 2.0  # in which a write can still succeed after a signal, so that no result is lost to a short lock
 CHECKED_BYTES = 100_000_000  # 10 000 runs of 20 epochs take 33 MB and 0.1 s; a larger file is opened unchecked
 # The actions allowed to a user's condition: only reading. SQLite itself refuses all others.
 _READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
@@ -48,6 +52,7 @@ _PARSERS: dict[Any, Callable[[Any], Any]] = {
 
 _last_opened: list[Path] = []  # paths opened by this process; one, or none yet
 Record = TypeVar("Record")
+Result = TypeVar("Result")
 
 
 class Database:
@@ -106,6 +111,11 @@ class Database:
         if self._copy:
             self._copy.cleanup()
 
+    @property
+    def file(self) -> Path:
+        """The open file, for further connections: the database itself, or the copy that is read instead."""
+        return Path(self._copy.name, self.real.name) if self._copy else self.real.absolute()
+
     def folder(self, kind: str) -> Path:
         """Return the folder of "checkpoints", "plots" or "locks". Two databases in one folder must not share files."""
         return self.real.parent / (kind if self.real.stem == "klcli" else f"{self.real.stem}-{kind}")
@@ -116,7 +126,7 @@ class Database:
     def each(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[sqlite3.Row]:
         """Yield the rows of a query, which need not fit into memory. Until the last one, no other process can write."""
         with explained(self.path):
-            yield from self._db.execute(sql, parameters)
+            yield from _waiting(lambda: self._db.execute(sql, parameters))
 
     def records(self, kind: type[Record], source: str, parameters: Sequence[Any] = ()) -> Iterator[Record]:
         """Yield records from `source`, the SQL after FROM, with a column for each field of the record."""
@@ -169,7 +179,9 @@ def _opened(file: Path, path: Path) -> sqlite_utils.Database:
     # isolation_level None: only explicit statements begin transactions.
     connection = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None)
     try:
-        return _prepared(connection, file, path)
+        db = _prepared(connection, file, path)
+        connection.execute(f"PRAGMA busy_timeout = {1000 * min(SLICE_SECONDS, BUSY_SECONDS):.0f}")
+        return db
     except BaseException:
         connection.close()
         raise
@@ -241,14 +253,34 @@ def _code(error: BaseException | None) -> int | None:
 @contextmanager
 def transaction(db: sqlite_utils.Database) -> Iterator[None]:
     """Make the block one atomic write. It takes the lock first: a deferred lock can fail in the middle."""
-    db.conn.execute("BEGIN IMMEDIATE")
+    _waiting(lambda: db.conn.execute("BEGIN IMMEDIATE"))
     try:
         yield
-        db.conn.execute("COMMIT")
+        _waiting(lambda: db.conn.execute("COMMIT"))  # waits for readers
     except BaseException:
         if db.conn.in_transaction:
             db.conn.execute("ROLLBACK")
         raise
+
+
+def _waiting(attempt: Callable[[], Result]) -> Result:
+    """Return the result of a statement, which is repeated while another program has locked the database.
+
+    Raises Interrupted after a deferred signal and GRACE_SECONDS; the next opening of the database then marks the run.
+    """
+    begun = time.monotonic()
+    while True:
+        started = time.monotonic()
+        try:
+            return attempt()
+        except sqlite3.OperationalError as error:
+            failed = time.monotonic()
+            # SQLite does not wait if only this process could release the lock.
+            has_waited = failed - started > min(SLICE_SECONDS, BUSY_SECONDS) / 2
+            if _code(error) != sqlite3.SQLITE_BUSY or failed - begun >= BUSY_SECONDS or not has_waited:
+                raise
+        if failed - begun > min(GRACE_SECONDS, BUSY_SECONDS):
+            raise_deferred()
 
 
 @contextmanager

@@ -65,7 +65,6 @@ class GradientChecks:
         self._db = db
 
     def record(self, checks: Sequence[NetworkCheck], dataset: Dataset, command: str) -> int:
-        """Record the checks of one call together and return the number of their suite."""
         with self._db.write() as db:
             numbers = [next_number(db, "gradient_checks") for _ in checks]
             for check_id, check in zip(numbers, checks, strict=True):
@@ -84,7 +83,6 @@ class GradientChecks:
         return self._checks("suite = coalesce(?, (SELECT max(suite) FROM gradient_checks)) ORDER BY id", [suite])
 
     def latest(self, configs: Sequence[TrainConfig], settings: CheckSettings, sha256: str) -> GradientCheck | None:
-        """Return the latest check of one network, or of a stack, under these settings on one data set."""
         named = asdict(settings)
         condition = f"dataset_sha256 = ? AND {' AND '.join(f'{name} = ?' for name in named)} ORDER BY id DESC"
         checks = self._checks(condition, [sha256, *named.values()])

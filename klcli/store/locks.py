@@ -1,8 +1,4 @@
-"""Locks: a run is alive exactly while the process that trains it holds a file lock.
-
-The kernel releases the lock when the process ends, in whatever way, on whatever host and in whatever container. A copy
-of the database has no locks.
-"""
+"""Locks: a run is alive while its process holds a file lock, which the kernel releases, on any host, when it ends."""
 
 import errno
 import secrets
@@ -22,10 +18,7 @@ PROBE_SECONDS = 0.02  # another process may be probing the same lock
 
 
 class Locks:
-    """The locks of one database: empty files, each named after its owner, the random digits in the column `owner`.
-
-    An owner is never used again, so a file can be removed while another process still has it open.
-    """
+    """The locks of one database: empty files, each named after its owner, random digits that are never reused."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -36,8 +29,7 @@ class Locks:
         """Lock a new file and return its owner. Sets `failure`; raises StoreError if the file cannot be made."""
         while True:
             owner = secrets.token_hex(8)
-            file = self._file(owner)
-            lock = _lock(file)
+            lock = _lock(file := self._file(owner))
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 file.touch()
@@ -46,12 +38,11 @@ class Locks:
                 raise StoreError(f"{file}: cannot be made ({error.strerror}), {cure}") from error
             try:
                 lock.acquire()
+                self._held[owner] = lock
             except TimeoutError:  # a process that removes dead locks was faster
                 continue
             except OSError as error:
                 self.failure = error.strerror or str(error)
-            else:
-                self._held[owner] = lock
             return owner
 
     @contextmanager
@@ -81,13 +72,12 @@ class Locks:
         """Whether the process of an owner is alive; None if unknown, without locks in the file system."""
         if owner in self._held:
             return True
-        try:
+        with suppress(OSError):
             if owner is None or not self._file(owner).exists():
                 return False
-        except OSError:
-            return None
-        with self._probing(self._file(owner)) as is_free:
-            return None if is_free is None else not is_free
+            with self._probing(self._file(owner)) as is_free:
+                return None if is_free is None else not is_free
+        return None
 
     def remove_dead(self) -> None:
         with suppress(OSError):
@@ -99,19 +89,18 @@ class Locks:
     @contextmanager
     def _probing(self, file: Path) -> Iterator[bool | None]:
         """Hold the lock of a file inside the block if it is free, and yield whether it was; None if unknown."""
-        lock = _lock(file)
+        lock, is_free = _lock(file), None
         try:
             lock.acquire(timeout=PROBE_SECONDS, poll_interval=PROBE_SECONDS / 5)
+            is_free = True
         except TimeoutError:
-            yield False
-            return
+            is_free = False
         except OSError as error:
-            yield _is_free_to_readers(file) if error.errno == errno.EROFS else None
-            return
+            is_free = _is_free_to_readers(file) if error.errno == errno.EROFS else None
         try:
-            yield True
+            yield is_free
         finally:
-            lock.release()
+            lock.release()  # without effect if it was not acquired
 
     def _file(self, owner: str) -> Path:
         return self.folder / f"{owner}{SUFFIX}"
@@ -126,9 +115,9 @@ def _is_free_to_readers(file: Path) -> bool | None:
     try:
         with file.open("rb") as opened:
             fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
     except OSError as error:
         return False if error.errno == errno.EWOULDBLOCK else None
-    return True
 
 
 def _lock(file: Path) -> "FileLock":

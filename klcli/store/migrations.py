@@ -1,8 +1,4 @@
-"""The numbered migration steps of the schema, schema/*.sql, which new and old databases apply alike.
-
-A released step is never edited; a change is a new step. SQLite stores the text of a definition, so even its spaces
-must stay.
-"""
+"""The migration steps, schema/*.sql. A released one is never edited, not even its spaces, which SQLite stores."""
 
 import sqlite3
 from importlib.resources import files
@@ -13,17 +9,14 @@ from sqlite_utils import Database, Migrations
 migrations = Migrations("klcli")
 
 
-def _register(step: Traversable) -> None:
-    def apply(db: Database) -> None:
-        statement = ""
-        for line in step.read_text(encoding="utf-8").splitlines(keepends=True):
-            statement += line
-            if sqlite3.complete_statement(statement):  # not every semicolon ends a statement: a trigger contains some
-                db.execute(statement)
-                statement = ""
-
-    migrations(name=f"m{step.name.removesuffix('.sql')}")(apply)
+def _apply(step: Traversable, db: Database) -> None:
+    statement = ""
+    for line in step.read_text(encoding="utf-8").splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):  # not every semicolon ends a statement: a trigger contains some
+            db.execute(statement)
+            statement = ""
 
 
 for _step in sorted(files("klcli.store").joinpath("schema").iterdir(), key=lambda step: step.name):
-    _register(_step)
+    migrations(name=f"m{_step.name.removesuffix('.sql')}")(lambda db, step=_step: _apply(step, db))

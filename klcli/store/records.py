@@ -1,11 +1,8 @@
-"""The records that the store returns: one frozen dataclass per table.
-
-A field has the name of its column, except `config_json` for `config`; Database.records parses it by its type.
-"""
+"""The records that the store returns, one frozen dataclass per table with a field per column, and filters of runs."""
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
@@ -17,8 +14,6 @@ from klcli.settings.train_config import TrainConfig
 
 
 class _Measured:
-    """A record with losses, costs and accuracies in columns named `validation_accuracy`."""
-
     def measure(self, split: str, name: str) -> float | None:
         """Return one metric, None if it was not measured. Raises AttributeError for an unknown one."""
         return cast(float | None, getattr(self, f"{split}_{name}"))
@@ -79,7 +74,6 @@ class Run(_Measured):
 
     @property
     def unreadable(self) -> str | None:
-        """Why this version of klcli cannot parse the settings, None if it can."""
         try:
             _ = self.config
         except StoreError as error:
@@ -232,6 +226,44 @@ class ImageSet:
         return config_of(f'{{"split": {self.split_json or "{}"}}}', f"the split {self.split_json!r} of a run").split
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunFilter:
+    """Conditions on runs; None is no condition."""
+
+    dataset_sha256: str | None = None
+    split: str | None = None  # JSON, as in the column
+    state: str | None = None
+    batch_norm: bool | None = None
+    since: str | None = None  # UTC, ISO 8601, as in the column
+    tag: str | None = None
+    where: str | None = None  # an SQL condition of the user on the columns of runs
+
+    def on_images_of(self, one: ImageSet | Run) -> "RunFilter":
+        return replace(self, dataset_sha256=one.dataset_sha256, split=one.split_json)
+
+    def conditions(self) -> tuple[str, list[Any]]:
+        terms = {f"{name} = ?": getattr(self, name) for name in ("dataset_sha256", "split", "state", "batch_norm")}
+        terms |= {"started_at >= ?": self.since, "instr(' ' || tags || ' ', ' ' || ? || ' ') > 0": self.tag}
+        given = {term: value for term, value in terms.items() if value is not None}
+        own = [f"({self.where}\n)"] if self.where is not None else []  # the new line ends a comment in the condition
+        return " AND ".join([*given, *own]) or "1", list(given.values())
+
+
+@dataclass(frozen=True)
+class Order:
+    """A column of runs to sort by; runs without a value come last."""
+
+    column: str
+    descending: bool
+
+    def sql(self) -> str:
+        # In descending order, SQLite already puts NULL last and can use an index.
+        return f'"{self.column}" ' + ("DESC" if self.descending else "ASC NULLS LAST")
+
+
+BEST_FIRST = Order("validation_accuracy", descending=True)
+
+
 def config_of(text: str, owner: str) -> TrainConfig:
     """Parse stored settings, those without seeds once (50 us). Raises StoreError, which names the owner."""
     config, *seeds = repeated_of(text, owner)
@@ -246,7 +278,7 @@ def repeated_of(text: str, owner: str) -> tuple[TrainConfig, int, int | None]:
             return without_seeds(config), config.seed, config.order_seed
         seed, order = seeds.groups()
         config = _cached(f'{text[: seeds.start()]}"seed": 0, "order_seed": null{text[seeds.end() :]}')
-        return config, int(seed), None if order == "null" else int(order)
+        return config, int(seed), json.loads(order)
     except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"{owner}: settings that cannot be read ({error}), update klcli or restore a copy") from error
 

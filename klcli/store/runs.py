@@ -21,9 +21,8 @@ from klcli.settings.columns import columns as settings_columns
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
 from klcli.store.connection import Database, measured, next_number, now
-from klcli.store.filters import Order, RunFilter
 from klcli.store.locks import Locks
-from klcli.store.records import Epoch, ImageSet, Run, RunResult, repeated_of
+from klcli.store.records import Epoch, ImageSet, Order, Run, RunFilter, RunResult, repeated_of
 from klcli.text import path_of, path_text
 
 if TYPE_CHECKING:  # a report must not import the training code
@@ -49,25 +48,26 @@ class Runs:
     def begin(
         self, config: TrainConfig, budget: Budget, dataset: Dataset, environment: Environment, command: str
     ) -> int:
-        """Record a run before it starts, lock it, and return its number."""
         row = run_row(config, budget, dataset, environment, command)
         with self._locks.taking() as owner, self._db.write() as db:
             run_id = insert_run(db, row | {"owner": owner})
         self._owners[run_id] = owner
         return run_id
 
-    def record_epoch(self, run_id: int, metrics: EpochMetrics, result: TrainResult | None = None) -> None:
-        """Commit the metrics of one evaluation and its checkpoint; a repetition has no effect.
+    def record_epochs(
+        self, run_id: int, *epochs: EpochMetrics, result: TrainResult | None = None, owner: str | None = None
+    ) -> None:
+        """Commit the metrics of evaluations with the checkpoint of the last one, whose file is written first.
 
-        The file is written before the commit: a crash at any point leaves a checkpoint that the database names.
+        Whenever a crash comes, the database names a checkpoint that is there. `owner` is the lock of a run's study.
         """
-        owner = self._owners.get(run_id)
-        self.require_owner(run_id, owner)  # before it replaces the file of another process
-        pointer = {} if result is None else self.write_checkpoint(run_id, result)
+        owner = owner or self._owners.get(run_id)
+        pointer = self.write_checkpoint(run_id, owner, result) if result else {}
         older = "UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE id = ? AND checkpoint_sha256 <> ?"
         with self._db.write() as db:
             self.require_owner(run_id, owner)
-            upsert_epoch(db, run_id, metrics)
+            for metrics in epochs:
+                upsert_epoch(db, run_id, metrics)
             if pointer:
                 db.execute(older, [run_id, pointer["checkpoint_sha256"]])
                 db.table("runs").update(run_id, pointer)
@@ -75,15 +75,18 @@ class Runs:
     def finish(
         self, run_id: int, state: str, result: TrainResult | None, seconds: float, error: str | None = None
     ) -> None:
-        """End a run in `state`, with the metrics of its last evaluation and of the test split, and unlock it."""
         owner = self._owners.get(run_id)
         # Also released if this fails: the next opening of the database then marks the run.
         with self._locks.releasing(owner), self._db.write() as db:
             self.require_owner(run_id, owner)
             db.table("runs").update(run_id, ending_row(state, result, seconds, error))
         if state == "complete":
-            with suppress(OSError):  # harmless if it remains
-                checkpoints.previous(self._own_file(run_id)).unlink(missing_ok=True)
+            self.remove_previous(run_id)
+
+    def remove_previous(self, run_id: int) -> None:
+        """Remove the checkpoint before the last one of a complete run."""
+        with suppress(OSError):  # harmless if it remains
+            checkpoints.previous(self._own_file(run_id)).unlink(missing_ok=True)
 
     def claim(self, run_id: int) -> None:
         with self._locks.taking() as owner, self._db.write() as db:
@@ -128,15 +131,12 @@ class Runs:
         return self._db.folder("checkpoints") / f"run-{run_id:06d}.npz"
 
     def own_folder(self, text: str) -> Path | None:
-        """Return the folder of checkpoints that a row names; None if it is any other folder, or a link to one.
-
-        The database may have been renamed, which its checkpoints are not.
-        """
+        """Return the folder of checkpoints, of this name of the database or an earlier one; None if it is any other."""
         folder = str(path_of(text))
-        if path_text(folder) != text:  # `checkpoints/.`: no row of klcli names it like this
-            return None
         path = self._db.real.parent / folder
-        return path if re.fullmatch(r"([^/\\]+-)?checkpoints", folder) and not path.is_symlink() else None
+        # No row of klcli names it as `checkpoints/.`, which is the same path.
+        is_own = path_text(folder) == text and re.fullmatch(r"([^/\\]+-)?checkpoints", folder)
+        return path if is_own and not path.is_symlink() else None
 
     def file_of(self, run: Run) -> Path:
         """The path of a checkpoint. Raises StoreError if the row of a foreign database names any other file."""
@@ -147,17 +147,15 @@ class Runs:
             raise StoreError(f"{self._db.path}: {where}: restore a copy of the database")
         return folder / name
 
-    def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
+    def write_checkpoint(self, run_id: int, owner: str | None, result: TrainResult) -> dict[str, str]:
         """Write the checkpoint and return its columns; the path is relative, so that the folder can be moved."""
+        self.require_owner(run_id, owner)  # before it replaces the file of another process
         path = self._own_file(run_id)
         sha256 = checkpoints.save(path, result.arrays(), result.config.to_json(), result.step)
         return {"checkpoint": path_text(f"{path.parent.name}/{path.name}"), "checkpoint_sha256": sha256}
 
     def snapshot(self, run: Run) -> tuple[Snapshot | None, str]:
-        """Return the checkpoint from which a claimed run can continue, or None, and a remark if it is not the latest.
-
-        The chosen file becomes the latest; otherwise the next write would replace it by an unknown or damaged one.
-        """
+        """Return the checkpoint from which a claimed run continues, or None, and a remark if it is not the latest."""
         from klcli.training.result import Snapshot
 
         if run.checkpoint is None:
@@ -170,7 +168,7 @@ class Runs:
             except StoreError as error:
                 failures.append(str(error))
                 continue
-            with checkpoints.writing(path):
+            with checkpoints.writing(path):  # otherwise the next write would keep an unknown or damaged one beside it
                 file.replace(path)
             remark = "" if sha256 == run.checkpoint_sha256 else f"{failures[0]}: the previous checkpoint is used"
             return Snapshot(found.step, found.state), remark
@@ -200,13 +198,12 @@ class Runs:
         from klcli.evaluation.metrics import Metrics
         from klcli.training.result import EpochMetrics
 
-        def of(one: Epoch, split: str) -> Metrics:
-            return Metrics(*(getattr(one, f"{split}_{name}") for name in ("loss", "cost", "accuracy")))
-
         return [
-            EpochMetrics(one.epoch, one.step, one.learning_rate, of(one, "train"), of(one, "validation"), one.seconds)
-            for one in self.epochs(run_id)
-        ]
+            EpochMetrics(
+                e.epoch, e.step, e.learning_rate, Metrics(e.train_loss, e.train_cost, e.train_accuracy),
+                Metrics(e.validation_loss, e.validation_cost, e.validation_accuracy), e.seconds)
+            for e in self.epochs(run_id)
+        ]  # fmt: skip
 
     def query(self, chosen: RunFilter, order: Order, limit: int | None = None) -> list[Run]:
         return [*self.each(chosen, order, limit)]
@@ -215,20 +212,17 @@ class Runs:
         """Yield the runs of `query` one by one; until the last one, no other process can write."""
         self.require_column(order.column)
         condition, parameters = chosen.conditions()
-        values = [*parameters, -1 if limit is None else limit]
+        source = f"runs WHERE {condition} ORDER BY {order.sql()}, id LIMIT ?"
         with self._db.reading_only(chosen.where):
-            yield from self._db.records(Run, f"runs WHERE {condition} ORDER BY {order.sql()}, id LIMIT ?", values)
+            yield from self._db.records(Run, source, [*parameters, -1 if limit is None else limit])
 
     def require_column(self, name: str) -> None:
         """Raise ConfigError, which names the most similar column, if runs have no such column."""
-        known = self.columns()
-        if name not in known:
-            similar = get_close_matches(name, known, n=1)
-            nearest = f", the nearest is {similar[0]}" if similar else ""
+        if name not in (known := self.columns()):
+            nearest = "".join(f", the nearest is {one}" for one in get_close_matches(name, known, n=1))
             raise ConfigError(f"--sort {name}: this is not a column of runs{nearest}; there are {', '.join(known)}")
 
     def results(self, chosen: RunFilter) -> tuple[list[RunResult], list[str]]:
-        """Return the results of the runs of a filter, by number, and the reasons why some could not be read."""
         condition, parameters = chosen.conditions()
         own = ("id", "state", "dataset", "step_size", "cycles", "epochs", "validation_accuracy", "test_accuracy")
         rows = f"SELECT config, {', '.join(own)} FROM runs WHERE {condition} ORDER BY id"

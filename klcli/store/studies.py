@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,22 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import RESTORE, Database, next_number, now
 from klcli.store.locks import Locks
 from klcli.store.records import Run, Study
-from klcli.store.runs import STARTED, UNFINISHED, Runs, end_of, ending_row, insert_run, upsert_epoch
+from klcli.store.runs import (
+    STARTED,
+    UNFINISHED,
+    Runs,
+    end_of,
+    ending_row,
+    insert_run,
+    this_process,
+    upsert_epoch,
+)  # fmt: skip
 
 if TYPE_CHECKING:  # a report must not import the training code
     from klcli.studies.execution import StackOutcome
+    from klcli.training.result import TrainResult
 
+Row = dict[str, Any]  # columns and their values, or the settings of a study
 DELETED = "deleted_members"  # in the settings: the positions whose runs were deleted
 
 
@@ -29,13 +40,7 @@ class Studies:
         self._owners: dict[int, str] = {}  # the locks of the studies that this process trains
 
     def begin(
-        self,
-        kind: str,
-        stage: str,
-        settings: dict[str, Any],
-        rows: Sequence[dict[str, Any]],
-        command: str,
-        parent: int | None = None,
+        self, kind: str, stage: str, settings: Row, rows: Sequence[Row], command: str, parent: int | None = None
     ) -> int:
         """Record a study with the rows of all its runs before the first one starts, lock it, and return its number."""
         about = {"kind": kind, "stage": stage, "settings": canonical(settings), "parent": parent, "command": command}
@@ -47,7 +52,7 @@ class Studies:
         self._owners[study_id] = owner
         return study_id
 
-    def find(self, kind: str, stage: str, settings: dict[str, Any], parent: int | None) -> Study | None:
+    def find(self, kind: str, stage: str, settings: Row, parent: int | None) -> Study | None:
         """Return the latest study of exactly this plan, in any state, including studies of an older klcli."""
         wanted = _identity(settings)
         found = self._where("kind = ? AND stage = ? AND parent IS ? ORDER BY id DESC", kind, stage, parent)
@@ -80,9 +85,14 @@ class Studies:
     def _where(self, condition: str, *values: object) -> list[Study]:
         return [*self._db.records(Study, f"studies WHERE {condition}", values)]
 
-    def restart(self, study_id: int, rows: dict[int, dict[str, Any]]) -> None:
-        """Take over the unfinished or deleted runs at these positions. Raises StoreError if one is being trained."""
-        without = {"epochs_done": 0, "finished_at": None, "best_validation_accuracy": None, "error": None}
+    def restart(self, study_id: int, rows: dict[int, Row], continued: Collection[int] = ()) -> None:
+        """Take over the unfinished or deleted runs at these positions. Raises StoreError if one is being trained.
+
+        Those at the positions `continued` keep their epochs, the others begin again.
+        """
+        running = {"state": "running", "finished_at": None, "error": None}
+        without = dict.fromkeys(("best_validation_accuracy", "checkpoint", "checkpoint_sha256", "previous_sha256"))
+        again = without | running | {"epochs_done": 0}
         with self._locks.taking() as owner, self._db.write() as db:
             runs = {run.member: run for run in self.members(study_id)}
             for position, row in rows.items():
@@ -92,13 +102,20 @@ class Studies:
                 elif self._runs.is_alive(run):
                     words = f"{self._runs.training_words(run)}, end that first"
                     raise StoreError(f"{self._db.path}: run {run.id} of study {study_id}: {words}")
+                elif position in continued and run.state in UNFINISHED:
+                    db.table("runs").update(run.id, this_process() | running | {"owner": owner})
                 elif run.state in (*UNFINISHED, "running"):
                     db.execute("DELETE FROM epochs WHERE run_id = ?", [run.id])
                     started = {name: row[name] for name in STARTED}
-                    db.table("runs").update(run.id, started | without | {"owner": owner})
+                    db.table("runs").update(run.id, started | again | {"owner": owner})
             remaining = f"json_remove(settings, '$.{DELETED}')"
             db.execute(f"UPDATE studies SET state = 'running', settings = {remaining} WHERE id = ?", [study_id])
         self._owners[study_id] = owner
+
+    def record_progress(self, run_id: int, result: TrainResult, recorded: int) -> None:
+        """Record the evaluations of a run after the first `recorded` ones, and a checkpoint to continue from."""
+        owner = self._owners.get(self._runs.get(run_id).study_id or 0)
+        self._runs.record_epochs(run_id, *result.epochs[recorded:], result=result, owner=owner)
 
     def record_stack(self, run_ids: Sequence[int], outcome: StackOutcome) -> None:
         """Record the results of a stack in one transaction; runs that were complete before stay as they are."""
@@ -107,9 +124,8 @@ class Studies:
         results = {run.id: one for run, one in zip(runs, outcome.results, strict=True) if run.state == "running"}
         rows = {}
         for run_id, result in results.items():
-            self._runs.require_owner(run_id, owner)  # before it replaces the file of another process
             state, error = end_of(result)
-            pointer = self._runs.write_checkpoint(run_id, result) if state == "complete" else {}
+            pointer = self._runs.write_checkpoint(run_id, owner, result) if state == "complete" else {}
             rows[run_id] = ending_row(state, result, outcome.seconds, error) | pointer
         with self._db.write() as db:
             for run_id, result in results.items():
@@ -117,6 +133,9 @@ class Studies:
                 for metrics in result.epochs:
                     upsert_epoch(db, run_id, metrics)
                 db.table("runs").update(run_id, rows[run_id])
+        for run_id, row in rows.items():
+            if row["state"] == "complete":
+                self._runs.remove_previous(run_id)
 
     def end(self, study_id: int, state: str, error: str | None = None) -> None:
         ended = "UPDATE runs SET state = ?, error = ?, finished_at = ? WHERE study_id = ? AND state = 'running'"
@@ -129,12 +148,12 @@ class Studies:
             db.execute(ended, [state, error, now(), study_id])
 
 
-def canonical(settings: dict[str, Any]) -> str:
+def canonical(settings: Row) -> str:
     """Return the JSON that identifies a plan."""
     return json.dumps(settings, sort_keys=True)
 
 
-def _identity(settings: dict[str, Any]) -> str:
+def _identity(settings: Row) -> str:
     """The settings that determine the numbers of a study, with the defaults of options newer than it."""
     settings = {key: value for key, value in settings.items() if key not in ("vary", DELETED)}
     try:

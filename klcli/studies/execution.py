@@ -1,12 +1,15 @@
 """Execution: an executor trains a plan, a list of configs, in stacks; the number of workers changes no digit."""
 
+import pickle
 import shutil
+import struct
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,18 +17,18 @@ from typing import Any
 import numpy as np
 
 import klcli
-from klcli.data.cifar10.places import NAMES, user_path
+from klcli.compiled import plain
+from klcli.data.cifar10.prepared import user_path
 from klcli.data.dataset import Dataset, Splits, split
-from klcli.data.sources import open_dataset
+from klcli.data.sources import NAMES, open_dataset
 from klcli.errors import ConfigError, DataError, KlcliError
 from klcli.settings.sameness import stack_key
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.studies.worker_channel import WorkerChannel
 from klcli.termination import at_the_end
 from klcli.training.blas_check import check_blas
 from klcli.training.environment import pin_threads
-from klcli.training.result import TrainResult
+from klcli.training.result import EpochMetrics, Snapshot, TrainResult
 from klcli.training.trainer import train, train_chain
 
 STACK_SIZE = 4  # replicas per stack: more gain little, and fewer stacks occupy fewer workers
@@ -33,9 +36,91 @@ ATTEMPTS = 3  # to train a stack if its worker dies
 POLL_SECONDS = 0.2
 STOP_SECONDS = 5  # for the current updates of the workers, after which the study is marked without them
 
+STOP = "stop"
+PERIOD = 0.2  # seconds between two accesses to the folder
+RESULT_SECONDS = 5.0  # between two results that a worker hands over: less training costs more to store than to repeat
+PROGRESS = struct.Struct("<qd")  # updates done, best validation accuracy
+
 
 class WorkersLost(KlcliError):
     """A stack cannot be trained: its workers die, or the Dask scheduler has ended."""
+
+
+class Stopped(Exception):
+    """The parent no longer waits for the result."""
+
+
+@dataclass
+class WorkerChannel:
+    """Connects the parent and the worker of one stack. On another host it has no effect, and Dask stops the worker."""
+
+    folder: Path
+    index: int
+    _best: float = 0.0
+    _has_seen_folder: bool = False  # a folder that never exists on another host
+    _next: float = 0.0  # time of the next access
+    _next_result: float | None = None  # its time, from the first update on
+
+    def on_update(self, step: int) -> None:
+        """Report the step, at most once per PERIOD. Raises Stopped if the parent requests it."""
+        now = time.monotonic()
+        self._next_result = self._next_result or now + RESULT_SECONDS
+        if now < self._next:
+            return
+        self._next = now + PERIOD
+        exists = self.folder.exists()
+        # The parent removes the folder after a while, perhaps before a slow worker has read the stop request.
+        if (self.folder / STOP).exists() or (self._has_seen_folder and not exists) or _dropped_by_dask():
+            raise Stopped
+        self._has_seen_folder = exists
+        with suppress(OSError):
+            temporary = self.folder / f"{self.index}.new"
+            temporary.write_bytes(PROGRESS.pack(step, self._best))
+            temporary.replace(self.folder / str(self.index))
+
+    def put_best(self, accuracy: float) -> None:
+        self._best = max(self._best, accuracy)
+
+    def put_result(self, result: TrainResult) -> None:
+        """Hand over the result so far of a training that has one replica, unless the one before is not read yet."""
+        now, file = time.monotonic(), self.folder / f"{self.index}.result"
+        if now < (self._next_result or 0.0) or file.exists() or not self.folder.exists():
+            return
+        self._next_result = now + RESULT_SECONDS
+        with suppress(OSError):
+            temporary = file.with_suffix(".unfinished")
+            temporary.write_bytes(pickle.dumps(replace(result, network=plain(result.network))))
+            temporary.replace(file)
+
+    def take_result(self) -> TrainResult | None:
+        file = self.folder / f"{self.index}.result"
+        with suppress(OSError):
+            content = file.read_bytes()
+            file.unlink()
+            found: TrainResult = pickle.loads(content)
+            return found
+        return None
+
+    def read(self) -> tuple[int, float]:
+        with suppress(OSError, struct.error):
+            step, best = PROGRESS.unpack((self.folder / str(self.index)).read_bytes())
+            return step, best
+        return 0, 0.0
+
+    @staticmethod
+    def stop_all(folder: Path) -> None:
+        with suppress(OSError):
+            (folder / STOP).touch()
+
+
+def _dropped_by_dask() -> bool:
+    """Whether this code runs in a cancelled task of a Dask worker, on any host."""
+    try:
+        worker = sys.modules["distributed"].get_worker()
+    except (KeyError, ValueError):  # Dask is not loaded, or this is not one of its tasks
+        return False
+    task = worker.state.tasks.get(worker.get_current_task())
+    return task is None or task.state == "cancelled"
 
 
 @dataclass(frozen=True)
@@ -64,6 +149,8 @@ class StackTask:
     cores: int = 1  # for this stack
     version: str = klcli.__version__
     is_chain: bool = False  # trained in sequence, each from the weights of the previous network, not in lockstep
+    snapshot: Snapshot | None = None  # from which a single replica continues
+    epochs: tuple[EpochMetrics, ...] = ()  # before it
 
 
 @dataclass(frozen=True)
@@ -85,10 +172,7 @@ def stacks(plan: Sequence[TrainConfig]) -> list[tuple[int, ...]]:
 
 
 def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
-    """Train one stack in this process: the parent, one of its processes, or a Dask worker.
-
-    Raises DataError or ConfigError if the images or klcli differ from the parent's, Stopped if the parent requests it.
-    """
+    """Train one stack. Raises DataError or ConfigError if images or klcli are not the parent's, Stopped on request."""
     if task.version != klcli.__version__:
         raise ConfigError(f"klcli {klcli.__version__} on the worker, {task.version} here: install the same on both")
     pin_threads(task.threads)
@@ -98,26 +182,30 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
 
     def on_evaluation(results: list[TrainResult]) -> None:
         channel.put_best(max((r.epochs[-1].validation.accuracy for r in results if r.epochs), default=0.0))
+        if len(task.configs) == 1 and results[0].diverged_at is None:
+            channel.put_result(results[0])
 
-    results = (train_chain if task.is_chain else train)(
-        task.configs, splits, evaluate_test=task.evaluate_test, cores=task.cores,
-        on_update=channel.on_update, on_evaluation=on_evaluation,
-    )  # fmt: skip
-    return StackOutcome(task.positions, results, time.perf_counter() - started)
+    how: dict[str, Any] = {"evaluate_test": task.evaluate_test, "cores": task.cores, "on_update": channel.on_update}
+    if task.is_chain:
+        results = train_chain(task.configs, splits, on_evaluation=on_evaluation, **how)
+    else:
+        how |= {"on_evaluation": on_evaluation, "snapshot": task.snapshot, "epochs": task.epochs}
+        results = train(task.configs, splits, **how)
+    before = sum(metrics.seconds for metrics in task.epochs)
+    return StackOutcome(task.positions, results, before + time.perf_counter() - started)
 
 
 @lru_cache(maxsize=2)  # the stacks of a study share the splits, and the standardisation takes 0.2 s
 def splits_of(images: ImagesReference, division: SplitConfig) -> Splits:
     """Open the data set of a reference on this host and divide it. Raises DataError if it is a different one."""
-    requested = images.requested
-    if requested is not None and requested not in NAMES and not Path(requested).exists():
-        requested = images.name  # another host may have its images in another place
-    dataset = open_dataset(requested)
+    path = images.requested
+    # Another host may have its images in another place.
+    is_here = path is None or path in NAMES or Path(path).exists()
+    dataset = open_dataset(path if is_here else images.name)
     if dataset.sha256 != images.sha256:
-        raise DataError(
-            f"{dataset.source}: the worker's images (sha256 {dataset.sha256[:8]}) are not those of this command "
-            f"({images.sha256[:8]}), give it the same with KLCLI_DATA"
-        )
+        own, wanted = dataset.sha256[:8], images.sha256[:8]
+        differ = f"the worker's images (sha256 {own}) are not those of this command ({wanted})"
+        raise DataError(f"{dataset.source}: {differ}, give it the same with KLCLI_DATA")
     return split(dataset, division)
 
 
@@ -127,18 +215,26 @@ def execute(
     *,
     check: Callable[[], None] = lambda: None,
     on_progress: Callable[[int, int, float], None] = lambda index, step, best: None,
+    on_result: Callable[[int, TrainResult], None] = lambda index, result: None,
 ) -> Iterator[StackOutcome]:
     """Train every stack and yield the outcomes in the order of completion.
 
     A few times a second, `check` may raise to stop the workers, and `on_progress(index of the task, updates done, best
-    validation accuracy)` is called for stacks on this machine. A stack whose worker dies is restarted; raises
-    WorkersLost after ATTEMPTS in all, or if the Dask scheduler ends.
+    validation accuracy)` is called. `on_result(index of the task, result so far)` gets a state from which a stack of
+    one replica can continue, after evaluations that are RESULT_SECONDS apart; if its worker dies, another one continues
+    from it. Raises WorkersLost if ATTEMPTS workers of a stack die or the Dask scheduler ends.
     """
-    with _temporary_folder() as folder:
-        channels = [WorkerChannel(folder, index) for index in range(len(tasks))]
-        attempts = [0] * len(tasks)
-        running: dict[Future[StackOutcome], int] = {}
-        waiting = list(range(len(tasks)))
+    tasks, folder = list(tasks), Path(tempfile.mkdtemp(prefix="klcli-"))
+    channels = [WorkerChannel(folder, index) for index in range(len(tasks))]
+    attempts = [0] * len(tasks)
+    running: dict[Future[StackOutcome], int] = {}
+    waiting = list(range(len(tasks)))
+
+    def remove() -> None:
+        with suppress(OSError):  # a worker that still writes does not find it by another name
+            shutil.rmtree(folder.rename(f"{folder}-ended"), ignore_errors=True)
+
+    with at_the_end(remove):
         try:
             while running or waiting:
                 for index in waiting:
@@ -148,6 +244,10 @@ def execute(
                 done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
                 for index in running.values():
                     on_progress(index, *channels[index].read())
+                    if result := channels[index].take_result():
+                        snapshot = Snapshot(result.step, result.arrays())
+                        tasks[index] = replace(tasks[index], snapshot=snapshot, epochs=tuple(result.epochs))
+                        on_result(index, result)
                 for future in done:
                     index = running.pop(future)
                     try:
@@ -156,14 +256,12 @@ def execute(
                         raise WorkersLost("the Dask scheduler has ended or has dropped this study") from error
                     except Exception as error:
                         # All other errors are those of the task. KilledWorker is of Dask, which may not be installed.
-                        died = isinstance(error, BrokenExecutor)
-                        if not died and type(error).__name__ != "KilledWorker":
+                        if not isinstance(error, BrokenExecutor) and type(error).__name__ != "KilledWorker":
                             raise
                         if attempts[index] == ATTEMPTS:
-                            raise WorkersLost(
-                                f"{ATTEMPTS} workers died one after the other while they trained the same "
-                                f"{len(tasks[index].configs)} networks, try fewer --jobs if the memory is too small"
-                            ) from error
+                            died = f"{ATTEMPTS} workers died one after the other while they trained the same"
+                            cure = "try fewer --jobs if the memory is too small"
+                            raise WorkersLost(f"{died} {len(tasks[index].configs)} networks, {cure}") from error
                         waiting.append(index)
                     else:
                         yield outcome
@@ -173,18 +271,4 @@ def execute(
             for future in running:
                 future.cancel()
             wait([future for future in running if not future.cancelled()], timeout=STOP_SECONDS)
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="klcli-"))
-
-    def remove() -> None:
-        with suppress(OSError):  # a worker that still writes does not find it by another name
-            shutil.rmtree(folder.rename(f"{folder}-ended"), ignore_errors=True)
-
-    with at_the_end(remove):
-        try:
-            yield folder
-        finally:
             remove()

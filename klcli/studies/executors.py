@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,9 +21,9 @@ WATCH_SECONDS = 1.0  # seconds between two checks by a worker that its parent is
 
 
 class ProcessesExecutor(ThreadPoolExecutor):
-    """Spawned processes, each in its own pool, because a pool ends all of its workers when one is killed.
+    """Spawned processes, each in a pool of its own, because a pool ends all its workers when one is killed.
 
-    The task of a dead worker fails with BrokenExecutor and its pool is replaced; the others continue.
+    The pool of a dead worker is replaced; the others continue.
     """
 
     def __init__(self, jobs: int) -> None:
@@ -74,13 +74,14 @@ def _follow(parent: int) -> None:
 def open_executor(
     jobs: int, address: str | None, tasks: int, warn: Callable[[str], None] = lambda message: None
 ) -> Iterator[Executor]:
-    """Yield the executor for a number of tasks: Dask at `address`, processes, or this process for one worker.
+    """Yield an executor: Dask at `address`, else processes, else this process (for one worker, or with a warning).
 
-    Also this process, with a warning, if the system gives no other. Raises ConfigError if Dask is not available.
+    Raises ConfigError if no Dask scheduler with a worker answers.
     """
-    if address is None:
-        executor: Executor = ThreadPoolExecutor(1)
-        if min(jobs, tasks) > 1:
+    with nullcontext() if address is None else _dask_client(address) as client:
+        # Not pure: otherwise Dask runs two tasks with equal arguments only once.
+        executor: Executor = client.get_executor(pure=False) if client is not None else ThreadPoolExecutor(1)
+        if not client and min(jobs, tasks) > 1:
             try:
                 executor = ProcessesExecutor(min(jobs, tasks))
             # Their queues need semaphores. Without /dev/shm, Linux has none.
@@ -89,14 +90,7 @@ def open_executor(
         try:
             yield executor
         finally:
-            executor.shutdown(wait=True, cancel_futures=True)
-        return
-    with _dask_client(address) as client:
-        executor = client.get_executor(pure=False)  # otherwise Dask runs two tasks with equal arguments only once
-        try:
-            yield executor
-        finally:
-            executor.shutdown(wait=False)
+            executor.shutdown(wait=False) if client else executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _dask_client(address: str) -> Any:
@@ -111,21 +105,19 @@ def _dask_client(address: str) -> Any:
     if not is_complete:
         raise ConfigError(f"{refused}, {cure}")
     try:
+        import asyncio
+
         import distributed
     except ImportError:
-        install = "get it with `pip install 'klcli[dask]'`"
-        raise ConfigError(f"--executor {address}: Dask is not installed, {install}") from None
+        cure = "get it with `pip install 'klcli[dask]'`"
+        raise ConfigError(f"--executor {address}: Dask is not installed, {cure}") from None
     # Without this, Dask logs a traceback when the scheduler has ended, and when another program answers.
     for name in ("distributed.client", "distributed.protocol.core"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
     def connected() -> Any:
-        import asyncio
-
-        from distributed.comm.core import connect
-
         async def answer() -> None:
-            comm = await connect(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
+            comm = await distributed.comm.core.connect(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
             await comm.close()
 
         asyncio.run(asyncio.wait_for(answer(), ANSWER_SECONDS))  # a Client that fails to connect can hang later

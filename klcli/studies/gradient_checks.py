@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from klcli.compiled import accelerated, cross_entropy_of, open_team
+from klcli.compiled import open_team
 from klcli.data.dataset import Split
 from klcli.engine.gradient_check import TensorCheck, check_gradients
 from klcli.engine.network import Network, stack
@@ -18,25 +18,25 @@ from klcli.training.networks import initialize
 NOISE = 0.1  # standard deviation of the noise added to b, gamma and beta, whose initial 0 and 1 hide wrong factors
 COURSE_WIDTHS = ((50,), (50, 50), (50, 50, 50))
 STACK_LAMBDAS = (0.0, 0.005, 0.1)
+Stack = tuple[TrainConfig, ...]  # one config for each replica
 
 
 @dataclass(frozen=True)
 class NetworkCheck:
     """The checked tensors of one network, or of a stack, in the order of its layers."""
 
-    configs: tuple[TrainConfig, ...]  # one for each replica
+    configs: Stack
     tensors: tuple[TensorCheck, ...]
     settings: CheckSettings
     seconds: float
 
     @property
     def failed(self) -> tuple[TensorCheck, ...]:
-        """The tensors whose gradient is wrong."""
         atol, rtol = self.settings.atol or 0.0, self.settings.rtol or 0.0
         return tuple(tensor for tensor in self.tensors if not tensor.passes(atol, rtol))
 
 
-def course_set(seed: int) -> list[tuple[TrainConfig, ...]]:
+def course_set(seed: int) -> list[Stack]:
     """Return the networks of the course's reports, without L2 and with it, and one stack."""
     base = TrainConfig(hidden=COURSE_WIDTHS[1], seed=seed, dtype="float64")
     kinds = [replace(base, hidden=widths, batch_norm=bn) for bn in (False, True) for widths in COURSE_WIDTHS]
@@ -46,43 +46,40 @@ def course_set(seed: int) -> list[tuple[TrainConfig, ...]]:
     return [*networks, tuple(replace(first, lam=lam, seed=seed + i) for i, lam in enumerate(STACK_LAMBDAS))]
 
 
-def with_and_without_l2(config: TrainConfig) -> list[tuple[TrainConfig, ...]]:
+def with_and_without_l2(config: TrainConfig) -> list[Stack]:
     """Return one network to check with lambda 0 and with its own lambda."""
     return [(replace(config, dtype="float64", lam=lam),) for lam in sorted({0.0, config.lam})]
 
 
 def check_networks(
-    networks: Sequence[tuple[TrainConfig, ...]],
+    networks: Sequence[Stack],
     train: Split,
     settings: CheckSettings,
     *,
-    on_entries: Callable[[int], None] = lambda count: None,
+    on_entries: Callable[[int], None] = lambda n: None,
 ) -> Iterator[NetworkCheck]:
     """Check networks, or stacks, on the first training images. Raises ConfigError where there are too few of these."""
     images, has_bn = settings.images, any(config.batch_norm for configs in networks for config in configs)
     require(images <= len(train), f"images {images}: the training split has {len(train)}, give at most that")
-    require(
-        images > 1 or not has_bn,
-        f"images {images}: batch normalisation maps a batch of one to beta, every gradient before it is 0 "
-        "and the check could not fail, give --images 2 or more",
-    )
+    why = "batch normalisation maps a batch of one to beta, every gradient before it is 0 and the check could not fail"
+    require(images > 1 or not has_bn, f"images {images}: {why}, give --images 2 or more")
     for configs in networks:
-        X, y = _first_images(train, configs[0], settings.images, settings.dims)
+        X, y = _first_images(train, configs[0], images, settings.dims)
         started = time.perf_counter()
         network, lam = _prepare(configs, settings.dims)
         with open_team(np.float64) as team:
             tensors = check_gradients(
                 network, X, y, lam, h=settings.h, method=settings.method, smoothing=configs[0].label_smoothing,
                 on_entries=on_entries, atol=settings.atol or 0.0,
-                trained=accelerated(network, team), loss=cross_entropy_of(team),
+                trained=team.accelerated(network), loss=team.cross_entropy,
             )  # fmt: skip
         yield NetworkCheck(configs, tuple(tensors), settings, time.perf_counter() - started)
 
 
 def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSettings) -> list[TensorCheck]:
-    """Repeat a published check: return the tensors of a network with its initial values, checked on one image.
+    """Check a network with its initial values on one image, as published.
 
-    `check_networks` refuses it with BN: one image is its own mean, so that every gradient before the last bias is 0.
+    With BN, that image is its own mean, so every gradient before the last bias is 0; `check_networks` refuses it.
     """
     X, y = _first_images(train, config, 1, settings.dims)
     network = initialize(config, d_in=settings.dims)
@@ -94,12 +91,12 @@ def _first_images(train: Split, config: TrainConfig, images: int, dims: int) -> 
     return np.ascontiguousarray(X[:, :dims]), y
 
 
-def entries(configs: tuple[TrainConfig, ...], dims: int) -> int:
+def entries(configs: Stack, dims: int) -> int:
     """Return the number of entries that `on_entries` counts for this network."""
     return sum(array.size for array in initialize(configs[0], d_in=dims).parameters().values())
 
 
-def _prepare(configs: tuple[TrainConfig, ...], dims: int) -> tuple[Network, float | np.ndarray]:
+def _prepare(configs: Stack, dims: int) -> tuple[Network, float | np.ndarray]:
     """Return the network on `dims` pixels and its lambda; a single network has no axis of replicas."""
     networks = [initialize(config, d_in=dims) for config in configs]
     for config, network in zip(configs, networks, strict=True):

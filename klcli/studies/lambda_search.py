@@ -39,7 +39,6 @@ class Tried:
 
     @property
     def accuracy(self) -> float:
-        """The mean over the repeats; minus infinity if all diverged."""
         return Sample(self.accuracies).mean if self.accuracies else -math.inf
 
 
@@ -54,10 +53,7 @@ class Choice:
 
 
 def draw(where: Range, trials: int, seed: int, stage: int) -> list[float]:
-    """Draw `trials` lambdas, ascending: a pure function of its arguments. Stages draw independently.
-
-    On the logarithmic scale `lambda = 10^l` with l uniform between the logarithms of the ends.
-    """
+    """Draw `trials` lambdas, ascending: a pure function. On the log scale, `lambda = 10^l` with l uniform."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(VALUES, stage))))
     if where.scale == "linear":
         return sorted(rng.uniform(where.low, where.high, trials).tolist())
@@ -65,10 +61,7 @@ def draw(where: Range, trials: int, seed: int, stage: int) -> list[float]:
 
 
 def narrow(tried: Sequence[Tried], where: Range) -> Range:
-    """Return a range that brackets the three best values of a stage.
-
-    Its ends are half way, on its scale, to the next value or to the old end. Raises Diverged if every value diverged.
-    """
+    """Return the range of the three best values, extended half way, on its scale, to the next or the old ends."""
     best = sorted(_converged(tried), key=lambda one: one.accuracy, reverse=True)[:3]
     lowest, highest = min(one.lam for one in best), max(one.lam for one in best)
     below = max((one.lam for one in tried if one.lam < lowest), default=where.low)
@@ -79,10 +72,10 @@ def narrow(tried: Sequence[Tried], where: Range) -> Range:
 
 
 def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
-    """Choose by validation accuracy, ties towards the middle of the plateau. Raises Diverged if every value diverged.
+    """Choose by validation accuracy, ties towards the middle of the plateau, the values within one standard error.
 
-    The plateau are the values within one standard error of the best: the error of the mean over repeats, at least the
-    binomial one of n validation images, sqrt(p (1 - p) / n) for one training.
+    The standard error is that of the best value's mean over its repeats, at least the binomial one, sqrt(p (1 - p) / n)
+    for one training. Raises Diverged if the trainings of every value diverged.
     """
     converged = sorted(_converged(tried), key=lambda one: one.lam)
     best = max(converged, key=lambda one: one.accuracy)
@@ -109,7 +102,6 @@ def final(base: TrainConfig, lam: float, repeats: int, vary: str = "all") -> lis
 
 
 def _converged(tried: Sequence[Tried]) -> list[Tried]:
-    converged = [one for one in tried if one.accuracies]
-    if not converged:
-        raise Diverged("every lambda diverged: try a smaller --eta-max")
-    return converged
+    if converged := [one for one in tried if one.accuracies]:
+        return converged
+    raise Diverged("every lambda diverged: try a smaller --eta-max")

@@ -85,8 +85,7 @@ def compare(samples: Sequence[Sample]) -> list[Comparison]:
     """Compare all pairs of samples with at least two values."""
     pairs = combinations(range(len(samples)), 2)
     tested = [(a, b, p) for a, b in pairs if (p := welch(samples[a], samples[b])) is not None]
-    adjusted = holm([p for _, _, p in tested])
-    return [Comparison(*test, by_holm) for test, by_holm in zip(tested, adjusted, strict=True)]
+    return [Comparison(*test, by_holm) for test, by_holm in zip(tested, holm([p for *_, p in tested]), strict=True)]
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from klcli.data.cifar10.places import cache_folder
+from klcli.data.cifar10.prepared import cache_folder
 from klcli.errors import KlcliError
 from klcli.training.environment import numpy_environment
 

@@ -13,13 +13,8 @@ import klcli
 from klcli import compiled
 from klcli.compiled.blas import numpys_blas
 
-DECIDE_BITS = {
-    "klcli": "klcli",
-    "engine": "the engine",
-    "numpy": "NumPy",
-    "blas": "BLAS",
-    "simd": "SIMD",
-}  # versions, with their names
+# The versions that decide the bits, with their names.
+DECIDE_BITS = {"klcli": "klcli", "engine": "the engine", "numpy": "NumPy", "blas": "BLAS", "simd": "SIMD"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +40,7 @@ def numpy_environment() -> Environment:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "platform": platform.platform(),
-        "blas": ", ".join(sorted(names))
-        or build["Build Dependencies"]["blas"]["name"],  # Apple's has no threads to set
+        "blas": ", ".join(sorted(names)) or build["Build Dependencies"]["blas"]["name"],  # Apple's sets no threads
         "simd": " ".join(build["SIMD Extensions"]["found"]),
     }
     return Environment(threads=max((pool["num_threads"] for pool in blas), default=1), versions=versions)

@@ -1,35 +1,30 @@
 """Minibatches: the images of an update, augmented, and their labels."""
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from klcli.compiled import cross_entropy_of
+from klcli.compiled import NUMPY, Engine
 from klcli.compiled.images import Images
-from klcli.data.augmentation import draw_moves, mixup
+from klcli.data.augmentation import draw_contrast, draw_moves, mixup
 from klcli.data.dataset import CLASSES, PIXELS, Split, epoch_order
 from klcli.engine.losses import Loss
 from klcli.settings.train_config import TrainConfig
 
-if TYPE_CHECKING:
-    from klcli.compiled.team import Team
-
 AUGMENTATION, MIXUP = 3, 4  # spawn keys, distinct from those of weights, order and dropout
+WEAK_SHIFT, WEAK_CONTRAST = 1, 0.1  # maxima in the last updates with weak augmentation
 
 
 class Minibatches:
     """The minibatches of a stack, each determined by the config and the update step alone."""
 
-    def __init__(self, config: TrainConfig, split: Split, updates: int, team: "Team | None" = None) -> None:
+    def __init__(self, config: TrainConfig, split: Split, updates: int, team: Engine = NUMPY) -> None:
         self.config, self.split, self.updates = config, split, updates
-        if (
-            len(split) and not 0 <= split.labels.min() <= split.labels.max() < CLASSES
-        ):  # compiled code does not check them
+        if not ((split.labels >= 0) & (split.labels < CLASSES)).all():  # compiled code does not check them
             raise ValueError(f"labels must be 0 to {CLASSES - 1}")
         self._images = Images(split, config.dtype, team)
         self._y, self._share = np.empty(config.batch_size, np.intp), np.ones(())  # of the update
-        self.loss: Loss = cross_entropy_of(team)
+        self.loss: Loss = team.cross_entropy
         if config.label_smoothing or config.mixup:
             mixed = {"share": self._share, "other": self._y[::-1]} if config.mixup else {}
             self.loss = partial(self.loss, smoothing=config.label_smoothing, **mixed)
@@ -60,10 +55,16 @@ class Minibatches:
         return self._y
 
     def _begin(self, step: int) -> None:
-        config, moves = self.config, None
-        if config.flip or config.shift:
-            moves = draw_moves(self._rng(AUGMENTATION, step), config.batch_size, flip=config.flip, shift=config.shift)
-        self._images.begin(self._index(step), self._buffers[step % 2], moves)
+        config, moves, factors = self.config, None, None
+        shift, contrast, n = config.shift, config.contrast, config.batch_size
+        if step >= self.updates - round(config.weak_augmentation * self.updates):
+            shift, contrast = min(shift, WEAK_SHIFT), min(contrast, WEAK_CONTRAST)
+        rng = self._rng(AUGMENTATION, step)
+        if config.flip or shift:
+            moves = draw_moves(rng, n, flip=config.flip, shift=shift)
+        if contrast:
+            factors = draw_contrast(rng, n, contrast)
+        self._images.begin(self._index(step), self._buffers[step % 2], moves, factors)
         self._begun = step
 
     def _index(self, step: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 
 from klcli.data.dataset import CLASSES, PIXELS
 from klcli.engine import initializers
+from klcli.engine.layers import Activation, ReLU, SiLU
 from klcli.engine.network import Network, build
 from klcli.settings.train_config import TrainConfig
 
@@ -16,14 +17,15 @@ WHITENING = "whitening.V"  # in a checkpoint
 
 def initialize(config: TrainConfig, d_in: int = PIXELS, whitening: np.ndarray | None = None) -> Network:
     """Return the untrained network of `config` on `d_in` pixels, or on whitened components; a pure function."""
+    activation: Activation = SiLU(config.silu_slope) if config.activation == "silu" else ReLU()
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=(INIT,))))
     draw = {
-        "he": partial(initializers.he, rng=rng),
+        "he": partial(initializers.he, second_moment=activation.second_moment, rng=rng),
         "xavier": partial(initializers.xavier, rng=rng),
         "normal": partial(initializers.normal, sigma=config.sigma or 0.0, rng=rng),
     }[config.initializer]
     return build(
-        d_in, config.hidden, CLASSES, initializer=draw,
+        d_in, config.hidden, CLASSES, initializer=draw, activation=activation,
         batch_norm=config.batch_norm, bn_position=config.bn_position, bn_momentum=config.bn_momentum,
         bn_eps=config.bn_eps, dropout=config.dropout, dropout_seed=config.shared_seed,
         whitening=whitening, dtype=config.dtype,

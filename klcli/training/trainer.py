@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from klcli import compiled
+from klcli.compiled import NUMPY, Engine, open_team, plain
 from klcli.data.dataset import Split, Splits
 from klcli.engine.layers import Dropout
 from klcli.engine.network import Network, stack
@@ -23,19 +23,12 @@ from klcli.training.networks import initialize, restore
 from klcli.training.result import OPTIMIZER, RAW, Ensemble, EpochMetrics, Snapshot, TrainResult, part, snapshots_of
 from klcli.training.whitening import whitening
 
-if TYPE_CHECKING:
-    from klcli.compiled.team import Team
-
 
 class Training:
     """A stack of replicas that train in lockstep on the same minibatches."""
 
     def __init__(
-        self,
-        configs: Sequence[TrainConfig],
-        splits: Splits,
-        snapshot: Snapshot | None = None,
-        team: "Team | None" = None,
+        self, configs: Sequence[TrainConfig], splits: Splits, snapshot: Snapshot | None = None, team: Engine = NUMPY
     ) -> None:
         """Initialise the replicas, or restore a single one. Raises ValueError for configs that cannot form a stack."""
         self.config = configs[0]  # all replicas share the settings that the loop reads from it
@@ -44,19 +37,18 @@ class Training:
         self.splits = splits.standardised(self.config.standardise)
         self.budget = budget_of(self.config, len(splits.train))
         self.step = 0 if snapshot is None else snapshot.step  # updates done
-        self.stack = compiled.accelerated(stack(self._networks(configs, snapshot)), team)
+        self.stack = team.accelerated(stack(self._networks(configs, snapshot)))
         self.evaluated = self.stack  # the stack, or its average, or with other statistics
-        new_sgd, new_adam, new_average = compiled.optimizer_classes(team)
         decay = self.config.weight_decay
-        self.optimizer: SGD | Adam = new_sgd(momentum=self.config.momentum, weight_decay=decay)
+        self.optimizer: SGD | Adam = team.sgd(momentum=self.config.momentum, weight_decay=decay)
         if self.config.optimizer == "adam":
-            self.optimizer = new_adam(weight_decay=decay, updates=self.step)
-        self.average = new_average(self.config.weight_average) if self.config.weight_average else None
+            self.optimizer = team.adam(weight_decay=decay, updates=self.step)
+        self.average = team.weight_average(self.config.weight_average) if self.config.weight_average else None
         self._minibatches = Minibatches(self.config, self.splits.train, self.budget.total_updates, team)
         self._parameters = self.stack.parameters()
         self.results = [TrainResult(config, self.stack.replica(index)) for index, config in enumerate(configs)]
         self._lam, self._eta = np.array([config.lam for config in configs]), np.empty(len(configs))
-        self._compute = compiled.repeated(self._updated, team)
+        self._compute = team.repeated(self._updated)
         self._dropouts = [layer for layer in self.stack.layers.values() if isinstance(layer, Dropout)]
         self._clock = time.perf_counter()
         if snapshot is not None:
@@ -118,7 +110,7 @@ class Training:
                 score = self._score_of_mean(networks, self.splits.test) if evaluate_test else None
                 result.ensemble = Ensemble(len(networks), validation, score)
         for result in self.results:  # without the memory of the other replicas, and of the team
-            result.network = compiled.plain(result.network.copy())
+            result.network = plain(result.network.copy())
 
     def _networks(self, configs: Sequence[TrainConfig], snapshot: Snapshot | None) -> list[Network]:
         if snapshot is not None:
@@ -178,16 +170,11 @@ class Training:
 
 
 def train(
-    configs: Sequence[TrainConfig],
-    splits: Splits,
-    *,
-    snapshot: Snapshot | None = None,
-    epochs: Sequence[EpochMetrics] = (),
-    evaluate_test: bool = True,
-    cores: int = 1,
+    configs: Sequence[TrainConfig], splits: Splits, *,
+    snapshot: Snapshot | None = None, epochs: Sequence[EpochMetrics] = (), evaluate_test: bool = True, cores: int = 1,
     on_update: Callable[[int], None] = lambda step: None,
     on_evaluation: Callable[[list[TrainResult]], None] = lambda results: None,
-) -> list[TrainResult]:
+) -> list[TrainResult]:  # fmt: skip
     """Train a stack of replicas in lockstep on the same minibatches and return one result for each.
 
     The configs may differ in seed, lambda, sigma, eta_min and eta_max; all else must agree (ValueError), the order
@@ -197,7 +184,7 @@ def train(
     from a `snapshot`, with the `epochs` before it, and ends with the same bits as without the interruption. With two
     `cores`, a second thread computes too; the bits do not depend on it.
     """
-    with compiled.open_team(configs[0].dtype, helper=cores > 1) as team, arithmetic():
+    with open_team(configs[0].dtype, helper=cores > 1) as team, arithmetic():
         training = Training(configs, splits, snapshot, team)
         training.results[0].epochs.extend(epochs)
         done = training.step if epochs else -1  # their evaluations are stored with the snapshot

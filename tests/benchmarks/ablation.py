@@ -1,8 +1,8 @@
-"""The effect of each ingredient of `--preset best`: `python -m tests.benchmarks.ablation [--epochs 10] [--seeds 2]`.
+"""The effect of each ingredient of a preset: `python -m tests.benchmarks.ablation quick [--seeds 2] [--epochs N]`.
 
-The preset, narrower and shorter, and then without one ingredient after the other. The seeds of a row are trained
-as one stack; only validation images are evaluated. The last rows omit a part of the engine, not of the preset: their
-minutes show what it gains. Prints a Markdown table as it goes.
+The preset at its full length, and then without one ingredient after the other. The seeds of a row are trained as one
+stack; only validation images are evaluated. The last rows omit a part of the engine, not of the preset: their minutes
+show what it gains. Prints a Markdown table as it goes.
 """
 
 import argparse
@@ -25,12 +25,14 @@ from klcli.training.trainer import train
 
 WITHOUT: dict[str, dict[str, Any]] = {
     "as it is": {},
+    "no shifts": {"shift": 0},
     "pixels in place of whitened components": {"whitening": None},
     "no flips": {"flip": False},
-    "no shifts": {"shift": 0},
-    "no mixup": {"mixup": 0.0},
+    "ReLU in place of SiLU": {"activation": "relu", "silu_slope": 1.0},
+    "no contrast": {"contrast": 0.0},
+    "no weak augmentation at the end": {"weak_augmentation": 0.0},
     "no dropout": {"dropout": 0.0},
-    "no batch normalisation": {"batch_norm": False},
+    "no batch normalisation, eta_max 0.001": {"batch_norm": False, "eta_max": 0.001},
     "no weight decay": {"weight_decay": 0.0},
     "no average of the weights": {"weight_average": 0.0},
     "SGD with Nesterov momentum": {"optimizer": "sgd", "momentum": 0.9, "eta_max": 0.1, "weight_decay": 5e-4},
@@ -42,16 +44,17 @@ HELPER_OFF, COMPILED_OFF = "helper off", "compiled off"
 def main() -> None:
     """Train every row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("preset")
+    parser.add_argument("--epochs", type=int, help="default: those of the preset")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--hidden", type=int, nargs="+", default=[1024, 512])
     parser.add_argument("--only", nargs="*", help="names of rows, beside the first one; default: all")
     arguments = parser.parse_args()
-    best = preset("best").config
-    base = replace(best, hidden=tuple(arguments.hidden), epochs=arguments.epochs, order_seed=0, evaluations_per_cycle=0)
+    own = preset(arguments.preset).config
+    base = replace(own, epochs=arguments.epochs or own.epochs, order_seed=0, evaluations_per_cycle=0)
     splits = split(open_dataset(None), base.split)
-    print("| | validation | difference | over flips and shifts by 2 | train | minutes |\n|---|---|---|---|---|---|")
-    whole = None
+    titles = ("", "validation", "difference", "over flips and shifts by 2", "difference", "train", "minutes")
+    print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
+    whole: tuple[float, float] | None = None
     narrower = {"half as wide": {"hidden": tuple(width // 2 for width in base.hidden)}}
     for name, changes in (WITHOUT | narrower | {HELPER_OFF: {}, COMPILED_OFF: {}}).items():
         if arguments.only and whole is not None and name not in arguments.only:
@@ -66,8 +69,10 @@ def main() -> None:
         plain = statistics.mean(result.epochs[-1].validation.accuracy for result in results)
         seen = statistics.mean(over_views(result, splits) for result in results)
         on_train = statistics.mean(result.epochs[-1].train.accuracy for result in results)
-        whole = plain if whole is None else whole
-        row = (f"{plain:.4f}", f"{100 * (plain - whole):+.1f}", f"{seen:.4f}", f"{on_train:.4f}", f"{minutes:.1f}")
+        whole = (plain, seen) if whole is None else whole
+        differences = (f"{100 * (one - other):+.1f}" for one, other in zip((plain, seen), whole, strict=True))
+        measured = f"{plain:.4f}", next(differences), f"{seen:.4f}", next(differences)
+        row = (*measured, f"{on_train:.4f}", f"{minutes:.1f}")
         print(f"| {name} | {' | '.join(row)} |", flush=True)
 
 

@@ -28,7 +28,7 @@ class Klcli:
 
     def __init__(self, race: Race) -> None:
         self._open = ExitStack()
-        team = None
+        team = compiled.NUMPY
         if self.cores:
             team = self._open.enter_context(compiled.open_team(race.config.dtype, helper=self.cores > 1))
         with patch.object(trainer, "whitening", any_projection):

@@ -9,10 +9,9 @@ import numpy as np
 
 from klcli import compiled
 from klcli.data.dataset import epoch_order
-from klcli.studies.execution import ImagesReference, StackTask, splits_of, stacks
+from klcli.studies.execution import ImagesReference, StackTask, WorkerChannel, splits_of, stacks
 from klcli.studies.executors import open_executor
 from klcli.studies.lambda_search import plan
-from klcli.studies.worker_channel import WorkerChannel
 from klcli.training.environment import arithmetic
 from klcli.training.trainer import Training
 from tests.benchmarks.contestants import CORES, jax_epoch, jax_initial_state

@@ -7,12 +7,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from light import LIGHT
 from matplotlib.figure import Figure
 
 from klcli.cli.app import main
@@ -126,10 +127,15 @@ def refused(tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Start klcli as a terminal does, in a process group of its own; what is left at the end is killed."""
+    """Start klcli as a terminal does, in a process group of its own; what is left at the end is killed.
+
+    It is the light one, unless another program is named.
+    """
     started: list[subprocess.Popen[str]] = []
 
-    def run(*args: str, ignored: tuple[signal.Signals, ...] = (), **environment: str) -> "subprocess.Popen[str]":
+    def run(
+        *args: str, program: Sequence[str] = LIGHT, ignored: tuple[signal.Signals, ...] = (), **environment: str
+    ) -> "subprocess.Popen[str]":
         def set_signals() -> None:
             # A shell lets what it starts in the background ignore Ctrl-C, and its children inherit that.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -137,7 +143,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
                 signal.signal(signum, signal.SIG_IGN)
 
         process = subprocess.Popen(
-            [sys.executable, "-m", "klcli", *args],
+            [*program, *args],
             cwd=tmp_path,
             env=os.environ | environment,
             stdin=subprocess.DEVNULL,

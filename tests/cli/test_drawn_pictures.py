@@ -84,6 +84,12 @@ import matplotlib.pyplot
 assert matplotlib.pyplot.get_fignums() == []
 """
 
+PLAIN = """
+import sys
+from klcli.report.plots import figure
+assert "matplotlib.pyplot" not in sys.modules
+"""
+
 FIRST = """
 import os
 from klcli.report.plots import figure
@@ -101,6 +107,8 @@ def test_a_notebook_keeps_its_own_settings_and_figures(klcli: Klcli, trained: Pa
     assert done.returncode == 0, done.stderr
     assert (trained / "notebook.png").read_bytes() == (trained / "plain.png").read_bytes()
     (trained / "mine").write_text("lines.linewidth: 20\n")
+    done = subprocess.run([sys.executable, "-c", PLAIN], check=False, **python)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stderr
     environment = os.environ | {"MPLBACKEND": "svg", "MATPLOTLIBRC": "mine"}
     done = subprocess.run([sys.executable, "-c", FIRST], check=False, env=environment, **python)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stderr

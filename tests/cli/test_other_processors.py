@@ -78,21 +78,21 @@ def run_epochs_before(done: "subprocess.CompletedProcess[str]") -> float:
 
 @has_kernels
 @pytest.mark.slow
-def test_a_study_that_continues_under_another_kernel_says_so(klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
+def test_a_study_that_continues_under_another_kernel_says_so(light: Klcli, rows: Rows, tmp_path: Path) -> None:
     study = (*TRAIN, "--repeats", "2", "--jobs", "1")
-    assert klcli(*study, OPENBLAS_CORETYPE=OLD).returncode == 0
+    assert light(*study, OPENBLAS_CORETYPE=OLD).returncode == 0
     with sqlite3.connect(tmp_path / "results/klcli.db") as connection:
-        connection.execute("UPDATE runs SET state = 'interrupted' WHERE id = 2")
+        connection.execute("UPDATE runs SET state = 'interrupted', checkpoint = NULL WHERE id = 2")
         connection.execute("UPDATE studies SET state = 'interrupted'")
     connection.close()
-    done = klcli(*study, "--resume", "last", OPENBLAS_CORETYPE=NEW)
+    done = light(*study, "--resume", "last", OPENBLAS_CORETYPE=NEW)
     assert done.returncode == 0, done.stderr
     [warning] = [line for line in done.stderr.splitlines() if "the bits of the others can differ" in line]
     assert "1 run of study 1 was trained with BLAS openblas" in warning
     assert OLD in warning
     assert NEW in warning
     assert [OLD in run["versions"] for run in rows("runs")] == [True, False]
-    again = klcli(*study, "--resume", "last", OPENBLAS_CORETYPE=NEW)
+    again = light(*study, "--resume", "last", OPENBLAS_CORETYPE=NEW)
     assert "bits" not in again.stderr  # nothing is left to train
 
 

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -32,19 +33,28 @@ def images(known_machine: None, trained: Path) -> np.ndarray:
     return images
 
 
-def by_hand(folder: Path, run: int, images: np.ndarray, mirror: bool = False, axis: int = 0) -> np.ndarray:
+def by_hand(
+    folder: Path, run: int, images: np.ndarray, mirror: bool = False, axis: int = 0, move: tuple[int, int] = (0, 0)
+) -> np.ndarray:
     """The probabilities of the two pictures, from the arrays in the checkpoint."""
     untracked = {"batch_norm1.running_mean": np.zeros(20), "batch_norm1.running_variance": np.ones(20)}
     state = untracked | dict(np.load(folder / f"results/checkpoints/run-{run:06d}.npz"))
     train = images[:TRAINED_ON].astype(np.float64)
     shown = images[list(SHOWN)].astype(np.float64)
+    down, right = move
+    moved = np.tile(np.rint(train.mean(axis=0)), (2, 1)).reshape(2, 3, 32, 32)  # the mean image around the picture
+    for row, column in product(range(32), range(32)):
+        if 0 <= row + down < 32 and 0 <= column + right < 32:
+            moved[:, :, row + down, column + right] = shown.reshape(2, 3, 32, 32)[:, :, row, column]
+    shown = moved.reshape(2, -1)
     if mirror:
         shown = np.flip(shown.reshape(2, -1, 32), axis=2).reshape(2, -1)
     seen = shown if axis else train  # axis 1: each picture by itself
     X = (shown - seen.mean(axis=axis, keepdims=True)) / seen.std(axis=axis, keepdims=True)
-    X = X @ state["linear1.W"] + state["linear1.b"]
+    X = (X @ state["whitening.V"] if "whitening.V" in state else X) @ state["linear1.W"] + state["linear1.b"]
     X = (X - state["batch_norm1.running_mean"]) / np.sqrt(state["batch_norm1.running_variance"] + 1e-8)
-    X = np.maximum(X * state["batch_norm1.gamma"] + state["batch_norm1.beta"], 0)
+    X = X * state["batch_norm1.gamma"] + state["batch_norm1.beta"]
+    X = X / (1 + np.exp(-1.5 * X)) if "whitening.V" in state else np.maximum(X, 0)
     S = np.exp(X @ state["linear2.W"] + state["linear2.b"])
     return S / S.sum(axis=1, keepdims=True)
 
@@ -66,6 +76,25 @@ def test_both_mirror_images_and_the_last_run(here: Klcli, trained: Path, images:
     P = (by_hand(trained, 3, images) + by_hand(trained, 3, images, mirror=True)) / 2
     for picture, row in zip(found["pictures"], P, strict=True):
         assert list(picture["probabilities"].values()) == pytest.approx(list(row), rel=1e-3)
+
+
+def test_whitening_activation_and_views_are_those_of_the_training(
+    here: Klcli, trained: Path, images: np.ndarray
+) -> None:
+    tiny = ("--data", "synthetic", "--subset", str(TRAINED_ON), "--epochs", "1", "--hidden", "20", "--bn", "--quiet")
+    how = ("--whitening", "9", "--activation", "silu", "--silu-slope", "1.5", "--flip", "--shift", "3")
+    assert here("train", *tiny, *how).returncode == 0
+    moves = [(0, 0), (2, 0), (-2, 0), (0, 2), (0, -2)]
+    P = np.mean([by_hand(trained, 4, images, mirror=m, move=v) for v in moves for m in (False, True)], axis=0)
+    found = json.loads(here("predict", "one.png", "two [draft].png", "--run", "last", "--json").stdout)
+    assert (found["flips"], found["shifts"]) == (True, 2)
+    for picture, row in zip(found["pictures"], P, strict=True):
+        assert list(picture["probabilities"].values()) == pytest.approx(list(row), rel=1e-3)
+    alone = here("predict", "one.png", "two [draft].png", "--run", "last", "--no-flips", "--shifts", "0", "--json")
+    plain = by_hand(trained, 4, images)
+    for picture, row in zip(json.loads(alone.stdout)["pictures"], plain, strict=True):
+        assert list(picture["probabilities"].values()) == pytest.approx(list(row), rel=1e-3)
+    assert "mean over flips and shifts by 2" in here("predict", "one.png", "--run", "last").stdout
 
 
 def test_pictures_are_standardised_as_the_training_images(here: Klcli, trained: Path, images: np.ndarray) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from light import LIGHT
+from PIL import Image
 
 from klcli.store.locks import Locks
 
@@ -105,7 +107,7 @@ def test_a_run_that_cannot_go_on_is_refused(
     refused(here("train", "--resume", which), 4 if which == "-1" else 2, named)
 
 
-@pytest.mark.parametrize("which", ["99", "9" * 40])
+@pytest.mark.parametrize("which", ["99", "9223372036854775807"])
 def test_a_run_that_does_not_exist_is_refused(interrupted: None, here: Klcli, refused: Refused, which: str) -> None:
     refused(here("train", "--resume", which), 4, "there is no", "results/klcli.db")
 
@@ -157,12 +159,30 @@ def test_a_database_that_is_held_for_long_is_one_line(
     assert here("train", "--resume", "1").returncode == 0
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["train --resume {}", "evaluate {}", "evaluate 1,{}", "predict {picture} --run {}", "report --run {}"]
+    + [f"report --{option} {{}}" for option in ("delete", "study", "images-of", "note", "tag", "untag")]
+    + ["search-lambda --fine --from {}"],
+)
+@pytest.mark.parametrize("number", ["9" * 40, "9223372036854775808"])
+def test_a_number_that_is_too_large_for_any_run_is_wrong_usage(
+    interrupted: None, here: Klcli, refused: Refused, tmp_path: Path, words: str, number: str
+) -> None:
+    picture = tmp_path / "x.png"
+    Image.new("RGB", (32, 32)).save(picture)
+    text = ["text"] if words.split()[1] in ("--note", "--tag", "--untag") else []
+    line = refused(here(*words.format(number, picture=picture).split(), *text), 2, number)
+    assert "SQLite" not in line
+    assert "number is too large" in line or "must be at most 9223372036854775807" in line
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals and a shell as POSIX has them")
 def test_the_printed_command_works_in_a_shell_word_for_word(tmp_path: Path, rows: Rows) -> None:
     database = "Übung 3/it's mine & $HOME.db"
     process = subprocess.Popen(
-        [sys.executable, "-m", "klcli", *TRAIN, "--cycles", "20", "--db", database],
+        [*LIGHT, *TRAIN, "--cycles", "20", "--db", database],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

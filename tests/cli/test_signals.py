@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from light import COMPILED, KLCLI, LIGHT
 
 from klcli.termination import PATIENCE_SECONDS
 
@@ -49,7 +50,7 @@ def _wait_for_epoch(process: "subprocess.Popen[str]", epoch: int) -> None:
 def test_a_signal_ends_the_run_interrupted(
     start: Start, klcli: Klcli, rows: Rows, signum: signal.Signals, code: int, word: str
 ) -> None:
-    process = start(*ENDLESS)
+    process = start(*ENDLESS, program=KLCLI)
     _wait_for_epoch(process, 3)
     process.send_signal(signum)
     out, err = process.communicate(timeout=120)
@@ -122,10 +123,10 @@ def test_a_signal_while_images_are_prepared(start: Start, tmp_path: Path, signum
     ids=["INT opening", "TERM writing", "HUP opening"],
 )
 def test_a_signal_while_the_database_is_locked(
-    start: Start, klcli: Klcli, tmp_path: Path, signum: signal.Signals, lock: str
+    start: Start, light: Klcli, tmp_path: Path, signum: signal.Signals, lock: str
 ) -> None:
     """SQLite waits for up to a minute, and Python runs no signal handler meanwhile."""
-    assert klcli(*FINITE).returncode == 0
+    assert light(*FINITE).returncode == 0
     connection = sqlite3.connect(tmp_path / "results/klcli.db", isolation_level=None)
     connection.execute(f"BEGIN {lock}")
     process = start(*ENDLESS)
@@ -134,8 +135,33 @@ def test_a_signal_while_the_database_is_locked(
     lines = _ended(process, signum, PATIENCE_SECONDS + 5)
     assert [line for line in lines if line.startswith("klcli: ")] == [f"klcli: {ENDING[signum]}"]
     connection.close()
-    assert "interrupted" not in klcli("report").stdout
+    assert "interrupted" not in light("report").stdout
     assert _states(tmp_path / "results/klcli.db") == ["complete"]
+
+
+@pytest.mark.parametrize(
+    ("signum", "lock"),
+    list(zip(ENDING, ["IMMEDIATE", "EXCLUSIVE", "DEFERRED"], strict=True)),
+    ids=["INT", "TERM reading too", "HUP committing"],
+)
+def test_a_write_that_waits_for_a_locked_database_obeys_at_once(
+    start: Start, klcli: Klcli, rows: Rows, tmp_path: Path, signum: signal.Signals, lock: str
+) -> None:
+    process = start(*ENDLESS)
+    _wait_for_epoch(process, 3)
+    connection = sqlite3.connect(tmp_path / "results/klcli.db", isolation_level=None, timeout=60)
+    connection.execute(f"BEGIN {lock}")
+    connection.execute("SELECT count(*) FROM runs").fetchall()  # a reader keeps others from committing
+    time.sleep(2)  # the training meets the lock
+    process.send_signal(signum)
+    sent = time.monotonic()
+    *_, last = _ended(process, signum)
+    assert time.monotonic() - sent < PATIENCE_SECONDS / 2  # within 1 s where a core is free
+    assert last == f"klcli: {ENDING[signum]}"
+    connection.close()
+    assert klcli("report", "--list").returncode == 0
+    assert [run["state"] for run in rows("runs")] == ["interrupted"]
+    assert klcli("report", "--check").returncode == 0
 
 
 def test_a_signal_that_was_ignored_at_the_start_stays_ignored(start: Start, rows: Rows) -> None:
@@ -156,7 +182,7 @@ def test_a_study_leaves_nothing_behind(
 ) -> None:
     """A terminal that closes sends its signal to all of its processes."""
     (temporary := tmp_path / "tmp").mkdir()
-    process = start(*STUDY, TMPDIR=str(temporary))
+    process = start(*STUDY, TMPDIR=str(temporary), **(COMPILED if times == 1 and signum == signal.SIGINT else {}))
     _wait_until(lambda: any(temporary.glob("klcli-*/0")), process)  # the first worker trains
     family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
     assert len(family) > 2
@@ -193,12 +219,13 @@ def test_signals_at_any_moment(start: Start, klcli: Klcli, tmp_path: Path, share
     check = ("gradcheck", "--data", "synthetic", "--hidden", "20")
     reached: set[int] = set()
     for command in (FINITE, STUDY[:-2], check, ("evaluate", "1"), ("report",)):
+        program = KLCLI if command is FINITE else LIGHT  # which loads numba and draws, and is interrupted there
         started = time.monotonic()
-        assert start(*command).wait(60) == 0
+        assert start(*command, program=program).wait(60) == 0
         usual = time.monotonic() - started
-        for _ in range(8):
+        for _ in range(8 if command is FINITE else 5):
             signum, times = rng.choice(list(ENDING)), rng.choice([1, 1, 2])
-            process = start(*command, TMPDIR=str(temporary))
+            process = start(*command, program=program, TMPDIR=str(temporary))
             _wait_until(lambda one=process: _catches_signals(one.pid) or one.poll() is not None)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(rng.uniform(0, usual))
@@ -262,6 +289,7 @@ def test_the_second_signal_ends_at_once(start: Start, klcli: Klcli, rows: Rows, 
     process = start(
         *("train", "--data", "synthetic", "--hidden", "2000", "2000", "--step-size", "1", "--batch-size", "10"),
         *("--evaluations-per-cycle", "2"),
+        **COMPILED,
     )
     _wait_for_run(tmp_path)
     time.sleep(1.5)  # the first update is over: the evaluation runs

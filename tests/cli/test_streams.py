@@ -2,15 +2,17 @@
 
 import os
 import pty
+import shlex
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from light import KLCLI, LIGHT
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="a shell as POSIX has it")]
 
@@ -35,9 +37,9 @@ Shell = Callable[..., "subprocess.CompletedProcess[str]"]
 def shell(trained: Path) -> Shell:
     """Run a line of a shell, in which `klcli` is the command, in a folder with a database of three runs."""
 
-    def run(line: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def run(line: str, program: Sequence[str] = LIGHT, **environment: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            ["bash", "-c", f"klcli() {{ '{sys.executable}' -m klcli \"$@\"; }}; {line}"],
+            ["bash", "-c", f'klcli() {{ {shlex.join(program)} "$@"; }}; {line}'],
             cwd=trained,
             env=os.environ | environment,
             capture_output=True,
@@ -67,7 +69,7 @@ def test_lost_results_are_stored_and_the_line_says_where(
     shell: Shell, trained: Path, command: str, to: str, reason: str
 ) -> None:
     # The reader of the pipe is gone before klcli has started.
-    done = shell(f"(sleep 0.2; klcli {command}; echo $? >code) {to}")
+    done = shell(f"(sleep 0.2; klcli {command}; echo $? >code) {to}", KLCLI if command == TRAIN else LIGHT)
     line = done.stderr.splitlines()[-1]
     assert line == f"klcli: the result could not be written to stdout ({reason}), it is stored in results/klcli.db"
     assert done.stderr.count("klcli: ") == 1
@@ -114,7 +116,7 @@ def test_head_lets_a_training_end(shell: Shell, trained: Path, lines: int) -> No
 @pytest.mark.parametrize("command", READING)
 def test_a_reading_command(shell: Shell, trained: Path, command: str) -> None:
     """A reader of a pipe that has seen enough is no failure; a full disk and a closed stream are."""
-    done = shell(f"(sleep 0.2; klcli {command}; echo $? >code) | true")
+    done = shell(f"(sleep 0.2; klcli {command}; echo $? >code) | true", KLCLI)
     assert ((trained / "code").read_text(), done.stderr) == ("0\n", "")
     for to, reason in ((">/dev/full", "No space left on device"), (">&-", "it is closed")):
         done = shell(f"klcli {command} {to}")
@@ -144,7 +146,7 @@ def on_terminal(folder: Path, *args: str, hold: bool = True, **environment: str)
     """Run klcli on a terminal of its own, which closes after the first output unless it is held."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "klcli", *args],
+        [*LIGHT, *args],
         cwd=folder,
         env=os.environ | {"TERM": "xterm"} | environment,
         stdin=slave,

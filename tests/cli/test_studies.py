@@ -5,15 +5,16 @@ import shlex
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from dask_cluster import Cluster, cluster
+from light import COMPILED, LIGHT
 
 from klcli.training.environment import pin_threads
 
@@ -67,9 +68,9 @@ def undisturbed(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """What the search prints and stores in one process that nobody disturbs."""
     folder = tmp_path_factory.mktemp("undisturbed")
     done = subprocess.run(
-        [sys.executable, "-m", "klcli", *SEARCH, "--jobs", "1"],
+        [*LIGHT, *SEARCH, "--jobs", "1"],
         cwd=folder,
-        env=os.environ | {"KLCLI_CACHE": str(shared_cache)},
+        env=os.environ | COMPILED | {"KLCLI_CACHE": str(shared_cache)},
         capture_output=True,
         text=True,
         check=False,
@@ -135,9 +136,9 @@ def assert_gone(pids: list[int], seconds: float = 5) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_ctrl_c_keeps_finished_groups_and_prints_the_command_that_continues(
-    start: Start, klcli: Klcli, undisturbed: tuple[str, list[Any]], tmp_path: Path, jobs: str
+    start: Start, light: Klcli, undisturbed: tuple[str, list[Any]], tmp_path: Path, jobs: str
 ) -> None:
-    process = start(*SEARCH, "--jobs", jobs)
+    process = start(*SEARCH, "--jobs", jobs, **COMPILED)
     wait_for_groups(process, 1)
     children, sent = processes_of(process.pid), time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does, to everybody
@@ -161,7 +162,7 @@ def test_ctrl_c_keeps_finished_groups_and_prints_the_command_that_continues(
     command = shlex.split(line[line.index("`") + 1 : line.rindex("`")])
     assert command == ["klcli", *SEARCH, "--jobs", jobs, "--resume"]
     table, tables = undisturbed
-    assert printed(klcli(*command[1:])) == table
+    assert printed(light(*command[1:], **COMPILED)) == table
     assert stored(tmp_path) == tables
     after = {run["id"]: run for run in read(tmp_path, "SELECT * FROM runs")}
     assert all(after[run["id"]] == run for run in done)  # not trained again, nor touched
@@ -169,9 +170,9 @@ def test_ctrl_c_keeps_finished_groups_and_prints_the_command_that_continues(
 
 @pytest.mark.slow
 def test_a_killed_parent_takes_its_workers_along_and_is_resumed(
-    start: Start, klcli: Klcli, undisturbed: tuple[str, list[Any]], tmp_path: Path
+    start: Start, light: Klcli, undisturbed: tuple[str, list[Any]], tmp_path: Path
 ) -> None:
-    process = start(*SEARCH, "--jobs", "2")
+    process = start(*SEARCH, "--jobs", "2", **COMPILED)
     wait_for_groups(process, 1)
     children = processes_of(process.pid)
     assert len(children) >= 2
@@ -181,7 +182,7 @@ def test_a_killed_parent_takes_its_workers_along_and_is_resumed(
     done = [run for run in read(tmp_path, "SELECT * FROM runs") if run["state"] == "complete"]
     assert len(done) >= 3
     table, tables = undisturbed
-    resumed = klcli(*SEARCH, "--jobs", "2", "--resume")
+    resumed = light(*SEARCH, "--jobs", "2", "--resume", **COMPILED)
     assert printed(resumed) == table
     assert stored(tmp_path) == tables
     assert [study["state"] for study in read(tmp_path, "SELECT state FROM studies")] == ["complete"]
@@ -191,8 +192,41 @@ def test_a_killed_parent_takes_its_workers_along_and_is_resumed(
 
 
 @pytest.mark.slow
+def test_repeats_continue_from_their_checkpoints_after_a_kill(start: Start, light: Klcli, tmp_path: Path) -> None:
+    """Two trainings of some ten seconds in two processes; the bits at the end are those of a single training."""
+    how = (
+        *("train", "--data", "synthetic", "--subset", "3000", "--hidden", "100", "--bn", "--flip", "--dropout", "0.2"),
+        *("--optimizer", "adam", "--eta-max", "1e-3", "--weight-average", "0.9", "--epochs", "80"),
+    )
+    process = start(*how, "--repeats", "2", "--jobs", "2")
+    deadline = time.monotonic() + 100
+    while len(begun := [run for run in _runs(tmp_path) if run["epochs_done"]]) < 2:
+        assert process.poll() is None and time.monotonic() < deadline, begun
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    done = {run["id"]: run["epochs_done"] for run in read(tmp_path, "SELECT * FROM runs")}
+    assert all(0 < epochs < 80 for epochs in done.values())
+    resumed = light(*how, "--repeats", "2", "--jobs", "2", "--resume", "last")
+    assert resumed.returncode == 0, resumed.stderr
+    for run, epochs in done.items():
+        assert f"run {run} continues after epoch {epochs:g}" in resumed.stderr
+    assert light(*how, "--seed", "1").returncode == 0
+    alone, of_study = (
+        [{k: v for k, v in row.items() if k not in ("run_id", "seconds")} for row in epochs]
+        for epochs in (read(tmp_path, f"SELECT * FROM epochs WHERE run_id = {run} ORDER BY step") for run in (3, 2))
+    )
+    assert len(alone) == 80 and alone == of_study
+    names = [name.name for name in (tmp_path / "results/checkpoints").iterdir()]
+    assert sorted(names) == [f"run-00000{run}.npz" for run in (1, 2, 3)]
+    one, other = (np.load(tmp_path / f"results/checkpoints/run-00000{run}.npz") for run in (2, 3))
+    for key in set(one) - {"config", "sha256"}:
+        np.testing.assert_array_equal(one[key], other[key])
+
+
+@pytest.mark.slow
 def test_a_killed_worker_changes_nothing(start: Start, undisturbed: tuple[str, list[Any]], tmp_path: Path) -> None:
-    process = start(*SEARCH, "--jobs", "2")
+    process = start(*SEARCH, "--jobs", "2", **COMPILED)
     wait_for_groups(process, 1)
     workers = [
         child
@@ -209,14 +243,14 @@ def test_a_killed_worker_changes_nothing(start: Start, undisturbed: tuple[str, l
 
 
 @pytest.mark.slow
-def test_a_study_in_the_hands_of_another_process_is_left_to_it(start: Start, klcli: Klcli, tmp_path: Path) -> None:
+def test_a_study_in_the_hands_of_another_process_is_left_to_it(start: Start, light: Klcli, tmp_path: Path) -> None:
     endless = [*SEARCH, "--jobs", "1", "--cycles", "100000", "--evaluations-per-cycle", "1"]
     process = start(*endless)
     deadline = time.monotonic() + 30
     while not (tmp_path / "results/klcli.db").exists() or not _studies(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    second = klcli(*endless, "--resume")
+    second = light(*endless, "--resume")
     assert second.returncode == 4
     assert f"process {process.pid}" in second.stderr
     assert {run["state"] for run in read(tmp_path, "SELECT state FROM runs")} == {"running"}
@@ -224,6 +258,13 @@ def test_a_study_in_the_hands_of_another_process_is_left_to_it(start: Start, klc
     _, err = process.communicate(timeout=30)
     assert process.returncode == 143
     assert "terminated: 0 runs of study 1 are complete" in err
+
+
+def _runs(folder: Path) -> list[dict[str, Any]]:
+    try:
+        return read(folder, "SELECT * FROM runs")
+    except sqlite3.OperationalError:  # the tables are not there yet
+        return []
 
 
 def _studies(folder: Path) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from light import LIGHT
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
@@ -541,7 +542,7 @@ def test_no_space_before_training(klcli: Klcli, refused: Refused, small_disk: Ca
 def test_no_space_left_while_training(klcli: Klcli, tmp_path: Path, small_disk: Callable[[int], Path]) -> None:
     folder = small_disk(24 * 2**20)
     with subprocess.Popen(
-        [sys.executable, "-m", "klcli", "train", *TINY, "--cycles", "10000", "--db", str(folder / "klcli.db")],
+        [*LIGHT, "train", *TINY, "--cycles", "10000", "--db", str(folder / "klcli.db")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

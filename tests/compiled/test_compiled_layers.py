@@ -13,6 +13,7 @@ from klcli.compiled.team import Team
 from klcli.engine import layers, losses
 from klcli.engine.gradient_check import check_gradients
 from klcli.engine.network import Network, build, stack
+from klcli.training.environment import arithmetic
 
 
 def drawn(seed: int, *shape: int) -> np.ndarray:
@@ -23,7 +24,7 @@ def both(layer: Any, X: np.ndarray, G: np.ndarray, **how: bool) -> list[list[np.
     """Outputs, derivatives and running averages of a layer in NumPy, and compiled."""
     found = []
     with Team(X.dtype) as team:
-        [own] = compiled.accelerated(Network({"linear1": layer}).copy(), team).layers.values()
+        [own] = team.accelerated(Network({"linear1": layer}).copy()).layers.values()
         for one in (layer, own):
             Y, backward = one.forward(X, **how)
             dX, gradients = backward(G)
@@ -72,10 +73,25 @@ def test_relu_and_dropout_keep_what_is_not_a_number(dtype: type) -> None:
     X = drawn(1, 3, 8, 5).astype(dtype)
     X[0, 0], X[1, 1, 2], X[2, 0] = np.nan, np.inf, 0
     G = drawn(2, 3, 8, 5).astype(dtype)
-    for layer in (layers.ReLU(), layers.Dropout(0.4, seed=1, index=2, step=7)):
-        plain, own = both(layer, X, G, training=True)
-        np.testing.assert_array_equal(own[0], plain[0])
-        np.testing.assert_array_equal(own[1], plain[1])
+    for layer in (layers.ReLU(), layers.SiLU(), layers.Dropout(0.4, seed=1, index=2, step=7)):
+        with arithmetic():
+            plain, own = both(layer, X, G, training=True)
+        for one, other in zip(own, plain, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-6 if dtype == np.float32 else 1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 6e-7), (np.float64, 1e-15)])
+@pytest.mark.parametrize("slope", [1.0, 1.7])
+def test_silu_is_right_for_every_size_of_its_input(dtype: type, tolerance: float, slope: float) -> None:
+    """Absolute errors relative to 1 + |x|, against the formula in float64; 5001 is no multiple of a block."""
+    X = np.concatenate([np.linspace(-150, 150, 3001), np.linspace(-2, 2, 2000)]).astype(dtype)
+    plain, own = both(layers.SiLU(slope), X[None], np.ones_like(X)[None], training=True)
+    x = X.astype(np.float64)
+    sigmoid = 1 / (1 + np.exp(-slope * x))
+    expected = x * sigmoid, sigmoid * (1 + slope * x * (1 - sigmoid))
+    for found in (plain, own):
+        for one, other in zip(found, expected, strict=True):
+            assert (np.abs(one[0] - other) / (1 + np.abs(x))).max() < tolerance
 
 
 @pytest.mark.parametrize("m", [None, 1, 4])
@@ -85,13 +101,14 @@ def test_cross_entropy(m: int | None, how: dict[str, Any]) -> None:
     how = how | ({"other": y[::-1]} if "other" in how else {})
     expected, expected_backward = losses.cross_entropy(S, y, **how)
     with Team(np.float64) as team:
-        loss, backward = compiled.cross_entropy_of(team)(S, y, **how)
+        loss, backward = team.cross_entropy(S, y, **how)
         np.testing.assert_allclose(loss, expected, rtol=1e-12)
         np.testing.assert_allclose(backward(), expected_backward(), rtol=1e-10, atol=1e-14)
 
 
 NETWORKS = {
     "plain": {}, "BN": {"batch_norm": True}, "BN after": {"batch_norm": True, "bn_position": "after"},
+    "SiLU": {"batch_norm": True, "activation": layers.SiLU(1.7)}, "SiLU without BN": {"activation": layers.SiLU()},
     "dropout": {"batch_norm": True, "dropout": 0.3}, "whitened": {"whitening": drawn(9, 12, 6)},
 }  # fmt: skip
 
@@ -106,11 +123,11 @@ def test_the_gradients_of_the_code_that_trains_are_numerical_ones(how: dict[str,
     network, lam = stack(made), np.linspace(0.01, 0.1, replicas)
     X, y = drawn(50, 9, 12), np.arange(9) % 10
     with compiled.open_team(np.float64) as team:
-        assert team is not None
-        own, loss = compiled.accelerated(network, team), compiled.cross_entropy_of(team)
+        assert team is not compiled.NUMPY
+        own, loss = team.accelerated(network), team.cross_entropy
         checks = check_gradients(network, X, y, lam, trained=own, loss=loss)
         assert all(check.passes(1e-8, 1e-6) for check in checks)
-        broken = compiled.accelerated(network.copy(), team)
+        broken = team.accelerated(network.copy())
         broken.layers["linear2"].W *= 1.01  # type: ignore[union-attr]
         wrong = check_gradients(network, X, y, lam, trained=broken, loss=loss)
         assert not all(check.passes(1e-8, 1e-6) for check in wrong)
@@ -128,9 +145,9 @@ def test_what_is_repeated_is_what_would_be_computed() -> None:
     for is_repeated in (False, True):
         rng = np.random.default_rng(0)
         with compiled.open_team(np.float64) as team:
-            network = compiled.accelerated(stack([made.copy()]), team)
-            sgd, adam, average = (new(0.9) for new in compiled.optimizer_classes(team))
-            loss = partial(compiled.cross_entropy_of(team), smoothing=0.1, other=y[::-1], share=share)
+            network = team.accelerated(stack([made.copy()]))
+            sgd, adam, average = (new(0.9) for new in (team.sgd, team.adam, team.weight_average))
+            loss = partial(team.cross_entropy, smoothing=0.1, other=y[::-1], share=share)
             parameters = network.parameters()
 
             def update(X: np.ndarray) -> np.ndarray:
@@ -140,7 +157,7 @@ def test_what_is_repeated_is_what_would_be_computed() -> None:
                 average.update(network.state())  # noqa: B023
                 return value.copy()
 
-            compute = compiled.repeated(update, team) if is_repeated else update
+            compute = team.repeated(update) if is_repeated else update
             buffers = [np.empty((16, 30)) for _ in range(2)]
             for step in range(9):
                 X = buffers[step % 2]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from klcli import compiled
-from klcli.compiled.team import Team
+from klcli.compiled import Engine
 from klcli.engine.losses import Loss
 from klcli.engine.network import Network, build, stack
 from klcli.engine.schedules import cosine
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parents[1] / "golden"
 NETWORKS = sorted(path.stem for path in FOLDER.glob("*layer*.npz"))
 OPTIMIZERS = ("sgd", "nesterov", "adam")
 Arrays = dict[str, np.ndarray]
-OpenTeam = Callable[..., AbstractContextManager[Team | None]]
+OpenTeam = Callable[..., AbstractContextManager[Engine]]
 
 
 def read(name: str) -> Arrays:
@@ -49,13 +49,13 @@ def network(golden: Arrays, state: Arrays, **settings: Any) -> Network:
     return made
 
 
-def loss_of(case: dict[str, Any], team: Team | None) -> Loss:
-    loss = compiled.cross_entropy_of(team)
+def loss_of(case: dict[str, Any], team: Engine) -> Loss:
+    loss = team.cross_entropy
     return partial(loss, smoothing=case["smoothing"]) if case["smoothing"] else loss
 
 
-def optimizer_of(kind: str, decay: float, team: Team | None) -> Any:
-    sgd, adam, _ = compiled.optimizer_classes(team)
+def optimizer_of(kind: str, decay: float, team: Engine) -> Any:
+    sgd, adam = team.sgd, team.adam
     if kind == "adam":
         return adam(weight_decay=decay)
     return sgd(momentum=0.9 if kind == "nesterov" else 0.0, weight_decay=decay)
@@ -71,7 +71,7 @@ def test_scores_loss_cost_and_every_gradient_are_those_of_torch(name: str, open_
     golden = read(name)
     case, X, y = json.loads(str(golden["settings"])), golden["X"][0], golden["y"][0]
     with open_team(np.float64) as team:
-        net = compiled.accelerated(network(golden, with_prefix(golden, "initial")), team)
+        net = team.accelerated(network(golden, with_prefix(golden, "initial")))
         np.testing.assert_allclose(net.forward(X, training=True)[0], golden["scores"], rtol=1e-9, atol=1e-12)
         loss, gradients = net.gradients(X, y, case["lam"], loss=loss_of(case, team))
         assert float(loss) == pytest.approx(float(golden["loss"]), rel=1e-12)
@@ -97,14 +97,14 @@ def test_fifty_updates_end_where_those_of_torch_end(name: str, kind: str, in_sta
     buffers = [np.empty_like(golden["X"][0]) for _ in range(2)]
     with open_team(np.float64) as team:
         optimizer = optimizer_of(kind, case["weight_decay"], team)
-        trained = compiled.accelerated(stack(replicas), team)
+        trained = team.accelerated(stack(replicas))
 
         def update(X: np.ndarray) -> np.ndarray:
             loss, gradients = trained.gradients_of_loss(X, y, loss=loss_of(case, team), track=True)
             optimizer.update(trained.parameters(), gradients, etas, lams)
             return loss
 
-        repeated = compiled.repeated(update, team)  # as in training: recorded, and then repeated from the records
+        repeated = team.repeated(update)  # as in training: recorded, and then repeated from the records
         for number in range(len(golden[f"{kind}.losses"])):
             X = buffers[number % 2]
             X[:], y[:] = (golden[key][number % len(golden["X"])] for key in ("X", "y"))
@@ -133,7 +133,7 @@ def test_in_evaluation_a_network_with_dropout_is_that_of_torch_without(name: str
 def test_the_loss_and_its_gradient_are_those_of_torch(smoothing: float, open_team: OpenTeam) -> None:
     golden = read("formulas")
     with open_team(np.float64) as team:
-        loss, backward = compiled.cross_entropy_of(team)(golden["S"], golden["y"], smoothing=smoothing)
+        loss, backward = team.cross_entropy(golden["S"], golden["y"], smoothing=smoothing)
         assert float(loss) == pytest.approx(float(golden[f"loss.{smoothing}"]), rel=1e-13)
         np.testing.assert_allclose(backward(), golden[f"gradient.{smoothing}"], rtol=1e-10, atol=1e-15)
 

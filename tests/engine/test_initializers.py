@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from klcli.engine.initializers import he, normal, xavier
+from klcli.engine.layers import ReLU, SiLU
 from klcli.engine.network import build
 
 D_IN, D_OUT = 800, 250
@@ -15,6 +16,7 @@ DRAWS = D_IN * D_OUT
 
 INITIALIZERS = [
     pytest.param(he, math.sqrt(2 / D_IN), id="he"),
+    pytest.param(partial(he, second_moment=0.4), math.sqrt(2.5 / D_IN), id="he of another activation"),
     pytest.param(xavier, math.sqrt(1 / D_IN), id="xavier"),
     pytest.param(partial(normal, sigma=1e-4), 1e-4, id="normal 1e-4"),
     pytest.param(partial(normal, sigma=0.1), 0.1, id="normal 0.1"),
@@ -72,3 +74,16 @@ def test_biases_and_shifts_begin_at_zero_and_scales_at_one() -> None:
         kind = name.split(".")[1]
         if kind != "W":
             np.testing.assert_array_equal(array, 1 if kind == "gamma" else 0)
+
+
+@pytest.mark.parametrize("activation", [ReLU(), SiLU(), SiLU(1.7)])
+def test_he_preserves_the_mean_square_through_ten_layers(activation: ReLU | SiLU) -> None:
+    draw = partial(he, second_moment=activation.second_moment, rng=np.random.default_rng(0))
+    network = build(1000, [1000] * 10, 10, initializer=draw, activation=activation, dtype=np.float64)
+    X = np.random.default_rng(1).standard_normal((20, 1000)) * math.sqrt(activation.second_moment)
+    inputs = []  # of every activation
+    for layer in network.layers.values():
+        if layer == activation:
+            inputs.append(np.mean(X**2))
+        X, _ = layer.forward(X, training=True)
+    assert min(inputs) > 0.5 and max(inputs) < 2  # a factor of 2 too much or too little would make 2^10 of it

@@ -1,11 +1,12 @@
 """Every layer: forward against hand numbers and float64 formulas, backward against central differences."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from klcli.engine.layers import BatchNorm, Layer, Linear, ReLU
+from klcli.engine.layers import BatchNorm, Layer, Linear, ReLU, SiLU
 from klcli.engine.network import Network
 
 NumericalGradient = Callable[[Callable[[], float], np.ndarray], np.ndarray]
@@ -253,12 +254,43 @@ def test_relu_backward_is_the_derivative(replicas: tuple[int, ...], numerical_gr
     assert_backward_is_the_derivative(ReLU(), X, numerical_gradient)
 
 
+# --- SiLU
+
+
+@pytest.mark.parametrize("slope", [1.0, 1.7])
+def test_silu_is_the_float64_formula_wherever_an_exponential_would_overflow(slope: float) -> None:
+    X = np.array([[-1e4, -800.0, -2.0, 0.0, 1.0, 800.0, 1e4]])
+    expected = [x / (1 + math.exp(min(-slope * x, 700))) for x in X[0]]
+    np.testing.assert_allclose(SiLU(slope).forward(X, training=True)[0][0], expected, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("slope", [1.0, 1.7])
+@pytest.mark.parametrize("replicas", REPLICAS)
+def test_silu_backward_is_the_derivative(
+    replicas: tuple[int, ...], slope: float, numerical_gradient: NumericalGradient
+) -> None:
+    assert_backward_is_the_derivative(SiLU(slope), rng().standard_normal((*replicas, N, D_IN)), numerical_gradient)
+
+
+def test_silu_with_the_slope_of_gelu_is_nearly_gelu() -> None:
+    X = np.linspace(-6, 6, 1001)
+    gelu = [x * (1 + math.erf(x / math.sqrt(2))) / 2 for x in X]
+    assert np.abs(SiLU(1.702).forward(X, training=True)[0] - gelu).max() < 0.0204
+
+
+@pytest.mark.parametrize("activation", [ReLU(), SiLU(), SiLU(1.7)])
+def test_the_second_moment_is_that_of_normal_inputs(activation: ReLU | SiLU) -> None:
+    Y, _ = activation.forward(rng().standard_normal(1_000_000), training=True)
+    assert activation.second_moment == pytest.approx(np.mean(Y**2), rel=0.005)  # 3 standard errors
+
+
 # --- all of them
 
 EVERY_LAYER = [
     pytest.param(lambda: linear(()), id="linear"),
     pytest.param(lambda: batch_norm(()), id="batch_norm"),
     pytest.param(ReLU, id="relu"),
+    pytest.param(SiLU, id="silu"),
 ]
 
 

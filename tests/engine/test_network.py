@@ -1,5 +1,6 @@
 """Network: names, shapes, replicas, state, and the gradient of the whole cost."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from klcli.engine.initializers import he
-from klcli.engine.layers import BatchNorm, Linear
+from klcli.engine.layers import BatchNorm, Linear, SiLU
 from klcli.engine.network import Network, build, stack
 
 NumericalGradient = Callable[[Callable[[], float], np.ndarray], np.ndarray]
@@ -24,6 +25,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "3 layers BN": {"hidden": [4, 3], "batch_norm": True},
     "3 layers BN after": {"hidden": [4, 3], "batch_norm": True, "bn_position": "after"},
     "4 layers BN": {"hidden": [4, 6, 3], "batch_norm": True},
+    "3 layers SiLU": {"hidden": [4, 3], "activation": SiLU(1.7)},
+    "3 layers SiLU BN": {"hidden": [4, 3], "activation": SiLU(), "batch_norm": True},
+    "3 layers SiLU BN after": {"hidden": [4, 3], "activation": SiLU(), "batch_norm": True, "bn_position": "after"},
 }
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
@@ -57,7 +61,8 @@ def reference_cost(kind: str, theta: dict[str, np.ndarray], X: np.ndarray, y: np
         H = np.einsum("ni,ij->nj", H, theta[f"linear{index}.W"]) + theta[f"linear{index}.b"]
         if settings.get("batch_norm") and settings.get("bn_position", "before") == "before":
             H = normalised(H, index)
-        H = np.where(H > 0, H, 0)
+        slope = getattr(settings.get("activation"), "slope", math.inf)
+        H = np.where(H > 0, H, 0) if slope == math.inf else H / (1 + np.exp(-slope * H))
         if settings.get("bn_position") == "after":
             H = normalised(H, index)
     S = np.einsum("ni,ij->nj", H, theta[f"linear{depth}.W"]) + theta[f"linear{depth}.b"]

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from klcli import compiled
 from klcli.engine.layers import Linear
 from klcli.engine.network import Network
 from klcli.engine.optimizers import SGD, Adam, WeightAverage
@@ -96,9 +95,9 @@ def test_replicas_move_as_each_would_alone(kind, by_hand, decay, shared, shape, 
     eta, lam = np.array([0.1, 0.02, 0.3])[:m], np.array([0.0, 0.1, 0.5])[:m]
     W = start.copy()
     with open_team(np.float64, helper=True) as team:
-        sgd, adam, _ = compiled.optimizer_classes(team)
+        sgd, adam = team.sgd, team.adam
         optimizer = adam(weight_decay=decay) if kind == "adam" else sgd(0.9 if kind == "nesterov" else 0.0, decay)
-        [layer] = compiled.accelerated(Network({"linear1": Linear(W, np.zeros((m, 1, h)))}), team).layers.values()
+        [layer] = team.accelerated(Network({"linear1": Linear(W, np.zeros((m, 1, h)))})).layers.values()
         for x, g in zip(X, G, strict=True):
             _, backward = layer.forward(x, training=True)
             optimizer.update({"linear1.W": W}, {"linear1.W": backward(g)[1]["W"]}, eta, lam)
@@ -131,7 +130,7 @@ def test_the_average_is_the_mean_with_weights_that_fall_by_decay(width, open_tea
         for _ in range(6)
     ]
     with open_team(np.float64, helper=True) as team:
-        average = compiled.optimizer_classes(team)[2](decay)
+        average = team.weight_average(decay)
         for state in seen:
             average.update(state)
     weights = decay ** np.arange(5, -1, -1)
@@ -157,7 +156,7 @@ def test_a_dense_gradient_of_a_matrix_gets_the_l2_term_and_the_decay_too(kind, o
     W, G = rng.standard_normal((2, 5, 4)), rng.standard_normal((2, 5, 4))
     plain, (eta, lam) = W.copy(), (np.array([0.1, 0.02]), np.array([0.3, 0.1]))
     with open_team(np.float64) as team:
-        sgd, adam, _ = compiled.optimizer_classes(team)
+        sgd, adam = team.sgd, team.adam
         optimizer = adam(weight_decay=0.4) if kind == "adam" else sgd(0.9 if kind == "nesterov" else 0.0, 0.4)
         optimizer.update({"linear1.W": W}, {"linear1.W": G}, eta, lam)
     by_hand = {"adam": adam_by_hand, "nesterov": nesterov_by_hand, "sgd": sgd_by_hand}[kind]

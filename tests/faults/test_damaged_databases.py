@@ -15,7 +15,7 @@ from warm import Laboratory
 
 from klcli.cli.app import main
 from klcli.errors import StoreError
-from klcli.store.filters import Order, RunFilter
+from klcli.store.records import Order, RunFilter
 from klcli.store.store import Store
 
 PAGE = 4096

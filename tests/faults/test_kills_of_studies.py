@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from stored import OF_THE_MOMENT, SHORT, is_whole, rows
-from trials import TIMEOUT, Trials
+from trials import KLCLI, TIMEOUT, Trials
 
 SEARCH = ("search-lambda", *SHORT, "--trials", "8", "--jobs", "2", "--step-epochs", "6")
 LONG = 120  # seconds
@@ -28,7 +28,7 @@ def start(folder: Path, cache: Path, *more: str) -> "subprocess.Popen[str]":
     """A search in a real process, with workers of its own."""
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-m", "klcli", *SEARCH, *more],
+        [*KLCLI, *SEARCH, *more],
         cwd=folder,
         env=os.environ | {"KLCLI_CACHE": str(cache), "OPENBLAS_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL,

@@ -6,7 +6,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable
@@ -18,8 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from stored import OF_THE_MOMENT, SHORT, is_whole, outcome, rows, run_of
-from trials import TIMEOUT, Trials
-from warm import Laboratory
+from trials import KLCLI, TIMEOUT, Trials
 
 TRAIN = ("train", *SHORT, "--step-epochs", "6")
 SEARCH = ("search-lambda", *SHORT, "--trials", "8", "--jobs", "2", "--step-epochs", "4")
@@ -51,7 +49,7 @@ def bits(db: Path, command: tuple[str, ...]) -> Any:
 
 
 def start(cache: Path, command: tuple[str, ...], db: Path, **streams: Any) -> "subprocess.Popen[bytes]":
-    arguments = [sys.executable, "-m", "klcli", *command, "--db", str(db)]
+    arguments = [*KLCLI, *command, "--db", str(db)]
     environment = os.environ | {"KLCLI_CACHE": str(cache), "OPENBLAS_NUM_THREADS": "1", "TERM": "xterm"}
     return subprocess.Popen(arguments, env=environment, **streams)
 
@@ -110,10 +108,10 @@ def test_lost_streams(row: Row, usual: list[Usual], cache: Path, tmp_path: Path)
         db.parent.mkdir()
         if to:
             first, pipe, last = to.partition(" | ")
-            line = f'("$0" -m klcli "$@" {first}; echo $? >"$CODE"){pipe}{last}'
+            line = f'("$0" "$@" {first}; echo $? >"$CODE"){pipe}{last}'
             code = db.parent / "code"
             environment = os.environ | {"KLCLI_CACHE": str(cache), "OPENBLAS_NUM_THREADS": "1", "CODE": str(code)}
-            arguments = ["bash", "-c", line, sys.executable, *one.command, "--db", str(db)]
+            arguments = ["bash", "-c", line, *KLCLI, *one.command, "--db", str(db)]
             subprocess.run(arguments, env=environment, capture_output=True, timeout=LONG, check=False)
             found = int(code.read_text())
         else:
@@ -146,7 +144,7 @@ def on_a_terminal(cache: Path, one: Usual, db: Path, ignored: bool) -> tuple["su
     return process, ours
 
 
-def test_hung_up_terminals(row: Row, lab: Laboratory, usual: list[Usual], cache: Path, tmp_path: Path) -> None:
+def test_hung_up_terminals(row: Row, usual: list[Usual], cache: Path, tmp_path: Path) -> None:
     trials = row(
         "a terminal closed at a random moment of `train` and `search-lambda`, SIGHUP at its default and ignored",
         "exit 129, interrupted, the same bits after `--resume`; ignored: complete, the same bits, "
@@ -180,8 +178,9 @@ def test_hung_up_terminals(row: Row, lab: Laboratory, usual: list[Usual], cache:
             trials.expect(code == 129, f"{name}: exit {code}, {states}")
             trials.expect("running" not in states, f"{name}: {states}")
             again = ("train", "--resume", "1") if one.command[0] == "train" else (*one.command, "--resume")
-            resumed = lab.run(*again, "--db", str(db))
-            trials.expect(resumed.code == 0, f"{name}: resumed: exit {resumed.code}: {resumed.stderr[-300:]}")
+            resumed = start(cache, again, db, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            _, said = resumed.communicate(timeout=LONG)
+            trials.expect(resumed.returncode == 0, f"{name}: resumed: exit {resumed.returncode}: {said[-300:]!r}")
         trials.expect(bits(db, one.command) == one.bits, f"{name}: other bits")
 
     trials.two_at_a_time(trial)

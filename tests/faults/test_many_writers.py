@@ -34,7 +34,7 @@ def write(path: str, go: str, complaint: str) -> None:
         run = store.runs.begin(config, budget_of(config, 45_000), dataset, Environment(1, {}), "klcli train")
         for epoch in range(EPOCHS):
             metrics = Metrics(1.0, 1.0, 0.1)
-            store.runs.record_epoch(run, EpochMetrics(float(epoch), epoch, 0.1, metrics, metrics, 1.0))
+            store.runs.record_epochs(run, EpochMetrics(float(epoch), epoch, 0.1, metrics, metrics, 1.0))
         store.runs.finish(run, "complete", None, 1.0)
     except Exception as error:
         Path(complaint).write_text(f"{type(error).__name__}: {error}", encoding="utf-8")

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from light import COMPILED
 from stored import TRAIN, is_whole, outcome, rows, run_of
-from test_kills_of_studies import LONG, SEARCH, table, wait_for
+from test_kills_of_studies import LONG, table, wait_for
 from test_kills_of_studies import start as start_search
-from trials import TIMEOUT, Trials
+from trials import KLCLI, TIMEOUT, Trials
 from warm import Laboratory
 
 from klcli.store.store import Store
@@ -124,10 +125,10 @@ class Container:
     """`klcli` with process numbers of its own, under a host name that all containers share."""
 
     def __init__(self, cache: Path, *command: str) -> None:
-        inside = ["sh", "-c", 'hostname container && exec "$@"', "-", sys.executable, "-m", "klcli", *command]
+        inside = ["sh", "-c", 'hostname container && exec "$@"', "-", *KLCLI, *command]
         self.outer = subprocess.Popen(
             ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts", *inside],
-            env=os.environ | {"KLCLI_CACHE": str(cache), "OPENBLAS_NUM_THREADS": "1"},
+            env=os.environ | COMPILED | {"KLCLI_CACHE": str(cache), "OPENBLAS_NUM_THREADS": "1"},  # as that of `lab`
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -270,7 +271,7 @@ def test_copies_of_train(lab: Laboratory, row: Row, whole: Path, tmp_path: Path)
     assert trials.lost == []
 
 
-def test_copies_of_a_study(lab: Laboratory, row: Row, tmp_path: Path, cache: Path) -> None:
+def test_copies_of_a_study(row: Row, tmp_path: Path, cache: Path) -> None:
     trials = row(
         "results/ copied at a random moment of `search-lambda --jobs 2`, and the search resumed in the copy",
         "no run is running in the copy, the same table in copy and original",
@@ -301,8 +302,9 @@ def test_copies_of_a_study(lab: Laboratory, row: Row, tmp_path: Path, cache: Pat
             trials.expect("running" not in seen.values(), f"{name}: {seen} in the copy")
             for state in seen.values():
                 trials.tried[f"{state} in the copy"] += 1
-            resumed = lab.run(*SEARCH, "--jobs", "1", "--resume", "--db", str(there))
-            trials.expect(resumed.code == 0, f"{name}: exit {resumed.code}: {resumed.stderr[-300:]}")
+            resumed = start_search(copy, cache, "--jobs", "1", "--resume")
+            _, err = resumed.communicate(timeout=LONG)
+            trials.expect(resumed.returncode == 0, f"{name}: exit {resumed.returncode}: {err[-300:]}")
             trials.expect(table(copy) == expected, f"{name}: another table in the copy")
             trials.tried["resumed"] += 1
         else:

@@ -159,7 +159,7 @@ def run(folder: Path, commands: list[list[str]], cache: Path, writable: bool = F
     mount = [] if writable else ["unshare", "--mount", "sh", "-c", READ_ONLY, str(folder)]
     done = subprocess.run(
         [*mount, sys.executable, "-c", COMMANDS, json.dumps(commands)],
-        env=os.environ | {"KLCLI_CACHE": str(cache), "OPENBLAS_NUM_THREADS": "1"},
+        env=os.environ | {"KLCLI_CACHE": str(cache), "OPENBLAS_NUM_THREADS": "1", "NUMBA_DISABLE_JIT": "1"},
         capture_output=True,
         text=True,
         check=False,

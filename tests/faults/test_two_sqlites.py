@@ -21,7 +21,7 @@ WORKER = """
 import sqlite3, sys, time
 from contextlib import closing
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/.."]  # tests/faults and tests
 from test_many_writers import write
 from klcli.store.store import Store
 task, path, go, complaint = sys.argv[2:]

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import light
 import numpy as np
 
 SCALE = os.environ.get("KLCLI_FAULTS", "ci")  # "ci", "full", or a share of the full number: 0.1
 TIMEOUT = 280 if SCALE == "ci" else 4 * 3600  # seconds of one test
 SEED = int(os.environ.get("KLCLI_FAULTS_SEED", "1"))
+# The program of rows that start studies and processes: the small numbers use the light one.
+KLCLI = light.LIGHT if SCALE == "ci" else light.KLCLI
 RECORD = os.environ.get("KLCLI_FAULTS_RECORD", "")  # a file that gets one line of JSON per row
 
 

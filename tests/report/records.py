@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from klcli.report.plots.figure import Chart, Line
+from klcli.report.plots.chart import Chart, Line
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run, Study
 from klcli.training.budget import budget_of

@@ -42,7 +42,8 @@ def evaluation(id: int, accuracy: float, runs: list[int], **fields: Any) -> Eval
 
 def three_runs() -> list[Run]:
     return [
-        records.run(number, validation_accuracy=value, validation_loss=1.0) for number, value in enumerate(STORED, 1)
+        records.run(number, TrainConfig(seed=number), validation_accuracy=value, validation_loss=1.0)
+        for number, value in enumerate(STORED, 1)
     ]
 
 
@@ -81,12 +82,30 @@ def test_an_ensemble_stands_beside_the_mean_and_the_best_of_its_runs() -> None:
 def test_differences_are_held_against_chance() -> None:
     differences = [now - stored for now, stored in zip(NOW, STORED, strict=True)]
     low, high = stats.t.interval(0.95, 2, loc=mean(differences), scale=stats.sem(differences))
-    [note] = difference_notes(three_evaluations(), three_runs())
+    [note] = [one for one in difference_notes(three_evaluations(), three_runs()) if "differs" in one]
     assert (
         f"differs by {mean(differences):+.4f} on the mean of 3 runs, 95 % interval from {low:+.4f} to {high:+.4f}"
         in note
     )
     assert note.endswith(": no more than chance")
+
+
+def test_repeats_have_a_mean_with_its_interval() -> None:
+    half = stats.t.ppf(0.975, 2) * stats.sem(NOW)
+    ending = "mean of 3 runs with its 95 % interval"
+    notes = difference_notes(three_evaluations(), three_runs())
+    assert f"validation accuracy {mean(NOW):.4f} ± {half:.4f}, {ending}" in notes
+    assert f"test accuracy 0.5000 ± 0.0000, {ending}" in notes
+
+
+@pytest.mark.parametrize("third", [{"lam": 0.1}, {"seed": 1}, {"images": "b"}])
+def test_runs_that_are_no_repeats_have_no_mean(third: dict[str, Any]) -> None:
+    runs = []
+    for number, value in enumerate(STORED, 1):
+        own = {"seed": number, "images": "a"} | (third if number == len(STORED) else {})
+        config, images = TrainConfig(**{k: v for k, v in own.items() if k != "images"}), own["images"]
+        runs.append(records.run(number, config, dataset_sha256=images, validation_accuracy=value, validation_loss=1.0))
+    assert not [note for note in difference_notes(three_evaluations(), runs) if "mean of 3 runs with" in note]
 
 
 def test_stored_evaluations_are_ranked() -> None:

@@ -21,6 +21,8 @@ from klcli.settings.train_config import TrainConfig
 PARTNERS: dict[str, dict[str, Any]] = {
     "bn_samples": {"batch_norm": True, "bn_statistics": "precise"},
     "whitening_eps": {"whitening": 10},
+    "silu_slope": {"activation": "silu"},
+    "weak_augmentation": {"shift": 3},
     "sigma": {"initializer": "normal", "sigma": 0.1},
 }
 NUMBERS = (0.5, 0.05, 400, 3)

@@ -39,6 +39,8 @@ def rendered(table: Table, width: int) -> str:
         ({"hidden": (50,)}, "2-layer 50"),
         ({"batch_norm": True}, "3-layer 50-50 with BN"),
         ({"batch_norm": True, "bn_position": "after"}, "3-layer 50-50 with BN after ReLU"),
+        ({"activation": "silu"}, "3-layer 50-50 SiLU"),
+        ({"activation": "silu", "batch_norm": True, "bn_position": "after"}, "3-layer 50-50 SiLU with BN after SiLU"),
         ({"hidden": (50,), "batch_norm": True, "bn_statistics": "precise"}, "2-layer 50 with BN (precise statistics)"),
         (
             {"hidden": (50,), "batch_norm": True, "bn_position": "after", "bn_statistics": "adaptive"},

@@ -19,6 +19,8 @@ batch_norm = true
 initializer = "normal"
 sigma = 0.01
 epochs = 30
+activation = "silu"
+silu_slope = 1.7
 bn_statistics = "precise"
 bn_samples = 5000
 [wide.split]
@@ -26,6 +28,7 @@ validation = 1000
 """
 BASE = TrainConfig(
     preset="wide", hidden=(512, 256), batch_norm=True, initializer="normal", sigma=0.01, epochs=30,
+    activation="silu", silu_slope=1.7,
     bn_statistics="precise", bn_samples=5000, split=SplitConfig(validation=1000),
 )  # fmt: skip
 
@@ -48,6 +51,8 @@ def test_a_document_becomes_configs() -> None:
     assert {key: SETTINGS[key].typed(value) for key, value in not_default(found.config).items()} == {
         "hidden": "512 256",
         "batch_norm": "true",
+        "activation": "silu",
+        "silu_slope": "1.7",
         "bn_statistics": "precise",
         "bn_samples": "5000",
         "initializer": "normal",
@@ -66,6 +71,7 @@ def test_a_document_becomes_configs() -> None:
         ({"cycles": 3, "epochs": 4}, {"cycles": 3, "epochs": 4}),
         ({"initializer": "he"}, {"initializer": "he", "sigma": None}),
         ({"sigma": 0.5}, {"sigma": 0.5}),
+        ({"activation": "relu"}, {"activation": "relu", "silu_slope": 1.0}),
         ({"bn_statistics": "ema"}, {"bn_statistics": "ema", "bn_samples": None}),
         ({"split.subset": 300}, {"split": SplitConfig(validation=1000, subset=300)}),
     ],

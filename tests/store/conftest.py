@@ -58,7 +58,7 @@ def trained_store(small_dataset: Dataset, tmp_path_factory: pytest.TempPathFacto
         times = budget_of(config, len(splits.train))
         run = store.runs.begin(config, times, small_dataset, Environment(1, {"numpy": "2"}), "klcli train")
         [result] = train([config], splits)
-        store.runs.record_epoch(run, result.epochs[-1], result)
+        store.runs.record_epochs(run, result.epochs[-1], result=result)
         store.runs.finish(run, "complete", result, 1.0)
         (folder / "plots" / f"run-{run:06d}.png").write_text("a picture")
     store.close()

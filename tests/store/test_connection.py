@@ -17,8 +17,8 @@ import sqlite_utils
 from klcli.errors import ExitCode, StoreError
 from klcli.store import connection
 from klcli.store.connection import Database
-from klcli.store.filters import BEST_FIRST, RunFilter
 from klcli.store.migrations import migrations
+from klcli.store.records import BEST_FIRST, RunFilter
 from klcli.store.store import Store
 
 RUNS = 40
@@ -275,7 +275,7 @@ while not go.exists():
 store = Store(path)
 for _ in range(int(sys.argv[3])):
     run_id = store.runs.begin(TrainConfig(), budget_of(TrainConfig(), 45000), dataset, Environment(1, {}), "c")
-    store.runs.record_epoch(run_id, EpochMetrics(1.0, 450, 0.1, Metrics(1, 1, 0.1), Metrics(1, 1, 0.1), 1.0))
+    store.runs.record_epochs(run_id, EpochMetrics(1.0, 450, 0.1, Metrics(1, 1, 0.1), Metrics(1, 1, 0.1), 1.0))
     store.runs.finish(run_id, "complete", None, 1.0)
 """
 

@@ -204,7 +204,7 @@ def test_every_checkpoint_that_a_training_writes_has_the_expected_form(
         run_id = store.runs.begin(config, budget_of(config, 200), small_dataset, environment(), "klcli train")
 
         def on_evaluation(results: list[Any]) -> None:
-            store.runs.record_epoch(run_id, results[0].epochs[-1], results[0])
+            store.runs.record_epochs(run_id, results[0].epochs[-1], result=results[0])
             store.runs.checkpoint(store.runs.get(run_id))
 
         train([config], splits, on_evaluation=on_evaluation)
@@ -293,6 +293,14 @@ def test_a_foreign_number_or_value_fails_no_report(here: Path, sql: str, view: l
     assert done.returncode == 0, done.stderr
     if "--json" in view:
         json.loads(done.stdout, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
+
+
+def test_cycles_that_are_not_finite_are_damage_of_the_row_not_of_the_checkpoint(here: Path) -> None:
+    change(here, "UPDATE runs SET cycles = 9e999 WHERE id = 1")
+    with closing(Store(here / "klcli.db")) as store:
+        words = "run 1: its settings in the database are damaged (cycles = inf)"
+        assert store.upkeep.check()[0] == [words]
+        assert "checkpoint is damaged" not in refused(lambda: store.runs.checkpoint(store.runs.get(1)), words)
 
 
 def test_a_study_that_refines_itself_is_named(here: Path) -> None:

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from klcli.errors import ConfigError, StoreError
-from klcli.store.filters import BEST_FIRST, Order, RunFilter
+from klcli.store import upkeep
+from klcli.store.records import BEST_FIRST, Order, RunFilter
 from klcli.store.store import Store
 from klcli.text import csv_cell
 
@@ -227,6 +230,61 @@ def test_an_export_has_the_bytes_of_the_csv_module(three_runs_here: Path, tmp_pa
         found = [float(row["real"]) for row in csv.DictReader(numbers)]
     assert found == [real for (real,) in connection.execute("SELECT real FROM numbers")] == [row[1] for row in rows]
     connection.close()
+
+
+# The edges of every range in which two libraries could write the same number differently.
+REALS = (0.0, -0.0, 1e-4, 9.999e-5, 1e-5, 1.23e-05, 5e-324, 1e15, 1e16, 9999999999999998.0, 1e22, 1e23, float("inf"))
+real = st.floats(allow_nan=False) | st.sampled_from(REALS) | st.sampled_from(REALS).map(lambda value: -value)
+whole = st.integers(-(2**63), 2**63 - 1)
+word = st.text(max_size=8) | st.text('=+-@{}",; \n\r\t\x1b\u202e\uff1dé1', max_size=8)
+column = st.sampled_from(
+    [real, whole, word, st.none(), real | st.none(), word | st.none(), whole | real, whole | real | word | st.binary()]
+)
+
+
+@pytest.mark.parametrize("library", ["orjson", "repr"])
+@given(st.data(), st.lists(column, min_size=1, max_size=4))
+def test_any_rows_have_the_bytes_of_the_csv_module(library: str, data: st.DataObject, columns: list[Any]) -> None:
+    rows = data.draw(st.lists(st.tuples(*columns), min_size=1, max_size=12))
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([csv_cell(value) for value in row] for row in rows)
+    with pytest.MonkeyPatch.context() as patch:
+        if library == "repr":
+            patch.setattr(upkeep, "orjson", None)
+        assert upkeep._csv(rows) == text.getvalue().encode()
+
+
+def test_the_library_of_the_fast_export_is_there() -> None:
+    assert upkeep.orjson is not None
+
+
+@pytest.mark.slow
+def test_two_processes_export_what_one_does(
+    three_runs_here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(three_runs_here / "klcli.db", "UPDATE epochs SET learning_rate = 1e-05, train_cost = 9e999")
+    store = Store(three_runs_here / "klcli.db")
+    written = store.upkeep.export(tmp_path / "one")
+    monkeypatch.setattr(upkeep, "LARGE_BYTES", 0)
+    monkeypatch.setattr("klcli.training.cores.cores", lambda: 2)
+    assert list(store.upkeep.export(tmp_path / "two").items()) == list(written.items())
+    for name in written:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert {file.name for file in (tmp_path / "two").iterdir()} == set(written)
+    change(three_runs_here / "klcli.db", "CREATE VIEW broken AS SELECT gone FROM runs")
+    before = {file: file.stat().st_ino for file in (tmp_path / "two").iterdir()}
+    with pytest.raises(StoreError, match="no such column"):
+        store.upkeep.export(tmp_path / "two")
+    assert {file: file.stat().st_ino for file in (tmp_path / "two").iterdir()} == before  # none was replaced
+    store.close()
+
+
+def test_a_folder_that_cannot_be_written(three_runs_here: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    store = Store(three_runs_here / "klcli.db")
+    with pytest.raises(StoreError, match="choose a folder that can be written"):
+        store.upkeep.export(tmp_path / "taken")
+    store.close()
 
 
 def test_a_sound_database(three_runs_here: Path) -> None:

@@ -15,8 +15,7 @@ from klcli.errors import StoreError
 from klcli.evaluation.metrics import Metrics
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
-from klcli.store.filters import BEST_FIRST, RunFilter
-from klcli.store.records import Epoch, Run
+from klcli.store.records import BEST_FIRST, Epoch, Run, RunFilter
 from klcli.store.store import Store
 from klcli.training.networks import initialize
 from klcli.training.result import EpochMetrics, TrainResult
@@ -92,7 +91,7 @@ def test_columns_that_mean_nothing_for_a_run_are_null(recorder: Any) -> None:
 
 def test_the_numbers_of_an_evaluation_come_back_to_the_last_bit(recorder: Any) -> None:
     run_id = recorder.begin()
-    recorder.store.runs.record_epoch(run_id, EPOCH)
+    recorder.store.runs.record_epochs(run_id, EPOCH)
     [row] = recorder.store.runs.epochs(run_id)
     assert row == Epoch(
         run_id=run_id, epoch=1.0, step=450, learning_rate=EPOCH.learning_rate,
@@ -106,8 +105,8 @@ def test_the_numbers_of_an_evaluation_come_back_to_the_last_bit(recorder: Any) -
 def test_evaluations_come_back_in_order_and_only_those_of_the_run(recorder: Any) -> None:
     first, second = recorder.begin(), recorder.begin()
     for epoch in (2.0, 10.0, 1.5):
-        recorder.store.runs.record_epoch(first, replace(EPOCH, epoch=epoch))
-    recorder.store.runs.record_epoch(second, replace(EPOCH, epoch=3.0))
+        recorder.store.runs.record_epochs(first, replace(EPOCH, epoch=epoch))
+    recorder.store.runs.record_epochs(second, replace(EPOCH, epoch=3.0))
     assert [row.epoch for row in recorder.store.runs.epochs(first)] == [1.5, 2.0, 10.0]
     assert [row.epoch for row in recorder.store.runs.epochs(second)] == [3.0]
 
@@ -116,12 +115,12 @@ def test_recording_the_same_evaluation_again_changes_nothing(recorder: Any) -> N
     run_id = recorder.begin()
     later = replace(EPOCH, epoch=2.0, step=900, validation=replace(VALIDATION, accuracy=0.3))
     for metrics in (EPOCH, later):
-        recorder.store.runs.record_epoch(run_id, metrics)
+        recorder.store.runs.record_epochs(run_id, metrics)
     before = recorder.store.runs.get(run_id), recorder.store.runs.epochs(run_id)
     assert before[0].epochs_done == 2.0
     assert before[0].best_validation_accuracy == VALIDATION.accuracy
     for metrics in (later, EPOCH, EPOCH):
-        recorder.store.runs.record_epoch(run_id, metrics)
+        recorder.store.runs.record_epochs(run_id, metrics)
     assert (recorder.store.runs.get(run_id), recorder.store.runs.epochs(run_id)) == before
 
 
@@ -132,10 +131,10 @@ def test_an_evaluation_and_the_progress_of_its_run_are_one_transaction(recorder:
         "CREATE TRIGGER refuse BEFORE UPDATE ON runs BEGIN SELECT RAISE(ABORT, 'refused by the test'); END",
     )
     with pytest.raises(StoreError, match="refused by the test"):
-        recorder.store.runs.record_epoch(run_id, EPOCH)
+        recorder.store.runs.record_epochs(run_id, EPOCH)
     assert recorder.store.runs.epochs(run_id) == []
     execute(recorder.path, "DROP TRIGGER refuse")
-    recorder.store.runs.record_epoch(run_id, EPOCH)
+    recorder.store.runs.record_epochs(run_id, EPOCH)
     assert len(recorder.store.runs.epochs(run_id)) == 1
 
 
@@ -161,7 +160,7 @@ def test_a_run_without_any_evaluation_ends_with_nulls(recorder: Any) -> None:
 
 def test_what_is_committed_is_there_for_another_connection(recorder: Any) -> None:
     run_id = recorder.begin()
-    recorder.store.runs.record_epoch(run_id, EPOCH)
+    recorder.store.runs.record_epochs(run_id, EPOCH)
     other = Store(recorder.path)
     assert other.runs.get(run_id) == recorder.store.runs.get(run_id)
     assert other.runs.epochs(run_id) == recorder.store.runs.epochs(run_id)
@@ -170,7 +169,7 @@ def test_what_is_committed_is_there_for_another_connection(recorder: Any) -> Non
 
 def test_deleting_a_run_deletes_its_evaluations(recorder: Any) -> None:
     run_id = recorder.begin()
-    recorder.store.runs.record_epoch(run_id, EPOCH)
+    recorder.store.runs.record_epochs(run_id, EPOCH)
     recorder.store.runs.finish(run_id, "failed", None, 1.0)
     recorder.store.upkeep.delete([run_id])
     assert recorder.store.runs.epochs(run_id) == []
@@ -183,7 +182,7 @@ def test_a_numpy_number_is_refused_instead_of_stored_as_bytes(recorder: Any) -> 
     run_id = recorder.begin()
     single = replace(TRAIN, loss=np.float32(0.5))  # type: ignore[arg-type]
     with pytest.raises(StoreError) as error:
-        recorder.store.runs.record_epoch(run_id, replace(EPOCH, train=single))
+        recorder.store.runs.record_epochs(run_id, replace(EPOCH, train=single))
     one_line(error)
     assert recorder.store.runs.epochs(run_id) == []
 
@@ -210,7 +209,7 @@ def test_every_table_is_strict(recorder: Any) -> None:
 def test_a_number_that_is_not_finite_is_refused_as_an_evaluation(recorder: Any) -> None:
     run_id = recorder.begin()
     with pytest.raises(StoreError) as error:
-        recorder.store.runs.record_epoch(run_id, replace(EPOCH, train=replace(TRAIN, cost=float("nan"))))
+        recorder.store.runs.record_epochs(run_id, replace(EPOCH, train=replace(TRAIN, cost=float("nan"))))
     one_line(error)
     assert recorder.store.runs.epochs(run_id) == []
 
@@ -219,10 +218,10 @@ def test_a_number_that_is_not_finite_is_refused_as_an_evaluation(recorder: Any) 
     "use",
     [
         pytest.param(lambda store: store.runs.get(99), id="run"),
-        pytest.param(lambda store: store.runs.record_epoch(99, EPOCH), id="record_epoch"),
+        pytest.param(lambda store: store.runs.record_epochs(99, EPOCH), id="record_epochs"),
         pytest.param(lambda store: store.runs.finish(99, "complete", None, 1.0), id="finish"),
         pytest.param(
-            lambda store: store.runs.record_epoch(99, EPOCH, result(TrainConfig(), [EPOCH])), id="record_epoch"
+            lambda store: store.runs.record_epochs(99, EPOCH, result=result(TrainConfig(), [EPOCH])), id="record_epochs"
         ),
         pytest.param(lambda store: store.runs.claim(99), id="claim"),
     ],
@@ -288,7 +287,7 @@ def test_a_checkpoint_lies_beside_the_database_and_the_run_points_at_it(recorder
     config = TrainConfig(hidden=(4,), batch_norm=True)
     run_id = recorder.begin(hidden=(4,), batch_norm=True)
     trained = result(config, [EPOCH])
-    recorder.store.runs.record_epoch(run_id, EPOCH, trained)
+    recorder.store.runs.record_epochs(run_id, EPOCH, result=trained)
     run = recorder.store.runs.get(run_id)
     assert not Path(run.checkpoint).is_absolute()
     stored = checkpoints.load(recorder.path.parent / run.checkpoint)
@@ -302,11 +301,11 @@ def trained_twice(recorder: Any) -> int:
     """Record two evaluations of one run, with different weights; returns the run."""
     run_id = recorder.begin(hidden=(4,))
     trained = result(TrainConfig(hidden=(4,)), [EPOCH])
-    recorder.store.runs.record_epoch(run_id, EPOCH, trained)
+    recorder.store.runs.record_epochs(run_id, EPOCH, result=trained)
     trained.network.parameters()["linear1.W"][...] += 1
     later = replace(EPOCH, epoch=EPOCH.epoch + 1, step=2 * EPOCH.step)
     trained.epochs.append(later)
-    recorder.store.runs.record_epoch(run_id, later, trained)
+    recorder.store.runs.record_epochs(run_id, later, result=trained)
     return run_id
 
 
@@ -417,7 +416,7 @@ def test_only_running_runs_are_marked(recorder: Any) -> None:
 
 def test_a_run_that_was_marked_keeps_its_evaluations_and_says_why(recorder: Any) -> None:
     run_id = recorder.begin()
-    recorder.store.runs.record_epoch(run_id, EPOCH)
+    recorder.store.runs.record_epochs(run_id, EPOCH)
     execute(recorder.path, "UPDATE runs SET owner = 'a process that has ended' WHERE id = ?", run_id)
     opened = Store(recorder.path)
     run = opened.runs.get(run_id)
@@ -435,5 +434,5 @@ def test_a_process_that_lost_its_run_leaves_the_checkpoint_of_the_new_one(record
     execute(recorder.path, "UPDATE runs SET owner = 'another' WHERE id = ?", run_id)
     lost = replace(EPOCH, epoch=9.0, step=9 * EPOCH.step)
     with pytest.raises(StoreError, match="taken over"):
-        recorder.store.runs.record_epoch(run_id, lost, result(TrainConfig(hidden=(4,)), [lost]))
+        recorder.store.runs.record_epochs(run_id, lost, result=result(TrainConfig(hidden=(4,)), [lost]))
     assert path.read_bytes() == before

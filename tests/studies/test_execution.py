@@ -20,19 +20,19 @@ from klcli.data.dataset import Dataset, Splits
 from klcli.errors import ConfigError, DataError
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.studies import execution, worker_channel
+from klcli.studies import execution
 from klcli.studies.execution import (
     ATTEMPTS,
     STACK_SIZE,
     ImagesReference,
     StackOutcome,
     StackTask,
+    WorkerChannel,
     WorkersLost,
     execute,
     stacks,
     train_stack,
 )
-from klcli.studies.worker_channel import WorkerChannel
 from klcli.training.trainer import train
 
 Tasks = Callable[..., list[StackTask]]
@@ -220,7 +220,7 @@ def test_a_defect_in_a_worker_is_raised(tasks: Tasks) -> None:
 
 
 def test_outcomes_come_with_progress_and_leave_nothing_behind(tasks: Tasks, monkeypatch: Any, tmp_path: Path) -> None:
-    monkeypatch.setattr(worker_channel, "PERIOD", 0.0)
+    monkeypatch.setattr(execution, "PERIOD", 0.0)
     monkeypatch.setattr(execution, "POLL_SECONDS", 0.01)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     heard: list[tuple[int, int, float]] = []

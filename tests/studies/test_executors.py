@@ -4,6 +4,7 @@ import contextlib
 import os
 import pickle
 import random
+import shlex
 import signal
 import socket
 import struct
@@ -18,12 +19,20 @@ from typing import Any
 import psutil
 import pytest
 from dask_cluster import Cluster
+from light import LIGHT
 
 from klcli.errors import ConfigError, DataError
 from klcli.studies import executors
-from klcli.studies.execution import ImagesReference, StackOutcome, StackTask, WorkersLost, execute, train_stack
+from klcli.studies.execution import (
+    ImagesReference,
+    StackOutcome,
+    StackTask,
+    WorkerChannel,
+    WorkersLost,
+    execute,
+    train_stack,
+)
 from klcli.studies.executors import open_executor
-from klcli.studies.worker_channel import WorkerChannel
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
@@ -432,7 +441,7 @@ def test_a_study_without_shared_memory(mount: str, tmp_path: Path, shared_cache:
     if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount")
     settings = "search-lambda --data synthetic --subset 300 --hidden 20 --trials 6 --step-size 3 --jobs 2"
-    command, environment = f"'{sys.executable}' -m klcli {settings}", os.environ | {"KLCLI_CACHE": str(shared_cache)}
+    command, environment = f"{shlex.join(LIGHT)} {settings}", os.environ | {"KLCLI_CACHE": str(shared_cache)}
     outputs = []
     for folder, line in (("usual", command), ("without", f"{mount} && {command}")):
         (tmp_path / folder).mkdir()

@@ -114,13 +114,13 @@ def shim(tmp_path: Path) -> Callable[[str], dict[str, str]]:
     ],
 )
 def test_a_wrong_blas_stops_every_command_before_its_first_number(
-    klcli: Klcli, shim: Callable[[str], dict[str, str]], tmp_path: Path, code: str, named: str
+    light: Klcli, shim: Callable[[str], dict[str, str]], tmp_path: Path, code: str, named: str
 ) -> None:
     environment = shim(code)
     for command in (
         TRAIN, (*TRAIN, "--repeats", "2"), ("search-lambda", *TRAIN[1:]), ("gradcheck", "--data", "synthetic"),
     ):  # fmt: skip
-        done = klcli(*command, **environment)
+        done = light(*command, **environment)
         assert (done.returncode, done.stdout) == (1, "")
         *_, line = done.stderr.splitlines()
         assert line.startswith(f"klcli: NumPy {np.__version__} with BLAS openblas ")
@@ -129,15 +129,15 @@ def test_a_wrong_blas_stops_every_command_before_its_first_number(
         assert "Traceback" not in done.stderr
     assert not list((tmp_path / "cache").glob("blas/*"))  # a wrong verdict is not kept
     del environment["LD_PRELOAD"]
-    assert klcli(*TRAIN, **environment).returncode == 0
+    assert light(*TRAIN, **environment).returncode == 0
 
 
 @pytest.mark.slow
-def test_the_verdict_is_kept_for_each_kernel_and_not_believed_if_damaged(klcli: Klcli, tmp_path: Path) -> None:
+def test_the_verdict_is_kept_for_each_kernel_and_not_believed_if_damaged(light: Klcli, tmp_path: Path) -> None:
     cache = {"KLCLI_CACHE": str(tmp_path / "cache")}
 
     def verdicts(**environment: str) -> list[Path]:
-        assert klcli(*TRAIN, **cache, **environment).returncode == 0
+        assert light(*TRAIN, **cache, **environment).returncode == 0
         return sorted((tmp_path / "cache/blas").iterdir())
 
     [first] = verdicts()

@@ -51,13 +51,17 @@ def test_without_shuffling_every_epoch_has_the_order_of_the_files(train: Split) 
         assert y.tolist() == train.labels[first : first + 30].tolist()
 
 
-@pytest.mark.parametrize("how", [{}, {"flip": True}, {"shift": 3}, {"flip": True, "shift": 31}, {"mixup": 0.3}])
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"flip": True}, {"shift": 3}, {"flip": True, "shift": 31}, {"mixup": 0.3}, {"contrast": 0.5},
+     {"flip": True, "shift": 2, "contrast": 1, "weak_augmentation": 0.999}],
+)  # fmt: skip
 @pytest.mark.parametrize("standardise", ["pixel", "image"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_compiled_code_writes_the_images_of_numpy(train: Split, how: dict, standardise: str, dtype: str) -> None:
     config, split = replace(CONFIG, dtype=dtype, **how), train.standardised(standardise)
     with compiled.open_team(dtype, helper=True) as team:
-        assert team is not None
+        assert team is not compiled.NUMPY
         plain, own = Minibatches(config, split, UPDATES), Minibatches(config, split, UPDATES, team)
         for step in (0, 1, 2, 5, 4):
             X, y, _ = at(plain, step)
@@ -99,6 +103,34 @@ def test_the_labels_are_mixed_as_the_images_are(train: Split) -> None:
     log_p = np.log(softmax(S, axis=1))
     expected = -np.mean([share * log_p[i, y[i]] + (1 - share) * log_p[i, y[29 - i]] for i in range(30)])
     assert float(loss(S, y)[0]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_contrast_multiplies_each_standardised_image_by_a_factor_of_its_own(train: Split) -> None:
+    contrast, factors = 0.3, []
+    for step in range(100):
+        plain, y, _ = at(Minibatches(CONFIG, train, UPDATES), step)
+        X, same, _ = at(Minibatches(replace(CONFIG, contrast=contrast), train, UPDATES), step)
+        np.testing.assert_array_equal(y, same)
+        own = (X * plain).sum(axis=1) / (plain * plain).sum(axis=1)
+        np.testing.assert_allclose(X, own[:, None] * plain, rtol=1e-9, atol=1e-12)
+        factors.extend(own)
+    assert 0.7 <= min(factors) < 0.705 and 1.295 < max(factors) <= 1.3
+    assert np.mean(factors) == pytest.approx(1, abs=0.01)  # 3 standard errors
+    assert np.var(factors) == pytest.approx((2 * contrast) ** 2 / 12, rel=0.05)
+
+
+def test_the_last_updates_of_weak_augmentation_shift_by_a_pixel_with_little_contrast(train: Split) -> None:
+    """Of 40 updates, the last 10; the share of the updates before them is that of a training without it."""
+    config = replace(CONFIG, shift=5, contrast=0.8, shuffle=False)
+    weak, strong, least = (
+        Minibatches(replace(config, **how), train, 40)
+        for how in ({"weak_augmentation": 0.25}, {}, {"shift": 1, "contrast": 0.1})
+    )
+    for step in range(40):
+        np.testing.assert_array_equal(at(weak, step)[0], at(strong if step < 30 else least, step)[0])
+    smaller = Minibatches(replace(config, shift=0, contrast=0.05, weak_augmentation=1.0), train, 40)
+    never_larger = Minibatches(replace(config, shift=0, contrast=0.05), train, 40)
+    np.testing.assert_array_equal(at(smaller, 3)[0], at(never_larger, 3)[0])
 
 
 def test_shares_have_the_variance_of_the_beta_distribution(train: Split) -> None:

@@ -28,11 +28,7 @@ def info(*, invocation: Invocation) -> None:
     copy = dataset.images_file
     train, names = len(dataset.images) * 5 // 6, dataset.class_names
     counts = [np.bincount(labels, minlength=len(names)).tolist() for labels in np.split(dataset.labels, [train])]
-    content = {
-        "name": dataset.name,
-        "source": dataset.source,
-        "layout": dataset.layout,
-        "official": dataset.official,
+    content = {key: getattr(dataset, key) for key in ("name", "source", "layout", "official")} | {
         "prepared": path_text(copy) if copy else None,
         "prepared_bytes": copy.stat().st_size if copy else 0,
         "passed_over": dataset.passed_over,
@@ -56,14 +52,13 @@ def fetch(
 ) -> None:
     """Download CIFAR-10 (170 MB) into klcli's cache; run again after an interruption, it continues."""
     from klcli.data.cifar10 import fetch as fetching
-    from klcli.data.cifar10.places import cache_folder
+    from klcli.data.cifar10.prepared import cache_folder
 
     if md5 is not None and not verify:
         raise typer.BadParameter(f"--md5 {md5} and --no-verify exclude each other: omit one")
     address, destination = url or fetching.URL, cache_folder()
     expected = (md5 or fetching.OFFICIAL) if verify else None
-    fetched = fetching.fetched_before(address, destination) if expected == fetching.OFFICIAL else None
-    if fetched:
+    if fetched := fetching.fetched_before(address, destination) if expected == fetching.OFFICIAL else None:
         invocation.say(f"{path_text(fetched.path)} already contains the official copy")
     else:
         invocation.say(f"from {address} to {path_text(destination)}")

@@ -1,6 +1,6 @@
 """`klcli evaluate`: evaluate stored networks again, with other settings."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -38,7 +38,7 @@ def evaluate(
 
     from klcli.report.documents import record_document
     from klcli.report.tables.later_checks import difference_notes, ensemble_table, evaluation_table, evaluation_words
-    from klcli.report.words import network_name, run_numbers, subset_words
+    from klcli.report.words import network_name, run_numbers, setting_value, subset_words
 
     names = list(dict.fromkeys(network_name(run.config) for run in found))
     names = names if len(names) <= SHOWN_NAMES else [f"{len(names)} different networks"]
@@ -50,11 +50,8 @@ def evaluate(
         table, notes = evaluation_table(title, evaluations, found), difference_notes(evaluations, found)
     invocation.result(table, *notes)
     invocation.places()
-    measures = ("validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
-    stored: list[dict[str, Any]] = [
-        {"run": run.id, "bn_statistics": run.config.bn_statistics if run.config.batch_norm else None}
-        | {name: getattr(run, name) for name in measures}
-        for run in found
-    ]
+    keys = ("validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
+    stored = [{"run": run.id, "bn_statistics": setting_value(run, "bn_statistics")} for run in found]
+    stored = [one | {key: getattr(run, key) for key in keys} for one, run in zip(stored, found, strict=True)]
     documents = [*map(record_document, evaluations)]
     invocation.document("evaluate", {"evaluations": documents, "stored": stored, "notes": notes})

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from klcli.store.store import Store
 
 NETWORK_FIELDS = (
-    "hidden", "batch_norm", "bn_position", "bn_eps", "initializer", "sigma", "lam", "dropout", "label_smoothing",
-    "standardise",
+    "hidden", "activation", "silu_slope", "batch_norm", "bn_position", "bn_eps", "initializer", "sigma", "lam",
+    "dropout", "label_smoothing", "standardise",
 )  # fmt: skip
 
 
@@ -61,6 +61,5 @@ def show(invocation: Invocation, store: "Store", checks: "Sequence[GradientCheck
 
 def raise_for_failed(checks: "Sequence[GradientCheck]") -> None:
     """Raise GradientCheckFailed, which names the tensors, if one failed."""
-    failed = [error.tensor for check in checks for error in check.errors if not error.passed]
-    if failed:
-        raise GradientCheckFailed(f"wrong gradient: {', '.join(dict.fromkeys(failed))}, see the rows marked FAIL")
+    if failed := dict.fromkeys(error.tensor for check in checks for error in check.errors if not error.passed):
+        raise GradientCheckFailed(f"wrong gradient: {', '.join(failed)}, see the rows marked FAIL")

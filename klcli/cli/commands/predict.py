@@ -7,8 +7,10 @@ import typer
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.settings.setting import flag, setting
+from klcli.settings.train_config import MAX_SHIFT
 
 PREDICTION = "Prediction"
+SHIFTS_HELP = "Also average over the picture shifted by N pixels to its four sides; if omitted, as trained, at most 2."
 
 
 @invoked("data", "db")
@@ -16,7 +18,10 @@ def predict(
     pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files of any size.")],
     run: str = setting("best", PREDICTION, "Use the network of this run.", metavar="RUN|last|best"),
     top: int = setting(3, PREDICTION, "Show N classes per picture.", at_least=1, at_most=10),
-    flips: bool = flag(PREDICTION, "Average the probabilities of a picture and its mirror image."),
+    flips: bool | None = setting(
+        None, PREDICTION, "Average the probabilities of a picture and its mirror image; if omitted, as trained."
+    ),
+    shifts: int | None = setting(None, PREDICTION, SHIFTS_HELP, at_least=0, at_most=MAX_SHIFT),
     snapshots: bool = flag(PREDICTION, "Average the probabilities of the networks at the ends of the run's cycles."),
     *,
     invocation: Invocation,
@@ -30,18 +35,19 @@ def predict(
 
     - `klcli predict *.png --run 3 --top 5 --flips`
     """
-    found = invocation.lab.predict(pictures, run, flips=flips, snapshots=snapshots)
+    found = invocation.lab.predict(pictures, run, flips=flips, shifts=shifts, snapshots=snapshots)
 
     from klcli.report.tables.later_checks import prediction_table
-    from klcli.report.words import network_name, subset_words
+    from klcli.report.words import run_title
 
     by = found.run
     accuracy = "" if by.test_accuracy is None else f", test accuracy {by.test_accuracy:.4f}"
-    title = f"Classes by run {by.id}: {network_name(by.config)} on {found.dataset}{subset_words([by])}{accuracy}"
+    views = ["flips"] * found.flips + [f"shifts by {found.shifts}"] * bool(found.shifts)
+    over = f", mean over {' and '.join(views)}" if views else ""
+    title = f"{run_title('Classes by run', by, f' on {found.dataset}')}{accuracy}{over}"
     invocation.result(prediction_table(title, found.pictures, top))
-    documents = [
-        {"picture": picture, "class": max(own.items(), key=lambda item: item[1])[0], "probabilities": own}
-        for picture, own in found.pictures
-    ]
-    how = {"run": by.id, "dataset": found.dataset, "flips": flips, "snapshots": snapshots}
+    classes = [max(own.items(), key=lambda item: item[1])[0] for _, own in found.pictures]
+    pairs = zip(found.pictures, classes, strict=True)
+    documents = [{"picture": picture, "class": name, "probabilities": own} for (picture, own), name in pairs]
+    how = {"run": by.id, "dataset": found.dataset, "flips": found.flips, "shifts": found.shifts, "snapshots": snapshots}
     invocation.document("predict", how | {"pictures": documents})

@@ -49,13 +49,9 @@ class Upkeep(Settings):
         return [one.name.replace("_", "-") for one in fields(self) if one.name != "yes" and getattr(self, one.name)]
 
     def do(self, invocation: Invocation, store: "Store") -> None:
-        """Make the requested change or check. Raises StoreError if something is damaged."""
-        annotations = (
-            (self.note, store.upkeep.set_note),
-            (self.tag, store.upkeep.add_tag),
-            (self.untag, store.upkeep.remove_tag),
-        )
-        for given, write in annotations:
+        upkeep = store.upkeep
+        changes = (self.note, upkeep.set_note), (self.tag, upkeep.add_tag), (self.untag, upkeep.remove_tag)
+        for given, write in changes:
             if given is not None:
                 write(given[0], storable(given[1]))
                 run = store.runs.get(given[0])
@@ -71,14 +67,13 @@ class Upkeep(Settings):
             self._check(invocation, store)
 
     def _delete(self, invocation: Invocation, store: "Store") -> None:
-        runs = [store.runs.get(number) for number in self.delete]
+        runs, numbers = [store.runs.get(number) for number in self.delete], " ".join(map(str, self.delete))
         what = f"delete {len(runs)} {counted(len(runs), 'run')} with epochs, checkpoints and pictures"
-        if not self.yes and not sys.stdin.isatty():
-            numbers = " ".join(map(str, self.delete))
-            raise ConfigError(f"--delete {numbers}: there is no terminal to confirm it, add --yes to {what}")
+        silent = f"--delete {numbers}: there is no terminal to confirm it, add --yes to {what}"
+        require(self.yes or sys.stdin.isatty(), silent)
         for run in runs:
             invocation.say(f"run {run.id}: {network_name(run.config)} on {run.dataset}, {run.state}")
-        if not self.yes and not typer.confirm(f"{what[0].upper()}{what[1:]}?", err=True):
+        if not self.yes and not typer.confirm(f"{what.capitalize()}?", err=True):
             invocation.say("nothing was deleted")
             return
         files = store.upkeep.delete(self.delete)
@@ -86,8 +81,7 @@ class Upkeep(Settings):
         invocation.document("report", {"deleted": self.delete, "files": files})
 
     def _check(self, invocation: Invocation, store: "Store") -> None:
-        from klcli.report.words import counted
-        from klcli.store.filters import RunFilter
+        from klcli.store.records import RunFilter
 
         number = sum(store.runs.count_by_state().values())
         files = store.runs.count(RunFilter(where="checkpoint IS NOT NULL"))
@@ -126,9 +120,8 @@ def report(selection: Selection, upkeep: Upkeep, invocation: Invocation) -> None
 
     - `klcli report --html report.html`
     """
-    if invocation.as_json and selection.format != "table":
-        raise ConfigError(f"--json and --format {selection.format}: give one, --json is the whole document")
-
+    both = f"--json and --format {selection.format}: give one, --json is the whole document"
+    require(not invocation.as_json or selection.format == "table", both)
     require(not upkeep.yes or bool(upkeep.delete), "--yes: confirms --delete, omit it")
     if upkeep.wanted and selection != Selection():
         given = next(one for one in settings_of(Selection).values() if getattr(selection, one.key) != one.default)
@@ -151,13 +144,12 @@ def _write_page(invocation: Invocation, store: "Store", selection: Selection, pa
     from klcli.report.views import FIRST_COMMAND, states_words
     from klcli.store.checkpoints import write_atomically
 
-    sections = Sections(store, selection, invocation.data, invocation.say)
+    sections, shown = Sections(store, selection, invocation.data, invocation.say), []
     counts = store.runs.count_by_state()
     if not counts and not store.gradient_checks.suites():
         invocation.result(f"{store.path} holds no run yet: begin with `{FIRST_COMMAND}`")
         invocation.document("report", {"page": None})
         return
-    shown = []
     with invocation.counting("drawing", len(sections)) as advance:
         for section in sections:
             shown.append(section)
@@ -174,6 +166,7 @@ def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
         return
 
     from klcli.report.views import view
+    from klcli.store.checkpoints import write_atomically
 
     shown = view(store, selection)
     pictures: list[tuple[Path, Picture]] = []
@@ -196,23 +189,17 @@ def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
         invocation.say(*(shown.notes if selection.is_csv else ()))
     invocation.say(*shown.hints)
     written: list[Path] = []
+    path = Path()
     try:  # the table first: a picture can fail, for example on a full disk
         for path, picture in pictures:
-            _write(path, picture)
+            write_atomically(path, picture())
             written.append(path)
             say(f"picture     {path}")
-    finally:
-        invocation.document("report", shown.document | ({"pictures": written} if selection.plot else {}))
-    if selection.is_about_gradients:
-        raise_for_failed(store.gradient_checks.suite())
-
-
-def _write(path: Path, picture: "Picture") -> None:
-    from klcli.store.checkpoints import write_atomically
-
-    try:
-        write_atomically(path, picture())
     except KlcliError:
         raise
     except Exception as error:  # a broken matplotlib can raise anything
         raise StoreError(f"{path}: cannot be drawn ({reason(error)})") from error
+    finally:
+        invocation.document("report", shown.document | ({"pictures": written} if selection.plot else {}))
+    if selection.is_about_gradients:
+        raise_for_failed(store.gradient_checks.suite())

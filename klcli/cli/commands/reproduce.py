@@ -13,11 +13,8 @@ from klcli.settings.setting import Role, flag, setting
 
 if TYPE_CHECKING:
     from klcli.published.comparison import Comparison
-    from klcli.published.report import Report
     from klcli.published.reproduction import Reproduction
-    from klcli.report.tables.table import Table
-
-    Section = tuple[Report, Table, list[str], list[tuple[str, Path]]]  # its notes; its pictures, each with its caption
+    from klcli.report.tables.reproductions import Section
 
 
 @takes(ReproductionSettings)
@@ -51,7 +48,7 @@ def reproduce(
         from klcli.report.tables.formats import exact_rows
         from klcli.report.tables.reproductions import list_table
 
-        listed = list_table([report(name) for name in report_names()], invocation.repeats)
+        listed = list_table([*map(report, report_names())], invocation.repeats)
         invocation.result(listed)
         invocation.document("reproduce", {"reports": exact_rows(listed)})
         return
@@ -86,14 +83,10 @@ def _write_pictures(invocation: Invocation, found: "Reproduction", markdown: Pat
     """Write the figures of a report, beside the page if there is one; return the caption and path of each."""
     from klcli.report.plots.reproductions import pictures
 
-    store = invocation.lab.store
-    folder, prefix = store.folder("plots"), f"study-{max(found.studies, default=0):06d}"
-    if markdown is not None:
-        folder, prefix = markdown.parent, markdown.stem
-    written = []
+    store, written, study = invocation.lab.store, [], f"study-{max(found.studies, default=0):06d}"
+    stem = markdown.with_suffix("") if markdown else store.folder("plots") / study
     for name, words, chart in pictures(found, store.runs.epochs):
-        path = invocation.picture(folder / f"{prefix}-{name}.png", chart)
-        if path is None:
+        if (path := invocation.picture(stem.parent / f"{stem.name}-{name}.png", chart)) is None:
             break  # the others would fail for the same reason
         written.append((words, path))
     return written

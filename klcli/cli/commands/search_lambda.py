@@ -34,11 +34,9 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
     from klcli.report.words import repeats_note, subset_words
 
     choice, picture, note = found.choice, None, repeats_note(found.stages[0][1])
-    invocation.result(search_table(found), *([choice_sentence(choice)] if choice else []), *([note] if note else []))
-    stages = [
-        {"study": study, "stage": stage, "runs": [*map(run_document, runs)]}
-        for study, (stage, runs) in zip(found.studies, found.stages, strict=True)
-    ]
+    invocation.result(search_table(found), *filter(None, [choice_sentence(choice) if choice else "", note]))
+    pairs = zip(found.studies, found.stages, strict=True)
+    stages = [{"study": study, "stage": stage, "runs": [*map(run_document, own)]} for study, (stage, own) in pairs]
     document: dict[str, Any] = {"studies": stages, "choice": asdict(choice) if choice else None}
     if choice is not None and found.final:
         runs, study = found.final, found.final[0].study_id

@@ -30,10 +30,9 @@ def sigma_sweep(
 
     found = study_view(lab.store, study.id)
     runs = found.runs
-    invocation.result(sigma_table(runs), *([interval_table(runs)] if invocation.repeats > 1 else []), *found.notes)
+    invocation.result(sigma_table(runs), *[interval_table(runs)] * (invocation.repeats > 1), *found.notes)
     path = lab.store.folder("plots") / f"study-{study.id:06d}-sigma.png"
-    epochs = {run.id: lab.epochs(run) for run in runs}
-    picture = invocation.picture(path, lambda: sigma_curves(runs, epochs))
+    picture = invocation.picture(path, lambda: sigma_curves(runs, {run.id: lab.epochs(run) for run in runs}))
     invocation.places(picture=picture)
     document = {"study": study.id, "runs": found.document["runs"], "picture": picture}
     invocation.document("sigma-sweep", document)

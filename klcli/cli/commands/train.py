@@ -46,7 +46,7 @@ def train(
     if lr_range_test:
         if resume is not None:
             raise ConfigError(f"--resume {resume}: a resumed run keeps its settings, omit --lr-range-test")
-        from klcli.studies.range_test import range_test
+        from klcli.studies.plans import range_test
 
         config = range_test(config, named)
     lab = invocation.lab
@@ -62,16 +62,19 @@ def train(
 
 
 def _show_presets(invocation: Invocation) -> None:
-    from klcli.report.tables.table import Table, texts
+    from klcli.report.tables.table import Table, columns
     from klcli.settings.presets import presets
     from klcli.settings.sameness import SETTINGS, not_default
 
     known = presets().values()
+    measured = "minutes=minutes on two cores; test=test accuracy, %; test_over_views=over flips and shifts, %"
+    head = columns(f"name=preset; {measured}; description=for")
+    invocation.result(Table("Presets, measured on all of CIFAR-10", head, [vars(one) for one in known]))
     for one in known:
         rows = [{"setting": key, "value": SETTINGS[key].typed(value)} for key, value in not_default(one.config).items()]
-        title, columns = f"{one.name}: {one.description}", texts("setting", "value")
-        invocation.result(Table(title, columns, rows or [{"setting": "the defaults"}]))
-    documents = [{"name": one.name, "description": one.description, "config": asdict(one.config)} for one in known]
+        head = columns("setting; value")
+        invocation.result(Table(f"Preset {one.name}", head, rows or [{"setting": "the defaults"}]))
+    documents = [asdict(one) for one in known]
     invocation.document("train", {"presets": documents})
 
 

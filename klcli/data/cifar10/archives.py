@@ -1,7 +1,4 @@
-"""Read files from a tar or zip archive, compressed or not, with bounded time and memory. Nothing is unpacked.
-
-The content decides what an archive is, not its name: browsers and Keras rename downloads.
-"""
+"""Read files from a tar or zip archive, known by its content, in bounded time and memory; nothing is unpacked."""
 
 import bz2
 import contextlib
@@ -12,8 +9,9 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from functools import partial
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
 
 from klcli.errors import DataError
 from klcli.files import open_regular
@@ -32,38 +30,31 @@ DAMAGE = (  # exceptions of the libraries for a damaged archive
     RuntimeError,  # a password is required, or, as NotImplementedError, an unknown method of compression
     ValueError, OverflowError, MemoryError,  # a number in a damaged header
 )  # fmt: skip
-
-Wanted = Callable[[PurePosixPath], bool]
+Entries = Iterator[tuple[str, int, Callable[[], Any]]]  # name, size in bytes, and what opens it
 
 
 def is_archive(start: bytes) -> bool:
     """Whether a file with these first 512 bytes is an archive that `archived_files` can read."""
-    if start.startswith((*COMPRESSED, *ZIP)):
-        return True
-    try:
-        tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
-    except tarfile.HeaderError:
-        return False
-    return True
+    with contextlib.suppress(tarfile.HeaderError):
+        packed = start.startswith((*COMPRESSED, *ZIP))
+        return packed or bool(tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape"))
+    return False
 
 
-def archived_files(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield name and content of the regular files that are wanted, in the order of the archive.
-
-    `wanted` is called with the name of every regular file. Raises DataError for a damaged, encrypted or huge archive.
-    """
+def archived_files(path: Path, wanted: Callable[[PurePath], bool]) -> Iterator[tuple[PurePath, bytes]]:
+    """Yield name and content of the regular files for which `wanted(name)` is true. Raises DataError."""
     where = path_text(path)
     try:
         with open_regular(path) as file:
             _check_size(where, "bytes", path.stat().st_size, LARGEST_ARCHIVE)
             start = file.read(512)
             file.seek(0)
-            if start.startswith(ZIP):
-                yield from _zipped_files(where, file, wanted)
-            else:
-                open_packed = next((one for magic, one in COMPRESSED.items() if start.startswith(magic)), None)
-                with open_packed(file) if open_packed else contextlib.nullcontext(file) as stream:
-                    yield from _tarred_files(where, _Limited(where, stream), wanted)
+            unpack = next((one for magic, one in COMPRESSED.items() if start.startswith(magic)), contextlib.nullcontext)
+            with unpack(file) as stream:
+                for text, size, opened in (_zipped if start.startswith(ZIP) else _tarred)(where, stream):
+                    name = PurePosixPath(text)
+                    if wanted(name):
+                        yield name, _content(f"{path_text(text)} in {where}", size, opened)
     except (*DAMAGE, OSError) as error:
         if getattr(error, "errno", None) is not None:  # of the system, not of gzip or bz2
             raise
@@ -71,31 +62,33 @@ def archived_files(path: Path, wanted: Wanted) -> Iterator[tuple[PurePosixPath, 
         raise DataError(f"{where} is {what}: download it again") from None
 
 
-def _zipped_files(where: str, file: BinaryIO, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
+def _content(where: str, size: int, opened: Callable[[], Any]) -> bytes:
+    _check_size(where, "bytes", size, LARGEST_FILE)
+    content = bytearray()
+    with opened() as file:
+        # Piece by piece: a larger one is refused, and damaged data could expand without end.
+        while piece := file.read(min(PIECE, size - len(content))):
+            content += piece
+    return bytes(content)
+
+
+def _zipped(where: str, stream: Any) -> Entries:
     # The list of files, with all their names, is read at once.
-    limited: Any = _Limited(where, file, LARGEST_DIRECTORY)
+    limited: Any = _Limited(where, stream, LARGEST_DIRECTORY)
     with zipfile.ZipFile(limited) as archive:
-        regular = (one for one in archive.infolist() if not one.is_dir() and not stat.S_ISLNK(one.external_attr >> 16))
-        for entry in [one for one in regular if wanted(PurePosixPath(one.filename))]:
-            _check_size(f"{path_text(entry.filename)} in {where}", "bytes", entry.file_size, LARGEST_FILE)
-            content = bytearray()
-            with archive.open(entry) as member:
-                # Piece by piece: a larger one is refused, and damaged data could expand without end.
-                while piece := member.read(min(PIECE, entry.file_size - len(content))):
-                    content += piece
-            yield PurePosixPath(entry.filename), bytes(content)
+        for entry in archive.infolist():
+            if not entry.is_dir() and not stat.S_ISLNK(entry.external_attr >> 16):
+                yield entry.filename, entry.file_size, partial(archive.open, entry)
 
 
-def _tarred_files(where: str, stream: Any, wanted: Wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=2**16, tarinfo=_Header) as archive:
+def _tarred(where: str, stream: Any) -> Entries:
+    limited: Any = _Limited(where, stream)
+    with tarfile.open(fileobj=limited, mode="r|", bufsize=2**16, tarinfo=_Header) as archive:
         for count, entry in enumerate(archive):
             _check_size(where, "files", count, MOST_FILES)
-            if entry.isfile() and wanted(name := PurePosixPath(entry.name)):
-                _check_size(f"{path_text(entry.name)} in {where}", "bytes", entry.size, LARGEST_FILE)
-                file = archive.extractfile(entry)
-                assert file is not None  # it is a regular file
-                yield name, file.read()
-        while stream.read(PIECE):  # compression has its checksum at the end, which tarfile does not reach
+            if entry.isfile():
+                yield entry.name, entry.size, partial(archive.extractfile, entry)
+        while limited.read(PIECE):  # compression has its checksum at the end, which tarfile does not reach
             pass
 
 

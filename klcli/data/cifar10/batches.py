@@ -4,6 +4,7 @@ import io
 import pickle
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,20 +20,19 @@ LARGEST_MATLAB = 64 * 2**20  # bytes, unpacked: twice an official batch file
 
 
 def parse_batch(layout: layouts.Layout, content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return pixels (10000, 3072) uint8 and labels (10000,) uint8. `where` names the file in messages.
-
-    Raises DataError if the content has another form, or all labels are equal.
-    """
-    if layout.name == "binary":
-        pixels, labels = _parse_binary(content, where)
+    """Return pixels (10000, 3072) and labels (10000,), uint8. Raises DataError, which names the file by `where`."""
+    n, is_pickle = layouts.ROWS, layout.name == "python"
+    if layout.name == "binary":  # records of one label byte and 3072 pixel bytes: red, green and blue plane
+        if len(content) != (expected := n * (1 + PIXELS)):
+            raise DataError(f"{where} has {len(content)} bytes where {expected} are expected: {AGAIN}")
+        labels, pixels = np.split(np.frombuffer(content, np.uint8).reshape(n, -1), [1], axis=1)
     else:
-        is_pickle = layout.name == "python"
-        batch = (_load_pickle if is_pickle else _load_matlab)(content, where)
+        batch = _load(content, where, is_pickle=is_pickle)
         if "fine_labels" in batch:
             raise DataError(f"{where} belongs to CIFAR-100: give the folder or archive of CIFAR-10")
-        pixels = _checked(batch, "data", np.uint8, (layouts.ROWS, PIXELS), where)
-        shape = (layouts.ROWS,) if is_pickle else (layouts.ROWS, 1)
-        labels = _checked(batch, "labels", np.integer, shape, where).reshape(layouts.ROWS)
+        pixels = _checked(batch, "data", np.uint8, (n, PIXELS), where)
+        labels = _checked(batch, "labels", np.integer, (n,) if is_pickle else (n, 1), where)
+    labels = labels.reshape(n)
     wrong = np.flatnonzero((labels < 0) | (labels >= CLASSES))
     for row in wrong[:1]:
         raise DataError(f"{where}: label {labels[row]} in row {row} is not one of 0 to {CLASSES - 1}: {AGAIN}")
@@ -42,29 +42,31 @@ def parse_batch(layout: layouts.Layout, content: bytes, where: str) -> tuple[np.
     return pixels, labels.astype(np.uint8)
 
 
-def _parse_binary(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Parse 10 000 records of one label byte and 3072 pixel bytes: red, green and blue plane."""
-    expected = layouts.ROWS * (1 + PIXELS)
-    if len(content) != expected:
-        raise DataError(f"{where} has {len(content)} bytes where {expected} are expected: {AGAIN}")
-    records = np.frombuffer(content, np.uint8).reshape(layouts.ROWS, 1 + PIXELS)
-    return records[:, 1:], records[:, 0]
+def _load(content: bytes, where: str, *, is_pickle: bool) -> dict[str, Any]:
+    """Return the entries of a pickle or of a file in Matlab's formats 5 to 7.
 
-
-def _load_matlab(content: bytes, where: str) -> dict[str, Any]:
-    """Return the arrays of Matlab's formats 5 to 7: `data`, (10000, 3072) uint8, and `labels`, (10000, 1) uint8."""
-    from scipy.io import loadmat  # slow to import, and only this layout needs it
-
+    They are `data` (10000, 3072) uint8, and `labels`, a list of 10 000 integers, in Matlab (10000, 1) uint8.
+    """
     try:
-        file: Any = io.BytesIO(_unpacked_matlab(content))
-        return loadmat(file, variable_names=("data", "labels", "fine_labels"))
-    except NotImplementedError:
-        raise DataError(f"{where} is in Matlab's format 7.3: save it again with `save -v7`") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # the reader of a damaged file can raise almost any exception
-        reason = one_line(error)
-        raise DataError(f"{where} is not a readable file of Matlab ({reason}): download the data set again") from None
+        if is_pickle:
+            loaded = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+        else:
+            from scipy.io import loadmat  # slow to import, and only this layout needs it
+
+            file: Any = io.BytesIO(_unpacked_matlab(content))
+            loaded = loadmat(file, variable_names=("data", "labels", "fine_labels"))
+    except Exception as error:  # a pickle is a program, and a damaged file of either format can raise any exception
+        if not is_pickle and isinstance(error, MemoryError):
+            raise
+        if not is_pickle and isinstance(error, NotImplementedError):
+            raise DataError(f"{where} is in Matlab's format 7.3: save it again with `save -v7`") from None
+        what = f"is not a readable {'pickle' if is_pickle else 'file of Matlab'} ({one_line(error)})"
+        raise DataError(f"{where} {what}: download the data set again") from None
+    if not isinstance(loaded, dict):
+        raise DataError(f"{where} holds a {type(loaded).__name__} instead of a dictionary: this is not CIFAR-10")
+    # Python 2 wrote the official files: its strings arrive as bytes.
+    texts = {key.decode("latin1"): value for key, value in loaded.items() if isinstance(key, bytes)}
+    return texts | {key: value for key, value in loaded.items() if isinstance(key, str)}
 
 
 def _unpacked_matlab(content: bytes) -> bytes:
@@ -105,30 +107,11 @@ def _checked(batch: dict[str, object], key: str, kind: type, shape: tuple[int, .
     return found
 
 
-def _load_pickle(content: bytes, where: str) -> dict[str, Any]:
-    """Return a pickled dictionary: `data`, an array (10000, 3072) uint8, and `labels`, a list of 10 000 integers."""
-    try:
-        loaded = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
-    # A pickle is a program: a damaged one can raise any exception.
-    except Exception as error:
-        cure = "download the data set again"
-        raise DataError(f"{where} is not a readable pickle ({one_line(error)}): {cure}") from None
-    if not isinstance(loaded, dict):
-        raise DataError(f"{where} holds a {type(loaded).__name__} instead of a dictionary: this is not CIFAR-10")
-    # Python 2 wrote the official files: its strings arrive as bytes.
-    texts = {key.decode("latin1"): value for key, value in loaded.items() if isinstance(key, bytes)}
-    return texts | {key: value for key, value in loaded.items() if isinstance(key, str)}
-
-
-def _shallow(build: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Wrap an instruction that builds a tuple: hashing deeply nested tuples overflows the C stack."""
-
-    def checked(unpickler: Any) -> None:
-        build(unpickler)
-        if any(isinstance(part, tuple) for item in unpickler.stack[-1] if isinstance(item, tuple) for part in item):
-            raise pickle.UnpicklingError("it nests tuples in tuples in tuples")
-
-    return checked
+def _shallow(build: Callable[[Any], None], unpickler: Any) -> None:
+    """Obey an instruction that builds a tuple, unless it nests: hashing deeply nested tuples overflows the C stack."""
+    build(unpickler)
+    if any(isinstance(part, tuple) for item in unpickler.stack[-1] if isinstance(item, tuple) for part in item):
+        raise pickle.UnpicklingError("it nests tuples in tuples in tuples")
 
 
 class _ArraysOnly(pickle._Unpickler):
@@ -139,7 +122,7 @@ class _ArraysOnly(pickle._Unpickler):
     """
 
     dispatch = pickle._Unpickler.dispatch | {
-        opcode[0]: _shallow(pickle._Unpickler.dispatch[opcode[0]])
+        opcode[0]: partial(_shallow, pickle._Unpickler.dispatch[opcode[0]])
         for opcode in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
     }
 
@@ -156,10 +139,9 @@ def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1") if encoding in ("latin1", "latin-1") else _refuse(f"the codec {encoding}")
 
 
+_RECONSTRUCT = np.empty(0).__reduce__()[0]  # NumPy's own function, whose module changed between versions
 _ALLOWED: dict[tuple[str, str], Any] = {
-    # NumPy's own function, taken from an array, because its module changed between versions.
-    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    **dict.fromkeys(((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")), _RECONSTRUCT),
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _encode_latin1,

@@ -6,10 +6,9 @@ import http.client
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
@@ -46,7 +45,10 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
     check. An interrupted download is kept as `<name>.part` and resumed. Raises DataError if the network or the archive
     fails, StoreError if the disk fails, ConfigError for an invalid address or checksum.
     """
-    expected = _checksums(expected_md5)
+    digits = (expected_md5 or "").strip().lower()
+    if expected_md5 not in (None, OFFICIAL) and not re.fullmatch("[0-9a-f]{32}", digits):
+        raise ConfigError(f"--md5 {expected_md5!r} is not an MD5 checksum: give 32 hexadecimal digits")
+    expected = {layout.archive_md5 for layout in layouts.LAYOUTS} if expected_md5 == OFFICIAL else {digits}
     scheme = urlsplit(url).scheme
     if scheme not in ("http", "https", "file") or not url.isprintable():
         raise ConfigError(f"--url '{path_text(url)}' is not a URL: start it with https://, http:// or file://")
@@ -61,12 +63,11 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
             if part.stat().st_size > LARGEST_ARCHIVE:
                 raise DataError(f"{url} has more than {LARGEST_ARCHIVE} bytes: this is no archive of CIFAR-10")
             md5 = _md5_of(part)
-            if expected and md5 not in expected:
-                raise DataError(
-                    f"{url} has the MD5 {md5} instead of {' or '.join(sorted(expected))} and was removed: it was "
-                    "damaged in transfer, is another archive, or is the login page of a network; "
-                    "run it again, give another address with --url, or accept it with --no-verify"
-                )
+            if expected_md5 and md5 not in expected:
+                wrong = f"{url} has the MD5 {md5} instead of {' or '.join(sorted(expected))} and was removed"
+                why = "it was damaged in transfer, is another archive, or is the login page of a network"
+                cure = "run it again, give another address with --url, or accept it with --no-verify"
+                raise DataError(f"{wrong}: {why}; {cure}")
             dataset = read(locate(part))
         except DataError as error:
             part.unlink()  # resuming it would fail again
@@ -82,8 +83,8 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
 def fetched_before(url: str, destination: Path) -> Fetched | None:
     """Return the official archive of an earlier download of `url` if its checksum is correct, else None."""
     path = destination / _file_name(url)
-    for layout in layouts.LAYOUTS:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        for layout in layouts.LAYOUTS:
             if path.name == layout.archive and _md5_of(path) == layout.archive_md5:
                 return Fetched(path, layout.name, layout.archive_md5, True)
     return None
@@ -91,16 +92,6 @@ def fetched_before(url: str, destination: Path) -> Fetched | None:
 
 def _file_name(url: str) -> str:
     return PurePosixPath(unquote(urlsplit(url).path)).name
-
-
-def _checksums(expected_md5: str | None) -> set[str]:
-    """Return the accepted checksums; the empty set accepts any."""
-    if expected_md5 in (None, OFFICIAL):
-        return {layout.archive_md5 for layout in layouts.LAYOUTS if expected_md5}
-    digits = expected_md5.strip().lower()
-    if not re.fullmatch("[0-9a-f]{32}", digits):
-        raise ConfigError(f"--md5 {expected_md5!r} is not an MD5 checksum: give 32 hexadecimal digits")
-    return {digits}
 
 
 def _md5_of(path: Path) -> str:
@@ -113,49 +104,41 @@ def _md5_of(path: Path) -> str:
 def _download(url: str, part: Path, progress: Progress) -> None:
     """Download the rest of `url` into `part`, which keeps the bytes so far; the checksum detects any mismatch."""
     done = part.stat().st_size if part.exists() else 0
-    response = _open(url, done)
-    if response is None:
-        return progress(done, done)
-    continues = response.status == http.HTTPStatus.PARTIAL_CONTENT
-    done = done if continues else 0
-    length = response.headers.get("Content-Length", "")
-    total = done + int(length) if length.isdigit() else None
-    with contextlib.closing(response), part.open("ab" if continues else "wb") as file:
-        progress(done, total)
-        for piece in _pieces(url, response, done, total):
-            done += file.write(piece)
-            progress(done, total)
-            if done > LARGEST_ARCHIVE:  # a server that sends without end
-                break
-    return None
-
-
-def _open(url: str, done: int) -> Any:
-    """Return the server's response, from byte `done` if it supports that; None if `done` bytes are the whole file."""
     headers = {"User-Agent": f"klcli/{__version__}", "Accept-Encoding": "identity"}
     headers |= {"Range": f"bytes={done}-"} if done else {}
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if done and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return None if error.headers.get("Content-Range") == f"bytes */{done}" else _open(url, 0)
+            if error.headers.get("Content-Range") == f"bytes */{done}":
+                return progress(done, done)  # it is complete
+            part.unlink()
+            return _download(url, part, progress)
         reason = f"{error.code} {error.reason}".strip()
         raise DataError(f"{url} answers {reason}: check the address, or give another one with --url") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         cause = getattr(error, "reason", None) or str(error) or type(error).__name__
         cure = "check the connection and run it again, or give an archive that you have with --data PATH"
         raise DataError(f"{url} cannot be reached ({cause}): {cure}") from None
-
-
-def _pieces(url: str, response: Any, done: int, total: int | None) -> Iterator[bytes]:
-    """Yield the blocks after the first `done` bytes. Raises DataError if the connection ends before `total`."""
-    try:
-        while piece := response.read(PIECE):
-            done += len(piece)
-            yield piece
-        failure = f"the connection ended after {done} of {total} bytes" if done < (total or 0) else ""
-    except (OSError, http.client.HTTPException) as error:
-        failure = str(error) or type(error).__name__
+    continues = response.status == http.HTTPStatus.PARTIAL_CONTENT
+    done = done if continues else 0
+    length = response.headers.get("Content-Length", "")
+    total = done + int(length) if length.isdigit() else None
+    failure = ""
+    with contextlib.closing(response), part.open("ab" if continues else "wb") as file:
+        progress(done, total)
+        while done <= LARGEST_ARCHIVE:  # a server may send without end
+            try:
+                piece = response.read(PIECE)
+            except (OSError, http.client.HTTPException) as error:
+                piece, failure = b"", str(error) or type(error).__name__
+            if not piece:
+                ended = f"the connection ended after {done} of {total} bytes" if done < (total or 0) else ""
+                failure = failure or ended
+                break
+            done += file.write(piece)
+            progress(done, total)
     if failure:
         advice = "run it again, it continues where it stopped"
         raise DataError(f"the download of {url} was interrupted ({failure}): {advice}")
+    return None

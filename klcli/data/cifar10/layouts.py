@@ -1,7 +1,4 @@
-"""The three layouts in which CIFAR-10 is published: their file names and checksums.
-
-Source: https://www.cs.toronto.edu/~kriz/cifar.html.
-"""
+"""The layouts in which CIFAR-10 is published, https://www.cs.toronto.edu/~kriz/cifar.html: files and checksums."""
 
 from dataclasses import dataclass
 
@@ -25,12 +22,13 @@ class Layout:
 
 
 def _layout(name: str, end: str, suffix: str, archive_md5: str) -> Layout:
-    files = (*(f"data_batch_{number}{suffix}" for number in range(1, 6)), f"test_batch{suffix}")
+    files = *(f"data_batch_{number}{suffix}" for number in range(1, 6)), f"test_batch{suffix}"
     return Layout(name, f"cifar-10-batches-{end}", files, f"cifar-10-{name}.tar.gz", archive_md5)
 
 
-PYTHON = _layout("python", "py", "", "c58f30108f718f92721af3b95e74349a")
-BINARY = _layout("binary", "bin", ".bin", "c32a1d4ab5d03f1284b67883e8d87530")
-MATLAB = _layout("matlab", "mat", ".mat", "70270af85842c9e89bb428ec9976c926")
-LAYOUTS = (PYTHON, BINARY, MATLAB)  # in order of preference
+LAYOUTS = PYTHON, BINARY, MATLAB = (  # in order of preference
+    _layout("python", "py", "", "c58f30108f718f92721af3b95e74349a"),
+    _layout("binary", "bin", ".bin", "c32a1d4ab5d03f1284b67883e8d87530"),
+    _layout("matlab", "mat", ".mat", "70270af85842c9e89bb428ec9976c926"),
+)
 LAYOUT_OF = {name: layout for layout in LAYOUTS for name in layout.batch_files}

@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+import platformdirs
 
 from klcli.data.cifar10 import layouts
-from klcli.data.cifar10.places import cache_folder
 from klcli.data.dataset import BUILT_IN, CLASSES, PIXELS, Dataset, content_sha256
 from klcli.errors import DataError
 from klcli.files import open_regular, remove_leftovers, replacing
@@ -24,15 +24,26 @@ from klcli.text import path_of
 
 FORMAT = 3  # part of every key: a copy in an older format is never read
 SUFFIX = ".images"
+NOTE = ("key", "sha256", "layout", "source")  # of the source, the copy, and the source again
 
 
-class Note(NamedTuple):
-    """Which copy holds the images of a source."""
+def cache_folder() -> Path:
+    """Return klcli's own cache: `KLCLI_CACHE`, else in the system's cache folder. It may not exist yet."""
+    if chosen := os.environ.get("KLCLI_CACHE"):
+        return user_path(chosen).absolute()
+    # Without a home folder (in a container) platformdirs raises, or returns a literal "~", which must not be created.
+    with contextlib.suppress(RuntimeError):
+        folder = platformdirs.user_cache_path("klcli")
+        if folder.is_absolute():
+            return folder
+    return Path(tempfile.gettempdir()) / f"klcli-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
 
-    key: str  # of the source
-    sha256: str  # of the copy
-    layout: str
-    source: str
+
+def user_path(text: str) -> Path:
+    """Return a path with `~` expanded, which a shell does not do in `--data=~/cifar`."""
+    with contextlib.suppress(RuntimeError):  # no such user, or no home folder: "~" is then an ordinary name
+        return Path(text).expanduser()
+    return Path(text)
 
 
 def folder() -> Path:
@@ -41,23 +52,18 @@ def folder() -> Path:
 
 
 def key_of_files(files: list[Path]) -> str:
-    """Return a key that changes with the files. Raises OSError if one is missing.
-
-    No program can set the time of change (ctime): it reveals an edit that restores size and time of modification, and
-    the inode another file in its place. Without ctime (Windows, FAT, some network drives) it is missed.
-    """
-    states = [path.stat() for path in files]
-    parts = [(one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in states]
+    """Return a key that changes with the files. Raises OSError if one is missing."""
+    # ctime, which no program can set, reveals an edit that restores size and mtime, the inode another file.
+    parts = [(one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in map(Path.stat, files)]
     return hashlib.sha256(f"klcli {FORMAT} {parts}".encode()).hexdigest()
 
 
 def load(key: str, name: str, class_names: tuple[str, ...], source: str) -> Dataset | None:
     """Return the images of a source from their copy, mapped read-only; None if there is none, or it is damaged."""
-    note = _read_note(folder() / f"{key}.json")
-    if note is None or note.key != key:
+    if (note := _read_note(folder() / f"{key}.json")) is None:
         return None
-    path = folder() / f"{note.sha256}{SUFFIX}"
-    n = FILES * layouts.ROWS
+    sha256, n = note["sha256"], FILES * layouts.ROWS
+    path = folder() / f"{sha256}{SUFFIX}"
     # Whatever the damage, the copy can be made again from the source.
     try:
         with open_regular(path) as file:
@@ -65,61 +71,54 @@ def load(key: str, name: str, class_names: tuple[str, ...], source: str) -> Data
         images = np.memmap(path, np.uint8, "r", offset=n, shape=(n, PIXELS))
     except (OSError, ValueError, DataError):
         return None
-    if len(labels) != n or rest != n * PIXELS or content_sha256(labels, images) != note.sha256:
+    is_whole = len(labels) == n and rest == n * PIXELS and content_sha256(labels, images) == sha256
+    if not is_whole or labels.max() >= CLASSES:  # compiled code finds the score of a label without checking it
         return None
-    if labels.max() >= CLASSES:  # compiled code finds the score of a label without checking it
-        return None
-    official = None if name != layouts.CIFAR10 else note.sha256 == layouts.OFFICIAL_SHA256
-    return Dataset(name, images, labels, class_names, note.sha256, source, note.layout, official, path)
+    official = None if name != layouts.CIFAR10 else sha256 == layouts.OFFICIAL_SHA256
+    return Dataset(name, images, labels, class_names, sha256, source, note["layout"], official, path)
 
 
 def save(key: str, dataset: Dataset) -> Dataset:
-    """Store a data set as the images of the source with this key, and return it with its images mapped from the copy.
-
-    Return the data set itself if the cache cannot be written: the copy only saves time.
-    """
+    """Store a data set under the key of its source, and return it mapped from the copy, as it is without a cache."""
     named = dataset.name, dataset.class_names, dataset.source
-    note = Note(key, dataset.sha256, dataset.layout, dataset.source)
+    note = dict(zip(NOTE, (key, dataset.sha256, dataset.layout, dataset.source), strict=True))
     try:
         # The note first: another process that removes outdated copies must know that this one is needed.
         with replacing(folder() / f"{key}.json") as file:
-            file.write(json.dumps(note._asdict()).encode())
+            file.write(json.dumps(note).encode())
         if load(key, *named) is None:  # else the same images from another place
             with replacing(folder() / f"{dataset.sha256}{SUFFIX}") as file:
-                file.write(np.ascontiguousarray(dataset.labels).data)
-                file.write(np.ascontiguousarray(dataset.images).data)
+                for part in (dataset.labels, dataset.images):
+                    file.write(np.ascontiguousarray(part).data)
         _remove_outdated(note)
     except OSError:
         return dataset
     return load(key, *named) or dataset
 
 
-def _read_note(path: Path) -> Note | None:
+def _read_note(path: Path) -> dict[str, str] | None:
     try:
         with open_regular(path) as file:
-            note = Note(**json.loads(file.read(2**16)))
-        is_valid = all(isinstance(value, str) for value in note) and re.fullmatch("[0-9a-f]{64}", note.sha256)
+            note = json.loads(file.read(2**16))
+        key, sha256, layout, source = (note[name] for name in NOTE)
+        is_valid = key == path.stem and re.fullmatch("[0-9a-f]{64}", sha256) and isinstance(layout + source, str)
         return note if is_valid else None
-    except (OSError, ValueError, TypeError, RecursionError, DataError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, DataError):
         return None
 
 
-def _remove_outdated(current: Note) -> None:
+def _remove_outdated(current: dict[str, str]) -> None:
     """Remove the notes of sources that have changed or are gone, then the copies, 184 MB each, without a note."""
-    needed = set()
-    for path in folder().glob("*.json"):
-        note = _read_note(path)
-        if note is not None and note.key == path.stem and (note == current or _is_in_use(note, current)):
-            needed |= {path.stem, note.sha256}
+    needed = {current["key"], current["sha256"]}
+    for note in filter(None, map(_read_note, folder().glob("*.json"))):
+        source = note["source"]
+        try:
+            in_use = source != current["source"] and (source == BUILT_IN or path_of(source).exists())
+        except (OSError, ValueError):  # of another user, who may need it
+            in_use = True
+        needed |= {note["key"], note["sha256"]} if in_use else set()
     for path in folder().iterdir():
         if path.stem not in needed and not path.name.startswith("."):  # those are being written
             with contextlib.suppress(OSError):
                 path.unlink()
     remove_leftovers(folder())
-
-
-def _is_in_use(note: Note, current: Note) -> bool:
-    try:
-        return note.source != current.source and (note.source == BUILT_IN or path_of(note.source).exists())
-    except (OSError, ValueError):
-        return True

@@ -40,31 +40,28 @@ CIFAR100 = ({"train", "test", "meta"}, {"train.bin", "test.bin"}, {"train.mat", 
 def cure_for_file(name: str, start: bytes) -> str:
     """Return what a file is that is no archive, from its name and first bytes, and the cure."""
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if not start:
-        return f"is empty: {DOWNLOAD}"
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return f"is not a .tar.gz archive but a web page: {DOWNLOAD}"
-    for magic, (what, cure) in STARTS.items():
-        if start.startswith(magic):
-            return f"{what}: {cure}"
-    if name.lower().endswith(UNFINISHED):
-        return f"is an unfinished download: {DOWNLOAD}"
-    if name in set.union(*CIFAR100):
-        return f"is a file of CIFAR-100: {PUBLISHED}"
-    return f"is not an archive that klcli can read, or a damaged one: {PUBLISHED}"
+    is_page = text.startswith((b"<!doctype", b"<html", b"<?xml"))
+    cases = [  # the first that is true
+        (not start, "is empty", DOWNLOAD),
+        (is_page, "is not a .tar.gz archive but a web page", DOWNLOAD),
+        *((start.startswith(magic), what, cure) for magic, (what, cure) in STARTS.items()),
+        (name.lower().endswith(UNFINISHED), "is an unfinished download", DOWNLOAD),
+        (name in set.union(*CIFAR100), "is a file of CIFAR-100", PUBLISHED),
+        (True, "is not an archive that klcli can read, or a damaged one", PUBLISHED),
+    ]
+    return next(f"{what}: {cure}" for is_true, what, cure in cases if is_true)
 
 
 def cure_for_names(names: Iterable[PurePath]) -> str:
     """Return what a folder or archive with these files is instead of CIFAR-10, and the cure."""
-    folders: dict[PurePath, set[str]] = {}
-    for name in names:
-        folders.setdefault(name.parent, set()).add(name.name)
-    named = any("cifar-100" in str(folder / file).lower() for folder, files in folders.items() for file in files)
-    if named or any(group <= files for group in CIFAR100 for files in folders.values()):
+    there = {*names}
+    groups = [(name.parent, group) for name in there for group in CIFAR100 if name.name in group]
+    complete = any(all(folder / file in there for file in group) for folder, group in groups)
+    if complete or any("cifar-100" in str(name).lower() for name in there):
         return f"holds CIFAR-100: {PUBLISHED}"
-    endings = {PurePath(name).suffix.lower() for files in folders.values() for name in files}
-    if any("trainLabels.csv" in files for files in folders.values()):
+    if any(name.name == "trainLabels.csv" for name in there):
         return f"holds the pictures of Kaggle's competition, whose test labels are not public: {PUBLISHED}"
+    endings = {name.suffix.lower() for name in there}
     for known, (what, cure) in ENDINGS.items():
         if endings.intersection(known):
             return f"{what}: {cure}"

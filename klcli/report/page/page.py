@@ -27,8 +27,8 @@ def joined(*parts: str) -> Markup:
 
 def element(name: str, /, *children: str, **attributes: str) -> Markup:
     """Return an element. `class_` and `data_value` become class and data-value; children are escaped unless Markup."""
-    values = {key.rstrip("_").replace("_", "-"): _escape(value) for key, value in attributes.items()}
-    given = "".join(f' {key}="{value}"' for key, value in values.items())
+    names = {key: key.rstrip("_").replace("_", "-") for key in attributes}
+    given = "".join(f' {names[key]}="{_escape(value)}"' for key, value in attributes.items())
     end = "" if name in ("img", "meta", "link") else f"{joined(*children)}</{name}>"
     return Markup(f"<{name}{given}>{end}")
 
@@ -57,19 +57,13 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     main = [element("section", element("h2", one.title), *one.parts, id=one.anchor) for one in sections]
     sentence = "Accuracies are fractions from 0 to 1. Click a column header to sort its table."
     footer = element("footer", element("p", sentence, class_="screen"))
-    style, script = (
-        Markup(f"<{tag}>\n{files('klcli.report.page').joinpath(name).read_text(encoding='utf-8')}</{tag}>")
-        for tag, name in (("style", "page.css"), ("script", "page.js"))
-    )
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        # An empty icon: without it, a browser requests one from the server or the disk.
-        element("link", rel="icon", href="data:,"),
-        style,
-    )
+    here, names = files("klcli.report.page"), {"style": "page.css", "script": "page.js"}
+    texts = {tag: here.joinpath(name).read_text(encoding="utf-8") for tag, name in names.items()}
+    style, script = (Markup(f"<{tag}>\n{text}</{tag}>") for tag, text in texts.items())
+    charset = element("meta", charset="utf-8")
+    viewport = element("meta", name="viewport", content="width=device-width, initial-scale=1")
+    icon = element("link", rel="icon", href="data:,")  # without it, a browser requests one from the server or the disk
+    head = element("head", charset, viewport, element("title", title), icon, style)
     page = element("html", head, element("body", header, element("main", *main), footer, script), lang="en")
     return f"<!DOCTYPE html>\n{page}\n"
 
@@ -108,16 +102,15 @@ def table(content: Table) -> Markup:
     """Return a table under its title, which is outside the scrolling box, because a phone would truncate it there."""
     sortable = len(content.rows) > 1
     heads, rows = [], []
+    kinds = {one.key: "number" if one.is_number else "word" for one in content.columns}
     for one in content.columns:
         title = element("button", one.title or "remark", type="button") if sortable else one.title
-        heads.append(element("th", title, scope="col", class_="number" if one.is_number else "word"))
+        heads.append(element("th", title, scope="col", class_=kinds[one.key]))
     for texts, exact in zip(content.cells(), exact_rows(content), strict=True):
-        cells = []
-        for one, text in zip(content.columns, texts, strict=True):
-            kind = "text" if len(text) > LONG else "number" if one.is_number else "word"
-            value = "" if exact[one.key] is None else str(exact[one.key])
-            cells.append(element("td", text, class_=kind, data_value=value))
-        rows.append(element("tr", *cells))
+        values = ["" if exact[key] is None else str(exact[key]) for key in kinds]
+        cells = zip(texts, kinds.values(), values, strict=True)
+        own = [element("td", text, class_="text" if len(text) > LONG else k, data_value=v) for text, k, v in cells]
+        rows.append(element("tr", *own))
     parts = element("thead", element("tr", *heads)), element("tbody", *rows)
     whole = element("table", *parts, class_="sortable" if sortable else "plain")
     box = element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=content.title)

@@ -15,7 +15,7 @@ from klcli.report.tables.later_checks import evaluations_table
 from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
 from klcli.report.tables.runs import comparison_table, summary_table
 from klcli.report.views import View, conditions, gradients_view, image_sets, study_view, view
-from klcli.report.words import images_words, network_name, subset_words
+from klcli.report.words import images_words, run_title
 from klcli.settings.selection import Selection
 from klcli.store.records import ImageSet, Study
 from klcli.store.store import Store
@@ -46,13 +46,11 @@ class Sections:
         return len(self._image_sets) + len(self._studies) + 2
 
     def __iter__(self) -> Iterator[Section]:
-        best = {images: run for images in self._image_sets for run in self._of_images(images, best=1).runs}
-        if best:
+        if best := {images: run for images in self._image_sets for run in self._of_images(images, best=1).runs}:
             yield Section("Summary", [page.table(summary_table(list(best), list(best.values())))])
         for images in self._image_sets:
             yield Section(images_words(images), list(self._images(images)))
-        for number in reproductions(self._store):
-            yield self._reproduction(number)
+        yield from map(self._reproduction, reproductions(self._store))
         studies = [study for study in self._studies if study.kind != KIND]
         refined = {study.parent for study in studies if study.stage != "final"}
         for study in (study for study in studies if study.id not in refined):  # a fine stage includes its coarse stage
@@ -74,8 +72,8 @@ class Sections:
             return
         columns = varying(everything)
         groups, repeated = group(everything, columns)
-        several = [one for one in groups if len(one.runs) > 1][:GROUPS]  # a single seed is already in the ranking
-        if several:
+        # A single seed is already in the ranking.
+        if several := [one for one in groups if len(one.runs) > 1][:GROUPS]:
             yield page.table(group_table(several, columns))
             yield page.notes(group_notes(several, columns, repeated))
         if evaluations := self._store.evaluations.of_runs([run.id for run in everything]):
@@ -98,9 +96,8 @@ class Sections:
             found = stored_reproduction(self._store, number)
         except KlcliError as error:
             return Section(f"Reproduction, study {number}", [page.notes([str(error)], is_warning=True)])
-        marks, notes = found.terms.marks, reproduction_notes(found)
-        parts: list[Markup] = [page.notes(marks, is_warning=True)] if marks else []
-        parts += [page.table(reproduction_table(found)), page.notes(notes[len(marks) :])]
+        marks, table = found.terms.marks, page.table(reproduction_table(found))
+        parts = [page.notes(marks, is_warning=True), table, page.notes(reproduction_notes(found)[len(marks) :])]
         for name, words, chart in reproduction_pictures(found, self._store.runs.epochs):
             with self._missing(name):
                 parts.append(page.picture(words, "svg", draw(chart, "svg")))
@@ -115,13 +112,12 @@ class Sections:
     def _runs(self) -> Iterator[Markup]:
         limit = min(self._selection.limit or LISTED, LISTED)
         listed = view(self._store, replace(self._selection, list_all=True, limit=limit, html=None))
-        total = sum(self._store.runs.count_by_state().values())
-        more = f"{len(listed.runs)} of {total} runs are listed: `klcli report --list` shows all."
-        yield from _shown(replace(listed, notes=[more] if total > len(listed.runs) else []))
+        n, total = len(listed.runs), sum(self._store.runs.count_by_state().values())
+        more = f"{n} of {total} runs are listed: `klcli report --list` shows all."
+        yield from _shown(replace(listed, notes=[more] * (total > n)))
         for run in listed.runs:
             accuracy = f", validation {run.validation_accuracy:.4f}" if run.validation_accuracy is not None else ""
-            images = f"{run.dataset}{subset_words([run])}"
-            summary = f"Run {run.id}: {network_name(run.config)} on {images}, {run.state}{accuracy}"
+            summary = f"{run_title('Run', run, f' on {run.dataset}')}, {run.state}{accuracy}"
             evaluations = self._store.evaluations.of_runs([run.id])
             yield page.details(summary, run.command, comparison_table([run], diff_only=False, evaluations=evaluations))
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from klcli.store.records import Epoch
 
 # Okabe and Ito's colours: distinct with every common colour blindness and in grey print.
 BLUE, ORANGE, GREEN, PINK, YELLOW, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#555555"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, YELLOW, GREY)
 LINES = ("-", "--", ":", "-.")
-TRAIN, VALIDATION = (BLUE, "-"), (ORANGE, "--")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,12 @@ class Chart:
     width: float  # inches
     height: float  # without the legend
     shares_axes: bool = False  # x of all panels, y of each row
+
+
+def curve(epochs: Sequence[Epoch], key: str, label: str, colour: str, style: str, x: str = "step", **more: Any) -> Line:
+    """Return a metric of the evaluations of a run over update steps, or over another of their fields."""
+    xs, ys = ([getattr(one, name) for one in epochs] for name in (x, key))
+    return Line(label, xs, ys, colour, style, **more)
 
 
 def marks(label: str, points: Sequence[tuple[float, float]], colour: str, marker: str, size: float) -> list[Line]:

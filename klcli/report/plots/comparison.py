@@ -1,8 +1,8 @@
 """Pictures of several runs: repeats as a band, and one network with and without batch normalisation."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from itertools import product
+from collections.abc import Mapping, Sequence
+from itertools import cycle, product
 from statistics import fmean, stdev
 
 from klcli.report import words
@@ -25,11 +25,10 @@ def validation_overlay(runs: Runs, epochs: Epochs) -> Chart:
     groups: dict[tuple[str, TrainConfig], list[Run]] = {}
     for run in drawn:
         groups.setdefault((run.dataset_sha256, without_seeds(run.config)), []).append(run)
-    repeats = list(groups.values())
-    looks = [(colour, line) for line in LINES for colour in COLOURS]
+    repeats, looks = list(groups.values()), cycle(product(LINES, COLOURS))
     curves = [
-        (f"{label} (n = {len(own)})" if len(own) > 1 else label, own, "validation", *looks[i % len(looks)])
-        for i, (label, own) in enumerate(zip(_labels(repeats), repeats, strict=True))
+        (f"{label} (n = {len(own)})" if len(own) > 1 else label, own, "validation", colour, style)
+        for label, own, (style, colour) in zip(_labels(repeats), repeats, looks, strict=False)
     ]
     missing = f"without any evaluation: {words.run_numbers(empty)}" if empty else ""
     band = "the band is one standard deviation over seeds" if len(drawn) > len(repeats) else ""
@@ -65,23 +64,19 @@ def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
 
 
 def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: Epochs) -> Chart:
-    cycles = {cycle_length(run) for _, runs, *_ in curves for run in runs}
-    cycle, panels = min(cycles) if len(cycles) == 1 else 0, []
+    cycles, panels = {cycle_length(run) for _, runs, *_ in curves for run in runs}, []
     for name in MEASURES:
-        lines = []
-        for label, runs, split, colour, style in curves:
-            steps, mean, std = _mean_curve(runs, epochs, f"{split}_{name}")
-            lines.append(Line(label, steps, mean, colour, style, std))
-        panels.append(Panel(lines, name, xlim=steps_limit(lines), cycle=cycle))
+        lines = [_mean_curve(label, runs, epochs, f"{split}_{name}", *look) for label, runs, split, *look in curves]
+        panels.append(Panel(lines, name, xlim=steps_limit(lines), cycle=min(cycles) if len(cycles) == 1 else 0))
     return Chart(title, "; ".join(filter(None, caption)), [panels], 12, 4.4)
 
 
-def _mean_curve(runs: Runs, epochs: Epochs, column: str) -> tuple[list[int], list[float], list[float]]:
-    """Return the steps at which all runs were evaluated, the mean and, for several runs, the standard deviation."""
-    by_step = [{epoch.step: getattr(epoch, column) for epoch in epochs[run.id]} for run in runs]
+def _mean_curve(label: str, runs: Runs, epochs: Epochs, key: str, colour: str, style: str) -> Line:
+    """Return the mean at the steps at which all runs were evaluated and, for several runs, the standard deviation."""
+    by_step = [{epoch.step: getattr(epoch, key) for epoch in epochs[run.id]} for run in runs]
     steps = sorted(set(by_step[0]).intersection(*by_step[1:]))
     values = [[one[step] for one in by_step] for step in steps]
-    return steps, list(map(fmean, values)), list(map(stdev, values)) if len(runs) > 1 else []
+    return Line(label, steps, [*map(fmean, values)], colour, style, [*map(stdev, values)] if len(runs) > 1 else [])
 
 
 def _differing(runs: Runs) -> list[Setting]:
@@ -93,16 +88,15 @@ def _labels(groups: Sequence[Runs]) -> list[str]:
     """Name each group by the settings in which it differs from the others; if two names are equal, add run numbers."""
     firsts = [members[0] for members in groups]
     differing = _differing(firsts)
-    names: list[Callable[[Run], str]] = []
-    for word, told in (
-        (words.images_words, [key for key in SETTINGS if key.startswith("split.")]),
-        (lambda run: words.network_name(run.config), words.IN_NAME),
-    ):
-        if len({word(run) for run in firsts}) > 1:
-            names.append(word)
+    parts: list[list[str]] = [[] for _ in groups]
+    splits = tuple(key for key in SETTINGS if key.startswith("split."))
+    networks = [words.network_name(run.config) for run in firsts]
+    for names, told in (([*map(words.images_words, firsts)], splits), (networks, words.IN_NAME)):
+        if len(set(names)) > 1:
+            parts = [[*part, name] for part, name in zip(parts, names, strict=True)]
             differing = [one for one in differing if one.key not in told]
-    parts = [[*(word(run) for word in names), _phrases(run, differing)] for run in firsts]
-    labels = [", ".join(filter(None, own)) or words.network_name(firsts[0].config) for own in parts]
+    phrases = [_phrases(run, differing) for run in firsts]
+    labels = [", ".join(filter(None, [*own, one])) or networks[0] for own, one in zip(parts, phrases, strict=True)]
     n = Counter(labels)
     named = zip(labels, groups, strict=True)
     return [label if n[label] == 1 else f"{label} ({words.run_numbers(own)})" for label, own in named]
@@ -119,8 +113,8 @@ def _common(runs: Runs) -> str:
     if not runs:
         return ""
     lines = [{"network": words.network_name(run.config), **words.settings_words(run)} for run in runs]
-    options = [words.options_words(run.config).split(", ") for run in runs]
-    shared = {key: word for key, word in lines[0].items() if all(line[key] == word for line in lines)}
-    shared |= {key: word for key, word in words.settings_words(runs[0], runs).items() if key in ("seed", "order")}
+    options, seeds = [one["options"].split(", ") for one in lines], words.settings_words(runs[0], runs)
+    shared = {key: word if all(line[key] == word for line in lines) else "" for key, word in lines[0].items()}
+    shared |= {"seed": seeds["seed"], "order": seeds["order"]}
     shared["options"] = ", ".join(word for word in options[0] if all(word in other for other in options))
-    return ", ".join(word for key in lines[0] if (word := shared.get(key)))
+    return ", ".join(filter(None, shared.values()))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from klcli.report.plots import own_settings
-from klcli.report.plots.chart import GREY, LINES, Chart, Line, Panel
+from klcli.report.plots.chart import GREY, LINES, Chart, Panel
 from klcli.text import visible
 
 CAPTION_LETTERS = 15  # per inch of width
@@ -31,29 +31,33 @@ def draw(chart: Chart, suffix: str = "png") -> bytes:
         handles, labels = axes.get_legend_handles_labels()
         legend |= dict(zip(labels, handles, strict=True))
     if legend:  # one legend for all panels, between them and the title, where it covers no curve
-        letters = int(LEGEND_LETTERS * chart.width)
-        fits = sum(len(label) + 8 for label in legend) <= letters
-        columns = len(legend) if fits else max(1, letters // (max(map(len, legend)) + 8))
+        letters, lengths = int(LEGEND_LETTERS * chart.width), [len(label) + 8 for label in legend]
+        columns = len(legend) if sum(lengths) <= letters else max(1, letters // max(lengths))
         rows = -(-len(legend) // columns)
         figure.set_figheight(chart.height + LEGEND_INCHES * rows)
         # The layout reserves space only for the lines of the title, so the title gets one line per row of the legend.
         figure.suptitle(plain(chart.title) + "\n" * rows, fontsize=13, fontweight="bold")
-        place = (0.5, 1 - TITLE_INCHES / figure.get_figheight())
-        handles, labels = list(legend.values()), list(legend)
-        figure.legend(handles, labels, frameon=False, loc="upper center", bbox_to_anchor=place, ncols=columns)
+        look: dict[str, Any] = {"frameon": False, "loc": "upper center", "ncols": columns}
+        look["bbox_to_anchor"] = (0.5, 1 - TITLE_INCHES / figure.get_figheight())
+        figure.legend(legend.values(), legend, **look)
     return to_bytes(figure, suffix)
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
     for line in panel.lines:
-        _draw_line(axes, line)
+        marker = line.marker if not line.style or len(line.x) < line.dots_below else None
+        look: dict[str, Any] = {"color": line.colour, "ls": line.style, "marker": marker, "ms": line.size}
+        label = None if line.label is None else plain(line.label)
+        axes.plot(line.x, line.y, label=label, mfc=line.fill or line.colour, **look)
+        if line.spread:
+            low, high = zip(*((y - s, y + s) for y, s in zip(line.y, line.spread, strict=True)), strict=True)
+            axes.fill_between(line.x, low, high, color=line.colour, alpha=0.18, lw=0)
     for (label, limit), style in zip(panel.limits.items(), cycle(LINES[2:]), strict=False):
         axes.axvline(limit, color=GREY, lw=1.2, ls=style, label=label)
     if panel.band:
         axes.axhspan(*panel.band, color=GREY, alpha=0.15, lw=0, label="one standard error")
-    axes.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, xscale=panel.xscale, yscale=panel.yscale)
-    limits = {"xlim": panel.xlim, "ylim": panel.ylim}
-    axes.set(**{key: value for key, value in limits.items() if value})  # None would disable the scaling of shared axes
+    given = {key: getattr(panel, key) for key in ("title", "xlabel", "ylabel", "xscale", "yscale", "xlim", "ylim")}
+    axes.set(**{key: value for key, value in given.items() if value})  # None would disable the scaling of shared axes
     x = [value for line in panel.lines for value in line.x]
     if panel.xscale == "log" and x and max(x) < 100 * min(x):  # too few powers of ten for tick labels
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -66,16 +70,6 @@ def _draw(axes: Axes, panel: Panel) -> None:
     if not x:
         axes.text(0.5, 0.5, "no evaluation", transform=axes.transAxes, ha="center", va="center", color=GREY)
     dress(axes)
-
-
-def _draw_line(axes: Axes, line: Line) -> None:
-    marker = line.marker if not line.style or len(line.x) < line.dots_below else None
-    look: dict[str, Any] = {"color": line.colour, "ls": line.style, "marker": marker, "ms": line.size}
-    label = None if line.label is None else plain(line.label)
-    axes.plot(line.x, line.y, label=label, mfc=line.fill or line.colour, **look)
-    if line.spread:
-        low, high = zip(*((y - s, y + s) for y, s in zip(line.y, line.spread, strict=True)), strict=True)
-        axes.fill_between(line.x, low, high, color=line.colour, alpha=0.18, lw=0)
 
 
 def new_figure(width: float, height: float, title: str, caption: str) -> Figure:

@@ -9,7 +9,7 @@ from klcli.evaluation.confusion import Confusion
 from klcli.report.plots import own_settings
 from klcli.report.plots.chart import BLUE
 from klcli.report.plots.figure import dress, new_figure, plain, to_bytes
-from klcli.report.words import network_name, settings_line, subset_words
+from klcli.report.words import run_title, settings_line
 from klcli.store.records import Run
 
 PAIRS = 8  # most confused classes
@@ -25,8 +25,7 @@ def draw_confusion(run: Run, confusion: Confusion, classes: Sequence[str], suffi
     names = [*map(plain, classes)]
     counts = confusion.counts  # (K, K), the true class in rows
     caption = f"{settings_line(run)}; {counts.sum()} test images, accuracy {confusion.accuracy:.4f}"
-    title = f"Confusion on the test split, run {run.id}: {network_name(run.config)}{subset_words([run])}"
-    figure = new_figure(12, 6.4, title, caption)
+    figure = new_figure(12, 6.4, run_title("Confusion on the test split, run", run), caption)
     matrix, bars = figure.subplots(1, 2, width_ratios=(1.7, 1))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     darkest = max(0.6, shares.max())
@@ -51,8 +50,7 @@ def draw_confusion(run: Run, confusion: Confusion, classes: Sequence[str], suffi
 
 def weight_images(W: np.ndarray) -> np.ndarray:
     """Return the columns of `W (3072, h)` by descending norm as images `(units, 32, 32, 3)`; 0.5 is a weight of 0."""
-    order = np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:SHOWN]
-    columns = W.T[order].astype(np.float64)
+    columns = W.T[np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:SHOWN]].astype(np.float64)
     largest = np.abs(columns).max(axis=1, keepdims=True)
     columns = 0.5 + columns / np.where(largest == 0, 1, largest) / 2
     return columns.reshape(-1, CHANNELS, SIDE, SIDE).transpose(0, 2, 3, 1)
@@ -71,8 +69,7 @@ def draw_weights(run: Run, W: np.ndarray, suffix: str = "png") -> bytes:
     mosaic = grid.reshape(rows, columns, cell, cell, CHANNELS).transpose(0, 2, 1, 3, 4)
     which = f"the {SHOWN} longest of {units} units" if units > SHOWN else f"{units} units"
     caption = f"{settings_line(run)}; {which}, by descending norm, each scaled by its largest weight, grey is 0"
-    title = f"First-layer weights, run {run.id}: {network_name(run.config)}{subset_words([run])}"
-    figure = new_figure(8, 0.9 + 7.8 * rows / columns, title, caption)
+    figure = new_figure(8, 0.9 + 7.8 * rows / columns, run_title("First-layer weights, run", run), caption)
     axes = figure.subplots()
     axes.imshow(mosaic.reshape(rows * cell, columns * cell, CHANNELS), interpolation="nearest")
     axes.axis("off")

@@ -30,8 +30,8 @@ def pictures(found: Reproduction, epochs: Epochs) -> Iterator[tuple[str, str, Ca
             if name in by_name
         }
         if len(runs) == len(figure.experiments) and all(runs.values()):
-            first, last = figure.rows[0], figure.rows[-1]
-            rows = first if len(figure.rows) == 1 else f"{first} to {last}"
+            first = figure.rows[0]
+            rows = first if len(figure.rows) == 1 else f"{first} to {figure.rows[-1]}"
             words = f"{rows}: {', '.join(figure.experiments)}{marks}"
             yield f"{report.name}-{first}", words, partial(_chart, words, figure.panels, runs, epochs)
     for chain in (one for one in report.experiments if one.is_chain):

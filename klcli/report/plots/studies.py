@@ -1,10 +1,10 @@
 """Pictures of studies: the accuracies of a lambda search, the curves of a sigma sweep, the errors of gradients."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, product
 
 from klcli.procedures.searches import tried_values
-from klcli.report.plots.chart import BLUE, COLOURS, GREEN, ORANGE, PINK, YELLOW, Chart, Line, Panel, marks
+from klcli.report.plots.chart import BLUE, COLOURS, GREEN, ORANGE, PINK, YELLOW, Chart, Line, Panel, curve, marks
 from klcli.report.tables.later_checks import gradient_check_title, gradient_method
 from klcli.report.words import layers_name, network_name, settings_line, statistics_words, subset_words
 from klcli.store.records import Epoch, GradientCheck, Run
@@ -40,32 +40,24 @@ def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]]) -> 
     """Gather the validation curves of a sweep, a column per sigma, a row per measure, and a curve per repeat."""
     first, sigmas = runs[0], list(dict.fromkeys(run.config.sigma or 0.0 for run in runs))  # every run has one
     is_wide = max((epoch.validation_loss for run in runs for epoch in epochs[run.id]), default=0.0) > WIDE
-    rows = []
-    for name in MEASURES:
-        row = []
-        for sigma in sigmas:
-            lines = []
-            mine = [run for run in runs if run.config.sigma == sigma]
-            for run in sorted(mine, key=lambda run: run.config.batch_norm):
-                label, colour, style = LOOKS[run.config.batch_norm]
-                values = [getattr(epoch, f"validation_{name}") for epoch in epochs[run.id]]
-                lines.append(Line(label, [epoch.step for epoch in epochs[run.id]], values, colour, style))
-            scale = "log" if is_wide and name == "loss" else "linear"
-            title, ylabel = f"sigma {sigma:g}" if name == MEASURES[0] else "", name if sigma == sigmas[0] else ""
-            xlabel = "update step" if name == MEASURES[-1] else ""
-            row.append(Panel(lines, title, xlabel, ylabel, yscale=scale))
-        rows.append(row)
-    title = f"Sigma and batch normalisation: {layers_name(first.config)}, validation{statistics_words(runs)}"
-    title += subset_words(runs)
+    ordered = sorted(runs, key=lambda run: run.config.batch_norm)
+    rows: list[list[Panel]] = [[] for _ in MEASURES]
+    for (name, row), sigma in product(zip(MEASURES, rows, strict=True), sigmas):
+        mine = [run for run in ordered if run.config.sigma == sigma]
+        lines = [curve(epochs[run.id], f"validation_{name}", *LOOKS[run.config.batch_norm]) for run in mine]
+        title, ylabel = f"sigma {sigma:g}" if name == MEASURES[0] else "", name if sigma == sigmas[0] else ""
+        xlabel, scale = "update step" if name == MEASURES[-1] else "", "log" if is_wide and name == "loss" else "linear"
+        row.append(Panel(lines, title, xlabel, ylabel, yscale=scale))
+    words = f"validation{statistics_words(runs)}{subset_words(runs)}"
+    title = f"Sigma and batch normalisation: {layers_name(first.config)}, {words}"
     caption = f"{settings_line(first, omit=('initializer',), together_with=runs)}, study {first.study_id}"
     return Chart(title, caption, rows, max(6, 3.4 * len(sigmas)), 6, shares_axes=True)
 
 
 def gradient_errors(checks: Sequence[GradientCheck]) -> Chart:
     """Gather the largest errors of a suite: a row per network, a mark per tensor, a cross where one failed."""
-    every = [
-        (max(one.max_absolute, SMALLEST_ERROR), row, one) for row, check in enumerate(checks) for one in check.errors
-    ]
+    rows = enumerate(checks)
+    every = [(max(one.max_absolute, SMALLEST_ERROR), row, one) for row, check in rows for one in check.errors]
     lines: list[Line] = []
     for offset, (parameter, (marker, colour)) in enumerate(PARAMETERS.items()):
         of_it = [(x, row + 0.18 * (offset - 1.5)) for x, row, one in every if one.tensor.endswith(f".{parameter}")]

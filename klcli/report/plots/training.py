@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from klcli.report.plots.chart import GREY, TRAIN, VALIDATION, Chart, Line, Panel, steps_limit
+from klcli.report.plots.chart import BLUE, GREY, ORANGE, Chart, Line, Panel, curve, steps_limit
 from klcli.report.tables.studies import suggestion_of
-from klcli.report.words import counted, network_name, settings_line, subset_words
+from klcli.report.words import counted, run_title, settings_line
 from klcli.settings.train_config import CYCLIC
 from klcli.store.records import Epoch, Run
 from klcli.training.budget import Budget
@@ -20,21 +20,20 @@ def training_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
         return _range_curves(run, epochs)
     panels = []
     for name in MEASURES:
-        lines = _lines(epochs, [epoch.step for epoch in epochs], name, dots_below=40)
+        lines = _lines(epochs, "step", name, dots_below=40)
         limits = steps_limit(lines)
         if name == "accuracy" and run.test_accuracy is not None:
             test = (run.test_accuracy, run.test_accuracy)
             lines.append(Line(f"test {run.test_accuracy:.4f}", limits, test, "black", ":", dots_below=0))
         panels.append(Panel(lines, name, xlim=limits, cycle=cycle_length(run)))
     panels.append(_rate_panel(run, epochs, title="learning rate eta"))
-    title = f"Run {run.id}: {network_name(run.config)}{subset_words([run])}"
-    return Chart(title, settings_line(run), [panels[:2], panels[2:]], 10, 7)
+    return Chart(run_title("Run", run), settings_line(run), [panels[:2], panels[2:]], 10, 7)
 
 
 def learning_rate_curve(run: Run, epochs: Sequence[Epoch]) -> Chart:
     """Gather eta over update steps."""
-    title = f"Learning rate, run {run.id}: {network_name(run.config)}{subset_words([run])}"
-    return Chart(title, settings_line(run), [[_rate_panel(run, epochs, ylabel="eta")]], 8, 3.6)
+    panel = _rate_panel(run, epochs, ylabel="eta")
+    return Chart(run_title("Learning rate, run", run), settings_line(run), [[panel]], 8, 3.6)
 
 
 def cycle_length(run: Run) -> int:
@@ -42,11 +41,9 @@ def cycle_length(run: Run) -> int:
     return 2 * run.step_size if run.config.schedule in CYCLIC else 0
 
 
-def _lines(epochs: Sequence[Epoch], x: Sequence[float], name: str, dots_below: int) -> list[Line]:
-    return [
-        Line(split, x, [getattr(epoch, f"{split}_{name}") for epoch in epochs], *look, dots_below=dots_below)
-        for split, look in (("train", TRAIN), ("validation", VALIDATION))
-    ]
+def _lines(epochs: Sequence[Epoch], x: str, name: str, dots_below: int) -> list[Line]:
+    looks = {"train": (BLUE, "-"), "validation": (ORANGE, "--")}
+    return [curve(epochs, f"{split}_{name}", split, *look, x=x, dots_below=dots_below) for split, look in looks.items()]
 
 
 def _rate_panel(run: Run, epochs: Sequence[Epoch], title: str = "", ylabel: str = "") -> Panel:
@@ -64,8 +61,7 @@ def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
     if config.schedule == "constant":
         return [(step, budget.learning_rate(step, config)) for step in (0, updates)]
     length = cycle or total
-    lines = 2 if config.schedule == "cyclical" else LINES_OF_A_CURVE
-    points: list[tuple[float, float]] = []
+    lines, points = 2 if config.schedule == "cyclical" else LINES_OF_A_CURVE, list[tuple[float, float]]()
     for piece in range(updates // cycle + 1 if cycle else 1):
         steps = sorted({round(length * (piece + line / lines)) for line in range(lines)})
         points += [(step, budget.learning_rate(step, config)) for step in steps if step < updates]
@@ -77,16 +73,14 @@ def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
 
 
 def _range_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
-    """Gather loss and accuracy of a range test over eta, and the suggested limits."""
     found, panels = suggestion_of(run, epochs), []
-    ends = {"min": found.eta_min, "max": found.eta_max} if found else {}
-    limits = {f"suggested eta {end} {eta:.2g}": eta for end, eta in ends.items()}
+    ends = (("min", found.eta_min), ("max", found.eta_max)) if found else ()
+    limits = {f"suggested eta {end} {eta:.2g}": eta for end, eta in ends}
     for name in ("loss", "accuracy"):
-        lines = _lines(epochs, [epoch.learning_rate for epoch in epochs], name, dots_below=60)
+        lines = _lines(epochs, "learning_rate", name, dots_below=60)
         losses, ylim = lines[1].y, None
         if name == "loss" and losses and max(losses) > WORST * losses[0]:
             ylim = 0.95 * min(*losses, *lines[0].y), WORST * losses[0]
         panels.append(Panel(lines, name, "eta", xscale="log", ylim=ylim, limits=limits))
-    title = f"Learning-rate range test, run {run.id}: {network_name(run.config)}{subset_words([run])}"
-    words = settings_line(run, omit=("cycles", "n_s"))
-    return Chart(title, f"{words}, over {run.epochs:g} {counted(run.epochs, 'epoch')}", [panels], 10, 4.6)
+    caption = f"{settings_line(run, omit=('cycles', 'n_s'))}, over {run.epochs:g} {counted(run.epochs, 'epoch')}"
+    return Chart(run_title("Learning-rate range test, run", run), caption, [panels], 10, 4.6)

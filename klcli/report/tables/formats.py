@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from klcli.report.tables.table import Shown, Table
@@ -20,12 +21,11 @@ def to_markdown(table: Table, notes: Sequence[str] = ()) -> str:
     """Return a Markdown table with its title above and its notes below."""
     rows = [[one.title for one in table.columns], *table.cells()]
     columns = [[_markdown(cell) for cell in cells] for cells in zip(*rows, strict=True)]
-    aligned = []
     for column, cells in zip(table.columns, columns, strict=True):
         width = max(3, *map(len, cells))
-        head, *body = [cell.rjust(width) if column.is_number else cell.ljust(width) for cell in cells]
-        aligned.append([head, "-" * (width - 1) + ":" if column.is_number else "-" * width, *body])
-    lines = "\n".join("| " + " | ".join(row) + " |" for row in zip(*aligned, strict=True))
+        cells[:] = [cell.rjust(width) if column.is_number else cell.ljust(width) for cell in cells]
+        cells.insert(1, "-" * (width - 1) + ":" if column.is_number else "-" * width)
+    lines = "\n".join("| " + " | ".join(row) + " |" for row in zip(*columns, strict=True))
     return "\n\n".join([f"**{_markdown(table.title)}**", lines, *map(_markdown, notes)])
 
 
@@ -35,43 +35,39 @@ def to_latex(table: Table, notes: Sequence[str] = ()) -> str:
     def line(cells: Sequence[str]) -> str:
         return "    " + " & ".join("--" if cell == "-" else _latex(cell) for cell in cells) + r" \\"
 
+    alignment = "".join("r" if one.is_number else "l" for one in table.columns)
     lines = [
         r"\begin{table}[ht]  % \usepackage{booktabs}",
         r"  \centering",
         rf"  \caption{{{_latex(table.title)}}}",
-        rf"  \begin{{tabular}}{{{''.join('r' if one.is_number else 'l' for one in table.columns)}}}",
-        r"    \toprule",
-        line([one.title for one in table.columns]),
-        r"    \midrule",
+        rf"  \begin{{tabular}}{{{alignment}}}",
+        *(r"    \toprule", line([one.title for one in table.columns]), r"    \midrule"),
         *map(line, table.cells()),
-        r"    \bottomrule",
-        r"  \end{tabular}",
+        *(r"    \bottomrule", r"  \end{tabular}"),
         *(rf"  \par\smallskip\footnotesize {_latex(note)}" for note in notes),
         r"\end{table}",
     ]
     return "\n".join(lines)
 
 
-def to_csv(table: Table, notes: Sequence[str] = ()) -> str:
-    """Return a header of column names and one line per row; a missing value is an empty cell. Notes are omitted."""
-    return _csv(table, ",", lambda value: value)
+def to_csv(table: Table, notes: Sequence[str] = (), *, has_decimal_comma: bool = False) -> str:
+    """Return a header of column names and one line per row; a missing value is an empty cell. Notes are omitted.
 
+    With a decimal comma, as a German Excel expects it, columns end in a semicolon and the byte order mark is needed.
+    """
 
-def to_csv_semicolon(table: Table, notes: Sequence[str] = ()) -> str:
-    """Return a CSV for a spreadsheet that expects a decimal comma, as a German Excel; it needs the byte order mark."""
-    return "\ufeff" + _csv(table, ";", lambda value: str(value).replace(".", ",") if type(value) is float else value)
+    def cell(value: Any) -> Any:
+        return str(value).replace(".", ",") if has_decimal_comma and type(value) is float else csv_cell(value)
 
-
-def _csv(table: Table, delimiter: str, number: Callable[[Any], Any]) -> str:
     # The first row has the columns, and the rows with a deviation more of them.
     wider = [row for row in table.rows if any(isinstance(value, Shown) and value.more for value in row.values())]
     found = dict.fromkeys(key for row in exact_rows(replace(table, rows=[*table.rows[:1], *wider])) for key in row)
     keys = list(found) or [column.key for column in table.columns]
     text = io.StringIO()
-    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer = csv.writer(text, delimiter=";" if has_decimal_comma else ",", lineterminator="\n")
     writer.writerow(keys)
-    writer.writerows([number(csv_cell(row.get(key))) for key in keys] for row in _exact(table))
-    return text.getvalue().removesuffix("\n")
+    writer.writerows([cell(row.get(key)) for key in keys] for row in _exact(table))
+    return "\ufeff" * has_decimal_comma + text.getvalue().removesuffix("\n")
 
 
 def to_json(table: Table, notes: Sequence[str] = ()) -> str:
@@ -80,9 +76,9 @@ def to_json(table: Table, notes: Sequence[str] = ()) -> str:
     return json.dumps(content, indent=2, allow_nan=False)
 
 
-Format = Callable[[Table, Sequence[str]], str]
-FORMATS: dict[str, Format] = {
-    "markdown": to_markdown, "latex": to_latex, "csv": to_csv, "csv-semicolon": to_csv_semicolon, "json": to_json
+FORMATS: dict[str, Callable[[Table, Sequence[str]], str]] = {
+    "markdown": to_markdown, "latex": to_latex, "json": to_json,
+    "csv": to_csv, "csv-semicolon": partial(to_csv, has_decimal_comma=True),
 }  # fmt: skip
 
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property, partial
+from itertools import groupby
 from typing import Any, Generic, TypeVar
 
 from klcli.errors import ConfigError
 from klcli.report.tables.studies import sample_of, spread
-from klcli.report.tables.table import Column, Row, Table, fraction, numbers, texts
+from klcli.report.tables.table import Column, Row, Table, columns
 from klcli.report.words import images_words, numbered, setting_value, value_words
 from klcli.settings.sameness import SETTINGS, differences, settings_and_seeds, without_seeds
 from klcli.settings.setting import Setting
@@ -44,11 +45,9 @@ def varying(runs: Runs) -> tuple[str, ...]:
     """Return the columns, except seeds, in which runs differ; n_s, cycles and epochs by their resolved values."""
     distinct = {without_seeds(run.config) for run in runs}
     keys = {key for config in distinct for key in differences(runs[0].config, config)}
-    return tuple(
-        one.column
-        for one in _GROUPED
-        if one.key in keys and (not one.is_resolved or len({setting_value(run, one.key) for run in runs}) > 1)
-    )
+    resolved = {one.key for one in _GROUPED if one.is_resolved and one.key in keys}
+    equal = {key for key in resolved if len({setting_value(run, key) for run in runs}) == 1}
+    return tuple(one.column for one in _GROUPED if one.key in keys - equal)
 
 
 def group(runs: Sequence[AnyRun], columns: Sequence[str]) -> tuple[list[Group[AnyRun]], list[AnyRun]]:
@@ -57,10 +56,8 @@ def group(runs: Sequence[AnyRun], columns: Sequence[str]) -> tuple[list[Group[An
     The same settings with the same seed give the same numbers: duplicates would make the deviation too small.
     """
     firsts: dict[Any, AnyRun] = {}  # by settings and seeds
-    repeated: list[AnyRun] = []
-    for run in sorted(runs, key=lambda run: run.id):
-        if firsts.setdefault(settings_and_seeds(run.config), run) is not run:
-            repeated.append(run)
+    ordered = sorted(runs, key=lambda run: run.id)
+    repeated = [run for run in ordered if firsts.setdefault(settings_and_seeds(run.config), run) is not run]
     keys = [_setting(column).key for column in columns]
     groups: dict[tuple[Any, ...], list[AnyRun]] = {}
     for run in firsts.values():
@@ -71,33 +68,25 @@ def group(runs: Sequence[AnyRun], columns: Sequence[str]) -> tuple[list[Group[An
 
 def run_numbers(runs: Runs) -> str:
     """`1, 3-5, 8`; a long list ends with the number of runs left out."""
-    ranges: list[list[int]] = []
-    for number in sorted(run.id for run in runs):
-        if ranges and number == ranges[-1][-1] + 1:
-            ranges[-1][1:] = [number]
-        else:
-            ranges.append([number])
-    words = ["-".join(map(str, one)) for one in ranges[:SHOWN_RANGES]]
-    more = sum(one[-1] - one[0] + 1 for one in ranges[SHOWN_RANGES:])
+    numbers = enumerate(sorted(run.id for run in runs))  # consecutive numbers have one distance from their position
+    ranges = [[run for _, run in own] for _, own in groupby(numbers, lambda pair: pair[1] - pair[0])]
+    words = [f"{own[0]}-{own[-1]}" if len(own) > 1 else str(own[0]) for own in ranges[:SHOWN_RANGES]]
+    more = sum(map(len, ranges[SHOWN_RANGES:]))
     return ", ".join(words) + (f" and {more} more" if more else "")
 
 
-def group_table(groups: Sequence[Group[Any]], columns: Sequence[str]) -> Table:
+def group_table(groups: Sequence[Group[Any]], by: Sequence[str]) -> Table:
     """Mean, standard deviation and n of every group."""
-    settings = [_setting(name) for name in columns]
+    settings = [_setting(name) for name in by]
     rows: list[Row] = []
     for number, one in enumerate(groups, start=1):
-        rows.append({"row": number, "runs": run_numbers(one.runs)} | dict(zip(columns, one.values, strict=True)))
+        rows.append({"row": number, "runs": run_numbers(one.runs)} | dict(zip(by, one.values, strict=True)))
         for measure in MEASURED:
             rows[-1] |= spread(sample_of(one.runs, measure), f"{measure}_")
     own = [Column(one.column, one.label, partial(value_words, one.key), one.kind in (int, float)) for one in settings]
-    cells = [*numbers(str, "row"), *own]
-    for measure, word in MEASURED.items():
-        cells += numbers(fraction, **{f"{measure}_mean": word, f"{measure}_std": "std"})
-        cells += numbers(str, **{f"{measure}_n": "n"})
-    by = f", by {_labels(columns)}" if columns else ""
-    title = f"Means over seeds on {images_words(groups[0].runs[0])}{by}"
-    return Table(title, (*cells, *texts("runs")), rows)
+    measures = "; ".join(f"{key}_mean:.4f={word}; {key}_std:.4f=std; {key}_n:=n" for key, word in MEASURED.items())
+    title = f"Means over seeds on {images_words(groups[0].runs[0])}" + (f", by {_labels(by)}" if by else "")
+    return Table(title, (*columns("row:"), *own, *columns(f"{measures}; runs")), rows)
 
 
 def group_notes(groups: Sequence[Group[Any]], columns: Sequence[str], repeated: Runs) -> list[str]:
@@ -106,16 +95,13 @@ def group_notes(groups: Sequence[Group[Any]], columns: Sequence[str], repeated: 
     mixed = [tuple(name for name in varying(one.runs) if name not in columns) for one in groups]
     for names in dict.fromkeys(filter(None, mixed)):
         rows = [number for number, own in enumerate(mixed, start=1) if own == names]
-        notes.append(
-            f"{numbered('Row', rows)} of the table {'mixes' if len(rows) == 1 else 'mix'} runs with different "
-            f"{_labels(names)}: the deviation is not that of seeds alone; add to --group-by or filter with --where"
-        )
+        what = f"{numbered('Row', rows)} of the table {'mixes' if len(rows) == 1 else 'mix'} runs with different"
+        cure = "the deviation is not that of seeds alone; add to --group-by or filter with --where"
+        notes.append(f"{what} {_labels(names)}: {cure}")
     seeds = [({one.config.shared_seed for one in own.runs}, {one.config.seed for one in own.runs}) for own in groups]
     if held := [number for number, (orders, own) in enumerate(seeds, start=1) if len(orders) == 1 < len(own)]:
-        notes.append(
-            f"{numbered('Row', held)}: the seeds are of the weights alone, with one order of the images: "
-            "the deviation does not contain that of the order."
-        )
+        what = f"{numbered('Row', held)}: the seeds are of the weights alone, with one order of the images"
+        notes.append(f"{what}: the deviation does not contain that of the order.")
     if repeated:
         notes.append(f"Not counted, because settings and seed are those of another run: {run_numbers(repeated)}.")
     return notes
@@ -141,9 +127,8 @@ def _verdict(samples: Sequence[Sample]) -> list[str]:
 
 
 def _pairs(comparisons: Sequence[Comparison]) -> str:
-    first = sorted(comparisons, key=lambda one: (one.a, one.b))[:SHOWN_PAIRS]
-    words = [f"{one.a + 1} and {one.b + 1} (p {one.adjusted:.2g})" for one in first]
-    more = len(comparisons) - SHOWN_PAIRS
+    ordered, more = sorted(comparisons, key=lambda one: (one.a, one.b)), len(comparisons) - SHOWN_PAIRS
+    words = [f"{one.a + 1} and {one.b + 1} (p {one.adjusted:.2g})" for one in ordered[:SHOWN_PAIRS]]
     return ", ".join(words) + (f", and {more} pairs more" if more > 0 else "")
 
 
@@ -154,8 +139,7 @@ def _labels(columns: Sequence[str]) -> str:
 def _setting(name: str) -> Setting:
     if name not in _BY_NAME:
         known = ", ".join(one.option.removeprefix("--") for one in _GROUPED)
-        similar = get_close_matches(name, _BY_NAME, n=1)
-        nearest = f"the nearest is {similar[0]}, " if similar else ""
+        nearest = "".join(f"the nearest is {one}, " for one in get_close_matches(name, _BY_NAME, n=1))
         raise ConfigError(f"--group-by {name}: {nearest}choose from {known}")
     return _BY_NAME[name]
 

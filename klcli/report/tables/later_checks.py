@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import accumulate, product
 
-from klcli.report.tables.table import SPLITS, Column, Row, Table, fraction, numbers, scientific, texts
+from klcli.report.tables.table import SPLITS, Column, Row, Table, columns
 from klcli.report.words import IN_NAME, counted, network_name, options_words
-from klcli.settings.sameness import SETTINGS
+from klcli.settings.sameness import SETTINGS, without_seeds
 from klcli.settings.setting import Role
 from klcli.store.records import Evaluation, GradientCheck, Run
 from klcli.studies.statistics import Sample
@@ -15,26 +15,23 @@ MEASURED = SPLITS[1:]
 MEASURES = ("accuracy", "loss")
 NO_PART = (Role.OPTIMISATION, Role.EVALUATION, Role.RANDOMNESS)  # settings that change a gradient, except lambda
 _OMITTED = (*IN_NAME, *(one.key for one in SETTINGS.values() if one.role in NO_PART))
-_COLUMNS = (
-    *texts("tensor"),
-    *numbers(str, "entries", "kinks"),
-    *numbers(scientific, max_absolute="max abs", relative_to_sum="rel to sum", relative_to_maximum="rel to max"),
-    *numbers(scientific, ratio_of_maxima="of maxima", gradient_mean="mean", gradient_std="std"),
+_COLUMNS = columns(
+    "tensor; entries:; kinks:; max_absolute:.1e=max abs; relative_to_sum:.1e=rel to sum; "
+    "relative_to_maximum:.1e=rel to max; ratio_of_maxima:.1e=of maxima; gradient_mean:.1e=mean; gradient_std:.1e=std"
 )
 
 
 def evaluation_words(evaluation: Evaluation) -> str:
     """Describe an evaluation: `adaptive statistics (1000 images, transductive), flips, ensemble of runs 3, 4`."""
-    samples = f"{evaluation.bn_samples} images" if evaluation.bn_samples else ""
-    remarks = ", ".join(filter(None, (samples, "transductive" if evaluation.transductive else "")))
-    policies = " and ".join((evaluation.bn_statistics or "").split())
+    one, policies = evaluation, " and ".join((evaluation.bn_statistics or "").split())
+    remarks = ", ".join([f"{one.bn_samples} images"] * bool(one.bn_samples) + ["transductive"] * one.transductive)
     words = {
         f"{policies} statistics" + (f" ({remarks})" if remarks else ""): policies,
-        f"seed {evaluation.seed}": evaluation.seed is not None,
-        "snapshots": evaluation.snapshots,
-        "flips": evaluation.flips,
-        f"shifts by {evaluation.shifts}": evaluation.shifts,
-        f"ensemble of runs {', '.join(map(str, evaluation.runs))}": len(evaluation.runs) > 1,
+        f"seed {one.seed}": one.seed is not None,
+        "snapshots": one.snapshots,
+        "flips": one.flips,
+        f"shifts by {one.shifts}": one.shifts,
+        f"ensemble of runs {', '.join(map(str, one.runs))}": len(one.runs) > 1,
     }
     return ", ".join(word for word, is_true in words.items() if is_true) or "as trained"
 
@@ -43,7 +40,7 @@ def evaluation_table(title: str, evaluations: Sequence[Evaluation], runs: Sequen
     """One evaluation per run, with the stored numbers of the run and the difference."""
     pairs = zip(evaluations, runs, strict=True)
     rows = [row | {"run": run.id} for evaluation, run in pairs for row in _compared(evaluation, [run])]
-    return _table(title, rows, "stored", numbers_of_runs=len(runs) > 1)
+    return Table(title, (*columns("run:")[: len(runs) > 1], *_measures("stored")), rows)
 
 
 def ensemble_table(title: str, evaluation: Evaluation, runs: Sequence[Run]) -> Table:
@@ -52,7 +49,7 @@ def ensemble_table(title: str, evaluation: Evaluation, runs: Sequence[Run]) -> T
     for row in rows:
         values = [value for run in runs if (value := run.measure(row["split"], "accuracy")) is not None]
         row["accuracy_best"] = max(values) if len(values) == len(runs) else None
-    return _table(title, rows, "mean of runs", accuracy_best="best accuracy of a run")
+    return Table(title, (*_measures("mean of runs"), *columns("accuracy_best:.4f=best accuracy of a run")), rows)
 
 
 def _compared(evaluation: Evaluation, runs: Sequence[Run]) -> list[Row]:
@@ -66,12 +63,9 @@ def _compared(evaluation: Evaluation, runs: Sequence[Run]) -> list[Row]:
     return rows
 
 
-def _table(title: str, rows: Sequence[Row], stored: str, *, numbers_of_runs: bool = False, **more: str) -> Table:
-    columns = [*(numbers(str, "run") if numbers_of_runs else ()), *texts(split="")]
-    for name in MEASURES:
-        columns += numbers(fraction, name, **{f"{name}_stored": stored})
-        columns += numbers(_signed, **{f"{name}_difference": "difference"})
-    return Table(title, (*columns, *numbers(fraction, **more)), rows)
+def _measures(stored: str) -> tuple[Column, ...]:
+    own = "; ".join(f"{name}:.4f; {name}_stored:.4f={stored}; {name}_difference:=difference" for name in MEASURES)
+    return columns(f"split=; {own}", **{f"{name}_difference": _signed for name in MEASURES})
 
 
 def _signed(value: float) -> str:
@@ -81,19 +75,27 @@ def _signed(value: float) -> str:
 
 
 def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> list[str]:
-    """State the mean difference over several runs, and whether it is more than chance."""
-    notes = []
+    """State the mean over several runs that are repeats, and the mean difference and whether it is more than chance."""
+    kinds, seeds = {(run.dataset_sha256, without_seeds(run.config)) for run in runs}, {_seeds(run) for run in runs}
+    notes, are_repeats = [], len(kinds) == 1 and len(seeds) == len(runs)
     for split in MEASURED:
         now, before = ([one.measure(split, "accuracy") for one in many] for many in (evaluations, runs))
+        own = Sample(tuple(value for value in now if value is not None))
+        if are_repeats and own.half_interval is not None:
+            means = f"{own.mean:.4f} ± {own.half_interval:.4f}"
+            notes.append(f"{split} accuracy {means}, mean of {own.n} runs with its 95 % interval")
         pairs = zip(now, before, strict=True)
         sample = Sample(tuple(a - b for a, b in pairs if a is not None and b is not None))
         if (half := sample.half_interval) is not None:  # of two values or more
             low, high = sample.mean - half, sample.mean + half
-            notes.append(
-                f"{split} accuracy differs by {sample.mean:+.4f} on the mean of {sample.n} runs, 95 % interval "
-                f"from {low:+.4f} to {high:+.4f}: {'no more' if low <= 0 <= high else 'more'} than chance"
-            )
+            interval = f"95 % interval from {low:+.4f} to {high:+.4f}"
+            differs = f"{split} accuracy differs by {sample.mean:+.4f} on the mean of {sample.n} runs"
+            notes.append(f"{differs}, {interval}: {'no more' if low <= 0 <= high else 'more'} than chance")
     return notes
+
+
+def _seeds(run: Run) -> tuple[int, int]:
+    return run.config.seed, run.config.shared_seed
 
 
 def evaluations_table(title: str, evaluations: Sequence[Evaluation]) -> Table:
@@ -103,52 +105,41 @@ def evaluations_table(title: str, evaluations: Sequence[Evaluation]) -> Table:
         yes_or_no = {key: "yes" if getattr(one, key) else "no" for key in ("snapshots", "flips")}
         policy = (one.bn_statistics or "-") + (", transductive" if one.transductive else "")
         rows.append(vars(one) | yes_or_no | {"run_numbers": ", ".join(map(str, one.runs)), "policy": policy})
-    columns = (
-        *texts(run_numbers="runs", policy="BN statistics"),
-        *numbers(str, bn_samples="images"),
-        *texts("snapshots", "flips"),
-        *numbers(str, "shifts"),
-        *numbers(fraction, *(f"{split}_{name}" for name in MEASURES for split in MEASURED)),
-        *texts("command"),
-    )
-    return Table(title, columns, rows)
+    measures = "; ".join(f"{split}_{name}:.4f" for name in MEASURES for split in MEASURED)
+    about = "run_numbers=runs; policy=BN statistics; bn_samples:=images; snapshots; flips; shifts:"
+    return Table(title, columns(f"{about}; {measures}; command"), rows)
 
 
 def prediction_table(title: str, pictures: Sequence[tuple[str, Mapping[str, float]]], top: int) -> Table:
     """One row per picture with its most probable classes."""
-    columns = [*texts("picture")]
-    for place in range(1, min(top, max(len(probabilities) for _, probabilities in pictures)) + 1):
-        columns.append(Column(f"class_{place}", "class" if place == 1 else "or", is_number=False))
-        columns.append(Column(f"probability_{place}", "probability" if place == 1 else "", fraction))
-    rows = []
+    rows: list[Row] = []
     for picture, probabilities in pictures:
-        row: Row = {"picture": picture}
+        rows.append({"picture": picture})
         ordered = sorted(probabilities.items(), key=lambda item: -item[1])
         for place, (name, probability) in enumerate(ordered[:top], start=1):
-            row |= {f"class_{place}": name, f"probability_{place}": probability}
-        rows.append(row)
-    return Table(title, tuple(columns), rows)
+            rows[-1] |= {f"class_{place}": name, f"probability_{place}": probability}
+    places = range(2, max(map(len, rows)) // 2 + 1)
+    others = "".join(f"; class_{place}=or; probability_{place}:.4f=" for place in places)
+    return Table(title, columns(f"picture; class_1=class; probability_1:.4f=probability{others}"), rows)
 
 
 def gradient_check_table(check: GradientCheck) -> Table:
     """The tensors of one checked network, in the order of its layers."""
-    return Table(gradient_check_title(check), (*_COLUMNS, *texts(verdict="")), _rows(check))
+    return Table(gradient_check_title(check), (*_COLUMNS, *columns("verdict=")), _rows(check))
 
 
 def suite_table(checks: Sequence[GradientCheck]) -> Table:
     """The tensors of all networks of a suite, each row with its network."""
     rows = [row | {"network": gradient_check_title(check)} for check in checks for row in _rows(check)]
-    return Table(f"Gradient check, suite {checks[0].suite}", (*texts("network"), *_COLUMNS, *texts("verdict")), rows)
+    head = (*columns("network"), *_COLUMNS, *columns("verdict"))
+    return Table(f"Gradient check, suite {checks[0].suite}", head, rows)
 
 
 def limited(checks: Sequence[GradientCheck], limit: int | None) -> list[GradientCheck]:
     """Return the first checks with at most `limit` tensors together."""
-    found, shown = [], 0
-    for check in checks:
-        if limit is None or shown < limit:
-            found.append(check if limit is None else replace(check, errors=check.errors[: limit - shown]))
-            shown += len(check.errors)
-    return found
+    ends = accumulate((len(check.errors) for check in checks), initial=0)
+    left = [None if limit is None else max(0, limit - before) for before in ends]
+    return [replace(one, errors=one.errors[:n]) for one, n in zip(checks, left, strict=False) if n != 0]
 
 
 def _rows(check: GradientCheck) -> list[Row]:

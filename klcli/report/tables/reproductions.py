@@ -11,18 +11,19 @@ from klcli.published.comparison import INCOMPARABLE, Comparison, counts, explain
 from klcli.published.report import ERRORS, Report
 from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.formats import to_markdown
-from klcli.report.tables.table import Row, Table, fraction, numbers, scientific, show, texts
+from klcli.report.tables.table import Row, Table, columns, fraction, scientific, show
 from klcli.report.words import counted
 from klcli.text import storable, visible
 
-HEAD = (
-    *texts("row", "what", quantity="number"),
-    *numbers(str, "published", "ours", half="95 % ±", n="n", difference="difference", standard_errors="in s.e."),
-    *texts("verdict", why=""),
+HEAD = columns(
+    "row; what; quantity=number; published:; ours:; half:=95 % ±; n:; difference:; standard_errors:=in s.e.; "
+    "verdict; why="
 )
 _SEEDS_OF = {"all": "", "init": "of the weights alone ", "order": "of all but the weights "}
-_COUNTS = numbers(str, "rows", "numbers", "trainings")
-LIST_HEAD = (*texts("name", "report", "course", "date"), *_COUNTS, *texts(summary=""))
+LIST_HEAD = columns("name; report; course; date; rows:; numbers:; trainings:; summary=")
+
+
+Section = tuple[Report, Table, list[str], list[tuple[str, Path]]]  # its notes; its pictures, each with its caption
 
 
 def reproduction_table(found: Reproduction) -> Table:
@@ -59,15 +60,11 @@ def reproduction_notes(found: Reproduction) -> list[str]:
     if found.report.conditions:
         notes.append(f"what runs: {found.report.conditions}")
     if any(one.line.config for one in comparisons):
-        notes.append(
-            "reproduced: the published single run is inside the 95 % prediction interval of one more run of ours, "
-            "mean ± t s sqrt(1 + 1/n); differences are ours minus published"
-        )
+        interval = "the 95 % prediction interval of one more run of ours, mean ± t s sqrt(1 + 1/n)"
+        notes.append(f"reproduced: the published single run is inside {interval}; differences are ours minus published")
     if any(one.line.check for one in comparisons):
-        notes.append(
-            "reproduced, of a gradient: our error is of the published order of magnitude or below it, "
-            "or passes klcli's own check"
-        )
+        rule = "our error is of the published order of magnitude or below it, or passes klcli's own check"
+        notes.append(f"reproduced, of a gradient: {rule}")
     return notes + [f"{', '.join(rows)}: {why}" for why, rows in explained(comparisons).items()]
 
 
@@ -98,26 +95,20 @@ def reproduction_document(found: Reproduction, notes: Sequence[str], paths: Sequ
 
 
 def _line_document(one: Comparison, found: Reproduction) -> dict[str, Any]:
-    ours = {key: getattr(one.ours, key, None) for key in ("mean", "std", "n", "half_interval")}
-    compared = ("standard_error", "margin", "difference", "standard_errors", "diverged", "verdict", "why")
-    return {
-        **{key: getattr(one.line, key) for key in ("row", "what", "quantity", "tensor", "published")},
-        **(ours | {"n": ours["n"] or 0}),
-        **{key: getattr(one, key) for key in compared},
-        "runs": [run.id for run in found.runs_of(one.line.config)],
+    parts: dict[str, Any] = {
+        "row what quantity tensor published": one.line,
+        "mean std n half_interval": one.ours,
+        "standard_error margin difference standard_errors diverged verdict why": one,
     }
+    line = {key: getattr(part, key, None) for keys, part in parts.items() for key in keys.split()}
+    return line | {"n": line["n"] or 0, "runs": [run.id for run in found.runs_of(one.line.config)]}
 
 
-def markdown_page(
-    command: str, terms: Terms, sections: Sequence[tuple[Report, Table, Sequence[str], Sequence[tuple[str, Path]]]]
-) -> str:
+def markdown_page(command: str, terms: Terms, sections: Sequence[Section]) -> str:
     """Return the page of reproduced reports, each with its table, notes and links to its picture files."""
-    parts = [
-        "# Published reports, and what really happens",
-        f"Made by `{visible(command)}`.",
-        f"Images: {terms.dataset}, sha256 {terms.sha256[:8]}. {terms.origin}",
-        *([storable(terms.note)] if terms.note else []),
-    ]
+    images = f"Images: {terms.dataset}, sha256 {terms.sha256[:8]}. {terms.origin}"
+    parts = ["# Published reports, and what really happens", f"Made by `{visible(command)}`.", images]
+    parts += [storable(terms.note)] if terms.note else []
     for report, table, notes, pictures in sections:
         parts += [f"## {report.name}", to_markdown(table, notes)]
         parts += [f"![{words}]({quote(os.fsencode(path.name))})" for words, path in pictures]

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from klcli.report import words
-from klcli.report.tables.table import SPLITS, Column, Row, Table, fraction, numbers, seconds, show, significant, texts
+from klcli.report.tables.table import SPLITS, Column, Form, Row, Table, columns, fraction, show, significant
 from klcli.settings.columns import stored_value
 from klcli.settings.sameness import SETTINGS, without_seeds
 from klcli.settings.split_config import SplitConfig
@@ -18,7 +18,7 @@ ENSEMBLE = tuple(f"ensemble_{split}_{name}" for split in SPLITS[1:] for name in 
 RESULTS = (*MEASURES, *ENSEMBLE, "best_validation_accuracy")  # columns that are comparable only on the same images
 LONGEST = 60  # characters of a note in a list
 IN_RANKING = ("hidden", "batch_norm", "bn_position", "bn_statistics", "lam", "initializer", "sigma", "seed")
-Line = tuple[str, list[Any], Callable[[Any], str]]  # row of the comparison: title, one value per run, format
+Line = tuple[str, list[Any], Form]  # row of the comparison: title, one value per run, format
 
 
 def ranking_table(runs: Iterable[Run], by: str, descending: bool = True) -> Table | None:
@@ -28,8 +28,8 @@ def ranking_table(runs: Iterable[Run], by: str, descending: bool = True) -> Tabl
     is_best = by.endswith("accuracy") and descending
     order = "" if is_best else ", descending" if descending else ", ascending"
     what = f"{'Best runs' if is_best else 'Runs'} on {first.dataset}, by {by.replace('_', ' ')}{order}"
-    extra = numbers(lambda value: significant(value) if isinstance(value, float) else str(value), by)
     is_shown = by in (column.key for column in _RANKING)
+    extra = columns(f"{by}:", **{by: lambda value: significant(value) if isinstance(value, float) else str(value)})
     title = f"{what}; {words.split_words(first.split)}"
     return _runs_table(title, chain([first], rest), _RANKING, () if is_shown else extra)
 
@@ -40,13 +40,9 @@ def summary_table(image_sets: Sequence[ImageSet], best: Sequence[Run]) -> Table:
         vars(run) | {"images": words.images_words(run), "runs": images.runs, "network": words.network_name(run.config)}
         for images, run in zip(image_sets, best, strict=True)
     ]
-    columns = (
-        *texts("images"),
-        *numbers(str, runs="complete runs", id="best run"),
-        *texts("network"),
-        *numbers(fraction, validation_accuracy="validation", test_accuracy="test"),
-    )
-    return Table("The best run by validation accuracy", columns, rows)
+    accuracies = "validation_accuracy:.4f=validation; test_accuracy:.4f=test"
+    head = columns(f"images; runs:=complete runs; id:=best run; network; {accuracies}")
+    return Table("The best run by validation accuracy", head, rows)
 
 
 def list_table(runs: Iterable[Run], title: str) -> Table:
@@ -54,12 +50,12 @@ def list_table(runs: Iterable[Run], title: str) -> Table:
     return _runs_table(title, runs, _LIST)
 
 
-def _runs_table(title: str, runs: Iterable[Run], columns: Sequence[Column], extra: Sequence[Column] = ()) -> Table:
-    possible = (*columns, *extra, *_OPTIONAL)
-    values = [(column.key, _reader(column.key)) for column in possible]
+def _runs_table(title: str, runs: Iterable[Run], head: Sequence[Column], extra: Sequence[Column] = ()) -> Table:
+    optional = (*extra, *_OPTIONAL)
+    values = [(column.key, _reader(column.key)) for column in (*head, *optional)]
     rows = [_row(run, values) for run in runs]
     used = {key for row in rows for key in row}
-    return Table(title, (*columns, *(column for column in possible[len(columns) :] if column.key in used)), rows)
+    return Table(title, (*head, *(column for column in optional if column.key in used)), rows)
 
 
 def _row(run: Run, values: Sequence[tuple[str, Callable[[Run], Any]]]) -> Row:
@@ -73,10 +69,10 @@ def _reader(key: str) -> Callable[[Run], Any]:
     """Return the function of a run that gives the value of a column: of the database, or one of the words below."""
     if key in _WORDS:
         return _WORDS[key]
-    setting = next((one.key for one in SETTINGS.values() if one.column == key and not one.is_resolved), None)
-    if setting is None:
-        return attrgetter(key) if key in Run.__dataclass_fields__ else lambda run: None
-    return lambda run: stored_value(words.setting_value(run, setting))
+    for one in SETTINGS.values():
+        if one.column == key and not one.is_resolved:
+            return lambda run: stored_value(words.setting_value(run, one.key))
+    return attrgetter(key) if key in Run.__dataclass_fields__ else lambda run: None
 
 
 @lru_cache(maxsize=1024)
@@ -105,29 +101,15 @@ def _short(text: str) -> str:
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
 
-_OPTIONAL = (
-    *numbers(significant, "sigma"),
-    *texts("settings"),
-    *texts(error="why it ended", tags="tags", note="note", form=_short),
+_OPTIONAL = columns("sigma:.4g; settings; error=why it ended; tags; note", error=_short, tags=_short, note=_short)
+_RANKING = columns(
+    "id:=run; network; lambda:.4g; initializer=init; seed:; epochs_done:.4g=epochs; train_accuracy:.4f=train; "
+    "validation_accuracy:.4f=validation; test_accuracy:.4f=test; seconds:.1f"
 )
-_RANKING = (
-    *numbers(str, id="run"),
-    *texts("network"),
-    *numbers(significant, "lambda"),
-    *texts(initializer="init"),
-    *numbers(str, "seed"),
-    *numbers(significant, epochs_done="epochs"),
-    *numbers(fraction, train_accuracy="train", validation_accuracy="validation", test_accuracy="test"),
-    *numbers(seconds, "seconds"),
-)
-_LIST = (
-    *numbers(str, id="run"),
-    *texts(started_at="started (UTC)", form=lambda text: text[:16].replace("T", " ")),
-    *texts("state"),
-    *numbers(str, study_id="study"),
-    *texts(dataset="images"),
-    *_RANKING[1:],
-)
+_LIST = columns(
+    "id:=run; started_at=started (UTC); state; study_id:=study; dataset=images",
+    started_at=lambda text: text[:16].replace("T", " "),
+) + _RANKING[1:]  # fmt: skip
 
 
 def splits_table(title: str, run: Run) -> Table:
@@ -137,7 +119,7 @@ def splits_table(title: str, run: Run) -> Table:
     for split in SPLITS[1:] if run.snapshots else ():
         ensemble = {name: run.measure(f"ensemble_{split}", name) for name in ("loss", "accuracy")}
         rows.append({"split": f"{split}, mean of {run.snapshots} snapshots"} | ensemble)
-    return Table(title, (*texts(split=""), *numbers(fraction, *names)), rows)
+    return Table(title, columns("split=; loss:.4f; cost:.4f; accuracy:.4f"), rows)
 
 
 def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence[Evaluation] = ()) -> Table:
@@ -149,27 +131,21 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
         ("images sha256", [run.dataset_sha256 for run in runs], lambda sha256: sha256[:12]),
         ("split", ["{} train, {} validate, {} test".format(*run.split.sizes()) for run in runs], str),
         ("network", [words.network_name(run.config) for run in runs], str),
-        *(
-            (one.label, [words.setting_value(run, one.key) for run in runs], partial(words.value_words, one.key))
-            for one in SETTINGS.values()
-        ),
+        *((one.label, [words.setting_value(run, key) for run in runs], partial(words.value_words, key))
+          for key, one in SETTINGS.items()),
         *(line for line in results if line[1] != [None] * len(runs)),
         *_evaluated(runs, evaluations),
-    ]
+    ]  # fmt: skip
     if diff_only:
         lines = [line for line in lines if line[0] not in _ALWAYS_DIFFER and len(set(line[1])) > 1]
-    keys = [f"run_{run.id}" for run in runs]
-    rows = [
-        {"setting": title} | {key: show(value, form) for key, value in zip(keys, values, strict=True)}
-        for title, values, form in lines
-    ]
-    which = words.run_numbers(runs)
+    head, which = columns("; ".join(["setting=", *(f"run_{run.id}:" for run in runs)])), words.run_numbers(runs)
+    cells = [(title, *(show(value, form) for value in values)) for title, values, form in lines]
+    rows = [{column.key: cell for column, cell in zip(head, own, strict=True)} for own in cells]
     title = f"Differences between {which}" if diff_only else which.capitalize()
-    return Table(title + words.subset_words(runs), (*texts(setting=""), *numbers(str, *keys)), rows)
+    return Table(title + words.subset_words(runs), head, rows)
 
 
 def _evaluated(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[Line]:
-    """Two rows per kind of evaluation, with a value for every run that has one."""
     from klcli.report.tables.later_checks import evaluation_words
 
     found: dict[str, dict[int, float | None]] = {}
@@ -182,14 +158,8 @@ def _evaluated(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[L
 
 _VERSIONS = {"klcli": "klcli", "python": "Python", "numpy": "NumPy", "blas": "BLAS", "simd": "SIMD"}
 _ALWAYS_DIFFER = ("started (UTC)", "seconds")
-_RESULTS = (
-    *numbers(str, "threads", study_id="study"),
-    *texts("state", error="why it ended"),
-    *numbers(significant, "epochs_done"),
-    *numbers(fraction, *MEASURES),
-    *numbers(str, snapshots="snapshots averaged"),
-    *numbers(fraction, *ENSEMBLE, "best_validation_accuracy"),
-    *numbers(seconds, "seconds"),
-    *texts(started_at="started (UTC)"),
-    *texts("host", "tags", "note"),
+_RESULTS = columns(
+    f"threads; study_id=study; state; error=why it ended; epochs_done:.4g; {':.4f; '.join(MEASURES)}:.4f; "
+    f"snapshots=snapshots averaged; {':.4f; '.join(ENSEMBLE)}:.4f; best_validation_accuracy:.4f; seconds:.1f; "
+    "started_at=started (UTC); host; tags; note"
 )

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
-from klcli.report.tables.table import SPLITS, Row, Shown, Table, fraction, numbers, significant, texts
+from klcli.report.tables.table import SPLITS, Row, Shown, Table, columns, fraction, significant
 from klcli.report.words import images_words, layers_name, network_name, statistics_words
 from klcli.store.records import Epoch, Run, RunResult
-from klcli.studies.range_test import Suggestion, suggest
+from klcli.studies.plans import Suggestion, suggest
 from klcli.studies.statistics import Sample
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MEASURES = ("accuracy", "loss", "cost")
 HUGE = 1e5
-_INTERVAL = (*numbers(fraction, "mean", "std"), *numbers(str, "n"), *numbers(fraction, low="95 % from", high="to"))
+_INTERVAL = "mean:.4f; std:.4f; n:; low:.4f=95 % from; high:.4f=to"
 
 
 def sample_of(runs: Sequence[Run | RunResult], column: str) -> Sample | None:
@@ -41,19 +41,15 @@ def cell(runs: Sequence[Run], column: str) -> Shown | None:
     """Return the mean of a column with its spread; None if no complete run has a value."""
     if (sample := sample_of(runs, column)) is None:
         return None
-    text = " ± ".join(_digits(value) for value in (sample.mean, sample.std) if value is not None)
+    numbers = [value for value in (sample.mean, sample.std) if value is not None]
+    # Four significant digits of a very large loss: four decimals would be wider than its column.
+    text = " ± ".join(fraction(value) if abs(value) < HUGE else significant(value) for value in numbers)
     return Shown(sample.mean, text, {"std": sample.std, "half_interval": sample.half_interval, "n": sample.n})
-
-
-def _digits(value: float) -> str:
-    """Four decimals; four significant digits for a very large loss, which would be wider than its column."""
-    return fraction(value) if abs(value) < HUGE else significant(value)
 
 
 def search_title(search: "LambdaSearch", images: str) -> str:
     """`Lambda search: 3-layer 50-50 with BN on cifar10, by validation accuracy (study 1, 2)`."""
-    network = network_name(search.stages[0][1][0].config)
-    studies = ", ".join(map(str, search.studies))
+    network, studies = network_name(search.stages[0][1][0].config), ", ".join(map(str, search.studies))
     return f"Lambda search: {network} on {images}, by validation accuracy (study {studies})"
 
 
@@ -65,25 +61,19 @@ def search_table(search: "LambdaSearch") -> Table:
             mine = [run for run in runs if run.config.lam == lam]
             row: Row = {"lambda": lam, "stage": stage, "runs": ", ".join(str(run.id) for run in mine)}
             row |= {f"{split}_{name}": cell(mine, f"{split}_{name}") for split, name in product(SPLITS, MEASURES)}
-            validation = row["validation_accuracy"].more if row["validation_accuracy"] else {"n": 0}
-            row |= {"n": validation["n"], "half": validation.get("half_interval")}
+            more = row["validation_accuracy"].more if row["validation_accuracy"] else {"n": 0}
+            row |= {"n": more["n"], "half": more.get("half_interval")}
             rows.append(row | {"remark": _remark(lam, stage, mine, search.choice)})
     rows.sort(key=lambda row: row["validation_accuracy"].value if row["validation_accuracy"] else -1.0, reverse=True)
     repeated = any(len(runs) > len({run.config.lam for run in runs}) for _, runs in search.stages)
-    columns = (
-        *numbers(significant, "lambda"),
-        *texts("stage"),
-        *numbers(str, validation_accuracy="validation"),
-        *((*numbers(fraction, half="95 % ±"), *numbers(str, "n")) if repeated else ()),
-        *numbers(str, validation_loss="loss", validation_cost="cost", train_accuracy="train", runs="run"),
-        *texts(remark=""),
-    )
-    return Table(search_title(search, images_words(search.stages[0][1][0])), columns, rows)
+    interval = "half:.4f=95 % ±; n:; " if repeated else ""
+    others = "validation_loss:=loss; validation_cost:=cost; train_accuracy:=train; runs:=run; remark="
+    head = columns(f"lambda:.4g; stage; validation_accuracy:=validation; {interval}{others}")
+    return Table(search_title(search, images_words(search.stages[0][1][0])), head, rows)
 
 
 def _remark(lam: float, stage: str, runs: Sequence[Run], choice: "Choice | None") -> str:
-    states = Counter(run.state for run in runs)
-    ended = sorted((state, n) for state, n in states.items() if state != "complete")
+    ended = sorted(Counter(run.state for run in runs if run.state != "complete").items())
     remarks = [state if n == len(runs) else f"{n} of {len(runs)} {state}" for state, n in ended]
     if choice and (lam, stage) == (choice.chosen.lam, choice.chosen.stage):
         remarks.append("chosen")
@@ -95,11 +85,9 @@ def _remark(lam: float, stage: str, runs: Sequence[Run], choice: "Choice | None"
 def choice_sentence(choice: "Choice") -> str:
     """State the chosen lambda and the uncertainty of the choice."""
     low, high, others = choice.plateau[0].lam, choice.plateau[-1].lam, len(choice.plateau) - 1
-    return (
-        f"chosen lambda {choice.chosen.lam:.6g}, validation {choice.chosen.accuracy:.4f}; "
-        f"{f'{others} more' if others else 'no other'} within one standard error ({choice.standard_error:.4f})"
-        + (f", from {low:.4g} to {high:.4g}" if others else "")
-    )
+    chosen = f"chosen lambda {choice.chosen.lam:.6g}, validation {choice.chosen.accuracy:.4f}"
+    within = f"within one standard error ({choice.standard_error:.4f})"
+    return f"{chosen}; " + (f"{others} more {within}, from {low:.4g} to {high:.4g}" if others else f"no other {within}")
 
 
 def sigma_title(runs: Sequence[Run], images: str) -> str:
@@ -110,16 +98,14 @@ def sigma_title(runs: Sequence[Run], images: str) -> str:
 
 def sigma_table(runs: Sequence[Run]) -> Table:
     """Every sigma by split, without and with BN side by side; a run without a number shows its state."""
-    rows = []
+    rows: list[Row] = []
     for (sigma, pair), split in product(_by_sigma(runs).items(), SPLITS):
-        row: Row = {"sigma": sigma, "split": split}
-        for batch_norm, mine in enumerate(pair):
+        rows.append({"sigma": sigma, "split": split})
+        for (bn, mine), name in product(enumerate(pair), MEASURES):
             why = next((run.state for run in mine if run.state != "complete"), None)
-            row |= {f"{name}_{batch_norm:d}": cell(mine, f"{split}_{name}") or why for name in MEASURES}
-        rows.append(row)
-    titles = {key: title for name in MEASURES for key, title in ((f"{name}_0", name), (f"{name}_1", "with BN"))}
-    columns = (*numbers(significant, "sigma"), *texts("split"), *numbers(str, **titles))
-    return Table(sigma_title(runs, images_words(runs[0])), columns, rows)
+            rows[-1][f"{name}_{bn}"] = cell(mine, f"{split}_{name}") or why
+    measures = "; ".join(f"{name}_0:={name}; {name}_1:=with BN" for name in MEASURES)
+    return Table(sigma_title(runs, images_words(runs[0])), columns(f"sigma:.4g; split; {measures}"), rows)
 
 
 def _by_sigma(runs: Sequence[Run]) -> dict[float | None, tuple[list[Run], list[Run]]]:
@@ -137,14 +123,14 @@ def interval_table(runs: Sequence[Run]) -> Table:
         for bn, mine in zip(("no", "yes"), pair, strict=True)
     ]
     title = "Test accuracy over the repeats, with the 95 % interval of its mean"
-    return Table(title, (*numbers(significant, "sigma"), *texts(bn="BN"), *_INTERVAL), rows)
+    return Table(title, columns(f"sigma:.4g; bn=BN; {_INTERVAL}"), rows)
 
 
 def repeats_table(title: str, runs: Sequence[Run]) -> Table:
     """Mean, standard deviation and 95 % interval over the complete runs, by split and measure."""
     keys = product(SPLITS, MEASURES)
     rows = [{"split": split, "measure": name} | spread(sample_of(runs, f"{split}_{name}")) for split, name in keys]
-    return Table(title, (*texts("split", measure=""), *_INTERVAL), rows)
+    return Table(title, columns(f"split; measure=; {_INTERVAL}"), rows)
 
 
 def suggestion_of(run: Run, epochs: Sequence[Epoch]) -> Suggestion | None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Row = dict[str, Any]  # values by the key of their column
+Form = Callable[[Any], str]
 SPLITS = ("train", "validation", "test")
 UNLIMITED = 10_000  # columns
 fraction = "{:.4f}".format  # an accuracy on 10 000 images, a loss or a cost
@@ -24,19 +25,23 @@ class Column:
 
     key: str
     title: str
-    form: Callable[[Any], str] = str
+    form: Form = str
     is_number: bool = True
 
 
-def texts(*keys: str, form: Callable[[Any], str] = str, **titles: str) -> tuple[Column, ...]:
-    """Return columns of words; the title defaults to the key."""
-    return tuple(replace(one, is_number=False) for one in numbers(form, *keys, **titles))
+def columns(text: str, **forms: Form) -> tuple[Column, ...]:
+    """Return columns written as `id:d=run; network; seconds:.1f`: a key, the format of a number, and a title.
 
-
-def numbers(form: Callable[[Any], str], *keys: str, **titles: str) -> tuple[Column, ...]:
-    """Return columns of numbers in one format; the title defaults to the key."""
-    titles = {key: key.replace("_", " ") for key in keys} | titles
-    return tuple(Column(key, title, form) for key, title in titles.items())
+    Without a colon, the column is one of words; without a title, the key is the title. `forms` are the formats, by
+    key, that are not those of Python.
+    """
+    found = []
+    for one in text.split(";"):
+        given, equals, title = one.strip().partition("=")
+        key, colon, digits = given.partition(":")
+        form = forms.get(key) or (f"{{:{digits}}}".format if digits else str)
+        found.append(Column(key, title if equals else key.replace("_", " "), form, bool(colon)))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Shown:
         return self.text
 
 
-def show(value: Any, form: Callable[[Any], str]) -> Shown | None:
+def show(value: Any, form: Form) -> Shown | None:
     """Return a value with its text in the format of its row."""
     return None if value is None else Shown(value, form(value))
 
@@ -68,6 +73,9 @@ class Table:
         """Return the text of every cell, with visible control characters; a missing value is a dash."""
         forms = [(one.key, one.form) for one in self.columns]
         return [["-" if row.get(key) is None else visible(form(row[key])) for key, form in forms] for row in self.rows]
+
+    def limited(self, rows: int | None) -> "Table":
+        return replace(self, rows=self.rows[:rows])
 
     def show(self, console: "Console") -> None:
         """Print the table at its full width: a narrower terminal wraps its lines, and no cell is truncated."""

@@ -6,7 +6,7 @@ import pytest
 
 from klcli.errors import ConfigError
 from klcli.settings.train_config import TrainConfig
-from klcli.studies.range_test import Suggestion, range_test, suggest
+from klcli.studies.plans import Suggestion, range_test, suggest
 from klcli.training.budget import budget_of
 
 ETAS = [10**exponent for exponent in range(-8, 4)]

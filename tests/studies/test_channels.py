@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from klcli.studies import worker_channel as module
-from klcli.studies.worker_channel import Stopped, WorkerChannel
+from klcli.studies import execution as module
+from klcli.studies.execution import Stopped, WorkerChannel
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pytest
 from lookalike import Cifar
 
 from klcli.data import synthetic
-from klcli.data.cifar10.places import cache_folder
+from klcli.data.cifar10.prepared import cache_folder
 from klcli.data.dataset import Dataset
 from klcli.data.sources import open_dataset
 from klcli.errors import DataError
