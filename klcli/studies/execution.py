@@ -61,6 +61,10 @@ class WorkerChannel:
     _next: float = 0.0  # time of the next access
     _next_result: float | None = None  # its time, from the first update on
 
+    def begin(self) -> None:
+        """Look for the folder at once: it may be removed while the worker still prepares its images."""
+        self._has_seen_folder = self.folder.exists()
+
     def on_update(self, step: int) -> None:
         """Report the step, at most once per PERIOD. Raises Stopped if the parent requests it."""
         now = time.monotonic()
@@ -175,6 +179,7 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
     """Train one stack. Raises DataError or ConfigError if images or klcli are not the parent's, Stopped on request."""
     if task.version != klcli.__version__:
         raise ConfigError(f"klcli {klcli.__version__} on the worker, {task.version} here: install the same on both")
+    channel.begin()
     pin_threads(task.threads)
     check_blas()
     splits = splits_of(task.images, task.configs[0].split)

@@ -92,3 +92,13 @@ def test_reports_are_complete(tmp_path: Path) -> None:
 def test_a_damaged_report_is_none(tmp_path: Path) -> None:
     (tmp_path / "0").write_bytes(b"half")
     assert WorkerChannel(tmp_path, 0).read() == (0, 0.0)
+
+
+def test_a_folder_that_is_removed_before_the_first_update_stops_the_worker(tmp_path: Path) -> None:
+    folder = tmp_path / "of the study"
+    folder.mkdir()
+    channel = WorkerChannel(folder, 0)
+    channel.begin()
+    folder.rmdir()
+    with pytest.raises(Stopped):
+        channel.on_update(1)
