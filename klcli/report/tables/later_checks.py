@@ -6,7 +6,7 @@ from itertools import accumulate, product
 
 from klcli.report.tables.table import SPLITS, Column, Row, Table, columns
 from klcli.report.words import IN_NAME, counted, network_name, options_words
-from klcli.settings.sameness import SETTINGS, without_seeds
+from klcli.settings.sameness import SETTINGS, settings_and_seeds
 from klcli.settings.setting import Role
 from klcli.store.records import Evaluation, GradientCheck, Run
 from klcli.studies.statistics import Sample
@@ -76,8 +76,8 @@ def _signed(value: float) -> str:
 
 def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> list[str]:
     """State the mean over several runs that are repeats, and the mean difference and whether it is more than chance."""
-    kinds, seeds = {(run.dataset_sha256, without_seeds(run.config)) for run in runs}, {_seeds(run) for run in runs}
-    notes, are_repeats = [], len(kinds) == 1 and len(seeds) == len(runs)
+    trainings = {(run.dataset_sha256, *settings_and_seeds(run.config)) for run in runs}
+    notes, are_repeats = [], len(trainings) == len(runs) and len({one[:2] for one in trainings}) == 1
     for split in MEASURED:
         now, before = ([one.measure(split, "accuracy") for one in many] for many in (evaluations, runs))
         own = Sample(tuple(value for value in now if value is not None))
@@ -92,10 +92,6 @@ def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> 
             differs = f"{split} accuracy differs by {sample.mean:+.4f} on the mean of {sample.n} runs"
             notes.append(f"{differs}, {interval}: {'no more' if low <= 0 <= high else 'more'} than chance")
     return notes
-
-
-def _seeds(run: Run) -> tuple[int, int]:
-    return run.config.seed, run.config.shared_seed
 
 
 def evaluations_table(title: str, evaluations: Sequence[Evaluation]) -> Table:
