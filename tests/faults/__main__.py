@@ -1,7 +1,7 @@
 """Run the fault harness and write its table: `python -m tests.faults [SHARE] [PYTEST ARGUMENTS]`.
 
-SHARE of the full numbers, 1 by default. The table goes to results/reliability.md, or where
-KLCLI_FAULTS_TABLE says.
+SHARE of the full numbers, 1 by default. The table goes to results/reliability.md, or where KLCLI_FAULTS_TABLE says. A
+run that is interrupted continues if KLCLI_FAULTS_RECORD names a file for it.
 """
 
 import json
@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,26 +23,27 @@ def main(arguments: list[str]) -> int:
     """Run all rows; the exit code is that of pytest."""
     scale = arguments.pop(0) if arguments and arguments[0].replace(".", "").isdecimal() else "full"
     scale = "full" if scale == "1" else scale
-    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        record = Path(folder) / "record"
+        record = Path(os.environ.get("KLCLI_FAULTS_RECORD") or f"{folder}/record")
         record.touch()
         environment = os.environ | {"KLCLI_FAULTS": scale, "KLCLI_FAULTS_RECORD": str(record)}
         command = [sys.executable, "-m", "pytest", str(HERE), "-q", "-m", "", "-p", "no:cacheprovider", *arguments]
         code = subprocess.run(command, env=environment, check=False).returncode
-        rows = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+        rows = list({line["row"]: line for line in lines}.values())  # the latest line of each row
     TABLE.parent.mkdir(exist_ok=True)
-    TABLE.write_text(document(rows, scale, time.perf_counter() - started), encoding="utf-8")
+    TABLE.write_text(document(rows, scale), encoding="utf-8")
     print(TABLE)
     return code
 
 
-def document(rows: list[dict[str, Any]], scale: str, seconds: float) -> str:
+def document(rows: list[dict[str, Any]], scale: str) -> str:
     """The table of what was tried and what was lost, with all that is needed to try it again."""
     share = (
         "the full numbers" if scale == "full" else f"{float(scale):g} of the full numbers, and at least the small ones"
     )
     seeds = sorted({row["seed"] for row in rows})
+    seconds = sum(row["seconds"] for row in rows)
     libraries = ", ".join(
         f"{name} {version(name)}" for name in ("klcli", "numpy", "sqlite-utils", "pytest", "hypothesis")
     )

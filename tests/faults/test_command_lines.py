@@ -22,7 +22,7 @@ from klcli.errors import ExitCode
 from klcli.procedures.study_runner import StudyRunner
 from klcli.store.runs import Runs
 
-SECONDS = 2.0  # of this process; the second that Python needs to start is not counted
+SECONDS = 2.0  # of a processor, so that a busy machine does not count; nor does the second that Python needs to start
 # A Dask scheduler has ten seconds to answer: that is a promise of its own.
 LEFT_OUT = {"--executor", "--install-completion", "--show-completion", "--debug"}
 
@@ -204,7 +204,7 @@ def stage(tmp_path: Path, lab: Laboratory, monkeypatch: pytest.MonkeyPatch) -> I
 def test_command_lines(row: Callable[[str, str], Trials], stage: Path) -> None:
     trials = row(
         f"command lines of all {len(COMMANDS)} commands from a grammar, with junk, unicode, huge numbers and NaN",
-        "exit code of the table, one line, no traceback, refused in under 2 s, stdout empty",
+        "exit code of the table, one line, no traceback, refused in under 2 s of a processor, stdout empty",
     ).planned(300, 20_000)
     slowest = 0.0
 
@@ -214,9 +214,9 @@ def test_command_lines(row: Callable[[str, str], Trials], stage: Path) -> None:
     def check(args: list[str]) -> None:
         nonlocal slowest
         trials.tried["trials"] += 1
-        started = time.perf_counter()
+        started = time.process_time()
         code, out, err = answer(args)
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         told = [line for line in err.splitlines() if line.startswith("klcli: ")]
         trials.expect("Traceback" not in err, f"{args}: {err[-500:]}")
         if code is None:
