@@ -41,7 +41,7 @@ class Run(_Measured):
     epochs: float  # planned
     threads: int  # of BLAS
     config_json: str  # of the TrainConfig
-    versions: dict[str, Any]  # of Python and the libraries; `later`, those with which it was resumed
+    versions_json: str  # of an object
     split_json: str | None = None  # the split of the config as SQLite writes it: equal texts for equal splits
     epochs_done: float = 0.0
     best_validation_accuracy: float | None = None
@@ -71,6 +71,15 @@ class Run(_Measured):
     def config(self) -> TrainConfig:
         """The settings. Raises StoreError if this version of klcli cannot parse them."""
         return config_of(self.config_json, f"run {self.id}")
+
+    @cached_property
+    def versions(self) -> dict[str, Any]:
+        """Those of Python and the libraries; `later`, those with which it was resumed; empty in a foreign row."""
+        try:
+            found = json.loads(self.versions_json)
+        except (ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     @property
     def unreadable(self) -> str | None:
@@ -278,7 +287,7 @@ def repeated_of(text: str, owner: str) -> tuple[TrainConfig, int, int | None]:
             return without_seeds(config), config.seed, config.order_seed
         seed, order = seeds.groups()
         config = _cached(f'{text[: seeds.start()]}"seed": 0, "order_seed": null{text[seeds.end() :]}')
-        return config, int(seed), json.loads(order)
+        return config, int(seed), None if order == "null" else int(order)
     except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"{owner}: settings that cannot be read ({error}), update klcli or restore a copy") from error
 
