@@ -69,8 +69,13 @@ class Run(_Measured):
 
     @cached_property
     def config(self) -> TrainConfig:
-        """The settings. Raises StoreError if this version of klcli cannot parse them."""
-        return config_of(self.config_json, f"run {self.id}")
+        """The settings. Raises StoreError if this klcli cannot parse them, or if no training has this length."""
+        config = config_of(self.config_json, f"run {self.id}")
+        for name in ("step_size", "cycles", "epochs"):
+            if (value := getattr(self, name)) and not _SHORTEST < value < _LONGEST:
+                damage = f"its settings in the database are damaged ({name} = {value:g})"
+                raise StoreError(f"run {self.id}: {damage}, restore a copy")
+        return config
 
     @cached_property
     def versions(self) -> dict[str, Any]:
@@ -293,4 +298,5 @@ def repeated_of(text: str, owner: str) -> tuple[TrainConfig, int, int | None]:
 
 
 _SEEDS = re.compile(r'"seed": ?(\d{1,18}), ?"order_seed": ?(\d{1,18}|null)(?=[,}])')  # valid ones: below 2**63
+_SHORTEST, _LONGEST = 1e-12, 1e15  # updates, cycles and epochs of a training other than 0: products stay finite
 _cached = lru_cache(maxsize=1024)(TrainConfig.from_json)
