@@ -58,9 +58,9 @@ class Forecast:
         return max(workers) * seconds / updates
 
     def words(self) -> str:
-        """`3 min 5 s left`, empty before the second update."""
+        """`3 min 5 s left`, empty before the second update and after the last one."""
         seconds = self.seconds_left(time.monotonic())
-        return "" if seconds is None else f"{duration(seconds)} left"
+        return f"{duration(seconds)} left" if seconds else ""
 
     def line(self) -> str:
         """`1200 of 9000 updates, 3 min 5 s left`."""
@@ -104,6 +104,7 @@ class TrainingProgress(Observer):
         if not result.epochs:
             return
         last = result.epochs[-1]
+        self._forecast.update(0, last.step, time.monotonic())
         values = (last.train.cost, last.train.accuracy, last.validation.accuracy)
         self._metrics = {name: f"{value:.4f}" for name, value in zip(self._metrics, values, strict=True)}
         if self._invocation.is_live:

@@ -98,3 +98,4 @@ def test_a_long_epoch_prints_lines_of_its_own(
     assert done.returncode == 0, done.stderr
     assert re.search(r"^2 of 8 updates, [\d.]+ s left, validation -$", done.stderr, re.MULTILINE)
     assert re.search(r"^epoch 1/2  cost .* s  [\d.]+ s left$", done.stderr, re.MULTILINE)
+    assert re.search(r"^epoch 2/2  cost .* eta [\d.]+  [\d.]+ s$", done.stderr, re.MULTILINE)
