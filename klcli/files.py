@@ -5,12 +5,12 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from glob import escape
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from klcli.errors import DataError
+from klcli.errors import DataError, StoreError
 from klcli.termination import at_the_end
 from klcli.text import path_text
 
@@ -24,24 +24,53 @@ def replacing(path: Path, *, previous: Path | None = None, is_only_writer: bool 
     A temporary file is written, flushed and renamed, and the folder is flushed: `path` is never incomplete, and still
     there after a power cut. `is_only_writer`: killed processes have left all other temporary files of `path`.
     """
+    with _temporary(path, after=0 if is_only_writer else LEFT_BEHIND) as temporary:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
+            flush_folder(path.parent)  # otherwise the next rename could be on the disk without this one
+        temporary.replace(path)
+    flush_folder(path.parent)
+
+
+@contextlib.contextmanager
+def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield a temporary path for each file of one folder; they replace the files if the block, which flushes them, ends
+    well. Raises StoreError, which names the files that are new and those that are old, if one cannot be replaced.
+    """
+    with contextlib.ExitStack() as stack:
+        temporaries = [stack.enter_context(_temporary(path)) for path in paths]
+        yield temporaries
+        done = 0
+        try:
+            for temporary, path in zip(temporaries, paths, strict=True):
+                temporary.replace(path)
+                done += 1
+        except OSError as error:
+            new, old = (", ".join(one.name for one in part) or "none" for part in (paths[:done], paths[done:]))
+            cure = "close the program that has it open and run again"
+            words = f"{path}: cannot be replaced ({error.strerror}), {cure} (new: {new}; as before: {old})"
+            raise StoreError(words) from error
+        finally:
+            flush_folder(paths[0].parent)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, *, after: float = LEFT_BEHIND) -> Iterator[Path]:
+    """Yield a path beside `path` whose file does not stay; remove those that killed processes have left."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        make_folder(path.parent)
-        remove_leftovers(path.parent, path.name, after=0 if is_only_writer else LEFT_BEHIND)
-        with at_the_end(lambda: temporary.unlink(missing_ok=True)):
-            with temporary.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            if previous is not None and path.exists():
-                path.replace(previous)
-                flush_folder(path.parent)  # otherwise the next rename could be on the disk without this one
-            temporary.replace(path)
-        flush_folder(path.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    make_folder(path.parent)
+    remove_leftovers(path.parent, path.name, after=after)
+    with at_the_end(lambda: temporary.unlink(missing_ok=True)):
+        try:
+            yield temporary
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
 
 
 def make_folder(folder: Path) -> None:

@@ -33,8 +33,6 @@ if TYPE_CHECKING:  # imported by the methods that use them, so that a training s
     from klcli.published.reproduction import Reproduction
 
 OnEvaluation = Callable[[EpochMetrics], None]
-SEARCH, CHECK = SearchSettings(), CheckSettings()
-EVALUATION, REPRODUCTION = EvaluationSettings(), ReproductionSettings()
 
 
 class Lab:
@@ -108,7 +106,7 @@ class Lab:
     def search_lambda(
         self,
         config: TrainConfig,
-        what: SearchSettings = SEARCH,
+        what: SearchSettings | None = None,
         *,
         repeats: int = 1,
         vary: str = "all",
@@ -117,16 +115,18 @@ class Lab:
         """Search the L2 coefficient lambda by validation accuracy, by default in one coarse stage."""
         from klcli.procedures import searches
 
+        what = what or SearchSettings()
         setup = self._calling("search_lambda", config, what, repeats=repeats, vary=vary)
         return searches.search_lambda(setup, config, what, repeats, vary, resume)
 
     def check_gradients(
-        self, config: TrainConfig | None = None, settings: CheckSettings = CHECK, *, seed: int = 0
+        self, config: TrainConfig | None = None, settings: CheckSettings | None = None, *, seed: int = 0
     ) -> list[GradientCheck]:
         """Compare gradients with numerical differences in float64, of one network or of the set of the course."""
         from klcli.data.dataset import split
         from klcli.studies.gradient_checks import check_networks, course_set, entries, with_and_without_l2
 
+        settings = settings or CheckSettings()
         setup = self._calling("check_gradients", config, settings, seed=seed)
         networks = course_set(seed) if config is None else with_and_without_l2(config)
         setup.prepare_engine()
@@ -139,11 +139,12 @@ class Lab:
         return store.gradient_checks.suite(store.gradient_checks.record(checks, dataset, setup.command))
 
     def evaluate(
-        self, runs: Sequence[int | str], settings: EvaluationSettings = EVALUATION, *, ensemble: bool = False
+        self, runs: Sequence[int | str], settings: EvaluationSettings | None = None, *, ensemble: bool = False
     ) -> tuple[list[Run], list[Evaluation]]:
         """Evaluate stored runs again, individually or as one ensemble; return the runs and the evaluations."""
         from klcli.procedures import evaluating
 
+        settings = settings or EvaluationSettings()
         setup = self._calling("evaluate", list(runs), settings, ensemble=ensemble)
         return evaluating.evaluate(setup, [str(run) for run in runs], settings, ensemble)
 
@@ -168,7 +169,7 @@ class Lab:
     def reproduce(
         self,
         *names: str,
-        settings: ReproductionSettings = REPRODUCTION,
+        settings: ReproductionSettings | None = None,
         repeats: int = 3,
         vary: str = "all",
         resume: bool = False,
@@ -176,6 +177,7 @@ class Lab:
         """Yield the reproduction of published reports, `all` or by name, each as soon as it is complete."""
         from klcli.procedures import reproducing
 
+        settings = settings or ReproductionSettings()
         setup = self._calling("reproduce", *names, settings=settings, repeats=repeats, vary=vary)
         return reproducing.reproduce(setup, names, settings, repeats, vary, resume)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from klcli.errors import StoreError
-from klcli.files import irregular, replacing
+from klcli.files import irregular, replacing, replacing_all
 from klcli.store.checkpoints import write_atomically
 
 
@@ -34,6 +34,31 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(
         raise interruption
     assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
     assert path.read_bytes() == b"old"
+
+
+def test_of_several_files_a_message_names_which_were_replaced(tmp_path: Path) -> None:
+    """A folder that comes in the way of the second; on Windows, a program that has the file open."""
+    paths = [tmp_path / f"{name}.csv" for name in "abc"]
+    for path in paths:
+        path.write_bytes(b"old")
+    with pytest.raises(StoreError) as caught, replacing_all(paths) as temporaries:
+        for temporary in temporaries:
+            temporary.write_bytes(b"new")
+        paths[1].unlink()
+        (paths[1] / "full").mkdir(parents=True)
+    [line] = str(caught.value).splitlines()
+    assert line.startswith(f"{paths[1]}: cannot be replaced (")
+    assert line.endswith("(new: a.csv; as before: b.csv, c.csv)")
+    assert (paths[0].read_bytes(), paths[2].read_bytes()) == (b"new", b"old")
+    assert {file.name for file in tmp_path.iterdir()} == {"a.csv", "b.csv", "c.csv"}
+
+
+def test_several_files_stay_as_they_are_if_one_cannot_be_written(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.csv" for name in "ab"]
+    with pytest.raises(OSError), replacing_all(paths) as temporaries:
+        temporaries[0].write_bytes(b"new")
+        raise OSError
+    assert list(tmp_path.iterdir()) == []
 
 
 WORD = "0123456789abcdef"

@@ -89,6 +89,16 @@ def test_the_stored_command_of_a_study_is_python_that_finds_it_again(tmp_path: P
         assert all(command.startswith("klcli train --hidden 12 ") for command in commands)
 
 
+def test_settings_that_are_none_are_the_defaults(lab: Lab) -> None:
+    run = lab.train(SMALL)
+    [[_], [default]], [[_], [none]] = lab.evaluate([run.id]), lab.evaluate([run.id], None)
+    assert (none.test_loss, none.command) == (default.test_loss, default.command)
+    assert [one.passed for one in lab.check_gradients(SMALL, None)] == [True, True]
+    assert len(lab.search_lambda(SMALL, None).tried) == SearchSettings().trials
+    with pytest.raises(ConfigError, match="nobody-1999"):
+        list(lab.reproduce("nobody-1999", settings=None))
+
+
 @pytest.mark.parametrize(("order", "held"), [("all", []), ("init", ["shared_seed"]), ("order", ["seed"])])
 def test_repeats_hold_what_they_do_not_vary(lab: Lab, order: str, held: list[str]) -> None:
     runs = lab.runs_of(lab.repeat(SMALL, 2, vary=order))

@@ -36,7 +36,10 @@ class _Recording(KlcliCommand):
 
     def invoke(self, ctx: Any) -> None:
         super().invoke(ctx)
-        if (loss := streams.loss()) is not None:
+        connection = sys.modules.get(
+            "klcli.store.connection"
+        )  # a command that lists presets or reports opens no database
+        if (loss := streams.loss()) is not None and connection and connection.has_opened():
             stored = f"it is stored in {ctx.params['db']}"
             raise StoreError(f"the result could not be written to stdout ({loss.strerror}), {stored}")
 

@@ -1,5 +1,8 @@
-"""Progress on stderr: live bars on a terminal, elsewhere a plain line per evaluation or per finished stack."""
+"""Progress on stderr: live bars on a terminal; elsewhere plain lines, for every evaluation of a training and every
+finished stack of a study, and once a minute between them.
+"""
 
+import heapq
 import itertools
 import time
 from collections.abc import Sequence
@@ -15,7 +18,53 @@ from klcli.training.budget import Budget
 from klcli.training.result import TrainResult
 
 REDRAW_SECONDS = 0.1  # a bar that is redrawn at every update would cost more than the update
+LINE_SECONDS = 60.0  # between two plain lines
 FEW = 8  # with up to this many stacks, each has a line throughout; with more, only those in training
+
+
+class Forecast:
+    """The time left of stacks that several workers train in order, by the mean time of all updates so far.
+
+    Some seconds alone would vary with every evaluation. `done` are the updates of each stack, at first those before a
+    resumption; a stack begins at its first update, so that the start of a worker does not count.
+    """
+
+    def __init__(self, totals: Sequence[int], done: Sequence[int]) -> None:
+        self.totals, self.done = [*totals], [*done]
+        self._first: dict[int, tuple[float, int]] = {}  # time and number of the first update here, by stack
+        self._ends: dict[int, float] = {}
+
+    def update(self, index: int, step: int, now: float) -> None:
+        self._first.setdefault(index, (now, step))
+        self.done[index] = step
+
+    def end(self, index: int, now: float, *, diverged: bool = False) -> None:
+        if diverged:
+            self.totals[index] = self.done[index]
+        self.update(index, self.totals[index], now)
+        self._ends[index] = now
+
+    def seconds_left(self, now: float) -> float | None:
+        """Return the time until the last worker ends, None before the second update."""
+        updates = sum(self.done[index] - first for index, (_, first) in self._first.items())
+        seconds = sum(self._ends.get(index, now) - begun for index, (begun, _) in self._first.items())
+        if updates <= 0 or seconds <= 0:
+            return None
+        elapsed = now - min(begun for begun, _ in self._first.values())
+        workers = [0] * max(1, round(seconds / elapsed))  # the updates that each has to do
+        waiting = [index for index in range(len(self.totals)) if index not in self._first]
+        for index in [*(self._first.keys() - self._ends), *waiting]:  # each begins where a worker is free first
+            heapq.heapreplace(workers, workers[0] + self.totals[index] - self.done[index])
+        return max(workers) * seconds / updates
+
+    def words(self) -> str:
+        """`3 min 5 s left`, empty before the second update and after the last one."""
+        seconds = self.seconds_left(time.monotonic())
+        return f"{duration(seconds)} left" if seconds else ""
+
+    def line(self) -> str:
+        """`1200 of 9000 updates, 3 min 5 s left`."""
+        return ", ".join(filter(None, (f"{sum(self.done)} of {sum(self.totals)} updates", self.words())))
 
 
 class TrainingProgress(Observer):
@@ -24,8 +73,8 @@ class TrainingProgress(Observer):
     def __init__(self, invocation: Invocation, budget: Budget) -> None:
         self._invocation, self._budget = invocation, budget
         self._planned = budget.epoch_at(budget.total_updates)
-        self._next_redraw = 0.0
-        self._begun: tuple[float, int] | None = None  # time and number of the first update of this process
+        self._forecast = Forecast([budget.total_updates], [0])
+        self._next_redraw, self._next_line = 0.0, time.monotonic() + LINE_SECONDS
         self._metrics: dict[str, Any] = {"cost": "-", "train": "-", "validation": "-"}
         # The most useful first: a narrow terminal shows fewer columns and truncates none.
         columns = {
@@ -44,14 +93,18 @@ class TrainingProgress(Observer):
         self._draw(0)
 
     def on_update(self, step: int) -> None:
-        self._begun = self._begun or (time.monotonic(), step)
-        if self._invocation.is_live and time.monotonic() >= self._next_redraw:
+        self._forecast.update(0, step, now := time.monotonic())
+        if now >= self._next_redraw and self._invocation.is_live:
             self._draw(step)
+        elif now >= self._next_line and not self._invocation.is_live:
+            self._next_line = now + LINE_SECONDS
+            self._invocation.say(f"{self._forecast.line()}, validation {self._metrics['validation']}")
 
     def on_evaluation(self, result: TrainResult) -> None:
         if not result.epochs:
             return
         last = result.epochs[-1]
+        self._forecast.update(0, last.step, time.monotonic())
         values = (last.train.cost, last.train.accuracy, last.validation.accuracy)
         self._metrics = {name: f"{value:.4f}" for name, value in zip(self._metrics, values, strict=True)}
         if self._invocation.is_live:
@@ -59,7 +112,9 @@ class TrainingProgress(Observer):
         else:
             metrics = "  ".join(f"{name} {value}" for name, value in self._metrics.items())
             epoch = f"epoch {last.epoch:g}/{self._planned:g}"
-            self._invocation.say(f"{epoch}  {metrics}  eta {last.learning_rate:.5f}  {last.seconds:.1f} s")
+            self._next_line = time.monotonic() + LINE_SECONDS
+            words = f"{epoch}  {metrics}  eta {last.learning_rate:.5f}  {last.seconds:.1f} s"
+            self._invocation.say("  ".join(filter(None, (words, self._forecast.words()))))
 
     def _draw(self, step: int) -> None:
         self._next_redraw = time.monotonic() + REDRAW_SECONDS
@@ -69,17 +124,10 @@ class TrainingProgress(Observer):
             completed=step,
             epoch=f"{self._budget.epoch_at(step):.1f}/{self._planned:g}",
             eta=self._budget.learning_rate(step, self._budget.config),
-            left=self._time_left(step),
+            left=self._forecast.words(),
             speed="-" if task.speed is None else f"{task.speed:.0f}",
             **self._metrics,
         )
-
-    def _time_left(self, step: int) -> str:
-        """Estimate by all updates and evaluations so far: those of some seconds would vary with every evaluation."""
-        begun, first = self._begun or (0.0, step)
-        if step == first:
-            return ""
-        return f"{duration((time.monotonic() - begun) / (step - first) * (self._budget.total_updates - step))} left"
 
 
 class StudyProgress(Observer):
@@ -88,7 +136,8 @@ class StudyProgress(Observer):
     def __init__(self, invocation: Invocation, title: str, tasks: Sequence[StackTask], updates: Sequence[int]) -> None:
         self._invocation, self._title, self._updates = invocation, title, updates
         self._positions = [task.positions for task in tasks]
-        self._done, self._best = 0, 0.0
+        self._forecast = Forecast(updates, [task.snapshot.step if task.snapshot else 0 for task in tasks])
+        self._done, self._best, self._next_line = 0, 0.0, time.monotonic() + LINE_SECONDS
         self._shows_all = len(tasks) <= FEW
         self.bar = invocation.bar(
             TextColumn("{task.description}", markup=False),
@@ -105,20 +154,32 @@ class StudyProgress(Observer):
         ]
 
     def on_progress(self, index: int, step: int, best: float) -> None:
-        if step and self._invocation.is_live:
+        if not step:
+            return
+        self._forecast.update(index, step, now := time.monotonic())
+        if self._invocation.is_live:
             self._draw(index, step, best, f"best {best:.4f}" if best else "", visible=True)
+        elif now >= self._next_line:
+            accuracy = f", last validation accuracy {best:.4f}" if best else ""
+            self._say(f"{self._forecast.line()}{accuracy}")
 
     def on_outcome(self, outcome: StackOutcome) -> None:
         index = self._positions.index(outcome.positions)
         accuracies = [r.epochs[-1].validation.accuracy for r in outcome.results if r.epochs and r.diverged_at is None]
         best = max(accuracies, default=0.0)
         self._done += 1
+        self._forecast.end(index, time.monotonic(), diverged=not accuracies)
         news = f"best {best:.4f}" if accuracies else "diverged"
         self._draw(index, self._updates[index], best, news, visible=self._shows_all)
         if not self._invocation.is_live:
             which = f"stack {index + 1} done ({self._done} of {len(self._stacks)})"
             news = news.replace("best", "best validation")
-            self._invocation.say(f"{self._title}: {which}, {news}, {outcome.seconds:.1f} s")
+            left = self._forecast.words() if self._done < len(self._stacks) else ""
+            self._say(", ".join(filter(None, (which, news, f"{outcome.seconds:.1f} s", left))))
+
+    def _say(self, words: str) -> None:
+        self._next_line = time.monotonic() + LINE_SECONDS
+        self._invocation.say(f"{self._title}: {words}")
 
     def _draw(self, index: int, step: int, best: float, news: str, *, visible: bool) -> None:
         self.bar.start_task(self._stacks[index])

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,7 +37,7 @@ def why_not() -> str:
 
 @lru_cache
 def _why_not() -> str:
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+    if _is_disabled():
         return "NUMBA_DISABLE_JIT is set"
     try:
         import numba
@@ -56,8 +57,13 @@ def _why_not() -> str:
 
 
 def is_new() -> bool:
-    """Whether the code is not compiled yet; False if the user names a cache, whose contents are not examined."""
-    return not (os.environ.get("NUMBA_CACHE_DIR") or code_folder().exists())
+    """Whether the code will be compiled; False if the user names a cache, whose contents are not examined."""
+    is_compiled = os.environ.get("NUMBA_CACHE_DIR") or code_folder().exists()
+    return not (is_compiled or _is_disabled() or find_spec("numba") is None)
+
+
+def _is_disabled() -> bool:
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 
 @lru_cache

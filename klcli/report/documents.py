@@ -13,7 +13,7 @@ from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
 
 def run_document(run: Run) -> dict[str, Any]:
     """Return a run with every setting by column, and its config; if that cannot be read, its stored text."""
-    own = asdict(run)
+    own = asdict(run) | {"versions": run.versions}
     if run.unreadable:
         return _plain(own) | {"config": run.config_json, "split": run.split_json, "unreadable": run.unreadable}
     config = run.config

@@ -46,8 +46,6 @@ def load(path: Path, run: Run | None = None, *known: str | None) -> Checkpoint:
         shapes = network_shapes(run.config) if run else {}
         if what := irregular(path) or (path.is_symlink() and "a link to another file"):
             raise StoreError(f"{path}: this is {what}, not a checkpoint")
-        if run and not math.isfinite(run.cycles):
-            raise StoreError(f"run {run.id}: its settings in the database are damaged (cycles = {run.cycles})")
         size = path.stat().st_size
         # The network in float64 and its raw form, two arrays of Adam for each of its own, a snapshot per cycle.
         weights = sum(map(math.prod, shapes.values()))

@@ -228,6 +228,11 @@ def next_number(db: sqlite_utils.Database, table: str) -> int:
     return int(number)
 
 
+def has_opened() -> bool:
+    """Whether this process has opened a database."""
+    return bool(_last_opened)
+
+
 def damage_behind_a_failure() -> StoreError | None:
     """Return the damage that the full check, which takes seconds, finds in the open database, None if it is sound."""
     for path in filter(Path.exists, _last_opened):

@@ -41,7 +41,7 @@ class Run(_Measured):
     epochs: float  # planned
     threads: int  # of BLAS
     config_json: str  # of the TrainConfig
-    versions: dict[str, Any]  # of Python and the libraries; `later`, those with which it was resumed
+    versions_json: str  # of an object
     split_json: str | None = None  # the split of the config as SQLite writes it: equal texts for equal splits
     epochs_done: float = 0.0
     best_validation_accuracy: float | None = None
@@ -69,8 +69,22 @@ class Run(_Measured):
 
     @cached_property
     def config(self) -> TrainConfig:
-        """The settings. Raises StoreError if this version of klcli cannot parse them."""
-        return config_of(self.config_json, f"run {self.id}")
+        """The settings. Raises StoreError if this klcli cannot parse them, or if no training has this length."""
+        config = config_of(self.config_json, f"run {self.id}")
+        for name in ("step_size", "cycles", "epochs"):
+            if (value := getattr(self, name)) and not _SHORTEST < value < _LONGEST:
+                damage = f"its settings in the database are damaged ({name} = {value:g})"
+                raise StoreError(f"run {self.id}: {damage}, restore a copy")
+        return config
+
+    @cached_property
+    def versions(self) -> dict[str, Any]:
+        """Those of Python and the libraries; `later`, those with which it was resumed; empty in a foreign row."""
+        try:
+            found = json.loads(self.versions_json)
+        except (ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     @property
     def unreadable(self) -> str | None:
@@ -278,10 +292,11 @@ def repeated_of(text: str, owner: str) -> tuple[TrainConfig, int, int | None]:
             return without_seeds(config), config.seed, config.order_seed
         seed, order = seeds.groups()
         config = _cached(f'{text[: seeds.start()]}"seed": 0, "order_seed": null{text[seeds.end() :]}')
-        return config, int(seed), json.loads(order)
+        return config, int(seed), None if order == "null" else int(order)
     except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"{owner}: settings that cannot be read ({error}), update klcli or restore a copy") from error
 
 
 _SEEDS = re.compile(r'"seed": ?(\d{1,18}), ?"order_seed": ?(\d{1,18}|null)(?=[,}])')  # valid ones: below 2**63
+_SHORTEST, _LONGEST = 1e-12, 1e15  # updates, cycles and epochs of a training other than 0: products stay finite
 _cached = lru_cache(maxsize=1024)(TrainConfig.from_json)

@@ -4,30 +4,23 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from klcli.errors import ConfigError, StoreError
-from klcli.files import replacing
+from klcli.files import make_folder, replacing_all
 from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, Database, explained
+from klcli.store.export import write_table
 from klcli.store.runs import PORTION, Runs
 from klcli.store.studies import DELETED
-from klcli.text import csv_cell, path_text
+from klcli.text import path_text
 
-try:
-    import orjson
-except ImportError:  # PyPy has none: repr gives the same digits in five times the time
-    orjson = None  # type: ignore[assignment]
-
-EXPORTED_AT_ONCE = 250  # rows: their values fit into the cache of a core, which takes a quarter off the time
 LARGE_BYTES = 30_000_000  # from this size on, a second process saves more than the half second of its start
-# Everywhere in this range, and at 0, orjson and repr write the same text; beyond, they differ in the exponent.
-SMALLEST, LARGEST = 1e-4, 1e16
 
 
 class Upkeep:
@@ -103,18 +96,24 @@ class Upkeep:
         # The widest first: begun last, the table of runs would leave the other process without work.
         order = "(SELECT count(*) FROM pragma_table_xinfo(sqlite_master.name)) DESC, name"
         found = self._db.read(f"SELECT name FROM sqlite_master WHERE {own} ORDER BY {order}")
-        jobs = min(2, cores()) if self._db.file.stat().st_size >= LARGE_BYTES else 1
-        with ExitStack() as files, open_executor(jobs, None, len(found)) as executor:
-            tasks = {}
-            for name in (row["name"] for row in found):
-                file = folder / f"{name}.csv"
-                files.enter_context(checkpoints.writing(file))
-                temporary = Path(files.enter_context(replacing(file)).name)
-                tasks[file] = executor.submit(_write, self._db.file, self._db.path, name, temporary, file)
-            try:
-                return {file.name: tasks[file].result() for file in sorted(tasks)}
-            except BrokenExecutor as error:
-                raise StoreError(f"{folder}: a process that wrote tables ended unexpectedly, export again") from error
+        files = {folder / f"{row['name']}.csv": row["name"] for row in found}
+        for file in files:
+            with checkpoints.writing(file):
+                make_folder(folder)
+        jobs, written = min(2, cores()) if self._db.file.stat().st_size >= LARGE_BYTES else 1, {}
+        with replacing_all([*files]) as temporaries, open_executor(jobs, None, len(files)) as executor:
+            tasks = [
+                executor.submit(write_table, self._db.file, BUSY_SECONDS, name, temporary)
+                for name, temporary in zip(files.values(), temporaries, strict=True)
+            ]
+            for file, task in zip(files, tasks, strict=True):
+                with explained(self._db.path), checkpoints.writing(file):
+                    try:
+                        written[file.name] = task.result()
+                    except BrokenExecutor as error:
+                        words = "a process that wrote tables ended unexpectedly, export again"
+                        raise StoreError(f"{folder}: {words}") from error
+        return dict(sorted(written.items()))
 
     def check(
         self, newest: int | None = None, advance: Callable[[int], None] = lambda done: None
@@ -124,23 +123,32 @@ class Upkeep:
         Every checkpoint must be a regular file that is not empty. The `newest` ones, by default all, are also read, in
         3 ms per megabyte; `advance` is called after each.
         """
-        damage = [*self._damage_of_database(), *self._damage_of_checkpoints(newest, advance)]
-        return damage, [f"{path}: no row of the database refers to this file" for path in self._orphans()]
+        with ThreadPoolExecutor(1) as other:
+            found = other.submit(self._damage_of_database)  # without the lock of the interpreter, on another core
+            runs = [*map(tuple, self._db.each("SELECT id, state, checkpoint FROM runs"))]
+            damage = self._damage_of_checkpoints(runs, newest, advance)
+        orphans = self._orphans({run_id for run_id, *_ in runs}, {checkpoint for *_, checkpoint in runs})
+        return found.result() + damage, [f"{path}: no row of the database refers to this file" for path in orphans]
 
-    def _damage_of_database(self) -> Iterator[str]:
-        for row in self._db.read("PRAGMA integrity_check"):
-            if row["integrity_check"] != "ok":
-                yield f"database: {row['integrity_check']}"
-        for row in self._db.read("PRAGMA foreign_key_check"):
-            where = f"{row['table']} row {row['rowid']}" if row["rowid"] is not None else row["table"]
-            yield f"database: {where} points at a row of {row['parent']} that is gone"
+    def _damage_of_database(self) -> list[str]:
+        with explained(self._db.path), closing(sqlite3.connect(self._db.file, timeout=BUSY_SECONDS)) as connection:
+            found = [text for (text,) in connection.execute("PRAGMA integrity_check") if text != "ok"]
+            for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
+                where = table if row is None else f"{table} row {row}"
+                found.append(f"{where} points at a row of {parent} that is gone")
+        return [f"database: {what}" for what in found]
 
-    def _damage_of_checkpoints(self, newest: int | None, advance: Callable[[int], None]) -> list[str]:
-        without = self._db.each("SELECT id FROM runs WHERE checkpoint IS NULL AND state = 'complete'")
-        damage = {row["id"]: "complete, but without a checkpoint" for row in without}
+    def _damage_of_checkpoints(
+        self, runs: Sequence[tuple[Any, ...]], newest: int | None, advance: Callable[[int], None]
+    ) -> list[str]:
+        damage: dict[int, str] = {}
         files: dict[bool, list[int]] = {True: [], False: []}  # runs by whether only the content can be damaged
         folder_of = cache(self._runs.own_folder)
-        for run_id, state, named in self._db.each("SELECT id, state, checkpoint FROM runs WHERE checkpoint NOT NULL"):
+        for run_id, state, named in runs:
+            if named is None:
+                if state == "complete":
+                    damage[run_id] = "complete, but without a checkpoint"
+                continue
             text, _, name = named.rpartition("/")
             path = f"{folder_of(text)}{os.sep}{name}"  # 100 000 objects of Path take 5 s
             size = _size(path) if folder_of(text) and name == f"run-{run_id:06d}.npz" else 0
@@ -164,83 +172,17 @@ class Upkeep:
                     damage[run.id] = str(error).removeprefix(f"run {run.id}: ")
         return [f"run {run_id}: {damage[run_id]}" for run_id in sorted(damage)]
 
-    def _orphans(self) -> Iterator[Path]:
-        known = {row["checkpoint"] for row in self._db.each("SELECT checkpoint FROM runs")}
+    def _orphans(self, runs: set[int], known: set[str | None]) -> Iterator[Path]:
         folder = self._db.folder("checkpoints")
         own = path_text(folder.name)
         for path in sorted(folder.glob("*")):
             texts = f"{own}/{path.name}", f"{own}/{path.name.replace('.previous.', '.')}"
             if known.isdisjoint(texts) and path.is_file():
                 yield path
-        tables = {"run": "runs", "study": "studies", "gradcheck": "gradient_checks"}
+        tables = {"study": "studies", "gradcheck": "gradient_checks"}
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
+        there["run"] = runs
         yield from (path for kind, shown, path in self._pictures() if not shown <= there[kind])
-
-
-def _write(database: Path, shown: Path, name: str, temporary: Path, file: Path) -> int:
-    """Write a table of `database` to `temporary`, which will become `file`; return its number of rows.
-
-    Messages name the database as `shown`.
-    """
-    written = 0
-    with explained(shown), closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
-        rows = connection.execute(f'SELECT * FROM "{name}"')
-        with checkpoints.writing(file), temporary.open("wb") as content:
-            content.write(_csv([[column for column, *_ in rows.description]]))
-            while portion := rows.fetchmany(EXPORTED_AT_ONCE):
-                content.write(_csv(portion))
-                written += len(portion)
-            content.flush()
-            os.fsync(content.fileno())  # here, while the other process still computes
-    return written
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
-    """Return the lines that csv.writer writes for the cells of `csv_cell`."""
-    lines = [",".join(cells) for cells in zip(*map(_cells, zip(*rows, strict=True)), strict=True)]
-    if "" in lines:  # an empty line would not be a row
-        lines = [line or '""' for line in lines]
-    lines.append("")
-    return "\n".join(lines).encode()
-
-
-def _cells(column: Sequence[Any]) -> Iterable[str]:
-    """Return the text of the values of a column."""
-    types = {*map(type, column)}
-    if types == {float}:
-        return _floats(column)
-    if types == {int}:
-        return map(repr, column)
-    if float not in types:  # equal values have equal text, unlike 0.0, -0.0 and 0
-        texts = {value: _text(value) for value in {*column}}
-        return map(texts.__getitem__, column)
-    floats = iter(_floats([value for value in column if type(value) is float]))
-    return [next(floats) if type(value) is float else _text(value) for value in column]
-
-
-def _floats(values: Sequence[float]) -> Sequence[str]:
-    """Return the shortest texts that read back as the same numbers, as repr writes them."""
-    if orjson is None:
-        return [*map(repr, values)]
-    texts = orjson.dumps(values)[1:-1].decode().split(",")
-    if min(values) >= SMALLEST and max(values) < LARGEST:
-        return texts
-    pairs: Iterator[tuple[str, float]] = zip(texts, values, strict=True)
-    return [text if SMALLEST <= abs(value) < LARGEST or value == 0 else repr(value) for text, value in pairs]
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        return _quoted(str(value))
-    # Most texts need no escape, which is seen faster than `csv_cell` can find out.
-    is_plain = value.isprintable() and (value[:1].isalnum() or value[:1] == "{")
-    return _quoted(value if is_plain else csv_cell(value))
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
 
 
 def _size(path: str) -> int | None:
@@ -252,7 +194,6 @@ def _size(path: str) -> int | None:
     return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
-_SPECIAL = re.compile('[",\n]')  # what csv.writer encloses in quotes
 # run-000007.png, run-000007-000009-curves.png, study-000003-lambda.svg
 _PICTURE = re.compile(r"(run|study|gradcheck)-(\d{6,}(?:-\d{6,})*)[.-]")
 

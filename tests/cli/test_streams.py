@@ -27,7 +27,10 @@ RECORDING = {
     "gradcheck": "gradcheck --data synthetic --hidden 10",
     "evaluate": "evaluate 3",
 }
-READING = ("report", "report --json", "report --format csv", "--help", "train --help", "--version", "data info")
+READING = (
+    *("report", "report --json", "report --format csv", "--help", "train --help", "--version", "data info"),
+    *("train --list-presets", "train --list-presets --json", "reproduce --list"),
+)
 BAR = "\x1b[?25l"  # hides the cursor, as a live bar does first
 
 Shell = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -30,8 +30,9 @@ def test_a_run_records_the_engine_and_a_resumed_one_says_that_it_changed(klcli: 
     first = klcli(*TRAIN)
     assert first.returncode == 0, first.stderr
     assert engine_of(tmp_path, 1).startswith("numba ")
-    plain = klcli(*TRAIN, NUMBA_DISABLE_JIT="1")
+    plain = klcli(*TRAIN, NUMBA_DISABLE_JIT="1", NUMBA_CACHE_DIR="", KLCLI_CACHE=str(tmp_path / "empty"))
     assert plain.returncode == 0, plain.stderr
+    assert "compiling" not in plain.stderr
     assert engine_of(tmp_path, 2) == "NumPy"
     assert plain.stderr.count("no compiled code (NUMBA_DISABLE_JIT is set): NumPy does the work") == 1
     connection = sqlite3.connect(tmp_path / "results/klcli.db")

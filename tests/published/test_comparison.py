@@ -38,7 +38,7 @@ def run(config: TrainConfig, state: str = "complete", **values: float) -> Run:
     return Run(
         id=1, state=state, started_at="", host="", pid=1, command="", dataset="",
         dataset_sha256="", dataset_source="", step_size=1, cycles=1.0, epochs=1.0, threads=1,
-        config_json=config.to_json(), versions={}, **values,
+        config_json=config.to_json(), versions_json="{}", **values,
     )  # fmt: skip
 
 

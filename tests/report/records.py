@@ -32,7 +32,7 @@ def run(id: int = 1, config: TrainConfig | None = None, **fields: Any) -> Run:
         "threads": 1,
         "config_json": config.to_json(),
         "split_json": json.dumps(asdict(config.split), separators=(",", ":")),
-        "versions": {},
+        "versions_json": "{}",
     }
     return Run(id=id, **usual | fields)
 

@@ -295,10 +295,22 @@ def test_a_foreign_number_or_value_fails_no_report(here: Path, sql: str, view: l
         json.loads(done.stdout, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
 
 
-def test_cycles_that_are_not_finite_are_damage_of_the_row_not_of_the_checkpoint(here: Path) -> None:
-    change(here, "UPDATE runs SET cycles = 9e999 WHERE id = 1")
+@pytest.mark.parametrize(("change_to", "shown"), [
+    ("cycles = 9e999", "cycles = inf"), ("cycles = 1e300", "cycles = 1e+300"), ("cycles = -1", "cycles = -1"),
+    ("epochs = 9e999", "epochs = inf"), ("epochs = 5e-324", "epochs = 4.94066e-324"),
+    ("step_size = 9223372036854775807", "step_size = 9.22337e+18"), ("step_size = -3", "step_size = -3"),
+])  # fmt: skip
+def test_a_length_that_no_training_has_is_damage_of_the_row_not_of_the_checkpoint(
+    here: Path, change_to: str, shown: str, klcli: Any
+) -> None:
+    change(here, f"UPDATE runs SET state = 'interrupted', {change_to} WHERE id = 1")
+    words = f"run 1: its settings in the database are damaged ({shown})"
+    for command in (["train", "--resume", "1"], ["report", "--run", "1", "--plot", "curves"]):
+        done = klcli(*command, "--db", str(here / "klcli.db"))
+        assert (done.returncode, done.stderr.count("\n")) == (4, 1), done.stderr
+        assert f"{words}, restore a copy" in done.stderr
     with closing(Store(here / "klcli.db")) as store:
-        words = "run 1: its settings in the database are damaged (cycles = inf)"
+        words += ", restore a copy"
         assert store.upkeep.check()[0] == [words]
         assert "checkpoint is damaged" not in refused(lambda: store.runs.checkpoint(store.runs.get(1)), words)
 

@@ -4,17 +4,17 @@ Markdown and LaTeX show the rounded numbers of the terminal. CSV and JSON have e
 with the column names of the database.
 """
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
+from klcli.csv_text import AT_ONCE, csv_text
 from klcli.report.tables.table import Shown, Table
 from klcli.settings.columns import stored_value
-from klcli.text import csv_cell, visible
+from klcli.text import visible
 
 
 def to_markdown(table: Table, notes: Sequence[str] = ()) -> str:
@@ -56,18 +56,14 @@ def to_csv(table: Table, notes: Sequence[str] = (), *, has_decimal_comma: bool =
     With a decimal comma, as a German Excel expects it, columns end in a semicolon and the byte order mark is needed.
     """
 
-    def cell(value: Any) -> Any:
-        return str(value).replace(".", ",") if has_decimal_comma and type(value) is float else csv_cell(value)
-
     # The first row has the columns, and the rows with a deviation more of them.
     wider = [row for row in table.rows if any(isinstance(value, Shown) and value.more for value in row.values())]
     found = dict.fromkeys(key for row in exact_rows(replace(table, rows=[*table.rows[:1], *wider])) for key in row)
     keys = list(found) or [column.key for column in table.columns]
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter=";" if has_decimal_comma else ",", lineterminator="\n")
-    writer.writerow(keys)
-    writer.writerows([cell(row.get(key)) for key in keys] for row in _exact(table))
-    return "\ufeff" * has_decimal_comma + text.getvalue().removesuffix("\n")
+    exact, lines = _exact(table), [csv_text([keys], has_decimal_comma=has_decimal_comma)]
+    while portion := [[row.get(key) for key in keys] for row in islice(exact, AT_ONCE)]:
+        lines.append(csv_text(portion, has_decimal_comma=has_decimal_comma))
+    return "\ufeff" * has_decimal_comma + "".join(lines).removesuffix("\n")
 
 
 def to_json(table: Table, notes: Sequence[str] = ()) -> str:
@@ -93,11 +89,13 @@ def _exact(table: Table) -> Iterator[dict[str, Any]]:
         exact: dict[str, Any] = {}
         for key in keys:
             value = row.get(key)
-            if isinstance(value, Shown):
+            if type(value) in _STORED:
+                exact[key] = value
+            elif isinstance(value, Shown):
                 exact[key] = stored_value(value.value)
                 exact |= {f"{key}_{part}": one for part, one in value.more.items()}
             else:
-                exact[key] = value if type(value) in _STORED else stored_value(value)
+                exact[key] = stored_value(value)
         yield exact
 
 

@@ -1,17 +1,18 @@
 """Tables of runs: ranking, list, comparison side by side, and the splits of one run."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache, partial
 from itertools import chain
-from operator import attrgetter
 from typing import Any
 
+from klcli.errors import StoreError
 from klcli.report import words
 from klcli.report.tables.table import SPLITS, Column, Form, Row, Table, columns, fraction, show, significant
-from klcli.settings.columns import stored_value
-from klcli.settings.sameness import SETTINGS, without_seeds
+from klcli.settings.columns import columns as settings_columns
+from klcli.settings.sameness import SETTINGS
 from klcli.settings.split_config import SplitConfig
-from klcli.store.records import Evaluation, ImageSet, Run
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Evaluation, ImageSet, Run, repeated_of
 
 MEASURES = tuple(f"{split}_{name}" for split in SPLITS for name in ("accuracy", "loss", "cost"))
 ENSEMBLE = tuple(f"ensemble_{split}_{name}" for split in SPLITS[1:] for name in ("accuracy", "loss"))
@@ -52,47 +53,34 @@ def list_table(runs: Iterable[Run], title: str) -> Table:
 
 def _runs_table(title: str, runs: Iterable[Run], head: Sequence[Column], extra: Sequence[Column] = ()) -> Table:
     optional = (*extra, *_OPTIONAL)
-    values = [(column.key, _reader(column.key)) for column in (*head, *optional)]
-    rows = [_row(run, values) for run in runs]
-    used = {key for row in rows for key in row}
+    rows = [*map(partial(_row, keys=[column.key for column in (*head, *optional)]), runs)]
+    used = set().union(*rows)
     return Table(title, (*head, *(column for column in optional if column.key in used)), rows)
 
 
-def _row(run: Run, values: Sequence[tuple[str, Callable[[Run], Any]]]) -> Row:
-    if run.unreadable:
-        stored = {key: value for key, _ in values if (value := vars(run).get(key)) is not None}
-        return stored | {"settings": f"UNREADABLE: {run.unreadable}"}
-    return {key: value for key, read in values if (value := read(run)) is not None}
-
-
-def _reader(key: str) -> Callable[[Run], Any]:
-    """Return the function of a run that gives the value of a column: of the database, or one of the words below."""
-    if key in _WORDS:
-        return _WORDS[key]
-    for one in SETTINGS.values():
-        if one.column == key and not one.is_resolved:
-            return lambda run: stored_value(words.setting_value(run, one.key))
-    return attrgetter(key) if key in Run.__dataclass_fields__ else lambda run: None
+def _row(run: Run, keys: Sequence[str]) -> Row:
+    try:
+        config, seed, order_seed = repeated_of(run.config_json, f"run {run.id}")
+    except StoreError as error:
+        values = vars(run) | {"settings": f"UNREADABLE: {error}"}
+    else:
+        # Without an order seed of its own, a run shares the words of all its repeats.
+        shared = _settings_row(run.dataset, config if order_seed is None else run.config)
+        values = vars(run) | shared | {"seed": seed}
+    return {key: value for key in keys if (value := values.get(key)) is not None}
 
 
 @lru_cache(maxsize=1024)
-def _shown_images(dataset: str, split: SplitConfig) -> Any:
-    return show(dataset, lambda name: name if split == _WHOLE else f"{name}, {words.split_words(split)}")
+def _settings_row(dataset: str, config: TrainConfig) -> Row:
+    """Return what a table shows of the settings: columns of the database, and words."""
+    images = show(
+        dataset, lambda name: name if config.split == _WHOLE else f"{name}, {words.split_words(config.split)}"
+    )
+    other = words.options_words(config, IN_RANKING) or None
+    return settings_columns(config) | {"network": words.network_name(config), "dataset": images, "settings": other}
 
 
-def _settings(run: Run) -> str | None:
-    config = run.config
-    # Without an order seed of its own, a run shares the words of all its repeats.
-    return _other_settings(without_seeds(config) if config.shared_seed == config.seed else config, IN_RANKING) or None
-
-
-_other_settings = lru_cache(maxsize=1024)(words.options_words)
 _WHOLE = SplitConfig()
-_WORDS: dict[str, Callable[[Run], Any]] = {
-    "network": lambda run: words.network_name(run.config),
-    "settings": _settings,
-    "dataset": lambda run: _shown_images(run.dataset, run.split),
-}
 
 
 def _short(text: str) -> str:

@@ -1,0 +1,101 @@
+"""The time left, compared with a simulation of workers; and the plain lines of a log."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from klcli.cli import progress
+from klcli.cli.progress import Forecast
+
+POLL = 0.2  # seconds between two readings of the workers
+
+
+def simulated(totals: list[int], done: list[int], jobs: int, pace: float, start: float) -> list[list[tuple[int, int]]]:
+    """Return, for every poll, the index and the updates of each stack that has begun; workers take stacks in order.
+
+    A worker needs `start` seconds before its first stack, and `pace` seconds per update.
+    """
+    free, spans = [start] * jobs, []
+    for index, total in enumerate(totals):
+        worker = free.index(min(free))
+        end = free[worker] + (total - done[index]) * pace
+        spans.append((index, free[worker], end))
+        free[worker] = end
+    return [
+        [
+            (index, done[index] + round((min(poll * POLL, end) - begun) / pace))
+            for index, begun, end in spans
+            if poll * POLL > begun + pace
+        ]
+        for poll in range(int(max(free) / POLL) + 2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("totals", "done", "jobs"),
+    [
+        ([9000], [0], 1), ([9000], [4000], 1), ([900] * 10, [0] * 10, 1), ([3000] * 3, [0] * 3, 2),
+        ([3000, 1000, 2000, 4000, 500], [0] * 5, 2), ([3000] * 5, [0, 2000, 0, 2999, 0], 2), ([700] * 9, [0] * 9, 4),
+    ],
+)  # fmt: skip
+def test_the_time_left_is_right_within_a_tenth_after_the_first_tenth(
+    totals: list[int], done: list[int], jobs: int
+) -> None:
+    forecast, polls, ended = Forecast(totals, done), simulated(totals, done, jobs, 0.013, 5.0), set[int]()
+    length, tested = len(polls) * POLL, 0
+    for number, begun in enumerate(polls):
+        now = number * POLL
+        for index, step in begun:
+            if index in ended:
+                continue
+            if step >= totals[index]:
+                ended.add(index)
+                forecast.end(index, now)
+            else:
+                forecast.update(index, step, now)
+        if now > 5 + 0.1 * (length - 5) and len(ended) < len(totals):
+            seconds = forecast.seconds_left(now)
+            assert seconds is not None
+            assert seconds == pytest.approx(length - now, rel=0.1, abs=3 * POLL)
+            tested += 1
+    assert tested > 20
+
+
+def test_a_stack_that_diverged_adds_no_updates() -> None:
+    forecast = Forecast([1000, 1000], [0, 0])
+    for step in (1, 100):
+        forecast.update(0, step, step / 10)
+    forecast.end(0, 10.0, diverged=True)
+    assert forecast.seconds_left(10.0) == pytest.approx(1000 * 0.1, rel=0.01)
+    assert forecast.line().startswith("100 of 1100 updates, ")
+
+
+@pytest.mark.slow
+def test_a_study_whose_stderr_is_a_file_prints_lines_between_its_stacks(
+    here: "Callable[..., CompletedProcess[str]]", trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    words = "train --data synthetic --subset 2000 --hidden 100 --epochs 30 --repeats 2 --jobs 1"
+    done = here(*words.split())
+    assert done.returncode == 0, done.stderr
+    line = r"study \d+ train: (\d+) of (\d+) updates, [\d.]+ s left, last validation accuracy 0\.\d{4}"
+    found = [match for text in done.stderr.splitlines() if (match := re.fullmatch(line, text))]
+    assert found, done.stderr
+    steps = [int(match[1]) for match in found]
+    assert steps == sorted(steps)
+    assert {int(match[2]) for match in found} == {2 * 30 * 20}
+    assert re.search(r"stack 1 done \(1 of 2\), best validation 0\.\d{4}, [\d.]+ s, [\d.]+ s left", done.stderr)
+
+
+def test_a_long_epoch_prints_lines_of_its_own(
+    here: "Callable[..., CompletedProcess[str]]", trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    done = here(*["train", "--data", "synthetic", "--subset", "400", "--hidden", "10", "--epochs", "2"])
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^2 of 8 updates, [\d.]+ s left, validation -$", done.stderr, re.MULTILINE)
+    assert re.search(r"^epoch 1/2  cost .* s  [\d.]+ s left$", done.stderr, re.MULTILINE)
+    assert re.search(r"^epoch 2/2  cost .* eta [\d.]+  [\d.]+ s$", done.stderr, re.MULTILINE)
