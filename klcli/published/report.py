@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
@@ -86,6 +86,7 @@ class Report:
     figures: tuple[Figure, ...]
     conditions: str | None = None  # the version that klcli runs if its text and its code differ
     as_published: "Report | None" = None  # the rows whose numbers result from a mistake, with that mistake
+    text: str = field(default="", repr=False)  # the document
 
     @property
     def title(self) -> str:
@@ -128,7 +129,8 @@ def report_names() -> list[str]:
 
 def report(name: str) -> Report:
     """Return one report. Raises ConfigError, which lists the known names."""
-    require(name in report_names(), f"report {name!r}: choose one of {', '.join(report_names())}")
+    known = f"choose one of {', '.join(report_names())}, or a file that ends in .toml"
+    require(name in report_names(), f"report {name!r}: {known}")
     return parse(name, _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8"))
 
 
@@ -141,8 +143,8 @@ def parse(name: str, text: str) -> Report:
         document = tomllib.loads(text)
         tables = {key: document.get(key, []) for key in ("gradient_checks", "experiments", "commentary", "figures")}
         own = {key: [_as_published(one) for one in many if "as_published" in one] for key, many in tables.items()}
-        mistaken = _assembled(name, document, own) if any(own.values()) else None
-        return replace(_assembled(name, document, tables), as_published=mistaken)
+        mistaken = replace(_assembled(name, document, own), text=text) if any(own.values()) else None
+        return replace(_assembled(name, document, tables), as_published=mistaken, text=text)
     except (tomllib.TOMLDecodeError, KeyError, ConfigError, TypeError) as error:
         words = {tomllib.TOMLDecodeError: f"this is not TOML ({error})", KeyError: f"the key {error} is missing"}
         raise ConfigError(f"report {name}: {words.get(type(error), error)}") from None
@@ -174,19 +176,24 @@ def _assembled(name: str, document: Row, tables: Mapping[str, Sequence[Row]]) ->
         for row in table["rows"]:  # every key that is neither a number nor a remark is a setting
             own = [key for key in row if key not in ("row", *WORDS, *RESULTS)]
             config = _config(shared | {key: row[key] for key in own})
-            what = ", ".join([table["name"], *(_phrase(config, key) for key in own)])
+            keys = [
+                f"{key}.{one}" if key == "split" else key
+                for key in own
+                for one in (row[key] if key == "split" else "-")
+            ]
+            what = ", ".join([table["name"], *(_phrase(config, key) for key in keys)])
             trained = _lines(row, table, RESULTS, what=what, config=config)
             lines += trained
-            configs |= dict.fromkeys([config] if trained else [])
+            configs |= dict.fromkeys(line.config for line in trained if line.config)
         configs |= dict.fromkeys(_config(shared | {"lam": lam}) for lam in table.get("other_lambdas", []))
         more = {key: table[key] for key in ("repeats", "is_chain") if key in table}
-        experiments.append(Experiment(table["name"], tuple(configs), **more))
+        experiments += [Experiment(table["name"], tuple(configs), **more)] if configs else []
     lines += [Line(**{key: table[key] for key in ("row", "what", "reason")}) for table in tables["commentary"]]
     for table in tables["figures"]:
         rows, panels, shown = tuple(table["rows"]), table["panels"], tuple(table["experiments"])
         require(panels in PANELS, f"figure {', '.join(rows)}: panels {panels!r}, choose one of {', '.join(PANELS)}")
-        silent = [row for row in rows if row not in {line.row for line in lines}]
-        lines += [Line(row=row, what=shown[0], reason="a picture, no number") for row in silent]
+        silent, reason = [row for row in rows if row not in {line.row for line in lines}], table.get("reason")
+        lines += [Line(row=row, what=shown[0], reason=reason or "a picture, no number") for row in silent]
         figures.append(Figure(rows, panels, shown))
     about = {key: document[key] for key in ("course", "date", "summary")} | {"conditions": document.get("conditions")}
     return Report(
@@ -197,7 +204,8 @@ def _assembled(name: str, document: Row, tables: Mapping[str, Sequence[Row]]) ->
 
 def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list[Line]:
     more |= {key: row.get(key, table.get(key)) for key in WORDS} | {"row": row["row"]}
-    return [Line(quantity=key, published=float(row[key]), **more) for key in quantities if key in row]
+    found = [Line(quantity=key, published=float(row[key]), **more) for key in quantities if key in row]
+    return found or [Line(**more | {"config": None, "check": None})]  # a reason alone trains and checks nothing
 
 
 def _config(settings: Row) -> TrainConfig:

@@ -57,6 +57,7 @@ def reproduction_notes(found: Reproduction) -> list[str]:
     verdicts = ", ".join(f"{n} {verdict}" for verdict, n in counts(comparisons).items())
     seeds = f"{terms.repeats} {counted(terms.repeats, 'seed')} {_SEEDS_OF[terms.vary]}for every setting"
     notes = [*terms.marks, f"{len(comparisons)} lines: {verdicts}; {seeds}, on {terms.images}"]
+    notes += found.plan_notes
     if found.report.conditions:
         notes.append(f"what runs: {found.report.conditions}")
     if any(one.line.config for one in comparisons):

@@ -1,0 +1,25 @@
+"""The key tables of klcli/docs/reproduce.md: `python -m tests.published.documentation` prints them."""
+
+from collections.abc import Mapping
+
+from klcli.published.schema import DOCUMENT, ROWS, TABLES, Key
+
+
+def key_tables() -> dict[str, str]:
+    """Return the table below each heading of the page."""
+    tables = {"The document": DOCUMENT}
+    for name, keys in TABLES.items():
+        tables[f"`[[{name}]]`"] = keys
+        if name in ROWS:
+            tables[f"The rows of `[[{name}]]`"] = ROWS[name]
+    return {heading: _table(keys) for heading, keys in tables.items()}
+
+
+def _table(keys: Mapping[str, Key]) -> str:
+    rows = [f"| `{key}`{' *' * one.is_required} | {one.meaning} | {one.kind} |" for key, one in keys.items()]
+    return "\n".join(["| key | meaning | value |", "|---|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    for heading, table in key_tables().items():
+        print(f"## {heading}\n\n{table}\n")
