@@ -10,7 +10,7 @@ from klcli.published import report as published
 from klcli.published.report import Report, parse
 from klcli.published.validation import mistakes
 from klcli.settings.setting import require
-from klcli.text import path_text
+from klcli.text import command_text, path_text
 
 MAX_BYTES = 256 * 1024  # of a file, whose text is stored with every study; the longest report in klcli has 13 kB
 NAME_LENGTH = 40
@@ -23,7 +23,7 @@ def open_report(argument: str) -> Report:
     text, shown = read(argument), path_text(argument)
     if found := mistakes(text):
         more = f"; {len(found)} mistakes, " if len(found) > 1 else "; "
-        raise ConfigError(f"{shown}:{found[0]}{more}see `klcli reproduce --check {shown}`")
+        raise ConfigError(f"{shown}:{found[0]}{more}see `{command_text(['klcli', 'reproduce', '--check', argument])}`")
     return parse(database_name(argument, text), text)
 
 

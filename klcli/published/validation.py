@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from itertools import pairwise
 from typing import Any
 
@@ -74,7 +75,7 @@ class _Checker:
         where = [f"{name} {index + 1}" for name, index in pairwise(path) if isinstance(index, int)]
         if where and len(path) > 2 and path[2] in ("config", "as_published"):
             where.append(str(path[2]))
-        elif path[:1] == ("common",):
+        elif path[:1] == ("common",) != path:
             where = ["common"]
         self.found.append(Mistake(known, ", ".join(where[:2]).replace("rows ", "row "), words))
 
@@ -218,7 +219,7 @@ class _Checker:
 
 
 def _shown(value: Any) -> str:
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, date) else repr(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 

@@ -1,8 +1,18 @@
 """The key tables of klcli/docs/reproduce.md: `python -m tests.published.documentation` prints them."""
 
+import re
 from collections.abc import Mapping
+from importlib.resources import files
 
 from klcli.published.schema import DOCUMENT, ROWS, TABLES, Key
+
+PAGE = files("klcli").joinpath("docs", "reproduce.md").read_text(encoding="utf-8")
+
+
+def example() -> str:
+    """Return the report that stands in the page."""
+    [report] = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return report
 
 
 def key_tables() -> dict[str, str]:
