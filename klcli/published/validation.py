@@ -14,20 +14,25 @@ from klcli.published.places import Path, places
 from klcli.published.report import parse
 from klcli.published.schema import DOCUMENT, EXPERIMENTS_OF, KINDS, REMARKS, ROWS, TABLES, Key
 from klcli.settings.sameness import SETTINGS
+from klcli.settings.setting import Setting
 from klcli.settings.train_config import TrainConfig
 from klcli.text import visible
 from klcli.training.budget import budget_of
 
 Row = dict[str, Any]  # a table of the document
 SHOWN = 40  # characters of a value in a message
-CONFIG = {key: one for key, one in SETTINGS.items() if not (one.is_seed or one.is_name)}  # --repeats varies the seeds
+Settings = Mapping[str, Setting]
+# The settings of a report, by key: without the seeds, which --repeats varies, and the name of a preset.
+_OWN = {key: one for key, one in SETTINGS.items() if not (one.is_seed or one.is_name)}
+TRAINING: Settings = {key: one for key, one in _OWN.items() if "." not in key}
+SPLIT: Settings = {key.partition(".")[2]: one for key, one in _OWN.items() if "." in key}
+_OPTIONS = {one.option: key for known in (TRAINING, SPLIT) for key, one in known.items()}
 # Other words for a setting: its option, its label and its column.
 _WORDS = {
     word: key
-    for key, one in CONFIG.items()
+    for key, one in TRAINING.items()
     for word in (one.column, one.label.replace(" ", "_"), one.option.lstrip("-").replace("-", "_"), key)
 }
-_OPTIONS = {one.option: key for key, one in CONFIG.items()}
 WORDS_OF_ROW = ("row", "tensor", *REMARKS)  # its other keys are numbers and settings
 AS_PUBLISHED_CHECK = {key: replace(TABLES["gradient_checks"][key], is_required=False) for key in ("images", "lambdas")}
 
@@ -82,18 +87,19 @@ class _Checker:
     def check(self) -> None:
         sound = self._keys((), self.document, DOCUMENT)
         common = self._settings(("common",), sound.get("common", {}))
-        is_sound, rows, names = not any(one.where == "common" for one in self.found), list[str](), list[str]()
+        is_sound, rows = not any(one.where == "common" for one in self.found), list[str]()
+        names: dict[str, str] = {}  # of the experiments and checks, each with its kind
         for kind, keys in TABLES.items():  # the figures, which name rows and experiments, are the last
             for path, table in self._tables((kind,), sound.get(kind, [])):
                 own = self._keys(path, table, keys)
                 if (name := own.get("name")) in names:
                     self.say((*path, "name"), f"a second {_shown(name)}: give every experiment and check its own name")
                 if kind == "figures":
-                    self._figure(path, own, rows, names)
+                    self._figure(path, own, rows, [one for one, of in names.items() if of == "experiments"])
                 elif kind == "commentary":
                     rows += self._row_name(path, own)
                 else:
-                    names += [name] if name else []
+                    names |= {name: kind} if name else {}
                     rows += self._numbers(path, own, common, is_sound)
         if not any(self.document.get(kind) for kind in (*ROWS, "commentary")):
             self.say((), "no row: give [[experiments]], [[gradient_checks]] or [[commentary]]")
@@ -123,25 +129,26 @@ class _Checker:
         return sound
 
     def _unknown(self, path: Path, key: str, what: str, known: Iterable[str]) -> None:
-        key = key.removeprefix("split.")
         seeds = f"{key}: the seeds are those of --repeats, omit it"
         is_seed = key in SETTINGS and SETTINGS[key].is_seed
         self.say((*path, key), seeds if is_seed else f"no {what} `{key}`{_meant(key, known)}")
 
-    def _settings(self, path: Path, table: Row, others: Collection[str] = ()) -> Row:
+    def _settings(self, path: Path, table: Row, *, others: Collection[str] = (), known: Settings = TRAINING) -> Row:
         """Return the sound settings of a table, without its `others`; name unknown ones and refused values."""
         sound: Row = {}
         for key, value in table.items():
-            if key == "split" and isinstance(value, dict):
-                inner = self._settings((*path, key), {f"split.{name}": it for name, it in value.items()})
-                sound["split"] = {name.removeprefix("split."): it for name, it in inner.items()}
-            elif key in CONFIG:
+            if key == "split" and known is TRAINING:
+                if isinstance(value, dict):
+                    sound[key] = self._settings((*path, key), value, known=SPLIT)
+                else:
+                    self.say((*path, key), f"split = {_shown(value)}: must be a table of settings")
+            elif key in known:
                 try:  # the message names the key of the file, not the option
-                    sound[key] = replace(CONFIG[key], option=key.removeprefix("split.")).checked(value)
+                    sound[key] = replace(known[key], option=key).checked(value)
                 except ConfigError as error:
-                    self.say((*path, *key.split(".")[-1:]), str(error))
+                    self.say((*path, key), str(error))
             elif key not in others:
-                self._unknown(path, key, "setting", CONFIG)
+                self._unknown(path, key, "setting", known)
         return sound
 
     def _numbers(self, path: Path, table: Row, common: Row, is_sound: bool) -> list[str]:
@@ -161,8 +168,8 @@ class _Checker:
             self._config((*path, "config"), common, own)
         for here, row in self._tables((*path, "rows"), table.get("rows", [])):
             before = len(self.found)
-            sound = self._keys(here, row, ROWS[kind], () if is_check else (*CONFIG, "split"))
-            settings = {} if is_check else self._settings(here, row, others=row.keys() - CONFIG.keys())
+            sound = self._keys(here, row, ROWS[kind], () if is_check else (*TRAINING, "split"))
+            settings = {} if is_check else self._settings(here, row, others=row.keys() - TRAINING.keys())
             names += self._row_name(here, sound)
             if is_check and "tensor" in sound:
                 self._tensor((*here, "tensor"), sound["tensor"], common | own)
@@ -227,5 +234,5 @@ def _meant(word: Any, known: Iterable[str]) -> str:
     """Return the suggestion for an unknown name, also of a setting by its option: lambda for lam."""
     among = {name: name for name in known}
     among |= {other: key for other, key in _WORDS.items() if key in among}
-    close = difflib.get_close_matches(str(word).removeprefix("split."), among, n=1, cutoff=0.6)
-    return f", did you mean `{among[close[0]].removeprefix('split.')}`?" if close else ""
+    close = difflib.get_close_matches(str(word), among, n=1, cutoff=0.6)
+    return f", did you mean `{among[close[0]]}`?" if close else ""

@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from klcli.errors import ConfigError
 from klcli.published import sources
@@ -48,6 +50,11 @@ ONE_MISTAKE = [
     ("lam = 0.005", "lambda = 0.005", "lambda =", ": common: no setting `lambda`, did you mean `lam`?"),
     ("lam = 0.005", "lam = -1", "lam = -1", ": common: lam -1: must be a finite number, at least 0"),
     ("lam = 0.005", "split = { subset = 0 }", "split", ": common: subset 0: must be at least 1"),
+    ("lam = 0.005", "split = 0", "split", ": common: split = 0: must be a table of settings"),
+    ("lam = 1e-2,", 'split = 0, "split.subset" = 3,', "split", ": experiments 3, row 3: split = 0: must be a table"),
+    ("lam = 1e-2,", '"split.subset" = 3,', "split", ": experiments 3, row 3: no setting or number `split.subset`"),
+    ('experiments = ["search of lambda"]', 'experiments = ["gradients with BN"]', 'experiments = ["gra',
+     ": figures 2, experiments 1: no experiment 'gradients with BN'"),
     ("lam = 0.005", "seed = 3", "seed", ": common: seed: the seeds are those of --repeats, omit it"),
     ("hidden = [30, 20]", 'hidden = "30"', "hidden =", ": common: hidden '30': must be a list of whole numbers"),
     ("config = { batch_norm = true }", "config = { bn = true }", "{ bn",
@@ -137,6 +144,17 @@ def test_every_setting_may_stand_in_a_row() -> None:
         [found] = named(f'{HEAD}rows = [{{ row = "7-1", test_accuracy = 0.5, {own} }}]')
         is_refused = found.startswith(f"7: experiments 1, row 1: {name} {{}}: must be")
         assert is_refused != (one.is_seed or one.is_name), found
+
+
+@given(st.data())
+def test_no_document_ends_in_a_traceback(data: st.DataObject) -> None:
+    """Tokens of the example, exchanged for others; a document without a mistake is a report."""
+    tokens = re.split(r"(\W)", EXAMPLE)
+    others = st.sampled_from([*tokens, '"', "[", "{}", "-1", "nan", "split", '"split.subset"', "as_published = {}\n"])
+    for place in data.draw(st.lists(st.integers(0, len(tokens) - 1), min_size=1, max_size=4)):
+        tokens[place] = data.draw(others)
+    text = "".join(tokens)
+    assert mistakes(text) or parse("r", text).rows
 
 
 def test_a_row_may_have_a_reason_and_no_number() -> None:
