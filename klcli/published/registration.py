@@ -85,10 +85,11 @@ def _changes(before: Sequence[Study], after: Sequence[Study]) -> Iterator[str]:
         yield f"numbers or remarks of {_some([*rows])}"
 
 
-def _trainings(studies: Sequence[Study]) -> dict[SplitConfig, list[TrainConfig]]:
-    found: dict[SplitConfig, list[TrainConfig]] = {}
+def _trainings(studies: Sequence[Study]) -> dict[SplitConfig, dict[TrainConfig, None]]:
+    """Return each training once, though the same plan may have begun twice, by the division of the images."""
+    found: dict[SplitConfig, dict[TrainConfig, None]] = {}
     for config in (TrainConfig.from_values(one) for study in studies for one in study.settings["plan"]):
-        found.setdefault(config.split, []).append(config)
+        found.setdefault(config.split, {})[config] = None
     return found
 
 
