@@ -49,9 +49,10 @@ def plan_notes(mine: Sequence[Study], every: Sequence[Study]) -> list[str]:
         return []
     numbers = f"{'studies' if len(mine) > 1 else 'study'} {', '.join(str(one.id) for one in mine)}"
     notes = [f"plan: sha256 {' and '.join(dict.fromkeys(hashes))}, stored in {numbers} before the first training"]
-    other = [one for one in every if one.id < mine[0].id and _subject(one) == _subject(mine[0])]
-    if first := next((one for one in other if one.settings.get(PLAN_SHA256) not in (None, *hashes)), None):
-        together = [one for one in other if one.settings.get(PLAN_SHA256) == first.settings[PLAN_SHA256]]
+    before = [one for one in every if one.kind == mine[0].kind and one.id < mine[0].id and PLAN_SHA256 in one.settings]
+    alike = [one for one in before if _subject(one) == _subject(mine[0])]
+    if first := next((one for one in alike if one.settings[PLAN_SHA256] not in hashes), None):
+        together = [one for one in alike if one.settings[PLAN_SHA256] == first.settings[PLAN_SHA256]]
         what = "; ".join(_changes(together, mine)) or "its text"
         notes.append(f"deviates from the plan of study {first.id}, of {first.created_at[:10]}: {what}")
     return notes
@@ -59,9 +60,9 @@ def plan_notes(mine: Sequence[Study], every: Sequence[Study]) -> list[str]:
 
 def _subject(study: Study) -> tuple[Any, ...]:
     """What two plans have in common if one can deviate from the other; the name is that of the file, without a hash."""
-    settings, file = study.settings, re.sub(r"-[0-9a-f]{8}$", "", str(study.settings.get("report")))
-    subset = [one["split"].get("subset") for one in settings.get("plan", [])[:1]]
-    return study.kind, file, subset, *(settings.get(key) for key in ("rows", "quick", "as_published", "dataset_sha256"))
+    settings, file = study.settings, re.sub(r"-[0-9a-f]{8}$", "", study.settings["report"])
+    subset = settings["plan"][0]["split"]["subset"]
+    return file, subset, *(settings.get(key) for key in ("rows", "quick", "as_published", "dataset_sha256"))
 
 
 def _changes(before: Sequence[Study], after: Sequence[Study]) -> Iterator[str]:

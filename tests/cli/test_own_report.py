@@ -149,14 +149,3 @@ def test_the_example_of_the_page_runs(here: Klcli, tmp_path: Path) -> None:
     [document] = json.loads(done.stdout)["reports"]
     assert len(document["pictures"]) == 2
     assert [line["n"] for line in document["lines"]] == [1, 2, 2, 2, 0, 2, 2, 2, 0, 0]
-
-
-def test_the_pages_of_help(here: Klcli, refused: Refused) -> None:
-    listed = here("help")
-    assert listed.stdout.splitlines() == [
-        "reproduce   Reproduce a report of your own", "settings    The settings of a training"
-    ]  # fmt: skip
-    page = Path(__file__).parents[2] / "klcli/docs/reproduce.md"
-    assert here("help", "reproduce").stdout == page.read_text(encoding="utf-8")  # raw, because no terminal reads it
-    assert json.loads(here("help", "settings", "--json").stdout)["topic"] == "settings"
-    refused(here("help", "setings"), 2, "choose one of reproduce, settings")

@@ -1,5 +1,6 @@
 """`klcli help`: the pages that ship with klcli."""
 
+import sys
 from importlib.resources import files
 from typing import Annotated
 
@@ -36,7 +37,7 @@ def help_on(
     if topic not in pages:
         raise ConfigError(f"help {topic!r}: choose one of {', '.join(pages)}; `klcli COMMAND --help` shows options")
     invocation.document("help", {"topic": topic, "text": pages[topic]})
-    if invocation.out.is_terminal and not invocation.as_json:
+    if sys.stdout.isatty() and not invocation.as_json:  # in a pipe, the page stays as it is
         from rich.markdown import Markdown
 
         invocation.out.print(Markdown(pages[topic], hyperlinks=False))
