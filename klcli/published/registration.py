@@ -42,7 +42,7 @@ def registered_report(study: Study) -> Report:
 def plan_notes(mine: Sequence[Study], every: Sequence[Study]) -> list[str]:
     """Return the notes on the plan of a reproduction, of its studies: its hash, and what deviates from an earlier one.
 
-    The first plan of the same report, rows and images counts, which was made before any of its results was seen.
+    The first plan of the same report, rows and images counts, because no result had been seen before it.
     """
     hashes = [one.settings[PLAN_SHA256] for one in mine if PLAN_SHA256 in one.settings]
     if not hashes:
@@ -51,7 +51,7 @@ def plan_notes(mine: Sequence[Study], every: Sequence[Study]) -> list[str]:
     notes = [f"plan: sha256 {' and '.join(dict.fromkeys(hashes))}, stored in {numbers} before the first training"]
     before = [one for one in every if one.kind == mine[0].kind and one.id < mine[0].id and PLAN_SHA256 in one.settings]
     alike = [one for one in before if _subject(one) == _subject(mine[0])]
-    if first := next((one for one in alike if one.settings[PLAN_SHA256] not in hashes), None):
+    if alike and (first := alike[0]).settings[PLAN_SHA256] not in hashes:
         together = [one for one in alike if one.settings[PLAN_SHA256] == first.settings[PLAN_SHA256]]
         what = "; ".join(_changes(together, mine)) or "its text"
         notes.append(f"deviates from the plan of study {first.id}, of {first.created_at[:10]}: {what}")

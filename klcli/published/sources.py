@@ -1,6 +1,7 @@
 """Sources of reports: those of klcli by their names, and anybody's TOML file."""
 
 import re
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def open_report(argument: str) -> Report:
 
 def is_file(argument: str) -> bool:
     """Whether a name means a file, not a report in klcli."""
-    return argument not in published.report_names() and (argument.endswith(".toml") or Path(argument).is_file())
+    with suppress(OSError):  # of a name too long for the system
+        return argument not in published.report_names() and (argument.endswith(".toml") or Path(argument).is_file())
+    return False
 
 
 def read(argument: str) -> str:

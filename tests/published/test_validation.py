@@ -191,6 +191,7 @@ def test_a_file_is_read_with_bounds(tmp_path: Path) -> None:
 def test_what_is_no_file_of_a_report(tmp_path: Path) -> None:
     (tmp_path / "folder.toml").mkdir()
     refused = {"folder.toml": "this is a folder", "no.toml": "there is no such file", "a3": "choose one of a2-2019"}
+    refused |= {"x" * 300: "choose one of a2-2019", f"{'x' * 300}.toml": "cannot be read"}
     for name, words in refused.items():
         with pytest.raises(ConfigError, match=words):
             sources.open_report(str(tmp_path / name))
