@@ -205,7 +205,8 @@ def _assembled(name: str, document: Row, tables: Mapping[str, Sequence[Row]]) ->
 def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list[Line]:
     more |= {key: row.get(key, table.get(key)) for key in WORDS} | {"row": row["row"]}
     found = [Line(quantity=key, published=float(row[key]), **more) for key in quantities if key in row]
-    return found or [Line(**more | {"config": None, "check": None})]  # a reason alone trains and checks nothing
+    alone = [Line(**more | {"config": None, "check": None})] if more["reason"] else []  # it trains and checks nothing
+    return found or alone
 
 
 def _config(settings: Row) -> TrainConfig:

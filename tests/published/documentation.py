@@ -1,8 +1,9 @@
-"""The key tables of klcli/docs/reproduce.md: `python -m tests.published.documentation` prints them."""
+"""The key tables of klcli/docs/reproduce.md: `python -m tests.published.documentation` writes them into the page."""
 
 import re
 from collections.abc import Mapping
 from importlib.resources import files
+from pathlib import Path
 
 from klcli.published.schema import DOCUMENT, ROWS, TABLES, Key
 
@@ -30,6 +31,16 @@ def _table(keys: Mapping[str, Key]) -> str:
     return "\n".join(["| key | meaning | value |", "|---|---|---|", *rows])
 
 
-if __name__ == "__main__":
+def page(text: str) -> str:
+    """Return the page with the tables of the code; a table without a heading in the page is missing from it."""
     for heading, table in key_tables().items():
-        print(f"## {heading}\n\n{table}\n")
+        before, found, after = text.partition(f"## {heading}\n\n")
+        rest = after[re.match(r"(\|.*\n)*", after).end() :] if found else ""  # type: ignore[union-attr]
+        text = f"{before}{found}{table}\n{rest}" if found else text
+    return text
+
+
+if __name__ == "__main__":
+    where = Path(__file__).parents[2] / "klcli/docs/reproduce.md"
+    where.write_text(page(PAGE), encoding="utf-8")
+    print(*(f"add the heading: ## {one}" for one in key_tables() if f"## {one}\n" not in PAGE), sep="\n")
