@@ -124,16 +124,18 @@ def _training(
     diverged = sum(run.state == "diverged" for run in mine)
     if line.quantity is None or line.published is None or line.config is None:
         return Comparison(line, INCOMPARABLE, line.reason or "no number", sample, diverged)
-    if incomparable or not mine:
-        return Comparison(line, INCOMPARABLE, _words(incomparable or "not trained", line.note), sample, diverged)
+    lost = f"{diverged} of {len(mine)} diverged" if sample else f"all {diverged} of our trainings diverged"
+    lost = lost if diverged else ""
+    if incomparable or not (sample or diverged):
+        words = _words(lost, incomparable or "not trained", line.reason, line.note)
+        return Comparison(line, INCOMPARABLE, words, sample, diverged)
     if sample is None:
-        return Comparison(line, DIFFERS, f"all {diverged} of our trainings diverged", diverged=diverged)
+        return Comparison(line, DIFFERS, lost, diverged=diverged)
     split_varies = len({run.split for run in mine}) > 1
     same_images = line.same_validation_images or split_varies
     sampling = 0.0 if same_images else sampling_error(line.quantity, sample.mean, line.config.split)
     noise, tolerance = Noise.of(sample, typical, sampling), line.tolerance or tolerance_of(line.quantity)
     verdict, power = decide(sample.mean - line.published, noise, tolerance)
-    lost = f"{diverged} of {len(mine)} diverged" if diverged else ""
     why = _why(line, verdict, lost, power)
     return Comparison(line, verdict, why, sample, diverged, noise.half(), tolerance)
 
