@@ -3,7 +3,8 @@
 The error of a gradient has no seeds, it has a size. Rounding makes the error of a difference quotient vary by an order
 of magnitude with the images, the weights and the step; so ours *differs* if it is above BAND times the published one,
 whether or not our gradient is right. A smaller error is no disagreement: below 1 / BAND it is *more exact*. The size of
-a gradient itself, its mean or deviation over the entries, may be neither above nor below that band.
+a gradient itself, its mean or deviation over the entries, depends on random weights: outside of that band, above or
+below, it differs; inside it is *undecided*, since a band that wide could hide a wrong factor.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from klcli.published.intervals import (
     DIFFERS,
     INCOMPARABLE,
     REPRODUCED,
+    UNDECIDED,
     VERDICTS,
     Noise,
     decide,
@@ -146,9 +148,14 @@ def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
         return Comparison(line, INCOMPARABLE, line.reason or "not checked")
     ours = max((float(getattr(error, line.quantity)) for error in mine), key=abs)
     size, published, is_error = abs(ours), abs(line.published), not line.quantity.startswith("gradient_")
-    is_smaller = size * BAND < published
-    verdict = DIFFERS if size > BAND * published or (is_smaller and not is_error) else REPRODUCED
-    why = _why(line, verdict, "more exact" if is_smaller and is_error else "")
+    is_smaller, words = size * BAND < published, ""
+    if size > BAND * published or (is_smaller and not is_error):
+        verdict = DIFFERS
+    elif is_error:
+        verdict, words = REPRODUCED, "more exact" if is_smaller else ""
+    else:
+        verdict, words = UNDECIDED, f"within a factor of {BAND:g}, as sizes with other weights are"
+    why = _why(line, verdict, words)
     return Comparison(line, verdict, why, Sample((ours,)), failed=not all(error.passed for error in mine))
 
 

@@ -374,7 +374,7 @@ def test_right_gradients_confirm_published_errors(small_dataset: Dataset) -> Non
         ("relative_to_maximum", 4.33e-10, 6.7e-7, "differs", "for an unknown reason, not tested"),
         ("relative_to_maximum", 0.0, 0.0, "reproduced", ""),
         ("relative_to_maximum", 0.0, 1e-9, "differs", "for an unknown reason, not tested"),
-        ("gradient_mean", -0.02, 0.15, "reproduced", ""),  # a size has no sign
+        ("gradient_mean", -0.02, 0.15, "undecided", "within a factor of 10, as sizes with other weights are"),
         ("gradient_mean", -0.02, 0.001, "differs", "for an unknown reason, not tested"),  # and is not more exact
         ("gradient_std", 0.02, 0.3, "differs", "for an unknown reason, not tested"),
     ],
