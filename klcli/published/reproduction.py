@@ -91,7 +91,7 @@ def gather(wanted: Report, terms: Terms, store: Store, studies: list[int], shown
     errors = shown or {
         one: [error for check in found if check for error in check.errors] for one, found in checks.items()
     }
-    comparisons = compare(wanted, runs, errors, incomparable=terms.incomparable)
+    comparisons = compare(wanted, runs, errors, epochs=store.runs.epochs, incomparable=terms.incomparable)
     notes = plan_notes([store.studies.get(study) for study in studies], store.studies.all())
     return Reproduction(wanted, terms, comparisons, by_setting(runs.values()), studies, notes)
 

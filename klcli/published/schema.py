@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from klcli.published.report import ERRORS, PANELS, RESULTS
+from klcli.published.report import CONCLUSIONS, ERRORS, PANELS, RESULTS
 from klcli.settings.procedures import PIXELS
 
 MAX_REPEATS = 1000
@@ -58,11 +58,15 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "a list of numbers, each at least 0": _are(_is_number),
     "a list of names": _are(_is_text),
     "a list of rows, as 7-T1": _are(_is_name),
+    "true or false": lambda value: isinstance(value, bool),
+    f"one of {', '.join(CONCLUSIONS)}": lambda value: isinstance(value, str) and value in CONCLUSIONS,
+    "a number of a training, as test_accuracy": lambda value: isinstance(value, str) and value in RESULTS,
     "a table of settings": lambda value: isinstance(value, dict),
     "a list of tables": lambda value: isinstance(value, list) and bool(value),
     f"one of {', '.join(PANELS)}": lambda value: value in PANELS,
 }
-TEXT, NAME, FRACTION, NUMBER, FINITE, COUNT, SIZE, NUMBERS, NAMES, ROW_NAMES, SETTINGS_TABLE, TABLES_LIST, PANEL = KINDS
+TEXT, NAME, FRACTION, NUMBER, FINITE, COUNT, SIZE, NUMBERS, NAMES, ROW_NAMES, *_MORE = KINDS
+FLAG, CONCLUSION, QUANTITY, SETTINGS_TABLE, TABLES_LIST, PANEL = _MORE
 
 REMARKS = {
     "reason": Key(TEXT, "why the number cannot be compared, or why there is none"),
@@ -72,6 +76,7 @@ REMARKS = {
 _ROW = {"row": Key(NAME, "the table or figure of the report, as 7-T1; begins with the number of the report", True)}
 
 
+_TOLERANCE = Key(NUMBER, "the smallest difference that matters, if not klcli's own")
 _MEANINGS = {
     "max_absolute": "largest absolute error",
     "relative_to_sum": "largest relative error, of the sum of both magnitudes",
@@ -96,10 +101,12 @@ DOCUMENT = {
     "date": Key(TEXT, "when", True),
     "summary": Key(TEXT, "its content in a line", True),
     "conditions": Key(TEXT, "the version that runs, if text and code of the report differ"),
+    "same_validation_images": Key(FLAG, "whether its validation images are those of its settings; true if omitted"),
     "common": Key(SETTINGS_TABLE, "settings of every training and gradient check"),
     "experiments": Key(TABLES_LIST, "trainings"),
     "gradient_checks": Key(TABLES_LIST, "gradient checks"),
     "commentary": Key(TABLES_LIST, "statements without a number"),
+    "conclusions": Key(TABLES_LIST, "statements about several trainings, which a number decides"),
     "figures": Key(TABLES_LIST, "figures, drawn from our runs"),
 }
 TABLES: dict[str, dict[str, Key]] = {
@@ -108,6 +115,8 @@ TABLES: dict[str, dict[str, Key]] = {
         "config": Key(SETTINGS_TABLE, "settings of its trainings, instead of the common ones"),
         "rows": Key(TABLES_LIST, "its published numbers", True),
         "repeats": Key(COUNT, "train at least this many seeds"),
+        "same_validation_images": Key(FLAG, "the same, of this experiment"),
+        "tolerance": _TOLERANCE,
         "other_lambdas": Key(NUMBERS, "more values of lambda to train, of which no number is published"),
         "as_published": Key(SETTINGS_TABLE, "settings of the mistake behind the numbers, for `--as-published`: "
                             "each training begins with the weights of the one before"),
@@ -128,6 +137,19 @@ TABLES: dict[str, dict[str, Key]] = {
         "what": Key(TEXT, "the statement", True),
         "reason": Key(TEXT, "why there is no number to compare", True),
     },
+    "conclusions": {
+        **_ROW,
+        "what": Key(TEXT, "the statement", True),
+        "kind": Key(CONCLUSION, "the chosen lambda; training minus evaluated accuracy; the first minus the second; "
+                    "spread over settings without and with BN; epochs until the first is ahead for good", True),
+        "experiments": Key(NAMES, "the names of its experiments", True),
+        "quantity": Key(QUANTITY, "what is compared; validation_accuracy if omitted"),
+        "published": Key(FINITE, "the published number; or one of the next two"),
+        "above": Key(FINITE, "the statement holds if ours is above it"),
+        "below": Key(FINITE, "the statement holds if ours is below it"),
+        "tolerance": _TOLERANCE,
+        **REMARKS,
+    },
     "figures": {
         "rows": Key(ROW_NAMES, "the rows that it shows, or its own name, with a reason", True),
         "panels": Key(PANEL, "curves of one experiment; of two, without and with BN; lambda; every sigma", True),
@@ -136,9 +158,10 @@ TABLES: dict[str, dict[str, Key]] = {
     },
 }  # fmt: skip
 ROWS: dict[str, dict[str, Key]] = {
-    "experiments": {**_ROW, **{name: _quantity(name) for name in RESULTS}, **REMARKS},
+    "experiments": {**_ROW, "tolerance": _TOLERANCE, **{name: _quantity(name) for name in RESULTS}, **REMARKS},
     "gradient_checks": {
         **_ROW,
+        "tolerance": _TOLERANCE,
         "tensor": Key(TEXT, "W1, b1, gamma1, beta1, ...; without it, the largest error of all tensors"),
         **{name: _quantity(name) for name in ERRORS},
         **REMARKS,

@@ -33,7 +33,7 @@ _WORDS = {
     for key, one in TRAINING.items()
     for word in (one.column, one.label.replace(" ", "_"), one.option.lstrip("-").replace("-", "_"), key)
 }
-WORDS_OF_ROW = ("row", "tensor", *REMARKS)  # its other keys are numbers and settings
+WORDS_OF_ROW = ("row", "tensor", "tolerance", *REMARKS)  # its other keys are numbers and settings
 AS_PUBLISHED_CHECK = {key: replace(TABLES["gradient_checks"][key], is_required=False) for key in ("images", "lambdas")}
 
 
@@ -64,8 +64,10 @@ def mistakes(text: str) -> list[Mistake]:
     if not checker.found:
         try:
             parse("report", text)
-        except ConfigError as error:
-            checker.say((), str(error))
+        except ConfigError as error:  # only a conclusion can still be wrong, and the message names its row
+            rows = [one["row"] for one in document.get("conclusions", [])]
+            place = next((index for index, row in enumerate(rows) if f" {row}:" in str(error)), -1)
+            checker.say(("conclusions", place) if place >= 0 else (), str(error).removeprefix("report report: "))
     return sorted(checker.found)
 
 
@@ -96,12 +98,13 @@ class _Checker:
                     self.say((*path, "name"), f"a second {_shown(name)}: give every experiment and check its own name")
                 if kind == "figures":
                     self._figure(path, own, rows, [one for one, of in names.items() if of == "experiments"])
-                elif kind == "commentary":
+                elif kind in ("commentary", "conclusions"):
                     rows += self._row_name(path, own)
+                    self._experiments(path, own, [one for one, of in names.items() if of == "experiments"])
                 else:
                     names |= {name: kind} if name else {}
                     rows += self._numbers(path, own, common, is_sound)
-        if not any(self.document.get(kind) for kind in (*ROWS, "commentary")):
+        if not any(self.document.get(kind) for kind in (*ROWS, "commentary", "conclusions")):
             self.say((), "no row: give [[experiments]], [[gradient_checks]] or [[commentary]]")
 
     def _tables(self, path: Path, values: Sequence[Any]) -> Iterator[tuple[Path, Row]]:
@@ -210,6 +213,11 @@ class _Checker:
         if tensor not in known:
             self.say(path, f"no tensor {_shown(tensor)} in this network: it has {', '.join(known)}")
 
+    def _experiments(self, path: Path, table: Row, known: list[str]) -> None:
+        for index, name in enumerate(table.get("experiments", [])):
+            if name not in known:
+                self.say((*path, "experiments", index), f"no experiment {_shown(name)}{_meant(name, known)}")
+
     def _figure(self, path: Path, table: Row, rows: list[str], experiments: list[str]) -> None:
         for index, row in enumerate(table.get("rows", [])):
             if "reason" in table:
@@ -217,10 +225,8 @@ class _Checker:
             elif row not in rows:
                 cure = "a figure without numbers needs a `reason`"
                 self.say((*path, "rows", index), f"no row {_shown(row)} above{_meant(row, rows) or f': {cure}'}")
+        self._experiments(path, table, experiments)
         shown, wanted = table.get("experiments", []), EXPERIMENTS_OF.get(table.get("panels", ""))
-        for index, name in enumerate(shown):
-            if name not in experiments:
-                self.say((*path, "experiments", index), f"no experiment {_shown(name)}{_meant(name, experiments)}")
         if wanted and len(shown) not in (0, wanted):
             self.say((*path, "experiments"), f"panels {table['panels']!r} show {wanted}, here are {len(shown)}")
 

@@ -137,6 +137,27 @@ def test_what_is_no_report_at_all(text: str, words: str) -> None:
 HEAD = 'report = "7"\ncourse = "c"\ndate = "d"\nsummary = "s"\n[[experiments]]\nname = "a"\n'
 
 
+CONCLUSION = '[[conclusions]]\nrow = "7-C"\nwhat = "w"\nkind = "difference"\nexperiments = ["a", "a"]\nabove = 0\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"a", "a"', '"b"', "13: conclusions 1, experiments 1: no experiment 'b'"),
+        ("difference", "sum", "12: conclusions 1: kind = 'sum': must be one of lambda, gap, difference"),
+        (
+            "above = 0",
+            "above = 0\nbelow = 1",
+            "9: conclusions 1: conclusion 7-C: give one of published, above and below",
+        ),
+    ],
+)
+def test_the_mistakes_of_a_conclusion(old: str, new: str, words: str) -> None:
+    text = f'{HEAD}rows = [{{ row = "7-1", test_accuracy = 0.5 }}]\n\n{CONCLUSION}'
+    assert named(text) == []
+    assert words in named(text.replace(old, new))[0]
+
+
 def test_every_setting_may_stand_in_a_row() -> None:
     """With a value that it refuses, so that the row names it, and no other mistake."""
     for key, one in SETTINGS.items():
