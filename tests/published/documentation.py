@@ -35,8 +35,7 @@ def page(text: str) -> str:
     """Return the page with the tables of the code; a table without a heading in the page is missing from it."""
     for heading, table in key_tables().items():
         before, found, after = text.partition(f"## {heading}\n\n")
-        rest = after[re.match(r"(\|.*\n)*", after).end() :] if found else ""  # type: ignore[union-attr]
-        text = f"{before}{found}{table}\n{rest}" if found else text
+        text = f"{before}{found}{table}\n" + re.sub(r"\A(\|.*\n)*\n*", "\n", after) if found else text
     return text
 
 
