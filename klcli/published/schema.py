@@ -91,8 +91,9 @@ _MEANINGS = {
 def _quantity(name: str) -> Key:
     split, _, measure = name.partition("_")
     after = f"{measure} on the {'training' if split == 'train' else split} images, after the last update"
-    kind = FRACTION if name.endswith("accuracy") else FINITE if name == "gradient_mean" else NUMBER
-    return Key(kind, _MEANINGS.get(name, after))
+    meaning = _MEANINGS.get(name, after if name in RESULTS else name.replace("_", " "))
+    is_signed = name in ERRORS and name.endswith(("_mean", "difference_max"))
+    return Key(FRACTION if name.endswith("accuracy") else FINITE if is_signed else NUMBER, meaning)
 
 
 DOCUMENT = {
