@@ -47,8 +47,8 @@ def plan_notes(mine: Sequence[Study], every: Sequence[Study]) -> list[str]:
     hashes = [one.settings[PLAN_SHA256] for one in mine if PLAN_SHA256 in one.settings]
     if not hashes:
         return []
-    numbers = f"{'studies' if len(mine) > 1 else 'study'} {', '.join(str(one.id) for one in mine)}"
-    notes = [f"plan: sha256 {' and '.join(dict.fromkeys(hashes))}, stored in {numbers} before the first training"]
+    hashed = " and ".join(dict.fromkeys(hashes))
+    notes = [f"plan: sha256 {hashed}, stored in study {mine[0].id} before the first training"]
     before = [one for one in every if one.kind == mine[0].kind and one.id < mine[0].id and PLAN_SHA256 in one.settings]
     alike = [one for one in before if _subject(one) == _subject(mine[0])]
     if alike and (first := alike[0]).settings[PLAN_SHA256] not in hashes:

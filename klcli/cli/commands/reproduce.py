@@ -106,10 +106,11 @@ def _check(invocation: Invocation, names: list[str], settings: ReproductionSetti
         invocation.result(*(f"{name}:{one}" for one in found))
         held = None if found else asdict(extent(name, settings, invocation.repeats))
         if held is not None:
-            n, seeds = invocation.repeats, counted(invocation.repeats, "seed")
-            rows, numbers, trainings, checks, updates = held.values()
-            trained = f"{trainings} trainings with {n} {seeds}, {checks} gradient checks, about {updates} updates"
-            invocation.result(f"{name}: {rows} rows, {numbers} numbers; {trained}")
+            n = invocation.repeats
+            words = [f"{held[key]} {counted(held[key], key.replace('_', ' ').rstrip('s'))}" for key in held]
+            rows, numbers, trainings, checks, updates = words
+            trained = f"{trainings} with {n} {counted(n, 'seed')}, {checks}, about {updates}"
+            invocation.result(f"{name}: {rows}, {numbers}; {trained}")
         documents.append({"report": name, "mistakes": [asdict(one) for one in found], "holds": held})
         wrong += len(found)
     invocation.document("reproduce", {"checked": documents})
