@@ -1,7 +1,7 @@
 """Reproduce published reports: train and check what is missing, then compare with the published numbers."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
@@ -9,14 +9,17 @@ from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
 from klcli.published import report as published
 from klcli.published.comparison import QUICK_SEEDS, Planned, chains, plan
+from klcli.published.registration import registered
 from klcli.published.report import Report
 from klcli.published.reproduction import KIND, Reproduction, Terms, asked_for, gather
+from klcli.published.sources import open_report
 from klcli.settings.procedures import ReproductionSettings
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError
 from klcli.studies.gradient_checks import check_a_single_image, check_networks, entries
 from klcli.studies.plans import check_repeats
+from klcli.training.budget import budget_of
 
 ALL = "all"
 
@@ -26,16 +29,17 @@ def reproduce(
 ) -> Iterator[Reproduction]:
     """Yield the reproduction of each report as soon as it is complete; all runs and checks are recorded.
 
-    Raises ConfigError if a name is unknown, or if rows are chosen from more than one report.
+    A name is that of a report in klcli, or the path of a file. Raises ConfigError if it is unknown, if the file has a
+    mistake, or if rows are chosen from more than one report.
     """
     check_repeats(repeats, vary)
     quick, as_published, subset = settings.quick, settings.as_published, settings.subset
     known = published.report_names()
-    require(bool(names), f"reproduce: name a report, one of {', '.join(known)}, or {ALL}")
+    require(bool(names), f"reproduce: name a report, one of {', '.join(known)}, {ALL}, or a file, as my-report.toml")
     unique = dict.fromkeys(one for name in names for one in (known if name == ALL else [name]))
     several = f"--only {' '.join(settings.only)}: rows of one report, {len(unique)} are named"
-    reports = [*map(published.report, unique)]
     require(not settings.only or len(unique) == 1, several)
+    reports = [*map(open_report, unique)]
     chosen = [asked_for(one, settings.only, quick=quick, as_published=as_published, subset=subset) for one in reports]
     repeats = min(repeats, QUICK_SEEDS) if quick else repeats
     configs = [config for one in chosen for experiment in one.experiments for config in experiment.configs]
@@ -45,6 +49,30 @@ def reproduce(
         terms = Terms(data.name, data.official, data.sha256, repeats, quick, subset, as_published, settings.note, vary)
         for one in chosen:
             yield _as_published(runner, one, terms) if as_published else _as_written(runner, one, terms)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What a report holds, and what there is to train."""
+
+    rows: int
+    numbers: int
+    trainings: int
+    gradient_checks: int
+    updates: int  # of CIFAR-10, or of a set of its size
+
+
+def extent(argument: str, settings: ReproductionSettings, repeats: int) -> Extent:
+    """Return the extent of a sound report, by its name or file. Raises ConfigError if it has a mistake."""
+    quick, as_published, subset = settings.quick, settings.as_published, settings.subset
+    one = asked_for(open_report(argument), settings.only, quick=quick, as_published=as_published, subset=subset)
+    plans = plan(one, min(repeats, QUICK_SEEDS) if quick else repeats, quick=quick)
+    configs = [config for many in plans.values() for config in many]
+    return Extent(
+        rows=len(one.rows), numbers=sum(line.published is not None for line in one.lines), trainings=len(configs),
+        gradient_checks=sum(len(check.lambdas) for check in one.gradient_checks),
+        updates=sum(budget_of(config, config.split.sizes()[0]).total_updates for config in configs),
+    )  # fmt: skip
 
 
 def _as_published(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
@@ -80,5 +108,6 @@ def _as_written(runner: StudyRunner, one: Report, terms: Terms) -> Reproduction:
 def _train(runner: StudyRunner, one: Report, terms: Terms, planned: Sequence[Planned]) -> list[int]:
     settings: dict[str, Any] = {"report": one.name, "rows": list(one.rows), "quick": terms.quick}
     settings |= {"as_published": True} if terms.as_published else {}
+    settings |= registered(one, chain.from_iterable(configs for _, configs, _ in planned), terms.sha256)
     how: dict[str, Any] = {"vary": terms.vary, "evaluate_test": True}
     return [runner.run(KIND, stage, configs, settings, chains=links, **how) for stage, configs, links in planned]

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
@@ -18,6 +18,7 @@ RESULTS = (*(f"{split}_{name}" for split in _SPLITS for name in _MEASURES), "bes
 # Published quantities of a checked tensor: fields of GradientError.
 ERRORS = ("max_absolute", "relative_to_sum", "relative_to_maximum", "ratio_of_maxima", "gradient_mean", "gradient_std")
 WORDS = ("reason", "note", "if_differs")  # about a number; the remarks of a row replace those of its experiment
+CONCLUSIONS = ("lambda", "gap", "difference", "spread", "epochs")  # kinds; conclusions.py defines them
 PANELS = ("training", "bn", "lambda", "sigma")
 Row = dict[str, Any]  # a table of the TOML document
 DIGITS = 4  # significant digits of a setting in the description of a line
@@ -29,14 +30,26 @@ class Line:
 
     row: str  # of the report's tables and figures: 003-T3
     what: str  # which experiment: `coarse search of lambda, lambda 0.004237`
-    quantity: str | None = None  # of RESULTS or ERRORS; None without a number
+    quantity: str | None = None  # of RESULTS, ERRORS or CONCLUSIONS; None without a number
     published: float | None = None
-    reason: str | None = None  # the reason why it cannot be compared
+    reason: str | None = None  # why there is no number, or why ours is another
     note: str | None = None  # a remark that the reader needs
     if_differs: str | None = None  # the known difference from ours
     config: TrainConfig | None = None  # the training behind it, of the first seed
     tensor: str | None = None  # the gradient behind it, by its key in a network
     check: "GradientExperiment | None" = None
+    conclusion: "Conclusion | None" = None
+    tolerance: float | None = None  # the smallest difference that matters, if not that of intervals.py
+    same_validation_images: bool = True  # whether the report divided the training images as its config does
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What a report says about several trainings; a claim has no published number, but a bound."""
+
+    experiments: tuple[str, ...]
+    quantity: str = "validation_accuracy"
+    claim: str | None = None  # `above` or `below` the published number
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,7 @@ class Report:
     figures: tuple[Figure, ...]
     conditions: str | None = None  # the version that klcli runs if its text and its code differ
     as_published: "Report | None" = None  # the rows whose numbers result from a mistake, with that mistake
+    text: str = field(default="", repr=False)  # the document
 
     @property
     def title(self) -> str:
@@ -107,7 +121,11 @@ class Report:
             kept |= found
         lines = tuple(line for line in self.lines if line.row in kept)
         configs, checks = {line.config for line in lines}, {line.check for line in lines}
-        left = [replace(one, configs=tuple(filter(configs.__contains__, one.configs))) for one in self.experiments]
+        concluded = {name for line in lines if line.conclusion for name in line.conclusion.experiments}
+        left = [
+            one if one.name in concluded else replace(one, configs=tuple(filter(configs.__contains__, one.configs)))
+            for one in self.experiments
+        ]
         return replace(
             self, lines=lines, experiments=tuple(one for one in left if one.configs),
             gradient_checks=tuple(one for one in self.gradient_checks if one in checks),
@@ -128,7 +146,8 @@ def report_names() -> list[str]:
 
 def report(name: str) -> Report:
     """Return one report. Raises ConfigError, which lists the known names."""
-    require(name in report_names(), f"report {name!r}: choose one of {', '.join(report_names())}")
+    known = f"choose one of {', '.join(report_names())}, or a file that ends in .toml"
+    require(name in report_names(), f"report {name!r}: {known}")
     return parse(name, _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8"))
 
 
@@ -140,9 +159,10 @@ def parse(name: str, text: str) -> Report:
     try:
         document = tomllib.loads(text)
         tables = {key: document.get(key, []) for key in ("gradient_checks", "experiments", "commentary", "figures")}
+        tables["conclusions"] = document.get("conclusions", [])
         own = {key: [_as_published(one) for one in many if "as_published" in one] for key, many in tables.items()}
-        mistaken = _assembled(name, document, own) if any(own.values()) else None
-        return replace(_assembled(name, document, tables), as_published=mistaken)
+        mistaken = replace(_assembled(name, document, own), text=text) if any(own.values()) else None
+        return replace(_assembled(name, document, tables), as_published=mistaken, text=text)
     except (tomllib.TOMLDecodeError, KeyError, ConfigError, TypeError) as error:
         words = {tomllib.TOMLDecodeError: f"this is not TOML ({error})", KeyError: f"the key {error} is missing"}
         raise ConfigError(f"report {name}: {words.get(type(error), error)}") from None
@@ -159,6 +179,7 @@ def _as_published(table: Row) -> Row:
 def _assembled(name: str, document: Row, tables: Mapping[str, Sequence[Row]]) -> Report:
     lines, experiments, checks, figures = [], [], [], []
     common = document.get("common", {})
+    is_same = {"same_validation_images": document.get("same_validation_images", True)}
     for table in tables["gradient_checks"]:
         config = _config(common | table["config"] | {"dtype": "float64"})
         settings = CheckSettings(**{key: table[key] for key in ("images", "dims") if key in table})
@@ -172,21 +193,27 @@ def _assembled(name: str, document: Row, tables: Mapping[str, Sequence[Row]]) ->
         shared = common | table.get("config", {})
         configs: dict[TrainConfig, None] = {}
         for row in table["rows"]:  # every key that is neither a number nor a remark is a setting
-            own = [key for key in row if key not in ("row", *WORDS, *RESULTS)]
+            own = [key for key in row if key not in ("row", "tolerance", *WORDS, *RESULTS)]
             config = _config(shared | {key: row[key] for key in own})
-            what = ", ".join([table["name"], *(_phrase(config, key) for key in own)])
-            trained = _lines(row, table, RESULTS, what=what, config=config)
+            keys = [
+                f"{key}.{one}" if key == "split" else key
+                for key in own
+                for one in (row[key] if key == "split" else "-")
+            ]
+            what = ", ".join([table["name"], *(_phrase(config, key) for key in keys)])
+            trained = _lines(row, is_same | table, RESULTS, what=what, config=config)
             lines += trained
-            configs |= dict.fromkeys([config] if trained else [])
+            configs |= dict.fromkeys(line.config for line in trained if line.config)
         configs |= dict.fromkeys(_config(shared | {"lam": lam}) for lam in table.get("other_lambdas", []))
         more = {key: table[key] for key in ("repeats", "is_chain") if key in table}
-        experiments.append(Experiment(table["name"], tuple(configs), **more))
+        experiments += [Experiment(table["name"], tuple(configs), **more)] if configs else []
     lines += [Line(**{key: table[key] for key in ("row", "what", "reason")}) for table in tables["commentary"]]
+    lines += [_conclusion(table, experiments) for table in tables["conclusions"]]
     for table in tables["figures"]:
         rows, panels, shown = tuple(table["rows"]), table["panels"], tuple(table["experiments"])
         require(panels in PANELS, f"figure {', '.join(rows)}: panels {panels!r}, choose one of {', '.join(PANELS)}")
-        silent = [row for row in rows if row not in {line.row for line in lines}]
-        lines += [Line(row=row, what=shown[0], reason="a picture, no number") for row in silent]
+        silent, reason = [row for row in rows if row not in {line.row for line in lines}], table.get("reason")
+        lines += [Line(row=row, what=shown[0], reason=reason or "a picture, no number") for row in silent]
         figures.append(Figure(rows, panels, shown))
     about = {key: document[key] for key in ("course", "date", "summary")} | {"conditions": document.get("conditions")}
     return Report(
@@ -196,8 +223,38 @@ def _assembled(name: str, document: Row, tables: Mapping[str, Sequence[Row]]) ->
 
 
 def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list[Line]:
-    more |= {key: row.get(key, table.get(key)) for key in WORDS} | {"row": row["row"]}
-    return [Line(quantity=key, published=float(row[key]), **more) for key in quantities if key in row]
+    more |= {key: row.get(key, table.get(key)) for key in (*WORDS, "tolerance")} | {"row": row["row"]}
+    more |= {"same_validation_images": table.get("same_validation_images", True)}
+    found = [Line(quantity=key, published=float(row[key]), **more) for key in quantities if key in row]
+    alone = [Line(**more | {"config": None, "check": None})] if more["reason"] else []  # it trains and checks nothing
+    return found or alone
+
+
+def _conclusion(table: Row, experiments: Sequence[Experiment]) -> Line:
+    """Return the line of a conclusion. Raises ConfigError if its experiments cannot have it."""
+    about, kind, names = f"conclusion {table['row']}", table["kind"], tuple(table["experiments"])
+    require(kind in CONCLUSIONS, f"{about}: kind {kind!r}, choose one of {', '.join(CONCLUSIONS)}")
+    unknown = [name for name in names if name not in {one.name for one in experiments}]
+    require(not unknown, f"{about}: there is no experiment {', '.join(unknown)}")
+    tested = [next(one for one in experiments if one.name == name) for name in names]
+    numbers = [key for key in ("published", "above", "below") if key in table]
+    require(len(numbers) == 1, f"{about}: give one of published, above and below, not {len(numbers)} of them")
+    [number], configs = numbers, [config for one in tested for config in one.configs]
+    n = {"lambda": (1,), "gap": (1, 2), "difference": (2,), "epochs": (2,)}.get(kind, (len(names),))
+    counted = " or ".join(map(str, n))
+    require(len(names) in n, f"{about}: {kind} is of {counted} experiments, {len(names)} are named")
+    one_each = kind in ("lambda", "spread") or len(configs) == len(names)
+    require(one_each, f"{about}: {kind} is of experiments with one setting each, these have {len(configs)}")
+    if kind == "lambda":
+        known = number == "published" and any(one.lam == table[number] for one in configs)
+        require(known, f"{about}: {names[0]} does not try the lambda {table[number]:g}, name a published one of it")
+    both = kind != "spread" or {one.batch_norm for one in configs} == {False, True}
+    require(both, f"{about}: a spread compares settings without and with BN, these have only one of them")
+    claim = None if number == "published" else number
+    quantity = table.get("quantity", "validation_accuracy")
+    require(quantity in RESULTS, f"{about}: quantity {quantity!r}, choose one of {', '.join(RESULTS)}")
+    more: Row = {key: table.get(key) for key in (*WORDS, "tolerance")} | {"row": table["row"], "what": table["what"]}
+    return Line(quantity=kind, published=float(table[number]), conclusion=Conclusion(names, quantity, claim), **more)
 
 
 def _config(settings: Row) -> TrainConfig:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from klcli.errors import ConfigError
 from klcli.published import report as published
 from klcli.published.comparison import QUICK_CYCLES, Comparison, Errors, by_setting, compare
+from klcli.published.registration import plan_notes, registered_report
 from klcli.published.report import Report
 from klcli.settings.sameness import without_seeds
 from klcli.settings.split_config import SplitConfig
@@ -76,6 +77,7 @@ class Reproduction:
     comparisons: Sequence[Comparison]
     settings: Mapping[TrainConfig, Sequence[Run]]  # the runs of all seeds, by the key that they have in common
     studies: Sequence[int]
+    plan_notes: Sequence[str] = ()  # the hash of the plan, and what deviates from an earlier one
 
     def runs_of(self, base: TrainConfig | None) -> Sequence[Run]:
         return self.settings.get(without_seeds(base), ()) if base else ()
@@ -89,8 +91,9 @@ def gather(wanted: Report, terms: Terms, store: Store, studies: list[int], shown
     errors = shown or {
         one: [error for check in found if check for error in check.errors] for one, found in checks.items()
     }
-    comparisons = compare(wanted, runs, errors, incomparable=terms.incomparable)
-    return Reproduction(wanted, terms, comparisons, by_setting(runs.values()), studies)
+    comparisons = compare(wanted, runs, errors, epochs=store.runs.epochs, incomparable=terms.incomparable)
+    notes = plan_notes([store.studies.get(study) for study in studies], store.studies.all())
+    return Reproduction(wanted, terms, comparisons, by_setting(runs.values()), studies, notes)
 
 
 def asked_for(
@@ -115,8 +118,9 @@ def stored_reproduction(store: Store, number: int) -> Reproduction:
     latest = {(one.stage, _split(one)): one for one in [*alike, study]}
     settings, subset = study.settings, _split(study).subset
     quick, as_published = settings["quick"], bool(settings.get("as_published"))
-    whole = published.report(settings["report"])
-    wanted = asked_for(whole, settings["rows"], quick=quick, as_published=as_published, subset=subset)
+    wanted = asked_for(
+        registered_report(study), settings["rows"], quick=quick, as_published=as_published, subset=subset
+    )
     first = store.studies.members(number)[0]
     plans = [map(TrainConfig.from_values, one.settings["plan"]) for one in latest.values()]
     repeats = min(n for plan in plans for n in Counter(map(without_seeds, plan)).values())

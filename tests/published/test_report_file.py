@@ -16,22 +16,28 @@ ROWS = {
         "000-F1": 2, "000-F2": 2, "000-F3": 2, "000-F4": 2, "000-F8": 2,
         "000-F5": 0, "000-T1": 3, "000-F6": 0, "000-T2": 3, "000-F7": 0, "000-T3": 3,
         "000-F9a": 2, "000-F9b": 2, "000-F9c": 2, "000-F10a": 2, "000-F10b": 2, "000-F10c": 2, "000-E1": 0,
+        "000-C1": 3,
     },
     "a3-2022": {
         "001-G": 2, "001-F1": 2, "001-F2": 2, "001-F3": 2, "001-F4": 2, "001-F5": 2, "001-F6": 2, "001-F7": 2,
         "001-F8": 2, "001-T1": 10, "001-T2": 10, "001-F9": 2, "001-F10": 2,
         "001-S1": 5, "001-S2": 5, "001-S3": 5, "001-S4": 5, "001-S5": 5, "001-S6": 5,
+        "001-C1": 2, "001-C2": 1, "001-C3": 1,
     },
     "a2-2019": {
-        "002-G1": 2, "002-F3": 3, "002-F4": 3, "002-C1": 0, "002-B1": 7,
+        "002-G1": 2, "002-F3": 3, "002-F4": 3, "002-B1": 7, "002-C1": 2, "002-C2": 2,
         **{f"002-{search}{i:02}": 3 for search in "SR" for i in range(1, 31)},
     },
     "a3-2024": {
         **{f"003-T1{letter}": 2 for letter in "abcdefgh"},
         "003-T2a": 1, "003-T2b": 1, "003-T2c": 1, "003-T2d": 1, "003-T3": 8, "003-T4": 8,
-        "003-T5a": 2, "003-T5b": 2, "003-T5c": 2, "003-C1": 0,
+        "003-T5a": 2, "003-T5b": 2, "003-T5c": 2,
+        "003-C1": 2, "003-C2": 1, "003-C3": 2, "003-C4": 2, "003-C5": 1,
     },
-    "a3-bonus-2022": {"004-Rg": 30, "004-M": 2, "004-P": 2, "004-A": 3, "004-R": 3, "004-O": 5, "004-H": 4},
+    "a3-bonus-2022": {
+        "004-Rg": 30, "004-M": 2, "004-P": 2, "004-A": 3, "004-R": 3, "004-O": 5, "004-H": 4,
+        "004-C1": 1, "004-C2": 1,
+    },
 }  # fmt: skip
 
 
@@ -139,10 +145,10 @@ def test_settings_follow_the_reports() -> None:
     assert (best.lam, best.split.train_batches, best.split.validation) == (6.861844223554064e-05, (), 1000)
 
 
-def test_what_cannot_be_compared_says_why() -> None:
+def test_what_is_known_to_differ_says_why() -> None:
     assert all("warm-started" in str(line.reason) for line in lines("a3-2021", "000-T1"))
     assert all("warm-started" in str(line.reason) for line in lines("a2-2019", "002-S02"))
-    assert "single image" in str(lines("a3-2024", "003-T1a")[1].reason)
+    assert "single image" in str(lines("a3-2024", "003-T1a")[1].if_differs)
     assert "swapped" in str(lines("a3-2022", "001-S1")[0].note)
 
 
