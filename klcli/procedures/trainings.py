@@ -46,6 +46,7 @@ def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | N
     """
     store = Store.existing(setup.db)
     run = _unfinished(store, which)
+    run.require_length()
     for key, value in wanted.items():
         stored, option = value_of(run.config, key), settings_of(TrainConfig)[key].option
         if stored != value:

@@ -44,6 +44,8 @@ def load(path: Path, run: Run | None = None, *known: str | None) -> Checkpoint:
 
     try:
         shapes = network_shapes(run.config) if run else {}
+        if run:
+            run.require_length()
         if what := irregular(path) or (path.is_symlink() and "a link to another file"):
             raise StoreError(f"{path}: this is {what}, not a checkpoint")
         size = path.stat().st_size

@@ -69,13 +69,15 @@ class Run(_Measured):
 
     @cached_property
     def config(self) -> TrainConfig:
-        """The settings. Raises StoreError if this klcli cannot parse them, or if no training has this length."""
-        config = config_of(self.config_json, f"run {self.id}")
+        """The settings. Raises StoreError if this version of klcli cannot parse them."""
+        return config_of(self.config_json, f"run {self.id}")
+
+    def require_length(self) -> None:
+        """Raise StoreError, which names the value, if no training has the length of this one: the row is damaged."""
         for name in ("step_size", "cycles", "epochs"):
             if (value := getattr(self, name)) and not _SHORTEST < value < _LONGEST:
                 damage = f"its settings in the database are damaged ({name} = {value:g})"
                 raise StoreError(f"run {self.id}: {damage}, restore a copy")
-        return config
 
     @cached_property
     def versions(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def run(**fields: Any) -> Run:
         "id": 7, "state": "complete", "started_at": "2026-01-01T00:00:00+00:00", "host": "here", "pid": 1,
         "command": "klcli train", "dataset": "small", "dataset_sha256": "a" * 64,
         "dataset_source": "built in", "step_size": 2250, "cycles": 2.0, "epochs": 20.0, "threads": 1,
-        "config_json": CONFIG.to_json(), "versions": {"numpy": "2"},
+        "config_json": CONFIG.to_json(), "versions_json": '{"numpy": "2"}',
     }  # fmt: skip
     return Run(**given | fields)
 

@@ -37,7 +37,8 @@ def learning_rate_curve(run: Run, epochs: Sequence[Epoch]) -> Chart:
 
 
 def cycle_length(run: Run) -> int:
-    """Return the number of updates in a cycle, 0 without cycles."""
+    """Return the number of updates in a cycle, 0 without cycles. Raises StoreError if the row is damaged."""
+    run.require_length()
     return 2 * run.step_size if run.config.schedule in CYCLIC else 0
 
 
