@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from klcli.errors import ConfigError
+from klcli.settings.procedures import ALL, MEASURES, measures_of
 from klcli.settings.setting import Role, Settings, flag, require, setting, settings_of
 from klcli.text import storable
 
@@ -38,6 +39,8 @@ class Selection(Settings):
     group_by: tuple[str, ...] = setting((), VIEW, "Show mean, deviation and n over seeds, as `hidden,bn`, and which "
         "differences chance alone can explain.", metavar="COLUMN...")
     gradchecks: bool = flag(VIEW, "Show the latest gradient check.")
+    measures: tuple[str, ...] = setting((), VIEW, "With --gradchecks, show these columns, as for gradcheck.",
+        choices=(*MEASURES, ALL), metavar="NAME...")
     dataset: str | None = setting(
         None, FILTER, "Select runs on these images: cifar10, synthetic, or the start of a sha256.")
     images_of: int | None = setting(None, FILTER, "Select runs with the images and the split of run N.")
@@ -77,6 +80,8 @@ class Selection(Settings):
         require(self.dataset is None or self.images_of is None, both)
         is_single = self.diff_only and len(self.runs) < 2
         require(not is_single, "--diff-only: compares runs, give at least two with --run")
+        no_check = f"--measures {' '.join(self.measures)}: measures of a gradient check, add --gradchecks"
+        require(not self.measures or self.is_about_gradients, no_check)
         _ = self.order, self.started_since  # both raise if they cannot be parsed
 
     def _check_filters(self, views: Sequence[str]) -> None:
@@ -118,6 +123,11 @@ class Selection(Settings):
     def is_csv(self) -> bool:
         """Whether the output is for another program, which gets all rows."""
         return self.format.startswith("csv")
+
+    @property
+    def shown_measures(self) -> tuple[str, ...]:
+        """The measures of a gradient check: those asked for; else all for another program, and few for a person."""
+        return measures_of(self.measures or (ALL if self.is_csv or self.format == "json" else MEASURES[0],))
 
     @property
     def is_about_studies(self) -> bool:
