@@ -20,7 +20,7 @@ FILTERS = ("dataset", "images_of", "bn", "state", "since", "tagged", "where", "s
 FORMATS = ("table", "markdown", "latex", "csv", "csv-semicolon", "json")
 OF_STUDIES, OF_GRADIENTS = ("lambda", "sigma"), "gradients"  # kinds of pictures that show no single runs
 SINGLE = ("rate", "weights", "confusion")  # kinds that draw one picture per run
-KINDS = ("curves", "bn", *SINGLE, *OF_STUDIES, OF_GRADIENTS)
+KINDS = ("curves", "training", "bn", *SINGLE, *OF_STUDIES, OF_GRADIENTS)
 SUFFIXES = (".png", ".svg", ".pdf")
 MOST_ROWS = 10**9
 
@@ -35,7 +35,7 @@ class Selection(Settings):
     list_all: bool = flag(VIEW, "List all runs in all states, the newest first.", option="--list")
     runs: tuple[int, ...] = setting((), VIEW, "Show these runs side by side.", option="--run", metavar="RUN...")
     diff_only: bool = flag(VIEW, "With --run, show only the differences.")
-    study: int | None = setting(None, VIEW, "Show the table of a search or sweep.")
+    study: int | None = setting(None, VIEW, "Show the table of a search, a sweep, repeats or a reproduction.")
     group_by: tuple[str, ...] = setting((), VIEW, "Show mean, deviation and n over seeds, as `hidden,bn`, and which "
         "differences chance alone can explain.", metavar="COLUMN...")
     gradchecks: bool = flag(VIEW, "Show the latest gradient check.")
@@ -56,10 +56,11 @@ class Selection(Settings):
     format: str = setting("table", Role.OUTPUT, "Print the table in this format; csv and json keep every digit, "
         "csv-semicolon has a decimal comma as well.", choices=FORMATS)
     plot: tuple[str, ...] = setting((), PICTURES, "Draw curves of one run, or of several over one another with a band "
-        "for seeds; bn, one network with and without it; rate; weights of the first layer; confusion; lambda and sigma "
-        "of a study; gradients.", choices=KINDS, metavar="KIND...")
+        "for seeds; training, those of each setting alone; bn, one network with and without it; rate; weights of the "
+        "first layer; confusion; lambda and sigma of a study; gradients.", choices=KINDS, metavar="KIND...")
     to: Path | None = setting(
-        None, PICTURES, "Write --plot to this .png, .svg or .pdf instead of one in plots/.", metavar="FILE")
+        None, PICTURES, "Write --plot to this .png, .svg or .pdf instead of one in plots/; several get its name and "
+        "their own.", metavar="FILE")
     html: Path | None = setting(None, PICTURES, "Write all tables and pictures into one page.", metavar="FILE")
     # fmt: on
 
