@@ -9,6 +9,7 @@ import pytest
 import records
 from scipy import stats
 
+from klcli.published.report import ERRORS, parse
 from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.later_checks import (
     difference_notes,
@@ -202,3 +203,15 @@ def test_the_limits_that_a_range_test_suggests() -> None:
     assert sentence(0.1, 0.1, 0.1, 0.1, 0.1) == (
         "no suggestion: with no eta between 1e-05 and 1 has the validation accuracy risen by more than chance"
     )
+
+
+def test_every_published_quantity_of_a_gradient_is_measured_and_can_be_a_row() -> None:
+    [one] = check([TrainConfig()], 1e-3).errors
+    rows = ", ".join(f"{name} = {i}.5" for i, name in enumerate(ERRORS))
+    text = (
+        'report = "009"\ncourse = "c"\ndate = "d"\nsummary = "s"\n[[gradient_checks]]\nname = "one"\n'
+        f'config = {{ hidden = [5] }}\nlambdas = [0]\nrows = [{{ row = "009-1", tensor = "W1", {rows} }}]\n'
+    )
+    lines = parse("test", text).lines
+    assert [(line.quantity, line.published) for line in lines] == [(name, i + 0.5) for i, name in enumerate(ERRORS)]
+    assert all(isinstance(getattr(one, line.quantity or ""), float | int) for line in lines)

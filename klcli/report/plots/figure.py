@@ -1,5 +1,6 @@
 """Drawing: any chart as a PNG, SVG or PDF file."""
 
+import re
 import textwrap
 from io import BytesIO
 from itertools import cycle
@@ -31,6 +32,8 @@ def draw(chart: Chart, suffix: str = "png") -> bytes:
             if panel.shares_y:
                 axes.sharey(row[0])
                 axes.tick_params(labelleft=False)
+    if chart.shares_axes:
+        figure.align_ylabels(every[:, 0])
     legend: dict[str, Artist] = {}
     for axes, panel in zip(every.flat, (panel for row in chart.panels for panel in row), strict=True):
         _draw(axes, panel)
@@ -99,8 +102,11 @@ def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
 
 def _title(text: str, width: float) -> str:
     """Break a title that is longer than the figure is wide, in inches, into the fewest lines of about equal length."""
-    most = int(TITLE_LETTERS * width)
-    return min((textwrap.fill(plain(text), n) for n in range(most // 2, most + 1)), key=lambda text: text.count("\n"))
+    most, whole = (
+        int(TITLE_LETTERS * width),
+        re.sub(r"\[[^]]*]", lambda mark: mark[0].replace(" ", "\xa0"), plain(text)),
+    )
+    return min((textwrap.fill(whole, n) for n in range(most // 2, most + 1)), key=lambda lines: lines.count("\n"))
 
 
 def dress(axes: Axes) -> None:
