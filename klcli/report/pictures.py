@@ -74,7 +74,8 @@ class Painter:
         if kind == "training":
             return self._training(_single(view, kind))
         if kind == "curves":
-            require(len(runs) <= MOST_CURVES, f"--plot curves: {_too_many(runs)}")
+            too_many = f"--plot curves: {len(runs)} runs do not fit into one picture, give --limit or --run"
+            require(len(runs) <= MOST_CURVES, too_many)
             return [self._curves(runs)]
         pair = bn_pair([run for run in runs if run.epochs_done]) if len(runs) == 2 or not view.is_chosen else None
         if pair is None:
@@ -88,8 +89,10 @@ class Painter:
         if found := of_kind[kind]():
             return found
         others = ", ".join(other for other, gather in of_kind.items() if gather())
-        what = _too_many(view.runs) if kind == "curves" else f"study {study.id} is {_study_words(study)}"
-        raise ConfigError(f"--plot {kind}: {what}; choose one of {others}")
+        unfinished = "" if any(run.state == "complete" for run in view.runs) else " without a complete run"
+        many = f", with more than {MOST_CURVES} curves" if kind == "curves" and not unfinished else ""
+        cure = f"choose one of {others}" if others else "repeat its command with --resume"
+        raise ConfigError(f"--plot {kind}: study {study.id} is {_study_words(study)}{unfinished}{many}; {cure}")
 
     def _kinds(self, study: Study, runs: Sequence[Run]) -> dict[str, Callable[[], list[Named]]]:
         """Return the kinds of pictures of a study, each with a function that finds those that it has."""
@@ -105,7 +108,7 @@ class Painter:
             return [(f"study-{number:06d}-{name}", chart) for name, _, chart in figures(found, epochs, kind)]
 
         return {
-            "curves": lambda: [self._curves(runs)] if len(runs) <= MOST_CURVES else [],
+            "curves": lambda: [self._curves(runs)] if 0 < len(runs) <= MOST_CURVES else [],
             "training": lambda: published("training") or self._training(self._final(study) or evaluated),
             "bn": lambda: published("bn") or [self._bn(*pair) for pair in bn_pairs(evaluated)],
             "lambda": lambda: published("lambda") or self._search(study),
@@ -120,11 +123,9 @@ class Painter:
 
     def _search(self, study: Study) -> list[Named]:
         number = study.parent if study.stage == "final" and study.parent is not None else study.id
-        if study.kind != "lambda":
+        found = stored_search(self._store, number) if study.kind == "lambda" else None
+        if found is None or (choice := found.choice) is None:
             return []
-        found = stored_search(self._store, number)
-        if (choice := found.choice) is None:
-            raise ConfigError(f"--plot lambda: no run of study {number} is complete")
         return [(f"study-{number:06d}-lambda", lambda: lambda_search(found.stages, choice))]
 
     def _sweep(self, study: Study, runs: Sequence[Run]) -> list[Named]:
@@ -186,10 +187,6 @@ def draw(chart: Callable[[], Chart], suffix: str) -> bytes:
 def _drawn(view: View, kind: str) -> Sequence[Run]:
     require(bool(view.runs), f"--plot {kind}: there is no run to draw, `klcli report --list` shows all")
     return view.runs
-
-
-def _too_many(runs: Sequence[Run]) -> str:
-    return f"{len(runs)} runs do not fit into one picture, give --limit or --run"
 
 
 def _study_words(study: Study) -> str:

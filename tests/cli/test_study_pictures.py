@@ -100,6 +100,19 @@ def test_a_kind_without_a_figure_is_refused_with_those_that_there_are(
     )
 
 
+def test_a_study_without_a_complete_run_says_so(here: Klcli, studies: Path, refused: Refused) -> None:
+    connection = sqlite3.connect(studies / "results/klcli.db")
+    connection.execute("UPDATE runs SET state = 'diverged' WHERE study_id IN (1, 3)")
+    connection.commit()
+    connection.close()
+    assert "study 1 is a lambda search (values) without a complete run; choose one of curves, training" in refused(
+        here("report", "--study", "1", "--plot", "lambda"), 2
+    )
+    assert "study 3 is a reproduction of a3-2021 without a complete run; repeat its command with --resume" in refused(
+        here("report", "--study", "3", "--plot", "curves"), 2
+    )
+
+
 def test_the_curves_of_a_figure_are_the_stored_evaluations(studies: Path) -> None:
     path = studies / "results/klcli.db"
     with sqlite3.connect(path) as connection:

@@ -1,6 +1,7 @@
 """Pictures of several runs, of weights and of confusion: the gathered values, by hand."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,8 @@ def test_pairs_of_a_study_are_alike_in_all_but_bn_and_seed() -> None:
     ]
     [(without, with_bn)] = bn_pairs(runs)
     assert ([run.id for run in without], [run.id for run in with_bn]) == ([0, 4], [2, 5])
+    [(without, _)] = bn_pairs([replace(runs[0], state="diverged"), *runs[1:]])
+    assert [run.id for run in without] == [4]
 
 
 def test_the_training_overlay_has_a_colour_for_each_setting_and_a_style_for_each_split() -> None:

@@ -55,6 +55,12 @@ def test_repeats_are_their_mean_with_a_band() -> None:
     assert chart.title == "3-layer 50-50 with BN, mean of 2 runs"
     assert chart.caption.endswith("seeds 1, 2; runs 1, 2; the band is one standard deviation over seeds")
     assert draw(repeated_curves(runs, {1: [], 2: []})).startswith(b"\x89PNG")
+    lost = [*runs, replace(runs[0], id=3, state="diverged"), replace(runs[0], id=4, state="interrupted")]
+    chart = repeated_curves(lost, measured | {3: epochs(50), 4: []})
+    assert points(lines_of(chart)["loss", "train"]) == points(line)
+    assert chart.caption.endswith(
+        "runs 1, 2; the band is one standard deviation over seeds; without run 3, diverged, run 4, interrupted"
+    )
 
 
 def test_a_long_title_is_broken_into_lines_that_fit() -> None:

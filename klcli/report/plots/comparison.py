@@ -7,7 +7,7 @@ from itertools import cycle, product
 
 from klcli.report import words
 from klcli.report.plots.chart import COLOURS, LINES, OF_BN, SPLITS, Chart, Panel, steps_limit
-from klcli.report.plots.training import BAND, MEASURES, cycle_length, mean_curve
+from klcli.report.plots.training import BAND, MEASURES, complete_of, cycle_length, mean_curve
 from klcli.report.tables.groups import varying
 from klcli.settings.sameness import SETTINGS, differences, without_seeds
 from klcli.settings.setting import Setting
@@ -80,7 +80,8 @@ def bn_pairs(runs: Runs) -> list[tuple[Runs, Runs]]:
     for run in runs:
         alike = run.dataset_sha256, replace(without_seeds(run.config), batch_norm=True)
         groups.setdefault(alike, ([], []))[run.config.batch_norm].append(run)
-    return [(without, with_bn) for without, with_bn in groups.values() if without and with_bn]
+    both = [(complete_of(without), complete_of(with_bn)) for without, with_bn in groups.values()]
+    return [pair for pair in both if all(pair)]
 
 
 def bn_pair(runs: Runs) -> tuple[Run, Run] | None:

@@ -22,8 +22,13 @@ def training_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
 
 
 def repeated_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]]) -> Chart:
-    """Gather the training curves of repeats of one setting: their means, with a band over the seeds."""
-    drawn = [run for run in runs if epochs[run.id]] or runs[:1]
+    """Gather the training curves of repeats of one setting: their means, with a band over the seeds.
+
+    Repeats that are not complete are left out, because a mean ends with the shortest; without a complete one, all show.
+    """
+    measured = [run for run in runs if epochs[run.id]] or runs[:1]
+    drawn = complete_of(measured)
+    left = [run for run in runs if run not in drawn]
     first, tests = drawn[0], [run.test_accuracy for run in drawn if run.test_accuracy is not None]
     n, panels = f", mean of {len(drawn)} runs" if len(drawn) > 1 else "", []
     for name in MEASURES:
@@ -35,8 +40,14 @@ def repeated_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]]) 
         panels.append(Panel(lines, name, xlim=limits, cycle=cycle_length(first)))
     panels.append(_rate_panel(first, epochs[first.id], title="learning rate eta"))
     title = f"{network_name(first.config)}{n}{subset_words(drawn)}" if n else run_title("Run", first)
-    caption = settings_line(first, together_with=drawn) + (f"; {run_numbers(drawn)}; {BAND}" if n else "")
+    without = f"; without {', '.join(f'run {run.id}, {run.state}' for run in left)}" if left else ""
+    caption = f"{settings_line(first, together_with=drawn)}{f'; {run_numbers(drawn)}; {BAND}' if n else ''}{without}"
     return Chart(title, caption, [panels[:2], panels[2:]], 10, 7)
+
+
+def complete_of(runs: Sequence[Run]) -> Sequence[Run]:
+    """Return the complete runs, or all if none is."""
+    return [run for run in runs if run.state == "complete"] or runs
 
 
 def mean_curve(
