@@ -70,7 +70,7 @@ def check_networks(
         with open_team(np.float64) as team:
             tensors = check_gradients(
                 network, X, y, lam, h=settings.h, method=settings.method, smoothing=configs[0].label_smoothing,
-                on_entries=on_entries, atol=settings.atol or 0.0,
+                on_entries=on_entries, atol=settings.atol or 0.0, decimals=settings.decimals,
                 trained=team.accelerated(network), loss=team.cross_entropy,
             )  # fmt: skip
         yield NetworkCheck(configs, tuple(tensors), settings, time.perf_counter() - started)
@@ -83,7 +83,7 @@ def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSetti
     """
     X, y = _first_images(train, config, 1, settings.dims)
     network = initialize(config, d_in=settings.dims)
-    return check_gradients(network, X, y, config.lam, h=settings.h, method=settings.method)
+    return check_gradients(network, X, y, config.lam, h=settings.h, method=settings.method, decimals=settings.decimals)
 
 
 def _first_images(train: Split, config: TrainConfig, images: int, dims: int) -> tuple[np.ndarray, np.ndarray]:
