@@ -243,7 +243,7 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         table, notes = studies.sigma_table(runs), []
     else:
         what = f"{study.kind.capitalize()} {study.stage or ''}".rstrip()
-        title = f"{what}: {network_name(runs[0].config)} on {images_words(runs[0])} (study {number})"
+        title = f"{what}: {network_name(runs[0].config)} on {images_words(*runs)} (study {number})"
         table, notes = studies.repeats_table(title, runs), [run_numbers(runs)]
     notes.append("" if study.kind == "reproduce" else repeats_note(runs))
     notes.append("" if study.state == "complete" else f"study {number} is {study.state}")

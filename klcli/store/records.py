@@ -271,11 +271,11 @@ def config_of(text: str, owner: str) -> TrainConfig:
 
 
 def repeated_of(text: str, owner: str) -> tuple[TrainConfig, int, int | None]:
-    """Return stored settings with the seeds at their defaults, and the seeds. Raises StoreError."""
+    """Return stored settings with seed and order seed at their defaults, and these two. Raises StoreError."""
     try:
         if (seeds := _SEEDS.search(text)) is None:
             config = _cached(text)
-            return without_seeds(config), config.seed, config.order_seed
+            return with_valid(without_seeds(config), split=config.split), config.seed, config.order_seed
         seed, order = seeds.groups()
         config = _cached(f'{text[: seeds.start()]}"seed": 0, "order_seed": null{text[seeds.end() :]}')
         return config, int(seed), json.loads(order)
