@@ -25,23 +25,18 @@ from dataclasses import dataclass
 
 from klcli.published.report import GradientExperiment, Line, Report
 from klcli.settings.sameness import without_seeds
-from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError, Run
-from klcli.studies.plans import repeat
 from klcli.studies.statistics import Sample, quantile
 
 REPRODUCED, DIFFERS, INCOMPARABLE = VERDICTS = ("reproduced", "differs", "cannot be compared")
 PRIOR = 8  # degrees of freedom of the prior variance
 LOSS_SPREAD = 1.1  # standard deviation of the cross-entropy over images, measured in trained networks of these sizes
 ORDER_OF_MAGNITUDE = 10.0
-QUICK_SEEDS, QUICK_CYCLES = 2, 1
 UNEXPLAINED = "outside the prediction interval, for an unknown reason"
 Runs = Mapping[TrainConfig, Run]
 Noises = Mapping[str, float]  # median standard deviation over seeds, by quantity
 Errors = Mapping[GradientExperiment, Sequence[GradientError]]
-Plans = dict[SplitConfig, list[TrainConfig]]  # by the division of the images
-Planned = tuple[str, list[TrainConfig], list[tuple[int, ...]] | None]  # name, plan and chains of a study
 
 
 @dataclass(frozen=True)
@@ -69,36 +64,25 @@ class Comparison:
         return difference / error if difference is not None and error else None
 
 
-def plan(report: Report, repeats: int, *, quick: bool = False, vary: str = "all") -> Plans:
-    """Return the trainings of a report, each once; unless `quick`, with more seeds where its experiment has more."""
-    plans: dict[SplitConfig, dict[TrainConfig, None]] = {}
-    for one in report.experiments:
-        for base in one.configs:
-            configs = repeat(base, repeats if quick else max(repeats, one.repeats), vary)
-            plans.setdefault(base.split, {}).update(dict.fromkeys(configs))
-    return {split: list(configs) for split, configs in plans.items()}
+def compare(
+    report: Report, runs: Runs, errors: Errors, *, incomparable: str | None = None, others: Mapping[str, Runs] = {}
+) -> list[Comparison]:
+    """Compare every line of a report with runs and checks; `incomparable` is the reason why no training can be.
 
-
-def chains(report: Report, repeats: int, vary: str = "all") -> list[Planned]:
-    """Return the searches of a report as published: a chain of one seed, each from the weights of the previous."""
-    found: list[Planned] = []
-    for one in report.experiments:
-        by_seed, n = zip(*(repeat(base, repeats, vary) for base in one.configs), strict=True), len(one.configs)
-        links = [tuple(range(start, start + n)) for start in range(0, repeats * n, n)]
-        found.append((one.name, [config for configs in by_seed for config in configs], links))
-    return found
-
-
-def compare(report: Report, runs: Runs, errors: Errors, *, incomparable: str | None = None) -> list[Comparison]:
-    """Compare every line of a report with runs and checks; `incomparable` is the reason why no training can be."""
-    settings = by_setting(runs.values())
-    own = [settings.get(without_seeds(line.config), ()) if line.config else () for line in report.lines]
-    samples, stds = [], dict[str, dict[TrainConfig, float]]()  # over seeds, by quantity; each setting counts once
+    `others` are the runs of each method of its own.
+    """
+    settings = {method: by_setting(mine.values()) for method, mine in {"": runs, **others}.items()}
+    own = [
+        settings.get(line.method, {}).get(without_seeds(line.config), ()) if line.config else ()
+        for line in report.lines
+    ]
+    # Over seeds, by quantity; each training counts once.
+    samples, stds = [], dict[str, dict[tuple[str, TrainConfig], float]]()
     for line, mine in zip(report.lines, own, strict=True):
         values = [float(getattr(run, line.quantity)) for run in mine if run.state == "complete" and line.quantity]
         samples.append(sample := Sample(tuple(values)) if values else None)
         if line.quantity and line.config and sample and sample.std is not None:
-            stds.setdefault(line.quantity, {})[line.config] = sample.std
+            stds.setdefault(line.quantity, {})[line.method, line.config] = sample.std
     noises = {quantity: statistics.median(by_config.values()) for quantity, by_config in stds.items()}
     return [
         _gradient(line, errors.get(line.check, ()))
@@ -161,8 +145,16 @@ def _verdict(line: Line, agrees: bool, incomparable: str | None = None, lost: st
 
 
 def counts(comparisons: Sequence[Comparison]) -> dict[str, int]:
-    """Count the lines of each verdict."""
-    return {verdict: sum(one.verdict == verdict for one in comparisons) for verdict in VERDICTS}
+    """Count the lines of each verdict, without those of variants."""
+    counted = [one.verdict for one in comparisons if one.line.variant is None]
+    return {verdict: counted.count(verdict) for verdict in VERDICTS}
+
+
+def counts_of_variants(comparisons: Sequence[Comparison]) -> dict[str, dict[str, int]]:
+    """Count the lines of each variant, by its name, and verdict."""
+    names = dict.fromkeys(one.line.variant for one in comparisons if one.line.variant is not None)
+    own = {name: [one.verdict for one in comparisons if one.line.variant == name] for name in names}
+    return {name: {verdict: own[name].count(verdict) for verdict in VERDICTS} for name in own}
 
 
 def explained(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:
