@@ -246,6 +246,12 @@ def test_a_report_runs_what_its_code_did(here: Klcli, rows: Rows) -> None:
     assert again.stdout == done.stdout
     assert len(rows("runs")) == 6
     assert table(here("report", "--study", "1")) == table(done)
+    best = here("report", "--best", "9", "--json")
+    assert {run["note"] for run in json.loads(best.stdout)["runs"]} == {None}
+    assert "3 more, trained with the quirks of a published report: klcli report --list" in best.stderr
+    groups = here("report", "--group-by", "lambda", "--json")
+    assert sorted(one["runs"] for one in json.loads(groups.stdout)["groups"]) == ["2", "3", "4"]
+    assert len(json.loads(here("report", "--list", "--json").stdout)["runs"]) == 6
 
 
 def test_a_warm_start_is_drawn(here: Klcli) -> None:
