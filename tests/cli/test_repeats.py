@@ -119,7 +119,7 @@ def test_a_warm_started_run_names_the_command_of_its_study(here: Klcli, rows: Ro
         ("all", [(1, 1), (2, 2), (3, 3)], ["seeds 1 to 3\n", "everything: weights, order"]),
         ("init", [(1, 1), (2, 1), (3, 1)], ["seeds 1 to 3, order seed 1\n", "the weights alone"]),
         ("order", [(1, 1), (1, 2), (1, 3)], ["seed 1, order seeds 1 to 3\n", "initial weights being the same"]),
-        ("split", [(1, 1), (2, 2), (3, 3)], ["seeds 1 to 3\n", "Each has its own validation images"]),
+        ("split", [(1, 1), (2, 2), (3, 3)], ["seeds 1 to 3\n", "Each has validation images of its own"]),
     ],
 )
 def test_what_varies_is_recorded_and_said(
