@@ -254,11 +254,15 @@ def test_a_report_runs_what_its_code_did(here: Klcli, rows: Rows) -> None:
     assert len(json.loads(here("report", "--list", "--json").stdout)["runs"]) == 6
 
 
-def test_a_warm_start_is_drawn(here: Klcli) -> None:
+def test_a_warm_start_is_drawn(here: Klcli, refused: Refused, tmp_path: Path) -> None:
     done = here("reproduce", "a2-2019", "--only", "S02", *LOOK, "--repeats", "1")
     pictures = re.findall("^picture +(.*)$", done.stdout, re.MULTILINE)
     assert [Path(picture).name for picture in pictures] == ["study-000002-a2-2019-002-S02-warm-started.png"]
     assert all(Path(picture).read_bytes()[:4] == b"\x89PNG" for picture in pictures)
+    with sqlite3.connect(tmp_path / "results/klcli.db") as connection:  # as an older klcli recorded it
+        connection.execute("UPDATE studies SET settings = json_set(settings, '$.as_published', json('true'))")
+    connection.close()
+    refused(here("report", "--study", "1"), 2, "study 1 is of an older klcli, with --as-published")
 
 
 def test_a_check_of_one_image_is_what_was_published(here: Klcli, rows: Rows) -> None:

@@ -85,7 +85,7 @@ def list_table(reports: Sequence[Report], repeats: int) -> Table:
     """The reports that can be reproduced."""
     rows = []
     for one in reports:
-        published = sum(line.published is not None for line in one.lines)
+        published = sum(line.published is not None and line.variant is None for line in one.lines)
         trainings = sum(len(study.configs) for study in planned(one, repeats))
         own = {"report": one.number, "rows": len(one.rows), "numbers": published, "trainings": trainings}
         rows.append(vars(one) | own)
