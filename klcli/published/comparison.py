@@ -1,41 +1,37 @@
-"""Comparison: decides whether the numbers of a published report agree with ours.
+"""Comparison: decides whether the numbers of a published report agree with ours, as intervals.py defines it.
 
-A report trains once: its number is one draw from the distribution over seeds, which n trainings of ours estimate. It is
-compared with the *prediction interval* of one more run,
-
-    mean +- t * s * sqrt(1 + 1 / n)
-
-with t of n - 1 + PRIOR degrees of freedom. Three seeds estimate the standard deviation s badly, so their variance is
-combined with a prior variance s0^2, which counts as PRIOR degrees of freedom and is also a lower bound:
-
-    s^2 = max(s0^2, ((n - 1) s_own^2 + PRIOR s0^2) / (n - 1 + PRIOR))
-    s0  = max(sampling error of the images, median of s_own over all settings of the report with this quantity)
-
-The sampling error on N images is sqrt(p (1 - p) / N) of an accuracy p, and LOSS_SPREAD / sqrt(N) of a loss or cost: the
-published run had a different validation split.
-
-The error of a gradient has no seeds. It is reproduced if ours is at most of the published order of magnitude, or if
-the tensor passes klcli's own check, which is then the more precise one.
+The error of a gradient has no seeds, it has a size. Rounding makes the error of a difference quotient vary by an order
+of magnitude with the images, the weights and the step; so ours *differs* if it is above BAND times the published one,
+whether or not our gradient is right. A smaller error is no disagreement: below 1 / BAND it is *more exact*. The size of
+a gradient itself, its mean or deviation over the entries, depends on random weights: outside of that band, above or
+below, it differs; inside it is *undecided*, since a band that wide could hide a wrong factor.
 """
 
-import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from klcli.published.conclusions import Epochs, Evidence, Finding, find
+from klcli.published.intervals import (
+    DIFFERS,
+    INCOMPARABLE,
+    REPRODUCED,
+    UNDECIDED,
+    VERDICTS,
+    Noise,
+    decide,
+    sampling_error,
+    tolerance_of,
+    typical_spread,
+)
 from klcli.published.report import GradientExperiment, Line, Report
 from klcli.settings.sameness import without_seeds
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError, Run
-from klcli.studies.statistics import Sample, quantile
+from klcli.studies.statistics import Sample
 
-REPRODUCED, DIFFERS, INCOMPARABLE = VERDICTS = ("reproduced", "differs", "cannot be compared")
-PRIOR = 8  # degrees of freedom of the prior variance
-LOSS_SPREAD = 1.1  # standard deviation of the cross-entropy over images, measured in trained networks of these sizes
-ORDER_OF_MAGNITUDE = 10.0
-UNEXPLAINED = "outside the prediction interval, for an unknown reason"
+BAND = 10.0  # the factor between two errors of a gradient that agree
+UNEXPLAINED = "for an unknown reason, not tested"
 Runs = Mapping[TrainConfig, Run]
-Noises = Mapping[str, float]  # median standard deviation over seeds, by quantity
 Errors = Mapping[GradientExperiment, Sequence[GradientError]]
 
 
@@ -48,46 +44,46 @@ class Comparison:
     why: str  # the reason, the known difference, or a remark that the reader needs; may be empty
     ours: Sample | None = None  # over the seeds that did not diverge; for a gradient, its one error
     diverged: int = 0
-    standard_error: float | None = None  # s sqrt(1 + 1 / n): standard error of a single run around our mean
-    margin: float | None = None  # half of the prediction interval
+    margin: float | None = None  # half of the prediction interval, which decides
+    tolerance: float | None = None
     failed: bool = False  # whether klcli's own gradient is wrong
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the published number, of a training."""
-        published = None if self.line.check else self.line.published
+        """Ours minus the published number, of a training or of a conclusion about trainings."""
+        has_size = self.line.check or self.line.quantity == "lambda"
+        published = None if has_size else self.line.published
         return None if self.ours is None or published is None else self.ours.mean - published
-
-    @property
-    def standard_errors(self) -> float | None:
-        difference, error = self.difference, self.standard_error
-        return difference / error if difference is not None and error else None
 
 
 def compare(
-    report: Report, runs: Runs, errors: Errors, *, incomparable: str | None = None, others: Mapping[str, Runs] = {}
-) -> list[Comparison]:
+    report: Report, runs: Runs, errors: Errors, *,
+    epochs: Epochs = lambda run: (), incomparable: str | None = None, others: Mapping[str, Runs] = {},
+) -> list[Comparison]:  # fmt: skip
     """Compare every line of a report with runs and checks; `incomparable` is the reason why no training can be.
 
-    `others` are the runs of each method of its own.
+    `epochs` returns the evaluations of a run by its id, for the conclusions about curves; `others` are the runs of each
+    method of its own.
     """
     settings = {method: by_setting(mine.values()) for method, mine in {"": runs, **others}.items()}
-    own = [
-        settings.get(line.method, {}).get(without_seeds(line.config), ()) if line.config else ()
-        for line in report.lines
-    ]
-    # Over seeds, by quantity; each training counts once.
-    samples, stds = [], dict[str, dict[tuple[str, TrainConfig], float]]()
-    for line, mine in zip(report.lines, own, strict=True):
-        values = [float(getattr(run, line.quantity)) for run in mine if run.state == "complete" and line.quantity]
-        samples.append(sample := Sample(tuple(values)) if values else None)
-        if line.quantity and line.config and sample and sample.std is not None:
-            stds.setdefault(line.quantity, {})[line.method, line.config] = sample.std
-    noises = {quantity: statistics.median(by_config.values()) for quantity, by_config in stds.items()}
+
+    def runs_of(config: TrainConfig, method: str) -> Sequence[Run]:
+        return settings.get(method, {}).get(without_seeds(config), ())
+
+    own = [runs_of(line.config, line.method) if line.config else () for line in report.lines]
+    samples = [_sample(line, mine) for line, mine in zip(report.lines, own, strict=True)]
+    spreads = dict[str, dict[tuple[str, TrainConfig], Sample]]()  # by quantity; each training counts once
+    for line, sample in zip(report.lines, samples, strict=True):
+        if line.quantity and line.config and sample:
+            spreads.setdefault(line.quantity, {})[line.method, line.config] = sample
+    typical = {quantity: typical_spread(by_config.values()) for quantity, by_config in spreads.items()}
+    evidence = Evidence(report, runs_of, typical, epochs)
     return [
         _gradient(line, errors.get(line.check, ()))
         if line.check
-        else _training(line, sample, sum(run.state == "diverged" for run in mine), noises, incomparable)
+        else _conclusion(line, evidence, incomparable)
+        if line.conclusion
+        else _training(line, sample, mine, typical.get(line.quantity or ""), incomparable)
         for line, mine, sample in zip(report.lines, own, samples, strict=True)
     ]
 
@@ -100,31 +96,31 @@ def by_setting(runs: Iterable[Run]) -> dict[TrainConfig, list[Run]]:
     return settings
 
 
-def noise(sample: Sample, quantity: str, images: int, known: float) -> tuple[float, float]:
-    """Return s and its degrees of freedom; `known` is the median standard deviation of all settings of the report."""
-    p = min(max(sample.mean, 0.0), 1.0)
-    spread = math.sqrt(p * (1 - p)) if quantity.endswith("accuracy") else LOSS_SPREAD
-    floor = max(spread / math.sqrt(images), known)
-    freedom = sample.n - 1 + PRIOR
-    moderated = ((sample.n - 1) * (sample.std or 0.0) ** 2 + PRIOR * floor**2) / freedom
-    return max(floor, math.sqrt(moderated)), freedom
+def _sample(line: Line, mine: Sequence[Run]) -> Sample | None:
+    values = [float(getattr(run, line.quantity)) for run in mine if run.state == "complete" and line.quantity]
+    return Sample(tuple(values)) if values else None
 
 
-def _training(line: Line, sample: Sample | None, diverged: int, noises: Noises, incomparable: str | None) -> Comparison:
+def _training(
+    line: Line, sample: Sample | None, mine: Sequence[Run], typical: float | None, incomparable: str | None
+) -> Comparison:
+    diverged = sum(run.state == "diverged" for run in mine)
     if line.quantity is None or line.published is None or line.config is None:
         return Comparison(line, INCOMPARABLE, line.reason or "no number", sample, diverged)
-    if sample is None and diverged:
-        return Comparison(line, DIFFERS, f"all {diverged} of our trainings diverged", diverged=diverged)
+    lost = f"{diverged} of {len(mine)} diverged" if sample else f"all {diverged} of our trainings diverged"
+    lost = lost if diverged else ""
+    if incomparable or not (sample or diverged):
+        words = _words(lost, incomparable or "not trained", line.reason, line.note)
+        return Comparison(line, INCOMPARABLE, words, sample, diverged)
     if sample is None:
-        return Comparison(line, INCOMPARABLE, "not trained")
-    sizes = dict(zip(("train", "validation", "test"), line.config.split.sizes(), strict=True))
-    images = sizes[line.quantity.removeprefix("best_").partition("_")[0]]
-    s, freedom = noise(sample, line.quantity, images, noises.get(line.quantity, 0.0))
-    error = s * math.sqrt(1 + 1 / sample.n)
-    margin = quantile(freedom) * error
-    lost = f"{diverged} of {diverged + sample.n} diverged" if diverged else None
-    verdict, why = _verdict(line, abs(sample.mean - line.published) <= margin, incomparable, lost)
-    return Comparison(line, verdict, why, sample, diverged, error, margin)
+        return Comparison(line, DIFFERS, lost, diverged=diverged)
+    split_varies = len({run.split for run in mine}) > 1
+    same_images = line.same_validation_images or split_varies
+    sampling = 0.0 if same_images else sampling_error(line.quantity, sample.mean, line.config.split)
+    noise, tolerance = Noise.of(sample, typical, sampling), line.tolerance or tolerance_of(line.quantity)
+    verdict, power = decide(sample.mean - line.published, noise, tolerance)
+    why = _why(line, verdict, lost, power)
+    return Comparison(line, verdict, why, sample, diverged, noise.half(), tolerance)
 
 
 def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
@@ -132,16 +128,33 @@ def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
     if not mine or line.quantity is None or line.published is None:
         return Comparison(line, INCOMPARABLE, line.reason or "not checked")
     ours = max((float(getattr(error, line.quantity)) for error in mine), key=abs)
-    passed = all(error.passed for error in mine)
-    verdict, why = _verdict(line, passed or ours <= ORDER_OF_MAGNITUDE * line.published)
-    return Comparison(line, verdict, why, Sample((ours,)), failed=not passed)
+    size, published, is_error = abs(ours), abs(line.published), not line.quantity.startswith("gradient_")
+    is_smaller, words = size * BAND < published, ""
+    if size > BAND * published or (is_smaller and not is_error):
+        verdict = DIFFERS
+    elif is_error:
+        verdict, words = REPRODUCED, "more exact" if is_smaller else ""
+    else:
+        verdict, words = UNDECIDED, f"within a factor of {BAND:g}, as sizes with other weights are"
+    why = _why(line, verdict, words)
+    return Comparison(line, verdict, why, Sample((ours,)), failed=not all(error.passed for error in mine))
 
 
-def _verdict(line: Line, agrees: bool, incomparable: str | None = None, lost: str | None = None) -> tuple[str, str]:
-    verdict, reason = (REPRODUCED, None) if agrees else (DIFFERS, line.if_differs or UNEXPLAINED)
-    if incomparable or line.reason:
-        verdict, reason = INCOMPARABLE, incomparable or line.reason
-    return verdict, "; ".join(filter(None, (lost, reason, line.note)))
+def _conclusion(line: Line, evidence: Evidence, incomparable: str | None) -> Comparison:
+    found = Finding(INCOMPARABLE, incomparable) if incomparable else find(line, evidence)
+    return Comparison(
+        line, found.verdict, _why(line, found.verdict, found.words), found.sample, margin=found.margin,
+        tolerance=found.tolerance,
+    )  # fmt: skip
+
+
+def _why(line: Line, verdict: str, *words: str) -> str:
+    known = line.if_differs or (None if line.reason else UNEXPLAINED)
+    return _words(*words, known if verdict == DIFFERS else "", line.reason, line.note)
+
+
+def _words(*words: str | None) -> str:
+    return "; ".join(filter(None, words))
 
 
 def counts(comparisons: Sequence[Comparison]) -> dict[str, int]:

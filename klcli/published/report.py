@@ -19,6 +19,7 @@ RESULTS = (*(f"{split}_{name}" for split in _SPLITS for name in _MEASURES), "bes
 # Published quantities of a checked tensor: fields of GradientError.
 ERRORS = ("max_absolute", "relative_to_sum", "relative_to_maximum", "ratio_of_maxima", "gradient_mean", "gradient_std")
 WORDS = ("reason", "note", "if_differs")  # about a number; the remarks of a row replace those of its experiment
+CONCLUSIONS = ("lambda", "gap", "difference", "spread", "epochs")  # kinds; conclusions.py defines them
 PANELS = ("training", "bn", "lambda", "sigma")
 Row = dict[str, Any]  # a table of the TOML document
 DIGITS = 4  # significant digits of a setting in the description of a line
@@ -30,9 +31,9 @@ class Line:
 
     row: str  # of the report's tables and figures: 003-T3
     what: str  # which experiment: `coarse search of lambda, lambda 0.004237`
-    quantity: str | None = None  # of RESULTS or ERRORS; None without a number
+    quantity: str | None = None  # of RESULTS, ERRORS or CONCLUSIONS; None without a number
     published: float | None = None
-    reason: str | None = None  # the reason why it cannot be compared
+    reason: str | None = None  # why there is no number, or why ours is another
     note: str | None = None  # a remark that the reader needs
     if_differs: str | None = None  # the known difference from ours
     config: TrainConfig | None = None  # the training behind it, of the first seed
@@ -40,6 +41,18 @@ class Line:
     variant: str | None = None  # `as the text says`: shown, but not counted with the others
     tensor: str | None = None  # the gradient behind it, by its key in a network
     check: "GradientExperiment | None" = None
+    conclusion: "Conclusion | None" = None
+    tolerance: float | None = None  # the smallest difference that matters, if not that of intervals.py
+    same_validation_images: bool = True  # whether the report divided the training images as its config does
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What a report says about several trainings; a claim has no published number, but a bound."""
+
+    experiments: tuple[str, ...]
+    quantity: str = "validation_accuracy"
+    claim: str | None = None  # `above` or `below` the published number
 
 
 @dataclass(frozen=True)
@@ -130,7 +143,8 @@ class Report:
         checks, configs = {line.check for line in lines}, dict[str, set[TrainConfig]]()
         for line in lines:
             configs.setdefault(line.method, set()).update([line.config] if line.config else [])
-        left = [one.up_to(configs.get(one.method, set())) for one in self.experiments]
+        concluded = {name for line in lines if line.conclusion for name in line.conclusion.experiments}
+        left = [one if one.name in concluded else one.up_to(configs.get(one.method, set())) for one in self.experiments]
         return replace(
             self, lines=lines, experiments=tuple(one for one in left if one.configs),
             gradient_checks=tuple(one for one in self.gradient_checks if one in checks),
@@ -184,9 +198,10 @@ def _with_variants(tables: Sequence[Row]) -> Iterator[Row]:
 
 
 def _assembled(name: str, document: Row) -> Report:
-    tables = {key: document.get(key, []) for key in ("gradient_checks", "commentary", "figures")}
+    tables = {key: document.get(key, []) for key in ("gradient_checks", "commentary", "conclusions", "figures")}
     lines, experiments, checks, figures = [], [], [], []
     common = document.get("common", {})
+    is_same = {"same_validation_images": document.get("same_validation_images", True)}
     for table in tables["gradient_checks"]:
         config = _config(common | table["config"] | {"dtype": "float64"})
         settings = CheckSettings(**{key: table[key] for key in ("images", "dims", "h", "method") if key in table})
@@ -206,14 +221,15 @@ def _assembled(name: str, document: Row) -> Report:
         require(not unknown, f"{table['name']}: unknown quirk {unknown}, choose from {', '.join(QUIRKS)}")
         about = {"method": experiment.method, "variant": table.get("variant_name")}
         for row in table["rows"]:  # every key that is neither a number nor a remark is a setting
-            own = [key for key in row if key not in ("row", *WORDS, *RESULTS)]
+            own = [key for key in row if key not in ("row", "tolerance", *WORDS, *RESULTS)]
             config = _config(shared | {key: row[key] for key in own})
             what = ", ".join([table["name"], *(_phrase(config, key) for key in own)])
-            trained = _lines(row, table, RESULTS, what=what, config=config, **about)
+            trained = _lines(row, is_same | table, RESULTS, what=what, config=config, **about)
             lines += [replace(one, note=_joined(experiment.method_words, one.note)) for one in trained]
             configs |= dict.fromkeys([config] if trained else [])
         experiments.append(replace(experiment, configs=tuple(configs)))
     lines += [Line(**{key: table[key] for key in ("row", "what", "reason")}) for table in tables["commentary"]]
+    lines += [_conclusion(table, experiments) for table in tables["conclusions"]]
     for table in tables["figures"]:
         rows, panels, shown = tuple(table["rows"]), table["panels"], tuple(table["experiments"])
         require(panels in PANELS, f"figure {', '.join(rows)}: panels {panels!r}, choose one of {', '.join(PANELS)}")
@@ -232,8 +248,36 @@ def _joined(*remarks: str | None) -> str | None:
 
 
 def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list[Line]:
-    more |= {key: row.get(key, table.get(key)) for key in WORDS} | {"row": row["row"]}
+    more |= {key: row.get(key, table.get(key)) for key in (*WORDS, "tolerance")} | {"row": row["row"]}
+    more |= {"same_validation_images": table.get("same_validation_images", True)}
     return [Line(quantity=key, published=float(row[key]), **more) for key in quantities if key in row]
+
+
+def _conclusion(table: Row, experiments: Sequence[Experiment]) -> Line:
+    """Return the line of a conclusion. Raises ConfigError if its experiments cannot have it."""
+    about, kind, names = f"conclusion {table['row']}", table["kind"], tuple(table["experiments"])
+    require(kind in CONCLUSIONS, f"{about}: kind {kind!r}, choose one of {', '.join(CONCLUSIONS)}")
+    unknown = [name for name in names if name not in {one.name for one in experiments}]
+    require(not unknown, f"{about}: there is no experiment {', '.join(unknown)}")
+    tested = [next(one for one in experiments if one.name == name) for name in names]
+    numbers = [key for key in ("published", "above", "below") if key in table]
+    require(len(numbers) == 1, f"{about}: give one of published, above and below, not {len(numbers)} of them")
+    [number], configs = numbers, [config for one in tested for config in one.configs]
+    n = {"lambda": (1,), "gap": (1, 2), "difference": (2,), "epochs": (2,)}.get(kind, (len(names),))
+    counted = " or ".join(map(str, n))
+    require(len(names) in n, f"{about}: {kind} is of {counted} experiments, {len(names)} are named")
+    one_each = kind in ("lambda", "spread") or len(configs) == len(names)
+    require(one_each, f"{about}: {kind} is of experiments with one setting each, these have {len(configs)}")
+    if kind == "lambda":
+        known = number == "published" and any(one.lam == table[number] for one in configs)
+        require(known, f"{about}: {names[0]} does not try the lambda {table[number]:g}, name a published one of it")
+    both = kind != "spread" or {one.batch_norm for one in configs} == {False, True}
+    require(both, f"{about}: a spread compares settings without and with BN, these have only one of them")
+    claim = None if number == "published" else number
+    quantity = table.get("quantity", "validation_accuracy")
+    require(quantity in RESULTS, f"{about}: quantity {quantity!r}, choose one of {', '.join(RESULTS)}")
+    more: Row = {key: table.get(key) for key in (*WORDS, "tolerance")} | {"row": table["row"], "what": table["what"]}
+    return Line(quantity=kind, published=float(table[number]), conclusion=Conclusion(names, quantity, claim), **more)
 
 
 def _config(settings: Row) -> TrainConfig:

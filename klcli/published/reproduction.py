@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from klcli.published import report as published
 from klcli.published.comparison import Comparison, by_setting, compare
@@ -89,9 +90,9 @@ def gather(wanted: Report, terms: Terms, store: Store, studies: list[int]) -> Re
     sha256, latest = terms.sha256, store.gradient_checks.latest
     checks = {one: [latest(stack, one.settings, sha256) for stack in one.networks()] for one in wanted.gradient_checks}
     errors = {one: [error for check in found if check for error in check.errors] for one, found in checks.items()}
-    comparisons = compare(wanted, runs[""], errors, incomparable=terms.incomparable, others=runs)
+    how: dict[str, Any] = {"epochs": store.runs.epochs, "incomparable": terms.incomparable, "others": runs}
     settings = {method: by_setting(own.values()) for method, own in runs.items()}
-    return Reproduction(wanted, terms, comparisons, settings, studies)
+    return Reproduction(wanted, terms, compare(wanted, runs[""], errors, **how), settings, studies)
 
 
 def asked_for(whole: Report, rows: Sequence[str], *, quick: bool = False, subset: int | None = None) -> Report:

@@ -12,7 +12,6 @@ from klcli.settings.procedures import REPRODUCTION, ReproductionSettings
 from klcli.settings.setting import Role, flag, setting
 
 if TYPE_CHECKING:
-    from klcli.published.comparison import Comparison
     from klcli.published.reproduction import Reproduction
     from klcli.report.tables.reproductions import Section
 
@@ -32,8 +31,8 @@ def reproduce(
     """Repeat the experiments of published reports and compare the published numbers with ours.
 
     Every number is shown with our mean over seeds, the difference and a verdict: reproduced, if the published
-    run could be one more run of ours; differs; or cannot be compared, with the reason. A training that several
-    rows share is run once.
+    run could be one more run of ours; differs; undecided, if our runs scatter too much to tell a difference of 2
+    points; or cannot be compared, with the reason. A training that several rows share is run once.
 
     - `klcli reproduce --list`
 
@@ -55,22 +54,26 @@ def reproduce(
     from klcli.store.checkpoints import write_atomically
 
     documents: list[dict[str, Any]] = []
+    total: dict[str, Any] = {}
     sections: list[Section] = []
-    compared: list[Comparison] = []
+    reproduced: list[Reproduction] = []
     for found in invocation.lab.reproduce(*names or [], settings=settings, **invocation.seeds):
         table, notes = reproductions.reproduction_table(found), reproductions.reproduction_notes(found)
         invocation.result(table, *notes)
         pictures = _write_pictures(invocation, found, markdown)
         paths = [path for _, path in pictures]
         invocation.result(*(f"picture     {path}" for path in paths), "")
-        compared += found.comparisons
+        reproduced.append(found)
         documents.append(reproductions.reproduction_document(found, notes, paths))
         sections.append((found.report, table, notes, pictures))
+        total = reproductions.headline(reproduced)
         if markdown is not None:  # after each report: finished reports can be read while the next one trains
-            page = reproductions.markdown_page(typed_command(), found.terms, sections)
+            page = reproductions.markdown_page(typed_command(), found.terms, sections, total["lines"])
             write_atomically(markdown, page.encode())
+    invocation.result(*total["lines"])
     invocation.places(page=markdown)
-    invocation.document("reproduce", {"reports": documents, "markdown": markdown})
+    invocation.document("reproduce", {"reports": documents, "headline": total, "markdown": markdown})
+    compared = [one for found in reproduced for one in found.comparisons]
     if wrong := dict.fromkeys(one.line.row for one in compared if one.failed):
         raise GradientCheckFailed(f"wrong gradient: {', '.join(wrong)}, see `klcli gradcheck`")
     if lost := dict.fromkeys(one.line.row for one in compared if one.diverged and one.ours is None):

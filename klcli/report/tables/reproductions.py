@@ -1,25 +1,24 @@
 """Tables of a reproduction: every line of a published report with our result."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from klcli.published.comparison import INCOMPARABLE, Comparison, counts, counts_of_variants, explained
+from klcli.published.comparison import BAND, Comparison, counts, counts_of_variants, explained
+from klcli.published.intervals import ACCURACY_TOLERANCE, DIFFERS, INCOMPARABLE, LOSS_TOLERANCE, REPRODUCED, UNDECIDED
 from klcli.published.planning import planned
-from klcli.published.report import ERRORS, Report
+from klcli.published.report import ERRORS, Line, Report
 from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.formats import to_markdown
-from klcli.report.tables.table import Row, Table, columns, fraction, scientific, show
+from klcli.report.tables.table import Form, Row, Table, columns, fraction, scientific, show, significant
 from klcli.report.words import counted
 from klcli.text import storable, visible
 
-HEAD = columns(
-    "row; what; quantity=number; published:; ours:; half:=95 % ±; n:; difference:; standard_errors:=in s.e.; "
-    "verdict; why="
-)
+HEAD = columns("row; what; quantity=number; published:; ours:; margin:=95 % ±; n:; difference:; verdict; why=")
 _SEEDS_OF = {
     "all": "", "init": "of the weights alone ", "order": "of all but the weights ",
     "split": "of everything, with validation images of its own each, ",
@@ -42,17 +41,28 @@ def _row(one: Comparison, terms: Terms) -> Row:
     row = {"row": line.row, "what": line.what, "verdict": one.verdict + " (quick)" * is_quick, "why": one.why}
     if line.quantity is None:
         return row
-    form = scientific if line.quantity in ERRORS else fraction
-    is_accuracy = line.quantity.endswith("accuracy")
+    form, by = _forms(line)
+    sign = {"above": "> ", "below": "< "}.get((line.conclusion and line.conclusion.claim) or "", "")
     return row | {
         "quantity": line.quantity.replace("_", " "),
         "n": ours.n if ours else None,
-        "published": show(line.published, form),
+        "published": show(line.published, lambda value: sign + form(value)),
         "ours": show(ours.mean if ours else None, form),
-        "half": show(ours.half_interval if ours else None, form),
-        "difference": show(one.difference, lambda by: f"{100 * by:+.2f} points" if is_accuracy else f"{by:+.4f}"),
-        "standard_errors": show(one.standard_errors, "{:+.1f}".format),
+        "margin": show(one.margin, form),
+        "difference": show(one.difference, by),
     }
+
+
+def _forms(line: Line) -> tuple[Form, Form]:
+    """Return the formats of a number and of a difference between two."""
+    if line.quantity in ERRORS:
+        return scientific, scientific
+    if line.quantity == "lambda":
+        return significant, significant
+    if line.quantity == "epochs":
+        return "{:.1f}".format, "{:+.1f}".format
+    measured = line.conclusion.quantity if line.conclusion else line.quantity or ""
+    return fraction, (lambda by: f"{100 * by:+.2f} points") if measured.endswith("accuracy") else "{:+.4f}".format
 
 
 def reproduction_notes(found: Reproduction) -> list[str]:
@@ -68,11 +78,20 @@ def reproduction_notes(found: Reproduction) -> list[str]:
     if found.report.conditions:
         notes.append(f"what runs: {found.report.conditions}")
     if any(one.line.config for one in comparisons):
-        interval = "the 95 % prediction interval of one more run of ours, mean ± t s sqrt(1 + 1/n)"
-        notes.append(f"reproduced: the published single run is inside {interval}; differences are ours minus published")
+        tolerance = f"{100 * ACCURACY_TOLERANCE:g} points of accuracy or {LOSS_TOLERANCE:g} of loss and cost"
+        notes += [
+            "95 % ±: of 100 more runs like ours, 95 would be this close to our mean. The report is one run: inside, it "
+            "could be one of ours; outside, it differs, as 1 of 20 does by bad luck. Differences: ours minus published",
+            f"reproduced: inside an interval of at most {tolerance} to either side, the smallest difference that "
+            "matters. undecided: inside a wider one, which could hide such a difference; more seeds may narrow it",
+        ]
+    if any(not one.line.same_validation_images for one in comparisons):
+        notes.append("the report validates on other images than we do: its interval includes the luck of both splits")
     if any(one.line.check for one in comparisons):
-        rule = "our error is of the published order of magnitude or below it, or passes klcli's own check"
-        notes.append(f"reproduced, of a gradient: {rule}")
+        notes.append(
+            f"a gradient is reproduced if our error is at most {BAND:g} times the published one, as rounding varies; "
+            "more exact: less than a tenth of it"
+        )
     return notes + [f"{', '.join(rows)}: {why}" for why, rows in explained(comparisons).items()]
 
 
@@ -110,18 +129,43 @@ def reproduction_document(found: Reproduction, notes: Sequence[str], paths: Sequ
 def _line_document(one: Comparison, found: Reproduction) -> dict[str, Any]:
     parts: dict[str, Any] = {
         "row what quantity tensor published": one.line,
-        "mean std n half_interval": one.ours,
-        "standard_error margin difference standard_errors diverged verdict why": one,
+        "mean std n": one.ours,
+        "margin tolerance difference diverged verdict why": one,
     }
     line = {key: getattr(part, key, None) for keys, part in parts.items() for key in keys.split()}
     return line | {"n": line["n"] or 0, "runs": [run.id for run in found.runs_of(one.line.config, one.line.method)]}
 
 
-def markdown_page(command: str, terms: Terms, sections: Sequence[Section]) -> str:
+def headline(found: Sequence[Reproduction]) -> dict[str, Any]:
+    """Count the comparable lines of all reports as a JSON object; `lines` are its sentences, none for one report."""
+    compared = [one for report in found for one in report.comparisons if one.verdict != INCOMPARABLE]
+    accuracies = [one for one in compared if one.line.config and (one.line.quantity or "").endswith("accuracy")]
+    parts = {"accuracies": accuracies, "all": compared}
+    shares = {key: {"comparable": len(part)} | counts(part) for key, part in parts.items()}
+    names = {verdict: _names(one for one in compared if one.verdict == verdict) for verdict in (DIFFERS, UNDECIDED)}
+    things = {"accuracies": "accuracies", "all": "numbers and conclusions"}
+    lines = [
+        f"all {len(found)} reports: of {share['comparable']} comparable {things[key]}, {share[REPRODUCED]} reproduced "
+        f"({share[REPRODUCED] / share['comparable']:.1%}), {share[DIFFERS]} differ, {share[UNDECIDED]} are undecided"
+        for key, share in shares.items()
+        if share["comparable"]
+    ]
+    lines += [f"{verdict}: {', '.join(rows)}" for verdict, rows in names.items() if rows]
+    return shares | names | {"lines": lines if len(found) > 1 else []}
+
+
+def _names(lines: Iterable[Comparison]) -> list[str]:
+    """Return the rows of lines, with the number of lines if a row has more than one: `003-T3 (2)`."""
+    numbers = Counter(one.line.row for one in lines)
+    return [f"{row} ({n})" if n > 1 else row for row, n in numbers.items()]
+
+
+def markdown_page(command: str, terms: Terms, sections: Sequence[Section], headlines: Sequence[str] = ()) -> str:
     """Return the page of reproduced reports, each with its table, notes and links to its picture files."""
     images = f"Images: {terms.dataset}, sha256 {terms.sha256[:8]}. {terms.origin}"
     parts = ["# Published reports, and what really happens", f"Made by `{visible(command)}`.", images]
     parts += [storable(terms.note)] if terms.note else []
+    parts += headlines
     for report, table, notes, pictures in sections:
         parts += [f"## {report.name}", to_markdown(table, notes)]
         parts += [f"![{words}]({quote(os.fsencode(path.name))})" for words, path in pictures]

@@ -1,0 +1,176 @@
+"""Conclusions: what a report says about several of its trainings, each tested on ours.
+
+lambda      The lambda that the report chose. It agrees if it is on our plateau: its mean validation accuracy is within
+            one standard error of our best. If every tried lambda is, the search cannot choose, and nothing is decided.
+gap         Training minus validation or test accuracy of one experiment, or how much larger it is than another's.
+difference  A quantity of one experiment minus that of another.
+spread      How many points less the accuracy varies over sigma (largest minus smallest) with BN than without.
+epochs      The epochs until the first experiment is ahead of the second for good; the length of the training if never.
+
+All but the first are measured for every seed. The verdict is that of intervals.py on one more run: against a published
+number, or for a claim, which the whole interval must have (`above` 0, `below` 10 epochs). The variance of a typical
+setting is the sum of those of its parts, an upper bound if the parts are one network. The parts of a conclusion are
+measured on the same images, so no sampling error enters.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from klcli.published.intervals import (
+    DIFFERS,
+    INCOMPARABLE,
+    REPRODUCED,
+    UNDECIDED,
+    Noise,
+    decide,
+    decide_claim,
+    tolerance_of,
+)
+from klcli.published.report import Experiment, Line, Report
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Epoch, Run
+from klcli.studies.lambda_search import Tried, choose
+from klcli.studies.statistics import Sample
+
+Epochs = Callable[[int], Sequence[Epoch]]
+Values = Mapping[int, float]  # by repeat
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The runs of a report, and what is known of their spread."""
+
+    report: Report
+    runs_of: Callable[[TrainConfig, str], Sequence[Run]]  # of a setting and method, in the order of their repeats
+    typical: Mapping[str, float | None]  # by quantity
+    epochs: Epochs
+
+    def experiment(self, name: str) -> Experiment:
+        return next(one for one in self.report.experiments if one.name == name)
+
+    def runs(self, name: str, config: TrainConfig) -> dict[int, Run]:
+        """Return the complete runs of a setting of an experiment, by repeat."""
+        found = self.runs_of(config, self.experiment(name).method)
+        return {repeat: run for repeat, run in enumerate(found) if run.state == "complete"}
+
+    def values(self, name: str, config: TrainConfig, quantity: str) -> Values:
+        return {repeat: float(getattr(run, quantity)) for repeat, run in self.runs(name, config).items()}
+
+    def typical_of(self, *quantities: str) -> float | None:
+        """Return the typical spread of a sum of independent quantities, None if that of one is unknown."""
+        known = [one for quantity in quantities if (one := self.typical.get(quantity)) is not None]
+        return math.hypot(*known) if len(known) == len(quantities) > 0 else None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The verdict on a conclusion, in words, and our numbers."""
+
+    verdict: str
+    words: str
+    sample: Sample | None = None
+    margin: float | None = None
+    tolerance: float | None = None
+
+
+def find(line: Line, evidence: Evidence) -> Finding:
+    """Test the conclusion of a line."""
+    assert line.conclusion is not None
+    if line.quantity == "lambda":
+        return _lambda(line, evidence)
+    values, parts = _MEASURED[line.quantity or ""](line, evidence)
+    if not values:
+        return Finding(INCOMPARABLE, "not trained")
+    sample, bound = Sample(tuple(values.values())), line.published or 0.0
+    noise = Noise.of(sample, evidence.typical_of(*parts))
+    difference, claim = sample.mean - bound, line.conclusion.claim
+    if claim:
+        verdict, power = decide_claim(difference if claim == "above" else -difference, noise)
+        return Finding(verdict, power, sample, noise.half())
+    tolerance = line.tolerance or tolerance_of(line.conclusion.quantity)
+    verdict, power = decide(difference, noise, tolerance)
+    return Finding(verdict, power, sample, noise.half(), tolerance)
+
+
+def _lambda(line: Line, evidence: Evidence) -> Finding:
+    assert line.conclusion is not None
+    [name], quantity = line.conclusion.experiments, line.conclusion.quantity
+    configs = evidence.experiment(name).configs
+    tried = [Tried(one.lam, name, tuple(evidence.values(name, one, quantity).values())) for one in configs]
+    tried = [one for one in tried if one.accuracies]
+    published = next((one for one in tried if one.lam == line.published), None)
+    if published is None:
+        return Finding(INCOMPARABLE, "not trained")
+    choice = choose(tried, configs[0].split.sizes()[1])
+    plateau = choice.plateau
+    words = (
+        f"within one standard error of our best: {len(plateau)} of {len(tried)} lambdas, "
+        f"{plateau[0].lam:.4g} to {plateau[-1].lam:.4g}"
+    )
+    sample = Sample((choice.chosen.lam,))
+    if published not in plateau:
+        short = 100 * (choice.best.accuracy - published.accuracy)
+        return Finding(DIFFERS, f"{words}; the published lambda is {short:.2f} points below it", sample)
+    return Finding(UNDECIDED if len(plateau) == len(tried) > 1 else REPRODUCED, words, sample)
+
+
+def _gap(line: Line, evidence: Evidence) -> tuple[Values, list[str]]:
+    assert line.conclusion is not None
+    quantities = ["train_accuracy", line.conclusion.quantity]
+    gaps = []
+    for name in line.conclusion.experiments:
+        [config] = evidence.experiment(name).configs
+        gaps.append(_minus(*(evidence.values(name, config, one) for one in quantities)))
+    return (gaps[0] if len(gaps) == 1 else _minus(*gaps)), quantities * len(gaps)
+
+
+def _difference(line: Line, evidence: Evidence) -> tuple[Values, list[str]]:
+    assert line.conclusion is not None
+    quantity = line.conclusion.quantity
+    a, b = (evidence.values(*one, quantity) for one in _pair(line, evidence))
+    return _minus(a, b), [quantity] * 2
+
+
+def _spread(line: Line, evidence: Evidence) -> tuple[Values, list[str]]:
+    assert line.conclusion is not None
+    quantity = line.conclusion.quantity
+    names = line.conclusion.experiments
+    configs = [(name, config) for name in names for config in evidence.experiment(name).configs]
+    spreads = []
+    for batch_norm in (False, True):
+        many = [evidence.values(name, one, quantity) for name, one in configs if one.batch_norm == batch_norm]
+        common = [repeat for repeat in many[0] if all(repeat in values for values in many)]
+        spreads.append({r: max(one[r] for one in many) - min(one[r] for one in many) for r in common})
+    return _minus(*spreads), [quantity] * 4
+
+
+def _epochs(line: Line, evidence: Evidence) -> tuple[Values, list[str]]:
+    assert line.conclusion is not None
+    ahead, behind = (evidence.runs(*one) for one in _pair(line, evidence))
+    pairs = [(repeat, ahead[repeat].id, behind[repeat].id) for repeat in ahead if repeat in behind]
+    quantity, found = line.conclusion.quantity, {}
+    for repeat, *ids in pairs:
+        first, second = ({one.epoch: getattr(one, quantity) for one in evidence.epochs(run)} for run in ids)
+        if common := sorted(first.keys() & second.keys()):
+            found[repeat] = ahead_for_good(common, [first[e] for e in common], [second[e] for e in common])
+    return found, []
+
+
+def ahead_for_good(epochs: Sequence[float], first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the epoch from which on the first curve is above the second, the last epoch if it never stays above."""
+    ends = [epoch for epoch, a, b in zip(epochs, first, second, strict=True) if a <= b]
+    return next((epoch for epoch in epochs if not ends or epoch > ends[-1]), epochs[-1])
+
+
+def _pair(line: Line, evidence: Evidence) -> list[tuple[str, TrainConfig]]:
+    """Return the two experiments of a conclusion, each with its one setting."""
+    assert line.conclusion is not None
+    return [(name, config) for name in line.conclusion.experiments for config in evidence.experiment(name).configs]
+
+
+def _minus(a: Values, b: Values) -> Values:
+    return {repeat: value - b[repeat] for repeat, value in a.items() if repeat in b}
+
+
+_MEASURED = {"gap": _gap, "difference": _difference, "spread": _spread, "epochs": _epochs}

@@ -1,0 +1,111 @@
+"""Intervals: whether one published run could be one more run of ours, and whether we could tell if it could not.
+
+A report trains once. Its number x is one draw of a distribution over seeds, and we know the mean m of n draws of ours:
+x - m has the variance s^2 of one run plus the variance s^2 / n of our mean. If the images of x and of m are different
+random splits of the same M training images, the mean over N images adds v / N (1 - N / M) for each of the two splits:
+
+    |x - m| <= h = t sqrt(s^2 (1 + 1 / n) + e^2)        in 95 of 100 cases, if the report did what we did
+    e^2 = 2 v / N (1 - N / M),    v = p (1 - p) of an accuracy p, LOSS_SPREAD^2 of a loss or cost
+
+e is 0 for the test images, which are everybody's, for a report that validates on our images, and if our own split
+varies with the seed, because then s contains the share of a split, in our runs as in the published one.
+
+Three seeds estimate s badly. Its square is therefore the mean of two variances, weighted by their degrees of freedom:
+that of the n seeds, n - 1, and that of a typical setting of the report, s0^2, PRIOR. t has the sum of both.
+s0 is the median over the settings of the report of the standard deviation over seeds, each divided by
+(1 - 2 / (9 (n - 1)))^1.5, the median of that estimate for s = 1 (Wilson and Hilferty), which is .69 for two seeds.
+
+The verdict: x outside the interval *differs*. Inside, it is *reproduced* if h is at most the tolerance, and *undecided*
+if h is larger, since then a difference as large as the tolerance could be inside as well.
+
+The tolerance is 2 points of accuracy, or .06 of loss and cost, which go together: over the ten networks of report 001
+that learn, the published training costs fall by .057 for 2 points of training accuracy (correlation -.96).
+"""
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from klcli.settings.split_config import FILES, PER_FILE, SplitConfig
+from klcli.studies.statistics import Sample, quantile
+
+REPRODUCED, DIFFERS, UNDECIDED, INCOMPARABLE = VERDICTS = "reproduced", "differs", "undecided", "cannot be compared"
+PRIOR = 8  # degrees of freedom of a typical setting
+LOSS_SPREAD = 1.1  # standard deviation of the cross-entropy over images, measured in trained networks of these sizes
+ACCURACY_TOLERANCE, LOSS_TOLERANCE = 0.02, 0.06
+MAX_SEEDS = 1000  # of the search for a number that would decide
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What makes one run of ours differ from the next, and a published run from all of them."""
+
+    n: int  # seeds
+    own: float | None  # standard deviation over these seeds, None for one seed
+    typical: float | None  # s0, None if no setting has more than one seed
+    sampling: float = 0.0  # e
+
+    @classmethod
+    def of(cls, sample: Sample, typical: float | None, sampling: float = 0.0) -> "Noise":
+        return cls(sample.n, sample.std, typical, sampling)
+
+    def half(self, n: int | None = None) -> float | None:
+        """Return h for n seeds, by default ours; None if nothing is known of the spread over seeds."""
+        n = n or self.n
+        own, prior = (n - 1) * (self.own is not None), PRIOR * (self.typical is not None)
+        if not own + prior:
+            return None
+        s2 = (own * (self.own or 0.0) ** 2 + prior * (self.typical or 0.0) ** 2) / (own + prior)
+        return quantile(own + prior) * math.sqrt(s2 * (1 + 1 / n) + self.sampling**2)
+
+    def seeds_for(self, width: float) -> int | None:
+        """Return the smallest larger number of seeds for which h is at most `width`, if their spread stays as it is."""
+        numbers = range(self.n + 1, MAX_SEEDS + 1)
+        return next((n for n in numbers if (half := self.half(n)) is not None and half <= width), None)
+
+
+def sampling_error(quantity: str, mean: float, split: SplitConfig) -> float:
+    """Return e of a quantity that the report and we measured on different splits of the training images."""
+    sizes = dict(zip(("train", "validation", "test"), split.sizes(), strict=True))
+    of = quantity.removeprefix("best_").partition("_")[0]
+    if of == "test":
+        return 0.0
+    p, images = min(max(mean, 0.0), 1.0), sizes[of]
+    v = p * (1 - p) if quantity.endswith("accuracy") else LOSS_SPREAD**2
+    return math.sqrt(2 * v / images * (1 - images / ((FILES - 1) * PER_FILE)))
+
+
+def typical_spread(samples: Iterable[Sample]) -> float | None:
+    """Return s0, the median standard deviation of samples of one quantity; None if all have a single value."""
+    stds = [one.std / (1 - 2 / (9 * (one.n - 1))) ** 1.5 for one in samples if one.std is not None]
+    return statistics.median(stds) if stds else None
+
+
+def tolerance_of(quantity: str) -> float:
+    """Return the tolerance of an accuracy, a loss or a cost."""
+    return LOSS_TOLERANCE if quantity.endswith(("loss", "cost")) else ACCURACY_TOLERANCE
+
+
+def decide(difference: float, noise: Noise, tolerance: float) -> tuple[str, str]:
+    """Return the verdict on a number, and why it is undecided."""
+    half = noise.half()
+    if half is not None and abs(difference) > half:
+        return DIFFERS, ""
+    return (REPRODUCED, "") if half is not None and half <= tolerance else (UNDECIDED, _power(noise, tolerance))
+
+
+def decide_claim(distance: float, noise: Noise) -> tuple[str, str]:
+    """Return the verdict on a claim that holds for a positive distance: one more run of ours has it, or has it not."""
+    half = noise.half()
+    if half is not None and abs(distance) > half:
+        return (REPRODUCED if distance > 0 else DIFFERS), ""
+    return UNDECIDED, _power(noise, abs(distance))
+
+
+def _power(noise: Noise, width: float) -> str:
+    if noise.half() is None:
+        return "one seed has no spread, train at least 2"
+    if (n := noise.seeds_for(width)) is not None:
+        return f"{n} seeds would decide"
+    return f"not even {MAX_SEEDS} seeds would decide: single runs scatter this much, and the report has one"

@@ -1,0 +1,113 @@
+"""Tables of reproductions: the printed interval is the one that decides, and the last lines count all reports."""
+
+from typing import Any
+
+from records import run
+
+from klcli.published.comparison import by_setting, compare, plan
+from klcli.published.report import parse
+from klcli.published.reproduction import Reproduction, Terms
+from klcli.report.tables.reproductions import (
+    headline,
+    markdown_page,
+    reproduction_document,
+    reproduction_notes,
+    reproduction_table,
+)
+
+ONE = """
+report = "NAME"
+course = "c"
+date = "d"
+summary = "s"
+[[experiments]]
+name = "curves"
+rows = [
+  { row = "NAME-1", test_accuracy = 0.501 },
+  { row = "NAME-2", test_accuracy = 0.56, if_differs = "a slip" },
+  { row = "NAME-2", test_loss = 1.0 },
+  { row = "NAME-3", test_accuracy = 0.501, tolerance = 0.001 },
+]
+[[conclusions]]
+row = "NAME-4"
+what = "it does not learn by heart"
+kind = "gap"
+experiments = ["curves"]
+quantity = "test_accuracy"
+below = 0.3
+[[commentary]]
+row = "NAME-5"
+what = "a picture"
+reason = "no number"
+"""
+
+
+def reproduced(name: str, head: str = "", **terms: Any) -> Reproduction:
+    """Test accuracies of .497 to .503, losses of .99 to 1.01, gaps of about .1."""
+    document = parse(name, head + ONE.replace("NAME", name))
+    [configs] = plan(document, 3).values()
+    numbers = [{"test_accuracy": 0.497 + i * 0.003, "test_loss": 0.99 + i * 0.01} for i in range(3)]
+    runs = {one: run(i, one, train_accuracy=0.6, **numbers[i]) for i, one in enumerate(configs)}
+    conditions = Terms("cifar10", True, "a" * 64, 3, **terms)
+    compared = compare(document, runs, {}, incomparable=conditions.incomparable)
+    return Reproduction(document, conditions, compared, by_setting(runs.values()), [1])
+
+
+def test_the_printed_interval_decides() -> None:
+    found = reproduced("009")
+    table = reproduction_table(found)
+    titles = [one.title or one.key for one in table.columns]
+    assert titles == [
+        "row", "what", "number", "published", "ours", "95 % ±", "n", "difference", "verdict", "why"
+    ]  # fmt: skip
+    cells = [dict(zip(titles, row, strict=True)) for row in table.cells()]
+    assert [row["verdict"] for row in cells] == [
+        "reproduced", "differs", "reproduced", "undecided", "cannot be compared", "reproduced"
+    ]  # fmt: skip
+    for row, line in zip(cells[:4], found.comparisons[:4], strict=True):
+        outside = abs(float(row["published"]) - float(row["ours"])) > float(row["95 % ±"])
+        assert outside == (row["verdict"] == "differs")
+        assert line.margin is not None
+        assert row["95 % ±"] == f"{line.margin:.4f}"
+    assert (cells[1]["difference"], cells[1]["why"]) == ("-6.00 points", "a slip")
+    assert cells[3]["why"].endswith("seeds would decide: single runs scatter this much, and the report has one")
+    assert (cells[5]["number"], cells[5]["published"], cells[5]["ours"]) == ("gap", "< 0.3000", "0.1000")
+
+
+def test_notes_explain_what_is_there() -> None:
+    notes = "\n".join(reproduction_notes(reproduced("009")))
+    assert "6 lines: 3 reproduced, 1 differs, 1 undecided, 1 cannot be compared; 3 seeds" in notes
+    assert "at most 2 points of accuracy or 0.06 of loss and cost" in notes
+    assert "009-2: a slip" in notes
+    assert "luck of both splits" not in notes
+    assert "gradient" not in notes
+    assert "luck of both splits" in "\n".join(reproduction_notes(reproduced("009", "same_validation_images = false\n")))
+
+
+def test_the_headline_counts_all_reports() -> None:
+    both = [reproduced("008"), reproduced("009")]
+    found = headline(both)
+    assert found["accuracies"] == {
+        "comparable": 6, "reproduced": 2, "differs": 2, "undecided": 2, "cannot be compared": 0
+    }  # fmt: skip
+    assert found["all"] == {"comparable": 10, "reproduced": 6, "differs": 2, "undecided": 2, "cannot be compared": 0}
+    assert found["lines"] == [
+        "all 2 reports: of 6 comparable accuracies, 2 reproduced (33.3%), 2 differ, 2 are undecided",
+        "all 2 reports: of 10 comparable numbers and conclusions, 6 reproduced (60.0%), 2 differ, 2 are undecided",
+        "differs: 008-2, 009-2",
+        "undecided: 008-3, 009-3",
+    ]
+    page = markdown_page("klcli reproduce all", both[0].terms, [], found["lines"])
+    assert page.endswith("\n\n".join(found["lines"]) + "\n")
+    assert headline(both[:1])["lines"] == []
+    # Neither differs if it cannot be compared: a subset is no CIFAR-10.
+    assert headline([reproduced("008", subset=200), reproduced("009", subset=200)])["lines"] == []
+
+
+def test_a_line_as_a_json_object() -> None:
+    line = reproduction_document(reproduced("009"), [], [])["lines"][3]
+    assert line | {"margin": 0, "why": ""} == {
+        "row": "009-3", "what": "curves", "quantity": "test_accuracy", "tensor": None, "published": 0.501,
+        "mean": 0.5, "std": line["std"], "n": 3, "margin": 0, "tolerance": 0.001, "difference": line["difference"],
+        "diverged": 0, "verdict": "undecided", "why": "", "runs": [0, 1, 2],
+    }  # fmt: skip
