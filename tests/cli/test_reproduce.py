@@ -232,7 +232,7 @@ def test_a_report_runs_what_its_code_did(here: Klcli, rows: Rows) -> None:
     assert [row[0] for row in table(done)] == ["002-F3"] * 6 + [*["002-S01"] * 3, *["002-S02"] * 3] * 2
     assert "15 lines: " not in done.stdout
     assert "9 lines: 0 reproduced" in done.stdout
-    assert "besides, with the settings as the text says: 9 lines" in done.stdout
+    assert "besides, as the text says, 9 lines: 0 reproduced" in done.stdout
     quirks = "decay of W1 halved; each split standardised by its own statistics"
     lams = 0.0006776934919477309, 0.0008451467803311274
     found = [(run["lambda"], run["note"]) for run in rows("runs")]

@@ -72,7 +72,7 @@ def reproduction_notes(found: Reproduction) -> list[str]:
     verdicts = _verdicts(counts(comparisons))
     notes = [*terms.marks, f"{verdicts}; {seeds}, on {terms.images}"]
     apart = counts_of_variants(comparisons).items()
-    notes += [f"besides, with the settings {name}: {_verdicts(own)}" for name, own in apart]
+    notes += [f"besides, {name}, {_verdicts(own)}" for name, own in apart]
     whole = any(one.line.config and one.line.config.split.validation_batches for one in comparisons)
     notes += ["validation on whole batch files is the same for every seed"] * (whole and terms.vary == "split")
     if found.report.conditions:
