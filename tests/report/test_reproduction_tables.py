@@ -100,6 +100,8 @@ def test_the_headline_counts_all_reports() -> None:
     page = markdown_page("klcli reproduce all", both[0].terms, [], found["lines"])
     assert page.endswith("\n\n".join(found["lines"]) + "\n")
     assert headline(both[:1])["lines"] == []
+    quick = headline([reproduced("008", quick=True), reproduced("009", quick=True)])["lines"]
+    assert quick[0].startswith("all 2 reports [QUICK]: of 6 comparable accuracies, 2 reproduced")
     # Neither differs if it cannot be compared: a subset is no CIFAR-10.
     assert headline([reproduced("008", subset=200), reproduced("009", subset=200)])["lines"] == []
 

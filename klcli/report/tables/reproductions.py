@@ -37,7 +37,7 @@ def reproduction_table(found: Reproduction) -> Table:
 
 def _row(one: Comparison, terms: Terms) -> Row:
     line, ours = one.line, one.ours
-    is_quick = terms.quick and line.config is not None and one.verdict != INCOMPARABLE
+    is_quick = terms.quick and line.check is None and one.verdict != INCOMPARABLE
     row = {"row": line.row, "what": line.what, "verdict": one.verdict + " (quick)" * is_quick, "why": one.why}
     if line.quantity is None:
         return row
@@ -143,12 +143,13 @@ def headline(found: Sequence[Reproduction]) -> dict[str, Any]:
     parts = {"accuracies": accuracies, "all": compared}
     shares = {key: {"comparable": len(part)} | counts(part) for key, part in parts.items()}
     names = {verdict: _names(one for one in compared if one.verdict == verdict) for verdict in (DIFFERS, UNDECIDED)}
-    things = {"accuracies": "accuracies", "all": "numbers and conclusions"}
+    words = {"accuracies": "accuracies", "all": "numbers and conclusions"}
     lines = [
-        f"all {len(found)} reports: of {share['comparable']} comparable {things[key]}, {share[REPRODUCED]} reproduced "
-        f"({share[REPRODUCED] / share['comparable']:.1%}), {share[DIFFERS]} differ, {share[UNDECIDED]} are undecided"
-        for key, share in shares.items()
-        if share["comparable"]
+        f"all {len(found)} reports{found[0].terms.brackets}: of {own['comparable']} comparable {words[key]}, "
+        f"{own[REPRODUCED]} reproduced ({own[REPRODUCED] / own['comparable']:.1%}), {own[DIFFERS]} differ, "
+        f"{own[UNDECIDED]} are undecided"
+        for key, own in shares.items()
+        if own["comparable"]
     ]
     lines += [f"{verdict}: {', '.join(rows)}" for verdict, rows in names.items() if rows]
     return shares | names | {"lines": lines if len(found) > 1 else []}
