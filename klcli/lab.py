@@ -174,7 +174,11 @@ class Lab:
         vary: str = "all",
         resume: bool = False,
     ) -> "Iterator[Reproduction]":
-        """Yield the reproduction of published reports, `all` or by name, each as soon as it is complete."""
+        """Yield the reproduction of published reports, each as soon as it is complete.
+
+        A report is named as in `klcli reproduce --list`; `all` are all of those, and "my-report.toml" is a file in the
+        format of `klcli help reproduce`. Raises ConfigError, with the line of its first mistake.
+        """
         from klcli.procedures import reproducing
 
         setup = self._calling("reproduce", *names, settings=settings, repeats=repeats, vary=vary)

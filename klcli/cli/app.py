@@ -11,6 +11,7 @@ from klcli.cli import streams
 from klcli.cli.commands import data
 from klcli.cli.commands.evaluate import evaluate
 from klcli.cli.commands.gradcheck import gradcheck
+from klcli.cli.commands.help import help_on
 from klcli.cli.commands.predict import predict
 from klcli.cli.commands.report import report
 from klcli.cli.commands.reproduce import reproduce
@@ -44,6 +45,7 @@ class _Recording(KlcliCommand):
 for _command in (gradcheck, train, search_lambda, sigma_sweep, reproduce, evaluate, predict, report):
     app.command(cls=KlcliCommand if _command in (predict, report) else _Recording)(_command)
 app.add_typer(data.app, name="data")
+app.command(name="help", cls=KlcliCommand)(help_on)
 
 
 def _show_version(wanted: bool) -> None:

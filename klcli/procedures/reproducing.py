@@ -1,6 +1,7 @@
 """Reproduce published reports: train and check what is missing, then compare with the published numbers."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from klcli.procedures.setup import Setup
@@ -8,13 +9,16 @@ from klcli.procedures.study_runner import StudyRunner
 from klcli.published import report as published
 from klcli.published.planning import QUICK_SEEDS, planned
 from klcli.published.quirks import QUIRKS
+from klcli.published.registration import registered
 from klcli.published.report import Report
 from klcli.published.reproduction import KIND, Reproduction, Terms, asked_for, gather
+from klcli.published.sources import open_report
 from klcli.settings.procedures import ReproductionSettings
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.gradient_checks import NetworkCheck, check_a_single_image, check_networks, entries
 from klcli.studies.plans import check_repeats
+from klcli.training.budget import budget_of
 
 ALL = "all"
 
@@ -24,16 +28,17 @@ def reproduce(
 ) -> Iterator[Reproduction]:
     """Yield the reproduction of each report as soon as it is complete; all runs and checks are recorded.
 
-    Raises ConfigError if a name is unknown, or if rows are chosen from more than one report.
+    A name is that of a report in klcli, or the path of a file. Raises ConfigError if it is unknown, if the file has a
+    mistake, or if rows are chosen from more than one report.
     """
     check_repeats(repeats, vary)
     quick, subset = settings.quick, settings.subset
     known = published.report_names()
-    require(bool(names), f"reproduce: name a report, one of {', '.join(known)}, or {ALL}")
+    require(bool(names), f"reproduce: name a report, one of {', '.join(known)}, {ALL}, or a file, as my-report.toml")
     unique = dict.fromkeys(one for name in names for one in (known if name == ALL else [name]))
     several = f"--only {' '.join(settings.only)}: rows of one report, {len(unique)} are named"
-    reports = [*map(published.report, unique)]
     require(not settings.only or len(unique) == 1, several)
+    reports = [*map(open_report, unique)]
     chosen = [asked_for(one, settings.only, quick=quick, subset=subset) for one in reports]
     repeats = min(repeats, QUICK_SEEDS) if quick else repeats
     configs = [config for one in chosen for experiment in one.experiments for config in experiment.configs]
@@ -44,6 +49,30 @@ def reproduce(
         for one in chosen:
             _check(runner, one)
             yield gather(one, terms, runner.store, _train(runner, one, terms))
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What a report holds, and what there is to train."""
+
+    rows: int
+    numbers: int
+    trainings: int
+    gradient_checks: int
+    updates: int  # of CIFAR-10, or of a set of its size
+
+
+def extent(argument: str, settings: ReproductionSettings, repeats: int) -> Extent:
+    """Return the extent of a sound report, by its name or file. Raises ConfigError if it has a mistake."""
+    quick = settings.quick
+    one = asked_for(open_report(argument), settings.only, quick=quick, subset=settings.subset)
+    studies = planned(one, min(repeats, QUICK_SEEDS) if quick else repeats, quick=quick)
+    configs = [config for study in studies for config in study.configs]
+    return Extent(
+        rows=len(one.rows), numbers=sum(line.published is not None and line.variant is None for line in one.lines), trainings=len(configs),
+        gradient_checks=sum(len(check.lambdas) for check in one.gradient_checks),
+        updates=sum(budget_of(config, config.split.sizes()[0]).total_updates for config in configs),
+    )  # fmt: skip
 
 
 def _check(runner: StudyRunner, one: Report) -> None:
@@ -65,8 +94,9 @@ def _check(runner: StudyRunner, one: Report) -> None:
 def _train(runner: StudyRunner, one: Report, terms: Terms) -> list[int]:
     """Train the missing runs of a report, return its studies: one for each division of the images and each method."""
     settings: dict[str, Any] = {"report": one.name, "rows": list(one.rows), "quick": terms.quick}
-    studies = []
-    for method, configs, chains, names in planned(one, terms.repeats, quick=terms.quick, vary=terms.vary):
+    studies, plans = [], [*planned(one, terms.repeats, quick=terms.quick, vary=terms.vary)]
+    settings |= registered(one, [config for study in plans for config in study.configs], terms.sha256)
+    for method, configs, chains, names in plans:
         how: dict[str, Any] = {"vary": terms.vary, "evaluate_test": True, "chains": chains}
         own = settings | ({"method": method} if method else {})
         stage, quirks = ", ".join(filter(None, (one.name, method))), {name: QUIRKS[name] for name in names}

@@ -15,7 +15,7 @@ from klcli.settings.sameness import settings_and_seeds, without_seeds
 from klcli.settings.train_config import TrainConfig
 from klcli.store.runs import UNFINISHED, run_row
 from klcli.store.store import Store
-from klcli.store.studies import DELETED, canonical
+from klcli.store.studies import UNTRAINED, canonical
 from klcli.studies.execution import ImagesReference, StackTask, execute, stacks
 from klcli.studies.executors import open_executor
 from klcli.termination import deferred
@@ -190,7 +190,7 @@ class StudyRunner:
 
 def _without_repeats(settings: dict[str, Any]) -> Any:
     """Return the settings of a study that --vary has no effect on; None if this klcli cannot read them."""
-    rest = {key: value for key, value in settings.items() if key not in ("plan", "groups", "vary", DELETED)}
+    rest = {key: value for key, value in settings.items() if key not in ("plan", "groups", *UNTRAINED)}
     try:
         plan = [TrainConfig.from_values(one) for one in settings["plan"]]
     except (ConfigError, KeyError, TypeError):

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
@@ -120,6 +120,7 @@ class Report:
     gradient_checks: tuple[GradientExperiment, ...]
     figures: tuple[Figure, ...]
     conditions: str | None = None  # the version that klcli runs if its text and its code differ
+    text: str = field(default="", repr=False)  # the document
 
     @property
     def title(self) -> str:
@@ -165,7 +166,8 @@ def report_names() -> list[str]:
 
 def report(name: str) -> Report:
     """Return one report. Raises ConfigError, which lists the known names."""
-    require(name in report_names(), f"report {name!r}: choose one of {', '.join(report_names())}")
+    known = f"choose one of {', '.join(report_names())}, or a file that ends in .toml"
+    require(name in report_names(), f"report {name!r}: {known}")
     return parse(name, _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8"))
 
 
@@ -176,7 +178,7 @@ def parse(name: str, text: str) -> Report:
     """Return the report of a TOML document. Raises ConfigError if the document is no report."""
     try:
         document = tomllib.loads(text)
-        return _assembled(name, document)
+        return replace(_assembled(name, document), text=text)
     except (tomllib.TOMLDecodeError, KeyError, ConfigError, TypeError) as error:
         words = {tomllib.TOMLDecodeError: f"this is not TOML ({error})", KeyError: f"the key {error} is missing"}
         raise ConfigError(f"report {name}: {words.get(type(error), error)}") from None
@@ -223,18 +225,23 @@ def _assembled(name: str, document: Row) -> Report:
         for row in table["rows"]:  # every key that is neither a number nor a remark is a setting
             own = [key for key in row if key not in ("row", "tolerance", *WORDS, *RESULTS)]
             config = _config(shared | {key: row[key] for key in own})
-            what = ", ".join([table["name"], *(_phrase(config, key) for key in own)])
+            keys = [
+                f"{key}.{one}" if key == "split" else key
+                for key in own
+                for one in (row[key] if key == "split" else "-")
+            ]
+            what = ", ".join([table["name"], *(_phrase(config, key) for key in keys)])
             trained = _lines(row, is_same | table, RESULTS, what=what, config=config, **about)
             lines += [replace(one, note=_joined(experiment.method_words, one.note)) for one in trained]
-            configs |= dict.fromkeys([config] if trained else [])
-        experiments.append(replace(experiment, configs=tuple(configs)))
+            configs |= dict.fromkeys(line.config for line in trained if line.config)
+        experiments += [replace(experiment, configs=tuple(configs))] if configs else []
     lines += [Line(**{key: table[key] for key in ("row", "what", "reason")}) for table in tables["commentary"]]
     lines += [_conclusion(table, experiments) for table in tables["conclusions"]]
     for table in tables["figures"]:
         rows, panels, shown = tuple(table["rows"]), table["panels"], tuple(table["experiments"])
         require(panels in PANELS, f"figure {', '.join(rows)}: panels {panels!r}, choose one of {', '.join(PANELS)}")
-        silent = [row for row in rows if row not in {line.row for line in lines}]
-        lines += [Line(row=row, what=shown[0], reason="a picture, no number") for row in silent]
+        silent, reason = [row for row in rows if row not in {line.row for line in lines}], table.get("reason")
+        lines += [Line(row=row, what=shown[0], reason=reason or "a picture, no number") for row in silent]
         figures.append(Figure(rows, panels, shown))
     about = {key: document[key] for key in ("course", "date", "summary")} | {"conditions": document.get("conditions")}
     return Report(
@@ -250,7 +257,9 @@ def _joined(*remarks: str | None) -> str | None:
 def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list[Line]:
     more |= {key: row.get(key, table.get(key)) for key in (*WORDS, "tolerance")} | {"row": row["row"]}
     more |= {"same_validation_images": table.get("same_validation_images", True)}
-    return [Line(quantity=key, published=float(row[key]), **more) for key in quantities if key in row]
+    found = [Line(quantity=key, published=float(row[key]), **more) for key in quantities if key in row]
+    alone = [Line(**more | {"config": None, "check": None})] if more["reason"] else []  # it trains and checks nothing
+    return found or alone
 
 
 def _conclusion(table: Row, experiments: Sequence[Experiment]) -> Line:

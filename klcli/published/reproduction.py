@@ -5,9 +5,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from klcli.published import report as published
 from klcli.published.comparison import Comparison, by_setting, compare
 from klcli.published.planning import QUICK_CYCLES
+from klcli.published.registration import plan_notes, registered_report
 from klcli.published.report import Report
 from klcli.settings.sameness import without_seeds
 from klcli.settings.setting import require
@@ -76,6 +76,7 @@ class Reproduction:
     comparisons: Sequence[Comparison]
     settings: Mapping[str, Mapping[TrainConfig, Sequence[Run]]]  # the runs of all seeds, by method and common key
     studies: Sequence[int]
+    plan_notes: Sequence[str] = ()  # the hash of the plan, and what deviates from an earlier one
 
     def runs_of(self, base: TrainConfig | None, method: str = "") -> Sequence[Run]:
         return self.settings.get(method, {}).get(without_seeds(base), ()) if base else ()
@@ -91,8 +92,10 @@ def gather(wanted: Report, terms: Terms, store: Store, studies: list[int]) -> Re
     checks = {one: [latest(stack, one.settings, sha256) for stack in one.networks()] for one in wanted.gradient_checks}
     errors = {one: [error for check in found if check for error in check.errors] for one, found in checks.items()}
     how: dict[str, Any] = {"epochs": store.runs.epochs, "incomparable": terms.incomparable, "others": runs}
+    comparisons = compare(wanted, runs[""], errors, **how)
     settings = {method: by_setting(own.values()) for method, own in runs.items()}
-    return Reproduction(wanted, terms, compare(wanted, runs[""], errors, **how), settings, studies)
+    notes = plan_notes([store.studies.get(study) for study in studies], store.studies.all())
+    return Reproduction(wanted, terms, comparisons, settings, studies, notes)
 
 
 def asked_for(whole: Report, rows: Sequence[str], *, quick: bool = False, subset: int | None = None) -> Report:
@@ -114,7 +117,7 @@ def stored_reproduction(store: Store, number: int) -> Reproduction:
     latest = {(one.stage, _split(one)): one for one in [*alike, study]}
     settings, subset = study.settings, _split(study).subset
     quick = settings["quick"]
-    wanted = asked_for(published.report(settings["report"]), settings["rows"], quick=quick, subset=subset)
+    wanted = asked_for(registered_report(study), settings["rows"], quick=quick, subset=subset)
     first = store.studies.members(number)[0]
     plans = [map(TrainConfig.from_values, one.settings["plan"]) for one in latest.values()]
     repeats = min(n for plan in plans for n in Counter(map(without_seeds, plan)).values())

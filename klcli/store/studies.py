@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # a report must not import the training code
 
 Row = dict[str, Any]  # columns and their values, or the settings of a study
 DELETED = "deleted_members"  # in the settings: the positions whose runs were deleted
+TEXT, PLAN_SHA256 = "text", "plan_sha256"  # in the settings of a reproduction: its report, and a hash of its whole plan
+UNTRAINED = ("vary", TEXT, PLAN_SHA256, DELETED)  # settings that no training of the plan depends on
 
 
 class Studies:
@@ -155,7 +157,7 @@ def canonical(settings: Row) -> str:
 
 def _identity(settings: Row) -> str:
     """The settings that determine the numbers of a study, with the defaults of options newer than it."""
-    settings = {key: value for key, value in settings.items() if key not in ("vary", DELETED)}
+    settings = {key: value for key, value in settings.items() if key not in UNTRAINED}
     try:
         plan = [settings_and_seeds(TrainConfig.from_values(one)) for one in settings.get("plan", [])]
     except (ConfigError, TypeError):

@@ -1,5 +1,6 @@
 """`klcli reproduce`: repeat the experiments of published reports and compare the numbers."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ from klcli.cli.invocation import Invocation, invoked, typed_command
 from klcli.cli.options import takes
 from klcli.errors import Diverged, GradientCheckFailed
 from klcli.settings.procedures import REPRODUCTION, ReproductionSettings
-from klcli.settings.setting import Role, flag, setting
+from klcli.settings.setting import Role, flag, require, setting
 
 if TYPE_CHECKING:
     from klcli.published.reproduction import Reproduction
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 def reproduce(
     *,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="REPORT...", help="Names of reports, for example a3-2024, or all.")
+        list[str] | None,
+        typer.Argument(metavar="REPORT...", help="Names of reports, as a3-2024, or all; files, as my-report.toml."),
     ] = None,
     list_reports: bool = flag(REPRODUCTION, "List the reports and exit.", option="--list"),
+    check: bool = flag(REPRODUCTION, "Train nothing: name every mistake of a file, or what there is to train."),
     settings: ReproductionSettings,
     markdown: Path | None = setting(None, Role.OUTPUT, "Write a Markdown page, with the figures beside it."),
     invocation: Invocation,
@@ -32,9 +35,12 @@ def reproduce(
 
     Every number is shown with our mean over seeds, the difference and a verdict: reproduced, if the published
     run could be one more run of ours; differs; undecided, if our runs scatter too much to tell a difference of 2
-    points; or cannot be compared, with the reason. A training that several rows share is run once.
+    points; or cannot be compared, with the reason. A training that several rows share is run once. `klcli help
+    reproduce` has the format of a report of your own.
 
     - `klcli reproduce --list`
+
+    - `klcli reproduce --check my-report.toml`
 
     - `klcli reproduce a3-2024 --only T2 --repeats 5`
 
@@ -48,6 +54,10 @@ def reproduce(
         listed = list_table([*map(report, report_names())], invocation.repeats)
         invocation.result(listed)
         invocation.document("reproduce", {"reports": exact_rows(listed)})
+        return
+
+    if check:
+        _check(invocation, names or [], settings)
         return
 
     from klcli.report.tables import reproductions
@@ -78,6 +88,31 @@ def reproduce(
         raise GradientCheckFailed(f"wrong gradient: {', '.join(wrong)}, see `klcli gradcheck`")
     if lost := dict.fromkeys(one.line.row for one in compared if one.diverged and one.ours is None):
         raise Diverged(f"every training of {', '.join(lost)} diverged: there is no number to compare")
+
+
+def _check(invocation: Invocation, names: list[str], settings: ReproductionSettings) -> None:
+    """Name every mistake of these reports with its line, as compilers do, or what a sound one holds."""
+    from klcli.procedures.reproducing import extent
+    from klcli.published.sources import read
+    from klcli.published.validation import mistakes
+    from klcli.report.words import counted
+
+    require(bool(names), "--check: name a report or a file, for example my-report.toml")
+    documents, wrong = [], 0
+    for name in names:
+        found = mistakes(read(name))
+        invocation.result(*(f"{name}:{one}" for one in found))
+        held = None if found else asdict(extent(name, settings, invocation.repeats))
+        if held is not None:
+            n = invocation.repeats
+            words = [f"{held[key]} {counted(held[key], key.replace('_', ' ').rstrip('s'))}" for key in held]
+            rows, numbers, trainings, checks, updates = words
+            trained = f"{trainings} with {n} {counted(n, 'seed')}, {checks}, about {updates}"
+            invocation.result(f"{name}: {rows}, {numbers}; {trained}")
+        documents.append({"report": name, "mistakes": [asdict(one) for one in found], "holds": held})
+        wrong += len(found)
+    invocation.document("reproduce", {"checked": documents})
+    require(not wrong, f"--check: {wrong} {counted(wrong, 'mistake')} in {', '.join(names)}")
 
 
 def _write_pictures(invocation: Invocation, found: "Reproduction", markdown: Path | None) -> list[tuple[str, Path]]:

@@ -75,6 +75,7 @@ def reproduction_notes(found: Reproduction) -> list[str]:
     notes += [f"besides, {name}, {_verdicts(own)}" for name, own in apart]
     whole = any(one.line.config and one.line.config.split.validation_batches for one in comparisons)
     notes += ["validation on whole batch files is the same for every seed"] * (whole and terms.vary == "split")
+    notes += found.plan_notes
     if found.report.conditions:
         notes.append(f"what runs: {found.report.conditions}")
     if any(one.line.config for one in comparisons):

@@ -1,0 +1,118 @@
+"""Registration: the plan of a reproduction, fixed and stored before its first training, and what deviates from it.
+
+Whoever sees a result and then changes seeds, settings or published numbers can make any report agree. Every study of a
+reproduction therefore holds the text of the report and one SHA-256 of the whole plan, and a table says whether the
+database has an earlier plan.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from typing import Any
+
+from klcli.errors import ConfigError
+from klcli.published import report as published
+from klcli.published.report import Report
+from klcli.settings.sameness import SETTINGS, differences, without_seeds
+from klcli.settings.split_config import SplitConfig
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Study
+from klcli.store.studies import PLAN_SHA256, TEXT
+
+SHOWN = 3  # settings or rows that a line names
+NUMBER = ("quantity", "published", "reason", "note", "if_differs")  # of a line: what the report says
+
+
+def registered(report: Report, trainings: Iterable[TrainConfig], dataset_sha256: str) -> dict[str, str]:
+    """Return what the studies of a reproduction store besides their own plans: the text, and the hash of the whole."""
+    whole = {"report": report.text, "rows": report.rows, "trainings": [*map(asdict, trainings)]}
+    canonical = json.dumps(whole | {"dataset_sha256": dataset_sha256}, sort_keys=True)
+    return {TEXT: report.text, PLAN_SHA256: sha256(canonical.encode()).hexdigest()}
+
+
+def registered_report(study: Study) -> Report:
+    """Return the report of a study as its plan has it; of a study of an older klcli, the one in klcli."""
+    name, text = study.settings["report"], study.settings.get(TEXT)
+    return published.parse(name, text) if text else published.report(name)
+
+
+def plan_notes(mine: Sequence[Study], every: Sequence[Study]) -> list[str]:
+    """Return the notes on the plan of a reproduction, of its studies: its hash, and what deviates from an earlier one.
+
+    The first plan of the same report, rows and images counts, because no result had been seen before it.
+    """
+    hashes = [one.settings[PLAN_SHA256] for one in mine if PLAN_SHA256 in one.settings]
+    if not hashes:
+        return []
+    hashed = " and ".join(dict.fromkeys(hashes))
+    notes = [f"plan: sha256 {hashed}, stored in study {mine[0].id} before the first training"]
+    before = [one for one in every if one.kind == mine[0].kind and one.id < mine[0].id and PLAN_SHA256 in one.settings]
+    alike = [one for one in before if _subject(one) == _subject(mine[0])]
+    if alike and (first := alike[0]).settings[PLAN_SHA256] not in hashes:
+        together = [one for one in alike if one.settings[PLAN_SHA256] == first.settings[PLAN_SHA256]]
+        what = "; ".join(_changes(together, mine)) or "its text"
+        notes.append(f"deviates from the plan of study {first.id}, of {first.created_at[:10]}: {what}")
+    return notes
+
+
+def _subject(study: Study) -> tuple[Any, ...]:
+    """What two plans have in common if one can deviate from the other; the name is that of the file, without a hash."""
+    settings, file = study.settings, re.sub(r"-[0-9a-f]{8}$", "", study.settings["report"])
+    subset = settings["plan"][0]["split"]["subset"]
+    return file, subset, *(settings.get(key) for key in ("rows", "quick", "dataset_sha256"))
+
+
+def _changes(before: Sequence[Study], after: Sequence[Study]) -> Iterator[str]:
+    """Yield what differs, in words: seeds, settings, and the numbers and remarks of the report."""
+    try:
+        old, new = _trainings(before), _trainings(after)
+        shared = {split: old[split] for split in new if split in old} or old  # the other parts may not have begun
+        a, b = ([config for many in one.values() for config in many] for one in (shared, new))
+        texts = [registered_report(one[0]).only(one[0].settings["rows"]) for one in (before, after)]
+    except ConfigError:
+        yield "another klcli wrote it, which had other settings or another format"
+        return
+    if (n := _seeds(b)) != (m := _seeds(a)):
+        yield f"seeds: {n}, not {m}"
+    elif {one.seed for one in a} != {one.seed for one in b} or before[0].settings["vary"] != after[0].settings["vary"]:
+        yield f"other seeds: --vary {after[0].settings['vary']}, not {before[0].settings['vary']}"
+    first, now = (dict.fromkeys(map(without_seeds, one)) for one in (a, b))
+    yield from _other_settings([one for one in first if one not in now], [one for one in now if one not in first])
+    numbers = [Counter((line.row, *map(line.__getattribute__, NUMBER)) for line in one.lines) for one in texts]
+    if rows := dict.fromkeys(row for row, *_ in [*(numbers[1] - numbers[0]), *(numbers[0] - numbers[1])]):
+        yield f"numbers or remarks of {_some([*rows])}"
+
+
+def _trainings(studies: Sequence[Study]) -> dict[SplitConfig, dict[TrainConfig, None]]:
+    """Return each training once, though the same plan may have begun twice, by the division of the images."""
+    found: dict[SplitConfig, dict[TrainConfig, None]] = {}
+    for config in (TrainConfig.from_values(one) for study in studies for one in study.settings["plan"]):
+        found.setdefault(config.split, {})[config] = None
+    return found
+
+
+def _seeds(configs: Sequence[TrainConfig]) -> int:
+    return min(Counter(map(without_seeds, configs)).values())
+
+
+def _other_settings(gone: Sequence[TrainConfig], new: Sequence[TrainConfig]) -> Iterator[str]:
+    changed: dict[str, set[tuple[str, str]]] = {}
+    for config in new if gone else ():  # compared with the most similar training that is no longer planned
+        for key, pair in min((differences(one, config) for one in gone), key=len).items():
+            changed.setdefault(key, set()).add((SETTINGS[key].words(pair[0]), SETTINGS[key].words(pair[1])))
+    words = []
+    for key, pairs in changed.items():
+        (was, now), label = next(iter(pairs)), SETTINGS[key].label
+        words.append(f"{label} {now}, not {was}" if len(pairs) == 1 else f"{len(pairs)} values of {label}")
+    if words:
+        yield _some(words, "; ")
+    elif gone or new:
+        yield f"trainings: {len(new)} new, {len(gone)} left out"
+
+
+def _some(words: Sequence[str], between: str = ", ") -> str:
+    more = f"{between}{len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return between.join(words[:SHOWN]) + more

@@ -1,0 +1,186 @@
+"""Schema: every table and key that the document of a report may have, and what its values may be.
+
+A new key is one line here, and the code that uses it; `klcli help reproduce` has the same tables, compared by a test.
+"""
+
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from klcli.published.quirks import QUIRKS
+from klcli.published.report import CONCLUSIONS, ERRORS, PANELS, RESULTS
+from klcli.settings.procedures import PIXELS, TOLERANCES
+
+MAX_REPEATS = 1000
+_NAME = re.compile(r"[^\W_][\w.-]*")  # also part of the name of a picture's file
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: the kind of its values, of KINDS, and its meaning on the page."""
+
+    kind: str
+    meaning: str
+    is_required: bool = False
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable() and bool(value.strip())
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(_NAME.fullmatch(value))
+
+
+def _is_number(value: Any, low: float = 0.0, high: float = math.inf) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) < sys.float_info.max and low <= value <= high
+
+
+def _is_whole(high: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and _is_number(value, 1, high)
+
+
+def _are(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and bool(value) and all(map(check, value))
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "a text of one line": _is_text,
+    "a name of letters, digits, `.`, `-` and `_`": _is_name,
+    "a fraction from 0 to 1": lambda value: _is_number(value, high=1),
+    "a number, at least 0": _is_number,
+    "a finite number": lambda value: _is_number(value, low=-math.inf),
+    f"a whole number from 1 to {MAX_REPEATS}": _is_whole(MAX_REPEATS),
+    f"a whole number from 1 to {PIXELS}": _is_whole(PIXELS),
+    "a list of numbers, each at least 0": _are(_is_number),
+    "a list of names": _are(_is_text),
+    "a list of rows, as 7-T1": _are(_is_name),
+    "a table of settings": lambda value: isinstance(value, dict),
+    "a list of tables": lambda value: isinstance(value, list) and bool(value),
+    f"one of {', '.join(PANELS)}": lambda value: value in PANELS,
+    f"one of {', '.join(CONCLUSIONS)}": lambda value: value in CONCLUSIONS,
+    f"one of {', '.join(RESULTS)}": lambda value: value in RESULTS,
+    f"one of {', '.join(TOLERANCES)}": lambda value: value in TOLERANCES,
+    f"a list, of {', '.join(QUIRKS)}": lambda value: isinstance(value, list) and all(one in QUIRKS for one in value),
+    "true or false": lambda value: isinstance(value, bool),
+    "a table": lambda value: isinstance(value, dict),
+}
+(
+    TEXT, NAME, FRACTION, NUMBER, FINITE, COUNT, SIZE, NUMBERS, NAMES, ROW_NAMES, SETTINGS_TABLE, TABLES_LIST, PANEL,
+    CONCLUSION, RESULT, DIFFERENCES, QUIRK_NAMES, TRUTH, TABLE,
+) = KINDS  # fmt: skip
+
+REMARKS = {
+    "reason": Key(TEXT, "why the number cannot be compared, or why there is none"),
+    "note": Key(TEXT, "a remark that the reader needs"),
+    "if_differs": Key(TEXT, "the known difference from our training; shown if the numbers differ"),
+}
+_ROW = {"row": Key(NAME, "the table or figure of the report, as 7-T1; begins with the number of the report", True)}
+
+
+_MEANINGS = {
+    "max_absolute": "largest absolute error",
+    "relative_to_sum": "largest relative error, of the sum of both magnitudes",
+    "relative_to_maximum": "largest relative error, of the larger of both magnitudes",
+    "ratio_of_maxima": "largest absolute error, divided by the largest sum of both magnitudes",
+    "gradient_mean": "mean of the entries",
+    "gradient_std": "standard deviation of the entries",
+    "best_validation_accuracy": "highest of all evaluations",
+}
+
+
+def _quantity(name: str) -> Key:
+    split, _, measure = name.partition("_")
+    after = f"{measure} on the {'training' if split == 'train' else split} images, after the last update"
+    meaning = _MEANINGS.get(name, after if name in RESULTS else name.replace("_", " "))
+    is_signed = name in ERRORS and name.endswith(("_mean", "difference_max"))
+    return Key(FRACTION if name.endswith("accuracy") else FINITE if is_signed else NUMBER, meaning)
+
+
+DOCUMENT = {
+    "report": Key(NAME, "number or short name of the report", True),
+    "course": Key(TEXT, "where it was handed in or published", True),
+    "date": Key(TEXT, "when", True),
+    "summary": Key(TEXT, "its content in a line", True),
+    "conditions": Key(TEXT, "the version that runs, if text and code of the report differ"),
+    "same_validation_images": Key(TRUTH, "whether the report validated on the images that the settings give; true"),
+    "common": Key(SETTINGS_TABLE, "settings of every training and gradient check"),
+    "experiments": Key(TABLES_LIST, "trainings"),
+    "gradient_checks": Key(TABLES_LIST, "gradient checks"),
+    "conclusions": Key(TABLES_LIST, "what the report says about several trainings"),
+    "commentary": Key(TABLES_LIST, "statements without a number"),
+    "figures": Key(TABLES_LIST, "figures, drawn from our runs"),
+}
+_TOLERANCE = Key(NUMBER, "the smallest difference that matters")
+_METHOD = {
+    "is_chain": Key(TRUTH, "whether each training begins with the weights of the one before"),
+    "quirks": Key(QUIRK_NAMES, "what the code of the report does and klcli does not"),
+}
+VARIANT = {
+    "name": Key(TEXT, "`as the text says`", True),
+    "config": Key(SETTINGS_TABLE, "settings instead of those of the experiment"),
+    "lambdas": Key(NUMBERS, "as those of the experiment, which it replaces"),
+    **_METHOD,
+    **REMARKS,
+}
+TABLES: dict[str, dict[str, Key]] = {
+    "experiments": {
+        "name": Key(TEXT, "of one experiment alone", True),
+        "config": Key(SETTINGS_TABLE, "settings of its trainings, instead of the common ones"),
+        "rows": Key(TABLES_LIST, "its published numbers", True),
+        "repeats": Key(COUNT, "train at least this many seeds"),
+        "lambdas": Key(NUMBERS, "values of lambda to train, in this order, also those without a published number"),
+        "tolerance": _TOLERANCE,
+        **_METHOD,
+        "variant": Key(TABLE, "trains the same rows otherwise; its lines are shown and counted apart"),
+        **REMARKS,
+    },
+    "gradient_checks": {
+        "name": Key(TEXT, "of one check alone", True),
+        "config": Key(SETTINGS_TABLE, "settings of the network, instead of the common ones", True),
+        "lambdas": Key(NUMBERS, "values of lambda; the largest error of all of them counts", True),
+        "rows": Key(TABLES_LIST, "its published numbers", True),
+        "images": Key(SIZE, "use the first N training images"),
+        "dims": Key(SIZE, "use the first N pixels of each"),
+        "h": Key(NUMBER, "step of the difference quotients"),
+        "method": Key(DIFFERENCES, "kind of the difference quotients"),
+        **REMARKS,
+    },
+    "conclusions": {
+        **_ROW,
+        "what": Key(TEXT, "the conclusion", True),
+        "kind": Key(CONCLUSION, "what is measured", True),
+        "experiments": Key(NAMES, "the names of the experiments that it is about", True),
+        "quantity": Key(RESULT, "what is compared; validation_accuracy"),
+        "published": Key(FINITE, "the number of the report"),
+        "above": Key(FINITE, "the bound of a claim"),
+        "below": Key(FINITE, "the bound of a claim"),
+        "tolerance": _TOLERANCE,
+        **REMARKS,
+    },
+    "commentary": {
+        **_ROW,
+        "what": Key(TEXT, "the statement", True),
+        "reason": Key(TEXT, "why there is no number to compare", True),
+    },
+    "figures": {
+        "rows": Key(ROW_NAMES, "the rows that it shows, or its own name, with a reason", True),
+        "panels": Key(PANEL, "curves of one experiment; of two, without and with BN; lambda; every sigma", True),
+        "experiments": Key(NAMES, "the names of the experiments that it shows", True),
+        "reason": Key(TEXT, "why no number of the report belongs to it"),
+    },
+}  # fmt: skip
+ROWS: dict[str, dict[str, Key]] = {
+    "experiments": {**_ROW, **{name: _quantity(name) for name in RESULTS}, "tolerance": _TOLERANCE, **REMARKS},
+    "gradient_checks": {
+        **_ROW,
+        "tensor": Key(TEXT, "W1, b1, gamma1, beta1, ...; without it, the largest error of all tensors"),
+        **{name: _quantity(name) for name in ERRORS},
+        **REMARKS,
+    },
+}
+EXPERIMENTS_OF: Mapping[str, int] = {"training": 1, "bn": 2, "lambda": 1}  # the number that a figure's panels show

@@ -1,0 +1,237 @@
+"""Validation: names every mistake in the document of a report, each with its line and the cure."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from itertools import pairwise
+from typing import Any
+
+from klcli.errors import ConfigError
+from klcli.published.places import Path, places
+from klcli.published.report import parse
+from klcli.published.schema import DOCUMENT, EXPERIMENTS_OF, KINDS, REMARKS, ROWS, TABLES, VARIANT, Key
+from klcli.settings.sameness import SETTINGS
+from klcli.settings.setting import Setting
+from klcli.settings.train_config import TrainConfig
+from klcli.text import visible
+from klcli.training.budget import budget_of
+
+Row = dict[str, Any]  # a table of the document
+SHOWN = 40  # characters of a value in a message
+Settings = Mapping[str, Setting]
+# The settings of a report, by key: without the seeds, which --repeats varies, and the name of a preset. The seed of
+# its split may be that of the report.
+_OWN = {key: one for key, one in SETTINGS.items() if "." in key or not (one.is_seed or one.is_name)}
+TRAINING: Settings = {key: one for key, one in _OWN.items() if "." not in key}
+SPLIT: Settings = {key.partition(".")[2]: one for key, one in _OWN.items() if "." in key}
+_OPTIONS = {one.option: key for known in (TRAINING, SPLIT) for key, one in known.items()}
+# Other words for a setting: its option, its label and its column.
+_WORDS = {
+    word: key
+    for key, one in TRAINING.items()
+    for word in (one.column, one.label.replace(" ", "_"), one.option.lstrip("-").replace("-", "_"), key)
+}
+WORDS_OF_ROW = ("row", "tensor", "tolerance", *REMARKS)  # its other keys are numbers and settings
+
+
+@dataclass(frozen=True, order=True)
+class Mistake:
+    """One mistake: its line in the file, the table or row, and what is wrong."""
+
+    line: int
+    where: str  # experiments 2, row 3; empty for the document itself
+    words: str
+
+    def __str__(self) -> str:
+        return visible(": ".join(filter(None, (str(self.line), self.where, self.words))))
+
+
+def mistakes(text: str) -> list[Mistake]:
+    """Return every mistake of a document, by line; none if it is a report that klcli can reproduce."""
+    try:
+        document, lines = tomllib.loads(text), places(text)
+    except RecursionError:
+        return [Mistake(1, "", "this nests too deeply for a report")]
+    except ValueError as error:  # also a whole number of 5000 digits, which is no TOMLDecodeError
+        found = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        line = int(found[1]) if found else text.count("\n") + 1
+        return [Mistake(line, "", f"this is not TOML: {str(error).partition(' (at ')[0]}")]
+    checker = _Checker(document, lines)
+    checker.check()
+    if not checker.found:
+        try:
+            parse("report", text)
+        except ConfigError as error:
+            checker.say((), str(error))
+    return sorted(checker.found)
+
+
+class _Checker:
+    """Walks through a document that is TOML; `found` collects its mistakes."""
+
+    def __init__(self, document: Row, lines: Mapping[Path, int]) -> None:
+        self.document, self.lines, self.found = document, lines, list[Mistake]()
+
+    def say(self, path: Path, words: str) -> None:
+        known = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), 1)
+        where = [f"{name} {index + 1}" for name, index in pairwise(path) if isinstance(index, int)]
+        if where and len(path) > 2 and path[2] in ("config", "variant"):
+            where.append(str(path[2]))
+        elif path[:1] == ("common",) != path:
+            where = ["common"]
+        self.found.append(Mistake(known, ", ".join(where[:2]).replace("rows ", "row "), words))
+
+    def check(self) -> None:
+        sound = self._keys((), self.document, DOCUMENT)
+        common = self._settings(("common",), sound.get("common", {}))
+        is_sound, rows = not any(one.where == "common" for one in self.found), list[str]()
+        names: dict[str, str] = {}  # of the experiments and checks, each with its kind
+        for kind, keys in TABLES.items():  # the figures, which name rows and experiments, are the last
+            for path, table in self._tables((kind,), sound.get(kind, [])):
+                own = self._keys(path, table, keys)
+                if (name := own.get("name")) in names:
+                    self.say((*path, "name"), f"a second {_shown(name)}: give every experiment and check its own name")
+                if kind == "figures":
+                    self._figure(path, own, rows, [one for one, of in names.items() if of == "experiments"])
+                elif kind in ("commentary", "conclusions"):
+                    rows += self._row_name(path, own)
+                else:
+                    names |= {name: kind} if name else {}
+                    rows += self._numbers(path, own, common, is_sound)
+        if not any(self.document.get(kind) for kind in (*ROWS, "conclusions", "commentary")):
+            self.say((), "no row: give [[experiments]], [[gradient_checks]] or [[commentary]]")
+
+    def _tables(self, path: Path, values: Sequence[Any]) -> Iterator[tuple[Path, Row]]:
+        for index, value in enumerate(values):
+            if isinstance(value, dict):
+                yield (*path, index), value
+            else:
+                self.say((*path, index), f"{_shown(value)}: must be a table, as {{ row = ... }}")
+
+    def _keys(self, path: Path, table: Row, keys: Mapping[str, Key], more: Iterable[str] = ()) -> Row:
+        """Return the sound values of a table; name unknown and missing keys and values of another kind."""
+        sound = {}
+        for key, value in table.items():
+            if key in keys and KINDS[keys[key].kind](value):
+                sound[key] = value
+            elif key in keys:
+                percent = " (a percentage divided by 100)" if "fraction" in keys[key].kind else ""
+                self.say((*path, key), f"{key} = {_shown(value)}: must be {keys[key].kind}{percent}")
+            elif key not in more:
+                what = "setting or number" if more else "table or key" if not path else "key"
+                self._unknown(path, key, what, (*keys, *more))
+        for key, one in keys.items():
+            if one.is_required and key not in table:
+                self.say(path, f"the key `{key}` is missing: {one.meaning}")
+        return sound
+
+    def _unknown(self, path: Path, key: str, what: str, known: Iterable[str]) -> None:
+        seeds = f"{key}: the seeds are those of --repeats, omit it"
+        is_seed = key in SETTINGS and SETTINGS[key].is_seed
+        self.say((*path, key), seeds if is_seed else f"no {what} `{key}`{_meant(key, known)}")
+
+    def _settings(self, path: Path, table: Row, *, others: Collection[str] = (), known: Settings = TRAINING) -> Row:
+        """Return the sound settings of a table, without its `others`; name unknown ones and refused values."""
+        sound: Row = {}
+        for key, value in table.items():
+            if key == "split" and known is TRAINING:
+                if isinstance(value, dict):
+                    sound[key] = self._settings((*path, key), value, known=SPLIT)
+                else:
+                    self.say((*path, key), f"split = {_shown(value)}: must be a table of settings")
+            elif key in known:
+                try:  # the message names the key of the file, not the option
+                    sound[key] = replace(known[key], option=key).checked(value)
+                except ConfigError as error:
+                    self.say((*path, key), str(error))
+            elif key not in others:
+                self._unknown(path, key, "setting", known)
+        return sound
+
+    def _numbers(self, path: Path, table: Row, common: Row, is_sound: bool) -> list[str]:
+        """Check the settings and rows of an experiment or of a gradient check; return the names of the rows.
+
+        Without sound common settings, rows that go with them cannot be told from others.
+        """
+        kind, before, names = str(path[0]), len(self.found), list[str]()
+        is_check, seen = kind == "gradient_checks", list[Row]()
+        own = self._settings((*path, "config"), table.get("config", {}))
+        is_sound = is_sound and before == len(self.found)
+        if "variant" in table:
+            variant = self._keys((*path, "variant"), table["variant"], VARIANT)
+            self._settings((*path, "variant", "config"), variant.get("config", {}))
+        if is_check and is_sound:
+            self._config((*path, "config"), common, own)
+        for here, row in self._tables((*path, "rows"), table.get("rows", [])):
+            before = len(self.found)
+            sound = self._keys(here, row, ROWS[kind], () if is_check else (*TRAINING, "split"))
+            settings = {} if is_check else self._settings(here, row, others=row.keys() - TRAINING.keys())
+            names += self._row_name(here, sound)
+            if is_check and "tensor" in sound:
+                self._tensor((*here, "tensor"), sound["tensor"], common | own)
+            if not is_check and is_sound and before == len(self.found):
+                self._config(here, common, own | settings)
+            numbers = [key for key in ROWS[kind] if key not in WORDS_OF_ROW]
+            if not row.keys() & {*numbers, "reason"} and "reason" not in table:
+                self.say(here, f"no number and no reason: give a number, as `{numbers[0]} = ...`, or the `reason`")
+            if row in seen:
+                self.say(here, f"the same as row {seen.index(row) + 1}: omit one of them")
+            seen.append(row)
+        return names
+
+    def _row_name(self, path: Path, row: Row) -> list[str]:
+        number, name = self.document.get("report"), row.get("row")
+        if name is None:
+            return []
+        if isinstance(number, str) and not name.startswith(f"{number}-"):
+            self.say((*path, "row"), f"row {name!r}: must begin with the number of the report, as {number}-{name}")
+        return [name]
+
+    def _config(self, path: Path, common: Row, own: Row) -> None:
+        """Check that valid settings go together and leave images to train on."""
+        settings = common | own
+        if settings.get("initializer") != "normal" and "sigma" not in own:
+            settings.pop("sigma", None)  # he and xavier do not take the common sigma
+        try:
+            config = TrainConfig.from_values(settings)
+            budget_of(config, config.split.sizes()[0])
+        except ConfigError as error:
+            self.say(path, re.sub(r"--[a-z][a-z-]*", lambda one: _OPTIONS.get(one[0], one[0]), str(error)))
+
+    def _tensor(self, path: Path, tensor: str, settings: Row) -> None:
+        layers = len(settings.get("hidden", TrainConfig().hidden)) + 1
+        known = [f"{name}{k}" for k in range(1, layers + 1) for name in ("W", "b")]
+        if settings.get("batch_norm"):
+            known += [f"{name}{k}" for k in range(1, layers) for name in ("gamma", "beta")]
+        if tensor not in known:
+            self.say(path, f"no tensor {_shown(tensor)} in this network: it has {', '.join(known)}")
+
+    def _figure(self, path: Path, table: Row, rows: list[str], experiments: list[str]) -> None:
+        for index, row in enumerate(table.get("rows", [])):
+            if "reason" in table:
+                self._row_name((*path, "rows", index), {"row": row})
+            elif row not in rows:
+                cure = "a figure without numbers needs a `reason`"
+                self.say((*path, "rows", index), f"no row {_shown(row)} above{_meant(row, rows) or f': {cure}'}")
+        shown, wanted = table.get("experiments", []), EXPERIMENTS_OF.get(table.get("panels", ""))
+        for index, name in enumerate(shown):
+            if name not in experiments:
+                self.say((*path, "experiments", index), f"no experiment {_shown(name)}{_meant(name, experiments)}")
+        if wanted and len(shown) not in (0, wanted):
+            self.say((*path, "experiments"), f"panels {table['panels']!r} show {wanted}, here are {len(shown)}")
+
+
+def _shown(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, date) else repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def _meant(word: Any, known: Iterable[str]) -> str:
+    """Return the suggestion for an unknown name, also of a setting by its option: lambda for lam."""
+    among = {name: name for name in known}
+    among |= {other: key for other, key in _WORDS.items() if key in among}
+    close = difflib.get_close_matches(str(word), among, n=1, cutoff=0.6)
+    return f", did you mean `{among[close[0]]}`?" if close else ""

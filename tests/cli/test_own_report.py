@@ -1,0 +1,153 @@
+"""`klcli reproduce my-report.toml`: from `--check` to the page, the plan that is stored, and what deviates from it."""
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from tests.published.documentation import example
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Rows = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+
+LOOK = ("--data", "synthetic", "--subset", "200", "--quick", "--jobs", "1")
+
+# Other widths than those of the course, two tables, one figure.
+REPORT = """
+report = "12"
+course = "Machine learning, project"
+date = "2026"
+summary = "one hidden layer of 12 and of 24 units"
+[common]
+step_epochs = 1
+[[experiments]]
+name = "widths"
+rows = [
+  { row = "12-T1", hidden = [12], test_accuracy = 0.40 },
+  { row = "12-T1", hidden = [24], test_accuracy = 0.45, note = "44.9 in the text" },
+]
+[[experiments]]
+name = "Adam"
+config = { hidden = [12], optimizer = "adam", eta_max = 1e-3 }
+rows = [{ row = "12-T2", train_loss = 1.4, reason = "read off a figure" }]
+[[figures]]
+rows = ["12-T2"]
+panels = "training"
+experiments = ["Adam"]
+"""
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    path = tmp_path / "my report.toml"
+    path.write_text(REPORT, encoding="utf-8")
+    return path
+
+
+def plan_notes(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(("plan: ", "deviates from"))]
+
+
+def test_from_the_check_to_the_page(here: Klcli, rows: Rows, report: Path, tmp_path: Path) -> None:
+    checked = here("reproduce", "--check", report.name)
+    assert checked.returncode == 0
+    # n_s = 450, 2 cycles: 1800 updates, for 3 settings with 3 seeds
+    held = "2 rows, 3 numbers; 9 trainings with 3 seeds, 0 gradient checks, about 16200 updates"
+    assert checked.stdout == f"my report.toml: {held}\n"
+    done = here("reproduce", report.name, *LOOK, "--markdown", "page.md")
+    assert done.returncode == 0, done.stderr
+    name = f"my-report-{sha256(REPORT.encode()).hexdigest()[:8]}"
+    assert done.stdout.startswith(f"{name}: report 12, Machine learning, project, 2026, on synthetic")
+    assert [(run["hidden"], run["optimizer"]) for run in rows("runs")][::2] == [
+        ("12", "sgd"), ("24", "sgd"), ("12", "adam")
+    ]  # fmt: skip
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert page.count("| 12-T1") == 2
+    assert page.count("| 12-T2") == 1
+    assert f"## {name}" in page
+    assert plan_notes(page) == plan_notes(done.stdout)
+    [(words, picture)] = re.findall(r"!\[(.*)\]\((.*)\)", page)
+    assert words.startswith("12-T2: Adam")
+    assert (tmp_path / picture).read_bytes()[:4] == b"\x89PNG"
+    report.unlink()
+    shown = here("report", "--study", "1")
+    assert shown.returncode == 0, shown.stderr
+    assert plan_notes(shown.stdout) == plan_notes(done.stdout)
+    table = [line.rstrip() for line in done.stdout.splitlines() if " 12-T" in line]
+    assert [line.rstrip() for line in shown.stdout.splitlines() if " 12-T" in line] == table
+
+
+def test_the_plan_is_stored_with_its_hash(here: Klcli, report: Path, tmp_path: Path) -> None:
+    first = here("reproduce", report.name, "--only", "T1", *LOOK)
+    with closing(sqlite3.connect(tmp_path / "results/klcli.db")) as connection:
+        [(text,)] = connection.execute("SELECT settings FROM studies").fetchall()
+        begun = connection.execute("SELECT min(started_at) >= (SELECT created_at FROM studies) FROM runs").fetchall()
+    settings = json.loads(text)
+    assert begun == [(1,)]
+    assert settings["text"] == REPORT
+    whole = {
+        "report": REPORT, "rows": ["12-T1"], "trainings": settings["plan"], "dataset_sha256": settings["dataset_sha256"]
+    }  # fmt: skip
+    digest = sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    notes = [f"plan: sha256 {digest}, stored in study 1 before the first training"]
+    assert plan_notes(first.stdout) == notes
+    assert plan_notes(here("reproduce", report.name, "--only", "T1", *LOOK, "--resume").stdout) == notes
+
+
+@pytest.mark.slow
+def test_what_deviates_is_said(here: Klcli, report: Path) -> None:
+    def deviation(old: str = "", new: str = "", *args: str) -> list[str]:
+        report.write_text(REPORT.replace(old, new), encoding="utf-8")
+        done = here("reproduce", report.name, "--only", "T1", *LOOK, *args)
+        assert done.returncode == 0, done.stderr
+        return [line.partition(": ")[2] for line in plan_notes(done.stdout)[1:]]
+
+    assert deviation() == []
+    assert deviation() == []  # the same plan again
+    assert deviation("", "", "--repeats", "1") == ["seeds: 1, not 2"]
+    assert deviation("", "", "--vary", "init") == ["other seeds: --vary init, not all"]
+    assert deviation("[24]", "[25]", "--repeats", "1") == ["seeds: 1, not 2; hidden 25, not 24"]
+    assert deviation("step_epochs = 1", "step_epochs = 1\ndropout = 0.5") == ["dropout 0.5, not 0"]
+    assert deviation("0.45", "0.46") == ["numbers or remarks of 12-T1"]
+    assert deviation("1.4", "1.5") == ["its text"]  # of another row
+    assert deviation() == []  # the first plan once more
+    report.rename(report.with_name("other.toml"))
+    assert plan_notes(here("reproduce", "other.toml", "--only", "T1", *LOOK).stdout)[1:] == []
+
+
+def test_mistakes_are_listed_and_refused(here: Klcli, refused: Refused, report: Path) -> None:
+    report.write_text(REPORT.replace("hidden = [24]", "hiden = [24]").replace("= 1\n", "= 0\n"), encoding="utf-8")
+    done = here("reproduce", "--check", report.name, "a3-2024")
+    assert done.stdout.splitlines()[:2] == [
+        "my report.toml:7: common: step_epochs 0: must be a finite number, above 0",
+        "my report.toml:12: experiments 1, row 2: no setting or number `hiden`, did you mean `hidden`?",
+    ]
+    sound = r"a3-2024: \d+ rows, \d+ numbers; \d+ trainings with 3 seeds, \d+ gradient checks, about \d+ updates"
+    assert re.fullmatch(sound, done.stdout.splitlines()[2])
+    assert done.returncode == 2
+    assert done.stderr == "klcli: --check: 2 mistakes in my report.toml, a3-2024\n"
+    document = json.loads(here("reproduce", "--check", report.name, "--json").stdout)
+    [checked] = document["checked"]
+    assert [one["line"] for one in checked["mistakes"]] == [7, 12]
+    assert checked["holds"] is None
+    refused(here("reproduce", report.name), 2, "my report.toml:7: common: step_epochs 0", "--check 'my report.toml'")
+    refused(here("reproduce", "--check"), 2, "--check: name a report or a file")
+    refused(here("reproduce", "none.toml"), 2, "none.toml: there is no such file")
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page_runs(here: Klcli, tmp_path: Path) -> None:
+    (tmp_path / "example.toml").write_text(example(), encoding="utf-8")
+    done = here("reproduce", "example.toml", *LOOK, "--json")
+    assert done.returncode == 0, done.stderr
+    [document] = json.loads(done.stdout)["reports"]
+    assert len(document["pictures"]) == 2
+    assert [line["n"] for line in document["lines"]] == [1, 2, 2, 2, 0, 2, 2, 2, 0, 0]

@@ -1,0 +1,199 @@
+"""The mistakes of a report: each with its line and its cure, and none in what klcli ships."""
+
+import re
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from klcli.errors import ConfigError
+from klcli.published import sources
+from klcli.published.report import parse, report_names
+from klcli.published.schema import DOCUMENT, ROWS, TABLES
+from klcli.published.validation import mistakes
+from klcli.settings.sameness import SETTINGS
+from tests.published.documentation import PAGE, example, key_tables, page
+
+EXAMPLE = example()
+
+
+def named(text: str) -> list[str]:
+    return [str(one) for one in mistakes(text)]
+
+
+def line_of(text: str, part: str) -> int:
+    return text[: text.index(part)].count("\n") + 1
+
+
+@pytest.mark.parametrize("name", report_names())
+def test_the_reports_in_klcli_have_none(name: str) -> None:
+    assert named(sources.read(name)) == []
+
+
+def test_the_page_has_every_key_and_a_sound_example() -> None:
+    for heading in key_tables():
+        assert f"## {heading}\n\n" in PAGE
+    assert page(PAGE) == PAGE, "`python -m tests.published.documentation` writes the tables"
+    described = set(re.findall(r"^\| `(\w+)`", PAGE, re.MULTILINE))
+    assert described == {key for keys in (DOCUMENT, *TABLES.values(), *ROWS.values()) for key in keys}
+    assert named(EXAMPLE) == []
+
+
+# What is replaced in the example, by what, the text in whose line the mistake is, and its words.
+ONE_MISTAKE = [
+    ('course = "Deep', 'course = "Deep\nl', "course", ": this is not TOML: Illegal character '\\n'"),
+    ('date = "November 2026"\n', "", "report =", ": the key `date` is missing: when"),
+    ('report = "7"', "report = 7", "report =", ": report = 7: must be a name of letters"),
+    ('date = "November 2026"', 'date = "\\u001b[2J"', "date =", ": date = '\\x1b[2J': must be a text of one line"),
+    ("[common]", "[comon]", "[comon]", ": no table or key `comon`, did you mean `common`?"),
+    ("lam = 0.005", "lamda = 0.005", "lamda", ": common: no setting `lamda`, did you mean `lam`?"),
+    ("lam = 0.005", "lambda = 0.005", "lambda =", ": common: no setting `lambda`, did you mean `lam`?"),
+    ("lam = 0.005", "lam = -1", "lam = -1", ": common: lam -1: must be a finite number, at least 0"),
+    ("lam = 0.005", "split = { subset = 0 }", "split", ": common: subset 0: must be at least 1"),
+    ("lam = 0.005", "split = 0", "split", ": common: split = 0: must be a table of settings"),
+    ("lam = 1e-2,", 'split = 0, "split.subset" = 3,', "split", ": experiments 3, row 3: split = 0: must be a table"),
+    ("lam = 1e-2,", '"split.subset" = 3,', "split", ": experiments 3, row 3: no setting or number `split.subset`"),
+    ('experiments = ["search of lambda"]', 'experiments = ["gradients with BN"]', 'experiments = ["gra',
+     ": figures 2, experiments 1: no experiment 'gradients with BN'"),
+    ("lam = 0.005", "seed = 3", "seed", ": common: seed: the seeds are those of --repeats, omit it"),
+    ("hidden = [30, 20]", 'hidden = "30"', "hidden =", ": common: hidden '30': must be a list of whole numbers"),
+    ("config = { batch_norm = true }", "config = { bn = true }", "{ bn",
+     ": experiments 2, config: no setting `bn`, did you mean `batch_norm`?"),
+    ("lam = 1e-3,", "lamda = 1e-3,", "lamda",
+     ": experiments 3, row 2: no setting or number `lamda`, did you mean `lam`?"),
+    ("test_loss = 1.64", "test_lost = 1.64", "test_lost", "`test_lost`, did you mean `test_loss`?"),
+    ("0.4480", "44.80", "44.80", ": experiments 2, row 1: test_accuracy = 44.8: must be a fraction from 0 to 1"),
+    ("0.4480", "true", "= true },\n", "row 1: test_accuracy = true: must be a fraction"),
+    ("test_loss = 1.64", "test_loss = nan", "nan", ": experiments 1, row 1: test_loss = nan: must be a number"),
+    (', reason = "illegible in the scan"', "", "hidden = [50]",
+     ": experiments 2, row 2: no number and no reason: give a number, as `train_accuracy = ...`, or the `reason`"),
+    ("lam = 1e-2,", 'initializer = "normal",', '"normal"',
+     ": experiments 3, row 3: initializer normal needs sigma, for example sigma 0.01"),
+    ("lam = 1e-2,", "sigma = 0.1,", "sigma", ": experiments 3, row 3: sigma 0.1: only initializer normal uses it"),
+    ("lam = 1e-2,", "batch_size = 45001,", "45001", "row 3: batch_size 45001: larger than the 45000 training images"),
+    ('row = "7-T2", lam = 1e-2', 'row = "T2", lam = 1e-2', '"T2"',
+     ": experiments 3, row 3: row 'T2': must begin with the number of the report, as 7-T2"),
+    ('row = "7-T2", lam = 1e-2', 'row = "7-/etc", lam = 1e-2', "7-/etc", "row = '7-/etc': must be a name of letters"),
+    ("max_absolute = 2.4e-8", 'max_absolute = 2.4e-8, tensor = "W3"', "W3",
+     ": gradient_checks 1, row 1: no tensor 'W3' in this network: it has W1, b1, W2, b2, gamma1, beta1"),
+    ("lambdas = [0, 0.01]", "lambdas = []", "lambdas", ": lambdas = []: must be a list of numbers, each at least 0"),
+    ('what = "BN trains faster"\n', "", "[[commentary]]", ": commentary 1: the key `what` is missing: the statement"),
+    ('reason = "curves without a number"\n', "", 'rows = ["7-F1"]', ": figures 1, row 1: no row '7-F1' above"),
+    ('rows = ["7-T2"]', 'rows = ["7-T3"]', 'rows = ["7-T3"]', "no row '7-T3' above, did you mean `7-T"),
+    ('experiments = ["search of lambda"]', 'experiments = ["search of lamda"]', "lamda",
+     ": figures 2, experiments 1: no experiment 'search of lamda', did you mean `search of lambda`?"),
+    ('panels = "lambda"', 'panels = "pie"', "pie", ": figures 2: panels = 'pie': must be one of training, bn, lambda"),
+    ('panels = "lambda"', 'panels = "bn"', 'experiments = ["search', ": figures 2: panels 'bn' show 2, here are 1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "where", "words"), ONE_MISTAKE)
+def test_one_mistake_is_named_with_its_line(old: str, new: str, where: str, words: str) -> None:
+    text = EXAMPLE.replace(old, new, 1)
+    assert text != EXAMPLE
+    [found] = [one for one in named(text) if words in one]
+    assert found.startswith(f"{line_of(text, where)}: ")
+
+
+def test_what_stands_twice() -> None:
+    again = EXAMPLE.replace("lam = 1e-2, validation_accuracy = 0.4437", "lam = 1e-3, validation_accuracy = 0.4522")
+    line = line_of(again, "0.4522 },") + 1
+    assert named(again) == [f"{line}: experiments 3, row 3: the same as row 2: omit one of them"]
+    second = EXAMPLE.replace('name = "with BN"', 'name = "without BN"')
+    line = line_of(second, "config = { batch_norm = true }\nif_differs") - 1
+    words = "experiments 2: a second 'without BN': give every experiment and check its own name"
+    assert f"{line}: {words}" in named(second)
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    text = EXAMPLE
+    for old, new in {"lam = 0.005": "lamda = 1", "0.4480": "44.8", "lam = 1e-3,": "hiden = [3],", '"bn"': "3"}.items():
+        text = text.replace(old, new)
+    assert [one.partition(": ")[2] for one in named(text)] == [
+        "common: no setting `lamda`, did you mean `lam`?",
+        "experiments 2, row 1: test_accuracy = 44.8: must be a fraction from 0 to 1 (a percentage divided by 100)",
+        "experiments 3, row 2: no setting or number `hiden`, did you mean `hidden`?",
+        "figures 1: panels = 3: must be one of training, bn, lambda, sigma",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "1: no row: give [[experiments]]"),
+        (f"a = {'[' * 20_000}", "nests too deeply"),
+        (f"a = {'9' * 5000}", "this is not TOML"),
+        ("experiments = 3", "1: experiments = 3: must be a list of tables"),
+        ("experiments = [3]", "1: experiments 1: 3: must be a table"),
+        ("figures = [{ rows = 1, experiments = 2 }]", "figures 1: rows = 1: must be a list of rows"),
+        ("common = 1979-05-27 07:32:00", "1: common = 1979-05-27 07:32:00: must be a table of"),
+    ],
+)  # fmt: skip
+def test_what_is_no_report_at_all(text: str, words: str) -> None:
+    assert any(words in one for one in named(text)), named(text)
+
+
+HEAD = 'report = "7"\ncourse = "c"\ndate = "d"\nsummary = "s"\n[[experiments]]\nname = "a"\n'
+
+
+def test_every_setting_may_stand_in_a_row() -> None:
+    """With a value that it refuses, so that the row names it, and no other mistake."""
+    for key, one in SETTINGS.items():
+        name = key.removeprefix("split.")
+        own = f"split = {{ {name} = {{}} }}" if "." in key else f"{key} = {{}}"
+        [found] = named(f'{HEAD}rows = [{{ row = "7-1", test_accuracy = 0.5, {own} }}]')
+        is_refused = found.startswith(f"7: experiments 1, row 1: {name} {{}}: must be")
+        is_known = "." in key or not (one.is_seed or one.is_name)  # the seed of the split may be that of the report
+        assert is_refused == is_known, found
+
+
+@given(st.data())
+def test_no_document_ends_in_a_traceback(data: st.DataObject) -> None:
+    """Tokens of the example, exchanged for others; a document without a mistake is a report."""
+    tokens = re.split(r"(\W)", EXAMPLE)
+    others = st.sampled_from([*tokens, '"', "[", "{}", "-1", "nan", "split", '"split.subset"', "variant = {}\n"])
+    for place in data.draw(st.lists(st.integers(0, len(tokens) - 1), min_size=1, max_size=4)):
+        tokens[place] = data.draw(others)
+    text = "".join(tokens)
+    assert mistakes(text) or parse("r", text).rows
+
+
+def test_a_row_may_have_a_reason_and_no_number() -> None:
+    found = parse("r", EXAMPLE)
+    [line] = [line for line in found.lines if line.reason == "illegible in the scan"]
+    assert (line.row, line.what, line.quantity, line.config) == ("7-T1", "with BN, hidden 50", None, None)
+    assert {config.hidden for one in found.experiments for config in one.configs} == {(30, 20)}
+    divided = f'{HEAD}rows = [{{ row = "7-1", test_accuracy = 0.5, split = {{ validation = 1000 }} }}]'
+    [line] = parse("r", divided).lines
+    assert line.what == "a, validation images 1000"
+    assert line.config is not None
+    assert line.config.split.validation == 1000
+
+
+def test_a_file_is_read_with_bounds(tmp_path: Path) -> None:
+    path = tmp_path / "my report.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + EXAMPLE.replace("\n", "\r\n").encode())  # as an editor of Windows saves it
+    assert sources.read(str(path)) == EXAMPLE
+    one = sources.open_report(str(path))
+    assert re.fullmatch(r"my-report-[0-9a-f]{8}", one.name)
+    path.write_text(f"{EXAMPLE}# another\n", encoding="utf-8")
+    assert sources.open_report(str(path)).name != one.name
+    refused = {
+        b"a = 1\n# caf\xe9\n": r"my report\.toml:2: this is not UTF-8",
+        b"#" * 300_000: "longer than 256 KiB",
+        b"[common]\nlamda = 1": r"my report\.toml:1: no row: .* mistakes, see `klcli reproduce --check '.*'`",
+    }
+    for content, words in refused.items():
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=words):
+            sources.open_report(str(path))
+
+
+def test_what_is_no_file_of_a_report(tmp_path: Path) -> None:
+    (tmp_path / "folder.toml").mkdir()
+    refused = {"folder.toml": "this is a folder", "no.toml": "there is no such file", "a3": "choose one of a2-2019"}
+    refused |= {"x" * 300: "choose one of a2-2019", f"{'x' * 300}.toml": "cannot be read"}
+    for name, words in refused.items():
+        with pytest.raises(ConfigError, match=words):
+            sources.open_report(str(tmp_path / name))
