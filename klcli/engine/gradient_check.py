@@ -13,6 +13,9 @@ from klcli.engine.network import Network, with_arrays
 
 TINY = 1e-12  # minimum of a denominator, so that the relative error of a zero gradient is 0 and not undefined
 FLOOR_OF_MAXIMA = 1e-6  # minimum denominator of the ratio of maxima, as published (assignment 3, July 2021)
+FLOOR_OF_SUMS = 1e-7  # of the ratio of sums, as published (assignment 3, May 2022)
+DECIMALS = 6  # numpy.testing.assert_array_almost_equal compares that many, if not told otherwise
+MOST_DECIMALS, FEWEST_DECIMALS = 16, -308  # those of a float64 near 1; 10^308 is the largest power of ten
 ROUNDINGS = 100  # an error below that many roundings of the largest gradient of the network counts as 0
 COMPLEX_STEP = 1e-30  # h: the truncation error is of the order h^2, far below a rounding error
 CHUNK = 500_000  # numbers in the perturbed copies at a time: 4 MB, of which a second-level cache holds a part
@@ -24,7 +27,12 @@ Cost = Callable[[Network], tuple[np.ndarray, list[np.ndarray]]]  # J, and the ma
 class TensorCheck:
     """One tensor: the analytic gradient ga against the numerical gradient gn.
 
-    Errors are maxima over the entries whose difference does not cross the kink of a ReLU, where J has no derivative.
+    Errors are measured over the entries whose difference does not cross the kink of a ReLU, where J has no derivative;
+    mean and deviation of ga and gn over all entries. Deviations are those of the population, as `numpy.std`.
+
+    `equal_decimals` is the largest d with |ga - gn| < 1.5 * 10^-d in every entry, which is the rule of
+    `numpy.testing.assert_almost_equal` (assignment 2, October 2019), and at most MOST_DECIMALS. `ratio_of_sums` is the
+    measure of assignment 3 of May 2022; mean, deviation and signed maximum are those of its bonus listing.
     """
 
     tensor: str
@@ -34,8 +42,16 @@ class TensorCheck:
     relative_to_sum: float  # max of |ga - gn| / (|ga| + |gn|)
     relative_to_maximum: float  # max of |ga - gn| / max(|ga|, |gn|)
     ratio_of_maxima: float  # max |ga - gn| / max(|ga| + |gn|), one ratio for the whole tensor
-    gradient_mean: float
+    gradient_mean: float  # of ga
     gradient_std: float
+    equal_decimals: int
+    mismatches: float  # share of the entries with |ga - gn| >= 1.5 * 10^-decimals, `decimals` as given to the check
+    ratio_of_sums: float  # sum |ga - gn| / max(1e-7, sum |ga + gn|)
+    numerical_mean: float  # of gn
+    numerical_std: float
+    difference_mean: float  # of ga - gn
+    difference_std: float
+    difference_max: float  # the largest ga - gn with its sign: below 0 if every ga is below gn
     # Error by the complex step, None if the differences decide. Not a field, because it is not stored with the errors.
     complex_step: ClassVar[float | None] = None
 
@@ -62,16 +78,17 @@ class TensorCheck:
 def check_gradients(
     network: Network, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *,
     h: float = 1e-5, method: str = "centred", smoothing: float = 0.0, atol: float = 1e-8,
-    trained: Network | None = None, loss: Callable[..., Any] = cross_entropy,
+    decimals: int = DECIMALS, trained: Network | None = None, loss: Callable[..., Any] = cross_entropy,
     on_entries: Callable[[int], None] = lambda count: None,
 ) -> list[TensorCheck]:  # fmt: skip
     """Check every parameter of a float64 network, of one or of m replicas, on the minibatch X, y.
 
     `method` "centred" is (J(theta + h) - J(theta - h)) / 2h, "forward" (J(theta + h) - J(theta)) / h; `smoothing`
-    is the label smoothing. A tensor whose max |ga - gn| is not below `atol` and `atol` times its largest entry is also
-    checked by the complex step gc = Im J(theta + ih) / h with a tiny h (Squire and Trapp 1998), which subtracts
-    nothing: it has neither rounding nor truncation error. Its error is max |ga - gc| / 2 max |g|, with the largest
-    gradient of all tensors of the layer, because a bias before batch normalisation has a gradient of 0.
+    is the label smoothing; `decimals` are those of `mismatches`. A tensor whose max |ga - gn| is not below `atol` and
+    `atol` times its largest entry is also checked by the complex step gc = Im J(theta + ih) / h with a tiny h (Squire
+    and Trapp 1998), which subtracts nothing: it has neither rounding nor truncation error. Its error is
+    max |ga - gc| / 2 max |g|, with the largest gradient of all tensors of the layer, because a bias before batch
+    normalisation has a gradient of 0.
 
     With `trained`, the same network with compiled layers, and its `loss`, the analytic gradients are those of compiled
     code; the numerical ones are those of `network` in every case. Parameters, running averages and the step of Dropout
@@ -96,7 +113,7 @@ def check_gradients(
     _, gradients = (network if trained is None else trained).gradients(X, y, lam, loss=smoothed)
     ends = (h, -h) if method == "centred" else (h, 0.0)
     checks = [
-        _compare(name, gradient, *_numerical_gradient(network, name, cost, ends, on_entries))
+        _compare(name, gradient, *_numerical_gradient(network, name, cost, ends, on_entries), decimals)
         for name, gradient in gradients.items()
     ]
     # Not by the ratio of maxima, whose floor would hide a small gradient.
@@ -192,11 +209,39 @@ def _numerical_gradient(
     return numerical.reshape(theta.shape), kinks.reshape(theta.shape)
 
 
-def _compare(name: str, ga: np.ndarray, gn: np.ndarray, kinks: np.ndarray) -> TensorCheck:
-    difference, a, n = (np.abs(array)[~kinks] for array in (ga - gn, ga, gn))
-    scales = a + n, np.maximum(a, n)
-    relative = [(difference / np.maximum(scale, TINY)).max(initial=0.0) for scale in scales]
-    max_absolute = difference.max(initial=0.0)
-    ratio_of_maxima = max_absolute / max(scales[0].max(initial=0.0), FLOOR_OF_MAXIMA)
-    numbers = max_absolute, *relative, ratio_of_maxima, ga.mean(), ga.std()
-    return TensorCheck(name, ga.size, int(kinks.sum()), *map(float, numbers))
+def _compare(name: str, ga: np.ndarray, gn: np.ndarray, kinks: np.ndarray, decimals: int) -> TensorCheck:
+    a, n = ga[~kinks], gn[~kinks]
+    difference = a - n if a.size else np.zeros(1)  # without an entry, all errors are 0
+    size, total = np.abs(difference), np.abs(a) + np.abs(n)
+    scales = [scale if a.size else np.ones(1) for scale in (total, np.maximum(np.abs(a), np.abs(n)))]
+    relative = [float((size / np.maximum(scale, TINY)).max()) for scale in scales]
+    return TensorCheck(
+        tensor=name,
+        entries=ga.size,
+        kinks=int(kinks.sum()),
+        max_absolute=float(size.max()),
+        relative_to_sum=relative[0],
+        relative_to_maximum=relative[1],
+        ratio_of_maxima=float(size.max() / max(total.max(initial=0.0), FLOOR_OF_MAXIMA)),
+        gradient_mean=float(ga.mean()),
+        gradient_std=float(ga.std()),
+        equal_decimals=equal_decimals(size.max()),
+        mismatches=float(1 - (size < tolerance(decimals)).mean()),
+        ratio_of_sums=float(size.sum() / max(np.abs(a + n).sum(), FLOOR_OF_SUMS)),
+        numerical_mean=float(gn.mean()),
+        numerical_std=float(gn.std()),
+        difference_mean=float(difference.mean()),
+        difference_std=float(difference.std()),
+        difference_max=float(difference.max()),
+    )
+
+
+def tolerance(decimals: int) -> float:
+    """Return the difference below which numpy.testing.assert_almost_equal takes two numbers as equal."""
+    return float(1.5 * 10.0**-decimals)
+
+
+def equal_decimals(difference: float) -> int:
+    """Return the largest d, of at most MOST_DECIMALS, for which a difference is below `tolerance(d)`."""
+    every = range(MOST_DECIMALS, FEWEST_DECIMALS - 1, -1)
+    return next((d for d in every if difference < tolerance(d)), FEWEST_DECIMALS)

@@ -69,7 +69,8 @@ def extent(argument: str, settings: ReproductionSettings, repeats: int) -> Exten
     studies = planned(one, min(repeats, QUICK_SEEDS) if quick else repeats, quick=quick)
     configs = [config for study in studies for config in study.configs]
     return Extent(
-        rows=len(one.rows), numbers=sum(line.published is not None and line.variant is None for line in one.lines), trainings=len(configs),
+        rows=len(one.rows), trainings=len(configs),
+        numbers=sum(line.published is not None and line.variant is None for line in one.lines),
         gradient_checks=sum(len(check.lambdas) for check in one.gradient_checks),
         updates=sum(budget_of(config, config.split.sizes()[0]).total_updates for config in configs),
     )  # fmt: skip

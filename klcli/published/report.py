@@ -17,7 +17,11 @@ from klcli.settings.train_config import TrainConfig
 _SPLITS, _MEASURES = ("train", "validation", "test"), ("accuracy", "loss", "cost")
 RESULTS = (*(f"{split}_{name}" for split in _SPLITS for name in _MEASURES), "best_validation_accuracy")
 # Published quantities of a checked tensor: fields of GradientError.
-ERRORS = ("max_absolute", "relative_to_sum", "relative_to_maximum", "ratio_of_maxima", "gradient_mean", "gradient_std")
+ERRORS = (
+    "max_absolute", "relative_to_sum", "relative_to_maximum", "ratio_of_maxima", "gradient_mean", "gradient_std",
+    "equal_decimals", "mismatches", "ratio_of_sums", "numerical_mean", "numerical_std", "difference_mean",
+    "difference_std", "difference_max",
+)  # fmt: skip
 WORDS = ("reason", "note", "if_differs")  # about a number; the remarks of a row replace those of its experiment
 CONCLUSIONS = ("lambda", "gap", "difference", "spread", "epochs")  # kinds; conclusions.py defines them
 PANELS = ("training", "bn", "lambda", "sigma")

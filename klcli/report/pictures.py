@@ -9,14 +9,16 @@ from klcli.errors import ConfigError
 from klcli.evaluation.confusion import confusion, predict
 from klcli.procedures.run_lookup import images_of, trained_networks
 from klcli.procedures.searches import stored_search
+from klcli.published.reproduction import KIND, stored_reproduction
 from klcli.report.plots.chart import Chart
-from klcli.report.plots.comparison import bn_overlay, bn_pair, validation_overlay
+from klcli.report.plots.comparison import bn_overlay, bn_pair, bn_pairs, repeats, validation_overlay
+from klcli.report.plots.reproductions import pictures as figures
 from klcli.report.plots.studies import gradient_errors, lambda_search, sigma_curves
-from klcli.report.plots.training import learning_rate_curve, training_curves
-from klcli.report.views import View, latest_study
-from klcli.settings.selection import OF_GRADIENTS, OF_STUDIES, SINGLE
+from klcli.report.plots.training import learning_rate_curve, repeated_curves, training_curves
+from klcli.report.views import View
+from klcli.settings.selection import OF_GRADIENTS, SINGLE
 from klcli.settings.setting import require
-from klcli.store.records import Epoch, Run
+from klcli.store.records import Epoch, Run, Study
 from klcli.store.store import Store
 from klcli.training.environment import pin_threads
 from klcli.training.networks import WHITENING
@@ -30,13 +32,16 @@ MOST_CURVES = 100  # runs in one picture
 def planned(
     store: Store, view: View, kinds: Sequence[str], to: Path | None, data: str | None
 ) -> list[tuple[Path, Picture]]:
-    """Return the paths of these kinds of pictures and what draws them. Raises ConfigError if the view has no such."""
+    """Return the paths of these kinds of pictures and what draws them. Raises ConfigError if the view has no such.
+
+    `to` is the path of one picture; of several, each gets its own name after it: `figure-run-000007-rate.png`.
+    """
     suffix = "png" if to is None else to.suffix.removeprefix(".").lower()
     painter = Painter(store, data)
     found = [picture for kind in dict.fromkeys(kinds) for picture in painter.planned(view, kind, suffix)]
-    if to is not None and len(found) > 1:
-        raise ConfigError(f"--to {to}: {len(found)} pictures cannot have one name, choose one kind and one run")
-    return [(to or store.folder("plots") / f"{stem}.{suffix}", picture) for stem, picture in found]
+    if to is None:
+        return [(store.folder("plots") / f"{stem}.{suffix}", picture) for stem, picture in found]
+    return [(to if len(found) == 1 else to.with_stem(f"{to.stem}-{stem}"), picture) for stem, picture in found]
 
 
 class Painter:
@@ -50,11 +55,13 @@ class Painter:
         """Return pictures of one kind with the stems of their files. Raises ConfigError if the view has none."""
         if kind in SINGLE:
             return [(f"{_stem([run])}-{kind}", self._of_run(run, kind, suffix)) for run in _single(view, kind)]
-        gather = self._study if kind in OF_STUDIES else self._gradients if kind == OF_GRADIENTS else self._together
-        name, chart = gather(view, kind)
-        return [(name, partial(draw, chart, suffix))]
+        if kind == OF_GRADIENTS:
+            named = [self._gradients(kind)]
+        else:
+            named = self._of_view(view, kind) if view.study is None else self._of_study(view, view.study, kind)
+        return [(name, partial(draw, chart, suffix)) for name, chart in named]
 
-    def _gradients(self, view: View, kind: str) -> Named:
+    def _gradients(self, kind: str) -> Named:
         checks = self._store.gradient_checks.suite()
         require(bool(checks), f"--plot {kind}: there is no gradient check yet, begin with `klcli gradcheck`")
         return f"gradcheck-{checks[0].suite:06d}", partial(gradient_errors, checks)
@@ -62,20 +69,87 @@ class Painter:
     def _epochs(self, runs: Sequence[Run]) -> dict[int, list[Epoch]]:
         return {run.id: self._store.runs.epochs(run.id) for run in runs}
 
-    def _together(self, view: View, kind: str) -> Named:
+    def _of_view(self, view: View, kind: str) -> list[Named]:
         runs = _drawn(view, kind)
-        if kind == "bn":
-            is_named = view.is_chosen or view.study is not None
-            pair = bn_pair([run for run in runs if run.epochs_done]) if len(runs) == 2 or not is_named else None
-            if pair is None:
-                what = "one run without and one with BN of the same widths on the same images"
-                raise ConfigError(f"--plot bn: needs {what}, name exactly two with --run")
-            return f"{_stem(pair)}-{kind}", lambda: bn_overlay(*pair, self._epochs(pair))
-        too_many = f"--plot {kind}: {len(runs)} runs do not fit into one picture, give --limit or --run"
-        require(len(runs) <= MOST_CURVES, too_many)
+        if kind == "training":
+            return self._training(_single(view, kind))
+        if kind == "curves":
+            too_many = f"--plot curves: {len(runs)} runs do not fit into one picture, give --limit or --run"
+            require(len(runs) <= MOST_CURVES, too_many)
+            return [self._curves(runs)]
+        pair = bn_pair([run for run in runs if run.epochs_done]) if len(runs) == 2 or not view.is_chosen else None
+        if pair is None:
+            what = "one run without and one with BN of the same widths on the same images"
+            raise ConfigError(f"--plot bn: needs {what}, name exactly two with --run")
+        return [self._bn(pair[:1], pair[1:])]
+
+    def _of_study(self, view: View, study: Study, kind: str) -> list[Named]:
+        """Return the pictures of a study. Raises ConfigError, which names the kinds that it has."""
+        of_kind = self._kinds(study, _drawn(view, kind))
+        if found := of_kind[kind]():
+            return found
+        others = ", ".join(other for other, gather in of_kind.items() if gather())
+        unfinished = "" if any(run.state == "complete" for run in view.runs) else " without a complete run"
+        many = f", with more than {MOST_CURVES} curves" if kind == "curves" and not unfinished else ""
+        cure = f"choose one of {others}" if others else "repeat its command with --resume"
+        raise ConfigError(f"--plot {kind}: study {study.id} is {_study_words(study)}{unfinished}{many}; {cure}")
+
+    def _kinds(self, study: Study, runs: Sequence[Run]) -> dict[str, Callable[[], list[Named]]]:
+        """Return the kinds of pictures of a study, each with a function that finds those that it has."""
+        found = stored_reproduction(self._store, study.id) if study.kind == KIND else None
+        if found is not None:
+            every = (run for by_config in found.settings.values() for many in by_config.values() for run in many)
+            runs = [run for run in every if run.state == "complete"]
+        evaluated = [run for run in runs if run.config.evaluations_per_cycle != 0]  # not at the end alone
+
+        def published(kind: str) -> list[Named]:
+            if found is None:
+                return []
+            number, epochs = max(found.studies), self._store.runs.epochs
+            return [(f"study-{number:06d}-{name}", chart) for name, _, chart in figures(found, epochs, kind)]
+
+        return {
+            "curves": lambda: [self._curves(runs)] if 0 < len(runs) <= MOST_CURVES else [],
+            "training": lambda: published("training") or self._training(self._final(study) or evaluated),
+            "bn": lambda: published("bn") or [self._bn(*pair) for pair in bn_pairs(evaluated)],
+            "lambda": lambda: published("lambda") or self._search(study),
+            "sigma": lambda: published("sigma") or self._sweep(study, runs),
+        }
+
+    def _final(self, study: Study) -> list[Run]:
+        """Return the runs of the latest final training with the lambda that a search has chosen."""
+        finals = [one for one in self._store.studies.all() if (one.kind, one.stage) == ("lambda", "final")]
+        own = [one for one in finals if study.id in (step.id for step in self._store.studies.chain(one.id))]
+        return [run for one in own[-1:] for run in self._store.studies.members(one.id) if not run.unreadable]
+
+    def _search(self, study: Study) -> list[Named]:
+        number = study.parent if study.stage == "final" and study.parent is not None else study.id
+        found = stored_search(self._store, number) if study.kind == "lambda" else None
+        if found is None or (choice := found.choice) is None:
+            return []
+        return [(f"study-{number:06d}-lambda", lambda: lambda_search(found.stages, choice))]
+
+    def _sweep(self, study: Study, runs: Sequence[Run]) -> list[Named]:
+        name, is_sweep = f"study-{study.id:06d}-sigma", study.kind == "sigma"
+        return [(name, lambda: sigma_curves(runs, self._epochs(runs)))] if is_sweep else []
+
+    def _training(self, runs: Sequence[Run]) -> list[Named]:
+        """Return a picture of each setting, with a band over its repeats."""
+        return [(f"{_stem(own)}-training", partial(self._curves_of_setting, own)) for own in repeats(runs)]
+
+    def _curves_of_setting(self, own: Sequence[Run]) -> Chart:
+        if len(own) == 1 or own[0].config.schedule == "range":  # over eta, and read from one run
+            return training_curves(own[0], self._store.runs.epochs(own[0].id))
+        return repeated_curves(own, self._epochs(own))
+
+    def _bn(self, without: Sequence[Run], with_bn: Sequence[Run]) -> Named:
+        both = [*without, *with_bn]
+        return f"{_stem(both)}-bn", lambda: bn_overlay(without, with_bn, self._epochs(both))
+
+    def _curves(self, runs: Sequence[Run]) -> Named:
         if len(runs) > 1:
-            return f"{_stem(runs)}-{kind}", lambda: validation_overlay(runs, self._epochs(runs))
-        return f"{_stem(runs)}-{kind}", lambda: training_curves(runs[0], self._store.runs.epochs(runs[0].id))
+            return f"{_stem(runs)}-curves", lambda: validation_overlay(runs, self._epochs(runs))
+        return f"{_stem(runs)}-curves", partial(self._curves_of_setting, runs)
 
     def _of_run(self, run: Run, kind: str, suffix: str) -> Picture:
         if kind == "rate":
@@ -103,20 +177,6 @@ class Painter:
             counts = confusion(test.labels, predict(trained.network, test, run.config.dtype))
         return draw_confusion(run, counts, dataset.class_names, suffix)
 
-    def _study(self, view: View, kind: str) -> Named:
-        if (study := view.study) is not None:
-            other = f"--plot {kind}: study {study.id} is of another kind, {study.kind} {study.stage}"
-            require(study.kind == kind and study.stage != "final", other)
-        number = study.id if study else latest_study(self._store, kind)
-        name = f"study-{number:06d}-{kind}"
-        if kind == "sigma":
-            runs = _drawn(view, kind)
-            return name, lambda: sigma_curves(runs, self._epochs(runs))
-        found = stored_search(self._store, number)
-        if (choice := found.choice) is None:
-            raise ConfigError(f"--plot lambda: no run of study {number} is complete")
-        return name, lambda: lambda_search(found.stages, choice)
-
 
 def draw(chart: Callable[[], Chart], suffix: str) -> bytes:
     """Gather a chart and draw it, which is when matplotlib is imported."""
@@ -130,10 +190,18 @@ def _drawn(view: View, kind: str) -> Sequence[Run]:
     return view.runs
 
 
+def _study_words(study: Study) -> str:
+    """`a lambda search (fine)`, `a reproduction of a3-2024`."""
+    stage = f" ({study.stage})" if study.stage else ""
+    words = {"lambda": f"a lambda search{stage}", "sigma": "a sigma sweep", KIND: f"a reproduction of {study.stage}"}
+    return words.get(study.kind, study.kind)
+
+
 def _single(view: View, kind: str) -> Sequence[Run]:
     runs = _drawn(view, kind)[: 1 if view.is_default else None]
     several = f"--plot {kind}: draws one run and there are {len(runs)} here, name some with --run"
-    require(len(runs) == 1 or view.is_chosen, several)
+    is_one = len(repeats(runs) if kind == "training" else runs) == 1
+    require(is_one or view.is_chosen, several)
     return runs
 
 

@@ -12,6 +12,7 @@ from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.tables.table import Table
 from klcli.report.words import images_words, network_name, repeats_note, run_numbers, split_words, subset_words
+from klcli.settings.procedures import MEASURES
 from klcli.settings.selection import MOST_ROWS, Selection
 from klcli.settings.setting import require
 from klcli.store.records import BEST_FIRST, GradientCheck, ImageSet, Order, Run, RunFilter, Study
@@ -48,7 +49,7 @@ def view(store: Store, selection: Selection) -> View:
     if selection.runs:
         return _side_by_side(store, selection)
     if selection.is_about_gradients:
-        return gradients_view(store, store.gradient_checks.suite(), selection.limit)
+        return gradients_view(store, store.gradient_checks.suite(), selection.limit, selection.shown_measures)
     if selection.study is not None:
         return study_view(store, selection.study, selection.limit)
     if selection.is_about_studies:
@@ -205,16 +206,19 @@ def _side_by_side(store: Store, selection: Selection) -> View:
     return View(table=table, notes=notes, document=document, runs=runs, is_chosen=True)
 
 
-def gradients_view(store: Store, checks: Sequence[GradientCheck], limit: int | None = None) -> View:
+def gradients_view(
+    store: Store, checks: Sequence[GradientCheck], limit: int | None = None, measures: Sequence[str] = MEASURES
+) -> View:
     """Return a suite of gradient checks as one table, of at most `limit` rows, and as a table per network."""
     from klcli.report.tables import later_checks
 
     if not checks:
         note = f"{store.path} holds no gradient check yet: begin with `klcli gradcheck`"
         return View(notes=[note], document={"checks": []})
-    table = later_checks.suite_table(checks).limited(limit)
-    tables = [*map(later_checks.gradient_check_table, later_checks.limited(checks, limit))]
-    notes = [later_checks.gradient_verdict(checks), later_checks.gradient_method(checks[0])]
+    table = later_checks.suite_table(checks, measures).limited(limit)
+    tables = [later_checks.gradient_check_table(one, measures) for one in later_checks.limited(checks, limit)]
+    notes = [later_checks.gradient_verdict(checks), *later_checks.measure_notes(checks, measures)]
+    notes.append(later_checks.gradient_method(checks[0]))
     document = {"checks": [*map(check_document, checks)], "rows": exact_rows(table)}
     return View(table=table, tables=tables, notes=notes, document=document)
 

@@ -1,5 +1,6 @@
 """Settings of evaluations, gradient checks, searches and reproductions. Without NumPy: the command line imports it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from klcli.settings.setting import MAX_INTEGER, Role, Settings, flag, require, setting
@@ -11,6 +12,7 @@ TOLERANCES = {"centred": (1e-8, 1e-6), "forward": (1e-4, 1e-3)}
 SIGMAS = (1e-1, 1e-3, 1e-4)  # standard deviations of the initial weights in the course
 # What differs between repeats: every seed, the weights alone, all but the weights, every seed and the split.
 VARY = ("all", "init", "order", "split")
+MEASURES, ALL = ("errors", "ratios", "decimals", "moments"), "all"  # groups of columns of a gradient check
 SEARCH, REPRODUCTION = "Search", "Reproduction"  # panels of --help
 
 
@@ -27,6 +29,10 @@ class CheckSettings(Settings):
         "fraction of its largest entry (1e-8 if centred),", above=0, below=1)
     rtol: float | None = setting(
         None, Role.CHECK, "or below this max relative error (1e-6 if centred).", above=0, below=1)
+    decimals: int = setting(6, Role.CHECK, "Measure the share of entries that differ at N decimals, as numpy's "
+        "assert_almost_equal finds it.", at_least=0, at_most=16)
+    threshold: float = setting(1e-5, Role.CHECK, "Count the tensors whose sum |ga - gn| is below this part of "
+        "sum |ga + gn|.", above=0)
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -113,3 +119,8 @@ class ReproductionSettings(Settings):
     subset: int | None = setting(None, Role.DATA, "Use the first N training images; for tests only.", at_least=1)
     note: str | None = setting(None, Role.OUTPUT, "Add this text at the head of the page.", metavar="TEXT")
     # fmt: on
+
+
+def measures_of(given: Sequence[str]) -> tuple[str, ...]:
+    """Return each given group of measures once, and every one for `all`."""
+    return MEASURES if ALL in given else tuple(dict.fromkeys(given))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from klcli.errors import ConfigError
+from klcli.settings.procedures import ALL, MEASURES, measures_of
 from klcli.settings.setting import Role, Settings, flag, require, setting, settings_of
 from klcli.text import storable
 
@@ -19,7 +20,7 @@ FILTERS = ("dataset", "images_of", "bn", "state", "since", "tagged", "where", "s
 FORMATS = ("table", "markdown", "latex", "csv", "csv-semicolon", "json")
 OF_STUDIES, OF_GRADIENTS = ("lambda", "sigma"), "gradients"  # kinds of pictures that show no single runs
 SINGLE = ("rate", "weights", "confusion")  # kinds that draw one picture per run
-KINDS = ("curves", "bn", *SINGLE, *OF_STUDIES, OF_GRADIENTS)
+KINDS = ("curves", "training", "bn", *SINGLE, *OF_STUDIES, OF_GRADIENTS)
 SUFFIXES = (".png", ".svg", ".pdf")
 MOST_ROWS = 10**9
 
@@ -34,10 +35,12 @@ class Selection(Settings):
     list_all: bool = flag(VIEW, "List all runs in all states, the newest first.", option="--list")
     runs: tuple[int, ...] = setting((), VIEW, "Show these runs side by side.", option="--run", metavar="RUN...")
     diff_only: bool = flag(VIEW, "With --run, show only the differences.")
-    study: int | None = setting(None, VIEW, "Show the table of a search or sweep.")
+    study: int | None = setting(None, VIEW, "Show the table of a search, a sweep, repeats or a reproduction.")
     group_by: tuple[str, ...] = setting((), VIEW, "Show mean, deviation and n over seeds, as `hidden,bn`, and which "
         "differences chance alone can explain.", metavar="COLUMN...")
     gradchecks: bool = flag(VIEW, "Show the latest gradient check.")
+    measures: tuple[str, ...] = setting((), VIEW, "With --gradchecks, show these columns, as for gradcheck.",
+        choices=(*MEASURES, ALL), metavar="NAME...")
     dataset: str | None = setting(
         None, FILTER, "Select runs on these images: cifar10, synthetic, or the start of a sha256.")
     images_of: int | None = setting(None, FILTER, "Select runs with the images and the split of run N.")
@@ -53,10 +56,11 @@ class Selection(Settings):
     format: str = setting("table", Role.OUTPUT, "Print the table in this format; csv and json keep every digit, "
         "csv-semicolon has a decimal comma as well.", choices=FORMATS)
     plot: tuple[str, ...] = setting((), PICTURES, "Draw curves of one run, or of several over one another with a band "
-        "for seeds; bn, one network with and without it; rate; weights of the first layer; confusion; lambda and sigma "
-        "of a study; gradients.", choices=KINDS, metavar="KIND...")
+        "for seeds; training, those of each setting alone; bn, one network with and without it; rate; weights of the "
+        "first layer; confusion; lambda and sigma of a study; gradients.", choices=KINDS, metavar="KIND...")
     to: Path | None = setting(
-        None, PICTURES, "Write --plot to this .png, .svg or .pdf instead of one in plots/.", metavar="FILE")
+        None, PICTURES, "Write --plot to this .png, .svg or .pdf instead of one in plots/; several get its name and "
+        "their own.", metavar="FILE")
     html: Path | None = setting(None, PICTURES, "Write all tables and pictures into one page.", metavar="FILE")
     # fmt: on
 
@@ -77,6 +81,8 @@ class Selection(Settings):
         require(self.dataset is None or self.images_of is None, both)
         is_single = self.diff_only and len(self.runs) < 2
         require(not is_single, "--diff-only: compares runs, give at least two with --run")
+        no_check = f"--measures {' '.join(self.measures)}: measures of a gradient check, add --gradchecks"
+        require(not self.measures or self.is_about_gradients, no_check)
         _ = self.order, self.started_since  # both raise if they cannot be parsed
 
     def _check_filters(self, views: Sequence[str]) -> None:
@@ -118,6 +124,11 @@ class Selection(Settings):
     def is_csv(self) -> bool:
         """Whether the output is for another program, which gets all rows."""
         return self.format.startswith("csv")
+
+    @property
+    def shown_measures(self) -> tuple[str, ...]:
+        """The measures of a gradient check: those asked for; else all for another program, and few for a person."""
+        return measures_of(self.measures or (ALL if self.is_csv or self.format == "json" else MEASURES[0],))
 
     @property
     def is_about_studies(self) -> bool:

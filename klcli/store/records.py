@@ -178,6 +178,15 @@ class GradientError:
     ratio_of_maxima: float
     gradient_mean: float
     gradient_std: float
+    # None in a check of a klcli that did not measure them.
+    equal_decimals: int | None = None
+    mismatches: float | None = None  # share of the entries that differ at `decimals` of the check
+    ratio_of_sums: float | None = None
+    numerical_mean: float | None = None
+    numerical_std: float | None = None
+    difference_mean: float | None = None
+    difference_std: float | None = None
+    difference_max: float | None = None
     passed: bool
 
 
@@ -197,6 +206,8 @@ class GradientCheck:
     h: float
     atol: float
     rtol: float
+    decimals: int | None = None  # None as in the errors
+    threshold: float | None = None  # of the ratio of sums
     passed: bool
     seconds: float
     configs_json: str  # of a list, one TrainConfig per network

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def check_networks(
         with open_team(np.float64) as team:
             tensors = check_gradients(
                 network, X, y, lam, h=settings.h, method=settings.method, smoothing=configs[0].label_smoothing,
-                on_entries=on_entries, atol=settings.atol or 0.0,
+                on_entries=on_entries, atol=settings.atol or 0.0, decimals=settings.decimals,
                 trained=team.accelerated(network), loss=team.cross_entropy,
             )  # fmt: skip
         yield NetworkCheck(configs, tuple(tensors), settings, time.perf_counter() - started)
@@ -84,7 +85,8 @@ def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSetti
     X, y = _first_images(train, config, 1, settings.dims)
     started = time.perf_counter()
     network = initialize(config, d_in=settings.dims)
-    tensors = check_gradients(network, X, y, config.lam, h=settings.h, method=settings.method)
+    how: dict[str, Any] = {"h": settings.h, "method": settings.method, "decimals": settings.decimals}
+    tensors = check_gradients(network, X, y, config.lam, **how)
     return NetworkCheck((config,), tuple(tensors), replace(settings, images=1), time.perf_counter() - started)
 
 

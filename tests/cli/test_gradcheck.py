@@ -81,6 +81,63 @@ def test_report_shows_the_latest_check_again(capsys):
     assert capsys.readouterr().out == first
 
 
+def heads(out: str) -> str:
+    return next(line for line in out.splitlines() if line.startswith(" tensor"))
+
+
+def test_the_measures_of_the_reports_are_shown_on_request(capsys):
+    small = ("--hidden", "4", "--lambda", "0")
+    assert run(*small) == 0
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith((" tensor", " linear"))]
+    assert max(map(len, table)) <= 80
+    assert "of sums" not in table[0]
+    assert run(*small, "--measures", "decimals", "ratios", "--method", "forward", "--h", "1e-3", "--decimals", "4") == 0
+    out = capsys.readouterr().out
+    titles = ("equal decimals", "mismatches", "of sums", "max abs", "mean gn")
+    assert [title for title in titles if title in heads(out)] == [*titles[:3]]
+    assert " entries differ at 4 decimals" in out
+    assert "of sums, sum |ga - gn| / max(1e-07, sum |ga + gn|): below 1e-05 in " in out
+    with pytest.raises(SystemExit):
+        main(["report", "--gradchecks", "--measures", "moments"])
+    assert "mean gn" in heads(capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        main(["report", "--gradchecks", "--format", "csv"])
+    [head, *_] = capsys.readouterr().out.splitlines()
+    assert {"equal_decimals", "ratio_of_sums", "difference_max"} < set(head.split(","))
+
+
+def test_the_threshold_and_the_decimals_are_those_given(capsys):
+    shares = []
+    for decimals, threshold in (("0", "1"), ("16", "1e-30")):
+        limits = ("--decimals", decimals, "--threshold", threshold)
+        assert run("--hidden", "4", "--lambda", "0", "--measures", "all", *limits) == 0
+        out = capsys.readouterr().out
+        shares.append(out.count("100.0%"))
+        assert f"below {threshold} in {4 if threshold == '1' else 0} of 4 tensors" in out
+    assert shares == [0, 4]
+
+
+def test_a_check_of_an_older_klcli_has_no_measures_and_is_shown(capsys, tmp_path):
+    run("--hidden", "4")
+    with sqlite3.connect(tmp_path / "results/klcli.db") as db:
+        db.execute("DELETE FROM _sqlite_migrations WHERE name LIKE 'm012%'")
+        for table in ("gradient_checks", "gradient_errors"):
+            names = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+            for name in names[names.index("configs" if table == "gradient_checks" else "passed") + 1 :]:
+                db.execute(f"ALTER TABLE {table} DROP COLUMN {name}")
+    db.close()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "--gradchecks", "--measures", "all"])
+    assert not ended.value.code
+    [row] = [line for line in capsys.readouterr().out.splitlines() if line.startswith(" linear1.W")][:1]
+    assert row.split().count("-") == 8
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "--gradchecks", "--json"])
+    assert not ended.value.code
+    assert json.loads(capsys.readouterr().out)["checks"][0]["errors"][0]["ratio_of_sums"] is None
+
+
 @pytest.mark.parametrize(
     ("args", "named"),
     [
@@ -95,6 +152,9 @@ def test_report_shows_the_latest_check_again(capsys):
         (["--atol", "1"], "atol 1"),
         (["--rtol", "nan"], "rtol nan"),
         (["--method", "backward"], "method 'backward'"),
+        (["--decimals", "17"], "decimals 17"),
+        (["--threshold", "0"], "threshold 0"),
+        (["--measures", "tea"], "measures 'tea'"),
     ],
 )
 def test_a_void_check_is_refused_with_the_reason(args, named, capsys):

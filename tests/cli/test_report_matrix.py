@@ -143,14 +143,20 @@ PICTURES = {
     "--run 1 --plot gradients": None,
     "--study 1 --plot lambda": ["study-000001-lambda"],
     "--study 2 --plot sigma curves": ["study-000002-sigma", "run-000004-000005-000006-000007-curves"],
-    "--study 2 --plot bn": None,  # of which sigma?
+    "--study 2 --plot bn": ["run-000004-000006-bn", "run-000005-000007-bn"],  # of each sigma
+    "--study 2 --plot training": [f"run-00000{n}-training" for n in (4, 5, 6, 7)],
+    "--study 1 --plot training": [f"run-00000{n}-training" for n in (1, 2, 3)],
+    "--study 1 --plot bn": None,
+    "--study 1 --plot sigma": None,
+    "--plot training": ["run-{}-training"],
+    "--best 2 --plot training": ["run-{}-training"] * 2,
+    "--run 1 4 --plot training": ["run-000001-training", "run-000004-training"],
+    "--list --plot training": None,
     "--study 2 --plot weights": None,
     "--study 2 --plot lambda": None,
     "--group-by bn --plot confusion": None,
     "--gradchecks --plot gradients": ["gradcheck-000001"],
     "--gradchecks --plot curves": None,
-    "--run 1 4 --plot rate --to x.png": None,
-    "--plot curves rate --to x.png": None,
     "--plot tea": None,
 }
 
@@ -161,7 +167,7 @@ def test_a_picture_shows_what_was_asked_for(here: Klcli, matrix: Path, refused: 
     expected = PICTURES[asked]
     done = here("report", *asked.split())
     if expected is None:
-        refused(done, 2, "--plot" if "--to" not in asked else "--to")
+        refused(done, 2, "--plot")
         assert not (matrix / "results/plots").exists()
         return
     assert done.returncode == 0, done.stderr
@@ -170,6 +176,34 @@ def test_a_picture_shows_what_was_asked_for(here: Klcli, matrix: Path, refused: 
     for name, wanted in zip(names, sorted(expected), strict=True):
         start, _, end = wanted.partition("{}")
         assert name.startswith(start) and name.endswith(end)
+
+
+def test_a_kind_that_a_study_does_not_have_is_refused_with_those_that_it_has(
+    here: Klcli, matrix: Path, refused: Refused
+) -> None:
+    words = refused(here("report", "--study", "1", "--plot", "sigma"), 2)
+    assert words.endswith("study 1 is a lambda search (values); choose one of curves, training, lambda\n".strip())
+    words = refused(here("report", "--study", "2", "--plot", "lambda"), 2)
+    assert words.endswith("study 2 is a sigma sweep; choose one of curves, training, bn, sigma")
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ("--run 1 --plot rate", ["x"]),
+        ("--run 1 4 --plot rate", ["x-run-000001-rate", "x-run-000004-rate"]),
+        ("--run 1 --plot curves rate", ["x-run-000001-curves", "x-run-000001-rate"]),
+        ("--study 2 --plot bn", ["x-run-000004-000006-bn", "x-run-000005-000007-bn"]),
+    ],
+)
+@pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_a_named_file_is_one_picture_or_begins_the_names_of_several(
+    here: Klcli, matrix: Path, asked: str, names: list[str], suffix: str, magic: bytes
+) -> None:
+    done = here("report", *asked.split(), "--to", f"x.{suffix}")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in matrix.glob("x*")) == [f"{name}.{suffix}" for name in names]
+    assert all(path.read_bytes().startswith(magic) for path in matrix.glob("x*"))
 
 
 def test_a_run_whose_settings_cannot_be_read_does_not_hide_the_others(here: Klcli, matrix: Path) -> None:

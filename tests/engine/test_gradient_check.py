@@ -1,9 +1,11 @@
 """The gradient check itself: correct code passes, kinks are counted, the network does not change."""
 
+import re
+
 import numpy as np
 import pytest
 
-from klcli.engine.gradient_check import check_gradients
+from klcli.engine.gradient_check import FEWEST_DECIMALS, MOST_DECIMALS, check_gradients, equal_decimals
 from klcli.engine.initializers import he
 from klcli.engine.layers import BatchNorm, Dropout, Linear, ReLU
 from klcli.engine.losses import cross_entropy
@@ -63,7 +65,88 @@ def test_the_errors_of_the_three_definitions_by_hand():
     assert check.relative_to_maximum == pytest.approx(0.5)
     assert check.ratio_of_maxima == pytest.approx(0.5 / 1.5)
     assert check.gradient_std == pytest.approx(1.0)
+    assert check.ratio_of_sums == pytest.approx(1 / 3)
+    assert (check.equal_decimals, check.mismatches) == (0, 1.0)
+    assert (check.numerical_mean, check.numerical_std) == (pytest.approx(0, abs=1e-10), pytest.approx(0.5))
+    assert (check.difference_mean, check.difference_std) == (pytest.approx(0, abs=1e-10), pytest.approx(0.5))
+    assert check.difference_max == pytest.approx(0.5)
     assert not check.passes(1e-8, 1e-6)
+
+
+class Shifted(Linear):
+    """A linear layer whose gradients are too small by 0.2."""
+
+    def forward(self, X, *, training, track=False):
+        Y, backward = super().forward(X, training=training, track=track)
+        return Y, lambda G: (None, {name: np.asarray(ga) - 0.2 for name, ga in backward(G)[1].items()})
+
+
+def test_the_maximum_of_the_differences_has_its_sign():
+    layer = Shifted(np.zeros((1, 2)), np.zeros(2), is_first=True)
+    check = check_gradients(Network({"linear1": layer}), np.array([[1.0]]), np.array([0]), 0.0)[1]
+    # ga = (-0.7, 0.3), gn = (-0.5, 0.5)
+    assert check.difference_max == pytest.approx(-0.2)
+    assert (check.difference_mean, check.difference_std) == (pytest.approx(-0.2), pytest.approx(0, abs=1e-10))
+    assert (check.gradient_mean, check.numerical_mean) == (pytest.approx(-0.2), pytest.approx(0, abs=1e-10))
+    assert check.ratio_of_sums == pytest.approx(0.4 / 2)
+    assert check.max_absolute == pytest.approx(0.2)
+
+
+def forward_differences(made: Network, X: np.ndarray, y: np.ndarray, name: str, h: float) -> np.ndarray:
+    """The numerical gradient of the mean loss, entry by entry."""
+
+    def loss() -> float:
+        S = X
+        for layer in made.layers.values():
+            S, _ = layer.forward(S, training=True)
+        return float((np.log(np.exp(S).sum(axis=1)) - S[np.arange(len(y)), y]).mean())
+
+    theta, before = made.parameters()[name], loss()
+    found = np.empty_like(theta)
+    for index in np.ndindex(theta.shape):
+        own = theta[index]
+        theta[index] = own + h
+        found[index] = (loss() - before) / h
+        theta[index] = own
+    return found
+
+
+@pytest.mark.parametrize("decimals", [3, 4, 5])
+def test_the_decimals_are_those_of_numpy(decimals, batch):
+    made, h = network(), 1e-3  # the truncation error, of about h, is the same in both difference quotients
+    gradients = made.gradients(*batch, 0.0)[1]
+    shares = []
+    for check in check_gradients(made, *batch, 0.0, h=h, method="forward", decimals=decimals):
+        assert check.kinks == 0
+        ga, gn = gradients[check.tensor], forward_differences(made, *batch, check.tensor, h)
+        np.testing.assert_almost_equal(ga, gn, decimal=check.equal_decimals)
+        with pytest.raises(AssertionError):
+            np.testing.assert_almost_equal(ga, gn, decimal=check.equal_decimals + 1)
+        said = 0
+        try:
+            np.testing.assert_almost_equal(ga, gn, decimal=decimals)
+        except AssertionError as error:
+            said = int(re.search(r"Mismatched elements: (\d+) /", str(error))[1])
+        assert check.mismatches == pytest.approx(said / ga.size)
+        shares.append(check.mismatches)
+        # the other measures, from their formulas
+        difference = ga - gn
+        assert check.ratio_of_sums == pytest.approx(np.abs(difference).sum() / np.abs(ga + gn).sum(), rel=1e-6)
+        listing = [check.numerical_mean, check.numerical_std, check.difference_mean, check.difference_std]
+        wanted = [gn.mean(), gn.std(), difference.mean(), difference.std()]
+        assert [*listing, check.difference_max] == pytest.approx([*wanted, difference.max()], rel=1e-6, abs=1e-11)
+    if decimals == 4:
+        assert 0 < sum(shares) < len(shares), "some entries agree and others do not"
+
+
+@pytest.mark.parametrize("difference", [0.0, 1e-17, 1.5e-6, np.nextafter(1.5e-6, 0), 5.7e-6, 0.15, 1.4, 1.5, 7e30])
+def test_the_limit_of_a_decimal_is_that_of_numpy(difference):
+    found = equal_decimals(difference)
+    np.testing.assert_almost_equal(difference, 0.0, decimal=found)
+    if found < MOST_DECIMALS:
+        with pytest.raises(AssertionError):
+            np.testing.assert_almost_equal(difference, 0.0, decimal=found + 1)
+    assert equal_decimals(np.nan) == equal_decimals(np.inf) == FEWEST_DECIMALS
 
 
 def test_entries_at_the_kink_of_a_relu_are_counted():
@@ -79,6 +162,8 @@ def test_entries_at_the_kink_of_a_relu_are_counted():
     checks = {check.tensor: check for check in check_gradients(made, np.zeros((1, 2)), np.array([0]), 0.0)}
     assert checks["linear1.b"].kinks == checks["linear1.b"].entries == 3
     assert checks["linear1.W"].kinks == 0
+    nothing = checks["linear1.b"]
+    assert (nothing.mismatches, nothing.ratio_of_sums, nothing.difference_std, nothing.difference_max) == (0, 0, 0, 0)
     assert not checks["linear1.b"].passes(1e-8, 1e-6), "nothing of it was checked"
 
 

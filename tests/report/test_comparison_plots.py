@@ -1,6 +1,7 @@
 """Pictures of several runs, of weights and of confusion: the gathered values, by hand."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from records import MEASURES, epoch, lines_of, run
 
 from klcli.evaluation.confusion import confusion
-from klcli.report.plots.comparison import bn_overlay, bn_pair, validation_overlay
+from klcli.report.plots.chart import BLUE
+from klcli.report.plots.comparison import bn_overlay, bn_pair, bn_pairs, training_overlay, validation_overlay
 from klcli.report.plots.figure import Chart, draw
 from klcli.report.plots.networks import draw_confusion, draw_weights, weight_images
 from klcli.settings.split_config import SplitConfig
@@ -101,7 +103,7 @@ def test_nothing_at_all_can_be_drawn() -> None:
 
 
 def test_the_overlay_of_bn_has_four_lines() -> None:
-    overlay = bn_overlay(trained(1), trained(2, batch_norm=True), {1: epochs(s100=0.25), 2: epochs(s100=0.75)})
+    overlay = bn_overlay([trained(1)], [trained(2, batch_norm=True)], {1: epochs(s100=0.25), 2: epochs(s100=0.75)})
     assert {label: line.y for (panel, label), line in lines_of(overlay).items() if panel == "accuracy"} == {
         "train, without BN": [1.25],
         "validation, without BN": [0.25],
@@ -113,7 +115,7 @@ def test_the_overlay_of_bn_has_four_lines() -> None:
 
 
 def test_the_caption_of_an_unlike_pair_says_in_what_it_differs() -> None:
-    pair = trained(1, seed=1), trained(2, seed=2, batch_norm=True, lam=0.1, momentum=0.9)
+    pair = [trained(1, seed=1)], [trained(2, seed=2, batch_norm=True, lam=0.1, momentum=0.9)]
     caption = bn_overlay(*pair, {1: epochs(s100=0.25), 2: epochs(s100=0.75)}).caption
     words = "also different: lambda 0.005 without BN and 0.1 with it, momentum 0 without BN and 0.9 with it; runs 1, 2"
     assert words in caption
@@ -127,6 +129,42 @@ def test_a_pair_is_alike_in_all_but_bn() -> None:
     assert bn_pair([trained(6, batch_norm=True, lam=0.1, momentum=0.9), other, without]) == (without, other)
     assert bn_pair([without, trained(4, batch_norm=True, hidden=(7,))]) is None
     assert bn_pair([without, trained(5, batch_norm=True, dataset_sha256="b" * 64)]) is None
+
+
+def test_repeats_without_and_with_bn_are_means_with_a_band() -> None:
+    both = [trained(1), trained(2, seed=1)], [trained(3, batch_norm=True), trained(4, seed=1, batch_norm=True)]
+    measured = {number: epochs(s100=number / 10, s200=number / 5) for number in (1, 2, 3, 4)}
+    overlay = bn_overlay(*both, measured)
+    line = lines_of(overlay)["loss", "validation, with BN"]
+    assert line.y == pytest.approx([0.35, 0.7])
+    assert line.spread == pytest.approx([0.1 / 2**0.5, 0.2 / 2**0.5])
+    assert lines_of(overlay)["loss", "train, without BN"].y == pytest.approx([1.15, 1.3])
+    assert "runs 1, 2, 3, 4; the band is one standard deviation over seeds" in overlay.caption
+    assert {line.colour for line in overlay.panels[0][0].lines[2:]} == {BLUE}
+
+
+def test_pairs_of_a_study_are_alike_in_all_but_bn_and_seed() -> None:
+    runs = [
+        trained(number, seed=seed, batch_norm=bn, lam=lam)
+        for number, (lam, bn, seed) in enumerate(
+            [(0.1, False, 0), (0.2, False, 0), (0.1, True, 0), (0.3, True, 0), (0.1, False, 1), (0.1, True, 1)]
+        )
+    ]
+    [(without, with_bn)] = bn_pairs(runs)
+    assert ([run.id for run in without], [run.id for run in with_bn]) == ([0, 4], [2, 5])
+    [(without, _)] = bn_pairs([replace(runs[0], state="diverged"), *runs[1:]])
+    assert [run.id for run in without] == [4]
+
+
+def test_the_training_overlay_has_a_colour_for_each_setting_and_a_style_for_each_split() -> None:
+    runs = [trained(1), trained(2, seed=3), trained(3, lam=0.1)]
+    overlay = training_overlay(runs, {run.id: epochs(s100=0.5) for run in runs})
+    settings = ("lambda 0.005 (n = 2)", "lambda 0.1")
+    assert labels_of(overlay) == [f"{split}, {one}" for one in settings for split in ("train", "validation")]
+    lines = overlay.panels[0][0].lines
+    assert [line.style for line in lines] == ["-", "--"] * 2
+    assert len({line.colour for line in lines}) == 2
+    assert [list(line.y) for line in lines] == [[1.5], [0.5]] * 2
 
 
 def test_weights_lie_as_the_pixels_of_an_image_do() -> None:

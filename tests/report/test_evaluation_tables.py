@@ -1,7 +1,7 @@
 """Tables of later evaluations, of gradient checks and of range tests: differences, verdicts and titles by hand."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import mean
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 import records
 from scipy import stats
 
+from klcli.published.report import ERRORS, parse
 from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.later_checks import (
     difference_notes,
@@ -20,9 +21,11 @@ from klcli.report.tables.later_checks import (
     gradient_check_title,
     gradient_method,
     gradient_verdict,
+    measure_notes,
     suite_table,
 )
 from klcli.report.tables.studies import suggestion_sentence
+from klcli.settings.procedures import MEASURES
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Evaluation, GradientCheck, GradientError, Run
 
@@ -121,13 +124,15 @@ def check(configs: list[TrainConfig], *absolute: float) -> GradientCheck:
         GradientError(
             check_id=1, position=i, tensor=f"linear{i}.W", entries=150, kinks=i, max_absolute=error,
             relative_to_sum=error * 10, relative_to_maximum=error, ratio_of_maxima=error, gradient_mean=0.1,
-            gradient_std=0.2, passed=error < 1e-8,
+            gradient_std=0.2, equal_decimals=12 - 3 * i, mismatches=0.5 * (i - 1), ratio_of_sums=error,
+            numerical_mean=0.1, numerical_std=0.2, difference_mean=0.0, difference_std=error, difference_max=-error,
+            passed=error < 1e-8,
         )
         for i, error in enumerate(absolute, start=1)
     ]  # fmt: skip
     return GradientCheck(
         id=1, suite=4, created_at="", command="", dataset="cifar10", dataset_sha256="a" * 64, images=10, dims=30,
-        method="centred", h=1e-5, atol=1e-8, rtol=1e-6, passed=False, seconds=1.0,
+        method="centred", h=1e-5, atol=1e-8, rtol=1e-6, decimals=7, threshold=1e-5, passed=False, seconds=1.0,
         configs_json=json.dumps([asdict(config) for config in configs]), errors=tuple(errors),
     )  # fmt: skip
 
@@ -144,16 +149,36 @@ def test_the_verdict_on_gradients() -> None:
     assert gradient_method(checks[0]) == (
         "centred differences with h 1e-05 in float64, on 10 cifar10 images of 30 pixels"
     )
-    table = suite_table(checks)
+    table = suite_table(checks, MEASURES)
     assert table.title == "Gradient check, suite 4"
     assert [(cells[0], cells[1], cells[-1]) for cells in table.cells()] == [
         ("3-layer 50-50, lambda 0.005", "linear1.W", "pass"),
         ("3-layer 50-50, lambda 0.005", "linear2.W", "FAIL"),
         ("3-layer 50-50, lambda 0.005", "linear1.W", "pass"),
     ]
-    assert gradient_check_table(checks[0]).cells()[1] == [
-        "linear2.W", "150", "2", "2.0e-03", "2.0e-02", "2.0e-03", "2.0e-03", "1.0e-01", "2.0e-01", "FAIL",
+    assert gradient_check_table(checks[0], MEASURES).cells()[1] == [
+        "linear2.W", "150", "2", "2.0e-03", "2.0e-02", "2.0e-03", "2.0e-03", "2.0e-03", "6", "50.0%", "1.0e-01",
+        "2.0e-01", "1.0e-01", "2.0e-01", "0.0e+00", "2.0e-03", "-2.0e-03", "FAIL",
     ]  # fmt: skip
+    assert gradient_check_table(checks[0], ["decimals"]).cells()[0] == ["linear1.W", "150", "1", "9", "0.0%", "pass"]
+
+
+def test_the_measures_of_a_suite_are_summed_up() -> None:
+    checks = [check([TrainConfig()], 1e-10, 2e-3), check([TrainConfig()], 1e-9)]
+    of_sums, equal, signs = measure_notes(checks, MEASURES)
+    assert of_sums.endswith(": below 1e-05 in 2 of 3 tensors, not in linear2.W")
+    assert equal.startswith("equal to 6 decimals, |ga - gn| < 1.5e-6 ")
+    assert equal.endswith("; 74 of 446 entries differ at 7 decimals")  # half of 148 of 149 + 148 + 149
+    assert "ga - gn" in signs
+    assert measure_notes(checks, ["errors"]) == []
+    older = replace(
+        checks[1],
+        threshold=None,
+        decimals=None,
+        errors=tuple(replace(one, equal_decimals=None, ratio_of_sums=None) for one in checks[1].errors),
+    )
+    assert measure_notes([older], MEASURES) == [signs]
+    assert "-" in gradient_check_table(older, ["ratios"]).cells()[0]
 
 
 def test_the_title_of_a_check_has_what_decides_a_gradient() -> None:
@@ -178,3 +203,15 @@ def test_the_limits_that_a_range_test_suggests() -> None:
     assert sentence(0.1, 0.1, 0.1, 0.1, 0.1) == (
         "no suggestion: with no eta between 1e-05 and 1 has the validation accuracy risen by more than chance"
     )
+
+
+def test_every_published_quantity_of_a_gradient_is_measured_and_can_be_a_row() -> None:
+    [one] = check([TrainConfig()], 1e-3).errors
+    rows = ", ".join(f"{name} = {i}.5" for i, name in enumerate(ERRORS))
+    text = (
+        'report = "009"\ncourse = "c"\ndate = "d"\nsummary = "s"\n[[gradient_checks]]\nname = "one"\n'
+        f'config = {{ hidden = [5] }}\nlambdas = [0]\nrows = [{{ row = "009-1", tensor = "W1", {rows} }}]\n'
+    )
+    lines = parse("test", text).lines
+    assert [(line.quantity, line.published) for line in lines] == [(name, i + 0.5) for i, name in enumerate(ERRORS)]
+    assert all(isinstance(getattr(one, line.quantity or ""), float | int) for line in lines)

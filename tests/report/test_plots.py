@@ -1,14 +1,16 @@
 """Plots: the gathered values are correct, and every chart can be drawn."""
 
+import re
 import struct
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from records import MEASURES, epoch, lines_of, points, run
 
 from klcli.report.plots.figure import Chart, draw
-from klcli.report.plots.training import learning_rate_curve, training_curves
+from klcli.report.plots.training import learning_rate_curve, repeated_curves, training_curves
 from klcli.report.words import settings_line
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
@@ -40,6 +42,35 @@ def test_every_curve_is_gathered_under_its_own_name() -> None:
     }  # fmt: skip
     assert all(lines[key].x == [50, 100] for key in curves)
     assert set(lines["accuracy", "test 0.5123"].y) == {0.5123}
+
+
+def test_repeats_are_their_mean_with_a_band() -> None:
+    runs = [replace(trained(seed=seed, test_accuracy=0.5 + seed / 10), id=seed) for seed in (1, 2)]
+    measured = {1: epochs(50, 100), 2: [epoch(100, train_loss=3.1, learning_rate=0.02), epoch(150)]}
+    chart = repeated_curves(runs, measured)
+    line = lines_of(chart)["loss", "train"]
+    assert points(line) == [(100, pytest.approx((1.1 + 3.1) / 2))]  # the step at which both were evaluated
+    assert line.spread == [pytest.approx(2 / 2**0.5)]
+    assert lines_of(chart)["accuracy", "test 0.6500"].y == pytest.approx((0.65, 0.65))
+    assert chart.title == "3-layer 50-50 with BN, mean of 2 runs"
+    assert chart.caption.endswith("seeds 1, 2; runs 1, 2; the band is one standard deviation over seeds")
+    assert draw(repeated_curves(runs, {1: [], 2: []})).startswith(b"\x89PNG")
+    lost = [*runs, replace(runs[0], id=3, state="diverged"), replace(runs[0], id=4, state="interrupted")]
+    chart = repeated_curves(lost, measured | {3: epochs(50), 4: []})
+    assert points(lines_of(chart)["loss", "train"]) == points(line)
+    assert chart.caption.endswith(
+        "runs 1, 2; the band is one standard deviation over seeds; without run 3, diverged, run 4, interrupted"
+    )
+
+
+def test_a_long_title_is_broken_into_lines_that_fit() -> None:
+    title = "000-F9a to 000-F10c: sigma, 9 layers [SYNTHETIC IMAGES, no CIFAR-10] [SUBSET of 1000 training images]"
+    chart = replace(training_curves(trained(), epochs(50)), title=title)
+    content = draw(chart, "svg").decode()
+    texts = re.findall(r"<!-- (.*?) -->", content, re.DOTALL)
+    lines = texts[next(index for index, text in enumerate(texts) if "000-F9a" in text) :][:2]  # one for each line
+    assert [line.replace("\xa0", " ") for line in lines] == [title[:36], title[37:]]  # no mark in brackets is broken
+    assert max(map(len, lines)) <= 8.2 * chart.width
 
 
 def test_title_and_caption_say_what_was_trained_and_on_what() -> None:

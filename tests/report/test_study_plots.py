@@ -8,6 +8,7 @@ import pytest
 from records import epoch, lines_of, points, run
 
 from klcli.procedures.searches import tried_values
+from klcli.report.plots.chart import BLUE, ORANGE
 from klcli.report.plots.figure import Chart, draw
 from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.settings.train_config import TrainConfig
@@ -54,17 +55,24 @@ def test_the_points_of_a_search() -> None:
     values = [one for stage, runs in stages for one in tried_values(runs, stage)]
     scatter = lambda_search(stages, choose(values, 2500))
     [[panel]] = scatter.panels
-    assert {line.label: points(line) for line in panel.lines} == {
-        "coarse": [(1e-4, 0.48), (1e-3, 0.52), (1e-2, 0.515)],
-        "fine": [(4e-3, 0.53), (4e-3, 0.51)],
-        "chosen 0.004": [(4e-3, 0.52)],  # tied with 1e-3; the middle of the plateau is 3.4e-3
+    assert {line.label: [(pytest.approx(x), y) for x, y in points(line)] for line in panel.lines} == {
+        "coarse": [(-4, 0.48), (-3, 0.52), (-2, 0.515)],
+        "fine": [(-2.39794, 0.53), (-2.39794, 0.51)],
+        "chosen lambda 0.004": [(-2.39794, 0.52)],  # tied with 1e-3; the middle of the plateau is 3.4e-3
     }
+    assert panel.xlabel == "log10 lambda"
     error = (0.52 * 0.48 / 2500) ** 0.5
     assert panel.band == (pytest.approx(0.52 - error), 0.52)
     assert scatter.title == "Lambda search: 3-layer 50-30 with BN"
     assert "lambda" not in scatter.caption
     for part in ("synthetic", "n_s 900", "seed 7", "study 3"):
         assert part in scatter.caption
+
+
+def test_a_search_with_lambda_zero_is_over_lambda() -> None:
+    runs = searched((0.0, 0.5), (0.1, 0.4))
+    [[panel]] = lambda_search([("values", runs)], choose(tried_values(runs, "values"), 5000)).panels
+    assert (panel.xlabel, points(panel.lines[0])) == ("lambda", [(0.0, 0.5), (0.1, 0.4)])
 
 
 @pytest.mark.parametrize(
@@ -104,7 +112,15 @@ def swept(steps: int = 4) -> tuple[list[Run], dict[int, list[Epoch]]]:
     ]
     epochs = {
         one.id: [
-            epoch(100 * i, validation_loss=one.id + i, validation_accuracy=one.id / 10 + i / 100)
+            epoch(
+                100 * i,
+                validation_loss=one.id + i,
+                validation_accuracy=one.id / 10 + i / 100,
+                train_loss=one.id,
+                train_accuracy=one.id / 20,
+                train_cost=10 + one.id,
+                validation_cost=11 + one.id + i,
+            )
             for i in range(1, steps + 1)
         ]
         for one in runs
@@ -113,21 +129,33 @@ def swept(steps: int = 4) -> tuple[list[Run], dict[int, list[Epoch]]]:
 
 
 def scales(sweep: Chart) -> set[str]:
-    """The scales of the losses."""
-    return {panel.yscale for panel in sweep.panels[0]}
+    """The scales of the losses, which share their axis."""
+    return {panel.yscale for panel in sweep.panels[1]}
 
 
 def test_the_curves_of_a_sweep() -> None:
     runs, epochs = swept()
     curves = sigma_curves(runs, epochs)
-    losses, accuracies = curves.panels
-    assert [panel.title for panel in losses] == ["sigma 0.1", "sigma 0.0001"]
-    labels = ["without BN", "without BN", "with BN", "with BN"]
-    assert [[line.label for line in panel.lines] for row in curves.panels for panel in row] == [labels] * 4
-    first, second = losses[1].lines[2:]  # runs 4 and 8
+    costs, losses, accuracies = curves.panels
+    assert [panel.title for panel in costs] == ["sigma 0.1", "sigma 0.0001"]
+    assert [row[0].ylabel for row in curves.panels] == ["cost", "loss", "accuracy"]
+    looks = [("train", "-"), ("validation", "--")] * 4
+    names = ["without BN"] * 4 + ["with BN"] * 4
+    every = [panel.lines for row in curves.panels for panel in row]
+    labels = [(f"{split}, {name}", style) for (split, style), name in zip(looks, names, strict=True)]
+    assert [[(line.label, line.style) for line in lines] for lines in every] == [labels] * 6
+    assert {(line.label or "").partition(", ")[2]: line.colour for line in every[0]} == {
+        "without BN": ORANGE, "with BN": BLUE,
+    }  # fmt: skip
+    train, first, _, second = losses[1].lines[4:]  # runs 4 and 8
+    assert points(train) == [(100, 4), (200, 4), (300, 4), (400, 4)]
     assert points(first) == [(100, 5), (200, 6), (300, 7), (400, 8)]
-    assert list(accuracies[1].lines[2].y) == pytest.approx([0.41, 0.42, 0.43, 0.44])
+    assert list(accuracies[1].lines[5].y) == pytest.approx([0.41, 0.42, 0.43, 0.44])
+    assert list(accuracies[1].lines[4].y) == pytest.approx([0.2] * 4)
+    assert list(costs[1].lines[5].y) == [16, 17, 18, 19]
     assert list(second.y) == [9, 10, 11, 12]
+    assert [[panel.shares_y for panel in row] for row in curves.panels] == [[False] * 2, [True] * 2, [True] * 2]
+    assert {panel.cycle for row in curves.panels for panel in row} == {1800}
     assert scales(curves) == {"linear"}
     assert curves.title.startswith("Sigma and batch normalisation: 3-layer 50-30")
     assert "sigma" not in curves.caption
@@ -145,5 +173,6 @@ def test_a_sweep_is_drawn_on_its_way_to_infinity_and_for_one_sigma() -> None:
     epochs[1][3] = replace(epochs[1][3], validation_loss=1e30)
     assert scales(sigma_curves(runs, epochs)) == {"log"}
     size_of_png(draw(sigma_curves(runs, epochs)))
+    assert {panel.yscale for panel in sigma_curves(runs, epochs).panels[0]} == {"linear"}, "the costs are small"
     one = [r for r in runs if r.config.sigma == 0.1]
     size_of_png(draw(sigma_curves(one, epochs)))

@@ -7,9 +7,9 @@ from records import epoch, run
 
 from klcli.procedures.searches import tried_values
 from klcli.report.plots.chart import Chart
-from klcli.report.plots.comparison import bn_overlay, validation_overlay
+from klcli.report.plots.comparison import bn_overlay, training_overlay, validation_overlay
 from klcli.report.plots.studies import lambda_search, sigma_curves
-from klcli.report.plots.training import learning_rate_curve, training_curves
+from klcli.report.plots.training import learning_rate_curve, repeated_curves, training_curves
 from klcli.report.tables.studies import suggestion_sentence
 from klcli.report.words import split_words, subset_words
 from klcli.settings.split_config import SplitConfig
@@ -29,15 +29,17 @@ def charts(split: SplitConfig) -> list[Chart]:
     return [
         training_curves(plain, EPOCHS),
         training_curves(of_range, EPOCHS),
+        repeated_curves([plain, plain], epochs),
+        training_overlay([plain, with_bn], epochs),
         learning_rate_curve(plain, EPOCHS),
         validation_overlay([plain, with_bn], epochs),
-        bn_overlay(plain, with_bn, epochs),
+        bn_overlay([plain], [with_bn], epochs),
         lambda_search([("coarse", [plain])], choose(tried_values([plain], "coarse"), 1000)),
         sigma_curves([small], epochs),
     ]
 
 
-@pytest.mark.parametrize("index", range(7))
+@pytest.mark.parametrize("index", range(9))
 def test_the_title_of_a_picture_names_a_subset(index: int) -> None:
     assert "subset of 900 with 200 test images" in charts(SplitConfig(subset=900))[index].title
     assert "subset" not in charts(SplitConfig())[index].title

@@ -1,6 +1,6 @@
 """Evaluations and gradient checks: records are read back unchanged, and found by their runs and settings."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,9 @@ def test_an_evaluation_of_several_runs_goes_with_each_of_them(recorder: Any) -> 
 @pytest.fixture
 def checks() -> list[NetworkCheck]:
     """Two networks, of which the second is a stack and has one wrong tensor."""
-    right = TensorCheck("linear1.W", 20, 1, 1e-12, 1e-11, 1e-10, 1e-9, 0.1 + 0.2, 1 / 3)
+    right = TensorCheck(
+        "linear1.W", 20, 1, 1e-12, 1e-11, 1e-10, 1e-9, 0.1 + 0.2, 1 / 3, 11, 0.05, 1e-8, 0.3, 0.4, 1e-13, 1e-14, -1e-15
+    )
     wrong = replace(right, tensor="linear2.W", max_absolute=0.5, relative_to_sum=0.5)
     first, second = (TrainConfig(hidden=(5,), lam=lam, batch_norm=True) for lam in (0.0, 0.005))
     settings = CheckSettings(images=4, dims=6)
@@ -69,6 +71,9 @@ def test_gradient_checks_come_back_with_their_errors(recorder: Any, checks: list
     assert (stack.images, stack.dims, stack.method, stack.h) == (4, 6, "centred", 1e-5)
     assert [(error.tensor, error.passed) for error in stack.errors] == [("linear1.W", True), ("linear2.W", False)]
     assert (one.errors[0].gradient_mean, one.errors[0].gradient_std, one.errors[0].kinks) == (0.1 + 0.2, 1 / 3, 1)
+    measured = asdict(checks[0].tensors[0])
+    assert {name: getattr(one.errors[0], name) for name in measured} == measured
+    assert (one.decimals, one.threshold) == (6, 1e-5)
 
 
 def test_the_latest_check_of_a_network_is_found_by_its_settings(recorder: Any, checks: list[NetworkCheck]) -> None:
@@ -80,4 +85,5 @@ def test_the_latest_check_of_a_network_is_found_by_its_settings(recorder: Any, c
     assert store.latest(members[:1], settings, "s").id == latest
     assert store.latest(members[1:], settings, "s") is None
     assert store.latest(members, replace(settings, images=5), "s") is None
+    assert store.latest(members, replace(settings, decimals=5), "s") is None
     assert store.latest(members, settings, "other images") is None

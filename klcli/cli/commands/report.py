@@ -162,7 +162,7 @@ def _write_page(invocation: Invocation, store: "Store", selection: Selection, pa
 
 def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
     if selection.gradchecks and selection.format == "table" and not selection.plot:
-        show(invocation, store, store.gradient_checks.suite(), selection.limit)
+        show(invocation, store, store.gradient_checks.suite(), selection.shown_measures, selection.limit)
         return
 
     from klcli.report.views import view

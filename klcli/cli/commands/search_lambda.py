@@ -29,11 +29,12 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
 
     from klcli.report.documents import run_document
     from klcli.report.plots.studies import lambda_search
+    from klcli.report.plots.training import repeated_curves
     from klcli.report.tables.runs import splits_table
     from klcli.report.tables.studies import choice_sentence, repeats_table, search_table
     from klcli.report.words import repeats_note, subset_words
 
-    choice, picture, note = found.choice, None, repeats_note(found.stages[0][1])
+    choice, picture, curves, note = found.choice, None, None, repeats_note(found.stages[0][1])
     invocation.result(search_table(found), *filter(None, [choice_sentence(choice) if choice else "", note]))
     pairs = zip(found.studies, found.stages, strict=True)
     stages = [{"study": study, "stage": stage, "runs": [*map(run_document, own)]} for study, (stage, own) in pairs]
@@ -44,10 +45,14 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
         complete = [run for run in runs if run.state == "complete"]
         invocation.result(splits_table(what, runs[0]) if len(runs) == 1 else repeats_table(what, complete))
         document["final"] = {"study": study, "runs": [*map(run_document, runs)]}
+        name, epochs = f"study-{study:06d}-training.png", {run.id: lab.epochs(run) for run in runs}
+        document["final"]["picture"] = curves = invocation.picture(
+            lab.store.folder("plots") / name, lambda: repeated_curves(runs, epochs)
+        )
     if choice is not None:
         path = lab.store.folder("plots") / f"study-{found.studies[-1]:06d}-lambda.png"
         document["picture"] = picture = invocation.picture(path, lambda: lambda_search(found.stages, choice))
-    invocation.places(picture=picture)
+    invocation.places(picture=picture, curves=curves)
     invocation.document("search-lambda", document)
     if choice is None:
         raise Diverged(f"every lambda diverged: try a smaller --eta-max than {config.eta_max:g}")

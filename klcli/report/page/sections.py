@@ -88,8 +88,11 @@ class Sections:
 
     def _study(self, study: Study) -> Iterator[Markup]:
         yield from _shown(found := study_view(self._store, study.id))
-        if found.runs and study.stage != "final":
-            yield from self._pictures(found, study.kind if study.kind in ("lambda", "sigma") else "curves")
+        if found.runs:
+            is_search = study.kind == "lambda" and study.stage != "final"
+            yield from self._pictures(
+                found, "lambda" if is_search else "sigma" if study.kind == "sigma" else "training"
+            )
 
     def _reproduction(self, number: int) -> Section:
         try:

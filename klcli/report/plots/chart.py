@@ -10,6 +10,8 @@ from klcli.store.records import Epoch
 BLUE, ORANGE, GREEN, PINK, YELLOW, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#555555"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, YELLOW, GREY)
 LINES = ("-", "--", ":", "-.")
+SPLITS = {"train": "-", "validation": "--"}  # the style of the curves of a split
+OF_BN = {False: ORANGE, True: BLUE}  # the colour of networks without and with batch normalisation
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Line:
     dots_below: int = 3  # below this number of points, markers are drawn: a line of one point is invisible
     marker: str = "o"
     size: float = 3.5  # of the marker, in points
+    width: float = 1.5  # of the line
     fill: str | None = None  # colour inside the marker, if not that of the line
 
 
@@ -44,6 +47,7 @@ class Panel:
     limits: Mapping[str, float] = field(default_factory=dict)  # vertical lines by label
     band: tuple[float, float] | None = None  # one standard error of y
     names: Sequence[str] = ()  # labels of the integers of y, from the top
+    shares_y: bool = True  # with the row, if the chart shares axes
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Chart:
     panels: Sequence[Sequence[Panel]]
     width: float  # inches
     height: float  # without the legend
-    shares_axes: bool = False  # x of all panels, y of each row
+    shares_axes: bool = False  # x of all panels, y of the panels of a row that share it
 
 
 def curve(epochs: Sequence[Epoch], key: str, label: str, colour: str, style: str, x: str = "step", **more: Any) -> Line:

@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle, product
-from statistics import fmean, stdev
 
 from klcli.report import words
-from klcli.report.plots.chart import BLUE, COLOURS, LINES, ORANGE, Chart, Line, Panel, steps_limit
-from klcli.report.plots.training import MEASURES, cycle_length
+from klcli.report.plots.chart import COLOURS, LINES, OF_BN, SPLITS, Chart, Panel, steps_limit
+from klcli.report.plots.training import BAND, MEASURES, complete_of, cycle_length, mean_curve
 from klcli.report.tables.groups import varying
 from klcli.settings.sameness import SETTINGS, differences, without_seeds
 from klcli.settings.setting import Setting
@@ -21,38 +21,67 @@ Curve = tuple[str, Runs, str, str, str]  # label, repeats, split, colour, style
 
 def validation_overlay(runs: Runs, epochs: Epochs) -> Chart:
     """Gather the validation curves of runs with evaluations; repeats of one setting become one curve with a band."""
+    return _overlay("Validation", ("validation",), runs, epochs)
+
+
+def training_overlay(runs: Runs, epochs: Epochs) -> Chart:
+    """Gather the training and validation curves, like `validation_overlay`: a colour per setting, a style per split."""
+    return _overlay("Training and validation", tuple(SPLITS), runs, epochs)
+
+
+def _overlay(what: str, splits: Sequence[str], runs: Runs, epochs: Epochs) -> Chart:
     drawn, empty = [run for run in runs if epochs[run.id]], [run for run in runs if not epochs[run.id]]
-    groups: dict[tuple[str, TrainConfig], list[Run]] = {}
-    for run in drawn:
-        groups.setdefault((run.dataset_sha256, without_seeds(run.config)), []).append(run)
-    repeats, looks = list(groups.values()), cycle(product(LINES, COLOURS))
-    curves = [
-        (f"{label} (n = {len(own)})" if len(own) > 1 else label, own, "validation", colour, style)
-        for label, own, (style, colour) in zip(_labels(repeats), repeats, looks, strict=False)
+    groups, is_one = repeats(drawn), len(splits) == 1
+    looks = cycle(product(LINES, COLOURS) if is_one else [("", colour) for colour in COLOURS])
+    counts = [f" (n = {len(own)})" if len(own) > 1 else "" for own in groups]
+    named = [f"{label}{n}" for label, n in zip(_labels(groups), counts, strict=True)]
+    curves: list[Curve] = [
+        (label if is_one else f"{split}, {label}", own, split, colour, style or SPLITS[split])
+        for label, own, (style, colour) in zip(named, groups, looks, strict=False)
+        for split in splits
     ]
     missing = f"without any evaluation: {words.run_numbers(empty)}" if empty else ""
-    band = "the band is one standard deviation over seeds" if len(drawn) > len(repeats) else ""
+    band = BAND if len(drawn) > len(groups) else ""
     caption = (_common(drawn), words.run_numbers(drawn), missing, band)
-    return _chart(f"Validation over update steps{words.subset_words(drawn)}", caption, curves, epochs)
+    return _chart(f"{what} over update steps{words.subset_words(drawn)}", caption, curves, epochs)
 
 
-def bn_overlay(without: Run, with_bn: Run, epochs: Epochs) -> Chart:
-    """Gather train and validation curves of one network without and with BN, by colour; validation is dashed."""
-    pair = (without, with_bn)
+def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs) -> Chart:
+    """Gather train and validation curves of one network, or its repeats, without and with BN: a colour for each."""
+    both, first, other = [*without, *with_bn], without[0], with_bn[0]
     curves: list[Curve] = [
-        (f"{split}, {name}", [run], split, colour, style)
-        for run, name, colour in ((without, "without BN", ORANGE), (with_bn, words.bn_words(with_bn.config), BLUE))
-        for split, style in (("train", "-"), ("validation", "--"))
+        (f"{split}, {name}", runs, split, OF_BN[runs is with_bn], style)
+        for runs, name in ((without, "without BN"), (with_bn, words.bn_words(other.config)))
+        for split, style in SPLITS.items()
     ]
     also = ", ".join(
-        f"{one.label} {one.words(words.setting_value(without, one.key))} without BN and "
-        f"{one.words(words.setting_value(with_bn, one.key))} with it"
-        for one in _differing(pair)
+        f"{one.label} {one.words(words.setting_value(first, one.key))} without BN and "
+        f"{one.words(words.setting_value(other, one.key))} with it"
+        for one in _differing([first, other])
         if one.key not in words.IN_NAME
     )
-    caption = (_common(pair), f"also different: {also}" if also else "", words.run_numbers(pair))
-    title = f"Without and with batch normalisation: {words.network_name(without.config)}{words.subset_words(pair)}"
+    band = BAND if len(both) > 2 else ""
+    caption = (_common(both), f"also different: {also}" if also else "", words.run_numbers(both), band)
+    title = f"Without and with batch normalisation: {words.network_name(first.config)}{words.subset_words(both)}"
     return _chart(title, caption, curves, epochs)
+
+
+def repeats(runs: Runs) -> list[list[Run]]:
+    """Return the runs of each setting, which differ in their seeds alone, in the order of the first ones."""
+    groups: dict[tuple[str, TrainConfig], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.dataset_sha256, without_seeds(run.config)), []).append(run)
+    return [*groups.values()]
+
+
+def bn_pairs(runs: Runs) -> list[tuple[Runs, Runs]]:
+    """Return the repeats without and with BN of each setting that has both, all else being equal."""
+    groups: dict[tuple[str, TrainConfig], tuple[list[Run], list[Run]]] = {}
+    for run in runs:
+        alike = run.dataset_sha256, replace(without_seeds(run.config), batch_norm=True)
+        groups.setdefault(alike, ([], []))[run.config.batch_norm].append(run)
+    both = [(complete_of(without), complete_of(with_bn)) for without, with_bn in groups.values()]
+    return [pair for pair in both if all(pair)]
 
 
 def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
@@ -66,17 +95,12 @@ def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
 def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: Epochs) -> Chart:
     cycles, panels = {cycle_length(run) for _, runs, *_ in curves for run in runs}, []
     for name in MEASURES:
-        lines = [_mean_curve(label, runs, epochs, f"{split}_{name}", *look) for label, runs, split, *look in curves]
+        lines = [
+            mean_curve(label, runs, epochs, f"{split}_{name}", colour, style)
+            for label, runs, split, colour, style in curves
+        ]
         panels.append(Panel(lines, name, xlim=steps_limit(lines), cycle=min(cycles) if len(cycles) == 1 else 0))
     return Chart(title, "; ".join(filter(None, caption)), [panels], 12, 4.4)
-
-
-def _mean_curve(label: str, runs: Runs, epochs: Epochs, key: str, colour: str, style: str) -> Line:
-    """Return the mean at the steps at which all runs were evaluated and, for several runs, the standard deviation."""
-    by_step = [{epoch.step: getattr(epoch, key) for epoch in epochs[run.id]} for run in runs]
-    steps = sorted(set(by_step[0]).intersection(*by_step[1:]))
-    values = [[one[step] for one in by_step] for step in steps]
-    return Line(label, steps, [*map(fmean, values)], colour, style, [*map(stdev, values)] if len(runs) > 1 else [])
 
 
 def _differing(runs: Runs) -> list[Setting]:

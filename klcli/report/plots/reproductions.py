@@ -8,9 +8,9 @@ from klcli.procedures.searches import tried_values
 from klcli.published.comparison import Comparison
 from klcli.published.reproduction import Reproduction
 from klcli.report.plots.chart import COLOURS, Chart, Line, Panel
-from klcli.report.plots.comparison import bn_overlay
+from klcli.report.plots.comparison import bn_overlay, repeats, training_overlay
 from klcli.report.plots.studies import lambda_search, sigma_curves
-from klcli.report.plots.training import training_curves
+from klcli.report.plots.training import repeated_curves
 from klcli.report.tables.table import SPLITS
 from klcli.report.words import settings_line
 from klcli.store.records import Epoch, Run
@@ -19,11 +19,16 @@ from klcli.studies.lambda_search import choose
 Epochs = Callable[[int], Sequence[Epoch]]
 
 
-def pictures(found: Reproduction, epochs: Epochs) -> Iterator[tuple[str, str, Callable[[], Chart]]]:
-    """Yield the figures whose experiments have complete runs: name of the file, caption, function that gathers it."""
+def pictures(
+    found: Reproduction, epochs: Epochs, kind: str | None = None
+) -> Iterator[tuple[str, str, Callable[[], Chart]]]:
+    """Yield the figures whose experiments have complete runs: name of the file, caption, function that gathers it.
+
+    With `kind`, only those with such panels.
+    """
     report, marks = found.report, found.terms.brackets
     by_name = {one.name: one for one in report.experiments}
-    for figure in report.figures:
+    for figure in (one for one in report.figures if kind in (None, one.panels)):
         runs = {
             name: [
                 run
@@ -39,7 +44,7 @@ def pictures(found: Reproduction, epochs: Epochs) -> Iterator[tuple[str, str, Ca
             rows = first if len(figure.rows) == 1 else f"{first} to {figure.rows[-1]}"
             words = f"{rows}: {', '.join(figure.experiments)}{marks}"
             yield f"{report.name}-{first}", words, partial(_chart, words, figure.panels, runs, epochs)
-    for chain in (one for one in report.experiments if one.is_chain):
+    for chain in (one for one in report.experiments if one.is_chain and kind in (None, "lambda")):
         lines = [one for one in found.comparisons if one.line.method == chain.method]
         runs_of_first = found.runs_of(chain.configs[0], chain.method)
         if runs_of_first and any(one.ours for one in lines):
@@ -49,16 +54,18 @@ def pictures(found: Reproduction, epochs: Epochs) -> Iterator[tuple[str, str, Ca
 
 
 def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs) -> Chart:
-    first, every = [many[0] for many in runs.values()], [run for many in runs.values() for run in many]
-    if kind == "training":
-        chart = training_curves(first[0], epochs(first[0].id))
-    elif kind == "bn":
-        chart = bn_overlay(first[0], first[1], {run.id: epochs(run.id) for run in first})
-    elif kind == "sigma":
-        chart = sigma_curves(every, {run.id: epochs(run.id) for run in every})
+    every = [run for many in runs.values() for run in many]
+    if kind == "lambda":
+        tried = [one for name, many in runs.items() for one in tried_values(many, name)]
+        return replace(lambda_search([*runs.items()], choose(tried, every[0].split.sizes()[1])), title=title)
+    curves, settings = {run.id: epochs(run.id) for run in every}, repeats(every)
+    without, with_bn = ([own for own in settings if own[0].config.batch_norm is bn] for bn in (False, True))
+    if kind == "sigma":
+        chart = sigma_curves(every, curves)
+    elif kind == "bn" and len(without) == len(with_bn) == 1:
+        chart = bn_overlay(without[0], with_bn[0], curves)
     else:
-        [name] = runs
-        chart = lambda_search([(name, every)], choose(tried_values(every, name), every[0].split.sizes()[1]))
+        chart = repeated_curves(every, curves) if len(settings) == 1 else training_overlay(every, curves)
     return replace(chart, title=title)
 
 

@@ -1,33 +1,65 @@
-"""The curves of one run, its learning rate, and those of a learning-rate range test."""
+"""The curves of one run or of its repeats, its learning rate, and those of a learning-rate range test."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 
-from klcli.report.plots.chart import BLUE, GREY, ORANGE, Chart, Line, Panel, curve, steps_limit
+from klcli.report.plots.chart import BLUE, GREY, ORANGE, SPLITS, Chart, Line, Panel, curve, steps_limit
 from klcli.report.tables.studies import suggestion_of
-from klcli.report.words import counted, run_title, settings_line
+from klcli.report.words import counted, network_name, run_numbers, run_title, settings_line, subset_words
 from klcli.settings.train_config import CYCLIC
 from klcli.store.records import Epoch, Run
 from klcli.training.budget import Budget
 
 MEASURES = ("cost", "loss", "accuracy")
+BAND = "the band is one standard deviation over seeds"
 LINES_OF_A_CURVE = 50  # number of straight segments that look like a cosine
 WORST = 2.0  # times the largest loss below the best eta: the upper limit of the axis, or the rest would be a flat line
 
 
 def training_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
     """Gather cost, loss, accuracy and learning rate of one run over update steps; for a range test, over eta."""
-    if run.config.schedule == "range":
-        return _range_curves(run, epochs)
-    panels = []
+    return _range_curves(run, epochs) if run.config.schedule == "range" else repeated_curves([run], {run.id: epochs})
+
+
+def repeated_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]]) -> Chart:
+    """Gather the training curves of repeats of one setting: their means, with a band over the seeds.
+
+    Repeats that are not complete are left out, because a mean ends with the shortest; without a complete one, all show.
+    """
+    measured = [run for run in runs if epochs[run.id]] or runs[:1]
+    drawn = complete_of(measured)
+    left = [run for run in runs if run not in drawn]
+    first, tests = drawn[0], [run.test_accuracy for run in drawn if run.test_accuracy is not None]
+    n, panels = f", mean of {len(drawn)} runs" if len(drawn) > 1 else "", []
     for name in MEASURES:
-        lines = _lines(epochs, "step", name, dots_below=40)
+        lines = _lines(drawn, epochs, name)
         limits = steps_limit(lines)
-        if name == "accuracy" and run.test_accuracy is not None:
-            test = (run.test_accuracy, run.test_accuracy)
-            lines.append(Line(f"test {run.test_accuracy:.4f}", limits, test, "black", ":", dots_below=0))
-        panels.append(Panel(lines, name, xlim=limits, cycle=cycle_length(run)))
-    panels.append(_rate_panel(run, epochs, title="learning rate eta"))
-    return Chart(run_title("Run", run), settings_line(run), [panels[:2], panels[2:]], 10, 7)
+        if name == "accuracy" and tests:
+            test = fmean(tests)
+            lines.append(Line(f"test {test:.4f}", limits, (test, test), "black", ":", dots_below=0))
+        panels.append(Panel(lines, name, xlim=limits, cycle=cycle_length(first)))
+    panels.append(_rate_panel(first, epochs[first.id], title="learning rate eta"))
+    title = f"{network_name(first.config)}{n}{subset_words(drawn)}" if n else run_title("Run", first)
+    without = f"; without {', '.join(f'run {run.id}, {run.state}' for run in left)}" if left else ""
+    caption = f"{settings_line(first, together_with=drawn)}{f'; {run_numbers(drawn)}; {BAND}' if n else ''}{without}"
+    return Chart(title, caption, [panels[:2], panels[2:]], 10, 7)
+
+
+def complete_of(runs: Sequence[Run]) -> Sequence[Run]:
+    """Return the complete runs, or all if none is."""
+    return [run for run in runs if run.state == "complete"] or runs
+
+
+def mean_curve(
+    label: str, runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], key: str, colour: str, style: str,
+    dots_below: int = 3,
+) -> Line:  # fmt: skip
+    """Return the mean at the steps at which all runs were evaluated and, for several runs, the standard deviation."""
+    by_step = [{epoch.step: getattr(epoch, key) for epoch in epochs[run.id]} for run in runs]
+    steps = sorted(set(by_step[0]).intersection(*by_step[1:]))
+    values = [[one[step] for one in by_step] for step in steps]
+    spread = [*map(stdev, values)] if len(runs) > 1 else []
+    return Line(label, steps, [*map(fmean, values)], colour, style, spread, dots_below)
 
 
 def learning_rate_curve(run: Run, epochs: Sequence[Epoch]) -> Chart:
@@ -41,9 +73,12 @@ def cycle_length(run: Run) -> int:
     return 2 * run.step_size if run.config.schedule in CYCLIC else 0
 
 
-def _lines(epochs: Sequence[Epoch], x: str, name: str, dots_below: int) -> list[Line]:
-    looks = {"train": (BLUE, "-"), "validation": (ORANGE, "--")}
-    return [curve(epochs, f"{split}_{name}", split, *look, x=x, dots_below=dots_below) for split, look in looks.items()]
+def _lines(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], name: str) -> list[Line]:
+    looks = zip(SPLITS.items(), (BLUE, ORANGE), strict=True)
+    return [
+        mean_curve(split, runs, epochs, f"{split}_{name}", colour, style, dots_below=40)
+        for (split, style), colour in looks
+    ]
 
 
 def _rate_panel(run: Run, epochs: Sequence[Epoch], title: str = "", ylabel: str = "") -> Panel:
@@ -77,7 +112,10 @@ def _range_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
     ends = (("min", found.eta_min), ("max", found.eta_max)) if found else ()
     limits = {f"suggested eta {end} {eta:.2g}": eta for end, eta in ends}
     for name in ("loss", "accuracy"):
-        lines = _lines(epochs, "learning_rate", name, dots_below=60)
+        lines = [
+            curve(epochs, f"{split}_{name}", split, colour, style, x="learning_rate", dots_below=60)
+            for (split, style), colour in zip(SPLITS.items(), (BLUE, ORANGE), strict=True)
+        ]
         losses, ylim = lines[1].y, None
         if name == "loss" and losses and max(losses) > WORST * losses[0]:
             ylim = 0.95 * min(*losses, *lines[0].y), WORST * losses[0]

@@ -12,13 +12,16 @@ from klcli.store.records import Evaluation, GradientCheck, Run
 from klcli.studies.statistics import Sample
 
 MEASURED = SPLITS[1:]
-MEASURES = ("accuracy", "loss")
+SCORES = ("accuracy", "loss")
 NO_PART = (Role.OPTIMISATION, Role.EVALUATION, Role.RANDOMNESS)  # settings that change a gradient, except lambda
 _OMITTED = (*IN_NAME, *(one.key for one in SETTINGS.values() if one.role in NO_PART))
-_COLUMNS = columns(
-    "tensor; entries:; kinks:; max_absolute:.1e=max abs; relative_to_sum:.1e=rel to sum; "
-    "relative_to_maximum:.1e=rel to max; ratio_of_maxima:.1e=of maxima; gradient_mean:.1e=mean; gradient_std:.1e=std"
-)
+_MEASURES = {
+    "errors": "max_absolute:.1e=max abs; relative_to_sum:.1e=rel to sum",
+    "ratios": "relative_to_maximum:.1e=rel to max; ratio_of_maxima:.1e=of maxima; ratio_of_sums:.1e=of sums",
+    "decimals": "equal_decimals:=equal decimals; mismatches:.1%=mismatches",
+    "moments": "gradient_mean:.1e=mean ga; gradient_std:.1e=std ga; numerical_mean:.1e=mean gn; "
+    "numerical_std:.1e=std gn; difference_mean:.1e=mean ga - gn; difference_std:.1e=std; difference_max:.1e=max",
+}
 
 
 def evaluation_words(evaluation: Evaluation) -> str:
@@ -54,7 +57,7 @@ def ensemble_table(title: str, evaluation: Evaluation, runs: Sequence[Run]) -> T
 
 def _compared(evaluation: Evaluation, runs: Sequence[Run]) -> list[Row]:
     rows: list[Row] = [{"split": split} for split in MEASURED]
-    for row, name in product(rows, MEASURES):
+    for row, name in product(rows, SCORES):
         now = row[name] = evaluation.measure(row["split"], name)
         known = tuple(value for run in runs if (value := run.measure(row["split"], name)) is not None)
         if now is not None and len(known) == len(runs):
@@ -64,8 +67,8 @@ def _compared(evaluation: Evaluation, runs: Sequence[Run]) -> list[Row]:
 
 
 def _measures(stored: str) -> tuple[Column, ...]:
-    own = "; ".join(f"{name}:.4f; {name}_stored:.4f={stored}; {name}_difference:=difference" for name in MEASURES)
-    return columns(f"split=; {own}", **{f"{name}_difference": _signed for name in MEASURES})
+    own = "; ".join(f"{name}:.4f; {name}_stored:.4f={stored}; {name}_difference:=difference" for name in SCORES)
+    return columns(f"split=; {own}", **{f"{name}_difference": _signed for name in SCORES})
 
 
 def _signed(value: float) -> str:
@@ -101,7 +104,7 @@ def evaluations_table(title: str, evaluations: Sequence[Evaluation]) -> Table:
         yes_or_no = {key: "yes" if getattr(one, key) else "no" for key in ("snapshots", "flips")}
         policy = (one.bn_statistics or "-") + (", transductive" if one.transductive else "")
         rows.append(vars(one) | yes_or_no | {"run_numbers": ", ".join(map(str, one.runs)), "policy": policy})
-    measures = "; ".join(f"{split}_{name}:.4f" for name in MEASURES for split in MEASURED)
+    measures = "; ".join(f"{split}_{name}:.4f" for name in SCORES for split in MEASURED)
     about = "run_numbers=runs; policy=BN statistics; bn_samples:=images; snapshots; flips; shifts:"
     return Table(title, columns(f"{about}; {measures}; command"), rows)
 
@@ -119,16 +122,39 @@ def prediction_table(title: str, pictures: Sequence[tuple[str, Mapping[str, floa
     return Table(title, columns(f"picture; class_1=class; probability_1:.4f=probability{others}"), rows)
 
 
-def gradient_check_table(check: GradientCheck) -> Table:
+def gradient_check_table(check: GradientCheck, measures: Sequence[str]) -> Table:
     """The tensors of one checked network, in the order of its layers."""
-    return Table(gradient_check_title(check), (*_COLUMNS, *columns("verdict=")), _rows(check))
+    return Table(gradient_check_title(check), (*_columns(measures), *columns("verdict=")), _rows(check))
 
 
-def suite_table(checks: Sequence[GradientCheck]) -> Table:
+def suite_table(checks: Sequence[GradientCheck], measures: Sequence[str]) -> Table:
     """The tensors of all networks of a suite, each row with its network."""
     rows = [row | {"network": gradient_check_title(check)} for check in checks for row in _rows(check)]
-    head = (*columns("network"), *_COLUMNS, *columns("verdict"))
+    head = (*columns("network"), *_columns(measures), *columns("verdict"))
     return Table(f"Gradient check, suite {checks[0].suite}", head, rows)
+
+
+def _columns(measures: Sequence[str]) -> tuple[Column, ...]:
+    return columns("; ".join(["tensor; entries:; kinks:", *map(_MEASURES.__getitem__, measures)]))
+
+
+def measure_notes(checks: Sequence[GradientCheck], measures: Sequence[str]) -> list[str]:
+    """Sum up these measures of a suite; `errors` are in `gradient_verdict`, and older checks lack some."""
+    tensors, notes = [error for check in checks for error in check.errors], []
+    decimals = [one.equal_decimals for one in tensors if one.equal_decimals is not None]
+    if "ratios" in measures and (threshold := checks[0].threshold) is not None:
+        above = [one.tensor for one in tensors if one.ratio_of_sums is None or one.ratio_of_sums >= threshold]
+        below = f"below {threshold:g} in {len(tensors) - len(above)} of {len(tensors)} tensors"
+        names = f", not in {', '.join(dict.fromkeys(above))}" if above else ""
+        notes.append(f"of sums, sum |ga - gn| / max(1e-07, sum |ga + gn|): {below}{names}")
+    if "decimals" in measures and decimals:
+        d, entries = min(decimals), sum(one.entries - one.kinks for one in tensors)
+        differing = sum((one.mismatches or 0.0) * (one.entries - one.kinks) for one in tensors)
+        share = f"{differing:.0f} of {entries} entries differ at {checks[0].decimals} decimals"
+        notes.append(f"equal to {d} decimals, |ga - gn| < 1.5e{-d} as numpy's assert_almost_equal has it; {share}")
+    if "moments" in measures:
+        notes.append("ga: the gradient, gn: the numerical gradient; ga - gn and its maximum have their signs")
+    return notes
 
 
 def limited(checks: Sequence[GradientCheck], limit: int | None) -> list[GradientCheck]:

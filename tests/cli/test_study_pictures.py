@@ -1,0 +1,133 @@
+"""The figures of studies, drawn from stored runs: of a search with its final training, a sweep and a reproduction."""
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from klcli.cli.app import main
+from klcli.published.reproduction import stored_reproduction
+from klcli.report.plots.reproductions import pictures
+from klcli.store.store import Store
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Refused = Callable[..., str]
+
+SMALL = ("--data", "synthetic", "--subset", "200", "--jobs", "1", "--quiet", "--repeats", "2")
+SEARCH = ("search-lambda", "--values", "0.1", "0.01", "--final", "--hidden", "5", *SMALL)  # studies 1 and 2
+ROWS = ("F1", "F2", "F7", "T3", "F9a", "F9b", "F10a", "F10b")
+REPORT = ("reproduce", "a3-2021", "--only", *ROWS, "--quick", *SMALL)  # study 3
+
+
+@pytest.fixture(scope="module")
+def filled(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("KLCLI_CACHE", str(shared_cache))
+        for command in (SEARCH, REPORT):
+            with pytest.raises(SystemExit) as ended:
+                main([*command])
+            assert not ended.value.code
+    return folder / "results"
+
+
+@pytest.fixture
+def studies(filled: Path, tmp_path: Path) -> Path:
+    shutil.copytree(filled, tmp_path / "results")
+    return tmp_path
+
+
+def test_a_search_leaves_the_curves_of_its_final_training(filled: Path) -> None:
+    assert (filled / "plots/study-000002-training.png").read_bytes().startswith(b"\x89PNG")
+
+
+PUBLISHED = "study-000003-a3-2021"
+# The kinds of pictures of a study, and their files.
+PICTURES = {
+    "1 training": ["run-000005-000006-training"],  # of the final training
+    "1 lambda": ["study-000001-lambda"],
+    "2 training": ["run-000005-000006-training"],
+    "2 lambda": ["study-000001-lambda"],  # the search that it is the end of
+    "2 curves": ["run-000005-000006-curves"],
+    "3 training": [f"{PUBLISHED}-000-F1", f"{PUBLISHED}-000-F2"],
+    "3 lambda": [f"{PUBLISHED}-000-F7"],
+    "3 sigma": [f"{PUBLISHED}-000-F9a"],
+    "3 bn": ["run-{}-bn"] * 3,  # of F1 and F2, and of each sigma: the report has no such figure
+}
+
+
+@pytest.mark.parametrize("asked", PICTURES)
+def test_every_figure_is_drawn_from_the_stored_runs(here: Klcli, studies: Path, asked: str) -> None:
+    shutil.rmtree(studies / "results/plots")
+    number, kind = asked.split()
+    done = here("report", "--study", number, "--plot", kind)
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.stem for path in (studies / "results/plots").iterdir())
+    assert len(names) == len(PICTURES[asked])
+    for name, wanted in zip(names, PICTURES[asked], strict=True):
+        start, _, end = wanted.partition("{}")
+        assert name.startswith(start) and name.endswith(end)
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_a_figure_of_a_reproduction_has_the_format_of_its_name(
+    here: Klcli, studies: Path, suffix: str, magic: bytes
+) -> None:
+    assert here("report", "--study", "3", "--plot", "sigma", "--to", f"x.{suffix}").returncode == 0
+    assert (studies / f"x.{suffix}").read_bytes().startswith(magic)
+    assert here("report", "--study", "3", "--plot", "sigma", "lambda", "--to", f"y.{suffix}").returncode == 0
+    assert sorted(path.name for path in studies.glob("y*")) == [
+        f"y-{PUBLISHED}-000-{row}.{suffix}" for row in ("F7", "F9a")
+    ]
+
+
+def test_a_kind_without_a_figure_is_refused_with_those_that_there_are(
+    here: Klcli, studies: Path, refused: Refused
+) -> None:
+    assert refused(here("report", "--study", "2", "--plot", "sigma"), 2).endswith(
+        "study 2 is a lambda search (final); choose one of curves, training, lambda"
+    )
+    connection = sqlite3.connect(studies / "results/klcli.db")
+    connection.execute("UPDATE runs SET state = 'failed' WHERE study_id = 3 AND json_extract(config, '$.sigma') > 0")
+    connection.commit()
+    connection.close()
+    assert refused(here("report", "--study", "3", "--plot", "sigma"), 2).endswith(
+        "study 3 is a reproduction of a3-2021; choose one of curves, training, bn, lambda"
+    )
+
+
+def test_a_study_without_a_complete_run_says_so(here: Klcli, studies: Path, refused: Refused) -> None:
+    connection = sqlite3.connect(studies / "results/klcli.db")
+    connection.execute("UPDATE runs SET state = 'diverged' WHERE study_id IN (1, 3)")
+    connection.commit()
+    connection.close()
+    assert "study 1 is a lambda search (values) without a complete run; choose one of curves, training" in refused(
+        here("report", "--study", "1", "--plot", "lambda"), 2
+    )
+    assert "study 3 is a reproduction of a3-2021 without a complete run; repeat its command with --resume" in refused(
+        here("report", "--study", "3", "--plot", "curves"), 2
+    )
+
+
+def test_the_curves_of_a_figure_are_the_stored_evaluations(studies: Path) -> None:
+    path = studies / "results/klcli.db"
+    with sqlite3.connect(path) as connection:
+        steps = connection.execute(
+            "SELECT step, epochs.train_cost, epochs.validation_accuracy FROM epochs JOIN runs ON runs.id = run_id "
+            "WHERE study_id = 3 AND sigma = 0.1 AND batch_norm = 1 AND seed = 1 ORDER BY step"
+        ).fetchall()
+    connection.close()
+    store = Store.existing(path)
+    [(name, words, chart)] = pictures(stored_reproduction(store, 3), store.runs.epochs, "sigma")
+    assert name == "a3-2021-000-F9a"
+    assert words.startswith("000-F9a to 000-F10c")
+    costs, _, accuracies = chart().panels
+    assert [panel.title for panel in costs] == ["sigma 0.1", "sigma 0.001"]
+    drawn = [[line for line in row[0].lines if "with BN" in str(line.label)] for row in (costs, accuracies)]
+    assert [*zip(drawn[0][2].x, drawn[0][2].y, drawn[1][3].y, strict=True)] == steps  # of seed 1: train, validation
+    assert len(steps) > 1
+    store.close()
