@@ -83,7 +83,8 @@ class Lab:
     def repeat(self, config: TrainConfig, repeats: int, *, vary: str = "all", resume: bool = False) -> Study:
         """Train one config with several seeds and return the study; `runs_of` returns its runs.
 
-        The seeds are those of everything, of the weights (`vary="init"`), or of all but the weights ("order").
+        The seeds are those of everything, of the weights (`vary="init"`), of all but the weights ("order"), or of
+        everything and the split.
         """
         setup, plan = self._calling("repeat", config, repeats, vary=vary), repeat(config, repeats, vary)
         how = {"vary": vary, "evaluate_test": config.schedule != "range"}

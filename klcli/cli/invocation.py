@@ -44,7 +44,7 @@ class Invocation(Settings, Observer):
         at_least=1, at_most=1000)
     vary: str = setting(
         "all", EXECUTION, "What differs between repeats: everything; the weights, with one order of the images; "
-        "order, dropout and augmentation, with the same weights.", choices=VARY)
+        "order, dropout and augmentation, with the same weights; everything and the validation images.", choices=VARY)
     jobs: int | None = setting(
         None, EXECUTION, "Train stacks of networks in this many processes; one per core if omitted.",
         short="-j", at_least=1, at_most=1024)

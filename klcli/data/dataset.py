@@ -113,12 +113,23 @@ def split(dataset: Dataset, config: SplitConfig) -> Splits:
     numbers = (config.batches, sorted(config.validation_batches), [FILES])
     train, validation, test = (files[[batch - 1 for batch in part]].reshape(-1) for part in numbers)
     if not config.validation_batches:
-        train, validation = np.split(train, [len(train) - config.validation])
+        last = np.arange(len(train) - config.validation, len(train))
+        chosen = last if config.split_seed is None else drawn(len(train), config.validation, config.split_seed)
+        train, validation = np.delete(train, chosen), train[chosen]
     parts = [rows[:size] for rows, size in zip((train, validation, test), sizes, strict=True)]
     # Every slice of a memory map runs Python code; a slice of its plain ndarray view does not.
     images = np.asarray(dataset.images)
     scale = standardisation(images, parts[0])
     return Splits(*(Split(images, rows, dataset.labels[rows].astype(np.intp), *scale) for rows in parts))
+
+
+def drawn(n: int, count: int, seed: int) -> np.ndarray:
+    """Return the positions of `count` validation images, drawn from n without replacement: (count,) intp.
+
+    By NumPy's legacy generator, whose stream never changes, so that `numpy.random.seed(seed)` followed by
+    `numpy.random.choice(n, count, replace=False)` names the same images in any program.
+    """
+    return np.random.RandomState(seed).choice(n, count, replace=False)
 
 
 def standardisation(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

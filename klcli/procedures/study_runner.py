@@ -1,7 +1,7 @@
 """StudyRunner: trains the runs of a plan on the available workers and records them."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -23,6 +23,7 @@ from klcli.training.budget import budget_of
 from klcli.training.cores import cores
 from klcli.training.environment import changes, environment
 from klcli.training.result import TrainResult
+from klcli.training.trainer import Quirk
 
 ENDED = ("complete", "diverged")  # states of runs that a study does not train again
 
@@ -60,17 +61,22 @@ class StudyRunner:
         evaluate_test: bool,
         parent: int | None = None,
         chains: list[tuple[int, ...]] | None = None,
+        quirks: Mapping[str, Quirk] | None = None,
     ) -> int:
         """Train the missing runs of a plan and return the number of its study.
 
         `chains` are lists of positions in the plan that are trained in sequence, each from the weights of the previous
-        one; without them, the plan is divided into stacks. With `resume`, an earlier study of the same plan is
+        one; without them, the plan is divided into stacks. `quirks` change every training, and are stored by their
+        names, with the study and in the note of every run. With `resume`, an earlier study of the same plan is
         completed, stack by stack, one of a single run from its checkpoint; otherwise a new one starts. The study always
         ends in a state.
         """
         is_chain, divided, n_train = chains is not None, chains or stacks(plan), plan[0].split.sizes()[0]
+        quirks = quirks or {}
+        remarks = [*quirks, *["begins with the weights of the training before it"] * is_chain]
         settings = settings | {"plan": [*map(asdict, plan)], "groups": divided, "dataset_sha256": self.dataset.sha256}
         settings |= {"look_at_test": evaluate_test, "threads": self.setup.threads, "vary": vary}
+        settings |= {"quirks": [*quirks]} if quirks else {}
         earlier = self.store.studies.find(kind, stage, settings, parent) if self.resume else None
         if self.resume and earlier is None:
             self._refuse_other_repeats(kind, stage, settings)
@@ -81,7 +87,7 @@ class StudyRunner:
             self.store.studies.end(earlier.id, "complete")  # its process may have died before it recorded the end
             self.setup.observer.say(f"study {earlier.id} ({stage}): all {len(plan)} runs exist already")
             return earlier.id
-        now, commands = environment(), self._commands(plan, is_chain)
+        now, commands = environment(), self._commands(plan, remarks)
         changed = next(filter(None, (changes(run.versions, now.versions) for run in ended.values())), None)
         if earlier and changed:
             n = len(ended)
@@ -94,7 +100,16 @@ class StudyRunner:
         helped = 0 if threads > 1 or self.setup.executor else min(jobs - workers, workers)
         cores_of = [2] * helped + [1] * (len(missing) - helped)
         tasks = [
-            StackTask(part, tuple(plan[p] for p in part), images, evaluate_test, threads, is_chain=is_chain, cores=n)
+            StackTask(
+                part,
+                tuple(plan[p] for p in part),
+                images,
+                evaluate_test,
+                threads,
+                is_chain=is_chain,
+                cores=n,
+                quirks=tuple(quirks.values()),
+            )
             for part, n in zip(missing, cores_of, strict=True)
         ]
         with (
@@ -103,7 +118,10 @@ class StudyRunner:
             deferred() as check,
         ):
             pairs = zip(plan, commands, strict=True)
-            rows = [run_row(one, budget_of(one, n_train), self.dataset, now, command) for one, command in pairs]
+            rows = [
+                run_row(one, budget_of(one, n_train), self.dataset, now, command) | {"note": "; ".join(remarks) or None}
+                for one, command in pairs
+            ]
             alone: set[int] = set()  # positions of runs that continue from their checkpoints
             if earlier is None:
                 study_id = self.store.studies.begin(kind, stage, settings, rows, self.setup.command, parent)
@@ -153,10 +171,10 @@ class StudyRunner:
         again = resuming_command(self.setup.command, kind)
         return f"{done} runs of study {study_id} are complete{kept}, continue with `{again}`"
 
-    def _commands(self, plan: Sequence[TrainConfig], is_chain: bool) -> list[str]:
-        """Return the command that repeats each run of a plan; a network of a chain is not trained alone."""
-        if is_chain:
-            return [f"{self.setup.command}  # each network begins with the weights of the one before"] * len(plan)
+    def _commands(self, plan: Sequence[TrainConfig], remarks: Sequence[str]) -> list[str]:
+        """Return the command that repeats each run of a plan, of the whole study if `klcli train` cannot."""
+        if remarks:
+            return [f"{self.setup.command}  # {'; '.join(remarks)}"] * len(plan)
         data = self.setup.data or self.dataset.name
         return [run_command(config, data=data, threads=self.setup.threads, db=self.setup.db) for config in plan]
 

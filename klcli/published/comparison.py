@@ -25,19 +25,14 @@ from klcli.published.intervals import (
 )
 from klcli.published.report import GradientExperiment, Line, Report
 from klcli.settings.sameness import without_seeds
-from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError, Run
-from klcli.studies.plans import repeat
 from klcli.studies.statistics import Sample
 
 BAND = 10.0  # the factor between two errors of a gradient that agree
-QUICK_SEEDS, QUICK_CYCLES = 2, 1
 UNEXPLAINED = "for an unknown reason, not tested"
 Runs = Mapping[TrainConfig, Run]
 Errors = Mapping[GradientExperiment, Sequence[GradientError]]
-Plans = dict[SplitConfig, list[TrainConfig]]  # by the division of the images
-Planned = tuple[str, list[TrainConfig], list[tuple[int, ...]] | None]  # name, plan and chains of a study
 
 
 @dataclass(frozen=True)
@@ -61,42 +56,28 @@ class Comparison:
         return None if self.ours is None or published is None else self.ours.mean - published
 
 
-def plan(report: Report, repeats: int, *, quick: bool = False, vary: str = "all") -> Plans:
-    """Return the trainings of a report, each once; unless `quick`, with more seeds where its experiment has more."""
-    plans: dict[SplitConfig, dict[TrainConfig, None]] = {}
-    for one in report.experiments:
-        for base in one.configs:
-            configs = repeat(base, repeats if quick else max(repeats, one.repeats), vary)
-            plans.setdefault(base.split, {}).update(dict.fromkeys(configs))
-    return {split: list(configs) for split, configs in plans.items()}
-
-
-def chains(report: Report, repeats: int, vary: str = "all") -> list[Planned]:
-    """Return the searches of a report as published: a chain of one seed, each from the weights of the previous."""
-    found: list[Planned] = []
-    for one in report.experiments:
-        by_seed, n = zip(*(repeat(base, repeats, vary) for base in one.configs), strict=True), len(one.configs)
-        links = [tuple(range(start, start + n)) for start in range(0, repeats * n, n)]
-        found.append((one.name, [config for configs in by_seed for config in configs], links))
-    return found
-
-
 def compare(
-    report: Report, runs: Runs, errors: Errors, *, epochs: Epochs = lambda run: (), incomparable: str | None = None
-) -> list[Comparison]:
+    report: Report, runs: Runs, errors: Errors, *,
+    epochs: Epochs = lambda run: (), incomparable: str | None = None, others: Mapping[str, Runs] = {},
+) -> list[Comparison]:  # fmt: skip
     """Compare every line of a report with runs and checks; `incomparable` is the reason why no training can be.
 
-    `epochs` returns the evaluations of a run by its id, for the conclusions about curves.
+    `epochs` returns the evaluations of a run by its id, for the conclusions about curves; `others` are the runs of each
+    method of its own.
     """
-    settings = by_setting(runs.values())
-    own = [settings.get(without_seeds(line.config), ()) if line.config else () for line in report.lines]
+    settings = {method: by_setting(mine.values()) for method, mine in {"": runs, **others}.items()}
+
+    def runs_of(config: TrainConfig, method: str) -> Sequence[Run]:
+        return settings.get(method, {}).get(without_seeds(config), ())
+
+    own = [runs_of(line.config, line.method) if line.config else () for line in report.lines]
     samples = [_sample(line, mine) for line, mine in zip(report.lines, own, strict=True)]
-    spreads = dict[str, dict[TrainConfig, Sample]]()  # by quantity; each setting counts once
+    spreads = dict[str, dict[tuple[str, TrainConfig], Sample]]()  # by quantity; each training counts once
     for line, sample in zip(report.lines, samples, strict=True):
         if line.quantity and line.config and sample:
-            spreads.setdefault(line.quantity, {})[line.config] = sample
+            spreads.setdefault(line.quantity, {})[line.method, line.config] = sample
     typical = {quantity: typical_spread(by_config.values()) for quantity, by_config in spreads.items()}
-    evidence = Evidence(report, lambda config: settings.get(without_seeds(config), ()), typical, epochs)
+    evidence = Evidence(report, runs_of, typical, epochs)
     return [
         _gradient(line, errors.get(line.check, ()))
         if line.check
@@ -177,8 +158,16 @@ def _words(*words: str | None) -> str:
 
 
 def counts(comparisons: Sequence[Comparison]) -> dict[str, int]:
-    """Count the lines of each verdict."""
-    return {verdict: sum(one.verdict == verdict for one in comparisons) for verdict in VERDICTS}
+    """Count the lines of each verdict, without those of variants."""
+    counted = [one.verdict for one in comparisons if one.line.variant is None]
+    return {verdict: counted.count(verdict) for verdict in VERDICTS}
+
+
+def counts_of_variants(comparisons: Sequence[Comparison]) -> dict[str, dict[str, int]]:
+    """Count the lines of each variant, by its name, and verdict."""
+    names = dict.fromkeys(one.line.variant for one in comparisons if one.line.variant is not None)
+    own = {name: [one.verdict for one in comparisons if one.line.variant == name] for name in names}
+    return {name: {verdict: own[name].count(verdict) for verdict in VERDICTS} for name in own}
 
 
 def explained(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:

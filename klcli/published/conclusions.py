@@ -27,7 +27,7 @@ from klcli.published.intervals import (
     decide_claim,
     tolerance_of,
 )
-from klcli.published.report import Line, Report
+from klcli.published.report import Experiment, Line, Report
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import Tried, choose
@@ -42,19 +42,20 @@ class Evidence:
     """The runs of a report, and what is known of their spread."""
 
     report: Report
-    runs_of: Callable[[TrainConfig], Sequence[Run]]  # of all seeds of a setting, in the order of their repeats
+    runs_of: Callable[[TrainConfig, str], Sequence[Run]]  # of a setting and method, in the order of their repeats
     typical: Mapping[str, float | None]  # by quantity
     epochs: Epochs
 
-    def configs(self, experiment: str) -> tuple[TrainConfig, ...]:
-        return next(one.configs for one in self.report.experiments if one.name == experiment)
+    def experiment(self, name: str) -> Experiment:
+        return next(one for one in self.report.experiments if one.name == name)
 
-    def runs(self, config: TrainConfig) -> dict[int, Run]:
-        """Return the complete runs of a setting, by repeat."""
-        return {repeat: run for repeat, run in enumerate(self.runs_of(config)) if run.state == "complete"}
+    def runs(self, name: str, config: TrainConfig) -> dict[int, Run]:
+        """Return the complete runs of a setting of an experiment, by repeat."""
+        found = self.runs_of(config, self.experiment(name).method)
+        return {repeat: run for repeat, run in enumerate(found) if run.state == "complete"}
 
-    def values(self, config: TrainConfig, quantity: str) -> Values:
-        return {repeat: float(getattr(run, quantity)) for repeat, run in self.runs(config).items()}
+    def values(self, name: str, config: TrainConfig, quantity: str) -> Values:
+        return {repeat: float(getattr(run, quantity)) for repeat, run in self.runs(name, config).items()}
 
     def typical_of(self, *quantities: str) -> float | None:
         """Return the typical spread of a sum of independent quantities, None if that of one is unknown."""
@@ -95,8 +96,8 @@ def find(line: Line, evidence: Evidence) -> Finding:
 def _lambda(line: Line, evidence: Evidence) -> Finding:
     assert line.conclusion is not None
     [name], quantity = line.conclusion.experiments, line.conclusion.quantity
-    configs = evidence.configs(name)
-    tried = [Tried(one.lam, name, tuple(evidence.values(one, quantity).values())) for one in configs]
+    configs = evidence.experiment(name).configs
+    tried = [Tried(one.lam, name, tuple(evidence.values(name, one, quantity).values())) for one in configs]
     tried = [one for one in tried if one.accuracies]
     published = next((one for one in tried if one.lam == line.published), None)
     if published is None:
@@ -119,25 +120,26 @@ def _gap(line: Line, evidence: Evidence) -> tuple[Values, list[str]]:
     quantities = ["train_accuracy", line.conclusion.quantity]
     gaps = []
     for name in line.conclusion.experiments:
-        [config] = evidence.configs(name)
-        gaps.append(_minus(*(evidence.values(config, one) for one in quantities)))
+        [config] = evidence.experiment(name).configs
+        gaps.append(_minus(*(evidence.values(name, config, one) for one in quantities)))
     return (gaps[0] if len(gaps) == 1 else _minus(*gaps)), quantities * len(gaps)
 
 
 def _difference(line: Line, evidence: Evidence) -> tuple[Values, list[str]]:
     assert line.conclusion is not None
     quantity = line.conclusion.quantity
-    [a], [b] = map(evidence.configs, line.conclusion.experiments)
-    return _minus(evidence.values(a, quantity), evidence.values(b, quantity)), [quantity] * 2
+    a, b = (evidence.values(*one, quantity) for one in _pair(line, evidence))
+    return _minus(a, b), [quantity] * 2
 
 
 def _spread(line: Line, evidence: Evidence) -> tuple[Values, list[str]]:
     assert line.conclusion is not None
     quantity = line.conclusion.quantity
-    configs = [config for name in line.conclusion.experiments for config in evidence.configs(name)]
+    names = line.conclusion.experiments
+    configs = [(name, config) for name in names for config in evidence.experiment(name).configs]
     spreads = []
     for batch_norm in (False, True):
-        many = [evidence.values(one, quantity) for one in configs if one.batch_norm == batch_norm]
+        many = [evidence.values(name, one, quantity) for name, one in configs if one.batch_norm == batch_norm]
         common = [repeat for repeat in many[0] if all(repeat in values for values in many)]
         spreads.append({r: max(one[r] for one in many) - min(one[r] for one in many) for r in common})
     return _minus(*spreads), [quantity] * 4
@@ -145,8 +147,7 @@ def _spread(line: Line, evidence: Evidence) -> tuple[Values, list[str]]:
 
 def _epochs(line: Line, evidence: Evidence) -> tuple[Values, list[str]]:
     assert line.conclusion is not None
-    [a], [b] = map(evidence.configs, line.conclusion.experiments)
-    ahead, behind = evidence.runs(a), evidence.runs(b)
+    ahead, behind = (evidence.runs(*one) for one in _pair(line, evidence))
     pairs = [(repeat, ahead[repeat].id, behind[repeat].id) for repeat in ahead if repeat in behind]
     quantity, found = line.conclusion.quantity, {}
     for repeat, *ids in pairs:
@@ -160,6 +161,12 @@ def ahead_for_good(epochs: Sequence[float], first: Sequence[float], second: Sequ
     """Return the epoch from which on the first curve is above the second, the last epoch if it never stays above."""
     ends = [epoch for epoch, a, b in zip(epochs, first, second, strict=True) if a <= b]
     return next((epoch for epoch in epochs if not ends or epoch > ends[-1]), epochs[-1])
+
+
+def _pair(line: Line, evidence: Evidence) -> list[tuple[str, TrainConfig]]:
+    """Return the two experiments of a conclusion, each with its one setting."""
+    assert line.conclusion is not None
+    return [(name, config) for name in line.conclusion.experiments for config in evidence.experiment(name).configs]
 
 
 def _minus(a: Values, b: Values) -> Values:

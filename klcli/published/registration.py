@@ -62,7 +62,7 @@ def _subject(study: Study) -> tuple[Any, ...]:
     """What two plans have in common if one can deviate from the other; the name is that of the file, without a hash."""
     settings, file = study.settings, re.sub(r"-[0-9a-f]{8}$", "", study.settings["report"])
     subset = settings["plan"][0]["split"]["subset"]
-    return file, subset, *(settings.get(key) for key in ("rows", "quick", "as_published", "dataset_sha256"))
+    return file, subset, *(settings.get(key) for key in ("rows", "quick", "dataset_sha256"))
 
 
 def _changes(before: Sequence[Study], after: Sequence[Study]) -> Iterator[str]:

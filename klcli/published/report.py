@@ -1,12 +1,13 @@
 """Published reports: their experiments and numbers, read from reports/*.toml, one file per report."""
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
 from klcli.errors import ConfigError
+from klcli.published.quirks import QUIRKS
 from klcli.settings.procedures import CheckSettings
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import require, value_of
@@ -40,6 +41,8 @@ class Line:
     note: str | None = None  # a remark that the reader needs
     if_differs: str | None = None  # the known difference from ours
     config: TrainConfig | None = None  # the training behind it, of the first seed
+    method: str = ""  # of the experiment behind it
+    variant: str | None = None  # `as the text says`: shown, but not counted with the others
     tensor: str | None = None  # the gradient behind it, by its key in a network
     check: "GradientExperiment | None" = None
     conclusion: "Conclusion | None" = None
@@ -64,6 +67,25 @@ class Experiment:
     configs: tuple[TrainConfig, ...]  # of the first seed, in the order of the rows
     repeats: int = 1  # minimum number of seeds
     is_chain: bool = False  # each training starts from the weights of the previous one
+    quirks: tuple[str, ...] = ()  # of quirks.QUIRKS
+
+    @property
+    def method(self) -> str:
+        """What sets its trainings apart from others with the same settings: quirks, a warm start; "" for neither."""
+        return "; ".join([*self.quirks, *[f"warm-started {self.name}"] * self.is_chain])
+
+    @property
+    def method_words(self) -> str | None:
+        """The sentence about the method in each of its lines."""
+        code = f"as the code: {', '.join(self.quirks)}" if self.quirks else None
+        chain = "each training begins with the weights of the one before" if self.is_chain else None
+        return "; ".join(filter(None, (code, chain))) or None
+
+    def up_to(self, configs: set[TrainConfig]) -> "Experiment":
+        """Return it with these trainings, in a chain also with those before them."""
+        found = [index for index, one in enumerate(self.configs) if one in configs]
+        kept = range(max(found, default=-1) + 1) if self.is_chain else found
+        return replace(self, configs=tuple(self.configs[index] for index in kept))
 
 
 @dataclass(frozen=True)
@@ -102,7 +124,6 @@ class Report:
     gradient_checks: tuple[GradientExperiment, ...]
     figures: tuple[Figure, ...]
     conditions: str | None = None  # the version that klcli runs if its text and its code differ
-    as_published: "Report | None" = None  # the rows whose numbers result from a mistake, with that mistake
     text: str = field(default="", repr=False)  # the document
 
     @property
@@ -124,12 +145,11 @@ class Report:
             require(bool(found), f"--only {wanted}: report {self.name} has no such row, it has {', '.join(self.rows)}")
             kept |= found
         lines = tuple(line for line in self.lines if line.row in kept)
-        configs, checks = {line.config for line in lines}, {line.check for line in lines}
+        checks, configs = {line.check for line in lines}, dict[str, set[TrainConfig]]()
+        for line in lines:
+            configs.setdefault(line.method, set()).update([line.config] if line.config else [])
         concluded = {name for line in lines if line.conclusion for name in line.conclusion.experiments}
-        left = [
-            one if one.name in concluded else replace(one, configs=tuple(filter(configs.__contains__, one.configs)))
-            for one in self.experiments
-        ]
+        left = [one if one.name in concluded else one.up_to(configs.get(one.method, set())) for one in self.experiments]
         return replace(
             self, lines=lines, experiments=tuple(one for one in left if one.configs),
             gradient_checks=tuple(one for one in self.gradient_checks if one in checks),
@@ -162,40 +182,50 @@ def parse(name: str, text: str) -> Report:
     """Return the report of a TOML document. Raises ConfigError if the document is no report."""
     try:
         document = tomllib.loads(text)
-        tables = {key: document.get(key, []) for key in ("gradient_checks", "experiments", "commentary", "figures")}
-        tables["conclusions"] = document.get("conclusions", [])
-        own = {key: [_as_published(one) for one in many if "as_published" in one] for key, many in tables.items()}
-        mistaken = replace(_assembled(name, document, own), text=text) if any(own.values()) else None
-        return replace(_assembled(name, document, tables), as_published=mistaken, text=text)
+        return replace(_assembled(name, document), text=text)
     except (tomllib.TOMLDecodeError, KeyError, ConfigError, TypeError) as error:
         words = {tomllib.TOMLDecodeError: f"this is not TOML ({error})", KeyError: f"the key {error} is missing"}
         raise ConfigError(f"report {name}: {words.get(type(error), error)}") from None
 
 
-def _as_published(table: Row) -> Row:
-    """Return an experiment or check under the conditions that produced the numbers of its report."""
-    changed = {**table, "rows": [{**row, "reason": None} for row in table["rows"]]}
-    if "lambdas" in table:
-        return changed | table["as_published"]
-    return changed | {"config": table.get("config", {}) | table["as_published"], "is_chain": True}
+def _with_variants(tables: Sequence[Row]) -> Iterator[Row]:
+    """Yield every experiment, then its variant: the keys of `variant` replace its own, and those of its `config` too.
+
+    The remarks of the experiment and of its rows say nothing of the variant.
+    """
+    for table in tables:
+        yield table
+        if variant := table.get("variant"):
+            rows = [{key: value for key, value in row.items() if key not in WORDS} for row in table["rows"]]
+            rest = {key: value for key, value in table.items() if key not in ("variant", *WORDS)} | {"rows": rows}
+            own = {"config": table.get("config", {}) | variant.get("config", {})}
+            named = {"name": f"{table['name']}, {variant['name']}", "variant_name": variant["name"]}
+            yield rest | variant | own | named
 
 
-def _assembled(name: str, document: Row, tables: Mapping[str, Sequence[Row]]) -> Report:
+def _assembled(name: str, document: Row) -> Report:
+    tables = {key: document.get(key, []) for key in ("gradient_checks", "commentary", "conclusions", "figures")}
     lines, experiments, checks, figures = [], [], [], []
     common = document.get("common", {})
     is_same = {"same_validation_images": document.get("same_validation_images", True)}
     for table in tables["gradient_checks"]:
         config = _config(common | table["config"] | {"dtype": "float64"})
-        settings = CheckSettings(**{key: table[key] for key in ("images", "dims") if key in table})
+        settings = CheckSettings(**{key: table[key] for key in ("images", "dims", "h", "method") if key in table})
         check = GradientExperiment(table["name"], config, tuple(map(float, table["lambdas"])), settings)
         checks.append(check)
         for row in table["rows"]:  # of one tensor, or the largest error of all tensors
             tensor = row.get("tensor")
             what = f"{check.name}, {tensor}" if tensor else check.name
             lines += _lines(row, table, ERRORS, what=what, tensor=tensor and _key(tensor), check=check)
-    for table in tables["experiments"]:
+    for table in _with_variants(document.get("experiments", [])):
         shared = common | table.get("config", {})
-        configs: dict[TrainConfig, None] = {}
+        # In the order of training, which a chain depends on.
+        configs = dict.fromkeys(_config(shared | {"lam": lam}) for lam in table.get("lambdas", []))
+        how = {key: table[key] for key in ("repeats", "is_chain") if key in table}
+        experiment = Experiment(table["name"], (), quirks=tuple(table.get("quirks", ())), **how)
+        unknown = ", ".join(sorted({*experiment.quirks} - {*QUIRKS}))
+        require(not unknown, f"{table['name']}: unknown quirk {unknown}, choose from {', '.join(QUIRKS)}")
+        about = {"method": experiment.method, "variant": table.get("variant_name")}
         for row in table["rows"]:  # every key that is neither a number nor a remark is a setting
             own = [key for key in row if key not in ("row", "tolerance", *WORDS, *RESULTS)]
             config = _config(shared | {key: row[key] for key in own})
@@ -205,12 +235,10 @@ def _assembled(name: str, document: Row, tables: Mapping[str, Sequence[Row]]) ->
                 for one in (row[key] if key == "split" else "-")
             ]
             what = ", ".join([table["name"], *(_phrase(config, key) for key in keys)])
-            trained = _lines(row, is_same | table, RESULTS, what=what, config=config)
-            lines += trained
+            trained = _lines(row, is_same | table, RESULTS, what=what, config=config, **about)
+            lines += [replace(one, note=_joined(experiment.method_words, one.note)) for one in trained]
             configs |= dict.fromkeys(line.config for line in trained if line.config)
-        configs |= dict.fromkeys(_config(shared | {"lam": lam}) for lam in table.get("other_lambdas", []))
-        more = {key: table[key] for key in ("repeats", "is_chain") if key in table}
-        experiments += [Experiment(table["name"], tuple(configs), **more)] if configs else []
+        experiments += [replace(experiment, configs=tuple(configs))] if configs else []
     lines += [Line(**{key: table[key] for key in ("row", "what", "reason")}) for table in tables["commentary"]]
     lines += [_conclusion(table, experiments) for table in tables["conclusions"]]
     for table in tables["figures"]:
@@ -224,6 +252,10 @@ def _assembled(name: str, document: Row, tables: Mapping[str, Sequence[Row]]) ->
         name=name, number=document["report"], lines=tuple(lines), experiments=tuple(experiments),
         gradient_checks=tuple(checks), figures=tuple(figures), **about,
     )  # fmt: skip
+
+
+def _joined(*remarks: str | None) -> str | None:
+    return "; ".join(filter(None, remarks)) or None
 
 
 def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list[Line]:

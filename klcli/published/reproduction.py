@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from klcli.errors import ConfigError
-from klcli.published import report as published
-from klcli.published.comparison import QUICK_CYCLES, Comparison, Errors, by_setting, compare
+from klcli.published.comparison import Comparison, by_setting, compare
+from klcli.published.planning import QUICK_CYCLES
 from klcli.published.registration import plan_notes, registered_report
 from klcli.published.report import Report
 from klcli.settings.sameness import without_seeds
+from klcli.settings.setting import require
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run, Study
@@ -28,7 +29,6 @@ class Terms:
     repeats: int
     quick: bool = False
     subset: int | None = None
-    as_published: bool = False
     note: str | None = None  # what the user adds about the conditions
     vary: str = "all"  # what differs between the repeats
 
@@ -37,7 +37,6 @@ class Terms:
         marks = {
             "SYNTHETIC IMAGES, no CIFAR-10: no training can be compared": self.dataset == "synthetic",
             f"SUBSET of {self.subset} training images: no training can be compared": self.subset is not None,
-            "AS PUBLISHED: with the mistakes that the numbers come from": self.as_published,
             "QUICK: fewer seeds, and one cycle where the report has more": self.quick,
         }
         return [mark for mark, is_true in marks.items() if is_true]
@@ -75,37 +74,35 @@ class Reproduction:
     report: Report
     terms: Terms
     comparisons: Sequence[Comparison]
-    settings: Mapping[TrainConfig, Sequence[Run]]  # the runs of all seeds, by the key that they have in common
+    settings: Mapping[str, Mapping[TrainConfig, Sequence[Run]]]  # the runs of all seeds, by method and common key
     studies: Sequence[int]
     plan_notes: Sequence[str] = ()  # the hash of the plan, and what deviates from an earlier one
 
-    def runs_of(self, base: TrainConfig | None) -> Sequence[Run]:
-        return self.settings.get(without_seeds(base), ()) if base else ()
+    def runs_of(self, base: TrainConfig | None, method: str = "") -> Sequence[Run]:
+        return self.settings.get(method, {}).get(without_seeds(base), ()) if base else ()
 
 
-def gather(wanted: Report, terms: Terms, store: Store, studies: list[int], shown: Errors | None = None) -> Reproduction:
-    """Compare a report with the runs of its studies and its latest gradient checks, or with the checks `shown`."""
-    runs = {run.config: run for study in studies for run in store.studies.members(study)}
+def gather(wanted: Report, terms: Terms, store: Store, studies: list[int]) -> Reproduction:
+    """Compare a report with the runs of its studies and with its latest gradient checks."""
+    runs: dict[str, dict[TrainConfig, Run]] = {"": {}}
+    for study in map(store.studies.get, studies):
+        own = runs.setdefault(study.settings.get("method", ""), {})
+        own |= {run.config: run for run in store.studies.members(study.id)}
     sha256, latest = terms.sha256, store.gradient_checks.latest
     checks = {one: [latest(stack, one.settings, sha256) for stack in one.networks()] for one in wanted.gradient_checks}
-    errors = shown or {
-        one: [error for check in found if check for error in check.errors] for one, found in checks.items()
-    }
-    comparisons = compare(wanted, runs, errors, epochs=store.runs.epochs, incomparable=terms.incomparable)
+    errors = {one: [error for check in found if check for error in check.errors] for one, found in checks.items()}
+    how: dict[str, Any] = {"epochs": store.runs.epochs, "incomparable": terms.incomparable, "others": runs}
+    comparisons = compare(wanted, runs[""], errors, **how)
+    settings = {method: by_setting(own.values()) for method, own in runs.items()}
     notes = plan_notes([store.studies.get(study) for study in studies], store.studies.all())
-    return Reproduction(wanted, terms, comparisons, by_setting(runs.values()), studies, notes)
+    return Reproduction(wanted, terms, comparisons, settings, studies, notes)
 
 
-def asked_for(
-    whole: Report, rows: Sequence[str], *, quick: bool = False, as_published: bool = False, subset: int | None = None
-) -> Report:
-    """Return the part to reproduce. Raises ConfigError without such a row, or without one `as_published`."""
-    if as_published and whole.as_published is None:
-        known = [name for name in published.report_names() if published.report(name).as_published is not None]
-        raise ConfigError(f"--as-published: there is nothing to show of {whole.name}, but of {' and '.join(known)}")
-    found = ((as_published and whole.as_published) or whole).only(rows)
+def asked_for(whole: Report, rows: Sequence[str], *, quick: bool = False, subset: int | None = None) -> Report:
+    """Return the part to reproduce. Raises ConfigError without such a row."""
+    found = whole.only(rows)
     if quick:
-        found = found.with_configs(lambda config: replace(config, cycles=min(config.cycles, QUICK_CYCLES)))
+        found = found.with_configs(lambda config: replace(config, cycles=min(config.cycles, QUICK_CYCLES), epochs=None))
     if subset is not None:
         found = found.with_configs(lambda config: replace(config, split=replace(config.split, subset=subset)))
     return found
@@ -114,30 +111,31 @@ def asked_for(
 def stored_reproduction(store: Store, number: int) -> Reproduction:
     """Return the reproduction that a study belongs to, with the latest studies of its other divisions."""
     study = store.studies.get(number)
+    older = f"study {number} is of an older klcli, with --as-published, which this one has replaced: reproduce it again"
+    require(not study.settings.get("as_published"), older)
     alike = [one for one in store.studies.all() if one.kind == KIND and _key(one) == _key(study)]
     latest = {(one.stage, _split(one)): one for one in [*alike, study]}
     settings, subset = study.settings, _split(study).subset
-    quick, as_published = settings["quick"], bool(settings.get("as_published"))
-    wanted = asked_for(
-        registered_report(study), settings["rows"], quick=quick, as_published=as_published, subset=subset
-    )
+    quick = settings["quick"]
+    wanted = asked_for(registered_report(study), settings["rows"], quick=quick, subset=subset)
     first = store.studies.members(number)[0]
     plans = [map(TrainConfig.from_values, one.settings["plan"]) for one in latest.values()]
     repeats = min(n for plan in plans for n in Counter(map(without_seeds, plan)).values())
-    terms = Terms(first.dataset, None, first.dataset_sha256, repeats, quick, subset, as_published, vary=_vary(study))
+    terms = Terms(first.dataset, None, first.dataset_sha256, repeats, quick, subset, vary=_vary(study))
     return gather(wanted, terms, store, sorted(one.id for one in latest.values()))
 
 
 def reproductions(store: Store) -> list[int]:
     """Return the latest study of every reproduction with existing runs."""
-    studies = [one for one in store.studies.all() if one.kind == KIND and store.studies.members(one.id)]
+    own = [one for one in store.studies.all() if one.kind == KIND and not one.settings.get("as_published")]
+    studies = [one for one in own if store.studies.members(one.id)]
     return sorted({_key(study): study.id for study in studies}.values())
 
 
 def _key(study: Study) -> Hashable:
     settings = study.settings
-    flags = (settings["quick"], bool(settings.get("as_published")), settings["dataset_sha256"])
-    return settings["report"], tuple(settings["rows"]), *flags, _vary(study), _split(study).subset
+    images = settings["dataset_sha256"], _split(study).subset
+    return settings["report"], tuple(settings["rows"]), settings["quick"], *images, _vary(study)
 
 
 def _vary(study: Study) -> str:

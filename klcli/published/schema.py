@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from klcli.published.quirks import QUIRKS
 from klcli.published.report import CONCLUSIONS, ERRORS, PANELS, RESULTS
-from klcli.settings.procedures import PIXELS
+from klcli.settings.procedures import PIXELS, TOLERANCES
 
 MAX_REPEATS = 1000
 _NAME = re.compile(r"[^\W_][\w.-]*")  # also part of the name of a picture's file
@@ -58,15 +59,20 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "a list of numbers, each at least 0": _are(_is_number),
     "a list of names": _are(_is_text),
     "a list of rows, as 7-T1": _are(_is_name),
-    "true or false": lambda value: isinstance(value, bool),
-    f"one of {', '.join(CONCLUSIONS)}": lambda value: isinstance(value, str) and value in CONCLUSIONS,
-    "a number of a training, as test_accuracy": lambda value: isinstance(value, str) and value in RESULTS,
     "a table of settings": lambda value: isinstance(value, dict),
     "a list of tables": lambda value: isinstance(value, list) and bool(value),
     f"one of {', '.join(PANELS)}": lambda value: value in PANELS,
+    f"one of {', '.join(CONCLUSIONS)}": lambda value: value in CONCLUSIONS,
+    f"one of {', '.join(RESULTS)}": lambda value: value in RESULTS,
+    f"one of {', '.join(TOLERANCES)}": lambda value: value in TOLERANCES,
+    f"a list, of {', '.join(QUIRKS)}": lambda value: isinstance(value, list) and all(one in QUIRKS for one in value),
+    "true or false": lambda value: isinstance(value, bool),
+    "a table": lambda value: isinstance(value, dict),
 }
-TEXT, NAME, FRACTION, NUMBER, FINITE, COUNT, SIZE, NUMBERS, NAMES, ROW_NAMES, *_MORE = KINDS
-FLAG, CONCLUSION, QUANTITY, SETTINGS_TABLE, TABLES_LIST, PANEL = _MORE
+(
+    TEXT, NAME, FRACTION, NUMBER, FINITE, COUNT, SIZE, NUMBERS, NAMES, ROW_NAMES, SETTINGS_TABLE, TABLES_LIST, PANEL,
+    CONCLUSION, RESULT, DIFFERENCES, QUIRK_NAMES, TRUTH, TABLE,
+) = KINDS  # fmt: skip
 
 REMARKS = {
     "reason": Key(TEXT, "why the number cannot be compared, or why there is none"),
@@ -76,7 +82,6 @@ REMARKS = {
 _ROW = {"row": Key(NAME, "the table or figure of the report, as 7-T1; begins with the number of the report", True)}
 
 
-_TOLERANCE = Key(NUMBER, "the smallest difference that matters, if not klcli's own")
 _MEANINGS = {
     "max_absolute": "largest absolute error",
     "relative_to_sum": "largest relative error, of the sum of both magnitudes",
@@ -102,13 +107,25 @@ DOCUMENT = {
     "date": Key(TEXT, "when", True),
     "summary": Key(TEXT, "its content in a line", True),
     "conditions": Key(TEXT, "the version that runs, if text and code of the report differ"),
-    "same_validation_images": Key(FLAG, "whether its validation images are those of its settings; true if omitted"),
+    "same_validation_images": Key(TRUTH, "whether the report validated on the images that the settings give; true"),
     "common": Key(SETTINGS_TABLE, "settings of every training and gradient check"),
     "experiments": Key(TABLES_LIST, "trainings"),
     "gradient_checks": Key(TABLES_LIST, "gradient checks"),
+    "conclusions": Key(TABLES_LIST, "what the report says about several trainings"),
     "commentary": Key(TABLES_LIST, "statements without a number"),
-    "conclusions": Key(TABLES_LIST, "statements about several trainings, which a number decides"),
     "figures": Key(TABLES_LIST, "figures, drawn from our runs"),
+}
+_TOLERANCE = Key(NUMBER, "the smallest difference that matters")
+_METHOD = {
+    "is_chain": Key(TRUTH, "whether each training begins with the weights of the one before"),
+    "quirks": Key(QUIRK_NAMES, "what the code of the report does and klcli does not"),
+}
+VARIANT = {
+    "name": Key(TEXT, "`as the text says`", True),
+    "config": Key(SETTINGS_TABLE, "settings instead of those of the experiment"),
+    "lambdas": Key(NUMBERS, "as those of the experiment, which it replaces"),
+    **_METHOD,
+    **REMARKS,
 }
 TABLES: dict[str, dict[str, Key]] = {
     "experiments": {
@@ -116,11 +133,10 @@ TABLES: dict[str, dict[str, Key]] = {
         "config": Key(SETTINGS_TABLE, "settings of its trainings, instead of the common ones"),
         "rows": Key(TABLES_LIST, "its published numbers", True),
         "repeats": Key(COUNT, "train at least this many seeds"),
-        "same_validation_images": Key(FLAG, "the same, of this experiment"),
+        "lambdas": Key(NUMBERS, "values of lambda to train, in this order, also those without a published number"),
         "tolerance": _TOLERANCE,
-        "other_lambdas": Key(NUMBERS, "more values of lambda to train, of which no number is published"),
-        "as_published": Key(SETTINGS_TABLE, "settings of the mistake behind the numbers, for `--as-published`: "
-                            "each training begins with the weights of the one before"),
+        **_METHOD,
+        "variant": Key(TABLE, "trains the same rows otherwise; its lines are shown and counted apart"),
         **REMARKS,
     },
     "gradient_checks": {
@@ -130,26 +146,26 @@ TABLES: dict[str, dict[str, Key]] = {
         "rows": Key(TABLES_LIST, "its published numbers", True),
         "images": Key(SIZE, "use the first N training images"),
         "dims": Key(SIZE, "use the first N pixels of each"),
-        "as_published": Key(SETTINGS_TABLE, "`images` and `lambdas` of the mistake, for `--as-published`"),
+        "h": Key(NUMBER, "step of the difference quotients"),
+        "method": Key(DIFFERENCES, "kind of the difference quotients"),
+        **REMARKS,
+    },
+    "conclusions": {
+        **_ROW,
+        "what": Key(TEXT, "the conclusion", True),
+        "kind": Key(CONCLUSION, "what is measured", True),
+        "experiments": Key(NAMES, "the names of the experiments that it is about", True),
+        "quantity": Key(RESULT, "what is compared; validation_accuracy"),
+        "published": Key(FINITE, "the number of the report"),
+        "above": Key(FINITE, "the bound of a claim"),
+        "below": Key(FINITE, "the bound of a claim"),
+        "tolerance": _TOLERANCE,
         **REMARKS,
     },
     "commentary": {
         **_ROW,
         "what": Key(TEXT, "the statement", True),
         "reason": Key(TEXT, "why there is no number to compare", True),
-    },
-    "conclusions": {
-        **_ROW,
-        "what": Key(TEXT, "the statement", True),
-        "kind": Key(CONCLUSION, "the chosen lambda; training minus evaluated accuracy; the first minus the second; "
-                    "spread over settings without and with BN; epochs until the first is ahead for good", True),
-        "experiments": Key(NAMES, "the names of its experiments", True),
-        "quantity": Key(QUANTITY, "what is compared; validation_accuracy if omitted"),
-        "published": Key(FINITE, "the published number; or one of the next two"),
-        "above": Key(FINITE, "the statement holds if ours is above it"),
-        "below": Key(FINITE, "the statement holds if ours is below it"),
-        "tolerance": _TOLERANCE,
-        **REMARKS,
     },
     "figures": {
         "rows": Key(ROW_NAMES, "the rows that it shows, or its own name, with a reason", True),
@@ -159,10 +175,9 @@ TABLES: dict[str, dict[str, Key]] = {
     },
 }  # fmt: skip
 ROWS: dict[str, dict[str, Key]] = {
-    "experiments": {**_ROW, "tolerance": _TOLERANCE, **{name: _quantity(name) for name in RESULTS}, **REMARKS},
+    "experiments": {**_ROW, **{name: _quantity(name) for name in RESULTS}, "tolerance": _TOLERANCE, **REMARKS},
     "gradient_checks": {
         **_ROW,
-        "tolerance": _TOLERANCE,
         "tensor": Key(TEXT, "W1, b1, gamma1, beta1, ...; without it, the largest error of all tensors"),
         **{name: _quantity(name) for name in ERRORS},
         **REMARKS,

@@ -12,7 +12,7 @@ from typing import Any
 from klcli.errors import ConfigError
 from klcli.published.places import Path, places
 from klcli.published.report import parse
-from klcli.published.schema import DOCUMENT, EXPERIMENTS_OF, KINDS, REMARKS, ROWS, TABLES, Key
+from klcli.published.schema import DOCUMENT, EXPERIMENTS_OF, KINDS, REMARKS, ROWS, TABLES, VARIANT, Key
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import Setting
 from klcli.settings.train_config import TrainConfig
@@ -22,8 +22,9 @@ from klcli.training.budget import budget_of
 Row = dict[str, Any]  # a table of the document
 SHOWN = 40  # characters of a value in a message
 Settings = Mapping[str, Setting]
-# The settings of a report, by key: without the seeds, which --repeats varies, and the name of a preset.
-_OWN = {key: one for key, one in SETTINGS.items() if not (one.is_seed or one.is_name)}
+# The settings of a report, by key: without the seeds, which --repeats varies, and the name of a preset. The seed of
+# its split may be that of the report.
+_OWN = {key: one for key, one in SETTINGS.items() if "." in key or not (one.is_seed or one.is_name)}
 TRAINING: Settings = {key: one for key, one in _OWN.items() if "." not in key}
 SPLIT: Settings = {key.partition(".")[2]: one for key, one in _OWN.items() if "." in key}
 _OPTIONS = {one.option: key for known in (TRAINING, SPLIT) for key, one in known.items()}
@@ -34,7 +35,6 @@ _WORDS = {
     for word in (one.column, one.label.replace(" ", "_"), one.option.lstrip("-").replace("-", "_"), key)
 }
 WORDS_OF_ROW = ("row", "tensor", "tolerance", *REMARKS)  # its other keys are numbers and settings
-AS_PUBLISHED_CHECK = {key: replace(TABLES["gradient_checks"][key], is_required=False) for key in ("images", "lambdas")}
 
 
 @dataclass(frozen=True, order=True)
@@ -64,10 +64,8 @@ def mistakes(text: str) -> list[Mistake]:
     if not checker.found:
         try:
             parse("report", text)
-        except ConfigError as error:  # only a conclusion can still be wrong, and the message names its row
-            rows = [one["row"] for one in document.get("conclusions", [])]
-            place = next((index for index, row in enumerate(rows) if f" {row}:" in str(error)), -1)
-            checker.say(("conclusions", place) if place >= 0 else (), str(error).removeprefix("report report: "))
+        except ConfigError as error:
+            checker.say((), str(error))
     return sorted(checker.found)
 
 
@@ -80,7 +78,7 @@ class _Checker:
     def say(self, path: Path, words: str) -> None:
         known = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), 1)
         where = [f"{name} {index + 1}" for name, index in pairwise(path) if isinstance(index, int)]
-        if where and len(path) > 2 and path[2] in ("config", "as_published"):
+        if where and len(path) > 2 and path[2] in ("config", "variant"):
             where.append(str(path[2]))
         elif path[:1] == ("common",) != path:
             where = ["common"]
@@ -100,11 +98,10 @@ class _Checker:
                     self._figure(path, own, rows, [one for one, of in names.items() if of == "experiments"])
                 elif kind in ("commentary", "conclusions"):
                     rows += self._row_name(path, own)
-                    self._experiments(path, own, [one for one, of in names.items() if of == "experiments"])
                 else:
                     names |= {name: kind} if name else {}
                     rows += self._numbers(path, own, common, is_sound)
-        if not any(self.document.get(kind) for kind in (*ROWS, "commentary", "conclusions")):
+        if not any(self.document.get(kind) for kind in (*ROWS, "conclusions", "commentary")):
             self.say((), "no row: give [[experiments]], [[gradient_checks]] or [[commentary]]")
 
     def _tables(self, path: Path, values: Sequence[Any]) -> Iterator[tuple[Path, Row]]:
@@ -163,10 +160,9 @@ class _Checker:
         is_check, seen = kind == "gradient_checks", list[Row]()
         own = self._settings((*path, "config"), table.get("config", {}))
         is_sound = is_sound and before == len(self.found)
-        if is_check:
-            self._keys((*path, "as_published"), table.get("as_published", {}), AS_PUBLISHED_CHECK)
-        else:
-            self._settings((*path, "as_published"), table.get("as_published", {}))
+        if "variant" in table:
+            variant = self._keys((*path, "variant"), table["variant"], VARIANT)
+            self._settings((*path, "variant", "config"), variant.get("config", {}))
         if is_check and is_sound:
             self._config((*path, "config"), common, own)
         for here, row in self._tables((*path, "rows"), table.get("rows", [])):
@@ -213,11 +209,6 @@ class _Checker:
         if tensor not in known:
             self.say(path, f"no tensor {_shown(tensor)} in this network: it has {', '.join(known)}")
 
-    def _experiments(self, path: Path, table: Row, known: list[str]) -> None:
-        for index, name in enumerate(table.get("experiments", [])):
-            if name not in known:
-                self.say((*path, "experiments", index), f"no experiment {_shown(name)}{_meant(name, known)}")
-
     def _figure(self, path: Path, table: Row, rows: list[str], experiments: list[str]) -> None:
         for index, row in enumerate(table.get("rows", [])):
             if "reason" in table:
@@ -225,8 +216,10 @@ class _Checker:
             elif row not in rows:
                 cure = "a figure without numbers needs a `reason`"
                 self.say((*path, "rows", index), f"no row {_shown(row)} above{_meant(row, rows) or f': {cure}'}")
-        self._experiments(path, table, experiments)
         shown, wanted = table.get("experiments", []), EXPERIMENTS_OF.get(table.get("panels", ""))
+        for index, name in enumerate(shown):
+            if name not in experiments:
+                self.say((*path, "experiments", index), f"no experiment {_shown(name)}{_meant(name, experiments)}")
         if wanted and len(shown) not in (0, wanted):
             self.say((*path, "experiments"), f"panels {table['panels']!r} show {wanted}, here are {len(shown)}")
 

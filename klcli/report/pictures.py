@@ -98,7 +98,8 @@ class Painter:
         """Return the kinds of pictures of a study, each with a function that finds those that it has."""
         found = stored_reproduction(self._store, study.id) if study.kind == KIND else None
         if found is not None:
-            runs = [run for many in found.settings.values() for run in many if run.state == "complete"]
+            every = (run for by_config in found.settings.values() for many in by_config.values() for run in many)
+            runs = [run for run in every if run.state == "complete"]
         evaluated = [run for run in runs if run.config.evaluations_per_cycle != 0]  # not at the end alone
 
         def published(kind: str) -> list[Named]:

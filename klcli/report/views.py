@@ -76,7 +76,8 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
         has_any = counts.get(chosen.state or "complete")
         return View(notes=[NO_MATCH] if has_any else notes, document={"dataset": None, "runs": []})
     mine = _choose_images(found, selection.dataset)
-    chosen = chosen.on_images_of(mine)
+    every = replace(chosen.on_images_of(mine), as_configured=None)
+    chosen = every if selection.is_list else chosen.on_images_of(mine)
     document = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
     if selection.is_list:
         shown = _listed(store, selection, chosen, order, f"Runs on {images_words(mine)}")
@@ -84,6 +85,8 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
         shown = (_groups if selection.group_by else _best)(store, selection, chosen, order)
     is_chosen, is_default = selection.best is not None, not (selection.has_view or selection.is_list)
     document, hints = document | shown.document, _others(found, mine, selection)
+    if n := store.runs.count(every) - store.runs.count(chosen):
+        hints.append(f"{n} more, trained with the quirks of a published report: klcli report --list")
     return replace(shown, document=document, hints=hints, is_chosen=is_chosen, is_default=is_default)
 
 
@@ -247,7 +250,7 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         table, notes = studies.sigma_table(runs), []
     else:
         what = f"{study.kind.capitalize()} {study.stage or ''}".rstrip()
-        title = f"{what}: {network_name(runs[0].config)} on {images_words(runs[0])} (study {number})"
+        title = f"{what}: {network_name(runs[0].config)} on {images_words(*runs)} (study {number})"
         table, notes = studies.repeats_table(title, runs), [run_numbers(runs)]
     notes.append("" if study.kind == "reproduce" else repeats_note(runs))
     notes.append("" if study.state == "complete" else f"study {number} is {study.state}")

@@ -49,12 +49,17 @@ def transductive_words(policy: str | None) -> str:
     return ", transductive" if policy in TRANSDUCTIVE else ""
 
 
-def split_words(split: SplitConfig) -> str:
-    """`45000 images train, 5000 validate`; of a subset also the test images, whose number sets the sampling error."""
+def split_words(split: SplitConfig, *others: SplitConfig) -> str:
+    """`45000 images train, 5000 validate`; of a subset also the test images, whose number sets the sampling error.
+
+    The `others` may differ in the seed that draws the validation images.
+    """
     train, validation, test = split.sizes()
     is_subset, batches = split.subset is not None, (split.train_batches, split.validation_batches)
     which = [f"{name} batch {listed(own)}" for name, own in zip(("train", "validation"), batches, strict=True) if own]
-    chosen = ", ".join([f"subset of {train}"] * is_subset + which)
+    seeds = {one.split_seed for one in (split, *others) if one.split_seed is not None}
+    drawn = [f"drawn with {_seeds_words('split seed', seeds)}"] * bool(seeds)
+    chosen = ", ".join([f"subset of {train}"] * is_subset + which + drawn)
     words = f"{train} images train, {validation} validate" + f", {test} test" * is_subset
     return f"{words} ({chosen})" if chosen else words
 
@@ -71,9 +76,9 @@ def subset_words(runs: Sequence[Run]) -> str:
     return f", {which} on {'a subset' if len(partial) == 1 else 'subsets'} of the images"
 
 
-def images_words(images: Run | RunResult | ImageSet) -> str:
-    """`cifar10, 45000 images train, 5000 validate`."""
-    return f"{images.dataset}, {split_words(images.split)}"
+def images_words(images: Run | RunResult | ImageSet, *repeats: Run) -> str:
+    """`cifar10, 45000 images train, 5000 validate`, with the split seeds of the repeats."""
+    return f"{images.dataset}, {split_words(images.split, *(run.split for run in repeats))}"
 
 
 def setting_value(run: Run | RunResult, key: str) -> Any:
@@ -108,7 +113,7 @@ def settings_words(run: Run, together_with: Sequence[Run] = ()) -> dict[str, str
     rising = "" if config.schedule == "constant" else f"{config.eta_min:g} to "
     has_orders = any(one.shared_seed != one.seed for one in configs)
     return {
-        "images": images_words(run),
+        "images": images_words(run, *together_with),
         "lambda": f"lambda {config.lam:g}",
         "eta": f"eta {rising}{config.eta_max:g}",
         "cycles": cycles if config.schedule in CYCLIC else epochs,
@@ -139,6 +144,10 @@ def repeats_note(runs: Sequence[Run]) -> str:
         (False, False): "everything: weights, order of the images, dropout and augmentation",
     }[len(weights) == 1, len(order) == 1]
     rest = "All are on one split and one test set: the sampling error of its images is not included."
+    if len({run.split for run in runs}) > 1:
+        rest = (
+            "Each has validation images of its own; the test images are the same: their sampling error is not included."
+        )
     return f"Deviations and intervals are over seeds of {varied}. {rest}"
 
 

@@ -21,6 +21,7 @@ BELONGING = {
     "activation": ("silu_slope",),
     "schedule": ("eta_decay",),
     "split.validation": ("split.validation_batches",),
+    "split.split_seed": ("split.validation_batches",),
 }
 
 

@@ -10,7 +10,8 @@ PIXELS = 3072  # of an image
 # A centred difference errs by h^2 and by rounding, a forward one by h: it cannot meet the same tolerance.
 TOLERANCES = {"centred": (1e-8, 1e-6), "forward": (1e-4, 1e-3)}
 SIGMAS = (1e-1, 1e-3, 1e-4)  # standard deviations of the initial weights in the course
-VARY = ("all", "init", "order")  # what differs between repeats: every seed, the weights alone, all but the weights
+# What differs between repeats: every seed, the weights alone, all but the weights, every seed and the split.
+VARY = ("all", "init", "order", "split")
 MEASURES, ALL = ("errors", "ratios", "decimals", "moments"), "all"  # groups of columns of a gradient check
 SEARCH, REPRODUCTION = "Search", "Reproduction"  # panels of --help
 
@@ -115,8 +116,6 @@ class ReproductionSettings(Settings):
     # fmt: off
     only: tuple[str, ...] = setting((), REPRODUCTION, "Use only these rows, such as T2a or 003-T2.", metavar="ROW...")
     quick: bool = flag(REPRODUCTION, "Train at most 2 seeds with 1 cycle each; the results are marked as quick.")
-    as_published: bool = flag(REPRODUCTION,
-        "Repeat the rows that result from a mistake: a warm-started search, a check of one image.")
     subset: int | None = setting(None, Role.DATA, "Use the first N training images; for tests only.", at_least=1)
     note: str | None = setting(None, Role.OUTPUT, "Add this text at the head of the page.", metavar="TEXT")
     # fmt: on

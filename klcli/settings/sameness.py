@@ -18,12 +18,13 @@ def differences(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:
 
 def without_seeds(config: TrainConfig) -> TrainConfig:
     """Return the settings that all repeats of a training share, the key of their group."""
-    return with_valid(config, **_WITHOUT_SEEDS)
+    split = config.split if config.split.split_seed is None else with_valid(config.split, split_seed=None)
+    return with_valid(config, split=split, **_WITHOUT_SEEDS)
 
 
-def settings_and_seeds(config: TrainConfig) -> tuple[TrainConfig, tuple[int, int]]:
+def settings_and_seeds(config: TrainConfig) -> tuple[TrainConfig, tuple[int | None, ...]]:
     """Return what determines the numbers of a training; an omitted order seed equals the seed."""
-    return without_seeds(config), (config.seed, config.shared_seed)
+    return without_seeds(config), (config.seed, config.shared_seed, config.split.split_seed)
 
 
 def stack_key(config: TrainConfig) -> tuple[Any, ...]:
@@ -38,4 +39,6 @@ def not_default(config: TrainConfig) -> dict[str, Any]:
 
 
 SETTINGS: dict[str, Setting] = settings_of(TrainConfig)
-_WITHOUT_SEEDS = {one.key: one.default for one in SETTINGS.values() if one.is_seed or one.is_name}
+_WITHOUT_SEEDS = {  # but that of the split
+    one.key: one.default for one in SETTINGS.values() if (one.is_seed or one.is_name) and "." not in one.key
+}

@@ -22,6 +22,9 @@ class SplitConfig(Settings):
     validation_batches: tuple[int, ...] = setting(
         (), Role.DATA, "Use these whole batch files for validation, instead of the last N images.",
         label="validation batch files", at_least=1, at_most=FILES - 1)
+    split_seed: int | None = setting(
+        None, Role.DATA, "Draw the validation images at random with this seed, instead of the last N.",
+        at_least=0, at_most=2**32 - 1, is_seed=True)
     subset: int | None = setting(
         None, Role.DATA, "Use the first N training images; validation and test shrink in proportion.", at_least=1)
     # fmt: on
@@ -36,6 +39,10 @@ class SplitConfig(Settings):
         require(not both, f"--validation-batches {listed(both)}: these are also training batches, name each once")
         unused = f"--validation-batches {listed(self.validation_batches)}: no batch file is left to train on, omit one"
         require(len(self.validation_batches) < FILES - 1, unused)
+        whole = (
+            f"--split-seed {self.split_seed}: --validation-batches takes whole batch files, nothing is drawn, omit one"
+        )
+        require(self.split_seed is None or not self.validation_batches, whole)
 
     @property
     def batches(self) -> list[int]:

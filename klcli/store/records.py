@@ -264,15 +264,19 @@ class RunFilter:
     since: str | None = None  # UTC, ISO 8601, as in the column
     tag: str | None = None
     where: str | None = None  # an SQL condition of the user on the columns of runs
+    as_configured: bool | None = None  # only runs that their config describes, without a warm start or another quirk
 
     def on_images_of(self, one: ImageSet | Run) -> "RunFilter":
-        return replace(self, dataset_sha256=one.dataset_sha256, split=one.split_json)
+        """Return the filter of the runs with these images; of an ImageSet, those that can be ranked together."""
+        ranked = isinstance(one, ImageSet) or self.as_configured
+        return replace(self, dataset_sha256=one.dataset_sha256, split=one.split_json, as_configured=ranked)
 
     def conditions(self) -> tuple[str, list[Any]]:
         terms = {f"{name} = ?": getattr(self, name) for name in ("dataset_sha256", "split", "state", "batch_norm")}
         terms |= {"started_at >= ?": self.since, "instr(' ' || tags || ' ', ' ' || ? || ' ') > 0": self.tag}
         given = {term: value for term, value in terms.items() if value is not None}
         own = [f"({self.where}\n)"] if self.where is not None else []  # the new line ends a comment in the condition
+        own += [_AS_CONFIGURED] if self.as_configured else []
         return " AND ".join([*given, *own]) or "1", list(given.values())
 
 
@@ -288,6 +292,11 @@ class Order:
         return f'"{self.column}" ' + ("DESC" if self.descending else "ASC NULLS LAST")
 
 
+# Published reports are reproduced with the quirks of their code, which no setting describes.
+_AS_CONFIGURED = (
+    "NOT EXISTS (SELECT 1 FROM studies WHERE studies.id = study_id AND "
+    "coalesce(json_extract(settings, '$.method'), json_extract(settings, '$.as_published')) IS NOT NULL)"
+)
 BEST_FIRST = Order("validation_accuracy", descending=True)
 
 
@@ -298,11 +307,11 @@ def config_of(text: str, owner: str) -> TrainConfig:
 
 
 def repeated_of(text: str, owner: str) -> tuple[TrainConfig, int, int | None]:
-    """Return stored settings with the seeds at their defaults, and the seeds. Raises StoreError."""
+    """Return stored settings with seed and order seed at their defaults, and these two. Raises StoreError."""
     try:
         if (seeds := _SEEDS.search(text)) is None:
             config = _cached(text)
-            return without_seeds(config), config.seed, config.order_seed
+            return with_valid(without_seeds(config), split=config.split), config.seed, config.order_seed
         seed, order = seeds.groups()
         config = _cached(f'{text[: seeds.start()]}"seed": 0, "order_seed": null{text[seeds.end() :]}')
         return config, int(seed), None if order == "null" else int(order)

@@ -29,7 +29,7 @@ from klcli.termination import at_the_end
 from klcli.training.blas_check import check_blas
 from klcli.training.environment import pin_threads
 from klcli.training.result import EpochMetrics, Snapshot, TrainResult
-from klcli.training.trainer import train, train_chain
+from klcli.training.trainer import Quirk, train, train_chain
 
 STACK_SIZE = 4  # replicas per stack: more gain little, and fewer stacks occupy fewer workers
 ATTEMPTS = 3  # to train a stack if its worker dies
@@ -155,6 +155,7 @@ class StackTask:
     is_chain: bool = False  # trained in sequence, each from the weights of the previous network, not in lockstep
     snapshot: Snapshot | None = None  # from which a single replica continues
     epochs: tuple[EpochMetrics, ...] = ()  # before it
+    quirks: tuple[Quirk, ...] = ()  # functions of a module, which the worker imports
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,8 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
         if len(task.configs) == 1 and results[0].diverged_at is None:
             channel.put_result(results[0])
 
-    how: dict[str, Any] = {"evaluate_test": task.evaluate_test, "cores": task.cores, "on_update": channel.on_update}
+    how: dict[str, Any] = {"evaluate_test": task.evaluate_test, "cores": task.cores, "quirks": task.quirks}
+    how |= {"on_update": channel.on_update}
     if task.is_chain:
         results = train_chain(task.configs, splits, on_evaluation=on_evaluation, **how)
     else:

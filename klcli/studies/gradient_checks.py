@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -76,14 +77,17 @@ def check_networks(
         yield NetworkCheck(configs, tuple(tensors), settings, time.perf_counter() - started)
 
 
-def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSettings) -> list[TensorCheck]:
+def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSettings) -> NetworkCheck:
     """Check a network with its initial values on one image, as published.
 
     With BN, that image is its own mean, so every gradient before the last bias is 0; `check_networks` refuses it.
     """
     X, y = _first_images(train, config, 1, settings.dims)
+    started = time.perf_counter()
     network = initialize(config, d_in=settings.dims)
-    return check_gradients(network, X, y, config.lam, h=settings.h, method=settings.method, decimals=settings.decimals)
+    how: dict[str, Any] = {"h": settings.h, "method": settings.method, "decimals": settings.decimals}
+    tensors = check_gradients(network, X, y, config.lam, **how)
+    return NetworkCheck((config,), tuple(tensors), replace(settings, images=1), time.perf_counter() - started)
 
 
 def _first_images(train: Split, config: TrainConfig, images: int, dims: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,18 +16,23 @@ RISEN = 0.1  # fraction of its total rise above which the accuracy counts as ris
 def repeat(base: TrainConfig, repeats: int, vary: str = "all") -> list[TrainConfig]:
     """Return `repeats` configs with rising seeds. Raises ConfigError for less than one, or if nothing varies.
 
-    `all` varies every seed, `init` the weights and not order, dropout and augmentation, `order` the reverse.
+    `all` varies every seed, `init` the weights and not order, dropout and augmentation, `order` the reverse. `split`
+    varies every seed and draws the validation images anew, from `split_seed` on, or from `seed` on without one.
     """
     check_repeats(repeats, vary)
     # A seed of its own, which does not follow the other.
-    first = base.order_seed if vary == "all" else base.shared_seed
+    first = base.order_seed if vary in ("all", "split") else base.shared_seed
     varies_weights, varies_order = vary != "order", vary != "init"
-    return [
+    own = [
         replace(
             base, seed=base.seed + r * varies_weights, order_seed=None if first is None else first + r * varies_order
         )
         for r in range(repeats)
     ]
+    if vary != "split":
+        return own
+    drawn = base.seed if base.split.split_seed is None else base.split.split_seed
+    return [replace(one, split=replace(base.split, split_seed=drawn + r)) for r, one in enumerate(own)]
 
 
 def check_repeats(repeats: int, vary: str) -> None:

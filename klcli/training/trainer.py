@@ -28,9 +28,11 @@ class Training:
     """A stack of replicas that train in lockstep on the same minibatches."""
 
     def __init__(
-        self, configs: Sequence[TrainConfig], splits: Splits, snapshot: Snapshot | None = None, team: Engine = NUMPY
-    ) -> None:
+        self, configs: Sequence[TrainConfig], splits: Splits, snapshot: Snapshot | None = None, team: Engine = NUMPY,
+        quirks: Sequence["Quirk"] = (),
+    ) -> None:  # fmt: skip
         """Initialise the replicas, or restore a single one. Raises ValueError for configs that cannot form a stack."""
+        self.is_new = snapshot is None
         self.config = configs[0]  # all replicas share the settings that the loop reads from it
         if len(set(map(stack_key, configs))) > 1:
             raise ValueError("replicas may differ in seed, lambda, sigma and eta only, and share one order_seed")
@@ -47,12 +49,14 @@ class Training:
         self._minibatches = Minibatches(self.config, self.splits.train, self.budget.total_updates, team)
         self._parameters = self.stack.parameters()
         self.results = [TrainResult(config, self.stack.replica(index)) for index, config in enumerate(configs)]
-        self._lam, self._eta = np.array([config.lam for config in configs]), np.empty(len(configs))
-        self._compute = team.repeated(self._updated)
+        self.lam, self.eta = np.array([config.lam for config in configs]), np.empty(len(configs))
+        self.compute = team.repeated(self._updated)  # updates the stack with X and returns its losses
         self._dropouts = [layer for layer in self.stack.layers.values() if isinstance(layer, Dropout)]
         self._clock = time.perf_counter()
         if snapshot is not None:
             self._restore_memory(snapshot)
+        for quirk in quirks:
+            quirk(self)
 
     @property
     def finished(self) -> bool:
@@ -63,8 +67,8 @@ class Training:
         X, self._y = self._minibatches.images(self.step), self._minibatches.labels(self.step)
         for layer in self._dropouts:
             layer.step = self.step
-        self._eta[:] = [self.budget.learning_rate(self.step, result.config) for result in self.results]
-        loss = self._compute(X)
+        self.eta[:] = [self.budget.learning_rate(self.step, result.config) for result in self.results]
+        loss = self.compute(X)
         self.step += 1
         self._mark_diverged(loss)
         if self.config.snapshots and self.budget.is_end_of_cycle(self.step):
@@ -75,7 +79,7 @@ class Training:
     def _updated(self, X: np.ndarray) -> np.ndarray:
         """Update the stack with a minibatch and return its losses `(m,)`."""
         loss, gradients = self.stack.gradients_of_loss(X, self._y, loss=self._minibatches.loss, track=True)
-        self.optimizer.update(self._parameters, gradients, self._eta, self._lam)
+        self.optimizer.update(self._parameters, gradients, self.eta, self.lam)
         if self.average:
             self.average.update(self.stack.state())
         return loss
@@ -127,7 +131,7 @@ class Training:
         network = self.evaluated
         if self.step == self.budget.total_updates:
             network = for_split(network, split, self.config.bn_statistics, self.config.dtype)
-        return evaluate(network, split, self._lam.tolist(), self.config.dtype)
+        return evaluate(network, split, self.lam.tolist(), self.config.dtype)
 
     def _score_of_mean(self, networks: Sequence[Network], split: Split) -> Score:
         networks = [for_split(network, split, self.config.bn_statistics, self.config.dtype) for network in networks]
@@ -169,9 +173,13 @@ class Training:
                     result.diverged_at, result.memory = self.step, {}
 
 
+Quirk = Callable[[Training], None]  # changes a training before its first update
+
+
 def train(
     configs: Sequence[TrainConfig], splits: Splits, *,
     snapshot: Snapshot | None = None, epochs: Sequence[EpochMetrics] = (), evaluate_test: bool = True, cores: int = 1,
+    quirks: Sequence[Quirk] = (),
     on_update: Callable[[int], None] = lambda step: None,
     on_evaluation: Callable[[list[TrainResult]], None] = lambda results: None,
 ) -> list[TrainResult]:  # fmt: skip
@@ -182,10 +190,11 @@ def train(
     is called after every evaluation, whose EpochMetrics is the last of the `epochs` of each replica. A replica whose
     cost is no longer finite gets `diverged_at` and no further metrics; the others continue. A single replica continues
     from a `snapshot`, with the `epochs` before it, and ends with the same bits as without the interruption. With two
-    `cores`, a second thread computes too; the bits do not depend on it.
+    `cores`, a second thread computes too; the bits do not depend on it. Each of the `quirks` is called with the
+    Training before its first update, and may replace its `compute`, its `splits` or its arrays.
     """
     with open_team(configs[0].dtype, helper=cores > 1) as team, arithmetic():
-        training = Training(configs, splits, snapshot, team)
+        training = Training(configs, splits, snapshot, team, quirks)
         training.results[0].epochs.extend(epochs)
         done = training.step if epochs else -1  # their evaluations are stored with the snapshot
         for evaluation in (step for step in training.budget.evaluations if step > done):

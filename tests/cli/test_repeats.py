@@ -99,12 +99,18 @@ def test_the_command_of_each_run_repeats_it(
 
 def test_a_warm_started_run_names_the_command_of_its_study(here: Klcli, rows: Rows) -> None:
     """It begins with the weights of the run before: alone, it would be another network."""
-    command = ("reproduce", "a2-2019", "--as-published", "--quick", "--repeats", "1", "--data", "synthetic")
+    command = ("reproduce", "a2-2019", "--only", "S02", "--quick", "--repeats", "1", "--data", "synthetic")
     done = here(*command, "--subset", "200", "--jobs", "1")
     assert done.returncode == 0, done.stderr
     typed = shlex.join(["klcli", *command, "--subset", "200", "--jobs", "1"])
-    assert {run["command"].partition("  #")[0] for run in rows("runs")} == {typed}
-    assert all("weights of the one before" in run["command"] for run in rows("runs"))
+    first, second, fresh = rows("runs")  # of the chain S01, S02, and of S02 as the text says
+    notes = "decay of W1 halved; each split standardised by its own statistics; begins with the weights of the training"
+    for run in (first, second):
+        assert run["command"].partition("  #")[0] == typed
+        assert run["command"].partition("  # ")[2] == run["note"]
+        assert run["note"].startswith(notes)
+    assert fresh["command"].startswith("klcli train --hidden 50")
+    assert fresh["note"] is None
 
 
 @pytest.mark.parametrize(
@@ -113,6 +119,7 @@ def test_a_warm_started_run_names_the_command_of_its_study(here: Klcli, rows: Ro
         ("all", [(1, 1), (2, 2), (3, 3)], ["seeds 1 to 3\n", "everything: weights, order"]),
         ("init", [(1, 1), (2, 1), (3, 1)], ["seeds 1 to 3, order seed 1\n", "the weights alone"]),
         ("order", [(1, 1), (1, 2), (1, 3)], ["seed 1, order seeds 1 to 3\n", "initial weights being the same"]),
+        ("split", [(1, 1), (2, 2), (3, 3)], ["seeds 1 to 3\n", "Each has validation images of its own"]),
     ],
 )
 def test_what_varies_is_recorded_and_said(
@@ -127,13 +134,17 @@ def test_what_varies_is_recorded_and_said(
     assert stacks == ([[0, 1, 2]] if vary == "init" else [[0], [1], [2]])  # replicas share their minibatches
     for text in words:
         assert text in done.stdout
-    assert "sampling error of its images is not included" in done.stdout
-    assert words[1] in here("report", "--study", "1").stdout
+    own_splits = [run["split_seed"] for run in rows("runs")]
+    assert own_splits == ([1, 2, 3] if vary == "split" else [None] * 3)
+    assert "sampling error" in done.stdout
+    report = here("report", "--study", "1").stdout
+    assert words[1] in report
+    assert ("drawn with split seeds 1 to 3" in report) == (vary == "split")
     assert ("one order of the images" in here("report", "--group-by", "hidden").stdout) == (vary == "init")
 
 
 @pytest.mark.parametrize("command", ["train", "search-lambda", "sigma-sweep"])
-@pytest.mark.parametrize("vary", ["init", "order"])
+@pytest.mark.parametrize("vary", ["init", "order", "split"])
 def test_without_repeats_nothing_can_be_held(
     here: Klcli, refused: Refused, tmp_path: Path, command: str, vary: str
 ) -> None:

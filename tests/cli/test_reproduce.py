@@ -90,7 +90,7 @@ def test_rows_beside_ours(here: Klcli, rows: Rows, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     cells = table(done)
     assert [row[0] for row in cells] == ["003-T1a", "003-T1a", "003-T2a", "003-T2b"]
-    assert cells[0][-1] == "reproduced"  # a gradient is right on any images
+    assert cells[0][-2] == "reproduced"  # a gradient is right on any images
     assert cells[2][1:4] == ["3 layers without BN", "test accuracy", "0.5295"]
     assert cells[2][-2:] == ["cannot be compared", "synthetic images, no CIFAR-10"]
     runs = rows("runs")
@@ -119,9 +119,9 @@ def test_one_document(here: Klcli) -> None:
     assert document["report"]["number"] == "003"
     assert document["terms"] | {"sha256": ""} == {
         "dataset": "synthetic", "official": None, "sha256": "", "repeats": 2, "quick": True, "subset": 200,
-        "as_published": False, "note": None, "vary": "all",
+        "note": None, "vary": "all",
     }  # fmt: skip
-    assert document["counts"] == {"reproduced": 1, "differs": 1, "undecided": 0, "cannot be compared": 2}
+    assert document["counts"] == {"reproduced": 2, "differs": 0, "undecided": 0, "cannot be compared": 2}
     line = document["lines"][3]
     assert (line["row"], line["published"], line["n"], line["runs"]) == ("003-T2b", 0.5314, 2, [3, 4])
     assert line["difference"] == pytest.approx(line["mean"] - 0.5314)
@@ -224,30 +224,54 @@ def test_what_fails_is_shown_and_ends_with_its_exit_code(here: Klcli, monkeypatc
     assert done.stderr.splitlines()[-1].startswith("klcli: every training of 001-1, 001-2, 001-3 diverged")
 
 
-def test_the_mistakes_of_the_reports(here: Klcli, rows: Rows) -> None:
-    chain = ("reproduce", "a2-2019", "--as-published", "--only", "S01", "S02", "R01", *LOOK)
+def test_a_report_runs_what_its_code_did(here: Klcli, rows: Rows) -> None:
+    """Warm-started searches with the quirks of the code, and beside them what the text says."""
+    chain = ("reproduce", "a2-2019", "--only", "S01", "S02", "F3", *LOOK)
     done = here(*chain, "--repeats", "1")
     assert done.returncode == 0, done.stderr
-    assert "AS PUBLISHED: with the mistakes" in done.stdout
-    assert [row[0] for row in table(done)] == ["002-S01"] * 3 + ["002-S02"] * 3 + ["002-R01"] * 3
-    runs = rows("runs")
-    assert [(run["lambda"], run["epochs"]) for run in runs] == [
-        (0.0006776934919477309, 10.0), (0.0008451467803311274, 10.0), (6.861844223554064e-05, 10.0)
-    ]  # fmt: skip
-    pictures = re.findall("^picture +(.*)$", done.stdout, re.MULTILINE)
-    assert [Path(picture).name for picture in pictures] == [
-        "study-000002-a2-2019-002-S01-as-published.png", "study-000002-a2-2019-002-R01-as-published.png"
-    ]  # fmt: skip
-    assert all(Path(picture).read_bytes()[:4] == b"\x89PNG" for picture in pictures)
+    assert [row[0] for row in table(done)] == ["002-F3"] * 6 + [*["002-S01"] * 3, *["002-S02"] * 3] * 2
+    assert "15 lines: " not in done.stdout
+    assert "9 lines: 0 reproduced" in done.stdout
+    assert "besides, as the text says, 9 lines: 0 reproduced" in done.stdout
+    quirks = "decay of W1 halved; each split standardised by its own statistics"
+    lams = 0.0006776934919477309, 0.0008451467803311274
+    found = [(run["lambda"], run["note"]) for run in rows("runs")]
+    assert found[:1] == [(0.01, quirks)]
+    assert sorted(found[1:4]) == [(lams[0], None), (lams[1], None), (0.01, None)]
+    assert found[4:] == [(lam, f"{quirks}; begins with the weights of the training before it") for lam in lams]
+    [quirky, plain, warm] = [json.loads(study["settings"]) for study in rows("studies")]
+    assert [one.get("quirks") for one in (quirky, plain, warm)] == [quirks.split("; "), None, quirks.split("; ")]
+    assert [len(one["groups"]) for one in (quirky, warm)] == [1, 1]
     again = here(*chain, "--repeats", "1", "--resume")
     assert again.stdout == done.stdout
-    assert rows("runs") == runs
+    assert len(rows("runs")) == 6
     assert table(here("report", "--study", "1")) == table(done)
-    one_image = here("reproduce", "a3-2024", "--as-published", "--data", "synthetic", "--json")
+    best = here("report", "--best", "9", "--json")
+    assert {run["note"] for run in json.loads(best.stdout)["runs"]} == {None}
+    assert "3 more, trained with the quirks of a published report: klcli report --list" in best.stderr
+    groups = here("report", "--group-by", "lambda", "--json")
+    assert sorted(one["runs"] for one in json.loads(groups.stdout)["groups"]) == ["2", "3", "4"]
+    assert len(json.loads(here("report", "--list", "--json").stdout)["runs"]) == 6
+
+
+def test_a_warm_start_is_drawn(here: Klcli, refused: Refused, tmp_path: Path) -> None:
+    done = here("reproduce", "a2-2019", "--only", "S02", *LOOK, "--repeats", "1")
+    pictures = re.findall("^picture +(.*)$", done.stdout, re.MULTILINE)
+    assert [Path(picture).name for picture in pictures] == ["study-000002-a2-2019-002-S02-warm-started.png"]
+    assert all(Path(picture).read_bytes()[:4] == b"\x89PNG" for picture in pictures)
+    with sqlite3.connect(tmp_path / "results/klcli.db") as connection:  # as an older klcli recorded it
+        connection.execute("UPDATE studies SET settings = json_set(settings, '$.as_published', json('true'))")
+    connection.close()
+    refused(here("report", "--study", "1"), 2, "study 1 is of an older klcli, with --as-published")
+
+
+def test_a_check_of_one_image_is_what_was_published(here: Klcli, rows: Rows) -> None:
+    one_image = here("reproduce", "a3-2024", "--only", "T1", "--data", "synthetic", "--json")
     [document] = json.loads(one_image.stdout)["reports"]
-    assert [line["mean"] for line in document["lines"][:-1]] == [0.0] * 7
-    assert 0 < document["lines"][-1]["mean"] < 1e-8
-    assert len(rows("gradient_checks")) == 0  # such a check is shown, not kept
+    with_bn = document["lines"][8:]
+    assert [line["mean"] for line in with_bn[:-1]] == [0.0] * 7
+    assert 0 < with_bn[-1]["mean"] < 1e-8
+    assert [row["images"] for row in rows("gradient_checks")] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +283,6 @@ def test_the_mistakes_of_the_reports(here: Klcli, rows: Rows) -> None:
         (("a3-2024", "--repeats", "0"), "--repeats 0: must be from 1"),
         (("a3-2024", "--subset", "0"), "subset 0"),
         (("all", "--only", "T1"), "--only T1: rows of one report, 5 are named"),
-        (("a3-2021", "--as-published"), "nothing to show of a3-2021, but of a2-2019 and a3-2024"),
     ],
 )
 def test_wrong_usage_is_refused(here: Klcli, refused: Refused, args: tuple[str, ...], words: str) -> None:

@@ -54,6 +54,22 @@ def test_batches_are_joined_in_the_order_of_the_files(dataset: Dataset) -> None:
     assert rows(splits)[:2] == ([*range(100), *range(300, 400)], list(range(100, 300)))
 
 
+@pytest.mark.parametrize(("batches", "files"), [((), range(500)), ((4, 1), [*range(100), *range(300, 400)])])
+def test_a_random_split_is_the_draw_of_the_legacy_generator(
+    dataset: Dataset, batches: tuple[int, ...], files: list[int]
+) -> None:
+    """As a program that calls numpy.random.seed and numpy.random.choice would draw the validation images."""
+    for seed in (0, 2**32 - 1):
+        np.random.seed(seed)  # noqa: NPY002
+        expected = np.array(files)[np.random.choice(len(files), 50, replace=False)]  # noqa: NPY002
+        train, validation, test = rows(split(dataset, SplitConfig(50, batches, split_seed=seed)))
+        assert validation == expected.tolist()
+        assert train == sorted({*files} - {*validation})
+        assert test == [*range(500, 600)]
+    first, *_ = split(dataset, SplitConfig(50, batches, split_seed=0, subset=5)).validation.rows
+    assert first == files[np.random.RandomState(0).permutation(len(files))[0]]
+
+
 @pytest.mark.parametrize(
     ("config", "named"),
     [

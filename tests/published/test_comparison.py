@@ -11,8 +11,10 @@ from scipy import stats
 
 from klcli.data.dataset import Dataset, split
 from klcli.engine import layers
-from klcli.published.comparison import Comparison, chains, compare, counts, plan
+from klcli.errors import ConfigError
+from klcli.published.comparison import Comparison, compare, counts, counts_of_variants
 from klcli.published.intervals import Noise, sampling_error, typical_spread
+from klcli.published.planning import plan, planned
 from klcli.published.report import ERRORS, Report, parse
 from klcli.published.reproduction import asked_for
 from klcli.settings.procedures import CheckSettings
@@ -421,7 +423,7 @@ def test_a_check_of_one_image_finds_no_fault_in_anything(
     config = TrainConfig(hidden=(6, 5), batch_norm=True, lam=0.0, dtype="float64")
     train_split = split(small_dataset, SplitConfig(validation=200)).train
     monkeypatch.setattr(layers.BatchNorm, "forward", wrong_forward(layers))
-    tensors = {one.tensor: one for one in check_a_single_image(config, train_split, CheckSettings(dims=8))}
+    tensors = {one.tensor: one for one in check_a_single_image(config, train_split, CheckSettings(dims=8)).tensors}
     before = [name for name in tensors if name.startswith("linear") and name != "linear3.b"]
     assert [tensors[name].max_absolute for name in before] == [0.0] * 5
     assert tensors["linear3.b"].max_absolute < 1e-8
@@ -444,24 +446,106 @@ def test_a_chain_goes_on_from_the_weights_before(small_dataset: Dataset) -> None
     assert fresh.test != linked[1].test
 
 
-def test_a_chain_for_every_seed() -> None:
-    report = parse("test", CHAINED).as_published
-    assert report is not None
-    [(_, configs, links)] = chains(report, 2)
-    assert [(config.lam, config.seed) for config in configs] == [(0.3, 0), (0.1, 0), (0.3, 1), (0.1, 1)]
-    assert links == [(0, 1), (2, 3)]
-    assert {config.epochs for config in configs} == {3}
-    assert [line.reason for line in report.lines] == [None, None]
+def test_the_studies_of_a_report() -> None:
+    """One for each method: as ever, with quirks, warm-started; the last two also as the text says."""
+    report = parse("test", METHODS)
+    found = [*planned(report, 2)]
+    assert [(one.method, one.quirks) for one in found] == [
+        ("", ()), ("random biases", ("random biases",)), ("random biases; warm-started search", ("random biases",))
+    ]  # fmt: skip
+    plain, quirky, chain = found
+    assert [(config.lam, config.seed) for config in plain.configs] == [
+        (0.005, 0), (0.005, 1), (0.3, 0), (0.3, 1), (0.1, 0), (0.1, 1)
+    ]  # fmt: skip
+    assert {config.lam for config in quirky.configs} == {0.2}
+    assert [(config.lam, config.seed) for config in chain.configs] == [
+        (0.1, 0), (0.7, 0), (0.3, 0), (0.1, 1), (0.7, 1), (0.3, 1)
+    ]  # fmt: skip
+    assert chain.chains == [(0, 1, 2), (3, 4, 5)]
+    assert {config.epochs for config in chain.configs} == {3}
+    assert {config.epochs for config in plain.configs} == {None, 4}
 
 
-CHAINED = """
+def test_a_part_of_a_chain_has_all_trainings_before_it() -> None:
+    for row, expected in (("4", [0.1]), ("3", [0.1, 0.7, 0.3])):
+        [chain] = [one for one in planned(parse("test", METHODS).only([row]), 1) if one.chains]
+        assert [config.lam for config in chain.configs] == expected
+
+
+def test_every_line_says_how_it_is_trained() -> None:
+    lines = [
+        (one.what, one.method, one.variant, one.note) for one in parse("test", METHODS).lines if one.row == "009-3"
+    ]
+    chained = "as the code: random biases; each training begins with the weights of the one before"
+    assert lines == [
+        ("search, lambda 0.3", "random biases; warm-started search", None, f"{chained}; from a figure"),
+        ("search, as the text says, lambda 0.3", "", "as the text says", "from fresh weights"),
+    ]
+
+
+def runs_of_methods(report: Report, value: float) -> dict[str, dict[TrainConfig, Run]]:
+    """Runs of every training of a report, by method."""
+    studies = planned(report, 3)
+    return {one.method: {config: run(config, test_accuracy=value) for config in one.configs} for one in studies}
+
+
+def test_a_run_with_a_quirk_is_none_without_one() -> None:
+    """Equal settings, other trainings: each line is compared with the runs of its own method."""
+    report = parse("test", METHODS.replace("lam = 0.2", "lam = 0.005"))
+    runs = runs_of_methods(report, 0.1)
+    changed = {config: run(config, test_accuracy=0.9) for config in runs["random biases"]}
+    found = compare(report, runs[""], {}, others=runs | {"random biases": changed})
+    means = {one.line.row: one.ours and one.ours.mean for one in found[:2]}
+    assert means == {"009-1": pytest.approx(0.1), "009-2": pytest.approx(0.9)}
+    alone = compare(report, runs[""], {})
+    assert [one.why for one in alone if one.line.row == "009-2"] == ["not trained; as the code: random biases"]
+
+
+def test_variants_are_counted_apart() -> None:
+    report = parse("test", METHODS)
+    runs = runs_of_methods(report, 0.5)
+    found = compare(report, runs[""], {}, others=runs)
+    assert sum(counts(found).values()) == 4
+    assert {name: sum(own.values()) for name, own in counts_of_variants(found).items()} == {"as the text says": 2}
+
+
+def test_an_unknown_quirk_is_refused() -> None:
+    with pytest.raises(ConfigError, match="two: unknown quirk haste, choose from decay of W1 halved"):
+        parse("test", METHODS.replace('["random biases"]\nrows', '["haste"]\nrows'))
+
+
+METHODS = """
 report = "009"
 course = "c"
 date = "d"
 summary = "s"
+[common]
+initializer = "normal"
+sigma = 0.1
+[[experiments]]
+name = "one"
+rows = [{ row = "009-1", test_accuracy = 0.5 }]
+[[experiments]]
+name = "two"
+config = { lam = 0.2 }
+quirks = ["random biases"]
+rows = [{ row = "009-2", test_accuracy = 0.5 }]
 [[experiments]]
 name = "search"
-reason = "a warm-started search"
-as_published = { epochs = 3 }
-rows = [{ row = "009-1", lam = 0.3, test_accuracy = 0.5, reason = "x" }, { row = "009-2", lam = 0.1, test_loss = 1 }]
+config = { epochs = 3 }
+quirks = ["random biases"]
+is_chain = true
+lambdas = [0.1, 0.7, 0.3]
+if_differs = "chance"
+rows = [
+  { row = "009-3", lam = 0.3, test_accuracy = 0.5, note = "from a figure" },
+  { row = "009-4", lam = 0.1, test_accuracy = 0.5, note = "from a figure" },
+]
+[experiments.variant]
+name = "as the text says"
+config = { epochs = 4 }
+quirks = []
+is_chain = false
+lambdas = []
+note = "from fresh weights"
 """

@@ -33,7 +33,7 @@ rows = [{ row = "009-2", train_accuracy = 0.6, test_accuracy = 0.5 }]
 [[experiments]]
 name = "search"
 rows = [{ row = "009-3", lam = 0.01, validation_accuracy = 0.5 }]
-other_lambdas = [0.02, 0.03, 0.04]
+lambdas = [0.01, 0.02, 0.03, 0.04]
 [[experiments]]
 name = "sweep"
 config = { initializer = "normal" }

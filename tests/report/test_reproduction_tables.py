@@ -4,7 +4,8 @@ from typing import Any
 
 from records import run
 
-from klcli.published.comparison import by_setting, compare, plan
+from klcli.published.comparison import by_setting, compare
+from klcli.published.planning import plan
 from klcli.published.report import parse
 from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.reproductions import (
@@ -50,7 +51,7 @@ def reproduced(name: str, head: str = "", **terms: Any) -> Reproduction:
     runs = {one: run(i, one, train_accuracy=0.6, **numbers[i]) for i, one in enumerate(configs)}
     conditions = Terms("cifar10", True, "a" * 64, 3, **terms)
     compared = compare(document, runs, {}, incomparable=conditions.incomparable)
-    return Reproduction(document, conditions, compared, by_setting(runs.values()), [1])
+    return Reproduction(document, conditions, compared, {"": by_setting(runs.values())}, [1])
 
 
 def test_the_printed_interval_decides() -> None:

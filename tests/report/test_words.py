@@ -33,6 +33,9 @@ def test_words() -> None:
     assert split_words(SplitConfig()) == "45000 images train, 5000 validate"
     two_layer = SplitConfig(train_batches=(1,), validation_batches=(2,))
     assert split_words(two_layer) == "10000 images train, 10000 validate (train batch 1, validation batch 2)"
+    drawn = [SplitConfig(split_seed=seed) for seed in (4, 5, 6)]
+    assert split_words(drawn[0]) == "45000 images train, 5000 validate (drawn with split seed 4)"
+    assert split_words(*drawn) == "45000 images train, 5000 validate (drawn with split seeds 4 to 6)"
 
 
 @pytest.mark.parametrize("stored", ['{"subseT": null}', '{"validation": 0}', "[1]"])

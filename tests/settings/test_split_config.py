@@ -19,6 +19,8 @@ from klcli.settings.split_config import SplitConfig
         ({"train_batches": (2, 2)}, "--train-batches 2, 2:"),
         ({"train_batches": (1, 2), "validation_batches": (2, 3)}, "--validation-batches 2:"),
         ({"validation_batches": (1, 2, 3, 4, 5)}, "--validation-batches 1, 2, 3, 4, 5:"),
+        ({"split_seed": 2**32}, "--split-seed 4294967296:"),
+        ({"split_seed": 3, "validation_batches": (2,)}, "--split-seed 3:"),
         ({"subset": 0}, "--subset 0:"),
         ({"subset": 1.5}, "--subset 1.5:"),
     ],

@@ -58,7 +58,8 @@ def configs(draw: st.DrawFn) -> TrainConfig:
         split=SplitConfig(
             validation=draw(st.integers(1, 50_000)),
             train_batches=draw(st.sampled_from([(), (1,), (3, 1)])),
-            validation_batches=draw(st.sampled_from([(), (2,), (4, 5)])),
+            validation_batches=(whole := draw(st.sampled_from([(), (2,), (4, 5)]))),
+            split_seed=None if whole else draw(st.none() | st.integers(0, 2**32 - 1)),
             subset=draw(st.none() | st.integers(1, 50_000)),
         ),
         seed=draw(seeds),

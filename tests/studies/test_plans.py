@@ -7,7 +7,8 @@ from itertools import product
 import pytest
 
 from klcli.errors import ConfigError
-from klcli.settings.sameness import stack_key
+from klcli.settings.sameness import settings_and_seeds, stack_key, without_seeds
+from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.plans import repeat, sigma_sweep
 
@@ -46,7 +47,18 @@ def test_one_repeat_is_the_training_itself() -> None:
     assert repeat(TrainConfig(seed=4), 1) == [TrainConfig(seed=4)]
 
 
-@pytest.mark.parametrize("vary", ["init", "order"])
+@pytest.mark.parametrize(("own", "expected"), [(None, [7, 8]), (3, [3, 4])])
+def test_every_repeat_has_a_split_of_its_own(own: int | None, expected: list[int]) -> None:
+    base = TrainConfig(seed=7, split=SplitConfig(split_seed=own))
+    repeats = repeat(base, 2, "split")
+    assert [config.split.split_seed for config in repeats] == expected
+    assert seeds(repeats) == [(7, 7), (8, 8)]
+    assert len({stack_key(config) for config in repeats}) == 2
+    assert {without_seeds(config) for config in repeats} == {without_seeds(base)}
+    assert settings_and_seeds(repeats[0]) != settings_and_seeds(replace(repeats[0], split=SplitConfig()))
+
+
+@pytest.mark.parametrize("vary", ["init", "order", "split"])
 def test_a_single_training_varies_nothing(vary: str) -> None:
     with pytest.raises(ConfigError, match=f"--vary {vary}.*--repeats 2"):
         repeat(TrainConfig(), 1, vary)
@@ -54,7 +66,7 @@ def test_a_single_training_varies_nothing(vary: str) -> None:
 
 @pytest.mark.parametrize("vary", ["", "weights", "ALL"])
 def test_an_unknown_kind_of_repeat_is_refused_with_the_known_ones(vary: str) -> None:
-    with pytest.raises(ConfigError, match=f"--vary '{vary}': choose one of all, init, order"):
+    with pytest.raises(ConfigError, match=f"--vary '{vary}': choose one of all, init, order, split"):
         repeat(TrainConfig(), 3, vary)
 
 

@@ -44,8 +44,6 @@ def reproduce(
 
     - `klcli reproduce a3-2024 --only T2 --repeats 5`
 
-    - `klcli reproduce a2-2019 --as-published`
-
     - `klcli reproduce all --markdown results/reproduction.md`
     """
     if list_reports:

@@ -30,7 +30,12 @@ def pictures(
     by_name = {one.name: one for one in report.experiments}
     for figure in (one for one in report.figures if kind in (None, one.panels)):
         runs = {
-            name: [run for base in by_name[name].configs for run in found.runs_of(base) if run.state == "complete"]
+            name: [
+                run
+                for base in by_name[name].configs
+                for run in found.runs_of(base, by_name[name].method)
+                if run.state == "complete"
+            ]
             for name in figure.experiments
             if name in by_name
         }
@@ -40,12 +45,12 @@ def pictures(
             words = f"{rows}: {', '.join(figure.experiments)}{marks}"
             yield f"{report.name}-{first}", words, partial(_chart, words, figure.panels, runs, epochs)
     for chain in (one for one in report.experiments if one.is_chain and kind in (None, "lambda")):
-        lines = [one for one in found.comparisons if one.line.config in chain.configs]
-        runs_of_first = found.runs_of(chain.configs[0])
+        lines = [one for one in found.comparisons if one.line.method == chain.method]
+        runs_of_first = found.runs_of(chain.configs[0], chain.method)
         if runs_of_first and any(one.ours for one in lines):
             caption = f"{settings_line(runs_of_first[0], omit=('lambda',))}; no lambda starts from fresh weights"
             words = f"{lines[0].line.row} to {lines[-1].line.row}: {chain.name}{marks}"
-            yield f"{report.name}-{lines[0].line.row}-as-published", words, partial(warm_start, words, caption, lines)
+            yield f"{report.name}-{lines[0].line.row}-warm-started", words, partial(warm_start, words, caption, lines)
 
 
 def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs) -> Chart:

@@ -2,14 +2,15 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from klcli.published.comparison import BAND, Comparison, counts, explained, plan
+from klcli.published.comparison import BAND, Comparison, counts, counts_of_variants, explained
 from klcli.published.intervals import ACCURACY_TOLERANCE, DIFFERS, INCOMPARABLE, LOSS_TOLERANCE, REPRODUCED, UNDECIDED
+from klcli.published.planning import planned
 from klcli.published.report import ERRORS, Line, Report
 from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.formats import to_markdown
@@ -18,7 +19,10 @@ from klcli.report.words import counted
 from klcli.text import storable, visible
 
 HEAD = columns("row; what; quantity=number; published:; ours:; margin:=95 % ±; n:; difference:; verdict; why=")
-_SEEDS_OF = {"all": "", "init": "of the weights alone ", "order": "of all but the weights "}
+_SEEDS_OF = {
+    "all": "", "init": "of the weights alone ", "order": "of all but the weights ",
+    "split": "of everything, with validation images of its own each, ",
+}  # fmt: skip
 LIST_HEAD = columns("name; report; course; date; rows:; numbers:; trainings:; summary=")
 
 
@@ -64,9 +68,13 @@ def _forms(line: Line) -> tuple[Form, Form]:
 def reproduction_notes(found: Reproduction) -> list[str]:
     """Return the notes of the table: marks, counts, conditions, and the reasons for differences."""
     comparisons, terms = found.comparisons, found.terms
-    verdicts = ", ".join(f"{n} {verdict}" for verdict, n in counts(comparisons).items())
     seeds = f"{terms.repeats} {counted(terms.repeats, 'seed')} {_SEEDS_OF[terms.vary]}for every setting"
-    notes = [*terms.marks, f"{len(comparisons)} lines: {verdicts}; {seeds}, on {terms.images}"]
+    verdicts = _verdicts(counts(comparisons))
+    notes = [*terms.marks, f"{verdicts}; {seeds}, on {terms.images}"]
+    apart = counts_of_variants(comparisons).items()
+    notes += [f"besides, {name}, {_verdicts(own)}" for name, own in apart]
+    whole = any(one.line.config and one.line.config.split.validation_batches for one in comparisons)
+    notes += ["validation on whole batch files is the same for every seed"] * (whole and terms.vary == "split")
     notes += found.plan_notes
     if found.report.conditions:
         notes.append(f"what runs: {found.report.conditions}")
@@ -88,12 +96,17 @@ def reproduction_notes(found: Reproduction) -> list[str]:
     return notes + [f"{', '.join(rows)}: {why}" for why, rows in explained(comparisons).items()]
 
 
+def _verdicts(counted_by: Mapping[str, int]) -> str:
+    total = sum(counted_by.values())
+    return f"{total} lines: {', '.join(f'{n} {verdict}' for verdict, n in counted_by.items())}"
+
+
 def list_table(reports: Sequence[Report], repeats: int) -> Table:
     """The reports that can be reproduced."""
     rows = []
     for one in reports:
-        published = sum(line.published is not None for line in one.lines)
-        trainings = sum(map(len, plan(one, repeats).values()))
+        published = sum(line.published is not None and line.variant is None for line in one.lines)
+        trainings = sum(len(study.configs) for study in planned(one, repeats))
         own = {"report": one.number, "rows": len(one.rows), "numbers": published, "trainings": trainings}
         rows.append(vars(one) | own)
     return Table(f"Published reports, with {repeats} {counted(repeats, 'seed')} for every setting", LIST_HEAD, rows)
@@ -121,7 +134,7 @@ def _line_document(one: Comparison, found: Reproduction) -> dict[str, Any]:
         "margin tolerance difference diverged verdict why": one,
     }
     line = {key: getattr(part, key, None) for keys, part in parts.items() for key in keys.split()}
-    return line | {"n": line["n"] or 0, "runs": [run.id for run in found.runs_of(one.line.config)]}
+    return line | {"n": line["n"] or 0, "runs": [run.id for run in found.runs_of(one.line.config, one.line.method)]}
 
 
 def headline(found: Sequence[Reproduction]) -> dict[str, Any]:

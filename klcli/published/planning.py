@@ -1,0 +1,54 @@
+"""Planning: the studies of a reproduction, before the first of them starts."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from klcli.published.report import Experiment, Report
+from klcli.settings.split_config import SplitConfig
+from klcli.settings.train_config import TrainConfig
+from klcli.studies.plans import repeat
+
+QUICK_SEEDS, QUICK_CYCLES = 2, 1
+Plans = dict[SplitConfig, list[TrainConfig]]  # by the division of the images
+
+
+class PlannedStudy(NamedTuple):
+    """The trainings of one study."""
+
+    method: str  # of its experiments
+    configs: list[TrainConfig]
+    chains: list[tuple[int, ...]] | None  # positions that are trained in sequence
+    quirks: tuple[str, ...]
+
+
+def plan(report: Report, repeats: int, *, quick: bool = False, vary: str = "all", method: str = "") -> Plans:
+    """Return the trainings of a method, each once; unless `quick`, with more seeds where its experiment has more."""
+    plans: dict[SplitConfig, dict[TrainConfig, None]] = {}
+    for one in report.experiments:
+        for base in one.configs if one.method == method else ():
+            configs = repeated(base, repeats if quick else max(repeats, one.repeats), vary)
+            plans.setdefault(base.split, {}).update(dict.fromkeys(configs))
+    return {split: list(configs) for split, configs in plans.items()}
+
+
+def repeated(base: TrainConfig, repeats: int, vary: str) -> list[TrainConfig]:
+    """Return the repeats of a training; whole batch files for validation are the same in all of them."""
+    return repeat(base, repeats, "all" if vary == "split" and base.split.validation_batches else vary)
+
+
+def chain(experiment: Experiment, repeats: int, vary: str = "all") -> tuple[list[TrainConfig], list[tuple[int, ...]]]:
+    """Return the trainings of a warm-started search, one chain for each seed, and the positions of each chain."""
+    n = len(experiment.configs)
+    by_seed = zip(*(repeated(base, repeats, vary) for base in experiment.configs), strict=True)
+    links = [tuple(range(start, start + n)) for start in range(0, repeats * n, n)]
+    return [config for configs in by_seed for config in configs], links
+
+
+def planned(report: Report, repeats: int, *, quick: bool = False, vary: str = "all") -> Iterator[PlannedStudy]:
+    """Yield the studies of a report: one for each method and each division of the images."""
+    for method, one in {one.method: one for one in report.experiments}.items():
+        if one.is_chain:
+            yield PlannedStudy(method, *chain(one, repeats, vary), one.quirks)
+            continue
+        for configs in plan(report, repeats, quick=quick, vary=vary, method=method).values():
+            yield PlannedStudy(method, configs, None, one.quirks)

@@ -1,0 +1,90 @@
+"""Quirks: what the code of a published report does and klcli does not, by the name that tables print.
+
+A quirk is called with the Training before its first update. It works for a stack and for a resumed training, because
+it has no memory of its own. Everything else of the training stays as it is, the cost and its L2 term included.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from klcli.data.dataset import Split, standardisation
+from klcli.engine.layers import BatchNorm
+from klcli.settings.setting import require
+from klcli.training.networks import INIT
+from klcli.training.trainer import Quirk, Training
+
+
+def halve_decay_of_first_layer(training: Training) -> None:
+    """The gradient of the L2 term of W1 is `lambda W1`, half of what the cost says: `W1 <- W1 - eta (g + lambda W1)`.
+
+    The update of klcli subtracts `eta 2 lambda W1`; half of it, of the W1 before, is added again.
+    """
+    config, compute, W = training.config, training.compute, training.stack.parameters()["linear1.W"]
+    require(config.optimizer == "sgd" and not config.momentum, "decay of W1 halved: only for sgd without momentum")
+    before = np.empty_like(W)
+
+    def halved(X: np.ndarray) -> np.ndarray:
+        before[...] = W
+        loss = compute(X)
+        np.multiply(before, (training.eta * training.lam).astype(W.dtype)[:, None, None], out=before)
+        np.add(W, before, out=W)
+        return loss
+
+    training.compute = halved
+
+
+def renew_running_averages(training: Training) -> None:
+    """The first minibatch of every cycle sets the running averages of BN, as the first one of a training does.
+
+    The update of klcli makes them `alpha old + (1 - alpha) new`, from which the new ones follow.
+    """
+    compute, cycle = training.compute, 2 * training.budget.step_size
+    layers = [layer for layer in training.stack.layers.values() if isinstance(layer, BatchNorm)]
+
+    def renewed(X: np.ndarray) -> np.ndarray:
+        if training.step % cycle or any(layer.running_mean is None for layer in layers):
+            return compute(X)
+        before = [[one.copy() for one in _averages(layer)] for layer in layers]
+        loss = compute(X)
+        for layer, old in zip(layers, before, strict=True):
+            for mean, past in zip(_averages(layer), old, strict=True):
+                mean[...] = (mean - layer.momentum * past) / (1 - layer.momentum)
+        return loss
+
+    training.compute = renewed
+
+
+def standardise_each_split_by_itself(training: Training) -> None:
+    """Each pixel of the validation and of the test images gets mean 0 and deviation 1 over that split."""
+    splits = training.splits
+    training.splits = replace(splits, validation=_by_itself(splits.validation), test=_by_itself(splits.test))
+
+
+def draw_biases(training: Training) -> None:
+    """The biases start from N(0, sigma^2), as the weights do, and not from 0."""
+    require(training.config.initializer == "normal", "random biases: only for --init normal, which has a sigma")
+    if not training.is_new:
+        return
+    biases = [array for name, array in training.stack.parameters().items() if name.endswith(".b")]
+    for index, result in enumerate(training.results):
+        rng = np.random.default_rng(np.random.SeedSequence(result.config.seed, spawn_key=(INIT, 1)))
+        for b in biases:
+            b[index] = rng.normal(0, result.config.sigma or 0.0, b[index].shape)
+
+
+def _averages(layer: BatchNorm) -> list[np.ndarray]:
+    return [one for one in (layer.running_mean, layer.running_variance) if one is not None]
+
+
+def _by_itself(split: Split) -> Split:
+    mean, inverse_std = standardisation(split.images, split.rows)
+    return replace(split, mean=mean, inverse_std=inverse_std)
+
+
+QUIRKS: dict[str, Quirk] = {
+    "decay of W1 halved": halve_decay_of_first_layer,
+    "running averages begin anew in every cycle": renew_running_averages,
+    "each split standardised by its own statistics": standardise_each_split_by_itself,
+    "random biases": draw_biases,
+}
