@@ -7,12 +7,12 @@ from typing import Any
 from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
 from klcli.published import report as published
+from klcli.published.format.sources import open_report
 from klcli.published.planning import QUICK_SEEDS, planned
 from klcli.published.quirks import QUIRKS
 from klcli.published.registration import registered
 from klcli.published.report import Report
 from klcli.published.reproduction import KIND, Reproduction, Terms, asked_for, gather
-from klcli.published.sources import open_report
 from klcli.settings.procedures import ReproductionSettings
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig

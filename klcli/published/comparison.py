@@ -127,8 +127,14 @@ def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
     mine = [error for error in errors if line.tensor in (None, error.tensor)]
     if not mine or line.quantity is None or line.published is None:
         return Comparison(line, INCOMPARABLE, line.reason or "not checked")
-    ours = max((float(getattr(error, line.quantity)) for error in mine), key=abs)
-    size, published, is_error = abs(ours), abs(line.published), not line.quantity.startswith("gradient_")
+    values = [float(getattr(error, line.quantity)) for error in mine]
+    is_error = not line.quantity.startswith(("gradient_", "numerical_"))
+    if line.quantity == "equal_decimals":  # an exponent: the fewest count, as the size of an error
+        ours = min(values)
+        size, published = 10**-ours, 10**-line.published
+    else:
+        ours = max(values, key=abs)
+        size, published = abs(ours), abs(line.published)
     is_smaller, words = size * BAND < published, ""
     if size > BAND * published or (is_smaller and not is_error):
         verdict = DIFFERS

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from klcli.published.schema import DOCUMENT, ROWS, TABLES, Key
+from klcli.published.format.schema import DOCUMENT, ROWS, TABLES, Key
 
 PAGE = files("klcli").joinpath("docs", "reproduce.md").read_text(encoding="utf-8")
 

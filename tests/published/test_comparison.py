@@ -379,6 +379,10 @@ def test_right_gradients_confirm_published_errors(small_dataset: Dataset) -> Non
         ("gradient_mean", -0.02, 0.15, "undecided", "within a factor of 10, as sizes with other weights are"),
         ("gradient_mean", -0.02, 0.001, "differs", "for an unknown reason, not tested"),  # and is not more exact
         ("gradient_std", 0.02, 0.3, "differs", "for an unknown reason, not tested"),
+        ("numerical_mean", -0.02, 0.15, "undecided", "within a factor of 10, as sizes with other weights are"),
+        ("equal_decimals", 5, 5, "reproduced", ""),
+        ("equal_decimals", 5, 7, "reproduced", "more exact"),
+        ("equal_decimals", 7, 5, "differs", "for an unknown reason, not tested"),
     ],
 )
 def test_the_band_of_a_gradient(quantity: str, published: float, ours: float, verdict: str, why: str) -> None:

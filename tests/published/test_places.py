@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from klcli.published.places import Path, places
+from klcli.published.format.places import Path, places
 from klcli.published.report import report_names
 
 TRICKY = '''# rows = [{ "not" = "a key" }]

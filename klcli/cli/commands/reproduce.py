@@ -93,8 +93,8 @@ def reproduce(
 def _check(invocation: Invocation, names: list[str], settings: ReproductionSettings) -> None:
     """Name every mistake of these reports with its line, as compilers do, or what a sound one holds."""
     from klcli.procedures.reproducing import extent
-    from klcli.published.sources import read
-    from klcli.published.validation import mistakes
+    from klcli.published.format.sources import read
+    from klcli.published.format.validation import mistakes
     from klcli.report.words import counted
 
     require(bool(names), "--check: name a report or a file, for example my-report.toml")

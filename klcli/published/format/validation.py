@@ -10,9 +10,9 @@ from itertools import pairwise
 from typing import Any
 
 from klcli.errors import ConfigError
-from klcli.published.places import Path, places
+from klcli.published.format.places import Path, places
+from klcli.published.format.schema import DOCUMENT, KINDS, REMARKS, ROWS, TABLES, VARIANT, Key
 from klcli.published.report import parse
-from klcli.published.schema import DOCUMENT, EXPERIMENTS_OF, KINDS, REMARKS, ROWS, TABLES, VARIANT, Key
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import Setting
 from klcli.settings.train_config import TrainConfig
@@ -216,12 +216,9 @@ class _Checker:
             elif row not in rows:
                 cure = "a figure without numbers needs a `reason`"
                 self.say((*path, "rows", index), f"no row {_shown(row)} above{_meant(row, rows) or f': {cure}'}")
-        shown, wanted = table.get("experiments", []), EXPERIMENTS_OF.get(table.get("panels", ""))
-        for index, name in enumerate(shown):
+        for index, name in enumerate(table.get("experiments", [])):
             if name not in experiments:
                 self.say((*path, "experiments", index), f"no experiment {_shown(name)}{_meant(name, experiments)}")
-        if wanted and len(shown) not in (0, wanted):
-            self.say((*path, "experiments"), f"panels {table['panels']!r} show {wanted}, here are {len(shown)}")
 
 
 def _shown(value: Any) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from klcli.errors import ConfigError
 from klcli.files import irregular
 from klcli.published import report as published
+from klcli.published.format.validation import mistakes
 from klcli.published.report import Report, parse
-from klcli.published.validation import mistakes
 from klcli.settings.setting import require
 from klcli.text import command_text, path_text
 

@@ -89,6 +89,14 @@ _MEANINGS = {
     "ratio_of_maxima": "largest absolute error, divided by the largest sum of both magnitudes",
     "gradient_mean": "mean of the entries",
     "gradient_std": "standard deviation of the entries",
+    "numerical_mean": "mean of the entries of the difference quotient",
+    "numerical_std": "standard deviation of the entries of the difference quotient",
+    "difference_mean": "mean of the differences",
+    "difference_std": "standard deviation of the differences",
+    "difference_max": "largest difference, with its sign",
+    "ratio_of_sums": "sum of the absolute errors, divided by that of the sums of both gradients",
+    "equal_decimals": "decimals to which all entries agree",
+    "mismatches": "share of the entries that do not agree to six decimals",
     "best_validation_accuracy": "highest of all evaluations",
 }
 
@@ -183,4 +191,3 @@ ROWS: dict[str, dict[str, Key]] = {
         **REMARKS,
     },
 }
-EXPERIMENTS_OF: Mapping[str, int] = {"training": 1, "bn": 2, "lambda": 1}  # the number that a figure's panels show
