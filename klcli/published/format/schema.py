@@ -6,7 +6,7 @@ A new key is one line here, and the code that uses it; `klcli help reproduce` ha
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
