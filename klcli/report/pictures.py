@@ -89,7 +89,7 @@ class Painter:
         if found := of_kind[kind]():
             return found
         others = ", ".join(other for other, gather in of_kind.items() if gather())
-        unfinished = "" if any(run.state == "complete" for run in view.runs) else " without a complete run"
+        unfinished = "" if any(run.state == "complete" for run in view.runs) else ", without a complete run"
         many = f", with more than {MOST_CURVES} curves" if kind == "curves" and not unfinished else ""
         cure = f"choose one of {others}" if others else "repeat its command with --resume"
         raise ConfigError(f"--plot {kind}: study {study.id} is {_study_words(study)}{unfinished}{many}; {cure}")

@@ -19,7 +19,7 @@ Refused = Callable[..., str]
 SMALL = ("--data", "synthetic", "--subset", "200", "--jobs", "1", "--quiet", "--repeats", "2")
 SEARCH = ("search-lambda", "--values", "0.1", "0.01", "--final", "--hidden", "5", *SMALL)  # studies 1 and 2
 ROWS = ("F1", "F2", "F7", "T3", "F9a", "F9b", "F10a", "F10b")
-REPORT = ("reproduce", "a3-2021", "--only", *ROWS, "--quick", *SMALL)  # study 3
+REPORT = ("reproduce", "a3-2021", "--only", *ROWS, "--quick", *SMALL)  # studies 3 to 5
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_a_search_leaves_the_curves_of_its_final_training(filled: Path) -> None:
     assert (filled / "plots/study-000002-training.png").read_bytes().startswith(b"\x89PNG")
 
 
-PUBLISHED = "study-000003-a3-2021"
+PUBLISHED = "study-000005-a3-2021"
 # The kinds of pictures of a study, and their files.
 PICTURES = {
     "1 training": ["run-000005-000006-training"],  # of the final training
@@ -54,7 +54,7 @@ PICTURES = {
     "2 lambda": ["study-000001-lambda"],  # the search that it is the end of
     "2 curves": ["run-000005-000006-curves"],
     "3 training": [f"{PUBLISHED}-000-F1", f"{PUBLISHED}-000-F2"],
-    "3 lambda": [f"{PUBLISHED}-000-F7"],
+    "3 lambda": [f"{PUBLISHED}-000-F7", f"{PUBLISHED}-000-T3-warm-started"],
     "3 sigma": [f"{PUBLISHED}-000-F9a"],
     "3 bn": ["run-{}-bn"] * 3,  # of F1 and F2, and of each sigma: the report has no such figure
 }
@@ -81,7 +81,7 @@ def test_a_figure_of_a_reproduction_has_the_format_of_its_name(
     assert (studies / f"x.{suffix}").read_bytes().startswith(magic)
     assert here("report", "--study", "3", "--plot", "sigma", "lambda", "--to", f"y.{suffix}").returncode == 0
     assert sorted(path.name for path in studies.glob("y*")) == [
-        f"y-{PUBLISHED}-000-{row}.{suffix}" for row in ("F7", "F9a")
+        f"y-{PUBLISHED}-000-{row}.{suffix}" for row in ("F7", "F9a", "T3-warm-started")
     ]
 
 
@@ -92,24 +92,25 @@ def test_a_kind_without_a_figure_is_refused_with_those_that_there_are(
         "study 2 is a lambda search (final); choose one of curves, training, lambda"
     )
     connection = sqlite3.connect(studies / "results/klcli.db")
-    connection.execute("UPDATE runs SET state = 'failed' WHERE study_id = 3 AND json_extract(config, '$.sigma') > 0")
+    connection.execute("UPDATE runs SET state = 'failed' WHERE study_id >= 3 AND json_extract(config, '$.sigma') > 0")
     connection.commit()
     connection.close()
     assert refused(here("report", "--study", "3", "--plot", "sigma"), 2).endswith(
-        "study 3 is a reproduction of a3-2021; choose one of curves, training, bn, lambda"
+        "study 3 is a reproduction of a3-2021, decay of W1 halved; choose one of curves, training, bn, lambda"
     )
 
 
 def test_a_study_without_a_complete_run_says_so(here: Klcli, studies: Path, refused: Refused) -> None:
     connection = sqlite3.connect(studies / "results/klcli.db")
-    connection.execute("UPDATE runs SET state = 'diverged' WHERE study_id IN (1, 3)")
+    connection.execute("UPDATE runs SET state = 'diverged' WHERE study_id IN (1, 3, 4, 5)")
     connection.commit()
     connection.close()
-    assert "study 1 is a lambda search (values) without a complete run; choose one of curves, training" in refused(
+    assert "study 1 is a lambda search (values), without a complete run; choose one of curves, training" in refused(
         here("report", "--study", "1", "--plot", "lambda"), 2
     )
-    assert "study 3 is a reproduction of a3-2021 without a complete run; repeat its command with --resume" in refused(
-        here("report", "--study", "3", "--plot", "curves"), 2
+    assert (
+        "a reproduction of a3-2021, decay of W1 halved, without a complete run; repeat its command with --resume"
+        in refused(here("report", "--study", "3", "--plot", "curves"), 2)
     )
 
 
@@ -118,7 +119,7 @@ def test_the_curves_of_a_figure_are_the_stored_evaluations(studies: Path) -> Non
     with sqlite3.connect(path) as connection:
         steps = connection.execute(
             "SELECT step, epochs.train_cost, epochs.validation_accuracy FROM epochs JOIN runs ON runs.id = run_id "
-            "WHERE study_id = 3 AND sigma = 0.1 AND batch_norm = 1 AND seed = 1 ORDER BY step"
+            "WHERE study_id >= 3 AND sigma = 0.1 AND batch_norm = 1 AND seed = 1 ORDER BY step"
         ).fetchall()
     connection.close()
     store = Store.existing(path)

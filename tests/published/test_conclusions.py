@@ -58,8 +58,8 @@ def concluding(**keys: object) -> Report:
 def run(id: int, config: TrainConfig, values: Mapping[str, float], state: str = "complete") -> Run:
     return Run(
         id=id, state=state, started_at="", host="", pid=1, command="", dataset="", dataset_sha256="",
-        dataset_source="", step_size=1, cycles=1.0, epochs=1.0, threads=1, config_json=config.to_json(), versions_json="{}",
-        **values,
+        dataset_source="", step_size=1, cycles=1.0, epochs=1.0, threads=1, config_json=config.to_json(),
+        versions_json="{}", **values,
     )  # fmt: skip
 
 

@@ -161,12 +161,13 @@ TABLES: dict[str, dict[str, Key]] = {
     "conclusions": {
         **_ROW,
         "what": Key(TEXT, "the conclusion", True),
-        "kind": Key(CONCLUSION, "what is measured", True),
+        "kind": Key(CONCLUSION, "the chosen lambda; training minus evaluated accuracy; the first minus the second; "
+                    "spread over settings without and with BN; epochs until the first is ahead for good", True),
         "experiments": Key(NAMES, "the names of the experiments that it is about", True),
         "quantity": Key(RESULT, "what is compared; validation_accuracy"),
-        "published": Key(FINITE, "the number of the report"),
-        "above": Key(FINITE, "the bound of a claim"),
-        "below": Key(FINITE, "the bound of a claim"),
+        "published": Key(FINITE, "the number of the report; or one of the next two"),
+        "above": Key(FINITE, "the statement holds if ours is above it"),
+        "below": Key(FINITE, "the statement holds if ours is below it"),
         "tolerance": _TOLERANCE,
         **REMARKS,
     },

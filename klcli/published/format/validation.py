@@ -64,8 +64,10 @@ def mistakes(text: str) -> list[Mistake]:
     if not checker.found:
         try:
             parse("report", text)
-        except ConfigError as error:
-            checker.say((), str(error))
+        except ConfigError as error:  # only a conclusion can still be wrong, and the message names its row
+            rows = [one["row"] for one in document.get("conclusions", [])]
+            place = next((index for index, row in enumerate(rows) if f" {row}:" in str(error)), -1)
+            checker.say(("conclusions", place) if place >= 0 else (), str(error).removeprefix("report report: "))
     return sorted(checker.found)
 
 
@@ -98,6 +100,7 @@ class _Checker:
                     self._figure(path, own, rows, [one for one, of in names.items() if of == "experiments"])
                 elif kind in ("commentary", "conclusions"):
                     rows += self._row_name(path, own)
+                    self._experiments(path, own, [one for one, of in names.items() if of == "experiments"])
                 else:
                     names |= {name: kind} if name else {}
                     rows += self._numbers(path, own, common, is_sound)
@@ -216,9 +219,12 @@ class _Checker:
             elif row not in rows:
                 cure = "a figure without numbers needs a `reason`"
                 self.say((*path, "rows", index), f"no row {_shown(row)} above{_meant(row, rows) or f': {cure}'}")
+        self._experiments(path, table, experiments)
+
+    def _experiments(self, path: Path, table: Row, known: list[str]) -> None:
         for index, name in enumerate(table.get("experiments", [])):
-            if name not in experiments:
-                self.say((*path, "experiments", index), f"no experiment {_shown(name)}{_meant(name, experiments)}")
+            if name not in known:
+                self.say((*path, "experiments", index), f"no experiment {_shown(name)}{_meant(name, known)}")
 
 
 def _shown(value: Any) -> str:
