@@ -1,19 +1,15 @@
 """The effect of each ingredient of a preset: `python -m tests.benchmarks.ablation quick [--seeds 2] [--epochs N]`.
 
 The preset at its full length, and then without one ingredient after the other. The seeds of a row are trained as one
-stack; only validation images are evaluated. The last rows omit a part of the engine, not of the preset: their minutes
-show what it gains. Prints a Markdown table as it goes.
+stack; only validation images are evaluated. Prints a Markdown table as it goes.
 """
 
 import argparse
 import statistics
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
-from klcli import compiled  # klcli pins the threads of BLAS before NumPy loads
 from klcli.data.augmentation import views
 from klcli.data.dataset import Splits, split
 from klcli.data.sources import open_dataset
@@ -38,8 +34,6 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "SGD with Nesterov momentum": {"optimizer": "sgd", "momentum": 0.9, "eta_max": 0.1, "weight_decay": 5e-4},
 }
 
-HELPER_OFF, COMPILED_OFF = "helper off", "compiled off"
-
 
 def main() -> None:
     """Train every row."""
@@ -56,15 +50,13 @@ def main() -> None:
     print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
     whole: tuple[float, float] | None = None
     narrower = {"half as wide": {"hidden": tuple(width // 2 for width in base.hidden)}}
-    for name, changes in (WITHOUT | narrower | {HELPER_OFF: {}, COMPILED_OFF: {}}).items():
+    for name, changes in (WITHOUT | narrower).items():
         if arguments.only and whole is not None and name not in arguments.only:
             continue
         started = time.perf_counter()
         config = replace(base, **changes)
         stack = [replace(config, seed=seed) for seed in range(arguments.seeds)]
-        in_numpy = patch.object(compiled, "open_team", return_value=nullcontext())
-        with in_numpy if name == COMPILED_OFF else nullcontext():
-            results = train(stack, splits, evaluate_test=False, cores=1 if name == HELPER_OFF else cores())
+        results = train(stack, splits, evaluate_test=False, cores=cores())
         minutes = (time.perf_counter() - started) / 60
         plain = statistics.mean(result.epochs[-1].validation.accuracy for result in results)
         seen = statistics.mean(over_views(result, splits) for result in results)
