@@ -15,7 +15,6 @@ from klcli.errors import ConfigError, StoreError
 from klcli.files import make_folder, replacing_all
 from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, Database, explained
-from klcli.store.export import write_table
 from klcli.store.runs import PORTION, Runs
 from klcli.store.studies import DELETED
 from klcli.text import path_text
@@ -89,6 +88,7 @@ class Upkeep:
         Numbers have all their digits; NULL is an empty cell. No file is replaced before all are written, by two
         processes if the database is large. Raises StoreError if the folder cannot be written.
         """
+        from klcli.store.export import write_table
         from klcli.studies.executors import open_executor
         from klcli.training.cores import cores
 

@@ -166,16 +166,17 @@ def test_an_interrupted_one_ends_with_the_same_table(
 def test_different_divisions_of_the_images_are_studies_of_their_own(here: Klcli, rows: Rows) -> None:
     done = here("reproduce", "a2-2019", "--only", "F3,B1", "C1", *LOOK, "--repeats", "1")
     assert done.returncode == 0, done.stderr
-    assert [study["stage"] for study in rows("studies")] == ["a2-2019", "a2-2019"]
+    code = "a2-2019, decay of W1 halved; each split standardised by its own statistics"
+    assert [study["stage"] for study in rows("studies")] == [code, code, "a2-2019"]  # the last one as the text says
     splits = [json.loads(run["split"]) for run in rows("runs")]
-    assert [split["train_batches"] for split in splits] == [[1], [1], []]  # C1 is about two experiments
-    assert [row[0] for row in table(done)] == ["002-F3"] * 3 + ["002-B1"] * 7 + ["002-C1"] * 2
-    # Both are one reproduction: the report of either study has the table of all, and so has the page.
-    for study in ("1", "2"):
+    assert [split["train_batches"] for split in splits] == [[1], [1], [], [1]]  # C1 is about two experiments
+    assert [row[0] for row in table(done)] == ["002-F3"] * 6 + ["002-B1"] * 7 + ["002-C1"] * 2
+    # All are one reproduction: the report of each study has the table of all, and so has the page.
+    for study in ("1", "2", "3"):
         assert table(here("report", "--study", study)) == table(done)
     assert here("report", "--html", "page.html").returncode == 0
     page = Path("page.html").read_text(encoding="utf-8")
-    assert "Reproduction of a2-2019, study 1, 2</h2>" in page
+    assert "Reproduction of a2-2019, study 1, 2, 3</h2>" in page
     assert page.count("<figure><img alt=") + page.count("<figure><img src=") >= 2
     assert page.count("002-B1</td>") == 7
 
