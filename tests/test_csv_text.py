@@ -42,5 +42,11 @@ def test_any_rows_read_back(library: str, comma: bool, data: st.DataObject, colu
                 assert cell == ("" if value is None else str(csv_cell(value)))
 
 
+@pytest.mark.parametrize("values", [(0.0, -0.0), (-0.0, 0.0), (1, 1.0), (1.0, 1), (True, 1), (0, False, 0.0)])
+def test_equal_values_keep_their_own_text(values: tuple[Any, ...]) -> None:
+    text = csv_text.csv_text([(value, "x") for value in values])
+    assert text == "".join(f"{value!r},x\n" for value in values)
+
+
 def test_the_fast_library_is_there() -> None:
     assert csv_text.orjson is not None

@@ -37,9 +37,7 @@ class _Recording(KlcliCommand):
 
     def invoke(self, ctx: Any) -> None:
         super().invoke(ctx)
-        connection = sys.modules.get(
-            "klcli.store.connection"
-        )  # a command that lists presets or reports opens no database
+        connection = sys.modules.get("klcli.store.connection")  # a list of presets or reports opens no database
         if (loss := streams.loss()) is not None and connection and connection.has_opened():
             stored = f"it is stored in {ctx.params['db']}"
             raise StoreError(f"the result could not be written to stdout ({loss.strerror}), {stored}")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn
 
 from klcli.cli.invocation import Invocation
 from klcli.procedures.observer import Observer
@@ -144,12 +144,13 @@ class StudyProgress(Observer):
             BarColumn(bar_width=10),  # all of a line fits into 80 columns
             TextColumn("{task.percentage:>3.0f} %", markup=False),
             TextColumn("{task.fields[news]}", markup=False),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[left]}", markup=False),
         )
-        self._study = self.bar.add_task(title, total=sum(updates), news="")
+        self._study = self.bar.add_task(title, total=sum(updates), news="", left="")
         self._stacks = [
-            self.bar.add_task(f"  {n}: {_words(task)}", total=total, news="", start=False, visible=self._shows_all)
+            self.bar.add_task(
+                f"  {n}: {_words(task)}", total=total, news="", left="", start=False, visible=self._shows_all
+            )
             for n, (task, total) in enumerate(zip(tasks, updates, strict=True), start=1)
         ]
 
@@ -186,7 +187,8 @@ class StudyProgress(Observer):
         self.bar.update(self._stacks[index], completed=step, news=news, visible=visible)
         self._best = max(self._best, best)
         done = sum(self.bar.tasks[stack].completed for stack in self._stacks)
-        self.bar.update(self._study, completed=done, news=f"best {self._best:.4f}" if self._best else "")
+        news = f"best {self._best:.4f}" if self._best else ""
+        self.bar.update(self._study, completed=done, news=news, left=self._forecast.words())
 
 
 def _words(task: StackTask) -> str:

@@ -287,6 +287,8 @@ def _conclusion(table: Row, experiments: Sequence[Experiment]) -> Line:
     both = kind != "spread" or {one.batch_norm for one in configs} == {False, True}
     require(both, f"{about}: a spread compares settings without and with BN, these have only one of them")
     claim = None if number == "published" else number
+    in_epochs = kind != "epochs" or claim is not None or "tolerance" in table
+    require(in_epochs, f"{about}: a published number of epochs needs a tolerance, in epochs")
     quantity = table.get("quantity", "validation_accuracy")
     require(quantity in RESULTS, f"{about}: quantity {quantity!r}, choose one of {', '.join(RESULTS)}")
     more: Row = {key: table.get(key) for key in (*WORDS, "tolerance")} | {"row": table["row"], "what": table["what"]}

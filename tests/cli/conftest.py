@@ -103,6 +103,27 @@ def rows(tmp_path: Path) -> Rows:
     return read
 
 
+Filled = Callable[..., list[Any]]
+
+
+@pytest.fixture(scope="module")
+def fill(shared_cache: Path) -> Filled:
+    """Run commands in one folder, in this process; returns their exit codes."""
+
+    def run(folder: Path, commands: Sequence[Sequence[str]]) -> list[Any]:
+        codes = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("KLCLI_CACHE", str(shared_cache))
+            for command in commands:
+                with pytest.raises(SystemExit) as ended:
+                    main([*command])
+                codes.append(ended.value.code or 0)
+        return codes
+
+    return run
+
+
 @pytest.fixture
 def refused(tmp_path: Path) -> Callable[..., str]:
     """Check that a finished process refused its input as promised; returns its one line."""

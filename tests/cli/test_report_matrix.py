@@ -11,8 +11,6 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from klcli.cli.app import main
-
 Klcli = Callable[..., "CompletedProcess[str]"]
 Refused = Callable[..., str]
 
@@ -39,14 +37,9 @@ VIEWS = {
 
 
 @pytest.fixture(scope="module")
-def filled(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled(fill: Callable[..., list[int]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("matrix")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("KLCLI_CACHE", str(shared_cache))
-        for command in COMMANDS:
-            with pytest.raises(SystemExit):
-                main([word for word in command if word != "--note-is-set-below"])
+    fill(folder, [[word for word in command if word != "--note-is-set-below"] for command in COMMANDS])
     connection = sqlite3.connect(folder / "results/klcli.db")
     connection.execute("UPDATE runs SET state = 'failed', error = 'x' WHERE id = 8")
     connection.commit()

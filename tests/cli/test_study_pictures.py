@@ -8,7 +8,6 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from klcli.cli.app import main
 from klcli.published.reproduction import stored_reproduction
 from klcli.report.plots.reproductions import pictures
 from klcli.store.store import Store
@@ -23,15 +22,9 @@ REPORT = ("reproduce", "a3-2021", "--only", *ROWS, "--quick", *SMALL)  # studies
 
 
 @pytest.fixture(scope="module")
-def filled(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def filled(fill: Callable[..., list[int]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("KLCLI_CACHE", str(shared_cache))
-        for command in (SEARCH, REPORT):
-            with pytest.raises(SystemExit) as ended:
-                main([*command])
-            assert not ended.value.code
+    assert fill(folder, (SEARCH, REPORT)) == [0, 0]
     return folder / "results"
 
 

@@ -241,6 +241,7 @@ def test_bn_converges_sooner(leads_from: tuple[int, ...], verdict: str) -> None:
         ({"kind": "gap", "experiments": ["plain"]}, "give one of published, above and below, not 0 of them"),
         ({"kind": "gap", "experiments": ["plain"], "above": 0, "below": 1}, "not 2 of them"),
         ({"kind": "epochs", "experiments": ["bn"], "below": 5}, "epochs is of 2 experiments, 1 are named"),
+        ({"kind": "epochs", "experiments": ["bn", "plain"], "published": 5}, "of epochs needs a tolerance, in epochs"),
         ({"kind": "gap", "experiments": ["search"], "above": 0}, "with one setting each, these have 4"),
         ({"kind": "lambda", "experiments": ["search"], "published": 0.5}, "search does not try the lambda 0.5"),
         ({"kind": "spread", "experiments": ["plain"], "above": 0}, "these have only one of them"),

@@ -6,7 +6,7 @@ A new key is one line here, and the code that uses it; `klcli help reproduce` ha
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,11 +48,16 @@ def _are(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and bool(value) and all(map(check, value))
 
 
+def _one_of(known: Collection[str]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and value in known
+
+
 KINDS: dict[str, Callable[[Any], bool]] = {
     "a text of one line": _is_text,
     "a name of letters, digits, `.`, `-` and `_`": _is_name,
     "a fraction from 0 to 1": lambda value: _is_number(value, high=1),
     "a number, at least 0": _is_number,
+    "a number above 0": lambda value: _is_number(value) and value > 0,
     "a finite number": lambda value: _is_number(value, low=-math.inf),
     f"a whole number from 1 to {MAX_REPEATS}": _is_whole(MAX_REPEATS),
     f"a whole number from 1 to {PIXELS}": _is_whole(PIXELS),
@@ -61,17 +66,17 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "a list of rows, as 7-T1": _are(_is_name),
     "a table of settings": lambda value: isinstance(value, dict),
     "a list of tables": lambda value: isinstance(value, list) and bool(value),
-    f"one of {', '.join(PANELS)}": lambda value: value in PANELS,
-    f"one of {', '.join(CONCLUSIONS)}": lambda value: value in CONCLUSIONS,
-    f"one of {', '.join(RESULTS)}": lambda value: value in RESULTS,
-    f"one of {', '.join(TOLERANCES)}": lambda value: value in TOLERANCES,
-    f"a list, of {', '.join(QUIRKS)}": lambda value: isinstance(value, list) and all(one in QUIRKS for one in value),
+    f"one of {', '.join(PANELS)}": _one_of(PANELS),
+    f"one of {', '.join(CONCLUSIONS)}": _one_of(CONCLUSIONS),
+    f"one of {', '.join(RESULTS)}": _one_of(RESULTS),
+    f"one of {', '.join(TOLERANCES)}": _one_of(TOLERANCES),
+    f"a list, of {', '.join(QUIRKS)}": lambda value: value == [] or _are(_one_of(QUIRKS))(value),
     "true or false": lambda value: isinstance(value, bool),
     "a table": lambda value: isinstance(value, dict),
 }
 (
-    TEXT, NAME, FRACTION, NUMBER, FINITE, COUNT, SIZE, NUMBERS, NAMES, ROW_NAMES, SETTINGS_TABLE, TABLES_LIST, PANEL,
-    CONCLUSION, RESULT, DIFFERENCES, QUIRK_NAMES, TRUTH, TABLE,
+    TEXT, NAME, FRACTION, NUMBER, POSITIVE, FINITE, COUNT, SIZE, NUMBERS, NAMES, ROW_NAMES, SETTINGS_TABLE, TABLES_LIST,
+    PANEL, CONCLUSION, RESULT, DIFFERENCES, QUIRK_NAMES, TRUTH, TABLE,
 ) = KINDS  # fmt: skip
 
 REMARKS = {
@@ -123,7 +128,7 @@ DOCUMENT = {
     "commentary": Key(TABLES_LIST, "statements without a number"),
     "figures": Key(TABLES_LIST, "figures, drawn from our runs"),
 }
-_TOLERANCE = Key(NUMBER, "the smallest difference that matters")
+_TOLERANCE = Key(POSITIVE, "the smallest difference that matters")
 _METHOD = {
     "is_chain": Key(TRUTH, "whether each training begins with the weights of the one before"),
     "quirks": Key(QUIRK_NAMES, "what the code of the report does and klcli does not"),
@@ -154,7 +159,7 @@ TABLES: dict[str, dict[str, Key]] = {
         "rows": Key(TABLES_LIST, "its published numbers", True),
         "images": Key(SIZE, "use the first N training images"),
         "dims": Key(SIZE, "use the first N pixels of each"),
-        "h": Key(NUMBER, "step of the difference quotients"),
+        "h": Key(POSITIVE, "step of the difference quotients"),
         "method": Key(DIFFERENCES, "kind of the difference quotients"),
         **REMARKS,
     },

@@ -98,7 +98,7 @@ def reproduction_notes(found: Reproduction) -> list[str]:
 
 def _verdicts(counted_by: Mapping[str, int]) -> str:
     total = sum(counted_by.values())
-    return f"{total} lines: {', '.join(f'{n} {verdict}' for verdict, n in counted_by.items())}"
+    return f"{total} {counted(total, 'line')}: {', '.join(f'{n} {verdict}' for verdict, n in counted_by.items())}"
 
 
 def list_table(reports: Sequence[Report], repeats: int) -> Table:
