@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from klcli.errors import DataError, StoreError
-from klcli.termination import at_the_end
+from klcli.termination import at_the_end, before_the_end
 from klcli.text import path_text
 
 LEFT_BEHIND = 3600  # seconds since the last write after which a temporary file belongs to a process that was killed
@@ -25,7 +25,7 @@ def replacing(path: Path, *, previous: Path | None = None, is_only_writer: bool 
     there after a power cut. `is_only_writer`: killed processes have left all other temporary files of `path`.
     """
     with _temporary(path, after=0 if is_only_writer else LEFT_BEHIND) as temporary:
-        with temporary.open("wb") as file:
+        with temporary.open("r+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -38,8 +38,9 @@ def replacing(path: Path, *, previous: Path | None = None, is_only_writer: bool 
 
 @contextlib.contextmanager
 def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Yield a temporary path for each file of one folder; they replace the files if the block, which flushes them, ends
-    well. Raises StoreError, which names the files that are new and those that are old, if one cannot be replaced.
+    """Yield an empty file for each file of one folder, to be written and flushed in the block; they replace the files
+    if it ends well. Raises StoreError, which names the files that are new and those that are old, if one cannot be
+    replaced.
     """
     with contextlib.ExitStack() as stack:
         temporaries = [stack.enter_context(_temporary(path)) for path in paths]
@@ -60,12 +61,17 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 @contextlib.contextmanager
 def _temporary(path: Path, *, after: float = LEFT_BEHIND) -> Iterator[Path]:
-    """Yield a path beside `path` whose file does not stay; remove those that killed processes have left."""
+    """Yield an empty file beside `path` that does not stay; remove those that killed processes have left.
+
+    The block must not create the file, which a signal may just have removed.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     make_folder(path.parent)
     remove_leftovers(path.parent, path.name, after=after)
     with at_the_end(lambda: temporary.unlink(missing_ok=True)):
         try:
+            with before_the_end():
+                temporary.touch()
             yield temporary
         except BaseException:
             with contextlib.suppress(OSError):

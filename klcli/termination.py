@@ -92,6 +92,13 @@ def at_the_end(action: Callable[[], str | None]) -> Iterator[None]:
 
 
 @contextmanager
+def before_the_end() -> Iterator[None]:
+    """Run the block, which must be short, before the actions of `at_the_end`, or never."""
+    with _ending:
+        yield
+
+
+@contextmanager
 def kept_from_children() -> Iterator[None]:
     """Block the signals of the terminal in the processes that are started inside the block."""
     if not hasattr(signal, "pthread_sigmask"):

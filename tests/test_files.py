@@ -1,7 +1,10 @@
 """Files that are written as a whole or not at all."""
 
 import os
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +24,33 @@ def test_a_file_is_replaced_and_the_previous_one_kept(tmp_path: Path) -> None:
         "table.csv": b"two",
         "before.csv": b"one",
     }
+
+
+WRITES_FOR_EVER = """
+import sys, time
+from contextlib import suppress
+from pathlib import Path
+from klcli.files import replacing
+from klcli.termination import at_the_end, obey
+obey()
+with at_the_end(lambda: time.sleep(0.2)):  # comes after the removal, while the main thread goes on
+    print(flush=True)
+    while True:
+        with suppress(FileNotFoundError), replacing(Path(sys.argv[1], "table.csv")) as file:
+            file.write(b"new")
+            time.sleep(0.1)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a process ends itself by a signal on POSIX alone")
+def test_a_signal_leaves_no_temporary_file_that_is_made_while_the_process_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITES_FOR_EVER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert {file.name for file in tmp_path.iterdir()} <= {"table.csv"}
 
 
 @pytest.mark.parametrize("interruption", [OSError, ValueError, KeyboardInterrupt])

@@ -9,9 +9,9 @@ from klcli.csv_text import AT_ONCE, csv_text
 
 
 def write_table(database: Path, busy_seconds: float, name: str, file: Path) -> int:
-    """Write a table or view to a file and flush it; return the number of rows. Raises sqlite3.Error and OSError."""
+    """Write a table or view to an empty file and flush it; return the number of rows. Raises sqlite3 and OS errors."""
     written = 0
-    with closing(sqlite3.connect(database, timeout=busy_seconds)) as connection, file.open("wb") as content:
+    with closing(sqlite3.connect(database, timeout=busy_seconds)) as connection, file.open("r+b") as content:
         rows = connection.execute(f'SELECT * FROM "{name}"')
         content.write(csv_text([[column for column, *_ in rows.description]]).encode())
         while portion := rows.fetchmany(AT_ONCE):

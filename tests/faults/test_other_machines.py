@@ -52,12 +52,12 @@ def states(db: Path) -> dict[int, str]:
 
 
 def pause(db: Path, send: Callable[[int], None]) -> None:
-    """Stop a training when SQLite has no lock of it, so that it stays alive for as long as a look takes."""
+    """Stop a training when SQLite has no lock of it, not even a reader's, so that it stays alive for a look."""
     for _ in range(1000):
         send(signal.SIGSTOP)
         try:
             with closing(sqlite3.connect(db, timeout=0)) as connection:
-                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("BEGIN EXCLUSIVE")
                 return
         except sqlite3.OperationalError:
             send(signal.SIGCONT)
