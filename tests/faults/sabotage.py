@@ -73,9 +73,9 @@ def _files(folder: Path, happens: Any) -> None:
             self.file.flush()
 
     def open_(path: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
-        if mode != "wb" or folder not in path.absolute().parents:
+        if mode != "r+b" or folder not in path.absolute().parents:
             return real_open(path, mode, *more, **named)
-        if happens("before a file is made"):
+        if happens("before a file is written"):
             fail()
         return Writer(real_open(path, mode, *more, **named))
 
