@@ -170,6 +170,15 @@ class Lab:
         file = None if checkpoint is None else Path(checkpoint)
         return evaluating.predict(self._setup, paths, which, file, flips=flips, shifts=shifts, snapshots=snapshots)
 
+    def export(self, run: int | str, to: str = "npz", file: str | Path | None = None) -> Path:
+        """Write the network of a run as `npz` or `safetensors`, named as in PyTorch; return the file.
+
+        By default it is `network-000007.npz` in the current folder. `klcli help checkpoints` describes the content.
+        """
+        from klcli.procedures.interchange import export_network
+
+        return export_network(self._setup, str(run), to, None if file is None else Path(file))
+
     def reproduce(
         self,
         *names: str,

@@ -12,10 +12,11 @@ from klcli.data.dataset import split
 from klcli.data.pictures import read_picture
 from klcli.evaluation.metrics import log_mean, log_probabilities
 from klcli.evaluation.reevaluation import policy_of, reevaluate
-from klcli.procedures.run_lookup import BEST, chosen_runs, trained_networks
+from klcli.procedures.run_lookup import chosen_runs, trained_networks
 from klcli.procedures.setup import Setup
 from klcli.procedures.stored import network_of_file, network_of_run
 from klcli.settings.procedures import EvaluationSettings
+from klcli.settings.run_names import BEST
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Evaluation, Run

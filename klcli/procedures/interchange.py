@@ -5,6 +5,7 @@
 
 import io
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from klcli.engine.network import Network
 from klcli.errors import ConfigError
 from klcli.procedures.setup import Setup
 from klcli.procedures.stored import StoredNetwork, network_of_run
+from klcli.settings.procedures import EXPORT_FORMATS
 from klcli.settings.setting import require
 from klcli.store.checkpoints import write_atomically
 from klcli.text import path_text
 
-FORMATS = ("npz", "safetensors")
 ABOUT = "klcli"  # in both formats, the key of a JSON object: the layers in order, and where the network comes from
 ACCURACIES = ("validation_accuracy", "test_accuracy")
 
@@ -28,27 +29,42 @@ Module = dict[str, Any]  # the name of a layer, its class in torch.nn, and the a
 
 
 def export_network(setup: Setup, which: str, to: str, file: Path | None) -> Path:
-    """Write the network of a run in one of the FORMATS and return its file, by default `run-000003.npz` here.
+    """Write the network of a run in one of the EXPORT_FORMATS and return the file, `network-000003.npz` if omitted.
 
-    Raises ConfigError if the format is unknown, its library is missing or the file is named as another format, and
-    StoreError for the run or if the file cannot be written.
+    Raises ConfigError if the format is unknown, its library is missing, or the file is named as another format or as a
+    checkpoint, and StoreError for the run or if the file cannot be written.
     """
-    require(to in FORMATS, f"--to {to}: choose one of {', '.join(FORMATS)}")
-    named = file is None or file.suffix == f".{to}"
-    require(named, f"{path_text(file or '')}: --to {to} writes a file whose name ends in .{to}, name it so")
+    require(to in EXPORT_FORMATS, f"--to {to}: choose one of {', '.join(EXPORT_FORMATS)}")
+    if file is not None:
+        named = f"{path_text(file)}: --to {to} writes a file whose name ends in .{to}, name it so"
+        require(file.suffix == f".{to}", named)
+        taken = f"{path_text(file)}: this is the name of a checkpoint, choose another, for example network.{to}"
+        require(not re.fullmatch(r"run-\d+(\.previous)?\.npz", file.name), taken)
     if to == "safetensors":
         _require_safetensors()
     found = network_of_run(setup, which)
     if found.has_batch_statistics:
         setup.observer.warn(f"{found.name} was evaluated with batch statistics, the file has its running averages")
+    path = file or Path(f"network-{found.run.id if found.run else 0:06d}.{to}")
+    write_atomically(path, exported(found, to))
+    return path
+
+
+def exported(found: StoredNetwork, to: str) -> bytes:
+    """Return the content of a file in one of the EXPORT_FORMATS: the arrays, and a JSON text under the key ABOUT."""
     [one] = found.networks
     arrays, modules = torch_modules(one.network, found.checkpoint.step)
     if found.config.standardise == "pixel":  # by image, no number of the training images is needed
         pixels = {"pixels.mean": found.inputs.mean, "pixels.std": found.inputs.std}
         arrays |= {name: array.astype(found.config.dtype) for name, array in pixels.items()}
-    path = file or Path(f"run-{found.run.id if found.run else 0:06d}.{to}")
-    write_atomically(path, content(arrays, json.dumps(about(found, modules)), to))
-    return path
+    described = json.dumps(_about(found, modules))
+    if to == "safetensors":
+        from safetensors.numpy import save
+
+        return bytes(save(arrays, {"format": "pt", ABOUT: described}))
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays, **{ABOUT: np.array(described)})  # type: ignore[arg-type]
+    return buffer.getvalue()
 
 
 def torch_modules(network: Network, step: int) -> tuple[dict[str, np.ndarray], list[Module]]:
@@ -88,7 +104,7 @@ def torch_modules(network: Network, step: int) -> tuple[dict[str, np.ndarray], l
     return arrays, modules
 
 
-def about(found: StoredNetwork, modules: list[Module]) -> dict[str, Any]:
+def _about(found: StoredNetwork, modules: list[Module]) -> dict[str, Any]:
     """Return what a reader of the file needs besides the arrays, for JSON."""
     run, origin = found.run, found.checkpoint.origin
     return {
@@ -103,17 +119,6 @@ def about(found: StoredNetwork, modules: list[Module]) -> dict[str, Any]:
         "settings": asdict(found.config),
         "versions": run.versions if run else json.loads(origin.get("versions", "{}")),
     }
-
-
-def content(arrays: dict[str, np.ndarray], described: str, to: str) -> bytes:
-    """Return the bytes of a file with the arrays and the JSON text that describes them."""
-    if to == "safetensors":
-        from safetensors.numpy import save
-
-        return bytes(save(arrays, {"format": "pt", ABOUT: described}))
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays, **{ABOUT: np.array(described)})  # type: ignore[arg-type]
-    return buffer.getvalue()
 
 
 def _require_safetensors() -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 from klcli.data.dataset import Dataset, split
 from klcli.errors import ConfigError
-from klcli.procedures.run_lookup import LAST, run_number
+from klcli.procedures.run_lookup import chosen_run
 from klcli.procedures.setup import Setup, ending_in_a_state
 from klcli.settings.run_command import DEFAULT_DATABASE, resuming_command
+from klcli.settings.run_names import LAST
 from klcli.settings.setting import require, settings_of, value_of
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
@@ -149,7 +150,7 @@ def _unfinished(store: Store, which: str) -> Run:
         for run in store.runs.where(f"state IN {UNFINISHED} AND study_id IS NULL ORDER BY id DESC LIMIT 1"):
             return run
         raise ConfigError(f"--resume last: nothing to continue in {store.path}, {_instead_of_resuming(store)}")
-    run = store.runs.get(run_number(which, "--resume", "`last`"))
+    run = chosen_run(store, which, "--resume")
     if run.study_id is not None:
         again = f"continue that with `{_study_command(store, run)}`"
         raise ConfigError(f"--resume {which}: this run belongs to study {run.study_id}, {again}")

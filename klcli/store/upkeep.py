@@ -15,6 +15,7 @@ from klcli.errors import ConfigError, StoreError
 from klcli.files import make_folder, replacing_all
 from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, Database, explained
+from klcli.store.records import Run
 from klcli.store.runs import PORTION, Runs
 from klcli.store.studies import DELETED
 from klcli.text import path_text
@@ -28,29 +29,29 @@ class Upkeep:
     def __init__(self, db: Database, runs: Runs) -> None:
         self._db, self._runs = db, runs
 
-    def set_note(self, run_id: int, note: str) -> None:
-        self._runs.get(run_id)
-        with self._db.write() as db:
-            db.table("runs").update(run_id, {"note": note or None})
+    def set_note(self, run_ids: Sequence[int], note: str) -> None:
+        self._change(run_ids, lambda run: {"note": note or None})
 
-    def add_tag(self, run_id: int, tag: str) -> None:
-        """Tag a run with a single word. Raises ConfigError for any other text."""
+    def add_tag(self, run_ids: Sequence[int], tag: str) -> None:
+        """Tag runs with a single word. Raises ConfigError for any other text."""
         if tag.split() != [tag]:
             raise ConfigError(f"tag {tag!r}: must be one word without spaces")
-        with self._db.write() as db:
-            tags = [*(one for one in self._tags(run_id) if one != tag), tag]
-            db.table("runs").update(run_id, {"tags": " ".join(tags)})
+        self._change(run_ids, lambda run: {"tags": " ".join([*(one for one in _tags(run) if one != tag), tag])})
 
-    def remove_tag(self, run_id: int, tag: str) -> None:
-        """Remove a tag from a run. Raises ConfigError if the run has no such tag."""
-        with self._db.write() as db:
-            tags = self._tags(run_id)
-            if tag not in tags:
-                raise ConfigError(f"--untag {run_id} {tag!r}: this run has no such tag")
-            db.table("runs").update(run_id, {"tags": " ".join(one for one in tags if one != tag) or None})
+    def remove_tag(self, run_ids: Sequence[int], tag: str) -> None:
+        """Remove a tag from runs. Raises ConfigError, and changes none, if one of them has no such tag."""
 
-    def _tags(self, run_id: int) -> list[str]:
-        return (self._runs.get(run_id).tags or "").split()
+        def without(run: Run) -> dict[str, str | None]:
+            if tag not in _tags(run):
+                raise ConfigError(f"untag {run.id} {tag!r}: this run has no such tag")
+            return {"tags": " ".join(one for one in _tags(run) if one != tag) or None}
+
+        self._change(run_ids, without)
+
+    def _change(self, run_ids: Sequence[int], change: Callable[[Run], dict[str, str | None]]) -> None:
+        with self._db.write() as db:
+            for run_id in run_ids:
+                db.table("runs").update(run_id, change(self._runs.get(run_id)))
 
     def delete(self, run_ids: Sequence[int]) -> list[Path]:
         """Delete runs with their epochs, checkpoints and pictures; return the deleted files.
@@ -61,7 +62,7 @@ class Upkeep:
         runs = [self._runs.get(run_id) for run_id in dict.fromkeys(run_ids)]
         for run in runs:
             if run.state == "running":
-                raise ConfigError(f"--delete {run.id}: {self._runs.training_words(run)}, end that first")
+                raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
         own, numbers = [self._runs.file_of(run) for run in runs if run.checkpoint is not None], {run.id for run in runs}
         pictures = [path for kind, shown, path in self._pictures() if kind == "run" and shown & numbers]
         files = [file for file in [*own, *map(checkpoints.previous, own), *pictures] if file.exists()]
@@ -183,6 +184,10 @@ class Upkeep:
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
         there["run"] = runs
         yield from (path for kind, shown, path in self._pictures() if not shown <= there[kind])
+
+
+def _tags(run: Run) -> list[str]:
+    return (run.tags or "").split()
 
 
 def _size(path: str) -> int | None:
