@@ -105,11 +105,11 @@ def _read(path: Path, largest: Callable[[int], int], *, may_be_link: bool = Fals
         if what := irregular(path) or (path.is_symlink() and not may_be_link and "a link to another file"):
             raise StoreError(f"{path}: this is {what}, not a checkpoint")
         size = path.stat().st_size
+        if size > (most := largest(size)):
+            raise ValueError(f"it has {size} bytes, a network of this run has at most {most}")
         with zipfile.ZipFile(path) as archive:
             if sum(one.file_size for one in archive.infolist()) > size:
                 raise ValueError("it is compressed, which no checkpoint is")
-        if size > (most := largest(size)):
-            raise ValueError(f"it has {size} bytes, a network of this run has at most {most}")
         with np.load(path, allow_pickle=False) as archive:
             state = dict(archive)
         config, step, sha256 = str(state.pop("config")), int(state.pop("step")), str(state.pop("sha256"))
