@@ -65,16 +65,21 @@ def best_runs(store: Store, n: int, chosen: RunFilter) -> list[Run]:
 
 def images_of(run: Run, data: str | None, asked: str, say: Callable[[str], None] = lambda message: None) -> "Dataset":
     """Open the images of a run, at `--data` or at their stored place. Raises DataError if they have changed."""
-    from klcli.data.sources import exists, open_dataset
+    from klcli.data.sources import open_dataset
 
-    if data is None:
-        place = path_of(run.dataset_source)
-        data = str(place) if place.is_absolute() and exists(place) else run.dataset
-    dataset = open_dataset(data, say)
+    dataset = open_dataset(place_of(run) if data is None else data, say)
     if dataset.sha256 != run.dataset_sha256:
         found = f"those of {dataset.source} have {dataset.sha256[:8]}, name the right ones with --data"
         raise DataError(f"{asked}: its images had sha256 {run.dataset_sha256[:8]}, {found}")
     return dataset
+
+
+def place_of(run: Run) -> str:
+    """Return the place of the images of a run, or their name if they are elsewhere now, as `--data` takes it."""
+    from klcli.data.sources import exists
+
+    place = path_of(run.dataset_source)
+    return str(place) if place.is_absolute() and exists(place) else run.dataset
 
 
 def trained_networks(store: Store, run: Run, snapshots: bool = False) -> "list[TrainedNetwork]":

@@ -9,7 +9,7 @@ from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from klcli.errors import ConfigError, StoreError
 from klcli.files import make_folder, replacing_all
@@ -19,6 +19,9 @@ from klcli.store.records import Run
 from klcli.store.runs import PORTION, Runs
 from klcli.store.studies import DELETED
 from klcli.text import path_text
+
+if TYPE_CHECKING:
+    from klcli.store.merging.merge import Merged
 
 LARGE_BYTES = 30_000_000  # from this size on, a second process saves more than the half second of its start
 
@@ -64,8 +67,9 @@ class Upkeep:
             if run.state == "running":
                 raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
         own, numbers = [self._runs.file_of(run) for run in runs if run.checkpoint is not None], {run.id for run in runs}
-        pictures = [path for kind, shown, path in self._pictures() if kind == "run" and shown & numbers]
-        files = [file for file in [*own, *map(checkpoints.previous, own), *pictures] if file.exists()]
+        plots = self._db.folder("plots")
+        drawn = [path for kind, shown, path in pictures(plots) if kind == "run" and not numbers.isdisjoint(shown)]
+        files = [file for file in [*own, *map(checkpoints.previous, own), *drawn] if file.exists()]
         with _removing(files), self._db.write() as db:
             for run in runs:
                 db.execute("DELETE FROM runs WHERE id = ?", [run.id])
@@ -76,12 +80,11 @@ class Upkeep:
                 db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
         return files
 
-    def _pictures(self) -> Iterator[tuple[str, set[int], Path]]:
-        """Yield the kind, the numbers and the path of every picture, as report/pictures.py names them."""
-        plots = self._db.folder("plots")
-        for path in sorted(plots.glob("*-[0-9]*")) if not plots.is_symlink() else ():
-            if found := _PICTURE.match(path.name):
-                yield found[1], set(map(int, found[2].split("-"))), path
+    def merge(self, path: Path) -> "Merged":
+        """Copy the runs of another database that are not here yet, with their studies, evaluations and files."""
+        from klcli.store.merging.merge import merge
+
+        return merge(self._db, path)
 
     def export(self, folder: Path) -> dict[str, int]:
         """Write every table and view as a CSV file; return the number of rows by file name.
@@ -183,7 +186,15 @@ class Upkeep:
         tables = {"study": "studies", "gradcheck": "gradient_checks"}
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
         there["run"] = runs
-        yield from (path for kind, shown, path in self._pictures() if not shown <= there[kind])
+        drawn = pictures(self._db.folder("plots"))
+        yield from (path for kind, shown, path in drawn if not there[kind].issuperset(shown))
+
+
+def pictures(plots: Path) -> Iterator[tuple[str, list[int], Path]]:
+    """Yield the kind, the numbers and the path of every picture in a folder, as report/pictures.py names them."""
+    for path in sorted(plots.glob("*-[0-9]*")) if not plots.is_symlink() else ():
+        if found := _PICTURE.match(path.name):
+            yield found[1], [*map(int, found[2].split("-"))], path
 
 
 def _tags(run: Run) -> list[str]:

@@ -1,4 +1,4 @@
-"""`klcli runs`: what changes, keeps or checks the runs of a database: notes, tags, deletion, export and check."""
+"""`klcli runs`: what changes, keeps, checks, merges or repeats the runs of a database."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from klcli.cli.commands.train import show_run
 from klcli.cli.invocation import Invocation, invoked
-from klcli.cli.options import KlcliCommand
+from klcli.cli.options import KlcliCommand, RecordingCommand
 from klcli.errors import StoreError
 from klcli.settings.procedures import EXPORT_FORMATS
 from klcli.settings.run_names import NAME_HELP, NAMES_HELP
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from klcli.store.store import Store
     from klcli.store.upkeep import Upkeep
 
-app = typer.Typer(help="Manage runs: notes, tags, deletion, export, check.", no_args_is_help=True)
+app = typer.Typer(help="Manage runs: notes, tags, deletion, export, check, merge, rerun.", no_args_is_help=True)
 
 PANEL = "Manage runs"
 NEWEST = 300  # checkpoints whose contents a check reads: 1 s for networks of 1 MB
@@ -167,6 +168,69 @@ def check(
     invocation.document("runs check", {"damage": damage, "orphans": orphans, "checkpoints": files, "read": read})
     if damage:
         raise StoreError(f"{store.path}: {len(damage)} damaged, restore a copy or delete the runs: `klcli runs delete`")
+
+
+@app.command(cls=RecordingCommand)
+@invoked("db")
+def merge(
+    databases: Annotated[list[Path], typer.Argument(metavar="DB...", help="The databases to copy from.")],
+    *,
+    invocation: Invocation,
+) -> None:
+    """Copy the runs of other databases into one, with studies, evaluations, gradient checks, checkpoints and pictures.
+
+    Each run keeps the name of its database and its number there: `klcli report` shows them. A run that is there already
+    is not copied again; one that has been continued since is updated. The other databases are only read.
+
+    - `klcli runs merge hand-ins/*/results/klcli.db --db all.db`
+    """
+    from klcli.report.tables.table import Table, columns
+    from klcli.store.store import Store
+
+    for path in databases:
+        require(path.exists(), f"merge {path}: there is no database here")
+        is_same = invocation.db.exists() and path.samefile(invocation.db)
+        require(not is_same, f"merge {path}: this is the database of --db, name others")
+    store, found, failures = Store(invocation.db), [], []
+    with invocation.counting("merging", len(databases)) as advance:
+        for path in databases:
+            try:
+                found.append(store.upkeep.merge(path))
+            except StoreError as error:
+                if str(error).startswith(f"{store.path}: "):
+                    raise
+                failures.append(str(error))
+            advance(1)
+    names = ("runs", "updated", "known", "studies", "evaluations", "gradient_checks", "files")
+    rows = [{"database": str(one.database)} | {name: getattr(one, name) for name in names} for one in found]
+    head = columns(f"database; runs:=runs copied; {':; '.join(names[1:])}:")
+    new, changed = sum(one.runs for one in found), sum(one.changes for one in found)
+    total = f"{store.path}: {new} runs from {len(found)} databases" if changed else f"{store.path}: nothing is new"
+    invocation.result(*[Table("Copied", head, rows)] * bool(rows), total)
+    for one in found:
+        for remark in one.remarks:
+            invocation.warn(f"{one.database}: {remark}")
+    documents = [row | {"remarks": one.remarks} for row, one in zip(rows, found, strict=True)]
+    invocation.document("runs merge", {"merged": documents, "failed": failures})
+    if failures:
+        raise StoreError(f"{len(failures)} of {len(databases)} databases are left out: {'; '.join(failures)}")
+
+
+@app.command(cls=RecordingCommand)
+@invoked("data", "db")
+def rerun(run: Annotated[str, typer.Argument(metavar="RUN", help=NAME_HELP)], *, invocation: Invocation) -> None:
+    """Train a run again, as a new run with the settings, images and threads of the old one.
+
+    - `klcli runs rerun 7`
+    """
+    old = invocation.lab.run(run)
+    new = invocation.lab.rerun(old.id)
+    show_run(invocation, new, "runs rerun")
+    if old.checkpoint_sha256 == new.checkpoint_sha256:
+        invocation.say(f"run {new.id} has the same bits as run {old.id}")
+    else:
+        compare = f"`klcli report --run {old.id} {new.id} --diff-only` shows the differences"
+        invocation.say(f"run {new.id} has other bits than run {old.id}: {compare}")
 
 
 def _existing(invocation: Invocation) -> "Store":
