@@ -167,6 +167,7 @@ def merge(
     - `klcli runs merge hand-ins/*/results/klcli.db --db all.db`
     """
     from klcli.report.tables.table import Table, columns
+    from klcli.report.words import counted
     from klcli.store.store import Store
 
     for path in databases:
@@ -187,7 +188,8 @@ def merge(
     rows = [{"database": str(one.database)} | {name: getattr(one, name) for name in names} for one in found]
     head = columns(f"database; runs:=runs copied; {':; '.join(names[1:])}:")
     new, changed = sum(one.runs for one in found), sum(one.changes for one in found)
-    total = f"{store.path}: {new} runs from {len(found)} databases" if changed else f"{store.path}: nothing is new"
+    copied = f"{new} {counted(new, 'run')} from {len(found)} {counted(len(found), 'database')}"
+    total = f"{store.path}: {copied if changed else 'nothing is new'}"
     invocation.result(*[Table("Copied", head, rows)] * bool(rows), total)
     for one in found:
         for remark in one.remarks:
@@ -195,7 +197,8 @@ def merge(
     documents = [row | {"remarks": one.remarks} for row, one in zip(rows, found, strict=True)]
     invocation.document("runs merge", {"merged": documents, "failed": failures})
     if failures:
-        raise StoreError(f"{len(failures)} of {len(databases)} databases are left out: {'; '.join(failures)}")
+        left_out = f"{len(failures)} of {len(databases)} databases {'is' if len(failures) == 1 else 'are'} left out"
+        raise StoreError(f"{left_out}: {'; '.join(failures)}")
 
 
 @app.command(cls=RecordingCommand)
