@@ -13,6 +13,7 @@ from klcli.cli.options import KlcliCommand, RecordingCommand
 from klcli.errors import StoreError
 from klcli.settings.run_names import NAME_HELP, NAMES_HELP
 from klcli.settings.setting import flag, require, setting
+from klcli.termination import at_the_end
 from klcli.text import storable
 
 if TYPE_CHECKING:
@@ -175,7 +176,8 @@ def merge(
         is_same = invocation.db.exists() and path.samefile(invocation.db)
         require(not is_same, f"merge {path}: this is the database of --db, name others")
     store, found, failures = Store(invocation.db), [], []
-    with invocation.counting("merging", len(databases)) as advance:
+    kept = "what is merged so far is kept, run the same command again for the rest"
+    with at_the_end(lambda: kept), invocation.counting("merging", len(databases)) as advance:
         for path in databases:
             try:
                 found.append(store.upkeep.merge(path))
@@ -211,7 +213,7 @@ def rerun(run: Annotated[str, typer.Argument(metavar="RUN", help=NAME_HELP)], *,
     old = invocation.lab.run(run)
     new = invocation.lab.rerun(old.id)
     show_run(invocation, new, "runs rerun")
-    if old.checkpoint_sha256 == new.checkpoint_sha256:
+    if old.checkpoint_sha256 is not None and old.checkpoint_sha256 == new.checkpoint_sha256:
         invocation.say(f"run {new.id} has the same bits as run {old.id}")
     else:
         compare = f"`klcli report --run {old.id} {new.id} --diff-only` shows the differences"
