@@ -18,16 +18,18 @@ from klcli.cli.commands.reproduce import reproduce
 from klcli.cli.commands.search_lambda import search_lambda
 from klcli.cli.commands.sigma_sweep import sigma_sweep
 from klcli.cli.commands.train import train
-from klcli.cli.options import KlcliCommand
+from klcli.cli.help_screen import ALL
+from klcli.cli.options import KlcliCommand, KlcliGroup
 from klcli.errors import ExitCode, KlcliError, StoreError
 from klcli.text import visible
 
 app = typer.Typer(
     name="klcli",
+    cls=KlcliGroup,
     help="A laboratory for fully connected networks with batch normalisation, on CIFAR-10.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["--help", "-h"]},
+    context_settings={"help_option_names": ["--help", "-h", ALL]},
     rich_markup_mode="markdown",
 )
 
@@ -45,7 +47,7 @@ class _Recording(KlcliCommand):
 
 for _command in (gradcheck, train, search_lambda, sigma_sweep, reproduce, evaluate, predict, report):
     app.command(cls=KlcliCommand if _command in (predict, report) else _Recording)(_command)
-app.add_typer(data.app, name="data")
+app.add_typer(data.app, name="data", cls=KlcliGroup)
 app.command(name="help", cls=KlcliCommand)(help_on)
 
 

@@ -7,21 +7,33 @@ from dataclasses import Field
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
+from klcli.cli import help_screen
 from klcli.settings.setting import Setting, setting_of, settings_of, with_values
 
 Command = Callable[..., Any]
 
 
-class KlcliCommand(TyperCommand):
-    """A command with variadic options, which Typer lacks: a list takes every value up to the next option.
+class KlcliGroup(TyperGroup):
+    """A group of commands, with klcli's help screen."""
 
-    `--hidden 50 30 20` is passed to the parser as `--hidden 50 --hidden 30 --hidden 20`. A negative
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        help_screen.show(self, ctx)
+
+
+class KlcliCommand(TyperCommand):
+    """A command with klcli's help screen and variadic options: a list takes every value up to the next option.
+
+    Typer lacks them: `--hidden 50 30 20` is passed to the parser as `--hidden 50 --hidden 30 --hidden 20`. A negative
     number counts as a value, so that the message names it; any other word with a dash begins the next option.
     """
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        help_screen.show(self, ctx)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[help_screen.ALL] = help_screen.ALL in args
         lists = {name for one in self.params if getattr(one, "multiple", False) for name in one.opts}
         repeated, rest = list[str](), list(args)
         while rest and rest[0] != "--":
