@@ -86,13 +86,16 @@ class Invocation(Settings, Observer):
 
     def result(self, *parts: "Table | str") -> None:
         """Print a result for a person; nothing with --json."""
+        from klcli.report.tables.fitting import wrapped
         from klcli.report.tables.table import Table
 
         for part in () if self.as_json else parts:
             if isinstance(part, Table):
                 part.show(self.out)
             else:
-                self.out.print(visible(part), soft_wrap=True)
+                is_command = " klcli " in part and "`" not in part  # is pasted into a shell, as one line
+                is_whole = is_command or self.out.width == FULL_WIDTH
+                self.out.print(visible(part) if is_whole else wrapped(visible(part), self.out.width), soft_wrap=True)
 
     def places(self, **paths: Path | None) -> None:
         """Print where the results are stored: the database, and the files by their kind; None is omitted."""
