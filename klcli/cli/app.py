@@ -87,6 +87,8 @@ def _explain(error: Exception) -> int:
         return _fail("interrupted", ExitCode.INTERRUPTED)
     if isinstance(error, _UsageError):
         command, message = error.ctx.command_path if error.ctx else "klcli", error.format_message()
+        if nearest := getattr(error, "possibilities", None):  # the most similar first, which the message sorts
+            message = f"{error.message} (nearest: {', '.join(nearest)})"
         return _fail(f"{message or 'a command is missing'} (`{command} --help` shows all)", ExitCode.USAGE)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _fail(f"{error.filename or 'the disk'} cannot be written ({error.strerror})", ExitCode.STORE)
