@@ -76,6 +76,7 @@ def test_a_page_of_some_runs_has_these_alone(here: Klcli, trained: Path, unrende
     assert re.findall(r"<summary>Run (\d+):", text) == ["3", "1"]  # the newest first
     assert here("report", "--html", "x.html", "--run", "9").returncode == 4
     assert not (trained / "x.html").exists()
+    assert here("report", "--html", "results").returncode == 2
 
 
 def test_the_page_is_whole_and_loads_nothing(page: Path) -> None:

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from klcli.cli.invocation import Invocation, invoked
+from klcli.cli.options import argument
 from klcli.settings.setting import flag, setting
 from klcli.settings.train_config import MAX_SHIFT
 
@@ -15,7 +14,7 @@ SHIFTS_HELP = "Also average over the picture shifted by N pixels to its four sid
 
 @invoked("data", "db")
 def predict(
-    pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files of any size.")],
+    pictures: Annotated[list[Path], argument("IMAGE...", "PNG or JPEG files of any size.")],
     run: str = setting("best", PREDICTION, "Use the network of this run.", metavar="RUN|last|best"),
     top: int = setting(3, PREDICTION, "Show N classes per picture.", at_least=1, at_most=10),
     flips: bool | None = setting(
