@@ -86,16 +86,13 @@ class Invocation(Settings, Observer):
 
     def result(self, *parts: "Table | str") -> None:
         """Print a result for a person; nothing with --json."""
-        from klcli.report.tables.fitting import wrapped
         from klcli.report.tables.table import Table
 
         for part in () if self.as_json else parts:
             if isinstance(part, Table):
                 part.show(self.out)
             else:
-                is_command = " klcli " in part and "`" not in part  # is pasted into a shell, as one line
-                is_whole = is_command or self.out.width == FULL_WIDTH
-                self.out.print(visible(part) if is_whole else wrapped(visible(part), self.out.width), soft_wrap=True)
+                self.out.print(_lines(part, self.out), soft_wrap=True)
 
     def places(self, **paths: Path | None) -> None:
         """Print where the results are stored: the database, and the files by their kind; None is omitted."""
@@ -122,10 +119,10 @@ class Invocation(Settings, Observer):
 
     def say(self, *messages: str) -> None:
         for message in messages:
-            self.err.print(visible(message), style="dim")
+            self.err.print(_lines(message, self.err), style="dim")
 
     def warn(self, message: str) -> None:
-        self.err.print(visible(message), style="bold yellow")
+        self.err.print(_lines(message, self.err), style="bold yellow")
 
     @property
     def is_live(self) -> bool:
@@ -171,6 +168,15 @@ def _console(**how: Any) -> "Console":
     from rich.console import Console
 
     return Console(highlight=False, markup=False, emoji=False, **how)
+
+
+def _lines(text: str, console: "Console") -> str:
+    """Return a text for a console: in a terminal, it wraps between words, except a command to paste into a shell."""
+    if not console.file.isatty() or (" klcli " in text and "`" not in text):
+        return visible(text)
+    from klcli.report.tables.fitting import wrapped
+
+    return wrapped(visible(text), console.width)
 
 
 def reason(error: Exception) -> str:

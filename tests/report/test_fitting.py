@@ -97,6 +97,11 @@ def test_a_column_dropped_in_vain_returns() -> None:
     assert fitted([Extent(5, 5), Extent(30, 30, 2), Extent(5, 5, 2)], 20) == ([{0: 5, 2: 5}], [1])
 
 
+def test_what_must_be_stacked_anyway_keeps_its_columns() -> None:
+    wide = [Extent(5, 5, is_key=True), Extent(20, 20), Extent(20, 20), Extent(4, 4, 1)]
+    assert fitted(wide, 40) == ([{0: 5, 1: 20}, {0: 5, 2: 20, 3: 4}], [])  # 7 + 22, and 22 or 6 more
+
+
 def test_numbers_are_never_taken_apart() -> None:
     assert least_width([[6, 1, 6]], is_number=True) == 15  # 0.1234 ± 0.0056
     assert least_width([[6, 1, 6]], is_number=False) == 14

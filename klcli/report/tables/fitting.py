@@ -55,6 +55,8 @@ def fitted(columns: Sequence[Extent], room: int) -> tuple[list[Block], list[int]
     """
     shown = list(range(len(columns)))
     for rank in range(max((one.rank for one in columns), default=0), 0, -1):
+        if rank == 1 and _total([columns[i].least for i in shown if columns[i].rank != 1]) > room:
+            break  # it must be stacked anyway
         for i in [i for i in reversed(shown) if columns[i].rank == rank]:
             if _total([columns[j].least if rank == 1 else columns[j].comfortable for j in shown]) > room:
                 shown.remove(i)
