@@ -18,14 +18,14 @@ from klcli.cli.commands.reproduce import reproduce
 from klcli.cli.commands.search_lambda import search_lambda
 from klcli.cli.commands.sigma_sweep import sigma_sweep
 from klcli.cli.commands.train import train
-from klcli.cli.help_screen import ALL
-from klcli.cli.options import KlcliCommand, KlcliGroup
+from klcli.cli.help_screen import ALL, HelpfulGroup
+from klcli.cli.options import KlcliCommand
 from klcli.errors import ExitCode, KlcliError, StoreError
 from klcli.text import visible
 
 app = typer.Typer(
     name="klcli",
-    cls=KlcliGroup,
+    cls=HelpfulGroup,
     help="A laboratory for fully connected networks with batch normalisation, on CIFAR-10.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -47,7 +47,7 @@ class _Recording(KlcliCommand):
 
 for _command in (gradcheck, train, search_lambda, sigma_sweep, reproduce, evaluate, predict, report):
     app.command(cls=KlcliCommand if _command in (predict, report) else _Recording)(_command)
-app.add_typer(data.app, name="data", cls=KlcliGroup)
+app.add_typer(data.app, name="data", cls=HelpfulGroup)
 app.command(name="help", cls=KlcliCommand)(help_on)
 
 

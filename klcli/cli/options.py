@@ -7,33 +7,22 @@ from dataclasses import Field
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-from klcli.cli import completion, help_screen
+from klcli.cli.completion import completion, of_setting
+from klcli.cli.help_screen import HelpfulCommand
 from klcli.settings.setting import Setting, setting_of, settings_of, with_values
 
 Command = Callable[..., Any]
 
 
-class KlcliGroup(TyperGroup):
-    """A group of commands, with klcli's help screen."""
+class KlcliCommand(HelpfulCommand):
+    """A command with variadic options, which Typer lacks: a list takes every value up to the next option.
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        help_screen.show(self, ctx)
-
-
-class KlcliCommand(TyperCommand):
-    """A command with klcli's help screen and variadic options: a list takes every value up to the next option.
-
-    Typer lacks them: `--hidden 50 30 20` is passed to the parser as `--hidden 50 --hidden 30 --hidden 20`. A negative
+    `--hidden 50 30 20` is passed to the parser as `--hidden 50 --hidden 30 --hidden 20`. A negative
     number counts as a value, so that the message names it; any other word with a dash begins the next option.
     """
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        help_screen.show(self, ctx)
-
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        ctx.meta[help_screen.ALL], ctx.meta[_TYPED] = help_screen.ALL in args, [*args]
         lists = {name for one in self.params if getattr(one, "multiple", False) for name in one.opts}
         repeated, rest = list[str](), list(args)
         while rest and rest[0] != "--":
@@ -46,17 +35,6 @@ class KlcliCommand(TyperCommand):
             elif len(repeated) == before and not ctx.resilient_parsing:
                 raise typer.BadParameter(f"{name} needs at least one value", ctx=ctx)
         return super().parse_args(ctx, repeated + rest)
-
-    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """Complete a further value of a variadic option, which Typer takes for an argument."""
-        last = next((word for word in reversed(ctx.meta[_TYPED]) if word.startswith("--")), None)
-        of_list = [one for one in self.params if getattr(one, "multiple", False) and last in one.opts]
-        if of_list and not incomplete.startswith("-"):
-            return of_list[0].shell_complete(ctx, incomplete)
-        return super().shell_complete(ctx, incomplete)
-
-
-_TYPED = "typed words"
 
 
 def takes(
@@ -100,7 +78,7 @@ def takes(
 
 def argument(metavar: str, help: str) -> Any:
     """Return the declaration of an argument; its placeholder says which values complete it: `RUN...`, `REPORT...`."""
-    return typer.Argument(metavar=metavar, help=help, autocompletion=completion.completion(metavar))
+    return typer.Argument(metavar=metavar, help=help, autocompletion=completion(metavar))
 
 
 def typed_settings(ctx: typer.Context, owner: type[Any]) -> tuple[str, ...]:
@@ -130,7 +108,7 @@ def _option(name: str, one: Setting, default: Any) -> inspect.Parameter:
         default = default and [*map(str, default)]
     elif default is not None:
         default = str(default)
-    more["autocompletion"] = completion.of_setting(one)
+    more["autocompletion"] = of_setting(one)
     option = typer.Option(*one.names, rich_help_panel=str(one.role), help=one.help, envvar=one.envvar, **more)
     return _parameter(name, Annotated[kind, option], default)
 
