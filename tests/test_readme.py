@@ -113,7 +113,7 @@ def options(command: Any) -> set[str]:
 def test_every_option_exists() -> None:
     of_klcli = "\n".join(line for line in README.splitlines() if "-m pytest" not in line)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", of_klcli))
-    known = options(typer.main.get_command(app)) | {"--help"}
+    known = options(typer.main.get_command(app)) | {"--help", "--help-all"}
     assert named <= known, named - known
 
 

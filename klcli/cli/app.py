@@ -18,16 +18,18 @@ from klcli.cli.commands.reproduce import reproduce
 from klcli.cli.commands.search_lambda import search_lambda
 from klcli.cli.commands.sigma_sweep import sigma_sweep
 from klcli.cli.commands.train import train
+from klcli.cli.help_screen import ALL, HelpfulGroup
 from klcli.cli.options import KlcliCommand, RecordingCommand
 from klcli.errors import ExitCode, KlcliError
 from klcli.text import visible
 
 app = typer.Typer(
     name="klcli",
+    cls=HelpfulGroup,
     help="A laboratory for fully connected networks with batch normalisation, on CIFAR-10.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["--help", "-h"]},
+    context_settings={"help_option_names": ["--help", "-h", ALL]},
     rich_markup_mode="markdown",
 )
 
@@ -36,8 +38,8 @@ for _command in (gradcheck, train, search_lambda, sigma_sweep, reproduce, evalua
     app.command(cls=RecordingCommand)(_command)
 app.command(cls=KlcliCommand)(predict)
 app.command(cls=ReadingCommand)(report)
-app.add_typer(runs.app, name="runs")
-app.add_typer(data.app, name="data")
+app.add_typer(runs.app, name="runs", cls=HelpfulGroup)
+app.add_typer(data.app, name="data", cls=HelpfulGroup)
 app.command(name="help", cls=KlcliCommand)(help_on)
 
 
@@ -77,6 +79,8 @@ def _explain(error: Exception) -> int:
         return _fail("interrupted", ExitCode.INTERRUPTED)
     if isinstance(error, _UsageError):
         command, message = error.ctx.command_path if error.ctx else "klcli", error.format_message()
+        if nearest := getattr(error, "possibilities", None):  # the most similar first, which the message sorts
+            message = f"{error.message} (nearest: {', '.join(nearest)})"
         return _fail(f"{message or 'a command is missing'} (`{command} --help` shows all)", ExitCode.USAGE)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _fail(f"{error.filename or 'the disk'} cannot be written ({error.strerror})", ExitCode.STORE)

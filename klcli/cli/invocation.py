@@ -92,7 +92,7 @@ class Invocation(Settings, Observer):
             if isinstance(part, Table):
                 part.show(self.out)
             else:
-                self.out.print(visible(part), soft_wrap=True)
+                self.out.print(_lines(part, self.out), soft_wrap=True)
 
     def places(self, **paths: Path | None) -> None:
         """Print where the results are stored: the database, and the files by their kind; None is omitted."""
@@ -119,10 +119,10 @@ class Invocation(Settings, Observer):
 
     def say(self, *messages: str) -> None:
         for message in messages:
-            self.err.print(visible(message), style="dim")
+            self.err.print(_lines(message, self.err), style="dim")
 
     def warn(self, message: str) -> None:
-        self.err.print(visible(message), style="bold yellow")
+        self.err.print(_lines(message, self.err), style="bold yellow")
 
     @property
     def is_live(self) -> bool:
@@ -168,6 +168,15 @@ def _console(**how: Any) -> "Console":
     from rich.console import Console
 
     return Console(highlight=False, markup=False, emoji=False, **how)
+
+
+def _lines(text: str, console: "Console") -> str:
+    """Return a text for a console: in a terminal, it wraps between words, except a command to paste into a shell."""
+    if not console.file.isatty() or (" klcli " in text and "`" not in text):
+        return visible(text)
+    from klcli.report.tables.fitting import wrapped
+
+    return wrapped(visible(text), console.width)
 
 
 def reason(error: Exception) -> str:

@@ -9,9 +9,10 @@ from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from klcli.cli import streams
+from klcli.cli.completion import completion, of_setting
+from klcli.cli.help_screen import HelpfulCommand
 from klcli.errors import ConfigError, StoreError
 from klcli.settings.setting import Setting, setting_of, settings_of, with_values
 from klcli.text import command_text
@@ -19,7 +20,7 @@ from klcli.text import command_text
 Command = Callable[..., Any]
 
 
-class KlcliCommand(TyperCommand):
+class KlcliCommand(HelpfulCommand):
     """A command with variadic options, which Typer lacks: a list takes every value up to the next option.
 
     `--hidden 50 30 20` is passed to the parser as `--hidden 50 --hidden 30 --hidden 20`. A negative
@@ -124,6 +125,11 @@ def takes(
     return decorate
 
 
+def argument(metavar: str, help: str) -> Any:
+    """Return the declaration of an argument; its placeholder says which values complete it: `RUN...`, `REPORT...`."""
+    return typer.Argument(metavar=metavar, help=help, autocompletion=completion(metavar))
+
+
 def typed_settings(ctx: typer.Context, owner: type[Any]) -> tuple[str, ...]:
     """Return the settings that the user gave on the command line, by key."""
     return tuple(key for key in settings_of(owner) if is_typed(ctx, _name(key)))
@@ -156,6 +162,7 @@ def _option(name: str, one: Setting, default: Any) -> inspect.Parameter:
         default = default and [*map(str, default)]
     elif default is not None:
         default = str(default)
+    more["autocompletion"] = of_setting(one)
     option = typer.Option(*one.names, rich_help_panel=str(one.role), help=one.help, envvar=one.envvar, **more)
     return _parameter(name, Annotated[kind, option], default)
 

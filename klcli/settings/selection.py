@@ -63,7 +63,8 @@ class Selection(Settings):
     to: Path | None = setting(
         None, PICTURES, "Write --plot to this .png, .svg or .pdf instead of one in plots/; several get its name and "
         "their own.", metavar="FILE")
-    html: Path | None = setting(None, PICTURES, "Write all tables and pictures into one page.", metavar="FILE")
+    html: Path | None = setting(
+        None, PICTURES, "Write all tables and pictures into one page, with --run those of these runs.", metavar="FILE")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -94,7 +95,8 @@ class Selection(Settings):
         """Refuse options that the view could only ignore."""
         given = [name for name in FILTERS if getattr(self, name) is not None]
         if self.html is not None:
-            require(not views, f"--html and {''.join(views)}: the page shows all views, omit one of them")
+            whole = f"--html and {''.join(views)}: the page shows all views, omit one of them (--run limits it to runs)"
+            require(not views or bool(self.runs), whole)
             others = ["sort"] * (self.sort is not None) + [name for name in ("plot", "to") if getattr(self, name)]
             others += ["format"] * (self.format != "table")
             require(not others, f"--html: {_listed(others)} has no effect on the page, omit it")

@@ -92,7 +92,7 @@ class Upkeep:
         Numbers have all their digits; NULL is an empty cell. No file is replaced before all are written, by two
         processes if the database is large. Raises StoreError if the folder cannot be written.
         """
-        from klcli.store.export import write_table
+        from klcli.store.reading import write_table
         from klcli.studies.executors import open_executor
         from klcli.training.cores import cores
 

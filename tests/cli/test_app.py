@@ -88,7 +88,8 @@ def test_without_a_command_the_help_is_shown(here: Klcli, command: tuple[str, ..
         (["no-such-command"], ["'no-such-command'"]),
         (["data", "inf"], ["'inf'", "'info'"]),
         (["--verson"], ["--verson", "--version"]),
-        (["report", "--bets", "3"], ["--bets", "--best"]),
+        (["report", "--bets", "3"], ["--bets", "nearest: --best"]),
+        (["report", "--plt", "curves"], ["--plt", "nearest: --plot, --list"]),
     ],
     ids=" ".join,
 )

@@ -152,6 +152,11 @@ def test_without_repeats_nothing_can_be_held(
     assert not (tmp_path / "results").exists()
 
 
+def test_repeats_continue_as_a_whole(here: Klcli, refused: Refused, tmp_path: Path) -> None:
+    refused(here("train", *SMALL, "--repeats", "2", "--resume", "7"), 2, "--resume 7", "--resume last")
+    assert not (tmp_path / "results").exists()
+
+
 def older(folder: Path, command: str, **changes: object) -> None:
     """Make the only study one of an older klcli: without --vary and commands of runs, and interrupted."""
     connection = sqlite3.connect(folder / "results/klcli.db")

@@ -94,7 +94,7 @@ IGNORED = {
     "--plot lambda": [*RANKED, "--sort seconds"],
     "--plot gradients": [*RANKED],
     "--html x.html": [
-        "--sort seconds", "--format csv", "--plot curves", "--best 2", "--list", "--run 1", "--study 1",
+        "--sort seconds", "--format csv", "--plot curves", "--best 2", "--list", "--study 1",
         "--group-by bn", "--gradchecks",
     ],
 }  # fmt: skip

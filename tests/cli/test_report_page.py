@@ -2,6 +2,7 @@
 
 import base64
 import html
+import json
 import re
 import shutil
 import sqlite3
@@ -65,6 +66,17 @@ class Links(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.opened.pop() == tag
+
+
+def test_a_page_of_some_runs_has_these_alone(here: Klcli, trained: Path, unrendered: None) -> None:
+    done = here("report", "--html", "two.html", "--run", "3", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {"Side by side", "Runs"} < set(json.loads(done.stdout)["sections"])
+    text = (trained / "two.html").read_text(encoding="utf-8")
+    assert re.findall(r"<summary>Run (\d+):", text) == ["3", "1"]  # the newest first
+    assert here("report", "--html", "x.html", "--run", "9").returncode == 4
+    assert not (trained / "x.html").exists()
+    assert here("report", "--html", "results").returncode == 2
 
 
 def test_the_page_is_whole_and_loads_nothing(page: Path) -> None:

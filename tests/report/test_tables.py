@@ -149,17 +149,6 @@ def test_side_by_side_has_every_setting_the_results_and_later_evaluations() -> N
     assert [cells[0] for cells in differing.cells()] == ["lambda", "n_s", "n_batch", "state"]
 
 
-@pytest.mark.parametrize("width", [10_000, 120, 60, 20])
-def test_nothing_is_cut_however_narrow_the_terminal(width: int) -> None:
-    deep = run(settings={"hidden": (512,) * 9, "seed": 2**63 - 1})
-    table = ranking_table([run(), deep], "validation_accuracy")
-    text = rendered(table, width)
-    assert "…" not in text
-    for cells in table.cells():
-        for cell in cells:
-            assert cell in text
-
-
 def test_a_pipe_gets_one_line_per_row() -> None:
     table = ranking_table([run(i, {"hidden": (512,) * 9}) for i in range(100, 150)], "validation_accuracy")
     lines = rendered(table, 10_000).splitlines()

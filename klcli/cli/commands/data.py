@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from klcli.cli.invocation import Invocation, invoked
+from klcli.cli.options import KlcliCommand
 from klcli.settings.setting import setting
 from klcli.termination import at_the_end
 from klcli.text import path_text
@@ -16,7 +17,7 @@ app = typer.Typer(help="Show the images in use, or download CIFAR-10.", no_args_
 DOWNLOAD = "Download"
 
 
-@app.command()
+@app.command(cls=KlcliCommand)
 @invoked("data")
 def info(*, invocation: Invocation) -> None:
     """Check all images that the other commands would use, and show where they come from."""
@@ -41,7 +42,7 @@ def info(*, invocation: Invocation) -> None:
     invocation.document("data info", content)
 
 
-@app.command()
+@app.command(cls=KlcliCommand)
 @invoked()
 def fetch(
     url: str | None = setting(None, DOWNLOAD, "Download this archive, by default the official one.", metavar="URL"),

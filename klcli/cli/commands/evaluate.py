@@ -2,10 +2,8 @@
 
 from typing import Annotated
 
-import typer
-
 from klcli.cli.invocation import Invocation, invoked
-from klcli.cli.options import takes
+from klcli.cli.options import argument, takes
 from klcli.settings.procedures import EvaluationSettings
 from klcli.settings.run_names import NAMES_HELP
 from klcli.settings.setting import Role, flag
@@ -16,7 +14,7 @@ SHOWN_NAMES = 3
 @takes(EvaluationSettings)
 @invoked("data", "db")
 def evaluate(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help=NAMES_HELP)],
+    runs: Annotated[list[str], argument("RUN...", NAMES_HELP)],
     settings: EvaluationSettings,
     ensemble: bool = flag(Role.EVALUATION, "Average the probabilities of these runs."),
     *,

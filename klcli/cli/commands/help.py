@@ -4,9 +4,8 @@ import sys
 from importlib.resources import files
 from typing import Annotated
 
-import typer
-
 from klcli.cli.invocation import Invocation, invoked
+from klcli.cli.options import argument
 from klcli.errors import ConfigError
 
 
@@ -14,7 +13,7 @@ from klcli.errors import ConfigError
 def help_on(
     *,
     topic: Annotated[
-        str | None, typer.Argument(help="A topic, for example reproduce; all are listed if omitted.")
+        str | None, argument("TOPIC", "A topic, for example reproduce; all are listed if omitted.")
     ] = None,
     invocation: Invocation,
 ) -> None:

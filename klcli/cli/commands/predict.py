@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from klcli.cli.invocation import Invocation, invoked
+from klcli.cli.options import argument
 from klcli.settings.setting import flag, setting
 from klcli.settings.train_config import MAX_SHIFT
 from klcli.text import path_text
@@ -16,7 +15,7 @@ SHIFTS_HELP = "Also average over the picture shifted by N pixels to its four sid
 
 @invoked("data", "db")
 def predict(
-    pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files of any size.")],
+    pictures: Annotated[list[Path], argument("IMAGE...", "PNG or JPEG files of any size.")],
     run: str | None = setting(
         None, PREDICTION, "Use the network of this run; the best one if omitted.", metavar="RUN|last|best"
     ),

@@ -68,6 +68,7 @@ def _write_page(invocation: Invocation, store: "Store", selection: Selection, pa
     from klcli.report.views import FIRST_COMMAND, states_words
     from klcli.store.checkpoints import write_atomically
 
+    require(not path.is_dir(), f"--html {path}: this is a folder, name a file")
     sections, shown = Sections(store, selection, invocation.data, invocation.say), []
     counts = store.runs.count_by_state()
     if not counts and not store.gradient_checks.suites():

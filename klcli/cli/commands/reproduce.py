@@ -4,10 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from klcli.cli.invocation import Invocation, invoked, typed_command
-from klcli.cli.options import takes
+from klcli.cli.options import argument, takes
 from klcli.errors import Diverged, GradientCheckFailed
 from klcli.settings.procedures import REPRODUCTION, ReproductionSettings
 from klcli.settings.setting import Role, flag, require, setting
@@ -22,8 +20,7 @@ if TYPE_CHECKING:
 def reproduce(
     *,
     names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="REPORT...", help="Names of reports, as a3-2024, or all; files, as my-report.toml."),
+        list[str] | None, argument("REPORT...", "Names of reports, as a3-2024, or all; files, as my-report.toml.")
     ] = None,
     list_reports: bool = flag(REPRODUCTION, "List the reports and exit.", option="--list"),
     check: bool = flag(REPRODUCTION, "Train nothing: name every mistake of a file, or what there is to train."),
@@ -60,6 +57,7 @@ def reproduce(
         _check(invocation, names or [], settings)
         return
 
+    require(markdown is None or not markdown.is_dir(), f"--markdown {markdown}: this is a folder, name a file")
     from klcli.report.tables import reproductions
     from klcli.store.checkpoints import write_atomically
 

@@ -9,7 +9,7 @@ import typer
 
 from klcli.cli.commands.train import show_run
 from klcli.cli.invocation import Invocation, invoked
-from klcli.cli.options import KlcliCommand, RecordingCommand
+from klcli.cli.options import KlcliCommand, RecordingCommand, argument
 from klcli.errors import StoreError
 from klcli.settings.procedures import EXPORT_FORMATS
 from klcli.settings.run_names import NAME_HELP, NAMES_HELP
@@ -25,15 +25,15 @@ app = typer.Typer(help="Manage runs: notes, tags, deletion, export, check, merge
 
 PANEL = "Manage runs"
 NEWEST = 300  # checkpoints whose contents a check reads: 1 s for networks of 1 MB
-SomeRuns = Annotated[str, typer.Argument(metavar="RUN", help=NAMES_HELP)]
-Tag = Annotated[str, typer.Argument(metavar="TAG", help="A word without spaces.")]
+SomeRuns = Annotated[str, argument("RUN", NAMES_HELP)]
+Tag = Annotated[str, argument("TAG", "A word without spaces.")]
 
 
 @app.command(cls=KlcliCommand)
 @invoked("db")
 def note(
     run: SomeRuns,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="The note; an empty one removes it.")],
+    text: Annotated[str, argument("TEXT", "The note; an empty one removes it.")],
     *,
     invocation: Invocation,
 ) -> None:
@@ -77,7 +77,7 @@ def _change(invocation: Invocation, verb: str, names: str, change: "Callable[[Up
 @app.command(cls=KlcliCommand)
 @invoked("db")
 def delete(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help=NAMES_HELP)],
+    runs: Annotated[list[str], argument("RUN...", NAMES_HELP)],
     yes: bool = flag(PANEL, "Skip the confirmation.", short="-y"),
     *,
     invocation: Invocation,
@@ -106,10 +106,8 @@ def delete(
 @app.command(cls=KlcliCommand)
 @invoked("data", "db")
 def export(
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help=NAME_HELP, show_default=False)] = None,
-    file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="With --to; if omitted, as network-000007.npz.")
-    ] = None,
+    run: Annotated[str | None, argument("RUN", NAME_HELP)] = None,
+    file: Annotated[Path | None, argument("FILE", "With --to; if omitted, as network-000007.npz.")] = None,
     to: str | None = setting(
         None, PANEL, "Write the network of a run, with the names of a PyTorch state_dict.", choices=EXPORT_FORMATS
     ),
@@ -174,9 +172,7 @@ def check(
 @app.command(cls=RecordingCommand)
 @invoked("db")
 def merge(
-    databases: Annotated[list[Path], typer.Argument(metavar="DB...", help="The databases to copy from.")],
-    *,
-    invocation: Invocation,
+    databases: Annotated[list[Path], argument("DB...", "The databases to copy from.")], *, invocation: Invocation
 ) -> None:
     """Copy the runs of other databases into one, with studies, evaluations, gradient checks, checkpoints and pictures.
 
@@ -223,7 +219,7 @@ def merge(
 
 @app.command(cls=RecordingCommand)
 @invoked("data", "db")
-def rerun(run: Annotated[str, typer.Argument(metavar="RUN", help=NAME_HELP)], *, invocation: Invocation) -> None:
+def rerun(run: Annotated[str, argument("RUN", NAME_HELP)], *, invocation: Invocation) -> None:
     """Train a run again, as a new run with the settings, images and threads of the old one.
 
     - `klcli runs rerun 7`

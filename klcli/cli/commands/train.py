@@ -7,7 +7,7 @@ import typer
 from klcli.cli.invocation import EXECUTION, Invocation, invoked
 from klcli.cli.options import takes, typed_settings
 from klcli.errors import ConfigError, Diverged
-from klcli.settings.setting import Role, flag, setting, value_of
+from klcli.settings.setting import Role, flag, require, setting, value_of
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
 
@@ -49,8 +49,10 @@ def train(
         from klcli.studies.plans import range_test
 
         config = range_test(config, named)
-    lab = invocation.lab
-    if invocation.repeats != 1 or invocation.vary != "all":
+    lab, is_study = invocation.lab, invocation.repeats != 1 or invocation.vary != "all"
+    number = f"--resume {resume}: continues one run; the same command with --resume last continues its repeats"
+    require(not is_study or resume in (None, "last"), number)
+    if is_study:
         study = lab.repeat(config, invocation.repeats, vary=invocation.vary, resume=resume is not None)
         _show_repeats(invocation, study.id)
     elif resume is None:

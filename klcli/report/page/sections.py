@@ -30,16 +30,21 @@ PIXELS = ("confusion", "weights")  # kinds of pictures that are large as SVG
 
 
 class Sections:
-    """The sections of a page about the runs of a selection."""
+    """The sections of a page about the runs of a selection; with --run, about these runs alone."""
 
     def __init__(self, store: Store, selection: Selection, data: str | None, say: Callable[[str], None]) -> None:
         """`data` names the images for confusion matrices; `say` is called with the reason for each missing picture."""
+        self._chosen = view(store, replace(selection, html=None)) if selection.runs else None
+        if self._chosen is not None:
+            own = f"id IN ({', '.join(str(run.id) for run in self._chosen.runs)})"
+            where = own if selection.where is None else f"({selection.where}\n) AND {own}"
+            selection = replace(selection, runs=(), diff_only=False, where=where)
         self._store, self._selection, self._say = store, selection, say
         self._painter = Painter(store, data)
         self._conditions = conditions(store, selection)
         self._image_sets = [one for one in image_sets(store, self._conditions) if one.is_called(selection.dataset)]
         self._said: set[str] = set()  # reasons for missing pictures
-        self._studies = store.studies.all()
+        self._studies = store.studies.all() if self._chosen is None else []
 
     def __len__(self) -> int:
         """The approximate number of sections."""
@@ -48,8 +53,15 @@ class Sections:
     def __iter__(self) -> Iterator[Section]:
         if best := {images: run for images in self._image_sets for run in self._of_images(images, best=1).runs}:
             yield Section("Summary", [page.table(summary_table(list(best), list(best.values())))])
+        if self._chosen is not None:
+            yield Section("Side by side", list(_shown(self._chosen)))
         for images in self._image_sets:
             yield Section(images_words(images), list(self._images(images)))
+        if self._chosen is None:
+            yield from self._studies_and_checks()
+        yield Section("Runs", list(self._runs()))
+
+    def _studies_and_checks(self) -> Iterator[Section]:
         yield from map(self._reproduction, reproductions(self._store))
         studies = [study for study in self._studies if study.kind != KIND]
         refined = {study.parent for study in studies if study.stage != "final"}
@@ -57,7 +69,6 @@ class Sections:
             yield Section(f"Study {study.id}: {study.kind} {study.stage or ''}".rstrip(), list(self._study(study)))
         if self._store.gradient_checks.suites():
             yield Section("Gradient check", list(self._gradients()))
-        yield Section("Runs", list(self._runs()))
 
     def _of_images(self, images: ImageSet, best: int) -> View:
         own = replace(self._selection, images_of=str(images.latest), dataset=None, html=None, best=best)

@@ -84,9 +84,9 @@ def group_table(groups: Sequence[Group[Any]], by: Sequence[str]) -> Table:
         for measure in MEASURED:
             rows[-1] |= spread(sample_of(one.runs, measure), f"{measure}_")
     own = [Column(one.column, one.label, partial(value_words, one.key), one.kind in (int, float)) for one in settings]
-    measures = "; ".join(f"{key}_mean:.4f={word}; {key}_std:.4f=std; {key}_n:=n" for key, word in MEASURED.items())
+    measures = "; ".join(f"{key}_mean:.4f={word}; &{key}_std:.4f=std; &{key}_n:=n" for key, word in MEASURED.items())
     title = f"Means over seeds on {images_words(groups[0].runs[0])}" + (f", by {_labels(by)}" if by else "")
-    return Table(title, (*columns("row:"), *own, *columns(f"{measures}; runs")), rows)
+    return Table(title, (*columns("*row:"), *own, *columns(f"{measures}; ?runs")), rows)
 
 
 def group_notes(groups: Sequence[Group[Any]], columns: Sequence[str], repeated: Runs) -> list[str]:

@@ -43,7 +43,7 @@ def evaluation_table(title: str, evaluations: Sequence[Evaluation], runs: Sequen
     """One evaluation per run, with the stored numbers of the run and the difference."""
     pairs = zip(evaluations, runs, strict=True)
     rows = [row | {"run": run.id} for evaluation, run in pairs for row in _compared(evaluation, [run])]
-    return Table(title, (*columns("run:")[: len(runs) > 1], *_measures("stored")), rows)
+    return Table(title, (*columns("*run:")[: len(runs) > 1], *_measures("stored")), rows)
 
 
 def ensemble_table(title: str, evaluation: Evaluation, runs: Sequence[Run]) -> Table:
@@ -67,8 +67,8 @@ def _compared(evaluation: Evaluation, runs: Sequence[Run]) -> list[Row]:
 
 
 def _measures(stored: str) -> tuple[Column, ...]:
-    own = "; ".join(f"{name}:.4f; {name}_stored:.4f={stored}; {name}_difference:=difference" for name in SCORES)
-    return columns(f"split=; {own}", **{f"{name}_difference": _signed for name in SCORES})
+    own = "; ".join(f"{name}:.4f; &{name}_stored:.4f={stored}; &{name}_difference:=difference" for name in SCORES)
+    return columns(f"*split=; {own}", **{f"{name}_difference": _signed for name in SCORES})
 
 
 def _signed(value: float) -> str:
@@ -118,8 +118,8 @@ def prediction_table(title: str, pictures: Sequence[tuple[str, Mapping[str, floa
         for place, (name, probability) in enumerate(ordered[:top], start=1):
             rows[-1] |= {f"class_{place}": name, f"probability_{place}": probability}
     places = range(2, max(map(len, rows)) // 2 + 1)
-    others = "".join(f"; class_{place}=or; probability_{place}:.4f=" for place in places)
-    return Table(title, columns(f"picture; class_1=class; probability_1:.4f=probability{others}"), rows)
+    others = "".join(f"; class_{place}=or; &probability_{place}:.4f=" for place in places)
+    return Table(title, columns(f"*picture; class_1=class; &probability_1:.4f=probability{others}"), rows)
 
 
 def gradient_check_table(check: GradientCheck, measures: Sequence[str]) -> Table:
@@ -130,12 +130,12 @@ def gradient_check_table(check: GradientCheck, measures: Sequence[str]) -> Table
 def suite_table(checks: Sequence[GradientCheck], measures: Sequence[str]) -> Table:
     """The tensors of all networks of a suite, each row with its network."""
     rows = [row | {"network": gradient_check_title(check)} for check in checks for row in _rows(check)]
-    head = (*columns("network"), *_columns(measures), *columns("verdict"))
+    head = (*columns("*network"), *_columns(measures), *columns("verdict"))
     return Table(f"Gradient check, suite {checks[0].suite}", head, rows)
 
 
 def _columns(measures: Sequence[str]) -> tuple[Column, ...]:
-    return columns("; ".join(["tensor; entries:; kinks:", *map(_MEASURES.__getitem__, measures)]))
+    return columns("; ".join(["*tensor; entries:; ?kinks:", *map(_MEASURES.__getitem__, measures)]))
 
 
 def measure_notes(checks: Sequence[GradientCheck], measures: Sequence[str]) -> list[str]:

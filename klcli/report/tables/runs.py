@@ -42,7 +42,7 @@ def summary_table(image_sets: Sequence[ImageSet], best: Sequence[Run]) -> Table:
         for images, run in zip(image_sets, best, strict=True)
     ]
     accuracies = "validation_accuracy:.4f=validation; test_accuracy:.4f=test"
-    head = columns(f"images; runs:=complete runs; id:=best run; network; {accuracies}")
+    head = columns(f"*images; runs:=complete runs; id:=best run; network; {accuracies}")
     return Table("The best run by validation accuracy", head, rows)
 
 
@@ -90,15 +90,15 @@ def _short(text: str) -> str:
 
 
 _OPTIONAL = columns(
-    "sigma:.4g; settings; error=why it ended; tags; note; origin=from; origin_run:=run there",
+    "sigma:.4g; ?settings; ?error=why it ended; ?tags; ?note; ?origin=from; ?origin_run:=run there",
     **dict.fromkeys(("error", "tags", "note"), _short),
 )
 _RANKING = columns(
-    "id:=run; network; lambda:.4g; initializer=init; seed:; epochs_done:.4g=epochs; train_accuracy:.4f=train; "
-    "validation_accuracy:.4f=validation; test_accuracy:.4f=test; seconds:.1f"
+    "*id:=run; network; lambda:.4g; ???initializer=init; ??seed:; ???epochs_done:.4g=epochs; "
+    "??train_accuracy:.4f=train; validation_accuracy:.4f=validation; test_accuracy:.4f=test; ???seconds:.1f"
 )
 _LIST = columns(
-    "id:=run; started_at=started (UTC); state; study_id:=study; dataset=images",
+    "*id:=run; ?started_at=started (UTC); state; ???study_id:=study; ??dataset=images",
     started_at=lambda text: text[:16].replace("T", " "),
 ) + _RANKING[1:]  # fmt: skip
 
@@ -129,7 +129,7 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
     ]  # fmt: skip
     if diff_only:
         lines = [line for line in lines if line[0] not in _ALWAYS_DIFFER and len(set(line[1])) > 1]
-    head, which = columns("; ".join(["setting=", *(f"run_{run.id}:" for run in runs)])), words.run_numbers(runs)
+    head, which = columns("; ".join(["*setting=", *(f"run_{run.id}:" for run in runs)])), words.run_numbers(runs)
     cells = [(title, *(show(value, form) for value in values)) for title, values, form in lines]
     rows = [{column.key: cell for column, cell in zip(head, own, strict=True)} for own in cells]
     title = f"Differences between {which}" if diff_only else which.capitalize()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MEASURES = ("accuracy", "loss", "cost")
 HUGE = 1e5
-_INTERVAL = "mean:.4f; std:.4f; n:; low:.4f=95 % from; high:.4f=to"
+_INTERVAL = "mean:.4f; &std:.4f; &n:; low:.4f=95 % from; &high:.4f=to"
 
 
 def sample_of(runs: Sequence[Run | RunResult], column: str) -> Sample | None:
@@ -66,9 +66,9 @@ def search_table(search: "LambdaSearch") -> Table:
             rows.append(row | {"remark": _remark(lam, stage, mine, search.choice)})
     rows.sort(key=lambda row: row["validation_accuracy"].value if row["validation_accuracy"] else -1.0, reverse=True)
     repeated = any(len(runs) > len({run.config.lam for run in runs}) for _, runs in search.stages)
-    interval = "half:.4f=95 % ±; n:; " if repeated else ""
-    others = "validation_loss:=loss; validation_cost:=cost; train_accuracy:=train; runs:=run; remark="
-    head = columns(f"lambda:.4g; stage; validation_accuracy:=validation; {interval}{others}")
+    interval = "&half:.4f=95 % ±; &n:; " if repeated else ""
+    others = "??validation_loss:=loss; ???validation_cost:=cost; ???train_accuracy:=train; ?runs:=run; remark="
+    head = columns(f"*lambda:.4g; stage; validation_accuracy:=validation; {interval}{others}")
     return Table(search_title(search, images_words(search.stages[0][1][0])), head, rows)
 
 
@@ -104,8 +104,8 @@ def sigma_table(runs: Sequence[Run]) -> Table:
         for (bn, mine), name in product(enumerate(pair), MEASURES):
             why = next((run.state for run in mine if run.state != "complete"), None)
             rows[-1][f"{name}_{bn}"] = cell(mine, f"{split}_{name}") or why
-    measures = "; ".join(f"{name}_0:={name}; {name}_1:=with BN" for name in MEASURES)
-    return Table(sigma_title(runs, images_words(runs[0])), columns(f"sigma:.4g; split; {measures}"), rows)
+    measures = "; ".join(f"{name}_0:={name}; &{name}_1:=with BN" for name in MEASURES)
+    return Table(sigma_title(runs, images_words(runs[0])), columns(f"*sigma:.4g; *split; {measures}"), rows)
 
 
 def _by_sigma(runs: Sequence[Run]) -> dict[float | None, tuple[list[Run], list[Run]]]:
@@ -123,14 +123,14 @@ def interval_table(runs: Sequence[Run]) -> Table:
         for bn, mine in zip(("no", "yes"), pair, strict=True)
     ]
     title = "Test accuracy over the repeats, with the 95 % interval of its mean"
-    return Table(title, columns(f"sigma:.4g; bn=BN; {_INTERVAL}"), rows)
+    return Table(title, columns(f"*sigma:.4g; *bn=BN; {_INTERVAL}"), rows)
 
 
 def repeats_table(title: str, runs: Sequence[Run]) -> Table:
     """Mean, standard deviation and 95 % interval over the complete runs, by split and measure."""
     keys = product(SPLITS, MEASURES)
     rows = [{"split": split, "measure": name} | spread(sample_of(runs, f"{split}_{name}")) for split, name in keys]
-    return Table(title, columns(f"split; measure=; {_INTERVAL}"), rows)
+    return Table(title, columns(f"*split; *measure=; {_INTERVAL}"), rows)
 
 
 def suggestion_of(run: Run, epochs: Sequence[Epoch]) -> Suggestion | None:

@@ -1,18 +1,19 @@
 """Table: rows of values under columns, its rendering in a terminal, and the formats of numbers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from klcli.report.tables.fitting import GAP, Extent, fitted, least_width, wrapped
 from klcli.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table as RichTable
 
 Row = dict[str, Any]  # values by the key of their column
 Form = Callable[[Any], str]
 SPLITS = ("train", "validation", "test")
-UNLIMITED = 10_000  # columns
 fraction = "{:.4f}".format  # an accuracy on 10 000 images, a loss or a cost
 significant = "{:.4g}".format  # quantities that span decades: lambda, sigma, eta
 seconds = "{:.1f}".format
@@ -27,20 +28,36 @@ class Column:
     title: str
     form: Form = str
     is_number: bool = True
+    rank: int = 0  # of a column that a narrow terminal may drop, the highest first
+    is_key: bool = False  # says what a row is about, so that a narrow terminal repeats it; the first column if none is
+    is_joined: bool = False  # has a meaning only beside the column before it
 
 
 def columns(text: str, **forms: Form) -> tuple[Column, ...]:
     """Return columns written as `id:d=run; network; seconds:.1f`: a key, the format of a number, and a title.
 
     Without a colon, the column is one of words; without a title, the key is the title. `forms` are the formats, by
-    key, that are not those of Python.
+    key, that are not those of Python. Marks before the key are for a narrow terminal: `?` for a column that it may
+    drop, `??` before that and `???` first; `*` for a key of the rows; `&` for a column that stays beside the last one.
     """
     found = []
     for one in text.split(";"):
-        given, equals, title = one.strip().partition("=")
+        marked, equals, title = one.strip().partition("=")
+        given = marked.lstrip("?*&")
+        marks = marked.removesuffix(given)
         key, colon, digits = given.partition(":")
         form = forms.get(key) or (f"{{:{digits}}}".format if digits else str)
-        found.append(Column(key, title if equals else key.replace("_", " "), form, bool(colon)))
+        found.append(
+            Column(
+                key,
+                title if equals else key.replace("_", " "),
+                form,
+                bool(colon),
+                marks.count("?"),
+                "*" in marks,
+                "&" in marks,
+            )
+        )
     return tuple(found)
 
 
@@ -78,20 +95,45 @@ class Table:
         return replace(self, rows=self.rows[:rows])
 
     def show(self, console: "Console") -> None:
-        """Print the table at its full width: a narrower terminal wraps its lines, and no cell is truncated."""
+        """Print the table; if it is too wide, texts wrap and columns are stacked or dropped, which a line says."""
+        # In visible characters; without markup, as all results: a name like [draft] has the width of its characters.
+        texts = list(zip(*([visible(one.title) for one in self.columns], *self.cells()), strict=True))
+        console.print(wrapped(visible(self.title), console.width), style="bold", soft_wrap=True)
+        for drawn in self._fitted(texts, console.width):
+            console.print(drawn, crop=False)
+
+    def _fitted(self, texts: Sequence[Sequence[str]], room: int) -> Iterator["RichTable | str"]:
+        from rich.cells import cell_len
+
+        widths = [max(map(cell_len, column)) for column in texts]
+        if sum(widths) + 3 * len(widths) - 1 <= room:
+            yield self._drawn(texts, dict(enumerate(widths)), gap=3)
+            return
+        extents = []
+        for one, natural, column in zip(self.columns, widths, texts, strict=True):
+            title, *words = [[cell_len(word) for word in text.split()] for text in column]
+            # The title of a column of numbers may wrap, its numbers may not.
+            least = max(least_width([title], False), least_width(words, one.is_number))
+            extents.append(Extent(natural, min(least, natural), one.rank, one.is_key, one.is_joined))
+        blocks, dropped = fitted(extents, room)
+        for block in blocks:
+            yield self._drawn(texts, block, GAP)
+        if dropped:
+            names = ", ".join(self.columns[i].title or self.columns[i].key for i in dropped)
+            yield wrapped(f"not shown at {room} columns: {names}; a wider terminal or `| less -S` shows all", room)
+
+    def _drawn(self, texts: Sequence[Sequence[str]], block: Mapping[int, int], gap: int) -> "RichTable":
         from rich import box
-        from rich.console import Console
         from rich.table import Table as RichTable
 
-        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in self.columns:
-            table.add_column(visible(column.title), justify="right" if column.is_number else "left", no_wrap=True)
-        for cells in self.cells():
-            table.add_row(*cells)
-        console.print(visible(self.title), style="bold", soft_wrap=True)
-        # Without markup, like all results: a name like [draft] has the width of its characters.
-        table.width = Console(width=UNLIMITED, markup=False, emoji=False).measure(table).maximum
-        console.print(table, crop=False)
+        width = sum(block.values()) + gap * len(block) - (gap - 2)
+        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, gap - 2), width=width)
+        for i, width in block.items():
+            justify: Any = "right" if self.columns[i].is_number else "left"
+            table.add_column(texts[i][0], justify=justify, width=width, overflow="fold")
+        for row in range(1, len(self.rows) + 1):
+            table.add_row(*(texts[i][row] for i in block))
+        return table
 
 
 def duration(value: float) -> str:

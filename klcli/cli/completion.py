@@ -1,0 +1,107 @@
+"""Completion: the values that a shell offers for an option or argument, found by its choices or its placeholder."""
+
+import os
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from klcli.settings.run_command import DEFAULT_DATABASE
+from klcli.settings.setting import Setting
+
+Value = str | tuple[str, str]  # with a description, which zsh, fish and PowerShell show
+Complete = Callable[[typer.Context, str], list[Value]]
+OFFERED = 50  # the newest runs whose numbers begin as typed
+RUNS = (
+    "SELECT id, hidden, batch_norm, dataset, state, validation_accuracy FROM runs "
+    "WHERE id LIKE ? || '%' AND state NOT IN (?, ?) ORDER BY id DESC LIMIT ?"
+)
+STUDIES = "SELECT id, kind, stage, state FROM studies WHERE id LIKE ? || '%' ORDER BY id DESC LIMIT ?"
+TAGS = "SELECT DISTINCT tags FROM runs WHERE tags IS NOT NULL"
+COLUMNS = "SELECT name FROM pragma_table_xinfo('runs')"
+
+
+def of_setting(one: Setting) -> Complete | None:
+    """Return what completes the values of a setting."""
+    if one.choices:
+        return lambda ctx, incomplete: list(one.choices)
+    return completion(_OPTIONS.get(one.option, one.metavar))
+
+
+def completion(metavar: str) -> Complete | None:
+    """Return what completes the values with this placeholder: `RUN...`, `PATH|cifar10`; None leaves it to the shell."""
+    kind, *words = metavar.replace("...", "").split("|")
+    words = words or ["last", "best"] * (kind == "RUN")
+    if kind == "COLUMN" and metavar.endswith("..."):  # a setting, as --group-by names it
+        kind = "SETTING"
+    if kind not in _KINDS and not words:
+        return None
+    return lambda ctx, incomplete: [*words, *_KINDS.get(kind, _nothing)(ctx, incomplete)]
+
+
+def _nothing(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
+    yield from ()
+
+
+def _read(ctx: typer.Context, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    from klcli.store.reading import rows
+
+    return rows(Path(ctx.params.get("db") or os.environ.get("KLCLI_DB") or DEFAULT_DATABASE), query, *values)
+
+
+def _runs(ctx: typer.Context, incomplete: str, *omitted: str) -> Iterator[Value]:
+    states = (*omitted, "", "")[:2]
+    for id, hidden, bn, dataset, state, accuracy in _read(ctx, RUNS, incomplete, *states, OFFERED):
+        network = f"{len(hidden.split()) + 1}-layer {hidden.replace(' ', '-')}{' with BN' * bn} on {dataset}"
+        yield str(id), f"{network}, {state if accuracy is None else f'validation {accuracy:.4f}'}"
+
+
+def _unfinished(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
+    yield from _runs(ctx, incomplete, "complete", "diverged")
+
+
+def _studies(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
+    for id, *words in _read(ctx, STUDIES, incomplete, OFFERED):
+        yield str(id), " ".join(filter(None, words))
+
+
+def _tags(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
+    yield from sorted({tag for (tags,) in _read(ctx, TAGS) for tag in tags.split()})
+
+
+def _columns(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
+    yield from (name for (name,) in _read(ctx, COLUMNS))
+
+
+def _settings(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
+    from klcli.settings.sameness import SETTINGS
+
+    yield from ((one.option.removeprefix("--"), one.label) for one in SETTINGS.values() if not one.is_seed)
+
+
+def _presets(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
+    from klcli.settings.presets import presets
+
+    yield from ((one.name, one.description) for one in presets().values())
+
+
+def _reports(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
+    yield from ("all", *_stems("klcli.published", "reports"))
+
+
+def _topics(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
+    yield from _stems("klcli", "docs")
+
+
+def _stems(package: str, folder: str) -> list[str]:
+    return sorted(one.name.rpartition(".")[0] for one in files(package).joinpath(folder).iterdir())
+
+
+# The kinds of values of options whose placeholder does not name it.
+_OPTIONS = {"--preset": "PRESET", "--study": "STUDY", "--from": "STUDY", "--resume": "UNFINISHED|last"}
+_KINDS: dict[str, Callable[[typer.Context, str], Iterator[Value]]] = {
+    "RUN": _runs, "UNFINISHED": _unfinished, "STUDY": _studies, "TAG": _tags, "COLUMN": _columns,
+    "SETTING": _settings, "PRESET": _presets, "REPORT": _reports, "TOPIC": _topics,
+}  # fmt: skip

@@ -1,0 +1,102 @@
+"""The help screen of a command: whole names and values, also at 80 columns, and the common options first."""
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from typer.core import TyperCommand, TyperGroup
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+ALL = "--help-all"
+# Parameters that most people need, of the commands with more than SHORT options.
+COMMON = {
+    "preset", "hidden", "batch_norm", "initializer", "sigma", "lam", "eta_min", "eta_max", "step_epochs", "cycles",
+    "subset", "seed", "repeats", "resume", "data", "db", "as_json", "quiet", "debug", "images", "method", "measures",
+    "sigmas", "coarse", "fine", "values", "final", "best", "list_all", "runs", "diff_only", "study", "group_by",
+    "gradchecks", "where", "sort", "format", "plot", "to", "html",
+}  # fmt: skip
+SHORT = 20  # options of a command that need no second screen
+_TYPED = "typed words"  # key of the context
+SIGNATURE = 26  # columns at least of an option with its values; a longer one has a line of its own
+
+
+class HelpfulGroup(TyperGroup):
+    """A group of commands with klcli's help screen."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        _show(self, ctx, is_whole=True)
+
+
+class HelpfulCommand(TyperCommand):
+    """A command with klcli's help screen, whose variadic options complete every value."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        _show(self, ctx, is_whole=ALL in ctx.meta.get(_TYPED, ()))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[_TYPED] = [*args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Complete a further value of a variadic option, which Typer takes for an argument."""
+        last = next((word for word in reversed(ctx.meta[_TYPED]) if word.startswith("--")), None)
+        of_list = [one for one in self.params if getattr(one, "multiple", False) and last in one.opts]
+        if of_list and not incomplete.startswith("-"):
+            return of_list[0].shell_complete(ctx, incomplete)
+        return super().shell_complete(ctx, incomplete)
+
+
+def _show(command: Any, ctx: Any, is_whole: bool) -> None:
+    """Print the help of a command or group: the common options of one with many, or all if `is_whole`."""
+    from rich.console import Console, Group
+    from rich.markdown import Markdown
+    from rich.padding import Padding
+    from rich.panel import Panel
+    from rich.theme import Theme
+
+    console = Console(highlight=False, theme=Theme({"markdown.em": "dim"}))
+    options = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
+    arguments = [one for one in command.params if one.param_type_name == "argument"]
+    has_more = len(options) > SHORT
+    is_short = has_more and not is_whole
+    panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+    for one in (*arguments, *options):
+        if not is_short or one.name in COMMON or one in arguments:
+            title = "Arguments" if one in arguments else "Options"
+            title = title if is_short else one.rich_help_panel or title
+            panels.setdefault(title, []).append((_signature(one), one.get_help_record(ctx)[1]))
+    panels["Options"].append((", ".join(ctx.help_option_names[:2]), "Show the help and exit."))
+    if has_more:
+        panels["Options"].append((ALL, f"Show all {len(options)} options and exit."))
+    if children := getattr(command, "commands", {}):
+        panels["Commands"] = [(name, (child.help or "").partition("\n\n")[0]) for name, child in children.items()]
+
+    words = [*(_signature(one) for one in arguments), *["COMMAND ..."] * bool(children)]
+    console.print(Padding(" ".join(["Usage:", ctx.command_path, "[OPTIONS]", *words]), 1), style="bold", markup=False)
+    console.print(Padding(Markdown(inspect.cleandoc(command.help or "")), (0, 1, 1, 1)))
+    width = min(max(SIGNATURE, console.width // 3), max(len(name) for own in panels.values() for name, _ in own))
+    for title, own in panels.items():
+        if own:
+            entries = [part for name, text in own for part in _entry(name, text, width)]
+            console.print(Panel(Group(*entries), title=title, title_align="left", border_style="dim"))
+
+
+def _signature(param: Any) -> str:
+    """`--hidden, -H N...`, `--bn / --no-bn`, `RUN...`."""
+    if param.param_type_name == "argument":
+        return str(param.metavar or param.name.upper())
+    names = " / ".join(", ".join(own) for own in (param.opts, param.secondary_opts) if own)
+    return names if param.is_flag or param.count else f"{names} {param.metavar or param.name.upper()}"
+
+
+def _entry(signature: str, text: str, width: int) -> "list[RenderableType]":
+    from rich.markdown import Markdown
+    from rich.table import Table
+    from rich.text import Text
+
+    help, found, more = text.rpartition("  [")  # the default and the environment variable
+    grid, name = Table.grid(padding=(0, 2)), Text(signature, style="bold cyan", no_wrap=True)
+    grid.add_column(width=width)
+    grid.add_row(name if len(signature) <= width else "", Markdown(f"{help} *[{more}*" if found else text))
+    return [grid] if len(signature) <= width else [name, grid]
