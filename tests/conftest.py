@@ -16,6 +16,7 @@ from light import KLCLI, LIGHT
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy loads its library
 
 import numpy as np
+from machine import set_machine
 
 from klcli import compiled
 from klcli.compiled import Engine
@@ -49,6 +50,12 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     cache = tmp_path_factory.mktemp("klcli-cache")
     yield cache  # 184 MB
     shutil.rmtree(cache, ignore_errors=True)
+
+
+@pytest.fixture
+def known_machine(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set this process and those that it starts, for one test."""
+    set_machine(monkeypatch, shared_cache)
 
 
 @pytest.fixture(params=["NumPy", "compiled"])

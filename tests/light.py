@@ -1,4 +1,4 @@
-"""`klcli` as a real process without its two slow parts: no picture is drawn, and numba is not loaded.
+"""`klcli` as a real process without its slow parts: no picture is drawn, numba is not loaded, the disk not waited for.
 
 They are three quarters of a small training. For tests about signals, streams, disks and kills, which start many
 processes; the workers of a study train in NumPy, too. Runs whose bits are compared need one engine for all:
@@ -6,6 +6,7 @@ processes; the workers of a study train in NumPy, too. Runs whose bits are compa
 """
 
 import os
+import sqlite3
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,9 +15,27 @@ from typing import Any
 KLCLI = (sys.executable, "-m", "klcli")
 LIGHT = (sys.executable, str(Path(__file__).resolve()))  # in place of KLCLI
 COMPILED = {"NUMBA_DISABLE_JIT": "0"}
+_connect = sqlite3.connect
+
+
+class Unsynced(sqlite3.Connection):
+    """A connection that waits for no disk: a kill loses nothing that was written, only a power cut does."""
+
+    def execute(self, sql: str, *more: Any) -> sqlite3.Cursor:
+        return super().execute("PRAGMA synchronous = OFF" if sql.startswith("PRAGMA synchronous") else sql, *more)
+
+
+def connect(*args: Any, **named: Any) -> sqlite3.Connection:
+    """Stand in for `sqlite3.connect`."""
+    return _connect(*args, **{"factory": Unsynced, **named})
+
+
+def fsync(descriptor: int) -> None:
+    """Stand in for `os.fsync`."""
 
 
 def main() -> None:
+    sqlite3.connect, os.fsync = connect, fsync
     os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
     from klcli import termination
     from klcli.cli import streams

@@ -17,17 +17,11 @@ from klcli.procedures.observer import Observer
 from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
 from klcli.settings.run_command import resuming_command
 
+pytestmark = pytest.mark.usefixtures("known_machine")
+
 SMALL = TrainConfig(
     split=SplitConfig(subset=200), hidden=(12,), batch_norm=True, batch_size=20, step_epochs=1, cycles=2
 )
-
-
-@pytest.fixture(autouse=True)
-def known_machine(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None of the developer's settings."""
-    monkeypatch.setenv("KLCLI_CACHE", str(shared_cache))
-    for name in ("KLCLI_DATA", "KLCLI_DB"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -14,33 +14,23 @@ from typing import Any
 
 import pytest
 from light import LIGHT
-from matplotlib.figure import Figure
+from machine import set_machine
 
 from klcli.cli.app import main
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
+Filled = Callable[..., list[Any]]
 
-FOREIGN = ("KLCLI_DATA", "KLCLI_DB", "TORCH_HOME", "KERAS_HOME", "FORCE_COLOR", "NO_COLOR", "COLUMNS", "TERM")
-
-THREE_RUNS = """
-import sys
-from contextlib import suppress
-from klcli.cli.app import main
-for epochs, lam in (("0", "0.5"), ("2", "0.0001"), ("1", "0")):
-    args = f"train --data synthetic --subset 200 --epochs {epochs} --lambda {lam} --hidden 20 --bn".split()
-    sys.argv = ["klcli", *args]
-    with suppress(SystemExit):
-        main(args)
-"""
+THREE_RUNS = [
+    f"train --data synthetic --subset 200 --epochs {epochs} --lambda {lam} --hidden 20 --bn".split()
+    for epochs, lam in (("0", "0.5"), ("2", "0.0001"), ("1", "0"))
+]
 
 
 @pytest.fixture(autouse=True)
-def known_machine(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the developer's own settings reaches a test."""
-    for name in FOREIGN:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("KLCLI_CACHE", str(shared_cache))
+def known_machine(known_machine: None) -> None:
+    """Every test of a command has it."""
 
 
 @pytest.fixture
@@ -62,22 +52,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 @pytest.fixture
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are laid out and written without a pixel: four fifths of a small training were matplotlib's."""
-    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: file.write(b"not rendered"))
+    """Charts are made and written without a pixel: four fifths of a small training were matplotlib's."""
+    monkeypatch.setattr("klcli.report.plots.figure.draw", lambda chart, suffix="png": b"not rendered")
 
 
 @pytest.fixture(scope="session")
-def three_runs(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def three_runs(fill: Filled, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a database of three complete runs on the synthetic set."""
     folder = tmp_path_factory.mktemp("three-runs")
-    subprocess.run(
-        [sys.executable, "-c", THREE_RUNS],
-        cwd=folder,
-        env={name: value for name, value in os.environ.items() if name not in FOREIGN}
-        | {"KLCLI_CACHE": str(shared_cache)},
-        capture_output=True,
-        check=True,
-    )
+    assert fill(folder, THREE_RUNS) == [0, 0, 0]
     return folder / "results"
 
 
@@ -103,10 +86,7 @@ def rows(tmp_path: Path) -> Rows:
     return read
 
 
-Filled = Callable[..., list[Any]]
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def fill(shared_cache: Path) -> Filled:
     """Run commands in one folder, in this process; returns their exit codes."""
 
@@ -114,8 +94,9 @@ def fill(shared_cache: Path) -> Filled:
         codes = []
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            patch.setenv("KLCLI_CACHE", str(shared_cache))
+            set_machine(patch, shared_cache)
             for command in commands:
+                patch.setattr(sys, "argv", ["klcli", *command])
                 with pytest.raises(SystemExit) as ended:
                     main([*command])
                 codes.append(ended.value.code or 0)

@@ -9,8 +9,6 @@ from stored import TRAIN
 from trials import Trials
 from warm import Laboratory, laboratory
 
-FOREIGN = ("KLCLI_DATA", "KLCLI_DB", "TORCH_HOME", "KERAS_HOME", "FORCE_COLOR", "NO_COLOR", "COLUMNS", "TERM")
-
 
 @pytest.fixture(scope="session")
 def cache(shared_cache: Path) -> Path:
@@ -18,11 +16,8 @@ def cache(shared_cache: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def known_machine(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the developer's own settings reaches a test."""
-    for name in FOREIGN:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("KLCLI_CACHE", str(cache))
+def known_machine(known_machine: None) -> None:
+    """Every test has it."""
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import light
+
 CRASHED = 99  # the exit code
 
 
@@ -42,7 +44,8 @@ def sabotage(plan: Plan) -> None:
 
 
 def _files(folder: Path, happens: Any) -> None:
-    real_open, real_replace, real_fsync = pathlib.Path.open, pathlib.Path.replace, os.fsync
+    real_open, real_touch = pathlib.Path.open, pathlib.Path.touch
+    real_replace, real_fsync = pathlib.Path.replace, os.fsync
 
     def fail() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -73,11 +76,13 @@ def _files(folder: Path, happens: Any) -> None:
             self.file.flush()
 
     def open_(path: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
-        if mode != "r+b" or folder not in path.absolute().parents:
-            return real_open(path, mode, *more, **named)
-        if happens("before a file is written"):
+        opened = real_open(path, mode, *more, **named)
+        return Writer(opened) if mode == "r+b" and folder in path.absolute().parents else opened
+
+    def touch(path: Path) -> None:
+        if folder in path.absolute().parents and happens("before a file is made"):
             fail()
-        return Writer(real_open(path, mode, *more, **named))
+        real_touch(path)
 
     def replace(path: Path, target: Path) -> Path:
         if folder not in path.absolute().parents:
@@ -96,6 +101,7 @@ def _files(folder: Path, happens: Any) -> None:
         real_fsync(number)
 
     pathlib.Path.open = open_  # type: ignore[assignment,method-assign]
+    pathlib.Path.touch = touch  # type: ignore[assignment,method-assign]
     pathlib.Path.replace = replace  # type: ignore[assignment,method-assign]
     os.fsync = fsync
 
@@ -103,7 +109,7 @@ def _files(folder: Path, happens: Any) -> None:
 def _commits(happens: Any) -> None:
     real_connect = sqlite3.connect
 
-    class Connection(sqlite3.Connection):
+    class Connection(light.Unsynced):
         def execute(self, sql: str, *more: Any) -> sqlite3.Cursor:
             word = sql.partition(" ")[0]
             counts = word in ("BEGIN", "COMMIT")

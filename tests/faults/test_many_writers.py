@@ -1,6 +1,5 @@
 """Many processes open the same new database at once and commit 50 epochs each."""
 
-import multiprocessing
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from stored import is_whole, rows
 from trials import TIMEOUT, Trials
+from warm import context
 
 from klcli.data.dataset import Dataset
 from klcli.evaluation.metrics import Metrics
@@ -48,8 +48,7 @@ def test_writers(row: Callable[[str, str], Trials], tmp_path: Path) -> None:
     ).planned(8, 64)
     path, go = tmp_path / "klcli.db", tmp_path / "go"
     complaints = [tmp_path / f"complaint {index}" for index, _ in trials]
-    context = multiprocessing.get_context("forkserver")
-    writers = [context.Process(target=write, args=(str(path), str(go), str(file))) for file in complaints]
+    writers = [context().Process(target=write, args=(str(path), str(go), str(file))) for file in complaints]
     for writer in writers:
         writer.start()
     go.touch()

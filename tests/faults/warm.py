@@ -1,11 +1,12 @@
 """Warm processes: klcli in real processes of its own, forked from one that has imported everything.
 
-They are killed, interrupted and crashed like any other process; only the second that Python needs
-to import NumPy and Matplotlib is paid once, and the picture at the end is not drawn: that takes longer
-than the training. Works where processes can be forked.
+They are killed, interrupted and crashed like any other process; only what Python needs to import and build, and the
+checksum of the shared images, is paid once, the disk is not waited for, and the picture at the end is not drawn: each
+takes longer than the training. Works where processes can be forked.
 """
 
 import contextlib
+import functools
 import itertools
 import multiprocessing
 import os
@@ -14,25 +15,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from klcli import compiled
+import pytest
+from machine import checksums, set_machine
 
-IMPORTED = [
-    "klcli.cli.app",
-    "klcli.store.store",
-    "klcli.training.trainer",
-    "klcli.report.plots.training",
-    "matplotlib.backends.backend_agg",
-    "warm",
-]
+from klcli.data.sources import open_dataset
+
 # Each start asks for the exit codes of all others as well, and an exit code can be read once: two threads that ask
 # for the same one at once get it and a 255.
 ASKING = threading.Lock()
-compiled.why_not()  # loads what is compiled, once for all processes that are forked
 Preparation = Callable[..., None]  # changes the process before klcli starts: it must be importable by name
 
 
@@ -118,6 +114,9 @@ class Laboratory:
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder
         self.environment = {"KLCLI_CACHE": str(cache), "OPENBLAS_NUM_THREADS": "1"}
+        with pytest.MonkeyPatch.context() as patch:
+            set_machine(patch, cache)
+            open_dataset("synthetic")  # from now on its checksum is known
         self._numbers = itertools.count(1)  # started from several threads
         self._started: list[Warm] = []
 
@@ -127,8 +126,8 @@ class Laboratory:
         log = self.folder / "log"
         log.mkdir(exist_ok=True)
         out, err = log / f"{number}.out", log / f"{number}.err"
-        work = (list(args), str(here or self.folder), str(out), str(err), self.environment, prepare)
-        process = _context().Process(target=_klcli, args=work)
+        work = (list(args), str(here or self.folder), str(out), str(err), self.environment, checksums, prepare)
+        process = context().Process(target=_klcli, args=work)
         with ASKING:
             process.start()
         warm = Warm(process, out, err)
@@ -158,9 +157,14 @@ def laboratory(folder: Path, cache: Path) -> Iterator[Laboratory]:
         opened.close()
 
 
-def _context() -> Any:
+@functools.cache
+def context() -> Any:
+    """Return the context of processes that are forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
+    context.set_forkserver_preload(["preloaded"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # it finds no module of the tests otherwise
+        forkserver.ensure_running()
     return context
 
 
@@ -170,10 +174,13 @@ def _klcli(
     out: str,
     err: str,
     environment: dict[str, str],
+    known: dict[tuple[int, ...], str],
     prepare: tuple[Preparation, Any] | None,
 ) -> None:
     os.chdir(folder)
     os.environ.update(environment)
+    checksums.update(known)
+    set_machine(pytest.MonkeyPatch(), Path(environment["KLCLI_CACHE"]))
     for path, number in ((out, 1), (err, 2)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, number)
