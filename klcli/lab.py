@@ -80,6 +80,10 @@ class Lab:
         setup = replace(self._calling("resume", which), on_evaluation=on_evaluation)
         return trainings.resume(setup, str(which), wanted or {}, threads)
 
+    def rerun(self, which: int | str = "last", *, on_evaluation: OnEvaluation | None = None) -> Run:
+        """Train a stored run again, with its settings, images and threads, and return the new run."""
+        return trainings.rerun(replace(self._setup, on_evaluation=on_evaluation), str(which))
+
     def repeat(self, config: TrainConfig, repeats: int, *, vary: str = "all", resume: bool = False) -> Study:
         """Train one config with several seeds and return the study; `runs_of` returns its runs.
 

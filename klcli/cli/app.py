@@ -8,18 +8,18 @@ import typer
 
 import klcli
 from klcli.cli import streams
-from klcli.cli.commands import data
+from klcli.cli.commands import data, runs
 from klcli.cli.commands.evaluate import evaluate
 from klcli.cli.commands.gradcheck import gradcheck
 from klcli.cli.commands.help import help_on
 from klcli.cli.commands.predict import predict
-from klcli.cli.commands.report import report
+from klcli.cli.commands.report import ReadingCommand, report
 from klcli.cli.commands.reproduce import reproduce
 from klcli.cli.commands.search_lambda import search_lambda
 from klcli.cli.commands.sigma_sweep import sigma_sweep
 from klcli.cli.commands.train import train
-from klcli.cli.options import KlcliCommand
-from klcli.errors import ExitCode, KlcliError, StoreError
+from klcli.cli.options import KlcliCommand, RecordingCommand
+from klcli.errors import ExitCode, KlcliError
 from klcli.text import visible
 
 app = typer.Typer(
@@ -32,19 +32,11 @@ app = typer.Typer(
 )
 
 
-class _Recording(KlcliCommand):
-    """A command that, if its result could not be written to stdout, names the database that stores it."""
-
-    def invoke(self, ctx: Any) -> None:
-        super().invoke(ctx)
-        connection = sys.modules.get("klcli.store.connection")  # a list of presets or reports opens no database
-        if (loss := streams.loss()) is not None and connection and connection.has_opened():
-            stored = f"it is stored in {ctx.params['db']}"
-            raise StoreError(f"the result could not be written to stdout ({loss.strerror}), {stored}")
-
-
-for _command in (gradcheck, train, search_lambda, sigma_sweep, reproduce, evaluate, predict, report):
-    app.command(cls=KlcliCommand if _command in (predict, report) else _Recording)(_command)
+for _command in (gradcheck, train, search_lambda, sigma_sweep, reproduce, evaluate):
+    app.command(cls=RecordingCommand)(_command)
+app.command(cls=KlcliCommand)(predict)
+app.command(cls=ReadingCommand)(report)
+app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
 app.command(name="help", cls=KlcliCommand)(help_on)
 

@@ -2,14 +2,19 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import Field
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from klcli.cli import streams
+from klcli.errors import ConfigError, StoreError
 from klcli.settings.setting import Setting, setting_of, settings_of, with_values
+from klcli.text import command_text
 
 Command = Callable[..., Any]
 
@@ -18,22 +23,66 @@ class KlcliCommand(TyperCommand):
     """A command with variadic options, which Typer lacks: a list takes every value up to the next option.
 
     `--hidden 50 30 20` is passed to the parser as `--hidden 50 --hidden 30 --hidden 20`. A negative
-    number counts as a value, so that the message names it; any other word with a dash begins the next option.
+    number counts as a value, so that the message names it; any other word with a dash begins the next option. An
+    argument RUN can be a negative number, too: -1 is the newest run.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        lists = {name for one in self.params if getattr(one, "multiple", False) for name in one.opts}
-        repeated, rest = list[str](), list(args)
+        options: list[Any] = [one for one in self.params if one.param_type_name == "option"]
+        lists = {name for one in options if one.multiple for name in one.opts}
+        with_value = {name for one in options if not (one.is_flag or one.count) for name in one.opts}
+        takes_runs = any(one.metavar in ("RUN", "RUN...") for one in self.params if one not in options)
+        words, rest = list[str](), list(args)
         while rest and rest[0] != "--":
             name = rest.pop(0)
-            before = len(repeated)
+            values = list[str]()
             while name in lists and rest and (not rest[0].startswith("-") or rest[0][1:2].isdigit()):
-                repeated += [name, rest.pop(0)]
-            if name not in lists:
-                repeated.append(name)
-            elif len(repeated) == before and not ctx.resilient_parsing:
+                values.append(rest.pop(0))
+            if name in lists and not values and not ctx.resilient_parsing:
                 raise typer.BadParameter(f"{name} needs at least one value", ctx=ctx)
-        return super().parse_args(ctx, repeated + rest)
+            words += [word for value in values for word in (name, value)]
+            if name in with_value - lists:
+                words += [name, *rest[:1]]
+                del rest[:1]
+            elif name not in lists:
+                words.append(f"{_DASH}{name[1:]}" if takes_runs and _is_number(name, "-") else name)
+        _require_one_database(words)
+        unparsed = super().parse_args(ctx, words + rest)
+        for one in self.params if takes_runs else ():
+            value = ctx.params.get(one.name)
+            ctx.params[one.name] = [*map(_with_dash, value)] if isinstance(value, list | tuple) else _with_dash(value)
+        return unparsed
+
+
+_DASH = "\0"  # in place of a dash, which the parser takes for the beginning of an option; no argument can contain it
+
+
+def _is_number(word: str, dash: str) -> bool:
+    return word[:1] == dash and word[1:2].isdigit()
+
+
+def _with_dash(value: Any) -> Any:
+    return f"-{value[1:]}" if isinstance(value, str) and _is_number(value, _DASH) else value
+
+
+def _require_one_database(words: list[str]) -> None:
+    """Raise ConfigError if `--db` is given more than once: the parser would silently use the last one."""
+    given = [after for word, after in pairwise(words) if word == "--db"]
+    given += [word.removeprefix("--db=") for word in words if word.startswith("--db=")]
+    if len(given) > 1:
+        cure = f"`klcli runs merge {command_text(given)} --db all.db` puts them into one"
+        raise ConfigError(f"--db is given {len(given)} times: a command uses one database, {cure}")
+
+
+class RecordingCommand(KlcliCommand):
+    """A command that, if its result could not be written to stdout, names the database that stores it."""
+
+    def invoke(self, ctx: Any) -> None:
+        super().invoke(ctx)
+        connection = sys.modules.get("klcli.store.connection")  # a list of presets or reports opens no database
+        if (loss := streams.loss()) is not None and connection and connection.has_opened():
+            stored = f"it is stored in {ctx.params['db']}"
+            raise StoreError(f"the result could not be written to stdout ({loss.strerror}), {stored}")
 
 
 def takes(

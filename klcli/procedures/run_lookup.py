@@ -2,42 +2,55 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from klcli.data.dataset import Dataset
-from klcli.data.sources import exists, open_dataset
-from klcli.errors import ConfigError, DataError
-from klcli.evaluation.reevaluation import TrainedNetwork
-from klcli.settings.setting import MAX_INTEGER, require
+from klcli.errors import ConfigError, DataError, StoreError
+from klcli.settings.run_names import LAST, parsed
+from klcli.settings.setting import require
 from klcli.store.records import BEST_FIRST, Run, RunFilter
 from klcli.store.store import Store
 from klcli.text import path_of
-from klcli.training.networks import restore
-from klcli.training.result import snapshots_of
 
-LAST, BEST = "last", "best"
+if TYPE_CHECKING:  # a report must not import the training code
+    from klcli.data.dataset import Dataset
+    from klcli.evaluation.reevaluation import TrainedNetwork
 
 
-def chosen_run(store: Store, which: str) -> Run:
-    """Return a run by number, the `last` complete one, or the `best`. Raises ConfigError or StoreError.
+def chosen_run(store: Store, which: str, asked: str = "run") -> Run:
+    """Return the run of a name. Raises ConfigError for a name that no run can have, StoreError if there is no such run.
 
-    The best run has the highest validation accuracy on the most recently used images and their most common split.
+    The `last` run is the newest complete one, -1 the newest in any state. The `best` run has the highest validation
+    accuracy on the most recently used images and their most common split.
     """
-    if which not in (LAST, BEST):
-        return store.runs.get(run_number(which, "run", "`last`, or `best`"))
-    latest = "state = 'complete' ORDER BY id DESC LIMIT 1"
-    for run in store.runs.where(latest) if which == LAST else best_runs(store, 1, RunFilter()):
-        return run
-    raise ConfigError(f"run {which}: {store.path} holds no complete run yet, begin with `klcli train`")
+    found = _named(store, which, asked)
+    require(len(found) == 1, f"{asked} {which}: give one run, these are {len(found)}")
+    return found[0]
 
 
-def run_number(which: str, asked: str, otherwise: str) -> int:
-    """Parse the number of a run, which `asked` takes. Raises ConfigError for any other text, and beyond the largest."""
-    try:
-        number = int(which)
-    except ValueError:
-        raise ConfigError(f"{asked} {which!r}: give the number of a run, or {otherwise}") from None
-    require(abs(number) <= MAX_INTEGER, f"{asked} {which}: there is no such run, the number is too large")
-    return number
+def chosen_runs(store: Store, which: Sequence[str], asked: str = "run") -> list[Run]:
+    """Return every named run once, in the given order; `3,4` are two. Raises ConfigError if none is named."""
+    found = [run for text in which for one in text.split(",") if one for run in _named(store, one, asked)]
+    require(bool(found), f"{asked} {' '.join(which)!r}: give the number of a run, or `last`, or `best`")
+    return list({run.id: run for run in found}.values())
+
+
+def _named(store: Store, which: str, asked: str) -> list[Run]:
+    name = parsed(which, asked)
+    if isinstance(name, str):
+        latest = "state = 'complete' ORDER BY id DESC LIMIT 1"
+        if found := store.runs.where(latest) if name == LAST else best_runs(store, 1, RunFilter()):
+            return found
+        raise ConfigError(f"{asked} {which}: {store.path} holds no complete run yet, begin with `klcli train`")
+    first, last = name
+    if first < 0:
+        found = store.runs.where("1 ORDER BY id DESC LIMIT 1 OFFSET ?", [-1 - first])
+    elif first == last:
+        return [store.runs.get(first)]
+    else:
+        found = store.runs.where("id BETWEEN ? AND ? ORDER BY id", [first, last])
+    if not found:
+        raise StoreError(f"{store.path}: there is no run {which}, `klcli report --list` shows all that are there")
+    return found
 
 
 def best_runs(store: Store, n: int, chosen: RunFilter) -> list[Run]:
@@ -48,27 +61,31 @@ def best_runs(store: Store, n: int, chosen: RunFilter) -> list[Run]:
     return []
 
 
-def chosen_runs(store: Store, which: Sequence[str]) -> list[Run]:
-    """Return every named run once, in the given order; `3,4` are two. Raises ConfigError if none is named."""
-    found = [chosen_run(store, one) for text in which for one in text.split(",") if one]
-    require(bool(found), f"run {' '.join(which)!r}: give the number of a run, or `last`, or `best`")
-    return list({run.id: run for run in found}.values())
-
-
-def images_of(run: Run, data: str | None, asked: str, say: Callable[[str], None] = lambda message: None) -> Dataset:
+def images_of(run: Run, data: str | None, asked: str, say: Callable[[str], None] = lambda message: None) -> "Dataset":
     """Open the images of a run, at `--data` or at their stored place. Raises DataError if they have changed."""
-    if data is None:
-        place = path_of(run.dataset_source)
-        data = str(place) if place.is_absolute() and exists(place) else run.dataset
-    dataset = open_dataset(data, say)
+    from klcli.data.sources import open_dataset
+
+    dataset = open_dataset(place_of(run) if data is None else data, say)
     if dataset.sha256 != run.dataset_sha256:
         found = f"those of {dataset.source} have {dataset.sha256[:8]}, name the right ones with --data"
         raise DataError(f"{asked}: its images had sha256 {run.dataset_sha256[:8]}, {found}")
     return dataset
 
 
-def trained_networks(store: Store, run: Run, snapshots: bool = False) -> list[TrainedNetwork]:
+def place_of(run: Run) -> str:
+    """Return the place of the images of a run, or their name if they are elsewhere now, as `--data` takes it."""
+    from klcli.data.sources import exists
+
+    place = path_of(run.dataset_source)
+    return str(place) if place.is_absolute() and exists(place) else run.dataset
+
+
+def trained_networks(store: Store, run: Run, snapshots: bool = False) -> "list[TrainedNetwork]":
     """Return the network of a run, or its snapshots. Raises ConfigError without any, StoreError for a changed file."""
+    from klcli.evaluation.reevaluation import TrainedNetwork
+    from klcli.training.networks import restore
+    from klcli.training.result import snapshots_of
+
     state = store.runs.checkpoint(run).state
     states = snapshots_of(state) if snapshots else [state]
     require(bool(states), f"--snapshots: run {run.id} has none, train with --snapshots to the end of a cycle")

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from klcli.data.dataset import Dataset, split
 from klcli.errors import ConfigError
-from klcli.procedures.run_lookup import LAST, run_number
+from klcli.procedures.run_lookup import chosen_run, place_of
 from klcli.procedures.setup import Setup, ending_in_a_state
-from klcli.settings.run_command import DEFAULT_DATABASE, resuming_command
+from klcli.settings.run_command import DEFAULT_DATABASE, resuming_command, run_command
+from klcli.settings.run_names import LAST
 from klcli.settings.setting import require, settings_of, value_of
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
@@ -30,12 +32,35 @@ def train(setup: Setup, config: TrainConfig) -> Run:
     """
     with setup.pinned():
         setup.prepare_engine()
-        dataset = setup.images()
-        budget = budget_of(config, config.split.sizes()[0])
-        store = setup.new_store()
-        with deferred() as check:  # from here on, a recorded run exists and must end in a state
-            run = store.runs.get(store.runs.begin(config, budget, dataset, environment(), setup.command))
-            return _train(setup, store, run, dataset, check, is_resumed=False)
+        return _begin(setup, config, setup.images())
+
+
+def rerun(setup: Setup, which: str) -> Run:
+    """Train a stored run again, with its settings, images and threads, and return the new run.
+
+    Raises ConfigError for a run that no settings describe, DataError if its images are missing or have changed.
+    """
+    store = Store.existing(setup.db)
+    run = chosen_run(store, which, "rerun")
+    study = store.studies.get(run.study_id) if run.study_id is not None else None
+    # A run with the quirks of a published report begins with other weights, or is trained by other equations.
+    if study and {"method", "as_published", "quirks"} & study.settings.keys():
+        again = f"repeat study {study.id} with `{study.command or run.command}`"
+        raise ConfigError(f"rerun {which}: no settings describe how this run was trained, {again}")
+    with setup.pinned(run.threads):
+        setup.prepare_engine()
+        dataset = setup.images(run, f"rerun {run.id}")
+        data = setup.data or place_of(run)
+        command = run_command(run.config, data=data, threads=run.threads, db=setup.db)
+        return _begin(replace(setup, command=command), run.config, dataset)
+
+
+def _begin(setup: Setup, config: TrainConfig, dataset: Dataset) -> Run:
+    budget = budget_of(config, config.split.sizes()[0])
+    store = setup.new_store()
+    with deferred() as check:  # from here on, a recorded run exists and must end in a state
+        run = store.runs.get(store.runs.begin(config, budget, dataset, environment(), setup.command))
+        return _train(setup, store, run, dataset, check, is_resumed=False)
 
 
 def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | None) -> Run:
@@ -149,7 +174,7 @@ def _unfinished(store: Store, which: str) -> Run:
         for run in store.runs.where(f"state IN {UNFINISHED} AND study_id IS NULL ORDER BY id DESC LIMIT 1"):
             return run
         raise ConfigError(f"--resume last: nothing to continue in {store.path}, {_instead_of_resuming(store)}")
-    run = store.runs.get(run_number(which, "--resume", "`last`"))
+    run = chosen_run(store, which, "--resume")
     if run.study_id is not None:
         again = f"continue that with `{_study_command(store, run)}`"
         raise ConfigError(f"--resume {which}: this run belongs to study {run.study_id}, {again}")

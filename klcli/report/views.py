@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from klcli.errors import ConfigError, StoreError
+from klcli.procedures.run_lookup import chosen_run, chosen_runs
 from klcli.report.documents import check_document, record_document, run_document
 from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
@@ -187,7 +188,8 @@ def _left_out(first: str, shown: int, total: int, what: str, selection: Selectio
 
 
 def _side_by_side(store: Store, selection: Selection) -> View:
-    runs = [store.runs.get(number) for number in dict.fromkeys(selection.runs)]
+    runs = chosen_runs(store, selection.runs, "--run")
+    require(not selection.diff_only or len(runs) > 1, "--diff-only: compares runs, give at least two with --run")
     epochs = {run.id: store.runs.epochs(run.id) for run in runs}
     evaluations = store.evaluations.of_runs([run.id for run in runs])
     notes = [f"run {run.id}: {run.command}" for run in runs]
@@ -275,4 +277,5 @@ def conditions(store: Store, selection: Selection) -> RunFilter:
     """Return the filter of runs, without --dataset."""
     state, since = selection.state if selection.is_list else "complete", selection.started_since
     own = RunFilter(state=state, batch_norm=selection.bn, since=since, tag=selection.tagged, where=selection.where)
-    return own if selection.images_of is None else own.on_images_of(store.runs.get(selection.images_of))
+    which = selection.images_of
+    return own if which is None else own.on_images_of(chosen_run(store, which, "--images-of"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from klcli.errors import ConfigError
 from klcli.settings.procedures import ALL, MEASURES, measures_of
+from klcli.settings.run_names import parsed
 from klcli.settings.setting import Role, Settings, flag, require, setting, settings_of
 from klcli.text import storable
 
@@ -33,7 +34,8 @@ class Selection(Settings):
     best: int | None = setting(None, VIEW, "Show the N best complete runs; without options, 10.",
         at_least=1, at_most=MOST_ROWS)
     list_all: bool = flag(VIEW, "List all runs in all states, the newest first.", option="--list")
-    runs: tuple[int, ...] = setting((), VIEW, "Show these runs side by side.", option="--run", metavar="RUN...")
+    runs: tuple[str, ...] = setting((), VIEW, "Show these runs side by side: 7, 1-3, `last`, `best`, or -1 for the "
+        "newest.", option="--run", metavar="RUN...")
     diff_only: bool = flag(VIEW, "With --run, show only the differences.")
     study: int | None = setting(None, VIEW, "Show the table of a search, a sweep, repeats or a reproduction.")
     group_by: tuple[str, ...] = setting((), VIEW, "Show mean, deviation and n over seeds, as `hidden,bn`, and which "
@@ -43,7 +45,7 @@ class Selection(Settings):
         choices=(*MEASURES, ALL), metavar="NAME...")
     dataset: str | None = setting(
         None, FILTER, "Select runs on these images: cifar10, synthetic, or the start of a sha256.")
-    images_of: int | None = setting(None, FILTER, "Select runs with the images and the split of run N.")
+    images_of: str | None = setting(None, FILTER, "Select runs with the images and split of this run.", metavar="RUN")
     bn: bool | None = setting(None, FILTER, "Select runs with or without batch normalisation.")
     state: str | None = setting(None, FILTER, f"List runs that are {', '.join(STATES[:-1])} or {STATES[-1]}.",
         choices=STATES, metavar="STATE")
@@ -79,8 +81,11 @@ class Selection(Settings):
         require(not (views and other_state), complete)
         both = f"--dataset {self.dataset} and --images-of {self.images_of}: give one of them"
         require(self.dataset is None or self.images_of is None, both)
-        is_single = self.diff_only and len(self.runs) < 2
-        require(not is_single, "--diff-only: compares runs, give at least two with --run")
+        for name in self.runs:
+            parsed(name, "--run")
+        if self.images_of is not None:
+            parsed(self.images_of, "--images-of")
+        require(bool(self.runs) or not self.diff_only, "--diff-only: compares runs, give at least two with --run")
         no_check = f"--measures {' '.join(self.measures)}: measures of a gradient check, add --gradchecks"
         require(not self.measures or self.is_about_gradients, no_check)
         _ = self.order, self.started_since  # both raise if they cannot be parsed

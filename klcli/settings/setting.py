@@ -83,7 +83,9 @@ class Setting:
         if self.is_pair:
             return tuple(map(self._read, typed, self.items))
         parts = [part for text in typed for part in text.split(",")]
-        return tuple(self._read(part, self.items[0]) for part in parts if part or self.items[0] is not str)
+        given = [part for part in parts if part or self.items[0] is not str]
+        require(bool(given) or not typed, f"{self.option} {' '.join(typed)!r}: give at least one value")
+        return tuple(self._read(part, self.items[0]) for part in given)
 
     def _read(self, text: str, kind: type) -> Any:
         try:

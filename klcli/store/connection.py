@@ -58,7 +58,7 @@ Result = TypeVar("Result")
 class Database:
     """The connection that all parts of a Store share, to a migrated file. Raises StoreError, one line with the cure."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, as_copy: bool = False) -> None:  # a copy of a file that must stay as it is
         self.path = path
         self._copy: TemporaryDirectory[str] | None = None  # holds what is read instead of a read-only file
         with explained(path):
@@ -76,7 +76,10 @@ class Database:
                 raise StoreError(f"{path.parent}: {words}") from error
             _last_opened[:] = [self.real.absolute()]
             try:
-                self._db = _opened(self.real.absolute(), path)
+                if as_copy:
+                    self._open_copy()
+                else:
+                    self._db = _opened(self.real.absolute(), path)
             except sqlite3.OperationalError as error:
                 if not self.read_copy(error):
                     raise
@@ -90,17 +93,20 @@ class Database:
         if _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or self._copy:
             return False
         try:
-            with self.real.open("rb"):
-                self._copy = TemporaryDirectory(prefix="klcli-")
-            for suffix in ("", "-journal", "-wal"):
-                with suppress(FileNotFoundError):
-                    shutil.copyfile(f"{self.real}{suffix}", Path(self._copy.name) / f"{self.real.name}{suffix}")
+            self._open_copy()
         except OSError:  # the file cannot be read either
             return False
+        return True
+
+    def _open_copy(self) -> None:
+        with self.real.open("rb"):
+            self._copy = TemporaryDirectory(prefix="klcli-")
+        for suffix in ("", "-journal", "-wal"):
+            with suppress(FileNotFoundError):
+                shutil.copyfile(f"{self.real}{suffix}", Path(self._copy.name) / f"{self.real.name}{suffix}")
         if hasattr(self, "_db"):
             self._db.close()
         self._db = _opened(Path(self._copy.name) / self.real.name, self.path)
-        return True
 
     def protect_copy(self) -> None:
         if self._copy:

@@ -66,6 +66,9 @@ class Run(_Measured):
     error: str | None = None
     note: str | None = None
     tags: str | None = None  # words separated by spaces
+    identity: str | None = None  # the same in all copies of the run
+    origin: str | None = None  # the database from which it was merged
+    origin_run: int | None = None  # its number there
 
     @cached_property
     def config(self) -> TrainConfig:

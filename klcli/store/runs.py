@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # a report must not import the training code
 
 UNFINISHED = ("interrupted", "failed")  # states of runs that can continue, also as a list in SQL
 STARTED = ("host", "pid", "state", "started_at", "threads", "versions")  # columns that change when a run begins again
+UNEXPECTED = "its process ended unexpectedly"
 PORTION = 1000  # runs read at once
 
 
@@ -116,7 +118,7 @@ class Runs:
         left = "state = 'running' AND NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND state = 'running')"
         if dead or self._db.read(f"SELECT id FROM studies WHERE {left} LIMIT 1"):
             with self._db.write() as db:
-                interrupted = "UPDATE runs SET state = 'interrupted', error = 'its process ended unexpectedly'"
+                interrupted = f"UPDATE runs SET state = 'interrupted', error = '{UNEXPECTED}'"
                 still_running = "state = 'running' AND coalesce(owner, '') IN (SELECT value FROM json_each(?))"
                 db.execute(f"{interrupted} WHERE {still_running}", [json.dumps(dead)])
                 db.execute(f"UPDATE studies SET state = 'interrupted' WHERE {left}")
@@ -321,7 +323,7 @@ def run_row(
 def insert_run(db: Tables, row: dict[str, Any]) -> int:
     """Insert a run under a new number, which is returned, inside a transaction."""
     run_id = next_number(db, "runs")
-    db.table("runs").insert(row | {"id": run_id})
+    db.table("runs").insert(row | {"id": run_id, "identity": secrets.token_hex(16)})
     return run_id
 
 

@@ -9,15 +9,19 @@ from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from klcli.errors import ConfigError, StoreError
 from klcli.files import make_folder, replacing_all
 from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, Database, explained
+from klcli.store.records import Run
 from klcli.store.runs import PORTION, Runs
 from klcli.store.studies import DELETED
 from klcli.text import path_text
+
+if TYPE_CHECKING:
+    from klcli.store.merging.merge import Merged
 
 LARGE_BYTES = 30_000_000  # from this size on, a second process saves more than the half second of its start
 
@@ -28,29 +32,29 @@ class Upkeep:
     def __init__(self, db: Database, runs: Runs) -> None:
         self._db, self._runs = db, runs
 
-    def set_note(self, run_id: int, note: str) -> None:
-        self._runs.get(run_id)
-        with self._db.write() as db:
-            db.table("runs").update(run_id, {"note": note or None})
+    def set_note(self, run_ids: Sequence[int], note: str) -> None:
+        self._change(run_ids, lambda run: {"note": note or None})
 
-    def add_tag(self, run_id: int, tag: str) -> None:
-        """Tag a run with a single word. Raises ConfigError for any other text."""
+    def add_tag(self, run_ids: Sequence[int], tag: str) -> None:
+        """Tag runs with a single word. Raises ConfigError for any other text."""
         if tag.split() != [tag]:
             raise ConfigError(f"tag {tag!r}: must be one word without spaces")
-        with self._db.write() as db:
-            tags = [*(one for one in self._tags(run_id) if one != tag), tag]
-            db.table("runs").update(run_id, {"tags": " ".join(tags)})
+        self._change(run_ids, lambda run: {"tags": " ".join([*(one for one in _tags(run) if one != tag), tag])})
 
-    def remove_tag(self, run_id: int, tag: str) -> None:
-        """Remove a tag from a run. Raises ConfigError if the run has no such tag."""
-        with self._db.write() as db:
-            tags = self._tags(run_id)
-            if tag not in tags:
-                raise ConfigError(f"--untag {run_id} {tag!r}: this run has no such tag")
-            db.table("runs").update(run_id, {"tags": " ".join(one for one in tags if one != tag) or None})
+    def remove_tag(self, run_ids: Sequence[int], tag: str) -> None:
+        """Remove a tag from runs. Raises ConfigError, and changes none, if one of them has no such tag."""
 
-    def _tags(self, run_id: int) -> list[str]:
-        return (self._runs.get(run_id).tags or "").split()
+        def without(run: Run) -> dict[str, str | None]:
+            if tag not in _tags(run):
+                raise ConfigError(f"untag {run.id} {tag!r}: this run has no such tag")
+            return {"tags": " ".join(one for one in _tags(run) if one != tag) or None}
+
+        self._change(run_ids, without)
+
+    def _change(self, run_ids: Sequence[int], change: Callable[[Run], dict[str, str | None]]) -> None:
+        with self._db.write() as db:
+            for run_id in run_ids:
+                db.table("runs").update(run_id, change(self._runs.get(run_id)))
 
     def delete(self, run_ids: Sequence[int]) -> list[Path]:
         """Delete runs with their epochs, checkpoints and pictures; return the deleted files.
@@ -61,10 +65,11 @@ class Upkeep:
         runs = [self._runs.get(run_id) for run_id in dict.fromkeys(run_ids)]
         for run in runs:
             if run.state == "running":
-                raise ConfigError(f"--delete {run.id}: {self._runs.training_words(run)}, end that first")
+                raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
         own, numbers = [self._runs.file_of(run) for run in runs if run.checkpoint is not None], {run.id for run in runs}
-        pictures = [path for kind, shown, path in self._pictures() if kind == "run" and shown & numbers]
-        files = [file for file in [*own, *map(checkpoints.previous, own), *pictures] if file.exists()]
+        plots = self._db.folder("plots")
+        drawn = [path for kind, shown, path in pictures(plots) if kind == "run" and not numbers.isdisjoint(shown)]
+        files = [file for file in [*own, *map(checkpoints.previous, own), *drawn] if file.exists()]
         with _removing(files), self._db.write() as db:
             for run in runs:
                 db.execute("DELETE FROM runs WHERE id = ?", [run.id])
@@ -75,12 +80,11 @@ class Upkeep:
                 db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
         return files
 
-    def _pictures(self) -> Iterator[tuple[str, set[int], Path]]:
-        """Yield the kind, the numbers and the path of every picture, as report/pictures.py names them."""
-        plots = self._db.folder("plots")
-        for path in sorted(plots.glob("*-[0-9]*")) if not plots.is_symlink() else ():
-            if found := _PICTURE.match(path.name):
-                yield found[1], set(map(int, found[2].split("-"))), path
+    def merge(self, path: Path) -> "Merged":
+        """Copy the runs of another database that are not here yet, with their studies, evaluations and files."""
+        from klcli.store.merging.merge import merge
+
+        return merge(self._db, path)
 
     def export(self, folder: Path) -> dict[str, int]:
         """Write every table and view as a CSV file; return the number of rows by file name.
@@ -182,7 +186,19 @@ class Upkeep:
         tables = {"study": "studies", "gradcheck": "gradient_checks"}
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
         there["run"] = runs
-        yield from (path for kind, shown, path in self._pictures() if not shown <= there[kind])
+        drawn = pictures(self._db.folder("plots"))
+        yield from (path for kind, shown, path in drawn if not there[kind].issuperset(shown))
+
+
+def pictures(plots: Path) -> Iterator[tuple[str, list[int], Path]]:
+    """Yield the kind, the numbers and the path of every picture in a folder, as report/pictures.py names them."""
+    for path in sorted(plots.glob("*-[0-9]*")) if not plots.is_symlink() else ():
+        if found := _PICTURE.match(path.name):
+            yield found[1], [*map(int, found[2].split("-"))], path
+
+
+def _tags(run: Run) -> list[str]:
+    return (run.tags or "").split()
 
 
 def _size(path: str) -> int | None:

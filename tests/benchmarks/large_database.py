@@ -39,9 +39,9 @@ COMMANDS = (
     "report --since 7d",
     "report --run 50005 50006",
     "report --study 7",
-    "report --check",
-    "report --check-contents",
-    "report --export tables",
+    "runs check",
+    "runs check --contents",
+    "runs export --tables tables",
     "report --html report.html",
 )
 

@@ -80,7 +80,7 @@ def test_an_ensemble_and_where_it_is_shown(here: Klcli, trained: Path, rows: Row
     assert here("report", "--html", "page.html").returncode == 0
     assert "Stored networks, evaluated again" in (trained / "page.html").read_text()
 
-    assert here("report", "--delete", "3", "--yes").returncode == 0
+    assert here("runs", "delete", "3", "--yes").returncode == 0
     assert rows("evaluations") == rows("evaluation_runs") == []  # a part of its networks is gone
 
 

@@ -25,7 +25,7 @@ DRAWN = (
     *("--bn-statistics", "adaptive", "--bn-samples", "20"),
 )
 OF_THE_MOMENT = {
-    *("id", "study_id", "member", "started_at", "finished_at", "pid", "owner", "seconds", "command"),
+    *("id", "study_id", "member", "started_at", "finished_at", "pid", "owner", "identity", "seconds", "command"),
     *("checkpoint", "checkpoint_sha256", "previous_sha256", "error", "config", "order_seed"),
 }
 

@@ -97,9 +97,6 @@ IGNORED = {
         "--sort seconds", "--format csv", "--plot curves", "--best 2", "--list", "--run 1", "--study 1",
         "--group-by bn", "--gradchecks",
     ],
-    "--check": ["--best 2", "--format csv", "--bn", "--html x.html"],
-    "--note 1 x": ["--list"],
-    "--yes": ["", "--list"],
 }  # fmt: skip
 
 

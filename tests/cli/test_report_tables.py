@@ -111,11 +111,8 @@ def test_filters(here: Klcli, trained: Path) -> None:
         (["--plot", "curves", "--to", "x.gif"], "x.gif"),
         (["--to", "x.png"], "--plot"),
         (["--run", "one"], "'one'"),
-        (["--tag", "1", "two words"], "two words"),
-        (["--note", "one", "x"], "one"),
-        (["--check", "--export", "x"], "give one at a time"),
-        (["--check", "--check-contents"], "--check and --check-contents: give one at a time"),
-        (["--delete", "1"], "--yes"),
+        (["--run", "3-1"], "the range descends, give 1-3"),
+        (["--run", ""], "--run"),
     ],
 )
 def test_what_cannot_be_shown(here: Klcli, trained: Path, refused: Refused, args: list[str], named: str) -> None:
@@ -128,7 +125,7 @@ def test_bad_sql_as_a_process(klcli: Klcli, trained: Path, refused: Refused, row
     assert len(rows("runs")) == 3
 
 
-@pytest.mark.parametrize("args", [["--run", "99"], ["--study", "9"], ["--images-of", "99"]])
+@pytest.mark.parametrize("args", [["--run", "99"], ["--run", "7-9"], ["--study", "9"], ["--images-of", "-4"]])
 def test_what_is_not_there(here: Klcli, trained: Path, refused: Refused, args: list[str]) -> None:
     refused(here("report", *args), 4, args[1])
 
@@ -228,71 +225,19 @@ def test_pictures_are_written_under_names_that_sort(here: Klcli, trained: Path) 
     assert (trained / "c.svg").read_bytes() == first
 
 
-def test_keeping_house(here: Klcli, trained: Path, rows: Rows) -> None:
-    assert here("report", "--note", "2", "the good one").returncode == 0
-    assert here("report", "--tag", "2", "thesis").returncode == 0
-    assert [(run["note"], run["tags"]) for run in rows("runs")][1] == ("the good one", "thesis")
-    assert "the good one" in here("report", "--list").stdout
-    assert here("report", "--untag", "2", "thesis").returncode == 0
-    assert here("report", "--export", "out").returncode == 0
-    assert len(list(csv.DictReader((trained / "out/runs.csv").open(newline="")))) == 3
-    assert "sound" in here("report", "--check").stdout
-    done = here("report", "--delete", "1", "3", "--yes", "--json")
-    assert json.loads(done.stdout)["deleted"] == [1, 3]
-    assert [run["id"] for run in rows("runs")] == [2]
-    assert sorted(path.name for path in (trained / "results/checkpoints").iterdir()) == ["run-000002.npz"]
-
-
-def test_a_damaged_checkpoint_is_found(here: Klcli, trained: Path) -> None:
-    (trained / "results/checkpoints/run-000002.npz").write_bytes(b"PK nothing")
-    done = here("report", "--check")
-    assert done.returncode == 4
-    assert "damaged  run 2" in done.stdout
-    assert done.stderr.startswith("klcli: ")
-
-
-def test_a_check_says_what_it_has_read(here: Klcli, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("klcli.cli.commands.report.NEWEST", 1)
-    (trained / "results/checkpoints/run-000002.npz").write_bytes(b"PK nothing")
-    done = here("report", "--check")
-    assert done.returncode == 0
-    assert done.stdout.endswith(": 3 runs, the database and the newest 1 of 3 checkpoints are sound, 0 orphans\n")
-    assert done.stderr == "only the newest 1 of 3 checkpoints were read: `klcli report --check-contents` reads all\n"
-    assert json.loads(here("report", "--check", "--json").stdout).items() >= {"checkpoints": 3, "read": 1}.items()
-    (trained / "results/checkpoints/run-000001.npz").unlink()
-    done = here("report", "--check")
-    assert done.returncode == 4
-    assert done.stdout.startswith("damaged  run 1: ") and "missing" in done.stdout
-    assert "only the newest 1 of 3 checkpoints were read" in done.stderr
-    done = here("report", "--check-contents")
-    assert done.returncode == 4
-    assert "damaged  run 1" in done.stdout and "damaged  run 2" in done.stdout
-    assert "were read" not in done.stderr
-
-
-def test_nothing_is_deleted_where_nobody_can_be_asked(here: Klcli, trained: Path, rows: Rows) -> None:
-    done = here("report", "--delete", "1")
-    assert done.returncode == 2
-    assert "--yes" in done.stderr
-    assert len(rows("runs")) == 3
-
-
-@pytest.mark.parametrize(
-    "args", [["--list"], ["--group-by", "bn"], ["--html", "x.html"], ["--check"], ["--export", "out"]]
-)
+@pytest.mark.parametrize("args", [["--list"], ["--group-by", "bn"], ["--html", "x.html"]])
 def test_an_empty_database(here: Klcli, trained: Path, args: list[str]) -> None:
     change(trained, "DELETE FROM epochs", "DELETE FROM runs")
     done = here("report", *args)
     assert done.returncode == 0, done.stderr
-    if args[0] not in ("--check", "--export"):
-        assert "klcli train --hidden 50 30 20 --bn" in done.stdout
+    assert "klcli train --hidden 50 30 20 --bn" in done.stdout
 
 
-@pytest.mark.parametrize("args", [["--list"], ["--html", "x.html"], ["--check"], ["--note", "1", "x"]])
+@pytest.mark.parametrize("args", [["report", "--list"], ["report", "--html", "x.html"], ["runs", "check"]])
 def test_a_database_that_cannot_be_used(here: Klcli, trained: Path, refused: Refused, args: list[str]) -> None:
-    refused(here("report", *args, "--db", "elsewhere.db"), 4, "elsewhere.db")
+    refused(here(*args, "--db", "elsewhere.db"), 4, "elsewhere.db")
     change(trained, "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('klcli', 'm999', 'now')")
-    refused(here("report", *args), 4, "newer klcli")
+    refused(here(*args), 4, "newer klcli")
     (trained / "results/klcli.db").rename(trained / "other.db")
     (trained / "other.db").write_bytes(b"no database at all, but long enough to be read as one" * 100)
-    refused(here("report", *args, "--db", "other.db"), 4, "other.db", "not an SQLite database")
+    refused(here(*args, "--db", "other.db"), 4, "other.db", "not an SQLite database")

@@ -161,7 +161,7 @@ def test_a_write_that_waits_for_a_locked_database_obeys_at_once(
     connection.close()
     assert klcli("report", "--list").returncode == 0
     assert [run["state"] for run in rows("runs")] == ["interrupted"]
-    assert klcli("report", "--check").returncode == 0
+    assert klcli("runs", "check").returncode == 0
 
 
 def test_a_signal_that_was_ignored_at_the_start_stays_ignored(start: Start, rows: Rows) -> None:

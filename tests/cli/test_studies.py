@@ -31,7 +31,7 @@ SEARCH = (
     *("search-lambda", "--data", "synthetic", "--subset", "300", "--hidden", "20", "--trials", "6", "--repeats", "2"),
     *("--step-size", "120", "--cycles", "1", "--evaluations-per-cycle", "2"),
 )
-CLOCK = {"started_at", "finished_at", "pid", "owner", "seconds", "command", "host"}
+CLOCK = {"started_at", "finished_at", "pid", "owner", "identity", "seconds", "command", "host"}
 
 
 @pytest.fixture(scope="module")

@@ -47,14 +47,18 @@ VIEWS = (
 )  # fmt: skip
 OTHERS = (
     ["--run", "1", "2", "--plot", "curves"], ["--dataset", "no such \x1b[31m"], ["--where", "'\x1b' = nothing"],
-    ["--note", "2", EVIL], ["--tag", "2", "a\x1bb"], ["--untag", "2", "\x1b[31m"], ["--db", "\x1b[2J.db"],
-    ["--export", "out\x1b[2J"], ["--to", "\x1b.gif", "--plot", "curves"], ["--check"], ["--html", "p\x1b.html"],
+    ["--db", "\x1b[2J.db"], ["--to", "\x1b.gif", "--plot", "curves"], ["--html", "p\x1b.html"],
+)  # fmt: skip
+CHANGES = (
+    ["note", "2", EVIL], ["tag", "2", "a\x1bb"], ["untag", "2", "\x1b[31m"], ["export", "--tables", "out\x1b[2J"],
+    ["check"],
 )  # fmt: skip
 
 
 def test_nothing_from_outside_controls_a_terminal(here: Klcli, evil: Path) -> None:
-    for args in [*([*view, "--format", form] for view in VIEWS for form in FORMATS), *OTHERS]:
-        done = here("report", *args)
+    shown = [*([*view, "--format", form] for view in VIEWS for form in FORMATS), *OTHERS]
+    for args in [*(["report", *view] for view in shown), *(["runs", *change] for change in CHANGES)]:
+        done = here(*args)
         assert done.returncode in (0, 2, 4), (args, done.stderr)
         for text in (done.stdout.removeprefix("\ufeff"), done.stderr):
             assert not HIDDEN.search(text), (args, HIDDEN.search(text))
@@ -80,18 +84,18 @@ def test_no_text_is_markup_or_a_formula(here: Klcli, evil: Path) -> None:
 
 def test_names_of_any_bytes(trained: Path) -> None:
     note, tag = b"note " + BYTES, b"tag-" + BYTES
-    assert run(trained, "report", "--note", "2", note).returncode == 0
-    assert run(trained, "report", "--tag", "2", tag).returncode == 0
+    assert run(trained, "runs", "note", "2", note).returncode == 0
+    assert run(trained, "runs", "tag", "2", tag).returncode == 0
     shown = run(trained, "report", "--tagged", tag, "--format", "csv")
     [row] = csv.DictReader(io.StringIO(shown.stdout.decode()))
     assert (row["id"], row["note"], row["tags"]) == ("2", "note caf\\xe9", "tag-caf\\xe9")
-    assert run(trained, "report", "--untag", "2", tag).returncode == 0
+    assert run(trained, "runs", "untag", "2", tag).returncode == 0
     for args, suffix in (
-        (["--run", "2", "--plot", "curves", "--to"], b".png"),
-        (["--html"], b".html"),
-        (["--export"], b"-folder"),
+        (["report", "--run", "2", "--plot", "curves", "--to"], b".png"),
+        (["report", "--html"], b".html"),
+        (["runs", "export", "--tables"], b"-folder"),
     ):
-        done = run(trained, "report", *args, BYTES + suffix)
+        done = run(trained, *args, BYTES + suffix)
         assert done.returncode == 0, done.stderr
         assert "caf\\xe9" in done.stdout.decode()
         assert BYTES + suffix in [os.fsencode(path.name) for path in trained.iterdir()]

@@ -206,7 +206,7 @@ def test_the_mean_of_the_snapshots_is_shown_and_stored(here: Klcli, rows: Rows, 
     assert len(rows("evaluations")) == 3
     shown = here("report", "--run", "1").stdout
     assert "ensemble test accuracy" in shown
-    assert here("report", "--check").returncode == 0
+    assert here("runs", "check").returncode == 0
 
 
 def test_a_run_without_snapshots_has_none_to_average(here: Klcli, refused: Refused) -> None:

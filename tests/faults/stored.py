@@ -9,7 +9,7 @@ from klcli.store import checkpoints
 
 # What two runs of the same config may differ in: when, where and how long.
 OF_THE_MOMENT = {
-    *("id", "study_id", "run_id", "started_at", "finished_at", "host", "pid", "owner"),
+    *("id", "study_id", "run_id", "started_at", "finished_at", "host", "pid", "owner", "identity"),
     *("command", "seconds", "checkpoint", "previous_sha256", "error", "versions"),
 }
 SHORT = ("--data", "synthetic", "--subset", "300", "--hidden", "10", "--bn")  # a network that learns in no time

@@ -148,8 +148,8 @@ PLACES: dict[str, Callable[[Path], object]] = {
 def commands(run: int, folder: Path) -> dict[str, tuple[str, ...]]:
     found = {
         "report": ("report", "--run", str(run), "--format", "json"),
-        "check": ("report", "--check"),
-        "delete": ("report", "--delete", str(run), "--yes"),
+        "check": ("runs", "check"),
+        "delete": ("runs", "delete", str(run), "--yes"),
         "evaluate": ("evaluate", str(run), "--data", "synthetic"),
         "predict": ("predict", str(folder / "picture.png"), "--run", str(run), "--data", "synthetic"),
         "resume": ("train", "--resume", str(run)),

@@ -100,7 +100,7 @@ def test_a_condition_can_only_read(five: Store, where: str) -> None:
     with pytest.raises(ConfigError, match="--where"):
         ids(five, where=where)
     assert len(ids(five)) == 5
-    five.upkeep.set_note(1, "the connection can write again")
+    five.upkeep.set_note([1], "the connection can write again")
 
 
 def test_an_unknown_column_to_sort_by(five: Store) -> None:
@@ -109,28 +109,28 @@ def test_an_unknown_column_to_sort_by(five: Store) -> None:
 
 
 def test_notes_and_tags(five: Store) -> None:
-    five.upkeep.set_note(1, "a 'note' with \"quotes\" and <b>")
-    five.upkeep.add_tag(1, "baseline")
-    five.upkeep.add_tag(1, "thesis")
-    five.upkeep.add_tag(1, "baseline")
+    five.upkeep.set_note([1], "a 'note' with \"quotes\" and <b>")
+    five.upkeep.add_tag([1], "baseline")
+    five.upkeep.add_tag([1], "thesis")
+    five.upkeep.add_tag([1], "baseline")
     assert read(five.path, "SELECT note, tags FROM runs WHERE id = 1") == [
         ("a 'note' with \"quotes\" and <b>", "thesis baseline")
     ]
     assert ids(five, tag="baseline") == [1]
     assert ids(five, tag="base") == []
-    five.upkeep.remove_tag(1, "thesis")
-    five.upkeep.remove_tag(1, "baseline")
-    five.upkeep.set_note(1, "")
+    five.upkeep.remove_tag([1], "thesis")
+    five.upkeep.remove_tag([1], "baseline")
+    five.upkeep.set_note([1], "")
     assert read(five.path, "SELECT note, tags FROM runs WHERE id = 1") == [(None, None)]
     for deed in (
-        lambda: five.upkeep.add_tag(1, "two words"),
-        lambda: five.upkeep.add_tag(1, ""),
-        lambda: five.upkeep.remove_tag(1, "x"),
+        lambda: five.upkeep.add_tag([1], "two words"),
+        lambda: five.upkeep.add_tag([1], ""),
+        lambda: five.upkeep.remove_tag([1], "x"),
     ):
         with pytest.raises(ConfigError, match="tag"):
             deed()
     with pytest.raises(StoreError, match="no run 99"):
-        five.upkeep.set_note(99, "x")
+        five.upkeep.set_note([99], "x")
 
 
 def test_deleting_a_run_removes_all_that_is_its_own(three_runs_here: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_study_remembers_what_it_lost(five: Store) -> None:
 
 def test_an_export_reads_back_to_what_is_stored(three_runs_here: Path, tmp_path: Path) -> None:
     store = Store(three_runs_here / "klcli.db")
-    store.upkeep.set_note(1, 'commas, "quotes"\nand lines')
+    store.upkeep.set_note([1], 'commas, "quotes"\nand lines')
     written = store.upkeep.export(tmp_path / "out")
     assert set(written) == {f"{name}.csv" for name in STORED}
     for name in ("runs", "epochs"):

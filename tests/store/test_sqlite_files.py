@@ -31,7 +31,7 @@ Locks(Path("/nowhere")).is_held("import what this needs")
 try:
     with closing(Store(Path(sys.argv[1]))) as store:
         print([(run.id, run.state) for run in store.runs.where("1 ORDER BY id")])
-        store.upkeep.set_note(1, "x")
+        store.upkeep.set_note([1], "x")
 except KlcliError as error:
     print(error)
 """
@@ -183,7 +183,7 @@ def test_a_process_without_files_left_names_that_and_no_damage(complete: Path) -
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 1 + spare, limits[1]))
         try:
             with closing(Store(complete)) as store:
-                store.upkeep.set_note(1, "x")
+                store.upkeep.set_note([1], "x")
         except StoreError as error:
             messages.add(str(error))
         finally:
@@ -238,13 +238,13 @@ def test_a_database_that_is_moved_while_it_is_open_is_named(complete: Path, chan
             moved = complete if change == "file" else complete.parent
             moved.rename(moved.with_name("moved"))
         with pytest.raises(StoreError, match="was moved or deleted while it was open, name its new place with --db"):
-            store.upkeep.set_note(1, "x")
+            store.upkeep.set_note([1], "x")
 
 
 def test_a_process_with_very_few_files_learns_to_raise_the_limit(complete: Path) -> None:
     for limit in range(6, 12):
         done = subprocess.run(
-            [sys.executable, "-m", "klcli", "report", "--note", "1", "x", "--db", str(complete)],
+            [sys.executable, "-m", "klcli", "runs", "note", "1", "x", "--db", str(complete)],
             capture_output=True, text=True, check=False,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)),  # noqa: B023
         )  # fmt: skip
@@ -256,5 +256,5 @@ def test_a_check_counts_one_run_as_one(complete: Path, klcli: Callable[..., subp
     stray = complete.parent / "checkpoints" / "stray.npz"
     stray.parent.mkdir(exist_ok=True)
     stray.touch()
-    done = klcli("report", "--check", "--db", str(complete))
+    done = klcli("runs", "check", "--db", str(complete))
     assert done.stdout.endswith(": 1 run, the database and all checkpoints are sound, 1 orphan\n"), done

@@ -7,6 +7,7 @@ import typer
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
 from klcli.settings.procedures import EvaluationSettings
+from klcli.settings.run_names import NAMES_HELP
 from klcli.settings.setting import Role, flag
 
 SHOWN_NAMES = 3
@@ -15,7 +16,7 @@ SHOWN_NAMES = 3
 @takes(EvaluationSettings)
 @invoked("data", "db")
 def evaluate(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Numbers of runs, or `last`, or `best`.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help=NAMES_HELP)],
     settings: EvaluationSettings,
     ensemble: bool = flag(Role.EVALUATION, "Average the probabilities of these runs."),
     *,

@@ -1,118 +1,48 @@
-"""`klcli report`: tables, pictures and an HTML page of the stored runs; notes, tags, deletion, export and check."""
+"""`klcli report`: tables, pictures and an HTML page of the stored runs. It reads; `klcli runs` changes them."""
 
 import io
 import sys
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from klcli.cli.commands.gradcheck import raise_for_failed, show
 from klcli.cli.invocation import Invocation, invoked, reason
-from klcli.cli.options import takes
-from klcli.errors import ConfigError, KlcliError, StoreError
-from klcli.report.words import counted, network_name
+from klcli.cli.options import KlcliCommand, takes
+from klcli.errors import KlcliError, StoreError
 from klcli.settings.selection import Selection
-from klcli.settings.setting import Settings, flag, require, setting, settings_of
-from klcli.text import storable
+from klcli.settings.setting import require
 
 if TYPE_CHECKING:
     from klcli.report.pictures import Picture
     from klcli.store.store import Store
 
-PANEL = "Manage runs"
-NEWEST = 300  # checkpoints whose contents --check reads: 1 s for networks of 1 MB
+# Options of earlier versions, and the commands that now do what they did.
+MOVED = {
+    "--note": "note RUN TEXT", "--tag": "tag RUN TAG", "--untag": "untag RUN TAG", "--delete": "delete RUN...",
+    "--export": "export --tables FOLDER", "--check": "check", "--check-contents": "check --contents",
+}  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Upkeep(Settings):
-    """The change or check to make. Raises ConfigError if two are requested at once."""
+class ReadingCommand(KlcliCommand):
+    """A command that refuses the options which once changed the database, and names their new place."""
 
-    note: tuple[int, str] | None = setting(None, PANEL, "Store a note; an empty one removes it.", metavar="RUN TEXT")
-    tag: tuple[int, str] | None = setting(None, PANEL, "Tag a run.", metavar="RUN TAG")
-    untag: tuple[int, str] | None = setting(None, PANEL, "Remove the tag.", metavar="RUN TAG")
-    delete: tuple[int, ...] = setting(
-        (), PANEL, "Delete runs, their checkpoints and pictures; asks for confirmation.", metavar="RUN..."
-    )
-    yes: bool = flag(PANEL, "Skip the confirmation of --delete.", short="-y")
-    export: Path | None = setting(None, PANEL, "Write all tables as CSV files.", metavar="DIR")
-    check: bool = flag(PANEL, f"Check database and checkpoints (contents of the newest {NEWEST}), find orphaned files.")
-    check_contents: bool = flag(PANEL, "Check the same, with the contents of all checkpoints (3 ms per megabyte).")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(len(self.wanted) < 2, f"--{' and --'.join(self.wanted[:2])}: give one at a time")
-
-    @property
-    def wanted(self) -> list[str]:
-        return [one.name.replace("_", "-") for one in fields(self) if one.name != "yes" and getattr(self, one.name)]
-
-    def do(self, invocation: Invocation, store: "Store") -> None:
-        upkeep = store.upkeep
-        changes = (self.note, upkeep.set_note), (self.tag, upkeep.add_tag), (self.untag, upkeep.remove_tag)
-        for given, write in changes:
-            if given is not None:
-                write(given[0], storable(given[1]))
-                run = store.runs.get(given[0])
-                invocation.result(f"run {run.id}: note {run.note or '-'}, tags {run.tags or '-'}")
-                invocation.document("report", {"run": run.id, "note": run.note, "tags": (run.tags or "").split()})
-        if self.delete:
-            self._delete(invocation, store)
-        if self.export is not None:
-            written = store.upkeep.export(self.export)
-            invocation.result(*(f"{self.export / name}  {rows} rows" for name, rows in written.items()))
-            invocation.document("report", {"folder": str(self.export), "files": written})
-        if self.check or self.check_contents:
-            self._check(invocation, store)
-
-    def _delete(self, invocation: Invocation, store: "Store") -> None:
-        runs, numbers = [store.runs.get(number) for number in self.delete], " ".join(map(str, self.delete))
-        what = f"delete {len(runs)} {counted(len(runs), 'run')} with epochs, checkpoints and pictures"
-        silent = f"--delete {numbers}: there is no terminal to confirm it, add --yes to {what}"
-        require(self.yes or sys.stdin.isatty(), silent)
-        for run in runs:
-            invocation.say(f"run {run.id}: {network_name(run.config)} on {run.dataset}, {run.state}")
-        if not self.yes and not typer.confirm(f"{what.capitalize()}?", err=True):
-            invocation.say("nothing was deleted")
-            return
-        files = store.upkeep.delete(self.delete)
-        invocation.result(*(f"deleted run {number}" for number in self.delete), *(f"deleted {one}" for one in files))
-        invocation.document("report", {"deleted": self.delete, "files": files})
-
-    def _check(self, invocation: Invocation, store: "Store") -> None:
-        from klcli.store.records import RunFilter
-
-        number = sum(store.runs.count_by_state().values())
-        files = store.runs.count(RunFilter(where="checkpoint IS NOT NULL"))
-        read = files if self.check_contents else min(files, NEWEST)
-        which = "all checkpoints" if read == files else f"the newest {read} of {files} checkpoints"
-        with invocation.counting("checking", read) as advance:
-            damage, orphans = store.upkeep.check(None if read == files else read, advance)
-        if found := [*(f"damaged  {what}" for what in damage), *(f"orphan   {what}" for what in orphans)]:
-            invocation.result("\n".join(found))  # one text: printing 100 000 separately takes 10 s
-        if not damage:
-            words = f"{number} {counted(number, 'run')}, the database and {which} are sound"
-            invocation.result(f"{store.path}: {words}, {len(orphans)} {counted(len(orphans), 'orphan')}")
-        if read < files:
-            invocation.say(f"only {which} were read: `klcli report --check-contents` reads all")
-        invocation.document("report", {"damage": damage, "orphans": orphans, "checkpoints": files, "read": read})
-        if damage:
-            raise StoreError(f"{store.path}: {len(damage)} damaged, restore a copy or delete the runs with --delete")
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for name in (one.partition("=")[0] for one in args):
+            require(name not in MOVED, f"report {name}: report only reads, give `klcli runs {MOVED.get(name)}`")
+        return super().parse_args(ctx, args)
 
 
 @takes(Selection)
-@takes(Upkeep)
 @invoked("data", "db")
-def report(selection: Selection, upkeep: Upkeep, invocation: Invocation) -> None:
-    """Show the content of the database as tables, pictures or an HTML page, and manage its runs.
+def report(selection: Selection, invocation: Invocation) -> None:
+    """Show the content of the database as tables, pictures or an HTML page; `klcli runs` changes it.
 
     Runs on different images or different splits are never ranked together. By default, the ranking uses the most
     recent images and the split that most of their runs have; stderr names the command that shows the others.
 
     - `klcli report --best 3`
 
-    - `klcli report --run 7 9 12 --diff-only`
+    - `klcli report --run 7 9-12 --diff-only`
 
     - `klcli report --group-by hidden,bn --format latex`
 
@@ -122,17 +52,11 @@ def report(selection: Selection, upkeep: Upkeep, invocation: Invocation) -> None
     """
     both = f"--json and --format {selection.format}: give one, --json is the whole document"
     require(not invocation.as_json or selection.format == "table", both)
-    require(not upkeep.yes or bool(upkeep.delete), "--yes: confirms --delete, omit it")
-    if upkeep.wanted and selection != Selection():
-        given = next(one for one in settings_of(Selection).values() if getattr(selection, one.key) != one.default)
-        raise ConfigError(f"--{upkeep.wanted[0]} and {given.option}: give one at a time")
 
     from klcli.store.store import Store
 
     store = Store.existing(invocation.db)
-    if upkeep.wanted:
-        upkeep.do(invocation, store)
-    elif selection.html is not None:
+    if selection.html is not None:
         _write_page(invocation, store, selection, selection.html)
     else:
         _show(invocation, store, selection)

@@ -54,11 +54,11 @@ def train(
         study = lab.repeat(config, invocation.repeats, vary=invocation.vary, resume=resume is not None)
         _show_repeats(invocation, study.id)
     elif resume is None:
-        _show(invocation, lab.train(config))
+        show_run(invocation, lab.train(config))
     else:
         wanted = {key: value_of(config, key) for key in named}
         threads = invocation.threads if "threads" in typed_settings(ctx, Invocation) else None
-        _show(invocation, lab.resume(resume, wanted=wanted, threads=threads))
+        show_run(invocation, lab.resume(resume, wanted=wanted, threads=threads))
 
 
 def _show_presets(invocation: Invocation) -> None:
@@ -97,7 +97,7 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
         raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, try a smaller --eta-max")
 
 
-def _show(invocation: Invocation, run: Run) -> None:
+def show_run(invocation: Invocation, run: Run, command: str = "train") -> None:
     """Show the results of a run, its picture, and where everything is. Raises Diverged for a run that did."""
     from klcli.report.documents import record_document, run_document
     from klcli.report.plots.training import training_curves
@@ -116,7 +116,7 @@ def _show(invocation: Invocation, run: Run) -> None:
     checkpoint = store.runs.file_of(run) if run.checkpoint else None
     invocation.places(checkpoint=checkpoint, picture=picture)
     document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": picture}
-    invocation.document("train", document | ({"notes": notes} if notes else {}))
+    invocation.document(command, document | ({"notes": notes} if notes else {}))
     if run.state == "diverged" and not is_range_test:  # a range test continues until the cost diverges
         cure = f"its {run.epochs_done:g} epochs are kept, try a smaller --eta-max than {run.config.eta_max:g}"
         raise Diverged(f"run {run.id} diverged: {run.error}; {cure}")

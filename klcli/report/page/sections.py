@@ -60,7 +60,8 @@ class Sections:
         yield Section("Runs", list(self._runs()))
 
     def _of_images(self, images: ImageSet, best: int) -> View:
-        return view(self._store, replace(self._selection, images_of=images.latest, dataset=None, html=None, best=best))
+        own = replace(self._selection, images_of=str(images.latest), dataset=None, html=None, best=best)
+        return view(self._store, own)
 
     def _images(self, images: ImageSet) -> Iterator[Markup]:
         everything, _ = self._store.runs.results(self._conditions.on_images_of(images))

@@ -89,7 +89,10 @@ def _short(text: str) -> str:
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
 
-_OPTIONAL = columns("sigma:.4g; settings; error=why it ended; tags; note", error=_short, tags=_short, note=_short)
+_OPTIONAL = columns(
+    "sigma:.4g; settings; error=why it ended; tags; note; origin=from; origin_run:=its number there",
+    **dict.fromkeys(("error", "tags", "note"), _short),
+)
 _RANKING = columns(
     "id:=run; network; lambda:.4g; initializer=init; seed:; epochs_done:.4g=epochs; train_accuracy:.4f=train; "
     "validation_accuracy:.4f=validation; test_accuracy:.4f=test; seconds:.1f"
@@ -149,5 +152,5 @@ _ALWAYS_DIFFER = ("started (UTC)", "seconds")
 _RESULTS = columns(
     f"threads; study_id=study; state; error=why it ended; epochs_done:.4g; {':.4f; '.join(MEASURES)}:.4f; "
     f"snapshots=snapshots averaged; {':.4f; '.join(ENSEMBLE)}:.4f; best_validation_accuracy:.4f; seconds:.1f; "
-    "started_at=started (UTC); host; tags; note"
+    "started_at=started (UTC); host; tags; note; origin=from; origin_run=its number there"
 )

@@ -1,0 +1,227 @@
+"""`klcli runs`: what changes, keeps, checks, merges or repeats the runs of a database."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from klcli.cli.commands.train import show_run
+from klcli.cli.invocation import Invocation, invoked
+from klcli.cli.options import KlcliCommand, RecordingCommand
+from klcli.errors import StoreError
+from klcli.settings.run_names import NAME_HELP, NAMES_HELP
+from klcli.settings.setting import flag, require, setting
+from klcli.text import storable
+
+if TYPE_CHECKING:
+    from klcli.store.store import Store
+    from klcli.store.upkeep import Upkeep
+
+app = typer.Typer(help="Manage runs: notes, tags, deletion, export, check, merge, rerun.", no_args_is_help=True)
+
+PANEL = "Manage runs"
+NEWEST = 300  # checkpoints whose contents a check reads: 1 s for networks of 1 MB
+SomeRuns = Annotated[str, typer.Argument(metavar="RUN", help=NAMES_HELP)]
+Tag = Annotated[str, typer.Argument(metavar="TAG", help="A word without spaces.")]
+
+
+@app.command(cls=KlcliCommand)
+@invoked("db")
+def note(
+    run: SomeRuns,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The note; an empty one removes it.")],
+    *,
+    invocation: Invocation,
+) -> None:
+    """Store a note with a run; it replaces the one before.
+
+    - `klcli runs note 7 "the one for the thesis"`
+    """
+    _change(invocation, "note", run, lambda upkeep, numbers: upkeep.set_note(numbers, storable(text)))
+
+
+@app.command(cls=KlcliCommand)
+@invoked("db")
+def tag(run: SomeRuns, tag: Tag, *, invocation: Invocation) -> None:
+    """Tag runs, for `klcli report --tagged TAG`.
+
+    - `klcli runs tag 1-3 baseline`
+    """
+    _change(invocation, "tag", run, lambda upkeep, numbers: upkeep.add_tag(numbers, storable(tag)))
+
+
+@app.command(cls=KlcliCommand)
+@invoked("db")
+def untag(run: SomeRuns, tag: Tag, *, invocation: Invocation) -> None:
+    """Remove a tag from runs.
+
+    - `klcli runs untag 1-3 baseline`
+    """
+    _change(invocation, "untag", run, lambda upkeep, numbers: upkeep.remove_tag(numbers, storable(tag)))
+
+
+def _change(invocation: Invocation, verb: str, names: str, change: "Callable[[Upkeep, Sequence[int]], None]") -> None:
+    store = _existing(invocation)
+    numbers = _numbers(store, [names], verb)
+    change(store.upkeep, numbers)
+    changed = [store.runs.get(number) for number in numbers]
+    invocation.result(*(f"run {run.id}: note {run.note or '-'}, tags {run.tags or '-'}" for run in changed))
+    documents = [{"run": run.id, "note": run.note, "tags": (run.tags or "").split()} for run in changed]
+    invocation.document(f"runs {verb}", {"runs": documents})
+
+
+@app.command(cls=KlcliCommand)
+@invoked("db")
+def delete(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help=NAMES_HELP)],
+    yes: bool = flag(PANEL, "Skip the confirmation.", short="-y"),
+    *,
+    invocation: Invocation,
+) -> None:
+    """Delete runs with their epochs, checkpoints and pictures.
+
+    - `klcli runs delete 7 9-12 --yes`
+    """
+    from klcli.report.words import counted, network_name
+
+    store = _existing(invocation)
+    numbers = _numbers(store, runs, "delete")
+    what = f"delete {len(numbers)} {counted(len(numbers), 'run')} with epochs, checkpoints and pictures"
+    silent = f"delete {' '.join(runs)}: there is no terminal to confirm it, add --yes to {what}"
+    require(yes or sys.stdin.isatty(), silent)
+    for run in map(store.runs.get, numbers):
+        invocation.say(f"run {run.id}: {network_name(run.config)} on {run.dataset}, {run.state}")
+    if not yes and not typer.confirm(f"{what.capitalize()}?", err=True):
+        invocation.say("nothing was deleted")
+        return
+    files = store.upkeep.delete(numbers)
+    invocation.result(*(f"deleted run {number}" for number in numbers), *(f"deleted {one}" for one in files))
+    invocation.document("runs delete", {"deleted": numbers, "files": files})
+
+
+@app.command(cls=KlcliCommand)
+@invoked("db")
+def export(
+    tables: Path | None = setting(None, PANEL, "Write every table as a CSV file into this folder.", metavar="FOLDER"),
+    *,
+    invocation: Invocation,
+) -> None:
+    """Write the content of the database for other programs.
+
+    - `klcli runs export --tables FOLDER`
+    """
+    require(tables is not None, "export: name a folder for the tables, `klcli runs export --tables FOLDER`")
+    assert tables is not None
+    written = _existing(invocation).upkeep.export(tables)
+    invocation.result(*(f"{tables / name}  {rows} rows" for name, rows in written.items()))
+    invocation.document("runs export", {"folder": str(tables), "files": written})
+
+
+@app.command(cls=KlcliCommand)
+@invoked("db")
+def check(
+    contents: bool = flag(PANEL, "Read the contents of all checkpoints (3 ms per megabyte)."), *, invocation: Invocation
+) -> None:
+    """Check the database and its checkpoints, and find files that belong to no run.
+
+    Every checkpoint must be there; the contents of the newest 300 are read.
+
+    - `klcli runs check --contents`
+    """
+    from klcli.report.words import counted
+    from klcli.store.records import RunFilter
+
+    store = _existing(invocation)
+    number = sum(store.runs.count_by_state().values())
+    files = store.runs.count(RunFilter(where="checkpoint IS NOT NULL"))
+    read = files if contents else min(files, NEWEST)
+    which = "all checkpoints" if read == files else f"the newest {read} of {files} checkpoints"
+    with invocation.counting("checking", read) as advance:
+        damage, orphans = store.upkeep.check(None if read == files else read, advance)
+    if found := [*(f"damaged  {what}" for what in damage), *(f"orphan   {what}" for what in orphans)]:
+        invocation.result("\n".join(found))  # one text: printing 100 000 separately takes 10 s
+    if not damage:
+        words = f"{number} {counted(number, 'run')}, the database and {which} are sound"
+        invocation.result(f"{store.path}: {words}, {len(orphans)} {counted(len(orphans), 'orphan')}")
+    if read < files:
+        invocation.say(f"only {which} were read: `klcli runs check --contents` reads all")
+    invocation.document("runs check", {"damage": damage, "orphans": orphans, "checkpoints": files, "read": read})
+    if damage:
+        raise StoreError(f"{store.path}: {len(damage)} damaged, restore a copy or delete the runs: `klcli runs delete`")
+
+
+@app.command(cls=RecordingCommand)
+@invoked("db")
+def merge(
+    databases: Annotated[list[Path], typer.Argument(metavar="DB...", help="The databases to copy from.")],
+    *,
+    invocation: Invocation,
+) -> None:
+    """Copy the runs of other databases into one, with studies, evaluations, gradient checks, checkpoints and pictures.
+
+    Each run keeps the name of its database and its number there: `klcli report` shows them. A run that is there already
+    is not copied again; one that has been continued since is updated. The other databases are only read.
+
+    - `klcli runs merge hand-ins/*/results/klcli.db --db all.db`
+    """
+    from klcli.report.tables.table import Table, columns
+    from klcli.store.store import Store
+
+    for path in databases:
+        require(path.exists(), f"merge {path}: there is no database here")
+        is_same = invocation.db.exists() and path.samefile(invocation.db)
+        require(not is_same, f"merge {path}: this is the database of --db, name others")
+    store, found, failures = Store(invocation.db), [], []
+    with invocation.counting("merging", len(databases)) as advance:
+        for path in databases:
+            try:
+                found.append(store.upkeep.merge(path))
+            except StoreError as error:
+                if str(error).startswith(f"{store.path}: "):
+                    raise
+                failures.append(str(error))
+            advance(1)
+    names = ("runs", "updated", "known", "studies", "evaluations", "gradient_checks", "files")
+    rows = [{"database": str(one.database)} | {name: getattr(one, name) for name in names} for one in found]
+    head = columns(f"database; runs:=runs copied; {':; '.join(names[1:])}:")
+    new, changed = sum(one.runs for one in found), sum(one.changes for one in found)
+    total = f"{store.path}: {new} runs from {len(found)} databases" if changed else f"{store.path}: nothing is new"
+    invocation.result(*[Table("Copied", head, rows)] * bool(rows), total)
+    for one in found:
+        for remark in one.remarks:
+            invocation.warn(f"{one.database}: {remark}")
+    documents = [row | {"remarks": one.remarks} for row, one in zip(rows, found, strict=True)]
+    invocation.document("runs merge", {"merged": documents, "failed": failures})
+    if failures:
+        raise StoreError(f"{len(failures)} of {len(databases)} databases are left out: {'; '.join(failures)}")
+
+
+@app.command(cls=RecordingCommand)
+@invoked("data", "db")
+def rerun(run: Annotated[str, typer.Argument(metavar="RUN", help=NAME_HELP)], *, invocation: Invocation) -> None:
+    """Train a run again, as a new run with the settings, images and threads of the old one.
+
+    - `klcli runs rerun 7`
+    """
+    old = invocation.lab.run(run)
+    new = invocation.lab.rerun(old.id)
+    show_run(invocation, new, "runs rerun")
+    if old.checkpoint_sha256 == new.checkpoint_sha256:
+        invocation.say(f"run {new.id} has the same bits as run {old.id}")
+    else:
+        compare = f"`klcli report --run {old.id} {new.id} --diff-only` shows the differences"
+        invocation.say(f"run {new.id} has other bits than run {old.id}: {compare}")
+
+
+def _existing(invocation: Invocation) -> "Store":
+    from klcli.store.store import Store
+
+    return Store.existing(invocation.db)
+
+
+def _numbers(store: "Store", names: Sequence[str], verb: str) -> list[int]:
+    from klcli.procedures.run_lookup import chosen_runs
+
+    return [run.id for run in chosen_runs(store, names, verb)]

@@ -1,0 +1,29 @@
+"""Run names: `7`, `last`, `best`, `-1` for the newest run, `-2` for the one before it, `1-3` for a range."""
+
+import re
+
+from klcli.errors import ConfigError
+from klcli.settings.setting import MAX_INTEGER, require
+
+LAST, BEST = "last", "best"
+NAMES_HELP = "Numbers as 7 or 1-3, -1 for the newest run, `last` complete one, or `best`."
+NAME_HELP = "A number, -1 for the newest run, `last` complete one, or `best`."
+
+
+def parsed(text: str, asked: str) -> str | tuple[int, int]:
+    """Return `last`, `best`, or the first and the last number of a range; of a single run, its number twice.
+
+    A negative number counts from the newest run. Raises ConfigError, which names the option or the word `asked`.
+    """
+    if text in (LAST, BEST):
+        return text
+    found = re.fullmatch(r"(-?[0-9]+)|([0-9]+)-([0-9]+)", text)
+    if found is None:
+        usage = "give the number of a run, as 7, a range, as 1-3, -1 for the newest one, `last`, or `best`"
+        raise ConfigError(f"{asked} {text!r}: {usage}")
+    numbers = [one for one in found.groups() if one is not None]
+    is_large = any(len(one) > len(str(MAX_INTEGER)) + 1 or abs(int(one)) > MAX_INTEGER for one in numbers)
+    require(not is_large, f"{asked} {text}: there is no such run, the number is too large")
+    first, last = int(numbers[0]), int(numbers[-1])
+    require(first <= last, f"{asked} {text}: the range descends, give {last}-{first}")
+    return first, last

@@ -1,0 +1,1 @@
+"""Copy the runs of other databases into one."""

@@ -1,0 +1,264 @@
+"""Merge: copy the runs of another database into this one, in one transaction, with all that belongs to them.
+
+A run is recognised by its `identity`. A run that this database has already is not copied again; if it has made progress
+since, its row, epochs and checkpoint are updated. All numbers are new, and every reference follows.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from klcli.errors import StoreError
+from klcli.settings.procedures import EvaluationSettings
+from klcli.store import checkpoints
+from klcli.store.connection import Database, next_number
+from klcli.store.later_checks import Evaluations
+from klcli.store.locks import Locks
+from klcli.store.merging.copies import Copy, copy_files, unchanging
+from klcli.store.records import Study
+from klcli.store.runs import UNEXPECTED, UNFINISHED, Runs
+from klcli.store.studies import DELETED, canonical
+from klcli.store.upkeep import pictures
+from klcli.text import path_text
+
+Row = dict[str, Any]
+# Columns of a run that stay as they are here when its progress elsewhere is copied.
+OWN = ("id", "study_id", "member", "note", "tags", "identity", "origin", "origin_run")
+
+
+@dataclass
+class Merged:
+    """What was copied from one database."""
+
+    database: Path
+    runs: int = 0
+    updated: int = 0  # runs that were here already, with fewer epochs
+    known: int = 0  # runs that were here already
+    studies: int = 0
+    evaluations: int = 0
+    gradient_checks: int = 0
+    files: int = 0  # checkpoints and pictures
+    remarks: list[str] = field(default_factory=list)  # what could not be copied, and why
+
+    @property
+    def changes(self) -> int:
+        return self.runs + self.updated + self.evaluations + self.gradient_checks
+
+
+def merge(here: Database, path: Path) -> Merged:
+    """Copy what is new in the database at `path`, which is read from a migrated copy and stays as it is.
+
+    Runs that are being trained, and their studies, are left out with a remark. Raises StoreError if a file cannot be
+    read or written; nothing of `path` is then stored.
+    """
+    if not path.exists():
+        raise StoreError(f"{path}: there is no database here")
+    with unchanging(path):
+        source = Database(path, as_copy=True)
+    try:
+        return _Merging(here, source, path).all()
+    finally:
+        source.close()
+
+
+class _Merging:
+    def __init__(self, here: Database, source: Database, path: Path) -> None:
+        self._here, self._source, self._merged = here, source, Merged(path)
+        self._locks = Locks(source.folder("locks"))
+        self._runs = Runs(source, self._locks)
+        # New numbers by the old ones, under the names that pictures have.
+        self._numbers: dict[str, dict[int, int]] = {"run": {}, "study": {}, "gradcheck": {}}
+        self._copied: dict[str, set[int]] = {"run": set(), "study": set(), "gradcheck": set()}
+        self._files: list[Copy] = []
+
+    def all(self) -> Merged:
+        with self._here.write() as self._tables, self._source.write() as copy:
+            # Rows that another program has inserted: as the migration step does it.
+            parts = "started_at || ' ' || host || ' ' || pid || ' ' || id || ' ' || dataset_source"
+            copy.execute(f"UPDATE runs SET identity = {parts} WHERE identity IS NULL")
+            left_out = self._left_out()
+            known = self._known()
+            self._copy_studies(known, left_out)
+            self._copy_runs(known, left_out)
+            self._copy_evaluations()
+            self._copy_gradient_checks()
+            if self._merged.changes:
+                self._add_pictures()
+                copy_files(self._files)
+                self._merged.files = len(self._files)
+        return self._merged
+
+    def _rows(self, table: str, where: str = "1", *values: Any) -> Iterable[Row]:
+        names = ", ".join(map(_quoted, self._stored(table)))
+        return map(dict, self._source.each(f"SELECT {names} FROM {table} WHERE {where}", values))
+
+    def _stored(self, table: str) -> list[str]:
+        """The columns that are stored, not computed."""
+        return [row["name"] for row in self._here.read(f"PRAGMA table_xinfo({table})") if not row["hidden"]]
+
+    def _insert(self, table: str, rows: Iterable[Row]) -> None:
+        names = self._stored(table)
+        columns, places = ", ".join(map(_quoted, names)), ", ".join("?" * len(names))
+        sql = f"INSERT INTO {table} ({columns}) VALUES ({places})"
+        self._tables.conn.executemany(sql, ([row[name] for name in names] for row in rows))
+
+    def _left_out(self) -> set[int]:
+        """Return the runs that a process trains now, and all runs of their studies."""
+        running = self._source.read("SELECT id, study_id, owner FROM runs WHERE state = 'running'")
+        alive = [row for row in running if self._locks.is_held(row["owner"]) is not False]
+        for row in alive:
+            self._merged.remarks.append(f"run {row['id']} is being trained: left out, merge again when it has ended")
+        studies = {row["study_id"] for row in alive} - {None}
+        runs = self._source.read("SELECT id, study_id FROM runs")
+        return {row["id"] for row in alive} | {row["id"] for row in runs if row["study_id"] in studies}
+
+    def _known(self) -> dict[str, Row]:
+        """Return the runs that are here already, by identity."""
+        theirs = self._source.read("SELECT json_group_array(identity) AS identities FROM runs")[0]["identities"]
+        about = "SELECT id, identity, study_id, state, epochs_done FROM runs"
+        found = self._here.read(f"{about} WHERE identity IN (SELECT value FROM json_each(?))", [theirs])
+        return {row["identity"]: row for row in found}
+
+    def _copy_studies(self, known: Mapping[str, Row], left_out: set[int]) -> None:
+        """Insert new studies. A study is here already if one of its runs is."""
+        numbers, wanted = self._numbers["study"], set()
+        for run in self._source.read("SELECT id, study_id, identity FROM runs WHERE study_id IS NOT NULL"):
+            if run["id"] not in left_out:
+                wanted.add(run["study_id"])
+                if (mine := known.get(run["identity"])) and mine["study_id"] is not None:
+                    numbers[run["study_id"]] = mine["study_id"]
+        for row in self._rows("studies", "1 ORDER BY id"):
+            if row["id"] in wanted and row["id"] not in numbers:
+                number = numbers[row["id"]] = next_number(self._tables, "studies")
+                about = {"id": number, "parent": numbers.get(row["parent"]), "state": _ended(row["state"])}
+                self._insert("studies", [row | about])
+                self._copied["study"].add(row["id"])
+        self._merged.studies = len(self._copied["study"])
+
+    def _copy_runs(self, known: Mapping[str, Row], left_out: set[int]) -> None:
+        changed = set[int]()  # studies that were here before and have got something new
+        for row in self._rows("runs", "1 ORDER BY id"):
+            if (old := row["id"]) in left_out:
+                continue
+            row |= {"state": _ended(row["state"]), "error": UNEXPECTED} if row["state"] == "running" else {}
+            mine = known.get(row["identity"])
+            if mine and not _is_progress(mine, row):
+                self._numbers["run"][old] = mine["id"]
+                self._merged.known += 1
+                continue
+            number = self._numbers["run"][old] = mine["id"] if mine else next_number(self._tables, "runs")
+            self._copied["run"].add(old)
+            row |= {"id": number, "owner": None, "checkpoint": self._add_checkpoint(old, row, number)}
+            if mine:
+                self._update(row)
+                self._merged.updated += 1
+            else:
+                study = self._numbers["study"].get(row["study_id"])
+                origin = row["origin"] or path_text(self._merged.database)
+                about = {"study_id": study, "origin": origin, "origin_run": row["origin_run"] or old}
+                self._insert("runs", [row | about])
+                self._merged.runs += 1
+            epochs = self._rows("epochs", "run_id = ? ORDER BY epoch", old)
+            self._insert("epochs", (epoch | {"run_id": number} for epoch in epochs))
+            if row["study_id"] not in {None, *self._copied["study"]}:
+                changed.add(row["study_id"])
+        for study in changed:
+            self._update_study(study)
+
+    def _update(self, row: Row) -> None:
+        values = {name: value for name, value in row.items() if name not in OWN}
+        changes = ", ".join(f"{_quoted(name)} = ?" for name in values)
+        self._tables.execute(f"UPDATE runs SET {changes} WHERE id = ?", [*values.values(), row["id"]])
+        self._tables.execute("DELETE FROM epochs WHERE run_id = ?", [row["id"]])
+
+    def _update_study(self, old: int) -> None:
+        """Take over the state of a study that has new runs here; their positions are not those of deleted runs."""
+        [theirs], number = self._rows("studies", "id = ?", old), self._numbers["study"][old]
+        [mine] = self._here.records(Study, "studies WHERE id = ?", [number])
+        members = {row["member"] for row in self._here.read("SELECT member FROM runs WHERE study_id = ?", [number])}
+        settings = mine.settings
+        deleted = [position for position in settings.pop(DELETED, []) if position not in members]
+        values = {"settings": canonical(settings | ({DELETED: deleted} if deleted else {}))}
+        self._tables.table("studies").update(number, values | {"state": _ended(theirs["state"])})
+
+    def _add_checkpoint(self, old: int, row: Row, number: int) -> str | None:
+        """Add the checkpoint of a run to the files to copy and return its new column."""
+        if row["checkpoint"] is None:
+            return None
+        folder = self._here.folder("checkpoints")
+        own = folder / f"run-{number:06d}.npz"
+        try:
+            file = self._runs.file_of(self._runs.get(old))
+        except StoreError as error:
+            self._merged.remarks.append(str(error))
+            return None
+        pairs = [(file, own)]
+        if row["state"] in UNFINISHED:
+            pairs.append((checkpoints.previous(file), checkpoints.previous(own)))
+        self._files += (Copy(a, b) for a, b in pairs if a.is_file() and not a.is_symlink())
+        if not file.is_file() or file.is_symlink():
+            self._merged.remarks.append(f"run {old}: its checkpoint {file} is missing")
+        return path_text(f"{folder.name}/{own.name}")
+
+    def _add_pictures(self) -> None:
+        """Add the pictures of copied rows to the files to copy, under the new numbers."""
+        for kind, numbers, picture in pictures(self._source.folder("plots")):
+            known = self._numbers[kind]
+            if not self._copied[kind].isdisjoint(numbers) and known.keys() >= set(numbers) and not picture.is_symlink():
+                rest = picture.name.removeprefix(_stem(kind, numbers))
+                if not rest.startswith("-to-"):  # a picture of too many runs for their numbers in its name
+                    name = f"{_stem(kind, [known[one] for one in numbers])}{rest}"
+                    self._files.append(Copy(picture, self._here.folder("plots") / name))
+
+    def _copy_evaluations(self) -> None:
+        mine, numbers = Evaluations(self._here), self._numbers["run"]
+        for one in Evaluations(self._source).of_runs([*numbers]):
+            if not numbers.keys() >= set(one.runs):
+                continue
+            runs, how = sorted(numbers[run] for run in one.runs), asdict(EvaluationSettings()).keys()
+            same = [old for old in mine.of_runs(runs) if old.runs == runs
+                    and all(getattr(old, name) == getattr(one, name) for name in how)]  # fmt: skip
+            if any(old.created_at >= one.created_at for old in same):
+                continue
+            for old in same:
+                self._tables.execute("DELETE FROM evaluations WHERE id = ?", [old.id])
+            number = next_number(self._tables, "evaluations")
+            self._insert("evaluations", [asdict(one) | {"id": number}])
+            self._insert("evaluation_runs", ({"evaluation_id": number, "run_id": run} for run in runs))
+            self._merged.evaluations += 1
+
+    def _copy_gradient_checks(self) -> None:
+        suites: dict[int, int] = {}
+        names = ("created_at", "command", "configs", "seconds")  # the same in all copies of a check
+        same = f"SELECT id, suite FROM gradient_checks WHERE {' AND '.join(f'{name} = ?' for name in names)}"
+        for row in self._rows("gradient_checks", "1 ORDER BY id"):
+            old = row["id"]
+            if found := self._here.read(same, [row[name] for name in names]):
+                suites[row["suite"]], self._numbers["gradcheck"][old] = found[0]["suite"], found[0]["id"]
+                continue
+            number = self._numbers["gradcheck"][old] = next_number(self._tables, "gradient_checks")
+            self._copied["gradcheck"].add(old)
+            self._insert("gradient_checks", [row | {"id": number, "suite": suites.setdefault(row["suite"], number)}])
+            errors = self._rows("gradient_errors", "check_id = ? ORDER BY position", old)
+            self._insert("gradient_errors", (error | {"check_id": number} for error in errors))
+            self._merged.gradient_checks += 1
+
+
+def _is_progress(mine: Row, theirs: Row) -> bool:
+    """Whether an unfinished run has been continued where it comes from."""
+    is_further = theirs["state"] not in UNFINISHED or theirs["epochs_done"] > mine["epochs_done"]
+    return mine["state"] in UNFINISHED and is_further
+
+
+def _ended(state: str) -> str:
+    """Return the state of a run or a study that no process trains."""
+    return "interrupted" if state == "running" else state
+
+
+def _stem(kind: str, numbers: Sequence[int]) -> str:
+    return "-".join([kind, *(f"{number:06d}" for number in numbers)])
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'

@@ -1,0 +1,105 @@
+"""`klcli runs`: notes, tags, deletion, export and check, compared with the csv module, SQLite and the files."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from klcli.cli.commands.report import MOVED
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Rows = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+
+
+def test_notes_tags_export_and_deletion(here: Klcli, trained: Path, rows: Rows) -> None:
+    assert here("runs", "note", "2", "the good one").returncode == 0
+    assert here("runs", "tag", "2", "thesis").returncode == 0
+    assert [(run["note"], run["tags"]) for run in rows("runs")][1] == ("the good one", "thesis")
+    assert "the good one" in here("report", "--list").stdout
+    assert here("runs", "untag", "2", "thesis").returncode == 0
+    assert here("runs", "export", "--tables", "out").returncode == 0
+    assert len(list(csv.DictReader((trained / "out/runs.csv").open(newline="")))) == 3
+    assert "sound" in here("runs", "check").stdout
+    done = here("runs", "delete", "1", "3", "--yes", "--json")
+    assert json.loads(done.stdout)["deleted"] == [1, 3]
+    assert [run["id"] for run in rows("runs")] == [2]
+    assert sorted(path.name for path in (trained / "results/checkpoints").iterdir()) == ["run-000002.npz"]
+
+
+def test_runs_have_names(here: Klcli, trained: Path, rows: Rows) -> None:
+    here("runs", "tag", "1-3", "all")
+    assert [run["tags"] for run in rows("runs")] == ["all"] * 3
+    here("runs", "untag", "-3,2-3", "all")
+    assert [run["tags"] for run in rows("runs")] == [None] * 3
+    here("runs", "note", "-1", "-5")
+    assert [run["note"] for run in rows("runs")] == [None, None, "-5"]
+    here("runs", "note", "last", "newest", "-q")
+    assert [run["note"] for run in rows("runs")] == [None, None, "newest"]
+    document = json.loads(here("report", "--run", "-1", "1-2", "last", "best", "--json").stdout)
+    assert [run["id"] for run in document["runs"]] == [3, 1, 2]
+    assert "--resume -2: it is complete" in here("train", "--resume", "-2").stderr
+    assert json.loads(here("runs", "delete", "-2", "-y", "--json").stdout)["deleted"] == [2]
+    assert [run["id"] for run in rows("runs")] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["tag", "1", "two words"], "two words"),
+        (["untag", "1-3", "x"], "untag 1 'x'"),
+        (["note", "one", "x"], "note 'one': give the number of a run"),
+        (["note", "2-1", "x"], "give 1-2"),
+        (["delete", "1"], "--yes"),
+        (["export"], "--tables FOLDER"),
+        (["check", "--db", "a.db", "--db", "b c.db"], "`klcli runs merge a.db 'b c.db' --db all.db`"),
+    ],
+)
+def test_what_is_refused(here: Klcli, trained: Path, refused: Refused, rows: Rows, args: list[str], named: str) -> None:
+    before = rows("runs")
+    refused(here("runs", *args), 2, named)
+    assert rows("runs") == before
+
+
+@pytest.mark.parametrize("option", MOVED)
+def test_report_names_the_new_place(here: Klcli, refused: Refused, option: str) -> None:
+    line = refused(here("report", option, "1", "x"), 2, f"report {option}: ")
+    assert f"`klcli runs {option[2:].partition('-')[0]}" in line
+    refused(here("report", f"{option}=1"), 2, f"report {option}: ")
+
+
+def test_a_damaged_checkpoint_is_found(here: Klcli, trained: Path) -> None:
+    (trained / "results/checkpoints/run-000002.npz").write_bytes(b"PK nothing")
+    done = here("runs", "check")
+    assert done.returncode == 4
+    assert "damaged  run 2" in done.stdout
+    assert done.stderr.startswith("klcli: ")
+
+
+def test_a_check_says_what_it_has_read(here: Klcli, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("klcli.cli.commands.runs.NEWEST", 1)
+    (trained / "results/checkpoints/run-000002.npz").write_bytes(b"PK nothing")
+    done = here("runs", "check")
+    assert done.returncode == 0
+    assert done.stdout.endswith(": 3 runs, the database and the newest 1 of 3 checkpoints are sound, 0 orphans\n")
+    assert done.stderr == "only the newest 1 of 3 checkpoints were read: `klcli runs check --contents` reads all\n"
+    assert json.loads(here("runs", "check", "--json").stdout).items() >= {"checkpoints": 3, "read": 1}.items()
+    (trained / "results/checkpoints/run-000001.npz").unlink()
+    done = here("runs", "check")
+    assert done.returncode == 4
+    assert done.stdout.startswith("damaged  run 1: ") and "missing" in done.stdout
+    assert "only the newest 1 of 3 checkpoints were read" in done.stderr
+    done = here("runs", "check", "--contents")
+    assert done.returncode == 4
+    assert "damaged  run 1" in done.stdout and "damaged  run 2" in done.stdout
+    assert "were read" not in done.stderr
+
+
+@pytest.mark.parametrize("args", [["check"], ["export", "--tables", "out"]])
+def test_an_empty_database(here: Klcli, trained: Path, args: list[str]) -> None:
+    assert here("runs", "delete", "1-3", "--yes").returncode == 0
+    assert here("runs", *args).returncode == 0
