@@ -18,6 +18,7 @@ from PIL import Image
 from klcli.cli.app import app
 from klcli.cli.commands.help import PAGES_OF_COMMANDS
 from klcli.errors import ExitCode
+from klcli.settings.presets import presets
 from tests import documents
 from tests.documents import ALL, PAGES, README, ROOT, blocks, commands, examples, first_column, section, shape
 from tests.published.documentation import example
@@ -187,6 +188,23 @@ def test_the_query_works(tmp_path: Path) -> None:
 
 def test_exit_codes() -> None:
     assert [int(code) for code in first_column(section("Exit codes"))] == sorted(map(int, ExitCode))
+
+
+def test_the_accuracies_are_those_of_the_presets() -> None:
+    rows = [
+        [cell.strip(" `") for cell in line.split("|")[1:-1]] for line in section("Accuracy").splitlines()[-4:] if line
+    ]
+    measured = [one for one in presets().values() if one.minutes]
+    assert rows == [[one.name, str(one.minutes), f"{one.test} %", f"{one.test_over_views} %"] for one in measured]
+
+
+def test_the_times_are_those_of_the_benchmark() -> None:
+    page = (ROOT / "results/benchmarks.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[2:-1] for line in section("Performance").splitlines() if line.startswith("|")][2:]
+    names = ("3-layer BN", "3-layer", "9-layer BN", "[512, 256] BN", "search of 8 lambdas, per network")
+    for name, row in zip(names, rows, strict=True):
+        measured = {line.split("|")[2].strip() for line in section(name, page).splitlines() if line.startswith("|")}
+        assert {cell.split()[0] for cell in row if cell.strip()} <= measured
 
 
 def test_the_two_commands_do_all_the_set_up() -> None:
