@@ -62,7 +62,18 @@ def _for_terminal(text: str, width: int) -> str:
     """Return a page whose links are commands or names of files, and whose wide tables are lists."""
     text = re.sub(r"\[[^]]+\]\((\w+)\.md(#[\w-]+)?\)", r"`klcli help \1`", text)
     text = re.sub(r"\[([^]]+)\]\(\.\./[^)]+\)", r"\1", text)
+    text = re.sub(
+        r"^```console\n.*?^```$", lambda shown: _cut(shown[0], width - 2), text, flags=re.MULTILINE | re.DOTALL
+    )
     return re.sub(r"(?:^\|.*\n)+", lambda table: _narrow(table[0], width), text, flags=re.MULTILINE)
+
+
+def _cut(shown: str, width: int) -> str:
+    """Return output whose tables are cut at the right, since wrapped rows cannot be read."""
+    if max(map(len, re.findall(r"^ .*$", shown, re.MULTILINE)), default=0) <= width:
+        return shown
+    rows = re.sub(r"^ ", "", shown, flags=re.MULTILINE)
+    return re.sub(rf"^(.{{{width - 1}}}).{{2,}}$", r"\1…", rows, flags=re.MULTILINE)
 
 
 def _narrow(table: str, width: int) -> str:
