@@ -15,6 +15,7 @@ from klcli.store.store import Store
 
 PAGE = files("klcli").joinpath("docs", "database.md").read_text(encoding="utf-8")
 HEAD = "| column | type | meaning |\n|---|---|---|\n"
+DERIVED = {"step_size", "cycles", "epochs"}  # they hold what follows from all settings
 OTHER_PAGE = (
     "| the settings | | a column for each, such as `lambda` or `bn_eps`: [settings](settings.md) lists them |\n"
 )
@@ -48,7 +49,7 @@ def _with_columns(section: str, columns: dict[str, str], heading: str) -> str:
     if heading.startswith("View"):
         listed = ", ".join(f"`{name}`" for name in columns)
         return re.sub(r"^Columns: .*$", f"Columns: {listed}.", section, flags=re.MULTILINE)
-    settings = {one.column for one in SETTINGS.values()} if heading == "Table `runs`" else set()
+    settings = {one.column for one in SETTINGS.values()} - DERIVED if heading == "Table `runs`" else set()
     left, rows = {name: type_ for name, type_ in columns.items() if name not in settings}, []
     for line in section.splitlines():
         if line.startswith("| the settings"):
