@@ -1,7 +1,9 @@
-"""`klcli runs`: notes, tags, deletion, export and check, compared with the csv module, SQLite and the files."""
+"""`klcli runs`: notes, tags, deletion, export, check, merge and rerun, compared with SQLite and the files."""
 
 import csv
+import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -103,3 +105,43 @@ def test_a_check_says_what_it_has_read(here: Klcli, trained: Path, monkeypatch: 
 def test_an_empty_database(here: Klcli, trained: Path, args: list[str]) -> None:
     assert here("runs", "delete", "1-3", "--yes").returncode == 0
     assert here("runs", *args).returncode == 0
+
+
+def test_merged_runs_show_where_they_come_from(here: Klcli, trained: Path, rows: Rows) -> None:
+    for name in ("ada", "bob"):
+        shutil.copytree(trained / "results", trained / name)
+    (trained / "bob/klcli.db").write_bytes(b"no database at all, but long enough to be read as one" * 100)
+    done = here("runs", "merge", "ada/klcli.db", "bob/klcli.db", "--db", "all/klcli.db")
+    assert done.returncode == 4
+    assert done.stdout.endswith("all/klcli.db: 3 runs from 1 database\n")
+    assert done.stderr.startswith("klcli: 1 of 2 databases is left out: bob/klcli.db: this is not an SQLite database")
+    document = json.loads(here("runs", "merge", "ada/klcli.db", "--db", "all/klcli.db", "--json").stdout)
+    assert document["merged"][0].items() >= {"database": "ada/klcli.db", "runs": 0, "known": 3}.items()
+    assert "nothing is new" in here("runs", "merge", "ada/klcli.db", "--db", "all/klcli.db").stdout
+    for view in (["--best", "3"], ["--list"]):
+        table = here("report", *view, "--format", "csv", "--db", "all/klcli.db").stdout
+        found = [(row["origin"], row["id"]) for row in csv.DictReader(io.StringIO(table))]
+        assert sorted(found) == [("ada/klcli.db", str(number)) for number in (1, 2, 3)]
+        assert "origin" not in here("report", *view, "--format", "csv").stdout
+    assert "ada/klcli.db" in here("report", "--run", "1", "--db", "all/klcli.db").stdout
+
+
+@pytest.mark.parametrize(
+    ("databases", "named"),
+    [(["results/klcli.db"], "the database of --db"), (["no.db"], "merge no.db: there is no database here")],
+)
+def test_what_cannot_be_merged(here: Klcli, trained: Path, refused: Refused, databases: list[str], named: str) -> None:
+    refused(here("runs", "merge", *databases), 2, named)
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_run_is_trained_again(here: Klcli, trained: Path, refused: Refused, rows: Rows) -> None:
+    done = here("runs", "rerun", "-1")
+    assert done.returncode == 0, done.stderr
+    [*_, old, new] = rows("runs")
+    assert (new["id"], new["state"], new["config"], new["note"]) == (4, "complete", old["config"], None)
+    assert new["checkpoint_sha256"] == old["checkpoint_sha256"]
+    assert "run 4 has the same bits as run 3" in done.stderr
+    command = "klcli train --hidden 20 --bn --lambda 0.0 --epochs 1 --subset 200 --data synthetic"
+    assert sorted(new["command"].split()) == sorted(command.split())
+    refused(here("runs", "rerun", "1-2"), 2, "run 1-2: give one run")

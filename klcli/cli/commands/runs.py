@@ -13,6 +13,7 @@ from klcli.cli.options import KlcliCommand, RecordingCommand
 from klcli.errors import StoreError
 from klcli.settings.run_names import NAME_HELP, NAMES_HELP
 from klcli.settings.setting import flag, require, setting
+from klcli.termination import at_the_end
 from klcli.text import storable
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ def merge(
     - `klcli runs merge hand-ins/*/results/klcli.db --db all.db`
     """
     from klcli.report.tables.table import Table, columns
+    from klcli.report.words import counted
     from klcli.store.store import Store
 
     for path in databases:
@@ -174,7 +176,8 @@ def merge(
         is_same = invocation.db.exists() and path.samefile(invocation.db)
         require(not is_same, f"merge {path}: this is the database of --db, name others")
     store, found, failures = Store(invocation.db), [], []
-    with invocation.counting("merging", len(databases)) as advance:
+    kept = "what is merged so far is kept, run the same command again for the rest"
+    with at_the_end(lambda: kept), invocation.counting("merging", len(databases)) as advance:
         for path in databases:
             try:
                 found.append(store.upkeep.merge(path))
@@ -187,7 +190,8 @@ def merge(
     rows = [{"database": str(one.database)} | {name: getattr(one, name) for name in names} for one in found]
     head = columns(f"database; runs:=runs copied; {':; '.join(names[1:])}:")
     new, changed = sum(one.runs for one in found), sum(one.changes for one in found)
-    total = f"{store.path}: {new} runs from {len(found)} databases" if changed else f"{store.path}: nothing is new"
+    copied = f"{new} {counted(new, 'run')} from {len(found)} {counted(len(found), 'database')}"
+    total = f"{store.path}: {copied if changed else 'nothing is new'}"
     invocation.result(*[Table("Copied", head, rows)] * bool(rows), total)
     for one in found:
         for remark in one.remarks:
@@ -195,7 +199,8 @@ def merge(
     documents = [row | {"remarks": one.remarks} for row, one in zip(rows, found, strict=True)]
     invocation.document("runs merge", {"merged": documents, "failed": failures})
     if failures:
-        raise StoreError(f"{len(failures)} of {len(databases)} databases are left out: {'; '.join(failures)}")
+        left_out = f"{len(failures)} of {len(databases)} databases {'is' if len(failures) == 1 else 'are'} left out"
+        raise StoreError(f"{left_out}: {'; '.join(failures)}")
 
 
 @app.command(cls=RecordingCommand)
@@ -208,7 +213,7 @@ def rerun(run: Annotated[str, typer.Argument(metavar="RUN", help=NAME_HELP)], *,
     old = invocation.lab.run(run)
     new = invocation.lab.rerun(old.id)
     show_run(invocation, new, "runs rerun")
-    if old.checkpoint_sha256 == new.checkpoint_sha256:
+    if old.checkpoint_sha256 is not None and old.checkpoint_sha256 == new.checkpoint_sha256:
         invocation.say(f"run {new.id} has the same bits as run {old.id}")
     else:
         compare = f"`klcli report --run {old.id} {new.id} --diff-only` shows the differences"

@@ -90,7 +90,7 @@ def _short(text: str) -> str:
 
 
 _OPTIONAL = columns(
-    "sigma:.4g; settings; error=why it ended; tags; note; origin=from; origin_run:=its number there",
+    "sigma:.4g; settings; error=why it ended; tags; note; origin=from; origin_run:=run there",
     **dict.fromkeys(("error", "tags", "note"), _short),
 )
 _RANKING = columns(
@@ -152,5 +152,5 @@ _ALWAYS_DIFFER = ("started (UTC)", "seconds")
 _RESULTS = columns(
     f"threads; study_id=study; state; error=why it ended; epochs_done:.4g; {':.4f; '.join(MEASURES)}:.4f; "
     f"snapshots=snapshots averaged; {':.4f; '.join(ENSEMBLE)}:.4f; best_validation_accuracy:.4f; seconds:.1f; "
-    "started_at=started (UTC); host; tags; note; origin=from; origin_run=its number there"
+    "started_at=started (UTC); host; tags; note; origin=from; origin_run=run there"
 )

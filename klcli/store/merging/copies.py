@@ -14,6 +14,7 @@ from klcli.files import replacing_all
 from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, explained
 
+PORTION = 500  # temporary files at the same time
 THREADS = 8  # flushing 1000 small files one after the other takes 5 s on a usual disk, in threads 1 s
 
 
@@ -37,16 +38,17 @@ class Copy(NamedTuple):
 
 
 def copy_files(files: Sequence[Copy]) -> None:
-    """Copy files. Raises StoreError, and leaves the old files of a folder, if one cannot be read or written."""
+    """Copy files. Raises StoreError if one cannot be read or written; no file is then incomplete."""
     for folder in dict.fromkeys(one.target.parent for one in files):
         own = [one for one in files if one.target.parent == folder]
-        with (
-            checkpoints.writing(own[0].target),
-            replacing_all([one.target for one in own]) as temporaries,
-            ThreadPoolExecutor(THREADS) as pool,
-        ):
-            for _ in pool.map(_copy, [one.source for one in own], temporaries):
-                pass
+        for portion in (own[start : start + PORTION] for start in range(0, len(own), PORTION)):
+            with (
+                checkpoints.writing(portion[0].target),
+                replacing_all([one.target for one in portion]) as temporaries,
+                ThreadPoolExecutor(THREADS) as pool,
+            ):
+                for _ in pool.map(_copy, [one.source for one in portion], temporaries):
+                    pass
 
 
 def _copy(source: Path, temporary: Path) -> None:

@@ -71,6 +71,7 @@ class _Merging:
         self._numbers: dict[str, dict[int, int]] = {"run": {}, "study": {}, "gradcheck": {}}
         self._copied: dict[str, set[int]] = {"run": set(), "study": set(), "gradcheck": set()}
         self._files: list[Copy] = []
+        self._columns: dict[str, list[str]] = {}
 
     def all(self) -> Merged:
         with self._here.write() as self._tables, self._source.write() as copy:
@@ -87,6 +88,8 @@ class _Merging:
                 self._add_pictures()
                 copy_files(self._files)
                 self._merged.files = len(self._files)
+        if not self._numbers["run"] and not left_out:
+            self._merged.remarks.append("it holds no run")
         return self._merged
 
     def _rows(self, table: str, where: str = "1", *values: Any) -> Iterable[Row]:
@@ -95,7 +98,10 @@ class _Merging:
 
     def _stored(self, table: str) -> list[str]:
         """The columns that are stored, not computed."""
-        return [row["name"] for row in self._here.read(f"PRAGMA table_xinfo({table})") if not row["hidden"]]
+        if table not in self._columns:
+            about = self._here.read(f"PRAGMA table_xinfo({table})")
+            self._columns[table] = [row["name"] for row in about if not row["hidden"]]
+        return self._columns[table]
 
     def _insert(self, table: str, rows: Iterable[Row]) -> None:
         names = self._stored(table)
@@ -196,8 +202,8 @@ class _Merging:
         pairs = [(file, own)]
         if row["state"] in UNFINISHED:
             pairs.append((checkpoints.previous(file), checkpoints.previous(own)))
-        self._files += (Copy(a, b) for a, b in pairs if a.is_file() and not a.is_symlink())
-        if not file.is_file() or file.is_symlink():
+        self._files += (Copy(a, b) for a, b in pairs if _is_file(a))
+        if not _is_file(file):
             self._merged.remarks.append(f"run {old}: its checkpoint {file} is missing")
         return path_text(f"{folder.name}/{own.name}")
 
@@ -205,7 +211,7 @@ class _Merging:
         """Add the pictures of copied rows to the files to copy, under the new numbers."""
         for kind, numbers, picture in pictures(self._source.folder("plots")):
             known = self._numbers[kind]
-            if not self._copied[kind].isdisjoint(numbers) and known.keys() >= set(numbers) and not picture.is_symlink():
+            if not self._copied[kind].isdisjoint(numbers) and known.keys() >= set(numbers) and _is_file(picture):
                 rest = picture.name.removeprefix(_stem(kind, numbers))
                 if not rest.startswith("-to-"):  # a picture of too many runs for their numbers in its name
                     name = f"{_stem(kind, [known[one] for one in numbers])}{rest}"
@@ -254,6 +260,11 @@ def _is_progress(mine: Row, theirs: Row) -> bool:
 def _ended(state: str) -> str:
     """Return the state of a run or a study that no process trains."""
     return "interrupted" if state == "running" else state
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a path is a regular file, no link to a file elsewhere, and no pipe, which may never end."""
+    return path.is_file() and not path.is_symlink()
 
 
 def _stem(kind: str, numbers: Sequence[int]) -> str:

@@ -1,0 +1,251 @@
+"""Merging: rows and files of other databases, compared with the sqlite3 module and the file system."""
+
+import hashlib
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlite_utils
+
+from klcli.errors import StoreError
+from klcli.evaluation.metrics import Score
+from klcli.evaluation.reevaluation import Reevaluation
+from klcli.settings.procedures import CheckSettings, EvaluationSettings
+from klcli.settings.train_config import TrainConfig
+from klcli.store.merging.copies import Copy, copy_files
+from klcli.store.migrations import migrations
+from klcli.store.runs import run_row
+from klcli.store.store import Store
+from klcli.studies.gradient_checks import NetworkCheck
+from klcli.training.budget import budget_of
+from klcli.training.environment import Environment
+
+RENUMBERED = {"id", "study_id", "parent", "run_id", "evaluation_id", "check_id", "suite", "checkpoint"}
+FOUND = Reevaluation(None, None, Score(0.1 + 0.2, 0.4), Score(1 / 3, 0.5), 2.5)
+
+
+def rows(path: Path, table: str, where: str = "1") -> list[dict[str, Any]]:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        return [dict(row) for row in connection.execute(f"SELECT * FROM {table} WHERE {where}")]
+
+
+def execute(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for sql in statements:
+            connection.execute(sql)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def planned(small_dataset: Any, *seeds: int) -> list[dict[str, Any]]:
+    configs = [TrainConfig(hidden=(5,), seed=seed) for seed in seeds]
+    return [run_row(one, budget_of(one, 45_000), small_dataset, Environment(1, {}), "klcli train") for one in configs]
+
+
+@pytest.fixture
+def other(three_runs_here: Path, small_dataset: Any) -> Path:
+    """The database of runs 1 to 3, of a study and its child with runs 4 to 6, of two evaluations and two suites."""
+    path = three_runs_here / "klcli.db"
+    store = Store(path)
+    first = store.studies.begin("lambda", "coarse", {"plan": []}, planned(small_dataset, 7, 8), "klcli search-lambda")
+    store.studies.end(first, "complete")
+    second = store.studies.begin("lambda", "fine", {}, planned(small_dataset, 9), "klcli search-lambda", parent=first)
+    store.studies.end(second, "complete")
+    store.evaluations.record([2], EvaluationSettings(flips=True), FOUND, "klcli evaluate 2")
+    store.evaluations.record([1, 3], EvaluationSettings(), FOUND, "klcli evaluate 1 3 --ensemble")
+    for seconds in (1.5, 2.5):
+        checks = [NetworkCheck((TrainConfig(lam=lam),), (), CheckSettings(), seconds + lam) for lam in (0.0, 0.1)]
+        store.gradient_checks.record(checks, small_dataset, "klcli gradcheck")
+    execute(path, "INSERT INTO gradient_errors (check_id, position, tensor, entries, kinks, max_absolute, "
+            "relative_to_sum, relative_to_maximum, ratio_of_maxima, gradient_mean, gradient_std, passed) "
+            "VALUES (4, 0, 'linear1.W', 5, 0, 1e-9, 1e-8, 1e-7, 1, 0.1, 0.2, 1)")  # fmt: skip
+    store.close()
+    (three_runs_here / "plots" / "run-000002-000003-curves.svg").write_text("two")
+    (three_runs_here / "plots" / "study-000002-lambda.png").write_text("a study")
+    (three_runs_here / "plots" / "run-000002-000099.png").write_text("an orphan")
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, new_recorder: Callable[[Path], Any]) -> Path:
+    """A database with two runs and a study of its own."""
+    recorder = new_recorder(tmp_path / "all" / "all.db")
+    for number in (recorder.begin(), recorder.begin()):
+        recorder.store.runs.finish(number, "complete", None, 1.0)
+    recorder.store.close()
+    execute(recorder.path, "INSERT INTO studies VALUES (1, 'sigma', NULL, '{}', NULL, 'complete', 'now', NULL)")
+    return Path(recorder.path)
+
+
+def merge(here: Path, *others: Path) -> list[Any]:
+    store = Store(here)
+    try:
+        return [store.upkeep.merge(other) for other in others]
+    finally:
+        store.close()
+
+
+def test_everything_comes_along_once(here: Path, other: Path) -> None:
+    before = contents(other.parent)
+    [merged] = merge(here, other)
+    assert contents(other.parent) == before
+    assert (merged.runs, merged.known, merged.studies, merged.evaluations, merged.gradient_checks) == (6, 0, 2, 2, 4)
+    for table, shown in (("runs", "id > 2"), ("epochs", "1"), ("studies", "id > 1"), ("evaluations", "1"),
+                         ("gradient_checks", "1"), ("gradient_errors", "1")):  # fmt: skip
+        without = RENUMBERED | {"origin", "origin_run", "owner"}
+        new, old = ([{k: v for k, v in row.items() if k not in without} for row in found]
+                    for found in (rows(here, table, shown), rows(other, table)))  # fmt: skip
+        assert new == old, table
+    runs = rows(here, "runs", "id > 2")
+    assert [(run["id"], run["study_id"], run["member"], run["origin"], run["origin_run"]) for run in runs] == [
+        (3, None, None, str(other), 1), (4, None, None, str(other), 2), (5, None, None, str(other), 3),
+        (6, 2, 0, str(other), 4), (7, 2, 1, str(other), 5), (8, 3, 0, str(other), 6),
+    ]  # fmt: skip
+    assert [epoch["run_id"] for epoch in rows(here, "epochs")] == [3, 4, 5]
+    assert [study["parent"] for study in rows(here, "studies")] == [None, None, 2]
+    assert sorted(tuple(row.values()) for row in rows(here, "evaluation_runs")) == [(1, 4), (2, 3), (2, 5)]
+    assert [check["suite"] for check in rows(here, "gradient_checks")] == [1, 1, 3, 3]
+    assert [error["check_id"] for error in rows(here, "gradient_errors")] == [4]
+    for new, old in ((3, 1), (4, 2), (5, 3)):
+        copied = here.parent / runs[new - 3]["checkpoint"]
+        assert copied == here.parent / f"all-checkpoints/run-{new:06d}.npz"
+        assert copied.read_bytes() == (other.parent / f"checkpoints/run-{old:06d}.npz").read_bytes()
+    names = {path.name: path.read_text() for path in (here.parent / "all-plots").iterdir()}
+    assert names == dict.fromkeys([f"run-{number:06d}.png" for number in (3, 4, 5)], "a picture") | {
+        "run-000004-000005-curves.svg": "two", "study-000003-lambda.png": "a study",
+    }  # fmt: skip
+    store = Store(here)
+    damage, orphans = store.upkeep.check()
+    assert orphans == []
+    assert damage == [f"run {n}: complete, but without a checkpoint" for n in (1, 2, 6, 7, 8)]  # never trained
+    store.close()
+    # A copy of a copy is the same run, and a second merge changes nothing.
+    moved = shutil.copytree(other.parent, other.parent.with_name("moved")) / other.name
+    before = contents(here.parent)
+    for merged in merge(here, other, moved):
+        assert (merged.changes, merged.known, merged.files) == (0, 6, 0)
+    assert contents(here.parent) == before
+
+
+def test_a_run_keeps_its_first_origin(here: Path, other: Path, tmp_path: Path) -> None:
+    merge(here, other)
+    merge(tmp_path / "more.db", here)
+    found = rows(tmp_path / "more.db", "runs")
+    assert [(run["origin"], run["origin_run"]) for run in found[:3]] == [
+        (str(here), 1),
+        (str(here), 2),
+        (str(other), 1),
+    ]
+
+
+def test_progress_is_taken_over_and_what_is_written_here_stays(here: Path, other: Path) -> None:
+    checkpoint = other.parent / "checkpoints/run-000002.npz"
+    complete = other.read_bytes(), checkpoint.read_bytes()
+    execute(other, "UPDATE runs SET state = 'interrupted', error = 'Ctrl-C', epochs_done = 0, test_accuracy = NULL "
+            "WHERE id = 2", "DELETE FROM epochs WHERE run_id = 2",
+            "UPDATE runs SET state = 'interrupted' WHERE id = 5",
+            "UPDATE studies SET state = 'interrupted' WHERE id = 1")  # fmt: skip
+    checkpoint.write_bytes(b"earlier")
+    merge(here, other)
+    execute(here, "UPDATE runs SET note = 'mine', tags = 'best' WHERE id = 4")
+    other.write_bytes(complete[0])
+    checkpoint.write_bytes(complete[1])
+    [merged] = merge(here, other)
+    assert (merged.runs, merged.updated, merged.known, merged.files) == (0, 2, 4, 3)  # with two pictures
+    [new], [old] = rows(here, "runs", "id = 4"), rows(other, "runs", "id = 2")
+    assert (new["note"], new["tags"], new["origin_run"]) == ("mine", "best", 2)
+    for name in ("state", "error", "epochs_done", "test_accuracy", "checkpoint_sha256"):
+        assert new[name] == old[name]
+    assert (here.parent / new["checkpoint"]).read_bytes() == complete[1]
+    assert len(rows(here, "epochs", "run_id = 4")) == 1
+    assert [study["state"] for study in rows(here, "studies")] == ["complete"] * 3
+
+
+def test_a_deleted_run_of_a_study_returns_to_its_place(here: Path, other: Path) -> None:
+    merge(here, other)
+    store = Store(here)
+    store.upkeep.delete([6])
+    store.close()
+    [merged] = merge(here, other)
+    assert (merged.runs, merged.studies) == (1, 0)
+    assert sorted((run["id"], run["member"]) for run in rows(here, "runs", "study_id = 2")) == [(7, 1), (9, 0)]
+    assert [study["settings"] for study in rows(here, "studies")] == ["{}", '{"plan": []}', "{}"]
+
+
+def test_a_run_that_is_being_trained_is_left_out_with_its_study(here: Path, other: Path) -> None:
+    store = Store(other)
+    owner = store.locks.take()
+    execute(other, f"UPDATE runs SET state = 'running', owner = '{owner}' WHERE id IN (1, 5)",
+            "UPDATE runs SET state = 'running', owner = 'dead' WHERE id = 6",
+            "UPDATE studies SET state = 'running'")  # fmt: skip
+    [merged] = merge(here, other)
+    store.locks.release(owner)
+    store.close()
+    assert [remark.partition(":")[0] for remark in merged.remarks] == [f"run {n} is being trained" for n in (1, 5)]
+    runs = rows(here, "runs", "id > 2")
+    assert [(run["origin_run"], run["state"]) for run in runs] == [(2, "complete"), (3, "complete"), (6, "interrupted")]
+    assert rows(here, "studies")[1]["state"] == "interrupted"
+    assert [tuple(row.values()) for row in rows(here, "evaluation_runs")] == [(1, 3)]
+    [merged] = merge(here, other)
+    assert (merged.runs, merged.studies, merged.evaluations, merged.remarks) == (3, 1, 1, [])
+
+
+@pytest.mark.parametrize("step", ["m011_locks_and_numbers", "m013_origins_of_runs"])
+def test_a_database_of_an_older_klcli_is_read_from_a_copy(
+    here: Path, tmp_path: Path, small_dataset: Any, step: str
+) -> None:
+    path = tmp_path / "old.db"
+    with closing(sqlite_utils.Database(path)) as db:
+        migrations.apply(db, stop_before=step)
+        more = {"process_started_at": 1.0} if step.startswith("m011") else {}
+        for row in planned(small_dataset, 1, 1):
+            db.table("runs").insert(row | more | {"state": "complete"})
+        db.conn.commit()
+    before = contents(tmp_path)
+    assert [merged.runs for merged in merge(here, path, path)] == [2, 0]
+    assert contents(tmp_path)[str(path)] == before[str(path)]
+    Store(path).close()  # migrated in place by its owner, it has the same runs
+    assert [merged.known for merged in merge(here, path)] == [2]
+
+
+def test_what_fails_in_the_middle_leaves_no_part(
+    here: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy(files: list[Copy]) -> None:
+        copy_files([*files[:2], Copy(tmp_path / "missing.npz", files[2].target)])
+
+    before = contents(here.parent)
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match=r"missing\.npz: cannot be read"):
+        patch.setattr("klcli.store.merging.merge.copy_files", copy)
+        merge(here, other)
+    assert contents(here.parent) == before
+    assert [merged.runs for merged in merge(here, other)] == [6]
+
+
+@pytest.mark.parametrize("content", [None, b"a text that is no database" * 100])
+def test_what_is_no_database_is_named(here: Path, tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "x.db"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"x\.db: "):
+        merge(here, path)
+
+
+def test_a_checkpoint_outside_or_missing_is_a_remark(here: Path, other: Path) -> None:
+    execute(other, "UPDATE runs SET checkpoint = '../../etc/passwd' WHERE id = 1")
+    (other.parent / "checkpoints/run-000002.npz").unlink()
+    (other.parent / "checkpoints/run-000003.npz").unlink()
+    (other.parent / "checkpoints/run-000003.npz").symlink_to("/etc/passwd")
+    [merged] = merge(here, other)
+    assert [remark.partition(" ")[2][:2] for remark in merged.remarks][1:] == ["2:", "3:"]
+    assert "passwd" in merged.remarks[0]
+    assert list((here.parent / "all-checkpoints").glob("*")) == []
+    assert [run["checkpoint"] is None for run in rows(here, "runs", "id IN (3, 4, 5)")] == [True, False, False]
