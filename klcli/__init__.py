@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 # One BLAS thread per process, set before NumPy loads the library: two threads slow down severely
-# when another process needs a core, and they differ from one in the last bits (README, Performance).
+# when another process needs a core, and they differ from one in the last bits (`klcli help performance`).
 # A number set by the user stays; `--threads` overrides both.
 if "numpy" not in sys.modules:
     for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):

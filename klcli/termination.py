@@ -101,7 +101,7 @@ def before_the_end() -> Iterator[None]:
 @contextmanager
 def kept_from_children() -> Iterator[None]:
     """Block the signals of the terminal in the processes that are started inside the block."""
-    if not hasattr(signal, "pthread_sigmask"):
+    if sys.platform == "win32":
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)

@@ -1,4 +1,4 @@
-"""The README agrees with the program: commands, options, schema, exit codes, files."""
+"""README.md and the pages agree with the program: commands, outputs, options, schema, messages, exit codes, files."""
 
 import os
 import re
@@ -13,61 +13,41 @@ from typing import Any
 import pytest
 import typer.main
 from light import KLCLI, LIGHT
+from PIL import Image
 
 from klcli.cli.app import app
+from klcli.cli.commands.help import PAGES_OF_COMMANDS
 from klcli.errors import ExitCode
-from klcli.settings.sameness import SETTINGS
-from klcli.store.store import Store
+from klcli.settings.presets import presets
+from tests import documents
+from tests.documents import ALL, PAGES, README, ROOT, blocks, commands, examples, first_column, section, shape
+from tests.published.documentation import example
 from tests.settings.documentation import settings_page
+from tests.store import documentation as schema
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-FIRST = "klcli train --hidden 50 30 20 --bn"
-TABLES = ("studies", "runs", "epochs", "gradient_checks", "gradient_errors", "evaluations", "evaluation_runs")
+IMAGES = "klcli data info --data synthetic"
+FIRST, RANGE_TEST = "klcli train --hidden 50 30 20 --bn", "klcli train --bn --lr-range-test --quiet"
+ASSIGNMENT = commands(section("An assignment"))
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
-
-def blocks(language: str) -> list[str]:
-    """The fenced blocks in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-
-
-def commands() -> list[str]:
-    """Every call of klcli in the fenced blocks, from `klcli` on."""
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
-    lines += [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines() if line[:2] == "$ "]
-    calls = [part.strip().removeprefix(".venv/bin/") for line in lines for part in line.split("&&")]
-    return list(dict.fromkeys(call for call in calls if call.startswith("klcli ")))
-
-
-def section(title: str) -> str:
-    """The text below a heading, up to the next one."""
-    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", README, flags=re.MULTILINE | re.DOTALL)
-    assert found, f"README has no section {title!r}"
-    return found[1]
-
-
-def first_column(text: str) -> list[str]:
-    """The first cell of every row of the Markdown tables in `text`, without their heads."""
-    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
-    return [row for row in rows[2:] if row]
+SMALL, FEW = ("--data", "synthetic", "--subset"), "200"
+TWO_RUNS = ("train", *SMALL, FEW, "--epochs", "1", "--bn", "--repeats", "2")
 
 
 @pytest.fixture(scope="module")
 def machine(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an empty machine around it: no images and no home."""
+    """A folder with an empty machine around it: no images and no home, but two runs, pictures and a report."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "cache").symlink_to(shared_cache)
+    (folder / "hand-ins/ada").mkdir(parents=True)
+    (folder / "hand-ins/ada/results").symlink_to(folder / "results")
+    for name in ("ship.jpg", "airplane.png", "cat.png"):
+        Image.new("RGB", (40, 32), "navy").save(folder / name)
+    (folder / "my-report.toml").write_text(example(), encoding="utf-8")
+    for args in (TWO_RUNS, ("gradcheck", "--hidden", "5", *SMALL[:2], "--images", "5", "--dims", "5")):
+        done = _run(folder, *LIGHT, *args)
+        assert done.returncode == 0, done.stderr
     return folder
-
-
-def call(machine: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run klcli there."""
-    return _run(machine, *KLCLI, *args)
-
-
-def run_python(machine: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Run lines of Python there."""
-    return _run(machine, sys.executable, "-c", code)
 
 
 def _run(machine: Path, *args: str) -> subprocess.CompletedProcess[str]:
@@ -78,30 +58,58 @@ def _run(machine: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(args, cwd=machine, env=kept | own, capture_output=True, text=True, check=False)
 
 
+def on_few_images(command: str) -> list[str]:
+    """The arguments of a command, with others that end it in seconds. What cannot be so is only parsed."""
+    args, is_shown = shlex.split(command.replace("/*/", "/ada/"))[1:], command in examples()
+    if args[0] == "train" and "--resume" not in args:
+        few = "10000" if command == RANGE_TEST else "500" if "--preset" in args else FEW
+        return [*args, *SMALL, few, *(() if is_shown else ("--epochs", "1"))]
+    if args[0] == "gradcheck" and "--against" not in args:
+        return [*args, *SMALL[:2], "--images", "5", "--dims", "5"]
+    if args[0] in ("search-lambda", "sigma-sweep") and not {"--from", "--executor"} & {*args}:
+        return [*args, *SMALL, FEW, "--jobs", "1"]
+    if args[0] == "reproduce" and is_shown:
+        return [*args, *SMALL, FEW, "--jobs", "1", "--quick"]
+    is_quick = args[0] in ("report", "runs", "evaluate", "predict") or {"info", "--check", "--list"} & {*args}
+    return args if is_quick and "delete" not in args else [*args, "--help"]
+
+
 def test_there_are_commands_to_check() -> None:
-    assert len(commands()) >= 8
-    assert FIRST in commands()
+    assert len(commands()) >= 40
+    assert len(ASSIGNMENT) >= 10
+    assert FIRST in examples()
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", [one for one in commands() if one not in (*ASSIGNMENT, *examples())])
 @pytest.mark.slow
 def test_every_command_does_what_it_says(machine: Path, command: str) -> None:
-    """On the synthetic set and few images. What would touch the network or take minutes is only parsed."""
-    args = shlex.split(command)[1:]
-    if args[0] == "train":
-        args += ["--data", "synthetic", "--subset", "500", "--epochs", "1"]
-    elif args[0] == "gradcheck":
-        args += ["--data", "synthetic", "--images", "5", "--dims", "5"]
-    elif args[0] in ("report", "evaluate"):
-        if not (machine / "results/checkpoints/run-000002.npz").exists():  # where this test runs alone
-            few = ("--data", "synthetic", "--subset", "100", "--epochs", "1", "--bn", "--repeats", "2")
-            assert call(machine, "train", *few).returncode == 0
-    elif args[:2] != ["data", "info"]:
-        args += ["--help"]
-    # Most trainings are light; one with a half cycle, and one of a range test, draw and use compiled code.
-    usual = args[0] != "train" or command in (FIRST, "klcli train --bn --lr-range-test --quiet")
-    done = _run(machine, *(KLCLI if usual else LIGHT), *args)
+    done = _run(machine, *(KLCLI if "--plot" in command else LIGHT), *on_few_images(command))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [one for one in examples() if one != IMAGES])
+@pytest.mark.slow
+def test_every_output_is_like_a_real_one(machine: Path, command: str) -> None:
+    """Line by line, without numbers and verdicts: those of the pages are of CIFAR-10."""
+    usual = command in (FIRST, RANGE_TEST)  # most are light; these draw and use compiled code
+    done = _run(machine, *(KLCLI if usual else LIGHT), *on_few_images(command))
+    assert done.returncode == 0, done.stderr
+    real = [shape(line) for line in f"{done.stderr}\n{done.stdout}".splitlines()]
+    for line in examples()[command]:
+        assert line == "..." or any(one.startswith(shape(line.removesuffix("..."))) for one in real), (
+            shape(line),
+            real,
+        )
+
+
+@pytest.mark.slow
+def test_the_assignment_can_be_done(machine: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").symlink_to(machine / "cache")
+    for command in ASSIGNMENT:
+        done = _run(tmp_path, *(KLCLI if "report" in command else LIGHT), *on_few_images(command))
+        assert done.returncode == 0, (command, done.stderr)
+    figures = {name for command in ASSIGNMENT for name in re.findall(r"[\w-]+\.(?:pdf|html)", command)}
+    assert figures <= {path.name for path in tmp_path.iterdir()}
 
 
 def options(command: Any) -> set[str]:
@@ -111,65 +119,70 @@ def options(command: Any) -> set[str]:
 
 
 def test_every_option_exists() -> None:
-    of_klcli = "\n".join(line for line in README.splitlines() if "-m pytest" not in line)
+    of_klcli = "\n".join(line for line in ALL.splitlines() if "-m pytest" not in line)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", of_klcli))
-    known = options(typer.main.get_command(app)) | {"--help", "--help-all"}
+    known = options(typer.main.get_command(app)) | {"--help", "--help-all", "--install-completion"}
     assert named <= known, named - known
+
+
+def test_every_command_exists_and_is_in_the_map() -> None:
+    named = {*re.findall(r"`klcli\s([a-z][a-z-]*)", ALL), *(one.split()[1] for one in (*commands(), *examples()))}
+    assert named <= {*COMMANDS}, named - {*COMMANDS}
+    rows = [line.split("|") for line in section("Commands").splitlines() if line.startswith("| `")]
+    pages = {row[1].split("`")[1].split()[1]: re.findall(r"docs/(\w+)\.md", row[3]) for row in rows}
+    assert {*pages} == {*COMMANDS}
+    for command, of_command in pages.items():
+        assert not of_command or of_command[0] == PAGES_OF_COMMANDS.get(command, command)
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    assert {*re.findall(r"klcli/docs/(\w+)\.md", README)} == {*PAGES}
+
+
+def test_every_message_is_one_of_klcli() -> None:
+    cells = [cell for cell in first_column(PAGES["troubleshooting"]) if cell.startswith("`")]
+    messages = [one for cell in cells for one in cell.split(" / ")]
+    assert len(messages) >= 35
+    parts = {part.strip(" ,:()`") for message in messages for part in message.split("…")}
+    unknown = [one for one in parts if len(one) > 3 and not any(one in text for text in documents.texts_of_klcli())]
+    assert not unknown
 
 
 @pytest.mark.slow
 def test_the_built_in_images_are_the_ones_shown(machine: Path) -> None:
-    shown = next(block for block in blocks("console") if block.startswith("$ klcli data info"))
-    real = call(machine, "data", "info", "--data", "synthetic").stdout
+    real = _run(machine, *KLCLI, *IMAGES.split()[1:]).stdout
     expected = [line.rstrip() for line in real.splitlines() if "prepared copy" not in line]
-    assert [line.rstrip() for line in shown.splitlines()[1:] if "prepared copy" not in line] == expected
+    assert [line.rstrip() for line in examples()[IMAGES] if "prepared copy" not in line] == expected
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new database."""
-    path = tmp_path_factory.mktemp("schema") / "klcli.db"
-    Store(path).close()
-    return path
-
-
-def test_every_table_is_described(database: Path) -> None:
-    with closing(sqlite3.connect(database)) as connection:
-        found = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    assert sorted(name for name in found if not name.startswith(("_", "sqlite_"))) == sorted(TABLES)
-
-
-@pytest.mark.parametrize("table", TABLES)
-def test_every_column_is_described(database: Path, table: str) -> None:
-    with closing(sqlite3.connect(database)) as connection:
-        columns = [row[1] for row in connection.execute(f"PRAGMA table_xinfo({table})")]
-    described = [name for cell in first_column(section(f"Table `{table}`")) for name in re.findall(r"`(\w+)`", cell)]
-    settings = {one.column for one in SETTINGS.values()} if table == "runs" else set()
-    assert set(described) | settings == set(columns)
-    assert len(described) == len(set(described))
+def test_the_tables_of_the_database_are_those_of_the_schema() -> None:
+    page = PAGES["database"]
+    assert schema.page(page) == page, "`python -m tests.store.documentation` writes the columns"
+    assert not re.findall(r"^\|.*\|\s*\|$", page, re.MULTILINE), "a column without a meaning"
+    assert {*re.findall(r"^## (.*)$", page, re.MULTILINE)} == {*schema.schema()}
 
 
 def test_the_page_of_settings_is_that_of_the_code() -> None:
-    assert (ROOT / "klcli/docs/settings.md").read_text(encoding="utf-8") == settings_page()
+    assert PAGES["settings"] == settings_page()
 
 
+@pytest.mark.parametrize("code", [one for one in blocks("python") if "Lab(" in one])
 @pytest.mark.slow
-def test_the_lines_of_python_work(machine: Path) -> None:
-    """On few images; what is trained longer in the README ends after an epoch here."""
-    [block] = blocks("python")
-    short = "split=SplitConfig(subset=200), epochs=1, "
-    code = block.replace("TrainConfig(hidden", f"TrainConfig({short}hidden").replace(
-        "import Lab", "import SplitConfig, Lab"
-    )
-    done = run_python(machine, code.replace('"results/klcli.db"', '"results/python.db", data="synthetic"'))
+def test_the_lines_of_python_work(machine: Path, code: str) -> None:
+    """On few images, and for an epoch."""
+    short = code.replace("TrainConfig(hidden", "TrainConfig(split=SplitConfig(subset=200), epochs=1, hidden")
+    short = short.replace("import Lab", "import SplitConfig, Lab")
+    short = short.replace('"results/klcli.db"', '"results/python.db", data="synthetic"')
+    done = _run(machine, sys.executable, "-c", short)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_query_of_the_readme_works(database: Path) -> None:
+def test_the_query_works(tmp_path: Path) -> None:
     [query] = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("sqlite3 ")]
     _, path, sql = shlex.split(query)
     assert path == "results/klcli.db"
-    with closing(sqlite3.connect(database)) as connection:
+    schema.Store(tmp_path / "klcli.db").close()
+    with closing(sqlite3.connect(tmp_path / "klcli.db")) as connection:
         assert connection.execute(sql).fetchall() == []
 
 
@@ -177,21 +190,57 @@ def test_exit_codes() -> None:
     assert [int(code) for code in first_column(section("Exit codes"))] == sorted(map(int, ExitCode))
 
 
+def test_the_accuracies_are_those_of_the_presets() -> None:
+    rows = [
+        [cell.strip(" `") for cell in line.split("|")[1:-1]] for line in section("Accuracy").splitlines()[-4:] if line
+    ]
+    measured = [one for one in presets().values() if one.minutes]
+    assert rows == [[one.name, str(one.minutes), f"{one.test} %", f"{one.test_over_views} %"] for one in measured]
+
+
+def test_the_times_are_those_of_the_benchmark() -> None:
+    page = (ROOT / "results/benchmarks.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[2:-1] for line in section("Performance").splitlines() if line.startswith("|")][2:]
+    names = ("3-layer BN", "3-layer", "9-layer BN", "[512, 256] BN", "search of 8 lambdas, per network")
+    for name, row in zip(names, rows, strict=True):
+        measured = {line.split("|")[2].strip() for line in section(name, page).splitlines() if line.startswith("|")}
+        assert {cell.split()[0] for cell in row if cell.strip()} <= measured
+
+
 def test_the_two_commands_do_all_the_set_up() -> None:
-    install, test = blocks("sh")[:2]
+    install, test = blocks("sh", README)[:2]
     for block in (install, test):
         [line] = block.splitlines()
         assert line.startswith("python3 -m venv .venv && .venv/bin/pip install ")
     assert install.endswith(".venv/bin/klcli train --hidden 50 30 20 --bn\n")
     assert test.strip() in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    for block, windows in zip((install, test), blocks("powershell", README), strict=True):
+        of_windows = block.strip().replace("python3 ", "py ").replace(".venv/bin/", ".venv\\Scripts\\")
+        assert of_windows.split(" && ") == windows.splitlines()
 
 
 def test_every_file_that_is_linked_is_there() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        if not target.startswith("https://"):
-            assert (ROOT / target).is_file(), target
-    for anchor in re.findall(r"\]\(#([^)]+)\)", README):
-        assert anchor in {title.lower().replace(" ", "-") for title in re.findall(r"^#+ (.*)$", README, re.MULTILINE)}
+    for folder, text in ((ROOT, README), *((ROOT / "klcli/docs", page) for page in PAGES.values())):
+        for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", text):
+            if target.startswith("https://"):
+                continue
+            assert (folder / target).is_file() or not target, target
+            if anchor:
+                linked = (folder / target).read_text(encoding="utf-8") if target else text
+                titles = re.findall(r"^#+ (.*)$", linked, re.MULTILINE)
+                assert anchor in {title.lower().replace(" ", "-") for title in titles}, anchor
+
+
+def test_the_readme_is_read_in_one_sitting() -> None:
+    assert len(README.splitlines()) <= 250
+
+
+def test_no_sentence_stands_twice() -> None:
+    prose = re.sub(r"^```.*?^```$", "", ALL, flags=re.MULTILINE | re.DOTALL)
+    prose = "\n".join(line for line in prose.splitlines() if not line.startswith(("|", "#")))
+    sentences = [one for one in re.split(r"(?<=[.:])\s", " ".join(prose.split())) if len(one) > 50]
+    assert len(sentences) > 100
+    assert sorted(sentences) == sorted({*sentences})
 
 
 def test_the_folders_of_the_readme_exist() -> None:

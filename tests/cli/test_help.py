@@ -11,6 +11,8 @@ from subprocess import CompletedProcess
 import pytest
 from light import KLCLI
 
+from klcli.cli.commands.help import PAGES_OF_COMMANDS
+
 Klcli = Callable[..., "CompletedProcess[str]"]
 Refused = Callable[..., str]
 PAGES = files("klcli").joinpath("docs")
@@ -18,10 +20,16 @@ PAGES = files("klcli").joinpath("docs")
 
 def test_the_pages_are_listed(here: Klcli, refused: Refused) -> None:
     listed = here("help").stdout.splitlines()
-    assert "reproduce   Reproduce a report of your own" in listed
+    assert "reproduce        Reproduce published reports, and your own" in listed
     assert len(listed) == len(list(PAGES.iterdir()))
+    assert max(map(len, listed)) <= 80
     assert json.loads(here("help", "--json").stdout)["topics"]["settings"] == "The settings of a training"
-    refused(here("help", "setings"), 2, "choose one of", "reproduce", "settings")
+    refused(here("help", "setings"), 2, "the nearest is settings, `klcli help` lists all")
+
+
+def test_a_command_is_a_topic_too(here: Klcli) -> None:
+    for command, topic in PAGES_OF_COMMANDS.items():
+        assert here("help", command).stdout == here("help", topic).stdout
 
 
 def test_a_page_in_a_pipe_is_the_file(here: Klcli) -> None:
@@ -48,3 +56,5 @@ def test_a_page_in_a_terminal_is_laid_out(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert b"The settings of a training" in seen
     assert b"|---|" not in seen
+    assert b"values before, after; default before; field" in seen  # a wide table is a list, and no name is cut
+    assert "…".encode() not in seen

@@ -106,11 +106,12 @@ def show_run(invocation: Invocation, run: Run, command: str = "train") -> None:
     from klcli.report.tables.runs import splits_table
     from klcli.report.tables.studies import suggestion_sentence
     from klcli.report.tables.table import duration
-    from klcli.report.words import network_name, subset_words
+    from klcli.report.words import counted, network_name, subset_words
 
     store, epochs = invocation.lab.store, invocation.lab.epochs(run)
     is_range_test = run.config.schedule == "range"
-    work = f"{run.epochs_done:g} epochs on {run.dataset}{subset_words([run])} in {duration(run.seconds or 0.0)}"
+    length = f"{run.epochs_done:g} {counted(run.epochs_done, 'epoch')}"
+    work = f"{length} on {run.dataset}{subset_words([run])} in {duration(run.seconds or 0.0)}"
     notes = [suggestion_sentence(run, epochs)] if is_range_test else []
     invocation.result(splits_table(f"Run {run.id}: {network_name(run.config)}, {work}", run), *notes)
     picture = invocation.picture(store.folder("plots") / f"run-{run.id:06d}.png", lambda: training_curves(run, epochs))
