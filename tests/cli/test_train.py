@@ -102,7 +102,8 @@ def test_the_run_ends_complete_with_its_columns_filled(klcli: Klcli, rows: Rows,
     ensemble = {name for name in run if name.startswith("ensemble_")} | {"snapshots"}  # of --snapshots
     assert len(ensemble) == 5
     not_set = {"preset", "sigma", "whitening", "bn_samples", "evaluations_per_cycle", "order_seed", "split_seed"}
-    assert empty == {"study_id", "member", "error", "note", "tags"} | ensemble | not_set
+    of_a_merge = {"origin", "origin_run"}
+    assert empty == {"study_id", "member", "error", "note", "tags"} | ensemble | not_set | of_a_merge
     assert run["dataset"] == "synthetic"
     assert re.fullmatch("[0-9a-f]{64}", run["dataset_sha256"])
     assert run["epochs_done"] == run["epochs"] == 2
