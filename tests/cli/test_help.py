@@ -21,7 +21,7 @@ def test_the_pages_are_listed(here: Klcli, refused: Refused) -> None:
     assert "reproduce   Reproduce a report of your own" in listed
     assert len(listed) == len(list(PAGES.iterdir()))
     assert json.loads(here("help", "--json").stdout)["topics"]["settings"] == "The settings of a training"
-    refused(here("help", "setings"), 2, "choose one of reproduce, settings")
+    refused(here("help", "setings"), 2, "choose one of gradients, reproduce, settings")
 
 
 def test_a_page_in_a_pipe_is_the_file(here: Klcli) -> None:

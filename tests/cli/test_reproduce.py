@@ -105,6 +105,8 @@ def test_rows_beside_ours(here: Klcli, rows: Rows, tmp_path: Path) -> None:
     for text in (done.stdout, page):
         assert all(mark in text for mark in ("SYNTHETIC IMAGES", "SUBSET of 200", "QUICK"))
     assert page.count("| 003-") == 4
+    [number] = re.findall(r"\| 003-T2a .*(\(\d\)) +\|", page)
+    assert f"\n\n{number} synthetic images, no CIFAR-10\n\n" in page
     pictures = re.findall(r"!\[(.*)\]\((.*)\)", page)
     [(words, picture)] = pictures
     assert words.startswith("003-T2a to 003-T2b: 3 layers without BN, 3 layers with BN [SYNTHETIC")

@@ -152,8 +152,10 @@ def test_settings_follow_the_reports() -> None:
     [with_bn] = [line.config for line in lines("a3-2024", "003-T2b")]
     assert with_bn is not None
     assert (with_bn.initializer, with_bn.sigma, with_bn.bn_momentum, with_bn.batch_norm) == ("normal", 0.1, 0.8, True)
-    [deep] = [line.config for line in lines("a3-2024", "003-T2d")]
+    [deep, of_the_text] = [line.config for line in lines("a3-2024", "003-T2d")]
     assert deep is not None
+    assert of_the_text is not None
+    assert of_the_text.hidden == (50, 30, 20, 10, 10, 10, 10, 10)
     assert (deep.hidden, deep.initializer, deep.sigma) == ((50, 30, 20, 20, 10, 10, 10, 10), "he", None)
     # The sigma table's lambda is the winner of the fine search: one training for both.
     assert lines("a3-2024", "003-T5a")[1].config == lines("a3-2024", "003-T4")[0].config

@@ -75,7 +75,8 @@ def reproduce(
         invocation.result(*(f"picture     {path}" for path in paths), "")
         reproduced.append(found)
         documents.append(reproductions.reproduction_document(found, notes, paths))
-        sections.append((found.report, table, notes, pictures))
+        beside = reproductions.reproduction_notes(found, has_reasons=False)  # the page numbers them
+        sections.append((found.report, table, beside, pictures))
         total = reproductions.headline(reproduced)
         if markdown is not None:  # after each report: finished reports can be read while the next one trains
             page = reproductions.markdown_page(typed_command(), found.terms, sections, total["lines"])

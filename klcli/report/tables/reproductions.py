@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -65,7 +65,7 @@ def _forms(line: Line) -> tuple[Form, Form]:
     return fraction, (lambda by: f"{100 * by:+.2f} points") if measured.endswith("accuracy") else "{:+.4f}".format
 
 
-def reproduction_notes(found: Reproduction) -> list[str]:
+def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list[str]:
     """Return the notes of the table: marks, counts, conditions, and the reasons for differences."""
     comparisons, terms = found.comparisons, found.terms
     seeds = f"{terms.repeats} {counted(terms.repeats, 'seed')} {_SEEDS_OF[terms.vary]}for every setting"
@@ -93,7 +93,8 @@ def reproduction_notes(found: Reproduction) -> list[str]:
             f"a gradient is reproduced if our error is at most {BAND:g} times the published one, as rounding varies; "
             "more exact: less than a tenth of it"
         )
-    return notes + [f"{', '.join(rows)}: {why}" for why, rows in explained(comparisons).items()]
+    reasons = explained(comparisons).items() if has_reasons else ()
+    return notes + [f"{', '.join(rows)}: {why}" for why, rows in reasons]
 
 
 def _verdicts(counted_by: Mapping[str, int]) -> str:
@@ -169,6 +170,16 @@ def markdown_page(command: str, terms: Terms, sections: Sequence[Section], headl
     parts += [storable(terms.note)] if terms.note else []
     parts += headlines
     for report, table, notes, pictures in sections:
-        parts += [f"## {report.name}", to_markdown(table, notes)]
+        numbered, remarks = _numbered(table)
+        parts += [f"## {report.name}", to_markdown(numbered, [*notes, *remarks])]
         parts += [f"![{words}]({quote(os.fsencode(path.name))})" for words, path in pictures]
     return "\n\n".join(parts) + "\n"
+
+
+def _numbered(table: Table) -> tuple[Table, list[str]]:
+    """Return a table with numbers in place of its remarks, of which hundreds of lines share a few, and the remarks."""
+    found = dict.fromkeys(row["why"] for row in table.rows if row["why"])
+    numbers = {why: f"({number})" for number, why in enumerate(found, 1)}
+    titled = tuple(replace(one, title="remark") if one.key == "why" else one for one in table.columns)
+    rows = [row | {"why": numbers.get(row["why"], "")} for row in table.rows]
+    return replace(table, columns=titled, rows=rows), [f"{number} {why}" for why, number in numbers.items()]
