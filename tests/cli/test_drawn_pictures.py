@@ -1,6 +1,7 @@
 """A picture never hides a result, and nothing of the user's own matplotlib reaches it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,20 +52,27 @@ def settings_of(kind: str, folder: Path) -> dict[str, str]:
     }.get(kind, {})
 
 
-SLOW = ("nonsense", "binary", "without end", "config folder", "no home", "warnings", "binary in the working folder")
-
-
-@pytest.mark.parametrize(
-    "kind",
-    ["inline", "file", "working folder", "pipe in the working folder"]
-    + [pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW],
+DRAW = ("report", "--run", "2", "--plot", "curves", "--to")
+KINDS = (
+    *("inline", "nonsense", "file", "binary", "without end", "config folder", "no home", "warnings"),
+    *("working folder", "pipe in the working folder", "binary in the working folder"),
 )
-def test_the_users_own_settings_have_no_influence(klcli: Klcli, trained: Path, kind: str) -> None:
-    draw = ("report", "--run", "2", "--plot", "curves", "--to")
-    assert klcli(*draw, "plain.png").returncode == 0
-    done = klcli(*draw, "other.png", **settings_of(kind, trained))
+
+
+@pytest.fixture(scope="module")
+def plain(fill: Callable[..., list[int]], three_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The picture where nobody has settings."""
+    folder = tmp_path_factory.mktemp("plain")
+    shutil.copytree(three_runs, folder / "results")
+    assert fill(folder, [(*DRAW, "plain.png")]) == [0]
+    return (folder / "plain.png").read_bytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_users_own_settings_have_no_influence(klcli: Klcli, trained: Path, plain: bytes, kind: str) -> None:
+    done = klcli(*DRAW, "other.png", **settings_of(kind, trained))
     assert (done.returncode, done.stderr) == (0, "")
-    assert (trained / "other.png").read_bytes() == (trained / "plain.png").read_bytes()
+    assert (trained / "other.png").read_bytes() == plain
 
 
 NOTEBOOK = """
@@ -100,12 +108,11 @@ assert (os.environ["MPLBACKEND"], os.environ["MATPLOTLIBRC"]) == ("svg", "mine")
 """
 
 
-def test_a_notebook_keeps_its_own_settings_and_figures(klcli: Klcli, trained: Path) -> None:
-    assert klcli("report", "--run", "2", "--plot", "curves", "--to", "plain.png").returncode == 0
+def test_a_notebook_keeps_its_own_settings_and_figures(trained: Path, plain: bytes) -> None:
     python = {"cwd": trained, "capture_output": True, "text": True}
     done = subprocess.run([sys.executable, "-c", NOTEBOOK], check=False, **python)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stderr
-    assert (trained / "notebook.png").read_bytes() == (trained / "plain.png").read_bytes()
+    assert (trained / "notebook.png").read_bytes() == plain
     (trained / "mine").write_text("lines.linewidth: 20\n")
     done = subprocess.run([sys.executable, "-c", PLAIN], check=False, **python)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stderr

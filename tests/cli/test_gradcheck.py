@@ -11,6 +11,9 @@ import pytest
 import klcli.engine.network as network_module
 from klcli import compiled
 from klcli.cli.app import main
+from klcli.report.plots.figure import draw
+
+pytestmark = pytest.mark.usefixtures("unrendered")
 
 
 def run(*args: str) -> int:
@@ -24,7 +27,8 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_course_set_passes_and_is_stored(capsys, tmp_path):
+def test_the_course_set_passes_and_is_stored(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("klcli.report.plots.figure.draw", draw)
     assert run("--json") == 0
     document = json.loads(capsys.readouterr().out)
     names = {

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from klcli.report.plots.figure import draw
 from klcli.report.plots.training import training_curves
 from klcli.store.store import Store
 
@@ -44,9 +43,9 @@ def test_a_range_test_is_a_run_that_never_saw_the_test_images(here: Klcli, rows:
     [curve] = [line for line in accuracy.lines if line.label == "validation"]
     assert curve.x == [row["learning_rate"] for row in stored]
     assert curve.y == [row["validation_accuracy"] for row in stored]
-    assert draw(chart, "svg").startswith(b"<?xml")
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_one_that_diverges_has_found_the_end_of_the_range(here: Klcli, rows: Rows) -> None:
     done = here(*TINY, "--eta-max", "1e6", "--lambda", "1", "--json", "--quiet")
     assert done.returncode == 0, done.stderr
@@ -56,6 +55,7 @@ def test_one_that_diverges_has_found_the_end_of_the_range(here: Klcli, rows: Row
     assert "suggest" in note
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_members_can_test_ranges_too(here: Klcli, rows: Rows) -> None:
     done = here(*TINY, "--repeats", "2", "--jobs", "1", "--evaluations-per-cycle", "2", "--quiet")
     assert done.returncode == 0, done.stderr

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
@@ -75,7 +74,7 @@ def test_a_stack_that_diverged_adds_no_updates() -> None:
 
 @pytest.mark.slow
 def test_a_study_whose_stderr_is_a_file_prints_lines_between_its_stacks(
-    here: "Callable[..., CompletedProcess[str]]", trained: Path, monkeypatch: pytest.MonkeyPatch
+    here: "Callable[..., CompletedProcess[str]]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     words = "train --data synthetic --subset 2000 --hidden 100 --epochs 30 --repeats 2 --jobs 1"
@@ -90,8 +89,9 @@ def test_a_study_whose_stderr_is_a_file_prints_lines_between_its_stacks(
     assert re.search(r"stack 1 done \(1 of 2\), best validation 0\.\d{4}, [\d.]+ s, [\d.]+ s left", done.stderr)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_long_epoch_prints_lines_of_its_own(
-    here: "Callable[..., CompletedProcess[str]]", trained: Path, monkeypatch: pytest.MonkeyPatch
+    here: "Callable[..., CompletedProcess[str]]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     done = here(*["train", "--data", "synthetic", "--subset", "400", "--hidden", "10", "--epochs", "2"])

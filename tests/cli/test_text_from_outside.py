@@ -82,14 +82,18 @@ def test_no_text_is_markup_or_a_formula(here: Klcli, evil: Path) -> None:
     assert "<b>" not in svg and not HIDDEN.search(svg)
 
 
-def test_names_of_any_bytes(trained: Path) -> None:
+def test_names_of_any_bytes(here: Klcli, trained: Path) -> None:
+    def ask(*args: str | bytes) -> subprocess.CompletedProcess[str]:
+        """In this process, with the words as Python gives them to a process."""
+        return here(*map(os.fsdecode, args))
+
     note, tag = b"note " + BYTES, b"tag-" + BYTES
     assert run(trained, "runs", "note", "2", note).returncode == 0
-    assert run(trained, "runs", "tag", "2", tag).returncode == 0
-    shown = run(trained, "report", "--tagged", tag, "--format", "csv")
-    [row] = csv.DictReader(io.StringIO(shown.stdout.decode()))
+    assert ask("runs", "tag", "2", tag).returncode == 0
+    shown = ask("report", "--tagged", tag, "--format", "csv")
+    [row] = csv.DictReader(io.StringIO(shown.stdout))
     assert (row["id"], row["note"], row["tags"]) == ("2", "note caf\\xe9", "tag-caf\\xe9")
-    assert run(trained, "runs", "untag", "2", tag).returncode == 0
+    assert ask("runs", "untag", "2", tag).returncode == 0
     for args, suffix in (
         (["report", "--run", "2", "--plot", "curves", "--to"], b".png"),
         (["report", "--html"], b".html"),
@@ -99,17 +103,15 @@ def test_names_of_any_bytes(trained: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert "caf\\xe9" in done.stdout.decode()
         assert BYTES + suffix in [os.fsencode(path.name) for path in trained.iterdir()]
-    document = json.loads(
-        run(trained, "report", "--run", "2", "--plot", "rate", "--to", BYTES + b".svg", "--json").stdout
-    )
+    document = json.loads(ask("report", "--run", "2", "--plot", "rate", "--to", BYTES + b".svg", "--json").stdout)
     assert os.fsencode(document["pictures"][0]) == BYTES + b".svg"
     Image.new("RGB", (40, 40), "red").save(os.fsdecode(os.fsencode(trained) + b"/" + BYTES + b".jpg"), "JPEG")
     done = run(trained, "predict", "--run", "2", "--data", "synthetic", BYTES + b".jpg")
     assert done.returncode == 0, done.stderr
     assert "caf\\xe9.jpg" in done.stdout.decode()
-    done = run(trained, "predict", "--run", "2", BYTES + b"-missing.jpg")
-    assert done.returncode == 3 and done.stderr.count(b"\n") == 1
-    for options in (["--where"], ["--format"], ["--group-by"]):
-        done = run(trained, "report", *options, BYTES)
-        assert done.returncode == 2, (options, done.stderr)
-        assert done.stderr.count(b"\n") == 1 and b"unexpected" not in done.stderr
+    refused = ask("predict", "--run", "2", BYTES + b"-missing.jpg")
+    assert refused.returncode == 3 and refused.stderr.count("\n") == 1
+    for option in ("--where", "--format", "--group-by"):
+        refused = ask("report", option, BYTES)
+        assert refused.returncode == 2, (option, refused.stderr)
+        assert refused.stderr.count("\n") == 1 and "unexpected" not in refused.stderr

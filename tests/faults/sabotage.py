@@ -76,8 +76,11 @@ def _files(folder: Path, happens: Any) -> None:
             self.file.flush()
 
     def open_(path: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
-        opened = real_open(path, mode, *more, **named)
-        return Writer(opened) if mode == "r+b" and folder in path.absolute().parents else opened
+        if mode != "r+b" or folder not in path.absolute().parents:
+            return real_open(path, mode, *more, **named)
+        if happens("before a file is written"):
+            fail()
+        return Writer(real_open(path, mode, *more, **named))
 
     def touch(path: Path) -> None:
         if folder in path.absolute().parents and happens("before a file is made"):

@@ -26,9 +26,8 @@ pytestmark = [pytest.mark.timeout(TIMEOUT), pytest.mark.slow]
 @pytest.fixture
 def whole(lab: Laboratory, tmp_path: Path) -> Path:
     """The database of an uninterrupted training."""
-    for _ in range(2):  # the first one prepares the images, and takes longer
-        done = lab.run(*LONG, "--db", str(tmp_path / "whole" / "klcli.db"))
-        assert done.code == 0, done.stderr
+    done = lab.run(*LONG, "--db", str(tmp_path / "whole" / "klcli.db"))
+    assert done.code == 0, done.stderr
     return tmp_path / "whole" / "klcli.db"
 
 
@@ -83,7 +82,7 @@ def test_full_disk_while_training(
         "exit 4 and one line, no told epoch lost, the same bits at the end",
     ).planned(4, 40)
     expected = outcome(whole)
-    usual = run_of(whole, 2)
+    usual = run_of(whole)
     assert usual is not None
     folder = disk(64)
     for number, rng in trials:

@@ -60,17 +60,17 @@ def wait_for_a_run(db: Path, process: "subprocess.Popen[bytes]") -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture
-def usual(cache: Path, tmp_path: Path) -> list[Usual]:
+@pytest.fixture(scope="module")
+def usual(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Usual]:
     found = []
-    for name, command in (("whole", TRAIN), ("whole", TRAIN), ("search", SEARCH)):  # the first prepares the images
-        db = tmp_path / name / "klcli.db"
+    for command in (TRAIN, SEARCH):
+        db = tmp_path_factory.mktemp("usual") / "klcli.db"
         process = start(cache, command, db, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for_a_run(db, process)
         began = time.monotonic()
         assert process.wait(LONG) == 0
         found.append(Usual(command, bits(db, command), time.monotonic() - began))
-    return found[1:]
+    return found
 
 
 def close_at_random(rng: np.random.Generator, seconds: float) -> Callable[[Path, Any], int]:

@@ -14,22 +14,24 @@ from klcli.settings.run_command import resuming_command, run_command
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.train_config import TrainConfig
 
+app = typer.Typer()
+
+
+@app.command(cls=KlcliCommand)
+@takes(TrainConfig)
+@invoked("data", "threads", "db")
+def train(config: TrainConfig, *, invocation: Invocation) -> tuple[TrainConfig, Invocation]:
+    return config, invocation
+
+
+COMMAND = typer.main.get_command(app)  # building it takes longer than all else here
+
 
 def parsed(command: str) -> tuple[TrainConfig, Invocation]:
     """What the options of `klcli train` make of a command line."""
-    found: list[tuple[TrainConfig, Invocation]] = []
-    app = typer.Typer()
-
-    @app.command(cls=KlcliCommand)
-    @takes(TrainConfig)
-    @invoked("data", "threads", "db")
-    def train(config: TrainConfig, *, invocation: Invocation) -> None:
-        found.append((config, invocation))
-
     program, name, *arguments = shlex.split(command)
     assert (program, name) == ("klcli", "train")
-    app(arguments, standalone_mode=False)
-    return found[0]
+    return COMMAND(arguments, standalone_mode=False)
 
 
 @given(configs())

@@ -16,6 +16,11 @@ from klcli.training.environment import Environment
 from klcli.training.trainer import train
 
 
+@pytest.fixture(autouse=True)
+def known_machine(known_machine: None) -> None:
+    """Every test of the store has it: 10 flushes of each new database were half of the time."""
+
+
 class Recorder:
     """A store with a short way to begin a run."""
 
@@ -37,6 +42,20 @@ class Recorder:
 @pytest.fixture(scope="session")
 def new_recorder() -> Callable[[Path], Recorder]:
     return Recorder
+
+
+@pytest.fixture
+def answer(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process; returns its exit code, stdout and stderr."""
+    from klcli.cli.app import main  # no process that begins a run with Recorder needs it
+
+    def run(*args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([*args])
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

@@ -188,7 +188,9 @@ CONFIGS = [
 ]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
+@pytest.mark.parametrize(
+    "config", [pytest.param(one, marks=[pytest.mark.slow] if one.whitening else [], id=str(one)) for one in CONFIGS]
+)
 def test_every_checkpoint_that_a_training_writes_has_the_expected_form(
     small_dataset: Any, tmp_path: Path, config: TrainConfig
 ) -> None:
@@ -287,12 +289,12 @@ def test_the_number_of_a_deleted_run_is_never_given_again(recorder: Any) -> None
 @pytest.mark.parametrize("view", [
     ["--list", "--json"], ["--run", "1", "--json"], ["--run", "1", "2"], ["--group-by", "hidden"], ["--best", "3"],
 ], ids=" ".join)  # fmt: skip
-def test_a_foreign_number_or_value_fails_no_report(here: Path, sql: str, view: list[str], klcli: Any) -> None:
+def test_a_foreign_number_or_value_fails_no_report(here: Path, sql: str, view: list[str], answer: Any) -> None:
     change(here, sql)
-    done = klcli("report", *view, "--db", str(here / "klcli.db"))
-    assert done.returncode == 0, done.stderr
+    code, out, err = answer("report", *view, "--db", str(here / "klcli.db"))
+    assert code == 0, err
     if "--json" in view:
-        json.loads(done.stdout, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
+        json.loads(out, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
 
 
 @pytest.mark.parametrize(("change_to", "shown"), [
@@ -301,14 +303,14 @@ def test_a_foreign_number_or_value_fails_no_report(here: Path, sql: str, view: l
     ("step_size = 9223372036854775807", "step_size = 9.22337e+18"), ("step_size = -3", "step_size = -3"),
 ])  # fmt: skip
 def test_a_length_that_no_training_has_is_damage_of_the_row_not_of_the_checkpoint(
-    here: Path, change_to: str, shown: str, klcli: Any
+    here: Path, change_to: str, shown: str, answer: Any
 ) -> None:
     change(here, f"UPDATE runs SET state = 'interrupted', {change_to} WHERE id = 1")
     words = f"run 1: its settings in the database are damaged ({shown})"
     for command in (["train", "--resume", "1"], ["report", "--run", "1", "--plot", "curves"]):
-        done = klcli(*command, "--db", str(here / "klcli.db"))
-        assert (done.returncode, done.stderr.count("\n")) == (4, 1), done.stderr
-        assert f"{words}, restore a copy" in done.stderr
+        code, _, err = answer(*command, "--db", str(here / "klcli.db"))
+        assert (code, err.count("\n")) == (4, 1), err
+        assert f"{words}, restore a copy" in err
     with closing(Store(here / "klcli.db")) as store:
         words += ", restore a copy"
         assert store.upkeep.check()[0] == [words]

@@ -89,13 +89,18 @@ def test_a_dead_process_that_nobody_has_waited_for_is_dead(trainer: Trainer, tmp
     assert state(tmp_path / "klcli.db") == "interrupted"
 
 
-@pytest.mark.parametrize("identity", ["host = 'another-host'", "pid = 1", "pid = {mine}", "pid = 2000000000"])
-def test_neither_host_nor_pid_decide(trainer: Trainer, tmp_path: Path, identity: str) -> None:
+def test_neither_host_nor_pid_decide(trainer: Trainer, tmp_path: Path) -> None:
     process, path = trainer(), tmp_path / "klcli.db"
-    change(path, f"UPDATE runs SET {identity.format(mine=os.getpid())}")
-    assert state(path) == "running"
+    [lock] = (tmp_path / "locks").iterdir()
+    identities = "host = 'another-host'", "pid = 1", f"pid = {os.getpid()}", "pid = 2000000000"
+    for identity in identities:
+        change(path, f"UPDATE runs SET {identity}")
+        assert state(path) == "running", identity
     end(process)
-    assert state(path) == "interrupted"
+    for identity in identities:
+        lock.touch()  # as a process leaves it that is killed
+        change(path, f"UPDATE runs SET state = 'running', {identity}")
+        assert state(path) == "interrupted", identity
 
 
 @pytest.mark.parametrize(
@@ -119,16 +124,15 @@ def test_a_process_in_another_container_is_alive_until_it_ends(
     assert state(tmp_path / "klcli.db") == "interrupted"
 
 
-@pytest.mark.parametrize("with_locks", [True, False])
-def test_a_copy_has_no_living_run_and_the_original_keeps_it(trainer: Trainer, tmp_path: Path, with_locks: bool) -> None:
+def test_a_copy_has_no_living_run_and_the_original_keeps_it(trainer: Trainer, tmp_path: Path) -> None:
     trainer()
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    shutil.copy(tmp_path / "klcli.db", copy)
-    if with_locks:
-        shutil.copytree(tmp_path / "locks", copy / "locks")
-    assert state(copy / "klcli.db") == "interrupted"
-    assert state(tmp_path / "klcli.db") == "running"
+    for copy in (tmp_path / "with locks", tmp_path / "without"):
+        copy.mkdir()
+        shutil.copy(tmp_path / "klcli.db", copy)
+        if copy.name == "with locks":
+            shutil.copytree(tmp_path / "locks", copy / "locks")
+        assert state(copy / "klcli.db") == "interrupted", copy
+        assert state(tmp_path / "klcli.db") == "running", copy
 
 
 def test_a_living_run_cannot_be_claimed_or_deleted(trainer: Trainer, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from klcli.cli.app import main
 from klcli.errors import ExitCode, StoreError
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientCheck, Run
@@ -61,26 +60,20 @@ def test_a_config_that_this_klcli_cannot_read_is_one_line(text: str) -> None:
 
 @pytest.mark.parametrize("text", UNREADABLE[1:])  # SQLite refuses what is no JSON
 def test_a_list_marks_one_run_with_unreadable_settings_and_shows_the_others(
-    recorder: Any, text: str, capsys: pytest.CaptureFixture[str]
+    recorder: Any, text: str, answer: Any
 ) -> None:
     recorder.begin(), recorder.begin()
     with recorder.store._db.write() as db:
         db.execute("UPDATE runs SET config = ? WHERE id = 1", [text])
-    with pytest.raises(SystemExit) as exit_:
-        main(["report", "--list", "--db", str(recorder.path)])
-    out, err = capsys.readouterr()
-    assert (exit_.value.code or 0, err) == (0, "")
+    code, out, err = answer("report", "--list", "--db", str(recorder.path))
+    assert (code, err) == (0, "")
     [other, unreadable] = [line for line in out.splitlines() if line.lstrip().startswith(("1 ", "2 "))]
     assert "2-layer" in other or "3-layer" in other
     assert "UNREADABLE: run 1: settings that cannot be read" in unreadable
-    with pytest.raises(SystemExit) as exit_:
-        main(["report", "--run", "1", "--db", str(recorder.path)])
-    out, err = capsys.readouterr()
-    assert (exit_.value.code, out, len(err.splitlines())) == (ExitCode.STORE, "", 1)
+    code, out, err = answer("report", "--run", "1", "--db", str(recorder.path))
+    assert (code, out, len(err.splitlines())) == (ExitCode.STORE, "", 1)
     assert err.startswith("klcli: run 1: ")
-    with pytest.raises(SystemExit) as exit_:
-        main(["report", "--run", "2", "--db", str(recorder.path)])
-    assert not exit_.value.code
+    assert answer("report", "--run", "2", "--db", str(recorder.path))[0] == 0
 
 
 def test_a_gradient_check_has_one_config_for_each_network() -> None:
