@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any
 from klcli.procedures import run_lookup, trainings
 from klcli.procedures.observer import Observer
 from klcli.procedures.setup import Setup
-from klcli.settings.procedures import SIGMAS, CheckSettings, EvaluationSettings, ReproductionSettings, SearchSettings
+from klcli.settings.procedures import (
+    EXPORT,
+    SIGMAS,
+    CheckSettings,
+    EvaluationSettings,
+    ReproductionSettings,
+    SearchSettings,
+)
 from klcli.settings.run_command import DEFAULT_DATABASE
 from klcli.settings.setting import Settings
 from klcli.settings.train_config import TrainConfig
@@ -31,6 +38,8 @@ from klcli.training.result import EpochMetrics
 if TYPE_CHECKING:  # imported by the methods that use them, so that a training starts sooner
     from klcli.procedures import evaluating, searches
     from klcli.published.reproduction import Reproduction
+    from klcli.studies.gradient_files import Comparison
+    from klcli.studies.gradient_mistakes import Arrays
 
 OnEvaluation = Callable[[EpochMetrics], None]
 
@@ -142,6 +151,37 @@ class Lab:
         with setup.pinned(), setup.observer.counting("checking entries", total) as advance:
             checks = list(check_networks(networks, train, settings, on_entries=advance))
         return store.gradient_checks.suite(store.gradient_checks.record(checks, dataset, setup.command))
+
+    def export_gradients(
+        self, path: str | Path, config: TrainConfig | None = None, settings: CheckSettings | None = None
+    ) -> "Arrays":
+        """Write a network, its minibatch and its gradients in float64 for another program; return the arrays by key.
+
+        Replaces an earlier export; raises ConfigError if `path` is another file.
+        """
+        from klcli.data.dataset import split
+        from klcli.store.checkpoints import write_atomically
+        from klcli.studies import gradient_files
+
+        path, settings = Path(path), settings or CheckSettings()
+        config = replace(config or TrainConfig(), dtype="float64")
+        setup = self._calling("export_gradients", str(path), config, settings)
+        gradient_files.require_replaceable(path)
+        dataset = setup.images()
+        setup.warn_of(dataset)
+        with setup.pinned():
+            about = {"command": setup.command, "dataset": dataset.name, "dataset_sha256": dataset.sha256}
+            arrays = gradient_files.exported(config, split(dataset, config.split).train, settings, about)
+        write_atomically(path, gradient_files.encoded(arrays))
+        return arrays
+
+    def compare_gradients(
+        self, path: str | Path, reference: str | Path = EXPORT, settings: CheckSettings | None = None
+    ) -> "Comparison":
+        """Compare the arrays that another program has saved with those of an export, and find the likely mistakes."""
+        from klcli.studies.gradient_files import compare_files
+
+        return compare_files(Path(path), Path(reference), settings or CheckSettings(), self._setup.observer.say)
 
     def evaluate(
         self, runs: Sequence[int | str], settings: EvaluationSettings | None = None, *, ensemble: bool = False

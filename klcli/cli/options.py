@@ -126,8 +126,13 @@ def takes(
 
 def typed_settings(ctx: typer.Context, owner: type[Any]) -> tuple[str, ...]:
     """Return the settings that the user gave on the command line, by key."""
-    sources = {key: ctx.get_parameter_source(_name(key)) for key in settings_of(owner)}
-    return tuple(key for key, source in sources.items() if source is not None and source.name == "COMMANDLINE")
+    return tuple(key for key in settings_of(owner) if is_typed(ctx, _name(key)))
+
+
+def is_typed(ctx: typer.Context, name: str) -> bool:
+    """Whether the user gave the parameter of this name on the command line."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _made(owner: type[Any], typed: dict[str, Any], ctx: typer.Context) -> Any:

@@ -113,7 +113,7 @@ def check_gradients(
     _, gradients = (network if trained is None else trained).gradients(X, y, lam, loss=smoothed)
     ends = (h, -h) if method == "centred" else (h, 0.0)
     checks = [
-        _compare(name, gradient, *_numerical_gradient(network, name, cost, ends, on_entries), decimals)
+        compare(name, gradient, *_numerical_gradient(network, name, cost, ends, on_entries), decimals)
         for name, gradient in gradients.items()
     ]
     # Not by the ratio of maxima, whose floor would hide a small gradient.
@@ -209,7 +209,8 @@ def _numerical_gradient(
     return numerical.reshape(theta.shape), kinks.reshape(theta.shape)
 
 
-def _compare(name: str, ga: np.ndarray, gn: np.ndarray, kinks: np.ndarray, decimals: int) -> TensorCheck:
+def compare(name: str, ga: np.ndarray, gn: np.ndarray, kinks: np.ndarray, decimals: int = DECIMALS) -> TensorCheck:
+    """Return the errors of a tensor ga against gn, over the entries that are not in the mask `kinks`."""
     a, n = ga[~kinks], gn[~kinks]
     difference = a - n if a.size else np.zeros(1)  # without an entry, all errors are 0
     size, total = np.abs(difference), np.abs(a) + np.abs(n)

@@ -13,6 +13,7 @@ SIGMAS = (1e-1, 1e-3, 1e-4)  # standard deviations of the initial weights in the
 # What differs between repeats: every seed, the weights alone, all but the weights, every seed and the split.
 VARY = ("all", "init", "order", "split")
 MEASURES, ALL = ("errors", "ratios", "decimals", "moments"), "all"  # groups of columns of a gradient check
+EXPORT = "klcli.npz"  # of gradients, for another program
 SEARCH, REPRODUCTION = "Search", "Reproduction"  # panels of --help
 
 

@@ -60,12 +60,10 @@ def check_networks(
     on_entries: Callable[[int], None] = lambda n: None,
 ) -> Iterator[NetworkCheck]:
     """Check networks, or stacks, on the first training images. Raises ConfigError where there are too few of these."""
-    images, has_bn = settings.images, any(config.batch_norm for configs in networks for config in configs)
-    require(images <= len(train), f"images {images}: the training split has {len(train)}, give at most that")
-    why = "batch normalisation maps a batch of one to beta, every gradient before it is 0 and the check could not fail"
-    require(images > 1 or not has_bn, f"images {images}: {why}, give --images 2 or more")
     for configs in networks:
-        X, y = _first_images(train, configs[0], images, settings.dims)
+        _require_images(configs, train, settings.images)
+    for configs in networks:
+        X, y = _first_images(train, configs[0], settings.images, settings.dims)
         started = time.perf_counter()
         network, lam = _prepare(configs, settings.dims)
         with open_team(np.float64) as team:
@@ -75,6 +73,20 @@ def check_networks(
                 trained=team.accelerated(network), loss=team.cross_entropy,
             )  # fmt: skip
         yield NetworkCheck(configs, tuple(tensors), settings, time.perf_counter() - started)
+
+
+def checked_minibatch(
+    config: TrainConfig, train: Split, settings: CheckSettings
+) -> tuple[Network, np.ndarray, np.ndarray]:
+    """Return the network of a check with its images and labels. Raises ConfigError where there are too few images."""
+    _require_images((config,), train, settings.images)
+    return _prepare((config,), settings.dims)[0], *_first_images(train, config, settings.images, settings.dims)
+
+
+def _require_images(configs: Stack, train: Split, images: int) -> None:
+    require(images <= len(train), f"images {images}: the training split has {len(train)}, give at most that")
+    why = "batch normalisation maps a batch of one to beta, every gradient before it is 0 and the check could not fail"
+    require(images > 1 or not configs[0].batch_norm, f"images {images}: {why}, give --images 2 or more")
 
 
 def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSettings) -> NetworkCheck:

@@ -1,25 +1,34 @@
 """`klcli gradcheck`: compare the engine's gradients with numerical differences."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from klcli.cli.invocation import Invocation, invoked
-from klcli.cli.options import takes, typed_settings
-from klcli.errors import GradientCheckFailed
-from klcli.settings.procedures import ALL, MEASURES, CheckSettings, measures_of
-from klcli.settings.setting import Role, setting
+from klcli.cli.invocation import ALWAYS, Invocation, invoked
+from klcli.cli.options import is_typed, takes, typed_settings
+from klcli.errors import ConfigError, GradientCheckFailed
+from klcli.settings.procedures import ALL, EXPORT, MEASURES, CheckSettings, measures_of
+from klcli.settings.setting import Role, require, setting
 from klcli.settings.train_config import TrainConfig
+from klcli.text import command_text, path_text
 
 if TYPE_CHECKING:
     from klcli.store.records import GradientCheck
     from klcli.store.store import Store
+    from klcli.studies.gradient_files import Comparison
+    from klcli.studies.gradient_mistakes import Arrays
 
 NETWORK_FIELDS = (
     "hidden", "activation", "silu_slope", "batch_norm", "bn_position", "bn_eps", "initializer", "sigma", "lam",
     "dropout", "label_smoothing", "standardise",
 )  # fmt: skip
+OWN = "Your own program"  # panel of --help
+USED = {  # the options that --export and --against use
+    "--export": {"export", "preset", *NETWORK_FIELDS, "seed", "images", "dims", "data", "db", *ALWAYS},
+    "--against": {"against", "reference", "atol", "rtol", "db", *ALWAYS},
+}
 
 
 @takes(TrainConfig, only=("preset", *NETWORK_FIELDS, "seed"))
@@ -37,8 +46,14 @@ def gradcheck(
         metavar="NAME...",
     ),
     *,
+    export: Path | None = setting(
+        None, OWN, "Write a network with its images, scores and gradients to this file, in float64.", metavar="FILE"),
+    against: Path | None = setting(
+        None, OWN, "Compare the gradients that your program saved here, and name the likely mistake.", metavar="FILE"),
+    reference: Path = setting(
+        Path(EXPORT), OWN, "The file of --export that your program has read.", metavar="FILE"),
     invocation: Invocation,
-) -> None:
+) -> None:  # fmt: skip
     """Check the engine's gradients against numerical differences, in float64, on real images.
 
     Without network options, check the set of the course: 2, 3 and 4 layers without and with batch
@@ -50,7 +65,19 @@ def gradcheck(
     - `klcli gradcheck --hidden 50 30 --bn --lambda 0.1`
 
     - `klcli gradcheck --hidden 50 --method forward --h 1e-7 --measures decimals moments`
+
+    - `klcli gradcheck --export klcli.npz --hidden 50 50 --bn`, then `klcli gradcheck --against mine.npz` checks the
+    gradients of your own program: `klcli help gradients`
     """
+    if export is not None or against is not None:
+        _refuse_others(ctx, "--against" if export is None else "--export")
+    if export is not None:
+        show_export(invocation, export, config, invocation.lab.export_gradients(export, config, settings))
+        return
+    if against is not None:
+        show_comparison(invocation, against, invocation.lab.compare_gradients(against, reference, settings))
+        return
+    require(not is_typed(ctx, "reference"), f"--reference {reference}: belongs to --against, which is missing")
     names_network = bool(set(typed_settings(ctx, TrainConfig)) - {"seed"})
     checks = invocation.lab.check_gradients(config if names_network else None, settings, seed=config.seed)
     show(invocation, invocation.lab.store, checks, measures_of(measures))
@@ -82,3 +109,37 @@ def raise_for_failed(checks: "Sequence[GradientCheck]") -> None:
     """Raise GradientCheckFailed, which names the tensors, if one failed."""
     if failed := dict.fromkeys(error.tensor for check in checks for error in check.errors if not error.passed):
         raise GradientCheckFailed(f"wrong gradient: {', '.join(failed)}, see the rows marked FAIL")
+
+
+def show_export(invocation: Invocation, path: Path, config: TrainConfig, arrays: "Arrays") -> None:
+    """Say what an export holds and how to go on."""
+    from klcli.report.words import network_name
+
+    n, dims = arrays["X"].shape
+    invocation.result(
+        f"{path_text(path)}: {network_name(config)}, lambda {config.lam:g}, {n} images of {dims} pixels",
+        "compute the gradients, save them as dW1, db1, ... with numpy.savez (`klcli help gradients`), then:",
+        command_text(
+            ["klcli", "gradcheck", "--against", "mine.npz", *["--reference", str(path)] * (str(path) != EXPORT)]
+        ),
+    )
+    shapes = {key: list(array.shape) for key, array in arrays.items()}
+    invocation.document("gradcheck", {"export": path, "shapes": shapes})
+
+
+def show_comparison(invocation: Invocation, path: Path, found: "Comparison") -> None:
+    """Show the arrays of a program against the reference. Raises GradientCheckFailed where some differ."""
+    from klcli.report.tables.compared_gradients import compared_document, compared_notes, compared_table
+
+    invocation.result(compared_table(found, path_text(path)), *compared_notes(found))
+    invocation.document("gradcheck", {"against": path, **compared_document(found)})
+    if found.failed:
+        names = ", ".join(one.key for one in found.failed)
+        raise GradientCheckFailed(f"{path_text(path)}: not equal to the reference: {names}")
+
+
+def _refuse_others(ctx: typer.Context, option: str) -> None:
+    """Raise ConfigError for a typed option that `--export` or `--against` does not use."""
+    for one in ctx.command.params:
+        if is_typed(ctx, one.name) and one.name not in USED[option]:
+            raise ConfigError(f"{one.opts[0]}: {option} does not use it, omit it")

@@ -1,0 +1,60 @@
+"""Table, notes and document of the gradients of another program, compared with those of an export."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from klcli.report.tables.table import Table, columns
+from klcli.report.words import counted, network_name
+from klcli.studies.gradient_files import RESULTS, Comparison
+
+
+def compared_table(found: Comparison, name: str) -> Table:
+    """One row per array, in the order of the network."""
+    rows = [
+        vars(one.errors) | {"array": one.key, "shape": _shape(one.shape), "verdict": "pass" if one.passed else "FAIL"}
+        for one in found.arrays
+    ]
+    head = columns("array; shape; max_absolute:.1e=max abs; relative_to_sum:.1e=rel to sum; verdict")
+    return Table(f"{name}: {network_name(found.config)}, lambda {found.config.lam:g}", head, rows)
+
+
+def compared_notes(found: Comparison) -> Iterator[str]:
+    """State the verdict, the mistakes that explain it, and what to correct first."""
+    failed, wrong = found.failed, found.failed_gradients
+    n = len(found.arrays)
+    yield f"{'FAIL' if failed else 'PASS'}: {n - len(failed)} of {n} {counted(n, 'array')} equal the reference"
+    results = [one.key for one in failed if one.kind in RESULTS]
+    if inputs := [one.key for one in failed if one not in wrong and one.kind not in RESULTS]:
+        yield f"{', '.join(inputs)}: read from the export, changed before it was saved"
+    if results:
+        yield f"{', '.join(results)}: correct the forward pass first, every gradient depends on it"
+    if wrong:
+        yield f"the first wrong gradient, counted from the output: {wrong[0].key}"
+        kind = "likely mistake" if len(found.explanations) == 1 else "one of these, save more arrays to tell them apart"
+        for one in found.explanations:
+            yield f"{kind}: {one}"
+            yield from (f"  {mistake.cure}" for mistake in one.mistakes)
+        if not found.explanations:
+            yield "no mistake of the catalogue explains this, nor two together (`klcli help gradients` lists it)"
+    for key, similar in found.ignored.items():
+        yield f"ignored: {key}, no key of the export" + (f", did you mean {similar}?" if similar else "")
+
+
+def compared_document(found: Comparison) -> dict[str, Any]:
+    """Return the comparison as a JSON object."""
+    arrays = [
+        {"key": one.key, "shape": [*one.shape], "max_absolute": one.errors.max_absolute,
+         "relative_to_sum": one.errors.relative_to_sum, "passed": one.passed}
+        for one in found.arrays
+    ]  # fmt: skip
+    mistakes = [
+        {"names": [one.name for one in explained.mistakes], "layer": explained.layer, "text": str(explained)}
+        for explained in found.explanations
+    ]
+    first = next((one.key for one in found.failed_gradients), None)
+    notes = [*compared_notes(found)]
+    return {"arrays": arrays, "mistakes": mistakes, "first_wrong": first, "ignored": [*found.ignored], "notes": notes}
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "1"

@@ -1,0 +1,310 @@
+"""The usual mistakes in a backward pass written by hand, and which of them explains the gradients of a program.
+
+A mistake is a wrong formula in place of a right one. The gradients of every mistake are computed in float64, in all
+layers and in each layer alone, then those of every two mistakes; the one that equals the given gradients is named.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from klcli.engine.layers import BatchNorm, Dropout, Linear
+from klcli.engine.losses import log_softmax
+from klcli.engine.network import Network
+
+Arrays = dict[str, np.ndarray]  # by key: dW1, db1, dgamma1, dbeta1
+Formulas = Mapping[str, Callable[[Any], Any]]
+ROUNDING, SINGLE = 1e-9, 1e-4  # gradients are equal, in float64 and in float32, below this relative distance
+FLOOR = 1e-2  # minimum denominator of that distance, in parts of the largest gradient: a tensor may be rounding alone
+
+# `at` holds the quantities of one layer in the notation of the engine: input X (n, d), output Y, G = dJ/dY, parameters;
+# of BN mu, v, std and X_hat; of the loss scores S, probabilities P, targets Q and one-hot labels, (n, K).
+RIGHT: Formulas = {
+    "P": lambda at: np.exp(log_softmax(at.S)),
+    "dS": lambda at: (at.P - at.Q) / at.n,
+    "dW": lambda at: at.X.T @ at.G,
+    "db": lambda at: at.G.sum(axis=0),
+    "dX": lambda at: at.G @ at.W.T,
+    "l2": lambda at: 2 * at.lam * at.W,
+    "l2_of_b": lambda at: 0.0,
+    "l2_of_bn": lambda at: (0.0, 0.0),
+    "activation": lambda at: at.derivative(at.G)[0],
+    "dropout": lambda at: at.derivative(at.G)[0],
+    "std": lambda at: np.sqrt(at.v + at.eps),
+    "bn": lambda at: at.gamma / at.std * (at.G - mean(at.G) - at.X_hat * mean(at.G * at.X_hat)),
+    "dgamma_dbeta": lambda at: ((at.G * at.X_hat).sum(axis=0), at.G.sum(axis=0)),
+    "written": lambda at: at.gradient,
+}
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A name, an explanation with the right formula, and the formulas that it replaces."""
+
+    name: str
+    cure: str
+    formulas: Formulas
+
+
+def _row(name: str, cure: str, **formulas: Callable[[Any], Any]) -> Mistake:
+    return Mistake(name, cure, formulas)
+
+
+def _masked(at: Any, where: np.ndarray) -> np.ndarray:
+    """Return G with the mask of another layer; the right mask where shapes differ."""
+    return at.G * (where > 0) if where.shape == at.X.shape else RIGHT["activation"](at)
+
+
+def _unbiased(at: Any) -> np.ndarray:
+    return np.sqrt(at.v * at.n / (at.n - 1) + at.eps)
+
+
+def _is_square(W: np.ndarray) -> bool:
+    return W.ndim == 2 and W.shape[0] == W.shape[1]
+
+
+def _with_updated_weights(eta: float) -> Formulas:
+    return {"dX": lambda at: at.G @ (at.W - eta * at.gradient).T}
+
+
+def mean(array: np.ndarray) -> np.ndarray:
+    """Return the mean over the images."""
+    return np.asarray(array.mean(axis=0))
+
+
+_L2 = "J has lambda times the sum of W squared, its gradient is 2 lambda W"
+_ONLY_W = "J has the squares of W alone, of every layer"
+_MASK = "G passes where the input of the ReLU of the same layer is above 0"
+_BN = "dX = gamma / std * (G - mean(G) - X_hat * mean(G * X_hat)), means over the images"
+_VARIANCE = "the minibatch is normalised by the variance with 1/n, np.var without ddof, forward and backward"
+_GAMMA = "dgamma is the sum over the images of G * X_hat, dbeta the sum of G, G = dJ/dY of BN"
+_LOSS = "dJ/dS = (P - Y) / n for the mean over the n images"
+ROUNDED = _row("float32 rounding", "right to the precision of float32: use float64, or allow it by --atol and --rtol")
+REVERSED = _row("layers in reversed order", "the gradient of layer l is stored under k + 1 - l")
+UPDATED = _row("dX with the updated W", "compute all gradients before the first update; dX = G W^T has the W of J")
+CATALOGUE = (
+    ROUNDED,
+    _row("1/n missing, sum for mean", _LOSS, dS=lambda at: at.P - at.Q),
+    _row("1/n twice", _LOSS, dS=lambda at: (at.P - at.Q) / at.n**2),
+    _row("mean over images and classes", _LOSS, dS=lambda at: (at.P - at.Q) / at.Q.size),
+    _row("wrong sign of the loss", _LOSS, dS=lambda at: (at.Q - at.P) / at.n),
+    _row("one-hot labels not subtracted", _LOSS, dS=lambda at: at.P / at.n),
+    _row("label smoothing missing", "the targets are smoothed, not one-hot", dS=lambda at: (at.P - at.one_hot) / at.n),
+    _row("softmax over the images", "the probabilities of an image sum to 1",
+         P=lambda at: np.exp(log_softmax(at.S.T)).T),
+    _row("wrong sign of every gradient", "save dJ/dW, not the step -dJ/dW", written=lambda at: -at.gradient),
+    _row("factor 2 of L2 missing", _L2, l2=lambda at: at.lam * at.W),
+    _row("factor 2 of L2 twice", _L2, l2=lambda at: 4 * at.lam * at.W),
+    _row("L2 missing", _L2, l2=lambda at: 0.0),
+    _row("L2 with the wrong sign", _L2, l2=lambda at: -2 * at.lam * at.W),
+    _row("L2 divided by n", _L2, l2=lambda at: 2 * at.lam * at.W / at.n),
+    _row("lambda on b", _ONLY_W, l2_of_b=lambda at: 2 * at.lam * at.b),
+    _row("lambda on gamma and beta", _ONLY_W, l2_of_bn=lambda at: (2 * at.lam * at.gamma, 2 * at.lam * at.beta)),
+    _row("lambda on b, gamma and beta", _ONLY_W, l2_of_b=lambda at: 2 * at.lam * at.b,
+         l2_of_bn=lambda at: (2 * at.lam * at.gamma, 2 * at.lam * at.beta)),
+    _row("transposed W", "dW1 is (inputs, outputs), dW1_T (outputs, inputs), both shaped like their W",
+         written=lambda at: at.gradient.T if _is_square(at.gradient) else at.gradient),
+    _row("W not transposed in dX", "dX = G W^T for W (inputs, outputs)",
+         dX=lambda at: at.G @ (at.W if _is_square(at.W) else at.W.T)),
+    UPDATED,
+    REVERSED,
+    _row("dW without 1/n", "dW = X^T G, and G has the 1/n", dW=lambda at: at.n * at.X.T @ at.G),
+    _row("dW with 1/n twice", "dW = X^T G, and G has the 1/n", dW=lambda at: at.X.T @ at.G / at.n),
+    _row("db without 1/n", "db is the sum of G over the images, and G has the 1/n",
+         db=lambda at: at.n * at.G.sum(axis=0)),
+    _row("db as a mean", "db is the sum of G over the images, and G has the 1/n", db=lambda at: mean(at.G)),
+    _row("no gradient of b", "db is the sum of G over the images", db=lambda at: np.zeros_like(at.b)),
+    _row("no ReLU mask", "the derivative of the activation is missing: " + _MASK, activation=lambda at: at.G),
+    _row("ReLU mask inverted", _MASK, activation=lambda at: at.G * (at.X <= 0)),
+    _row("ReLU mask by the sign of the gradient", _MASK, activation=lambda at: at.G * (at.G > 0)),
+    _row("ReLU mask on the wrong side of BN", _MASK, activation=lambda at: _masked(at, at.other_side)),
+    _row("ReLU mask of the layer before", _MASK, activation=lambda at: _masked(at, at.before)),
+    _row("ReLU mask of the layer after", _MASK, activation=lambda at: _masked(at, at.after)),
+    _row("no dropout mask", "G passes through the mask of the forward pass", dropout=lambda at: at.G),
+    _row("BN treated as constant", "no gradient through mean and variance: " + _BN,
+         bn=lambda at: at.gamma / at.std * at.G),
+    _row("no gradient through the mean of BN", _BN,
+         bn=lambda at: at.gamma / at.std * (at.G - at.X_hat * mean(at.G * at.X_hat))),
+    _row("no gradient through the variance of BN", _BN, bn=lambda at: at.gamma / at.std * (at.G - mean(at.G))),
+    _row("gamma missing in dX of BN", _BN, bn=lambda at: RIGHT["bn"](at) / at.gamma),
+    _row("1/std missing in dX of BN", _BN, bn=lambda at: RIGHT["bn"](at) * at.std),
+    _row("sum for mean in BN", _BN, bn=lambda at: at.gamma / at.std * (
+        at.G - at.G.sum(axis=0) - at.X_hat * (at.G * at.X_hat).sum(axis=0))),
+    _row("unbiased variance, with its own derivative", _VARIANCE, std=_unbiased, bn=lambda at: at.gamma / at.std * (
+        at.G - mean(at.G) - at.X_hat * (at.G * at.X_hat).sum(axis=0) / (at.n - 1))),
+    _row("unbiased variance", _VARIANCE, std=_unbiased),
+    _row("unbiased variance in the backward pass", _VARIANCE, bn=lambda at: RIGHT["bn"](at) * at.std / _unbiased(at)),
+    _row("BN with eps 1e-5", "the key eps has the one of J", std=lambda at: np.sqrt(at.v + 1e-5)),
+    _row("BN with eps 1e-3", "the key eps has the one of J", std=lambda at: np.sqrt(at.v + 1e-3)),
+    _row("dgamma of the input that is not normalised", _GAMMA,
+         dgamma_dbeta=lambda at: ((at.G * at.X).sum(axis=0), at.G.sum(axis=0))),
+    _row("dgamma without 1/std", _GAMMA,
+         dgamma_dbeta=lambda at: ((at.G * (at.X - at.mu)).sum(axis=0), at.G.sum(axis=0))),
+    _row("dgamma without X_hat", _GAMMA, dgamma_dbeta=lambda at: (at.G.sum(axis=0), at.G.sum(axis=0))),
+    _row("dgamma and dbeta as means", _GAMMA, dgamma_dbeta=lambda at: (mean(at.G * at.X_hat), mean(at.G))),
+    _row("dgamma and dbeta swapped", _GAMMA, dgamma_dbeta=lambda at: RIGHT["dgamma_dbeta"](at)[::-1]),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A single network and its minibatch in float64: the cost J whose gradients a program computes."""
+
+    network: Network
+    X: np.ndarray  # (n, d)
+    y: np.ndarray  # (n,)
+    lam: float
+    smoothing: float
+
+    def gradients(self, wrong: Formulas = RIGHT, only: int | None = None) -> Arrays:
+        """Return dJ/dtheta by key, with the `wrong` formulas in every layer, or in the layer of number `only`."""
+
+        def use(formula: str, at: Any) -> Any:
+            is_wrong = formula in wrong and only in (None, at.number)
+            return (wrong if is_wrong else RIGHT)[formula](at)
+
+        steps, n = list[Any](), len(self.X)
+        Y = self.X
+        for name, layer in self.network.layers.items():
+            at = SimpleNamespace(**vars(layer), layer=layer, number=number_of(name), X=Y, n=n, lam=self.lam)
+            if isinstance(layer, BatchNorm):
+                at.mu, at.v = mean(Y), np.var(Y, axis=0)
+                at.std = use("std", at)
+                at.X_hat = (Y - at.mu) / at.std
+                at.Y = at.gamma * at.X_hat + at.beta
+            else:
+                at.Y, at.derivative = layer.forward(Y, training=True)
+            steps.append(at)
+            Y = at.Y
+        self._add_other_masks(steps)
+        one_hot = np.eye(Y.shape[1])[self.y]
+        Q = (1 - self.smoothing) * one_hot + self.smoothing / Y.shape[1]
+        loss = SimpleNamespace(number=0, S=Y, Q=Q, one_hot=one_hot, n=n)
+        loss.P = use("P", loss)
+        G, found = use("dS", loss), {}
+
+        def write(at: Any, **gradients: Any) -> None:
+            for field, gradient in gradients.items():
+                at.gradient = gradient
+                found[f"d{field}{at.number}"] = use("written", at)
+
+        for at in reversed(steps):
+            at.G = G
+            if isinstance(at.layer, Linear):
+                dW = use("dW", at) + use("l2", at)
+                write(at, b=use("db", at) + use("l2_of_b", at), W=dW)
+                G = None if at.is_first else use("dX", at)
+            elif isinstance(at.layer, BatchNorm):
+                (dgamma, dbeta), l2 = use("dgamma_dbeta", at), use("l2_of_bn", at)
+                write(at, gamma=dgamma + l2[0], beta=dbeta + l2[1])
+                G = use("bn", at)
+            else:
+                G = use("dropout" if isinstance(at.layer, Dropout) else "activation", at)
+        return found
+
+    def _add_other_masks(self, steps: list[Any]) -> None:
+        """Add to every activation the arrays whose signs a wrong mask may have."""
+        activations = [at for at in steps if not isinstance(at.layer, Linear | BatchNorm | Dropout)]
+        inputs = [self.X, *(at.X for at in activations), steps[-1].Y]
+        norms = {at.number: at for at in steps if isinstance(at.layer, BatchNorm)}
+        for place, at in enumerate(activations, start=1):
+            at.before, at.after, bn = inputs[place - 1], inputs[place + 1], norms.get(at.number)
+            at.other_side = at.X if bn is None else bn.X if bn.Y is at.X else bn.Y
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Mistakes, in one layer alone unless that is None, with the distance of their gradients from the given ones."""
+
+    mistakes: tuple[Mistake, ...]
+    layer: int | None
+    distance: float
+    more: str = ""
+
+    def __str__(self) -> str:
+        names = " and ".join(one.name for one in self.mistakes)
+        where = "" if self.layer is None else f" in layer {self.layer} alone"
+        is_near = self.distance >= ROUNDING and self.mistakes != (ROUNDED,)
+        return f"{names}{self.more}{where}{' (to the precision of float32)' if is_near else ''}"
+
+
+def explanations(problem: Problem, mine: Arrays, say: Callable[[str], None]) -> list[Explanation]:
+    """Return the mistakes whose gradients equal all given ones to rounding, none if there is no such mistake.
+
+    One mistake in all layers is preferred to one in a single layer, and that to two mistakes in all layers.
+    """
+    right, found = problem.gradients(), list[Explanation]()
+    simple = [one for one in CATALOGUE if one.formulas]
+    floor = FLOOR * max(np.abs(one).max(initial=0.0) for one in right.values())
+
+    def distance(theirs: Arrays) -> float:
+        sizes = {key: max(np.abs(theirs[key]).max(initial=0.0), floor) for key in mine}
+        return float(np.max([np.abs(mine[key] - theirs[key]).max(initial=0.0) / sizes[key] for key in mine]))
+
+    def explained(limit: float) -> list[Explanation]:
+        if found[0].distance < limit:  # then every mistake without an effect is as near
+            return found[:1]
+        best = min(one.distance for one in found)
+        return [one for one in found if one.distance < max(ROUNDING, 2 * best)] if best < limit else []
+
+    def everywhere() -> Iterator[Explanation]:
+        for one in (ROUNDED, *simple):
+            yield Explanation((one,), None, distance(problem.gradients(one.formulas)))
+        yield Explanation((REVERSED,), None, distance(_reversed(right)))
+        if eta := _eta(problem, mine, right):
+            theirs = problem.gradients(_with_updated_weights(eta))
+            yield Explanation((UPDATED,), None, distance(theirs), f", eta {eta:.6g}")
+
+    def in_one_layer() -> Iterator[Explanation]:
+        for layer in range(1, 1 + max(map(number_of, right))):
+            for one in simple:
+                yield Explanation((one,), layer, distance(problem.gradients(one.formulas, layer)))
+
+    def in_pairs() -> Iterator[Explanation]:
+        say("no single mistake explains these gradients: trying every two")
+        for one, other in combinations(simple, 2):
+            if not one.formulas.keys() & other.formulas.keys():
+                wrong = {**one.formulas, **other.formulas}
+                yield Explanation((one, other), None, distance(problem.gradients(wrong)))
+
+    with np.errstate(all="ignore"):  # a wrong formula may divide by 0
+        for stage, limit in ((everywhere, ROUNDING), (in_one_layer, SINGLE), (in_pairs, SINGLE)):
+            found += [one for one in stage() if np.isfinite(one.distance)]
+            if best := explained(ROUNDING) or explained(limit):
+                return best
+    return []
+
+
+def number_of(name: str) -> int:
+    """Return the number of the layer of a name or key: 2 of `batch_norm2`, `dW2`."""
+    return int(re.sub(r"\D", "", name))
+
+
+def _reversed(right: Arrays) -> Arrays:
+    """Return gradients stored in the reversed order of layers, where the shapes allow it."""
+    found = dict(right)
+    for field in ("dW", "db", "dgamma", "dbeta"):
+        keys = sorted((key for key in right if key.rstrip("0123456789") == field), key=number_of)
+        if [right[key].shape for key in keys] == [right[key].shape for key in reversed(keys)]:
+            found |= {key: right[other] for key, other in zip(keys, reversed(keys), strict=True)}
+    return found
+
+
+def _eta(problem: Problem, mine: Arrays, right: Arrays) -> float | None:
+    """Return the rate of an update of W before dX, by least squares where the gradient is linear in it.
+
+    That is the last hidden layer, whose gradient depends on the W of the output layer alone.
+    """
+    last = max(map(number_of, right)) - 1
+    keys = [key for key in mine if number_of(key) == last]
+    if not keys:
+        return None
+    unit = problem.gradients(_with_updated_weights(1.0))
+    slope, rest = (np.concatenate([(a[key] - right[key]).ravel() for key in keys]) for a in (unit, mine))
+    size = slope @ slope
+    return float(slope @ rest / size) if size > 0 and slope @ rest > 0 else None

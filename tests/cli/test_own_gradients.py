@@ -1,0 +1,330 @@
+"""`klcli gradcheck --export` and `--against`: a program of its own, with columns as images, makes every mistake."""
+
+# ruff: noqa: E741  l is the number of a layer
+
+import json
+import re
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+
+from klcli import Lab, TrainConfig
+from klcli.settings.procedures import CheckSettings
+from klcli.studies.gradient_mistakes import CATALOGUE
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Arrays = dict[str, np.ndarray]
+PAGE = files("klcli").joinpath("docs", "gradients.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folder(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with exports of networks whose W are all square, with n = 8 images: no shape betrays a mistake."""
+    folder = tmp_path_factory.mktemp("own")
+    settings = CheckSettings(images=8, dims=10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KLCLI_CACHE", str(shared_cache))
+        for name, more in NETWORKS.items():
+            config = TrainConfig(hidden=(10, 10), lam=0.1, **more)
+            Lab(folder / "klcli.db", data="synthetic").export_gradients(folder / f"{name}.npz", config, settings)
+    return folder
+
+
+NETWORKS = {
+    "plain": {},
+    "bn": {"batch_norm": True},
+    "after": {"batch_norm": True, "bn_position": "after"},
+    "dropout": {"batch_norm": True, "dropout": 0.4, "label_smoothing": 0.2},
+    "silu": {"activation": "silu", "silu_slope": 1.702},
+}
+
+
+def student(file: Path, wrong: str = "") -> Arrays:  # noqa: PLR0912, PLR0915
+    """A student's program in the notation of the course: images are columns, W is (outputs, inputs), b a column."""
+    f = dict(np.load(file))
+    if wrong == "float32":
+        f |= {key: array.astype(np.float32) for key, array in f.items() if array.dtype == np.float64}
+    c = json.loads(str(f["settings"]))["config"]
+    X, y, lam, eps, n = f["X_T"], f["y"], float(f["lambda"]), float(f["eps"]), len(f["y"])
+    k, has_bn, after, eta = 3, c["batch_norm"], c["bn_position"] == "after", 0.05
+    ddof = 1 if wrong in ("unbiased", "unbiased forward") else 0
+    if wrong == "eps":
+        eps = 1e-5
+
+    def act(S: np.ndarray) -> np.ndarray:
+        return S / (1 + np.exp(-1.702 * S)) if c["activation"] == "silu" else S * (S > 0)
+
+    def act_back(S: np.ndarray, l: int) -> np.ndarray:
+        if c["activation"] == "silu":
+            s = 1 / (1 + np.exp(-1.702 * S))
+            return s + 1.702 * S * s * (1 - s)
+        masks = {"mask before": A_in[l - 1], "mask after": A_in[l + 1] if l + 1 < k else S_out, "no mask": S * 0 + 1,
+                 "inverted": -S, "mask of input": linear[l]}  # fmt: skip
+        return masks.get(wrong, S) > 0
+
+    H, A_in, linear, norm = X, {0: X}, {}, {}
+    inputs = {}
+    for l in range(1, k):
+        inputs[l] = H
+        S = linear[l] = f[f"W{l}_T"] @ H + f[f"b{l}"][:, None]
+        for step in ("act", "bn") if after else ("bn", "act"):
+            if step == "act":
+                A_in[l] = S
+                S = act(S)
+            elif has_bn:
+                m, v = S.mean(axis=1, keepdims=True), S.var(axis=1, keepdims=True, ddof=ddof)
+                norm[l] = (S, m, v, (S - m) / np.sqrt(v + eps))
+                S = f[f"gamma{l}"][:, None] * norm[l][3] + f[f"beta{l}"][:, None]
+        H = S * f[f"mask{l}"].T if f"mask{l}" in f else S
+    inputs[k] = H
+    S_out = f[f"W{k}_T"] @ H + f[f"b{k}"][:, None]
+    E = np.exp(S_out - S_out.max())
+    P = E / E.sum(axis=1, keepdims=True) if wrong == "softmax axis" else E / E.sum(axis=0)
+    Y = np.eye(10)[:, y]
+    Q = Y if wrong == "smoothing" else Y * (1 - c["label_smoothing"]) + c["label_smoothing"] / 10
+    G = {"no one-hot": P, "sign": Q - P}.get(wrong, P - Q)
+    G = G / {"sum": 1, "twice": n * n, "classes": n * 10}.get(wrong, n)
+    out: Arrays = {"scores": S_out, "probabilities": P}
+    factor = {"l2 1": 1, "l2 4": 4, "no l2": 0, "l2 -2": -2, "l2 / n": 2 / n}.get(wrong, 2)
+    for l in range(k, 0, -1):
+        W = f[f"W{l}_T"]
+        if l < k:
+            for step in ("bn", "act") if after else ("act", "bn"):
+                if step == "act":
+                    G = G if wrong == "no dropout" or f"mask{l}" not in f or after else G * f[f"mask{l}"].T
+                    G = G * act_back(A_in[l], l)
+                elif has_bn:
+                    S, m, v, hat = norm[l]
+                    back = {"unbiased back": v * n / (n - 1)}.get(wrong, v)
+                    seen = {"dgamma input": S, "dgamma centred": S - m, "dgamma none": 1}.get(wrong, hat)
+                    out[f"dgamma{l}"], out[f"dbeta{l}"] = (G * seen).sum(axis=1), G.sum(axis=1)
+                    if wrong in ("l2 bn", "l2 all"):
+                        out[f"dgamma{l}"] = out[f"dgamma{l}"] + 2 * lam * f[f"gamma{l}"]
+                        out[f"dbeta{l}"] = out[f"dbeta{l}"] + 2 * lam * f[f"beta{l}"]
+                    if wrong == "swapped":
+                        out[f"dgamma{l}"], out[f"dbeta{l}"] = out[f"dbeta{l}"], out[f"dgamma{l}"]
+                    G = G if wrong == "no gamma" else G * f[f"gamma{l}"][:, None]
+                    std, count = np.sqrt(back + eps), 1 if wrong == "bn sum" else n
+                    of_mean = G.sum(axis=1, keepdims=True) / count
+                    spread = n - 1 if wrong == "unbiased" else count
+                    of_variance = hat * (G * hat).sum(axis=1, keepdims=True) / spread
+                    G = G - of_mean * (wrong not in ("constant", "no mean"))
+                    G = (G - of_variance * (wrong not in ("constant", "no variance"))) / (
+                        1 if wrong == "no std" else std
+                    )
+        dW, db = G @ inputs[l].T, G.sum(axis=1, keepdims=True)
+        dW, db = {"dW n": (n * dW, db), "db mean": (dW, db / n), "no db": (dW, 0 * db)}.get(wrong, (dW, db))
+        l2 = (2 if l < k else 1) if wrong == "l2 in layer 3" else factor
+        dW = dW + l2 * lam * W
+        if wrong in ("l2 b", "l2 all"):
+            db = db + 2 * lam * f[f"b{l}"][:, None]
+        out |= {f"dW{l}_T": dW, f"db{l}": db}
+        G = {"W": W, "updated": (W - eta * dW).T}.get(wrong, W.T) @ G
+    if wrong == "all signs":
+        out |= {key: -out[key] for key in out if key.startswith("d")}
+    if wrong == "transposed":
+        out |= {key: out[key].T for key in out if key.startswith("dW")}
+    if wrong == "reversed":
+        pairs = [(f"dW{l}_T", f"dW{4 - l}_T") for l in (1, 2, 3)] + [(f"db{l}", f"db{4 - l}") for l in (1, 2, 3)]
+        pairs += [(f"d{name}{l}", f"d{name}{3 - l}") for name in ("gamma", "beta") for l in (1, 2) if has_bn]
+        out |= {a: out[b] for a, b in pairs}
+    return out
+
+
+def verdict(folder: Path, network: str, arrays: Arrays, mine: Path) -> tuple[set[str], list[str], list[str]]:
+    """Return what is named, which arrays fail, and the layers of mistakes that are in one alone."""
+    np.savez(mine, **arrays)
+    found = Lab().compare_gradients(mine, folder / f"{network}.npz")
+    named = {" + ".join(one.name for one in explained.mistakes) for explained in found.explanations}
+    layers = [str(one.layer) for one in found.explanations if one.layer]
+    return named, [one.key for one in found.failed], layers
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_right_gradients_pass_in_either_orientation(network: str, folder: Path, tmp_path: Path) -> None:
+    arrays = student(folder / f"{network}.npz")
+    assert verdict(folder, network, arrays, tmp_path / "mine.npz") == (set(), [], [])
+    turned = {key.removesuffix("_T"): array.T if key.endswith("_T") else array for key, array in arrays.items()}
+    assert verdict(folder, network, turned, tmp_path / "mine.npz") == (set(), [], [])
+
+
+PLANTED = {
+    "sum": "1/n missing, sum for mean", "twice": "1/n twice", "classes": "mean over images and classes",
+    "sign": "wrong sign of the loss", "all signs": "wrong sign of every gradient",
+    "no one-hot": "one-hot labels not subtracted", "softmax axis": "softmax over the images",
+    "l2 1": "factor 2 of L2 missing", "l2 4": "factor 2 of L2 twice", "no l2": "L2 missing",
+    "l2 -2": "L2 with the wrong sign", "l2 / n": "L2 divided by n", "l2 b": "lambda on b",
+    "l2 bn": "lambda on gamma and beta", "l2 all": "lambda on b, gamma and beta",
+    "transposed": "transposed W", "reversed": "layers in reversed order", "W": "W not transposed in dX",
+    "updated": "dX with the updated W", "dW n": "dW without 1/n", "db mean": "db as a mean",
+    "no db": "no gradient of b",
+    "no mask": "no ReLU mask", "inverted": "ReLU mask inverted", "mask before": "ReLU mask of the layer before",
+    "mask after": "ReLU mask of the layer after", "mask of input": "ReLU mask on the wrong side of BN",
+    "constant": "BN treated as constant", "no mean": "no gradient through the mean of BN",
+    "no variance": "no gradient through the variance of BN", "no gamma": "gamma missing in dX of BN",
+    "no std": "1/std missing in dX of BN", "bn sum": "sum for mean in BN", "eps": "BN with eps 1e-5",
+    "unbiased": "unbiased variance, with its own derivative", "unbiased forward": "unbiased variance",
+    "unbiased back": "unbiased variance in the backward pass", "swapped": "dgamma and dbeta swapped",
+    "dgamma input": "dgamma of the input that is not normalised", "dgamma centred": "dgamma without 1/std",
+    "dgamma none": "dgamma without X_hat", "float32": "float32 rounding",
+}  # fmt: skip
+
+
+OF_OTHER_NETWORKS = [
+    ("dropout", "smoothing", "label smoothing missing"), ("dropout", "no dropout", "no dropout mask"),
+    ("plain", "no mask", "no ReLU mask"), ("after", "constant", "BN treated as constant"),
+    ("silu", "no l2", "L2 missing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("network", "wrong", "name"), [*(("bn", *one) for one in PLANTED.items()), *OF_OTHER_NETWORKS])
+def test_a_planted_mistake_is_named(network: str, wrong: str, name: str, folder: Path, tmp_path: Path) -> None:
+    named, failed, layers = verdict(folder, network, student(folder / f"{network}.npz", wrong), tmp_path / "mine.npz")
+    assert failed
+    assert named == {name}
+    assert layers == []
+
+
+def test_a_mistake_in_one_layer_and_arrays_that_leave_two_open(folder: Path, tmp_path: Path) -> None:
+    file, mine = folder / "bn.npz", tmp_path / "mine.npz"
+    assert verdict(folder, "bn", student(file, "l2 in layer 3"), mine) == ({"factor 2 of L2 missing"}, ["dW3"], ["3"])
+    f = np.load(file)
+    assert verdict(folder, "bn", {"dW3": -f["dW3"]}, mine)[0] == {"wrong sign of every gradient"}
+    # From db of the output layer alone, a sum over the images cannot be told from 1/n missing.
+    several = {"1/n missing, sum for mean", "db without 1/n"}
+    assert verdict(folder, "bn", {"db3": 8 * f["db3"]}, mine)[0] == several
+
+
+def test_float32_can_be_allowed(folder: Path, tmp_path: Path) -> None:
+    [atol, rtol] = re.findall(r"`--rtol (\S+) --atol (\S+)`", PAGE)[0][::-1]
+    np.savez(tmp_path / "mine.npz", **student(folder / "bn.npz", "float32"))
+    settings = CheckSettings(atol=float(atol), rtol=float(rtol))
+    assert not Lab().compare_gradients(tmp_path / "mine.npz", folder / "bn.npz", settings).failed
+
+
+def test_two_mistakes_at_once_and_one_that_is_not_known(folder: Path, tmp_path: Path) -> None:
+    file, mine = folder / "bn.npz", tmp_path / "mine.npz"
+    f, arrays = np.load(file), student(file, "constant")
+    arrays |= {f"dW{l}_T": arrays[f"dW{l}_T"] - 0.1 * f[f"W{l}_T"] for l in (1, 2, 3)}
+    named, _, _ = verdict(folder, "bn", arrays, mine)
+    assert named == {"factor 2 of L2 missing + BN treated as constant"}
+    arrays = student(file)
+    arrays["dW2_T"] = arrays["dW2_T"] ** 3
+    assert verdict(folder, "bn", arrays, mine) == (set(), ["dW2"], [])
+
+
+def test_the_command_shows_what_to_correct_first(here: Klcli, folder: Path, tmp_path: Path) -> None:
+    arrays = student(folder / "bn.npz", "unbiased")
+    np.savez(tmp_path / "mine.npz", dGamma1=arrays["dgamma1"], W1=np.load(folder / "bn.npz")["W1"] + 1, **arrays)
+    ended = here("gradcheck", "--against", "mine.npz", "--reference", str(folder / "bn.npz"))
+    assert ended.returncode == 5
+    assert ended.stderr.startswith("klcli: mine.npz: not equal to the reference: W1, scores, probabilities, dW1")
+    for line in (
+        "FAIL: 2 of 13 arrays equal the reference",
+        "W1: read from the export, changed before it was saved",
+        "scores, probabilities: correct the forward pass first, every gradient depends on it",
+        "the first wrong gradient, counted from the output: db3",
+        "likely mistake: unbiased variance, with its own derivative",
+        "ignored: dGamma1, no key of the export, did you mean dgamma1?",
+    ):
+        assert line in ended.stdout.splitlines()
+    assert max(map(len, ended.stdout.splitlines())) < 120
+    ended = here("gradcheck", "--against", "mine.npz", "--reference", str(folder / "bn.npz"), "--json")
+    assert ended.returncode == 5
+    document = json.loads(ended.stdout)
+    assert document["mistakes"][0]["names"] == ["unbiased variance, with its own derivative"]
+    assert (document["first_wrong"], document["ignored"]) == ("db3", ["dGamma1"])
+
+
+def test_the_program_of_the_page_is_right(here: Klcli, tmp_path: Path) -> None:
+    [commands] = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    [program] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    export, _, against = (line.split()[1:] for line in commands.splitlines())
+    assert here(*export, "--data", "synthetic").returncode == 0
+    exec(program, {})
+    ended = here(*against)
+    assert ended.returncode == 0, ended.stdout
+    assert "PASS: 8 of 8 arrays equal the reference" in ended.stdout
+    right = program.replace("2 * lam", "lam")
+    assert right != program
+    exec(right, {})
+    ended = here(*against)
+    assert ended.returncode == 5
+    assert "likely mistake: factor 2 of L2 missing" in ended.stdout
+    assert len(program.splitlines()) <= 18
+
+
+def test_the_page_lists_every_mistake_and_every_key(folder: Path) -> None:
+    for one in CATALOGUE:
+        assert f"| {one.name} | {one.cure} |" in PAGE.splitlines()
+    for key in np.load(folder / "dropout.npz").files:
+        assert re.search(rf"`{re.sub('[12]', '1', key.removesuffix('_T')).replace('3', '1')}`", PAGE), key
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "there is no such file"),
+        (b"PK\x03\x04 and no archive", "not arrays of numbers of numpy.savez"),
+        ({"dW1": np.ones((10, 9))}, "dW1 has the shape (10, 9), not (10, 10)"),
+        ({"dW1": np.ones((10, 10, 1))}, "dW1 has the shape (10, 10, 1)"),
+        ({"dgamma1": np.ones(9)}, "dgamma1 has the shape (9,), not (10,)"),
+        ({"dw1": np.ones((10, 10))}, "none of its keys is one of the export"),
+        ({"db1": np.full(10, np.nan)}, "db1 has 10 of 10 values that are not finite"),
+        ({"db1": np.array([{}] * 10)}, "allow_pickle=False"),
+        ({"db1": np.array(["1"] * 10)}, "db1 holds <U1"),
+        ({"db1": np.ones(10, complex)}, "db1 holds complex128"),
+        ({"dW1": np.ones((10, 10)), "dW1_T": np.ones((10, 10))}, "it has dW1 and dW1_T"),
+        ({"dW1": np.zeros((3000, 3000))}, "more than belong to this network"),
+    ],
+)
+def test_a_hostile_file_is_refused(
+    content: bytes | Arrays | None, said: str, here: Klcli, refused: Callable[..., str], folder: Path, tmp_path: Path
+) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / "mine.npz").write_bytes(content)
+    elif content is not None:
+        np.savez_compressed(tmp_path / "mine.npz", **content)  # type: ignore[arg-type]
+    ended = here("gradcheck", "--against", "mine.npz", "--reference", str(folder / "bn.npz"))
+    refused(ended, 2, "mine.npz", said)
+
+
+def test_an_export_that_is_none_and_options_that_are_not_used(
+    here: Klcli, refused: Callable[..., str], folder: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "mine.npz", dW1=np.ones((10, 10)))
+    whole = dict(np.load(folder / "bn.npz"))
+    settings = json.loads(str(whole["settings"]))
+    settings["config"]["hidden"] = [60000, 60000]
+    for change, said in (
+        ({"dW1": whole["dW1"] + 1}, "dW1 is not the gradient of J"), ({"y": whole["y"] + 99}, "y is wrong"),
+        ({"settings": np.asarray(json.dumps(settings))}, "hidden (60000, 60000)"),
+    ):  # fmt: skip
+        np.savez(tmp_path / "klcli.npz", **whole | change)
+        refused(here("gradcheck", "--against", "mine.npz"), 2, "klcli.npz: this is no export of gradients", said)
+    (tmp_path / "klcli.npz").unlink()
+    refused(here("gradcheck", "--against", "mine.npz"), 2, "klcli.npz: there is no such file")
+    for args, said in (
+        (["--export", "mine.npz"], "this file is no export, choose another name"),
+        (["--export", "a.npz", "--h", "1e-3"], "--h: --export does not use it"),
+        (["--against", "mine.npz", "--lambda", "0"], "--lambda: --against does not use it"),
+        (["--against", "mine.npz", "--export", "a.npz"], "--against: --export does not use it"),
+        (["--reference", "a.npz"], "belongs to --against"),
+        (["--export", "a.npz", "--images", "1", "--bn", "--quiet"], "give --images 2 or more"),
+    ):
+        refused(here("gradcheck", *args), 2, said)
+    assert not (tmp_path / "a.npz").exists()
+
+
+def test_layers_in_reversed_order_are_suspected_from_the_shapes(
+    here: Klcli, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    assert here("gradcheck", "--export", "klcli.npz", "--hidden", "7", "--data", "synthetic").returncode == 0
+    f = np.load(tmp_path / "klcli.npz")
+    np.savez(tmp_path / "mine.npz", dW1=f["dW2"], dW2=f["dW1"])
+    said = "dW1 has the shape (7, 10), not (30, 7) or (7, 30): that is the shape of dW2, are the layers in reversed"
+    refused(here("gradcheck", "--against", "mine.npz"), 2, said)
