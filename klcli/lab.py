@@ -196,20 +196,32 @@ class Lab:
     def predict(
         self,
         pictures: Sequence[str | Path],
-        run: int | str = "best",
+        run: int | str | None = None,
         *,
+        checkpoint: str | Path | None = None,
         flips: bool | None = None,
         shifts: int | None = None,
         snapshots: bool = False,
     ) -> "evaluating.Predictions":
-        """Return the probability of every class for PNG or JPEG files of any size.
+        """Return the probability of every class for PNG or JPEG files of any size, by default of the best run.
 
-        The probabilities are averaged over flips and shifts, by default those of the training, of at most 2 pixels.
+        A `checkpoint`, the path of its file, needs neither a database nor images. The probabilities are averaged over
+        flips and shifts, by default those of the training, of at most 2 pixels.
         """
         from klcli.procedures import evaluating
 
-        paths = list(map(Path, pictures))
-        return evaluating.predict(self._setup, paths, str(run), flips=flips, shifts=shifts, snapshots=snapshots)
+        paths, which = list(map(Path, pictures)), None if run is None else str(run)
+        file = None if checkpoint is None else Path(checkpoint)
+        return evaluating.predict(self._setup, paths, which, file, flips=flips, shifts=shifts, snapshots=snapshots)
+
+    def export(self, run: int | str, to: str = "npz", file: str | Path | None = None) -> Path:
+        """Write the network of a run as `npz` or `safetensors`, named as in PyTorch; return the file.
+
+        By default it is `network-000007.npz` in the current folder. `klcli help checkpoints` describes the content.
+        """
+        from klcli.procedures.interchange import export_network
+
+        return export_network(self._setup, str(run), to, None if file is None else Path(file))
 
     def reproduce(
         self,

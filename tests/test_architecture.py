@@ -38,6 +38,7 @@ OWNERS = {
     "llvmlite": {"compiled"},
     "platformdirs": {"data"},
     "PIL": {"data/pictures.py"},
+    "safetensors": {"procedures/interchange.py"},
     # Student's t, a few eigenvectors of many, and Matlab's files
     "scipy": {"studies/statistics.py", "training/whitening.py", "data/cifar10/batches.py"},
 }

@@ -1,7 +1,7 @@
 """A data set in memory: its splits, their standardisation, and the order of the images in an epoch."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -95,15 +95,36 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What the inputs and outputs of a network mean: with it, a picture can be classified without the data set."""
+
+    mean: np.ndarray  # (3072,) float64, of each pixel over the training split, 0 to 255
+    std: np.ndarray  # (3072,) float64, above 0
+    class_names: tuple[str, ...]  # of the outputs, in order
+
+    def split(self, pixels: Sequence[np.ndarray], standardise: str) -> Split:
+        """Return images (3072,) uint8 as a split, standardised as in the training; labels are unknown and set to 0."""
+        rows = np.arange(len(pixels))
+        # 1 / std gives back the bits of the `inverse_std` that std was computed from: of two roundings, one is exact.
+        return Split(np.stack(pixels), rows, np.zeros_like(rows), self.mean, 1 / self.std, standardise)
+
+
+@dataclass(frozen=True)
 class Splits:
     """The three splits of one data set, disjoint and standardised alike."""
 
+    class_names: tuple[str, ...]
     train: Split
     validation: Split
     test: Split
 
     def standardised(self, how: str) -> "Splits":
-        return Splits(*(part.standardised(how) for part in (self.train, self.validation, self.test)))
+        parts = self.train, self.validation, self.test
+        return Splits(self.class_names, *(part.standardised(how) for part in parts))
+
+    @property
+    def inputs(self) -> Inputs:
+        return Inputs(self.train.mean, 1 / self.train.inverse_std, self.class_names)
 
 
 def split(dataset: Dataset, config: SplitConfig) -> Splits:
@@ -120,7 +141,8 @@ def split(dataset: Dataset, config: SplitConfig) -> Splits:
     # Every slice of a memory map runs Python code; a slice of its plain ndarray view does not.
     images = np.asarray(dataset.images)
     scale = standardisation(images, parts[0])
-    return Splits(*(Split(images, rows, dataset.labels[rows].astype(np.intp), *scale) for rows in parts))
+    found = (Split(images, rows, dataset.labels[rows].astype(np.intp), *scale) for rows in parts)
+    return Splits(dataset.class_names, *found)
 
 
 def drawn(n: int, count: int, seed: int) -> np.ndarray:

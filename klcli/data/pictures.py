@@ -1,15 +1,13 @@
 """Read picture files of any size as 32 x 32 images, the input of the networks."""
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from klcli.data.augmentation import SIDE
-from klcli.data.dataset import PIXELS, Split
+from klcli.data.dataset import PIXELS
 from klcli.errors import DataError
 from klcli.files import open_regular
 from klcli.text import one_line, path_text
@@ -50,9 +48,3 @@ def read_picture(path: Path) -> np.ndarray:
     square = picture.crop((left, top, left + side, top + side))
     small = square.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(small).transpose(2, 0, 1).reshape(PIXELS)
-
-
-def pictures_like(split: Split, pixels: Sequence[np.ndarray]) -> Split:
-    """Return images as a split with the standardisation of the given one; labels are unknown and set to 0."""
-    rows = np.arange(len(pixels))
-    return replace(split, images=np.stack(pixels), rows=rows, labels=np.zeros_like(rows))

@@ -9,13 +9,16 @@ import numpy as np
 from klcli.compiled import open_team
 from klcli.data.augmentation import views
 from klcli.data.dataset import split
-from klcli.data.pictures import pictures_like, read_picture
+from klcli.data.pictures import read_picture
 from klcli.evaluation.metrics import log_mean, log_probabilities
 from klcli.evaluation.reevaluation import policy_of, reevaluate
-from klcli.procedures.run_lookup import chosen_run, chosen_runs, trained_networks
+from klcli.procedures.run_lookup import chosen_runs, trained_networks
 from klcli.procedures.setup import Setup
+from klcli.procedures.stored import network_of_file, network_of_run
 from klcli.settings.procedures import EvaluationSettings
+from klcli.settings.run_names import BEST
 from klcli.settings.setting import require
+from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Evaluation, Run
 from klcli.store.store import Store
 from klcli.text import path_text
@@ -26,10 +29,11 @@ MOST_SHIFT = 2  # pixels; larger ones move too much of an image out of sight
 
 @dataclass(frozen=True)
 class Predictions:
-    """The classification of pictures by one run."""
+    """The classification of pictures by one run, or by a checkpoint alone."""
 
-    run: Run
-    dataset: str
+    run: Run | None
+    config: TrainConfig
+    dataset: str  # name of the images that the network was trained on
     pictures: list[tuple[str, dict[str, float]]]  # per picture, the probability of every class
     flips: bool  # whether the probabilities are means over the picture and its mirror image,
     shifts: int  # and over shifts by so many pixels to its four sides
@@ -76,28 +80,36 @@ def evaluate(
 def predict(
     setup: Setup,
     pictures: Sequence[Path],
-    which: str,
+    which: str | None,
+    checkpoint: Path | None = None,
     *,
     flips: bool | None = None,
     shifts: int | None = None,
     snapshots: bool = False,
 ) -> Predictions:
-    """Return the class probabilities of a stored run for pictures. Raises DataError for a file that is no picture.
+    """Return the class probabilities of a stored run, or of a checkpoint alone, for pictures.
 
-    If not given, `flips` and `shifts` are those of the training, shifts of at most MOST_SHIFT pixels.
+    If not given, `flips` and `shifts` are those of the training, shifts of at most MOST_SHIFT pixels. Raises DataError
+    for a file that is no picture.
     """
-    pixels, store = [*map(read_picture, pictures)], Store.existing(setup.db)
-    run = chosen_run(store, which)
-    networks, config = trained_networks(store, run, snapshots), run.config
-    dataset = setup.images(run, f"run {run.id}")
-    setup.warn_of(dataset)
-    if config.batch_norm and config.bn_statistics == "batch":
-        setup.observer.warn(f"run {run.id} was evaluated with batch statistics, pictures get its running averages")
+    both = f"--run {which} and --checkpoint {checkpoint}: give one of them"
+    require(which is None or checkpoint is None, both)
+    images = f"--data {setup.data} and --checkpoint {checkpoint}: a checkpoint needs no images, omit --data"
+    require(setup.data is None or checkpoint is None, images)
+    pixels = [*map(read_picture, pictures)]
+    if checkpoint:
+        by = network_of_file(setup, checkpoint, snapshots)
+    else:
+        by = network_of_run(setup, which or BEST, snapshots)
+    config = by.config
+    if by.has_batch_statistics:
+        setup.observer.warn(f"{by.name} was evaluated with batch statistics, pictures get its running averages")
     flips = config.flip if flips is None else flips
     shifts = min(config.shift, MOST_SHIFT) if shifts is None else shifts
-    images = pictures_like(split(dataset, config.split).train.standardised(config.standardise), pixels)
-    with setup.pinned(run.threads):
-        seen = views(images, flips=flips, shifts=shifts)
-        log_P = [log_probabilities(one.network, view, config.dtype) for view in seen for one in networks]
-    named = [dict(zip(dataset.class_names, map(float, row), strict=True)) for row in np.exp(log_mean(log_P))]
-    return Predictions(run, dataset.name, list(zip(map(path_text, pictures), named, strict=True)), flips, shifts)
+    with setup.pinned(by.run.threads if by.run else None):
+        seen = views(by.inputs.split(pixels, config.standardise), flips=flips, shifts=shifts)
+        log_P = [log_probabilities(one.network, view, config.dtype) for view in seen for one in by.networks]
+    classes = by.inputs.class_names
+    named = [dict(zip(classes, map(float, row), strict=True)) for row in np.exp(log_mean(log_P))]
+    found = list(zip(map(path_text, pictures), named, strict=True))
+    return Predictions(by.run, config, by.dataset, found, flips, shifts)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from klcli.errors import ConfigError, DataError, StoreError
 from klcli.settings.run_names import LAST, parsed
 from klcli.settings.setting import require
+from klcli.settings.train_config import TrainConfig
+from klcli.store.checkpoints import Checkpoint
 from klcli.store.records import BEST_FIRST, Run, RunFilter
 from klcli.store.store import Store
 from klcli.text import path_of
@@ -82,11 +84,15 @@ def place_of(run: Run) -> str:
 
 def trained_networks(store: Store, run: Run, snapshots: bool = False) -> "list[TrainedNetwork]":
     """Return the network of a run, or its snapshots. Raises ConfigError without any, StoreError for a changed file."""
+    return networks_of(f"run {run.id}", run.config, store.runs.checkpoint(run), snapshots)
+
+
+def networks_of(owner: str, config: TrainConfig, checkpoint: Checkpoint, snapshots: bool) -> "list[TrainedNetwork]":
+    """Return the network in the checkpoint of `owner`, or its snapshots. Raises ConfigError without any."""
     from klcli.evaluation.reevaluation import TrainedNetwork
     from klcli.training.networks import restore
     from klcli.training.result import snapshots_of
 
-    state = store.runs.checkpoint(run).state
-    states = snapshots_of(state) if snapshots else [state]
-    require(bool(states), f"--snapshots: run {run.id} has none, train with --snapshots to the end of a cycle")
-    return [TrainedNetwork(f"run {run.id}", run.config, restore(run.config, one)) for one in states]
+    states = snapshots_of(checkpoint.state) if snapshots else [checkpoint.state]
+    require(bool(states), f"--snapshots: {owner} has none, train with --snapshots to the end of a cycle")
+    return [TrainedNetwork(owner, config, restore(config, one)) for one in states]

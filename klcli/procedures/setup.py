@@ -70,14 +70,17 @@ class Setup:
             cure = "a run that is killed here stays `running` until `klcli train --resume RUN` takes it over"
             self.observer.warn(f"{store.path.parent}: this file system has no locks ({store.locks.failure}), {cure}")
 
+    def warn_of_synthetic(self, dataset: str | None) -> None:
+        if dataset == "synthetic":
+            cure = "(`klcli data fetch` downloads it, --data PATH names it)"
+            self.observer.warn(f"SYNTHETIC IMAGES: CIFAR-10 is not in use, these results say nothing about it {cure}")
+
     def warn_of(self, dataset: Dataset, config: TrainConfig | None = None) -> None:
         """Warn of images that are incomplete or no CIFAR-10, of settings that fail together and of unused images."""
         n, warn = config.split.sizes()[0] if config else 0, self.observer.warn
         if dataset.passed_over:
             warn(f"passed over in the search for CIFAR-10: {'; '.join(dataset.passed_over)}")
-        if dataset.name == "synthetic":
-            cure = "(`klcli data fetch` downloads it, --data PATH names it)"
-            warn(f"SYNTHETIC IMAGES: CIFAR-10 is not in use, these results say nothing about it {cure}")
+        self.warn_of_synthetic(dataset.name)
         if config is None:
             return
         if reason := compiled.why_not():

@@ -5,18 +5,28 @@ import hashlib
 import io
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from klcli.errors import StoreError
+from klcli.errors import ConfigError, StoreError
 from klcli.files import irregular, replacing
+from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
+from klcli.text import one_line
+
+if TYPE_CHECKING:  # a report must not import the training code
+    from klcli.data.dataset import Inputs
 
 RUNNING = (".running_mean", ".running_variance")
+INPUTS = ("pixels.mean", "pixels.std", "class_names")  # keys of the Inputs, together or not at all
+ORIGIN = ("dataset", "dataset_sha256")  # texts
+VERSIONS = "versions"  # JSON; not in the checksum, which is that of the network wherever it was trained
+LARGEST_REST = 1_000_000  # bytes of a file besides its networks
 
 
 @dataclass(frozen=True)
@@ -26,13 +36,26 @@ class Checkpoint:
     state: dict[str, np.ndarray]  # of the network, and of the state that its training needs to continue
     config: str  # JSON of the TrainConfig
     step: int  # updates done
-    sha256: str  # of all other entries
+    sha256: str  # of all other entries but the versions
+    inputs: "Inputs | None" = None  # None in a checkpoint of an older klcli
+    origin: dict[str, str] = field(default_factory=dict)  # by the keys of ORIGIN and VERSIONS
 
 
-def save(path: Path, state: dict[str, np.ndarray], config: str, step: int) -> str:
+def save(
+    path: Path,
+    state: Mapping[str, np.ndarray],
+    config: str,
+    step: int,
+    inputs: "Inputs | None" = None,
+    origin: Mapping[str, str] | None = None,
+) -> str:
     """Write a checkpoint and return its checksum. The file before it is kept as `previous`. Raises StoreError."""
-    buffer, sha256 = io.BytesIO(), _digest(state, config, step)
-    np.savez(buffer, config=config, step=step, sha256=sha256, **state)  # type: ignore[arg-type]
+    texts = {key: np.array(text) for key, text in (origin or {}).items()}
+    versions = {key: texts.pop(key) for key in (VERSIONS,) if key in texts}
+    own = (inputs.mean, inputs.std, np.array(inputs.class_names)) if inputs else ()
+    summed = {**state, **texts, **dict(zip(INPUTS, own, strict=False))}
+    buffer, sha256 = io.BytesIO(), _digest(summed, config, step)
+    np.savez(buffer, config=config, step=step, sha256=sha256, **summed, **versions)  # type: ignore[arg-type]
     with writing(path), replacing(path, previous=previous(path), is_only_writer=True) as file:
         file.write(buffer.getvalue())
     return sha256
@@ -42,39 +65,92 @@ def load(path: Path, run: Run | None = None, *known: str | None) -> Checkpoint:
     """Read a checkpoint. Raises StoreError unless it is complete, fits `run` and has one of the `known` checksums."""
     from klcli.training.networks import network_shapes  # a report must not import the training code
 
+    if run is None:
+        return _read(path, lambda size: size)
+    shapes = network_shapes(run.config)
+    run.require_length()
+    found = _read(path, lambda size: _largest(shapes, math.ceil(run.cycles)))
+    if known and found.sha256 not in known:
+        raise StoreError(f"{path}: this checkpoint is not the one of run {run.id}")
+    if wrong := _wrong_array(found.state, shapes):
+        raise StoreError(f"{path}: this checkpoint is not a network of run {run.id} ({wrong})")
+    return found
+
+
+def load_alone(path: Path) -> tuple[Checkpoint, TrainConfig, "Inputs"]:
+    """Read a checkpoint by itself, its settings and its Inputs. Raises StoreError unless it is complete."""
+    from klcli.training.networks import network_shapes
+
+    def largest(size: int) -> int:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo("config.npy").file_size > LARGEST_REST:
+                raise ValueError("its settings are too long")
+            cycles = {name.partition(".")[0] for name in archive.namelist() if name.startswith("cycle")}
+        with np.load(path, allow_pickle=False) as arrays:
+            return _largest(network_shapes(TrainConfig.from_json(str(arrays["config"]))), len(cycles))
+
+    found = _read(path, largest, may_be_link=True)
+    config = TrainConfig.from_json(found.config)
+    if wrong := _wrong_array(found.state, network_shapes(config)):
+        raise StoreError(f"{path}: this checkpoint is not a network of its settings ({wrong})")
+    if found.inputs is None:
+        cure = "name its run in the database with --run, whose images must be there"
+        raise StoreError(f"{path}: an older klcli wrote this checkpoint, without the mean of the pixels: {cure}")
+    return found, config, found.inputs
+
+
+def _read(path: Path, largest: Callable[[int], int], *, may_be_link: bool = False) -> Checkpoint:
+    """Read a file of at most `largest(its size)` bytes; `largest` may read its settings. Raises StoreError."""
     try:
-        shapes = network_shapes(run.config) if run else {}
-        if run:
-            run.require_length()
-        if what := irregular(path) or (path.is_symlink() and "a link to another file"):
+        if what := irregular(path) or (path.is_symlink() and not may_be_link and "a link to another file"):
             raise StoreError(f"{path}: this is {what}, not a checkpoint")
         size = path.stat().st_size
-        # The network in float64 and its raw form, two arrays of Adam for each of its own, a snapshot per cycle.
-        weights = sum(map(math.prod, shapes.values()))
-        largest = 1_000_000 + 8 * (4 + math.ceil(run.cycles)) * weights if run else size
-        if size > largest:
-            raise ValueError(f"it has {size} bytes, a network of this run has at most {largest}")
+        if size > (most := largest(size)):
+            raise ValueError(f"it has {size} bytes, a network of this run has at most {most}")
         with zipfile.ZipFile(path) as archive:
             if sum(one.file_size for one in archive.infolist()) > size:
                 raise ValueError("it is compressed, which no checkpoint is")
         with np.load(path, allow_pickle=False) as archive:
             state = dict(archive)
         config, step, sha256 = str(state.pop("config")), int(state.pop("step")), str(state.pop("sha256"))
+        origin = {VERSIONS: str(state.pop(VERSIONS))} if VERSIONS in state else {}
         if sha256 != _digest(state, config, step):
             raise ValueError("its checksum is wrong")
+        origin |= {key: str(state.pop(key)) for key in ORIGIN if key in state}
+        inputs = _inputs(state) if INPUTS[0] in state else None
     except StoreError:
         raise
     except FileNotFoundError as error:
         raise StoreError(f"{path}: this checkpoint is missing") from error
+    except ConfigError as error:  # of a newer klcli, or damaged
+        raise StoreError(f"{path}: the settings in this checkpoint cannot be read ({error})") from error
     except Exception as error:  # with a damaged archive, zipfile and NumPy can raise almost any
         if isinstance(error, OSError) and error.errno is not None:  # from the system, not from NumPy
             raise StoreError(f"{path}: this checkpoint cannot be read ({error.strerror})") from error
-        raise StoreError(f"{path}: this checkpoint is damaged ({error})") from error
-    if run and known and sha256 not in known:
-        raise StoreError(f"{path}: this checkpoint is not the one of run {run.id}")
-    if run and (wrong := _wrong_array(state, shapes)):
-        raise StoreError(f"{path}: this checkpoint is not a network of run {run.id} ({wrong})")
-    return Checkpoint(state, config, step, sha256)
+        raise StoreError(f"{path}: this checkpoint is damaged ({one_line(error)})") from error
+    return Checkpoint(state, config, step, sha256, inputs, origin)
+
+
+def _largest(shapes: Mapping[str, tuple[int, ...]], snapshots: int) -> int:
+    """Return the most bytes of a checkpoint: the network in float64 and its raw form, two arrays of Adam for each of
+    its own, and the snapshots.
+    """
+    return LARGEST_REST + 8 * (4 + snapshots) * sum(map(math.prod, shapes.values()))
+
+
+def _inputs(state: dict[str, np.ndarray]) -> "Inputs":
+    """Take the Inputs from the arrays of a file. Raises KeyError, or ValueError for values that no images have."""
+    from klcli.data.dataset import CLASSES, PIXELS, Inputs
+
+    mean, std, names = (state.pop(key) for key in INPUTS)
+    for key, array in zip(INPUTS, (mean, std), strict=False):
+        if array.dtype != np.float64 or array.shape != (PIXELS,):
+            raise ValueError(f"{key} is {array.dtype} of shape {array.shape}, where float64 of ({PIXELS},) is expected")
+    if not (((mean >= 0) & (mean <= 255)).all() and ((std > 0) & (std <= 255)).all()):  # false for NaN
+        raise ValueError(f"{INPUTS[0]} or {INPUTS[1]} is outside 0 to 255")
+    if names.dtype.kind != "U" or names.shape != (CLASSES,) or len(set(names.tolist())) != CLASSES:
+        raise ValueError(f"{INPUTS[2]} are not {CLASSES} different texts")
+    return Inputs(mean, std, tuple(names.tolist()))
 
 
 def _wrong_array(state: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> str | None:

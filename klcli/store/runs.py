@@ -152,8 +152,11 @@ class Runs:
     def write_checkpoint(self, run_id: int, owner: str | None, result: TrainResult) -> dict[str, str]:
         """Write the checkpoint and return its columns; the path is relative, so that the folder can be moved."""
         self.require_owner(run_id, owner)  # before it replaces the file of another process
-        path = self._own_file(run_id)
-        sha256 = checkpoints.save(path, result.arrays(), result.config.to_json(), result.step)
+        path, run = self._own_file(run_id), self.get(run_id)
+        origin = {key: getattr(run, key) for key in checkpoints.ORIGIN}
+        origin |= {checkpoints.VERSIONS: json.dumps(run.versions)}
+        config = result.config.to_json()
+        sha256 = checkpoints.save(path, result.arrays(), config, result.step, result.inputs, origin)
         return {"checkpoint": path_text(f"{path.parent.name}/{path.name}"), "checkpoint_sha256": sha256}
 
     def snapshot(self, run: Run) -> tuple[Snapshot | None, str]:

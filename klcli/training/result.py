@@ -5,6 +5,7 @@ from itertools import count, takewhile
 
 import numpy as np
 
+from klcli.data.dataset import Inputs
 from klcli.engine.network import Network
 from klcli.evaluation.metrics import Metrics, Score
 from klcli.settings.train_config import TrainConfig
@@ -56,6 +57,7 @@ class TrainResult:
     memory: dict[str, np.ndarray] = field(default_factory=dict)  # the other inputs of its next update, as views
     snapshots: list[dict[str, np.ndarray]] = field(default_factory=list)  # copies of its state at the end of each cycle
     ensemble: Ensemble | None = None  # of the snapshots, after the last update
+    inputs: Inputs | None = None  # of its checkpoint, so that it needs no images
 
     @property
     def step(self) -> int:

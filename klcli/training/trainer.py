@@ -48,7 +48,8 @@ class Training:
         self.average = team.weight_average(self.config.weight_average) if self.config.weight_average else None
         self._minibatches = Minibatches(self.config, self.splits.train, self.budget.total_updates, team)
         self._parameters = self.stack.parameters()
-        self.results = [TrainResult(config, self.stack.replica(index)) for index, config in enumerate(configs)]
+        replicas, inputs = enumerate(configs), self.splits.inputs
+        self.results = [TrainResult(config, self.stack.replica(i), inputs=inputs) for i, config in replicas]
         self.lam, self.eta = np.array([config.lam for config in configs]), np.empty(len(configs))
         self.compute = team.repeated(self._updated)  # updates the stack with X and returns its losses
         self._dropouts = [layer for layer in self.stack.layers.values() if isinstance(layer, Dropout)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from klcli.data.sources import open_dataset
+from klcli.store import checkpoints
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -161,14 +163,62 @@ def test_wrong_usage(
     refused(here("predict", *args), code, *named)
 
 
+def execute(folder: Path, sql: str, *parameters: Any) -> None:
+    connection = sqlite3.connect(folder / "results/klcli.db")
+    connection.execute(sql, parameters)
+    connection.commit()
+    connection.close()
+
+
+def test_a_checkpoint_needs_no_database_and_no_images(
+    here: Klcli, refused: Refused, trained: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copied alone into an empty folder, it gives the bits that the images give."""
+    by_images = json.loads(
+        here("predict", "one.png", "--run", "2", "--data", "synthetic", "--shifts", "1", "--json").stdout
+    )
+    row = by_hand(trained, 2, images)[0]
+    alone = trained / "alone"
+    alone.mkdir()
+    files = [shutil.copy(trained / name, alone) for name in ("one.png", "results/checkpoints/run-000002.npz")]
+    monkeypatch.chdir(alone)
+    monkeypatch.setenv("KLCLI_CACHE", "cache")
+    ours = ("predict", "one.png", "--checkpoint", "run-000002.npz")
+    found = json.loads(here(*ours, "--shifts", "1", "--json").stdout)
+    assert (found["run"], found["checkpoint"], found["dataset"]) == (None, "run-000002.npz", "synthetic")
+    assert found["pictures"] == by_images["pictures"]
+    done = here(*ours)
+    assert "Classes by run-000002.npz: 2-layer 20 with BN on synthetic" in done.stdout
+    [line] = [line for line in done.stdout.splitlines() if line.startswith(" one.png")]
+    assert line.split()[1:4] == ["class", str(row.argmax()), f"{row.max():.4f}"]
+    assert "SYNTHETIC" in done.stderr
+    refused(here(*ours, "--run", "2"), 2, "--run 2 and --checkpoint run-000002.npz")
+    refused(here(*ours, "--data", "synthetic"), 2, "a checkpoint needs no images")
+    refused(here("predict", "one.png", "--checkpoint", "other.npz"), 4, "other.npz: this checkpoint is missing")
+    assert sorted(alone.iterdir()) == sorted(map(Path, files))  # no cache of images, no database
+
+
+def test_a_checkpoint_of_an_older_klcli_needs_the_images(
+    here: Klcli, refused: Refused, trained: Path, images: np.ndarray
+) -> None:
+    probabilities = json.loads(here("predict", "one.png", "--run", "2", "--json").stdout)["pictures"]
+    path = trained / "results/checkpoints/run-000002.npz"
+    found = checkpoints.load(path)
+    sha256 = checkpoints.save(path, found.state, found.config, found.step)
+    execute(trained, "UPDATE runs SET checkpoint_sha256 = ? WHERE id = 2", sha256)
+    assert json.loads(here("predict", "one.png", "--run", "2", "--json").stdout)["pictures"] == probabilities
+    refused(here("predict", "one.png", "--checkpoint", str(path)), 4, "an older klcli wrote this checkpoint", "--run")
+    execute(trained, "UPDATE runs SET dataset_sha256 = printf('%064d', 7)")
+    refused(here("predict", "one.png", "--run", "2"), 3, "run 2", "--data")
+
+
 def test_other_images_and_a_damaged_checkpoint(
     here: Klcli, refused: Refused, images: np.ndarray, trained: Path
 ) -> None:
-    connection = sqlite3.connect(trained / "results/klcli.db")
-    connection.execute("UPDATE runs SET dataset_sha256 = printf('%064d', 7) WHERE id = 2")
-    connection.commit()
-    connection.close()
-    refused(here("predict", "one.png", "--run", "2"), 3, "run 2", "--data")
+    probabilities = json.loads(here("predict", "one.png", "--run", "2", "--json").stdout)["pictures"]
+    execute(trained, "UPDATE runs SET dataset_sha256 = printf('%064d', 7)")
+    assert json.loads(here("predict", "one.png", "--run", "2", "--json").stdout)["pictures"] == probabilities
+    refused(here("predict", "one.png", "--run", "2", "--data", "synthetic"), 3, "run 2", "--data")
     (trained / "results/checkpoints/run-000003.npz").write_bytes(b"nothing")
     refused(here("predict", "one.png", "--run", "3"), 4, "run-000003.npz", "damaged")
 

@@ -4,13 +4,18 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from klcli.data.dataset import Inputs
 from klcli.errors import ExitCode, StoreError
-from klcli.store.checkpoints import load, previous, save, write_atomically
+from klcli.settings.train_config import TrainConfig
+from klcli.store.checkpoints import load, load_alone, previous, save, write_atomically
+from klcli.training.networks import initialize
 
 CONFIG = json.dumps({"hidden": [4], "note": 'quotes " and umlauts ü'})
 
@@ -158,6 +163,60 @@ def test_an_archive_that_holds_other_files_than_arrays_is_refused(tmp_path: Path
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("linear1.W.npy", "not an array")
     assert_refused(path)
+
+
+# --- checkpoints without their run
+
+
+NAMES = tuple(f"class {i}" for i in range(10))
+SETTINGS = TrainConfig(hidden=(4,), batch_norm=True)
+INPUTS = Inputs(np.linspace(0, 255, 3072), np.full(3072, 64.25), NAMES)
+ORIGIN = {"dataset": "cifar10", "dataset_sha256": "a" * 64, "versions": '{"klcli": "9"}'}
+
+
+def test_a_checkpoint_tells_what_its_inputs_and_outputs_are(tmp_path: Path) -> None:
+    path, arrays = tmp_path / "run.npz", initialize(SETTINGS).state()
+    sha256 = save(path, arrays, SETTINGS.to_json(), 450, INPUTS, ORIGIN)
+    found, config, inputs = load_alone(path)
+    assert_same(found.state, arrays)  # and nothing else, from which a training would continue
+    assert (config, found.step, found.origin, inputs.class_names) == (SETTINGS, 450, ORIGIN, NAMES)
+    assert (inputs.mean.tobytes(), inputs.std.tobytes()) == (INPUTS.mean.tobytes(), INPUTS.std.tobytes())
+    elsewhere = save(path, arrays, SETTINGS.to_json(), 450, INPUTS, ORIGIN | {"versions": "{}"})
+    moved = save(path, arrays, SETTINGS.to_json(), 450, replace(INPUTS, mean=INPUTS.mean[::-1]), ORIGIN)
+    assert sha256 == elsewhere != moved
+    (tmp_path / "link.npz").symlink_to(path)
+    assert load_alone(tmp_path / "link.npz")[0].sha256 == moved
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"inputs": replace(INPUTS, mean=np.full(3072, np.nan))}, "outside 0 to 255"),
+        ({"inputs": replace(INPUTS, std=np.zeros(3072))}, "outside 0 to 255"),
+        ({"inputs": replace(INPUTS, std=np.ones(3071))}, "pixels.std is float64 of shape (3071,)"),
+        ({"inputs": replace(INPUTS, class_names=NAMES[:9])}, "class_names"),
+        ({"inputs": replace(INPUTS, class_names=("cat",) * 10)}, "class_names"),
+        ({"state": {"class_names": np.array([None] * 10)}}, "damaged"),
+        ({"state": {"linear9.W": np.ones((2, 2))}}, "linear9.W"),
+        ({"state": {"linear1.W": np.ones((3072, 5))}}, "linear1.W"),
+        ({"state": {"linear1.b": np.full(4, np.inf)}}, "linear1.b"),
+        ({"state": {"cycle1.linear1.W": np.ones((200_000,))}}, "has at most"),
+        ({"config": '{"hidden": [4], "colour": "red"}'}, "colour"),
+        ({"config": '{"hidden": ' + "[" * 100_000}, "damaged"),
+        ({"config": " " * 300_000}, "too long"),
+        ({"inputs": None}, "older klcli"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_checkpoint_that_does_not_fit_its_own_settings_is_refused(
+    tmp_path: Path, changed: dict[str, Any], words: str
+) -> None:
+    path, arrays = tmp_path / "run.npz", initialize(SETTINGS).state() | changed.get("state", {})
+    config = changed.get("config", SETTINGS.to_json())
+    save(path, arrays, config, 450, changed.get("inputs", INPUTS if "class_names" not in arrays else None), ORIGIN)
+    with pytest.raises(StoreError) as error:
+        load_alone(path)
+    assert str(error.value).startswith(f"{path}: ") and words in str(error.value) and "\n" not in str(error.value)
 
 
 # --- writes that fail

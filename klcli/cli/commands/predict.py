@@ -1,13 +1,14 @@
 """`klcli predict`: classify pictures with a stored network."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.settings.setting import flag, setting
 from klcli.settings.train_config import MAX_SHIFT
+from klcli.text import path_text
 
 PREDICTION = "Prediction"
 SHIFTS_HELP = "Also average over the picture shifted by N pixels to its four sides; if omitted, as trained, at most 2."
@@ -16,7 +17,12 @@ SHIFTS_HELP = "Also average over the picture shifted by N pixels to its four sid
 @invoked("data", "db")
 def predict(
     pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files of any size.")],
-    run: str = setting("best", PREDICTION, "Use the network of this run.", metavar="RUN|last|best"),
+    run: str | None = setting(
+        None, PREDICTION, "Use the network of this run; the best one if omitted.", metavar="RUN|last|best"
+    ),
+    checkpoint: Path | None = setting(
+        None, PREDICTION, "Use this checkpoint, without a database and without images.", metavar="FILE"
+    ),
     top: int = setting(3, PREDICTION, "Show N classes per picture.", at_least=1, at_most=10),
     flips: bool | None = setting(
         None, PREDICTION, "Average the probabilities of a picture and its mirror image; if omitted, as trained."
@@ -28,26 +34,34 @@ def predict(
 ) -> None:
     """Classify pictures with a stored network.
 
-    A picture is turned upright, cropped to the square in its middle, scaled to 32 x 32, and standardised by the
-    training images of the run, which must therefore be available. Any picture gets one of the ten classes.
+    A picture is turned upright, cropped to the square in its middle, scaled to 32 x 32, and standardised as in the
+    training. Any picture gets one of the ten classes. The images of the training are needed only for runs of an older
+    klcli.
 
     - `klcli predict cat.jpg`
 
     - `klcli predict *.png --run 3 --top 5 --flips`
+
+    - `klcli predict cat.jpg --checkpoint run-000003.npz`
     """
-    found = invocation.lab.predict(pictures, run, flips=flips, shifts=shifts, snapshots=snapshots)
+    how: dict[str, Any] = {"flips": flips, "shifts": shifts, "snapshots": snapshots}
+    found = invocation.lab.predict(pictures, run, checkpoint=checkpoint, **how)
 
     from klcli.report.tables.later_checks import prediction_table
-    from klcli.report.words import run_title
+    from klcli.report.words import network_name, run_title
 
-    by = found.run
-    accuracy = "" if by.test_accuracy is None else f", test accuracy {by.test_accuracy:.4f}"
+    by, on = found.run, f" on {found.dataset}"
     views = ["flips"] * found.flips + [f"shifts by {found.shifts}"] * bool(found.shifts)
     over = f", mean over {' and '.join(views)}" if views else ""
-    title = f"{run_title('Classes by run', by, f' on {found.dataset}')}{accuracy}{over}"
-    invocation.result(prediction_table(title, found.pictures, top))
+    if by is None:
+        title = f"Classes by {path_text(checkpoint or '')}: {network_name(found.config)}{on}"
+    else:
+        accuracy = "" if by.test_accuracy is None else f", test accuracy {by.test_accuracy:.4f}"
+        title = f"{run_title('Classes by run', by, on)}{accuracy}"
+    invocation.result(prediction_table(f"{title}{over}", found.pictures, top))
     classes = [max(own.items(), key=lambda item: item[1])[0] for _, own in found.pictures]
     pairs = zip(found.pictures, classes, strict=True)
     documents = [{"picture": picture, "class": name, "probabilities": own} for (picture, own), name in pairs]
-    how = {"run": by.id, "dataset": found.dataset, "flips": found.flips, "shifts": found.shifts, "snapshots": snapshots}
-    invocation.document("predict", how | {"pictures": documents})
+    of = {"run": by and by.id, "checkpoint": checkpoint and path_text(checkpoint), "dataset": found.dataset}
+    how |= {"flips": found.flips, "shifts": found.shifts}
+    invocation.document("predict", of | how | {"pictures": documents})

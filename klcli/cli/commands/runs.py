@@ -11,10 +11,11 @@ from klcli.cli.commands.train import show_run
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import KlcliCommand, RecordingCommand
 from klcli.errors import StoreError
+from klcli.settings.procedures import EXPORT_FORMATS
 from klcli.settings.run_names import NAME_HELP, NAMES_HELP
 from klcli.settings.setting import flag, require, setting
 from klcli.termination import at_the_end
-from klcli.text import storable
+from klcli.text import path_text, storable
 
 if TYPE_CHECKING:
     from klcli.store.store import Store
@@ -103,21 +104,38 @@ def delete(
 
 
 @app.command(cls=KlcliCommand)
-@invoked("db")
+@invoked("data", "db")
 def export(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help=NAME_HELP, show_default=False)] = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="With --to; if omitted, as network-000007.npz.")
+    ] = None,
+    to: str | None = setting(
+        None, PANEL, "Write the network of a run, with the names of a PyTorch state_dict.", choices=EXPORT_FORMATS
+    ),
     tables: Path | None = setting(None, PANEL, "Write every table as a CSV file into this folder.", metavar="FOLDER"),
     *,
     invocation: Invocation,
 ) -> None:
-    """Write the content of the database for other programs.
+    """Write the network of a run, or the tables of the database, for other programs.
+
+    `klcli help checkpoints` has the lines of PyTorch and of NumPy that read a network. The images of a run (--data) are
+    needed only if an older klcli trained it.
+
+    - `klcli runs export best --to safetensors network.safetensors`
 
     - `klcli runs export --tables FOLDER`
     """
-    require(tables is not None, "export: name a folder for the tables, `klcli runs export --tables FOLDER`")
-    assert tables is not None
-    written = _existing(invocation).upkeep.export(tables)
-    invocation.result(*(f"{tables / name}  {rows} rows" for name, rows in written.items()))
-    invocation.document("runs export", {"folder": str(tables), "files": written})
+    usage = "name a run and a format, `klcli runs export 7 --to npz`, or a folder, `klcli runs export --tables FOLDER`"
+    require((run is None) == (to is None) and (run is None) != (tables is None), f"export: {usage}")
+    if run is not None and to is not None:
+        written = invocation.lab.export(run, to, file)
+        invocation.result(f"{path_text(written)}  `klcli help checkpoints` has the lines that read it")
+        invocation.document("runs export", {"run": run, "to": to, "file": path_text(written)})
+    if tables is not None:
+        rows = _existing(invocation).upkeep.export(tables)
+        invocation.result(*(f"{tables / name}  {n} rows" for name, n in rows.items()))
+        invocation.document("runs export", {"folder": str(tables), "files": rows})
 
 
 @app.command(cls=KlcliCommand)
