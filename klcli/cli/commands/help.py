@@ -18,7 +18,7 @@ PAGES_OF_COMMANDS = {
     "evaluate": "evaluation",
     "predict": "evaluation",
 }
-NARROW = 3  # columns of a table that is never too wide: its last one is wrapped
+MOST_WRAPPED = 3  # columns of a table whose cells may be wrapped
 
 
 @invoked()
@@ -77,12 +77,18 @@ def _cut(shown: str, width: int) -> str:
 
 
 def _narrow(table: str, width: int) -> str:
+    """Return a table as it is if a terminal shows it with whole words, and at most three columns wrapped; or a list."""
     head, _, *rows = ([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines())
-    widest = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    if len(head) <= NARROW or sum(widest) + 2 * len(head) <= width:
+    columns = [[cell.replace("`", "") for cell in column] for column in zip(head, *rows, strict=True)]
+    widest = [max(map(len, column)) for column in columns]
+    left = width - 3 * len(head)
+    # As rich does: the widest columns are narrowed first.
+    limit = next(n for n in range(left, -1, -1) if sum(min(one, n) for one in widest) <= left)
+    breaks = any(len(word) > limit for column in columns for cell in column for word in cell.split())
+    if sum(widest) <= left or (len(head) <= MOST_WRAPPED and not breaks):
         return table
     listed = []
     for name, *facts, meaning in rows:
         pairs = [f"{key} {fact}" for key, fact in zip(head[1:-1], facts, strict=True) if fact not in ("", "-")]
-        listed.append(f"- {name}: {meaning}\\\n  {'; '.join(pairs)}\n")
+        listed.append(f"- {name}: {meaning}" + (f"\\\n  {'; '.join(pairs)}\n" if pairs else "\n"))
     return "".join(listed)
