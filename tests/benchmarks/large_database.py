@@ -104,7 +104,7 @@ def enlarge(path: Path, runs: int = RUNS, epochs: int = EPOCHS, files: int = 200
             "lambda": lam, "seed": seed, "state": state, "dataset": name, "dataset_sha256": sha256,
             "started_at": f"2026-{1 + number * 10 // runs:02d}-{1 + number % 28:02d}T12:00:00+00:00",
             "error": None if state == "complete" else f"its process ended unexpectedly while training run {number}",
-            "tags": "thesis baseline" if number % 50 == 0 else None, "checkpoint": None,
+            "tags": "thesis baseline" if number % 50 == 0 else None, "checkpoint": None, "identity": f"run {number}",
             "note": f"note {number}" if number % 100 == 0 else None,
         }  # fmt: skip
         if number % 10 == 0 and number // 1000:  # runs of a study, 100 each

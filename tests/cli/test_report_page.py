@@ -35,7 +35,7 @@ def page(here: Klcli, trained: Path) -> Path:
     connection.execute("DELETE FROM epochs WHERE run_id = 1")
     connection.execute("UPDATE runs SET state = 'diverged', validation_accuracy = NULL, checkpoint = NULL WHERE id = 1")
     # Enough copies of a run for a table that is worth sorting.
-    columns = [row[1] for row in connection.execute("PRAGMA table_info(runs)") if row[1] != "id"]
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(runs)") if row[1] not in ("id", "identity")]
     names = ", ".join(f'"{name}"' for name in columns)
     for number in (4, 5):
         connection.execute(f"INSERT INTO runs (id, {names}) SELECT {number}, {names} FROM runs WHERE id = 3")

@@ -89,7 +89,7 @@ def test_other_images_are_refused_by_their_sha256(
         ("last", {"state": "complete"}, "nothing to continue"),
         ("last", {"state": "diverged"}, "nothing to continue"),
         ("first", {}, "`last`"),
-        ("-1", {}, "1"),
+        ("-2", {}, "there is no run -2"),
         ("", {}, "`last`"),
     ],
 )
@@ -104,7 +104,7 @@ def test_a_run_that_cannot_go_on_is_refused(
 ) -> None:
     if columns:
         change(**columns)
-    refused(here("train", "--resume", which), 4 if which == "-1" else 2, named)
+    refused(here("train", "--resume", which), 4 if which == "-2" else 2, named)
 
 
 @pytest.mark.parametrize("which", ["99", "9223372036854775807"])

@@ -1,8 +1,13 @@
 """Merging: rows and files of other databases, compared with the sqlite3 module and the file system."""
 
 import hashlib
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -249,3 +254,54 @@ def test_a_checkpoint_outside_or_missing_is_a_remark(here: Path, other: Path) ->
     assert "passwd" in merged.remarks[0]
     assert list((here.parent / "all-checkpoints").glob("*")) == []
     assert [run["checkpoint"] is None for run in rows(here, "runs", "id IN (3, 4, 5)")] == [True, False, False]
+
+
+@pytest.fixture
+def fifty(tmp_path: Path, new_recorder: Callable[[Path], Any]) -> list[Path]:
+    """Fifty databases of 20 runs of 20 epochs, each with a checkpoint of 0.5 MB and a picture."""
+    first = tmp_path / "s00" / "klcli.db"
+    recorder = new_recorder(first)
+    for seed in range(20):
+        recorder.store.runs.finish(recorder.begin(seed=seed), "complete", None, 1.0)
+    recorder.store.close()
+    execute(first, "UPDATE runs SET checkpoint = printf('checkpoints/run-%06d.npz', id)",
+            "WITH RECURSIVE n(e) AS (SELECT 1 UNION ALL SELECT e + 1 FROM n WHERE e < 20) INSERT INTO epochs "
+            "SELECT id, e, 450 * e, 0.1, 1, 1, 0.5, 1, 1, 0.5, 1 FROM runs, n")  # fmt: skip
+    for kind, ending, size in (("checkpoints", "npz", 500_000), ("plots", "png", 80_000)):
+        (first.parent / kind).mkdir()
+        for number in range(1, 21):
+            (first.parent / kind / f"run-{number:06d}.{ending}").write_bytes(number.to_bytes() * size)
+    found = [first]
+    for number in range(1, 50):
+        folder = shutil.copytree(first.parent, tmp_path / f"s{number:02d}", copy_function=os.link)
+        (folder / first.name).unlink()
+        shutil.copy(first, folder)
+        execute(folder / first.name, f"UPDATE runs SET identity = identity || '-{number}'")
+        found.append(folder / first.name)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="hard links and signals as POSIX has them")
+def test_fifty_databases_take_seconds_and_a_kill_loses_nothing(fifty: list[Path], tmp_path: Path) -> None:
+    here = tmp_path / "all" / "klcli.db"
+    with subprocess.Popen(
+        [sys.executable, "-m", "klcli", "runs", "merge", *map(str, fifty), "--db", str(here)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        while not here.exists() or not rows(here, "sqlite_master", "name = 'runs'") or len(rows(here, "runs")) < 100:
+            assert process.poll() is None
+        process.kill()
+    killed = Counter(run["origin"] for run in rows(here, "runs"))
+    assert set(killed.values()) == {20}
+    assert 5 <= len(killed) < 50
+    started = time.monotonic()
+    merged = merge(here, *fifty)
+    assert time.monotonic() - started < 10
+    assert [one.runs for one in merged] == [0 if str(path) in killed else 20 for path in fifty]
+    runs = rows(here, "runs")
+    assert Counter(run["origin"] for run in runs) == dict.fromkeys(map(str, fifty), 20)
+    assert len(rows(here, "epochs")) == 20_000
+    for run in runs:
+        assert (here.parent / run["checkpoint"]).read_bytes()[:1] == run["origin_run"].to_bytes()
+    assert [one.changes for one in merge(here, *fifty)] == [0] * 50
