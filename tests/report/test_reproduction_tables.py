@@ -29,6 +29,7 @@ rows = [
   { row = "NAME-2", test_loss = 1.0 },
   { row = "NAME-3", test_accuracy = 0.501, tolerance = 0.001 },
 ]
+VARIANT
 [[conclusions]]
 row = "NAME-4"
 what = "it does not learn by heart"
@@ -43,12 +44,19 @@ reason = "no number"
 """
 
 
-def reproduced(name: str, head: str = "", **terms: Any) -> Reproduction:
+VARIANT = """
+[experiments.variant]
+name = "as the text says"
+config = { lam = 0.1 }
+"""
+
+
+def reproduced(name: str, head: str = "", variant: str = "", **terms: Any) -> Reproduction:
     """Test accuracies of .497 to .503, losses of .99 to 1.01, gaps of about .1."""
-    document = parse(name, head + ONE.replace("NAME", name))
+    document = parse(name, head + ONE.replace("NAME", name).replace("VARIANT", variant))
     [configs] = plan(document, 3).values()
     numbers = [{"test_accuracy": 0.497 + i * 0.003, "test_loss": 0.99 + i * 0.01} for i in range(3)]
-    runs = {one: run(i, one, train_accuracy=0.6, **numbers[i]) for i, one in enumerate(configs)}
+    runs = {one: run(i, one, train_accuracy=0.6, **numbers[i % 3]) for i, one in enumerate(configs)}
     conditions = Terms("cifar10", True, "a" * 64, 3, **terms)
     compared = compare(document, runs, {}, incomparable=conditions.incomparable)
     return Reproduction(document, conditions, compared, {"": by_setting(runs.values())}, [1])
@@ -101,6 +109,9 @@ def test_the_headline_counts_all_reports() -> None:
     page = markdown_page("klcli reproduce all", both[0].terms, [], found["lines"])
     assert page.endswith("\n\n".join(found["lines"]) + "\n")
     assert headline(both[:1])["lines"] == []
+    of_the_text = reproduced("009", variant=VARIANT)
+    assert len(of_the_text.comparisons) == 10
+    assert headline([both[0], of_the_text]) == found
     quick = headline([reproduced("008", quick=True), reproduced("009", quick=True)])["lines"]
     assert quick[0].startswith("all 2 reports [QUICK]: of 6 comparable accuracies, 2 reproduced")
     # Neither differs if it cannot be compared: a subset is no CIFAR-10.

@@ -139,8 +139,12 @@ def _line_document(one: Comparison, found: Reproduction) -> dict[str, Any]:
 
 
 def headline(found: Sequence[Reproduction]) -> dict[str, Any]:
-    """Count the comparable lines of all reports as a JSON object; `lines` are its sentences, none for one report."""
-    compared = [one for report in found for one in report.comparisons if one.verdict != INCOMPARABLE]
+    """Count the comparable lines of all reports, but not those of variants, as a JSON object.
+
+    `lines` are its sentences, none for one report.
+    """
+    every = [one for report in found for one in report.comparisons if one.line.variant is None]
+    compared = [one for one in every if one.verdict != INCOMPARABLE]
     accuracies = [one for one in compared if one.line.config and (one.line.quantity or "").endswith("accuracy")]
     parts = {"accuracies": accuracies, "all": compared}
     shares = {key: {"comparable": len(part)} | counts(part) for key, part in parts.items()}
