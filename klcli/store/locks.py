@@ -1,6 +1,7 @@
 """Locks: a run is alive while its process holds a file lock, which the kernel releases, on any host, when it ends."""
 
 import errno
+import re
 import secrets
 import sys
 from collections.abc import Iterator
@@ -73,7 +74,8 @@ class Locks:
         if owner in self._held:
             return True
         with suppress(OSError):
-            if owner is None or not self._file(owner).exists():
+            # Another text in a foreign database could name a file elsewhere, which probing would empty.
+            if owner is None or not re.fullmatch("[0-9a-f]{16}", owner) or not self._file(owner).exists():
                 return False
             with self._probing(self._file(owner)) as is_free:
                 return None if is_free is None else not is_free
