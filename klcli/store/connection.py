@@ -77,7 +77,7 @@ class Database:
             _last_opened[:] = [self.real.absolute()]
             try:
                 if copying:
-                    with copying(self.real.absolute()):
+                    with copying(path):
                         self._open_copy()
                 else:
                     self._db = _opened(self.real.absolute(), path)

@@ -215,7 +215,7 @@ def merge(
     head = columns(f"database; runs:=runs copied; {':; '.join(names[1:])}:")
     new, changed = sum(one.runs for one in found), sum(one.changes for one in found)
     copied = f"{new} {counted(new, 'run')} from {len(found)} {counted(len(found), 'database')}"
-    total = f"{store.path}: {copied if changed else 'nothing is new'}"
+    total = f"{store.path}: {copied if changed or failures else 'nothing is new'}"
     invocation.result(*[Table("Copied", head, rows)] * bool(rows), total)
     for one in found:
         for remark in one.remarks:
