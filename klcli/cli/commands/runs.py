@@ -1,5 +1,6 @@
 """`klcli runs`: what changes, keeps, checks, merges or repeats the runs of a database."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -208,7 +209,8 @@ def merge(
             except StoreError as error:
                 if str(error).startswith(f"{store.path}: "):
                     raise
-                failures.append(str(error))
+                # The cure that other commands have for the database of --db.
+                failures.append(re.sub("choose another( file)? with --db", "leave it out", str(error)))
             advance(1)
     names = ("runs", "updated", "known", "studies", "evaluations", "gradient_checks", "files")
     rows = [{"database": path_text(one.database)} | {name: getattr(one, name) for name in names} for one in found]
