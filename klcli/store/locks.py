@@ -98,7 +98,7 @@ class Locks:
         except TimeoutError:
             is_free = False
         except OSError as error:
-            is_free = _is_free_to_readers(file) if error.errno == errno.EROFS else None
+            is_free = _is_free_to_readers(file) if error.errno in (errno.EROFS, errno.EACCES) else None
         try:
             yield is_free
         finally:
@@ -109,7 +109,7 @@ class Locks:
 
 
 def _is_free_to_readers(file: Path) -> bool | None:
-    """Return whether no process holds the lock of a file on read-only media, None if that is unknown."""
+    """Return whether no process holds the lock of a file that can only be read, None if that is unknown."""
     if sys.platform == "win32":
         return None
     import fcntl

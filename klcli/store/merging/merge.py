@@ -125,9 +125,13 @@ class _Merging:
     def _left_out(self) -> set[int]:
         """Return the runs that a process trains now, and all runs of their studies."""
         running = self._source.read("SELECT id, study_id, owner FROM runs WHERE state = 'running'")
-        alive = [row for row in running if self._locks.is_held(row["owner"]) is not False]
-        for row in alive:
-            self._merged.remarks.append(f"run {row['id']} is being trained: left out, merge again when it has ended")
+        held = [(row, self._locks.is_held(row["owner"])) for row in running]
+        alive = [row for row, is_held in held if is_held is not False]
+        for row, is_held in held:
+            if is_held is not False:  # None without locks in the file system
+                may = "is" if is_held else "may be"
+                words = f"run {row['id']} {may} being trained: left out, merge again when it has ended"
+                self._merged.remarks.append(words)
         studies = {row["study_id"] for row in alive} - {None}
         runs = self._source.read("SELECT id, study_id FROM runs")
         return {row["id"] for row in alive} | {row["id"] for row in runs if row["study_id"] in studies}
