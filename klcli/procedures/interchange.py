@@ -6,6 +6,8 @@
 import io
 import json
 import re
+import zipfile
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from klcli.settings.setting import require
 from klcli.store.checkpoints import write_atomically
 from klcli.text import path_text
 
+LARGEST_HEADER = 1_000_000  # bytes of a file of safetensors before its arrays
 ABOUT = "klcli"  # in both formats, the key of a JSON object: the layers in order, and where the network comes from
 ACCURACIES = ("validation_accuracy", "test_accuracy")
 
@@ -32,7 +35,7 @@ def export_network(setup: Setup, which: str, to: str, file: Path | None) -> Path
     """Write the network of a run in one of the EXPORT_FORMATS and return the file, `network-000003.npz` if omitted.
 
     Raises ConfigError if the format is unknown, its library is missing, or the file is named as another format or as a
-    checkpoint, and StoreError for the run or if the file cannot be written.
+    checkpoint or is not an earlier export, and StoreError for the run or if the file cannot be written.
     """
     require(to in EXPORT_FORMATS, f"--to {to}: choose one of {', '.join(EXPORT_FORMATS)}")
     if file is not None:
@@ -40,12 +43,17 @@ def export_network(setup: Setup, which: str, to: str, file: Path | None) -> Path
         require(file.suffix == f".{to}", named)
         taken = f"{path_text(file)}: this is the name of a checkpoint, choose another, for example network.{to}"
         require(not re.fullmatch(r"run-\d+(\.previous)?\.npz", file.name), taken)
+        _require_replaceable(file)
     if to == "safetensors":
         _require_safetensors()
     found = network_of_run(setup, which)
     if found.has_batch_statistics:
         setup.observer.warn(f"{found.name} was evaluated with batch statistics, the file has its running averages")
+    if found.run and found.run.state != "complete":
+        update = f"the file has its network of update {found.checkpoint.step}"
+        setup.observer.warn(f"{found.name} is {found.run.state}, {update}")
     path = file or Path(f"network-{found.run.id if found.run else 0:06d}.{to}")
+    _require_replaceable(path)
     write_atomically(path, exported(found, to))
     return path
 
@@ -119,6 +127,19 @@ def _about(found: StoredNetwork, modules: list[Module]) -> dict[str, Any]:
         "settings": asdict(found.config),
         "versions": run.versions if run else json.loads(origin.get("versions", "{}")),
     }
+
+
+def _require_replaceable(path: Path) -> None:
+    """Raise ConfigError unless an export may replace the file: it is an export, or there is none."""
+    with suppress(OSError):  # of a name that cannot be a file: writing it explains why
+        if path.is_file():
+            is_export = False
+            with suppress(zipfile.BadZipFile), path.open("rb") as file:
+                if path.suffix == ".npz":
+                    is_export = f"{ABOUT}.npy" in zipfile.ZipFile(file).namelist()
+                else:  # the length of the JSON text, and the text
+                    is_export = f'"{ABOUT}":' in file.read(8 + LARGEST_HEADER).decode(errors="replace")
+            require(is_export, f"{path_text(path)}: this file is no export, choose another name or delete it")
 
 
 def _require_safetensors() -> None:

@@ -83,6 +83,9 @@ def load_alone(path: Path) -> tuple[Checkpoint, TrainConfig, "Inputs"]:
 
     def largest(size: int) -> int:
         with zipfile.ZipFile(path) as archive:
+            if "config.npy" not in archive.namelist():  # an exported network, for example
+                cure = "name one that klcli has trained, for example results/checkpoints/run-000007.npz"
+                raise StoreError(f"{path}: this is not a checkpoint: {cure}")
             if archive.getinfo("config.npy").file_size > LARGEST_REST:
                 raise ValueError("its settings are too long")
             cycles = {name.partition(".")[0] for name in archive.namelist() if name.startswith("cycle")}

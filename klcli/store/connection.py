@@ -4,16 +4,14 @@ import errno
 import json
 import math
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import sqlite_utils
@@ -23,6 +21,7 @@ from klcli.errors import ConfigError, StoreError
 from klcli.files import irregular, make_folder
 from klcli.settings.columns import virtual_columns
 from klcli.store.migrations import migrations
+from klcli.store.reading import TemporaryCopy
 from klcli.termination import raise_deferred
 
 BUSY_SECONDS = 60  # time that a write waits for other writers before it fails
@@ -58,9 +57,10 @@ Result = TypeVar("Result")
 class Database:
     """The connection that all parts of a Store share, to a migrated file. Raises StoreError, one line with the cure."""
 
-    def __init__(self, path: Path, *, as_copy: bool = False) -> None:  # a copy of a file that must stay as it is
+    # With `copying`, inside which the file must stay as it is, a copy is read.
+    def __init__(self, path: Path, *, copying: Callable[[Path], AbstractContextManager[None]] | None = None) -> None:
         self.path = path
-        self._copy: TemporaryDirectory[str] | None = None  # holds what is read instead of a read-only file
+        self._copy: TemporaryCopy | None = None  # read instead of a read-only file
         with explained(path):
             if what := irregular(path):
                 raise StoreError(f"{path}: this is {what}, not a database, choose another with --db")
@@ -76,8 +76,9 @@ class Database:
                 raise StoreError(f"{path.parent}: {words}") from error
             _last_opened[:] = [self.real.absolute()]
             try:
-                if as_copy:
-                    self._open_copy()
+                if copying:
+                    with copying(path):
+                        self._open_copy()
                 else:
                     self._db = _opened(self.real.absolute(), path)
             except sqlite3.OperationalError as error:
@@ -99,14 +100,10 @@ class Database:
         return True
 
     def _open_copy(self) -> None:
-        with self.real.open("rb"):
-            self._copy = TemporaryDirectory(prefix="klcli-")
-        for suffix in ("", "-journal", "-wal"):
-            with suppress(FileNotFoundError):
-                shutil.copyfile(f"{self.real}{suffix}", Path(self._copy.name) / f"{self.real.name}{suffix}")
+        self._copy = TemporaryCopy(self.real)
         if hasattr(self, "_db"):
             self._db.close()
-        self._db = _opened(Path(self._copy.name) / self.real.name, self.path)
+        self._db = _opened(self._copy.file, self.path)
 
     def protect_copy(self) -> None:
         if self._copy:
@@ -115,12 +112,12 @@ class Database:
     def close(self) -> None:
         self._db.close()
         if self._copy:
-            self._copy.cleanup()
+            self._copy.remove()
 
     @property
     def file(self) -> Path:
         """The open file, for further connections: the database itself, or the copy that is read instead."""
-        return Path(self._copy.name, self.real.name) if self._copy else self.real.absolute()
+        return self._copy.file if self._copy else self.real.absolute()
 
     def folder(self, kind: str) -> Path:
         """Return the folder of "checkpoints", "plots" or "locks". Two databases in one folder must not share files."""

@@ -1,6 +1,7 @@
 """Locks: a run is alive while its process holds a file lock, which the kernel releases, on any host, when it ends."""
 
 import errno
+import re
 import secrets
 import sys
 from collections.abc import Iterator
@@ -73,7 +74,8 @@ class Locks:
         if owner in self._held:
             return True
         with suppress(OSError):
-            if owner is None or not self._file(owner).exists():
+            # Another text in a foreign database could name a file elsewhere, which probing would empty.
+            if owner is None or not re.fullmatch("[0-9a-f]{16}", owner) or not self._file(owner).exists():
                 return False
             with self._probing(self._file(owner)) as is_free:
                 return None if is_free is None else not is_free
@@ -96,7 +98,7 @@ class Locks:
         except TimeoutError:
             is_free = False
         except OSError as error:
-            is_free = _is_free_to_readers(file) if error.errno == errno.EROFS else None
+            is_free = _is_free_to_readers(file) if error.errno in (errno.EROFS, errno.EACCES) else None
         try:
             yield is_free
         finally:
@@ -107,7 +109,7 @@ class Locks:
 
 
 def _is_free_to_readers(file: Path) -> bool | None:
-    """Return whether no process holds the lock of a file on read-only media, None if that is unknown."""
+    """Return whether no process holds the lock of a file that can only be read, None if that is unknown."""
     if sys.platform == "win32":
         return None
     import fcntl

@@ -1,12 +1,44 @@
-"""Reading without a Store: a table as a CSV file, rows for completion. Imports little, to start fast."""
+"""Reading: a copy of a database, a table as a CSV file, rows for completion. Imports little, to start fast."""
 
+import errno
 import os
+import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from klcli.csv_text import AT_ONCE, csv_text
+from klcli.errors import StoreError
+from klcli.termination import at_the_end
+
+
+class TemporaryCopy:
+    """A copy of a database with its journal, which is removed at the latest when the process ends, also by a signal.
+
+    Raises OSError if the database cannot be read, StoreError without space for the copy.
+    """
+
+    def __init__(self, database: Path) -> None:
+        with database.open("rb"):
+            self._folder, self._open = TemporaryDirectory(prefix="klcli-"), ExitStack()
+        self._open.enter_context(at_the_end(self._folder.cleanup))
+        self.file = Path(self._folder.name) / database.name
+        try:
+            for suffix in ("", "-journal", "-wal"):
+                with suppress(FileNotFoundError):
+                    shutil.copyfile(f"{database}{suffix}", f"{self.file}{suffix}")
+        except OSError as error:
+            self.remove()
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                cure = "free some, or name another folder in the environment variable TMPDIR"
+                raise StoreError(f"{database}: no space for a copy of it in {gettempdir()}, {cure}") from error
+            raise
+
+    def remove(self) -> None:
+        self._open.close()
+        self._folder.cleanup()
 
 
 def write_table(database: Path, busy_seconds: float, name: str, file: Path) -> int:

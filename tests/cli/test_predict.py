@@ -195,6 +195,9 @@ def test_a_checkpoint_needs_no_database_and_no_images(
     refused(here(*ours, "--run", "2"), 2, "--run 2 and --checkpoint run-000002.npz")
     refused(here(*ours, "--data", "synthetic"), 2, "a checkpoint needs no images")
     refused(here("predict", "one.png", "--checkpoint", "other.npz"), 4, "other.npz: this checkpoint is missing")
+    np.savez(alone / "network.npz", x=np.zeros(3))
+    refused(here("predict", "one.png", "--checkpoint", "network.npz"), 4, "network.npz: this is not a checkpoint")
+    (alone / "network.npz").unlink()
     assert sorted(alone.iterdir()) == sorted(map(Path, files))  # no cache of images, no database
 
 

@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -114,6 +116,9 @@ def test_merged_runs_show_where_they_come_from(here: Klcli, trained: Path, rows:
     done = here("runs", "merge", "ada/klcli.db", "bob/klcli.db", "--db", "all/klcli.db")
     assert done.returncode == 4
     assert done.stdout.endswith("all/klcli.db: 3 runs from 1 database\n")
+    again = here("runs", "merge", "bob/klcli.db", "--db", "all/klcli.db")
+    assert (again.returncode, again.stdout) == (4, "all/klcli.db: 0 runs from 0 databases\n")
+    assert done.stderr.endswith("bob/klcli.db: this is not an SQLite database, leave it out\n")
     assert done.stderr.startswith("klcli: 1 of 2 databases is left out: bob/klcli.db: this is not an SQLite database")
     document = json.loads(here("runs", "merge", "ada/klcli.db", "--db", "all/klcli.db", "--json").stdout)
     assert document["merged"][0].items() >= {"database": "ada/klcli.db", "runs": 0, "known": 3}.items()
@@ -128,10 +133,48 @@ def test_merged_runs_show_where_they_come_from(here: Klcli, trained: Path, rows:
 
 @pytest.mark.parametrize(
     ("databases", "named"),
-    [(["results/klcli.db"], "the database of --db"), (["no.db"], "merge no.db: there is no database here")],
+    [
+        (["results/klcli.db"], "the database of --db"),
+        (["no.db"], "merge no.db: there is no database here"),
+        (["results"], "merge results: this is a folder, name a database"),
+    ],
 )
 def test_what_cannot_be_merged(here: Klcli, trained: Path, refused: Refused, databases: list[str], named: str) -> None:
     refused(here("runs", "merge", *databases), 2, named)
+
+
+def test_names_that_no_file_can_have(here: Klcli, trained: Path, refused: Refused) -> None:
+    refused(here("runs", "merge", "x" * 300), 4, "xxx: cannot be read or written")
+    refused(here("runs", "merge", "results/klcli.db", "--db", "y" * 300), 4, "yyy: cannot be read or written")
+
+
+def test_a_run_with_unreadable_settings_is_deleted(here: Klcli, trained: Path, rows: Rows) -> None:
+    """As the check recommends."""
+    with closing(sqlite3.connect(trained / "results/klcli.db")) as connection, connection:
+        connection.execute('UPDATE runs SET config = \'{"hidden": "no"}\' WHERE id = 2')
+    assert here("runs", "check").returncode == 4
+    assert "run 2: unreadable settings" in here("runs", "delete", "2", "--yes").stderr
+    assert [run["id"] for run in rows("runs")] == [1, 3]
+    assert here("runs", "check").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["mine.npz", "mine.safetensors"])
+def test_an_export_replaces_exports_alone(here: Klcli, trained: Path, name: str) -> None:
+    kind = name.partition(".")[2]
+    if kind == "safetensors":
+        pytest.importorskip("safetensors")
+    export = "runs", "export", "1", "--to", kind
+    for path, args in ((trained / name, [name]), (trained / f"network-000001.{kind}", [])):
+        path.write_bytes(b"precious")
+        done = here(*export, *args)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"klcli: {path.name}: this file is no export, choose another name" in done.stderr
+        assert path.read_bytes() == b"precious"
+        path.unlink()
+        assert [here(*export, *args).returncode for _ in range(2)] == [0, 0]
+    with closing(sqlite3.connect(trained / "results/klcli.db")) as connection, connection:
+        connection.execute("UPDATE runs SET state = 'interrupted' WHERE id = 1")
+    assert "run 1 is interrupted, the file has its network of update 0" in here(*export, name).stderr
 
 
 @pytest.mark.usefixtures("unrendered")

@@ -221,3 +221,20 @@ def test_without_locks_nothing_is_declared_dead_and_whoever_resumes_takes_over(
             recorder.store.runs.finish(run_id, "complete", None, 1.0)
         other.runs.finish(run_id, "complete", None, 1.0)
     assert recorder.store.runs.get(run_id).state == "complete"
+
+
+def test_a_lock_file_that_can_only_be_read_is_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Denied:
+        def acquire(self, **how: float) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        def release(self) -> None:
+            pass
+
+    monkeypatch.setattr("klcli.store.locks._lock", lambda file: Denied())
+    locks, file = Locks(tmp_path), tmp_path / f"{'0' * 16}.lock"
+    file.touch()
+    assert locks.is_held("0" * 16) is False
+    with file.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert locks.is_held("0" * 16) is True

@@ -1,5 +1,6 @@
 """`klcli runs`: what changes, keeps, checks, merges or repeats the runs of a database."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from klcli.cli.commands.train import show_run
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import KlcliCommand, RecordingCommand, argument
 from klcli.errors import StoreError
+from klcli.files import irregular
 from klcli.settings.procedures import EXPORT_FORMATS
 from klcli.settings.run_names import NAME_HELP, NAMES_HELP
 from klcli.settings.setting import flag, require, setting
@@ -94,7 +96,11 @@ def delete(
     silent = f"delete {' '.join(runs)}: there is no terminal to confirm it, add --yes to {what}"
     require(yes or sys.stdin.isatty(), silent)
     for run in map(store.runs.get, numbers):
-        invocation.say(f"run {run.id}: {network_name(run.config)} on {run.dataset}, {run.state}")
+        try:
+            network = network_name(run.config)
+        except StoreError:  # damaged: the check recommends to delete it
+            network = "unreadable settings"
+        invocation.say(f"run {run.id}: {network} on {run.dataset}, {run.state}")
     if not yes and not typer.confirm(f"{what.capitalize()}?", err=True):
         invocation.say("nothing was deleted")
         return
@@ -183,11 +189,16 @@ def merge(
     """
     from klcli.report.tables.table import Table, columns
     from klcli.report.words import counted
+    from klcli.store.connection import explained
     from klcli.store.store import Store
 
     for path in databases:
-        require(path.exists(), f"merge {path}: there is no database here")
-        is_same = invocation.db.exists() and path.samefile(invocation.db)
+        with explained(path):
+            require(path.exists(), f"merge {path}: there is no database here")
+            what = irregular(path)
+        require(not what, f"merge {path}: this is {what}, name a database, for example results/klcli.db")
+        with explained(invocation.db):
+            is_same = invocation.db.exists() and path.samefile(invocation.db)
         require(not is_same, f"merge {path}: this is the database of --db, name others")
     store, found, failures = Store(invocation.db), [], []
     kept = "what is merged so far is kept, run the same command again for the rest"
@@ -198,14 +209,15 @@ def merge(
             except StoreError as error:
                 if str(error).startswith(f"{store.path}: "):
                     raise
-                failures.append(str(error))
+                # The cure that other commands have for the database of --db.
+                failures.append(re.sub("choose another( file)? with --db", "leave it out", str(error)))
             advance(1)
     names = ("runs", "updated", "known", "studies", "evaluations", "gradient_checks", "files")
-    rows = [{"database": str(one.database)} | {name: getattr(one, name) for name in names} for one in found]
+    rows = [{"database": path_text(one.database)} | {name: getattr(one, name) for name in names} for one in found]
     head = columns(f"database; runs:=runs copied; {':; '.join(names[1:])}:")
     new, changed = sum(one.runs for one in found), sum(one.changes for one in found)
     copied = f"{new} {counted(new, 'run')} from {len(found)} {counted(len(found), 'database')}"
-    total = f"{store.path}: {copied if changed else 'nothing is new'}"
+    total = f"{store.path}: {copied if changed or failures else 'nothing is new'}"
     invocation.result(*[Table("Copied", head, rows)] * bool(rows), total)
     for one in found:
         for remark in one.remarks:

@@ -13,6 +13,7 @@ from klcli.errors import StoreError
 from klcli.files import replacing_all
 from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, explained
+from klcli.termination import at_the_end
 
 PORTION = 500  # temporary files at the same time
 THREADS = 8  # flushing 1000 small files one after the other takes 5 s on a usual disk, in threads 1 s
@@ -23,10 +24,13 @@ def unchanging(path: Path) -> Iterator[None]:
     """Keep other processes from writing to a database inside the block. Raises StoreError."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     with explained(path), closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
-        # With the journal of a killed process it cannot be read so, and no process writes to it.
-        with suppress(sqlite3.OperationalError):
+        try:
             connection.execute("BEGIN")
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+        except sqlite3.OperationalError as error:
+            # With the journal of a killed process it cannot be read so, and no process writes to it.
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                raise
         yield
 
 
@@ -38,24 +42,40 @@ class Copy(NamedTuple):
 
 
 def copy_files(files: Sequence[Copy]) -> None:
-    """Copy files. Raises StoreError if one cannot be read or written; no file is then incomplete."""
-    for folder in dict.fromkeys(one.target.parent for one in files):
-        own = [one for one in files if one.target.parent == folder]
-        for portion in (own[start : start + PORTION] for start in range(0, len(own), PORTION)):
-            with (
-                checkpoints.writing(portion[0].target),
-                replacing_all([one.target for one in portion]) as temporaries,
-                ThreadPoolExecutor(THREADS) as pool,
-            ):
-                for _ in pool.map(_copy, [one.source for one in portion], temporaries):
-                    pass
+    """Copy files. If one cannot be read or written, raises StoreError; no file is then incomplete, and none is new."""
+    new = [one.target for one in files if not one.target.exists()]
+
+    def remove_new() -> None:
+        for target in new:
+            with suppress(OSError):
+                target.unlink(missing_ok=True)
+
+    with at_the_end(remove_new):
+        try:
+            for folder in dict.fromkeys(one.target.parent for one in files):
+                own = [one for one in files if one.target.parent == folder]
+                for start in range(0, len(own), PORTION):
+                    _copy_portion(own[start : start + PORTION])
+        except BaseException:
+            remove_new()
+            raise
+
+
+def _copy_portion(files: Sequence[Copy]) -> None:
+    with (
+        checkpoints.writing(files[0].target),
+        replacing_all([one.target for one in files]) as temporaries,
+        ThreadPoolExecutor(THREADS) as pool,
+    ):
+        for _ in pool.map(_copy, [one.source for one in files], temporaries):
+            pass
 
 
 def _copy(source: Path, temporary: Path) -> None:
     try:
         content = source.open("rb")
     except OSError as error:
-        raise StoreError(f"{source}: cannot be read ({error.strerror})") from error
+        raise StoreError(f"{source}: cannot be read ({error.strerror}), make it readable or remove it") from error
     with content, temporary.open("r+b") as file:
         shutil.copyfileobj(content, file)
         file.flush()

@@ -4,7 +4,10 @@ A run is recognised by its `identity`. A run that this database has already is n
 since, its row, epochs and checkpoint are updated. All numbers are new, and every reference follows.
 """
 
+import os
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 from klcli.errors import StoreError
 from klcli.settings.procedures import EvaluationSettings
 from klcli.store import checkpoints
-from klcli.store.connection import Database, next_number
+from klcli.store.connection import Database, explained, next_number
 from klcli.store.later_checks import Evaluations
 from klcli.store.locks import Locks
 from klcli.store.merging.copies import Copy, copy_files, unchanging
@@ -20,7 +23,7 @@ from klcli.store.records import Study
 from klcli.store.runs import UNEXPECTED, UNFINISHED, Runs
 from klcli.store.studies import DELETED, canonical
 from klcli.store.upkeep import pictures
-from klcli.text import path_text
+from klcli.text import path_of, path_text
 
 Row = dict[str, Any]
 # Columns of a run that stay as they are here when its progress elsewhere is copied.
@@ -33,7 +36,7 @@ class Merged:
 
     database: Path
     runs: int = 0
-    updated: int = 0  # runs that were here already, with fewer epochs
+    updated: int = 0  # runs that were here already, with fewer epochs or without their checkpoint
     known: int = 0  # runs that were here already
     studies: int = 0
     evaluations: int = 0
@@ -52,10 +55,10 @@ def merge(here: Database, path: Path) -> Merged:
     Runs that are being trained, and their studies, are left out with a remark. Raises StoreError if a file cannot be
     read or written; nothing of `path` is then stored.
     """
-    if not path.exists():
-        raise StoreError(f"{path}: there is no database here")
-    with unchanging(path):
-        source = Database(path, as_copy=True)
+    with explained(path):
+        if not path.exists():
+            raise StoreError(f"{path}: there is no database here")
+    source = Database(path, copying=unchanging)
     try:
         return _Merging(here, source, path).all()
     finally:
@@ -71,13 +74,15 @@ class _Merging:
         self._numbers: dict[str, dict[int, int]] = {"run": {}, "study": {}, "gradcheck": {}}
         self._copied: dict[str, set[int]] = {"run": set(), "study": set(), "gradcheck": set()}
         self._files: list[Copy] = []
+        self._backups: list[Copy] = []  # of checkpoints here that are replaced
         self._columns: dict[str, list[str]] = {}
 
     def all(self) -> Merged:
         with self._here.write() as self._tables, self._source.write() as copy:
             # Rows that another program has inserted: as the migration step does it.
             parts = "started_at || ' ' || host || ' ' || pid || ' ' || id || ' ' || dataset_source"
-            copy.execute(f"UPDATE runs SET identity = {parts} WHERE identity IS NULL")
+            for tables in (self._tables, copy):
+                tables.execute(f"UPDATE runs SET identity = {parts} WHERE identity IS NULL")
             left_out = self._left_out()
             known = self._known()
             self._copy_studies(known, left_out)
@@ -86,8 +91,12 @@ class _Merging:
             self._copy_gradient_checks()
             if self._merged.changes:
                 self._add_pictures()
+                copy_files(self._backups)  # the previous checkpoints, until the transaction is on the disk
                 copy_files(self._files)
                 self._merged.files = len(self._files)
+        for _, backup in self._backups:
+            with suppress(OSError):  # harmless if it remains
+                backup.unlink(missing_ok=True)
         if not self._numbers["run"] and not left_out:
             self._merged.remarks.append("it holds no run")
         return self._merged
@@ -107,14 +116,22 @@ class _Merging:
         names = self._stored(table)
         columns, places = ", ".join(map(_quoted, names)), ", ".join("?" * len(names))
         sql = f"INSERT INTO {table} ({columns}) VALUES ({places})"
-        self._tables.conn.executemany(sql, ([row[name] for name in names] for row in rows))
+        try:
+            self._tables.conn.executemany(sql, ([row[name] for name in names] for row in rows))
+        except sqlite3.IntegrityError as error:  # without the checks of klcli's own tables
+            words = f"a row of its table {table} is not one of klcli ({error}), restore a copy of it"
+            raise StoreError(f"{self._merged.database}: {words}") from error
 
     def _left_out(self) -> set[int]:
         """Return the runs that a process trains now, and all runs of their studies."""
         running = self._source.read("SELECT id, study_id, owner FROM runs WHERE state = 'running'")
-        alive = [row for row in running if self._locks.is_held(row["owner"]) is not False]
-        for row in alive:
-            self._merged.remarks.append(f"run {row['id']} is being trained: left out, merge again when it has ended")
+        held = [(row, self._locks.is_held(row["owner"])) for row in running]
+        alive = [row for row, is_held in held if is_held is not False]
+        for row, is_held in held:
+            if is_held is not False:  # None without locks in the file system
+                may = "is" if is_held else "may be"
+                words = f"run {row['id']} {may} being trained: left out, merge again when it has ended"
+                self._merged.remarks.append(words)
         studies = {row["study_id"] for row in alive} - {None}
         runs = self._source.read("SELECT id, study_id FROM runs")
         return {row["id"] for row in alive} | {row["id"] for row in runs if row["study_id"] in studies}
@@ -122,7 +139,7 @@ class _Merging:
     def _known(self) -> dict[str, Row]:
         """Return the runs that are here already, by identity."""
         theirs = self._source.read("SELECT json_group_array(identity) AS identities FROM runs")[0]["identities"]
-        about = "SELECT id, identity, study_id, state, epochs_done FROM runs"
+        about = "SELECT id, identity, study_id, state, epochs_done, checkpoint, checkpoint_sha256 FROM runs"
         found = self._here.read(f"{about} WHERE identity IN (SELECT value FROM json_each(?))", [theirs])
         return {row["identity"]: row for row in found}
 
@@ -151,7 +168,7 @@ class _Merging:
             mine = known.get(row["identity"])
             if mine and not _is_progress(mine, row):
                 self._numbers["run"][old] = mine["id"]
-                self._merged.known += 1
+                self._merged.known += not self._is_repaired(old, row, mine)
                 continue
             number = self._numbers["run"][old] = mine["id"] if mine else next_number(self._tables, "runs")
             self._copied["run"].add(old)
@@ -167,7 +184,7 @@ class _Merging:
                 self._merged.runs += 1
             epochs = self._rows("epochs", "run_id = ? ORDER BY epoch", old)
             self._insert("epochs", (epoch | {"run_id": number} for epoch in epochs))
-            if row["study_id"] not in {None, *self._copied["study"]}:
+            if row["study_id"] in self._numbers["study"].keys() - self._copied["study"]:
                 changed.add(row["study_id"])
         for study in changed:
             self._update_study(study)
@@ -199,13 +216,31 @@ class _Merging:
         except StoreError as error:
             self._merged.remarks.append(str(error))
             return None
-        pairs = [(file, own)]
-        if row["state"] in UNFINISHED:
-            pairs.append((checkpoints.previous(file), checkpoints.previous(own)))
-        self._files += (Copy(a, b) for a, b in pairs if _is_file(a))
-        if not _is_file(file):
-            self._merged.remarks.append(f"run {old}: its checkpoint {file} is missing")
+        if _is_file(file):
+            self._files.append(Copy(file, own))
+        else:
+            why = "is missing" if not os.path.lexists(file) else "is no regular file"
+            words = f"run {old}: its checkpoint {file} {why}, merge again when it is there"
+            self._merged.remarks.append(words)
+        previous, backup = checkpoints.previous(file), checkpoints.previous(own)
+        if _is_file(own):
+            self._backups.append(Copy(own, backup))
+        elif row["state"] in UNFINISHED and _is_file(previous):
+            self._files.append(Copy(previous, backup))
         return path_text(f"{folder.name}/{own.name}")
+
+    def _is_repaired(self, old: int, row: Row, mine: Row) -> bool:
+        """Copy the checkpoint of a run that is here without it, and return whether there is one to copy."""
+        is_same = row["checkpoint_sha256"] is not None and row["checkpoint_sha256"] == mine["checkpoint_sha256"]
+        if not is_same or (mine["checkpoint"] and (self._here.real.parent / path_of(mine["checkpoint"])).exists()):
+            return False
+        files, remarks = len(self._files), len(self._merged.remarks)
+        checkpoint = self._add_checkpoint(old, row, mine["id"])
+        del self._merged.remarks[remarks:]  # the first merge has told it
+        if is_found := len(self._files) > files:
+            self._tables.execute("UPDATE runs SET checkpoint = ? WHERE id = ?", [checkpoint, mine["id"]])
+            self._merged.updated += 1
+        return is_found
 
     def _add_pictures(self) -> None:
         """Add the pictures of copied rows to the files to copy, under the new numbers."""

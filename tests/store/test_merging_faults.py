@@ -1,0 +1,157 @@
+"""Merging hostile and damaged databases, and failures in the middle: nothing is lost and nothing stays behind."""
+
+import errno
+import os
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from klcli import termination
+from klcli.errors import StoreError
+from klcli.store import reading
+from klcli.store.merging import copies
+from klcli.store.merging.merge import Merged
+from klcli.store.store import Store
+
+
+@pytest.fixture
+def other(three_runs_here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A database of three complete runs; temporary files go to an empty folder `tmp`."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    return three_runs_here / "klcli.db"
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    return tmp_path / "all" / "klcli.db"
+
+
+def merge(here: Path, other: Path) -> Merged:
+    store = Store(here)
+    try:
+        return store.upkeep.merge(other)
+    finally:
+        store.close()
+
+
+def execute(path: Path, *statements: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        return [row for sql in statements for row in connection.execute(sql)]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".db"}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(os.name != "posix", reason="pipes are POSIX's")
+def test_a_pipe_or_a_folder_is_named_and_not_opened(here: Path, other: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.db")
+    os.mkfifo(f"{other}-journal")
+    for path, words in ((tmp_path / "pipe.db", "a pipe"), (other, "a pipe"), (other.parent, "a folder")):
+        with pytest.raises(StoreError, match=f"this is {words}"):
+            merge(here, path)
+
+
+def test_a_locked_database_is_not_copied_while_it_changes(
+    here: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies, "BUSY_SECONDS", 0.05)
+    with closing(sqlite3.connect(other)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="another program has locked this database"):
+            merge(here, other)
+    assert merge(here, other).runs == 3
+    assert [*(tmp_path / "tmp").iterdir()] == []
+
+
+def test_rows_of_a_hostile_database(here: Path, other: Path, tmp_path: Path) -> None:
+    """A study that is not there, and the name of another file as the owner of a lock, which probing would empty."""
+    (victim := tmp_path / "three-runs" / "uv.lock").write_text("precious")
+    execute(other, "UPDATE runs SET study_id = 99, member = 0 WHERE id = 1",
+            "UPDATE runs SET state = 'running', owner = '../uv' WHERE id = 2",
+            "UPDATE runs SET identity = NULL WHERE id = 3")  # fmt: skip
+    (other.parent / "locks").mkdir(exist_ok=True)
+    assert merge(here, other).runs == 3
+    assert execute(here, "SELECT study_id, state FROM runs ORDER BY id") == [
+        (None, "complete"), (None, "interrupted"), (None, "complete"),
+    ]  # fmt: skip
+    assert victim.read_text() == "precious"
+    copy = shutil.copytree(here.parent, tmp_path / "copy") / here.name
+    for path in (here, copy):
+        execute(path, "UPDATE runs SET identity = NULL")
+    assert merge(here, copy).known == 3
+    execute(other, "DROP INDEX runs_by_identity", "UPDATE runs SET identity = 'x'")
+    with pytest.raises(StoreError, match=r"three-runs.*a row of its table runs is not one of klcli"):
+        merge(here, other)
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_a_failure_at_any_file_leaves_no_new_one_and_loses_none(
+    here: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Run 1 was merged when it was interrupted: its checkpoint from then must survive the update."""
+    latest = (file := other.parent / "checkpoints/run-000001.npz").read_bytes()
+    file.write_bytes(b"earlier")
+    execute(other, "UPDATE runs SET state = 'interrupted', epochs_done = 0 WHERE id = 1")
+    merge(here, other)
+    execute(here, "PRAGMA foreign_keys = ON", "DELETE FROM runs WHERE id > 1")
+    for path in [*here.parent.rglob("run-00000[23].*")]:
+        path.unlink()
+    file.write_bytes(latest)
+    execute(other, "UPDATE runs SET state = 'complete', epochs_done = 1 WHERE id = 1")
+    before, copy, copied = files(here.parent), copies._copy, []
+
+    def failing(source: Path, temporary: Path) -> None:
+        copied.append(source)
+        if len(copied) > at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        copy(source, temporary)
+
+    monkeypatch.setattr(copies, "PORTION", 1)
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="free some space"):
+        patch.setattr(copies, "_copy", failing)
+        merge(here, other)
+    after = files(here.parent)
+    assert b"earlier" in after.values()
+    assert {name.replace(".previous", "") for name in after} == before.keys()
+    assert merge(here, other).changes == 3
+    assert files(here.parent)["run-000001.npz"] == latest
+    store = Store(here)
+    assert store.upkeep.check() == ([], [])
+    store.close()
+
+
+def test_a_checkpoint_that_was_missing_is_copied_later(here: Path, other: Path) -> None:
+    file = other.parent / "checkpoints/run-000002.npz"
+    away = file.rename(other.parent / "away")
+    assert "missing, merge again when it is there" in merge(here, other).remarks[0]
+    assert merge(here, other).changes == 0
+    away.rename(file)
+    merged = merge(here, other)
+    assert (merged.updated, merged.known, merged.files) == (1, 2, 1)
+    assert (here.parent / "checkpoints/run-000002.npz").read_bytes() == file.read_bytes()
+    assert merge(here, other).changes == 0
+
+
+def test_a_copy_is_removed_by_a_signal_and_without_space(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy, folder = reading.TemporaryCopy(other), Path(tempfile.gettempdir())
+    assert copy.file.read_bytes() == other.read_bytes()
+    for action in reversed(termination._actions):  # as a signal calls them
+        action()
+    assert [*folder.iterdir()] == []
+    copy.remove()
+
+    def full(source: str, target: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(StoreError, match=r"no space for a copy .*TMPDIR"):
+        reading.TemporaryCopy(other)
+    assert [*folder.iterdir()] == []
