@@ -38,11 +38,7 @@ def completion(metavar: str) -> Complete | None:
         kind = "SETTING"
     if kind not in _KINDS and not words:
         return None
-    return lambda ctx, incomplete: [*words, *_KINDS.get(kind, _nothing)(ctx, incomplete)]
-
-
-def _nothing(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
-    yield from ()
+    return lambda ctx, incomplete: [*words, *(_KINDS[kind](ctx, incomplete) if kind in _KINDS else ())]
 
 
 def _read(ctx: typer.Context, query: str, *values: Any) -> list[tuple[Any, ...]]:

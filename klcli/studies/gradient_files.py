@@ -28,7 +28,7 @@ from klcli.settings.procedures import CheckSettings
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.gradient_checks import checked_minibatch
-from klcli.studies.gradient_mistakes import Arrays, Explanation, Problem, explanations, number_of
+from klcli.studies.gradient_mistakes import Arrays, Explanation, Problem, explanations, kind_of, number_of
 from klcli.text import one_line, path_text
 from klcli.training.networks import initialize
 
@@ -50,7 +50,7 @@ class ComparedArray:
     @property
     def kind(self) -> str:
         """The letters of the key: `dW` of `dW1`."""
-        return _kind(self.key)
+        return kind_of(self.key)
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Comparison:
     config: TrainConfig
     arrays: tuple[ComparedArray, ...]  # gradients last, those of the output layer at the end
     explanations: tuple[Explanation, ...]
+    since: int  # they explain the gradients of this layer and those after it; 1 for all
     ignored: Mapping[str, str | None]  # keys that the reference has not, each with a similar one
 
     @property
@@ -104,11 +105,15 @@ def compare_files(
     pairs = _oriented(given, wanted, mine)
     arrays = [_compared(key, array, wanted, settings) for key, array in pairs.items()]
     gradients = {one.key: pairs[one.key] for one in arrays if one.kind in GRADIENTS}
-    is_wrong = any(not one.passed for one in arrays if one.kind in GRADIENTS)
-    found = explanations(problem, gradients, say) if is_wrong else []
+    wrong = max((number_of(one.key) for one in arrays if one.kind in GRADIENTS and not one.passed), default=0)
+    since, found = 1, list[Explanation]()
+    for since in sorted({1, wrong}) if wrong else ():
+        own = {key: array for key, array in gradients.items() if number_of(key) >= since}
+        if found := explanations(problem, own, say):
+            break
     ignored = [key for key in given if key not in wanted and key != SETTINGS]
     similar = {key: next(iter(get_close_matches(key, wanted, 1)), None) for key in ignored}
-    return Comparison(config, tuple(arrays), tuple(found), similar)
+    return Comparison(config, tuple(arrays), tuple(found), since, similar)
 
 
 def encoded(arrays: Arrays) -> bytes:
@@ -165,7 +170,8 @@ def _read(path: Path, reference: Arrays | None) -> Arrays:
     except Interrupted:
         raise
     except Exception as error:  # with a damaged archive, zipfile and NumPy can raise almost any
-        raise ConfigError(f"{name}: not arrays of numbers of numpy.savez ({one_line(error)})") from error
+        cure = "save each under its key, as numpy.savez(FILE, dW1=dW1, db1=db1)"
+        raise ConfigError(f"{name}: not arrays of numbers of numpy.savez, {cure} ({one_line(error)})") from error
     for key, array in found.items():
         if key != SETTINGS and (reference is None or key in reference):
             require(array.dtype.kind in "fiu", f"{name}: {key} holds {array.dtype}, save an array of real numbers")
@@ -193,14 +199,14 @@ def _oriented(given: Arrays, wanted: Arrays, path: Path) -> Arrays:
         if right.ndim < 2 and array.size == max(array.shape, default=1) == right.size:
             found[base] = array.reshape(right.shape)  # (d, 1) and (1, d)
         shape, meant = given[key].shape, " or ".join(map(str, dict.fromkeys((right.shape, right.shape[::-1]))))
-        alike = [other for other in wanted if wanted[other].shape == shape and other.startswith(_kind(base))]
+        alike = [other for other in wanted if wanted[other].shape == shape and other.startswith(kind_of(base))]
         hint = f": that is the shape of {alike[0]}, are the layers in reversed order?" if alike else ""
         require(found[base].shape == right.shape, f"{name}: {key} has the shape {shape}, not {meant}{hint}")
-    ways = {turned[key] for key in found if _kind(key) == "dW" and len({*found[key].shape}) > 1}
+    ways = {turned[key] for key in found if kind_of(key) == "dW" and len({*found[key].shape}) > 1}
     for key, array in found.items():
         if array.ndim == 2 and len({*array.shape}) == 1:
             both = (array.T, array) if ways == {True} else (array, array.T)
-            found[key] = both[0] if _kind(key) == "dW" else min(both, key=lambda one: np.abs(one - wanted[key]).max())
+            found[key] = both[0] if kind_of(key) == "dW" else min(both, key=lambda one: np.abs(one - wanted[key]).max())
     return {key: found[key] for key in wanted if key in found}
 
 
@@ -209,13 +215,10 @@ def _compared(key: str, mine: np.ndarray, reference: Arrays, settings: CheckSett
     errors = compare(key, mine, right, np.zeros(mine.shape, dtype=bool))
     passed = errors.passes(atol, settings.rtol or 0.0)
     # The gradient of b before BN is 0: its rounding is that of the gradients after it.
-    largest = max(float(np.abs(one).max(initial=0.0)) for other, one in reference.items() if _kind(other) in GRADIENTS)
+    others = [one for other, one in reference.items() if kind_of(other) in GRADIENTS]
+    largest = max(float(np.abs(one).max(initial=0.0)) for one in others)
     is_zero = bool(np.abs(right).max(initial=0.0) < ZERO * largest)
     return ComparedArray(key, right.shape, errors, passed or (is_zero and errors.max_absolute < atol * largest))
-
-
-def _kind(key: str) -> str:
-    return key.rstrip("0123456789")
 
 
 def _key(name: str) -> str:

@@ -227,7 +227,7 @@ class Explanation:
     more: str = ""
 
     def __str__(self) -> str:
-        names = " and ".join(one.name for one in self.mistakes)
+        names = "; ".join(one.name for one in self.mistakes)
         where = "" if self.layer is None else f" in layer {self.layer} alone"
         is_near = self.distance >= ROUNDING and self.mistakes != (ROUNDED,)
         return f"{names}{self.more}{where}{' (to the precision of float32)' if is_near else ''}"
@@ -266,7 +266,7 @@ def explanations(problem: Problem, mine: Arrays, say: Callable[[str], None]) -> 
                 yield Explanation((one,), layer, distance(problem.gradients(one.formulas, layer)))
 
     def in_pairs() -> Iterator[Explanation]:
-        say("no single mistake explains these gradients: trying every two")
+        say(f"no single mistake explains {len(mine)} of these gradients: trying every two")
         for one, other in combinations(simple, 2):
             if not one.formulas.keys() & other.formulas.keys():
                 wrong = {**one.formulas, **other.formulas}
@@ -280,6 +280,11 @@ def explanations(problem: Problem, mine: Arrays, say: Callable[[str], None]) -> 
     return []
 
 
+def kind_of(key: str) -> str:
+    """Return the letters of a key: `dW` of `dW1`."""
+    return key.rstrip("0123456789")
+
+
 def number_of(name: str) -> int:
     """Return the number of the layer of a name or key: 2 of `batch_norm2`, `dW2`."""
     return int(re.sub(r"\D", "", name))
@@ -288,9 +293,9 @@ def number_of(name: str) -> int:
 def _reversed(right: Arrays) -> Arrays:
     """Return gradients stored in the reversed order of layers, where the shapes allow it."""
     found = dict(right)
-    for field in ("dW", "db", "dgamma", "dbeta"):
-        keys = sorted((key for key in right if key.rstrip("0123456789") == field), key=number_of)
-        if [right[key].shape for key in keys] == [right[key].shape for key in reversed(keys)]:
+    for kind in {*map(kind_of, right)}:
+        keys = sorted((key for key in right if kind_of(key) == kind), key=number_of)
+        if (shapes := [right[key].shape for key in keys]) == shapes[::-1]:
             found |= {key: right[other] for key, other in zip(keys, reversed(keys), strict=True)}
     return found
 

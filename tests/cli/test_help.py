@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from importlib.resources import files
@@ -37,6 +38,12 @@ def test_a_page_in_a_pipe_is_the_file(here: Klcli) -> None:
         topic = page.name.removesuffix(".md")
         assert here("help", topic).stdout == page.read_text(encoding="utf-8")
         assert json.loads(here("help", topic, "--json").stdout)["text"] == page.read_text(encoding="utf-8")
+
+
+def test_code_fits_a_terminal_of_80_columns() -> None:
+    for page in PAGES.iterdir():
+        for code in re.findall(r"^```(?!console)\w+\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+            assert max(map(len, code.splitlines())) <= 78, code
 
 
 def test_a_page_in_a_terminal_is_laid_out(tmp_path: Path) -> None:

@@ -7,13 +7,17 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from klcli.cli.commands.report import MOVED
+from klcli.report.tables.runs import ranking_table
+from klcli.store.store import Store
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -129,6 +133,12 @@ def test_merged_runs_show_where_they_come_from(here: Klcli, trained: Path, rows:
         assert sorted(found) == [("ada/klcli.db", str(number)) for number in (1, 2, 3)]
         assert "origin" not in here("report", *view, "--format", "csv").stdout
     assert "ada/klcli.db" in here("report", "--run", "1", "--db", "all/klcli.db").stdout
+    with closing(Store(trained / "all/klcli.db")) as store:
+        runs = [replace(one, tags="graded", note="a note") for one in store.runs.where("state = 'complete'")]
+    table = ranking_table(runs, "validation_accuracy")
+    assert table is not None
+    table.show(Console(width=80, file=(narrow := io.StringIO())))  # notes make room for whose run it is
+    assert "ada/klcli.db" in narrow.getvalue() and "not shown at 80 columns" in narrow.getvalue()
 
 
 @pytest.mark.parametrize(

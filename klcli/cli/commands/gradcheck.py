@@ -116,12 +116,11 @@ def show_export(invocation: Invocation, path: Path, config: TrainConfig, arrays:
     from klcli.report.words import network_name
 
     n, dims = arrays["X"].shape
+    compare = ["klcli", "gradcheck", "--against", "mine.npz", *["--reference", str(path)] * (str(path) != EXPORT)]
     invocation.result(
         f"{path_text(path)}: {network_name(config)}, lambda {config.lam:g}, {n} images of {dims} pixels",
         "compute the gradients, save them as dW1, db1, ... with numpy.savez (`klcli help gradients`), then:",
-        command_text(
-            ["klcli", "gradcheck", "--against", "mine.npz", *["--reference", str(path)] * (str(path) != EXPORT)]
-        ),
+        command_text(compare),
     )
     shapes = {key: list(array.shape) for key, array in arrays.items()}
     invocation.document("gradcheck", {"export": path, "shapes": shapes})

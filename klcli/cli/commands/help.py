@@ -23,9 +23,7 @@ MOST_WRAPPED = 3  # columns of a table whose cells may be wrapped
 @invoked()
 def help_on(
     *,
-    topic: Annotated[
-        str | None, argument("TOPIC", "A topic, for example reproduce; all are listed if omitted.")
-    ] = None,
+    topic: Annotated[str | None, argument("TOPIC", "For example reproduce; all are listed if omitted.")] = None,
     invocation: Invocation,
 ) -> None:
     """Show a page of the documentation, or the list of pages.

@@ -5,7 +5,7 @@ from typing import Any
 
 from klcli.report.tables.table import Table, columns
 from klcli.report.words import counted, network_name
-from klcli.studies.gradient_files import RESULTS, Comparison
+from klcli.studies.gradient_files import GRADIENTS, RESULTS, Comparison
 
 
 def compared_table(found: Comparison, name: str) -> Table:
@@ -23,6 +23,8 @@ def compared_notes(found: Comparison) -> Iterator[str]:
     failed, wrong = found.failed, found.failed_gradients
     n = len(found.arrays)
     yield f"{'FAIL' if failed else 'PASS'}: {n - len(failed)} of {n} {counted(n, 'array')} equal the reference"
+    if all(one.kind not in GRADIENTS for one in found.arrays):
+        yield "no gradient is among them, save dW1, db1, ..."
     results = [one.key for one in failed if one.kind in RESULTS]
     if inputs := [one.key for one in failed if one not in wrong and one.kind not in RESULTS]:
         yield f"{', '.join(inputs)}: read from the export, changed before it was saved"
@@ -30,6 +32,8 @@ def compared_notes(found: Comparison) -> Iterator[str]:
         yield f"{', '.join(results)}: correct the forward pass first, every gradient depends on it"
     if wrong:
         yield f"the first wrong gradient, counted from the output: {wrong[0].key}"
+        if found.explanations and found.since > 1:
+            yield f"no two mistakes explain all of them: correct layer {found.since} first, then compare again"
         kind = "likely mistake" if len(found.explanations) == 1 else "one of these, save more arrays to tell them apart"
         for one in found.explanations:
             yield f"{kind}: {one}"

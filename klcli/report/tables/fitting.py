@@ -86,9 +86,6 @@ def _total(widths: Sequence[int]) -> int:
 def _widths(block: dict[int, Extent], room: int) -> Block:
     """Return the natural widths, of which the widest are reduced until the block fits."""
     widths = {i: one.natural for i, one in block.items()}
-    while _total([*widths.values()]) > room:
-        reducible = [i for i, one in block.items() if widths[i] > one.least]
-        if not reducible:
-            break
-        widths[max(reducible, key=widths.__getitem__)] -= 1
+    while _total([*widths.values()]) > room and (wide := [i for i, one in block.items() if widths[i] > one.least]):
+        widths[max(wide, key=widths.__getitem__)] -= 1
     return widths

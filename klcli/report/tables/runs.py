@@ -90,7 +90,7 @@ def _short(text: str) -> str:
 
 
 _OPTIONAL = columns(
-    "sigma:.4g; ?settings; ?error=why it ended; ?tags; ?note; ?origin=from; ?origin_run:=run there",
+    "sigma:.4g; ?settings; ?error=why it ended; ?tags; ?note; origin=from; &origin_run:=run there",
     **dict.fromkeys(("error", "tags", "note"), _short),
 )
 _RANKING = columns(

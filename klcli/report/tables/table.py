@@ -47,17 +47,8 @@ def columns(text: str, **forms: Form) -> tuple[Column, ...]:
         marks = marked.removesuffix(given)
         key, colon, digits = given.partition(":")
         form = forms.get(key) or (f"{{:{digits}}}".format if digits else str)
-        found.append(
-            Column(
-                key,
-                title if equals else key.replace("_", " "),
-                form,
-                bool(colon),
-                marks.count("?"),
-                "*" in marks,
-                "&" in marks,
-            )
-        )
+        words = title if equals else key.replace("_", " ")
+        found.append(Column(key, words, form, bool(colon), marks.count("?"), "*" in marks, "&" in marks))
     return tuple(found)
 
 
