@@ -1,6 +1,7 @@
 """SIGINT, SIGTERM and SIGHUP at any moment: one line, the exit code, the run in a state, and nothing left behind."""
 
 import contextlib
+import hashlib
 import io
 import os
 import random
@@ -108,13 +109,15 @@ def test_a_signal_before_the_run_begins(start: Start, tmp_path: Path, signum: si
 )
 def test_a_signal_while_images_are_prepared(start: Start, tmp_path: Path, signum: signal.Signals, command: str) -> None:
     cache = tmp_path / "cache"
-    process = start(*command.split(), "--data", "synthetic", KLCLI_CACHE=str(cache))
+    process = start(*command.split(), "--data", "synthetic", program=KLCLI, KLCLI_CACHE=str(cache))
     _wait_until(lambda: any(file.stat().st_size for file in cache.rglob(".*")), process)
     process.send_signal(signum)
     *said, last = _ended(process, signum)
     assert last == f"klcli: {ENDING[signum]}"
     assert all(line.startswith("preparing the images") for line in said)
-    assert [file for file in cache.rglob("*") if file.name.startswith(".") or file.suffix == ".images"] == []
+    assert [file for file in cache.rglob("*") if file.name.startswith(".")] == []
+    for copy in cache.rglob("*.images"):  # it was done before the signal
+        assert hashlib.sha256(copy.read_bytes()).hexdigest() == copy.stem
 
 
 @pytest.mark.parametrize(
