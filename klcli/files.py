@@ -5,12 +5,12 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from glob import escape
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from klcli.errors import DataError, StoreError
+from klcli.errors import ConfigError, DataError, StoreError
 from klcli.termination import at_the_end, before_the_end
 from klcli.text import path_text
 
@@ -120,6 +120,23 @@ def open_regular(path: Path) -> BinaryIO:
     if kind := irregular(path):
         raise DataError(f"{path_text(path)}: this is {kind}, give a regular file")
     return path.open("rb")
+
+
+def has_member(path: Path, name: str) -> bool:
+    """Whether a file is an archive, such as `.npz`, that has a member of this name."""
+    import zipfile
+
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        return name in archive.namelist()
+    return False
+
+
+def require_export(path: Path, is_export: Callable[[Path], bool], option: str = "") -> None:
+    """Raise ConfigError unless an export may replace the file: it is an earlier one, or there is none."""
+    with contextlib.suppress(OSError):  # of a name that cannot be a file: writing it explains why
+        if path.is_file() and not is_export(path):
+            cure = "choose another name or delete it"
+            raise ConfigError(f"{option}{path_text(path)}: this file is no export, {cure}")
 
 
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}

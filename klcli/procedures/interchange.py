@@ -6,8 +6,6 @@
 import io
 import json
 import re
-import zipfile
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 from klcli.engine.layers import BatchNorm, Dropout, Linear, ReLU, SiLU, Whitening
 from klcli.engine.network import Network
 from klcli.errors import ConfigError
+from klcli.files import has_member, require_export
 from klcli.procedures.setup import Setup
 from klcli.procedures.stored import StoredNetwork, network_of_run
 from klcli.settings.procedures import EXPORT_FORMATS
@@ -43,7 +42,7 @@ def export_network(setup: Setup, which: str, to: str, file: Path | None) -> Path
         require(file.suffix == f".{to}", named)
         taken = f"{path_text(file)}: this is the name of a checkpoint, choose another, for example network.{to}"
         require(not re.fullmatch(r"run-\d+(\.previous)?\.npz", file.name), taken)
-        _require_replaceable(file)
+        require_export(file, _is_export)
     if to == "safetensors":
         _require_safetensors()
     found = network_of_run(setup, which)
@@ -53,7 +52,7 @@ def export_network(setup: Setup, which: str, to: str, file: Path | None) -> Path
         update = f"the file has its network of update {found.checkpoint.step}"
         setup.observer.warn(f"{found.name} is {found.run.state}, {update}")
     path = file or Path(f"network-{found.run.id if found.run else 0:06d}.{to}")
-    _require_replaceable(path)
+    require_export(path, _is_export)
     write_atomically(path, exported(found, to))
     return path
 
@@ -129,17 +128,12 @@ def _about(found: StoredNetwork, modules: list[Module]) -> dict[str, Any]:
     }
 
 
-def _require_replaceable(path: Path) -> None:
-    """Raise ConfigError unless an export may replace the file: it is an export, or there is none."""
-    with suppress(OSError):  # of a name that cannot be a file: writing it explains why
-        if path.is_file():
-            is_export = False
-            with suppress(zipfile.BadZipFile), path.open("rb") as file:
-                if path.suffix == ".npz":
-                    is_export = f"{ABOUT}.npy" in zipfile.ZipFile(file).namelist()
-                else:  # the length of the JSON text, and the text
-                    is_export = f'"{ABOUT}":' in file.read(8 + LARGEST_HEADER).decode(errors="replace")
-            require(is_export, f"{path_text(path)}: this file is no export, choose another name or delete it")
+def _is_export(path: Path) -> bool:
+    """Whether a file is an export in the format of its name."""
+    if path.suffix == ".npz":
+        return has_member(path, f"{ABOUT}.npy")
+    with path.open("rb") as file:  # the length of the JSON text, and the text
+        return f'"{ABOUT}":' in file.read(8 + LARGEST_HEADER).decode(errors="replace")
 
 
 def _require_safetensors() -> None:

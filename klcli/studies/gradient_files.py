@@ -8,7 +8,6 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -23,7 +22,7 @@ from klcli.engine.gradient_check import TensorCheck, compare
 from klcli.engine.layers import BatchNorm, Dropout
 from klcli.engine.losses import cross_entropy, log_softmax
 from klcli.errors import ConfigError, Interrupted
-from klcli.files import open_regular
+from klcli.files import has_member, open_regular, require_export
 from klcli.settings.procedures import CheckSettings
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
@@ -124,11 +123,7 @@ def encoded(arrays: Arrays) -> bytes:
 
 def require_replaceable(path: Path) -> None:
     """Raise ConfigError unless an export may replace the file: it is an export, or there is none."""
-    if path.is_file():
-        is_export = False
-        with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-            is_export = f"{SETTINGS}.npy" in archive.namelist()
-        require(is_export, f"--export {path_text(path)}: this file is no export, choose another name or delete it")
+    require_export(path, lambda file: has_member(file, f"{SETTINGS}.npy"), "--export ")
 
 
 def _problem(wanted: Arrays, path: Path) -> tuple[Problem, TrainConfig]:

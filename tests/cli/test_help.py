@@ -1,16 +1,13 @@
 """`klcli help`: the list of pages, a page in a pipe and in a terminal."""
 
 import json
-import os
 import re
-import subprocess
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from subprocess import CompletedProcess
 
-import pytest
-from light import KLCLI
+from terminal import in_terminal
 
 from klcli.cli.commands.help import PAGES_OF_COMMANDS
 
@@ -47,21 +44,8 @@ def test_code_fits_a_terminal_of_80_columns() -> None:
 
 
 def test_a_page_in_a_terminal_is_laid_out(tmp_path: Path) -> None:
-    pty = pytest.importorskip("pty")
-    ours, theirs = pty.openpty()
-    seen = b""
-    with subprocess.Popen(
-        [*KLCLI, "help", "settings"], stdout=theirs, env=os.environ | {"COLUMNS": "80", "TERM": "xterm"}, cwd=tmp_path
-    ) as process:
-        os.close(theirs)
-        try:
-            while chunk := os.read(ours, 65536):
-                seen += chunk
-        except OSError:  # Linux ends a terminal so
-            pass
-    os.close(ours)
-    assert process.returncode == 0
-    assert b"The settings of a training" in seen
-    assert b"|---|" not in seen
-    assert b"values before, after; default before; field" in seen  # a wide table is a list, and no name is cut
-    assert "…".encode() not in seen
+    seen = "\n".join(in_terminal(tmp_path, 80, "help", "settings"))
+    assert "The settings of a training" in seen
+    assert "|---|" not in seen
+    assert "values before, after; default before; field" in seen  # a wide table is a list, and no name is cut
+    assert "…" not in seen
