@@ -14,6 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from klcli.compiled.blas import address_of_gemm
+from klcli.compiled.narrow import LANES
 
 # No fastmath: every operation is rounded as it is written. With it, the bits would depend on the vector width of the
 # processor, and on the process: LLVM optimises a function differently when it is compiled and when it is loaded.
@@ -48,9 +49,36 @@ yield_core = _external("klcli_yield", ctypes.cast(_process[_name], ctypes.c_void
 _n = np.int64 if address_of_gemm("s")[1] == 64 else np.int32
 
 
+@intrinsic
+def _narrow_product(
+    typing: Any, function: Any, A: Any, row: Any, column: Any, B: Any, ldb: Any, C: Any, ldc: Any, rows: Any,
+    depth: Any, last: Any, alpha: Any, beta: Any,
+) -> Any:  # fmt: skip
+    """Call the function of narrow.py at an address."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [one.type for one in arguments[1:]])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 11, alpha, beta), build
+
+
 @compiled
-def product(size, A_transposed, B_transposed, rows, columns, depth, alpha, A, lda, B, ldb, beta, C, ldc):
-    """`C (rows, columns) = alpha A B + beta C` by NumPy's BLAS, for numbers of 4 or 8 bytes."""
+def product(narrow, size, A_transposed, B_transposed, rows, columns, depth, alpha, A, lda, B, ldb, beta, C, ldc):
+    """`C (rows, columns) = alpha A B + beta C`, for numbers of 4 or 8 bytes.
+
+    By the function at the address `narrow`, which does not transpose B, or by NumPy's BLAS if that is 0.
+    """
+    if narrow != 0 and not B_transposed:
+        row, column, last = (1, lda, columns - LANES) if A_transposed else (lda, 1, columns - LANES)
+        if size == 4:
+            factor, keep = np.float32(alpha), np.float32(beta)
+            _narrow_product(narrow, A, row, column, B, ldb, C, ldc, rows, depth, last, factor, keep)
+        else:
+            factor_, keep_ = np.float64(alpha), np.float64(beta)
+            _narrow_product(narrow, A, row, column, B, ldb, C, ldc, rows, depth, last, factor_, keep_)
+        return
     # CBLAS's words: the arrays are in rows (101), each factor plain (111) or transposed (112).
     order, of_A, of_B = np.int32(101), np.int32(111 + A_transposed), np.int32(111 + B_transposed)
     n, k, m, a, b, c = _n(rows), _n(columns), _n(depth), _n(lda), _n(ldb), _n(ldc)

@@ -28,8 +28,9 @@ PATIENCE = 4_000  # polls without work, about 2 ms, after which the helper sleep
 PARTS = 20  # of a minibatch: one thread waits for the other at most for the time of a part
 
 # Columns of a row: the kind of the operation, its cut or another number (the kind of a step, or what Dropout drops),
-# and from A on the address and three lengths of up to nine arrays: (a, b, c), or of fewer axes (1, b, c) or (1, 1, c).
-KIND, EXTRA, A = range(3)
+# the address of a function for its product (0: BLAS), and from A on the address and three lengths of up to nine arrays:
+# (a, b, c), or of fewer axes (1, b, c) or (1, 1, c).
+KIND, EXTRA, PRODUCT, A = range(4)
 COLUMNS = A + 9 * 4
 # Places in the box, through which the threads communicate. Numbers that both change are 64 bytes apart, the size of a
 # line of the cache.
@@ -57,7 +58,7 @@ def functions(dtype):  # noqa: PLR0915
     @c_function
     def half_of_operation(address, room, half):
         row = carray(pointer(address, np.int64), COLUMNS)
-        kind, cut = row[KIND], row[EXTRA]
+        kind, cut, narrow = row[KIND], row[EXTRA], row[PRODUCT]
         X, G, W, out = row[A], row[A + 4], row[A + 8], row[A + 12]
         mean, square, numbers = row[A + 16], row[A + 20], row[A + 24]
         m, k, d, n = row[A + 9], row[A + 10], row[A + 11], max(row[A + 2], row[A + 6])
@@ -66,21 +67,22 @@ def functions(dtype):  # noqa: PLR0915
             of_X = 0 if row[A + 1] == 1 else r * n * k  # replicas may share X
             x, g, at = X + (of_X + first) * size, G + r * n * d * size, (r * k + first) * d * size
             if kind == FORWARD:
-                product(size, False, False, n, d, rows, 1, x, k, W + at, d, 0, out + (half * m + r) * n * d * size, d)
+                Y = out + (half * m + r) * n * d * size
+                product(narrow, size, False, False, n, d, rows, 1, x, k, W + at, d, 0, Y, d)
             elif kind == BACKWARD:
                 dX = out + (r * n * k + first) * size
-                product(size, False, True, n, rows, d, 1, g, d, W + at, d, 0, dX, k)
+                product(narrow, size, False, True, n, rows, d, 1, g, d, W + at, d, 0, dX, k)
             else:
                 of = carray(pointer(numbers + r * 6 * size, like), 6)
                 if kind == DESCENT:
-                    product(size, True, False, rows, d, n, -of[RATE], x, k, g, d, of[KEEP], W + at, d)
+                    product(narrow, size, True, False, rows, d, n, -of[RATE], x, k, g, d, of[KEEP], W + at, d)
                     continue
                 at_once = max(1, BLOCK // d)
                 dW = room + half * BLOCK * size
                 for start in range(0, rows, at_once):
                     now, here = min(at_once, rows - start), at + start * d * size
                     if kind != AVERAGE:
-                        product(size, True, False, now, d, n, 1, x + start * size, k, g, d, 0, dW, d)
+                        product(narrow, size, True, False, now, d, n, 1, x + start * size, k, g, d, 0, dW, d)
                     kernels.step(
                         kind, carray(pointer(W + here, like), now * d), carray(pointer(dW, like), now * d),
                         carray(pointer(mean + here, like), now * d), carray(pointer(square + here, like), now * d), of,

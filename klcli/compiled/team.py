@@ -10,6 +10,7 @@ import numpy as np
 
 from klcli.compiled import Engine, converted, kernels, layers, operations
 from klcli.compiled import optimizers as own
+from klcli.compiled.narrow import address
 from klcli.engine.network import Network
 
 
@@ -62,12 +63,12 @@ class Team(Engine):
         """Return the network with compiled layers. They share its arrays; those that are not in C order are copied."""
         return converted(network.converted(lambda name, array: np.ascontiguousarray(array)), layers, team=self)
 
-    def run(self, kind: int, *arrays: np.ndarray | None, extra: int = 0) -> None:
-        """Execute an operation, whose row has the number `extra`, and record it where a program is being recorded.
+    def run(self, kind: int, *arrays: np.ndarray | None, extra: int = 0, product: int = 0) -> None:
+        """Execute an operation, whose row has the other two numbers, and record it where a program is being recorded.
 
         Raises ValueError for an array that compiled code would read wrongly: not in C order, or of another precision.
         """
-        numbers = [kind, extra]
+        numbers = [kind, extra, product]
         for array in arrays:
             if array is None:
                 numbers += 0, 0, 0, 0
@@ -131,7 +132,7 @@ class Team(Engine):
         (m, k, d), n = W.shape, X.shape[1]
         cut = _cut(n, W)
         parts = np.empty((1 + (cut < k), m, n, d), self.dtype)
-        self.run(kernels.FORWARD, X, None, W, parts, extra=cut)
+        self.run(kernels.FORWARD, X, None, W, parts, extra=cut, product=address(self.dtype, n * k * d, d))
         return parts
 
     def backward(self, G: np.ndarray, W: np.ndarray) -> np.ndarray:
@@ -148,7 +149,9 @@ class Team(Engine):
         `numbers (m, 6)` are those of `kernels.step`, `memory` the moments of this kind, shaped like W.
         """
         mean, square = (*memory, None, None)[:2]
-        self.run(kind, X, G, W, None, mean, square, numbers, extra=_cut(G.shape[1], W))
+        n, (k, d) = G.shape[1], W.shape[1:]
+        product = address(self.dtype, n * k * d, d)
+        self.run(kind, X, G, W, None, mean, square, numbers, extra=_cut(n, W), product=product)
 
     def average(self, W: np.ndarray, average: np.ndarray, numbers: np.ndarray) -> None:
         """`average += rate * (W - average)` for W (m, k, d) or a vector (m, 1, d)."""
@@ -199,7 +202,8 @@ def check() -> None:
     Raises ArithmeticError if a product, a step or an image is wrong, as with a BLAS whose integers differ in size.
     """
     rng = np.random.default_rng(0)
-    X, G, W = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 7, 35), (1, 7, 11), (1, 35, 11)))
+    n, k, d = 64, 320, 50  # enough for a product of narrow.py, of the usual width
+    X, G, W = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, n, k), (1, n, d), (1, k, d)))
     step, numbers, image = W.copy(), np.array([[0.5, 0.9, 0, 0, 0, 0]], np.float32), np.empty((1, 3072), np.float32)
     pixels, zeros = np.arange(3072).astype(np.uint8), np.zeros((1, 3), np.int64)
     with Team(np.float32, helper=True) as team:

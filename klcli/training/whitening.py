@@ -25,4 +25,15 @@ def whitening(images: Split, components: int, eps: float) -> np.ndarray:
     mirrored = mirror(np.arange(PIXELS))  # a mirror image has the same pixels in other places
     covariance = (covariance + covariance[np.ix_(mirrored, mirrored)]) / 2
     L, U = eigh(covariance, subset_by_index=(PIXELS - components, PIXELS - 1))  # ascending
-    return np.asarray(U[:, ::-1] / np.sqrt(np.maximum(L[::-1], 0) + eps))
+    return np.asarray(_oriented(U[:, ::-1]) / np.sqrt(np.maximum(L[::-1], 0) + eps))
+
+
+def _oriented(U: np.ndarray) -> np.ndarray:
+    """Return the eigenvectors `U (3072, components)` with signs that do not depend on the LAPACK that found them.
+
+    The largest entry among the pixels of the left half is positive. The right half repeats it, in half of the vectors
+    with the other sign, so that among all pixels rounding would decide.
+    """
+    left = mirror(np.arange(PIXELS)) > np.arange(PIXELS)
+    largest = np.argmax(np.abs(U) * left[:, None], axis=0)
+    return U * np.sign(U[largest, np.arange(U.shape[1])])

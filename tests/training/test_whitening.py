@@ -1,9 +1,11 @@
 """Whitening: its columns match the definition, and the network after it is the same as without it."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.errors import ConfigError
@@ -48,6 +50,22 @@ def test_the_components_are_uncorrelated_and_each_has_its_share_of_variance(spli
     variances = np.linalg.svd(both, compute_uv=False)[:20] ** 2 / len(both)
     Y = both @ V
     np.testing.assert_allclose(Y.T @ Y / len(Y), np.diag(variances / (variances + 2.0)), atol=2e-4)
+
+
+@pytest.mark.slow
+def test_another_lapack_gives_the_same_components(
+    splits: Splits, V: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LAPACK may return each eigenvector with the other sign, and other last digits."""
+    eigh = scipy.linalg.eigh
+
+    def other(*arguments: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+        L, U = eigh(*arguments, **options)
+        rng = np.random.default_rng(0)
+        return L, U * rng.choice([-1, 1], U.shape[1]) * (1 + 1e-14 * rng.standard_normal(U.shape))
+
+    monkeypatch.setattr(scipy.linalg, "eigh", other)
+    np.testing.assert_allclose(whitening(splits.train, 20, 2.0), V, rtol=1e-12)
 
 
 def test_the_network_behind_it_is_trained_on_the_components(splits: Splits, V: np.ndarray) -> None:
