@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 from klcli.report.page.page import picture
-from klcli.report.plots.chart import BLUE, Chart, Line, Panel
+from klcli.report.plots.chart import GREY, Chart, Line, Panel
 from klcli.report.plots.figure import draw
 
 Klcli = Callable[..., "CompletedProcess[str]"]
@@ -95,7 +95,7 @@ def test_the_page_is_whole_and_loads_nothing(page: Path) -> None:
 
 
 def test_a_picture_in_the_page_is_the_drawn_one_in_fewer_bytes() -> None:
-    line = Line("a", [0, 1, 2], [0.1234567, 3, 2], BLUE)
+    line = Line("a", [0, 1, 2], [0.1234567, 3, 2], GREY)
     drawn = draw(Chart('A & B\'s "title" #1 100%', "caption", [[Panel([line])]], 8, 4), "svg")
     [source] = re.findall(r'src="data:image/svg\+xml,([^"]*)"', picture("words", "svg", drawn))
     assert len(source) < 0.75 * len(base64.b64encode(drawn))
