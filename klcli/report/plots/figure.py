@@ -24,11 +24,11 @@ from klcli.text import visible
 TITLE, TEXT, CAPTION = 13, 10, 9  # sizes of letters in points, for a screen
 REAL = 9  # of all letters of a picture that has the width of a document
 EM = {"title": 0.675, "text": 0.6, "caption": 0.533}  # width of a letter, with some reserve, as a part of its size
-LINE, LEGEND_LINE = 1.2, 1.55  # heights as multiples of the size
+LINE, GAP = 1.2, 0.35  # the height of a line and the space between entries of a legend, as multiples of the size
 HANDLE = 8  # letters that the line before a label of the legend takes
 PADDING = 0.08  # inches at the edges and between title, legend and axes
 NARROWEST, LOWEST, NAME_INCHES = 1.9, 1.9, 0.2  # inches of a panel, and of a name on its axis
-ROWS_ABOVE = 2  # of a legend; with more, it gets the place of a fourth panel
+ABOVE = 0.5  # inches of a legend; a higher one gets the place of a fourth panel
 DOTS = {False: 120, True: 200}  # per inch of a PNG, for a screen and for a document
 
 
@@ -79,18 +79,21 @@ class _Plan:
 
 def _planned(chart: Chart, labels: Sequence[str], width: float, size: float) -> _Plan:
     """Arrange the panels of a chart and its legend on a width in inches, with letters of this size in points."""
-    given, usual, line = len(chart.panels[0]), chart.height / len(chart.panels), LEGEND_LINE * size / 72
+    given, usual = len(chart.panels[0]), chart.height / len(chart.panels)
     panels = [panel for row in chart.panels for panel in row]
     columns = given if chart.shares_axes else max(1, min(given, int(width / NARROWEST)))
-    ncols, texts, lines = _legend(labels, width, size)
-    beside = False
-    if len(panels) == 3 and columns > 1 and lines > ROWS_ABOVE:
-        _, narrow, stacked = _legend(labels, width / 2 - 2 * PADDING, size, most=1)
-        if beside := stacked * line < usual:
-            columns, texts = 2, narrow
+    ncols, texts, legend = _legend(labels, width, size)
     least = LOWEST + NAME_INCHES * max(len(panel.names) for panel in panels)
-    height = min(usual, max(least, usual * width / columns / (chart.width / given)))
-    return _Plan(math.ceil(len(panels) / columns), columns, height, texts, ncols, lines * line, beside)
+
+    def height(columns: int) -> float:
+        return min(usual, max(least, usual * width / columns / (chart.width / given)))
+
+    beside = False
+    if len(panels) == 3 and columns > 1 and legend > ABOVE:
+        _, narrow, high = _legend(labels, width / 2 - 2 * PADDING, size, most=1)
+        if beside := high < height(2):
+            columns, texts = 2, narrow
+    return _Plan(math.ceil(len(panels) / columns), columns, height(columns), texts, ncols, legend, beside)
 
 
 def _share(every: np.ndarray, chart: Chart) -> None:
@@ -107,19 +110,20 @@ def _labels(panel: Panel) -> list[str]:
     return [*lines, *panel.limits, *["one standard error"] * (panel.band is not None)]
 
 
-def _legend(labels: Sequence[str], width: float, size: float, most: int = 100) -> tuple[int, list[str], int]:
-    """Return the number of columns of a legend of this width in inches, its labels in lines, and how many are stacked.
+def _legend(labels: Sequence[str], width: float, size: float, most: int = 100) -> tuple[int, list[str], float]:
+    """Return the number of columns of a legend of this width in inches, its labels in lines, and its height in inches.
 
     `size` is that of its letters, in points, and `most` the maximum number of columns.
     """
     if not labels:
-        return 1, [], 0
+        return 1, [], 0.0
     letters, lengths = _letters(width, size, "text"), [len(label) + HANDLE for label in labels]
     columns = len(labels) if sum(lengths) <= letters else max(1, letters // max(lengths))
     columns = min(columns, most)
     texts = [textwrap.fill(plain(label), max(10, letters // columns - HANDLE)) for label in labels]
-    stacked = np.array_split([text.count("\n") + 1 for text in texts], columns)  # as matplotlib splits them
-    return columns, texts, int(max(column.sum() for column in stacked))
+    heights = [LINE * (text.count("\n") + 1) + GAP for text in texts]
+    stacked = np.array_split(heights, columns)  # as matplotlib splits them
+    return columns, texts, max(column.sum() for column in stacked) * size / 72
 
 
 def _letters(width: float, size: float, kind: str) -> int:
