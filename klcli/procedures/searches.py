@@ -91,12 +91,12 @@ def stored_search(store: Store, number: int) -> LambdaSearch:
     return replace(found, choice=choose(found.tried, found.stages[0][1][0].split.sizes()[1])) if has_any else found
 
 
-def tried_values(runs: Sequence[Run], stage: str) -> list[Tried]:
-    """Return the lambdas of a stage with the validation accuracies of their repeats."""
+def tried_values(runs: Sequence[Run], stage: str, split: str = "validation") -> list[Tried]:
+    """Return the lambdas of a stage with the accuracies of their repeats on a split."""
     found: dict[float, list[float]] = {run.config.lam: [] for run in runs}
     for run in runs:
-        if run.state == "complete" and run.validation_accuracy is not None:
-            found[run.config.lam].append(run.validation_accuracy)
+        if run.state == "complete" and (accuracy := run.measure(split, "accuracy")) is not None:
+            found[run.config.lam].append(accuracy)
     return [Tried(lam, stage, tuple(accuracies)) for lam, accuracies in found.items()]
 
 

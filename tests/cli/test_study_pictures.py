@@ -26,7 +26,7 @@ def filled(fill: Callable[..., list[int]], tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("pictures")
     assert fill(folder, [SEARCH]) == [0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("klcli.report.plots.figure.draw", lambda chart, suffix="png": b"not rendered")
+        patch.setattr("klcli.report.plots.figure.draw", lambda chart, *form: b"not rendered")
         assert fill(folder, [REPORT]) == [0]
     return folder / "results"
 
@@ -127,8 +127,8 @@ def test_the_curves_of_a_figure_are_the_stored_evaluations(studies: Path) -> Non
     assert name == "a3-2021-000-F9a"
     assert words.startswith("000-F9a to 000-F10c")
     costs, _, accuracies = chart().panels
-    assert [panel.title for panel in costs] == ["sigma 0.1", "sigma 0.001"]
-    drawn = [[line for line in row[0].lines if "with BN" in str(line.label)] for row in (costs, accuracies)]
-    assert [*zip(drawn[0][2].x, drawn[0][2].y, drawn[1][3].y, strict=True)] == steps  # of seed 1: train, validation
+    assert [panel.title.partition("\n")[0] for panel in costs] == ["sigma 0.1", "sigma 0.001"]
+    train, validation = costs[0].lines[7], accuracies[0].lines[10]  # with BN, of seed 1
+    assert [*zip(train.x, train.y, validation.y, strict=True)] == steps
     assert len(steps) > 1
     store.close()
