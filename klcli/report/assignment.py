@@ -30,6 +30,13 @@ from klcli.training.budget import budget_of
 LOOK = Look(width=16, title=False)  # \textwidth of the document
 INDEX, DOCUMENT = "assignment.md", "report.tex"
 HEAD = "# Figures and tables of an assignment"  # of the index, by which the folder is known
+PREAMBLE = r"""\documentclass[a4paper]{article}
+\usepackage[a4paper, textwidth=16cm, textheight=24cm]{geometry}
+\usepackage{booktabs}
+\usepackage{graphicx}
+\emergencystretch=1em
+\setlength{\belowcaptionskip}{6pt}
+\renewcommand{\topfraction}{.9}\renewcommand{\textfraction}{.1}\renewcommand{\floatpagefraction}{.8}"""
 UNEDITED = "% klcli replaces this file as long as it is not edited: "
 BEST = 3  # lambdas of each stage in a table of their own
 Epochs = Mapping[int, Sequence[Epoch]]
@@ -245,18 +252,15 @@ def _marks(found: Assignment) -> list[str]:
 
 
 def _document(found: Assignment, written: Sequence[Section]) -> str:
-    edition = found.settings.chosen
     lines = [
-        r"\documentclass[a4paper]{article}",
-        r"\usepackage[a4paper, textwidth=16cm, textheight=24cm]{geometry}",
-        *(r"\usepackage{booktabs}", r"\usepackage{graphicx}", r"\emergencystretch=1em"),
-        r"\renewcommand{\topfraction}{.9}\renewcommand{\textfraction}{.1}\renewcommand{\floatpagefraction}{.8}",
-        rf"\title{{{latex_text(edition.course)}}}",
+        PREAMBLE,
+        rf"\title{{{latex_text(found.settings.chosen.course)}}}",
         *(r"\author{}", r"\date{}", r"\begin{document}", r"\maketitle", ""),
         *(rf"\noindent\textbf{{{latex_text(mark)}}}" + "\n" for mark in _marks(found)),
     ]
     for section in written:
-        references = ", ".join(one.reference for one in section.exhibits)
+        *first, last = [one.reference for one in section.exhibits]
+        references = f"{', '.join(first)} and {last}" if first else last
         lines += [rf"\section{{{_symbols(latex_text(section.title))}}}", _symbols(latex_text(section.sentence))]
         lines += [f"The results are in {references}.", f"% {section.question}", ""]
         for one in section.exhibits:

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from klcli import Lab
+from klcli.errors import Interrupted
+from klcli.procedures.observer import Observer
 from klcli.settings.editions import AssignmentSettings, Edition
 from klcli.settings.train_config import TrainConfig
 from klcli.training.budget import budget_of
+from klcli.training.result import TrainResult
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -136,7 +141,7 @@ def test_figures_have_the_width_of_the_page_and_their_numbers(copied: Path, rows
         box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+)", (copied / f"figures/{name}.pdf").read_bytes())
         assert box
         assert float(box[1]) == pytest.approx(16 / 2.54 * 72, abs=0.5)
-        assert Image.open(copied / f"figures/{name}.png").width == pytest.approx(16 / 2.54 * 300, abs=2)
+        assert Image.open(copied / f"figures/{name}.png").width == pytest.approx(16 / 2.54 * 200, abs=2)
         with (copied / f"figures/{name}.csv").open(encoding="utf-8") as file:
             numbers = list(csv.DictReader(file))
         if name != "lambda":
@@ -145,6 +150,41 @@ def test_figures_have_the_width_of_the_page_and_their_numbers(copied: Path, rows
             assert sorted(float(row[key]) for row in numbers) == sorted(one[key] for one in mine)
     for name in TABLES:
         assert (copied / f"tables/{name}.md").read_text(encoding="utf-8").count("|") > 10
+
+
+class Stopping(Observer):
+    """Interrupts the second evaluation of a training, and then the first message about lambda."""
+
+    def __init__(self) -> None:
+        self.evaluations, self.searches = 0, 0
+
+    def on_evaluation(self, result: TrainResult) -> None:
+        self.evaluations += 1
+        if self.evaluations == 2:
+            raise Interrupted("interrupted", signal.SIGINT)
+
+    def say(self, message: str) -> None:
+        self.searches += message.startswith("fine:")
+        if message.startswith("fine:") and self.searches == 1:
+            raise Interrupted("interrupted", signal.SIGINT)
+
+
+@pytest.mark.slow
+def test_after_an_interruption_the_same_call_continues(tmp_path: Path, rows: Rows) -> None:
+    settings = AssignmentSettings(epochs=1, subset=200, trials=2)
+    lab = Lab(tmp_path / "results/klcli.db", data="synthetic", observer=Stopping())
+    with pytest.raises(Interrupted, match="or repeat this command"):
+        lab.assignment(settings)
+    assert [run["state"] for run in rows("runs")] == ["interrupted"]
+    with pytest.raises(Interrupted, match="or repeat this command"):
+        lab.assignment(settings)
+    before = rows("runs")
+    assert {run["state"] for run in before} == {"complete"}
+    assert len(before) == 4 + 2
+    found = lab.assignment(settings)
+    assert rows("runs")[:6] == before
+    assert len(rows("runs")) == 4 + 2 + 2 + 1 + 6
+    assert found.final.test_accuracy is not None
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def to_latex(table: Table, notes: Sequence[str] = (), *, label: str = "") -> str
 
     alignment = "".join("r" if one.is_number else "l" for one in table.columns)
     lines = [
-        r"\begin{table}[ht]  % \usepackage{booktabs}",
+        r"\begin{table}[htbp]  % \usepackage{booktabs}",
         r"  \centering",
         rf"  \caption{{{latex_text(table.title)}}}",
         *[rf"  \label{{{label}}}"] * bool(label),
