@@ -1,7 +1,7 @@
 """An assignment of the course: find its trainings in the database, estimate and train what is missing."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -61,11 +61,13 @@ class Assignment:
 def plan(setup: Setup, settings: AssignmentSettings) -> list[Part]:
     """Return the parts of an assignment. Trains nothing but trials, and records nothing."""
     edition, silent = settings.chosen, replace(setup, observer=Observer())
-    with _existing(setup.db) as store, setup.pinned():
+    with TemporaryDirectory(prefix="klcli-") as folder, setup.pinned():
         setup.prepare_engine()
+        none_yet = Path(folder) / "none.db"  # an empty database, which does not stay
         setup.observer.say("looking for the trainings, and measuring the speed of those that are missing")
-        work = _Work(silent, edition, StudyRunner(silent, store, setup.images(), edition.final, True, trains=False))
-        return list(work.parts())
+        with closing(Store(setup.db if setup.db.exists() else none_yet)) as store:
+            runner = StudyRunner(silent, store, setup.images(), edition.final, True, trains=False)
+            return list(_Work(silent, edition, runner).parts())
 
 
 def assignment(setup: Setup, settings: AssignmentSettings) -> Assignment:
@@ -87,17 +89,6 @@ def assignment(setup: Setup, settings: AssignmentSettings) -> Assignment:
         except Interrupted as error:
             raise Interrupted(f"{error}; or repeat this command, which continues there", error.signum) from None
     return Assignment(settings, work.runner.dataset.name, checks, curves, found, final, sweep, work.commands)
-
-
-@contextmanager
-def _existing(db: Path) -> Iterator[Store]:
-    """Open the database, or an empty one that does not stay."""
-    with TemporaryDirectory(prefix="klcli-") as folder:
-        store = Store(db if db.exists() else Path(folder) / db.name)
-        try:
-            yield store
-        finally:
-            store.close()
 
 
 @dataclass(frozen=True)
@@ -153,9 +144,8 @@ class _Work:
 
     def search(self) -> LambdaSearch:
         what = SearchSettings(coarse=True, fine=self.edition.fine, trials=self.edition.trials)
-        return search(
-            replace(self.runner, setup=self._calling(self.commands["lambda"])), self.edition.search, what, 1, "all"
-        )
+        runner = replace(self.runner, setup=self._calling(self.commands["lambda"]))
+        return search(runner, self.edition.search, what, repeats=1, vary="all")
 
     def sweep(self) -> list[Run]:
         runner, planned = replace(self.runner, setup=self._calling(self.commands["sigma"])), self._swept()
@@ -190,7 +180,7 @@ class _Work:
 
     def _parts_of_search(self) -> Iterator[Part]:
         edition = self.edition
-        stages = ["coarse", "fine", *[f"fine {n}" for n in range(2, edition.fine + 1)]][: edition.fine + 1]
+        stages = ["coarse", "fine", *(f"fine {n}" for n in range(2, edition.fine + 1))]
         try:
             found = self.search()
             yield from (Part(f"lambda, {stage}", _numbers(own), 0) for stage, own in found.stages)

@@ -78,9 +78,8 @@ def require_own(folder: Path) -> None:
 def plan_table(parts: Sequence[Part], edition: str) -> Table:
     """What is there, and what will be trained."""
     rows = [vars(part) | {"missing": part.missing or None, "minutes": part.seconds / 60 or None} for part in parts]
-    return Table(
-        f"Assignment {edition}", columns("*name=part; done=there already; missing:=missing; minutes:.1f"), rows
-    )
+    head = columns("*name=part; done=there already; missing:=missing; minutes:.1f")
+    return Table(f"Assignment {edition}", head, rows)
 
 
 def editions_table() -> Table:
@@ -104,24 +103,25 @@ def _n_s(config: TrainConfig) -> int:
 
 def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db: Path) -> Iterator[Section]:
     """Yield the sections of an assignment."""
-    checks, errors = found.checks, [error for check in found.checks for error in check.errors]
-    wrong = sum(not error.passed for error in errors)
-    verdict = f"{wrong} of {len(errors)} gradients are WRONG" if wrong else f"All {len(errors)} gradients are right"
-    largest = max(error.max_absolute for error in errors)
-    method = f"{gradient_method(checks[0])}: the largest absolute error is {largest:.1e}"
-    gradients = Exhibit("gradients", _gradients(found), [found.commands["gradients"]])
-    has_bn = any(check.configs[0].batch_norm for check in checks)
-    why = " Before batch normalisation the gradient of b is 0, and its relative error one of rounding." * has_bn
+    errors = [error for check in found.checks for error in check.errors]
+    right, largest = sum(error.passed for error in errors), max(error.max_absolute for error in errors)
+    sentence = f"Of {len(errors)} gradients, {right} are right; the largest absolute error is {largest:.1e}."
+    if any(check.configs[0].batch_norm for check in found.checks):
+        sentence += " Before batch normalisation the gradient of b is 0, and its relative error one of rounding."
     question = "Which formula did you differentiate, and how small must an error be?"
-    yield Section("Gradients", [gradients], f"{verdict}, by {method}.{why}", question)
+    yield Section(
+        "Gradients", [Exhibit("gradients", _gradients(found), [found.commands["gradients"]])], sentence, question
+    )
 
     every = [run for runs in found.curves for run in runs]
     epochs = {run.id: epochs_of(run.id) for run in (*every, found.final, *found.sweep)}
     figures = [_curves(f"curves-{number}", runs, epochs, db) for number, runs in enumerate(found.curves, start=1)]
     networks = Exhibit("networks", _networks(every), [run.command for run in every])
-    reached = "; ".join(f"{network_name(run.config)}: {_percent(run.test_accuracy)}" for run in every)
+    reached = [f"{network_name(run.config)}, n_s {run.step_size}: {_percent(run.test_accuracy)}" for run in every]
     question = "What do depth and batch normalisation change, on training and on validation images?"
-    yield Section("Networks", [*figures, networks], f"The accuracies on the test images: {reached}.", question)
+    yield Section(
+        "Networks", [*figures, networks], f"The accuracies on the test images: {'; '.join(reached)}.", question
+    )
 
     search, choice = found.search, found.search.choice
     assert choice is not None  # or there would be no final training
@@ -133,12 +133,11 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
     question = "Are the best values further apart than chance puts them?"
     yield Section("The search for lambda", [shown, best, final], sentence, question)
 
-    if found.sweep:
-        again = [found.commands["sigma"], _drawn(["--study", str(found.sweep[0].study_id)], "sigma", db)]
-        chart = sigma_curves(found.sweep, epochs)
-        curves = Exhibit("sigma", _numbers(found.sweep, epochs), again, chart)
-        results = Exhibit("sigma-results", sigma_table(found.sweep), again[:1])
-        values = ", ".join(f"{run.config.sigma:g}" for run in found.sweep if run.config.batch_norm)
+    if runs := found.sweep:
+        again = [found.commands["sigma"], _drawn(["--study", str(runs[0].study_id)], "sigma", db)]
+        curves = Exhibit("sigma", _numbers(runs, epochs), again, sigma_curves(runs, epochs))
+        results = Exhibit("sigma-results", sigma_table(runs), again[:1])
+        values = ", ".join(f"{run.config.sigma:g}" for run in runs if run.config.batch_norm)
         sentence = f"The initial weights of every layer have the standard deviation sigma, one of {values}."
         question = "Where does the network without BN stop to learn, and why does the one with BN not?"
         yield Section("The scale of the initial weights", [curves, results], sentence, question)
@@ -174,8 +173,8 @@ def _numbers(runs: Sequence[Run], epochs: Epochs) -> Table:
 def _networks(runs: Sequence[Run]) -> Table:
     rows = [vars(run) | {"network": network_name(run.config)} for run in runs]
     accuracies = "train_accuracy:.4f=train; validation_accuracy:.4f=validation; test_accuracy:.4f=test"
-    head = columns(f"*network; {accuracies}; test_loss:.4f; test_cost:.4f; id:=run")
-    return Table(f"Accuracies, test loss and test cost on {images_words(runs[0])}", head, rows)
+    head = columns(f"*network; {accuracies}; test_loss:.4f=loss; test_cost:.4f=cost; cycles:.4g")
+    return Table(f"Accuracies, and loss and cost of the test images: {images_words(runs[0])}", head, rows)
 
 
 def _gradients(found: Assignment) -> Table:
@@ -212,35 +211,35 @@ def write(
         index.append(f"## {section.title}")
         for one in section.exhibits:
             path = folder / ("tables" if one.chart is None else "figures") / one.name
-            files[path.with_suffix(".csv")] = to_csv(one.table)
+            files[path.with_suffix(".csv")] = f"{to_csv(one.table)}\n"
             if one.chart is None:
                 latex = _symbols(to_latex(one.table, label=f"tab:{one.name}"))
-                files[path.with_suffix(".tex")] = "\n".join([*(f"% {line}" for line in one.commands), latex])
-                files[path.with_suffix(".md")] = to_markdown(one.table)
+                files[path.with_suffix(".tex")] = "\n".join([*(f"% {line}" for line in one.commands), latex, ""])
+                files[path.with_suffix(".md")] = f"{to_markdown(one.table)}\n"
                 index.append(to_markdown(one.table))
             else:
                 index += [f"![{one.chart.title}](figures/{one.name}.png)", one.chart.caption]
             index.append("\n".join(["```sh", *one.commands, "```"]))
-    files[folder / INDEX] = "\n\n".join(index)
-    text, document = _document(found, written), folder / DOCUMENT
-    is_edited = document.exists() and not _is_unedited(document.read_text(encoding="utf-8", errors="replace"))
+    files[folder / INDEX] = "\n\n".join(index) + "\n"
+    document = folder / DOCUMENT
+    is_edited = document.exists() and _is_edited(document.read_text(encoding="utf-8", errors="replace"))
     if not is_edited:
-        files[document] = f"{UNEDITED}{_digest(text)}\n{text}"
+        files[document] = _signed(_document(found, written))
     for path, content in files.items():
-        write_atomically(path, f"{content}\n".encode())
+        write_atomically(path, content.encode())
     figures = [one for section in written for one in section.exhibits if one.chart]
     paths = [(folder / "figures" / f"{one.name}.{kind}", one.chart) for one in figures for kind in ("pdf", "png")]
     drawn = [picture(path, partial(replace, chart), LOOK) for path, chart in paths]
     return [*files, *filter(None, drawn)], is_edited
 
 
-def _is_unedited(text: str) -> bool:
-    first, _, rest = text.partition("\n")
-    return first == f"{UNEDITED}{_digest(rest.removesuffix(chr(10)))}"
+def _signed(text: str) -> str:
+    """Return a document below a line with its checksum, by which an edited one is known."""
+    return f"{UNEDITED}{sha256(text.encode()).hexdigest()[:16]}\n{text}"
 
 
-def _digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()[:16]
+def _is_edited(text: str) -> bool:
+    return text != _signed(text.partition("\n")[2])
 
 
 def _marks(found: Assignment) -> list[str]:
@@ -265,7 +264,7 @@ def _document(found: Assignment, written: Sequence[Section]) -> str:
         lines += [f"The results are in {references}.", f"% {section.question}", ""]
         for one in section.exhibits:
             lines += _latex_figure(one) if one.chart else [rf"\input{{tables/{one.name}}}", ""]
-    return "\n".join([*lines, r"\end{document}"])
+    return "\n".join([*lines, r"\end{document}", ""])
 
 
 def _latex_figure(one: Exhibit) -> list[str]:

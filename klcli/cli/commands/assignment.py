@@ -37,6 +37,7 @@ def assignment(
     from klcli.report import assignment as report
     from klcli.report.tables.formats import exact_rows
     from klcli.report.tables.table import duration
+    from klcli.report.words import counted
     from klcli.training.cores import cores
 
     if editions:
@@ -52,7 +53,8 @@ def assignment(
     invocation.result(report.plan_table(parts, settings.edition))
     if seconds:
         measured = "measured just now on a few of these images"
-        invocation.result(f"about {duration(seconds)} with {n} processes, by the speed of each network, {measured}")
+        on = f"on {n} {counted(n, 'core')}"
+        invocation.result(f"about {duration(seconds)} {on}, by the speed of each network, {measured}")
     content: dict[str, Any] = {"parts": [*map(asdict, parts)], "seconds": seconds}
     if not dry_run:
         found = lab.assignment(settings)
