@@ -84,10 +84,14 @@ class Painter:
             too_many = f"--plot curves: {len(runs)} runs do not fit into one picture, give --limit or --run"
             require(len(runs) <= MOST_CURVES, too_many)
             return [self._curves(runs)]
+        if view.is_chosen and len(runs) > 2:
+            repeated = [pair for pair in bn_pairs(runs) if sum(map(len, pair)) == len(runs)]
+            if repeated:
+                return [self._bn(*repeated[0])]
         pair = bn_pair([run for run in runs if run.epochs_done]) if len(runs) == 2 or not view.is_chosen else None
         if pair is None:
             what = "one run without and one with BN of the same widths on the same images"
-            raise ConfigError(f"--plot bn: needs {what}, name exactly two with --run")
+            raise ConfigError(f"--plot bn: needs {what}, name exactly two with --run, or the repeats of both")
         return [self._bn(pair[:1], pair[1:])]
 
     def _of_study(self, view: View, study: Study, kind: str) -> list[Named]:

@@ -173,6 +173,12 @@ def test_in_a_browser(page: Path, browser: Any) -> None:
             f" && one.getBoundingClientRect().right > {width} + 0.5).map(one => one.outerHTML.slice(0, 80))"
         )
         assert browser.execute_script(outside) == []
+        # The accuracies of a ranking are there without scrolling.
+        script = (
+            "return [...document.querySelectorAll('th')].filter(one => one.textContent.trim() === 'validation')"
+            ".map(one => one.getBoundingClientRect().right)"
+        )
+        assert 0 < max(browser.execute_script(script)) <= width
 
     # A click sorts, a second one the other way; cells without a value stay last.
     column = (

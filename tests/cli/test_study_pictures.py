@@ -70,6 +70,18 @@ def test_every_figure_is_drawn_from_the_stored_runs(here: Klcli, studies: Path, 
         assert name.startswith(start) and name.endswith(end)
 
 
+@pytest.mark.usefixtures("unrendered")
+def test_repeats_without_and_with_bn_are_named_by_their_numbers(here: Klcli, studies: Path, refused: Refused) -> None:
+    with sqlite3.connect(studies / "results/klcli.db") as connection:
+        found = connection.execute("SELECT id FROM runs WHERE study_id >= 3 AND sigma = 0.1 ORDER BY batch_norm, id")
+        numbers = [str(number) for (number,) in found]
+    connection.close()
+    assert len(numbers) == 4
+    assert here("report", "--run", *numbers, "--plot", "bn", "--to", "four.svg").returncode == 0
+    assert refused(here("report", "--run", *numbers, "1", "--plot", "bn"), 2).endswith("or the repeats of both")
+    assert (studies / "four.svg").exists()
+
+
 @pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_a_figure_of_a_reproduction_has_the_format_of_its_name(
     here: Klcli, studies: Path, suffix: str, magic: bytes
