@@ -144,7 +144,7 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
 
 
 def _percent(accuracy: float | None) -> str:
-    return "none, it diverged" if accuracy is None else f"{100 * accuracy:.2f} %"
+    return "none, it diverged" if accuracy is None else f"{100 * accuracy:.2f}\xa0%"
 
 
 def _curves(name: str, runs: Sequence[Run], epochs: Epochs, db: Path) -> Exhibit:

@@ -78,7 +78,7 @@ class AssignmentSettings(Settings):
         choices=tuple(EDITIONS))
     trials: int | None = setting(None, ASSIGNMENT, "Try N lambdas per stage.", at_least=1, at_most=1000)
     epochs: float | None = setting(None, ASSIGNMENT,
-        "Train every network for N epochs, in as many cycles as the edition asks; for a rehearsal.", above=0, metavar="N")
+        "Train every network for N epochs, with as many cycles as asked; for a rehearsal.", above=0, metavar="N")
     subset: int | None = setting(None, Role.DATA,
         "Use the first N training images; validation and test shrink in proportion.", at_least=100)
     seed: int = setting(0, Role.RANDOMNESS, "Seed of weights, order and lambdas.", at_least=0, at_most=MAX_INTEGER)
