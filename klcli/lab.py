@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from klcli.procedures import run_lookup, trainings
 from klcli.procedures.observer import Observer
 from klcli.procedures.setup import Setup
+from klcli.settings.editions import AssignmentSettings
 from klcli.settings.procedures import (
     EXPORT,
     SIGMAS,
@@ -36,7 +37,7 @@ from klcli.studies.plans import repeat, sigma_sweep
 from klcli.training.result import EpochMetrics
 
 if TYPE_CHECKING:  # imported by the methods that use them, so that a training starts sooner
-    from klcli.procedures import evaluating, searches
+    from klcli.procedures import assignment, evaluating, searches
     from klcli.published.reproduction import Reproduction
     from klcli.studies.gradient_files import Comparison
     from klcli.studies.gradient_mistakes import Arrays
@@ -137,20 +138,13 @@ class Lab:
         self, config: TrainConfig | None = None, settings: CheckSettings | None = None, *, seed: int = 0
     ) -> list[GradientCheck]:
         """Compare gradients with numerical differences in float64, of one network or of the set of the course."""
-        from klcli.data.dataset import split
-        from klcli.studies.gradient_checks import check_networks, course_set, entries, with_and_without_l2
+        from klcli.procedures.evaluating import check_gradients
+        from klcli.studies.gradient_checks import course_set, with_and_without_l2
 
         settings = settings or CheckSettings()
         setup = self._calling("check_gradients", config, settings, seed=seed)
         networks = course_set(seed) if config is None else with_and_without_l2(config)
-        setup.prepare_engine()
-        dataset = setup.images()
-        setup.warn_of(dataset)
-        train, store = split(dataset, networks[0][0].split).train, Store(setup.db)
-        total = sum(entries(stack, settings.dims) for stack in networks)
-        with setup.pinned(), setup.observer.counting("checking entries", total) as advance:
-            checks = list(check_networks(networks, train, settings, on_entries=advance))
-        return store.gradient_checks.suite(store.gradient_checks.record(checks, dataset, setup.command))
+        return check_gradients(setup, networks, settings)
 
     def export_gradients(
         self, path: str | Path, config: TrainConfig | None = None, settings: CheckSettings | None = None
@@ -241,6 +235,18 @@ class Lab:
         settings = settings or ReproductionSettings()
         setup = self._calling("reproduce", *names, settings=settings, repeats=repeats, vary=vary)
         return reproducing.reproduce(setup, names, settings, repeats, vary, resume)
+
+    def plan_assignment(self, settings: AssignmentSettings | None = None) -> "list[assignment.Part]":
+        """Return what the database has of an assignment of the course, what is missing, and how long that takes."""
+        from klcli.procedures import assignment
+
+        return assignment.plan(self._setup, settings or AssignmentSettings())
+
+    def assignment(self, settings: AssignmentSettings | None = None) -> "assignment.Assignment":
+        """Train and check what an assignment of the course asks, unless the database has it, and return the results."""
+        from klcli.procedures import assignment
+
+        return assignment.assignment(self._setup, settings or AssignmentSettings())
 
     @cached_property
     def store(self) -> Store:

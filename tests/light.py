@@ -43,7 +43,7 @@ def main() -> None:
     streams.protect()
     termination.obey()
     figure: Any = ModuleType("klcli.report.plots.figure")
-    figure.draw = lambda chart, suffix="png": b"not drawn"
+    figure.draw = lambda chart, *form: b"not drawn"
     sys.modules |= {figure.__name__: figure, "matplotlib": ModuleType("matplotlib")}
     from klcli.cli.app import main
     from klcli.cli.invocation import Invocation

@@ -232,6 +232,6 @@ def test_the_cells_of_a_notebook_give_the_bits_of_the_command_line(tmp_path: Pat
     options = "--data synthetic --subset 300 --hidden 20 10 --bn --epochs 2 --json --quiet"
     run = json.loads(klcli("train", *options.split()).stdout)["run"]
     bits = [run["train_cost"], run["validation_loss"], run["test_loss"]]
-    assert json.loads(printed[2]) == [*bits, 2]
-    assert printed[3].startswith("interrupted: run 2 keeps its 1 epoch")
+    assert json.loads(printed[2]) == [*bits, 3]  # two epochs, and before the first update
+    assert printed[3].startswith("interrupted: run 2 keeps its 0 epochs")
     assert json.loads(printed[4]) == [*bits, 2]

@@ -9,6 +9,7 @@ import typer
 import klcli
 from klcli.cli import streams
 from klcli.cli.commands import data, runs
+from klcli.cli.commands.assignment import assignment
 from klcli.cli.commands.evaluate import evaluate
 from klcli.cli.commands.gradcheck import gradcheck
 from klcli.cli.commands.help import help_on
@@ -34,7 +35,7 @@ app = typer.Typer(
 )
 
 
-for _command in (gradcheck, train, search_lambda, sigma_sweep, reproduce, evaluate):
+for _command in (gradcheck, train, search_lambda, sigma_sweep, assignment, reproduce, evaluate):
     app.command(cls=RecordingCommand)(_command)
 app.command(cls=KlcliCommand)(predict)
 app.command(cls=ReadingCommand)(report)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # slow to import, and not needed for --version
     from rich.progress import Progress
 
     from klcli.lab import Lab
-    from klcli.report.plots.chart import Chart
+    from klcli.report.plots.chart import Chart, Look
     from klcli.report.tables.table import Table
     from klcli.studies.execution import StackTask
     from klcli.training.budget import Budget
@@ -103,13 +103,13 @@ class Invocation(Settings, Observer):
             whole = {"schema": SCHEMA, "command": command, **content}
             print(json.dumps(whole, indent=2, allow_nan=False, default=os.fspath))
 
-    def picture(self, path: Path, chart: Callable[[], "Chart"]) -> Path | None:
-        """Draw a chart into a file and return its path; whatever fails is one warning, and None."""
+    def picture(self, path: Path, chart: Callable[[], "Chart"], *look: "Look") -> Path | None:
+        """Draw a chart into a PNG, SVG or PDF file, return its path; whatever fails is one warning, and None."""
         try:
             from klcli.report.plots import figure
             from klcli.store.checkpoints import write_atomically
 
-            write_atomically(path, figure.draw(chart()))
+            write_atomically(path, figure.draw(chart(), path.suffix.removeprefix("."), *look))
             return path
         except Interrupted:
             raise
@@ -121,7 +121,15 @@ class Invocation(Settings, Observer):
         for message in messages:
             self.err.print(_lines(message, self.err), style="dim")
 
+    @cached_property
+    def _warned(self) -> set[str]:
+        return set()
+
     def warn(self, message: str) -> None:
+        """Print a warning, once: an assignment has many trainings on the same images."""
+        if message in self._warned:
+            return
+        self._warned.add(message)
         self.err.print(_lines(message, self.err), style="bold yellow")
 
     @property

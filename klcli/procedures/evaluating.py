@@ -1,4 +1,4 @@
-"""Evaluate stored networks again, and classify pictures with them."""
+"""Evaluate stored networks again, classify pictures with them, and check gradients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +15,13 @@ from klcli.evaluation.reevaluation import policy_of, reevaluate
 from klcli.procedures.run_lookup import chosen_runs, trained_networks
 from klcli.procedures.setup import Setup
 from klcli.procedures.stored import network_of_file, network_of_run
-from klcli.settings.procedures import EvaluationSettings
+from klcli.settings.procedures import CheckSettings, EvaluationSettings
 from klcli.settings.run_names import BEST
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
-from klcli.store.records import Evaluation, Run
+from klcli.store.records import Evaluation, GradientCheck, Run
 from klcli.store.store import Store
+from klcli.studies.gradient_checks import Stack, check_networks, entries
 from klcli.text import path_text
 from klcli.training.cores import cores
 
@@ -113,3 +114,15 @@ def predict(
     named = [dict(zip(classes, map(float, row), strict=True)) for row in np.exp(log_mean(log_P))]
     found = list(zip(map(path_text, pictures), named, strict=True))
     return Predictions(by.run, config, by.dataset, found, flips, shifts)
+
+
+def check_gradients(setup: Setup, networks: Sequence[Stack], settings: CheckSettings) -> list[GradientCheck]:
+    """Compare the gradients of networks with numerical differences, and record it as one suite."""
+    setup.prepare_engine()
+    dataset = setup.images()
+    setup.warn_of(dataset)
+    train, store = split(dataset, networks[0][0].split).train, Store(setup.db)
+    total = sum(entries(stack, settings.dims) for stack in networks)
+    with setup.pinned(), setup.observer.counting("checking entries", total) as advance:
+        checks = list(check_networks(networks, train, settings, on_entries=advance))
+    return store.gradient_checks.suite(store.gradient_checks.record(checks, dataset, setup.command))

@@ -48,34 +48,38 @@ def search_lambda(
     All values, seeds and stacks of a stage are determined before its first training.
     """
     check_repeats(repeats, vary)
-    where = Range(what.between[0], what.between[1], what.scale)
     with setup.pinned():
-        runner = StudyRunner.opened(setup, config, resume)
+        return search(StudyRunner.opened(setup, config, resume), config, what, repeats, vary)
 
-        def train(stage: str, values: list[float], settings: dict[str, Any], parent: int | None = None) -> int:
-            planned = plan(config, values, repeats, vary)
-            return runner.run(KIND, stage, planned, settings, vary=vary, evaluate_test=False, parent=parent)
 
-        if what.values:
-            latest = train("values", sorted(what.values), {})
-        elif what.coarse or not what.fine_stages:
-            latest = train("coarse", draw(where, what.trials, config.seed, stage=0), asdict(where))
-        else:
-            latest, where = _earlier(runner, config, what.from_study)
-        for _ in range(what.fine_stages):
-            if (found := stored_search(runner.store, latest)).choice is None:
-                break
-            where = narrow(found.tried, where)
-            number = len(runner.store.studies.chain(latest))
-            stage = "fine" if number == 1 else f"fine {number}"
-            setup.observer.say(f"{stage}: lambda from {where.low:.4g} to {where.high:.4g} brackets the three best")
-            latest = train(stage, draw(where, what.trials, config.seed, stage=number), asdict(where), latest)
-        found = stored_search(runner.store, latest)
-        if found.choice is None or not what.final:
-            return found
-        planned = final_plan(config, found.choice.chosen.lam, repeats, vary)
-        final = runner.run(KIND, "final", planned, {}, vary=vary, evaluate_test=True, parent=latest)
-        return replace(found, final=runner.store.studies.members(final))
+def search(runner: StudyRunner, config: TrainConfig, what: SearchSettings, repeats: int, vary: str) -> LambdaSearch:
+    """Search lambda with a runner. Raises Untrained if it trains nothing and runs are missing."""
+    where = Range(what.between[0], what.between[1], what.scale)
+
+    def train(stage: str, values: list[float], settings: dict[str, Any], parent: int | None = None) -> int:
+        planned = plan(config, values, repeats, vary)
+        return runner.run(KIND, stage, planned, settings, vary=vary, evaluate_test=False, parent=parent)
+
+    if what.values:
+        latest = train("values", sorted(what.values), {})
+    elif what.coarse or not what.fine_stages:
+        latest = train("coarse", draw(where, what.trials, config.seed, stage=0), asdict(where))
+    else:
+        latest, where = _earlier(runner, config, what.from_study)
+    for _ in range(what.fine_stages):
+        if (found := stored_search(runner.store, latest)).choice is None:
+            break
+        where = narrow(found.tried, where)
+        number = len(runner.store.studies.chain(latest))
+        stage = "fine" if number == 1 else f"fine {number}"
+        runner.setup.observer.say(f"{stage}: lambda from {where.low:.4g} to {where.high:.4g} brackets the three best")
+        latest = train(stage, draw(where, what.trials, config.seed, stage=number), asdict(where), latest)
+    found = stored_search(runner.store, latest)
+    if found.choice is None or not what.final:
+        return found
+    planned = final_plan(config, found.choice.chosen.lam, repeats, vary)
+    final = runner.run(KIND, "final", planned, {}, vary=vary, evaluate_test=True, parent=latest)
+    return replace(found, final=runner.store.studies.members(final))
 
 
 def stored_search(store: Store, number: int) -> LambdaSearch:
@@ -87,12 +91,12 @@ def stored_search(store: Store, number: int) -> LambdaSearch:
     return replace(found, choice=choose(found.tried, found.stages[0][1][0].split.sizes()[1])) if has_any else found
 
 
-def tried_values(runs: Sequence[Run], stage: str) -> list[Tried]:
-    """Return the lambdas of a stage with the validation accuracies of their repeats."""
+def tried_values(runs: Sequence[Run], stage: str, split: str = "validation") -> list[Tried]:
+    """Return the lambdas of a stage with the accuracies of their repeats on a split."""
     found: dict[float, list[float]] = {run.config.lam: [] for run in runs}
     for run in runs:
-        if run.state == "complete" and run.validation_accuracy is not None:
-            found[run.config.lam].append(run.validation_accuracy)
+        if run.state == "complete" and (accuracy := run.measure(split, "accuracy")) is not None:
+            found[run.config.lam].append(accuracy)
     return [Tried(lam, stage, tuple(accuracies)) for lam, accuracies in found.items()]
 
 

@@ -28,6 +28,14 @@ from klcli.training.trainer import Quirk
 ENDED = ("complete", "diverged")  # states of runs that a study does not train again
 
 
+class Untrained(Exception):
+    """Trainings of a study are missing, and its runner trains nothing."""
+
+    def __init__(self, stage: str, configs: Sequence[TrainConfig]) -> None:
+        super().__init__(stage)
+        self.stage, self.configs = stage, configs
+
+
 @dataclass(frozen=True)
 class StudyRunner:
     """Trains the plans of one procedure. It needs the number of the images; the workers open and divide them."""
@@ -37,6 +45,7 @@ class StudyRunner:
     dataset: Dataset
     config: TrainConfig  # the first one
     resume: bool
+    trains: bool = True  # otherwise, a missing training raises Untrained
 
     @classmethod
     def opened(cls, setup: Setup, config: TrainConfig, resume: bool) -> "StudyRunner":
@@ -83,6 +92,8 @@ class StudyRunner:
         members = self.store.studies.members(earlier.id) if earlier else []
         ended = {run.member: run for run in members if run.state in ENDED}
         missing = [part for part in divided if not ended.keys() >= set(part)]
+        if missing and not self.trains:
+            raise Untrained(stage, [plan[p] for part in missing for p in part if p not in ended])
         if earlier and not missing:
             self.store.studies.end(earlier.id, "complete")  # its process may have died before it recorded the end
             self.setup.observer.say(f"study {earlier.id} ({stage}): all {len(plan)} runs exist already")

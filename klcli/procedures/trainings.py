@@ -105,7 +105,9 @@ def _train(setup: Setup, store: Store, run: Run, images: Dataset, check: Callabl
         nonlocal latest, recorded
         [latest] = results
         if latest.epochs[recorded:]:
-            store.runs.record_epochs(run.id, *latest.epochs[recorded:], result=latest)
+            # The untrained network is no checkpoint: its seed gives it again.
+            checkpoint = latest if latest.step or not budget.total_updates else None
+            store.runs.record_epochs(run.id, *latest.epochs[recorded:], result=checkpoint)
         recorded = len(latest.epochs)
         observer.on_evaluation(latest)
         if setup.on_evaluation is not None and latest.epochs:
@@ -133,7 +135,7 @@ def _train(setup: Setup, store: Store, run: Run, images: Dataset, check: Callabl
             [latest] = train_stack(
                 [config], splits, snapshot=snapshot, epochs=epochs, evaluate_test=config.schedule != "range",
                 cores=1 if setup.jobs == 1 or run.threads > 1 else cores(),  # BLAS threads already occupy the others
-                on_update=on_update, on_evaluation=on_evaluation,
+                on_update=on_update, on_evaluation=on_evaluation, evaluate_untrained=True,
             )  # fmt: skip
             end(*end_of(latest))
     return store.runs.get(run.id)

@@ -151,7 +151,8 @@ def _epochs(line: Line, evidence: Evidence) -> tuple[Values, list[str]]:
     pairs = [(repeat, ahead[repeat].id, behind[repeat].id) for repeat in ahead if repeat in behind]
     quantity, found = line.conclusion.quantity, {}
     for repeat, *ids in pairs:
-        first, second = ({one.epoch: getattr(one, quantity) for one in evidence.epochs(run)} for run in ids)
+        curves = ([one for one in evidence.epochs(run) if one.step] for run in ids)  # older runs begin after an epoch
+        first, second = ({one.epoch: getattr(one, quantity) for one in curve} for curve in curves)
         if common := sorted(first.keys() & second.keys()):
             found[repeat] = ahead_for_good(common, [first[e] for e in common], [second[e] for e in common])
     return found, []

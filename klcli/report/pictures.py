@@ -10,8 +10,8 @@ from klcli.evaluation.confusion import confusion, predict
 from klcli.procedures.run_lookup import images_of, trained_networks
 from klcli.procedures.searches import stored_search
 from klcli.published.reproduction import KIND, stored_reproduction
-from klcli.report.plots.chart import Chart
-from klcli.report.plots.comparison import bn_overlay, bn_pair, bn_pairs, repeats, validation_overlay
+from klcli.report.plots.chart import SCREEN, Chart, Look
+from klcli.report.plots.comparison import bn_overlay, bn_pair, bn_pairs, overlay, repeats
 from klcli.report.plots.reproductions import pictures as figures
 from klcli.report.plots.studies import gradient_errors, lambda_search, sigma_curves
 from klcli.report.plots.training import learning_rate_curve, repeated_curves, training_curves
@@ -30,14 +30,17 @@ MOST_CURVES = 100  # runs in one picture
 
 
 def planned(
-    store: Store, view: View, kinds: Sequence[str], to: Path | None, data: str | None
-) -> list[tuple[Path, Picture]]:
+    store: Store, view: View, kinds: Sequence[str], to: Path | None, data: str | None, look: Look = SCREEN,
+    splits: Sequence[str] = (),
+) -> list[tuple[Path, Picture]]:  # fmt: skip
     """Return the paths of these kinds of pictures and what draws them. Raises ConfigError if the view has no such.
+
+    Each kind shows the `splits`, or those it has by default.
 
     `to` is the path of one picture; of several, each gets its own name after it: `figure-run-000007-rate.png`.
     """
     suffix = "png" if to is None else to.suffix.removeprefix(".").lower()
-    painter = Painter(store, data)
+    painter = Painter(store, data, look, splits)
     found = [picture for kind in dict.fromkeys(kinds) for picture in painter.planned(view, kind, suffix)]
     if to is None:
         return [(store.folder("plots") / f"{stem}.{suffix}", picture) for stem, picture in found]
@@ -47,19 +50,23 @@ def planned(
 class Painter:
     """Draws pictures of a view, and caches opened images: `data` names images that a run had in another place."""
 
-    def __init__(self, store: Store, data: str | None) -> None:
-        self._store, self._data = store, data
+    def __init__(self, store: Store, data: str | None, look: Look = SCREEN, splits: Sequence[str] = ()) -> None:
+        self._store, self._data, self._look, self._splits = store, data, look, splits
         self._datasets: dict[str, Dataset] = {}
 
     def planned(self, view: View, kind: str, suffix: str) -> list[tuple[str, Picture]]:
         """Return pictures of one kind with the stems of their files. Raises ConfigError if the view has none."""
+        end = "".join(f"-{split}" for split in self._splits)
         if kind in SINGLE:
-            return [(f"{_stem([run])}-{kind}", self._of_run(run, kind, suffix)) for run in _single(view, kind)]
+            return [(f"{_stem([run])}-{kind}{end}", self._of_run(run, kind, suffix)) for run in _single(view, kind)]
+        runs = [*view.runs, *(self._final(view.study) if view.study and kind == "training" else ())]
+        is_measured = "test" not in self._splits or any(run.test_accuracy is not None for run in runs)
+        require(is_measured, f"--plot {kind} --split test: none of these runs was evaluated on the test set")
         if kind == OF_GRADIENTS:
             named = [self._gradients(kind)]
         else:
             named = self._of_view(view, kind) if view.study is None else self._of_study(view, view.study, kind)
-        return [(name, partial(draw, chart, suffix)) for name, chart in named]
+        return [(f"{name}{end}", partial(draw, chart, suffix, self._look)) for name, chart in named]
 
     def _gradients(self, kind: str) -> Named:
         checks = self._store.gradient_checks.suite()
@@ -77,10 +84,14 @@ class Painter:
             too_many = f"--plot curves: {len(runs)} runs do not fit into one picture, give --limit or --run"
             require(len(runs) <= MOST_CURVES, too_many)
             return [self._curves(runs)]
+        if view.is_chosen and len(runs) > 2:
+            repeated = [pair for pair in bn_pairs(runs) if sum(map(len, pair)) == len(runs)]
+            if repeated:
+                return [self._bn(*repeated[0])]
         pair = bn_pair([run for run in runs if run.epochs_done]) if len(runs) == 2 or not view.is_chosen else None
         if pair is None:
             what = "one run without and one with BN of the same widths on the same images"
-            raise ConfigError(f"--plot bn: needs {what}, name exactly two with --run")
+            raise ConfigError(f"--plot bn: needs {what}, name exactly two with --run, or the repeats of both")
         return [self._bn(pair[:1], pair[1:])]
 
     def _of_study(self, view: View, study: Study, kind: str) -> list[Named]:
@@ -106,7 +117,9 @@ class Painter:
             if found is None:
                 return []
             number, epochs = max(found.studies), self._store.runs.epochs
-            return [(f"study-{number:06d}-{name}", chart) for name, _, chart in figures(found, epochs, kind)]
+            return [
+                (f"study-{number:06d}-{name}", chart) for name, _, chart in figures(found, epochs, kind, self._splits)
+            ]
 
         return {
             "curves": lambda: [self._curves(runs)] if 0 < len(runs) <= MOST_CURVES else [],
@@ -127,11 +140,11 @@ class Painter:
         found = stored_search(self._store, number) if study.kind == "lambda" else None
         if found is None or (choice := found.choice) is None:
             return []
-        return [(f"study-{number:06d}-lambda", lambda: lambda_search(found.stages, choice))]
+        return [(f"study-{number:06d}-lambda", lambda: lambda_search(found.stages, choice, *self._splits[:1]))]
 
     def _sweep(self, study: Study, runs: Sequence[Run]) -> list[Named]:
         name, is_sweep = f"study-{study.id:06d}-sigma", study.kind == "sigma"
-        return [(name, lambda: sigma_curves(runs, self._epochs(runs)))] if is_sweep else []
+        return [(name, lambda: sigma_curves(runs, self._epochs(runs), self._splits))] if is_sweep else []
 
     def _training(self, runs: Sequence[Run]) -> list[Named]:
         """Return a picture of each setting, with a band over its repeats."""
@@ -139,21 +152,21 @@ class Painter:
 
     def _curves_of_setting(self, own: Sequence[Run]) -> Chart:
         if len(own) == 1 or own[0].config.schedule == "range":  # over eta, and read from one run
-            return training_curves(own[0], self._store.runs.epochs(own[0].id))
-        return repeated_curves(own, self._epochs(own))
+            return training_curves(own[0], self._store.runs.epochs(own[0].id), self._splits)
+        return repeated_curves(own, self._epochs(own), self._splits)
 
     def _bn(self, without: Sequence[Run], with_bn: Sequence[Run]) -> Named:
         both = [*without, *with_bn]
-        return f"{_stem(both)}-bn", lambda: bn_overlay(without, with_bn, self._epochs(both))
+        return f"{_stem(both)}-bn", lambda: bn_overlay(without, with_bn, self._epochs(both), self._splits)
 
     def _curves(self, runs: Sequence[Run]) -> Named:
         if len(runs) > 1:
-            return f"{_stem(runs)}-curves", lambda: validation_overlay(runs, self._epochs(runs))
+            return f"{_stem(runs)}-curves", lambda: overlay(runs, self._epochs(runs), self._splits or ("validation",))
         return f"{_stem(runs)}-curves", partial(self._curves_of_setting, runs)
 
     def _of_run(self, run: Run, kind: str, suffix: str) -> Picture:
         if kind == "rate":
-            return partial(draw, lambda: learning_rate_curve(run, self._store.runs.epochs(run.id)), suffix)
+            return partial(draw, lambda: learning_rate_curve(run, self._store.runs.epochs(run.id)), suffix, self._look)
         if run.checkpoint is None:
             self._store.runs.checkpoint(run)  # raises the message with the cure
         return partial(self._weights if kind == "weights" else self._confusion, run, suffix)
@@ -163,26 +176,27 @@ class Painter:
 
         state = self._store.runs.checkpoint(run).state
         W = state["linear1.W"]
-        return draw_weights(run, state[WHITENING] @ W if WHITENING in state else W, suffix)
+        return draw_weights(run, state[WHITENING] @ W if WHITENING in state else W, suffix, self._look)
 
     def _confusion(self, run: Run, suffix: str) -> bytes:
         from klcli.report.plots.networks import draw_confusion
 
+        [on, *_] = self._splits or ("test",)
         [trained] = trained_networks(self._store, run)
         if (dataset := self._datasets.get(run.dataset_sha256)) is None:
             data = None if run.dataset == "synthetic" else self._data  # else --data names its images
             dataset = self._datasets[run.dataset_sha256] = images_of(run, data, f"run {run.id}")
         with pin_threads(run.threads):
-            test = split(dataset, run.split).test.standardised(run.config.standardise)
-            counts = confusion(test.labels, predict(trained.network, test, run.config.dtype))
-        return draw_confusion(run, counts, dataset.class_names, suffix)
+            images = getattr(split(dataset, run.split).standardised(run.config.standardise), on)
+            counts = confusion(images.labels, predict(trained.network, images, run.config.dtype))
+        return draw_confusion(run, counts, dataset.class_names, suffix, self._look, on)
 
 
-def draw(chart: Callable[[], Chart], suffix: str) -> bytes:
+def draw(chart: Callable[[], Chart], suffix: str, look: Look = SCREEN) -> bytes:
     """Gather a chart and draw it, which is when matplotlib is imported."""
     from klcli.report.plots import figure
 
-    return figure.draw(chart(), suffix)
+    return figure.draw(chart(), suffix, look)
 
 
 def _drawn(view: View, kind: str) -> Sequence[Run]:

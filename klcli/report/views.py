@@ -266,11 +266,16 @@ def latest_study(store: Store, kind: str) -> int:
     found = []
     for one in store.studies.all():
         if one.kind == kind and one.stage != "final":
-            [first, *_] = one.settings.get("plan") or [{}]
-            found.append(((first.get("split") or {}).get("subset") is None, one.id))
+            found.append((is_on_all_images(one), one.id))
     command = {"lambda": "search-lambda --coarse --fine", "sigma": "sigma-sweep"}[kind]
     require(bool(found), f"--plot {kind}: there is no such study yet, begin with `klcli {command}`")
     return max(found)[1]
+
+
+def is_on_all_images(study: Study) -> bool:
+    """Whether a study has no subset of the images, as a quick trial does."""
+    [first, *_] = study.settings.get("plan") or [{}]
+    return (first.get("split") or {}).get("subset") is None
 
 
 def conditions(store: Store, selection: Selection) -> RunFilter:

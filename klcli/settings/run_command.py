@@ -1,21 +1,34 @@
-"""Run command: the command line that trains one run of a study alone, and the one that completes a study."""
+"""Run command: the command line that trains one run of a study alone, the whole study, or the rest of it."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from klcli.settings.sameness import SETTINGS, not_default
+from klcli.settings.sameness import SETTINGS, differences
 from klcli.settings.train_config import TrainConfig
 from klcli.text import command_text
 
 DEFAULT_DATABASE = Path("results/klcli.db")  # in the working directory, unless --db or KLCLI_DB names another
+OF_SEARCH: dict[str, Any] = {"batch_norm": True, "step_epochs": 2.0}  # own defaults of `klcli search-lambda`
 
 
 def run_command(config: TrainConfig, *, data: str, threads: int, db: Path) -> str:
     """Return the `klcli train` that gives the bits of `config`; those of a replica of a stack, to rounding."""
-    parts = [part for key, value in not_default(config).items() for part in SETTINGS[key].arguments(value)]
+    return command_of("train", config, data=data, threads=threads, db=db)
+
+
+def command_of(
+    name: str, config: TrainConfig, options: Sequence[str] = (), *, data: str, threads: int, db: Path,
+    only: Collection[str] = SETTINGS,
+) -> str:  # fmt: skip
+    """Return the command of this name with the settings that are not its defaults, of those in `only`."""
+    default = TrainConfig(**OF_SEARCH) if name == "search-lambda" else TrainConfig()
+    given = {key: value for key, (value, _) in differences(config, default).items() if key in only}
+    parts = [*options, *[part for key, value in given.items() for part in SETTINGS[key].arguments(value)]]
     parts += ["--data", data]
     parts += [] if threads == 1 else ["--threads", str(threads)]
     parts += [] if db == DEFAULT_DATABASE else ["--db", str(db)]
-    return command_text(["klcli", "train", *parts])
+    return command_text(["klcli", name, *parts])
 
 
 def resuming_command(command: str, kind: str) -> str:

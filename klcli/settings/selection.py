@@ -23,6 +23,9 @@ OF_STUDIES, OF_GRADIENTS = ("lambda", "sigma"), "gradients"  # kinds of pictures
 SINGLE = ("rate", "weights", "confusion")  # kinds that draw one picture per run
 KINDS = ("curves", "training", "bn", *SINGLE, *OF_STUDIES, OF_GRADIENTS)
 SUFFIXES = (".png", ".svg", ".pdf")
+SPLITS = ("train", "validation", "test")
+OF_ONE_SPLIT = ("lambda", "confusion")  # kinds that show one split
+OF_NO_SPLIT = ("rate", "weights", OF_GRADIENTS)
 MOST_ROWS = 10**9
 
 
@@ -63,6 +66,11 @@ class Selection(Settings):
     to: Path | None = setting(
         None, PICTURES, "Write --plot to this .png, .svg or .pdf instead of one in plots/; several get its name and "
         "their own.", metavar="FILE")
+    split: tuple[str, ...] = setting((), PICTURES, "Draw the metrics of these images; the test set has one number, "
+        "after the training.", choices=SPLITS, metavar="SPLIT...")
+    width: float | None = setting(None, PICTURES, "Draw --plot this many centimetres wide with letters of 9 pt, for a "
+        "document.", at_least=5, at_most=100, example="16", metavar="CM")
+    no_title: bool = flag(PICTURES, "Omit the title and the settings, for a document with a caption of its own.")
     html: Path | None = setting(
         None, PICTURES, "Write all tables and pictures into one page, with --run those of these runs.", metavar="FILE")
     # fmt: on
@@ -97,7 +105,7 @@ class Selection(Settings):
         if self.html is not None:
             whole = f"--html and {''.join(views)}: the page shows all views, omit one of them (--run limits it to runs)"
             require(not views or bool(self.runs), whole)
-            others = ["sort"] * (self.sort is not None) + [name for name in ("plot", "to") if getattr(self, name)]
+            others = ["sort"] * (self.sort is not None) + ["plot"] * bool(self.plot) + self._picture_options
             others += ["format"] * (self.format != "table")
             require(not others, f"--html: {_listed(others)} has no effect on the page, omit it")
         elif self.runs or self.study is not None or self.gradchecks:
@@ -110,11 +118,17 @@ class Selection(Settings):
 
     def _check_pictures(self) -> None:
         """Refuse pictures that do not belong to the view."""
-        kinds = " ".join(self.plot)
+        kinds, given = " ".join(self.plot), self._picture_options
+        about = f"{_listed(given)}: about a picture, choose its kind with --plot"
+        require(bool(self.plot or self.html) or not given, about)
         if self.to is not None:
-            require(bool(self.plot), f"--to {self.to}: names a picture, choose its kind with --plot")
             endings = f"--to {self.to}: the name must end in {', '.join(SUFFIXES)}"
             require(self.to.suffix.lower() in SUFFIXES, endings)
+        splits = f"--split {' '.join(self.split)}: "
+        for kind in self.plot if self.split else ():
+            require(kind not in OF_NO_SPLIT, f"{splits}--plot {kind} shows no split of the images, omit it")
+            one = f"{splits}--plot {kind} shows one split, give only {self.split[0]}"
+            require(kind not in OF_ONE_SPLIT or len(self.split) == 1, one)
         of_studies, of_gradients = set(self.plot) & set(OF_STUDIES), OF_GRADIENTS in self.plot
         of_runs = set(self.plot) - {*OF_STUDIES, OF_GRADIENTS}
         several = bool(of_runs) + bool(of_gradients) + len(of_studies) > 1
@@ -126,6 +140,11 @@ class Selection(Settings):
         latest = "--plot gradients: draws the latest gradient check, omit the other view"
         require(not of_gradients or self.gradchecks, latest)
         require(not (of_runs and self.gradchecks), f"--plot {kinds}: --gradchecks has no run to draw, only gradients")
+
+    @property
+    def _picture_options(self) -> list[str]:
+        """The given options that change a picture."""
+        return [name for name in ("to", "split", "width", "no_title") if getattr(self, name)]
 
     @property
     def is_csv(self) -> bool:

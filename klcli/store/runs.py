@@ -289,7 +289,8 @@ def prefixed(split: str, metrics: Metrics | Score | None) -> dict[str, float]:
 def ending_row(state: str, result: TrainResult | None, seconds: float, error: str | None) -> dict[str, Any]:
     """Return the columns of a run that has ended."""
     row: dict[str, Any] = {"state": state, "finished_at": now(), "seconds": seconds, "error": error}
-    for last in result.epochs[-1:] if result else []:
+    # A network that diverged at once has no results, although it was evaluated before its first update.
+    for last in result.epochs[-1:] if result and (result.step or state == "complete") else []:
         row |= prefixed("train", last.train) | prefixed("validation", last.validation)
     if result and (ensemble := result.ensemble):
         row |= {"snapshots": ensemble.networks}

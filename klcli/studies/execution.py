@@ -188,11 +188,12 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
 
     def on_evaluation(results: list[TrainResult]) -> None:
         channel.put_best(max((r.epochs[-1].validation.accuracy for r in results if r.epochs), default=0.0))
-        if len(task.configs) == 1 and results[0].diverged_at is None:
+        # The untrained network is no checkpoint: its seed gives it again.
+        if len(task.configs) == 1 and results[0].diverged_at is None and results[0].step:
             channel.put_result(results[0])
 
     how: dict[str, Any] = {"evaluate_test": task.evaluate_test, "cores": task.cores, "quirks": task.quirks}
-    how |= {"on_update": channel.on_update}
+    how |= {"on_update": channel.on_update, "evaluate_untrained": True}
     if task.is_chain:
         results = train_chain(task.configs, splits, on_evaluation=on_evaluation, **how)
     else:

@@ -21,6 +21,12 @@ class Budget:
     evaluations: tuple[int, ...]  # updates after which train and validation are evaluated, ascending
 
     @property
+    def evaluations_with_untrained(self) -> tuple[int, ...]:
+        """The evaluations, with one before the first update unless they are at the end alone or of a range test."""
+        has_curves = self.config.evaluations_per_cycle != 0 and self.config.schedule != "range"
+        return (0, *self.evaluations) if has_curves and self.total_updates else self.evaluations
+
+    @property
     def ends_a_cycle(self) -> bool:
         """Whether the last update ends a cycle, at the smallest eta; True for a schedule without cycles."""
         return self.config.schedule not in CYCLIC or self.total_updates % (2 * self.step_size) == 0

@@ -180,6 +180,7 @@ Quirk = Callable[[Training], None]  # changes a training before its first update
 def train(
     configs: Sequence[TrainConfig], splits: Splits, *,
     snapshot: Snapshot | None = None, epochs: Sequence[EpochMetrics] = (), evaluate_test: bool = True, cores: int = 1,
+    evaluate_untrained: bool = False,
     quirks: Sequence[Quirk] = (),
     on_update: Callable[[int], None] = lambda step: None,
     on_evaluation: Callable[[list[TrainResult]], None] = lambda results: None,
@@ -188,7 +189,8 @@ def train(
 
     The configs may differ in seed, lambda, sigma, eta_min and eta_max; all else must agree (ValueError), the order
     seed included. What `on_update(step)`, called after every update, raises ends the training. `on_evaluation(results)`
-    is called after every evaluation, whose EpochMetrics is the last of the `epochs` of each replica. A replica whose
+    is called after every evaluation, whose EpochMetrics is the last of the `epochs` of each replica; with
+    `evaluate_untrained`, the first one is before the first update, if any evaluation is not the last. A replica whose
     cost is no longer finite gets `diverged_at` and no further metrics; the others continue. A single replica continues
     from a `snapshot`, with the `epochs` before it, and ends with the same bits as without the interruption. With two
     `cores`, a second thread computes too; the bits do not depend on it. Each of the `quirks` is called with the
@@ -198,7 +200,8 @@ def train(
         training = Training(configs, splits, snapshot, team, quirks)
         training.results[0].epochs.extend(epochs)
         done = training.step if epochs else -1  # their evaluations are stored with the snapshot
-        for evaluation in (step for step in training.budget.evaluations if step > done):
+        evaluations = training.budget.evaluations_with_untrained if evaluate_untrained else training.budget.evaluations
+        for evaluation in (step for step in evaluations if step > done):
             while training.step < evaluation and not training.finished:
                 training.update()
                 on_update(training.step)

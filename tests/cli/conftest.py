@@ -53,7 +53,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 @pytest.fixture
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are made and written without a pixel: four fifths of a small training were matplotlib's."""
-    monkeypatch.setattr("klcli.report.plots.figure.draw", lambda chart, suffix="png": b"not rendered")
+    monkeypatch.setattr("klcli.report.plots.figure.draw", lambda chart, *form: b"not rendered")
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,7 @@ def test_without_a_command_the_help_is_shown(here: Klcli, command: tuple[str, ..
         (["data", "inf"], ["'inf'", "'info'"]),
         (["--verson"], ["--verson", "--version"]),
         (["report", "--bets", "3"], ["--bets", "nearest: --best"]),
-        (["report", "--plt", "curves"], ["--plt", "nearest: --plot, --list"]),
+        (["report", "--plt", "curves"], ["--plt", "nearest: --plot, --split, --list"]),
     ],
     ids=" ".join,
 )

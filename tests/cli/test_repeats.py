@@ -58,7 +58,7 @@ def test_a_repeat_has_the_bits_of_the_training_with_its_seed(
     assert weights(tmp_path, repeats[1]) == weights(tmp_path, alone)
     assert len({weights(tmp_path, run) for run in repeats}) == 3
     epochs = [{k: v for k, v in one.items() if k not in ("run_id", "seconds")} for one in rows("epochs")]
-    assert epochs[4:8] == epochs[12:]
+    assert epochs[5:10] == epochs[15:]
 
 
 @pytest.mark.parametrize(

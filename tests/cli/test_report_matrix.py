@@ -147,6 +147,14 @@ PICTURES = {
     "--group-by bn --plot confusion": None,
     "--gradchecks --plot gradients": ["gradcheck-000001"],
     "--gradchecks --plot curves": None,
+    "--run 1 --plot curves confusion --split validation": [
+        f"run-000001-{k}-validation" for k in ("confusion", "curves")
+    ],
+    "--study 1 --plot lambda --split train --width 9 --no-title": ["study-000001-lambda-train"],
+    "--study 1 --plot lambda --split test": None,  # a search does not look at the test set
+    "--study 1 --plot lambda --split train test": None,
+    "--run 1 --plot rate --split train": None,
+    "--best 2 --no-title": None,
     "--plot tea": None,
 }
 

@@ -16,9 +16,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from klcli.report.page.page import picture
-from klcli.report.plots.chart import BLUE, Chart, Line, Panel
+from klcli.report.page.page import picture, table
+from klcli.report.plots.chart import GREY, Chart, Line, Panel
 from klcli.report.plots.figure import draw
+from klcli.report.tables.table import Table, columns
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 EVIL = "<script>document.title = 'broken'</script><img src=x onerror=\"document.title = 'broken'\"> & 'quotes'"
@@ -95,7 +96,7 @@ def test_the_page_is_whole_and_loads_nothing(page: Path) -> None:
 
 
 def test_a_picture_in_the_page_is_the_drawn_one_in_fewer_bytes() -> None:
-    line = Line("a", [0, 1, 2], [0.1234567, 3, 2], BLUE)
+    line = Line("a", [0, 1, 2], [0.1234567, 3, 2], GREY)
     drawn = draw(Chart('A & B\'s "title" #1 100%', "caption", [[Panel([line])]], 8, 4), "svg")
     [source] = re.findall(r'src="data:image/svg\+xml,([^"]*)"', picture("words", "svg", drawn))
     assert len(source) < 0.75 * len(base64.b64encode(drawn))
@@ -109,6 +110,16 @@ def test_a_picture_in_the_page_is_the_drawn_one_in_fewer_bytes() -> None:
                 expected, found = (list(map(float, number.findall(it.attrib[name]))) for it in (one, other))
                 assert found == pytest.approx(expected, rel=1e-4)
     assert kept == {}
+
+
+def test_a_table_begins_with_what_a_phone_can_show_and_a_long_one_is_folded() -> None:
+    head = columns("*id:=run; network; lambda:.4g; loss:.4f; validation_accuracy:.4f=validation; &std:.4f; seconds:")
+    row = {"id": 7, "network": "n", "lambda": 0.1, "validation_accuracy": 0.5, "std": 0.01}
+    heads = re.findall(r"<th [^>]*>([^<]*)</th>", table(Table("t", head, [row])))
+    assert heads == ["run", "validation", "std", "network", "lambda", "loss", "seconds"]
+    assert re.findall(r"<td [^>]*>([^<]*)</td>", table(Table("t", head, [row])))[:3] == ["7", "0.5000", "0.0100"]
+    assert "<details>" not in table(Table("t", head, [row] * 40))
+    assert table(Table("t", head, [row] * 41)).startswith("<details><summary>t (41 rows)</summary>")
 
 
 @pytest.fixture
@@ -162,6 +173,12 @@ def test_in_a_browser(page: Path, browser: Any) -> None:
             f" && one.getBoundingClientRect().right > {width} + 0.5).map(one => one.outerHTML.slice(0, 80))"
         )
         assert browser.execute_script(outside) == []
+        # The accuracies of a ranking are there without scrolling.
+        script = (
+            "return [...document.querySelectorAll('th')].filter(one => one.textContent.trim() === 'validation')"
+            ".map(one => one.getBoundingClientRect().right)"
+        )
+        assert 0 < max(browser.execute_script(script)) <= width
 
     # A click sorts, a second one the other way; cells without a value stay last.
     column = (

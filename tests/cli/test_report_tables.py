@@ -140,7 +140,7 @@ def test_runs_side_by_side(here: Klcli, trained: Path) -> None:
     assert set(names) == {name for name, (a, b) in table.items() if a != b} - {"started (UTC)", "seconds"}
     assert "lambda" in names
     document = json.loads(here("report", "--run", "2", "--json").stdout)
-    assert [epoch["epoch"] for epoch in document["runs"][0]["epochs_measured"]] == [1, 2]
+    assert [epoch["epoch"] for epoch in document["runs"][0]["epochs_measured"]] == [0, 1, 2]
 
 
 def test_images_divided_differently_are_not_ranked_together(here: Klcli, trained: Path) -> None:

@@ -71,7 +71,7 @@ def test_the_same_options_may_be_typed_again(interrupted: None, here: Klcli, row
     done = here(*TRAIN, "--epochs", "2", "--threads", "1", "--resume", "1")
     assert done.returncode == 0, done.stderr
     [run] = rows("runs")
-    assert (run["state"], run["epochs_done"], len(rows("epochs"))) == ("complete", 2, 2)
+    assert (run["state"], run["epochs_done"], len(rows("epochs"))) == ("complete", 2, 3)
 
 
 def test_other_images_are_refused_by_their_sha256(

@@ -64,7 +64,7 @@ def test_a_signal_ends_the_run_interrupted(
     [run] = rows("runs")
     assert run["state"] == "interrupted"
     assert run["finished_at"] is not None
-    assert run["epochs_done"] == len(rows("epochs")) >= 3
+    assert run["epochs_done"] == len(rows("epochs")) - 1 >= 3
     assert f"run 1 keeps its {run['epochs_done']:g} epochs" in line
     assert run["validation_accuracy"] == rows("epochs")[-1]["validation_accuracy"]
     assert "no complete run" in klcli("report").stdout  # an interrupted run is never ranked
@@ -318,7 +318,7 @@ def test_a_kill_leaves_a_run_that_the_next_command_marks(start: Start, klcli: Kl
     assert klcli("report").returncode == 0
     [run] = rows("runs")
     assert run["state"] == "interrupted"
-    assert run["epochs_done"] == len(rows("epochs")) >= 2
+    assert run["epochs_done"] == len(rows("epochs")) - 1 >= 2
 
 
 def test_a_living_run_is_not_marked_by_others(start: Start, klcli: Klcli, rows: Rows) -> None:
@@ -338,7 +338,7 @@ def test_two_trainings_share_a_database(start: Start, rows: Rows) -> None:
         assert process.communicate(timeout=60)[1]
         assert process.returncode == 0
     assert [run["state"] for run in rows("runs")] == ["complete", "complete"]
-    assert len(rows("epochs")) == 24
+    assert len(rows("epochs")) == 2 * (1 + 12)
 
 
 def _wait_for_run(folder: Path) -> None:

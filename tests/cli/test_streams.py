@@ -185,7 +185,7 @@ def test_bars_on_a_terminal_alone(shell: Shell, trained: Path) -> None:
         assert done.returncode == 0
         for sequence in (BAR, "\x1b[2K", "\x1b[1A", "\r"):
             assert sequence not in done.stderr + done.stdout, forced
-        assert done.stderr.count("epoch ") == 6, forced
+        assert done.stderr.count("epoch ") == 7, forced
 
 
 @pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"TTY_INTERACTIVE": "0"}, {"TERM": "unknown"}])
@@ -193,7 +193,7 @@ def test_a_terminal_without_bars_gets_lines(trained: Path, environment: dict[str
     code, text = on_terminal(trained, *TRAIN.split(), **environment)
     assert code == 0
     assert BAR not in text
-    assert text.count("epoch ") == 6
+    assert text.count("epoch ") == 7
 
 
 def test_no_color(trained: Path) -> None:

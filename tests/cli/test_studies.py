@@ -216,7 +216,7 @@ def test_repeats_continue_from_their_checkpoints_after_a_kill(start: Start, ligh
         [{k: v for k, v in row.items() if k not in ("run_id", "seconds")} for row in epochs]
         for epochs in (read(tmp_path, f"SELECT * FROM epochs WHERE run_id = {run} ORDER BY step") for run in (3, 2))
     )
-    assert len(alone) == 80 and alone == of_study
+    assert len(alone) == 81 and alone == of_study
     names = [name.name for name in (tmp_path / "results/checkpoints").iterdir()]
     assert sorted(names) == [f"run-00000{run}.npz" for run in (1, 2, 3)]
     one, other = (np.load(tmp_path / f"results/checkpoints/run-00000{run}.npz") for run in (2, 3))

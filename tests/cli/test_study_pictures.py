@@ -26,7 +26,7 @@ def filled(fill: Callable[..., list[int]], tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("pictures")
     assert fill(folder, [SEARCH]) == [0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("klcli.report.plots.figure.draw", lambda chart, suffix="png": b"not rendered")
+        patch.setattr("klcli.report.plots.figure.draw", lambda chart, *form: b"not rendered")
         assert fill(folder, [REPORT]) == [0]
     return folder / "results"
 
@@ -68,6 +68,18 @@ def test_every_figure_is_drawn_from_the_stored_runs(here: Klcli, studies: Path, 
     for name, wanted in zip(names, PICTURES[asked], strict=True):
         start, _, end = wanted.partition("{}")
         assert name.startswith(start) and name.endswith(end)
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_repeats_without_and_with_bn_are_named_by_their_numbers(here: Klcli, studies: Path, refused: Refused) -> None:
+    with sqlite3.connect(studies / "results/klcli.db") as connection:
+        found = connection.execute("SELECT id FROM runs WHERE study_id >= 3 AND sigma = 0.1 ORDER BY batch_norm, id")
+        numbers = [str(number) for (number,) in found]
+    connection.close()
+    assert len(numbers) == 4
+    assert here("report", "--run", *numbers, "--plot", "bn", "--to", "four.svg").returncode == 0
+    assert refused(here("report", "--run", *numbers, "1", "--plot", "bn"), 2).endswith("or the repeats of both")
+    assert (studies / "four.svg").exists()
 
 
 @pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
@@ -127,8 +139,8 @@ def test_the_curves_of_a_figure_are_the_stored_evaluations(studies: Path) -> Non
     assert name == "a3-2021-000-F9a"
     assert words.startswith("000-F9a to 000-F10c")
     costs, _, accuracies = chart().panels
-    assert [panel.title for panel in costs] == ["sigma 0.1", "sigma 0.001"]
-    drawn = [[line for line in row[0].lines if "with BN" in str(line.label)] for row in (costs, accuracies)]
-    assert [*zip(drawn[0][2].x, drawn[0][2].y, drawn[1][3].y, strict=True)] == steps  # of seed 1: train, validation
+    assert [panel.title.partition("\n")[0] for panel in costs] == ["sigma 0.1", "sigma 0.001"]
+    train, validation = costs[0].lines[7], accuracies[0].lines[10]  # with BN, of seed 1
+    assert [*zip(train.x, train.y, validation.y, strict=True)] == steps
     assert len(steps) > 1
     store.close()

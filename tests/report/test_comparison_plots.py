@@ -9,8 +9,8 @@ import pytest
 from records import MEASURES, epoch, lines_of, run
 
 from klcli.evaluation.confusion import confusion
-from klcli.report.plots.chart import BLUE
-from klcli.report.plots.comparison import bn_overlay, bn_pair, bn_pairs, training_overlay, validation_overlay
+from klcli.report.plots.chart import OF_BN
+from klcli.report.plots.comparison import bn_overlay, bn_pair, bn_pairs, overlay
 from klcli.report.plots.figure import Chart, draw
 from klcli.report.plots.networks import draw_confusion, draw_weights, weight_images
 from klcli.settings.split_config import SplitConfig
@@ -31,26 +31,26 @@ def epochs(**by_step: float) -> list[Epoch]:
     ]
 
 
-def labels_of(overlay: Chart) -> list[str | None]:
-    [[first, *_]] = overlay.panels
+def labels_of(chart: Chart) -> list[str | None]:
+    [[first, *_]] = chart.panels
     return [line.label for line in first.lines]
 
 
 def test_repeats_are_one_curve_with_a_band_over_their_common_steps() -> None:
     runs = [trained(1, seed=1), trained(2, seed=2), trained(3, lam=0.1), trained(4, seed=9)]
     measured = {1: epochs(s100=0.2, s200=0.4), 2: epochs(s100=0.4, s200=0.8, s300=1.0), 3: epochs(s100=0.5), 4: []}
-    overlay = validation_overlay(runs, measured)
-    assert labels_of(overlay) == ["lambda 0.005 (n = 2)", "lambda 0.1"]
-    first = lines_of(overlay)["loss", "lambda 0.005 (n = 2)"]
+    chart = overlay(runs, measured)
+    assert labels_of(chart) == ["runs 1-2: lambda 0.005", "run 3: lambda 0.1"]
+    first = lines_of(chart)["loss", "runs 1-2: lambda 0.005"]
     assert first.x == [100, 200]
     assert first.y == pytest.approx([0.3, 0.6])
     assert first.spread == pytest.approx([0.02**0.5, 0.08**0.5])  # of two values, |a - b| / sqrt 2
-    second = lines_of(overlay)["cost", "lambda 0.1"]
+    second = lines_of(chart)["cost", "run 3: lambda 0.1"]
     assert (second.y, second.spread) == ([0.5], [])
-    for words in ("cifar10", "45000 images train", "runs 1, 2, 3", "without any evaluation: run 4", "one standard"):
-        assert words in overlay.caption
-    assert {panel.cycle for panel in overlay.panels[0]} == {200}
-    assert draw(overlay).startswith(b"\x89PNG")
+    for words in ("cifar10", "45000 images train", "without any evaluation: run 4", "one standard"):
+        assert words in chart.caption
+    assert {panel.cycle for panel in chart.panels[0]} == {200}
+    assert draw(chart).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_repeats_are_one_curve_with_a_band_over_their_common_steps() -> None:
             ["3-layer 50-50, init normal, sigma 0.01", "3-layer 50-50, init he", "2-layer 30, init he"],
         ),
         ([{"batch_norm": True}, {}], ["3-layer 50-50 with BN", "3-layer 50-50"]),
-        ([{}, {"bn_position": "after"}], ["3-layer 50-50 (run 0)", "3-layer 50-50 (run 1)"]),  # there is no BN
+        ([{}, {"bn_position": "after"}], ["3-layer 50-50", "3-layer 50-50"]),  # there is no BN
         (
             [{"batch_norm": True}, {"batch_norm": True, "bn_position": "after"}],
             ["3-layer 50-50 with BN", "3-layer 50-50 with BN after ReLU"],
@@ -81,43 +81,43 @@ def test_repeats_are_one_curve_with_a_band_over_their_common_steps() -> None:
 )
 def test_a_label_names_what_differs(settings: list[dict[str, Any]], labels: list[str]) -> None:
     runs = [trained(number, **own) for number, own in enumerate(settings)]
-    overlay = validation_overlay(runs, {one.id: epochs(s100=0.5) for one in runs})
-    assert labels_of(overlay) == labels
+    chart = overlay(runs, {one.id: epochs(s100=0.5) for one in runs})
+    assert labels_of(chart) == [f"run {number}: {label}" for number, label in enumerate(labels)]
 
 
 def test_curves_on_other_images_of_one_name_are_told_apart_by_their_runs() -> None:
     runs = [trained(1), trained(2, dataset_sha256="b" * 64)]
-    overlay = validation_overlay(runs, {1: epochs(s100=0.5), 2: epochs(s100=0.5)})
-    assert labels_of(overlay) == ["3-layer 50-50 (run 1)", "3-layer 50-50 (run 2)"]
+    chart = overlay(runs, {1: epochs(s100=0.5), 2: epochs(s100=0.5)})
+    assert labels_of(chart) == ["run 1: 3-layer 50-50", "run 2: 3-layer 50-50"]
 
 
 def test_the_caption_has_what_all_curves_share() -> None:
     runs = [trained(1, momentum=0.9), trained(2, momentum=0.9, weight_decay=0.01)]
-    caption = validation_overlay(runs, {1: epochs(s100=0.5), 2: epochs(s100=0.5)}).caption
+    caption = overlay(runs, {1: epochs(s100=0.5), 2: epochs(s100=0.5)}).caption
     assert "momentum 0.9" in caption
     assert "weight decay" not in caption
 
 
 def test_nothing_at_all_can_be_drawn() -> None:
-    assert draw(validation_overlay([trained(1), trained(2)], {1: [], 2: []})).startswith(b"\x89PNG")
+    assert draw(overlay([trained(1), trained(2)], {1: [], 2: []})).startswith(b"\x89PNG")
 
 
 def test_the_overlay_of_bn_has_four_lines() -> None:
-    overlay = bn_overlay([trained(1)], [trained(2, batch_norm=True)], {1: epochs(s100=0.25), 2: epochs(s100=0.75)})
-    assert {label: line.y for (panel, label), line in lines_of(overlay).items() if panel == "accuracy"} == {
-        "train, without BN": [1.25],
-        "validation, without BN": [0.25],
-        "train, with BN": [1.75],
-        "validation, with BN": [0.75],
+    chart = bn_overlay([trained(1)], [trained(2, batch_norm=True)], {1: epochs(s100=0.25), 2: epochs(s100=0.75)})
+    assert {label: line.y for (panel, label), line in lines_of(chart).items() if panel == "accuracy"} == {
+        "train, without BN (run 1)": [1.25],
+        "validation, without BN (run 1)": [0.25],
+        "train, with BN (run 2)": [1.75],
+        "validation, with BN (run 2)": [0.75],
     }
-    assert b"<svg" in draw(overlay, "svg")
-    assert "different" not in overlay.caption
+    assert b"<svg" in draw(chart, "svg")
+    assert "different" not in chart.caption
 
 
 def test_the_caption_of_an_unlike_pair_says_in_what_it_differs() -> None:
     pair = [trained(1, seed=1)], [trained(2, seed=2, batch_norm=True, lam=0.1, momentum=0.9)]
     caption = bn_overlay(*pair, {1: epochs(s100=0.25), 2: epochs(s100=0.75)}).caption
-    words = "also different: lambda 0.005 without BN and 0.1 with it, momentum 0 without BN and 0.9 with it; runs 1, 2"
+    words = "also different: lambda 0.005 without BN and 0.1 with it, momentum 0 without BN and 0.9 with it"
     assert words in caption
     assert "lambda" not in caption.partition("; also different")[0]
     assert "seeds 1, 2" in caption
@@ -134,13 +134,13 @@ def test_a_pair_is_alike_in_all_but_bn() -> None:
 def test_repeats_without_and_with_bn_are_means_with_a_band() -> None:
     both = [trained(1), trained(2, seed=1)], [trained(3, batch_norm=True), trained(4, seed=1, batch_norm=True)]
     measured = {number: epochs(s100=number / 10, s200=number / 5) for number in (1, 2, 3, 4)}
-    overlay = bn_overlay(*both, measured)
-    line = lines_of(overlay)["loss", "validation, with BN"]
+    chart = bn_overlay(*both, measured)
+    line = lines_of(chart)["loss", "validation, with BN (runs 3-4)"]
     assert line.y == pytest.approx([0.35, 0.7])
     assert line.spread == pytest.approx([0.1 / 2**0.5, 0.2 / 2**0.5])
-    assert lines_of(overlay)["loss", "train, without BN"].y == pytest.approx([1.15, 1.3])
-    assert "runs 1, 2, 3, 4; the band is one standard deviation over seeds" in overlay.caption
-    assert {line.colour for line in overlay.panels[0][0].lines[2:]} == {BLUE}
+    assert lines_of(chart)["loss", "train, without BN (runs 1-2)"].y == pytest.approx([1.15, 1.3])
+    assert "; the band is one standard deviation over seeds" in chart.caption
+    assert {line.colour for line in chart.panels[0][0].lines[2:]} == {OF_BN[True]}
 
 
 def test_pairs_of_a_study_are_alike_in_all_but_bn_and_seed() -> None:
@@ -158,10 +158,10 @@ def test_pairs_of_a_study_are_alike_in_all_but_bn_and_seed() -> None:
 
 def test_the_training_overlay_has_a_colour_for_each_setting_and_a_style_for_each_split() -> None:
     runs = [trained(1), trained(2, seed=3), trained(3, lam=0.1)]
-    overlay = training_overlay(runs, {run.id: epochs(s100=0.5) for run in runs})
-    settings = ("lambda 0.005 (n = 2)", "lambda 0.1")
-    assert labels_of(overlay) == [f"{split}, {one}" for one in settings for split in ("train", "validation")]
-    lines = overlay.panels[0][0].lines
+    chart = overlay(runs, {run.id: epochs(s100=0.5) for run in runs}, ("train", "validation"))
+    settings = ("runs 1-2: lambda 0.005", "run 3: lambda 0.1")
+    assert labels_of(chart) == [f"{split}, {one}" for one in settings for split in ("train", "validation")]
+    lines = chart.panels[0][0].lines
     assert [line.style for line in lines] == ["-", "--"] * 2
     assert len({line.colour for line in lines}) == 2
     assert [list(line.y) for line in lines] == [[1.5], [0.5]] * 2

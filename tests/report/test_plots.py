@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from records import MEASURES, epoch, lines_of, points, run
 
+from klcli.report.plots.chart import Look
+from klcli.report.plots.comparison import overlay
 from klcli.report.plots.figure import Chart, draw
 from klcli.report.plots.training import learning_rate_curve, repeated_curves, training_curves
 from klcli.report.words import settings_line
@@ -16,6 +18,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
 
 N_S = 100
+MEASURED = ("cost", "loss", "accuracy")
 
 
 def trained(test_accuracy: float | None = 0.5123, **settings: Any) -> Run:
@@ -53,13 +56,13 @@ def test_repeats_are_their_mean_with_a_band() -> None:
     assert line.spread == [pytest.approx(2 / 2**0.5)]
     assert lines_of(chart)["accuracy", "test 0.6500"].y == pytest.approx((0.65, 0.65))
     assert chart.title == "3-layer 50-50 with BN, mean of 2 runs"
-    assert chart.caption.endswith("seeds 1, 2; runs 1, 2; the band is one standard deviation over seeds")
+    assert chart.caption.endswith("seeds 1, 2; runs 1-2; the band is one standard deviation over seeds")
     assert draw(repeated_curves(runs, {1: [], 2: []})).startswith(b"\x89PNG")
     lost = [*runs, replace(runs[0], id=3, state="diverged"), replace(runs[0], id=4, state="interrupted")]
     chart = repeated_curves(lost, measured | {3: epochs(50), 4: []})
     assert points(lines_of(chart)["loss", "train"]) == points(line)
     assert chart.caption.endswith(
-        "runs 1, 2; the band is one standard deviation over seeds; without run 3, diverged, run 4, interrupted"
+        "runs 1-2; the band is one standard deviation over seeds; without run 3, diverged, run 4, interrupted"
     )
 
 
@@ -175,3 +178,32 @@ def test_a_run_without_a_test_is_drawn() -> None:
 def test_the_caption_names_the_seeds_of_all_that_is_shown(seeds: list[int], words: str) -> None:
     first, *others = [trained(seed=seed) for seed in seeds]
     assert settings_line(first, together_with=others).endswith(words)
+
+
+@pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
+@pytest.mark.parametrize(("width", "columns"), [(16.0, 2), (8.0, 1)])
+def test_a_picture_of_a_document_has_its_width_and_letters_of_9_points(width: float, columns: int) -> None:
+    chart, look = training_curves(trained(), epochs(50, 100)), Look(width, title=False)
+    content = draw(chart, "pdf", look)
+    [box] = re.findall(rb"/MediaBox \[ ([^]]*) ]", content)
+    _, _, points_wide, points_high = map(float, box.split())
+    assert points_wide == pytest.approx(width / 2.54 * 72)
+    assert (points_high > points_wide) is (columns == 1)  # its four panels are below one another
+    streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL)
+    texts = b" ".join(zlib.decompress(one) for one in streams if one[:1] == b"\x78")
+    assert {float(size) for size in re.findall(rb"/F\d+(?:-\d+)? ([\d.]+) Tf", texts)} == {9}
+    inches = size_of_png(draw(chart, "png", look))[0] / 200
+    assert inches == pytest.approx(width / 2.54, abs=0.01)
+    drawn, untitled = (draw(chart, "svg", Look(width, title=one)) for one in (True, False))
+    for text in (b"Run 12: 3-layer 50-50", b"lambda 0.003"):
+        assert text in drawn and text not in untitled
+
+
+def test_each_split_alone() -> None:
+    runs, measured = [replace(trained(), test_loss=1.5, test_cost=1.7)], {12: epochs(50, 100)}
+    for chart in (training_curves(runs[0], measured[12], ("test",)), overlay(runs, measured, ("test",))):
+        lines = [line for row in chart.panels for panel in row for line in panel.lines if panel.title in MEASURED]
+        assert [points(line) for line in lines] == [[(0, y), (100, y)] for y in (1.7, 1.5, 0.5123)]
+    lines = [line for row in overlay(runs, measured, ("train",)).panels for panel in row for line in panel.lines]
+    assert [list(line.y) for line in lines] == [[i + 0.05, i + 0.1] for i in range(3)]
+    assert overlay([trained(test_accuracy=None)], measured, ("test",)).panels[0][0].lines == []

@@ -8,7 +8,7 @@ import pytest
 from records import epoch, lines_of, points, run
 
 from klcli.procedures.searches import tried_values
-from klcli.report.plots.chart import BLUE, ORANGE
+from klcli.report.plots.chart import OF_BN
 from klcli.report.plots.figure import Chart, draw
 from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.settings.train_config import TrainConfig
@@ -55,11 +55,14 @@ def test_the_points_of_a_search() -> None:
     values = [one for stage, runs in stages for one in tried_values(runs, stage)]
     scatter = lambda_search(stages, choose(values, 2500))
     [[panel]] = scatter.panels
-    assert {line.label: [(pytest.approx(x), y) for x, y in points(line)] for line in panel.lines} == {
-        "coarse": [(-4, 0.48), (-3, 0.52), (-2, 0.515)],
-        "fine": [(-2.39794, 0.53), (-2.39794, 0.51)],
+    every = [(line.label, [(pytest.approx(x), y) for x, y in points(line)]) for line in panel.lines]
+    assert every[2] == (None, [(-2.39794, 0.53), (-2.39794, 0.51)])  # the repeats of one lambda
+    assert {label: own for label, own in every if label} == {
+        "coarse, runs 1-4": [(-4, 0.48), (-3, 0.52), (-2, 0.515)],
+        "fine, runs 5-6": [(-2.39794, pytest.approx(0.52))],
         "chosen lambda 0.004": [(-2.39794, 0.52)],  # tied with 1e-3; the middle of the plateau is 3.4e-3
     }
+    assert panel.lines[3].spread == [pytest.approx(0.02 / 2**0.5)]  # of two values, |a - b| / sqrt 2
     assert panel.xlabel == "log10 lambda"
     error = (0.52 * 0.48 / 2500) ** 0.5
     assert panel.band == (pytest.approx(0.52 - error), 0.52)
@@ -137,23 +140,24 @@ def test_the_curves_of_a_sweep() -> None:
     runs, epochs = swept()
     curves = sigma_curves(runs, epochs)
     costs, losses, accuracies = curves.panels
-    assert [panel.title for panel in costs] == ["sigma 0.1", "sigma 0.0001"]
+    assert [panel.title for panel in costs] == ["sigma 0.1\nruns 1, 3, 5, 7", "sigma 0.0001\nruns 2, 4, 6, 8"]
     assert [row[0].ylabel for row in curves.panels] == ["cost", "loss", "accuracy"]
-    looks = [("train", "-"), ("validation", "--")] * 4
-    names = ["without BN"] * 4 + ["with BN"] * 4
     every = [panel.lines for row in curves.panels for panel in row]
-    labels = [(f"{split}, {name}", style) for (split, style), name in zip(looks, names, strict=True)]
-    assert [[(line.label, line.style) for line in lines] for lines in every] == [labels] * 6
-    assert {(line.label or "").partition(", ")[2]: line.colour for line in every[0]} == {
-        "without BN": ORANGE, "with BN": BLUE,
-    }  # fmt: skip
-    train, first, _, second = losses[1].lines[4:]  # runs 4 and 8
-    assert points(train) == [(100, 4), (200, 4), (300, 4), (400, 4)]
+    looks = [
+        (f"{split}, {name}", style, OF_BN[name == "with BN"])
+        for name in ("without BN", "with BN")
+        for split, style in (("train", "-"), ("validation", "--"))
+    ]
+    drawn = [(label if is_mean else None, *look) for label, *look in looks for is_mean in (False, False, True)]
+    assert [[(line.label, line.style, line.colour) for line in lines] for lines in every] == [drawn] * 6
+    first, second, mean = losses[1].lines[9:]  # of validation: runs 4 and 8
+    assert points(losses[1].lines[6]) == [(100, 4), (200, 4), (300, 4), (400, 4)]
     assert points(first) == [(100, 5), (200, 6), (300, 7), (400, 8)]
-    assert list(accuracies[1].lines[5].y) == pytest.approx([0.41, 0.42, 0.43, 0.44])
-    assert list(accuracies[1].lines[4].y) == pytest.approx([0.2] * 4)
-    assert list(costs[1].lines[5].y) == [16, 17, 18, 19]
     assert list(second.y) == [9, 10, 11, 12]
+    assert list(mean.y) == [7, 8, 9, 10]
+    assert list(accuracies[1].lines[9].y) == pytest.approx([0.41, 0.42, 0.43, 0.44])
+    assert list(accuracies[1].lines[6].y) == pytest.approx([0.2] * 4)
+    assert list(costs[1].lines[9].y) == [16, 17, 18, 19]
     assert [[panel.shares_y for panel in row] for row in curves.panels] == [[False] * 2, [True] * 2, [True] * 2]
     assert {panel.cycle for row in curves.panels for panel in row} == {1800}
     assert scales(curves) == {"linear"}

@@ -7,7 +7,7 @@ from records import epoch, run
 
 from klcli.procedures.searches import tried_values
 from klcli.report.plots.chart import Chart
-from klcli.report.plots.comparison import bn_overlay, training_overlay, validation_overlay
+from klcli.report.plots.comparison import bn_overlay, overlay
 from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.report.plots.training import learning_rate_curve, repeated_curves, training_curves
 from klcli.report.tables.studies import suggestion_sentence
@@ -30,9 +30,9 @@ def charts(split: SplitConfig) -> list[Chart]:
         training_curves(plain, EPOCHS),
         training_curves(of_range, EPOCHS),
         repeated_curves([plain, plain], epochs),
-        training_overlay([plain, with_bn], epochs),
+        overlay([plain, with_bn], epochs, ("train", "validation")),
         learning_rate_curve(plain, EPOCHS),
-        validation_overlay([plain, with_bn], epochs),
+        overlay([plain, with_bn], epochs),
         bn_overlay([plain], [with_bn], epochs),
         lambda_search([("coarse", [plain])], choose(tried_values([plain], "coarse"), 1000)),
         sigma_curves([small], epochs),

@@ -100,7 +100,7 @@ def test_a_replica_of_a_stack_gives_what_it_gives_alone(tasks: Tasks, splits: Sp
     outcome = train_stack(task, WorkerChannel(tmp_path, 0))
     assert outcome.positions == (0, 1, 2, 3)
     for config, replica in zip(task.configs, outcome.results, strict=True):
-        [alone] = train([config], splits)
+        [alone] = train([config], splits, evaluate_untrained=True)
         assert replica.config == config
         for name, array in alone.network.state().items():
             np.testing.assert_allclose(replica.network.state()[name], array, rtol=0, atol=1e-10)

@@ -1,5 +1,7 @@
 """Budget: numbers of updates, epochs and evaluations, by hand."""
 
+from typing import Any
+
 import pytest
 
 from klcli.errors import ConfigError
@@ -71,6 +73,15 @@ def test_evaluations_come_when_they_were_asked_for_and_always_after_the_last_upd
     settings: dict[str, int], evaluations: tuple[int, ...]
 ) -> None:
     assert budget_of(TrainConfig(batch_size=10, **settings), 85).evaluations == evaluations
+
+
+@pytest.mark.parametrize(
+    ("settings", "has_first"),
+    [({}, True), ({"evaluations_per_cycle": 0}, False), ({"schedule": "range"}, False), ({"epochs": 0}, False)],
+)
+def test_curves_begin_before_the_first_update(settings: dict[str, Any], has_first: bool) -> None:
+    times = budget_of(TrainConfig(batch_size=10, **settings), 85)
+    assert times.evaluations_with_untrained == ((0,) if has_first else ()) + times.evaluations
 
 
 def test_no_epoch_means_no_update_and_counts_as_a_whole_number_of_cycles() -> None:

@@ -1,7 +1,7 @@
 """train: determinism, replicas against the same config alone, divergence, and the conditions that end a training."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,21 @@ def test_a_helper_changes_no_bit(splits: Splits, setting: dict[str, Any], monkey
         assert alone.network.state().keys() == state.keys()
         for name, array in alone.network.state().items():
             np.testing.assert_array_equal(array, state[name])
+
+
+@pytest.mark.parametrize("more", [{}, {"optimizer": "adam", "weight_average": 0.9, "dtype": "float32", "dropout": 0.1}])
+def test_an_evaluation_before_the_first_update_changes_no_bit(splits: Splits, more: dict[str, Any]) -> None:
+    configs = [replace(HUNDRED, lam=lam, **more) for lam in (0.01, 0.1)]
+    for plain, other in zip(train(configs, splits), train(configs, splits, evaluate_untrained=True), strict=True):
+        first, *rest = without_seconds(other)
+        assert rest == without_seconds(plain)
+        assert other.test == plain.test
+        for name, array in plain.network.state().items():
+            np.testing.assert_array_equal(array, other.network.state()[name])
+        untrained = initialize(plain.config)
+        [expected] = evaluation.evaluate(untrained, splits.validation, [plain.config.lam], plain.config.dtype)
+        assert (first.step, first.epoch, first.learning_rate) == (0, 0.0, plain.config.eta_min)
+        assert asdict(first.validation) == pytest.approx(asdict(expected))
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"order_seed": 12}])

@@ -46,7 +46,7 @@ def report(selection: Selection, invocation: Invocation) -> None:
 
     - `klcli report --group-by hidden,bn --format latex`
 
-    - `klcli report --run 7 9 12 --plot curves --to figure-1.svg`
+    - `klcli report --run 7 9 12 --plot curves --to figure-1.pdf --width 16 --no-title --split train`
 
     - `klcli report --html report.html`
     """
@@ -97,8 +97,10 @@ def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
     pictures: list[tuple[Path, Picture]] = []
     if selection.plot:
         from klcli.report.pictures import planned
+        from klcli.report.plots.chart import Look
 
-        pictures = planned(store, shown, selection.plot, selection.to, invocation.data)
+        look = Look(selection.width, title=not selection.no_title)
+        pictures = planned(store, shown, selection.plot, selection.to, invocation.data, look, selection.split)
     # To stdout with a table for a person; to stderr with a format for another program.
     say = invocation.result if selection.format == "table" else invocation.say
     if shown.table is None:

@@ -7,10 +7,11 @@ from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
 from klcli.errors import Diverged
 from klcli.settings.procedures import SearchSettings
+from klcli.settings.run_command import OF_SEARCH
 from klcli.settings.train_config import TrainConfig
 
 
-@takes(TrainConfig, omit=("preset", "lam"), batch_norm=True, step_epochs=2.0)
+@takes(TrainConfig, omit=("preset", "lam"), **OF_SEARCH)
 @takes(SearchSettings)
 @invoked("repeats", "vary", "jobs", "executor", "resume", "data", "threads", "db")
 def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: Invocation) -> None:

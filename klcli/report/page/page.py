@@ -4,14 +4,15 @@ import base64
 import html
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from klcli.report.tables.formats import exact_rows
-from klcli.report.tables.table import Table
+from klcli.report.tables.table import Column, Table
 from klcli.text import visible
 
 LONG = 40  # characters above which a cell may wrap
+FOLDED = 40  # rows above which a table is folded
 
 
 class Markup(str):
@@ -86,9 +87,9 @@ def _compact(svg: str) -> str:
 _IN_ADDRESS = str.maketrans({character: f"%{ord(character):02X}" for character in "%#\"'<>&"})
 
 
-def details(summary: str, command: str, content: Table) -> Markup:
-    """Return a collapsible section of a run: its settings and the command that repeats it."""
-    return element("details", element("summary", summary), element("pre", command), table(content))
+def folded(summary: str, *content: Markup) -> Markup:
+    """Return content that a click on its summary shows; a closed one is not printed."""
+    return element("details", element("summary", summary), *content)
 
 
 def notes(sentences: Sequence[str], is_warning: bool = False) -> Markup:
@@ -98,8 +99,12 @@ def notes(sentences: Sequence[str], is_warning: bool = False) -> Markup:
     return joined(*(element("p", *own, class_="note warning" if is_warning else "note") for own in paragraphs))
 
 
-def table(content: Table) -> Markup:
-    """Return a table under its title, which is outside the scrolling box, because a phone would truncate it there."""
+def table(content: Table, folds: bool = True) -> Markup:
+    """Return a table under its title, which is outside the scrolling box, because a phone would truncate it there.
+
+    Its accuracies come first, for a phone, and a long table is folded.
+    """
+    content = replace(content, columns=_accuracies_first(content.columns))
     sortable = len(content.rows) > 1
     heads, rows = [], []
     kinds = {one.key: "number" if one.is_number else "word" for one in content.columns}
@@ -114,4 +119,23 @@ def table(content: Table) -> Markup:
     parts = element("thead", element("tr", *heads)), element("tbody", *rows)
     whole = element("table", *parts, class_="sortable" if sortable else "plain")
     box = element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=content.title)
+    if folds and len(rows) > FOLDED:
+        return folded(f"{content.title} ({len(rows)} rows)", box)
     return joined(element("h3", content.title), box)
+
+
+def _accuracies_first(columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Return the keys of the rows, the accuracies with what is joined to them, and the other columns."""
+    groups: list[list[Column]] = []
+    for one in columns:
+        if one.is_joined and groups:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    has_key = any(one.is_key for one in columns)
+
+    def rank(own: list[Column]) -> int:
+        is_key = own[0].is_key or (not has_key and own is groups[0])
+        return 0 if is_key else 1 if "accuracy" in own[0].key else 2
+
+    return tuple(one for own in sorted(groups, key=rank) for one in own)

@@ -14,14 +14,14 @@ from klcli.report.tables.groups import group, group_notes, group_table, varying
 from klcli.report.tables.later_checks import evaluations_table
 from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
 from klcli.report.tables.runs import comparison_table, summary_table
-from klcli.report.views import View, conditions, gradients_view, image_sets, study_view, view
-from klcli.report.words import images_words, run_title
+from klcli.report.views import View, conditions, gradients_view, image_sets, is_on_all_images, study_view, view
+from klcli.report.words import counted, images_words, run_title
 from klcli.settings.selection import Selection
-from klcli.store.records import ImageSet, Study
+from klcli.store.records import ImageSet, Run, RunResult, Study
 from klcli.store.store import Store
 
 BEST = 10  # rows of a ranking
-CURVES = 1  # runs of each set of images whose own curves are drawn; the others share a picture
+DRAWN = 3  # sets of images with pictures, those of all images before those of quick trials
 TOGETHER = 6  # settings in one picture,
 SEEDS = 20  # each with a band over its seeds
 GROUPS = 100  # rows of means over seeds
@@ -55,15 +55,15 @@ class Sections:
             yield Section("Summary", [page.table(summary_table(list(best), list(best.values())))])
         if self._chosen is not None:
             yield Section("Side by side", list(_shown(self._chosen)))
-        for images in self._image_sets:
-            yield Section(images_words(images), list(self._images(images)))
+        for number, images in enumerate(self._image_sets):
+            yield Section(images_words(images), list(self._images(images, is_drawn=number < DRAWN)))
         if self._chosen is None:
             yield from self._studies_and_checks()
         yield Section("Runs", list(self._runs()))
 
     def _studies_and_checks(self) -> Iterator[Section]:
         yield from map(self._reproduction, reproductions(self._store))
-        studies = [study for study in self._studies if study.kind != KIND]
+        studies = sorted((one for one in self._studies if one.kind != KIND), key=is_on_all_images, reverse=True)
         refined = {study.parent for study in studies if study.stage != "final"}
         for study in (study for study in studies if study.id not in refined):  # a fine stage includes its coarse stage
             yield Section(f"Study {study.id}: {study.kind} {study.stage or ''}".rstrip(), list(self._study(study)))
@@ -74,7 +74,7 @@ class Sections:
         own = replace(self._selection, images_of=str(images.latest), dataset=None, html=None, best=best)
         return view(self._store, own)
 
-    def _images(self, images: ImageSet) -> Iterator[Markup]:
+    def _images(self, images: ImageSet, is_drawn: bool) -> Iterator[Markup]:
         everything, _ = self._store.runs.results(self._conditions.on_images_of(images))
         if images.dataset == "synthetic":
             yield page.notes(["Synthetic images: these results say nothing about CIFAR-10."], is_warning=True)
@@ -91,10 +91,15 @@ class Sections:
         if evaluations := self._store.evaluations.of_runs([run.id for run in everything]):
             title = f"Stored networks, evaluated again, on {images_words(images)}"
             yield page.table(evaluations_table(title, evaluations))
-        if len(everything) > 1:
-            top = [self._store.runs.get(run.id) for one in groups[:TOGETHER] for run in one.runs[:SEEDS]]
+        if not is_drawn:
+            which = f"klcli report --best 6 --images-of {images.latest} --plot curves"
+            yield page.notes([f"The page has pictures of {DRAWN} sets of images; `{which}` draws these."])
+            return
+        evaluated = [one for one in groups if _has_curves(one.runs[0])]
+        top = [self._store.runs.get(run.id) for one in evaluated[:TOGETHER] for run in one.runs[:SEEDS]]
+        if len(top) > 1:
             yield from self._pictures(View(runs=top), "curves", "bn")
-        for run in ranking.runs[:CURVES]:
+        for run in [run for run in [*ranking.runs, *top] if _has_curves(run)][:1]:
             yield from self._pictures(View(runs=[run]), "curves")
         yield from self._pictures(View(runs=ranking.runs[:1]), *PIXELS)
 
@@ -127,14 +132,22 @@ class Sections:
     def _runs(self) -> Iterator[Markup]:
         limit = min(self._selection.limit or LISTED, LISTED)
         listed = view(self._store, replace(self._selection, list_all=True, limit=limit, html=None))
-        n, total = len(listed.runs), sum(self._store.runs.count_by_state().values())
+        runs = sorted(listed.runs, key=_is_partial)  # those on all images before quick trials
+        n, total = len(runs), sum(self._store.runs.count_by_state().values())
         more = f"{n} of {total} runs are listed: `klcli report --list` shows all."
-        yield from _shown(replace(listed, notes=[more] * (total > n)))
-        for run in listed.runs:
+        if (table := listed.table) is not None:
+            partial = {run.id for run in runs if _is_partial(run)}
+            table = replace(table, rows=sorted(table.rows, key=lambda row: row["id"] in partial))
+        yield from _shown(replace(listed, table=table, notes=[more] * (total > n)))
+        every = []
+        for run in runs:
             accuracy = f", validation {run.validation_accuracy:.4f}" if run.validation_accuracy is not None else ""
             summary = f"{run_title('Run', run, f' on {run.dataset}')}, {run.state}{accuracy}"
             evaluations = self._store.evaluations.of_runs([run.id])
-            yield page.details(summary, run.command, comparison_table([run], diff_only=False, evaluations=evaluations))
+            whole = comparison_table([run], diff_only=False, evaluations=evaluations)
+            every.append(page.folded(summary, page.element("pre", run.command), page.table(whole, folds=False)))
+        if every:
+            yield page.folded(f"Settings and command of each of {n} {counted(n, 'run')}", *every)
 
     def _pictures(self, shown: View, *kinds: str) -> Iterator[Markup]:
         for kind in kinds:
@@ -156,6 +169,15 @@ class Sections:
             if not (silent and known) and reason not in self._said:
                 self._said.add(reason)
                 self._say(reason)
+
+
+def _has_curves(run: Run | RunResult) -> bool:
+    """Whether a run is evaluated not only at its end."""
+    return run.config.evaluations_per_cycle != 0
+
+
+def _is_partial(run: Run) -> bool:
+    return run.split.subset is not None
 
 
 def _shown(found: View) -> Iterator[Markup]:

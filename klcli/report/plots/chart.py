@@ -6,12 +6,29 @@ from typing import Any
 
 from klcli.store.records import Epoch
 
-# Okabe and Ito's colours: distinct with every common colour blindness and in grey print.
-BLUE, ORANGE, GREEN, PINK, YELLOW, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#555555"
-COLOURS = (BLUE, ORANGE, GREEN, PINK, YELLOW, GREY)
+# One colour for one thing in every picture, distinct with every common colour blindness: Okabe and Ito's for the splits
+# and for BN, most of Tol's muted ones for everything else, as the settings of a comparison or the stages of a search.
+OF_SPLIT = {"train": "#0072B2", "validation": "#D55E00", "test": "#000000"}
+OF_BN = {False: "#882255", True: "#009E73"}  # networks without and with batch normalisation
+COLOURS = ("#332288", "#CC6677", "#999933", "#88CCEE", "#AA4499", "#DDCC77")
+GREY = "#555555"
 LINES = ("-", "--", ":", "-.")
-SPLITS = {"train": "-", "validation": "--"}  # the style of the curves of a split
-OF_BN = {False: ORANGE, True: BLUE}  # the colour of networks without and with batch normalisation
+STYLES = {"train": "-", "validation": "--", "test": ":"}
+DURING = ("train", "validation")  # splits with a curve; the test split is evaluated after the training
+
+
+@dataclass(frozen=True)
+class Look:
+    """The form of a picture: for a screen, or for a document."""
+
+    width: float | None = None  # centimetres, with letters of 9 pt; None: that of the chart, for a screen
+    title: bool = True  # with the title above and the settings below
+
+    def inches(self, usual: float) -> float:
+        return usual if self.width is None else self.width / 2.54
+
+
+SCREEN = Look()
 
 
 @dataclass(frozen=True)
@@ -23,7 +40,7 @@ class Line:
     y: Sequence[float]
     colour: str
     style: str = "-"
-    spread: Sequence[float] = ()  # one standard deviation, drawn as a band
+    spread: Sequence[float] = ()  # one standard deviation: a band, or bars of markers
     dots_below: int = 3  # below this number of points, markers are drawn: a line of one point is invisible
     marker: str = "o"
     size: float = 3.5  # of the marker, in points
@@ -58,11 +75,13 @@ class Chart:
     caption: str
     panels: Sequence[Sequence[Panel]]
     width: float  # inches
-    height: float  # without the legend
+    height: float  # of the panels: without title, legend and settings
     shares_axes: bool = False  # x of all panels, y of the panels of a row that share it
 
 
-def curve(epochs: Sequence[Epoch], key: str, label: str, colour: str, style: str, x: str = "step", **more: Any) -> Line:
+def curve(
+    epochs: Sequence[Epoch], key: str, label: str | None, colour: str, style: str, x: str = "step", **more: Any
+) -> Line:  # fmt: skip
     """Return a metric of the evaluations of a run over update steps, or over another of their fields."""
     xs, ys = ([getattr(one, name) for one in epochs] for name in (x, key))
     return Line(label, xs, ys, colour, style, **more)

@@ -1,13 +1,13 @@
 """Pictures of several runs: repeats as a band, and one network with and without batch normalisation."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle, product
+from textwrap import shorten
 
 from klcli.report import words
-from klcli.report.plots.chart import COLOURS, LINES, OF_BN, SPLITS, Chart, Panel, steps_limit
-from klcli.report.plots.training import BAND, MEASURES, complete_of, cycle_length, mean_curve
+from klcli.report.plots.chart import COLOURS, DURING, LINES, OF_BN, STYLES, Chart, Panel, steps_limit
+from klcli.report.plots.training import BAND, MEASURES, complete_of, cycle_length, mean_curve, runs_words
 from klcli.report.tables.groups import varying
 from klcli.settings.sameness import SETTINGS, differences, without_seeds
 from klcli.settings.setting import Setting
@@ -17,42 +17,39 @@ from klcli.store.records import Epoch, Run
 Runs = Sequence[Run]
 Epochs = Mapping[int, Sequence[Epoch]]
 Curve = tuple[str, Runs, str, str, str]  # label, repeats, split, colour, style
+FEW, LETTERS = 6, 60  # curves of a comparison, and the most letters of each label if there are more
 
 
-def validation_overlay(runs: Runs, epochs: Epochs) -> Chart:
-    """Gather the validation curves of runs with evaluations; repeats of one setting become one curve with a band."""
-    return _overlay("Validation", ("validation",), runs, epochs)
+def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ("validation",)) -> Chart:
+    """Gather the curves of runs with evaluations, a colour per setting; its repeats become one curve with a band.
 
-
-def training_overlay(runs: Runs, epochs: Epochs) -> Chart:
-    """Gather the training and validation curves, like `validation_overlay`: a colour per setting, a style per split."""
-    return _overlay("Training and validation", tuple(SPLITS), runs, epochs)
-
-
-def _overlay(what: str, splits: Sequence[str], runs: Runs, epochs: Epochs) -> Chart:
+    Of several splits, each has a style of its own.
+    """
     drawn, empty = [run for run in runs if epochs[run.id]], [run for run in runs if not epochs[run.id]]
     groups, is_one = repeats(drawn), len(splits) == 1
     looks = cycle(product(LINES, COLOURS) if is_one else [("", colour) for colour in COLOURS])
-    counts = [f" (n = {len(own)})" if len(own) > 1 else "" for own in groups]
-    named = [f"{label}{n}" for label, n in zip(_labels(groups), counts, strict=True)]
+    if sorted(own[0].config.batch_norm for own in groups) == [False, True]:
+        looks = cycle([("", OF_BN[own[0].config.batch_norm]) for own in groups])
+    labels = [label if len(groups) <= FEW else shorten(label, LETTERS, placeholder=" ...") for label in _labels(groups)]
     curves: list[Curve] = [
-        (label if is_one else f"{split}, {label}", own, split, colour, style or SPLITS[split])
-        for label, own, (style, colour) in zip(named, groups, looks, strict=False)
+        (label if is_one else f"{split}, {label}", own, split, colour, style or ("-" if is_one else STYLES[split]))
+        for label, own, (style, colour) in zip(labels, groups, looks, strict=False)
         for split in splits
     ]
-    missing = f"without any evaluation: {words.run_numbers(empty)}" if empty else ""
+    missing = f"without any evaluation: {runs_words(empty)}" if empty else ""
     band = BAND if len(drawn) > len(groups) else ""
-    caption = (_common(drawn), words.run_numbers(drawn), missing, band)
+    what = " and ".join("training" if split == "train" else split for split in splits).capitalize()
+    caption = (_common(drawn), missing, band)
     return _chart(f"{what} over update steps{words.subset_words(drawn)}", caption, curves, epochs)
 
 
-def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs) -> Chart:
+def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> Chart:
     """Gather train and validation curves of one network, or its repeats, without and with BN: a colour for each."""
     both, first, other = [*without, *with_bn], without[0], with_bn[0]
     curves: list[Curve] = [
-        (f"{split}, {name}", runs, split, OF_BN[runs is with_bn], style)
+        (f"{split}, {name} ({runs_words(runs)})", runs, split, OF_BN[runs is with_bn], STYLES[split])
         for runs, name in ((without, "without BN"), (with_bn, words.bn_words(other.config)))
-        for split, style in SPLITS.items()
+        for split in splits or DURING
     ]
     also = ", ".join(
         f"{one.label} {one.words(words.setting_value(first, one.key))} without BN and "
@@ -60,8 +57,7 @@ def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs) -> Chart:
         for one in _differing([first, other])
         if one.key not in words.IN_NAME
     )
-    band = BAND if len(both) > 2 else ""
-    caption = (_common(both), f"also different: {also}" if also else "", words.run_numbers(both), band)
+    caption = (_common(both), f"also different: {also}" if also else "", BAND if len(both) > 2 else "")
     title = f"Without and with batch normalisation: {words.network_name(first.config)}{words.subset_words(both)}"
     return _chart(title, caption, curves, epochs)
 
@@ -96,11 +92,12 @@ def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: 
     cycles, panels = {cycle_length(run) for _, runs, *_ in curves for run in runs}, []
     for name in MEASURES:
         lines = [
-            mean_curve(label, runs, epochs, f"{split}_{name}", colour, style)
+            line
             for label, runs, split, colour, style in curves
+            for line in mean_curve(label, runs, epochs, f"{split}_{name}", colour, style)
         ]
         panels.append(Panel(lines, name, xlim=steps_limit(lines), cycle=min(cycles) if len(cycles) == 1 else 0))
-    return Chart(title, "; ".join(filter(None, caption)), [panels], 12, 4.4)
+    return Chart(title, "; ".join(filter(None, caption)), [panels], 12, 3.8)
 
 
 def _differing(runs: Runs) -> list[Setting]:
@@ -109,7 +106,7 @@ def _differing(runs: Runs) -> list[Setting]:
 
 
 def _labels(groups: Sequence[Runs]) -> list[str]:
-    """Name each group by the settings in which it differs from the others; if two names are equal, add run numbers."""
+    """Name each group by its run numbers and the settings in which it differs from the others."""
     firsts = [members[0] for members in groups]
     differing = _differing(firsts)
     parts: list[list[str]] = [[] for _ in groups]
@@ -121,9 +118,7 @@ def _labels(groups: Sequence[Runs]) -> list[str]:
             differing = [one for one in differing if one.key not in told]
     phrases = [_phrases(run, differing) for run in firsts]
     labels = [", ".join(filter(None, [*own, one])) or networks[0] for own, one in zip(parts, phrases, strict=True)]
-    n = Counter(labels)
-    named = zip(labels, groups, strict=True)
-    return [label if n[label] == 1 else f"{label} ({words.run_numbers(own)})" for label, own in named]
+    return [f"{runs_words(own)}: {label}" for label, own in zip(labels, groups, strict=True)]
 
 
 def _phrases(run: Run, settings: Sequence[Setting]) -> str:

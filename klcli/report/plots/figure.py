@@ -1,11 +1,16 @@
-"""Drawing: any chart as a PNG, SVG or PDF file."""
+"""Drawing: any chart as a PNG, SVG or PDF file, for a screen or at the width of a document."""
 
+import math
 import re
 import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
 from typing import Any
 
+import matplotlib as mpl
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,45 +18,117 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from klcli.report.plots import own_settings
-from klcli.report.plots.chart import GREY, LINES, Chart, Panel
+from klcli.report.plots.chart import GREY, LINES, SCREEN, Chart, Look, Panel
 from klcli.text import visible
 
-CAPTION_LETTERS = 15  # per inch of width
-LEGEND_LETTERS = 10.4
-TITLE_LETTERS = 8.2
-TITLE_INCHES, LINE_INCHES, LEGEND_INCHES = 0.27, 0.217, 0.22  # of one line, and of each further one
+TITLE, TEXT, CAPTION = 13, 10, 9  # sizes of letters in points, for a screen
+REAL = 9  # of all letters of a picture that has the width of a document
+EM = {"title": 0.675, "text": 0.6, "caption": 0.533}  # width of a letter, with some reserve, as a part of its size
+LINE, GAP = 1.2, 0.35  # the height of a line and the space between entries of a legend, as multiples of the size
+HANDLE = 8  # letters that the line before a label of the legend takes
+PADDING = 0.08  # inches at the edges and between title, legend and axes
+NARROWEST, LOWEST, NAME_INCHES = 1.9, 1.9, 0.2  # inches of a panel, and of a name on its axis
+ABOVE = 0.5  # inches of a legend; a higher one gets the place of a fourth panel
+DOTS = {False: 120, True: 200}  # per inch of a PNG, for a screen and for a document
 
 
 @own_settings()
-def draw(chart: Chart, suffix: str = "png") -> bytes:
-    """Return a picture file of a chart."""
-    figure = new_figure(chart.width, chart.height, chart.title, chart.caption)
-    every = figure.subplots(len(chart.panels), len(chart.panels[0]), squeeze=False, sharex=chart.shares_axes)
-    for row, panels in zip(every if chart.shares_axes else (), chart.panels, strict=False):
+def draw(chart: Chart, suffix: str = "png", look: Look = SCREEN) -> bytes:
+    """Return a picture file of a chart.
+
+    At a width of its own, in centimetres, all letters have 9 pt, panels narrower than 4.8 cm are put below one another
+    unless they share axes, and a PNG has 200 dots per inch.
+    """
+    width, panels = look.inches(chart.width), [panel for row in chart.panels for panel in row]
+    labels = list(dict.fromkeys(label for panel in panels for label in _labels(panel)))
+    plan = _planned(chart, labels, width, REAL if look.width else TEXT)
+    above = 0.0 if plan.beside else plan.legend
+    figure, below_title = new_figure(width, plan.rows * plan.height, chart.title, chart.caption, look, above)
+    every = figure.subplots(plan.rows, plan.columns, squeeze=False, sharex=chart.shares_axes)
+    if chart.shares_axes:
+        _share(every, chart)
+        figure.align_ylabels(every[:, 0])
+    legend: dict[str, Artist] = {}
+    for axes, panel in zip(every.flat, panels, strict=False):
+        _draw(axes, panel)
+        handles, drawn = axes.get_legend_handles_labels()
+        legend |= dict(zip(drawn, handles, strict=True))
+    for axes in every.flat[len(panels) :]:
+        axes.axis("off")
+    entries = [legend[plain(label)] for label in labels]
+    if plan.beside:
+        every.flat[-1].legend(entries, plan.texts, loc="center left", frameon=False).set_in_layout(False)
+    elif labels:  # one legend for all panels, where it covers no curve
+        where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, below_title), "ncols": plan.ncols}
+        figure.legend(entries, plan.texts, frameon=False, borderaxespad=0, borderpad=0, **where)
+    return to_bytes(figure, suffix, look)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The places of the panels and of the legend; lengths are in inches."""
+
+    rows: int
+    columns: int
+    height: float  # of a row
+    texts: list[str]  # labels of the legend, with line breaks
+    ncols: int  # of the legend
+    legend: float  # its height
+    beside: bool  # it has the place of a fourth panel
+
+
+def _planned(chart: Chart, labels: Sequence[str], width: float, size: float) -> _Plan:
+    """Arrange the panels of a chart and its legend on a width in inches, with letters of this size in points."""
+    given, usual = len(chart.panels[0]), chart.height / len(chart.panels)
+    panels = [panel for row in chart.panels for panel in row]
+    columns = given if chart.shares_axes else max(1, min(given, int(width / NARROWEST)))
+    ncols, texts, legend = _legend(labels, width, size)
+    least = LOWEST + NAME_INCHES * max(len(panel.names) for panel in panels)
+
+    def height(columns: int) -> float:
+        return min(usual, max(least, usual * width / columns / (chart.width / given)))
+
+    beside = False
+    if len(panels) == 3 and columns > 1 and legend > ABOVE:
+        _, narrow, high = _legend(labels, width / 2 - 2 * PADDING, size, most=1)
+        if beside := high < height(2):
+            columns, texts = 2, narrow
+    return _Plan(math.ceil(len(panels) / columns), columns, height(columns), texts, ncols, legend, beside)
+
+
+def _share(every: np.ndarray, chart: Chart) -> None:
+    """Share the y axis of each row of axes among the panels that do so."""
+    for row, panels in zip(every, chart.panels, strict=True):
         for axes, panel in zip(row[1:], panels[1:], strict=True):
             if panel.shares_y:
                 axes.sharey(row[0])
                 axes.tick_params(labelleft=False)
-    if chart.shares_axes:
-        figure.align_ylabels(every[:, 0])
-    legend: dict[str, Artist] = {}
-    for axes, panel in zip(every.flat, (panel for row in chart.panels for panel in row), strict=True):
-        _draw(axes, panel)
-        handles, labels = axes.get_legend_handles_labels()
-        legend |= dict(zip(labels, handles, strict=True))
-    if legend:  # one legend for all panels, between them and the title, where it covers no curve
-        letters, lengths = int(LEGEND_LETTERS * chart.width), [len(label) + 8 for label in legend]
-        columns = len(legend) if sum(lengths) <= letters else max(1, letters // max(lengths))
-        rows = -(-len(legend) // columns)
-        title = _title(chart.title, chart.width)
-        above = TITLE_INCHES + LINE_INCHES * title.count("\n")
-        figure.set_figheight(chart.height + LEGEND_INCHES * rows + above - TITLE_INCHES)
-        # The layout reserves space only for the lines of the title, so the title gets one line per row of the legend.
-        figure.suptitle(title + "\n" * rows, fontsize=13, fontweight="bold")
-        look: dict[str, Any] = {"frameon": False, "loc": "upper center", "ncols": columns}
-        look["bbox_to_anchor"] = (0.5, 1 - above / figure.get_figheight())
-        figure.legend(legend.values(), legend, **look)
-    return to_bytes(figure, suffix)
+
+
+def _labels(panel: Panel) -> list[str]:
+    lines = [line.label for line in panel.lines if line.label is not None]
+    return [*lines, *panel.limits, *["one standard error"] * (panel.band is not None)]
+
+
+def _legend(labels: Sequence[str], width: float, size: float, most: int = 100) -> tuple[int, list[str], float]:
+    """Return the number of columns of a legend of this width in inches, its labels in lines, and its height in inches.
+
+    `size` is that of its letters, in points, and `most` the maximum number of columns.
+    """
+    if not labels:
+        return 1, [], 0.0
+    letters, lengths = _letters(width, size, "text"), [len(label) + HANDLE for label in labels]
+    columns = len(labels) if sum(lengths) <= letters else max(1, letters // max(lengths))
+    columns = min(columns, most)
+    texts = [textwrap.fill(plain(label), max(10, letters // columns - HANDLE)) for label in labels]
+    heights = [LINE * (text.count("\n") + 1) + GAP for text in texts]
+    stacked = np.array_split(heights, columns)  # as matplotlib splits them
+    return columns, texts, max(column.sum() for column in stacked) * size / 72
+
+
+def _letters(width: float, size: float, kind: str) -> int:
+    """Return the number of letters of this size, in points, on a line of this width, in inches."""
+    return max(10, int(width * 72 / (size * EM[kind])))
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
@@ -66,11 +143,13 @@ def _draw(axes: Axes, panel: Panel) -> None:
         }
         label = None if line.label is None else plain(line.label)
         axes.plot(line.x, line.y, label=label, mfc=line.fill or line.colour, **look)
-        if line.spread:
+        if line.spread and not line.style:
+            axes.errorbar(line.x, line.y, yerr=line.spread, fmt="none", ecolor=line.colour, elinewidth=1, capsize=3)
+        elif line.spread:
             low, high = zip(*((y - s, y + s) for y, s in zip(line.y, line.spread, strict=True)), strict=True)
             axes.fill_between(line.x, low, high, color=line.colour, alpha=0.18, lw=0)
     for (label, limit), style in zip(panel.limits.items(), cycle(LINES[2:]), strict=False):
-        axes.axvline(limit, color=GREY, lw=1.2, ls=style, label=label)
+        axes.axvline(limit, color=GREY, lw=1.2, ls=style, label=plain(label))
     if panel.band:
         axes.axhspan(*panel.band, color=GREY, alpha=0.15, lw=0, label="one standard error")
     given = {key: getattr(panel, key) for key in ("title", "xlabel", "ylabel", "xscale", "yscale", "xlim", "ylim")}
@@ -91,21 +170,37 @@ def _draw(axes: Axes, panel: Panel) -> None:
     dress(axes)
 
 
-def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
-    """Return a figure of this size in inches, with its title above and its settings below."""
-    # The padding, in inches, keeps the legend from the titles of the panels.
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.07))
-    figure.suptitle(_title(title, width), fontsize=13, fontweight="bold")
-    figure.supxlabel(textwrap.fill(plain(caption), int(CAPTION_LETTERS * width)), fontsize=9, color="#444444")
-    return figure
+def new_figure(
+    width: float, body: float, title: str, caption: str, look: Look, legend: float = 0.0
+) -> tuple[Figure, float]:
+    """Return a figure and the height, from 0 to 1, at which its legend of `legend` inches begins.
 
-
-def _title(text: str, width: float) -> str:
-    """Break a title that is longer than the figure is wide, in inches, into the fewest lines of about equal length."""
-    most, whole = (
-        int(TITLE_LETTERS * width),
-        re.sub(r"\[[^]]*]", lambda mark: mark[0].replace(" ", "\xa0"), plain(text)),
+    It is `width` inches wide and has `body` inches for the axes, between the title, the legend and the settings below.
+    """
+    mpl.rcParams["axes.titlesize"] = "medium" if look.width else "large"
+    mpl.rcParams["font.size"] = REAL if look.width else TEXT
+    of_title, of_caption = (REAL, REAL) if look.width else (TITLE, CAPTION)
+    heading = _title(title, _letters(width, of_title, "title")) if look.title else ""
+    below = textwrap.fill(plain(caption), _letters(width, of_caption, "caption")) if look.title else ""
+    top, bottom = (
+        size * LINE / 72 * (text.count("\n") + 1) + 2 * PADDING if text else 0.0
+        for text, size in ((heading, of_title), (below, of_caption))
     )
+    room = legend + 2 * PADDING if legend else 0.0  # matplotlib reserves none for a title and a legend at once
+    height = top + room + body + bottom
+    place = 0, bottom / height, 1, body / height
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(rect=place))
+    look_of: dict[str, Any] = {"ha": "center", "in_layout": False}
+    if heading:
+        figure.text(0.5, 1 - PADDING / height, heading, va="top", fontsize=of_title, fontweight="bold", **look_of)
+    if below:
+        figure.text(0.5, PADDING / height, below, va="bottom", fontsize=of_caption, color="#444444", **look_of)
+    return figure, 1 - (top or PADDING) / height
+
+
+def _title(text: str, most: int) -> str:
+    """Break a title of more than `most` letters into the fewest lines of about equal length."""
+    whole = re.sub(r"\[[^]]*]", lambda mark: mark[0].replace(" ", "\xa0"), plain(text))
     return min((textwrap.fill(whole, n) for n in range(most // 2, most + 1)), key=lambda lines: lines.count("\n"))
 
 
@@ -115,11 +210,12 @@ def dress(axes: Axes) -> None:
     axes.grid(alpha=0.25)
 
 
-def to_bytes(figure: Figure, suffix: str) -> bytes:
-    """Return the figure as a PNG (120 dots per inch), SVG or PDF file; the same figure gives the same bytes."""
+def to_bytes(figure: Figure, suffix: str, look: Look) -> bytes:
+    """Return the figure as a PNG, SVG or PDF file; the same figure gives the same bytes."""
     content = BytesIO()
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # with a date, no two files would be equal
-    figure.savefig(content, format=suffix, dpi=120 if suffix == "png" else "figure", metadata=dates.get(suffix))
+    dots = DOTS[look.width is not None] if suffix == "png" else "figure"
+    figure.savefig(content, format=suffix, dpi=dots, metadata=dates.get(suffix))
     return content.getvalue()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from klcli.evaluation.confusion import Confusion
 from klcli.report.plots import own_settings
-from klcli.report.plots.chart import BLUE
+from klcli.report.plots.chart import OF_SPLIT, SCREEN, Look
 from klcli.report.plots.figure import dress, new_figure, plain, to_bytes
 from klcli.report.words import run_title, settings_line
 from klcli.store.records import Run
@@ -17,16 +17,24 @@ DARK = 0.6  # fraction of the darkest colour above which white digits are easier
 SIDE, CHANNELS = 32, 3  # of an image
 SHOWN = 100  # units
 GAP = 2  # pixels around each image
+WIDE, BARS_INCHES = 9.0, 2.8  # inches of a figure with the matrix beside the bars, and of the bars below it
 
 
 @own_settings()
-def draw_confusion(run: Run, confusion: Confusion, classes: Sequence[str], suffix: str = "png") -> bytes:
-    """Draw the matrix in percent of each true class, and the most confused pairs; return a picture file."""
+def draw_confusion(
+    run: Run, confusion: Confusion, classes: Sequence[str], suffix: str = "png", look: Look = SCREEN, on: str = "test"
+) -> bytes:
+    """Draw the matrix in percent of each true class and the most confused pairs, of the split `on`; return a file."""
     names = [*map(plain, classes)]
     counts = confusion.counts  # (K, K), the true class in rows
-    caption = f"{settings_line(run)}; {counts.sum()} test images, accuracy {confusion.accuracy:.4f}"
-    figure = new_figure(12, 6.4, run_title("Confusion on the test split, run", run), caption)
-    matrix, bars = figure.subplots(1, 2, width_ratios=(1.7, 1))
+    caption = f"{settings_line(run)}; {counts.sum()} {on} images, accuracy {confusion.accuracy:.4f}"
+    width, title = look.inches(12), run_title(f"Confusion on the {on} split, run", run)
+    is_wide, side = width >= WIDE, min(6.0, 0.9 * width)
+    figure, _ = new_figure(width, side if is_wide else side + BARS_INCHES, title, caption, look)
+    if is_wide:
+        matrix, bars = figure.subplots(1, 2, width_ratios=(1.7, 1))
+    else:
+        matrix, bars = figure.subplots(2, 1, height_ratios=(side, BARS_INCHES))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     darkest = max(0.6, shares.max())
     matrix.imshow(shares, cmap="Blues", vmin=0, vmax=darkest)
@@ -40,12 +48,12 @@ def draw_confusion(run: Run, confusion: Confusion, classes: Sequence[str], suffi
     matrix.spines[:].set_visible(False)
     if pairs := confusion.most_confused(PAIRS)[::-1]:
         both, mistakes = [f"{names[a]} and {names[b]}" for a, b, _ in pairs], [n for *_, n in pairs]
-        bars.bar_label(bars.barh(both, mistakes, color=BLUE), padding=3)
+        bars.bar_label(bars.barh(both, mistakes, color=OF_SPLIT[on]), padding=3)
         bars.margins(x=0.12)
     bars.set(title="most confused pairs", xlabel="images classified as the other class")
     dress(bars)
     bars.grid(axis="y", visible=False)
-    return to_bytes(figure, suffix)
+    return to_bytes(figure, suffix, look)
 
 
 def weight_images(W: np.ndarray) -> np.ndarray:
@@ -57,7 +65,7 @@ def weight_images(W: np.ndarray) -> np.ndarray:
 
 
 @own_settings()
-def draw_weights(run: Run, W: np.ndarray, suffix: str = "png") -> bytes:
+def draw_weights(run: Run, W: np.ndarray, suffix: str = "png", look: Look = SCREEN) -> bytes:
     """Draw the weights `W (3072, h)` of a run in a grid; return a picture file."""
     images, units = weight_images(W), W.shape[1]
     columns = min(10, max(4, math.ceil(math.sqrt(len(images)))))
@@ -69,8 +77,9 @@ def draw_weights(run: Run, W: np.ndarray, suffix: str = "png") -> bytes:
     mosaic = grid.reshape(rows, columns, cell, cell, CHANNELS).transpose(0, 2, 1, 3, 4)
     which = f"the {SHOWN} longest of {units} units" if units > SHOWN else f"{units} units"
     caption = f"{settings_line(run)}; {which}, by descending norm, each scaled by its largest weight, grey is 0"
-    figure = new_figure(8, 0.9 + 7.8 * rows / columns, run_title("First-layer weights, run", run), caption)
+    width = look.inches(8)
+    figure, _ = new_figure(width, width * rows / columns, run_title("First-layer weights, run", run), caption, look)
     axes = figure.subplots()
     axes.imshow(mosaic.reshape(rows * cell, columns * cell, CHANNELS), interpolation="nearest")
     axes.axis("off")
-    return to_bytes(figure, suffix)
+    return to_bytes(figure, suffix, look)

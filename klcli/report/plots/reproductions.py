@@ -7,11 +7,10 @@ from functools import partial
 from klcli.procedures.searches import tried_values
 from klcli.published.comparison import Comparison
 from klcli.published.reproduction import Reproduction
-from klcli.report.plots.chart import COLOURS, Chart, Line, Panel
-from klcli.report.plots.comparison import bn_overlay, repeats, training_overlay
+from klcli.report.plots.chart import DURING, OF_SPLIT, Chart, Line, Panel
+from klcli.report.plots.comparison import bn_overlay, overlay, repeats
 from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.report.plots.training import repeated_curves
-from klcli.report.tables.table import SPLITS
 from klcli.report.words import settings_line
 from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import choose
@@ -20,11 +19,11 @@ Epochs = Callable[[int], Sequence[Epoch]]
 
 
 def pictures(
-    found: Reproduction, epochs: Epochs, kind: str | None = None
+    found: Reproduction, epochs: Epochs, kind: str | None = None, splits: Sequence[str] = ()
 ) -> Iterator[tuple[str, str, Callable[[], Chart]]]:
     """Yield the figures whose experiments have complete runs: name of the file, caption, function that gathers it.
 
-    With `kind`, only those with such panels.
+    With `kind`, only those with such panels; with `splits`, only the curves of these.
     """
     report, marks = found.report, found.terms.brackets
     by_name = {one.name: one for one in report.experiments}
@@ -43,40 +42,48 @@ def pictures(
             first = figure.rows[0]
             rows = first if len(figure.rows) == 1 else f"{first} to {figure.rows[-1]}"
             words = f"{rows}: {', '.join(figure.experiments)}{marks}"
-            yield f"{report.name}-{first}", words, partial(_chart, words, figure.panels, runs, epochs)
+            yield f"{report.name}-{first}", words, partial(_chart, words, figure.panels, runs, epochs, splits)
     for chain in (one for one in report.experiments if one.is_chain and kind in (None, "lambda")):
         lines = [one for one in found.comparisons if one.line.method == chain.method]
         runs_of_first = found.runs_of(chain.configs[0], chain.method)
         if runs_of_first and any(one.ours for one in lines):
             caption = f"{settings_line(runs_of_first[0], omit=('lambda',))}; no lambda starts from fresh weights"
             words = f"{lines[0].line.row} to {lines[-1].line.row}: {chain.name}{marks}"
-            yield f"{report.name}-{lines[0].line.row}-warm-started", words, partial(warm_start, words, caption, lines)
+            yield (
+                f"{report.name}-{lines[0].line.row}-warm-started",
+                words,
+                partial(warm_start, words, caption, lines, splits),
+            )
 
 
-def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs) -> Chart:
+def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs, splits: Sequence[str]) -> Chart:
     every = [run for many in runs.values() for run in many]
     if kind == "lambda":
         tried = [one for name, many in runs.items() for one in tried_values(many, name)]
-        return replace(lambda_search([*runs.items()], choose(tried, every[0].split.sizes()[1])), title=title)
+        choice = choose(tried, every[0].split.sizes()[1])
+        return replace(lambda_search([*runs.items()], choice, *splits[:1]), title=title)
     curves, settings = {run.id: epochs(run.id) for run in every}, repeats(every)
     without, with_bn = ([own for own in settings if own[0].config.batch_norm is bn] for bn in (False, True))
     if kind == "sigma":
-        chart = sigma_curves(every, curves)
+        chart = sigma_curves(every, curves, splits)
     elif kind == "bn" and len(without) == len(with_bn) == 1:
-        chart = bn_overlay(without[0], with_bn[0], curves)
+        chart = bn_overlay(without[0], with_bn[0], curves, splits)
     else:
-        chart = repeated_curves(every, curves) if len(settings) == 1 else training_overlay(every, curves)
+        many = len(settings) > 1
+        chart = overlay(every, curves, splits or DURING) if many else repeated_curves(every, curves, splits)
     return replace(chart, title=title)
 
 
-def warm_start(title: str, caption: str, compared: Sequence[Comparison]) -> Chart:
+def warm_start(title: str, caption: str, compared: Sequence[Comparison], splits: Sequence[str] = ()) -> Chart:
     """Gather the accuracies of a chain, ours as lines and the published ones as dots, except those without ours."""
     lines = []
-    for split, colour in zip(SPLITS, COLOURS, strict=False):
+    for split, colour in OF_SPLIT.items():
+        if splits and split not in splits:
+            continue
         mine = [one for one in compared if one.line.quantity == f"{split}_accuracy"]
         pairs = [(one.ours.mean, one.line.published) for one in mine if one.ours and one.line.published is not None]
         places = range(1, len(pairs) + 1)
         lines.append(Line(split, places, [ours for ours, _ in pairs], colour))
         lines.append(Line(f"{split}, published", places, [number for _, number in pairs], colour, "", size=4))
     xlabel = "training, each with the weights of the one before"
-    return Chart(title, caption, [[Panel(lines, "", xlabel, "accuracy", ylim=(0, 1.02))]], 8, 5)
+    return Chart(title, caption, [[Panel(lines, "", xlabel, "accuracy", ylim=(0, 1.02))]], 8, 4.4)

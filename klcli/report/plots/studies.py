@@ -2,84 +2,95 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle, product
 
 from klcli.procedures.searches import tried_values
-from klcli.report.plots.chart import (
-    BLUE,
-    COLOURS,
-    GREEN,
-    OF_BN,
-    PINK,
-    SPLITS,
-    YELLOW,
-    Chart,
-    Line,
-    Panel,
-    curve,
-    marks,
-)  # fmt: skip
-from klcli.report.plots.training import MEASURES, cycle_length
+from klcli.report.plots.chart import COLOURS, DURING, OF_BN, STYLES, Chart, Line, Panel, curve, marks
+from klcli.report.plots.training import MEASURES, complete_of, cycle_length, mean_curve, runs_words
 from klcli.report.tables.later_checks import gradient_check_title, gradient_method
 from klcli.report.words import layers_name, network_name, settings_line, statistics_words, subset_words
 from klcli.store.records import Epoch, GradientCheck, Run
 from klcli.studies.lambda_search import Choice
+from klcli.studies.statistics import Sample
 
-MARKS = tuple(zip("o^sDv", COLOURS, strict=False))
+MARKS = tuple(zip("o^sDvP", COLOURS, strict=True))
 WIDE = 20.0  # above this loss the axis is logarithmic, or the others would be a flat line; chance is ln 10 = 2.3
 SMALLEST_ERROR = 1e-17  # where an error of exactly 0 is drawn
-PARAMETERS = {"W": ("o", BLUE), "b": ("s", YELLOW), "gamma": ("^", GREEN), "beta": ("v", PINK)}
+PARAMETERS = dict(zip(("W", "b", "gamma", "beta"), MARKS, strict=False))
 
 
-def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice) -> Chart:
-    """Gather the validation accuracies of a search over log10 lambda, as published; diverged runs have none."""
+def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, split: str = "validation") -> Chart:
+    """Gather the accuracies of a search over log10 lambda, as published; diverged runs have none.
+
+    Repeats of a lambda are small marks, with their mean and a bar of one standard deviation. The chosen lambda and the
+    standard error are those of the validation accuracies.
+    """
     first, together = stages[0][1][0], [run for _, runs in stages for run in runs]
-    tried = [(stage, [*tried_values(runs, stage)]) for stage, runs in stages]
-    is_log = all(one.lam > 0 for _, values in tried for one in values if one.accuracies)  # 0 has no logarithm
+    tried = [
+        (stage, runs, [one for one in tried_values(runs, stage, split) if one.accuracies]) for stage, runs in stages
+    ]
+    is_log = all(one.lam > 0 for *_, values in tried for one in values)  # 0 has no logarithm
     place, lines = math.log10 if is_log else float, list[Line]()
-    for (stage, values), (marker, colour) in zip(tried, cycle(MARKS), strict=False):
-        points = [(place(one.lam), accuracy) for one in values for accuracy in one.accuracies]
-        lines += marks(stage, points, colour, marker, 6.5)
-    lam, accuracy = choice.chosen.lam, choice.chosen.accuracy
-    lines.append(Line(f"chosen lambda {lam:.4g}", [place(lam)], [accuracy], "black", "", size=14, fill="none"))
-    band = (choice.best.accuracy - choice.standard_error, accuracy)
-    panel = Panel(lines, xlabel="log10 lambda" if is_log else "lambda", ylabel="validation accuracy", band=band)
+    has_repeats = any(len(one.accuracies) > 1 for *_, values in tried for one in values)
+    for (stage, runs, values), (marker, colour) in zip(tried, cycle(MARKS), strict=False):
+        label = f"{stage}, {runs_words(runs)}"
+        if has_repeats:
+            each = [(place(one.lam), accuracy) for one in values for accuracy in one.accuracies]
+            lines += [replace(line, label=None) for line in marks(label, each, colour, marker, 3)]
+        means = marks(label, [(place(one.lam), one.accuracy) for one in values], colour, marker, 6.5)
+        spread = [Sample(one.accuracies).std or 0.0 for one in values] if has_repeats else []
+        lines += [replace(line, spread=spread) for line in means]
+    chosen, band = choice.chosen, None
+    if split == "validation":
+        band = (choice.best.accuracy - choice.standard_error, chosen.accuracy)
+    ring = [
+        one.accuracy for *_, values in tried for one in values if (one.lam, one.stage) == (chosen.lam, chosen.stage)
+    ]
+    label = f"chosen lambda {chosen.lam:.4g}"
+    lines += [Line(label, [place(chosen.lam)], ring, "black", "", size=14, fill="none")] * bool(ring)
+    panel = Panel(lines, xlabel="log10 lambda" if is_log else "lambda", ylabel=f"{split} accuracy", band=band)
     title = f"Lambda search: {network_name(first.config)}{subset_words(together)}"
     numbers = list(dict.fromkeys(str(runs[0].study_id) for _, runs in stages))
     studies = f"{'study' if len(numbers) == 1 else 'studies'} {', '.join(numbers)}"
-    caption = f"{settings_line(first, omit=('lambda',), together_with=together)}, {studies}"
-    return Chart(title, caption, [[panel]], 8, 5)
+    repeated = "; the bars are one standard deviation over seeds" if has_repeats else ""
+    caption = f"{settings_line(first, omit=('lambda',), together_with=together)}, {studies}{repeated}"
+    return Chart(title, caption, [[panel]], 8, 4.2)
 
 
-def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]]) -> Chart:
-    """Gather the training and validation curves of a sweep: a row per measure, a column per sigma, a curve per run.
+def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], splits: Sequence[str] = ()) -> Chart:
+    """Gather the training and validation curves of a sweep: a row per measure, a column per sigma.
 
-    Repeats stay single, because a mean over networks that have left their plateau and others that have not is neither.
+    Repeats are thin curves below their mean: some may have left their plateau and others not, which a band would hide.
     """
     first, sigmas = runs[0], list(dict.fromkeys(run.config.sigma or 0.0 for run in runs))  # every run has one
-    ordered = sorted(runs, key=lambda run: run.config.batch_norm)
-    width = 1.5 if len(runs) <= 2 * len(sigmas) else 0.9
     rows: list[list[Panel]] = [[] for _ in MEASURES]
+    shown = splits or DURING
     for (name, row), sigma in product(zip(MEASURES, rows, strict=True), sigmas):
-        mine = [run for run in ordered if run.config.sigma == sigma]
+        mine = [run for run in runs if run.config.sigma == sigma]
         shares_y = name != "cost"  # the L2 term alone makes that of a large sigma several times that of a small one
         measured = [one for run in (runs if shares_y else mine) for one in epochs[run.id]]
-        values = [getattr(one, f"{split}_{name}") for one in measured for split in SPLITS]
+        values = [getattr(one, f"{split}_{name}") for one in measured for split in DURING]
         is_wide = name != "accuracy" and max(values, default=0.0) > max(WIDE, 10 * min(values, default=0.0))
-        lines = [
-            curve(epochs[run.id], f"{split}_{name}", f"{split}, {label}", colour, style, width=width)
-            for run in mine
-            for label, colour in [("with BN" if run.config.batch_norm else "without BN", OF_BN[run.config.batch_norm])]
-            for split, style in SPLITS.items()
-        ]
-        title, ylabel = f"sigma {sigma:g}" if name == MEASURES[0] else "", name if sigma == sigmas[0] else ""
+        lines = list[Line]()
+        for bn, split in product((False, True), shown):
+            if own := [run for run in mine if run.config.batch_norm is bn]:
+                key, colour, style = f"{split}_{name}", OF_BN[bn], STYLES[split]
+                if len(own) > 1 and split in DURING:
+                    lines += [curve(epochs[run.id], key, None, colour, style, width=0.5) for run in own]
+                label = f"{split}, {'with' if bn else 'without'} BN"
+                means = mean_curve(label, complete_of(own), epochs, key, colour, style)
+                lines += [replace(line, spread=()) for line in means]
+        title = f"sigma {sigma:g}\n{runs_words(mine)}" if name == MEASURES[0] else ""
+        ylabel = name if sigma == sigmas[0] else ""
         xlabel, scale = "update step" if name == MEASURES[-1] else "", "log" if is_wide else "linear"
         lengths = {cycle_length(run) for run in mine}
         end = min(lengths) if len(lengths) == 1 else 0
         row.append(Panel(lines, title, xlabel, ylabel, yscale=scale, cycle=end, shares_y=shares_y))
     words = f"Sigma and batch normalisation: {layers_name(first.config)}{statistics_words(runs)}{subset_words(runs)}"
-    caption = f"{settings_line(first, omit=('initializer',), together_with=runs)}, study {first.study_id}"
-    return Chart(words, caption, rows, max(7, 3.6 * len(sigmas)), 8.4, shares_axes=True)
+    repeated = "; of repeats, thin curves and their mean" if len(runs) > 2 * len(sigmas) else ""
+    caption = f"{settings_line(first, omit=('initializer',), together_with=runs)}, study {first.study_id}{repeated}"
+    return Chart(words, caption, rows, max(7, 3.6 * len(sigmas)), 7.8, shares_axes=True)
 
 
 def gradient_errors(checks: Sequence[GradientCheck]) -> Chart:
@@ -95,4 +106,4 @@ def gradient_errors(checks: Sequence[GradientCheck]) -> Chart:
     panel = Panel(lines, xlabel="max |ga - gn|", xscale="log", ylim=ylim, names=names)
     caption = f"suite {checks[0].suite}: {gradient_method(checks[0])}"
     title = "Gradient check: largest absolute error of every tensor"
-    return Chart(title, caption, [[panel]], 9, 1.8 + 0.36 * len(checks))
+    return Chart(title, caption, [[panel]], 9, 1 + 0.36 * len(checks))

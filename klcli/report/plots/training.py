@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from klcli.report.plots.chart import BLUE, GREY, ORANGE, SPLITS, Chart, Line, Panel, curve, steps_limit
+from klcli.report.plots.chart import DURING, GREY, OF_SPLIT, STYLES, Chart, Line, Panel, curve, steps_limit
+from klcli.report.tables.groups import run_numbers
 from klcli.report.tables.studies import suggestion_of
-from klcli.report.words import counted, network_name, run_numbers, run_title, settings_line, subset_words
+from klcli.report.tables.table import SPLITS
+from klcli.report.words import counted, network_name, run_title, settings_line, subset_words
 from klcli.settings.train_config import CYCLIC
 from klcli.store.records import Epoch, Run
 from klcli.training.budget import Budget
@@ -16,33 +18,38 @@ LINES_OF_A_CURVE = 50  # number of straight segments that look like a cosine
 WORST = 2.0  # times the largest loss below the best eta: the upper limit of the axis, or the rest would be a flat line
 
 
-def training_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
+def training_curves(run: Run, epochs: Sequence[Epoch], splits: Sequence[str] = ()) -> Chart:
     """Gather cost, loss, accuracy and learning rate of one run over update steps; for a range test, over eta."""
-    return _range_curves(run, epochs) if run.config.schedule == "range" else repeated_curves([run], {run.id: epochs})
+    if run.config.schedule == "range":
+        return _range_curves(run, epochs, splits)
+    return repeated_curves([run], {run.id: epochs}, splits)
 
 
-def repeated_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]]) -> Chart:
+def repeated_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], splits: Sequence[str] = ()) -> Chart:
     """Gather the training curves of repeats of one setting: their means, with a band over the seeds.
 
-    Repeats that are not complete are left out, because a mean ends with the shortest; without a complete one, all show.
+    Of the `splits`, by default train, validation and the accuracy of test. Repeats that are not complete are left out,
+    because a mean ends with the shortest; without a complete one, all show.
     """
     measured = [run for run in runs if epochs[run.id]] or runs[:1]
     drawn = complete_of(measured)
     left = [run for run in runs if run not in drawn]
-    first, tests = drawn[0], [run.test_accuracy for run in drawn if run.test_accuracy is not None]
+    first = drawn[0]
     n, panels = f", mean of {len(drawn)} runs" if len(drawn) > 1 else "", []
     for name in MEASURES:
-        lines = _lines(drawn, epochs, name)
-        limits = steps_limit(lines)
-        if name == "accuracy" and tests:
-            test = fmean(tests)
-            lines.append(Line(f"test {test:.4f}", limits, (test, test), "black", ":", dots_below=0))
-        panels.append(Panel(lines, name, xlim=limits, cycle=cycle_length(first)))
+        shown = splits or (SPLITS if name == "accuracy" else DURING)
+        lines = [line for split in shown for line in _split_lines(drawn, epochs, split, name)]
+        panels.append(Panel(lines, name, xlim=steps_limit(lines), cycle=cycle_length(first)))
     panels.append(_rate_panel(first, epochs[first.id], title="learning rate eta"))
     title = f"{network_name(first.config)}{n}{subset_words(drawn)}" if n else run_title("Run", first)
     without = f"; without {', '.join(f'run {run.id}, {run.state}' for run in left)}" if left else ""
-    caption = f"{settings_line(first, together_with=drawn)}{f'; {run_numbers(drawn)}; {BAND}' if n else ''}{without}"
-    return Chart(title, caption, [panels[:2], panels[2:]], 10, 7)
+    caption = f"{settings_line(first, together_with=drawn)}{f'; {runs_words(drawn)}; {BAND}' if n else ''}{without}"
+    return Chart(title, caption, [panels[:2], panels[2:]], 10, 6.4)
+
+
+def runs_words(runs: Sequence[Run]) -> str:
+    """`run 3`, `runs 1-3, 7`."""
+    return f"{counted(len(runs), 'run')} {run_numbers(runs)}"
 
 
 def complete_of(runs: Sequence[Run]) -> Sequence[Run]:
@@ -51,21 +58,29 @@ def complete_of(runs: Sequence[Run]) -> Sequence[Run]:
 
 
 def mean_curve(
-    label: str, runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], key: str, colour: str, style: str,
+    label: str | None, runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], key: str, colour: str, style: str,
     dots_below: int = 3,
-) -> Line:  # fmt: skip
-    """Return the mean at the steps at which all runs were evaluated and, for several runs, the standard deviation."""
+) -> list[Line]:  # fmt: skip
+    """Return the mean of a metric such as `train_loss`, and for several runs its standard deviation, as one line.
+
+    It has the steps at which all runs were evaluated. A metric of the test split, which is measured after the training,
+    is a horizontal line over its length, and none if it was not measured.
+    """
+    if key.startswith("test"):
+        values = [value for run in runs if (value := getattr(run, key)) is not None]
+        last = max((epochs[run.id][-1].step for run in runs if epochs[run.id]), default=0)
+        return [Line(label, (0, last), (fmean(values),) * 2, colour, style, dots_below=0)] if values else []
     by_step = [{epoch.step: getattr(epoch, key) for epoch in epochs[run.id]} for run in runs]
     steps = sorted(set(by_step[0]).intersection(*by_step[1:]))
-    values = [[one[step] for one in by_step] for step in steps]
-    spread = [*map(stdev, values)] if len(runs) > 1 else []
-    return Line(label, steps, [*map(fmean, values)], colour, style, spread, dots_below)
+    each = [[one[step] for one in by_step] for step in steps]
+    spread = [*map(stdev, each)] if len(runs) > 1 else []
+    return [Line(label, steps, [*map(fmean, each)], colour, style, spread, dots_below)]
 
 
 def learning_rate_curve(run: Run, epochs: Sequence[Epoch]) -> Chart:
     """Gather eta over update steps."""
     panel = _rate_panel(run, epochs, ylabel="eta")
-    return Chart(run_title("Learning rate, run", run), settings_line(run), [[panel]], 8, 3.6)
+    return Chart(run_title("Learning rate, run", run), settings_line(run), [[panel]], 8, 3)
 
 
 def cycle_length(run: Run) -> int:
@@ -74,12 +89,12 @@ def cycle_length(run: Run) -> int:
     return 2 * run.step_size if run.config.schedule in CYCLIC else 0
 
 
-def _lines(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], name: str) -> list[Line]:
-    looks = zip(SPLITS.items(), (BLUE, ORANGE), strict=True)
-    return [
-        mean_curve(split, runs, epochs, f"{split}_{name}", colour, style, dots_below=40)
-        for (split, style), colour in looks
-    ]
+def _split_lines(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], split: str, name: str) -> list[Line]:
+    label: str | None = split
+    if split == "test":  # one entry of the legend, with the number that counts
+        tests = [run.test_accuracy for run in runs if run.test_accuracy is not None]
+        label = f"test {fmean(tests):.4f}" if name == "accuracy" and tests else None
+    return mean_curve(label, runs, epochs, f"{split}_{name}", OF_SPLIT[split], STYLES[split], dots_below=40)
 
 
 def _rate_panel(run: Run, epochs: Sequence[Epoch], title: str = "", ylabel: str = "") -> Panel:
@@ -108,18 +123,19 @@ def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
     return list(dict.fromkeys(points))
 
 
-def _range_curves(run: Run, epochs: Sequence[Epoch]) -> Chart:
+def _range_curves(run: Run, epochs: Sequence[Epoch], splits: Sequence[str]) -> Chart:
     found, panels = suggestion_of(run, epochs), []
     ends = (("min", found.eta_min), ("max", found.eta_max)) if found else ()
     limits = {f"suggested eta {end} {eta:.2g}": eta for end, eta in ends}
     for name in ("loss", "accuracy"):
         lines = [
-            curve(epochs, f"{split}_{name}", split, colour, style, x="learning_rate", dots_below=60)
-            for (split, style), colour in zip(SPLITS.items(), (BLUE, ORANGE), strict=True)
+            curve(epochs, f"{split}_{name}", split, OF_SPLIT[split], STYLES[split], x="learning_rate", dots_below=60)
+            for split in splits or DURING
+            if split != "test"
         ]
-        losses, ylim = lines[1].y, None
+        losses, ylim = lines[-1].y if lines else (), None
         if name == "loss" and losses and max(losses) > WORST * losses[0]:
-            ylim = 0.95 * min(*losses, *lines[0].y), WORST * losses[0]
+            ylim = 0.95 * min(min(line.y) for line in lines), WORST * losses[0]
         panels.append(Panel(lines, name, "eta", xscale="log", ylim=ylim, limits=limits))
     caption = f"{settings_line(run, omit=('cycles', 'n_s'))}, over {run.epochs:g} {counted(run.epochs, 'epoch')}"
-    return Chart(run_title("Learning-rate range test, run", run), caption, [panels], 10, 4.6)
+    return Chart(run_title("Learning-rate range test, run", run), caption, [panels], 10, 4)

@@ -29,22 +29,23 @@ def to_markdown(table: Table, notes: Sequence[str] = ()) -> str:
     return "\n\n".join([f"**{_markdown(table.title)}**", lines, *map(_markdown, notes)])
 
 
-def to_latex(table: Table, notes: Sequence[str] = ()) -> str:
+def to_latex(table: Table, notes: Sequence[str] = (), *, label: str = "") -> str:
     r"""Return a floating table with the rules of booktabs; it needs `\usepackage{booktabs}`."""
 
     def line(cells: Sequence[str]) -> str:
-        return "    " + " & ".join("--" if cell == "-" else _latex(cell) for cell in cells) + r" \\"
+        return "    " + " & ".join("--" if cell == "-" else latex_text(cell) for cell in cells) + r" \\"
 
     alignment = "".join("r" if one.is_number else "l" for one in table.columns)
     lines = [
-        r"\begin{table}[ht]  % \usepackage{booktabs}",
+        r"\begin{table}[htbp]  % \usepackage{booktabs}",
         r"  \centering",
-        rf"  \caption{{{_latex(table.title)}}}",
+        rf"  \caption{{{latex_text(table.title)}}}",
+        *[rf"  \label{{{label}}}"] * bool(label),
         rf"  \begin{{tabular}}{{{alignment}}}",
         *(r"    \toprule", line([one.title for one in table.columns]), r"    \midrule"),
         *map(line, table.cells()),
         *(r"    \bottomrule", r"  \end{tabular}"),
-        *(rf"  \par\smallskip\footnotesize {_latex(note)}" for note in notes),
+        *(rf"  \par\smallskip\footnotesize {latex_text(note)}" for note in notes),
         r"\end{table}",
     ]
     return "\n".join(lines)
@@ -105,7 +106,7 @@ def _markdown(text: str) -> str:
     return f"\\{escaped}" if escaped.startswith(("#", "+", "- ", "=")) else escaped
 
 
-def _latex(text: str) -> str:
+def latex_text(text: str) -> str:
     """Return a text without commands; a bracket or star at the beginning would be an argument of the line before."""
     escaped = visible(text).translate(_LATEX).replace("--", "-{}-")
     return f"{{{escaped[0]}}}{escaped[1:]}" if escaped.startswith(("[", "*")) else escaped

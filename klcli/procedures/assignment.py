@@ -1,0 +1,216 @@
+"""An assignment of the course: find its trainings in the database, estimate and train what is missing."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from klcli.data.dataset import split
+from klcli.errors import Diverged, Interrupted
+from klcli.procedures import trainings
+from klcli.procedures.evaluating import check_gradients
+from klcli.procedures.observer import Observer
+from klcli.procedures.searches import LambdaSearch, search
+from klcli.procedures.setup import Setup
+from klcli.procedures.study_runner import ENDED, StudyRunner, Untrained
+from klcli.settings.editions import CHECK_LAMBDAS, AssignmentSettings, Edition
+from klcli.settings.procedures import SIGMAS, CheckSettings, SearchSettings
+from klcli.settings.run_command import command_of, run_command
+from klcli.settings.sameness import settings_and_seeds
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import GradientCheck, Order, Run, RunFilter
+from klcli.store.runs import UNFINISHED
+from klcli.store.store import Store
+from klcli.studies.execution import stacks
+from klcli.studies.gradient_checks import Stack
+from klcli.studies.plans import sigma_sweep
+from klcli.training.budget import budget_of
+from klcli.training.cores import cores
+from klcli.training.trainer import train
+
+SAMPLE = 5000  # images of a trial that measures the speed
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of an assignment: what the database has, and what is missing."""
+
+    name: str
+    done: str  # `runs 1, 2`
+    missing: int  # trainings; of the first part, gradient checks
+    seconds: float = 0.0  # that the missing trainings will take, by a trial
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The results of an assignment."""
+
+    settings: AssignmentSettings
+    dataset: str
+    checks: Sequence[GradientCheck]
+    curves: Sequence[Sequence[Run]]  # as in the edition
+    search: LambdaSearch  # with a choice
+    final: Run
+    sweep: Sequence[Run]
+    commands: dict[str, str]  # that repeat the gradient check, the search and the sweep
+
+
+def plan(setup: Setup, settings: AssignmentSettings) -> list[Part]:
+    """Return the parts of an assignment. Trains nothing but trials, and records nothing."""
+    edition, silent = settings.chosen, replace(setup, observer=Observer())
+    with TemporaryDirectory(prefix="klcli-") as folder, setup.pinned():
+        setup.prepare_engine()
+        none_yet = Path(folder) / "none.db"  # an empty database, which does not stay
+        setup.observer.say("looking for the trainings, and measuring the speed of those that are missing")
+        with closing(Store(setup.db if setup.db.exists() else none_yet)) as store:
+            runner = StudyRunner(silent, store, setup.images(), edition.final, True, trains=False)
+            return list(_Work(silent, edition, runner).parts())
+
+
+def assignment(setup: Setup, settings: AssignmentSettings) -> Assignment:
+    """Train and check what is missing, and return all results; after an interruption, the same call continues.
+
+    Raises Diverged if no network of the lambda search converged.
+    """
+    edition = settings.chosen
+    with setup.pinned():
+        work = _Work(setup, edition, StudyRunner.opened(setup, edition.final, True))
+        try:
+            checks = work.checks()
+            curves = [[work.trained(config) for config in configs] for configs in edition.curves]
+            found = work.search()
+            if found.choice is None:
+                raise Diverged("every lambda of the search diverged: `klcli report --list` shows the runs")
+            final = work.trained(replace(edition.final, lam=found.choice.chosen.lam))
+            sweep = work.sweep() if edition.sweep else []
+        except Interrupted as error:
+            raise Interrupted(f"{error}; or repeat this command, which continues there", error.signum) from None
+    return Assignment(settings, work.runner.dataset.name, checks, curves, found, final, sweep, work.commands)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The steps of an assignment: each finds its results or makes them."""
+
+    setup: Setup
+    edition: Edition
+    runner: StudyRunner
+
+    @property
+    def _where(self) -> dict[str, Any]:
+        setup = self.setup
+        return {"data": setup.data or self.runner.dataset.name, "threads": setup.threads, "db": setup.db}
+
+    @property
+    def commands(self) -> dict[str, str]:
+        edition, how = self.edition, self._where
+        stages = ["--coarse", *["--fine"] * edition.fine, "--trials", str(edition.trials)]
+        found = {"gradients": command_of("gradcheck", edition.checked[0], only=("seed",), **how | {"threads": 1})}
+        found["lambda"] = command_of("search-lambda", edition.search, stages, **how)
+        return found | ({"sigma": command_of("sigma-sweep", edition.sweep, **how)} if edition.sweep else {})
+
+    def known_checks(self) -> dict[Stack, GradientCheck | None]:
+        latest, sha256 = self.runner.store.gradient_checks.latest, self.runner.dataset.sha256
+        networks = [(replace(one, lam=lam, dtype="float64"),) for one in self.edition.checked for lam in CHECK_LAMBDAS]
+        return {stack: latest(stack, CheckSettings(), sha256) for stack in networks}
+
+    def checks(self) -> list[GradientCheck]:
+        if missing := [stack for stack, check in self.known_checks().items() if check is None]:
+            check_gradients(self._calling(self.commands["gradients"]), missing, CheckSettings())
+        return [check for check in self.known_checks().values() if check]
+
+    def known(self, config: TrainConfig, states: Sequence[str] = ENDED) -> Run | None:
+        """Return the newest run with these settings and seeds in one of these states."""
+        wanted, sha256 = settings_and_seeds(config), self.runner.dataset.sha256
+        of_images = RunFilter(dataset_sha256=sha256, as_configured=True)
+        for run in self.runner.store.runs.query(of_images, Order("id", descending=True)):
+            is_usable = run.state in states and (run.test_accuracy is not None or run.state != "complete")
+            if is_usable and not run.unreadable and settings_and_seeds(run.config) == wanted:
+                return run
+        return None
+
+    def trained(self, config: TrainConfig) -> Run:
+        """Return the run of these settings, after its training if that is not complete."""
+        if run := self.known(config):
+            return run
+        setup = self._calling(run_command(config, **self._where))
+        begun = self.known(config, UNFINISHED)
+        if begun and begun.study_id is None:
+            return trainings.resume(setup, str(begun.id), {}, None)
+        return trainings.train(setup, config)
+
+    def search(self) -> LambdaSearch:
+        what = SearchSettings(coarse=True, fine=self.edition.fine, trials=self.edition.trials)
+        runner = replace(self.runner, setup=self._calling(self.commands["lambda"]))
+        return search(runner, self.edition.search, what, repeats=1, vary="all")
+
+    def sweep(self) -> list[Run]:
+        runner, planned = replace(self.runner, setup=self._calling(self.commands["sigma"])), self._swept()
+        study = runner.run("sigma", "sweep", planned, {}, vary="all", evaluate_test=True)
+        return self.runner.store.studies.members(study)
+
+    def _swept(self) -> list[TrainConfig]:
+        return sigma_sweep(self.edition.sweep, SIGMAS, 1) if self.edition.sweep else []
+
+    def _calling(self, command: str) -> Setup:
+        """Return the setup of a step, which does what this command does."""
+        self.setup.observer.say(command)
+        return replace(self.setup, command=command)
+
+    def parts(self) -> Iterator[Part]:
+        """Yield what there is and what is missing."""
+        edition, runs, checks = self.edition, partial(map, self.known), self.known_checks()
+        known = [check for check in checks.values() if check]
+        yield Part("gradient check", f"{len(known)} of {len(checks)} networks", len(checks) - len(known))
+        for configs in edition.curves:
+            found = dict(zip(configs, runs(configs), strict=True))
+            missing = [config for config, run in found.items() if run is None]
+            layers = f"{len(configs[0].hidden) + 1} layers{', without and with BN' if len(configs) > 1 else ''}"
+            yield Part(layers, _numbers(found.values()), len(missing), sum(self._seconds([one]) for one in missing))
+        yield from self._parts_of_search()
+        if planned := self._swept():
+            try:
+                yield Part("sigma, without and with BN", _numbers(self.sweep()), 0)
+            except Untrained as missing:
+                done = f"{len(planned) - len(missing.configs)} of {len(planned)} runs"
+                yield Part("sigma, without and with BN", done, len(missing.configs), self._together(missing.configs))
+
+    def _parts_of_search(self) -> Iterator[Part]:
+        edition = self.edition
+        stages = ["coarse", "fine", *(f"fine {n}" for n in range(2, edition.fine + 1))]
+        try:
+            found = self.search()
+            yield from (Part(f"lambda, {stage}", _numbers(own), 0) for stage, own in found.stages)
+            lam = found.choice.chosen.lam if found.choice else edition.final.lam
+            run = self.known(replace(edition.final, lam=lam))
+        except Untrained as missing:
+            run, n = None, edition.trials
+            for stage in stages:
+                place = stages.index(stage) - stages.index(missing.stage)
+                left = [] if place < 0 else missing.configs if place == 0 else [edition.search] * n
+                yield Part(f"lambda, {stage}", f"{n - len(left)} of {n} runs", len(left), self._together(left))
+        yield Part("the chosen lambda", _numbers([run]), int(run is None), 0 if run else self._seconds([edition.final]))
+
+    def _together(self, configs: Sequence[TrainConfig]) -> float:
+        """Estimate the seconds of a study, whose stacks are divided among the cores."""
+        parts = [[configs[position] for position in part] for part in stacks(configs)]
+        workers = max(1, min(self.setup.jobs or cores(), len(parts)))
+        return sum(self._seconds(part, is_alone=False) for part in parts) / workers
+
+    def _seconds(self, configs: Sequence[TrainConfig], *, is_alone: bool = True) -> float:
+        """Estimate the seconds of one stack, from a trial of three epochs on at most SAMPLE images."""
+        n, own = configs[0].split.sizes()[0], cores() if is_alone and self.setup.jobs != 1 else 1
+        sample = replace(configs[0].split, subset=min(n, SAMPLE))
+        few = [replace(one, split=sample, epochs=3) for one in configs]
+        [first, *_] = train(few, split(self.runner.dataset, sample), evaluate_test=False, cores=own)
+        epochs = [one.seconds for one in first.epochs[1:]]  # the first one includes the preparation
+        per_update = min(epochs, default=0.0) / budget_of(few[0], min(n, SAMPLE)).updates_per_epoch
+        return per_update * budget_of(configs[0], n).total_updates
+
+
+def _numbers(runs: Iterable[Run | None]) -> str:
+    numbers = [str(run.id) for run in runs if run]
+    return f"{'runs' if len(numbers) > 1 else 'run'} {', '.join(numbers)}" if numbers else "-"

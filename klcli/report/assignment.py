@@ -1,0 +1,286 @@
+"""The folder of an assignment: figures, tables, and a LaTeX document that includes them."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+from klcli.procedures.assignment import Assignment, Part
+from klcli.procedures.searches import tried_values
+from klcli.report.plots.chart import Chart, Look
+from klcli.report.plots.comparison import bn_overlay
+from klcli.report.plots.studies import lambda_search, sigma_curves
+from klcli.report.plots.training import training_curves
+from klcli.report.tables.formats import latex_text, to_csv, to_latex, to_markdown
+from klcli.report.tables.later_checks import gradient_check_title, gradient_method
+from klcli.report.tables.studies import choice_sentence, search_table, sigma_table
+from klcli.report.tables.table import Row, Table, columns
+from klcli.report.words import counted, images_words, layers_name, network_name
+from klcli.settings.editions import EDITIONS
+from klcli.settings.run_command import DEFAULT_DATABASE
+from klcli.settings.setting import require
+from klcli.settings.train_config import TrainConfig
+from klcli.store.checkpoints import write_atomically
+from klcli.store.records import Epoch, Run
+from klcli.text import command_text
+from klcli.training.budget import budget_of
+
+LOOK = Look(width=16, title=False)  # \textwidth of the document
+INDEX, DOCUMENT = "assignment.md", "report.tex"
+HEAD = "# Figures and tables of an assignment"  # of the index, by which the folder is known
+PREAMBLE = r"""\documentclass[a4paper]{article}
+\usepackage[a4paper, textwidth=16cm, textheight=24cm]{geometry}
+\usepackage{booktabs}
+\usepackage{graphicx}
+\emergencystretch=1em
+\setlength{\belowcaptionskip}{6pt}
+\renewcommand{\topfraction}{.9}\renewcommand{\textfraction}{.1}\renewcommand{\floatpagefraction}{.8}"""
+UNEDITED = "% klcli replaces this file as long as it is not edited: "
+BEST = 3  # lambdas of each stage in a table of their own
+Epochs = Mapping[int, Sequence[Epoch]]
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A table, or a figure with its numbers."""
+
+    name: str  # of its files and its label
+    table: Table
+    commands: Sequence[str]  # that repeat it
+    chart: Chart | None = None
+
+    @property
+    def reference(self) -> str:
+        return rf"Figure~\ref{{fig:{self.name}}}" if self.chart else rf"Table~\ref{{tab:{self.name}}}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the document: its exhibits, a sentence about them, and what is left to say."""
+
+    title: str
+    exhibits: Sequence[Exhibit]
+    sentence: str  # after the references
+    question: str
+
+
+def require_own(folder: Path) -> None:
+    """Raise ConfigError if a folder has files that are not those of an assignment."""
+    require(not folder.exists() or folder.is_dir(), f"{folder}: this is a file, name a folder")
+    index = folder / INDEX
+    is_own = index.is_file() and index.read_text(encoding="utf-8", errors="replace").startswith(HEAD)
+    is_free = not folder.exists() or not any(folder.iterdir())
+    require(is_own or is_free, f"{folder}: this folder holds other files, name a new one")
+
+
+def plan_table(parts: Sequence[Part], edition: str) -> Table:
+    """What is there, and what will be trained."""
+    rows = [vars(part) | {"missing": part.missing or None, "minutes": part.seconds / 60 or None} for part in parts]
+    head = columns("*name=part; done=there already; missing:=missing; minutes:.1f")
+    return Table(f"Assignment {edition}", head, rows)
+
+
+def editions_table() -> Table:
+    """What the editions of the course ask."""
+    rows: list[Row] = []
+    for one in EDITIONS.values():
+        networks = dict.fromkeys(layers_name(config) for configs in one.curves for config in configs)
+        row = {"networks": ", ".join(networks), "bn": "both" if one.curves[0][1:] else "without"}
+        row["search"] = f"{network_name(one.search)}, {' + '.join([str(one.trials)] * (one.fine + 1))} values"
+        row["chosen"] = f"{one.final.cycles} cycles, n_s {_n_s(one.final)}"
+        if one.sweep:
+            row["swept"] = f"{layers_name(one.sweep)}, {one.sweep.cycles} cycles, n_s {_n_s(one.sweep)}"
+        rows.append(vars(one) | row)
+    head = "*name=edition; report; course; date; networks; bn=BN; search=lambda search; chosen=then; swept=sigma sweep"
+    return Table("What the editions of the course ask", columns(head), rows)
+
+
+def _n_s(config: TrainConfig) -> int:
+    return budget_of(config, config.split.sizes()[0]).step_size
+
+
+def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db: Path) -> Iterator[Section]:
+    """Yield the sections of an assignment."""
+    errors = [error for check in found.checks for error in check.errors]
+    right, largest = sum(error.passed for error in errors), max(error.max_absolute for error in errors)
+    sentence = f"Of {len(errors)} gradients, {right} are right; the largest absolute error is {largest:.1e}."
+    if any(check.configs[0].batch_norm for check in found.checks):
+        sentence += " Before batch normalisation the gradient of b is 0, and its relative error one of rounding."
+    question = "Which formula did you differentiate, and how small must an error be?"
+    yield Section(
+        "Gradients", [Exhibit("gradients", _gradients(found), [found.commands["gradients"]])], sentence, question
+    )
+
+    every = [run for runs in found.curves for run in runs]
+    epochs = {run.id: epochs_of(run.id) for run in (*every, found.final, *found.sweep)}
+    figures = [_curves(f"curves-{number}", runs, epochs, db) for number, runs in enumerate(found.curves, start=1)]
+    networks = Exhibit("networks", _networks(every), [run.command for run in every])
+    reached = [f"{network_name(run.config)}, n_s {run.step_size}: {_percent(run.test_accuracy)}" for run in every]
+    question = "What do depth and batch normalisation change, on training and on validation images?"
+    yield Section(
+        "Networks", [*figures, networks], f"The accuracies on the test images: {'; '.join(reached)}.", question
+    )
+
+    search, choice = found.search, found.search.choice
+    assert choice is not None  # or there would be no final training
+    again = [found.commands["lambda"], _drawn(["--study", str(search.studies[-1])], "lambda", db)]
+    shown = Exhibit("lambda", search_table(search), again, lambda_search(search.stages, choice))
+    best, final = Exhibit("lambda-best", _best(found), again[:1]), _curves("final", [found.final], epochs, db)
+    sentence = f"{choice_sentence(choice).capitalize()}. Trained for {found.final.cycles:g} cycles, the network "
+    sentence += f"with this lambda has an accuracy of {_percent(found.final.test_accuracy)} on the test images."
+    question = "Are the best values further apart than chance puts them?"
+    yield Section("The search for lambda", [shown, best, final], sentence, question)
+
+    if runs := found.sweep:
+        again = [found.commands["sigma"], _drawn(["--study", str(runs[0].study_id)], "sigma", db)]
+        curves = Exhibit("sigma", _numbers(runs, epochs), again, sigma_curves(runs, epochs))
+        results = Exhibit("sigma-results", sigma_table(runs), again[:1])
+        values = ", ".join(f"{run.config.sigma:g}" for run in runs if run.config.batch_norm)
+        sentence = f"The initial weights of every layer have the standard deviation sigma, one of {values}."
+        question = "Where does the network without BN stop to learn, and why does the one with BN not?"
+        yield Section("The scale of the initial weights", [curves, results], sentence, question)
+
+
+def _percent(accuracy: float | None) -> str:
+    return "none, it diverged" if accuracy is None else f"{100 * accuracy:.2f}\xa0%"
+
+
+def _curves(name: str, runs: Sequence[Run], epochs: Epochs, db: Path) -> Exhibit:
+    is_pair = len(runs) > 1
+    chart = bn_overlay(runs[:1], runs[1:], epochs) if is_pair else training_curves(runs[0], epochs[runs[0].id])
+    again = _drawn(["--run", *(str(run.id) for run in runs)], "bn" if is_pair else "training", db)
+    return Exhibit(name, _numbers(runs, epochs), [*(run.command for run in runs), again], chart)
+
+
+def _drawn(which: Sequence[str], kind: str, db: Path) -> str:
+    where = [] if db == DEFAULT_DATABASE else ["--db", str(db)]
+    look = ["--width", f"{LOOK.width:g}", "--no-title"]
+    return command_text(["klcli", "report", *which, "--plot", kind, "--to", f"{kind}.pdf", *look, *where])
+
+
+def _numbers(runs: Sequence[Run], epochs: Epochs) -> Table:
+    measures = (f"{split}_{name}:.4f" for name in ("loss", "cost", "accuracy") for split in ("train", "validation"))
+    head = f"run_id:=run; network; lambda:.4g; sigma:.4g; epoch:.4g; step:; learning_rate:.4g; {'; '.join(measures)}"
+    rows = []
+    for run in runs:
+        of_run = {"network": network_name(run.config), "lambda": run.config.lam, "sigma": run.config.sigma}
+        rows += [vars(one) | of_run for one in epochs[run.id]]
+    return Table("Evaluations", columns(head), rows)
+
+
+def _networks(runs: Sequence[Run]) -> Table:
+    rows = [vars(run) | {"network": network_name(run.config)} for run in runs]
+    accuracies = "train_accuracy:.4f=train; validation_accuracy:.4f=validation; test_accuracy:.4f=test"
+    head = columns(f"*network; {accuracies}; test_loss:.4f=loss; test_cost:.4f=cost; cycles:.4g")
+    return Table(f"Accuracies, and loss and cost of the test images: {images_words(runs[0])}", head, rows)
+
+
+def _gradients(found: Assignment) -> Table:
+    rows = []
+    for check in found.checks:
+        row: Row = {"network": gradient_check_title(check), "tensors": len(check.errors)}
+        row |= {key: max(getattr(one, key) for one in check.errors) for key in ("max_absolute", "ratio_of_maxima")}
+        rows.append(row | {"verdict": "right" if check.passed else "WRONG"})
+    head = columns("*network; tensors:; max_absolute:.1e=max abs; ratio_of_maxima:.1e=relative; verdict=")
+    title = f"Largest errors of the gradients of all tensors, by {gradient_method(found.checks[0])}"
+    return Table(title, head, rows)
+
+
+def _best(found: Assignment) -> Table:
+    rows = []
+    for stage, runs in found.search.stages:
+        best = sorted(tried_values(runs, stage), key=lambda one: -one.accuracy)[:BEST]
+        rows += [{"stage": stage, "place": place, "lambda": one.lam, "accuracy": one.accuracies[0]}
+                 for place, one in enumerate(best, start=1) if one.accuracies]  # fmt: skip
+    what = f"The {BEST} best lambdas of each stage, by the accuracy on validation images"
+    return Table(what, columns("*stage; place:; lambda:.4g; accuracy:.4f=validation accuracy"), rows)
+
+
+def write(
+    folder: Path, found: Assignment, written: Sequence[Section], command: str, picture: Callable[..., Path | None]
+) -> tuple[list[Path], bool]:
+    """Write the files of an assignment and return them, and whether an edited document was kept as it is.
+
+    `picture(path, chart, look)` draws a figure, and returns None if that fails.
+    """
+    files: dict[Path, str] = {}
+    index = [HEAD, f"Made by `{command}`.", *(f"**{mark}**" for mark in _marks(found))]
+    for section in written:
+        index.append(f"## {section.title}")
+        for one in section.exhibits:
+            path = folder / ("tables" if one.chart is None else "figures") / one.name
+            files[path.with_suffix(".csv")] = f"{to_csv(one.table)}\n"
+            if one.chart is None:
+                latex = _symbols(to_latex(one.table, label=f"tab:{one.name}"))
+                files[path.with_suffix(".tex")] = "\n".join([*(f"% {line}" for line in one.commands), latex, ""])
+                files[path.with_suffix(".md")] = f"{to_markdown(one.table)}\n"
+                index.append(to_markdown(one.table))
+            else:
+                index += [f"![{one.chart.title}](figures/{one.name}.png)", one.chart.caption]
+            index.append("\n".join(["```sh", *one.commands, "```"]))
+    files[folder / INDEX] = "\n\n".join(index) + "\n"
+    document = folder / DOCUMENT
+    is_edited = document.exists() and _is_edited(document.read_text(encoding="utf-8", errors="replace"))
+    if not is_edited:
+        files[document] = _signed(_document(found, written))
+    for path, content in files.items():
+        write_atomically(path, content.encode())
+    figures = [one for section in written for one in section.exhibits if one.chart]
+    paths = [(folder / "figures" / f"{one.name}.{kind}", one.chart) for one in figures for kind in ("pdf", "png")]
+    drawn = [picture(path, partial(replace, chart), LOOK) for path, chart in paths]
+    return [*files, *filter(None, drawn)], is_edited
+
+
+def _signed(text: str) -> str:
+    """Return a document below a line with its checksum, by which an edited one is known."""
+    return f"{UNEDITED}{sha256(text.encode()).hexdigest()[:16]}\n{text}"
+
+
+def _is_edited(text: str) -> bool:
+    return text != _signed(text.partition("\n")[2])
+
+
+def _marks(found: Assignment) -> list[str]:
+    epochs, subset = found.settings.epochs, found.settings.subset
+    shorter = [f"{epochs:g} {counted(epochs, 'epoch')} for every network"] if epochs else []
+    shorter += [f"{subset} training images"] if subset else []
+    synthetic = ["SYNTHETIC IMAGES, no CIFAR-10: these numbers say nothing about it."] * (found.dataset == "synthetic")
+    return synthetic + ([f"A REHEARSAL, with {' and '.join(shorter)}."] if shorter else [])
+
+
+def _document(found: Assignment, written: Sequence[Section]) -> str:
+    lines = [
+        PREAMBLE,
+        rf"\title{{{latex_text(found.settings.chosen.course)}}}",
+        *(r"\author{}", r"\date{}", r"\begin{document}", r"\maketitle", ""),
+        *(rf"\noindent\textbf{{{latex_text(mark)}}}" + "\n" for mark in _marks(found)),
+    ]
+    for section in written:
+        *first, last = [one.reference for one in section.exhibits]
+        references = f"{', '.join(first)} and {last}" if first else last
+        lines += [rf"\section{{{_symbols(latex_text(section.title))}}}", _symbols(latex_text(section.sentence))]
+        lines += [f"The results are in {references}.", f"% {section.question}", ""]
+        for one in section.exhibits:
+            lines += _latex_figure(one) if one.chart else [rf"\input{{tables/{one.name}}}", ""]
+    return "\n".join([*lines, r"\end{document}", ""])
+
+
+def _latex_figure(one: Exhibit) -> list[str]:
+    assert one.chart is not None
+    caption = f"{one.chart.title}. {one.chart.caption}."
+    return [
+        f"% The numbers are in figures/{one.name}.csv; to repeat them:",
+        *(f"%   {line}" for line in one.commands),
+        *(r"\begin{figure}[htbp]", r"  \centering"),
+        rf"  \includegraphics[width=\textwidth]{{figures/{one.name}}}",
+        rf"  \caption{{{_symbols(latex_text(caption))}}}",
+        *(rf"  \label{{fig:{one.name}}}", r"\end{figure}", ""),
+    ]
+
+
+def _symbols(text: str) -> str:
+    """Return a LaTeX text with the symbols of the course: lambda, sigma, eta, n_s, n_batch; a label stays."""
+    text = re.sub(r"(?<![:-])\b([Ll]ambda|sigma|eta)\b(?!-)", lambda found: rf"$\{found[1].lower()}$", text)
+    return re.sub(r"n\\_(s|batch)\b", r"$n_{\\mathrm{\1}}$", text)

@@ -1,0 +1,215 @@
+"""`klcli assignment`: what it finds, trains and writes, and that LaTeX compiles it."""
+
+import csv
+import json
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from klcli import Lab
+from klcli.errors import Interrupted
+from klcli.procedures.observer import Observer
+from klcli.settings.editions import AssignmentSettings, Edition
+from klcli.settings.train_config import TrainConfig
+from klcli.training.budget import budget_of
+from klcli.training.result import TrainResult
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Rows = Callable[..., list[dict[str, Any]]]
+
+FEW = ("--data", "synthetic", "--subset", "200", "--epochs", "1", "--trials", "2", "--jobs", "1")
+FIGURES = ("curves-1", "curves-2", "lambda", "final", "sigma")
+TABLES = ("gradients", "networks", "lambda-best", "sigma-results")
+
+
+def budget(config: TrainConfig) -> tuple[int, int]:
+    """n_s and the number of updates."""
+    found = budget_of(config, config.split.sizes()[0])
+    return found.step_size, found.total_updates
+
+
+@pytest.mark.parametrize(
+    ("edition", "curves", "search", "final", "sweep"),
+    [
+        ("a3", (2250, 9000), (900, 3600), (2250, 13500), (2250, 9000)),
+        ("a2-2019", (500, 1000), (900, 3600), (980, 5880), None),
+        ("a3-2021", (2250, 9000), (900, 3600), (2250, 13500), (900, 9000)),
+        ("a3-2022", (2250, 9000), (2250, 9000), (2250, 9000), (900, 9000)),
+        ("a3-2024", (2250, 9000), (2250, 9000), (2250, 9000), (2250, 9000)),
+    ],
+)
+def test_half_cycles_and_updates_are_those_of_the_course(
+    edition: str, curves: Any, search: Any, final: Any, sweep: Any
+) -> None:
+    asked: Edition = AssignmentSettings(edition=edition).chosen
+    assert budget(asked.curves[0][0]) == curves
+    assert (budget(asked.search), budget(asked.final)) == (search, final)
+    assert (asked.sweep and budget(asked.sweep)) == sweep
+    weights = [
+        sum(a * b for a, b in zip((3072, *one[0].hidden), (*one[0].hidden, 10), strict=True)) for one in asked.curves
+    ]
+    assert weights == ([3072 * 50 + 500] * 2 if edition == "a2-2019" else [156_600, 156_700])
+
+
+def test_a_rehearsal_keeps_the_cycles() -> None:
+    one = AssignmentSettings(epochs=3, subset=4500, seed=7).chosen
+    assert [budget(config) for config in (one.search, one.final)] == [(34, 136), (22, 132)]
+    assert {config.seed for configs in one.curves for config in configs} == {7}
+
+
+def test_a_folder_with_other_files_is_refused_before_any_work(here: Klcli, refused: Any, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/thesis.tex").touch()
+    refused(here("assignment", "thesis", *FEW), 2, "thesis", "other files")
+    refused(here("assignment", "thesis/thesis.tex", *FEW), 2, "thesis.tex", "file")
+    refused(here("assignment", "--edition", "a4"), 2, "--edition 'a4'", "a3-2024")
+    refused(here("assignment", "--subset", "50"), 2, "--subset 50", "at least 100")
+
+
+def test_the_editions_name_their_reports(here: Klcli) -> None:
+    listed = json.loads(here("assignment", "--editions", "--json").stdout)["editions"]
+    dates = {one["name"]: (one["report"], one["date"]) for one in listed}
+    assert dates["a3-2021"] == ("000", "July 2021")
+    assert dates["a2-2019"] == ("002", "October 2019")
+    assert "a3-2024" in here("assignment", "--editions").stdout
+
+
+@pytest.fixture(scope="module")
+def done(fill: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the whole assignment was called, after `klcli train` had trained one of its networks."""
+    folder = tmp_path_factory.mktemp("assignment")
+    first = ("train", *FEW[:4], "--step-epochs", "0.25", "--bn", "--hidden", "50", "50")
+    assert fill(folder, [first, ("assignment", *FEW)]) == [0, 0]
+    return folder
+
+
+@pytest.fixture
+def copied(done: Path, tmp_path: Path) -> Path:
+    """The same, in the folder in which a test runs."""
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "results/assignment"
+
+
+@pytest.mark.slow
+def test_it_trains_what_is_missing_and_nothing_twice(here: Klcli, copied: Path, rows: Rows) -> None:
+    runs = rows("runs")
+    assert len(runs) == 4 + 2 + 2 + 1 + 6
+    assert runs[0]["command"].startswith("klcli train --data synthetic")
+    assert {run["state"] for run in runs} == {"complete"}
+    again = json.loads(here("assignment", "--dry-run", *FEW, "--json").stdout)
+    assert again["seconds"] == 0
+    assert {part["missing"] for part in again["parts"]} == {0}
+    repeated = here("assignment", *FEW)
+    assert repeated.returncode == 0
+    assert "is edited" not in repeated.stderr
+    assert len(rows("runs")) == len(runs)
+    assert len(rows("gradient_checks")) == 12
+    other = json.loads(here("assignment", "--dry-run", *FEW, "--seed", "1", "--json").stdout)
+    assert [part["missing"] for part in other["parts"]] == [12, 2, 2, 2, 2, 1, 6]
+    assert other["seconds"] > 0
+    assert len(rows("runs")) == len(runs)
+
+
+@pytest.mark.slow
+def test_each_run_has_a_command_that_finds_it_again(here: Klcli, copied: Path, rows: Rows) -> None:
+    """The commands beside the figures are those of the same trainings: with --resume, they train nothing."""
+    text = (copied / "assignment.md").read_text(encoding="utf-8")
+    commands = [line for line in text.splitlines() if line.startswith("klcli ")]
+    before = rows("runs")
+    for command in dict.fromkeys(commands):
+        args = command.split()[1:]
+        if args[0] in ("search-lambda", "sigma-sweep"):
+            assert here(*args, "--resume", "--jobs", "1").returncode == 0
+        if args[0] == "report":
+            assert here(*args).returncode == 0, command
+    assert rows("runs") == before
+    assert {command.split()[1] for command in commands} == {
+        "gradcheck", "train", "search-lambda", "sigma-sweep", "report",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_figures_have_the_width_of_the_page_and_their_numbers(copied: Path, rows: Rows) -> None:
+    epochs = rows("epochs")
+    for name in FIGURES:
+        box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+)", (copied / f"figures/{name}.pdf").read_bytes())
+        assert box
+        assert float(box[1]) == pytest.approx(16 / 2.54 * 72, abs=0.5)
+        assert Image.open(copied / f"figures/{name}.png").width == pytest.approx(16 / 2.54 * 200, abs=2)
+        with (copied / f"figures/{name}.csv").open(encoding="utf-8") as file:
+            numbers = list(csv.DictReader(file))
+        if name != "lambda":
+            mine = [one for one in epochs if one["run_id"] in {int(row["run_id"]) for row in numbers}]
+            key = "validation_cost"
+            assert sorted(float(row[key]) for row in numbers) == sorted(one[key] for one in mine)
+    for name in TABLES:
+        assert (copied / f"tables/{name}.md").read_text(encoding="utf-8").count("|") > 10
+
+
+class Stopping(Observer):
+    """Interrupts the second evaluation of a training, and then the first message about lambda."""
+
+    def __init__(self) -> None:
+        self.evaluations, self.searches = 0, 0
+
+    def on_evaluation(self, result: TrainResult) -> None:
+        self.evaluations += 1
+        if self.evaluations == 2:
+            raise Interrupted("interrupted", signal.SIGINT)
+
+    def say(self, message: str) -> None:
+        self.searches += message.startswith("fine:")
+        if message.startswith("fine:") and self.searches == 1:
+            raise Interrupted("interrupted", signal.SIGINT)
+
+
+@pytest.mark.slow
+def test_after_an_interruption_the_same_call_continues(tmp_path: Path, rows: Rows) -> None:
+    settings = AssignmentSettings(epochs=1, subset=200, trials=2)
+    lab = Lab(tmp_path / "results/klcli.db", data="synthetic", observer=Stopping())
+    with pytest.raises(Interrupted, match="or repeat this command"):
+        lab.assignment(settings)
+    assert [run["state"] for run in rows("runs")] == ["interrupted"]
+    with pytest.raises(Interrupted, match="or repeat this command"):
+        lab.assignment(settings)
+    before = rows("runs")
+    assert {run["state"] for run in before} == {"complete"}
+    assert len(before) == 4 + 2
+    found = lab.assignment(settings)
+    assert rows("runs")[:6] == before
+    assert len(rows("runs")) == 4 + 2 + 2 + 1 + 6
+    assert found.final.test_accuracy is not None
+
+
+@pytest.mark.slow
+def test_an_edited_document_stays(here: Klcli, copied: Path) -> None:
+    document = copied / "report.tex"
+    assert "SYNTHETIC IMAGES" in document.read_text(encoding="utf-8")
+    edited = document.read_text(encoding="utf-8").replace("Gradients", "My gradients")
+    document.write_text(edited, encoding="utf-8")
+    figure = copied / "figures/sigma.csv"
+    figure.unlink()
+    assert "report.tex is edited" in here("assignment", *FEW).stderr
+    assert document.read_text(encoding="utf-8") == edited
+    assert figure.exists()
+
+
+@pytest.mark.slow
+def test_latex_compiles_the_document_without_a_complaint(copied: Path) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed")
+    for _ in range(2):
+        args = ("pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex")
+        process = subprocess.run(args, cwd=copied, capture_output=True, text=True, timeout=120, check=False)
+        assert process.returncode == 0, process.stdout[-2000:]
+    log = (copied / "report.log").read_text(encoding="latin-1")
+    assert not re.findall(r"Overfull|Undefined|undefined|Missing|LaTeX Warning", log), log
+    assert (copied / "report.pdf").stat().st_size > 50_000
