@@ -115,6 +115,16 @@ def irregular(path: Path) -> str | None:
     return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "something else")
 
 
+def require_file_name(path: Path, option: str) -> None:
+    """Raise ConfigError unless a file of this name is there or, as far as its name tells, can be written."""
+    try:
+        kind = irregular(path)
+    except OSError as error:
+        raise ConfigError(f"{option} {path_text(path)}: {error.strerror}, choose another name") from None
+    if kind:
+        raise ConfigError(f"{option} {path_text(path)}: this is {kind}, name a file")
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading. Raises DataError if it is irregular: a pipe may block, and a device may never end."""
     if kind := irregular(path):

@@ -7,6 +7,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
+from klcli.errors import ConfigError
 from klcli.procedures.assignment import Assignment, Part
 from klcli.procedures.searches import tried_values
 from klcli.report.plots.chart import Chart, Look
@@ -24,7 +25,7 @@ from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.store.checkpoints import write_atomically
 from klcli.store.records import Epoch, Run
-from klcli.text import command_text
+from klcli.text import command_text, path_text
 from klcli.training.budget import budget_of
 
 LOOK = Look(width=16, title=False)  # \textwidth of the document
@@ -68,11 +69,15 @@ class Section:
 
 def require_own(folder: Path) -> None:
     """Raise ConfigError if a folder has files that are not those of an assignment."""
-    require(not folder.exists() or folder.is_dir(), f"{folder}: this is a file, name a folder")
+    try:
+        is_free = not any(folder.iterdir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigError(f"{path_text(folder)}: {error.strerror}, name another folder") from None
     index = folder / INDEX
     is_own = index.is_file() and index.read_text(encoding="utf-8", errors="replace").startswith(HEAD)
-    is_free = not folder.exists() or not any(folder.iterdir())
-    require(is_own or is_free, f"{folder}: this folder holds other files, name a new one")
+    require(is_own or is_free, f"{path_text(folder)}: this folder holds other files, name a new one")
 
 
 def plan_table(parts: Sequence[Part], edition: str) -> Table:

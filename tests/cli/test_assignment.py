@@ -69,7 +69,7 @@ def test_a_folder_with_other_files_is_refused_before_any_work(here: Klcli, refus
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/thesis.tex").touch()
     refused(here("assignment", "thesis", *FEW), 2, "thesis", "other files")
-    refused(here("assignment", "thesis/thesis.tex", *FEW), 2, "thesis.tex", "file")
+    refused(here("assignment", "thesis/thesis.tex", *FEW), 2, "thesis.tex", "Not a directory")
     refused(here("assignment", "--edition", "a4"), 2, "--edition 'a4'", "a3-2024")
     refused(here("assignment", "--subset", "50"), 2, "--subset 50", "at least 100")
 

@@ -233,6 +233,17 @@ def test_an_empty_database(here: Klcli, trained: Path, args: list[str]) -> None:
     assert "klcli train --hidden 50 30 20 --bn" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["x" * 300, ".", "file/x"])
+@pytest.mark.parametrize(
+    "command", ["report --html", "reproduce a3-2021 --markdown", "assignment --dry-run --data synthetic"]
+)
+def test_a_name_that_no_file_can_have_is_refused(
+    here: Callable, refused: Callable, tmp_path: Path, command: str, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    refused(here(*command.split(), name), 2, name)
+
+
 @pytest.mark.parametrize("args", [["report", "--list"], ["report", "--html", "x.html"], ["runs", "check"]])
 def test_a_database_that_cannot_be_used(here: Klcli, trained: Path, refused: Refused, args: list[str]) -> None:
     refused(here(*args, "--db", "elsewhere.db"), 4, "elsewhere.db")

@@ -9,6 +9,7 @@ from klcli.cli.commands.gradcheck import raise_for_failed, show
 from klcli.cli.invocation import Invocation, invoked, reason
 from klcli.cli.options import KlcliCommand, takes
 from klcli.errors import KlcliError, StoreError
+from klcli.files import require_file_name
 from klcli.settings.selection import Selection
 from klcli.settings.setting import require
 
@@ -52,6 +53,8 @@ def report(selection: Selection, invocation: Invocation) -> None:
     """
     both = f"--json and --format {selection.format}: give one, --json is the whole document"
     require(not invocation.as_json or selection.format == "table", both)
+    if selection.html is not None:
+        require_file_name(selection.html, "--html")
 
     from klcli.store.store import Store
 
@@ -68,7 +71,6 @@ def _write_page(invocation: Invocation, store: "Store", selection: Selection, pa
     from klcli.report.views import FIRST_COMMAND, states_words
     from klcli.store.checkpoints import write_atomically
 
-    require(not path.is_dir(), f"--html {path}: this is a folder, name a file")
     sections, shown = Sections(store, selection, invocation.data, invocation.say), []
     counts = store.runs.count_by_state()
     if not counts and not store.gradient_checks.suites():

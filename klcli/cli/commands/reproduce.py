@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from klcli.cli.invocation import Invocation, invoked, typed_command
 from klcli.cli.options import argument, takes
 from klcli.errors import Diverged, GradientCheckFailed
+from klcli.files import require_file_name
 from klcli.settings.procedures import REPRODUCTION, ReproductionSettings
 from klcli.settings.setting import Role, flag, require, setting
 
@@ -57,7 +58,8 @@ def reproduce(
         _check(invocation, names or [], settings)
         return
 
-    require(markdown is None or not markdown.is_dir(), f"--markdown {markdown}: this is a folder, name a file")
+    if markdown is not None:
+        require_file_name(markdown, "--markdown")
     from klcli.report.tables import reproductions
     from klcli.store.checkpoints import write_atomically
 
