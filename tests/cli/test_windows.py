@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from light import COMPILED
 from PIL import Image
 
 from klcli import files, text
@@ -31,12 +30,12 @@ BEYOND = "λ ━ — ± × é"  # the last three are in cp1252
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="it makes a Linux look like Windows")
-def test_the_laboratory_on_a_system_like_windows_gives_the_same_bits(tmp_path: Path, here: Klcli) -> None:
+def test_the_laboratory_on_a_system_like_windows_gives_the_same_bits(tmp_path: Path, light: Klcli) -> None:
     """Trainings that are interrupted and resumed, a study in processes, and commands that read, write and remove."""
     db, temporary = tmp_path / "my results/klcli.db", tmp_path / "temporary"
     temporary.mkdir()
     at = ["--db", "my results/klcli.db"]
-    own = COMPILED | {"PYTHONIOENCODING": "cp1252", "TMPDIR": str(temporary)}
+    own = {"PYTHONIOENCODING": "cp1252", "TMPDIR": str(temporary)}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "cp1252"}
     command = [*PROGRAM, *TRAIN.split(), *at]
     with subprocess.Popen(command, cwd=tmp_path, env=os.environ | own, **streams) as process:  # type: ignore[call-overload]
@@ -69,7 +68,7 @@ def test_the_laboratory_on_a_system_like_windows_gives_the_same_bits(tmp_path: P
     assert list(temporary.iterdir()) == []
 
     for usual in (TRAIN, f"{SEARCH} --jobs 1"):
-        assert here(*usual.split()).returncode == 0
+        assert light(*usual.split()).returncode == 0
     expected = tmp_path / "results/klcli.db"
     assert _checkpoints(db) == [one for one in _checkpoints(expected) if one != "run-000002.npz"] != []
     for name in _checkpoints(db):
