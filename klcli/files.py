@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from glob import escape
@@ -15,6 +16,7 @@ from klcli.termination import at_the_end, before_the_end
 from klcli.text import path_text
 
 LEFT_BEHIND = 3600  # seconds since the last write after which a temporary file belongs to a process that was killed
+PAUSES = tuple(0.01 * 2**n for n in range(8))  # seconds between attempts, 2.5 in all
 
 
 @contextlib.contextmanager
@@ -27,12 +29,11 @@ def replacing(path: Path, *, previous: Path | None = None, is_only_writer: bool 
     with _temporary(path, after=0 if is_only_writer else LEFT_BEHIND) as temporary:
         with temporary.open("r+b") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            flush(file)
         if previous is not None and path.exists():
-            path.replace(previous)
+            replace(path, previous)
             flush_folder(path.parent)  # otherwise the next rename could be on the disk without this one
-        temporary.replace(path)
+        replace(temporary, path)
     flush_folder(path.parent)
 
 
@@ -49,7 +50,7 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
         done = 0
         try:
             for temporary, path in zip(temporaries, paths, strict=True):
-                temporary.replace(path)
+                replace(temporary, path)
                 done += 1
         except OSError as error:
             new, old = (", ".join(one.name for one in part) or "none" for part in (paths[:done], paths[done:]))
@@ -79,6 +80,31 @@ def _temporary(path: Path, *, after: float | None = LEFT_BEHIND) -> Iterator[Pat
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+
+
+def replace(source: Path, target: Path) -> Path:
+    """Rename a file, over another one if that is there.
+
+    On Windows, the system refuses it while a virus scanner, an indexer or a reader has one of them open, mostly for
+    milliseconds: it is tried again for PAUSES.
+    """
+    for seconds in PAUSES:
+        with contextlib.suppress(PermissionError):
+            return source.replace(target)
+        time.sleep(seconds)
+    return source.replace(target)
+
+
+def flush(file: IO[bytes]) -> None:
+    """Flush what was written to a file to the disk; on macOS, fsync alone leaves it in the buffer of the disk."""
+    file.flush()
+    if sys.platform == "darwin":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # not every file system has it
+            fcntl.fcntl(file.fileno(), fcntl.F_FULLFSYNC)
+            return
+    os.fsync(file.fileno())
 
 
 def make_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Termination: SIGINT, SIGTERM and SIGHUP end a command at once, or after the current update of a training.
+"""Termination: SIGINT, SIGTERM and SIGHUP, on Windows SIGBREAK, end a command at once, or after the current update.
 
 A thread obeys them, because Python runs a signal handler only between two instructions of the main thread, which may
 wait a minute to open a locked database. No handler raises an exception: inside a finalizer or the import of a C
@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
+WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up", "SIGBREAK": "interrupted"}
 SIGNALS = {int(getattr(signal, name)): word for name, word in WORDS.items() if hasattr(signal, name)}
 # A terminal sends these to all of its processes, the workers included. Only the command decides.
 TERMINAL_SIGNALS = {signum for signum, word in SIGNALS.items() if word != "terminated"}
+BREAK = getattr(signal, "SIGBREAK", None)  # Ctrl-Break, on Windows alone
 PATIENCE_SECONDS = 10  # for the current update, evaluation or write: then the process ends without its result
 
 _obeying = threading.Event()  # set once the thread of `obey` runs
@@ -131,6 +132,7 @@ def _watch(reader: int) -> None:
 
 
 def _receive(signum: int, frame: FrameType | None) -> None:
+    signum = signal.SIGINT if signum == BREAK else signum  # which has an exit code
     if not _deferring.is_set() or _received:
         _end(signum)
     _received.append(signum)

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+# What neither cmd nor PowerShell changes outside of quotes: options, numbers, names and paths.
+_PLAIN = re.compile(r"--?[\w-]+|[\w\\/][\w.:\\/+-]*")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan|infinity)", re.ASCII | re.IGNORECASE)
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # also the full-width forms, which spreadsheets accept
 
@@ -68,11 +71,25 @@ def path_of(text: str) -> Path:
 
 
 def command_text(words: Sequence[str]) -> str:
-    """Return a command line as printable text that a shell (bash, zsh) reads as exactly these words."""
+    """Return a command line as printable text that a shell (bash, zsh) reads as exactly these words.
+
+    On Windows, cmd and PowerShell do, except that cmd replaces `%NAME%`, and PowerShell `$name` and backticks.
+    """
+    if sys.platform == "win32":
+        return " ".join(map(_quoted_for_windows, words))
     special = r"[\\']|[^ -~]"
     return " ".join(
         shlex.quote(word) if word.isprintable() else f"$'{re.sub(special, _in_bytes, word)}'" for word in words
     )
+
+
+def _quoted_for_windows(word: str) -> str:
+    from subprocess import list2cmdline  # slow to import
+
+    if _PLAIN.fullmatch(word):
+        return word
+    spaced = list2cmdline([f" {visible(word)}"])  # in quotes, as `<` and `,` have to be for a shell
+    return f'"{spaced[2:]}'
 
 
 def _in_bytes(found: re.Match[str]) -> str:

@@ -61,8 +61,8 @@ def _klcli(version: Annotated[bool, _Version] = False) -> None:
 def main(args: list[str] | None = None) -> NoReturn:
     """Run klcli on these arguments and exit with a code of the table in errors.py."""
     arguments = sys.argv[1:] if args is None else args
-    try:
-        code = app(arguments, prog_name="klcli", standalone_mode=False)
+    try:  # without `args`, Click expands `*.png` on Windows, whose shells do not
+        code = app(args, prog_name="klcli", standalone_mode=False)
         loss = streams.loss()
     except Exception as error:
         if "--debug" in arguments:

@@ -3,12 +3,14 @@
 import errno
 import io
 import os
-import select
 import sys
+import time
 
 TYPE_CHECKING = False  # see klcli/__init__.py
 if TYPE_CHECKING:
     from typing import Any
+
+FULL_SECONDS = 0.01  # between two attempts: Windows can wait for sockets alone
 
 
 class _Lossy(io.RawIOBase):
@@ -23,7 +25,7 @@ class _Lossy(io.RawIOBase):
         try:
             while rest:
                 if (written := self._raw.write(rest)) is None:  # a pipe that does not block, and is full
-                    select.select([], [self._raw], [])
+                    time.sleep(FULL_SECONDS)
                 rest = rest[written or 0 :]
         except OSError as error:
             self.loss = self.loss or (OSError(error.errno, "it is closed") if error.errno == errno.EBADF else error)

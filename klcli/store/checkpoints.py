@@ -27,6 +27,7 @@ INPUTS = ("pixels.mean", "pixels.std", "class_names")  # keys of the Inputs, tog
 ORIGIN = ("dataset", "dataset_sha256")  # texts
 VERSIONS = "versions"  # JSON; not in the checksum, which is that of the network wherever it was trained
 LARGEST_REST = 1_000_000  # bytes of a file besides its networks
+OPEN_ELSEWHERE = (5, 32)  # errors of Windows: access denied, sharing violation
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,7 @@ def writing(path: Path) -> Iterator[None]:
             raise StoreError(f"{path}: this is {what}, name a regular file")
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full, is_open = error.errno in (errno.ENOSPC, errno.EDQUOT), getattr(error, "winerror", None) in OPEN_ELSEWHERE
         cure = "free some space" if full else "choose a folder that can be written"
+        cure = "close the program that has it open, or choose another name" if is_open and path.exists() else cure
         raise StoreError(f"{path}: cannot be written ({error.strerror}), {cure}") from error

@@ -195,6 +195,7 @@ def _prepared(connection: sqlite3.Connection, file: Path, path: Path) -> sqlite_
     connection.execute("PRAGMA foreign_keys = ON")
     # Also the removal of the journal, which commits, survives a power cut.
     connection.execute("PRAGMA synchronous = EXTRA")
+    connection.execute("PRAGMA fullfsync = ON")  # of macOS, see `files.flush`
     if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
         # Several releases of SQLite can damage such a database, and a copy of the file alone lacks rows.
         with suppress(sqlite3.OperationalError):  # an older klcli has it open

@@ -65,7 +65,7 @@ class Locks:
 
     def release(self, owner: str | None) -> None:
         if lock := self._held.pop(owner or "", None):
-            with suppress(OSError):  # Windows removes no open file; remove_dead does it later
+            with suppress(OSError):  # Windows removes no open file; filelock does it below
                 Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()
 
@@ -84,9 +84,9 @@ class Locks:
     def remove_dead(self) -> None:
         with suppress(OSError):
             for file in (one for one in self.folder.glob(f"*{SUFFIX}") if one.stem not in self._held):
-                with self._probing(file) as is_free:
+                with self._probing(file) as is_free, suppress(OSError):
                     if is_free:  # removed while locked: a process that has just made it finds out, and makes another
-                        file.unlink(missing_ok=True)
+                        file.unlink(missing_ok=True)  # refused by Windows, where filelock does it after the probe
 
     @contextmanager
     def _probing(self, file: Path) -> Iterator[bool | None]:

@@ -1,16 +1,16 @@
 """Reading: a copy of a database, a table as a CSV file, rows for completion. Imports little, to start fast."""
 
 import errno
-import os
 import shutil
 import sqlite3
 from contextlib import ExitStack, closing, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from klcli.csv_text import AT_ONCE, csv_text
 from klcli.errors import StoreError
+from klcli.files import flush
 from klcli.termination import at_the_end
 
 
@@ -22,7 +22,8 @@ class TemporaryCopy:
 
     def __init__(self, database: Path) -> None:
         with database.open("rb"):
-            self._folder, self._open = TemporaryDirectory(prefix="klcli-"), ExitStack()
+            # On Windows, a signal that ends the process finds the copy open, and cannot remove it.
+            self._folder, self._open = TemporaryDirectory(prefix="klcli-", ignore_cleanup_errors=True), ExitStack()
         self._open.enter_context(at_the_end(self._folder.cleanup))
         self.file = Path(self._folder.name) / database.name
         try:
@@ -50,15 +51,21 @@ def write_table(database: Path, busy_seconds: float, name: str, file: Path) -> i
         while portion := rows.fetchmany(AT_ONCE):
             content.write(csv_text(portion).encode())
             written += len(portion)
-        content.flush()
-        os.fsync(content.fileno())  # here, while the other process still computes
+        flush(content)  # here, while the other process still computes
     return written
+
+
+def read_only_uri(path: PurePath) -> str:
+    """Return the URI with which SQLite opens a database for reading; `path` is absolute."""
+    uri = path.as_uri()
+    # SQLite refuses the server of \\server\share: it takes both as the path.
+    return f"{uri if uri.startswith('file:///') else uri.replace('//', '////', 1)}?mode=ro"
 
 
 def rows(database: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:
     """Return the rows of a query, none of a database that is absent, locked or damaged, of which nothing changes."""
     try:
-        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=0.1)) as connection:
+        with closing(sqlite3.connect(read_only_uri(database.absolute()), uri=True, timeout=0.1)) as connection:
             return connection.execute(query, values).fetchall()
     except sqlite3.Error:
         return []

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sqlite_utils import Database as Tables
 
 from klcli.errors import ConfigError, StoreError
+from klcli.files import replace
 from klcli.settings.columns import columns as settings_columns
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
@@ -174,7 +175,7 @@ class Runs:
                 failures.append(str(error))
                 continue
             with checkpoints.writing(path):  # otherwise the next write would keep an unknown or damaged one beside it
-                file.replace(path)
+                replace(file, path)
             remark = "" if sha256 == run.checkpoint_sha256 else f"{failures[0]}: the previous checkpoint is used"
             return Snapshot(found.step, found.state), remark
         return None, f"{failures[0]}: run {run.id} begins again"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from klcli.errors import ConfigError, StoreError
-from klcli.files import make_folder, replacing_all
+from klcli.files import make_folder, replace, replacing_all
 from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, Database, explained
 from klcli.store.records import Run
@@ -224,14 +224,15 @@ def _removing(files: Sequence[Path]) -> Iterator[None]:
                 raise StoreError(f"{file}: this is a folder, move it away, nothing was deleted")
             aside = file.with_name(f"{file.name}.deleted")
             try:
-                file.rename(aside)
+                replace(file, aside)
             except OSError as error:
                 raise StoreError(f"{file}: cannot be deleted ({error.strerror}), nothing was deleted") from error
             renamed.append((aside, file))
         yield
     except BaseException:
         for aside, file in renamed:
-            aside.rename(file)
+            replace(aside, file)
         raise
     for aside, _ in renamed:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # open in another program of Windows: a check names it
+            aside.unlink(missing_ok=True)

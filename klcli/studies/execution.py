@@ -239,8 +239,10 @@ def execute(
     waiting = list(range(len(tasks)))
 
     def remove() -> None:
-        with suppress(OSError):  # a worker that still writes does not find it by another name
-            shutil.rmtree(folder.rename(f"{folder}-ended"), ignore_errors=True)
+        ended = folder
+        with suppress(OSError):  # a worker that still writes does not find it by another name; Windows may refuse it
+            ended = folder.rename(f"{folder}-ended")
+        shutil.rmtree(ended, ignore_errors=True)
 
     with at_the_end(remove):
         try:

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -17,7 +16,6 @@ from klcli.termination import TERMINAL_SIGNALS, kept_from_children
 
 DASK_SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
 ANSWER_SECONDS = 5  # seconds for a Dask scheduler, and for the first of its workers, to answer
-WATCH_SECONDS = 1.0  # seconds between two checks by a worker that its parent is alive
 
 
 class ProcessesExecutor(ThreadPoolExecutor):
@@ -54,18 +52,18 @@ class ProcessesExecutor(ThreadPoolExecutor):
 def _one_process() -> ProcessPoolExecutor:
     # Spawned, not forked: a fork inherits the threads and locks of BLAS in an undefined state.
     with kept_from_children():  # the process that removes lost semaphores starts here
-        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _follow, (os.getpid(),))
+        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _follow)
 
 
-def _follow(parent: int) -> None:
+def _follow() -> None:
     """End this worker when its parent ends, even if the parent was killed."""
     for signum in TERMINAL_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCH_SECONDS)
-        os._exit(1)
+        if parent := multiprocessing.parent_process():
+            parent.join()  # Windows keeps the number of a parent that has ended
+            os._exit(1)
 
     threading.Thread(target=watch, name="follow the parent", daemon=True).start()
 

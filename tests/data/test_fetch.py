@@ -249,3 +249,8 @@ def test_a_full_disk_and_one_that_may_not_be_written(site: Site, empty_machine: 
     assert "KLCLI_CACHE" in message
     (empty_machine / "file").touch()
     assert "cannot be written" in refusal(site.url, empty_machine / "file", kind=StoreError)
+
+
+def test_a_name_of_an_address_is_no_path_on_any_system() -> None:
+    assert fetching._file_name("https://host/data/a.tar.gz?x=1") == "a.tar.gz"
+    assert fetching._file_name("https://host/..%5C..%5Cstart%3Aup.tar") == ".._.._start_up.tar"

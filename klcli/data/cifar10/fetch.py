@@ -17,7 +17,7 @@ from klcli.data.cifar10 import layouts
 from klcli.data.cifar10.archives import LARGEST_ARCHIVE
 from klcli.data.cifar10.reading import locate, read
 from klcli.errors import ConfigError, DataError, StoreError
-from klcli.files import open_regular
+from klcli.files import open_regular, replace
 from klcli.text import path_text
 
 URL = f"https://www.cs.toronto.edu/~kriz/{layouts.BINARY.archive}"
@@ -70,10 +70,11 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
                 raise DataError(f"{wrong}: {why}; {cure}")
             dataset = read(locate(part))
         except DataError as error:
-            part.unlink()  # resuming it would fail again
+            with contextlib.suppress(OSError):
+                part.unlink()  # resuming it would fail again
             raise DataError(str(error).replace(path_text(part), url)) from None
         layout = next(layout for layout in layouts.LAYOUTS if dataset.layout.startswith(layout.name))
-        path = part.replace(destination / layout.archive)
+        path = replace(part, destination / layout.archive)
         return Fetched(path, layout.name, md5, bool(dataset.official))
     except OSError as error:  # network errors have already become DataError
         cure = "free 400 MB there, or set KLCLI_CACHE to a folder on another disk"
@@ -91,7 +92,8 @@ def fetched_before(url: str, destination: Path) -> Fetched | None:
 
 
 def _file_name(url: str) -> str:
-    return PurePosixPath(unquote(urlsplit(url).path)).name
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    return re.sub(r'[\\:*?"<>|\x00-\x1f]', "_", name)  # which Windows does not allow, or takes for a path
 
 
 def _md5_of(path: Path) -> str:

@@ -1,6 +1,5 @@
 """Copies: a database that does not change meanwhile; checkpoints and pictures, renamed into place together."""
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -10,9 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from klcli.errors import StoreError
-from klcli.files import replacing_all
+from klcli.files import flush, replacing_all
 from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, explained
+from klcli.store.reading import read_only_uri
 from klcli.termination import at_the_end
 
 PORTION = 500  # temporary files at the same time
@@ -22,7 +22,7 @@ THREADS = 8  # flushing 1000 small files one after the other takes 5 s on a usua
 @contextmanager
 def unchanging(path: Path) -> Iterator[None]:
     """Keep other processes from writing to a database inside the block. Raises StoreError."""
-    uri = f"{path.absolute().as_uri()}?mode=ro"
+    uri = read_only_uri(path.absolute())
     with explained(path), closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
         try:
             connection.execute("BEGIN")
@@ -78,5 +78,4 @@ def _copy(source: Path, temporary: Path) -> None:
         raise StoreError(f"{source}: cannot be read ({error.strerror}), make it readable or remove it") from error
     with content, temporary.open("r+b") as file:
         shutil.copyfileobj(content, file)
-        file.flush()
-        os.fsync(file.fileno())
+        flush(file)
