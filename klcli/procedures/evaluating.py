@@ -20,7 +20,6 @@ from klcli.settings.run_names import BEST
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Evaluation, Run
-from klcli.store.store import Store
 from klcli.text import path_text
 from klcli.training.cores import cores
 
@@ -46,7 +45,7 @@ def evaluate(
 
     Raises ConfigError if a setting does not apply to a network, before the first evaluation.
     """
-    store = Store.existing(setup.db)
+    store = setup.store()
     runs = chosen_runs(store, which)
     keys = [(run.dataset_sha256, run.config.split) for run in runs]
     if ensemble:
@@ -66,7 +65,7 @@ def evaluate(
     for dataset in datasets.values():
         setup.warn_of(dataset)
     parts, evaluations, threads = [runs] if ensemble else [[run] for run in runs], [], max(run.threads for run in runs)
-    with setup.pinned(threads), setup.observer.counting("evaluating", len(parts)) as advance:
+    with setup.pinned(threads), setup.observer.step("evaluating", len(parts)) as advance:
         for part, key in zip(parts, keys, strict=False):  # an ensemble has one key
             networks = [one for run in part for one in trained_networks(store, run, settings.snapshots)]
             with open_team(part[0].config.dtype, helper=threads == 1 and cores() > 1) as team:
@@ -96,7 +95,11 @@ def predict(
     require(which is None or checkpoint is None, both)
     images = f"--data {setup.data} and --checkpoint {checkpoint}: a checkpoint needs no images, omit --data"
     require(setup.data is None or checkpoint is None, images)
-    pixels = [*map(read_picture, pictures)]
+    pixels = []
+    with setup.observer.step("reading pictures", len(pictures)) as advance:
+        for picture in pictures:
+            pixels.append(read_picture(picture))
+            advance(1)
     if checkpoint:
         by = network_of_file(setup, checkpoint, snapshots)
     else:
@@ -106,7 +109,7 @@ def predict(
         setup.observer.warn(f"{by.name} was evaluated with batch statistics, pictures get its running averages")
     flips = config.flip if flips is None else flips
     shifts = min(config.shift, MOST_SHIFT) if shifts is None else shifts
-    with setup.pinned(by.run.threads if by.run else None):
+    with setup.pinned(by.run.threads if by.run else None), setup.observer.step("classifying"):
         seen = views(by.inputs.split(pixels, config.standardise), flips=flips, shifts=shifts)
         log_P = [log_probabilities(one.network, view, config.dtype) for view in seen for one in by.networks]
     classes = by.inputs.class_names

@@ -40,7 +40,7 @@ def rerun(setup: Setup, which: str) -> Run:
 
     Raises ConfigError for a run that no settings describe, DataError if its images are missing or have changed.
     """
-    store = Store.existing(setup.db)
+    store = setup.store()
     run = chosen_run(store, which, "rerun")
     study = store.studies.get(run.study_id) if run.study_id is not None else None
     # A run with the quirks of a published report begins with other weights, or is trained by other equations.
@@ -69,7 +69,7 @@ def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | N
     `wanted`, the settings that the user gave again, by key, and `threads`, if not None, must be those of the run, which
     ends with the same bits as without the interruption.
     """
-    store = Store.existing(setup.db)
+    store = setup.store()
     run = _unfinished(store, which)
     run.require_length()
     for key, value in wanted.items():
@@ -133,7 +133,7 @@ def _train(setup: Setup, store: Store, run: Run, images: Dataset, check: Callabl
             [latest] = train_stack(
                 [config], splits, snapshot=snapshot, epochs=epochs, evaluate_test=config.schedule != "range",
                 cores=1 if setup.jobs == 1 or run.threads > 1 else cores(),  # BLAS threads already occupy the others
-                on_update=on_update, on_evaluation=on_evaluation,
+                on_update=on_update, on_evaluation=on_evaluation, step=observer.step,
             )  # fmt: skip
             end(*end_of(latest))
     return store.runs.get(run.id)
