@@ -71,6 +71,11 @@ class Setup:
             self.observer.say("compiling the arithmetic for this processor, once: about 8 s")
         threading.Thread(target=compiled.why_not, daemon=True, name="klcli compiler").start()
 
+    def why_no_engine(self) -> str:
+        """Wait for the code that trains, and return why there is none, else ""."""
+        with self.observer.step("loading the compiled arithmetic"):
+            return compiled.why_not()
+
     def warn_of_locks(self, store: Store) -> None:
         if store.locks.failure:
             cure = "a run that is killed here stays `running` until `klcli train --resume RUN` takes it over"
@@ -89,9 +94,7 @@ class Setup:
         self.warn_of_synthetic(dataset.name)
         if config is None:
             return
-        with self.observer.step("loading the compiled arithmetic"):
-            reason = compiled.why_not()
-        if reason:
+        if reason := self.why_no_engine():
             warn(f"no compiled code ({reason}): NumPy does the work, more slowly")
         rest = n % config.batch_size
         if rest and not config.shuffle:

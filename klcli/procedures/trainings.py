@@ -58,6 +58,7 @@ def rerun(setup: Setup, which: str) -> Run:
 def _begin(setup: Setup, config: TrainConfig, dataset: Dataset) -> Run:
     budget = budget_of(config, config.split.sizes()[0])
     store = setup.new_store()
+    setup.why_no_engine()  # the environment names it
     with deferred() as check:  # from here on, a recorded run exists and must end in a state
         run = store.runs.get(store.runs.begin(config, budget, dataset, environment(), setup.command))
         return _train(setup, store, run, dataset, check, is_resumed=False)

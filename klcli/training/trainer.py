@@ -123,8 +123,10 @@ class Training:
             [config] = configs
             return [restore(config, snapshot.state | part(snapshot.state, RAW))]
         components, eps = self.config.whitening, self.config.whitening_eps
-        with step("whitening"):
-            V = None if components is None else whitening(self.splits.train, components, eps)
+        V = None
+        if components is not None:
+            with step("whitening"):
+                V = whitening(self.splits.train, components, eps)
         return [initialize(config, whitening=V) for config in configs]
 
     def _averaged(self) -> Network:

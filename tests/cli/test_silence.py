@@ -18,7 +18,7 @@ from klcli.cli.progress import Step
 from klcli.settings.run_command import DEFAULT_DATABASE
 
 Klcli = Callable[..., "CompletedProcess[str]"]
-MOST_SECONDS = 2.0  # without a byte; a quarter of what each of these commands was silent for, on a busy machine too
+MOST_SECONDS = 6.0  # without a byte; it was 12 s. LLVM holds the interpreter for 1 to 3 s per large function
 
 
 def longest_silence(folder: Path, *args: str, **environment: str) -> tuple[float, str]:
@@ -41,17 +41,17 @@ def longest_silence(folder: Path, *args: str, **environment: str) -> tuple[float
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("term", ["xterm", "dumb"])
-def test_a_first_training_with_whitening_is_never_silent(tmp_path: Path, term: str) -> None:
-    """60 000 images are made and written, 9000 whitened: 4 and 8 s on one core."""
-    command = "train --data synthetic --subset 9000 --hidden 10 --epochs 1 --whitening 300 --jobs 1"
-    silence, text = longest_silence(tmp_path, *command.split(), TERM=term, KLCLI_CACHE=str(tmp_path / "cache"))
-    assert f"preparing the images (built in) once: 184 MB in {tmp_path / 'cache/prepared'}" in " ".join(text.split())
+def test_the_first_training_of_all_is_never_silent(tmp_path: Path) -> None:
+    """60 000 images are made and written in 3 s, and the arithmetic is compiled in 8 s."""
+    own = {"KLCLI_CACHE": str(tmp_path / "cache"), "NUMBA_CACHE_DIR": "", "TERM": "xterm"}
+    silence, text = longest_silence(
+        tmp_path, *["train", "--data", "synthetic", "--subset", "200", "--hidden", "10", "--epochs", "1"], **own
+    )
+    words = " ".join(text.split())
     assert text.count("184 MB") == 1
-    for name in ("reading images", "whitening", "drawing") if term == "xterm" else ("whitening",):
-        assert name in text
-    assert ("\x1b[?25l" in text) is (term == "xterm")  # a bar hides the cursor
-    assert silence < (MOST_SECONDS if term == "xterm" else 2 * MOST_SECONDS), text
+    for part in ("preparing the images (built in) once: 184 MB in", "loading the compiled arithmetic", "\x1b[?25l"):
+        assert part in words
+    assert silence < MOST_SECONDS, text
 
 
 def test_a_step_speaks_when_it_takes_long(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,23 +74,21 @@ def test_a_step_speaks_when_it_takes_long(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 NEXT = {
-    "train --subset 200 --hidden 10 --epochs 1": ["evaluate 1 --flips", "report --best 10"],
-    "train --subset 200 --hidden 10 --epochs 1 --repeats 2": [
-        "report --study 1 --plot curves", "report --group-by hidden,bn,lambda",
-    ],
     "search-lambda --subset 200 --hidden 10 --trials 2 --cycles 1 --step-epochs 1 --jobs 1": [
         "report --study 1 --plot lambda --to lambda.pdf", "train --hidden 10",
     ],
     "sigma-sweep --subset 200 --hidden 10 --sigmas 0.1 --cycles 1 --step-epochs 1 --jobs 1": [
         "report --study 1 --plot sigma --to sigma.pdf", "report --study 1 --plot curves",
     ],
+    "train --subset 200 --hidden 10 --epochs 1": ["evaluate 1 --flips", "report --best 10"],
+    "train --subset 200 --hidden 10 --epochs 1 --repeats 2": [
+        "report --study 1 --plot curves", "report --group-by hidden,bn,lambda",
+    ],
 }  # fmt: skip
 
 
 @pytest.mark.usefixtures("unrendered")
-@pytest.mark.parametrize(
-    "command", [next(iter(NEXT)), *(pytest.param(one, marks=pytest.mark.slow) for one in [*NEXT][1:])]
-)
+@pytest.mark.parametrize("command", [*NEXT][:1] + [pytest.param(one, marks=pytest.mark.slow) for one in [*NEXT][1:]])
 def test_the_next_commands_work(here: Klcli, command: str) -> None:
     done = here(*command.split(), "--data", "synthetic", "--db", "mine.db")
     assert done.returncode == 0, done.stderr
