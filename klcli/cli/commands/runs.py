@@ -227,7 +227,7 @@ def merge(
     for one in found:
         for remark in one.remarks:
             invocation.warn(f"{one.database}: {remark}")
-    if found:
+    if found and not failures:
         invocation.then("report --best 10", "runs check")
     documents = [row | {"remarks": one.remarks} for row, one in zip(rows, found, strict=True)]
     invocation.document("runs merge", {"merged": documents, "failed": failures})
