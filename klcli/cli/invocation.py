@@ -164,11 +164,11 @@ class Invocation(Settings, Observer):
 
     @contextmanager
     def step(self, name: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
-        from klcli.cli.progress import Step
-
         if self.quiet:
             yield lambda done: None
             return
+        from klcli.cli.progress import Step
+
         with Step(self, name, total) as shown:
             yield shown.advance
 
