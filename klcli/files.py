@@ -132,6 +132,35 @@ def remove_leftovers(folder: Path, name: str | None = None, *, after: float = LE
                 temporary.unlink(missing_ok=True)
 
 
+def hold(file: IO[bytes] | int) -> None:
+    """Keep others from removing an open file through `unheld`, until it and all memory maps of it are closed.
+
+    On Windows, nobody can remove an open file.
+    """
+    if sys.platform != "win32":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # no locks in this file system: then `unheld` is never true there
+            fcntl.flock(file, fcntl.LOCK_SH)  # waits for the milliseconds of `unheld`
+
+
+@contextlib.contextmanager
+def unheld(path: Path) -> Iterator[bool]:
+    """Yield whether no process holds a file, and none can begin to inside the block. False where that is unknown."""
+    with contextlib.ExitStack() as stack:
+        try:
+            if sys.platform == "win32":
+                path.rename(path)  # refused for an open file
+            else:
+                import fcntl
+
+                fcntl.flock(stack.enter_context(path.open("r+b")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_free = True
+        except OSError:
+            is_free = False
+        yield is_free
+
+
 def irregular(path: Path) -> str | None:
     """Return what a path is if it is there and not a regular file: a folder, a pipe, a socket or a device."""
     try:

@@ -163,7 +163,7 @@ class Lab:
         gradient_files.require_replaceable(path)
         dataset = setup.images()
         setup.warn_of(dataset)
-        with setup.pinned():
+        with setup.pinned(), setup.observer.step("computing gradients"):
             about = {"command": setup.command, "dataset": dataset.name, "dataset_sha256": dataset.sha256}
             arrays = gradient_files.exported(config, split(dataset, config.split).train, settings, about)
         write_atomically(path, gradient_files.encoded(arrays))
@@ -175,7 +175,9 @@ class Lab:
         """Compare the arrays that another program has saved with those of an export, and find the likely mistakes."""
         from klcli.studies.gradient_files import compare_files
 
-        return compare_files(Path(path), Path(reference), settings or CheckSettings(), self._setup.observer.say)
+        observer = self._setup.observer
+        with observer.step("comparing arrays"):
+            return compare_files(Path(path), Path(reference), settings or CheckSettings(), observer.say)
 
     def evaluate(
         self, runs: Sequence[int | str], settings: EvaluationSettings | None = None, *, ensemble: bool = False
@@ -251,7 +253,7 @@ class Lab:
     @cached_property
     def store(self) -> Store:
         """The open database, for any query. Raises StoreError if there is none yet."""
-        return Store.existing(self._setup.db)
+        return self._setup.store()
 
     def run(self, which: int | str = "last") -> Run:
         """Return one run: by number, the `last` complete one, or the `best`. Raises ConfigError if there is none."""

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ SCHEMA = 1  # version of the JSON documents; raised when a key changes its meani
 FULL_WIDTH = 10_000  # columns assumed for a pipe: a table limited to 80 columns loses digits
 EXECUTION = "Execution"
 ALWAYS = ("as_json", "quiet", "debug")
+_last_word = [time.monotonic()]  # when this process last wrote something for a person, or began
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +95,18 @@ class Invocation(Settings, Observer):
                 part.show(self.out)
             else:
                 self.out.print(_lines(part, self.out), soft_wrap=True)
+        self.spoke()
 
-    def places(self, **paths: Path | None) -> None:
-        """Print where the results are stored: the database, and the files by their kind; None is omitted."""
+    def places(self, *then: str, **paths: Path | None) -> None:
+        """Print where the results are stored, None is omitted, and name the next useful commands, as `then` does."""
         self.result(*(f"{kind:<12}{path}" for kind, path in {"database": self.db, **paths}.items() if path is not None))
+        self.then(*then)
+
+    def then(self, *commands: str) -> None:
+        """Name the next useful commands, given without `klcli` and without the database."""
+        elsewhere = self.db != Path(os.environ.get("KLCLI_DB") or DEFAULT_DATABASE)
+        database = f" {command_text(['--db', str(self.db)])}" if elsewhere else ""
+        self.say(*(f"{'next':<12}klcli {words}{database}" for words in commands if not self.as_json))
 
     def document(self, command: str, content: dict[str, Any]) -> None:
         if self.as_json:
@@ -106,10 +116,12 @@ class Invocation(Settings, Observer):
     def picture(self, path: Path, chart: Callable[[], "Chart"], *look: "Look") -> Path | None:
         """Draw a chart into a PNG, SVG or PDF file, return its path; whatever fails is one warning, and None."""
         try:
-            from klcli.report.plots import figure
             from klcli.store.checkpoints import write_atomically
 
-            write_atomically(path, figure.draw(chart(), path.suffix.removeprefix("."), *look))
+            with self.step("drawing"):
+                from klcli.report.plots import figure
+
+                write_atomically(path, figure.draw(chart(), path.suffix.removeprefix("."), *look))
             return path
         except Interrupted:
             raise
@@ -120,6 +132,7 @@ class Invocation(Settings, Observer):
     def say(self, *messages: str) -> None:
         for message in messages:
             self.err.print(_lines(message, self.err), style="dim")
+        self.spoke()
 
     @cached_property
     def _warned(self) -> set[str]:
@@ -135,7 +148,22 @@ class Invocation(Settings, Observer):
     @property
     def is_live(self) -> bool:
         """Whether progress is shown as bars, not as lines: FORCE_COLOR asks for colour, not for bars in a log file."""
-        return sys.stderr.isatty() and self.err.is_terminal and self.err.is_interactive and not self.quiet
+        if self.quiet or not sys.stderr.isatty():
+            return False
+        return self.err.is_terminal and self.err.is_interactive and not self.err.no_color
+
+    @property
+    def last_word(self) -> float:
+        return _last_word[0]
+
+    def spoke(self) -> None:
+        """Remember that a person has just seen something."""
+        _last_word[0] = time.monotonic()
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a word that a person at a terminal, or the reader of a log, takes for work."""
+        return 0.6 if sys.stderr.isatty() else 3.0
 
     def bar(self, *columns: Any) -> "Progress":
         from rich.progress import Progress
@@ -143,13 +171,14 @@ class Invocation(Settings, Observer):
         return Progress(*columns, console=self.err, disable=not self.is_live, transient=True)
 
     @contextmanager
-    def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    def step(self, name: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
+        if self.quiet:
+            yield lambda done: None
+            return
+        from klcli.cli.progress import Step
 
-        columns = (TextColumn(what), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-        with self.bar(*columns) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda done: bar.advance(task, done)
+        with Step(self, name, total) as shown:
+            yield shown.advance
 
     @contextmanager
     def training(self, budget: "Budget") -> Iterator[Observer]:
@@ -157,6 +186,7 @@ class Invocation(Settings, Observer):
 
         with (progress := TrainingProgress(self, budget)).bar:
             yield progress
+        self.spoke()
 
     @contextmanager
     def study(self, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]) -> Iterator[Observer]:
@@ -164,6 +194,7 @@ class Invocation(Settings, Observer):
 
         with (progress := StudyProgress(self, title, tasks, updates)).bar:
             yield progress
+        self.spoke()
 
 
 def invoked(*names: str, **defaults: Any) -> Callable[[Command], Command]:

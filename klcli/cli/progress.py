@@ -1,25 +1,106 @@
 """Progress on stderr: live bars on a terminal; elsewhere plain lines, for every evaluation of a training and every
-finished stack of a study, and once a minute between them.
+finished stack of a study, and between them whenever the time so far has doubled, at least once a minute.
 """
 
 import heapq
 import itertools
+import threading
 import time
-from collections.abc import Sequence
-from typing import Any
-
-from rich.progress import BarColumn, TextColumn
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from klcli.cli.invocation import Invocation
 from klcli.procedures.observer import Observer
 from klcli.report.tables.table import duration
-from klcli.studies.execution import StackOutcome, StackTask
-from klcli.training.budget import Budget
-from klcli.training.result import TrainResult
+from klcli.report.words import counted
+
+if TYPE_CHECKING:
+    from klcli.studies.execution import StackOutcome, StackTask
+    from klcli.training.budget import Budget
+    from klcli.training.result import TrainResult
 
 REDRAW_SECONDS = 0.1  # a bar that is redrawn at every update would cost more than the update
-LINE_SECONDS = 60.0  # between two plain lines
+LINE_SECONDS = 60.0  # between two plain lines, at most
 FEW = 8  # with up to this many stacks, each has a line throughout; with more, only those in training
+
+
+class Pace:
+    """When the next plain line is due: first after the patience of the reader, then whenever the time has doubled."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._patience, self._begun = invocation.patience, time.monotonic()
+        first = max(invocation.last_word + self._patience, self._begun + self._patience / 2)  # none for what is short
+        self.due = min(first, self._begun + LINE_SECONDS)
+
+    def spoken(self) -> None:
+        now = time.monotonic()
+        self.due = now + min(max(self._patience, now - self._begun), LINE_SECONDS)
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() >= self.due
+
+
+class Step:
+    """Shows a step of the work inside `with`: nothing while it is short, then a bar, or plain lines.
+
+    A thread shows it, because the step itself may be one long call.
+    """
+
+    def __init__(self, invocation: Invocation, name: str, total: float | None = None, pace: Pace | None = None) -> None:
+        self._invocation, self._pace = invocation, pace or Pace(invocation)
+        self._ended = threading.Event()
+        self.begin(name, total)
+
+    def begin(self, name: str, total: float | None = None, done: float = 0.0) -> None:
+        """Begin, or go on to another part of the step, of whose `total` so much is done already."""
+        self.name, self.total, self.done = name, total, done
+        self._first, self._begun = done, time.monotonic()
+
+    def advance(self, done: float) -> None:
+        self.done += done
+
+    def __enter__(self) -> "Step":
+        self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def words(self) -> str:
+        """`20000 of 60000, 2.1 s left`, or the time so far if there is nothing to count."""
+        elapsed, here = time.monotonic() - self._begun, self.done - self._first
+        if not self.total:
+            return f"{self.done:.0f}, {duration(elapsed)}" if self.done else duration(elapsed)
+        rest = self.total - self.done
+        left = f", {duration(rest * elapsed / here)} left" if here > 0 and rest > 0 else ""
+        return f"{self.done:.0f} of {self.total:.0f}{left}"
+
+    def _show(self) -> None:
+        if self._ended.wait(max(0.0, self._pace.due - time.monotonic())):
+            return
+        if self._invocation.is_live:
+            self._draw()
+            return
+        while True:
+            self._invocation.say(f"{self.name}: {self.words()}")
+            self._pace.spoken()
+            if self._ended.wait(self._pace.due - time.monotonic()):
+                return
+
+    def _draw(self) -> None:
+        from rich.progress import BarColumn, TextColumn
+
+        texts = (TextColumn("{task.description}", markup=False), TextColumn("{task.fields[words]}", markup=False))
+        with self._invocation.bar(texts[0], BarColumn(bar_width=20), texts[1]) as bar:
+            task = bar.add_task(self.name, total=self.total, words=self.words())
+            while not self._ended.wait(REDRAW_SECONDS):
+                how: dict[str, Any] = {"description": self.name, "total": self.total, "words": self.words()}
+                bar.update(task, completed=self.done, **how)
+        self._invocation.spoke()
 
 
 class Forecast:
@@ -70,11 +151,13 @@ class Forecast:
 class TrainingProgress(Observer):
     """Shows the progress of one training, inside `with progress.bar`."""
 
-    def __init__(self, invocation: Invocation, budget: Budget) -> None:
+    def __init__(self, invocation: Invocation, budget: "Budget") -> None:
+        from rich.progress import BarColumn, TextColumn
+
         self._invocation, self._budget = invocation, budget
         self._planned = budget.epoch_at(budget.total_updates)
         self._forecast = Forecast([budget.total_updates], [0])
-        self._next_redraw, self._next_line = 0.0, time.monotonic() + LINE_SECONDS
+        self._next_redraw, self._pace = 0.0, Pace(invocation)
         self._metrics: dict[str, Any] = {"cost": "-", "train": "-", "validation": "-"}
         # The most useful first: a narrow terminal shows fewer columns and truncates none.
         columns = {
@@ -96,11 +179,22 @@ class TrainingProgress(Observer):
         self._forecast.update(0, step, now := time.monotonic())
         if now >= self._next_redraw and self._invocation.is_live:
             self._draw(step)
-        elif now >= self._next_line and not self._invocation.is_live:
-            self._next_line = now + LINE_SECONDS
+        elif self._pace.is_due and not self._invocation.is_live:
             self._invocation.say(f"{self._forecast.line()}, validation {self._metrics['validation']}")
+            self._pace.spoken()
 
-    def on_evaluation(self, result: TrainResult) -> None:
+    @contextmanager
+    def step(self, name: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
+        """Show the name in place of the time left, or in a line once one is due."""
+        if self._invocation.is_live:
+            [task] = self.bar.tasks
+            self.bar.update(task.id, left=name)
+            yield lambda done: None
+        else:
+            with Step(self._invocation, name, total, self._pace) as shown:
+                yield shown.advance
+
+    def on_evaluation(self, result: "TrainResult") -> None:
         if not result.epochs:
             return
         last = result.epochs[-1]
@@ -112,9 +206,12 @@ class TrainingProgress(Observer):
         else:
             metrics = "  ".join(f"{name} {value}" for name, value in self._metrics.items())
             epoch = f"epoch {last.epoch:g}/{self._planned:g}"
-            self._next_line = time.monotonic() + LINE_SECONDS
             words = f"{epoch}  {metrics}  eta {last.learning_rate:.5f}  {last.seconds:.1f} s"
             self._invocation.say("  ".join(filter(None, (words, self._forecast.words()))))
+            if last.step == self._budget.total_updates:  # no other epoch will end the silence
+                self._pace = Pace(self._invocation)
+            else:
+                self._pace.spoken()
 
     def _draw(self, step: int) -> None:
         self._next_redraw = time.monotonic() + REDRAW_SECONDS
@@ -133,11 +230,15 @@ class TrainingProgress(Observer):
 class StudyProgress(Observer):
     """Shows the progress of a study, inside `with progress.bar`: one bar for the study and a line per stack."""
 
-    def __init__(self, invocation: Invocation, title: str, tasks: Sequence[StackTask], updates: Sequence[int]) -> None:
+    def __init__(
+        self, invocation: Invocation, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]
+    ) -> None:
+        from rich.progress import BarColumn, TextColumn
+
         self._invocation, self._title, self._updates = invocation, title, updates
         self._positions = [task.positions for task in tasks]
         self._forecast = Forecast(updates, [task.snapshot.step if task.snapshot else 0 for task in tasks])
-        self._done, self._best, self._next_line = 0, 0.0, time.monotonic() + LINE_SECONDS
+        self._done, self._best = 0, 0.0
         self._shows_all = len(tasks) <= FEW
         self.bar = invocation.bar(
             TextColumn("{task.description}", markup=False),
@@ -153,18 +254,23 @@ class StudyProgress(Observer):
             )
             for n, (task, total) in enumerate(zip(tasks, updates, strict=True), start=1)
         ]
+        if not invocation.is_live:  # the workers need seconds before their first update
+            networks = sum(len(task.positions) for task in tasks)
+            words = f"{networks} {counted(networks, 'network')} in {len(tasks)} {counted(len(tasks), 'stack')}"
+            invocation.say(f"{title}: {words}, {sum(updates)} updates")
+        self._pace = Pace(invocation)
 
     def on_progress(self, index: int, step: int, best: float) -> None:
         if not step:
             return
-        self._forecast.update(index, step, now := time.monotonic())
+        self._forecast.update(index, step, time.monotonic())
         if self._invocation.is_live:
             self._draw(index, step, best, f"best {best:.4f}" if best else "", visible=True)
-        elif now >= self._next_line:
+        elif self._pace.is_due:
             accuracy = f", last validation accuracy {best:.4f}" if best else ""
             self._say(f"{self._forecast.line()}{accuracy}")
 
-    def on_outcome(self, outcome: StackOutcome) -> None:
+    def on_outcome(self, outcome: "StackOutcome") -> None:
         index = self._positions.index(outcome.positions)
         accuracies = [r.epochs[-1].validation.accuracy for r in outcome.results if r.epochs and r.diverged_at is None]
         best = max(accuracies, default=0.0)
@@ -179,8 +285,8 @@ class StudyProgress(Observer):
             self._say(", ".join(filter(None, (which, news, f"{outcome.seconds:.1f} s", left))))
 
     def _say(self, words: str) -> None:
-        self._next_line = time.monotonic() + LINE_SECONDS
         self._invocation.say(f"{self._title}: {words}")
+        self._pace.spoken()
 
     def _draw(self, index: int, step: int, best: float, news: str, *, visible: bool) -> None:
         self.bar.start_task(self._stacks[index])
@@ -191,7 +297,7 @@ class StudyProgress(Observer):
         self.bar.update(self._study, completed=done, news=news, left=self._forecast.words())
 
 
-def _words(task: StackTask) -> str:
+def _words(task: "StackTask") -> str:
     """Return a description of the replicas of a stack: `4 x lambda 1.2e-05 to 0.003`."""
     first = task.configs[0]
     name, what = ("lam", "lambda") if first.sigma is None else ("sigma", "sigma")

@@ -7,7 +7,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -23,10 +23,12 @@ from klcli.engine import layers as plain_layers
 from klcli.engine.losses import cross_entropy
 from klcli.engine.network import Network
 from klcli.engine.optimizers import SGD, Adam, WeightAverage
+from klcli.files import hold
 from klcli.text import one_line
 
 _loading = threading.Lock()
 PLAIN = "NumPy"  # name of engine/ in the versions of a run
+IN_USE = "in-use"  # the file in the folder of the machine code that every process which has loaded it holds
 
 
 def why_not() -> str:
@@ -43,7 +45,7 @@ def _why_not() -> str:
         import numba
 
         users_folder = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = users_folder or str(code_folder())
+        numba.config.CACHE_DIR = users_folder or str(_held_folder())
         try:
             from klcli.compiled.team import check
 
@@ -66,16 +68,28 @@ def _is_disabled() -> bool:
     return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 
-@lru_cache
 def code_folder() -> Path:
     """Return the cache folder of the machine code, named by a hash of NumPy's version and the sources in this folder.
 
     numba compiles a function again after a change of its own file, but not after a change of a file that it uses.
     """
+    return cache_folder() / "compiled" / _version_of_code()
+
+
+@lru_cache
+def _version_of_code() -> str:
     about = hashlib.sha256(np.__version__.encode())
     for file in sorted(Path(__file__).parent.glob("*.py")):
         about.update(file.read_bytes())
-    return cache_folder() / "compiled" / about.hexdigest()[:16]
+    return about.hexdigest()[:16]
+
+
+def _held_folder() -> Path:
+    folder = code_folder()
+    with suppress(OSError):  # a cache that cannot be written is not removed either
+        folder.mkdir(parents=True, exist_ok=True)
+        hold(os.open(folder / IN_USE, os.O_RDWR | os.O_CREAT))
+    return folder
 
 
 def name() -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,24 @@ from klcli.data.cifar10.prepared import cache_folder, user_path
 from klcli.data.cifar10.reading import Source, locate, read, unreadable
 from klcli.data.dataset import BUILT_IN, SYNTHETIC, Dataset
 from klcli.errors import DataError
+from klcli.settings.split_config import FILES
 from klcli.text import path_text
 
+Step = Callable[..., AbstractContextManager[Callable[[float], None]]]  # as that of an Observer
 NAMES = (CIFAR10, SYNTHETIC)  # values of --data and KLCLI_DATA other than a path
 
 
-def open_dataset(requested: str | None, say: Callable[[str], None] = lambda message: None) -> Dataset:
+def unseen(name: str, total: float | None = None) -> AbstractContextManager[Callable[[float], None]]:
+    """A step that nothing shows."""
+    return nullcontext(lambda done: None)
+
+
+def open_dataset(
+    requested: str | None, say: Callable[[str], None] = lambda message: None, step: Step = unseen
+) -> Dataset:
     """Return the data set of `--data`: a path, "cifar10", "synthetic", or None, which stands for KLCLI_DATA, or without
-    it for CIFAR-10 if found, else the built-in set. `say` is called before a copy is written.
+    it for CIFAR-10 if found, else the built-in set. `say` is called before a copy is written, and `step` shows
+    what takes seconds.
 
     Raises DataError for a path without images, which no others replace, and for "cifar10" if it is not found.
     """
@@ -42,19 +53,29 @@ def open_dataset(requested: str | None, say: Callable[[str], None] = lambda mess
         cure = "run `klcli data fetch`, or give its folder or archive with --data PATH, or set KLCLI_DATA to it"
         raise DataError(f"CIFAR-10 is not on this machine: {'; '.join((*passed_over, cure))}")
     if source is None:
-        key, named = f"{SYNTHETIC}-{synthetic.SHA256}", (SYNTHETIC, synthetic.CLASS_NAMES, BUILT_IN)
+        named = SYNTHETIC, synthetic.CLASS_NAMES, BUILT_IN
     else:
         named = CIFAR10, layouts.CLASS_NAMES, path_text(source.path)
-        try:
-            key = prepared.key_of_files(source.files())
-        except OSError as error:
-            raise unreadable(source.path, error) from None
-    dataset = prepared.load(key, *named)
+    key = key_of(source)
+    with step("checking the prepared images"):
+        dataset = prepared.load(key, *named)
     if dataset is None:
-        new = read(source) if source else synthetic.make()
+        with step("reading images", FILES * layouts.ROWS) as advance:
+            new = read(source, advance) if source else synthetic.make(advance)
         say(f"preparing the images ({named[-1]}) once: 184 MB in {path_text(prepared.folder())}")
-        dataset = prepared.save(key, new)
+        with step("writing the prepared images"):
+            dataset = prepared.save(key, new)
     return replace(dataset, passed_over=tuple(passed_over))
+
+
+def key_of(source: Source | None) -> str:
+    """Return the key of the prepared copy of a source, of the built-in set for None. Raises DataError."""
+    if source is None:
+        return f"{SYNTHETIC}-{synthetic.SHA256}"
+    try:
+        return prepared.key_of_files(source.files())
+    except OSError as error:
+        raise unreadable(source.path, error) from None
 
 
 def find(text: str, origin: str) -> Source:

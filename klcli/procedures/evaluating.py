@@ -47,7 +47,7 @@ def evaluate(
 
     Raises ConfigError if a setting does not apply to a network, before the first evaluation.
     """
-    store = Store.existing(setup.db)
+    store = setup.store()
     runs = chosen_runs(store, which)
     keys = [(run.dataset_sha256, run.config.split) for run in runs]
     if ensemble:
@@ -67,7 +67,7 @@ def evaluate(
     for dataset in datasets.values():
         setup.warn_of(dataset)
     parts, evaluations, threads = [runs] if ensemble else [[run] for run in runs], [], max(run.threads for run in runs)
-    with setup.pinned(threads), setup.observer.counting("evaluating", len(parts)) as advance:
+    with setup.pinned(threads), setup.observer.step("evaluating", len(parts)) as advance:
         for part, key in zip(parts, keys, strict=False):  # an ensemble has one key
             networks = [one for run in part for one in trained_networks(store, run, settings.snapshots)]
             with open_team(part[0].config.dtype, helper=threads == 1 and cores() > 1) as team:
@@ -97,7 +97,11 @@ def predict(
     require(which is None or checkpoint is None, both)
     images = f"--data {setup.data} and --checkpoint {checkpoint}: a checkpoint needs no images, omit --data"
     require(setup.data is None or checkpoint is None, images)
-    pixels = [*map(read_picture, pictures)]
+    pixels = []
+    with setup.observer.step("reading pictures", len(pictures)) as advance:
+        for picture in pictures:
+            pixels.append(read_picture(picture))
+            advance(1)
     if checkpoint:
         by = network_of_file(setup, checkpoint, snapshots)
     else:
@@ -107,7 +111,7 @@ def predict(
         setup.observer.warn(f"{by.name} was evaluated with batch statistics, pictures get its running averages")
     flips = config.flip if flips is None else flips
     shifts = min(config.shift, MOST_SHIFT) if shifts is None else shifts
-    with setup.pinned(by.run.threads if by.run else None):
+    with setup.pinned(by.run.threads if by.run else None), setup.observer.step("classifying"):
         seen = views(by.inputs.split(pixels, config.standardise), flips=flips, shifts=shifts)
         log_P = [log_probabilities(one.network, view, config.dtype) for view in seen for one in by.networks]
     classes = by.inputs.class_names
@@ -123,6 +127,6 @@ def check_gradients(setup: Setup, networks: Sequence[Stack], settings: CheckSett
     setup.warn_of(dataset)
     train, store = split(dataset, networks[0][0].split).train, Store(setup.db)
     total = sum(entries(stack, settings.dims) for stack in networks)
-    with setup.pinned(), setup.observer.counting("checking entries", total) as advance:
+    with setup.pinned(), setup.observer.step("checking entries", total) as advance:
         checks = list(check_networks(networks, train, settings, on_entries=advance))
     return store.gradient_checks.suite(store.gradient_checks.record(checks, dataset, setup.command))

@@ -1,7 +1,7 @@
 """Observer: receives the messages and progress of a procedure. This one ignores them; the command line shows them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,10 +19,9 @@ class Observer:
     def warn(self, message: str) -> None:
         """Called with a warning about the validity of the result."""
 
-    @contextmanager
-    def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Yield a function to call with the amount of `total` done since its last call."""
-        yield lambda done: None
+    def step(self, name: str, total: float | None = None) -> AbstractContextManager[Callable[[float], None]]:
+        """Enter a step that may take seconds; yield a function to call with the amount of `total` done since then."""
+        return nullcontext(lambda done: None)
 
     @contextmanager
     def training(self, budget: "Budget") -> Iterator["Observer"]:

@@ -48,7 +48,10 @@ def reproduce(
         terms = Terms(data.name, data.official, data.sha256, repeats, quick, subset, settings.note, vary)
         for one in chosen:
             _check(runner, one)
-            yield gather(one, terms, runner.store, _train(runner, one, terms))
+            studies = _train(runner, one, terms)
+            with setup.observer.step("comparing with the published numbers"):
+                found = gather(one, terms, runner.store, studies)
+            yield found
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def _check(runner: StudyRunner, one: Report) -> None:
     wanted = [(stack, check.settings) for check in one.gradient_checks for stack in check.networks()]
     if missing := [pair for pair in wanted if not runner.resume or store.latest(*pair, sha256) is None]:
         total = sum(entries(stack, settings.dims) for stack, settings in missing)
-        with runner.setup.observer.counting("checking entries", total) as advance:
+        with runner.setup.observer.step("checking entries", total) as advance:
             checks: list[NetworkCheck] = []
             for stack, how in missing:
                 if how.images == 1 and stack[0].batch_norm:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from klcli.errors import ConfigError, DataError, StoreError
 from klcli.settings.run_names import LAST, parsed
@@ -63,11 +63,14 @@ def best_runs(store: Store, n: int, chosen: RunFilter) -> list[Run]:
     return []
 
 
-def images_of(run: Run, data: str | None, asked: str, say: Callable[[str], None] = lambda message: None) -> "Dataset":
-    """Open the images of a run, at `--data` or at their stored place. Raises DataError if they have changed."""
+def images_of(run: Run, data: str | None, asked: str, *shown: Callable[..., Any]) -> "Dataset":
+    """Open the images of a run, at `--data` or at their stored place; `shown` are `say` and `step` of `open_dataset`.
+
+    Raises DataError if they have changed.
+    """
     from klcli.data.sources import open_dataset
 
-    dataset = open_dataset(place_of(run) if data is None else data, say)
+    dataset = open_dataset(place_of(run) if data is None else data, *shown)
     if dataset.sha256 != run.dataset_sha256:
         found = f"those of {dataset.source} have {dataset.sha256[:8]}, name the right ones with --data"
         raise DataError(f"{asked}: its images had sha256 {run.dataset_sha256[:8]}, {found}")

@@ -41,12 +41,18 @@ class Setup:
 
     def images(self, run: Run | None = None, asked: str = "") -> Dataset:
         """Open the images, or those of a run that was `asked` for. Raises DataError if they are missing or damaged."""
-        say = self.observer.say
-        return images_of(run, self.data, asked, say) if run else open_dataset(self.data, say)
+        shown = self.observer.say, self.observer.step
+        return images_of(run, self.data, asked, *shown) if run else open_dataset(self.data, *shown)
+
+    def store(self) -> Store:
+        """Open the database, which can be locked for a minute. Raises StoreError if there is none."""
+        with self.observer.step("opening the database"):
+            return Store.existing(self.db)
 
     def new_store(self) -> Store:
         """Open or create the database. Raises StoreError if its disk has no space for a run."""
-        store = Store(self.db)
+        with self.observer.step("opening the database"):
+            store = Store(self.db)
         if (free := shutil.disk_usage(store.path.parent).free) < NEEDED:
             short = f"only {free / 1e6:.0f} MB are free here and a run needs {NEEDED / 1e6:.0f}"
             raise StoreError(f"{store.path.parent}: {short}, free some space or choose another place with --db")
@@ -64,6 +70,11 @@ class Setup:
         if compiled.is_new():
             self.observer.say("compiling the arithmetic for this processor, once: about 8 s")
         threading.Thread(target=compiled.why_not, daemon=True, name="klcli compiler").start()
+
+    def why_no_engine(self) -> str:
+        """Wait for the code that trains, and return why there is none, else ""."""
+        with self.observer.step("loading the compiled arithmetic"):
+            return compiled.why_not()
 
     def warn_of_locks(self, store: Store) -> None:
         if store.locks.failure:
@@ -83,7 +94,7 @@ class Setup:
         self.warn_of_synthetic(dataset.name)
         if config is None:
             return
-        if reason := compiled.why_not():
+        if reason := self.why_no_engine():
             warn(f"no compiled code ({reason}): NumPy does the work, more slowly")
         rest = n % config.batch_size
         if rest and not config.shuffle:

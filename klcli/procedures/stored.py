@@ -10,7 +10,6 @@ from klcli.procedures.setup import Setup
 from klcli.settings.train_config import TrainConfig
 from klcli.store.checkpoints import Checkpoint, load_alone
 from klcli.store.records import Run
-from klcli.store.store import Store
 from klcli.text import path_text
 
 
@@ -37,7 +36,7 @@ def network_of_run(setup: Setup, which: str, snapshots: bool = False) -> StoredN
 
     Raises ConfigError or StoreError for the run, DataError for the images.
     """
-    store = Store.existing(setup.db)
+    store = setup.store()
     run = chosen_run(store, which)
     checkpoint, config, name = store.runs.checkpoint(run), run.config, f"run {run.id}"
     networks, inputs = networks_of(name, config, checkpoint, snapshots), checkpoint.inputs

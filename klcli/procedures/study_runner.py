@@ -1,8 +1,9 @@
 """StudyRunner: trains the runs of a plan on the available workers and records them."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -125,7 +126,7 @@ class StudyRunner:
         ]
         with (
             # No run is recorded before a worker is available, and until then a signal ends the process at once.
-            open_executor(jobs, self.setup.executor, len(missing), self.setup.observer.warn) as executor,
+            self._workers(jobs, len(missing)) as executor,
             deferred() as check,
         ):
             pairs = zip(plan, commands, strict=True)
@@ -148,6 +149,14 @@ class StudyRunner:
                 self._execute(study_id, stage, tasks, executor, check)
                 ending("complete")
         return study_id
+
+    @contextmanager
+    def _workers(self, jobs: int, tasks: int) -> Iterator[Executor]:
+        with ExitStack() as stack:
+            with self.setup.observer.step("connecting to the workers"):
+                open_ = open_executor(jobs, self.setup.executor, tasks, self.setup.observer.warn)
+                executor = stack.enter_context(open_)
+            yield executor
 
     def _continued(self, study_id: int, task: StackTask) -> StackTask:
         [run] = [run for run in self.store.studies.members(study_id) if run.member == task.positions[0]]

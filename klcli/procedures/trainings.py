@@ -40,7 +40,7 @@ def rerun(setup: Setup, which: str) -> Run:
 
     Raises ConfigError for a run that no settings describe, DataError if its images are missing or have changed.
     """
-    store = Store.existing(setup.db)
+    store = setup.store()
     run = chosen_run(store, which, "rerun")
     study = store.studies.get(run.study_id) if run.study_id is not None else None
     # A run with the quirks of a published report begins with other weights, or is trained by other equations.
@@ -58,6 +58,7 @@ def rerun(setup: Setup, which: str) -> Run:
 def _begin(setup: Setup, config: TrainConfig, dataset: Dataset) -> Run:
     budget = budget_of(config, config.split.sizes()[0])
     store = setup.new_store()
+    setup.why_no_engine()  # the environment names it
     with deferred() as check:  # from here on, a recorded run exists and must end in a state
         run = store.runs.get(store.runs.begin(config, budget, dataset, environment(), setup.command))
         return _train(setup, store, run, dataset, check, is_resumed=False)
@@ -69,7 +70,7 @@ def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | N
     `wanted`, the settings that the user gave again, by key, and `threads`, if not None, must be those of the run, which
     ends with the same bits as without the interruption.
     """
-    store = Store.existing(setup.db)
+    store = setup.store()
     run = _unfinished(store, which)
     run.require_length()
     for key, value in wanted.items():
@@ -135,7 +136,7 @@ def _train(setup: Setup, store: Store, run: Run, images: Dataset, check: Callabl
             [latest] = train_stack(
                 [config], splits, snapshot=snapshot, epochs=epochs, evaluate_test=config.schedule != "range",
                 cores=1 if setup.jobs == 1 or run.threads > 1 else cores(),  # BLAS threads already occupy the others
-                on_update=on_update, on_evaluation=on_evaluation, evaluate_untrained=True,
+                on_update=on_update, on_evaluation=on_evaluation, evaluate_untrained=True, step=observer.step,
             )  # fmt: skip
             end(*end_of(latest))
     return store.runs.get(run.id)

@@ -3,6 +3,7 @@
 import errno
 import shutil
 import sqlite3
+import time
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory, gettempdir
@@ -10,23 +11,30 @@ from typing import Any
 
 from klcli.csv_text import AT_ONCE, csv_text
 from klcli.errors import StoreError
-from klcli.files import flush
+from klcli.files import flush, hold, unheld
 from klcli.termination import at_the_end
+
+PREFIX, IN_USE = "klcli-copy-", "in-use"  # of the folder of a copy, and the file in it that its process holds
+NEW_SECONDS = 60.0
 
 
 class TemporaryCopy:
     """A copy of a database with its journal, which is removed at the latest when the process ends, also by a signal.
 
-    Raises OSError if the database cannot be read, StoreError without space for the copy.
+    The next copy removes those of processes that were killed. Raises OSError if the database cannot be read, StoreError
+    without space for the copy.
     """
 
     def __init__(self, database: Path) -> None:
         with database.open("rb"):
+            _remove_left_behind()
             # On Windows, a signal that ends the process finds the copy open, and cannot remove it.
-            self._folder, self._open = TemporaryDirectory(prefix="klcli-", ignore_cleanup_errors=True), ExitStack()
+            folder = TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
+            self._folder, self._open = folder, ExitStack()
         self._open.enter_context(at_the_end(self._folder.cleanup))
         self.file = Path(self._folder.name) / database.name
         try:
+            hold(self._open.enter_context(self.file.with_name(IN_USE).open("wb")))
             for suffix in ("", "-journal", "-wal"):
                 with suppress(FileNotFoundError):
                     shutil.copyfile(f"{database}{suffix}", f"{self.file}{suffix}")
@@ -40,6 +48,14 @@ class TemporaryCopy:
     def remove(self) -> None:
         self._open.close()
         self._folder.cleanup()
+
+
+def _remove_left_behind() -> None:
+    for file in Path(gettempdir()).glob(f"{PREFIX}*/{IN_USE}"):
+        with suppress(OSError), unheld(file) as is_left:
+            is_new = time.time() - file.stat().st_mtime < NEW_SECONDS  # made, and perhaps not held yet
+            if is_left and not is_new and not file.parent.is_symlink():
+                shutil.rmtree(file.parent, ignore_errors=True)
 
 
 def write_table(database: Path, busy_seconds: float, name: str, file: Path) -> int:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ class Training:
 
     def __init__(
         self, configs: Sequence[TrainConfig], splits: Splits, snapshot: Snapshot | None = None, team: Engine = NUMPY,
-        quirks: Sequence["Quirk"] = (),
+        quirks: Sequence["Quirk"] = (), step: "Step" = nullcontext,
     ) -> None:  # fmt: skip
         """Initialise the replicas, or restore a single one. Raises ValueError for configs that cannot form a stack."""
         self.is_new = snapshot is None
@@ -39,7 +40,7 @@ class Training:
         self.splits = splits.standardised(self.config.standardise)
         self.budget = budget_of(self.config, len(splits.train))
         self.step = 0 if snapshot is None else snapshot.step  # updates done
-        self.stack = team.accelerated(stack(self._networks(configs, snapshot)))
+        self.stack = team.accelerated(stack(self._networks(configs, snapshot, step)))
         self.evaluated = self.stack  # the stack, or its average, or with other statistics
         decay = self.config.weight_decay
         self.optimizer: SGD | Adam = team.sgd(momentum=self.config.momentum, weight_decay=decay)
@@ -117,12 +118,15 @@ class Training:
         for result in self.results:  # without the memory of the other replicas, and of the team
             result.network = plain(result.network.copy())
 
-    def _networks(self, configs: Sequence[TrainConfig], snapshot: Snapshot | None) -> list[Network]:
+    def _networks(self, configs: Sequence[TrainConfig], snapshot: Snapshot | None, step: "Step") -> list[Network]:
         if snapshot is not None:
             [config] = configs
             return [restore(config, snapshot.state | part(snapshot.state, RAW))]
         components, eps = self.config.whitening, self.config.whitening_eps
-        V = None if components is None else whitening(self.splits.train, components, eps)
+        V = None
+        if components is not None:
+            with step("whitening"):
+                V = whitening(self.splits.train, components, eps)
         return [initialize(config, whitening=V) for config in configs]
 
     def _averaged(self) -> Network:
@@ -175,6 +179,7 @@ class Training:
 
 
 Quirk = Callable[[Training], None]  # changes a training before its first update
+Step = Callable[[str], AbstractContextManager[Any]]  # shows what is done inside the block
 
 
 def train(
@@ -184,6 +189,7 @@ def train(
     quirks: Sequence[Quirk] = (),
     on_update: Callable[[int], None] = lambda step: None,
     on_evaluation: Callable[[list[TrainResult]], None] = lambda results: None,
+    step: Step = nullcontext,
 ) -> list[TrainResult]:  # fmt: skip
     """Train a stack of replicas in lockstep on the same minibatches and return one result for each.
 
@@ -194,10 +200,11 @@ def train(
     cost is no longer finite gets `diverged_at` and no further metrics; the others continue. A single replica continues
     from a `snapshot`, with the `epochs` before it, and ends with the same bits as without the interruption. With two
     `cores`, a second thread computes too; the bits do not depend on it. Each of the `quirks` is called with the
-    Training before its first update, and may replace its `compute`, its `splits` or its arrays.
+    Training before its first update, and may replace its `compute`, its `splits` or its arrays. Inside `step(name)`,
+    whitening and the evaluations are computed.
     """
     with open_team(configs[0].dtype, helper=cores > 1) as team, arithmetic():
-        training = Training(configs, splits, snapshot, team, quirks)
+        training = Training(configs, splits, snapshot, team, quirks, step)
         training.results[0].epochs.extend(epochs)
         done = training.step if epochs else -1  # their evaluations are stored with the snapshot
         evaluations = training.budget.evaluations_with_untrained if evaluate_untrained else training.budget.evaluations
@@ -205,11 +212,13 @@ def train(
             while training.step < evaluation and not training.finished:
                 training.update()
                 on_update(training.step)
-            training.evaluate()
+            with step("evaluating"):
+                training.evaluate()
             on_evaluation(training.results)
             if training.finished:
                 break
-        training.finish(evaluate_test=evaluate_test)
+        with step("testing"):
+            training.finish(evaluate_test=evaluate_test)
     return training.results
 
 

@@ -110,7 +110,7 @@ def test_fetch_puts_an_archive_into_the_cache(data: Klcli, tmp_path: Path) -> No
     assert document["path"] == str(cache / "cifar-10-binary.tar.gz")
     assert document["md5"] == hashlib.md5(archive.read_bytes()).hexdigest()
     assert document["official"] is False
-    assert "MB" in fetched.stderr  # progress, and not on stdout
+    assert fetched.stderr.startswith(f"from {archive.as_uri()} to {cache}")  # not on stdout
     # From now on it is what the commands use.
     info = json.loads(data("info", "--data", "cifar10", "--json", KLCLI_CACHE=str(cache)).stdout)
     assert info["source"] == document["path"]

@@ -172,6 +172,7 @@ def test_the_commands_and_the_lines_of_numpy(here: Klcli, refused: Refused, trai
     P = np.exp(names["scores"][0]) / np.exp(names["scores"][0]).sum()
     assert list(documents[0]["pictures"][0]["probabilities"].values()) == pytest.approx(list(P), abs=1e-6)
     assert here("runs", "export", "last", "--to", "npz").stdout.startswith("network-000003.npz ")
+    assert json.loads(here("runs", "export", "last", "--to", "npz", "--json").stdout)["run"] == 3
     checkpoint = "results/checkpoints/run-000002.npz"
     refused(here("runs", "export", "2", checkpoint, "--to", "npz"), 2, checkpoint, "name of a checkpoint")
     refused(here("runs", "export", "2", "network.pt", "--to", "npz"), 2, "network.pt", ".npz")

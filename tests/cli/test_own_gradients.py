@@ -236,6 +236,11 @@ def test_the_command_shows_what_to_correct_first(here: Klcli, folder: Path, tmp_
     ):
         assert line in ended.stdout.splitlines()
     assert max(map(len, ended.stdout.splitlines())) < 120
+    np.savez(tmp_path / "one.npz", dW1_T=arrays["dW1_T"])
+    assert (
+        "FAIL: 0 of 1 array equals the reference"
+        in here("gradcheck", "--against", "one.npz", "--reference", str(folder / "bn.npz")).stdout.splitlines()
+    )
     ended = here("gradcheck", "--against", "mine.npz", "--reference", str(folder / "bn.npz"), "--json")
     assert ended.returncode == 5
     document = json.loads(ended.stdout)

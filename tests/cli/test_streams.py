@@ -199,4 +199,5 @@ def test_a_terminal_without_bars_gets_lines(trained: Path, environment: dict[str
 def test_no_color(trained: Path) -> None:
     _, text = on_terminal(trained, *TRAIN.split(), NO_COLOR="1")
     assert "\x1b[3" not in text
-    assert BAR in text
+    assert BAR not in text
+    assert text.count("epoch ") == 6

@@ -32,9 +32,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
     read = sources.read
 
-    def counted(source: object) -> object:
+    def counted(source: object, advance: Callable[[int], None]) -> object:
         done.append(str(source.path))  # type: ignore[attr-defined]
-        return read(source)  # type: ignore[arg-type]
+        return read(source, advance)  # type: ignore[arg-type]
 
     monkeypatch.setattr(sources, "read", counted)
     return done

@@ -25,7 +25,7 @@ Put = Callable[[Path], Path]
 def put(cifar: Cifar, small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> Put:
     """Put a full set at a path, in the form that its name says; the built-in set is a small one."""
     small = replace(small_dataset, images=small_dataset.images[:120], labels=np.arange(120, dtype=np.uint8) % 10)
-    monkeypatch.setattr(synthetic, "make", lambda: replace(small, name="synthetic", source="built in"))
+    monkeypatch.setattr(synthetic, "make", lambda advance: replace(small, name="synthetic", source="built in"))
 
     def copy(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -140,6 +140,23 @@ def test_a_checkpoint_that_was_missing_is_copied_later(here: Path, other: Path) 
     assert merge(here, other).changes == 0
 
 
+def test_the_copy_of_a_killed_process_is_removed_by_the_next_one(other: Path) -> None:
+    folder = Path(tempfile.gettempdir())
+    lost, young, foreign = (folder / name for name in ("klcli-copy-lost", "klcli-copy-young", "klcli-0123"))
+    for own in (lost, young, foreign):
+        own.mkdir()
+        (own / "in-use").touch()
+    living = reading.TemporaryCopy(other)
+    for own in (lost, foreign, living.file.parent):
+        os.utime(own / "in-use", (0, 0))
+    latest = reading.TemporaryCopy(other)
+    assert {*folder.iterdir()} == {young, foreign, living.file.parent, latest.file.parent}
+    for copy in (living, latest):
+        assert copy.file.read_bytes() == other.read_bytes()
+        copy.remove()
+    assert {*folder.iterdir()} == {young, foreign}
+
+
 def test_a_copy_is_removed_by_a_signal_and_without_space(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy, folder = reading.TemporaryCopy(other), Path(tempfile.gettempdir())
     assert copy.file.read_bytes() == other.read_bytes()

@@ -1,20 +1,20 @@
-"""`klcli data info` and `klcli data fetch`: show the images in use, and download CIFAR-10."""
+"""`klcli data`: show the images in use, download CIFAR-10, and show or clear what klcli has cached."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import typer
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import KlcliCommand
-from klcli.settings.setting import setting
+from klcli.errors import StoreError
+from klcli.settings.setting import flag, setting
 from klcli.termination import at_the_end
 from klcli.text import path_text
 
-app = typer.Typer(help="Show the images in use, or download CIFAR-10.", no_args_is_help=True)
+app = typer.Typer(help="Show the images in use, download CIFAR-10, clear the cache.", no_args_is_help=True)
 
-DOWNLOAD = "Download"
+DOWNLOAD, CACHE = "Download", "Cache"
+DOWNLOADING = "downloading, in MB"
 
 
 @app.command(cls=KlcliCommand)
@@ -25,7 +25,7 @@ def info(*, invocation: Invocation) -> None:
 
     from klcli.data.sources import open_dataset
 
-    dataset = open_dataset(invocation.data, invocation.say)
+    dataset = open_dataset(invocation.data, invocation.say, invocation.step)
     copy = dataset.images_file
     train, names = len(dataset.images) * 5 // 6, dataset.class_names
     counts = [np.bincount(labels, minlength=len(names)).tolist() for labels in np.split(dataset.labels, [train])]
@@ -52,23 +52,72 @@ def fetch(
     invocation: Invocation,
 ) -> None:
     """Download CIFAR-10 (170 MB) into klcli's cache; run again after an interruption, it continues."""
+    from klcli.cli.progress import Step
     from klcli.data.cifar10 import fetch as fetching
     from klcli.data.cifar10.prepared import cache_folder
 
     if md5 is not None and not verify:
         raise typer.BadParameter(f"--md5 {md5} and --no-verify exclude each other: omit one")
-    address, destination = url or fetching.URL, cache_folder()
+    address, destination, fetched = url or fetching.URL, cache_folder(), None
     expected = (md5 or fetching.OFFICIAL) if verify else None
-    if fetched := fetching.fetched_before(address, destination) if expected == fetching.OFFICIAL else None:
+    if expected == fetching.OFFICIAL:
+        with invocation.step("checking the earlier download"):
+            fetched = fetching.fetched_before(address, destination)
+    if fetched:
         invocation.say(f"{path_text(fetched.path)} already contains the official copy")
     else:
         invocation.say(f"from {address} to {path_text(destination)}")
         kept = "the partial download is kept, run `klcli data fetch` again to continue"
-        with at_the_end(lambda: kept), _progress(invocation) as progress:
+        with at_the_end(lambda: kept), Step(invocation, "connecting") as step:
+
+            def progress(done: int, total: int | None) -> None:
+                """Show the megabytes, then that the whole archive is being read."""
+                name = "checking the archive" if done == total else DOWNLOADING
+                if step.name != name:
+                    step.begin(name, total and total / 1e6 if name == DOWNLOADING else None, done / 1e6)
+                step.done = done / 1e6
+
             fetched = fetching.fetch(address, destination, progress, expected)
     invocation.result(f"{path_text(fetched.path)}  ({'official' if fetched.official else 'not an official'} copy)")
+    invocation.then("data info", "train --hidden 50 30 20 --bn")
     document = {"path": path_text(fetched.path), "url": address, "layout": fetched.layout, "official": fetched.official}
     invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.path.stat().st_size})
+
+
+@app.command(cls=KlcliCommand)
+@invoked()
+def cache(clear: bool = flag(CACHE, "Remove what klcli can make again."), *, invocation: Invocation) -> None:
+    """Show what klcli has cached: prepared images, compiled code, downloads; or clear it.
+
+    Downloads stay, and what a running klcli uses.
+
+    - `klcli data cache --clear`
+    """
+    from klcli.data.cifar10.prepared import cache_folder
+    from klcli.procedures import cache as caching
+    from klcli.report.tables.table import Table, columns
+
+    with invocation.step("looking through the cache"):
+        removed = caching.clear() if clear else []
+        left = caching.kept()
+    rows = [caching.row_of(one) for one in removed or left]
+    head = columns("kind; bytes:=MB; source=made of; state; ??path", bytes=lambda n: f"{n / 1e6:.1f}")
+    folder, freed = path_text(cache_folder()), sum(one.bytes for one in removed)
+    title = f"{'Removed from' if removed else 'In'} {folder}"
+    table = [Table(title, head, rows)] * bool(rows)
+    total = sum(one.bytes for one in left)
+    if clear:
+        words = f"{freed / 1e6:.1f} MB freed, {total / 1e6:.1f} MB left in {folder}"
+    else:
+        free = sum(one.bytes for one in left if one.is_removable)
+        words = f"{total / 1e6:.1f} MB in {folder}; `klcli data cache --clear` frees {free / 1e6:.1f} MB"
+    invocation.result(*table, words)
+    documents = {"folder": folder, "removed": [*map(caching.row_of, removed)], "kept": [*map(caching.row_of, left)]}
+    invocation.document("data cache", documents | {"freed": freed})
+    held = [one for one in left if one.state == caching.HELD] if clear else []
+    if held:
+        names = ", ".join(dict.fromkeys(f"{one.kind} ({one.source})" for one in held))
+        raise StoreError(f"{names}: in use by a running klcli, clear the cache again when it has ended")
 
 
 def _lines(content: dict[str, Any]) -> list[str]:
@@ -87,23 +136,3 @@ def _lines(content: dict[str, Any]) -> list[str]:
     width = max(len(name) for name, *_ in classes)
     rows = [f" {name:<{width}}  {train:>5}  {test:>4}" for name, train, test in classes]
     return [*(f" {name:<13}  {value}" for name, value in facts.items()), "", *rows]
-
-
-@contextmanager
-def _progress(invocation: Invocation) -> Iterator[Callable[[int, int | None], None]]:
-    """Yield the function `progress(done, total)` in bytes: a bar on a terminal, elsewhere a line per 10 %."""
-    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    shown = -1
-
-    def show(done: int, total: int | None) -> None:
-        nonlocal shown
-        bar.update(task, completed=done, total=total)
-        tenth = 10 * done // total if total else done // 20_000_000  # or every 20 MB
-        if tenth > shown and not invocation.is_live:
-            shown = tenth
-            invocation.say(f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else f"{done / 1e6:.0f} MB")
-
-    with invocation.bar(BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task("", total=None)
-        yield show

@@ -48,7 +48,9 @@ def evaluate(
     else:
         table, notes = evaluation_table(title, evaluations, found), difference_notes(evaluations, found)
     invocation.result(table, *notes)
-    invocation.places()
+    best = max(found, key=lambda run: run.validation_accuracy or 0.0)
+    numbers = " ".join(str(run.id) for run in found)
+    invocation.places(f"report --run {numbers}", f"predict cat.jpg --run {best.id}")
     keys = ("validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
     stored = [{"run": run.id, "bn_statistics": setting_value(run, "bn_statistics")} for run in found]
     stored = [one | {key: getattr(run, key) for key in keys} for one, run in zip(stored, found, strict=True)]

@@ -99,7 +99,9 @@ def show(
     if checks:
         path = store.folder("plots") / f"gradcheck-{checks[0].suite:06d}.png"
         picture = invocation.picture(path, lambda: gradient_errors(checks))
-        invocation.places(picture=picture)
+        sound = all(error.passed for check in checks for error in check.errors)
+        then = ("gradcheck --export klcli.npz --hidden 50 50 --bn", "train --hidden 50 50 --bn") if sound else ()
+        invocation.places(*then, picture=picture)
         content |= {"verdict": found.notes[0], "picture": picture}
     invocation.document("gradcheck", content)
     raise_for_failed(checks)

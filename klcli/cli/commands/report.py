@@ -58,7 +58,8 @@ def report(selection: Selection, invocation: Invocation) -> None:
 
     from klcli.store.store import Store
 
-    store = Store.existing(invocation.db)
+    with invocation.step("opening the database"):
+        store = Store.existing(invocation.db)
     if selection.html is not None:
         _write_page(invocation, store, selection, selection.html)
     else:
@@ -71,13 +72,14 @@ def _write_page(invocation: Invocation, store: "Store", selection: Selection, pa
     from klcli.report.views import FIRST_COMMAND, states_words
     from klcli.store.checkpoints import write_atomically
 
-    sections, shown = Sections(store, selection, invocation.data, invocation.say), []
+    with invocation.step("reading the database"):
+        sections, shown = Sections(store, selection, invocation.data, invocation.say), []
     counts = store.runs.count_by_state()
     if not counts and not store.gradient_checks.suites():
         invocation.result(f"{store.path} holds no run yet: begin with `{FIRST_COMMAND}`")
         invocation.document("report", {"page": None})
         return
-    with invocation.counting("drawing", len(sections)) as advance:
+    with invocation.step("making the page", len(sections)) as advance:
         for section in sections:
             shown.append(section)
             advance(1)
@@ -95,7 +97,8 @@ def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
     from klcli.report.views import view
     from klcli.store.checkpoints import write_atomically
 
-    shown = view(store, selection)
+    with invocation.step("reading the database"):
+        shown = view(store, selection)
     pictures: list[tuple[Path, Picture]] = []
     if selection.plot:
         from klcli.report.pictures import planned
@@ -114,14 +117,17 @@ def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
 
         if selection.format == "csv-semicolon" and isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")  # as the byte order mark promises
-        print(FORMATS[selection.format](shown.table, shown.notes))
+        with invocation.step("writing the table"):
+            text = FORMATS[selection.format](shown.table, shown.notes)
+        print(text)
         invocation.say(*(shown.notes if selection.is_csv else ()))
     invocation.say(*shown.hints)
     written: list[Path] = []
     path = Path()
     try:  # the table first: a picture can fail, for example on a full disk
         for path, picture in pictures:
-            write_atomically(path, picture())
+            with invocation.step("drawing"):
+                write_atomically(path, picture())
             written.append(path)
             say(f"picture     {path}")
     except KlcliError:

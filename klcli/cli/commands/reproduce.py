@@ -82,7 +82,8 @@ def reproduce(
             page = reproductions.markdown_page(typed_command(), found.terms, sections, total["lines"])
             write_atomically(markdown, page.encode())
     invocation.result(*total["lines"])
-    invocation.places(page=markdown)
+    study = max((number for found in reproduced for number in found.studies), default=0)
+    invocation.places(*[f"report --study {study}"] * bool(study), "report --html report.html", page=markdown)
     invocation.document("reproduce", {"reports": documents, "headline": total, "markdown": markdown})
     compared = [one for found in reproduced for one in found.comparisons]
     if wrong := dict.fromkeys(one.line.row for one in compared if one.failed):

@@ -104,7 +104,8 @@ def delete(
     if not yes and not typer.confirm(f"{what.capitalize()}?", err=True):
         invocation.say("nothing was deleted")
         return
-    files = store.upkeep.delete(numbers)
+    with invocation.step("deleting"):
+        files = store.upkeep.delete(numbers)
     invocation.result(*(f"deleted run {number}" for number in numbers), *(f"deleted {one}" for one in files))
     invocation.document("runs delete", {"deleted": numbers, "files": files})
 
@@ -133,11 +134,14 @@ def export(
     usage = "name a run and a format, `klcli runs export 7 --to npz`, or a folder, `klcli runs export --tables FOLDER`"
     require((run is None) == (to is None) and (run is None) != (tables is None), f"export: {usage}")
     if run is not None and to is not None:
-        written = invocation.lab.export(run, to, file)
+        number = invocation.lab.run(run).id
+        written = invocation.lab.export(number, to, file)
         invocation.result(f"{path_text(written)}  `klcli help checkpoints` has the lines that read it")
-        invocation.document("runs export", {"run": run, "to": to, "file": path_text(written)})
+        invocation.document("runs export", {"run": number, "to": to, "file": path_text(written)})
     if tables is not None:
-        rows = _existing(invocation).upkeep.export(tables)
+        store = _existing(invocation)
+        with invocation.step("writing the tables"):
+            rows = store.upkeep.export(tables)
         invocation.result(*(f"{tables / name}  {n} rows" for name, n in rows.items()))
         invocation.document("runs export", {"folder": str(tables), "files": rows})
 
@@ -161,7 +165,7 @@ def check(
     files = store.runs.count(RunFilter(where="checkpoint IS NOT NULL"))
     read = files if contents else min(files, NEWEST)
     which = "all checkpoints" if read == files else f"the newest {read} of {files} checkpoints"
-    with invocation.counting("checking", read) as advance:
+    with invocation.step("checking", read) as advance:
         damage, orphans = store.upkeep.check(None if read == files else read, advance)
     if found := [*(f"damaged  {what}" for what in damage), *(f"orphan   {what}" for what in orphans)]:
         invocation.result("\n".join(found))  # one text: printing 100 000 separately takes 10 s
@@ -200,9 +204,10 @@ def merge(
         with explained(invocation.db):
             is_same = invocation.db.exists() and path.samefile(invocation.db)
         require(not is_same, f"merge {path}: this is the database of --db, name others")
-    store, found, failures = Store(invocation.db), [], []
+    with invocation.step("opening the database"):
+        store, found, failures = Store(invocation.db), [], []
     kept = "what is merged so far is kept, run the same command again for the rest"
-    with at_the_end(lambda: kept), invocation.counting("merging", len(databases)) as advance:
+    with at_the_end(lambda: kept), invocation.step("merging", len(databases)) as advance:
         for path in databases:
             try:
                 found.append(store.upkeep.merge(path))
@@ -222,6 +227,8 @@ def merge(
     for one in found:
         for remark in one.remarks:
             invocation.warn(f"{one.database}: {remark}")
+    if found and not failures:
+        invocation.then("report --best 10", "runs check")
     documents = [row | {"remarks": one.remarks} for row, one in zip(rows, found, strict=True)]
     invocation.document("runs merge", {"merged": documents, "failed": failures})
     if failures:
@@ -249,7 +256,8 @@ def rerun(run: Annotated[str, argument("RUN", NAME_HELP)], *, invocation: Invoca
 def _existing(invocation: Invocation) -> "Store":
     from klcli.store.store import Store
 
-    return Store.existing(invocation.db)
+    with invocation.step("opening the database"):
+        return Store.existing(invocation.db)
 
 
 def _numbers(store: "Store", names: Sequence[str], verb: str) -> list[int]:

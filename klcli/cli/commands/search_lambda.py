@@ -1,13 +1,13 @@
 """`klcli search-lambda`: search lambda from coarse to fine, every value on a new network."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
 from klcli.errors import Diverged
 from klcli.settings.procedures import SearchSettings
-from klcli.settings.run_command import OF_SEARCH
+from klcli.settings.run_command import DEFAULT_DATABASE, OF_SEARCH, run_command
 from klcli.settings.train_config import TrainConfig
 
 
@@ -53,7 +53,15 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
     if choice is not None:
         path = lab.store.folder("plots") / f"study-{found.studies[-1]:06d}-lambda.png"
         document["picture"] = picture = invocation.picture(path, lambda: lambda_search(found.stages, choice))
-    invocation.places(picture=picture, curves=curves)
+    then = [f"report --study {found.studies[-1]} --plot lambda --to lambda.pdf"]
+    if found.final:
+        then += [f"evaluate {found.final[0].id} --flips"]
+    elif choice is not None:
+        data = invocation.data or found.stages[0][1][0].dataset
+        chosen = replace(config, lam=choice.chosen.lam)
+        final = run_command(chosen, data=data, threads=invocation.threads, db=DEFAULT_DATABASE)
+        then += [final.removeprefix("klcli ")]
+    invocation.places(*then, picture=picture, curves=curves)
     invocation.document("search-lambda", document)
     if choice is None:
         raise Diverged(f"every lambda diverged: try a smaller --eta-max than {config.eta_max:g}")

@@ -33,6 +33,7 @@ def sigma_sweep(
     invocation.result(sigma_table(runs), *[interval_table(runs)] * (invocation.repeats > 1), *found.notes)
     path = lab.store.folder("plots") / f"study-{study.id:06d}-sigma.png"
     picture = invocation.picture(path, lambda: sigma_curves(runs, {run.id: lab.epochs(run) for run in runs}))
-    invocation.places(picture=picture)
+    shown = f"report --study {study.id} --plot"
+    invocation.places(f"{shown} sigma --to sigma.pdf", f"{shown} curves", picture=picture)
     document = {"study": study.id, "runs": found.document["runs"], "picture": picture}
     invocation.document("sigma-sweep", document)

@@ -93,7 +93,7 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
     images = f"{first.dataset}{subset_words(runs)}"
     title = f"Study {study}, runs {first.id} to {runs[-1].id}: {network_name(first.config)} on {images}, {seeds}"
     invocation.result(repeats_table(title, complete), repeats_note(runs))
-    invocation.places()
+    invocation.places(f"report --study {study} --plot curves", "report --group-by hidden,bn,lambda")
     invocation.document("train", {"study": study, "runs": [run_document(run) for run in runs]})
     if len(complete) < len(runs):
         raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, try a smaller --eta-max")
@@ -116,7 +116,8 @@ def show_run(invocation: Invocation, run: Run, command: str = "train") -> None:
     invocation.result(splits_table(f"Run {run.id}: {network_name(run.config)}, {work}", run), *notes)
     picture = invocation.picture(store.folder("plots") / f"run-{run.id:06d}.png", lambda: training_curves(run, epochs))
     checkpoint = store.runs.file_of(run) if run.checkpoint else None
-    invocation.places(checkpoint=checkpoint, picture=picture)
+    then = [f"evaluate {run.id} --flips", "report --best 10"] if run.state == "complete" and not is_range_test else []
+    invocation.places(*then, checkpoint=checkpoint, picture=picture)
     document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": picture}
     invocation.document(command, document | ({"notes": notes} if notes else {}))
     if run.state == "diverged" and not is_range_test:  # a range test continues until the cost diverges

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,14 @@ import platformdirs
 from klcli.data.cifar10 import layouts
 from klcli.data.dataset import BUILT_IN, CLASSES, PIXELS, Dataset, content_sha256
 from klcli.errors import DataError
-from klcli.files import open_regular, remove_leftovers, replacing
+from klcli.files import hold, open_regular, remove_leftovers, replacing
 from klcli.settings.split_config import FILES
 from klcli.text import path_of
 
 FORMAT = 3  # part of every key: a copy in an older format is never read
 SUFFIX = ".images"
 NOTE = ("key", "sha256", "layout", "source")  # of the source, the copy, and the source again
+_OWN = re.compile(r"(synthetic-)?[0-9a-f]{64}\.(images|npy|json)")  # in all formats; other files are not klcli's
 
 
 def cache_folder() -> Path:
@@ -59,7 +61,10 @@ def key_of_files(files: list[Path]) -> str:
 
 
 def load(key: str, name: str, class_names: tuple[str, ...], source: str) -> Dataset | None:
-    """Return the images of a source from their copy, mapped read-only; None if there is none, or it is damaged."""
+    """Return the images of a source from their copy, mapped read-only; None if there is none, or it is damaged.
+
+    The copy is held as long as it is mapped.
+    """
     if (note := _read_note(folder() / f"{key}.json")) is None:
         return None
     sha256, n = note["sha256"], FILES * layouts.ROWS
@@ -67,8 +72,9 @@ def load(key: str, name: str, class_names: tuple[str, ...], source: str) -> Data
     # Whatever the damage, the copy can be made again from the source.
     try:
         with open_regular(path) as file:
+            hold(file)
             labels, rest = np.fromfile(file, np.uint8, n), os.fstat(file.fileno()).st_size - n
-        images = np.memmap(path, np.uint8, "r", offset=n, shape=(n, PIXELS))
+            images = np.memmap(file, np.uint8, "r", offset=n, shape=(n, PIXELS))
     except (OSError, ValueError, DataError):
         return None
     is_whole = len(labels) == n and rest == n * PIXELS and content_sha256(labels, images) == sha256
@@ -107,18 +113,28 @@ def _read_note(path: Path) -> dict[str, str] | None:
         return None
 
 
+def notes() -> Iterator[dict[str, str]]:
+    """Yield the keys NOTE of every source that has been prepared."""
+    yield from filter(None, map(_read_note, folder().glob("*.json")))
+
+
+def own_files() -> list[Path]:
+    """Return the copies and notes of all formats. Raises OSError if there is no folder."""
+    return [path for path in sorted(folder().iterdir()) if _OWN.fullmatch(path.name)]
+
+
 def _remove_outdated(current: dict[str, str]) -> None:
     """Remove the notes of sources that have changed or are gone, then the copies, 184 MB each, without a note."""
     needed = {current["key"], current["sha256"]}
-    for note in filter(None, map(_read_note, folder().glob("*.json"))):
+    for note in notes():
         source = note["source"]
         try:
             in_use = source != current["source"] and (source == BUILT_IN or path_of(source).exists())
         except (OSError, ValueError):  # of another user, who may need it
             in_use = True
         needed |= {note["key"], note["sha256"]} if in_use else set()
-    for path in folder().iterdir():
-        if path.stem not in needed and not path.name.startswith("."):  # those are being written
+    for path in own_files():
+        if path.stem not in needed:
             with contextlib.suppress(OSError):
                 path.unlink()
     remove_leftovers(folder())

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePath
@@ -74,8 +74,11 @@ def locate(path: Path) -> Source:
     raise DataError(f"{where} {cure_for_names(names)}")
 
 
-def read(source: Source) -> Dataset:
-    """Read all 60 000 images into memory. Raises DataError if a file is missing, unreadable or damaged."""
+def read(source: Source, advance: Callable[[int], None] = lambda done: None) -> Dataset:
+    """Read all 60 000 images into memory, and `advance` by those of each batch file.
+
+    Raises DataError if a file is missing, unreadable or damaged.
+    """
     images, labels = np.empty((FILES * layouts.ROWS, PIXELS), np.uint8), np.empty(FILES * layouts.ROWS, np.uint8)
     layout = ""
     try:
@@ -83,6 +86,7 @@ def read(source: Source) -> Dataset:
             start = LAYOUT_OF[name].batch_files.index(name) * layouts.ROWS
             images[start : start + layouts.ROWS], labels[start : start + layouts.ROWS] = pixels, own
             layout = LAYOUT_OF[name].name + ("" if source.layout else " archive")
+            advance(layouts.ROWS)
     except OSError as error:
         raise unreadable(source.path, error) from None
     sha256 = content_sha256(labels, images)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from klcli.report.tables.table import Table, columns
-from klcli.report.words import counted, network_name
+from klcli.report.words import network_name
 from klcli.studies.gradient_files import GRADIENTS, RESULTS, Comparison
 
 
@@ -22,7 +22,8 @@ def compared_notes(found: Comparison) -> Iterator[str]:
     """State the verdict, the mistakes that explain it, and what to correct first."""
     failed, wrong = found.failed, found.failed_gradients
     n = len(found.arrays)
-    yield f"{'FAIL' if failed else 'PASS'}: {n - len(failed)} of {n} {counted(n, 'array')} equal the reference"
+    words = "array equals the reference" if n == 1 else "arrays equal the reference"
+    yield f"{'FAIL' if failed else 'PASS'}: {n - len(failed)} of {n} {words}"
     if all(one.kind not in GRADIENTS for one in found.arrays):
         yield "no gradient is among them, save dW1, db1, ..."
     results = [one.key for one in failed if one.kind in RESULTS]

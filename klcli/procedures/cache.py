@@ -1,0 +1,136 @@
+"""The cache folder: what klcli keeps there, and the removal of what it can make again."""
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from klcli.compiled import IN_USE, code_folder
+from klcli.data.cifar10 import layouts, prepared
+from klcli.data.cifar10.reading import locate
+from klcli.data.dataset import BUILT_IN
+from klcli.data.sources import key_of
+from klcli.errors import DataError
+from klcli.files import remove_leftovers, unheld
+from klcli.text import path_of, path_text
+
+IMAGES, CODE, BLAS, DOWNLOAD = "prepared images", "compiled code", "BLAS check", "download"
+CURRENT, HELD = "current", "in use"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One thing in the cache."""
+
+    kind: str
+    path: Path
+    bytes: int
+    source: str  # what it was made of
+    state: str  # `current`, `in use`, or why nothing will use it
+    files: Sequence[Path] = ()  # that belong to it and are removed with it
+
+    @property
+    def lock(self) -> Path | None:
+        """The file that the processes which use it hold."""
+        return {IMAGES: self.path, CODE: self.path / IN_USE}.get(self.kind)
+
+    @property
+    def is_removable(self) -> bool:
+        return self.kind != DOWNLOAD and self.state != HELD
+
+
+def kept() -> list[Kept]:
+    """Return what is in the cache folder: copies of images, compiled code, checks of BLAS and downloads.
+
+    Files that are not klcli's are not among them, wherever the folder is.
+    """
+    with suppress(OSError):
+        return [*_copies(), *_code(), *_verdicts(), *_downloads()]
+    return []
+
+
+def clear() -> list[Kept]:
+    """Remove what klcli can make again and no process uses, and return it. A download stays: it may be the only one."""
+    removed = []
+    for one in kept():
+        with _unused(one.lock) as is_free, suppress(OSError):  # a process can have begun to use it since it was listed
+            if one.is_removable and is_free:
+                if one.kind == CODE:
+                    shutil.rmtree(one.path)
+                for file in one.files:
+                    file.unlink(missing_ok=True)
+                removed.append(one)
+    remove_leftovers(prepared.folder())
+    return removed
+
+
+@contextmanager
+def _unused(lock: Path | None) -> Iterator[bool]:
+    if lock is None or not lock.exists():
+        yield True
+        return
+    with unheld(lock) as is_free:
+        yield is_free
+
+
+def _copies() -> Iterator[Kept]:
+    if not prepared.folder().is_dir():
+        return
+    notes, files = [*prepared.notes()], prepared.own_files()
+    for path in (one for one in files if one.suffix != ".json"):
+        own = [note for note in notes if note["sha256"] == path.stem]
+        current = [note for note in own if path.suffix == prepared.SUFFIX and _is_current(note)]
+        sources = ", ".join(sorted({note["source"] for note in current or own})) or "unknown"
+        state = CURRENT if current else "its source is gone or has changed" if own else "of another klcli"
+        together = [path, *(one for one in files if one.stem in {note["key"] for note in own})]
+        yield Kept(IMAGES, path, _size(path), sources, _state(path, state), together)
+
+
+def _is_current(note: dict[str, str]) -> bool:
+    with suppress(OSError, DataError):
+        source = None if note["source"] == BUILT_IN else locate(path_of(note["source"]))
+        return key_of(source) == note["key"]
+    return False
+
+
+def _code() -> Iterator[Kept]:
+    current = code_folder()
+    for path in sorted(current.parent.glob("*")):
+        if re.fullmatch("[0-9a-f]{16}", path.name) and path.is_dir() and not path.is_symlink():
+            state = CURRENT if path == current else "of another version"
+            yield Kept(CODE, path, _size(path), "klcli, NumPy", _state(path / IN_USE, state))
+
+
+def _verdicts() -> Iterator[Kept]:
+    folder = prepared.cache_folder() / "blas"
+    files = [path for path in sorted(folder.glob("*.json")) if re.fullmatch("[0-9a-f]{16}", path.stem)]
+    if files:
+        yield Kept(BLAS, folder, sum(map(_size, files)), "NumPy", CURRENT, files)
+
+
+def _downloads() -> Iterator[Kept]:
+    folder = prepared.cache_folder()
+    for path in sorted(folder.glob("*")):
+        complete = path.name in {layout.archive for layout in layouts.LAYOUTS}
+        if complete or path.suffix == ".part":
+            state = "complete" if complete else "incomplete, `klcli data fetch` continues it"
+            yield Kept(DOWNLOAD, path, _size(path), "klcli data fetch", state)
+
+
+def _state(lock: Path, state: str) -> str:
+    with _unused(lock) as is_free:
+        return state if is_free else HELD
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of those in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(one.lstat().st_size for one in files if not one.is_dir())
+
+
+def row_of(one: Kept) -> dict[str, object]:
+    """Return what a table and a document show."""
+    shown = {"kind": one.kind, "bytes": one.bytes, "source": one.source, "state": one.state}
+    return shown | {"path": path_text(one.path)}

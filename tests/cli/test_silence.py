@@ -1,0 +1,118 @@
+"""No command is silent for long: a bar on a terminal, lines where there is none; and what it may be told next."""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from light import KLCLI
+
+from klcli.cli.invocation import Invocation
+from klcli.cli.progress import Step
+from klcli.settings.run_command import DEFAULT_DATABASE
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+MOST_SECONDS = 6.0  # without a byte; it was 12 s. LLVM holds the interpreter for 1 to 3 s per large function
+
+
+def longest_silence(folder: Path, *args: str, **environment: str) -> tuple[float, str]:
+    """Run klcli on a terminal; return the longest time without output, and what the terminal got."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    gaps, text, last = [], b"", time.monotonic()
+    with subprocess.Popen(
+        [*KLCLI, *args], cwd=folder, env=os.environ | environment, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        with suppress(OSError):  # Linux ends a terminal so
+            while chunk := os.read(ours, 65536):
+                now = time.monotonic()
+                gaps.append(now - last)
+                text, last = text + chunk, now
+    os.close(ours)
+    assert process.returncode == 0, text
+    return max(gaps), text.decode()
+
+
+@pytest.mark.slow
+def test_the_first_training_of_all_is_never_silent(tmp_path: Path) -> None:
+    """60 000 images are made and written in 3 s, and the arithmetic is compiled in 8 s."""
+    own = {"KLCLI_CACHE": str(tmp_path / "cache"), "NUMBA_CACHE_DIR": "", "TERM": "xterm"}
+    silence, text = longest_silence(
+        tmp_path, *["train", "--data", "synthetic", "--subset", "200", "--hidden", "10", "--epochs", "1"], **own
+    )
+    words = " ".join(text.split())
+    assert text.count("184 MB") == 1
+    for part in ("preparing the images (built in) once: 184 MB in", "loading the compiled arithmetic", "\x1b[?25l"):
+        assert part in words
+    assert silence < MOST_SECONDS, text
+
+
+def test_a_step_speaks_when_it_takes_long(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(Invocation, "patience", 0.1)
+    invocation = Invocation()
+    with Step(invocation, "short") as step:
+        step.advance(1)
+    invocation.spoke()
+    with Step(invocation, "reading images", 40.0) as step:
+        step.advance(10)
+        time.sleep(0.15)
+        step.advance(10)
+        time.sleep(0.3)
+    with Step(Invocation(quiet=True), "quiet"):
+        time.sleep(0.15)
+    first, second, *others = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"reading images: 10 of 40, 0\.[2-5] s left", first)  # after 0.1 s, three times as much is left
+    assert re.fullmatch(r"reading images: [12]0 of 40, .* left", second)
+    assert len(others) <= 2  # the time doubles between two lines
+
+
+NEXT = {
+    "search-lambda --subset 200 --hidden 10 --trials 2 --cycles 1 --step-epochs 1 --jobs 1": [
+        "report --study 1 --plot lambda --to lambda.pdf", "train --hidden 10",
+    ],
+    "sigma-sweep --subset 200 --hidden 10 --sigmas 0.1 --cycles 1 --step-epochs 1 --jobs 1": [
+        "report --study 1 --plot sigma --to sigma.pdf", "report --study 1 --plot curves",
+    ],
+    "train --subset 200 --hidden 10 --epochs 1": ["evaluate 1 --flips", "report --best 10"],
+    "train --subset 200 --hidden 10 --epochs 1 --repeats 2": [
+        "report --study 1 --plot curves", "report --group-by hidden,bn,lambda",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize("command", [*NEXT][:1] + [pytest.param(one, marks=pytest.mark.slow) for one in [*NEXT][1:]])
+def test_the_next_commands_work(here: Klcli, command: str) -> None:
+    done = here(*command.split(), "--data", "synthetic", "--db", "mine.db")
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"^next +klcli (.*) --db mine\.db$", done.stderr, re.MULTILINE)
+    assert len(found) == 2
+    for given, expected in zip(found, NEXT[command], strict=True):
+        assert given.startswith(expected)
+        again = here(*given.split(), "--db", "mine.db")
+        assert again.returncode == 0, again.stderr
+    assert "next" not in here("report", "--best", "1", "--db", "mine.db", "--json").stderr
+    assert not DEFAULT_DATABASE.exists()
+
+
+def test_the_cache_is_shown_and_cleared(here: Klcli, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    (cache / "prepared").mkdir(parents=True)
+    (cache / "prepared" / f"{'a' * 64}.images").write_bytes(bytes(3_500_000))
+    (cache / "cifar-10-binary.tar.gz").write_bytes(bytes(1_200_000))
+    shown = here("data", "cache", KLCLI_CACHE=str(cache))
+    assert shown.returncode == 0, shown.stderr
+    assert f"4.7 MB in {cache}; `klcli data cache --clear` frees 3.5 MB" in shown.stdout
+    cleared = json.loads(here("data", "cache", "--clear", "--json", KLCLI_CACHE=str(cache)).stdout)
+    assert cleared["freed"] == cleared["removed"][0]["bytes"] == 3_500_000
+    assert [one["kind"] for one in cleared["kept"]] == ["download"]
+    assert [path.name for path in cache.rglob("*") if path.is_file()] == ["cifar-10-binary.tar.gz"]
+    again = here("data", "cache", "--clear", KLCLI_CACHE=str(cache))
+    assert f"0.0 MB freed, 1.2 MB left in {cache}" in again.stdout

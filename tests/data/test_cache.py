@@ -1,0 +1,78 @@
+"""What klcli keeps in its cache: what is shown, what is removed, and what never is."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from lookalike import Cifar
+
+from klcli.compiled import IN_USE, code_folder
+from klcli.data.sources import open_dataset
+from klcli.files import hold
+from klcli.procedures.cache import BLAS, CODE, DOWNLOAD, IMAGES, Kept, clear, kept
+
+
+def filled(cache: Path) -> list[Path]:
+    """Put code of this and of another version, a check of BLAS, downloads and a stranger's files into the cache."""
+    other = code_folder().with_name("0123456789abcdef")
+    files = [code_folder() / "team.nbi", other / "deep/team.nbi", cache / "blas/0123456789abcdef.json"]
+    files += [cache / "cifar-10-binary.tar.gz", cache / "cifar-10-python.tar.gz.part"]
+    files += [cache / "compiled/mine/thesis.txt", cache / "prepared/thesis.images", cache / "blas/thesis.json"]
+    for size, file in enumerate(files, 10):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(bytes(size))
+    return files[3:]
+
+
+def states(found: list[Kept]) -> list[tuple[str, str]]:
+    return [(one.kind, one.state.partition(",")[0]) for one in found]
+
+
+def test_everything_is_shown_and_what_can_be_made_again_is_removed(
+    cifar: Cifar, empty_machine: Path, tmp_path: Path
+) -> None:
+    assert code_folder().is_relative_to(empty_machine)  # else the developer's own would be removed
+    assert kept() == []
+    assert clear() == []
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    stay = [*filled(empty_machine), elsewhere / "thesis.txt"]
+    stay[-1].write_text("mine")
+    (empty_machine / "compiled/fedcba9876543210").symlink_to(elsewhere)
+    twin = tmp_path / "twin"
+    shutil.copytree(cifar.binary, twin)
+    (twin / "test_batch.bin").write_bytes((cifar.binary / "data_batch_1.bin").read_bytes())
+    for path in (cifar.binary, twin):
+        open_dataset(str(path))
+    shutil.rmtree(twin)
+    found = kept()
+    assert sorted(states(found)) == [
+        (BLAS, "current"), (CODE, "current"), (CODE, "of another version"), (DOWNLOAD, "complete"),
+        (DOWNLOAD, "incomplete"), (IMAGES, "current"), (IMAGES, "its source is gone or has changed"),
+    ]  # fmt: skip
+    images = {one.source: one for one in found if one.kind == IMAGES}
+    assert images.keys() == {str(cifar.binary), str(twin)}
+    assert all(one.bytes == one.path.stat().st_size == cifar.pixels.size + cifar.labels.size for one in images.values())
+    assert [one.bytes for one in found if one.kind == DOWNLOAD] == [13, 14]
+
+    removed = clear()
+    assert {one.path for one in removed} == {one.path for one in found if one.kind != DOWNLOAD}
+    assert states(kept()) == [(DOWNLOAD, "complete"), (DOWNLOAD, "incomplete")]
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file() and "cifar" not in path.parts) == sorted(stay)
+    assert np.array_equal(open_dataset(str(cifar.binary)).images, cifar.pixels)  # it is made again
+
+
+def test_what_a_process_uses_stays(cifar: Cifar, empty_machine: Path) -> None:
+    filled(empty_machine)
+    dataset = open_dataset(str(cifar.binary))
+    images = dataset.images[5:7]  # as a split has it, long after the file was closed
+    del dataset
+    code = os.open(code_folder() / IN_USE, os.O_RDWR | os.O_CREAT)
+    hold(code)
+    assert {(IMAGES, "in use"), (CODE, "in use")} <= {*states(kept())}
+    assert states(clear()) == [(CODE, "of another version"), (BLAS, "current")]
+    assert np.array_equal(images, cifar.pixels[5:7])
+    os.close(code)
+    del images
+    assert states(clear()) == [(IMAGES, "current"), (CODE, "current")]
