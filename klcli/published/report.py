@@ -72,7 +72,7 @@ class Experiment:
 
     @property
     def method(self) -> str:
-        """What sets its trainings apart from others with the same settings: quirks, a warm start, a study of its own."""
+        """What sets its trainings apart from others with the same settings: quirks, a warm start, its own study."""
         own = f"warm-started {self.study or self.name}" if self.is_chain else self.study
         return "; ".join(filter(None, (*self.quirks, own)))
 
@@ -206,7 +206,7 @@ def _with_variants(tables: Sequence[Row]) -> Iterator[Row]:
         if variant := table.get("variant"):
             rows = [{key: value for key, value in row.items() if key not in WORDS} for row in table["rows"]]
             left_out = ("variant", "study", *WORDS)
-            rest = {key: value for key, value in table.items() if key not in left_out} | {"rows": rows}| {"rows": rows}
+            rest = {key: value for key, value in table.items() if key not in left_out} | {"rows": rows} | {"rows": rows}
             own = {"config": table.get("config", {}) | variant.get("config", {})}
             named = {"name": f"{table['name']}, {variant['name']}", "variant_name": variant["name"]}
             yield rest | variant | own | named
