@@ -5,7 +5,8 @@ lambda      The lambda that the report chose. It agrees if it is on our plateau:
 gap         Training minus validation or test accuracy of one experiment, or how much larger it is than another's.
 difference  A quantity of one experiment minus that of another.
 spread      How many points less the accuracy varies over sigma (largest minus smallest) with BN than without.
-epochs      The epochs until the first experiment is ahead of the second for good; the length of the training if never.
+epochs      The epochs until the first experiment is ahead of the second for good, in loss and cost below it; the length
+            of the training if never.
 
 All but the first are measured for every seed. The verdict is that of intervals.py on one more run: against a published
 number, or for a claim, which the whole interval must have (`above` 0, `below` 10 epochs). The variance of a typical
@@ -150,9 +151,10 @@ def _epochs(line: Line, evidence: Evidence) -> tuple[Values, list[str]]:
     ahead, behind = (evidence.runs(*one) for one in _pair(line, evidence))
     pairs = [(repeat, ahead[repeat].id, behind[repeat].id) for repeat in ahead if repeat in behind]
     quantity, found = line.conclusion.quantity, {}
+    sign = 1 if quantity.endswith("accuracy") else -1
     for repeat, *ids in pairs:
         curves = ([one for one in evidence.epochs(run) if one.step] for run in ids)  # older runs begin after an epoch
-        first, second = ({one.epoch: getattr(one, quantity) for one in curve} for curve in curves)
+        first, second = ({one.epoch: sign * getattr(one, quantity) for one in curve} for curve in curves)
         if common := sorted(first.keys() & second.keys()):
             found[repeat] = ahead_for_good(common, [first[e] for e in common], [second[e] for e in common])
     return found, []

@@ -1,9 +1,9 @@
 """Planning: the studies of a reproduction, before the first of them starts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from klcli.published.report import Experiment, Report
+from klcli.published.report import Report
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.plans import repeat
@@ -36,10 +36,12 @@ def repeated(base: TrainConfig, repeats: int, vary: str) -> list[TrainConfig]:
     return repeat(base, repeats, "all" if vary == "split" and base.split.validation_batches else vary)
 
 
-def chain(experiment: Experiment, repeats: int, vary: str = "all") -> tuple[list[TrainConfig], list[tuple[int, ...]]]:
-    """Return the trainings of a warm-started search, one chain for each seed, and the positions of each chain."""
-    n = len(experiment.configs)
-    by_seed = zip(*(repeated(base, repeats, vary) for base in experiment.configs), strict=True)
+def chain(
+    bases: Sequence[TrainConfig], repeats: int, vary: str = "all"
+) -> tuple[list[TrainConfig], list[tuple[int, ...]]]:
+    """Return the trainings of warm-started searches, one chain for each seed, and the positions of each chain."""
+    n = len(bases)
+    by_seed = zip(*(repeated(base, repeats, vary) for base in bases), strict=True)
     links = [tuple(range(start, start + n)) for start in range(0, repeats * n, n)]
     return [config for configs in by_seed for config in configs], links
 
@@ -48,7 +50,8 @@ def planned(report: Report, repeats: int, *, quick: bool = False, vary: str = "a
     """Yield the studies of a report: one for each method and each division of the images."""
     for method, one in {one.method: one for one in report.experiments}.items():
         if one.is_chain:
-            yield PlannedStudy(method, *chain(one, repeats, vary), one.quirks)
+            linked = [config for other in report.experiments if other.method == method for config in other.configs]
+            yield PlannedStudy(method, *chain(linked, repeats, vary), one.quirks)
             continue
         for configs in plan(report, repeats, quick=quick, vary=vary, method=method).values():
             yield PlannedStudy(method, configs, None, one.quirks)

@@ -68,17 +68,20 @@ class Experiment:
     repeats: int = 1  # minimum number of seeds
     is_chain: bool = False  # each training starts from the weights of the previous one
     quirks: tuple[str, ...] = ()  # of quirks.QUIRKS
+    study: str = ""  # of its own; the chains of one study continue each other
 
     @property
     def method(self) -> str:
-        """What sets its trainings apart from others with the same settings: quirks, a warm start; "" for neither."""
-        return "; ".join([*self.quirks, *[f"warm-started {self.name}"] * self.is_chain])
+        """What sets its trainings apart from others with the same settings: quirks, a warm start, its own study."""
+        own = f"warm-started {self.study or self.name}" if self.is_chain else self.study
+        return "; ".join(filter(None, (*self.quirks, own)))
 
     @property
     def method_words(self) -> str | None:
         """The sentence about the method in each of its lines."""
         code = f"as the code: {', '.join(self.quirks)}" if self.quirks else None
-        chain = "each training begins with the weights of the one before" if self.is_chain else None
+        through = f", through {self.study}" if self.study else ""
+        chain = f"each training begins with the weights of the one before{through}" if self.is_chain else None
         return "; ".join(filter(None, (code, chain))) or None
 
     def up_to(self, configs: set[TrainConfig]) -> "Experiment":
@@ -150,6 +153,11 @@ class Report:
             configs.setdefault(line.method, set()).update([line.config] if line.config else [])
         concluded = {name for line in lines if line.conclusion for name in line.conclusion.experiments}
         left = [one if one.name in concluded else one.up_to(configs.get(one.method, set())) for one in self.experiments]
+        ends = {one.method: index for index, one in enumerate(left) if one.configs}  # of the chains of a study
+        left = [
+            whole if whole.is_chain and index < ends.get(whole.method, 0) else one
+            for index, (whole, one) in enumerate(zip(self.experiments, left, strict=True))
+        ]
         return replace(
             self, lines=lines, experiments=tuple(one for one in left if one.configs),
             gradient_checks=tuple(one for one in self.gradient_checks if one in checks),
@@ -197,7 +205,8 @@ def _with_variants(tables: Sequence[Row]) -> Iterator[Row]:
         yield table
         if variant := table.get("variant"):
             rows = [{key: value for key, value in row.items() if key not in WORDS} for row in table["rows"]]
-            rest = {key: value for key, value in table.items() if key not in ("variant", *WORDS)} | {"rows": rows}
+            left_out = ("variant", "study", *WORDS)
+            rest = {key: value for key, value in table.items() if key not in left_out} | {"rows": rows} | {"rows": rows}
             own = {"config": table.get("config", {}) | variant.get("config", {})}
             named = {"name": f"{table['name']}, {variant['name']}", "variant_name": variant["name"]}
             yield rest | variant | own | named
@@ -221,7 +230,7 @@ def _assembled(name: str, document: Row) -> Report:
         shared = common | table.get("config", {})
         # In the order of training, which a chain depends on.
         configs = dict.fromkeys(_config(shared | {"lam": lam}) for lam in table.get("lambdas", []))
-        how = {key: table[key] for key in ("repeats", "is_chain") if key in table}
+        how = {key: table[key] for key in ("repeats", "is_chain", "study") if key in table}
         experiment = Experiment(table["name"], (), quirks=tuple(table.get("quirks", ())), **how)
         unknown = ", ".join(sorted({*experiment.quirks} - {*QUIRKS}))
         require(not unknown, f"{table['name']}: unknown quirk {unknown}, choose from {', '.join(QUIRKS)}")

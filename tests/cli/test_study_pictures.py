@@ -17,7 +17,7 @@ Refused = Callable[..., str]
 
 SMALL = ("--data", "synthetic", "--subset", "200", "--jobs", "1", "--quiet", "--repeats", "2")
 SEARCH = ("search-lambda", "--values", "0.1", "0.01", "--final", "--hidden", "5", *SMALL)  # studies 1 and 2
-ROWS = ("F1", "F2", "F7", "T3", "F9a", "F9b", "F10a", "F10b")
+ROWS = ("F1", "F2", "F5", "T1", "F9a", "F9b", "F10a", "F10b")
 REPORT = ("reproduce", "a3-2021", "--only", *ROWS, "--quick", *SMALL)  # studies 3 to 5
 
 
@@ -50,7 +50,7 @@ PICTURES = {
     "2 lambda": ["study-000001-lambda"],  # the search that it is the end of
     "2 curves": ["run-000005-000006-curves"],
     "3 training": [f"{PUBLISHED}-000-F1", f"{PUBLISHED}-000-F2"],
-    "3 lambda": [f"{PUBLISHED}-000-F7", f"{PUBLISHED}-000-T3-warm-started"],
+    "3 lambda": [f"{PUBLISHED}-000-F5", f"{PUBLISHED}-000-T1-warm-started"],
     "3 sigma": [f"{PUBLISHED}-000-F9a"],
     "3 bn": ["run-{}-bn"] * 3,  # of F1 and F2, and of each sigma: the report has no such figure
 }
@@ -93,7 +93,7 @@ def test_a_figure_of_a_reproduction_has_the_format_of_its_name(
 def test_several_figures_have_names_of_their_own(here: Klcli, studies: Path) -> None:
     assert here("report", "--study", "3", "--plot", "sigma", "lambda", "--to", "y.svg").returncode == 0
     found = sorted(studies.glob("y*"))
-    assert [path.name for path in found] == [f"y-{PUBLISHED}-000-{row}.svg" for row in ("F7", "F9a", "T3-warm-started")]
+    assert [path.name for path in found] == [f"y-{PUBLISHED}-000-{row}.svg" for row in ("F5", "F9a", "T1-warm-started")]
     assert all(path.read_bytes().startswith(b"<?xml") for path in found)
 
 

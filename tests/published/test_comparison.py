@@ -476,6 +476,31 @@ def test_a_part_of_a_chain_has_all_trainings_before_it() -> None:
         assert [config.lam for config in chain.configs] == expected
 
 
+def test_chains_of_one_study_continue_each_other() -> None:
+    """The second search begins with the weights of the first; its variant, and a part of the first, do not."""
+    study = 'is_chain = true\nstudy = "both"\n'
+    second = METHODS[METHODS.index('[[experiments]]\nname = "search"') :].replace('"search"', '"second"')
+    second = second.replace("009-3", "009-5").replace("009-4", "009-6").replace("epochs = 3", "epochs = 5")
+    report = parse("test", (METHODS + second).replace("is_chain = true\n", study))
+    [chain] = [one for one in planned(report, 2) if one.chains]
+    assert (chain.method, chain.chains) == ("random biases; warm-started both", [tuple(range(6)), tuple(range(6, 12))])
+    trained = [(3, 0.1), (3, 0.7), (3, 0.3), (5, 0.1), (5, 0.7), (5, 0.3)]
+    assert [(config.epochs, config.lam) for config in chain.configs] == trained * 2
+    for row, n in (("4", 1), ("6", 4)):
+        [part] = [one for one in planned(report.only([row]), 1) if one.chains]
+        assert [(config.epochs, config.lam) for config in part.configs] == trained[:n]
+    [line] = [one for one in report.lines if one.row == "009-5" and one.variant is None]
+    assert "the weights of the one before, through both" in str(line.note)
+
+
+def test_a_study_of_its_own_leaves_the_others_as_they_are() -> None:
+    apart = METHODS.replace('name = "one"\n', 'name = "one"\nrepeats = 5\nstudy = "five"\nvariant = VARIANT\n')
+    report = parse("test", apart.replace("VARIANT", '{ name = "as ever", repeats = 1 }'))
+    own, *others = planned(report, 2)
+    assert (own.method, [config.seed for config in own.configs]) == ("five", [0, 1, 2, 3, 4])
+    assert {one.method: one for one in others} == {one.method: one for one in planned(parse("test", METHODS), 2)}
+
+
 def test_every_line_says_how_it_is_trained() -> None:
     lines = [
         (one.what, one.method, one.variant, one.note) for one in parse("test", METHODS).lines if one.row == "009-3"

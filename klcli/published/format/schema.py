@@ -131,11 +131,13 @@ DOCUMENT = {
 _TOLERANCE = Key(POSITIVE, "the smallest difference that matters")
 _METHOD = {
     "is_chain": Key(TRUTH, "whether each training begins with the weights of the one before"),
+    "study": Key(TEXT, "a study of its own that trains it; chains of one study continue each other"),
     "quirks": Key(QUIRK_NAMES, "what the code of the report does and klcli does not"),
 }
 VARIANT = {
     "name": Key(TEXT, "`as the text says`", True),
     "config": Key(SETTINGS_TABLE, "settings instead of those of the experiment"),
+    "repeats": Key(COUNT, "as that of the experiment, which it replaces"),
     "lambdas": Key(NUMBERS, "as those of the experiment, which it replaces"),
     **_METHOD,
     **REMARKS,

@@ -44,7 +44,8 @@ def pictures(
             words = f"{rows}: {', '.join(figure.experiments)}{marks}"
             yield f"{report.name}-{first}", words, partial(_chart, words, figure.panels, runs, epochs, splits)
     for chain in (one for one in report.experiments if one.is_chain and kind in (None, "lambda")):
-        lines = [one for one in found.comparisons if one.line.method == chain.method]
+        own = [one for one in found.comparisons if one.line.method == chain.method]
+        lines = [one for one in own if one.line.config in chain.configs]
         runs_of_first = found.runs_of(chain.configs[0], chain.method)
         if runs_of_first and any(one.ours for one in lines):
             caption = f"{settings_line(runs_of_first[0], omit=('lambda',))}; no lambda starts from fresh weights"
