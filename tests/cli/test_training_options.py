@@ -78,9 +78,9 @@ def test_studies_pass_on_how_images_are_seen(here: Klcli, rows: Rows) -> None:
 def test_adam_with_the_rates_of_sgd_is_warned_of_with_the_cure(here: Klcli, command: str) -> None:
     tiny = (command, "--data", "synthetic", "--subset", "200", "--hidden", "5", "--epochs", "1")
     tiny = (*tiny, "--values", "0.1", "--jobs", "1") if command == "search-lambda" else tiny
-    assert "--eta-max 0.001" in here(*tiny, "--optimizer", "adam").stderr
-    assert "--eta-max" not in here(*tiny, *ADAM).stderr
-    assert "--eta-max" not in here(*tiny).stderr
+    assert "try --eta-max 0.001" in here(*tiny, "--optimizer", "adam").stderr
+    assert "try --eta-max" not in here(*tiny, *ADAM).stderr
+    assert "try --eta-max" not in here(*tiny).stderr
 
 
 @pytest.mark.parametrize(
