@@ -26,18 +26,21 @@ class TemporaryCopy:
     """
 
     def __init__(self, database: Path) -> None:
-        with database.open("rb"):
-            _remove_left_behind()
-            # On Windows, a signal that ends the process finds the copy open, and cannot remove it.
-            folder = TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
-            self._folder, self._open = folder, ExitStack()
+        # Closed with the copy: on POSIX, closing a file ends all locks that this process has on it, SQLite's too.
+        self._open = ExitStack()
+        self._open.enter_context(database.open("rb"))
+        _remove_left_behind()
+        # On Windows, a signal that ends the process finds the copy open, and cannot remove it.
+        self._folder = TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
         self._open.enter_context(at_the_end(self._folder.cleanup))
         self.file = Path(self._folder.name) / database.name
         try:
             hold(self._open.enter_context(self.file.with_name(IN_USE).open("wb")))
-            for suffix in ("", "-journal", "-wal"):
+            for source in (database.with_name(f"{database.name}{suffix}") for suffix in ("", "-journal", "-wal")):
                 with suppress(FileNotFoundError):
-                    shutil.copyfile(f"{database}{suffix}", f"{self.file}{suffix}")
+                    content = self._open.enter_context(source.open("rb"))
+                    with self.file.with_name(source.name).open("xb") as copy:
+                        shutil.copyfileobj(content, copy)
         except OSError as error:
             self.remove()
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

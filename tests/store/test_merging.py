@@ -21,8 +21,9 @@ from klcli.evaluation.metrics import Score
 from klcli.evaluation.reevaluation import Reevaluation
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
 from klcli.settings.train_config import TrainConfig
-from klcli.store.merging.copies import Copy, copy_files
+from klcli.store.merging.copies import Copy, copy_files, unchanging
 from klcli.store.migrations import migrations
+from klcli.store.reading import TemporaryCopy
 from klcli.store.runs import run_row
 from klcli.store.store import Store
 from klcli.studies.gradient_checks import NetworkCheck
@@ -53,6 +54,16 @@ def contents(folder: Path) -> dict[str, str]:
 def planned(small_dataset: Any, *seeds: int) -> list[dict[str, Any]]:
     configs = [TrainConfig(hidden=(5,), seed=seed) for seed in seeds]
     return [run_row(one, budget_of(one, 45_000), small_dataset, Environment(1, {}), "klcli train") for one in configs]
+
+
+WRITE = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0.1).execute('CREATE TABLE meanwhile (x)')"
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process waits in vain to write."""
+    done = subprocess.run([sys.executable, "-c", WRITE, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or "database is locked" in done.stderr
+    return done.returncode != 0
 
 
 @pytest.fixture
@@ -219,6 +230,15 @@ def test_a_database_of_an_older_klcli_is_read_from_a_copy(
     assert contents(tmp_path)[str(path)] == before[str(path)]
     Store(path).close()  # migrated in place by its owner, it has the same runs
     assert [merged.known for merged in merge(here, path)] == [2]
+
+
+def test_no_other_process_writes_while_a_database_is_copied(other: Path) -> None:
+    with unchanging(other):
+        copy = TemporaryCopy(other)
+        assert is_locked(other)
+    copy.remove()
+    assert not copy.file.parent.exists()
+    assert not is_locked(other)
 
 
 def test_what_fails_in_the_middle_leaves_no_part(
