@@ -153,4 +153,4 @@ def test_a_picture_that_was_asked_for_is_needed_but_comes_after_the_table(
     assert done.stdout == table
     assert done.stderr.splitlines()[-1].startswith("klcli: results/plots/run-")
     assert here("report", *args, "--to", "results/plots/x.png").returncode == 4
-    assert here("report", "--html", "results/plots/x.html").returncode == 4
+    assert here("report", "--html", "results/plots/x.html").returncode == 2

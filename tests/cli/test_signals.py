@@ -195,7 +195,8 @@ def test_a_study_leaves_nothing_behind(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signum)
         time.sleep(0.05)
-    _, *lines = _ended(process, signum)  # after the warning of synthetic images
+    _, planned, *lines = _ended(process, signum)  # after the warning of synthetic images
+    assert planned.endswith("updates")
     assert [line.partition(": ")[2].partition(":")[0] for line in lines] == [ENDING[signum]]
     _wait_until(lambda: not any(psutil.pid_exists(pid) for pid in family))
     assert list(temporary.iterdir()) == []

@@ -200,4 +200,4 @@ def test_no_color(trained: Path) -> None:
     _, text = on_terminal(trained, *TRAIN.split(), NO_COLOR="1")
     assert "\x1b[3" not in text
     assert BAR not in text
-    assert text.count("epoch ") == 6
+    assert text.count("epoch ") == 7

@@ -83,7 +83,7 @@ def test_one_job_two_jobs_and_dask_store_the_same_to_the_last_digit(
     klcli: Klcli, dask: Cluster, undisturbed: tuple[str, list[Any]], tmp_path: Path
 ) -> None:
     table, tables = undisturbed
-    assert [len(rows) for rows in tables] == [12, 24]
+    assert [len(rows) for rows in tables] == [12, 36]
     assert len({row["validation_loss"] for row in tables[0]}) == 12
     for how in (["--jobs", "2"], ["--executor", dask.address]):
         assert printed(klcli(*SEARCH, *how)) == table

@@ -30,7 +30,7 @@ def sample(lab: Laboratory, whole: Path, tmp_path: Path) -> Path:
     """A folder with a database of complete runs, and one that crashed after some epochs."""
     folder = tmp_path / "sample"
     db = str(folder / "klcli.db")
-    crash = Plan(str(folder), 60)
+    crash = Plan(str(folder), 64)
     lab.run(*TRAIN, "--db", db, prepare=(sabotage, crash))
     for seed in ("1", "2"):
         assert lab.run(*TRAIN, "--seed", seed, "--epochs", "6", "--db", db).code == 0
@@ -40,6 +40,7 @@ def sample(lab: Laboratory, whole: Path, tmp_path: Path) -> Path:
     assert found is not None
     assert found["state"] == "interrupted"
     assert found["epochs_done"] > 2
+    assert all((folder / "checkpoints" / f"run-000001{end}.npz").exists() for end in ("", ".previous"))
     return folder
 
 
