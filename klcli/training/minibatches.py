@@ -59,11 +59,10 @@ class Minibatches:
         shift, contrast, n = config.shift, config.contrast, config.batch_size
         if step >= self.updates - round(config.weak_augmentation * self.updates):
             shift, contrast = min(shift, WEAK_SHIFT), min(contrast, WEAK_CONTRAST)
-        rng = self._rng(AUGMENTATION, step)
-        if config.flip or shift:
-            moves = draw_moves(rng, n, flip=config.flip, shift=shift)
-        if contrast:
-            factors = draw_contrast(rng, n, contrast)
+        if config.flip or shift or contrast:  # a generator takes 20 us to make
+            rng = self._rng(AUGMENTATION, step)
+            moves = draw_moves(rng, n, flip=config.flip, shift=shift) if config.flip or shift else None
+            factors = draw_contrast(rng, n, contrast) if contrast else None
         self._images.begin(self._index(step), self._buffers[step % 2], moves, factors)
         self._begun = step
 
