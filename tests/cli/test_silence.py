@@ -15,6 +15,7 @@ from light import KLCLI
 
 from klcli.cli.invocation import Invocation
 from klcli.cli.progress import Step
+from klcli.files import hold
 from klcli.settings.run_command import DEFAULT_DATABASE
 
 Klcli = Callable[..., "CompletedProcess[str]"]
@@ -102,14 +103,18 @@ def test_the_next_commands_work(here: Klcli, command: str) -> None:
     assert not DEFAULT_DATABASE.exists()
 
 
-def test_the_cache_is_shown_and_cleared(here: Klcli, tmp_path: Path) -> None:
+def test_the_cache_is_shown_and_cleared(here: Klcli, refused: Callable, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     (cache / "prepared").mkdir(parents=True)
-    (cache / "prepared" / f"{'a' * 64}.images").write_bytes(bytes(3_500_000))
+    prepared = cache / "prepared" / f"{'a' * 64}.images"
+    prepared.write_bytes(bytes(3_500_000))
     (cache / "cifar-10-binary.tar.gz").write_bytes(bytes(1_200_000))
     shown = here("data", "cache", KLCLI_CACHE=str(cache))
     assert shown.returncode == 0, shown.stderr
     assert f"4.7 MB in {cache}; `klcli data cache --clear` frees 3.5 MB" in shown.stdout
+    with prepared.open("rb") as file:
+        hold(file)
+        refused(here("data", "cache", "--clear", "--json", KLCLI_CACHE=str(cache)), 4, "in use", "0.0 MB freed")
     cleared = json.loads(here("data", "cache", "--clear", "--json", KLCLI_CACHE=str(cache)).stdout)
     assert cleared["freed"] == cleared["removed"][0]["bytes"] == 3_500_000
     assert [one["kind"] for one in cleared["kept"]] == ["download"]

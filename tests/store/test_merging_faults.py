@@ -165,10 +165,10 @@ def test_a_copy_is_removed_by_a_signal_and_without_space(other: Path, monkeypatc
     assert [*folder.iterdir()] == []
     copy.remove()
 
-    def full(source: str, target: str) -> None:
+    def full(source: object, target: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("shutil.copyfile", full)
+    monkeypatch.setattr("shutil.copyfileobj", full)
     with pytest.raises(StoreError, match=r"no space for a copy .*TMPDIR"):
         reading.TemporaryCopy(other)
     assert [*folder.iterdir()] == []

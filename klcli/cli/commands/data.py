@@ -100,9 +100,13 @@ def cache(clear: bool = flag(CACHE, "Remove what klcli can make again."), *, inv
     with invocation.step("looking through the cache"):
         removed = caching.clear() if clear else []
         left = caching.kept()
+    folder, freed = path_text(cache_folder()), sum(one.bytes for one in removed)
+    if held := [one for one in left if one.state == caching.HELD] if clear else []:
+        names = ", ".join(dict.fromkeys(f"{one.kind} ({one.source})" for one in held))
+        cure = f"clear the cache again when it has ended ({freed / 1e6:.1f} MB freed)"
+        raise StoreError(f"{names}: in use by a running klcli, {cure}")
     rows = [caching.row_of(one) for one in removed or left]
     head = columns("kind; bytes:=MB; source=made of; state; ??path", bytes=lambda n: f"{n / 1e6:.1f}")
-    folder, freed = path_text(cache_folder()), sum(one.bytes for one in removed)
     title = f"{'Removed from' if removed else 'In'} {folder}"
     table = [Table(title, head, rows)] * bool(rows)
     total = sum(one.bytes for one in left)
@@ -114,10 +118,6 @@ def cache(clear: bool = flag(CACHE, "Remove what klcli can make again."), *, inv
     invocation.result(*table, words)
     documents = {"folder": folder, "removed": [*map(caching.row_of, removed)], "kept": [*map(caching.row_of, left)]}
     invocation.document("data cache", documents | {"freed": freed})
-    held = [one for one in left if one.state == caching.HELD] if clear else []
-    if held:
-        names = ", ".join(dict.fromkeys(f"{one.kind} ({one.source})" for one in held))
-        raise StoreError(f"{names}: in use by a running klcli, clear the cache again when it has ended")
 
 
 def _lines(content: dict[str, Any]) -> list[str]:
