@@ -27,6 +27,7 @@ from klcli.store.store import Store
 from klcli.studies.execution import stacks
 from klcli.studies.gradient_checks import Stack
 from klcli.studies.plans import sigma_sweep
+from klcli.termination import at_the_end
 from klcli.training.budget import budget_of
 from klcli.training.cores import cores
 from klcli.training.trainer import train
@@ -61,7 +62,8 @@ class Assignment:
 def plan(setup: Setup, settings: AssignmentSettings) -> list[Part]:
     """Return the parts of an assignment. Trains nothing but trials, and records nothing."""
     edition, silent = settings.chosen, replace(setup, observer=Observer())
-    with TemporaryDirectory(prefix="klcli-") as folder, setup.pinned():
+    temporary = TemporaryDirectory(prefix="klcli-", ignore_cleanup_errors=True)
+    with temporary as folder, at_the_end(temporary.cleanup), setup.pinned():
         setup.prepare_engine()
         none_yet = Path(folder) / "none.db"  # an empty database, which does not stay
         setup.observer.say("looking for the trainings, and measuring the speed of those that are missing")

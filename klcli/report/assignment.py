@@ -210,7 +210,7 @@ def write(
 
     `picture(path, chart, look)` draws a figure, and returns None if that fails.
     """
-    files: dict[Path, str] = {}
+    files = {folder / INDEX: ""}  # written first: after an interruption, the folder is known by it
     index = [HEAD, f"Made by `{command}`.", *(f"**{mark}**" for mark in _marks(found))]
     for section in written:
         index.append(f"## {section.title}")
