@@ -144,7 +144,7 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
         results = Exhibit("sigma-results", sigma_table(runs), again[:1])
         values = ", ".join(f"{run.config.sigma:g}" for run in runs if run.config.batch_norm)
         sentence = f"The initial weights of every layer have the standard deviation sigma, one of {values}."
-        question = "Where does the network without BN stop to learn, and why does the one with BN not?"
+        question = "With which sigma does the network without BN stop learning, and why does the one with BN not?"
         yield Section("The scale of the initial weights", [curves, results], sentence, question)
 
 
