@@ -158,7 +158,7 @@ class _Work:
         return sigma_sweep(self.edition.sweep, SIGMAS, 1) if self.edition.sweep else []
 
     def _calling(self, command: str) -> Setup:
-        """Return the setup of a step, which does what this command does."""
+        """Show the command that repeats a step, and return the setup that records it with the runs of the step."""
         self.setup.observer.say(command)
         return replace(self.setup, command=command)
 
