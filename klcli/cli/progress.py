@@ -72,12 +72,13 @@ class Step:
 
     def words(self) -> str:
         """`20000 of 60000, 2.1 s left`, or the time so far if there is nothing to count."""
-        elapsed, here = time.monotonic() - self._begun, self.done - self._first
-        if not self.total:
-            return f"{self.done:.0f}, {duration(elapsed)}" if self.done else duration(elapsed)
-        rest = self.total - self.done
+        total, done = self.total, self.done  # read once: `begin` can change them in the other thread
+        elapsed, here = time.monotonic() - self._begun, done - self._first
+        if not total:
+            return f"{done:.0f}, {duration(elapsed)}" if done else duration(elapsed)
+        rest = total - done
         left = f", {duration(rest * elapsed / here)} left" if here > 0 and rest > 0 else ""
-        return f"{self.done:.0f} of {self.total:.0f}{left}"
+        return f"{done:.0f} of {total:.0f}{left}"
 
     def _show(self) -> None:
         if self._ended.wait(max(0.0, self._pace.due - time.monotonic())):

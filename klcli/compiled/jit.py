@@ -68,7 +68,7 @@ def _narrow_product(
 def product(narrow, size, A_transposed, B_transposed, rows, columns, depth, alpha, A, lda, B, ldb, beta, C, ldc):
     """`C (rows, columns) = alpha A B + beta C`, for numbers of 4 or 8 bytes.
 
-    By the function at the address `narrow`, which does not transpose B, or by NumPy's BLAS if that is 0.
+    The function of narrow.py at the address `narrow` computes it, or NumPy's BLAS if that is 0 or B is transposed.
     """
     if narrow != 0 and not B_transposed:
         row, column, last = (1, lda, columns - LANES) if A_transposed else (lda, 1, columns - LANES)

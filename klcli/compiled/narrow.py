@@ -1,10 +1,12 @@
 """A matrix product for few columns, 8 to 56, with sums that stay in registers.
 
 For a layer of 50 units behind 3072 pixels, it takes 0.8 to 0.9 of OpenBLAS's time, for one of 30 units 0.65. It needs
-32 registers of 8 numbers, as AVX-512 has them (also in its forms for 256 bits); other processors use BLAS. Each sum
-adds its products one after the other, fused, so its bits depend neither on the processor nor on the width.
+32 registers of 8 numbers: those of AVX-512, also where they have 256 bits (AVX512VL); other processors use BLAS. Each
+sum adds its products one after the other, fused, so its bits depend neither on the processor nor on the width.
 """
 
+import threading
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -12,21 +14,25 @@ import numpy as np
 from llvmlite import binding, ir
 
 LANES, MOST = 8, 7  # numbers of a vector, vectors of a row of the product
-WORTH = 1_000_000  # multiplications; smaller products would not earn the 30 ms that it takes to make their code
+WORTH = 1_000_000  # multiplications; for smaller products, the gain is less than the 30 ms that compiling takes
 COUNT = ir.IntType(64)
+_compiling = threading.Lock()  # a worker of Dask trains in several threads
 
 
 def address(dtype: np.dtype, multiplications: int, columns: int) -> int:
     """Return the address of a function for `jit.product`, 0 where BLAS is to compute the product."""
     if multiplications < WORTH or not LANES <= columns <= LANES * MOST or not _has_registers():
         return 0
-    _, found = _made(dtype.itemsize, -(-columns // LANES))
+    with _compiling:  # two threads would make two codes, of which the cache keeps one and frees the other
+        _, found = _made(dtype.itemsize, -(-columns // LANES))
     return found
 
 
 @lru_cache
 def _has_registers() -> bool:
-    return bool(binding.get_host_cpu_features().get("avx512vl"))
+    with suppress(RuntimeError):  # LLVM does not know the features of every processor
+        return bool(binding.get_host_cpu_features().get("avx512vl"))
+    return False
 
 
 @lru_cache
@@ -56,7 +62,7 @@ def _product(module: ir.Module, number: ir.Type, vectors: int) -> ir.Function:
     builder = ir.IRBuilder(start)
     columns = [*(COUNT(LANES * j) for j in range(vectors - 1)), last]
     done: Any = COUNT(0)
-    for at_once in (min(5, 24 // vectors), 1):  # the rest one by one
+    for at_once in (min(5, 24 // vectors), 1):  # the remaining rows one by one
         before, check, body, after = builder.block, *(function.append_basic_block() for _ in range(3))
         builder.branch(check)
         builder.position_at_end(check)

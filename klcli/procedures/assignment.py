@@ -27,6 +27,7 @@ from klcli.store.store import Store
 from klcli.studies.execution import stacks
 from klcli.studies.gradient_checks import Stack
 from klcli.studies.plans import sigma_sweep
+from klcli.termination import at_the_end
 from klcli.training.budget import budget_of
 from klcli.training.cores import cores
 from klcli.training.trainer import train
@@ -61,7 +62,8 @@ class Assignment:
 def plan(setup: Setup, settings: AssignmentSettings) -> list[Part]:
     """Return the parts of an assignment. Trains nothing but trials, and records nothing."""
     edition, silent = settings.chosen, replace(setup, observer=Observer())
-    with TemporaryDirectory(prefix="klcli-") as folder, setup.pinned():
+    temporary = TemporaryDirectory(prefix="klcli-", ignore_cleanup_errors=True)
+    with temporary as folder, at_the_end(temporary.cleanup), setup.pinned():
         setup.prepare_engine()
         none_yet = Path(folder) / "none.db"  # an empty database, which does not stay
         setup.observer.say("looking for the trainings, and measuring the speed of those that are missing")
@@ -156,7 +158,7 @@ class _Work:
         return sigma_sweep(self.edition.sweep, SIGMAS, 1) if self.edition.sweep else []
 
     def _calling(self, command: str) -> Setup:
-        """Return the setup of a step, which does what this command does."""
+        """Show the command that repeats a step, and return the setup that records it with the runs of the step."""
         self.setup.observer.say(command)
         return replace(self.setup, command=command)
 

@@ -126,8 +126,11 @@ def _state(lock: Path, state: str) -> str:
 
 def _size(path: Path) -> int:
     """Return the bytes of a file, or of those in a folder."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(one.lstat().st_size for one in files if not one.is_dir())
+    total = 0
+    for one in path.rglob("*") if path.is_dir() else [path]:
+        with suppress(OSError):  # another process can have removed it since it was listed
+            total += 0 if one.is_dir() else one.lstat().st_size
+    return total
 
 
 def row_of(one: Kept) -> dict[str, object]:

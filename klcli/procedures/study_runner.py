@@ -46,7 +46,7 @@ class StudyRunner:
     dataset: Dataset
     config: TrainConfig  # the first one
     resume: bool
-    trains: bool = True  # otherwise, a missing training raises Untrained
+    trains: bool = True  # otherwise, nothing is written, and a missing training raises Untrained
 
     @classmethod
     def opened(cls, setup: Setup, config: TrainConfig, resume: bool) -> "StudyRunner":
@@ -96,7 +96,8 @@ class StudyRunner:
         if missing and not self.trains:
             raise Untrained(stage, [plan[p] for part in missing for p in part if p not in ended])
         if earlier and not missing:
-            self.store.studies.end(earlier.id, "complete")  # its process may have died before it recorded the end
+            if self.trains:  # its process may have died before it recorded the end
+                self.store.studies.end(earlier.id, "complete")
             self.setup.observer.say(f"study {earlier.id} ({stage}): all {len(plan)} runs exist already")
             return earlier.id
         now, commands = environment(), self._commands(plan, remarks)

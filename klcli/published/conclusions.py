@@ -5,8 +5,8 @@ lambda      The lambda that the report chose. It agrees if it is on our plateau:
 gap         Training minus validation or test accuracy of one experiment, or how much larger it is than another's.
 difference  A quantity of one experiment minus that of another.
 spread      How many points less the accuracy varies over sigma (largest minus smallest) with BN than without.
-epochs      The epochs until the first experiment is ahead of the second for good, in loss and cost below it; the length
-            of the training if never.
+epochs      The epochs until the first experiment is ahead of the second for good (a higher accuracy, or a lower loss
+            or cost); the length of the training if never.
 
 All but the first are measured for every seed. The verdict is that of intervals.py on one more run: against a published
 number, or for a claim, which the whole interval must have (`above` 0, `below` 10 epochs). The variance of a typical

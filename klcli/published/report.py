@@ -206,7 +206,7 @@ def _with_variants(tables: Sequence[Row]) -> Iterator[Row]:
         if variant := table.get("variant"):
             rows = [{key: value for key, value in row.items() if key not in WORDS} for row in table["rows"]]
             left_out = ("variant", "study", *WORDS)
-            rest = {key: value for key, value in table.items() if key not in left_out} | {"rows": rows} | {"rows": rows}
+            rest = {key: value for key, value in table.items() if key not in left_out} | {"rows": rows}
             own = {"config": table.get("config", {}) | variant.get("config", {})}
             named = {"name": f"{table['name']}, {variant['name']}", "variant_name": variant["name"]}
             yield rest | variant | own | named

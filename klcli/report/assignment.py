@@ -122,10 +122,10 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
     epochs = {run.id: epochs_of(run.id) for run in (*every, found.final, *found.sweep)}
     figures = [_curves(f"curves-{number}", runs, epochs, db) for number, runs in enumerate(found.curves, start=1)]
     networks = Exhibit("networks", _networks(every), [run.command for run in every])
-    reached = [f"{network_name(run.config)}, n_s {run.step_size}: {_percent(run.test_accuracy)}" for run in every]
+    accuracies = [f"{network_name(run.config)}, n_s {run.step_size}: {_percent(run.test_accuracy)}" for run in every]
     question = "What do depth and batch normalisation change, on training and on validation images?"
     yield Section(
-        "Networks", [*figures, networks], f"The accuracies on the test images: {'; '.join(reached)}.", question
+        "Networks", [*figures, networks], f"The accuracies on the test images: {'; '.join(accuracies)}.", question
     )
 
     search, choice = found.search, found.search.choice
@@ -133,8 +133,10 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
     again = [found.commands["lambda"], _drawn(["--study", str(search.studies[-1])], "lambda", db)]
     shown = Exhibit("lambda", search_table(search), again, lambda_search(search.stages, choice))
     best, final = Exhibit("lambda-best", _best(found), again[:1]), _curves("final", [found.final], epochs, db)
-    sentence = f"{choice_sentence(choice).capitalize()}. Trained for {found.final.cycles:g} cycles, the network "
-    sentence += f"with this lambda has an accuracy of {_percent(found.final.test_accuracy)} on the test images."
+    accuracy, cycles = found.final.test_accuracy, found.final.cycles
+    reached = "diverged" if accuracy is None else f"has an accuracy of {_percent(accuracy)} on the test images"
+    sentence = f"{choice_sentence(choice).capitalize()}. "
+    sentence += f"Trained for {cycles:g} {counted(cycles, 'cycle')}, the network with this lambda {reached}."
     question = "Are the best values further apart than chance puts them?"
     yield Section("The search for lambda", [shown, best, final], sentence, question)
 
@@ -144,7 +146,7 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
         results = Exhibit("sigma-results", sigma_table(runs), again[:1])
         values = ", ".join(f"{run.config.sigma:g}" for run in runs if run.config.batch_norm)
         sentence = f"The initial weights of every layer have the standard deviation sigma, one of {values}."
-        question = "Where does the network without BN stop to learn, and why does the one with BN not?"
+        question = "With which sigma does the network without BN stop learning, and why does the one with BN not?"
         yield Section("The scale of the initial weights", [curves, results], sentence, question)
 
 
@@ -210,7 +212,7 @@ def write(
 
     `picture(path, chart, look)` draws a figure, and returns None if that fails.
     """
-    files: dict[Path, str] = {}
+    files = {folder / INDEX: ""}  # written first: after an interruption, the folder is known by it
     index = [HEAD, f"Made by `{command}`.", *(f"**{mark}**" for mark in _marks(found))]
     for section in written:
         index.append(f"## {section.title}")

@@ -71,7 +71,7 @@ EDITIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class AssignmentSettings(Settings):
-    """Which assignment, and with what shorter trainings than it asks."""
+    """Which assignment to train, and how its trainings are shortened."""
 
     # fmt: off
     edition: str = setting(_A3.name, ASSIGNMENT, "What to train; --editions shows what each one asks.",

@@ -119,7 +119,7 @@ class Selection(Settings):
     def _check_pictures(self) -> None:
         """Refuse pictures that do not belong to the view."""
         kinds, given = " ".join(self.plot), self._picture_options
-        about = f"{_listed(given)}: about a picture, choose its kind with --plot"
+        about = f"{_listed(given)}: no effect without a picture, choose its kind with --plot"
         require(bool(self.plot or self.html) or not given, about)
         if self.to is not None:
             endings = f"--to {self.to}: the name must end in {', '.join(SUFFIXES)}"
