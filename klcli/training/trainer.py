@@ -89,17 +89,22 @@ class Training:
     def evaluate(self) -> None:
         """Append an EpochMetrics to the epochs of every replica that has not diverged.
 
-        After the last update, it uses the statistics of the BN policy, like the test metrics and the checkpoint.
+        Before the first update, a replica whose cost is not finite gets none, and has not diverged. After the last
+        update, it uses the statistics of the BN policy, like the test metrics and the checkpoint.
         """
         self.evaluated = self._averaged()
         if self.step == self.budget.total_updates:
             self.evaluated = with_policy_of(self.evaluated, self.config, self.splits)
         train, validation = self._metrics(self.splits.train), self._metrics(self.splits.validation)
-        self._mark_diverged(np.array([a.cost + b.cost for a, b in zip(train, validation, strict=True)]))
+        costs = np.array([a.cost + b.cost for a, b in zip(train, validation, strict=True)])
+        if self.step or not self.budget.total_updates:  # BN has no running averages yet: the cost can overflow
+            self._mark_diverged(costs)
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         epoch = self.budget.epoch_at(self.step)
         for index, result in self._remaining():
+            if not np.isfinite(costs[index]):
+                continue
             result.network = self.evaluated.replica(index)  # with the current running averages
             result.memory = self._memory(index)
             eta = self.budget.learning_rate(max(0, self.step - 1), result.config)

@@ -259,6 +259,16 @@ def test_a_network_that_is_finite_only_on_its_training_images_has_diverged(small
     assert result.epochs == []
 
 
+def test_an_infinite_cost_before_the_first_update_is_no_divergence(small_dataset: Dataset) -> None:
+    """Without running averages, the scores of a deep BN network with large weights overflow; minibatches normalise."""
+    config = TrainConfig(
+        hidden=(20,) * 8, batch_norm=True, initializer="normal", sigma=3e4, lam=0.0, epochs=2, split=SPLIT
+    )
+    [result] = train([config], split(small_dataset, SPLIT), evaluate_untrained=True)
+    assert result.diverged_at is None
+    assert [one.step > 0 for one in result.epochs] == [True, True]
+
+
 # --- callables
 
 
