@@ -217,6 +217,10 @@ def merge(
                 # The cure that other commands have for the database of --db.
                 failures.append(re.sub("choose another( file)? with --db", "leave it out", str(error)))
             advance(1)
+    left_out = f"{len(failures)} of {len(databases)} databases {'is' if len(failures) == 1 else 'are'} left out"
+    failed = StoreError(f"{left_out}: {'; '.join(failures)}")
+    if not found:
+        raise failed
     names = ("runs", "updated", "known", "studies", "evaluations", "gradient_checks", "files")
     rows = [{"database": path_text(one.database)} | {name: getattr(one, name) for name in names} for one in found]
     head = columns(f"database; runs:=runs copied; {':; '.join(names[1:])}:")
@@ -232,8 +236,7 @@ def merge(
     documents = [row | {"remarks": one.remarks} for row, one in zip(rows, found, strict=True)]
     invocation.document("runs merge", {"merged": documents, "failed": failures})
     if failures:
-        left_out = f"{len(failures)} of {len(databases)} databases {'is' if len(failures) == 1 else 'are'} left out"
-        raise StoreError(f"{left_out}: {'; '.join(failures)}")
+        raise failed
 
 
 @app.command(cls=RecordingCommand)
