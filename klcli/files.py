@@ -133,9 +133,9 @@ def remove_leftovers(folder: Path, name: str | None = None, *, after: float = LE
 
 
 def hold(file: IO[bytes] | int) -> None:
-    """Keep others from removing an open file through `unheld`, until it and all memory maps of it are closed.
+    """Let `unheld` find the open file in use, until it and all memory maps of it are closed.
 
-    On Windows, nobody can remove an open file.
+    Windows needs no lock: it refuses to remove or rename a file that is open.
     """
     if sys.platform != "win32":
         import fcntl

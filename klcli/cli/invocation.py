@@ -162,7 +162,7 @@ class Invocation(Settings, Observer):
 
     @property
     def patience(self) -> float:
-        """Seconds without a word that a person at a terminal, or the reader of a log, takes for work."""
+        """Seconds that a step may take before its progress is shown: fewer on a terminal than in a log."""
         return 0.6 if sys.stderr.isatty() else 3.0
 
     def bar(self, *columns: Any) -> "Progress":

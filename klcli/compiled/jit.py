@@ -68,9 +68,9 @@ def _narrow_product(
 def product(narrow, size, A_transposed, B_transposed, rows, columns, depth, alpha, A, lda, B, ldb, beta, C, ldc):
     """`C (rows, columns) = alpha A B + beta C`, for numbers of 4 or 8 bytes.
 
-    The function of narrow.py at the address `narrow` computes it, or NumPy's BLAS if that is 0 or B is transposed.
+    The function of narrow.py at the address `narrow` computes it for a plain B, or NumPy's BLAS if `narrow` is 0.
     """
-    if narrow != 0 and not B_transposed:
+    if narrow != 0:
         row, column, last = (1, lda, columns - LANES) if A_transposed else (lda, 1, columns - LANES)
         if size == 4:
             factor, keep = np.float32(alpha), np.float32(beta)

@@ -71,7 +71,7 @@ def functions(dtype):  # noqa: PLR0915
                 product(narrow, size, False, False, n, d, rows, 1, x, k, W + at, d, 0, Y, d)
             elif kind == BACKWARD:
                 dX = out + (r * n * k + first) * size
-                product(narrow, size, False, True, n, rows, d, 1, g, d, W + at, d, 0, dX, k)
+                product(0, size, False, True, n, rows, d, 1, g, d, W + at, d, 0, dX, k)
             else:
                 of = carray(pointer(numbers + r * 6 * size, like), 6)
                 if kind == DESCENT:
