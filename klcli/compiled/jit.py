@@ -14,7 +14,6 @@ from numba import types
 from numba.extending import intrinsic
 
 from klcli.compiled.blas import address_of_gemm
-from klcli.compiled.narrow import LANES
 
 # No fastmath: every operation is rounded as it is written. With it, the bits would depend on the vector width of the
 # processor, and on the process: LLVM optimises a function differently when it is compiled and when it is loaded.
@@ -52,7 +51,7 @@ _n = np.int64 if address_of_gemm("s")[1] == 64 else np.int32
 @intrinsic
 def _narrow_product(
     typing: Any, function: Any, A: Any, row: Any, column: Any, B: Any, ldb: Any, C: Any, ldc: Any, rows: Any,
-    depth: Any, last: Any, alpha: Any, beta: Any,
+    depth: Any, alpha: Any, beta: Any,
 ) -> Any:  # fmt: skip
     """Call the function of narrow.py at an address."""
 
@@ -61,7 +60,7 @@ def _narrow_product(
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 11, alpha, beta), build
+    return types.void(*[types.int64] * 10, alpha, beta), build
 
 
 @compiled
@@ -71,13 +70,13 @@ def product(narrow, size, A_transposed, B_transposed, rows, columns, depth, alph
     The function of narrow.py at the address `narrow` computes it for a plain B, or NumPy's BLAS if `narrow` is 0.
     """
     if narrow != 0:
-        row, column, last = (1, lda, columns - LANES) if A_transposed else (lda, 1, columns - LANES)
+        row, column = (1, lda) if A_transposed else (lda, 1)
         if size == 4:
             factor, keep = np.float32(alpha), np.float32(beta)
-            _narrow_product(narrow, A, row, column, B, ldb, C, ldc, rows, depth, last, factor, keep)
+            _narrow_product(narrow, A, row, column, B, ldb, C, ldc, rows, depth, factor, keep)
         else:
             factor_, keep_ = np.float64(alpha), np.float64(beta)
-            _narrow_product(narrow, A, row, column, B, ldb, C, ldc, rows, depth, last, factor_, keep_)
+            _narrow_product(narrow, A, row, column, B, ldb, C, ldc, rows, depth, factor_, keep_)
         return
     # CBLAS's words: the arrays are in rows (101), each factor plain (111) or transposed (112).
     order, of_A, of_B = np.int32(101), np.int32(111 + A_transposed), np.int32(111 + B_transposed)
