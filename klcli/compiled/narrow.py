@@ -108,8 +108,8 @@ def _sums(
     numbers, added = [builder.load(_at(builder, a, offset)) for a in of_A], []
     for r, one in enumerate(numbers):  # row by row: with all broadcasts first, LLVM runs out of registers
         broadcast = _broadcast(builder, one, vector)
-        of_row = zip(factors, sums[r * full : (r + 1) * full], strict=True)
-        added += [_fused(builder, broadcast, factor, total) for factor, total in of_row]
+        totals = sums[r * full : (r + 1) * full]
+        added += [_fused(builder, broadcast, *of_one) for of_one in zip(factors, totals, strict=True)]
     if width:
         last = _load(builder, _at(builder, b, COUNT(columns - width)), ir.VectorType(number, width))
         last = _chosen(builder, last, last, [*range(width)] * group)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from klcli.data.dataset import Dataset, split
+from klcli.data.dataset import Dataset, Splits, split
 from klcli.errors import ConfigError
 from klcli.procedures.run_lookup import chosen_run, place_of
 from klcli.procedures.setup import Setup, ending_in_a_state
@@ -58,10 +58,11 @@ def rerun(setup: Setup, which: str) -> Run:
 def _begin(setup: Setup, config: TrainConfig, dataset: Dataset) -> Run:
     budget = budget_of(config, config.split.sizes()[0])
     store = setup.new_store()
+    splits = split(dataset, config.split)  # takes 0.1 s, while the other thread loads the compiled code
     setup.why_no_engine()  # the environment names it
     with deferred() as check:  # from here on, a recorded run exists and must end in a state
         run = store.runs.get(store.runs.begin(config, budget, dataset, environment(), setup.command))
-        return _train(setup, store, run, dataset, check, is_resumed=False)
+        return _train(setup, store, run, dataset, splits, check, is_resumed=False)
 
 
 def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | None) -> Run:
@@ -81,14 +82,17 @@ def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | N
     require(threads in (None, run.threads), others)
     setup.prepare_engine()
     dataset = setup.images(run, f"--resume {run.id}")
+    splits = split(dataset, run.config.split)
     with setup.pinned(run.threads), deferred() as check:
         if run.state == "running":
             setup.observer.warn(f"run {run.id}: {store.runs.training_words(run)}: that process would end now")
         store.runs.claim(run.id)
-        return _train(setup, store, run, dataset, check, is_resumed=True)
+        return _train(setup, store, run, dataset, splits, check, is_resumed=True)
 
 
-def _train(setup: Setup, store: Store, run: Run, images: Dataset, check: Callable[[], None], is_resumed: bool) -> Run:
+def _train(
+    setup: Setup, store: Store, run: Run, dataset: Dataset, splits: Splits, check: Callable[[], None], is_resumed: bool
+) -> Run:
     config, snapshot, recorded, started = run.config, None, 0, time.perf_counter()
     epochs: list[EpochMetrics] = []
     latest: TrainResult | None = None
@@ -121,8 +125,7 @@ def _train(setup: Setup, store: Store, run: Run, images: Dataset, check: Callabl
 
     with ending_in_a_state(end, how_to_continue):
         setup.warn_of_locks(store)
-        setup.warn_of(images, config)
-        splits = split(images, config.split)
+        setup.warn_of(dataset, config)
         budget = budget_of(config, len(splits.train))
         if not budget.ends_a_cycle:
             eta = f"eta is {budget.learning_rate(budget.total_updates, config):.2g}"
