@@ -17,6 +17,7 @@ from klcli import files, text
 from klcli.errors import StoreError
 from klcli.store.checkpoints import write_atomically
 from klcli.store.reading import read_only_uri
+from tests.light import COMPILED
 
 Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -76,6 +77,24 @@ def test_the_laboratory_on_a_system_like_windows_gives_the_same_bits(tmp_path: P
         assert sorted(weights) == sorted(wanted)
         for key in set(weights) - {"versions"}:
             np.testing.assert_array_equal(weights[key], wanted[key])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="it makes a Linux look like Windows")
+def test_compiled_code_on_a_system_like_windows_gives_the_same_bits(tmp_path: Path, light: Klcli) -> None:
+    """Compiled for an empty cache, whose files numba renames, and loaded in the processes of a study."""
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache"), **COMPILED}
+    words = [*TRAIN.split(), "--db", "here.db", "+", *SEARCH.split(), "--jobs", "2", "--db", "here.db"]
+    command, environment = [*PROGRAM, *words], os.environ | cache
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for usual in (TRAIN, f"{SEARCH} --jobs 1"):
+        assert light(*usual.split(), "--db", "usual.db", **COMPILED).returncode == 0
+    for number in range(1, 7):
+        here, usual_one = (np.load(tmp_path / f"{name}-checkpoints/run-{number:06}.npz") for name in ("here", "usual"))
+        assert str(here["versions"]).count("numba") == 1
+        for key in here:
+            np.testing.assert_array_equal(here[key], usual_one[key])
 
 
 def _checkpoints(db: Path) -> list[str]:
