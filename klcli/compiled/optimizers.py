@@ -80,7 +80,7 @@ def _update(
         for column, values in enumerate(numbers()):
             of_weights[:, column] = values
         of_vectors[:] = of_weights
-        of_vectors[:, [kernels.KEEP, kernels.L2]] = 1, 0
+        of_vectors[:, kernels.KEEP : kernels.L2 + 1] = 1, 0
 
     team.each_time(refresh)
     for name, theta in parameters.items():
