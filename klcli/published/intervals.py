@@ -134,7 +134,8 @@ def decide_draw(published: float, draws: Sequence[float], band: float, unit: flo
     else:
         width, limit = (high - low) / 2 / unit if unit else math.inf, 1.0
         words += f", half of it {width:.2f} deviations of the entries"
-    return (REPRODUCED, words) if width <= limit else (UNDECIDED, f"{words}: above {limit:g}, too wide to decide")
+    too_wide = f"{words}, above {limit:g}: single draws scatter too much to decide"
+    return (REPRODUCED, words) if width <= limit else (UNDECIDED, too_wide)
 
 
 def _power(noise: Noise, width: float) -> str:
