@@ -11,7 +11,7 @@ from klcli.published.format.sources import open_report
 from klcli.published.planning import QUICK_SEEDS, planned
 from klcli.published.quirks import QUIRKS
 from klcli.published.registration import registered
-from klcli.published.report import Report
+from klcli.published.report import GradientExperiment, Report
 from klcli.published.reproduction import KIND, Reproduction, Terms, asked_for, gather
 from klcli.settings.procedures import ReproductionSettings
 from klcli.settings.setting import require
@@ -47,7 +47,9 @@ def reproduce(
         data = runner.dataset
         terms = Terms(data.name, data.official, data.sha256, repeats, quick, subset, settings.note, vary)
         for one in chosen:
-            _check(runner, one)
+            # Draws of the weights first: reports show the latest suite, which has the single networks.
+            for are_draws in (True, False):
+                _check(runner, [check for check in one.gradient_checks if (check.repeats > 1) == are_draws])
             studies = _train(runner, one, terms)
             with setup.observer.step("comparing with the published numbers"):
                 found = gather(one, terms, runner.store, studies)
@@ -74,15 +76,15 @@ def extent(argument: str, settings: ReproductionSettings, repeats: int) -> Exten
     return Extent(
         rows=len(one.rows), trainings=len(configs),
         numbers=sum(line.published is not None and line.variant is None for line in one.lines),
-        gradient_checks=sum(len(check.lambdas) for check in one.gradient_checks),
+        gradient_checks=sum(len(check.networks()) for check in one.gradient_checks),
         updates=sum(budget_of(config, config.split.sizes()[0]).total_updates for config in configs),
     )  # fmt: skip
 
 
-def _check(runner: StudyRunner, one: Report) -> None:
-    """Check the gradients of a report that are not checked yet."""
+def _check(runner: StudyRunner, own: Sequence[GradientExperiment]) -> None:
+    """Check the gradients of a report that are not checked yet, as one suite."""
     store, sha256 = runner.store.gradient_checks, runner.dataset.sha256
-    wanted = [(stack, check.settings) for check in one.gradient_checks for stack in check.networks()]
+    wanted = [(stack, check.settings) for check in own for stack in check.networks()]
     if missing := [pair for pair in wanted if not runner.resume or store.latest(*pair, sha256) is None]:
         total = sum(entries(stack, settings.dims) for stack, settings in missing)
         with runner.setup.observer.step("checking entries", total) as advance:

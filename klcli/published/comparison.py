@@ -3,10 +3,10 @@
 The error of a gradient has no seeds, it has a size. Rounding makes the error of a difference quotient vary by an order
 of magnitude with the images, the weights and the step; so ours *differs* if it is above BAND times the published one,
 whether or not our gradient is right. A smaller error is no disagreement: below 1 / BAND it is *more exact*. The size of
-a gradient itself, its mean or deviation over the entries, depends on random weights: outside of that band, above or
-below, it differs; inside it is *undecided*, since a band that wide could hide a wrong factor.
+a gradient itself, its mean or deviation over the entries, depends on random weights, which we draw many times.
 """
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +15,10 @@ from klcli.published.intervals import (
     DIFFERS,
     INCOMPARABLE,
     REPRODUCED,
-    UNDECIDED,
     VERDICTS,
     Noise,
     decide,
+    decide_draw,
     sampling_error,
     tolerance_of,
     typical_spread,
@@ -42,7 +42,7 @@ class Comparison:
     line: Line
     verdict: str
     why: str  # the reason, the known difference, or a remark that the reader needs; may be empty
-    ours: Sample | None = None  # over the seeds that did not diverge; for a gradient, its one error
+    ours: Sample | None = None  # over the seeds that did not diverge; of a gradient, its one error or its drawn sizes
     diverged: int = 0
     margin: float | None = None  # half of the prediction interval, which decides
     tolerance: float | None = None
@@ -127,23 +127,22 @@ def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
     mine = [error for error in errors if line.tensor in (None, error.tensor)]
     if not mine or line.quantity is None or line.published is None:
         return Comparison(line, INCOMPARABLE, line.reason or "not checked")
-    values = [float(getattr(error, line.quantity)) for error in mine]
-    is_error = not line.quantity.startswith(("gradient_", "numerical_"))
+    values, failed = [float(getattr(error, line.quantity)) for error in mine], not all(error.passed for error in mine)
+    kind, _, moment = line.quantity.partition("_")
+    if kind in ("gradient", "numerical"):
+        deviations = values if moment == "std" else [float(getattr(error, f"{kind}_std")) for error in mine]
+        unit = statistics.median(deviations) if moment == "mean" else None
+        verdict, words = decide_draw(line.published, values, BAND, unit)
+        return Comparison(line, verdict, _why(line, verdict, words), Sample(tuple(values)), failed=failed)
     if line.quantity == "equal_decimals":  # an exponent: the fewest count, as the size of an error
         ours = min(values)
         size, published = 10**-ours, 10**-line.published
     else:
         ours = max(values, key=abs)
         size, published = abs(ours), abs(line.published)
-    is_smaller, words = size * BAND < published, ""
-    if size > BAND * published or (is_smaller and not is_error):
-        verdict = DIFFERS
-    elif is_error:
-        verdict, words = REPRODUCED, "more exact" if is_smaller else ""
-    else:
-        verdict, words = UNDECIDED, f"within a factor of {BAND:g}, as sizes with other weights are"
-    why = _why(line, verdict, words)
-    return Comparison(line, verdict, why, Sample((ours,)), failed=not all(error.passed for error in mine))
+    verdict = DIFFERS if size > BAND * published else REPRODUCED
+    why = _why(line, verdict, "more exact" if size * BAND < published else "")
+    return Comparison(line, verdict, why, Sample((ours,)), failed=failed)
 
 
 def _conclusion(line: Line, evidence: Evidence, incomparable: str | None) -> Comparison:

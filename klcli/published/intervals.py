@@ -20,11 +20,18 @@ if h is larger, since then a difference as large as the tolerance could be insid
 
 The tolerance is 2 points of accuracy, or .06 of loss and cost, which go together: over the ten networks of report 001
 that learn, the published training costs fall by .057 for 2 points of training accuracy (correlation -.96).
+
+The size of a gradient is one draw of random weights, from a skewed distribution of which we have n draws. One more
+draw of any continuous distribution is between the k-th smallest and the k-th largest of them with the probability
+1 - 2 k / (n + 1), which is .95 or more for k = (n + 1) / 40, rounded down; 39 draws are the fewest. A published size
+outside of that interval differs. Inside, it is reproduced if the interval is narrow enough to show a wrong gradient,
+and undecided if not: the ends of a deviation of the entries may be a given factor apart; a mean of entries of both
+signs has no size of its own, and half of its interval may be as large as the deviation of the entries.
 """
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from klcli.settings.split_config import FILES, PER_FILE, SplitConfig
@@ -35,6 +42,8 @@ PRIOR = 8  # degrees of freedom of a typical setting
 LOSS_SPREAD = 1.1  # standard deviation of the cross-entropy over images, measured in trained networks of these sizes
 ACCURACY_TOLERANCE, LOSS_TOLERANCE = 0.02, 0.06
 MAX_SEEDS = 1000  # of the search for a number that would decide
+EVERY = 40  # one draw in 40 is below the interval of 95 %, one above
+ROUNDING = 1e-14  # a mean that is such a part of the deviation of its entries, or less, is 0
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,32 @@ def decide_claim(distance: float, noise: Noise) -> tuple[str, str]:
     if half is not None and abs(distance) > half:
         return (REPRODUCED if distance > 0 else DIFFERS), ""
     return UNDECIDED, _power(noise, abs(distance))
+
+
+def decide_draw(published: float, draws: Sequence[float], band: float, unit: float | None) -> tuple[str, str]:
+    """Return the verdict on the size of a gradient by draws of it, and their interval, in words.
+
+    `unit` is the deviation of the entries, for draws of their mean; without it, the draws are deviations, and `band` is
+    the largest factor between the ends of an interval that decides.
+    """
+    zero = ROUNDING * (unit or 0.0)
+    if unit and abs(published) <= zero and max(map(abs, draws)) <= zero:
+        return REPRODUCED, "both are rounding errors of 0"
+    k = (len(draws) + 1) // EVERY
+    if not k:
+        return UNDECIDED, f"an interval of single draws of the weights takes {EVERY - 1} of them, not {len(draws)}"
+    low, high = sorted(draws)[k - 1], sorted(draws)[-k]
+    words = f"95 % of {len(draws)} draws of the weights give {low:.1e} to {high:.1e}"
+    if not low <= published <= high:
+        return DIFFERS, words
+    if unit is None:
+        width, limit = high / low if low > 0 else math.inf, band
+        words += f", a factor of {width:.1f}"
+    else:
+        width, limit = (high - low) / 2 / unit if unit else math.inf, 1.0
+        words += f", half of it {width:.2f} deviations of the entries"
+    too_wide = f"{words}, above {limit:g}: single draws scatter too much to decide"
+    return (REPRODUCED, words) if width <= limit else (UNDECIDED, too_wide)
 
 
 def _power(noise: Noise, width: float) -> str:

@@ -75,12 +75,14 @@ def _changes(before: Sequence[Study], after: Sequence[Study]) -> Iterator[str]:
     except ConfigError:
         yield "another klcli wrote it, which had other settings or another format"
         return
-    if (n := _seeds(b)) != (m := _seeds(a)):
-        yield f"seeds: {n}, not {m}"
+    n, m = (Counter(map(without_seeds, one)) for one in (b, a))
+    pairs = [(n[one], m[one]) for one in n if one in m] or [(min(n.values()), min(m.values()))]
+    if changed := [pair for pair in pairs if pair[0] != pair[1]]:
+        some = f" of {len(changed)} of {len(pairs)} settings" if len(changed) < len(pairs) else ""
+        yield f"seeds{some}: {changed[0][0]}, not {changed[0][1]}"
     elif {one.seed for one in a} != {one.seed for one in b} or before[0].settings["vary"] != after[0].settings["vary"]:
         yield f"other seeds: --vary {after[0].settings['vary']}, not {before[0].settings['vary']}"
-    first, now = (dict.fromkeys(map(without_seeds, one)) for one in (a, b))
-    yield from _other_settings([one for one in first if one not in now], [one for one in now if one not in first])
+    yield from _other_settings([one for one in m if one not in n], [one for one in n if one not in m])
     numbers = [Counter((line.row, *map(line.__getattribute__, NUMBER)) for line in one.lines) for one in texts]
     if rows := dict.fromkeys(row for row, *_ in [*(numbers[1] - numbers[0]), *(numbers[0] - numbers[1])]):
         yield f"numbers or remarks of {_some([*rows])}"
@@ -92,10 +94,6 @@ def _trainings(studies: Sequence[Study]) -> dict[SplitConfig, dict[TrainConfig, 
     for config in (TrainConfig.from_values(one) for study in studies for one in study.settings["plan"]):
         found.setdefault(config.split, {})[config] = None
     return found
-
-
-def _seeds(configs: Sequence[TrainConfig]) -> int:
-    return min(Counter(map(without_seeds, configs)).values())
 
 
 def _other_settings(gone: Sequence[TrainConfig], new: Sequence[TrainConfig]) -> Iterator[str]:

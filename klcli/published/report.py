@@ -99,9 +99,11 @@ class GradientExperiment:
     config: TrainConfig
     lambdas: tuple[float, ...]
     settings: CheckSettings
+    repeats: int = 1  # draws of the weights
 
     def networks(self) -> list[tuple[TrainConfig, ...]]:
-        return [(replace(self.config, lam=lam),) for lam in self.lambdas]
+        seeds = range(self.config.seed, self.config.seed + self.repeats)
+        return [(replace(self.config, lam=lam, seed=seed),) for lam in self.lambdas for seed in seeds]
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,9 @@ def _assembled(name: str, document: Row) -> Report:
     for table in tables["gradient_checks"]:
         config = _config(common | table["config"] | {"dtype": "float64"})
         settings = CheckSettings(**{key: table[key] for key in ("images", "dims", "h", "method") if key in table})
-        check = GradientExperiment(table["name"], config, tuple(map(float, table["lambdas"])), settings)
+        lambdas, repeats = tuple(map(float, table["lambdas"])), table.get("repeats", 1)
+        require(repeats == 1 or len(lambdas) == 1, f"{table['name']}: repeats draw weights for one lambda, give one")
+        check = GradientExperiment(table["name"], config, lambdas, settings, repeats)
         checks.append(check)
         for row in table["rows"]:  # of one tensor, or the largest error of all tensors
             tensor = row.get("tensor")

@@ -84,8 +84,9 @@ class GradientChecks:
 
     def latest(self, configs: Sequence[TrainConfig], settings: CheckSettings, sha256: str) -> GradientCheck | None:
         named = asdict(settings)
-        condition = f"dataset_sha256 = ? AND {' AND '.join(f'{name} = ?' for name in named)} ORDER BY id DESC"
-        checks = self._checks(condition, [sha256, *named.values()])
+        equal = ("dataset_sha256", "json_extract(configs, '$[0].seed')", *named)
+        condition = f"{' AND '.join(f'{name} = ?' for name in equal)} ORDER BY id DESC"
+        checks = self._checks(condition, [sha256, configs[0].seed, *named.values()])
         # Compared as configs, not as text: an older klcli wrote fewer settings, in another order.
         return next((check for check in checks if check.configs == tuple(configs)), None)
 

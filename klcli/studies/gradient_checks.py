@@ -118,8 +118,9 @@ def _prepare(configs: Stack, dims: int) -> tuple[Network, float | np.ndarray]:
     for config, network in zip(configs, networks, strict=True):
         rng = np.random.Generator(np.random.PCG64(config.seed))
         for name, parameter in network.parameters().items():
-            if not name.endswith(".W"):
-                parameter += NOISE * rng.standard_normal(parameter.shape)
+            if not name.endswith(".W"):  # beside weights of a large sigma, a small bias would hardly count
+                scale = max(NOISE, config.sigma or 0.0) if name.endswith(".b") else NOISE
+                parameter += scale * rng.standard_normal(parameter.shape)
     if len(networks) == 1:
         return networks[0], configs[0].lam
     return stack(networks), np.array([config.lam for config in configs])

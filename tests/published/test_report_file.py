@@ -1,13 +1,18 @@
 """The published reports: every row is there, with the numbers and settings as printed."""
 
 from collections import Counter
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from klcli.errors import ConfigError
+from klcli.published.registration import plan_notes
 from klcli.published.report import Line, parse, report, report_names
 from klcli.settings.split_config import SplitConfig
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Study
+from klcli.store.studies import PLAN_SHA256, TEXT
 from klcli.training.budget import budget_of
 
 # The rows of the reports' tables and figures, written down by hand, each with how many numbers it publishes.
@@ -216,3 +221,19 @@ def test_a_document_that_is_no_report_is_refused(text: str, message: str) -> Non
 def test_an_unknown_report_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"report 'a3-1999': choose one of a2-2019, a3-2021"):
         report("a3-1999")
+
+
+def test_more_seeds_of_some_settings_are_a_deviation_from_the_plan() -> None:
+    """Three seeds of two networks, then eight of the deeper one."""
+
+    def planned_with(number: int, deep: int) -> Study:
+        plan = [TrainConfig(hidden=hidden, seed=s) for hidden, n in (((50,), 3), ((50, 50), deep)) for s in range(n)]
+        settings = {"report": "a3-2024", "rows": ["003-T1"], "vary": "all", "plan": [*map(asdict, plan)]}
+        stored = {PLAN_SHA256: str(number), TEXT: report("a3-2024").text}
+        about = {"stage": None, "state": "complete", "created_at": "2026-11-27T07:00:00"}
+        return Study(id=number, kind="reproduce", settings=settings | stored, **about)
+
+    first, second = planned_with(1, 3), planned_with(2, 8)
+    assert plan_notes([second], [first, second])[1:] == [
+        "deviates from the plan of study 1, of 2026-11-27: seeds of 1 of 2 settings: 8, not 3"
+    ]

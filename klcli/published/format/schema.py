@@ -159,6 +159,7 @@ TABLES: dict[str, dict[str, Key]] = {
         "config": Key(SETTINGS_TABLE, "settings of the network, instead of the common ones", True),
         "lambdas": Key(NUMBERS, "values of lambda; the largest error of all of them counts", True),
         "rows": Key(TABLES_LIST, "its published numbers", True),
+        "repeats": Key(COUNT, "draw the weights this many times, from 39 on with an interval of single draws"),
         "images": Key(SIZE, "use the first N training images"),
         "dims": Key(SIZE, "use the first N pixels of each"),
         "h": Key(POSITIVE, "step of the difference quotients"),

@@ -93,6 +93,12 @@ def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list
             f"a gradient is reproduced if our error is at most {BAND:g} times the published one, as rounding varies; "
             "more exact: less than a tenth of it"
         )
+    if any(one.line.check and one.line.check.repeats > 1 for one in comparisons):
+        notes.append(
+            "the size of a gradient is published for one draw of the weights. It differs outside of the interval of "
+            f"95 % of ours; inside, it is reproduced if its ends are at most a factor of {BAND:g} apart, or, for a "
+            "mean of the entries, if half of it is at most their deviation, and undecided otherwise"
+        )
     reasons = explained(comparisons).items() if has_reasons else ()
     return notes + [f"{', '.join(rows)}: {why}" for why, rows in reasons]
 
