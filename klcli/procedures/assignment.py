@@ -19,6 +19,7 @@ from klcli.procedures.study_runner import ENDED, StudyRunner, Untrained
 from klcli.settings.editions import CHECK_LAMBDAS, AssignmentSettings, Edition
 from klcli.settings.procedures import SIGMAS, CheckSettings, SearchSettings
 from klcli.settings.run_command import command_of, run_command
+from klcli.settings.run_names import runs_words
 from klcli.settings.sameness import settings_and_seeds
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientCheck, Order, Run, RunFilter
@@ -40,7 +41,7 @@ class Part:
     """A part of an assignment: what the database has, and what is missing."""
 
     name: str
-    done: str  # `runs 1, 2`
+    done: str  # `runs 1-2`
     missing: int  # trainings; of the first part, gradient checks
     seconds: float = 0.0  # that the missing trainings will take, by a trial
 
@@ -171,11 +172,11 @@ class _Work:
             found = dict(zip(configs, runs(configs), strict=True))
             missing = [config for config, run in found.items() if run is None]
             layers = f"{len(configs[0].hidden) + 1} layers{', without and with BN' if len(configs) > 1 else ''}"
-            yield Part(layers, _numbers(found.values()), len(missing), sum(self._seconds([one]) for one in missing))
+            yield Part(layers, _words(found.values()), len(missing), sum(self._seconds([one]) for one in missing))
         yield from self._parts_of_search()
         if planned := self._swept():
             try:
-                yield Part("sigma, without and with BN", _numbers(self.sweep()), 0)
+                yield Part("sigma, without and with BN", _words(self.sweep()), 0)
             except Untrained as missing:
                 done = f"{len(planned) - len(missing.configs)} of {len(planned)} runs"
                 yield Part("sigma, without and with BN", done, len(missing.configs), self._together(missing.configs))
@@ -185,7 +186,7 @@ class _Work:
         stages = ["coarse", "fine", *(f"fine {n}" for n in range(2, edition.fine + 1))]
         try:
             found = self.search()
-            yield from (Part(f"lambda, {stage}", _numbers(own), 0) for stage, own in found.stages)
+            yield from (Part(f"lambda, {stage}", _words(own), 0) for stage, own in found.stages)
             lam = found.choice.chosen.lam if found.choice else edition.final.lam
             run = self.known(replace(edition.final, lam=lam))
         except Untrained as missing:
@@ -194,7 +195,7 @@ class _Work:
                 place = stages.index(stage) - stages.index(missing.stage)
                 left = [] if place < 0 else missing.configs if place == 0 else [edition.search] * n
                 yield Part(f"lambda, {stage}", f"{n - len(left)} of {n} runs", len(left), self._together(left))
-        yield Part("the chosen lambda", _numbers([run]), int(run is None), 0 if run else self._seconds([edition.final]))
+        yield Part("the chosen lambda", _words([run]), int(run is None), 0 if run else self._seconds([edition.final]))
 
     def _together(self, configs: Sequence[TrainConfig]) -> float:
         """Estimate the seconds of a study, whose stacks are divided among the cores."""
@@ -213,6 +214,5 @@ class _Work:
         return per_update * budget_of(configs[0], n).total_updates
 
 
-def _numbers(runs: Iterable[Run | None]) -> str:
-    numbers = [str(run.id) for run in runs if run]
-    return f"{'runs' if len(numbers) > 1 else 'run'} {', '.join(numbers)}" if numbers else "-"
+def _words(runs: Iterable[Run | None]) -> str:
+    return runs_words(run.id for run in runs if run) or "-"
