@@ -91,7 +91,6 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="a file that is open cannot be removed there")
 def test_a_process_that_waits_while_the_folder_is_removed_holds_the_new_one(
     empty_machine: Path, monkeypatch: pytest.MonkeyPatch
