@@ -16,7 +16,14 @@ from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.report.plots.training import repeated_curves
 from klcli.report.tables.formats import latex_text, to_csv, to_latex, to_markdown
 from klcli.report.tables.later_checks import gradient_check_title, gradient_method
-from klcli.report.tables.studies import cell, choice_sentence, sample_of, search_table, sigma_table
+from klcli.report.tables.studies import (
+    cell,
+    choice_sentence,
+    interval_table,
+    sample_of,
+    search_table,
+    sigma_table,
+)  # fmt: skip
 from klcli.report.tables.table import Row, Table, columns
 from klcli.report.words import counted, images_words, layers_name, network_name
 from klcli.settings.editions import EDITIONS
@@ -135,7 +142,7 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
     shown = Exhibit("lambda", search_table(search), again, lambda_search(search.stages, choice))
     best, final = Exhibit("lambda-best", _best(found), again[:1]), _curves("final", found.final, epochs, db)
     cycles = found.final[0].cycles
-    sentence = f"{choice_sentence(choice).capitalize()}. Trained for {cycles:g} {counted(cycles, 'cycle')}, "
+    sentence = f"{choice_sentence(choice).capitalize()}. After {cycles:g} {counted(cycles, 'cycle')}, "
     sentence += f"the accuracy of the network with this lambda on the test images is {_percent(found.final)}."
     question = "Are the best values further apart than chance puts them?"
     yield Section("The search for lambda", [shown, best, final], sentence, question)
@@ -143,8 +150,9 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
     if runs := found.sweep:
         again = [found.commands["sigma"], _drawn(["--study", str(runs[0].study_id)], "sigma", db)]
         curves = Exhibit("sigma", _numbers(runs, epochs), again, sigma_curves(runs, epochs))
-        results = Exhibit("sigma-results", sigma_table(runs), again[:1])
-        values = ", ".join(f"{run.config.sigma:g}" for run in runs if run.config.batch_norm)
+        table = interval_table(runs) if found.settings.repeats > 1 else sigma_table(runs)
+        results = Exhibit("sigma-results", table, again[:1])
+        values = ", ".join(dict.fromkeys(f"{run.config.sigma:g}" for run in runs))
         sentence = f"The initial weights of every layer have the standard deviation sigma, one of {values}."
         question = "With which sigma does the network without BN stop learning, and why does the one with BN not?"
         yield Section("The scale of the initial weights", [curves, results], sentence, question)
@@ -184,9 +192,12 @@ def _networks(runs: Sequence[Run]) -> Table:
     for own in repeats(runs):
         row: Row = {"network": network_name(own[0].config), "cycles": own[0].cycles}
         rows.append(row | {name: cell(own, name) for name in names})
-    accuracies = "train_accuracy:=train; validation_accuracy:=validation; test_accuracy:=test"
-    head = columns(f"*network; {accuracies}; test_loss:=loss; test_cost:=cost; cycles:.4g")
-    return Table(f"Accuracies, and loss and cost of the test images: {images_words(runs[0])}", head, rows)
+    accuracies, images = "validation_accuracy:=validation; test_accuracy:=test", images_words(runs[0])
+    if len(rows) < len(runs):  # with deviations, no more fits into the width of the page
+        title = f"Means and standard deviations of the accuracies over seeds: {images}"
+        return Table(title, columns(f"*network; {accuracies}; cycles:.4g"), rows)
+    head = columns(f"*network; train_accuracy:=train; {accuracies}; test_loss:=loss; test_cost:=cost; cycles:.4g")
+    return Table(f"Accuracies, and loss and cost of the test images: {images}", head, rows)
 
 
 def _gradients(found: Assignment) -> Table:
