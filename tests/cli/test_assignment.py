@@ -213,7 +213,7 @@ def test_after_an_interruption_the_same_call_continues(tmp_path: Path, rows: Row
     found = lab.assignment(settings)
     assert rows("runs")[:6] == before
     assert len(rows("runs")) == 4 + 2 + 2 + 1 + 6
-    assert found.final.test_accuracy is not None
+    assert found.final[0].test_accuracy is not None
 
 
 @pytest.mark.slow
