@@ -163,7 +163,7 @@ class Invocation(Settings, Observer):
     @property
     def patience(self) -> float:
         """Seconds that a step may take before its progress is shown: fewer on a terminal than in a log."""
-        return 0.6 if sys.stderr.isatty() else 3.0
+        return 0.6 if sys.stderr.isatty() else 1.5
 
     def bar(self, *columns: Any) -> "Progress":
         from rich.progress import Progress

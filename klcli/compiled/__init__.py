@@ -29,6 +29,7 @@ from klcli.text import one_line
 _loading = threading.Lock()
 PLAIN = "NumPy"  # name of engine/ in the versions of a run
 IN_USE = "in-use"  # the file in the folder of the machine code that every process which has loaded it holds
+COMPLETE = "complete"  # the file there once a process has compiled all of it
 
 
 def why_not() -> str:
@@ -52,6 +53,9 @@ def _why_not() -> str:
             check()
         finally:
             numba.config.CACHE_DIR = users_folder
+        with suppress(OSError):
+            if not users_folder:
+                (code_folder() / COMPLETE).touch()
     except Exception as error:  # numba, LLVM, the cache and BLAS raise many types; NumPy replaces them all
         missing = isinstance(error, ModuleNotFoundError) and "numba is not installed"
         return missing or f"{type(error).__name__}: {one_line(error)[:200]}"
@@ -60,7 +64,7 @@ def _why_not() -> str:
 
 def is_new() -> bool:
     """Whether the code will be compiled; False if the user names a cache, whose contents are not examined."""
-    is_compiled = os.environ.get("NUMBA_CACHE_DIR") or code_folder().exists()
+    is_compiled = os.environ.get("NUMBA_CACHE_DIR") or (code_folder() / COMPLETE).exists()
     return not (is_compiled or _is_disabled() or find_spec("numba") is None)
 
 
@@ -86,9 +90,12 @@ def _version_of_code() -> str:
 
 def _held_folder() -> Path:
     folder = code_folder()
-    with suppress(OSError):  # a cache that cannot be written is not removed either
-        folder.mkdir(parents=True, exist_ok=True)
-        hold(os.open(folder / IN_USE, os.O_RDWR | os.O_CREAT))
+    for _ in range(5):  # `klcli data cache --clear` can remove the folder while this process waits for the lock
+        with suppress(OSError):  # a cache that cannot be written is not removed either
+            folder.mkdir(parents=True, exist_ok=True)
+            hold(file := os.open(folder / IN_USE, os.O_RDWR | os.O_CREAT))
+            if os.path.samestat(os.fstat(file), (folder / IN_USE).stat()):
+                break
     return folder
 
 

@@ -1,10 +1,13 @@
 """An assignment of the course: find its trainings in the database, estimate and train what is missing."""
 
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,20 +22,25 @@ from klcli.procedures.study_runner import ENDED, StudyRunner, Untrained
 from klcli.settings.editions import CHECK_LAMBDAS, AssignmentSettings, Edition
 from klcli.settings.procedures import SIGMAS, CheckSettings, SearchSettings
 from klcli.settings.run_command import command_of, run_command
-from klcli.settings.sameness import settings_and_seeds
+from klcli.settings.run_names import runs_words
+from klcli.settings.sameness import settings_and_seeds, without_seeds
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientCheck, Order, Run, RunFilter
 from klcli.store.runs import UNFINISHED
 from klcli.store.store import Store
 from klcli.studies.execution import stacks
 from klcli.studies.gradient_checks import Stack
-from klcli.studies.plans import sigma_sweep
+from klcli.studies.plans import repeat, sigma_sweep
 from klcli.termination import at_the_end
 from klcli.training.budget import budget_of
 from klcli.training.cores import cores
 from klcli.training.trainer import train
 
 SAMPLE = 5000  # images of a trial that measures the speed
+# What no trial measures, on two cores of a server:
+CHECK_SECONDS = 0.1  # the gradients of a network
+STUDY_SECONDS = 1.5  # the start of the workers of a study
+FIGURES_SECONDS = 5.0  # the figures, as PDF and PNG
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,15 @@ class Part:
     """A part of an assignment: what the database has, and what is missing."""
 
     name: str
-    done: str  # `runs 1, 2`
+    done: str  # `runs 1-2`
     missing: int  # trainings; of the first part, gradient checks
-    seconds: float = 0.0  # that the missing trainings will take, by a trial
+    seconds: float = 0.0  # that these will take, by a trial
+
+
+def seconds_of(parts: Sequence[Part]) -> float:
+    """Estimate the seconds of an assignment; 0 if nothing is missing."""
+    seconds = sum(part.seconds for part in parts)
+    return seconds + FIGURES_SECONDS if seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -52,9 +66,9 @@ class Assignment:
     settings: AssignmentSettings
     dataset: str
     checks: Sequence[GradientCheck]
-    curves: Sequence[Sequence[Run]]  # as in the edition
+    curves: Sequence[Sequence[Run]]  # as in the edition, each with its repeats
     search: LambdaSearch  # with a choice
-    final: Run
+    final: Sequence[Run]
     sweep: Sequence[Run]
     commands: dict[str, str]  # that repeat the gradient check, the search and the sweep
 
@@ -69,7 +83,8 @@ def plan(setup: Setup, settings: AssignmentSettings) -> list[Part]:
         setup.observer.say("looking for the trainings, and measuring the speed of those that are missing")
         with closing(Store(setup.db if setup.db.exists() else none_yet)) as store:
             runner = StudyRunner(silent, store, setup.images(), edition.final, True, trains=False)
-            return list(_Work(silent, edition, runner).parts())
+            with setup.observer.step("measuring the speed"):
+                return list(_Work(silent, edition, settings.repeats, runner).parts())
 
 
 def assignment(setup: Setup, settings: AssignmentSettings) -> Assignment:
@@ -79,14 +94,14 @@ def assignment(setup: Setup, settings: AssignmentSettings) -> Assignment:
     """
     edition = settings.chosen
     with setup.pinned():
-        work = _Work(setup, edition, StudyRunner.opened(setup, edition.final, True))
+        work = _Work(setup, edition, settings.repeats, StudyRunner.opened(setup, edition.final, True))
         try:
             checks = work.checks()
-            curves = [[work.trained(config) for config in configs] for configs in edition.curves]
+            curves = [[*map(work.trained, work.repeated(*configs))] for configs in edition.curves]
             found = work.search()
             if found.choice is None:
                 raise Diverged("every lambda of the search diverged: `klcli report --list` shows the runs")
-            final = work.trained(replace(edition.final, lam=found.choice.chosen.lam))
+            final = [*map(work.trained, work.repeated(replace(edition.final, lam=found.choice.chosen.lam)))]
             sweep = work.sweep() if edition.sweep else []
         except Interrupted as error:
             raise Interrupted(f"{error}; or repeat this command, which continues there", error.signum) from None
@@ -99,7 +114,9 @@ class _Work:
 
     setup: Setup
     edition: Edition
+    repeats: int
     runner: StudyRunner
+    speeds: dict[Any, float] = field(default_factory=dict)  # seconds per update, by what determines them
 
     @property
     def _where(self) -> dict[str, Any]:
@@ -109,10 +126,11 @@ class _Work:
     @property
     def commands(self) -> dict[str, str]:
         edition, how = self.edition, self._where
-        stages = ["--coarse", *["--fine"] * edition.fine, "--trials", str(edition.trials)]
+        again = ["--repeats", str(self.repeats)] * (self.repeats > 1)
+        stages = ["--coarse", *["--fine"] * edition.fine, "--trials", str(edition.trials), *again]
         found = {"gradients": command_of("gradcheck", edition.checked[0], only=("seed",), **how | {"threads": 1})}
         found["lambda"] = command_of("search-lambda", edition.search, stages, **how)
-        return found | ({"sigma": command_of("sigma-sweep", edition.sweep, **how)} if edition.sweep else {})
+        return found | ({"sigma": command_of("sigma-sweep", edition.sweep, again, **how)} if edition.sweep else {})
 
     def known_checks(self) -> dict[Stack, GradientCheck | None]:
         latest, sha256 = self.runner.store.gradient_checks.latest, self.runner.dataset.sha256
@@ -147,7 +165,7 @@ class _Work:
     def search(self) -> LambdaSearch:
         what = SearchSettings(coarse=True, fine=self.edition.fine, trials=self.edition.trials)
         runner = replace(self.runner, setup=self._calling(self.commands["lambda"]))
-        return search(runner, self.edition.search, what, repeats=1, vary="all")
+        return search(runner, self.edition.search, what, self.repeats, vary="all")
 
     def sweep(self) -> list[Run]:
         runner, planned = replace(self.runner, setup=self._calling(self.commands["sigma"])), self._swept()
@@ -155,7 +173,10 @@ class _Work:
         return self.runner.store.studies.members(study)
 
     def _swept(self) -> list[TrainConfig]:
-        return sigma_sweep(self.edition.sweep, SIGMAS, 1) if self.edition.sweep else []
+        return sigma_sweep(self.edition.sweep, SIGMAS, self.repeats) if self.edition.sweep else []
+
+    def repeated(self, *configs: TrainConfig) -> list[TrainConfig]:
+        return [one for config in configs for one in repeat(config, self.repeats)]
 
     def _calling(self, command: str) -> Setup:
         """Show the command that repeats a step, and return the setup that records it with the runs of the step."""
@@ -164,55 +185,79 @@ class _Work:
 
     def parts(self) -> Iterator[Part]:
         """Yield what there is and what is missing."""
-        edition, runs, checks = self.edition, partial(map, self.known), self.known_checks()
+        edition, checks = self.edition, self.known_checks()
         known = [check for check in checks.values() if check]
-        yield Part("gradient check", f"{len(known)} of {len(checks)} networks", len(checks) - len(known))
+        missing = len(checks) - len(known)
+        yield Part("gradient check", f"{len(known)} of {len(checks)} networks", missing, missing * CHECK_SECONDS)
         for configs in edition.curves:
-            found = dict(zip(configs, runs(configs), strict=True))
-            missing = [config for config, run in found.items() if run is None]
             layers = f"{len(configs[0].hidden) + 1} layers{', without and with BN' if len(configs) > 1 else ''}"
-            yield Part(layers, _numbers(found.values()), len(missing), sum(self._seconds([one]) for one in missing))
+            yield self._part_of_trainings(layers, self.repeated(*configs))
         yield from self._parts_of_search()
         if planned := self._swept():
             try:
-                yield Part("sigma, without and with BN", _numbers(self.sweep()), 0)
-            except Untrained as missing:
-                done = f"{len(planned) - len(missing.configs)} of {len(planned)} runs"
-                yield Part("sigma, without and with BN", done, len(missing.configs), self._together(missing.configs))
+                yield Part("sigma, without and with BN", _words(self.sweep()), 0)
+            except Untrained as untrained:
+                done = f"{len(planned) - len(untrained.configs)} of {len(planned)} runs"
+                left = len(untrained.configs)
+                yield Part("sigma, without and with BN", done, left, self._together(untrained.configs))
+
+    def _part_of_trainings(self, name: str, configs: Sequence[TrainConfig]) -> Part:
+        runs = [*map(self.known, configs)]
+        missing = [config for config, run in zip(configs, runs, strict=True) if run is None]
+        return Part(name, _words(runs), len(missing), sum(self._seconds([one]) for one in missing))
 
     def _parts_of_search(self) -> Iterator[Part]:
-        edition = self.edition
+        edition, chosen = self.edition, Part("the chosen lambda", "-", self.repeats)
         stages = ["coarse", "fine", *(f"fine {n}" for n in range(2, edition.fine + 1))]
         try:
             found = self.search()
-            yield from (Part(f"lambda, {stage}", _numbers(own), 0) for stage, own in found.stages)
-            lam = found.choice.chosen.lam if found.choice else edition.final.lam
-            run = self.known(replace(edition.final, lam=lam))
+            yield from (Part(f"lambda, {stage}", _words(own), 0) for stage, own in found.stages)
+            if found.choice:
+                final = self.repeated(replace(edition.final, lam=found.choice.chosen.lam))
+                chosen = self._part_of_trainings(chosen.name, final)
         except Untrained as missing:
-            run, n = None, edition.trials
+            every = self.repeated(*[edition.search] * edition.trials)
+            n = len(every)
             for stage in stages:
                 place = stages.index(stage) - stages.index(missing.stage)
-                left = [] if place < 0 else missing.configs if place == 0 else [edition.search] * n
+                left = [] if place < 0 else missing.configs if place == 0 else every
                 yield Part(f"lambda, {stage}", f"{n - len(left)} of {n} runs", len(left), self._together(left))
-        yield Part("the chosen lambda", _numbers([run]), int(run is None), 0 if run else self._seconds([edition.final]))
+            chosen = replace(chosen, seconds=self.repeats * self._seconds([edition.final]))
+        yield chosen
 
     def _together(self, configs: Sequence[TrainConfig]) -> float:
         """Estimate the seconds of a study, whose stacks are divided among the cores."""
         parts = [[configs[position] for position in part] for part in stacks(configs)]
         workers = max(1, min(self.setup.jobs or cores(), len(parts)))
-        return sum(self._seconds(part, is_alone=False) for part in parts) / workers
+        ends = [STUDY_SECONDS] * workers
+        for part in parts:  # each begins where a worker is free first
+            heapq.heapreplace(ends, ends[0] + self._seconds(part, workers))
+        return max(ends) if parts else 0.0
 
-    def _seconds(self, configs: Sequence[TrainConfig], *, is_alone: bool = True) -> float:
-        """Estimate the seconds of one stack, from a trial of three epochs on at most SAMPLE images."""
-        n, own = configs[0].split.sizes()[0], cores() if is_alone and self.setup.jobs != 1 else 1
-        sample = replace(configs[0].split, subset=min(n, SAMPLE))
-        few = [replace(one, split=sample, epochs=3) for one in configs]
-        [first, *_] = train(few, split(self.runner.dataset, sample), evaluate_test=False, cores=own)
-        epochs = [one.seconds for one in first.epochs[1:]]  # the first one includes the preparation
-        per_update = min(epochs, default=0.0) / budget_of(few[0], min(n, SAMPLE)).updates_per_epoch
-        return per_update * budget_of(configs[0], n).total_updates
+    def _seconds(self, configs: Sequence[TrainConfig], workers: int = 0) -> float:
+        """Estimate the seconds of one stack, while so many workers train; alone if 0."""
+        n = configs[0].split.sizes()[0]
+        few = [replace(without_seeds(one), epochs=3, cycles=1, step_epochs=10, step_size=None) for one in configs]
+        key = len(few), replace(few[0], lam=0.0), workers
+        if key not in self.speeds:
+            self.speeds[key] = self._speed(few, workers)
+        return self.speeds[key] * budget_of(configs[0], n).total_updates
+
+    def _speed(self, few: Sequence[TrainConfig], workers: int) -> float:
+        """Measure the seconds per update, by trials of a few epochs on at most SAMPLE images.
+
+        As many trials at once as there are workers, because these share the caches and the memory of the machine.
+        """
+        n = min(few[0].split.sizes()[0], SAMPLE)
+        sample, own = replace(few[0].split, subset=n), 1 if workers > 1 or self.setup.jobs == 1 else cores()
+        images, trial = split(self.runner.dataset, sample), [replace(one, split=sample) for one in few]
+        with ThreadPoolExecutor(workers or 1) as pool:
+            work = partial(train, trial, images, evaluate_test=False, cores=own)
+            trials = [pool.submit(work) for _ in range(workers or 1)]
+        # The first epoch includes the preparation.
+        epochs = [epoch.seconds for one in trials for epoch in one.result()[0].epochs[1:]]
+        return fmean(epochs or [0.0]) / budget_of(trial[0], n).updates_per_epoch
 
 
-def _numbers(runs: Iterable[Run | None]) -> str:
-    numbers = [str(run.id) for run in runs if run]
-    return f"{'runs' if len(numbers) > 1 else 'run'} {', '.join(numbers)}" if numbers else "-"
+def _words(runs: Iterable[Run | None]) -> str:
+    return runs_words(run.id for run in runs if run) or "-"

@@ -1,6 +1,7 @@
 """The cache folder: what klcli keeps there, and the removal of what it can make again."""
 
 import re
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -57,8 +58,8 @@ def clear() -> list[Kept]:
     for one in kept():
         with _unused(one.lock) as is_free, suppress(OSError):  # a process can have begun to use it since it was listed
             if one.is_removable and is_free:
-                if one.kind == CODE:
-                    shutil.rmtree(one.path)
+                if one.kind == CODE:  # renamed first, so that a process that begins now makes a folder of its own
+                    shutil.rmtree(one.path.rename(one.path.with_name(secrets.token_hex(8))))
                 for file in one.files:
                     file.unlink(missing_ok=True)
                 removed.append(one)

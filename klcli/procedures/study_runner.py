@@ -158,6 +158,8 @@ class StudyRunner:
                 open_ = open_executor(jobs, self.setup.executor, tasks, self.setup.observer.warn)
                 executor = stack.enter_context(open_)
             yield executor
+            with self.setup.observer.step("closing the workers"):
+                stack.close()
 
     def _continued(self, study_id: int, task: StackTask) -> StackTask:
         [run] = [run for run in self.store.studies.members(study_id) if run.member == task.positions[0]]

@@ -11,16 +11,24 @@ from klcli.errors import ConfigError
 from klcli.procedures.assignment import Assignment, Part
 from klcli.procedures.searches import tried_values
 from klcli.report.plots.chart import Chart, Look
-from klcli.report.plots.comparison import bn_overlay
+from klcli.report.plots.comparison import bn_overlay, bn_pairs, repeats
 from klcli.report.plots.studies import lambda_search, sigma_curves
-from klcli.report.plots.training import training_curves
+from klcli.report.plots.training import repeated_curves
 from klcli.report.tables.formats import latex_text, to_csv, to_latex, to_markdown
 from klcli.report.tables.later_checks import gradient_check_title, gradient_method
-from klcli.report.tables.studies import choice_sentence, search_table, sigma_table
+from klcli.report.tables.studies import (
+    cell,
+    choice_sentence,
+    interval_table,
+    sample_of,
+    search_table,
+    sigma_table,
+)  # fmt: skip
 from klcli.report.tables.table import Row, Table, columns
 from klcli.report.words import counted, images_words, layers_name, network_name
 from klcli.settings.editions import EDITIONS
 from klcli.settings.run_command import DEFAULT_DATABASE
+from klcli.settings.run_names import names_of
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.store.checkpoints import write_atomically
@@ -119,10 +127,10 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
     )
 
     every = [run for runs in found.curves for run in runs]
-    epochs = {run.id: epochs_of(run.id) for run in (*every, found.final, *found.sweep)}
+    epochs = {run.id: epochs_of(run.id) for run in (*every, *found.final, *found.sweep)}
     figures = [_curves(f"curves-{number}", runs, epochs, db) for number, runs in enumerate(found.curves, start=1)]
     networks = Exhibit("networks", _networks(every), [run.command for run in every])
-    accuracies = [f"{network_name(run.config)}, n_s {run.step_size}: {_percent(run.test_accuracy)}" for run in every]
+    accuracies = [f"{network_name(own[0].config)}, n_s {own[0].step_size}: {_percent(own)}" for own in repeats(every)]
     question = "What do depth and batch normalisation change, on training and on validation images?"
     yield Section(
         "Networks", [*figures, networks], f"The accuracies on the test images: {'; '.join(accuracies)}.", question
@@ -132,32 +140,34 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
     assert choice is not None  # or there would be no final training
     again = [found.commands["lambda"], _drawn(["--study", str(search.studies[-1])], "lambda", db)]
     shown = Exhibit("lambda", search_table(search), again, lambda_search(search.stages, choice))
-    best, final = Exhibit("lambda-best", _best(found), again[:1]), _curves("final", [found.final], epochs, db)
-    accuracy, cycles = found.final.test_accuracy, found.final.cycles
-    reached = "diverged" if accuracy is None else f"has an accuracy of {_percent(accuracy)} on the test images"
-    sentence = f"{choice_sentence(choice).capitalize()}. "
-    sentence += f"Trained for {cycles:g} {counted(cycles, 'cycle')}, the network with this lambda {reached}."
+    best, final = Exhibit("lambda-best", _best(found), again[:1]), _curves("final", found.final, epochs, db)
+    cycles = found.final[0].cycles
+    sentence = f"{choice_sentence(choice).capitalize()}. After {cycles:g} {counted(cycles, 'cycle')}, "
+    sentence += f"the accuracy of the network with this lambda on the test images is {_percent(found.final)}."
     question = "Are the best values further apart than chance puts them?"
     yield Section("The search for lambda", [shown, best, final], sentence, question)
 
     if runs := found.sweep:
         again = [found.commands["sigma"], _drawn(["--study", str(runs[0].study_id)], "sigma", db)]
         curves = Exhibit("sigma", _numbers(runs, epochs), again, sigma_curves(runs, epochs))
-        results = Exhibit("sigma-results", sigma_table(runs), again[:1])
-        values = ", ".join(f"{run.config.sigma:g}" for run in runs if run.config.batch_norm)
+        table = interval_table(runs) if found.settings.repeats > 1 else sigma_table(runs)
+        results = Exhibit("sigma-results", table, again[:1])
+        values = ", ".join(dict.fromkeys(f"{run.config.sigma:g}" for run in runs))
         sentence = f"The initial weights of every layer have the standard deviation sigma, one of {values}."
         question = "With which sigma does the network without BN stop learning, and why does the one with BN not?"
         yield Section("The scale of the initial weights", [curves, results], sentence, question)
 
 
-def _percent(accuracy: float | None) -> str:
-    return "none, it diverged" if accuracy is None else f"{100 * accuracy:.2f}\xa0%"
+def _percent(runs: Sequence[Run]) -> str:
+    sample = sample_of(runs, "test_accuracy")
+    numbers = [f"{100 * value:.2f}" for value in (sample.mean, sample.std) if value is not None] if sample else []
+    return f"{' ± '.join(numbers)}\xa0%" if numbers else "none, it diverged"
 
 
 def _curves(name: str, runs: Sequence[Run], epochs: Epochs, db: Path) -> Exhibit:
-    is_pair = len(runs) > 1
-    chart = bn_overlay(runs[:1], runs[1:], epochs) if is_pair else training_curves(runs[0], epochs[runs[0].id])
-    again = _drawn(["--run", *(str(run.id) for run in runs)], "bn" if is_pair else "training", db)
+    pair = bn_pairs(runs)
+    chart = bn_overlay(*pair[0], epochs) if pair else repeated_curves(runs, epochs)
+    again = _drawn(["--run", *names_of(run.id for run in runs)], "bn" if pair else "training", db)
     return Exhibit(name, _numbers(runs, epochs), [*(run.command for run in runs), again], chart)
 
 
@@ -178,10 +188,16 @@ def _numbers(runs: Sequence[Run], epochs: Epochs) -> Table:
 
 
 def _networks(runs: Sequence[Run]) -> Table:
-    rows = [vars(run) | {"network": network_name(run.config)} for run in runs]
-    accuracies = "train_accuracy:.4f=train; validation_accuracy:.4f=validation; test_accuracy:.4f=test"
-    head = columns(f"*network; {accuracies}; test_loss:.4f=loss; test_cost:.4f=cost; cycles:.4g")
-    return Table(f"Accuracies, and loss and cost of the test images: {images_words(runs[0])}", head, rows)
+    names, rows = ("train_accuracy", "validation_accuracy", "test_accuracy", "test_loss", "test_cost"), []
+    for own in repeats(runs):
+        row: Row = {"network": network_name(own[0].config), "cycles": own[0].cycles}
+        rows.append(row | {name: cell(own, name) for name in names})
+    accuracies, images = "validation_accuracy:=validation; test_accuracy:=test", images_words(runs[0])
+    if len(rows) < len(runs):  # with deviations, no more fits into the width of the page
+        title = f"Means and standard deviations of the accuracies over seeds: {images}"
+        return Table(title, columns(f"*network; {accuracies}; cycles:.4g"), rows)
+    head = columns(f"*network; train_accuracy:=train; {accuracies}; test_loss:=loss; test_cost:=cost; cycles:.4g")
+    return Table(f"Accuracies, and loss and cost of the test images: {images}", head, rows)
 
 
 def _gradients(found: Assignment) -> Table:
@@ -199,7 +215,7 @@ def _best(found: Assignment) -> Table:
     rows = []
     for stage, runs in found.search.stages:
         best = sorted(tried_values(runs, stage), key=lambda one: -one.accuracy)[:BEST]
-        rows += [{"stage": stage, "place": place, "lambda": one.lam, "accuracy": one.accuracies[0]}
+        rows += [{"stage": stage, "place": place, "lambda": one.lam, "accuracy": one.accuracy}
                  for place, one in enumerate(best, start=1) if one.accuracies]  # fmt: skip
     what = f"The {BEST} best lambdas of each stage, by the accuracy on validation images"
     return Table(what, columns("*stage; place:; lambda:.4g; accuracy:.4f=validation accuracy"), rows)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from klcli.settings.columns import OF_BN
+from klcli.settings.run_names import runs_words
 from klcli.settings.sameness import SETTINGS, not_default
 from klcli.settings.setting import value_of
 from klcli.settings.split_config import SplitConfig, listed
@@ -65,7 +66,7 @@ def split_words(split: SplitConfig, *others: SplitConfig) -> str:
 
 
 def subset_words(runs: Sequence[Run]) -> str:
-    """`, subset of 5000 with 1111 test images` or `, runs 3, 4 on subsets` for a title; empty without a subset."""
+    """`, subset of 5000 with 1111 test images` or `, runs 3-4 on subsets` for a title; empty without a subset."""
     if not (partial := [run for run in runs if run.split.subset is not None]):
         return ""
     sizes = {run.split.sizes() for run in partial}
@@ -158,8 +159,8 @@ def version_words(run: Run, name: str) -> str | None:
 
 
 def run_numbers(runs: Sequence[Run]) -> str:
-    """`run 3`, `runs 3, 4`; empty for none."""
-    return numbered("run", [run.id for run in runs]) if runs else ""
+    """`run 3`, `runs 3-5, 8`; empty for none."""
+    return runs_words(run.id for run in runs)
 
 
 def numbered(noun: str, numbers: Sequence[int]) -> str:

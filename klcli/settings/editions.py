@@ -81,6 +81,9 @@ class AssignmentSettings(Settings):
         "Train every network for N epochs, with as many cycles as asked; for a rehearsal.", above=0, metavar="N")
     subset: int | None = setting(None, Role.DATA,
         "Use the first N training images; validation and test shrink in proportion.", at_least=100)
+    repeats: int = setting(1, Role.RANDOMNESS,
+        "Train with this many seeds per setting, from --seed on; figures and tables show means.",
+        at_least=1, at_most=100, metavar="N")
     seed: int = setting(0, Role.RANDOMNESS, "Seed of weights, order and lambdas.", at_least=0, at_most=MAX_INTEGER)
     # fmt: on
 

@@ -7,16 +7,23 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from klcli import Lab
 from klcli.errors import Interrupted
+from klcli.procedures.assignment import STUDY_SECONDS, _Work
 from klcli.procedures.observer import Observer
+from klcli.procedures.setup import Setup
+from klcli.procedures.study_runner import StudyRunner
+from klcli.report.assignment import sections
+from klcli.report.plots.training import BAND
 from klcli.settings.editions import AssignmentSettings, Edition
 from klcli.settings.train_config import TrainConfig
 from klcli.training.budget import budget_of
@@ -63,6 +70,26 @@ def test_a_rehearsal_keeps_the_cycles() -> None:
     one = AssignmentSettings(epochs=3, subset=4500, seed=7).chosen
     assert [budget(config) for config in (one.search, one.final)] == [(34, 136), (22, 132)]
     assert {config.seed for configs in one.curves for config in configs} == {7}
+
+
+class Speeds(dict[Any, float]):
+    """A millisecond per update and network."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __missing__(self, key: tuple[int, Any, int]) -> float:
+        return key[0] / 1000
+
+
+def test_the_estimate_gives_each_stack_to_the_worker_that_is_free_first() -> None:
+    settings = AssignmentSettings(trials=10)
+    setup = Setup(db=Path("none.db"), data=None, threads=1, jobs=2, executor=None, observer=Observer())
+    work = _Work(setup, settings.chosen, 1, cast(StudyRunner, None), Speeds())
+    lambdas = [replace(settings.chosen.search, lam=0.001 * n) for n in range(10)]  # in stacks of 4, 3 and 3
+    assert work._together(lambdas) == pytest.approx(STUDY_SECONDS + (3 + 3) / 1000 * 3600)
+    assert work._together(lambdas[:8]) == pytest.approx(STUDY_SECONDS + 4 / 1000 * 3600)
+    assert work._together([]) == 0
 
 
 def test_a_folder_with_other_files_is_refused_before_any_work(here: Klcli, refused: Any, tmp_path: Path) -> None:
@@ -186,7 +213,34 @@ def test_after_an_interruption_the_same_call_continues(tmp_path: Path, rows: Row
     found = lab.assignment(settings)
     assert rows("runs")[:6] == before
     assert len(rows("runs")) == 4 + 2 + 2 + 1 + 6
-    assert found.final.test_accuracy is not None
+    assert found.final[0].test_accuracy is not None
+
+
+@pytest.mark.slow
+def test_repeats_become_means_and_bands(tmp_path: Path, rows: Rows) -> None:
+    db = tmp_path / "results/klcli.db"
+    lab, settings = Lab(db, data="synthetic"), AssignmentSettings(epochs=1, subset=200, trials=1, repeats=2)
+    assert [part.missing for part in lab.plan_assignment(settings)] == [12, 4, 4, 2, 2, 2, 12]
+    found = lab.assignment(settings)
+    assert len(rows("runs")) == 4 + 4 + 2 + 2 + 2 + 12
+    assert [(part.missing, part.seconds) for part in lab.plan_assignment(settings)] == [(0, 0.0)] * 7
+    exhibits = {one.name: one for section in sections(found, lab.epochs, db) for one in section.exhibits}
+    for name in ("curves-1", "curves-2", "final"):
+        chart = exhibits[name].chart
+        assert chart
+        assert BAND in chart.caption
+        assert any(line.spread for panels in chart.panels for panel in panels for line in panel.lines)
+    table = exhibits["networks"].table
+    assert len(table.rows) == 4
+    accuracies = [run.test_accuracy or 0.0 for run in found.curves[0][:2]]
+    [first, *_] = table.cells()
+    assert f"{np.mean(accuracies):.4f} ± {np.std(accuracies, ddof=1):.4f}" in first
+    for name in ("lambda", "sigma"):
+        assert "--repeats 2" in exhibits[name].commands[0]
+    _, networks, _, sigma = sections(found, lab.epochs, db)
+    assert f"{100 * np.mean(accuracies):.2f} ± {100 * np.std(accuracies, ddof=1):.2f}" in networks.sentence
+    assert sigma.sentence.endswith("one of 0.1, 0.001, 0.0001.")
+    assert exhibits["sigma-results"].table.title.startswith("Test accuracy over the repeats")
 
 
 @pytest.mark.slow

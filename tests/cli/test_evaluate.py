@@ -46,6 +46,7 @@ def test_several_runs_are_compared_with_themselves(here: Klcli, trained: Path, r
     done = here("evaluate", "1", "2,3", *options)
     assert done.returncode == 0, done.stderr
     assert "adaptive statistics (30 images, transductive), seed 5, flips" in done.stdout
+    assert "klcli report --run 1-3\n" in done.stderr  # the next command fits a line, however many runs there are
     kept, runs = rows("evaluations"), rows("runs")
     assert [row["transductive"] for row in kept] == [1, 1, 1]
     differences = [row["test_accuracy"] - run["test_accuracy"] for row, run in zip(kept, runs, strict=True)]

@@ -14,7 +14,7 @@ import pytest
 from light import KLCLI
 
 from klcli.cli.invocation import Invocation
-from klcli.cli.progress import Step
+from klcli.cli.progress import Pace, Step
 from klcli.files import hold
 from klcli.settings.run_command import DEFAULT_DATABASE
 
@@ -53,6 +53,23 @@ def test_the_first_training_of_all_is_never_silent(tmp_path: Path) -> None:
     for part in ("preparing the images (built in) once: 184 MB in", "loading the compiled arithmetic", "\x1b[?25l"):
         assert part in words
     assert silence < MOST_SECONDS, text
+
+
+@pytest.mark.slow
+def test_the_speed_of_an_assignment_is_not_measured_in_silence(tmp_path: Path) -> None:
+    """It was 6 s without a byte, on all images."""
+    silence, text = longest_silence(
+        tmp_path, *["assignment", "--dry-run", "--data", "synthetic", "--subset", "5000"], TERM="xterm"
+    )
+    assert "measuring the speed" in text
+    assert "\nabout " in text
+    assert silence < MOST_SECONDS, text
+
+
+def test_a_log_has_its_first_line_after_a_second_and_a_half(capsys: pytest.CaptureFixture[str]) -> None:
+    invocation = Invocation()
+    invocation.spoke()
+    assert Pace(invocation).due - invocation.last_word == pytest.approx(1.5)
 
 
 def test_a_step_speaks_when_it_takes_long(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from lookalike import Cifar
 
-from klcli.compiled import IN_USE, code_folder
+from klcli.compiled import COMPLETE, IN_USE, code_folder, is_new
 from klcli.data.sources import open_dataset
 from klcli.files import hold
 from klcli.procedures.cache import BLAS, CODE, DOWNLOAD, IMAGES, Kept, clear, kept
@@ -76,3 +79,55 @@ def test_what_a_process_uses_stays(cifar: Cifar, empty_machine: Path) -> None:
     os.close(code)
     del images
     assert states(clear()) == [(IMAGES, "current"), (CODE, "current")]
+
+
+HOLDING = """
+import sys
+from klcli.compiled import _held_folder
+
+print("begun", flush=True)
+print(_held_folder(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a file that is open cannot be removed there")
+def test_a_process_that_waits_while_the_folder_is_removed_holds_the_new_one(
+    empty_machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It held a file without a name, and the next `--clear` removed the code that it was compiling."""
+    code_folder().mkdir(parents=True)
+    (code_folder() / IN_USE).touch()
+    started, rename = [], Path.rename
+
+    def waited_for(folder: Path, new: Path) -> Path:
+        """Rename the folder once another process waits for its lock."""
+        monkeypatch.setattr(Path, "rename", rename)
+        process = subprocess.Popen([sys.executable, "-c", HOLDING], stdin=-1, stdout=-1, text=True)
+        started.append(process)
+        assert process.stdout
+        assert process.stdout.readline() == "begun\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        return rename(folder, new)
+
+    monkeypatch.setattr(Path, "rename", waited_for)
+    assert states(clear()) == [(CODE, "current")]
+    [process] = started
+    assert process.stdout
+    assert process.stdout.readline() == f"{code_folder()}\n"
+    assert states(kept()) == [(CODE, "in use")]
+    assert clear() == []
+    process.communicate()
+    assert states(clear()) == [(CODE, "current")]
+    assert not any(code_folder().parent.iterdir())
+
+
+def test_code_is_new_until_all_of_it_was_compiled(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an interrupted compilation, the folder is there, and the line that says why it takes seconds was not."""
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    assert is_new()
+    filled(empty_machine)
+    assert is_new()
+    (code_folder() / COMPLETE).touch()
+    assert not is_new()

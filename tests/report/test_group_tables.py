@@ -11,7 +11,7 @@ from scipy import stats
 
 from klcli.errors import ConfigError
 from klcli.report.tables.formats import exact_rows
-from klcli.report.tables.groups import columns_of, group, group_notes, group_table, run_numbers, varying
+from klcli.report.tables.groups import columns_of, group, group_notes, group_table, varying
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
@@ -130,8 +130,3 @@ def test_groups_have_the_values_of_the_database() -> None:
     assert (row["hidden"], row["batch_norm"], row["bn_statistics"]) == ("50 50", 1, "adaptive")
     assert table.cells()[0][1:4] == ["50 50", "yes", "adaptive, transductive"]
     assert table.title.endswith(", by hidden, BN, BN statistics")
-
-
-def test_many_runs_are_named_in_few_words() -> None:
-    assert run_numbers([run(n, 0.5) for n in (8, 1, 5, 3, 4)]) == "1, 3-5, 8"
-    assert run_numbers([run(n, 0.5) for n in range(0, 40, 2)]) == "0, 2, 4, 6, 8, 10, 12, 14 and 12 more"

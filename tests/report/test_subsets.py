@@ -52,7 +52,7 @@ def test_words_of_subsets() -> None:
     assert subset_words([whole]) == subset_words([]) == ""
     assert subset_words([part]) == ", subset of 450 with 100 test images"
     assert subset_words([whole, part]) == ", run 2 on a subset of the images"
-    assert subset_words([part, other]) == ", runs 2, 3 on subsets of the images"
+    assert subset_words([part, other]) == ", runs 2-3 on subsets of the images"
     assert subset_words([whole, *[part] * 9]) == ", 9 of 10 runs on subsets of the images"
 
 

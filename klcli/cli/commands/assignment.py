@@ -30,10 +30,11 @@ def assignment(
 
     - `klcli assignment --dry-run`
 
-    - `klcli assignment report --edition a3-2021`
+    - `klcli assignment report --edition a3-2021 --repeats 3`
 
     - `klcli assignment --data synthetic --subset 2000 --epochs 2`
     """
+    from klcli.procedures.assignment import seconds_of
     from klcli.report import assignment as report
     from klcli.report.tables.formats import exact_rows
     from klcli.report.tables.table import duration
@@ -49,7 +50,7 @@ def assignment(
     report.require_own(folder)
     lab = invocation.lab
     parts = lab.plan_assignment(settings)
-    n, seconds = invocation.jobs or cores(), sum(part.seconds for part in parts)
+    n, seconds = invocation.jobs or cores(), seconds_of(parts)
     invocation.result(report.plan_table(parts, settings.edition))
     if seconds:
         measured = "measured just now on a few of these images"

@@ -5,10 +5,10 @@ from typing import Annotated
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import argument, takes
 from klcli.settings.procedures import EvaluationSettings
-from klcli.settings.run_names import NAMES_HELP
+from klcli.settings.run_names import NAMES_HELP, SHOWN_NAMES, names_of
 from klcli.settings.setting import Role, flag
 
-SHOWN_NAMES = 3
+SHOWN_NETWORKS = 3
 
 
 @takes(EvaluationSettings)
@@ -40,7 +40,7 @@ def evaluate(
     from klcli.report.words import network_name, run_numbers, setting_value, subset_words
 
     names = list(dict.fromkeys(network_name(run.config) for run in found))
-    names = names if len(names) <= SHOWN_NAMES else [f"{len(names)} different networks"]
+    names = names if len(names) <= SHOWN_NETWORKS else [f"{len(names)} different networks"]
     what = f"{run_numbers(found).capitalize()}: {', '.join(names)} on {found[0].dataset}{subset_words(found)}"
     title = f"{what}, evaluated again: {'; '.join(dict.fromkeys(map(evaluation_words, evaluations)))}"
     if ensemble:
@@ -49,8 +49,9 @@ def evaluate(
         table, notes = evaluation_table(title, evaluations, found), difference_notes(evaluations, found)
     invocation.result(table, *notes)
     best = max(found, key=lambda run: run.validation_accuracy or 0.0)
-    numbers = " ".join(str(run.id) for run in found)
-    invocation.places(f"report --run {numbers}", f"predict cat.jpg --run {best.id}")
+    numbers = names_of(run.id for run in found)
+    again = f"report --run {' '.join(numbers)}" if len(numbers) <= SHOWN_NAMES else "report --list"
+    invocation.places(again, f"predict cat.jpg --run {best.id}")
     keys = ("validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
     stored = [{"run": run.id, "bn_statistics": setting_value(run, "bn_statistics")} for run in found]
     stored = [one | {key: getattr(run, key) for key in keys} for one, run in zip(stored, found, strict=True)]

@@ -67,12 +67,12 @@ def report(selection: Selection, invocation: Invocation) -> None:
 
 
 def _write_page(invocation: Invocation, store: "Store", selection: Selection, path: Path) -> None:
-    from klcli.report.page.page import render
-    from klcli.report.page.sections import Sections
-    from klcli.report.views import FIRST_COMMAND, states_words
-    from klcli.store.checkpoints import write_atomically
+    with invocation.step("reading the database"):  # and importing what draws, which is slow the first time
+        from klcli.report.page.page import render
+        from klcli.report.page.sections import Sections
+        from klcli.report.views import FIRST_COMMAND, states_words
+        from klcli.store.checkpoints import write_atomically
 
-    with invocation.step("reading the database"):
         sections, shown = Sections(store, selection, invocation.data, invocation.say), []
     counts = store.runs.count_by_state()
     if not counts and not store.gradient_checks.suites():

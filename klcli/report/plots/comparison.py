@@ -7,7 +7,7 @@ from textwrap import shorten
 
 from klcli.report import words
 from klcli.report.plots.chart import COLOURS, DURING, LINES, OF_BN, STYLES, Chart, Panel, steps_limit
-from klcli.report.plots.training import BAND, MEASURES, complete_of, cycle_length, mean_curve, runs_words
+from klcli.report.plots.training import BAND, MEASURES, complete_of, cycle_length, mean_curve
 from klcli.report.tables.groups import varying
 from klcli.settings.sameness import SETTINGS, differences, without_seeds
 from klcli.settings.setting import Setting
@@ -36,7 +36,7 @@ def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ("validation",))
         for label, own, (style, colour) in zip(labels, groups, looks, strict=False)
         for split in splits
     ]
-    missing = f"without any evaluation: {runs_words(empty)}" if empty else ""
+    missing = f"without any evaluation: {words.run_numbers(empty)}" if empty else ""
     band = BAND if len(drawn) > len(groups) else ""
     what = " and ".join("training" if split == "train" else split for split in splits).capitalize()
     caption = (_common(drawn), missing, band)
@@ -47,7 +47,7 @@ def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[st
     """Gather train and validation curves of one network, or its repeats, without and with BN: a colour for each."""
     both, first, other = [*without, *with_bn], without[0], with_bn[0]
     curves: list[Curve] = [
-        (f"{split}, {name} ({runs_words(runs)})", runs, split, OF_BN[runs is with_bn], STYLES[split])
+        (f"{split}, {name} ({words.run_numbers(runs)})", runs, split, OF_BN[runs is with_bn], STYLES[split])
         for runs, name in ((without, "without BN"), (with_bn, words.bn_words(other.config)))
         for split in splits or DURING
     ]
@@ -118,7 +118,7 @@ def _labels(groups: Sequence[Runs]) -> list[str]:
             differing = [one for one in differing if one.key not in told]
     phrases = [_phrases(run, differing) for run in firsts]
     labels = [", ".join(filter(None, [*own, one])) or networks[0] for own, one in zip(parts, phrases, strict=True)]
-    return [f"{runs_words(own)}: {label}" for label, own in zip(labels, groups, strict=True)]
+    return [f"{words.run_numbers(own)}: {label}" for label, own in zip(labels, groups, strict=True)]
 
 
 def _phrases(run: Run, settings: Sequence[Setting]) -> str:

@@ -7,9 +7,9 @@ from itertools import cycle, product
 
 from klcli.procedures.searches import tried_values
 from klcli.report.plots.chart import COLOURS, DURING, OF_BN, STYLES, Chart, Line, Panel, curve, marks
-from klcli.report.plots.training import MEASURES, complete_of, cycle_length, mean_curve, runs_words
+from klcli.report.plots.training import MEASURES, complete_of, cycle_length, mean_curve
 from klcli.report.tables.later_checks import gradient_check_title, gradient_method
-from klcli.report.words import layers_name, network_name, settings_line, statistics_words, subset_words
+from klcli.report.words import layers_name, network_name, run_numbers, settings_line, statistics_words, subset_words
 from klcli.store.records import Epoch, GradientCheck, Run
 from klcli.studies.lambda_search import Choice
 from klcli.studies.statistics import Sample
@@ -34,7 +34,7 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, s
     place, lines = math.log10 if is_log else float, list[Line]()
     has_repeats = any(len(one.accuracies) > 1 for *_, values in tried for one in values)
     for (stage, runs, values), (marker, colour) in zip(tried, cycle(MARKS), strict=False):
-        label = f"{stage}, {runs_words(runs)}"
+        label = f"{stage}, {run_numbers(runs)}"
         if has_repeats:
             each = [(place(one.lam), accuracy) for one in values for accuracy in one.accuracies]
             lines += [replace(line, label=None) for line in marks(label, each, colour, marker, 3)]
@@ -81,7 +81,7 @@ def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], spl
                 label = f"{split}, {'with' if bn else 'without'} BN"
                 means = mean_curve(label, complete_of(own), epochs, key, colour, style)
                 lines += [replace(line, spread=()) for line in means]
-        title = f"sigma {sigma:g}\n{runs_words(mine)}" if name == MEASURES[0] else ""
+        title = f"sigma {sigma:g}\n{run_numbers(mine)}" if name == MEASURES[0] else ""
         ylabel = name if sigma == sigmas[0] else ""
         xlabel, scale = "update step" if name == MEASURES[-1] else "", "log" if is_wide else "linear"
         lengths = {cycle_length(run) for run in mine}

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from klcli.report.plots.chart import DURING, GREY, OF_SPLIT, STYLES, Chart, Line, Panel, curve, steps_limit
-from klcli.report.tables.groups import run_numbers
 from klcli.report.tables.studies import suggestion_of
 from klcli.report.tables.table import SPLITS
-from klcli.report.words import counted, network_name, run_title, settings_line, subset_words
+from klcli.report.words import counted, network_name, run_numbers, run_title, settings_line, subset_words
 from klcli.settings.train_config import CYCLIC
 from klcli.store.records import Epoch, Run
 from klcli.training.budget import Budget
@@ -43,13 +42,8 @@ def repeated_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], 
     panels.append(_rate_panel(first, epochs[first.id], title="learning rate eta"))
     title = f"{network_name(first.config)}{n}{subset_words(drawn)}" if n else run_title("Run", first)
     without = f"; without {', '.join(f'run {run.id}, {run.state}' for run in left)}" if left else ""
-    caption = f"{settings_line(first, together_with=drawn)}{f'; {runs_words(drawn)}; {BAND}' if n else ''}{without}"
+    caption = f"{settings_line(first, together_with=drawn)}{f'; {run_numbers(drawn)}; {BAND}' if n else ''}{without}"
     return Chart(title, caption, [panels[:2], panels[2:]], 10, 6.4)
-
-
-def runs_words(runs: Sequence[Run]) -> str:
-    """`run 3`, `runs 1-3, 7`."""
-    return f"{counted(len(runs), 'run')} {run_numbers(runs)}"
 
 
 def complete_of(runs: Sequence[Run]) -> Sequence[Run]:

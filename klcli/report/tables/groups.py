@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property, partial
-from itertools import groupby
 from typing import Any, Generic, TypeVar
 
 from klcli.errors import ConfigError
 from klcli.report.tables.studies import sample_of, spread
 from klcli.report.tables.table import Column, Row, Table, columns
 from klcli.report.words import images_words, numbered, setting_value, value_words
+from klcli.settings.run_names import ranges_words
 from klcli.settings.sameness import SETTINGS, differences, settings_and_seeds, without_seeds
 from klcli.settings.setting import Setting
 from klcli.store.records import Run, RunResult
@@ -18,7 +18,6 @@ from klcli.studies.statistics import SIGNIFICANCE, Comparison, Sample, compare
 
 MEASURED = {"validation_accuracy": "validation", "test_accuracy": "test"}
 SHOWN_PAIRS = 12
-SHOWN_RANGES = 8
 AnyRun = TypeVar("AnyRun", Run, RunResult)
 Runs = Sequence[Run | RunResult]
 
@@ -66,21 +65,14 @@ def group(runs: Sequence[AnyRun], columns: Sequence[str]) -> tuple[list[Group[An
     return sorted(found, key=lambda one: -one.sample.mean), repeated
 
 
-def run_numbers(runs: Runs) -> str:
-    """`1, 3-5, 8`; a long list ends with the number of runs left out."""
-    numbers = enumerate(sorted(run.id for run in runs))  # consecutive numbers have one distance from their position
-    ranges = [[run for _, run in own] for _, own in groupby(numbers, lambda pair: pair[1] - pair[0])]
-    words = [f"{own[0]}-{own[-1]}" if len(own) > 1 else str(own[0]) for own in ranges[:SHOWN_RANGES]]
-    more = sum(map(len, ranges[SHOWN_RANGES:]))
-    return ", ".join(words) + (f" and {more} more" if more else "")
-
-
 def group_table(groups: Sequence[Group[Any]], by: Sequence[str]) -> Table:
     """Mean, standard deviation and n of every group."""
     settings = [_setting(name) for name in by]
     rows: list[Row] = []
     for number, one in enumerate(groups, start=1):
-        rows.append({"row": number, "runs": run_numbers(one.runs)} | dict(zip(by, one.values, strict=True)))
+        rows.append(
+            {"row": number, "runs": ranges_words(run.id for run in one.runs)} | dict(zip(by, one.values, strict=True))
+        )
         for measure in MEASURED:
             rows[-1] |= spread(sample_of(one.runs, measure), f"{measure}_")
     own = [Column(one.column, one.label, partial(value_words, one.key), one.kind in (int, float)) for one in settings]
@@ -103,7 +95,8 @@ def group_notes(groups: Sequence[Group[Any]], columns: Sequence[str], repeated: 
         what = f"{numbered('Row', held)}: the seeds are of the weights alone, with one order of the images"
         notes.append(f"{what}: the deviation does not contain that of the order.")
     if repeated:
-        notes.append(f"Not counted, because settings and seed are those of another run: {run_numbers(repeated)}.")
+        which = ranges_words(run.id for run in repeated)
+        notes.append(f"Not counted, because settings and seed are those of another run: {which}.")
     return notes
 
 
