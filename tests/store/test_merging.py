@@ -245,7 +245,7 @@ def test_what_fails_in_the_middle_leaves_no_part(
     here: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def copy(files: list[Copy]) -> None:
-        copy_files([*files[:2], *(Copy(tmp_path / "missing.npz", one.target) for one in files[2:3])])
+        copy_files([*files[:2], *((tmp_path / "missing.npz", target) for _, target in files[2:3])])
 
     before = contents(here.parent)
     with monkeypatch.context() as patch, pytest.raises(StoreError, match=r"missing\.npz: cannot be read"):

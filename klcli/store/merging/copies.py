@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from klcli.errors import StoreError
 from klcli.files import flush, replacing_all
@@ -16,6 +15,7 @@ from klcli.store.reading import read_only_uri
 from klcli.termination import at_the_end
 
 PORTION = 500  # temporary files at the same time
+Copy = tuple[Path, Path]  # a file, and its place in this database
 THREADS = 8  # flushing 1000 small files one after the other takes 5 s on a usual disk, in threads 1 s
 
 
@@ -34,16 +34,9 @@ def unchanging(path: Path) -> Iterator[None]:
         yield
 
 
-class Copy(NamedTuple):
-    """A file and its place in this database."""
-
-    source: Path
-    target: Path
-
-
 def copy_files(files: Sequence[Copy]) -> None:
     """Copy files. If one cannot be read or written, raises StoreError; no file is then incomplete, and none is new."""
-    new = [one.target for one in files if not one.target.exists()]
+    new = [target for _, target in files if not target.exists()]
 
     def remove_new() -> None:
         for target in new:
@@ -52,23 +45,18 @@ def copy_files(files: Sequence[Copy]) -> None:
 
     with at_the_end(remove_new):
         try:
-            for folder in dict.fromkeys(one.target.parent for one in files):
-                own = [one for one in files if one.target.parent == folder]
+            for folder in dict.fromkeys(target.parent for _, target in files):
+                own = [one for one in files if one[1].parent == folder]
                 for start in range(0, len(own), PORTION):
-                    _copy_portion(own[start : start + PORTION])
+                    sources, targets = zip(*own[start : start + PORTION], strict=True)
+                    with (
+                        checkpoints.writing(targets[0]), replacing_all(targets) as temporaries,
+                        ThreadPoolExecutor(THREADS) as pool,
+                    ):  # fmt: skip
+                        list(pool.map(_copy, sources, temporaries))
         except BaseException:
             remove_new()
             raise
-
-
-def _copy_portion(files: Sequence[Copy]) -> None:
-    with (
-        checkpoints.writing(files[0].target),
-        replacing_all([one.target for one in files]) as temporaries,
-        ThreadPoolExecutor(THREADS) as pool,
-    ):
-        for _ in pool.map(_copy, [one.source for one in files], temporaries):
-            pass
 
 
 def _copy(source: Path, temporary: Path) -> None:
