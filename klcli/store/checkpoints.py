@@ -52,9 +52,9 @@ def save(
 ) -> str:
     """Write a checkpoint and return its checksum. The file before it is kept as `previous`. Raises StoreError."""
     texts = {key: np.array(text) for key, text in (origin or {}).items()}
-    versions = {key: texts.pop(key) for key in (VERSIONS,) if key in texts}
     own = (inputs.mean, inputs.std, np.array(inputs.class_names)) if inputs else ()
     summed = {**state, **texts, **dict(zip(INPUTS, own, strict=False))}
+    versions = {VERSIONS: summed.pop(VERSIONS)} if VERSIONS in summed else {}
     buffer, sha256 = io.BytesIO(), _digest(summed, config, step)
     np.savez(buffer, config=config, step=step, sha256=sha256, **summed, **versions)  # type: ignore[arg-type]
     with writing(path), replacing(path, previous=previous(path), is_only_writer=True) as file:
@@ -175,7 +175,7 @@ def _wrong_array(state: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]
 
 def previous(path: Path) -> Path:
     """Return the path of the checkpoint before the one at `path`."""
-    return path.parent / f"{path.stem}.previous{path.suffix}"
+    return path.with_suffix(f".previous{path.suffix}")
 
 
 def _digest(state: dict[str, np.ndarray], config: str, step: int) -> str:
