@@ -43,13 +43,9 @@ class Checkpoint:
 
 
 def save(
-    path: Path,
-    state: Mapping[str, np.ndarray],
-    config: str,
-    step: int,
-    inputs: "Inputs | None" = None,
+    path: Path, state: Mapping[str, np.ndarray], config: str, step: int, inputs: "Inputs | None" = None,
     origin: Mapping[str, str] | None = None,
-) -> str:
+) -> str:  # fmt: skip
     """Write a checkpoint and return its checksum. The file before it is kept as `previous`. Raises StoreError."""
     texts = {key: np.array(text) for key, text in (origin or {}).items()}
     own = (inputs.mean, inputs.std, np.array(inputs.class_names)) if inputs else ()
@@ -136,9 +132,7 @@ def _read(path: Path, largest: Callable[[int], int], *, may_be_link: bool = Fals
 
 
 def _largest(shapes: Mapping[str, tuple[int, ...]], snapshots: int) -> int:
-    """Return the most bytes of a checkpoint: the network in float64 and its raw form, two arrays of Adam for each of
-    its own, and the snapshots.
-    """
+    """Return the most bytes: of the network in float64, its raw form, two arrays of Adam for each, and snapshots."""
     return LARGEST_REST + 8 * (4 + snapshots) * sum(map(math.prod, shapes.values()))
 
 

@@ -239,8 +239,7 @@ def damage_behind_a_failure() -> StoreError | None:
 
 
 def _damaged(path: Path, found: str) -> StoreError:
-    words = " ".join(found.split())
-    return StoreError(f"{path}: this database is damaged, restore a copy or choose another with --db ({words})")
+    return StoreError(f"{path}: this database is damaged, {RESTORE} ({' '.join(found.split())})")
 
 
 def _code(error: BaseException | None) -> int | None:

@@ -84,7 +84,10 @@ class _Merging:
             for tables in (self._tables, copy):
                 tables.execute(f"UPDATE runs SET identity = {parts} WHERE identity IS NULL")
             has_left_out = self._leave_out_running(copy)
-            known = self._known()
+            theirs = self._source.read("SELECT json_group_array(identity) AS identities FROM runs")[0]["identities"]
+            about = "SELECT id, identity, study_id, state, epochs_done, checkpoint, checkpoint_sha256 FROM runs"
+            found = self._here.read(f"{about} WHERE identity IN (SELECT value FROM json_each(?))", [theirs])
+            known = {row["identity"]: row for row in found}  # the runs that are here already
             self._copy_studies(known)
             self._copy_runs(known)
             self._copy_evaluations()
@@ -125,13 +128,6 @@ class _Merging:
         copy.execute("UPDATE runs SET state = 'interrupted', error = ? WHERE state = 'running'", [UNEXPECTED])
         copy.execute("UPDATE studies SET state = 'interrupted' WHERE state = 'running'")
         return bool(alive)
-
-    def _known(self) -> dict[str, Row]:
-        """Return the runs that are here already, by identity."""
-        theirs = self._source.read("SELECT json_group_array(identity) AS identities FROM runs")[0]["identities"]
-        about = "SELECT id, identity, study_id, state, epochs_done, checkpoint, checkpoint_sha256 FROM runs"
-        found = self._here.read(f"{about} WHERE identity IN (SELECT value FROM json_each(?))", [theirs])
-        return {row["identity"]: row for row in found}
 
     def _copy_studies(self, known: Mapping[str, Row]) -> None:
         """Insert new studies. A study is here already if one of its runs is."""
