@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +21,7 @@ from klcli.errors import ConfigError, StoreError
 from klcli.files import irregular, make_folder
 from klcli.settings.columns import virtual_columns
 from klcli.store.migrations import migrations
-from klcli.store.reading import TemporaryCopy
+from klcli.store.reading import TemporaryCopy, read_only_uri
 from klcli.termination import raise_deferred
 
 BUSY_SECONDS = 60  # time that a write waits for other writers before it fails
@@ -57,8 +57,7 @@ Result = TypeVar("Result")
 class Database:
     """The connection that all parts of a Store share, to a migrated file. Raises StoreError, one line with the cure."""
 
-    # With `copying`, inside which the file must stay as it is, a copy is read.
-    def __init__(self, path: Path, *, copying: Callable[[Path], AbstractContextManager[None]] | None = None) -> None:
+    def __init__(self, path: Path, *, is_copied: bool = False) -> None:
         self.path = path
         self._copy: TemporaryCopy | None = None  # read instead of a read-only file
         with explained(path):
@@ -76,9 +75,8 @@ class Database:
                 raise StoreError(f"{path.parent}: {words}") from error
             last_opened[:] = [self.real.absolute()]
             try:
-                if copying:
-                    with copying(path):
-                        self._open_copy()
+                if is_copied:
+                    self._open_copy()
                 else:
                     self._db = _opened(self.real.absolute(), path)
             except sqlite3.OperationalError as error:
@@ -95,12 +93,21 @@ class Database:
             return False
         try:
             self._open_copy()
-        except OSError:  # the file cannot be read either
+        except (OSError, sqlite3.OperationalError):  # the file cannot be read either
             return False
         return True
 
     def _open_copy(self) -> None:
-        self._copy = TemporaryCopy(self.real)
+        uri = read_only_uri(self.real.absolute())
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as reader:
+            try:  # to keep other processes from writing while the files are copied
+                reader.execute("BEGIN")
+                reader.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+            except sqlite3.OperationalError as error:
+                # With the journal of a killed process it cannot be read so, and no process writes to it.
+                if _code(error) == sqlite3.SQLITE_BUSY:
+                    raise
+            self._copy = TemporaryCopy(self.real)
         if hasattr(self, "_db"):
             self._db.close()
         self._db = _opened(self._copy.file, self.path)

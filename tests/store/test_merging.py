@@ -21,9 +21,9 @@ from klcli.evaluation.metrics import Score
 from klcli.evaluation.reevaluation import Reevaluation
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
 from klcli.settings.train_config import TrainConfig
-from klcli.store.merging.copies import Copy, copy_files, unchanging
+from klcli.store.connection import Database
+from klcli.store.merging.copies import Copy, copy_files
 from klcli.store.migrations import migrations
-from klcli.store.reading import TemporaryCopy
 from klcli.store.runs import run_row
 from klcli.store.store import Store
 from klcli.studies.gradient_checks import NetworkCheck
@@ -232,13 +232,20 @@ def test_a_database_of_an_older_klcli_is_read_from_a_copy(
     assert [merged.known for merged in merge(here, path)] == [2]
 
 
-def test_no_other_process_writes_while_a_database_is_copied(other: Path) -> None:
-    with unchanging(other):
-        copy = TemporaryCopy(other)
-        assert is_locked(other)
-    copy.remove()
-    assert not copy.file.parent.exists()
+def test_no_other_process_writes_while_a_database_is_copied(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copyfileobj, locked = shutil.copyfileobj, list[bool]()
+
+    def copied(*files: Any) -> None:
+        copyfileobj(*files)
+        locked.append(is_locked(other))
+
+    monkeypatch.setattr(shutil, "copyfileobj", copied)
+    database = Database(other, is_copied=True)
+    folder = database.file.parent
+    assert locked == [True]
     assert not is_locked(other)
+    database.close()
+    assert not folder.exists()
 
 
 def test_what_fails_in_the_middle_leaves_no_part(

@@ -13,7 +13,7 @@ import pytest
 
 from klcli import termination
 from klcli.errors import StoreError
-from klcli.store import reading
+from klcli.store import connection, reading
 from klcli.store.merging import copies
 from klcli.store.merging.merge import Merged
 from klcli.store.store import Store
@@ -62,7 +62,7 @@ def test_a_pipe_or_a_folder_is_named_and_not_opened(here: Path, other: Path, tmp
 def test_a_locked_database_is_not_copied_while_it_changes(
     here: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copies, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 0.05)
     with closing(sqlite3.connect(other)) as writer:
         writer.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreError, match="another program has locked this database"):

@@ -1,37 +1,19 @@
-"""Copies: a database that does not change meanwhile; checkpoints and pictures, renamed into place together."""
+"""Copies of checkpoints and pictures, renamed into place together."""
 
 import shutil
-import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from klcli.errors import StoreError
 from klcli.files import flush, replacing_all
 from klcli.store import checkpoints
-from klcli.store.connection import BUSY_SECONDS, explained
-from klcli.store.reading import read_only_uri
 from klcli.termination import at_the_end
 
 PORTION = 500  # temporary files at the same time
 Copy = tuple[Path, Path]  # a file, and its place in this database
 THREADS = 8  # flushing 1000 small files one after the other takes 5 s on a usual disk, in threads 1 s
-
-
-@contextmanager
-def unchanging(path: Path) -> Iterator[None]:
-    """Keep other processes from writing to a database inside the block. Raises StoreError."""
-    uri = read_only_uri(path.absolute())
-    with explained(path), closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
-        try:
-            connection.execute("BEGIN")
-            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-        except sqlite3.OperationalError as error:
-            # With the journal of a killed process it cannot be read so, and no process writes to it.
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
-                raise
-        yield
 
 
 def copy_files(files: Sequence[Copy]) -> None:

@@ -19,7 +19,7 @@ from klcli.store import checkpoints
 from klcli.store.connection import Database, explained, next_number
 from klcli.store.later_checks import Evaluations
 from klcli.store.locks import Locks
-from klcli.store.merging.copies import Copy, copy_files, unchanging
+from klcli.store.merging.copies import Copy, copy_files
 from klcli.store.records import Study
 from klcli.store.runs import UNEXPECTED, UNFINISHED, Runs
 from klcli.store.studies import DELETED, canonical
@@ -59,7 +59,7 @@ def merge(here: Database, path: Path) -> Merged:
     with explained(path):
         if not path.exists():
             raise StoreError(f"{path}: there is no database here")
-    source = Database(path, copying=unchanging)
+    source = Database(path, is_copied=True)
     try:
         return _Merging(here, source, path).all()
     finally:
