@@ -20,8 +20,8 @@ from sqlite_utils.db import NotFoundError
 from klcli.errors import ConfigError, StoreError
 from klcli.files import irregular, make_folder
 from klcli.settings.columns import virtual_columns
-from klcli.store.migrations import migrations
 from klcli.store.reading import TemporaryCopy, read_only_uri
+from klcli.store.schema import migrations
 from klcli.termination import raise_deferred
 
 BUSY_SECONDS = 60  # time that a write waits for other writers before it fails

@@ -21,7 +21,7 @@ from klcli.store.studies import DELETED
 from klcli.text import path_text
 
 if TYPE_CHECKING:
-    from klcli.store.merging.merge import Merged
+    from klcli.store.merging import Merged
 
 LARGE_BYTES = 30_000_000  # from this size on, a second process saves more than the half second of its start
 
@@ -82,7 +82,7 @@ class Upkeep:
 
     def merge(self, path: Path) -> "Merged":
         """Copy the runs of another database that are not here yet, with their studies, evaluations and files."""
-        from klcli.store.merging.merge import merge
+        from klcli.store.merging import merge
 
         return merge(self._db, path)
 

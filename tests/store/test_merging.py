@@ -22,9 +22,9 @@ from klcli.evaluation.reevaluation import Reevaluation
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database
-from klcli.store.merging.copies import Copy, copy_files
-from klcli.store.migrations import migrations
+from klcli.store.merging import Copy, copy_files
 from klcli.store.runs import run_row
+from klcli.store.schema import migrations
 from klcli.store.store import Store
 from klcli.studies.gradient_checks import NetworkCheck
 from klcli.training.budget import budget_of
@@ -256,7 +256,7 @@ def test_what_fails_in_the_middle_leaves_no_part(
 
     before = contents(here.parent)
     with monkeypatch.context() as patch, pytest.raises(StoreError, match=r"missing\.npz: cannot be read"):
-        patch.setattr("klcli.store.merging.merge.copy_files", copy)
+        patch.setattr("klcli.store.merging.copy_files", copy)
         merge(here, other)
     assert contents(here.parent) == before
     assert [merged.runs for merged in merge(here, other)] == [6]
