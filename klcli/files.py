@@ -196,8 +196,7 @@ def require_export(path: Path, is_export: Callable[[Path], bool], option: str = 
     """Raise ConfigError unless an export may replace the file: it is an earlier one, or there is none."""
     with contextlib.suppress(OSError):  # of a name that cannot be a file: writing it explains why
         if path.is_file() and not is_export(path):
-            cure = "choose another name or delete it"
-            raise ConfigError(f"{option}{path_text(path)}: this file is no export, {cure}")
+            raise ConfigError(f"{option}{path_text(path)}: this file is no export, choose another name or delete it")
 
 
 _KINDS = {

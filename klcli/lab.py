@@ -121,8 +121,7 @@ class Lab:
 
         settings = settings or CheckSettings()
         setup = self._calling("check_gradients", config, settings, seed=seed)
-        networks = course_set(seed) if config is None else with_and_without_l2(config)
-        return check_gradients(setup, networks, settings)
+        return check_gradients(setup, with_and_without_l2(config) if config else course_set(seed), settings)
 
     def export_gradients(
         self, path: str | Path, config: TrainConfig | None = None, settings: CheckSettings | None = None

@@ -119,8 +119,7 @@ class Splits:
     test: Split
 
     def standardised(self, how: str) -> "Splits":
-        parts = self.train, self.validation, self.test
-        return Splits(self.class_names, *(part.standardised(how) for part in parts))
+        return Splits(self.class_names, *(part.standardised(how) for part in (self.train, self.validation, self.test)))
 
     @property
     def inputs(self) -> Inputs:

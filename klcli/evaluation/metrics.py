@@ -94,8 +94,7 @@ class Confusion:
 
 def confusion(labels: np.ndarray, predicted: np.ndarray) -> Confusion:
     """Count the pairs of true and predicted class."""
-    counts = np.bincount(labels * CLASSES + predicted, minlength=CLASSES**2)
-    return Confusion(counts.reshape(CLASSES, CLASSES))
+    return Confusion(np.bincount(labels * CLASSES + predicted, minlength=CLASSES**2).reshape(CLASSES, CLASSES))
 
 
 def predict(network: Network, split: Split, dtype: str = "float32") -> np.ndarray:

@@ -46,8 +46,7 @@ class SplitConfig(Settings):
     @property
     def batches(self) -> list[int]:
         """The training batch files, in ascending order."""
-        left = set(range(1, FILES)) - set(self.validation_batches)
-        return sorted(self.train_batches or left)
+        return sorted(self.train_batches or {*range(1, FILES)} - {*self.validation_batches})
 
     def sizes(self, per_file: int = PER_FILE) -> tuple[int, int, int]:
         """Return the numbers of training, validation and test images, with `per_file` images in a batch file.

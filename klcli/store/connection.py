@@ -55,7 +55,7 @@ Result = TypeVar("Result")
 
 
 class Database:
-    """The connection that all parts of a Store share, to a migrated file. Raises StoreError, one line with the cure."""
+    """The connection that all parts of a Store share, to a migrated file or a copy of it. Raises StoreError."""
 
     def __init__(self, path: Path, *, is_copied: bool = False) -> None:
         self.path = path
@@ -98,8 +98,7 @@ class Database:
         return True
 
     def _open_copy(self) -> None:
-        uri = read_only_uri(self.real.absolute())
-        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as reader:
+        with closing(sqlite3.connect(read_only_uri(self.real.absolute()), uri=True, timeout=BUSY_SECONDS)) as reader:
             try:  # to keep other processes from writing while the files are copied
                 reader.execute("BEGIN")
                 reader.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()

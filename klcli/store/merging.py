@@ -24,12 +24,11 @@ from klcli.store.later_checks import Evaluations
 from klcli.store.locks import Locks
 from klcli.store.records import Study
 from klcli.store.runs import UNEXPECTED, UNFINISHED, Runs
-from klcli.store.studies import DELETED, canonical
+from klcli.store.studies import DELETED, Row, canonical
 from klcli.store.upkeep import pictures
 from klcli.termination import at_the_end
 from klcli.text import path_of, path_text
 
-Row = dict[str, Any]
 # Columns of a run that stay as they are here when its progress elsewhere is copied.
 OWN = ("id", "study_id", "member", "note", "tags", "identity", "origin", "origin_run")
 PORTION = 500  # temporary files at the same time
@@ -203,8 +202,7 @@ class _Merging:
             self._files.append((file, own))
         else:
             why = "is missing" if not os.path.lexists(file) else "is no regular file"
-            words = f"run {old}: its checkpoint {file} {why}, merge again when it is there"
-            self._merged.remarks.append(words)
+            self._merged.remarks.append(f"run {old}: its checkpoint {file} {why}, merge again when it is there")
         previous, backup = checkpoints.previous(file), checkpoints.previous(own)
         if _is_file(own):
             self._backups.append((own, backup))

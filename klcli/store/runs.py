@@ -163,8 +163,8 @@ class Runs:
         if run.checkpoint is None:
             return None, ""
         path, failures = self.file_of(run), []
-        known, files = (run.checkpoint_sha256, run.previous_sha256), (path, checkpoints.previous(path))
-        for sha256, file in product(known, files):
+        files = path, checkpoints.previous(path)
+        for sha256, file in product((run.checkpoint_sha256, run.previous_sha256), files):
             try:
                 found = checkpoints.load(file, run, sha256)
             except StoreError as error:

@@ -196,8 +196,7 @@ class Problem:
         for at in reversed(steps):
             at.G = G
             if isinstance(at.layer, Linear):
-                dW = use("dW", at) + use("l2", at)
-                write(at, b=use("db", at) + use("l2_of_b", at), W=dW)
+                write(at, b=use("db", at) + use("l2_of_b", at), W=use("dW", at) + use("l2", at))
                 G = None if at.is_first else use("dX", at)
             elif isinstance(at.layer, BatchNorm):
                 (dgamma, dbeta), l2 = use("dgamma_dbeta", at), use("l2_of_bn", at)
