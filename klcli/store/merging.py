@@ -152,7 +152,9 @@ class _Merging:
         changed = set[int]()  # studies that were here before and have got something new
         for row in self._rows("runs", "1 ORDER BY id"):
             old, mine = row["id"], known.get(row["identity"])
-            if mine and not _is_progress(mine, row):
+            # An unfinished run may have been continued where it comes from.
+            is_further = mine and (row["state"] not in UNFINISHED or row["epochs_done"] > mine["epochs_done"])
+            if mine and not (mine["state"] in UNFINISHED and is_further):
                 self._numbers["run"][old] = mine["id"]
                 self._merged.known += not self._is_repaired(old, row, mine)
                 continue
@@ -264,12 +266,6 @@ class _Merging:
             errors = self._rows("gradient_errors", "check_id = ? ORDER BY position", old)
             self._insert("gradient_errors", (error | {"check_id": number} for error in errors))
             self._merged.gradient_checks += 1
-
-
-def _is_progress(mine: Row, theirs: Row) -> bool:
-    """Whether an unfinished run has been continued where it comes from."""
-    is_further = theirs["state"] not in UNFINISHED or theirs["epochs_done"] > mine["epochs_done"]
-    return mine["state"] in UNFINISHED and is_further
 
 
 def _is_file(path: Path) -> bool:
