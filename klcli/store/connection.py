@@ -245,7 +245,8 @@ def damage_behind_a_failure() -> StoreError | None:
 
 
 def _damaged(path: Path, found: str) -> StoreError:
-    return StoreError(f"{path}: this database is damaged, {RESTORE} ({' '.join(found.split())})")
+    words = " ".join(found.split())
+    return StoreError(f"{path}: this database is damaged, restore a copy or choose another with --db ({words})")
 
 
 def _code(error: BaseException | None) -> int | None:
