@@ -131,13 +131,14 @@ class Lab:
         Replaces an earlier export; raises ConfigError if `path` is another file.
         """
         from klcli.data.dataset import split
+        from klcli.files import has_member, require_export
         from klcli.store.checkpoints import write_atomically
         from klcli.studies import gradient_files
 
         path, settings = Path(path), settings or CheckSettings()
         config = replace(config or TrainConfig(), dtype="float64")
         setup = self._calling("export_gradients", str(path), config, settings)
-        gradient_files.require_replaceable(path)
+        require_export(path, lambda file: has_member(file, f"{gradient_files.SETTINGS}.npy"), "--export ")
         dataset = setup.images()
         setup.warn_of(dataset)
         with setup.pinned(), setup.observer.step("computing gradients"):
