@@ -84,6 +84,7 @@ class _Merging:
 
     def all(self) -> Merged:
         with self._here.write() as self._tables, self._source.write() as copy:
+            self._stored = {one.name: [*one.columns_dict] for one in self._tables.tables}  # without computed columns
             # Rows that another program has inserted: as the migration step does it.
             parts = "started_at || ' ' || host || ' ' || pid || ' ' || id || ' ' || dataset_source"
             for tables in (self._tables, copy):
@@ -110,12 +111,13 @@ class _Merging:
         return self._merged
 
     def _rows(self, table: str, where: str = "1", *values: Any) -> Iterable[Row]:
-        names = ", ".join(f'"{name}"' for name in self._tables.table(table).columns_dict)  # without computed columns
+        names = ", ".join(f'"{name}"' for name in self._stored[table])
         return map(dict, self._source.each(f"SELECT {names} FROM {table} WHERE {where}", values))
 
     def _insert(self, table: str, rows: Iterable[Row]) -> None:
+        columns, values = (", ".join(shape.format(name) for name in self._stored[table]) for shape in ('"{}"', ":{}"))
         try:
-            self._tables.table(table).insert_all(rows)
+            self._tables.conn.executemany(f"INSERT INTO {table} ({columns}) VALUES ({values})", rows)
         except sqlite3.IntegrityError as error:  # without the checks of klcli's own tables
             words = f"a row of its table {table} is not one of klcli ({error}), restore a copy of it"
             raise StoreError(f"{self._merged.database}: {words}") from error
