@@ -57,16 +57,9 @@ class Lab:
     """
 
     def __init__(
-        self,
-        db: str | Path = DEFAULT_DATABASE,
-        *,
-        data: str | Path | None = None,
-        threads: int = 1,
-        jobs: int | None = 1,
-        executor: str | None = None,
-        observer: Observer | None = None,
-        command: str | None = None,
-    ) -> None:
+        self, db: str | Path = DEFAULT_DATABASE, *, data: str | Path | None = None, threads: int = 1,
+        jobs: int | None = 1, executor: str | None = None, observer: Observer | None = None, command: str | None = None,
+    ) -> None:  # fmt: skip
         self._command = command
         where, observer = None if data is None else str(data), observer or Observer()
         self._setup = Setup(db=Path(db), data=where, threads=threads, jobs=jobs, executor=executor, observer=observer)
@@ -76,13 +69,9 @@ class Lab:
         return trainings.train(replace(self._calling("train", config), on_evaluation=on_evaluation), config)
 
     def resume(
-        self,
-        which: int | str = "last",
-        *,
-        wanted: Mapping[str, Any] | None = None,
-        threads: int | None = None,
+        self, which: int | str = "last", *, wanted: Mapping[str, Any] | None = None, threads: int | None = None,
         on_evaluation: OnEvaluation | None = None,
-    ) -> Run:
+    ) -> Run:  # fmt: skip
         """Complete an interrupted run with the same bits as without the interruption, and return it.
 
         Raises ConfigError if a setting in `wanted`, or `threads`, differs from those of the run.
@@ -101,32 +90,21 @@ class Lab:
         everything and the split.
         """
         setup, plan = self._calling("repeat", config, repeats, vary=vary), repeat(config, repeats, vary)
-        how = {"vary": vary, "evaluate_test": config.schedule != "range"}
-        return self._study(setup, "repeats", "train", plan, resume, **how)
+        return self._study(setup, "repeats", "train", plan, resume, vary=vary, evaluate_test=config.schedule != "range")
 
     def sigma_sweep(
-        self,
-        config: TrainConfig,
-        sigmas: Sequence[float] = SIGMAS,
-        *,
-        repeats: int = 1,
-        vary: str = "all",
+        self, config: TrainConfig, sigmas: Sequence[float] = SIGMAS, *, repeats: int = 1, vary: str = "all",
         resume: bool = False,
-    ) -> Study:
+    ) -> Study:  # fmt: skip
         """Train with every standard deviation of the initial weights, without and with BN, and return the study."""
         setup = self._calling("sigma_sweep", config, tuple(sigmas), repeats=repeats, vary=vary)
         plan = sigma_sweep(config, sigmas, repeats, vary)
         return self._study(setup, "sigma", "sweep", plan, resume, vary=vary, evaluate_test=True)
 
     def search_lambda(
-        self,
-        config: TrainConfig,
-        what: SearchSettings | None = None,
-        *,
-        repeats: int = 1,
-        vary: str = "all",
+        self, config: TrainConfig, what: SearchSettings | None = None, *, repeats: int = 1, vary: str = "all",
         resume: bool = False,
-    ) -> "searches.LambdaSearch":
+    ) -> "searches.LambdaSearch":  # fmt: skip
         """Search the L2 coefficient lambda by validation accuracy, by default in one coarse stage."""
         from klcli.procedures import searches
 
@@ -143,8 +121,7 @@ class Lab:
 
         settings = settings or CheckSettings()
         setup = self._calling("check_gradients", config, settings, seed=seed)
-        networks = course_set(seed) if config is None else with_and_without_l2(config)
-        return check_gradients(setup, networks, settings)
+        return check_gradients(setup, with_and_without_l2(config) if config else course_set(seed), settings)
 
     def export_gradients(
         self, path: str | Path, config: TrainConfig | None = None, settings: CheckSettings | None = None
@@ -154,13 +131,14 @@ class Lab:
         Replaces an earlier export; raises ConfigError if `path` is another file.
         """
         from klcli.data.dataset import split
+        from klcli.files import has_member, require_export
         from klcli.store.checkpoints import write_atomically
         from klcli.studies import gradient_files
 
         path, settings = Path(path), settings or CheckSettings()
         config = replace(config or TrainConfig(), dtype="float64")
         setup = self._calling("export_gradients", str(path), config, settings)
-        gradient_files.require_replaceable(path)
+        require_export(path, lambda file: has_member(file, f"{gradient_files.SETTINGS}.npy"), "--export ")
         dataset = setup.images()
         setup.warn_of(dataset)
         with setup.pinned(), setup.observer.step("computing gradients"):
@@ -190,15 +168,9 @@ class Lab:
         return evaluating.evaluate(setup, [str(run) for run in runs], settings, ensemble)
 
     def predict(
-        self,
-        pictures: Sequence[str | Path],
-        run: int | str | None = None,
-        *,
-        checkpoint: str | Path | None = None,
-        flips: bool | None = None,
-        shifts: int | None = None,
-        snapshots: bool = False,
-    ) -> "evaluating.Predictions":
+        self, pictures: Sequence[str | Path], run: int | str | None = None, *, checkpoint: str | Path | None = None,
+        flips: bool | None = None, shifts: int | None = None, snapshots: bool = False,
+    ) -> "evaluating.Predictions":  # fmt: skip
         """Return the probability of every class for PNG or JPEG files of any size, by default of the best run.
 
         A `checkpoint`, the path of its file, needs neither a database nor images. The probabilities are averaged over
@@ -220,13 +192,9 @@ class Lab:
         return export_network(self._setup, str(run), to, None if file is None else Path(file))
 
     def reproduce(
-        self,
-        *names: str,
-        settings: ReproductionSettings | None = None,
-        repeats: int = 3,
-        vary: str = "all",
+        self, *names: str, settings: ReproductionSettings | None = None, repeats: int = 3, vary: str = "all",
         resume: bool = False,
-    ) -> "Iterator[Reproduction]":
+    ) -> "Iterator[Reproduction]":  # fmt: skip
         """Yield the reproduction of published reports, each as soon as it is complete.
 
         A report is named as in `klcli reproduce --list`; `all` are all of those, and "my-report.toml" is a file in the
@@ -240,15 +208,15 @@ class Lab:
 
     def plan_assignment(self, settings: AssignmentSettings | None = None) -> "list[assignment.Part]":
         """Return what the database has of an assignment of the course, what is missing, and how long that takes."""
-        from klcli.procedures import assignment
+        from klcli.procedures.assignment import plan
 
-        return assignment.plan(self._setup, settings or AssignmentSettings())
+        return plan(self._setup, settings or AssignmentSettings())
 
     def assignment(self, settings: AssignmentSettings | None = None) -> "assignment.Assignment":
         """Train and check what an assignment of the course asks, unless the database has it, and return the results."""
-        from klcli.procedures import assignment
+        from klcli.procedures.assignment import assignment
 
-        return assignment.assignment(self._setup, settings or AssignmentSettings())
+        return assignment(self._setup, settings or AssignmentSettings())
 
     @cached_property
     def store(self) -> Store:

@@ -81,7 +81,7 @@ class RecordingCommand(KlcliCommand):
     def invoke(self, ctx: Any) -> None:
         super().invoke(ctx)
         connection = sys.modules.get("klcli.store.connection")  # a list of presets or reports opens no database
-        if (loss := streams.loss()) is not None and connection and connection.has_opened():
+        if (loss := streams.loss()) is not None and connection and connection.last_opened:
             stored = f"it is stored in {ctx.params['db']}"
             raise StoreError(f"the result could not be written to stdout ({loss.strerror}), {stored}")
 

@@ -119,8 +119,7 @@ class Splits:
     test: Split
 
     def standardised(self, how: str) -> "Splits":
-        parts = self.train, self.validation, self.test
-        return Splits(self.class_names, *(part.standardised(how) for part in parts))
+        return Splits(self.class_names, *(part.standardised(how) for part in (self.train, self.validation, self.test)))
 
     @property
     def inputs(self) -> Inputs:
@@ -134,8 +133,11 @@ def split(dataset: Dataset, config: SplitConfig) -> Splits:
     numbers = (config.batches, sorted(config.validation_batches), [FILES])
     train, validation, test = (files[[batch - 1 for batch in part]].reshape(-1) for part in numbers)
     if not config.validation_batches:
-        last = np.arange(len(train) - config.validation, len(train))
-        chosen = last if config.split_seed is None else drawn(len(train), config.validation, config.split_seed)
+        chosen = np.arange(len(train) - config.validation, len(train))
+        if config.split_seed is not None:
+            # By NumPy's legacy generator, whose stream never changes: `numpy.random.seed(split_seed)` and then
+            # `numpy.random.choice(n, validation, replace=False)` name the same images in any program.
+            chosen = np.random.RandomState(config.split_seed).choice(len(train), config.validation, replace=False)
         train, validation = np.delete(train, chosen), train[chosen]
     parts = [rows[:size] for rows, size in zip((train, validation, test), sizes, strict=True)]
     # Every slice of a memory map runs Python code; a slice of its plain ndarray view does not.
@@ -143,15 +145,6 @@ def split(dataset: Dataset, config: SplitConfig) -> Splits:
     scale = standardisation(images, parts[0])
     found = (Split(images, rows, dataset.labels[rows].astype(np.intp), *scale) for rows in parts)
     return Splits(dataset.class_names, *found)
-
-
-def drawn(n: int, count: int, seed: int) -> np.ndarray:
-    """Return the positions of `count` validation images, drawn from n without replacement: (count,) intp.
-
-    By NumPy's legacy generator, whose stream never changes, so that `numpy.random.seed(seed)` followed by
-    `numpy.random.choice(n, count, replace=False)` names the same images in any program.
-    """
-    return np.random.RandomState(seed).choice(n, count, replace=False)
 
 
 def standardisation(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

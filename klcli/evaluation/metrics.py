@@ -1,14 +1,15 @@
-"""Loss, cost and accuracy of the replicas of a stack on one split, and scores of averaged probabilities."""
+"""Loss, cost, accuracy and confusion of networks on one split, and scores of averaged probabilities."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
 from klcli.compiled import engine_of
 from klcli.compiled.images import Images
-from klcli.data.dataset import Split
+from klcli.data.dataset import CLASSES, Split
 from klcli.engine.losses import log_softmax, negative_log_likelihood
 from klcli.engine.network import Network
 
@@ -72,3 +73,30 @@ def score_of(log_P: np.ndarray, split: Split) -> Score:
     """Return the score of log probabilities (n, K)."""
     loss = -log_P[np.arange(len(split)), split.labels].mean()
     return Score(float(loss), float(np.mean(log_P.argmax(axis=-1) == split.labels)))
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """The number of images of each class (row) that were predicted as each class (column)."""
+
+    counts: np.ndarray[Any, np.dtype[np.int64]]  # (K, K)
+
+    @property
+    def accuracy(self) -> float:
+        return float(np.trace(self.counts) / self.counts.sum())
+
+    def most_confused(self, n: int) -> list[tuple[int, int, int]]:
+        """Return the n most confused unordered pairs of classes, with their counts."""
+        both = self.counts + self.counts.T
+        pairs = [(a, b, int(both[a, b])) for a in range(len(both)) for b in range(a + 1, len(both)) if both[a, b]]
+        return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))[:n]
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray) -> Confusion:
+    """Count the pairs of true and predicted class."""
+    return Confusion(np.bincount(labels * CLASSES + predicted, minlength=CLASSES**2).reshape(CLASSES, CLASSES))
+
+
+def predict(network: Network, split: Split, dtype: str = "float32") -> np.ndarray:
+    """Return the class (n,) of the highest score of every image, with running averages."""
+    return np.concatenate([S.argmax(axis=-1) for S, _ in scores(network, split, dtype)])

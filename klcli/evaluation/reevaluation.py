@@ -75,8 +75,6 @@ def policy_of(name: str, config: TrainConfig, settings: EvaluationSettings) -> s
             raise ConfigError(f"--bn-statistics {wanted}: {name} has no batch normalisation, omit it")
         return None
     if wanted == "ema" and own in SAMPLES:
-        raise ConfigError(
-            f"--bn-statistics ema: {name} ended with {own} statistics and has no running averages, "
-            "train with --bn-statistics ema to compare the two"
-        )
+        without = f"{name} ended with {own} statistics and has no running averages"
+        raise ConfigError(f"--bn-statistics ema: {without}, train with --bn-statistics ema to compare the two")
     return wanted or own

@@ -178,7 +178,8 @@ class StudyRunner:
             recorded = [len(task.epochs) for task in tasks]
 
             def on_result(index: int, result: TrainResult) -> None:
-                self.store.studies.record_progress(run_ids[tasks[index].positions[0]], result, recorded[index])
+                run_id = run_ids[tasks[index].positions[0]]
+                self.store.runs.record_epochs(run_id, *result.epochs[recorded[index] :], result=result)
                 recorded[index] = len(result.epochs)
 
             how: dict[str, Any] = {"on_progress": observer.on_progress, "on_result": on_result}

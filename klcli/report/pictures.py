@@ -6,7 +6,7 @@ from pathlib import Path
 
 from klcli.data.dataset import Dataset, split
 from klcli.errors import ConfigError
-from klcli.evaluation.confusion import confusion, predict
+from klcli.evaluation.metrics import confusion, predict
 from klcli.procedures.run_lookup import images_of, trained_networks
 from klcli.procedures.searches import stored_search
 from klcli.published.reproduction import KIND, stored_reproduction

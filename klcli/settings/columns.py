@@ -3,7 +3,7 @@
 from typing import Any
 
 from klcli.settings.sameness import SETTINGS
-from klcli.settings.setting import Setting, value_of
+from klcli.settings.setting import value_of
 from klcli.settings.train_config import TrainConfig
 
 OF_BN = ("bn_position", "bn_statistics")  # NULL without batch normalisation
@@ -21,18 +21,15 @@ def virtual_columns() -> dict[str, str]:
 
     A config from before a setting existed lacks it, and its training used the default.
     """
-    return {
-        one.column: f"{_TYPES[one.kind]} GENERATED ALWAYS AS ({_reading(one)}) VIRTUAL"
-        for one in SETTINGS.values()
-        if not one.is_resolved
-    }
-
-
-def _reading(one: Setting) -> str:
-    value, path = stored_value(one.default), f"json_extract(config, '$.{one.key}')"
-    if one.kind is tuple:
-        path = f"trim(replace({path}, ',', ' '), '[]')"
-    return path if value is None else f"coalesce({path}, {value!r})"
+    found = {}
+    for one in SETTINGS.values():
+        value, path = stored_value(one.default), f"json_extract(config, '$.{one.key}')"
+        if one.kind is tuple:
+            path = f"trim(replace({path}, ',', ' '), '[]')"
+        reading = path if value is None else f"coalesce({path}, {value!r})"
+        if not one.is_resolved:
+            found[one.column] = f"{_TYPES[one.kind]} GENERATED ALWAYS AS ({reading}) VIRTUAL"
+    return found
 
 
 def stored_value(value: Any) -> Any:

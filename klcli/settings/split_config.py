@@ -39,16 +39,14 @@ class SplitConfig(Settings):
         require(not both, f"--validation-batches {listed(both)}: these are also training batches, name each once")
         unused = f"--validation-batches {listed(self.validation_batches)}: no batch file is left to train on, omit one"
         require(len(self.validation_batches) < FILES - 1, unused)
-        whole = (
-            f"--split-seed {self.split_seed}: --validation-batches takes whole batch files, nothing is drawn, omit one"
-        )
-        require(self.split_seed is None or not self.validation_batches, whole)
+        whole = "--validation-batches takes whole batch files, nothing is drawn, omit one"
+        is_drawn = self.split_seed is not None and bool(self.validation_batches)
+        require(not is_drawn, f"--split-seed {self.split_seed}: {whole}")
 
     @property
     def batches(self) -> list[int]:
         """The training batch files, in ascending order."""
-        left = set(range(1, FILES)) - set(self.validation_batches)
-        return sorted(self.train_batches or left)
+        return sorted(self.train_batches or {*range(1, FILES)} - {*self.validation_batches})
 
     def sizes(self, per_file: int = PER_FILE) -> tuple[int, int, int]:
         """Return the numbers of training, validation and test images, with `per_file` images in a batch file.
@@ -58,11 +56,8 @@ class SplitConfig(Settings):
         train, validation, test = len(self.batches) * per_file, len(self.validation_batches) * per_file, per_file
         if not validation:
             validation = self.validation
-            require(
-                validation < train,
-                f"--validation {validation} leaves none of the {train} images of training batch "
-                f"{listed(self.batches)} to train on: give less than {train}, or more batches",
-            )
+            left = f"leaves none of the {train} images of training batch {listed(self.batches)} to train on"
+            require(validation < train, f"--validation {validation} {left}: give less than {train}, or more batches")
             train -= validation
         if self.subset is None:
             return train, validation, test

@@ -43,18 +43,14 @@ class Checkpoint:
 
 
 def save(
-    path: Path,
-    state: Mapping[str, np.ndarray],
-    config: str,
-    step: int,
-    inputs: "Inputs | None" = None,
+    path: Path, state: Mapping[str, np.ndarray], config: str, step: int, inputs: "Inputs | None" = None,
     origin: Mapping[str, str] | None = None,
-) -> str:
+) -> str:  # fmt: skip
     """Write a checkpoint and return its checksum. The file before it is kept as `previous`. Raises StoreError."""
     texts = {key: np.array(text) for key, text in (origin or {}).items()}
-    versions = {key: texts.pop(key) for key in (VERSIONS,) if key in texts}
     own = (inputs.mean, inputs.std, np.array(inputs.class_names)) if inputs else ()
     summed = {**state, **texts, **dict(zip(INPUTS, own, strict=False))}
+    versions = {VERSIONS: summed.pop(VERSIONS)} if VERSIONS in summed else {}
     buffer, sha256 = io.BytesIO(), _digest(summed, config, step)
     np.savez(buffer, config=config, step=step, sha256=sha256, **summed, **versions)  # type: ignore[arg-type]
     with writing(path), replacing(path, previous=previous(path), is_only_writer=True) as file:
@@ -136,9 +132,7 @@ def _read(path: Path, largest: Callable[[int], int], *, may_be_link: bool = Fals
 
 
 def _largest(shapes: Mapping[str, tuple[int, ...]], snapshots: int) -> int:
-    """Return the most bytes of a checkpoint: the network in float64 and its raw form, two arrays of Adam for each of
-    its own, and the snapshots.
-    """
+    """Return the most bytes: of the network in float64, its raw form, two arrays of Adam for each, and snapshots."""
     return LARGEST_REST + 8 * (4 + snapshots) * sum(map(math.prod, shapes.values()))
 
 
@@ -175,7 +169,7 @@ def _wrong_array(state: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]
 
 def previous(path: Path) -> Path:
     """Return the path of the checkpoint before the one at `path`."""
-    return path.parent / f"{path.stem}.previous{path.suffix}"
+    return path.with_suffix(f".previous{path.suffix}")
 
 
 def _digest(state: dict[str, np.ndarray], config: str, step: int) -> str:

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
@@ -20,8 +20,8 @@ from sqlite_utils.db import NotFoundError
 from klcli.errors import ConfigError, StoreError
 from klcli.files import irregular, make_folder
 from klcli.settings.columns import virtual_columns
-from klcli.store.migrations import migrations
-from klcli.store.reading import TemporaryCopy
+from klcli.store.reading import TemporaryCopy, read_only_uri
+from klcli.store.schema import migrations
 from klcli.termination import raise_deferred
 
 BUSY_SECONDS = 60  # time that a write waits for other writers before it fails
@@ -49,16 +49,15 @@ _PARSERS: dict[Any, Callable[[Any], Any]] = {
     bool: bool, float | None: measured, dict[str, Any]: partial(_json, dict), list[int]: partial(_json, list)
 }  # fmt: skip
 
-_last_opened: list[Path] = []  # paths opened by this process; one, or none yet
+last_opened: list[Path] = []  # paths opened by this process; one, or none yet
 Record = TypeVar("Record")
 Result = TypeVar("Result")
 
 
 class Database:
-    """The connection that all parts of a Store share, to a migrated file. Raises StoreError, one line with the cure."""
+    """The connection that all parts of a Store share, to a migrated file or a copy of it. Raises StoreError."""
 
-    # With `copying`, inside which the file must stay as it is, a copy is read.
-    def __init__(self, path: Path, *, copying: Callable[[Path], AbstractContextManager[None]] | None = None) -> None:
+    def __init__(self, path: Path, *, is_copied: bool = False) -> None:
         self.path = path
         self._copy: TemporaryCopy | None = None  # read instead of a read-only file
         with explained(path):
@@ -74,11 +73,10 @@ class Database:
             except OSError as error:
                 words = f"cannot make this folder ({error.strerror}), choose another with --db"
                 raise StoreError(f"{path.parent}: {words}") from error
-            _last_opened[:] = [self.real.absolute()]
+            last_opened[:] = [self.real.absolute()]
             try:
-                if copying:
-                    with copying(path):
-                        self._open_copy()
+                if is_copied:
+                    self._open_copy()
                 else:
                     self._db = _opened(self.real.absolute(), path)
             except sqlite3.OperationalError as error:
@@ -95,12 +93,20 @@ class Database:
             return False
         try:
             self._open_copy()
-        except OSError:  # the file cannot be read either
+        except (OSError, sqlite3.OperationalError):  # the file cannot be read either
             return False
         return True
 
     def _open_copy(self) -> None:
-        self._copy = TemporaryCopy(self.real)
+        with closing(sqlite3.connect(read_only_uri(self.real.absolute()), uri=True, timeout=BUSY_SECONDS)) as reader:
+            try:  # to keep other processes from writing while the files are copied
+                reader.execute("BEGIN")
+                reader.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+            except sqlite3.OperationalError as error:
+                # With the journal of a killed process it cannot be read so, and no process writes to it.
+                if _code(error) == sqlite3.SQLITE_BUSY:
+                    raise
+            self._copy = TemporaryCopy(self.real)
         if hasattr(self, "_db"):
             self._db.close()
         self._db = _opened(self._copy.file, self.path)
@@ -179,44 +185,38 @@ def now() -> str:
 
 def _opened(file: Path, path: Path) -> sqlite_utils.Database:
     """Open and migrate `file`, an absolute path: some builds of SQLite take `file:x` as a URI of another file."""
-    # isolation_level None: only explicit statements begin transactions.
-    connection = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None)
-    try:
-        db = _prepared(connection, file, path)
+    with ExitStack() as unless_it_opens:
+        # isolation_level None: only explicit statements begin transactions.
+        connection = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None)
+        unless_it_opens.callback(connection.close)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA foreign_keys = ON")
+        # Also the removal of the journal, which commits, survives a power cut.
+        connection.execute("PRAGMA synchronous = EXTRA")
+        connection.execute("PRAGMA fullfsync = ON")  # of macOS, see `files.flush`
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+            # Several releases of SQLite can damage such a database, and a copy of the file alone lacks rows.
+            with suppress(sqlite3.OperationalError):  # an older klcli has it open
+                connection.execute("PRAGMA journal_mode = DELETE")
+        # Check the whole file first: damage found later would leave an incomplete result.
+        if file.stat().st_size <= CHECKED_BYTES:
+            [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise _damaged(path, found)
+        db = sqlite_utils.Database(connection, execute_plugins=False)
+        newer = {one.name for one in migrations.applied(db)} - {one.name for one in migrations._migrations}
+        if newer:
+            raise StoreError(f"{path}: a newer klcli wrote this database ({max(newer)}), update klcli to open it")
+        pending = migrations.pending(db)
+        if pending or _missing_columns(db):
+            # A database can be read without the columns of new settings, but not without a migration step.
+            with suppress(*() if pending else (sqlite3.OperationalError,)), transaction(db):
+                migrations.apply(db)
+                for name, definition in _missing_columns(db).items():
+                    db.execute(f'ALTER TABLE runs ADD COLUMN "{name}" {definition}')
         connection.execute(f"PRAGMA busy_timeout = {1000 * min(SLICE_SECONDS, BUSY_SECONDS):.0f}")
+        unless_it_opens.pop_all()
         return db
-    except BaseException:
-        connection.close()
-        raise
-
-
-def _prepared(connection: sqlite3.Connection, file: Path, path: Path) -> sqlite_utils.Database:
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA foreign_keys = ON")
-    # Also the removal of the journal, which commits, survives a power cut.
-    connection.execute("PRAGMA synchronous = EXTRA")
-    connection.execute("PRAGMA fullfsync = ON")  # of macOS, see `files.flush`
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-        # Several releases of SQLite can damage such a database, and a copy of the file alone lacks rows.
-        with suppress(sqlite3.OperationalError):  # an older klcli has it open
-            connection.execute("PRAGMA journal_mode = DELETE")
-    # Check the whole file first: damage found later would leave an incomplete result.
-    if file.stat().st_size <= CHECKED_BYTES:
-        [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            raise _damaged(path, found)
-    db = sqlite_utils.Database(connection, execute_plugins=False)
-    newer = {one.name for one in migrations.applied(db)} - {one.name for one in migrations._migrations}
-    if newer:
-        raise StoreError(f"{path}: a newer klcli wrote this database ({max(newer)}), update klcli to open it")
-    pending = migrations.pending(db)
-    if pending or _missing_columns(db):
-        # A database can be read without the columns of new settings, but not without a migration step.
-        with suppress(*() if pending else (sqlite3.OperationalError,)), transaction(db):
-            migrations.apply(db)
-            for name, definition in _missing_columns(db).items():
-                db.execute(f'ALTER TABLE runs ADD COLUMN "{name}" {definition}')
-    return db
 
 
 def _missing_columns(db: sqlite_utils.Database) -> dict[str, str]:
@@ -232,14 +232,9 @@ def next_number(db: sqlite_utils.Database, table: str) -> int:
     return int(number)
 
 
-def has_opened() -> bool:
-    """Whether this process has opened a database."""
-    return bool(_last_opened)
-
-
 def damage_behind_a_failure() -> StoreError | None:
     """Return the damage that the full check, which takes seconds, finds in the open database, None if it is sound."""
-    for path in filter(Path.exists, _last_opened):
+    for path in filter(Path.exists, last_opened):
         try:
             with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
                 [found] = connection.execute("PRAGMA integrity_check(1)").fetchone()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from klcli.settings.columns import columns as columns_of
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
@@ -35,13 +35,18 @@ class Evaluations:
         row = asdict(settings) | used | about | prefixed("validation", found.validation) | prefixed("test", found.test)
         wanted = sorted(set(run_ids))
         with self._db.write() as db:
-            for old in self.of_runs(wanted):
-                if old.runs == wanted and all(getattr(old, name) == row[name] for name in asdict(settings)):
-                    db.execute("DELETE FROM evaluations WHERE id = ?", [old.id])
+            for old in self.same(wanted, row):
+                db.execute("DELETE FROM evaluations WHERE id = ?", [old.id])
             evaluation = next_number(db, "evaluations")
             db.table("evaluations").insert(row | {"id": evaluation})
             db.table("evaluation_runs").insert_all({"evaluation_id": evaluation, "run_id": run_id} for run_id in wanted)
         return next(one for one in self.of_runs(wanted) if one.id == evaluation)
+
+    def same(self, run_ids: list[int], row: Mapping[str, Any]) -> list[Evaluation]:
+        """Return the evaluations of exactly these runs, in ascending order, with the settings in `row`."""
+        how = asdict(EvaluationSettings())
+        found = [one for one in self.of_runs(run_ids) if one.runs == run_ids]
+        return [one for one in found if all(getattr(one, name) == row[name] for name in how)]
 
     def of_runs(self, run_ids: Sequence[int]) -> list[Evaluation]:
         numbers = "SELECT run_id FROM evaluation_runs WHERE evaluation_id = evaluations.id ORDER BY run_id"

@@ -46,7 +46,7 @@ class Runs:
 
     def __init__(self, db: Database, locks: Locks) -> None:
         self._db, self._locks = db, locks
-        self._owners: dict[int, str] = {}  # the locks of the runs that this process trains
+        self.owners: dict[int, str] = {}  # the locks of the runs that this process trains, alone or in a study
 
     def begin(
         self, config: TrainConfig, budget: Budget, dataset: Dataset, environment: Environment, command: str
@@ -54,21 +54,18 @@ class Runs:
         row = run_row(config, budget, dataset, environment, command)
         with self._locks.taking() as owner, self._db.write() as db:
             run_id = insert_run(db, row | {"owner": owner})
-        self._owners[run_id] = owner
+        self.owners[run_id] = owner
         return run_id
 
-    def record_epochs(
-        self, run_id: int, *epochs: EpochMetrics, result: TrainResult | None = None, owner: str | None = None
-    ) -> None:
+    def record_epochs(self, run_id: int, *epochs: EpochMetrics, result: TrainResult | None = None) -> None:
         """Commit the metrics of evaluations with the checkpoint of the last one, whose file is written first.
 
-        Whenever a crash comes, the database names a checkpoint that is there. `owner` is the lock of a run's study.
+        Whenever a crash comes, the database names a checkpoint that is there.
         """
-        owner = owner or self._owners.get(run_id)
-        pointer = self.write_checkpoint(run_id, owner, result) if result else {}
+        pointer = self.write_checkpoint(run_id, result) if result else {}
         older = "UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE id = ? AND checkpoint_sha256 <> ?"
         with self._db.write() as db:
-            self.require_owner(run_id, owner)
+            self.require_owner(run_id)
             for metrics in epochs:
                 upsert_epoch(db, run_id, metrics)
             if pointer:
@@ -78,10 +75,9 @@ class Runs:
     def finish(
         self, run_id: int, state: str, result: TrainResult | None, seconds: float, error: str | None = None
     ) -> None:
-        owner = self._owners.get(run_id)
         # Also released if this fails: the next opening of the database then marks the run.
-        with self._locks.releasing(owner), self._db.write() as db:
-            self.require_owner(run_id, owner)
+        with self._locks.releasing(self.owners.get(run_id)), self._db.write() as db:
+            self.require_owner(run_id)
             db.table("runs").update(run_id, ending_row(state, result, seconds, error))
         if state == "complete":
             self.remove_previous(run_id)
@@ -98,7 +94,7 @@ class Runs:
                 raise StoreError(f"{self._db.path}: run {run_id} has just been taken over by another process")
             row = {"owner": owner, "state": "running", "finished_at": None, "error": None}
             db.table("runs").update(run_id, this_process() | row)
-        self._owners[run_id] = owner
+        self.owners[run_id] = owner
 
     def is_alive(self, run: Run) -> bool | None:
         """Whether a process trains the run now; None if unknown, without locks in the file system."""
@@ -125,8 +121,9 @@ class Runs:
                 db.execute(f"UPDATE studies SET state = 'interrupted' WHERE {left}")
         self._locks.remove_dead()
 
-    def require_owner(self, run_id: int, owner: str | None) -> None:
+    def require_owner(self, run_id: int) -> None:
         """Raise StoreError if another process has taken over a run of this one, which must then leave it alone."""
+        owner = self.owners.get(run_id)
         if owner and self._db.read("SELECT 1 FROM runs WHERE id = ? AND owner IS NOT ?", [run_id, owner]):
             raise StoreError(f"{self._db.path}: run {run_id} has been taken over by another process, this one ends")
 
@@ -150,13 +147,12 @@ class Runs:
             raise StoreError(f"{self._db.path}: {where}: restore a copy of the database")
         return folder / name
 
-    def write_checkpoint(self, run_id: int, owner: str | None, result: TrainResult) -> dict[str, str]:
+    def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
         """Write the checkpoint and return its columns; the path is relative, so that the folder can be moved."""
-        self.require_owner(run_id, owner)  # before it replaces the file of another process
+        self.require_owner(run_id)  # before it replaces the file of another process
         path, run = self._own_file(run_id), self.get(run_id)
-        origin = {key: getattr(run, key) for key in checkpoints.ORIGIN}
+        config, origin = result.config.to_json(), {key: getattr(run, key) for key in checkpoints.ORIGIN}
         origin |= {checkpoints.VERSIONS: json.dumps(run.versions)}
-        config = result.config.to_json()
         sha256 = checkpoints.save(path, result.arrays(), config, result.step, result.inputs, origin)
         return {"checkpoint": path_text(f"{path.parent.name}/{path.name}"), "checkpoint_sha256": sha256}
 
@@ -167,8 +163,8 @@ class Runs:
         if run.checkpoint is None:
             return None, ""
         path, failures = self.file_of(run), []
-        known, files = (run.checkpoint_sha256, run.previous_sha256), (path, checkpoints.previous(path))
-        for sha256, file in product(known, files):
+        files = path, checkpoints.previous(path)
+        for sha256, file in product((run.checkpoint_sha256, run.previous_sha256), files):
             try:
                 found = checkpoints.load(file, run, sha256)
             except StoreError as error:

@@ -26,7 +26,6 @@ from klcli.store.runs import (
 
 if TYPE_CHECKING:  # a report must not import the training code
     from klcli.studies.execution import StackOutcome
-    from klcli.training.result import TrainResult
 
 Row = dict[str, Any]  # columns and their values, or the settings of a study
 DELETED = "deleted_members"  # in the settings: the positions whose runs were deleted
@@ -51,8 +50,13 @@ class Studies:
             db.table("studies").insert(about | {"id": study_id, "state": "running", "created_at": now()})
             for position, row in enumerate(rows):
                 insert_run(db, row | {"study_id": study_id, "member": position, "owner": owner})
-        self._owners[study_id] = owner
+            self._own(study_id, owner)
         return study_id
+
+    def _own(self, study_id: int, owner: str) -> None:
+        self._owners[study_id] = owner
+        runs = self._db.read("SELECT id FROM runs WHERE owner = ?", [owner])
+        self._runs.owners |= {row["id"]: owner for row in runs}
 
     def find(self, kind: str, stage: str, settings: Row, parent: int | None) -> Study | None:
         """Return the latest study of exactly this plan, in any state, including studies of an older klcli."""
@@ -112,26 +116,20 @@ class Studies:
                     db.table("runs").update(run.id, started | again | {"owner": owner})
             remaining = f"json_remove(settings, '$.{DELETED}')"
             db.execute(f"UPDATE studies SET state = 'running', settings = {remaining} WHERE id = ?", [study_id])
-        self._owners[study_id] = owner
-
-    def record_progress(self, run_id: int, result: TrainResult, recorded: int) -> None:
-        """Record the evaluations of a run after the first `recorded` ones, and a checkpoint to continue from."""
-        owner = self._owners.get(self._runs.get(run_id).study_id or 0)
-        self._runs.record_epochs(run_id, *result.epochs[recorded:], result=result, owner=owner)
+            self._own(study_id, owner)
 
     def record_stack(self, run_ids: Sequence[int], outcome: StackOutcome) -> None:
         """Record the results of a stack in one transaction; runs that were complete before stay as they are."""
         runs = [self._runs.get(run_id) for run_id in run_ids]
-        owner = self._owners.get(runs[0].study_id or 0)
         results = {run.id: one for run, one in zip(runs, outcome.results, strict=True) if run.state == "running"}
         rows = {}
         for run_id, result in results.items():
             state, error = end_of(result)
-            pointer = self._runs.write_checkpoint(run_id, owner, result) if state == "complete" else {}
+            pointer = self._runs.write_checkpoint(run_id, result) if state == "complete" else {}
             rows[run_id] = ending_row(state, result, outcome.seconds, error) | pointer
         with self._db.write() as db:
             for run_id, result in results.items():
-                self._runs.require_owner(run_id, owner)
+                self._runs.require_owner(run_id)
                 for metrics in result.epochs:
                     upsert_epoch(db, run_id, metrics)
                 db.table("runs").update(run_id, rows[run_id])
@@ -141,11 +139,10 @@ class Studies:
 
     def end(self, study_id: int, state: str, error: str | None = None) -> None:
         ended = "UPDATE runs SET state = ?, error = ?, finished_at = ? WHERE study_id = ? AND state = 'running'"
-        owner = self._owners.get(study_id)
-        with self._locks.releasing(owner), self._db.write() as db:
+        with self._locks.releasing(self._owners.get(study_id)), self._db.write() as db:
             for run in self.members(study_id):
                 if run.state == "running":
-                    self._runs.require_owner(run.id, owner)
+                    self._runs.require_owner(run.id)
             db.table("studies").update(study_id, {"state": state})
             db.execute(ended, [state, error, now(), study_id])
 

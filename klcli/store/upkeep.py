@@ -6,7 +6,7 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from klcli.store.studies import DELETED
 from klcli.text import path_text
 
 if TYPE_CHECKING:
-    from klcli.store.merging.merge import Merged
+    from klcli.store.merging import Merged
 
 LARGE_BYTES = 30_000_000  # from this size on, a second process saves more than the half second of its start
 
@@ -82,7 +82,7 @@ class Upkeep:
 
     def merge(self, path: Path) -> "Merged":
         """Copy the runs of another database that are not here yet, with their studies, evaluations and files."""
-        from klcli.store.merging.merge import merge
+        from klcli.store.merging import merge
 
         return merge(self._db, path)
 
@@ -217,22 +217,21 @@ _PICTURE = re.compile(r"(run|study|gradcheck)-(\d{6,}(?:-\d{6,})*)[.-]")
 @contextmanager
 def _removing(files: Sequence[Path]) -> Iterator[None]:
     """Remove files if the block succeeds. If it fails, or one cannot be removed, all are still there."""
-    renamed: list[tuple[Path, Path]] = []
-    try:
+    with ExitStack() as unless_it_succeeds:
         for file in files:
             if file.is_dir() and not file.is_symlink():
                 raise StoreError(f"{file}: this is a folder, move it away, nothing was deleted")
-            aside = file.with_name(f"{file.name}.deleted")
             try:
-                replace(file, aside)
+                replace(file, _aside(file))
             except OSError as error:
                 raise StoreError(f"{file}: cannot be deleted ({error.strerror}), nothing was deleted") from error
-            renamed.append((aside, file))
+            unless_it_succeeds.callback(replace, _aside(file), file)
         yield
-    except BaseException:
-        for aside, file in renamed:
-            replace(aside, file)
-        raise
-    for aside, _ in renamed:
+        unless_it_succeeds.pop_all()
+    for file in files:
         with suppress(OSError):  # open in another program of Windows: a check names it
-            aside.unlink(missing_ok=True)
+            _aside(file).unlink(missing_ok=True)
+
+
+def _aside(file: Path) -> Path:
+    return file.with_name(f"{file.name}.deleted")

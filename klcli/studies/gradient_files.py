@@ -22,7 +22,7 @@ from klcli.engine.gradient_check import TensorCheck, compare
 from klcli.engine.layers import BatchNorm, Dropout
 from klcli.engine.losses import cross_entropy, log_softmax
 from klcli.errors import ConfigError, Interrupted
-from klcli.files import has_member, open_regular, require_export
+from klcli.files import open_regular
 from klcli.settings.procedures import CheckSettings
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
@@ -119,11 +119,6 @@ def encoded(arrays: Arrays) -> bytes:
     """Return the arrays as an `.npz` file."""
     np.savez(buffer := io.BytesIO(), **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
-
-
-def require_replaceable(path: Path) -> None:
-    """Raise ConfigError unless an export may replace the file: it is an export, or there is none."""
-    require_export(path, lambda file: has_member(file, f"{SETTINGS}.npy"), "--export ")
 
 
 def _problem(wanted: Arrays, path: Path) -> tuple[Problem, TrainConfig]:

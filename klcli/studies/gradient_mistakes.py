@@ -5,7 +5,7 @@ layers and in each layer alone, then those of every two mistakes; the one that e
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from types import SimpleNamespace
@@ -196,8 +196,7 @@ class Problem:
         for at in reversed(steps):
             at.G = G
             if isinstance(at.layer, Linear):
-                dW = use("dW", at) + use("l2", at)
-                write(at, b=use("db", at) + use("l2_of_b", at), W=dW)
+                write(at, b=use("db", at) + use("l2_of_b", at), W=use("dW", at) + use("l2", at))
                 G = None if at.is_first else use("dX", at)
             elif isinstance(at.layer, BatchNorm):
                 (dgamma, dbeta), l2 = use("dgamma_dbeta", at), use("l2_of_bn", at)
@@ -252,29 +251,22 @@ def explanations(problem: Problem, mine: Arrays, say: Callable[[str], None]) -> 
         best = min(one.distance for one in found)
         return [one for one in found if one.distance < max(ROUNDING, 2 * best)] if best < limit else []
 
-    def everywhere() -> Iterator[Explanation]:
-        for one in (ROUNDED, *simple):
-            yield Explanation((one,), None, distance(problem.gradients(one.formulas)))
-        yield Explanation((REVERSED,), None, distance(_reversed(right)))
-        if eta := _eta(problem, mine, right):
-            theirs = problem.gradients(_with_updated_weights(eta))
-            yield Explanation((UPDATED,), None, distance(theirs), f", eta {eta:.6g}")
-
-    def in_one_layer() -> Iterator[Explanation]:
-        for layer in range(1, 1 + max(map(number_of, right))):
-            for one in simple:
-                yield Explanation((one,), layer, distance(problem.gradients(one.formulas, layer)))
-
-    def in_pairs() -> Iterator[Explanation]:
-        say(f"no single mistake explains {len(mine)} of these gradients: trying every two")
-        for one, other in combinations(simple, 2):
-            if not one.formulas.keys() & other.formulas.keys():
-                wrong = {**one.formulas, **other.formulas}
-                yield Explanation((one, other), None, distance(problem.gradients(wrong)))
+    def explanation(*mistakes: Mistake, layer: int | None = None) -> Explanation:
+        formulas = {name: formula for one in mistakes for name, formula in one.formulas.items()}
+        return Explanation(mistakes, layer, distance(problem.gradients(formulas, layer)))
 
     with np.errstate(all="ignore"):  # a wrong formula may divide by 0
+        everywhere = [*map(explanation, (ROUNDED, *simple)), Explanation((REVERSED,), None, distance(_reversed(right)))]
+        if eta := _eta(problem, mine, right):
+            theirs = problem.gradients(_with_updated_weights(eta))
+            everywhere.append(Explanation((UPDATED,), None, distance(theirs), f", eta {eta:.6g}"))
+        layers, pairs = range(1, 1 + max(map(number_of, right))), combinations(simple, 2)
+        in_one_layer = (explanation(one, layer=layer) for layer in layers for one in simple)
+        in_pairs = (explanation(*pair) for pair in pairs if not pair[0].formulas.keys() & pair[1].formulas.keys())
         for stage, limit in ((everywhere, ROUNDING), (in_one_layer, SINGLE), (in_pairs, SINGLE)):
-            found += [one for one in stage() if np.isfinite(one.distance)]
+            if stage is in_pairs:
+                say(f"no single mistake explains {len(mine)} of these gradients: trying every two")
+            found += [one for one in stage if np.isfinite(one.distance)]
             if best := explained(ROUNDING) or explained(limit):
                 return best
     return []

@@ -86,8 +86,7 @@ def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
     logs = {one.lam: math.log10(max(one.lam, 1e-300)) for one in plateau}
     middle = sum(logs[one.lam] for one in plateau) / len(plateau)
     tied = [one for one in plateau if one.accuracy == best.accuracy]
-    chosen = min(tied, key=lambda one: (abs(logs[one.lam] - middle), one.lam))
-    return Choice(chosen, best, tuple(plateau), error)
+    return Choice(min(tied, key=lambda one: (abs(logs[one.lam] - middle), one.lam)), best, tuple(plateau), error)
 
 
 def plan(base: TrainConfig, lambdas: Sequence[float], repeats: int, vary: str = "all") -> list[TrainConfig]:

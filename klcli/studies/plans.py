@@ -22,17 +22,13 @@ def repeat(base: TrainConfig, repeats: int, vary: str = "all") -> list[TrainConf
     check_repeats(repeats, vary)
     # A seed of its own, which does not follow the other.
     first = base.order_seed if vary in ("all", "split") else base.shared_seed
-    varies_weights, varies_order = vary != "order", vary != "init"
-    own = [
-        replace(
-            base, seed=base.seed + r * varies_weights, order_seed=None if first is None else first + r * varies_order
-        )
-        for r in range(repeats)
-    ]
-    if vary != "split":
-        return own
+    weights, orders = (range(repeats) if varies else [0] * repeats for varies in (vary != "order", vary != "init"))
+    seeds = [base.seed + r for r in weights]
+    order_seeds = [None if first is None else first + r for r in orders]
     drawn = base.seed if base.split.split_seed is None else base.split.split_seed
-    return [replace(one, split=replace(base.split, split_seed=drawn + r)) for r, one in enumerate(own)]
+    splits = [replace(base.split, split_seed=drawn + r) if vary == "split" else base.split for r in range(repeats)]
+    own = zip(seeds, order_seeds, splits, strict=True)
+    return [replace(base, seed=seed, order_seed=order, split=split) for seed, order, split in own]
 
 
 def check_repeats(repeats: int, vary: str) -> None:
@@ -67,11 +63,8 @@ def range_test(config: TrainConfig, typed: Sequence[str]) -> TrainConfig:
     for name in ("cycles", "step_size", "step_epochs"):
         option = f"--{name.replace('_', '-')}"
         require(name not in typed, f"{option}: --lr-range-test has no cycles, give its length with --epochs")
-    return replace(
-        config,
-        schedule="range",
-        **{name: RANGE_TEST_DEFAULTS[name] for name in RANGE_TEST_DEFAULTS if name not in typed},
-    )
+    defaults = {name: value for name, value in RANGE_TEST_DEFAULTS.items() if name not in typed}
+    return replace(config, schedule="range", **defaults)
 
 
 def suggest(etas: Sequence[float], accuracies: Sequence[float], n: int) -> Suggestion | None:

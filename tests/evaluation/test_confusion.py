@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from klcli.data.dataset import Dataset, split
-from klcli.evaluation.confusion import confusion, predict
+from klcli.evaluation.metrics import confusion, predict
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.training.networks import restore

@@ -14,9 +14,9 @@ from trials import Trials
 from klcli.cli.app import main
 from klcli.data.dataset import Dataset
 from klcli.settings.train_config import TrainConfig
-from klcli.store.migrations import migrations
 from klcli.store.records import BEST_FIRST, RunFilter
 from klcli.store.runs import run_row
+from klcli.store.schema import migrations
 from klcli.store.store import Store
 from klcli.training.budget import budget_of
 from klcli.training.environment import Environment

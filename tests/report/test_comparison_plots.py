@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from records import MEASURES, epoch, lines_of, run
 
-from klcli.evaluation.confusion import confusion
+from klcli.evaluation.metrics import confusion
 from klcli.report.plots.chart import OF_BN
 from klcli.report.plots.comparison import bn_overlay, bn_pair, bn_pairs, overlay
 from klcli.report.plots.figure import Chart, draw

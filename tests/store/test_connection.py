@@ -17,8 +17,8 @@ import sqlite_utils
 from klcli.errors import ExitCode, StoreError
 from klcli.store import connection
 from klcli.store.connection import Database
-from klcli.store.migrations import migrations
 from klcli.store.records import BEST_FIRST, RunFilter
+from klcli.store.schema import migrations
 from klcli.store.store import Store
 
 RUNS = 40

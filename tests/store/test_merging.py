@@ -21,10 +21,10 @@ from klcli.evaluation.metrics import Score
 from klcli.evaluation.reevaluation import Reevaluation
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
 from klcli.settings.train_config import TrainConfig
-from klcli.store.merging.copies import Copy, copy_files, unchanging
-from klcli.store.migrations import migrations
-from klcli.store.reading import TemporaryCopy
+from klcli.store.connection import Database
+from klcli.store.merging import Copy, copy_files
 from klcli.store.runs import run_row
+from klcli.store.schema import migrations
 from klcli.store.store import Store
 from klcli.studies.gradient_checks import NetworkCheck
 from klcli.training.budget import budget_of
@@ -232,24 +232,31 @@ def test_a_database_of_an_older_klcli_is_read_from_a_copy(
     assert [merged.known for merged in merge(here, path)] == [2]
 
 
-def test_no_other_process_writes_while_a_database_is_copied(other: Path) -> None:
-    with unchanging(other):
-        copy = TemporaryCopy(other)
-        assert is_locked(other)
-    copy.remove()
-    assert not copy.file.parent.exists()
+def test_no_other_process_writes_while_a_database_is_copied(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copyfileobj, locked = shutil.copyfileobj, list[bool]()
+
+    def copied(*files: Any) -> None:
+        copyfileobj(*files)
+        locked.append(is_locked(other))
+
+    monkeypatch.setattr(shutil, "copyfileobj", copied)
+    database = Database(other, is_copied=True)
+    folder = database.file.parent
+    assert locked == [True]
     assert not is_locked(other)
+    database.close()
+    assert not folder.exists()
 
 
 def test_what_fails_in_the_middle_leaves_no_part(
     here: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def copy(files: list[Copy]) -> None:
-        copy_files([*files[:2], *(Copy(tmp_path / "missing.npz", one.target) for one in files[2:3])])
+        copy_files([*files[:2], *((tmp_path / "missing.npz", target) for _, target in files[2:3])])
 
     before = contents(here.parent)
     with monkeypatch.context() as patch, pytest.raises(StoreError, match=r"missing\.npz: cannot be read"):
-        patch.setattr("klcli.store.merging.merge.copy_files", copy)
+        patch.setattr("klcli.store.merging.copy_files", copy)
         merge(here, other)
     assert contents(here.parent) == before
     assert [merged.runs for merged in merge(here, other)] == [6]

@@ -13,9 +13,8 @@ import pytest
 
 from klcli import termination
 from klcli.errors import StoreError
-from klcli.store import reading
-from klcli.store.merging import copies
-from klcli.store.merging.merge import Merged
+from klcli.store import connection, merging, reading
+from klcli.store.merging import Merged
 from klcli.store.store import Store
 
 
@@ -62,7 +61,7 @@ def test_a_pipe_or_a_folder_is_named_and_not_opened(here: Path, other: Path, tmp
 def test_a_locked_database_is_not_copied_while_it_changes(
     here: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copies, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 0.05)
     with closing(sqlite3.connect(other)) as writer:
         writer.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreError, match="another program has locked this database"):
@@ -106,7 +105,7 @@ def test_a_failure_at_any_file_leaves_no_new_one_and_loses_none(
         path.unlink()
     file.write_bytes(latest)
     execute(other, "UPDATE runs SET state = 'complete', epochs_done = 1 WHERE id = 1")
-    before, copy, copied = files(here.parent), copies._copy, []
+    before, copy, copied = files(here.parent), merging._copy, []
 
     def failing(source: Path, temporary: Path) -> None:
         copied.append(source)
@@ -114,9 +113,9 @@ def test_a_failure_at_any_file_leaves_no_new_one_and_loses_none(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         copy(source, temporary)
 
-    monkeypatch.setattr(copies, "PORTION", 1)
+    monkeypatch.setattr(merging, "PORTION", 1)
     with monkeypatch.context() as patch, pytest.raises(StoreError, match="free some space"):
-        patch.setattr(copies, "_copy", failing)
+        patch.setattr(merging, "_copy", failing)
         merge(here, other)
     after = files(here.parent)
     assert b"earlier" in after.values()

@@ -74,8 +74,7 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
                 part.unlink()  # resuming it would fail again
             raise DataError(str(error).replace(path_text(part), url)) from None
         layout = next(layout for layout in layouts.LAYOUTS if dataset.layout.startswith(layout.name))
-        path = replace(part, destination / layout.archive)
-        return Fetched(path, layout.name, md5, bool(dataset.official))
+        return Fetched(replace(part, destination / layout.archive), layout.name, md5, bool(dataset.official))
     except OSError as error:  # network errors have already become DataError
         cure = "free 400 MB there, or set KLCLI_CACHE to a folder on another disk"
         raise StoreError(f"{path_text(destination)} cannot be written ({error.strerror or error}): {cure}") from None

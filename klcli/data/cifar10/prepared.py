@@ -5,7 +5,6 @@ for 184 MB: no process uses other bytes than those it records. A note for each s
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -23,7 +22,6 @@ from klcli.files import hold, open_regular, remove_leftovers, replacing
 from klcli.settings.split_config import FILES
 from klcli.text import path_of
 
-FORMAT = 3  # part of every key: a copy in an older format is never read
 SUFFIX = ".images"
 NOTE = ("key", "sha256", "layout", "source")  # of the source, the copy, and the source again
 _OWN = re.compile(r"(synthetic-)?[0-9a-f]{64}\.(images|npy|json)")  # in all formats; other files are not klcli's
@@ -51,13 +49,6 @@ def user_path(text: str) -> Path:
 def folder() -> Path:
     """Return the folder of the copies, which may not exist yet."""
     return cache_folder() / "prepared"
-
-
-def key_of_files(files: list[Path]) -> str:
-    """Return a key that changes with the files. Raises OSError if one is missing."""
-    # ctime, which no program can set, reveals an edit that restores size and mtime, the inode another file.
-    parts = [(one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in map(Path.stat, files)]
-    return hashlib.sha256(f"klcli {FORMAT} {parts}".encode()).hexdigest()
 
 
 def load(key: str, name: str, class_names: tuple[str, ...], source: str) -> Dataset | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from klcli.evaluation.confusion import Confusion
+from klcli.evaluation.metrics import Confusion
 from klcli.report.plots import own_settings
 from klcli.report.plots.chart import OF_SPLIT, SCREEN, Look
 from klcli.report.plots.figure import dress, new_figure, plain, to_bytes

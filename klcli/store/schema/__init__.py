@@ -1,4 +1,4 @@
-"""The migration steps, schema/*.sql. A released one is never edited, not even its spaces, which SQLite stores."""
+"""Schema: the migration steps, *.sql. A released one is never edited, not even its spaces, which SQLite stores."""
 
 import sqlite3
 from importlib.resources import files
@@ -18,5 +18,6 @@ def _apply(step: Traversable, db: Database) -> None:
             statement = ""
 
 
-for _step in sorted(files("klcli.store").joinpath("schema").iterdir(), key=lambda step: step.name):
-    migrations(name=f"m{_step.name.removesuffix('.sql')}")(lambda db, step=_step: _apply(step, db))
+_steps = {step.name.removesuffix(".sql"): step for step in files(__name__).iterdir() if step.name.endswith(".sql")}
+for _name in sorted(_steps):
+    migrations(name=f"m{_name}")(lambda db, step=_steps[_name]: _apply(step, db))

@@ -5,29 +5,35 @@ since, its row, epochs and checkpoint are updated. All numbers are new, and ever
 """
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlite_utils import Database as Tables
+
 from klcli.errors import StoreError
-from klcli.settings.procedures import EvaluationSettings
+from klcli.files import flush, replacing_all
 from klcli.store import checkpoints
 from klcli.store.connection import Database, explained, next_number
 from klcli.store.later_checks import Evaluations
 from klcli.store.locks import Locks
-from klcli.store.merging.copies import Copy, copy_files, unchanging
 from klcli.store.records import Study
 from klcli.store.runs import UNEXPECTED, UNFINISHED, Runs
-from klcli.store.studies import DELETED, canonical
+from klcli.store.studies import DELETED, Row, canonical
 from klcli.store.upkeep import pictures
+from klcli.termination import at_the_end
 from klcli.text import path_of, path_text
 
-Row = dict[str, Any]
 # Columns of a run that stay as they are here when its progress elsewhere is copied.
 OWN = ("id", "study_id", "member", "note", "tags", "identity", "origin", "origin_run")
+PORTION = 500  # temporary files at the same time
+Copy = tuple[Path, Path]  # a file, and its place in this database
+THREADS = 8  # flushing 1000 small files one after the other takes 5 s on a usual disk, in threads 1 s
 
 
 @dataclass
@@ -58,7 +64,7 @@ def merge(here: Database, path: Path) -> Merged:
     with explained(path):
         if not path.exists():
             raise StoreError(f"{path}: there is no database here")
-    source = Database(path, copying=unchanging)
+    source = Database(path, is_copied=True)
     try:
         return _Merging(here, source, path).all()
     finally:
@@ -75,18 +81,21 @@ class _Merging:
         self._copied: dict[str, set[int]] = {"run": set(), "study": set(), "gradcheck": set()}
         self._files: list[Copy] = []
         self._backups: list[Copy] = []  # of checkpoints here that are replaced
-        self._columns: dict[str, list[str]] = {}
 
     def all(self) -> Merged:
         with self._here.write() as self._tables, self._source.write() as copy:
+            self._stored = {one.name: [*one.columns_dict] for one in self._tables.tables}  # without computed columns
             # Rows that another program has inserted: as the migration step does it.
             parts = "started_at || ' ' || host || ' ' || pid || ' ' || id || ' ' || dataset_source"
             for tables in (self._tables, copy):
                 tables.execute(f"UPDATE runs SET identity = {parts} WHERE identity IS NULL")
-            left_out = self._left_out()
-            known = self._known()
-            self._copy_studies(known, left_out)
-            self._copy_runs(known, left_out)
+            has_left_out = self._leave_out_running(copy)
+            theirs = self._source.read("SELECT json_group_array(identity) AS identities FROM runs")[0]["identities"]
+            about = "SELECT id, identity, study_id, state, epochs_done, checkpoint, checkpoint_sha256 FROM runs"
+            found = self._here.read(f"{about} WHERE identity IN (SELECT value FROM json_each(?))", [theirs])
+            known = {row["identity"]: row for row in found}  # the runs that are here already
+            self._copy_studies(known)
+            self._copy_runs(known)
             self._copy_evaluations()
             self._copy_gradient_checks()
             if self._merged.changes:
@@ -97,76 +106,57 @@ class _Merging:
         for _, backup in self._backups:
             with suppress(OSError):  # harmless if it remains
                 backup.unlink(missing_ok=True)
-        if not self._numbers["run"] and not left_out:
+        if not self._numbers["run"] and not has_left_out:
             self._merged.remarks.append("it holds no run")
         return self._merged
 
     def _rows(self, table: str, where: str = "1", *values: Any) -> Iterable[Row]:
-        names = ", ".join(map(_quoted, self._stored(table)))
+        names = ", ".join(f'"{name}"' for name in self._stored[table])
         return map(dict, self._source.each(f"SELECT {names} FROM {table} WHERE {where}", values))
 
-    def _stored(self, table: str) -> list[str]:
-        """The columns that are stored, not computed."""
-        if table not in self._columns:
-            about = self._here.read(f"PRAGMA table_xinfo({table})")
-            self._columns[table] = [row["name"] for row in about if not row["hidden"]]
-        return self._columns[table]
-
     def _insert(self, table: str, rows: Iterable[Row]) -> None:
-        names = self._stored(table)
-        columns, places = ", ".join(map(_quoted, names)), ", ".join("?" * len(names))
-        sql = f"INSERT INTO {table} ({columns}) VALUES ({places})"
+        columns, values = (", ".join(shape.format(name) for name in self._stored[table]) for shape in ('"{}"', ":{}"))
         try:
-            self._tables.conn.executemany(sql, ([row[name] for name in names] for row in rows))
+            self._tables.conn.executemany(f"INSERT INTO {table} ({columns}) VALUES ({values})", rows)
         except sqlite3.IntegrityError as error:  # without the checks of klcli's own tables
             words = f"a row of its table {table} is not one of klcli ({error}), restore a copy of it"
             raise StoreError(f"{self._merged.database}: {words}") from error
 
-    def _left_out(self) -> set[int]:
-        """Return the runs that a process trains now, and all runs of their studies."""
-        running = self._source.read("SELECT id, study_id, owner FROM runs WHERE state = 'running'")
-        held = [(row, self._locks.is_held(row["owner"])) for row in running]
-        alive = [row for row, is_held in held if is_held is not False]
-        for row, is_held in held:
-            if is_held is not False:  # None without locks in the file system
-                may = "is" if is_held else "may be"
-                words = f"run {row['id']} {may} being trained: left out, merge again when it has ended"
-                self._merged.remarks.append(words)
-        studies = {row["study_id"] for row in alive} - {None}
-        runs = self._source.read("SELECT id, study_id FROM runs")
-        return {row["id"] for row in alive} | {row["id"] for row in runs if row["study_id"] in studies}
+    def _leave_out_running(self, copy: Tables) -> bool:
+        """Delete from the copy the runs that a process trains now, and all runs of their studies, if there are any."""
+        alive = []
+        for row in self._source.read("SELECT id, study_id, owner FROM runs WHERE state = 'running'"):
+            if (is_held := self._locks.is_held(row["owner"])) is not False:  # None without locks in the file system
+                words = f"run {row['id']} {'is' if is_held else 'may be'} being trained: left out"
+                self._merged.remarks.append(f"{words}, merge again when it has ended")
+                alive.append(row)
+        for row in alive:
+            copy.execute("DELETE FROM runs WHERE id = ? OR study_id = ?", [row["id"], row["study_id"]])
+        copy.execute("UPDATE runs SET state = 'interrupted', error = ? WHERE state = 'running'", [UNEXPECTED])
+        copy.execute("UPDATE studies SET state = 'interrupted' WHERE state = 'running'")
+        return bool(alive)
 
-    def _known(self) -> dict[str, Row]:
-        """Return the runs that are here already, by identity."""
-        theirs = self._source.read("SELECT json_group_array(identity) AS identities FROM runs")[0]["identities"]
-        about = "SELECT id, identity, study_id, state, epochs_done, checkpoint, checkpoint_sha256 FROM runs"
-        found = self._here.read(f"{about} WHERE identity IN (SELECT value FROM json_each(?))", [theirs])
-        return {row["identity"]: row for row in found}
-
-    def _copy_studies(self, known: Mapping[str, Row], left_out: set[int]) -> None:
+    def _copy_studies(self, known: Mapping[str, Row]) -> None:
         """Insert new studies. A study is here already if one of its runs is."""
         numbers, wanted = self._numbers["study"], set()
-        for run in self._source.read("SELECT id, study_id, identity FROM runs WHERE study_id IS NOT NULL"):
-            if run["id"] not in left_out:
-                wanted.add(run["study_id"])
-                if (mine := known.get(run["identity"])) and mine["study_id"] is not None:
-                    numbers[run["study_id"]] = mine["study_id"]
+        for run in self._source.read("SELECT study_id, identity FROM runs WHERE study_id IS NOT NULL"):
+            wanted.add(run["study_id"])
+            if (mine := known.get(run["identity"])) and mine["study_id"] is not None:
+                numbers[run["study_id"]] = mine["study_id"]
         for row in self._rows("studies", "1 ORDER BY id"):
             if row["id"] in wanted and row["id"] not in numbers:
                 number = numbers[row["id"]] = next_number(self._tables, "studies")
-                about = {"id": number, "parent": numbers.get(row["parent"]), "state": _ended(row["state"])}
-                self._insert("studies", [row | about])
+                self._insert("studies", [row | {"id": number, "parent": numbers.get(row["parent"])}])
                 self._copied["study"].add(row["id"])
         self._merged.studies = len(self._copied["study"])
 
-    def _copy_runs(self, known: Mapping[str, Row], left_out: set[int]) -> None:
+    def _copy_runs(self, known: Mapping[str, Row]) -> None:
         changed = set[int]()  # studies that were here before and have got something new
         for row in self._rows("runs", "1 ORDER BY id"):
-            if (old := row["id"]) in left_out:
-                continue
-            row |= {"state": _ended(row["state"]), "error": UNEXPECTED} if row["state"] == "running" else {}
-            mine = known.get(row["identity"])
-            if mine and not _is_progress(mine, row):
+            old, mine = row["id"], known.get(row["identity"])
+            # An unfinished run may have been continued where it comes from.
+            is_further = mine and (row["state"] not in UNFINISHED or row["epochs_done"] > mine["epochs_done"])
+            if mine and not (mine["state"] in UNFINISHED and is_further):
                 self._numbers["run"][old] = mine["id"]
                 self._merged.known += not self._is_repaired(old, row, mine)
                 continue
@@ -174,7 +164,9 @@ class _Merging:
             self._copied["run"].add(old)
             row |= {"id": number, "owner": None, "checkpoint": self._add_checkpoint(old, row, number)}
             if mine:
-                self._update(row)
+                values = {name: value for name, value in row.items() if name not in OWN}
+                self._tables.table("runs").update(number, values)
+                self._tables.execute("DELETE FROM epochs WHERE run_id = ?", [number])
                 self._merged.updated += 1
             else:
                 study = self._numbers["study"].get(row["study_id"])
@@ -189,12 +181,6 @@ class _Merging:
         for study in changed:
             self._update_study(study)
 
-    def _update(self, row: Row) -> None:
-        values = {name: value for name, value in row.items() if name not in OWN}
-        changes = ", ".join(f"{_quoted(name)} = ?" for name in values)
-        self._tables.execute(f"UPDATE runs SET {changes} WHERE id = ?", [*values.values(), row["id"]])
-        self._tables.execute("DELETE FROM epochs WHERE run_id = ?", [row["id"]])
-
     def _update_study(self, old: int) -> None:
         """Take over the state of a study that has new runs here; their positions are not those of deleted runs."""
         [theirs], number = self._rows("studies", "id = ?", old), self._numbers["study"][old]
@@ -203,7 +189,7 @@ class _Merging:
         settings = mine.settings
         deleted = [position for position in settings.pop(DELETED, []) if position not in members]
         values = {"settings": canonical(settings | ({DELETED: deleted} if deleted else {}))}
-        self._tables.table("studies").update(number, values | {"state": _ended(theirs["state"])})
+        self._tables.table("studies").update(number, values | {"state": theirs["state"]})
 
     def _add_checkpoint(self, old: int, row: Row, number: int) -> str | None:
         """Add the checkpoint of a run to the files to copy and return its new column."""
@@ -217,16 +203,15 @@ class _Merging:
             self._merged.remarks.append(str(error))
             return None
         if _is_file(file):
-            self._files.append(Copy(file, own))
+            self._files.append((file, own))
         else:
             why = "is missing" if not os.path.lexists(file) else "is no regular file"
-            words = f"run {old}: its checkpoint {file} {why}, merge again when it is there"
-            self._merged.remarks.append(words)
+            self._merged.remarks.append(f"run {old}: its checkpoint {file} {why}, merge again when it is there")
         previous, backup = checkpoints.previous(file), checkpoints.previous(own)
         if _is_file(own):
-            self._backups.append(Copy(own, backup))
+            self._backups.append((own, backup))
         elif row["state"] in UNFINISHED and _is_file(previous):
-            self._files.append(Copy(previous, backup))
+            self._files.append((previous, backup))
         return path_text(f"{folder.name}/{own.name}")
 
     def _is_repaired(self, old: int, row: Row, mine: Row) -> bool:
@@ -250,22 +235,21 @@ class _Merging:
                 rest = picture.name.removeprefix(_stem(kind, numbers))
                 if not rest.startswith("-to-"):  # a picture of too many runs for their numbers in its name
                     name = f"{_stem(kind, [known[one] for one in numbers])}{rest}"
-                    self._files.append(Copy(picture, self._here.folder("plots") / name))
+                    self._files.append((picture, self._here.folder("plots") / name))
 
     def _copy_evaluations(self) -> None:
         mine, numbers = Evaluations(self._here), self._numbers["run"]
         for one in Evaluations(self._source).of_runs([*numbers]):
             if not numbers.keys() >= set(one.runs):
                 continue
-            runs, how = sorted(numbers[run] for run in one.runs), asdict(EvaluationSettings()).keys()
-            same = [old for old in mine.of_runs(runs) if old.runs == runs
-                    and all(getattr(old, name) == getattr(one, name) for name in how)]  # fmt: skip
+            [row], runs = self._rows("evaluations", "id = ?", one.id), sorted(numbers[run] for run in one.runs)
+            same = mine.same(runs, row)
             if any(old.created_at >= one.created_at for old in same):
                 continue
             for old in same:
                 self._tables.execute("DELETE FROM evaluations WHERE id = ?", [old.id])
             number = next_number(self._tables, "evaluations")
-            self._insert("evaluations", [asdict(one) | {"id": number}])
+            self._insert("evaluations", [row | {"id": number}])
             self._insert("evaluation_runs", ({"evaluation_id": number, "run_id": run} for run in runs))
             self._merged.evaluations += 1
 
@@ -286,17 +270,6 @@ class _Merging:
             self._merged.gradient_checks += 1
 
 
-def _is_progress(mine: Row, theirs: Row) -> bool:
-    """Whether an unfinished run has been continued where it comes from."""
-    is_further = theirs["state"] not in UNFINISHED or theirs["epochs_done"] > mine["epochs_done"]
-    return mine["state"] in UNFINISHED and is_further
-
-
-def _ended(state: str) -> str:
-    """Return the state of a run or a study that no process trains."""
-    return "interrupted" if state == "running" else state
-
-
 def _is_file(path: Path) -> bool:
     """Whether a path is a regular file, no link to a file elsewhere, and no pipe, which may never end."""
     return path.is_file() and not path.is_symlink()
@@ -306,5 +279,36 @@ def _stem(kind: str, numbers: Sequence[int]) -> str:
     return "-".join([kind, *(f"{number:06d}" for number in numbers)])
 
 
-def _quoted(name: str) -> str:
-    return f'"{name}"'
+def copy_files(files: Sequence[Copy]) -> None:
+    """Copy files. If one cannot be read or written, raises StoreError; no file is then incomplete, and none is new."""
+    new = [target for _, target in files if not target.exists()]
+
+    def remove_new() -> None:
+        for target in new:
+            with suppress(OSError):
+                target.unlink(missing_ok=True)
+
+    with at_the_end(remove_new):
+        try:
+            for folder in dict.fromkeys(target.parent for _, target in files):
+                own = [one for one in files if one[1].parent == folder]
+                for start in range(0, len(own), PORTION):
+                    sources, targets = zip(*own[start : start + PORTION], strict=True)
+                    with (
+                        checkpoints.writing(targets[0]), replacing_all(targets) as temporaries,
+                        ThreadPoolExecutor(THREADS) as pool,
+                    ):  # fmt: skip
+                        list(pool.map(_copy, sources, temporaries))
+        except BaseException:
+            remove_new()
+            raise
+
+
+def _copy(source: Path, temporary: Path) -> None:
+    try:
+        content = source.open("rb")
+    except OSError as error:
+        raise StoreError(f"{source}: cannot be read ({error.strerror}), make it readable or remove it") from error
+    with content, temporary.open("r+b") as file:
+        shutil.copyfileobj(content, file)
+        flush(file)

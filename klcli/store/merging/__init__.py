@@ -1,1 +1,0 @@
-"""Copy the runs of other databases into one."""
