@@ -25,7 +25,7 @@ class KlcliCommand(HelpfulCommand):
 
     `--hidden 50 30 20` is passed to the parser as `--hidden 50 --hidden 30 --hidden 20`. A negative
     number counts as a value, so that the message names it; any other word with a dash begins the next option. An
-    argument RUN can be a negative number, too: -1 is the newest run.
+    argument RUN can be a negative number, too: -1 is the newest run. Arguments of such a command go behind a `--`.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -33,37 +33,27 @@ class KlcliCommand(HelpfulCommand):
         lists = {name for one in options if one.multiple for name in one.opts}
         with_value = {name for one in options if not (one.is_flag or one.count) for name in one.opts}
         takes_runs = any(one.metavar in ("RUN", "RUN...") for one in self.params if one not in options)
-        words, rest = list[str](), list(args)
+        words, arguments, rest = list[str](), list[str](), list(args)
         while rest and rest[0] != "--":
             name = rest.pop(0)
             values = list[str]()
-            while name in lists and rest and (not rest[0].startswith("-") or rest[0][1:2].isdigit()):
+            while name in lists and rest and not _is_option(rest[0]):
                 values.append(rest.pop(0))
             if name in lists and not values and not ctx.resilient_parsing:
                 raise typer.BadParameter(f"{name} needs at least one value", ctx=ctx)
             words += [word for value in values for word in (name, value)]
             if name in with_value - lists:
                 words += [name, *rest[:1]]
+                arguments = arguments if rest else []  # the parser would take the `--` for the missing value
                 del rest[:1]
             elif name not in lists:
-                words.append(f"{_DASH}{name[1:]}" if takes_runs and _is_number(name, "-") else name)
+                (arguments if takes_runs and not _is_option(name) else words).append(name)
         _require_one_database(words)
-        unparsed = super().parse_args(ctx, words + rest)
-        for one in self.params if takes_runs else ():
-            value = ctx.params.get(one.name)
-            ctx.params[one.name] = [*map(_with_dash, value)] if isinstance(value, list | tuple) else _with_dash(value)
-        return unparsed
+        return super().parse_args(ctx, words + (["--", *arguments, *rest[1:]] if arguments or rest else []))
 
 
-_DASH = "\0"  # in place of a dash, which the parser takes for the beginning of an option; no argument can contain it
-
-
-def _is_number(word: str, dash: str) -> bool:
-    return word[:1] == dash and word[1:2].isdigit()
-
-
-def _with_dash(value: Any) -> Any:
-    return f"-{value[1:]}" if isinstance(value, str) and _is_number(value, _DASH) else value
+def _is_option(word: str) -> bool:
+    return len(word) > 1 and word.startswith("-") and not word[1].isdigit()
 
 
 def _require_one_database(words: list[str]) -> None:
@@ -100,16 +90,16 @@ def takes(
     def decorate(command: Command) -> Command:
         given = inspect.signature(command, eval_str=True).parameters
         argument = next(name for name, one in given.items() if one.annotation is owner)
-        declared = [one for one in given.values() if isinstance(one.default, Field)]
-        own = {one.name: setting_of(one.name, one.annotation, one.default) for one in declared}
+        own: dict[str, Setting] = {}
         shown = [] if "ctx" in given else [_parameter("ctx", typer.Context)]
-        for one in given.values():
-            if one.name == argument:
+        for name, one in given.items():
+            if name == argument:
                 shown += [_option(_name(key), it, defaults.get(key, it.default)) for key, it in settings.items()]
-            elif one.name in own:
-                shown.append(_option(one.name, own[one.name], own[one.name].default))
+            elif isinstance(one.default, Field):
+                own[name] = setting_of(name, one.annotation, one.default)
+                shown.append(_option(name, own[name], own[name].default))
             else:
-                shown.append(one.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+                shown.append(_parameter(name, one.annotation, one.default))
 
         @functools.wraps(command)
         def wrapper(**values: Any) -> Any:
@@ -151,20 +141,19 @@ def _made(owner: type[Any], typed: dict[str, Any], ctx: typer.Context) -> Any:
 
 def _option(name: str, one: Setting, default: Any) -> inspect.Parameter:
     """Return the parameter of a setting. Values are passed as text: the setting parses them, with its own messages."""
-    more: dict[str, Any] = {"metavar": one.metavar}
     kind: Any = str | None
     if one.kind is bool:
-        kind, more = bool | None if one.is_optional else bool, {}
+        kind = bool | None if one.is_optional else bool
     elif one.is_counted:
-        kind, more = int, {"count": True}
+        kind = int
     elif one.kind is tuple:
         kind = tuple[str, str] | None if one.is_pair else list[str]
         default = default and [*map(str, default)]
     elif default is not None:
         default = str(default)
-    more["autocompletion"] = of_setting(one)
-    option = typer.Option(*one.names, rich_help_panel=str(one.role), help=one.help, envvar=one.envvar, **more)
-    return _parameter(name, Annotated[kind, option], default)
+    more: dict[str, Any] = {"count": True} if one.is_counted else {"metavar": one.metavar} if one.kind != bool else {}
+    more |= {"help": one.help, "envvar": one.envvar, "autocompletion": of_setting(one)}
+    return _parameter(name, Annotated[kind, typer.Option(*one.names, rich_help_panel=str(one.role), **more)], default)
 
 
 def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
