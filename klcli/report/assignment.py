@@ -156,7 +156,7 @@ def _percent(accuracy: float | None) -> str:
 
 def _curves(name: str, runs: Sequence[Run], epochs: Epochs, db: Path) -> Exhibit:
     is_pair = len(runs) > 1
-    chart = bn_overlay(runs[:1], runs[1:], epochs) if is_pair else training_curves(runs[0], epochs[runs[0].id])
+    chart = bn_overlay(runs[:1], runs[1:], epochs) if is_pair else training_curves(runs, epochs)
     again = _drawn(["--run", *(str(run.id) for run in runs)], "bn" if is_pair else "training", db)
     return Exhibit(name, _numbers(runs, epochs), [*(run.command for run in runs), again], chart)
 

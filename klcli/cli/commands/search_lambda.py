@@ -30,7 +30,7 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
 
     from klcli.report.documents import run_document
     from klcli.report.plots.studies import lambda_search
-    from klcli.report.plots.training import repeated_curves
+    from klcli.report.plots.training import training_curves
     from klcli.report.tables.runs import splits_table
     from klcli.report.tables.studies import choice_sentence, repeats_table, search_table
     from klcli.report.words import repeats_note, subset_words
@@ -48,7 +48,7 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
         document["final"] = {"study": study, "runs": [*map(run_document, runs)]}
         name, epochs = f"study-{study:06d}-training.png", {run.id: lab.epochs(run) for run in runs}
         document["final"]["picture"] = curves = invocation.picture(
-            lab.store.folder("plots") / name, lambda: repeated_curves(runs, epochs)
+            lab.store.folder("plots") / name, lambda: training_curves(runs, epochs)
         )
     if choice is not None:
         path = lab.store.folder("plots") / f"study-{found.studies[-1]:06d}-lambda.png"

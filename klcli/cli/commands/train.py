@@ -114,7 +114,8 @@ def show_run(invocation: Invocation, run: Run, command: str = "train") -> None:
     work = f"{length} on {run.dataset}{subset_words([run])} in {duration(run.seconds or 0.0)}"
     notes = [suggestion_sentence(run, epochs)] if is_range_test else []
     invocation.result(splits_table(f"Run {run.id}: {network_name(run.config)}, {work}", run), *notes)
-    picture = invocation.picture(store.folder("plots") / f"run-{run.id:06d}.png", lambda: training_curves(run, epochs))
+    path = store.folder("plots") / f"run-{run.id:06d}.png"
+    picture = invocation.picture(path, lambda: training_curves([run], {run.id: epochs}))
     checkpoint = store.runs.file_of(run) if run.checkpoint else None
     then = [f"evaluate {run.id} --flips", "report --best 10"] if run.state == "complete" and not is_range_test else []
     invocation.places(*then, checkpoint=checkpoint, picture=picture)

@@ -10,7 +10,7 @@ from klcli.published.reproduction import Reproduction
 from klcli.report.plots.chart import DURING, OF_SPLIT, Chart, Line, Panel
 from klcli.report.plots.comparison import bn_overlay, overlay, repeats
 from klcli.report.plots.studies import lambda_search, sigma_curves
-from klcli.report.plots.training import repeated_curves
+from klcli.report.plots.training import training_curves
 from klcli.report.words import settings_line
 from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import choose
@@ -71,7 +71,7 @@ def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs,
         chart = bn_overlay(without[0], with_bn[0], curves, splits)
     else:
         many = len(settings) > 1
-        chart = overlay(every, curves, splits or DURING) if many else repeated_curves(every, curves, splits)
+        chart = overlay(every, curves, splits or DURING) if many else training_curves(every, curves, splits)
     return replace(chart, title=title)
 
 
