@@ -89,10 +89,11 @@ class Invocation(Settings, Observer):
     def result(self, *parts: "Table | str") -> None:
         """Print a result for a person; nothing with --json."""
         from klcli.report.tables.table import Table
+        from klcli.report.tables.terminal import show
 
         for part in () if self.as_json else parts:
             if isinstance(part, Table):
-                part.show(self.out)
+                show(part, self.out)
             else:
                 self.out.print(_lines(part, self.out), soft_wrap=True)
         self.spoke()
@@ -213,7 +214,7 @@ def _lines(text: str, console: "Console") -> str:
     """Return a text for a console: in a terminal, it wraps between words, except a command to paste into a shell."""
     if not console.file.isatty() or (" klcli " in text and "`" not in text):
         return visible(text)
-    from klcli.report.tables.fitting import wrapped
+    from klcli.report.tables.terminal import wrapped
 
     return wrapped(visible(text), console.width)
 
