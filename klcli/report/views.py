@@ -263,10 +263,8 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
 
 def latest_study(store: Store, kind: str) -> int:
     """Return the latest search or sweep, of all images before of a subset. Raises ConfigError if there is none."""
-    found = []
-    for one in store.studies.all():
-        if one.kind == kind and one.stage != "final":
-            found.append((is_on_all_images(one), one.id))
+    own = (one for one in store.studies.all() if one.kind == kind and one.stage != "final")
+    found = [(is_on_all_images(one), one.id) for one in own]
     command = {"lambda": "search-lambda --coarse --fine", "sigma": "sigma-sweep"}[kind]
     require(bool(found), f"--plot {kind}: there is no such study yet, begin with `klcli {command}`")
     return max(found)[1]

@@ -16,7 +16,7 @@ from klcli.report.tables.reproductions import reproduction_notes, reproduction_t
 from klcli.report.tables.runs import comparison_table, summary_table
 from klcli.report.views import View, conditions, gradients_view, image_sets, is_on_all_images, study_view, view
 from klcli.report.words import counted, images_words, run_title
-from klcli.settings.selection import Selection
+from klcli.settings.selection import OF_STUDIES, Selection
 from klcli.store.records import ImageSet, Run, RunResult, Study
 from klcli.store.store import Store
 
@@ -58,17 +58,14 @@ class Sections:
         for number, images in enumerate(self._image_sets):
             yield Section(images_words(images), list(self._images(images, is_drawn=number < DRAWN)))
         if self._chosen is None:
-            yield from self._studies_and_checks()
-        yield Section("Runs", list(self._runs()))
-
-    def _studies_and_checks(self) -> Iterator[Section]:
-        yield from map(self._reproduction, reproductions(self._store))
+            yield from map(self._reproduction, reproductions(self._store))
         studies = sorted((one for one in self._studies if one.kind != KIND), key=is_on_all_images, reverse=True)
         refined = {study.parent for study in studies if study.stage != "final"}
         for study in (study for study in studies if study.id not in refined):  # a fine stage includes its coarse stage
             yield Section(f"Study {study.id}: {study.kind} {study.stage or ''}".rstrip(), list(self._study(study)))
-        if self._store.gradient_checks.suites():
+        if self._chosen is None and self._store.gradient_checks.suites():
             yield Section("Gradient check", list(self._gradients()))
+        yield Section("Runs", list(self._runs()))
 
     def _of_images(self, images: ImageSet, best: int) -> View:
         own = replace(self._selection, images_of=str(images.latest), dataset=None, html=None, best=best)
@@ -106,10 +103,8 @@ class Sections:
     def _study(self, study: Study) -> Iterator[Markup]:
         yield from _shown(found := study_view(self._store, study.id))
         if found.runs:
-            is_search = study.kind == "lambda" and study.stage != "final"
-            yield from self._pictures(
-                found, "lambda" if is_search else "sigma" if study.kind == "sigma" else "training"
-            )
+            is_own = study.kind in OF_STUDIES and study.stage != "final"
+            yield from self._pictures(found, study.kind if is_own else "training")
 
     def _reproduction(self, number: int) -> Section:
         try:
