@@ -48,21 +48,16 @@ class KlcliCommand(HelpfulCommand):
                 del rest[:1]
             elif name not in lists:
                 (arguments if takes_runs and not _is_option(name) else words).append(name)
-        _require_one_database(words)
+        databases = [after for word, after in pairwise(words) if word == "--db"]
+        databases += [word.removeprefix("--db=") for word in words if word.startswith("--db=")]
+        if len(databases) > 1:  # the parser would silently use the last one
+            cure = f"`klcli runs merge {command_text(databases)} --db all.db` puts them into one"
+            raise ConfigError(f"--db is given {len(databases)} times: a command uses one database, {cure}")
         return super().parse_args(ctx, words + (["--", *arguments, *rest[1:]] if arguments or rest else []))
 
 
 def _is_option(word: str) -> bool:
     return len(word) > 1 and word.startswith("-") and not word[1].isdigit()
-
-
-def _require_one_database(words: list[str]) -> None:
-    """Raise ConfigError if `--db` is given more than once: the parser would silently use the last one."""
-    given = [after for word, after in pairwise(words) if word == "--db"]
-    given += [word.removeprefix("--db=") for word in words if word.startswith("--db=")]
-    if len(given) > 1:
-        cure = f"`klcli runs merge {command_text(given)} --db all.db` puts them into one"
-        raise ConfigError(f"--db is given {len(given)} times: a command uses one database, {cure}")
 
 
 class RecordingCommand(KlcliCommand):
