@@ -72,16 +72,12 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 def picture(words: str, suffix: str, content: bytes) -> Markup:
     """Return a drawn picture, PNG or SVG, with a text alternative for screen readers."""
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    if suffix == "svg":  # percent-encoded, it takes two thirds of its length in base64
-        source = f"data:image/svg+xml,{_compact(content.decode()).translate(_IN_ADDRESS)}"
+    if suffix == "svg":  # without comments and line breaks, with five digits: a hundredth of a point
+        drop = r"(?s)<!--.*?-->|<metadata>.*?</metadata>|<!DOCTYPE[^>]*>|<\?xml[^>]*>"
+        svg = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.5g}", re.sub(drop, "", content.decode()))
+        svg = re.sub(r">\s+<", "><", re.sub(r"\s+", " ", svg)).strip()
+        source = f"data:image/svg+xml,{svg.translate(_IN_ADDRESS)}"  # two thirds of its length in base64
     return element("figure", element("img", src=source, alt=words, loading="lazy"))
-
-
-def _compact(svg: str) -> str:
-    """Return an SVG without comments and line breaks, with five digits: a hundredth of a point."""
-    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<!DOCTYPE[^>]*>|<\?xml[^>]*>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.5g}", svg)
-    return re.sub(r">\s+<", "><", re.sub(r"\s+", " ", svg)).strip()
 
 
 _IN_ADDRESS = str.maketrans({character: f"%{ord(character):02X}" for character in "%#\"'<>&"})
