@@ -99,7 +99,14 @@ class Painter:
         unfinished = "" if any(run.state == "complete" for run in view.runs) else ", without a complete run"
         many = f", with more than {MOST_CURVES} curves" if kind == "curves" and not unfinished else ""
         cure = f"choose one of {others}" if others else "repeat its command with --resume"
-        raise ConfigError(f"--plot {kind}: study {study.id} is {_study_words(study)}{unfinished}{many}; {cure}")
+        stage = f" ({study.stage})" if study.stage else ""
+        words = {
+            "lambda": f"a lambda search{stage}",
+            "sigma": "a sigma sweep",
+            KIND: f"a reproduction of {study.stage}",
+        }
+        what = words.get(study.kind, study.kind)
+        raise ConfigError(f"--plot {kind}: study {study.id} is {what}{unfinished}{many}; {cure}")
 
     def _kinds(self, study: Study, runs: Sequence[Run]) -> dict[str, Callable[[], list[Named]]]:
         """Return the kinds of pictures of a study, each with a function that finds those that it has."""
@@ -197,13 +204,6 @@ def draw(chart: Callable[[], Chart], suffix: str, look: Look = SCREEN) -> bytes:
 def _drawn(view: View, kind: str) -> Sequence[Run]:
     require(bool(view.runs), f"--plot {kind}: there is no run to draw, `klcli report --list` shows all")
     return view.runs
-
-
-def _study_words(study: Study) -> str:
-    """`a lambda search (fine)`, `a reproduction of a3-2024`."""
-    stage = f" ({study.stage})" if study.stage else ""
-    words = {"lambda": f"a lambda search{stage}", "sigma": "a sigma sweep", KIND: f"a reproduction of {study.stage}"}
-    return words.get(study.kind, study.kind)
 
 
 def _single(view: View, kind: str) -> Sequence[Run]:
