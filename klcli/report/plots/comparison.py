@@ -116,16 +116,13 @@ def _labels(groups: Sequence[Runs]) -> list[str]:
         if len(set(names)) > 1:
             parts = [[*part, name] for part, name in zip(parts, names, strict=True)]
             differing = [one for one in differing if one.key not in told]
-    phrases = [_phrases(run, differing) for run in firsts]
-    labels = [", ".join(filter(None, [*own, one])) or networks[0] for own, one in zip(parts, phrases, strict=True)]
-    return [f"{runs_words(own)}: {label}" for label, own in zip(labels, groups, strict=True)]
-
-
-def _phrases(run: Run, settings: Sequence[Setting]) -> str:
-    """`lambda 0.1, momentum 0.9`; if all values are None, the settings without a value, as `without whitening`."""
-    values = {one: words.setting_value(run, one.key) for one in settings}
-    given = [one.phrase(value) for one, value in values.items() if value is not None]
-    return ", ".join(given or [f"without {one.label}" for one in settings])
+    labels = []
+    for own, part in zip(groups, parts, strict=True):
+        values = {one: words.setting_value(own[0], one.key) for one in differing}
+        phrases = [one.phrase(value) for one, value in values.items() if value is not None]
+        part += phrases or [f"without {one.label}" for one in differing]  # all values are None
+        labels.append(f"{runs_words(own)}: {', '.join(part) or networks[0]}")
+    return labels
 
 
 def _common(runs: Runs) -> str:
