@@ -61,11 +61,11 @@ def _show(command: Any, ctx: Any, is_whole: bool) -> None:
     has_more = len(options) > SHORT
     is_short = has_more and not is_whole
     panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-    for one in (*arguments, *options):
-        if not is_short or one.name in COMMON or one in arguments:
-            title = "Arguments" if one in arguments else "Options"
-            title = title if is_short else one.rich_help_panel or title
-            panels.setdefault(title, []).append((_signature(one), one.get_help_record(ctx)[1]))
+    for kind, params in (("Arguments", arguments), ("Options", options)):
+        for one in params:
+            if not is_short or one.name in COMMON or one in arguments:
+                title = kind if is_short else one.rich_help_panel or kind
+                panels.setdefault(title, []).append((_signature(one), one.get_help_record(ctx)[1]))
     panels["Options"].append((", ".join(ctx.help_option_names[:2]), "Show the help and exit."))
     if has_more:
         panels["Options"].append((ALL, f"Show all {len(options)} options and exit."))

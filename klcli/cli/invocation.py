@@ -141,17 +141,15 @@ class Invocation(Settings, Observer):
 
     def warn(self, message: str) -> None:
         """Print a warning, once: an assignment has many trainings on the same images."""
-        if message in self._warned:
-            return
-        self._warned.add(message)
-        self.err.print(_lines(message, self.err), style="bold yellow")
+        if message not in self._warned:
+            self._warned.add(message)
+            self.err.print(_lines(message, self.err), style="bold yellow")
 
     @property
     def is_live(self) -> bool:
         """Whether progress is shown as bars, not as lines: FORCE_COLOR asks for colour, not for bars in a log file."""
-        if self.quiet or not sys.stderr.isatty():
-            return False
-        return self.err.is_terminal and self.err.is_interactive and not self.err.no_color
+        is_shown = not self.quiet and sys.stderr.isatty()
+        return is_shown and self.err.is_terminal and self.err.is_interactive and not self.err.no_color
 
     @property
     def last_word(self) -> float:
