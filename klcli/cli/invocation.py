@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # slow to import, and not needed for --version
     from klcli.lab import Lab
     from klcli.report.plots.chart import Chart, Look
     from klcli.report.tables.table import Table
+    from klcli.store.store import Store
     from klcli.studies.execution import StackTask
     from klcli.training.budget import Budget
 
@@ -72,6 +73,13 @@ class Invocation(Settings, Observer):
 
         own = {key: getattr(self, key) for key in ("data", "threads", "jobs", "executor")}
         return Lab(self.db, **own, observer=self, command=typed_command())
+
+    def existing_store(self) -> "Store":
+        """Open the database. Raises StoreError if there is none."""
+        from klcli.store.store import Store
+
+        with self.step("opening the database"):
+            return Store.existing(self.db)
 
     @property
     def seeds(self) -> dict[str, Any]:

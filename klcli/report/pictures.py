@@ -16,7 +16,7 @@ from klcli.report.plots.reproductions import pictures as figures
 from klcli.report.plots.studies import gradient_errors, lambda_search, sigma_curves
 from klcli.report.plots.training import learning_rate_curve, training_curves
 from klcli.report.views import View
-from klcli.settings.selection import OF_GRADIENTS, SINGLE
+from klcli.settings.selection import OF_GRADIENTS, SINGLE, Selection
 from klcli.settings.setting import require
 from klcli.store.records import Epoch, Run, Study
 from klcli.store.store import Store
@@ -29,19 +29,15 @@ NAMED_RUNS = 30  # in the name of a file, which may have 255 characters
 MOST_CURVES = 100  # runs in one picture
 
 
-def planned(
-    store: Store, view: View, kinds: Sequence[str], to: Path | None, data: str | None, look: Look = SCREEN,
-    splits: Sequence[str] = (),
-) -> list[tuple[Path, Picture]]:  # fmt: skip
-    """Return the paths of these kinds of pictures and what draws them. Raises ConfigError if the view has no such.
+def planned(store: Store, view: View, selection: Selection, data: str | None) -> list[tuple[Path, Picture]]:
+    """Return the paths of the selected pictures and what draws them. Raises ConfigError if the view has no such.
 
-    Each kind shows the `splits`, or those it has by default.
-
-    `to` is the path of one picture; of several, each gets its own name after it: `figure-run-000007-rate.png`.
+    `--to` is the path of one picture; of several, each gets its own name after it: `figure-run-000007-rate.png`.
     """
+    to, look = selection.to, Look(selection.width, title=not selection.no_title)
     suffix = "png" if to is None else to.suffix.removeprefix(".").lower()
-    painter = Painter(store, data, look, splits)
-    found = [picture for kind in dict.fromkeys(kinds) for picture in painter.planned(view, kind, suffix)]
+    painter = Painter(store, data, look, selection.split)
+    found = [picture for kind in dict.fromkeys(selection.plot) for picture in painter.planned(view, kind, suffix)]
     if to is None:
         return [(store.folder("plots") / f"{stem}.{suffix}", picture) for stem, picture in found]
     return [(to if len(found) == 1 else to.with_stem(f"{to.stem}-{stem}"), picture) for stem, picture in found]
