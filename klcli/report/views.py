@@ -59,9 +59,8 @@ def view(store: Store, selection: Selection) -> View:
         from klcli.report.tables.groups import columns_of  # a ranking must not import studies/
 
         columns_of(selection.group_by)  # a wrong name is refused before any run is read
-    chosen, order = conditions(store, selection), None
-    if selection.order:
-        order = Order(*selection.order)
+    chosen, order = conditions(store, selection), Order(*selection.order) if selection.order else None
+    if order:
         store.runs.require_column(order.column)
     if selection.is_list and (order is None or order.column not in RESULTS):
         return _list(store, selection, chosen, order or NEWEST_FIRST)
@@ -71,24 +70,23 @@ def view(store: Store, selection: Selection) -> View:
 def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
     found = image_sets(store, chosen)
     if not found:
-        counts = store.runs.count_by_state()
-        notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
-        notes += [f"there are {states_words(counts)}: `klcli report --list` shows them"] * bool(counts)
-        has_any = counts.get(chosen.state or "complete")
-        return View(notes=[NO_MATCH] if has_any else notes, document={"dataset": None, "runs": []})
+        counts, notes = store.runs.count_by_state(), [NO_MATCH]
+        if not counts.get(chosen.state or "complete"):
+            notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
+            notes += [f"there are {states_words(counts)}: `klcli report --list` shows them"] * bool(counts)
+        return View(notes=notes, document={"dataset": None, "runs": []})
     mine = _choose_images(found, selection.dataset)
-    every = replace(chosen.on_images_of(mine), as_configured=None)
-    chosen = every if selection.is_list else chosen.on_images_of(mine)
-    document = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
+    chosen, hints = chosen.on_images_of(mine), _others(found, mine, selection)
+    every = replace(chosen, as_configured=None)
     if selection.is_list:
-        shown = _listed(store, selection, chosen, order, f"Runs on {images_words(mine)}")
+        shown = _listed(store, selection, every, order, f"Runs on {images_words(mine)}")
     else:
         shown = (_groups if selection.group_by else _best)(store, selection, chosen, order)
+        if n := store.runs.count(every) - store.runs.count(chosen):
+            hints.append(f"{n} more, trained with the quirks of a published report: klcli report --list")
+    images = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
     is_chosen, is_default = selection.best is not None, not (selection.has_view or selection.is_list)
-    document, hints = document | shown.document, _others(found, mine, selection)
-    if n := store.runs.count(every) - store.runs.count(chosen):
-        hints.append(f"{n} more, trained with the quirks of a published report: klcli report --list")
-    return replace(shown, document=document, hints=hints, is_chosen=is_chosen, is_default=is_default)
+    return replace(shown, document=images | shown.document, hints=hints, is_chosen=is_chosen, is_default=is_default)
 
 
 def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
@@ -109,7 +107,7 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
 def _best(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
     limit, notes = min(selection.best or selection.limit or DEFAULT_BEST, selection.limit or MOST_ROWS), list[str]()
     sound = _readable(store.runs.each(chosen, order, limit), notes)
-    runs = [] if selection.is_csv and not selection.plot else [*sound]
+    runs = [*sound] if selection.plot or not selection.is_csv else []
     table = ranking_table(runs or sound, order.column, order.descending)
     return View(table=table, notes=notes, document={"runs": [*map(run_document, runs)]}, runs=runs)
 
@@ -142,15 +140,15 @@ def _choose_images(found: Sequence[ImageSet], wanted: str | None) -> ImageSet:
 
 
 def _others(found: Sequence[ImageSet], mine: ImageSet, selection: Selection) -> list[str]:
-    groups = ",".join(selection.group_by)
-    by = f"--group-by {groups}" if groups else f"--best {selection.best or DEFAULT_BEST}"
-    hints, elsewhere = [], Counter[tuple[str, str]]()
+    groups, best = ",".join(selection.group_by), selection.best or DEFAULT_BEST
+    by = f"--group-by {groups}" if groups else f"--best {best}"
+    hints, elsewhere = [], Counter[str]()
     for one in found:
         if one.dataset_sha256 != mine.dataset_sha256:
-            elsewhere[one.dataset, one.dataset_sha256[:8]] += one.runs
+            elsewhere[f"{one.dataset}: klcli report {by} --dataset {one.dataset_sha256[:8]}"] += one.runs
         elif one is not mine:
             hints.append(f"{one.runs} more with {split_words(one.split)}: klcli report {by} --images-of {one.latest}")
-    return hints + [f"{n} more on {name}: klcli report {by} --dataset {sha}" for (name, sha), n in elsewhere.items()]
+    return hints + [f"{n} more on {name}" for name, n in elsewhere.items()]
 
 
 def states_words(counts: dict[str, int]) -> str:

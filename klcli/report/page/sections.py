@@ -75,8 +75,7 @@ class Sections:
         everything, _ = self._store.runs.results(self._conditions.on_images_of(images))
         if images.dataset == "synthetic":
             yield page.notes(["Synthetic images: these results say nothing about CIFAR-10."], is_warning=True)
-        ranking = self._of_images(images, best=BEST)
-        yield from _shown(ranking)
+        yield from _shown(ranking := self._of_images(images, best=BEST))
         if not everything:
             return
         columns = varying(everything)
@@ -127,11 +126,11 @@ class Sections:
     def _runs(self) -> Iterator[Markup]:
         limit = min(self._selection.limit or LISTED, LISTED)
         listed = view(self._store, replace(self._selection, list_all=True, limit=limit, html=None))
-        runs = sorted(listed.runs, key=_is_partial)  # those on all images before quick trials
+        partial = {run.id for run in listed.runs if run.split.subset is not None}
+        runs = sorted(listed.runs, key=lambda run: run.id in partial)  # those on all images before quick trials
         n, total = len(runs), sum(self._store.runs.count_by_state().values())
         more = f"{n} of {total} runs are listed: `klcli report --list` shows all."
         if (table := listed.table) is not None:
-            partial = {run.id for run in runs if _is_partial(run)}
             table = replace(table, rows=sorted(table.rows, key=lambda row: row["id"] in partial))
         yield from _shown(replace(listed, table=table, notes=[more] * (total > n)))
         every = []
@@ -169,10 +168,6 @@ class Sections:
 def _has_curves(run: Run | RunResult) -> bool:
     """Whether a run is evaluated not only at its end."""
     return run.config.evaluations_per_cycle != 0
-
-
-def _is_partial(run: Run) -> bool:
-    return run.split.subset is not None
 
 
 def _shown(found: View) -> Iterator[Markup]:
