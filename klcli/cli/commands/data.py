@@ -100,7 +100,7 @@ def cache(clear: bool = flag(CACHE, "Remove what klcli can make again."), *, inv
     with invocation.step("looking through the cache"):
         removed = caching.clear() if clear else []
         left = caching.kept()
-    folder, freed = path_text(cache_folder()), sum(one.bytes for one in removed)
+    folder, freed, total = path_text(cache_folder()), *(sum(one.bytes for one in many) for many in (removed, left))
     if held := [one for one in left if one.state == caching.HELD] if clear else []:
         names = ", ".join(dict.fromkeys(f"{one.kind} ({one.source})" for one in held))
         cure = f"clear the cache again when it has ended ({freed / 1e6:.1f} MB freed)"
@@ -108,14 +108,11 @@ def cache(clear: bool = flag(CACHE, "Remove what klcli can make again."), *, inv
     rows = [caching.row_of(one) for one in removed or left]
     head = columns("kind; bytes:=MB; source=made of; state; ??path", bytes=lambda n: f"{n / 1e6:.1f}")
     title = f"{'Removed from' if removed else 'In'} {folder}"
-    table = [Table(title, head, rows)] * bool(rows)
-    total = sum(one.bytes for one in left)
-    if clear:
-        words = f"{freed / 1e6:.1f} MB freed, {total / 1e6:.1f} MB left in {folder}"
-    else:
+    words = f"{freed / 1e6:.1f} MB freed, {total / 1e6:.1f} MB left in {folder}"
+    if not clear:
         free = sum(one.bytes for one in left if one.is_removable)
         words = f"{total / 1e6:.1f} MB in {folder}; `klcli data cache --clear` frees {free / 1e6:.1f} MB"
-    invocation.result(*table, words)
+    invocation.result(*[Table(title, head, rows)] * bool(rows), words)
     documents = {"folder": folder, "removed": [*map(caching.row_of, removed)], "kept": [*map(caching.row_of, left)]}
     invocation.document("data cache", documents | {"freed": freed})
 

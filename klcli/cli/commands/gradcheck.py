@@ -69,8 +69,10 @@ def gradcheck(
     - `klcli gradcheck --export klcli.npz --hidden 50 50 --bn`, then `klcli gradcheck --against mine.npz` checks the
     gradients of your own program: `klcli help gradients`
     """
-    if export is not None or against is not None:
-        _refuse_others(ctx, "--against" if export is None else "--export")
+    option = "--against" if export is None else "--export"
+    for one in ctx.command.params if export or against else ():
+        if is_typed(ctx, one.name) and one.name not in USED[option]:
+            raise ConfigError(f"{one.opts[0]}: {option} does not use it, omit it")
     if export is not None:
         show_export(invocation, export, config, invocation.lab.export_gradients(export, config, settings))
         return
@@ -137,10 +139,3 @@ def show_comparison(invocation: Invocation, path: Path, found: "Comparison") -> 
     if found.failed:
         names = ", ".join(one.key for one in found.failed)
         raise GradientCheckFailed(f"{path_text(path)}: not equal to the reference: {names}")
-
-
-def _refuse_others(ctx: typer.Context, option: str) -> None:
-    """Raise ConfigError for a typed option that `--export` or `--against` does not use."""
-    for one in ctx.command.params:
-        if is_typed(ctx, one.name) and one.name not in USED[option]:
-            raise ConfigError(f"{one.opts[0]}: {option} does not use it, omit it")

@@ -63,8 +63,7 @@ def reproduce(
     from klcli.report.tables import reproductions
     from klcli.store.checkpoints import write_atomically
 
-    documents: list[dict[str, Any]] = []
-    total: dict[str, Any] = {}
+    documents, total = list[dict[str, Any]](), dict[str, Any]()
     sections: list[Section] = []
     reproduced: list[Reproduction] = []
     for found in invocation.lab.reproduce(*names or [], settings=settings, **invocation.seeds):
@@ -106,11 +105,10 @@ def _check(invocation: Invocation, names: list[str], settings: ReproductionSetti
         invocation.result(*(f"{name}:{one}" for one in found))
         held = None if found else asdict(extent(name, settings, invocation.repeats))
         if held is not None:
-            n = invocation.repeats
-            words = [f"{held[key]} {counted(held[key], key.replace('_', ' ').rstrip('s'))}" for key in held]
+            words = [f"{n} {counted(n, key.replace('_', ' ').rstrip('s'))}" for key, n in held.items()]
             rows, numbers, trainings, checks, updates = words
-            trained = f"{trainings} with {n} {counted(n, 'seed')}, {checks}, about {updates}"
-            invocation.result(f"{name}: {rows}, {numbers}; {trained}")
+            seeds = f"{invocation.repeats} {counted(invocation.repeats, 'seed')}"
+            invocation.result(f"{name}: {rows}, {numbers}; {trainings} with {seeds}, {checks}, about {updates}")
         documents.append({"report": name, "mistakes": [asdict(one) for one in found], "holds": held})
         wrong += len(found)
     invocation.document("reproduce", {"checked": documents})
