@@ -25,14 +25,14 @@ class HelpfulGroup(TyperGroup):
     """A group of commands with klcli's help screen."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        _show(self, ctx, is_whole=True)
+        _show(self, ctx)
 
 
 class HelpfulCommand(TyperCommand):
     """A command with klcli's help screen, whose variadic options complete every value."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        _show(self, ctx, is_whole=ALL in ctx.meta.get(_TYPED, ()))
+        _show(self, ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta[_TYPED] = [*args]
@@ -47,8 +47,8 @@ class HelpfulCommand(TyperCommand):
         return super().shell_complete(ctx, incomplete)
 
 
-def _show(command: Any, ctx: Any, is_whole: bool) -> None:
-    """Print the help of a command or group: the common options of one with many, or all if `is_whole`."""
+def _show(command: Any, ctx: Any) -> None:
+    """Print the help of a command or group: of one with many options the common ones, or all with --help-all."""
     from rich.console import Console, Group
     from rich.markdown import Markdown
     from rich.padding import Padding
@@ -59,7 +59,7 @@ def _show(command: Any, ctx: Any, is_whole: bool) -> None:
     options = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
     arguments = [one for one in command.params if one.param_type_name == "argument"]
     has_more = len(options) > SHORT
-    is_short = has_more and not is_whole
+    is_short = has_more and ALL not in ctx.meta.get(_TYPED, ())
     panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
     for kind, params in (("Arguments", arguments), ("Options", options)):
         for one in params:

@@ -122,11 +122,15 @@ class Invocation(Settings, Observer):
             whole = {"schema": SCHEMA, "command": command, **content}
             print(json.dumps(whole, indent=2, allow_nan=False, default=os.fspath))
 
-    def picture(self, path: Path, chart: Callable[[], "Chart"], *look: "Look") -> Path | None:
-        """Draw a chart into a PNG, SVG or PDF file, return its path; whatever fails is one warning, and None."""
+    def picture(self, file: Path | str, chart: Callable[[], "Chart"], *look: "Look") -> Path | None:
+        """Draw a chart into a PNG, SVG or PDF file, return its path; whatever fails is one warning, and None.
+
+        A name is that of a file beside the database.
+        """
         try:
             from klcli.store.checkpoints import write_atomically
 
+            path = file if isinstance(file, Path) else self.lab.store.folder("plots") / file
             with self.step("drawing"):
                 from klcli.report.plots import figure
 

@@ -105,15 +105,14 @@ def show_run(invocation: Invocation, run: Run, command: str = "train") -> None:
     from klcli.report.tables.table import duration
     from klcli.report.words import counted, network_name, subset_words
 
-    store, epochs = invocation.lab.store, invocation.lab.epochs(run)
+    epochs = invocation.lab.epochs(run)
     is_range_test = run.config.schedule == "range"
     length = f"{run.epochs_done:g} {counted(run.epochs_done, 'epoch')}"
     work = f"{length} on {run.dataset}{subset_words([run])} in {duration(run.seconds or 0.0)}"
     notes = [suggestion_sentence(run, epochs)] if is_range_test else []
     invocation.result(splits_table(f"Run {run.id}: {network_name(run.config)}, {work}", run), *notes)
-    path = store.folder("plots") / f"run-{run.id:06d}.png"
-    picture = invocation.picture(path, lambda: training_curves([run], {run.id: epochs}))
-    checkpoint = store.runs.file_of(run) if run.checkpoint else None
+    picture = invocation.picture(f"run-{run.id:06d}.png", lambda: training_curves([run], {run.id: epochs}))
+    checkpoint = invocation.lab.store.runs.file_of(run) if run.checkpoint else None
     then = [f"evaluate {run.id} --flips", "report --best 10"] if run.state == "complete" and not is_range_test else []
     invocation.places(*then, checkpoint=checkpoint, picture=picture)
     document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": picture}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property, partial
 from itertools import groupby
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from klcli.errors import ConfigError
 from klcli.report.tables.studies import sample_of, spread
@@ -19,16 +19,15 @@ from klcli.studies.statistics import SIGNIFICANCE, Comparison, Sample, compare
 MEASURED = {"validation_accuracy": "validation", "test_accuracy": "test"}
 SHOWN_PAIRS = 12
 SHOWN_RANGES = 8
-AnyRun = TypeVar("AnyRun", Run, RunResult)
 Runs = Sequence[Run | RunResult]
 
 
 @dataclass(frozen=True)
-class Group(Generic[AnyRun]):
+class Group:
     """Runs with equal values in the columns of --group-by."""
 
     values: tuple[Any, ...]
-    runs: tuple[AnyRun, ...]
+    runs: Runs
 
     @cached_property
     def sample(self) -> Sample:
@@ -50,20 +49,19 @@ def varying(runs: Runs) -> tuple[str, ...]:
     return tuple(one.column for one in _GROUPED if one.key in keys - equal)
 
 
-def group(runs: Sequence[AnyRun], columns: Sequence[str]) -> tuple[list[Group[AnyRun]], list[AnyRun]]:
+def group(runs: Runs, columns: Sequence[str]) -> tuple[list[Group], list[Run | RunResult]]:
     """Return the groups, the highest mean validation accuracy first, and the runs that duplicate another one.
 
     The same settings with the same seed give the same numbers: duplicates would make the deviation too small.
     """
-    firsts: dict[Any, AnyRun] = {}  # by settings and seeds
+    firsts: dict[Any, Run | RunResult] = {}  # by settings and seeds
     ordered = sorted(runs, key=lambda run: run.id)
     repeated = [run for run in ordered if firsts.setdefault(settings_and_seeds(run.config), run) is not run]
     keys = [_setting(column).key for column in columns]
-    groups: dict[tuple[Any, ...], list[AnyRun]] = {}
+    groups: dict[tuple[Any, ...], list[Run | RunResult]] = {}
     for run in firsts.values():
         groups.setdefault(tuple(setting_value(run, key) for key in keys), []).append(run)
-    found = [Group(values, tuple(own)) for values, own in groups.items()]
-    return sorted(found, key=lambda one: -one.sample.mean), repeated
+    return sorted((Group(*one) for one in groups.items()), key=lambda one: -one.sample.mean), repeated
 
 
 def run_numbers(runs: Runs) -> str:
@@ -75,7 +73,7 @@ def run_numbers(runs: Runs) -> str:
     return ", ".join(words) + (f" and {more} more" if more else "")
 
 
-def group_table(groups: Sequence[Group[Any]], by: Sequence[str]) -> Table:
+def group_table(groups: Sequence[Group], by: Sequence[str]) -> Table:
     """Mean, standard deviation and n of every group."""
     settings = [_setting(name) for name in by]
     rows: list[Row] = []
@@ -89,7 +87,7 @@ def group_table(groups: Sequence[Group[Any]], by: Sequence[str]) -> Table:
     return Table(title, (*columns("*row:"), *own, *columns(f"{measures}; ?runs")), rows)
 
 
-def group_notes(groups: Sequence[Group[Any]], columns: Sequence[str], repeated: Runs) -> list[str]:
+def group_notes(groups: Sequence[Group], columns: Sequence[str], repeated: Runs) -> list[str]:
     """Return the conclusions from the numbers as sentences."""
     notes = _verdict([one.sample for one in groups])
     mixed = [tuple(name for name in varying(one.runs) if name not in columns) for one in groups]
