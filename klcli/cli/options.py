@@ -9,10 +9,11 @@ from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from klcli.cli import streams
 from klcli.cli.completion import completion, of_setting
-from klcli.cli.help_screen import HelpfulCommand
+from klcli.cli.help_screen import TYPED, show_help
 from klcli.errors import ConfigError, StoreError
 from klcli.settings.setting import Setting, setting_of, settings_of, with_values
 from klcli.text import command_text
@@ -20,15 +21,27 @@ from klcli.text import command_text
 Command = Callable[..., Any]
 
 
-class KlcliCommand(HelpfulCommand):
-    """A command with variadic options, which Typer lacks: a list takes every value up to the next option.
+class KlcliCommand(TyperCommand):
+    """A command with klcli's help and variadic options, which Typer lacks: a list takes all values up to an option.
 
     `--hidden 50 30 20` is passed to the parser as `--hidden 50 --hidden 30 --hidden 20`. A negative
     number counts as a value, so that the message names it; any other word with a dash begins the next option. An
     argument RUN can be a negative number, too: -1 is the newest run. Arguments of such a command go behind a `--`.
     """
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        show_help(self, ctx)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Complete a further value of a variadic option, which Typer takes for an argument."""
+        last = next((word for word in reversed(ctx.meta[TYPED]) if word.startswith("--")), None)
+        of_list = [one for one in self.params if getattr(one, "multiple", False) and last in one.opts]
+        if of_list and not incomplete.startswith("-"):
+            return of_list[0].shell_complete(ctx, incomplete)
+        return super().shell_complete(ctx, incomplete)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[TYPED] = args
         options: list[Any] = [one for one in self.params if one.param_type_name == "option"]
         lists = {name for one in options if one.multiple for name in one.opts}
         with_value = {name for one in options if not (one.is_flag or one.count) for name in one.opts}

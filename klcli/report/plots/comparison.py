@@ -72,12 +72,11 @@ def repeats(runs: Runs) -> list[list[Run]]:
 
 def bn_pairs(runs: Runs) -> list[tuple[Runs, Runs]]:
     """Return the repeats without and with BN of each setting that has both, all else being equal."""
-    groups: dict[tuple[str, TrainConfig], tuple[list[Run], list[Run]]] = {}
-    for run in runs:
-        alike = run.dataset_sha256, replace(without_seeds(run.config), batch_norm=True)
-        groups.setdefault(alike, ([], []))[run.config.batch_norm].append(run)
-    both = [(complete_of(without), complete_of(with_bn)) for without, with_bn in groups.values()]
-    return [pair for pair in both if all(pair)]
+    found: dict[tuple[str, TrainConfig], dict[bool, Runs]] = {}
+    for own in repeats(runs):
+        alike = own[0].dataset_sha256, replace(without_seeds(own[0].config), batch_norm=True)
+        found.setdefault(alike, {})[own[0].config.batch_norm] = complete_of(own)
+    return [(both[False], both[True]) for both in found.values() if len(both) == 2]
 
 
 def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
