@@ -1,6 +1,5 @@
 """`klcli data`: show the images in use, download CIFAR-10, and show or clear what klcli has cached."""
 
-from typing import Any
 
 import typer
 
@@ -38,7 +37,21 @@ def info(*, invocation: Invocation) -> None:
         "sha256": dataset.sha256,
         "classes": [{"name": name, "train": n, "test": m} for name, n, m in zip(names, *counts, strict=True)],
     }
-    invocation.result(*_lines(content))
+    where, test = f"{content['prepared']}, {content['prepared_bytes'] / 1e6:.0f} MB", content["images"]["test"]
+    facts = {
+        "name": dataset.name,
+        "where": dataset.source,
+        "layout": dataset.layout,
+        "official copy": {True: "yes", False: "no", None: "no: made by klcli"}[dataset.official],
+        "images": f"{train} to train and validate, {test} to test",
+        "size": f"{dataset.images.nbytes / 1e6:.0f} MB, 3 x 32 x 32 bytes an image",
+        "prepared copy": where if copy else "none: the cache cannot be written",
+        "sha256": dataset.sha256,
+    } | {f"passed over {n}": what for n, what in enumerate(dataset.passed_over, 1)}
+    width = max(map(len, ["class", *names]))
+    rows = [("class", "train", "test"), *zip(names, *counts, strict=True)]
+    classes = [f" {name:<{width}}  {n:>5}  {m:>4}" for name, n, m in rows]
+    invocation.result(*(f" {name:<13}  {value}" for name, value in facts.items()), "", *classes)
     invocation.document("data info", content)
 
 
@@ -115,21 +128,3 @@ def cache(clear: bool = flag(CACHE, "Remove what klcli can make again."), *, inv
     invocation.result(*[Table(title, head, rows)] * bool(rows), words)
     documents = {"folder": folder, "removed": [*map(caching.row_of, removed)], "kept": [*map(caching.row_of, left)]}
     invocation.document("data cache", documents | {"freed": freed})
-
-
-def _lines(content: dict[str, Any]) -> list[str]:
-    images, copy, copied = content["images"], content["prepared"], content["prepared_bytes"] / 1e6
-    facts = {
-        "name": content["name"],
-        "where": content["source"],
-        "layout": content["layout"],
-        "official copy": {True: "yes", False: "no", None: "no: made by klcli"}[content["official"]],
-        "images": f"{images['train']} to train and validate, {images['test']} to test",
-        "size": f"{content['bytes'] / 1e6:.0f} MB, 3 x 32 x 32 bytes an image",
-        "prepared copy": f"{copy}, {copied:.0f} MB" if copy else "none: the cache cannot be written",
-        "sha256": content["sha256"],
-    } | {f"passed over {n}": what for n, what in enumerate(content["passed_over"], 1)}
-    classes = [("class", "train", "test"), *(tuple(one.values()) for one in content["classes"])]
-    width = max(len(name) for name, *_ in classes)
-    rows = [f" {name:<{width}}  {train:>5}  {test:>4}" for name, train, test in classes]
-    return [*(f" {name:<13}  {value}" for name, value in facts.items()), "", *rows]

@@ -60,6 +60,7 @@ def reproduce(
 
     if markdown is not None:
         require_file_name(markdown, "--markdown")
+    from klcli.report.plots.reproductions import pictures as figures
     from klcli.report.tables import reproductions
     from klcli.store.checkpoints import write_atomically
 
@@ -69,7 +70,17 @@ def reproduce(
     for found in invocation.lab.reproduce(*names or [], settings=settings, **invocation.seeds):
         table, notes = reproductions.reproduction_table(found), reproductions.reproduction_notes(found)
         invocation.result(table, *notes)
-        pictures = _write_pictures(invocation, found, markdown)
+        # Beside the page if there is one.
+        stem = (
+            markdown.with_suffix("")
+            if markdown
+            else invocation.lab.store.folder("plots") / f"study-{max(found.studies, default=0):06d}"
+        )
+        pictures = list[tuple[str, Path]]()
+        for name, words, chart in figures(found, invocation.lab.store.runs.epochs):
+            if (path := invocation.picture(stem.parent / f"{stem.name}-{name}.png", chart)) is None:
+                break  # the others would fail for the same reason
+            pictures.append((words, path))
         paths = [path for _, path in pictures]
         invocation.result(*(f"picture     {path}" for path in paths), "")
         reproduced.append(found)
@@ -113,16 +124,3 @@ def _check(invocation: Invocation, names: list[str], settings: ReproductionSetti
         wrong += len(found)
     invocation.document("reproduce", {"checked": documents})
     require(not wrong, f"--check: {wrong} {counted(wrong, 'mistake')} in {', '.join(names)}")
-
-
-def _write_pictures(invocation: Invocation, found: "Reproduction", markdown: Path | None) -> list[tuple[str, Path]]:
-    """Write the figures of a report, beside the page if there is one; return the caption and path of each."""
-    from klcli.report.plots.reproductions import pictures
-
-    store, written, study = invocation.lab.store, [], f"study-{max(found.studies, default=0):06d}"
-    stem = markdown.with_suffix("") if markdown else store.folder("plots") / study
-    for name, words, chart in pictures(found, store.runs.epochs):
-        if (path := invocation.picture(stem.parent / f"{stem.name}-{name}.png", chart)) is None:
-            break  # the others would fail for the same reason
-        written.append((words, path))
-    return written
