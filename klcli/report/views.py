@@ -56,9 +56,9 @@ def view(store: Store, selection: Selection) -> View:
     if selection.is_about_studies:
         return study_view(store, latest_study(store, selection.plot[0]), selection.limit)
     if selection.group_by:
-        from klcli.report.tables.groups import columns_of  # a ranking must not import studies/
+        from klcli.report.tables.groups import settings_named  # a ranking must not import studies/
 
-        columns_of(selection.group_by)  # a wrong name is refused before any run is read
+        settings_named(selection.group_by)  # a wrong name is refused before any run is read
     chosen, order = conditions(store, selection), Order(*selection.order) if selection.order else None
     if order:
         store.runs.require_column(order.column)
@@ -90,15 +90,14 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
 
 
 def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
-    from klcli.report.tables.groups import columns_of, group, group_notes, group_table
+    from klcli.report.tables.groups import group, group_notes, group_table, settings_named
 
-    columns = columns_of(selection.group_by)
-    results, left_out = store.runs.results(chosen)
-    groups, repeated = group(results, columns)
+    by, (results, left_out) = settings_named(selection.group_by), store.runs.results(chosen)
+    groups, repeated = group(results, by)
     shown = groups[: selection.limit or DEFAULT_GROUPS]
-    notes = group_notes(shown, columns, repeated) + [f"left out: {reason}" for reason in left_out]
+    notes = group_notes(shown, by, repeated) + [f"left out: {reason}" for reason in left_out]
     notes += _left_out("best", len(shown), len(groups), "groups", selection)
-    table = group_table(groups[: selection.limit] if selection.is_csv else shown, columns)
+    table = group_table(groups[: selection.limit] if selection.is_csv else shown, by)
     drawn = {one.id for group in shown for one in group.runs}
     runs = [run for run in store.runs.query(chosen, order) if run.id in drawn] if selection.plot else []
     return View(table=table, notes=notes, document={"groups": exact_rows(table), "notes": notes}, runs=runs)

@@ -1,6 +1,5 @@
 """`klcli data`: show the images in use, download CIFAR-10, and show or clear what klcli has cached."""
 
-
 import typer
 
 from klcli.cli.invocation import Invocation, invoked

@@ -78,12 +78,11 @@ class Sections:
         yield from _shown(ranking := self._of_images(images, best=BEST))
         if not everything:
             return
-        columns = varying(everything)
-        groups, repeated = group(everything, columns)
+        groups, repeated = group(everything, by := varying(everything))
         # A single seed is already in the ranking.
         if several := [one for one in groups if len(one.runs) > 1][:GROUPS]:
-            yield page.table(group_table(several, columns))
-            yield page.notes(group_notes(several, columns, repeated))
+            yield page.table(group_table(several, by))
+            yield page.notes(group_notes(several, by, repeated))
         if evaluations := self._store.evaluations.of_runs([run.id for run in everything]):
             title = f"Stored networks, evaluated again, on {images_words(images)}"
             yield page.table(evaluations_table(title, evaluations))

@@ -100,8 +100,7 @@ def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: 
 
 
 def _differing(runs: Runs) -> list[Setting]:
-    settings = [one for one in SETTINGS.values() if one.column in varying(runs)]
-    return [one for one in settings if len({words.setting_value(run, one.key) for run in runs}) > 1]
+    return [one for one in varying(runs) if len({words.setting_value(run, one.key) for run in runs}) > 1]
 
 
 def _labels(groups: Sequence[Runs]) -> list[str]:
