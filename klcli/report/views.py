@@ -100,7 +100,7 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
     table = group_table(groups[: selection.limit] if selection.is_csv else shown, by)
     drawn = {one.id for group in shown for one in group.runs}
     runs = [run for run in store.runs.query(chosen, order) if run.id in drawn] if selection.plot else []
-    return View(table=table, notes=notes, document={"groups": exact_rows(table), "notes": notes}, runs=runs)
+    return View(table=table, notes=notes, document={"groups": [*exact_rows(table)], "notes": notes}, runs=runs)
 
 
 def _best(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
@@ -218,7 +218,7 @@ def gradients_view(
     tables = [later_checks.gradient_check_table(one, measures) for one in later_checks.limited(checks, limit)]
     notes = [later_checks.gradient_verdict(checks), *later_checks.measure_notes(checks, measures)]
     notes.append(later_checks.gradient_method(checks[0]))
-    document = {"checks": [*map(check_document, checks)], "rows": exact_rows(table)}
+    document = {"checks": [*map(check_document, checks)], "rows": [*exact_rows(table)]}
     return View(table=table, tables=tables, notes=notes, document=document)
 
 
@@ -254,7 +254,7 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
     notes.append("" if study.kind == "reproduce" else repeats_note(runs))
     notes.append("" if study.state == "complete" else f"study {number} is {study.state}")
     table, notes = table.limited(limit), [*filter(None, notes), *unread]
-    document["rows"] = exact_rows(table)
+    document["rows"] = [*exact_rows(table)]
     return View(table=table, notes=notes, document=document, runs=runs, study=study)
 
 

@@ -51,7 +51,7 @@ def reproduce(
 
         listed = list_table([*map(report, report_names())], invocation.repeats)
         invocation.result(listed)
-        invocation.document("reproduce", {"reports": exact_rows(listed)})
+        invocation.document("reproduce", {"reports": [*exact_rows(listed)]})
         return
 
     if check:
