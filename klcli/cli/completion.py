@@ -1,14 +1,17 @@
 """Completion: the values that a shell offers for an option or argument, found by its choices or its placeholder."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from klcli.settings.presets import presets
 from klcli.settings.run_command import DEFAULT_DATABASE
+from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import Setting
 
 Value = str | tuple[str, str]  # with a description, which zsh, fish and PowerShell show
@@ -47,48 +50,15 @@ def _read(ctx: typer.Context, query: str, *values: Any) -> list[tuple[Any, ...]]
     return rows(Path(ctx.params.get("db") or os.environ.get("KLCLI_DB") or DEFAULT_DATABASE), query, *values)
 
 
-def _runs(ctx: typer.Context, incomplete: str, *omitted: str) -> Iterator[Value]:
-    states = (*omitted, "", "")[:2]
-    for id, hidden, bn, dataset, state, accuracy in _read(ctx, RUNS, incomplete, *states, OFFERED):
+def _runs(ctx: typer.Context, incomplete: str, omitted: Sequence[str] = ("", "")) -> Iterator[Value]:
+    for id, hidden, bn, dataset, state, accuracy in _read(ctx, RUNS, incomplete, *omitted, OFFERED):
         network = f"{len(hidden.split()) + 1}-layer {hidden.replace(' ', '-')}{' with BN' * bn} on {dataset}"
         yield str(id), f"{network}, {state if accuracy is None else f'validation {accuracy:.4f}'}"
-
-
-def _unfinished(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
-    yield from _runs(ctx, incomplete, "complete", "diverged")
 
 
 def _studies(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
     for id, *words in _read(ctx, STUDIES, incomplete, OFFERED):
         yield str(id), " ".join(filter(None, words))
-
-
-def _tags(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
-    yield from sorted({tag for (tags,) in _read(ctx, TAGS) for tag in tags.split()})
-
-
-def _columns(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
-    yield from (name for (name,) in _read(ctx, COLUMNS))
-
-
-def _settings(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
-    from klcli.settings.sameness import SETTINGS
-
-    yield from ((one.option.removeprefix("--"), one.label) for one in SETTINGS.values() if not one.is_seed)
-
-
-def _presets(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
-    from klcli.settings.presets import presets
-
-    yield from ((one.name, one.description) for one in presets().values())
-
-
-def _reports(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
-    yield from ("all", *_stems("klcli.published", "reports"))
-
-
-def _topics(ctx: typer.Context, incomplete: str) -> Iterator[Value]:
-    yield from _stems("klcli", "docs")
 
 
 def _stems(package: str, folder: str) -> list[str]:
@@ -97,7 +67,14 @@ def _stems(package: str, folder: str) -> list[str]:
 
 # The kinds of values of options whose placeholder does not name it.
 _OPTIONS = {"--preset": "PRESET", "--study": "STUDY", "--from": "STUDY", "--resume": "UNFINISHED|last"}
-_KINDS: dict[str, Callable[[typer.Context, str], Iterator[Value]]] = {
-    "RUN": _runs, "UNFINISHED": _unfinished, "STUDY": _studies, "TAG": _tags, "COLUMN": _columns,
-    "SETTING": _settings, "PRESET": _presets, "REPORT": _reports, "TOPIC": _topics,
-}  # fmt: skip
+_KINDS: dict[str, Callable[[typer.Context, str], Iterable[Value]]] = {
+    "RUN": _runs,
+    "UNFINISHED": partial(_runs, omitted=("complete", "diverged")),
+    "STUDY": _studies,
+    "TAG": lambda ctx, _: sorted({tag for (tags,) in _read(ctx, TAGS) for tag in tags.split()}),
+    "COLUMN": lambda ctx, _: [name for (name,) in _read(ctx, COLUMNS)],
+    "SETTING": lambda *_: [(it.option.removeprefix("--"), it.label) for it in SETTINGS.values() if not it.is_seed],
+    "PRESET": lambda *_: [(one.name, one.description) for one in presets().values()],
+    "REPORT": lambda *_: ["all", *_stems("klcli.published", "reports")],
+    "TOPIC": lambda *_: _stems("klcli", "docs"),
+}

@@ -3,7 +3,7 @@
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,7 +17,7 @@ COMMON = {
     "gradchecks", "where", "sort", "format", "plot", "to", "html",
 }  # fmt: skip
 SHORT = 20  # options of a command that need no second screen
-_TYPED = "typed words"  # key of the context
+TYPED = "typed words"  # key of the context of a command
 SIGNATURE = 26  # columns at least of an option with its values; a longer one has a line of its own
 
 
@@ -25,30 +25,11 @@ class HelpfulGroup(TyperGroup):
     """A group of commands with klcli's help screen."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        _show(self, ctx, is_whole=True)
+        show_help(self, ctx)
 
 
-class HelpfulCommand(TyperCommand):
-    """A command with klcli's help screen, whose variadic options complete every value."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        _show(self, ctx, is_whole=ALL in ctx.meta.get(_TYPED, ()))
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        ctx.meta[_TYPED] = [*args]
-        return super().parse_args(ctx, args)
-
-    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """Complete a further value of a variadic option, which Typer takes for an argument."""
-        last = next((word for word in reversed(ctx.meta[_TYPED]) if word.startswith("--")), None)
-        of_list = [one for one in self.params if getattr(one, "multiple", False) and last in one.opts]
-        if of_list and not incomplete.startswith("-"):
-            return of_list[0].shell_complete(ctx, incomplete)
-        return super().shell_complete(ctx, incomplete)
-
-
-def _show(command: Any, ctx: Any, is_whole: bool) -> None:
-    """Print the help of a command or group: the common options of one with many, or all if `is_whole`."""
+def show_help(command: Any, ctx: Any) -> None:
+    """Print the help of a command or group: of one with many options the common ones, or all with --help-all."""
     from rich.console import Console, Group
     from rich.markdown import Markdown
     from rich.padding import Padding
@@ -59,13 +40,13 @@ def _show(command: Any, ctx: Any, is_whole: bool) -> None:
     options = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
     arguments = [one for one in command.params if one.param_type_name == "argument"]
     has_more = len(options) > SHORT
-    is_short = has_more and not is_whole
+    is_short = has_more and ALL not in ctx.meta.get(TYPED, ())
     panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-    for one in (*arguments, *options):
-        if not is_short or one.name in COMMON or one in arguments:
-            title = "Arguments" if one in arguments else "Options"
-            title = title if is_short else one.rich_help_panel or title
-            panels.setdefault(title, []).append((_signature(one), one.get_help_record(ctx)[1]))
+    for kind, params in (("Arguments", arguments), ("Options", options)):
+        for one in params:
+            if not is_short or one.name in COMMON or one in arguments:
+                title = kind if is_short else one.rich_help_panel or kind
+                panels.setdefault(title, []).append((_signature(one), one.get_help_record(ctx)[1]))
     panels["Options"].append((", ".join(ctx.help_option_names[:2]), "Show the help and exit."))
     if has_more:
         panels["Options"].append((ALL, f"Show all {len(options)} options and exit."))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # slow to import, and not needed for --version
     from klcli.lab import Lab
     from klcli.report.plots.chart import Chart, Look
     from klcli.report.tables.table import Table
+    from klcli.store.store import Store
     from klcli.studies.execution import StackTask
     from klcli.training.budget import Budget
 
@@ -73,6 +74,13 @@ class Invocation(Settings, Observer):
         own = {key: getattr(self, key) for key in ("data", "threads", "jobs", "executor")}
         return Lab(self.db, **own, observer=self, command=typed_command())
 
+    def existing_store(self) -> "Store":
+        """Open the database. Raises StoreError if there is none."""
+        from klcli.store.store import Store
+
+        with self.step("opening the database"):
+            return Store.existing(self.db)
+
     @property
     def seeds(self) -> dict[str, Any]:
         """How a study is repeated over seeds, for the methods of the Lab."""
@@ -89,10 +97,11 @@ class Invocation(Settings, Observer):
     def result(self, *parts: "Table | str") -> None:
         """Print a result for a person; nothing with --json."""
         from klcli.report.tables.table import Table
+        from klcli.report.tables.terminal import show
 
         for part in () if self.as_json else parts:
             if isinstance(part, Table):
-                part.show(self.out)
+                show(part, self.out)
             else:
                 self.out.print(_lines(part, self.out), soft_wrap=True)
         self.spoke()
@@ -113,11 +122,15 @@ class Invocation(Settings, Observer):
             whole = {"schema": SCHEMA, "command": command, **content}
             print(json.dumps(whole, indent=2, allow_nan=False, default=os.fspath))
 
-    def picture(self, path: Path, chart: Callable[[], "Chart"], *look: "Look") -> Path | None:
-        """Draw a chart into a PNG, SVG or PDF file, return its path; whatever fails is one warning, and None."""
+    def picture(self, file: Path | str, chart: Callable[[], "Chart"], *look: "Look") -> Path | None:
+        """Draw a chart into a PNG, SVG or PDF file, return its path; whatever fails is one warning, and None.
+
+        A name is that of a file beside the database.
+        """
         try:
             from klcli.store.checkpoints import write_atomically
 
+            path = file if isinstance(file, Path) else self.lab.store.folder("plots") / file
             with self.step("drawing"):
                 from klcli.report.plots import figure
 
@@ -140,17 +153,15 @@ class Invocation(Settings, Observer):
 
     def warn(self, message: str) -> None:
         """Print a warning, once: an assignment has many trainings on the same images."""
-        if message in self._warned:
-            return
-        self._warned.add(message)
-        self.err.print(_lines(message, self.err), style="bold yellow")
+        if message not in self._warned:
+            self._warned.add(message)
+            self.err.print(_lines(message, self.err), style="bold yellow")
 
     @property
     def is_live(self) -> bool:
         """Whether progress is shown as bars, not as lines: FORCE_COLOR asks for colour, not for bars in a log file."""
-        if self.quiet or not sys.stderr.isatty():
-            return False
-        return self.err.is_terminal and self.err.is_interactive and not self.err.no_color
+        is_shown = not self.quiet and sys.stderr.isatty()
+        return is_shown and self.err.is_terminal and self.err.is_interactive and not self.err.no_color
 
     @property
     def last_word(self) -> float:
@@ -213,7 +224,7 @@ def _lines(text: str, console: "Console") -> str:
     """Return a text for a console: in a terminal, it wraps between words, except a command to paste into a shell."""
     if not console.file.isatty() or (" klcli " in text and "`" not in text):
         return visible(text)
-    from klcli.report.tables.fitting import wrapped
+    from klcli.report.tables.terminal import wrapped
 
     return wrapped(visible(text), console.width)
 

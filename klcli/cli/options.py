@@ -9,10 +9,11 @@ from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from klcli.cli import streams
 from klcli.cli.completion import completion, of_setting
-from klcli.cli.help_screen import HelpfulCommand
+from klcli.cli.help_screen import TYPED, show_help
 from klcli.errors import ConfigError, StoreError
 from klcli.settings.setting import Setting, setting_of, settings_of, with_values
 from klcli.text import command_text
@@ -20,59 +21,56 @@ from klcli.text import command_text
 Command = Callable[..., Any]
 
 
-class KlcliCommand(HelpfulCommand):
-    """A command with variadic options, which Typer lacks: a list takes every value up to the next option.
+class KlcliCommand(TyperCommand):
+    """A command with klcli's help and variadic options, which Typer lacks: a list takes all values up to an option.
 
     `--hidden 50 30 20` is passed to the parser as `--hidden 50 --hidden 30 --hidden 20`. A negative
     number counts as a value, so that the message names it; any other word with a dash begins the next option. An
-    argument RUN can be a negative number, too: -1 is the newest run.
+    argument RUN can be a negative number, too: -1 is the newest run. Arguments of such a command go behind a `--`.
     """
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        show_help(self, ctx)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Complete a further value of a variadic option, which Typer takes for an argument."""
+        last = next((word for word in reversed(ctx.meta[TYPED]) if word.startswith("--")), None)
+        of_list = [one for one in self.params if getattr(one, "multiple", False) and last in one.opts]
+        if of_list and not incomplete.startswith("-"):
+            return of_list[0].shell_complete(ctx, incomplete)
+        return super().shell_complete(ctx, incomplete)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[TYPED] = args
         options: list[Any] = [one for one in self.params if one.param_type_name == "option"]
         lists = {name for one in options if one.multiple for name in one.opts}
         with_value = {name for one in options if not (one.is_flag or one.count) for name in one.opts}
         takes_runs = any(one.metavar in ("RUN", "RUN...") for one in self.params if one not in options)
-        words, rest = list[str](), list(args)
+        words, arguments, rest = list[str](), list[str](), list(args)
         while rest and rest[0] != "--":
             name = rest.pop(0)
             values = list[str]()
-            while name in lists and rest and (not rest[0].startswith("-") or rest[0][1:2].isdigit()):
+            while name in lists and rest and not _is_option(rest[0]):
                 values.append(rest.pop(0))
             if name in lists and not values and not ctx.resilient_parsing:
                 raise typer.BadParameter(f"{name} needs at least one value", ctx=ctx)
             words += [word for value in values for word in (name, value)]
             if name in with_value - lists:
                 words += [name, *rest[:1]]
+                arguments = arguments if rest else []  # the parser would take the `--` for the missing value
                 del rest[:1]
             elif name not in lists:
-                words.append(f"{_DASH}{name[1:]}" if takes_runs and _is_number(name, "-") else name)
-        _require_one_database(words)
-        unparsed = super().parse_args(ctx, words + rest)
-        for one in self.params if takes_runs else ():
-            value = ctx.params.get(one.name)
-            ctx.params[one.name] = [*map(_with_dash, value)] if isinstance(value, list | tuple) else _with_dash(value)
-        return unparsed
+                (arguments if takes_runs and not _is_option(name) else words).append(name)
+        databases = [after for word, after in pairwise(words) if word == "--db"]
+        databases += [word.removeprefix("--db=") for word in words if word.startswith("--db=")]
+        if len(databases) > 1:  # the parser would silently use the last one
+            cure = f"`klcli runs merge {command_text(databases)} --db all.db` puts them into one"
+            raise ConfigError(f"--db is given {len(databases)} times: a command uses one database, {cure}")
+        return super().parse_args(ctx, words + (["--", *arguments, *rest[1:]] if arguments or rest else []))
 
 
-_DASH = "\0"  # in place of a dash, which the parser takes for the beginning of an option; no argument can contain it
-
-
-def _is_number(word: str, dash: str) -> bool:
-    return word[:1] == dash and word[1:2].isdigit()
-
-
-def _with_dash(value: Any) -> Any:
-    return f"-{value[1:]}" if isinstance(value, str) and _is_number(value, _DASH) else value
-
-
-def _require_one_database(words: list[str]) -> None:
-    """Raise ConfigError if `--db` is given more than once: the parser would silently use the last one."""
-    given = [after for word, after in pairwise(words) if word == "--db"]
-    given += [word.removeprefix("--db=") for word in words if word.startswith("--db=")]
-    if len(given) > 1:
-        cure = f"`klcli runs merge {command_text(given)} --db all.db` puts them into one"
-        raise ConfigError(f"--db is given {len(given)} times: a command uses one database, {cure}")
+def _is_option(word: str) -> bool:
+    return len(word) > 1 and word.startswith("-") and not word[1].isdigit()
 
 
 class RecordingCommand(KlcliCommand):
@@ -100,16 +98,16 @@ def takes(
     def decorate(command: Command) -> Command:
         given = inspect.signature(command, eval_str=True).parameters
         argument = next(name for name, one in given.items() if one.annotation is owner)
-        declared = [one for one in given.values() if isinstance(one.default, Field)]
-        own = {one.name: setting_of(one.name, one.annotation, one.default) for one in declared}
+        own: dict[str, Setting] = {}
         shown = [] if "ctx" in given else [_parameter("ctx", typer.Context)]
-        for one in given.values():
-            if one.name == argument:
+        for name, one in given.items():
+            if name == argument:
                 shown += [_option(_name(key), it, defaults.get(key, it.default)) for key, it in settings.items()]
-            elif one.name in own:
-                shown.append(_option(one.name, own[one.name], own[one.name].default))
+            elif isinstance(one.default, Field):
+                own[name] = setting_of(name, one.annotation, one.default)
+                shown.append(_option(name, own[name], own[name].default))
             else:
-                shown.append(one.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+                shown.append(_parameter(name, one.annotation, one.default))
 
         @functools.wraps(command)
         def wrapper(**values: Any) -> Any:
@@ -151,20 +149,21 @@ def _made(owner: type[Any], typed: dict[str, Any], ctx: typer.Context) -> Any:
 
 def _option(name: str, one: Setting, default: Any) -> inspect.Parameter:
     """Return the parameter of a setting. Values are passed as text: the setting parses them, with its own messages."""
-    more: dict[str, Any] = {"metavar": one.metavar}
     kind: Any = str | None
     if one.kind is bool:
-        kind, more = bool | None if one.is_optional else bool, {}
+        kind = bool | None if one.is_optional else bool
     elif one.is_counted:
-        kind, more = int, {"count": True}
+        kind = int
     elif one.kind is tuple:
         kind = tuple[str, str] | None if one.is_pair else list[str]
         default = default and [*map(str, default)]
     elif default is not None:
         default = str(default)
-    more["autocompletion"] = of_setting(one)
-    option = typer.Option(*one.names, rich_help_panel=str(one.role), help=one.help, envvar=one.envvar, **more)
-    return _parameter(name, Annotated[kind, option], default)
+    more: dict[str, Any] = (
+        {"count": True} if one.is_counted else {"metavar": one.metavar} if one.kind is not bool else {}
+    )
+    more |= {"help": one.help, "envvar": one.envvar, "autocompletion": of_setting(one)}
+    return _parameter(name, Annotated[kind, typer.Option(*one.names, rich_help_panel=str(one.role), **more)], default)
 
 
 def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:

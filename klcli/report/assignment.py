@@ -13,7 +13,7 @@ from klcli.procedures.searches import tried_values
 from klcli.report.plots.chart import Chart, Look
 from klcli.report.plots.comparison import bn_overlay, bn_pairs, repeats
 from klcli.report.plots.studies import lambda_search, sigma_curves
-from klcli.report.plots.training import repeated_curves
+from klcli.report.plots.training import training_curves
 from klcli.report.tables.formats import latex_text, to_csv, to_latex, to_markdown
 from klcli.report.tables.later_checks import gradient_check_title, gradient_method
 from klcli.report.tables.studies import (
@@ -166,7 +166,7 @@ def _percent(runs: Sequence[Run]) -> str:
 
 def _curves(name: str, runs: Sequence[Run], epochs: Epochs, db: Path) -> Exhibit:
     pair = bn_pairs(runs)
-    chart = bn_overlay(*pair[0], epochs) if pair else repeated_curves(runs, epochs)
+    chart = bn_overlay(*pair[0], epochs) if pair else training_curves(runs, epochs)
     again = _drawn(["--run", *names_of(run.id for run in runs)], "bn" if pair else "training", db)
     return Exhibit(name, _numbers(runs, epochs), [*(run.command for run in runs), again], chart)
 

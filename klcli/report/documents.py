@@ -16,10 +16,9 @@ def run_document(run: Run) -> dict[str, Any]:
     own = asdict(run) | {"versions": run.versions}
     if run.unreadable:
         return _plain(own) | {"config": run.config_json, "split": run.split_json, "unreadable": run.unreadable}
-    config = run.config
-    transductive = int(config.batch_norm and config.bn_statistics in TRANSDUCTIVE)
+    transductive = int(run.config.batch_norm and run.config.bn_statistics in TRANSDUCTIVE)
     stored = {"transductive": transductive, "config": json.loads(run.config_json), "split": run.split_json}
-    return _plain(own) | columns(config) | stored
+    return _plain(own) | columns(run.config) | stored
 
 
 def check_document(check: GradientCheck) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from klcli.report.plots.chart import SCREEN, Chart, Look
 from klcli.report.plots.comparison import bn_overlay, bn_pair, bn_pairs, overlay, repeats
 from klcli.report.plots.reproductions import pictures as figures
 from klcli.report.plots.studies import gradient_errors, lambda_search, sigma_curves
-from klcli.report.plots.training import learning_rate_curve, repeated_curves, training_curves
+from klcli.report.plots.training import learning_rate_curve, training_curves
 from klcli.report.views import View
-from klcli.settings.selection import OF_GRADIENTS, SINGLE
+from klcli.settings.selection import OF_GRADIENTS, SINGLE, Selection
 from klcli.settings.setting import require
 from klcli.store.records import Epoch, Run, Study
 from klcli.store.store import Store
@@ -29,19 +29,15 @@ NAMED_RUNS = 30  # in the name of a file, which may have 255 characters
 MOST_CURVES = 100  # runs in one picture
 
 
-def planned(
-    store: Store, view: View, kinds: Sequence[str], to: Path | None, data: str | None, look: Look = SCREEN,
-    splits: Sequence[str] = (),
-) -> list[tuple[Path, Picture]]:  # fmt: skip
-    """Return the paths of these kinds of pictures and what draws them. Raises ConfigError if the view has no such.
+def planned(store: Store, view: View, selection: Selection, data: str | None) -> list[tuple[Path, Picture]]:
+    """Return the paths of the selected pictures and what draws them. Raises ConfigError if the view has no such.
 
-    Each kind shows the `splits`, or those it has by default.
-
-    `to` is the path of one picture; of several, each gets its own name after it: `figure-run-000007-rate.png`.
+    `--to` is the path of one picture; of several, each gets its own name after it: `figure-run-000007-rate.png`.
     """
+    to, look = selection.to, Look(selection.width, title=not selection.no_title)
     suffix = "png" if to is None else to.suffix.removeprefix(".").lower()
-    painter = Painter(store, data, look, splits)
-    found = [picture for kind in dict.fromkeys(kinds) for picture in painter.planned(view, kind, suffix)]
+    painter = Painter(store, data, look, selection.split)
+    found = [picture for kind in dict.fromkeys(selection.plot) for picture in painter.planned(view, kind, suffix)]
     if to is None:
         return [(store.folder("plots") / f"{stem}.{suffix}", picture) for stem, picture in found]
     return [(to if len(found) == 1 else to.with_stem(f"{to.stem}-{stem}"), picture) for stem, picture in found]
@@ -63,15 +59,12 @@ class Painter:
         is_measured = "test" not in self._splits or any(run.test_accuracy is not None for run in runs)
         require(is_measured, f"--plot {kind} --split test: none of these runs was evaluated on the test set")
         if kind == OF_GRADIENTS:
-            named = [self._gradients(kind)]
+            checks = self._store.gradient_checks.suite()
+            require(bool(checks), f"--plot {kind}: there is no gradient check yet, begin with `klcli gradcheck`")
+            named: list[Named] = [(f"gradcheck-{checks[0].suite:06d}", partial(gradient_errors, checks))]
         else:
             named = self._of_view(view, kind) if view.study is None else self._of_study(view, view.study, kind)
         return [(f"{name}{end}", partial(draw, chart, suffix, self._look)) for name, chart in named]
-
-    def _gradients(self, kind: str) -> Named:
-        checks = self._store.gradient_checks.suite()
-        require(bool(checks), f"--plot {kind}: there is no gradient check yet, begin with `klcli gradcheck`")
-        return f"gradcheck-{checks[0].suite:06d}", partial(gradient_errors, checks)
 
     def _epochs(self, runs: Sequence[Run]) -> dict[int, list[Epoch]]:
         return {run.id: self._store.runs.epochs(run.id) for run in runs}
@@ -83,16 +76,15 @@ class Painter:
         if kind == "curves":
             too_many = f"--plot curves: {len(runs)} runs do not fit into one picture, give --limit or --run"
             require(len(runs) <= MOST_CURVES, too_many)
-            return [self._curves(runs)]
+            return self._curves(runs)
+        found: list[tuple[Sequence[Run], Sequence[Run]]] = []
         if view.is_chosen and len(runs) > 2:
-            repeated = [pair for pair in bn_pairs(runs) if sum(map(len, pair)) == len(runs)]
-            if repeated:
-                return [self._bn(*repeated[0])]
-        pair = bn_pair([run for run in runs if run.epochs_done]) if len(runs) == 2 or not view.is_chosen else None
-        if pair is None:
-            what = "one run without and one with BN of the same widths on the same images"
-            raise ConfigError(f"--plot bn: needs {what}, name exactly two with --run, or the repeats of both")
-        return [self._bn(pair[:1], pair[1:])]
+            found = [pair for pair in bn_pairs(runs) if sum(map(len, pair)) == len(runs)]
+        elif pair := bn_pair([run for run in runs if run.epochs_done]):
+            found = [(pair[:1], pair[1:])]
+        what = "one run without and one with BN of the same widths on the same images"
+        require(bool(found), f"--plot bn: needs {what}, name exactly two with --run, or the repeats of both")
+        return [self._bn(*found[0])]
 
     def _of_study(self, view: View, study: Study, kind: str) -> list[Named]:
         """Return the pictures of a study. Raises ConfigError, which names the kinds that it has."""
@@ -103,7 +95,14 @@ class Painter:
         unfinished = "" if any(run.state == "complete" for run in view.runs) else ", without a complete run"
         many = f", with more than {MOST_CURVES} curves" if kind == "curves" and not unfinished else ""
         cure = f"choose one of {others}" if others else "repeat its command with --resume"
-        raise ConfigError(f"--plot {kind}: study {study.id} is {_study_words(study)}{unfinished}{many}; {cure}")
+        stage = f" ({study.stage})" if study.stage else ""
+        words = {
+            "lambda": f"a lambda search{stage}",
+            "sigma": "a sigma sweep",
+            KIND: f"a reproduction of {study.stage}",
+        }
+        what = words.get(study.kind, study.kind)
+        raise ConfigError(f"--plot {kind}: study {study.id} is {what}{unfinished}{many}; {cure}")
 
     def _kinds(self, study: Study, runs: Sequence[Run]) -> dict[str, Callable[[], list[Named]]]:
         """Return the kinds of pictures of a study, each with a function that finds those that it has."""
@@ -116,17 +115,20 @@ class Painter:
         def published(kind: str) -> list[Named]:
             if found is None:
                 return []
-            number, epochs = max(found.studies), self._store.runs.epochs
-            return [
-                (f"study-{number:06d}-{name}", chart) for name, _, chart in figures(found, epochs, kind, self._splits)
-            ]
+            own = figures(found, self._store.runs.epochs, kind, self._splits)
+            return [(f"study-{max(found.studies):06d}-{name}", chart) for name, _, chart in own]
+
+        def sweep() -> Chart:
+            return sigma_curves(runs, self._epochs(runs), self._splits)
 
         return {
-            "curves": lambda: [self._curves(runs)] if 0 < len(runs) <= MOST_CURVES else [],
+            "curves": lambda: self._curves(runs) if 0 < len(runs) <= MOST_CURVES else [],
             "training": lambda: published("training") or self._training(self._final(study) or evaluated),
             "bn": lambda: published("bn") or [self._bn(*pair) for pair in bn_pairs(evaluated)],
             "lambda": lambda: published("lambda") or self._search(study),
-            "sigma": lambda: published("sigma") or self._sweep(study, runs),
+            "sigma": lambda: (
+                published("sigma") or [(f"study-{study.id:06d}-sigma", sweep)] * bool(study.kind == "sigma")
+            ),
         }
 
     def _final(self, study: Study) -> list[Run]:
@@ -142,27 +144,23 @@ class Painter:
             return []
         return [(f"study-{number:06d}-lambda", lambda: lambda_search(found.stages, choice, *self._splits[:1]))]
 
-    def _sweep(self, study: Study, runs: Sequence[Run]) -> list[Named]:
-        name, is_sweep = f"study-{study.id:06d}-sigma", study.kind == "sigma"
-        return [(name, lambda: sigma_curves(runs, self._epochs(runs), self._splits))] if is_sweep else []
-
-    def _training(self, runs: Sequence[Run]) -> list[Named]:
+    def _training(self, runs: Sequence[Run], kind: str = "training") -> list[Named]:
         """Return a picture of each setting, with a band over its repeats."""
-        return [(f"{_stem(own)}-training", partial(self._curves_of_setting, own)) for own in repeats(runs)]
 
-    def _curves_of_setting(self, own: Sequence[Run]) -> Chart:
-        if len(own) == 1 or own[0].config.schedule == "range":  # over eta, and read from one run
-            return training_curves(own[0], self._store.runs.epochs(own[0].id), self._splits)
-        return repeated_curves(own, self._epochs(own), self._splits)
+        def gather(own: Sequence[Run]) -> Chart:
+            return training_curves(own, self._epochs(own), self._splits)
+
+        return [(f"{_stem(own)}-{kind}", partial(gather, own)) for own in repeats(runs)]
+
+    def _curves(self, runs: Sequence[Run]) -> list[Named]:
+        if len(runs) == 1:
+            return self._training(runs, "curves")
+        splits = self._splits or ("validation",)
+        return [(f"{_stem(runs)}-curves", lambda: overlay(runs, self._epochs(runs), splits))]
 
     def _bn(self, without: Sequence[Run], with_bn: Sequence[Run]) -> Named:
         both = [*without, *with_bn]
         return f"{_stem(both)}-bn", lambda: bn_overlay(without, with_bn, self._epochs(both), self._splits)
-
-    def _curves(self, runs: Sequence[Run]) -> Named:
-        if len(runs) > 1:
-            return f"{_stem(runs)}-curves", lambda: overlay(runs, self._epochs(runs), self._splits or ("validation",))
-        return f"{_stem(runs)}-curves", partial(self._curves_of_setting, runs)
 
     def _of_run(self, run: Run, kind: str, suffix: str) -> Picture:
         if kind == "rate":
@@ -202,13 +200,6 @@ def draw(chart: Callable[[], Chart], suffix: str, look: Look = SCREEN) -> bytes:
 def _drawn(view: View, kind: str) -> Sequence[Run]:
     require(bool(view.runs), f"--plot {kind}: there is no run to draw, `klcli report --list` shows all")
     return view.runs
-
-
-def _study_words(study: Study) -> str:
-    """`a lambda search (fine)`, `a reproduction of a3-2024`."""
-    stage = f" ({study.stage})" if study.stage else ""
-    words = {"lambda": f"a lambda search{stage}", "sigma": "a sigma sweep", KIND: f"a reproduction of {study.stage}"}
-    return words.get(study.kind, study.kind)
 
 
 def _single(view: View, kind: str) -> Sequence[Run]:

@@ -56,12 +56,11 @@ def view(store: Store, selection: Selection) -> View:
     if selection.is_about_studies:
         return study_view(store, latest_study(store, selection.plot[0]), selection.limit)
     if selection.group_by:
-        from klcli.report.tables.groups import columns_of  # a ranking must not import studies/
+        from klcli.report.tables.groups import settings_named  # a ranking must not import studies/
 
-        columns_of(selection.group_by)  # a wrong name is refused before any run is read
-    chosen, order = conditions(store, selection), None
-    if selection.order:
-        order = Order(*selection.order)
+        settings_named(selection.group_by)  # a wrong name is refused before any run is read
+    chosen, order = conditions(store, selection), Order(*selection.order) if selection.order else None
+    if order:
         store.runs.require_column(order.column)
     if selection.is_list and (order is None or order.column not in RESULTS):
         return _list(store, selection, chosen, order or NEWEST_FIRST)
@@ -71,45 +70,43 @@ def view(store: Store, selection: Selection) -> View:
 def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
     found = image_sets(store, chosen)
     if not found:
-        counts = store.runs.count_by_state()
-        notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
-        notes += [f"there are {states_words(counts)}: `klcli report --list` shows them"] * bool(counts)
-        has_any = counts.get(chosen.state or "complete")
-        return View(notes=[NO_MATCH] if has_any else notes, document={"dataset": None, "runs": []})
+        counts, notes = store.runs.count_by_state(), [NO_MATCH]
+        if not counts.get(chosen.state or "complete"):
+            notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
+            notes += [f"there are {states_words(counts)}: `klcli report --list` shows them"] * bool(counts)
+        return View(notes=notes, document={"dataset": None, "runs": []})
     mine = _choose_images(found, selection.dataset)
-    every = replace(chosen.on_images_of(mine), as_configured=None)
-    chosen = every if selection.is_list else chosen.on_images_of(mine)
-    document = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
+    chosen, hints = chosen.on_images_of(mine), _others(found, mine, selection)
+    every = replace(chosen, as_configured=None)
     if selection.is_list:
-        shown = _listed(store, selection, chosen, order, f"Runs on {images_words(mine)}")
+        shown = _listed(store, selection, every, order, f"Runs on {images_words(mine)}")
     else:
         shown = (_groups if selection.group_by else _best)(store, selection, chosen, order)
+        if n := store.runs.count(every) - store.runs.count(chosen):
+            hints.append(f"{n} more, trained with the quirks of a published report: klcli report --list")
+    images = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
     is_chosen, is_default = selection.best is not None, not (selection.has_view or selection.is_list)
-    document, hints = document | shown.document, _others(found, mine, selection)
-    if n := store.runs.count(every) - store.runs.count(chosen):
-        hints.append(f"{n} more, trained with the quirks of a published report: klcli report --list")
-    return replace(shown, document=document, hints=hints, is_chosen=is_chosen, is_default=is_default)
+    return replace(shown, document=images | shown.document, hints=hints, is_chosen=is_chosen, is_default=is_default)
 
 
 def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
-    from klcli.report.tables.groups import columns_of, group, group_notes, group_table
+    from klcli.report.tables.groups import group, group_notes, group_table, settings_named
 
-    columns = columns_of(selection.group_by)
-    results, left_out = store.runs.results(chosen)
-    groups, repeated = group(results, columns)
+    by, (results, left_out) = settings_named(selection.group_by), store.runs.results(chosen)
+    groups, repeated = group(results, by)
     shown = groups[: selection.limit or DEFAULT_GROUPS]
-    notes = group_notes(shown, columns, repeated) + [f"left out: {reason}" for reason in left_out]
+    notes = group_notes(shown, by, repeated) + [f"left out: {reason}" for reason in left_out]
     notes += _left_out("best", len(shown), len(groups), "groups", selection)
-    table = group_table(groups[: selection.limit] if selection.is_csv else shown, columns)
+    table = group_table(groups[: selection.limit] if selection.is_csv else shown, by)
     drawn = {one.id for group in shown for one in group.runs}
     runs = [run for run in store.runs.query(chosen, order) if run.id in drawn] if selection.plot else []
-    return View(table=table, notes=notes, document={"groups": exact_rows(table), "notes": notes}, runs=runs)
+    return View(table=table, notes=notes, document={"groups": [*exact_rows(table)], "notes": notes}, runs=runs)
 
 
 def _best(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
     limit, notes = min(selection.best or selection.limit or DEFAULT_BEST, selection.limit or MOST_ROWS), list[str]()
     sound = _readable(store.runs.each(chosen, order, limit), notes)
-    runs = [] if selection.is_csv and not selection.plot else [*sound]
+    runs = [*sound] if selection.plot or not selection.is_csv else []
     table = ranking_table(runs or sound, order.column, order.descending)
     return View(table=table, notes=notes, document={"runs": [*map(run_document, runs)]}, runs=runs)
 
@@ -142,15 +139,15 @@ def _choose_images(found: Sequence[ImageSet], wanted: str | None) -> ImageSet:
 
 
 def _others(found: Sequence[ImageSet], mine: ImageSet, selection: Selection) -> list[str]:
-    groups = ",".join(selection.group_by)
-    by = f"--group-by {groups}" if groups else f"--best {selection.best or DEFAULT_BEST}"
-    hints, elsewhere = [], Counter[tuple[str, str]]()
+    groups, best = ",".join(selection.group_by), selection.best or DEFAULT_BEST
+    by = f"--group-by {groups}" if groups else f"--best {best}"
+    hints, elsewhere = [], Counter[str]()
     for one in found:
         if one.dataset_sha256 != mine.dataset_sha256:
-            elsewhere[one.dataset, one.dataset_sha256[:8]] += one.runs
+            elsewhere[f"{one.dataset}: klcli report {by} --dataset {one.dataset_sha256[:8]}"] += one.runs
         elif one is not mine:
             hints.append(f"{one.runs} more with {split_words(one.split)}: klcli report {by} --images-of {one.latest}")
-    return hints + [f"{n} more on {name}: klcli report {by} --dataset {sha}" for (name, sha), n in elsewhere.items()]
+    return hints + [f"{n} more on {name}" for name, n in elsewhere.items()]
 
 
 def states_words(counts: dict[str, int]) -> str:
@@ -221,7 +218,7 @@ def gradients_view(
     tables = [later_checks.gradient_check_table(one, measures) for one in later_checks.limited(checks, limit)]
     notes = [later_checks.gradient_verdict(checks), *later_checks.measure_notes(checks, measures)]
     notes.append(later_checks.gradient_method(checks[0]))
-    document = {"checks": [*map(check_document, checks)], "rows": exact_rows(table)}
+    document = {"checks": [*map(check_document, checks)], "rows": [*exact_rows(table)]}
     return View(table=table, tables=tables, notes=notes, document=document)
 
 
@@ -257,16 +254,14 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
     notes.append("" if study.kind == "reproduce" else repeats_note(runs))
     notes.append("" if study.state == "complete" else f"study {number} is {study.state}")
     table, notes = table.limited(limit), [*filter(None, notes), *unread]
-    document["rows"] = exact_rows(table)
+    document["rows"] = [*exact_rows(table)]
     return View(table=table, notes=notes, document=document, runs=runs, study=study)
 
 
 def latest_study(store: Store, kind: str) -> int:
     """Return the latest search or sweep, of all images before of a subset. Raises ConfigError if there is none."""
-    found = []
-    for one in store.studies.all():
-        if one.kind == kind and one.stage != "final":
-            found.append((is_on_all_images(one), one.id))
+    own = (one for one in store.studies.all() if one.kind == kind and one.stage != "final")
+    found = [(is_on_all_images(one), one.id) for one in own]
     command = {"lambda": "search-lambda --coarse --fine", "sigma": "sigma-sweep"}[kind]
     require(bool(found), f"--plot {kind}: there is no such study yet, begin with `klcli {command}`")
     return max(found)[1]

@@ -38,7 +38,7 @@ def test_a_range_test_is_a_run_that_never_saw_the_test_images(here: Klcli, rows:
     assert f"run 1, {line}" in shown.stdout
     assert (tmp_path / "results/plots/run-000001-curves.png").exists()
     store = Store.existing(tmp_path / "results/klcli.db")
-    chart = training_curves(store.runs.get(1), store.runs.epochs(1))
+    chart = training_curves([store.runs.get(1)], {1: store.runs.epochs(1)})
     _, accuracy = chart.panels[0]
     [curve] = [line for line in accuracy.lines if line.label == "validation"]
     assert curve.x == [row["learning_rate"] for row in stored]

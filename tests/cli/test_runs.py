@@ -17,6 +17,7 @@ from rich.console import Console
 
 from klcli.cli.commands.report import MOVED
 from klcli.report.tables.runs import ranking_table
+from klcli.report.tables.terminal import show
 from klcli.store.store import Store
 
 Klcli = Callable[..., "CompletedProcess[str]"]
@@ -137,7 +138,7 @@ def test_merged_runs_show_where_they_come_from(here: Klcli, trained: Path, rows:
         runs = [replace(one, tags="graded", note="a note") for one in store.runs.where("state = 'complete'")]
     table = ranking_table(runs, "validation_accuracy")
     assert table is not None
-    table.show(Console(width=80, file=(narrow := io.StringIO())))  # notes make room for whose run it is
+    show(table, Console(width=80, file=(narrow := io.StringIO())))  # notes make room for whose run it is
     assert "ada/klcli.db" in narrow.getvalue() and "not shown at 80 columns" in narrow.getvalue()
 
 

@@ -13,7 +13,6 @@ from klcli.published.report import ERRORS, parse
 from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.later_checks import (
     difference_notes,
-    ensemble_table,
     evaluation_table,
     evaluation_words,
     evaluations_table,
@@ -76,7 +75,7 @@ def test_an_evaluation_stands_beside_what_the_run_has_stored() -> None:
 
 
 def test_an_ensemble_stands_beside_the_mean_and_the_best_of_its_runs() -> None:
-    [row, _] = exact_rows(ensemble_table("a title", evaluation(1, 0.6, [1, 2, 3]), three_runs()))
+    [row, _] = exact_rows(evaluation_table("a title", [evaluation(1, 0.6, [1, 2, 3])], three_runs()))
     assert row["accuracy_stored"] == pytest.approx(mean(STORED))
     assert row["accuracy_difference"] == pytest.approx(0.6 - mean(STORED))
     assert row["accuracy_best"] == 0.56

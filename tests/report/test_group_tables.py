@@ -1,6 +1,7 @@
 """Groups: means and deviations by hand, and the notes below the table."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import mean, stdev
 from typing import Any
@@ -11,8 +12,9 @@ from scipy import stats
 
 from klcli.errors import ConfigError
 from klcli.report.tables.formats import exact_rows
-from klcli.report.tables.groups import columns_of, group, group_notes, group_table, varying
+from klcli.report.tables.groups import group, group_notes, group_table, settings_named, varying
 from klcli.settings.sameness import SETTINGS
+from klcli.settings.setting import Setting
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
 
@@ -30,10 +32,18 @@ def two_groups() -> list[Run]:
     return runs + [run(number, accuracy) for number, accuracy in enumerate(WITHOUT, start=4)]
 
 
+BN = settings_named(["batch_norm"])
+
+
+def columns_of(settings: Sequence[Setting]) -> tuple[str, ...]:
+    """Return their columns in the database."""
+    return tuple(one.column for one in settings)
+
+
 def test_mean_deviation_and_n_of_every_group() -> None:
-    groups, repeated = group(two_groups(), ("batch_norm",))
+    groups, repeated = group(two_groups(), BN)
     assert repeated == []
-    first, second = group_table(groups, ("batch_norm",)).rows
+    first, second = group_table(groups, BN).rows
     assert (first["batch_norm"], second["batch_norm"]) == (1, 0)
     assert first["validation_accuracy_mean"] == pytest.approx(mean(WITH), rel=1e-15)
     assert first["validation_accuracy_std"] == pytest.approx(stdev(WITH), rel=1e-12)
@@ -43,40 +53,39 @@ def test_mean_deviation_and_n_of_every_group() -> None:
 
 
 def test_what_differs_by_more_than_chance_is_said_with_its_p() -> None:
-    groups, _ = group(two_groups(), ("batch_norm",))
+    groups, _ = group(two_groups(), BN)
     p = stats.ttest_ind(WITH, WITHOUT, equal_var=False).pvalue
-    [note] = group_notes(groups, ("batch_norm",), [])
+    [note] = group_notes(groups, BN, [])
     assert note.startswith(f"Differ by more than chance (p < 0.05): rows 1 and 2 (p {p:.2g})")
 
 
 def test_what_chance_could_have_done_is_said() -> None:
     runs = two_groups() + [run(number, 0.514 + number / 1000, hidden=(30,)) for number in range(7, 10)]
-    groups, _ = group(runs, ("hidden", "batch_norm"))
-    notes = " ".join(group_notes(groups, ("hidden", "batch_norm"), []))
+    groups, _ = group(runs, settings_named(["hidden", "batch_norm"]))
+    notes = " ".join(group_notes(groups, settings_named(["hidden", "batch_norm"]), []))
     assert "No significant difference (p >= 0.05)" in notes
     assert "corrected by Holm for 3 comparisons" in notes
 
 
 def test_a_single_seed_supports_no_statement() -> None:
-    groups, _ = group([run(1, 0.5), run(2, 0.6, batch_norm=True)], ("batch_norm",))
-    [note] = group_notes(groups, ("batch_norm",), [])
+    groups, _ = group([run(1, 0.5), run(2, 0.6, batch_norm=True)], BN)
+    [note] = group_notes(groups, BN, [])
     assert note.startswith("Rows 1, 2: a single seed says nothing about chance")
 
 
 def test_a_run_that_only_repeats_another_is_not_counted() -> None:
     runs = [*two_groups(), run(9, WITH[0], batch_norm=True, seed=1)]
-    groups, repeated = group(runs, ("batch_norm",))
+    groups, repeated = group(runs, BN)
     assert [one.id for one in repeated] == [9]
     assert len(groups[0].runs) == 3
-    assert "Not counted" in group_notes(groups, ("batch_norm",), repeated)[-1]
+    assert "Not counted" in group_notes(groups, BN, repeated)[-1]
 
 
 def test_groups_that_mix_settings_say_so() -> None:
     runs = [*two_groups(), run(9, 0.5, lam=0.1)]
-    groups, _ = group(runs, ("batch_norm",))
+    groups, _ = group(runs, BN)
     assert any(
-        note.startswith("Row 2 of the table mixes runs with different lambda")
-        for note in group_notes(groups, ("batch_norm",), [])
+        note.startswith("Row 2 of the table mixes runs with different lambda") for note in group_notes(groups, BN, [])
     )
 
 
@@ -100,32 +109,33 @@ def test_what_a_run_resolves_is_what_counts() -> None:
     """5 epochs of 450 updates are the 2250 updates of the other run."""
     runs = [run(1, 0.5), run(2, 0.5, step_size=2250)]
     assert varying(runs) == ()
-    [one], _ = group(runs, columns_of(["n_s"]))
+    [one], _ = group(runs, settings_named(["n_s"]))
     assert one.values == (2250,)
-    assert varying([*runs, run(3, 0.5, step_epochs=2, cycles=5)]) == ("step_epochs", "step_size", "cycles")
+    assert columns_of(varying([*runs, run(3, 0.5, step_epochs=2, cycles=5)])) == ("step_epochs", "step_size", "cycles")
 
 
 def test_columns_have_short_names() -> None:
-    assert columns_of(["hidden", "bn", "lambda", "hidden"]) == ("hidden", "batch_norm", "lambda")
-    assert columns_of(["init", "n_s", "n_batch", "step-size", "weight_decay"]) == (
+    assert columns_of(settings_named(["hidden", "bn", "lambda", "hidden"])) == ("hidden", "batch_norm", "lambda")
+    assert columns_of(settings_named(["init", "n_s", "n_batch", "step-size", "weight_decay"])) == (
         "initializer", "step_size", "batch_size", "weight_decay",
     )  # fmt: skip
     with pytest.raises(ConfigError, match=r"--group-by seed: choose from .*hidden, bn, "):
-        columns_of(["seed"])
+        settings_named(["seed"])
 
 
 @pytest.mark.parametrize("key", [key for key, one in SETTINGS.items() if not one.is_seed])
 def test_every_setting_but_seeds_is_a_column_under_each_of_its_names(key: str) -> None:
     one = SETTINGS[key]
     for name in (one.key, one.column, one.option.removeprefix("--"), one.label):
-        assert columns_of([name]) == (one.column,)
+        assert columns_of(settings_named([name])) == (one.column,)
 
 
 def test_groups_have_the_values_of_the_database() -> None:
     groups, _ = group(
-        [run(1, 0.5, batch_norm=True, bn_statistics="adaptive")], ("hidden", "batch_norm", "bn_statistics")
+        [run(1, 0.5, batch_norm=True, bn_statistics="adaptive")],
+        settings_named(["hidden", "batch_norm", "bn_statistics"]),
     )
-    table = group_table(groups, ("hidden", "batch_norm", "bn_statistics"))
+    table = group_table(groups, settings_named(["hidden", "batch_norm", "bn_statistics"]))
     [row] = exact_rows(table)
     assert (row["hidden"], row["batch_norm"], row["bn_statistics"]) == ("50 50", 1, "adaptive")
     assert table.cells()[0][1:4] == ["50 50", "yes", "adaptive, transductive"]

@@ -12,7 +12,7 @@ from records import MEASURES, epoch, lines_of, points, run
 from klcli.report.plots.chart import Look
 from klcli.report.plots.comparison import overlay
 from klcli.report.plots.figure import Chart, draw
-from klcli.report.plots.training import learning_rate_curve, repeated_curves, training_curves
+from klcli.report.plots.training import learning_rate_curve, training_curves
 from klcli.report.words import settings_line
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
@@ -35,8 +35,13 @@ def epochs(*steps: int) -> list[Epoch]:
     ]
 
 
+def curves_of(run: Run, measured: list[Epoch], splits: tuple[str, ...] = ()) -> Chart:
+    """The picture of one run."""
+    return training_curves([run], {run.id: measured}, splits)
+
+
 def test_every_curve_is_gathered_under_its_own_name() -> None:
-    lines = lines_of(training_curves(trained(), epochs(50, 100)))
+    lines = lines_of(curves_of(trained(), epochs(50, 100)))
     curves = {key: list(line.y) for key, line in lines.items() if key[1] in ("train", "validation")}
     assert curves == {
         ("cost", "train"): [0.05, 0.1], ("loss", "train"): [1.05, 1.1], ("accuracy", "train"): [2.05, 2.1],
@@ -50,16 +55,16 @@ def test_every_curve_is_gathered_under_its_own_name() -> None:
 def test_repeats_are_their_mean_with_a_band() -> None:
     runs = [replace(trained(seed=seed, test_accuracy=0.5 + seed / 10), id=seed) for seed in (1, 2)]
     measured = {1: epochs(50, 100), 2: [epoch(100, train_loss=3.1, learning_rate=0.02), epoch(150)]}
-    chart = repeated_curves(runs, measured)
+    chart = training_curves(runs, measured)
     line = lines_of(chart)["loss", "train"]
     assert points(line) == [(100, pytest.approx((1.1 + 3.1) / 2))]  # the step at which both were evaluated
     assert line.spread == [pytest.approx(2 / 2**0.5)]
     assert lines_of(chart)["accuracy", "test 0.6500"].y == pytest.approx((0.65, 0.65))
     assert chart.title == "3-layer 50-50 with BN, mean of 2 runs"
     assert chart.caption.endswith("seeds 1, 2; runs 1-2; the band is one standard deviation over seeds")
-    assert draw(repeated_curves(runs, {1: [], 2: []})).startswith(b"\x89PNG")
+    assert draw(training_curves(runs, {1: [], 2: []})).startswith(b"\x89PNG")
     lost = [*runs, replace(runs[0], id=3, state="diverged"), replace(runs[0], id=4, state="interrupted")]
-    chart = repeated_curves(lost, measured | {3: epochs(50), 4: []})
+    chart = training_curves(lost, measured | {3: epochs(50), 4: []})
     assert points(lines_of(chart)["loss", "train"]) == points(line)
     assert chart.caption.endswith(
         "runs 1-2; the band is one standard deviation over seeds; without run 3, diverged, run 4, interrupted"
@@ -68,7 +73,7 @@ def test_repeats_are_their_mean_with_a_band() -> None:
 
 def test_a_long_title_is_broken_into_lines_that_fit() -> None:
     title = "000-F9a to 000-F10c: sigma, 9 layers [SYNTHETIC IMAGES, no CIFAR-10] [SUBSET of 1000 training images]"
-    chart = replace(training_curves(trained(), epochs(50)), title=title)
+    chart = replace(curves_of(trained(), epochs(50)), title=title)
     content = draw(chart, "svg").decode()
     texts = re.findall(r"<!-- (.*?) -->", content, re.DOTALL)
     lines = texts[next(index for index, text in enumerate(texts) if "000-F9a" in text) :][:2]  # one for each line
@@ -77,7 +82,7 @@ def test_a_long_title_is_broken_into_lines_that_fit() -> None:
 
 
 def test_title_and_caption_say_what_was_trained_and_on_what() -> None:
-    curves = training_curves(trained(initializer="normal", sigma=1e-4), epochs(50))
+    curves = curves_of(trained(initializer="normal", sigma=1e-4), epochs(50))
     assert curves.title == "Run 12: 3-layer 50-50 with BN"
     for part in ("synthetic", "lambda 0.003", "1e-05", "0.1", "n_s 100", "64", "sigma 0.0001", "seed 7"):
         assert part in curves.caption
@@ -101,17 +106,17 @@ def rate(chart: Chart) -> tuple[list[tuple[float, float]], int]:
     ],
 )
 def test_the_corners_of_the_cyclical_learning_rate(last_step: int, corners: list[tuple[float, float]]) -> None:
-    assert rate(training_curves(trained(), epochs(last_step // 2, last_step))) == (corners, 2 * N_S)
+    assert rate(curves_of(trained(), epochs(last_step // 2, last_step))) == (corners, 2 * N_S)
     assert rate(learning_rate_curve(trained(), epochs(last_step // 2, last_step))) == (corners, 2 * N_S)
 
 
 def test_the_corners_of_cycles_that_decay() -> None:
-    corners, _ = rate(training_curves(trained(eta_decay=0.5), epochs(200, 400)))
+    corners, _ = rate(curves_of(trained(eta_decay=0.5), epochs(200, 400)))
     assert corners == [(0, 1e-5), (100, 0.1), (200, 1e-5), (300, pytest.approx(0.05)), (400, 1e-5)]
 
 
 def test_a_cosine_falls_to_the_bottom_and_jumps_up_again() -> None:
-    corners, cycle = rate(training_curves(trained(schedule="cosine"), epochs(250)))
+    corners, cycle = rate(curves_of(trained(schedule="cosine"), epochs(250)))
     assert corners[0] == (0, 0.1)
     assert [eta for step, eta in corners if step == 200] == [1e-5, 0.1]
     assert corners[-1] == (250, 0.02)
@@ -121,7 +126,7 @@ def test_a_cosine_falls_to_the_bottom_and_jumps_up_again() -> None:
 
 def test_one_cycle_is_drawn_over_the_planned_length() -> None:
     for last, end in ((400, (400, 1e-5)), (300, (300, 0.02))):
-        corners, cycle = rate(training_curves(trained(schedule="one-cycle"), epochs(last)))
+        corners, cycle = rate(curves_of(trained(schedule="one-cycle"), epochs(last)))
         assert corners[0] == (0, 1e-5)
         assert max(corners, key=lambda point: point[1]) == (120, pytest.approx(0.1))  # 30 % of 2 cycles of 200
         assert corners[-1] == end
@@ -129,15 +134,15 @@ def test_one_cycle_is_drawn_over_the_planned_length() -> None:
 
 
 def test_the_caption_names_what_is_not_the_default() -> None:
-    caption = training_curves(trained(schedule="cosine", optimizer="adam", weight_decay=0.01), epochs(50)).caption
+    caption = curves_of(trained(schedule="cosine", optimizer="adam", weight_decay=0.01), epochs(50)).caption
     assert "cosine, " in caption
     assert "optimizer adam, weight decay 0.01" in caption
-    assert "adam" not in training_curves(trained(), epochs(50)).caption
-    assert "one-cycle over 20 epochs" in training_curves(trained(schedule="one-cycle"), epochs(50)).caption
+    assert "adam" not in curves_of(trained(), epochs(50)).caption
+    assert "one-cycle over 20 epochs" in curves_of(trained(schedule="one-cycle"), epochs(50)).caption
 
 
 def test_a_constant_learning_rate_is_a_line_without_cycles() -> None:
-    assert rate(training_curves(trained(schedule="constant"), epochs(30, 60))) == ([(0, 0.1), (60, 0.1)], 0)
+    assert rate(curves_of(trained(schedule="constant"), epochs(30, 60))) == ([(0, 0.1), (60, 0.1)], 0)
 
 
 def size_of_png(content: bytes) -> tuple[int, int]:
@@ -160,14 +165,14 @@ def size_of_png(content: bytes) -> tuple[int, int]:
 @pytest.mark.parametrize("steps", [(), (0,), (200,), tuple(range(50, 6001, 50))], ids=["none", "step 0", "one", "many"])
 @pytest.mark.parametrize("schedule", ["cyclical", "constant"])
 def test_a_run_of_any_length_is_drawn(steps: tuple[int, ...], schedule: str) -> None:
-    width, height = size_of_png(draw(training_curves(trained(schedule=schedule), epochs(*steps))))
+    width, height = size_of_png(draw(curves_of(trained(schedule=schedule), epochs(*steps))))
     assert width > 800
     assert height > 500
 
 
 @pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 def test_a_run_without_a_test_is_drawn() -> None:
-    size_of_png(draw(training_curves(trained(test_accuracy=None), epochs(50, 100))))
+    size_of_png(draw(curves_of(trained(test_accuracy=None), epochs(50, 100))))
     size_of_png(draw(learning_rate_curve(trained(test_accuracy=None), epochs(50, 100))))
 
 
@@ -183,7 +188,7 @@ def test_the_caption_names_the_seeds_of_all_that_is_shown(seeds: list[int], word
 @pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 @pytest.mark.parametrize(("width", "columns"), [(16.0, 2), (8.0, 1)])
 def test_a_picture_of_a_document_has_its_width_and_letters_of_9_points(width: float, columns: int) -> None:
-    chart, look = training_curves(trained(), epochs(50, 100)), Look(width, title=False)
+    chart, look = curves_of(trained(), epochs(50, 100)), Look(width, title=False)
     content = draw(chart, "pdf", look)
     [box] = re.findall(rb"/MediaBox \[ ([^]]*) ]", content)
     _, _, points_wide, points_high = map(float, box.split())
@@ -201,7 +206,7 @@ def test_a_picture_of_a_document_has_its_width_and_letters_of_9_points(width: fl
 
 def test_each_split_alone() -> None:
     runs, measured = [replace(trained(), test_loss=1.5, test_cost=1.7)], {12: epochs(50, 100)}
-    for chart in (training_curves(runs[0], measured[12], ("test",)), overlay(runs, measured, ("test",))):
+    for chart in (curves_of(runs[0], measured[12], ("test",)), overlay(runs, measured, ("test",))):
         lines = [line for row in chart.panels for panel in row for line in panel.lines if panel.title in MEASURED]
         assert [points(line) for line in lines] == [[(0, y), (100, y)] for y in (1.7, 1.5, 0.5123)]
     lines = [line for row in overlay(runs, measured, ("train",)).panels for panel in row for line in panel.lines]

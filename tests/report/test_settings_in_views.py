@@ -84,9 +84,9 @@ def test_a_setting_that_changes_alone_is_seen_everywhere(one: Setting, value: An
         assert "mix" not in notes
     else:
         assert without_seeds(a) != without_seeds(b)
-        assert one.column in varying(runs)
+        assert one in varying(runs)
         assert one.label in notes.partition("with different ")[2].partition(":")[0].split(", ")
-        assert len(group(runs, (one.column,))[0]) == 2
+        assert len(group(runs, (one,))[0]) == 2
 
 
 def test_a_name_for_settings_is_none() -> None:

@@ -10,16 +10,7 @@ import records
 from scipy import stats
 
 from klcli.procedures.searches import LambdaSearch, tried_values
-from klcli.report.tables.studies import (
-    cell,
-    choice_sentence,
-    interval_table,
-    repeats_table,
-    search_table,
-    search_title,
-    sigma_table,
-    sigma_title,
-)
+from klcli.report.tables.studies import cell, choice_sentence, interval_table, repeats_table, search_table, sigma_table
 from klcli.report.tables.table import Table
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
@@ -137,15 +128,16 @@ def test_the_sentence_of_the_choice() -> None:
 def test_titles_name_network_images_and_studies() -> None:
     config = TrainConfig(batch_norm=True)
     stages = [(stage, [records.run(study, config, study_id=study)]) for stage, study in (("coarse", 1), ("fine", 2))]
-    assert search_title(LambdaSearch(stages, None), "cifar10") == (
-        "Lambda search: 3-layer 50-50 with BN on cifar10, by validation accuracy (study 1, 2)"
+    images = "cifar10, 45000 images train, 5000 validate"
+    assert search_table(LambdaSearch(stages, None)).title == (
+        f"Lambda search: 3-layer 50-50 with BN on {images}, by validation accuracy (study 1, 2)"
     )
     sweep = [
         records.run(number, TrainConfig(batch_norm=bn, bn_statistics="adaptive"), study_id=3)
         for number, bn in enumerate((False, True), start=1)
     ]
-    assert sigma_title(sweep, "cifar10") == (
-        "Sigma sweep: 3-layer 50-50 on cifar10, adaptive statistics, transductive (study 3)"
+    assert sigma_table(sweep).title == (
+        f"Sigma sweep: 3-layer 50-50 on {images}, adaptive statistics, transductive (study 3)"
     )
 
 

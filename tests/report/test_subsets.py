@@ -9,7 +9,7 @@ from klcli.procedures.searches import tried_values
 from klcli.report.plots.chart import Chart
 from klcli.report.plots.comparison import bn_overlay, overlay
 from klcli.report.plots.studies import lambda_search, sigma_curves
-from klcli.report.plots.training import learning_rate_curve, repeated_curves, training_curves
+from klcli.report.plots.training import learning_rate_curve, training_curves
 from klcli.report.tables.studies import suggestion_sentence
 from klcli.report.words import split_words, subset_words
 from klcli.settings.split_config import SplitConfig
@@ -27,9 +27,9 @@ def charts(split: SplitConfig) -> list[Chart]:
     small, of_range = made(3, initializer="normal", sigma=0.1), made(4, schedule="range")
     epochs = dict.fromkeys((1, 2, 3, 4), EPOCHS)
     return [
-        training_curves(plain, EPOCHS),
-        training_curves(of_range, EPOCHS),
-        repeated_curves([plain, plain], epochs),
+        training_curves([plain], {plain.id: EPOCHS}),
+        training_curves([of_range], {of_range.id: EPOCHS}),
+        training_curves([plain, plain], epochs),
         overlay([plain, with_bn], epochs, ("train", "validation")),
         learning_rate_curve(plain, EPOCHS),
         overlay([plain, with_bn], epochs),

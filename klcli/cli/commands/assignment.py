@@ -44,7 +44,7 @@ def assignment(
     if editions:
         listed = report.editions_table()
         invocation.result(listed)
-        invocation.document("assignment", {"editions": exact_rows(listed)})
+        invocation.document("assignment", {"editions": [*exact_rows(listed)]})
         return
     folder = invocation.db.parent / "assignment" if folder is None else folder
     report.require_own(folder)

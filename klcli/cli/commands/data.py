@@ -1,7 +1,5 @@
 """`klcli data`: show the images in use, download CIFAR-10, and show or clear what klcli has cached."""
 
-from typing import Any
-
 import typer
 
 from klcli.cli.invocation import Invocation, invoked
@@ -38,7 +36,21 @@ def info(*, invocation: Invocation) -> None:
         "sha256": dataset.sha256,
         "classes": [{"name": name, "train": n, "test": m} for name, n, m in zip(names, *counts, strict=True)],
     }
-    invocation.result(*_lines(content))
+    where, test = f"{content['prepared']}, {content['prepared_bytes'] / 1e6:.0f} MB", content["images"]["test"]
+    facts = {
+        "name": dataset.name,
+        "where": dataset.source,
+        "layout": dataset.layout,
+        "official copy": {True: "yes", False: "no", None: "no: made by klcli"}[dataset.official],
+        "images": f"{train} to train and validate, {test} to test",
+        "size": f"{dataset.images.nbytes / 1e6:.0f} MB, 3 x 32 x 32 bytes an image",
+        "prepared copy": where if copy else "none: the cache cannot be written",
+        "sha256": dataset.sha256,
+    } | {f"passed over {n}": what for n, what in enumerate(dataset.passed_over, 1)}
+    width = max(map(len, ["class", *names]))
+    rows = [("class", "train", "test"), *zip(names, *counts, strict=True)]
+    classes = [f" {name:<{width}}  {n:>5}  {m:>4}" for name, n, m in rows]
+    invocation.result(*(f" {name:<13}  {value}" for name, value in facts.items()), "", *classes)
     invocation.document("data info", content)
 
 
@@ -100,7 +112,7 @@ def cache(clear: bool = flag(CACHE, "Remove what klcli can make again."), *, inv
     with invocation.step("looking through the cache"):
         removed = caching.clear() if clear else []
         left = caching.kept()
-    folder, freed = path_text(cache_folder()), sum(one.bytes for one in removed)
+    folder, freed, total = path_text(cache_folder()), *(sum(one.bytes for one in many) for many in (removed, left))
     if held := [one for one in left if one.state == caching.HELD] if clear else []:
         names = ", ".join(dict.fromkeys(f"{one.kind} ({one.source})" for one in held))
         cure = f"clear the cache again when it has ended ({freed / 1e6:.1f} MB freed)"
@@ -108,31 +120,10 @@ def cache(clear: bool = flag(CACHE, "Remove what klcli can make again."), *, inv
     rows = [caching.row_of(one) for one in removed or left]
     head = columns("kind; bytes:=MB; source=made of; state; ??path", bytes=lambda n: f"{n / 1e6:.1f}")
     title = f"{'Removed from' if removed else 'In'} {folder}"
-    table = [Table(title, head, rows)] * bool(rows)
-    total = sum(one.bytes for one in left)
-    if clear:
-        words = f"{freed / 1e6:.1f} MB freed, {total / 1e6:.1f} MB left in {folder}"
-    else:
+    words = f"{freed / 1e6:.1f} MB freed, {total / 1e6:.1f} MB left in {folder}"
+    if not clear:
         free = sum(one.bytes for one in left if one.is_removable)
         words = f"{total / 1e6:.1f} MB in {folder}; `klcli data cache --clear` frees {free / 1e6:.1f} MB"
-    invocation.result(*table, words)
+    invocation.result(*[Table(title, head, rows)] * bool(rows), words)
     documents = {"folder": folder, "removed": [*map(caching.row_of, removed)], "kept": [*map(caching.row_of, left)]}
     invocation.document("data cache", documents | {"freed": freed})
-
-
-def _lines(content: dict[str, Any]) -> list[str]:
-    images, copy, copied = content["images"], content["prepared"], content["prepared_bytes"] / 1e6
-    facts = {
-        "name": content["name"],
-        "where": content["source"],
-        "layout": content["layout"],
-        "official copy": {True: "yes", False: "no", None: "no: made by klcli"}[content["official"]],
-        "images": f"{images['train']} to train and validate, {images['test']} to test",
-        "size": f"{content['bytes'] / 1e6:.0f} MB, 3 x 32 x 32 bytes an image",
-        "prepared copy": f"{copy}, {copied:.0f} MB" if copy else "none: the cache cannot be written",
-        "sha256": content["sha256"],
-    } | {f"passed over {n}": what for n, what in enumerate(content["passed_over"], 1)}
-    classes = [("class", "train", "test"), *(tuple(one.values()) for one in content["classes"])]
-    width = max(len(name) for name, *_ in classes)
-    rows = [f" {name:<{width}}  {train:>5}  {test:>4}" for name, train, test in classes]
-    return [*(f" {name:<13}  {value}" for name, value in facts.items()), "", *rows]

@@ -36,18 +36,15 @@ def evaluate(
     found, evaluations = invocation.lab.evaluate(runs, settings, ensemble=ensemble)
 
     from klcli.report.documents import record_document
-    from klcli.report.tables.later_checks import difference_notes, ensemble_table, evaluation_table, evaluation_words
+    from klcli.report.tables.later_checks import difference_notes, evaluation_table, evaluation_words
     from klcli.report.words import network_name, run_numbers, setting_value, subset_words
 
     names = list(dict.fromkeys(network_name(run.config) for run in found))
     names = names if len(names) <= SHOWN_NETWORKS else [f"{len(names)} different networks"]
     what = f"{run_numbers(found).capitalize()}: {', '.join(names)} on {found[0].dataset}{subset_words(found)}"
     title = f"{what}, evaluated again: {'; '.join(dict.fromkeys(map(evaluation_words, evaluations)))}"
-    if ensemble:
-        table, notes = ensemble_table(title, evaluations[0], found), []
-    else:
-        table, notes = evaluation_table(title, evaluations, found), difference_notes(evaluations, found)
-    invocation.result(table, *notes)
+    notes = [] if ensemble else difference_notes(evaluations, found)
+    invocation.result(evaluation_table(title, evaluations, found), *notes)
     best = max(found, key=lambda run: run.validation_accuracy or 0.0)
     numbers = names_of(run.id for run in found)
     again = f"report --run {' '.join(numbers)}" if len(numbers) <= SHOWN_NAMES else "report --list"

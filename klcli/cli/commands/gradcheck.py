@@ -17,8 +17,6 @@ from klcli.text import command_text, path_text
 if TYPE_CHECKING:
     from klcli.store.records import GradientCheck
     from klcli.store.store import Store
-    from klcli.studies.gradient_files import Comparison
-    from klcli.studies.gradient_mistakes import Arrays
 
 NETWORK_FIELDS = (
     "hidden", "activation", "silu_slope", "batch_norm", "bn_position", "bn_eps", "initializer", "sigma", "lam",
@@ -69,13 +67,34 @@ def gradcheck(
     - `klcli gradcheck --export klcli.npz --hidden 50 50 --bn`, then `klcli gradcheck --against mine.npz` checks the
     gradients of your own program: `klcli help gradients`
     """
-    if export is not None or against is not None:
-        _refuse_others(ctx, "--against" if export is None else "--export")
+    option = "--against" if export is None else "--export"
+    for one in ctx.command.params if export or against else ():
+        if is_typed(ctx, one.name) and one.name not in USED[option]:
+            raise ConfigError(f"{one.opts[0]}: {option} does not use it, omit it")
     if export is not None:
-        show_export(invocation, export, config, invocation.lab.export_gradients(export, config, settings))
+        from klcli.report.words import network_name
+
+        arrays = invocation.lab.export_gradients(export, config, settings)
+        n, dims = arrays["X"].shape
+        compare = ["klcli", "gradcheck", "--against", "mine.npz"]
+        compare += ["--reference", str(export)] if str(export) != EXPORT else []
+        invocation.result(
+            f"{path_text(export)}: {network_name(config)}, lambda {config.lam:g}, {n} images of {dims} pixels",
+            "compute the gradients, save them as dW1, db1, ... with numpy.savez (`klcli help gradients`), then:",
+            command_text(compare),
+        )
+        shapes = {key: list(array.shape) for key, array in arrays.items()}
+        invocation.document("gradcheck", {"export": export, "shapes": shapes})
         return
     if against is not None:
-        show_comparison(invocation, against, invocation.lab.compare_gradients(against, reference, settings))
+        from klcli.report.tables.compared_gradients import compared_document, compared_notes, compared_table
+
+        found, name = invocation.lab.compare_gradients(against, reference, settings), path_text(against)
+        invocation.result(compared_table(found, name), *compared_notes(found))
+        invocation.document("gradcheck", {"against": against, **compared_document(found)})
+        if found.failed:
+            keys = ", ".join(one.key for one in found.failed)
+            raise GradientCheckFailed(f"{name}: not equal to the reference: {keys}")
         return
     require(not is_typed(ctx, "reference"), f"--reference {reference}: belongs to --against, which is missing")
     names_network = bool(set(typed_settings(ctx, TrainConfig)) - {"seed"})
@@ -111,36 +130,3 @@ def raise_for_failed(checks: "Sequence[GradientCheck]") -> None:
     """Raise GradientCheckFailed, which names the tensors, if one failed."""
     if failed := dict.fromkeys(error.tensor for check in checks for error in check.errors if not error.passed):
         raise GradientCheckFailed(f"wrong gradient: {', '.join(failed)}, see the rows marked FAIL")
-
-
-def show_export(invocation: Invocation, path: Path, config: TrainConfig, arrays: "Arrays") -> None:
-    """Say what an export holds and how to go on."""
-    from klcli.report.words import network_name
-
-    n, dims = arrays["X"].shape
-    compare = ["klcli", "gradcheck", "--against", "mine.npz", *["--reference", str(path)] * (str(path) != EXPORT)]
-    invocation.result(
-        f"{path_text(path)}: {network_name(config)}, lambda {config.lam:g}, {n} images of {dims} pixels",
-        "compute the gradients, save them as dW1, db1, ... with numpy.savez (`klcli help gradients`), then:",
-        command_text(compare),
-    )
-    shapes = {key: list(array.shape) for key, array in arrays.items()}
-    invocation.document("gradcheck", {"export": path, "shapes": shapes})
-
-
-def show_comparison(invocation: Invocation, path: Path, found: "Comparison") -> None:
-    """Show the arrays of a program against the reference. Raises GradientCheckFailed where some differ."""
-    from klcli.report.tables.compared_gradients import compared_document, compared_notes, compared_table
-
-    invocation.result(compared_table(found, path_text(path)), *compared_notes(found))
-    invocation.document("gradcheck", {"against": path, **compared_document(found)})
-    if found.failed:
-        names = ", ".join(one.key for one in found.failed)
-        raise GradientCheckFailed(f"{path_text(path)}: not equal to the reference: {names}")
-
-
-def _refuse_others(ctx: typer.Context, option: str) -> None:
-    """Raise ConfigError for a typed option that `--export` or `--against` does not use."""
-    for one in ctx.command.params:
-        if is_typed(ctx, one.name) and one.name not in USED[option]:
-            raise ConfigError(f"{one.opts[0]}: {option} does not use it, omit it")

@@ -11,12 +11,9 @@ from klcli.cli.options import argument
 from klcli.errors import ConfigError
 
 PAGES_OF_COMMANDS = {
-    "train": "training",
-    "search-lambda": "studies",
-    "sigma-sweep": "studies",
-    "evaluate": "evaluation",
+    "train": "training", "search-lambda": "studies", "sigma-sweep": "studies", "evaluate": "evaluation",
     "predict": "evaluation",
-}
+}  # fmt: skip
 MOST_WRAPPED = 3  # columns of a table whose cells may be wrapped
 
 
@@ -32,11 +29,8 @@ def help_on(
 
     - `klcli help reproduce`
     """
-    pages = {
-        one.name.removesuffix(".md"): one.read_text(encoding="utf-8")
-        for one in sorted(files("klcli").joinpath("docs").iterdir(), key=lambda one: one.name)
-        if one.name.endswith(".md")
-    }
+    found = sorted(files("klcli").joinpath("docs").iterdir(), key=lambda one: one.name)
+    pages = {one.name.removesuffix(".md"): one.read_text(encoding="utf-8") for one in found if one.name.endswith(".md")}
     if topic is None:
         titles = {name: text.partition("\n")[0].removeprefix("# ") for name, text in pages.items()}
         invocation.result(*(f"{name:<17}{title}" for name, title in titles.items()))
@@ -59,18 +53,15 @@ def _for_terminal(text: str, width: int) -> str:
     """Return a page whose links are commands or names of files, and whose wide tables are lists."""
     text = re.sub(r"\[[^]]+\]\((\w+)\.md(#[\w-]+)?\)", r"`klcli help \1`", text)
     text = re.sub(r"\[([^]]+)\]\(\.\./[^)]+\)", r"\1", text)
-    text = re.sub(
-        r"^```console\n.*?^```$", lambda shown: _cut(shown[0], width - 2), text, flags=re.MULTILINE | re.DOTALL
-    )
-    return re.sub(r"(?:^\|.*\n)+", lambda table: _narrow(table[0], width), text, flags=re.MULTILINE)
+    text = re.sub(r"(?ms)^```console\n.*?^```$", lambda shown: _cut(shown[0], width - 2), text)
+    return re.sub(r"(?m)(?:^\|.*\n)+", lambda table: _narrow(table[0], width), text)
 
 
 def _cut(shown: str, width: int) -> str:
     """Return output whose tables are cut at the right, since wrapped rows cannot be read."""
-    if max(map(len, re.findall(r"^ .*$", shown, re.MULTILINE)), default=0) <= width:
+    if max(map(len, re.findall(r"(?m)^ .*$", shown)), default=0) <= width:
         return shown
-    rows = re.sub(r"^ ", "", shown, flags=re.MULTILINE)
-    return re.sub(rf"^(.{{{width - 1}}}).{{2,}}$", r"\1…", rows, flags=re.MULTILINE)
+    return re.sub(rf"(?m)^(.{{{width - 1}}}).{{2,}}$", r"\1…", re.sub(r"(?m)^ ", "", shown))
 
 
 def _narrow(table: str, width: int) -> str:

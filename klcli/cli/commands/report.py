@@ -55,11 +55,7 @@ def report(selection: Selection, invocation: Invocation) -> None:
     require(not invocation.as_json or selection.format == "table", both)
     if selection.html is not None:
         require_file_name(selection.html, "--html")
-
-    from klcli.store.store import Store
-
-    with invocation.step("opening the database"):
-        store = Store.existing(invocation.db)
+    store = invocation.existing_store()
     if selection.html is not None:
         _write_page(invocation, store, selection, selection.html)
     else:
@@ -102,10 +98,8 @@ def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
     pictures: list[tuple[Path, Picture]] = []
     if selection.plot:
         from klcli.report.pictures import planned
-        from klcli.report.plots.chart import Look
 
-        look = Look(selection.width, title=not selection.no_title)
-        pictures = planned(store, shown, selection.plot, selection.to, invocation.data, look, selection.split)
+        pictures = planned(store, shown, selection, invocation.data)
     # To stdout with a table for a person; to stderr with a format for another program.
     say = invocation.result if selection.format == "table" else invocation.say
     if shown.table is None:
@@ -122,8 +116,7 @@ def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
         print(text)
         invocation.say(*(shown.notes if selection.is_csv else ()))
     invocation.say(*shown.hints)
-    written: list[Path] = []
-    path = Path()
+    written, path = list[Path](), Path()
     try:  # the table first: a picture can fail, for example on a full disk
         for path, picture in pictures:
             with invocation.step("drawing"):

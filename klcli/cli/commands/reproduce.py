@@ -51,7 +51,7 @@ def reproduce(
 
         listed = list_table([*map(report, report_names())], invocation.repeats)
         invocation.result(listed)
-        invocation.document("reproduce", {"reports": exact_rows(listed)})
+        invocation.document("reproduce", {"reports": [*exact_rows(listed)]})
         return
 
     if check:
@@ -60,17 +60,27 @@ def reproduce(
 
     if markdown is not None:
         require_file_name(markdown, "--markdown")
+    from klcli.report.plots.reproductions import pictures as figures
     from klcli.report.tables import reproductions
     from klcli.store.checkpoints import write_atomically
 
-    documents: list[dict[str, Any]] = []
-    total: dict[str, Any] = {}
+    documents, total = list[dict[str, Any]](), dict[str, Any]()
     sections: list[Section] = []
     reproduced: list[Reproduction] = []
     for found in invocation.lab.reproduce(*names or [], settings=settings, **invocation.seeds):
         table, notes = reproductions.reproduction_table(found), reproductions.reproduction_notes(found)
         invocation.result(table, *notes)
-        pictures = _write_pictures(invocation, found, markdown)
+        # Beside the page if there is one.
+        stem = (
+            markdown.with_suffix("")
+            if markdown
+            else invocation.lab.store.folder("plots") / f"study-{max(found.studies, default=0):06d}"
+        )
+        pictures = list[tuple[str, Path]]()
+        for name, words, chart in figures(found, invocation.lab.store.runs.epochs):
+            if (path := invocation.picture(stem.parent / f"{stem.name}-{name}.png", chart)) is None:
+                break  # the others would fail for the same reason
+            pictures.append((words, path))
         paths = [path for _, path in pictures]
         invocation.result(*(f"picture     {path}" for path in paths), "")
         reproduced.append(found)
@@ -106,25 +116,11 @@ def _check(invocation: Invocation, names: list[str], settings: ReproductionSetti
         invocation.result(*(f"{name}:{one}" for one in found))
         held = None if found else asdict(extent(name, settings, invocation.repeats))
         if held is not None:
-            n = invocation.repeats
-            words = [f"{held[key]} {counted(held[key], key.replace('_', ' ').rstrip('s'))}" for key in held]
+            words = [f"{n} {counted(n, key.replace('_', ' ').rstrip('s'))}" for key, n in held.items()]
             rows, numbers, trainings, checks, updates = words
-            trained = f"{trainings} with {n} {counted(n, 'seed')}, {checks}, about {updates}"
-            invocation.result(f"{name}: {rows}, {numbers}; {trained}")
+            seeds = f"{invocation.repeats} {counted(invocation.repeats, 'seed')}"
+            invocation.result(f"{name}: {rows}, {numbers}; {trainings} with {seeds}, {checks}, about {updates}")
         documents.append({"report": name, "mistakes": [asdict(one) for one in found], "holds": held})
         wrong += len(found)
     invocation.document("reproduce", {"checked": documents})
     require(not wrong, f"--check: {wrong} {counted(wrong, 'mistake')} in {', '.join(names)}")
-
-
-def _write_pictures(invocation: Invocation, found: "Reproduction", markdown: Path | None) -> list[tuple[str, Path]]:
-    """Write the figures of a report, beside the page if there is one; return the caption and path of each."""
-    from klcli.report.plots.reproductions import pictures
-
-    store, written, study = invocation.lab.store, [], f"study-{max(found.studies, default=0):06d}"
-    stem = markdown.with_suffix("") if markdown else store.folder("plots") / study
-    for name, words, chart in pictures(found, store.runs.epochs):
-        if (path := invocation.picture(stem.parent / f"{stem.name}-{name}.png", chart)) is None:
-            break  # the others would fail for the same reason
-        written.append((words, path))
-    return written

@@ -67,8 +67,7 @@ def untag(run: SomeRuns, tag: Tag, *, invocation: Invocation) -> None:
 
 
 def _change(invocation: Invocation, verb: str, names: str, change: "Callable[[Upkeep, Sequence[int]], None]") -> None:
-    store = _existing(invocation)
-    numbers = _numbers(store, [names], verb)
+    store, numbers = _chosen(invocation, [names], verb)
     change(store.upkeep, numbers)
     changed = [store.runs.get(number) for number in numbers]
     invocation.result(*(f"run {run.id}: note {run.note or '-'}, tags {run.tags or '-'}" for run in changed))
@@ -90,8 +89,7 @@ def delete(
     """
     from klcli.report.words import counted, network_name
 
-    store = _existing(invocation)
-    numbers = _numbers(store, runs, "delete")
+    store, numbers = _chosen(invocation, runs, "delete")
     what = f"delete {len(numbers)} {counted(len(numbers), 'run')} with epochs, checkpoints and pictures"
     silent = f"delete {' '.join(runs)}: there is no terminal to confirm it, add --yes to {what}"
     require(yes or sys.stdin.isatty(), silent)
@@ -139,7 +137,7 @@ def export(
         invocation.result(f"{path_text(written)}  `klcli help checkpoints` has the lines that read it")
         invocation.document("runs export", {"run": number, "to": to, "file": path_text(written)})
     if tables is not None:
-        store = _existing(invocation)
+        store = invocation.existing_store()
         with invocation.step("writing the tables"):
             rows = store.upkeep.export(tables)
         invocation.result(*(f"{tables / name}  {n} rows" for name, n in rows.items()))
@@ -160,7 +158,7 @@ def check(
     from klcli.report.words import counted
     from klcli.store.records import RunFilter
 
-    store = _existing(invocation)
+    store = invocation.existing_store()
     number = sum(store.runs.count_by_state().values())
     files = store.runs.count(RunFilter(where="checkpoint IS NOT NULL"))
     read = files if contents else min(files, NEWEST)
@@ -256,14 +254,8 @@ def rerun(run: Annotated[str, argument("RUN", NAME_HELP)], *, invocation: Invoca
         invocation.say(f"run {new.id} has other bits than run {old.id}: {compare}")
 
 
-def _existing(invocation: Invocation) -> "Store":
-    from klcli.store.store import Store
-
-    with invocation.step("opening the database"):
-        return Store.existing(invocation.db)
-
-
-def _numbers(store: "Store", names: Sequence[str], verb: str) -> list[int]:
+def _chosen(invocation: Invocation, names: Sequence[str], verb: str) -> tuple["Store", list[int]]:
     from klcli.procedures.run_lookup import chosen_runs
 
-    return [run.id for run in chosen_runs(store, names, verb)]
+    store = invocation.existing_store()
+    return store, [run.id for run in chosen_runs(store, names, verb)]

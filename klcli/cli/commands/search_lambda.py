@@ -30,7 +30,7 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
 
     from klcli.report.documents import run_document
     from klcli.report.plots.studies import lambda_search
-    from klcli.report.plots.training import repeated_curves
+    from klcli.report.plots.training import training_curves
     from klcli.report.tables.runs import splits_table
     from klcli.report.tables.studies import choice_sentence, repeats_table, search_table
     from klcli.report.words import repeats_note, subset_words
@@ -45,20 +45,17 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
         what = f"Final: lambda {choice.chosen.lam:.6g}, {runs[0].cycles:g} cycles{subset_words(runs)} (study {study})"
         complete = [run for run in runs if run.state == "complete"]
         invocation.result(splits_table(what, runs[0]) if len(runs) == 1 else repeats_table(what, complete))
-        document["final"] = {"study": study, "runs": [*map(run_document, runs)]}
-        name, epochs = f"study-{study:06d}-training.png", {run.id: lab.epochs(run) for run in runs}
-        document["final"]["picture"] = curves = invocation.picture(
-            lab.store.folder("plots") / name, lambda: repeated_curves(runs, epochs)
-        )
+        epochs = {run.id: lab.epochs(run) for run in runs}
+        curves = invocation.picture(f"study-{study:06d}-training.png", lambda: training_curves(runs, epochs))
+        document["final"] = {"study": study, "runs": [*map(run_document, runs)], "picture": curves}
     if choice is not None:
-        path = lab.store.folder("plots") / f"study-{found.studies[-1]:06d}-lambda.png"
-        document["picture"] = picture = invocation.picture(path, lambda: lambda_search(found.stages, choice))
+        name = f"study-{found.studies[-1]:06d}-lambda.png"
+        document["picture"] = picture = invocation.picture(name, lambda: lambda_search(found.stages, choice))
     then = [f"report --study {found.studies[-1]} --plot lambda --to lambda.pdf"]
     if found.final:
         then += [f"evaluate {found.final[0].id} --flips"]
     elif choice is not None:
-        data = invocation.data or found.stages[0][1][0].dataset
-        chosen = replace(config, lam=choice.chosen.lam)
+        data, chosen = invocation.data or found.stages[0][1][0].dataset, replace(config, lam=choice.chosen.lam)
         final = run_command(chosen, data=data, threads=invocation.threads, db=DEFAULT_DATABASE)
         then += [final.removeprefix("klcli ")]
     invocation.places(*then, picture=picture, curves=curves)

@@ -31,9 +31,7 @@ def sigma_sweep(
     found = study_view(lab.store, study.id)
     runs = found.runs
     invocation.result(sigma_table(runs), *[interval_table(runs)] * (invocation.repeats > 1), *found.notes)
-    path = lab.store.folder("plots") / f"study-{study.id:06d}-sigma.png"
-    picture = invocation.picture(path, lambda: sigma_curves(runs, {run.id: lab.epochs(run) for run in runs}))
-    shown = f"report --study {study.id} --plot"
+    epochs, shown = {run.id: lab.epochs(run) for run in runs}, f"report --study {study.id} --plot"
+    picture = invocation.picture(f"study-{study.id:06d}-sigma.png", lambda: sigma_curves(runs, epochs))
     invocation.places(f"{shown} sigma --to sigma.pdf", f"{shown} curves", picture=picture)
-    document = {"study": study.id, "runs": found.document["runs"], "picture": picture}
-    invocation.document("sigma-sweep", document)
+    invocation.document("sigma-sweep", {"study": study.id, "runs": found.document["runs"], "picture": picture})

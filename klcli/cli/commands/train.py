@@ -6,7 +6,7 @@ import typer
 
 from klcli.cli.invocation import EXECUTION, Invocation, invoked
 from klcli.cli.options import takes, typed_settings
-from klcli.errors import ConfigError, Diverged
+from klcli.errors import Diverged
 from klcli.settings.setting import Role, flag, require, setting, value_of
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
@@ -44,8 +44,7 @@ def train(
         return
     named = typed_settings(ctx, TrainConfig)
     if lr_range_test:
-        if resume is not None:
-            raise ConfigError(f"--resume {resume}: a resumed run keeps its settings, omit --lr-range-test")
+        require(resume is None, f"--resume {resume}: a resumed run keeps its settings, omit --lr-range-test")
         from klcli.studies.plans import range_test
 
         config = range_test(config, named)
@@ -74,10 +73,8 @@ def _show_presets(invocation: Invocation) -> None:
     invocation.result(Table("Presets, measured on all of CIFAR-10", head, [vars(one) for one in known]))
     for one in known:
         rows = [{"setting": key, "value": SETTINGS[key].typed(value)} for key, value in not_default(one.config).items()]
-        head = columns("setting; value")
-        invocation.result(Table(f"Preset {one.name}", head, rows or [{"setting": "the defaults"}]))
-    documents = [asdict(one) for one in known]
-    invocation.document("train", {"presets": documents})
+        invocation.result(Table(f"Preset {one.name}", columns("setting; value"), rows or [{"setting": "the defaults"}]))
+    invocation.document("train", {"presets": [*map(asdict, known)]})
 
 
 def _show_repeats(invocation: Invocation, study: int) -> None:
@@ -90,8 +87,8 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
     complete = [run for run in runs if run.state == "complete"]
     first, words = runs[0], settings_words(runs[0], runs)
     seeds = ", ".join(filter(None, (words["seed"], words["order"])))
-    images = f"{first.dataset}{subset_words(runs)}"
-    title = f"Study {study}, runs {first.id} to {runs[-1].id}: {network_name(first.config)} on {images}, {seeds}"
+    what = f"{network_name(first.config)} on {first.dataset}{subset_words(runs)}, {seeds}"
+    title = f"Study {study}, runs {first.id} to {runs[-1].id}: {what}"
     invocation.result(repeats_table(title, complete), repeats_note(runs))
     invocation.places(f"report --study {study} --plot curves", "report --group-by hidden,bn,lambda")
     invocation.document("train", {"study": study, "runs": [run_document(run) for run in runs]})
@@ -108,14 +105,14 @@ def show_run(invocation: Invocation, run: Run, command: str = "train") -> None:
     from klcli.report.tables.table import duration
     from klcli.report.words import counted, network_name, subset_words
 
-    store, epochs = invocation.lab.store, invocation.lab.epochs(run)
+    epochs = invocation.lab.epochs(run)
     is_range_test = run.config.schedule == "range"
     length = f"{run.epochs_done:g} {counted(run.epochs_done, 'epoch')}"
     work = f"{length} on {run.dataset}{subset_words([run])} in {duration(run.seconds or 0.0)}"
     notes = [suggestion_sentence(run, epochs)] if is_range_test else []
     invocation.result(splits_table(f"Run {run.id}: {network_name(run.config)}, {work}", run), *notes)
-    picture = invocation.picture(store.folder("plots") / f"run-{run.id:06d}.png", lambda: training_curves(run, epochs))
-    checkpoint = store.runs.file_of(run) if run.checkpoint else None
+    picture = invocation.picture(f"run-{run.id:06d}.png", lambda: training_curves([run], {run.id: epochs}))
+    checkpoint = invocation.lab.store.runs.file_of(run) if run.checkpoint else None
     then = [f"evaluate {run.id} --flips", "report --best 10"] if run.state == "complete" and not is_range_test else []
     invocation.places(*then, checkpoint=checkpoint, picture=picture)
     document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": picture}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from klcli.report.tables.formats import exact_rows
-from klcli.report.tables.table import Column, Table
+from klcli.report.tables.table import Column, Table, joined_groups
 from klcli.text import visible
 
 LONG = 40  # characters above which a cell may wrap
@@ -72,16 +72,12 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 def picture(words: str, suffix: str, content: bytes) -> Markup:
     """Return a drawn picture, PNG or SVG, with a text alternative for screen readers."""
     source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    if suffix == "svg":  # percent-encoded, it takes two thirds of its length in base64
-        source = f"data:image/svg+xml,{_compact(content.decode()).translate(_IN_ADDRESS)}"
+    if suffix == "svg":  # without comments and line breaks, with five digits: a hundredth of a point
+        drop = r"(?s)<!--.*?-->|<metadata>.*?</metadata>|<!DOCTYPE[^>]*>|<\?xml[^>]*>"
+        svg = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.5g}", re.sub(drop, "", content.decode()))
+        svg = re.sub(r">\s+<", "><", re.sub(r"\s+", " ", svg)).strip()
+        source = f"data:image/svg+xml,{svg.translate(_IN_ADDRESS)}"  # two thirds of its length in base64
     return element("figure", element("img", src=source, alt=words, loading="lazy"))
-
-
-def _compact(svg: str) -> str:
-    """Return an SVG without comments and line breaks, with five digits: a hundredth of a point."""
-    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<!DOCTYPE[^>]*>|<\?xml[^>]*>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.5g}", svg)
-    return re.sub(r">\s+<", "><", re.sub(r"\s+", " ", svg)).strip()
 
 
 _IN_ADDRESS = str.maketrans({character: f"%{ord(character):02X}" for character in "%#\"'<>&"})
@@ -126,16 +122,9 @@ def table(content: Table, folds: bool = True) -> Markup:
 
 def _accuracies_first(columns: Sequence[Column]) -> tuple[Column, ...]:
     """Return the keys of the rows, the accuracies with what is joined to them, and the other columns."""
-    groups: list[list[Column]] = []
-    for one in columns:
-        if one.is_joined and groups:
-            groups[-1].append(one)
-        else:
-            groups.append([one])
-    has_key = any(one.is_key for one in columns)
+    keys = [i for i, one in enumerate(columns) if one.is_key] or [0]
 
-    def rank(own: list[Column]) -> int:
-        is_key = own[0].is_key or (not has_key and own is groups[0])
-        return 0 if is_key else 1 if "accuracy" in own[0].key else 2
+    def rank(own: list[int]) -> int:
+        return 0 if own[0] in keys else 1 if "accuracy" in columns[own[0]].key else 2
 
-    return tuple(one for own in sorted(groups, key=rank) for one in own)
+    return tuple(columns[i] for own in sorted(joined_groups(columns, range(len(columns))), key=rank) for i in own)

@@ -16,7 +16,7 @@ from klcli.report.tables.reproductions import reproduction_notes, reproduction_t
 from klcli.report.tables.runs import comparison_table, summary_table
 from klcli.report.views import View, conditions, gradients_view, image_sets, is_on_all_images, study_view, view
 from klcli.report.words import counted, images_words, run_title
-from klcli.settings.selection import Selection
+from klcli.settings.selection import OF_STUDIES, Selection
 from klcli.store.records import ImageSet, Run, RunResult, Study
 from klcli.store.store import Store
 
@@ -58,17 +58,14 @@ class Sections:
         for number, images in enumerate(self._image_sets):
             yield Section(images_words(images), list(self._images(images, is_drawn=number < DRAWN)))
         if self._chosen is None:
-            yield from self._studies_and_checks()
-        yield Section("Runs", list(self._runs()))
-
-    def _studies_and_checks(self) -> Iterator[Section]:
-        yield from map(self._reproduction, reproductions(self._store))
+            yield from map(self._reproduction, reproductions(self._store))
         studies = sorted((one for one in self._studies if one.kind != KIND), key=is_on_all_images, reverse=True)
         refined = {study.parent for study in studies if study.stage != "final"}
         for study in (study for study in studies if study.id not in refined):  # a fine stage includes its coarse stage
             yield Section(f"Study {study.id}: {study.kind} {study.stage or ''}".rstrip(), list(self._study(study)))
-        if self._store.gradient_checks.suites():
+        if self._chosen is None and self._store.gradient_checks.suites():
             yield Section("Gradient check", list(self._gradients()))
+        yield Section("Runs", list(self._runs()))
 
     def _of_images(self, images: ImageSet, best: int) -> View:
         own = replace(self._selection, images_of=str(images.latest), dataset=None, html=None, best=best)
@@ -78,16 +75,14 @@ class Sections:
         everything, _ = self._store.runs.results(self._conditions.on_images_of(images))
         if images.dataset == "synthetic":
             yield page.notes(["Synthetic images: these results say nothing about CIFAR-10."], is_warning=True)
-        ranking = self._of_images(images, best=BEST)
-        yield from _shown(ranking)
+        yield from _shown(ranking := self._of_images(images, best=BEST))
         if not everything:
             return
-        columns = varying(everything)
-        groups, repeated = group(everything, columns)
+        groups, repeated = group(everything, by := varying(everything))
         # A single seed is already in the ranking.
         if several := [one for one in groups if len(one.runs) > 1][:GROUPS]:
-            yield page.table(group_table(several, columns))
-            yield page.notes(group_notes(several, columns, repeated))
+            yield page.table(group_table(several, by))
+            yield page.notes(group_notes(several, by, repeated))
         if evaluations := self._store.evaluations.of_runs([run.id for run in everything]):
             title = f"Stored networks, evaluated again, on {images_words(images)}"
             yield page.table(evaluations_table(title, evaluations))
@@ -106,10 +101,8 @@ class Sections:
     def _study(self, study: Study) -> Iterator[Markup]:
         yield from _shown(found := study_view(self._store, study.id))
         if found.runs:
-            is_search = study.kind == "lambda" and study.stage != "final"
-            yield from self._pictures(
-                found, "lambda" if is_search else "sigma" if study.kind == "sigma" else "training"
-            )
+            is_own = study.kind in OF_STUDIES and study.stage != "final"
+            yield from self._pictures(found, study.kind if is_own else "training")
 
     def _reproduction(self, number: int) -> Section:
         try:
@@ -132,11 +125,11 @@ class Sections:
     def _runs(self) -> Iterator[Markup]:
         limit = min(self._selection.limit or LISTED, LISTED)
         listed = view(self._store, replace(self._selection, list_all=True, limit=limit, html=None))
-        runs = sorted(listed.runs, key=_is_partial)  # those on all images before quick trials
+        partial = {run.id for run in listed.runs if run.split.subset is not None}
+        runs = sorted(listed.runs, key=lambda run: run.id in partial)  # those on all images before quick trials
         n, total = len(runs), sum(self._store.runs.count_by_state().values())
         more = f"{n} of {total} runs are listed: `klcli report --list` shows all."
         if (table := listed.table) is not None:
-            partial = {run.id for run in runs if _is_partial(run)}
             table = replace(table, rows=sorted(table.rows, key=lambda row: row["id"] in partial))
         yield from _shown(replace(listed, table=table, notes=[more] * (total > n)))
         every = []
@@ -174,10 +167,6 @@ class Sections:
 def _has_curves(run: Run | RunResult) -> bool:
     """Whether a run is evaluated not only at its end."""
     return run.config.evaluations_per_cycle != 0
-
-
-def _is_partial(run: Run) -> bool:
-    return run.split.subset is not None
 
 
 def _shown(found: View) -> Iterator[Markup]:

@@ -81,16 +81,19 @@ class Chart:
 
 def curve(
     epochs: Sequence[Epoch], key: str, label: str | None, colour: str, style: str, x: str = "step", **more: Any
-) -> Line:  # fmt: skip
+) -> Line:
     """Return a metric of the evaluations of a run over update steps, or over another of their fields."""
     xs, ys = ([getattr(one, name) for one in epochs] for name in (x, key))
     return Line(label, xs, ys, colour, style, **more)
 
 
-def marks(label: str, points: Sequence[tuple[float, float]], colour: str, marker: str, size: float) -> list[Line]:
+def marks(
+    label: str | None, points: Sequence[tuple[float, float]], colour: str, marker: str, size: float,
+    spread: Sequence[float] = (),
+) -> list[Line]:  # fmt: skip
     """Return points (x, y) as markers without a line; none for no points."""
     x, y = [x for x, _ in points], [y for _, y in points]
-    return [Line(label, x, y, colour, "", marker=marker, size=size)] if points else []
+    return [Line(label, x, y, colour, "", spread, marker=marker, size=size)] if points else []
 
 
 def steps_limit(lines: Sequence[Line]) -> tuple[float, float]:

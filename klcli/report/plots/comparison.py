@@ -72,12 +72,11 @@ def repeats(runs: Runs) -> list[list[Run]]:
 
 def bn_pairs(runs: Runs) -> list[tuple[Runs, Runs]]:
     """Return the repeats without and with BN of each setting that has both, all else being equal."""
-    groups: dict[tuple[str, TrainConfig], tuple[list[Run], list[Run]]] = {}
-    for run in runs:
-        alike = run.dataset_sha256, replace(without_seeds(run.config), batch_norm=True)
-        groups.setdefault(alike, ([], []))[run.config.batch_norm].append(run)
-    both = [(complete_of(without), complete_of(with_bn)) for without, with_bn in groups.values()]
-    return [pair for pair in both if all(pair)]
+    found: dict[tuple[str, TrainConfig], dict[bool, Runs]] = {}
+    for own in repeats(runs):
+        alike = own[0].dataset_sha256, replace(without_seeds(own[0].config), batch_norm=True)
+        found.setdefault(alike, {})[own[0].config.batch_norm] = complete_of(own)
+    return [(both[False], both[True]) for both in found.values() if len(both) == 2]
 
 
 def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
@@ -101,8 +100,7 @@ def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: 
 
 
 def _differing(runs: Runs) -> list[Setting]:
-    settings = [one for one in SETTINGS.values() if one.column in varying(runs)]
-    return [one for one in settings if len({words.setting_value(run, one.key) for run in runs}) > 1]
+    return [one for one in varying(runs) if len({words.setting_value(run, one.key) for run in runs}) > 1]
 
 
 def _labels(groups: Sequence[Runs]) -> list[str]:
@@ -116,16 +114,13 @@ def _labels(groups: Sequence[Runs]) -> list[str]:
         if len(set(names)) > 1:
             parts = [[*part, name] for part, name in zip(parts, names, strict=True)]
             differing = [one for one in differing if one.key not in told]
-    phrases = [_phrases(run, differing) for run in firsts]
-    labels = [", ".join(filter(None, [*own, one])) or networks[0] for own, one in zip(parts, phrases, strict=True)]
-    return [f"{words.run_numbers(own)}: {label}" for label, own in zip(labels, groups, strict=True)]
-
-
-def _phrases(run: Run, settings: Sequence[Setting]) -> str:
-    """`lambda 0.1, momentum 0.9`; if all values are None, the settings without a value, as `without whitening`."""
-    values = {one: words.setting_value(run, one.key) for one in settings}
-    given = [one.phrase(value) for one, value in values.items() if value is not None]
-    return ", ".join(given or [f"without {one.label}" for one in settings])
+    labels = []
+    for own, part in zip(groups, parts, strict=True):
+        values = {one: words.setting_value(own[0], one.key) for one in differing}
+        phrases = [one.phrase(value) for one, value in values.items() if value is not None]
+        part += phrases or [f"without {one.label}" for one in differing]  # all values are None
+        labels.append(f"{words.run_numbers(own)}: {', '.join(part) or networks[0]}")
+    return labels
 
 
 def _common(runs: Runs) -> str:

@@ -46,7 +46,11 @@ def draw(chart: Chart, suffix: str = "png", look: Look = SCREEN) -> bytes:
     figure, below_title = new_figure(width, plan.rows * plan.height, chart.title, chart.caption, look, above)
     every = figure.subplots(plan.rows, plan.columns, squeeze=False, sharex=chart.shares_axes)
     if chart.shares_axes:
-        _share(every, chart)
+        for row, own in zip(every, chart.panels, strict=True):
+            for axes, panel in zip(row[1:], own[1:], strict=True):
+                if panel.shares_y:
+                    axes.sharey(row[0])
+                    axes.tick_params(labelleft=False)
         figure.align_ylabels(every[:, 0])
     legend: dict[str, Artist] = {}
     for axes, panel in zip(every.flat, panels, strict=False):
@@ -96,15 +100,6 @@ def _planned(chart: Chart, labels: Sequence[str], width: float, size: float) -> 
     return _Plan(math.ceil(len(panels) / columns), columns, height(columns), texts, ncols, legend, beside)
 
 
-def _share(every: np.ndarray, chart: Chart) -> None:
-    """Share the y axis of each row of axes among the panels that do so."""
-    for row, panels in zip(every, chart.panels, strict=True):
-        for axes, panel in zip(row[1:], panels[1:], strict=True):
-            if panel.shares_y:
-                axes.sharey(row[0])
-                axes.tick_params(labelleft=False)
-
-
 def _labels(panel: Panel) -> list[str]:
     lines = [line.label for line in panel.lines if line.label is not None]
     return [*lines, *panel.limits, *["one standard error"] * (panel.band is not None)]
@@ -134,19 +129,13 @@ def _letters(width: float, size: float, kind: str) -> int:
 def _draw(axes: Axes, panel: Panel) -> None:
     for line in panel.lines:
         marker = line.marker if not line.style or len(line.x) < line.dots_below else None
-        look: dict[str, Any] = {
-            "color": line.colour,
-            "ls": line.style,
-            "marker": marker,
-            "ms": line.size,
-            "lw": line.width,
-        }
-        label = None if line.label is None else plain(line.label)
-        axes.plot(line.x, line.y, label=label, mfc=line.fill or line.colour, **look)
+        look: dict[str, Any] = {"color": line.colour, "ls": line.style, "lw": line.width}
+        look |= {"marker": marker, "ms": line.size, "mfc": line.fill or line.colour}
+        axes.plot(line.x, line.y, label=None if line.label is None else plain(line.label), **look)
         if line.spread and not line.style:
             axes.errorbar(line.x, line.y, yerr=line.spread, fmt="none", ecolor=line.colour, elinewidth=1, capsize=3)
         elif line.spread:
-            low, high = zip(*((y - s, y + s) for y, s in zip(line.y, line.spread, strict=True)), strict=True)
+            low, high = np.subtract(line.y, line.spread), np.add(line.y, line.spread)
             axes.fill_between(line.x, low, high, color=line.colour, alpha=0.18, lw=0)
     for (label, limit), style in zip(panel.limits.items(), cycle(LINES[2:]), strict=False):
         axes.axvline(limit, color=GREY, lw=1.2, ls=style, label=plain(label))
@@ -154,8 +143,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.axhspan(*panel.band, color=GREY, alpha=0.15, lw=0, label="one standard error")
     given = {key: getattr(panel, key) for key in ("title", "xlabel", "ylabel", "xscale", "yscale", "xlim", "ylim")}
     axes.set(**{key: value for key, value in given.items() if value})  # None would disable the scaling of shared axes
-    x = [value for line in panel.lines for value in line.x]
-    y = [value for line in panel.lines for value in line.y]
+    x, y = ([value for line in panel.lines for value in getattr(line, name)] for name in "xy")
     for axis, scale, values in ((axes.xaxis, panel.xscale, x), (axes.yaxis, panel.yscale, y)):
         if scale == "log" and values and max(values) < 100 * min(values):  # too few powers of ten for tick labels
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -190,11 +178,9 @@ def new_figure(
     height = top + room + body + bottom
     place = 0, bottom / height, 1, body / height
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(rect=place))
-    look_of: dict[str, Any] = {"ha": "center", "in_layout": False}
-    if heading:
-        figure.text(0.5, 1 - PADDING / height, heading, va="top", fontsize=of_title, fontweight="bold", **look_of)
-    if below:
-        figure.text(0.5, PADDING / height, below, va="bottom", fontsize=of_caption, color="#444444", **look_of)
+    centred: dict[str, Any] = {"ha": "center", "in_layout": False}
+    figure.text(0.5, 1 - PADDING / height, heading, va="top", fontsize=of_title, fontweight="bold", **centred)
+    figure.text(0.5, PADDING / height, below, va="bottom", fontsize=of_caption, color="#444444", **centred)
     return figure, 1 - (top or PADDING) / height
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,10 +32,8 @@ def draw_confusion(
     width, title = look.inches(12), run_title(f"Confusion on the {on} split, run", run)
     is_wide, side = width >= WIDE, min(6.0, 0.9 * width)
     figure, _ = new_figure(width, side if is_wide else side + BARS_INCHES, title, caption, look)
-    if is_wide:
-        matrix, bars = figure.subplots(1, 2, width_ratios=(1.7, 1))
-    else:
-        matrix, bars = figure.subplots(2, 1, height_ratios=(side, BARS_INCHES))
+    below: dict[str, Any] = {"nrows": 2, "height_ratios": (side, BARS_INCHES)}
+    matrix, bars = figure.subplots(**({"ncols": 2, "width_ratios": (1.7, 1)} if is_wide else below))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     darkest = max(0.6, shares.max())
     matrix.imshow(shares, cmap="Blues", vmin=0, vmax=darkest)

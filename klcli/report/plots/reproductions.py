@@ -10,7 +10,7 @@ from klcli.published.reproduction import Reproduction
 from klcli.report.plots.chart import DURING, OF_SPLIT, Chart, Line, Panel
 from klcli.report.plots.comparison import bn_overlay, overlay, repeats
 from klcli.report.plots.studies import lambda_search, sigma_curves
-from klcli.report.plots.training import repeated_curves
+from klcli.report.plots.training import training_curves
 from klcli.report.words import settings_line
 from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import choose
@@ -26,19 +26,13 @@ def pictures(
     With `kind`, only those with such panels; with `splits`, only the curves of these.
     """
     report, marks = found.report, found.terms.brackets
-    by_name = {one.name: one for one in report.experiments}
+    complete = {
+        one.name: [run for base in one.configs for run in found.runs_of(base, one.method) if run.state == "complete"]
+        for one in report.experiments
+    }
     for figure in (one for one in report.figures if kind in (None, one.panels)):
-        runs = {
-            name: [
-                run
-                for base in by_name[name].configs
-                for run in found.runs_of(base, by_name[name].method)
-                if run.state == "complete"
-            ]
-            for name in figure.experiments
-            if name in by_name
-        }
-        if len(runs) == len(figure.experiments) and all(runs.values()):
+        runs = {name: complete.get(name, []) for name in figure.experiments}
+        if all(runs.values()):
             first = figure.rows[0]
             rows = first if len(figure.rows) == 1 else f"{first} to {figure.rows[-1]}"
             words = f"{rows}: {', '.join(figure.experiments)}{marks}"
@@ -46,15 +40,11 @@ def pictures(
     for chain in (one for one in report.experiments if one.is_chain and kind in (None, "lambda")):
         own = [one for one in found.comparisons if one.line.method == chain.method]
         lines = [one for one in own if one.line.config in chain.configs]
-        runs_of_first = found.runs_of(chain.configs[0], chain.method)
-        if runs_of_first and any(one.ours for one in lines):
+        if any(one.ours for one in lines) and (runs_of_first := found.runs_of(chain.configs[0], chain.method)):
+            first = lines[0].line.row
             caption = f"{settings_line(runs_of_first[0], omit=('lambda',))}; no lambda starts from fresh weights"
-            words = f"{lines[0].line.row} to {lines[-1].line.row}: {chain.name}{marks}"
-            yield (
-                f"{report.name}-{lines[0].line.row}-warm-started",
-                words,
-                partial(warm_start, words, caption, lines, splits),
-            )
+            words = f"{first} to {lines[-1].line.row}: {chain.name}{marks}"
+            yield f"{report.name}-{first}-warm-started", words, partial(warm_start, words, caption, lines, splits)
 
 
 def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs, splits: Sequence[str]) -> Chart:
@@ -71,16 +61,14 @@ def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs,
         chart = bn_overlay(without[0], with_bn[0], curves, splits)
     else:
         many = len(settings) > 1
-        chart = overlay(every, curves, splits or DURING) if many else repeated_curves(every, curves, splits)
+        chart = overlay(every, curves, splits or DURING) if many else training_curves(every, curves, splits)
     return replace(chart, title=title)
 
 
 def warm_start(title: str, caption: str, compared: Sequence[Comparison], splits: Sequence[str] = ()) -> Chart:
     """Gather the accuracies of a chain, ours as lines and the published ones as dots, except those without ours."""
     lines = []
-    for split, colour in OF_SPLIT.items():
-        if splits and split not in splits:
-            continue
+    for split, colour in ((one, OF_SPLIT[one]) for one in OF_SPLIT if one in (splits or OF_SPLIT)):
         mine = [one for one in compared if one.line.quantity == f"{split}_accuracy"]
         pairs = [(one.ours.mean, one.line.published) for one in mine if one.ours and one.line.published is not None]
         places = range(1, len(pairs) + 1)

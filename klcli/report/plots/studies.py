@@ -30,28 +30,25 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, s
     tried = [
         (stage, runs, [one for one in tried_values(runs, stage, split) if one.accuracies]) for stage, runs in stages
     ]
-    is_log = all(one.lam > 0 for *_, values in tried for one in values)  # 0 has no logarithm
+    every = [one for *_, values in tried for one in values]
+    is_log = all(one.lam > 0 for one in every)  # 0 has no logarithm
     place, lines = math.log10 if is_log else float, list[Line]()
-    has_repeats = any(len(one.accuracies) > 1 for *_, values in tried for one in values)
+    has_repeats = any(len(one.accuracies) > 1 for one in every)
     for (stage, runs, values), (marker, colour) in zip(tried, cycle(MARKS), strict=False):
         label = f"{stage}, {run_numbers(runs)}"
         if has_repeats:
             each = [(place(one.lam), accuracy) for one in values for accuracy in one.accuracies]
-            lines += [replace(line, label=None) for line in marks(label, each, colour, marker, 3)]
-        means = marks(label, [(place(one.lam), one.accuracy) for one in values], colour, marker, 6.5)
+            lines += marks(None, each, colour, marker, 3)
         spread = [Sample(one.accuracies).std or 0.0 for one in values] if has_repeats else []
-        lines += [replace(line, spread=spread) for line in means]
-    chosen, band = choice.chosen, None
-    if split == "validation":
-        band = (choice.best.accuracy - choice.standard_error, chosen.accuracy)
-    ring = [
-        one.accuracy for *_, values in tried for one in values if (one.lam, one.stage) == (chosen.lam, chosen.stage)
-    ]
+        lines += marks(label, [(place(one.lam), one.accuracy) for one in values], colour, marker, 6.5, spread)
+    chosen = choice.chosen
+    band = (choice.best.accuracy - choice.standard_error, chosen.accuracy) if split == "validation" else None
+    ring = [one.accuracy for one in every if (one.lam, one.stage) == (chosen.lam, chosen.stage)]
     label = f"chosen lambda {chosen.lam:.4g}"
     lines += [Line(label, [place(chosen.lam)], ring, "black", "", size=14, fill="none")] * bool(ring)
     panel = Panel(lines, xlabel="log10 lambda" if is_log else "lambda", ylabel=f"{split} accuracy", band=band)
     title = f"Lambda search: {network_name(first.config)}{subset_words(together)}"
-    numbers = list(dict.fromkeys(str(runs[0].study_id) for _, runs in stages))
+    numbers = dict.fromkeys(str(runs[0].study_id) for _, runs in stages)
     studies = f"{'study' if len(numbers) == 1 else 'studies'} {', '.join(numbers)}"
     repeated = "; the bars are one standard deviation over seeds" if has_repeats else ""
     caption = f"{settings_line(first, omit=('lambda',), together_with=together)}, {studies}{repeated}"

@@ -17,32 +17,33 @@ LINES_OF_A_CURVE = 50  # number of straight segments that look like a cosine
 WORST = 2.0  # times the largest loss below the best eta: the upper limit of the axis, or the rest would be a flat line
 
 
-def training_curves(run: Run, epochs: Sequence[Epoch], splits: Sequence[str] = ()) -> Chart:
-    """Gather cost, loss, accuracy and learning rate of one run over update steps; for a range test, over eta."""
-    if run.config.schedule == "range":
-        return _range_curves(run, epochs, splits)
-    return repeated_curves([run], {run.id: epochs}, splits)
+def training_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], splits: Sequence[str] = ()) -> Chart:
+    """Gather cost, loss, accuracy and learning rate of a run over update steps; for a range test, over eta.
 
-
-def repeated_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], splits: Sequence[str] = ()) -> Chart:
-    """Gather the training curves of repeats of one setting: their means, with a band over the seeds.
-
-    Of the `splits`, by default train, validation and the accuracy of test. Repeats that are not complete are left out,
-    because a mean ends with the shortest; without a complete one, all show.
+    Several runs are repeats of one setting: their means, with a band over the seeds. Of the `splits`, by default train,
+    validation and the accuracy of test. Repeats that are not complete are left out, because a mean ends with the
+    shortest; without a complete one, all show.
     """
-    measured = [run for run in runs if epochs[run.id]] or runs[:1]
-    drawn = complete_of(measured)
-    left = [run for run in runs if run not in drawn]
-    first = drawn[0]
-    n, panels = f", mean of {len(drawn)} runs" if len(drawn) > 1 else "", []
+    if runs[0].config.schedule == "range":
+        return _range_curves(runs[0], epochs[runs[0].id], splits)
+    drawn = complete_of([run for run in runs if epochs[run.id]] or runs[:1])
+    first, left = drawn[0], [f"run {run.id}, {run.state}" for run in runs if run not in drawn]
+    panels = []
     for name in MEASURES:
-        shown = splits or (SPLITS if name == "accuracy" else DURING)
-        lines = [line for split in shown for line in _split_lines(drawn, epochs, split, name)]
+        lines = list[Line]()
+        for split in splits or (SPLITS if name == "accuracy" else DURING):
+            label: str | None = split
+            if split == "test":  # one entry of the legend, with the number that counts
+                tests = [run.test_accuracy for run in drawn if run.test_accuracy is not None]
+                label = f"test {fmean(tests):.4f}" if name == "accuracy" and tests else None
+            lines += mean_curve(label, drawn, epochs, f"{split}_{name}", OF_SPLIT[split], STYLES[split], dots_below=40)
         panels.append(Panel(lines, name, xlim=steps_limit(lines), cycle=cycle_length(first)))
     panels.append(_rate_panel(first, epochs[first.id], title="learning rate eta"))
-    title = f"{network_name(first.config)}{n}{subset_words(drawn)}" if n else run_title("Run", first)
-    without = f"; without {', '.join(f'run {run.id}, {run.state}' for run in left)}" if left else ""
-    caption = f"{settings_line(first, together_with=drawn)}{f'; {run_numbers(drawn)}; {BAND}' if n else ''}{without}"
+    title, more = run_title("Run", first), [f"without {', '.join(left)}"] * bool(left)
+    if len(drawn) > 1:
+        title = f"{network_name(first.config)}, mean of {len(drawn)} runs{subset_words(drawn)}"
+        more = [run_numbers(drawn), BAND, *more]
+    caption = "; ".join([settings_line(first, together_with=drawn), *more])
     return Chart(title, caption, [panels[:2], panels[2:]], 10, 6.4)
 
 
@@ -81,14 +82,6 @@ def cycle_length(run: Run) -> int:
     """Return the number of updates in a cycle, 0 without cycles. Raises StoreError if the row is damaged."""
     run.require_length()
     return 2 * run.step_size if run.config.schedule in CYCLIC else 0
-
-
-def _split_lines(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], split: str, name: str) -> list[Line]:
-    label: str | None = split
-    if split == "test":  # one entry of the legend, with the number that counts
-        tests = [run.test_accuracy for run in runs if run.test_accuracy is not None]
-        label = f"test {fmean(tests):.4f}" if name == "accuracy" and tests else None
-    return mean_curve(label, runs, epochs, f"{split}_{name}", OF_SPLIT[split], STYLES[split], dots_below=40)
 
 
 def _rate_panel(run: Run, epochs: Sequence[Epoch], title: str = "", ylabel: str = "") -> Panel:

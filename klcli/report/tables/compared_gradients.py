@@ -10,10 +10,10 @@ from klcli.studies.gradient_files import GRADIENTS, RESULTS, Comparison
 
 def compared_table(found: Comparison, name: str) -> Table:
     """One row per array, in the order of the network."""
-    rows = [
-        vars(one.errors) | {"array": one.key, "shape": _shape(one.shape), "verdict": "pass" if one.passed else "FAIL"}
-        for one in found.arrays
-    ]
+    rows = []
+    for one in found.arrays:
+        words = {"shape": " x ".join(map(str, one.shape)) or "1", "verdict": "pass" if one.passed else "FAIL"}
+        rows.append(vars(one.errors) | {"array": one.key} | words)
     head = columns("array; shape; max_absolute:.1e=max abs; relative_to_sum:.1e=rel to sum; verdict")
     return Table(f"{name}: {network_name(found.config)}, lambda {found.config.lam:g}", head, rows)
 
@@ -22,14 +22,13 @@ def compared_notes(found: Comparison) -> Iterator[str]:
     """State the verdict, the mistakes that explain it, and what to correct first."""
     failed, wrong = found.failed, found.failed_gradients
     n = len(found.arrays)
-    words = "array equals the reference" if n == 1 else "arrays equal the reference"
-    yield f"{'FAIL' if failed else 'PASS'}: {n - len(failed)} of {n} {words}"
+    words = "array equals" if n == 1 else "arrays equal"
+    yield f"{'FAIL' if failed else 'PASS'}: {n - len(failed)} of {n} {words} the reference"
     if all(one.kind not in GRADIENTS for one in found.arrays):
         yield "no gradient is among them, save dW1, db1, ..."
-    results = [one.key for one in failed if one.kind in RESULTS]
     if inputs := [one.key for one in failed if one not in wrong and one.kind not in RESULTS]:
         yield f"{', '.join(inputs)}: read from the export, changed before it was saved"
-    if results:
+    if results := [one.key for one in failed if one.kind in RESULTS]:
         yield f"{', '.join(results)}: correct the forward pass first, every gradient depends on it"
     if wrong:
         yield f"the first wrong gradient, counted from the output: {wrong[0].key}"
@@ -47,19 +46,14 @@ def compared_notes(found: Comparison) -> Iterator[str]:
 
 def compared_document(found: Comparison) -> dict[str, Any]:
     """Return the comparison as a JSON object."""
-    arrays = [
-        {"key": one.key, "shape": [*one.shape], "max_absolute": one.errors.max_absolute,
-         "relative_to_sum": one.errors.relative_to_sum, "passed": one.passed}
-        for one in found.arrays
-    ]  # fmt: skip
+    arrays = []
+    for one in found.arrays:
+        errors = {key: getattr(one.errors, key) for key in ("max_absolute", "relative_to_sum")}
+        arrays.append({"key": one.key, "shape": [*one.shape], **errors, "passed": one.passed})
     mistakes = [
         {"names": [one.name for one in explained.mistakes], "layer": explained.layer, "text": str(explained)}
         for explained in found.explanations
     ]
     first = next((one.key for one in found.failed_gradients), None)
-    notes = [*compared_notes(found)]
-    return {"arrays": arrays, "mistakes": mistakes, "first_wrong": first, "ignored": [*found.ignored], "notes": notes}
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "1"
+    lists = {"ignored": [*found.ignored], "notes": [*compared_notes(found)]}
+    return {"arrays": arrays, "mistakes": mistakes, "first_wrong": first, **lists}

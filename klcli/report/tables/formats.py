@@ -61,7 +61,7 @@ def to_csv(table: Table, notes: Sequence[str] = (), *, has_decimal_comma: bool =
     wider = [row for row in table.rows if any(isinstance(value, Shown) and value.more for value in row.values())]
     found = dict.fromkeys(key for row in exact_rows(replace(table, rows=[*table.rows[:1], *wider])) for key in row)
     keys = list(found) or [column.key for column in table.columns]
-    exact, lines = _exact(table), [csv_text([keys], has_decimal_comma=has_decimal_comma)]
+    exact, lines = exact_rows(table), [csv_text([keys], has_decimal_comma=has_decimal_comma)]
     while portion := [[row.get(key) for key in keys] for row in islice(exact, AT_ONCE)]:
         lines.append(csv_text(portion, has_decimal_comma=has_decimal_comma))
     return "\ufeff" * has_decimal_comma + "".join(lines).removesuffix("\n")
@@ -69,7 +69,7 @@ def to_csv(table: Table, notes: Sequence[str] = (), *, has_decimal_comma: bool =
 
 def to_json(table: Table, notes: Sequence[str] = ()) -> str:
     """Return one object with the title, the rows by column name and the notes."""
-    content = {"title": table.title, "rows": exact_rows(table), "notes": list(notes)}
+    content = {"title": table.title, "rows": [*exact_rows(table)], "notes": list(notes)}
     return json.dumps(content, indent=2, allow_nan=False)
 
 
@@ -79,12 +79,8 @@ FORMATS: dict[str, Callable[[Table, Sequence[str]], str]] = {
 }  # fmt: skip
 
 
-def exact_rows(table: Table) -> list[dict[str, Any]]:
-    """Return the values of all columns, unrounded, as stored in the database."""
-    return [*_exact(table)]
-
-
-def _exact(table: Table) -> Iterator[dict[str, Any]]:
+def exact_rows(table: Table) -> Iterator[dict[str, Any]]:
+    """Yield the values of all columns of each row, unrounded, as stored in the database."""
     keys = [column.key for column in table.columns]
     for row in table.rows:
         exact: dict[str, Any] = {}

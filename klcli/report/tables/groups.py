@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property, partial
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from klcli.errors import ConfigError
 from klcli.report.tables.studies import sample_of, spread
@@ -18,16 +18,15 @@ from klcli.studies.statistics import SIGNIFICANCE, Comparison, Sample, compare
 
 MEASURED = {"validation_accuracy": "validation", "test_accuracy": "test"}
 SHOWN_PAIRS = 12
-AnyRun = TypeVar("AnyRun", Run, RunResult)
 Runs = Sequence[Run | RunResult]
 
 
 @dataclass(frozen=True)
-class Group(Generic[AnyRun]):
+class Group:
     """Runs with equal values in the columns of --group-by."""
 
     values: tuple[Any, ...]
-    runs: tuple[AnyRun, ...]
+    runs: Runs
 
     @cached_property
     def sample(self) -> Sample:
@@ -35,61 +34,63 @@ class Group(Generic[AnyRun]):
         return sample_of(self.runs, "validation_accuracy") or Sample((0.0,))
 
 
-def columns_of(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns of settings named by column, key, option or label. Raises ConfigError for an unknown name."""
-    return tuple(dict.fromkeys(_setting(name).column for name in names))
+def settings_named(names: Sequence[str]) -> tuple[Setting, ...]:
+    """Return settings named by column, key, option or label. Raises ConfigError for an unknown name."""
+    for name in names:
+        if name not in _BY_NAME:
+            known = ", ".join(one.option.removeprefix("--") for one in _GROUPED)
+            nearest = "".join(f"the nearest is {one}, " for one in get_close_matches(name, _BY_NAME, n=1))
+            raise ConfigError(f"--group-by {name}: {nearest}choose from {known}")
+    return tuple(dict.fromkeys(_BY_NAME[name] for name in names))
 
 
-def varying(runs: Runs) -> tuple[str, ...]:
-    """Return the columns, except seeds, in which runs differ; n_s, cycles and epochs by their resolved values."""
+def varying(runs: Runs) -> tuple[Setting, ...]:
+    """Return the settings, except seeds, in which runs differ; n_s, cycles and epochs by their resolved values."""
     distinct = {without_seeds(run.config) for run in runs}
     keys = {key for config in distinct for key in differences(runs[0].config, config)}
     resolved = {one.key for one in _GROUPED if one.is_resolved and one.key in keys}
     equal = {key for key in resolved if len({setting_value(run, key) for run in runs}) == 1}
-    return tuple(one.column for one in _GROUPED if one.key in keys - equal)
+    return tuple(one for one in _GROUPED if one.key in keys - equal)
 
 
-def group(runs: Sequence[AnyRun], columns: Sequence[str]) -> tuple[list[Group[AnyRun]], list[AnyRun]]:
+def group(runs: Runs, by: Sequence[Setting]) -> tuple[list[Group], list[Run | RunResult]]:
     """Return the groups, the highest mean validation accuracy first, and the runs that duplicate another one.
 
     The same settings with the same seed give the same numbers: duplicates would make the deviation too small.
     """
-    firsts: dict[Any, AnyRun] = {}  # by settings and seeds
+    firsts: dict[Any, Run | RunResult] = {}  # by settings and seeds
     ordered = sorted(runs, key=lambda run: run.id)
     repeated = [run for run in ordered if firsts.setdefault(settings_and_seeds(run.config), run) is not run]
-    keys = [_setting(column).key for column in columns]
-    groups: dict[tuple[Any, ...], list[AnyRun]] = {}
+    groups: dict[tuple[Any, ...], list[Run | RunResult]] = {}
     for run in firsts.values():
-        groups.setdefault(tuple(setting_value(run, key) for key in keys), []).append(run)
-    found = [Group(values, tuple(own)) for values, own in groups.items()]
-    return sorted(found, key=lambda one: -one.sample.mean), repeated
+        groups.setdefault(tuple(setting_value(run, one.key) for one in by), []).append(run)
+    return sorted((Group(*one) for one in groups.items()), key=lambda one: -one.sample.mean), repeated
 
 
-def group_table(groups: Sequence[Group[Any]], by: Sequence[str]) -> Table:
+def group_table(groups: Sequence[Group], by: Sequence[Setting]) -> Table:
     """Mean, standard deviation and n of every group."""
-    settings = [_setting(name) for name in by]
+    own = [Column(one.column, one.label, partial(value_words, one.key), one.kind in (int, float)) for one in by]
     rows: list[Row] = []
     for number, one in enumerate(groups, start=1):
-        rows.append(
-            {"row": number, "runs": ranges_words(run.id for run in one.runs)} | dict(zip(by, one.values, strict=True))
-        )
+        values = {column.key: value for column, value in zip(own, one.values, strict=True)}
+        rows.append({"row": number, "runs": ranges_words(run.id for run in one.runs)} | values)
         for measure in MEASURED:
             rows[-1] |= spread(sample_of(one.runs, measure), f"{measure}_")
-    own = [Column(one.column, one.label, partial(value_words, one.key), one.kind in (int, float)) for one in settings]
     measures = "; ".join(f"{key}_mean:.4f={word}; &{key}_std:.4f=std; &{key}_n:=n" for key, word in MEASURED.items())
-    title = f"Means over seeds on {images_words(groups[0].runs[0])}" + (f", by {_labels(by)}" if by else "")
+    labels = ", ".join(one.label for one in by)
+    title = f"Means over seeds on {images_words(groups[0].runs[0])}" + (f", by {labels}" if by else "")
     return Table(title, (*columns("*row:"), *own, *columns(f"{measures}; ?runs")), rows)
 
 
-def group_notes(groups: Sequence[Group[Any]], columns: Sequence[str], repeated: Runs) -> list[str]:
+def group_notes(groups: Sequence[Group], by: Sequence[Setting], repeated: Runs) -> list[str]:
     """Return the conclusions from the numbers as sentences."""
     notes = _verdict([one.sample for one in groups])
-    mixed = [tuple(name for name in varying(one.runs) if name not in columns) for one in groups]
-    for names in dict.fromkeys(filter(None, mixed)):
-        rows = [number for number, own in enumerate(mixed, start=1) if own == names]
+    mixed = [", ".join(one.label for one in varying(own.runs) if one not in by) for own in groups]
+    for labels in dict.fromkeys(filter(None, mixed)):
+        rows = [number for number, own in enumerate(mixed, start=1) if own == labels]
         what = f"{numbered('Row', rows)} of the table {'mixes' if len(rows) == 1 else 'mix'} runs with different"
         cure = "the deviation is not that of seeds alone; add to --group-by or filter with --where"
-        notes.append(f"{what} {_labels(names)}: {cure}")
+        notes.append(f"{what} {labels}: {cure}")
     seeds = [({one.config.shared_seed for one in own.runs}, {one.config.seed for one in own.runs}) for own in groups]
     if held := [number for number, (orders, own) in enumerate(seeds, start=1) if len(orders) == 1 < len(own)]:
         what = f"{numbered('Row', held)}: the seeds are of the weights alone, with one order of the images"
@@ -123,18 +124,6 @@ def _pairs(comparisons: Sequence[Comparison]) -> str:
     ordered, more = sorted(comparisons, key=lambda one: (one.a, one.b)), len(comparisons) - SHOWN_PAIRS
     words = [f"{one.a + 1} and {one.b + 1} (p {one.adjusted:.2g})" for one in ordered[:SHOWN_PAIRS]]
     return ", ".join(words) + (f", and {more} pairs more" if more > 0 else "")
-
-
-def _labels(columns: Sequence[str]) -> str:
-    return ", ".join(_setting(name).label for name in columns)
-
-
-def _setting(name: str) -> Setting:
-    if name not in _BY_NAME:
-        known = ", ".join(one.option.removeprefix("--") for one in _GROUPED)
-        nearest = "".join(f"the nearest is {one}, " for one in get_close_matches(name, _BY_NAME, n=1))
-        raise ConfigError(f"--group-by {name}: {nearest}choose from {known}")
-    return _BY_NAME[name]
 
 
 _GROUPED = [one for one in SETTINGS.values() if not one.is_seed]

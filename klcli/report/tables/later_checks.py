@@ -40,35 +40,24 @@ def evaluation_words(evaluation: Evaluation) -> str:
 
 
 def evaluation_table(title: str, evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> Table:
-    """One evaluation per run, with the stored numbers of the run and the difference."""
-    pairs = zip(evaluations, runs, strict=True)
-    rows = [row | {"run": run.id} for evaluation, run in pairs for row in _compared(evaluation, [run])]
-    return Table(title, (*columns("*run:")[: len(runs) > 1], *_measures("stored")), rows)
-
-
-def ensemble_table(title: str, evaluation: Evaluation, runs: Sequence[Run]) -> Table:
-    """The ensemble of several runs, compared with the mean and the best of the individual runs."""
-    rows = _compared(evaluation, runs)
-    for row in rows:
-        values = [value for run in runs if (value := run.measure(row["split"], "accuracy")) is not None]
-        row["accuracy_best"] = max(values) if len(values) == len(runs) else None
-    return Table(title, (*_measures("mean of runs"), *columns("accuracy_best:.4f=best accuracy of a run")), rows)
-
-
-def _compared(evaluation: Evaluation, runs: Sequence[Run]) -> list[Row]:
-    rows: list[Row] = [{"split": split} for split in MEASURED]
-    for row, name in product(rows, SCORES):
-        now = row[name] = evaluation.measure(row["split"], name)
-        known = tuple(value for run in runs if (value := run.measure(row["split"], name)) is not None)
-        if now is not None and len(known) == len(runs):
-            row[f"{name}_stored"] = mean = Sample(known).mean
-            row[f"{name}_difference"] = now - mean
-    return rows
-
-
-def _measures(stored: str) -> tuple[Column, ...]:
+    """One evaluation per run beside its stored numbers, or an ensemble beside the mean and the best of its runs."""
+    is_ensemble = len(evaluations[0].runs) > 1
+    parts = [runs] if is_ensemble else [[run] for run in runs]
+    rows: list[Row] = []
+    for (evaluation, part), split in product(zip(evaluations, parts, strict=True), MEASURED):
+        rows.append({"run": part[0].id, "split": split})
+        for name in SCORES:
+            now = rows[-1][name] = evaluation.measure(split, name)
+            known = tuple(value for run in part if (value := run.measure(split, name)) is not None)
+            if now is not None and len(known) == len(part):
+                mean = Sample(known).mean
+                rows[-1] |= {f"{name}_stored": mean, f"{name}_difference": now - mean, f"{name}_best": max(known)}
+    stored = "mean of runs" if is_ensemble else "stored"
     own = "; ".join(f"{name}:.4f; &{name}_stored:.4f={stored}; &{name}_difference:=difference" for name in SCORES)
-    return columns(f"*split=; {own}", **{f"{name}_difference": _signed for name in SCORES})
+    head = "; ".join(
+        ["*run:"] * (len(parts) > 1) + ["*split=", own] + ["accuracy_best:.4f=best accuracy of a run"] * is_ensemble
+    )
+    return Table(title, columns(head, **{f"{name}_difference": _signed for name in SCORES}), rows)
 
 
 def _signed(value: float) -> str:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,8 @@ def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list
     """Return the notes of the table: marks, counts, conditions, and the reasons for differences."""
     comparisons, terms = found.comparisons, found.terms
     seeds = f"{terms.repeats} {counted(terms.repeats, 'seed')} {_SEEDS_OF[terms.vary]}for every setting"
-    verdicts = _verdicts(counts(comparisons))
-    notes = [*terms.marks, f"{verdicts}; {seeds}, on {terms.images}"]
-    apart = counts_of_variants(comparisons).items()
-    notes += [f"besides, {name}, {_verdicts(own)}" for name, own in apart]
+    notes = [*terms.marks, f"{_verdicts(counts(comparisons))}; {seeds}, on {terms.images}"]
+    notes += [f"besides, {name}, {_verdicts(own)}" for name, own in counts_of_variants(comparisons).items()]
     whole = any(one.line.config and one.line.config.split.validation_batches for one in comparisons)
     notes += ["validation on whole batch files is the same for every seed"] * (whole and terms.vary == "split")
     notes += found.plan_notes
@@ -154,7 +152,10 @@ def headline(found: Sequence[Reproduction]) -> dict[str, Any]:
     accuracies = [one for one in compared if one.line.config and (one.line.quantity or "").endswith("accuracy")]
     parts = {"accuracies": accuracies, "all": compared}
     shares = {key: {"comparable": len(part)} | counts(part) for key, part in parts.items()}
-    names = {verdict: _names(one for one in compared if one.verdict == verdict) for verdict in (DIFFERS, UNDECIDED)}
+    names: dict[str, list[str]] = {}
+    for verdict in (DIFFERS, UNDECIDED):
+        rows = Counter(one.line.row for one in compared if one.verdict == verdict)
+        names[verdict] = [f"{row} ({n})" if n > 1 else row for row, n in rows.items()]  # with the number of lines
     words = {"accuracies": "accuracies", "all": "numbers and conclusions"}
     lines = [
         f"all {len(found)} reports{found[0].terms.brackets}: of {own['comparable']} comparable {words[key]}, "
@@ -163,22 +164,15 @@ def headline(found: Sequence[Reproduction]) -> dict[str, Any]:
         for key, own in shares.items()
         if own["comparable"]
     ]
-    lines += [f"{verdict}: {', '.join(rows)}" for verdict, rows in names.items() if rows]
+    lines += [f"{verdict}: {', '.join(own)}" for verdict, own in names.items() if own]
     return shares | names | {"lines": lines if len(found) > 1 else []}
-
-
-def _names(lines: Iterable[Comparison]) -> list[str]:
-    """Return the rows of lines, with the number of lines if a row has more than one: `003-T3 (2)`."""
-    numbers = Counter(one.line.row for one in lines)
-    return [f"{row} ({n})" if n > 1 else row for row, n in numbers.items()]
 
 
 def markdown_page(command: str, terms: Terms, sections: Sequence[Section], headlines: Sequence[str] = ()) -> str:
     """Return the page of reproduced reports, each with its table, notes and links to its picture files."""
     images = f"Images: {terms.dataset}, sha256 {terms.sha256[:8]}. {terms.origin}"
     parts = ["# Published reports, and what really happens", f"Made by `{visible(command)}`.", images]
-    parts += [storable(terms.note)] if terms.note else []
-    parts += headlines
+    parts += [*filter(None, [storable(terms.note or "")]), *headlines]
     for report, table, notes, pictures in sections:
         numbered, remarks = _numbered(table)
         parts += [f"## {report.name}", to_markdown(numbered, [*notes, *remarks])]

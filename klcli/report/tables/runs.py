@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache, partial
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 from klcli.errors import StoreError
 from klcli.report import words
-from klcli.report.tables.table import SPLITS, Column, Form, Row, Table, columns, fraction, show, significant
+from klcli.report.tables.table import SPLITS, Column, Form, Row, Shown, Table, columns, fraction, show, significant
 from klcli.settings.columns import columns as settings_columns
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.split_config import SplitConfig
@@ -17,7 +17,7 @@ from klcli.store.records import Evaluation, ImageSet, Run, repeated_of
 MEASURES = tuple(f"{split}_{name}" for split in SPLITS for name in ("accuracy", "loss", "cost"))
 ENSEMBLE = tuple(f"ensemble_{split}_{name}" for split in SPLITS[1:] for name in ("accuracy", "loss"))
 RESULTS = (*MEASURES, *ENSEMBLE, "best_validation_accuracy")  # columns that are comparable only on the same images
-LONGEST = 60  # characters of a note in a list
+LONGEST = 60  # characters of a note in a list; `--run` shows the whole text
 IN_RANKING = ("hidden", "batch_norm", "bn_position", "bn_statistics", "lam", "initializer", "sigma", "seed")
 Line = tuple[str, list[Any], Form]  # row of the comparison: title, one value per run, format
 
@@ -73,18 +73,13 @@ def _row(run: Run, keys: Sequence[str]) -> Row:
 @lru_cache(maxsize=1024)
 def _settings_row(dataset: str, config: TrainConfig) -> Row:
     """Return what a table shows of the settings: columns of the database, and words."""
-    images = show(
-        dataset, lambda name: name if config.split == _WHOLE else f"{name}, {words.split_words(config.split)}"
-    )
+    is_whole = config.split == SplitConfig()
+    images = Shown(dataset, dataset if is_whole else f"{dataset}, {words.split_words(config.split)}")
     other = words.options_words(config, IN_RANKING) or None
     return settings_columns(config) | {"network": words.network_name(config), "dataset": images, "settings": other}
 
 
-_WHOLE = SplitConfig()
-
-
 def _short(text: str) -> str:
-    """A text on one line, truncated to LONGEST characters; `--run` shows the whole text."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
@@ -115,6 +110,12 @@ def splits_table(title: str, run: Run) -> Table:
 
 def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence[Evaluation] = ()) -> Table:
     """Every setting and result of runs and of later evaluations, a column per run; `diff_only`: what differs."""
+    from klcli.report.tables.later_checks import evaluation_words
+
+    later: dict[str, dict[int, float | None]] = {}
+    for one, split in product(evaluations, SPLITS[1:]):
+        values = later.setdefault(f"{split} accuracy, {evaluation_words(one)}", {})
+        values |= dict.fromkeys(one.runs, one.measure(split, "accuracy"))
     results: list[Line] = [(one.title, [getattr(run, one.key) for run in runs], one.form) for one in _RESULTS]
     results += [(title, [words.version_words(run, key) for run in runs], str) for key, title in _VERSIONS.items()]
     lines: list[Line] = [
@@ -125,7 +126,7 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
         *((one.label, [words.setting_value(run, key) for run in runs], partial(words.value_words, key))
           for key, one in SETTINGS.items()),
         *(line for line in results if line[1] != [None] * len(runs)),
-        *_evaluated(runs, evaluations),
+        *((title, [values.get(run.id) for run in runs], fraction) for title, values in later.items()),
     ]  # fmt: skip
     if diff_only:
         lines = [line for line in lines if line[0] not in _ALWAYS_DIFFER and len(set(line[1])) > 1]
@@ -134,17 +135,6 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
     rows = [{column.key: cell for column, cell in zip(head, own, strict=True)} for own in cells]
     title = f"Differences between {which}" if diff_only else which.capitalize()
     return Table(title + words.subset_words(runs), head, rows)
-
-
-def _evaluated(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[Line]:
-    from klcli.report.tables.later_checks import evaluation_words
-
-    found: dict[str, dict[int, float | None]] = {}
-    for one in evaluations:
-        for split in SPLITS[1:]:
-            values = found.setdefault(f"{split} accuracy, {evaluation_words(one)}", {})
-            values |= dict.fromkeys(one.runs, one.measure(split, "accuracy"))
-    return [(title, [values.get(run.id) for run in runs], fraction) for title, values in found.items()]
 
 
 _VERSIONS = {"klcli": "klcli", "python": "Python", "numpy": "NumPy", "blas": "BLAS", "simd": "SIMD"}

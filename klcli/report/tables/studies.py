@@ -47,12 +47,6 @@ def cell(runs: Sequence[Run], column: str) -> Shown | None:
     return Shown(sample.mean, text, {"std": sample.std, "half_interval": sample.half_interval, "n": sample.n})
 
 
-def search_title(search: "LambdaSearch", images: str) -> str:
-    """`Lambda search: 3-layer 50-50 with BN on cifar10, by validation accuracy (study 1, 2)`."""
-    network, studies = network_name(search.stages[0][1][0].config), ", ".join(map(str, search.studies))
-    return f"Lambda search: {network} on {images}, by validation accuracy (study {studies})"
-
-
 def search_table(search: "LambdaSearch") -> Table:
     """Every lambda of a search, the best first, with its state if it is not complete. Fits into 80 columns."""
     rows = []
@@ -69,7 +63,9 @@ def search_table(search: "LambdaSearch") -> Table:
     interval = "&half:.4f=95 % ±; &n:; " if repeated else ""
     others = "??validation_loss:=loss; ???validation_cost:=cost; ???train_accuracy:=train; ?runs:=run; remark="
     head = columns(f"*lambda:.4g; stage; validation_accuracy:=validation; {interval}{others}")
-    return Table(search_title(search, images_words(search.stages[0][1][0])), head, rows)
+    first, studies = search.stages[0][1][0], ", ".join(map(str, search.studies))
+    what = f"Lambda search: {network_name(first.config)} on {images_words(first)}"
+    return Table(f"{what}, by validation accuracy (study {studies})", head, rows)
 
 
 def _remark(lam: float, stage: str, runs: Sequence[Run], choice: "Choice | None") -> str:
@@ -90,12 +86,6 @@ def choice_sentence(choice: "Choice") -> str:
     return f"{chosen}; " + (f"{others} more {within}, from {low:.4g} to {high:.4g}" if others else f"no other {within}")
 
 
-def sigma_title(runs: Sequence[Run], images: str) -> str:
-    """`Sigma sweep: 3-layer 50-50 on cifar10, adaptive statistics, transductive (study 3)`."""
-    first = runs[0]
-    return f"Sigma sweep: {layers_name(first.config)} on {images}{statistics_words(runs)} (study {first.study_id})"
-
-
 def sigma_table(runs: Sequence[Run]) -> Table:
     """Every sigma by split, without and with BN side by side; a run without a number shows its state."""
     rows: list[Row] = []
@@ -105,7 +95,8 @@ def sigma_table(runs: Sequence[Run]) -> Table:
             why = next((run.state for run in mine if run.state != "complete"), None)
             rows[-1][f"{name}_{bn}"] = cell(mine, f"{split}_{name}") or why
     measures = "; ".join(f"{name}_0:={name}; &{name}_1:=with BN" for name in MEASURES)
-    return Table(sigma_title(runs, images_words(runs[0])), columns(f"*sigma:.4g; *split; {measures}"), rows)
+    what = f"Sigma sweep: {layers_name(runs[0].config)} on {images_words(runs[0])}{statistics_words(runs)}"
+    return Table(f"{what} (study {runs[0].study_id})", columns(f"*sigma:.4g; *split; {measures}"), rows)
 
 
 def _by_sigma(runs: Sequence[Run]) -> dict[float | None, tuple[list[Run], list[Run]]]:

@@ -1,22 +1,16 @@
-"""Table: rows of values under columns, its rendering in a terminal, and the formats of numbers."""
+"""Table: rows of values under columns, and the formats of numbers."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from klcli.report.tables.fitting import GAP, Extent, fitted, least_width, wrapped
 from klcli.text import visible
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table as RichTable
 
 Row = dict[str, Any]  # values by the key of their column
 Form = Callable[[Any], str]
 SPLITS = ("train", "validation", "test")
 fraction = "{:.4f}".format  # an accuracy on 10 000 images, a loss or a cost
 significant = "{:.4g}".format  # quantities that span decades: lambda, sigma, eta
-seconds = "{:.1f}".format
 scientific = "{:.1e}".format  # an error
 
 
@@ -85,46 +79,16 @@ class Table:
     def limited(self, rows: int | None) -> "Table":
         return replace(self, rows=self.rows[:rows])
 
-    def show(self, console: "Console") -> None:
-        """Print the table; if it is too wide, texts wrap and columns are stacked or dropped, which a line says."""
-        # In visible characters; without markup, as all results: a name like [draft] has the width of its characters.
-        texts = list(zip(*([visible(one.title) for one in self.columns], *self.cells()), strict=True))
-        console.print(wrapped(visible(self.title), console.width), style="bold", soft_wrap=True)
-        for drawn in self._fitted(texts, console.width):
-            console.print(drawn, crop=False)
 
-    def _fitted(self, texts: Sequence[Sequence[str]], room: int) -> Iterator["RichTable | str"]:
-        from rich.cells import cell_len
-
-        widths = [max(map(cell_len, column)) for column in texts]
-        if sum(widths) + 3 * len(widths) - 1 <= room:
-            yield self._drawn(texts, dict(enumerate(widths)), gap=3)
-            return
-        extents = []
-        for one, natural, column in zip(self.columns, widths, texts, strict=True):
-            title, *words = [[cell_len(word) for word in text.split()] for text in column]
-            # The title of a column of numbers may wrap, its numbers may not.
-            least = max(least_width([title], False), least_width(words, one.is_number))
-            extents.append(Extent(natural, min(least, natural), one.rank, one.is_key, one.is_joined))
-        blocks, dropped = fitted(extents, room)
-        for block in blocks:
-            yield self._drawn(texts, block, GAP)
-        if dropped:
-            names = ", ".join(self.columns[i].title or self.columns[i].key for i in dropped)
-            yield wrapped(f"not shown at {room} columns: {names}; a wider terminal or `| less -S` shows all", room)
-
-    def _drawn(self, texts: Sequence[Sequence[str]], block: Mapping[int, int], gap: int) -> "RichTable":
-        from rich import box
-        from rich.table import Table as RichTable
-
-        width = sum(block.values()) + gap * len(block) - (gap - 2)
-        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, gap - 2), width=width)
-        for i, width in block.items():
-            justify: Any = "right" if self.columns[i].is_number else "left"
-            table.add_column(texts[i][0], justify=justify, width=width, overflow="fold")
-        for row in range(1, len(self.rows) + 1):
-            table.add_row(*(texts[i][row] for i in block))
-        return table
+def joined_groups(columns: Sequence[Column], positions: Iterable[int]) -> list[list[int]]:
+    """Return the positions of columns in groups: a joined column belongs to the one before it."""
+    groups: list[list[int]] = []
+    for i in positions:
+        if columns[i].is_joined and groups:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
 
 
 def duration(value: float) -> str:

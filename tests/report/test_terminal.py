@@ -7,11 +7,11 @@ import pytest
 import records
 from rich.console import Console
 
-from klcli.report.tables.fitting import Extent, fitted, least_width, wrapped
 from klcli.report.tables.reproductions import HEAD
 from klcli.report.tables.runs import comparison_table, list_table, ranking_table
 from klcli.report.tables.studies import sigma_table
-from klcli.report.tables.table import Table, columns
+from klcli.report.tables.table import Column, Table, columns
+from klcli.report.tables.terminal import Block, fitted, least_width, show, wrapped
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
 
@@ -43,7 +43,7 @@ TABLES = {
 
 def shown(table: Table, width: int) -> str:
     out = io.StringIO()
-    table.show(Console(file=out, width=width, color_system=None))
+    show(table, Console(file=out, width=width, color_system=None))
     return out.getvalue()
 
 
@@ -84,22 +84,29 @@ def test_columns_continue_below_with_their_keys_and_pairs_stay_together() -> Non
     assert heads == [["sigma", "split", "accuracy", "with", "BN"], ["sigma", "split", "loss", "with", "BN"]]
 
 
+def fit(columns: list[tuple[int, int, int]], room: int) -> tuple[list[Block], list[int]]:
+    """What of columns, given by natural width, least width and rank, fits; the first one is the key."""
+    natural, least, ranks = zip(*columns, strict=True)
+    head = [Column(str(i), "", rank=rank, is_key=i == 0) for i, rank in enumerate(ranks)]
+    return fitted(head, natural, least, room)
+
+
 def test_the_highest_rank_goes_first_and_texts_get_narrow_before_rank_one_goes() -> None:
-    key, text = Extent(5, 5, is_key=True), Extent(30, 10)
-    optional = [Extent(10, 10, rank) for rank in (1, 2, 2)]
-    assert fitted([key, text, *optional], 75) == ([{0: 5, 1: 30, 2: 10, 3: 10, 4: 10}], [])  # 65 and 5 gaps of 2
-    assert fitted([key, text, *optional], 74) == ([{0: 5, 1: 30, 2: 10, 3: 10}], [4])
-    assert fitted([key, text, *optional], 40) == ([{0: 5, 1: 19, 2: 10}], [3, 4])
-    assert fitted([key, text, *optional], 30) == ([{0: 5, 1: 21}], [2, 3, 4])
+    key, text = (5, 5, 0), (30, 10, 0)
+    optional = [(10, 10, rank) for rank in (1, 2, 2)]
+    assert fit([key, text, *optional], 75) == ([{0: 5, 1: 30, 2: 10, 3: 10, 4: 10}], [])  # 65 and 5 gaps of 2
+    assert fit([key, text, *optional], 74) == ([{0: 5, 1: 30, 2: 10, 3: 10}], [4])
+    assert fit([key, text, *optional], 40) == ([{0: 5, 1: 19, 2: 10}], [3, 4])
+    assert fit([key, text, *optional], 30) == ([{0: 5, 1: 21}], [2, 3, 4])
 
 
 def test_a_column_dropped_in_vain_returns() -> None:
-    assert fitted([Extent(5, 5), Extent(30, 30, 2), Extent(5, 5, 2)], 20) == ([{0: 5, 2: 5}], [1])
+    assert fit([(5, 5, 0), (30, 30, 2), (5, 5, 2)], 20) == ([{0: 5, 2: 5}], [1])
 
 
 def test_what_must_be_stacked_anyway_keeps_its_columns() -> None:
-    wide = [Extent(5, 5, is_key=True), Extent(20, 20), Extent(20, 20), Extent(4, 4, 1)]
-    assert fitted(wide, 40) == ([{0: 5, 1: 20}, {0: 5, 2: 20, 3: 4}], [])  # 7 + 22, and 22 or 6 more
+    wide = [(5, 5, 0), (20, 20, 0), (20, 20, 0), (4, 4, 1)]
+    assert fit(wide, 40) == ([{0: 5, 1: 20}, {0: 5, 2: 20, 3: 4}], [])  # 7 + 22, and 22 or 6 more
 
 
 def test_numbers_are_never_taken_apart() -> None:

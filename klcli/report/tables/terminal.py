@@ -1,0 +1,114 @@
+"""A table in a terminal: texts wrap, columns are stacked or dropped, which a line says; never a word is broken."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from klcli.report.tables.table import Column, Table, joined_groups
+from klcli.text import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+GAP = 2  # between two columns of a table that was too wide, and as much around it
+WRAPPED = 24  # characters above which a cell of a column of numbers is a text
+NARROW, COMFORTABLE = 14, 30  # columns of a text that is longer
+Block = dict[int, int]  # the positions of the columns beside one another, with their widths
+
+
+def show(table: Table, console: "Console") -> None:
+    """Print a table."""
+    from rich.cells import cell_len
+
+    # In visible characters; without markup, as all results: a name like [draft] has the width of its characters.
+    texts = list(zip(*([visible(one.title) for one in table.columns], *table.cells()), strict=True))
+    room = console.width
+    console.print(wrapped(visible(table.title), room), style="bold", soft_wrap=True)
+    widths = [max(map(cell_len, column)) for column in texts]
+    if sum(widths) + 3 * len(widths) - 1 <= room:
+        console.print(_drawn(table.columns, texts, dict(enumerate(widths)), gap=3), crop=False)
+        return
+    least = []
+    for one, natural, column in zip(table.columns, widths, texts, strict=True):
+        title, *words = [[cell_len(word) for word in text.split()] for text in column]
+        # The title of a column of numbers may wrap, its numbers may not.
+        least.append(min(natural, max(least_width([title], False), least_width(words, one.is_number))))
+    blocks, dropped = fitted(table.columns, widths, least, room)
+    for block in blocks:
+        console.print(_drawn(table.columns, texts, block, GAP), crop=False)
+    if dropped:
+        names = ", ".join(table.columns[i].title or table.columns[i].key for i in dropped)
+        cure = "a wider terminal or `| less -S` shows all"
+        console.print(wrapped(f"not shown at {room} columns: {names}; {cure}", room), crop=False)
+
+
+def wrapped(text: str, room: int) -> str:
+    """Return a text with line breaks between words; a longer word, for example a path, stays whole."""
+    lines = [textwrap.wrap(one, room, break_long_words=False, break_on_hyphens=False) for one in text.split("\n")]
+    return "\n".join(line for own in lines for line in own or [""]) if len(text) > room else text
+
+
+def least_width(lengths: Sequence[Sequence[int]], is_number: bool) -> int:
+    """Return the narrowest width of cells, each given as the lengths of its words, which takes no number apart."""
+    whole = [sum(words) + len(words) - 1 for words in lengths]
+    longest = [
+        length if is_number and length <= WRAPPED else max(words, default=0)
+        for length, words in zip(whole, lengths, strict=True)
+    ]
+    return max(max(longest, default=0), 0 if is_number else min(max(whole, default=0), NARROW))
+
+
+def fitted(
+    columns: Sequence[Column], natural: Sequence[int], least: Sequence[int], room: int
+) -> tuple[list[Block], list[int]]:
+    """Return the blocks of columns, one below the other, that fit into `room`, and the columns that are dropped.
+
+    A column is `natural` wide on one line per row, `least` if wrapped between words. Texts wrap; columns of a
+    high rank are dropped before a text gets narrow, those of rank 1 after that. If the others do not fit beside one
+    another, they continue in another block, with the keys repeated. A single column may be wider than `room`.
+    """
+    comfortable = [max(low, min(wide, COMFORTABLE)) for wide, low in zip(natural, least, strict=True)]
+
+    def is_fit(widths: Sequence[int] | Block, own: Sequence[int]) -> bool:
+        return sum(widths[i] for i in own) + GAP * len(own) <= room
+
+    ranks, shown = [one.rank for one in columns], list(range(len(columns)))
+    for rank in range(max(ranks, default=0), 0, -1):
+        if rank == 1 and not is_fit(least, [i for i in shown if ranks[i] != 1]):
+            break  # it must be stacked anyway
+        for i in [i for i in reversed(shown) if ranks[i] == rank]:
+            if not is_fit(least if rank == 1 else comfortable, shown):
+                shown.remove(i)
+    for i in sorted(set(range(len(columns))) - set(shown), key=lambda i: (ranks[i], i)):
+        if is_fit(comfortable, [*shown, i]):  # a wider one was dropped after it
+            shown = sorted([*shown, i])
+    keys = [i for i in shown if columns[i].is_key] or shown[:1]
+    blocks = [keys]
+    for own in joined_groups(columns, [i for i in shown if i not in keys]):
+        if blocks[-1] != keys and not is_fit(least, [*blocks[-1], *own]):
+            blocks.append(keys)
+        blocks[-1] = [*blocks[-1], *own]
+    found = []
+    for block in blocks:
+        widths = {i: natural[i] for i in block}
+        while not is_fit(widths, block) and (wide := [i for i in block if widths[i] > least[i]]):
+            widths[max(wide, key=widths.__getitem__)] -= 1  # the widest ones are reduced
+        found.append(widths)
+    return found, [i for i in range(len(columns)) if i not in shown]
+
+
+def _drawn(
+    columns: Sequence[Column], texts: Sequence[Sequence[str]], block: Mapping[int, int], gap: int
+) -> "RichTable":
+    from rich import box
+    from rich.table import Table as RichTable
+
+    width = sum(block.values()) + gap * len(block) - (gap - 2)
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, gap - 2), width=width)
+    for i, width in block.items():
+        justify: Any = "right" if columns[i].is_number else "left"
+        table.add_column(texts[i][0], justify=justify, width=width, overflow="fold")
+    for row in zip(*(texts[i][1:] for i in block), strict=True):
+        table.add_row(*row)
+    return table
