@@ -156,7 +156,7 @@ def _option(name: str, one: Setting, default: Any) -> inspect.Parameter:
     if one.kind is bool:
         kind, more = bool | None if one.is_optional else bool, {}
     elif one.is_counted:
-        kind, more = int, {"count": True}
+        kind, more = int, {"count": True, "show_default": False}
     elif one.kind is tuple:
         kind = tuple[str, str] | None if one.is_pair else list[str]
         default = default and [*map(str, default)]

@@ -1,5 +1,6 @@
 """No command is silent for long: a bar on a terminal, lines where there is none; and what it may be told next."""
 
+import io
 import json
 import os
 import re
@@ -53,6 +54,19 @@ def test_the_first_training_of_all_is_never_silent(tmp_path: Path) -> None:
     for part in ("preparing the images (built in) once: 184 MB in", "loading the compiled arithmetic", "\x1b[?25l"):
         assert part in words
     assert silence < MOST_SECONDS, text
+
+
+def test_a_command_that_does_not_fit_begins_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a terminal; in a pipe, a message is one line."""
+    message = "339 more with 45000 images train, 5000 validate: klcli report --best 10 --images-of 721"
+    for width, is_terminal, lines in ((80, True, 2), (120, True, 1), (80, False, 1)):
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        monkeypatch.setattr("sys.stderr", stream)
+        monkeypatch.setenv("COLUMNS", str(width))
+        Invocation().say(message)
+        shown = [re.sub("\x1b.*?m", "", line).strip() for line in stream.getvalue().splitlines()]
+        assert shown == message.replace(": klcli", ":\nklcli" if lines == 2 else ": klcli").splitlines()
 
 
 def test_a_step_speaks_when_it_takes_long(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

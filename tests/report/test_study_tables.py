@@ -138,7 +138,7 @@ def test_titles_name_network_images_and_studies() -> None:
     config = TrainConfig(batch_norm=True)
     stages = [(stage, [records.run(study, config, study_id=study)]) for stage, study in (("coarse", 1), ("fine", 2))]
     assert search_title(LambdaSearch(stages, None), "cifar10") == (
-        "Lambda search: 3-layer 50-50 with BN on cifar10, by validation accuracy (study 1, 2)"
+        "Lambda search: 3-layer 50-50 with BN on cifar10, by validation accuracy (studies 1, 2)"
     )
     sweep = [
         records.run(number, TrainConfig(batch_norm=bn, bn_statistics="adaptive"), study_id=3)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
-from klcli.report.tables.table import SPLITS, Row, Shown, Table, columns, fraction, significant
-from klcli.report.words import images_words, layers_name, network_name, statistics_words
+from klcli.report.tables.table import SPLITS, Row, Shown, Table, columns, fraction
+from klcli.report.words import images_words, layers_name, network_name, numbered, statistics_words
 from klcli.store.records import Epoch, Run, RunResult
 from klcli.studies.plans import Suggestion, suggest
 from klcli.studies.statistics import Sample
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from klcli.studies.lambda_search import Choice
 
 MEASURES = ("accuracy", "loss", "cost")
-HUGE = 1e5
 _INTERVAL = "mean:.4f; &std:.4f; &n:; low:.4f=95 % from; &high:.4f=to"
 
 
@@ -42,15 +41,14 @@ def cell(runs: Sequence[Run], column: str) -> Shown | None:
     if (sample := sample_of(runs, column)) is None:
         return None
     numbers = [value for value in (sample.mean, sample.std) if value is not None]
-    # Four significant digits of a very large loss: four decimals would be wider than its column.
-    text = " ± ".join(fraction(value) if abs(value) < HUGE else significant(value) for value in numbers)
+    text = " ± ".join(map(fraction, numbers))
     return Shown(sample.mean, text, {"std": sample.std, "half_interval": sample.half_interval, "n": sample.n})
 
 
 def search_title(search: "LambdaSearch", images: str) -> str:
     """`Lambda search: 3-layer 50-50 with BN on cifar10, by validation accuracy (study 1, 2)`."""
-    network, studies = network_name(search.stages[0][1][0].config), ", ".join(map(str, search.studies))
-    return f"Lambda search: {network} on {images}, by validation accuracy (study {studies})"
+    network, studies = network_name(search.stages[0][1][0].config), numbered("study", search.studies)
+    return f"Lambda search: {network} on {images}, by validation accuracy ({studies})"
 
 
 def search_table(search: "LambdaSearch") -> Table:
