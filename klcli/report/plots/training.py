@@ -3,7 +3,18 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from klcli.report.plots.chart import DURING, GREY, OF_SPLIT, STYLES, Chart, Line, Panel, curve, steps_limit
+from klcli.report.plots.chart import (
+    DURING,
+    GREY,
+    OF_SPLIT,
+    STYLES,
+    Chart,
+    Line,
+    Panel,
+    curve,
+    later_limits,
+    steps_limit,
+)
 from klcli.report.tables.groups import run_numbers
 from klcli.report.tables.studies import suggestion_of
 from klcli.report.tables.table import SPLITS
@@ -39,10 +50,12 @@ def repeated_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], 
     for name in MEASURES:
         shown = splits or (SPLITS if name == "accuracy" else DURING)
         lines = [line for split in shown for line in _split_lines(drawn, epochs, split, name)]
-        panels.append(Panel(lines, name, xlim=steps_limit(lines), cycle=cycle_length(first)))
+        ylim = None if name == "accuracy" else later_limits(lines)
+        panels.append(Panel(lines, name, xlim=steps_limit(lines), ylim=ylim, cycle=cycle_length(first)))
     panels.append(_rate_panel(first, epochs[first.id], title="learning rate eta"))
     title = f"{network_name(first.config)}{n}{subset_words(drawn)}" if n else run_title("Run", first)
     without = f"; without {', '.join(f'run {run.id}, {run.state}' for run in left)}" if left else ""
+    without += f"; {first.state}" if first.state != "complete" and not n else ""
     caption = f"{settings_line(first, together_with=drawn)}{f'; {runs_words(drawn)}; {BAND}' if n else ''}{without}"
     return Chart(title, caption, [panels[:2], panels[2:]], 10, 6.4)
 
