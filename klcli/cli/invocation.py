@@ -219,7 +219,7 @@ def _lines(text: str, console: "Console") -> str:
         return text
     from klcli.report.tables.fitting import wrapped
 
-    if " klcli " not in text or "`" in text:
+    if " klcli " not in f" {text}" or "`" in text:
         return wrapped(text, console.width)
     return text if len(text) <= console.width else text.replace(": klcli ", ":\n  klcli ", 1)
 

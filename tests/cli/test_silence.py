@@ -64,9 +64,10 @@ def test_a_command_that_does_not_fit_begins_a_line(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(stream, "isatty", lambda is_terminal=is_terminal: is_terminal)
         monkeypatch.setattr("sys.stderr", stream)
         monkeypatch.setenv("COLUMNS", str(width))
-        Invocation().say(message)
-        shown = [re.sub("\x1b.*?m", "", line).strip() for line in stream.getvalue().splitlines()]
+        Invocation().say(message, command := f"klcli train {'--hidden 50 ' * 10}--bn")
+        *shown, last = [re.sub("\x1b.*?m", "", line).strip() for line in stream.getvalue().splitlines()]
         assert shown == message.replace(": klcli", ":\nklcli" if lines == 2 else ": klcli").splitlines()
+        assert last == command
 
 
 def test_a_step_speaks_when_it_takes_long(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
