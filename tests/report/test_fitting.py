@@ -113,4 +113,8 @@ def test_numbers_are_never_taken_apart() -> None:
 
 def test_a_sentence_wraps_between_words_and_a_path_stays_whole() -> None:
     assert wrapped("one-cycle and /a/very/long/path/of/a/file", 12) == "one-cycle\nand\n/a/very/long/path/of/a/file"
+    assert (
+        wrapped("it is lost: `klcli train --resume 2` continues", 16)
+        == "it is lost:\n`klcli train --resume 2`\ncontinues"
+    )
     assert wrapped("database    results/klcli.db", 80) == "database    results/klcli.db"

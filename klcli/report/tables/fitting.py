@@ -1,5 +1,6 @@
 """Fitting: which columns of a table a terminal of a certain width shows, and how wide; never by breaking a word."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,9 +33,12 @@ Block = dict[int, int]  # the positions of the columns beside one another, with 
 
 
 def wrapped(text: str, room: int) -> str:
-    """Return a text with line breaks between words; a longer word, for example a path, stays whole."""
+    """Return a text with line breaks between words; a longer word, as a path, and a command in backticks stay whole."""
+    if len(text) <= room:
+        return text
+    text = re.sub("`[^`\n]*`", lambda command: command[0].replace(" ", "\0"), text)
     lines = [textwrap.wrap(one, room, break_long_words=False, break_on_hyphens=False) for one in text.split("\n")]
-    return "\n".join(line for own in lines for line in own or [""]) if len(text) > room else text
+    return "\n".join(line for own in lines for line in own or [""]).replace("\0", " ")
 
 
 def least_width(lengths: Sequence[Sequence[int]], is_number: bool) -> int:
