@@ -123,6 +123,6 @@ def show_run(invocation: Invocation, run: Run, command: str = "train") -> None:
     document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": picture}
     invocation.document(command, document | ({"notes": notes} if notes else {}))
     if run.state == "diverged" and not is_range_test:  # a range test continues until the cost diverges
-        kept = f"{length} {'is' if run.epochs_done == 1 else 'are'} kept"
-        cure = f"{kept}, try a smaller --eta-max than {run.config.eta_max:g}"
+        kept = f"{length} {'is' if run.epochs_done == 1 else 'are'}"
+        cure = f"{kept} kept, try a smaller --eta-max than {run.config.eta_max:g}"
         raise Diverged(f"run {run.id} diverged: {run.error}; {cure}")
