@@ -1,6 +1,7 @@
 """The `klcli` command: its subcommands, and the conversion of failures to one line and an exit code."""
 
 import errno
+import shutil
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -95,7 +96,12 @@ def _explain(error: Exception) -> int:
 
 
 def _fail(message: str, code: ExitCode) -> int:
-    print(f"klcli: {visible(' '.join(message.split()))}", file=sys.stderr)
+    line = f"klcli: {visible(' '.join(message.split()))}"
+    if sys.stderr.isatty():  # which would break it inside a number
+        from klcli.report.tables.terminal import wrapped
+
+        line = wrapped(line, shutil.get_terminal_size().columns)
+    print(line, file=sys.stderr)
     return code
 
 

@@ -53,7 +53,8 @@ def show_help(command: Any, ctx: Any) -> None:
     if children := getattr(command, "commands", {}):
         panels["Commands"] = [(name, (child.help or "").partition("\n\n")[0]) for name, child in children.items()]
 
-    words = [*(_signature(one) for one in arguments), *["COMMAND ..."] * bool(children)]
+    words = [_signature(one) if one.required else f"[{_signature(one)}]" for one in arguments]
+    words += ["COMMAND ..."] * bool(children)
     console.print(Padding(" ".join(["Usage:", ctx.command_path, "[OPTIONS]", *words]), 1), style="bold", markup=False)
     console.print(Padding(Markdown(inspect.cleandoc(command.help or "")), (0, 1, 1, 1)))
     width = min(max(SIGNATURE, console.width // 3), max(len(name) for own in panels.values() for name, _ in own))
@@ -76,7 +77,8 @@ def _entry(signature: str, text: str, width: int) -> "list[RenderableType]":
     from rich.table import Table
     from rich.text import Text
 
-    help, found, more = text.rpartition("  [")  # the default and the environment variable
+    help, found, more = text.rpartition("  [")  # the default, as it can be typed, and the environment variable
+    more = more.replace(", ", ",")
     grid, name = Table.grid(padding=(0, 2)), Text(signature, style="bold cyan", no_wrap=True)
     grid.add_column(width=width)
     grid.add_row(name if len(signature) <= width else "", Markdown(f"{help} *[{more}*" if found else text))

@@ -43,7 +43,7 @@ class Invocation(Settings, Observer):
 
     # fmt: off
     repeats: int = setting(
-        1, EXECUTION, "Train with this many seeds per setting, from --seed on; the mean gets an error bar.",
+        1, EXECUTION, "Train with this many seeds per setting, from --seed or 0 on; the mean gets an error bar.",
         at_least=1, at_most=1000)
     vary: str = setting(
         "all", EXECUTION, "What differs between repeats: everything; the weights, with one order of the images; "
@@ -221,12 +221,18 @@ def _console(**how: Any) -> "Console":
 
 
 def _lines(text: str, console: "Console") -> str:
-    """Return a text for a console: in a terminal, it wraps between words, except a command to paste into a shell."""
-    if not console.file.isatty() or (" klcli " in text and "`" not in text):
-        return visible(text)
+    """Return a text for a console: in a terminal, it wraps between words, except a command to paste into a shell.
+
+    Such a command, if it does not fit into the line, begins a line.
+    """
+    text = visible(text)
+    if not console.file.isatty():
+        return text
     from klcli.report.tables.terminal import wrapped
 
-    return wrapped(visible(text), console.width)
+    if " klcli " not in f" {text}" or "`" in text:
+        return wrapped(text, console.width)
+    return text if len(text) <= console.width else text.replace(": klcli ", ":\n  klcli ", 1)
 
 
 def reason(error: Exception) -> str:

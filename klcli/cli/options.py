@@ -159,9 +159,9 @@ def _option(name: str, one: Setting, default: Any) -> inspect.Parameter:
         default = default and [*map(str, default)]
     elif default is not None:
         default = str(default)
-    more: dict[str, Any] = (
-        {"count": True} if one.is_counted else {"metavar": one.metavar} if one.kind is not bool else {}
-    )
+    more: dict[str, Any] = {} if one.kind is bool else {"metavar": one.metavar}
+    if one.is_counted:
+        more = {"count": True, "show_default": False}
     more |= {"help": one.help, "envvar": one.envvar, "autocompletion": of_setting(one)}
     return _parameter(name, Annotated[kind, typer.Option(*one.names, rich_help_panel=str(one.role), **more)], default)
 

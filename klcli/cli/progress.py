@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from klcli.cli.invocation import Invocation
 from klcli.procedures.observer import Observer
-from klcli.report.tables.table import duration
+from klcli.report.tables.table import duration, fraction
 from klcli.report.words import counted
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class TrainingProgress(Observer):
         last = result.epochs[-1]
         self._forecast.update(0, last.step, time.monotonic())
         values = (last.train.cost, last.train.accuracy, last.validation.accuracy)
-        self._metrics = {name: f"{value:.4f}" for name, value in zip(self._metrics, values, strict=True)}
+        self._metrics = {name: fraction(value) for name, value in zip(self._metrics, values, strict=True)}
         if self._invocation.is_live:
             self._draw(last.step)
         else:

@@ -193,7 +193,8 @@ class StudyRunner:
         begun = sum(run.state not in ENDED and run.checkpoint is not None for run in runs)
         kept = f", {begun} keep{'s' if begun == 1 else ''} the epochs so far" if begun else ""
         again = resuming_command(self.setup.command, kind)
-        return f"{done} runs of study {study_id} are complete{kept}, continue with `{again}`"
+        complete = f"{done} run{'s' * (done != 1)} of study {study_id} {'is' if done == 1 else 'are'} complete"
+        return f"{complete}{kept}, continue with `{again}`"
 
     def _commands(self, plan: Sequence[TrainConfig], remarks: Sequence[str]) -> list[str]:
         """Return the command that repeats each run of a plan, of the whole study if `klcli train` cannot."""

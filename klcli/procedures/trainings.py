@@ -104,7 +104,8 @@ def _train(
     def how_to_continue() -> str:
         database = ["--db", str(store.path)] * (setup.db != DEFAULT_DATABASE)
         command = command_text(["klcli", "train", "--resume", str(run.id), *database])
-        return f"run {run.id} keeps its {store.runs.get(run.id).epochs_done:g} epochs, continue with `{command}`"
+        done = store.runs.get(run.id).epochs_done
+        return f"run {run.id} keeps its {done:g} epoch{'s' * (done != 1)}, continue with `{command}`"
 
     def on_evaluation(results: list[TrainResult]) -> None:
         nonlocal latest, recorded

@@ -169,8 +169,8 @@ def numbered(noun: str, numbers: Sequence[int]) -> str:
 
 
 def counted(number: float, noun: str) -> str:
-    """`cycle` for one, `cycles` for any other number."""
-    return noun if number == 1 else f"{noun}s"
+    """`cycle` for one, `cycles` for any other number; `study` and `studies`."""
+    return noun if number == 1 else f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
 
 
 def _seeds_words(noun: str, seeds: set[int]) -> str:

@@ -65,7 +65,8 @@ class TrainConfig(Settings):
     weight_decay: float = setting(
         0.0, OPTIMISATION, "Decoupled, besides the L2 cost: each update subtracts eta * X * W from W.", at_least=0)
     schedule: str = setting("cyclical", OPTIMISATION, "Learning rate eta: up and down in every cycle; up once and down "
-        "over the whole training; down along a cosine in every cycle; always eta_max.",
+        "over the whole training; down along a cosine in every cycle; always eta_max; "
+        "rising for --lr-range-test.",
         choices=("cyclical", "one-cycle", "cosine", "constant", "range"))
     eta_min: float = setting(1e-5, OPTIMISATION, "The lowest eta, where a cycle ends.",
         at_least=0, differs_in_stack=True)

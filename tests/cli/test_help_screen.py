@@ -56,6 +56,14 @@ def test_a_command_with_many_options_shows_the_common_ones_first(here: Klcli) ->
     assert "--bn-samples N" in few
 
 
+def test_a_usage_says_what_may_be_omitted_and_a_default_can_be_pasted(here: Klcli) -> None:
+    assert "Usage: klcli help [OPTIONS] [TOPIC]" in here("help", "--help").stdout
+    assert "Usage: klcli runs tag [OPTIONS] RUN... TAG" in here("runs", "tag", "--help").stdout
+    assert "Usage: klcli runs export [OPTIONS] [RUN] [FILE]" in here("runs", "export", "--help").stdout
+    assert re.search(r"default:\W+50,50\]", here("train", "--help", COLUMNS="80").stdout)
+    assert "default: 0]" not in here("search-lambda", "--help", COLUMNS="200").stdout.partition("--fine")[2][:200]
+
+
 def test_every_common_option_exists() -> None:
     long = [command for command in COMMANDS.values() if len(command.params) > SHORT]
     assert {param.name for command in long for param in command.params} >= COMMON

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +17,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from klcli.report.page.page import picture, table
+from klcli.report.page.page import Section, picture, render, table
 from klcli.report.plots.chart import GREY, Chart, Line, Panel
 from klcli.report.plots.figure import draw
 from klcli.report.tables.table import Table, columns
@@ -206,3 +207,16 @@ def test_in_a_browser(page: Path, browser: Any) -> None:
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
     requested = re.findall(r'"url\\?":\\?"(https?://[^"\\]+)', str(browser.get_log("performance")))
     assert requested == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="pdftotext is not installed")
+def test_a_printed_table_has_its_header_on_every_page(browser: Any, tmp_path: Path) -> None:
+    rows = Table("Long", columns("id:=run; network"), [{"id": i, "network": "3-layer 50-50"} for i in range(120)])
+    (tmp_path / "long.html").write_text(render("t", "s", [Section("x", [table(rows, folds=False)])]), encoding="utf-8")
+    browser.get((tmp_path / "long.html").as_uri())
+    (tmp_path / "long.pdf").write_bytes(base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {})["data"]))
+    subprocess.run(["pdftotext", "-layout", "long.pdf", "long.txt"], cwd=tmp_path, check=True)
+    *pages, _ = (tmp_path / "long.txt").read_text(encoding="utf-8").split("\f")
+    assert len(pages) > 2
+    assert all(re.search("^ *run +network *$", page, re.MULTILINE) for page in pages)

@@ -175,7 +175,7 @@ def test_different_divisions_of_the_images_are_studies_of_their_own(here: Klcli,
         assert table(here("report", "--study", study)) == table(done)
     assert here("report", "--html", "page.html").returncode == 0
     page = Path("page.html").read_text(encoding="utf-8")
-    assert "Reproduction of a2-2019, study 1, 2, 3</h2>" in page
+    assert "Reproduction of a2-2019, studies 1, 2, 3</h2>" in page
     assert page.count("<figure><img alt=") + page.count("<figure><img src=") >= 2
     assert page.count("002-B1</td>") == 7
 

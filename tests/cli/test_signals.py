@@ -65,7 +65,7 @@ def test_a_signal_ends_the_run_interrupted(
     assert run["state"] == "interrupted"
     assert run["finished_at"] is not None
     assert run["epochs_done"] == len(rows("epochs")) - 1 >= 3
-    assert f"run 1 keeps its {run['epochs_done']:g} epochs" in line
+    assert f"run 1 keeps its {run['epochs_done']:g} epoch" in line
     assert run["validation_accuracy"] == rows("epochs")[-1]["validation_accuracy"]
     assert "no complete run" in klcli("report").stdout  # an interrupted run is never ranked
 

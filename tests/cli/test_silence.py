@@ -1,5 +1,6 @@
 """No command is silent for long: a bar on a terminal, lines where there is none; and what it may be told next."""
 
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from subprocess import CompletedProcess
 import pytest
 from light import KLCLI
 
+from klcli.cli.app import main
 from klcli.cli.invocation import Invocation
 from klcli.cli.progress import Pace, Step
 from klcli.files import hold
@@ -70,6 +72,37 @@ def test_a_log_has_its_first_line_after_a_second_and_a_half(capsys: pytest.Captu
     invocation = Invocation()
     invocation.spoke()
     assert Pace(invocation).due - invocation.last_word == pytest.approx(1.5)
+
+
+def test_a_command_that_does_not_fit_begins_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a terminal; in a pipe, a message is one line."""
+    message = "339 more with 45000 images train, 5000 validate: klcli report --best 10 --images-of 721"
+    for width, is_terminal, lines in ((80, True, 2), (120, True, 1), (80, False, 1)):
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        monkeypatch.setattr("sys.stderr", stream)
+        monkeypatch.setenv("COLUMNS", str(width))
+        Invocation().say(message, command := f"klcli train {'--hidden 50 ' * 10}--bn")
+        *shown, last = [re.sub("\x1b.*?m", "", line).strip() for line in stream.getvalue().splitlines()]
+        assert shown == message.replace(": klcli", ":\nklcli" if lines == 2 else ": klcli").splitlines()
+        assert last == command
+
+
+@pytest.mark.parametrize(("is_terminal", "last"), [(True, 80), (False, 1000)])
+def test_an_error_wraps_between_words_in_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool, last: int
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["report", "--plot", "everything"])
+    words = "klcli: --plot 'everything': choose one of curves, training, bn, rate, weights, confusion, lambda, sigma,"
+    assert " ".join(stream.getvalue().split()).startswith(words)
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= last and len(lines) == (2 if is_terminal else 1)
+    assert set(words.split()) <= {word for line in lines for word in line.split()}
 
 
 def test_a_step_speaks_when_it_takes_long(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

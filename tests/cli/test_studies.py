@@ -158,7 +158,8 @@ def test_ctrl_c_keeps_finished_groups_and_prints_the_command_that_continues(
     assert study["state"] == "interrupted"
 
     line = err.splitlines()[-1]
-    assert line.startswith(f"klcli: interrupted: {len(done)} runs of study 1 are complete, continue with `klcli ")
+    assert line.startswith(f"klcli: interrupted: {len(done)} run")
+    assert " of study 1 " in line and "complete, continue with `klcli " in line
     command = shlex.split(line[line.index("`") + 1 : line.rindex("`")])
     assert command == ["klcli", *SEARCH, "--jobs", jobs, "--resume"]
     table, tables = undisturbed

@@ -139,6 +139,20 @@ def test_the_run_ends_complete_with_its_columns_filled(klcli: Klcli, rows: Rows,
     assert run["test_cost"] - run["test_loss"] == pytest.approx(penalty, rel=1e-4)
 
 
+def test_a_diverged_training_is_shown_as_such(here: Klcli) -> None:
+    diverging = ("--data", "synthetic", "--subset", "200", "--eta-max", "1e6", "--jobs", "1")
+    done = here("train", *diverging)
+    assert done.returncode == 6
+    assert "1 epoch is kept, try a smaller --eta-max than 1e+06" in done.stderr
+    assert not re.search(r"\d{9}", done.stdout + done.stderr)  # a cost near 1e15 has four digits
+    done = here("train", *diverging, "--repeats", "2")
+    assert done.returncode == 6
+    title, *rest = done.stdout.splitlines()
+    assert title.startswith("Study 1, runs 2 to 3: ")
+    assert [line.split()[0] for line in rest] == ["database"]  # without any result no table, and nothing to report
+    assert "next " not in done.stderr
+
+
 @pytest.mark.slow
 def test_the_same_command_twice_gives_the_same_bits(klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
     for _ in range(2):

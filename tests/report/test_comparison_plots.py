@@ -110,7 +110,8 @@ def test_the_overlay_of_bn_has_four_lines() -> None:
         "train, with BN (run 2)": [1.75],
         "validation, with BN (run 2)": [0.75],
     }
-    assert b"<svg" in draw(chart, "svg")
+    legend = draw(chart, "svg").decode()
+    assert all(f"<!-- {label} -->" in legend for _, label in lines_of(chart))  # each on one line: all fit into a row
     assert "different" not in chart.caption
 
 

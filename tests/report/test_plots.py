@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from records import MEASURES, epoch, lines_of, points, run
 
-from klcli.report.plots.chart import Look
+from klcli.report.plots.chart import Line, Look, entering, later_limits
 from klcli.report.plots.comparison import overlay
 from klcli.report.plots.figure import Chart, draw
 from klcli.report.plots.training import learning_rate_curve, training_curves
@@ -63,6 +63,7 @@ def test_repeats_are_their_mean_with_a_band() -> None:
     assert chart.title == "3-layer 50-50 with BN, mean of 2 runs"
     assert chart.caption.endswith("seeds 1, 2; runs 1-2; the band is one standard deviation over seeds")
     assert draw(training_curves(runs, {1: [], 2: []})).startswith(b"\x89PNG")
+    assert curves_of(replace(runs[0], state="diverged"), epochs(50)).caption.endswith("seed 1; diverged")
     lost = [*runs, replace(runs[0], id=3, state="diverged"), replace(runs[0], id=4, state="interrupted")]
     chart = training_curves(lost, measured | {3: epochs(50), 4: []})
     assert points(lines_of(chart)["loss", "train"]) == points(line)
@@ -79,6 +80,27 @@ def test_a_long_title_is_broken_into_lines_that_fit() -> None:
     lines = texts[next(index for index, text in enumerate(texts) if "000-F9a" in text) :][:2]  # one for each line
     assert [line.replace("\xa0", " ") for line in lines] == [title[:36], title[37:]]  # no mark in brackets is broken
     assert max(map(len, lines)) <= 8.2 * chart.width
+
+
+def test_a_high_value_at_update_0_is_marked_and_the_axis_shows_the_others() -> None:
+    high = Line("a", [0, 10, 20, 30, 40, 50], [31.0, 3.0, 2.5, 2.0, 1.5, 1.0], "black")
+    low = Line("b", [0, 10, 20, 30, 40, 50], [2.3, 2.2, 2.0, 1.8, 1.6, 1.4], "black")
+    assert later_limits([high, low]) == pytest.approx((0.9, 3.1))  # 1 to 3, and a twentieth on both sides
+    assert points(entering(high, 3.1))[0] == pytest.approx((10 - 0.1 * 10 / 28, 3.1))
+    assert later_limits([replace(high, y=[5.0, *high.y[1:]])]) is None  # the others have half of the axis
+    assert later_limits([replace(high, x=high.x[:3], y=high.y[:3])]) is None  # three evaluations
+    assert later_limits([low]) is None and later_limits([]) is None
+    measured = [epoch(step, learning_rate=0.1, train_cost=40.0 if step == 0 else 2 - step / 100) for step in high.x]
+    texts = re.findall(r"<!-- (.*?) -->", draw(curves_of(trained(), measured), "svg").decode())
+    assert texts.count("40 at update 0") == 1
+
+
+def test_no_line_of_a_caption_ends_between_a_name_and_its_number_and_no_marker_is_cut() -> None:
+    caption = ", ".join(f"setting {10**power}" for power in range(12)) + ", "
+    content = draw(replace(curves_of(trained(), epochs(50, 100)), caption=caption * 4), "svg").decode()
+    lines = [line for line in re.findall(r"<!-- (.*?) -->", content, re.DOTALL) if "," in line]
+    assert len(lines) > 3 and all(line.startswith("setting 1") for line in lines)
+    assert not re.search(r'<g clip-path="[^"]*">\s*<use', content)  # a marker on the edge would be half as large
 
 
 def test_title_and_caption_say_what_was_trained_and_on_what() -> None:

@@ -74,6 +74,9 @@ def test_what_matters_is_shown_at_80_columns_and_a_reproduction_at_120() -> None
     wide = shown(TABLES["reproduction"], 120)  # type: ignore[arg-type]
     assert {"difference", "verdict", "published", "ours", "±"} <= set(wide.split())
     assert wide.count("003-T2a") == 1
+    why = "as the code: decay of W1 halved, each split standardised by its own statistics; " * 2
+    long = shown(Table("a2-2019", HEAD, [LINE | {"why": why}]), 120)
+    assert len(long.splitlines()) <= 9  # a reason in a narrow column made a row of 13 lines
 
 
 def test_columns_continue_below_with_their_keys_and_pairs_stay_together() -> None:
@@ -117,4 +120,8 @@ def test_numbers_are_never_taken_apart() -> None:
 
 def test_a_sentence_wraps_between_words_and_a_path_stays_whole() -> None:
     assert wrapped("one-cycle and /a/very/long/path/of/a/file", 12) == "one-cycle\nand\n/a/very/long/path/of/a/file"
+    assert (
+        wrapped("it is lost: `klcli train --resume 2` continues", 16)
+        == "it is lost:\n`klcli train --resume 2`\ncontinues"
+    )
     assert wrapped("database    results/klcli.db", 80) == "database    results/klcli.db"

@@ -6,7 +6,7 @@ import records
 
 from klcli.data.dataset import Dataset, split
 from klcli.errors import StoreError
-from klcli.report.words import options_words, settings_line, split_words
+from klcli.report.words import numbered, options_words, settings_line, split_words
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import ImageSet
@@ -36,6 +36,7 @@ def test_words() -> None:
     drawn = [SplitConfig(split_seed=seed) for seed in (4, 5, 6)]
     assert split_words(drawn[0]) == "45000 images train, 5000 validate (drawn with split seed 4)"
     assert split_words(*drawn) == "45000 images train, 5000 validate (drawn with split seeds 4 to 6)"
+    assert (numbered("study", [1]), numbered("study", [1, 2])) == ("study 1", "studies 1, 2")
 
 
 @pytest.mark.parametrize("stored", ['{"subseT": null}', '{"validation": 0}', "[1]"])

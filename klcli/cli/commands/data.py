@@ -18,7 +18,10 @@ DOWNLOADING = "downloading, in MB"
 @app.command(cls=KlcliCommand)
 @invoked("data")
 def info(*, invocation: Invocation) -> None:
-    """Check all images that the other commands would use, and show where they come from."""
+    """Check all images that the other commands would use, and show where they come from.
+
+    - `klcli data info --data cifar-10-python.tar.gz`
+    """
     import numpy as np
 
     from klcli.data.sources import open_dataset
@@ -63,7 +66,10 @@ def fetch(
     *,
     invocation: Invocation,
 ) -> None:
-    """Download CIFAR-10 (170 MB) into klcli's cache; run again after an interruption, it continues."""
+    """Download CIFAR-10 (170 MB) into klcli's cache; run again after an interruption, it continues.
+
+    - `klcli data fetch --url https://example.org/cifar-10-python.tar.gz`
+    """
     from klcli.cli.progress import Step
     from klcli.data.cifar10 import fetch as fetching
     from klcli.data.cifar10.prepared import cache_folder

@@ -17,7 +17,7 @@ from klcli.settings.procedures import EXPORT_FORMATS
 from klcli.settings.run_names import NAME_HELP, NAMES_HELP
 from klcli.settings.setting import flag, require, setting
 from klcli.termination import at_the_end
-from klcli.text import path_text, storable
+from klcli.text import path_text, storable, visible
 
 if TYPE_CHECKING:
     from klcli.store.store import Store
@@ -26,48 +26,51 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Manage runs: notes, tags, deletion, export, check, merge, rerun.", no_args_is_help=True)
 
 PANEL = "Manage runs"
+FEW = 5  # remarks of a merged database that are shown: without its checkpoints, it has one for every run
 NEWEST = 300  # checkpoints whose contents a check reads: 1 s for networks of 1 MB
-SomeRuns = Annotated[str, argument("RUN", NAMES_HELP)]
+SomeRuns = Annotated[list[str], argument("RUN...", NAMES_HELP)]
 Tag = Annotated[str, argument("TAG", "A word without spaces.")]
 
 
 @app.command(cls=KlcliCommand)
 @invoked("db")
 def note(
-    run: SomeRuns,
+    runs: SomeRuns,
     text: Annotated[str, argument("TEXT", "The note; an empty one removes it.")],
     *,
     invocation: Invocation,
 ) -> None:
-    """Store a note with a run; it replaces the one before.
+    """Store a note with runs; it replaces the one before.
 
     - `klcli runs note 7 "the one for the thesis"`
     """
-    _change(invocation, "note", run, lambda upkeep, numbers: upkeep.set_note(numbers, storable(text)))
+    _change(invocation, "note", runs, lambda upkeep, numbers: upkeep.set_note(numbers, storable(text)))
 
 
 @app.command(cls=KlcliCommand)
 @invoked("db")
-def tag(run: SomeRuns, tag: Tag, *, invocation: Invocation) -> None:
+def tag(runs: SomeRuns, tag: Tag, *, invocation: Invocation) -> None:
     """Tag runs, for `klcli report --tagged TAG`.
 
-    - `klcli runs tag 1-3 baseline`
+    - `klcli runs tag 1-3 7 baseline`
     """
-    _change(invocation, "tag", run, lambda upkeep, numbers: upkeep.add_tag(numbers, storable(tag)))
+    _change(invocation, "tag", runs, lambda upkeep, numbers: upkeep.add_tag(numbers, storable(tag)))
 
 
 @app.command(cls=KlcliCommand)
 @invoked("db")
-def untag(run: SomeRuns, tag: Tag, *, invocation: Invocation) -> None:
+def untag(runs: SomeRuns, tag: Tag, *, invocation: Invocation) -> None:
     """Remove a tag from runs.
 
     - `klcli runs untag 1-3 baseline`
     """
-    _change(invocation, "untag", run, lambda upkeep, numbers: upkeep.remove_tag(numbers, storable(tag)))
+    _change(invocation, "untag", runs, lambda upkeep, numbers: upkeep.remove_tag(numbers, storable(tag)))
 
 
-def _change(invocation: Invocation, verb: str, names: str, change: "Callable[[Upkeep, Sequence[int]], None]") -> None:
-    store, numbers = _chosen(invocation, [names], verb)
+def _change(
+    invocation: Invocation, verb: str, names: Sequence[str], change: "Callable[[Upkeep, Sequence[int]], None]"
+) -> None:
+    store, numbers = _chosen(invocation, names, verb)
     change(store.upkeep, numbers)
     changed = [store.runs.get(number) for number in numbers]
     invocation.result(*(f"run {run.id}: note {run.note or '-'}, tags {run.tags or '-'}" for run in changed))
@@ -78,10 +81,7 @@ def _change(invocation: Invocation, verb: str, names: str, change: "Callable[[Up
 @app.command(cls=KlcliCommand)
 @invoked("db")
 def delete(
-    runs: Annotated[list[str], argument("RUN...", NAMES_HELP)],
-    yes: bool = flag(PANEL, "Skip the confirmation.", short="-y"),
-    *,
-    invocation: Invocation,
+    runs: SomeRuns, yes: bool = flag(PANEL, "Skip the confirmation.", short="-y"), *, invocation: Invocation
 ) -> None:
     """Delete runs with their epochs, checkpoints and pictures.
 
@@ -166,7 +166,7 @@ def check(
     with invocation.step("checking", read) as advance:
         damage, orphans = store.upkeep.check(None if read == files else read, advance)
     if found := [*(f"damaged  {what}" for what in damage), *(f"orphan   {what}" for what in orphans)]:
-        invocation.result("\n".join(found))  # one text: printing 100 000 separately takes 10 s
+        print("\n".join(map(visible, () if invocation.as_json else found)))
     if not damage:
         words = f"{number} {counted(number, 'run')}, the database and {which} are sound"
         invocation.result(f"{store.path}: {words}, {len(orphans)} {counted(len(orphans), 'orphan')}")
@@ -227,8 +227,10 @@ def merge(
     total = f"{store.path}: {copied if changed or failures else 'nothing is new'}"
     invocation.result(*[Table("Copied", head, rows)] * bool(rows), total)
     for one in found:
-        for remark in one.remarks:
+        for remark in one.remarks[:FEW]:
             invocation.warn(f"{one.database}: {remark}")
+        if more := one.remarks[FEW:]:
+            invocation.warn(f"{one.database}: {len(more)} more, `klcli runs check` names every missing checkpoint")
     if found and not failures:
         invocation.then("report --best 10", "runs check")
     documents = [row | {"remarks": one.remarks} for row, one in zip(rows, found, strict=True)]

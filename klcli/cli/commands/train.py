@@ -72,7 +72,8 @@ def _show_presets(invocation: Invocation) -> None:
     head = columns(f"name=preset; {measured}; description=for")
     invocation.result(Table("Presets, measured on all of CIFAR-10", head, [vars(one) for one in known]))
     for one in known:
-        rows = [{"setting": key, "value": SETTINGS[key].typed(value)} for key, value in not_default(one.config).items()]
+        chosen = [(SETTINGS[key], value) for key, value in not_default(one.config).items()]
+        rows = [{"setting": setting.label, "value": setting.words(value)} for setting, value in chosen]
         invocation.result(Table(f"Preset {one.name}", columns("setting; value"), rows or [{"setting": "the defaults"}]))
     invocation.document("train", {"presets": [*map(asdict, known)]})
 
@@ -89,8 +90,9 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
     seeds = ", ".join(filter(None, (words["seed"], words["order"])))
     what = f"{network_name(first.config)} on {first.dataset}{subset_words(runs)}, {seeds}"
     title = f"Study {study}, runs {first.id} to {runs[-1].id}: {what}"
-    invocation.result(repeats_table(title, complete), repeats_note(runs))
-    invocation.places(f"report --study {study} --plot curves", "report --group-by hidden,bn,lambda")
+    invocation.result(*(repeats_table(title, complete), repeats_note(runs)) if complete else [title])
+    then = [f"report --study {study} --plot curves", "report --group-by hidden,bn,lambda"] if complete else []
+    invocation.places(*then)
     invocation.document("train", {"study": study, "runs": [run_document(run) for run in runs]})
     if len(complete) < len(runs):
         raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, try a smaller --eta-max")
@@ -118,5 +120,6 @@ def show_run(invocation: Invocation, run: Run, command: str = "train") -> None:
     document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": picture}
     invocation.document(command, document | ({"notes": notes} if notes else {}))
     if run.state == "diverged" and not is_range_test:  # a range test continues until the cost diverges
-        cure = f"its {run.epochs_done:g} epochs are kept, try a smaller --eta-max than {run.config.eta_max:g}"
+        kept = f"{length} {'is' if run.epochs_done == 1 else 'are'}"
+        cure = f"{kept} kept, try a smaller --eta-max than {run.config.eta_max:g}"
         raise Diverged(f"run {run.id} diverged: {run.error}; {cure}")

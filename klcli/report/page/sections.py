@@ -15,7 +15,7 @@ from klcli.report.tables.later_checks import evaluations_table
 from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
 from klcli.report.tables.runs import comparison_table, summary_table
 from klcli.report.views import View, conditions, gradients_view, image_sets, is_on_all_images, study_view, view
-from klcli.report.words import counted, images_words, run_title
+from klcli.report.words import counted, images_words, numbered, run_title
 from klcli.settings.selection import OF_STUDIES, Selection
 from klcli.store.records import ImageSet, Run, RunResult, Study
 from klcli.store.store import Store
@@ -114,7 +114,7 @@ class Sections:
         for name, words, chart in reproduction_pictures(found, self._store.runs.epochs):
             with self._missing(name):
                 parts.append(page.picture(words, "svg", draw(chart, "svg")))
-        return Section(f"Reproduction of {found.report.name}, study {', '.join(map(str, found.studies))}", parts)
+        return Section(f"Reproduction of {found.report.name}, {numbered('study', found.studies)}", parts)
 
     def _gradients(self) -> Iterator[Markup]:
         found = gradients_view(self._store, self._store.gradient_checks.suite())

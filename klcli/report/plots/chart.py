@@ -1,7 +1,7 @@
 """Charts: lines in panels as plain values, gathered without matplotlib and drawn by figure.py."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from klcli.store.records import Epoch
@@ -14,6 +14,7 @@ COLOURS = ("#332288", "#CC6677", "#999933", "#88CCEE", "#AA4499", "#DDCC77")
 GREY = "#555555"
 LINES = ("-", "--", ":", "-.")
 STYLES = {"train": "-", "validation": "--", "test": ":"}
+MANY = 6  # evaluations of a curve: with fewer, the first is not apart from the others
 DURING = ("train", "validation")  # splits with a curve; the test split is evaluated after the training
 
 
@@ -66,6 +67,11 @@ class Panel:
     names: Sequence[str] = ()  # labels of the integers of y, from the top
     shares_y: bool = True  # with the row, if the chart shares axes
 
+    def begins_above(self, line: Line) -> bool:
+        """Whether the value at update 0 is above the axis, which `later_limits` has set by the others."""
+        low, high = self.ylim or (0.0, None)
+        return high is not None and low < high and bool(line.x) and line.x[0] == 0 and line.y[0] > high
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -94,6 +100,26 @@ def marks(
     """Return points (x, y) as markers without a line; none for no points."""
     x, y = [x for x, _ in points], [y for _, y in points]
     return [Line(label, x, y, colour, "", spread, marker=marker, size=size)] if points else []
+
+
+def later_limits(lines: Sequence[Line]) -> tuple[float, float] | None:
+    """Return limits of y for all but the values at update 0, if one of these would take more than half of the axis."""
+    before = [line.y[0] for line in lines if line.x and line.x[0] == 0]
+    later = [y for line in lines for x, y in zip(line.x, line.y, strict=True) if x > 0]
+    if not before or max(len(line.x) for line in lines) < MANY:
+        return None
+    highest = max(later)
+    lowest = min(*later, *(one for one in before if one <= highest))
+    margin = 0.05 * (highest - lowest)
+    is_high = max(before) - lowest > 2 * (highest - lowest) > 0
+    return (lowest - margin, highest + margin) if is_high else None
+
+
+def entering(line: Line, high: float) -> Line:
+    """Return a line that begins above `high` from where it crosses this height."""
+    (x, next_x), (y, next_y) = line.x[:2], line.y[:2]
+    crossing = x + (next_x - x) * (y - high) / (y - next_y)
+    return replace(line, x=[crossing, *line.x[1:]], y=[high, *line.y[1:]])
 
 
 def steps_limit(lines: Sequence[Line]) -> tuple[float, float]:

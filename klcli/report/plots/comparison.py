@@ -6,7 +6,7 @@ from itertools import cycle, product
 from textwrap import shorten
 
 from klcli.report import words
-from klcli.report.plots.chart import COLOURS, DURING, LINES, OF_BN, STYLES, Chart, Panel, steps_limit
+from klcli.report.plots.chart import COLOURS, DURING, LINES, OF_BN, STYLES, Chart, Panel, later_limits, steps_limit
 from klcli.report.plots.training import BAND, MEASURES, complete_of, cycle_length, mean_curve
 from klcli.report.tables.groups import varying
 from klcli.settings.sameness import SETTINGS, differences, without_seeds
@@ -95,7 +95,8 @@ def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: 
             for label, runs, split, colour, style in curves
             for line in mean_curve(label, runs, epochs, f"{split}_{name}", colour, style)
         ]
-        panels.append(Panel(lines, name, xlim=steps_limit(lines), cycle=min(cycles) if len(cycles) == 1 else 0))
+        ylim, length = later_limits(lines) if name != "accuracy" else None, min(cycles) if len(cycles) == 1 else 0
+        panels.append(Panel(lines, name, xlim=steps_limit(lines), ylim=ylim, cycle=length))
     return Chart(title, "; ".join(filter(None, caption)), [panels], 12, 3.8)
 
 

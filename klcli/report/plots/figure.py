@@ -18,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from klcli.report.plots import own_settings
-from klcli.report.plots.chart import GREY, LINES, SCREEN, Chart, Look, Panel
+from klcli.report.plots.chart import GREY, LINES, SCREEN, Chart, Look, Panel, entering
 from klcli.text import visible
 
 TITLE, TEXT, CAPTION = 13, 10, 9  # sizes of letters in points, for a screen
@@ -113,12 +113,18 @@ def _legend(labels: Sequence[str], width: float, size: float, most: int = 100) -
     if not labels:
         return 1, [], 0.0
     letters, lengths = _letters(width, size, "text"), [len(label) + HANDLE for label in labels]
-    columns = len(labels) if sum(lengths) <= letters else max(1, letters // max(lengths))
-    columns = min(columns, most)
-    texts = [textwrap.fill(plain(label), max(10, letters // columns - HANDLE)) for label in labels]
+    is_row = len(labels) <= most and sum(lengths) <= letters  # each column is as wide as its label
+    columns = len(labels) if is_row else min(most, max(1, letters // max(lengths)))
+    texts = [_filled(label, letters if is_row else max(10, letters // columns - HANDLE)) for label in labels]
     heights = [LINE * (text.count("\n") + 1) + GAP for text in texts]
     stacked = np.array_split(heights, columns)  # as matplotlib splits them
     return columns, texts, max(column.sum() for column in stacked) * size / 72
+
+
+def _filled(text: str, letters: int) -> str:
+    """Break a text into lines between words, but never between a name and its number."""
+    joined = re.sub(r"(?<=\w) (?=\(?\w* ?-?\d)", "\xa0", plain(text))
+    return textwrap.fill(joined, letters).replace("\xa0", " ")
 
 
 def _letters(width: float, size: float, kind: str) -> int:
@@ -127,10 +133,16 @@ def _letters(width: float, size: float, kind: str) -> int:
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
+    above = [line for line in panel.lines if panel.begins_above(line)]
     for line in panel.lines:
         marker = line.marker if not line.style or len(line.x) < line.dots_below else None
         look: dict[str, Any] = {"color": line.colour, "ls": line.style, "lw": line.width}
         look |= {"marker": marker, "ms": line.size, "mfc": line.fill or line.colour}
+        look["clip_on"] = marker is None or panel.xscale == "log"  # the last evaluation is on the edge
+        if panel.ylim and panel.ylim[1] and line in above:
+            line = entering(line, panel.ylim[1])
+            axes.plot(line.x[0], line.y[0], marker="^", color=line.colour, clip_on=False)
+            look["markevery"] = slice(1, None)
         axes.plot(line.x, line.y, label=None if line.label is None else plain(line.label), **look)
         if line.spread and not line.style:
             axes.errorbar(line.x, line.y, yerr=line.spread, fmt="none", ecolor=line.colour, elinewidth=1, capsize=3)
@@ -149,6 +161,11 @@ def _draw(axes: Axes, panel: Panel) -> None:
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(NullFormatter())
+    if above:
+        values = sorted(line.y[0] for line in above)
+        words = " to ".join(dict.fromkeys(f"{value:.3g}" for value in (values[0], values[-1])))
+        where: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
+        axes.text(0.99, 0.99, f"{words} at update 0", fontsize="small", color=GREY, **where)
     if panel.names:
         axes.set_yticks(range(len(panel.names)), panel.names)
     for end in range(panel.cycle, int(max(x, default=0)) + 1, panel.cycle) if panel.cycle else ():
@@ -169,7 +186,7 @@ def new_figure(
     mpl.rcParams["font.size"] = REAL if look.width else TEXT
     of_title, of_caption = (REAL, REAL) if look.width else (TITLE, CAPTION)
     heading = _title(title, _letters(width, of_title, "title")) if look.title else ""
-    below = textwrap.fill(plain(caption), _letters(width, of_caption, "caption")) if look.title else ""
+    below = _filled(caption, _letters(width, of_caption, "caption")) if look.title else ""
     top, bottom = (
         size * LINE / 72 * (text.count("\n") + 1) + 2 * PADDING if text else 0.0
         for text, size in ((heading, of_title), (below, of_caption))
@@ -191,7 +208,8 @@ def _title(text: str, most: int) -> str:
 
 
 def dress(axes: Axes) -> None:
-    """Remove the top and right spines and add a faint grid."""
+    """Remove the top and right spines and add a faint grid below all else."""
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
 

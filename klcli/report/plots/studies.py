@@ -9,7 +9,15 @@ from klcli.procedures.searches import tried_values
 from klcli.report.plots.chart import COLOURS, DURING, OF_BN, STYLES, Chart, Line, Panel, curve, marks
 from klcli.report.plots.training import MEASURES, complete_of, cycle_length, mean_curve
 from klcli.report.tables.later_checks import gradient_check_title, gradient_method
-from klcli.report.words import layers_name, network_name, run_numbers, settings_line, statistics_words, subset_words
+from klcli.report.words import (
+    layers_name,
+    network_name,
+    numbered,
+    run_numbers,
+    settings_line,
+    statistics_words,
+    subset_words,
+)  # fmt: skip
 from klcli.store.records import Epoch, GradientCheck, Run
 from klcli.studies.lambda_search import Choice
 from klcli.studies.statistics import Sample
@@ -48,8 +56,7 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, s
     lines += [Line(label, [place(chosen.lam)], ring, "black", "", size=14, fill="none")] * bool(ring)
     panel = Panel(lines, xlabel="log10 lambda" if is_log else "lambda", ylabel=f"{split} accuracy", band=band)
     title = f"Lambda search: {network_name(first.config)}{subset_words(together)}"
-    numbers = dict.fromkeys(str(runs[0].study_id) for _, runs in stages)
-    studies = f"{'study' if len(numbers) == 1 else 'studies'} {', '.join(numbers)}"
+    studies = numbered("study", list(dict.fromkeys(runs[0].study_id or 0 for _, runs in stages)))
     repeated = "; the bars are one standard deviation over seeds" if has_repeats else ""
     caption = f"{settings_line(first, omit=('lambda',), together_with=together)}, {studies}{repeated}"
     return Chart(title, caption, [[panel]], 8, 4.2)

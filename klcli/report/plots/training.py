@@ -3,7 +3,18 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from klcli.report.plots.chart import DURING, GREY, OF_SPLIT, STYLES, Chart, Line, Panel, curve, steps_limit
+from klcli.report.plots.chart import (
+    DURING,
+    GREY,
+    OF_SPLIT,
+    STYLES,
+    Chart,
+    Line,
+    Panel,
+    curve,
+    later_limits,
+    steps_limit,
+)
 from klcli.report.tables.studies import suggestion_of
 from klcli.report.tables.table import SPLITS
 from klcli.report.words import counted, network_name, run_numbers, run_title, settings_line, subset_words
@@ -37,12 +48,15 @@ def training_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], 
                 tests = [run.test_accuracy for run in drawn if run.test_accuracy is not None]
                 label = f"test {fmean(tests):.4f}" if name == "accuracy" and tests else None
             lines += mean_curve(label, drawn, epochs, f"{split}_{name}", OF_SPLIT[split], STYLES[split], dots_below=40)
-        panels.append(Panel(lines, name, xlim=steps_limit(lines), cycle=cycle_length(first)))
+        ylim = None if name == "accuracy" else later_limits(lines)
+        panels.append(Panel(lines, name, xlim=steps_limit(lines), ylim=ylim, cycle=cycle_length(first)))
     panels.append(_rate_panel(first, epochs[first.id], title="learning rate eta"))
     title, more = run_title("Run", first), [f"without {', '.join(left)}"] * bool(left)
     if len(drawn) > 1:
         title = f"{network_name(first.config)}, mean of {len(drawn)} runs{subset_words(drawn)}"
         more = [run_numbers(drawn), BAND, *more]
+    elif first.state != "complete":
+        more.append(first.state)
     caption = "; ".join([settings_line(first, together_with=drawn), *more])
     return Chart(title, caption, [panels[:2], panels[2:]], 10, 6.4)
 

@@ -18,7 +18,7 @@ from klcli.report.tables.table import Form, Row, Table, columns, fraction, scien
 from klcli.report.words import counted
 from klcli.text import storable, visible
 
-HEAD = columns("*row; what; quantity=number; published:; ours:; ?margin:=95 % ±; ???n:; ?difference:; verdict; ?why=")
+HEAD = columns("*row; what; quantity=number; published:; ours:; ?margin:=95 % ±; ???n:; ?difference:; verdict; ??why=")
 _SEEDS_OF = {
     "all": "", "init": "of the weights alone ", "order": "of all but the weights ",
     "split": "of everything, with validation images of its own each, ",

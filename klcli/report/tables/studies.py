@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
-from klcli.report.tables.table import SPLITS, Row, Shown, Table, columns, fraction, significant
-from klcli.report.words import images_words, layers_name, network_name, statistics_words
+from klcli.report.tables.table import SPLITS, Row, Shown, Table, columns, fraction
+from klcli.report.words import images_words, layers_name, network_name, numbered, statistics_words
 from klcli.store.records import Epoch, Run, RunResult
 from klcli.studies.plans import Suggestion, suggest
 from klcli.studies.statistics import Sample
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from klcli.studies.lambda_search import Choice
 
 MEASURES = ("accuracy", "loss", "cost")
-HUGE = 1e5
 _INTERVAL = "mean:.4f; &std:.4f; &n:; low:.4f=95 % from; &high:.4f=to"
 
 
@@ -42,8 +41,7 @@ def cell(runs: Sequence[Run], column: str) -> Shown | None:
     if (sample := sample_of(runs, column)) is None:
         return None
     numbers = [value for value in (sample.mean, sample.std) if value is not None]
-    # Four significant digits of a very large loss: four decimals would be wider than its column.
-    text = " ± ".join(fraction(value) if abs(value) < HUGE else significant(value) for value in numbers)
+    text = " ± ".join(map(fraction, numbers))
     return Shown(sample.mean, text, {"std": sample.std, "half_interval": sample.half_interval, "n": sample.n})
 
 
@@ -63,9 +61,9 @@ def search_table(search: "LambdaSearch") -> Table:
     interval = "&half:.4f=95 % ±; &n:; " if repeated else ""
     others = "??validation_loss:=loss; ???validation_cost:=cost; ???train_accuracy:=train; ?runs:=run; remark="
     head = columns(f"*lambda:.4g; stage; validation_accuracy:=validation; {interval}{others}")
-    first, studies = search.stages[0][1][0], ", ".join(map(str, search.studies))
+    first = search.stages[0][1][0]
     what = f"Lambda search: {network_name(first.config)} on {images_words(first)}"
-    return Table(f"{what}, by validation accuracy (study {studies})", head, rows)
+    return Table(f"{what}, by validation accuracy ({numbered('study', search.studies)})", head, rows)
 
 
 def _remark(lam: float, stage: str, runs: Sequence[Run], choice: "Choice | None") -> str:

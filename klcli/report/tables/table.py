@@ -9,9 +9,14 @@ from klcli.text import visible
 Row = dict[str, Any]  # values by the key of their column
 Form = Callable[[Any], str]
 SPLITS = ("train", "validation", "test")
-fraction = "{:.4f}".format  # an accuracy on 10 000 images, a loss or a cost
 significant = "{:.4g}".format  # quantities that span decades: lambda, sigma, eta
 scientific = "{:.1e}".format  # an error
+HUGE = 1e5  # a loss on its way to infinity: four decimals would be wider than its column
+
+
+def fraction(value: float) -> str:
+    """Return an accuracy on 10 000 images, a loss or a cost with four decimals, from HUGE on with four digits."""
+    return f"{value:.4f}" if abs(value) < HUGE else significant(value)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A table in a terminal: texts wrap, columns are stacked or dropped, which a line says; never a word is broken."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -44,9 +45,12 @@ def show(table: Table, console: "Console") -> None:
 
 
 def wrapped(text: str, room: int) -> str:
-    """Return a text with line breaks between words; a longer word, for example a path, stays whole."""
+    """Return a text with line breaks between words; a longer word, as a path, and a command in backticks stay whole."""
+    if len(text) <= room:
+        return text
+    text = re.sub("`[^`\n]*`", lambda command: command[0].replace(" ", "\0"), text)
     lines = [textwrap.wrap(one, room, break_long_words=False, break_on_hyphens=False) for one in text.split("\n")]
-    return "\n".join(line for own in lines for line in own or [""]) if len(text) > room else text
+    return "\n".join(line for own in lines for line in own or [""]).replace("\0", " ")
 
 
 def least_width(lengths: Sequence[Sequence[int]], is_number: bool) -> int:
