@@ -279,7 +279,7 @@ class RunFilter:
         terms |= {"started_at >= ?": self.since, "instr(' ' || tags || ' ', ' ' || ? || ' ') > 0": self.tag}
         given = {term: value for term, value in terms.items() if value is not None}
         own = [f"({self.where}\n)"] if self.where is not None else []  # the new line ends a comment in the condition
-        own += [_AS_CONFIGURED] if self.as_configured else []
+        own += [AS_CONFIGURED] if self.as_configured else []
         return " AND ".join([*given, *own]) or "1", list(given.values())
 
 
@@ -296,7 +296,7 @@ class Order:
 
 
 # Published reports are reproduced with the quirks of their code, which no setting describes.
-_AS_CONFIGURED = (
+AS_CONFIGURED = (
     "NOT EXISTS (SELECT 1 FROM studies WHERE studies.id = study_id AND "
     "coalesce(json_extract(settings, '$.method'), json_extract(settings, '$.as_published')) IS NOT NULL)"
 )

@@ -24,7 +24,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
 from klcli.store.connection import Database, measured, next_number, now
 from klcli.store.locks import Locks
-from klcli.store.records import Epoch, ImageSet, Order, Run, RunFilter, RunResult, repeated_of
+from klcli.store.records import AS_CONFIGURED, Epoch, ImageSet, Order, Run, RunFilter, RunResult, repeated_of
 from klcli.text import path_of, path_text
 
 if TYPE_CHECKING:  # a report must not import the training code
@@ -247,13 +247,17 @@ class Runs:
         return int(n)
 
     def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
-        """Return what can be ranked together: all images before subsets, then recent ones, then the common split."""
+        """Return what can be ranked together: all images before subsets, then recent ones, then the common split.
+
+        The common split is that of the most runs that are ranked, not of those with the quirks of a published report.
+        """
         condition, parameters = chosen.conditions()
-        counted = "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest FROM runs"
+        counted = "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest, "
+        counted += f"count(*) FILTER (WHERE {AS_CONFIGURED}) AS ranked FROM runs"
         # A quick trial must not hide the results. A split of an unknown form counts as one of all images.
         is_subset = "CASE WHEN json_valid(split) THEN json_extract(split, '$.subset') IS NOT NULL ELSE 0 END"
         recent = f"max(latest) OVER (PARTITION BY {is_subset}, dataset_sha256)"
-        order = f"{is_subset}, {recent} DESC, runs DESC, latest DESC"
+        order = f"{is_subset}, {recent} DESC, ranked DESC, runs DESC, latest DESC"
         source = f"({counted} WHERE {condition} GROUP BY dataset_sha256, split) ORDER BY {order}"
         with self._db.reading_only(chosen.where):
             return [*self._db.records(ImageSet, source, parameters)]

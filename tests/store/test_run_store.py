@@ -4,6 +4,7 @@ import os
 import socket
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from klcli.errors import StoreError
 from klcli.evaluation.metrics import Metrics
+from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
 from klcli.store.records import BEST_FIRST, Epoch, Run, RunFilter
@@ -278,6 +280,16 @@ def test_data_sets_are_told_apart_by_their_content_and_the_latest_comes_first(re
         ("cifar10", "b" * 64, 3), ("cifar10", "a" * 64, 2),
     ]  # fmt: skip
     store.close()
+
+
+def test_runs_with_quirks_do_not_make_a_split_the_common_one(recorder: Any) -> None:
+    """They are not ranked: the ranking of their split could be empty, or that of a single network."""
+    study = recorder.store.studies.begin("reproduce", "quirks", {"method": "a warm start"}, [], "klcli reproduce")
+    ids = [recorder.begin(split=SplitConfig(validation=size)) for size in (1000, 1000, 1000, 5000)]
+    with closing(sqlite3.connect(recorder.path)) as db, db:
+        db.execute("UPDATE runs SET study_id = ? WHERE id <= ?", [study, ids[2]])
+    found = Store(recorder.path).runs.image_sets(RunFilter())
+    assert [(one.split.validation, one.runs) for one in found] == [(5000, 1), (1000, 3)]
 
 
 # --- checkpoints of runs
