@@ -97,7 +97,7 @@ def _explain(error: Exception) -> int:
 
 def _fail(message: str, code: ExitCode) -> int:
     line = f"klcli: {visible(' '.join(message.split()))}"
-    if sys.stderr.isatty():  # which would break it inside a number
+    if sys.stderr.isatty():  # a terminal would break it inside a word or a number
         from klcli.report.tables.terminal import wrapped
 
         line = wrapped(line, shutil.get_terminal_size().columns)

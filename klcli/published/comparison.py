@@ -130,6 +130,8 @@ def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
     values, failed = [float(getattr(error, line.quantity)) for error in mine], not all(error.passed for error in mine)
     kind, _, moment = line.quantity.partition("_")
     if kind in ("gradient", "numerical"):
+        if line.tensor is None:
+            return Comparison(line, INCOMPARABLE, line.reason or "each tensor has its own size, name one")
         deviations = values if moment == "std" else [float(getattr(error, f"{kind}_std")) for error in mine]
         unit = statistics.median(deviations) if moment == "mean" else None
         verdict, words = decide_draw(line.published, values, BAND, unit)

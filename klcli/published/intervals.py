@@ -21,12 +21,12 @@ if h is larger, since then a difference as large as the tolerance could be insid
 The tolerance is 2 points of accuracy, or .06 of loss and cost, which go together: over the ten networks of report 001
 that learn, the published training costs fall by .057 for 2 points of training accuracy (correlation -.96).
 
-The size of a gradient is one draw of random weights, from a skewed distribution of which we have n draws. One more
+The size of a gradient is that of one draw of the weights, from a skewed distribution of which we have n draws. One more
 draw of any continuous distribution is between the k-th smallest and the k-th largest of them with the probability
 1 - 2 k / (n + 1), which is .95 or more for k = (n + 1) / 40, rounded down; 39 draws are the fewest. A published size
 outside of that interval differs. Inside, it is reproduced if the interval is narrow enough to show a wrong gradient,
-and undecided if not: the ends of a deviation of the entries may be a given factor apart; a mean of entries of both
-signs has no size of its own, and half of its interval may be as large as the deviation of the entries.
+and undecided if not: the ends of the interval of a deviation may be a given factor apart; a mean of entries of both
+signs may be near 0, so half of its interval may be as large as the deviation of the entries.
 """
 
 import math

@@ -142,8 +142,8 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
     shown = Exhibit("lambda", search_table(search), again, lambda_search(search.stages, choice))
     best, final = Exhibit("lambda-best", _best(found), again[:1]), _curves("final", found.final, epochs, db)
     cycles = found.final[0].cycles
-    sentence = f"{choice_sentence(choice).capitalize()}. After {cycles:g} {counted(cycles, 'cycle')}, "
-    sentence += f"the accuracy of the network with this lambda on the test images is {_percent(found.final)}."
+    sentence = f"{choice_sentence(choice).capitalize()}. The accuracy on the test images after {cycles:g} "
+    sentence += f"{counted(cycles, 'cycle')} with this lambda: {_percent(found.final)}."
     question = "Are the best values further apart than chance puts them?"
     yield Section("The search for lambda", [shown, best, final], sentence, question)
 

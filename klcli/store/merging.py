@@ -221,7 +221,7 @@ class _Merging:
             return False
         files, remarks = len(self._files), len(self._merged.remarks)
         checkpoint = self._add_checkpoint(old, row, mine["id"])
-        del self._merged.remarks[remarks:]  # the first merge has told it
+        del self._merged.remarks[remarks:]  # the first merge has given it
         if is_found := len(self._files) > files:
             self._tables.execute("UPDATE runs SET checkpoint = ? WHERE id = ?", [checkpoint, mine["id"]])
             self._merged.updated += 1

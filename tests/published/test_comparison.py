@@ -392,10 +392,12 @@ def test_the_band_of_a_gradient(quantity: str, published: float, ours: float, ve
     assert (one.verdict, one.why) == (verdict, why)
 
 
-def drawn(quantity: str, published: float, draws: list[float], deviation: float = 0.1) -> Comparison:
+def drawn(
+    quantity: str, published: float, draws: list[float], deviation: float = 0.1, tensor: str = 'tensor = "W1", '
+) -> Comparison:
     """The comparison of a size of W1 with draws of it; the entries of each have this deviation."""
     head, _, _ = GRADIENTS.partition("lambdas")
-    rows = f'rows = [{{ row = "009-G", tensor = "W1", {quantity} = {published} }}]'
+    rows = f'rows = [{{ row = "009-G", {tensor}{quantity} = {published} }}]'
     report = parse("test", f"{head}lambdas = [0]\nrepeats = {len(draws)}\n{rows}")
     [experiment] = report.gradient_checks
     assert len({stack[0].seed for stack in experiment.networks()}) == len(draws)
@@ -420,6 +422,8 @@ def test_a_published_size_is_one_draw() -> None:
         "an interval of single draws of the weights takes 39 of them, not 38",
     )
     assert drawn("numerical_std", 1.5, narrow[:39]).verdict == "reproduced"
+    mixed = drawn("gradient_std", 1.06, narrow, tensor="")
+    assert (mixed.verdict, mixed.why) == ("cannot be compared", "each tensor has its own size, name one")
 
 
 @pytest.mark.parametrize(

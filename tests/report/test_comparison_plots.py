@@ -51,6 +51,10 @@ def test_repeats_are_one_curve_with_a_band_over_their_common_steps() -> None:
         assert words in chart.caption
     assert {panel.cycle for panel in chart.panels[0]} == {200}
     assert draw(chart).startswith(b"\x89PNG")
+    unfinished = replace(trained(5, seed=5), state="interrupted")
+    chart = overlay([*runs, unfinished], measured | {5: epochs(s100=9.0)})
+    assert lines_of(chart)["loss", "runs 1-2: lambda 0.005"].y == first.y  # not cut at 100 updates
+    assert chart.caption.endswith("; without run 5, interrupted")
 
 
 @pytest.mark.parametrize(

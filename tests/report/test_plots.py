@@ -93,6 +93,11 @@ def test_a_high_value_at_update_0_is_marked_and_the_axis_shows_the_others() -> N
     measured = [epoch(step, learning_rate=0.1, train_cost=40.0 if step == 0 else 2 - step / 100) for step in high.x]
     texts = re.findall(r"<!-- (.*?) -->", draw(curves_of(trained(), measured), "svg").decode())
     assert texts.count("40 at update 0") == 1
+    both = [trained(), replace(trained(lam=0.5), id=13, state="interrupted")]  # the second one in its first epoch
+    costs = {12: [replace(one, validation_cost=one.train_cost) for one in measured]}
+    chart = overlay(both, costs | {13: [epoch(0, validation_cost=41.0)]})
+    assert "40 to 41 at update 0" in draw(chart, "svg").decode()
+    assert points(entering(Line("c", [0], [9.0], "black"), 3.1)) == [(0, 3.1)]
 
 
 def test_no_line_of_a_caption_ends_between_a_name_and_its_number_and_no_marker_is_cut() -> None:

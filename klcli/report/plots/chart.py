@@ -116,7 +116,9 @@ def later_limits(lines: Sequence[Line]) -> tuple[float, float] | None:
 
 
 def entering(line: Line, high: float) -> Line:
-    """Return a line that begins above `high` from where it crosses this height."""
+    """Return a line that begins above `high` from where it crosses this height; a single point moves down to it."""
+    if len(line.x) == 1:  # a run that was interrupted in its first epoch
+        return replace(line, y=[high])
     (x, next_x), (y, next_y) = line.x[:2], line.y[:2]
     crossing = x + (next_x - x) * (y - high) / (y - next_y)
     return replace(line, x=[crossing, *line.x[1:]], y=[high, *line.y[1:]])

@@ -23,10 +23,13 @@ FEW, LETTERS = 6, 60  # curves of a comparison, and the most letters of each lab
 def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ("validation",)) -> Chart:
     """Gather the curves of runs with evaluations, a colour per setting; its repeats become one curve with a band.
 
-    Of several splits, each has a style of its own.
+    Of several splits, each has a style of its own. Of repeats, those that are not complete are left out if one is,
+    because a mean ends with the shortest.
     """
-    drawn, empty = [run for run in runs if epochs[run.id]], [run for run in runs if not epochs[run.id]]
-    groups, is_one = repeats(drawn), len(splits) == 1
+    measured, empty = [run for run in runs if epochs[run.id]], [run for run in runs if not epochs[run.id]]
+    groups, is_one = [complete_of(own) for own in repeats(measured)], len(splits) == 1
+    drawn = [run for run in measured if any(run in own for own in groups)]
+    left = ", ".join(f"run {run.id}, {run.state}" for run in measured if run not in drawn)
     looks = cycle(product(LINES, COLOURS) if is_one else [("", colour) for colour in COLOURS])
     if sorted(own[0].config.batch_norm for own in groups) == [False, True]:
         looks = cycle([("", OF_BN[own[0].config.batch_norm]) for own in groups])
@@ -39,7 +42,7 @@ def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ("validation",))
     missing = f"without any evaluation: {words.run_numbers(empty)}" if empty else ""
     band = BAND if len(drawn) > len(groups) else ""
     what = " and ".join("training" if split == "train" else split for split in splits).capitalize()
-    caption = (_common(drawn), missing, band)
+    caption = (_common(drawn), missing, band, f"without {left}" if left else "")
     return _chart(f"{what} over update steps{words.subset_words(drawn)}", caption, curves, epochs)
 
 

@@ -1,4 +1,4 @@
-"""A table in a terminal: texts wrap, columns are stacked or dropped, which a line says; never a word is broken."""
+"""A table in a terminal: texts wrap, columns are stacked, or dropped and named below it, and no word is broken."""
 
 import re
 import textwrap
