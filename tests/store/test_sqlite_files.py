@@ -203,7 +203,7 @@ def test_a_process_without_files_left_names_that_and_no_damage(complete: Path) -
 @pytest.mark.parametrize("closed", ["file", "folder"])
 def test_what_another_user_may_not_read_is_named(complete: Path, closed: str) -> None:
     (complete if closed == "file" else complete.parent).chmod(0)
-    script = LOOK.replace("# as the user", "import os, filelock\nos.setgid(65534)\nos.setuid(65534)")
+    script = LOOK.replace("# as the user", "import os, filelock, urllib.parse\nos.setgid(65534)\nos.setuid(65534)")
     for folder in complete.parents[1:]:
         if folder.stat().st_mode & 0o111 != 0o111 and len(folder.parts) > 2:
             folder.chmod(0o755)
