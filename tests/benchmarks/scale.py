@@ -119,7 +119,7 @@ def draw(result: dict[str, list[dict[str, float]]], path: Path) -> None:
         axes.set_xlabel(title)
         axes.set_ylabel("us per update and network")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(STYLES), frameon=False)
     figure.suptitle("What an update costs: 3-layer network 50-50 with BN, 100 images, one thing varied", fontsize=11)
     figure.savefig(path, dpi=100)
 
