@@ -29,7 +29,7 @@ from klcli.text import one_line
 _loading = threading.Lock()
 PLAIN = "NumPy"  # name of engine/ in the versions of a run
 IN_USE = "in-use"  # the file in the folder of the machine code that every process which has loaded it holds
-COMPLETE = "complete"  # the file there once a process has compiled all of it
+COMPLETE = "complete"  # the file there once a process has compiled what `check` executes
 
 
 def why_not() -> str:
@@ -94,8 +94,9 @@ def _held_folder() -> Path:
         with suppress(OSError):  # a cache that cannot be written is not removed either
             folder.mkdir(parents=True, exist_ok=True)
             hold(file := os.open(folder / IN_USE, os.O_RDWR | os.O_CREAT))
-            if os.path.samestat(os.fstat(file), (folder / IN_USE).stat()):
+            if (folder / IN_USE).exists() and os.path.samestat(os.fstat(file), (folder / IN_USE).stat()):
                 break
+            os.close(file)  # that of a folder which is gone
     return folder
 
 
