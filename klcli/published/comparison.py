@@ -119,7 +119,8 @@ def _training(
     sampling = 0.0 if same_images else sampling_error(line.quantity, sample.mean, line.config.split)
     noise, tolerance = Noise.of(sample, typical, sampling), line.tolerance or tolerance_of(line.quantity)
     verdict, power = decide(sample.mean - line.published, noise, tolerance)
-    why = _why(line, verdict, lost, power)
+    scatter = f"ours have {min(sample.values):.4f} to {max(sample.values):.4f}" if power and sample.n > 1 else ""
+    why = _why(line, verdict, lost, power, scatter)
     return Comparison(line, verdict, why, sample, diverged, noise.half(), tolerance)
 
 

@@ -164,6 +164,10 @@ def headline(found: Sequence[Reproduction]) -> dict[str, Any]:
         for key, own in shares.items()
         if own["comparable"]
     ]
+    if with_interval := sum(one.margin is not None for one in compared):
+        lines.append(
+            f"of {with_interval} with an interval, 1 of 20 differs by bad luck alone: {with_interval / 20:.1f}"
+        )
     lines += [f"{verdict}: {', '.join(own)}" for verdict, own in names.items() if own]
     return shares | names | {"lines": lines if len(found) > 1 else []}
 
