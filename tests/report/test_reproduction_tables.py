@@ -91,6 +91,11 @@ def test_notes_explain_what_is_there() -> None:
     assert "luck of both splits" not in notes
     assert "gradient" not in notes
     assert "luck of both splits" in "\n".join(reproduction_notes(reproduced("009", "same_validation_images = false\n")))
+    assert "share the luck of the first" not in notes
+    found = reproduced("009")
+    chains = tuple(replace(one, is_chain=True) for one in found.report.experiments)
+    chained = replace(found, report=replace(found.report, experiments=chains))
+    assert "share the luck of the first" in "\n".join(reproduction_notes(chained))
 
 
 def test_the_headline_counts_all_reports() -> None:

@@ -84,6 +84,11 @@ def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list
             f"reproduced: inside an interval of at most {tolerance} to either side, the smallest difference that "
             "matters. undecided: inside a wider one, which could hide such a difference; more seeds may narrow it",
         ]
+    if any(one.is_chain for one in found.report.experiments):
+        notes.append(
+            "trainings that go on with the weights of the one before share the luck of the first: their lines agree or "
+            "differ together"
+        )
     if any(not one.line.same_validation_images for one in comparisons):
         notes.append("the report validates on other images than we do: its interval includes the luck of both splits")
     if any(one.line.check for one in comparisons):
