@@ -50,8 +50,10 @@ def planned(report: Report, repeats: int, *, quick: bool = False, vary: str = "a
     """Yield the studies of a report: one for each method and each division of the images."""
     for method, one in {one.method: one for one in report.experiments}.items():
         if one.is_chain:
-            linked = [config for other in report.experiments if other.method == method for config in other.configs]
-            yield PlannedStudy(method, *chain(linked, repeats, vary), one.quirks)
+            together = [other for other in report.experiments if other.method == method]
+            linked = [config for other in together for config in other.configs]
+            seeds = repeats if quick else max(repeats, *(other.repeats for other in together))
+            yield PlannedStudy(method, *chain(linked, seeds, vary), one.quirks)
             continue
         for configs in plan(report, repeats, quick=quick, vary=vary, method=method).values():
             yield PlannedStudy(method, configs, None, one.quirks)

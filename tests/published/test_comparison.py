@@ -567,6 +567,14 @@ def test_chains_of_one_study_continue_each_other() -> None:
     assert "the weights of the one before, through both" in str(line.note)
 
 
+def test_a_chain_has_the_seeds_that_its_experiment_asks_for() -> None:
+    report = parse("test", METHODS.replace("is_chain = true\n", "is_chain = true\nrepeats = 4\n"))
+    for quick, seeds in ((False, 4), (True, 2)):
+        [chain] = [one for one in planned(report, 2, quick=quick) if one.chains]
+        assert [config.seed for config in chain.configs] == [seed for seed in range(seeds) for _ in range(3)]
+        assert len(chain.chains or ()) == seeds
+
+
 def test_a_study_of_its_own_leaves_the_others_as_they_are() -> None:
     apart = METHODS.replace('name = "one"\n', 'name = "one"\nrepeats = 5\nstudy = "five"\nvariant = VARIANT\n')
     report = parse("test", apart.replace("VARIANT", '{ name = "as ever", repeats = 1 }'))

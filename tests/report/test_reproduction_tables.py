@@ -1,5 +1,6 @@
 """Tables of reproductions: the printed interval is the one that decides, and the last lines count all reports."""
 
+from dataclasses import replace
 from typing import Any
 
 from records import run
