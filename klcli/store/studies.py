@@ -13,16 +13,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import RESTORE, Database, next_number, now
 from klcli.store.locks import Locks
 from klcli.store.records import Run, Study
-from klcli.store.runs import (
-    STARTED,
-    UNFINISHED,
-    Runs,
-    end_of,
-    ending_row,
-    insert_run,
-    this_process,
-    upsert_epoch,
-)  # fmt: skip
+from klcli.store.runs import RUNNING, STARTED, UNFINISHED, Runs, end_of, ending_row, insert_run, this_process
 
 if TYPE_CHECKING:  # a report must not import the training code
     from klcli.studies.execution import StackOutcome
@@ -45,18 +36,13 @@ class Studies:
     ) -> int:
         """Record a study with the rows of all its runs before the first one starts, lock it, and return its number."""
         about = {"kind": kind, "stage": stage, "settings": canonical(settings), "parent": parent, "command": command}
-        with self._locks.taking() as owner, self._db.write() as db:
+        with self._runs.owning() as (db, owner):
             study_id = next_number(db, "studies")
             db.table("studies").insert(about | {"id": study_id, "state": "running", "created_at": now()})
             for position, row in enumerate(rows):
                 insert_run(db, row | {"study_id": study_id, "member": position, "owner": owner})
-            self._own(study_id, owner)
-        return study_id
-
-    def _own(self, study_id: int, owner: str) -> None:
         self._owners[study_id] = owner
-        runs = self._db.read("SELECT id FROM runs WHERE owner = ?", [owner])
-        self._runs.owners |= {row["id"]: owner for row in runs}
+        return study_id
 
     def find(self, kind: str, stage: str, settings: Row, parent: int | None) -> Study | None:
         """Return the latest study of exactly this plan, in any state, including studies of an older klcli."""
@@ -96,10 +82,9 @@ class Studies:
 
         Those at the positions `continued` keep their epochs, the others begin again.
         """
-        running = {"state": "running", "finished_at": None, "error": None}
         without = dict.fromkeys(("best_validation_accuracy", "checkpoint", "checkpoint_sha256", "previous_sha256"))
-        again = without | running | {"epochs_done": 0}
-        with self._locks.taking() as owner, self._db.write() as db:
+        again = without | RUNNING | {"epochs_done": 0}
+        with self._runs.owning() as (db, owner):
             runs = {run.member: run for run in self.members(study_id)}
             for position, row in rows.items():
                 run = runs.get(position)
@@ -109,14 +94,14 @@ class Studies:
                     words = f"{self._runs.training_words(run)}, end that first"
                     raise StoreError(f"{self._db.path}: run {run.id} of study {study_id}: {words}")
                 elif position in continued and run.state in UNFINISHED:
-                    db.table("runs").update(run.id, this_process() | running | {"owner": owner})
+                    db.table("runs").update(run.id, this_process() | RUNNING | {"owner": owner})
                 elif run.state in (*UNFINISHED, "running"):
                     db.execute("DELETE FROM epochs WHERE run_id = ?", [run.id])
                     started = {name: row[name] for name in STARTED}
                     db.table("runs").update(run.id, started | again | {"owner": owner})
             remaining = f"json_remove(settings, '$.{DELETED}')"
             db.execute(f"UPDATE studies SET state = 'running', settings = {remaining} WHERE id = ?", [study_id])
-            self._own(study_id, owner)
+        self._owners[study_id] = owner
 
     def record_stack(self, run_ids: Sequence[int], outcome: StackOutcome) -> None:
         """Record the results of a stack in one transaction; runs that were complete before stay as they are."""
@@ -129,10 +114,7 @@ class Studies:
             rows[run_id] = ending_row(state, result, outcome.seconds, error) | pointer
         with self._db.write() as db:
             for run_id, result in results.items():
-                self._runs.require_owner(run_id)
-                for metrics in result.epochs:
-                    upsert_epoch(db, run_id, metrics)
-                db.table("runs").update(run_id, rows[run_id])
+                self._runs.update(db, run_id, rows[run_id], result.epochs)
         for run_id, row in rows.items():
             if row["state"] == "complete":
                 self._runs.remove_previous(run_id)
