@@ -59,11 +59,15 @@ class Runs:
     @contextmanager
     def owning(self) -> Iterator[tuple[Tables, str]]:
         """Yield a transaction with the owner of a new lock: this process trains the runs that get this owner in it."""
-        with self._locks.taking() as owner:
+        owner = self._locks.take()
+        try:
             with self._db.write() as db:
                 yield db, owner
             runs = self._db.read("SELECT id FROM runs WHERE owner = ?", [owner])
-            self.owners |= {row["id"]: owner for row in runs}
+        except BaseException:
+            self._locks.release(owner)
+            raise
+        self.owners |= {row["id"]: owner for row in runs}
 
     def record_epochs(self, run_id: int, *epochs: EpochMetrics, result: TrainResult | None = None) -> None:
         """Commit the metrics of evaluations with the checkpoint of the last one, whose file is written first.
@@ -182,7 +186,8 @@ class Runs:
             with checkpoints.writing(path):  # otherwise the next write would keep an unknown or damaged one beside it
                 replace(file, path)
             remark = "" if sha256 == run.checkpoint_sha256 else f"{failures[0]}: the previous checkpoint is used"
-            return Snapshot(found.step, found.state), remark
+            epochs = tuple(metrics for metrics in self.metrics(run.id) if metrics.step <= found.step)
+            return Snapshot(found.step, found.state, epochs), remark
         return None, f"{failures[0]}: run {run.id} begins again"
 
     def checkpoint(self, run: Run) -> checkpoints.Checkpoint:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from klcli.errors import ConfigError, StoreError
@@ -46,9 +45,9 @@ class Studies:
 
     def find(self, kind: str, stage: str, settings: Row, parent: int | None) -> Study | None:
         """Return the latest study of exactly this plan, in any state, including studies of an older klcli."""
-        wanted = _identity(settings)
+        wanted = identity(settings)
         found = self._where("kind = ? AND stage = ? AND parent IS ? ORDER BY id DESC", kind, stage, parent)
-        return next((one for one in found if _identity(one.settings) == wanted), None)
+        return next((one for one in found if identity(one.settings) == wanted), None)
 
     def get(self, study_id: int) -> Study:
         for study in self._where("id = ?", study_id):
@@ -77,10 +76,10 @@ class Studies:
     def _where(self, condition: str, *values: object) -> list[Study]:
         return [*self._db.records(Study, f"studies WHERE {condition}", values)]
 
-    def restart(self, study_id: int, rows: dict[int, Row], continued: Collection[int] = ()) -> None:
+    def restart(self, study_id: int, rows: dict[int, Row], alone: Collection[int] = ()) -> None:
         """Take over the unfinished or deleted runs at these positions. Raises StoreError if one is being trained.
 
-        Those at the positions `continued` keep their epochs, the others begin again.
+        Those at the positions `alone`, each its own stack, continue from their checkpoints; the others begin again.
         """
         without = dict.fromkeys(("best_validation_accuracy", "checkpoint", "checkpoint_sha256", "previous_sha256"))
         again = without | RUNNING | {"epochs_done": 0}
@@ -93,7 +92,7 @@ class Studies:
                 elif self._runs.is_alive(run):
                     words = f"{self._runs.training_words(run)}, end that first"
                     raise StoreError(f"{self._db.path}: run {run.id} of study {study_id}: {words}")
-                elif position in continued and run.state in UNFINISHED:
+                elif position in alone and run.checkpoint and run.state in UNFINISHED:
                     db.table("runs").update(run.id, this_process() | RUNNING | {"owner": owner})
                 elif run.state in (*UNFINISHED, "running"):
                     db.execute("DELETE FROM epochs WHERE run_id = ?", [run.id])
@@ -134,11 +133,12 @@ def canonical(settings: Row) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
-def _identity(settings: Row) -> str:
-    """The settings that determine the numbers of a study, with the defaults of options newer than it."""
-    settings = {key: value for key, value in settings.items() if key not in UNTRAINED}
+def identity(settings: Row) -> tuple[str, list[Any], str]:
+    """Return what determines the numbers of a study: its settings, its plan as `settings_and_seeds`, and its stacks."""
+    known = {key: value for key, value in settings.items() if key not in UNTRAINED}
     try:
-        plan = [settings_and_seeds(TrainConfig.from_values(one)) for one in settings.get("plan", [])]
-    except (ConfigError, TypeError):
-        return canonical(settings)  # a plan that this version of klcli cannot train
-    return canonical(settings | {"plan": [(asdict(config), seeds) for config, seeds in plan]} if plan else settings)
+        plan = [settings_and_seeds(TrainConfig.from_values(one)) for one in known.pop("plan", [])]
+    except (ConfigError, TypeError):  # this version of klcli cannot train it
+        return canonical(settings), [], ""
+    groups = known.pop("groups", None)
+    return canonical(known), plan, json.dumps(groups)
