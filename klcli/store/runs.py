@@ -82,10 +82,14 @@ class Runs:
             self.update(db, run_id, pointer, epochs)
 
     def update(self, db: Tables, run_id: int, row: dict[str, Any], epochs: Iterable[EpochMetrics] = ()) -> None:
-        """Write columns and evaluations of a run of this process, inside a transaction."""
+        """Write columns and evaluations of a run of this process, and its progress, inside a transaction."""
         self.require_owner(run_id)
-        for metrics in epochs:
-            upsert_epoch(db, run_id, metrics)
+        best = "best_validation_accuracy = max(coalesce(best_validation_accuracy, 0), :validation_accuracy)"
+        for one in epochs:
+            epoch = {name: getattr(one, name) for name in ("epoch", "step", "learning_rate", "seconds")}
+            epoch |= {"run_id": run_id, **prefixed("train", one.train), **prefixed("validation", one.validation)}
+            db.table("epochs").upsert(epoch, pk=("run_id", "epoch"))
+            db.execute(f"UPDATE runs SET epochs_done = max(epochs_done, :epoch), {best} WHERE id = :run_id", epoch)
         db.table("runs").update(run_id, row)
 
     def finish(
@@ -285,15 +289,6 @@ class Runs:
     def where(self, condition: str, parameters: Sequence[Any] = ()) -> list[Run]:
         """Return the runs for an SQL condition, which must not come from a user."""
         return [*self._db.records(Run, f"runs WHERE {condition}", parameters)]
-
-
-def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
-    """Write an evaluation and the progress of its run, inside a transaction."""
-    row = {name: getattr(metrics, name) for name in ("epoch", "step", "learning_rate", "seconds")}
-    row |= {"run_id": run_id, **prefixed("train", metrics.train), **prefixed("validation", metrics.validation)}
-    db.table("epochs").upsert(row, pk=("run_id", "epoch"))
-    best = "best_validation_accuracy = max(coalesce(best_validation_accuracy, 0), :validation_accuracy)"
-    db.execute(f"UPDATE runs SET epochs_done = max(epochs_done, :epoch), {best} WHERE id = :run_id", row)
 
 
 def prefixed(split: str, metrics: Metrics | Score | None) -> dict[str, float]:
