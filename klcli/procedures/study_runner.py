@@ -12,11 +12,10 @@ from klcli.errors import ConfigError
 from klcli.procedures.setup import Setup, ending_in_a_state
 from klcli.procedures.trainings import restored
 from klcli.settings.run_command import resuming_command, run_command
-from klcli.settings.sameness import settings_and_seeds, without_seeds
 from klcli.settings.train_config import TrainConfig
-from klcli.store.runs import UNFINISHED, run_row
+from klcli.store.runs import run_row
 from klcli.store.store import Store
-from klcli.store.studies import UNTRAINED, canonical
+from klcli.store.studies import identity
 from klcli.studies.execution import ImagesReference, StackTask, execute, stacks
 from klcli.studies.executors import open_executor
 from klcli.termination import deferred
@@ -135,18 +134,15 @@ class StudyRunner:
                 run_row(one, budget_of(one, n_train), self.dataset, now, command) | {"note": "; ".join(remarks) or None}
                 for one, command in pairs
             ]
-            alone: set[int] = set()  # positions of runs that continue from their checkpoints
             if earlier is None:
                 study_id = self.store.studies.begin(kind, stage, settings, rows, self.setup.command, parent)
             else:
                 study_id, again = earlier.id, {p: rows[p] for part in missing for p in part if p not in ended}
-                begun = {run.member: run for run in members if run.checkpoint and run.state in UNFINISHED}
-                alone = {part[0] for part in missing if len(part) == 1 and part[0] in begun and not is_chain}
+                alone = {part[0] for part in missing if len(part) == 1 and not is_chain}
                 self.store.studies.restart(study_id, again, alone)
             self.setup.warn_of_locks(self.store)
             ending = functools.partial(self.store.studies.end, study_id)
             with ending_in_a_state(ending, lambda: self._how_to_continue(study_id, kind)):
-                tasks = [self._continued(study_id, one) if one.positions[0] in alone else one for one in tasks]
                 self._execute(study_id, stage, tasks, executor, check)
                 ending("complete")
         return study_id
@@ -161,30 +157,29 @@ class StudyRunner:
             with self.setup.observer.step("closing the workers"):
                 stack.close()
 
-    def _continued(self, study_id: int, task: StackTask) -> StackTask:
-        [run] = [run for run in self.store.studies.members(study_id) if run.member == task.positions[0]]
-        snapshot, epochs = restored(self.setup, self.store, run)
-        return replace(task, snapshot=snapshot, epochs=tuple(epochs))
-
     def _execute(
         self, study_id: int, stage: str, tasks: list[StackTask], executor: Executor, check: Callable[[], None]
     ) -> None:
-        run_ids = {run.member: run.id for run in self.store.studies.members(study_id)}
+        runs = {run.member: run for run in self.store.studies.members(study_id)}
+        for index, task in enumerate(tasks):
+            run = runs[task.positions[0]]
+            if run.state == "running" and run.checkpoint:  # it continues
+                tasks[index] = replace(task, snapshot=restored(self.setup, self.store, run))
         n_train = tasks[0].configs[0].split.sizes()[0]
         # The networks of a stack share their updates, the networks of a chain do not.
         shared = [len(task.configs) if task.is_chain else 1 for task in tasks]
         updates = [n * budget_of(task.configs[0], n_train).total_updates for n, task in zip(shared, tasks, strict=True)]
         with self.setup.observer.study(f"study {study_id} {stage}", tasks, updates) as observer:
-            recorded = [len(task.epochs) for task in tasks]
+            recorded = [len(task.snapshot.epochs) if task.snapshot else 0 for task in tasks]
 
             def on_result(index: int, result: TrainResult) -> None:
-                run_id = run_ids[tasks[index].positions[0]]
+                run_id = runs[tasks[index].positions[0]].id
                 self.store.runs.record_epochs(run_id, *result.epochs[recorded[index] :], result=result)
                 recorded[index] = len(result.epochs)
 
             how: dict[str, Any] = {"on_progress": observer.on_progress, "on_result": on_result}
             for outcome in execute(tasks, executor, check=check, **how):
-                self.store.studies.record_stack([run_ids[position] for position in outcome.positions], outcome)
+                self.store.studies.record_stack([runs[position].id for position in outcome.positions], outcome)
                 observer.on_outcome(outcome)
 
     def _how_to_continue(self, study_id: int, kind: str) -> str:
@@ -205,19 +200,11 @@ class StudyRunner:
 
     def _refuse_other_repeats(self, kind: str, stage: str, settings: dict[str, Any]) -> None:
         """Raise ConfigError if the study to complete is there, but its repeats vary something else."""
-        wanted = _without_repeats(settings)
+        rest, plan, _ = identity(settings)
         for one in reversed(self.store.studies.all()):
-            if (one.kind, one.stage) == (kind, stage) and _without_repeats(one.settings) == wanted:
+            own_rest, own_plan, _ = identity(one.settings)
+            is_alike = (one.kind, one.stage, own_rest, own_plan[:1]) == (kind, stage, rest, plan[:1])
+            if is_alike and [config for config, _ in own_plan] == [config for config, _ in plan]:
                 other = one.settings.get("vary", "init")  # an older klcli held the order of the images
                 cure = f"add --vary {other} to complete it, or omit --resume to begin a new one"
                 raise ConfigError(f"--resume: the repeats of study {one.id} are those of --vary {other}: {cure}")
-
-
-def _without_repeats(settings: dict[str, Any]) -> Any:
-    """Return the settings of a study that --vary has no effect on; None if this klcli cannot read them."""
-    rest = {key: value for key, value in settings.items() if key not in ("plan", "groups", *UNTRAINED)}
-    try:
-        plan = [TrainConfig.from_values(one) for one in settings["plan"]]
-    except (ConfigError, KeyError, TypeError):
-        return None
-    return canonical(rest), settings_and_seeds(plan[0]), [without_seeds(config) for config in plan]

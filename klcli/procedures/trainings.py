@@ -21,7 +21,7 @@ from klcli.text import command_text
 from klcli.training.budget import budget_of
 from klcli.training.cores import cores
 from klcli.training.environment import continued, environment
-from klcli.training.result import EpochMetrics, Snapshot, TrainResult
+from klcli.training.result import Snapshot, TrainResult
 from klcli.training.trainer import train as train_stack
 
 
@@ -93,13 +93,12 @@ def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | N
 def _train(
     setup: Setup, store: Store, run: Run, dataset: Dataset, splits: Splits, check: Callable[[], None], is_resumed: bool
 ) -> Run:
-    config, snapshot, recorded, started = run.config, None, 0, time.perf_counter()
-    epochs: list[EpochMetrics] = []
+    config, recorded, before, started = run.config, 0, 0.0, time.perf_counter()
+    snapshot: Snapshot | None = None
     latest: TrainResult | None = None
 
     def end(state: str, error: str | None = None) -> None:
-        seconds = time.perf_counter() - started + sum(metrics.seconds for metrics in epochs)
-        store.runs.finish(run.id, state, latest, seconds, error)
+        store.runs.finish(run.id, state, latest, before + time.perf_counter() - started, error)
 
     def how_to_continue() -> str:
         database = ["--db", str(store.path)] * (setup.db != DEFAULT_DATABASE)
@@ -132,13 +131,12 @@ def _train(
             eta = f"eta is {budget.learning_rate(budget.total_updates, config):.2g}"
             cure = "networks are best compared at the end of a whole cycle"
             setup.observer.warn(f"{budget.cycles:.2f} cycles: training ends where {eta}, {cure}")
-        if is_resumed:
-            snapshot, epochs = restored(setup, store, run)
-            recorded = len(epochs)
+        if is_resumed and (snapshot := restored(setup, store, run)):
+            recorded, before = len(snapshot.epochs), sum(metrics.seconds for metrics in snapshot.epochs)
         started = time.perf_counter()  # the duration of a run is that of its training
         with setup.observer.training(budget) as observer:
             [latest] = train_stack(
-                [config], splits, snapshot=snapshot, epochs=epochs, evaluate_test=config.schedule != "range",
+                [config], splits, snapshot=snapshot, evaluate_test=config.schedule != "range",
                 cores=1 if setup.jobs == 1 or run.threads > 1 else cores(),  # BLAS threads already occupy the others
                 on_update=on_update, on_evaluation=on_evaluation, evaluate_untrained=True, step=observer.step,
             )  # fmt: skip
@@ -146,19 +144,17 @@ def _train(
     return store.runs.get(run.id)
 
 
-def restored(setup: Setup, store: Store, run: Run) -> tuple[Snapshot | None, list[EpochMetrics]]:
-    """Return the snapshot from which a run continues, and its epochs; record the versions that train the rest."""
+def restored(setup: Setup, store: Store, run: Run) -> Snapshot | None:
+    """Return the snapshot from which a run continues, if there is one; record the versions that train the rest."""
     snapshot, remark = store.runs.snapshot(run)
-    step = snapshot.step if snapshot else 0
-    epochs = [metrics for metrics in store.runs.metrics(run.id) if metrics.step <= step]
-    done = epochs[-1].epoch if epochs else 0
+    done = snapshot.epochs[-1].epoch if snapshot and snapshot.epochs else 0
     versions, changed = continued(run.versions, done)
     store.runs.record_versions(run.id, versions)
     differing = changed and f"run {run.id} was trained with {changed}: its bits can differ from here on"
     for warning in filter(None, [remark, differing]):
         setup.observer.warn(warning)
     setup.observer.say(f"run {run.id} continues after epoch {done:g}")
-    return snapshot, epochs
+    return snapshot
 
 
 def _instead_of_resuming(store: Store) -> str:

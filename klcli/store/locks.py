@@ -47,16 +47,6 @@ class Locks:
             return owner
 
     @contextmanager
-    def taking(self) -> Iterator[str]:
-        """Yield the owner of a new lock, which stays taken if the block ends without an exception."""
-        owner = self.take()
-        try:
-            yield owner
-        except BaseException:
-            self.release(owner)
-            raise
-
-    @contextmanager
     def releasing(self, owner: str | None) -> Iterator[None]:
         try:
             yield

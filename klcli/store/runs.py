@@ -7,8 +7,8 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from difflib import get_close_matches
 from itertools import product
@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # a report must not import the training code
 
 
 UNFINISHED = ("interrupted", "failed")  # states of runs that can continue, also as a list in SQL
+RUNNING = {"state": "running", "finished_at": None, "error": None}  # columns of a run that continues
 STARTED = ("host", "pid", "state", "started_at", "threads", "versions")  # columns that change when a run begins again
 UNEXPECTED = "its process ended unexpectedly"
 PORTION = 1000  # runs read at once
@@ -52,10 +53,21 @@ class Runs:
         self, config: TrainConfig, budget: Budget, dataset: Dataset, environment: Environment, command: str
     ) -> int:
         row = run_row(config, budget, dataset, environment, command)
-        with self._locks.taking() as owner, self._db.write() as db:
-            run_id = insert_run(db, row | {"owner": owner})
-        self.owners[run_id] = owner
-        return run_id
+        with self.owning() as (db, owner):
+            return insert_run(db, row | {"owner": owner})
+
+    @contextmanager
+    def owning(self) -> Iterator[tuple[Tables, str]]:
+        """Yield a transaction with the owner of a new lock: this process trains the runs that get this owner in it."""
+        owner = self._locks.take()
+        try:
+            with self._db.write() as db:
+                yield db, owner
+            runs = self._db.read("SELECT id FROM runs WHERE owner = ?", [owner])
+        except BaseException:
+            self._locks.release(owner)
+            raise
+        self.owners |= {row["id"]: owner for row in runs}
 
     def record_epochs(self, run_id: int, *epochs: EpochMetrics, result: TrainResult | None = None) -> None:
         """Commit the metrics of evaluations with the checkpoint of the last one, whose file is written first.
@@ -65,20 +77,27 @@ class Runs:
         pointer = self.write_checkpoint(run_id, result) if result else {}
         older = "UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE id = ? AND checkpoint_sha256 <> ?"
         with self._db.write() as db:
-            self.require_owner(run_id)
-            for metrics in epochs:
-                upsert_epoch(db, run_id, metrics)
             if pointer:
                 db.execute(older, [run_id, pointer["checkpoint_sha256"]])
-                db.table("runs").update(run_id, pointer)
+            self.update(db, run_id, pointer, epochs)
+
+    def update(self, db: Tables, run_id: int, row: dict[str, Any], epochs: Iterable[EpochMetrics] = ()) -> None:
+        """Write columns and evaluations of a run of this process, and its progress, inside a transaction."""
+        self.require_owner(run_id)
+        best = "best_validation_accuracy = max(coalesce(best_validation_accuracy, 0), :validation_accuracy)"
+        for one in epochs:
+            epoch = {name: getattr(one, name) for name in ("epoch", "step", "learning_rate", "seconds")}
+            epoch |= {"run_id": run_id, **prefixed("train", one.train), **prefixed("validation", one.validation)}
+            db.table("epochs").upsert(epoch, pk=("run_id", "epoch"))
+            db.execute(f"UPDATE runs SET epochs_done = max(epochs_done, :epoch), {best} WHERE id = :run_id", epoch)
+        db.table("runs").update(run_id, row)
 
     def finish(
         self, run_id: int, state: str, result: TrainResult | None, seconds: float, error: str | None = None
     ) -> None:
         # Also released if this fails: the next opening of the database then marks the run.
         with self._locks.releasing(self.owners.get(run_id)), self._db.write() as db:
-            self.require_owner(run_id)
-            db.table("runs").update(run_id, ending_row(state, result, seconds, error))
+            self.update(db, run_id, ending_row(state, result, seconds, error))
         if state == "complete":
             self.remove_previous(run_id)
 
@@ -88,13 +107,11 @@ class Runs:
             checkpoints.previous(self._own_file(run_id)).unlink(missing_ok=True)
 
     def claim(self, run_id: int) -> None:
-        with self._locks.taking() as owner, self._db.write() as db:
+        with self.owning() as (db, owner):
             run = self.get(run_id)
             if run.state not in (*UNFINISHED, "running") or self.is_alive(run):
                 raise StoreError(f"{self._db.path}: run {run_id} has just been taken over by another process")
-            row = {"owner": owner, "state": "running", "finished_at": None, "error": None}
-            db.table("runs").update(run_id, this_process() | row)
-        self.owners[run_id] = owner
+            db.table("runs").update(run_id, this_process() | RUNNING | {"owner": owner})
 
     def is_alive(self, run: Run) -> bool | None:
         """Whether a process trains the run now; None if unknown, without locks in the file system."""
@@ -173,7 +190,8 @@ class Runs:
             with checkpoints.writing(path):  # otherwise the next write would keep an unknown or damaged one beside it
                 replace(file, path)
             remark = "" if sha256 == run.checkpoint_sha256 else f"{failures[0]}: the previous checkpoint is used"
-            return Snapshot(found.step, found.state), remark
+            epochs = tuple(metrics for metrics in self.metrics(run.id) if metrics.step <= found.step)
+            return Snapshot(found.step, found.state, epochs), remark
         return None, f"{failures[0]}: run {run.id} begins again"
 
     def checkpoint(self, run: Run) -> checkpoints.Checkpoint:
@@ -271,15 +289,6 @@ class Runs:
     def where(self, condition: str, parameters: Sequence[Any] = ()) -> list[Run]:
         """Return the runs for an SQL condition, which must not come from a user."""
         return [*self._db.records(Run, f"runs WHERE {condition}", parameters)]
-
-
-def upsert_epoch(db: Tables, run_id: int, metrics: EpochMetrics) -> None:
-    """Write an evaluation and the progress of its run, inside a transaction."""
-    row = {name: getattr(metrics, name) for name in ("epoch", "step", "learning_rate", "seconds")}
-    row |= {"run_id": run_id, **prefixed("train", metrics.train), **prefixed("validation", metrics.validation)}
-    db.table("epochs").upsert(row, pk=("run_id", "epoch"))
-    best = "best_validation_accuracy = max(coalesce(best_validation_accuracy, 0), :validation_accuracy)"
-    db.execute(f"UPDATE runs SET epochs_done = max(epochs_done, :epoch), {best} WHERE id = :run_id", row)
 
 
 def prefixed(split: str, metrics: Metrics | Score | None) -> dict[str, float]:

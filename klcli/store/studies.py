@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from klcli.errors import ConfigError, StoreError
@@ -13,16 +12,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import RESTORE, Database, next_number, now
 from klcli.store.locks import Locks
 from klcli.store.records import Run, Study
-from klcli.store.runs import (
-    STARTED,
-    UNFINISHED,
-    Runs,
-    end_of,
-    ending_row,
-    insert_run,
-    this_process,
-    upsert_epoch,
-)  # fmt: skip
+from klcli.store.runs import RUNNING, STARTED, UNFINISHED, Runs, end_of, ending_row, insert_run, this_process
 
 if TYPE_CHECKING:  # a report must not import the training code
     from klcli.studies.execution import StackOutcome
@@ -45,24 +35,19 @@ class Studies:
     ) -> int:
         """Record a study with the rows of all its runs before the first one starts, lock it, and return its number."""
         about = {"kind": kind, "stage": stage, "settings": canonical(settings), "parent": parent, "command": command}
-        with self._locks.taking() as owner, self._db.write() as db:
+        with self._runs.owning() as (db, owner):
             study_id = next_number(db, "studies")
             db.table("studies").insert(about | {"id": study_id, "state": "running", "created_at": now()})
             for position, row in enumerate(rows):
                 insert_run(db, row | {"study_id": study_id, "member": position, "owner": owner})
-            self._own(study_id, owner)
-        return study_id
-
-    def _own(self, study_id: int, owner: str) -> None:
         self._owners[study_id] = owner
-        runs = self._db.read("SELECT id FROM runs WHERE owner = ?", [owner])
-        self._runs.owners |= {row["id"]: owner for row in runs}
+        return study_id
 
     def find(self, kind: str, stage: str, settings: Row, parent: int | None) -> Study | None:
         """Return the latest study of exactly this plan, in any state, including studies of an older klcli."""
-        wanted = _identity(settings)
+        wanted = identity(settings)
         found = self._where("kind = ? AND stage = ? AND parent IS ? ORDER BY id DESC", kind, stage, parent)
-        return next((one for one in found if _identity(one.settings) == wanted), None)
+        return next((one for one in found if identity(one.settings) == wanted), None)
 
     def get(self, study_id: int) -> Study:
         for study in self._where("id = ?", study_id):
@@ -91,15 +76,14 @@ class Studies:
     def _where(self, condition: str, *values: object) -> list[Study]:
         return [*self._db.records(Study, f"studies WHERE {condition}", values)]
 
-    def restart(self, study_id: int, rows: dict[int, Row], continued: Collection[int] = ()) -> None:
+    def restart(self, study_id: int, rows: dict[int, Row], alone: Collection[int] = ()) -> None:
         """Take over the unfinished or deleted runs at these positions. Raises StoreError if one is being trained.
 
-        Those at the positions `continued` keep their epochs, the others begin again.
+        Those at the positions `alone`, each its own stack, continue from their checkpoints; the others begin again.
         """
-        running = {"state": "running", "finished_at": None, "error": None}
         without = dict.fromkeys(("best_validation_accuracy", "checkpoint", "checkpoint_sha256", "previous_sha256"))
-        again = without | running | {"epochs_done": 0}
-        with self._locks.taking() as owner, self._db.write() as db:
+        again = without | RUNNING | {"epochs_done": 0}
+        with self._runs.owning() as (db, owner):
             runs = {run.member: run for run in self.members(study_id)}
             for position, row in rows.items():
                 run = runs.get(position)
@@ -108,15 +92,15 @@ class Studies:
                 elif self._runs.is_alive(run):
                     words = f"{self._runs.training_words(run)}, end that first"
                     raise StoreError(f"{self._db.path}: run {run.id} of study {study_id}: {words}")
-                elif position in continued and run.state in UNFINISHED:
-                    db.table("runs").update(run.id, this_process() | running | {"owner": owner})
+                elif position in alone and run.checkpoint and run.state in UNFINISHED:
+                    db.table("runs").update(run.id, this_process() | RUNNING | {"owner": owner})
                 elif run.state in (*UNFINISHED, "running"):
                     db.execute("DELETE FROM epochs WHERE run_id = ?", [run.id])
                     started = {name: row[name] for name in STARTED}
                     db.table("runs").update(run.id, started | again | {"owner": owner})
             remaining = f"json_remove(settings, '$.{DELETED}')"
             db.execute(f"UPDATE studies SET state = 'running', settings = {remaining} WHERE id = ?", [study_id])
-            self._own(study_id, owner)
+        self._owners[study_id] = owner
 
     def record_stack(self, run_ids: Sequence[int], outcome: StackOutcome) -> None:
         """Record the results of a stack in one transaction; runs that were complete before stay as they are."""
@@ -129,10 +113,7 @@ class Studies:
             rows[run_id] = ending_row(state, result, outcome.seconds, error) | pointer
         with self._db.write() as db:
             for run_id, result in results.items():
-                self._runs.require_owner(run_id)
-                for metrics in result.epochs:
-                    upsert_epoch(db, run_id, metrics)
-                db.table("runs").update(run_id, rows[run_id])
+                self._runs.update(db, run_id, rows[run_id], result.epochs)
         for run_id, row in rows.items():
             if row["state"] == "complete":
                 self._runs.remove_previous(run_id)
@@ -152,11 +133,12 @@ def canonical(settings: Row) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
-def _identity(settings: Row) -> str:
-    """The settings that determine the numbers of a study, with the defaults of options newer than it."""
-    settings = {key: value for key, value in settings.items() if key not in UNTRAINED}
+def identity(settings: Row) -> tuple[str, list[Any], str]:
+    """Return what determines the numbers of a study: its settings, its plan as `settings_and_seeds`, and its stacks."""
+    known = {key: value for key, value in settings.items() if key not in UNTRAINED}
     try:
-        plan = [settings_and_seeds(TrainConfig.from_values(one)) for one in settings.get("plan", [])]
-    except (ConfigError, TypeError):
-        return canonical(settings)  # a plan that this version of klcli cannot train
-    return canonical(settings | {"plan": [(asdict(config), seeds) for config, seeds in plan]} if plan else settings)
+        plan = [settings_and_seeds(TrainConfig.from_values(one)) for one in known.pop("plan", [])]
+    except (ConfigError, TypeError):  # this version of klcli cannot train it
+        return canonical(settings), [], ""
+    groups = known.pop("groups", None)
+    return canonical(known), plan, json.dumps(groups)

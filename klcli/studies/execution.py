@@ -28,7 +28,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.termination import at_the_end
 from klcli.training.blas_check import check_blas
 from klcli.training.environment import pin_threads
-from klcli.training.result import EpochMetrics, Snapshot, TrainResult
+from klcli.training.result import Snapshot, TrainResult
 from klcli.training.trainer import Quirk, train, train_chain
 
 STACK_SIZE = 4  # replicas per stack: more gain little, and fewer stacks occupy fewer workers
@@ -77,10 +77,14 @@ class WorkerChannel:
         if (self.folder / STOP).exists() or (self._has_seen_folder and not exists) or _dropped_by_dask():
             raise Stopped
         self._has_seen_folder = exists
+        self._put(str(self.index), PROGRESS.pack(step, self._best))
+
+    def _put(self, name: str, content: bytes) -> None:
+        """Write a file that is never seen incomplete; nothing where the folder is not."""
         with suppress(OSError):
-            temporary = self.folder / f"{self.index}.new"
-            temporary.write_bytes(PROGRESS.pack(step, self._best))
-            temporary.replace(self.folder / str(self.index))
+            temporary = self.folder / f"{name}.new"
+            temporary.write_bytes(content)
+            temporary.replace(self.folder / name)
 
     def put_best(self, accuracy: float) -> None:
         self._best = max(self._best, accuracy)
@@ -91,10 +95,7 @@ class WorkerChannel:
         if now < (self._next_result or 0.0) or file.exists() or not self.folder.exists():
             return
         self._next_result = now + RESULT_SECONDS
-        with suppress(OSError):
-            temporary = file.with_suffix(".unfinished")
-            temporary.write_bytes(pickle.dumps(replace(result, network=plain(result.network))))
-            temporary.replace(file)
+        self._put(file.name, pickle.dumps(replace(result, network=plain(result.network))))
 
     def take_result(self) -> TrainResult | None:
         file = self.folder / f"{self.index}.result"
@@ -154,7 +155,6 @@ class StackTask:
     version: str = klcli.__version__
     is_chain: bool = False  # trained in sequence, each from the weights of the previous network, not in lockstep
     snapshot: Snapshot | None = None  # from which a single replica continues
-    epochs: tuple[EpochMetrics, ...] = ()  # before it
     quirks: tuple[Quirk, ...] = ()  # functions of a module, which the worker imports
 
 
@@ -197,9 +197,8 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
     if task.is_chain:
         results = train_chain(task.configs, splits, on_evaluation=on_evaluation, **how)
     else:
-        how |= {"on_evaluation": on_evaluation, "snapshot": task.snapshot, "epochs": task.epochs}
-        results = train(task.configs, splits, **how)
-    before = sum(metrics.seconds for metrics in task.epochs)
+        results = train(task.configs, splits, on_evaluation=on_evaluation, snapshot=task.snapshot, **how)
+    before = sum(metrics.seconds for metrics in task.snapshot.epochs) if task.snapshot else 0.0
     return StackOutcome(task.positions, results, before + time.perf_counter() - started)
 
 
@@ -255,8 +254,7 @@ def execute(
                 for index in running.values():
                     on_progress(index, *channels[index].read())
                     if result := channels[index].take_result():
-                        snapshot = Snapshot(result.step, result.arrays())
-                        tasks[index] = replace(tasks[index], snapshot=snapshot, epochs=tuple(result.epochs))
+                        tasks[index] = replace(tasks[index], snapshot=result.snapshot())
                         on_result(index, result)
                 for future in done:
                     index = running.pop(future)

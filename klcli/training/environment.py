@@ -1,8 +1,8 @@
 """Environment: determines, with the config, the bits and the time of a run."""
 
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,8 +78,6 @@ def pin_threads(threads: int) -> AbstractContextManager[Any]:
     return threadpoolctl.threadpool_limits(limits=threads, user_api="blas")
 
 
-@contextmanager
-def arithmetic() -> Iterator[None]:
+def arithmetic() -> np.errstate:
     """Let diverging replicas reach infinity and NaN without warnings inside the block."""
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        yield
+    return np.errstate(over="ignore", invalid="ignore", divide="ignore")

@@ -34,6 +34,7 @@ class Snapshot:
 
     step: int
     state: dict[str, np.ndarray]  # of its network and, until the last update, of its optimizer
+    epochs: tuple[EpochMetrics, ...] = ()  # up to that update
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ class TrainResult:
         cycles = enumerate(self.snapshots, start=1)
         snapshots = {f"{CYCLE}{i}.{name}": array for i, state in cycles for name, array in state.items()}
         return self.network.state() | self.memory | snapshots
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.step, self.arrays(), tuple(self.epochs))
 
 
 def snapshots_of(state: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:

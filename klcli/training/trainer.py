@@ -162,7 +162,7 @@ class Training:
 
     def _restore_memory(self, snapshot: Snapshot) -> None:
         state = snapshot.state
-        self.results[0].snapshots = snapshots_of(state)
+        self.results[0].snapshots, self.results[0].epochs = snapshots_of(state), [*snapshot.epochs]
         if self.average and part(state, RAW):
             averaged = self.stack.replica(0).with_state(state)
             self.average.state, self.average.updates = stack([averaged]).state(), snapshot.step
@@ -189,8 +189,7 @@ Step = Callable[[str], AbstractContextManager[Any]]  # shows what is done inside
 
 def train(
     configs: Sequence[TrainConfig], splits: Splits, *,
-    snapshot: Snapshot | None = None, epochs: Sequence[EpochMetrics] = (), evaluate_test: bool = True, cores: int = 1,
-    evaluate_untrained: bool = False,
+    snapshot: Snapshot | None = None, evaluate_test: bool = True, cores: int = 1, evaluate_untrained: bool = False,
     quirks: Sequence[Quirk] = (),
     on_update: Callable[[int], None] = lambda step: None,
     on_evaluation: Callable[[list[TrainResult]], None] = lambda results: None,
@@ -203,15 +202,14 @@ def train(
     is called after every evaluation, whose EpochMetrics is the last of the `epochs` of each replica; with
     `evaluate_untrained`, the first one is before the first update, if any evaluation is not the last. A replica whose
     cost is no longer finite gets `diverged_at` and no further metrics; the others continue. A single replica continues
-    from a `snapshot`, with the `epochs` before it, and ends with the same bits as without the interruption. With two
-    `cores`, a second thread computes too; the bits do not depend on it. Each of the `quirks` is called with the
-    Training before its first update, and may replace its `compute`, its `splits` or its arrays. Inside `step(name)`,
-    whitening and the evaluations are computed.
+    from a `snapshot`, and ends with the same bits as without the interruption. With two `cores`, a second thread
+    computes too; the bits do not depend on it. Each of the `quirks` is called with the Training before its first
+    update, and may replace its `compute`, its `splits` or its arrays. Inside `step(name)`, whitening and the
+    evaluations are computed.
     """
     with open_team(configs[0].dtype, helper=cores > 1) as team, arithmetic():
         training = Training(configs, splits, snapshot, team, quirks, step)
-        training.results[0].epochs.extend(epochs)
-        done = training.step if epochs else -1  # their evaluations are stored with the snapshot
+        done = training.step if training.results[0].epochs else -1  # evaluated before, with the snapshot
         evaluations = training.budget.evaluations_with_untrained if evaluate_untrained else training.budget.evaluations
         for evaluation in (step for step in evaluations if step > done):
             while training.step < evaluation and not training.finished:

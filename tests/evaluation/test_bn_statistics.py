@@ -146,8 +146,8 @@ def test_a_run_that_was_stopped_before_the_test_split_ends_with_the_same_bits(sp
     config = replace(CONFIG, bn_statistics="adaptive", dtype="float32")
     [whole] = train([config], splits)
     [before] = train([config], splits, evaluate_test=False)
-    snapshot = Snapshot(before.step, before.network.state())
-    [resumed] = train([config], splits, snapshot=snapshot, epochs=before.epochs)
+    snapshot = Snapshot(before.step, before.network.state(), tuple(before.epochs))
+    [resumed] = train([config], splits, snapshot=snapshot)
     assert resumed.test == whole.test
     assert resumed.epochs == before.epochs
 

@@ -52,7 +52,7 @@ def test_a_resumed_training_ends_with_the_same_bits(splits: Splits, options: dic
     [whole] = train([config], splits, on_evaluation=on_evaluation)
     for step in (STOP, 40):
         state, epochs = stored[step]
-        [resumed] = train([config], splits, snapshot=Snapshot(step, state), epochs=epochs)
+        [resumed] = train([config], splits, snapshot=Snapshot(step, state, tuple(epochs)))
         assert [replace(e, seconds=0.0) for e in resumed.epochs] == [replace(e, seconds=0.0) for e in whole.epochs]
         assert (resumed.test, resumed.ensemble) == (whole.test, whole.ensemble)
         expected = everything(whole)
