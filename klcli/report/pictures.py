@@ -6,6 +6,7 @@ from pathlib import Path
 
 from klcli.data.dataset import Dataset, split
 from klcli.errors import ConfigError
+from klcli.evaluation.bn_statistics import for_split
 from klcli.evaluation.metrics import confusion, predict
 from klcli.procedures.run_lookup import images_of, trained_networks
 from klcli.procedures.searches import stored_search
@@ -186,7 +187,8 @@ class Painter:
             dataset = self._datasets[run.dataset_sha256] = images_of(run, data, f"run {run.id}")
         with pin_threads(run.threads):
             images = getattr(split(dataset, run.split).standardised(run.config.standardise), on)
-            counts = confusion(images.labels, predict(trained.network, images, run.config.dtype))
+            network = for_split(trained.network, images, run.config.bn_statistics, run.config.dtype)
+            counts = confusion(images.labels, predict(network, images, run.config.dtype))
         return draw_confusion(run, counts, dataset.class_names, suffix, self._look, on)
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -223,6 +224,16 @@ def test_pictures_are_written_under_names_that_sort(here: Klcli, trained: Path) 
     first = (trained / "c.svg").read_bytes()
     assert here("report", "--plot", "confusion", "--to", "c.svg").returncode == 0
     assert (trained / "c.svg").read_bytes() == first
+
+
+def test_a_confusion_has_the_accuracy_of_the_run(here: Klcli, rows: Rows) -> None:
+    training = ["train", "--hidden", "8", "--bn", "--bn-statistics", "batch", "--bn-momentum", "0.99", "--epochs", "1"]
+    assert here(*training, "--data", "synthetic", "--subset", "500").returncode == 0
+    [run] = rows("runs")
+    for split in ("train", "validation", "test"):
+        assert here("report", "--plot", "confusion", "--split", split, "--to", "c.svg").returncode == 0
+        caption = " ".join(re.findall("<!-- (.*?) -->", Path("c.svg").read_text()))
+        assert f"{split} images, accuracy {run[f'{split}_accuracy']:.4f}" in caption
 
 
 @pytest.mark.parametrize("args", [["--list"], ["--group-by", "bn"], ["--html", "x.html"]])

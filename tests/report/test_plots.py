@@ -1,5 +1,6 @@
 """Plots: the gathered values are correct, and every chart can be drawn."""
 
+import math
 import re
 import struct
 import zlib
@@ -149,6 +150,22 @@ def test_a_cosine_falls_to_the_bottom_and_jumps_up_again() -> None:
     assert corners[-1] == (250, 0.02)
     assert dict(corners)[100] == pytest.approx(0.1 / 2, rel=1e-3)
     assert cycle == 2 * N_S
+
+
+def test_a_cosine_of_few_updates_falls_before_it_jumps_up() -> None:
+    corners, _ = rate(curves_of(trained(step_size=7, schedule="cosine"), epochs(28)))
+    cosine = [1e-5 + (0.1 - 1e-5) * (1 + math.cos(math.pi * step / 14)) / 2 for step in range(14)]
+    expected = [*enumerate([*cosine, 1e-5]), *enumerate([*cosine, 1e-5], start=14)]
+    assert corners == [(step, pytest.approx(eta)) for step, eta in expected]
+
+
+def test_a_range_test_rises_to_its_end() -> None:
+    drawn = [replace(one, learning_rate=0.1) for one in epochs(400)]
+    corners, cycle = rate(learning_rate_curve(trained(schedule="range"), drawn))
+    assert corners[0] == (0, pytest.approx(1e-5))
+    assert corners[-1] == (400, 0.1)
+    assert [eta for _, eta in corners] == sorted(eta for _, eta in corners)
+    assert cycle == 0
 
 
 def test_one_cycle_is_drawn_over_the_planned_length() -> None:

@@ -115,10 +115,11 @@ def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
     length = cycle or total
     lines, points = 2 if config.schedule == "cyclical" else LINES_OF_A_CURVE, list[tuple[float, float]]()
     for piece in range(updates // cycle + 1 if cycle else 1):
-        steps = sorted({round(length * (piece + line / lines)) for line in range(lines)})
+        end = (piece + 1) * length
+        steps = sorted({round(length * (piece + line / lines)) for line in range(lines)} - {end})
         points += [(step, budget.learning_rate(step, config)) for step in steps if step < updates]
-        if 0 < (piece + 1) * length <= updates:  # the end of a cosine, before eta jumps up again
-            points.append(((piece + 1) * length, config.eta_min))
+        if 0 < end <= updates and config.schedule != "range":  # the end of a cosine, before eta jumps up again
+            points.append((end, config.eta_min))
     if not points or points[-1][0] < updates:  # training ended within a cycle
         points.append((updates, last.learning_rate))
     return list(dict.fromkeys(points))
