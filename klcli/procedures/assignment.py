@@ -6,13 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from statistics import fmean
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from klcli.data.dataset import split
 from klcli.errors import Diverged, Interrupted
+from klcli.files import temporary_folder
 from klcli.procedures import trainings
 from klcli.procedures.evaluating import check_gradients
 from klcli.procedures.observer import Observer
@@ -31,7 +30,6 @@ from klcli.store.store import Store
 from klcli.studies.execution import stacks
 from klcli.studies.gradient_checks import Stack
 from klcli.studies.plans import repeat, sigma_sweep
-from klcli.termination import at_the_end
 from klcli.training.budget import budget_of
 from klcli.training.cores import cores
 from klcli.training.trainer import train
@@ -76,10 +74,9 @@ class Assignment:
 def plan(setup: Setup, settings: AssignmentSettings) -> list[Part]:
     """Return the parts of an assignment. Trains nothing but trials, and records nothing."""
     edition, silent = settings.chosen, replace(setup, observer=Observer())
-    temporary = TemporaryDirectory(prefix="klcli-", ignore_cleanup_errors=True)
-    with temporary as folder, at_the_end(temporary.cleanup), setup.pinned():
+    with temporary_folder() as folder, setup.pinned():
         setup.prepare_engine()
-        none_yet = Path(folder) / "none.db"  # an empty database, which does not stay
+        none_yet = folder / "none.db"  # an empty database, which does not stay
         setup.observer.say("looking for the trainings, and measuring the speed of those that are missing")
         with closing(Store(setup.db if setup.db.exists() else none_yet)) as store:
             runner = StudyRunner(silent, store, setup.images(), edition.final, True, trains=False)

@@ -1,10 +1,8 @@
 """Execution: an executor trains a plan, a list of configs, in stacks; the number of workers changes no digit."""
 
 import pickle
-import shutil
 import struct
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
@@ -22,10 +20,10 @@ from klcli.data.cifar10.prepared import user_path
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.data.sources import NAMES, open_dataset
 from klcli.errors import ConfigError, DataError, KlcliError
+from klcli.files import temporary_folder
 from klcli.settings.sameness import stack_key
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.termination import at_the_end
 from klcli.training.blas_check import check_blas
 from klcli.training.environment import pin_threads
 from klcli.training.result import EpochMetrics, Snapshot, TrainResult
@@ -232,19 +230,12 @@ def execute(
     one replica can continue, after evaluations that are RESULT_SECONDS apart; if its worker dies, another one continues
     from it. Raises WorkersLost if ATTEMPTS workers of a stack die or the Dask scheduler ends.
     """
-    tasks, folder = list(tasks), Path(tempfile.mkdtemp(prefix="klcli-"))
-    channels = [WorkerChannel(folder, index) for index in range(len(tasks))]
+    tasks = list(tasks)
     attempts = [0] * len(tasks)
     running: dict[Future[StackOutcome], int] = {}
     waiting = list(range(len(tasks)))
-
-    def remove() -> None:
-        ended = folder
-        with suppress(OSError):  # a worker that still writes does not find it by another name; Windows may refuse it
-            ended = folder.rename(f"{folder}-ended")
-        shutil.rmtree(ended, ignore_errors=True)
-
-    with at_the_end(remove):
+    with temporary_folder() as folder:
+        channels = [WorkerChannel(folder, index) for index in range(len(tasks))]
         try:
             while running or waiting:
                 for index in waiting:
@@ -281,4 +272,3 @@ def execute(
             for future in running:
                 future.cancel()
             wait([future for future in running if not future.cancelled()], timeout=STOP_SECONDS)
-            remove()
