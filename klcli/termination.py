@@ -150,7 +150,7 @@ def _end(signum: int) -> None:
         with suppress(Exception):
             words += filter(None, [action()])
     with suppress(OSError):
-        # A progress bar has hidden the cursor.
-        bar = "\r\x1b[K\x1b[?25h" if os.isatty(2) and os.environ.get("TERM") != "dumb" else ""
+        # Over the progress bar.
+        bar = "\r\x1b[K" if os.isatty(2) and os.environ.get("TERM") != "dumb" else ""
         os.write(2, f"{bar}klcli: {': '.join(words)}\n".encode())
     os._exit(128 + signum)

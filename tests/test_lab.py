@@ -233,5 +233,5 @@ def test_the_cells_of_a_notebook_give_the_bits_of_the_command_line(tmp_path: Pat
     run = json.loads(klcli("train", *options.split()).stdout)["run"]
     bits = [run["train_cost"], run["validation_loss"], run["test_loss"]]
     assert json.loads(printed[2]) == [*bits, 3]  # two epochs, and before the first update
-    assert printed[3].startswith("interrupted: run 2 keeps its 0 epochs")
+    assert printed[3].startswith("interrupted: run 2 has no epoch yet, continue with `")
     assert json.loads(printed[4]) == [*bits, 2]
