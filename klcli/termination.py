@@ -146,7 +146,7 @@ def _end(signum: int) -> None:
     """End the process without its own clean-up, which may wait for what the main thread waits for."""
     _ending.acquire()
     words = [SIGNALS[signum]]
-    for action in reversed(_actions):
+    for action in _actions[::-1]:  # a copy: the main thread can still remove some
         with suppress(Exception):
             words += filter(None, [action()])
     with suppress(OSError):

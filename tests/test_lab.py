@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,13 @@ def test_the_stored_command_of_a_study_is_python_that_finds_it_again(tmp_path: P
         commands = [run.command for run in lab.runs_of(study)]
         assert len(set(commands)) == len(commands)
         assert all(command.startswith("klcli train --hidden 12 ") for command in commands)
+
+
+def test_every_thread_reads_the_store_of_a_lab(lab: Lab) -> None:
+    run = lab.train(SMALL)
+    with ThreadPoolExecutor(3) as pool:
+        assert [*pool.map(lambda _: lab.best(), range(9))] == [[run]] * 9
+    assert lab.run(run.id) == run
 
 
 def test_settings_that_are_none_are_the_defaults(lab: Lab) -> None:

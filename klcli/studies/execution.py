@@ -4,7 +4,7 @@ import pickle
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,6 +24,7 @@ from klcli.files import temporary_folder
 from klcli.settings.sameness import stack_key
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
+from klcli.studies.executors import ProcessesExecutor
 from klcli.training.blas_check import check_blas
 from klcli.training.environment import pin_threads
 from klcli.training.result import EpochMetrics, Snapshot, TrainResult
@@ -32,7 +33,7 @@ from klcli.training.trainer import Quirk, train, train_chain
 STACK_SIZE = 4  # replicas per stack: more gain little, and fewer stacks occupy fewer workers
 ATTEMPTS = 3  # to train a stack if its worker dies
 POLL_SECONDS = 0.2
-STOP_SECONDS = 5  # for the current updates of the workers, after which the study is marked without them
+STOP_SECONDS = 5  # for the current updates in this process or of Dask, after which the study is marked without them
 
 STOP = "stop"
 PERIOD = 0.2  # seconds between two accesses to the folder
@@ -109,10 +110,9 @@ class WorkerChannel:
             return step, best
         return 0, 0.0
 
-    @staticmethod
-    def stop_all(folder: Path) -> None:
+    def stop_all(self) -> None:
         with suppress(OSError):
-            (folder / STOP).touch()
+            (self.folder / STOP).touch()
 
 
 def _dropped_by_dask() -> bool:
@@ -268,7 +268,14 @@ def execute(
                         yield outcome
                 check()  # after the outcomes, so that Ctrl-C loses no trained stack
         finally:
-            WorkerChannel.stop_all(folder)
-            for future in running:
-                future.cancel()
-            wait([future for future in running if not future.cancelled()], timeout=STOP_SECONDS)
+            if running:
+                _stop(running, executor, channels[0])
+
+
+def _stop(running: Collection[Future[StackOutcome]], executor: Executor, channel: WorkerChannel) -> None:
+    channel.stop_all()
+    for future in running:
+        future.cancel()
+    if isinstance(executor, ProcessesExecutor):
+        executor.kill()
+    wait([future for future in running if not future.cancelled()], timeout=STOP_SECONDS)

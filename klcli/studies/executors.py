@@ -26,7 +26,8 @@ class ProcessesExecutor(ThreadPoolExecutor):
 
     def __init__(self, jobs: int) -> None:
         super().__init__(jobs)
-        self._pools = [_one_process() for _ in range(jobs)]  # pools without a task; append and pop are atomic
+        self._all: list[ProcessPoolExecutor] = []
+        self._pools = [self._new_pool() for _ in range(jobs)]  # pools without a task; append and pop are atomic
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return super().submit(self._run, fn, *args, **kwargs)
@@ -38,21 +39,28 @@ class ProcessesExecutor(ThreadPoolExecutor):
                 return pool.submit(fn, *args, **kwargs).result()
         except BrokenExecutor:
             pool.shutdown(wait=False)
-            pool = _one_process()
+            pool = self._new_pool()
             raise
         finally:
             self._pools.append(pool)
+
+    def kill(self) -> None:
+        """End all workers at once; one that still imports libraries reads no request to stop for seconds."""
+        for pool in self._all:
+            for process in [*(getattr(pool, "_processes", None) or {}).values()]:  # `kill_workers` of Python 3.14
+                process.kill()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait, cancel_futures=cancel_futures)
         for pool in self._pools:
             pool.shutdown(wait, cancel_futures=cancel_futures)
 
-
-def _one_process() -> ProcessPoolExecutor:
-    # Spawned, not forked: a fork inherits the threads and locks of BLAS in an undefined state.
-    with kept_from_children():  # the process that removes lost semaphores starts here
-        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _follow)
+    def _new_pool(self) -> ProcessPoolExecutor:
+        # Spawned, not forked: a fork inherits the threads and locks of BLAS in an undefined state.
+        with kept_from_children():  # the process that removes lost semaphores starts here
+            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _follow)
+        self._all.append(pool)
+        return pool
 
 
 def _follow() -> None:
