@@ -27,6 +27,7 @@ class ProcessesExecutor(ThreadPoolExecutor):
     def __init__(self, jobs: int) -> None:
         super().__init__(jobs)
         self._all: list[ProcessPoolExecutor] = []
+        self._is_killed = False
         self._pools = [self._new_pool() for _ in range(jobs)]  # pools without a task; append and pop are atomic
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -36,7 +37,10 @@ class ProcessesExecutor(ThreadPoolExecutor):
         pool = self._pools.pop()
         try:
             with kept_from_children():
-                return pool.submit(fn, *args, **kwargs).result()
+                future = pool.submit(fn, *args, **kwargs)
+            if self._is_killed:  # just before the process was started
+                _kill(pool)
+            return future.result()
         except BrokenExecutor:
             pool.shutdown(wait=False)
             pool = self._new_pool()
@@ -46,9 +50,9 @@ class ProcessesExecutor(ThreadPoolExecutor):
 
     def kill(self) -> None:
         """End all workers at once; one that still imports libraries reads no request to stop for seconds."""
+        self._is_killed = True
         for pool in self._all:
-            for process in [*(getattr(pool, "_processes", None) or {}).values()]:  # `kill_workers` of Python 3.14
-                process.kill()
+            _kill(pool)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait, cancel_futures=cancel_futures)
@@ -61,6 +65,11 @@ class ProcessesExecutor(ThreadPoolExecutor):
             pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _follow)
         self._all.append(pool)
         return pool
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    for process in [*(getattr(pool, "_processes", None) or {}).values()]:  # as `kill_workers` of Python 3.14 does
+        process.kill()
 
 
 def _follow() -> None:
