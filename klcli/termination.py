@@ -146,11 +146,11 @@ def _end(signum: int) -> None:
     """End the process without its own clean-up, which may wait for what the main thread waits for."""
     _ending.acquire()
     words = [SIGNALS[signum]]
-    for action in reversed(_actions):
+    for action in _actions[::-1]:  # a copy: the main thread can still remove some
         with suppress(Exception):
             words += filter(None, [action()])
     with suppress(OSError):
-        # A progress bar has hidden the cursor.
-        bar = "\r\x1b[K\x1b[?25h" if os.isatty(2) and os.environ.get("TERM") != "dumb" else ""
+        # Over the progress bar.
+        bar = "\r\x1b[K" if os.isatty(2) and os.environ.get("TERM") != "dumb" else ""
         os.write(2, f"{bar}klcli: {': '.join(words)}\n".encode())
     os._exit(128 + signum)

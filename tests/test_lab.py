@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,13 @@ def test_the_stored_command_of_a_study_is_python_that_finds_it_again(tmp_path: P
         commands = [run.command for run in lab.runs_of(study)]
         assert len(set(commands)) == len(commands)
         assert all(command.startswith("klcli train --hidden 12 ") for command in commands)
+
+
+def test_every_thread_reads_the_store_of_a_lab(lab: Lab) -> None:
+    run = lab.train(SMALL)
+    with ThreadPoolExecutor(3) as pool:
+        assert [*pool.map(lambda _: lab.best(), range(9))] == [[run]] * 9
+    assert lab.run(run.id) == run
 
 
 def test_settings_that_are_none_are_the_defaults(lab: Lab) -> None:
@@ -233,5 +241,5 @@ def test_the_cells_of_a_notebook_give_the_bits_of_the_command_line(tmp_path: Pat
     run = json.loads(klcli("train", *options.split()).stdout)["run"]
     bits = [run["train_cost"], run["validation_loss"], run["test_loss"]]
     assert json.loads(printed[2]) == [*bits, 3]  # two epochs, and before the first update
-    assert printed[3].startswith("interrupted: run 2 keeps its 0 epochs")
+    assert printed[3].startswith("interrupted: run 2 has no epoch yet, continue with `")
     assert json.loads(printed[4]) == [*bits, 2]

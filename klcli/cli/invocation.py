@@ -217,7 +217,10 @@ def _console(**how: Any) -> "Console":
     """Return a console without markup and emoji: a folder may be named [draft] or :fire:."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False, **how)
+    console = Console(highlight=False, markup=False, emoji=False, **how)
+    # A bar would hide the cursor, and the shell would get it back so after Ctrl-Z or SIGKILL.
+    console.show_cursor = lambda show=True: False  # type: ignore[method-assign]
+    return console
 
 
 def _lines(text: str, console: "Console") -> str:

@@ -95,7 +95,7 @@ class StudyRunner:
         if missing and not self.trains:
             raise Untrained(stage, [plan[p] for part in missing for p in part if p not in ended])
         if earlier and not missing:
-            if self.trains:  # its process may have died before it recorded the end
+            if self.trains and earlier.state != "complete":  # its process died before it recorded the end
                 self.store.studies.end(earlier.id, "complete")
             self.setup.observer.say(f"study {earlier.id} ({stage}): all {len(plan)} runs exist already")
             return earlier.id

@@ -104,7 +104,8 @@ def _train(
         database = ["--db", str(store.path)] * (setup.db != DEFAULT_DATABASE)
         command = command_text(["klcli", "train", "--resume", str(run.id), *database])
         done = store.runs.get(run.id).epochs_done
-        return f"run {run.id} keeps its {done:g} epoch{'s' * (done != 1)}, continue with `{command}`"
+        kept = f"keeps its {done:g} epoch{'s' * (done != 1)}" if done else "has no epoch yet"
+        return f"run {run.id} {kept}, continue with `{command}`"
 
     def on_evaluation(results: list[TrainResult]) -> None:
         nonlocal latest, recorded

@@ -82,6 +82,7 @@ class Database:
             except sqlite3.OperationalError as error:
                 if not self.read_copy(error):
                     raise
+            self._inode = self.real.stat().st_ino
 
     def read_copy(self, error: sqlite3.Error) -> bool:
         """Read a temporary copy from now on if `error` says that a file cannot be written; return whether it does.
@@ -110,6 +111,11 @@ class Database:
         if hasattr(self, "_db"):
             self._db.close()
         self._db = _opened(self._copy.file, self.path)
+
+    def require_place(self) -> None:
+        """Raise StoreError if the file was moved: the files beside its path may be those of another database."""
+        if not self.real.exists() or self.real.stat().st_ino != self._inode:  # as SQLite does before a write
+            raise StoreError(f"{self.path}: {_MOVED_AWAY}")
 
     def protect_copy(self) -> None:
         if self._copy:
@@ -187,7 +193,8 @@ def _opened(file: Path, path: Path) -> sqlite_utils.Database:
     """Open and migrate `file`, an absolute path: some builds of SQLite take `file:x` as a URI of another file."""
     with ExitStack() as unless_it_opens:
         # isolation_level None: only explicit statements begin transactions.
-        connection = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None)
+        has_owner = sqlite3.threadsafety < 3  # otherwise, all threads of a program can read the store of a Lab
+        connection = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=has_owner)
         unless_it_opens.callback(connection.close)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA foreign_keys = ON")
@@ -306,8 +313,7 @@ def explained(path: Path) -> Iterator[None]:
         # SQLite refuses to write to a file that is no longer at its path, or cannot make its journal.
         is_moved = getattr(error, "sqlite_errorcode", None) == _MOVED or not path.exists()
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR) and is_moved:
-            cure = "name its new place with --db and continue with --resume"
-            raise StoreError(f"{path}: this file was moved or deleted while it was open, {cure}") from error
+            raise StoreError(f"{path}: {_MOVED_AWAY}") from error
         if code == sqlite3.SQLITE_CANTOPEN:
             reason = _why_it_cannot_be_opened(path)
             if reason == os.strerror(errno.EMFILE):
@@ -328,6 +334,7 @@ def _why_it_cannot_be_opened(path: Path) -> str:
 
 
 RESTORE = "restore a copy or choose another with --db"
+_MOVED_AWAY = "this file was moved or deleted while it was open, name its new place with --db, continue with --resume"
 _MOVED = sqlite3.SQLITE_READONLY | 4 << 8  # READONLY_DBMOVED, a name that not every build of the module has
 _CURES: dict[int | None, str] = {
     sqlite3.SQLITE_ERROR: f"its tables or values are not those of klcli ({{}}), {RESTORE}",

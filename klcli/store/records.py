@@ -268,6 +268,9 @@ class RunFilter:
     tag: str | None = None
     where: str | None = None  # an SQL condition of the user on the columns of runs
     as_configured: bool | None = None  # only runs that their config describes, without a warm start or another quirk
+    hidden: str | None = None  # the widths, as in the column
+    lam: float | None = None
+    seed: int | None = None
 
     def on_images_of(self, one: ImageSet | Run) -> "RunFilter":
         """Return the filter of the runs with these images; of an ImageSet, those that can be ranked together."""
@@ -275,7 +278,8 @@ class RunFilter:
         return replace(self, dataset_sha256=one.dataset_sha256, split=one.split_json, as_configured=ranked)
 
     def conditions(self) -> tuple[str, list[Any]]:
-        terms = {f"{name} = ?": getattr(self, name) for name in ("dataset_sha256", "split", "state", "batch_norm")}
+        names = ("dataset_sha256", "split", "state", "batch_norm", "hidden", "seed")
+        terms = {f"{name} = ?": getattr(self, name) for name in names} | {'"lambda" = ?': self.lam}
         terms |= {"started_at >= ?": self.since, "instr(' ' || tags || ' ', ' ' || ? || ' ') > 0": self.tag}
         given = {term: value for term, value in terms.items() if value is not None}
         own = [f"({self.where}\n)"] if self.where is not None else []  # the new line ends a comment in the condition

@@ -166,6 +166,7 @@ class Runs:
 
     def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
         """Write the checkpoint and return its columns; the path is relative, so that the folder can be moved."""
+        self._db.require_place()
         self.require_owner(run_id)  # before it replaces the file of another process
         path, run = self._own_file(run_id), self.get(run_id)
         config, origin = result.config.to_json(), {key: getattr(run, key) for key in checkpoints.ORIGIN}

@@ -1,12 +1,10 @@
 """Execution: an executor trains a plan, a list of configs, in stacks; the number of workers changes no digit."""
 
 import pickle
-import shutil
 import struct
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,10 +20,11 @@ from klcli.data.cifar10.prepared import user_path
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.data.sources import NAMES, open_dataset
 from klcli.errors import ConfigError, DataError, KlcliError
+from klcli.files import temporary_folder
 from klcli.settings.sameness import stack_key
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.termination import at_the_end
+from klcli.studies.executors import ProcessesExecutor
 from klcli.training.blas_check import check_blas
 from klcli.training.environment import pin_threads
 from klcli.training.result import Snapshot, TrainResult
@@ -34,7 +33,7 @@ from klcli.training.trainer import Quirk, train, train_chain
 STACK_SIZE = 4  # replicas per stack: more gain little, and fewer stacks occupy fewer workers
 ATTEMPTS = 3  # to train a stack if its worker dies
 POLL_SECONDS = 0.2
-STOP_SECONDS = 5  # for the current updates of the workers, after which the study is marked without them
+STOP_SECONDS = 5  # for the current updates in this process or of Dask, after which the study is marked without them
 
 STOP = "stop"
 PERIOD = 0.2  # seconds between two accesses to the folder
@@ -112,10 +111,9 @@ class WorkerChannel:
             return step, best
         return 0, 0.0
 
-    @staticmethod
-    def stop_all(folder: Path) -> None:
+    def stop_all(self) -> None:
         with suppress(OSError):
-            (folder / STOP).touch()
+            (self.folder / STOP).touch()
 
 
 def _dropped_by_dask() -> bool:
@@ -231,19 +229,12 @@ def execute(
     one replica can continue, after evaluations that are RESULT_SECONDS apart; if its worker dies, another one continues
     from it. Raises WorkersLost if ATTEMPTS workers of a stack die or the Dask scheduler ends.
     """
-    tasks, folder = list(tasks), Path(tempfile.mkdtemp(prefix="klcli-"))
-    channels = [WorkerChannel(folder, index) for index in range(len(tasks))]
+    tasks = list(tasks)
     attempts = [0] * len(tasks)
     running: dict[Future[StackOutcome], int] = {}
     waiting = list(range(len(tasks)))
-
-    def remove() -> None:
-        ended = folder
-        with suppress(OSError):  # a worker that still writes does not find it by another name; Windows may refuse it
-            ended = folder.rename(f"{folder}-ended")
-        shutil.rmtree(ended, ignore_errors=True)
-
-    with at_the_end(remove):
+    with temporary_folder() as folder:
+        channels = [WorkerChannel(folder, index) for index in range(len(tasks))]
         try:
             while running or waiting:
                 for index in waiting:
@@ -275,8 +266,14 @@ def execute(
                         yield outcome
                 check()  # after the outcomes, so that Ctrl-C loses no trained stack
         finally:
-            WorkerChannel.stop_all(folder)
-            for future in running:
-                future.cancel()
-            wait([future for future in running if not future.cancelled()], timeout=STOP_SECONDS)
-            remove()
+            if running:
+                _stop(running, executor, channels[0])
+
+
+def _stop(running: Collection[Future[StackOutcome]], executor: Executor, channel: WorkerChannel) -> None:
+    channel.stop_all()
+    for future in running:
+        future.cancel()
+    if isinstance(executor, ProcessesExecutor):
+        executor.kill()
+    wait([future for future in running if not future.cancelled()], timeout=STOP_SECONDS)

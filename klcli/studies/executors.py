@@ -26,7 +26,9 @@ class ProcessesExecutor(ThreadPoolExecutor):
 
     def __init__(self, jobs: int) -> None:
         super().__init__(jobs)
-        self._pools = [_one_process() for _ in range(jobs)]  # pools without a task; append and pop are atomic
+        self._all: list[ProcessPoolExecutor] = []
+        self._is_killed = False
+        self._pools = [self._new_pool() for _ in range(jobs)]  # pools without a task; append and pop are atomic
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return super().submit(self._run, fn, *args, **kwargs)
@@ -35,24 +37,39 @@ class ProcessesExecutor(ThreadPoolExecutor):
         pool = self._pools.pop()
         try:
             with kept_from_children():
-                return pool.submit(fn, *args, **kwargs).result()
+                future = pool.submit(fn, *args, **kwargs)
+            if self._is_killed:  # just before the process was started
+                _kill(pool)
+            return future.result()
         except BrokenExecutor:
             pool.shutdown(wait=False)
-            pool = _one_process()
+            pool = self._new_pool()
             raise
         finally:
             self._pools.append(pool)
+
+    def kill(self) -> None:
+        """End all workers at once; one that still imports libraries reads no request to stop for seconds."""
+        self._is_killed = True
+        for pool in self._all:
+            _kill(pool)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait, cancel_futures=cancel_futures)
         for pool in self._pools:
             pool.shutdown(wait, cancel_futures=cancel_futures)
 
+    def _new_pool(self) -> ProcessPoolExecutor:
+        # Spawned, not forked: a fork inherits the threads and locks of BLAS in an undefined state.
+        with kept_from_children():  # the process that removes lost semaphores starts here
+            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _follow)
+        self._all.append(pool)
+        return pool
 
-def _one_process() -> ProcessPoolExecutor:
-    # Spawned, not forked: a fork inherits the threads and locks of BLAS in an undefined state.
-    with kept_from_children():  # the process that removes lost semaphores starts here
-        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _follow)
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    for process in [*(getattr(pool, "_processes", None) or {}).values()]:  # as `kill_workers` of Python 3.14 does
+        process.kill()
 
 
 def _follow() -> None:

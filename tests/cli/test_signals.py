@@ -77,7 +77,7 @@ def test_a_signal_before_the_first_epoch(start: Start, rows: Rows, tmp_path: Pat
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     [line] = [line for line in err.splitlines() if line.startswith("klcli: ")]
-    assert "keeps its 0 epochs" in line
+    assert "run 1 has no epoch yet, continue with `" in line
     [run] = rows("runs")
     assert (run["state"], run["epochs_done"]) == ("interrupted", 0)
 

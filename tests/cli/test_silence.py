@@ -52,7 +52,7 @@ def test_the_first_training_of_all_is_never_silent(tmp_path: Path) -> None:
     )
     words = " ".join(text.split())
     assert text.count("184 MB") == 1
-    for part in ("preparing the images (built in) once: 184 MB in", "loading the compiled arithmetic", "\x1b[?25l"):
+    for part in ("preparing the images (built in) once: 184 MB in", "loading the compiled arithmetic", "\x1b[2K"):
         assert part in words
     assert silence < MOST_SECONDS, text
 

@@ -96,10 +96,10 @@ def test_a_complete_study_is_resumed_without_training(here: Klcli, tmp_path: Pat
     quick = ("search-lambda", "--data", "synthetic", "--subset", "300", "--hidden", "20", "--trials", "3")
     command = (*quick, "--step-size", "3", "--coarse", "--fine", "--final", "--jobs", "1")
     first = here(*command)
-    before = read(tmp_path, "SELECT * FROM runs"), read(tmp_path, "SELECT * FROM epochs")
+    before = (tmp_path / "results/klcli.db").read_bytes()
     again = here(*command, "--resume")
     assert printed(again) == printed(first)
-    assert (read(tmp_path, "SELECT * FROM runs"), read(tmp_path, "SELECT * FROM epochs")) == before
+    assert (tmp_path / "results/klcli.db").read_bytes() == before  # which may be read-only
     assert again.stderr.count("runs exist already") == 3
     # A study whose process died between its last group and its last word is completed by asking again.
     with sqlite3.connect(tmp_path / "results/klcli.db") as connection:

@@ -141,19 +141,20 @@ def test_a_checkpoint_that_was_missing_is_copied_later(here: Path, other: Path) 
 
 def test_the_copy_of_a_killed_process_is_removed_by_the_next_one(other: Path) -> None:
     folder = Path(tempfile.gettempdir())
-    lost, young, foreign = (folder / name for name in ("klcli-copy-lost", "klcli-copy-young", "klcli-0123"))
-    for own in (lost, young, foreign):
-        own.mkdir()
+    # An older klcli named the first one, the cache of a user without a home folder is named as the last one.
+    lost, young, cache = (folder / name for name in ("klcli-copy-lost", "klcli-0123", "klcli-1000"))
+    for own in (lost, young, cache / "compiled"):
+        own.mkdir(parents=True)
         (own / "in-use").touch()
     living = reading.TemporaryCopy(other)
-    for own in (lost, foreign, living.file.parent):
+    for own in (lost, cache / "compiled", living.file.parent):
         os.utime(own / "in-use", (0, 0))
     latest = reading.TemporaryCopy(other)
-    assert {*folder.iterdir()} == {young, foreign, living.file.parent, latest.file.parent}
+    assert {*folder.iterdir()} == {young, cache, living.file.parent, latest.file.parent}
     for copy in (living, latest):
         assert copy.file.read_bytes() == other.read_bytes()
         copy.remove()
-    assert {*folder.iterdir()} == {young, foreign}
+    assert {*folder.iterdir()} == {young, cache}
 
 
 def test_a_copy_is_removed_by_a_signal_and_without_space(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -448,3 +448,17 @@ def test_a_process_that_lost_its_run_leaves_the_checkpoint_of_the_new_one(record
     with pytest.raises(StoreError, match="taken over"):
         recorder.store.runs.record_epochs(run_id, lost, result=result(TrainConfig(hidden=(4,)), [lost]))
     assert path.read_bytes() == before
+
+
+def test_a_training_whose_database_was_moved_leaves_the_checkpoints_of_another_one_there_alone(recorder: Any) -> None:
+    run = recorder.begin()
+    first = recorder.path.parent
+    first.rename(first.with_name("moved"))
+    first.mkdir()
+    (first / "checkpoints").mkdir()
+    other = first / f"checkpoints/run-{run:06d}.npz"
+    other.write_bytes(b"the network of another database")
+    with pytest.raises(StoreError, match="was moved or deleted while it was open"):
+        recorder.store.runs.record_epochs(run, result=result(TrainConfig(), []))
+    assert [*other.parent.iterdir()] == [other]
+    assert other.read_bytes() == b"the network of another database"

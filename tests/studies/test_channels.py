@@ -33,14 +33,14 @@ def test_the_folder_is_accessed_rarely(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "PERIOD", 60.0)
     worker = WorkerChannel(tmp_path, 0)
     worker.on_update(1)
-    WorkerChannel.stop_all(tmp_path)
+    WorkerChannel(tmp_path, 0).stop_all()
     worker.on_update(2)
     assert worker.read() == (1, 0.0)
 
 
 def test_stop_reaches_every_worker_of_the_folder(tmp_path: Path) -> None:
     workers = [WorkerChannel(tmp_path, index) for index in range(3)]
-    WorkerChannel.stop_all(tmp_path)
+    WorkerChannel(tmp_path, 0).stop_all()
     for worker in workers:
         with pytest.raises(Stopped):
             worker.on_update(1)
@@ -65,7 +65,7 @@ def test_a_worker_on_another_host_reports_nothing_and_continues(tmp_path: Path) 
         worker.on_update(step)
     assert worker.read() == (0, 0.0)
     assert not (tmp_path / "not on this host").exists()
-    WorkerChannel.stop_all(tmp_path / "not on this host")
+    WorkerChannel(tmp_path / "not on this host", 0).stop_all()
 
 
 def test_reports_are_complete(tmp_path: Path) -> None:

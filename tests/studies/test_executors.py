@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from klcli.studies.execution import (
     execute,
     train_stack,
 )
-from klcli.studies.executors import open_executor
+from klcli.studies.executors import ProcessesExecutor, open_executor
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
@@ -43,6 +44,17 @@ LONG = 150  # updates for about half a second
 def trained(tasks: list[StackTask], jobs: int, address: str | None = None, **callbacks: Any) -> list[StackOutcome]:
     with open_executor(jobs, address, len(tasks)) as executor:
         return list(execute(tasks, executor, **callbacks))
+
+
+@pytest.mark.parametrize("seconds", [0, 0.05, 2])
+def test_workers_end_at_once_whatever_they_do(seconds: float) -> None:
+    with open_executor(2, None, 2) as executor:
+        assert isinstance(executor, ProcessesExecutor)
+        futures = [executor.submit(time.sleep, 600) for _ in range(2)]
+        time.sleep(seconds)
+        executor.kill()
+        for future in futures:
+            assert isinstance(future.exception(timeout=60), BrokenExecutor)
 
 
 def bits(outcomes: list[StackOutcome]) -> dict[int, tuple[Any, ...]]:
@@ -252,7 +264,7 @@ def test_ctrl_c_reaches_workers_and_is_left_to_the_parent(tasks: Tasks) -> None:
 PARENT = """
 import sys, pickle, time
 from klcli.studies.execution import execute
-from klcli.studies.executors import open_executor
+from klcli.studies.executors import ProcessesExecutor, open_executor
 
 if __name__ == "__main__":
     tasks = pickle.loads(sys.stdin.buffer.read())
