@@ -215,6 +215,10 @@ class Settings:
                 if value != one.default or type(value) is not type(one.default):
                     object.__setattr__(self, one.key, one.checked(value))
 
+    def unused(self) -> dict[str, tuple[str, str]]:
+        """Return the settings without an effect beside the others, by key: the setting at fault and the reason."""
+        return {}
+
 
 T = TypeVar("T", bound=Settings)
 
