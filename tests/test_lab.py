@@ -4,7 +4,7 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -136,6 +136,20 @@ def test_messages_reach_the_observer_and_nothing_is_printed(tmp_path: Path, caps
     Lab(tmp_path / "lab.db", data="synthetic", observer=listener).train(SMALL)
     assert "SYNTHETIC" in listener.warnings[0]
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_gradient_check_counts_entries_after_the_code_is_loaded(tmp_path: Path) -> None:
+    """The first check on a machine compiles it for seconds."""
+
+    class Listener(Observer):
+        steps: ClassVar[list[str]] = []
+
+        def step(self, name: str, total: float | None = None) -> Any:
+            self.steps.append(name)
+            return super().step(name, total)
+
+    Lab(tmp_path / "lab.db", data="synthetic", observer=Listener()).check_gradients(SMALL)
+    assert Listener.steps.index("loading the compiled arithmetic") < Listener.steps.index("checking entries")
 
 
 def test_a_study_of_repeats_gives_the_digits_of_the_single_trainings_in_float64(lab: Lab) -> None:

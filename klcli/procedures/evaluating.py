@@ -66,10 +66,13 @@ def evaluate(
     divided = {(sha256, how): split(datasets[sha256], how) for sha256, how in set(keys)}
     for dataset in datasets.values():
         setup.warn_of(dataset)
+    setup.why_no_engine()
     parts, evaluations, threads = [runs] if ensemble else [[run] for run in runs], [], max(run.threads for run in runs)
     with setup.pinned(threads), setup.observer.step("evaluating", len(parts)) as advance:
         for part, key in zip(parts, keys, strict=False):  # an ensemble has one key
             networks = [one for run in part for one in trained_networks(store, run, settings.snapshots)]
+            for run in part:
+                setup.warn_of_state(run)
             with open_team(part[0].config.dtype, helper=threads == 1 and cores() > 1) as team:
                 networks = [replace(one, network=team.accelerated(one.network)) for one in networks]
                 found = reevaluate(networks, divided[key], settings)
@@ -126,6 +129,7 @@ def check_gradients(setup: Setup, networks: Sequence[Stack], settings: CheckSett
     dataset = setup.images()
     setup.warn_of(dataset)
     train, store = split(dataset, networks[0][0].split).train, Store(setup.db)
+    setup.why_no_engine()  # else the first step of the check would be the compilation
     total = sum(entries(stack, settings.dims) for stack in networks)
     with setup.pinned(), setup.observer.step("checking entries", total) as advance:
         checks = list(check_networks(networks, train, settings, on_entries=advance))

@@ -111,7 +111,9 @@ class Setting:
         if self.choices and value not in self.choices:
             raise ConfigError(f"{self.option} {value!r}: choose one of {', '.join(self.choices)}")
         if kind in (int, float) and not self._is_within(value):
-            raise ConfigError(f"{self.option} {value}: must be {self._range}{self._example}")
+            is_huge = kind is int and value > MAX_INTEGER and self.at_most is None
+            limits = f"at most {MAX_INTEGER}" if is_huge else self._range
+            raise ConfigError(f"{self.option} {value}: must be {limits}{self._example}")
         return float(value) if kind is float else value  # 5 and 5.0 are equal settings, and must be equal in JSON
 
     def _is_within(self, value: float) -> bool:
@@ -129,7 +131,7 @@ class Setting:
             return words
         if float in (self.kind, *self.items):
             return f"a finite number, {words}" if words else "a finite number"
-        return words or f"at most {MAX_INTEGER}"
+        return words or f"at least {-MAX_INTEGER}"
 
     @property
     def _example(self) -> str:
