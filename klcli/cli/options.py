@@ -19,6 +19,8 @@ from klcli.settings.setting import Setting, setting_of, settings_of, value_of, w
 from klcli.text import command_text
 
 Command = Callable[..., Any]
+# Typer bundles its own copy of Click, not the package `click`; its UsageError is the base class of BadParameter.
+UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 class KlcliCommand(TyperCommand):
@@ -66,7 +68,11 @@ class KlcliCommand(TyperCommand):
         if len(databases) > 1:  # the parser would silently use the last one
             cure = f"`klcli runs merge {command_text(databases)} --db all.db` puts them into one"
             raise ConfigError(f"--db is given {len(databases)} times: a command uses one database, {cure}")
-        return super().parse_args(ctx, words + (["--", *arguments, *rest[1:]] if arguments or rest else []))
+        try:
+            return super().parse_args(ctx, words + (["--", *arguments, *rest[1:]] if arguments or rest else []))
+        except UsageError as error:  # the parser does not say which command has no value behind an option
+            error.ctx = error.ctx or ctx
+            raise
 
 
 def _is_option(word: str) -> bool:

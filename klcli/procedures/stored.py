@@ -40,7 +40,6 @@ def network_of_run(setup: Setup, which: str, snapshots: bool = False) -> StoredN
     run = chosen_run(store, which)
     checkpoint, config, name = store.runs.checkpoint(run), run.config, f"run {run.id}"
     networks, inputs = networks_of(name, config, checkpoint, snapshots), checkpoint.inputs
-    setup.warn_of_state(run)
     if inputs is None or setup.data is not None:
         dataset = setup.images(run, name)
         setup.warn_of(dataset)

@@ -88,6 +88,7 @@ class Setting:
         return tuple(self._read(part, self.items[0]) for part in given)
 
     def _read(self, text: str, kind: type) -> Any:
+        require(bool(text) or kind is not Path, f"{self.option} '': must be {_KINDS[kind]}")  # Path("") is this folder
         try:
             return kind(text)
         except ValueError:

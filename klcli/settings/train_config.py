@@ -120,7 +120,7 @@ class TrainConfig(Settings):
         super().__post_init__()
         require(bool(self.hidden), "--hidden: give at least one width, for example --hidden 50 50")
         check_samples(self.bn_statistics, self.bn_samples)
-        limits = f"--eta-min {self.eta_min} is above --eta-max {self.eta_max}: swap the two"
+        limits = f"--eta-min {self.eta_min} is above --eta-max {self.eta_max}: lower the first or raise the second"
         require(self.eta_min <= self.eta_max, limits)
         rising = f"--eta-min {self.eta_min}: a range test must begin above 0"
         require(self.schedule != "range" or self.eta_min > 0, rising)

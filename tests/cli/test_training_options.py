@@ -271,3 +271,19 @@ def test_a_study_keeps_the_snapshots_of_each_member(here: Klcli, rows: Rows) -> 
     assert here("train", *TINY, "--snapshots", "--repeats", "2", "--jobs", "1").returncode == 0
     assert [run["snapshots"] for run in rows("runs")] == [2, 2]
     assert all(run["ensemble_test_accuracy"] > 0 for run in rows("runs"))
+
+
+@pytest.mark.parametrize("more", [[], ["--repeats", "2"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--batch-size", "301"], ["--batch-size 301", "300"]),
+        (["--step-epochs", "1e9"], ["--step-epochs 1e+09", "1000000 evaluations"]),
+        (["--eta-max", "1e-6"], ["--eta-min 1e-05", "--eta-max 1e-06", "lower"]),
+    ],
+    ids=" ".join,
+)
+def test_a_length_that_cannot_be_trained_is_refused_before_the_images_are_opened(
+    here: Klcli, refused: Refused, options: list[str], named: list[str], more: list[str]
+) -> None:
+    refused(here("train", "--data", "nowhere", "--subset", "300", *options, *more), 2, *named)
