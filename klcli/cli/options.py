@@ -72,6 +72,9 @@ class KlcliCommand(TyperCommand):
             return super().parse_args(ctx, words + (["--", *arguments, *rest[1:]] if arguments or rest else []))
         except UsageError as error:  # the parser does not say which command has no value behind an option
             error.ctx = error.ctx or ctx
+            needed = [str(one.metavar) for one in self.params if one not in options and one.required]
+            if getattr(error, "param", None) in self.params and len(needed) > 1:  # it would name the first alone
+                raise UsageError(f"an argument is missing, give {' '.join(needed)}", ctx=ctx) from None
             raise
 
 

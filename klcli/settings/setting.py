@@ -106,6 +106,7 @@ class Setting:
         return tuple(map(self._checked, value, self.items if self.is_pair else self.items * len(value)))
 
     def _checked(self, value: Any, kind: type) -> Any:
+        value = value.item() if getattr(value, "shape", None) == () else value  # a number of NumPy
         accepted: Any = (int, float) if kind is float else kind
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
             raise ConfigError(f"{self.option} {value!r}: must be {_KINDS[kind]}{self._example}")
@@ -215,7 +216,7 @@ class Settings:
             if "." not in one.key:
                 value = getattr(self, one.key)
                 # Most values are the default, and a report parses the settings of thousands of runs.
-                if value != one.default or type(value) is not type(one.default):
+                if type(value) is not type(one.default) or value != one.default:
                     object.__setattr__(self, one.key, one.checked(value))
 
     def unused(self) -> dict[str, tuple[str, str]]:

@@ -117,6 +117,7 @@ def test_what_cannot_be_is_refused(here: Klcli, refused: Refused, options: list[
         (["train", "--bn-statistics", "precise", "--bn-samples", "9"], ["--bn-statistics precise", "add --bn"]),
         (["train", "--preset", "quick", "--no-bn", "--bn-position", "after"], ["--bn-position after", "add --bn"]),
         (["search-lambda", "--no-bn", "--bn-position", "after"], ["--bn-position after", "add --bn"]),
+        (["train", "--executor", "tcp://host:1"], ["--executor tcp://host:1", "--repeats 2"]),
         (["train", "--whitening-eps", "3"], ["--whitening-eps 3", "--whitening N"]),
         (["train", "--schedule", "constant", "--eta-min", "0.01"], ["--eta-min 0.01", "--eta-max"]),
         (["train", "--schedule", "one-cycle", "--epochs", "3", "--step-size", "5"], ["--step-size 5", "--epochs 3"]),
