@@ -153,6 +153,8 @@ def test_a_run_is_given_by_number_name_or_record(lab: Lab, tmp_path: Path) -> No
     for wrong in (lambda: lab.epochs(99), lambda: lab.runs_of(99)):
         with pytest.raises(StoreError, match="there is no"):
             wrong()
+    with pytest.raises(ConfigError, match="at least one picture"):
+        lab.predict([])
     for n in (-1, "x"):
         with pytest.raises(ConfigError, match=f"best {n!r}"):
             lab.best(n)  # type: ignore[arg-type]
