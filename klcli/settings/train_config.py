@@ -143,7 +143,7 @@ class TrainConfig(Settings):
 
     def unused(self) -> dict[str, tuple[str, str]]:
         """Return the settings without an effect on this training, by key: the setting at fault and the reason."""
-        found = {}
+        found: dict[str, tuple[str, str]] = {}
         if not self.batch_norm:
             own = ("bn_position", "bn_momentum", "bn_eps", "bn_statistics", "bn_samples")
             found |= dict.fromkeys(own, ("batch_norm", "the network has no batch normalisation, add --bn"))
