@@ -63,3 +63,6 @@ class Interrupted(KlcliError):
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
         self.signum, self.exit_code = signum, ExitCode(128 + signum)
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[str, int]]:
+        return type(self), (str(self), self.signum)  # a pool of processes hands it on

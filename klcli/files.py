@@ -214,9 +214,9 @@ def require_file_name(path: Path, option: str) -> None:
     try:
         kind = irregular(path)
     except OSError as error:
-        raise ConfigError(f"{option} {path_text(path)}: {error.strerror}, choose another name") from None
+        raise ConfigError(f"{option} {path_text(path)}: {error.strerror}, choose another name".lstrip()) from None
     if kind:
-        raise ConfigError(f"{option} {path_text(path)}: this is {kind}, name a file")
+        raise ConfigError(f"{option} {path_text(path)}: this is {kind}, name a file".lstrip())
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -237,9 +237,11 @@ def has_member(path: Path, name: str) -> bool:
 
 def require_export(path: Path, is_export: Callable[[Path], bool], option: str = "") -> None:
     """Raise ConfigError unless an export may replace the file: it is an earlier one, or there is none."""
-    with contextlib.suppress(OSError):  # of a name that cannot be a file: writing it explains why
-        if path.is_file() and not is_export(path):
-            raise ConfigError(f"{option}{path_text(path)}: this file is no export, choose another name or delete it")
+    require_file_name(path, option)
+    if path.is_file() and not is_export(path):
+        raise ConfigError(
+            f"{option} {path_text(path)}: this file is no export, choose another name or delete it".lstrip()
+        )
 
 
 _KINDS = {

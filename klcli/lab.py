@@ -29,7 +29,7 @@ from klcli.settings.procedures import (
     SearchSettings,
 )
 from klcli.settings.run_command import DEFAULT_DATABASE
-from klcli.settings.setting import Settings
+from klcli.settings.setting import Settings, require
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, RunFilter, Study
 from klcli.store.store import Store
@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # imported by the methods that use them, so that a training s
     from klcli.studies.gradient_mistakes import Arrays
 
 OnEvaluation = Callable[[EpochMetrics], None]
+AnyRun = int | str | Run  # its number, another name of `klcli help runs`, or its record
 
 
 class Lab:
@@ -61,27 +62,34 @@ class Lab:
         jobs: int | None = 1, executor: str | None = None, observer: Observer | None = None, command: str | None = None,
     ) -> None:  # fmt: skip
         self._command = command
+        for name, number in (("threads", threads), ("jobs", jobs)):
+            is_valid = number is None or (isinstance(number, int) and number >= 1)
+            require(is_valid, f"{name} {number!r}: must be a whole number, at least 1")
         where, observer = None if data is None else str(data), observer or Observer()
         self._setup = Setup(db=Path(db), data=where, threads=threads, jobs=jobs, executor=executor, observer=observer)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the open database: another process opens its own."""
+        return {key: value for key, value in vars(self).items() if key != "store"}
 
     def train(self, config: TrainConfig, *, on_evaluation: OnEvaluation | None = None) -> Run:
         """Train one network and return its run; `on_evaluation` is called with the metrics of every evaluation."""
         return trainings.train(replace(self._calling("train", config), on_evaluation=on_evaluation), config)
 
     def resume(
-        self, which: int | str = "last", *, wanted: Mapping[str, Any] | None = None, threads: int | None = None,
+        self, which: AnyRun = "last", *, wanted: Mapping[str, Any] | None = None, threads: int | None = None,
         on_evaluation: OnEvaluation | None = None,
     ) -> Run:  # fmt: skip
         """Complete an interrupted run with the same bits as without the interruption, and return it.
 
         Raises ConfigError if a setting in `wanted`, or `threads`, differs from those of the run.
         """
-        setup = replace(self._calling("resume", which), on_evaluation=on_evaluation)
-        return trainings.resume(setup, str(which), wanted or {}, threads)
+        setup = replace(self._calling("resume", _name(which)), on_evaluation=on_evaluation)
+        return trainings.resume(setup, str(_name(which)), wanted or {}, threads)
 
-    def rerun(self, which: int | str = "last", *, on_evaluation: OnEvaluation | None = None) -> Run:
+    def rerun(self, which: AnyRun = "last", *, on_evaluation: OnEvaluation | None = None) -> Run:
         """Train a stored run again, with its settings, images and threads, and return the new run."""
-        return trainings.rerun(replace(self._setup, on_evaluation=on_evaluation), str(which))
+        return trainings.rerun(replace(self._setup, on_evaluation=on_evaluation), str(_name(which)))
 
     def repeat(self, config: TrainConfig, repeats: int, *, vary: str = "all", resume: bool = False) -> Study:
         """Train one config with several seeds and return the study; `runs_of` returns its runs.
@@ -138,7 +146,7 @@ class Lab:
         path, settings = Path(path), settings or CheckSettings()
         config = replace(config or TrainConfig(), dtype="float64")
         setup = self._calling("export_gradients", str(path), config, settings)
-        require_export(path, lambda file: has_member(file, f"{gradient_files.SETTINGS}.npy"), "--export ")
+        require_export(path, lambda file: has_member(file, f"{gradient_files.SETTINGS}.npy"), "--export")
         dataset = setup.images()
         setup.warn_of(dataset)
         with setup.pinned(), setup.observer.step("computing gradients"):
@@ -158,18 +166,20 @@ class Lab:
             return compare_files(Path(path), Path(reference), settings or CheckSettings(), observer.say)
 
     def evaluate(
-        self, runs: Sequence[int | str], settings: EvaluationSettings | None = None, *, ensemble: bool = False
+        self, runs: Sequence[AnyRun] | AnyRun, settings: EvaluationSettings | None = None, *, ensemble: bool = False
     ) -> tuple[list[Run], list[Evaluation]]:
         """Evaluate stored runs again, individually or as one ensemble; return the runs and the evaluations."""
         from klcli.procedures import evaluating
 
         settings = settings or EvaluationSettings()
-        setup = self._calling("evaluate", list(runs), settings, ensemble=ensemble)
-        return evaluating.evaluate(setup, [str(run) for run in runs], settings, ensemble)
+        names = [_name(run) for run in ([runs] if isinstance(runs, int | str | Run) else runs)]
+        setup = self._calling("evaluate", names, settings, ensemble=ensemble)
+        return evaluating.evaluate(setup, [*map(str, names)], settings, ensemble)
 
     def predict(
-        self, pictures: Sequence[str | Path], run: int | str | None = None, *, checkpoint: str | Path | None = None,
-        flips: bool | None = None, shifts: int | None = None, snapshots: bool = False,
+        self, pictures: Sequence[str | Path] | str | Path, run: AnyRun | None = None, *,
+        checkpoint: str | Path | None = None, flips: bool | None = None, shifts: int | None = None,
+        snapshots: bool = False,
     ) -> "evaluating.Predictions":  # fmt: skip
         """Return the probability of every class for PNG or JPEG files of any size, by default of the best run.
 
@@ -178,18 +188,19 @@ class Lab:
         """
         from klcli.procedures import evaluating
 
-        paths, which = list(map(Path, pictures)), None if run is None else str(run)
+        several = [pictures] if isinstance(pictures, str | Path) else pictures
+        paths, which = list(map(Path, several)), None if run is None else str(_name(run))
         file = None if checkpoint is None else Path(checkpoint)
         return evaluating.predict(self._setup, paths, which, file, flips=flips, shifts=shifts, snapshots=snapshots)
 
-    def export(self, run: int | str, to: str = "npz", file: str | Path | None = None) -> Path:
+    def export(self, run: AnyRun, to: str = "npz", file: str | Path | None = None) -> Path:
         """Write the network of a run as `npz` or `safetensors`, named as in PyTorch; return the file.
 
         By default it is `network-000007.npz` in the current folder. `klcli help checkpoints` describes the content.
         """
         from klcli.procedures.interchange import export_network
 
-        return export_network(self._setup, str(run), to, None if file is None else Path(file))
+        return export_network(self._setup, str(_name(run)), to, None if file is None else Path(file))
 
     def reproduce(
         self, *names: str, settings: ReproductionSettings | None = None, repeats: int = 3, vary: str = "all",
@@ -223,21 +234,22 @@ class Lab:
         """The open database, for any query. Raises StoreError if there is none yet."""
         return self._setup.store()
 
-    def run(self, which: int | str = "last") -> Run:
+    def run(self, which: AnyRun = "last") -> Run:
         """Return one run: by number, the `last` complete one, or the `best`. Raises ConfigError if there is none."""
-        return run_lookup.chosen_run(self.store, str(which))
+        return run_lookup.chosen_run(self.store, str(_name(which)))
 
     def best(self, n: int = 10, chosen: RunFilter | None = None) -> list[Run]:
         """Return the best complete runs by validation accuracy on the most recently used images."""
+        require(isinstance(n, int) and n >= 0, f"best {n!r}: must be a whole number, at least 0")
         return run_lookup.best_runs(self.store, n, chosen or RunFilter())
 
     def runs_of(self, study: Study | int) -> list[Run]:
         """Return the runs of a study in the order of its plan."""
-        return self.store.studies.members(study if isinstance(study, int) else study.id)
+        return self.store.studies.members((self.store.studies.get(study) if isinstance(study, int) else study).id)
 
-    def epochs(self, run: Run | int) -> list[Epoch]:
+    def epochs(self, run: AnyRun) -> list[Epoch]:
         """Return the evaluations of a run in order."""
-        return self.store.runs.epochs(run if isinstance(run, int) else run.id)
+        return self.store.runs.epochs(run.id if isinstance(run, Run) else self.run(run).id)
 
     def _study(self, setup: Setup, kind: str, stage: str, plan: list[TrainConfig], resume: bool, **how: Any) -> Study:
         from klcli.procedures.study_runner import StudyRunner
@@ -250,6 +262,10 @@ class Lab:
         own = {key: value for key in ("data", "threads") if (value := getattr(self._setup, key)) not in (None, 1)}
         lab = _call("Lab", [str(self._setup.db)], own)
         return replace(self._setup, command=self._command or f"{lab}.{_call(method, given, named)}")
+
+
+def _name(run: AnyRun) -> int | str:
+    return run.id if isinstance(run, Run) else run
 
 
 def _call(function: str, given: Sequence[Any], named: Mapping[str, Any]) -> str:

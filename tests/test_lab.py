@@ -2,14 +2,17 @@
 
 import json
 import os
+import pickle
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import threadpoolctl
+from PIL import Image
 
 import klcli
 from klcli import Lab, SplitConfig, TrainConfig
@@ -144,6 +147,53 @@ def test_messages_reach_the_observer_and_nothing_is_printed(tmp_path: Path, caps
     Lab(tmp_path / "lab.db", data="synthetic", observer=listener).train(SMALL)
     assert "SYNTHETIC" in listener.warnings[0]
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_run_is_given_by_number_name_or_record(lab: Lab, tmp_path: Path) -> None:
+    for seed in range(12):
+        run = lab.train(replace(SMALL, epochs=0, seed=seed))
+    for given in (12, "12", run, [12], [run]):
+        assert [one.id for one in lab.evaluate(given)[0]] == [12]
+    assert lab.run(run) == run and lab.epochs("last") == lab.epochs(run) == lab.epochs(12)
+    picture = tmp_path / "grey.png"
+    Image.new("RGB", (32, 32)).save(picture)
+    assert lab.predict(str(picture), run).pictures == lab.predict([picture], 12).pictures
+    for wrong in (lambda: lab.epochs(99), lambda: lab.runs_of(99)):
+        with pytest.raises(StoreError, match="there is no"):
+            wrong()
+    with pytest.raises(ConfigError, match="at least one picture"):
+        lab.predict([])
+    for n in (-1, "x"):
+        with pytest.raises(ConfigError, match=f"best {n!r}"):
+            lab.best(n)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"threads": 0}, {"threads": "2"}, {"jobs": 0}, {"jobs": 1.5}], ids=str)
+def test_a_lab_without_threads_or_jobs_is_refused(wrong: dict[str, Any]) -> None:
+    [(name, value)] = wrong.items()
+    with pytest.raises(ConfigError, match=f"{name} {value!r}: must be a whole number, at least 1"):
+        Lab(**wrong)
+
+
+def test_a_lab_and_its_exceptions_reach_another_process(lab: Lab) -> None:
+    lab.train(replace(SMALL, epochs=0))
+    assert pickle.loads(pickle.dumps(lab)).best() == lab.best() != []
+    error = pickle.loads(pickle.dumps(Interrupted("stopped", signal.SIGTERM)))
+    assert (str(error), error.signum, error.exit_code) == ("stopped", signal.SIGTERM, 143)
+
+
+def test_a_gradient_check_counts_entries_after_the_code_is_loaded(tmp_path: Path) -> None:
+    """The first check on a machine compiles it for seconds."""
+
+    class Listener(Observer):
+        steps: ClassVar[list[str]] = []
+
+        def step(self, name: str, total: float | None = None) -> Any:
+            self.steps.append(name)
+            return super().step(name, total)
+
+    Lab(tmp_path / "lab.db", data="synthetic", observer=Listener()).check_gradients(SMALL)
+    assert Listener.steps.index("loading the compiled arithmetic") < Listener.steps.index("checking entries")
 
 
 def test_a_study_of_repeats_gives_the_digits_of_the_single_trainings_in_float64(lab: Lab) -> None:

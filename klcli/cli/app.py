@@ -3,7 +3,7 @@
 import errno
 import shutil
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -21,7 +21,7 @@ from klcli.cli.commands.search_lambda import search_lambda
 from klcli.cli.commands.sigma_sweep import sigma_sweep
 from klcli.cli.commands.train import train
 from klcli.cli.help_screen import ALL, HelpfulGroup
-from klcli.cli.options import KlcliCommand, RecordingCommand
+from klcli.cli.options import KlcliCommand, RecordingCommand, UsageError
 from klcli.errors import ExitCode, KlcliError
 from klcli.text import visible
 
@@ -79,7 +79,7 @@ def _explain(error: Exception) -> int:
         return _fail(str(error), error.exit_code)
     if isinstance(error, typer.Abort):
         return _fail("interrupted", ExitCode.INTERRUPTED)
-    if isinstance(error, _UsageError):
+    if isinstance(error, UsageError):
         command, message = error.ctx.command_path if error.ctx else "klcli", error.format_message()
         if nearest := getattr(error, "possibilities", None):  # the most similar first, which the message sorts
             message = f"{error.message} (nearest: {', '.join(nearest)})"
@@ -103,7 +103,3 @@ def _fail(message: str, code: ExitCode) -> int:
         line = wrapped(line, shutil.get_terminal_size().columns)
     print(line, file=sys.stderr)
     return code
-
-
-# Typer bundles its own copy of Click, not the package `click`; its UsageError is the base class of BadParameter.
-_UsageError: Any = typer.BadParameter.__mro__[1]

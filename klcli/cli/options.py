@@ -15,10 +15,12 @@ from klcli.cli import streams
 from klcli.cli.completion import completion, of_setting
 from klcli.cli.help_screen import TYPED, show_help
 from klcli.errors import ConfigError, StoreError
-from klcli.settings.setting import Setting, setting_of, settings_of, with_values
+from klcli.settings.setting import Setting, setting_of, settings_of, value_of, with_values
 from klcli.text import command_text
 
 Command = Callable[..., Any]
+# Typer bundles its own copy of Click, not the package `click`; its UsageError is the base class of BadParameter.
+UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 class KlcliCommand(TyperCommand):
@@ -66,7 +68,14 @@ class KlcliCommand(TyperCommand):
         if len(databases) > 1:  # the parser would silently use the last one
             cure = f"`klcli runs merge {command_text(databases)} --db all.db` puts them into one"
             raise ConfigError(f"--db is given {len(databases)} times: a command uses one database, {cure}")
-        return super().parse_args(ctx, words + (["--", *arguments, *rest[1:]] if arguments or rest else []))
+        try:
+            return super().parse_args(ctx, words + (["--", *arguments, *rest[1:]] if arguments or rest else []))
+        except UsageError as error:  # the parser does not say which command has no value behind an option
+            error.ctx = error.ctx or ctx
+            needed = [str(one.metavar) for one in self.params if one not in options and one.required]
+            if getattr(error, "param", None) in self.params and len(needed) > 1:  # it would name the first alone
+                raise UsageError(f"an argument is missing, give {' '.join(needed)}", ctx=ctx) from None
+            raise
 
 
 def _is_option(word: str) -> bool:
@@ -140,11 +149,19 @@ def is_typed(ctx: typer.Context, name: str) -> bool:
 
 
 def _made(owner: type[Any], typed: dict[str, Any], ctx: typer.Context) -> Any:
+    given = typed_settings(ctx, owner)
     if typed.get("preset") is None:
-        return with_values(owner(), typed)
-    from klcli.settings.presets import override, preset
+        made = with_values(owner(), typed)
+    else:
+        from klcli.settings.presets import override, preset
 
-    return override(preset(typed["preset"]).config, {key: typed[key] for key in typed_settings(ctx, owner)})
+        made = override(preset(typed["preset"]).config, {key: typed[key] for key in given})
+    # What is resumed may be of an older klcli. A setting that is no option of the command is the command's choice.
+    for key, (at_fault, why) in () if ctx.params.get("resume") else made.unused().items():
+        if key in given and at_fault in typed:
+            one = settings_of(owner)[key]
+            raise ConfigError(f"{command_text(one.arguments(value_of(made, key)))}: no effect, {why}")
+    return made
 
 
 def _option(name: str, one: Setting, default: Any) -> inspect.Parameter:

@@ -34,7 +34,7 @@ def read_picture(path: Path) -> np.ndarray:
                 layer = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer).convert("RGB")
     except FileNotFoundError:
-        raise DataError(f"{where}: there is no such picture") from None
+        raise DataError(f"{where}: there is no such picture, name a PNG or JPEG file") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise DataError(f"{where}: more than {Image.MAX_IMAGE_PIXELS} pixels, give a smaller picture") from None
     except (MemoryError, DataError):

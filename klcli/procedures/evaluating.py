@@ -12,7 +12,7 @@ from klcli.data.dataset import split
 from klcli.data.pictures import read_picture
 from klcli.evaluation.metrics import log_mean, log_probabilities
 from klcli.evaluation.reevaluation import policy_of, reevaluate
-from klcli.procedures.run_lookup import chosen_runs, trained_networks
+from klcli.procedures.run_lookup import chosen_runs, no_snapshots, trained_networks
 from klcli.procedures.setup import Setup
 from klcli.procedures.stored import network_of_file, network_of_run
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
@@ -21,7 +21,7 @@ from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Evaluation, GradientCheck, Run
 from klcli.store.store import Store
-from klcli.studies.gradient_checks import Stack, check_networks, entries
+from klcli.studies.gradient_checks import Stack, check_networks, entries, require_images
 from klcli.text import path_text
 from klcli.training.cores import cores
 
@@ -60,16 +60,20 @@ def evaluate(
         require(other is None, mixed)
     for run in runs:
         policy_of(f"run {run.id}", run.config, settings)
+        require(run.config.snapshots or not settings.snapshots, no_snapshots(f"run {run.id}"))
     setup.prepare_engine()
     first = {run.dataset_sha256: run for run in reversed(runs)}  # on each set of images
     datasets = {sha256: setup.images(run, f"run {run.id}") for sha256, run in first.items()}
     divided = {(sha256, how): split(datasets[sha256], how) for sha256, how in set(keys)}
     for dataset in datasets.values():
         setup.warn_of(dataset)
+    setup.why_no_engine()
     parts, evaluations, threads = [runs] if ensemble else [[run] for run in runs], [], max(run.threads for run in runs)
     with setup.pinned(threads), setup.observer.step("evaluating", len(parts)) as advance:
         for part, key in zip(parts, keys, strict=False):  # an ensemble has one key
             networks = [one for run in part for one in trained_networks(store, run, settings.snapshots)]
+            for run in part:
+                setup.warn_of_state(run)
             with open_team(part[0].config.dtype, helper=threads == 1 and cores() > 1) as team:
                 networks = [replace(one, network=team.accelerated(one.network)) for one in networks]
                 found = reevaluate(networks, divided[key], settings)
@@ -97,6 +101,7 @@ def predict(
     require(which is None or checkpoint is None, both)
     images = f"--data {setup.data} and --checkpoint {checkpoint}: a checkpoint needs no images, omit --data"
     require(setup.data is None or checkpoint is None, images)
+    require(bool(pictures), "predict: name at least one picture")
     pixels = []
     with setup.observer.step("reading pictures", len(pictures)) as advance:
         for picture in pictures:
@@ -106,6 +111,8 @@ def predict(
         by = network_of_file(setup, checkpoint, snapshots)
     else:
         by = network_of_run(setup, which or BEST, snapshots)
+    if by.run:
+        setup.warn_of_state(by.run)
     config = by.config
     if by.has_batch_statistics:
         setup.observer.warn(f"{by.name} was evaluated with batch statistics, pictures get its running averages")
@@ -122,10 +129,13 @@ def predict(
 
 def check_gradients(setup: Setup, networks: Sequence[Stack], settings: CheckSettings) -> list[GradientCheck]:
     """Compare the gradients of networks with numerical differences, and record it as one suite."""
+    for configs in networks:
+        require_images(configs[0], configs[0].split.sizes()[0], settings.images)
     setup.prepare_engine()
     dataset = setup.images()
     setup.warn_of(dataset)
     train, store = split(dataset, networks[0][0].split).train, Store(setup.db)
+    setup.why_no_engine()  # else the first step of the check would be the compilation
     total = sum(entries(stack, settings.dims) for stack in networks)
     with setup.pinned(), setup.observer.step("checking entries", total) as advance:
         checks = list(check_networks(networks, train, settings, on_entries=advance))

@@ -97,5 +97,10 @@ def networks_of(owner: str, config: TrainConfig, checkpoint: Checkpoint, snapsho
     from klcli.training.result import snapshots_of
 
     states = snapshots_of(checkpoint.state) if snapshots else [checkpoint.state]
-    require(bool(states), f"--snapshots: {owner} has none, train with --snapshots to the end of a cycle")
+    require(bool(states), no_snapshots(owner))
     return [TrainedNetwork(owner, config, restore(config, one)) for one in states]
+
+
+def no_snapshots(owner: str) -> str:
+    """Return the message for a network without snapshots."""
+    return f"--snapshots: {owner} has none, train with --snapshots to the end of a cycle"

@@ -48,6 +48,8 @@ def search_lambda(
     All values, seeds and stacks of a stage are determined before its first training.
     """
     check_repeats(repeats, vary)
+    low, high = what.between
+    Range(low, high, what.scale)  # refused before the images are opened
     with setup.pinned():
         return search(StudyRunner.opened(setup, config, resume), config, what, repeats, vary)
 

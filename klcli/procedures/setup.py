@@ -81,6 +81,12 @@ class Setup:
             cure = "a run that is killed here stays `running` until `klcli train --resume RUN` takes it over"
             self.observer.warn(f"{store.path.parent}: this file system has no locks ({store.locks.failure}), {cure}")
 
+    def warn_of_state(self, run: Run) -> None:
+        """Warn of a network whose training is not complete."""
+        if run.state != "complete":
+            network = f"this is its network after {run.epochs_done:g} of {run.epochs:g} epochs"
+            self.observer.warn(f"run {run.id} is not complete, but {run.state}: {network}")
+
     def warn_of_synthetic(self, dataset: str | None) -> None:
         if dataset == "synthetic":
             cure = "(`klcli data fetch` downloads it, --data PATH names it)"

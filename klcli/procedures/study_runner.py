@@ -49,6 +49,7 @@ class StudyRunner:
 
     @classmethod
     def opened(cls, setup: Setup, config: TrainConfig, resume: bool) -> "StudyRunner":
+        budget_of(config, config.split.sizes()[0])  # refused before the images are opened
         setup.prepare_engine()
         dataset = setup.images()
         setup.warn_of(dataset, config)

@@ -30,6 +30,7 @@ def train(setup: Setup, config: TrainConfig) -> Run:
 
     Raises Interrupted with the command that continues the run, after Ctrl-C, SIGTERM or SIGHUP.
     """
+    budget_of(config, config.split.sizes()[0])  # refused before the images are opened
     with setup.pinned():
         setup.prepare_engine()
         return _begin(setup, config, setup.images())

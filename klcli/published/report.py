@@ -283,8 +283,9 @@ def _conclusion(table: Row, experiments: Sequence[Experiment]) -> Line:
     """Return the line of a conclusion. Raises ConfigError if its experiments cannot have it."""
     about, kind, names = f"conclusion {table['row']}", table["kind"], tuple(table["experiments"])
     require(kind in CONCLUSIONS, f"{about}: kind {kind!r}, choose one of {', '.join(CONCLUSIONS)}")
-    unknown = [name for name in names if name not in {one.name for one in experiments}]
-    require(not unknown, f"{about}: there is no experiment {', '.join(unknown)}")
+    every = [one.name for one in experiments]
+    unknown = [name for name in names if name not in every]
+    require(not unknown, f"{about}: there is no experiment {', '.join(unknown)}, there are {', '.join(every)}")
     tested = [next(one for one in experiments if one.name == name) for name in names]
     numbers = [key for key in ("published", "above", "below") if key in table]
     require(len(numbers) == 1, f"{about}: give one of published, above and below, not {len(numbers)} of them")

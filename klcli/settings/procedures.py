@@ -105,6 +105,14 @@ class SearchSettings(Settings):
         only_fine = self.fine_stages > 0 and not (self.coarse or self.values)
         require(self.from_study is None or only_fine, f"--from {self.from_study}: needs --fine and no other stage")
 
+    def unused(self) -> dict[str, tuple[str, str]]:
+        if self.values:
+            return dict.fromkeys(("between", "scale", "trials"), ("values", "--values are all that is tried, omit one"))
+        if self.fine_stages and not self.coarse:
+            why = "--fine narrows the range of an earlier study, add --coarse to draw from this one"
+            return dict.fromkeys(("between", "scale"), ("coarse", why))
+        return {}
+
     @property
     def fine_stages(self) -> int:
         """The number of times that the range is narrowed."""

@@ -21,9 +21,14 @@ def command_of(
     name: str, config: TrainConfig, options: Sequence[str] = (), *, data: str, threads: int, db: Path,
     only: Collection[str] = SETTINGS,
 ) -> str:  # fmt: skip
-    """Return the command of this name with the settings that are not its defaults, of those in `only`."""
+    """Return the command of this name with the settings that matter and are not its defaults, of those in `only`."""
     default = TrainConfig(**OF_SEARCH) if name == "search-lambda" else TrainConfig()
-    given = {key: value for key, (value, _) in differences(config, default).items() if key in only}
+    without_effect = config.unused() if name != "sigma-sweep" else {}  # which trains with BN, too
+    given = {
+        key: value
+        for key, (value, _) in differences(config, default).items()
+        if key in only and key not in without_effect
+    }
     parts = [*options, *[part for key, value in given.items() for part in SETTINGS[key].arguments(value)]]
     parts += ["--data", data]
     parts += [] if threads == 1 else ["--threads", str(threads)]

@@ -88,6 +88,7 @@ class Setting:
         return tuple(self._read(part, self.items[0]) for part in given)
 
     def _read(self, text: str, kind: type) -> Any:
+        require(bool(text) or kind is not Path, f"{self.option} '': must be {_KINDS[kind]}")  # Path("") is this folder
         try:
             return kind(text)
         except ValueError:
@@ -105,13 +106,16 @@ class Setting:
         return tuple(map(self._checked, value, self.items if self.is_pair else self.items * len(value)))
 
     def _checked(self, value: Any, kind: type) -> Any:
+        value = value.item() if getattr(value, "shape", None) == () else value  # a number of NumPy
         accepted: Any = (int, float) if kind is float else kind
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
             raise ConfigError(f"{self.option} {value!r}: must be {_KINDS[kind]}{self._example}")
         if self.choices and value not in self.choices:
             raise ConfigError(f"{self.option} {value!r}: choose one of {', '.join(self.choices)}")
         if kind in (int, float) and not self._is_within(value):
-            raise ConfigError(f"{self.option} {value}: must be {self._range}{self._example}")
+            is_huge = kind is int and value > MAX_INTEGER and self.at_most is None
+            limits = f"at most {MAX_INTEGER}" if is_huge else self._range
+            raise ConfigError(f"{self.option} {value}: must be {limits}{self._example}")
         return float(value) if kind is float else value  # 5 and 5.0 are equal settings, and must be equal in JSON
 
     def _is_within(self, value: float) -> bool:
@@ -129,7 +133,7 @@ class Setting:
             return words
         if float in (self.kind, *self.items):
             return f"a finite number, {words}" if words else "a finite number"
-        return words or f"at most {MAX_INTEGER}"
+        return words or f"at least {-MAX_INTEGER}"
 
     @property
     def _example(self) -> str:
@@ -212,8 +216,12 @@ class Settings:
             if "." not in one.key:
                 value = getattr(self, one.key)
                 # Most values are the default, and a report parses the settings of thousands of runs.
-                if value != one.default or type(value) is not type(one.default):
+                if type(value) is not type(one.default) or value != one.default:
                     object.__setattr__(self, one.key, one.checked(value))
+
+    def unused(self) -> dict[str, tuple[str, str]]:
+        """Return the settings without an effect beside the others, by key: the setting at fault and the reason."""
+        return {}
 
 
 T = TypeVar("T", bound=Settings)

@@ -9,7 +9,7 @@ from typing import Any
 
 from klcli.errors import ConfigError
 from klcli.settings.setting import MAX_INTEGER, Role, Settings, require, setting, settings_of
-from klcli.settings.split_config import SplitConfig
+from klcli.settings.split_config import SplitConfig, listed
 
 NETWORK, OPTIMISATION, REGULARISATION = Role.NETWORK, Role.OPTIMISATION, Role.REGULARISATION
 DATA, EVALUATION, RANDOMNESS = Role.DATA, Role.EVALUATION, Role.RANDOMNESS
@@ -120,7 +120,7 @@ class TrainConfig(Settings):
         super().__post_init__()
         require(bool(self.hidden), "--hidden: give at least one width, for example --hidden 50 50")
         check_samples(self.bn_statistics, self.bn_samples)
-        limits = f"--eta-min {self.eta_min} is above --eta-max {self.eta_max}: swap the two"
+        limits = f"--eta-min {self.eta_min} is above --eta-max {self.eta_max}: lower the first or raise the second"
         require(self.eta_min <= self.eta_max, limits)
         rising = f"--eta-min {self.eta_min}: a range test must begin above 0"
         require(self.schedule != "range" or self.eta_min > 0, rising)
@@ -140,6 +140,24 @@ class TrainConfig(Settings):
             require(self.sigma is None, f"--sigma {self.sigma}: only --init normal uses it, not {self.initializer}")
         single = f"--batch-size {self.batch_size}: batch normalisation maps a single image to beta, give at least 2"
         require(self.batch_size > 1 or not self.batch_norm, single)
+
+    def unused(self) -> dict[str, tuple[str, str]]:
+        """Return the settings without an effect on this training, by key: the setting at fault and the reason."""
+        found: dict[str, tuple[str, str]] = {}
+        if not self.batch_norm:
+            own = ("bn_position", "bn_momentum", "bn_eps", "bn_statistics", "bn_samples")
+            found |= dict.fromkeys(own, ("batch_norm", "the network has no batch normalisation, add --bn"))
+        if self.whitening is None:
+            found["whitening_eps"] = "whitening", "nothing is whitened, give --whitening N"
+        if self.schedule == "constant":
+            found["eta_min"] = "schedule", "the constant schedule has one rate, --eta-max: omit it"
+        if self.schedule in ("one-cycle", "range") and self.epochs is not None:
+            length = f"--epochs {self.epochs} is the length of schedule {self.schedule}: omit one"
+            found |= dict.fromkeys(("step_epochs", "step_size"), ("epochs", length))
+        if self.split.validation_batches:
+            whole = f"--validation-batches {listed(self.split.validation_batches)} names the images: omit one"
+            found["split.validation"] = "split.validation_batches", whole
+        return found
 
     @property
     def statistics_samples(self) -> int | None:

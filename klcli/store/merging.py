@@ -48,7 +48,12 @@ class Merged:
     evaluations: int = 0
     gradient_checks: int = 0
     files: int = 0  # checkpoints and pictures
-    remarks: list[str] = field(default_factory=list)  # what could not be copied, and why
+    left_out: list[str] = field(default_factory=list)  # what could not be copied, and why, but for:
+    without_checkpoint: list[str] = field(default_factory=list)  # runs whose checkpoint is missing
+
+    @property
+    def remarks(self) -> list[str]:
+        return [*self.left_out, *self.without_checkpoint]
 
     @property
     def changes(self) -> int:
@@ -107,7 +112,7 @@ class _Merging:
             with suppress(OSError):  # harmless if it remains
                 backup.unlink(missing_ok=True)
         if not self._numbers["run"] and not has_left_out:
-            self._merged.remarks.append("it holds no run")
+            self._merged.left_out.append("it holds no run")
         return self._merged
 
     def _rows(self, table: str, where: str = "1", *values: Any) -> Iterable[Row]:
@@ -128,7 +133,7 @@ class _Merging:
         for row in self._source.read("SELECT id, study_id, owner FROM runs WHERE state = 'running'"):
             if (is_held := self._locks.is_held(row["owner"])) is not False:  # None without locks in the file system
                 words = f"run {row['id']} {'is' if is_held else 'may be'} being trained: left out"
-                self._merged.remarks.append(f"{words}, merge again when it has ended")
+                self._merged.left_out.append(f"{words}, merge again when it has ended")
                 alive.append(row)
         for row in alive:
             copy.execute("DELETE FROM runs WHERE id = ? OR study_id = ?", [row["id"], row["study_id"]])
@@ -200,13 +205,14 @@ class _Merging:
         try:
             file = self._runs.file_of(self._runs.get(old))
         except StoreError as error:
-            self._merged.remarks.append(str(error))
+            self._merged.left_out.append(str(error))
             return None
         if _is_file(file):
             self._files.append((file, own))
         else:
             why = "is missing" if not os.path.lexists(file) else "is no regular file"
-            self._merged.remarks.append(f"run {old}: its checkpoint {file} {why}, merge again when it is there")
+            words = f"run {old}: its checkpoint {file} {why}, merge again when it is there"
+            self._merged.without_checkpoint.append(words)
         previous, backup = checkpoints.previous(file), checkpoints.previous(own)
         if _is_file(own):
             self._backups.append((own, backup))
@@ -219,9 +225,9 @@ class _Merging:
         is_same = row["checkpoint_sha256"] is not None and row["checkpoint_sha256"] == mine["checkpoint_sha256"]
         if not is_same or (mine["checkpoint"] and (self._here.real.parent / path_of(mine["checkpoint"])).exists()):
             return False
-        files, remarks = len(self._files), len(self._merged.remarks)
+        files, left_out, missing = len(self._files), [*self._merged.left_out], [*self._merged.without_checkpoint]
         checkpoint = self._add_checkpoint(old, row, mine["id"])
-        del self._merged.remarks[remarks:]  # the first merge has given it
+        self._merged.left_out, self._merged.without_checkpoint = left_out, missing  # the first merge has named it
         if is_found := len(self._files) > files:
             self._tables.execute("UPDATE runs SET checkpoint = ? WHERE id = ?", [checkpoint, mine["id"]])
             self._merged.updated += 1

@@ -52,7 +52,9 @@ class Studies:
     def get(self, study_id: int) -> Study:
         for study in self._where("id = ?", study_id):
             return study
-        raise StoreError(f"{self._db.path}: there is no study {study_id}")
+        latest = self._db.read("SELECT max(id) AS id FROM studies")[0]["id"]
+        cure = f"the latest is {latest}" if latest else "`klcli search-lambda` begins one"
+        raise StoreError(f"{self._db.path}: there is no study {study_id}, {cure}")
 
     def latest(self, kind: str, stage: str, dataset_sha256: str) -> Study | None:
         of_images = "EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND dataset_sha256 = ?)"

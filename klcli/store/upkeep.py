@@ -46,7 +46,7 @@ class Upkeep:
 
         def without(run: Run) -> dict[str, str | None]:
             if tag not in _tags(run):
-                raise ConfigError(f"untag {run.id} {tag!r}: this run has no such tag")
+                raise ConfigError(f"untag {run.id} {tag!r}: this run has no such tag, it has {run.tags or 'none'}")
             return {"tags": " ".join(one for one in _tags(run) if one != tag) or None}
 
         self._change(run_ids, without)

@@ -61,7 +61,7 @@ def check_networks(
 ) -> Iterator[NetworkCheck]:
     """Check networks, or stacks, on the first training images. Raises ConfigError where there are too few of these."""
     for configs in networks:
-        _require_images(configs, train, settings.images)
+        require_images(configs[0], len(train), settings.images)
     for configs in networks:
         X, y = _first_images(train, configs[0], settings.images, settings.dims)
         started = time.perf_counter()
@@ -79,14 +79,16 @@ def checked_minibatch(
     config: TrainConfig, train: Split, settings: CheckSettings
 ) -> tuple[Network, np.ndarray, np.ndarray]:
     """Return the network of a check with its images and labels. Raises ConfigError where there are too few images."""
-    _require_images((config,), train, settings.images)
+    require_images(config, len(train), settings.images)
     return _prepare((config,), settings.dims)[0], *_first_images(train, config, settings.images, settings.dims)
 
 
-def _require_images(configs: Stack, train: Split, images: int) -> None:
-    require(images <= len(train), f"images {images}: the training split has {len(train)}, give at most that")
+def require_images(config: TrainConfig, n: int, images: int) -> None:
+    """Raise ConfigError for more than the n training images, or if the check of this network could not fail."""
+    given = f"--images {images}"
+    require(images <= n, f"{given}: the training split has {n}, give at most that")
     why = "batch normalisation maps a batch of one to beta, every gradient before it is 0 and the check could not fail"
-    require(images > 1 or not configs[0].batch_norm, f"images {images}: {why}, give --images 2 or more")
+    require(images > 1 or not config.batch_norm, f"{given}: {why}, give --images 2 or more")
 
 
 def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSettings) -> NetworkCheck:

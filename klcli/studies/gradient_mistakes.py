@@ -5,7 +5,7 @@ layers and in each layer alone, then those of every two mistakes; the one that e
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from types import SimpleNamespace
@@ -86,6 +86,7 @@ _GAMMA = "dgamma is the sum over the images of G * X_hat, dbeta the sum of G, G 
 _LOSS = "dJ/dS = (P - Y) / n for the mean over the n images"
 ROUNDED = _row("float32 rounding", "right to the precision of float32: use float64, or allow it by --atol and --rtol")
 REVERSED = _row("layers in reversed order", "the gradient of layer l is stored under k + 1 - l")
+FACTOR = _row("a factor", "J is the mean over the images plus lambda times the sum of W squared: no 1/2, no 2")
 UPDATED = _row("dX with the updated W", "compute all gradients before the first update; dX = G W^T has the W of J")
 CATALOGUE = (
     ROUNDED,
@@ -148,6 +149,7 @@ CATALOGUE = (
     _row("dgamma without X_hat", _GAMMA, dgamma_dbeta=lambda at: (at.G.sum(axis=0), at.G.sum(axis=0))),
     _row("dgamma and dbeta as means", _GAMMA, dgamma_dbeta=lambda at: (mean(at.G * at.X_hat), mean(at.G))),
     _row("dgamma and dbeta swapped", _GAMMA, dgamma_dbeta=lambda at: RIGHT["dgamma_dbeta"](at)[::-1]),
+    FACTOR,
 )  # fmt: skip
 
 
@@ -262,8 +264,13 @@ def explanations(problem: Problem, mine: Arrays, say: Callable[[str], None]) -> 
             everywhere.append(Explanation((UPDATED,), None, distance(theirs), f", eta {eta:.6g}"))
         layers, pairs = range(1, 1 + max(map(number_of, right))), combinations(simple, 2)
         in_one_layer = (explanation(one, layer=layer) for layer in layers for one in simple)
+        factors = (
+            Explanation((FACTOR,), None, distance(theirs), f", {factor:.6g}, of {what}")
+            for what, factor, theirs in _with_a_factor(problem, mine, right)
+        )
         in_pairs = (explanation(*pair) for pair in pairs if not pair[0].formulas.keys() & pair[1].formulas.keys())
-        for stage, limit in ((everywhere, ROUNDING), (in_one_layer, SINGLE), (in_pairs, SINGLE)):
+        stages = (everywhere, ROUNDING), (in_one_layer, SINGLE), (factors, SINGLE), (in_pairs, SINGLE)
+        for stage, limit in stages:
             if stage is in_pairs:
                 say(f"no single mistake explains {len(mine)} of these gradients: trying every two")
             found += [one for one in stage if np.isfinite(one.distance)]
@@ -290,6 +297,22 @@ def _reversed(right: Arrays) -> Arrays:
         if (shapes := [right[key].shape for key in keys]) == shapes[::-1]:
             found |= {key: right[other] for key, other in zip(keys, reversed(keys), strict=True)}
     return found
+
+
+def _with_a_factor(problem: Problem, mine: Arrays, right: Arrays) -> Iterator[tuple[str, float, Arrays]]:
+    """Yield what may have a factor, the factor by least squares, and the gradients with it."""
+    keys, no_l2 = [*mine], problem.gradients({"l2": lambda at: 0.0})
+    groups = {tuple(key for key in keys if kind_of(key) == kind): f"every {kind}" for kind in map(kind_of, keys)}
+    groups |= {tuple(key for key in keys if number_of(key) == n): f"layer {n} alone" for n in map(number_of, keys)}
+    groups |= {(key,): f"{key} alone" for key in keys} | {tuple(keys): "every gradient"}
+    parts = [(own, words, right) for own, words in groups.items()]
+    parts += [(tuple(keys), "the gradient of the loss", no_l2)] * (problem.lam > 0)  # without L2, that of J
+    for own, words, part in parts:
+        unit, given = (np.concatenate([one[key].ravel() for key in own]) for one in (part, mine))
+        rest = np.concatenate([(right[key] - part[key]).ravel() for key in own])
+        factor = float(unit @ (given - rest) / (unit @ unit))
+        if given.size > 1 and np.isfinite(factor) and factor != 0:  # a single number is proportional to any
+            yield words, factor, right | {key: right[key] + (factor - 1) * part[key] for key in own}
 
 
 def _eta(problem: Problem, mine: Arrays, right: Arrays) -> float | None:

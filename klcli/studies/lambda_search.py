@@ -24,9 +24,9 @@ class Range:
 
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high < math.inf:
-            raise ConfigError(f"range {self.low:g} {self.high:g}: give two numbers of at least 0, the smaller first")
+            raise ConfigError(f"--range {self.low:g} {self.high:g}: give two numbers of at least 0, the smaller first")
         if self.scale == "log" and self.low == 0:
-            raise ConfigError("range from 0: a logarithmic scale has no 0, give a number above it or --scale linear")
+            raise ConfigError("--range from 0: a logarithmic scale has no 0, give a number above it or --scale linear")
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,8 @@ def budget_of(config: TrainConfig, n: int) -> Budget:
     per_evaluation = cycle / config.evaluations_per_cycle if config.evaluations_per_cycle else per_epoch
     evaluations = 0 if config.evaluations_per_cycle == 0 else math.floor(total / per_evaluation)
     if evaluations > MAX_EVALUATIONS:
-        length = f"--cycles {config.cycles}" if config.epochs is None else f"--epochs {config.epochs}"
+        half = f"--step-size {config.step_size}" if config.step_size else f"--step-epochs {config.step_epochs:g}"
+        length = f"--cycles {config.cycles} {half}" if config.epochs is None else f"--epochs {config.epochs}"
         often = f" --evaluations-per-cycle {config.evaluations_per_cycle}" if config.evaluations_per_cycle else ""
         raise ConfigError(f"{length}{often}: more than {MAX_EVALUATIONS} evaluations, give fewer")
     steps = {round(per_evaluation * number) for number in range(1, evaluations + 1)} - {0}

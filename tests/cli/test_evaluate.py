@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -135,6 +136,16 @@ def test_other_images(here: Klcli, refused: Refused, trained: Path, rows: Rows) 
     refused(here("evaluate", "1", "2", "-q"), 3, "run 2", "00000000", "--data")
     refused(here("evaluate", "1", "2", "--ensemble", "-q"), 2, "runs 1 and 2", "different images")
     assert rows("evaluations") == []
+
+
+@pytest.mark.parametrize("state", ["interrupted", "diverged"])
+def test_a_training_that_is_not_complete_is_named(here: Klcli, trained: Path, state: str) -> None:
+    change(trained, f"UPDATE runs SET state = '{state}', epochs_done = 1, epochs = 4 WHERE id = 1")
+    Image.new("RGB", (32, 32)).save(trained / "grey.png")
+    expected = f"run 1 is not complete, but {state}: this is its network after 1 of 4 epochs"
+    for command in (("evaluate", "1"), ("predict", "grey.png", "--run", "1")):
+        assert expected in here(*command).stderr
+    assert "not complete" not in here("evaluate", "2").stderr
 
 
 def test_a_checkpoint_that_is_not_what_it_was(here: Klcli, refused: Refused, trained: Path, rows: Rows) -> None:

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ import klcli.engine.network as network_module
 from klcli import compiled
 from klcli.cli.app import main
 from klcli.report.plots.figure import draw
+
+Klcli = Callable[..., "CompletedProcess[str]"]
+Refused = Callable[..., str]
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
@@ -283,3 +287,20 @@ def test_the_default_set_finds_the_factor_two_that_lambda_zero_hides(capsys, mon
     for check in checks:
         weights = [error for error in check["errors"] if error["tensor"].endswith(".W")]
         assert all(error["passed"] == (check["lambda"] == "0") for error in weights)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--images", "1", "--bn"], ["--images 1", "--images 2 or more"]),
+        (["--images", "45001"], ["--images 45001", "has 45000"]),
+        (["--export", "folder"], ["--export folder", "this is a folder"]),
+        (["--export", ""], ["--export ''", "a path"]),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_checked_is_refused_before_the_images_are_opened(
+    here: Klcli, refused: Refused, tmp_path: Path, options: list[str], named: list[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    refused(here("gradcheck", "--data", "nowhere", *options), 2, *named)

@@ -87,7 +87,7 @@ def student(file: Path, wrong: str = "") -> Arrays:  # noqa: PLR0912, PLR0915
     Y = np.eye(10)[:, y]
     Q = Y if wrong == "smoothing" else Y * (1 - c["label_smoothing"]) + c["label_smoothing"] / 10
     G = {"no one-hot": P, "sign": Q - P}.get(wrong, P - Q)
-    G = G / {"sum": 1, "twice": n * n, "classes": n * 10}.get(wrong, n)
+    G = G / {"sum": 1, "twice": n * n, "classes": n * 10, "half loss": 2 * n}.get(wrong, n)
     out: Arrays = {"scores": S_out, "probabilities": P}
     factor = {"l2 1": 1, "l2 4": 4, "no l2": 0, "l2 -2": -2, "l2 / n": 2 / n}.get(wrong, 2)
     for l in range(k, 0, -1):
@@ -124,6 +124,8 @@ def student(file: Path, wrong: str = "") -> Arrays:  # noqa: PLR0912, PLR0915
             db = db + 2 * lam * f[f"b{l}"][:, None]
         out |= {f"dW{l}_T": dW, f"db{l}": db}
         G = {"W": W, "updated": (W - eta * dW).T}.get(wrong, W.T) @ G
+    if wrong == "half":
+        out |= {key: out[key] / 2 for key in out if key.startswith("d")}
     if wrong == "all signs":
         out |= {key: -out[key] for key in out if key.startswith("d")}
     if wrong == "transposed":
@@ -170,7 +172,7 @@ PLANTED = {
     "unbiased": "unbiased variance, with its own derivative", "unbiased forward": "unbiased variance",
     "unbiased back": "unbiased variance in the backward pass", "swapped": "dgamma and dbeta swapped",
     "dgamma input": "dgamma of the input that is not normalised", "dgamma centred": "dgamma without 1/std",
-    "dgamma none": "dgamma without X_hat", "float32": "float32 rounding",
+    "dgamma none": "dgamma without X_hat", "float32": "float32 rounding", "half": "a factor", "half loss": "a factor",
 }  # fmt: skip
 
 
@@ -197,6 +199,23 @@ def test_a_mistake_in_one_layer_and_arrays_that_leave_two_open(folder: Path, tmp
     # From db of the output layer alone, a sum over the images cannot be told from 1/n missing.
     several = {"1/n missing, sum for mean", "db without 1/n"}
     assert verdict(folder, "bn", {"db3": 8 * f["db3"]}, mine)[0] == several
+
+
+@pytest.mark.parametrize(
+    ("halved", "words"),
+    [
+        (["dW1", "db1", "dW2", "db2", "dW3", "db3", "dgamma1", "dbeta1", "dgamma2", "dbeta2"], "every gradient"),
+        (["dW1", "dW2", "dW3"], "every dW"),
+        (["dW3", "db3"], "layer 3 alone"),
+        (["dgamma2"], "dgamma2 alone"),
+    ],
+)
+def test_a_factor_is_named_with_what_has_it(halved: list[str], words: str, folder: Path, tmp_path: Path) -> None:
+    f = np.load(folder / "bn.npz")
+    arrays = {key: f[key] for key in f.files if key.startswith("d") and not key.endswith("_T")}
+    np.savez(tmp_path / "mine.npz", **arrays | {key: 0.3 * f[key] for key in halved})
+    found = Lab().compare_gradients(tmp_path / "mine.npz", folder / "bn.npz")
+    assert [str(one) for one in found.explanations] == [f"a factor, 0.3, of {words}"]
 
 
 def test_float32_can_be_allowed(folder: Path, tmp_path: Path) -> None:

@@ -112,6 +112,34 @@ def test_a_check_says_what_it_has_read(here: Klcli, trained: Path, monkeypatch: 
     assert "were read" not in done.stderr
 
 
+def test_of_the_remarks_of_a_merge_only_missing_checkpoints_are_counted(
+    here: Klcli, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that `klcli runs check` cannot name are all shown."""
+    shutil.copytree(trained / "results", trained / "ada")
+    with closing(sqlite3.connect(trained / "ada/klcli.db")) as db, db:
+        db.execute("UPDATE runs SET checkpoint = 'elsewhere.npz' WHERE id < 3")
+    shutil.rmtree(trained / "ada/checkpoints")
+    monkeypatch.setattr("klcli.cli.commands.runs.FEW", 0)
+    remarks = here("runs", "merge", "ada/klcli.db", "--db", "all.db").stderr.splitlines()
+    assert ["elsewhere.npz" in line for line in remarks[:2]] == [True, True]
+    assert remarks[2] == "ada/klcli.db: 1 more, `klcli runs check` names every missing checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["note", "1"], "an argument is missing, give RUN... TEXT (`klcli runs note --help` shows all)"),
+        (["tag"], "an argument is missing, give RUN... TAG (`klcli runs tag --help` shows all)"),
+        (["delete"], "Missing argument 'RUN...'. (`klcli runs delete --help` shows all)"),
+        (["rerun", "1", "--db"], "Option '--db' requires an argument. (`klcli runs rerun --help` shows all)"),
+    ],
+    ids=str,
+)
+def test_what_is_missing_is_named_with_its_command(here: Klcli, refused: Refused, args: list[str], named: str) -> None:
+    refused(here("runs", *args), 2, named)
+
+
 @pytest.mark.parametrize("args", [["check"], ["export", "--tables", "out"]])
 def test_an_empty_database(here: Klcli, trained: Path, args: list[str]) -> None:
     assert here("runs", "delete", "1-3", "--yes").returncode == 0

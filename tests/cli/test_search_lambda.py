@@ -20,7 +20,8 @@ Rows = Callable[..., list[dict[str, Any]]]
 Refused = Callable[..., str]
 
 TINY = ("--data", "synthetic", "--subset", "300", "--hidden", "20", "--step-size", "3", "--cycles", "1")
-SEARCH = ("search-lambda", *TINY, "--jobs", "1", "--trials", "4")
+LISTED = ("search-lambda", *TINY, "--jobs", "1")
+SEARCH = (*LISTED, "--trials", "4")
 
 
 def table(done: "CompletedProcess[str]") -> list[list[str]]:
@@ -115,7 +116,7 @@ def test_rounds_are_as_many_fine_stages_each_within_the_one_before(here: Klcli, 
 
 
 def test_a_list_of_values_is_tried_as_it_is(here: Klcli, rows: Rows) -> None:
-    done = here(*SEARCH, "--values", "0.003", "0.001,0.002", "0.003")
+    done = here(*LISTED, "--values", "0.003", "0.001,0.002", "0.003")
     assert done.returncode == 0, done.stderr
     assert stages(rows) == [("values", None, "complete")]
     assert [run["lambda"] for run in rows("runs")] == [0.001, 0.002, 0.003]
@@ -131,7 +132,7 @@ def test_a_linear_scale_draws_and_narrows_linearly(here: Klcli, rows: Rows) -> N
 
 
 def test_repeats_are_a_mean_with_its_spread(here: Klcli, rows: Rows) -> None:
-    done = here(*SEARCH, "--values", "0.001", "0.01", "--repeats", "2", "--seed", "5", "--final")
+    done = here(*LISTED, "--values", "0.001", "0.01", "--repeats", "2", "--seed", "5", "--final")
     assert done.returncode == 0, done.stderr
     runs = rows("runs")
     assert [(run["lambda"], run["seed"]) for run in runs[:4]] == [(0.001, 5), (0.001, 6), (0.01, 5), (0.01, 6)]
@@ -174,7 +175,7 @@ def test_the_json_document(here: Klcli, rows: Rows) -> None:
 
 
 def test_a_value_that_diverges_is_a_row_that_says_so(here: Klcli, rows: Rows) -> None:
-    done = here(*SEARCH, "--values", "0.001", "1e6", "0.01", "--step-size", "30", "--final")
+    done = here(*LISTED, "--values", "0.001", "1e6", "0.01", "--step-size", "30", "--final")
     assert done.returncode == 0, done.stderr
     assert [run["state"] for run in rows("runs")] == ["complete", "complete", "diverged", "complete"]
     assert stages(rows) == [("values", None, "complete"), ("final", 1, "complete")]
@@ -239,13 +240,31 @@ def test_a_scheduler_that_does_not_answer_leaves_no_trace(klcli: Klcli, refused:
     assert rows("studies") == []
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--values", "0.1", "--trials", "3"], ["--trials 3", "--values"]),
+        (["--values", "0.1", "--range", "1e-3", "1e-1"], ["--range 0.001 0.1", "--values"]),
+        (["--values", "0.1", "--scale", "linear"], ["--scale linear", "--values"]),
+        (["--fine", "--range", "1e-3", "1e-1"], ["--range 0.001 0.1", "add --coarse"]),
+        (["--range", "1", "1"], ["--range 1 1", "the smaller first"]),
+        (["--range", "0", "1"], ["--range from 0", "--scale linear"]),
+    ],
+    ids=" ".join,
+)
+def test_what_a_search_cannot_use_is_refused_before_the_images_are_opened(
+    here: Klcli, refused: Refused, options: list[str], named: list[str]
+) -> None:
+    refused(here("search-lambda", "--data", "nowhere", *options), 2, *named)
+
+
 def test_a_study_that_fine_cannot_go_on_from(here: Klcli, refused: Refused, tmp_path: Path) -> None:
     quiet = (*SEARCH, "--quiet")
     refused(here(*quiet, "--fine"), 2, "--coarse")
     refused(here(*quiet, "--fine", "--from", "7"), 4, "no study 7")
     assert here("sigma-sweep", *TINY, "--jobs", "1", "--sigmas", "0.1").returncode == 0
     refused(here(*quiet, "--fine", "--from", "1"), 2, "--from 1")
-    assert here(*SEARCH, "--values", "0.1", "--final").returncode == 0
+    assert here(*LISTED, "--values", "0.1", "--final").returncode == 0
     for study in ("2", "3"):
         refused(here(*quiet, "--fine", "--from", study), 2, f"--from {study}", "not a coarse or fine lambda search")
     refused(here(*quiet, "--fine"), 2, "--coarse")  # there is still no coarse one

@@ -16,6 +16,7 @@ import pytest
 from klcli import Lab
 from klcli.errors import Interrupted
 from klcli.report.words import options_words
+from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
 from klcli.training.result import EpochMetrics
@@ -106,6 +107,59 @@ def test_adam_with_the_rates_of_sgd_is_warned_of_with_the_cure(here: Klcli, comm
 )
 def test_what_cannot_be_is_refused(here: Klcli, refused: Refused, options: list[str], named: list[str]) -> None:
     refused(here("train", *TINY, *options), 2, *named)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["train", "--bn-eps", "1e-5"], ["--bn-eps 1e-05", "add --bn"]),
+        (["train", "--bn-momentum", "0.5", "--repeats", "2"], ["--bn-momentum 0.5", "add --bn"]),
+        (["train", "--bn-statistics", "precise", "--bn-samples", "9"], ["--bn-statistics precise", "add --bn"]),
+        (["train", "--preset", "quick", "--no-bn", "--bn-position", "after"], ["--bn-position after", "add --bn"]),
+        (["search-lambda", "--no-bn", "--bn-position", "after"], ["--bn-position after", "add --bn"]),
+        (["train", "--executor", "tcp://host:1"], ["--executor tcp://host:1", "--repeats 2"]),
+        (["train", "--whitening-eps", "3"], ["--whitening-eps 3", "--whitening N"]),
+        (["train", "--schedule", "constant", "--eta-min", "0.01"], ["--eta-min 0.01", "--eta-max"]),
+        (["train", "--schedule", "one-cycle", "--epochs", "3", "--step-size", "5"], ["--step-size 5", "--epochs 3"]),
+        (["train", "--validation", "9", "--validation-batches", "2"], ["--validation 9", "--validation-batches 2"]),
+    ],
+    ids=" ".join,
+)
+def test_options_without_an_effect_are_refused(
+    here: Klcli, refused: Refused, options: list[str], named: list[str]
+) -> None:
+    refused(here(*options, "--data", "synthetic", "--subset", "300"), 2, *named)
+
+
+def test_options_of_bn_of_a_gradient_check_without_bn_are_refused(here: Klcli, refused: Refused) -> None:
+    refused(here("gradcheck", "--bn-position", "after"), 2, "--bn-position after", "add --bn")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("train", "--preset", "quick", "--no-bn", "--epochs", "0"),
+        ("sigma-sweep", "--bn-eps", "1e-5", "--sigmas", "0.1", "--cycles", "1", "--jobs", "1"),
+    ],
+    ids=" ".join,
+)
+def test_settings_of_a_preset_or_of_some_networks_of_a_sweep_are_accepted(
+    here: Klcli, rows: Rows, options: tuple[str, ...]
+) -> None:
+    done = here(*options, "--data", "synthetic", "--subset", "300", "--hidden", "5")
+    assert done.returncode == 0, done.stderr
+    assert {json.loads(run["config"])["batch_norm"] for run in rows("runs")} >= {False}
+
+
+def test_a_stored_command_with_an_option_without_effect_can_be_resumed(here: Klcli) -> None:
+    """As an older klcli accepted it."""
+    tiny = TrainConfig(hidden=(5,), bn_eps=1e-5, step_size=2, cycles=1, split=SplitConfig(subset=200))
+    lab = Lab("results/klcli.db", data="synthetic")
+    study = lab.repeat(tiny, 2)
+    options = ("--hidden", "5", "--bn-eps", "1e-5", "--step-size", "2", "--cycles", "1", "--subset", "200")
+    again = here("train", *options, "--data", "synthetic", "--repeats", "2", "--resume", "last")
+    assert again.returncode == 0, again.stderr
+    assert f"Study {study.id}" in again.stdout
 
 
 @pytest.mark.parametrize(
@@ -218,3 +272,19 @@ def test_a_study_keeps_the_snapshots_of_each_member(here: Klcli, rows: Rows) -> 
     assert here("train", *TINY, "--snapshots", "--repeats", "2", "--jobs", "1").returncode == 0
     assert [run["snapshots"] for run in rows("runs")] == [2, 2]
     assert all(run["ensemble_test_accuracy"] > 0 for run in rows("runs"))
+
+
+@pytest.mark.parametrize("more", [[], ["--repeats", "2"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--batch-size", "301"], ["--batch-size 301", "300"]),
+        (["--step-epochs", "1e9"], ["--step-epochs 1e+09", "1000000 evaluations"]),
+        (["--eta-max", "1e-6"], ["--eta-min 1e-05", "--eta-max 1e-06", "lower"]),
+    ],
+    ids=" ".join,
+)
+def test_a_length_that_cannot_be_trained_is_refused_before_the_images_are_opened(
+    here: Klcli, refused: Refused, options: list[str], named: list[str], more: list[str]
+) -> None:
+    refused(here("train", "--data", "nowhere", "--subset", "300", *options, *more), 2, *named)

@@ -1,6 +1,7 @@
-"""The command of a run: what it parses to is the config, whatever the config."""
+"""The command of a run: what it parses to is the config, whatever the config, but for settings without an effect."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from test_train_config import configs
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import KlcliCommand, takes
-from klcli.settings.run_command import resuming_command, run_command
+from klcli.settings.run_command import command_of, resuming_command, run_command
 from klcli.settings.sameness import SETTINGS
+from klcli.settings.setting import with_values
+from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 
 app = typer.Typer()
@@ -38,7 +41,7 @@ def parsed(command: str) -> tuple[TrainConfig, Invocation]:
 def test_a_command_gives_its_config(config: TrainConfig) -> None:
     command = run_command(config, data="a folder/it's", threads=3, db=Path("some where/a.db"))
     found, invocation = parsed(command)
-    assert found == config
+    assert found == with_values(config, {key: SETTINGS[key].default for key in config.unused()})
     assert (invocation.data, invocation.threads, invocation.db) == ("a folder/it's", 3, Path("some where/a.db"))
 
 
@@ -51,6 +54,16 @@ def test_every_setting_that_is_not_the_default_is_in_the_command() -> None:
         "klcli train --hidden 7 5 --bn --lambda 1e-07 --flip --mixup 0.2 --standardise image --no-shuffle "
         "--order-seed 3 --data synthetic"
     )
+
+
+def test_settings_that_a_network_does_not_use_are_not_in_its_command() -> None:
+    """A sweep gives its options of BN to the networks without BN, too."""
+    split = SplitConfig(validation=9, validation_batches=(2,))
+    config = TrainConfig(bn_eps=1e-5, bn_position="after", whitening_eps=3.0, eta_min=1e-3, schedule="constant")
+    command = run_command(replace(config, split=split), data="synthetic", threads=1, db=Path("results/klcli.db"))
+    assert command == "klcli train --schedule constant --validation-batches 2 --data synthetic"
+    again = command_of("sigma-sweep", config, only=["bn_eps"], data="synthetic", threads=1, db=Path("results/klcli.db"))
+    assert again == "klcli sigma-sweep --bn-eps 1e-05 --data synthetic"
 
 
 def test_a_path_that_is_not_text_is_storable() -> None:

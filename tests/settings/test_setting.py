@@ -3,7 +3,9 @@
 import sqlite3
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from klcli.errors import ConfigError
@@ -181,3 +183,26 @@ def test_sqlite_reads_from_the_stored_config_what_klcli_writes_into_columns() ->
     usual = columns(TrainConfig(batch_norm=True)) | {"batch_norm": 0}
     assert dict(zip(defined, oldest, strict=True)) == {name: usual[name] for name in defined}
     assert columns(config)["hidden"] == "30 20"
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ({"seed": np.int64(3)}, 3),
+        ({"lam": np.float32(0.5)}, 0.5),
+        ({"batch_norm": np.True_}, True),
+        ({"hidden": tuple(np.array([5, 6]))}, (5, 6)),
+    ],
+    ids=str,
+)
+def test_numbers_of_numpy_are_stored_as_those_of_python(given: dict[str, Any], stored: Any) -> None:
+    [(key, _)] = given.items()
+    config = TrainConfig(**given)
+    assert getattr(config, key) == stored and type(getattr(config, key)) is type(stored)
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+def test_an_array_is_no_number() -> None:
+    for wrong in ({"seed": np.array([3])}, {"hidden": np.array([5, 6])}):
+        with pytest.raises(ConfigError, match="must be"):
+            TrainConfig(**wrong)

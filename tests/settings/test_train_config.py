@@ -154,6 +154,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"evaluations_per_cycle": -2}, "-2"),
     ({"seed": -7}, "-7"),
     ({"seed": 2**63}, str(2**63)),
+    ({"cycles": 2**63}, f"--cycles {2**63}: must be at most {2**63 - 1}"),
     ({"order_seed": -8}, "--order-seed -8"),
     ({"batch_norm": "no"}, "--bn 'no'"),
     ({"shuffle": 0}, "--shuffle 0"),

@@ -10,6 +10,8 @@ import pytest
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.evaluation import metrics as evaluation
 from klcli.evaluation.metrics import Metrics
+from klcli.settings.sameness import differences
+from klcli.settings.setting import with_values
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.training.networks import initialize
@@ -42,6 +44,34 @@ def test_the_same_config_twice_gives_the_same_bits(splits: Splits, dtype: str) -
     for name, array in first.network.parameters().items():
         assert array.dtype == dtype
         np.testing.assert_array_equal(array, again.network.parameters()[name])
+
+
+@pytest.mark.parametrize(
+    ("without", "other"),
+    [
+        ({}, {"bn_position": "after", "bn_momentum": 0.5, "bn_eps": 0.1, "bn_statistics": "precise", "bn_samples": 5}),
+        ({}, {"whitening_eps": 1.0}),
+        ({"schedule": "constant"}, {"eta_min": 0.01}),
+        ({"schedule": "one-cycle", "epochs": 2}, {"step_epochs": 7.0, "step_size": 3}),
+        ({"split": SplitConfig(validation_batches=(2,), subset=100)}, {"split.validation": 9}),
+    ],
+    ids=["without BN", "without whitening", "constant", "one cycle of some epochs", "batch files"],
+)
+def test_settings_without_an_effect_change_no_bit(
+    small_dataset: Dataset, without: dict[str, Any], other: dict[str, Any]
+) -> None:
+    config = replace(TrainConfig(hidden=(7,), batch_size=20, epochs=2, split=SPLIT), **without)
+    changed = with_values(config, other)
+    assert other.keys() <= config.unused().keys()
+    assert differences(config, changed).keys() == other.keys()
+    [first], [second] = [train([one], split(small_dataset, one.split)) for one in (config, changed)]
+    assert without_seconds(first) == without_seconds(second)
+    assert first.test == second.test
+
+
+def test_with_what_they_need_they_have_an_effect() -> None:
+    full = TrainConfig(batch_norm=True, whitening=9, schedule="one-cycle")
+    assert not full.unused()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Manage runs: notes, tags, deletion, export, check, merge, rerun.", no_args_is_help=True)
 
 PANEL = "Manage runs"
-FEW = 5  # remarks of a merged database that are shown: without its checkpoints, it has one for every run
+FEW = 5  # missing checkpoints of a merged database that are named: if it has none, every run misses one
 NEWEST = 300  # checkpoints whose contents a check reads: 1 s for networks of 1 MB
 SomeRuns = Annotated[list[str], argument("RUN...", NAMES_HELP)]
 Tag = Annotated[str, argument("TAG", "A word without spaces.")]
@@ -196,7 +196,9 @@ def merge(
 
     for path in databases:
         with explained(path):
-            require(path.exists(), f"merge {path}: there is no database here")
+            require(
+                path.exists(), f"merge {path}: there is no database here, name another, for example results/klcli.db"
+            )
             what = irregular(path)
         require(not what, f"merge {path}: this is {what}, name a database, for example results/klcli.db")
         with explained(invocation.db):
@@ -227,9 +229,9 @@ def merge(
     total = f"{store.path}: {copied if changed or failures else 'nothing is new'}"
     invocation.result(*[Table("Copied", head, rows)] * bool(rows), total)
     for one in found:
-        for remark in one.remarks[:FEW]:
+        for remark in [*one.left_out, *one.without_checkpoint[:FEW]]:
             invocation.warn(f"{one.database}: {remark}")
-        if more := one.remarks[FEW:]:
+        if more := one.without_checkpoint[FEW:]:
             invocation.warn(f"{one.database}: {len(more)} more, `klcli runs check` names every missing checkpoint")
     if found and not failures:
         invocation.then("report --best 10", "runs check")

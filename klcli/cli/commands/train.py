@@ -51,6 +51,8 @@ def train(
     lab, is_study = invocation.lab, invocation.repeats != 1 or invocation.vary != "all"
     number = f"--resume {resume}: continues one run; the same command with --resume last continues its repeats"
     require(not is_study or resume in (None, "last"), number)
+    alone = f"--executor {invocation.executor}: a single training has no use for workers, give --repeats 2 or more"
+    require(is_study or invocation.executor is None, alone)
     if is_study:
         study = lab.repeat(config, invocation.repeats, vary=invocation.vary, resume=resume is not None)
         _show_repeats(invocation, study.id)
