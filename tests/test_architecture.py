@@ -129,7 +129,7 @@ def test_the_rule_would_notice(path: str, source: str) -> None:
     [
         ("engine/layers.py", "import numpy as np\nfrom klcli.errors import KlcliError"),
         ("training/environment.py", "import klcli\nimport threadpoolctl"),
-        ("report/plots/training.py", "from matplotlib.figure import Figure\nfrom klcli.store import runs"),
+        ("report/plots/curves.py", "from matplotlib.figure import Figure\nfrom klcli.store import runs"),
         ("cli/train.py", "import typer\nfrom rich.console import Console\nprint(1)"),
     ],
 )

@@ -23,6 +23,7 @@ from klcli.cli.commands.train import train
 from klcli.cli.help_screen import ALL, HelpfulGroup
 from klcli.cli.options import KlcliCommand, RecordingCommand, UsageError
 from klcli.errors import ExitCode, KlcliError
+from klcli.report.tables.terminal import wrapped
 from klcli.text import visible
 
 app = typer.Typer(
@@ -98,8 +99,6 @@ def _explain(error: Exception) -> int:
 def _fail(message: str, code: ExitCode) -> int:
     line = f"klcli: {visible(' '.join(message.split()))}"
     if sys.stderr.isatty():  # a terminal would break it inside a word or a number
-        from klcli.report.tables.terminal import wrapped
-
         line = wrapped(line, shutil.get_terminal_size().columns)
     print(line, file=sys.stderr)
     return code

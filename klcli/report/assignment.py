@@ -11,19 +11,11 @@ from klcli.errors import ConfigError
 from klcli.procedures.assignment import Assignment, Part
 from klcli.procedures.searches import tried_values
 from klcli.report.plots.chart import Chart, Look
-from klcli.report.plots.comparison import bn_overlay, bn_pairs, repeats
+from klcli.report.plots.curves import bn_overlay, bn_pairs, repeats, training_curves
 from klcli.report.plots.studies import lambda_search, sigma_curves
-from klcli.report.plots.training import training_curves
+from klcli.report.tables import studies
 from klcli.report.tables.formats import latex_text, to_csv, to_latex, to_markdown
 from klcli.report.tables.later_checks import gradient_check_title, gradient_method
-from klcli.report.tables.studies import (
-    cell,
-    choice_sentence,
-    interval_table,
-    sample_of,
-    search_table,
-    sigma_table,
-)  # fmt: skip
 from klcli.report.tables.table import Row, Table, columns
 from klcli.report.words import counted, images_words, layers_name, network_name
 from klcli.settings.editions import EDITIONS
@@ -139,10 +131,10 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
     search, choice = found.search, found.search.choice
     assert choice is not None  # or there would be no final training
     again = [found.commands["lambda"], _drawn(["--study", str(search.studies[-1])], "lambda", db)]
-    shown = Exhibit("lambda", search_table(search), again, lambda_search(search.stages, choice))
+    shown = Exhibit("lambda", studies.search_table(search), again, lambda_search(search.stages, choice))
     best, final = Exhibit("lambda-best", _best(found), again[:1]), _curves("final", found.final, epochs, db)
     cycles = found.final[0].cycles
-    sentence = f"{choice_sentence(choice).capitalize()}. The accuracy on the test images after {cycles:g} "
+    sentence = f"{studies.choice_sentence(choice).capitalize()}. The accuracy on the test images after {cycles:g} "
     sentence += f"{counted(cycles, 'cycle')} with this lambda: {_percent(found.final)}."
     question = "Are the best values further apart than chance puts them?"
     yield Section("The search for lambda", [shown, best, final], sentence, question)
@@ -150,7 +142,7 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
     if runs := found.sweep:
         again = [found.commands["sigma"], _drawn(["--study", str(runs[0].study_id)], "sigma", db)]
         curves = Exhibit("sigma", _numbers(runs, epochs), again, sigma_curves(runs, epochs))
-        table = interval_table(runs) if found.settings.repeats > 1 else sigma_table(runs)
+        table = studies.interval_table(runs) if found.settings.repeats > 1 else studies.sigma_table(runs)
         results = Exhibit("sigma-results", table, again[:1])
         values = ", ".join(dict.fromkeys(f"{run.config.sigma:g}" for run in runs))
         sentence = f"The initial weights of every layer have the standard deviation sigma, one of {values}."
@@ -159,7 +151,7 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
 
 
 def _percent(runs: Sequence[Run]) -> str:
-    sample = sample_of(runs, "test_accuracy")
+    sample = studies.sample_of(runs, "test_accuracy")
     numbers = [f"{100 * value:.2f}" for value in (sample.mean, sample.std) if value is not None] if sample else []
     return f"{' ± '.join(numbers)}\xa0%" if numbers else "none, it diverged"
 
@@ -191,7 +183,7 @@ def _networks(runs: Sequence[Run]) -> Table:
     names, rows = ("train_accuracy", "validation_accuracy", "test_accuracy", "test_loss", "test_cost"), []
     for own in repeats(runs):
         row: Row = {"network": network_name(own[0].config), "cycles": own[0].cycles}
-        rows.append(row | {name: cell(own, name) for name in names})
+        rows.append(row | {name: studies.cell(own, name) for name in names})
     accuracies, images = "validation_accuracy:=validation; test_accuracy:=test", images_words(runs[0])
     if len(rows) < len(runs):  # with deviations, no more fits into the width of the page
         title = f"Means and standard deviations of the accuracies over seeds: {images}"

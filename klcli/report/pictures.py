@@ -11,67 +11,72 @@ from klcli.evaluation.metrics import confusion, predict
 from klcli.procedures.run_lookup import images_of, trained_networks
 from klcli.procedures.searches import stored_search
 from klcli.published.reproduction import KIND, stored_reproduction
+from klcli.report.plots import curves
 from klcli.report.plots.chart import SCREEN, Chart, Look
-from klcli.report.plots.comparison import bn_overlay, bn_pair, bn_pairs, overlay, repeats
 from klcli.report.plots.reproductions import pictures as figures
 from klcli.report.plots.studies import gradient_errors, lambda_search, sigma_curves
-from klcli.report.plots.training import learning_rate_curve, training_curves
 from klcli.report.views import View
 from klcli.settings.selection import OF_GRADIENTS, SINGLE, Selection
 from klcli.settings.setting import require
-from klcli.store.records import Epoch, Run, Study
+from klcli.store.records import Run, Study
 from klcli.store.store import Store
 from klcli.training.environment import pin_threads
 from klcli.training.networks import WHITENING
 
-Picture = Callable[[], bytes]  # draws the file
+Drawing = Callable[[str, Look], bytes]  # returns a file with this suffix
 Named = tuple[str, Callable[[], Chart]]  # the stem of a file, and the function that gathers its chart
 NAMED_RUNS = 30  # in the name of a file, which may have 255 characters
 MOST_CURVES = 100  # runs in one picture
 
 
-def planned(store: Store, view: View, selection: Selection, data: str | None) -> list[tuple[Path, Picture]]:
+def planned(store: Store, view: View, selection: Selection, data: str | None) -> list[tuple[Path, Callable[[], bytes]]]:
     """Return the paths of the selected pictures and what draws them. Raises ConfigError if the view has no such.
 
     `--to` is the path of one picture; of several, each gets its own name after it: `figure-run-000007-rate.png`.
     """
-    to, look = selection.to, Look(selection.width, title=not selection.no_title)
-    suffix = "png" if to is None else to.suffix.removeprefix(".").lower()
-    painter = Painter(store, data, look, selection.split)
-    found = [picture for kind in dict.fromkeys(selection.plot) for picture in painter.planned(view, kind, suffix)]
-    if to is None:
-        return [(store.folder("plots") / f"{stem}.{suffix}", picture) for stem, picture in found]
-    return [(to if len(found) == 1 else to.with_stem(f"{to.stem}-{stem}"), picture) for stem, picture in found]
+    painter, look = Painter(store, data, selection.split), Look(selection.width, title=not selection.no_title)
+    found = [named for kind in dict.fromkeys(selection.plot) for named in painter.planned(view, kind)]
+    paths = [store.folder("plots") / f"{stem}.png" for stem, _ in found]
+    if (to := selection.to) is not None:
+        paths = [to if len(found) == 1 else to.with_stem(f"{to.stem}-{stem}") for stem, _ in found]
+    drawings = [
+        partial(drawing, path.suffix[1:].lower(), look) for path, (_, drawing) in zip(paths, found, strict=True)
+    ]
+    return [*zip(paths, drawings, strict=True)]
+
+
+def draw(chart: Callable[[], Chart], suffix: str, look: Look = SCREEN) -> bytes:
+    """Gather a chart and draw it, which is when matplotlib is imported."""
+    from klcli.report.plots import figure
+
+    return figure.draw(chart(), suffix, look)
 
 
 class Painter:
     """Draws pictures of a view, and caches opened images: `data` names images that a run had in another place."""
 
-    def __init__(self, store: Store, data: str | None, look: Look = SCREEN, splits: Sequence[str] = ()) -> None:
-        self._store, self._data, self._look, self._splits = store, data, look, splits
+    def __init__(self, store: Store, data: str | None, splits: Sequence[str] = ()) -> None:
+        self._store, self._data, self._splits = store, data, splits
         self._datasets: dict[str, Dataset] = {}
 
-    def planned(self, view: View, kind: str, suffix: str) -> list[tuple[str, Picture]]:
+    def planned(self, view: View, kind: str) -> list[tuple[str, Drawing]]:
         """Return pictures of one kind with the stems of their files. Raises ConfigError if the view has none."""
         end = "".join(f"-{split}" for split in self._splits)
-        if kind in SINGLE:
-            return [(f"{_stem([run])}-{kind}{end}", self._of_run(run, kind, suffix)) for run in _single(view, kind)]
-        runs = [*view.runs, *(self._final(view.study) if view.study and kind == "training" else ())]
-        is_measured = "test" not in self._splits or any(run.test_accuracy is not None for run in runs)
-        require(is_measured, f"--plot {kind} --split test: none of these runs was evaluated on the test set")
         if kind == OF_GRADIENTS:
             checks = self._store.gradient_checks.suite()
             require(bool(checks), f"--plot {kind}: there is no gradient check yet, begin with `klcli gradcheck`")
-            named: list[Named] = [(f"gradcheck-{checks[0].suite:06d}", partial(gradient_errors, checks))]
-        else:
-            named = self._of_view(view, kind) if view.study is None else self._of_study(view, view.study, kind)
-        return [(f"{name}{end}", partial(draw, chart, suffix, self._look)) for name, chart in named]
+            return [(f"gradcheck-{checks[0].suite:06d}", partial(draw, lambda: gradient_errors(checks)))]
+        require(bool(view.runs), f"--plot {kind}: there is no run to draw, `klcli report --list` shows all")
+        if kind in SINGLE:
+            return [(f"{_stem([run])}-{kind}{end}", self._of_run(run, kind)) for run in _single(view, kind)]
+        runs = [*view.runs, *(self._final(view.study) if view.study and kind == "training" else ())]
+        is_measured = "test" not in self._splits or any(run.test_accuracy is not None for run in runs)
+        require(is_measured, f"--plot {kind} --split test: none of these runs was evaluated on the test set")
+        found = self._of_study(view, view.study, kind) if view.study else self._of_runs(view, kind)
+        return [(f"{stem}{end}", partial(draw, gather)) for stem, gather in found]
 
-    def _epochs(self, runs: Sequence[Run]) -> dict[int, list[Epoch]]:
-        return {run.id: self._store.runs.epochs(run.id) for run in runs}
-
-    def _of_view(self, view: View, kind: str) -> list[Named]:
-        runs = _drawn(view, kind)
+    def _of_runs(self, view: View, kind: str) -> list[Named]:
+        runs = view.runs
         if kind == "training":
             return self._training(_single(view, kind))
         if kind == "curves":
@@ -80,8 +85,8 @@ class Painter:
             return self._curves(runs)
         found: list[tuple[Sequence[Run], Sequence[Run]]] = []
         if view.is_chosen and len(runs) > 2:
-            found = [pair for pair in bn_pairs(runs) if sum(map(len, pair)) == len(runs)]
-        elif pair := bn_pair([run for run in runs if run.epochs_done]):
+            found = [pair for pair in curves.bn_pairs(runs) if sum(map(len, pair)) == len(runs)]
+        elif pair := curves.bn_pair([run for run in runs if run.epochs_done]):
             found = [(pair[:1], pair[1:])]
         what = "one run without and one with BN of the same widths on the same images"
         require(bool(found), f"--plot bn: needs {what}, name exactly two with --run, or the repeats of both")
@@ -89,7 +94,7 @@ class Painter:
 
     def _of_study(self, view: View, study: Study, kind: str) -> list[Named]:
         """Return the pictures of a study. Raises ConfigError, which names the kinds that it has."""
-        of_kind = self._kinds(study, _drawn(view, kind))
+        of_kind = self._kinds(study, view.runs)
         if found := of_kind[kind]():
             return found
         others = ", ".join(other for other, gather in of_kind.items() if gather())
@@ -119,17 +124,16 @@ class Painter:
             own = figures(found, self._store.runs.epochs, kind, self._splits)
             return [(f"study-{max(found.studies):06d}-{name}", chart) for name, _, chart in own]
 
-        def sweep() -> Chart:
-            return sigma_curves(runs, self._epochs(runs), self._splits)
+        def sweep() -> list[Named]:
+            gather = partial(self._gathered, sigma_curves, runs)
+            return [(f"study-{study.id:06d}-sigma", gather)] * (study.kind == "sigma")
 
         return {
             "curves": lambda: self._curves(runs) if 0 < len(runs) <= MOST_CURVES else [],
             "training": lambda: published("training") or self._training(self._final(study) or evaluated),
-            "bn": lambda: published("bn") or [self._bn(*pair) for pair in bn_pairs(evaluated)],
+            "bn": lambda: published("bn") or [self._bn(*pair) for pair in curves.bn_pairs(evaluated)],
             "lambda": lambda: published("lambda") or self._search(study),
-            "sigma": lambda: (
-                published("sigma") or [(f"study-{study.id:06d}-sigma", sweep)] * bool(study.kind == "sigma")
-            ),
+            "sigma": lambda: published("sigma") or sweep(),
         }
 
     def _final(self, study: Study) -> list[Run]:
@@ -145,39 +149,38 @@ class Painter:
             return []
         return [(f"study-{number:06d}-lambda", lambda: lambda_search(found.stages, choice, *self._splits[:1]))]
 
+    def _gathered(self, gather: Callable[..., Chart], *groups: Sequence[Run], splits: Sequence[str] = ()) -> Chart:
+        epochs = {run.id: self._store.runs.epochs(run.id) for runs in groups for run in runs}
+        return gather(*groups, epochs, self._splits or splits)
+
     def _training(self, runs: Sequence[Run], kind: str = "training") -> list[Named]:
         """Return a picture of each setting, with a band over its repeats."""
-
-        def gather(own: Sequence[Run]) -> Chart:
-            return training_curves(own, self._epochs(own), self._splits)
-
-        return [(f"{_stem(own)}-{kind}", partial(gather, own)) for own in repeats(runs)]
+        groups = curves.repeats(runs)
+        return [(f"{_stem(own)}-{kind}", partial(self._gathered, curves.training_curves, own)) for own in groups]
 
     def _curves(self, runs: Sequence[Run]) -> list[Named]:
         if len(runs) == 1:
             return self._training(runs, "curves")
-        splits = self._splits or ("validation",)
-        return [(f"{_stem(runs)}-curves", lambda: overlay(runs, self._epochs(runs), splits))]
+        return [(f"{_stem(runs)}-curves", partial(self._gathered, curves.overlay, runs, splits=("validation",)))]
 
     def _bn(self, without: Sequence[Run], with_bn: Sequence[Run]) -> Named:
-        both = [*without, *with_bn]
-        return f"{_stem(both)}-bn", lambda: bn_overlay(without, with_bn, self._epochs(both), self._splits)
+        return f"{_stem([*without, *with_bn])}-bn", partial(self._gathered, curves.bn_overlay, without, with_bn)
 
-    def _of_run(self, run: Run, kind: str, suffix: str) -> Picture:
+    def _of_run(self, run: Run, kind: str) -> Drawing:
         if kind == "rate":
-            return partial(draw, lambda: learning_rate_curve(run, self._store.runs.epochs(run.id)), suffix, self._look)
+            return partial(draw, lambda: curves.learning_rate_curve(run, self._store.runs.epochs(run.id)))
         if run.checkpoint is None:
             self._store.runs.checkpoint(run)  # raises the message with the cure
-        return partial(self._weights if kind == "weights" else self._confusion, run, suffix)
+        return partial(self._weights if kind == "weights" else self._confusion, run)
 
-    def _weights(self, run: Run, suffix: str) -> bytes:
+    def _weights(self, run: Run, suffix: str, look: Look) -> bytes:
         from klcli.report.plots.networks import draw_weights
 
         state = self._store.runs.checkpoint(run).state
         W = state["linear1.W"]
-        return draw_weights(run, state[WHITENING] @ W if WHITENING in state else W, suffix, self._look)
+        return draw_weights(run, state[WHITENING] @ W if WHITENING in state else W, suffix, look)
 
-    def _confusion(self, run: Run, suffix: str) -> bytes:
+    def _confusion(self, run: Run, suffix: str, look: Look) -> bytes:
         from klcli.report.plots.networks import draw_confusion
 
         [on, *_] = self._splits or ("test",)
@@ -189,25 +192,13 @@ class Painter:
             images = getattr(split(dataset, run.split).standardised(run.config.standardise), on)
             network = for_split(trained.network, images, run.config.bn_statistics, run.config.dtype)
             counts = confusion(images.labels, predict(network, images, run.config.dtype))
-        return draw_confusion(run, counts, dataset.class_names, suffix, self._look, on)
-
-
-def draw(chart: Callable[[], Chart], suffix: str, look: Look = SCREEN) -> bytes:
-    """Gather a chart and draw it, which is when matplotlib is imported."""
-    from klcli.report.plots import figure
-
-    return figure.draw(chart(), suffix, look)
-
-
-def _drawn(view: View, kind: str) -> Sequence[Run]:
-    require(bool(view.runs), f"--plot {kind}: there is no run to draw, `klcli report --list` shows all")
-    return view.runs
+        return draw_confusion(run, counts, dataset.class_names, suffix, look, on)
 
 
 def _single(view: View, kind: str) -> Sequence[Run]:
-    runs = _drawn(view, kind)[: 1 if view.is_default else None]
+    runs = view.runs[: 1 if view.is_default else None]
     several = f"--plot {kind}: draws one run and there are {len(runs)} here, name some with --run"
-    is_one = len(repeats(runs) if kind == "training" else runs) == 1
+    is_one = len(curves.repeats(runs) if kind == "training" else runs) == 1
     require(is_one or view.is_chosen, several)
     return runs
 

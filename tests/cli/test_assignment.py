@@ -23,7 +23,7 @@ from klcli.procedures.observer import Observer
 from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
 from klcli.report.assignment import sections
-from klcli.report.plots.training import BAND
+from klcli.report.plots.curves import BAND
 from klcli.settings.editions import AssignmentSettings, Edition
 from klcli.settings.train_config import TrainConfig
 from klcli.training.budget import budget_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from klcli.report.plots.training import training_curves
+from klcli.report.plots.curves import training_curves
 from klcli.store.store import Store
 
 Klcli = Callable[..., "CompletedProcess[str]"]

@@ -10,7 +10,7 @@ from records import MEASURES, epoch, lines_of, run
 
 from klcli.evaluation.metrics import confusion
 from klcli.report.plots.chart import OF_BN
-from klcli.report.plots.comparison import bn_overlay, bn_pair, bn_pairs, overlay
+from klcli.report.plots.curves import bn_overlay, bn_pair, bn_pairs, overlay
 from klcli.report.plots.figure import Chart, draw
 from klcli.report.plots.networks import draw_confusion, draw_weights, weight_images
 from klcli.settings.split_config import SplitConfig

@@ -11,9 +11,8 @@ import pytest
 from records import MEASURES, epoch, lines_of, points, run
 
 from klcli.report.plots.chart import Line, Look, entering, later_limits
-from klcli.report.plots.comparison import overlay
+from klcli.report.plots.curves import learning_rate_curve, overlay, training_curves
 from klcli.report.plots.figure import Chart, draw
-from klcli.report.plots.training import learning_rate_curve, training_curves
 from klcli.report.words import settings_line
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run

@@ -9,7 +9,7 @@ import pytest
 import records
 
 from klcli.errors import ConfigError
-from klcli.report.plots.comparison import overlay
+from klcli.report.plots.curves import overlay
 from klcli.report.tables.groups import group, group_notes, varying
 from klcli.report.tables.runs import comparison_table, list_table
 from klcli.report.words import network_name, options_words, settings_line

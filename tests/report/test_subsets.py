@@ -7,9 +7,8 @@ from records import epoch, run
 
 from klcli.procedures.searches import tried_values
 from klcli.report.plots.chart import Chart
-from klcli.report.plots.comparison import bn_overlay, overlay
+from klcli.report.plots.curves import bn_overlay, learning_rate_curve, overlay, training_curves
 from klcli.report.plots.studies import lambda_search, sigma_curves
-from klcli.report.plots.training import learning_rate_curve, training_curves
 from klcli.report.tables.studies import suggestion_sentence
 from klcli.report.words import split_words, subset_words
 from klcli.settings.split_config import SplitConfig

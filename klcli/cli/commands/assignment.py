@@ -7,6 +7,8 @@ from typing import Annotated, Any
 from klcli.cli.invocation import Invocation, invoked, typed_command
 from klcli.cli.options import argument, takes
 from klcli.errors import GradientCheckFailed
+from klcli.report.tables.table import duration
+from klcli.report.words import counted
 from klcli.settings.editions import ASSIGNMENT, AssignmentSettings
 from klcli.settings.setting import flag
 
@@ -37,8 +39,6 @@ def assignment(
     from klcli.procedures.assignment import seconds_of
     from klcli.report import assignment as report
     from klcli.report.tables.formats import exact_rows
-    from klcli.report.tables.table import duration
-    from klcli.report.words import counted
     from klcli.training.cores import cores
 
     if editions:

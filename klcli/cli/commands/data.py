@@ -5,6 +5,7 @@ import typer
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import KlcliCommand
 from klcli.errors import StoreError
+from klcli.report.tables.table import Table, columns
 from klcli.settings.setting import flag, setting
 from klcli.termination import at_the_end
 from klcli.text import path_text
@@ -113,7 +114,6 @@ def cache(clear: bool = flag(CACHE, "Remove what klcli can make again."), *, inv
     """
     from klcli.data.cifar10.prepared import cache_folder
     from klcli.procedures import cache as caching
-    from klcli.report.tables.table import Table, columns
 
     with invocation.step("looking through the cache"):
         removed = caching.clear() if clear else []

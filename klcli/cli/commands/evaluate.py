@@ -4,6 +4,7 @@ from typing import Annotated
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import argument, takes
+from klcli.report.words import network_name, run_numbers, setting_value, subset_words
 from klcli.settings.procedures import EvaluationSettings
 from klcli.settings.run_names import NAMES_HELP, SHOWN_NAMES, names_of
 from klcli.settings.setting import Role, flag
@@ -37,7 +38,6 @@ def evaluate(
 
     from klcli.report.documents import record_document
     from klcli.report.tables.later_checks import difference_notes, evaluation_table, evaluation_words
-    from klcli.report.words import network_name, run_numbers, setting_value, subset_words
 
     names = list(dict.fromkeys(network_name(run.config) for run in found))
     names = names if len(names) <= SHOWN_NETWORKS else [f"{len(names)} different networks"]

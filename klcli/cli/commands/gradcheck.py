@@ -9,6 +9,7 @@ import typer
 from klcli.cli.invocation import ALWAYS, Invocation, invoked
 from klcli.cli.options import is_typed, takes, typed_settings
 from klcli.errors import ConfigError, GradientCheckFailed
+from klcli.report.words import network_name
 from klcli.settings.procedures import ALL, EXPORT, MEASURES, CheckSettings, measures_of
 from klcli.settings.setting import Role, require, setting
 from klcli.settings.train_config import TrainConfig
@@ -72,8 +73,6 @@ def gradcheck(
         if is_typed(ctx, one.name) and one.name not in USED[option]:
             raise ConfigError(f"{one.opts[0]}: {option} does not use it, omit it")
     if export is not None:
-        from klcli.report.words import network_name
-
         arrays = invocation.lab.export_gradients(export, config, settings)
         n, dims = arrays["X"].shape
         compare = ["klcli", "gradcheck", "--against", "mine.npz"]

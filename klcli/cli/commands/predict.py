@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import argument
+from klcli.report.words import network_name, run_title
 from klcli.settings.setting import flag, setting
 from klcli.settings.train_config import MAX_SHIFT
 from klcli.text import path_text
@@ -47,7 +48,6 @@ def predict(
     found = invocation.lab.predict(pictures, run, checkpoint=checkpoint, **how)
 
     from klcli.report.tables.later_checks import prediction_table
-    from klcli.report.words import network_name, run_title
 
     by, on = found.run, f" on {found.dataset}"
     views = ["flips"] * found.flips + [f"shifts by {found.shifts}"] * bool(found.shifts)

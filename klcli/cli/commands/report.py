@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from klcli.settings.selection import Selection
 from klcli.settings.setting import require
 
 if TYPE_CHECKING:
-    from klcli.report.pictures import Picture
     from klcli.store.store import Store
 
 # Options of earlier versions, and the commands that now do what they did.
@@ -95,7 +95,7 @@ def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
 
     with invocation.step("reading the database"):
         shown = view(store, selection)
-    pictures: list[tuple[Path, Picture]] = []
+    pictures: list[tuple[Path, Callable[[], bytes]]] = []
     if selection.plot:
         from klcli.report.pictures import planned
 

@@ -8,6 +8,7 @@ from klcli.cli.invocation import Invocation, invoked, typed_command
 from klcli.cli.options import argument, takes
 from klcli.errors import Diverged, GradientCheckFailed
 from klcli.files import require_file_name
+from klcli.report.words import counted
 from klcli.settings.procedures import REPRODUCTION, ReproductionSettings
 from klcli.settings.setting import Role, flag, require, setting
 
@@ -107,7 +108,6 @@ def _check(invocation: Invocation, names: list[str], settings: ReproductionSetti
     from klcli.procedures.reproducing import extent
     from klcli.published.format.sources import read
     from klcli.published.format.validation import mistakes
-    from klcli.report.words import counted
 
     require(bool(names), "--check: name a report or a file, for example my-report.toml")
     documents, wrong = [], 0

@@ -13,9 +13,12 @@ from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import KlcliCommand, RecordingCommand, argument
 from klcli.errors import StoreError
 from klcli.files import irregular
+from klcli.report.tables.table import Table, columns
+from klcli.report.words import counted, network_name
 from klcli.settings.procedures import EXPORT_FORMATS
 from klcli.settings.run_names import NAME_HELP, NAMES_HELP
 from klcli.settings.setting import flag, require, setting
+from klcli.store.records import RunFilter
 from klcli.termination import at_the_end
 from klcli.text import path_text, storable, visible
 
@@ -87,8 +90,6 @@ def delete(
 
     - `klcli runs delete 7 9-12 --yes`
     """
-    from klcli.report.words import counted, network_name
-
     store, numbers = _chosen(invocation, runs, "delete")
     what = f"delete {len(numbers)} {counted(len(numbers), 'run')} with epochs, checkpoints and pictures"
     silent = f"delete {' '.join(runs)}: there is no terminal to confirm it, add --yes to {what}"
@@ -155,9 +156,6 @@ def check(
 
     - `klcli runs check --contents`
     """
-    from klcli.report.words import counted
-    from klcli.store.records import RunFilter
-
     store = invocation.existing_store()
     number = sum(store.runs.count_by_state().values())
     files = store.runs.count(RunFilter(where="checkpoint IS NOT NULL"))
@@ -189,8 +187,6 @@ def merge(
 
     - `klcli runs merge hand-ins/*/results/klcli.db --db all.db`
     """
-    from klcli.report.tables.table import Table, columns
-    from klcli.report.words import counted
     from klcli.store.connection import explained
     from klcli.store.store import Store
 

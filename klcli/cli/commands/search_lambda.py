@@ -6,6 +6,7 @@ from typing import Any
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
 from klcli.errors import Diverged
+from klcli.report.words import repeats_note, subset_words
 from klcli.settings.procedures import SearchSettings
 from klcli.settings.run_command import DEFAULT_DATABASE, OF_SEARCH, run_command
 from klcli.settings.train_config import TrainConfig
@@ -29,11 +30,10 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
     found = lab.search_lambda(config, search, **invocation.seeds)
 
     from klcli.report.documents import run_document
+    from klcli.report.plots.curves import training_curves
     from klcli.report.plots.studies import lambda_search
-    from klcli.report.plots.training import training_curves
     from klcli.report.tables.runs import splits_table
     from klcli.report.tables.studies import choice_sentence, repeats_table, search_table
-    from klcli.report.words import repeats_note, subset_words
 
     choice, picture, curves, note = found.choice, None, None, repeats_note(found.stages[0][1])
     invocation.result(search_table(found), *filter(None, [choice_sentence(choice) if choice else "", note]))

@@ -7,6 +7,10 @@ import typer
 from klcli.cli.invocation import EXECUTION, Invocation, invoked
 from klcli.cli.options import takes, typed_settings
 from klcli.errors import Diverged
+from klcli.report.tables.table import Table, columns, duration
+from klcli.report.words import counted, network_name, repeats_note, settings_words, subset_words
+from klcli.settings.presets import presets
+from klcli.settings.sameness import SETTINGS, not_default
 from klcli.settings.setting import Role, flag, require, setting, value_of
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
@@ -65,10 +69,6 @@ def train(
 
 
 def _show_presets(invocation: Invocation) -> None:
-    from klcli.report.tables.table import Table, columns
-    from klcli.settings.presets import presets
-    from klcli.settings.sameness import SETTINGS, not_default
-
     known = presets().values()
     measured = "minutes=minutes on two cores; test=test accuracy, %; test_over_views=over flips and shifts, %"
     head = columns(f"name=preset; {measured}; description=for")
@@ -84,7 +84,6 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
     """Show the mean over seeds with its error bar. Raises Diverged where a run did."""
     from klcli.report.documents import run_document
     from klcli.report.tables.studies import repeats_table
-    from klcli.report.words import network_name, repeats_note, settings_words, subset_words
 
     runs = invocation.lab.runs_of(study)
     complete = [run for run in runs if run.state == "complete"]
@@ -103,11 +102,9 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
 def show_run(invocation: Invocation, run: Run, command: str = "train") -> None:
     """Show the results of a run, its picture, and where everything is. Raises Diverged for a run that did."""
     from klcli.report.documents import record_document, run_document
-    from klcli.report.plots.training import training_curves
+    from klcli.report.plots.curves import training_curves
     from klcli.report.tables.runs import splits_table
     from klcli.report.tables.studies import suggestion_sentence
-    from klcli.report.tables.table import duration
-    from klcli.report.words import counted, network_name, subset_words
 
     epochs = invocation.lab.epochs(run)
     is_range_test = run.config.schedule == "range"

@@ -9,6 +9,7 @@ from klcli.published.reproduction import KIND, reproductions, stored_reproductio
 from klcli.report.page import page
 from klcli.report.page.page import Markup, Section
 from klcli.report.pictures import Painter, draw
+from klcli.report.plots.chart import SCREEN
 from klcli.report.plots.reproductions import pictures as reproduction_pictures
 from klcli.report.tables.groups import group, group_notes, group_table, varying
 from klcli.report.tables.later_checks import evaluations_table
@@ -146,10 +147,10 @@ class Sections:
         for kind in kinds:
             suffix, planned = "png" if kind in PIXELS else "svg", []
             with self._missing(kind, silent=kind == "bn"):  # most sets of runs have no such pair of runs
-                planned = self._painter.planned(shown, kind, suffix)
+                planned = self._painter.planned(shown, kind)
             for stem, drawing in planned:
                 with self._missing(kind):
-                    yield page.picture(stem.replace("-", " "), suffix, drawing())
+                    yield page.picture(stem.replace("-", " "), suffix, drawing(suffix, SCREEN))
 
     @contextmanager
     def _missing(self, kind: str, silent: bool = False) -> Iterator[None]:

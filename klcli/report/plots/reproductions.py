@@ -8,9 +8,8 @@ from klcli.procedures.searches import tried_values
 from klcli.published.comparison import Comparison
 from klcli.published.reproduction import Reproduction
 from klcli.report.plots.chart import DURING, OF_SPLIT, Chart, Line, Panel
-from klcli.report.plots.comparison import bn_overlay, overlay, repeats
+from klcli.report.plots.curves import bn_overlay, overlay, repeats, training_curves
 from klcli.report.plots.studies import lambda_search, sigma_curves
-from klcli.report.plots.training import training_curves
 from klcli.report.words import settings_line
 from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import choose

@@ -6,18 +6,10 @@ from dataclasses import replace
 from itertools import cycle, product
 
 from klcli.procedures.searches import tried_values
+from klcli.report import words
 from klcli.report.plots.chart import COLOURS, DURING, OF_BN, STYLES, Chart, Line, Panel, curve, marks
-from klcli.report.plots.training import MEASURES, complete_of, cycle_length, mean_curve
+from klcli.report.plots.curves import MEASURES, complete_of, mean_curve, shared_cycle
 from klcli.report.tables.later_checks import gradient_check_title, gradient_method
-from klcli.report.words import (
-    layers_name,
-    network_name,
-    numbered,
-    run_numbers,
-    settings_line,
-    statistics_words,
-    subset_words,
-)  # fmt: skip
 from klcli.store.records import Epoch, GradientCheck, Run
 from klcli.studies.lambda_search import Choice
 from klcli.studies.statistics import Sample
@@ -43,7 +35,7 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, s
     place, lines = math.log10 if is_log else float, list[Line]()
     has_repeats = any(len(one.accuracies) > 1 for one in every)
     for (stage, runs, values), (marker, colour) in zip(tried, cycle(MARKS), strict=False):
-        label = f"{stage}, {run_numbers(runs)}"
+        label = f"{stage}, {words.run_numbers(runs)}"
         if has_repeats:
             each = [(place(one.lam), accuracy) for one in values for accuracy in one.accuracies]
             lines += marks(None, each, colour, marker, 3)
@@ -55,10 +47,10 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, s
     label = f"chosen lambda {chosen.lam:.4g}"
     lines += [Line(label, [place(chosen.lam)], ring, "black", "", size=14, fill="none")] * bool(ring)
     panel = Panel(lines, xlabel="log10 lambda" if is_log else "lambda", ylabel=f"{split} accuracy", band=band)
-    title = f"Lambda search: {network_name(first.config)}{subset_words(together)}"
-    studies = numbered("study", list(dict.fromkeys(runs[0].study_id or 0 for _, runs in stages)))
+    title = f"Lambda search: {words.network_name(first.config)}{words.subset_words(together)}"
+    studies = words.numbered("study", list(dict.fromkeys(runs[0].study_id or 0 for _, runs in stages)))
     repeated = "; the bars are one standard deviation over seeds" if has_repeats else ""
-    caption = f"{settings_line(first, omit=('lambda',), together_with=together)}, {studies}{repeated}"
+    caption = f"{words.settings_line(first, omit=('lambda',), together_with=together)}, {studies}{repeated}"
     return Chart(title, caption, [[panel]], 8, 4.2)
 
 
@@ -85,16 +77,15 @@ def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], spl
                 label = f"{split}, {'with' if bn else 'without'} BN"
                 means = mean_curve(label, complete_of(own), epochs, key, colour, style)
                 lines += [replace(line, spread=()) for line in means]
-        title = f"sigma {sigma:g}\n{run_numbers(mine)}" if name == MEASURES[0] else ""
+        title = f"sigma {sigma:g}\n{words.run_numbers(mine)}" if name == MEASURES[0] else ""
         ylabel = name if sigma == sigmas[0] else ""
         xlabel, scale = "update step" if name == MEASURES[-1] else "", "log" if is_wide else "linear"
-        lengths = {cycle_length(run) for run in mine}
-        end = min(lengths) if len(lengths) == 1 else 0
-        row.append(Panel(lines, title, xlabel, ylabel, yscale=scale, cycle=end, shares_y=shares_y))
-    words = f"Sigma and batch normalisation: {layers_name(first.config)}{statistics_words(runs)}{subset_words(runs)}"
+        row.append(Panel(lines, title, xlabel, ylabel, yscale=scale, cycle=shared_cycle(mine), shares_y=shares_y))
+    network = f"{words.layers_name(first.config)}{words.statistics_words(runs)}{words.subset_words(runs)}"
     repeated = "; of repeats, thin curves and their mean" if len(runs) > 2 * len(sigmas) else ""
-    caption = f"{settings_line(first, omit=('initializer',), together_with=runs)}, study {first.study_id}{repeated}"
-    return Chart(words, caption, rows, max(7, 3.6 * len(sigmas)), 7.8, shares_axes=True)
+    settings = words.settings_line(first, omit=("initializer",), together_with=runs)
+    title, caption = f"Sigma and batch normalisation: {network}", f"{settings}, study {first.study_id}{repeated}"
+    return Chart(title, caption, rows, max(7, 3.6 * len(sigmas)), 7.8, shares_axes=True)
 
 
 def gradient_errors(checks: Sequence[GradientCheck]) -> Chart:

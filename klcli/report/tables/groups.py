@@ -48,9 +48,8 @@ def varying(runs: Runs) -> tuple[Setting, ...]:
     """Return the settings, except seeds, in which runs differ; n_s, cycles and epochs by their resolved values."""
     distinct = {without_seeds(run.config) for run in runs}
     keys = {key for config in distinct for key in differences(runs[0].config, config)}
-    resolved = {one.key for one in _GROUPED if one.is_resolved and one.key in keys}
-    equal = {key for key in resolved if len({setting_value(run, key) for run in runs}) == 1}
-    return tuple(one for one in _GROUPED if one.key in keys - equal)
+    found = [one for one in _GROUPED if one.key in keys]
+    return tuple(one for one in found if len({setting_value(run, one.key) for run in runs}) > 1)
 
 
 def group(runs: Runs, by: Sequence[Setting]) -> tuple[list[Group], list[Run | RunResult]]:

@@ -1,0 +1,263 @@
+"""Curves over update steps: of one run, its repeats or several settings, without and with BN, of a range test."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import cycle, product
+from statistics import fmean, stdev
+from textwrap import shorten
+
+from klcli.report import words
+from klcli.report.plots import chart
+from klcli.report.plots.chart import DURING, GREY, OF_BN, OF_SPLIT, STYLES, Chart, Line, Panel, curve, steps_limit
+from klcli.report.tables.groups import varying
+from klcli.report.tables.studies import suggestion_of
+from klcli.report.tables.table import SPLITS
+from klcli.settings.sameness import SETTINGS, differences, without_seeds
+from klcli.settings.train_config import CYCLIC, TrainConfig
+from klcli.store.records import Epoch, Run
+from klcli.training.budget import Budget
+
+Runs = Sequence[Run]
+Epochs = Mapping[int, Sequence[Epoch]]
+Curve = tuple[str, Runs, str, str, str]  # label, repeats, split, colour, style
+MEASURES = ("cost", "loss", "accuracy")
+BAND = "the band is one standard deviation over seeds"
+LINES_OF_A_CURVE = 50  # number of straight segments that look like a cosine
+WORST = 2.0  # times the largest loss below the best eta: the upper limit of the axis, or the rest would be a flat line
+
+
+def training_curves(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> Chart:
+    """Gather cost, loss, accuracy and learning rate of a run over update steps; for a range test, over eta.
+
+    Several runs are repeats of one setting: their means, with a band over the seeds. Of the `splits`, by default train,
+    validation and the accuracy of test. Repeats that are not complete are left out, because a mean ends with the
+    shortest; without a complete one, all show.
+    """
+    if runs[0].config.schedule == "range":
+        return _range_curves(runs[0], epochs[runs[0].id], splits)
+    drawn = complete_of([run for run in runs if epochs[run.id]] or runs[:1])
+    first, left = drawn[0], [f"run {run.id}, {run.state}" for run in runs if run not in drawn]
+    tests = [run.test_accuracy for run in drawn if run.test_accuracy is not None]
+    names = {"test": f"test {fmean(tests):.4f}"} if tests else {}  # the number that counts
+    panels = []
+    for name in MEASURES:
+        own = splits or (SPLITS if name == "accuracy" else DURING)
+        curves = [(names.get(split, split), drawn, split, OF_SPLIT[split], STYLES[split]) for split in own]
+        panels.append(_panel(name, curves, epochs, dots_below=40))
+    panels.append(_rate_panel(first, epochs[first.id], title="learning rate eta"))
+    title, more = words.run_title("Run", first), [f"without {', '.join(left)}"] * bool(left)
+    if len(drawn) > 1:
+        title = f"{words.network_name(first.config)}, mean of {len(drawn)} runs{words.subset_words(drawn)}"
+        more = [words.run_numbers(drawn), BAND, *more]
+    elif first.state != "complete":
+        more.append(first.state)
+    caption = "; ".join([words.settings_line(first, together_with=drawn), *more])
+    return Chart(title, caption, [panels[:2], panels[2:]], 10, 6.4)
+
+
+def _panel(name: str, curves: Sequence[Curve], epochs: Epochs, dots_below: int = 3) -> Panel:
+    lines = [
+        line
+        for label, runs, split, colour, style in curves
+        for line in mean_curve(label, runs, epochs, f"{split}_{name}", colour, style, dots_below)
+    ]
+    ylim = None if name == "accuracy" else chart.later_limits(lines)
+    length = shared_cycle(run for _, runs, *_ in curves for run in runs)
+    return Panel(lines, name, xlim=steps_limit(lines), ylim=ylim, cycle=length)
+
+
+def complete_of(runs: Runs) -> Runs:
+    """Return the complete runs, or all if none is."""
+    return [run for run in runs if run.state == "complete"] or runs
+
+
+def mean_curve(
+    label: str, runs: Runs, epochs: Epochs, key: str, colour: str, style: str, dots_below: int = 3
+) -> list[Line]:
+    """Return the mean of a metric such as `train_loss`, and for several runs its standard deviation, as one line.
+
+    It has the steps at which all runs were evaluated. A metric of the test split, which is measured after the training,
+    is a horizontal line over its length, and none if it was not measured.
+    """
+    if key.startswith("test"):
+        values = [value for run in runs if (value := getattr(run, key)) is not None]
+        last = max((epochs[run.id][-1].step for run in runs if epochs[run.id]), default=0)
+        return [Line(label, (0, last), (fmean(values),) * 2, colour, style, dots_below=0)] if values else []
+    by_step = [{epoch.step: getattr(epoch, key) for epoch in epochs[run.id]} for run in runs]
+    steps = sorted(set(by_step[0]).intersection(*by_step[1:]))
+    each = [[one[step] for one in by_step] for step in steps]
+    spread = [*map(stdev, each)] if len(runs) > 1 else []
+    return [Line(label, steps, [*map(fmean, each)], colour, style, spread, dots_below)]
+
+
+def learning_rate_curve(run: Run, epochs: Sequence[Epoch]) -> Chart:
+    """Gather eta over update steps."""
+    title, caption = words.run_title("Learning rate, run", run), words.settings_line(run)
+    return Chart(title, caption, [[_rate_panel(run, epochs, ylabel="eta")]], 8, 3)
+
+
+def shared_cycle(runs: Iterable[Run]) -> int:
+    """Return the number of updates in a cycle of all these runs, 0 if they differ or have none.
+
+    Raises StoreError if a row is damaged.
+    """
+    lengths = set()
+    for run in runs:
+        run.require_length()
+        lengths.add(2 * run.step_size if run.config.schedule in CYCLIC else 0)
+    return lengths.pop() if len(lengths) == 1 else 0
+
+
+def _rate_panel(run: Run, epochs: Sequence[Epoch], title: str = "", ylabel: str = "") -> Panel:
+    steps, etas = zip(*learning_rates(run, epochs[-1]), strict=True) if epochs else ((), ())
+    lines = [Line(None, steps, etas, GREY, dots_below=0)]
+    return Panel(lines, title, ylabel=ylabel, xlim=steps_limit(lines), ylim=(0, None), cycle=shared_cycle([run]))
+
+
+def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
+    """Return the vertices (step, eta) of a polyline up to the last evaluation."""
+    config, updates, cycle = run.config, last.step, shared_cycle([run])
+    total = round(run.cycles * 2 * run.step_size)
+    # n_s and the length are the stored values of the run: they do not depend on the available images.
+    budget = Budget(config, round(total / run.epochs) if run.epochs else 1, run.step_size, total, ())
+    if config.schedule == "constant":
+        return [(step, budget.learning_rate(step, config)) for step in (0, updates)]
+    length = cycle or total
+    lines, points = 2 if config.schedule == "cyclical" else LINES_OF_A_CURVE, list[tuple[float, float]]()
+    for piece in range(updates // cycle + 1 if cycle else 1):
+        end = (piece + 1) * length
+        steps = sorted({round(length * (piece + line / lines)) for line in range(lines)} - {end})
+        points += [(step, budget.learning_rate(step, config)) for step in steps if step < updates]
+        if 0 < end <= updates and config.schedule != "range":  # the end of a cosine, before eta jumps up again
+            points.append((end, config.eta_min))
+    if not points or points[-1][0] < updates:  # training ended within a cycle
+        points.append((updates, last.learning_rate))
+    return list(dict.fromkeys(points))
+
+
+def _range_curves(run: Run, epochs: Sequence[Epoch], splits: Sequence[str]) -> Chart:
+    found, panels = suggestion_of(run, epochs), []
+    ends = (("min", found.eta_min), ("max", found.eta_max)) if found else ()
+    limits = {f"suggested eta {end} {eta:.2g}": eta for end, eta in ends}
+    for name in ("loss", "accuracy"):
+        lines = [
+            curve(epochs, f"{split}_{name}", split, OF_SPLIT[split], STYLES[split], x="learning_rate", dots_below=60)
+            for split in splits or DURING
+            if split != "test"
+        ]
+        losses, ylim = lines[-1].y if lines else (), None
+        if name == "loss" and losses and max(losses) > WORST * losses[0]:
+            ylim = 0.95 * min(min(line.y) for line in lines), WORST * losses[0]
+        panels.append(Panel(lines, name, "eta", xscale="log", ylim=ylim, limits=limits))
+    settings = words.settings_line(run, omit=("cycles", "n_s"))
+    caption = f"{settings}, over {run.epochs:g} {words.counted(run.epochs, 'epoch')}"
+    return Chart(words.run_title("Learning-rate range test, run", run), caption, [panels], 10, 4)
+
+
+FEW, LETTERS = 6, 60  # curves of a comparison, and the most letters of each label if there are more
+
+
+def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ("validation",)) -> Chart:
+    """Gather the curves of runs with evaluations, a colour per setting; its repeats become one curve with a band.
+
+    Of several splits, each has a style of its own. Of repeats, those that are not complete are left out if one is,
+    because a mean ends with the shortest.
+    """
+    measured, empty = [run for run in runs if epochs[run.id]], [run for run in runs if not epochs[run.id]]
+    groups, is_one = [complete_of(own) for own in repeats(measured)], len(splits) == 1
+    drawn = [run for run in measured if any(run in own for own in groups)]
+    left = ", ".join(f"run {run.id}, {run.state}" for run in measured if run not in drawn)
+    looks = cycle(product(chart.LINES, chart.COLOURS) if is_one else [("", colour) for colour in chart.COLOURS])
+    if sorted(own[0].config.batch_norm for own in groups) == [False, True]:
+        looks = cycle([("", OF_BN[own[0].config.batch_norm]) for own in groups])
+    labels = [label if len(groups) <= FEW else shorten(label, LETTERS, placeholder=" ...") for label in _labels(groups)]
+    curves: list[Curve] = [
+        (label if is_one else f"{split}, {label}", own, split, colour, style or ("-" if is_one else STYLES[split]))
+        for label, own, (style, colour) in zip(labels, groups, looks, strict=False)
+        for split in splits
+    ]
+    missing = f"without any evaluation: {words.run_numbers(empty)}" if empty else ""
+    band = BAND if len(drawn) > len(groups) else ""
+    what = " and ".join("training" if split == "train" else split for split in splits).capitalize()
+    caption = (_common(drawn), missing, band, f"without {left}" if left else "")
+    return _chart(f"{what} over update steps{words.subset_words(drawn)}", caption, curves, epochs)
+
+
+def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> Chart:
+    """Gather train and validation curves of one network, or its repeats, without and with BN: a colour for each."""
+    both, first, other = [*without, *with_bn], without[0], with_bn[0]
+    curves: list[Curve] = [
+        (f"{split}, {name} ({words.run_numbers(runs)})", runs, split, OF_BN[runs is with_bn], STYLES[split])
+        for runs, name in ((without, "without BN"), (with_bn, words.bn_words(other.config)))
+        for split in splits or DURING
+    ]
+    also = ", ".join(
+        f"{one.label} {one.words(words.setting_value(first, one.key))} without BN and "
+        f"{one.words(words.setting_value(other, one.key))} with it"
+        for one in varying([first, other])
+        if one.key not in words.IN_NAME
+    )
+    caption = (_common(both), f"also different: {also}" if also else "", BAND if len(both) > 2 else "")
+    title = f"Without and with batch normalisation: {words.network_name(first.config)}{words.subset_words(both)}"
+    return _chart(title, caption, curves, epochs)
+
+
+def repeats(runs: Runs) -> list[list[Run]]:
+    """Return the runs of each setting, which differ in their seeds alone, in the order of the first ones."""
+    groups: dict[tuple[str, TrainConfig], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.dataset_sha256, without_seeds(run.config)), []).append(run)
+    return [*groups.values()]
+
+
+def bn_pairs(runs: Runs) -> list[tuple[Runs, Runs]]:
+    """Return the repeats without and with BN of each setting that has both, all else being equal."""
+    found: dict[tuple[str, TrainConfig], dict[bool, Runs]] = {}
+    for own in repeats(runs):
+        alike = own[0].dataset_sha256, replace(without_seeds(own[0].config), batch_norm=True)
+        found.setdefault(alike, {})[own[0].config.batch_norm] = complete_of(own)
+    return [(both[False], both[True]) for both in found.values() if len(both) == 2]
+
+
+def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
+    """Return the runs without and with BN, of equal images and widths, that differ in the fewest settings."""
+    of = {run.id: (run.dataset_sha256, run.split, run.config.hidden) for run in runs}
+    without, with_bn = ([run for run in runs if run.config.batch_norm is is_bn] for is_bn in (False, True))
+    pairs = [(a, b) for a, b in product(without, with_bn) if of[a.id] == of[b.id]]
+    return min(pairs, key=lambda pair: len(differences(pair[0].config, pair[1].config)), default=None)
+
+
+def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: Epochs) -> Chart:
+    panels = [_panel(name, curves, epochs) for name in MEASURES]
+    return Chart(title, "; ".join(filter(None, caption)), [panels], 12, 3.8)
+
+
+def _labels(groups: Sequence[Runs]) -> list[str]:
+    """Name each group by its run numbers and the settings in which it differs from the others."""
+    firsts = [members[0] for members in groups]
+    differing = varying(firsts)
+    parts: list[list[str]] = [[] for _ in groups]
+    splits = tuple(key for key in SETTINGS if key.startswith("split."))
+    networks = [words.network_name(run.config) for run in firsts]
+    for names, told in (([*map(words.images_words, firsts)], splits), (networks, words.IN_NAME)):
+        if len(set(names)) > 1:
+            parts = [[*part, name] for part, name in zip(parts, names, strict=True)]
+            differing = tuple(one for one in differing if one.key not in told)
+    labels = []
+    for own, part in zip(groups, parts, strict=True):
+        values = {one: words.setting_value(own[0], one.key) for one in differing}
+        phrases = [one.phrase(value) for one, value in values.items() if value is not None]
+        part += phrases or [f"without {one.label}" for one in differing]  # all values are None
+        labels.append(f"{words.run_numbers(own)}: {', '.join(part) or networks[0]}")
+    return labels
+
+
+def _common(runs: Runs) -> str:
+    if not runs:
+        return ""
+    lines = [{"network": words.network_name(run.config), **words.settings_words(run)} for run in runs]
+    options, seeds = [one["options"].split(", ") for one in lines], words.settings_words(runs[0], runs)
+    shared = {key: word if all(line[key] == word for line in lines) else "" for key, word in lines[0].items()}
+    shared |= {"seed": seeds["seed"], "order": seeds["order"]}
+    shared["options"] = ", ".join(word for word in options[0] if all(word in other for other in options))
+    return ", ".join(filter(None, shared.values()))
