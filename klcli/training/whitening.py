@@ -14,6 +14,9 @@ def whitening(images: Split, components: int, eps: float) -> np.ndarray:
     L are the largest eigenvalues, U their eigenvectors, of the covariance of the standardised images and their mirror
     images (Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images, appendix A). eps, in units of one
     pixel's variance, keeps components that are mostly noise small. Takes about 8 s for 45 000 images.
+
+    No mean is subtracted: it is 0 if images are standardised by pixel. By image, the mean image is not 0 and stays in
+    L and U, so that they are those of the second moments.
     """
     from scipy.linalg import eigh
 
