@@ -68,8 +68,9 @@ def _forms(line: Line) -> tuple[Form, Form]:
 def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list[str]:
     """Return the notes of the table: marks, counts, conditions, and the reasons for differences."""
     comparisons, terms = found.comparisons, found.terms
-    seeds = f"{terms.repeats} {counted(terms.repeats, 'seed')} {_SEEDS_OF[terms.vary]}for every setting"
-    notes = [*terms.marks, f"{_verdicts(counts(comparisons))}; {seeds}, on {terms.images}"]
+    has_more = any(one.ours.n > terms.repeats for one in comparisons if one.ours and not one.line.check)
+    seeds = f"{'at least ' * has_more}{terms.repeats} {counted(terms.repeats, 'seed')} {_SEEDS_OF[terms.vary]}"
+    notes = [*terms.marks, f"{_verdicts(counts(comparisons))}; {seeds}for every setting, on {terms.images}"]
     notes += [f"besides, {name}, {_verdicts(own)}" for name, own in counts_of_variants(comparisons).items()]
     whole = any(one.line.config and one.line.config.split.validation_batches for one in comparisons)
     notes += ["validation on whole batch files is the same for every seed"] * (whole and terms.vary == "split")
