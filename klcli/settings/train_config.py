@@ -151,9 +151,6 @@ class TrainConfig(Settings):
             found["whitening_eps"] = "whitening", "nothing is whitened, give --whitening N"
         if self.schedule == "constant":
             found["eta_min"] = "schedule", "the constant schedule has one rate, --eta-max: omit it"
-        if self.schedule in ("one-cycle", "range") and self.epochs is not None:
-            length = f"--epochs {self.epochs} is the length of schedule {self.schedule}: omit one"
-            found |= dict.fromkeys(("step_epochs", "step_size"), ("epochs", length))
         if self.split.validation_batches:
             whole = f"--validation-batches {listed(self.split.validation_batches)} names the images: omit one"
             found["split.validation"] = "split.validation_batches", whole

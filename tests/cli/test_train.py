@@ -495,11 +495,12 @@ def test_a_pickle_that_wants_to_run_code(here: Klcli, refused: Refused, tmp_path
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("place", ["/proc/x/klcli.db", "file/klcli.db", "file/deeper/klcli.db", "folder", ""])
+@pytest.mark.parametrize("place", ["/proc/x/klcli.db", "file/klcli.db", "file/deeper/klcli.db", "folder"])
 def test_a_database_that_cannot_be_there(here: Klcli, refused: Refused, tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("a file where a folder is needed")
     (tmp_path / "folder").mkdir()
     refused(here("train", *TINY, "--db", place), 4, "--db")
+    refused(here("train", *TINY, "--db", ""), 2, "--db ''")
 
 
 @pytest.mark.parametrize("content", [b"# notes\n" * 100, b"\x00" * 4096, b"SQLite format 3\x00" + b"\xff" * 4000])

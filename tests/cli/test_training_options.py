@@ -120,7 +120,6 @@ def test_what_cannot_be_is_refused(here: Klcli, refused: Refused, options: list[
         (["train", "--executor", "tcp://host:1"], ["--executor tcp://host:1", "--repeats 2"]),
         (["train", "--whitening-eps", "3"], ["--whitening-eps 3", "--whitening N"]),
         (["train", "--schedule", "constant", "--eta-min", "0.01"], ["--eta-min 0.01", "--eta-max"]),
-        (["train", "--schedule", "one-cycle", "--epochs", "3", "--step-size", "5"], ["--step-size 5", "--epochs 3"]),
         (["train", "--validation", "9", "--validation-batches", "2"], ["--validation 9", "--validation-batches 2"]),
     ],
     ids=" ".join,
