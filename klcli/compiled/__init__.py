@@ -6,9 +6,8 @@
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,7 +21,7 @@ from klcli.data.cifar10.prepared import cache_folder
 from klcli.engine import layers as plain_layers
 from klcli.engine.losses import cross_entropy
 from klcli.engine.network import Network
-from klcli.engine.optimizers import SGD, Adam, WeightAverage
+from klcli.engine.optimizers import SGD, Adam, Arrays, Rate, WeightAverage
 from klcli.files import hold
 from klcli.text import one_line
 
@@ -105,14 +104,20 @@ def name() -> str:
     return PLAIN if why_not() else f"numba {version('numba')}"
 
 
-@dataclass(eq=False)
 class Engine:
-    """What a training computes with: the classes and functions of engine/, or their counterparts in a Team."""
+    """What a training computes with: the functions of engine/; a Team has their counterparts in compiled code."""
 
-    sgd: Callable[..., SGD] = SGD
-    adam: Callable[..., Adam] = Adam
-    weight_average: Callable[..., WeightAverage] = WeightAverage
-    cross_entropy: Callable[..., Any] = cross_entropy
+    cross_entropy: Callable[..., Any] = staticmethod(cross_entropy)
+
+    def update(
+        self, optimizer: SGD | Adam, parameters: Arrays, gradients: Mapping[str, Any], eta: Rate, lam: Rate
+    ) -> None:
+        """Take one step of every parameter."""
+        optimizer.update(parameters, gradients, eta, lam)
+
+    def average(self, average: WeightAverage, state: Arrays) -> None:
+        """Include the arrays of a network in their average, after one more update."""
+        average.update(state)
 
     def accelerated(self, network: Network) -> Network:
         """Return the network with the layers of this engine, which share its arrays if these are in C order."""
@@ -121,12 +126,6 @@ class Engine:
     def repeated(self, compute: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
         """Return a function that computes `compute(X)`; that of a Team repeats it without Python."""
         return compute
-
-    def offer_images(self, *images: Any) -> None:
-        """Begin to write images; only a Team does, see `Images`."""
-
-    def finish_images(self) -> None:
-        """Return when these are written."""
 
 
 NUMPY = Engine()

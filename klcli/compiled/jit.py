@@ -1,5 +1,5 @@
 """What compiled code is made with: decorators, the C functions of NumPy's matrix product and of the system to yield the
-core, and what numba lacks: numbers that two threads share, addresses as pointers, and calls by address.
+core, and what numba lacks: numbers that two threads share, arrays at addresses, and calls by address.
 """
 
 import ctypes
@@ -11,6 +11,7 @@ import numba
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
+from numba.core.cgutils import unpack_tuple
 from numba.extending import intrinsic
 
 from klcli.compiled.blas import address_of_gemm
@@ -48,45 +49,25 @@ yield_core = _external("klcli_yield", ctypes.cast(_process[_name], ctypes.c_void
 _n = np.int64 if address_of_gemm("s")[1] == 64 else np.int32
 
 
-@intrinsic
-def _narrow_product(
-    typing: Any, function: Any, A: Any, row: Any, column: Any, B: Any, ldb: Any, C: Any, ldc: Any, rows: Any,
-    depth: Any, alpha: Any, beta: Any,
-) -> Any:  # fmt: skip
-    """Call the function of narrow.py at an address."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [one.type for one in arguments[1:]])
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 10, alpha, beta), build
-
-
 @compiled
-def product(narrow, size, A_transposed, B_transposed, rows, columns, depth, alpha, A, lda, B, ldb, beta, C, ldc):
-    """`C (rows, columns) = alpha A B + beta C`, for numbers of 4 or 8 bytes.
+def product(narrow, like, A_transposed, B_transposed, rows, columns, depth, alpha, A, lda, B, ldb, beta, C, ldc):
+    """`C (rows, columns) = alpha A B + beta C`, for numbers of the type of the array `like`.
 
     The function of narrow.py at the address `narrow` computes it for a plain B, or NumPy's BLAS if `narrow` is 0.
     """
+    number = like.dtype.type
+    factor, keep = number(alpha), number(beta)
     if narrow != 0:
         row, column = (1, lda) if A_transposed else (lda, 1)
-        if size == 4:
-            factor, keep = np.float32(alpha), np.float32(beta)
-            _narrow_product(narrow, A, row, column, B, ldb, C, ldc, rows, depth, factor, keep)
-        else:
-            factor_, keep_ = np.float64(alpha), np.float64(beta)
-            _narrow_product(narrow, A, row, column, B, ldb, C, ldc, rows, depth, factor_, keep_)
+        call(narrow, (A, row, column, B, ldb, C, ldc, rows, depth, factor, keep))
         return
     # CBLAS's words: the arrays are in rows (101), each factor plain (111) or transposed (112).
     order, of_A, of_B = np.int32(101), np.int32(111 + A_transposed), np.int32(111 + B_transposed)
     n, k, m, a, b, c = _n(rows), _n(columns), _n(depth), _n(lda), _n(ldb), _n(ldc)
-    if size == 4:
-        one, other = np.float32(alpha), np.float32(beta)
-        sgemm(order, of_A, of_B, n, k, m, one, A, a, B, b, other, C, c)
+    if like.itemsize == 4:
+        sgemm(order, of_A, of_B, n, k, m, factor, A, a, B, b, keep, C, c)
     else:
-        one_, other_ = np.float64(alpha), np.float64(beta)
-        dgemm(order, of_A, of_B, n, k, m, one_, A, a, B, b, other_, C, c)
+        dgemm(order, of_A, of_B, n, k, m, factor, A, a, B, b, keep, C, c)
 
 
 INTEGER = ir.IntType(64)
@@ -120,34 +101,32 @@ def write(typing: Any, box: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
-def claim(typing: Any, box: Any, index: Any, before: Any, after: Any) -> Any:
-    """Compare and exchange: if `box[index] == before`, set it to `after` and return True. One thread succeeds."""
+def count(typing: Any, box: Any, index: Any) -> Any:
+    """`box[index] += 1` (acquire, release); return the value before. No two threads get the same one."""
 
     def build(*where: Any) -> Any:
-        _, builder, _, (_, _, expected, value) = where
-        result = builder.cmpxchg(_element(*where), expected, value, "acq_rel", "acquire")
-        return builder.extract_value(result, 1)
+        return where[1].atomic_rmw("add", _element(*where), INTEGER(1), "acq_rel")
 
-    return types.boolean(box, types.intp, types.int64, types.int64), build
+    return types.int64(box, types.intp), build
 
 
 @intrinsic
 def pointer(typing: Any, address: Any, like: Any) -> Any:
-    """Return an address as a pointer to numbers of the type `like`, or of the element type of the array `like`."""
-    number = like.dtype if isinstance(like, types.Array) else like.instance_type
+    """Return an address as a pointer to numbers of the element type of the array `like`."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
-    return types.CPointer(number)(types.intp, like), build
+    return types.CPointer(like.dtype)(types.intp, like), build
 
 
 @intrinsic
-def call(typing: Any, function: Any, first: Any, second: Any, third: Any) -> Any:
-    """Call the C function at an address, of three integers and with an integer result."""
+def call(typing: Any, function: Any, numbers: Any) -> Any:
+    """Call the C function at an address with a tuple of numbers; its result is an integer."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(INTEGER, [INTEGER] * 3)
-        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        given = unpack_tuple(builder, arguments[1], numbers.count)
+        kind = ir.FunctionType(INTEGER, [one.type for one in given])
+        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), given)
 
-    return types.int64(*[types.int64] * 4), build
+    return types.int64(types.int64, numbers), build

@@ -8,10 +8,9 @@ import numpy as np
 
 from klcli.compiled.jit import compiled
 
-# Kinds of operations: products, steps with a product or an average, which may be divided, and the others.
+# Kinds of operations: products and steps, which may be divided, and the others.
 FORWARD, BACKWARD, DESCENT, NESTEROV, ADAM, AVERAGE = range(6)
-ADD_BIAS, SUM, BATCH_NORM, BATCH_NORM_BACKWARD, RELU, RELU_BACKWARD, SILU, SILU_BACKWARD = range(6, 14)
-DROPOUT, LOSS, STEP_OF_ARRAY = range(14, 17)
+ADD_BIAS, SUM, BATCH_NORM, BATCH_NORM_BACKWARD, RELU, SILU, SILU_BACKWARD, DROPOUT, LOSS = range(6, 15)
 # Places in the numbers of a step: rate, factor of theta, 2 lambda, decay of the first and the second moment, eps.
 RATE, KEEP, L2, FIRST, SECOND, EPS = range(6)
 
@@ -100,17 +99,12 @@ def batch_norm_backward(G, centred, gamma, std, dgamma, dbeta, dX):
 
 
 @compiled
-def relu(X, Y):
-    """`Y = max(X, 0)` of flat arrays. The product keeps NaN, so that divergence is detected."""
-    for i in range(X.size):
-        Y[i] = X[i] * (X[i] > 0)
-
-
-@compiled
-def relu_backward(G, X, dX):
-    """`dX = G where X > 0, else 0` of flat arrays."""
+def relu(G, X, Y):
+    """`Y = G where X > 0, else 0` of flat arrays: with G = X, the forward pass. The product keeps NaN, so that
+    divergence is detected.
+    """
     for i in range(G.size):
-        dX[i] = G[i] * (X[i] > 0)
+        Y[i] = G[i] * (X[i] > 0)
 
 
 @compiled

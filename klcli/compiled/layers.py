@@ -1,7 +1,7 @@
 """The layers and the loss of engine/ in compiled code.
 
-Each class computes in training what its base class computes, up to rounding. The base class computes for arrays of
-another precision or with more axes, as a gradient check has; in evaluation, it also computes BatchNorm and Dropout.
+Each class computes in training what its base class computes, up to rounding; all arrays must have the precision of the
+team. In evaluation, the base classes of BatchNorm and Dropout compute.
 """
 
 from collections.abc import Callable
@@ -25,40 +25,18 @@ class Factors:
     `np.asarray` returns the product.
     """
 
-    X: np.ndarray  # (m or 1, n, k)
-    G: np.ndarray  # (m, n, d)
-    shape: tuple[int, ...]  # of W
+    X: np.ndarray  # (n, k) or (m, n, k)
+    G: np.ndarray  # (n, d) or (m, n, d)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return (self.X.mT @ self.G).reshape(self.shape).astype(dtype or self.G.dtype)
+        return (self.X.mT @ self.G).astype(dtype or self.G.dtype)
 
 
 @dataclass
 class Compiled:
-    """The part that all layers share, before the base class of each."""
+    """The part that all layers share."""
 
     team: "Team" = field(kw_only=True, repr=False)
-
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        """Compute in compiled code, or as the base class for arrays that compiled code does not take."""
-        found = self.fast(X, training, track)
-        base: Any = super()
-        return base.forward(X, training=training, track=track) if found is None else found
-
-    def fast(self, X: np.ndarray, training: bool, track: bool) -> tuple[np.ndarray, Backward] | None:
-        """Return what `forward` returns, None for arrays that compiled code does not take."""
-        raise NotImplementedError
-
-    def fit(self, X: np.ndarray, *others: np.ndarray) -> bool:
-        """Whether compiled code takes these arrays: they have its precision, C order and at most three axes.
-
-        Raises ValueError for other arrays while operations are recorded: what the base class computes is not recorded.
-        """
-        dtype = self.team.dtype
-        fit = all(one.dtype == dtype and one.ndim <= 3 and one.flags.c_contiguous for one in (X, *others))
-        if not fit and self.team.recorded is not None:
-            raise ValueError("only arrays in C order and of the precision of the team can be recorded")
-        return fit
 
     def run(self, kind: int, *arrays: np.ndarray, like: np.ndarray | None = None, extra: int = 0) -> np.ndarray:
         """Execute an operation whose last array is a new one, shaped like the first or like `like`; return that."""
@@ -66,50 +44,41 @@ class Compiled:
         self.team.run(kind, *arrays, result, extra=extra)
         return result
 
+    def linear(self, X: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return `X @ W + b`."""
+        parts = self.team.forward(X, W)
+        return self.run(kernels.ADD_BIAS, parts, b, like=parts[0])
+
 
 @dataclass
 class Linear(Compiled, layers.Linear):
     """`Y = X @ W + b`."""
 
-    def fast(self, X: np.ndarray, training: bool, track: bool) -> tuple[np.ndarray, Backward] | None:
+    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         W, b = self.W, self.b
-        if not self.fit(X, W) or b.size * W.shape[-2] != W.size or (X.ndim == 3) > (W.ndim == 3):
-            return None
-        X, stacked = _stacked(X), _stacked(W)
-        parts = self.team.forward(X, stacked)
-        Y = self.run(kernels.ADD_BIAS, parts, b, like=parts[0])
 
         def backward(G: np.ndarray) -> tuple[np.ndarray | None, Gradients]:
-            G = _stacked(G)
-            db = self.run(kernels.SUM, G, like=b)
-            dX = None if self.is_first else self.team.backward(G, stacked)
-            if dX is not None and W.ndim == 2:
-                dX = dX[0]
-            return dX, {"W": Factors(X, G, W.shape), "b": db}
+            dX = None if self.is_first else self.team.backward(G, W)
+            return dX, {"W": Factors(X, G), "b": self.run(kernels.SUM, G, like=b)}
 
-        return Y if W.ndim == 3 else Y[0], backward
+        return self.linear(X, W, b), backward
 
 
 @dataclass
 class Whitening(Compiled, layers.Whitening):
     """`Y = X @ V`."""
 
-    def fast(self, X: np.ndarray, training: bool, track: bool) -> tuple[np.ndarray, Backward] | None:
-        if not self.fit(X, self.V) or X.ndim > 2:
-            return None
-        parts = self.team.forward(X[None], self.V[None])
-        Y = self.run(kernels.ADD_BIAS, parts, np.zeros(self.V.shape[1], X.dtype), like=parts[0, 0])
-        return Y, lambda G: (G @ self.V.T, {})
+    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+        return self.linear(X, self.V, np.zeros(self.V.shape[1], X.dtype)), lambda G: (G @ self.V.T, {})
 
 
 @dataclass
 class BatchNorm(Compiled, layers.BatchNorm):
     """Batch normalisation over the samples."""
 
-    def fast(self, X: np.ndarray, training: bool, track: bool) -> tuple[np.ndarray, Backward] | None:
-        size = X.shape[-1] * (len(X) if X.ndim == 3 else 1)
-        if not training or not self.fit(X) or not self.gamma.size == self.beta.size == size:
-            return None
+    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+        if not training:
+            return super().forward(X, training=False)
         gamma, numbers = self.gamma, np.array([self.eps, self.momentum], X.dtype)
         averages: Any = self.running_mean, self.running_variance
         if not track or averages[0] is None:
@@ -131,19 +100,15 @@ class BatchNorm(Compiled, layers.BatchNorm):
 class ReLU(Compiled, layers.ReLU):
     """`Y = max(X, 0)`."""
 
-    def fast(self, X: np.ndarray, training: bool, track: bool) -> tuple[np.ndarray, Backward] | None:
-        if not self.fit(X):
-            return None
-        return self.run(kernels.RELU, X), lambda G: (self.run(kernels.RELU_BACKWARD, G, X), {})
+    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+        return self.run(kernels.RELU, X, X), lambda G: (self.run(kernels.RELU, G, X), {})
 
 
 @dataclass
 class SiLU(Compiled, layers.SiLU):
     """`Y = X * sigmoid(slope * X)`."""
 
-    def fast(self, X: np.ndarray, training: bool, track: bool) -> tuple[np.ndarray, Backward] | None:
-        if not self.fit(X):
-            return None
+    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
         slope, sigmoid = np.array([self.slope], X.dtype), np.empty_like(X)
         Y = self.run(kernels.SILU, X, slope, sigmoid)
         return Y, lambda G: (self.run(kernels.SILU_BACKWARD, G, slope, sigmoid, Y), {})
@@ -153,9 +118,9 @@ class SiLU(Compiled, layers.SiLU):
 class Dropout(Compiled, layers.Dropout):
     """Inverted dropout."""
 
-    def fast(self, X: np.ndarray, training: bool, track: bool) -> tuple[np.ndarray, Backward] | None:
-        if not training or not self.fit(X):
-            return None
+    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+        if not training:
+            return super().forward(X, training=False)
         n, d = X.shape[-2:]
         bits = np.empty((n, d), np.uint16)
         self.team.each_time(lambda: np.copyto(bits, self.bits(n, d)))
@@ -180,8 +145,3 @@ def cross_entropy(
     team.each_time(refresh)
     team.run(kernels.LOSS, S, labels[0], labels[1], numbers, G, loss)
     return loss, lambda: G
-
-
-def _stacked(X: np.ndarray) -> np.ndarray:
-    """Return X (n, d) as (1, n, d); X (m, n, d) as it is."""
-    return X if X.ndim == 3 else X[None]

@@ -52,57 +52,55 @@ def _made(size: int, columns: int) -> tuple[Any, int]:
 def _product(module: ir.Module, number: ir.Type, columns: int) -> ir.Function:
     """Write a function of `C (rows, columns) = alpha A B + beta C` with `A[i, k]` at `A + i row + k column`.
 
-    Its arguments: A, row, column, B, numbers per row of B, C, those of C, rows, depth, alpha, beta.
+    Its arguments: A, row, column, B, numbers per row of B, C, those of C, rows, depth, alpha, beta. It computes several
+    rows at a time; those that are missing at the end are the last one again, which is then stored several times.
     """
     matrix = number.as_pointer()
     kinds = matrix, COUNT, COUNT, matrix, COUNT, matrix, COUNT, COUNT, COUNT, number, number
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), "product")
+    function = ir.Function(module, ir.FunctionType(COUNT, kinds), "product")
     A, row, column, B, ldb, C, ldc, rows, depth, alpha, beta = function.args
-    builder = ir.IRBuilder(function.append_basic_block())
     full, rest = divmod(columns, LANES)
     width = next(width for width in (0, 2, 4, LANES) if width >= rest)  # of the last numbers of a row
     group = LANES // width if width else 1  # rows whose last numbers share a vector
     fit = 26 * group // (full * group + (width > 0))  # rows whose sums leave 6 of 32 registers for the factors
     at_once = min(fit, 5 if group == 1 else 8) // group * group
-    done: Any = COUNT(0)
-    for count in (at_once, 1):  # the remaining rows one by one
-        before, check, body, after = builder.block, *(function.append_basic_block() for _ in range(3))
-        builder.branch(check)
-        builder.position_at_end(check)
-        i = builder.phi(COUNT)
-        i.add_incoming(done, before)
-        end = builder.add(i, COUNT(count))
-        builder.cbranch(builder.icmp_signed("<=", end, rows), body, after)
-        builder.position_at_end(body)
-        of_A = [_at(builder, A, builder.mul(builder.add(i, COUNT(r)), row)) for r in range(count)]
-        of_C = [_at(builder, C, builder.mul(builder.add(i, COUNT(r)), ldc)) for r in range(count)]
-        sums = _sums(builder, of_A, column, B, ldb, depth, columns, width)
-        starts = [COUNT(LANES * j) for j in range(full)] + [COUNT(columns - width)] * (width > 0)
-        _store(builder, sums, [[_at(builder, c, start) for start in starts] for c in of_C], alpha, beta)
-        i.add_incoming(end, builder.block)
-        builder.branch(check)
-        builder.position_at_end(after)
-        done = i
-    builder.ret_void()
+    before, loop, after = (function.append_basic_block() for _ in range(3))
+    builder = ir.IRBuilder(before)
+    last = builder.sub(rows, COUNT(1))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    i = builder.phi(COUNT)
+    i.add_incoming(COUNT(0), before)
+    places = [builder.add(i, COUNT(r)) for r in range(at_once)]
+    places = [builder.select(builder.icmp_signed("<", place, last), place, last) for place in places]
+    of_A = [_at(builder, A, builder.mul(place, row)) for place in places]
+    of_C = [_at(builder, C, builder.mul(place, ldc)) for place in places]
+    sums = _sums(builder, of_A, column, B, ldb, depth, columns, width)
+    starts = [COUNT(LANES * j) for j in range(full)] + [COUNT(columns - width)] * (width > 0)
+    _store(builder, sums, [_at(builder, c, start) for c in of_C for start in starts], alpha, beta)
+    end = builder.add(i, COUNT(at_once))
+    i.add_incoming(end, builder.block)
+    builder.cbranch(builder.icmp_signed("<", end, rows), loop, after)
+    builder.position_at_end(after)
+    builder.ret(COUNT(0))
     return function
 
 
 def _sums(
     builder: Any, of_A: list[Any], column: Any, B: Any, ldb: Any, depth: Any, columns: int, width: int
-) -> list[list[Any]]:
-    """Write the loop over the depth; return the sums, a list of vectors for each row.
+) -> list[Any]:
+    """Write the loop over the depth; return the sums, vector after vector of each row.
 
     The last vector of a row has its last `width` numbers. In the loop, those of several rows share a register.
     """
     number, full, rows = B.type.pointee, columns // LANES, len(of_A)
-    group = min(rows, LANES // width) if width else rows
-    vector, shared = ir.VectorType(number, LANES), ir.VectorType(number, group * width)
+    group = LANES // width if width else rows
+    vector = ir.VectorType(number, LANES)
     before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
     builder.branch(loop)
     builder.position_at_end(loop)
     k = builder.phi(COUNT)
-    kinds = [vector] * (rows * full) + [shared] * (rows // group if width else 0)
-    sums = [builder.phi(kind) for kind in kinds]
+    sums = [builder.phi(vector) for _ in range(rows * full + (rows // group if width else 0))]
     b, offset = _at(builder, B, builder.mul(k, ldb)), builder.mul(k, column)
     factors = [_load(builder, _at(builder, b, COUNT(LANES * j)), vector) for j in range(full)]
     numbers, added = [builder.load(_at(builder, a, offset)) for a in of_A], []
@@ -114,40 +112,38 @@ def _sums(
         last = _load(builder, _at(builder, b, COUNT(columns - width)), ir.VectorType(number, width))
         last = _chosen(builder, last, last, [*range(width)] * group)
         for first, total in zip(range(0, rows, group), sums[rows * full :], strict=True):
-            of_group = _broadcast(builder, numbers[first], shared)
+            of_group = _broadcast(builder, numbers[first], vector)
             for r in range(1, group):  # the lanes from r * width on are those of row r and of the rows after it
-                lanes = [lane + (lane >= r * width) * shared.count for lane in range(shared.count)]
-                of_group = _chosen(builder, of_group, _broadcast(builder, numbers[first + r], shared), lanes)
+                lanes = [lane + (lane >= r * width) * LANES for lane in range(LANES)]
+                of_group = _chosen(builder, of_group, _broadcast(builder, numbers[first + r], vector), lanes)
             added.append(_fused(builder, of_group, last, total))
     k_next = builder.add(k, COUNT(1))
     builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, after)
     k.add_incoming(COUNT(0), before)
     k.add_incoming(k_next, loop)
     for total, new in zip(sums, added, strict=True):
-        total.add_incoming(ir.Constant(total.type, None), before)
+        total.add_incoming(ir.Constant(vector, None), before)
         total.add_incoming(new, loop)
     builder.position_at_end(after)
-    of_rows = [added[r * full : (r + 1) * full] for r in range(rows)]
-    for r, of_row in enumerate(of_rows if width else []):
-        last = added[rows * full + r // group]
-        of_row.append(_chosen(builder, last, last, [r % group * width + lane for lane in range(width)]))
-    return of_rows
+    found = []
+    for r in range(rows):
+        found += added[r * full : (r + 1) * full]
+        if width:
+            last = added[rows * full + r // group]
+            found.append(_chosen(builder, last, last, [r % group * width + lane for lane in range(width)]))
+    return found
 
 
-def _store(builder: Any, sums: list[list[Any]], places: list[Any], alpha: Any, beta: Any) -> None:
-    """Write `C = alpha sums + beta C`; with beta 0, C is not read, because it may hold NaN."""
-    with builder.if_else(builder.fcmp_ordered("==", beta, ir.Constant(beta.type, 0.0))) as branches:
-        for is_new, branch in zip((True, False), branches, strict=True):
-            with branch:
-                for of_row, of_C in zip(sums, places, strict=True):
-                    # all of a row before the first is stored: the last two vectors may overlap
-                    pairs = zip(of_row, of_C, strict=True)
-                    old = [None if is_new else _load(builder, place, total.type) for total, place in pairs]
-                    for total, before, place in zip(of_row, old, of_C, strict=True):
-                        new = builder.fmul(total, _broadcast(builder, alpha, total.type))
-                        if before is not None:
-                            new = _fused(builder, _broadcast(builder, beta, total.type), before, new)
-                        builder.store(new, builder.bitcast(place, total.type.as_pointer()), align=4)
+def _store(builder: Any, sums: list[Any], places: list[Any], alpha: Any, beta: Any) -> None:
+    """Write `C = alpha sums + beta C`, without the old C where beta is 0, because it may hold NaN."""
+    is_new = builder.fcmp_ordered("==", beta, ir.Constant(beta.type, 0.0))
+    # All is read before the first is stored: the last two vectors of a row may overlap, and rows may be the same.
+    old = [_load(builder, place, total.type) for total, place in zip(sums, places, strict=True)]
+    for total, before, place in zip(sums, old, places, strict=True):
+        kept = builder.select(is_new, ir.Constant(total.type, [-0.0] * total.type.count), before)  # x + 0 (-0) is x
+        new = builder.fmul(total, _broadcast(builder, alpha, total.type))
+        new = _fused(builder, _broadcast(builder, beta, total.type), kept, new)
+        builder.store(new, builder.bitcast(place, total.type.as_pointer()), align=4)
 
 
 def _at(builder: Any, pointer: Any, offset: Any) -> Any:

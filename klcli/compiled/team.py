@@ -1,17 +1,16 @@
 """Team: executes compiled operations in the calling thread, with a helper thread for half of each large one."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from klcli.compiled import Engine, converted, kernels, layers, operations
-from klcli.compiled import optimizers as own
+from klcli.compiled import Engine, converted, kernels, layers, operations, optimizers
 from klcli.compiled.narrow import address
 from klcli.engine.network import Network
+from klcli.engine.optimizers import SGD, Adam, Arrays, Rate, WeightAverage
 
 
 @dataclass
@@ -31,16 +30,16 @@ class Team(Engine):
     """
 
     def __init__(self, dtype: np.typing.DTypeLike, *, helper: bool = False) -> None:
-        counterparts: tuple[Any, ...] = own.SGD, own.Adam, own.WeightAverage, layers.cross_entropy
-        super().__init__(*(partial(one, team=self) for one in counterparts))
         self.dtype = np.dtype(dtype)
-        self._box = np.zeros(operations.SIZE, np.int64)
-        self._box[[operations.PART, operations.PARTS_DONE]] = operations.PARTS  # no minibatch is offered
+        half, part, small = (one.address for one in operations.functions(self.dtype.name))
         self._room = np.empty(2 * operations.BLOCK, self.dtype)
-        addresses = [self._room.ctypes.data, *(one.address for one in operations.functions(self.dtype.name))]
-        self._box[operations.ROOM : operations.SMALL_OPERATION + 1] = addresses
+        self._box = np.zeros(operations.SIZE, np.int64)
+        self._box[[operations.ROOM, operations.SMALL_OPERATION]] = self._room.ctypes.data, small
+        for job, function, parts in (operations.OPERATION, half, 2), (operations.MINIBATCH, part, operations.PARTS):
+            self._box[job + operations.FUNCTION] = function
+            self._box[[job + operations.BEGUN, job + operations.DONE, job + operations.ALL]] = parts  # none is offered
         self.recorded: Program | None = None  # of the operations that are being executed
-        self._images: tuple[Any, ...] = ()  # the arrays of the offered minibatch, which must exist until it is finished
+        self._offered: tuple[Any, ...] = ()
         self._awake = threading.Event()
         self._helper = threading.Thread(target=self._serve, daemon=True, name="klcli helper") if helper else None
 
@@ -49,13 +48,12 @@ class Team(Engine):
             try:
                 self._helper.start()
             except RuntimeError:  # the system gives no more threads: this one computes alone
-                return self
-            self._box[operations.HELPERS] = 1
+                self._helper = None
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._box[operations.HELPERS] and self._helper is not None:
-            self._box[[operations.STOP, operations.HELPERS]] = 1, 0
+        if self._helper is not None:
+            self._box[operations.STOP] = 1
             self._awake.set()
             self._helper.join()
 
@@ -63,8 +61,19 @@ class Team(Engine):
         """Return the network with compiled layers. They share its arrays; those that are not in C order are copied."""
         return converted(network.converted(lambda name, array: np.ascontiguousarray(array)), layers, team=self)
 
-    def run(self, kind: int, *arrays: np.ndarray | None, extra: int = 0, product: int = 0) -> None:
-        """Execute an operation, whose row has the other two numbers, and record it where a program is being recorded.
+    def cross_entropy(self, *scores: np.ndarray, **how: Any) -> Any:
+        return layers.cross_entropy(*scores, team=self, **how)
+
+    def update(
+        self, optimizer: SGD | Adam, parameters: Arrays, gradients: Mapping[str, Any], eta: Rate, lam: Rate
+    ) -> None:
+        optimizers.update(self, optimizer, parameters, gradients, eta, lam)
+
+    def average(self, average: WeightAverage, state: Arrays) -> None:
+        optimizers.average(self, average, state)
+
+    def row(self, kind: int, *arrays: np.ndarray | None, extra: int = 0, product: int = 0) -> np.ndarray:
+        """Return the row (1, COLUMNS) of an operation; the arrays must exist as long as it is in use.
 
         Raises ValueError for an array that compiled code would read wrongly: not in C order, or of another precision.
         """
@@ -81,6 +90,11 @@ class Team(Engine):
             numbers += array.__array_interface__["data"][0], array.size // (b * c), b, c
         row = np.zeros((1, operations.COLUMNS), np.int64)
         row[0, : len(numbers)] = numbers
+        return row
+
+    def run(self, kind: int, *arrays: np.ndarray | None, extra: int = 0, product: int = 0) -> None:
+        """Execute an operation, and record it where a program is being recorded."""
+        row = self.row(kind, *arrays, extra=extra, product=product)
         self._execute(row)
         if self.recorded is not None:
             self.recorded.rows.append(row)
@@ -125,58 +139,53 @@ class Team(Engine):
         return repeat
 
     def forward(self, X: np.ndarray, W: np.ndarray) -> np.ndarray:
-        """Return the summands of `X @ W`, `(1 or 2, m, n, d)`, for X (m or 1, n, k) and W (m, k, d).
+        """Return the summands of `X @ W`, `(1 or 2, ..., n, d)`, for X (..., n, k) or (n, k) and W (..., k, d).
 
         There are two if the product is divided; `kernels.add_bias` adds them.
         """
-        (m, k, d), n = W.shape, X.shape[1]
+        n, (k, d) = X.shape[-2], W.shape[-2:]
         cut = _cut(n, W)
-        parts = np.empty((1 + (cut < k), m, n, d), self.dtype)
+        parts = np.empty((1 + (cut < k), *W.shape[:-2], n, d), self.dtype)
         self.run(kernels.FORWARD, X, None, W, parts, extra=cut, product=address(self.dtype, n * k * d, d))
         return parts
 
     def backward(self, G: np.ndarray, W: np.ndarray) -> np.ndarray:
-        """Return `G @ W.T (m, n, k)` for G (m, n, d) and W (m, k, d)."""
-        dX = np.empty((*G.shape[:2], W.shape[1]), self.dtype)
-        self.run(kernels.BACKWARD, None, G, W, dX, extra=_cut(G.shape[1], W))
+        """Return `G @ W.T (..., n, k)` for G (..., n, d) and W (..., k, d)."""
+        dX = np.empty((*G.shape[:-1], W.shape[-2]), self.dtype)
+        self.run(kernels.BACKWARD, None, G, W, dX, extra=_cut(G.shape[-2], W))
         return dX
 
     def step(
-        self, kind: int, X: np.ndarray, G: np.ndarray, W: np.ndarray, numbers: np.ndarray, *memory: np.ndarray
-    ) -> None:
-        """Change W (m, k, d) by its gradient `X.T @ G`, for X (m or 1, n, k) and G (m, n, d).
+        self, kind: int, X: np.ndarray | None, G: np.ndarray | None, W: np.ndarray, numbers: np.ndarray,
+        *memory: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Change W (m, k, d) by its gradient `X.T @ G`, for X (..., n, k) and G (m, n, d), or by G if X is None.
 
         `numbers (m, 6)` are those of `kernels.step`, `memory` the moments of this kind, shaped like W.
         """
+        k, d = W.shape[-2:]
+        cut, product = k if W.size < operations.BLOCK else k // 2, 0
+        if X is not None:
+            cut, product = _cut(X.shape[-2], W), address(self.dtype, X.shape[-2] * k * d, d)
         mean, square = (*memory, None, None)[:2]
-        n, (k, d) = G.shape[1], W.shape[1:]
-        product = address(self.dtype, n * k * d, d)
-        self.run(kind, X, G, W, None, mean, square, numbers, extra=_cut(n, W), product=product)
-
-    def average(self, W: np.ndarray, average: np.ndarray, numbers: np.ndarray) -> None:
-        """`average += rate * (W - average)` for W (m, k, d) or a vector (m, 1, d)."""
-        k = W.shape[1]
-        cut = k if W.size < operations.BLOCK else k // 2
-        self.run(kernels.AVERAGE, None, None, W, None, average, None, numbers, extra=cut)
+        self.run(kind, X, G, W, None, mean, square, numbers, extra=cut, product=product)
 
     def _execute(self, rows: np.ndarray) -> None:
         if self._box[operations.ASLEEP]:
             self._awake.set()
         operations.execute(self._box, rows)
 
-    def offer_images(self, *images: Any) -> None:
-        """Offer images, as in `operations`, to the helper, which writes them when it is idle."""
-        if self._images:
-            self.finish_images()
-        self._images = images
+    def offer(self, minibatch: np.ndarray, *arrays: Any) -> None:
+        """Offer the row of a minibatch, and whatever has its arrays, to the helper, which writes it when it is idle."""
+        self.finish()
+        self._offered = minibatch, arrays  # must exist until the minibatch is finished
         if self._box[operations.ASLEEP]:
             self._awake.set()
-        operations.offer_images(self._box, *images)
+        operations.offer(self._box, operations.MINIBATCH, minibatch.ctypes.data, 0)
 
-    def finish_images(self) -> None:
-        """Return when the offered minibatch is complete."""
-        operations.finish_images(self._box)
-        self._images = ()
+    def finish(self) -> None:
+        """Return when the offered minibatch, if there is one, is complete."""
+        operations.finish(self._box, operations.MINIBATCH)
 
     def _serve(self) -> None:
         while not self._box[operations.STOP]:
@@ -188,12 +197,12 @@ class Team(Engine):
 
 
 def _cut(n: int, W: np.ndarray) -> int:
-    """Return the row at which an operation of n samples with W (m, k, d) is divided: k if it is too small to be.
+    """Return the row at which an operation of n samples with W (..., k, d) is divided: k if it is too small to be.
 
     Otherwise, it is the multiple of 16 numbers, a cache line in float32, that is nearest to k / 2.
     """
-    m, k, d = W.shape
-    return k if m * n * k * d < operations.WORTH_HALVING else max(1, (k // 2 + 8) // 16 * 16)
+    k = W.shape[-2]
+    return k if n * W.size < operations.WORTH_HALVING else max(1, (k // 2 + 8) // 16 * 16)
 
 
 def check() -> None:
@@ -205,14 +214,13 @@ def check() -> None:
     n, k, d = 64, 320, 50  # enough for a product of narrow.py, of the usual width
     X, G, W = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, n, k), (1, n, d), (1, k, d)))
     step, numbers, image = W.copy(), np.array([[0.5, 0.9, 0, 0, 0, 0]], np.float32), np.empty((1, 3072), np.float32)
-    pixels, zeros = np.arange(3072).astype(np.uint8), np.zeros((1, 3), np.int64)
+    pixels, zeros, half = np.arange(3072).astype(np.uint8), np.zeros((1, 3), np.int64), np.full(1, 0.5, np.float32)
+    scale = np.full(3072, 7, np.float32), np.full(3072, 0.5, np.float32)
     with Team(np.float32, helper=True) as team:
         team.step(kernels.DESCENT, X, G, step, numbers)
         found = team.forward(X, W)[0], team.backward(G, W), step, image
-        half = np.full(1, 0.5, np.float32)
-        scale = np.full(3072, 7, np.float32), np.full(3072, 0.5, np.float32)
-        team.offer_images(pixels[None], zeros[0, :1], zeros, half, pixels, False, *scale, image)
-        team.finish_images()
+        team.offer(team.row(0, pixels[None], zeros[:, 0], zeros, pixels, *scale, half, image))
+        team.finish()
     expected = X @ W, G @ W.mT, np.float32(0.9) * W - np.float32(0.5) * (X.mT @ G), (pixels[None] - scale[0]) / 4
     if not all(np.allclose(a, b, atol=1e-4) for a, b in zip(found, expected, strict=True)):
         raise ArithmeticError("the products of NumPy's BLAS in compiled code are wrong")

@@ -1,13 +1,12 @@
 """Gradient check: analytic gradients against numerical ones, in float64, because float32 has errors of 1e-3."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
 
 import numpy as np
 
-from klcli.engine.layers import BatchNorm, Linear, ReLU
+from klcli.engine.layers import BatchNorm, ReLU
 from klcli.engine.losses import cross_entropy, negative_log_likelihood
 from klcli.engine.network import Network, with_arrays
 
@@ -52,8 +51,7 @@ class TensorCheck:
     difference_mean: float  # of ga - gn
     difference_std: float
     difference_max: float  # the largest ga - gn with its sign: below 0 if every ga is below gn
-    # Error by the complex step, None if the differences decide. Not a field, because it is not stored with the errors.
-    complex_step: ClassVar[float | None] = None
+    complex_step: float | None = None  # error by the complex step, None if the differences decide; not stored
 
     def passes(self, atol: float, rtol: float) -> bool:
         """Whether the gradient is right; a tensor whose entries are all at kinks does not pass.
@@ -68,17 +66,11 @@ class TensorCheck:
         by_size = self.complex_step is None and max(self.max_absolute, self.ratio_of_maxima) < atol
         return self.entries > self.kinks and (self.relative_to_sum < rtol or by_size)
 
-    def decided_by(self, complex_step: float) -> "TensorCheck":
-        """Return the same errors with that of the complex step."""
-        decided = replace(self)
-        object.__setattr__(decided, "complex_step", complex_step)
-        return decided
-
 
 def check_gradients(
     network: Network, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *,
     h: float = 1e-5, method: str = "centred", smoothing: float = 0.0, atol: float = 1e-8,
-    decimals: int = DECIMALS, trained: Network | None = None, loss: Callable[..., Any] = cross_entropy,
+    decimals: int = DECIMALS, gradients: Mapping[str, np.ndarray] | None = None,
     on_entries: Callable[[int], None] = lambda count: None,
 ) -> list[TensorCheck]:  # fmt: skip
     """Check every parameter of a float64 network, of one or of m replicas, on the minibatch X, y.
@@ -90,82 +82,55 @@ def check_gradients(
     max |ga - gc| / 2 max |g|, with the largest gradient of all tensors of the layer, because a bias before batch
     normalisation has a gradient of 0.
 
-    With `trained`, the same network with compiled layers, and its `loss`, the analytic gradients are those of compiled
-    code; the numerical ones are those of `network` in every case. Parameters, running averages and the step of Dropout
-    do not change. `on_entries(count)` is called with the number of entries checked since its last call.
+    The analytic `gradients` are those of other code, or, without them, of `network`, as the numerical ones always are.
+    Parameters, running averages and the step of Dropout do not change. `on_entries(count)` is called with the number of
+    entries checked since its last call.
     """
 
     def cost(shifted: Network) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return J with minibatch statistics, and the mask of active units of every ReLU."""
-        S, active = X, []
-        for layer in shifted.layers.values():
-            if isinstance(layer, ReLU):
-                active.append(S > 0)
-            S, _ = layer.forward(S, training=True)
+        inputs, S = shifted.inputs(X)
+        active = [S > 0 for name, S in inputs.items() if isinstance(shifted.layers[name], ReLU)]
         loss = negative_log_likelihood(S, y)
         if smoothing:  # a smoothed label is a mixture of the label and the uniform distribution
             K = S.shape[-1]
             every = sum(negative_log_likelihood(S, np.full_like(y, label)) for label in range(K)) / K
             loss = (1 - smoothing) * loss + smoothing * every
-        return loss.mean(axis=-1) + _penalty(shifted, lam), active
+        return loss.mean(axis=-1) + shifted.penalty(lam), active
 
-    smoothed = partial(loss, smoothing=smoothing)
-    _, gradients = (network if trained is None else trained).gradients(X, y, lam, loss=smoothed)
+    if gradients is None:
+        _, gradients = network.gradients(X, y, lam, loss=partial(cross_entropy, smoothing=smoothing))
     ends = (h, -h) if method == "centred" else (h, 0.0)
-    checks = [
-        compare(name, gradient, *_numerical_gradient(network, name, cost, ends, on_entries), decimals)
-        for name, gradient in gradients.items()
-    ]
-    # Not by the ratio of maxima, whose floor would hide a small gradient.
-    return [
-        one.decided_by(_error_of_complex_step(network, one.tensor, gradients, X, cost))
-        if one.max_absolute >= atol * min(1.0, 2 * np.abs(gradients[one.tensor]).max(initial=0.0))
-        or (one.kinks == one.entries and not _is_at_a_kink(network, X))
-        else one
-        for one in checks
-    ]
-
-
-def _is_at_a_kink(network: Network, X: np.ndarray) -> bool:
-    """Whether the input of a ReLU is exactly 0, where J has no derivative."""
-    S, found = X, False
-    for layer in network.layers.values():
-        found = found or (isinstance(layer, ReLU) and bool((S == 0).any()))
-        S, _ = layer.forward(S, training=True)
-    return found
-
-
-def _penalty(network: Network, lam: float | np.ndarray) -> np.ndarray:
-    """Return `lambda * sum_l ||W_l||_F^2`, also of complex weights, whose squares are not those of their moduli."""
-    weights = [layer.W for layer in network.layers.values() if isinstance(layer, Linear)]
-    return np.asarray(lam * sum((W * W).sum(axis=(-2, -1)) for W in weights))
-
-
-def _gain(network: Network, name: str, X: np.ndarray) -> float:
-    """Return the largest 1 / sqrt(v + eps) of the batch normalisation after the linear layer `name`, at least 1."""
-    S, passed = X, False
-    for key, layer in network.layers.items():
-        if passed and isinstance(layer, Linear):
-            return 1.0
-        if passed and isinstance(layer, BatchNorm):
-            return max(1.0, float((1 / np.sqrt(S.var(axis=-2) + layer.eps)).max()))
-        passed = passed or (key == name and isinstance(layer, Linear))
-        S, _ = layer.forward(S, training=True)
-    return 1.0
+    inputs, _ = network.inputs(X)
+    at_a_kink = any((S == 0).any() for name, S in inputs.items() if isinstance(network.layers[name], ReLU))
+    checks = []
+    for name, ga in gradients.items():
+        check = compare(name, ga, *_numerical_gradient(network, name, cost, ends, on_entries), decimals)
+        # Not by the ratio of maxima, whose floor would hide a small gradient.
+        is_far = check.max_absolute >= atol * min(1.0, 2 * np.abs(ga).max(initial=0.0))
+        if is_far or (check.kinks == check.entries and not at_a_kink):
+            gc, _ = _numerical_gradient(network, name, cost, (1j * COMPLEX_STEP, 0.0), lambda count: None)
+            check = replace(check, complex_step=_error_of_complex_step(name, gradients, gc, network, inputs))
+        checks.append(check)
+    return checks
 
 
 def _error_of_complex_step(
-    network: Network, name: str, gradients: dict[str, np.ndarray], X: np.ndarray, cost: Cost
+    name: str, gradients: Mapping[str, np.ndarray], gc: np.ndarray, network: Network, inputs: dict[str, np.ndarray]
 ) -> float:
-    """Return the error relative to twice the largest gradient of the layer; 0 for a difference that is rounding."""
+    """Return the error relative to twice the largest gradient of the layer; 0 for a difference that is rounding.
+
+    Where BN cancels nearly all of a gradient, rounding remains, and the division by sqrt(v + eps) enlarges it.
+    """
     layer = name.partition(".")[0]
-    own = {one: ga for one, ga in gradients.items() if one.partition(".")[0] == layer}
-    exact, _ = _numerical_gradient(network, name, cost, (1j * COMPLEX_STEP, 0.0), lambda count: None)
-    scale = max(np.abs(ga).max(initial=0.0) for ga in [*own.values(), exact])
-    difference = np.abs(gradients[name] - exact).max(initial=0.0)
-    # Where BN cancels nearly all of a gradient, rounding remains, and the division by sqrt(v + eps) enlarges it.
-    largest = max(np.abs(ga).max(initial=0.0) for ga in gradients.values())
-    rounding = ROUNDINGS * np.finfo(np.float64).eps * largest * _gain(network, layer, X)
+    largest = {one: float(np.abs(ga).max(initial=0.0)) for one, ga in gradients.items()}
+    scale = max(np.abs(gc).max(initial=0.0), *(size for one, size in largest.items() if one.startswith(f"{layer}.")))
+    gain, after = 1.0, layer.replace("linear", "batch_norm")
+    norm = network.layers.get(after)
+    if after != layer and isinstance(norm, BatchNorm):
+        gain = max(gain, float((1 / np.sqrt(inputs[after].var(axis=-2) + norm.eps)).max()))
+    rounding = ROUNDINGS * np.finfo(np.float64).eps * max(largest.values()) * gain
+    difference = np.abs(gradients[name] - gc).max(initial=0.0)
     return float(difference / (2 * scale)) if difference > rounding else 0.0
 
 
@@ -174,7 +139,7 @@ def _numerical_gradient(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the numerical gradient of one tensor and the mask of entries that cross a kink, both shaped like it.
 
-    `ends` are the shifts of both ends of the difference; an imaginary first one asks for the complex step.
+    `ends` are the shifts of both ends of the difference, for the complex step an imaginary one and 0.
 
     Many entries are perturbed at once, each in its own copy of the tensor along a new leading axis; the
     layers broadcast over it as over replicas. Replicas are independent, so an entry is perturbed in all m of them.
@@ -182,27 +147,22 @@ def _numerical_gradient(
     layer_name, field = name.split(".")
     layer, theta = network.layers[layer_name], network.parameters()[name]
     flat = theta.reshape(*theta.shape[:-2], -1)
-    is_complex = isinstance(ends[0], complex)
     numerical, kinks = np.empty_like(flat), np.zeros(flat.shape, dtype=bool)
     at_once = min(max(1, CHUNK // theta.size), flat.shape[-1])
-    copies = np.repeat(flat[None], at_once, axis=0).astype(complex if is_complex else flat.dtype)
+    copies = np.repeat(flat[None], at_once, axis=0).astype(np.result_type(flat, *ends))
     shape = theta.shape if theta.ndim > 1 else (1, theta.size)  # a vector gets an axis of one sample, as in a stack
     for start in range(0, flat.shape[-1], at_once):
         entries = np.arange(start, min(start + at_once, flat.shape[-1]))
         own = np.arange(len(entries))  # entry i is perturbed in copy i
         original = np.moveaxis(flat[..., entries], -1, 0)
         found = []
-        for shift in ends[:1] if is_complex else ends:
+        for shift in ends:
             copies[own, ..., entries] = original + shift
             shifted = with_arrays(layer, {field: copies[: len(entries)].reshape(len(entries), *shape)})
             found.append(cost(Network(network.layers | {layer_name: shifted})))
         copies[own, ..., entries] = original
-        if is_complex:
-            [(J, _)] = found
-            numerical[..., entries] = np.moveaxis(J.imag / ends[0].imag, 0, -1)
-            continue
         (J, active), (other_J, other_active) = found
-        numerical[..., entries] = np.moveaxis((J - other_J) / (ends[0] - ends[1]), 0, -1)
+        numerical[..., entries] = np.moveaxis(((J - other_J) / (ends[0] - ends[1])).real, 0, -1)
         straddles = sum((a != b).any(axis=(-2, -1)) for a, b in zip(active, other_active, strict=True))
         kinks[..., entries] = np.moveaxis(np.broadcast_to(straddles, J.shape), 0, -1)
         on_entries(len(entries))

@@ -52,9 +52,11 @@ def cross_entropy(
 def l2_penalty(weights: Iterable[np.ndarray], lam: float | np.ndarray) -> np.ndarray:
     """Return `lambda * sum_l ||W_l||_F^2`: no factor 1/2; every W including the output layer's, no b, gamma or beta.
 
-    lam is a number, or `(m,)` for weights `(m, d_in, d_out)`; summed in float64.
+    lam is a number, or `(m,)` for weights `(m, d_in, d_out)`; summed in float64. The square of a complex number is not
+    that of its modulus, so that the complex step differentiates it.
     """
-    return np.asarray(lam, np.float64) * sum(np.square(W, dtype=np.float64).sum(axis=(-2, -1)) for W in weights)
+    squares = (np.square(W, dtype=np.result_type(W, np.float64)).sum(axis=(-2, -1)) for W in weights)
+    return np.asarray(lam, np.float64) * sum(squares)
 
 
 def l2_gradient(W: np.ndarray, lam: float | np.ndarray) -> np.ndarray:

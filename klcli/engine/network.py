@@ -27,6 +27,14 @@ class Network:
             backwards.append(backward)
         return X, backwards
 
+    def inputs(self, X: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return the input of every layer by name in a training pass, and the scores; running averages stay."""
+        inputs = {}
+        for name, layer in self.layers.items():
+            inputs[name] = X
+            X, _ = layer.forward(X, training=True)
+        return inputs, X
+
     def scores(self, X: np.ndarray) -> np.ndarray:
         """Return the scores in evaluation mode, with running averages."""
         for layer in self.layers.values():

@@ -80,7 +80,8 @@ class GradientChecks:
                 db.table("gradient_checks").insert(about | images | checked_network(check.configs) | found)
                 for position, tensor in enumerate(check.tensors):
                     row = {"check_id": check_id, "position": position, "passed": int(tensor not in check.failed)}
-                    db.table("gradient_errors").insert(row | asdict(tensor))
+                    errors = {name: value for name, value in asdict(tensor).items() if name != "complex_step"}
+                    db.table("gradient_errors").insert(row | errors)
         return numbers[0]
 
     def suite(self, suite: int | None = None) -> list[GradientCheck]:

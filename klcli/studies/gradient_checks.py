@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,12 +67,14 @@ def check_networks(
         X, y = _first_images(train, configs[0], settings.images, settings.dims)
         started = time.perf_counter()
         network, lam = _prepare(configs, settings.dims)
-        with open_team(np.float64) as team:
-            tensors = check_gradients(
-                network, X, y, lam, h=settings.h, method=settings.method, smoothing=configs[0].label_smoothing,
-                on_entries=on_entries, atol=settings.atol or 0.0, decimals=settings.decimals,
-                trained=team.accelerated(network), loss=team.cross_entropy,
-            )  # fmt: skip
+        smoothing = configs[0].label_smoothing
+        with open_team(np.float64) as team:  # the gradients of the code that trains
+            loss = partial(team.cross_entropy, smoothing=smoothing)
+            _, gradients = team.accelerated(network).gradients(X, y, lam, loss=loss)
+        tensors = check_gradients(
+            network, X, y, lam, h=settings.h, method=settings.method, smoothing=smoothing, on_entries=on_entries,
+            atol=settings.atol or 0.0, decimals=settings.decimals, gradients=gradients,
+        )  # fmt: skip
         yield NetworkCheck(configs, tuple(tensors), settings, time.perf_counter() - started)
 
 

@@ -77,15 +77,15 @@ def exported(config: TrainConfig, train: Split, settings: CheckSettings, about: 
     network, X, y = checked_minibatch(config, train, settings)
     arrays: dict[str, Any] = {"X": X, "y": y, "lambda": config.lam, "eps": config.bn_eps}
     arrays |= {_key(name): array for name, array in network.parameters().items()}
-    S = X
-    for name, layer in network.layers.items():
+    inputs, scores = network.inputs(X)
+    for name, S in inputs.items():
+        layer, number = network.layers[name], number_of(name)
         if isinstance(layer, BatchNorm):
-            arrays |= {f"mean{number_of(name)}": S.mean(axis=0), f"variance{number_of(name)}": S.var(axis=0)}
+            arrays |= {f"mean{number}": S.mean(axis=0), f"variance{number}": S.var(axis=0)}
         if isinstance(layer, Dropout):
-            arrays[f"mask{number_of(name)}"] = layer.mask(len(S), S.shape[1], S.dtype)
-        S, _ = layer.forward(S, training=True)
+            arrays[f"mask{number}"] = layer.mask(len(S), S.shape[1], S.dtype)
     loss, gradients = network.gradients(X, y, config.lam, loss=partial(cross_entropy, smoothing=config.label_smoothing))
-    arrays |= {"scores": S, "probabilities": np.exp(log_softmax(S)), "loss": loss}
+    arrays |= {"scores": scores, "probabilities": np.exp(log_softmax(scores)), "loss": loss}
     arrays["cost"] = loss + network.penalty(config.lam)
     arrays |= {f"d{_key(name)}": gradient for name, gradient in gradients.items()}
     found = {key: np.asarray(array) for key, array in arrays.items()}

@@ -12,7 +12,7 @@ from klcli.compiled import NUMPY, Engine, open_team, plain
 from klcli.data.dataset import Split, Splits
 from klcli.engine.layers import Dropout
 from klcli.engine.network import Network, stack
-from klcli.engine.optimizers import SGD, Adam
+from klcli.engine.optimizers import SGD, Adam, WeightAverage
 from klcli.evaluation.bn_statistics import for_split, with_policy_of
 from klcli.evaluation.metrics import Metrics, Score, evaluate, log_mean, log_probabilities, score_of
 from klcli.settings.sameness import stack_key
@@ -33,7 +33,7 @@ class Training:
         quirks: Sequence["Quirk"] = (), step: "Step" = nullcontext,
     ) -> None:  # fmt: skip
         """Initialise the replicas, or restore a single one. Raises ValueError for configs that cannot form a stack."""
-        self.is_new = snapshot is None
+        self.is_new, self.team = snapshot is None, team
         self.config = configs[0]  # all replicas share the settings that the loop reads from it
         if len(set(map(stack_key, configs))) > 1:
             raise ValueError("replicas may differ in seed, lambda, sigma and eta only, and share one order_seed")
@@ -43,10 +43,10 @@ class Training:
         self.stack = team.accelerated(stack(self._networks(configs, snapshot, step)))
         self.evaluated = self.stack  # the stack, or its average, or with other statistics
         decay = self.config.weight_decay
-        self.optimizer: SGD | Adam = team.sgd(momentum=self.config.momentum, weight_decay=decay)
+        self.optimizer: SGD | Adam = SGD(momentum=self.config.momentum, weight_decay=decay)
         if self.config.optimizer == "adam":
-            self.optimizer = team.adam(weight_decay=decay, updates=self.step)
-        self.average = team.weight_average(self.config.weight_average) if self.config.weight_average else None
+            self.optimizer = Adam(weight_decay=decay, updates=self.step)
+        self.average = WeightAverage(self.config.weight_average) if self.config.weight_average else None
         self._minibatches = Minibatches(self.config, self.splits.train, self.budget.total_updates, team)
         self._parameters = self.stack.parameters()
         replicas, inputs = enumerate(configs), self.splits.inputs
@@ -81,9 +81,9 @@ class Training:
     def _updated(self, X: np.ndarray) -> np.ndarray:
         """Update the stack with a minibatch and return its losses `(m,)`."""
         loss, gradients = self.stack.gradients_of_loss(X, self._y, loss=self._minibatches.loss, track=True)
-        self.optimizer.update(self._parameters, gradients, self.eta, self.lam)
+        self.team.update(self.optimizer, self._parameters, gradients, self.eta, self.lam)
         if self.average:
-            self.average.update(self.stack.state())
+            self.team.average(self.average, self.stack.state())
         return loss
 
     def evaluate(self) -> None:

@@ -13,6 +13,7 @@ from klcli.compiled.team import Team
 from klcli.engine import layers, losses
 from klcli.engine.gradient_check import check_gradients
 from klcli.engine.network import Network, build, stack
+from klcli.engine.optimizers import SGD, Adam, WeightAverage
 from klcli.training.environment import arithmetic
 
 
@@ -125,11 +126,11 @@ def test_the_gradients_of_the_code_that_trains_are_numerical_ones(how: dict[str,
     with compiled.open_team(np.float64) as team:
         assert team is not compiled.NUMPY
         own, loss = team.accelerated(network), team.cross_entropy
-        checks = check_gradients(network, X, y, lam, trained=own, loss=loss)
+        checks = check_gradients(network, X, y, lam, gradients=own.gradients(X, y, lam, loss=loss)[1])
         assert all(check.passes(1e-8, 1e-6) for check in checks)
         broken = team.accelerated(network.copy())
         broken.layers["linear2"].W *= 1.01  # type: ignore[union-attr]
-        wrong = check_gradients(network, X, y, lam, trained=broken, loss=loss)
+        wrong = check_gradients(network, X, y, lam, gradients=broken.gradients(X, y, lam, loss=loss)[1])
         assert not all(check.passes(1e-8, 1e-6) for check in wrong)
 
 
@@ -146,15 +147,15 @@ def test_what_is_repeated_is_what_would_be_computed() -> None:
         rng = np.random.default_rng(0)
         with compiled.open_team(np.float64) as team:
             network = team.accelerated(stack([made.copy()]))
-            sgd, adam, average = (new(0.9) for new in (team.sgd, team.adam, team.weight_average))
+            sgd, adam, average = SGD(0.9), Adam(0.9), WeightAverage(0.9)
             loss = partial(team.cross_entropy, smoothing=0.1, other=y[::-1], share=share)
             parameters = network.parameters()
 
             def update(X: np.ndarray) -> np.ndarray:
                 value, gradients = network.gradients_of_loss(X, y, loss=loss, track=True)  # noqa: B023
                 for optimizer in (sgd, adam):  # noqa: B023
-                    optimizer.update(parameters, gradients, eta, lam)  # noqa: B023
-                average.update(network.state())  # noqa: B023
+                    team.update(optimizer, parameters, gradients, eta, lam)  # noqa: B023
+                team.average(average, network.state())  # noqa: B023
                 return value.copy()
 
             compute = team.repeated(update) if is_repeated else update

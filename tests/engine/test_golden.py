@@ -14,6 +14,7 @@ from klcli import compiled
 from klcli.compiled import Engine
 from klcli.engine.losses import Loss
 from klcli.engine.network import Network, build, stack
+from klcli.engine.optimizers import SGD, Adam
 from klcli.engine.schedules import cosine
 
 FOLDER = Path(__file__).parents[1] / "golden"
@@ -54,11 +55,10 @@ def loss_of(case: dict[str, Any], team: Engine) -> Loss:
     return partial(loss, smoothing=case["smoothing"]) if case["smoothing"] else loss
 
 
-def optimizer_of(kind: str, decay: float, team: Engine) -> Any:
-    sgd, adam = team.sgd, team.adam
+def optimizer_of(kind: str, decay: float) -> SGD | Adam:
     if kind == "adam":
-        return adam(weight_decay=decay)
-    return sgd(momentum=0.9 if kind == "nesterov" else 0.0, weight_decay=decay)
+        return Adam(weight_decay=decay)
+    return SGD(momentum=0.9 if kind == "nesterov" else 0.0, weight_decay=decay)
 
 
 def test_the_networks_are_there() -> None:
@@ -96,12 +96,12 @@ def test_fifty_updates_end_where_those_of_torch_end(name: str, kind: str, in_sta
     losses, y = [], np.empty_like(golden["y"][0])
     buffers = [np.empty_like(golden["X"][0]) for _ in range(2)]
     with open_team(np.float64) as team:
-        optimizer = optimizer_of(kind, case["weight_decay"], team)
+        optimizer = optimizer_of(kind, case["weight_decay"])
         trained = team.accelerated(stack(replicas))
 
         def update(X: np.ndarray) -> np.ndarray:
             loss, gradients = trained.gradients_of_loss(X, y, loss=loss_of(case, team), track=True)
-            optimizer.update(trained.parameters(), gradients, etas, lams)
+            team.update(optimizer, trained.parameters(), gradients, etas, lams)
             return loss
 
         repeated = team.repeated(update)  # as in training: recorded, and then repeated from the records

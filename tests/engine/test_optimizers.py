@@ -95,12 +95,11 @@ def test_replicas_move_as_each_would_alone(kind, by_hand, decay, shared, shape, 
     eta, lam = np.array([0.1, 0.02, 0.3])[:m], np.array([0.0, 0.1, 0.5])[:m]
     W = start.copy()
     with open_team(np.float64, helper=True) as team:
-        sgd, adam = team.sgd, team.adam
-        optimizer = adam(weight_decay=decay) if kind == "adam" else sgd(0.9 if kind == "nesterov" else 0.0, decay)
+        optimizer = Adam(weight_decay=decay) if kind == "adam" else SGD(0.9 if kind == "nesterov" else 0.0, decay)
         [layer] = team.accelerated(Network({"linear1": Linear(W, np.zeros((m, 1, h)))})).layers.values()
         for x, g in zip(X, G, strict=True):
             _, backward = layer.forward(x, training=True)
-            optimizer.update({"linear1.W": W}, {"linear1.W": backward(g)[1]["W"]}, eta, lam)
+            team.update(optimizer, {"linear1.W": W}, {"linear1.W": backward(g)[1]["W"]}, eta, lam)
     for i in range(m):
 
         def gradients(i=i):
@@ -130,9 +129,9 @@ def test_the_average_is_the_mean_with_weights_that_fall_by_decay(width, open_tea
         for _ in range(6)
     ]
     with open_team(np.float64, helper=True) as team:
-        average = team.weight_average(decay)
+        average = WeightAverage(decay)
         for state in seen:
-            average.update(state)
+            team.average(average, state)
     weights = decay ** np.arange(5, -1, -1)
     for name in seen[0]:
         expected = sum(w * state[name] for w, state in zip(weights, seen, strict=True)) / weights.sum()
@@ -156,9 +155,8 @@ def test_a_dense_gradient_of_a_matrix_gets_the_l2_term_and_the_decay_too(kind, o
     W, G = rng.standard_normal((2, 5, 4)), rng.standard_normal((2, 5, 4))
     plain, (eta, lam) = W.copy(), (np.array([0.1, 0.02]), np.array([0.3, 0.1]))
     with open_team(np.float64) as team:
-        sgd, adam = team.sgd, team.adam
-        optimizer = adam(weight_decay=0.4) if kind == "adam" else sgd(0.9 if kind == "nesterov" else 0.0, 0.4)
-        optimizer.update({"linear1.W": W}, {"linear1.W": G}, eta, lam)
+        optimizer = Adam(weight_decay=0.4) if kind == "adam" else SGD(0.9 if kind == "nesterov" else 0.0, 0.4)
+        team.update(optimizer, {"linear1.W": W}, {"linear1.W": G}, eta, lam)
     by_hand = {"adam": adam_by_hand, "nesterov": nesterov_by_hand, "sgd": sgd_by_hand}[kind]
     for i in range(2):
         one = by_hand(plain[i], lambda i=i: [lambda W: G[i] + 2 * lam[i] * W], eta[i], 0.4)
