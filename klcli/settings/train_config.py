@@ -121,7 +121,7 @@ class TrainConfig(Settings):
         require(bool(self.hidden), "--hidden: give at least one width, for example --hidden 50 50")
         check_samples(self.bn_statistics, self.bn_samples)
         limits = f"--eta-min {self.eta_min} is above --eta-max {self.eta_max}: lower the first or raise the second"
-        require(self.eta_min <= self.eta_max, limits)
+        require(self.schedule == "constant" or self.eta_min <= self.eta_max, limits)
         rising = f"--eta-min {self.eta_min}: a range test must begin above 0"
         require(self.schedule != "range" or self.eta_min > 0, rising)
         if self.schedule not in CYCLIC:

@@ -24,7 +24,7 @@ TINY = ("--data", "synthetic", "--subset", "300", "--epochs", "1", "--hidden", "
         (("--bn-statistics", "precise", "--bn-samples", "50"), "precise", 50, "(precise statistics)"),
         (("--bn-statistics", "adaptive"), "adaptive", None, "(adaptive statistics, transductive)"),
         (("--bn-statistics", "batch"), "batch", None, "(batch statistics, transductive)"),
-        (("--bn-statistics", "adaptive", "--no-bn"), None, None, None),
+        (("--no-bn",), None, None, None),
     ],
 )
 def test_the_policy_is_stored_and_shown(

@@ -247,3 +247,7 @@ def test_json_that_is_no_config_is_refused_in_one_line(text: str, named: str) ->
         TrainConfig.from_json(text)
     assert named in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_constant_rate_may_be_below_the_default_of_the_lower_end() -> None:
+    assert TrainConfig(schedule="constant", eta_max=1e-6).eta_min > 1e-6
