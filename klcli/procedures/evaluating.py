@@ -74,6 +74,9 @@ def evaluate(
             networks = [one for run in part for one in trained_networks(store, run, settings.snapshots)]
             for run in part:
                 setup.warn_of_state(run)
+                if run.study_id and (quirks := store.studies.get(run.study_id).settings.get("quirks")):
+                    left_out = "the quirks of a published report, which an evaluation leaves out"
+                    setup.observer.warn(f"run {run.id} was trained with {left_out}: {'; '.join(quirks)}")
             with open_team(part[0].config.dtype, helper=threads == 1 and cores() > 1) as team:
                 networks = [replace(one, network=team.accelerated(one.network)) for one in networks]
                 found = reevaluate(networks, divided[key], settings)

@@ -252,6 +252,10 @@ def test_a_report_runs_what_its_code_did(here: Klcli, rows: Rows) -> None:
     groups = here("report", "--group-by", "lambda", "--json")
     assert sorted(one["runs"] for one in json.loads(groups.stdout)["groups"]) == ["2", "3", "4"]
     assert len(json.loads(here("report", "--list", "--json").stdout)["runs"]) == 6
+    warnings = here("evaluate", "1", "2").stderr
+    left_out = f"which an evaluation leaves out: {quirks}"
+    assert f"run 1 was trained with the quirks of a published report, {left_out}" in warnings
+    assert "run 2 was" not in warnings
 
 
 def test_a_warm_start_is_drawn(here: Klcli, refused: Refused, tmp_path: Path) -> None:
