@@ -31,9 +31,10 @@ def main(arguments: list[str]) -> int:
         code = subprocess.run(command, env=environment, check=False).returncode
         lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
         rows = list({line["row"]: line for line in lines}.values())  # the latest line of each row
-    TABLE.parent.mkdir(exist_ok=True)
-    TABLE.write_text(document(rows, scale), encoding="utf-8")
-    print(TABLE)
+    if rows:  # none with --help or --collect-only
+        TABLE.parent.mkdir(exist_ok=True)
+        TABLE.write_text(document(rows, scale), encoding="utf-8")
+        print(TABLE)
     return code
 
 
