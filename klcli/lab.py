@@ -10,9 +10,10 @@ Ctrl-C raises Interrupted; `lab.resume(run.id)` completes the interrupted run. F
 process (`jobs=1`); with more jobs, guard the script with `if __name__ == "__main__":`, because workers import it.
 """
 
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,10 +68,11 @@ class Lab:
             require(is_valid, f"{name} {number!r}: must be a whole number, at least 1")
         where, observer = None if data is None else str(data), observer or Observer()
         self._setup = Setup(db=Path(db), data=where, threads=threads, jobs=jobs, executor=executor, observer=observer)
+        self._stores: dict[tuple[int, int], Store] = {}  # the open database of each process and thread
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the open database: another process opens its own."""
-        return {key: value for key, value in vars(self).items() if key != "store"}
+        """Leave out the open databases: another process opens its own."""
+        return vars(self) | {"_stores": {}}
 
     def train(self, config: TrainConfig, *, on_evaluation: OnEvaluation | None = None) -> Run:
         """Train one network and return its run; `on_evaluation` is called with the metrics of every evaluation."""
@@ -229,10 +231,12 @@ class Lab:
 
         return assignment(self._setup, settings or AssignmentSettings())
 
-    @cached_property
+    @property
     def store(self) -> Store:
-        """The open database, for any query. Raises StoreError if there is none yet."""
-        return self._setup.store()
+        """The open database, for any query, one for each thread. Raises StoreError if there is none yet."""
+        if (here := (os.getpid(), threading.get_ident())) not in self._stores:
+            self._stores[here] = self._setup.store()
+        return self._stores[here]
 
     def run(self, which: AnyRun = "last") -> Run:
         """Return one run: by number, the `last` complete one, or the `best`. Raises ConfigError if there is none."""

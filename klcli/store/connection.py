@@ -193,8 +193,7 @@ def _opened(file: Path, path: Path) -> sqlite_utils.Database:
     """Open and migrate `file`, an absolute path: some builds of SQLite take `file:x` as a URI of another file."""
     with ExitStack() as unless_it_opens:
         # isolation_level None: only explicit statements begin transactions.
-        has_owner = sqlite3.threadsafety < 3  # otherwise, all threads of a program can read the store of a Lab
-        connection = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=has_owner)
+        connection = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None)
         unless_it_opens.callback(connection.close)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA foreign_keys = ON")
