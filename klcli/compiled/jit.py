@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
-from numba.core.cgutils import unpack_tuple
+from numba.core.cgutils import get_or_insert_function, unpack_tuple
 from numba.extending import intrinsic
 
 from klcli.compiled.blas import address_of_gemm
@@ -118,6 +118,21 @@ def pointer(typing: Any, address: Any, like: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(like.dtype)(types.intp, like), build
+
+
+@intrinsic
+def prefetch(typing: Any, address: Any) -> Any:
+    """Begin to read the 64 bytes around an address into the cache."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        # To be read (0), in all caches (3), of data (1).
+        builder.call(function, [builder.inttoptr(arguments[0], byte), word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), build
 
 
 @intrinsic

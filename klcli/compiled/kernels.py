@@ -6,7 +6,7 @@ statistics of d features `(m, 1, d)`. Results are written to arrays that the cal
 
 import numpy as np
 
-from klcli.compiled.jit import compiled
+from klcli.compiled.jit import compiled, prefetch
 
 # Kinds of operations: products and steps, which may be divided, and the others.
 FORWARD, BACKWARD, DESCENT, NESTEROV, ADAM, AVERAGE = range(6)
@@ -212,6 +212,9 @@ def write_images(images, rows, moves, background, by_image, mean, inverse_std, f
     """
     pixels = np.empty(3072, np.uint8)
     for s in range(first, last):
+        if s + 2 < len(rows):  # the images of a minibatch are anywhere in memory
+            for at in range(0, 3072, 64):
+                prefetch(images[rows[s + 2], at:].ctypes.data)
         mirrored, down, right = moves[s, 0], moves[s, 1], moves[s, 2]
         if mirrored or down or right:
             _move(images[rows[s]], background, mirrored != 0, down, right, pixels)

@@ -117,6 +117,22 @@ def test_products_and_steps_are_those_of_numpy_in_halves(m: int, n: int, k: int,
         np.testing.assert_allclose(step, 0.9 * W - 0.1 * (X.mT @ G), rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize(
+    "d", [8, 10, 15, 16, 17, 20, 24, 30, 33, 40, 48, 50, 52, 56, 57, 70, 80, 96, 97, 100, 112, 113]
+)
+def test_products_and_steps_in_float32_are_within_its_rounding(d: int) -> None:
+    """Each width has machine code of its own, to 112 columns; X and G have rows that no tile divides."""
+    m, n, k = 2, 67, 2000
+    rng = np.random.default_rng(d)
+    X, G, W = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, n, k), (m, n, d), (m, k, d)))
+    exact_X, exact_G, exact_W = (array.astype(np.float64) for array in (X, G, W))
+    with Team(np.float32, helper=True) as team:
+        parts = team.forward(X, W)
+        assert abs(parts.sum(axis=0) - exact_X @ exact_W).max() < 2e-3  # of sums of 2000 products, about 200 at most
+        team.step(kernels.DESCENT, X, G, W, np.tile(np.array([0.1, 0.9, 0, 0, 0, 0], np.float32), (m, 1)))
+    assert abs(W - (0.9 * exact_W - 0.1 * (exact_X.mT @ exact_G))).max() < 5e-5
+
+
 def test_the_helper_ends_with_its_block_whatever_ends_it() -> None:
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt), Team(np.float32, helper=True) as team:
