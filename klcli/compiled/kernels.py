@@ -10,7 +10,7 @@ from klcli.compiled.jit import compiled, prefetch
 
 # Kinds of operations: products and steps, which may be divided, and the others.
 FORWARD, BACKWARD, DESCENT, NESTEROV, ADAM, AVERAGE = range(6)
-ADD_BIAS, SUM, BATCH_NORM, BATCH_NORM_BACKWARD, RELU, SILU, SILU_BACKWARD, DROPOUT, LOSS = range(6, 15)
+ADD_BIAS, SUM, NORMALISE, BATCH_NORM, BATCH_NORM_BACKWARD, RELU, SILU, SILU_BACKWARD, DROPOUT, LOSS = range(6, 16)
 # Places in the numbers of a step: rate, factor of theta, 2 lambda, decay of the first and the second moment, eps.
 RATE, KEEP, L2, FIRST, SECOND, EPS = range(6)
 
@@ -38,6 +38,16 @@ def sum_over_samples(G, total):
         for s in range(n):
             for j in range(d):
                 total[r, 0, j] += G[r, s, j]
+
+
+@compiled
+def normalise(X, mean, inverse_std, gamma, beta, Y):
+    """`Y = gamma * (X - mean) * inverse_std + beta`: batch normalisation by running averages."""
+    m, n, d = X.shape
+    for r in range(m):
+        for s in range(n):
+            for j in range(d):
+                Y[r, s, j] = gamma[r, 0, j] * ((X[r, s, j] - mean[r, 0, j]) * inverse_std[r, 0, j]) + beta[r, 0, j]
 
 
 @compiled

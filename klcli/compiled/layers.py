@@ -1,7 +1,7 @@
 """The layers and the loss of engine/ in compiled code.
 
 Each class computes in training what its base class computes, up to rounding; all arrays must have the precision of the
-team. In evaluation, the base classes of BatchNorm and Dropout compute.
+team.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ class Compiled:
 class Linear(Compiled, layers.Linear):
     """`Y = X @ W + b`."""
 
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
         W, b = self.W, self.b
 
         def backward(G: np.ndarray) -> tuple[np.ndarray | None, Gradients]:
@@ -68,7 +68,7 @@ class Linear(Compiled, layers.Linear):
 class Whitening(Compiled, layers.Whitening):
     """`Y = X @ V`."""
 
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
         return self.linear(X, self.V, np.zeros(self.V.shape[1], X.dtype)), lambda G: (G @ self.V.T, {})
 
 
@@ -76,9 +76,7 @@ class Whitening(Compiled, layers.Whitening):
 class BatchNorm(Compiled, layers.BatchNorm):
     """Batch normalisation over the samples."""
 
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        if not training:
-            return super().forward(X, training=False)
+    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
         gamma, numbers = self.gamma, np.array([self.eps, self.momentum], X.dtype)
         averages: Any = self.running_mean, self.running_variance
         if not track or averages[0] is None:
@@ -95,12 +93,15 @@ class BatchNorm(Compiled, layers.BatchNorm):
 
         return Y, backward
 
+    def evaluate(self, X: np.ndarray) -> np.ndarray:
+        return self.run(kernels.NORMALISE, X, *self._averages(), self.gamma, self.beta)
+
 
 @dataclass
 class ReLU(Compiled, layers.ReLU):
     """`Y = max(X, 0)`."""
 
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
         return self.run(kernels.RELU, X, X), lambda G: (self.run(kernels.RELU, G, X), {})
 
 
@@ -108,7 +109,7 @@ class ReLU(Compiled, layers.ReLU):
 class SiLU(Compiled, layers.SiLU):
     """`Y = X * sigmoid(slope * X)`."""
 
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
         slope, sigmoid = np.array([self.slope], X.dtype), np.empty_like(X)
         Y = self.run(kernels.SILU, X, slope, sigmoid)
         return Y, lambda G: (self.run(kernels.SILU_BACKWARD, G, slope, sigmoid, Y), {})
@@ -118,9 +119,7 @@ class SiLU(Compiled, layers.SiLU):
 class Dropout(Compiled, layers.Dropout):
     """Inverted dropout."""
 
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        if not training:
-            return super().forward(X, training=False)
+    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
         n, d = X.shape[-2:]
         bits = np.empty((n, d), np.uint16)
         self.team.each_time(lambda: np.copyto(bits, self.bits(n, d)))

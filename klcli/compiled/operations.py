@@ -115,6 +115,8 @@ def functions(dtype):  # noqa: PLR0915
             kernels.add_bias(a, b, c)
         elif kind == kernels.SUM:
             kernels.sum_over_samples(a, b)
+        elif kind == kernels.NORMALISE:
+            kernels.normalise(a, b, c, d, e, f)
         elif kind == kernels.BATCH_NORM:
             g, h, i = _array(row, 6, like), _array(row, 7, like), _array(row, 8, like)
             kernels.batch_norm(a, b, c, d.ravel(), e, f, g, h, i)

@@ -1,7 +1,8 @@
 """The layers of a fully connected network, each forward pass with its backward pass beneath it.
 
-`forward(X, training=...)` returns `(Y, backward)`. The closure `backward(G)` keeps the arrays that it needs, takes
-`G = dJ/dY` and returns `(dJ/dX, {parameter: gradient})`; the layer itself caches nothing.
+In training, `forward(X)` returns `(Y, backward)`. The closure `backward(G)` keeps the arrays that it needs, takes
+`G = dJ/dY` and returns `(dJ/dX, {parameter: gradient})`; the layer itself caches nothing. In evaluation, `evaluate(X)`
+returns Y.
 
 Rows are samples: `X (n, d)`. Every parameter may carry a leading axis of `m` replicas, the networks of a stack that
 train in lockstep; activations are then `(m, n, d)`. Samples are `axis=-2` and features `axis=-1` for one network or m.
@@ -18,15 +19,24 @@ Gradients = dict[str, Any]  # arrays, or objects that `np.asarray` converts to a
 Backward = Callable[[np.ndarray], tuple[np.ndarray | None, Gradients]]
 
 
+class SameInEvaluation:
+    """A layer whose Y in evaluation is that of training."""
+
+    forward: Callable[[np.ndarray], tuple[np.ndarray, Backward]]
+
+    def evaluate(self, X: np.ndarray) -> np.ndarray:
+        return self.forward(X)[0]
+
+
 @dataclass
-class Linear:
+class Linear(SameInEvaluation):
     """`Y = X @ W + b`."""
 
     W: np.ndarray  # (d_in, d_out) or (m, d_in, d_out)
     b: np.ndarray  # (d_out,) or (m, 1, d_out)
     is_first: bool = False  # the input is data, so dJ/dX is not computed: that saves a third of the products here
 
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`X (..., n, d_in)` to `(..., n, d_out)`; an X (n, d_in) is shared by all replicas."""
 
         def backward(G: np.ndarray) -> tuple[np.ndarray | None, Gradients]:
@@ -38,7 +48,7 @@ class Linear:
 
 
 @dataclass
-class Whitening:
+class Whitening(SameInEvaluation):
     """`Y = X @ V` before the first linear layer, with a fixed V that all replicas share.
 
     V scales the principal components of the images to nearly equal variance (LeCun et al. 1998, Efficient BackProp).
@@ -46,7 +56,7 @@ class Whitening:
 
     V: np.ndarray  # (d_in, k)
 
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`X (n, d_in)` to `(n, k)`; backward `dX = G V^T`."""
         return X @ self.V, lambda G: (G @ self.V.T, {})
 
@@ -66,10 +76,8 @@ class BatchNorm:
     running_mean: np.ndarray | None = None  # mu_av, shaped like gamma; None before the first tracked minibatch
     running_variance: np.ndarray | None = None  # v_av
 
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
         """`Y = gamma * X_hat + beta` with `X_hat = (X - mu) / sqrt(v + eps)`."""
-        if not training:
-            return self._forward_with_running_averages(X)
         mu = X.mean(axis=-2, keepdims=True)
         centred = X - mu
         v = np.square(centred).mean(axis=-2, keepdims=True)
@@ -87,17 +95,16 @@ class BatchNorm:
 
         return gamma * X_hat + self.beta, backward
 
-    def _forward_with_running_averages(self, X: np.ndarray) -> tuple[np.ndarray, Backward]:
-        """Normalise by the constants mu_av and v_av: 0 and 1 before the first tracked minibatch."""
+    def evaluate(self, X: np.ndarray) -> np.ndarray:
+        """Normalise by mu_av and v_av."""
+        mean, inverse_std = self._averages()
+        return self.gamma * ((X - mean) * inverse_std) + self.beta
+
+    def _averages(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mu_av and `1 / sqrt(v_av + eps)`; mu_av and v_av are 0 and 1 before the first tracked minibatch."""
         mean = np.zeros_like(self.gamma) if self.running_mean is None else self.running_mean
         variance = np.ones_like(self.gamma) if self.running_variance is None else self.running_variance
-        inverse_std = 1 / np.sqrt(variance + self.eps)
-        X_hat, gamma = (X - mean) * inverse_std, self.gamma
-
-        def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
-            return G * (gamma * inverse_std), {"gamma": _sum(G * X_hat, gamma), "beta": _sum(G, gamma)}
-
-        return gamma * X_hat + self.beta, backward
+        return mean, 1 / np.sqrt(variance + self.eps)
 
     def _track(self, mu: np.ndarray, v: np.ndarray) -> None:
         """`mu_av = alpha mu_av + (1 - alpha) mu`, likewise v_av; the first minibatch sets them."""
@@ -110,17 +117,17 @@ class BatchNorm:
 
 
 @dataclass
-class ReLU:
+class ReLU(SameInEvaluation):
     """`Y = max(X, 0)`, backward `dX = G` where X > 0, else 0."""
 
     second_moment: ClassVar[float] = 0.5  # mean of Y^2 if X is N(0, 1)
 
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
         return np.maximum(X, 0), lambda G: (G * (X > 0), {})  # np.maximum keeps NaN, so that divergence is detected
 
 
 @dataclass
-class SiLU:
+class SiLU(SameInEvaluation):
     """`Y = X * sigmoid(a X)` with a fixed slope a (Ramachandran et al. 2017, arXiv 1710.05941).
 
     Backward `dX = G * (sigmoid(a X) + a Y (1 - sigmoid(a X)))`. With a = 1.702 it approximates GELU within 0.02.
@@ -132,9 +139,9 @@ class SiLU:
     def second_moment(self) -> float:
         """The mean of Y^2 if X is N(0, 1), by Gauss-Hermite quadrature within 0.03 %, exact below a slope of 2."""
         X, weights = np.polynomial.hermite_e.hermegauss(100)
-        return float(weights @ np.square(self.forward(X, training=False)[0]) / weights.sum())
+        return float(weights @ np.square(self.evaluate(X)) / weights.sum())
 
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
+    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
         sigmoid = (1 + np.tanh(self.slope / 2 * X)) / 2  # unlike an exponential, tanh does not overflow
         Y = X * sigmoid
         return Y, lambda G: (G * (sigmoid + self.slope * Y * (1 - sigmoid)), {})
@@ -153,11 +160,12 @@ class Dropout:
     index: int  # of the layer, so that no two layers of a network share a mask
     step: int = 0  # number of the update, set by the training loop
 
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, Backward]:
-        if not training:
-            return X, lambda G: (G, {})
+    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
         mask = self.mask(X.shape[-2], X.shape[-1], X.dtype)
         return X * mask, lambda G: (G * mask, {})
+
+    def evaluate(self, X: np.ndarray) -> np.ndarray:
+        return X
 
     def mask(self, n: int, d: int, dtype: np.dtype) -> np.ndarray:
         """Return the mask `(n, d)` of this step."""

@@ -19,11 +19,11 @@ class Network:
 
     layers: dict[str, Layer]  # by name, in order: linear1, batch_norm1, relu1, linear2, ...
 
-    def forward(self, X: np.ndarray, *, training: bool, track: bool = False) -> tuple[np.ndarray, list[Backward]]:
+    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, list[Backward]]:
         """Map `X (n, d)` or `(m, n, d)` to scores `S (..., n, K)` and the backward passes, in layer order."""
         backwards = []
         for layer in self.layers.values():
-            X, backward = layer.forward(X, training=training, track=track)
+            X, backward = layer.forward(X, track=track)
             backwards.append(backward)
         return X, backwards
 
@@ -32,13 +32,13 @@ class Network:
         inputs = {}
         for name, layer in self.layers.items():
             inputs[name] = X
-            X, _ = layer.forward(X, training=True)
+            X, _ = layer.forward(X)
         return inputs, X
 
     def scores(self, X: np.ndarray) -> np.ndarray:
         """Return the scores in evaluation mode, with running averages."""
         for layer in self.layers.values():
-            X, _ = layer.forward(X, training=False)
+            X = layer.evaluate(X)
         return X
 
     def gradients(
@@ -54,7 +54,7 @@ class Network:
         self, X: np.ndarray, y: np.ndarray, *, loss: Loss = cross_entropy, track: bool = False
     ) -> tuple[np.ndarray, Gradients]:
         """Return the loss of the minibatch and its gradients by name, without the L2 term."""
-        S, backwards = self.forward(X, training=True, track=track)
+        S, backwards = self.forward(X, track=track)
         value, loss_backward = loss(S, y)
         gradients: Gradients = {}
         G: np.ndarray | None = loss_backward()

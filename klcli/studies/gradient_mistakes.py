@@ -180,7 +180,7 @@ class Problem:
                 at.X_hat = (Y - at.mu) / at.std
                 at.Y = at.gamma * at.X_hat + at.beta
             else:
-                at.Y, at.derivative = layer.forward(Y, training=True)
+                at.Y, at.derivative = layer.forward(Y)
             steps.append(at)
             Y = at.Y
         self._add_other_masks(steps)

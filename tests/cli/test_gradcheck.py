@@ -183,8 +183,8 @@ def without_factor_two(monkeypatch, layers):
 def change_gradients(monkeypatch, layer: type, change: Callable) -> None:
     right = layer.forward
 
-    def forward(self, X, *, training, track=False):
-        Y, backward = right(self, X, training=training, track=track)
+    def forward(self, X, *, track=False):
+        Y, backward = right(self, X, track=track)
 
         def wrong(G):
             dX, gradients = backward(G)
@@ -229,8 +229,8 @@ def relu_mask_of_the_wrong_layer(monkeypatch, layers):
     masks = []
     right = layers.ReLU.forward
 
-    def forward(self, X, *, training, track=False):
-        Y, _ = right(self, X, training=training, track=track)
+    def forward(self, X, *, track=False):
+        Y, _ = right(self, X, track=track)
         masks.append(Y > 0)
         wrong = masks[-2] if len(masks) > 1 and masks[-2].shape == Y.shape else Y > 0
         return Y, lambda G: (G * wrong, {})

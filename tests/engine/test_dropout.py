@@ -11,9 +11,7 @@ X = np.random.default_rng(0).standard_normal((40, 30))
 
 
 def test_evaluation_is_the_identity() -> None:
-    Y, backward = Dropout(0.5, seed=1, index=1).forward(X, training=False)
-    np.testing.assert_array_equal(Y, X)
-    np.testing.assert_array_equal(backward(Y)[0], X)
+    np.testing.assert_array_equal(Dropout(0.5, seed=1, index=1).evaluate(X), X)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -29,15 +27,15 @@ def test_units_are_dropped_with_probability_p_and_the_others_are_scaled_up(p: fl
 
 def test_the_mask_is_a_function_of_seed_layer_and_step() -> None:
     layer = Dropout(0.5, seed=1, index=1, step=7)
-    same = layer.forward(X, training=True)[0]
-    np.testing.assert_array_equal(layer.forward(X, training=True)[0], same)
+    same = layer.forward(X)[0]
+    np.testing.assert_array_equal(layer.forward(X)[0], same)
     for other in ({"seed": 2}, {"index": 2}, {"step": 8}):
-        assert (replace(layer, **other).forward(X, training=True)[0] != same).any()
+        assert (replace(layer, **other).forward(X)[0] != same).any()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_backward_pass_has_the_same_mask(dtype: type) -> None:
-    Y, backward = Dropout(0.3, seed=1, index=1).forward(X.astype(dtype), training=True)
+    Y, backward = Dropout(0.3, seed=1, index=1).forward(X.astype(dtype))
     G, gradients = backward(np.ones_like(Y))
     assert gradients == {}
     assert (Y.dtype, G.dtype) == (dtype, dtype)
@@ -47,9 +45,9 @@ def test_the_backward_pass_has_the_same_mask(dtype: type) -> None:
 def test_replicas_share_the_mask() -> None:
     layer = Dropout(0.3, seed=1, index=1)
     replicas = np.stack([X, 2 * X])
-    Y, _ = layer.forward(replicas, training=True)
-    np.testing.assert_array_equal(Y[1], layer.forward(2 * X, training=True)[0])
+    Y, _ = layer.forward(replicas)
+    np.testing.assert_array_equal(Y[1], layer.forward(2 * X)[0])
 
 
 def test_the_largest_probability_leaves_numbers() -> None:
-    assert np.isfinite(Dropout(1 - 1e-9, seed=1, index=1).forward(X, training=True)[0]).all()
+    assert np.isfinite(Dropout(1 - 1e-9, seed=1, index=1).forward(X)[0]).all()

@@ -52,8 +52,8 @@ def test_the_errors_of_the_three_definitions_by_hand():
     X, y = np.array([[1.0]]), np.array([0])
 
     class Doubled(Linear):
-        def forward(self, X, *, training, track=False):
-            Y, backward = super().forward(X, training=training, track=track)
+        def forward(self, X, *, track=False):
+            Y, backward = super().forward(X, track=track)
             return Y, lambda G: (None, {"W": backward(G)[1]["W"], "b": 2 * backward(G)[1]["b"]})
 
     wrong = Network({"linear1": Doubled(layer.W, layer.b, is_first=True)})
@@ -75,8 +75,8 @@ def test_the_errors_of_the_three_definitions_by_hand():
 class Shifted(Linear):
     """A linear layer whose gradients are too small by 0.2."""
 
-    def forward(self, X, *, training, track=False):
-        Y, backward = super().forward(X, training=training, track=track)
+    def forward(self, X, *, track=False):
+        Y, backward = super().forward(X, track=track)
         return Y, lambda G: (None, {name: np.asarray(ga) - 0.2 for name, ga in backward(G)[1].items()})
 
 
@@ -97,7 +97,7 @@ def forward_differences(made: Network, X: np.ndarray, y: np.ndarray, name: str, 
     def loss() -> float:
         S = X
         for layer in made.layers.values():
-            S, _ = layer.forward(S, training=True)
+            S, _ = layer.forward(S)
         return float((np.log(np.exp(S).sum(axis=1)) - S[np.arange(len(y)), y]).mean())
 
     theta, before = made.parameters()[name], loss()
@@ -192,8 +192,8 @@ def test_a_stack_of_replicas_with_lambdas_of_their_own_passes(batch):
 
 def test_one_wrong_entry_among_thousands_is_found(batch):
     class OneOff(Linear):
-        def forward(self, X, *, training, track=False):
-            Y, backward = super().forward(X, training=training, track=track)
+        def forward(self, X, *, track=False):
+            Y, backward = super().forward(X, track=track)
 
             def wrong(G):
                 dX, gradients = backward(G)
@@ -223,9 +223,9 @@ def test_another_mask_or_other_labels_in_the_backward_pass_are_noticed(batch, mo
     made = network(dropout=0.3)
     right = Dropout.forward
 
-    def forward(self, X, *, training, track=False):
-        _, wrong = right(Dropout(self.p, self.seed + 1, self.index), X, training=training)
-        return right(self, X, training=training)[0], wrong
+    def forward(self, X, *, track=False):
+        _, wrong = right(Dropout(self.p, self.seed + 1, self.index), X)
+        return right(self, X)[0], wrong
 
     monkeypatch.setattr(Dropout, "forward", forward)
     assert not all(check.passes(1e-8, 1e-6) for check in check_gradients(made, *batch, 0.1))
@@ -277,7 +277,7 @@ def test_right_gradients_pass_at_any_scale(sigma, settings):
 @pytest.mark.parametrize("sigma", [None, 1e-2, 1e-4, 1e-6])
 def test_a_wrong_backward_pass_fails_in_every_tensor_before_it(sigma, monkeypatch):
     # Without the mask, dJ/dX of a ReLU is wrong: of the layers before it, none of those after it.
-    def forward(self, X, *, training, track=False):
+    def forward(self, X, *, track=False):
         return np.where(X > 0, X, 0), lambda G: (G, {})
 
     monkeypatch.setattr(ReLU, "forward", forward)
@@ -295,8 +295,8 @@ def test_the_complex_step_is_the_derivative(batch):
     wrong = 1.0 + 1e-7
 
     class Scaled(Linear):
-        def forward(self, X, *, training, track=False):
-            Y, backward = super().forward(X, training=training, track=track)
+        def forward(self, X, *, track=False):
+            Y, backward = super().forward(X, track=track)
             return Y, lambda G: (None, {name: wrong * np.asarray(ga) for name, ga in backward(G)[1].items()})
 
     right = check_gradients(Network({"linear1": layer}), X, y, 0.0, atol=1e-12)

@@ -145,7 +145,7 @@ def test_a_bias_in_front_of_bn_has_no_gradient_and_one_behind_has() -> None:
 def test_only_a_tracked_gradient_moves_the_running_averages() -> None:
     net, (X, y) = network(), batch()
     net.gradients(X, y, 0.1)
-    net.forward(X, training=True)
+    net.forward(X)
     net.scores(X)
     assert all(bn.running_mean is None for bn in net.layers.values() if isinstance(bn, BatchNorm))
     net.gradients(X, y, 0.1, track=True)

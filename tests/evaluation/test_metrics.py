@@ -1,11 +1,14 @@
 """evaluate: loss, cost and accuracy against the formulas in float64, written out over the whole split at once."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
+from klcli.compiled import Engine
 from klcli.data.dataset import Dataset, Split, split
 from klcli.engine.initializers import he
 from klcli.engine.network import Network, build, stack
@@ -56,12 +59,15 @@ def by_hand(theta: dict[str, np.ndarray], part: Split, lam: float) -> Metrics:
     return Metrics(float(loss), float(loss + penalty), float(correct / n))
 
 
-@pytest.mark.parametrize("n", [1, 7, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS + 300])
+@pytest.mark.parametrize("n", [1, 7, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS + 300, 5 * ROWS + 9])
 def test_metrics_are_the_float64_formulas_at_every_boundary_of_the_chunks(
-    whole: Split, stacked: Network, n: int
+    whole: Split, stacked: Network, n: int, open_team: Callable[..., AbstractContextManager[Engine]]
 ) -> None:
+    """In compiled code, the operations of a chunk are recorded, and repeated from the fourth one on."""
     part = of_length(whole, n)
-    for index, metrics in enumerate(evaluate(stacked, part, LAMBDAS, "float64")):
+    with open_team(np.float64, helper=True) as team:
+        found = evaluate(team.accelerated(stacked), part, LAMBDAS, "float64")
+    for index, metrics in enumerate(found):
         expected = by_hand(stacked.replica(index).state(), part, LAMBDAS[index])
         assert metrics.loss == pytest.approx(expected.loss, rel=1e-11)
         assert metrics.cost == pytest.approx(expected.cost, rel=1e-11)
