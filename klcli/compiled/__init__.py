@@ -5,6 +5,7 @@
 
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -47,9 +48,10 @@ def _why_not() -> str:
         users_folder = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = users_folder or str(_held_folder())
         try:
-            from klcli.compiled.team import check
+            with _light_blas():
+                from klcli.compiled.team import check
 
-            check()
+                check()
         finally:
             numba.config.CACHE_DIR = users_folder
         with suppress(OSError):
@@ -59,6 +61,19 @@ def _why_not() -> str:
         missing = isinstance(error, ModuleNotFoundError) and "numba is not installed"
         return missing or f"{type(error).__name__}: {one_line(error)[:200]}"
     return ""
+
+
+@contextmanager
+def _light_blas() -> Iterator[None]:
+    """Let numba find SciPy's BLAS without importing it, which takes 0.15 s. What uses it later imports it then."""
+    name, modules = "scipy.linalg.cython_blas", sys.modules
+    if is_absent := name not in modules:
+        modules[name] = ModuleType(name)
+    try:
+        yield
+    finally:
+        if is_absent:
+            del modules[name]
 
 
 def is_new() -> bool:
