@@ -63,7 +63,8 @@ def _product(module: ir.Module, vector: ir.VectorType, columns: int) -> ir.Funct
     function = ir.Function(module, ir.FunctionType(COUNT, kinds), "product")
     A, row, column, B, ldb, C, ldc, rows, depth, alpha, beta = function.args
     full, rest = divmod(columns, lanes)
-    widths = (0, 2, 4, 8, lanes) if full < MOST - 1 else (0, lanes)  # no register is left to share
+    # The last numbers of a row have a vector of their own where registers lack for one that several rows share.
+    widths = [0, *(width for width in (2, 4, 8) if full < MOST - 1 and full * lanes // width < 25), lanes]
     width = next(width for width in widths if width >= rest)  # of the last numbers of a row
     group = lanes // width if width else 1  # rows whose last numbers share a vector
     fit = 25 * group // (full * group + (width > 0))  # rows whose sums leave 7 of 32 registers for the factors

@@ -117,9 +117,7 @@ def test_products_and_steps_are_those_of_numpy_in_halves(m: int, n: int, k: int,
         np.testing.assert_allclose(step, 0.9 * W - 0.1 * (X.mT @ G), rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize(
-    "d", [8, 10, 15, 16, 17, 20, 24, 30, 33, 40, 48, 50, 52, 56, 57, 70, 80, 96, 97, 100, 112, 113]
-)
+@pytest.mark.parametrize("d", range(7, 114))
 def test_products_and_steps_in_float32_are_within_its_rounding(d: int) -> None:
     """Each width has machine code of its own, to 112 columns; X and G have rows that no tile divides."""
     m, n, k = 2, 67, 2000
