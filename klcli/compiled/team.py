@@ -20,6 +20,7 @@ class Program:
     rows: list[np.ndarray] = field(default_factory=list)
     arrays: list[Any] = field(default_factory=list)  # must exist as long as the rows, which have only their addresses
     each_time: list[Callable[[], None]] = field(default_factory=list)  # write what changes per update into arrays
+    places: Any = None  # where the rows have the address of X; no other number of theirs is as large
     result: Any = None
 
 
@@ -107,32 +108,36 @@ class Team(Engine):
             self.recorded.each_time.append(refresh)
 
     def repeated(self, compute: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
-        """Return a function that computes `compute(X)`, and repeats it without Python for an X that it has recorded.
+        """Return a function that computes `compute(X)`, and repeats it without Python.
 
         The first call of all is not recorded, because it initialises the running averages. After it, the first call
-        with an array X is recorded, and later calls with the same array execute the recorded operations on its new
-        contents. `compute` must therefore execute the same operations on the same arrays in every call; whatever
-        changes is written into these arrays, if necessary by a function given to `each_time`. A call overwrites the
-        result of the one before with the same X.
+        with an X of its shape is recorded, and later calls execute the recorded operations on their X and on the
+        arrays of that call: others for each X would take too much memory in a wide stack. `compute` must therefore
+        execute the same operations on the same arrays but X in every call; whatever changes is written into these
+        arrays, if necessary by a function given to `each_time`. A call overwrites the result of the one before with an
+        X of this shape.
         """
-        programs: dict[int, Program] = {}
+        programs: dict[tuple[int, ...], Program] = {}
 
         def repeat(X: np.ndarray) -> Any:
             if not programs:
-                programs[0] = Program()
+                programs[()] = Program()
                 return compute(X)
-            program = programs.get(id(X))
+            data = X.__array_interface__["data"][0]
+            program = programs.get(X.shape)
             if program is None:
-                self.recorded = program = Program(arrays=[X])
+                self.recorded = program = Program()
                 try:
                     program.result = compute(X)
                 finally:
                     self.recorded = None
-                program.rows = [np.concatenate(program.rows)]
-                programs[id(X)] = program
+                rows = np.concatenate(program.rows)
+                program.rows, program.places = [rows], np.flatnonzero(rows == data)
+                programs[X.shape] = program
                 return program.result
             for refresh in program.each_time:
                 refresh()
+            program.rows[0].put(program.places, data)
             self._execute(program.rows[0])
             return program.result
 

@@ -1,5 +1,6 @@
 """evaluate: loss, cost and accuracy against the formulas in float64, written out over the whole split at once."""
 
+import tracemalloc
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -8,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from klcli import compiled
 from klcli.compiled import Engine
 from klcli.data.dataset import Dataset, Split, split
 from klcli.engine.initializers import he
@@ -101,3 +103,16 @@ def test_an_evaluation_moves_nothing(whole: Split, stacked: Network) -> None:
     evaluate(stacked, of_length(whole, 1200), LAMBDAS, "float64")
     for name, array in stacked.state().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_long_split_takes_no_more_memory_than_a_short_one(whole: Split) -> None:
+    """The recorded operations of a block keep all of its activations, and the next block uses them too."""
+    wide = build(3072, [1500], 10, initializer=partial(he, rng=np.random.default_rng(0)), batch_norm=True)
+    peaks = []
+    with compiled.open_team(np.float32) as team:
+        for blocks in 2, 4:
+            tracemalloc.start()
+            evaluate(team.accelerated(stack([wide])), of_length(whole, blocks * ROWS), [0.0])
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
