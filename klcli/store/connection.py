@@ -31,6 +31,7 @@ CHECKED_BYTES = 100_000_000  # 10 000 runs of 20 epochs take 33 MB and 0.1 s; a 
 # The actions allowed to a user's condition: only reading. SQLite itself refuses all others.
 _READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 _ALLOWED = dict.fromkeys(_READING, sqlite3.SQLITE_OK)
+_TOO_LARGE = {sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_FULL}  # the latter by the query's own temporary files
 _USERS_FAULT = {None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
 
 
@@ -174,10 +175,12 @@ class Database:
         self._db.conn.set_authorizer(lambda action, *_: _ALLOWED.get(action, sqlite3.SQLITE_DENY))
         try:
             yield
-        except StoreError as error:
-            cause = error.__cause__
+        except (StoreError, MemoryError) as error:
+            cause: Any = error.__cause__
+            if isinstance(error, MemoryError) or _code(cause) in _TOO_LARGE:
+                cause = f"too large or without end ({cause or 'out of memory'})"
             # An error without a code comes from Python itself, for two statements in one.
-            if not isinstance(cause, sqlite3.Error | sqlite3.Warning) or _code(cause) not in _USERS_FAULT:
+            elif not isinstance(cause, sqlite3.Error | sqlite3.Warning) or _code(cause) not in _USERS_FAULT:
                 raise
             raise ConfigError(f"--where {where!r}: {cause}; it is an SQL condition on the columns of runs") from None
         finally:
@@ -251,8 +254,7 @@ def damage_behind_a_failure() -> StoreError | None:
 
 
 def _damaged(path: Path, found: str) -> StoreError:
-    words = " ".join(found.split())
-    return StoreError(f"{path}: this database is damaged, restore a copy or choose another with --db ({words})")
+    return StoreError(f"{path}: this database is damaged, {RESTORE} ({' '.join(found.split())})")
 
 
 def _code(error: BaseException | None) -> int | None:

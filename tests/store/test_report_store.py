@@ -4,6 +4,8 @@ import csv
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,33 @@ def test_a_condition_can_only_read(five: Store, where: str) -> None:
         ids(five, where=where)
     assert len(ids(five)) == 5
     five.upkeep.set_note([1], "the connection can write again")
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "length(zeroblob(1e10)) > 1",
+        "(WITH RECURSIVE t(x) AS (SELECT 1 UNION SELECT x || x FROM t) SELECT max(x) FROM t) > 0",
+    ],
+)
+def test_a_condition_without_end_does_not_count_as_damage(five: Store, where: str) -> None:
+    five.runs._db._db.conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)  # instead of a GB, in 100 s
+    with pytest.raises(ConfigError, match=r"--where .*without end .*too big.*; it is an SQL condition"):
+        ids(five, where=where)
+    assert len(ids(five)) == 5
+
+
+@pytest.mark.slow
+def test_a_condition_that_needs_more_memory_than_there_is(five: Store) -> None:
+    script = (
+        "import sqlite3, sys; from pathlib import Path; from klcli.store.store import Store\n"
+        "from klcli.store.records import BEST_FIRST, RunFilter\n"
+        "store = Store(Path(sys.argv[1])); sqlite3.connect('').execute('PRAGMA hard_heap_limit = 10000000')\n"
+        "store.runs.query(RunFilter(where='length(hex(zeroblob(20000000))) > 0'), BEST_FIRST)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(five.path)], capture_output=True, text=True, check=False)
+    [*_, last] = done.stderr.splitlines()
+    assert last.startswith("klcli.errors.ConfigError: --where 'length(hex(") and "without end (out of memory)" in last
 
 
 def test_an_unknown_column_to_sort_by(five: Store) -> None:
