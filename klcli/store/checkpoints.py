@@ -75,24 +75,27 @@ def load(path: Path, run: Run | None = None, *known: str | None) -> Checkpoint:
 
 
 def load_alone(path: Path) -> tuple[Checkpoint, TrainConfig, "Inputs"]:
-    """Read a checkpoint by itself, its settings and its Inputs. Raises StoreError unless it is complete."""
+    """Read a checkpoint that a user has named, its settings and its Inputs. Raises StoreError unless it is complete."""
     from klcli.training.networks import network_shapes
 
     def largest(size: int) -> int:
         with zipfile.ZipFile(path) as archive:
             if "config.npy" not in archive.namelist():  # an exported network, for example
-                cure = "name one that klcli has trained, for example results/checkpoints/run-000007.npz"
-                raise StoreError(f"{path}: this is not a checkpoint: {cure}")
+                raise StoreError(f"{path}: this is not a checkpoint")
             if archive.getinfo("config.npy").file_size > LARGEST_REST:
                 raise ValueError("its settings are too long")
             cycles = {name.partition(".")[0] for name in archive.namelist() if name.startswith("cycle")}
         with np.load(path, allow_pickle=False) as arrays:
             return _largest(network_shapes(TrainConfig.from_json(str(arrays["config"]))), len(cycles))
 
-    found = _read(path, largest, may_be_link=True)
-    config = TrainConfig.from_json(found.config)
-    if wrong := _wrong_array(found.state, network_shapes(config)):
-        raise StoreError(f"{path}: this checkpoint is not a network of its settings ({wrong})")
+    try:
+        found = _read(path, largest, may_be_link=True)
+        config = TrainConfig.from_json(found.config)
+        if wrong := _wrong_array(found.state, network_shapes(config)):
+            raise StoreError(f"{path}: this checkpoint is not a network of its settings ({wrong})")
+    except StoreError as error:
+        cure = "name one that klcli has trained, for example results/checkpoints/run-000007.npz"
+        raise StoreError(f"{error}: {cure}") from error
     if found.inputs is None:
         cure = "name its run in the database with --run, whose images must be there"
         raise StoreError(f"{path}: an older klcli wrote this checkpoint, without the mean of the pixels: {cure}")

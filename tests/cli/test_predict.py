@@ -194,10 +194,19 @@ def test_a_checkpoint_needs_no_database_and_no_images(
     assert "SYNTHETIC" in done.stderr
     refused(here(*ours, "--run", "2"), 2, "--run 2 and --checkpoint run-000002.npz")
     refused(here(*ours, "--data", "synthetic"), 2, "a checkpoint needs no images")
-    refused(here("predict", "one.png", "--checkpoint", "other.npz"), 4, "other.npz: this checkpoint is missing")
     np.savez(alone / "network.npz", x=np.zeros(3))
-    refused(here("predict", "one.png", "--checkpoint", "network.npz"), 4, "network.npz: this is not a checkpoint")
+    (alone / "half.npz").write_bytes((alone / "run-000002.npz").read_bytes()[:2000])
+    for name, why in [
+        ("other.npz", "this checkpoint is missing"),
+        ("network.npz", "this is not a checkpoint"),
+        ("half.npz", "this checkpoint is damaged (File is not a zip file)"),
+        (".", "this is a folder, not a checkpoint"),
+        ("one.png/a.npz", "this checkpoint cannot be read (Not a directory)"),
+    ]:
+        done = here("predict", "one.png", "--checkpoint", name)
+        refused(done, 4, f"{name}: {why}: name one that klcli has trained")
     (alone / "network.npz").unlink()
+    (alone / "half.npz").unlink()
     assert sorted(alone.iterdir()) == sorted(map(Path, files))  # no cache of images, no database
 
 

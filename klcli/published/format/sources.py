@@ -47,9 +47,9 @@ def read(argument: str) -> str:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         known = ", ".join(published.report_names())
-        raise ConfigError(f"{shown}: there is no such file; klcli has the reports {known}") from None
+        raise ConfigError(f"{shown}: there is no such file, name another or one of {known}") from None
     except OSError as error:
-        raise ConfigError(f"{shown}: cannot be read ({error.strerror})") from None
+        raise ConfigError(f"{shown}: cannot be read ({error.strerror}), make it readable or name another") from None
     require(len(content) <= MAX_BYTES, f"{shown}: longer than {MAX_BYTES // 1024} KiB, too long for a report")
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n")
