@@ -99,6 +99,21 @@ def test_one_mistake_is_named_with_its_line(old: str, new: str, where: str, word
     assert found.startswith(f"{line_of(text, where)}: ")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "missing"),
+    [
+        ("validation_accuracy = 0.4437", "validation_acuracy = 0.4437", "no number and no reason"),
+        ('row = "7-T2", lam', 'roww = "7-T2", lam', "the key `row` is missing"),
+        ("max_absolute = 2.4e-8", "max_absolut = 2.4e-8", "no number and no reason"),
+    ],
+)
+def test_a_misspelt_key_is_named_before_what_is_missing_because_of_it(old: str, new: str, missing: str) -> None:
+    text = EXAMPLE.replace(old, new, 1)
+    line = line_of(text, new)
+    cause, consequence = [one for one in named(text) if one.startswith(f"{line}: ")]
+    assert "did you mean" in cause and missing in consequence
+
+
 def test_what_stands_twice() -> None:
     again = EXAMPLE.replace("lam = 1e-2, validation_accuracy = 0.4437", "lam = 1e-3, validation_accuracy = 0.4522")
     line = line_of(again, "0.4522 },") + 1
@@ -206,7 +221,7 @@ def test_a_file_is_read_with_bounds(tmp_path: Path) -> None:
     refused = {
         b"a = 1\n# caf\xe9\n": r"my report\.toml:2: this is not UTF-8",
         b"#" * 300_000: "longer than 256 KiB",
-        b"[common]\nlamda = 1": r"my report\.toml:1: no row: .* mistakes, see `klcli reproduce --check '.*'`",
+        b"[common]\nlamda = 1": r"my report\.toml:1: the key `report` is .* mistakes, .* --check '.*'`",
     }
     for content, words in refused.items():
         path.write_bytes(content)

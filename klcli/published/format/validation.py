@@ -37,7 +37,7 @@ _WORDS = {
 WORDS_OF_ROW = ("row", "tensor", "tolerance", *REMARKS)  # its other keys are numbers and settings
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Mistake:
     """One mistake: its line in the file, the table or row, and what is wrong."""
 
@@ -68,7 +68,8 @@ def mistakes(text: str) -> list[Mistake]:
             rows = [one["row"] for one in document.get("conclusions", [])]
             place = next((index for index, row in enumerate(rows) if f" {row}:" in str(error)), -1)
             checker.say(("conclusions", place) if place >= 0 else (), str(error).removeprefix("report report: "))
-    return sorted(checker.found)
+    # Mistakes of one line as found: a misspelt key before the key or number that is missing because of it.
+    return sorted(checker.found, key=lambda one: one.line)
 
 
 class _Checker:
