@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -68,6 +69,18 @@ def test_a_locked_database_is_not_copied_while_it_changes(
             merge(here, other)
     assert merge(here, other).runs == 3
     assert [*(tmp_path / "tmp").iterdir()] == []
+
+
+def test_a_database_that_cannot_be_written_is_named_not_the_one_to_copy(here: Path, other: Path) -> None:
+    merge(here, other)
+    store = Store(here)
+    database = store.upkeep._db._db
+    database.conn.close()
+    database.conn = sqlite3.connect(f"{here.as_uri()}?mode=ro", uri=True, isolation_level=None)
+    database.conn.row_factory = sqlite3.Row
+    with pytest.raises(StoreError, match=f"^{re.escape(str(here))}: this database cannot be written"):
+        store.upkeep.merge(other)
+    store.close()
 
 
 def test_rows_of_a_hostile_database(here: Path, other: Path, tmp_path: Path) -> None:
