@@ -134,7 +134,8 @@ def takes(
 
 def argument(metavar: str, help: str) -> Any:
     """Return the declaration of an argument; its placeholder says which values complete it: `RUN...`, `REPORT...`."""
-    return typer.Argument(metavar=metavar, help=help, autocompletion=completion(metavar))
+    # `readable` would refuse a file without its permissions here, with a message that has no cure.
+    return typer.Argument(metavar=metavar, help=help, autocompletion=completion(metavar), readable=False)
 
 
 def typed_settings(ctx: typer.Context, owner: type[Any]) -> tuple[str, ...]:

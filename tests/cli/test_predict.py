@@ -256,3 +256,9 @@ def test_files_that_are_no_regular_ones_and_names_of_any_bytes(
     assert "caf\\xe9\\x1b[31m.png" in here("predict", name).stdout
     [picture] = json.loads(here("predict", name, "--json").stdout)["pictures"]
     assert picture["picture"] == "caf\\xe9\\x1b[31m.png"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may read every file")
+def test_a_picture_without_permission(here: Klcli, refused: Refused, trained: Path, images: np.ndarray) -> None:
+    (trained / "one.png").chmod(0)
+    refused(here("predict", "one.png"), 3, "one.png: this is not a readable picture", "Permission denied", "give a PNG")
