@@ -210,13 +210,19 @@ def irregular(path: Path) -> str | None:
 
 
 def require_file_name(path: Path, option: str) -> None:
-    """Raise ConfigError unless a file of this name is there or, as far as its name tells, can be written."""
+    """Raise ConfigError unless a file of this name is there or, as far as its name tells, can be written.
+
+    Raises StoreError for a folder that cannot be written, before a command computes for hours what would go there.
+    """
     try:
         kind = irregular(path)
     except OSError as error:
         raise ConfigError(f"{option} {path_text(path)}: {error.strerror}, choose another name".lstrip()) from None
     if kind:
         raise ConfigError(f"{option} {path_text(path)}: this is {kind}, name a file".lstrip())
+    folder = next(one for one in path.absolute().parents if one.exists())
+    if not os.access(folder, os.W_OK):
+        raise StoreError(f"{path_text(path)}: cannot be written ({folder} is read-only), choose another folder")
 
 
 def open_regular(path: Path) -> BinaryIO:

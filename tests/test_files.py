@@ -148,3 +148,23 @@ def test_what_is_no_regular_file_is_named(
         with pytest.raises(StoreError, match=expected):
             write_atomically(Path("x"), b"content")
         assert Path("x").lstat().st_mode == kind
+
+
+WITHOUT_PERMISSIONS = """
+import os, sys
+from pathlib import Path
+from klcli.files import require_file_name
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    require_file_name(Path("/usr/none/deep/page.md"), "--markdown")
+except Exception as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_a_place_without_permission_is_refused_before_anything_is_computed() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_PERMISSIONS], capture_output=True, text=True, check=True)
+    assert done.stdout == "/usr/none/deep/page.md: cannot be written (/usr is read-only), choose another folder\n"

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from klcli.cli.invocation import Invocation, invoked, typed_command
 from klcli.cli.options import argument, takes
 from klcli.errors import GradientCheckFailed
+from klcli.files import require_file_name
 from klcli.report.tables.table import duration
 from klcli.report.words import counted
 from klcli.settings.editions import ASSIGNMENT, AssignmentSettings
@@ -48,6 +49,8 @@ def assignment(
         return
     folder = invocation.db.parent / "assignment" if folder is None else folder
     report.require_own(folder)
+    if not dry_run:
+        require_file_name(folder / report.INDEX, "assignment")
     lab = invocation.lab
     parts = lab.plan_assignment(settings)
     n, seconds = invocation.jobs or cores(), seconds_of(parts)
