@@ -249,7 +249,7 @@ class ImageSet:
 
     def is_called(self, wanted: str | None) -> bool:
         """Whether this is the name of the images or the start of their sha256; None stands for any images."""
-        return wanted in (None, self.dataset) or self.dataset_sha256.startswith(str(wanted))
+        return wanted in (None, self.dataset) or (wanted != "" and self.dataset_sha256.startswith(str(wanted)))
 
     @property
     def split(self) -> SplitConfig:

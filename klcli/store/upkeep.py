@@ -224,7 +224,8 @@ def _removing(files: Sequence[Path]) -> Iterator[None]:
             try:
                 replace(file, _aside(file))
             except OSError as error:
-                raise StoreError(f"{file}: cannot be deleted ({error.strerror}), nothing was deleted") from error
+                cure = "make its folder writable, nothing was deleted"
+                raise StoreError(f"{file}: cannot be deleted ({error.strerror}), {cure}") from error
             unless_it_succeeds.callback(replace, _aside(file), file)
         yield
         unless_it_succeeds.pop_all()

@@ -80,6 +80,8 @@ def test_fetch_tells_what_is_wrong(data: Klcli, tmp_path: Path) -> None:
         (("--url", (tmp_path / "gone.tar.gz").as_uri()), 3, "cannot be reached"),
         (("--url", str(page)), 2, "https://"),
         (("--url", page.as_uri(), "--md5", "12"), 2, "'12'"),
+        (("--url", page.as_uri(), "--md5", ""), 2, "--md5 ''"),
+        (("--url", ""), 2, "--url ''"),
         (("--url", page.as_uri(), "--md5", "0" * 32, "--no-verify"), 2, "--no-verify"),
     ):
         shown = data("fetch", "-q", *args)

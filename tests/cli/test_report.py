@@ -81,7 +81,8 @@ def test_runs_on_different_images_are_never_mixed(here: Klcli, trained: Path) ->
 
 
 def test_an_unknown_data_set(here: Klcli, trained: Path, refused: Refused) -> None:
-    refused(here("report", "--dataset", "mnist"), 2, "'mnist'", "synthetic")
+    for unknown in ("mnist", ""):
+        refused(here("report", "--dataset", unknown), 2, repr(unknown), "synthetic")
 
 
 @pytest.mark.parametrize("best", ["0", "-1", "three", "1.5", "99999999999999999999"])

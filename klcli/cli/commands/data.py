@@ -77,8 +77,8 @@ def fetch(
 
     if md5 is not None and not verify:
         raise typer.BadParameter(f"--md5 {md5} and --no-verify exclude each other: omit one")
-    address, destination, fetched = url or fetching.URL, cache_folder(), None
-    expected = (md5 or fetching.OFFICIAL) if verify else None
+    address, destination, fetched = fetching.URL if url is None else url, cache_folder(), None
+    expected = (fetching.OFFICIAL if md5 is None else md5) if verify else None
     if expected == fetching.OFFICIAL:
         with invocation.step("checking the earlier download"):
             fetched = fetching.fetched_before(address, destination)
