@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from klcli.engine import schedules
 from klcli.errors import ConfigError
+from klcli.settings.setting import MAX_INTEGER, require
 from klcli.settings.train_config import CYCLIC, TrainConfig
 
 MAX_EVALUATIONS = 1_000_000  # rows per run in the database
@@ -58,7 +59,9 @@ def budget_of(config: TrainConfig, n: int) -> Budget:
     if config.batch_size > n:
         raise ConfigError(f"--batch-size {config.batch_size}: larger than the {n} training images, give at most {n}")
     per_epoch = n // config.batch_size
-    step_size = config.step_size or max(1, round(config.step_epochs * per_epoch))
+    n_s = config.step_size or config.step_epochs * per_epoch
+    require(n_s <= MAX_INTEGER, f"--step-epochs {config.step_epochs:g}: more than {MAX_INTEGER} updates, give fewer")
+    step_size = max(1, round(n_s))
     total = 2 * step_size * config.cycles if config.epochs is None else config.epochs * per_epoch
     cycle = max(total, 1) if config.schedule in ("range", "one-cycle") else 2 * step_size
     per_evaluation = cycle / config.evaluations_per_cycle if config.evaluations_per_cycle else per_epoch

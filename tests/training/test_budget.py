@@ -1,5 +1,6 @@
 """Budget: numbers of updates, epochs and evaluations, by hand."""
 
+import re
 from typing import Any
 
 import pytest
@@ -18,6 +19,12 @@ def test_the_defaults_make_two_cycles_of_4500_updates_in_20_epochs() -> None:
     assert times.cycles == 2
     assert times.ends_a_cycle
     assert times.evaluations == tuple(range(450, 9001, 450))
+
+
+@pytest.mark.parametrize("step_epochs", [1e17, 1e300, 1.7e308])
+def test_half_a_cycle_that_the_database_cannot_hold_is_refused_by_name(step_epochs: float) -> None:
+    with pytest.raises(ConfigError, match=f"--step-epochs {re.escape(f'{step_epochs:g}')}: more than .* give fewer"):
+        budget_of(TrainConfig(step_epochs=step_epochs, epochs=1), 45_000)
 
 
 def test_images_that_fill_no_batch_make_no_update() -> None:
