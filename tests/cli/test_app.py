@@ -206,3 +206,14 @@ def test_junk_never_gives_a_traceback(junk_folder: Path, start: list[str], junk:
         assert sum(line.startswith("klcli: ") for line in err.getvalue().splitlines()) <= 1, args
     if code == 0 and "--json" in args and out.getvalue().startswith("{"):
         json.loads(out.getvalue())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory as Linux does")
+def test_a_network_that_does_not_fit_into_memory(tmp_path: Path) -> None:
+    script = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2 * 10**10,) * 2); import klcli.cli.app as cli"
+    command = ["gradcheck", "--data", "synthetic", "--hidden", "65536", "65536", "--db", str(tmp_path / "klcli.db")]
+    python = [sys.executable, "-c", f"{script}; cli.main({command!r})"]
+    done = subprocess.run(python, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.UNEXPECTED, done.stderr
+    assert "klcli: the memory is too small, give fewer units" in done.stderr.splitlines()[-1]
