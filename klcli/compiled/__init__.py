@@ -25,40 +25,43 @@ from klcli.engine.optimizers import SGD, Adam, Arrays, Rate, WeightAverage
 from klcli.files import hold
 from klcli.text import one_line
 
-_loading = threading.Lock()
+_loading = threading.RLock()
 PLAIN = "NumPy"  # name of engine/ in the versions of a run
 IN_USE = "in-use"  # the file in the folder of the machine code that every process which has loaded it holds
 COMPLETE = "complete"  # the file there once a process has compiled what `check` executes
 
 
+@lru_cache
 def why_not() -> str:
     """Return why this process trains in NumPy, "" if in compiled code, which the first call compiles or loads."""
-    with _loading:
-        return _why_not()
-
-
-@lru_cache
-def _why_not() -> str:
     if _is_disabled():
         return "NUMBA_DISABLE_JIT is set"
     try:
-        import numba
-
-        users_folder = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = users_folder or str(_held_folder())
-        try:
+        with own_cache():
             from klcli.compiled.team import check
 
             check()
-        finally:
-            numba.config.CACHE_DIR = users_folder
         with suppress(OSError):
-            if not users_folder:
+            if not os.environ.get("NUMBA_CACHE_DIR"):
                 (code_folder() / COMPLETE).touch()
     except Exception as error:  # numba, LLVM, the cache and BLAS raise many types; NumPy replaces them all
         missing = isinstance(error, ModuleNotFoundError) and "numba is not installed"
         return missing or f"{type(error).__name__}: {one_line(error)[:200]}"
     return ""
+
+
+@contextmanager
+def own_cache() -> Iterator[None]:
+    """Give the functions that are decorated inside the block klcli's cache of machine code, or the user's own."""
+    import numba
+
+    with _loading:
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = before or str(_held_folder())
+        try:
+            yield
+        finally:
+            numba.config.CACHE_DIR = before
 
 
 def is_new() -> bool:
@@ -87,6 +90,7 @@ def _version_of_code() -> str:
     return about.hexdigest()[:16]
 
 
+@lru_cache
 def _held_folder() -> Path:
     folder = code_folder()
     for _ in range(5):  # `klcli data cache --clear` can remove the folder while this process waits for the lock

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from klcli.compiled import Engine, converted, kernels, layers, operations, optimizers
+from klcli.compiled import Engine, converted, kernels, layers, operations, optimizers, own_cache
 from klcli.compiled.narrow import address
 from klcli.engine.network import Network
 
@@ -32,7 +32,8 @@ class Team(Engine):
 
     def __init__(self, dtype: np.typing.DTypeLike, *, helper: bool = False) -> None:
         self.dtype = np.dtype(dtype)
-        half, part, small = (one.address for one in operations.functions(self.dtype.name))
+        with own_cache():
+            half, part, small = (one.address for one in operations.functions(self.dtype.name))
         self._room = np.empty(2 * operations.BLOCK, self.dtype)
         self._box = np.zeros(operations.SIZE, np.int64)
         self._box[[operations.ROOM, operations.SMALL_OPERATION]] = self._room.ctypes.data, small
