@@ -19,14 +19,12 @@ RATE, KEEP, L2, FIRST, SECOND, EPS = range(6)
 def add_bias(parts, b, Y):
     """`Y = parts[:m] + b`, or `parts[:m] + parts[m:] + b`, for `parts (m or 2 m, n, d)`: the summands of a product."""
     m, n, d = Y.shape
+    is_divided = len(parts) > m
     for r in range(m):
         for s in range(n):
-            if len(parts) > m:
-                for j in range(d):
-                    Y[r, s, j] = parts[r, s, j] + parts[m + r, s, j] + b[r, 0, j]
-            else:
-                for j in range(d):
-                    Y[r, s, j] = parts[r, s, j] + b[r, 0, j]
+            for j in range(d):
+                total = parts[r, s, j] + parts[m + r, s, j] if is_divided else parts[r, s, j]
+                Y[r, s, j] = total + b[r, 0, j]
 
 
 @compiled
@@ -120,15 +118,12 @@ def relu(G, X, Y):
 @compiled
 def silu(X, slope, sigmoid, Y):
     """`Y = X * sigmoid(slope * X)` of flat arrays, for a slope (1,); the backward pass needs `sigmoid` and Y."""
-    one = X.dtype.type(1)
-    for start in range(0, X.size, 1024):
-        x, s = X[start : start + 1024], sigmoid[start : start + 1024]
-        for i in range(x.size):
-            s[i] = -slope[0] * x[i]
-        exponential(s)
-        for i in range(x.size):
-            s[i] = one / (one + s[i])
-            Y[start + i] = x[i] * s[i]
+    number = X.dtype.type
+    for i in range(X.size):
+        z = -slope[0] * X[i]
+        power = np.exp(z) if X.itemsize == 8 else exponential(np.float32(z))
+        sigmoid[i] = number(1) / (number(1) + number(power))
+        Y[i] = X[i] * sigmoid[i]
 
 
 @compiled
@@ -140,31 +135,21 @@ def silu_backward(G, slope, sigmoid, Y, dX):
 
 
 @compiled
-def exponential(x):
-    """Replace up to 1024 numbers by their exponentials; in float32 within 2 roundings, in vector instructions.
+def exponential(z):
+    """Return `exp(z)` of a float32 within 2 roundings, of -87 below it and of 88 above it, in vector instructions.
 
-    In float32, `exp(x) = 2^k exp(r)` with an integer k, and Taylor's polynomial for r from -log(2) / 2 to log(2) / 2,
-    whose error is below r^8 / 8! = 5e-9. Below -87 and above 88, the results are those of -87 and 88.
+    It is `2^k exp(r)` with an integer k, and Taylor's polynomial for r from -log(2) / 2 to log(2) / 2, whose error is
+    below r^8 / 8! = 5e-9.
     """
-    if x.itemsize == 8:
-        for i in range(x.size):
-            x[i] = np.exp(x[i])
-        return
     number = np.float32
-    powers = np.empty(1024, np.int32)
-    for i in range(x.size):
-        z = x[i]
-        z = number(-87) if z < number(-87) else z
-        z = number(88) if z > number(88) else z
-        k = np.floor(z * number(1.4426950408889634) + number(0.5))
-        powers[i] = (np.int32(k) + np.int32(127)) << np.int32(23)  # the bits of 2^k
-        r = (z - k * number(0.693359375)) + k * number(2.12194440e-4)  # log(2) in two parts: the first product is exact
-        p = (number(1 / 5040) * r + number(1 / 720)) * r + number(1 / 120)
-        p = ((p * r + number(1 / 24)) * r + number(1 / 6)) * r + number(0.5)
-        x[i] = (p * r + number(1)) * r + number(1)
-    scales = powers.view(np.float32)
-    for i in range(x.size):
-        x[i] *= scales[i]
+    z = number(-87) if z < number(-87) else z
+    z = number(88) if z > number(88) else z
+    k = np.floor(z * number(1.4426950408889634) + number(0.5))
+    r = (z - k * number(0.693359375)) + k * number(2.12194440e-4)  # log(2) in two parts: the first product is exact
+    p = (number(1 / 5040) * r + number(1 / 720)) * r + number(1 / 120)
+    p = ((p * r + number(1 / 24)) * r + number(1 / 6)) * r + number(0.5)
+    bits = np.int32((np.int32(k) + 127) << 23)  # of 2^k
+    return ((p * r + number(1)) * r + number(1)) * bits.view(np.float32)
 
 
 @compiled
@@ -226,11 +211,11 @@ def write_images(images, rows, moves, background, by_image, mean, inverse_std, f
             for at in range(0, 3072, 64):
                 prefetch(images[rows[s + 2], at:].ctypes.data)
         mirrored, down, right = moves[s, 0], moves[s, 1], moves[s, 2]
+        image = images[rows[s]]
         if mirrored or down or right:
-            _move(images[rows[s]], background, mirrored != 0, down, right, pixels)
-            _standardise(pixels, by_image, mean, inverse_std, factors[s], X[s])
-        else:
-            _standardise(images[rows[s]], by_image, mean, inverse_std, factors[s], X[s])
+            _move(image, background, mirrored != 0, down, right, pixels)
+            image = pixels
+        _standardise(image, by_image, mean, inverse_std, factors[s], X[s])
 
 
 @compiled
