@@ -47,7 +47,7 @@ class Compiled:
     def linear(self, X: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return `X @ W + b`."""
         parts = self.team.forward(X, W)
-        return self.run(kernels.ADD_BIAS, parts, b, like=parts[0])
+        return self.run(kernels.ADD_BIAS, b, parts, like=parts[0])
 
 
 @dataclass
