@@ -43,7 +43,7 @@ def why_not() -> str:
             check()
         with suppress(OSError):
             if not os.environ.get("NUMBA_CACHE_DIR"):
-                (code_folder() / COMPLETE).touch()
+                (_held_folder() / COMPLETE).touch()
     except Exception as error:  # numba, LLVM, the cache and BLAS raise many types; NumPy replaces them all
         missing = isinstance(error, ModuleNotFoundError) and "numba is not installed"
         return missing or f"{type(error).__name__}: {one_line(error)[:200]}"
@@ -79,15 +79,9 @@ def code_folder() -> Path:
 
     numba compiles a function again after a change of its own file, but not after a change of a file that it uses.
     """
-    return cache_folder() / "compiled" / _version_of_code()
-
-
-@lru_cache
-def _version_of_code() -> str:
-    about = hashlib.sha256(np.__version__.encode())
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        about.update(file.read_bytes())
-    return about.hexdigest()[:16]
+    sources = [file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))]
+    about = hashlib.sha256(b"".join([np.__version__.encode(), *sources]))
+    return cache_folder() / "compiled" / about.hexdigest()[:16]
 
 
 @lru_cache
