@@ -64,7 +64,7 @@ def functions(dtype):  # noqa: PLR0915
         row = carray(pointer(address, _INTEGER), COLUMNS)
         kind, cut, narrow = row[KIND], row[EXTRA], row[PRODUCT]
         X, G, W, out = row[A], row[A + 4], row[A + 8], row[A + 12]
-        mean, square, numbers = row[A + 16], row[A + 20], row[A + 24]
+        numbers, mean, square = row[A + 16], row[A + 20], row[A + 24]
         m, k, d, n = row[A + 9], row[A + 10], row[A + 11], max(row[A + 2], row[A + 6])
         first, rows = (0, cut) if half == 0 else (cut, k - cut)
         for r in range(m):

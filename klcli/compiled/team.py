@@ -158,8 +158,7 @@ class Team(Engine):
         cut, product = k if W.size < operations.BLOCK else k // 2, 0
         if X is not None:
             cut, product = _cut(X.shape[-2], W), address(self.dtype, X.shape[-2] * k * d, d)
-        mean, square = (*memory, None, None)[:2]
-        self.run(kind, X, G, W, None, mean, square, numbers, extra=cut, product=product)
+        self.run(kind, X, G, W, None, numbers, *memory, extra=cut, product=product)
 
     def _execute(self, rows: np.ndarray) -> None:
         if self._box[operations.ASLEEP]:
