@@ -55,10 +55,8 @@ def batch_norm(X, gamma, beta, numbers, running_mean, running_variance, centred,
     eps, past = numbers[0], numbers[1]
     one = X.dtype.type(1)
     share, present = one / X.dtype.type(n), one - past
-    mu, v = np.zeros(d, X.dtype), np.zeros(d, X.dtype)
-    for s in range(n):
-        for j in range(d):
-            mu[j] += X[s, j]
+    mu, v = np.empty(d, X.dtype), np.zeros(d, X.dtype)
+    sum_over_samples(X, mu)
     for j in range(d):
         mu[j] *= share
     for s in range(n):
