@@ -26,37 +26,25 @@ from klcli.engine.optimizers import SGD, Adam, Arrays, Rate, WeightAverage
 from klcli.files import hold
 from klcli.text import one_line
 
-_loading = threading.Lock()
+_loading = threading.RLock()
 PLAIN = "NumPy"  # name of engine/ in the versions of a run
 IN_USE = "in-use"  # the file in the folder of the machine code that every process which has loaded it holds
 COMPLETE = "complete"  # the file there once a process has compiled what `check` executes
 
 
+@lru_cache
 def why_not() -> str:
     """Return why this process trains in NumPy, "" if in compiled code, which the first call compiles or loads."""
-    with _loading:
-        return _why_not()
-
-
-@lru_cache
-def _why_not() -> str:
     if _is_disabled():
         return "NUMBA_DISABLE_JIT is set"
     try:
-        import numba
+        with own_cache(), _light_blas():
+            from klcli.compiled.team import check
 
-        users_folder = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = users_folder or str(_held_folder())
-        try:
-            with _light_blas():
-                from klcli.compiled.team import check
-
-                check()
-        finally:
-            numba.config.CACHE_DIR = users_folder
+            check()
         with suppress(OSError):
-            if not users_folder:
-                (code_folder() / COMPLETE).touch()
+            if not os.environ.get("NUMBA_CACHE_DIR"):
+                (_held_folder() / COMPLETE).touch()
     except Exception as error:  # numba, LLVM, the cache and BLAS raise many types; NumPy replaces them all
         missing = isinstance(error, ModuleNotFoundError) and "numba is not installed"
         return missing or f"{type(error).__name__}: {one_line(error)[:200]}"
@@ -76,6 +64,20 @@ def _light_blas() -> Iterator[None]:
             del modules[name]
 
 
+@contextmanager
+def own_cache() -> Iterator[None]:
+    """Give the functions that are decorated inside the block klcli's cache of machine code, or the user's own."""
+    import numba
+
+    with _loading:
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = before or str(_held_folder())
+        try:
+            yield
+        finally:
+            numba.config.CACHE_DIR = before
+
+
 def is_new() -> bool:
     """Whether the code will be compiled; False if the user names a cache, whose contents are not examined."""
     is_compiled = os.environ.get("NUMBA_CACHE_DIR") or (code_folder() / COMPLETE).exists()
@@ -91,17 +93,12 @@ def code_folder() -> Path:
 
     numba compiles a function again after a change of its own file, but not after a change of a file that it uses.
     """
-    return cache_folder() / "compiled" / _version_of_code()
+    sources = [file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))]
+    about = hashlib.sha256(b"".join([np.__version__.encode(), *sources]))
+    return cache_folder() / "compiled" / about.hexdigest()[:16]
 
 
 @lru_cache
-def _version_of_code() -> str:
-    about = hashlib.sha256(np.__version__.encode())
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        about.update(file.read_bytes())
-    return about.hexdigest()[:16]
-
-
 def _held_folder() -> Path:
     folder = code_folder()
     for _ in range(5):  # `klcli data cache --clear` can remove the folder while this process waits for the lock

@@ -1,5 +1,6 @@
-"""Images: writes standardised images of a split, while the network computes with the minibatch before."""
+"""Images: the standardised images of every step, those of the next one written while the network computes."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -7,44 +8,57 @@ import numpy as np
 
 from klcli.compiled import NUMPY, Engine
 from klcli.data.augmentation import background_of, moved
-from klcli.data.dataset import Index, Split
+from klcli.data.dataset import Split
+
+# The positions of images in a split, and their moves `(k, 3)` and factors of contrast `(k,)` of data.augmentation.
+Drawn = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 
 
 class Images:
-    """Writes images of one split in one precision; in NumPy before `begin` returns."""
+    """The images of `steps` steps in one precision; `draw(step)` says which they are."""
 
-    def __init__(self, split: Split, dtype: str, engine: Engine = NUMPY) -> None:
-        self.split, self.dtype = split, np.dtype(dtype)
+    def __init__(self, split: Split, dtype: str, engine: Engine, steps: int, draw: Callable[[int], Drawn]) -> None:
+        self.split, self.dtype, self.steps, self.draw = split, np.dtype(dtype), steps, draw
         self._team: Any = None if engine is NUMPY else engine
         self._background = background_of(split)
         self._scale = [one.astype(self.dtype) for one in (split.mean, split.inverse_std)]
-        self._minibatches: dict[int, tuple[np.ndarray, ...]] = {}  # by id of X: X, the row that writes it, its inputs
+        self._begun, self._X = -1, np.empty(0)  # the last step whose images were begun to be written, and these
+        # By number of images, and by parity of the step: X, the inputs of the row that writes it, and this row.
+        self._buffers: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
 
-    def begin(
-        self, index: Index, X: np.ndarray, moves: np.ndarray | None = None, factors: np.ndarray | None = None
-    ) -> None:
-        """Begin to write the images at positions `index` to X (k, 3072), always the same few arrays.
+    def of(self, step: int) -> np.ndarray:
+        """Return the images `X (k, 3072)` of a step, and begin to write those of the next one.
 
-        `moves (k, 3)` and the `factors (k,)` of the contrast are those of data.augmentation.
+        X is one of the same few arrays. It stays as it is until the call for `step + 1` has returned.
         """
-        if self._team is None:
-            change = None if moves is None else partial(moved, moves=moves, background=self._background)
-            self.split.batch(index, self.dtype, change, out=X)
-            if factors is not None:
-                X *= factors[:, None].astype(self.dtype)
-            return
-        if id(X) not in self._minibatches:
-            inputs = np.empty(len(X), np.int64), np.zeros((len(X), 3), np.int64), np.ones(len(X), self.dtype)
-            arrays = self.split.images, *inputs[:2], self._background, *self._scale, inputs[2], X
-            row = self._team.row(0, *arrays, extra=self.split.standardise == "image")
-            self._minibatches[id(X)] = X, row, *inputs
-        _, row, rows, own_moves, own_factors = self._minibatches[id(X)]
-        rows[:] = self.split.rows[index]
-        own_moves[:] = 0 if moves is None else moves
-        own_factors[:] = 1 if factors is None else factors
-        self._team.offer(row, self)
-
-    def finish(self) -> None:
-        """Wait until all of X is written."""
+        if self._begun != step:
+            self._begin(step)
+        X = self._X
         if self._team is not None:
             self._team.finish()
+        if step + 1 < self.steps:
+            self._begin(step + 1)
+        return X
+
+    def _begin(self, step: int) -> None:
+        index, moves, factors = self.draw(step)
+        key = len(index), step % 2
+        if key not in self._buffers:
+            self._buffers[key] = self._buffer(len(index))
+        self._begun, (self._X, rows, own_moves, own_factors, row) = step, self._buffers[key]
+        if self._team is not None:
+            rows[:], own_moves[:] = self.split.rows[index], 0 if moves is None else moves
+            own_factors[:] = 1 if factors is None else factors
+            self._team.offer(row, self)
+            return
+        change = None if moves is None else partial(moved, moves=moves, background=self._background)
+        self.split.batch(index, self.dtype, change, out=self._X)
+        if factors is not None:
+            self._X *= factors[:, None].astype(self.dtype)
+
+    def _buffer(self, n: int) -> tuple[np.ndarray, ...]:
+        X, factors = np.empty((n, self.split.images.shape[1]), self.dtype), np.empty(n, self.dtype)
+        rows, moves = np.empty(n, np.int64), np.empty((n, 3), np.int64)
+        arrays = self.split.images, rows, moves, self._background, *self._scale, factors, X
+        row = self._team and self._team.row(0, *arrays, extra=self.split.standardise == "image")
+        return X, rows, moves, factors, row

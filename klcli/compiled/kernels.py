@@ -1,7 +1,7 @@
 """The operations of an update, except matrix products, as loops over elements. The equations are those of engine/.
 
-All arrays are in C order: activations, and their gradients, `(m, n, d)` for m replicas and n samples; parameters and
-statistics of d features `(m, 1, d)`. Results are written to arrays that the caller provides.
+Each computes one replica. All arrays are in C order: activations, and their gradients, `(n, d)` for n samples of d
+features; parameters and statistics `(d,)`. Results are written to arrays that the caller provides.
 """
 
 import numpy as np
@@ -16,38 +16,32 @@ RATE, KEEP, L2, FIRST, SECOND, EPS = range(6)
 
 
 @compiled
-def add_bias(parts, b, Y):
-    """`Y = parts[:m] + b`, or `parts[:m] + parts[m:] + b`, for `parts (m or 2 m, n, d)`: the summands of a product."""
-    m, n, d = Y.shape
-    for r in range(m):
-        for s in range(n):
-            if len(parts) > m:
-                for j in range(d):
-                    Y[r, s, j] = parts[r, s, j] + parts[m + r, s, j] + b[r, 0, j]
-            else:
-                for j in range(d):
-                    Y[r, s, j] = parts[r, s, j] + b[r, 0, j]
+def add_bias(b, first, second, is_divided, Y):
+    """`Y = first + b`, or `first + second + b`: the summands of a product."""
+    n, d = Y.shape
+    for s in range(n):
+        for j in range(d):
+            total = first[s, j] + second[s, j] if is_divided else first[s, j]
+            Y[s, j] = total + b[j]
 
 
 @compiled
 def sum_over_samples(G, total):
-    """`total (m, 1, d)`: the sum of the rows of G."""
-    m, n, d = G.shape
+    """`total (d,)`: the sum of the rows of G."""
+    n, d = G.shape
     total[:] = 0
-    for r in range(m):
-        for s in range(n):
-            for j in range(d):
-                total[r, 0, j] += G[r, s, j]
+    for s in range(n):
+        for j in range(d):
+            total[j] += G[s, j]
 
 
 @compiled
 def normalise(X, mean, inverse_std, gamma, beta, Y):
     """`Y = gamma * (X - mean) * inverse_std + beta`: batch normalisation by running averages."""
-    m, n, d = X.shape
-    for r in range(m):
-        for s in range(n):
-            for j in range(d):
-                Y[r, s, j] = gamma[r, 0, j] * ((X[r, s, j] - mean[r, 0, j]) * inverse_std[r, 0, j]) + beta[r, 0, j]
+    n, d = X.shape
+    for s in range(n):
+        for j in range(d):
+            Y[s, j] = gamma[j] * ((X[s, j] - mean[j]) * inverse_std[j]) + beta[j]
 
 
 @compiled
@@ -55,57 +49,51 @@ def batch_norm(X, gamma, beta, numbers, running_mean, running_variance, centred,
     """`Y = gamma * (X - mu) / sqrt(v + eps) + beta` with the mean mu and the biased variance v of the samples.
 
     `numbers` are eps and alpha: each running average becomes `alpha * average + (1 - alpha) * mu`, or v. For the
-    backward pass, `centred (m, n, d)` is X - mu, and `std (m, 1, d)` is sqrt(v + eps).
+    backward pass, `centred (n, d)` is X - mu, and `std (d,)` is sqrt(v + eps).
     """
-    m, n, d = X.shape
+    n, d = X.shape
     eps, past = numbers[0], numbers[1]
     one = X.dtype.type(1)
     share, present = one / X.dtype.type(n), one - past
-    mu, v = np.empty(d, X.dtype), np.empty(d, X.dtype)
-    for r in range(m):
-        mu[:] = 0
-        v[:] = 0
-        for s in range(n):
-            for j in range(d):
-                mu[j] += X[r, s, j]
+    mu, v = np.empty(d, X.dtype), np.zeros(d, X.dtype)
+    sum_over_samples(X, mu)
+    for j in range(d):
+        mu[j] *= share
+    for s in range(n):
         for j in range(d):
-            mu[j] *= share
-        for s in range(n):
-            for j in range(d):
-                c = X[r, s, j] - mu[j]
-                centred[r, s, j] = c
-                v[j] += c * c
+            c = X[s, j] - mu[j]
+            centred[s, j] = c
+            v[j] += c * c
+    for j in range(d):
+        v[j] *= share
+        running_mean[j] = past * running_mean[j] + present * mu[j]
+        running_variance[j] = past * running_variance[j] + present * v[j]
+        std[j] = np.sqrt(v[j] + eps)
+        v[j] = gamma[j] / std[j]
+    for s in range(n):
         for j in range(d):
-            v[j] *= share
-            running_mean[r, 0, j] = past * running_mean[r, 0, j] + present * mu[j]
-            running_variance[r, 0, j] = past * running_variance[r, 0, j] + present * v[j]
-            std[r, 0, j] = np.sqrt(v[j] + eps)
-            v[j] = gamma[r, 0, j] / std[r, 0, j]
-        for s in range(n):
-            for j in range(d):
-                Y[r, s, j] = centred[r, s, j] * v[j] + beta[r, 0, j]
+            Y[s, j] = centred[s, j] * v[j] + beta[j]
 
 
 @compiled
 def batch_norm_backward(G, centred, gamma, std, dgamma, dbeta, dX):
     """`dX = gamma / std * (G - mean(G) - X_hat * mean(G * X_hat))` with `X_hat = centred / std`."""
-    m, n, d = G.shape
+    n, d = G.shape
     share = G.dtype.type(1) / G.dtype.type(n)
     slope = np.empty(d, G.dtype)
     dgamma[:] = 0
     dbeta[:] = 0
-    for r in range(m):
-        for s in range(n):
-            for j in range(d):
-                dbeta[r, 0, j] += G[r, s, j]
-                dgamma[r, 0, j] += G[r, s, j] * centred[r, s, j]
+    for s in range(n):
         for j in range(d):
-            dgamma[r, 0, j] /= std[r, 0, j]
-            slope[j] = dgamma[r, 0, j] / std[r, 0, j] * share
-        for s in range(n):
-            for j in range(d):
-                g = G[r, s, j] - dbeta[r, 0, j] * share - centred[r, s, j] * slope[j]
-                dX[r, s, j] = g * (gamma[r, 0, j] / std[r, 0, j])
+            dbeta[j] += G[s, j]
+            dgamma[j] += G[s, j] * centred[s, j]
+    for j in range(d):
+        dgamma[j] /= std[j]
+        slope[j] = dgamma[j] / std[j] * share
+    for s in range(n):
+        for j in range(d):
+            g = G[s, j] - dbeta[j] * share - centred[s, j] * slope[j]
+            dX[s, j] = g * (gamma[j] / std[j])
 
 
 @compiled
@@ -120,15 +108,12 @@ def relu(G, X, Y):
 @compiled
 def silu(X, slope, sigmoid, Y):
     """`Y = X * sigmoid(slope * X)` of flat arrays, for a slope (1,); the backward pass needs `sigmoid` and Y."""
-    one = X.dtype.type(1)
-    for start in range(0, X.size, 1024):
-        x, s = X[start : start + 1024], sigmoid[start : start + 1024]
-        for i in range(x.size):
-            s[i] = -slope[0] * x[i]
-        exponential(s)
-        for i in range(x.size):
-            s[i] = one / (one + s[i])
-            Y[start + i] = x[i] * s[i]
+    number = X.dtype.type
+    for i in range(X.size):
+        z = -slope[0] * X[i]
+        power = np.exp(z) if X.itemsize == 8 else exponential(np.float32(z))
+        sigmoid[i] = number(1) / (number(1) + number(power))
+        Y[i] = X[i] * sigmoid[i]
 
 
 @compiled
@@ -140,31 +125,21 @@ def silu_backward(G, slope, sigmoid, Y, dX):
 
 
 @compiled
-def exponential(x):
-    """Replace up to 1024 numbers by their exponentials; in float32 within 2 roundings, in vector instructions.
+def exponential(z):
+    """Return `exp(z)` of a float32 within 2 roundings, of -87 below it and of 88 above it, in vector instructions.
 
-    In float32, `exp(x) = 2^k exp(r)` with an integer k, and Taylor's polynomial for r from -log(2) / 2 to log(2) / 2,
-    whose error is below r^8 / 8! = 5e-9. Below -87 and above 88, the results are those of -87 and 88.
+    It is `2^k exp(r)` with an integer k, and Taylor's polynomial for r from -log(2) / 2 to log(2) / 2, whose error is
+    below r^8 / 8! = 5e-9.
     """
-    if x.itemsize == 8:
-        for i in range(x.size):
-            x[i] = np.exp(x[i])
-        return
     number = np.float32
-    powers = np.empty(1024, np.int32)
-    for i in range(x.size):
-        z = x[i]
-        z = number(-87) if z < number(-87) else z
-        z = number(88) if z > number(88) else z
-        k = np.floor(z * number(1.4426950408889634) + number(0.5))
-        powers[i] = (np.int32(k) + np.int32(127)) << np.int32(23)  # the bits of 2^k
-        r = (z - k * number(0.693359375)) + k * number(2.12194440e-4)  # log(2) in two parts: the first product is exact
-        p = (number(1 / 5040) * r + number(1 / 720)) * r + number(1 / 120)
-        p = ((p * r + number(1 / 24)) * r + number(1 / 6)) * r + number(0.5)
-        x[i] = (p * r + number(1)) * r + number(1)
-    scales = powers.view(np.float32)
-    for i in range(x.size):
-        x[i] *= scales[i]
+    z = number(-87) if z < number(-87) else z
+    z = number(88) if z > number(88) else z
+    k = np.floor(z * number(1.4426950408889634) + number(0.5))
+    r = (z - k * number(0.693359375)) + k * number(2.12194440e-4)  # log(2) in two parts: the first product is exact
+    p = (number(1 / 5040) * r + number(1 / 720)) * r + number(1 / 120)
+    p = ((p * r + number(1 / 24)) * r + number(1 / 6)) * r + number(0.5)
+    bits = np.int32((np.int32(k) + 127) << 23)  # of 2^k
+    return ((p * r + number(1)) * r + number(1)) * bits.view(np.float32)
 
 
 @compiled
@@ -173,42 +148,40 @@ def dropout(X, bits, dropped, Y):
 
     `bits` are 16 random bits for each unit of each sample, the same for all replicas.
     """
-    m, n, d = X.shape
+    n, d = X.shape
     scale = X.dtype.type(65536 / (65536 - dropped))
-    for r in range(m):
-        for s in range(n):
-            for j in range(d):
-                Y[r, s, j] = X[r, s, j] * ((bits[s, j] >= dropped) * scale)
+    for s in range(n):
+        for j in range(d):
+            Y[s, j] = X[s, j] * ((bits[s, j] >= dropped) * scale)
 
 
 @compiled
-def cross_entropy(S, y, other, numbers, P, loss):
-    """`loss (m,)`: the mean of `-sum_k q_k log p_k` for the scores `S (m, n, K)`; P becomes `dJ/dS = (P - q) / n`.
+def cross_entropy(S, y, other, numbers, P):
+    """Return the mean of `-sum_k q_k log p_k` for the scores `S (n, K)`; P becomes `dJ/dS = (P - q) / n`.
 
     `q = (1 - smoothing) * (share * Y + (1 - share) * Y') + smoothing / K`, where Y and Y' are the one-hot forms of the
     labels `y (n,)` and `other (n,)`. `numbers` are share and smoothing.
     """
-    m, n, K = S.shape
-    share, smoothing = numbers[0], numbers[1]
+    n, K = S.shape
+    share, smoothing, number = numbers[0], numbers[1], S.dtype.type
     first, second = (1 - smoothing) * share, (1 - smoothing) * (1 - share)
-    for r in range(m):
-        loss[r] = 0
-        for s in range(n):
-            top, total, likelihood = S[r, s, 0], S.dtype.type(0), S.dtype.type(0)
-            for k in range(1, K):
-                if S[r, s, k] > top or S[r, s, k] != S[r, s, k]:
-                    top = S[r, s, k]
-            for k in range(K):
-                P[r, s, k] = np.exp(S[r, s, k] - top)
-                total += P[r, s, k]
-                likelihood += S[r, s, k] - top
-            likelihood *= smoothing / K
-            likelihood += first * (S[r, s, y[s]] - top) + second * (S[r, s, other[s]] - top)
-            loss[r] += np.log(total) - likelihood
-            for k in range(K):
-                q = smoothing / K + first * (k == y[s]) + second * (k == other[s])
-                P[r, s, k] = (P[r, s, k] / total - q) / n
-        loss[r] /= n
+    loss = number(0)
+    for s in range(n):
+        top, total, likelihood = S[s, 0], number(0), number(0)
+        for k in range(1, K):
+            if S[s, k] > top or S[s, k] != S[s, k]:
+                top = S[s, k]
+        for k in range(K):
+            P[s, k] = np.exp(S[s, k] - top)
+            total += P[s, k]
+            likelihood += S[s, k] - top
+        likelihood *= smoothing / K
+        likelihood += first * (S[s, y[s]] - top) + second * (S[s, other[s]] - top)
+        loss = number(loss + (np.log(total) - likelihood))
+        for k in range(K):
+            q = smoothing / K + first * (k == y[s]) + second * (k == other[s])
+            P[s, k] = (P[s, k] / total - q) / n
+    return loss / n
 
 
 @compiled
@@ -226,11 +199,11 @@ def write_images(images, rows, moves, background, by_image, mean, inverse_std, f
             for at in range(0, 3072, 64):
                 prefetch(images[rows[s + 2], at:].ctypes.data)
         mirrored, down, right = moves[s, 0], moves[s, 1], moves[s, 2]
+        image = images[rows[s]]
         if mirrored or down or right:
-            _move(images[rows[s]], background, mirrored != 0, down, right, pixels)
-            _standardise(pixels, by_image, mean, inverse_std, factors[s], X[s])
-        else:
-            _standardise(images[rows[s]], by_image, mean, inverse_std, factors[s], X[s])
+            _move(image, background, mirrored != 0, down, right, pixels)
+            image = pixels
+        _standardise(image, by_image, mean, inverse_std, factors[s], X[s])
 
 
 @compiled

@@ -47,7 +47,7 @@ class Compiled:
     def linear(self, X: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return `X @ W + b`."""
         parts = self.team.forward(X, W)
-        return self.run(kernels.ADD_BIAS, parts, b, like=parts[0])
+        return self.run(kernels.ADD_BIAS, b, parts, like=parts[0])
 
 
 @dataclass
@@ -131,7 +131,7 @@ class Dropout(Compiled, layers.Dropout):
 
 
 def cross_entropy(
-    S: np.ndarray, y: np.ndarray, *, team: "Team", smoothing: float = 0.0, other: Any = None, share: Any = 1.0
+    team: "Team", S: np.ndarray, y: np.ndarray, *, smoothing: float = 0.0, other: Any = None, share: Any = 1.0
 ) -> tuple[np.ndarray, Callable[[], np.ndarray]]:
     """Return the loss, a number or `(m,)`, and its backward pass, as `losses.cross_entropy`; share may be an array."""
     G, loss, numbers = np.empty_like(S), np.empty(S.shape[:-2], S.dtype), np.empty(2, S.dtype)

@@ -64,7 +64,7 @@ def functions(dtype):  # noqa: PLR0915
         row = carray(pointer(address, _INTEGER), COLUMNS)
         kind, cut, narrow = row[KIND], row[EXTRA], row[PRODUCT]
         X, G, W, out = row[A], row[A + 4], row[A + 8], row[A + 12]
-        mean, square, numbers = row[A + 16], row[A + 20], row[A + 24]
+        numbers, mean, square = row[A + 16], row[A + 20], row[A + 24]
         m, k, d, n = row[A + 9], row[A + 10], row[A + 11], max(row[A + 2], row[A + 6])
         first, rows = (0, cut) if half == 0 else (cut, k - cut)
         for r in range(m):
@@ -111,28 +111,30 @@ def functions(dtype):  # noqa: PLR0915
         kind = row[KIND]
         a, b, c = _array(row, 0, like), _array(row, 1, like), _array(row, 2, like)
         d, e, f = _array(row, 3, like), _array(row, 4, like), _array(row, 5, like)
-        if kind == kernels.ADD_BIAS:
-            kernels.add_bias(a, b, c)
-        elif kind == kernels.SUM:
-            kernels.sum_over_samples(a, b)
-        elif kind == kernels.NORMALISE:
-            kernels.normalise(a, b, c, d, e, f)
-        elif kind == kernels.BATCH_NORM:
-            g, h, i = _array(row, 6, like), _array(row, 7, like), _array(row, 8, like)
-            kernels.batch_norm(a, b, c, d.ravel(), e, f, g, h, i)
-        elif kind == kernels.BATCH_NORM_BACKWARD:
-            kernels.batch_norm_backward(a, b, c, d, e, f, _array(row, 6, like))
-        elif kind == kernels.RELU:
-            kernels.relu(a.ravel(), b.ravel(), c.ravel())
-        elif kind == kernels.SILU:
-            kernels.silu(a.ravel(), b.ravel(), c.ravel(), d.ravel())
-        elif kind == kernels.SILU_BACKWARD:
-            kernels.silu_backward(a.ravel(), b.ravel(), c.ravel(), d.ravel(), e.ravel())
-        elif kind == kernels.DROPOUT:
-            kernels.dropout(a, _array(row, 1, _BITS)[0], row[EXTRA], c)
-        else:
-            y, other = _array(row, 1, _INTEGER)[0, 0], _array(row, 2, _INTEGER)[0, 0]
-            kernels.cross_entropy(a, y, other, d[0, 0], e, f[0, 0])
+        for r in range(len(a)):  # the first array has an axis of replicas
+            if kind == kernels.ADD_BIAS:
+                kernels.add_bias(a[r, 0], b[r], b[len(b) - len(a) + r], len(b) > len(a), c[r])
+            elif kind == kernels.SUM:
+                kernels.sum_over_samples(a[r], b[r, 0])
+            elif kind == kernels.NORMALISE:
+                kernels.normalise(a[r], b[r, 0], c[r, 0], d[r, 0], e[r, 0], f[r])
+            elif kind == kernels.BATCH_NORM:
+                g, h, i = _array(row, 6, like), _array(row, 7, like), _array(row, 8, like)
+                kernels.batch_norm(a[r], b[r, 0], c[r, 0], d[0, 0], e[r, 0], f[r, 0], g[r], h[r, 0], i[r])
+            elif kind == kernels.BATCH_NORM_BACKWARD:
+                dX = _array(row, 6, like)[r]
+                kernels.batch_norm_backward(a[r], b[r], c[r, 0], d[r, 0], e[r, 0], f[r, 0], dX)
+            elif kind == kernels.RELU:
+                kernels.relu(a[r].ravel(), b[r].ravel(), c[r].ravel())
+            elif kind == kernels.SILU:
+                kernels.silu(a[r].ravel(), b[0, 0], c[r].ravel(), d[r].ravel())
+            elif kind == kernels.SILU_BACKWARD:
+                kernels.silu_backward(a[r].ravel(), b[0, 0], c[r].ravel(), d[r].ravel(), e[r].ravel())
+            elif kind == kernels.DROPOUT:
+                kernels.dropout(a[r], _array(row, 1, _BITS)[0], row[EXTRA], c[r])
+            else:
+                y, other = _array(row, 1, _INTEGER)[0, 0], _array(row, 2, _INTEGER)[0, 0]
+                f[0, 0, r] = kernels.cross_entropy(a[r], y, other, d[0, 0], e[r])
         return 0
 
     return half_of_operation, part_of_minibatch, small_operation

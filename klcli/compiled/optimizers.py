@@ -17,24 +17,20 @@ def update(
     team: "Team", optimizer: SGD | Adam, parameters: Arrays, gradients: Mapping[str, Any], eta: Rate, lam: Rate
 ) -> None:
     """Take one step of every parameter of a stack, as `optimizer.update`, from then on with the eta of each update."""
-    kind, moments = kernels.DESCENT, tuple[str, ...]()
+    kind, moments, decays = kernels.DESCENT, tuple[str, ...](), (0.0, 0.0)
     if isinstance(optimizer, Adam):
-        kind, moments = kernels.ADAM, ("mean", "square")
+        kind, moments, decays = kernels.ADAM, ("mean", "square"), (optimizer.b1, optimizer.b2)
     elif optimizer.momentum:
-        kind, moments = kernels.NESTEROV, ("velocity",)
+        kind, moments, decays = kernels.NESTEROV, ("velocity",), (optimizer.momentum, 0.0)
     optimizer.memory = optimizer.memory or zeros_like(parameters, *moments)
     # The six numbers of `kernels.step` for each replica; those of vectors have no decay and no L2 term.
     of_weights, of_vectors = np.empty((2, len(next(iter(parameters.values()))), 6), team.dtype)
 
     def refresh() -> None:
-        decay, l2 = optimizer.weight_decay, 2 * np.asarray(lam)
-        numbers: tuple[Rate, ...] = eta, 1 - np.asarray(eta) * (l2 + decay), 0.0, 0.0, 0.0, 0.0
-        if isinstance(optimizer, Adam):
-            rate, eps = optimizer.next_rate(eta)
-            numbers = rate, 1 - np.asarray(eta) * decay, l2, optimizer.b1, optimizer.b2, eps
-        elif optimizer.momentum:
-            numbers = eta, 1 - np.asarray(eta) * decay, l2, optimizer.momentum, 0.0, 0.0
-        for column, values in enumerate(numbers):
+        rate, eps = optimizer.next_rate(eta) if isinstance(optimizer, Adam) else (eta, 0.0)
+        l2, decay = 2 * np.asarray(lam), optimizer.weight_decay
+        keep = 1 - np.asarray(eta) * (decay if moments else l2 + decay)  # DESCENT has no l2 of its own
+        for column, values in enumerate((rate, keep, l2, *decays, eps)):
             of_weights[:, column] = values
         of_vectors[:] = of_weights
         of_vectors[:, kernels.KEEP : kernels.L2 + 1] = 1, 0

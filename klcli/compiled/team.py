@@ -1,16 +1,15 @@
 """Team: executes compiled operations in the calling thread, with a helper thread for half of each large one."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from klcli.compiled import Engine, converted, kernels, layers, operations, optimizers
+from klcli.compiled import Engine, converted, kernels, layers, operations, optimizers, own_cache
 from klcli.compiled.narrow import address
 from klcli.engine.network import Network
-from klcli.engine.optimizers import SGD, Adam, Arrays, Rate, WeightAverage
 
 
 @dataclass
@@ -30,9 +29,12 @@ class Team(Engine):
     The bits of all results are the same with and without the helper.
     """
 
+    cross_entropy, update, average = layers.cross_entropy, optimizers.update, optimizers.average
+
     def __init__(self, dtype: np.typing.DTypeLike, *, helper: bool = False) -> None:
         self.dtype = np.dtype(dtype)
-        half, part, small = (one.address for one in operations.functions(self.dtype.name))
+        with own_cache():
+            half, part, small = (one.address for one in operations.functions(self.dtype.name))
         self._room = np.empty(2 * operations.BLOCK, self.dtype)
         self._box = np.zeros(operations.SIZE, np.int64)
         self._box[[operations.ROOM, operations.SMALL_OPERATION]] = self._room.ctypes.data, small
@@ -61,17 +63,6 @@ class Team(Engine):
     def accelerated(self, network: Network) -> Network:
         """Return the network with compiled layers. They share its arrays; those that are not in C order are copied."""
         return converted(network.converted(lambda name, array: np.ascontiguousarray(array)), layers, team=self)
-
-    def cross_entropy(self, *scores: np.ndarray, **how: Any) -> Any:
-        return layers.cross_entropy(*scores, team=self, **how)
-
-    def update(
-        self, optimizer: SGD | Adam, parameters: Arrays, gradients: Mapping[str, Any], eta: Rate, lam: Rate
-    ) -> None:
-        optimizers.update(self, optimizer, parameters, gradients, eta, lam)
-
-    def average(self, average: WeightAverage, state: Arrays) -> None:
-        optimizers.average(self, average, state)
 
     def row(self, kind: int, *arrays: np.ndarray | None, extra: int = 0, product: int = 0) -> np.ndarray:
         """Return the row (1, COLUMNS) of an operation; the arrays must exist as long as it is in use.
@@ -172,8 +163,7 @@ class Team(Engine):
         cut, product = k if W.size < operations.BLOCK else k // 2, 0
         if X is not None:
             cut, product = _cut(X.shape[-2], W), address(self.dtype, X.shape[-2] * k * d, d)
-        mean, square = (*memory, None, None)[:2]
-        self.run(kind, X, G, W, None, mean, square, numbers, extra=cut, product=product)
+        self.run(kind, X, G, W, None, numbers, *memory, extra=cut, product=product)
 
     def _execute(self, rows: np.ndarray) -> None:
         if self._box[operations.ASLEEP]:

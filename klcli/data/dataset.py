@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +67,7 @@ class Split:
         dtype, pixels = np.dtype(dtype), self._pixels(self.rows[index])
         pixels = pixels if change is None else change(pixels)
         X = np.empty(pixels.shape, dtype) if out is None else out
-        mean, inverse_std = self._in_float32 if dtype == np.float32 else (self.mean, self.inverse_std)
+        mean, inverse_std = self.mean.astype(dtype), self.inverse_std.astype(dtype)
         for start in range(0, len(X), STANDARDISE_ROWS):
             block, raw = X[start : start + STANDARDISE_ROWS], pixels[start : start + STANDARDISE_ROWS]
             if self.standardise == "image":
@@ -87,11 +86,6 @@ class Split:
         if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all()):
             return self.images[rows[0] : rows[-1] + 1]
         return np.take(self.images, rows, axis=0)
-
-    @cached_property
-    def _in_float32(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and 1 / std, cast once, which saves 7 us per minibatch."""
-        return self.mean.astype(np.float32), self.inverse_std.astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -171,19 +171,17 @@ def _numerical_gradient(
 
 def compare(name: str, ga: np.ndarray, gn: np.ndarray, kinks: np.ndarray, decimals: int = DECIMALS) -> TensorCheck:
     """Return the errors of a tensor ga against gn, over the entries that are not in the mask `kinks`."""
-    a, n = ga[~kinks], gn[~kinks]
-    difference = a - n if a.size else np.zeros(1)  # without an entry, all errors are 0
+    a, n = (np.zeros(1) if kinks.all() else g[~kinks] for g in (ga, gn))  # without an entry, all errors are 0
+    difference, larger = a - n, np.maximum(np.abs(a), np.abs(n))
     size, total = np.abs(difference), np.abs(a) + np.abs(n)
-    scales = [scale if a.size else np.ones(1) for scale in (total, np.maximum(np.abs(a), np.abs(n)))]
-    relative = [float((size / np.maximum(scale, TINY)).max()) for scale in scales]
     return TensorCheck(
         tensor=name,
         entries=ga.size,
         kinks=int(kinks.sum()),
         max_absolute=float(size.max()),
-        relative_to_sum=relative[0],
-        relative_to_maximum=relative[1],
-        ratio_of_maxima=float(size.max() / max(total.max(initial=0.0), FLOOR_OF_MAXIMA)),
+        relative_to_sum=float((size / np.maximum(total, TINY)).max()),
+        relative_to_maximum=float((size / np.maximum(larger, TINY)).max()),
+        ratio_of_maxima=float(size.max() / max(total.max(), FLOOR_OF_MAXIMA)),
         gradient_mean=float(ga.mean()),
         gradient_std=float(ga.std()),
         equal_decimals=equal_decimals(size.max()),

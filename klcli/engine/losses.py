@@ -1,6 +1,7 @@
 """Softmax, cross-entropy and the L2 term. *loss* is the cross-entropy alone, *cost* is J, the loss plus the L2 term."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,11 @@ def l2_penalty(weights: Iterable[np.ndarray], lam: float | np.ndarray) -> np.nda
 def l2_gradient(W: np.ndarray, lam: float | np.ndarray) -> np.ndarray:
     """Return `2 lambda W`, the derivative of `l2_penalty`, in the precision of W."""
     return per_replica(2 * np.asarray(lam), W) * W
+
+
+def with_l2(name: str, theta: np.ndarray, gradient: Any, lam: float | np.ndarray) -> np.ndarray:
+    """Return the gradient of J: that of the loss, with that of the L2 term for a weight matrix (`.W`)."""
+    return np.asarray(gradient) + l2_gradient(theta, lam) if name.endswith(".W") else np.asarray(gradient)
 
 
 def per_replica(values: float | np.ndarray, array: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from klcli.engine.layers import Activation, Backward, BatchNorm, Dropout, Gradients, Layer, Linear, ReLU, Whitening
-from klcli.engine.losses import Loss, cross_entropy, l2_gradient, l2_penalty
+from klcli.engine.losses import Loss, cross_entropy, l2_penalty, with_l2
 
 Initializer = Callable[[int, int], np.ndarray]  # (d_in, d_out) -> W
 TRAINED = (".W", ".b", ".gamma", ".beta")
@@ -46,9 +46,7 @@ class Network:
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the loss of the minibatch and dJ/dtheta by name. lam is a number or `(m,)`; `track` is BatchNorm's."""
         value, gradients = self.gradients_of_loss(X, y, loss=loss, track=track)
-        arrays = {name: np.asarray(gradients[name]) for name in self.parameters()}
-        weights = {name: array for name, array in self.parameters().items() if name.endswith(".W")}
-        return value, arrays | {name: arrays[name] + l2_gradient(W, lam) for name, W in weights.items()}
+        return value, {name: with_l2(name, theta, gradients[name], lam) for name, theta in self.parameters().items()}
 
     def gradients_of_loss(
         self, X: np.ndarray, y: np.ndarray, *, loss: Loss = cross_entropy, track: bool = False

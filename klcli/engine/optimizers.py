@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from klcli.engine.losses import l2_gradient, per_replica
+from klcli.engine.losses import per_replica, with_l2
 
 Arrays = Mapping[str, np.ndarray]
 Rate = float | np.ndarray
@@ -33,7 +33,7 @@ class SGD:
         if self.momentum:
             self.memory = self.memory or zeros_like(parameters, "velocity")
         for name, theta in parameters.items():
-            g = _with_l2(name, theta, gradients[name], lam)
+            g = with_l2(name, theta, gradients[name], lam)
             if self.momentum:
                 velocity = self.memory["velocity"][name]
                 velocity *= self.momentum
@@ -62,7 +62,7 @@ class Adam:
         self.memory = self.memory or zeros_like(parameters, "mean", "square")
         rate, eps = self.next_rate(eta)
         for name, theta in parameters.items():
-            g = _with_l2(name, theta, gradients[name], lam)
+            g = with_l2(name, theta, gradients[name], lam)
             mean, square = self.memory["mean"][name], self.memory["square"][name]
             mean *= self.b1
             mean += g
@@ -106,10 +106,6 @@ class WeightAverage:
 def zeros_like(parameters: Arrays, *names: str) -> dict[str, dict[str, np.ndarray]]:
     """Return a memory of zeros: an array like each parameter for each of the `names`, such as "velocity"."""
     return {name: {key: np.zeros_like(array) for key, array in parameters.items()} for name in names}
-
-
-def _with_l2(name: str, theta: np.ndarray, gradient: Any, lam: Rate) -> np.ndarray:
-    return np.asarray(gradient) + l2_gradient(theta, lam) if name.endswith(".W") else np.asarray(gradient)
 
 
 def _descend(name: str, theta: np.ndarray, g: np.ndarray, rate: Rate, eta: Rate, decay: float) -> None:

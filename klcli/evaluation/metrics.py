@@ -38,19 +38,12 @@ def evaluate(stack: Network, split: Split, lam: Sequence[float], dtype: str = "f
 
 def scores(network: Network, split: Split, dtype: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the scores and the labels of every block of ROWS images, with running averages."""
-    engine, rows = engine_of(network), min(ROWS, len(split))
-    images, compute = Images(split, dtype, engine), engine.repeated(network.scores)
-    blocks = [slice(start, min(start + rows, len(split))) for start in range(0, len(split), rows)]
-    buffers = [np.empty((rows, split.images.shape[1]), dtype) for _ in range(2)]
-    written = [buffers[number % 2] for number in range(len(blocks))]
-    written[-1] = written[-1][: blocks[-1].stop - blocks[-1].start]
+    engine = engine_of(network)
+    compute, everything = engine.repeated(network.scores), np.arange(len(split))
+    blocks = [everything[start : start + ROWS] for start in range(0, len(split), ROWS)]
+    images = Images(split, dtype, engine, len(blocks), lambda number: (blocks[number], None, None))
     for number, block in enumerate(blocks):
-        if number == 0:
-            images.begin(block, written[0])
-        images.finish()
-        if number + 1 < len(blocks):  # the next block is written while the network computes with this one
-            images.begin(blocks[number + 1], written[number + 1])
-        yield compute(written[number]), split.labels[block]
+        yield compute(images.of(number)), split.labels[block]
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from functools import partial
 import numpy as np
 
 from klcli.compiled import NUMPY, Engine
-from klcli.compiled.images import Images
+from klcli.compiled.images import Drawn, Images
 from klcli.data.augmentation import draw_contrast, draw_moves, mixup
-from klcli.data.dataset import CLASSES, PIXELS, Split, epoch_order
+from klcli.data.dataset import CLASSES, Split, epoch_order
 from klcli.engine.losses import Loss
 from klcli.settings.train_config import TrainConfig
 
@@ -22,27 +22,17 @@ class Minibatches:
         self.config, self.split, self.updates = config, split, updates
         if not ((split.labels >= 0) & (split.labels < CLASSES)).all():  # compiled code does not check them
             raise ValueError(f"labels must be 0 to {CLASSES - 1}")
-        self._images = Images(split, config.dtype, team)
+        self._images = Images(split, config.dtype, team, updates, self._draw)
         self._y, self._share = np.empty(config.batch_size, np.intp), np.ones(())  # of the update
         self.loss: Loss = team.cross_entropy
         if config.label_smoothing or config.mixup:
             mixed = {"share": self._share, "other": self._y[::-1]} if config.mixup else {}
             self.loss = partial(self.loss, smoothing=config.label_smoothing, **mixed)
-        self._buffers = [np.empty((config.batch_size, PIXELS), config.dtype) for _ in range(2)]
-        self._begun = -1  # the update whose images are being written
         self._epoch, self._order = -1, np.empty(0, dtype=np.intp)  # of the images in that epoch
 
     def images(self, step: int) -> np.ndarray:
-        """Return the images of update `step`, counted from 0, `(n, 3072)`, and begin to write those of the next one.
-
-        They stay as they are until the call for update `step + 1` has returned.
-        """
-        if self._begun != step:
-            self._begin(step)
-        self._images.finish()
-        if step + 1 < self.updates:
-            self._begin(step + 1)
-        X = self._buffers[step % 2]
+        """Return the images of update `step`, counted from 0, `(n, 3072)`, valid until the call for the next update."""
+        X = self._images.of(step)
         if self.config.mixup:
             mixup(X, self.share(step))
         return X
@@ -54,7 +44,7 @@ class Minibatches:
             self._share[...] = self.share(step)
         return self._y
 
-    def _begin(self, step: int) -> None:
+    def _draw(self, step: int) -> Drawn:
         config, moves, factors = self.config, None, None
         shift, contrast, n = config.shift, config.contrast, config.batch_size
         if step >= self.updates - round(config.weak_augmentation * self.updates):
@@ -63,8 +53,7 @@ class Minibatches:
             rng = self._rng(AUGMENTATION, step)
             moves = draw_moves(rng, n, flip=config.flip, shift=shift) if config.flip or shift else None
             factors = draw_contrast(rng, n, contrast) if contrast else None
-        self._images.begin(self._index(step), self._buffers[step % 2], moves, factors)
-        self._begun = step
+        return self._index(step), moves, factors
 
     def _index(self, step: int) -> np.ndarray:
         config, n = self.config, len(self.split)

@@ -5,13 +5,15 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import numpy as np
 import pytest
 
-import klcli.engine.network as network_module
 from klcli import compiled
 from klcli.cli.app import main
+from klcli.compiled.team import Team
+from klcli.engine import losses
 from klcli.report.plots.figure import draw
 
 Klcli = Callable[..., "CompletedProcess[str]"]
@@ -176,8 +178,8 @@ def test_a_void_check_is_refused_with_the_reason(args, named, capsys):
 
 
 def without_factor_two(monkeypatch, layers):
-    right = network_module.l2_gradient
-    monkeypatch.setattr(network_module, "l2_gradient", lambda W, lam: right(W, lam) / (2 if W.shape[-1] == 5 else 1))
+    right = losses.l2_gradient
+    monkeypatch.setattr(losses, "l2_gradient", lambda W, lam: right(W, lam) / (2 if W.shape[-1] == 5 else 1))
 
 
 def change_gradients(monkeypatch, layer: type, change: Callable) -> None:
@@ -239,14 +241,14 @@ def relu_mask_of_the_wrong_layer(monkeypatch, layers):
 
 
 def batch_mean_as_a_sum(monkeypatch, layers):
-    module = layers if hasattr(layers, "cross_entropy") else compiled.NUMPY  # the engine has NumPy's own
-    right = module.cross_entropy
+    engine: Any = Team if hasattr(layers, "cross_entropy") else compiled.NUMPY  # the engine has NumPy's own
+    right = engine.cross_entropy
 
-    def wrong(S, y, **how):
-        loss, backward = right(S, y, **how)
-        return loss, lambda: len(y) * backward()
+    def wrong(*arguments, **how):  # the labels are the last
+        loss, backward = right(*arguments, **how)
+        return loss, lambda: len(arguments[-1]) * backward()
 
-    monkeypatch.setattr(module, "cross_entropy", wrong)
+    monkeypatch.setattr(engine, "cross_entropy", wrong)
 
 
 def bias_left_out(monkeypatch, layers):
@@ -280,8 +282,8 @@ def test_each_mistake_ends_in_exit_5_and_names_the_tensor(mistake, tensors, laye
 
 @pytest.mark.slow
 def test_the_default_set_finds_the_factor_two_that_lambda_zero_hides(capsys, monkeypatch):
-    right = network_module.l2_gradient
-    monkeypatch.setattr(network_module, "l2_gradient", lambda W, lam: right(W, lam) / 2)
+    right = losses.l2_gradient
+    monkeypatch.setattr(losses, "l2_gradient", lambda W, lam: right(W, lam) / 2)
     assert run("--json") == 5
     checks = json.loads(capsys.readouterr().out)["checks"]
     for check in checks:

@@ -84,6 +84,13 @@ def test_a_new_cache_is_filled_once_and_with_the_same_code_and_may_be_damaged(kl
     assert compiled_now == from_the_cache
 
 
+def test_the_code_of_either_precision_is_in_the_cache(klcli: Callable, tmp_path: Path) -> None:
+    """That of float64 was beside the sources, where numba does not notice a change of another file."""
+    done = klcli(*TRAIN, "--dtype", "float64", NUMBA_CACHE_DIR="", KLCLI_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert len([*(tmp_path / "cache/compiled").rglob("*half_of_operation*.nbc")]) == 2
+
+
 @pytest.mark.parametrize("command", [["report", "--best", "3"], ["--help"], ["data", "info", "--data", "synthetic"]])
 def test_commands_that_do_not_train_load_no_numba(
     light: Callable, tmp_path: Path, shared_cache: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
