@@ -109,17 +109,9 @@ def test_a_condition_can_only_read(five: Store, where: str) -> None:
     five.upkeep.set_note([1], "the connection can write again")
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        "length(zeroblob(1e10)) > 1",
-        "(WITH RECURSIVE t(x) AS (SELECT 1 UNION SELECT x || x FROM t) SELECT max(x) FROM t) > 0",
-    ],
-)
-def test_a_condition_without_end_does_not_count_as_damage(five: Store, where: str) -> None:
-    five.runs._db._db.conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)  # instead of a GB, in 100 s
+def test_a_condition_that_is_too_large_does_not_count_as_damage(five: Store) -> None:
     with pytest.raises(ConfigError, match=r"--where .*without end .*too big.*; it is an SQL condition"):
-        ids(five, where=where)
+        ids(five, where="length(zeroblob(1e10)) > 1")
     assert len(ids(five)) == 5
 
 
