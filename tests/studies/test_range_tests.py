@@ -31,6 +31,19 @@ def test_where_nothing_is_learnt_nothing_is_suggested(accuracies: list[float]) -
     assert suggest(ETAS[: len(accuracies)], accuracies, 1000) is None
 
 
+def test_it_begins_where_a_tenth_of_the_rise_is_passed() -> None:
+    """The rise from .10 is .28, so that .125 is below a tenth of it and .131 above."""
+    steps = [accuracy for accuracy in (0.10, 0.125, 0.131, 0.38) for _ in range(3)]
+    assert suggest(ETAS, steps, 5000) == Suggestion(ETAS[6], ETAS[9])
+
+
+def test_a_rise_of_three_standard_errors_is_chance() -> None:
+    """On 5000 images, three of a difference at .225 are 3 sqrt(2 * .225 * .775 / 5000) = .0251."""
+    below, above = ([0.2] * 6 + [top] * 6 for top in (0.2249, 0.2253))
+    assert suggest(ETAS, below, 5000) is None
+    assert suggest(ETAS, above, 5000) == Suggestion(ETAS[6], ETAS[6])
+
+
 def test_a_range_test_is_one_epoch_with_forty_evaluations() -> None:
     config = range_test(TrainConfig(hidden=(20,)), ())
     times = budget_of(config, 45_000)
