@@ -27,6 +27,30 @@ def test_half_a_cycle_that_the_database_cannot_hold_is_refused_by_name(step_epoc
         budget_of(TrainConfig(step_epochs=step_epochs, epochs=1), 45_000)
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"cycles": 100_001}, "--cycles 100001 --step-epochs 5: "),
+        ({"cycles": 10**9, "step_size": 7}, "--cycles 1000000000 --step-size 7: "),
+        ({"epochs": 1_000_001}, "--epochs 1000001: "),
+        (
+            {"cycles": 2, "evaluations_per_cycle": 500_001},
+            "--cycles 2 --step-epochs 5 --evaluations-per-cycle 500001: ",
+        ),
+    ],
+)
+def test_more_evaluations_than_a_run_can_hold_are_refused_by_name(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        budget_of(TrainConfig(**settings), 45_000)
+    assert str(refusal.value) == f"{named}more than 1000000 evaluations, give fewer"
+
+
+def test_cycles_end_after_every_two_n_s_updates() -> None:
+    times = budget_of(TrainConfig(step_size=3, cycles=2), 45_000)
+    assert [step for step in range(13) if times.is_end_of_cycle(step)] == [6, 12]
+    assert not budget_of(TrainConfig(step_size=3, schedule="constant"), 45_000).is_end_of_cycle(6)
+
+
 def test_images_that_fill_no_batch_make_no_update() -> None:
     times = budget_of(TrainConfig(batch_size=100, step_epochs=2, cycles=1), 999)
     assert (times.updates_per_epoch, times.step_size, times.total_updates) == (9, 18, 36)
