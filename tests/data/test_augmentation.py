@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from klcli.data import augmentation
-from klcli.data.augmentation import draw_moves, mixup
-from klcli.data.dataset import Dataset, split
+from klcli.data.augmentation import draw_contrast, draw_moves, mixup, views
+from klcli.data.dataset import Dataset, Split, split
 from klcli.settings.split_config import SplitConfig
 
 BACKGROUND = np.arange(3072).astype(np.uint8)
@@ -77,6 +77,26 @@ def test_what_moves_in_is_zero_once_it_is_standardised(small_dataset: Dataset) -
     moved_in = np.abs(X) < 0.5 * train.inverse_std + 1e-12  # at most half a grey level
     assert moved_in.mean() > 0.5
     assert np.abs(plain).mean() > 0.5
+
+
+def test_the_views_are_the_image_its_four_shifts_and_their_mirror_images() -> None:
+    rows = np.array([7, 3, 41])
+    seen = Split(IMAGES, rows, np.array([0, 1, 2]), BACKGROUND + 0.2, np.ones(3072))
+    distances = [(0, 0), (2, 0), (-2, 0), (0, 2), (0, -2)]
+    plain = [[moved(IMAGES[row], *distance) for row in rows] for distance in distances]
+    wanted = np.array([*plain, *(np.reshape(view, (3, 3, 32, 32))[..., ::-1].reshape(3, -1) for view in plain)])
+    for flips, shifts, which in ((False, 0, [0]), (True, 0, [0, 5]), (False, 2, range(5)), (True, 2, range(10))):
+        found = views(seen, flips=flips, shifts=shifts)
+        assert len(found) == len(which)
+        for view, number in zip(found, which, strict=True):
+            np.testing.assert_array_equal(view.images[view.rows], wanted[number])
+            np.testing.assert_array_equal(view.labels, seen.labels)
+
+
+def test_factors_of_contrast_are_uniform_around_one() -> None:
+    factors = draw_contrast(rng(), 10_000, 0.3)
+    assert factors.shape == (10_000,)
+    assert [*np.quantile(factors, (0, 0.25, 0.5, 0.75, 1))] == pytest.approx([0.7, 0.85, 1, 1.15, 1.3], abs=0.01)
 
 
 def test_pairs_are_mixed_by_one_share() -> None:
