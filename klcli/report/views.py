@@ -12,7 +12,15 @@ from klcli.report.documents import check_document, record_document, run_document
 from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.tables.table import Table
-from klcli.report.words import images_words, network_name, repeats_note, run_numbers, split_words, subset_words
+from klcli.report.words import (
+    images_words,
+    network_name,
+    repeats_note,
+    run_numbers,
+    split_words,
+    subset_words,
+    without_note,
+)
 from klcli.settings.procedures import MEASURES
 from klcli.settings.selection import MOST_ROWS, Selection
 from klcli.settings.setting import require
@@ -246,11 +254,11 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         notes = [studies.choice_sentence(choice) if choice else "every lambda diverged or did not complete"]
         document["choice"] = asdict(choice) if choice else None
     elif study.kind == "sigma":
-        table, notes = studies.sigma_table(runs), []
+        table, notes = studies.sigma_table(runs), [without_note(runs)]
     else:
         what = f"{study.kind.capitalize()} {study.stage or ''}".rstrip()
         title = f"{what}: {network_name(runs[0].config)} on {images_words(*runs)} (study {number})"
-        table, notes = studies.repeats_table(title, runs), [run_numbers(runs)]
+        table, notes = studies.repeats_table(title, runs), [run_numbers(runs), without_note(runs)]
     notes.append("" if study.kind == "reproduce" else repeats_note(runs))
     notes.append("" if study.state == "complete" else f"study {number} is {study.state}")
     table, notes = table.limited(limit), [*filter(None, notes), *unread]
