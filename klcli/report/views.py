@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from klcli.errors import ConfigError, StoreError
@@ -91,7 +92,8 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
     else:
         shown = (_groups if selection.group_by else _best)(store, selection, chosen, order)
         if n := store.runs.count(every) - store.runs.count(chosen):
-            hints.append(f"{n} more, trained with the quirks of a published report: klcli report --list")
+            every_run = selection.command(best=None, group_by=(), list_all=True)
+            hints.append(f"{n} more, trained with the quirks of a published report: {every_run}")
     images = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
     is_chosen, is_default = selection.best is not None, not (selection.has_view or selection.is_list)
     return replace(shown, document=images | shown.document, hints=hints, is_chosen=is_chosen, is_default=is_default)
@@ -147,14 +149,16 @@ def _choose_images(found: Sequence[ImageSet], wanted: str | None) -> ImageSet:
 
 
 def _others(found: Sequence[ImageSet], mine: ImageSet, selection: Selection) -> list[str]:
-    groups, best = ",".join(selection.group_by), selection.best or DEFAULT_BEST
-    by = f"--group-by {groups}" if groups else f"--best {best}"
+    is_default = not (selection.has_view or selection.is_list)
+    command = partial(selection.command, best=DEFAULT_BEST if is_default else selection.best)
     hints, elsewhere = [], Counter[str]()
     for one in found:
         if one.dataset_sha256 != mine.dataset_sha256:
-            elsewhere[f"{one.dataset}: klcli report {by} --dataset {one.dataset_sha256[:8]}"] += one.runs
+            its = command(dataset=one.dataset_sha256[:8], images_of=None)
+            elsewhere[f"{one.dataset}: {its}"] += one.runs
         elif one is not mine:
-            hints.append(f"{one.runs} more with {split_words(one.split)}: klcli report {by} --images-of {one.latest}")
+            its = command(dataset=None, images_of=one.latest)
+            hints.append(f"{one.runs} more with {split_words(one.split)}: {its}")
     return hints + [f"{n} more on {name}" for name, n in elsewhere.items()]
 
 
