@@ -190,6 +190,7 @@ class Selection(Settings):
             return None
         name, _, direction = self.sort.partition(":")
         column = SHORT.get(name, name)
+        require(bool(name.strip()), f"--sort {self.sort!r}: give a column of runs, for example seconds")
         require(direction in ("", "asc", "desc"), f"--sort {self.sort}: give asc or desc after the colon")
         usual = column.endswith("accuracy") or column in DESCENDING
         return column, direction == "desc" if direction else usual

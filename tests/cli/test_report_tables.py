@@ -103,6 +103,8 @@ def test_filters(here: Klcli, trained: Path) -> None:
         (["--where", "no_such = 1"], "no_such"),
         (["--sort", "colour"], "colour"),
         (["--sort", "seed:down"], "asc or desc"),
+        (["--sort", ""], "--sort '': give a column"),
+        (["--sort", ":desc"], "--sort ':desc': give a column"),
         (["--state", "asleep"], "'asleep'"),
         (["--since", "yesterday"], "'yesterday'"),
         (["--format", "xml"], "'xml'"),
