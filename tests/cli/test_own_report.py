@@ -130,7 +130,9 @@ def test_mistakes_are_listed_and_refused(here: Klcli, refused: Refused, report: 
         "my report.toml:7: common: step_epochs 0: must be a finite number, above 0",
         "my report.toml:12: experiments 1, row 2: no setting or number `hiden`, did you mean `hidden`?",
     ]
-    sound = r"a3-2024: \d+ rows, \d+ numbers; \d+ trainings with at least 3 seeds, \d+ gradient checks, about \d+ updates"
+    sound = (
+        r"a3-2024: \d+ rows, \d+ numbers; \d+ trainings with at least 3 seeds, \d+ gradient checks, about \d+ updates"
+    )
     assert re.fullmatch(sound, done.stdout.splitlines()[2])
     assert done.returncode == 2
     assert done.stderr == "klcli: --check: 2 mistakes in my report.toml, a3-2024\n"

@@ -120,8 +120,8 @@ def _check(invocation: Invocation, names: list[str], settings: ReproductionSetti
         if held is not None:
             words = [f"{n} {counted(n, key.replace('_', ' ').rstrip('s'))}" for key, n in held.items()]
             rows, numbers, trainings, checks, updates = words
-            seeds = f"{invocation.repeats} {counted(invocation.repeats, 'seed')}"
-            invocation.result(f"{name}: {rows}, {numbers}; {trainings} with at least {seeds}, {checks}, about {updates}")
+            seeds = f"at least {invocation.repeats} {counted(invocation.repeats, 'seed')}"
+            invocation.result(f"{name}: {rows}, {numbers}; {trainings} with {seeds}, {checks}, about {updates}")
         documents.append({"report": name, "mistakes": [asdict(one) for one in found], "holds": held})
         wrong += len(found)
     invocation.document("reproduce", {"checked": documents})
