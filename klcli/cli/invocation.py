@@ -113,9 +113,13 @@ class Invocation(Settings, Observer):
 
     def then(self, *commands: str) -> None:
         """Name the next useful commands, given without `klcli` and without the database."""
-        elsewhere = self.db != Path(os.environ.get("KLCLI_DB") or DEFAULT_DATABASE)
-        database = f" {command_text(['--db', str(self.db)])}" if elsewhere else ""
-        self.say(*(f"{'next':<12}klcli {words}{database}" for words in commands if not self.as_json))
+        self.say(*(f"{'next':<12}klcli {words}{self.database_words}" for words in commands if not self.as_json))
+
+    @property
+    def database_words(self) -> str:
+        """The option that names the database at the end of a command, empty for the default one."""
+        is_default = self.db == Path(os.environ.get("KLCLI_DB") or DEFAULT_DATABASE)
+        return "" if is_default else f" {command_text(['--db', str(self.db)])}"
 
     def document(self, command: str, content: dict[str, Any]) -> None:
         if self.as_json:

@@ -33,9 +33,9 @@ def reproduce(
     """
     check_repeats(repeats, vary)
     quick, subset = settings.quick, settings.subset
-    known = published.report_names()
-    require(bool(names), f"reproduce: name a report, one of {', '.join(known)}, {ALL}, or a file, as my-report.toml")
-    unique = dict.fromkeys(one for name in names for one in (known if name == ALL else [name]))
+    known = ", ".join(published.report_names())
+    require(bool(names), f"reproduce: name a report, one of {known}, {ALL}, or a file, as my-report.toml")
+    unique = each_named(names)
     several = f"--only {' '.join(settings.only)}: rows of one report, {len(unique)} are named"
     require(not settings.only or len(unique) == 1, several)
     reports = [*map(open_report, unique)]
@@ -54,6 +54,11 @@ def reproduce(
             with setup.observer.step("comparing with the published numbers"):
                 found = gather(one, terms, runner.store, studies)
             yield found
+
+
+def each_named(names: Sequence[str]) -> list[str]:
+    """Return every name once, with those of all reports in klcli in the place of `all`."""
+    return [*dict.fromkeys(one for name in names for one in (published.report_names() if name == ALL else [name]))]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from klcli.procedures.study_runner import StudyRunner
 from klcli.settings.procedures import SearchSettings
 from klcli.settings.sameness import SETTINGS, differences
 from klcli.settings.setting import Role, require
+from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
 from klcli.store.store import Store
@@ -85,10 +86,14 @@ def search(runner: StudyRunner, config: TrainConfig, what: SearchSettings, repea
 
 
 def stored_search(store: Store, number: int) -> LambdaSearch:
-    """Return the stages of a stored search up to a study, and the choice among them."""
+    """Return the stages of a stored search up to a study, and the choice among them.
+
+    Earlier stages on other validation images are left out: their accuracies cannot be compared with the last ones.
+    """
     chain = [study for study in store.studies.chain(number) if study.kind == KIND]
     stages = [(str(one.stage), [run for run in store.studies.members(one.id) if not run.unreadable]) for one in chain]
-    found = LambdaSearch([(stage, runs) for stage, runs in stages if runs], None)
+    splits = next(({run.split for run in runs} for _, runs in reversed(stages) if runs), set[SplitConfig]())
+    found = LambdaSearch([(stage, runs) for stage, runs in stages if splits & {run.split for run in runs}], None)
     has_any = any(one.accuracies for one in found.tried)
     return replace(found, choice=choose(found.tried, found.stages[0][1][0].split.sizes()[1])) if has_any else found
 

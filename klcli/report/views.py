@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from klcli.errors import ConfigError, StoreError
@@ -12,7 +13,15 @@ from klcli.report.documents import check_document, record_document, run_document
 from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.tables.table import Table
-from klcli.report.words import images_words, network_name, repeats_note, run_numbers, split_words, subset_words
+from klcli.report.words import (
+    images_words,
+    network_name,
+    repeats_note,
+    run_numbers,
+    split_words,
+    subset_words,
+    without_note,
+)
 from klcli.settings.procedures import MEASURES
 from klcli.settings.selection import MOST_ROWS, Selection
 from klcli.settings.setting import require
@@ -83,7 +92,8 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
     else:
         shown = (_groups if selection.group_by else _best)(store, selection, chosen, order)
         if n := store.runs.count(every) - store.runs.count(chosen):
-            hints.append(f"{n} more, trained with the quirks of a published report: klcli report --list")
+            every_run = selection.command(best=None, group_by=(), list_all=True)
+            hints.append(f"{n} more, trained with the quirks of a published report: {every_run}")
     images = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
     is_chosen, is_default = selection.best is not None, not (selection.has_view or selection.is_list)
     return replace(shown, document=images | shown.document, hints=hints, is_chosen=is_chosen, is_default=is_default)
@@ -139,14 +149,16 @@ def _choose_images(found: Sequence[ImageSet], wanted: str | None) -> ImageSet:
 
 
 def _others(found: Sequence[ImageSet], mine: ImageSet, selection: Selection) -> list[str]:
-    groups, best = ",".join(selection.group_by), selection.best or DEFAULT_BEST
-    by = f"--group-by {groups}" if groups else f"--best {best}"
+    is_default = not (selection.has_view or selection.is_list)
+    command = partial(selection.command, best=DEFAULT_BEST if is_default else selection.best)
     hints, elsewhere = [], Counter[str]()
     for one in found:
         if one.dataset_sha256 != mine.dataset_sha256:
-            elsewhere[f"{one.dataset}: klcli report {by} --dataset {one.dataset_sha256[:8]}"] += one.runs
+            its = command(dataset=one.dataset_sha256[:8], images_of=None)
+            elsewhere[f"{one.dataset}: {its}"] += one.runs
         elif one is not mine:
-            hints.append(f"{one.runs} more with {split_words(one.split)}: klcli report {by} --images-of {one.latest}")
+            its = command(dataset=None, images_of=one.latest)
+            hints.append(f"{one.runs} more with {split_words(one.split)}: {its}")
     return hints + [f"{n} more on {name}" for name, n in elsewhere.items()]
 
 
@@ -246,11 +258,11 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         notes = [studies.choice_sentence(choice) if choice else "every lambda diverged or did not complete"]
         document["choice"] = asdict(choice) if choice else None
     elif study.kind == "sigma":
-        table, notes = studies.sigma_table(runs), []
+        table, notes = studies.sigma_table(runs), [without_note(runs)]
     else:
         what = f"{study.kind.capitalize()} {study.stage or ''}".rstrip()
         title = f"{what}: {network_name(runs[0].config)} on {images_words(*runs)} (study {number})"
-        table, notes = studies.repeats_table(title, runs), [run_numbers(runs)]
+        table, notes = studies.repeats_table(title, runs), [run_numbers(runs), without_note(runs)]
     notes.append("" if study.kind == "reproduce" else repeats_note(runs))
     notes.append("" if study.state == "complete" else f"study {number} is {study.state}")
     table, notes = table.limited(limit), [*filter(None, notes), *unread]

@@ -152,6 +152,13 @@ def repeats_note(runs: Sequence[Run]) -> str:
     return f"Deviations and intervals are over seeds of {varied}. {rest}"
 
 
+def without_note(runs: Sequence[Run]) -> str:
+    """`Not included: run 3 (diverged).` for means over seeds; empty if every run is complete, or has a seed alone."""
+    states = dict.fromkeys(run.state for run in runs if run.state != "complete")
+    left = [f"{run_numbers([run for run in runs if run.state == state])} ({state})" for state in states]
+    return f"Not included: {', '.join(left)}." if left and repeats_note(runs) else ""
+
+
 def version_words(run: Run, name: str) -> str | None:
     """`openblas 0.3.31 Haswell, after epoch 3 openblas 0.3.31 SkylakeX` for a run that was resumed under another."""
     later = [f", after epoch {one['epoch']:g} {one[name]}" for one in run.versions.get("later", []) if name in one]

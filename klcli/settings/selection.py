@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from klcli.errors import ConfigError
 from klcli.settings.procedures import ALL, MEASURES, measures_of
 from klcli.settings.run_names import parsed
 from klcli.settings.setting import Role, Settings, flag, require, setting, settings_of
-from klcli.text import storable
+from klcli.text import command_text, storable
 
 STATES = ("complete", "diverged", "interrupted", "failed", "running")
 HOURS = {"h": 1, "d": 24, "w": 168}
@@ -141,6 +142,14 @@ class Selection(Settings):
         require(not of_gradients or self.gradchecks, latest)
         require(not (of_runs and self.gradchecks), f"--plot {kinds}: --gradchecks has no run to draw, only gradients")
 
+    def command(self, **instead: Any) -> str:
+        """Return the command of this view and its filters, without format, pictures and database."""
+        values, words = vars(self) | instead, ["klcli", "report"]
+        for name, one in settings_of(Selection).items():
+            if one.role in (VIEW, FILTER) and values[name] != one.default:
+                words += one.arguments(values[name])
+        return command_text(words)
+
     @property
     def _picture_options(self) -> list[str]:
         """The given options that change a picture."""
@@ -181,6 +190,7 @@ class Selection(Settings):
             return None
         name, _, direction = self.sort.partition(":")
         column = SHORT.get(name, name)
+        require(bool(name.strip()), f"--sort {self.sort!r}: give a column of runs, for example seconds")
         require(direction in ("", "asc", "desc"), f"--sort {self.sort}: give asc or desc after the colon")
         usual = column.endswith("accuracy") or column in DESCENDING
         return column, direction == "desc" if direction else usual

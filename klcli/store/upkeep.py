@@ -60,15 +60,17 @@ class Upkeep:
         """Delete runs with their epochs, checkpoints and pictures; return the deleted files.
 
         A study records the positions of its deleted runs, so that it never counts as complete on resumption; a study
-        without runs is deleted. Raises ConfigError for a run that is being trained.
+        without runs is deleted with its pictures. Raises ConfigError for a run that is being trained.
         """
         runs = [self._runs.get(run_id) for run_id in dict.fromkeys(run_ids)]
         for run in runs:
             if run.state == "running":
                 raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
         own, numbers = [self._runs.file_of(run) for run in runs if run.checkpoint is not None], {run.id for run in runs}
-        plots = self._db.folder("plots")
-        drawn = [path for kind, shown, path in pictures(plots) if kind == "run" and not numbers.isdisjoint(shown)]
+        rest = {row["study_id"] for row in self._db.each("SELECT id, study_id FROM runs") if row["id"] not in numbers}
+        studies = {run.study_id for run in runs if run.study_id is not None} - rest  # which have no runs any more
+        gone = {"run": numbers, "study": studies, "gradcheck": set[int]()}
+        drawn = [path for kind, shown, path in pictures(self._db.folder("plots")) if not gone[kind].isdisjoint(shown)]
         files = [file for file in [*own, *map(checkpoints.previous, own), *drawn] if file.exists()]
         with _removing(files), self._db.write() as db:
             for run in runs:

@@ -143,6 +143,12 @@ def test_what_varies_is_recorded_and_said(
     assert ("one order of the images" in here("report", "--group-by", "hidden").stdout) == (vary == "init")
 
 
+def test_repeats_that_diverged_are_named_below_the_means(here: Klcli) -> None:
+    done = here("train", *SMALL, "--init", "normal", "--sigma", "1e9", "--repeats", "2", "--jobs", "1")
+    assert done.returncode == 6
+    assert "Not included: runs 1-2 (diverged)." in here("report", "--study", "1").stdout
+
+
 @pytest.mark.parametrize("command", ["train", "search-lambda", "sigma-sweep"])
 @pytest.mark.parametrize("vary", ["init", "order", "split"])
 def test_without_repeats_nothing_can_be_held(

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+
+from klcli.settings.selection import Selection
 
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -100,6 +103,8 @@ def test_filters(here: Klcli, trained: Path) -> None:
         (["--where", "no_such = 1"], "no_such"),
         (["--sort", "colour"], "colour"),
         (["--sort", "seed:down"], "asc or desc"),
+        (["--sort", ""], "--sort '': give a column"),
+        (["--sort", ":desc"], "--sort ':desc': give a column"),
         (["--state", "asleep"], "'asleep'"),
         (["--since", "yesterday"], "'yesterday'"),
         (["--format", "xml"], "'xml'"),
@@ -156,6 +161,21 @@ def test_images_divided_differently_are_not_ranked_together(here: Klcli, trained
         in done.stderr
     )
     assert numbers(here("report", "--images-of", "1", "--format", "csv")) == [1]
+    # The command keeps the view, the filters and the database: it shows as many runs as it announces.
+    change(trained, "UPDATE runs SET note = 'kept' WHERE id < 3")
+    elsewhere = (trained / "results/klcli.db").rename(trained / "it's elsewhere.db")
+    for view in (["--best", "5"], ["--list", "--sort", "test"], ["--group-by", "hidden", "lambda"], ["--limit", "7"]):
+        where = ["--where", "note = 'kept'", "--since", "30d"]
+        done = here("report", *view, *where, "--db", str(elsewhere), "--format", "csv")
+        hint = re.search(r"1 more with .*: klcli (report .*)", done.stderr)
+        assert hint, done.stderr
+        other = here(*shlex.split(hint[1]), "--format", "csv")
+        assert len(other.stdout.splitlines()) == 2, hint[0]
+    assert (
+        Selection(bn=False, images_of="1", format="csv").command(best=3)
+        == "klcli report --best 3 --images-of 1 --no-bn"
+    )
+    elsewhere.rename(trained / "results/klcli.db")
     # A list in the order of a result is a ranking as well.
     assert sorted(numbers(here("report", "--list", "--sort", "test", "--format", "csv"))) == [2, 3]
 

@@ -77,12 +77,21 @@ def table(done: "CompletedProcess[str]") -> list[list[str]]:
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[begin + 1 : end]]
 
 
-def test_the_reports_are_listed(here: Klcli) -> None:
+def test_the_reports_are_listed(here: Klcli, refused: Refused) -> None:
     done = here("reproduce", "--list")
     assert done.returncode == 0
     assert [row[0] for row in table(done)] == ["a2-2019", "a3-2021", "a3-2022", "a3-2024", "a3-bonus-2022"]
     document = json.loads(here("reproduce", "--list", "--json").stdout)
     assert document["reports"][3]["date"] == "May 2024"
+    assert [row[0] for row in table(here("reproduce", "--list", "a3-2024"))] == ["a3-2024"]
+    refused(here("reproduce", "--list", "a4-2024"), 2, "report 'a4-2024': choose one of a2-2019")
+
+
+def test_all_reports_are_checked(here: Klcli) -> None:
+    done = here("reproduce", "--check", "all", "a3-2024")
+    assert done.returncode == 0, done.stderr
+    names = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    assert names == ["a2-2019", "a3-2021", "a3-2022", "a3-2024", "a3-bonus-2022"]
 
 
 def test_rows_beside_ours(here: Klcli, rows: Rows, tmp_path: Path) -> None:

@@ -40,6 +40,18 @@ def test_notes_tags_export_and_deletion(here: Klcli, trained: Path, rows: Rows) 
     assert sorted(path.name for path in (trained / "results/checkpoints").iterdir()) == ["run-000002.npz"]
 
 
+def test_a_study_without_runs_is_deleted_with_its_pictures(here: Klcli, tmp_path: Path, rows: Rows) -> None:
+    tiny = ("--data", "synthetic", "--subset", "200", "--hidden", "5", "--epochs", "0", "--jobs", "1")
+    for sigma in ("0.1", "0.01"):
+        assert here("sigma-sweep", *tiny, "--sigmas", sigma).returncode == 0
+    for study in (1, 2):
+        (tmp_path / f"results/plots/study-{study:06d}-sigma.png").write_text("a picture")
+    assert here("runs", "delete", "1-3", "--yes").returncode == 0
+    assert [study["id"] for study in rows("studies")] == [2]
+    assert [path.name for path in (tmp_path / "results/plots").iterdir()] == ["study-000002-sigma.png"]
+    assert "0 orphans" in here("runs", "check").stdout
+
+
 def test_runs_have_names(here: Klcli, trained: Path, rows: Rows) -> None:
     here("runs", "tag", "1-3", "all")
     assert [run["tags"] for run in rows("runs")] == ["all"] * 3

@@ -281,3 +281,18 @@ def test_stages_that_were_trained_otherwise_are_not_mixed_in_silence(here: Klcli
     done = here(*SEARCH, "--fine", "--cycles", "2")
     assert done.returncode == 0
     assert "study 1 was trained with cycles 1 (here 2)" in done.stderr
+
+
+def test_a_stage_on_other_validation_images_is_not_ranked_with_the_next(here: Klcli) -> None:
+    """The fine stage narrows the range of the coarse one, but its lambdas are compared with one another alone."""
+    assert here(*SEARCH, "--coarse", "--repeats", "2", "--vary", "split").returncode == 0
+    done = here(*SEARCH, "--fine", "--fine")
+    assert done.returncode == 0, done.stderr
+    assert "study 1 was trained with split seed 0 (here -): its accuracies cannot be compared" in done.stderr
+    assert {row[1] for row in table(done)} == {"fine", "fine 2"}
+    assert "(studies 2, 3)" in done.stdout
+    assert "split seed" not in done.stdout
+    assert here("report", "--study", "3").stdout.startswith(done.stdout.partition("\n")[0])
+    assert here("report", "--html", "page.html").returncode == 0
+    titles = re.findall(r"Study \d: lambda [a-z 0-9]+", Path("page.html").read_text())
+    assert [*dict.fromkeys(titles)] == ["Study 1: lambda coarse", "Study 3: lambda fine 2"]

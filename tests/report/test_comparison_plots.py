@@ -2,14 +2,16 @@
 
 import re
 from dataclasses import replace
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 from records import MEASURES, epoch, lines_of, run
 
 from klcli.evaluation.metrics import confusion
-from klcli.report.plots.chart import OF_BN
+from klcli.report.plots.chart import OF_BN, Look
 from klcli.report.plots.curves import bn_overlay, bn_pair, bn_pairs, overlay
 from klcli.report.plots.figure import Chart, draw
 from klcli.report.plots.networks import draw_confusion, draw_weights, weight_images
@@ -196,3 +198,5 @@ def test_the_most_confused_pairs_have_their_names() -> None:
     assert texts.index("class 1 and class 9") < texts.index("class 3 and class 5")  # from below: the most often on top
     assert texts[texts.index("most confused pairs") - 2 :][:2] == ["1", "3"]
     assert draw_confusion(trained(1), counts, classes, "pdf").startswith(b"%PDF")
+    narrow = imread(BytesIO(draw_confusion(trained(1), counts, classes, "png", Look(8))))
+    assert narrow[:, [0, -1], :3].min() == 1  # no title or label is cut off at an edge

@@ -2,13 +2,15 @@
 
 import struct
 from dataclasses import replace
+from io import BytesIO
 from typing import Any
 
 import pytest
+from matplotlib.image import imread
 from records import epoch, lines_of, points, run
 
 from klcli.procedures.searches import tried_values
-from klcli.report.plots.chart import OF_BN
+from klcli.report.plots.chart import OF_BN, Look
 from klcli.report.plots.figure import Chart, draw
 from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.settings.train_config import TrainConfig
@@ -180,3 +182,11 @@ def test_a_sweep_is_drawn_on_its_way_to_infinity_and_for_one_sigma() -> None:
     assert {panel.yscale for panel in sigma_curves(runs, epochs).panels[0]} == {"linear"}, "the costs are small"
     one = [r for r in runs if r.config.sigma == 0.1]
     size_of_png(draw(sigma_curves(one, epochs)))
+
+
+@pytest.mark.parametrize("width", [6, 7, 8])
+def test_no_letter_of_a_narrow_sweep_is_cut_off(width: int) -> None:
+    """The names of sigma are wider than the panels of a sweep in a column of a document: the edges stay white."""
+    content = draw(sigma_curves(*swept()), "png", Look(width, title=False))
+    pixels = imread(BytesIO(content))
+    assert pixels[:, [0, -1], :3].min() == 1

@@ -12,6 +12,7 @@ from scipy import stats
 from klcli.procedures.searches import LambdaSearch, tried_values
 from klcli.report.tables.studies import cell, choice_sentence, interval_table, repeats_table, search_table, sigma_table
 from klcli.report.tables.table import Table
+from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
 from klcli.studies.lambda_search import Choice, Tried, choose
@@ -139,6 +140,12 @@ def test_titles_name_network_images_and_studies() -> None:
     assert sigma_table(sweep).title == (
         f"Sigma sweep: 3-layer 50-50 on {images}, adaptive statistics, transductive (study 3)"
     )
+
+
+def test_titles_name_the_split_seeds_of_all_repeats() -> None:
+    drawn = [records.run(n, TrainConfig(seed=n, split=SplitConfig(split_seed=n)), study_id=1) for n in (4, 5, 6)]
+    for table in (search_table(LambdaSearch([("coarse", drawn)], None)), sigma_table(drawn)):
+        assert "45000 images train, 5000 validate (drawn with split seeds 4 to 6)" in table.title
 
 
 def test_the_choice_as_a_document() -> None:

@@ -1,12 +1,14 @@
 """Words: the sizes equal those of the actual splits, and captions name the chosen settings."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import records
 
 from klcli.data.dataset import Dataset, split
 from klcli.errors import StoreError
-from klcli.report.words import numbered, options_words, settings_line, split_words
+from klcli.report.words import numbered, options_words, settings_line, split_words, without_note
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import ImageSet
@@ -37,6 +39,14 @@ def test_words() -> None:
     assert split_words(drawn[0]) == "45000 images train, 5000 validate (drawn with split seed 4)"
     assert split_words(*drawn) == "45000 images train, 5000 validate (drawn with split seeds 4 to 6)"
     assert (numbered("study", [1]), numbered("study", [1, 2])) == ("study 1", "studies 1, 2")
+
+
+def test_runs_that_are_not_in_a_mean_are_named() -> None:
+    states = ("complete", "diverged", "diverged", "interrupted")
+    repeats = [records.run(seed, TrainConfig(seed=seed), state=state) for seed, state in enumerate(states)]
+    assert without_note(repeats) == "Not included: runs 1-2 (diverged), run 3 (interrupted)."
+    assert without_note(repeats[:1]) == without_note([replace(repeats[1], state="complete"), repeats[0]]) == ""
+    assert without_note(repeats[1:2]) == ""  # one seed has no mean: its state is in the table
 
 
 @pytest.mark.parametrize("stored", ['{"subseT": null}', '{"validation": 0}', "[1]"])

@@ -115,7 +115,7 @@ def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
             text = FORMATS[selection.format](shown.table, shown.notes)
         print(text)
         invocation.say(*(shown.notes if selection.is_csv else ()))
-    invocation.say(*shown.hints)
+    invocation.say(*(f"{command}{invocation.database_words}" for command in shown.hints))
     written, path = list[Path](), Path()
     try:  # the table first: a picture can fail, for example on a full disk
         for path, picture in pictures:

@@ -24,7 +24,7 @@ def reproduce(
     names: Annotated[
         list[str] | None, argument("REPORT...", "Names of reports, as a3-2024, or all; files, as my-report.toml.")
     ] = None,
-    list_reports: bool = flag(REPRODUCTION, "List the reports and exit.", option="--list"),
+    list_reports: bool = flag(REPRODUCTION, "List the reports, or those named, and exit.", option="--list"),
     check: bool = flag(REPRODUCTION, "Train nothing: name every mistake of a file, or what there is to train."),
     settings: ReproductionSettings,
     markdown: Path | None = setting(None, Role.OUTPUT, "Write a Markdown page, with the figures beside it."),
@@ -46,11 +46,12 @@ def reproduce(
     - `klcli reproduce all --markdown results/reproduction.md`
     """
     if list_reports:
-        from klcli.published.report import report, report_names
+        from klcli.procedures.reproducing import ALL, each_named
+        from klcli.published.format.sources import open_report
         from klcli.report.tables.formats import exact_rows
         from klcli.report.tables.reproductions import list_table
 
-        listed = list_table([*map(report, report_names())], invocation.repeats)
+        listed = list_table([*map(open_report, each_named(names or [ALL]))], invocation.repeats)
         invocation.result(listed)
         invocation.document("reproduce", {"reports": [*exact_rows(listed)]})
         return
@@ -105,11 +106,12 @@ def reproduce(
 
 def _check(invocation: Invocation, names: list[str], settings: ReproductionSettings) -> None:
     """Name every mistake of these reports with its line, as compilers do, or what a sound one holds."""
-    from klcli.procedures.reproducing import extent
+    from klcli.procedures.reproducing import each_named, extent
     from klcli.published.format.sources import read
     from klcli.published.format.validation import mistakes
 
     require(bool(names), "--check: name a report or a file, for example my-report.toml")
+    names = each_named(names)
     documents, wrong = [], 0
     for name in names:
         found = mistakes(read(name))
@@ -118,7 +120,7 @@ def _check(invocation: Invocation, names: list[str], settings: ReproductionSetti
         if held is not None:
             words = [f"{n} {counted(n, key.replace('_', ' ').rstrip('s'))}" for key, n in held.items()]
             rows, numbers, trainings, checks, updates = words
-            seeds = f"{invocation.repeats} {counted(invocation.repeats, 'seed')}"
+            seeds = f"at least {invocation.repeats} {counted(invocation.repeats, 'seed')}"
             invocation.result(f"{name}: {rows}, {numbers}; {trainings} with {seeds}, {checks}, about {updates}")
         documents.append({"report": name, "mistakes": [asdict(one) for one in found], "holds": held})
         wrong += len(found)

@@ -8,7 +8,7 @@ from klcli.cli.invocation import EXECUTION, Invocation, invoked
 from klcli.cli.options import takes, typed_settings
 from klcli.errors import Diverged
 from klcli.report.tables.table import Table, columns, duration
-from klcli.report.words import counted, network_name, repeats_note, settings_words, subset_words
+from klcli.report.words import counted, network_name, repeats_note, settings_words, subset_words, without_note
 from klcli.settings.presets import presets
 from klcli.settings.sameness import SETTINGS, not_default
 from klcli.settings.setting import Role, flag, require, setting, value_of
@@ -91,7 +91,8 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
     seeds = ", ".join(filter(None, (words["seed"], words["order"])))
     what = f"{network_name(first.config)} on {first.dataset}{subset_words(runs)}, {seeds}"
     title = f"Study {study}, runs {first.id} to {runs[-1].id}: {what}"
-    invocation.result(*(repeats_table(title, complete), repeats_note(runs)) if complete else [title])
+    notes = filter(None, (without_note(runs), repeats_note(runs)))
+    invocation.result(*[repeats_table(title, complete), *notes] if complete else [title])
     then = [f"report --study {study} --plot curves", "report --group-by hidden,bn,lambda"] if complete else []
     invocation.places(*then)
     invocation.document("train", {"study": study, "runs": [run_document(run) for run in runs]})

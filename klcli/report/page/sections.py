@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from klcli.errors import KlcliError
+from klcli.procedures.searches import stored_search
 from klcli.published.reproduction import KIND, reproductions, stored_reproduction
 from klcli.report.page import page
 from klcli.report.page.page import Markup, Section
@@ -61,8 +62,10 @@ class Sections:
         if self._chosen is None:
             yield from map(self._reproduction, reproductions(self._store))
         studies = sorted((one for one in self._studies if one.kind != KIND), key=is_on_all_images, reverse=True)
-        refined = {study.parent for study in studies if study.stage != "final"}
-        for study in (study for study in studies if study.id not in refined):  # a fine stage includes its coarse stage
+        stages = [one.id for one in studies if one.kind == "lambda" and one.stage != "final"]
+        # A fine stage shows its coarse one, if both are on the same validation images.
+        shown = {number for stage in stages for number in stored_search(self._store, stage).studies[:-1]}
+        for study in (study for study in studies if study.id not in shown):
             yield Section(f"Study {study.id}: {study.kind} {study.stage or ''}".rstrip(), list(self._study(study)))
         if self._chosen is None and self._store.gradient_checks.suites():
             yield Section("Gradient check", list(self._gradients()))

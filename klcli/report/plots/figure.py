@@ -216,11 +216,26 @@ def dress(axes: Axes) -> None:
 
 def to_bytes(figure: Figure, suffix: str, look: Look) -> bytes:
     """Return the figure as a PNG, SVG or PDF file; the same figure gives the same bytes."""
+    if look.width is not None:
+        _keep_inside(figure)
     content = BytesIO()
     dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # with a date, no two files would be equal
     dots = DOTS[look.width is not None] if suffix == "png" else "figure"
     figure.savefig(content, format=suffix, dpi=dots, metadata=dates.get(suffix))
     return content.getvalue()
+
+
+def _keep_inside(figure: Figure) -> None:
+    """Narrow the axes until no title or label goes beyond an edge: the layout asks for the heights of these alone."""
+    engine, width = figure.get_layout_engine(), figure.get_figwidth()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    for _ in range(3):  # a narrower panel has a label that goes further beyond its own edges
+        figure.draw_without_rendering()
+        box, (x, y, along, high) = figure.get_tightbbox(), engine.get()["rect"]
+        left, right = max(0.0, -box.x0) / width, max(0.0, box.x1 - width) / width
+        if not left + right:
+            return
+        engine.set(rect=(x + left, y, along - left - right, high))
 
 
 def plain(text: str) -> str:

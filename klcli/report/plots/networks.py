@@ -14,6 +14,7 @@ from klcli.report.words import run_title, settings_line
 from klcli.store.records import Run
 
 PAIRS = 8  # most confused classes
+DIGITS = 2.5  # size of the digits in points, for each inch of the matrix, if it is too small for 9 points
 DARK = 0.6  # fraction of the darkest colour above which white digits are easier to read
 SIDE, CHANNELS = 32, 3  # of an image
 SHOWN = 100  # units
@@ -31,6 +32,7 @@ def draw_confusion(
     caption = f"{settings_line(run)}; {counts.sum()} {on} images, accuracy {confusion.accuracy:.4f}"
     width, title = look.inches(12), run_title(f"Confusion on the {on} split, run", run)
     is_wide, side = width >= WIDE, min(6.0, 0.9 * width)
+    digits = min(9, DIGITS * side)
     figure, _ = new_figure(width, side if is_wide else side + BARS_INCHES, title, caption, look)
     below: dict[str, Any] = {"nrows": 2, "height_ratios": (side, BARS_INCHES)}
     matrix, bars = figure.subplots(**({"ncols": 2, "width_ratios": (1.7, 1)} if is_wide else below))
@@ -39,17 +41,17 @@ def draw_confusion(
     matrix.imshow(shares, cmap="Blues", vmin=0, vmax=darkest)
     for (row, column), share in np.ndenumerate(shares):
         colour = "white" if share > DARK * darkest else "black"
-        matrix.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=9)
+        matrix.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=digits)
     places = range(len(names))
     matrix.set_xticks(places, names, rotation=40, ha="right", rotation_mode="anchor")
     matrix.set_yticks(places, names)
-    matrix.set(xlabel="predicted", ylabel="true class", title="percent of the images of a class")
+    matrix.set(xlabel="predicted", ylabel="true class", title="percent of each class")
     matrix.spines[:].set_visible(False)
     if pairs := confusion.most_confused(PAIRS)[::-1]:
         both, mistakes = [f"{names[a]} and {names[b]}" for a, b, _ in pairs], [n for *_, n in pairs]
         bars.bar_label(bars.barh(both, mistakes, color=OF_SPLIT[on]), padding=3)
         bars.margins(x=0.12)
-    bars.set(title="most confused pairs", xlabel="images classified as the other class")
+    bars.set(title="most confused pairs", xlabel="images confused")
     dress(bars)
     bars.grid(axis="y", visible=False)
     return to_bytes(figure, suffix, look)

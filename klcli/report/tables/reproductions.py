@@ -120,7 +120,8 @@ def list_table(reports: Sequence[Report], repeats: int) -> Table:
         trainings = sum(len(study.configs) for study in planned(one, repeats))
         own = {"report": one.number, "rows": len(one.rows), "numbers": published, "trainings": trainings}
         rows.append(vars(one) | own)
-    return Table(f"Published reports, with {repeats} {counted(repeats, 'seed')} for every setting", LIST_HEAD, rows)
+    seeds = f"at least {repeats} {counted(repeats, 'seed')}"
+    return Table(f"Published reports, with {seeds} for every setting", LIST_HEAD, rows)
 
 
 def reproduction_document(found: Reproduction, notes: Sequence[str], paths: Sequence[Path]) -> dict[str, Any]:

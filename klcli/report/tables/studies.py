@@ -61,8 +61,8 @@ def search_table(search: "LambdaSearch") -> Table:
     interval = "&half:.4f=95 % ±; &n:; " if repeated else ""
     others = "??validation_loss:=loss; ???validation_cost:=cost; ???train_accuracy:=train; ?runs:=run; remark="
     head = columns(f"*lambda:.4g; stage; validation_accuracy:=validation; {interval}{others}")
-    first = search.stages[0][1][0]
-    what = f"Lambda search: {network_name(first.config)} on {images_words(first)}"
+    runs = [run for _, stage in search.stages for run in stage]
+    what = f"Lambda search: {network_name(runs[0].config)} on {images_words(*runs)}"
     return Table(f"{what}, by validation accuracy ({numbered('study', search.studies)})", head, rows)
 
 
@@ -93,7 +93,7 @@ def sigma_table(runs: Sequence[Run]) -> Table:
             why = next((run.state for run in mine if run.state != "complete"), None)
             rows[-1][f"{name}_{bn}"] = cell(mine, f"{split}_{name}") or why
     measures = "; ".join(f"{name}_0:={name}; &{name}_1:=with BN" for name in MEASURES)
-    what = f"Sigma sweep: {layers_name(runs[0].config)} on {images_words(runs[0])}{statistics_words(runs)}"
+    what = f"Sigma sweep: {layers_name(runs[0].config)} on {images_words(*runs)}{statistics_words(runs)}"
     return Table(f"{what} (study {runs[0].study_id})", columns(f"*sigma:.4g; *split; {measures}"), rows)
 
 
