@@ -154,8 +154,14 @@ def repeats_note(runs: Sequence[Run]) -> str:
 
 def version_words(run: Run, name: str) -> str | None:
     """`openblas 0.3.31 Haswell, after epoch 3 openblas 0.3.31 SkylakeX` for a run that was resumed under another."""
-    later = [f", after epoch {one['epoch']:g} {one[name]}" for one in run.versions.get("later", []) if name in one]
-    return f"{run.versions[name]}{''.join(later)}" if name in run.versions else None
+    if name not in run.versions:
+        return None
+    words = now = run.versions[name]
+    for one in run.versions.get("later", []):  # each has all versions, changed or not
+        if one.get(name, now) != now:
+            now = one[name]
+            words += f", after epoch {one['epoch']:g} {now}"
+    return str(words)
 
 
 def run_numbers(runs: Sequence[Run]) -> str:
