@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from klcli.settings.procedures import VARY
 from klcli.settings.setting import require
+from klcli.settings.split_config import listed
 from klcli.settings.train_config import TrainConfig
 
 RANGE_TEST_DEFAULTS: dict[str, Any] = {"eta_min": 1e-5, "eta_max": 1.0, "epochs": 1, "evaluations_per_cycle": 40}
@@ -20,6 +21,11 @@ def repeat(base: TrainConfig, repeats: int, vary: str = "all") -> list[TrainConf
     varies every seed and draws the validation images anew, from `split_seed` on, or from `seed` on without one.
     """
     check_repeats(repeats, vary)
+    constant = {
+        "order": "without shuffling, augmentation and dropout, all repeats would be equal, omit --no-shuffle",
+        "split": f"--validation-batches {listed(base.split.validation_batches)} draws nothing, omit one",
+    }
+    require(can_vary(base, vary), f"--vary {vary}: {constant.get(vary)}")
     # A seed of its own, which does not follow the other.
     first = base.order_seed if vary in ("all", "split") else base.shared_seed
     weights, orders = (range(repeats) if varies else [0] * repeats for varies in (vary != "order", vary != "init"))
@@ -29,6 +35,13 @@ def repeat(base: TrainConfig, repeats: int, vary: str = "all") -> list[TrainConf
     splits = [replace(base.split, split_seed=drawn + r) if vary == "split" else base.split for r in range(repeats)]
     own = zip(seeds, order_seeds, splits, strict=True)
     return [replace(base, seed=seed, order_seed=order, split=split) for seed, order, split in own]
+
+
+def can_vary(config: TrainConfig, vary: str) -> bool:
+    """Whether repeats of a training can differ so: some draw nothing but weights, some name their validation images."""
+    augments = config.flip or config.shift or config.contrast or config.mixup
+    draws = config.shuffle or augments or config.dropout or config.statistics_samples
+    return {"order": bool(draws), "split": not config.split.validation_batches}.get(vary, True)
 
 
 def check_repeats(repeats: int, vary: str) -> None:
