@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from klcli.settings.columns import OF_BN
-from klcli.settings.run_names import runs_words
+from klcli.settings.run_names import ranges_words, runs_words
 from klcli.settings.sameness import SETTINGS, not_default
 from klcli.settings.setting import value_of
 from klcli.settings.split_config import SplitConfig, listed
@@ -150,6 +150,11 @@ def repeats_note(runs: Sequence[Run]) -> str:
             "Each has validation images of its own; the test images are the same: their sampling error is not included."
         )
     return f"Deviations and intervals are over seeds of {varied}. {rest}"
+
+
+def duplicates_note(runs: Sequence[Run | RunResult]) -> str:
+    """Say which runs a statistic over seeds leaves out, because they repeat a seed."""
+    return f"Not counted, because settings and seed are those of another run: {ranges_words(run.id for run in runs)}."
 
 
 def version_words(run: Run, name: str) -> str | None:
