@@ -18,7 +18,7 @@ VARYING = (
     (r"[0-9a-f]{8,}", "1"),
     (r", the official files", ""),
     (r"\b(cifar10|synthetic)\b", "DATA"),
-    (r"\b(airplane|deer|ship|truck|class \d)\b(?!\.)", "CLASS"),
+    (r"\b(airplane|automobile|deer|horse|ship|truck|class \d)\b(?!\.)", "CLASS"),
     (r"[-+]?\d[\d.]*(e[-+]?\d+)?", "#"),
     (r"(?<= )-(?= |$)", "#"),
     (r"─+", "─"),

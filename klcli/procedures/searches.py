@@ -48,7 +48,7 @@ def search_lambda(
 
     All values, seeds and stacks of a stage are determined before its first training.
     """
-    check_repeats(repeats, vary)
+    check_repeats(repeats, vary, config)
     low, high = what.between
     Range(low, high, what.scale)  # refused before the images are opened
     with setup.pinned():

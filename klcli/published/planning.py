@@ -6,7 +6,7 @@ from typing import NamedTuple
 from klcli.published.report import Report
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.studies.plans import repeat
+from klcli.studies.plans import can_vary, repeat
 
 QUICK_SEEDS, QUICK_CYCLES = 2, 1
 Plans = dict[SplitConfig, list[TrainConfig]]  # by the division of the images
@@ -32,8 +32,8 @@ def plan(report: Report, repeats: int, *, quick: bool = False, vary: str = "all"
 
 
 def repeated(base: TrainConfig, repeats: int, vary: str) -> list[TrainConfig]:
-    """Return the repeats of a training; whole batch files for validation are the same in all of them."""
-    return repeat(base, repeats, "all" if vary == "split" and base.split.validation_batches else vary)
+    """Return the repeats of a training; they differ in everything if a report has nothing else that could `vary`."""
+    return repeat(base, repeats, vary if can_vary(base, vary) else "all")
 
 
 def chain(

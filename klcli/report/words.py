@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from klcli.settings.columns import OF_BN
-from klcli.settings.run_names import runs_words
+from klcli.settings.run_names import ranges_words, runs_words
 from klcli.settings.sameness import SETTINGS, not_default
 from klcli.settings.setting import value_of
 from klcli.settings.split_config import SplitConfig, listed
@@ -159,10 +159,21 @@ def without_note(runs: Sequence[Run]) -> str:
     return f"Not included: {', '.join(left)}." if left and repeats_note(runs) else ""
 
 
+def duplicates_note(runs: Sequence[Run | RunResult]) -> str:
+    """Say which runs a statistic over seeds leaves out, because they repeat a seed."""
+    return f"Not counted, because settings and seed are those of another run: {ranges_words(run.id for run in runs)}."
+
+
 def version_words(run: Run, name: str) -> str | None:
     """`openblas 0.3.31 Haswell, after epoch 3 openblas 0.3.31 SkylakeX` for a run that was resumed under another."""
-    later = [f", after epoch {one['epoch']:g} {one[name]}" for one in run.versions.get("later", []) if name in one]
-    return f"{run.versions[name]}{''.join(later)}" if name in run.versions else None
+    if name not in run.versions:
+        return None
+    words = now = run.versions[name]
+    for one in run.versions.get("later", []):  # each has all versions, changed or not
+        if one.get(name, now) != now:
+            now = one[name]
+            words += f", after epoch {one['epoch']:g} {now}"
+    return str(words)
 
 
 def run_numbers(runs: Sequence[Run]) -> str:

@@ -79,4 +79,6 @@ def override(config: TrainConfig, own: Mapping[str, Any]) -> TrainConfig:
     Settings that suit the old value of one return to their defaults: with --cycles, the preset's epochs.
     """
     dropped = [key for name in own for key in BELONGING.get(name, ()) if key not in own]
+    if not any(own.get(key, getattr(config, key)) for key in ("shift", "contrast")):
+        dropped += {"weak_augmentation"} - own.keys()
     return with_values(config, {key: SETTINGS[key].default for key in dropped} | dict(own))

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from klcli.errors import ConfigError
 from klcli.settings.procedures import VARY
 from klcli.settings.setting import require
+from klcli.settings.split_config import listed
 from klcli.settings.train_config import TrainConfig
 
 RANGE_TEST_DEFAULTS: dict[str, Any] = {"eta_min": 1e-5, "eta_max": 1.0, "epochs": 1, "evaluations_per_cycle": 40}
@@ -19,7 +21,7 @@ def repeat(base: TrainConfig, repeats: int, vary: str = "all") -> list[TrainConf
     `all` varies every seed, `init` the weights and not order, dropout and augmentation, `order` the reverse. `split`
     varies every seed and draws the validation images anew, from `split_seed` on, or from `seed` on without one.
     """
-    check_repeats(repeats, vary)
+    check_repeats(repeats, vary, base)
     # A seed of its own, which does not follow the other.
     first = base.order_seed if vary in ("all", "split") else base.shared_seed
     weights, orders = (range(repeats) if varies else [0] * repeats for varies in (vary != "order", vary != "init"))
@@ -31,11 +33,22 @@ def repeat(base: TrainConfig, repeats: int, vary: str = "all") -> list[TrainConf
     return [replace(base, seed=seed, order_seed=order, split=split) for seed, order, split in own]
 
 
-def check_repeats(repeats: int, vary: str) -> None:
-    """Raise ConfigError for less than one repeat, an unknown `vary`, or one that a single training cannot obey."""
+def can_vary(config: TrainConfig, vary: str) -> bool:
+    """Whether repeats of a training can differ so: some draw nothing but weights, some name their validation images."""
+    augments = config.flip or config.shift or config.contrast or config.mixup
+    draws = config.shuffle or augments or config.dropout or config.statistics_samples
+    return {"order": bool(draws), "split": not config.split.validation_batches}.get(vary, True)
+
+
+def check_repeats(repeats: int, vary: str, base: TrainConfig | None = None) -> None:
+    """Raise ConfigError for less than one repeat, an unknown `vary`, or one that no repeats can obey."""
     require(repeats >= 1, f"repeats {repeats}: must be at least 1")
     require(vary in VARY, f"--vary {vary!r}: choose one of {', '.join(VARY)}")
     require(repeats > 1 or vary == "all", f"--vary {vary}: a single training varies nothing, give --repeats 2 or more")
+    if base and not can_vary(base, vary):
+        equal = "without shuffling, augmentation and dropout, all repeats would be equal, omit --no-shuffle"
+        whole = f"--validation-batches {listed(base.split.validation_batches)} draws nothing, omit one"
+        raise ConfigError(f"--vary {vary}: {equal if vary == 'order' else whole}")
 
 
 def sigma_sweep(base: TrainConfig, sigmas: Sequence[float], repeats: int, vary: str = "all") -> list[TrainConfig]:

@@ -100,6 +100,15 @@ def test_repeats_have_a_mean_with_its_interval() -> None:
     assert f"test accuracy 0.5000 ± 0.0000, {ending}" in notes
 
 
+def test_a_training_that_was_repeated_with_its_seed_counts_once() -> None:
+    """Two equal runs differ from their evaluations by one number, whose spread of 0 is no evidence."""
+    copy = records.run(4, three_runs()[0].config, validation_accuracy=STORED[0], validation_loss=1.0)
+    runs, evaluations = [*three_runs(), copy], [*three_evaluations(), evaluation(4, NOW[0], [4])]
+    left_out = "Not counted, because settings and seed are those of another run: 4."
+    assert difference_notes(evaluations, runs) == [*difference_notes(three_evaluations(), three_runs()), left_out]
+    assert difference_notes([evaluations[0], evaluations[3]], [runs[0], copy]) == [left_out]
+
+
 @pytest.mark.parametrize("third", [{"lam": 0.1}, {"seed": 1}, {"images": "b"}])
 def test_runs_that_are_no_repeats_have_no_mean(third: dict[str, Any]) -> None:
     runs = []

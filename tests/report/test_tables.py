@@ -1,6 +1,7 @@
 """Tables: all digits of the format, a dash for a missing value, and no truncated cell."""
 
 import io
+import json
 from typing import Any
 
 import pytest
@@ -147,6 +148,24 @@ def test_side_by_side_has_every_setting_the_results_and_later_evaluations() -> N
     assert rows["test accuracy, precise statistics, flips"] == ("-", "0.5400")
     differing = comparison_table([run(), run(3, {"lam": 0.1, "batch_size": 50}, state="diverged")], diff_only=True)
     assert [cells[0] for cells in differing.cells()] == ["lambda", "n_s", "n_batch", "state"]
+
+
+def test_versions_side_by_side_are_those_that_changed_each_with_its_epoch() -> None:
+    first = {"engine": "numba 0.68.1", "numpy": "2.4.6", "blas": "openblas 0.3.31 Haswell"}
+    kernel = first | {"blas": "openblas 0.3.31 SkylakeX"}
+    later = [{"epoch": 2.0} | kernel, {"epoch": 5.5} | kernel | {"engine": "NumPy"}]
+    runs = [run(1, versions_json=json.dumps(first)), run(2, versions_json=json.dumps(first | {"later": later}))]
+    rows = {title: values for title, *values in comparison_table(runs, diff_only=False).cells()}
+    assert rows["engine"] == ["numba 0.68.1", "numba 0.68.1, after epoch 5.5 NumPy"]
+    assert rows["BLAS"] == [
+        "openblas 0.3.31 Haswell",
+        "openblas 0.3.31 Haswell, after epoch 2 openblas 0.3.31 SkylakeX",
+    ]
+    assert rows["NumPy"] == ["2.4.6", "2.4.6"]
+    assert {"engine", "BLAS"} == {title for title, *_ in comparison_table(runs, diff_only=True).cells()}
+    old = comparison_table([run(versions_json=json.dumps({"numpy": "2.4.6", "later": later}))], diff_only=False)
+    assert dict(row[:2] for row in old.cells())["NumPy"] == "2.4.6"
+    assert "engine" not in dict(row[:2] for row in old.cells())
 
 
 def test_a_pipe_gets_one_line_per_row() -> None:

@@ -83,6 +83,20 @@ def test_what_a_user_types_replaces_the_setting_and_what_belonged_to_it(
 
 
 @pytest.mark.parametrize(
+    ("own", "weak"),
+    [
+        ({"shift": 0}, 0.1),
+        ({"contrast": 0.0}, 0.1),
+        ({"shift": 0, "contrast": 0.0}, 0.0),
+        ({"shift": 0, "contrast": 0.0, "flip": False}, 0.0),
+        ({"shift": 1, "weak_augmentation": 0.2}, 0.2),
+    ],
+)
+def test_without_shifts_and_contrast_nothing_of_a_preset_weakens_them(own: dict[str, Any], weak: float) -> None:
+    assert override(presets()["quick"].config, own).weak_augmentation == weak
+
+
+@pytest.mark.parametrize(
     ("text", "named"),
     [
         ("[a", ["TOML"]),

@@ -1,12 +1,15 @@
 """Plans: repeats differ in their seeds alone; a sweep has every sigma without and with BN."""
 
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 
 from klcli.errors import ConfigError
+from klcli.published.planning import repeated
 from klcli.settings.sameness import settings_and_seeds, stack_key, without_seeds
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -56,6 +59,40 @@ def test_every_repeat_has_a_split_of_its_own(own: int | None, expected: list[int
     assert len({stack_key(config) for config in repeats}) == 2
     assert {without_seeds(config) for config in repeats} == {without_seeds(base)}
     assert settings_and_seeds(repeats[0]) != settings_and_seeds(replace(repeats[0], split=SplitConfig()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_refused"),
+    [
+        ({}, True),
+        ({"shuffle": True}, False),
+        ({"flip": True}, False),
+        ({"shift": 1}, False),
+        ({"contrast": 0.1}, False),
+        ({"mixup": 0.2}, False),
+        ({"dropout": 0.1}, False),
+        ({"batch_norm": True}, True),
+        ({"batch_norm": True, "bn_statistics": "precise"}, False),
+        ({"batch_norm": True, "bn_statistics": "batch"}, True),
+    ],
+)
+def test_an_order_that_nothing_follows_cannot_vary(settings: dict[str, Any], is_refused: bool) -> None:
+    config = TrainConfig(**{"shuffle": False} | settings)
+    with pytest.raises(ConfigError, match=r"--vary order.*omit --no-shuffle") if is_refused else nullcontext():
+        repeat(config, 2, "order")
+    assert len(repeat(config, 2, "all")) == 2
+
+
+def test_a_split_of_whole_batch_files_cannot_vary() -> None:
+    with pytest.raises(ConfigError, match=r"--vary split.*--validation-batches 2"):
+        repeat(TrainConfig(split=SplitConfig(validation_batches=(2,))), 2, "split")
+
+
+@pytest.mark.parametrize("vary", ["order", "split"])
+def test_the_repeats_of_a_report_differ_in_everything_where_it_draws_nothing_else(vary: str) -> None:
+    fixed = TrainConfig(shuffle=False, split=SplitConfig(validation_batches=(2,)))
+    assert repeated(fixed, 3, vary) == repeat(fixed, 3)
+    assert repeated(TrainConfig(), 3, vary) == repeat(TrainConfig(), 3, vary) != repeat(TrainConfig(), 3)
 
 
 @pytest.mark.parametrize("vary", ["init", "order", "split"])

@@ -33,7 +33,7 @@ def train(
 
     Without options: the 3-layer network 50-50 of the course, He initialisation, two cycles of a
     cyclical learning rate on 45 000 images; 5 000 validate, and the network is evaluated on the 10 000
-    of the test set once, after training. The run is in the database from its first second on.
+    of the test set once, after training. The run is recorded before its first update.
 
     Examples:
 

@@ -9,7 +9,7 @@ from typing import Any
 from klcli.errors import ConfigError
 from klcli.report.tables.studies import sample_of, spread
 from klcli.report.tables.table import Column, Row, Table, columns
-from klcli.report.words import images_words, numbered, setting_value, value_words
+from klcli.report.words import duplicates_note, images_words, numbered, setting_value, value_words
 from klcli.settings.run_names import ranges_words
 from klcli.settings.sameness import SETTINGS, differences, settings_and_seeds, without_seeds
 from klcli.settings.setting import Setting
@@ -95,8 +95,7 @@ def group_notes(groups: Sequence[Group], by: Sequence[Setting], repeated: Runs) 
         what = f"{numbered('Row', held)}: the seeds are of the weights alone, with one order of the images"
         notes.append(f"{what}: the deviation does not contain that of the order.")
     if repeated:
-        which = ranges_words(run.id for run in repeated)
-        notes.append(f"Not counted, because settings and seed are those of another run: {which}.")
+        notes.append(duplicates_note(repeated))
     return notes
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, product
+from typing import Any
 
 from klcli.report.tables.table import SPLITS, Column, Row, Table, columns
-from klcli.report.words import IN_NAME, counted, network_name, options_words
+from klcli.report.words import IN_NAME, counted, duplicates_note, network_name, options_words
 from klcli.settings.sameness import SETTINGS, settings_and_seeds
 from klcli.settings.setting import Role
 from klcli.store.records import Evaluation, GradientCheck, Run
@@ -68,10 +69,13 @@ def _signed(value: float) -> str:
 
 def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> list[str]:
     """State the mean over several runs that are repeats, and the mean difference and whether it is more than chance."""
-    trainings = {(run.dataset_sha256, *settings_and_seeds(run.config)) for run in runs}
-    notes, are_repeats = [], len(trainings) == len(runs) and len({one[:2] for one in trainings}) == 1
+    trainings: dict[Any, tuple[Evaluation, Run]] = {}
+    for pair in zip(evaluations, runs, strict=True):
+        trainings.setdefault((pair[1].dataset_sha256, *settings_and_seeds(pair[1].config)), pair)
+    distinct = [*zip(*trainings.values(), strict=True)]
+    notes, are_repeats = [], len({one[:2] for one in trainings}) == 1
     for split in MEASURED:
-        now, before = ([one.measure(split, "accuracy") for one in many] for many in (evaluations, runs))
+        now, before = ([one.measure(split, "accuracy") for one in many] for many in distinct)
         own = Sample(tuple(value for value in now if value is not None))
         if are_repeats and own.half_interval is not None:
             means = f"{own.mean:.4f} ± {own.half_interval:.4f}"
@@ -83,7 +87,8 @@ def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> 
             interval = f"95 % interval from {low:+.4f} to {high:+.4f}"
             differs = f"{split} accuracy differs by {sample.mean:+.4f} on the mean of {sample.n} runs"
             notes.append(f"{differs}, {interval}: {'no more' if low <= 0 <= high else 'more'} than chance")
-    return notes
+    duplicates = [run for run in runs if run not in distinct[1]]
+    return notes + [duplicates_note(duplicates)] * bool(duplicates)
 
 
 def evaluations_table(title: str, evaluations: Sequence[Evaluation]) -> Table:

@@ -137,7 +137,7 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
     return Table(title + words.subset_words(runs), head, rows)
 
 
-_VERSIONS = {"klcli": "klcli", "python": "Python", "numpy": "NumPy", "blas": "BLAS", "simd": "SIMD"}
+_VERSIONS = {"klcli": "klcli", "engine": "engine", "python": "Python", "numpy": "NumPy", "blas": "BLAS", "simd": "SIMD"}
 _ALWAYS_DIFFER = ("started (UTC)", "seconds")
 _RESULTS = columns(
     f"threads; study_id=study; state; error=why it ended; epochs_done:.4g; {':.4f; '.join(MEASURES)}:.4f; "
