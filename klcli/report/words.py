@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from klcli.settings.columns import OF_BN
-from klcli.settings.run_names import runs_words
+from klcli.settings.run_names import ranges_words, runs_words
 from klcli.settings.sameness import SETTINGS, not_default
 from klcli.settings.setting import value_of
 from klcli.settings.split_config import SplitConfig, listed
@@ -171,6 +171,11 @@ def numbered(noun: str, numbers: Sequence[int]) -> str:
 def counted(number: float, noun: str) -> str:
     """`cycle` for one, `cycles` for any other number; `study` and `studies`."""
     return noun if number == 1 else f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+
+
+def not_counted(repeated: Iterable[int]) -> str:
+    """Return the note on runs that have the numbers of another one: they are no second seed."""
+    return f"Not counted, because settings and seed are those of another run: {ranges_words(repeated)}."
 
 
 def _seeds_words(noun: str, seeds: set[int]) -> str:
