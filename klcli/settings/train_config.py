@@ -162,6 +162,21 @@ class TrainConfig(Settings):
         return SAMPLES.get(self.bn_statistics) if self.bn_samples is None else self.bn_samples
 
     @property
+    def cure_of_divergence(self) -> str:
+        """What to try if this training diverges: `try a smaller --eta-max than 0.1`, or the cause at any usual eta.
+
+        An update of SGD multiplies W by 1 - eta (2 lambda + weight decay): below -1, W grows whatever the images are.
+        """
+        eta = min(self.eta_max, type(self).eta_max)
+        if self.optimizer == "sgd" and eta * self.lam > 1:
+            return f"try a smaller lambda than {self.lam:g}"
+        if eta * self.weight_decay > 2:
+            return f"try a smaller --weight-decay than {self.weight_decay:g}"
+        if self.sigma is not None and self.sigma > 1:
+            return f"try a smaller --sigma than {self.sigma:g}"
+        return f"try a smaller --eta-max than {self.eta_max:g}"
+
+    @property
     def shared_seed(self) -> int:
         """The seed of order, augmentation and dropout, which the replicas of a stack share."""
         return self.seed if self.order_seed is None else self.order_seed
