@@ -122,15 +122,15 @@ def predict(
     config = by.config
     if by.has_batch_statistics:
         setup.observer.warn(f"{by.name} was evaluated with batch statistics, pictures get its running averages")
-    flips = config.flip if flips is None else flips
-    shifts = min(config.shift, MOST_SHIFT) if shifts is None else shifts
+    usual = min(config.shift, MOST_SHIFT)
+    how = EvaluationSettings(flips=config.flip if flips is None else flips, shifts=usual if shifts is None else shifts)
     with setup.pinned(by.run.threads if by.run else None), setup.observer.step("classifying"):
-        seen = views(by.inputs.split(pixels, config.standardise), flips=flips, shifts=shifts)
+        seen = views(by.inputs.split(pixels, config.standardise), flips=how.flips, shifts=how.shifts)
         log_P = [log_probabilities(one.network, view, config.dtype) for view in seen for one in by.networks]
     classes = by.inputs.class_names
     named = [dict(zip(classes, map(float, row), strict=True)) for row in np.exp(log_mean(log_P))]
     found = list(zip(map(path_text, pictures), named, strict=True))
-    return Predictions(by.run, config, by.dataset, found, flips, shifts)
+    return Predictions(by.run, config, by.dataset, found, how.flips, how.shifts)
 
 
 def check_gradients(setup: Setup, networks: Sequence[Stack], settings: CheckSettings) -> list[GradientCheck]:

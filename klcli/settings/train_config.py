@@ -118,6 +118,8 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        divided = f"split {self.split!r}: must be a SplitConfig, for example SplitConfig(subset=1000)"
+        require(isinstance(self.split, SplitConfig), divided)
         require(bool(self.hidden), "--hidden: give at least one width, for example --hidden 50 50")
         check_samples(self.bn_statistics, self.bn_samples)
         limits = f"--eta-min {self.eta_min} is above --eta-max {self.eta_max}: lower the first or raise the second"
