@@ -4,6 +4,7 @@ import os
 import re
 import sqlite3
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -60,15 +61,18 @@ class Upkeep:
         """Delete runs with their epochs, checkpoints and pictures; return the deleted files.
 
         A study records the positions of its deleted runs, so that it never counts as complete on resumption; a study
-        without runs is deleted. Raises ConfigError for a run that is being trained.
+        without runs is deleted with its pictures. Raises ConfigError for a run that is being trained.
         """
         runs = [self._runs.get(run_id) for run_id in dict.fromkeys(run_ids)]
         for run in runs:
             if run.state == "running":
                 raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
-        own, numbers = [self._runs.file_of(run) for run in runs if run.checkpoint is not None], {run.id for run in runs}
+        own, deleted = [self._runs.file_of(run) for run in runs if run.checkpoint is not None], {run.id for run in runs}
+        members = Counter(run.study_id for run in runs)
+        sizes = self._db.each("SELECT study_id, count(*) n FROM runs WHERE study_id IS NOT NULL GROUP BY study_id")
+        gone = {"run": deleted, "study": {row["study_id"] for row in sizes if row["n"] == members[row["study_id"]]}}
         plots = self._db.folder("plots")
-        drawn = [path for kind, shown, path in pictures(plots) if kind == "run" and not numbers.isdisjoint(shown)]
+        drawn = [path for kind, shown, path in pictures(plots) if not gone.get(kind, set()).isdisjoint(shown)]
         files = [file for file in [*own, *map(checkpoints.previous, own), *drawn] if file.exists()]
         with _removing(files), self._db.write() as db:
             for run in runs:
