@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import accumulate, product
 from typing import Any
 
-from klcli.report.tables.table import SPLITS, Column, Row, Table, columns
+from klcli.report.tables.table import SPLITS, Column, Row, Table, columns, signed
 from klcli.report.words import IN_NAME, counted, network_name, not_counted, options_words
 from klcli.settings.sameness import SETTINGS, numbers_key
 from klcli.settings.setting import Role
@@ -63,7 +63,7 @@ def evaluation_table(title: str, evaluations: Sequence[Evaluation], runs: Sequen
 
 def _signed(value: float) -> str:
     """A difference to four digits with its sign; zero after rounding has no sign."""
-    text = f"{value:+.4f}"
+    text = signed(value)
     return text[1:] if float(text) == 0 else text
 
 
