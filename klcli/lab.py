@@ -10,13 +10,16 @@ Ctrl-C raises Interrupted; `lab.resume(run.id)` completes the interrupted run. F
 process (`jobs=1`); with more jobs, guard the script with `if __name__ == "__main__":`, because workers import it.
 """
 
+import operator
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from klcli.errors import ConfigError
 from klcli.procedures import run_lookup, trainings
 from klcli.procedures.observer import Observer
 from klcli.procedures.setup import Setup
@@ -44,6 +47,7 @@ if TYPE_CHECKING:  # imported by the methods that use them, so that a training s
     from klcli.studies.gradient_mistakes import Arrays
 
 OnEvaluation = Callable[[EpochMetrics], None]
+TRAININGS = ("train", "repeat", "sigma_sweep", "search_lambda")  # methods whose first argument is a TrainConfig
 AnyRun = int | str | Run  # its number, another name of `klcli help runs`, or its record
 
 
@@ -174,7 +178,8 @@ class Lab:
         from klcli.procedures import evaluating
 
         settings = settings or EvaluationSettings()
-        names = [_name(run) for run in ([runs] if isinstance(runs, int | str | Run) else runs)]
+        several = runs if isinstance(runs, Iterable) and not isinstance(runs, str) else [runs]
+        names = [*map(_name, several)]
         setup = self._calling("evaluate", names, settings, ensemble=ensemble)
         return evaluating.evaluate(setup, [*map(str, names)], settings, ensemble)
 
@@ -249,7 +254,7 @@ class Lab:
 
     def runs_of(self, study: Study | int) -> list[Run]:
         """Return the runs of a study in the order of its plan."""
-        return self.store.studies.members((self.store.studies.get(study) if isinstance(study, int) else study).id)
+        return self.store.studies.members(self.store.studies.get(_number(study, Study)).id)
 
     def epochs(self, run: AnyRun) -> list[Epoch]:
         """Return the evaluations of a run in order."""
@@ -263,13 +268,26 @@ class Lab:
             return runner.store.studies.get(runner.run(kind, stage, plan, {}, **how))
 
     def _calling(self, method: str, *given: Any, **named: Any) -> Setup:
+        wrong = [one for one in (*given, *named.values()) if isinstance(one, dict)]
+        wrong += [one for one in given[:1] if method in TRAININGS and not isinstance(one, TrainConfig)]
+        if wrong:
+            usage = "give settings as an object, for example TrainConfig(hidden=(50, 30), batch_norm=True)"
+            raise ConfigError(f"{method} {wrong[0]!r}: {usage}")
         own = {key: value for key in ("data", "threads") if (value := getattr(self._setup, key)) not in (None, 1)}
         lab = _call("Lab", [str(self._setup.db)], own)
         return replace(self._setup, command=self._command or f"{lab}.{_call(method, given, named)}")
 
 
 def _name(run: AnyRun) -> int | str:
-    return run.id if isinstance(run, Run) else run
+    return run if isinstance(run, str) else _number(run, Run)
+
+
+def _number(record: Any, kind: type[Run] | type[Study]) -> int:
+    """Return the number of a record, or a number itself, also that of NumPy. Raises ConfigError for anything else."""
+    with suppress(TypeError):
+        return int(record.id) if isinstance(record, kind) else operator.index(record)
+    name = kind.__name__
+    raise ConfigError(f"{name.lower()} {record!r}: give its number or its {name}")
 
 
 def _call(function: str, given: Sequence[Any], named: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -167,6 +168,48 @@ def test_a_run_is_given_by_number_name_or_record(lab: Lab, tmp_path: Path) -> No
     for n in (-1, "x"):
         with pytest.raises(ConfigError, match=f"best {n!r}"):
             lab.best(n)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda lab: lab.train({}), "train {}: give settings as an object"),
+        (lambda lab: lab.train(None), "train None: give settings as an object"),
+        (lambda lab: lab.repeat("best", 2), "repeat 'best': give settings as an object"),
+        (lambda lab: lab.sigma_sweep({}, (0.1,)), "sigma_sweep {}: give settings as an object"),
+        (lambda lab: lab.search_lambda(SMALL, {"fine": 1}), "search_lambda {'fine': 1}: give settings as an object"),
+        (lambda lab: lab.check_gradients(SMALL, {"dims": 3}), "check_gradients {'dims': 3}: give settings"),
+        (lambda lab: [*lab.reproduce("a3-2024", settings={"quick": True})], "reproduce {'quick': True}: give settings"),
+        (lambda lab: lab.repeat(SMALL, "2"), "repeats '2': must be a whole number, at least 1"),
+        (lambda lab: lab.repeat(SMALL, 1.5), "repeats 1.5: must be a whole number, at least 1"),
+        (lambda lab: lab.evaluate(None), "run None: give its number or its Run"),
+        (lambda lab: lab.evaluate([1, 1.5]), "run 1.5: give its number or its Run"),
+        (lambda lab: lab.epochs([1]), "run [1]: give its number or its Run"),
+        (lambda lab: lab.runs_of("1"), "study '1': give its number or its Study"),
+        (lambda lab: lab.runs_of(lab.train(SMALL)), "study Run(id=1, "),
+        (lambda lab: TrainConfig(split={"subset": 300}), "split {'subset': 300}: must be a SplitConfig"),
+    ],
+)  # fmt: skip
+def test_an_argument_of_another_type_is_named(lab: Lab, call: Callable[[Lab], object], named: str) -> None:
+    lab.train(replace(SMALL, epochs=0))
+    with pytest.raises(ConfigError) as refused:
+        call(lab)
+    assert str(refused.value).startswith(named.replace("id=1", "id=2"))
+
+
+def test_numbers_of_numpy_are_numbers(lab: Lab) -> None:
+    study, one = lab.repeat(SMALL, np.int64(2)), np.int64(1)  # type: ignore[arg-type]
+    assert lab.runs_of(np.int64(study.id)) == lab.runs_of(study)  # type: ignore[arg-type]
+    assert lab.run(one) == lab.evaluate(one)[0][0] == lab.evaluate([one])[0][0]  # type: ignore[arg-type, list-item]
+
+
+@pytest.mark.parametrize("how", [{"shifts": 40}, {"shifts": -1}, {"shifts": 1.5}, {"shifts": "2"}, {"flips": "no"}])
+def test_views_of_a_picture_are_checked(lab: Lab, tmp_path: Path, how: dict[str, Any]) -> None:
+    lab.train(replace(SMALL, epochs=0))
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    [(name, value)] = how.items()
+    with pytest.raises(ConfigError, match=f"--{name} {value!r}: must be "):
+        lab.predict(tmp_path / "a.png", **how)
 
 
 @pytest.mark.parametrize("wrong", [{"threads": 0}, {"threads": "2"}, {"jobs": 0}, {"jobs": 1.5}], ids=str)

@@ -43,7 +43,7 @@ def why_not() -> str:
 
             check()
         with suppress(OSError):
-            if not os.environ.get("NUMBA_CACHE_DIR"):
+            if not _writable(os.environ.get("NUMBA_CACHE_DIR", "")):
                 (_held_folder() / COMPLETE).touch()
     except Exception as error:  # numba, LLVM, the cache and BLAS raise many types; NumPy replaces them all
         missing = isinstance(error, ModuleNotFoundError) and "numba is not installed"
@@ -71,16 +71,23 @@ def own_cache() -> Iterator[None]:
 
     with _loading:
         before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = before or str(_held_folder())
+        numba.config.CACHE_DIR = _writable(before) or str(_held_folder())
         try:
             yield
         finally:
             numba.config.CACHE_DIR = before
 
 
+def _writable(folder: str) -> str:
+    """Return the folder, made if necessary, or "" if it cannot be written: numba would write beside the sources."""
+    with suppress(OSError):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    return folder if folder and Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK) else ""
+
+
 def is_new() -> bool:
     """Whether the code will be compiled; False if the user names a cache, whose contents are not examined."""
-    is_compiled = os.environ.get("NUMBA_CACHE_DIR") or (code_folder() / COMPLETE).exists()
+    is_compiled = _writable(os.environ.get("NUMBA_CACHE_DIR", "")) or (code_folder() / COMPLETE).exists()
     return not (is_compiled or _is_disabled() or find_spec("numba") is None)
 
 

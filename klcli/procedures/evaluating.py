@@ -1,6 +1,7 @@
 """Evaluate stored networks again, classify pictures with them, and check gradients."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,9 +78,11 @@ def evaluate(
                 if run.study_id and (quirks := store.studies.get(run.study_id).settings.get("quirks")):
                     left_out = "the quirks of a published report, which an evaluation leaves out"
                     setup.observer.warn(f"run {run.id} was trained with {left_out}: {'; '.join(quirks)}")
-            with open_team(part[0].config.dtype, helper=threads == 1 and cores() > 1) as team:
-                networks = [replace(one, network=team.accelerated(one.network)) for one in networks]
-                found = reevaluate(networks, divided[key], settings)
+            with ExitStack() as stack:  # a team for each precision of an ensemble
+                helper, precisions = threads == 1 and cores() > 1, {run.config.dtype for run in part}
+                teams = {dtype: stack.enter_context(open_team(dtype, helper=helper)) for dtype in precisions}
+                fast = [replace(one, network=teams[one.config.dtype].accelerated(one.network)) for one in networks]
+                found = reevaluate(fast, divided[key], settings)
             evaluations.append(store.evaluations.record([run.id for run in part], settings, found, setup.command))
             advance(1)
     return runs, evaluations
@@ -119,15 +122,15 @@ def predict(
     config = by.config
     if by.has_batch_statistics:
         setup.observer.warn(f"{by.name} was evaluated with batch statistics, pictures get its running averages")
-    flips = config.flip if flips is None else flips
-    shifts = min(config.shift, MOST_SHIFT) if shifts is None else shifts
+    usual = min(config.shift, MOST_SHIFT)
+    how = EvaluationSettings(flips=config.flip if flips is None else flips, shifts=usual if shifts is None else shifts)
     with setup.pinned(by.run.threads if by.run else None), setup.observer.step("classifying"):
-        seen = views(by.inputs.split(pixels, config.standardise), flips=flips, shifts=shifts)
+        seen = views(by.inputs.split(pixels, config.standardise), flips=how.flips, shifts=how.shifts)
         log_P = [log_probabilities(one.network, view, config.dtype) for view in seen for one in by.networks]
     classes = by.inputs.class_names
     named = [dict(zip(classes, map(float, row), strict=True)) for row in np.exp(log_mean(log_P))]
     found = list(zip(map(path_text, pictures), named, strict=True))
-    return Predictions(by.run, config, by.dataset, found, flips, shifts)
+    return Predictions(by.run, config, by.dataset, found, how.flips, how.shifts)
 
 
 def check_gradients(setup: Setup, networks: Sequence[Stack], settings: CheckSettings) -> list[GradientCheck]:

@@ -185,7 +185,7 @@ def _unfinished(store: Store, which: str) -> Run:
         raise ConfigError(f"--resume {which}: this run belongs to study {run.study_id}, {again}")
     reasons = {
         "complete": "it is complete, there is nothing to continue",
-        "diverged": "it diverged and would diverge again, try a smaller --eta-max",
+        "diverged": run.state == "diverged" and f"it diverged and would diverge again, {run.config.cure_of_divergence}",
         "running": store.runs.training_words(run) if store.runs.is_alive(run) else None,
     }
     require(not reasons.get(run.state), f"--resume {which}: {reasons.get(run.state)}")

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from klcli.errors import ConfigError
 from klcli.published.comparison import Comparison, by_setting, compare
 from klcli.published.planning import QUICK_CYCLES
 from klcli.published.registration import plan_notes, registered_report
@@ -115,7 +117,7 @@ def stored_reproduction(store: Store, number: int) -> Reproduction:
     require(not study.settings.get("as_published"), older)
     alike = [one for one in store.studies.all() if one.kind == KIND and _key(one) == _key(study)]
     latest = {(one.stage, _split(one)): one for one in [*alike, study]}
-    settings, subset = study.settings, _split(study).subset
+    settings, subset = study.settings, _subset(study)
     quick = settings["quick"]
     wanted = asked_for(registered_report(study), settings["rows"], quick=quick, subset=subset)
     first = store.studies.members(number)[0]
@@ -134,7 +136,7 @@ def reproductions(store: Store) -> list[int]:
 
 def _key(study: Study) -> Hashable:
     settings = study.settings
-    images = settings["dataset_sha256"], _split(study).subset
+    images = settings["dataset_sha256"], _subset(study)
     return settings["report"], tuple(settings["rows"]), settings["quick"], *images, _vary(study)
 
 
@@ -145,3 +147,13 @@ def _vary(study: Study) -> str:
 
 def _split(study: Study) -> SplitConfig:
     return TrainConfig.from_values(study.settings["plan"][0]).split
+
+
+def _subset(study: Study) -> int | None:
+    """The --subset of a reproduction, None if the report itself trained on that part of the images."""
+    if (subset := _split(study).subset) is not None:
+        with suppress(ConfigError):  # another klcli wrote the text
+            experiments = registered_report(study).experiments
+            if subset in {config.split.subset for one in experiments for config in one.configs}:
+                return None
+    return subset

@@ -159,11 +159,6 @@ def without_note(runs: Sequence[Run]) -> str:
     return f"Not included: {', '.join(left)}." if left and repeats_note(runs) else ""
 
 
-def duplicates_note(runs: Sequence[Run | RunResult]) -> str:
-    """Say which runs a statistic over seeds leaves out, because they repeat a seed."""
-    return f"Not counted, because settings and seed are those of another run: {ranges_words(run.id for run in runs)}."
-
-
 def version_words(run: Run, name: str) -> str | None:
     """`openblas 0.3.31 Haswell, after epoch 3 openblas 0.3.31 SkylakeX` for a run that was resumed under another."""
     if name not in run.versions:
@@ -189,6 +184,11 @@ def numbered(noun: str, numbers: Sequence[int]) -> str:
 def counted(number: float, noun: str) -> str:
     """`cycle` for one, `cycles` for any other number; `study` and `studies`."""
     return noun if number == 1 else f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+
+
+def not_counted(repeated: Iterable[int]) -> str:
+    """Return the note on runs that have the numbers of another one: they are no second seed."""
+    return f"Not counted, because settings and seed are those of another run: {ranges_words(repeated)}."
 
 
 def _seeds_words(noun: str, seeds: set[int]) -> str:

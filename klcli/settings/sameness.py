@@ -27,6 +27,13 @@ def settings_and_seeds(config: TrainConfig) -> tuple[TrainConfig, tuple[int | No
     return without_seeds(config), (config.seed, config.shared_seed, config.split.split_seed)
 
 
+def numbers_key(config: TrainConfig, step_size: int, epochs: float) -> tuple[Any, ...]:
+    """Return what determines the numbers of a run, whose length may be given as epochs, cycles or updates."""
+    repeated, seeds = settings_and_seeds(config)
+    samples = config.statistics_samples
+    return with_valid(repeated, bn_samples=samples, **_WITHOUT_LENGTH), step_size, epochs, seeds
+
+
 def stack_key(config: TrainConfig) -> tuple[Any, ...]:
     """Return the settings that the replicas of one stack must share, the order of the images among them."""
     config = replace(config, order_seed=config.shared_seed)
@@ -42,3 +49,4 @@ SETTINGS: dict[str, Setting] = settings_of(TrainConfig)
 _WITHOUT_SEEDS = {  # but that of the split
     one.key: one.default for one in SETTINGS.values() if (one.is_seed or one.is_name) and "." not in one.key
 }
+_WITHOUT_LENGTH = {one.key: one.default for one in SETTINGS.values() if one.is_resolved or one.key == "step_epochs"}

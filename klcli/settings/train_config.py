@@ -118,6 +118,8 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        divided = f"split {self.split!r}: must be a SplitConfig, for example SplitConfig(subset=1000)"
+        require(isinstance(self.split, SplitConfig), divided)
         require(bool(self.hidden), "--hidden: give at least one width, for example --hidden 50 50")
         check_samples(self.bn_statistics, self.bn_samples)
         limits = f"--eta-min {self.eta_min} is above --eta-max {self.eta_max}: lower the first or raise the second"
@@ -160,6 +162,21 @@ class TrainConfig(Settings):
     def statistics_samples(self) -> int | None:
         """The number of images for the BN statistics of evaluation; None if the policy draws none."""
         return SAMPLES.get(self.bn_statistics) if self.bn_samples is None else self.bn_samples
+
+    @property
+    def cure_of_divergence(self) -> str:
+        """What to try if this training diverges: `try a smaller --eta-max than 0.1`, or the cause at any usual eta.
+
+        An update of SGD multiplies W by 1 - eta (2 lambda + weight decay): below -1, W grows whatever the images are.
+        """
+        eta = min(self.eta_max, type(self).eta_max)
+        if self.optimizer == "sgd" and eta * self.lam > 1:
+            return f"try a smaller lambda than {self.lam:g}"
+        if eta * self.weight_decay > 2:
+            return f"try a smaller --weight-decay than {self.weight_decay:g}"
+        if self.sigma is not None and self.sigma > 1:
+            return f"try a smaller --sigma than {self.sigma:g}"
+        return f"try a smaller --eta-max than {self.eta_max:g}"
 
     @property
     def shared_seed(self) -> int:

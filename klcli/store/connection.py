@@ -30,7 +30,6 @@ GRACE_SECONDS = 2.0  # in which a write can still succeed after a signal, so tha
 CHECKED_BYTES = 100_000_000  # 10 000 runs of 20 epochs take 33 MB and 0.1 s; a larger file is opened unchecked
 # The actions allowed to a user's condition: only reading. SQLite itself refuses all others.
 _READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
-_ALLOWED = dict.fromkeys(_READING, sqlite3.SQLITE_OK)
 _TOO_LARGE = {sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_FULL}  # the latter by the query's own temporary files
 _USERS_FAULT = {None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
 
@@ -172,8 +171,9 @@ class Database:
         if where is None:
             yield
             return
-        self._db.conn.set_authorizer(lambda action, *_: _ALLOWED.get(action, sqlite3.SQLITE_DENY))
+        self._db.conn.set_authorizer(lambda code, *_: sqlite3.SQLITE_OK if code in _READING else sqlite3.SQLITE_DENY)
         try:
+            self.read(f"EXPLAIN SELECT 1 FROM runs WHERE {where}")  # `1) OR (1` would escape the other conditions
             yield
         except (StoreError, MemoryError) as error:
             cause: Any = error.__cause__

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from klcli.errors import ConfigError
@@ -42,7 +43,8 @@ def can_vary(config: TrainConfig, vary: str) -> bool:
 
 def check_repeats(repeats: int, vary: str, base: TrainConfig | None = None) -> None:
     """Raise ConfigError for less than one repeat, an unknown `vary`, or one that no repeats can obey."""
-    require(repeats >= 1, f"repeats {repeats}: must be at least 1")
+    is_valid = isinstance(repeats, Integral) and repeats >= 1
+    require(is_valid, f"repeats {repeats!r}: must be a whole number, at least 1")
     require(vary in VARY, f"--vary {vary!r}: choose one of {', '.join(VARY)}")
     require(repeats > 1 or vary == "all", f"--vary {vary}: a single training varies nothing, give --repeats 2 or more")
     if base and not can_vary(base, vary):

@@ -12,6 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from klcli import Lab
+from klcli.data import dataset
+from klcli.data.sources import open_dataset
+from klcli.evaluation.metrics import log_probabilities
+from klcli.procedures.run_lookup import trained_networks
+
 Klcli = Callable[..., "CompletedProcess[str]"]
 Rows = Callable[..., list[dict[str, Any]]]
 Refused = Callable[..., str]
@@ -84,6 +90,21 @@ def test_an_ensemble_and_where_it_is_shown(here: Klcli, trained: Path, rows: Row
 
     assert here("runs", "delete", "3", "--yes").returncode == 0
     assert rows("evaluations") == rows("evaluation_runs") == []  # a part of its networks is gone
+
+
+@pytest.mark.parametrize("order", [("3", "4"), ("4", "3")])
+def test_an_ensemble_of_two_precisions(here: Klcli, trained: Path, rows: Rows, order: tuple[str, ...]) -> None:
+    options = "--data synthetic --subset 200 --epochs 2 --hidden 20 --bn --dtype float64 --seed 1 --quiet"
+    assert here("train", *options.split()).returncode == 0
+    done = here("evaluate", *order, "--ensemble")
+    assert done.returncode == 0, done.stderr
+    lab = Lab("results/klcli.db")
+    test = dataset.split(open_dataset("synthetic"), lab.run().split).test
+    networks = [one for number in order for one in trained_networks(lab.store, lab.run(number))]
+    P = np.mean([np.exp(log_probabilities(one.network, test, one.config.dtype)) for one in networks], axis=0)
+    [row] = rows("evaluations")
+    assert row["test_accuracy"] == np.mean(P.argmax(axis=1) == test.labels)
+    assert row["test_loss"] == pytest.approx(-np.mean(np.log(P[np.arange(len(test)), test.labels])), rel=1e-5)
 
 
 def test_the_best_run(here: Klcli, trained: Path, rows: Rows) -> None:

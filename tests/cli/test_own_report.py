@@ -85,6 +85,22 @@ def test_from_the_check_to_the_page(here: Klcli, rows: Rows, report: Path, tmp_p
     assert [line.rstrip() for line in shown.stdout.splitlines() if " 12-T" in line] == table
 
 
+def test_a_report_on_a_part_of_the_images_is_compared_in_every_view(here: Klcli, report: Path) -> None:
+    """Two experiments on other numbers of images; the option --subset instead makes any report incomparable."""
+    text = REPORT.replace("step_epochs = 1", "step_epochs = 1\nsplit = { subset = 200 }")
+    report.write_text(text.replace("config = { hidden = [12]", "config = { split = { subset = 300 }, hidden = [12]"))
+    options = ("--data", "synthetic", "--quick", "--jobs", "1")
+    done = here("reproduce", report.name, *options)
+    assert done.returncode == 0, done.stderr
+    for number in ("1", "2"):
+        shown = here("report", "--study", number)
+        tables = [[line.rstrip() for line in one.stdout.splitlines() if " 12-T" in line] for one in (done, shown)]
+        assert len(tables[0]) == 3 and tables[0] == tables[1]
+        assert "SUBSET" not in done.stderr + done.stdout + shown.stderr + shown.stdout
+    assert here("reproduce", report.name, *options, "--subset", "250", "--only", "T1").returncode == 0
+    assert "SUBSET of 250 training images: no training can be compared" in here("report", "--study", "3").stdout
+
+
 def test_the_plan_is_stored_with_its_hash(here: Klcli, report: Path, tmp_path: Path) -> None:
     first = here("reproduce", report.name, "--only", "T1", *LOOK)
     with closing(sqlite3.connect(tmp_path / "results/klcli.db")) as connection:

@@ -101,6 +101,7 @@ def test_filters(here: Klcli, trained: Path) -> None:
         (["--where", "lambda <"], "--where 'lambda <'"),
         (["--where", "1; DROP TABLE runs"], "--where"),
         (["--where", "no_such = 1"], "no_such"),
+        (["--where", "1) OR (1"], "--where"),  # it would rank runs on other images together
         (["--sort", "colour"], "colour"),
         (["--sort", "seed:down"], "asc or desc"),
         (["--sort", ""], "--sort '': give a column"),

@@ -153,6 +153,23 @@ def test_a_diverged_training_is_shown_as_such(here: Klcli) -> None:
     assert "next " not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "cure"),
+    [
+        ("--lambda 1e308", "lambda than 1e+308"),
+        ("--lambda 1e308 --eta-max 1e6", "lambda than 1e+308"),
+        ("--weight-decay 1e300", "--weight-decay than 1e+300"),
+        ("--init normal --sigma 1e30", "--sigma than 1e+30"),
+        ("--lambda 0.1 --eta-max 1e10", "--eta-max than 1e+10"),
+        ("--optimizer adam --lambda 1e9 --eta-max 1e38", "--eta-max than 1e+38"),
+    ],
+)
+def test_the_setting_at_fault_is_named(here: Klcli, given: str, cure: str) -> None:
+    done = here("train", *TINY, "--epochs", "2", *given.split())
+    assert done.returncode == 6, done.stderr
+    assert done.stderr.splitlines()[-1].endswith(f"try a smaller {cure}")
+
+
 @pytest.mark.slow
 def test_the_same_command_twice_gives_the_same_bits(klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
     for _ in range(2):

@@ -61,9 +61,14 @@ def test_a_cache_that_cannot_be_used_stops_no_training(klcli: Callable, tmp_path
         cache.write_text("")
     else:
         cache.mkdir(mode=0o500)
-    done = klcli(*TRAIN, NUMBA_CACHE_DIR=str(cache))
+    beside_the_sources = Path(compiled.__file__).with_name("__pycache__")
+    before = {file: file.stat().st_mtime_ns for file in beside_the_sources.glob("*.nb?")}
+    done = klcli(*TRAIN, NUMBA_CACHE_DIR=str(cache), KLCLI_CACHE=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+    assert {file: file.stat().st_mtime_ns for file in beside_the_sources.glob("*.nb?")} == before
+    if what == "a file" or os.geteuid():  # the superuser may write a read-only folder
+        assert len([*(tmp_path / "cache/compiled").rglob("*.nbc")]) > 10
 
 
 def test_a_new_cache_is_filled_once_and_with_the_same_code_and_may_be_damaged(klcli: Callable, tmp_path: Path) -> None:

@@ -114,6 +114,25 @@ def test_a_misspelt_key_is_named_before_what_is_missing_because_of_it(old: str, 
     assert "did you mean" in cause and missing in consequence
 
 
+def test_a_misspelt_key_on_a_later_line_than_its_table_is_named_first() -> None:
+    text = """report = "7"
+source = "mine"
+
+[[experiments]]
+
+naem = "one"
+
+[[experiments.rows]]
+row = "7-T1"
+
+test_acuracy = 0.5
+"""
+    found = [one for one in named(text) if "experiments" in one]
+    assert [one.partition(":")[0] for one in found] == ["6", "6", "11", "11"]
+    assert "did you mean `name`?" in found[0] and "the key `name` is missing" in found[1]
+    assert "did you mean `test_accuracy`?" in found[2] and "no number and no reason" in found[3]
+
+
 def test_what_stands_twice() -> None:
     again = EXAMPLE.replace("lam = 1e-2, validation_accuracy = 0.4437", "lam = 1e-3, validation_accuracy = 0.4522")
     line = line_of(again, "0.4522 },") + 1

@@ -59,6 +59,18 @@ def test_repeats_are_one_curve_with_a_band_over_their_common_steps() -> None:
     assert chart.caption.endswith("; without run 5, interrupted")
 
 
+def test_a_training_that_was_stored_twice_is_one_of_the_mean() -> None:
+    runs = [replace(trained(1, seed=1), state="interrupted"), trained(2, seed=1), trained(3, seed=2)]
+    runs += [trained(4, seed=1, order_seed=1), trained(5, seed=2)]
+    values = {1: 9.0, 2: 0.2, 3: 0.4, 4: 0.2, 5: 0.4}
+    chart = overlay(runs, {number: epochs(s100=value) for number, value in values.items()})
+    [line] = chart.panels[0][1].lines
+    assert str(line.label).startswith("runs 2-3: ")
+    assert (line.y, line.spread) == (pytest.approx([0.3]), pytest.approx([0.02**0.5]))
+    for words in ("run 1, interrupted", "run 4, which repeats another", "run 5, which repeats another"):
+        assert words in chart.caption
+
+
 @pytest.mark.parametrize(
     ("settings", "labels"),
     [

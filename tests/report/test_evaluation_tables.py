@@ -109,6 +109,16 @@ def test_a_training_that_was_repeated_with_its_seed_counts_once() -> None:
     assert difference_notes([evaluations[0], evaluations[3]], [runs[0], copy]) == [left_out]
 
 
+@pytest.mark.parametrize("again", [{}, {"order_seed": 2}, {"step_size": 2250}, {"epochs": 20}])
+def test_a_training_that_was_stored_twice_is_one_of_the_mean(again: dict[str, Any]) -> None:
+    runs = [*three_runs()[:2], records.run(3, TrainConfig(seed=2, **again), validation_accuracy=STORED[1])]
+    evaluations = [*three_evaluations()[:2], evaluation(3, NOW[1], [3])]
+    assert difference_notes(evaluations, runs) == [
+        *difference_notes(evaluations[:2], runs[:2]),
+        "Not counted, because settings and seed are those of another run: 3.",
+    ]
+
+
 @pytest.mark.parametrize("third", [{"lam": 0.1}, {"seed": 1}, {"images": "b"}])
 def test_runs_that_are_no_repeats_have_no_mean(third: dict[str, Any]) -> None:
     runs = []

@@ -114,6 +114,19 @@ def test_what_a_run_resolves_is_what_counts() -> None:
     assert columns_of(varying([*runs, run(3, 0.5, step_epochs=2, cycles=5)])) == ("step_epochs", "step_size", "cycles")
 
 
+@pytest.mark.parametrize(
+    "spelt",
+    [{"step_size": 2250}, {"epochs": 20}, {"epochs": 20, "step_size": 2250}, {"step_epochs": 5.0004}, {"order_seed": 1},
+     {"batch_norm": True, "bn_statistics": "precise", "bn_samples": 10_000}],
+)  # fmt: skip
+def test_another_spelling_of_a_training_is_no_second_seed(spelt: dict[str, Any]) -> None:
+    """5 epochs of 450 updates are 2250, two cycles are 20 epochs, and `precise` draws 10 000 images."""
+    alike = {key: value for key, value in spelt.items() if key in ("batch_norm", "bn_statistics")}
+    runs = [run(1, 0.5, seed=1, **alike), run(2, 0.5, seed=1, **spelt), run(3, 0.6, seed=2, **spelt)]
+    [one], repeated = group(runs, ())
+    assert ([run.id for run in one.runs], [run.id for run in repeated]) == ([1, 3], [2])
+
+
 def test_columns_have_short_names() -> None:
     assert columns_of(settings_named(["hidden", "bn", "lambda", "hidden"])) == ("hidden", "batch_norm", "lambda")
     assert columns_of(settings_named(["init", "n_s", "n_batch", "step-size", "weight_decay"])) == (

@@ -9,7 +9,7 @@ import records
 from rich.console import Console
 
 from klcli.report.tables.runs import comparison_table, list_table, ranking_table, splits_table, summary_table
-from klcli.report.tables.table import Column, Table, duration, fraction, significant
+from klcli.report.tables.table import Column, Table, duration, fraction, signed, significant
 from klcli.report.tables.terminal import show
 from klcli.report.words import network_name
 from klcli.settings.split_config import SplitConfig
@@ -180,3 +180,10 @@ def test_an_empty_ranking_has_its_titles() -> None:
     text = rendered(list_table([], "All runs"), 200)
     assert "All runs" in text
     assert "validation" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.01234, "+0.0123"), (-1.5, "-1.5000"), (-1e308, "-1e+308"), (3.25e7, "+3.25e+07")]
+)
+def test_a_difference_has_at_most_four_digits_of_a_huge_number(value: float, text: str) -> None:
+    assert signed(value) == text

@@ -189,10 +189,17 @@ def test_a_run_that_is_being_trained_is_not_deleted(recorder: Any) -> None:
 def test_a_study_remembers_what_it_lost(five: Store) -> None:
     change(five.path, "INSERT INTO studies VALUES (7, 'lambda', 'coarse', '{\"a\": 1}', NULL, 'complete', 'now', NULL)")
     change(five.path, "UPDATE runs SET study_id = 7, member = id - 1 WHERE id IN (1, 2)")
+    plots = five.path.parent / "plots"
+    plots.mkdir(exist_ok=True)
+    drawn = {plots / f"study-{number}.png" for number in ("000007-lambda", "000007-a3-2021-000-F1", "000008-lambda")}
+    for picture in drawn:
+        picture.write_text("a study")
     five.upkeep.delete([2])
     assert read(five.path, "SELECT settings FROM studies") == [('{"a":1,"deleted_members":[1]}',)]
-    five.upkeep.delete([1])
+    assert {*plots.glob("study*")} == drawn
+    assert {*five.upkeep.delete([1])} >= {one for one in drawn if "000007" in one.name}
     assert read(five.path, "SELECT count(*) FROM studies") == [(0,)]
+    assert [one.name for one in plots.glob("study*")] == ["study-000008-lambda.png"]
 
 
 def test_an_export_reads_back_to_what_is_stored(three_runs_here: Path, tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
     invocation.places(*then, picture=picture, curves=curves)
     invocation.document("search-lambda", document)
     if choice is None:
-        raise Diverged(f"every lambda diverged: try a smaller --eta-max than {config.eta_max:g}")
+        smallest = replace(config, lam=min(one.lam for one in found.tried))
+        raise Diverged(f"every lambda diverged: {smallest.cure_of_divergence}")
     if found.final and all(run.state == "diverged" for run in found.final):
-        raise Diverged(f"the final training (study {found.final[0].study_id}) diverged: try a smaller --eta-max")
+        cure = found.final[0].config.cure_of_divergence
+        raise Diverged(f"the final training (study {found.final[0].study_id}) diverged: {cure}")

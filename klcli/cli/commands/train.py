@@ -97,7 +97,7 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
     invocation.places(*then)
     invocation.document("train", {"study": study, "runs": [run_document(run) for run in runs]})
     if len(complete) < len(runs):
-        raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, try a smaller --eta-max")
+        raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, {first.config.cure_of_divergence}")
 
 
 def show_run(invocation: Invocation, run: Run, command: str = "train") -> None:
@@ -121,5 +121,4 @@ def show_run(invocation: Invocation, run: Run, command: str = "train") -> None:
     invocation.document(command, document | ({"notes": notes} if notes else {}))
     if run.state == "diverged" and not is_range_test:  # a range test continues until the cost diverges
         kept = f"{length} {'is' if run.epochs_done == 1 else 'are'}"
-        cure = f"{kept} kept, try a smaller --eta-max than {run.config.eta_max:g}"
-        raise Diverged(f"run {run.id} diverged: {run.error}; {cure}")
+        raise Diverged(f"run {run.id} diverged: {run.error}; {kept} kept, {run.config.cure_of_divergence}")

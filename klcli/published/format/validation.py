@@ -127,9 +127,11 @@ class _Checker:
             elif key not in more:
                 what = "setting or number" if more else "table or key" if not path else "key"
                 self._unknown(path, key, what, (*keys, *more))
+        unknown = [key for key in table if key not in keys and key not in more]
         for key, one in keys.items():
             if one.is_required and key not in table:
-                self.say(path, f"the key `{key}` is missing: {one.meaning}")
+                misspelt = difflib.get_close_matches(key, unknown, n=1)  # on a later line than the table, and the cause
+                self.say((*path, *misspelt), f"the key `{key}` is missing: {one.meaning}")
         return sound
 
     def _unknown(self, path: Path, key: str, what: str, known: Iterable[str]) -> None:
@@ -180,7 +182,9 @@ class _Checker:
                 self._config(here, common, own | settings)
             numbers = [key for key in ROWS[kind] if key not in WORDS_OF_ROW]
             if not row.keys() & {*numbers, "reason"} and "reason" not in table:
-                self.say(here, f"no number and no reason: give a number, as `{numbers[0]} = ...`, or the `reason`")
+                unknown = [key for key in row if key not in (*ROWS[kind], *TRAINING, "split")]
+                cure = f"give a number, as `{numbers[0]} = ...`, or the `reason`"
+                self.say((*here, *unknown[-1:]), f"no number and no reason: {cure}")
             if row in seen:
                 self.say(here, f"the same as row {seen.index(row) + 1}: omit one of them")
             seen.append(row)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import cycle, product
 from statistics import fmean, stdev
 from textwrap import shorten
+from typing import Any
 
 from klcli.report import words
 from klcli.report.plots import chart
@@ -12,7 +13,7 @@ from klcli.report.plots.chart import DURING, GREY, OF_BN, OF_SPLIT, STYLES, Char
 from klcli.report.tables.groups import varying
 from klcli.report.tables.studies import suggestion_of
 from klcli.report.tables.table import SPLITS
-from klcli.settings.sameness import SETTINGS, differences, without_seeds
+from klcli.settings.sameness import SETTINGS, differences, settings_and_seeds, without_seeds
 from klcli.settings.train_config import CYCLIC, TrainConfig
 from klcli.store.records import Epoch, Run
 from klcli.training.budget import Budget
@@ -166,7 +167,8 @@ def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ("validation",))
     measured, empty = [run for run in runs if epochs[run.id]], [run for run in runs if not epochs[run.id]]
     groups, is_one = [complete_of(own) for own in repeats(measured)], len(splits) == 1
     drawn = [run for run in measured if any(run in own for own in groups)]
-    left = ", ".join(f"run {run.id}, {run.state}" for run in measured if run not in drawn)
+    why = {"complete": "which repeats another"}
+    left = ", ".join(f"run {run.id}, {why.get(run.state, run.state)}" for run in measured if run not in drawn)
     looks = cycle(product(chart.LINES, chart.COLOURS) if is_one else [("", colour) for colour in chart.COLOURS])
     if sorted(own[0].config.batch_norm for own in groups) == [False, True]:
         looks = cycle([("", OF_BN[own[0].config.batch_norm]) for own in groups])
@@ -203,11 +205,17 @@ def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[st
 
 
 def repeats(runs: Runs) -> list[list[Run]]:
-    """Return the runs of each setting, which differ in their seeds alone, in the order of the first ones."""
-    groups: dict[tuple[str, TrainConfig], list[Run]] = {}
+    """Return the runs of each setting, which differ in their seeds alone, in the order of the first ones.
+
+    Of several runs with one seed, a complete one is there alone: the others would narrow the band.
+    """
+    groups: dict[tuple[str, TrainConfig], dict[Any, Run]] = {}
     for run in runs:
-        groups.setdefault((run.dataset_sha256, without_seeds(run.config)), []).append(run)
-    return [*groups.values()]
+        repeated, seeds = settings_and_seeds(run.config)
+        own = groups.setdefault((run.dataset_sha256, repeated), {})
+        if seeds not in own or own[seeds].state != "complete":
+            own[seeds] = run
+    return [[*own.values()] for own in groups.values()]
 
 
 def bn_pairs(runs: Runs) -> list[tuple[Runs, Runs]]:

@@ -9,9 +9,9 @@ from typing import Any
 from klcli.errors import ConfigError
 from klcli.report.tables.studies import sample_of, spread
 from klcli.report.tables.table import Column, Row, Table, columns
-from klcli.report.words import duplicates_note, images_words, numbered, setting_value, value_words
+from klcli.report.words import images_words, not_counted, numbered, setting_value, value_words
 from klcli.settings.run_names import ranges_words
-from klcli.settings.sameness import SETTINGS, differences, settings_and_seeds, without_seeds
+from klcli.settings.sameness import SETTINGS, differences, numbers_key, without_seeds
 from klcli.settings.setting import Setting
 from klcli.store.records import Run, RunResult
 from klcli.studies.statistics import SIGNIFICANCE, Comparison, Sample, compare
@@ -48,8 +48,9 @@ def varying(runs: Runs) -> tuple[Setting, ...]:
     """Return the settings, except seeds, in which runs differ; n_s, cycles and epochs by their resolved values."""
     distinct = {without_seeds(run.config) for run in runs}
     keys = {key for config in distinct for key in differences(runs[0].config, config)}
-    found = [one for one in _GROUPED if one.key in keys]
-    return tuple(one for one in found if len({setting_value(run, one.key) for run in runs}) > 1)
+    found = [one for one in _GROUPED if one.key in keys and len({setting_value(run, one.key) for run in runs}) > 1]
+    has_one_n_s = len({run.step_size for run in runs}) == 1  # then the epochs of half a cycle are told by it
+    return tuple(one for one in found if not (one.key == "step_epochs" and has_one_n_s))
 
 
 def group(runs: Runs, by: Sequence[Setting]) -> tuple[list[Group], list[Run | RunResult]]:
@@ -57,13 +58,17 @@ def group(runs: Runs, by: Sequence[Setting]) -> tuple[list[Group], list[Run | Ru
 
     The same settings with the same seed give the same numbers: duplicates would make the deviation too small.
     """
-    firsts: dict[Any, Run | RunResult] = {}  # by settings and seeds
+    firsts: dict[Any, Run | RunResult] = {}  # by what determines their numbers
     ordered = sorted(runs, key=lambda run: run.id)
-    repeated = [run for run in ordered if firsts.setdefault(settings_and_seeds(run.config), run) is not run]
+    repeated = [run for run in ordered if firsts.setdefault(_numbers_key(run), run) is not run]
     groups: dict[tuple[Any, ...], list[Run | RunResult]] = {}
     for run in firsts.values():
         groups.setdefault(tuple(setting_value(run, one.key) for one in by), []).append(run)
     return sorted((Group(*one) for one in groups.items()), key=lambda one: -one.sample.mean), repeated
+
+
+def _numbers_key(run: Run | RunResult) -> tuple[Any, ...]:
+    return numbers_key(run.config, run.step_size, run.epochs)
 
 
 def group_table(groups: Sequence[Group], by: Sequence[Setting]) -> Table:
@@ -95,7 +100,7 @@ def group_notes(groups: Sequence[Group], by: Sequence[Setting], repeated: Runs) 
         what = f"{numbered('Row', held)}: the seeds are of the weights alone, with one order of the images"
         notes.append(f"{what}: the deviation does not contain that of the order.")
     if repeated:
-        notes.append(duplicates_note(repeated))
+        notes.append(not_counted(run.id for run in repeated))
     return notes
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 from itertools import accumulate, product
 from typing import Any
 
-from klcli.report.tables.table import SPLITS, Column, Row, Table, columns
-from klcli.report.words import IN_NAME, counted, duplicates_note, network_name, options_words
-from klcli.settings.sameness import SETTINGS, settings_and_seeds
+from klcli.report.tables.table import SPLITS, Column, Row, Table, columns, signed
+from klcli.report.words import IN_NAME, counted, network_name, not_counted, options_words
+from klcli.settings.sameness import SETTINGS, numbers_key
 from klcli.settings.setting import Role
 from klcli.store.records import Evaluation, GradientCheck, Run
 from klcli.studies.statistics import Sample
@@ -63,19 +63,20 @@ def evaluation_table(title: str, evaluations: Sequence[Evaluation], runs: Sequen
 
 def _signed(value: float) -> str:
     """A difference to four digits with its sign; zero after rounding has no sign."""
-    text = f"{value:+.4f}"
+    text = signed(value)
     return text[1:] if float(text) == 0 else text
 
 
 def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> list[str]:
     """State the mean over several runs that are repeats, and the mean difference and whether it is more than chance."""
-    trainings: dict[Any, tuple[Evaluation, Run]] = {}
-    for pair in zip(evaluations, runs, strict=True):
-        trainings.setdefault((pair[1].dataset_sha256, *settings_and_seeds(pair[1].config)), pair)
-    distinct = [*zip(*trainings.values(), strict=True)]
-    notes, are_repeats = [], len({one[:2] for one in trainings}) == 1
+    firsts: dict[Any, tuple[Evaluation, Run]] = {}  # the same settings with the same seed are one training
+    for evaluation, run in zip(evaluations, runs, strict=True):
+        key = numbers_key(run.config, run.step_size, run.epochs)
+        firsts.setdefault((run.dataset_sha256, *key), (evaluation, run))
+    trainings, are_repeats = [*firsts.values()], len({key[:-1] for key in firsts}) == 1
+    notes = []
     for split in MEASURED:
-        now, before = ([one.measure(split, "accuracy") for one in many] for many in distinct)
+        now, before = ([one.measure(split, "accuracy") for one in many] for many in zip(*trainings, strict=True))
         own = Sample(tuple(value for value in now if value is not None))
         if are_repeats and own.half_interval is not None:
             means = f"{own.mean:.4f} ± {own.half_interval:.4f}"
@@ -87,8 +88,9 @@ def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> 
             interval = f"95 % interval from {low:+.4f} to {high:+.4f}"
             differs = f"{split} accuracy differs by {sample.mean:+.4f} on the mean of {sample.n} runs"
             notes.append(f"{differs}, {interval}: {'no more' if low <= 0 <= high else 'more'} than chance")
-    duplicates = [run for run in runs if run not in distinct[1]]
-    return notes + [duplicates_note(duplicates)] * bool(duplicates)
+    if repeated := {run.id for run in runs} - {run.id for _, run in trainings}:
+        notes.append(not_counted(repeated))
+    return notes
 
 
 def evaluations_table(title: str, evaluations: Sequence[Evaluation]) -> Table:

@@ -14,7 +14,7 @@ from klcli.published.planning import planned
 from klcli.published.report import ERRORS, Line, Report
 from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.formats import to_markdown
-from klcli.report.tables.table import Form, Row, Table, columns, fraction, scientific, show, significant
+from klcli.report.tables.table import Form, Row, Table, columns, fraction, scientific, show, signed, significant
 from klcli.report.words import counted
 from klcli.text import storable, visible
 
@@ -62,7 +62,7 @@ def _forms(line: Line) -> tuple[Form, Form]:
     if line.quantity == "epochs":
         return "{:.1f}".format, "{:+.1f}".format
     measured = line.conclusion.quantity if line.conclusion else line.quantity or ""
-    return fraction, (lambda by: f"{100 * by:+.2f} points") if measured.endswith("accuracy") else "{:+.4f}".format
+    return fraction, (lambda by: f"{100 * by:+.2f} points") if measured.endswith("accuracy") else signed
 
 
 def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list[str]:

@@ -19,6 +19,11 @@ def fraction(value: float) -> str:
     return f"{value:.4f}" if abs(value) < HUGE else significant(value)
 
 
+def signed(difference: float) -> str:
+    """Return the difference of two such numbers with its sign."""
+    return f"{difference:+.4f}" if abs(difference) < HUGE else f"{difference:+.4g}"
+
+
 @dataclass(frozen=True)
 class Column:
     """One column: the key of its values in a row, its title and its format."""
