@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from klcli.engine.gradient_check import FEWEST_DECIMALS, MOST_DECIMALS, check_gradients, equal_decimals
+from klcli.engine.gradient_check import FEWEST_DECIMALS, MOST_DECIMALS, check_gradients, compare, equal_decimals
 from klcli.engine.initializers import he
 from klcli.engine.layers import BatchNorm, Dropout, Linear, ReLU
 from klcli.engine.network import Network, build, stack
@@ -70,6 +70,24 @@ def test_the_errors_of_the_three_definitions_by_hand():
     assert (check.difference_mean, check.difference_std) == (pytest.approx(0, abs=1e-10), pytest.approx(0.5))
     assert check.difference_max == pytest.approx(0.5)
     assert not check.passes(1e-8, 1e-6)
+
+
+def test_the_errors_of_unequal_entries_by_hand():
+    check = compare("linear1.b", np.array([3.0, -1.0, 0.5]), np.array([2.0, -1.25, 0.5]), np.zeros(3, dtype=bool))
+    assert check.max_absolute == 1.0
+    assert check.relative_to_sum == pytest.approx(1 / 5)
+    assert check.relative_to_maximum == pytest.approx(1 / 3)
+    assert check.ratio_of_maxima == pytest.approx(1 / 5)
+    assert check.ratio_of_sums == pytest.approx(1.25 / 8.25)
+    assert check.difference_mean == pytest.approx(1.25 / 3)
+
+
+def test_large_gradients_pass_by_their_relative_error_alone():
+    none = np.zeros(2, dtype=bool)
+    near = compare("linear1.b", np.array([1e6, -2e6]), np.array([1e6 + 0.1, -2e6]), none)
+    assert near.passes(1e-8, 1e-6)
+    assert not near.passes(1e-8, 1e-8)
+    assert not compare("linear1.b", np.ones(2), np.ones(2), ~none).passes(1e-8, 1e-6)  # every entry is at a kink
 
 
 class Shifted(Linear):
