@@ -167,6 +167,9 @@ def test_the_curves_of_a_sweep() -> None:
     assert "sigma" not in curves.caption
     for part in ("synthetic", "lambda 0.005", "study 3"):
         assert part in curves.caption
+    runs, epochs = swept()
+    of_two = [replace(run, study_id=3 + run.config.batch_norm) for run in runs]  # a report trains them with quirks
+    assert "studies 3, 4" in sigma_curves(of_two, epochs).caption
 
 
 @pytest.mark.parametrize("steps", [0, 1, 4, 60])

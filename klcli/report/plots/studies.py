@@ -84,7 +84,8 @@ def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], spl
     network = f"{words.layers_name(first.config)}{words.statistics_words(runs)}{words.subset_words(runs)}"
     repeated = "; of repeats, thin curves and their mean" if len(runs) > 2 * len(sigmas) else ""
     settings = words.settings_line(first, omit=("initializer",), together_with=runs)
-    title, caption = f"Sigma and batch normalisation: {network}", f"{settings}, study {first.study_id}{repeated}"
+    studies = words.numbered("study", list(dict.fromkeys(run.study_id or 0 for run in runs)))
+    title, caption = f"Sigma and batch normalisation: {network}", f"{settings}, {studies}{repeated}"
     return Chart(title, caption, rows, max(7, 3.6 * len(sigmas)), 7.8, shares_axes=True)
 
 
