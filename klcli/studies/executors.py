@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,6 +38,7 @@ class ProcessesExecutor(ThreadPoolExecutor):
         try:
             with kept_from_children():
                 future = pool.submit(fn, *args, **kwargs)
+            _leave_results_to_the_worker(pool)
             if self._is_killed:  # just before the process was started
                 _kill(pool)
             return future.result()
@@ -65,6 +66,15 @@ class ProcessesExecutor(ThreadPoolExecutor):
             pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _follow)
         self._all.append(pool)
         return pool
+
+
+def _leave_results_to_the_worker(pool: Any) -> None:
+    """Close this end of the pipe for results: else the pool waits forever for the rest of one whose worker was killed.
+
+    The worker has its own since it was started. Python keeps this one open, and so sees no end of the pipe.
+    """
+    with suppress(AttributeError):  # names of another Python
+        pool._result_queue._writer.close()
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:

@@ -57,6 +57,32 @@ def test_workers_end_at_once_whatever_they_do(seconds: float) -> None:
             assert isinstance(future.exception(timeout=60), BrokenExecutor)
 
 
+def killed_while_it_sends(size: int) -> bytes:
+    """A large result, whose process dies after a part of it has been written to the pipe."""
+    main = threading.main_thread().ident
+
+    def die() -> None:
+        while sys._current_frames()[main or 0].f_code.co_name != "_send":
+            time.sleep(1e-4)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=die, daemon=True).start()
+    return bytes(size)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_it_sends_its_result_is_noticed() -> None:
+    """Nobody else may hold the pipe open: the rest of the result would be waited for without end."""
+    executor = ProcessesExecutor(1)
+    try:
+        for _ in range(2):  # the pool of the dead worker is replaced
+            with pytest.raises(BrokenExecutor):
+                executor.submit(killed_while_it_sends, 100_000_000).result(30)
+        assert executor.submit(len, "abc").result(30) == 3
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
 def bits(outcomes: list[StackOutcome]) -> dict[int, tuple[Any, ...]]:
     """All that must not depend on the place: metrics and weights of every position, without the clock."""
     return {
