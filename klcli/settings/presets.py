@@ -81,4 +81,7 @@ def override(config: TrainConfig, own: Mapping[str, Any]) -> TrainConfig:
     dropped = [key for name in own for key in BELONGING.get(name, ()) if key not in own]
     if not any(own.get(key, getattr(config, key)) for key in ("shift", "contrast")):
         dropped += {"weak_augmentation"} - own.keys()
-    return with_values(config, {key: SETTINGS[key].default for key in dropped} | dict(own))
+    try:
+        return with_values(config, {key: SETTINGS[key].default for key in dropped} | dict(own))
+    except ConfigError as error:
+        raise ConfigError(f"with --preset {config.preset}: {error}") from None

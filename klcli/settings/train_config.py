@@ -153,6 +153,8 @@ class TrainConfig(Settings):
             found["whitening_eps"] = "whitening", "nothing is whitened, give --whitening N"
         if self.schedule == "constant":
             found["eta_min"] = "schedule", "the constant schedule has one rate, --eta-max: omit it"
+        if self.cycles == 1 and self.epochs is None:
+            found["eta_decay"] = "cycles", "a single cycle has one highest rate, --eta-max: give more --cycles"
         if self.split.validation_batches:
             whole = f"--validation-batches {listed(self.split.validation_batches)} names the images: omit one"
             found["split.validation"] = "split.validation_batches", whole

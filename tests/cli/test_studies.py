@@ -101,6 +101,7 @@ def test_a_complete_study_is_resumed_without_training(here: Klcli, tmp_path: Pat
     assert printed(again) == printed(first)
     assert (tmp_path / "results/klcli.db").read_bytes() == before  # which may be read-only
     assert again.stderr.count("runs exist already") == 3
+    assert "a new one begins" not in again.stderr
     # A study whose process died between its last group and its last word is completed by asking again.
     with sqlite3.connect(tmp_path / "results/klcli.db") as connection:
         connection.execute("UPDATE studies SET state = 'running' WHERE id = 1")
@@ -109,6 +110,7 @@ def test_a_complete_study_is_resumed_without_training(here: Klcli, tmp_path: Pat
     assert {study["state"] for study in read(tmp_path, "SELECT state FROM studies")} == {"complete"}
     assert printed(here(*command)) != printed(first)  # without --resume a study is a new one
     assert len(read(tmp_path, "SELECT * FROM studies")) == 6
+    assert here(*quick, "--coarse", "--epochs", "3", "--resume").stderr.count("a new one begins") == 1
 
 
 def wait_for_groups(process: "subprocess.Popen[str]", count: int) -> list[str]:

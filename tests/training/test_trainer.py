@@ -52,9 +52,10 @@ def test_the_same_config_twice_gives_the_same_bits(splits: Splits, dtype: str) -
         ({}, {"bn_position": "after", "bn_momentum": 0.5, "bn_eps": 0.1, "bn_statistics": "precise", "bn_samples": 5}),
         ({}, {"whitening_eps": 1.0}),
         ({"schedule": "constant"}, {"eta_min": 0.01}),
+        ({"epochs": None, "cycles": 1, "step_size": 3}, {"eta_decay": 0.5}),
         ({"split": SplitConfig(validation_batches=(2,), subset=100)}, {"split.validation": 9}),
     ],
-    ids=["without BN", "without whitening", "constant", "batch files"],
+    ids=["without BN", "without whitening", "constant", "one cycle", "batch files"],
 )
 def test_settings_without_an_effect_change_no_bit(
     small_dataset: Dataset, without: dict[str, Any], other: dict[str, Any]
