@@ -1,5 +1,6 @@
 """Pictures of studies: the gathered values, by hand, and the drawing of every chart."""
 
+import math
 import struct
 from dataclasses import replace
 from io import BytesIO
@@ -9,6 +10,7 @@ import pytest
 from matplotlib.image import imread
 from records import epoch, lines_of, points, run
 
+from klcli.errors import ConfigError
 from klcli.procedures.searches import tried_values
 from klcli.report.plots.chart import OF_BN, Look
 from klcli.report.plots.figure import Chart, draw
@@ -193,3 +195,13 @@ def test_no_letter_of_a_narrow_sweep_is_cut_off(width: int) -> None:
     content = draw(sigma_curves(*swept()), "png", Look(width, title=False))
     pixels = imread(BytesIO(content))
     assert pixels[:, [0, -1], :3].min() == 1
+
+
+def test_columns_of_a_sweep_that_do_not_fit_are_refused_with_the_width_that_they_need() -> None:
+    chart = sigma_curves(*swept())
+    wide = replace(chart, panels=[[*row, *row] for row in chart.panels])
+    columns = len(wide.panels[0])
+    assert columns >= 4
+    with pytest.raises(ConfigError, match=rf"--width 8: {columns} columns .* at least {math.ceil(columns * 2.54)} cm"):
+        draw(wide, "png", Look(8))
+    draw(wide, "png")  # a screen has place for any number

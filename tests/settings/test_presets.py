@@ -83,7 +83,7 @@ def test_what_a_user_types_replaces_the_setting_and_what_belonged_to_it(
 
 
 def test_a_setting_that_does_not_fit_is_refused_with_the_name_of_the_preset() -> None:
-    with pytest.raises(ConfigError, match="with --preset quick: --momentum 0.9: .* adam has its own"):
+    with pytest.raises(ConfigError, match=r"with --preset quick: --momentum 0\.9: .* adam has its own"):
         override(presets()["quick"].config, {"momentum": 0.9})
 
 

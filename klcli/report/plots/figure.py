@@ -19,6 +19,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from klcli.report.plots import own_settings
 from klcli.report.plots.chart import GREY, LINES, SCREEN, Chart, Look, Panel, entering
+from klcli.settings.setting import require
 from klcli.text import visible
 
 TITLE, TEXT, CAPTION = 13, 10, 9  # sizes of letters in points, for a screen
@@ -28,6 +29,7 @@ LINE, GAP = 1.2, 0.35  # the height of a line and the space between entries of a
 HANDLE = 8  # letters that the line before a label of the legend takes
 PADDING = 0.08  # inches at the edges and between title, legend and axes
 NARROWEST, LOWEST, NAME_INCHES = 1.9, 1.9, 0.2  # inches of a panel, and of a name on its axis
+SHARED = 1.0  # inches of a column of panels that share axes, at least, with their numbers
 ABOVE = 0.5  # inches of a legend; a higher one gets the place of a fourth panel
 DOTS = {False: 120, True: 200}  # per inch of a PNG, for a screen and for a document
 
@@ -37,9 +39,13 @@ def draw(chart: Chart, suffix: str = "png", look: Look = SCREEN) -> bytes:
     """Return a picture file of a chart.
 
     At a width of its own, in centimetres, all letters have 9 pt, panels narrower than 4.8 cm are put below one another
-    unless they share axes, and a PNG has 200 dots per inch.
+    unless they share axes, and a PNG has 200 dots per inch. Raises ConfigError where panels that share axes do not fit.
     """
     width, panels = look.inches(chart.width), [panel for row in chart.panels for panel in row]
+    if look.width and chart.shares_axes:
+        columns = len(chart.panels[0])
+        least = math.ceil(2.54 * SHARED * columns)
+        require(look.width >= least, f"--width {look.width:g}: {columns} columns of panels need at least {least} cm")
     labels = list(dict.fromkeys(label for panel in panels for label in _labels(panel)))
     plan = _planned(chart, labels, width, REAL if look.width else TEXT)
     above = 0.0 if plan.beside else plan.legend
@@ -154,8 +160,9 @@ def _draw(axes: Axes, panel: Panel) -> None:
     if panel.band:
         axes.axhspan(*panel.band, color=GREY, alpha=0.15, lw=0, label="one standard error")
     given = {key: getattr(panel, key) for key in ("title", "xlabel", "ylabel", "xscale", "yscale", "xlim", "ylim")}
-    axes.set(**{key: value for key, value in given.items() if value})  # None would disable the scaling of shared axes
     x, y = ([value for line in panel.lines for value in getattr(line, name)] for name in "xy")
+    given["xticks"] = x[:1] if len({*x}) == 1 else None  # around it, matplotlib's numbers can overlap
+    axes.set(**{key: value for key, value in given.items() if value})  # None would disable the scaling of shared axes
     for axis, scale, values in ((axes.xaxis, panel.xscale, x), (axes.yaxis, panel.yscale, y)):
         if scale == "log" and values and max(values) < 100 * min(values):  # too few powers of ten for tick labels
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
