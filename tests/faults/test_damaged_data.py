@@ -312,7 +312,7 @@ def test_damaged_data(
         path, kind, noticed = damage(rng, folder, trap, samples)
         before = sorted(file.name for file in folder.rglob("*"))
         with pytest.raises(SystemExit) as exit_:
-            main(["data", "info", "--json", "--data", str(path)])
+            main(["data", "info", "--json", "--quiet", "--data", str(path)])  # without progress, which a slow read has
         out, err = capsys.readouterr()
         code = int(exit_.value.code or 0)
         name = f"trial {number} ({kind})"
