@@ -119,7 +119,7 @@ def settings_words(run: Run, together_with: Sequence[Run] = ()) -> dict[str, str
         "eta": f"eta {rising}{config.eta_max:g}",
         "cycles": cycles if config.schedule in CYCLIC else epochs,
         "schedule": "cosine" if config.schedule == "cosine" else "",
-        "n_s": f"n_s {run.step_size}",
+        "n_s": f"n_s {run.step_size}" if config.schedule in CYCLIC else "",
         "n_batch": f"n_batch {config.batch_size}",
         "options": options_words(config),
         "initializer": config.initializer if config.sigma is None else f"sigma {config.sigma:g}",
