@@ -7,7 +7,7 @@
     run.test_accuracy, lab.epochs(run)
 
 Ctrl-C raises Interrupted; `lab.resume(run.id)` completes the interrupted run. From Python, studies train in this
-process (`jobs=1`); with more jobs, guard the script with `if __name__ == "__main__":`, because workers import it.
+process, unless `jobs` is more than 1.
 """
 
 import operator

@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -313,6 +315,26 @@ def test_what_klcli_offers_is_imported_when_it_is_asked_for() -> None:
     assert klcli.Lab is Lab
     with pytest.raises(AttributeError, match="no attribute 'Labor'"):
         _ = klcli.Labor
+
+
+SCRIPT = """
+from klcli import Lab, SplitConfig, TrainConfig
+
+config = TrainConfig(split=SplitConfig(subset=200), hidden=(12,), batch_size=20, step_epochs=1, cycles=1)
+lab = Lab("lab.db", data="synthetic", jobs=2)
+lab.train(config)
+print(lab.sigma_sweep(config, (0.1, 0.01)).state, len(lab.store.runs.where("1")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "stdin"), [("script.py", ""), ("-", SCRIPT)])
+def test_workers_do_not_begin_a_script_again(tmp_path: Path, file: str, stdin: str) -> None:
+    """Neither one without `if __name__ == "__main__":`, nor one from stdin, which they could not even find."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 120, "cwd": tmp_path}
+    done = subprocess.run([sys.executable, file], input=stdin, check=False, **how)
+    assert (done.stdout, done.stderr) == ("complete 5\n", "")
 
 
 @pytest.mark.slow
