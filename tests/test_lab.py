@@ -129,6 +129,27 @@ def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(lab: Lab) -> None:
     assert (resumed.test_loss, resumed.test_accuracy) == (whole.test_loss, whole.test_accuracy)
 
 
+def test_ctrl_c_interrupts_a_training_whose_callback_has_trained_another(lab: Lab, tmp_path: Path) -> None:
+    """The inner training had ended the deferral of signals with its own, and the next one ended the process."""
+    script = f"""
+import os, signal
+from klcli import Lab, SplitConfig, TrainConfig
+config, lab = {SMALL!r}, Lab({str(tmp_path / "lab.db")!r}, data="synthetic")
+def train_another(one):
+    if one.epoch == 1:
+        lab.train(config)
+        os.kill(os.getpid(), signal.SIGINT)
+try:
+    lab.train(config, on_evaluation=train_another)
+except Exception as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("interrupted: run 1 keeps its 1 epoch, continue with `")
+    assert [run.state for run in lab.store.runs.where("1 ORDER BY id")] == ["interrupted", "complete"]
+
+
 def test_a_setting_that_a_resumed_run_did_not_have_is_refused_by_its_option(lab: Lab) -> None:
     with pytest.raises(Interrupted):
         lab.train(SMALL, on_evaluation=lambda one: os.kill(os.getpid(), signal.SIGINT))
