@@ -129,6 +129,33 @@ def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(lab: Lab) -> None:
     assert (resumed.test_loss, resumed.test_accuracy) == (whole.test_loss, whole.test_accuracy)
 
 
+class Cancelled(BaseException):
+    """Like asyncio.CancelledError and pytest's Failed."""
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "text"),
+    [
+        (Cancelled(), "interrupted", "interrupted"),
+        (ValueError("caf\udce9"), "failed", r"ValueError: caf\xe9"),
+        (ValueError("two\nlines"), "failed", "ValueError: two lines"),
+        (MemoryError(), "failed", "MemoryError: MemoryError"),
+    ],
+)
+def test_whatever_a_callback_raises_ends_the_run_in_a_state(
+    lab: Lab, error: BaseException, state: str, text: str
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        lab.train(SMALL, on_evaluation=fail)
+    assert raised.value is error
+    [run] = lab.store.runs.where("1")
+    assert (run.state, run.error) == (state, text)
+    assert lab.resume(1).state == "complete"
+
+
 def test_ctrl_c_interrupts_a_training_whose_callback_has_trained_another(lab: Lab, tmp_path: Path) -> None:
     """The inner training had ended the deferral of signals with its own, and the next one ended the process."""
     script = f"""
