@@ -214,9 +214,10 @@ class Settings:
     def __post_init__(self) -> None:
         for one in settings_of(type(self)).values():
             if "." not in one.key:
-                value = getattr(self, one.key)
-                # Most values are the default, and a report parses the settings of thousands of runs.
-                if type(value) is not type(one.default) or value != one.default:
+                value, default = getattr(self, one.key), one.default
+                # Most values are the default, and a report parses the settings of thousands of runs. Equal tuples may
+                # still differ in the types of their items.
+                if value is not default and (type(value) is not type(default) or value != default or one.items):
                     object.__setattr__(self, one.key, one.checked(value))
 
     def unused(self) -> dict[str, tuple[str, str]]:
