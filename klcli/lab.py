@@ -72,7 +72,7 @@ class Lab:
             require(is_valid, f"{name} {number!r}: must be a whole number, at least 1")
         where, observer = None if data is None else str(data), observer or Observer()
         self._setup = Setup(db=Path(db), data=where, threads=threads, jobs=jobs, executor=executor, observer=observer)
-        self._stores: dict[tuple[int, int], Store] = {}  # the open database of each process and thread
+        self._stores: dict[tuple[int, int, int], Store] = {}  # by process, thread and file
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the open databases: another process opens its own."""
@@ -239,7 +239,10 @@ class Lab:
     @property
     def store(self) -> Store:
         """The open database, for any query, one for each thread. Raises StoreError if there is none yet."""
-        if (here := (os.getpid(), threading.get_ident())) not in self._stores:
+        file = 0
+        with suppress(OSError, ValueError):
+            file = self._setup.db.stat().st_ino  # another one after `os.chdir`, or once the file is replaced
+        if (here := (os.getpid(), threading.get_ident(), file)) not in self._stores:
             self._stores[here] = self._setup.store()
         return self._stores[here]
 

@@ -98,6 +98,24 @@ def test_every_thread_reads_the_store_of_a_lab(lab: Lab) -> None:
     assert lab.run(run.id) == run
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows renames no open file")
+def test_a_lab_reads_the_database_that_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after another folder has become the current one, and after the file has been replaced."""
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    lab = Lab("lab.db", data="synthetic")
+    assert lab.train(replace(SMALL, epochs=0)) == lab.run(1)
+    monkeypatch.chdir("other")
+    with pytest.raises(StoreError, match=r"lab\.db: there is no database here"):
+        lab.best()
+    again = lab.train(replace(SMALL, epochs=0, seed=1))
+    assert lab.run(1) == again
+    Path("lab.db").rename("old.db")
+    with pytest.raises(StoreError, match=r"lab\.db: there is no database here"):
+        lab.runs_of(1)
+    assert lab.train(replace(SMALL, epochs=0, seed=2)) == lab.run(1)
+
+
 def test_settings_that_are_none_are_the_defaults(lab: Lab) -> None:
     run = lab.train(SMALL)
     [[_], [default]], [[_], [none]] = lab.evaluate([run.id]), lab.evaluate([run.id], None)
