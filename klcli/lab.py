@@ -90,12 +90,12 @@ class Lab:
 
         Raises ConfigError if a setting in `wanted`, or `threads`, differs from those of the run.
         """
-        setup = replace(self._calling("resume", _name(which)), on_evaluation=on_evaluation)
-        return trainings.resume(setup, str(_name(which)), wanted or {}, threads)
+        setup = replace(self._calling("resume", self._name(which)), on_evaluation=on_evaluation)
+        return trainings.resume(setup, str(self._name(which)), wanted or {}, threads)
 
     def rerun(self, which: AnyRun = "last", *, on_evaluation: OnEvaluation | None = None) -> Run:
         """Train a stored run again, with its settings, images and threads, and return the new run."""
-        return trainings.rerun(replace(self._setup, on_evaluation=on_evaluation), str(_name(which)))
+        return trainings.rerun(replace(self._setup, on_evaluation=on_evaluation), str(self._name(which)))
 
     def repeat(self, config: TrainConfig, repeats: int, *, vary: str = "all", resume: bool = False) -> Study:
         """Train one config with several seeds and return the study; `runs_of` returns its runs.
@@ -180,7 +180,7 @@ class Lab:
 
         settings = settings or EvaluationSettings()
         several = runs if isinstance(runs, Iterable) and not isinstance(runs, str) else [runs]
-        names = [*map(_name, several)]
+        names = [*map(self._name, several)]
         setup = self._calling("evaluate", names, settings, ensemble=ensemble)
         return evaluating.evaluate(setup, [*map(str, names)], settings, ensemble)
 
@@ -197,7 +197,7 @@ class Lab:
         from klcli.procedures import evaluating
 
         several = [pictures] if isinstance(pictures, str | os.PathLike) else pictures
-        paths, which = list(map(Path, several)), None if run is None else str(_name(run))
+        paths, which = list(map(Path, several)), None if run is None else str(self._name(run))
         file = None if checkpoint is None else Path(checkpoint)
         return evaluating.predict(self._setup, paths, which, file, flips=flips, shifts=shifts, snapshots=snapshots)
 
@@ -208,7 +208,7 @@ class Lab:
         """
         from klcli.procedures.interchange import export_network
 
-        return export_network(self._setup, str(_name(run)), to, None if file is None else Path(file))
+        return export_network(self._setup, str(self._name(run)), to, None if file is None else Path(file))
 
     def reproduce(
         self, *names: str, settings: ReproductionSettings | None = None, repeats: int = 3, vary: str = "all",
@@ -249,7 +249,7 @@ class Lab:
 
     def run(self, which: AnyRun = "last") -> Run:
         """Return one run: by number, the `last` complete one, or the `best`. Raises ConfigError if there is none."""
-        return run_lookup.chosen_run(self.store, str(_name(which)))
+        return run_lookup.chosen_run(self.store, str(self._name(which)))
 
     def best(self, n: int = 10, chosen: RunFilter | None = None) -> list[Run]:
         """Return the best complete runs by validation accuracy on the most recently used images."""
@@ -258,11 +258,24 @@ class Lab:
 
     def runs_of(self, study: Study | int) -> list[Run]:
         """Return the runs of a study in the order of its plan."""
-        return self.store.studies.members(self.store.studies.get(study.id if isinstance(study, Study) else study).id)
+        number = self._number(study) if isinstance(study, Study) else study
+        return self.store.studies.members(self.store.studies.get(number).id)
 
     def epochs(self, run: AnyRun) -> list[Epoch]:
         """Return the evaluations of a run in order."""
-        return self.store.runs.epochs(run.id if isinstance(run, Run) else self.run(run).id)
+        return self.store.runs.epochs(self.run(run).id)
+
+    def _name(self, run: AnyRun) -> int | str:
+        return self._number(run) if isinstance(run, Run) else run
+
+    def _number(self, given: Run | Study) -> int:
+        """Return the number of a record. Raises ConfigError for one of another database, which has other numbers."""
+        word, found = ("run", self.store.runs) if isinstance(given, Run) else ("study", self.store.studies)
+        other = (
+            f"{word} {given.id}: this record is of another database than {self._setup.db}, give it to the Lab of that"
+        )
+        require(_origin(found.get(given.id)) == _origin(given), other)
+        return given.id
 
     def _study(self, setup: Setup, kind: str, stage: str, plan: list[TrainConfig], resume: bool, **how: Any) -> Study:
         from klcli.procedures.study_runner import StudyRunner
@@ -277,8 +290,9 @@ class Lab:
         return replace(self._setup, command=self._command or f"{lab}.{_call(method, given, named)}")
 
 
-def _name(run: AnyRun) -> int | str:
-    return run.id if isinstance(run, Run) else run
+def _origin(record: Run | Study) -> object:
+    """Return what copies of a record have in common, and no others."""
+    return record.identity if isinstance(record, Run) else (record.created_at, record.command)
 
 
 def _call(function: str, given: Sequence[Any], named: Mapping[str, Any]) -> str:

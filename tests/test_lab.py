@@ -237,6 +237,25 @@ def test_a_run_is_given_by_number_name_or_record(lab: Lab, tmp_path: Path) -> No
         lab.best(-1)
 
 
+def test_a_record_of_another_database_is_refused(lab: Lab, tmp_path: Path) -> None:
+    """Its number is that of another run here."""
+    other, short = Lab(tmp_path / "other.db", data="synthetic"), replace(SMALL, epochs=0)
+    run, study = other.train(short), other.repeat(replace(short, seed=5), 2)
+    lab.train(short)
+    lab.repeat(short, 2)
+    assert (lab.run(run.id).config, lab.store.studies.get(study.id).state) == (short, study.state)
+    calls: list[Callable[[], object]] = [
+        lambda: lab.run(run), lambda: lab.epochs(run), lambda: lab.evaluate([1, run]), lambda: lab.rerun(run),
+        lambda: lab.predict("a.png", run), lambda: lab.export(run), lambda: lab.resume(run),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(ConfigError, match=r"run 1: this record is of another database than .*lab\.db, give it to"):
+            call()
+    with pytest.raises(ConfigError, match=r"study 1: this record is of another database than .*lab\.db, give it to"):
+        lab.runs_of(study)
+    assert len(lab.store.runs.where("1")) == 3
+
+
 @pytest.mark.parametrize(
     ("call", "named"),
     [
