@@ -233,6 +233,8 @@ def test_a_run_is_given_by_number_name_or_record(lab: Lab, tmp_path: Path) -> No
             wrong()
     with pytest.raises(ConfigError, match="at least one picture"):
         lab.predict([])
+    with pytest.raises(ConfigError, match="run '': give the number of a run"):
+        lab.predict(picture, "")
     with pytest.raises(ConfigError, match="best -1: must be a whole number, at least 0"):
         lab.best(-1)
 
