@@ -74,6 +74,11 @@ class Lab:
         self._setup = Setup(db=Path(db), data=where, threads=threads, jobs=jobs, executor=executor, observer=observer)
         self._stores: dict[tuple[int, int, int], Store] = {}  # by process, thread and file
 
+    def __repr__(self) -> str:
+        """Return what determines the results, as Python code."""
+        own = {key: value for key in ("data", "threads") if (value := getattr(self._setup, key)) not in (None, 1)}
+        return _call("Lab", [str(self._setup.db)], own)
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the open databases: another process opens its own."""
         return vars(self) | {"_stores": {}}
@@ -285,9 +290,7 @@ class Lab:
             return runner.store.studies.get(runner.run(kind, stage, plan, {}, **how))
 
     def _calling(self, method: str, *given: Any, **named: Any) -> Setup:
-        own = {key: value for key in ("data", "threads") if (value := getattr(self._setup, key)) not in (None, 1)}
-        lab = _call("Lab", [str(self._setup.db)], own)
-        return replace(self._setup, command=self._command or f"{lab}.{_call(method, given, named)}")
+        return replace(self._setup, command=self._command or f"{self!r}.{_call(method, given, named)}")
 
 
 def _origin(record: Run | Study) -> object:

@@ -68,6 +68,7 @@ def test_a_training_is_recorded_and_observed_and_leaves_nothing_behind(lab: Lab)
 
 def test_the_stored_command_of_python_is_python_that_makes_the_config(lab: Lab) -> None:
     run = lab.train(SMALL)
+    assert run.command.startswith(f"{lab!r}.train(")
     text = run.command.partition(".train(")[2].removesuffix(")")
     assert eval(text, {"TrainConfig": TrainConfig, "SplitConfig": SplitConfig}) == SMALL
 
