@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from klcli.errors import ConfigError
+from klcli.text import user_path
 
 _WORDS: dict[Any, str] = {
     str: "a text", int: "a whole number", float: "a number", bool: "True or False", PathLike: "a path",
@@ -21,8 +22,8 @@ Owner = TypeVar("Owner", bound=type)
 def checked(owner: Owner) -> Owner:
     """Let the public methods of a class raise ConfigError for an argument that its annotation excludes.
 
-    The line names the method, the argument, its value, and what to give. Numbers of NumPy become those of Python, and
-    any iterable a tuple, because a generator can be read only once.
+    The line names the method, the argument, its value, and what to give. Numbers of NumPy become those of Python, any
+    iterable a tuple, because a generator can be read only once, and `~` the home folder.
     """
     for name, method in [*vars(owner).items()]:
         if inspect.isfunction(method) and (name == "__init__" or not name.startswith("_")):
@@ -58,6 +59,8 @@ def _checked(value: Any, annotation: Any, asked: str) -> Any:
     value = value.item() if getattr(value, "shape", None) == () else value  # a number of NumPy
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     kinds = {get_origin(part) or part: part for part in parts}
+    if PathLike in kinds and isinstance(value, str | PathLike) and str(value).startswith("~"):
+        value = user_path(value)
     classes = kinds.keys() - {Iterable} | ({int} if float in kinds else set())
     if isinstance(value, tuple(classes)) and (bool in kinds or not isinstance(value, bool)):
         return value

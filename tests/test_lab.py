@@ -324,6 +324,21 @@ def test_numbers_of_numpy_and_any_iterables_are_what_they_contain(lab: Lab) -> N
         assert [run.config.sigma for run in lab.runs_of(swept)] == [0.1, 0.02] * 2
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder of that name is made in the current one, which somebody would remove with `rm -r ~`."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    lab = Lab("~/lab.db", data="synthetic")
+    run = lab.train(replace(SMALL, epochs=0))
+    assert lab.export(1, file=Path("~/network.npz")) == tmp_path / "network.npz"
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    checkpoint = lab.store.runs.file_of(run)
+    assert Lab().predict(["~/a.png"], checkpoint=f"~/{checkpoint.relative_to(tmp_path)}").config == run.config
+    assert (tmp_path / "lab.db").is_file() and [*Path().iterdir()] == []
+
+
 @pytest.mark.parametrize("how", [{"shifts": 40}, {"shifts": -1}])
 def test_views_of_a_picture_are_checked(lab: Lab, tmp_path: Path, how: dict[str, Any]) -> None:
     lab.train(replace(SMALL, epochs=0))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from klcli.errors import ConfigError
+from klcli.text import user_path
 
 MAX_INTEGER = 2**63 - 1  # the largest integer of the database
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
@@ -90,7 +91,7 @@ class Setting:
     def _read(self, text: str, kind: type) -> Any:
         require(bool(text) or kind is not Path, f"{self.option} '': must be {_KINDS[kind]}")  # Path("") is this folder
         try:
-            return kind(text)
+            return user_path(text) if kind is Path else kind(text)
         except ValueError:
             raise ConfigError(f"{self.option} {text!r}: must be {_KINDS[kind]}{self._example}") from None
 

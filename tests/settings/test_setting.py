@@ -65,6 +65,7 @@ def test_what_is_typed_is_read_and_refused_like_any_value() -> None:
     known = settings_of(Kettle)
     assert known["volume"].read("2.5") == 2.5
     assert known["sugar"].read(["1", "2,3"]) == (1, 2, 3)
+    assert settings_of(Order)["receipt"].read("~/tea.txt") == Path.home() / "tea.txt"
     with pytest.raises(ConfigError) as refusal:
         known["volume"].read("big")
     assert str(refusal.value) == "--volume 'big': must be a number, for example --volume 1.5"
