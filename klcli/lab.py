@@ -23,6 +23,7 @@ from klcli.procedures import run_lookup, trainings
 from klcli.procedures.observer import Observer
 from klcli.procedures.setup import Setup
 from klcli.settings.editions import AssignmentSettings
+from klcli.settings.presets import require_settings
 from klcli.settings.procedures import (
     EXPORT,
     SIGMAS,
@@ -290,6 +291,9 @@ class Lab:
             return runner.store.studies.get(runner.run(kind, stage, plan, {}, **how))
 
     def _calling(self, method: str, *given: Any, **named: Any) -> Setup:
+        for config in given:
+            if isinstance(config, TrainConfig):
+                require_settings(config)
         return replace(self._setup, command=self._command or f"{self!r}.{_call(method, given, named)}")
 
 

@@ -21,6 +21,7 @@ import klcli
 from klcli import Lab, SplitConfig, TrainConfig
 from klcli.errors import ConfigError, Interrupted, StoreError
 from klcli.procedures.observer import Observer
+from klcli.settings.presets import preset
 from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
 from klcli.settings.run_command import resuming_command
 
@@ -125,6 +126,14 @@ def test_settings_that_are_none_are_the_defaults(lab: Lab) -> None:
     assert len(lab.search_lambda(SMALL, None).tried) == SearchSettings().trials
     with pytest.raises(ConfigError, match="nobody-1999"):
         list(lab.reproduce("nobody-1999", settings=None))
+
+
+def test_the_name_of_a_preset_without_its_settings_is_refused(lab: Lab) -> None:
+    quick = preset("quick").config
+    with pytest.raises(ConfigError, match=r"preset='quick'\): only a name, begin with preset\('quick'\)\.config, of"):
+        lab.train(TrainConfig(preset="quick"))
+    for allowed in (replace(quick, epochs=0, batch_size=20, whitening=9), replace(SMALL, preset="mine")):
+        assert lab.train(replace(allowed, split=SMALL.split)).state == "complete"
 
 
 @pytest.mark.parametrize(("order", "held"), [("all", []), ("init", ["shared_seed"]), ("order", ["seed"])])
