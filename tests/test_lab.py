@@ -1,6 +1,7 @@
 """The Lab: the same results from Python as from the command line, and no side effects in the calling process."""
 
 import json
+import multiprocessing
 import os
 import pickle
 import signal
@@ -478,6 +479,18 @@ def test_workers_do_not_begin_a_script_again(tmp_path: Path, file: str, stdin: s
     how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 120, "cwd": tmp_path}
     done = subprocess.run([sys.executable, file], input=stdin, check=False, **how)
     assert (done.stdout, done.stderr) == ("complete 5\n", "")
+
+
+def states_of_a_study(lab: Lab) -> list[str]:
+    return [run.state for run in lab.runs_of(lab.repeat(replace(SMALL, dtype="float64"), 2, vary="split"))]
+
+
+@pytest.mark.slow
+def test_a_process_of_a_pool_trains_a_study_of_several_jobs_by_itself(tmp_path: Path) -> None:
+    """It is a daemon, which may start no processes."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        lab = Lab(tmp_path / "lab.db", data="synthetic", jobs=2)
+        assert pool.apply(states_of_a_study, [lab]) == ["complete", "complete"]
 
 
 @pytest.mark.slow
