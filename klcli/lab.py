@@ -7,10 +7,9 @@
     run.test_accuracy, lab.epochs(run)
 
 Ctrl-C raises Interrupted; `lab.resume(run.id)` completes the interrupted run. From Python, studies train in this
-process (`jobs=1`); with more jobs, guard the script with `if __name__ == "__main__":`, because workers import it.
+process, unless `jobs` is more than 1.
 """
 
-import operator
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,11 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from klcli.errors import ConfigError
+from klcli.arguments import checked
 from klcli.procedures import run_lookup, trainings
 from klcli.procedures.observer import Observer
 from klcli.procedures.setup import Setup
 from klcli.settings.editions import AssignmentSettings
+from klcli.settings.presets import require_settings
 from klcli.settings.procedures import (
     EXPORT,
     SIGMAS,
@@ -47,10 +47,11 @@ if TYPE_CHECKING:  # imported by the methods that use them, so that a training s
     from klcli.studies.gradient_mistakes import Arrays
 
 OnEvaluation = Callable[[EpochMetrics], None]
-TRAININGS = ("train", "repeat", "sigma_sweep", "search_lambda")  # methods whose first argument is a TrainConfig
 AnyRun = int | str | Run  # its number, another name of `klcli help runs`, or its record
+AnyPath = str | os.PathLike[str]
 
 
+@checked
 class Lab:
     """A database, a data set, and the procedures that use them.
 
@@ -58,21 +59,26 @@ class Lab:
     stacks (None: one per core); `executor` the address of a Dask scheduler. `observer` receives messages and
     progress. `command` is stored with the results.
 
-    Procedures raise ConfigError for settings that exclude each other, DataError for missing or damaged images,
-    StoreError if the database or its disk fails, and Interrupted after Ctrl-C, with the command that continues.
+    Methods raise ConfigError for arguments of another type and settings that exclude each other, DataError for missing
+    or damaged images, StoreError if the database or its disk fails, and Interrupted after Ctrl-C, with the command that
+    continues.
     """
 
     def __init__(
-        self, db: str | Path = DEFAULT_DATABASE, *, data: str | Path | None = None, threads: int = 1,
+        self, db: AnyPath = DEFAULT_DATABASE, *, data: AnyPath | None = None, threads: int = 1,
         jobs: int | None = 1, executor: str | None = None, observer: Observer | None = None, command: str | None = None,
     ) -> None:  # fmt: skip
         self._command = command
         for name, number in (("threads", threads), ("jobs", jobs)):
-            is_valid = number is None or (isinstance(number, int) and number >= 1)
-            require(is_valid, f"{name} {number!r}: must be a whole number, at least 1")
+            require(number is None or number >= 1, f"{name} {number}: must be a whole number, at least 1")
         where, observer = None if data is None else str(data), observer or Observer()
         self._setup = Setup(db=Path(db), data=where, threads=threads, jobs=jobs, executor=executor, observer=observer)
-        self._stores: dict[tuple[int, int], Store] = {}  # the open database of each process and thread
+        self._stores: dict[tuple[int, int, int], Store] = {}  # by process, thread and file
+
+    def __repr__(self) -> str:
+        """Return what determines the results, as Python code."""
+        own = {key: value for key in ("data", "threads") if (value := getattr(self._setup, key)) not in (None, 1)}
+        return _call("Lab", [str(self._setup.db)], own)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the open databases: another process opens its own."""
@@ -90,12 +96,12 @@ class Lab:
 
         Raises ConfigError if a setting in `wanted`, or `threads`, differs from those of the run.
         """
-        setup = replace(self._calling("resume", _name(which)), on_evaluation=on_evaluation)
-        return trainings.resume(setup, str(_name(which)), wanted or {}, threads)
+        setup = replace(self._calling("resume", self._name(which)), on_evaluation=on_evaluation)
+        return trainings.resume(setup, str(self._name(which)), wanted or {}, threads)
 
     def rerun(self, which: AnyRun = "last", *, on_evaluation: OnEvaluation | None = None) -> Run:
         """Train a stored run again, with its settings, images and threads, and return the new run."""
-        return trainings.rerun(replace(self._setup, on_evaluation=on_evaluation), str(_name(which)))
+        return trainings.rerun(replace(self._setup, on_evaluation=on_evaluation), str(self._name(which)))
 
     def repeat(self, config: TrainConfig, repeats: int, *, vary: str = "all", resume: bool = False) -> Study:
         """Train one config with several seeds and return the study; `runs_of` returns its runs.
@@ -107,11 +113,12 @@ class Lab:
         return self._study(setup, "repeats", "train", plan, resume, vary=vary, evaluate_test=config.schedule != "range")
 
     def sigma_sweep(
-        self, config: TrainConfig, sigmas: Sequence[float] = SIGMAS, *, repeats: int = 1, vary: str = "all",
+        self, config: TrainConfig, sigmas: Iterable[float] = SIGMAS, *, repeats: int = 1, vary: str = "all",
         resume: bool = False,
     ) -> Study:  # fmt: skip
         """Train with every standard deviation of the initial weights, without and with BN, and return the study."""
-        setup = self._calling("sigma_sweep", config, tuple(sigmas), repeats=repeats, vary=vary)
+        sigmas = tuple(sigmas)
+        setup = self._calling("sigma_sweep", config, sigmas, repeats=repeats, vary=vary)
         plan = sigma_sweep(config, sigmas, repeats, vary)
         return self._study(setup, "sigma", "sweep", plan, resume, vary=vary, evaluate_test=True)
 
@@ -138,7 +145,7 @@ class Lab:
         return check_gradients(setup, with_and_without_l2(config) if config else course_set(seed), settings)
 
     def export_gradients(
-        self, path: str | Path, config: TrainConfig | None = None, settings: CheckSettings | None = None
+        self, path: AnyPath, config: TrainConfig | None = None, settings: CheckSettings | None = None
     ) -> "Arrays":
         """Write a network, its minibatch and its gradients in float64 for another program; return the arrays by key.
 
@@ -162,7 +169,7 @@ class Lab:
         return arrays
 
     def compare_gradients(
-        self, path: str | Path, reference: str | Path = EXPORT, settings: CheckSettings | None = None
+        self, path: AnyPath, reference: AnyPath = EXPORT, settings: CheckSettings | None = None
     ) -> "Comparison":
         """Compare the arrays that another program has saved with those of an export, and find the likely mistakes."""
         from klcli.studies.gradient_files import compare_files
@@ -172,20 +179,20 @@ class Lab:
             return compare_files(Path(path), Path(reference), settings or CheckSettings(), observer.say)
 
     def evaluate(
-        self, runs: Sequence[AnyRun] | AnyRun, settings: EvaluationSettings | None = None, *, ensemble: bool = False
+        self, runs: Iterable[AnyRun] | AnyRun, settings: EvaluationSettings | None = None, *, ensemble: bool = False
     ) -> tuple[list[Run], list[Evaluation]]:
         """Evaluate stored runs again, individually or as one ensemble; return the runs and the evaluations."""
         from klcli.procedures import evaluating
 
         settings = settings or EvaluationSettings()
         several = runs if isinstance(runs, Iterable) and not isinstance(runs, str) else [runs]
-        names = [*map(_name, several)]
+        names = [*map(self._name, several)]
         setup = self._calling("evaluate", names, settings, ensemble=ensemble)
         return evaluating.evaluate(setup, [*map(str, names)], settings, ensemble)
 
     def predict(
-        self, pictures: Sequence[str | Path] | str | Path, run: AnyRun | None = None, *,
-        checkpoint: str | Path | None = None, flips: bool | None = None, shifts: int | None = None,
+        self, pictures: Iterable[AnyPath] | AnyPath, run: AnyRun | None = None, *,
+        checkpoint: AnyPath | None = None, flips: bool | None = None, shifts: int | None = None,
         snapshots: bool = False,
     ) -> "evaluating.Predictions":  # fmt: skip
         """Return the probability of every class for PNG or JPEG files of any size, by default of the best run.
@@ -195,19 +202,19 @@ class Lab:
         """
         from klcli.procedures import evaluating
 
-        several = [pictures] if isinstance(pictures, str | Path) else pictures
-        paths, which = list(map(Path, several)), None if run is None else str(_name(run))
+        several = [pictures] if isinstance(pictures, str | os.PathLike) else pictures
+        paths, which = list(map(Path, several)), None if run is None else str(self._name(run))
         file = None if checkpoint is None else Path(checkpoint)
         return evaluating.predict(self._setup, paths, which, file, flips=flips, shifts=shifts, snapshots=snapshots)
 
-    def export(self, run: AnyRun, to: str = "npz", file: str | Path | None = None) -> Path:
+    def export(self, run: AnyRun, to: str = "npz", file: AnyPath | None = None) -> Path:
         """Write the network of a run as `npz` or `safetensors`, named as in PyTorch; return the file.
 
         By default it is `network-000007.npz` in the current folder. `klcli help checkpoints` describes the content.
         """
         from klcli.procedures.interchange import export_network
 
-        return export_network(self._setup, str(_name(run)), to, None if file is None else Path(file))
+        return export_network(self._setup, str(self._name(run)), to, None if file is None else Path(file))
 
     def reproduce(
         self, *names: str, settings: ReproductionSettings | None = None, repeats: int = 3, vary: str = "all",
@@ -239,26 +246,42 @@ class Lab:
     @property
     def store(self) -> Store:
         """The open database, for any query, one for each thread. Raises StoreError if there is none yet."""
-        if (here := (os.getpid(), threading.get_ident())) not in self._stores:
+        file = 0
+        with suppress(OSError, ValueError):
+            file = self._setup.db.stat().st_ino  # another one after `os.chdir`, or once the file is replaced
+        if (here := (os.getpid(), threading.get_ident(), file)) not in self._stores:
             self._stores[here] = self._setup.store()
         return self._stores[here]
 
     def run(self, which: AnyRun = "last") -> Run:
         """Return one run: by number, the `last` complete one, or the `best`. Raises ConfigError if there is none."""
-        return run_lookup.chosen_run(self.store, str(_name(which)))
+        return run_lookup.chosen_run(self.store, str(self._name(which)))
 
     def best(self, n: int = 10, chosen: RunFilter | None = None) -> list[Run]:
         """Return the best complete runs by validation accuracy on the most recently used images."""
-        require(isinstance(n, int) and n >= 0, f"best {n!r}: must be a whole number, at least 0")
+        require(n >= 0, f"best {n}: must be a whole number, at least 0")
         return run_lookup.best_runs(self.store, n, chosen or RunFilter())
 
     def runs_of(self, study: Study | int) -> list[Run]:
         """Return the runs of a study in the order of its plan."""
-        return self.store.studies.members(self.store.studies.get(_number(study, Study)).id)
+        number = self._number(study) if isinstance(study, Study) else study
+        return self.store.studies.members(self.store.studies.get(number).id)
 
     def epochs(self, run: AnyRun) -> list[Epoch]:
         """Return the evaluations of a run in order."""
-        return self.store.runs.epochs(run.id if isinstance(run, Run) else self.run(run).id)
+        return self.store.runs.epochs(self.run(run).id)
+
+    def _name(self, run: AnyRun) -> int | str:
+        return self._number(run) if isinstance(run, Run) else run
+
+    def _number(self, given: Run | Study) -> int:
+        """Return the number of a record. Raises ConfigError for one of another database, which has other numbers."""
+        word, found = ("run", self.store.runs) if isinstance(given, Run) else ("study", self.store.studies)
+        other = (
+            f"{word} {given.id}: this record is of another database than {self._setup.db}, give it to the Lab of that"
+        )
+        require(_origin(found.get(given.id)) == _origin(given), other)
+        return given.id
 
     def _study(self, setup: Setup, kind: str, stage: str, plan: list[TrainConfig], resume: bool, **how: Any) -> Study:
         from klcli.procedures.study_runner import StudyRunner
@@ -268,26 +291,15 @@ class Lab:
             return runner.store.studies.get(runner.run(kind, stage, plan, {}, **how))
 
     def _calling(self, method: str, *given: Any, **named: Any) -> Setup:
-        wrong = [one for one in (*given, *named.values()) if isinstance(one, dict)]
-        wrong += [one for one in given[:1] if method in TRAININGS and not isinstance(one, TrainConfig)]
-        if wrong:
-            usage = "give settings as an object, for example TrainConfig(hidden=(50, 30), batch_norm=True)"
-            raise ConfigError(f"{method} {wrong[0]!r}: {usage}")
-        own = {key: value for key in ("data", "threads") if (value := getattr(self._setup, key)) not in (None, 1)}
-        lab = _call("Lab", [str(self._setup.db)], own)
-        return replace(self._setup, command=self._command or f"{lab}.{_call(method, given, named)}")
+        for config in given:
+            if isinstance(config, TrainConfig):
+                require_settings(config)
+        return replace(self._setup, command=self._command or f"{self!r}.{_call(method, given, named)}")
 
 
-def _name(run: AnyRun) -> int | str:
-    return run if isinstance(run, str) else _number(run, Run)
-
-
-def _number(record: Any, kind: type[Run] | type[Study]) -> int:
-    """Return the number of a record, or a number itself, also that of NumPy. Raises ConfigError for anything else."""
-    with suppress(TypeError):
-        return int(record.id) if isinstance(record, kind) else operator.index(record)
-    name = kind.__name__
-    raise ConfigError(f"{name.lower()} {record!r}: give its number or its {name}")
+def _origin(record: Run | Study) -> object:
+    """Return what copies of a record have in common, and no others."""
+    return record.identity if isinstance(record, Run) else (record.created_at, record.command)
 
 
 def _call(function: str, given: Sequence[Any], named: Mapping[str, Any]) -> str:

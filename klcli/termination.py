@@ -56,8 +56,9 @@ def deferred() -> Iterator[Callable[[], None]]:
     database marks the run. In a program that imports klcli, handlers are installed for the time of the block, in the
     main thread alone: Python delivers no signals to others.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or _deferring.is_set():  # a callback of a training can begin another one
+        yield raise_deferred if is_main else lambda: None
         return
 
     previous = {} if _obeying.is_set() else {signum: signal.getsignal(signum) for signum in _obeyed()}

@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,13 @@ def path_of(text: str) -> Path:
     """Return the path that `path_text` has written."""
     unescaped = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), os.fsencode(text))
     return Path(os.fsdecode(unescaped))
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path with `~` expanded, which a shell does not do in `--data=~/cifar`, and Python nowhere."""
+    with suppress(RuntimeError):  # no such user, or no home folder: "~" is then an ordinary name
+        return Path(path).expanduser()
+    return Path(path)
 
 
 def command_text(words: Sequence[str]) -> str:

@@ -15,8 +15,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up: a room may import itself and every room before it.
 FLOORS = (
-    "errors", "text", "csv_text", "termination", "files", "settings", "engine", "data", "compiled", "evaluation",
-    "training", "studies",
+    "errors", "text", "csv_text", "termination", "files", "arguments", "settings", "engine", "data", "compiled",
+    "evaluation", "training", "studies",
     "store", "published", "procedures", "report", "lab", "cli",
 )  # fmt: skip
 APART = {("data", "engine"), ("engine", "data"), ("engine", "settings")}  # neighbours that ignore each other

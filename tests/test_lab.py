@@ -1,9 +1,12 @@
 """The Lab: the same results from Python as from the command line, and no side effects in the calling process."""
 
 import json
+import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +22,7 @@ import klcli
 from klcli import Lab, SplitConfig, TrainConfig
 from klcli.errors import ConfigError, Interrupted, StoreError
 from klcli.procedures.observer import Observer
+from klcli.settings.presets import preset
 from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
 from klcli.settings.run_command import resuming_command
 
@@ -66,6 +70,7 @@ def test_a_training_is_recorded_and_observed_and_leaves_nothing_behind(lab: Lab)
 
 def test_the_stored_command_of_python_is_python_that_makes_the_config(lab: Lab) -> None:
     run = lab.train(SMALL)
+    assert run.command.startswith(f"{lab!r}.train(")
     text = run.command.partition(".train(")[2].removesuffix(")")
     assert eval(text, {"TrainConfig": TrainConfig, "SplitConfig": SplitConfig}) == SMALL
 
@@ -96,6 +101,24 @@ def test_every_thread_reads_the_store_of_a_lab(lab: Lab) -> None:
     assert lab.run(run.id) == run
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows renames no open file")
+def test_a_lab_reads_the_database_that_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after another folder has become the current one, and after the file has been replaced."""
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    lab = Lab("lab.db", data="synthetic")
+    assert lab.train(replace(SMALL, epochs=0)) == lab.run(1)
+    monkeypatch.chdir("other")
+    with pytest.raises(StoreError, match=r"lab\.db: there is no database here"):
+        lab.best()
+    again = lab.train(replace(SMALL, epochs=0, seed=1))
+    assert lab.run(1) == again
+    Path("lab.db").rename("old.db")
+    with pytest.raises(StoreError, match=r"lab\.db: there is no database here"):
+        lab.runs_of(1)
+    assert lab.train(replace(SMALL, epochs=0, seed=2)) == lab.run(1)
+
+
 def test_settings_that_are_none_are_the_defaults(lab: Lab) -> None:
     run = lab.train(SMALL)
     [[_], [default]], [[_], [none]] = lab.evaluate([run.id]), lab.evaluate([run.id], None)
@@ -104,6 +127,14 @@ def test_settings_that_are_none_are_the_defaults(lab: Lab) -> None:
     assert len(lab.search_lambda(SMALL, None).tried) == SearchSettings().trials
     with pytest.raises(ConfigError, match="nobody-1999"):
         list(lab.reproduce("nobody-1999", settings=None))
+
+
+def test_the_name_of_a_preset_without_its_settings_is_refused(lab: Lab) -> None:
+    quick = preset("quick").config
+    with pytest.raises(ConfigError, match=r"preset='quick'\): only a name, begin with preset\('quick'\)\.config, of"):
+        lab.train(TrainConfig(preset="quick"))
+    for allowed in (replace(quick, epochs=0, batch_size=20, whitening=9), replace(SMALL, preset="mine")):
+        assert lab.train(replace(allowed, split=SMALL.split)).state == "complete"
 
 
 @pytest.mark.parametrize(("order", "held"), [("all", []), ("init", ["shared_seed"]), ("order", ["seed"])])
@@ -125,6 +156,54 @@ def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(lab: Lab) -> None:
     assert (resumed.id, resumed.state) == (2, "complete")
     assert metrics(lab, 2) == metrics(lab, whole.id)
     assert (resumed.test_loss, resumed.test_accuracy) == (whole.test_loss, whole.test_accuracy)
+
+
+class Cancelled(BaseException):
+    """Like asyncio.CancelledError and pytest's Failed."""
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "text"),
+    [
+        (Cancelled(), "interrupted", "interrupted"),
+        (ValueError("caf\udce9"), "failed", r"ValueError: caf\xe9"),
+        (ValueError("two\nlines"), "failed", "ValueError: two lines"),
+        (MemoryError(), "failed", "MemoryError: MemoryError"),
+    ],
+)
+def test_whatever_a_callback_raises_ends_the_run_in_a_state(
+    lab: Lab, error: BaseException, state: str, text: str
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        lab.train(SMALL, on_evaluation=fail)
+    assert raised.value is error
+    [run] = lab.store.runs.where("1")
+    assert (run.state, run.error) == (state, text)
+    assert lab.resume(1).state == "complete"
+
+
+def test_ctrl_c_interrupts_a_training_whose_callback_has_trained_another(lab: Lab, tmp_path: Path) -> None:
+    """The inner training had ended the deferral of signals with its own, and the next one ended the process."""
+    script = f"""
+import os, signal
+from klcli import Lab, SplitConfig, TrainConfig
+config, lab = {SMALL!r}, Lab({str(tmp_path / "lab.db")!r}, data="synthetic")
+def train_another(one):
+    if one.epoch == 1:
+        lab.train(config)
+        os.kill(os.getpid(), signal.SIGINT)
+try:
+    lab.train(config, on_evaluation=train_another)
+except Exception as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("interrupted: run 1 keeps its 1 epoch, continue with `")
+    assert [run.state for run in lab.store.runs.where("1 ORDER BY id")] == ["interrupted", "complete"]
 
 
 def test_a_setting_that_a_resumed_run_did_not_have_is_refused_by_its_option(lab: Lab) -> None:
@@ -165,45 +244,112 @@ def test_a_run_is_given_by_number_name_or_record(lab: Lab, tmp_path: Path) -> No
             wrong()
     with pytest.raises(ConfigError, match="at least one picture"):
         lab.predict([])
-    for n in (-1, "x"):
-        with pytest.raises(ConfigError, match=f"best {n!r}"):
-            lab.best(n)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="run '': give the number of a run"):
+        lab.predict(picture, "")
+    with pytest.raises(ConfigError, match="best -1: must be a whole number, at least 0"):
+        lab.best(-1)
+
+
+def test_a_record_of_another_database_is_refused(lab: Lab, tmp_path: Path) -> None:
+    """Its number is that of another run here."""
+    other, short = Lab(tmp_path / "other.db", data="synthetic"), replace(SMALL, epochs=0)
+    run, study = other.train(short), other.repeat(replace(short, seed=5), 2)
+    lab.train(short)
+    lab.repeat(short, 2)
+    assert (lab.run(run.id).config, lab.store.studies.get(study.id).state) == (short, study.state)
+    calls: list[Callable[[], object]] = [
+        lambda: lab.run(run), lambda: lab.epochs(run), lambda: lab.evaluate([1, run]), lambda: lab.rerun(run),
+        lambda: lab.predict("a.png", run), lambda: lab.export(run), lambda: lab.resume(run),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(ConfigError, match=r"run 1: this record is of another database than .*lab\.db, give it to"):
+            call()
+    with pytest.raises(ConfigError, match=r"study 1: this record is of another database than .*lab\.db, give it to"):
+        lab.runs_of(study)
+    assert len(lab.store.runs.where("1")) == 3
 
 
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda lab: lab.train({}), "train {}: give settings as an object"),
-        (lambda lab: lab.train(None), "train None: give settings as an object"),
-        (lambda lab: lab.repeat("best", 2), "repeat 'best': give settings as an object"),
-        (lambda lab: lab.sigma_sweep({}, (0.1,)), "sigma_sweep {}: give settings as an object"),
-        (lambda lab: lab.search_lambda(SMALL, {"fine": 1}), "search_lambda {'fine': 1}: give settings as an object"),
-        (lambda lab: lab.check_gradients(SMALL, {"dims": 3}), "check_gradients {'dims': 3}: give settings"),
-        (lambda lab: [*lab.reproduce("a3-2024", settings={"quick": True})], "reproduce {'quick': True}: give settings"),
-        (lambda lab: lab.repeat(SMALL, "2"), "repeats '2': must be a whole number, at least 1"),
-        (lambda lab: lab.repeat(SMALL, 1.5), "repeats 1.5: must be a whole number, at least 1"),
-        (lambda lab: lab.evaluate(None), "run None: give its number or its Run"),
-        (lambda lab: lab.evaluate([1, 1.5]), "run 1.5: give its number or its Run"),
-        (lambda lab: lab.epochs([1]), "run [1]: give its number or its Run"),
-        (lambda lab: lab.runs_of("1"), "study '1': give its number or its Study"),
-        (lambda lab: lab.runs_of(lab.train(SMALL)), "study Run(id=1, "),
+        (lambda lab: Lab(3), "Lab(db=3): give a path"),
+        (lambda lab: Lab(None), "Lab(db=None): give a path"),
+        (lambda lab: Lab(data=b"x"), "Lab(data=b'x'): give a path"),
+        (lambda lab: Lab(threads="2"), "Lab(threads='2'): give a whole number"),
+        (lambda lab: Lab(jobs=1.5), "Lab(jobs=1.5): give a whole number"),
+        (lambda lab: Lab(executor=1), "Lab(executor=1): give a text"),
+        (lambda lab: Lab(observer=print), "Lab(observer=<built-in function print>): give an Observer"),
+        (lambda lab: lab.train({}), "train(config={}): give a TrainConfig"),
+        (lambda lab: lab.train(None), "train(config=None): give a TrainConfig"),
+        (lambda lab: lab.train(lab.run()), "train(config=Run(id=1, stu"),
+        (lambda lab: lab.train(SMALL, on_evaluation=3), "train(on_evaluation=3): give a function"),
+        (lambda lab: lab.resume(wanted=[1]), "resume(wanted=[1]): give a dictionary"),
+        (lambda lab: lab.repeat("best", 2), "repeat(config='best'): give a TrainConfig"),
+        (lambda lab: lab.repeat(SMALL, "2"), "repeat(repeats='2'): give a whole number"),
+        (lambda lab: lab.repeat(SMALL, True), "repeat(repeats=True): give a whole number"),
+        (lambda lab: lab.repeat(SMALL, np.float64(1.5)), "repeat(repeats=1.5): give a whole number"),
+        (lambda lab: lab.repeat(SMALL, 2, resume="no"), "repeat(resume='no'): give True or False"),
+        (lambda lab: lab.sigma_sweep({}, (0.1,)), "sigma_sweep(config={}): give a TrainConfig"),
+        (lambda lab: lab.sigma_sweep(SMALL, 0.1), "sigma_sweep(sigmas=0.1): give a list"),
+        (lambda lab: lab.sigma_sweep(SMALL, [0.1, None]), "sigma_sweep(sigmas=None): give a number"),
+        (lambda lab: lab.search_lambda(SMALL, {"fine": 1}), "search_lambda(what={'fine': 1}): give a SearchSettings"),
+        (lambda lab: lab.check_gradients(SMALL, {"dims": 3}), "check_gradients(settings={'dims': 3}): give a Check"),
+        (lambda lab: lab.export_gradients(None), "export_gradients(path=None): give a path"),
+        (lambda lab: lab.evaluate(None), "evaluate(runs=None): give a list, a whole number, a text or a Run"),
+        (lambda lab: lab.evaluate([1, 1.5]), "evaluate(runs=1.5): give a whole number, a text or a Run"),
+        (lambda lab: lab.predict(None), "predict(pictures=None): give a list or a path"),
+        (lambda lab: lab.predict([3]), "predict(pictures=3): give a path"),
+        (lambda lab: lab.predict("a.png", shifts=1.5), "predict(shifts=1.5): give a whole number"),
+        (lambda lab: lab.predict("a.png", flips="no"), "predict(flips='no'): give True or False"),
+        (lambda lab: lab.export(1, file=3), "export(file=3): give a path"),
+        (lambda lab: lab.reproduce(3), "reproduce(names=3): give a text"),
+        (lambda lab: lab.reproduce("a3-2024", settings={"quick": True}), "reproduce(settings={'quick': True}): give a"),
+        (lambda lab: lab.plan_assignment("x"), "plan_assignment(settings='x'): give an AssignmentSettings"),
+        (lambda lab: lab.assignment("x"), "assignment(settings='x'): give an AssignmentSettings"),
+        (lambda lab: lab.best("x"), "best(n='x'): give a whole number"),
+        (lambda lab: lab.best(3, "bn"), "best(chosen='bn'): give a RunFilter"),
+        (lambda lab: lab.epochs([1]), "epochs(run=[1]): give a whole number, a text or a Run"),
+        (lambda lab: lab.runs_of("1"), "runs_of(study='1'): give a Study or a whole number"),
+        (lambda lab: lab.runs_of(lab.run()), "runs_of(study=Run(id=1, stu"),
         (lambda lab: TrainConfig(split={"subset": 300}), "split {'subset': 300}: must be a SplitConfig"),
     ],
 )  # fmt: skip
 def test_an_argument_of_another_type_is_named(lab: Lab, call: Callable[[Lab], object], named: str) -> None:
-    lab.train(replace(SMALL, epochs=0))
+    run = lab.train(replace(SMALL, epochs=0))
     with pytest.raises(ConfigError) as refused:
         call(lab)
-    assert str(refused.value).startswith(named.replace("id=1", "id=2"))
+    assert str(refused.value).startswith(named)
+    assert lab.store.runs.where("1") == [run]
 
 
-def test_numbers_of_numpy_are_numbers(lab: Lab) -> None:
+def test_numbers_of_numpy_and_any_iterables_are_what_they_contain(lab: Lab) -> None:
     study, one = lab.repeat(SMALL, np.int64(2)), np.int64(1)  # type: ignore[arg-type]
+    assert study.command is not None and study.command.endswith(", 2, vary='all')")
     assert lab.runs_of(np.int64(study.id)) == lab.runs_of(study)  # type: ignore[arg-type]
     assert lab.run(one) == lab.evaluate(one)[0][0] == lab.evaluate([one])[0][0]  # type: ignore[arg-type, list-item]
+    assert lab.evaluate(np.array([2, 1]))[0] == lab.evaluate(n for n in (2, 1))[0] == lab.runs_of(study)[::-1]
+    for sigmas in (np.array([0.1, 0.02]), (sigma for sigma in (0.1, 0.02))):
+        swept = lab.sigma_sweep(SMALL, sigmas)
+        assert swept.command is not None and swept.command.endswith(", (0.1, 0.02), repeats=1, vary='all')")
+        assert [run.config.sigma for run in lab.runs_of(swept)] == [0.1, 0.02] * 2
 
 
-@pytest.mark.parametrize("how", [{"shifts": 40}, {"shifts": -1}, {"shifts": 1.5}, {"shifts": "2"}, {"flips": "no"}])
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder of that name is made in the current one, which somebody would remove with `rm -r ~`."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    lab = Lab("~/lab.db", data="synthetic")
+    run = lab.train(replace(SMALL, epochs=0))
+    assert lab.export(1, file=Path("~/network.npz")) == tmp_path / "network.npz"
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    checkpoint = lab.store.runs.file_of(run)
+    assert Lab().predict(["~/a.png"], checkpoint=f"~/{checkpoint.relative_to(tmp_path)}").config == run.config
+    assert (tmp_path / "lab.db").is_file() and [*Path().iterdir()] == []
+
+
+@pytest.mark.parametrize("how", [{"shifts": 40}, {"shifts": -1}])
 def test_views_of_a_picture_are_checked(lab: Lab, tmp_path: Path, how: dict[str, Any]) -> None:
     lab.train(replace(SMALL, epochs=0))
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
@@ -212,7 +358,7 @@ def test_views_of_a_picture_are_checked(lab: Lab, tmp_path: Path, how: dict[str,
         lab.predict(tmp_path / "a.png", **how)
 
 
-@pytest.mark.parametrize("wrong", [{"threads": 0}, {"threads": "2"}, {"jobs": 0}, {"jobs": 1.5}], ids=str)
+@pytest.mark.parametrize("wrong", [{"threads": 0}, {"jobs": 0}], ids=str)
 def test_a_lab_without_threads_or_jobs_is_refused(wrong: dict[str, Any]) -> None:
     [(name, value)] = wrong.items()
     with pytest.raises(ConfigError, match=f"{name} {value!r}: must be a whole number, at least 1"):
@@ -313,6 +459,38 @@ def test_what_klcli_offers_is_imported_when_it_is_asked_for() -> None:
     assert klcli.Lab is Lab
     with pytest.raises(AttributeError, match="no attribute 'Labor'"):
         _ = klcli.Labor
+
+
+SCRIPT = """
+from klcli import Lab, SplitConfig, TrainConfig
+
+config = TrainConfig(split=SplitConfig(subset=200), hidden=(12,), batch_size=20, step_epochs=1, cycles=1)
+lab = Lab("lab.db", data="synthetic", jobs=2)
+lab.train(config)
+print(lab.sigma_sweep(config, (0.1, 0.01)).state, len(lab.store.runs.where("1")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "stdin"), [("script.py", ""), ("-", SCRIPT)])
+def test_workers_do_not_begin_a_script_again(tmp_path: Path, file: str, stdin: str) -> None:
+    """Neither one without `if __name__ == "__main__":`, nor one from stdin, which they could not even find."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 120, "cwd": tmp_path}
+    done = subprocess.run([sys.executable, file], input=stdin, check=False, **how)
+    assert (done.stdout, done.stderr) == ("complete 5\n", "")
+
+
+def states_of_a_study(lab: Lab) -> list[str]:
+    return [run.state for run in lab.runs_of(lab.repeat(replace(SMALL, dtype="float64"), 2, vary="split"))]
+
+
+@pytest.mark.slow
+def test_a_process_of_a_pool_trains_a_study_of_several_jobs_by_itself(tmp_path: Path) -> None:
+    """It is a daemon, which may start no processes."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        lab = Lab(tmp_path / "lab.db", data="synthetic", jobs=2)
+        assert pool.apply(states_of_a_study, [lab]) == ["complete", "complete"]
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -13,6 +12,7 @@ from klcli.settings.presets import presets
 from klcli.settings.run_command import DEFAULT_DATABASE
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import Setting
+from klcli.text import user_path
 
 Value = str | tuple[str, str]  # with a description, which zsh, fish and PowerShell show
 Complete = Callable[[typer.Context, str], list[Value]]
@@ -47,7 +47,7 @@ def completion(metavar: str) -> Complete | None:
 def _read(ctx: typer.Context, query: str, *values: Any) -> list[tuple[Any, ...]]:
     from klcli.store.reading import rows
 
-    return rows(Path(ctx.params.get("db") or os.environ.get("KLCLI_DB") or DEFAULT_DATABASE), query, *values)
+    return rows(user_path(ctx.params.get("db") or os.environ.get("KLCLI_DB") or DEFAULT_DATABASE), query, *values)
 
 
 def _runs(ctx: typer.Context, incomplete: str, omitted: Sequence[str] = ("", "")) -> Iterator[Value]:

@@ -17,7 +17,7 @@ from klcli.procedures.observer import Observer
 from klcli.settings.procedures import VARY
 from klcli.settings.run_command import DEFAULT_DATABASE
 from klcli.settings.setting import Role, Settings, flag, setting
-from klcli.text import command_text, one_line, visible
+from klcli.text import command_text, one_line, user_path, visible
 
 if TYPE_CHECKING:  # slow to import, and not needed for --version
     from rich.console import Console
@@ -118,7 +118,7 @@ class Invocation(Settings, Observer):
     @property
     def database_words(self) -> str:
         """The option that names the database at the end of a command, empty for the default one."""
-        is_default = self.db == Path(os.environ.get("KLCLI_DB") or DEFAULT_DATABASE)
+        is_default = self.db == user_path(os.environ.get("KLCLI_DB") or DEFAULT_DATABASE)
         return "" if is_default else f" {command_text(['--db', str(self.db)])}"
 
     def document(self, command: str, content: dict[str, Any]) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from klcli.data import synthetic
 from klcli.data.cifar10 import layouts, prepared
 from klcli.data.cifar10.layouts import CIFAR10, LAYOUT_OF, LAYOUTS, PYTHON
-from klcli.data.cifar10.prepared import cache_folder, user_path
+from klcli.data.cifar10.prepared import cache_folder
 from klcli.data.cifar10.reading import Source, locate, read, unreadable
 from klcli.data.dataset import BUILT_IN, SYNTHETIC, Dataset
 from klcli.errors import DataError
 from klcli.settings.split_config import FILES
-from klcli.text import path_text
+from klcli.text import path_text, user_path
 
 Step = Callable[..., AbstractContextManager[Callable[[float], None]]]  # as that of an Observer
 FORMAT = 3  # part of every key: a copy in an older format is never read

@@ -116,7 +116,7 @@ def predict(
     if checkpoint:
         by = network_of_file(setup, checkpoint, snapshots)
     else:
-        by = network_of_run(setup, which or BEST, snapshots)
+        by = network_of_run(setup, BEST if which is None else which, snapshots)
     if by.run:
         setup.warn_of_state(by.run)
     config = by.config

@@ -17,6 +17,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
 from klcli.store.store import Store
 from klcli.studies.execution import WorkersLost
+from klcli.text import one_line, storable
 from klcli.training.blas_check import check_blas
 from klcli.training.environment import pin_threads
 from klcli.training.result import EpochMetrics
@@ -124,13 +125,13 @@ def ending_in_a_state(end: Callable[[str, str], None], how_to_continue: Callable
     except Interrupted as error:
         end("interrupted", str(error))
         raise Interrupted(f"{error}: {how_to_continue()}", error.signum) from None
-    except (SystemExit, KeyboardInterrupt):  # raised by a callback of a program that imports klcli
-        end("interrupted", "interrupted")
-        raise
     except Exception as error:
         # If the store itself failed, the next opening of the database marks the runs that did not end.
         with suppress(StoreError):
-            end("failed", f"{type(error).__name__}: {error}")
+            end("failed", storable(f"{type(error).__name__}: {one_line(error)}"))
         if isinstance(error, WorkersLost):
             raise WorkersLost(f"{error}: {how_to_continue()}") from None
+        raise
+    except BaseException:  # SystemExit, CancelledError and others, by a callback of a program that imports klcli
+        end("interrupted", "interrupted")
         raise

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from klcli.errors import ConfigError
@@ -71,12 +71,13 @@ class Terms:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A report with the stored runs and checks of its reproduction."""
+    """A report with the stored runs and checks of its reproduction; a notebook does not show the megabytes of these."""
 
-    report: Report
+    report: Report = field(repr=False)
     terms: Terms
-    comparisons: Sequence[Comparison]
-    settings: Mapping[str, Mapping[TrainConfig, Sequence[Run]]]  # the runs of all seeds, by method and common key
+    comparisons: Sequence[Comparison] = field(repr=False)
+    # The runs of all seeds, by method and common key.
+    settings: Mapping[str, Mapping[TrainConfig, Sequence[Run]]] = field(repr=False)
     studies: Sequence[int]
     plan_notes: Sequence[str] = ()  # the hash of the plan, and what deviates from an earlier one
 

@@ -73,6 +73,14 @@ def preset(name: str) -> Preset:
     return known[name]
 
 
+def require_settings(config: TrainConfig) -> None:
+    """Raise ConfigError for the name of a preset without one of its settings: the name alone sets nothing."""
+    if config.preset is not None and config == TrainConfig(preset=config.preset):
+        meant = presets().get(config.preset)
+        cure = f"begin with preset({config.preset!r}).config, of klcli.settings.presets"
+        require(meant is None or meant.config == config, f"TrainConfig(preset={config.preset!r}): only a name, {cure}")
+
+
 def override(config: TrainConfig, own: Mapping[str, Any]) -> TrainConfig:
     """Return a config with the user's own settings, by key.
 

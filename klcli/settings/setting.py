@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from klcli.errors import ConfigError
+from klcli.text import user_path
 
 MAX_INTEGER = 2**63 - 1  # the largest integer of the database
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
@@ -90,7 +91,7 @@ class Setting:
     def _read(self, text: str, kind: type) -> Any:
         require(bool(text) or kind is not Path, f"{self.option} '': must be {_KINDS[kind]}")  # Path("") is this folder
         try:
-            return kind(text)
+            return user_path(text) if kind is Path else kind(text)
         except ValueError:
             raise ConfigError(f"{self.option} {text!r}: must be {_KINDS[kind]}{self._example}") from None
 
@@ -214,9 +215,10 @@ class Settings:
     def __post_init__(self) -> None:
         for one in settings_of(type(self)).values():
             if "." not in one.key:
-                value = getattr(self, one.key)
-                # Most values are the default, and a report parses the settings of thousands of runs.
-                if type(value) is not type(one.default) or value != one.default:
+                value, default = getattr(self, one.key), one.default
+                # Most values are the default, and a report parses the settings of thousands of runs. Equal tuples may
+                # still differ in the types of their items.
+                if value is not default and (type(value) is not type(default) or value != default or one.items):
                     object.__setattr__(self, one.key, one.checked(value))
 
     def unused(self) -> dict[str, tuple[str, str]]:

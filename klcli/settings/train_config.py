@@ -194,8 +194,8 @@ class TrainConfig(Settings):
         """Return a config from `to_json`, also of an older version with fewer settings. Raises ConfigError."""
         try:
             return cls.from_values(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"config {text[:40]!r}: not JSON ({error})") from None
+        except (json.JSONDecodeError, TypeError) as error:
+            raise ConfigError(f"config {str(text)[:40]!r}: not JSON ({error})") from None
 
     @classmethod
     def from_values(cls, values: Any) -> "TrainConfig":

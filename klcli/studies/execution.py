@@ -16,7 +16,6 @@ import numpy as np
 
 import klcli
 from klcli.compiled import plain
-from klcli.data.cifar10.prepared import user_path
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.data.sources import NAMES, open_dataset
 from klcli.errors import ConfigError, DataError, KlcliError
@@ -25,6 +24,7 @@ from klcli.settings.sameness import stack_key
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.executors import ProcessesExecutor
+from klcli.text import user_path
 from klcli.training.blas_check import check_blas
 from klcli.training.environment import pin_threads
 from klcli.training.result import Snapshot, TrainResult

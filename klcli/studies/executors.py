@@ -4,10 +4,12 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +27,8 @@ class ProcessesExecutor(ThreadPoolExecutor):
     """
 
     def __init__(self, jobs: int) -> None:
+        if multiprocessing.current_process().daemon:
+            raise NotImplementedError("a process of multiprocessing.Pool may start none")
         super().__init__(jobs)
         self._all: list[ProcessPoolExecutor] = []
         self._is_killed = False
@@ -36,7 +40,7 @@ class ProcessesExecutor(ThreadPoolExecutor):
     def _run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         pool = self._pools.pop()
         try:
-            with kept_from_children():
+            with kept_from_children(), _without_the_script():
                 future = pool.submit(fn, *args, **kwargs)
             _leave_results_to_the_worker(pool)
             if self._is_killed:  # just before the process was started
@@ -66,6 +70,20 @@ class ProcessesExecutor(ThreadPoolExecutor):
             pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _follow)
         self._all.append(pool)
         return pool
+
+
+@contextmanager
+def _without_the_script() -> Iterator[None]:
+    """Start processes that do not import the script of the caller: it would begin again there, down to this study."""
+    with _starting:
+        script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = script
+
+
+_starting = threading.Lock()  # the thread of each worker starts it
 
 
 def _leave_results_to_the_worker(pool: Any) -> None:

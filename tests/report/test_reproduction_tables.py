@@ -84,6 +84,11 @@ def test_the_printed_interval_decides() -> None:
     assert (cells[5]["number"], cells[5]["published"], cells[5]["ours"]) == ("gap", "< 0.3000", "0.1000")
 
 
+def test_a_notebook_shows_a_reproduction_in_a_line() -> None:
+    assert repr(reproduced("009")).startswith("Reproduction(terms=Terms(dataset='cifar10', ")
+    assert len(repr(reproduced("009"))) < 300
+
+
 def test_notes_explain_what_is_there() -> None:
     notes = "\n".join(reproduction_notes(reproduced("009")))
     assert "6 lines: 3 reproduced, 1 differs, 1 undecided, 1 cannot be compared; 3 seeds" in notes

@@ -65,6 +65,7 @@ def test_what_is_typed_is_read_and_refused_like_any_value() -> None:
     known = settings_of(Kettle)
     assert known["volume"].read("2.5") == 2.5
     assert known["sugar"].read(["1", "2,3"]) == (1, 2, 3)
+    assert settings_of(Order)["receipt"].read("~/tea.txt") == Path.home() / "tea.txt"
     with pytest.raises(ConfigError) as refusal:
         known["volume"].read("big")
     assert str(refusal.value) == "--volume 'big': must be a number, for example --volume 1.5"
@@ -192,6 +193,7 @@ def test_sqlite_reads_from_the_stored_config_what_klcli_writes_into_columns() ->
         ({"lam": np.float32(0.5)}, 0.5),
         ({"batch_norm": np.True_}, True),
         ({"hidden": tuple(np.array([5, 6]))}, (5, 6)),
+        ({"hidden": tuple(np.array([50, 50]))}, (50, 50)),  # equal to the default
     ],
     ids=str,
 )
@@ -203,6 +205,6 @@ def test_numbers_of_numpy_are_stored_as_those_of_python(given: dict[str, Any], s
 
 
 def test_an_array_is_no_number() -> None:
-    for wrong in ({"seed": np.array([3])}, {"hidden": np.array([5, 6])}):
+    for wrong in ({"seed": np.array([3])}, {"hidden": np.array([5, 6])}, {"hidden": (50.0, 50.0)}):
         with pytest.raises(ConfigError, match="must be"):
             TrainConfig(**wrong)

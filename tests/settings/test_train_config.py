@@ -240,9 +240,10 @@ def _json_with(**values: Any) -> str:
         pytest.param(_json_with(hidden="wide"), "hidden", id="text for a list"),
         pytest.param("[]", "", id="a list"),
         pytest.param("{]", "", id="no JSON"),
+        pytest.param({"lam": 0.1}, "config \"{'lam': 0.1}\": not JSON (", id="no text"),
     ],
 )
-def test_json_that_is_no_config_is_refused_in_one_line(text: str, named: str) -> None:
+def test_json_that_is_no_config_is_refused_in_one_line(text: Any, named: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         TrainConfig.from_json(text)
     assert named in str(refusal.value)

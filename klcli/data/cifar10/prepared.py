@@ -20,7 +20,7 @@ from klcli.data.dataset import BUILT_IN, CLASSES, PIXELS, Dataset, content_sha25
 from klcli.errors import DataError
 from klcli.files import hold, open_regular, remove_leftovers, replacing
 from klcli.settings.split_config import FILES
-from klcli.text import path_of
+from klcli.text import path_of, user_path
 
 SUFFIX = ".images"
 NOTE = ("key", "sha256", "layout", "source")  # of the source, the copy, and the source again
@@ -37,13 +37,6 @@ def cache_folder() -> Path:
         if folder.is_absolute():
             return folder
     return Path(tempfile.gettempdir()) / f"klcli-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
-
-
-def user_path(text: str) -> Path:
-    """Return a path with `~` expanded, which a shell does not do in `--data=~/cifar`."""
-    with contextlib.suppress(RuntimeError):  # no such user, or no home folder: "~" is then an ordinary name
-        return Path(text).expanduser()
-    return Path(text)
 
 
 def folder() -> Path:
