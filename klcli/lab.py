@@ -26,6 +26,7 @@ from klcli.settings.editions import AssignmentSettings
 from klcli.settings.presets import require_settings
 from klcli.settings.procedures import (
     EXPORT,
+    MOST_THREADS,
     SIGMAS,
     CheckSettings,
     EvaluationSettings,
@@ -70,7 +71,8 @@ class Lab:
     ) -> None:  # fmt: skip
         self._command = command
         for name, number in (("threads", threads), ("jobs", jobs)):
-            require(number is None or number >= 1, f"{name} {number}: must be a whole number, at least 1")
+            is_valid = number is None or 1 <= number <= MOST_THREADS
+            require(is_valid, f"{name} {number}: must be a whole number from 1 to {MOST_THREADS}")
         where, observer = None if data is None else str(data), observer or Observer()
         self._setup = Setup(db=Path(db), data=where, threads=threads, jobs=jobs, executor=executor, observer=observer)
         self._stores: dict[tuple[int, int, int], Store] = {}  # by process, thread and file

@@ -358,10 +358,10 @@ def test_views_of_a_picture_are_checked(lab: Lab, tmp_path: Path, how: dict[str,
         lab.predict(tmp_path / "a.png", **how)
 
 
-@pytest.mark.parametrize("wrong", [{"threads": 0}, {"jobs": 0}], ids=str)
-def test_a_lab_without_threads_or_jobs_is_refused(wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize("wrong", [{"threads": 0}, {"jobs": 0}, {"threads": 10**30}, {"jobs": 1025}], ids=str)
+def test_a_lab_without_threads_or_jobs_or_with_too_many_is_refused(wrong: dict[str, Any]) -> None:
     [(name, value)] = wrong.items()
-    with pytest.raises(ConfigError, match=f"{name} {value!r}: must be a whole number, at least 1"):
+    with pytest.raises(ConfigError, match=f"{name} {value!r}: must be a whole number from 1 to 1024"):
         Lab(**wrong)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from klcli.cli.options import Command, takes
 from klcli.errors import Interrupted, KlcliError
 from klcli.procedures.observer import Observer
-from klcli.settings.procedures import VARY
+from klcli.settings.procedures import MOST_REPEATS, MOST_THREADS, VARY
 from klcli.settings.run_command import DEFAULT_DATABASE
 from klcli.settings.setting import Role, Settings, flag, setting
 from klcli.text import command_text, one_line, user_path, visible
@@ -44,13 +44,13 @@ class Invocation(Settings, Observer):
     # fmt: off
     repeats: int = setting(
         1, EXECUTION, "Train with this many seeds per setting, from --seed or 0 on; the mean gets an error bar.",
-        at_least=1, at_most=1000)
+        at_least=1, at_most=MOST_REPEATS)
     vary: str = setting(
         "all", EXECUTION, "What differs between repeats: everything; the weights, with one order of the images; "
         "order, dropout and augmentation, with the same weights; everything and the validation images.", choices=VARY)
     jobs: int | None = setting(
         None, EXECUTION, "Train stacks of networks in this many processes; one per core if omitted.",
-        short="-j", at_least=1, at_most=1024)
+        short="-j", at_least=1, at_most=MOST_THREADS)
     executor: str | None = setting(None, EXECUTION, "Use a Dask scheduler, as tcp://host:8786.", metavar="ADDRESS")
     resume: bool = flag(EXECUTION, "Complete an earlier study of the same command; complete runs are kept.")
     data: str | None = setting(
@@ -58,7 +58,7 @@ class Invocation(Settings, Observer):
         "If omitted: CIFAR-10 if it is found, else the built-in set.", metavar="PATH|cifar10|synthetic")
     threads: int = setting(
         1, Role.RANDOMNESS, "Number of BLAS threads. The results of one and two differ in the last bits.",
-        at_least=1, at_most=1024)
+        at_least=1, at_most=MOST_THREADS)
     db: Path = setting(
         DEFAULT_DATABASE, Role.OUTPUT, "Use this SQLite database; pictures and checkpoints are stored beside it.",
         envvar="KLCLI_DB")

@@ -12,6 +12,7 @@ TOLERANCES = {"centred": (1e-8, 1e-6), "forward": (1e-4, 1e-3)}
 SIGMAS = (1e-1, 1e-3, 1e-4)  # standard deviations of the initial weights in the course
 # What differs between repeats: every seed, the weights alone, all but the weights, every seed and the split.
 VARY = ("all", "init", "order", "split")
+MOST_REPEATS, MOST_THREADS = 1000, 1024  # as many processes as threads
 EXPORT_FORMATS = ("npz", "safetensors")  # of a network
 MEASURES, ALL = ("errors", "ratios", "decimals", "moments"), "all"  # groups of columns of a gradient check
 EXPORT = "klcli.npz"  # of gradients, for another program

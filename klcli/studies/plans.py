@@ -7,7 +7,7 @@ from numbers import Integral
 from typing import Any, NamedTuple
 
 from klcli.errors import ConfigError
-from klcli.settings.procedures import VARY
+from klcli.settings.procedures import MOST_REPEATS, VARY
 from klcli.settings.setting import require
 from klcli.settings.split_config import listed
 from klcli.settings.train_config import TrainConfig
@@ -42,9 +42,9 @@ def can_vary(config: TrainConfig, vary: str) -> bool:
 
 
 def check_repeats(repeats: int, vary: str, base: TrainConfig | None = None) -> None:
-    """Raise ConfigError for less than one repeat, an unknown `vary`, or one that no repeats can obey."""
-    is_valid = isinstance(repeats, Integral) and repeats >= 1
-    require(is_valid, f"repeats {repeats!r}: must be a whole number, at least 1")
+    """Raise ConfigError for less than one repeat or too many, an unknown `vary`, or one that no repeats can obey."""
+    is_valid = isinstance(repeats, Integral) and 1 <= repeats <= MOST_REPEATS
+    require(is_valid, f"repeats {repeats!r}: must be a whole number from 1 to {MOST_REPEATS}")
     require(vary in VARY, f"--vary {vary!r}: choose one of {', '.join(VARY)}")
     require(repeats > 1 or vary == "all", f"--vary {vary}: a single training varies nothing, give --repeats 2 or more")
     if base and not can_vary(base, vary):

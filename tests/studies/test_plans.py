@@ -107,8 +107,8 @@ def test_an_unknown_kind_of_repeat_is_refused_with_the_known_ones(vary: str) -> 
         repeat(TrainConfig(), 3, vary)
 
 
-@pytest.mark.parametrize("repeats", [0, -3])
-def test_no_repeat_is_refused(repeats: int) -> None:
+@pytest.mark.parametrize("repeats", [0, -3, 1001, 10**30])
+def test_no_repeat_and_too_many_are_refused(repeats: int) -> None:
     with pytest.raises(ConfigError, match=f"repeats {repeats}"):
         repeat(TrainConfig(), repeats)
 
