@@ -26,6 +26,7 @@ def read_picture(path: Path) -> np.ndarray:
     where = path_text(path)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damage beside the pixels, as in the data of the camera
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with open_regular(path) as file, Image.open(file, formats=FORMATS) as opened:
                 picture: Any = ImageOps.exif_transpose(opened)

@@ -166,6 +166,17 @@ def test_half_a_picture(tmp_path: Path, name: str) -> None:
     assert "not a readable picture" in refused(path)
 
 
+def test_damage_beside_the_pixels_is_not_mentioned(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Pillow's warning would be two lines on stderr, with the path of its source."""
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    content = bytearray(exif.tobytes())
+    content[15] = 9  # of entries: it has one
+    path = save(tmp_path / "cut.jpg", stripes(WHITE, width=32, height=32), exif=bytes(content))
+    assert set(read_picture(path)) == {255}
+    assert not recwarn.list
+
+
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
     assert "no such picture" in refused(tmp_path / "cat.png")
     assert "this is a folder" in refused(tmp_path)
