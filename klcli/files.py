@@ -209,8 +209,14 @@ def irregular(path: Path) -> str | None:
     return _KINDS.get(stat.S_IFMT(mode), "something else")
 
 
-def require_file_name(path: Path, option: str) -> None:
-    """Raise ConfigError unless a file of this name is there or, as far as its name tells, can be written.
+def followed(path: Path) -> Path:
+    """Return the file that a link names, as `/dev/stdout` can: what replaces a file would replace the link itself."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def require_file_name(path: Path, option: str) -> Path:
+    """Return what to write for a file named by a user, `followed`. Raises ConfigError unless it is there or, as far as
+    its name tells, can be written.
 
     Raises StoreError for a folder that cannot be written, before a command computes for hours what would go there.
     """
@@ -220,9 +226,11 @@ def require_file_name(path: Path, option: str) -> None:
         raise ConfigError(f"{option} {path_text(path)}: {error.strerror}, choose another name".lstrip()) from None
     if kind:
         raise ConfigError(f"{option} {path_text(path)}: this is {kind}, name a file".lstrip())
-    folder = next(one for one in path.absolute().parents if one.exists())
+    file = followed(path)
+    folder = next(one for one in file.absolute().parents if one.exists())
     if not os.access(folder, os.W_OK):
         raise StoreError(f"{path_text(path)}: cannot be written ({folder} is read-only), choose another folder")
+    return file
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -241,13 +249,14 @@ def has_member(path: Path, name: str) -> bool:
     return False
 
 
-def require_export(path: Path, is_export: Callable[[Path], bool], option: str = "") -> None:
-    """Raise ConfigError unless an export may replace the file: it is an earlier one, or there is none."""
-    require_file_name(path, option)
-    if path.is_file() and not is_export(path):
+def require_export(path: Path, is_export: Callable[[Path], bool], option: str = "") -> Path:
+    """Return the file that an export may replace. Raises ConfigError unless it is an earlier one, or there is none."""
+    file = require_file_name(path, option)
+    if file.is_file() and not is_export(file):
         raise ConfigError(
             f"{option} {path_text(path)}: this file is no export, choose another name or delete it".lstrip()
         )
+    return file
 
 
 _KINDS = {

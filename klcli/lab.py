@@ -161,7 +161,7 @@ class Lab:
         path, settings = Path(path), settings or CheckSettings()
         config = replace(config or TrainConfig(), dtype="float64")
         setup = self._calling("export_gradients", str(path), config, settings)
-        require_export(path, lambda file: has_member(file, f"{gradient_files.SETTINGS}.npy"), "--export")
+        path = require_export(path, lambda file: has_member(file, f"{gradient_files.SETTINGS}.npy"), "--export")
         dataset = setup.images()
         setup.warn_of(dataset)
         with setup.pinned(), setup.observer.step("computing gradients"):

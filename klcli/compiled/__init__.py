@@ -43,7 +43,7 @@ def why_not() -> str:
 
             check()
         with suppress(OSError):
-            if not _writable(os.environ.get("NUMBA_CACHE_DIR", "")):
+            if not writable(os.environ.get("NUMBA_CACHE_DIR", "")):
                 (_held_folder() / COMPLETE).touch()
     except Exception as error:  # numba, LLVM, the cache and BLAS raise many types; NumPy replaces them all
         missing = isinstance(error, ModuleNotFoundError) and "numba is not installed"
@@ -71,15 +71,15 @@ def own_cache() -> Iterator[None]:
 
     with _loading:
         before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = _writable(before) or str(_held_folder())
+        numba.config.CACHE_DIR = writable(before) or str(_held_folder())
         try:
             yield
         finally:
             numba.config.CACHE_DIR = before
 
 
-def _writable(folder: str) -> str:
-    """Return the folder, made if necessary, or "" if it cannot be written: numba would write beside the sources."""
+def writable(folder: str) -> str:
+    """Return the folder, made if necessary, or "" if it cannot be written."""
     with suppress(OSError):
         Path(folder).mkdir(parents=True, exist_ok=True)
     return folder if folder and Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK) else ""
@@ -87,7 +87,7 @@ def _writable(folder: str) -> str:
 
 def is_new() -> bool:
     """Whether the code will be compiled; False if the user names a cache, whose contents are not examined."""
-    is_compiled = _writable(os.environ.get("NUMBA_CACHE_DIR", "")) or (code_folder() / COMPLETE).exists()
+    is_compiled = writable(os.environ.get("NUMBA_CACHE_DIR", "")) or (code_folder() / COMPLETE).exists()
     return not (is_compiled or _is_disabled() or find_spec("numba") is None)
 
 

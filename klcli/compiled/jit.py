@@ -1,16 +1,20 @@
 """What compiled code is made with: decorators, the C functions of NumPy's matrix product and of the system to yield the
-core, and what numba lacks: numbers that two threads share, arrays at addresses, and calls by address.
+core, and what numba lacks: numbers that two threads share, arrays at addresses, calls by address, and a cache whose
+damage stops nothing.
 """
 
 import ctypes
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.ccallback import CFunc
 from numba.core.cgutils import get_or_insert_function, unpack_tuple
 from numba.extending import intrinsic
 
@@ -18,11 +22,56 @@ from klcli.compiled.blas import address_of_gemm
 
 # No fastmath: every operation is rounded as it is written. With it, the bits would depend on the vector width of the
 # processor, and on the process: LLVM optimises a function differently when it is compiled and when it is loaded.
-_OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy"}
-compiled: Callable[[Any], Any] = numba.njit(nogil=True, **_OPTIONS)
-c_function: Callable[[Any], Any] = numba.cfunc(  # of three integers, with an integer result
-    types.int64(*[types.int64] * 3), nopython=True, **_OPTIONS
-)
+_OPTIONS: dict[str, Any] = {"nopython": True, "error_model": "numpy"}
+
+
+_Named: Any = CompileResultCacheImpl._locator_classes[0]  # of CACHE_DIR; its name depends on the version of numba
+
+
+class _Folder(_Named):
+    """The folder of `own_cache`, even if it cannot be written: numba's next choice would be beside the sources."""
+
+    def ensure_cache_path(self) -> None:
+        with suppress(OSError):
+            super().ensure_cache_path()
+
+
+class _Cache(FunctionCache):
+    """numba's cache of one function. What it cannot read is compiled; what it cannot write, the next process compiles.
+
+    numba itself would raise an exception, perhaps in the middle of a training.
+    """
+
+    _impl_class = type("_Files", (CompileResultCacheImpl,), {"_locator_classes": [_Folder]})
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        try:
+            return super().load_overload(signature, target)
+        except Exception:  # a damaged file can raise almost any
+            with suppress(OSError):
+                self.flush()  # otherwise it would be read again before the next one is written
+            return None
+
+    def save_overload(self, signature: Any, made: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(signature, made)
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function when it is called, for the types of its arguments."""
+    made: Any = numba.jit(nogil=True, **_OPTIONS)(function)
+    made._cache = _Cache(function)
+    return made
+
+
+def c_function(function: Callable[..., Any]) -> Any:
+    """Compile a function of three integers, with an integer result, that has an address."""
+    made: Any = CFunc(function, ((types.int64,) * 3, types.int64), {}, _OPTIONS)
+    made._cache = _Cache(function)
+    made.compile()
+    return made
+
+
 _int, _flag, _address = types.int64, types.int32, types.intp
 
 

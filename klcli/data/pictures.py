@@ -14,6 +14,7 @@ from klcli.text import one_line, path_text
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # for EPS, Pillow would start Ghostscript
 BACKGROUND = (255, 255, 255)  # background of transparent pixels
+SIXTEEN_BITS = {258: (16,), 339: (1,), 262: 1}  # tags of a TIFF: bits, an integer without a sign, 0 is black
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -25,10 +26,12 @@ def read_picture(path: Path) -> np.ndarray:
     where = path_text(path)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damage beside the pixels, as in the data of the camera
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with open_regular(path) as file, Image.open(file, formats=FORMATS) as opened:
                 picture: Any = ImageOps.exif_transpose(opened)
-                if picture.mode.startswith(("I", "F")):  # 16 bits of grey, which Pillow would clip at 255
+                if picture.mode.startswith(("I", "F")):  # more than 8 bits of grey, which Pillow would clip at 255
+                    _require_sixteen_bits(where, opened)
                     grey = np.asarray(picture, dtype=np.float64)
                     picture = Image.fromarray(np.clip(grey / 257, 0, 255).round().astype(np.uint8))
                 layer = picture.convert("RGBA")
@@ -48,3 +51,10 @@ def read_picture(path: Path) -> np.ndarray:
     square = picture.crop((left, top, left + side, top + side))
     small = square.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(small).transpose(2, 0, 1).reshape(PIXELS)
+
+
+def _require_sixteen_bits(where: str, picture: Any) -> None:
+    """Raise DataError for grey of other numbers than 0 to 65535: the white of 12 or 32 bits or floats is unknown."""
+    tags = getattr(picture, "tag_v2", {})
+    if picture.mode == "F" or any(tags.get(key, usual) != usual for key, usual in SIXTEEN_BITS.items()):
+        raise DataError(f"{where}: it is unknown which of its numbers is white, save it with 8 or 16 bits of grey")

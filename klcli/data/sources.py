@@ -66,7 +66,7 @@ def open_dataset(
             new = read(source, advance) if source else synthetic.make(advance)
         say(f"preparing the images ({named[-1]}) once: 184 MB in {path_text(prepared.folder())}")
         with step("writing the prepared images"):
-            dataset = prepared.save(key, new)
+            dataset = prepared.save(key, new, say)
     return replace(dataset, passed_over=tuple(passed_over))
 
 

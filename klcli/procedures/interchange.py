@@ -42,7 +42,7 @@ def export_network(setup: Setup, which: str, to: str, file: Path | None) -> Path
         require(file.suffix == f".{to}", named)
         taken = f"{path_text(file)}: this is the name of a checkpoint, choose another, for example network.{to}"
         require(not re.fullmatch(r"run-\d+(\.previous)?\.npz", file.name), taken)
-        require_export(file, _is_export)
+        file = require_export(file, _is_export)
     if to == "safetensors":
         _require_safetensors()
     found = network_of_run(setup, which)
@@ -51,8 +51,7 @@ def export_network(setup: Setup, which: str, to: str, file: Path | None) -> Path
     if found.run and found.run.state != "complete":
         update = f"the file has its network of update {found.checkpoint.step}"
         setup.observer.warn(f"{found.name} is {found.run.state}, {update}")
-    path = file or Path(f"network-{found.run.id if found.run else 0:06d}.{to}")
-    require_export(path, _is_export)
+    path = require_export(file or Path(f"network-{found.run.id if found.run else 0:06d}.{to}"), _is_export)
     write_atomically(path, exported(found, to))
     return path
 

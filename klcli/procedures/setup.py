@@ -17,7 +17,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
 from klcli.store.store import Store
 from klcli.studies.execution import WorkersLost
-from klcli.text import one_line, storable
+from klcli.text import one_line, path_text, storable
 from klcli.training.blas_check import check_blas
 from klcli.training.environment import pin_threads
 from klcli.training.result import EpochMetrics
@@ -69,7 +69,11 @@ class Setup:
     def prepare_engine(self) -> None:
         """Begin to load, or to compile, the code that trains, while this thread opens the images."""
         if compiled.is_new():
-            self.observer.say("compiling the arithmetic for this processor, once: about 8 s")
+            words, folder = "compiling the arithmetic for this processor, once: about 8 s", str(compiled.code_folder())
+            if not compiled.writable(folder):
+                cure = f"{path_text(folder)} cannot be written, set KLCLI_CACHE to a folder that can be"
+                words = f"{words.replace('once', 'at every start')} ({cure})"
+            self.observer.say(words)
         threading.Thread(target=compiled.why_not, daemon=True, name="klcli compiler").start()
 
     def why_no_engine(self) -> str:

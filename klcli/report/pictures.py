@@ -8,6 +8,7 @@ from klcli.data.dataset import Dataset, split
 from klcli.errors import ConfigError
 from klcli.evaluation.bn_statistics import for_split
 from klcli.evaluation.metrics import confusion, predict
+from klcli.files import followed
 from klcli.procedures.run_lookup import images_of, trained_networks
 from klcli.procedures.searches import stored_search
 from klcli.published.reproduction import KIND, stored_reproduction
@@ -38,7 +39,7 @@ def planned(store: Store, view: View, selection: Selection, data: str | None) ->
     found = [named for kind in dict.fromkeys(selection.plot) for named in painter.planned(view, kind)]
     paths = [store.folder("plots") / f"{stem}.png" for stem, _ in found]
     if (to := selection.to) is not None:
-        paths = [to if len(found) == 1 else to.with_stem(f"{to.stem}-{stem}") for stem, _ in found]
+        paths = [followed(to) if len(found) == 1 else to.with_stem(f"{to.stem}-{stem}") for stem, _ in found]
     drawings = [
         partial(drawing, path.suffix[1:].lower(), look) for path, (_, drawing) in zip(paths, found, strict=True)
     ]

@@ -88,14 +88,15 @@ class _Merging:
         self._backups: list[Copy] = []  # of checkpoints here that are replaced
 
     def all(self) -> Merged:
-        with self._here.write() as self._tables, self._source.write() as copy:
+        with self._here.write() as self._tables:
             self._stored = {one.name: [*one.columns_dict] for one in self._tables.tables}  # without computed columns
             # Rows that another program has inserted: as the migration step does it.
             parts = "started_at || ' ' || host || ' ' || pid || ' ' || id || ' ' || dataset_source"
-            for database, tables in ((self._here, self._tables), (self._source, copy)):
-                with explained(database.path):  # the first write: a database that cannot be written fails here
-                    tables.execute(f"UPDATE runs SET identity = {parts} WHERE identity IS NULL")
-            has_left_out = self._leave_out_running(copy)
+            identify = f"UPDATE runs SET identity = {parts} WHERE identity IS NULL"
+            self._tables.execute(identify)
+            with self._source.write() as copy:
+                copy.execute(identify)
+                has_left_out = self._leave_out_running(copy)
             theirs = self._source.read("SELECT json_group_array(identity) AS identities FROM runs")[0]["identities"]
             about = "SELECT id, identity, study_id, state, epochs_done, checkpoint, checkpoint_sha256 FROM runs"
             found = self._here.read(f"{about} WHERE identity IN (SELECT value FROM json_each(?))", [theirs])

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 LARGE_BYTES = 30_000_000  # from this size on, a second process saves more than the half second of its start
 
 
+def _require_export(file: Path, first: str) -> None:
+    """Raise ConfigError for a file that is there and whose first column has another name."""
+    with suppress(FileNotFoundError), file.open("rb") as there:
+        if there.read(len(first.encode())) != first.encode():
+            words = "this file is no export, choose another folder or delete it"
+            raise ConfigError(f"{path_text(file)}: {words}")
+
+
 class Upkeep:
     """Changes that a user requests, and the files beside the database."""
 
@@ -92,7 +100,8 @@ class Upkeep:
         """Write every table and view as a CSV file; return the number of rows by file name.
 
         Numbers have all their digits; NULL is an empty cell. No file is replaced before all are written, by two
-        processes if the database is large. Raises StoreError if the folder cannot be written.
+        processes if the database is large. Raises ConfigError for a file that is no export, and StoreError if the
+        folder cannot be written or the name of a table leads out of it.
         """
         from klcli.store.reading import write_table
         from klcli.studies.executors import open_executor
@@ -101,11 +110,16 @@ class Upkeep:
         own = "type IN ('table', 'view') AND substr(name, 1, 1) <> '_' AND substr(name, 1, 7) <> 'sqlite_'"
         # The widest first: begun last, the table of runs would leave the other process without work.
         order = "(SELECT count(*) FROM pragma_table_xinfo(sqlite_master.name)) DESC, name"
-        found = self._db.read(f"SELECT name FROM sqlite_master WHERE {own} ORDER BY {order}")
+        first = "(SELECT name FROM pragma_table_xinfo(sqlite_master.name) LIMIT 1) AS first"
+        found = self._db.read(f"SELECT name, {first} FROM sqlite_master WHERE {own} ORDER BY {order}")
         files = {folder / f"{row['name']}.csv": row["name"] for row in found}
-        for file in files:
+        for file, row in zip(files, found, strict=True):
+            if file.name != f"{row['name']}.csv":
+                words = f"a table is named '{path_text(row['name'])}', as no file can be"
+                raise StoreError(f"{self._db.path}: {words}, rename the table")
             with checkpoints.writing(file):
                 make_folder(folder)
+                _require_export(file, row["first"])
         jobs, written = min(2, cores()) if self._db.file.stat().st_size >= LARGE_BYTES else 1, {}
         with replacing_all([*files]) as temporaries, open_executor(jobs, None, len(files)) as executor:
             tasks = [

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -238,6 +239,26 @@ def test_an_export_replaces_exports_alone(here: Klcli, trained: Path, name: str)
     with closing(sqlite3.connect(trained / "results/klcli.db")) as connection, connection:
         connection.execute("UPDATE runs SET state = 'interrupted' WHERE id = 1")
     assert "run 1 is interrupted, the file has its network of update 0" in here(*export, name).stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need a privilege on Windows")
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("page.html", ("report", "--html")),
+        ("figure.pdf", ("report", "--run", "2", "--plot", "curves", "--to")),
+        ("network.npz", ("runs", "export", "1", "--to", "npz")),
+        ("gradients.npz", ("gradcheck", "--hidden", "3", "--data", "synthetic", "--export")),
+    ],
+)
+def test_the_file_that_a_link_names_is_written(here: Klcli, trained: Path, name: str, command: tuple[str, ...]) -> None:
+    """The link itself was replaced, for the superuser even /dev/stdout."""
+    (trained / "thesis").mkdir()
+    (trained / name).symlink_to(f"thesis/{name}")
+    for _ in range(2):  # a file that is not there yet, and one that is
+        done = here(*command, name)
+        assert done.returncode == 0, done.stderr
+        assert (trained / name).is_symlink() and (trained / "thesis" / name).stat().st_size > 1000
 
 
 @pytest.mark.usefixtures("unrendered")

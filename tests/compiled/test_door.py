@@ -5,7 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,21 +54,62 @@ def test_without_numba_training_goes_on(klcli: Callable, tmp_path: Path) -> None
     assert engine_of(tmp_path, 1) == "NumPy"
 
 
+BESIDE_THE_SOURCES = Path(compiled.__file__).with_name("__pycache__")
+
+
+@pytest.fixture
+def nothing_beside_the_sources() -> Iterator[None]:
+    before = {file: file.stat().st_mtime_ns for file in BESIDE_THE_SOURCES.glob("*.nb?")}
+    yield
+    assert {file: file.stat().st_mtime_ns for file in BESIDE_THE_SOURCES.glob("*.nb?")} == before
+
+
 @pytest.mark.parametrize("what", ["a file", "read-only"])
-def test_a_cache_that_cannot_be_used_stops_no_training(klcli: Callable, tmp_path: Path, what: str) -> None:
+def test_a_cache_that_cannot_be_used_stops_no_training(
+    klcli: Callable, tmp_path: Path, what: str, nothing_beside_the_sources: None
+) -> None:
     cache = tmp_path / "code"
     if what == "a file":
         cache.write_text("")
     else:
         cache.mkdir(mode=0o500)
-    beside_the_sources = Path(compiled.__file__).with_name("__pycache__")
-    before = {file: file.stat().st_mtime_ns for file in beside_the_sources.glob("*.nb?")}
     done = klcli(*TRAIN, NUMBA_CACHE_DIR=str(cache), KLCLI_CACHE=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert {file: file.stat().st_mtime_ns for file in beside_the_sources.glob("*.nb?")} == before
     if what == "a file" or os.geteuid():  # the superuser may write a read-only folder
         assert len([*(tmp_path / "cache/compiled").rglob("*.nbc")]) > 10
+
+
+def test_without_any_cache_the_code_is_compiled_at_every_start(
+    klcli: Callable, tmp_path: Path, nothing_beside_the_sources: None
+) -> None:
+    (tmp_path / "cache").write_text("")
+    done = klcli(*TRAIN, NUMBA_CACHE_DIR="", KLCLI_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert engine_of(tmp_path, 1).startswith("numba ")
+    assert f"at every start: about 8 s ({tmp_path}/cache/compiled/" in done.stderr
+    assert "processor, once" not in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no limit of the size of files")
+def test_a_disk_that_fills_up_while_the_code_is_compiled_stops_nothing(
+    tmp_path: Path, nothing_beside_the_sources: None
+) -> None:
+    """The code of float64 was compiled in the middle of a training, which ended."""
+    program = """
+import resource
+import numpy as np
+from klcli import compiled
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+for precision in (np.float32, np.float64):
+    with compiled.open_team(precision) as team:
+        print(compiled.why_not() or type(team).__name__)
+"""
+    own = {"NUMBA_CACHE_DIR": "", "KLCLI_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("Team\nTeam\n", "")
+    assert all(file.stat().st_size <= 2000 for file in (tmp_path / "cache").rglob("*") if file.is_file())
 
 
 def test_a_new_cache_is_filled_once_and_with_the_same_code_and_may_be_damaged(klcli: Callable, tmp_path: Path) -> None:
@@ -78,15 +119,18 @@ def test_a_new_cache_is_filled_once_and_with_the_same_code_and_may_be_damaged(kl
     assert (first.returncode, second.returncode) == (0, 0), (first.stderr, second.stderr)
     files = [file for file in (tmp_path / "cache/compiled").rglob("*") if file.is_file()]
     assert len(files) > 10
+    sizes = {file: file.stat().st_size for file in files}
     for file in files:
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        os.truncate(file, sizes[file] // 2)
     done = klcli(*TRAIN, **own)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+    assert engine_of(tmp_path, 3).startswith("numba ")
+    assert {file: file.stat().st_size for file in files} == sizes
     connection = sqlite3.connect(tmp_path / "results/klcli.db")
-    [compiled_now, from_the_cache, _] = connection.execute("SELECT train_loss, test_loss FROM runs ORDER BY id")
+    results = [*connection.execute("SELECT train_loss, test_loss FROM runs ORDER BY id")]
     connection.close()
-    assert compiled_now == from_the_cache
+    assert results[0] == results[1] == results[2]
 
 
 def test_the_code_of_either_precision_is_in_the_cache(klcli: Callable, tmp_path: Path) -> None:

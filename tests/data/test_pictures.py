@@ -1,6 +1,7 @@
 """Pictures: sizes, colours, transparency and orientation against pixels worked out by hand."""
 
 import os
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,39 @@ def test_sixteen_bits_of_grey(tmp_path: Path) -> None:
     assert set(read_picture(save(tmp_path / "deep.png", pixels))) == {128}
 
 
+@pytest.mark.parametrize(
+    ("numbers", "tags"),
+    [
+        (np.full((32, 32), 0.5, np.float32), {}),
+        (np.full((32, 32), np.nan, np.float32), {}),
+        (np.full((32, 32), 2**30, np.int32), {}),
+        (np.full((32, 32), 2**15, np.uint16), {262: 0}),  # 0 is white
+    ],
+)
+def test_grey_whose_white_is_unknown_is_refused(tmp_path: Path, numbers: np.ndarray, tags: dict[int, int]) -> None:
+    """It was black, or white."""
+    words = refused(save(tmp_path / "deep.tif", numbers, tiffinfo=tags))
+    assert "save it with 8 or 16 bits" in words
+
+
+def test_twelve_bits_of_grey_are_refused(tmp_path: Path) -> None:
+    """Pillow returns numbers up to 4095, and other programs write them."""
+    content = b"\xff" * 32 * 48
+    tags = {256: 32, 257: 32, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 32, 279: len(content)}
+    entries = b"".join(struct.pack("<HHII", key, 4, 1, value) for key, value in tags.items())
+    start = struct.pack("<2sHI", b"II", 42, 8 + len(content))
+    path = tmp_path / "deep.tif"
+    path.write_bytes(start + content + struct.pack("<H", len(tags)) + entries + bytes(4))
+    assert "save it with 8 or 16 bits" in refused(path)
+
+
+def test_sixteen_bits_of_grey_in_other_formats(tmp_path: Path) -> None:
+    numbers = np.full((32, 32), 128 * 257, np.uint16)
+    assert set(read_picture(save(tmp_path / "deep.tif", numbers))) == {128}
+    (tmp_path / "deep.pgm").write_bytes(b"P5 32 32 65535\n" + numbers.byteswap().tobytes())
+    assert set(read_picture(tmp_path / "deep.pgm")) == {128}
+
+
 def test_a_jpeg_in_cmyk(tmp_path: Path) -> None:
     image = read_picture(save(tmp_path / "print.jpg", stripes(WHITE, width=40, height=40), "CMYK"))
     assert set(image) == {255}
@@ -130,6 +164,17 @@ def test_half_a_picture(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / name, rng.integers(0, 256, (90, 90, 3)).astype(np.uint8))
     path.write_bytes(path.read_bytes()[:2000])
     assert "not a readable picture" in refused(path)
+
+
+def test_damage_beside_the_pixels_is_not_mentioned(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Pillow's warning would be two lines on stderr, with the path of its source."""
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    content = bytearray(exif.tobytes())
+    content[15] = 9  # of entries: it has one
+    path = save(tmp_path / "cut.jpg", stripes(WHITE, width=32, height=32), exif=bytes(content))
+    assert set(read_picture(path)) == {255}
+    assert not recwarn.list
 
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:

@@ -307,9 +307,11 @@ def test_a_copy_whose_place_is_taken_is_not_used(cifar: Cifar, empty_machine: Pa
 
 def test_without_a_writable_cache_the_images_stay_in_memory(cifar: Cifar, empty_machine: Path) -> None:
     empty_machine.write_text("a file where the folder should be")
-    dataset = open_dataset(str(cifar.binary))
+    said: list[str] = []
+    dataset = open_dataset(str(cifar.binary), said.append)
     assert dataset.images_file is None
     assert np.array_equal(dataset.images, cifar.pixels)
+    assert f"{empty_machine / 'prepared'}: cannot be written (" in said[1] and "KLCLI_CACHE" in said[1]
 
 
 def test_a_full_disk_leaves_nothing_behind(cifar: Cifar, empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,17 @@ def test_a_pipe_or_a_folder_is_named_and_not_opened(here: Path, other: Path, tmp
             merge(here, path)
 
 
+def test_a_full_disk_is_that_of_the_database_that_grows(here: Path, other: Path) -> None:
+    """It was said of the other one, which is only read."""
+    store = Store(here)
+    with store.upkeep._db.write() as db:
+        db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+    with pytest.raises(StoreError, match=f"^{re.escape(str(here))}: the disk is full"):
+        store.upkeep.merge(other)
+    store.close()
+    assert merge(here, other).runs == 3
+
+
 def test_a_locked_database_is_not_copied_while_it_changes(
     here: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

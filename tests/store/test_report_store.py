@@ -294,6 +294,31 @@ def test_a_folder_that_cannot_be_written(three_runs_here: Path, tmp_path: Path) 
     store.close()
 
 
+def test_an_export_of_tables_replaces_exports_alone(three_runs_here: Path, tmp_path: Path) -> None:
+    store, out = Store(three_runs_here / "klcli.db"), tmp_path / "out"
+    store.upkeep.export(out)
+    (out / "runs.csv").write_text("id,config\n")  # of an older klcli
+    store.upkeep.export(out)
+    assert len((out / "runs.csv").read_text().splitlines()) == 4
+    (out / "epochs.csv").write_text("my own numbers\n")
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    with pytest.raises(ConfigError, match=r"epochs\.csv: this file is no export"):
+        store.upkeep.export(out)
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
+    store.close()
+
+
+@pytest.mark.parametrize("name", ["../runs", "{}/runs", "a/b"])
+def test_no_table_is_exported_into_another_folder(three_runs_here: Path, tmp_path: Path, name: str) -> None:
+    """The names of tables of a database from elsewhere are anything."""
+    change(three_runs_here / "klcli.db", f'CREATE TABLE "{name.format(tmp_path)}" (id)')
+    store = Store(three_runs_here / "klcli.db")
+    with pytest.raises(StoreError, match="a table is named"):
+        store.upkeep.export(tmp_path / "out")
+    assert not [*tmp_path.rglob("*.csv")]
+    store.close()
+
+
 def test_a_sound_database(three_runs_here: Path) -> None:
     assert Store(three_runs_here / "klcli.db").upkeep.check() == ([], [])
 

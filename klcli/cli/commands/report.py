@@ -53,11 +53,10 @@ def report(selection: Selection, invocation: Invocation) -> None:
     """
     both = f"--json and --format {selection.format}: give one, --json is the whole document"
     require(not invocation.as_json or selection.format == "table", both)
-    if selection.html is not None:
-        require_file_name(selection.html, "--html")
+    page = None if selection.html is None else require_file_name(selection.html, "--html")
     store = invocation.existing_store()
-    if selection.html is not None:
-        _write_page(invocation, store, selection, selection.html)
+    if page is not None:
+        _write_page(invocation, store, selection, page)
     else:
         _show(invocation, store, selection)
 

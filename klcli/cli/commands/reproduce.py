@@ -61,7 +61,7 @@ def reproduce(
         return
 
     if markdown is not None:
-        require_file_name(markdown, "--markdown")
+        markdown = require_file_name(markdown, "--markdown")
     from klcli.report.plots.reproductions import pictures as figures
     from klcli.report.tables import reproductions
     from klcli.store.checkpoints import write_atomically

@@ -49,11 +49,9 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
     if expected_md5 not in (None, OFFICIAL) and not re.fullmatch("[0-9a-f]{32}", digits):
         raise ConfigError(f"--md5 {expected_md5!r} is not an MD5 checksum: give 32 hexadecimal digits")
     expected = {layout.archive_md5 for layout in layouts.LAYOUTS} if expected_md5 == OFFICIAL else {digits}
-    scheme = urlsplit(url).scheme
-    if scheme not in ("http", "https", "file") or not url.isprintable():
-        raise ConfigError(f"--url '{path_text(url)}' is not a URL: start it with https://, http:// or file://")
+    scheme, path = _split(url)
     if scheme == "file":
-        with contextlib.suppress(OSError), open_regular(Path(url2pathname(urlsplit(url).path))):
+        with contextlib.suppress(OSError), open_regular(Path(url2pathname(path))):
             pass  # the check is that it is a regular file; other problems are found below
     part = destination / f"{_file_name(url) or 'archive'}.part"
     try:
@@ -90,8 +88,17 @@ def fetched_before(url: str, destination: Path) -> Fetched | None:
     return None
 
 
+def _split(url: str) -> tuple[str, str]:
+    """Return scheme and path of an address. Raises ConfigError unless it can be downloaded."""
+    with contextlib.suppress(ValueError):  # of half an IPv6 address in brackets
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https", "file") and url.isprintable():
+            return parts.scheme, parts.path
+    raise ConfigError(f"--url '{path_text(url)}' is not a URL: start it with https://, http:// or file://")
+
+
 def _file_name(url: str) -> str:
-    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    name = PurePosixPath(unquote(_split(url)[1])).name
     return re.sub(r'[\\:*?"<>|\x00-\x1f]', "_", name)  # which Windows does not allow, or takes for a path
 
 

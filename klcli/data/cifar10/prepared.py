@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from klcli.data.dataset import BUILT_IN, CLASSES, PIXELS, Dataset, content_sha25
 from klcli.errors import DataError
 from klcli.files import hold, open_regular, remove_leftovers, replacing
 from klcli.settings.split_config import FILES
-from klcli.text import path_of, user_path
+from klcli.text import path_of, path_text, user_path
 
 SUFFIX = ".images"
 NOTE = ("key", "sha256", "layout", "source")  # of the source, the copy, and the source again
@@ -68,7 +68,7 @@ def load(key: str, name: str, class_names: tuple[str, ...], source: str) -> Data
     return Dataset(name, images, labels, class_names, sha256, source, note["layout"], official, path)
 
 
-def save(key: str, dataset: Dataset) -> Dataset:
+def save(key: str, dataset: Dataset, say: Callable[[str], None]) -> Dataset:
     """Store a data set under the key of its source, and return it mapped from the copy, as it is without a cache."""
     named = dataset.name, dataset.class_names, dataset.source
     note = dict(zip(NOTE, (key, dataset.sha256, dataset.layout, dataset.source), strict=True))
@@ -81,7 +81,9 @@ def save(key: str, dataset: Dataset) -> Dataset:
                 for part in (dataset.labels, dataset.images):
                     file.write(np.ascontiguousarray(part).data)
         _remove_outdated(note)
-    except OSError:
+    except OSError as error:
+        cure = "the images are prepared at every start, set KLCLI_CACHE to a folder with 184 MB of space"
+        say(f"{path_text(folder())}: cannot be written ({error.strerror}), {cure}")
         return dataset
     return load(key, *named) or dataset
 
