@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import math
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +17,13 @@ import numpy as np
 from klcli.errors import ConfigError, StoreError
 from klcli.files import irregular, replacing
 from klcli.settings.train_config import TrainConfig
+from klcli.store.connection import next_number
 from klcli.store.records import Run
 from klcli.text import one_line
 
 if TYPE_CHECKING:  # a report must not import the training code
+    import sqlite_utils
+
     from klcli.data.dataset import Inputs
 
 RUNNING = (".running_mean", ".running_variance")
@@ -40,6 +44,22 @@ class Checkpoint:
     sha256: str  # of all other entries but the versions
     inputs: "Inputs | None" = None  # None in a checkpoint of an older klcli
     origin: dict[str, str] = field(default_factory=dict)  # by the keys of ORIGIN and VERSIONS
+
+
+def file_of(folder: Path, run_id: int) -> Path:
+    """Return the path of the checkpoint of a run."""
+    return folder / f"run-{run_id:06d}.npz"
+
+
+def new_number(db: "sqlite_utils.Database", folder: Path) -> int:
+    """Return a number that no run of a database has or had, inside a transaction, and whose checkpoint is not there.
+
+    One that is there is that of another database: of one that was renamed, or of `y.sqlite` beside `y.db`.
+    """
+    number = next_number(db, "runs")
+    while os.path.lexists(file_of(folder, number)):
+        number = next_number(db, "runs")
+    return number
 
 
 def save(

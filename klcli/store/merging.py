@@ -167,7 +167,8 @@ class _Merging:
                 self._numbers["run"][old] = mine["id"]
                 self._merged.known += not self._is_repaired(old, row, mine)
                 continue
-            number = self._numbers["run"][old] = mine["id"] if mine else next_number(self._tables, "runs")
+            number = mine["id"] if mine else checkpoints.new_number(self._tables, self._here.folder("checkpoints"))
+            self._numbers["run"][old] = number
             self._copied["run"].add(old)
             row |= {"id": number, "owner": None, "checkpoint": self._add_checkpoint(old, row, number)}
             if mine:
@@ -203,7 +204,7 @@ class _Merging:
         if row["checkpoint"] is None:
             return None
         folder = self._here.folder("checkpoints")
-        own = folder / f"run-{number:06d}.npz"
+        own = checkpoints.file_of(folder, number)
         try:
             file = self._runs.file_of(self._runs.get(old))
         except StoreError as error:

@@ -22,7 +22,7 @@ from klcli.files import replace
 from klcli.settings.columns import columns as settings_columns
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
-from klcli.store.connection import Database, measured, next_number, now
+from klcli.store.connection import Database, measured, now
 from klcli.store.locks import Locks
 from klcli.store.records import AS_CONFIGURED, Epoch, ImageSet, Order, Run, RunFilter, RunResult, repeated_of
 from klcli.text import path_of, path_text
@@ -54,7 +54,7 @@ class Runs:
     ) -> int:
         row = run_row(config, budget, dataset, environment, command)
         with self.owning() as (db, owner):
-            return insert_run(db, row | {"owner": owner})
+            return self.insert(db, row | {"owner": owner})
 
     @contextmanager
     def owning(self) -> Iterator[tuple[Tables, str]]:
@@ -144,8 +144,14 @@ class Runs:
         if owner and self._db.read("SELECT 1 FROM runs WHERE id = ? AND owner IS NOT ?", [run_id, owner]):
             raise StoreError(f"{self._db.path}: run {run_id} has been taken over by another process, this one ends")
 
+    def insert(self, db: Tables, row: dict[str, Any]) -> int:
+        """Insert a run under a new number, which is returned, inside a transaction."""
+        run_id = checkpoints.new_number(db, self._db.folder("checkpoints"))
+        db.table("runs").insert(row | {"id": run_id, "identity": secrets.token_hex(16)})
+        return run_id
+
     def _own_file(self, run_id: int) -> Path:
-        return self._db.folder("checkpoints") / f"run-{run_id:06d}.npz"
+        return checkpoints.file_of(self._db.folder("checkpoints"), run_id)
 
     def own_folder(self, text: str) -> Path | None:
         """Return the folder of checkpoints, of this name of the database or an earlier one; None if it is any other."""
@@ -333,13 +339,6 @@ def run_row(
     settings |= {"step_size": budget.step_size, "cycles": budget.cycles, "epochs": epochs, "config": config.to_json()}
     started = this_process() | {"state": "running", "started_at": now(), "threads": environment.threads}
     return started | {"versions": json.dumps(environment.versions), "command": command} | images | settings
-
-
-def insert_run(db: Tables, row: dict[str, Any]) -> int:
-    """Insert a run under a new number, which is returned, inside a transaction."""
-    run_id = next_number(db, "runs")
-    db.table("runs").insert(row | {"id": run_id, "identity": secrets.token_hex(16)})
-    return run_id
 
 
 def this_process() -> dict[str, Any]:

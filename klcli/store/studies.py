@@ -12,7 +12,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import RESTORE, Database, next_number, now
 from klcli.store.locks import Locks
 from klcli.store.records import Run, Study
-from klcli.store.runs import RUNNING, STARTED, UNFINISHED, Runs, end_of, ending_row, insert_run, this_process
+from klcli.store.runs import RUNNING, STARTED, UNFINISHED, Runs, end_of, ending_row, this_process
 
 if TYPE_CHECKING:  # a report must not import the training code
     from klcli.studies.execution import StackOutcome
@@ -39,7 +39,7 @@ class Studies:
             study_id = next_number(db, "studies")
             db.table("studies").insert(about | {"id": study_id, "state": "running", "created_at": now()})
             for position, row in enumerate(rows):
-                insert_run(db, row | {"study_id": study_id, "member": position, "owner": owner})
+                self._runs.insert(db, row | {"study_id": study_id, "member": position, "owner": owner})
         self._owners[study_id] = owner
         return study_id
 
@@ -90,7 +90,7 @@ class Studies:
             for position, row in rows.items():
                 run = runs.get(position)
                 if run is None:
-                    insert_run(db, row | {"study_id": study_id, "member": position, "owner": owner})
+                    self._runs.insert(db, row | {"study_id": study_id, "member": position, "owner": owner})
                 elif self._runs.is_alive(run):
                     words = f"{self._runs.training_words(run)}, end that first"
                     raise StoreError(f"{self._db.path}: run {run.id} of study {study_id}: {words}")

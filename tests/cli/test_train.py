@@ -208,6 +208,26 @@ def test_another_database_keeps_its_files_apart(here: Klcli, rows: Rows, tmp_pat
     assert len(list((tmp_path / "elsewhere" / "mine-plots").iterdir())) == 2
 
 
+@pytest.mark.parametrize("renamed", [True, False], ids=["renamed", "of another suffix"])
+def test_a_database_keeps_its_networks_if_another_one_has_its_folder(
+    here: Klcli, rows: Rows, tmp_path: Path, renamed: bool
+) -> None:
+    first = tmp_path / "results/klcli.db"
+    for seed in "12":
+        here("train", *TINY, "--epochs", "1", "--seed", seed)
+    checkpoints = {file: file.read_bytes() for file in (tmp_path / "results/checkpoints").iterdir()}
+    if renamed:
+        first = first.rename(first.with_name("old.db"))
+    other = str(first.with_name("klcli.db" if renamed else "klcli.sqlite"))
+    here("train", *TINY, "--epochs", "1", "--seed", "3", "--db", other)
+    here("train", *TINY, "--epochs", "1", "--repeats", "2", "--db", other)
+    here("runs", "merge", str(first), "--db", other)
+    assert [row["id"] for row in rows("runs", other)] == [3, 4, 5, 6, 7]
+    assert {file: file.read_bytes() for file in checkpoints} == checkpoints
+    for database in (str(first), other):
+        assert here("runs", "check", "--db", database).returncode == 0
+
+
 @pytest.mark.parametrize("folder", ["[draft]", "[/x]", ":fire:", "with space", "ünïcödé", "-"])
 def test_a_folder_may_have_any_name(here: Klcli, folder: str) -> None:
     done = here("train", *TINY, "--epochs", "0", f"--db={folder}/klcli.db")
