@@ -69,11 +69,11 @@ class Setup:
     def prepare_engine(self) -> None:
         """Begin to load, or to compile, the code that trains, while this thread opens the images."""
         if compiled.is_new():
-            words, folder = "compiling the arithmetic for this processor, once: about 8 s", str(compiled.code_folder())
+            often, cure, folder = "once", "", str(compiled.code_folder())
             if not compiled.writable(folder):
-                cure = f"{path_text(folder)} cannot be written, set KLCLI_CACHE to a folder that can be"
-                words = f"{words.replace('once', 'at every start')} ({cure})"
-            self.observer.say(words)
+                often = "at every start"
+                cure = f" ({path_text(folder)} cannot be written, set KLCLI_CACHE to a folder that can be)"
+            self.observer.say(f"compiling the arithmetic for this processor, {often}: about 8 s{cure}")
         threading.Thread(target=compiled.why_not, daemon=True, name="klcli compiler").start()
 
     def why_no_engine(self) -> str:
