@@ -3,6 +3,7 @@
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +26,9 @@ from klcli.engine import layers as plain_layers
 
 # Compiled once for all processes of all tests, wherever the cache of a test is.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(compiled.code_folder()))
+
+if hasattr(signal, "SIGHUP"):  # `nohup` has it ignored, also in the processes of the tests that send it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples everywhere, however busy the machine is; the fault harness is where new ones are looked for.
 settings.register_profile("the suite", derandomize=True, deadline=None)

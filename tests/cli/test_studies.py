@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -88,8 +89,7 @@ def test_one_job_two_jobs_and_dask_store_the_same_to_the_last_digit(
     for how in (["--jobs", "2"], ["--executor", dask.address]):
         assert printed(klcli(*SEARCH, *how)) == table
         assert stored(tmp_path) == tables
-        for file in (tmp_path / "results").glob("klcli.db*"):
-            file.unlink()
+        shutil.rmtree(tmp_path / "results")
 
 
 def test_a_complete_study_is_resumed_without_training(here: Klcli, tmp_path: Path) -> None:
