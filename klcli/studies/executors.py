@@ -28,7 +28,7 @@ class ProcessesExecutor(ThreadPoolExecutor):
 
     def __init__(self, jobs: int) -> None:
         if multiprocessing.current_process().daemon:
-            raise NotImplementedError("a process of multiprocessing.Pool may start none")
+            raise OSError("a process of multiprocessing.Pool may start none")
         super().__init__(jobs)
         self._all: list[ProcessPoolExecutor] = []
         self._is_killed = False
