@@ -1,6 +1,5 @@
-"""What compiled code is made with: decorators, the C functions of NumPy's matrix product and of the system to yield the
-core, and what numba lacks: numbers that two threads share, arrays at addresses, calls by address, and a cache whose
-damage stops nothing.
+"""What compiled code is made with: decorators, and what numba lacks: numbers that two threads share, arrays and
+functions at addresses, and a cache whose damage stops nothing.
 """
 
 import ctypes
@@ -11,7 +10,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.ccallback import CFunc
@@ -65,58 +64,33 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 def c_function(function: Callable[..., Any]) -> Any:
-    """Compile a function of three integers, with an integer result, that has an address."""
-    made: Any = CFunc(function, ((types.int64,) * 3, types.int64), {}, _OPTIONS)
+    """Compile a function of three integers, without a result, that has an address."""
+    made: Any = CFunc(function, ((types.int64,) * 3, types.void), {}, _OPTIONS)
     made._cache = _Cache(function)
     made.compile()
     return made
 
 
-_int, _flag, _address = types.int64, types.int32, types.intp
-
-
-def _external(name: str, address: int, signature: Any) -> Any:
-    """Return a C function for compiled code. Cached machine code has its name: the address changes per process."""
-    binding.add_symbol(name, address)
-    return types.ExternalFunction(name, signature)
-
-
-def _gemm(letter: str, number: Any) -> Any:
-    address, bits = address_of_gemm(letter)
-    n = _int if bits == 64 else _flag
-    matrix = (_address, n)
-    signature = types.void(_flag, _flag, _flag, n, n, n, number, *matrix, *matrix, number, *matrix)
-    return _external(f"klcli_{letter}gemm{bits}", address, signature)
-
-
-# gemm(order, transpose A, transpose B, rows, columns, depth, alpha, A, lda, B, ldb, beta, C, ldc): CBLAS
-sgemm, dgemm = _gemm("s", types.float32), _gemm("d", types.float64)
-
 _process: Any = vars(ctypes)["windll"].kernel32 if sys.platform == "win32" else ctypes.CDLL(None)
 _name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
-yield_core = _external("klcli_yield", ctypes.cast(_process[_name], ctypes.c_void_p).value or 0, _flag())
-_n = np.int64 if address_of_gemm("s")[1] == 64 else np.int32
+# Addresses of C functions change per process, so cached machine code is given them.
+YIELD = ctypes.cast(_process[_name], ctypes.c_void_p).value or 0  # yields the core to another thread
+# gemm(order, transpose A, transpose B, rows, columns, depth, alpha, A, lda, B, ldb, beta, C, ldc): CBLAS
+(SGEMM, BITS), (DGEMM, _) = map(address_of_gemm, "sd")  # their addresses, and the bits of their integers
+_size = np.int64 if BITS == 64 else np.int32
 
 
 @compiled
-def product(narrow, like, A_transposed, B_transposed, rows, columns, depth, alpha, A, lda, B, ldb, beta, C, ldc):
+def product(gemm, like, A_transposed, B_transposed, rows, columns, depth, alpha, A, lda, B, ldb, beta, C, ldc):
     """`C (rows, columns) = alpha A B + beta C`, for numbers of the type of the array `like`.
 
-    The function of narrow.py at the address `narrow` computes it for a plain B, or NumPy's BLAS if `narrow` is 0.
+    The function at the address `gemm` computes it: that of NumPy's BLAS, or for a plain B one of narrow.py.
     """
-    number = like.dtype.type
-    factor, keep = number(alpha), number(beta)
-    if narrow != 0:
-        row, column = (1, lda) if A_transposed else (lda, 1)
-        call(narrow, (A, row, column, B, ldb, C, ldc, rows, depth, factor, keep))
-        return
     # CBLAS's words: the arrays are in rows (101), each factor plain (111) or transposed (112).
     order, of_A, of_B = np.int32(101), np.int32(111 + A_transposed), np.int32(111 + B_transposed)
-    n, k, m, a, b, c = _n(rows), _n(columns), _n(depth), _n(lda), _n(ldb), _n(ldc)
-    if like.itemsize == 4:
-        sgemm(order, of_A, of_B, n, k, m, factor, A, a, B, b, keep, C, c)
-    else:
-        dgemm(order, of_A, of_B, n, k, m, factor, A, a, B, b, keep, C, c)
+    n, k, m, a, b, c = _size(rows), _size(columns), _size(depth), _size(lda), _size(ldb), _size(ldc)
+    number = like.dtype.type
+    call(gemm, (order, of_A, of_B, n, k, m, number(alpha), A, a, B, b, number(beta), C, c))
 
 
 INTEGER = ir.IntType(64)
@@ -186,11 +160,12 @@ def prefetch(typing: Any, address: Any) -> Any:
 
 @intrinsic
 def call(typing: Any, function: Any, numbers: Any) -> Any:
-    """Call the C function at an address with a tuple of numbers; its result is an integer."""
+    """Call the C function at an address with a tuple of numbers."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         given = unpack_tuple(builder, arguments[1], numbers.count)
-        kind = ir.FunctionType(INTEGER, [one.type for one in given])
-        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), given)
+        kind = ir.FunctionType(ir.VoidType(), [one.type for one in given])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), given)
+        return context.get_dummy_value()
 
-    return types.int64(types.int64, numbers), build
+    return types.void(types.int64, numbers), build

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from llvmlite import binding, ir
 
+from klcli.compiled.jit import BITS
+
 MOST = 7  # vectors of a row of the product
 WORTH = 1_000_000  # multiplications; for smaller products, the gain is less than the 30 ms that compiling takes
-COUNT = ir.IntType(64)
+COUNT, FLAG, SIZE = ir.IntType(64), ir.IntType(32), ir.IntType(BITS)  # the last two are those of CBLAS
 _compiling = threading.Lock()  # a worker of Dask trains in several threads
 
 
@@ -52,16 +54,16 @@ def _made(size: int, columns: int, lanes: int) -> tuple[Any, int]:
 
 
 def _product(module: ir.Module, vector: ir.VectorType, columns: int) -> ir.Function:
-    """Write a function of `C (rows, columns) = alpha A B + beta C` with `A[i, k]` at `A + i row + k column`.
+    """Write a function with the arguments of CBLAS, of which it ignores the order, how B is stored, and the columns.
 
-    Its arguments: A, row, column, B, numbers per row of B, C, those of C, rows, depth, alpha, beta. It computes several
-    rows at a time; those that are missing at the end are the last one again, which is then stored several times.
+    It computes several rows of C at a time; those that are missing at the end are the last one again, which is then
+    stored several times.
     """
     number, lanes = vector.element, vector.count
     matrix = number.as_pointer()
-    kinds = matrix, COUNT, COUNT, matrix, COUNT, matrix, COUNT, COUNT, COUNT, number, number
-    function = ir.Function(module, ir.FunctionType(COUNT, kinds), "product")
-    A, row, column, B, ldb, C, ldc, rows, depth, alpha, beta = function.args
+    kinds = *[FLAG] * 3, *[SIZE] * 3, number, matrix, SIZE, matrix, SIZE, number, matrix, SIZE
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), "product")
+    _, of_A, _, *sizes, alpha, A, lda, B, ldb, beta, C, ldc = function.args
     full, rest = divmod(columns, lanes)
     # The last numbers of a row have a vector of their own where registers lack for one that several rows share.
     widths = [0, *(width for width in (2, 4, 8) if full < MOST - 1 and full * lanes // width < 25), lanes]
@@ -71,6 +73,9 @@ def _product(module: ir.Module, vector: ir.VectorType, columns: int) -> ir.Funct
     at_once = min(fit, 10 if group == 1 else 8) // group * group
     before, loop, after = (function.append_basic_block() for _ in range(3))
     builder = ir.IRBuilder(before)
+    rows, _, depth, lda, ldb, ldc = (builder.sext(one, COUNT) for one in (*sizes, lda, ldb, ldc))
+    is_transposed = builder.icmp_signed("==", of_A, FLAG(112))
+    row, column = (builder.select(is_transposed, *pair) for pair in ((COUNT(1), lda), (lda, COUNT(1))))  # steps in A
     last = builder.sub(rows, COUNT(1))
     builder.branch(loop)
     builder.position_at_end(loop)
@@ -87,7 +92,7 @@ def _product(module: ir.Module, vector: ir.VectorType, columns: int) -> ir.Funct
     i.add_incoming(end, builder.block)
     builder.cbranch(builder.icmp_signed("<", end, rows), loop, after)
     builder.position_at_end(after)
-    builder.ret(COUNT(0))
+    builder.ret_void()
     return function
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numba import carray
 
 from klcli.compiled import kernels
-from klcli.compiled.jit import c_function, call, compiled, count, pointer, product, read, write, yield_core
+from klcli.compiled.jit import c_function, call, compiled, count, pointer, product, read, write
 from klcli.compiled.kernels import AVERAGE, BACKWARD, DESCENT, FORWARD, KEEP, RATE
 
 WORTH_HALVING = 3_000_000  # multiplications, about 60 us: smaller operations are not divided
@@ -29,8 +29,8 @@ PATIENCE = 4_000  # polls without work, about 2 ms, after which the helper sleep
 PARTS = 20  # of a minibatch: one thread waits for the other at most for the time of a part
 
 # Columns of a row: the kind of the operation, its cut or another number (what Dropout drops), the address of a function
-# for its product (0: BLAS), and from A on the address and three lengths of up to nine arrays: (a, b, c), or of fewer
-# axes (1, b, c) or (1, 1, c).
+# for its product, and from A on the address and three lengths of up to nine arrays: (a, b, c), or of fewer axes
+# (1, b, c) or (1, 1, c).
 KIND, EXTRA, PRODUCT, A = range(4)
 COLUMNS = A + 9 * 4
 # Places in the box, through which the threads communicate: two jobs, each with the number of parts that are begun and
@@ -38,7 +38,7 @@ COLUMNS = A + 9 * 4
 # bytes apart, the size of a line of the cache.
 OPERATION, MINIBATCH, STOP, ASLEEP, ROOM, SIZE = 0, 24, 48, 56, 64, 72
 BEGUN, DONE, ROW, FUNCTION, ALL = 0, 8, 16, 17, 18  # of a job
-SMALL_OPERATION = ROOM + 1
+SMALL_OPERATION, YIELD = ROOM + 1, ROOM + 2  # C functions
 _INTEGER, _BYTE, _BITS = (np.zeros(1, kind) for kind in (np.int64, np.uint8, np.uint16))
 
 
@@ -62,7 +62,7 @@ def functions(dtype):  # noqa: PLR0915
     @c_function
     def half_of_operation(address, room, half):
         row = carray(pointer(address, _INTEGER), COLUMNS)
-        kind, cut, narrow = row[KIND], row[EXTRA], row[PRODUCT]
+        kind, cut, gemm = row[KIND], row[EXTRA], row[PRODUCT]
         X, G, W, out = row[A], row[A + 4], row[A + 8], row[A + 12]
         numbers, mean, square = row[A + 16], row[A + 20], row[A + 24]
         m, k, d, n = row[A + 9], row[A + 10], row[A + 11], max(row[A + 2], row[A + 6])
@@ -72,14 +72,14 @@ def functions(dtype):  # noqa: PLR0915
             x, g, at = X + (of_X + first) * size, G + r * n * d * size, (r * k + first) * d * size
             if kind == FORWARD:
                 Y = out + (half * m + r) * n * d * size
-                product(narrow, like, False, False, n, d, rows, 1, x, k, W + at, d, 0, Y, d)
+                product(gemm, like, False, False, n, d, rows, 1, x, k, W + at, d, 0, Y, d)
             elif kind == BACKWARD:
                 dX = out + (r * n * k + first) * size
-                product(0, like, False, True, n, rows, d, 1, g, d, W + at, d, 0, dX, k)
+                product(gemm, like, False, True, n, rows, d, 1, g, d, W + at, d, 0, dX, k)
             else:
                 of = carray(pointer(numbers + r * 6 * size, like), 6)
                 if kind == DESCENT and X != 0:
-                    product(narrow, like, True, False, rows, d, n, -of[RATE], x, k, g, d, of[KEEP], W + at, d)
+                    product(gemm, like, True, False, rows, d, n, -of[RATE], x, k, g, d, of[KEEP], W + at, d)
                     continue
                 at_once = max(1, BLOCK // d)
                 for start in range(0, rows, at_once):
@@ -87,12 +87,11 @@ def functions(dtype):  # noqa: PLR0915
                     dW = G + here  # without X, G is the gradient
                     if X != 0:
                         dW = room + half * BLOCK * size
-                        product(narrow, like, True, False, now, d, n, 1, x + start * size, k, g, d, 0, dW, d)
+                        product(gemm, like, True, False, now, d, n, 1, x + start * size, k, g, d, 0, dW, d)
                     kernels.step(
                         kind, carray(pointer(W + here, like), now * d), carray(pointer(dW, like), now * d),
                         carray(pointer(mean + here, like), now * d), carray(pointer(square + here, like), now * d), of,
                     )  # fmt: skip
-        return 0
 
     @c_function
     def part_of_minibatch(address, _, part):
@@ -103,7 +102,6 @@ def functions(dtype):  # noqa: PLR0915
             _array(row, 3, _BYTE)[0, 0], row[EXTRA] != 0, _array(row, 4, like)[0, 0], _array(row, 5, like)[0, 0],
             _array(row, 6, like)[0, 0], X, part * len(X) // PARTS, (part + 1) * len(X) // PARTS,
         )  # fmt: skip
-        return 0
 
     @c_function
     def small_operation(address, _, __):
@@ -135,7 +133,6 @@ def functions(dtype):  # noqa: PLR0915
             else:
                 y, other = _array(row, 1, _INTEGER)[0, 0], _array(row, 2, _INTEGER)[0, 0]
                 f[0, 0, r] = kernels.cross_entropy(a[r], y, other, d[0, 0], e[r])
-        return 0
 
     return half_of_operation, part_of_minibatch, small_operation
 
@@ -170,7 +167,7 @@ def finish(box, job):
     while work(box, job):
         pass
     while read(box, job + DONE) < box[job + ALL]:
-        yield_core()
+        call(box[YIELD], ())
 
 
 @compiled
@@ -195,4 +192,4 @@ def serve(box):
         if work(box, OPERATION) or work(box, MINIBATCH):
             looks = 0
         else:
-            yield_core()
+            call(box[YIELD], ())

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from klcli.compiled import Engine, converted, kernels, layers, operations, optimizers, own_cache
+from klcli.compiled.jit import DGEMM, SGEMM, YIELD
 from klcli.compiled.narrow import address
 from klcli.engine.network import Network
 
@@ -37,7 +38,7 @@ class Team(Engine):
             half, part, small = (one.address for one in operations.functions(self.dtype.name))
         self._room = np.empty(2 * operations.BLOCK, self.dtype)
         self._box = np.zeros(operations.SIZE, np.int64)
-        self._box[[operations.ROOM, operations.SMALL_OPERATION]] = self._room.ctypes.data, small
+        self._box[operations.ROOM : operations.YIELD + 1] = self._room.ctypes.data, small, YIELD
         for job, function, parts in (operations.OPERATION, half, 2), (operations.MINIBATCH, part, operations.PARTS):
             self._box[job + operations.FUNCTION] = function
             self._box[[job + operations.BEGUN, job + operations.DONE, job + operations.ALL]] = parts  # none is offered
@@ -69,7 +70,7 @@ class Team(Engine):
 
         Raises ValueError for an array that compiled code would read wrongly: not in C order, or of another precision.
         """
-        numbers = [kind, extra, product]
+        numbers = [kind, extra, product or (SGEMM if self.dtype.itemsize == 4 else DGEMM)]
         for array in arrays:
             if array is None:
                 numbers += 0, 0, 0, 0
