@@ -165,17 +165,16 @@ def _words(*words: str | None) -> str:
     return "; ".join(filter(None, words))
 
 
-def counts(comparisons: Sequence[Comparison]) -> dict[str, int]:
-    """Count the lines of each verdict, without those of variants."""
-    counted = [one.verdict for one in comparisons if one.line.variant is None]
+def counts(comparisons: Sequence[Comparison], variant: str | None = None) -> dict[str, int]:
+    """Count the lines of each verdict, of a variant or of none."""
+    counted = [one.verdict for one in comparisons if one.line.variant == variant]
     return {verdict: counted.count(verdict) for verdict in VERDICTS}
 
 
 def counts_of_variants(comparisons: Sequence[Comparison]) -> dict[str, dict[str, int]]:
     """Count the lines of each variant, by its name, and verdict."""
     names = dict.fromkeys(one.line.variant for one in comparisons if one.line.variant is not None)
-    own = {name: [one.verdict for one in comparisons if one.line.variant == name] for name in names}
-    return {name: {verdict: own[name].count(verdict) for verdict in VERDICTS} for name in own}
+    return {name: counts(comparisons, name) for name in names}
 
 
 def explained(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:

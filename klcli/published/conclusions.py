@@ -28,7 +28,7 @@ from klcli.published.intervals import (
     decide_claim,
     tolerance_of,
 )
-from klcli.published.report import Experiment, Line, Report
+from klcli.published.report import Conclusion, Experiment, Line, Report
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import Tried, choose
@@ -79,8 +79,8 @@ def find(line: Line, evidence: Evidence) -> Finding:
     """Test the conclusion of a line."""
     assert line.conclusion is not None
     if line.quantity == "lambda":
-        return _lambda(line, evidence)
-    values, parts = _MEASURED[line.quantity or ""](line, evidence)
+        return _lambda(line.conclusion, line.published, evidence)
+    values, parts = _MEASURED[line.quantity or ""](line.conclusion, evidence)
     if not values:
         return Finding(INCOMPARABLE, "not trained")
     sample, bound = Sample(tuple(values.values())), line.published or 0.0
@@ -94,13 +94,12 @@ def find(line: Line, evidence: Evidence) -> Finding:
     return Finding(verdict, power, sample, noise.half(), tolerance)
 
 
-def _lambda(line: Line, evidence: Evidence) -> Finding:
-    assert line.conclusion is not None
-    [name], quantity = line.conclusion.experiments, line.conclusion.quantity
+def _lambda(asked: Conclusion, lam: float | None, evidence: Evidence) -> Finding:
+    [name] = asked.experiments
     configs = evidence.experiment(name).configs
-    tried = [Tried(one.lam, name, tuple(evidence.values(name, one, quantity).values())) for one in configs]
+    tried = [Tried(one.lam, name, tuple(evidence.values(name, one, asked.quantity).values())) for one in configs]
     tried = [one for one in tried if one.accuracies]
-    published = next((one for one in tried if one.lam == line.published), None)
+    published = next((one for one in tried if one.lam == lam), None)
     if published is None:
         return Finding(INCOMPARABLE, "not trained")
     choice = choose(tried, configs[0].split.sizes()[1])
@@ -116,41 +115,33 @@ def _lambda(line: Line, evidence: Evidence) -> Finding:
     return Finding(UNDECIDED if len(plateau) == len(tried) > 1 else REPRODUCED, words, sample)
 
 
-def _gap(line: Line, evidence: Evidence) -> tuple[Values, list[str]]:
-    assert line.conclusion is not None
-    quantities = ["train_accuracy", line.conclusion.quantity]
+def _gap(asked: Conclusion, evidence: Evidence) -> tuple[Values, list[str]]:
+    quantities = ["train_accuracy", asked.quantity]
     gaps = []
-    for name in line.conclusion.experiments:
+    for name in asked.experiments:
         [config] = evidence.experiment(name).configs
         gaps.append(_minus(*(evidence.values(name, config, one) for one in quantities)))
     return (gaps[0] if len(gaps) == 1 else _minus(*gaps)), quantities * len(gaps)
 
 
-def _difference(line: Line, evidence: Evidence) -> tuple[Values, list[str]]:
-    assert line.conclusion is not None
-    quantity = line.conclusion.quantity
-    a, b = (evidence.values(*one, quantity) for one in _pair(line, evidence))
-    return _minus(a, b), [quantity] * 2
+def _difference(asked: Conclusion, evidence: Evidence) -> tuple[Values, list[str]]:
+    a, b = (evidence.values(*one, asked.quantity) for one in _settings(asked, evidence))
+    return _minus(a, b), [asked.quantity] * 2
 
 
-def _spread(line: Line, evidence: Evidence) -> tuple[Values, list[str]]:
-    assert line.conclusion is not None
-    quantity = line.conclusion.quantity
-    names = line.conclusion.experiments
-    configs = [(name, config) for name in names for config in evidence.experiment(name).configs]
-    spreads = []
+def _spread(asked: Conclusion, evidence: Evidence) -> tuple[Values, list[str]]:
+    settings, spreads = _settings(asked, evidence), []
     for batch_norm in (False, True):
-        many = [evidence.values(name, one, quantity) for name, one in configs if one.batch_norm == batch_norm]
+        many = [evidence.values(name, one, asked.quantity) for name, one in settings if one.batch_norm == batch_norm]
         common = [repeat for repeat in many[0] if all(repeat in values for values in many)]
         spreads.append({r: max(one[r] for one in many) - min(one[r] for one in many) for r in common})
-    return _minus(*spreads), [quantity] * 4
+    return _minus(*spreads), [asked.quantity] * 4
 
 
-def _epochs(line: Line, evidence: Evidence) -> tuple[Values, list[str]]:
-    assert line.conclusion is not None
-    ahead, behind = (evidence.runs(*one) for one in _pair(line, evidence))
+def _epochs(asked: Conclusion, evidence: Evidence) -> tuple[Values, list[str]]:
+    ahead, behind = (evidence.runs(*one) for one in _settings(asked, evidence))
     pairs = [(repeat, ahead[repeat].id, behind[repeat].id) for repeat in ahead if repeat in behind]
-    quantity, found = line.conclusion.quantity, {}
+    quantity, found = asked.quantity, {}
     sign = 1 if quantity.endswith("accuracy") else -1
     for repeat, *ids in pairs:
         curves = ([one for one in evidence.epochs(run) if one.step] for run in ids)  # older runs begin after an epoch
@@ -166,10 +157,9 @@ def ahead_for_good(epochs: Sequence[float], first: Sequence[float], second: Sequ
     return next((epoch for epoch in epochs if not ends or epoch > ends[-1]), epochs[-1])
 
 
-def _pair(line: Line, evidence: Evidence) -> list[tuple[str, TrainConfig]]:
-    """Return the two experiments of a conclusion, each with its one setting."""
-    assert line.conclusion is not None
-    return [(name, config) for name in line.conclusion.experiments for config in evidence.experiment(name).configs]
+def _settings(asked: Conclusion, evidence: Evidence) -> list[tuple[str, TrainConfig]]:
+    """Return the settings of the experiments of a conclusion, each with the name of its experiment."""
+    return [(name, config) for name in asked.experiments for config in evidence.experiment(name).configs]
 
 
 def _minus(a: Values, b: Values) -> Values:
