@@ -23,7 +23,7 @@ from klcli.published.intervals import (
     tolerance_of,
     typical_spread,
 )
-from klcli.published.report import GradientExperiment, Line, Report
+from klcli.published.report import GradientExperiment, Line, Report, joined
 from klcli.settings.sameness import without_seeds
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError, Run
@@ -110,7 +110,7 @@ def _training(
     lost = f"{diverged} of {len(mine)} diverged" if sample else f"all {diverged} of our trainings diverged"
     lost = lost if diverged else ""
     if incomparable or not (sample or diverged):
-        words = _words(lost, incomparable or "not trained", line.reason, line.note)
+        words = joined(lost, incomparable or "not trained", line.reason, line.note)
         return Comparison(line, INCOMPARABLE, words, sample, diverged)
     if sample is None:
         return Comparison(line, DIFFERS, lost, diverged=diverged)
@@ -158,11 +158,7 @@ def _conclusion(line: Line, evidence: Evidence, incomparable: str | None) -> Com
 
 def _why(line: Line, verdict: str, *words: str) -> str:
     known = line.if_differs or (None if line.reason else UNEXPLAINED)
-    return _words(*words, known if verdict == DIFFERS else "", line.reason, line.note)
-
-
-def _words(*words: str | None) -> str:
-    return "; ".join(filter(None, words))
+    return joined(*words, known if verdict == DIFFERS else "", line.reason, line.note)
 
 
 def counts(comparisons: Sequence[Comparison], variant: str | None = None) -> dict[str, int]:

@@ -74,7 +74,7 @@ class Experiment:
     def method(self) -> str:
         """What sets its trainings apart from others with the same settings: quirks, a warm start, its own study."""
         own = f"warm-started {self.study or self.name}" if self.is_chain else self.study
-        return "; ".join(filter(None, (*self.quirks, own)))
+        return joined(*self.quirks, own)
 
     @property
     def method_words(self) -> str | None:
@@ -82,7 +82,7 @@ class Experiment:
         code = f"as the code: {', '.join(self.quirks)}" if self.quirks else None
         through = f", through {self.study}" if self.study else ""
         chain = f"each training begins with the weights of the one before{through}" if self.is_chain else None
-        return "; ".join(filter(None, (code, chain))) or None
+        return joined(code, chain) or None
 
     def up_to(self, configs: set[TrainConfig]) -> "Experiment":
         """Return it with these trainings, in a chain also with those before them."""
@@ -249,7 +249,7 @@ def _assembled(name: str, document: Row) -> Report:
             ]
             what = ", ".join([table["name"], *(_phrase(config, key) for key in keys)])
             trained = _lines(row, is_same | table, RESULTS, what=what, config=config, **about)
-            lines += [replace(one, note=_joined(experiment.method_words, one.note)) for one in trained]
+            lines += [replace(one, note=joined(experiment.method_words, one.note) or None) for one in trained]
             configs |= dict.fromkeys(line.config for line in trained if line.config)
         experiments += [replace(experiment, configs=tuple(configs))] if configs else []
     lines += [Line(**{key: table[key] for key in ("row", "what", "reason")}) for table in tables["commentary"]]
@@ -267,8 +267,9 @@ def _assembled(name: str, document: Row) -> Report:
     )  # fmt: skip
 
 
-def _joined(*remarks: str | None) -> str | None:
-    return "; ".join(filter(None, remarks)) or None
+def joined(*remarks: str | None) -> str:
+    """Return the remarks that are not empty, as one."""
+    return "; ".join(filter(None, remarks))
 
 
 def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list[Line]:
