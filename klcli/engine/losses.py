@@ -15,9 +15,8 @@ def log_softmax(S: np.ndarray) -> np.ndarray:
 
 
 def negative_log_likelihood(S: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return `-log p_y = log(sum(exp(S))) - S_y (..., n)` of the scores `S (..., n, K)` and labels `y (n,)`."""
-    shifted = S - S.max(axis=-1, keepdims=True)
-    return np.asarray(np.log(np.exp(shifted).sum(axis=-1)) - shifted[..., np.arange(len(y)), y])
+    """Return `-log p_y (..., n)` of the scores `S (..., n, K)` and labels `y (n,)`."""
+    return -log_softmax(S)[..., np.arange(len(y)), y]
 
 
 def cross_entropy(
