@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from scipy.io import savemat
+
+from klcli.data.sources import open_dataset
+from klcli.errors import DataError, ExitCode
 
 ROWS = 20  # images in a batch file; `cifar` of conftest.py tells klcli
 PYTHON = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
@@ -108,3 +112,13 @@ class Cifar:
                 (folder / name).write_bytes(content)
             tar_gz(archive, {f"{folder.name}/{name}": content for name, content in contents.items()})
         return made
+
+
+def refusal(path: Path) -> str:
+    """Return the one line that refuses a path, which it names."""
+    with pytest.raises(DataError) as caught:
+        open_dataset(str(path))
+    message = str(caught.value)
+    assert caught.value.exit_code == ExitCode.DATA
+    assert str(path) in message and "\n" not in message
+    return message

@@ -14,22 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lookalike import BINARY, Cifar, tar, tar_gz, zipped
+from lookalike import BINARY, Cifar, refusal, tar, tar_gz, zipped
 
 from klcli.data.sources import open_dataset
-from klcli.errors import DataError
 
 Write = Callable[[Path, dict[str, bytes]], Path]
 PACKED = {"tar": tar, "gz": tar_gz, "zip": zipped} | {
     kind: lambda path, files, kind=kind: tar(path, files, kind) for kind in ("xz", "bz2")
 }
-
-
-def refusal(path: Path) -> str:
-    with pytest.raises(DataError) as caught:
-        open_dataset(str(path))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture

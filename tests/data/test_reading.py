@@ -22,6 +22,7 @@ from lookalike import (
     binary_batch,
     matlab_batch,
     python_batch,
+    refusal,
     tar,
     tar_gz,
     zipped,
@@ -29,7 +30,6 @@ from lookalike import (
 from scipy.io import loadmat, savemat
 
 from klcli.data.sources import open_dataset
-from klcli.errors import DataError, ExitCode
 
 Pack = Callable[[Path, dict[str, bytes]], Path]
 
@@ -42,14 +42,6 @@ PUBLISHED_MD5 = (
     "482c414d41f54cd18b22e5b47cb7c3cb",
     "40351d587109b95175f43aff81a1287e",
 )
-
-
-def refusal(path: Path) -> str:
-    with pytest.raises(DataError) as caught:
-        open_dataset(str(path))
-    assert caught.value.exit_code == ExitCode.DATA
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def first_batch(cifar: Cifar) -> tuple[np.ndarray, np.ndarray]:

@@ -4,18 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lookalike import Cifar, python_batch, tar_gz, zipped
-
-from klcli.data.sources import open_dataset
-from klcli.errors import DataError
-
-
-def refusal(path: Path) -> str:
-    with pytest.raises(DataError) as caught:
-        open_dataset(str(path))
-    message = str(caught.value)
-    assert str(path) in message and "\n" not in message
-    return message
+from lookalike import Cifar, python_batch, refusal, tar_gz, zipped
 
 
 def folder(path: Path, files: dict[str, bytes]) -> Path:
