@@ -96,13 +96,12 @@ def _is_disabled() -> bool:
 
 
 def code_folder() -> Path:
-    """Return the cache folder of the machine code, named by a hash of NumPy, its BLAS and the sources in this folder.
+    """Return the cache folder of the machine code, named by a hash of NumPy's version and the sources in this folder.
 
     numba compiles a function again after a change of its own file, but not after a change of a file that it uses.
     """
     sources = [file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))]
-    build: Any = np.show_config(mode="dicts")
-    about = hashlib.sha256(b"".join([f"{np.__version__} {build['Build Dependencies']['blas']}".encode(), *sources]))
+    about = hashlib.sha256(b"".join([np.__version__.encode(), *sources]))
     return cache_folder() / "compiled" / about.hexdigest()[:16]
 
 

@@ -34,6 +34,9 @@ class _Folder(_Named):
         with suppress(OSError):
             super().ensure_cache_path()
 
+    def get_disambiguator(self) -> str:
+        return f"{super().get_disambiguator()}-{BITS}"  # machine code passes integers of this size to BLAS
+
 
 class _Cache(FunctionCache):
     """numba's cache of one function. What it cannot read is compiled; what it cannot write, the next process compiles.
