@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from klcli import compiled
-from klcli.compiled import blas
+from klcli.compiled import blas, jit
 from klcli.compiled.team import Team
 
 TRAIN = ("train", "--data", "synthetic", "--subset", "1000", "--bn", "--hidden", "20", "--epochs", "1")
@@ -158,6 +158,16 @@ def test_a_blas_without_a_known_name_is_said(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(blas, "NAMES", {"no_such_{}gemm": 64})
     with pytest.raises(LookupError, match="BLAS"):
         blas.address_of_gemm("s")
+
+
+def test_code_for_either_size_of_the_integers_of_blas_has_files_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user may install another NumPy beside a cache that stays: integers of another size would be read wrongly."""
+    names = set()
+    for bits in (32, 64):
+        monkeypatch.setattr(jit, "BITS", bits)
+        with compiled.own_cache():
+            names.add(jit._Cache(jit.product.py_func)._impl.filename_base)
+    assert len(names) == 2
 
 
 def test_the_door_gives_numpys_own_where_there_is_no_team() -> None:
