@@ -7,8 +7,9 @@ from records import run
 
 from klcli.published.comparison import by_setting, compare
 from klcli.published.planning import plan
-from klcli.published.report import parse
+from klcli.published.report import Figure, parse
 from klcli.published.reproduction import Reproduction, Terms
+from klcli.report.plots.reproductions import pictures
 from klcli.report.tables.reproductions import (
     headline,
     markdown_page,
@@ -82,6 +83,32 @@ def test_the_printed_interval_decides() -> None:
     assert (cells[1]["difference"], cells[1]["why"]) == ("-6.00 points", "a slip")
     assert "seeds would decide: single runs scatter this much, and the report has one; ours have 0." in cells[3]["why"]
     assert (cells[5]["number"], cells[5]["published"], cells[5]["ours"]) == ("gap", "< 0.3000", "0.1000")
+
+
+def test_figures_that_begin_with_one_row_have_files_of_their_own() -> None:
+    found = reproduced("009")
+    name = found.report.experiments[0].name
+    same = [Figure(("009-1", "009-2"), panels, (name,)) for panels in ("training", "bn", "training")]
+    found = replace(found, report=replace(found.report, figures=tuple(same)))
+    names = [stem for stem, *_ in pictures(found, lambda run: ())]
+    assert names == ["009-009-1", "009-009-1-figure-2", "009-009-1-figure-3"]
+    assert [stem for stem, *_ in pictures(found, lambda run: (), "bn")] == names[1:2]  # the same with --plot bn
+
+
+def test_a_line_names_a_tolerance_of_its_own() -> None:
+    found = reproduced("009")
+    [first, *rest] = found.comparisons
+    own = replace(first, line=replace(first.line, tolerance=0.05), tolerance=0.05)
+    [line, other, *_] = reproduction_table(replace(found, comparisons=[own, *rest])).rows
+    assert line["why"].endswith("tolerance 5.00 points")
+    assert "tolerance" not in other["why"]
+
+
+def test_gradients_alone_have_no_seeds_of_settings() -> None:
+    found = reproduced("009")
+    none = [one for one in found.comparisons if not (one.line.config or one.line.conclusion)]
+    assert none
+    assert "seed" not in reproduction_notes(replace(found, comparisons=none))[0]
 
 
 def test_a_notebook_shows_a_reproduction_in_a_line() -> None:

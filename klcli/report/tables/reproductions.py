@@ -42,6 +42,8 @@ def _row(one: Comparison, terms: Terms) -> Row:
     if line.quantity is None:
         return row
     form, by = _forms(line)
+    if line.tolerance and one.tolerance:  # not that of the notes
+        row["why"] = "; ".join(filter(None, (one.why, f"tolerance {by(one.tolerance).removeprefix('+')}")))
     sign = {"above": "> ", "below": "< "}.get((line.conclusion and line.conclusion.claim) or "", "")
     return row | {
         "quantity": line.quantity.replace("_", " "),
@@ -55,6 +57,8 @@ def _row(one: Comparison, terms: Terms) -> Row:
 
 def _forms(line: Line) -> tuple[Form, Form]:
     """Return the formats of a number and of a difference between two."""
+    if line.quantity == "equal_decimals":
+        return significant, significant
     if line.quantity in ERRORS:
         return scientific, scientific
     if line.quantity == "lambda":
@@ -69,8 +73,10 @@ def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list
     """Return the notes of the table: marks, counts, conditions, and the reasons for differences."""
     comparisons, terms = found.comparisons, found.terms
     has_more = any(one.ours.n > terms.repeats for one in comparisons if one.ours and not one.line.check)
+    trains = any(one.line.config or one.line.conclusion for one in comparisons)
     seeds = f"{'at least ' * has_more}{terms.repeats} {counted(terms.repeats, 'seed')} {_SEEDS_OF[terms.vary]}"
-    notes = [*terms.marks, f"{_verdicts(counts(comparisons))}; {seeds}for every setting, on {terms.images}"]
+    how = f"{seeds}for every setting, " if trains else ""
+    notes = [*terms.marks, f"{_verdicts(counts(comparisons))}; {how}on {terms.images}"]
     notes += [f"besides, {name}, {_verdicts(own)}" for name, own in counts_of_variants(comparisons).items()]
     whole = any(one.line.config and one.line.config.split.validation_batches for one in comparisons)
     notes += ["validation on whole batch files is the same for every seed"] * (whole and terms.vary == "split")
