@@ -120,7 +120,7 @@ class Painter:
             methods = [*found.settings.values()]
             first = {base: many for by_config in reversed(methods) for base, many in by_config.items()}
             each = [*map(_complete, methods)]
-            runs = _complete(first)
+            runs = sorted(_complete(first), key=lambda run: run.id)
         evaluated, *alone = ([run for run in own if run.config.evaluations_per_cycle != 0] for own in (runs, *each))
 
         def published(kind: str) -> list[Named]:

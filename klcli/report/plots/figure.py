@@ -101,7 +101,7 @@ def _planned(chart: Chart, labels: Sequence[str], width: float, size: float) -> 
     beside = False
     if len(panels) == 3 and columns > 1 and legend > ABOVE:
         _, narrow, high = _legend(labels, width / 2 - 2 * PADDING, size, most=1)
-        if beside := high < height(2):
+        if beside := high < height(2) - 3 * LINE * size / 72:  # without the labels of the panel beside it
             columns, texts = 2, narrow
     return _Plan(math.ceil(len(panels) / columns), columns, height(columns), texts, ncols, legend, beside)
 
