@@ -248,7 +248,10 @@ def test_bn_converges_sooner(leads_from: tuple[int, ...], verdict: str, quantity
     ("keys", "words"),
     [
         ({"kind": "mood", "experiments": ["plain"], "above": 0}, "kind 'mood', choose one of lambda, gap"),
-        ({"kind": "gap", "experiments": ["plan"], "above": 0}, "there is no experiment plan"),
+        (
+            {"kind": "gap", "experiments": ["plan"], "above": 0},
+            "there is no experiment plan with a number, there are plain",
+        ),
         ({"kind": "gap", "experiments": ["plain"]}, "give one of published, above and below, not 0 of them"),
         ({"kind": "gap", "experiments": ["plain"], "above": 0, "below": 1}, "not 2 of them"),
         ({"kind": "epochs", "experiments": ["bn"], "below": 5}, "epochs is of 2 experiments, 1 are named"),

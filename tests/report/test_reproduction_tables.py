@@ -95,6 +95,11 @@ def test_figures_that_begin_with_one_row_have_files_of_their_own() -> None:
     assert [stem for stem, *_ in pictures(found, lambda run: (), "bn")] == names[1:2]  # the same with --plot bn
 
 
+def test_the_document_tells_a_claim_from_a_number() -> None:
+    lines = reproduction_document(reproduced("009"), [], [])["lines"]
+    assert [(one["claim"], one["published"]) for one in lines if one["claim"]] == [("below", 0.3)]
+
+
 def test_a_line_names_a_tolerance_of_its_own() -> None:
     found = reproduced("009")
     [first, *rest] = found.comparisons
@@ -164,5 +169,5 @@ def test_a_line_as_a_json_object() -> None:
     assert line | {"margin": 0, "why": ""} == {
         "row": "009-3", "what": "curves", "quantity": "test_accuracy", "tensor": None, "published": 0.501,
         "mean": 0.5, "std": line["std"], "n": 3, "margin": 0, "tolerance": 0.001, "difference": line["difference"],
-        "diverged": 0, "verdict": "undecided", "why": "", "runs": [0, 1, 2],
+        "claim": None, "diverged": 0, "verdict": "undecided", "why": "", "runs": [0, 1, 2],
     }  # fmt: skip

@@ -148,6 +148,7 @@ def reproduction_document(found: Reproduction, notes: Sequence[str], paths: Sequ
 def _line_document(one: Comparison, found: Reproduction) -> dict[str, Any]:
     parts: dict[str, Any] = {
         "row what quantity tensor published": one.line,
+        "claim": one.line.conclusion,  # above or below the published number
         "mean std n": one.ours,
         "margin tolerance difference diverged verdict why": one,
     }
