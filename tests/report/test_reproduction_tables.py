@@ -107,6 +107,9 @@ def test_a_line_names_a_tolerance_of_its_own() -> None:
     [line, other, *_] = reproduction_table(replace(found, comparisons=[own, *rest])).rows
     assert line["why"].endswith("tolerance 5.00 points")
     assert "tolerance" not in other["why"]
+    assert "or of the line's own tolerance" in "\n".join(reproduction_notes(found))
+    without = [replace(one, line=replace(one.line, tolerance=None)) for one in found.comparisons]
+    assert "own tolerance" not in "\n".join(reproduction_notes(replace(found, comparisons=without)))
 
 
 def test_gradients_alone_have_no_seeds_of_settings() -> None:

@@ -85,10 +85,11 @@ def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list
         notes.append(f"what runs: {found.report.conditions}")
     if any(one.line.config for one in comparisons):
         tolerance = f"{100 * ACCURACY_TOLERANCE:g} points of accuracy or {LOSS_TOLERANCE:g} of loss and cost"
+        own = ", or of the line's own tolerance" * any(one.line.tolerance is not None for one in comparisons)
         notes += [
             "95 % ±: of 100 more runs like ours, 95 would be this close to our mean. The report is one run: inside, it "
             "could be one of ours; outside, it differs, as 1 of 20 does by bad luck. Differences: ours minus published",
-            f"reproduced: inside an interval of at most {tolerance} to either side, the smallest difference that "
+            f"reproduced: inside an interval of at most {tolerance} to either side{own}, the smallest difference that "
             "matters. undecided: inside a wider one, which could hide such a difference; more seeds may narrow it",
         ]
     if any(one.is_chain for one in found.report.experiments):
