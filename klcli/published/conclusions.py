@@ -2,7 +2,8 @@
 
 lambda      The lambda that the report chose. It agrees if it is on our plateau: its mean validation accuracy is within
             one standard error of our best. If every tried lambda is, the search cannot choose, and nothing is decided.
-gap         Training minus validation or test accuracy of one experiment, or how much larger it is than another's.
+gap         Training minus validation or test accuracy (loss, cost) of one experiment, or how much larger it is than
+            another's.
 difference  A quantity of one experiment minus that of another.
 spread      How many points less the accuracy varies over sigma (largest minus smallest) with BN than without.
 epochs      The epochs until the first experiment is ahead of the second for good (a higher accuracy, or a lower loss
@@ -26,6 +27,7 @@ from klcli.published.intervals import (
     Noise,
     decide,
     decide_claim,
+    images_of,
     tolerance_of,
 )
 from klcli.published.report import Conclusion, Experiment, Line, Report
@@ -51,9 +53,16 @@ class Evidence:
         return next(one for one in self.report.experiments if one.name == name)
 
     def runs(self, name: str, config: TrainConfig) -> dict[int, Run]:
-        """Return the complete runs of a setting of an experiment, by repeat."""
-        found = self.runs_of(config, self.experiment(name).method)
-        return {repeat: run for repeat, run in enumerate(found) if run.state == "complete"}
+        """Return the complete runs of a setting of an experiment, by repeat; a run may have been deleted."""
+        found = {_repeat(run.config, config): run for run in self.runs_of(config, self.experiment(name).method)}
+        return {repeat: run for repeat, run in found.items() if run.state == "complete"}
+
+    def lost(self, names: Sequence[str]) -> str:
+        """Return why experiments have no result in common."""
+        parts = [(self.experiment(name), config) for name in names for config in self.experiment(name).configs]
+        states = [run.state for one, config in parts for run in self.runs_of(config, one.method)]
+        diverged = states.count("diverged")
+        return f"{diverged} of {len(states)} trainings diverged: too few are left" if diverged else "not trained"
 
     def values(self, name: str, config: TrainConfig, quantity: str) -> Values:
         return {repeat: float(getattr(run, quantity)) for repeat, run in self.runs(name, config).items()}
@@ -82,7 +91,7 @@ def find(line: Line, evidence: Evidence) -> Finding:
         return _lambda(line.conclusion, line.published, evidence)
     values, parts = _MEASURED[line.quantity or ""](line.conclusion, evidence)
     if not values:
-        return Finding(INCOMPARABLE, "not trained")
+        return Finding(INCOMPARABLE, evidence.lost(line.conclusion.experiments))
     sample, bound = Sample(tuple(values.values())), line.published or 0.0
     noise = Noise.of(sample, evidence.typical_of(*parts))
     difference, claim = sample.mean - bound, line.conclusion.claim
@@ -101,8 +110,8 @@ def _lambda(asked: Conclusion, lam: float | None, evidence: Evidence) -> Finding
     tried = [one for one in tried if one.accuracies]
     published = next((one for one in tried if one.lam == lam), None)
     if published is None:
-        return Finding(INCOMPARABLE, "not trained")
-    choice = choose(tried, configs[0].split.sizes()[1])
+        return Finding(INCOMPARABLE, evidence.lost([name]))
+    choice = choose(tried, images_of(asked.quantity, configs[0].split))
     plateau = choice.plateau
     words = (
         f"within one standard error of our best: {len(plateau)} of {len(tried)} lambdas, "
@@ -116,7 +125,7 @@ def _lambda(asked: Conclusion, lam: float | None, evidence: Evidence) -> Finding
 
 
 def _gap(asked: Conclusion, evidence: Evidence) -> tuple[Values, list[str]]:
-    quantities = ["train_accuracy", asked.quantity]
+    quantities = [f"train_{asked.quantity.rpartition('_')[2]}", asked.quantity]
     gaps = []
     for name in asked.experiments:
         [config] = evidence.experiment(name).configs
@@ -160,6 +169,11 @@ def ahead_for_good(epochs: Sequence[float], first: Sequence[float], second: Sequ
 def _settings(asked: Conclusion, evidence: Evidence) -> list[tuple[str, TrainConfig]]:
     """Return the settings of the experiments of a conclusion, each with the name of its experiment."""
     return [(name, config) for name in asked.experiments for config in evidence.experiment(name).configs]
+
+
+def _repeat(config: TrainConfig, base: TrainConfig) -> int:
+    """Return the number of a repeat, from 0 on, of which the seed of the weights, the other one or both rise."""
+    return max(config.seed - base.seed, config.shared_seed - base.shared_seed)
 
 
 def _minus(a: Values, b: Values) -> Values:

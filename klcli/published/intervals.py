@@ -74,13 +74,17 @@ class Noise:
         return next((n for n in numbers if (half := self.half(n)) is not None and half <= width), None)
 
 
+def images_of(quantity: str, split: SplitConfig) -> int:
+    """Return the number of images over which a quantity is the mean."""
+    sizes = dict(zip(("train", "validation", "test"), split.sizes(), strict=True))
+    return sizes[quantity.removeprefix("best_").partition("_")[0]]
+
+
 def sampling_error(quantity: str, mean: float, split: SplitConfig) -> float:
     """Return e of a quantity that the report and we measured on different splits of the training images."""
-    sizes = dict(zip(("train", "validation", "test"), split.sizes(), strict=True))
-    of = quantity.removeprefix("best_").partition("_")[0]
-    if of == "test":
+    if quantity.startswith("test"):
         return 0.0
-    p, images = min(max(mean, 0.0), 1.0), sizes[of]
+    p, images = min(max(mean, 0.0), 1.0), images_of(quantity, split)
     v = p * (1 - p) if quantity.endswith("accuracy") else LOSS_SPREAD**2
     return math.sqrt(2 * v / images * (1 - images / ((FILES - 1) * PER_FILE)))
 

@@ -286,7 +286,8 @@ def _conclusion(table: Row, experiments: Sequence[Experiment]) -> Line:
     require(kind in CONCLUSIONS, f"{about}: kind {kind!r}, choose one of {', '.join(CONCLUSIONS)}")
     every = [one.name for one in experiments]
     unknown = [name for name in names if name not in every]
-    require(not unknown, f"{about}: there is no experiment {', '.join(unknown)}, there are {', '.join(every)}")
+    others = f"there are {', '.join(every)}" if every else "there are none"
+    require(not unknown, f"{about}: there is no experiment {', '.join(unknown)} with a number, {others}")
     tested = [next(one for one in experiments if one.name == name) for name in names]
     numbers = [key for key in ("published", "above", "below") if key in table]
     require(len(numbers) == 1, f"{about}: give one of published, above and below, not {len(numbers)} of them")

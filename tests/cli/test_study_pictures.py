@@ -71,6 +71,16 @@ def test_every_figure_is_drawn_from_the_stored_runs(here: Klcli, studies: Path, 
 
 
 @pytest.mark.usefixtures("unrendered")
+def test_curves_mix_no_methods_with_the_same_settings(here: Klcli, studies: Path) -> None:
+    shutil.rmtree(studies / "results/plots")
+    assert here("report", "--study", "3", "--plot", "curves").returncode == 0
+    [path] = (studies / "results/plots").iterdir()
+    store = Store(studies / "results/klcli.db")
+    trained = {run.config for study in (3, 4, 5) for run in store.studies.members(study)}
+    assert path.stem.endswith(f"-n{len(trained)}-curves")
+
+
+@pytest.mark.usefixtures("unrendered")
 def test_repeats_without_and_with_bn_are_named_by_their_numbers(here: Klcli, studies: Path, refused: Refused) -> None:
     with sqlite3.connect(studies / "results/klcli.db") as connection:
         found = connection.execute("SELECT id FROM runs WHERE study_id >= 3 AND sigma = 0.1 ORDER BY batch_norm, id")

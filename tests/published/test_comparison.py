@@ -489,6 +489,30 @@ def wrong_forward(module: ModuleType) -> Any:
     return wrong
 
 
+def test_beta_of_a_single_image_is_no_wrong_gradient(small_dataset: Dataset) -> None:
+    rows = """rows = [
+  { row = "009-G", max_absolute = 1e-8 },
+  { row = "009-G", tensor = "beta1", max_absolute = 1e-8 },
+]"""
+    report = parse("test", f"{GRADIENTS.partition('rows = [')[0]}images = 1\n{rows}")
+    [experiment] = report.gradient_checks
+    checks = [
+        check_a_single_image(one, split(small_dataset, SplitConfig(validation=200)).train, CheckSettings(dims=8))
+        for (one,) in experiment.networks()
+    ]
+    errors = [
+        GradientError(
+            check_id=1, position=position, passed=tensor not in check.failed,
+            **{name: value for name, value in asdict(tensor).items() if name != "complex_step"},
+        )
+        for check in checks
+        for position, tensor in enumerate(check.tensors)
+    ]  # fmt: skip
+    assert not all(one.passed for one in errors)
+    found = compare(report, {}, {experiment: errors})
+    assert [(one.verdict, one.failed) for one in found] == [("reproduced", False), ("cannot be compared", False)]
+
+
 def test_a_wrong_gradient_differs(
     small_dataset: Dataset, layers_that_train: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

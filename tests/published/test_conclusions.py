@@ -129,6 +129,14 @@ def test_the_gaps_of_two_experiments() -> None:
     assert one.ours.values == pytest.approx([0.1, 0.101, 0.099])
 
 
+def test_a_gap_of_losses_is_that_of_losses() -> None:
+    document = concluding(kind="gap", experiments=["plain"], quantity="test_loss", published=-0.3)
+    ends = [one | {"train_loss": 1.1 + i, "test_loss": 1.4 + i} for i, one in enumerate(accuracies(0.5, 0.5, 0.5))]
+    one = concluded(document, {"plain": [ends]})
+    assert one.ours is not None
+    assert one.ours.values == pytest.approx([-0.3] * 3)
+
+
 # ---------------------------------------------------------------- difference
 
 
@@ -240,7 +248,10 @@ def test_bn_converges_sooner(leads_from: tuple[int, ...], verdict: str, quantity
     ("keys", "words"),
     [
         ({"kind": "mood", "experiments": ["plain"], "above": 0}, "kind 'mood', choose one of lambda, gap"),
-        ({"kind": "gap", "experiments": ["plan"], "above": 0}, "there is no experiment plan"),
+        (
+            {"kind": "gap", "experiments": ["plan"], "above": 0},
+            "there is no experiment plan with a number, there are plain",
+        ),
         ({"kind": "gap", "experiments": ["plain"]}, "give one of published, above and below, not 0 of them"),
         ({"kind": "gap", "experiments": ["plain"], "above": 0, "below": 1}, "not 2 of them"),
         ({"kind": "epochs", "experiments": ["bn"], "below": 5}, "epochs is of 2 experiments, 1 are named"),
@@ -263,6 +274,36 @@ def test_a_row_of_a_conclusion_trains_what_it_is_about() -> None:
     assert [one.name for one in chosen.experiments] == ["plain", "bn"]
     assert [line.row for line in chosen.lines] == ["009-C"]
     assert [line.row for line in document.only(["1"]).lines] == ["009-1"] * 2
+
+
+def test_repeats_are_paired_by_their_seeds_though_one_was_deleted() -> None:
+    document = concluding(kind="difference", experiments=["bn", "plain"], quantity="test_accuracy", above=0)
+    configs = {one.name: one.configs[0] for one in document.experiments}
+    found = {
+        vary: [
+            run(i, config, accuracies(value + seed / 10)[0])
+            for i, (name, value, deleted) in enumerate([("bn", 0.12, 1), ("plain", 0.1, None)])
+            for seed, config in enumerate(repeat(configs[name], 4, vary))
+            if seed != deleted
+        ]
+        for vary in ("all", "init", "order", "split")
+    }
+    for vary, runs in found.items():
+        [one] = [one for one in compare(document, {run.config: run for run in runs}, {}) if one.line.conclusion]
+        assert one.ours is not None
+        assert one.ours.values == pytest.approx([0.02] * 3), vary
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"kind": "lambda", "experiments": ["search"], "published": 0.01}, "8 of 8"),
+        ({"kind": "gap", "experiments": ["bn"], "quantity": "test_accuracy", "above": 0}, "2 of 2"),
+    ],
+)
+def test_diverged_trainings_are_not_called_untrained(keys: dict[str, object], words: str) -> None:
+    one = concluded(concluding(**keys), {"bn": [[{}, {}]], "search": [[{}, {}]] * 4})
+    assert (one.verdict, one.why) == ("cannot be compared", f"{words} trainings diverged: too few are left")
 
 
 def test_every_report_has_conclusions() -> None:

@@ -130,5 +130,5 @@ def test_a_continued_training_keeps_its_biases(splits: Splits) -> None:
 def test_a_quirk_that_has_no_meaning_is_refused(splits: Splits) -> None:
     with pytest.raises(ConfigError, match="decay of W1 halved: only for sgd without momentum"):
         train([replace(BASE, momentum=0.9)], splits, quirks=[HALVED])
-    with pytest.raises(ConfigError, match="random biases: only for --init normal"):
+    with pytest.raises(ConfigError, match="random biases: only for normal initial weights"):
         train([BASE], splits, quirks=[BIASES])

@@ -195,6 +195,53 @@ def test_the_mistakes_of_a_conclusion(old: str, new: str, words: str) -> None:
     assert words in named(text.replace(old, new))[0]
 
 
+TABLE = '[[experiments]]\nname = "b"\n'
+CHAIN = 'is_chain = true\nstudy = "s"\nrows = [{ row = "7-1", lam = 0.1, test_accuracy = 0.5 }]\n'
+CHOSEN = CONCLUSION.replace("difference", "lambda").replace("above = 0", "published = 0.1").replace('"a", "a"', '"a"')
+ONE = 'rows = [{ row = "7-1", lam = 0.1, test_accuracy = 0.5 }]\n'
+SEARCH = (
+    'rows = [{ row = "7-1", lam = 0.1, test_accuracy = 0.5 }, { row = "7-1", hidden = [9], test_accuracy = 0.5 }]\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "words"),
+    [
+        (f'{ONE}{CONCLUSION}quantity = "test_loss"'.replace("difference", "epochs"), 14, "epochs is of one of train_"),
+        (f'{ONE}{CONCLUSION}quantity = "train_loss"'.replace("difference", "gap"), 14, "gap is of one of validation_"),
+        (f'{ONE}{CHOSEN}quantity = "test_loss"', 14, "lambda is of one of train_accuracy"),
+        (SEARCH + CHOSEN, 12, "the trainings of 'a' differ in more than `lam`"),
+        (SEARCH + '[[figures]]\nrows = ["7-1"]\nexperiments = ["a"]\npanels = "lambda"', 10, "in more than `lam`"),
+        (SEARCH + '[[figures]]\nrows = ["7-1"]\nexperiments = ["a"]\npanels = "sigma"', 10, "'a' has no `sigma`"),
+        ("is_chain = true\n" + SEARCH, 5, "a chain keeps its network and images"),
+        (CHAIN + TABLE + CHAIN, 10, "lam 0.1 is trained twice in one chain"),
+        ("lambdas = [1, 0.1, 1]\n" + CHAIN, 5, "lam 1 is trained twice in one chain"),
+        ('quirks = ["random biases"]\n' + SEARCH, 7, "random biases: only for normal initial weights"),
+        (
+            'config = { standardise = "image" }\nquirks = ["each split standardised by its own statistics"]\n' + SEARCH,
+            8,
+            "each split standardised by its own statistics: only for pixels",
+        ),
+        (
+            SEARCH + '[experiments.variant]\nname = "v"\nquirks = ["decay of W1 halved"]\nconfig = { momentum = 0.9 }',
+            10,
+            "decay of W1 halved: only for sgd without momentum",
+        ),
+        (SEARCH + '[experiments.variant]\nname = "v"\nconfig = { sigma = 1 }', 10, "experiments 1, variant: sigma 1"),
+        (SEARCH + '[experiments.variant]\nname = "v"\nconfig = { initializer = "normal" }', 10, "needs sigma"),
+        (
+            SEARCH + '[[gradient_checks]]\nname = "g"\nconfig = {}\nlambdas = [0, 1]\nrepeats = 2\n'
+            'rows = [{ row = "7-1", max_absolute = 1 }]',
+            8,
+            "repeats draw weights for one lambda, give one",
+        ),
+    ],
+)  # fmt: skip
+def test_keys_that_contradict_each_other(body: str, line: int, words: str) -> None:
+    found = named(HEAD + body)
+    assert [one for one in found if one.startswith(f"{line}: ") and words in one], found
+
+
 def test_every_setting_may_stand_in_a_row() -> None:
     """With a value that it refuses, so that the row names it, and no other mistake."""
     for key, one in SETTINGS.items():

@@ -67,8 +67,16 @@ def test_a_training_that_was_stored_twice_is_one_of_the_mean() -> None:
     [line] = chart.panels[0][1].lines
     assert str(line.label).startswith("runs 2-3: ")
     assert (line.y, line.spread) == (pytest.approx([0.3]), pytest.approx([0.02**0.5]))
-    for words in ("run 1, interrupted", "run 4, which repeats another", "run 5, which repeats another"):
+    for words in ("run 1, interrupted", "runs 4-5, with settings and seeds of others"):
         assert words in chart.caption
+
+
+def test_short_labels_still_tell_the_settings_apart() -> None:
+    names = {"bn_position": "after", "optimizer": "adam", "momentum": 0.0}
+    runs = [trained(i, hidden=(20,) * 8, lam=i / 100, eta_max=i / 9, flip=i > 3, **names) for i in range(1, 9)]
+    chart = overlay(runs, {run.id: epochs(s100=0.2) for run in runs})
+    labels = [str(line.label).partition(": ")[2] for line in chart.panels[0][0].lines]
+    assert len({*labels}) == len(labels) == 8
 
 
 @pytest.mark.parametrize(

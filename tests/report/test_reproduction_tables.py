@@ -7,8 +7,9 @@ from records import run
 
 from klcli.published.comparison import by_setting, compare
 from klcli.published.planning import plan
-from klcli.published.report import parse
+from klcli.published.report import Figure, parse
 from klcli.published.reproduction import Reproduction, Terms
+from klcli.report.plots.reproductions import pictures
 from klcli.report.tables.reproductions import (
     headline,
     markdown_page,
@@ -84,6 +85,40 @@ def test_the_printed_interval_decides() -> None:
     assert (cells[5]["number"], cells[5]["published"], cells[5]["ours"]) == ("gap", "< 0.3000", "0.1000")
 
 
+def test_figures_that_begin_with_one_row_have_files_of_their_own() -> None:
+    found = reproduced("009")
+    name = found.report.experiments[0].name
+    same = [Figure(("009-1", "009-2"), panels, (name,)) for panels in ("training", "bn", "training")]
+    found = replace(found, report=replace(found.report, figures=tuple(same)))
+    names = [stem for stem, *_ in pictures(found, lambda run: ())]
+    assert names == ["009-009-1", "009-009-1-figure-2", "009-009-1-figure-3"]
+    assert [stem for stem, *_ in pictures(found, lambda run: (), "bn")] == names[1:2]  # the same with --plot bn
+
+
+def test_the_document_tells_a_claim_from_a_number() -> None:
+    lines = reproduction_document(reproduced("009"), [], [])["lines"]
+    assert [(one["claim"], one["published"]) for one in lines if one["claim"]] == [("below", 0.3)]
+
+
+def test_a_line_names_a_tolerance_of_its_own() -> None:
+    found = reproduced("009")
+    [first, *rest] = found.comparisons
+    own = replace(first, line=replace(first.line, tolerance=0.05), tolerance=0.05)
+    [line, other, *_] = reproduction_table(replace(found, comparisons=[own, *rest])).rows
+    assert line["why"].endswith("tolerance 5.00 points")
+    assert "tolerance" not in other["why"]
+    assert "or of the line's own tolerance" in "\n".join(reproduction_notes(found))
+    without = [replace(one, line=replace(one.line, tolerance=None)) for one in found.comparisons]
+    assert "own tolerance" not in "\n".join(reproduction_notes(replace(found, comparisons=without)))
+
+
+def test_gradients_alone_have_no_seeds_of_settings() -> None:
+    found = reproduced("009")
+    none = [one for one in found.comparisons if not (one.line.config or one.line.conclusion)]
+    assert none
+    assert "seed" not in reproduction_notes(replace(found, comparisons=none))[0]
+
+
 def test_a_notebook_shows_a_reproduction_in_a_line() -> None:
     assert repr(reproduced("009")).startswith("Reproduction(terms=Terms(dataset='cifar10', ")
     assert len(repr(reproduced("009"))) < 300
@@ -137,5 +172,5 @@ def test_a_line_as_a_json_object() -> None:
     assert line | {"margin": 0, "why": ""} == {
         "row": "009-3", "what": "curves", "quantity": "test_accuracy", "tensor": None, "published": 0.501,
         "mean": 0.5, "std": line["std"], "n": 3, "margin": 0, "tolerance": 0.001, "difference": line["difference"],
-        "diverged": 0, "verdict": "undecided", "why": "", "runs": [0, 1, 2],
+        "claim": None, "diverged": 0, "verdict": "undecided", "why": "", "runs": [0, 1, 2],
     }  # fmt: skip

@@ -4,26 +4,30 @@ from klcli.published.comparison import Comparison
 from klcli.published.report import Line
 from klcli.report.plots.figure import draw
 from klcli.report.plots.reproductions import warm_start
+from klcli.settings.train_config import TrainConfig
 from klcli.studies.statistics import Sample
 
+CHAIN = [TrainConfig(lam=lam) for lam in (0.1, 0.01, 0.001)]
 
-def line(quantity: str, published: float, ours: float | None) -> Comparison:
+
+def line(place: int, quantity: str, published: float, ours: float | None) -> Comparison:
     sample = None if ours is None else Sample((ours, ours + 0.02))
-    return Comparison(Line(row="r", what="w", quantity=quantity, published=published), "differs", "", ours=sample)
+    own = Line(row="r", what="w", quantity=quantity, published=published, config=CHAIN[place - 1])
+    return Comparison(own, "differs", "", ours=sample)
 
 
 def test_accuracies_in_the_order_of_the_trainings() -> None:
     lines = [
-        line("train_accuracy", 0.7, 0.6),
-        line("validation_accuracy", 0.4, 0.5),
-        line("validation_cost", 1.4, 1.5),
-        line("train_accuracy", 0.9, 0.8),
-        line("train_accuracy", 1.0, None),
+        line(3, "train_accuracy", 0.9, 0.8),
+        line(1, "train_accuracy", 0.7, 0.6),
+        line(2, "validation_accuracy", 0.4, 0.5),
+        line(2, "validation_cost", 1.4, 1.5),
+        line(2, "train_accuracy", 1.0, None),
     ]
-    chain = warm_start("t", "c", lines)
+    chain = warm_start("t", "c", lines, CHAIN)
     [[panel]] = chain.panels
-    assert {line.label: list(line.y) for line in panel.lines} == {
-        "train": [0.61, 0.81], "validation": [0.51], "test": [],
-        "train, published": [0.7, 0.9], "validation, published": [0.4], "test, published": [],
+    assert {line.label: [*zip(line.x, line.y, strict=True)] for line in panel.lines} == {
+        "train": [(1, 0.61), (3, 0.81)], "validation": [(2, 0.51)],
+        "train, published": [(1, 0.7), (3, 0.9)], "validation, published": [(2, 0.4)],
     }  # fmt: skip
     assert draw(chain)[:4] == b"\x89PNG"

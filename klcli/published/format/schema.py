@@ -58,6 +58,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "a fraction from 0 to 1": lambda value: _is_number(value, high=1),
     "a number, at least 0": _is_number,
     "a number above 0": lambda value: _is_number(value) and value > 0,
+    "a number above 0 and below 1": lambda value: _is_number(value) and 0 < value < 1,
     "a finite number": lambda value: _is_number(value, low=-math.inf),
     f"a whole number from 1 to {MAX_REPEATS}": _is_whole(MAX_REPEATS),
     f"a whole number from 1 to {PIXELS}": _is_whole(PIXELS),
@@ -75,12 +76,12 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "a table": lambda value: isinstance(value, dict),
 }
 (
-    TEXT, NAME, FRACTION, NUMBER, POSITIVE, FINITE, COUNT, SIZE, NUMBERS, NAMES, ROW_NAMES, SETTINGS_TABLE, TABLES_LIST,
-    PANEL, CONCLUSION, RESULT, DIFFERENCES, QUIRK_NAMES, TRUTH, TABLE,
+    TEXT, NAME, FRACTION, NUMBER, POSITIVE, STEP, FINITE, COUNT, SIZE, NUMBERS, NAMES, ROW_NAMES, SETTINGS_TABLE,
+    TABLES_LIST, PANEL, CONCLUSION, RESULT, DIFFERENCES, QUIRK_NAMES, TRUTH, TABLE,
 ) = KINDS  # fmt: skip
 
 REMARKS = {
-    "reason": Key(TEXT, "why the number cannot be compared, or why there is none"),
+    "reason": Key(TEXT, "why there is no number, or why ours may be another"),
     "note": Key(TEXT, "a remark that the reader needs"),
     "if_differs": Key(TEXT, "the known difference from our training; shown if the numbers differ"),
 }
@@ -162,15 +163,16 @@ TABLES: dict[str, dict[str, Key]] = {
         "repeats": Key(COUNT, "draw the weights this many times, from 39 on with an interval of single draws"),
         "images": Key(SIZE, "use the first N training images"),
         "dims": Key(SIZE, "use the first N pixels of each"),
-        "h": Key(POSITIVE, "step of the difference quotients"),
+        "h": Key(STEP, "step of the difference quotients"),
         "method": Key(DIFFERENCES, "kind of the difference quotients"),
         **REMARKS,
     },
     "conclusions": {
         **_ROW,
         "what": Key(TEXT, "the conclusion", True),
-        "kind": Key(CONCLUSION, "the chosen lambda; training minus evaluated accuracy; the first minus the second; "
-                    "spread over settings without and with BN; epochs until the first is ahead for good", True),
+        "kind": Key(CONCLUSION,
+                    "the chosen lambda; training minus evaluated accuracy, loss or cost; the first minus the "
+                    "second; spread over settings without and with BN; epochs until the first is ahead for good", True),
         "experiments": Key(NAMES, "the names of the experiments that it is about", True),
         "quantity": Key(RESULT, "what is compared; validation_accuracy"),
         "published": Key(FINITE, "the number of the report; or one of the next two"),

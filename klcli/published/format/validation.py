@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from klcli.errors import ConfigError
+from klcli.published.format.contradictions import contradictions
 from klcli.published.format.places import Path, places
 from klcli.published.format.schema import DOCUMENT, KINDS, REMARKS, ROWS, TABLES, VARIANT, Key
 from klcli.published.report import parse
@@ -63,11 +64,16 @@ def mistakes(text: str) -> list[Mistake]:
     checker.check()
     if not checker.found:
         try:
-            parse("report", text)
-        except ConfigError as error:  # only a conclusion can still be wrong, and the message names its row
-            rows = [one["row"] for one in document.get("conclusions", [])]
-            place = next((index for index, row in enumerate(rows) if f" {row}:" in str(error)), -1)
-            checker.say(("conclusions", place) if place >= 0 else (), str(error).removeprefix("report report: "))
+            for path, words in contradictions(document, parse("report", text)):
+                checker.say(path, words)
+        except ConfigError as error:  # a conclusion or the repeats of a check, whose name the message begins with
+            words = str(error).removeprefix("report report: ")
+            named = {
+                one.get("name") or f"conclusion {one['row']}": (kind, index)
+                for kind in ("conclusions", "gradient_checks")
+                for index, one in enumerate(document.get(kind, []))
+            }
+            checker.say(next((place for name, place in named.items() if words.startswith(f"{name}: ")), ()), words)
     # Mistakes of one line as found: a misspelt key before the key or number that is missing because of it.
     return sorted(checker.found, key=lambda one: one.line)
 
@@ -166,9 +172,11 @@ class _Checker:
         is_check, seen = kind == "gradient_checks", list[Row]()
         own = self._settings((*path, "config"), table.get("config", {}))
         is_sound = is_sound and before == len(self.found)
+        otherwise: Row = {}
         if "variant" in table:
             variant = self._keys((*path, "variant"), table["variant"], VARIANT)
-            self._settings((*path, "variant", "config"), variant.get("config", {}))
+            otherwise = self._settings((*path, "variant", "config"), variant.get("config", {}))
+        has_sound_variant = is_sound and bool(otherwise) and before == len(self.found)
         if is_check and is_sound:
             self._config((*path, "config"), common, own)
         for here, row in self._tables((*path, "rows"), table.get("rows", [])):
@@ -180,6 +188,9 @@ class _Checker:
                 self._tensor((*here, "tensor"), sound["tensor"], common | own)
             if not is_check and is_sound and before == len(self.found):
                 self._config(here, common, own | settings)
+                if has_sound_variant and before == len(self.found):
+                    self._config((*path, "variant", "config"), common, own | otherwise | settings)
+                    has_sound_variant = before == len(self.found)  # one row is enough to name what is wrong
             numbers = [key for key in ROWS[kind] if key not in WORDS_OF_ROW]
             if not row.keys() & {*numbers, "reason"} and "reason" not in table:
                 unknown = [key for key in row if key not in (*ROWS[kind], *TRAINING, "split")]

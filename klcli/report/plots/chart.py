@@ -61,6 +61,7 @@ class Panel:
     yscale: str = "linear"
     xlim: tuple[float, float] | None = None
     ylim: tuple[float, float | None] | None = None
+    xticks: Sequence[float] | None = None  # instead of those of matplotlib
     cycle: int = 0  # updates per cycle; the ends of cycles are marked
     limits: Mapping[str, float] = field(default_factory=dict)  # vertical lines by label
     band: tuple[float, float] | None = None  # one standard error of y

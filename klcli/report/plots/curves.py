@@ -167,12 +167,13 @@ def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ("validation",))
     measured, empty = [run for run in runs if epochs[run.id]], [run for run in runs if not epochs[run.id]]
     groups, is_one = [complete_of(own) for own in repeats(measured)], len(splits) == 1
     drawn = [run for run in measured if any(run in own for own in groups)]
-    why = {"complete": "which repeats another"}
-    left = ", ".join(f"run {run.id}, {why.get(run.state, run.state)}" for run in measured if run not in drawn)
+    out, why = [run for run in measured if run not in drawn], {"complete": "with settings and seeds of others"}
+    states = {run.state: [one for one in out if one.state == run.state] for run in out}
+    left = ", ".join(f"{words.run_numbers(own)}, {why.get(state, state)}" for state, own in states.items())
     looks = cycle(product(chart.LINES, chart.COLOURS) if is_one else [("", colour) for colour in chart.COLOURS])
     if sorted(own[0].config.batch_norm for own in groups) == [False, True]:
         looks = cycle([("", OF_BN[own[0].config.batch_norm]) for own in groups])
-    labels = [label if len(groups) <= FEW else shorten(label, LETTERS, placeholder=" ...") for label in _labels(groups)]
+    labels = _labels(groups) if len(groups) <= FEW else _shortened(_labels(groups))
     curves: list[Curve] = [
         (label if is_one else f"{split}, {label}", own, split, colour, style or ("-" if is_one else STYLES[split]))
         for label, own, (style, colour) in zip(labels, groups, looks, strict=False)
@@ -258,6 +259,15 @@ def _labels(groups: Sequence[Runs]) -> list[str]:
         part += phrases or [f"without {one.label}" for one in differing]  # all values are None
         labels.append(f"{words.run_numbers(own)}: {', '.join(part) or networks[0]}")
     return labels
+
+
+def _shortened(labels: Sequence[str]) -> list[str]:
+    """Return labels of at most LETTERS letters, or of as many as tell their settings apart."""
+    for most in range(LETTERS, max(map(len, labels), default=0), LETTERS // 2):
+        short = [shorten(label, most, placeholder=" ...") for label in labels]
+        if len({label.partition(": ")[2] for label in short}) == len(labels):
+            return short
+    return [*labels]
 
 
 def _common(runs: Runs) -> str:

@@ -101,7 +101,7 @@ def _planned(chart: Chart, labels: Sequence[str], width: float, size: float) -> 
     beside = False
     if len(panels) == 3 and columns > 1 and legend > ABOVE:
         _, narrow, high = _legend(labels, width / 2 - 2 * PADDING, size, most=1)
-        if beside := high < height(2):
+        if beside := high < height(2) - 3 * LINE * size / 72:  # without the labels of the panel beside it
             columns, texts = 2, narrow
     return _Plan(math.ceil(len(panels) / columns), columns, height(columns), texts, ncols, legend, beside)
 
@@ -161,7 +161,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.axhspan(*panel.band, color=GREY, alpha=0.15, lw=0, label="one standard error")
     given = {key: getattr(panel, key) for key in ("title", "xlabel", "ylabel", "xscale", "yscale", "xlim", "ylim")}
     x, y = ([value for line in panel.lines for value in getattr(line, name)] for name in "xy")
-    given["xticks"] = x[:1] if len({*x}) == 1 else None  # around it, matplotlib's numbers can overlap
+    given["xticks"] = x[:1] if len({*x}) == 1 else panel.xticks  # around it, matplotlib's numbers can overlap
     axes.set(**{key: value for key, value in given.items() if value})  # None would disable the scaling of shared axes
     for axis, scale, values in ((axes.xaxis, panel.xscale, x), (axes.yaxis, panel.yscale, y)):
         if scale == "log" and values and max(values) < 100 * min(values):  # too few powers of ten for tick labels

@@ -11,9 +11,11 @@ from klcli.report.plots.chart import DURING, OF_SPLIT, Chart, Line, Panel
 from klcli.report.plots.curves import bn_overlay, overlay, repeats, training_curves
 from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.report.words import settings_line
+from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import choose
 
+TICKS = 15  # the most trainings of a chain that each have a number on the axis
 Epochs = Callable[[int], Sequence[Epoch]]
 
 
@@ -29,21 +31,37 @@ def pictures(
         one.name: [run for base in one.configs for run in found.runs_of(base, one.method) if run.state == "complete"]
         for one in report.experiments
     }
-    for figure in (one for one in report.figures if kind in (None, one.panels)):
+    stems = _different([one.rows[0] for one in report.figures])
+    for stem, figure in (pair for pair in zip(stems, report.figures, strict=True) if kind in (None, pair[1].panels)):
         runs = {name: complete.get(name, []) for name in figure.experiments}
         if all(runs.values()):
             first = figure.rows[0]
             rows = first if len(figure.rows) == 1 else f"{first} to {figure.rows[-1]}"
             words = f"{rows}: {', '.join(figure.experiments)}{marks}"
-            yield f"{report.name}-{first}", words, partial(_chart, words, figure.panels, runs, epochs, splits)
-    for chain in (one for one in report.experiments if one.is_chain and kind in (None, "lambda")):
-        own = [one for one in found.comparisons if one.line.method == chain.method]
-        lines = [one for one in own if one.line.config in chain.configs]
+            yield f"{report.name}-{stem}", words, partial(_chart, words, figure.panels, runs, epochs, splits)
+    chains = [one for one in report.experiments if one.is_chain and kind in (None, "lambda")]
+    of_chains = [
+        [one for one in found.comparisons if one.line.method == chain.method and one.line.config in chain.configs]
+        for chain in chains
+    ]
+    stems = _different([lines[0].line.row if lines else "" for lines in of_chains])
+    for stem, chain, lines in zip(stems, chains, of_chains, strict=True):
         if any(one.ours for one in lines) and (runs_of_first := found.runs_of(chain.configs[0], chain.method)):
-            first = lines[0].line.row
-            caption = f"{settings_line(runs_of_first[0], omit=('lambda',))}; no lambda starts from fresh weights"
-            words = f"{first} to {lines[-1].line.row}: {chain.name}{marks}"
-            yield f"{report.name}-{first}-warm-started", words, partial(warm_start, words, caption, lines, splits)
+            first, last = lines[0].line.row, lines[-1].line.row
+            settings = settings_line(runs_of_first[0], omit=("lambda",), together_with=runs_of_first)
+            words = f"{first if first == last else f'{first} to {last}'}: {chain.name}{marks}"
+            caption, places = f"{settings}; no lambda starts from fresh weights", chain.configs
+            yield (
+                f"{report.name}-{stem}-warm-started",
+                words,
+                partial(warm_start, words, caption, lines, places, splits),
+            )
+
+
+def _different(rows: Sequence[str]) -> list[str]:
+    """Return a name for each figure, though another one begins with the same row."""
+    before = [rows[:index].count(row) for index, row in enumerate(rows)]
+    return [f"{row}-figure-{n + 1}" if n else row for row, n in zip(rows, before, strict=True)]
 
 
 def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs, splits: Sequence[str]) -> Chart:
@@ -64,14 +82,25 @@ def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs,
     return replace(chart, title=title)
 
 
-def warm_start(title: str, caption: str, compared: Sequence[Comparison], splits: Sequence[str] = ()) -> Chart:
-    """Gather the accuracies of a chain, ours as lines and the published ones as dots, except those without ours."""
+def warm_start(
+    title: str, caption: str, compared: Sequence[Comparison], chain: Sequence[TrainConfig], splits: Sequence[str] = ()
+) -> Chart:
+    """Gather the accuracies of a chain, ours as lines and the published ones as dots, except those without ours.
+
+    Their places are those of their trainings in the chain, of which the report may give some alone.
+    """
     lines = []
     for split, colour in ((one, OF_SPLIT[one]) for one in OF_SPLIT if one in (splits or OF_SPLIT)):
-        mine = [one for one in compared if one.line.quantity == f"{split}_accuracy"]
-        pairs = [(one.ours.mean, one.line.published) for one in mine if one.ours and one.line.published is not None]
-        places = range(1, len(pairs) + 1)
-        lines.append(Line(split, places, [ours for ours, _ in pairs], colour))
-        lines.append(Line(f"{split}, published", places, [number for _, number in pairs], colour, "", size=4))
+        mine = [one for one in compared if one.line.quantity == f"{split}_accuracy" and one.line.config in chain]
+        points = sorted(
+            (chain.index(one.line.config) + 1, one.ours.mean, one.line.published)
+            for one in mine
+            if one.ours and one.line.config and one.line.published is not None
+        )
+        if points:
+            places, ours, published = zip(*points, strict=True)
+            lines.append(Line(split, places, ours, colour))
+            lines.append(Line(f"{split}, published", places, published, colour, "", size=4))
     xlabel = "training, each with the weights of the one before"
-    return Chart(title, caption, [[Panel(lines, "", xlabel, "accuracy", ylim=(0, 1.02))]], 8, 4.4)
+    xticks = range(1, len(chain) + 1, 1 + len(chain) // TICKS)
+    return Chart(title, caption, [[Panel(lines, "", xlabel, "accuracy", ylim=(0, 1.02), xticks=xticks)]], 8, 4.4)

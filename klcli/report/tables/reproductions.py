@@ -42,6 +42,8 @@ def _row(one: Comparison, terms: Terms) -> Row:
     if line.quantity is None:
         return row
     form, by = _forms(line)
+    if line.tolerance and one.tolerance:  # not that of the notes
+        row["why"] = "; ".join(filter(None, (one.why, f"tolerance {by(one.tolerance).removeprefix('+')}")))
     sign = {"above": "> ", "below": "< "}.get((line.conclusion and line.conclusion.claim) or "", "")
     return row | {
         "quantity": line.quantity.replace("_", " "),
@@ -55,6 +57,8 @@ def _row(one: Comparison, terms: Terms) -> Row:
 
 def _forms(line: Line) -> tuple[Form, Form]:
     """Return the formats of a number and of a difference between two."""
+    if line.quantity == "equal_decimals":
+        return significant, significant
     if line.quantity in ERRORS:
         return scientific, scientific
     if line.quantity == "lambda":
@@ -69,8 +73,10 @@ def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list
     """Return the notes of the table: marks, counts, conditions, and the reasons for differences."""
     comparisons, terms = found.comparisons, found.terms
     has_more = any(one.ours.n > terms.repeats for one in comparisons if one.ours and not one.line.check)
+    trains = any(one.line.config or one.line.conclusion for one in comparisons)
     seeds = f"{'at least ' * has_more}{terms.repeats} {counted(terms.repeats, 'seed')} {_SEEDS_OF[terms.vary]}"
-    notes = [*terms.marks, f"{_verdicts(counts(comparisons))}; {seeds}for every setting, on {terms.images}"]
+    how = f"{seeds}for every setting, " if trains else ""
+    notes = [*terms.marks, f"{_verdicts(counts(comparisons))}; {how}on {terms.images}"]
     notes += [f"besides, {name}, {_verdicts(own)}" for name, own in counts_of_variants(comparisons).items()]
     whole = any(one.line.config and one.line.config.split.validation_batches for one in comparisons)
     notes += ["validation on whole batch files is the same for every seed"] * (whole and terms.vary == "split")
@@ -79,10 +85,11 @@ def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list
         notes.append(f"what runs: {found.report.conditions}")
     if any(one.line.config for one in comparisons):
         tolerance = f"{100 * ACCURACY_TOLERANCE:g} points of accuracy or {LOSS_TOLERANCE:g} of loss and cost"
+        own = ", or of the line's own tolerance" * any(one.line.tolerance is not None for one in comparisons)
         notes += [
             "95 % ±: of 100 more runs like ours, 95 would be this close to our mean. The report is one run: inside, it "
             "could be one of ours; outside, it differs, as 1 of 20 does by bad luck. Differences: ours minus published",
-            f"reproduced: inside an interval of at most {tolerance} to either side, the smallest difference that "
+            f"reproduced: inside an interval of at most {tolerance} to either side{own}, the smallest difference that "
             "matters. undecided: inside a wider one, which could hide such a difference; more seeds may narrow it",
         ]
     if any(one.is_chain for one in found.report.experiments):
@@ -142,6 +149,7 @@ def reproduction_document(found: Reproduction, notes: Sequence[str], paths: Sequ
 def _line_document(one: Comparison, found: Reproduction) -> dict[str, Any]:
     parts: dict[str, Any] = {
         "row what quantity tensor published": one.line,
+        "claim": one.line.conclusion,  # above or below the published number
         "mean std n": one.ours,
         "margin tolerance difference diverged verdict why": one,
     }

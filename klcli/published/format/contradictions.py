@@ -1,0 +1,86 @@
+"""Contradictions: what a report cannot have although each of its keys is sound.
+
+They are no part of `parse`, which also opens the reports that are stored with studies of an older klcli.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from klcli.errors import ConfigError
+from klcli.published.format.places import Path
+from klcli.published.quirks import require_possible
+from klcli.published.report import RESULTS, Experiment, Report
+from klcli.settings.train_config import TrainConfig
+
+Document = dict[str, Any]
+# The quantities of a conclusion, where not every one has a meaning.
+_QUANTITIES = {
+    "lambda": [one for one in RESULTS if one.endswith("accuracy")],  # the highest is the best
+    "gap": [one for one in RESULTS if not one.startswith("train")],
+    "epochs": [one for one in RESULTS if one.startswith(("train", "validation"))],  # measured during the training
+}
+
+
+def contradictions(document: Document, report: Report) -> Iterator[tuple[Path, str]]:
+    """Yield the place and the words of each contradiction in the document of a parsed report."""
+    experiments = {one.name: one for one in report.experiments}
+    yield from _of_methods(document, report)
+    for place, table in _tables(document, "conclusions"):
+        kind, quantity = table["kind"], table.get("quantity", "validation_accuracy")
+        if quantity not in (known := _QUANTITIES.get(kind, RESULTS)):
+            yield (*place, "quantity"), f"quantity {quantity!r}: {kind} is of one of {', '.join(known)}"
+        if kind == "lambda":
+            yield from _of_searches((*place, "experiments"), [experiments[one] for one in table["experiments"]])
+    for place, table in _tables(document, "figures"):
+        shown = [experiments[one] for one in table["experiments"] if one in experiments]
+        if table["panels"] == "lambda":
+            yield from _of_searches((*place, "experiments"), shown)
+        if table["panels"] == "sigma":
+            for one in (one for one in shown if any(config.sigma is None for config in one.configs)):
+                yield (*place, "experiments"), f"panels sigma: {one.name!r} has no `sigma` in every row"
+
+
+def _of_searches(place: Path, experiments: Sequence[Experiment]) -> Iterator[tuple[Path, str]]:
+    for one in experiments:
+        if len({replace(config, lam=0.0) for config in one.configs}) > 1:
+            cure = "make the others an experiment of their own"
+            yield place, f"the trainings of {one.name!r} differ in more than `lam`: {cure}"
+
+
+def _of_methods(document: Document, report: Report) -> Iterator[tuple[Path, str]]:
+    """Yield the quirks and chains that cannot be trained as the document says."""
+    tables = dict[str, tuple[Path, Document]]()
+    for place, table in _tables(document, "experiments"):
+        tables[table["name"]] = place, table
+        if variant := table.get("variant"):
+            tables[f"{table['name']}, {variant['name']}"] = (*place, "variant"), table | variant
+    seen = dict[tuple[str, TrainConfig], str]()  # the trainings of the chains, with their experiments
+    networks = dict[str, tuple[Any, ...]]()  # of the chains of a method
+    for one in report.experiments:
+        place, table = tables[one.name]
+        for words in dict.fromkeys(words for config in one.configs for words in _impossible(one.quirks, config)):
+            yield (*place, "quirks"), words
+        if not one.is_chain:
+            continue
+        lambdas, chain = table.get("lambdas", []), one.method
+        again = [lam for index, lam in enumerate(lambdas) if lam in lambdas[:index]]
+        again += [config.lam for config in one.configs if seen.setdefault((chain, config), one.name) != one.name]
+        if again:
+            yield place, f"lam {again[0]:g} is trained twice in one chain, its lines could not be told apart"
+        parts = [(config.hidden, config.batch_norm, config.whitening, config.split) for config in one.configs]
+        if any(networks.setdefault(chain, part) != part for part in parts):
+            yield place, "a chain keeps its network and images, one `hidden`, `batch_norm`, `whitening` and `split`"
+
+
+def _impossible(quirks: Sequence[str], config: TrainConfig) -> Iterator[str]:
+    for quirk in quirks:
+        try:
+            require_possible(quirk, config)
+        except ConfigError as error:
+            yield str(error)
+
+
+def _tables(document: Document, kind: str) -> Iterator[tuple[Path, Document]]:
+    for index, table in enumerate(document.get(kind, [])):
+        yield (kind, index), table
