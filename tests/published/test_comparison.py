@@ -1,6 +1,7 @@
 """Verdicts: `reproduced` if the published run could be one of ours, `differs` if not, `undecided` if we cannot tell."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from types import ModuleType
 from typing import Any
@@ -21,7 +22,7 @@ from klcli.settings.procedures import CheckSettings
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError, Run
-from klcli.studies.gradient_checks import check_a_single_image, check_networks
+from klcli.studies.gradient_checks import NetworkCheck, check_a_single_image, check_networks
 from klcli.studies.statistics import Sample
 from klcli.training.result import Snapshot
 from klcli.training.trainer import train, train_chain
@@ -342,13 +343,8 @@ rows = [
 """
 
 
-def gradient_lines(dataset: Dataset) -> list[Comparison]:
-    report = parse("test", GRADIENTS)
-    [experiment] = report.gradient_checks
-    checks = check_networks(
-        experiment.networks(), split(dataset, SplitConfig(validation=200)).train, CheckSettings(dims=8)
-    )
-    errors = [
+def stored_errors(checks: Iterable[NetworkCheck]) -> list[GradientError]:
+    return [
         GradientError(
             check_id=1, position=position, passed=tensor not in check.failed,
             **{name: value for name, value in asdict(tensor).items() if name != "complex_step"},
@@ -356,6 +352,15 @@ def gradient_lines(dataset: Dataset) -> list[Comparison]:
         for check in checks
         for position, tensor in enumerate(check.tensors)
     ]  # fmt: skip
+
+
+def gradient_lines(dataset: Dataset) -> list[Comparison]:
+    report = parse("test", GRADIENTS)
+    [experiment] = report.gradient_checks
+    checks = check_networks(
+        experiment.networks(), split(dataset, SplitConfig(validation=200)).train, CheckSettings(dims=8)
+    )
+    errors = stored_errors(checks)
     return compare(report, {}, {experiment: errors})
 
 
@@ -500,14 +505,7 @@ def test_beta_of_a_single_image_is_no_wrong_gradient(small_dataset: Dataset) -> 
         check_a_single_image(one, split(small_dataset, SplitConfig(validation=200)).train, CheckSettings(dims=8))
         for (one,) in experiment.networks()
     ]
-    errors = [
-        GradientError(
-            check_id=1, position=position, passed=tensor not in check.failed,
-            **{name: value for name, value in asdict(tensor).items() if name != "complex_step"},
-        )
-        for check in checks
-        for position, tensor in enumerate(check.tensors)
-    ]  # fmt: skip
+    errors = stored_errors(checks)
     assert not all(one.passed for one in errors)
     found = compare(report, {}, {experiment: errors})
     assert [(one.verdict, one.failed) for one in found] == [("reproduced", False), ("cannot be compared", False)]
