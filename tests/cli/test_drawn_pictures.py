@@ -52,7 +52,7 @@ def settings_of(kind: str, folder: Path) -> dict[str, str]:
     }.get(kind, {})
 
 
-DRAW = ("report", "--run", "2", "--plot", "curves", "--to")
+DRAW = ("report", "--quiet", "--run", "2", "--plot", "curves", "--to")
 KINDS = (
     *("inline", "nonsense", "file", "binary", "without end", "config folder", "no home", "warnings"),
     *("working folder", "pipe in the working folder", "binary in the working folder"),
