@@ -143,6 +143,9 @@ def test_it_trains_what_is_missing_and_nothing_twice(here: Klcli, copied: Path, 
     assert [part["missing"] for part in other["parts"]] == [12, 2, 2, 2, 2, 1, 6]
     assert other["seconds"] > 0
     assert len(rows("runs")) == len(runs)
+    another = here("assignment", *FEW, "--trials", "1")
+    assert "a new one begins" in another.stderr
+    assert "--resume" not in another.stderr  # which is no option of this command
 
 
 @pytest.mark.slow
@@ -230,6 +233,11 @@ def test_repeats_become_means_and_bands(tmp_path: Path, rows: Rows) -> None:
         assert chart
         assert BAND in chart.caption
         assert any(line.spread for panels in chart.panels for panel in panels for line in panel.lines)
+    gradients = exhibits["gradients"].table
+    assert "relative: its ratio to max(|ga| + |gn|, 1e-6)" in gradients.title
+    assert [row["ratio_of_maxima"] for row in gradients.rows] == [
+        max(error.ratio_of_maxima for error in check.errors) for check in found.checks
+    ]
     table = exhibits["networks"].table
     assert len(table.rows) == 4
     accuracies = [run.test_accuracy or 0.0 for run in found.curves[0][:2]]
