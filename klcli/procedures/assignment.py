@@ -190,8 +190,10 @@ class _Work:
         missing = len(checks) - len(known)
         yield Part("gradient check", f"{len(known)} of {len(checks)} networks", missing, missing * CHECK_SECONDS)
         for configs in edition.curves:
-            layers = f"{len(configs[0].hidden) + 1} layers{', without and with BN' if len(configs) > 1 else ''}"
-            yield self._part_of_trainings(layers, self.repeated(*configs))
+            first = configs[0]
+            n_s = budget_of(first, first.split.sizes()[0]).step_size
+            how = "without and with BN" if len(configs) > 1 else f"n_s {n_s}"
+            yield self._part_of_trainings(f"{len(first.hidden) + 1} layers, {how}", self.repeated(*configs))
         yield from self._parts_of_search()
         if planned := self._swept():
             try:

@@ -275,3 +275,9 @@ def test_latex_compiles_the_document_without_a_complaint(copied: Path) -> None:
     log = (copied / "report.log").read_text(encoding="latin-1")
     assert not re.findall(r"Overfull|Undefined|undefined|Missing|LaTeX Warning", log), log
     assert (copied / "report.pdf").stat().st_size > 50_000
+
+
+def test_two_trainings_of_one_network_are_told_apart_by_n_s(here: Klcli) -> None:
+    planned = here("assignment", "--dry-run", *FEW, "--epochs", "6", "--edition", "a2-2019", "--json")
+    names = [part["name"] for part in json.loads(planned.stdout)["parts"]]
+    assert names[1:3] == ["2 layers, n_s 6", "2 layers, n_s 2"]  # 6 epochs of 2 updates are 1 cycle or 3
