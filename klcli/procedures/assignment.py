@@ -80,7 +80,9 @@ def plan(setup: Setup, settings: AssignmentSettings) -> list[Part]:
         none_yet = folder / "none.db"  # an empty database, which does not stay
         setup.observer.say("looking for the trainings, and measuring the speed of those that are missing")
         with closing(Store(setup.db if setup.db.exists() else none_yet)) as store:
-            runner = StudyRunner(silent, store, setup.images(), edition.final, True, trains=False)
+            images = setup.images()
+            setup.warn_of_synthetic(images.name)
+            runner = StudyRunner(silent, store, images, edition.final, True, trains=False)
             with setup.observer.step("measuring the speed"):
                 return list(_Work(silent, edition, settings.repeats, runner).parts())
 

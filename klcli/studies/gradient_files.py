@@ -113,7 +113,8 @@ def compare_files(
         if found := explanations(problem, own, say):
             break
     ignored = [key for key in given if key not in wanted and key != SETTINGS]
-    similar = {key: next(iter(get_close_matches(key, wanted, 1)), None) for key in ignored}
+    small = {key.lower(): key for key in wanted}
+    similar = {key: next(map(small.get, get_close_matches(key.lower(), small, 1)), None) for key in ignored}
     absent = [key for key in wanted if kind_of(key) in GRADIENTS and key not in pairs]
     return Comparison(config, tuple(arrays), tuple(found), since, similar, tuple(absent))
 

@@ -279,5 +279,6 @@ def test_latex_compiles_the_document_without_a_complaint(copied: Path) -> None:
 
 def test_two_trainings_of_one_network_are_told_apart_by_n_s(here: Klcli) -> None:
     planned = here("assignment", "--dry-run", *FEW, "--epochs", "6", "--edition", "a2-2019", "--json")
+    assert planned.stderr.count("SYNTHETIC IMAGES") == 1
     names = [part["name"] for part in json.loads(planned.stdout)["parts"]]
     assert names[1:3] == ["2 layers, n_s 6", "2 layers, n_s 2"]  # 6 epochs of 2 updates are 1 cycle or 3
