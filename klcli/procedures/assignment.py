@@ -80,7 +80,9 @@ def plan(setup: Setup, settings: AssignmentSettings) -> list[Part]:
         none_yet = folder / "none.db"  # an empty database, which does not stay
         setup.observer.say("looking for the trainings, and measuring the speed of those that are missing")
         with closing(Store(setup.db if setup.db.exists() else none_yet)) as store:
-            runner = StudyRunner(silent, store, setup.images(), edition.final, True, trains=False)
+            images = setup.images()
+            setup.warn_of_synthetic(images.name)
+            runner = StudyRunner(silent, store, images, edition.final, True, trains=False)
             with setup.observer.step("measuring the speed"):
                 return list(_Work(silent, edition, settings.repeats, runner).parts())
 
@@ -190,8 +192,10 @@ class _Work:
         missing = len(checks) - len(known)
         yield Part("gradient check", f"{len(known)} of {len(checks)} networks", missing, missing * CHECK_SECONDS)
         for configs in edition.curves:
-            layers = f"{len(configs[0].hidden) + 1} layers{', without and with BN' if len(configs) > 1 else ''}"
-            yield self._part_of_trainings(layers, self.repeated(*configs))
+            first = configs[0]
+            n_s = budget_of(first, first.split.sizes()[0]).step_size
+            how = "without and with BN" if len(configs) > 1 else f"n_s {n_s}"
+            yield self._part_of_trainings(f"{len(first.hidden) + 1} layers, {how}", self.repeated(*configs))
         yield from self._parts_of_search()
         if planned := self._swept():
             try:

@@ -199,7 +199,9 @@ def _gradients(found: Assignment) -> Table:
         row |= {key: max(getattr(one, key) for one in check.errors) for key in ("max_absolute", "ratio_of_maxima")}
         rows.append(row | {"verdict": "right" if check.passed else "WRONG"})
     head = columns("*network; tensors:; max_absolute:.1e=max abs; ratio_of_maxima:.1e=relative; verdict=")
-    title = f"Largest errors of the gradients of all tensors, by {gradient_method(found.checks[0])}"
+    ratio = "relative: its ratio to max(|ga| + |gn|, 1e-6)"
+    method = gradient_method(found.checks[0])
+    title = f"Largest errors |ga - gn| of the gradients ga of all tensors; {ratio}; gn by {method}"
     return Table(title, head, rows)
 
 

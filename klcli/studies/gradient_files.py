@@ -32,7 +32,8 @@ from klcli.text import one_line, path_text
 from klcli.training.networks import initialize
 
 SETTINGS = "settings"  # key of a JSON text
-GRADIENTS, RESULTS = ("dW", "db", "dgamma", "dbeta"), ("mean", "variance", "scores", "probabilities", "loss", "cost")
+GRADIENTS, FORWARD = ("dW", "db", "dgamma", "dbeta"), ("mean", "variance", "scores", "probabilities")
+RESULTS = (*FORWARD, "loss", "cost")
 ZERO = 1e-10  # a gradient below this part of the largest one is rounding alone
 LARGER = 16  # a program may store the arrays of the reference this many times, compressed or not
 
@@ -61,6 +62,7 @@ class Comparison:
     explanations: tuple[Explanation, ...]
     since: int  # they explain the gradients of this layer and those after it; 1 for all
     ignored: Mapping[str, str | None]  # keys that the reference has not, each with a similar one
+    absent: tuple[str, ...]  # gradients that the file of the program has not
 
     @property
     def failed(self) -> list[ComparedArray]:
@@ -111,8 +113,10 @@ def compare_files(
         if found := explanations(problem, own, say):
             break
     ignored = [key for key in given if key not in wanted and key != SETTINGS]
-    similar = {key: next(iter(get_close_matches(key, wanted, 1)), None) for key in ignored}
-    return Comparison(config, tuple(arrays), tuple(found), since, similar)
+    small = {key.lower(): key for key in wanted}
+    similar = {key: next(map(small.get, get_close_matches(key.lower(), small, 1)), None) for key in ignored}
+    absent = [key for key in wanted if kind_of(key) in GRADIENTS and key not in pairs]
+    return Comparison(config, tuple(arrays), tuple(found), since, similar, tuple(absent))
 
 
 def encoded(arrays: Arrays) -> bytes:
@@ -191,6 +195,8 @@ def _oriented(given: Arrays, wanted: Arrays, path: Path) -> Arrays:
         shape, meant = given[key].shape, " or ".join(map(str, dict.fromkeys((right.shape, right.shape[::-1]))))
         alike = [other for other in wanted if wanted[other].shape == shape and other.startswith(kind_of(base))]
         hint = f": that is the shape of {alike[0]}, are the layers in reversed order?" if alike else ""
+        if (zeroth := f"{kind_of(base)}0") in given:
+            hint = f": the file has {zeroth}, number the layers from 1"
         require(found[base].shape == right.shape, f"{name}: {key} has the shape {shape}, not {meant}{hint}")
     ways = {turned[key] for key in found if kind_of(key) == "dW" and len({*found[key].shape}) > 1}
     for key, array in found.items():

@@ -64,6 +64,12 @@ def _unbiased(at: Any) -> np.ndarray:
     return np.sqrt(at.v * at.n / (at.n - 1) + at.eps)
 
 
+def _softmax_twice(at: Any) -> np.ndarray:
+    """Return dJ/dS of a loss that applies a softmax to the probabilities, as to scores."""
+    G = (np.exp(log_softmax(at.P)) - at.Q) / at.n
+    return np.asarray(at.P * (G - (G * at.P).sum(axis=1, keepdims=True)))
+
+
 def _is_square(W: np.ndarray) -> bool:
     return W.ndim == 2 and W.shape[0] == W.shape[1]
 
@@ -98,6 +104,7 @@ CATALOGUE = (
     _row("label smoothing missing", "the targets are smoothed, not one-hot", dS=lambda at: (at.P - at.one_hot) / at.n),
     _row("softmax over the images", "the probabilities of an image sum to 1",
          P=lambda at: np.exp(log_softmax(at.S.T)).T),
+    _row("softmax twice", "a loss with a softmax in it takes the scores, not the probabilities", dS=_softmax_twice),
     _row("wrong sign of every gradient", "save dJ/dW, not the step -dJ/dW", written=lambda at: -at.gradient),
     _row("factor 2 of L2 missing", _L2, l2=lambda at: at.lam * at.W),
     _row("factor 2 of L2 twice", _L2, l2=lambda at: 4 * at.lam * at.W),

@@ -143,6 +143,9 @@ def test_it_trains_what_is_missing_and_nothing_twice(here: Klcli, copied: Path, 
     assert [part["missing"] for part in other["parts"]] == [12, 2, 2, 2, 2, 1, 6]
     assert other["seconds"] > 0
     assert len(rows("runs")) == len(runs)
+    another = here("assignment", *FEW, "--trials", "1")
+    assert "a new one begins" in another.stderr
+    assert "--resume" not in another.stderr  # which is no option of this command
 
 
 @pytest.mark.slow
@@ -230,6 +233,11 @@ def test_repeats_become_means_and_bands(tmp_path: Path, rows: Rows) -> None:
         assert chart
         assert BAND in chart.caption
         assert any(line.spread for panels in chart.panels for panel in panels for line in panel.lines)
+    gradients = exhibits["gradients"].table
+    assert "relative: its ratio to max(|ga| + |gn|, 1e-6)" in gradients.title
+    assert [row["ratio_of_maxima"] for row in gradients.rows] == [
+        max(error.ratio_of_maxima for error in check.errors) for check in found.checks
+    ]
     table = exhibits["networks"].table
     assert len(table.rows) == 4
     accuracies = [run.test_accuracy or 0.0 for run in found.curves[0][:2]]
@@ -267,3 +275,10 @@ def test_latex_compiles_the_document_without_a_complaint(copied: Path) -> None:
     log = (copied / "report.log").read_text(encoding="latin-1")
     assert not re.findall(r"Overfull|Undefined|undefined|Missing|LaTeX Warning", log), log
     assert (copied / "report.pdf").stat().st_size > 50_000
+
+
+def test_two_trainings_of_one_network_are_told_apart_by_n_s(here: Klcli) -> None:
+    planned = here("assignment", "--dry-run", *FEW, "--epochs", "6", "--edition", "a2-2019", "--json")
+    assert planned.stderr.count("SYNTHETIC IMAGES") == 1
+    names = [part["name"] for part in json.loads(planned.stdout)["parts"]]
+    assert names[1:3] == ["2 layers, n_s 6", "2 layers, n_s 2"]  # 6 epochs of 2 updates are 1 cycle or 3

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from klcli import Lab, TrainConfig
+from klcli.report.tables.compared_gradients import compared_notes
 from klcli.settings.procedures import CheckSettings
 from klcli.studies.gradient_mistakes import CATALOGUE
 
@@ -86,7 +87,9 @@ def student(file: Path, wrong: str = "") -> Arrays:  # noqa: PLR0912, PLR0915
     P = E / E.sum(axis=1, keepdims=True) if wrong == "softmax axis" else E / E.sum(axis=0)
     Y = np.eye(10)[:, y]
     Q = Y if wrong == "smoothing" else Y * (1 - c["label_smoothing"]) + c["label_smoothing"] / 10
-    G = {"no one-hot": P, "sign": Q - P}.get(wrong, P - Q)
+    twice = np.exp(P) / np.exp(P).sum(axis=0) - Q  # of a loss that takes P for the scores
+    twice = P * (twice - (twice * P).sum(axis=0))
+    G = {"no one-hot": P, "sign": Q - P, "softmax twice": twice}.get(wrong, P - Q)
     G = G / {"sum": 1, "twice": n * n, "classes": n * 10, "half loss": 2 * n}.get(wrong, n)
     out: Arrays = {"scores": S_out, "probabilities": P}
     factor = {"l2 1": 1, "l2 4": 4, "no l2": 0, "l2 -2": -2, "l2 / n": 2 / n}.get(wrong, 2)
@@ -158,6 +161,7 @@ PLANTED = {
     "sum": "1/n missing, sum for mean", "twice": "1/n twice", "classes": "mean over images and classes",
     "sign": "wrong sign of the loss", "all signs": "wrong sign of every gradient",
     "no one-hot": "one-hot labels not subtracted", "softmax axis": "softmax over the images",
+    "softmax twice": "softmax twice",
     "l2 1": "factor 2 of L2 missing", "l2 4": "factor 2 of L2 twice", "no l2": "L2 missing",
     "l2 -2": "L2 with the wrong sign", "l2 / n": "L2 divided by n", "l2 b": "lambda on b",
     "l2 bn": "lambda on gamma and beta", "l2 all": "lambda on b, gamma and beta",
@@ -267,6 +271,41 @@ def test_the_command_shows_what_to_correct_first(here: Klcli, folder: Path, tmp_
     assert (document["first_wrong"], document["ignored"]) == ("db3", ["dGamma1"])
 
 
+def notes(arrays: Arrays, folder: Path, mine: Path) -> list[str]:
+    """Return the sentences about the gradients of a program for the network `bn`."""
+    np.savez(mine, **arrays)
+    return [*compared_notes(Lab().compare_gradients(mine, folder / "bn.npz"))]
+
+
+def test_a_wrong_cost_alone_is_no_wrong_forward_pass(folder: Path, tmp_path: Path) -> None:
+    f, mine = np.load(folder / "bn.npz"), tmp_path / "mine.npz"
+    halved = {"scores": f["scores"], "loss": f["loss"], "cost": (f["loss"] + f["cost"]) / 2}
+    found = notes(student(folder / "bn.npz", "l2 1") | halved, folder, mine)
+    assert "cost: J is the mean cross-entropy plus lambda times the sum of W squared" in found
+    assert not any("forward pass" in note for note in found)
+    found = notes(student(folder / "bn.npz") | {"scores": f["scores"] + 1, "loss": f["loss"] + 1}, folder, mine)
+    assert "scores, loss: correct the forward pass first, every gradient depends on it" in found
+
+
+def test_scores_in_float32_are_no_wrong_forward_pass(folder: Path, tmp_path: Path) -> None:
+    arrays = student(folder / "bn.npz", "float32")
+    found = notes(arrays, folder, tmp_path / "mine.npz")
+    assert "likely mistake: float32 rounding" in found
+    assert not any("forward pass" in note for note in found)
+    found = notes(arrays | {"scores": arrays["scores"] + 1}, folder, tmp_path / "mine.npz")
+    assert "scores: correct the forward pass first, every gradient depends on it" in found
+
+
+def test_gradients_that_a_file_lacks_are_named(folder: Path, tmp_path: Path) -> None:
+    arrays = student(folder / "bn.npz") | {"DW1": np.ones(1)}
+    assert "ignored: DW1, no key of the export, did you mean dW1?" in notes(arrays, folder, tmp_path / "mine.npz")
+    del arrays["DW1"]
+    assert not any("not compared" in note for note in notes(arrays, folder, tmp_path / "mine.npz"))
+    del arrays["dW2_T"], arrays["dgamma1"]
+    found = notes(arrays, folder, tmp_path / "mine.npz")
+    assert found == ["PASS: 10 of 10 arrays equal the reference", "not compared, the file lacks them: dgamma1, dW2"]
+
+
 def test_the_program_of_the_page_is_right(here: Klcli, tmp_path: Path) -> None:
     [commands] = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     [program] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -354,4 +393,14 @@ def test_layers_in_reversed_order_are_suspected_from_the_shapes(
     f = np.load(tmp_path / "klcli.npz")
     np.savez(tmp_path / "mine.npz", dW1=f["dW2"], dW2=f["dW1"])
     said = "dW1 has the shape (7, 10), not (30, 7) or (7, 30): that is the shape of dW2, are the layers in reversed"
+    refused(here("gradcheck", "--against", "mine.npz"), 2, said)
+
+
+def test_layers_numbered_from_0_are_not_taken_for_reversed_ones(
+    here: Klcli, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    assert here("gradcheck", "--export", "klcli.npz", "--hidden", "7", "--data", "synthetic").returncode == 0
+    f = np.load(tmp_path / "klcli.npz")
+    np.savez(tmp_path / "mine.npz", dW0=f["dW1"], dW1=f["dW2"])
+    said = "dW1 has the shape (7, 10), not (30, 7) or (7, 30): the file has dW0, number the layers from 1"
     refused(here("gradcheck", "--against", "mine.npz"), 2, said)

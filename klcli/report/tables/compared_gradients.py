@@ -5,7 +5,8 @@ from typing import Any
 
 from klcli.report.tables.table import Table, columns
 from klcli.report.words import network_name
-from klcli.studies.gradient_files import GRADIENTS, RESULTS, Comparison
+from klcli.studies.gradient_files import FORWARD, GRADIENTS, RESULTS, Comparison
+from klcli.studies.gradient_mistakes import ROUNDED, SINGLE
 
 
 def compared_table(found: Comparison, name: str) -> Table:
@@ -28,8 +29,15 @@ def compared_notes(found: Comparison) -> Iterator[str]:
         yield "no gradient is among them, save dW1, db1, ..."
     if inputs := [one.key for one in failed if one not in wrong and one.kind not in RESULTS]:
         yield f"{', '.join(inputs)}: read from the export, changed before it was saved"
-    if results := [one.key for one in failed if one.kind in RESULTS]:
-        yield f"{', '.join(results)}: correct the forward pass first, every gradient depends on it"
+    is_rounded = [one.mistakes for one in found.explanations] == [(ROUNDED,)]
+    results = [
+        one for one in failed if one.kind in RESULTS and not (is_rounded and one.errors.ratio_of_maxima < SINGLE)
+    ]
+    keys = ", ".join(one.key for one in results)
+    if any(one.kind in FORWARD for one in results):
+        yield f"{keys}: correct the forward pass first, every gradient depends on it"
+    elif results:
+        yield f"{keys}: J is the mean cross-entropy plus lambda times the sum of W squared"
     if wrong:
         yield f"the first wrong gradient, counted from the output: {wrong[0].key}"
         if found.explanations and found.since > 1:
@@ -40,6 +48,8 @@ def compared_notes(found: Comparison) -> Iterator[str]:
             yield from (f"  {mistake.cure}" for mistake in one.mistakes)
         if not found.explanations:
             yield "no mistake of the catalogue explains this, nor two together (`klcli help gradients` lists it)"
+    if found.absent and any(one.kind in GRADIENTS for one in found.arrays):
+        yield f"not compared, the file lacks them: {', '.join(found.absent)}"
     for key, similar in found.ignored.items():
         yield f"ignored: {key}, no key of the export" + (f", did you mean {similar}?" if similar else "")
 
