@@ -1,5 +1,6 @@
 """The lambda search, from coarse to fine: each stage is a study and starts from the result of the previous one."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -101,10 +102,11 @@ def stored_search(store: Store, number: int) -> LambdaSearch:
 def tried_values(runs: Sequence[Run], stage: str, split: str = "validation") -> list[Tried]:
     """Return the lambdas of a stage with the accuracies of their repeats on a split."""
     found: dict[float, list[float]] = {run.config.lam: [] for run in runs}
+    diverged = Counter(run.config.lam for run in runs if run.state == "diverged")
     for run in runs:
         if run.state == "complete" and (accuracy := run.measure(split, "accuracy")) is not None:
             found[run.config.lam].append(accuracy)
-    return [Tried(lam, stage, tuple(accuracies)) for lam, accuracies in found.items()]
+    return [Tried(lam, stage, tuple(accuracies), diverged[lam]) for lam, accuracies in found.items()]
 
 
 def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -> tuple[int, Range]:
