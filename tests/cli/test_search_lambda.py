@@ -195,6 +195,16 @@ def test_a_search_in_which_everything_diverges_says_so_and_is_kept(here: Klcli, 
     assert json.loads(here(*SEARCH, "--eta-max", "1e30", "--json").stdout)["choice"] is None
 
 
+def test_a_final_training_that_diverged_is_named_below_the_means(here: Klcli, tmp_path: Path) -> None:
+    command = (*LISTED, "--values", "0.001", "--repeats", "2", "--final")
+    assert "Not included" not in here(*command).stdout
+    with sqlite3.connect(tmp_path / "results/klcli.db") as connection:
+        connection.execute("UPDATE runs SET state = 'diverged' WHERE id = 4")
+    done = here(*command, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "Not included: run 4 (diverged)." in done.stdout.splitlines()
+
+
 # --- what is refused
 
 
