@@ -76,7 +76,8 @@ def search(runner: StudyRunner, config: TrainConfig, what: SearchSettings, repea
         where = narrow(found.tried, where)
         number = len(runner.store.studies.chain(latest))
         stage = "fine" if number == 1 else f"fine {number}"
-        runner.setup.observer.say(f"{stage}: lambda from {where.low:.4g} to {where.high:.4g} brackets the three best")
+        best = "three best" if sum(bool(one.accuracies) for one in found.tried) > 2 else "best"
+        runner.setup.observer.say(f"{stage}: lambda from {where.low:.4g} to {where.high:.4g} brackets the {best}")
         latest = train(stage, draw(where, what.trials, config.seed, stage=number), asdict(where), latest)
     found = stored_search(runner.store, latest)
     if found.choice is None or not what.final:

@@ -115,6 +115,11 @@ def test_rounds_are_as_many_fine_stages_each_within_the_one_before(here: Klcli, 
     assert table(again) == table(done)
 
 
+def test_a_stage_of_two_values_is_not_said_to_bracket_three(here: Klcli) -> None:
+    for trials, which in (("2", "best"), ("3", "three best")):
+        assert f"brackets the {which}\n" in here(*LISTED, "--coarse", "--fine", "--trials", trials).stderr
+
+
 def test_a_list_of_values_is_tried_as_it_is(here: Klcli, rows: Rows) -> None:
     done = here(*LISTED, "--values", "0.003", "0.001,0.002", "0.003")
     assert done.returncode == 0, done.stderr
