@@ -110,6 +110,12 @@ def tried_values(runs: Sequence[Run], stage: str, split: str = "validation") -> 
     return [Tried(lam, stage, tuple(accuracies), diverged[lam]) for lam, accuracies in found.items()]
 
 
+def mixed(runs: Sequence[Run]) -> str:
+    """`cycles, subset`: the settings in which the stages of a search differ, so that they cannot be compared."""
+    keys = {key for run in runs for key in differences(runs[0].config, run.config)}.difference(FREE)
+    return ", ".join(one.label for key, one in SETTINGS.items() if key in keys and not one.is_seed)
+
+
 def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -> tuple[int, Range]:
     """Return the stored study that --fine starts from, and its range; refuse other networks, warn of other settings."""
     studies = runner.store.studies

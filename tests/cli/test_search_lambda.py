@@ -296,6 +296,10 @@ def test_stages_that_were_trained_otherwise_are_not_mixed_in_silence(here: Klcli
     done = here(*SEARCH, "--fine", "--cycles", "2")
     assert done.returncode == 0
     assert "study 1 was trained with cycles 1 (here 2)" in done.stderr
+    note = "The stages differ in cycles: their accuracies cannot be compared."
+    assert note in done.stdout.splitlines()
+    assert note in here("report", "--study", "2").stdout.splitlines()
+    assert "The stages differ" not in here("report", "--study", "1").stdout
 
 
 def test_a_stage_on_other_validation_images_is_not_ranked_with_the_next(here: Klcli) -> None:

@@ -33,10 +33,11 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
     from klcli.report.plots.curves import training_curves
     from klcli.report.plots.studies import lambda_search
     from klcli.report.tables.runs import splits_table
-    from klcli.report.tables.studies import choice_sentence, repeats_table, search_table
+    from klcli.report.tables.studies import choice_sentence, repeats_table, search_table, stages_note
 
     choice, picture, curves, note = found.choice, None, None, repeats_note(found.stages[0][1])
-    invocation.result(search_table(found), *filter(None, [choice_sentence(choice) if choice else "", note]))
+    notes = [choice_sentence(choice) if choice else "", stages_note(found), note]
+    invocation.result(search_table(found), *filter(None, notes))
     pairs = zip(found.studies, found.stages, strict=True)
     stages = [{"study": study, "stage": stage, "runs": [*map(run_document, own)]} for study, (stage, own) in pairs]
     document: dict[str, Any] = {"studies": stages, "choice": asdict(choice) if choice else None}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle, product
 
-from klcli.procedures.searches import tried_values
+from klcli.procedures.searches import mixed, tried_values
 from klcli.report import words
 from klcli.report.plots.chart import COLOURS, DURING, OF_BN, STYLES, Chart, Line, Panel, curve, marks
 from klcli.report.plots.curves import MEASURES, complete_of, mean_curve, shared_cycle
@@ -51,6 +51,8 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, s
     studies = words.numbered("study", list(dict.fromkeys(runs[0].study_id or 0 for _, runs in stages)))
     repeated = "; the bars are one standard deviation over seeds" if has_repeats else ""
     caption = f"{words.settings_line(first, omit=('lambda',), together_with=together)}, {studies}{repeated}"
+    if differing := mixed(together):
+        caption += f"; the stages differ in {differing}"
     return Chart(title, caption + _incomplete(together), [[panel]], 8, 4.2)
 
 
