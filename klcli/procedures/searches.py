@@ -1,5 +1,6 @@
 """The lambda search, from coarse to fine: each stage is a study and starts from the result of the previous one."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -75,7 +76,8 @@ def search(runner: StudyRunner, config: TrainConfig, what: SearchSettings, repea
         where = narrow(found.tried, where)
         number = len(runner.store.studies.chain(latest))
         stage = "fine" if number == 1 else f"fine {number}"
-        runner.setup.observer.say(f"{stage}: lambda from {where.low:.4g} to {where.high:.4g} brackets the three best")
+        best = "three best" if sum(bool(one.accuracies) for one in found.tried) > 2 else "best"
+        runner.setup.observer.say(f"{stage}: lambda from {where.low:.4g} to {where.high:.4g} brackets the {best}")
         latest = train(stage, draw(where, what.trials, config.seed, stage=number), asdict(where), latest)
     found = stored_search(runner.store, latest)
     if found.choice is None or not what.final:
@@ -101,10 +103,17 @@ def stored_search(store: Store, number: int) -> LambdaSearch:
 def tried_values(runs: Sequence[Run], stage: str, split: str = "validation") -> list[Tried]:
     """Return the lambdas of a stage with the accuracies of their repeats on a split."""
     found: dict[float, list[float]] = {run.config.lam: [] for run in runs}
+    diverged = Counter(run.config.lam for run in runs if run.state == "diverged")
     for run in runs:
         if run.state == "complete" and (accuracy := run.measure(split, "accuracy")) is not None:
             found[run.config.lam].append(accuracy)
-    return [Tried(lam, stage, tuple(accuracies)) for lam, accuracies in found.items()]
+    return [Tried(lam, stage, tuple(accuracies), diverged[lam]) for lam, accuracies in found.items()]
+
+
+def mixed(runs: Sequence[Run]) -> str:
+    """`cycles, subset`: the settings in which the stages of a search differ, so that they cannot be compared."""
+    keys = {key for run in runs for key in differences(runs[0].config, run.config)}.difference(FREE)
+    return ", ".join(one.label for key, one in SETTINGS.items() if key in keys and not one.is_seed)
 
 
 def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -> tuple[int, Range]:

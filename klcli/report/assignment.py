@@ -208,7 +208,7 @@ def _gradients(found: Assignment) -> Table:
 def _best(found: Assignment) -> Table:
     rows = []
     for stage, runs in found.search.stages:
-        best = sorted(tried_values(runs, stage), key=lambda one: -one.accuracy)[:BEST]
+        best = sorted(tried_values(runs, stage), key=lambda one: one.order)[:BEST]
         rows += [{"stage": stage, "place": place, "lambda": one.lam, "accuracy": one.accuracy}
                  for place, one in enumerate(best, start=1) if one.accuracies]  # fmt: skip
     what = f"The {BEST} best lambdas of each stage, by the accuracy on validation images"

@@ -256,6 +256,7 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         search = stored_search(store, number)
         choice, table = search.choice, studies.search_table(search)
         notes = [studies.choice_sentence(choice) if choice else "every lambda diverged or did not complete"]
+        notes.append(studies.stages_note(search))
         document["choice"] = asdict(choice) if choice else None
     elif study.kind == "sigma":
         table, notes = studies.sigma_table(runs), [without_note(runs)]

@@ -152,11 +152,16 @@ def repeats_note(runs: Sequence[Run]) -> str:
     return f"Deviations and intervals are over seeds of {varied}. {rest}"
 
 
+def incomplete_words(runs: Sequence[Run]) -> str:
+    """`run 3 (diverged)`; empty if every run is complete."""
+    states = dict.fromkeys(run.state for run in runs if run.state != "complete")
+    return ", ".join(f"{run_numbers([run for run in runs if run.state == state])} ({state})" for state in states)
+
+
 def without_note(runs: Sequence[Run]) -> str:
     """`Not included: run 3 (diverged).` for means over seeds; empty if every run is complete, or has a seed alone."""
-    states = dict.fromkeys(run.state for run in runs if run.state != "complete")
-    left = [f"{run_numbers([run for run in runs if run.state == state])} ({state})" for state in states]
-    return f"Not included: {', '.join(left)}." if left and repeats_note(runs) else ""
+    left = incomplete_words(runs)
+    return f"Not included: {left}." if left and repeats_note(runs) else ""
 
 
 def version_words(run: Run, name: str) -> str | None:

@@ -35,11 +35,25 @@ class Tried:
 
     lam: float
     stage: str
-    accuracies: tuple[float, ...]  # of the repeats that did not diverge; empty if all diverged
+    accuracies: tuple[float, ...]  # of the complete repeats; empty if all diverged
+    diverged: int = 0  # number of repeats
 
     @property
     def accuracy(self) -> float:
         return Sample(self.accuracies).mean if self.accuracies else -math.inf
+
+    @property
+    def diverging(self) -> float:
+        """The share of the repeats that diverged."""
+        return self.diverged / (self.diverged + len(self.accuracies)) if self.diverged else 0.0
+
+    @property
+    def order(self) -> tuple[float, float]:
+        """The key that sorts the best value first.
+
+        The mean of the repeats that happened to converge favours a value of which others diverged: it comes later.
+        """
+        return self.diverging, -self.accuracy
 
 
 @dataclass(frozen=True)
@@ -62,7 +76,7 @@ def draw(where: Range, trials: int, seed: int, stage: int) -> list[float]:
 
 def narrow(tried: Sequence[Tried], where: Range) -> Range:
     """Return the range of the three best values, extended half way, on its scale, to the next or the old ends."""
-    best = sorted(_converged(tried), key=lambda one: one.accuracy, reverse=True)[:3]
+    best = sorted(_converged(tried), key=lambda one: one.order)[:3]
     lowest, highest = min(one.lam for one in best), max(one.lam for one in best)
     below = max((one.lam for one in tried if one.lam < lowest), default=where.low)
     above = min((one.lam for one in tried if one.lam > highest), default=where.high)
@@ -74,15 +88,17 @@ def narrow(tried: Sequence[Tried], where: Range) -> Range:
 def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
     """Choose by validation accuracy, ties towards the middle of the plateau, the values within one standard error.
 
+    Only values of which the fewest repeats diverged can be chosen: usually, all of them converged.
     The standard error is that of the best value's mean over its repeats, at least the binomial one, sqrt(p (1 - p) / n)
     for one training. Raises Diverged if the trainings of every value diverged.
     """
     converged = sorted(_converged(tried), key=lambda one: one.lam)
-    best = max(converged, key=lambda one: one.accuracy)
+    best = min(converged, key=lambda one: one.order)
     error = math.sqrt(best.accuracy * (1 - best.accuracy) / n_validation / len(best.accuracies))
     if len(best.accuracies) > 1:
         error = max(error, Sample(best.accuracies).standard_error)
-    plateau = [one for one in converged if one.accuracy >= best.accuracy - error]
+    equals = [one for one in converged if one.diverging == best.diverging]
+    plateau = [one for one in equals if one.accuracy >= best.accuracy - error]
     logs = {one.lam: math.log10(max(one.lam, 1e-300)) for one in plateau}
     middle = sum(logs[one.lam] for one in plateau) / len(plateau)
     tied = [one for one in plateau if one.accuracy == best.accuracy]

@@ -122,6 +122,7 @@ def test_the_networks_at_the_ends_of_the_cycles(here: Klcli, trained: Path, imag
     )
     assert here("train", *options, "--snapshots", "--step-epochs", "1", "--cycles", "2").returncode == 0
     found = json.loads(here("predict", "one.png", "two [draft].png", "--run", "last", "--snapshots", "--json").stdout)
+    assert "mean over flips and snapshots" in here("predict", "one.png", "--run", "4", "--snapshots", "--flips").stdout
     last = by_hand(trained, 4, images)
     assert here("train", *options, "--step-epochs", "1", "--cycles", "1").returncode == 0  # the same first cycle
     first = by_hand(trained, 5, images)

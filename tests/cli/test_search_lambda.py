@@ -115,6 +115,11 @@ def test_rounds_are_as_many_fine_stages_each_within_the_one_before(here: Klcli, 
     assert table(again) == table(done)
 
 
+def test_a_stage_of_two_values_is_not_said_to_bracket_three(here: Klcli) -> None:
+    for trials, which in (("2", "best"), ("3", "three best")):
+        assert f"brackets the {which}\n" in here(*LISTED, "--coarse", "--fine", "--trials", trials).stderr
+
+
 def test_a_list_of_values_is_tried_as_it_is(here: Klcli, rows: Rows) -> None:
     done = here(*LISTED, "--values", "0.003", "0.001,0.002", "0.003")
     assert done.returncode == 0, done.stderr
@@ -193,6 +198,16 @@ def test_a_search_in_which_everything_diverges_says_so_and_is_kept(here: Klcli, 
     assert stages(rows) == [("coarse", None, "complete")]
     assert [row[-1] for row in table(done)] == ["diverged"] * 4
     assert json.loads(here(*SEARCH, "--eta-max", "1e30", "--json").stdout)["choice"] is None
+
+
+def test_a_final_training_that_diverged_is_named_below_the_means(here: Klcli, tmp_path: Path) -> None:
+    command = (*LISTED, "--values", "0.001", "--repeats", "2", "--final")
+    assert "Not included" not in here(*command).stdout
+    with sqlite3.connect(tmp_path / "results/klcli.db") as connection:
+        connection.execute("UPDATE runs SET state = 'diverged' WHERE id = 4")
+    done = here(*command, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "Not included: run 4 (diverged)." in done.stdout.splitlines()
 
 
 # --- what is refused
@@ -281,6 +296,10 @@ def test_stages_that_were_trained_otherwise_are_not_mixed_in_silence(here: Klcli
     done = here(*SEARCH, "--fine", "--cycles", "2")
     assert done.returncode == 0
     assert "study 1 was trained with cycles 1 (here 2)" in done.stderr
+    note = "The stages differ in cycles: their accuracies cannot be compared."
+    assert note in done.stdout.splitlines()
+    assert note in here("report", "--study", "2").stdout.splitlines()
+    assert "The stages differ" not in here("report", "--study", "1").stdout
 
 
 def test_a_stage_on_other_validation_images_is_not_ranked_with_the_next(here: Klcli) -> None:

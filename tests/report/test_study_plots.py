@@ -102,6 +102,24 @@ def test_a_search_of_any_kind_is_drawn(runs: list[Run]) -> None:
     assert height > 500
 
 
+def test_the_captions_name_the_runs_that_did_not_complete() -> None:
+    runs = searched((1e-3, 0.5), (1e-2, 0.4))
+    choice = choose(tried_values(runs, "values"), 5000)
+    assert "not complete" not in lambda_search([("values", runs)], choice).caption
+    lost = searched((1e-1, None), (1.0, None), first=3)
+    assert lambda_search([("values", [*runs, *lost])], choice).caption.endswith("; not complete: runs 3-4 (diverged)")
+    sweep, epochs = swept()
+    sweep[5] = replace(sweep[5], state="diverged")
+    assert sigma_curves(sweep, epochs).caption.endswith("; not complete: run 6 (diverged)")
+
+
+def test_the_caption_says_in_what_the_stages_of_a_search_differ() -> None:
+    longer = [trained(3, validation_accuracy=0.6, lam=2e-3, cycles=4, evaluations_per_cycle=2)]
+    stages = [("coarse", searched((1e-3, 0.5), (1e-2, 0.4))), ("fine", longer)]
+    values = [one for stage, runs in stages for one in tried_values(runs, stage)]
+    assert "; the stages differ in cycles" in lambda_search(stages, choose(values, 5000)).caption
+
+
 def test_many_stages_are_drawn_to_the_last() -> None:
     stages = [("coarse", COARSE)] + [(f"fine {i}", searched((2e-3 + i * 1e-5, 0.5), first=10 + i)) for i in range(2, 9)]
     values = [one for stage, runs in stages for one in tried_values(runs, stage)]

@@ -83,8 +83,8 @@ def tried() -> list[Tried]:
 def test_what_was_tried_are_the_complete_repeats_of_every_lambda() -> None:
     assert tried() == [
         Tried(0.001, "coarse", (0.50, 0.54)),
-        Tried(0.01, "coarse", (0.55,)),
-        Tried(0.1, "coarse", ()),
+        Tried(0.01, "coarse", (0.55,), diverged=1),
+        Tried(0.1, "coarse", (), diverged=2),
         Tried(0.002, "fine", (0.53, 0.53)),
     ]
 
@@ -92,8 +92,8 @@ def test_what_was_tried_are_the_complete_repeats_of_every_lambda() -> None:
 def test_the_search_is_sorted_and_says_what_became_of_every_value() -> None:
     table = search_table(LambdaSearch(STAGES, choose(tried(), 5000)))
     assert printed(table, "lambda", "stage", "validation_accuracy", "n", "runs", "remark") == [
-        ("0.01", "coarse", "0.5500", "1", "3, 4", "1 of 2 diverged, chosen"),
-        ("0.002", "fine", "0.5300 ± 0.0000", "2", "7, 8", ""),
+        ("0.01", "coarse", "0.5500", "1", "3, 4", "1 of 2 diverged"),
+        ("0.002", "fine", "0.5300 ± 0.0000", "2", "7, 8", "chosen"),
         ("0.001", "coarse", "0.5200 ± 0.0283", "2", "1, 2", ""),
         ("0.1", "coarse", "-", "0", "5, 6", "diverged"),
     ]
@@ -151,7 +151,7 @@ def test_titles_name_the_split_seeds_of_all_repeats() -> None:
 def test_the_choice_as_a_document() -> None:
     choice = choose(tried(), 5000)
     document = json.loads(json.dumps(asdict(choice), allow_nan=False))
-    assert document["chosen"] == {"lam": 0.01, "stage": "coarse", "accuracies": [0.55]}
+    assert document["chosen"] == {"lam": 0.002, "stage": "fine", "accuracies": [0.53, 0.53], "diverged": 0}
     assert document["standard_error"] == choice.standard_error
     assert isinstance(choice, Choice)
 

@@ -221,6 +221,19 @@ def test_a_diverged_value_is_not_chosen() -> None:
     assert Tried(1.0, "coarse", ()).accuracy == -math.inf
 
 
+def test_a_value_of_which_a_training_diverged_comes_after_those_that_all_converged() -> None:
+    """The mean of those that happened to converge is no estimate of the mean of all."""
+    lucky = Tried(1e-1, "coarse", (0.9,), diverged=2)
+    sound = [Tried(lam, "coarse", (low, low + 0.1, low + 0.2)) for lam, low in ((1e-4, 0.3), (1e-3, 0.4))]
+    choice = choose([lucky, *sound], 5000)
+    assert choice.chosen == choice.best == sound[1]
+    assert lucky not in choice.plateau
+    luckier = Tried(1e-2, "coarse", (0.2, 0.2), diverged=1)  # of which fewer diverged
+    assert choose([lucky, luckier], 5000).chosen == luckier
+    values = [Tried(10.0**-place, "coarse", (0.5, 0.5)) for place in (4, 5, 6)] + [lucky]
+    assert narrow(values, Range(1e-7, 1.0)).high == pytest.approx(10**-2.5)
+
+
 def test_zero_is_a_lambda_too() -> None:
     assert choose(tried((0.0, 0.5), (1e-3, 0.4)), 5000).chosen.lam == 0.0
 

@@ -50,8 +50,8 @@ def predict(
     from klcli.report.tables.later_checks import prediction_table
 
     by, on = found.run, f" on {found.dataset}"
-    views = ["flips"] * found.flips + [f"shifts by {found.shifts}"] * bool(found.shifts)
-    over = f", mean over {' and '.join(views)}" if views else ""
+    averaged = ["flips"] * found.flips + [f"shifts by {found.shifts}"] * bool(found.shifts) + ["snapshots"] * snapshots
+    over = f", mean over {' and '.join(averaged)}" if averaged else ""
     if by is None:
         title = f"Classes by {path_text(checkpoint or '')}: {network_name(found.config)}{on}"
     else:

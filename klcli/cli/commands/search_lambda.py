@@ -6,7 +6,7 @@ from typing import Any
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
 from klcli.errors import Diverged
-from klcli.report.words import repeats_note, subset_words
+from klcli.report.words import repeats_note, subset_words, without_note
 from klcli.settings.procedures import SearchSettings
 from klcli.settings.run_command import DEFAULT_DATABASE, OF_SEARCH, run_command
 from klcli.settings.train_config import TrainConfig
@@ -33,10 +33,11 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
     from klcli.report.plots.curves import training_curves
     from klcli.report.plots.studies import lambda_search
     from klcli.report.tables.runs import splits_table
-    from klcli.report.tables.studies import choice_sentence, repeats_table, search_table
+    from klcli.report.tables.studies import choice_sentence, repeats_table, search_table, stages_note
 
     choice, picture, curves, note = found.choice, None, None, repeats_note(found.stages[0][1])
-    invocation.result(search_table(found), *filter(None, [choice_sentence(choice) if choice else "", note]))
+    notes = [choice_sentence(choice) if choice else "", stages_note(found), note]
+    invocation.result(search_table(found), *filter(None, notes))
     pairs = zip(found.studies, found.stages, strict=True)
     stages = [{"study": study, "stage": stage, "runs": [*map(run_document, own)]} for study, (stage, own) in pairs]
     document: dict[str, Any] = {"studies": stages, "choice": asdict(choice) if choice else None}
@@ -44,7 +45,8 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
         runs, study = found.final, found.final[0].study_id
         what = f"Final: lambda {choice.chosen.lam:.6g}, {runs[0].cycles:g} cycles{subset_words(runs)} (study {study})"
         complete = [run for run in runs if run.state == "complete"]
-        invocation.result(splits_table(what, runs[0]) if len(runs) == 1 else repeats_table(what, complete))
+        shown = splits_table(what, runs[0]) if len(runs) == 1 else repeats_table(what, complete)
+        invocation.result(shown, *filter(None, [without_note(runs)]))
         epochs = {run.id: lab.epochs(run) for run in runs}
         curves = invocation.picture(f"study-{study:06d}-training.png", lambda: training_curves(runs, epochs))
         document["final"] = {"study": study, "runs": [*map(run_document, runs)], "picture": curves}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle, product
 
-from klcli.procedures.searches import tried_values
+from klcli.procedures.searches import mixed, tried_values
 from klcli.report import words
 from klcli.report.plots.chart import COLOURS, DURING, OF_BN, STYLES, Chart, Line, Panel, curve, marks
 from klcli.report.plots.curves import MEASURES, complete_of, mean_curve, shared_cycle
@@ -51,7 +51,9 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, s
     studies = words.numbered("study", list(dict.fromkeys(runs[0].study_id or 0 for _, runs in stages)))
     repeated = "; the bars are one standard deviation over seeds" if has_repeats else ""
     caption = f"{words.settings_line(first, omit=('lambda',), together_with=together)}, {studies}{repeated}"
-    return Chart(title, caption, [[panel]], 8, 4.2)
+    if differing := mixed(together):
+        caption += f"; the stages differ in {differing}"
+    return Chart(title, caption + _incomplete(together), [[panel]], 8, 4.2)
 
 
 def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], splits: Sequence[str] = ()) -> Chart:
@@ -86,7 +88,12 @@ def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], spl
     settings = words.settings_line(first, omit=("initializer",), together_with=runs)
     studies = words.numbered("study", list(dict.fromkeys(run.study_id or 0 for run in runs)))
     title, caption = f"Sigma and batch normalisation: {network}", f"{settings}, {studies}{repeated}"
-    return Chart(title, caption, rows, max(7, 3.6 * len(sigmas)), 7.8, shares_axes=True)
+    return Chart(title, caption + _incomplete(runs), rows, max(7, 3.6 * len(sigmas)), 7.8, shares_axes=True)
+
+
+def _incomplete(runs: Sequence[Run]) -> str:
+    left = words.incomplete_words(runs)
+    return f"; not complete: {left}" if left else ""
 
 
 def gradient_errors(checks: Sequence[GradientCheck]) -> Chart:

@@ -99,6 +99,9 @@ def group_notes(groups: Sequence[Group], by: Sequence[Setting], repeated: Runs) 
     if held := [number for number, (orders, own) in enumerate(seeds, start=1) if len(orders) == 1 < len(own)]:
         what = f"{numbered('Row', held)}: the seeds are of the weights alone, with one order of the images"
         notes.append(f"{what}: the deviation does not contain that of the order.")
+    if held := [number for number, (orders, own) in enumerate(seeds, start=1) if len(own) == 1 < len(orders)]:
+        what = f"{numbered('Row', held)}: the seeds are of the order alone, with the same initial weights"
+        notes.append(f"{what}: the deviation does not contain that of the weights.")
     if repeated:
         notes.append(not_counted(run.id for run in repeated))
     return notes

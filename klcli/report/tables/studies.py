@@ -84,6 +84,14 @@ def choice_sentence(choice: "Choice") -> str:
     return f"{chosen}; " + (f"{others} more {within}, from {low:.4g} to {high:.4g}" if others else f"no other {within}")
 
 
+def stages_note(search: "LambdaSearch") -> str:
+    """State in what the stages differ besides lambda; empty if they can be compared."""
+    from klcli.procedures.searches import mixed
+
+    labels = mixed([run for _, runs in search.stages for run in runs])
+    return f"The stages differ in {labels}: their accuracies cannot be compared." if labels else ""
+
+
 def sigma_table(runs: Sequence[Run]) -> Table:
     """Every sigma by split, without and with BN side by side; a run without a number shows its state."""
     rows: list[Row] = []
