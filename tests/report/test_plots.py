@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from records import MEASURES, epoch, lines_of, points, run
 
-from klcli.report.plots.chart import Line, Look, entering, later_limits
+from klcli.report.plots.chart import Line, Look, entering, later_limits, later_scale
 from klcli.report.plots.curves import learning_rate_curve, overlay, training_curves
 from klcli.report.plots.figure import Chart, draw
 from klcli.report.words import settings_line
@@ -90,6 +90,9 @@ def test_a_high_value_at_update_0_is_marked_and_the_axis_shows_the_others() -> N
     assert later_limits([replace(high, y=[5.0, *high.y[1:]])]) is None  # the others have half of the axis
     assert later_limits([replace(high, x=high.x[:3], y=high.y[:3])]) is None  # three evaluations
     assert later_limits([low]) is None and later_limits([]) is None
+    assert later_scale([high, low]) == (pytest.approx((0.9, 3.1)), "linear")
+    assert later_scale([replace(high, y=[31.0, 3.0, 30.0, 1e5, 1e9, 1e14]), low]) == (None, "log")  # it diverged
+    assert later_scale([replace(high, y=[40.0, 35.0, 30.0, 25.0, 20.0, 15.0])]) == (None, "linear")
     measured = [epoch(step, learning_rate=0.1, train_cost=40.0 if step == 0 else 2 - step / 100) for step in high.x]
     texts = re.findall(r"<!-- (.*?) -->", draw(curves_of(trained(), measured), "svg").decode())
     assert texts.count("40 at update 0") == 1

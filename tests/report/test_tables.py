@@ -146,6 +146,10 @@ def test_side_by_side_has_every_setting_the_results_and_later_evaluations() -> N
     assert rows["evaluations per cycle"] == ("-", "-")
     assert rows["validation accuracy"] == ("0.5412", "0.5412")
     assert rows["test accuracy, precise statistics, flips"] == ("-", "0.5400")
+    [huge] = [
+        cells for cells in comparison_table([run(train_loss=9.645e13)], False).cells() if cells[0] == "train loss"
+    ]
+    assert huge[1] == "9.645e+13"
     differing = comparison_table([run(), run(3, {"lam": 0.1, "batch_size": 50}, state="diverged")], diff_only=True)
     assert [cells[0] for cells in differing.cells()] == ["lambda", "n_s", "n_batch", "state"]
 

@@ -1,5 +1,6 @@
 """Charts: lines in panels as plain values, gathered without matplotlib and drawn by figure.py."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +15,7 @@ COLOURS = ("#332288", "#CC6677", "#999933", "#88CCEE", "#AA4499", "#DDCC77")
 GREY = "#555555"
 LINES = ("-", "--", ":", "-.")
 STYLES = {"train": "-", "validation": "--", "test": ":"}
+WIDE = 20.0  # above this loss an axis is logarithmic, or the others would be a flat line; chance is ln 10 = 2.3
 MANY = 6  # evaluations of a curve: with fewer, the first is not apart from the others
 DURING = ("train", "validation")  # splits with a curve; the test split is evaluated after the training
 
@@ -101,6 +103,19 @@ def marks(
     """Return points (x, y) as markers without a line; none for no points."""
     x, y = [x for x, _ in points], [y for _, y in points]
     return [Line(label, x, y, colour, "", spread, marker=marker, size=size)] if points else []
+
+
+def scale_of(losses: Sequence[float]) -> str:
+    """Return the scale of an axis of losses or costs: logarithmic if the lower ones would else be a flat line."""
+    return "log" if losses and max(losses) > max(WIDE, 10 * min(losses)) else "linear"
+
+
+def later_scale(lines: Sequence[Line]) -> tuple[tuple[float, float] | None, str]:
+    """Return the limits of y as `later_limits` and the scale for the values inside them, a logarithmic one without."""
+    ylim = later_limits(lines)
+    low, high = ylim or (-math.inf, math.inf)
+    scale = scale_of([y for line in lines for y in line.y if low <= y <= high])
+    return (ylim if scale == "linear" else None), scale
 
 
 def later_limits(lines: Sequence[Line]) -> tuple[float, float] | None:

@@ -62,9 +62,9 @@ def _panel(name: str, curves: Sequence[Curve], epochs: Epochs, dots_below: int =
         for label, runs, split, colour, style in curves
         for line in mean_curve(label, runs, epochs, f"{split}_{name}", colour, style, dots_below)
     ]
-    ylim = None if name == "accuracy" else chart.later_limits(lines)
+    ylim, scale = (None, "linear") if name == "accuracy" else chart.later_scale(lines)
     length = shared_cycle(run for _, runs, *_ in curves for run in runs)
-    return Panel(lines, name, xlim=steps_limit(lines), ylim=ylim, cycle=length)
+    return Panel(lines, name, yscale=scale, xlim=steps_limit(lines), ylim=ylim, cycle=length)
 
 
 def complete_of(runs: Runs) -> Runs:

@@ -7,7 +7,7 @@ from itertools import cycle, product
 
 from klcli.procedures.searches import mixed, tried_values
 from klcli.report import words
-from klcli.report.plots.chart import COLOURS, DURING, OF_BN, STYLES, Chart, Line, Panel, curve, marks
+from klcli.report.plots.chart import COLOURS, DURING, OF_BN, STYLES, Chart, Line, Panel, curve, marks, scale_of
 from klcli.report.plots.curves import MEASURES, complete_of, mean_curve, shared_cycle
 from klcli.report.tables.later_checks import gradient_check_title, gradient_method
 from klcli.store.records import Epoch, GradientCheck, Run
@@ -15,7 +15,6 @@ from klcli.studies.lambda_search import Choice
 from klcli.studies.statistics import Sample
 
 MARKS = tuple(zip("o^sDvP", COLOURS, strict=True))
-WIDE = 20.0  # above this loss the axis is logarithmic, or the others would be a flat line; chance is ln 10 = 2.3
 SMALLEST_ERROR = 1e-17  # where an error of exactly 0 is drawn
 PARAMETERS = dict(zip(("W", "b", "gamma", "beta"), MARKS, strict=False))
 
@@ -69,7 +68,7 @@ def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], spl
         shares_y = name != "cost"  # the L2 term alone makes that of a large sigma several times that of a small one
         measured = [one for run in (runs if shares_y else mine) for one in epochs[run.id]]
         values = [getattr(one, f"{split}_{name}") for one in measured for split in DURING]
-        is_wide = name != "accuracy" and max(values, default=0.0) > max(WIDE, 10 * min(values, default=0.0))
+        scale = "linear" if name == "accuracy" else scale_of(values)
         lines = list[Line]()
         for bn, split in product((False, True), shown):
             if own := [run for run in mine if run.config.batch_norm is bn]:
@@ -81,7 +80,7 @@ def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], spl
                 lines += [replace(line, spread=()) for line in means]
         title = f"sigma {sigma:g}\n{words.run_numbers(mine)}" if name == MEASURES[0] else ""
         ylabel = name if sigma == sigmas[0] else ""
-        xlabel, scale = "update step" if name == MEASURES[-1] else "", "log" if is_wide else "linear"
+        xlabel = "update step" if name == MEASURES[-1] else ""
         row.append(Panel(lines, title, xlabel, ylabel, yscale=scale, cycle=shared_cycle(mine), shares_y=shares_y))
     network = f"{words.layers_name(first.config)}{words.statistics_words(runs)}{words.subset_words(runs)}"
     repeated = "; of repeats, thin curves and their mean" if len(runs) > 2 * len(sigmas) else ""

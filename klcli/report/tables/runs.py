@@ -105,7 +105,7 @@ def splits_table(title: str, run: Run) -> Table:
     for split in SPLITS[1:] if run.snapshots else ():
         ensemble = {name: run.measure(f"ensemble_{split}", name) for name in ("loss", "accuracy")}
         rows.append({"split": f"{split}, mean of {run.snapshots} snapshots"} | ensemble)
-    return Table(title, columns("split=; loss:; cost:; accuracy:", **dict.fromkeys(names, fraction)), rows)
+    return Table(title, columns("split=; loss:.4f; cost:.4f; accuracy:.4f"), rows)
 
 
 def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence[Evaluation] = ()) -> Table:
