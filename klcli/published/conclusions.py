@@ -12,12 +12,13 @@ epochs      The epochs until the first experiment is ahead of the second for goo
 All but the first are measured for every seed. The verdict is that of intervals.py on one more run: against a published
 number, or for a claim, which the whole interval must have (`above` 0, `below` 10 epochs). The variance of a typical
 setting is the sum of those of its parts, an upper bound if the parts are one network. The parts of a conclusion are
-measured on the same images, so no sampling error enters.
+measured on the same images, so no sampling error enters. Epochs are whole numbers: their standard deviation over seeds
+is at least that of rounding, 1 / sqrt(12), or seeds that agree by chance would leave no doubt.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from klcli.published.intervals import (
     DIFFERS,
@@ -36,6 +37,7 @@ from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import Tried, choose
 from klcli.studies.statistics import Sample
 
+ROUNDED = 1 / math.sqrt(12)  # standard deviation of what is left of a number that is rounded to a whole one
 Epochs = Callable[[int], Sequence[Epoch]]
 Values = Mapping[int, float]  # by repeat
 
@@ -94,6 +96,8 @@ def find(line: Line, evidence: Evidence) -> Finding:
         return Finding(INCOMPARABLE, evidence.lost(line.conclusion.experiments))
     sample, bound = Sample(tuple(values.values())), line.published or 0.0
     noise = Noise.of(sample, evidence.typical_of(*parts))
+    if line.quantity == "epochs" and noise.own is not None:
+        noise = replace(noise, own=max(noise.own, ROUNDED))
     difference, claim = sample.mean - bound, line.conclusion.claim
     if claim:
         verdict, power = decide_claim(difference if claim == "above" else -difference, noise)

@@ -241,6 +241,17 @@ def test_bn_converges_sooner(leads_from: tuple[int, ...], verdict: str, quantity
     assert one.verdict == verdict
 
 
+@pytest.mark.parametrize(("below", "verdict"), [(4, "reproduced"), (3, "undecided")])
+def test_equal_epochs_of_all_seeds_are_in_doubt_by_their_rounding(below: int, verdict: str) -> None:
+    document = concluding(kind="epochs", experiments=["bn", "plain"], quantity="train_loss", below=below)
+    curves = {id: curve(id, [0.4] * 10) for id in range(1, 6)}
+    curves |= {id: curve(id, [0.3] * 2 + [0.5] * 8) for id in range(6, 11)}  # all ahead from the third epoch on
+    ends = [{"train_accuracy": 0.6, "test_accuracy": 0.5}] * 5
+    one = concluded(document, {"plain": [ends], "bn": [ends]}, curves)
+    assert one.margin == pytest.approx(2.776 * (1 / 12 * (1 + 1 / 5)) ** 0.5, rel=1e-3)  # t of 4 degrees of freedom
+    assert one.verdict == verdict
+
+
 # ---------------------------------------------------------------- the documents
 
 
