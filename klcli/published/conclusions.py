@@ -93,7 +93,7 @@ def find(line: Line, evidence: Evidence) -> Finding:
     if not values:
         return Finding(INCOMPARABLE, evidence.lost(line.conclusion.experiments))
     sample, bound = Sample(tuple(values.values())), line.published or 0.0
-    noise = Noise.of(sample, evidence.typical_of(*parts))
+    noise = Noise(sample.n, sample.std, evidence.typical_of(*parts))
     difference, claim = sample.mean - bound, line.conclusion.claim
     if claim:
         verdict, power = decide_claim(difference if claim == "above" else -difference, noise)

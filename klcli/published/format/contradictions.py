@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from klcli.errors import ConfigError
 from klcli.published.format.places import Path
-from klcli.published.quirks import require_possible
+from klcli.published.quirks import impossible
 from klcli.published.report import RESULTS, Experiment, Report
 from klcli.settings.train_config import TrainConfig
 
@@ -59,7 +58,7 @@ def _of_methods(document: Document, report: Report) -> Iterator[tuple[Path, str]
     networks = dict[str, tuple[Any, ...]]()  # of the chains of a method
     for one in report.experiments:
         place, table = tables[one.name]
-        for words in dict.fromkeys(words for config in one.configs for words in _impossible(one.quirks, config)):
+        for words in dict.fromkeys(words for config in one.configs for words in impossible(one.quirks, config)):
             yield (*place, "quirks"), words
         if not one.is_chain:
             continue
@@ -71,14 +70,6 @@ def _of_methods(document: Document, report: Report) -> Iterator[tuple[Path, str]
         parts = [(config.hidden, config.batch_norm, config.whitening, config.split) for config in one.configs]
         if any(networks.setdefault(chain, part) != part for part in parts):
             yield place, "a chain keeps its network and images, one `hidden`, `batch_norm`, `whitening` and `split`"
-
-
-def _impossible(quirks: Sequence[str], config: TrainConfig) -> Iterator[str]:
-    for quirk in quirks:
-        try:
-            require_possible(quirk, config)
-        except ConfigError as error:
-            yield str(error)
 
 
 def _tables(document: Document, kind: str) -> Iterator[tuple[Path, Document]]:
