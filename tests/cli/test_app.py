@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
 import threadpoolctl
+from command import Klcli, Refused
 from hypothesis import HealthCheck, given, settings
 
 import klcli as package
@@ -21,9 +22,6 @@ from klcli.errors import ExitCode
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--data", "synthetic", "--subset", "200", "--epochs", "0")
-
-Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
-Refused = Callable[..., str]
 
 
 def commands() -> list[tuple[str, ...]]:

@@ -1,18 +1,13 @@
 """`--bn-statistics` on the command line: stored, equal in the replicas of a stack, and marked as transductive."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
+from command import Klcli, Refused, Rows
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
 
 TINY = ("--data", "synthetic", "--subset", "300", "--epochs", "1", "--hidden", "8", "--bn")
 

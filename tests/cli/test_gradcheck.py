@@ -4,20 +4,17 @@ import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
 import pytest
+from command import Klcli, Refused, read
 
 from klcli import compiled
 from klcli.cli.app import main
 from klcli.compiled.team import Team
 from klcli.engine import losses
 from klcli.report.plots.figure import draw
-
-Klcli = Callable[..., "CompletedProcess[str]"]
-Refused = Callable[..., str]
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
@@ -58,8 +55,7 @@ def test_the_course_set_passes_and_is_stored(capsys, tmp_path, monkeypatch):
                 assert (error["gradient_std"] < 1e-12) == no_gradient
     picture = tmp_path / document["picture"]
     assert picture.read_bytes().startswith(b"\x89PNG")
-    with sqlite3.connect(tmp_path / "results/klcli.db") as db:
-        assert db.execute("SELECT count(*) FROM gradient_errors").fetchone()[0] == len(errors)
+    assert len(read(tmp_path, "SELECT * FROM gradient_errors")) == len(errors)
 
 
 def test_the_images_of_a_check_can_be_standardised_one_by_one(capsys):

@@ -3,24 +3,18 @@
 import json
 import os
 import shutil
-import sqlite3
 import sys
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
 import pytest
+from command import Klcli, Refused, Rows, change
 from PIL import Image
 
 from klcli.data.sources import open_dataset
 from klcli.store import checkpoints
-
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
 
 SHOWN = (50_100, 59_000)  # two of the test images
 TRAINED_ON = 200  # --subset of the stored runs
@@ -164,13 +158,6 @@ def test_wrong_usage(
     refused(here("predict", *args), code, *named)
 
 
-def execute(folder: Path, sql: str, *parameters: Any) -> None:
-    connection = sqlite3.connect(folder / "results/klcli.db")
-    connection.execute(sql, parameters)
-    connection.commit()
-    connection.close()
-
-
 def test_a_checkpoint_needs_no_database_and_no_images(
     here: Klcli, refused: Refused, trained: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,10 +205,10 @@ def test_a_checkpoint_of_an_older_klcli_needs_the_images(
     path = trained / "results/checkpoints/run-000002.npz"
     found = checkpoints.load(path)
     sha256 = checkpoints.save(path, found.state, found.config, found.step)
-    execute(trained, "UPDATE runs SET checkpoint_sha256 = ? WHERE id = 2", sha256)
+    change(trained, "UPDATE runs SET checkpoint_sha256 = ? WHERE id = 2", values=[sha256])
     assert json.loads(here("predict", "one.png", "--run", "2", "--json").stdout)["pictures"] == probabilities
     refused(here("predict", "one.png", "--checkpoint", str(path)), 4, "an older klcli wrote this checkpoint", "--run")
-    execute(trained, "UPDATE runs SET dataset_sha256 = printf('%064d', 7)")
+    change(trained, "UPDATE runs SET dataset_sha256 = printf('%064d', 7)")
     refused(here("predict", "one.png", "--run", "2"), 3, "run 2", "--data")
 
 
@@ -229,7 +216,7 @@ def test_other_images_and_a_damaged_checkpoint(
     here: Klcli, refused: Refused, images: np.ndarray, trained: Path
 ) -> None:
     probabilities = json.loads(here("predict", "one.png", "--run", "2", "--json").stdout)["pictures"]
-    execute(trained, "UPDATE runs SET dataset_sha256 = printf('%064d', 7)")
+    change(trained, "UPDATE runs SET dataset_sha256 = printf('%064d', 7)")
     assert json.loads(here("predict", "one.png", "--run", "2", "--json").stdout)["pictures"] == probabilities
     refused(here("predict", "one.png", "--run", "2", "--data", "synthetic"), 3, "run 2", "--data")
     (trained / "results/checkpoints/run-000003.npz").write_bytes(b"nothing")

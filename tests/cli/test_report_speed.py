@@ -12,18 +12,16 @@ import statistics
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 from benchmarks.large_database import enlarge
+from command import Klcli
 
 pytestmark = pytest.mark.slow
 
 RUNS, EPOCHS = 10_000, 20
-Klcli = Callable[..., "CompletedProcess[str]"]
 INSTRUCTIONS = 100  # of SQLite's virtual machine per progress callback
 
 

@@ -4,7 +4,6 @@ import os
 import pty
 import shlex
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from command import read
 from light import KLCLI, LIGHT
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="a shell as POSIX has it")]
@@ -55,11 +55,7 @@ def shell(trained: Path) -> Shell:
 
 
 def states(folder: Path) -> list[tuple[str, float]]:
-    connection = sqlite3.connect(folder / "results/klcli.db")
-    try:
-        return connection.execute("SELECT state, epochs_done FROM runs WHERE id > 3").fetchall()
-    finally:
-        connection.close()
+    return [(run["state"], run["epochs_done"]) for run in read(folder, "SELECT * FROM runs WHERE id > 3")]
 
 
 @pytest.mark.parametrize("command", RECORDING.values(), ids=RECORDING)
@@ -80,9 +76,7 @@ def test_lost_results_are_stored_and_the_line_says_where(
     assert {state for state, _ in states(trained)} <= {"complete"}
     kinds = {"gradcheck": "gradient_checks", "evaluate": "evaluations"}
     table = kinds.get(command.partition(" ")[0], "runs WHERE id > 3")
-    with sqlite3.connect(trained / "results/klcli.db") as connection:
-        assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() > (0,)
-    connection.close()
+    assert read(trained, f"SELECT * FROM {table}")
 
 
 @pytest.mark.parametrize("to", ["2>&-", "2>/dev/full", "2> >(true)"], ids=["closed", "full", "pipe"])
@@ -102,9 +96,8 @@ def test_both_streams_lost(shell: Shell, trained: Path, to: str) -> None:
     done = shell(f"klcli {TRAIN} {to}")
     assert (done.returncode, done.stdout, done.stderr) == (4, "", "")
     assert states(trained) == [("complete", 6)]
-    with sqlite3.connect(trained / "results/klcli.db") as connection:  # which has not got the number of a stream
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    connection.close()
+    # The database has not got the number of a stream.
+    assert read(trained, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
 
 
 @pytest.mark.parametrize("lines", [0, 1, 3])

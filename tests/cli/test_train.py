@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import re
-import sqlite3
 import struct
 import subprocess
 import sys
@@ -16,16 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import Klcli, Refused, Rows, change, read
 from light import LIGHT
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
 TINY = ("--data", "synthetic", "--subset", "500")
 ONE_CYCLE = (*TINY, "--cycles", "1", "--step-epochs", "1")  # 2 epochs of 5 updates
-
-Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
 
 
 # What the options become
@@ -549,10 +545,7 @@ def test_a_file_that_is_no_database(here: Klcli, refused: Refused, tmp_path: Pat
 
 
 def test_a_database_of_a_newer_klcli(here: Klcli, refused: Refused, trained: Path) -> None:
-    connection = sqlite3.connect(trained / "results/klcli.db")
-    connection.execute("UPDATE _sqlite_migrations SET name = 'm999_from_the_future' WHERE name LIKE 'm001%'")
-    connection.commit()
-    connection.close()
+    change(trained, "UPDATE _sqlite_migrations SET name = 'm999_from_the_future' WHERE name LIKE 'm001%'")
     refused(here("train", *TINY), 4, "results/klcli.db", "newer klcli")
 
 
@@ -614,12 +607,9 @@ def test_no_space_left_while_training(klcli: Klcli, tmp_path: Path, small_disk: 
     assert "space" in line
     (folder / "ballast").unlink()
     assert klcli("report", "--db", str(folder / "klcli.db")).returncode == 0  # marks it
-    connection = sqlite3.connect(folder / "klcli.db")
-    [(state, epochs)] = connection.execute("SELECT state, epochs_done FROM runs")
-    stored = connection.execute("SELECT count(*) FROM epochs").fetchone()[0]
-    connection.close()
-    assert state in ("interrupted", "failed")
-    assert epochs == stored - 1 >= 3
+    [run], epochs = (read(folder, f"SELECT * FROM {table}", "klcli.db") for table in ("runs", "epochs"))
+    assert run["state"] in ("interrupted", "failed")
+    assert run["epochs_done"] == len(epochs) - 1 >= 3
 
 
 # A cost that becomes NaN

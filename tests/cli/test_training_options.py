@@ -4,14 +4,12 @@ import json
 import os
 import re
 import signal
-import sqlite3
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
 import pytest
+from command import Klcli, Refused, Rows, change
 
 from klcli import Lab
 from klcli.errors import Interrupted
@@ -23,9 +21,6 @@ from klcli.training.result import EpochMetrics
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
 
 TINY = ("--data", "synthetic", "--subset", "300", "--hidden", "10", "--bn", "--step-epochs", "1", "--cycles", "2")
 ADAM = ("--optimizer", "adam", "--eta-max", "1e-3")
@@ -199,11 +194,10 @@ def test_an_interrupted_run_goes_on_to_the_bits_of_an_uninterrupted_one(
 def test_a_config_from_before_these_options_still_trains_on(here: Klcli, rows: Rows, tmp_path: Path) -> None:
     """A run that an older klcli left: its config knows none of the newer settings."""
     assert here("train", *TINY).returncode == 0
-    with sqlite3.connect(tmp_path / "results/klcli.db") as db:
-        config = json.loads(db.execute("SELECT config FROM runs").fetchone()[0])
-        old = {name: value for name, value in config.items() if name not in NEWER}
-        assert len(old) == len(config) - len(NEWER)
-        db.execute("UPDATE runs SET state = 'interrupted', config = ?", [json.dumps(old)])
+    config = json.loads(rows("runs")[0]["config"])
+    old = {name: value for name, value in config.items() if name not in NEWER}
+    assert len(old) == len(config) - len(NEWER)
+    change(tmp_path, "UPDATE runs SET state = 'interrupted', config = ?", values=[json.dumps(old)])
     done = here("train", "--resume", "last")
     assert done.returncode == 0, done.stderr
     [run] = rows("runs")
