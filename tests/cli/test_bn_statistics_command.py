@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import Klcli, Refused, Rows
+from command import Klcli, Rows
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
@@ -64,18 +64,3 @@ def test_a_sweep_says_so_too(here: Klcli, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "batch statistics, transductive" in done.stdout
     assert "batch statistics, transductive" in here("report", "--study", "1").stdout
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        (("--bn-statistics", "exact"), ("exact", "precise")),
-        (("--bn-samples", "50"), ("50", "precise")),
-        (("--bn-statistics", "precise", "--bn-samples", "1"), ("--bn-samples 1", "at least 2")),
-        (("--bn-statistics", "precise", "--bn-samples", "many"), ("many",)),
-    ],
-)
-def test_what_gives_no_statistics_is_refused(
-    here: Klcli, refused: Refused, options: tuple[str, ...], named: tuple[str, ...]
-) -> None:
-    refused(here("train", *TINY, *options), 2, *named)

@@ -82,31 +82,6 @@ def test_adam_with_the_rates_of_sgd_is_warned_of_with_the_cure(here: Klcli, comm
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--optimizer", "lion"], ["'lion'", "sgd, adam"]),
-        (["--momentum", "1"], ["momentum 1.0", "below 1"]),
-        (["--momentum", "0.9", "--optimizer", "adam"], ["momentum 0.9", "--optimizer sgd"]),
-        (["--eta-decay", "1.1"], ["--eta-decay 1.1", "at most 1"]),
-        (["--eta-decay", "0.5", "--schedule", "constant"], ["--eta-decay 0.5", "cyclical or cosine"]),
-        (["--dropout", "1"], ["dropout 1.0", "below 1"]),
-        (["--label-smoothing", "-0.1"], ["--label-smoothing -0.1"]),
-        (["--shift", "32"], ["shift 32", "from 0 to 31"]),
-        (["--shift", "1.5"], ["'1.5'"]),
-        (["--mixup", "inf"], ["mixup inf"]),
-        (["--weight-average", "1"], ["--weight-average 1.0", "below 1"]),
-        (["--snapshots", "--schedule", "one-cycle"], ["snapshots", "one-cycle", "cyclical or cosine"]),
-        (["--weight-decay", "-1"], ["--weight-decay -1.0"]),
-        (["--weight-decay", "nan"], ["--weight-decay nan"]),
-        (["--standardise", "batch"], ["standardise 'batch'", "pixel, image"]),
-    ],
-    ids=" ".join,
-)
-def test_what_cannot_be_is_refused(here: Klcli, refused: Refused, options: list[str], named: list[str]) -> None:
-    refused(here("train", *TINY, *options), 2, *named)
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
         (["train", "--bn-eps", "1e-5"], ["--bn-eps 1e-05", "add --bn"]),
         (["train", "--bn-momentum", "0.5", "--repeats", "2"], ["--bn-momentum 0.5", "add --bn"]),
         (["train", "--bn-statistics", "precise", "--bn-samples", "9"], ["--bn-statistics precise", "add --bn"]),

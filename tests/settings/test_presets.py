@@ -67,8 +67,3 @@ def test_a_setting_that_does_not_fit_is_refused_with_the_name_of_the_preset() ->
 )
 def test_without_shifts_and_contrast_nothing_of_a_preset_weakens_them(own: dict[str, Any], weak: float) -> None:
     assert override(presets()["quick"].config, own).weak_augmentation == weak
-
-
-def test_a_preset_that_is_not_there() -> None:
-    with pytest.raises(ConfigError, match=r"'bst'.*course"):
-        preset("bst")
