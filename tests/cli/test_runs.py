@@ -97,6 +97,7 @@ def test_a_damaged_checkpoint_is_found(here: Klcli, trained: Path) -> None:
     done = here("runs", "check")
     assert done.returncode == 4
     assert "damaged  run 2" in done.stdout
+    assert here("runs", "check", "--json").stdout.startswith("{")
     assert done.stderr.startswith("klcli: ")
 
 
