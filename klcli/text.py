@@ -5,7 +5,6 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from typing import Any
 # stand for the bytes of a name that is not UTF-8.
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 # What neither cmd nor PowerShell changes outside of quotes: options, numbers, names and paths.
 _PLAIN = re.compile(r"--?[\w-]+|[\w\\/][\w.:\\/+-]*")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan|infinity)", re.ASCII | re.IGNORECASE)
@@ -46,10 +44,9 @@ def csv_cell(value: Any) -> Any:
 
 
 def _escape(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that Python could not decode (PEP 383)
+    if 0xDC80 <= (code := ord(character)) <= 0xDCFF:  # a byte that Python could not decode (PEP 383)
         return f"\\x{code - 0xDC00:02x}"
-    return _NAMED.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+    return character.encode("unicode_escape").decode()
 
 
 def one_line(error: BaseException) -> str:
@@ -73,9 +70,7 @@ def path_of(text: str) -> Path:
 
 def user_path(path: str | os.PathLike[str]) -> Path:
     """Return a path with `~` expanded, which a shell does not do in `--data=~/cifar`, and Python nowhere."""
-    with suppress(RuntimeError):  # no such user, or no home folder: "~" is then an ordinary name
-        return Path(path).expanduser()
-    return Path(path)
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # without a home, "~" is an ordinary name
 
 
 def command_text(words: Sequence[str]) -> str:

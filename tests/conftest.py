@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from command import Klcli
 from hypothesis import settings
 from light import KLCLI, LIGHT
 
@@ -33,8 +34,6 @@ if hasattr(signal, "SIGHUP"):  # `nohup` has it ignored, also in the processes o
 # The same examples everywhere, however busy the machine is; the fault harness is where new ones are looked for.
 settings.register_profile("the suite", derandomize=True, deadline=None)
 settings.load_profile("the suite")
-
-Klcli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")

@@ -173,7 +173,7 @@ def _option(name: str, one: Setting, default: Any) -> inspect.Parameter:
     elif one.is_counted:
         kind = int
     elif one.kind is tuple:
-        kind = tuple[str, str] | None if one.is_pair else list[str]
+        kind = list[str]
         default = default and [*map(str, default)]
     elif default is not None:
         default = str(default)

@@ -81,16 +81,12 @@ class Step:
         return f"{done:.0f} of {total:.0f}{left}"
 
     def _show(self) -> None:
-        if self._ended.wait(max(0.0, self._pace.due - time.monotonic())):
-            return
-        if self._invocation.is_live:
-            self._draw()
-            return
-        while True:
-            self._invocation.say(f"{self.name}: {self.words()}")
-            self._pace.spoken()
-            if self._ended.wait(self._pace.due - time.monotonic()):
-                return
+        while not self._ended.wait(max(0.0, self._pace.due - time.monotonic())):
+            if self._invocation.is_live:
+                self._draw()  # until the end
+            else:
+                self._invocation.say(f"{self.name}: {self.words()}")
+                self._pace.spoken()
 
     def _draw(self) -> None:
         from rich.progress import BarColumn, TextColumn
@@ -173,7 +169,7 @@ class TrainingProgress(Observer):
         }
         used = itertools.accumulate(columns.values())
         self.bar = invocation.bar(*(one for one, n in zip(columns, used, strict=True) if n <= invocation.err.width))
-        self.bar.add_task("", total=budget.total_updates, epoch="", left="", eta=0.0, speed="-", **self._metrics)
+        self.bar.add_task("", total=budget.total_updates)
         self._draw(0)
 
     def on_update(self, step: int) -> None:

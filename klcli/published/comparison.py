@@ -117,7 +117,7 @@ def _training(
     split_varies = len({run.split for run in mine}) > 1
     same_images = line.same_validation_images or split_varies
     sampling = 0.0 if same_images else sampling_error(line.quantity, sample.mean, line.config.split)
-    noise, tolerance = Noise.of(sample, typical, sampling), line.tolerance or tolerance_of(line.quantity)
+    noise, tolerance = Noise(sample.n, sample.std, typical, sampling), line.tolerance or tolerance_of(line.quantity)
     verdict, power = decide(sample.mean - line.published, noise, tolerance)
     scatter = f"ours have {min(sample.values):.4f} to {max(sample.values):.4f}" if power and sample.n > 1 else ""
     why = _why(line, verdict, lost, power, scatter)
@@ -155,10 +155,8 @@ def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
 
 def _conclusion(line: Line, evidence: Evidence, incomparable: str | None) -> Comparison:
     found = Finding(INCOMPARABLE, incomparable) if incomparable else find(line, evidence)
-    return Comparison(
-        line, found.verdict, _why(line, found.verdict, found.words), found.sample, margin=found.margin,
-        tolerance=found.tolerance,
-    )  # fmt: skip
+    why = _why(line, found.verdict, found.words)
+    return Comparison(line, found.verdict, why, found.sample, margin=found.margin, tolerance=found.tolerance)
 
 
 def _why(line: Line, verdict: str, *words: str) -> str:

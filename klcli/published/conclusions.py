@@ -18,7 +18,7 @@ is at least that of rounding, 1 / sqrt(12), or seeds that agree by chance would 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from klcli.published.intervals import (
     DIFFERS,
@@ -95,9 +95,10 @@ def find(line: Line, evidence: Evidence) -> Finding:
     if not values:
         return Finding(INCOMPARABLE, evidence.lost(line.conclusion.experiments))
     sample, bound = Sample(tuple(values.values())), line.published or 0.0
-    noise = Noise.of(sample, evidence.typical_of(*parts))
-    if line.quantity == "epochs" and noise.own is not None:
-        noise = replace(noise, own=max(noise.own, ROUNDED))
+    spread = sample.std
+    if line.quantity == "epochs" and spread is not None:
+        spread = max(spread, ROUNDED)
+    noise = Noise(sample.n, spread, evidence.typical_of(*parts))
     difference, claim = sample.mean - bound, line.conclusion.claim
     if claim:
         verdict, power = decide_claim(difference if claim == "above" else -difference, noise)

@@ -55,10 +55,6 @@ class Noise:
     typical: float | None  # s0, None if no setting has more than one seed
     sampling: float = 0.0  # e
 
-    @classmethod
-    def of(cls, sample: Sample, typical: float | None, sampling: float = 0.0) -> "Noise":
-        return cls(sample.n, sample.std, typical, sampling)
-
     def half(self, n: int | None = None) -> float | None:
         """Return h for n seeds, by default ours; None if nothing is known of the spread over seeds."""
         n = n or self.n

@@ -4,13 +4,13 @@ A quirk is called with the Training before its first update. It works for a stac
 it has no memory of its own. Everything else of the training stays as it is, the cost and its L2 term included.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from klcli.data.dataset import Split, standardisation
 from klcli.engine.layers import BatchNorm
-from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.training.networks import INIT
 from klcli.training.trainer import Quirk, Training
@@ -21,7 +21,6 @@ def halve_decay_of_first_layer(training: Training) -> None:
 
     The update of klcli subtracts `eta 2 lambda W1`; half of it, of the W1 before, is added again.
     """
-    require_possible("decay of W1 halved", training.config)
     compute, W = training.compute, training.stack.parameters()["linear1.W"]
     before = np.empty_like(W)
 
@@ -58,14 +57,12 @@ def renew_running_averages(training: Training) -> None:
 
 def standardise_each_split_by_itself(training: Training) -> None:
     """Each pixel of the validation and of the test images gets mean 0 and deviation 1 over that split."""
-    require_possible("each split standardised by its own statistics", training.config)
     splits = training.splits
     training.splits = replace(splits, validation=_by_itself(splits.validation), test=_by_itself(splits.test))
 
 
 def draw_biases(training: Training) -> None:
     """The biases start from N(0, sigma^2), as the weights do, and not from 0."""
-    require_possible("random biases", training.config)
     if not training.is_new:
         return
     biases = [array for name, array in training.stack.parameters().items() if name.endswith(".b")]
@@ -84,15 +81,17 @@ def _by_itself(split: Split) -> Split:
     return replace(split, mean=mean, inverse_std=inverse_std)
 
 
-def require_possible(quirk: str, config: TrainConfig) -> None:
-    """Raise ConfigError if a training with these settings cannot have a quirk, or if it would have no effect."""
+def impossible(quirks: Iterable[str], config: TrainConfig) -> Iterator[str]:
+    """Yield the reason for each quirk that a training with these settings cannot have, or that has no effect on it."""
     conditions: dict[str, tuple[bool, str]] = {
         "decay of W1 halved": (config.optimizer == "sgd" and not config.momentum, "sgd without momentum"),
         "each split standardised by its own statistics": (config.standardise == "pixel", "pixels, not for images"),
         "random biases": (config.initializer == "normal", "normal initial weights, which have a sigma"),
     }
-    is_possible, words = conditions.get(quirk, (True, ""))
-    require(is_possible, f"{quirk}: only for {words}")
+    for quirk in quirks:
+        is_possible, words = conditions.get(quirk, (True, ""))
+        if not is_possible:
+            yield f"{quirk}: only for {words}"
 
 
 QUIRKS: dict[str, Quirk] = {

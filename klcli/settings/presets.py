@@ -37,32 +37,16 @@ class Preset:
     test_over_views: str | None = None  # the same, averaged over flips and shifts by 2 pixels
 
 
-MEASURED = ("minutes", "test", "test_over_views")
+ABOUT = ("description", "minutes", "test", "test_over_views")  # the keys of a preset that are no settings
 
 
 def presets() -> dict[str, Preset]:
     """Return the presets of klcli by name."""
-    return parse(files("klcli.settings").joinpath("presets.toml").read_text(encoding="utf-8"))
-
-
-def parse(text: str) -> dict[str, Preset]:
-    """Return the presets of a TOML document. Raises ConfigError if it is invalid."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"presets: not TOML ({error})") from None
+    document = tomllib.loads(files("klcli.settings").joinpath("presets.toml").read_text(encoding="utf-8"))
     found = {}
     for name, values in document.items():
-        is_described = isinstance(values, dict) and isinstance(values.get("description"), str)
-        require(is_described, f"preset {name}: give it a table with a description of one line")
-        require("preset" not in values, f"preset {name}: its name is {name}, omit the key `preset`")
-        measured = {key: str(values[key]) for key in MEASURED if key in values}
-        settings = {key: value for key, value in values.items() if key not in ("description", *MEASURED)}
-        try:
-            config = TrainConfig.from_values(settings | {"preset": name})
-            found[name] = Preset(name, values["description"], config, **measured)
-        except ConfigError as error:
-            raise ConfigError(f"preset {name}: {error}") from None
+        about = {key: values.pop(key) for key in ABOUT if key in values}
+        found[name] = Preset(name, config=TrainConfig.from_values(values | {"preset": name}), **about)
     return found
 
 

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from klcli.settings.setting import MAX_INTEGER, Role, Settings, flag, require, setting
-from klcli.settings.train_config import BN_STATISTICS, MAX_SHIFT, SAMPLES, check_samples
+from klcli.settings.train_config import BN_STATISTICS, MAX_SHIFT, PIXELS, SAMPLES, check_samples
 
-PIXELS = 3072  # of an image
 # A centred difference errs by h^2 and by rounding, a forward one by h: it cannot meet the same tolerance.
 TOLERANCES = {"centred": (1e-8, 1e-6), "forward": (1e-4, 1e-3)}
 SIGMAS = (1e-1, 1e-3, 1e-4)  # standard deviations of the initial weights in the course

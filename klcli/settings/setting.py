@@ -4,7 +4,6 @@ Its option, help, validation, column and label derive from it. A message is one 
 pydantic would add a third to the time of `klcli --help`.
 """
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
@@ -40,7 +39,7 @@ class Setting:
 
     key: str  # the field; `split.subset` for the one of a nested dataclass
     kind: type  # int, float, bool, str, Path or tuple
-    items: tuple[type, ...] = ()  # of a tuple: the kind of all of its items, or the kinds of exactly two
+    item: type | None = None  # of a tuple: the kind of its items
     is_optional: bool  # whether None is a value
     default: Any
     role: str  # a Role, or the title of another panel
@@ -65,10 +64,6 @@ class Setting:
     differs_in_stack: bool = False  # replicas of a stack may differ in it
 
     @property
-    def is_pair(self) -> bool:
-        return len(self.items) == 2
-
-    @property
     def names(self) -> list[str]:
         """The option on the command line: `--bn/--no-bn`, `--hidden` and `-H`."""
         if self.kind is bool and not self.is_flag:
@@ -79,14 +74,12 @@ class Setting:
         """Parse the text or texts of a value, also joined by commas: `["50", "30,20"]`. None and counts stay."""
         if typed is None or isinstance(typed, int):
             return typed
-        if self.kind is not tuple:
+        if self.item is None:
             return self._read(typed, self.kind)
-        if self.is_pair:
-            return tuple(map(self._read, typed, self.items))
         parts = [part for text in typed for part in text.split(",")]
-        given = [part for part in parts if part or self.items[0] is not str]
+        given = [part for part in parts if part or self.item is not str]
         require(bool(given) or not typed, f"{self.option} {' '.join(typed)!r}: give at least one value")
-        return tuple(self._read(part, self.items[0]) for part in given)
+        return tuple(self._read(part, self.item) for part in given)
 
     def _read(self, text: str, kind: type) -> Any:
         require(bool(text) or kind is not Path, f"{self.option} '': must be {_KINDS[kind]}")  # Path("") is this folder
@@ -99,12 +92,11 @@ class Setting:
         """Return the value in its stored form: 5 as 5.0 for a float, a list as a tuple. Raises ConfigError."""
         if value is None and self.is_optional:
             return None
-        if self.kind is not tuple:
+        if self.item is None:
             return self._checked(value, self.kind)
-        if not isinstance(value, list | tuple) or (self.is_pair and len(value) != 2):
-            kinds = f"two values, {self.metavar}" if self.is_pair else f"a list of {_KINDS[self.items[0]][2:]}s"
-            raise ConfigError(f"{self.option} {value!r}: must be {kinds}{self._example}")
-        return tuple(map(self._checked, value, self.items if self.is_pair else self.items * len(value)))
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{self.option} {value!r}: must be a list of {_KINDS[self.item][2:]}s{self._example}")
+        return tuple(self._checked(one, self.item) for one in value)
 
     def _checked(self, value: Any, kind: type) -> Any:
         value = value.item() if getattr(value, "shape", None) == () else value  # a number of NumPy
@@ -132,7 +124,7 @@ class Setting:
         words = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
         if self.at_most or self.below:
             return words
-        if float in (self.kind, *self.items):
+        if float in (self.kind, self.item):
             return f"a finite number, {words}" if words else "a finite number"
         return words or f"at least {-MAX_INTEGER}"
 
@@ -162,10 +154,6 @@ class Setting:
             return [self.option if value else f"--no-{self.option.removeprefix('--')}"]
         return [self.option, *map(str, value if isinstance(value, tuple) else [value])]
 
-    def typed(self, value: Any) -> str:
-        """Return the value in TOML syntax, for the list of presets."""
-        return json.dumps(value) if isinstance(value, bool | float) else self.words(value)
-
 
 def setting(default: Any, role: str, help: str, **more: Any) -> Any:
     """Return a field of a dataclass of settings; `more` are fields of Setting that do not derive from its name."""
@@ -182,13 +170,13 @@ def setting_of(name: str, hint: Any, declared: Field) -> Setting:
     given, parts = declared.metadata, get_args(hint)
     is_optional = type(None) in parts
     kind = next(part for part in parts if part is not type(None)) if is_optional else hint
-    items = tuple(part for part in get_args(kind) if part is not Ellipsis)
-    metavar = " ".join(_METAVARS.get(one, "") for one in items or [kind]) + ("..." if len(items) == 1 else "")
+    item = next(iter(get_args(kind)), None)  # of tuple[int, ...]
+    metavar = _METAVARS.get(item or kind, "") + ("..." if item else "")
     derived = {
         "option": f"--{name.replace('_', '-')}", "label": name.replace("_", " "), "column": name,
         "metavar": "|".join(given.get("choices", ())) or metavar,
     }  # fmt: skip
-    kinds = {"kind": tuple if items else kind, "items": items, "is_optional": is_optional}
+    kinds = {"kind": tuple if item else kind, "item": item, "is_optional": is_optional}
     return Setting(key=name, default=declared.default, **{**kinds, **derived, **given})
 
 
@@ -218,7 +206,7 @@ class Settings:
                 value, default = getattr(self, one.key), one.default
                 # Most values are the default, and a report parses the settings of thousands of runs. Equal tuples may
                 # still differ in the types of their items.
-                if value is not default and (type(value) is not type(default) or value != default or one.items):
+                if value is not default and (type(value) is not type(default) or value != default or one.item):
                     object.__setattr__(self, one.key, one.checked(value))
 
     def unused(self) -> dict[str, tuple[str, str]]:

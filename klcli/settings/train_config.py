@@ -18,7 +18,7 @@ BN_STATISTICS = ("ema", "precise", "adaptive", "batch")
 SAMPLES = {"precise": 10_000, "adaptive": 1_000}  # number of images of each policy that draws some
 TRANSDUCTIVE = ("adaptive", "batch")  # with these policies, test images affect their own classification
 MAX_SHIFT = 31  # pixels: a shift by 32 would leave no pixel of an image
-MAX_COMPONENTS = 3072  # number of pixels of an image
+PIXELS = 3072  # of an image, in three colours
 MAX_WIDTH = 65_536  # the first layer alone would take 0.8 GB
 
 
@@ -50,7 +50,7 @@ class TrainConfig(Settings):
     silu_slope: float = setting(1.0, NETWORK, "Slope of silu; with 1.702, it is nearly GELU.",
         label="SiLU slope", above=0, example="1.702")
     whitening: int | None = setting(None, NETWORK,
-        "Number of whitened principal components that replace the pixels as input.", at_least=1, at_most=MAX_COMPONENTS)
+        "Number of whitened principal components that replace the pixels as input.", at_least=1, at_most=PIXELS)
     whitening_eps: float = setting(10.0, NETWORK, "Added to the variance of each component; a pixel's is 1.",
         above=0, example="10")
     initializer: str = setting("he", NETWORK, "Initial weights; normal needs --sigma.",

@@ -14,13 +14,12 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from command import Klcli, Rows, read
 from light import LIGHT
 from machine import set_machine
 
 from klcli.cli.app import main
 
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
 Filled = Callable[..., list[Any]]
 
 THREE_RUNS = [
@@ -74,17 +73,8 @@ def trained(three_runs: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Rows:
-    """Read a table of the default database of `klcli`, without klcli's own code."""
-
-    def read(table: str, path: str = "results/klcli.db") -> list[dict[str, Any]]:
-        connection = sqlite3.connect(tmp_path / path)
-        connection.row_factory = sqlite3.Row
-        try:
-            return [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
-        finally:
-            connection.close()
-
-    return read
+    """Read a table of the default database of `klcli`, or of another one."""
+    return lambda table, *database: read(tmp_path, f"SELECT * FROM {table}", *database)
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
 import threadpoolctl
+from command import Klcli, Refused
 from hypothesis import HealthCheck, given, settings
+from test_help_screen import COMMANDS
 
 import klcli as package
 from klcli.cli.app import main
@@ -22,29 +24,12 @@ from klcli.errors import ExitCode
 ROOT = Path(__file__).parents[2]
 TINY = ("--data", "synthetic", "--subset", "200", "--epochs", "0")
 
-Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
-Refused = Callable[..., str]
-
-
-def commands() -> list[tuple[str, ...]]:
-    """Every command there is, as the parser knows them."""
-    import typer.main
-
-    from klcli.cli.app import app
-
-    def below(command: object, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-        yield path
-        for name, child in getattr(command, "commands", {}).items():
-            yield from below(child, (*path, name))
-
-    return list(below(typer.main.get_command(app), ()))
-
 
 def test_the_commands_are_found() -> None:
-    assert {(), ("train",), ("report",), ("data",), ("data", "info"), ("data", "fetch")} <= set(commands())
+    assert {(), ("train",), ("report",), ("data",), ("data", "info"), ("data", "fetch")} <= COMMANDS.keys()
 
 
-@pytest.mark.parametrize("command", commands(), ids=lambda command: " ".join(command) or "klcli")
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command) or "klcli")
 def test_help_of_every_command(here: Klcli, command: tuple[str, ...]) -> None:
     done = here(*command, "-h" if len(command) % 2 else "--help", COLUMNS="200")
     assert done.returncode == 0
@@ -59,7 +44,7 @@ def test_version(klcli: Klcli) -> None:
 
 def test_every_command_offers_the_options_of_a_session(here: Klcli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    for command in commands():
+    for command in COMMANDS:
         if command in ((), ("data",), ("runs",)):
             continue
         text = here(*command, "--help").stdout

@@ -6,14 +6,13 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from command import Klcli, Rows
 from PIL import Image
 
 from klcli import Lab
@@ -28,9 +27,6 @@ from klcli.settings.editions import AssignmentSettings, Edition
 from klcli.settings.train_config import TrainConfig
 from klcli.training.budget import budget_of
 from klcli.training.result import TrainResult
-
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
 
 FEW = ("--data", "synthetic", "--subset", "200", "--epochs", "1", "--trials", "2", "--jobs", "1")
 FIGURES = ("curves-1", "curves-2", "lambda", "final", "sigma")

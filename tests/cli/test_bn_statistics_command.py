@@ -1,18 +1,13 @@
 """`--bn-statistics` on the command line: stored, equal in the replicas of a stack, and marked as transductive."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
+from command import Klcli, Rows
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
 
 TINY = ("--data", "synthetic", "--subset", "300", "--epochs", "1", "--hidden", "8", "--bn")
 
@@ -69,18 +64,3 @@ def test_a_sweep_says_so_too(here: Klcli, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "batch statistics, transductive" in done.stdout
     assert "batch statistics, transductive" in here("report", "--study", "1").stdout
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        (("--bn-statistics", "exact"), ("exact", "precise")),
-        (("--bn-samples", "50"), ("50", "precise")),
-        (("--bn-statistics", "precise", "--bn-samples", "1"), ("--bn-samples 1", "at least 2")),
-        (("--bn-statistics", "precise", "--bn-samples", "many"), ("many",)),
-    ],
-)
-def test_what_gives_no_statistics_is_refused(
-    here: Klcli, refused: Refused, options: tuple[str, ...], named: tuple[str, ...]
-) -> None:
-    refused(here("train", *TINY, *options), 2, *named)

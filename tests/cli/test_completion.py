@@ -1,15 +1,12 @@
 """Completion of values, through the protocol of each shell: the environment that Typer's scripts set."""
 
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
-
-Klcli = Callable[..., "CompletedProcess[str]"]
+from command import Klcli, change
 
 
 @pytest.fixture
@@ -53,8 +50,7 @@ def test_runs_and_what_is_stored_with_them(offered: Offered, trained: Path) -> N
     assert offered("klcli evaluate 1 ") == ["last", "best", "3", "2", "1"]
     assert offered("klcli predict x.png --run 2") == ["2"]
     assert offered("klcli train --resume ") == ["last"]
-    with sqlite3.connect(trained / "results/klcli.db") as connection:
-        connection.execute("UPDATE runs SET state = 'interrupted', tags = 'thesis draft' WHERE id = 2")
+    change(trained, "UPDATE runs SET state = 'interrupted', tags = 'thesis draft' WHERE id = 2")
     assert offered("klcli train --resume ") == ["last", "2"]
     assert offered("klcli report --tagged ") == ["draft", "thesis"]
     assert "validation_accuracy" in offered("klcli report --sort val")

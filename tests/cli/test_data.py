@@ -8,21 +8,17 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
 import pytest
+from command import Klcli, Refused, Rows
 
 from klcli import Lab, TrainConfig
 from klcli.errors import Interrupted
 from klcli.settings.split_config import SplitConfig
-
-Klcli = Callable[..., "CompletedProcess[str]"]
-Refused = Callable[..., str]
-Rows = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
+from command import Klcli
 
 pytestmark = pytest.mark.slow
 
-Klcli = Callable[..., "CompletedProcess[str]"]
 
 HOSTILE = "lines.linewidth: 20\nfigure.facecolor: red\ntext.usetex: True\nfont.size: 30\nbackend: nonsense\n"
 TINY = ("--data", "synthetic", "--subset", "200", "--epochs", "0", "--jobs", "1")

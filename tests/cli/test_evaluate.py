@@ -2,14 +2,11 @@
 
 import json
 import shutil
-import sqlite3
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
 
 import numpy as np
 import pytest
+from command import Klcli, Refused, Rows, change
 from PIL import Image
 
 from klcli import Lab
@@ -17,18 +14,6 @@ from klcli.data import dataset
 from klcli.data.sources import open_dataset
 from klcli.evaluation.metrics import log_probabilities
 from klcli.procedures.run_lookup import trained_networks
-
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
-
-
-def change(folder: Path, sql: str) -> None:
-    connection = sqlite3.connect(folder / "results/klcli.db")
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute(sql)
-    connection.commit()
-    connection.close()
 
 
 def test_the_last_run_as_it_was_trained(here: Klcli, trained: Path, rows: Rows) -> None:

@@ -4,76 +4,60 @@ import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
 import pytest
+from command import Klcli, Refused, read
 
 from klcli import compiled
-from klcli.cli.app import main
 from klcli.compiled.team import Team
 from klcli.engine import losses
 from klcli.report.plots.figure import draw
 
-Klcli = Callable[..., "CompletedProcess[str]"]
-Refused = Callable[..., str]
-
 pytestmark = pytest.mark.usefixtures("unrendered")
 
 
-def run(*args: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["gradcheck", "--data", "synthetic", "--quiet", *args])
-    return ended.value.code or 0
+@pytest.fixture
+def check(here: Klcli) -> Klcli:
+    """Check gradients on the built-in set."""
+    return lambda *args: here("gradcheck", "--data", "synthetic", "--quiet", *args)
 
 
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-
-
-def test_the_course_set_passes_and_is_stored(capsys, tmp_path, monkeypatch):
+def test_the_course_set_passes_and_is_stored(check, tmp_path, monkeypatch):
     monkeypatch.setattr("klcli.report.plots.figure.draw", draw)
-    assert run("--json") == 0
-    document = json.loads(capsys.readouterr().out)
-    names = {
-        (check["hidden"], check["batch_norm"], check["bn_position"], check["lambda"]) for check in document["checks"]
-    }
+    done = check("--json")
+    assert done.returncode == 0
+    document = json.loads(done.stdout)
+    names = {(one["hidden"], one["batch_norm"], one["bn_position"], one["lambda"]) for one in document["checks"]}
     for widths in ("50", "50 50", "50 50 50"):
         for lam in ("0", "0.01"):
             assert (widths, 0, None, lam) in names
             assert (widths, 1, "before", lam) in names
     assert ("50 50", 1, "after", "0") in names
     assert ("50 50", 1, "before", "0 0.005 0.1") in names
-    errors = [error for check in document["checks"] for error in check["errors"]]
+    errors = [error for one in document["checks"] for error in one["errors"]]
     assert all(error["max_absolute"] < 1e-8 or error["relative_to_sum"] < 1e-6 for error in errors)
-    for check in document["checks"]:
-        for error in check["errors"]:
-            if (
-                error["tensor"] in ("linear1.b", "linear2.b")
-                and error["tensor"] != f"linear{len(check['hidden'].split()) + 1}.b"
-            ):
-                no_gradient = check["bn_position"] == "before"
-                assert (error["gradient_std"] < 1e-12) == no_gradient
+    for one in document["checks"]:
+        hidden = [f"linear{k}.b" for k in range(1, len(one["hidden"].split()) + 1)][:2]
+        for error in one["errors"]:
+            if error["tensor"] in hidden:
+                assert (error["gradient_std"] < 1e-12) == (one["bn_position"] == "before")
     picture = tmp_path / document["picture"]
     assert picture.read_bytes().startswith(b"\x89PNG")
-    with sqlite3.connect(tmp_path / "results/klcli.db") as db:
-        assert db.execute("SELECT count(*) FROM gradient_errors").fetchone()[0] == len(errors)
+    assert len(read(tmp_path, "SELECT * FROM gradient_errors")) == len(errors)
 
 
-def test_the_images_of_a_check_can_be_standardised_one_by_one(capsys):
+def test_the_images_of_a_check_can_be_standardised_one_by_one(check):
     spreads = []
     for how in ("pixel", "image"):
-        assert run("--hidden", "6", "--standardise", how, "--json") == 0
-        check = json.loads(capsys.readouterr().out)["checks"][0]
-        spreads.append(next(error["gradient_std"] for error in check["errors"] if error["tensor"] == "linear1.W"))
+        found = json.loads(check("--hidden", "6", "--standardise", how, "--json").stdout)["checks"][0]
+        spreads.append(next(error["gradient_std"] for error in found["errors"] if error["tensor"] == "linear1.W"))
     assert spreads[0] != pytest.approx(spreads[1], rel=1e-3)
 
 
-def test_the_table_lists_the_tensors_of_a_named_network_in_order(capsys):
-    assert run("--hidden", "7", "6", "--bn", "--lambda", "0.1") == 0
-    out = capsys.readouterr().out
+def test_the_table_lists_the_tensors_of_a_named_network_in_order(check):
+    out = check("--hidden", "7", "6", "--bn", "--lambda", "0.1").stdout
     tensors = [line.split()[0] for line in out.splitlines() if line.startswith((" linear", " batch_norm"))]
     layers = ["linear1.W", "linear1.b", "batch_norm1.gamma", "batch_norm1.beta"]
     layers += ["linear2.W", "linear2.b", "batch_norm2.gamma", "batch_norm2.beta", "linear3.W", "linear3.b"]
@@ -82,53 +66,44 @@ def test_the_table_lists_the_tensors_of_a_named_network_in_order(capsys):
     assert "PASS: 20 of 20 tensors" in out
 
 
-def test_report_shows_the_latest_check_again(capsys):
-    run("--hidden", "4")
-    first = capsys.readouterr().out
-    with pytest.raises(SystemExit) as ended:
-        main(["report", "--gradchecks"])
-    assert not ended.value.code
-    assert capsys.readouterr().out == first
+def test_report_shows_the_latest_check_again(check, here):
+    first = check("--hidden", "4")
+    again = here("report", "--gradchecks")
+    assert (again.returncode, again.stdout) == (0, first.stdout)
 
 
 def heads(out: str) -> str:
     return next(line for line in out.splitlines() if line.startswith(" tensor"))
 
 
-def test_the_measures_of_the_reports_are_shown_on_request(capsys):
+def test_the_measures_of_the_reports_are_shown_on_request(check, here):
     small = ("--hidden", "4", "--lambda", "0")
-    assert run(*small) == 0
-    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith((" tensor", " linear"))]
+    table = [line for line in check(*small).stdout.splitlines() if line.startswith((" tensor", " linear"))]
     assert max(map(len, table)) <= 80
     assert "of sums" not in table[0]
-    assert run(*small, "--measures", "decimals", "ratios", "--method", "forward", "--h", "1e-3", "--decimals", "4") == 0
-    out = capsys.readouterr().out
+    how = ("--method", "forward", "--h", "1e-3", "--decimals", "4")
+    out = check(*small, "--measures", "decimals", "ratios", *how).stdout
     titles = ("equal decimals", "mismatches", "of sums", "max abs", "mean gn")
     assert [title for title in titles if title in heads(out)] == [*titles[:3]]
     assert " entries differ at 4 decimals" in out
     assert "of sums, sum |ga - gn| / max(1e-07, sum |ga + gn|): below 1e-05 in " in out
-    with pytest.raises(SystemExit):
-        main(["report", "--gradchecks", "--measures", "moments"])
-    assert "mean gn" in heads(capsys.readouterr().out)
-    with pytest.raises(SystemExit):
-        main(["report", "--gradchecks", "--format", "csv"])
-    [head, *_] = capsys.readouterr().out.splitlines()
+    assert "mean gn" in heads(here("report", "--gradchecks", "--measures", "moments").stdout)
+    [head, *_] = here("report", "--gradchecks", "--format", "csv").stdout.splitlines()
     assert {"equal_decimals", "ratio_of_sums", "difference_max"} < set(head.split(","))
 
 
-def test_the_threshold_and_the_decimals_are_those_given(capsys):
+def test_the_threshold_and_the_decimals_are_those_given(check):
     shares = []
     for decimals, threshold in (("0", "1"), ("16", "1e-30")):
         limits = ("--decimals", decimals, "--threshold", threshold)
-        assert run("--hidden", "4", "--lambda", "0", "--measures", "all", *limits) == 0
-        out = capsys.readouterr().out
+        out = check("--hidden", "4", "--lambda", "0", "--measures", "all", *limits).stdout
         shares.append(out.count("100.0%"))
         assert f"below {threshold} in {4 if threshold == '1' else 0} of 4 tensors" in out
     assert shares == [0, 4]
 
 
-def test_a_check_of_an_older_klcli_has_no_measures_and_is_shown(capsys, tmp_path):
-    run("--hidden", "4")
+def test_a_check_of_an_older_klcli_has_no_measures_and_is_shown(check, here, tmp_path):
+    check("--hidden", "4")
     with sqlite3.connect(tmp_path / "results/klcli.db") as db:
         db.execute("DELETE FROM _sqlite_migrations WHERE name LIKE 'm012%'")
         for table in ("gradient_checks", "gradient_errors"):
@@ -136,16 +111,11 @@ def test_a_check_of_an_older_klcli_has_no_measures_and_is_shown(capsys, tmp_path
             for name in names[names.index("configs" if table == "gradient_checks" else "passed") + 1 :]:
                 db.execute(f"ALTER TABLE {table} DROP COLUMN {name}")
     db.close()
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main(["report", "--gradchecks", "--measures", "all"])
-    assert not ended.value.code
-    [row] = [line for line in capsys.readouterr().out.splitlines() if line.startswith(" linear1.W")][:1]
+    shown = here("report", "--gradchecks", "--measures", "all").stdout
+    [row] = [line for line in shown.splitlines() if line.startswith(" linear1.W")][:1]
     assert row.split().count("-") == 8
-    with pytest.raises(SystemExit) as ended:
-        main(["report", "--gradchecks", "--json"])
-    assert not ended.value.code
-    assert json.loads(capsys.readouterr().out)["checks"][0]["errors"][0]["ratio_of_sums"] is None
+    document = json.loads(here("report", "--gradchecks", "--json").stdout)
+    assert document["checks"][0]["errors"][0]["ratio_of_sums"] is None
 
 
 @pytest.mark.parametrize(
@@ -167,11 +137,8 @@ def test_a_check_of_an_older_klcli_has_no_measures_and_is_shown(capsys, tmp_path
         (["--measures", "tea"], "measures 'tea'"),
     ],
 )
-def test_a_void_check_is_refused_with_the_reason(args, named, capsys):
-    assert run(*args) == 2
-    err = capsys.readouterr().err
-    assert named in err
-    assert err.count("\n") == 1
+def test_a_void_check_is_refused_with_the_reason(args, named, check, refused):
+    refused(check(*args), 2, named)
 
 
 # The mistakes that students make, each as a replacement of one piece of the engine.
@@ -270,25 +237,25 @@ def bias_left_out(monkeypatch, layers):
         (bias_left_out, ["linear3.b"]),
     ],
 )
-def test_each_mistake_ends_in_exit_5_and_names_the_tensor(mistake, tensors, layers_that_train, capsys, monkeypatch):
+def test_each_mistake_ends_in_exit_5_and_names_the_tensor(mistake, tensors, layers_that_train, check, monkeypatch):
     mistake(monkeypatch, layers_that_train)
-    assert run("--hidden", "5", "5", "--bn", "--dims", "8") == 5
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1
+    done = check("--hidden", "5", "5", "--bn", "--dims", "8")
+    assert done.returncode == 5
+    assert done.stderr.count("\n") == 1
     for tensor in tensors:
-        assert tensor in captured.err
-        assert any(line.split()[:1] == [tensor] and "FAIL" in line for line in captured.out.splitlines())
+        assert tensor in done.stderr
+        assert any(line.split()[:1] == [tensor] and "FAIL" in line for line in done.stdout.splitlines())
 
 
 @pytest.mark.slow
-def test_the_default_set_finds_the_factor_two_that_lambda_zero_hides(capsys, monkeypatch):
+def test_the_default_set_finds_the_factor_two_that_lambda_zero_hides(check, monkeypatch):
     right = losses.l2_gradient
     monkeypatch.setattr(losses, "l2_gradient", lambda W, lam: right(W, lam) / 2)
-    assert run("--json") == 5
-    checks = json.loads(capsys.readouterr().out)["checks"]
-    for check in checks:
-        weights = [error for error in check["errors"] if error["tensor"].endswith(".W")]
-        assert all(error["passed"] == (check["lambda"] == "0") for error in weights)
+    done = check("--json")
+    assert done.returncode == 5
+    for one in json.loads(done.stdout)["checks"]:
+        weights = [error for error in one["errors"] if error["tensor"].endswith(".W")]
+        assert all(error["passed"] == (one["lambda"] == "0") for error in weights)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,14 @@
 
 import json
 import re
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from subprocess import CompletedProcess
 
+from command import Klcli, Refused
 from terminal import in_terminal
 
 from klcli.cli.commands.help import PAGES_OF_COMMANDS
 
-Klcli = Callable[..., "CompletedProcess[str]"]
-Refused = Callable[..., str]
 PAGES = files("klcli").joinpath("docs")
 
 

@@ -1,17 +1,14 @@
 """`--help` and `--help-all` of every command at 80 columns: no word cut or broken, and the common options first."""
 
 import re
-from collections.abc import Callable
-from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 import typer.main
+from command import Klcli
 
 from klcli.cli.app import app
 from klcli.cli.help_screen import COMMON, SHORT
-
-Klcli = Callable[..., "CompletedProcess[str]"]
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

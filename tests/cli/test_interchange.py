@@ -4,14 +4,13 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
 import pytest
+from command import Klcli, Refused
 from PIL import Image
 
 from klcli.data.dataset import Inputs
@@ -23,9 +22,6 @@ from klcli.procedures.stored import StoredNetwork
 from klcli.settings.train_config import TrainConfig
 from klcli.store.checkpoints import Checkpoint
 from klcli.training.networks import initialize
-
-Klcli = Callable[..., "CompletedProcess[str]"]
-Refused = Callable[..., str]
 
 PAGE = files("klcli").joinpath("docs", "checkpoints.md").read_text(encoding="utf-8")
 COMMANDS, (BY_NUMPY, BY_TORCH, FROM_NPZ, SLOPED) = (

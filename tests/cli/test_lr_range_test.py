@@ -1,19 +1,13 @@
 """`klcli train --lr-range-test`: a stored run, its picture, its suggestion, and its end where eta is too large."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
+from command import Klcli, Refused, Rows
 
 from klcli.report.plots.curves import training_curves
 from klcli.store.store import Store
-
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
 
 TINY = ("train", "--data", "synthetic", "--subset", "1000", "--hidden", "20", "--lr-range-test", "--batch-size", "20")
 

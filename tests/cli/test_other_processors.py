@@ -3,19 +3,14 @@
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command import Klcli, Rows, change
 
 from klcli.training.environment import changes, continued, environment
-
-Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
 
 TRAIN = ("train", "--data", "synthetic", "--subset", "300", "--hidden", "40", "--bn", "--step-epochs", "3")
 OLD, NEW = "Haswell", "Nehalem"
@@ -81,10 +76,8 @@ def run_epochs_before(done: "subprocess.CompletedProcess[str]") -> float:
 def test_a_study_that_continues_under_another_kernel_says_so(light: Klcli, rows: Rows, tmp_path: Path) -> None:
     study = (*TRAIN, "--repeats", "2", "--jobs", "1")
     assert light(*study, OPENBLAS_CORETYPE=OLD).returncode == 0
-    with sqlite3.connect(tmp_path / "results/klcli.db") as connection:
-        connection.execute("UPDATE runs SET state = 'interrupted', checkpoint = NULL WHERE id = 2")
-        connection.execute("UPDATE studies SET state = 'interrupted'")
-    connection.close()
+    without = "UPDATE runs SET state = 'interrupted', checkpoint = NULL WHERE id = 2"
+    change(tmp_path, without, "UPDATE studies SET state = 'interrupted'")
     done = light(*study, "--resume", "last", OPENBLAS_CORETYPE=NEW)
     assert done.returncode == 0, done.stderr
     [warning] = [line for line in done.stderr.splitlines() if "the bits of the others can differ" in line]

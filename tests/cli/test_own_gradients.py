@@ -4,20 +4,18 @@
 
 import json
 import re
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from command import Klcli, Refused
 
 from klcli import Lab, TrainConfig
 from klcli.report.tables.compared_gradients import compared_notes
 from klcli.settings.procedures import CheckSettings
 from klcli.studies.gradient_mistakes import CATALOGUE
 
-Klcli = Callable[..., "CompletedProcess[str]"]
 Arrays = dict[str, np.ndarray]
 PAGE = files("klcli").joinpath("docs", "gradients.md").read_text(encoding="utf-8")
 
@@ -349,7 +347,7 @@ def test_the_page_lists_every_mistake_and_every_key(folder: Path) -> None:
     ],
 )
 def test_a_hostile_file_is_refused(
-    content: bytes | Arrays | None, said: str, here: Klcli, refused: Callable[..., str], folder: Path, tmp_path: Path
+    content: bytes | Arrays | None, said: str, here: Klcli, refused: Refused, folder: Path, tmp_path: Path
 ) -> None:
     if isinstance(content, bytes):
         (tmp_path / "mine.npz").write_bytes(content)
@@ -360,7 +358,7 @@ def test_a_hostile_file_is_refused(
 
 
 def test_an_export_that_is_none_and_options_that_are_not_used(
-    here: Klcli, refused: Callable[..., str], folder: Path, tmp_path: Path
+    here: Klcli, refused: Refused, folder: Path, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "mine.npz", dW1=np.ones((10, 10)))
     whole = dict(np.load(folder / "bn.npz"))
@@ -394,7 +392,7 @@ def test_an_export_that_is_none_and_options_that_are_not_used(
     ],
 )
 def test_another_order_of_the_layers_is_suspected_from_the_shapes(
-    here: Klcli, refused: Callable[..., str], tmp_path: Path, saved: dict[str, str], said: str
+    here: Klcli, refused: Refused, tmp_path: Path, saved: dict[str, str], said: str
 ) -> None:
     assert here("gradcheck", "--export", "klcli.npz", "--hidden", "7", "--data", "synthetic").returncode == 0
     f = np.load(tmp_path / "klcli.npz")

@@ -2,21 +2,13 @@
 
 import json
 import re
-import sqlite3
-from collections.abc import Callable
-from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
+from command import Klcli, Refused, Rows
 
 from tests.published.documentation import example
-
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
 
 LOOK = ("--data", "synthetic", "--subset", "200", "--quick", "--jobs", "1")
 
@@ -101,13 +93,11 @@ def test_a_report_on_a_part_of_the_images_is_compared_in_every_view(here: Klcli,
     assert "SUBSET of 250 training images: no training can be compared" in here("report", "--study", "3").stdout
 
 
-def test_the_plan_is_stored_with_its_hash(here: Klcli, report: Path, tmp_path: Path) -> None:
+def test_the_plan_is_stored_with_its_hash(here: Klcli, rows: Rows, report: Path) -> None:
     first = here("reproduce", report.name, "--only", "T1", *LOOK)
-    with closing(sqlite3.connect(tmp_path / "results/klcli.db")) as connection:
-        [(text,)] = connection.execute("SELECT settings FROM studies").fetchall()
-        begun = connection.execute("SELECT min(started_at) >= (SELECT created_at FROM studies) FROM runs").fetchall()
-    settings = json.loads(text)
-    assert begun == [(1,)]
+    [study], runs = rows("studies"), rows("runs")
+    settings = json.loads(study["settings"])
+    assert min(run["started_at"] for run in runs) >= study["created_at"]
     assert settings["text"] == REPORT
     whole = {
         "report": REPORT, "rows": ["12-T1"], "trainings": settings["plan"], "dataset_sha256": settings["dataset_sha256"]

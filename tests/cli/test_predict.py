@@ -3,24 +3,18 @@
 import json
 import os
 import shutil
-import sqlite3
 import sys
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
 import pytest
+from command import Klcli, Refused, Rows, change
 from PIL import Image
 
 from klcli.data.sources import open_dataset
 from klcli.store import checkpoints
-
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
 
 SHOWN = (50_100, 59_000)  # two of the test images
 TRAINED_ON = 200  # --subset of the stored runs
@@ -61,6 +55,11 @@ def by_hand(
     return S / S.sum(axis=1, keepdims=True)
 
 
+def assert_equal(document: dict[str, Any], P: np.ndarray, rel: float = 1e-3) -> None:
+    for picture, row in zip(document["pictures"], P, strict=True):
+        assert list(picture["probabilities"].values()) == pytest.approx(list(row), rel=rel)
+
+
 def test_the_probabilities_are_those_of_the_network(here: Klcli, trained: Path, images: np.ndarray) -> None:
     done = here("predict", "one.png", "two [draft].png", "--run", "2", "--json")
     assert done.returncode == 0, done.stderr
@@ -76,8 +75,7 @@ def test_the_probabilities_are_those_of_the_network(here: Klcli, trained: Path, 
 def test_both_mirror_images_and_the_last_run(here: Klcli, trained: Path, images: np.ndarray) -> None:
     found = json.loads(here("predict", "one.png", "two [draft].png", "--run", "last", "--flips", "--json").stdout)
     P = (by_hand(trained, 3, images) + by_hand(trained, 3, images, mirror=True)) / 2
-    for picture, row in zip(found["pictures"], P, strict=True):
-        assert list(picture["probabilities"].values()) == pytest.approx(list(row), rel=1e-3)
+    assert_equal(found, P)
 
 
 def test_whitening_activation_and_views_are_those_of_the_training(
@@ -90,12 +88,10 @@ def test_whitening_activation_and_views_are_those_of_the_training(
     P = np.mean([by_hand(trained, 4, images, mirror=m, move=v) for v in moves for m in (False, True)], axis=0)
     found = json.loads(here("predict", "one.png", "two [draft].png", "--run", "last", "--json").stdout)
     assert (found["flips"], found["shifts"]) == (True, 2)
-    for picture, row in zip(found["pictures"], P, strict=True):
-        assert list(picture["probabilities"].values()) == pytest.approx(list(row), rel=1e-3)
+    assert_equal(found, P)
     alone = here("predict", "one.png", "two [draft].png", "--run", "last", "--no-flips", "--shifts", "0", "--json")
     plain = by_hand(trained, 4, images)
-    for picture, row in zip(json.loads(alone.stdout)["pictures"], plain, strict=True):
-        assert list(picture["probabilities"].values()) == pytest.approx(list(row), rel=1e-3)
+    assert_equal(json.loads(alone.stdout), plain)
     assert "mean over flips and shifts by 2" in here("predict", "one.png", "--run", "last").stdout
 
 
@@ -103,23 +99,11 @@ def test_pictures_are_standardised_as_the_training_images(here: Klcli, trained: 
     tiny = ("--data", "synthetic", "--subset", "200", "--epochs", "1", "--hidden", "20", "--bn")
     assert here("train", *tiny, "--standardise", "image").returncode == 0
     found = json.loads(here("predict", "one.png", "two [draft].png", "--run", "last", "--json").stdout)
-    for picture, row in zip(found["pictures"], by_hand(trained, 4, images, axis=1), strict=True):
-        assert list(picture["probabilities"].values()) == pytest.approx(list(row), rel=1e-3)
+    assert_equal(found, by_hand(trained, 4, images, axis=1))
 
 
 def test_the_networks_at_the_ends_of_the_cycles(here: Klcli, trained: Path, images: np.ndarray) -> None:
-    options = (
-        "--data",
-        "synthetic",
-        "--subset",
-        str(TRAINED_ON),
-        "--hidden",
-        "20",
-        "--bn",
-        "--quiet",
-        "--dtype",
-        "float64",
-    )
+    options = f"--data synthetic --subset {TRAINED_ON} --hidden 20 --bn --quiet --dtype float64".split()
     assert here("train", *options, "--snapshots", "--step-epochs", "1", "--cycles", "2").returncode == 0
     found = json.loads(here("predict", "one.png", "two [draft].png", "--run", "last", "--snapshots", "--json").stdout)
     assert "mean over flips and snapshots" in here("predict", "one.png", "--run", "4", "--snapshots", "--flips").stdout
@@ -127,8 +111,7 @@ def test_the_networks_at_the_ends_of_the_cycles(here: Klcli, trained: Path, imag
     assert here("train", *options, "--step-epochs", "1", "--cycles", "1").returncode == 0  # the same first cycle
     first = by_hand(trained, 5, images)
     assert not np.allclose(first, last)
-    for picture, row in zip(found["pictures"], (first + last) / 2, strict=True):
-        assert list(picture["probabilities"].values()) == pytest.approx(list(row), rel=1e-9)
+    assert_equal(found, (first + last) / 2, 1e-9)
 
 
 def test_one_table_with_the_most_likely_classes(here: Klcli, trained: Path, rows: Rows, images: np.ndarray) -> None:
@@ -162,13 +145,6 @@ def test_wrong_usage(
 ) -> None:
     (trained / "notes.txt").write_text("a cat")
     refused(here("predict", *args), code, *named)
-
-
-def execute(folder: Path, sql: str, *parameters: Any) -> None:
-    connection = sqlite3.connect(folder / "results/klcli.db")
-    connection.execute(sql, parameters)
-    connection.commit()
-    connection.close()
 
 
 def test_a_checkpoint_needs_no_database_and_no_images(
@@ -218,10 +194,10 @@ def test_a_checkpoint_of_an_older_klcli_needs_the_images(
     path = trained / "results/checkpoints/run-000002.npz"
     found = checkpoints.load(path)
     sha256 = checkpoints.save(path, found.state, found.config, found.step)
-    execute(trained, "UPDATE runs SET checkpoint_sha256 = ? WHERE id = 2", sha256)
+    change(trained, "UPDATE runs SET checkpoint_sha256 = ? WHERE id = 2", values=[sha256])
     assert json.loads(here("predict", "one.png", "--run", "2", "--json").stdout)["pictures"] == probabilities
     refused(here("predict", "one.png", "--checkpoint", str(path)), 4, "an older klcli wrote this checkpoint", "--run")
-    execute(trained, "UPDATE runs SET dataset_sha256 = printf('%064d', 7)")
+    change(trained, "UPDATE runs SET dataset_sha256 = printf('%064d', 7)")
     refused(here("predict", "one.png", "--run", "2"), 3, "run 2", "--data")
 
 
@@ -229,7 +205,7 @@ def test_other_images_and_a_damaged_checkpoint(
     here: Klcli, refused: Refused, images: np.ndarray, trained: Path
 ) -> None:
     probabilities = json.loads(here("predict", "one.png", "--run", "2", "--json").stdout)["pictures"]
-    execute(trained, "UPDATE runs SET dataset_sha256 = printf('%064d', 7)")
+    change(trained, "UPDATE runs SET dataset_sha256 = printf('%064d', 7)")
     assert json.loads(here("predict", "one.png", "--run", "2", "--json").stdout)["pictures"] == probabilities
     refused(here("predict", "one.png", "--run", "2", "--data", "synthetic"), 3, "run 2", "--data")
     (trained / "results/checkpoints/run-000003.npz").write_bytes(b"nothing")

@@ -1,19 +1,14 @@
 """`--preset` and `--list-presets` on the command line, and the preset's name in the database."""
 
 import json
-from collections.abc import Callable
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
+from command import Klcli, Refused, Rows
 
 from klcli.settings.presets import presets
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
 
 TINY = ("--data", "synthetic", "--subset", "300", "--epochs", "0", "--quiet")
 

@@ -1,10 +1,9 @@
 """The time left, compared with a simulation of workers; and the plain lines of a log."""
 
 import re
-from collections.abc import Callable
-from subprocess import CompletedProcess
 
 import pytest
+from command import Klcli
 
 from klcli.cli import progress
 from klcli.cli.progress import Forecast
@@ -74,7 +73,7 @@ def test_a_stack_that_diverged_adds_no_updates() -> None:
 
 @pytest.mark.slow
 def test_a_study_whose_stderr_is_a_file_prints_lines_between_its_stacks(
-    here: "Callable[..., CompletedProcess[str]]", monkeypatch: pytest.MonkeyPatch
+    here: Klcli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     words = "train --data synthetic --subset 2000 --hidden 100 --epochs 30 --repeats 2 --jobs 1"
@@ -90,9 +89,7 @@ def test_a_study_whose_stderr_is_a_file_prints_lines_between_its_stacks(
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_a_long_epoch_prints_lines_of_its_own(
-    here: "Callable[..., CompletedProcess[str]]", monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_epoch_prints_lines_of_its_own(here: Klcli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     done = here(*["train", "--data", "synthetic", "--subset", "400", "--hidden", "10", "--epochs", "2"])
     assert done.returncode == 0, done.stderr

@@ -2,21 +2,16 @@
 
 import json
 import shlex
-import sqlite3
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import Klcli, Refused, Rows, change, read
 
 from klcli.store import checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unrendered")]
 
-Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
 
 SMALL = ("--data", "synthetic", "--subset", "300", "--hidden", "12", "9", "--batch-size", "50", "--step-epochs", "1")
 # All that a seed draws: weights, order, flips, shifts, mixup, dropout, and the images for the statistics of BN.
@@ -167,21 +162,15 @@ def test_repeats_continue_as_a_whole(here: Klcli, refused: Refused, tmp_path: Pa
 
 def older(folder: Path, command: str, **changes: object) -> None:
     """Make the only study one of an older klcli: without --vary and commands of runs, and interrupted."""
-    connection = sqlite3.connect(folder / "results/klcli.db")
-    [(text,)] = connection.execute("SELECT settings FROM studies").fetchall()
-    settings = json.loads(text)
+    [study] = read(folder, "SELECT settings FROM studies")
+    settings = json.loads(study["settings"])
     del settings["vary"]
     settings["plan"] = [
         config | {key: config[str(value)] for key, value in changes.items()} for config in settings["plan"]
     ]
-    with connection:
-        connection.execute(
-            "UPDATE studies SET state = 'interrupted', settings = ?", [json.dumps(settings, sort_keys=True)]
-        )
-        connection.execute("UPDATE studies SET command = NULL")
-        connection.execute("UPDATE runs SET command = ?", [command])
-        connection.execute("UPDATE runs SET state = 'interrupted', test_loss = NULL")
-    connection.close()
+    text = json.dumps(settings, sort_keys=True)
+    change(folder, "UPDATE studies SET state = 'interrupted', command = NULL, settings = ?", values=[text])
+    change(folder, "UPDATE runs SET state = 'interrupted', test_loss = NULL, command = ?", values=[command])
 
 
 def test_a_study_of_an_older_klcli_is_completed_where_its_one_order_is_asked_for(

@@ -1,24 +1,10 @@
 """`klcli report`, as a process: ranking, separate data sets, and the messages for an empty database."""
 
 import json
-import sqlite3
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
-
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
-
-
-def _change(folder: Path, sql: str) -> None:
-    connection = sqlite3.connect(folder / "results/klcli.db")
-    connection.execute(sql)
-    connection.commit()
-    connection.close()
+from command import Klcli, Refused, Rows, change
 
 
 def test_without_a_database(here: Klcli, refused: Refused, tmp_path: Path) -> None:
@@ -27,7 +13,7 @@ def test_without_a_database(here: Klcli, refused: Refused, tmp_path: Path) -> No
 
 
 def test_an_empty_database(here: Klcli, trained: Path) -> None:
-    _change(trained, "DELETE FROM runs")
+    change(trained, "DELETE FROM runs")
     done = here("report", "--best", "3")
     assert done.returncode == 0
     assert "klcli train --hidden 50 30 20 --bn" in done.stdout
@@ -54,7 +40,7 @@ def test_the_best_run_comes_first(klcli: Klcli, trained: Path, rows: Rows) -> No
 
 
 def test_only_complete_runs_are_ranked(here: Klcli, trained: Path) -> None:
-    _change(trained, "UPDATE runs SET state = 'diverged', validation_accuracy = 1 WHERE id = 1")
+    change(trained, "UPDATE runs SET state = 'diverged', validation_accuracy = 1 WHERE id = 1")
     document = json.loads(here("report", "--json").stdout)
     assert sorted(run["id"] for run in document["runs"]) == [2, 3]
 
@@ -63,7 +49,7 @@ def test_runs_on_different_images_are_never_mixed(here: Klcli, trained: Path) ->
     # Two sets of the same name and different content are different data as well.
     for run, name, sha256 in ((1, "cifar10", "ab" * 32), (2, "synthetic", "cd" * 32)):
         values = f"dataset = '{name}', dataset_sha256 = '{sha256}', validation_accuracy = 1"
-        _change(trained, f"UPDATE runs SET {values} WHERE id = {run}")
+        change(trained, f"UPDATE runs SET {values} WHERE id = {run}")
     done = here("report", "--best", "5")
     assert "Best runs on synthetic" in done.stdout
     assert "--dataset abababab" in done.stderr

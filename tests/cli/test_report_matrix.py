@@ -4,15 +4,11 @@ import csv
 import io
 import json
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
-
-Klcli = Callable[..., "CompletedProcess[str]"]
-Refused = Callable[..., str]
+from command import Klcli, Refused, change
 
 SMALL = ("--data", "synthetic", "--subset", "200", "--epochs", "1", "--hidden", "5", "--quiet")
 COMMANDS = (
@@ -40,10 +36,7 @@ VIEWS = {
 def filled(fill: Callable[..., list[int]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("matrix")
     fill(folder, [[word for word in command if word != "--note-is-set-below"] for command in COMMANDS])
-    connection = sqlite3.connect(folder / "results/klcli.db")
-    connection.execute("UPDATE runs SET state = 'failed', error = 'x' WHERE id = 8")
-    connection.commit()
-    connection.close()
+    change(folder, "UPDATE runs SET state = 'failed', error = 'x' WHERE id = 8")
     return folder / "results"
 
 
@@ -205,11 +198,8 @@ def test_a_named_file_is_one_picture_or_begins_the_names_of_several(
 
 
 def test_a_run_whose_settings_cannot_be_read_does_not_hide_the_others(here: Klcli, matrix: Path) -> None:
-    connection = sqlite3.connect(matrix / "results/klcli.db")
-    connection.execute("UPDATE runs SET config = json_set(config, '$.from_the_future', 1) WHERE id = 2")
-    connection.execute("UPDATE runs SET config = json_set(config, '$.split', 'half') WHERE id = 3")
-    connection.commit()
-    connection.close()
+    change(matrix, "UPDATE runs SET config = json_set(config, '$.from_the_future', 1) WHERE id = 2")
+    change(matrix, "UPDATE runs SET config = json_set(config, '$.split', 'half') WHERE id = 3")
     listed = list(csv.DictReader(io.StringIO(here("report", "--list", "--format", "csv").stdout)))
     assert [row["id"] for row in listed] == ["8", "7", "6", "5", "4", "3", "2", "1"]
     assert [row["id"] for row in listed if "UNREADABLE" in row["settings"]] == ["3", "2"]
@@ -226,13 +216,9 @@ def test_a_run_whose_settings_cannot_be_read_does_not_hide_the_others(here: Klcl
 
 
 def test_quick_trials_come_after_the_runs_on_all_images(here: Klcli, trained: Path) -> None:
-    connection = sqlite3.connect(trained / "results/klcli.db")
     # Run 1 on all images, with the lowest accuracy; runs 2 and 3, the newer and better ones, stay on a subset.
-    connection.execute(
-        "UPDATE runs SET config = json_remove(config, '$.split.subset'), validation_accuracy = 0.01 WHERE id = 1"
-    )
-    connection.commit()
-    connection.close()
+    whole = "config = json_remove(config, '$.split.subset')"
+    change(trained, f"UPDATE runs SET {whole}, validation_accuracy = 0.01 WHERE id = 1")
     ranked = here("report", "--format", "csv")
     assert [row["id"] for row in csv.DictReader(io.StringIO(ranked.stdout))] == ["1"]
     assert "2 more with 200 images train, 22 validate, 44 test (subset of 200)" in ranked.stderr

@@ -7,22 +7,21 @@ import re
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
+from command import Klcli
 
 from klcli.report.page.page import Section, picture, render, table
 from klcli.report.plots.chart import GREY, Chart, Line, Panel
 from klcli.report.plots.figure import draw
 from klcli.report.tables.table import Table, columns
 
-Klcli = Callable[..., "CompletedProcess[str]"]
 EVIL = "<script>document.title = 'broken'</script><img src=x onerror=\"document.title = 'broken'\"> & 'quotes'"
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",

@@ -12,18 +12,16 @@ import statistics
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 from benchmarks.large_database import enlarge
+from command import Klcli, read
 
 pytestmark = pytest.mark.slow
 
 RUNS, EPOCHS = 10_000, 20
-Klcli = Callable[..., "CompletedProcess[str]"]
 INSTRUCTIONS = 100  # of SQLite's virtual machine per progress callback
 
 
@@ -74,20 +72,15 @@ def test_the_best_of_ten_thousand(here: Klcli, trained: Path, work: Counter[str]
     assert done.returncode == 0, done.stderr
     of_all = work.copy()
 
-    connection = sqlite3.connect(trained / "results/klcli.db")
-    assert connection.execute("SELECT count(*) FROM epochs").fetchone() == (RUNS * EPOCHS,)
-    [common] = connection.execute(
-        "SELECT split FROM runs WHERE state = 'complete' AND dataset = 'cifar10'"
-        " GROUP BY split ORDER BY json_extract(split, '$.subset') IS NULL DESC, count(*) DESC, max(id) DESC LIMIT 1"
-    ).fetchone()
-    best = connection.execute(
-        "SELECT id FROM runs WHERE state = 'complete' AND dataset = 'cifar10' AND split = ?"
-        " ORDER BY validation_accuracy DESC, id LIMIT 3",
-        [common],
-    ).fetchall()
-    connection.close()
+    assert read(trained, "SELECT count(*) AS n FROM epochs") == [{"n": RUNS * EPOCHS}]
+    ranked = "FROM runs WHERE state = 'complete' AND dataset = 'cifar10'"
+    common = (
+        f"SELECT split {ranked} GROUP BY split"
+        " ORDER BY json_extract(split, '$.subset') IS NULL DESC, count(*) DESC, max(id) DESC LIMIT 1"
+    )
+    best = read(trained, f"SELECT id {ranked} AND split = ({common}) ORDER BY validation_accuracy DESC, id LIMIT 3")
     shown = [line.split()[0] for line in done.stdout.splitlines() if line.split()[:1] and line.split()[0].isdigit()]
-    assert shown == [str(run) for (run,) in best]
+    assert shown == [str(run["id"]) for run in best]
     assert of_all["statements"] == of_three["statements"]  # none per run
     assert of_all["rows"] == of_three["rows"] + 2 > 3  # of the two other sets of images
     assert of_all["instructions"] < 50 * RUNS  # one look at each run; at each epoch, they would be millions
@@ -162,28 +155,26 @@ def test_a_long_list_names_its_limit_and_csv_has_every_run(large: Path) -> None:
     assert peak(large, "report", "--list", "--format", "csv")[1] == 0
     with (large / "out").open() as file:
         listed = list(csv.DictReader(file))
-    connection = sqlite3.connect(large / "results/klcli.db")
-    stored = connection.execute("SELECT id, validation_accuracy, hidden, seed FROM runs ORDER BY id DESC").fetchall()
-    connection.close()
+    stored = read(large, "SELECT id, validation_accuracy, hidden, seed FROM runs ORDER BY id DESC")
     shown = [(int(one["id"]), one["validation_accuracy"], one["network"], int(one["seed"])) for one in listed]
     for (number, accuracy, network, seed), row in zip(shown, stored, strict=True):
-        assert (number, accuracy, seed) == (row[0], "" if row[1] is None else str(row[1]), row[3])
-        assert "-".join(row[2].split()) in network
+        exact = row["validation_accuracy"]
+        assert (number, accuracy, seed) == (row["id"], "" if exact is None else str(exact), row["seed"])
+        assert row["hidden"].replace(" ", "-") in network
 
 
 def test_groups_have_the_means_of_the_database(large: Path) -> None:
     assert peak(large, "report", "--dataset", "synthetic", "--group-by", "hidden,bn", "--format", "csv")[1] == 0
     with (large / "out").open() as file:
         groups = list(csv.DictReader(file))
-    connection = sqlite3.connect(large / "results/klcli.db")
-    rows = connection.execute(
+    rows = read(
+        large,
         "SELECT hidden, batch_norm, validation_accuracy, min(id) FROM runs"
-        " WHERE state = 'complete' AND dataset = 'synthetic' GROUP BY config"  # equal settings and seeds: one run
-    ).fetchall()
-    connection.close()
+        " WHERE state = 'complete' AND dataset = 'synthetic' GROUP BY config",  # equal settings and seeds: one run
+    )
     found: dict[tuple[str, str], list[float]] = {}
-    for hidden, bn, accuracy, _ in rows:
-        found.setdefault((hidden, str(bn)), []).append(accuracy)
+    for row in rows:
+        found.setdefault((row["hidden"], str(row["batch_norm"])), []).append(row["validation_accuracy"])
     assert len(groups) == len(found) > 5
     for one in groups:
         own = found[one["hidden"], one["batch_norm"]]
@@ -196,8 +187,6 @@ def test_exported_tables_have_every_row(large: Path) -> None:
     assert peak(large, "runs", "export", "--tables", "tables")[1] == 0
     with (large / "tables/epochs.csv").open() as file:
         epochs = list(csv.reader(file))
-    connection = sqlite3.connect(large / "results/klcli.db")
-    stored = connection.execute("SELECT * FROM epochs ORDER BY run_id, epoch").fetchall()
-    connection.close()
-    assert [tuple(map(float, row)) for row in epochs[1:]] == [tuple(map(float, row)) for row in stored]
+    stored = read(large, "SELECT * FROM epochs ORDER BY run_id, epoch")
+    assert [[*map(float, row)] for row in epochs[1:]] == [[*map(float, row.values())] for row in stored]
     assert f"tables/epochs.csv  {RUNS * EPOCHS} rows" in (large / "out").read_text()

@@ -5,27 +5,13 @@ import io
 import json
 import re
 import shlex
-import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
+from command import Klcli, Refused, Rows, change
 
 from klcli.settings.selection import Selection
-
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
-
-
-def change(folder: Path, *statements: str) -> None:
-    connection = sqlite3.connect(folder / "results/klcli.db")
-    for sql in statements:
-        connection.execute(sql)
-    connection.commit()
-    connection.close()
 
 
 @pytest.fixture
@@ -270,7 +256,7 @@ def test_an_empty_database(here: Klcli, trained: Path, args: list[str]) -> None:
     "command", ["report --html", "reproduce a3-2021 --markdown", "assignment --dry-run --data synthetic"]
 )
 def test_a_name_that_no_file_can_have_is_refused(
-    here: Callable, refused: Callable, tmp_path: Path, command: str, name: str
+    here: Klcli, refused: Refused, tmp_path: Path, command: str, name: str
 ) -> None:
     (tmp_path / "file").touch()
     refused(here(*command.split(), name), 2, name)

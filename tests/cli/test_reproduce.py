@@ -3,24 +3,18 @@
 import json
 import re
 import shlex
-import sqlite3
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
+from command import Klcli, Refused, Rows, cells, change, read
 from light import COMPILED
 
 from klcli.published import report as published
 from klcli.published.report import parse
 from klcli.published.reproduction import Terms
 from klcli.report.tables.reproductions import markdown_page
-
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
 
 LOOK = ("--data", "synthetic", "--subset", "200", "--quick", "--jobs", "1")
 FEW = ("reproduce", "a3-2024", "--only", "T2a", "T2b", "T1a", *LOOK)
@@ -62,28 +56,13 @@ experiments = ["sweep"]
 """
 
 
-def read(folder: Path, query: str) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(folder / "results/klcli.db") as connection:
-        found = connection.execute(query).fetchall()
-    connection.close()
-    return found
-
-
-def table(done: "CompletedProcess[str]") -> list[list[str]]:
-    """The cells of the table."""
-    lines = done.stdout.splitlines()
-    begin = next(index for index, line in enumerate(lines) if set(line.strip()) == {"─"})
-    end = next(index for index, line in enumerate(lines) if index > begin and not line.strip())
-    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[begin + 1 : end]]
-
-
 def test_the_reports_are_listed(here: Klcli, refused: Refused) -> None:
     done = here("reproduce", "--list")
     assert done.returncode == 0
-    assert [row[0] for row in table(done)] == ["a2-2019", "a3-2021", "a3-2022", "a3-2024", "a3-bonus-2022"]
+    assert [row[0] for row in cells(done)] == ["a2-2019", "a3-2021", "a3-2022", "a3-2024", "a3-bonus-2022"]
     document = json.loads(here("reproduce", "--list", "--json").stdout)
     assert document["reports"][3]["date"] == "May 2024"
-    assert [row[0] for row in table(here("reproduce", "--list", "a3-2024"))] == ["a3-2024"]
+    assert [row[0] for row in cells(here("reproduce", "--list", "a3-2024"))] == ["a3-2024"]
     refused(here("reproduce", "--list", "a4-2024"), 2, "report 'a4-2024': choose one of a2-2019")
 
 
@@ -97,11 +76,11 @@ def test_all_reports_are_checked(here: Klcli) -> None:
 def test_rows_beside_ours(here: Klcli, rows: Rows, tmp_path: Path) -> None:
     done = here(*FEW, "--markdown", "page.md")
     assert done.returncode == 0, done.stderr
-    cells = table(done)
-    assert [row[0] for row in cells] == ["003-T1a", "003-T1a", "003-T2a", "003-T2b"]
-    assert cells[0][-2] == "reproduced"  # a gradient is right on any images
-    assert cells[2][1:4] == ["3 layers without BN", "test accuracy", "0.5295"]
-    assert cells[2][-2:] == ["cannot be compared", "synthetic images, no CIFAR-10"]
+    lines = cells(done)
+    assert [row[0] for row in lines] == ["003-T1a", "003-T1a", "003-T2a", "003-T2b"]
+    assert lines[0][-2] == "reproduced"  # a gradient is right on any images
+    assert lines[2][1:4] == ["3 layers without BN", "test accuracy", "0.5295"]
+    assert lines[2][-2:] == ["cannot be compared", "synthetic images, no CIFAR-10"]
     runs = rows("runs")
     assert [(run["batch_norm"], run["seed"], run["cycles"]) for run in runs] == [
         (0, 0, 1.0), (0, 1, 1.0), (1, 0, 1.0), (1, 1, 1.0)
@@ -109,7 +88,7 @@ def test_rows_beside_ours(here: Klcli, rows: Rows, tmp_path: Path) -> None:
     [study] = rows("studies")
     assert (study["kind"], study["stage"], study["state"]) == ("reproduce", "a3-2024", "complete")
     ours = sum(run["test_accuracy"] for run in runs[:2]) / 2
-    assert cells[2][4] == f"{ours:.4f}"
+    assert lines[2][4] == f"{ours:.4f}"
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
     for text in (done.stdout, page):
         assert all(mark in text for mark in ("SYNTHETIC IMAGES", "SUBSET of 200", "QUICK"))
@@ -165,9 +144,9 @@ def test_an_interrupted_one_ends_with_the_same_table(
     assert resumed.returncode == 0, resumed.stderr
     after = read(tmp_path, "SELECT id, started_at, test_accuracy FROM runs WHERE state = 'complete'")
     assert len(after) == 6  # 003-T2c and T2d also with the widths of the text
-    assert set(done) <= set(after)
+    assert all(run in after for run in done)
     undisturbed = here(*long, "--db", "other/klcli.db")
-    assert table(undisturbed) == table(resumed)
+    assert cells(undisturbed) == cells(resumed)
 
 
 @pytest.mark.slow
@@ -178,10 +157,10 @@ def test_different_divisions_of_the_images_are_studies_of_their_own(here: Klcli,
     assert [study["stage"] for study in rows("studies")] == [code, code, "a2-2019"]  # the last one as the text says
     splits = [json.loads(run["split"]) for run in rows("runs")]
     assert [split["train_batches"] for split in splits] == [[1], [1], [], [1]]  # C1 is about two experiments
-    assert [row[0] for row in table(done)] == ["002-F3"] * 6 + ["002-B1"] * 7 + ["002-C1"] * 2
+    assert [row[0] for row in cells(done)] == ["002-F3"] * 6 + ["002-B1"] * 7 + ["002-C1"] * 2
     # All are one reproduction: the report of each study has the table of all, and so has the page.
     for study in ("1", "2", "3"):
-        assert table(here("report", "--study", study)) == table(done)
+        assert cells(here("report", "--study", study)) == cells(done)
     assert here("report", "--html", "page.html").returncode == 0
     page = Path("page.html").read_text(encoding="utf-8")
     assert "Reproduction of a2-2019, studies 1, 2, 3</h2>" in page
@@ -229,7 +208,7 @@ def test_what_fails_is_shown_and_ends_with_its_exit_code(here: Klcli, monkeypatc
     monkeypatch.setattr(published, "report", {"a-lost": lost}.__getitem__)
     done = here("reproduce", "a-lost", *LOOK)
     assert done.returncode == 6
-    assert {row[-1] for row in table(done)} == {"all 2 of our trainings diverged; synthetic images, no CIFAR-10"}
+    assert {row[-1] for row in cells(done)} == {"all 2 of our trainings diverged; synthetic images, no CIFAR-10"}
     assert done.stderr.splitlines()[-1].startswith("klcli: every training of 001-1, 001-2, 001-3 diverged")
 
 
@@ -238,7 +217,7 @@ def test_a_report_runs_what_its_code_did(here: Klcli, rows: Rows) -> None:
     chain = ("reproduce", "a2-2019", "--only", "S01", "S02", "F3", *LOOK)
     done = here(*chain, "--repeats", "1")
     assert done.returncode == 0, done.stderr
-    assert [row[0] for row in table(done)] == ["002-F3"] * 6 + [*["002-S01"] * 3, *["002-S02"] * 3] * 2
+    assert [row[0] for row in cells(done)] == ["002-F3"] * 6 + [*["002-S01"] * 3, *["002-S02"] * 3] * 2
     assert "15 lines: " not in done.stdout
     assert "9 lines: 0 reproduced" in done.stdout
     assert "besides, as the text says, 9 lines: 0 reproduced" in done.stdout
@@ -254,7 +233,7 @@ def test_a_report_runs_what_its_code_did(here: Klcli, rows: Rows) -> None:
     again = here(*chain, "--repeats", "1", "--resume")
     assert again.stdout == done.stdout
     assert len(rows("runs")) == 6
-    assert table(here("report", "--study", "1")) == table(done)
+    assert cells(here("report", "--study", "1")) == cells(done)
     best = here("report", "--best", "9", "--json")
     assert {run["note"] for run in json.loads(best.stdout)["runs"]} == {None}
     assert "3 more, trained with the quirks of a published report: klcli report --list" in best.stderr
@@ -272,9 +251,8 @@ def test_a_warm_start_is_drawn(here: Klcli, refused: Refused, tmp_path: Path) ->
     pictures = re.findall("^picture +(.*)$", done.stdout, re.MULTILINE)
     assert [Path(picture).name for picture in pictures] == ["study-000002-a2-2019-002-S02-warm-started.png"]
     assert all(Path(picture).read_bytes()[:4] == b"\x89PNG" for picture in pictures)
-    with sqlite3.connect(tmp_path / "results/klcli.db") as connection:  # as an older klcli recorded it
-        connection.execute("UPDATE studies SET settings = json_set(settings, '$.as_published', json('true'))")
-    connection.close()
+    # as an older klcli recorded it
+    change(tmp_path, "UPDATE studies SET settings = json_set(settings, '$.as_published', json('true'))")
     refused(here("report", "--study", "1"), 2, "study 1 is of an older klcli, with --as-published")
 
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command import Klcli, Refused, Rows
 from light import LIGHT
 from PIL import Image
 
@@ -20,10 +20,6 @@ pytestmark = pytest.mark.usefixtures("unrendered")
 
 TINY = ("--data", "synthetic", "--subset", "300", "--hidden", "10", "--bn")
 TRAIN = ("train", *TINY, "--step-epochs", "3")  # 12 epochs
-
-Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
 
 
 @pytest.fixture

@@ -6,24 +6,18 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
+from command import Klcli, Refused, Rows, change
 from rich.console import Console
 
 from klcli.cli.commands.report import MOVED
 from klcli.report.tables.runs import ranking_table
 from klcli.report.tables.terminal import show
 from klcli.store.store import Store
-
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
 
 
 def test_notes_tags_export_and_deletion(here: Klcli, trained: Path, rows: Rows) -> None:
@@ -103,6 +97,7 @@ def test_a_damaged_checkpoint_is_found(here: Klcli, trained: Path) -> None:
     done = here("runs", "check")
     assert done.returncode == 4
     assert "damaged  run 2" in done.stdout
+    assert here("runs", "check", "--json").stdout.startswith("{")
     assert done.stderr.startswith("klcli: ")
 
 
@@ -214,8 +209,7 @@ def test_names_that_no_file_can_have(here: Klcli, trained: Path, refused: Refuse
 
 def test_a_run_with_unreadable_settings_is_deleted(here: Klcli, trained: Path, rows: Rows) -> None:
     """As the check recommends."""
-    with closing(sqlite3.connect(trained / "results/klcli.db")) as connection, connection:
-        connection.execute('UPDATE runs SET config = \'{"hidden": "no"}\' WHERE id = 2')
+    change(trained, 'UPDATE runs SET config = \'{"hidden": "no"}\' WHERE id = 2')
     assert here("runs", "check").returncode == 4
     assert "run 2: unreadable settings" in here("runs", "delete", "2", "--yes").stderr
     assert [run["id"] for run in rows("runs")] == [1, 3]
@@ -236,8 +230,7 @@ def test_an_export_replaces_exports_alone(here: Klcli, trained: Path, name: str)
         assert path.read_bytes() == b"precious"
         path.unlink()
         assert [here(*export, *args).returncode for _ in range(2)] == [0, 0]
-    with closing(sqlite3.connect(trained / "results/klcli.db")) as connection, connection:
-        connection.execute("UPDATE runs SET state = 'interrupted' WHERE id = 1")
+    change(trained, "UPDATE runs SET state = 'interrupted' WHERE id = 1")
     assert "run 1 is interrupted, the file has its network of update 0" in here(*export, name).stderr
 
 

@@ -3,37 +3,19 @@
 import json
 import math
 import re
-import sqlite3
 from collections import Counter
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
+from command import Klcli, Refused, Rows, cells, change
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
 
 TINY = ("--data", "synthetic", "--subset", "300", "--hidden", "20", "--step-size", "3", "--cycles", "1")
 LISTED = ("search-lambda", *TINY, "--jobs", "1")
 SEARCH = (*LISTED, "--trials", "4")
-
-
-def table(done: "CompletedProcess[str]") -> list[list[str]]:
-    """The rows of the printed search: lambda, stage, validation, ..."""
-    lines = done.stdout.splitlines()
-    begin = next(index for index, line in enumerate(lines) if set(line.strip()) == {"─"})
-    rows = []
-    for line in lines[begin + 1 :]:
-        if not line.strip():
-            break
-        rows.append(re.split(r"\s{2,}", line.strip()))
-    return rows
 
 
 def stages(rows: Rows) -> list[tuple[str, int | None, str]]:
@@ -67,7 +49,7 @@ def test_coarse_fine_and_final_as_a_person_calls_them(klcli: Klcli, rows: Rows, 
     assert f"fine: lambda from {low:.4g} to {high:.4g}" in done.stderr
 
     # The table: all 16, the best first, with the accuracies of the database.
-    printed = table(done)
+    printed = cells(done)
     accuracies = [float(row[2]) for row in printed]
     assert accuracies == sorted(accuracies, reverse=True)
     assert Counter(row[1] for row in printed) == {"coarse": 8, "fine": 8}
@@ -109,10 +91,10 @@ def test_rounds_are_as_many_fine_stages_each_within_the_one_before(here: Klcli, 
     ranges = [json.loads(study["settings"]) for study in rows("studies")]
     for wide, narrow in pairwise(ranges):
         assert wide["low"] <= narrow["low"] < narrow["high"] <= wide["high"]
-    assert Counter(row[1] for row in table(done)) == {"coarse": 4, "fine": 4, "fine 2": 4}
+    assert Counter(row[1] for row in cells(done)) == {"coarse": 4, "fine": 4, "fine 2": 4}
     again = here(*SEARCH, "--coarse", "--fine", "--fine", "--resume")
     assert len(rows("studies")) == 3  # the same search in other words
-    assert table(again) == table(done)
+    assert cells(again) == cells(done)
 
 
 def test_a_stage_of_two_values_is_not_said_to_bracket_three(here: Klcli) -> None:
@@ -125,7 +107,7 @@ def test_a_list_of_values_is_tried_as_it_is(here: Klcli, rows: Rows) -> None:
     assert done.returncode == 0, done.stderr
     assert stages(rows) == [("values", None, "complete")]
     assert [run["lambda"] for run in rows("runs")] == [0.001, 0.002, 0.003]
-    assert len(table(done)) == 3
+    assert len(cells(done)) == 3
 
 
 def test_a_linear_scale_draws_and_narrows_linearly(here: Klcli, rows: Rows) -> None:
@@ -142,7 +124,7 @@ def test_repeats_are_a_mean_with_its_spread(here: Klcli, rows: Rows) -> None:
     runs = rows("runs")
     assert [(run["lambda"], run["seed"]) for run in runs[:4]] == [(0.001, 5), (0.001, 6), (0.01, 5), (0.01, 6)]
     assert len(runs) == 6
-    printed = {row[0]: row for row in table(done)}
+    printed = {row[0]: row for row in cells(done)}
     for lam, mine in (("0.001", runs[:2]), ("0.01", runs[2:4])):
         a, b = (run["validation_accuracy"] for run in mine)
         mean, std = (a + b) / 2, abs(a - b) / math.sqrt(2)
@@ -184,7 +166,7 @@ def test_a_value_that_diverges_is_a_row_that_says_so(here: Klcli, rows: Rows) ->
     assert done.returncode == 0, done.stderr
     assert [run["state"] for run in rows("runs")] == ["complete", "complete", "diverged", "complete"]
     assert stages(rows) == [("values", None, "complete"), ("final", 1, "complete")]
-    last = table(done)[-1]
+    last = cells(done)[-1]
     assert (last[0], last[2], last[-1]) == ("1e+06", "-", "diverged")
     assert "not finite after update" in rows("runs")[2]["error"]
     assert rows("runs")[2]["checkpoint"] is None
@@ -196,15 +178,14 @@ def test_a_search_in_which_everything_diverges_says_so_and_is_kept(here: Klcli, 
     assert done.returncode == 6
     assert "every lambda diverged" in done.stderr.splitlines()[-1]
     assert stages(rows) == [("coarse", None, "complete")]
-    assert [row[-1] for row in table(done)] == ["diverged"] * 4
+    assert [row[-1] for row in cells(done)] == ["diverged"] * 4
     assert json.loads(here(*SEARCH, "--eta-max", "1e30", "--json").stdout)["choice"] is None
 
 
 def test_a_final_training_that_diverged_is_named_below_the_means(here: Klcli, tmp_path: Path) -> None:
     command = (*LISTED, "--values", "0.001", "--repeats", "2", "--final")
     assert "Not included" not in here(*command).stdout
-    with sqlite3.connect(tmp_path / "results/klcli.db") as connection:
-        connection.execute("UPDATE runs SET state = 'diverged' WHERE id = 4")
+    change(tmp_path, "UPDATE runs SET state = 'diverged' WHERE id = 4")
     done = here(*command, "--resume")
     assert done.returncode == 0, done.stderr
     assert "Not included: run 4 (diverged)." in done.stdout.splitlines()
@@ -285,9 +266,7 @@ def test_a_study_that_fine_cannot_go_on_from(here: Klcli, refused: Refused, tmp_
     refused(here(*quiet, "--fine"), 2, "--coarse")  # there is still no coarse one
     assert here(*SEARCH, "--coarse").returncode == 0
     refused(here(*quiet, "--fine", "--hidden", "10"), 2, "study 4", "hidden 20 (here 20 10)")
-    with sqlite3.connect(tmp_path / "results/klcli.db") as connection:
-        connection.execute("UPDATE studies SET state = 'interrupted' WHERE id = 4")
-    connection.close()
+    change(tmp_path, "UPDATE studies SET state = 'interrupted' WHERE id = 4")
     refused(here(*quiet, "--fine", "--from", "4"), 2, "--from 4", "interrupted", "--resume")
 
 
@@ -308,7 +287,7 @@ def test_a_stage_on_other_validation_images_is_not_ranked_with_the_next(here: Kl
     done = here(*SEARCH, "--fine", "--fine")
     assert done.returncode == 0, done.stderr
     assert "study 1 was trained with split seed 0 (here -): its accuracies cannot be compared" in done.stderr
-    assert {row[1] for row in table(done)} == {"fine", "fine 2"}
+    assert {row[1] for row in cells(done)} == {"fine", "fine 2"}
     assert "(studies 2, 3)" in done.stdout
     assert "split seed" not in done.stdout
     assert here("report", "--study", "3").stdout.startswith(done.stdout.partition("\n")[0])

@@ -3,18 +3,14 @@
 import json
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
+from command import Klcli, Refused, Rows, cells
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
-Klcli = Callable[..., "CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
-Refused = Callable[..., str]
 
 TINY = ("--data", "synthetic", "--subset", "300", "--step-size", "3", "--cycles", "1")
 SWEEP = ("sigma-sweep", *TINY, "--jobs", "1", "--hidden", "20")
@@ -23,17 +19,8 @@ MEASURES = ("accuracy", "loss", "cost")
 
 def table(done: "CompletedProcess[str]") -> dict[tuple[str, str], list[str]]:
     """The cells by sigma and split."""
-    lines = done.stdout.splitlines()
-    begin = next(index for index, line in enumerate(lines) if set(line.strip()) == {"─"})
-    header = re.split(r"\s{2,}", lines[begin - 1].strip())
-    assert header == ["sigma", "split", "accuracy", "with BN", "loss", "with BN", "cost", "with BN"]
-    found = {}
-    for line in lines[begin + 1 :]:
-        if not line.strip():
-            break
-        sigma, split, *cells = re.split(r"\s{2,}", line.strip())
-        found[sigma, split] = cells
-    return found
+    assert re.search(r"^ *sigma +split +accuracy +with BN +loss +with BN +cost +with BN *$", done.stdout, re.MULTILINE)
+    return {(sigma, split): values for sigma, split, *values in cells(done)}
 
 
 @pytest.mark.slow
@@ -47,9 +34,9 @@ def test_the_sweep_as_a_person_calls_it(klcli: Klcli, rows: Rows, tmp_path: Path
     assert {(run["state"], run["hidden"], run["initializer"]) for run in runs} == {("complete", "50 50", "normal")}
     printed = table(done)
     assert len(printed) == 9
-    for (sigma, split), cells in printed.items():
+    for (sigma, split), values in printed.items():
         pair = [next(r for r in runs if r["sigma"] == float(sigma) and r["batch_norm"] == bn) for bn in (0, 1)]
-        assert cells == [f"{run[f'{split}_{name}']:.4f}" for name in MEASURES for run in pair]
+        assert values == [f"{run[f'{split}_{name}']:.4f}" for name in MEASURES for run in pair]
     assert (tmp_path / "results/plots/study-000001-sigma.png").read_bytes()[:4] == b"\x89PNG"
     assert "3-layer 50-50" in done.stdout
 
@@ -68,9 +55,9 @@ def test_sigmas_and_repeats(here: Klcli, rows: Rows) -> None:
     assert len(runs) == 12
     assert {run["seed"] for run in runs} == {2, 3, 4}
     assert {json.loads(run["config"])["bn_eps"] for run in runs} == {1e-5}
-    values = [run["test_accuracy"] for run in runs if run["sigma"] == 0.1 and run["batch_norm"]]
-    mean = sum(values) / 3
-    std = math.sqrt(sum((value - mean) ** 2 for value in values) / 2)
+    accuracies = [run["test_accuracy"] for run in runs if run["sigma"] == 0.1 and run["batch_norm"]]
+    mean = sum(accuracies) / 3
+    std = math.sqrt(sum((value - mean) ** 2 for value in accuracies) / 2)
     assert table(done)["0.1", "test"][1] == f"{mean:.4f} ± {std:.4f}"
     half = 4.3027 * std / math.sqrt(3)  # Student's t of 2 degrees of freedom
     [line] = [line for line in done.stdout.splitlines() if re.match(r"\s*0\.1\s+yes", line)]
@@ -90,7 +77,7 @@ def test_a_sweep_that_diverges_is_a_table_that_says_so(here: Klcli, rows: Rows) 
     done = here(*SWEEP, "--sigmas", "0.1", "--eta-max", "1e30")
     assert done.returncode == 0
     assert {run["state"] for run in rows("runs")} == {"diverged"}
-    assert all(set(cells) == {"diverged"} for cells in table(done).values())
+    assert all(set(values) == {"diverged"} for values in table(done).values())
 
 
 @pytest.mark.parametrize(

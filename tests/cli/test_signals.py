@@ -13,10 +13,10 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+from command import Klcli, Rows
 from light import COMPILED, KLCLI, LIGHT
 
 from klcli.termination import PATIENCE_SECONDS
@@ -31,8 +31,6 @@ STUDY = (
 )
 ENDLESS = ("train", "--data", "synthetic", "--subset", "500", "--hidden", "20", "--cycles", "10000")
 
-Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
-Rows = Callable[..., list[dict[str, Any]]]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 

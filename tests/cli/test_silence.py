@@ -6,12 +6,11 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
+from command import Klcli, Refused
 from light import KLCLI
 
 from klcli.cli.app import main
@@ -20,7 +19,6 @@ from klcli.cli.progress import Pace, Step
 from klcli.files import hold
 from klcli.settings.run_command import DEFAULT_DATABASE
 
-Klcli = Callable[..., "CompletedProcess[str]"]
 MOST_SECONDS = 6.0  # without a byte; it was 12 s. LLVM holds the interpreter for 1 to 3 s per large function
 
 
@@ -153,7 +151,7 @@ def test_the_next_commands_work(here: Klcli, command: str) -> None:
     assert not DEFAULT_DATABASE.exists()
 
 
-def test_the_cache_is_shown_and_cleared(here: Klcli, refused: Callable, tmp_path: Path) -> None:
+def test_the_cache_is_shown_and_cleared(here: Klcli, refused: Refused, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     (cache / "prepared").mkdir(parents=True)
     prepared = cache / "prepared" / f"{'a' * 64}.images"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from command import Klcli, change, read
 from dask_cluster import Cluster, cluster
 from light import COMPILED, LIGHT
 
@@ -24,7 +25,6 @@ pytestmark = [
     pytest.mark.usefixtures("unrendered"),
 ]
 
-Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 # 12 runs in four stacks: half of the lambdas with one of the two seeds.
@@ -39,15 +39,6 @@ CLOCK = {"started_at", "finished_at", "pid", "owner", "identity", "seconds", "co
 def dask(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster(tmp_path_factory.mktemp("dask"), os.environ | {"KLCLI_CACHE": str(shared_cache)}) as running:
         yield running
-
-
-def read(folder: Path, sql: str) -> list[dict[str, Any]]:
-    connection = sqlite3.connect(folder / "results/klcli.db")
-    connection.row_factory = sqlite3.Row
-    try:
-        return [dict(row) for row in connection.execute(sql)]
-    finally:
-        connection.close()
 
 
 def stored(folder: Path) -> list[list[dict[str, Any]]]:
@@ -103,9 +94,7 @@ def test_a_complete_study_is_resumed_without_training(here: Klcli, tmp_path: Pat
     assert again.stderr.count("runs exist already") == 3
     assert "a new one begins" not in again.stderr
     # A study whose process died between its last group and its last word is completed by asking again.
-    with sqlite3.connect(tmp_path / "results/klcli.db") as connection:
-        connection.execute("UPDATE studies SET state = 'running' WHERE id = 1")
-    connection.close()
+    change(tmp_path, "UPDATE studies SET state = 'running' WHERE id = 1")
     assert printed(here(*command, "--resume")) == printed(first)
     assert {study["state"] for study in read(tmp_path, "SELECT state FROM studies")} == {"complete"}
     assert printed(here(*command)) != printed(first)  # without --resume a study is a new one
@@ -203,7 +192,7 @@ def test_repeats_continue_from_their_checkpoints_after_a_kill(start: Start, ligh
     )
     process = start(*how, "--repeats", "2", "--jobs", "2")
     deadline = time.monotonic() + 100
-    while len(begun := [run for run in _runs(tmp_path) if run["epochs_done"]]) < 2:
+    while len(begun := [run for run in _so_far(tmp_path, "runs") if run["epochs_done"]]) < 2:
         assert process.poll() is None and time.monotonic() < deadline, begun
         time.sleep(0.05)
     process.kill()
@@ -250,7 +239,7 @@ def test_a_study_in_the_hands_of_another_process_is_left_to_it(start: Start, lig
     endless = [*SEARCH, "--jobs", "1", "--cycles", "100000", "--evaluations-per-cycle", "1"]
     process = start(*endless)
     deadline = time.monotonic() + 30
-    while not (tmp_path / "results/klcli.db").exists() or not _studies(tmp_path):
+    while not (tmp_path / "results/klcli.db").exists() or not _so_far(tmp_path, "studies"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     second = light(*endless, "--resume")
@@ -263,16 +252,9 @@ def test_a_study_in_the_hands_of_another_process_is_left_to_it(start: Start, lig
     assert "terminated: 0 runs of study 1 are complete" in err
 
 
-def _runs(folder: Path) -> list[dict[str, Any]]:
+def _so_far(folder: Path, table: str) -> list[dict[str, Any]]:
     try:
-        return read(folder, "SELECT * FROM runs")
-    except sqlite3.OperationalError:  # the tables are not there yet
-        return []
-
-
-def _studies(folder: Path) -> list[dict[str, Any]]:
-    try:
-        return read(folder, "SELECT * FROM studies")
+        return read(folder, f"SELECT * FROM {table}")
     except sqlite3.OperationalError:  # the tables are not there yet
         return []
 

@@ -1,19 +1,15 @@
 """The figures of studies, drawn from stored runs: of a search with its final training, a sweep and a reproduction."""
 
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
+from command import Klcli, Refused, change, read
 
 from klcli.published.reproduction import stored_reproduction
 from klcli.report.plots.reproductions import pictures
 from klcli.store.store import Store
-
-Klcli = Callable[..., "CompletedProcess[str]"]
-Refused = Callable[..., str]
 
 SMALL = ("--data", "synthetic", "--subset", "200", "--jobs", "1", "--quiet", "--repeats", "2")
 SEARCH = ("search-lambda", "--values", "0.1", "0.01", "--final", "--hidden", "5", *SMALL)  # studies 1 and 2
@@ -82,10 +78,8 @@ def test_curves_mix_no_methods_with_the_same_settings(here: Klcli, studies: Path
 
 @pytest.mark.usefixtures("unrendered")
 def test_repeats_without_and_with_bn_are_named_by_their_numbers(here: Klcli, studies: Path, refused: Refused) -> None:
-    with sqlite3.connect(studies / "results/klcli.db") as connection:
-        found = connection.execute("SELECT id FROM runs WHERE study_id >= 3 AND sigma = 0.1 ORDER BY batch_norm, id")
-        numbers = [str(number) for (number,) in found]
-    connection.close()
+    found = read(studies, "SELECT id FROM runs WHERE study_id >= 3 AND sigma = 0.1 ORDER BY batch_norm, id")
+    numbers = [str(run["id"]) for run in found]
     assert len(numbers) == 4
     assert here("report", "--run", *numbers, "--plot", "bn", "--to", "four.svg").returncode == 0
     assert refused(here("report", "--run", *numbers, "1", "--plot", "bn"), 2).endswith("or the repeats of both")
@@ -113,20 +107,14 @@ def test_a_kind_without_a_figure_is_refused_with_those_that_there_are(
     assert refused(here("report", "--study", "2", "--plot", "sigma"), 2).endswith(
         "study 2 is a lambda search (final); choose one of curves, training, lambda"
     )
-    connection = sqlite3.connect(studies / "results/klcli.db")
-    connection.execute("UPDATE runs SET state = 'failed' WHERE study_id >= 3 AND json_extract(config, '$.sigma') > 0")
-    connection.commit()
-    connection.close()
+    change(studies, "UPDATE runs SET state = 'failed' WHERE study_id >= 3 AND json_extract(config, '$.sigma') > 0")
     assert refused(here("report", "--study", "3", "--plot", "sigma"), 2).endswith(
         "study 3 is a reproduction of a3-2021, decay of W1 halved; choose one of curves, training, bn, lambda"
     )
 
 
 def test_a_study_without_a_complete_run_says_so(here: Klcli, studies: Path, refused: Refused) -> None:
-    connection = sqlite3.connect(studies / "results/klcli.db")
-    connection.execute("UPDATE runs SET state = 'diverged' WHERE study_id IN (1, 3, 4, 5)")
-    connection.commit()
-    connection.close()
+    change(studies, "UPDATE runs SET state = 'diverged' WHERE study_id IN (1, 3, 4, 5)")
     assert "study 1 is a lambda search (values), without a complete run; choose one of curves, training" in refused(
         here("report", "--study", "1", "--plot", "lambda"), 2
     )
@@ -137,14 +125,13 @@ def test_a_study_without_a_complete_run_says_so(here: Klcli, studies: Path, refu
 
 
 def test_the_curves_of_a_figure_are_the_stored_evaluations(studies: Path) -> None:
-    path = studies / "results/klcli.db"
-    with sqlite3.connect(path) as connection:
-        steps = connection.execute(
-            "SELECT step, epochs.train_cost, epochs.validation_accuracy FROM epochs JOIN runs ON runs.id = run_id "
-            "WHERE study_id >= 3 AND sigma = 0.1 AND batch_norm = 1 AND seed = 1 ORDER BY step"
-        ).fetchall()
-    connection.close()
-    store = Store.existing(path)
+    rows = read(
+        studies,
+        "SELECT step, epochs.train_cost, epochs.validation_accuracy FROM epochs JOIN runs ON runs.id = run_id "
+        "WHERE study_id >= 3 AND sigma = 0.1 AND batch_norm = 1 AND seed = 1 ORDER BY step",
+    )
+    steps = [tuple(row.values()) for row in rows]
+    store = Store.existing(studies / "results/klcli.db")
     [(name, words, chart)] = pictures(stored_reproduction(store, 3), store.runs.epochs, "sigma")
     assert name == "a3-2021-000-F9a"
     assert words.startswith("000-F9a to 000-F10c")

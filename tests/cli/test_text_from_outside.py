@@ -5,18 +5,16 @@ import io
 import json
 import os
 import re
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command import Klcli, change
 from PIL import Image
 
 pytestmark = pytest.mark.slow
 
-Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202e\x9b31m <b>&</b> |a| $x$ _y_ \\input{z} \u2028`q`"
 HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 BYTES = b"caf\xe9"
@@ -30,14 +28,12 @@ def run(folder: Path, *args: str | bytes) -> subprocess.CompletedProcess[bytes]:
 @pytest.fixture
 def evil(trained: Path) -> Path:
     """Run 2 has hostile text wherever text can come from outside."""
-    connection = sqlite3.connect(trained / "results/klcli.db")
     formula = '=HYPERLINK("http://example.org","x")'
-    connection.execute(
+    change(
+        trained,
         "UPDATE runs SET note = ?, tags = ?, error = ?, command = ?, host = ?, dataset = ?, dataset_source = ?",
-        [formula, EVIL.replace(" ", "_"), EVIL, f"klcli {EVIL}", EVIL, EVIL, EVIL],
+        values=[formula, EVIL.replace(" ", "_"), EVIL, f"klcli {EVIL}", EVIL, EVIL, EVIL],
     )
-    connection.commit()
-    connection.close()
     return trained
 
 
@@ -57,7 +53,7 @@ CHANGES = (
 
 def test_nothing_from_outside_controls_a_terminal(here: Klcli, evil: Path) -> None:
     shown = [*([*view, "--format", form] for view in VIEWS for form in FORMATS), *OTHERS]
-    for args in [*(["report", *view] for view in shown), *(["runs", *change] for change in CHANGES)]:
+    for args in [*(["report", *view] for view in shown), *(["runs", *words] for words in CHANGES)]:
         done = here(*args)
         assert done.returncode in (0, 2, 4), (args, done.stderr)
         for text in (done.stdout.removeprefix("\ufeff"), done.stderr):

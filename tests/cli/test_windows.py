@@ -5,12 +5,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from command import Klcli
 from PIL import Image
 
 from klcli import files, text
@@ -18,9 +18,6 @@ from klcli.errors import StoreError
 from klcli.store.checkpoints import write_atomically
 from klcli.store.reading import read_only_uri
 from tests.light import COMPILED
-
-Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
-
 
 PROGRAM = (sys.executable, str(Path(__file__).resolve().parents[1] / "windows.py"))
 IMAGES = "--data synthetic --subset 200 --hidden 20"

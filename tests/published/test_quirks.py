@@ -10,7 +10,6 @@ import pytest
 from klcli.compiled import NUMPY, Engine, open_team
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.engine.layers import BatchNorm
-from klcli.errors import ConfigError
 from klcli.published.quirks import QUIRKS
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -125,10 +124,3 @@ def test_a_continued_training_keeps_its_biases(splits: Splits) -> None:
     [continued] = train([config], splits, snapshot=snapshots[0], quirks=[BIASES])
     for name, array in whole.network.state().items():
         np.testing.assert_array_equal(continued.network.state()[name], array)
-
-
-def test_a_quirk_that_has_no_meaning_is_refused(splits: Splits) -> None:
-    with pytest.raises(ConfigError, match="decay of W1 halved: only for sgd without momentum"):
-        train([replace(BASE, momentum=0.9)], splits, quirks=[HALVED])
-    with pytest.raises(ConfigError, match="random biases: only for normal initial weights"):
-        train([BASE], splits, quirks=[BIASES])

@@ -1,4 +1,4 @@
-"""Presets: those of klcli, refused documents, and presets with the user's own settings."""
+"""Presets: those of klcli, and presets with the user's own settings."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,26 +6,11 @@ from typing import Any
 import pytest
 
 from klcli.errors import ConfigError
-from klcli.settings.presets import override, parse, preset, presets
-from klcli.settings.sameness import SETTINGS, not_default
+from klcli.settings.presets import override, preset, presets
+from klcli.settings.sameness import not_default
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 
-WIDE = """
-[wide]
-description = "a wide network"
-hidden = [512, 256]
-batch_norm = true
-initializer = "normal"
-sigma = 0.01
-epochs = 30
-activation = "silu"
-silu_slope = 1.7
-bn_statistics = "precise"
-bn_samples = 5000
-[wide.split]
-validation = 1000
-"""
 BASE = TrainConfig(
     preset="wide", hidden=(512, 256), batch_norm=True, initializer="normal", sigma=0.01, epochs=30,
     activation="silu", silu_slope=1.7,
@@ -43,23 +28,6 @@ def test_every_preset_has_a_line_that_describes_it() -> None:
         assert one.name == name == one.config.preset
         assert one.description and "\n" not in one.description
         assert one.config == preset(name).config
-
-
-def test_a_document_becomes_configs() -> None:
-    found = parse(WIDE)["wide"]
-    assert found.config == BASE
-    assert {key: SETTINGS[key].typed(value) for key, value in not_default(found.config).items()} == {
-        "hidden": "512 256",
-        "batch_norm": "true",
-        "activation": "silu",
-        "silu_slope": "1.7",
-        "bn_statistics": "precise",
-        "bn_samples": "5000",
-        "initializer": "normal",
-        "sigma": "0.01",
-        "epochs": "30",
-        "split.validation": "1000",
-    }
 
 
 @pytest.mark.parametrize(
@@ -99,26 +67,3 @@ def test_a_setting_that_does_not_fit_is_refused_with_the_name_of_the_preset() ->
 )
 def test_without_shifts_and_contrast_nothing_of_a_preset_weakens_them(own: dict[str, Any], weak: float) -> None:
     assert override(presets()["quick"].config, own).weak_augmentation == weak
-
-
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ("[a", ["TOML"]),
-        ("a = 1", ["preset a", "description"]),
-        ("[a]\nhidden = [5]", ["preset a", "description"]),
-        ('[a]\ndescription = "b"\nwidth = 3', ["preset a", "width"]),
-        ('[a]\ndescription = "b"\nhidden = [0]', ["preset a", "--hidden 0"]),
-        ('[a]\ndescription = "b"\npreset = "c"', ["preset a", "preset"]),
-        ('[a]\ndescription = "b"\n[a.split]\nvalidation = 0', ["preset a", "--validation 0"]),
-    ],
-)
-def test_what_is_no_preset_is_refused_by_name(text: str, named: list[str]) -> None:
-    with pytest.raises(ConfigError) as error:
-        parse(text)
-    assert all(word in str(error.value) for word in named)
-
-
-def test_a_preset_that_is_not_there() -> None:
-    with pytest.raises(ConfigError, match=r"'bst'.*course"):
-        preset("bst")

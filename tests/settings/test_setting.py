@@ -73,9 +73,8 @@ def test_what_is_typed_is_read_and_refused_like_any_value() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Order(Settings):
-    """What else the options of commands are: pairs, texts, numbers, paths, flags and counts."""
+    """What else the options of commands are: texts, numbers, paths, flags and counts."""
 
-    label: tuple[int, str] | None = setting(None, "Till", "Print this on cup N.", metavar="CUP TEXT")
     spices: tuple[str, ...] = setting((), "Till", "Add these.")
     degrees: tuple[float, ...] = setting((60.0, 80.0), "Till", "Serve between these.", at_least=0)
     receipt: Path | None = setting(None, "Till", "Write a receipt.")
@@ -86,25 +85,20 @@ class Order(Settings):
 
 def test_options_of_commands_are_settings_too() -> None:
     known = settings_of(Order)
-    assert [one.metavar for one in known.values()] == ["CUP TEXT", "NAME...", "X...", "PATH", "", "N", ""]
-    assert (known["label"].is_pair, known["label"].items, known["spices"].is_pair) == (True, (int, str), False)
+    assert [one.metavar for one in known.values()] == ["NAME...", "X...", "PATH", "", "N", ""]
     assert known["to_go"].names == ["--to-go", "-t"]
     assert known["milk"].names == ["--milk/--no-milk"]
     typed = {
-        "label": ("3", "for Ada, hot"), "spices": ["mint,", "anise"], "degrees": ["1e1,20"], "receipt": "a/b.txt",
-        "to_go": True, "stir": 2, "milk": None,
+        "spices": ["mint,", "anise"], "degrees": ["1e1,20"], "receipt": "a/b.txt", "to_go": True, "stir": 2,
+        "milk": None,
     }  # fmt: skip
     order = Order(**{key: known[key].read(value) for key, value in typed.items()})
-    assert order == Order(
-        label=(3, "for Ada, hot"), spices=("mint", "anise"), degrees=(10.0, 20.0), receipt=Path("a/b.txt"), to_go=True,
-        stir=2,
-    )  # fmt: skip
+    assert order == Order(spices=("mint", "anise"), degrees=(10.0, 20.0), receipt=Path("a/b.txt"), to_go=True, stir=2)
 
 
 @pytest.mark.parametrize(
     ("key", "typed", "message"),
     [
-        ("label", ("one", "Ada"), "--label 'one': must be a whole number"),
         ("degrees", ["warm"], "--degrees 'warm': must be a number"),
         ("degrees", ["-3"], "--degrees -3.0: must be a finite number, at least 0"),
         ("degrees", ["nan"], "--degrees nan: must be a finite number, at least 0"),
@@ -117,9 +111,7 @@ def test_what_is_typed_for_a_command_is_refused_by_its_option(key: str, typed: o
     assert str(refusal.value) == message
 
 
-def test_a_pair_of_python_must_be_two_values() -> None:
-    with pytest.raises(ConfigError, match=r"--label \(3,\): must be two values, CUP TEXT"):
-        Order(label=(3,))  # type: ignore[arg-type]
+def test_a_count_of_python_must_fit_the_database() -> None:
     with pytest.raises(ConfigError, match="--stir 9223372036854775808: must be at most 9223372036854775807"):
         Order(stir=2**63)
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import Klcli
 
 from klcli.training.blas_check import wrong_products
-
-Klcli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 TRAIN = ("train", "--data", "synthetic", "--subset", "200", "--hidden", "5", "--epochs", "1", "--quiet")
 NOTHING = "void scipy_cblas_{}64_(int order, int uplo, int trans, long n, long k, {} a, const void *A) {{}}"

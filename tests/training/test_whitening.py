@@ -8,7 +8,6 @@ import pytest
 import scipy.linalg
 
 from klcli.data.dataset import Dataset, Splits, split
-from klcli.errors import ConfigError
 from klcli.evaluation.metrics import evaluate
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -110,9 +109,3 @@ def test_a_resumed_training_takes_it_from_the_checkpoint(splits: Splits, monkeyp
         resumed.update()
     for name, array in whole.stack.replica(0).parameters().items():
         np.testing.assert_array_equal(resumed.stack.replica(0).parameters()[name], array)
-
-
-@pytest.mark.parametrize("wrong", [{"whitening": 0}, {"whitening": 3073}, {"whitening": 2.5}, {"whitening_eps": 0.0}])
-def test_what_cannot_be_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="whitening"):
-        TrainConfig(**wrong)  # type: ignore[arg-type]

@@ -163,8 +163,9 @@ def check(
     which = "all checkpoints" if read == files else f"the newest {read} of {files} checkpoints"
     with invocation.step("checking", read) as advance:
         damage, orphans = store.upkeep.check(None if read == files else read, advance)
-    if found := [*(f"damaged  {what}" for what in damage), *(f"orphan   {what}" for what in orphans)]:
-        print("\n".join(map(visible, () if invocation.as_json else found)))
+    found = [*(f"damaged  {what}" for what in damage), *(f"orphan   {what}" for what in orphans)]
+    if found and not invocation.as_json:
+        print("\n".join(map(visible, found)))
     if not damage:
         words = f"{number} {counted(number, 'run')}, the database and {which} are sound"
         invocation.result(f"{store.path}: {words}, {len(orphans)} {counted(len(orphans), 'orphan')}")

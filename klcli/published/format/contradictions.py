@@ -3,13 +3,12 @@
 They are no part of `parse`, which also opens the reports that are stored with studies of an older klcli.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from klcli.errors import ConfigError
 from klcli.published.format.places import Path
-from klcli.published.quirks import require_possible
+from klcli.published.quirks import impossible
 from klcli.published.report import RESULTS, Experiment, Report
 from klcli.settings.train_config import TrainConfig
 
@@ -26,8 +25,14 @@ def contradictions(document: Document, report: Report) -> Iterator[tuple[Path, s
     """Yield the place and the words of each contradiction in the document of a parsed report."""
     experiments = {one.name: one for one in report.experiments}
     yield from _of_methods(document, report)
+    for place, table in _tables(document, "gradient_checks"):
+        if table.get("repeats", 1) > 1 and len(table["lambdas"]) > 1:
+            yield place, f"{table['name']}: repeats draw weights for one lambda, give one"
     for place, table in _tables(document, "conclusions"):
         kind, quantity = table["kind"], table.get("quantity", "validation_accuracy")
+        if words := _of_conclusion(table, experiments):
+            yield place, f"conclusion {table['row']}: {words}"
+            continue
         if quantity not in (known := _QUANTITIES.get(kind, RESULTS)):
             yield (*place, "quantity"), f"quantity {quantity!r}: {kind} is of one of {', '.join(known)}"
         if kind == "lambda":
@@ -39,6 +44,32 @@ def contradictions(document: Document, report: Report) -> Iterator[tuple[Path, s
         if table["panels"] == "sigma":
             for one in (one for one in shown if any(config.sigma is None for config in one.configs)):
                 yield (*place, "experiments"), f"panels sigma: {one.name!r} has no `sigma` in every row"
+
+
+def _of_conclusion(table: Document, experiments: Mapping[str, Experiment]) -> str | None:
+    """Return why these experiments cannot have a conclusion, None if they can."""
+    kind, names = table["kind"], table["experiments"]
+    if unknown := [name for name in names if name not in experiments]:
+        others = f"there are {', '.join(experiments)}" if experiments else "there are none"
+        return f"there is no experiment {', '.join(unknown)} with a number, {others}"
+    numbers = [table[key] for key in ("published", "above", "below") if key in table]
+    if len(numbers) != 1:
+        return f"give one of published, above and below, not {len(numbers)} of them"
+    configs = [config for name in names for config in experiments[name].configs]
+    n = {"lambda": (1,), "gap": (1, 2), "difference": (2,), "epochs": (2,)}.get(kind, (len(names),))
+    is_tried = any(one.lam == table.get("published") for one in configs)
+    cases = [  # the first that is true
+        (len(names) not in n, f"{kind} is of {' or '.join(map(str, n))} experiments, {len(names)} are named"),
+        (kind not in ("lambda", "spread") and len(configs) != len(names),
+         f"{kind} is of experiments with one setting each, these have {len(configs)}"),
+        (kind == "lambda" and not is_tried,
+         f"{names[0]} does not try the lambda {numbers[0]:g}, name a published one of it"),
+        (kind == "spread" and len({one.batch_norm for one in configs}) == 1,
+         "a spread compares settings without and with BN, these have only one of them"),
+        (kind == "epochs" and "published" in table and "tolerance" not in table,
+         "a published number of epochs needs a tolerance, in epochs"),
+    ]  # fmt: skip
+    return next((words for is_true, words in cases if is_true), None)
 
 
 def _of_searches(place: Path, experiments: Sequence[Experiment]) -> Iterator[tuple[Path, str]]:
@@ -59,7 +90,7 @@ def _of_methods(document: Document, report: Report) -> Iterator[tuple[Path, str]
     networks = dict[str, tuple[Any, ...]]()  # of the chains of a method
     for one in report.experiments:
         place, table = tables[one.name]
-        for words in dict.fromkeys(words for config in one.configs for words in _impossible(one.quirks, config)):
+        for words in dict.fromkeys(words for config in one.configs for words in impossible(one.quirks, config)):
             yield (*place, "quirks"), words
         if not one.is_chain:
             continue
@@ -71,14 +102,6 @@ def _of_methods(document: Document, report: Report) -> Iterator[tuple[Path, str]
         parts = [(config.hidden, config.batch_norm, config.whitening, config.split) for config in one.configs]
         if any(networks.setdefault(chain, part) != part for part in parts):
             yield place, "a chain keeps its network and images, one `hidden`, `batch_norm`, `whitening` and `split`"
-
-
-def _impossible(quirks: Sequence[str], config: TrainConfig) -> Iterator[str]:
-    for quirk in quirks:
-        try:
-            require_possible(quirk, config)
-        except ConfigError as error:
-            yield str(error)
 
 
 def _tables(document: Document, kind: str) -> Iterator[tuple[Path, Document]]:

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,75 +19,62 @@ _TOKEN = re.compile(
 
 def places(text: str) -> Places:
     """Return the lines, from 1 on, of a document that tomllib has accepted; RecursionError if it nests too deeply."""
-    return _Scanner(text).places
+    tokens, found, sizes = deque([*_tokens(text), ("\n", 0)]), Places(), Counter[Path]()
 
+    def key(end: str) -> tuple[list[str], int]:
+        """Take the key before the token `end`, and that token; return the parts of the key and its line."""
+        line, words = tokens[0][1], [*iter(lambda: tokens.popleft()[0], end)]
+        nested: Any = tomllib.loads(f"{' '.join(words)} = 0")  # a.b is {"a": {"b": 0}}
+        parts = list[str]()
+        while nested:
+            [(part, nested)] = nested.items()
+            parts.append(part)
+        return parts, line
 
-class _Scanner:
-    """Reads the tokens of a valid document once; `table` is the path of the header that the keys belong to."""
+    def pair(path: Path) -> None:
+        parts, line = key("=")
+        for part in parts:
+            path = (*path, part)
+            found.setdefault(path, line)
+        value(path)
 
-    def __init__(self, text: str) -> None:
-        self.tokens = [*_tokens(text), ("\n", 0)]
-        self.at, self.places, self.sizes = 0, Places(), dict[Path, int]()
-        table: Path = ()
-        while self.at < len(self.tokens):
-            if self._peek() == "\n":
-                self.at += 1
-            elif self._peek() == "[":
-                table = self._header()
-            else:
-                self._pair(table)
-
-    def _peek(self) -> str:
-        return self.tokens[self.at][0]
-
-    def _until(self, end: str) -> tuple[Any, int]:
-        """Return the key before the token `end` as tomllib reads it, a.b as {"a": {"b": 0}}, and its line."""
-        start = self.at
-        while self._peek() != end:
-            self.at += 1
-        text = " ".join(word for word, _ in self.tokens[start : self.at])
-        self.at += 1
-        return tomllib.loads(f"{text} = 0"), self.tokens[start][1]
-
-    def _header(self) -> Path:
-        brackets = 2 if self.tokens[self.at + 1][0] == "[" else 1
-        self.at += brackets
-        key, line = self._until("]")
-        self.at += brackets - 1
-        table: Path = ()
-        while isinstance(key, dict):
-            [(name, key)] = key.items()
-            table = (*table, name)
-            if key == 0 and brackets == 2:
-                self.sizes[table] = self.sizes.get(table, 0) + 1
-            if table in self.sizes:  # a header belongs to the last item of a list
-                self.places.setdefault(table, line)
-                table = (*table, self.sizes[table] - 1)
-            self.places.setdefault(table, line)
-        return table
-
-    def _pair(self, table: Path) -> None:
-        key, line = self._until("=")
-        while isinstance(key, dict):
-            [(name, key)] = key.items()
-            table = (*table, name)
-            self.places.setdefault(table, line)
-        self._value(table)
-
-    def _value(self, path: Path) -> None:
-        word, line = self.tokens[self.at]
-        self.at += 1
-        self.places.setdefault(path, line)
+    def value(path: Path) -> None:
+        word, line = tokens.popleft()
+        found.setdefault(path, line)
         index = 0
-        while word in ("[", "{") and self._peek() not in ("]", "}"):
-            if self._peek() in (",", "\n"):
-                self.at += 1
+        while word in ("[", "{") and tokens[0][0] not in ("]", "}"):
+            if tokens[0][0] in (",", "\n"):
+                tokens.popleft()
             elif word == "{":
-                self._pair(path)
+                pair(path)
             else:
-                self._value((*path, index))
+                value((*path, index))
                 index += 1
-        self.at += word in ("[", "{")
+        if word in ("[", "{"):
+            tokens.popleft()
+
+    table: Path = ()  # of the header that the keys belong to
+    while tokens:
+        if tokens[0][0] == "\n":
+            tokens.popleft()
+        elif tokens[0][0] == "[":
+            tokens.popleft()
+            if is_list := tokens[0][0] == "[":
+                tokens.popleft()
+            parts, line = key("]")
+            if is_list:
+                tokens.popleft()
+            table = ()
+            for depth, part in enumerate(parts, start=1):
+                table = (*table, part)
+                found.setdefault(table, line)
+                sizes[table] += is_list and depth == len(parts)
+                if sizes[table]:  # a header belongs to the last item of a list
+                    table = (*table, sizes[table] - 1)
+                    found.setdefault(table, line)
+        else:
+            pair(table)
+    return found
 
 
 def _tokens(text: str) -> Iterator[Token]:

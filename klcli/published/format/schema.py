@@ -12,7 +12,8 @@ from typing import Any
 
 from klcli.published.quirks import QUIRKS
 from klcli.published.report import CONCLUSIONS, ERRORS, PANELS, RESULTS
-from klcli.settings.procedures import PIXELS, TOLERANCES
+from klcli.settings.procedures import TOLERANCES
+from klcli.settings.train_config import PIXELS
 
 MAX_REPEATS = 1000
 _NAME = re.compile(r"[^\W_][\w.-]*")  # also part of the name of a picture's file

@@ -63,17 +63,8 @@ def mistakes(text: str) -> list[Mistake]:
     checker = _Checker(document, lines)
     checker.check()
     if not checker.found:
-        try:
-            for path, words in contradictions(document, parse("report", text)):
-                checker.say(path, words)
-        except ConfigError as error:  # a conclusion or the repeats of a check, whose name the message begins with
-            words = str(error).removeprefix("report report: ")
-            named = {
-                one.get("name") or f"conclusion {one['row']}": (kind, index)
-                for kind in ("conclusions", "gradient_checks")
-                for index, one in enumerate(document.get(kind, []))
-            }
-            checker.say(next((place for name, place in named.items() if words.startswith(f"{name}: ")), ()), words)
+        for path, words in contradictions(document, parse("report", text)):
+            checker.say(path, words)
     # Mistakes of one line as found: a misspelt key before the key or number that is missing because of it.
     return sorted(checker.found, key=lambda one: one.line)
 
