@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from klcli.errors import ConfigError
+from klcli.published.quirks import QUIRKS
 from klcli.settings.procedures import CheckSettings
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import require, value_of
@@ -234,6 +235,8 @@ def _assembled(name: str, document: Row) -> Report:
         configs = dict.fromkeys(_config(shared | {"lam": lam}) for lam in table.get("lambdas", []))
         how = {key: table[key] for key in ("repeats", "is_chain", "study") if key in table}
         experiment = Experiment(table["name"], (), quirks=tuple(table.get("quirks", ())), **how)
+        unknown = ", ".join(sorted({*experiment.quirks} - {*QUIRKS}))
+        require(not unknown, f"{table['name']}: unknown quirk {unknown}, choose from {', '.join(QUIRKS)}")
         about = {"method": experiment.method, "variant": table.get("variant_name")}
         for row in table["rows"]:  # every key that is neither a number nor a remark is a setting
             own = [key for key in row if key not in ("row", "tolerance", *WORDS, *RESULTS)]
@@ -252,6 +255,7 @@ def _assembled(name: str, document: Row) -> Report:
     lines += map(_conclusion, tables["conclusions"])
     for table in tables["figures"]:
         rows, panels, shown = tuple(table["rows"]), table["panels"], tuple(table["experiments"])
+        require(panels in PANELS, f"figure {', '.join(rows)}: panels {panels!r}, choose one of {', '.join(PANELS)}")
         silent, reason = [row for row in rows if row not in {line.row for line in lines}], table.get("reason")
         lines += [Line(row=row, what=shown[0], reason=reason or "a picture, no number") for row in silent]
         figures.append(Figure(rows, panels, shown))

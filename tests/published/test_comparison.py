@@ -12,6 +12,7 @@ from scipy import stats
 
 from klcli.data.dataset import Dataset, split
 from klcli.engine import layers
+from klcli.errors import ConfigError
 from klcli.published.comparison import Comparison, compare, counts, counts_of_variants
 from klcli.published.intervals import Noise, decide_draw, sampling_error, typical_spread
 from klcli.published.planning import plan, planned
@@ -642,6 +643,11 @@ def test_variants_are_counted_apart() -> None:
     found = compare(report, runs[""], {}, others=runs)
     assert sum(counts(found).values()) == 4
     assert {name: sum(own.values()) for name, own in counts_of_variants(found).items()} == {"as the text says": 2}
+
+
+def test_an_unknown_quirk_is_refused() -> None:
+    with pytest.raises(ConfigError, match="two: unknown quirk haste, choose from decay of W1 halved"):
+        parse("test", METHODS.replace('["random biases"]\nrows', '["haste"]\nrows'))
 
 
 METHODS = """

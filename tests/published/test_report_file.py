@@ -208,6 +208,7 @@ HEAD = 'report = "9"\ncourse = "c"\ndate = "d"\nsummary = "s"\n'
         (HEAD + "[common]\nlambda = 1", "unknown setting lambda"),
         (HEAD + "[common]\nlam = -1", "lambda -1"),
         (HEAD + '[[experiments]]\nname = "a"\nrows = [{ row = "9-1", accuracy = 1 }]', "unknown setting accuracy"),
+        (HEAD + '[[figures]]\nrows = ["9-1"]\npanels = "pie"\nexperiments = ["a"]', "panels 'pie'"),
     ],
 )
 def test_a_document_that_is_no_report_is_refused(text: str, message: str) -> None:
