@@ -280,6 +280,8 @@ def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list
 
 
 def _conclusion(table: Row) -> Line:
+    known = f"conclusion {table['row']}: kind {table['kind']!r}, choose one of {', '.join(CONCLUSIONS)}"
+    require(table["kind"] in CONCLUSIONS, known)  # also in the text that a newer klcli has stored with a study
     claim = next((key for key in ("above", "below") if key in table), None)
     about = Conclusion(tuple(table["experiments"]), table.get("quantity", "validation_accuracy"), claim)
     more: Row = {key: table.get(key) for key in (*WORDS, "tolerance")} | {"row": table["row"], "what": table["what"]}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from klcli.errors import ConfigError
 from klcli.published.comparison import Comparison, compare
 from klcli.published.conclusions import ahead_for_good
 from klcli.published.format.validation import mistakes
@@ -260,6 +261,11 @@ def test_equal_epochs_of_all_seeds_are_in_doubt_by_their_rounding(below: int, ve
 
 
 # ---------------------------------------------------------------- the documents
+
+
+def test_a_stored_report_with_a_conclusion_of_a_later_klcli_is_refused() -> None:
+    with pytest.raises(ConfigError, match="conclusion 009-C: kind 'mood', choose one of lambda, gap"):
+        concluding(kind="mood", experiments=["plain"], above=0)
 
 
 @pytest.mark.parametrize(
