@@ -213,6 +213,11 @@ SEARCH = (
         (SEARCH + CHOSEN, 12, "the trainings of 'a' differ in more than `lam`"),
         (SEARCH + '[[figures]]\nrows = ["7-1"]\nexperiments = ["a"]\npanels = "lambda"', 10, "in more than `lam`"),
         (SEARCH + '[[figures]]\nrows = ["7-1"]\nexperiments = ["a"]\npanels = "sigma"', 10, "'a' has no `sigma`"),
+        (
+            f'{ONE}[experiments.variant]\nname = "v"\nconfig = {{ lam = 0.5 }}\n[[experiments]]\nname = "a, v"\n{ONE}',
+            12,
+            "a second 'a, v', as a variant is called with its experiment",
+        ),
         ("is_chain = true\n" + SEARCH, 5, "a chain keeps its network and images"),
         (CHAIN + TABLE + CHAIN, 10, "lam 0.1 is trained twice in one chain"),
         ("lambdas = [1, 0.1, 1]\n" + CHAIN, 5, "lam 1 is trained twice in one chain"),

@@ -83,9 +83,12 @@ def _of_methods(document: Document, report: Report) -> Iterator[tuple[Path, str]
     """Yield the quirks and chains that cannot be trained as the document says."""
     tables = dict[str, tuple[Path, Document]]()
     for place, table in _tables(document, "experiments"):
-        tables[table["name"]] = place, table
+        own = {table["name"]: (place, table)}
         if variant := table.get("variant"):
-            tables[f"{table['name']}, {variant['name']}"] = (*place, "variant"), table | variant
+            own[f"{table['name']}, {variant['name']}"] = (*place, "variant"), table | variant
+        for name in own.keys() & tables.keys():
+            yield (*own[name][0], "name"), f"a second {name!r}, as a variant is called with its experiment: rename one"
+        tables |= own
     seen = dict[tuple[str, TrainConfig], str]()  # the trainings of the chains, with their experiments
     networks = dict[str, tuple[Any, ...]]()  # of the chains of a method
     for one in report.experiments:
