@@ -41,10 +41,8 @@ def planned(store: Store, view: View, selection: Selection, data: str | None) ->
     paths = [store.folder("plots") / f"{stem}.png" for stem, _ in found]
     if (to := selection.to) is not None:
         paths = [followed(to) if len(found) == 1 else to.with_stem(f"{to.stem}-{stem}") for stem, _ in found]
-    drawings = [
-        partial(drawing, path.suffix[1:].lower(), look) for path, (_, drawing) in zip(paths, found, strict=True)
-    ]
-    return [*zip(paths, drawings, strict=True)]
+    pairs = zip(paths, found, strict=True)
+    return [(path, partial(drawing, path.suffix[1:].lower(), look)) for path, (_, drawing) in pairs]
 
 
 def draw(chart: Callable[[], Chart], suffix: str, look: Look = SCREEN) -> bytes:
