@@ -131,16 +131,13 @@ class Painter:
             final = self._final(study)
             return [one for own in ([final] if final else alone) for one in self._training(own)]
 
-        def sweep() -> list[Named]:
-            gather = partial(self._gathered, sigma_curves, runs)
-            return [(f"study-{study.id:06d}-sigma", gather)] * (study.kind == "sigma")
-
+        sweep: list[Named] = [(f"study-{study.id:06d}-sigma", partial(self._gathered, sigma_curves, runs))]
         return {
             "curves": lambda: self._curves(runs) if 0 < len(runs) <= MOST_CURVES else [],
             "training": lambda: published("training") or training(),
             "bn": lambda: published("bn") or [self._bn(*pair) for pair in curves.bn_pairs(evaluated)],
             "lambda": lambda: published("lambda") or self._search(study),
-            "sigma": lambda: published("sigma") or sweep(),
+            "sigma": lambda: published("sigma") or sweep * (study.kind == "sigma"),
         }
 
     def _final(self, study: Study) -> list[Run]:
