@@ -239,8 +239,8 @@ def write(
             index.append("\n".join(["```sh", *one.commands, "```"]))
     files[folder / INDEX] = "\n\n".join(index) + "\n"
     document = folder / DOCUMENT
-    is_edited = document.exists() and _is_edited(document.read_text(encoding="utf-8", errors="replace"))
-    if not is_edited:
+    old = document.read_text(encoding="utf-8", errors="replace") if document.exists() else ""
+    if not (is_edited := document.exists() and old != _signed(old.partition("\n")[2])):
         files[document] = _signed(_document(found, written))
     for path, content in files.items():
         write_atomically(path, content.encode())
@@ -253,10 +253,6 @@ def write(
 def _signed(text: str) -> str:
     """Return a document below a line with its checksum, by which an edited one is known."""
     return f"{UNEDITED}{sha256(text.encode()).hexdigest()[:16]}\n{text}"
-
-
-def _is_edited(text: str) -> bool:
-    return text != _signed(text.partition("\n")[2])
 
 
 def _marks(found: Assignment) -> list[str]:

@@ -41,10 +41,8 @@ def planned(store: Store, view: View, selection: Selection, data: str | None) ->
     paths = [store.folder("plots") / f"{stem}.png" for stem, _ in found]
     if (to := selection.to) is not None:
         paths = [followed(to) if len(found) == 1 else to.with_stem(f"{to.stem}-{stem}") for stem, _ in found]
-    drawings = [
-        partial(drawing, path.suffix[1:].lower(), look) for path, (_, drawing) in zip(paths, found, strict=True)
-    ]
-    return [*zip(paths, drawings, strict=True)]
+    pairs = zip(paths, found, strict=True)
+    return [(path, partial(drawing, path.suffix[1:].lower(), look)) for path, (_, drawing) in pairs]
 
 
 def draw(chart: Callable[[], Chart], suffix: str, look: Look = SCREEN) -> bytes:
@@ -133,16 +131,13 @@ class Painter:
             final = self._final(study)
             return [one for own in ([final] if final else alone) for one in self._training(own)]
 
-        def sweep() -> list[Named]:
-            gather = partial(self._gathered, sigma_curves, runs)
-            return [(f"study-{study.id:06d}-sigma", gather)] * (study.kind == "sigma")
-
+        sweep: list[Named] = [(f"study-{study.id:06d}-sigma", partial(self._gathered, sigma_curves, runs))]
         return {
             "curves": lambda: self._curves(runs) if 0 < len(runs) <= MOST_CURVES else [],
             "training": lambda: published("training") or training(),
             "bn": lambda: published("bn") or [self._bn(*pair) for pair in curves.bn_pairs(evaluated)],
             "lambda": lambda: published("lambda") or self._search(study),
-            "sigma": lambda: published("sigma") or sweep(),
+            "sigma": lambda: published("sigma") or sweep * (study.kind == "sigma"),
         }
 
     def _final(self, study: Study) -> list[Run]:

@@ -9,19 +9,11 @@ from typing import Any
 
 from klcli.errors import ConfigError, StoreError
 from klcli.procedures.run_lookup import chosen_run, chosen_runs
+from klcli.report import words
 from klcli.report.documents import check_document, record_document, run_document
 from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.tables.table import Table
-from klcli.report.words import (
-    images_words,
-    network_name,
-    repeats_note,
-    run_numbers,
-    split_words,
-    subset_words,
-    without_note,
-)
 from klcli.settings.procedures import MEASURES
 from klcli.settings.selection import MOST_ROWS, Selection
 from klcli.settings.setting import require
@@ -88,7 +80,7 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
     chosen, hints = chosen.on_images_of(mine), _others(found, mine, selection)
     every = replace(chosen, as_configured=None)
     if selection.is_list:
-        shown = _listed(store, selection, every, order, f"Runs on {images_words(mine)}")
+        shown = _listed(store, selection, every, order, f"Runs on {words.images_words(mine)}")
     else:
         shown = (_groups if selection.group_by else _best)(store, selection, chosen, order)
         if n := store.runs.count(every) - store.runs.count(chosen):
@@ -158,7 +150,7 @@ def _others(found: Sequence[ImageSet], mine: ImageSet, selection: Selection) -> 
             elsewhere[f"{one.dataset}: {its}"] += one.runs
         elif one is not mine:
             its = command(dataset=None, images_of=one.latest)
-            hints.append(f"{one.runs} more with {split_words(one.split)}: {its}")
+            hints.append(f"{one.runs} more with {words.split_words(one.split)}: {its}")
     return hints + [f"{n} more on {name}" for name, n in elsewhere.items()]
 
 
@@ -183,7 +175,7 @@ def _listed(store: Store, selection: Selection, chosen: RunFilter, order: Order,
     runs = store.runs.query(chosen, order, limit) if selection.plot or not selection.is_csv else []
     sound = [*_readable(runs, [])]
     everything = store.runs.each(chosen, order, selection.limit) if selection.is_csv else runs
-    table, total = list_table(everything, f"{title}{subset_words(sound)}"), store.runs.count(chosen)
+    table, total = list_table(everything, f"{title}{words.subset_words(sound)}"), store.runs.count(chosen)
     if not table.rows:
         return View()
     notes = _left_out("newest" if order == NEWEST_FIRST else "first", len(table.rows), total, "runs", selection)
@@ -259,12 +251,12 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         notes.append(studies.stages_note(search))
         document["choice"] = asdict(choice) if choice else None
     elif study.kind == "sigma":
-        table, notes = studies.sigma_table(runs), [without_note(runs)]
+        table, notes = studies.sigma_table(runs), [words.without_note(runs)]
     else:
         what = f"{study.kind.capitalize()} {study.stage or ''}".rstrip()
-        title = f"{what}: {network_name(runs[0].config)} on {images_words(*runs)} (study {number})"
-        table, notes = studies.repeats_table(title, runs), [run_numbers(runs), without_note(runs)]
-    notes.append("" if study.kind == "reproduce" else repeats_note(runs))
+        title = f"{what}: {words.network_name(runs[0].config)} on {words.images_words(*runs)} (study {number})"
+        table, notes = studies.repeats_table(title, runs), [words.run_numbers(runs), words.without_note(runs)]
+    notes.append("" if study.kind == "reproduce" else words.repeats_note(runs))
     notes.append("" if study.state == "complete" else f"study {number} is {study.state}")
     table, notes = table.limited(limit), [*filter(None, notes), *unread]
     document["rows"] = [*exact_rows(table)]

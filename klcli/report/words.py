@@ -82,6 +82,13 @@ def images_words(images: Run | RunResult | ImageSet, *repeats: Run) -> str:
     return f"{images.dataset}, {split_words(images.split, *(run.split for run in repeats))}"
 
 
+def image_sets_words(image_sets: Sequence[ImageSet]) -> list[str]:
+    """Return the words of sets of images, with the sha256 where two of them have the same."""
+    words = [images_words(one) for one in image_sets]
+    hashes = [f", sha256 {one.dataset_sha256[:8]}" for one in image_sets]
+    return [own + more * (words.count(own) > 1) for own, more in zip(words, hashes, strict=True)]
+
+
 def setting_value(run: Run | RunResult, key: str) -> Any:
     """Return a setting of a run; n_s, cycles and epochs resolved, position and statistics of BN None without BN."""
     if SETTINGS[key].is_resolved:

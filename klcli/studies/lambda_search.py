@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from klcli.errors import ConfigError, Diverged
+from klcli.errors import ConfigError
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.plans import repeat
 from klcli.studies.statistics import Sample
@@ -76,7 +76,7 @@ def draw(where: Range, trials: int, seed: int, stage: int) -> list[float]:
 
 def narrow(tried: Sequence[Tried], where: Range) -> Range:
     """Return the range of the three best values, extended half way, on its scale, to the next or the old ends."""
-    best = sorted(_converged(tried), key=lambda one: one.order)[:3]
+    best = sorted((one for one in tried if one.accuracies), key=lambda one: one.order)[:3]
     lowest, highest = min(one.lam for one in best), max(one.lam for one in best)
     below = max((one.lam for one in tried if one.lam < lowest), default=where.low)
     above = min((one.lam for one in tried if one.lam > highest), default=where.high)
@@ -90,9 +90,9 @@ def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
 
     Only values of which the fewest repeats diverged can be chosen: usually, all of them converged.
     The standard error is that of the best value's mean over its repeats, at least the binomial one, sqrt(p (1 - p) / n)
-    for one training. Raises Diverged if the trainings of every value diverged.
+    for one training. A training of at least one value has converged.
     """
-    converged = sorted(_converged(tried), key=lambda one: one.lam)
+    converged = sorted((one for one in tried if one.accuracies), key=lambda one: one.lam)
     best = min(converged, key=lambda one: one.order)
     error = math.sqrt(best.accuracy * (1 - best.accuracy) / n_validation / len(best.accuracies))
     if len(best.accuracies) > 1:
@@ -114,9 +114,3 @@ def final(base: TrainConfig, lam: float, repeats: int, vary: str = "all") -> lis
     """Return the configs of the final training with the chosen lambda."""
     # As in the course: three cycles with n_s = 5 floor(n / n_batch).
     return repeat(replace(base, lam=lam, cycles=3, step_epochs=5, step_size=None, epochs=None), repeats, vary)
-
-
-def _converged(tried: Sequence[Tried]) -> list[Tried]:
-    if converged := [one for one in tried if one.accuracies]:
-        return converged
-    raise Diverged("every lambda diverged: try a smaller --eta-max")

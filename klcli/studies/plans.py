@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
+from statistics import median_low
 from typing import Any, NamedTuple
 
 from klcli.errors import ConfigError
@@ -89,8 +90,7 @@ def suggest(etas: Sequence[float], accuracies: Sequence[float], n: int) -> Sugge
     first exceed their start by a tenth of their total rise, eta_max where they are highest. None if they rise by no
     more than three standard errors of a difference of two accuracies.
     """
-    windows = [sorted(accuracies[max(0, i - 1) : i + 2]) for i in range(len(accuracies))]
-    smooth = [window[(len(window) - 1) // 2] for window in windows]
+    smooth = [median_low(accuracies[max(0, i - 1) : i + 2]) for i in range(len(accuracies))]
     start, top = (smooth[0], max(smooth)) if smooth else (0.0, 0.0)
     if top - start <= 3 * math.sqrt(2 * top * (1 - top) / n):
         return None

@@ -1,6 +1,7 @@
 """`klcli report --html`: the page as text, and in a real browser where there is one."""
 
 import base64
+import contextlib
 import html
 import json
 import re
@@ -120,6 +121,17 @@ def test_a_table_begins_with_what_a_phone_can_show_and_a_long_one_is_folded() ->
     assert re.findall(r"<td [^>]*>([^<]*)</td>", table(Table("t", head, [row])))[:3] == ["7", "0.5000", "0.0100"]
     assert "<details>" not in table(Table("t", head, [row] * 40))
     assert table(Table("t", head, [row] * 41)).startswith("<details><summary>t (41 rows)</summary>")
+
+
+def test_two_data_sets_of_one_name_have_sections_of_their_own(here: Klcli, trained: Path) -> None:
+    with contextlib.closing(sqlite3.connect(trained / "results/klcli.db")) as connection, connection:
+        connection.execute("UPDATE runs SET dataset_sha256 = ? WHERE id = 1", ["01234567" * 8])
+    assert here("report", "--html", "report.html").returncode == 0
+    content = (trained / "report.html").read_text()
+    identities = re.findall(r' id="([^"]*)"', content)
+    assert len(identities) == len({*identities})
+    assert re.findall(r' href="#([^"]*)"', content) == identities
+    assert len(re.findall(r"<h2>synthetic, [^<]*, sha256 01234567</h2>", content)) == 1
 
 
 @pytest.fixture

@@ -1,10 +1,16 @@
-"""Records as the store returns them, made without a database."""
+"""Records as the store returns them, made without a database, and what is drawn and printed of them."""
 
+import io
 import json
 from dataclasses import asdict
 from typing import Any
 
+from PIL import Image
+from rich.console import Console
+
 from klcli.report.plots.chart import Chart, Line
+from klcli.report.tables.table import Table
+from klcli.report.tables.terminal import show
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run, Study
 from klcli.training.budget import budget_of
@@ -61,4 +67,17 @@ def study(id: int = 1, kind: str = "lambda", **fields: Any) -> Study:
         "state": "complete",
         "created_at": "2026-05-31T12:00:00+00:00",
     }
-    return Study(id=id, kind=kind, **usual | fields)
+    return Study(id=id, kind=kind, **usual)
+
+
+def size_of_png(content: bytes) -> tuple[int, int]:
+    """Return width and height of a picture, of which Pillow has checked every chunk."""
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        image.verify()
+        return image.size
+
+
+def printed(table: Table, width: int) -> str:
+    """Return a table as a terminal of this width shows it, without colours."""
+    show(table, Console(file=(out := io.StringIO()), width=width, color_system=None))
+    return out.getvalue()

@@ -2,13 +2,12 @@
 
 import math
 import re
-import struct
 import zlib
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from records import MEASURES, epoch, lines_of, points, run
+from records import MEASURES, epoch, lines_of, points, run, size_of_png
 
 from klcli.report.plots.chart import Line, Look, entering, later_limits, later_scale
 from klcli.report.plots.curves import learning_rate_curve, overlay, training_curves
@@ -189,22 +188,6 @@ def test_the_caption_names_what_is_not_the_default() -> None:
 
 def test_a_constant_learning_rate_is_a_line_without_cycles() -> None:
     assert rate(curves_of(trained(schedule="constant"), epochs(30, 60))) == ([(0, 0.1), (60, 0.1)], 0)
-
-
-def size_of_png(content: bytes) -> tuple[int, int]:
-    """Read width and height after checking the signature and the checksum of every chunk."""
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    position, kinds = 8, []
-    while position < len(content):
-        length, kind = struct.unpack(">I4s", content[position : position + 8])
-        body = content[position + 4 : position + 8 + length]
-        assert zlib.crc32(body) == struct.unpack(">I", content[position + 8 + length : position + 12 + length])[0]
-        kinds.append(kind)
-        position += 12 + length
-    assert kinds[0] == b"IHDR"
-    assert kinds[-1] == b"IEND"
-    width, height = struct.unpack(">II", content[16:24])
-    return width, height
 
 
 @pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")

@@ -1,14 +1,13 @@
 """Pictures of studies: the gathered values, by hand, and the drawing of every chart."""
 
 import math
-import struct
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
 import pytest
 from matplotlib.image import imread
-from records import epoch, lines_of, points, run
+from records import epoch, lines_of, points, run, size_of_png
 
 from klcli.errors import ConfigError
 from klcli.procedures.searches import tried_values
@@ -35,12 +34,6 @@ def searched(*pairs: tuple[float, float | None], first: int = 1) -> list[Run]:
         trained(number, "diverged" if accuracy is None else "complete", accuracy, lam=lam)
         for number, (lam, accuracy) in enumerate(pairs, start=first)
     ]
-
-
-def size_of_png(content: bytes) -> tuple[int, int]:
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    assert content[-8:-4] == b"IEND"
-    return struct.unpack(">II", content[16:24])
 
 
 def drawn(*stages: tuple[str, list[Run]]) -> tuple[int, int]:

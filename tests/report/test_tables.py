@@ -1,16 +1,14 @@
 """Tables: all digits of the format, a dash for a missing value, and no truncated cell."""
 
-import io
 import json
 from typing import Any
 
 import pytest
 import records
-from rich.console import Console
+from records import printed
 
 from klcli.report.tables.runs import comparison_table, list_table, ranking_table, splits_table, summary_table
 from klcli.report.tables.table import Column, Table, duration, fraction, signed, significant
-from klcli.report.tables.terminal import show
 from klcli.report.words import network_name
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -26,12 +24,6 @@ def run(id: int = 12, settings: dict[str, Any] | None = None, **values: Any) -> 
     }  # fmt: skip
     network: dict[str, Any] = {"hidden": (50, 30, 20), "batch_norm": True, "seed": 7}
     return records.run(id, TrainConfig(**network | (settings or {})), **usual | values)
-
-
-def rendered(table: Table, width: int) -> str:
-    out = io.StringIO()
-    show(table, Console(file=out, width=width, color_system=None))
-    return out.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -174,14 +166,14 @@ def test_versions_side_by_side_are_those_that_changed_each_with_its_epoch() -> N
 
 def test_a_pipe_gets_one_line_per_row() -> None:
     table = ranking_table([run(i, {"hidden": (512,) * 9}) for i in range(100, 150)], "validation_accuracy")
-    lines = rendered(table, 10_000).splitlines()
+    lines = printed(table, 10_000).splitlines()
     for cells in table.cells():
         [line] = [line for line in lines if line.split()[:1] == [cells[0]]]
         assert all(cell in line for cell in cells)
 
 
 def test_an_empty_ranking_has_its_titles() -> None:
-    text = rendered(list_table([], "All runs"), 200)
+    text = printed(list_table([], "All runs"), 200)
     assert "All runs" in text
     assert "validation" in text
 

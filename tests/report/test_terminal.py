@@ -1,17 +1,16 @@
 """Tables in narrow terminals: no word broken, no line beyond the edge, and every column shown or named."""
 
-import io
 from typing import Any
 
 import pytest
 import records
-from rich.console import Console
+from records import printed
 
 from klcli.report.tables.reproductions import HEAD
 from klcli.report.tables.runs import comparison_table, list_table, ranking_table
 from klcli.report.tables.studies import sigma_table
 from klcli.report.tables.table import Column, Table, columns
-from klcli.report.tables.terminal import Block, fitted, least_width, show, wrapped
+from klcli.report.tables.terminal import Block, fitted, least_width, wrapped
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
 
@@ -41,18 +40,12 @@ TABLES = {
 }
 
 
-def shown(table: Table, width: int) -> str:
-    out = io.StringIO()
-    show(table, Console(file=out, width=width, color_system=None))
-    return out.getvalue()
-
-
 @pytest.mark.parametrize("width", [66, 80, 100, 120, 200, 10_000])
 @pytest.mark.parametrize("name", TABLES)
 def test_no_word_is_broken_and_no_column_is_lost(name: str, width: int) -> None:
     table = TABLES[name]
     assert table is not None
-    text = shown(table, width)
+    text = printed(table, width)
     assert max(map(len, text.splitlines())) <= width
     body, _, dropped = text.partition(f"not shown at {width} columns: ")
     named = " ".join(dropped.split()).partition(";")[0].split(", ")
@@ -69,13 +62,13 @@ def test_what_matters_is_shown_at_80_columns_and_a_reproduction_at_120() -> None
         "ranking": "run network lambda validation test",
         "reproduction": "row published ours verdict",
     }.items():
-        head = next(line for line in shown(TABLES[name], 80).splitlines() if titles.split()[0] in line.split())  # type: ignore[arg-type]
+        head = next(line for line in printed(TABLES[name], 80).splitlines() if titles.split()[0] in line.split())  # type: ignore[arg-type]
         assert set(titles.split()) <= set(head.split())
-    wide = shown(TABLES["reproduction"], 120)  # type: ignore[arg-type]
+    wide = printed(TABLES["reproduction"], 120)  # type: ignore[arg-type]
     assert {"difference", "verdict", "published", "ours", "±"} <= set(wide.split())
     assert wide.count("003-T2a") == 1
     why = "as the code: decay of W1 halved, each split standardised by its own statistics; " * 2
-    long = shown(Table("a2-2019", HEAD, [LINE | {"why": why}]), 120)
+    long = printed(Table("a2-2019", HEAD, [LINE | {"why": why}]), 120)
     assert len(long.splitlines()) <= 9  # a reason in a narrow column made a row of 13 lines
 
 
@@ -83,7 +76,7 @@ def test_columns_continue_below_with_their_keys_and_pairs_stay_together() -> Non
     head = columns("*sigma:; *split; accuracy:; &with:=with BN; loss:; &also:=with BN")
     row = {one.key: text for one, text in zip(head, ("1", "train", *["0.1234567"] * 4), strict=True)}
     table = Table("t", head, [row])
-    heads = [line.split() for line in shown(table, 40).splitlines() if "sigma" in line]
+    heads = [line.split() for line in printed(table, 40).splitlines() if "sigma" in line]
     assert heads == [["sigma", "split", "accuracy", "with", "BN"], ["sigma", "split", "loss", "with", "BN"]]
 
 

@@ -17,7 +17,7 @@ from klcli.report.tables.later_checks import evaluations_table
 from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
 from klcli.report.tables.runs import comparison_table, summary_table
 from klcli.report.views import View, conditions, gradients_view, image_sets, is_on_all_images, study_view, view
-from klcli.report.words import counted, images_words, numbered, run_title
+from klcli.report.words import counted, image_sets_words, images_words, numbered, run_title
 from klcli.settings.selection import OF_STUDIES, Selection
 from klcli.store.records import ImageSet, Run, RunResult, Study
 from klcli.store.store import Store
@@ -57,8 +57,8 @@ class Sections:
             yield Section("Summary", [page.table(summary_table(list(best), list(best.values())))])
         if self._chosen is not None:
             yield Section("Side by side", list(_shown(self._chosen)))
-        for number, images in enumerate(self._image_sets):
-            yield Section(images_words(images), list(self._images(images, is_drawn=number < DRAWN)))
+        for number, name in enumerate(image_sets_words(self._image_sets)):
+            yield Section(name, list(self._images(self._image_sets[number], is_drawn=number < DRAWN)))
         if self._chosen is None:
             yield from map(self._reproduction, reproductions(self._store))
         studies = sorted((one for one in self._studies if one.kind != KIND), key=is_on_all_images, reverse=True)

@@ -60,15 +60,12 @@ def group(runs: Runs, by: Sequence[Setting]) -> tuple[list[Group], list[Run | Ru
     """
     firsts: dict[Any, Run | RunResult] = {}  # by what determines their numbers
     ordered = sorted(runs, key=lambda run: run.id)
-    repeated = [run for run in ordered if firsts.setdefault(_numbers_key(run), run) is not run]
+    keys = [numbers_key(run.config, run.step_size, run.epochs) for run in ordered]
+    repeated = [run for key, run in zip(keys, ordered, strict=True) if firsts.setdefault(key, run) is not run]
     groups: dict[tuple[Any, ...], list[Run | RunResult]] = {}
     for run in firsts.values():
         groups.setdefault(tuple(setting_value(run, one.key) for one in by), []).append(run)
     return sorted((Group(*one) for one in groups.items()), key=lambda one: -one.sample.mean), repeated
-
-
-def _numbers_key(run: Run | RunResult) -> tuple[Any, ...]:
-    return numbers_key(run.config, run.step_size, run.epochs)
 
 
 def group_table(groups: Sequence[Group], by: Sequence[Setting]) -> Table:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from klcli.published.comparison import BAND, Comparison, counts, counts_of_variants, explained
 from klcli.published.intervals import ACCURACY_TOLERANCE, DIFFERS, INCOMPARABLE, LOSS_TOLERANCE, REPRODUCED, UNDECIDED
 from klcli.published.planning import planned
-from klcli.published.report import ERRORS, Line, Report
+from klcli.published.report import ERRORS, Report
 from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.formats import to_markdown
 from klcli.report.tables.table import Form, Row, Table, columns, fraction, scientific, show, signed, significant
@@ -23,8 +23,12 @@ _SEEDS_OF = {
     "all": "", "init": "of the weights alone ", "order": "of all but the weights ",
     "split": "of everything, with validation images of its own each, ",
 }  # fmt: skip
+# The formats of a number and of a difference between two, if it is no accuracy, loss or cost.
+_FORMS: Mapping[str, tuple[Form, Form]] = dict.fromkeys(ERRORS, (scientific, scientific)) | {
+    "equal_decimals": (significant, significant), "lambda": (significant, significant),
+    "epochs": ("{:.1f}".format, "{:+.1f}".format),
+}  # fmt: skip
 LIST_HEAD = columns("*name; ?report; ??course; ???date; ??rows:; numbers:; trainings:; summary=")
-
 
 Section = tuple[Report, Table, list[str], list[tuple[str, Path]]]  # its notes; its pictures, each with its caption
 
@@ -41,7 +45,9 @@ def _row(one: Comparison, terms: Terms) -> Row:
     row = {"row": line.row, "what": line.what, "verdict": one.verdict + " (quick)" * is_quick, "why": one.why}
     if line.quantity is None:
         return row
-    form, by = _forms(line)
+    measured = line.conclusion.quantity if line.conclusion else line.quantity
+    points = (lambda difference: f"{100 * difference:+.2f} points") if measured.endswith("accuracy") else signed
+    form, by = _FORMS.get(line.quantity, (fraction, points))
     if line.tolerance and one.tolerance:  # not that of the notes
         row["why"] = "; ".join(filter(None, (one.why, f"tolerance {by(one.tolerance).removeprefix('+')}")))
     sign = {"above": "> ", "below": "< "}.get((line.conclusion and line.conclusion.claim) or "", "")
@@ -53,20 +59,6 @@ def _row(one: Comparison, terms: Terms) -> Row:
         "margin": show(one.margin, form),
         "difference": show(one.difference, by),
     }
-
-
-def _forms(line: Line) -> tuple[Form, Form]:
-    """Return the formats of a number and of a difference between two."""
-    if line.quantity == "equal_decimals":
-        return significant, significant
-    if line.quantity in ERRORS:
-        return scientific, scientific
-    if line.quantity == "lambda":
-        return significant, significant
-    if line.quantity == "epochs":
-        return "{:.1f}".format, "{:+.1f}".format
-    measured = line.conclusion.quantity if line.conclusion else line.quantity or ""
-    return fraction, (lambda by: f"{100 * by:+.2f} points") if measured.endswith("accuracy") else signed
 
 
 def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list[str]:
@@ -92,24 +84,22 @@ def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list
             f"reproduced: inside an interval of at most {tolerance} to either side{own}, the smallest difference that "
             "matters. undecided: inside a wider one, which could hide such a difference; more seeds may narrow it",
         ]
-    if any(one.is_chain for one in found.report.experiments):
-        notes.append(
-            "trainings that go on with the weights of the one before share the luck of the first: their lines agree or "
-            "differ together"
-        )
-    if any(not one.line.same_validation_images for one in comparisons):
-        notes.append("the report validates on other images than we do: its interval includes the luck of both splits")
-    if any(one.line.check for one in comparisons):
-        notes.append(
-            f"a gradient is reproduced if our error is at most {BAND:g} times the published one, as rounding varies; "
-            "more exact: less than a tenth of it"
-        )
-    if any(one.line.check and one.line.check.repeats > 1 for one in comparisons):
-        notes.append(
-            "the size of a gradient is published for one draw of the weights. It differs outside of the interval of "
-            f"95 % of ours; inside, it is reproduced if its ends are at most a factor of {BAND:g} apart, or, for a "
-            "mean of the entries, if half of it is at most their deviation, and undecided otherwise"
-        )
+    checks = [one.line.check for one in comparisons if one.line.check]
+    rules = {
+        "trainings that go on with the weights of the one before share the luck of the first: their lines agree or "
+        "differ together": any(one.is_chain for one in found.report.experiments),
+        "the report validates on other images than we do: its interval includes the luck of both splits": any(
+            not one.line.same_validation_images for one in comparisons
+        ),
+        f"a gradient is reproduced if our error is at most {BAND:g} times the published one, as rounding varies; "
+        "more exact: less than a tenth of it": bool(checks),
+        "the size of a gradient is published for one draw of the weights. It differs outside of the interval of "
+        f"95 % of ours; inside, it is reproduced if its ends are at most a factor of {BAND:g} apart, or, for a "
+        "mean of the entries, if half of it is at most their deviation, and undecided otherwise": any(
+            check.repeats > 1 for check in checks
+        ),
+    }
+    notes += [rule for rule, applies in rules.items() if applies]
     reasons = explained(comparisons).items() if has_reasons else ()
     return notes + [f"{', '.join(rows)}: {why}" for why, rows in reasons]
 

@@ -37,9 +37,10 @@ def ranking_table(runs: Iterable[Run], by: str, descending: bool = True) -> Tabl
 
 def summary_table(image_sets: Sequence[ImageSet], best: Sequence[Run]) -> Table:
     """The number of runs on each set of images, and the best run."""
+    named = zip(words.image_sets_words(image_sets), image_sets, best, strict=True)
     rows = [
-        vars(run) | {"images": words.images_words(run), "runs": images.runs, "network": words.network_name(run.config)}
-        for images, run in zip(image_sets, best, strict=True)
+        vars(run) | {"images": name, "runs": images.runs, "network": words.network_name(run.config)}
+        for name, images, run in named
     ]
     accuracies = "validation_accuracy:.4f=validation; test_accuracy:.4f=test"
     head = columns(f"*images; runs:=complete runs; id:=best run; network; {accuracies}")
