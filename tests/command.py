@@ -14,6 +14,12 @@ Refused = Callable[..., str]  # checks a refusal, returns its line
 Rows = Callable[..., list[dict[str, Any]]]  # reads a table
 
 
+def succeeded(done: "CompletedProcess[str]") -> "CompletedProcess[str]":
+    """Check that a command succeeded, and return it."""
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def read(folder: Path, sql: str, database: str = "results/klcli.db") -> list[dict[str, Any]]:
     """Return what a query finds in the database of a folder, without klcli's own code."""
     with closing(sqlite3.connect(folder / database)) as connection:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import Klcli, Rows
+from command import Klcli, Rows, succeeded
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
@@ -25,8 +25,7 @@ TINY = ("--data", "synthetic", "--subset", "300", "--epochs", "1", "--hidden", "
 def test_the_policy_is_stored_and_shown(
     here: Klcli, rows: Rows, options: tuple[str, ...], column: str | None, samples: int | None, words: str | None
 ) -> None:
-    done = here("train", *TINY, *options, "--quiet")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("train", *TINY, *options, "--quiet"))
     [run] = rows("runs")
     assert run["bn_statistics"] == column
     assert json.loads(run["config"])["bn_samples"] == samples
@@ -60,7 +59,6 @@ def test_groups_keep_policies_apart(here: Klcli) -> None:
 
 def test_a_sweep_says_so_too(here: Klcli, tmp_path: Path) -> None:
     options = ("--data", "synthetic", "--subset", "300", "--epochs", "1", "--hidden", "8", "--bn-statistics", "batch")
-    done = here("sigma-sweep", "--sigmas", "0.1", "--jobs", "1", *options)
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("sigma-sweep", "--sigmas", "0.1", "--jobs", "1", *options))
     assert "batch statistics, transductive" in done.stdout
     assert "batch statistics, transductive" in here("report", "--study", "1").stdout

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import Klcli, change
+from command import Klcli, change, succeeded
 
 
 @pytest.fixture
@@ -15,8 +15,7 @@ def offered(here: Klcli) -> Callable[..., list[str]]:
 
     def complete(line: str, **environment: str) -> list[str]:
         words = {"COMP_WORDS": line, "COMP_CWORD": str(len(f"{line}|".split()) - 1)}
-        done = here(_KLCLI_COMPLETE="complete_bash", **words, **environment)
-        assert done.returncode == 0, done.stderr
+        done = succeeded(here(_KLCLI_COMPLETE="complete_bash", **words, **environment))
         return done.stdout.split()
 
     return complete

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import Klcli, Refused, Rows
+from command import Klcli, Refused, Rows, succeeded
 
 from klcli import Lab, TrainConfig
 from klcli.errors import Interrupted
@@ -28,8 +28,7 @@ def data(here: Klcli, tmp_path: Path) -> Klcli:
 
 
 def test_info_describes_the_built_in_set(data: Klcli) -> None:
-    shown = data("info")
-    assert shown.returncode == 0, shown.stderr
+    shown = succeeded(data("info"))
     assert "synthetic" in shown.stdout
     assert "built in" in shown.stdout
     assert shown.stdout.count("5000") >= 10
@@ -102,8 +101,7 @@ def test_fetch_puts_an_archive_into_the_cache(data: Klcli, tmp_path: Path) -> No
     refused = data("fetch", "--url", archive.as_uri(), KLCLI_CACHE=str(cache))
     assert refused.returncode == 3
     assert "--no-verify" in refused.stderr
-    fetched = data("fetch", "--url", archive.as_uri(), "--no-verify", "--json", KLCLI_CACHE=str(cache))
-    assert fetched.returncode == 0, fetched.stderr
+    fetched = succeeded(data("fetch", "--url", archive.as_uri(), "--no-verify", "--json", KLCLI_CACHE=str(cache)))
     document = json.loads(fetched.stdout)
     assert document["path"] == str(cache / "cifar-10-binary.tar.gz")
     assert document["md5"] == hashlib.md5(archive.read_bytes()).hexdigest()
@@ -168,8 +166,7 @@ def test_a_half_filled_folder_is_named_once_and_the_command_goes_on(
     for number in (1, 2, 5):
         (half / f"data_batch_{number}.bin").write_bytes(b"x")
     lacks = f"{half} lacks data_batch_3.bin, data_batch_4.bin, test_batch.bin"
-    done = here(*command.split())
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here(*command.split()))
     if command == "data info":
         assert lacks in done.stdout
         assert json.loads(here("data", "info", "--json").stdout)["passed_over"][0].startswith(lacks)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import Klcli, Refused, Rows, change
+from command import Klcli, Refused, Rows, change, succeeded
 from PIL import Image
 
 from klcli import Lab
@@ -17,8 +17,7 @@ from klcli.procedures.run_lookup import trained_networks
 
 
 def test_the_last_run_as_it_was_trained(here: Klcli, trained: Path, rows: Rows) -> None:
-    done = here("evaluate", "last")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("evaluate", "last"))
     assert "Run 3: " in done.stdout and "evaluated again: ema statistics" in done.stdout
     run = rows("runs")[2]
     [row] = rows("evaluations")
@@ -35,8 +34,7 @@ def test_the_last_run_as_it_was_trained(here: Klcli, trained: Path, rows: Rows) 
 
 def test_several_runs_are_compared_with_themselves(here: Klcli, trained: Path, rows: Rows) -> None:
     options = ("--bn-statistics", "adaptive", "--bn-samples", "30", "--seed", "5", "--flips")
-    done = here("evaluate", "1", "2,3", *options)
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("evaluate", "1", "2,3", *options))
     assert "adaptive statistics (30 images, transductive), seed 5, flips" in done.stdout
     assert "klcli report --run 1-3\n" in done.stderr  # the next command fits a line, however many runs there are
     kept, runs = rows("evaluations"), rows("runs")
@@ -56,8 +54,7 @@ def test_several_runs_are_compared_with_themselves(here: Klcli, trained: Path, r
 
 
 def test_an_ensemble_and_where_it_is_shown(here: Klcli, trained: Path, rows: Rows) -> None:
-    done = here("evaluate", "2", "3", "--ensemble")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("evaluate", "2", "3", "--ensemble"))
     [row] = rows("evaluations")
     assert [one["run_id"] for one in rows("evaluation_runs")] == [2, 3]
     runs = rows("runs")[1:]
@@ -81,8 +78,7 @@ def test_an_ensemble_and_where_it_is_shown(here: Klcli, trained: Path, rows: Row
 def test_an_ensemble_of_two_precisions(here: Klcli, trained: Path, rows: Rows, order: tuple[str, ...]) -> None:
     options = "--data synthetic --subset 200 --epochs 2 --hidden 20 --bn --dtype float64 --seed 1 --quiet"
     assert here("train", *options.split()).returncode == 0
-    done = here("evaluate", *order, "--ensemble")
-    assert done.returncode == 0, done.stderr
+    succeeded(here("evaluate", *order, "--ensemble"))
     lab = Lab("results/klcli.db")
     test = dataset.split(open_dataset("synthetic"), lab.run().split).test
     networks = [one for number in order for one in trained_networks(lab.store, lab.run(number))]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import Klcli, Refused
+from command import Klcli, Refused, succeeded
 from PIL import Image
 
 from klcli.data.dataset import Inputs
@@ -156,8 +156,7 @@ def test_the_commands_and_the_lines_of_numpy(here: Klcli, refused: Refused, trai
     Image.fromarray(pixels.reshape(3, 32, 32).transpose(1, 2, 0).copy()).save(trained / "cat.png")
     documents = []
     for command in COMMANDS[0].splitlines():
-        done = here(*shlex.split(command)[1:], "--json")
-        assert done.returncode == 0, done.stderr
+        done = succeeded(here(*shlex.split(command)[1:], "--json"))
         documents.append(json.loads(done.stdout))
     assert documents[0]["pictures"] == documents[1]["pictures"]
     names: dict[str, Any] = {"pixels": pixels}

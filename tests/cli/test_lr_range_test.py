@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import Klcli, Refused, Rows
+from command import Klcli, Refused, Rows, succeeded
 
 from klcli.report.plots.curves import training_curves
 from klcli.store.store import Store
@@ -13,8 +13,7 @@ TINY = ("train", "--data", "synthetic", "--subset", "1000", "--hidden", "20", "-
 
 
 def test_a_range_test_is_a_run_that_never_saw_the_test_images(here: Klcli, rows: Rows, tmp_path: Path) -> None:
-    done = here(*TINY, "--bn", "--evaluations-per-cycle", "10")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here(*TINY, "--bn", "--evaluations-per-cycle", "10"))
     [run] = rows("runs")
     assert (run["state"], run["schedule"], run["eta_min"], run["eta_max"]) == ("complete", "range", 1e-5, 1.0)
     assert run["test_accuracy"] is None
@@ -41,8 +40,7 @@ def test_a_range_test_is_a_run_that_never_saw_the_test_images(here: Klcli, rows:
 
 @pytest.mark.usefixtures("unrendered")
 def test_one_that_diverges_has_found_the_end_of_the_range(here: Klcli, rows: Rows) -> None:
-    done = here(*TINY, "--eta-max", "1e6", "--lambda", "1", "--json", "--quiet")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here(*TINY, "--eta-max", "1e6", "--lambda", "1", "--json", "--quiet"))
     [run] = rows("runs")
     assert run["state"] == "diverged" and run["epochs_done"] > 0
     [note] = json.loads(done.stdout)["notes"]
@@ -51,8 +49,7 @@ def test_one_that_diverges_has_found_the_end_of_the_range(here: Klcli, rows: Row
 
 @pytest.mark.usefixtures("unrendered")
 def test_members_can_test_ranges_too(here: Klcli, rows: Rows) -> None:
-    done = here(*TINY, "--repeats", "2", "--jobs", "1", "--evaluations-per-cycle", "2", "--quiet")
-    assert done.returncode == 0, done.stderr
+    succeeded(here(*TINY, "--repeats", "2", "--jobs", "1", "--evaluations-per-cycle", "2", "--quiet"))
     assert [(run["schedule"], run["test_accuracy"]) for run in rows("runs")] == [("range", None)] * 2
 
 

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from command import Klcli, Refused, Rows
+from command import Klcli, Refused, Rows, succeeded
 
 from tests.published.documentation import example
 
@@ -54,8 +54,7 @@ def test_from_the_check_to_the_page(here: Klcli, rows: Rows, report: Path, tmp_p
     # n_s = 450, 2 cycles: 1800 updates, for 3 settings with 3 seeds
     held = "2 rows, 3 numbers; 9 trainings with at least 3 seeds, 0 gradient checks, about 16200 updates"
     assert checked.stdout == f"my report.toml: {held}\n"
-    done = here("reproduce", report.name, *LOOK, "--markdown", "page.md")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("reproduce", report.name, *LOOK, "--markdown", "page.md"))
     name = f"my-report-{sha256(REPORT.encode()).hexdigest()[:8]}"
     assert done.stdout.startswith(f"{name}: report 12, Machine learning, project, 2026, on synthetic")
     assert [(run["hidden"], run["optimizer"]) for run in rows("runs")][::2] == [
@@ -70,8 +69,7 @@ def test_from_the_check_to_the_page(here: Klcli, rows: Rows, report: Path, tmp_p
     assert words.startswith("12-T2: Adam")
     assert (tmp_path / picture).read_bytes()[:4] == b"\x89PNG"
     report.unlink()
-    shown = here("report", "--study", "1")
-    assert shown.returncode == 0, shown.stderr
+    shown = succeeded(here("report", "--study", "1"))
     assert plan_notes(shown.stdout) == plan_notes(done.stdout)
     table = [line.rstrip() for line in done.stdout.splitlines() if " 12-T" in line]
     assert [line.rstrip() for line in shown.stdout.splitlines() if " 12-T" in line] == table
@@ -82,8 +80,7 @@ def test_a_report_on_a_part_of_the_images_is_compared_in_every_view(here: Klcli,
     text = REPORT.replace("step_epochs = 1", "step_epochs = 1\nsplit = { subset = 200 }")
     report.write_text(text.replace("config = { hidden = [12]", "config = { split = { subset = 300 }, hidden = [12]"))
     options = ("--data", "synthetic", "--quick", "--jobs", "1")
-    done = here("reproduce", report.name, *options)
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("reproduce", report.name, *options))
     for number in ("1", "2"):
         shown = here("report", "--study", number)
         tables = [[line.rstrip() for line in one.stdout.splitlines() if " 12-T" in line] for one in (done, shown)]
@@ -112,8 +109,7 @@ def test_the_plan_is_stored_with_its_hash(here: Klcli, rows: Rows, report: Path)
 def test_what_deviates_is_said(here: Klcli, report: Path) -> None:
     def deviation(old: str = "", new: str = "", *args: str) -> list[str]:
         report.write_text(REPORT.replace(old, new), encoding="utf-8")
-        done = here("reproduce", report.name, "--only", "T1", *LOOK, *args)
-        assert done.returncode == 0, done.stderr
+        done = succeeded(here("reproduce", report.name, "--only", "T1", *LOOK, *args))
         return [line.partition(": ")[2] for line in plan_notes(done.stdout)[1:]]
 
     assert deviation() == []
@@ -154,8 +150,7 @@ def test_mistakes_are_listed_and_refused(here: Klcli, refused: Refused, report: 
 @pytest.mark.slow
 def test_the_example_of_the_page_runs(here: Klcli, tmp_path: Path) -> None:
     (tmp_path / "example.toml").write_text(example(), encoding="utf-8")
-    done = here("reproduce", "example.toml", *LOOK, "--json")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("reproduce", "example.toml", *LOOK, "--json"))
     [document] = json.loads(done.stdout)["reports"]
     assert len(document["pictures"]) == 2
     assert [line["n"] for line in document["lines"]] == [1, 2, 2, 2, 0, 2, 2, 2, 0, 0]

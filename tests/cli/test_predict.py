@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import Klcli, Refused, Rows, change
+from command import Klcli, Refused, Rows, change, succeeded
 from PIL import Image
 
 from klcli.data.sources import open_dataset
@@ -61,8 +61,7 @@ def assert_equal(document: dict[str, Any], P: np.ndarray, rel: float = 1e-3) -> 
 
 
 def test_the_probabilities_are_those_of_the_network(here: Klcli, trained: Path, images: np.ndarray) -> None:
-    done = here("predict", "one.png", "two [draft].png", "--run", "2", "--json")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("predict", "one.png", "two [draft].png", "--run", "2", "--json"))
     document = json.loads(done.stdout)
     assert (document["command"], document["run"]) == ("predict", 2)
     P = by_hand(trained, 2, images)
@@ -115,8 +114,7 @@ def test_the_networks_at_the_ends_of_the_cycles(here: Klcli, trained: Path, imag
 
 
 def test_one_table_with_the_most_likely_classes(here: Klcli, trained: Path, rows: Rows, images: np.ndarray) -> None:
-    done = here("predict", "one.png", "two [draft].png", "--top", "2")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("predict", "one.png", "two [draft].png", "--top", "2"))
     best = max(rows("runs"), key=lambda run: run["validation_accuracy"])["id"]
     assert f"Classes by run {best}: 2-layer 20 with BN on synthetic" in done.stdout
     for name, row in zip(("one.png", "two [draft].png"), by_hand(trained, best, images), strict=True):
@@ -214,8 +212,7 @@ def test_other_images_and_a_damaged_checkpoint(
 
 def test_a_folder_named_like_the_built_in_set_is_not_its_place(here: Klcli, trained: Path, images: np.ndarray) -> None:
     (trained / "built in").mkdir()
-    done = here("predict", "one.png", "--run", "2")
-    assert done.returncode == 0, done.stderr
+    succeeded(here("predict", "one.png", "--run", "2"))
 
 
 @pytest.mark.timeout(60)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from command import Klcli, Refused, Rows
+from command import Klcli, Refused, Rows, succeeded
 
 from klcli.settings.presets import presets
 
@@ -14,8 +14,7 @@ TINY = ("--data", "synthetic", "--subset", "300", "--epochs", "0", "--quiet")
 
 
 def test_the_list(here: Klcli) -> None:
-    done = here("train", "--list-presets")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("train", "--list-presets"))
     document = json.loads(here("train", "--list-presets", "--json").stdout)
     assert [one["name"] for one in document["presets"]] == list(presets())
     assert document["presets"][0]["config"]["hidden"] == [50, 50]

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from command import Klcli
+from command import Klcli, succeeded
 
 from klcli.cli import progress
 from klcli.cli.progress import Forecast
@@ -77,8 +77,7 @@ def test_a_study_whose_stderr_is_a_file_prints_lines_between_its_stacks(
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     words = "train --data synthetic --subset 2000 --hidden 100 --epochs 30 --repeats 2 --jobs 1"
-    done = here(*words.split())
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here(*words.split()))
     line = r"study \d+ train: (\d+) of (\d+) updates, [\d.]+ s left, last validation accuracy 0\.\d{4}"
     found = [match for text in done.stderr.splitlines() if (match := re.fullmatch(line, text))]
     assert found, done.stderr
@@ -91,8 +90,7 @@ def test_a_study_whose_stderr_is_a_file_prints_lines_between_its_stacks(
 @pytest.mark.usefixtures("unrendered")
 def test_a_long_epoch_prints_lines_of_its_own(here: Klcli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
-    done = here(*["train", "--data", "synthetic", "--subset", "400", "--hidden", "10", "--epochs", "2"])
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here(*["train", "--data", "synthetic", "--subset", "400", "--hidden", "10", "--epochs", "2"]))
     assert re.search(r"^2 of 8 updates, [\d.]+ s left, validation 0\.\d{4}$", done.stderr, re.MULTILINE)
     assert re.search(r"^epoch 1/2  cost .* s  [\d.]+ s left$", done.stderr, re.MULTILINE)
     assert re.search(r"^epoch 2/2  cost .* eta [\d.]+  [\d.]+ s$", done.stderr, re.MULTILINE)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Klcli, Refused, Rows, change, read
+from command import Klcli, Refused, Rows, change, read, succeeded
 
 from klcli.store import checkpoints
 
@@ -73,8 +73,7 @@ def test_the_command_of_each_run_repeats_it(
     """In float64, a replica of a stack differs from the network that is trained alone by rounding only."""
     network = SMALL if study != "reproduce" else ("--data", "synthetic", "--subset", "300")
     dtype = () if study == "reproduce" else ("--dtype", "float64")
-    done = here(study, *network, *dtype, *options, "--jobs", "1", "--db", "a b/study.db")
-    assert done.returncode == 0, done.stderr
+    succeeded(here(study, *network, *dtype, *options, "--jobs", "1", "--db", "a b/study.db"))
     runs = rows("runs", "a b/study.db")
     assert runs
     assert len({run["command"] for run in runs}) == len(runs)
@@ -95,8 +94,7 @@ def test_the_command_of_each_run_repeats_it(
 def test_a_warm_started_run_names_the_command_of_its_study(here: Klcli, rows: Rows) -> None:
     """It begins with the weights of the run before: alone, it would be another network."""
     command = ("reproduce", "a2-2019", "--only", "S02", "--quick", "--repeats", "1", "--data", "synthetic")
-    done = here(*command, "--subset", "200", "--jobs", "1")
-    assert done.returncode == 0, done.stderr
+    succeeded(here(*command, "--subset", "200", "--jobs", "1"))
     typed = shlex.join(["klcli", *command, "--subset", "200", "--jobs", "1"])
     first, second, fresh = rows("runs")  # of the chain S01, S02, and of S02 as the text says
     notes = "decay of W1 halved; each split standardised by its own statistics; begins with the weights of the training"
@@ -120,8 +118,7 @@ def test_a_warm_started_run_names_the_command_of_its_study(here: Klcli, rows: Ro
 def test_what_varies_is_recorded_and_said(
     here: Klcli, rows: Rows, vary: str, expected: list[tuple[int, int]], words: list[str]
 ) -> None:
-    done = here("train", *SMALL, "--seed", "1", "--repeats", "3", "--vary", vary, "--jobs", "1")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("train", *SMALL, "--seed", "1", "--repeats", "3", "--vary", vary, "--jobs", "1"))
     assert [seeds(run) for run in rows("runs")] == expected
     [study] = rows("studies")
     assert json.loads(study["settings"])["vary"] == vary

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import Klcli, Refused, change
+from command import Klcli, Refused, change, succeeded
 
 SMALL = ("--data", "synthetic", "--subset", "200", "--epochs", "1", "--hidden", "5", "--quiet")
 COMMANDS = (
@@ -50,8 +50,7 @@ def matrix(filled: Path, tmp_path: Path) -> Path:
 def test_every_format_shows_the_view_that_was_asked_for(here: Klcli, matrix: Path, args: tuple[str, ...]) -> None:
     word, rows = VIEWS[args]
     for form in ("table", "markdown", "latex"):
-        done = here("report", *args, "--format", form)
-        assert done.returncode == 0, done.stderr
+        done = succeeded(here("report", *args, "--format", form))
         assert word in done.stdout.replace("\\", "")
     [whole, semicolon] = (here("report", *args, "--format", form).stdout for form in ("csv", "csv-semicolon"))
     found = list(csv.DictReader(io.StringIO(whole)))
@@ -191,8 +190,7 @@ def test_a_kind_that_a_study_does_not_have_is_refused_with_those_that_it_has(
 def test_a_named_file_is_one_picture_or_begins_the_names_of_several(
     here: Klcli, matrix: Path, asked: str, names: list[str], suffix: str, magic: bytes
 ) -> None:
-    done = here("report", *asked.split(), "--to", f"x.{suffix}")
-    assert done.returncode == 0, done.stderr
+    succeeded(here("report", *asked.split(), "--to", f"x.{suffix}"))
     assert sorted(path.name for path in matrix.glob("x*")) == [f"{name}.{suffix}" for name in names]
     assert all(path.read_bytes().startswith(magic) for path in matrix.glob("x*"))
 
@@ -209,8 +207,7 @@ def test_a_run_whose_settings_cannot_be_read_does_not_hide_the_others(here: Klcl
     assert {row["id"] for row in csv.DictReader(io.StringIO(ranked.stdout))} == {"1", "4", "5", "6", "7"}
     assert "left out: run 2" in ranked.stderr
     for args in (["--study", "1"], ["--group-by", "lambda"], ["--html", "x.html"], ["--list"], ["--list", "--json"]):
-        done = here("report", *args)
-        assert done.returncode == 0, done.stderr
+        succeeded(here("report", *args))
     assert here("report", "--run", "2").returncode == 4
     assert here("report", "--run", "1").returncode == 0
 

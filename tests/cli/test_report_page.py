@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
-from command import Klcli
+from command import Klcli, succeeded
 
 from klcli.report.page.page import Section, picture, render, table
 from klcli.report.plots.chart import GREY, Chart, Line, Panel
@@ -48,8 +48,7 @@ def page(here: Klcli, trained: Path) -> Path:
     connection.execute("UPDATE runs SET state = 'interrupted' WHERE id = 5")
     connection.commit()
     connection.close()
-    done = here("report", "--html", "report.html")
-    assert done.returncode == 0, done.stderr
+    succeeded(here("report", "--html", "report.html"))
     return trained / "report.html"
 
 
@@ -71,8 +70,7 @@ class Links(HTMLParser):
 
 
 def test_a_page_of_some_runs_has_these_alone(here: Klcli, trained: Path, unrendered: None) -> None:
-    done = here("report", "--html", "two.html", "--run", "3", "1", "--json")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("report", "--html", "two.html", "--run", "3", "1", "--json"))
     assert {"Side by side", "Runs"} < set(json.loads(done.stdout)["sections"])
     text = (trained / "two.html").read_text(encoding="utf-8")
     assert re.findall(r"<summary>Run (\d+):", text) == ["3", "1"]  # the newest first

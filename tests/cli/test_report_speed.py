@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from benchmarks.large_database import enlarge
-from command import Klcli, read
+from command import Klcli, read, succeeded
 
 pytestmark = pytest.mark.slow
 
@@ -68,8 +68,7 @@ def test_the_best_of_ten_thousand(here: Klcli, trained: Path, work: Counter[str]
     of_three = work.copy()
     enlarge(trained / "results/klcli.db", RUNS, EPOCHS)
     work.clear()
-    done = here("report", "--best", "3")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("report", "--best", "3"))
     of_all = work.copy()
 
     assert read(trained, "SELECT count(*) AS n FROM epochs") == [{"n": RUNS * EPOCHS}]

@@ -9,7 +9,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from command import Klcli, Refused, Rows, change
+from command import Klcli, Refused, Rows, change, succeeded
 
 from klcli.settings.selection import Selection
 
@@ -206,8 +206,7 @@ def test_groups(here: Klcli, trained: Path, rows: Rows) -> None:
 )  # fmt: skip
 def test_runs_that_did_not_complete_break_nothing(here: Klcli, mixed: Path, args: list[str]) -> None:
     for form in ("table", "markdown", "latex", "csv", "json"):
-        done = here("report", *args, "--format", form)
-        assert done.returncode == 0, done.stderr
+        succeeded(here("report", *args, "--format", form))
         if "--plot" in args:
             break
     assert here("report", *args, "--json").returncode == 0
@@ -218,8 +217,7 @@ def test_a_picture_that_needs_a_checkpoint_says_so(here: Klcli, mixed: Path, ref
 
 
 def test_pictures_are_written_under_names_that_sort(here: Klcli, trained: Path) -> None:
-    done = here("report", "--run", "1", "2", "--plot", "curves", "weights", "--quiet")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("report", "--run", "1", "2", "--plot", "curves", "weights", "--quiet"))
     plots = trained / "results/plots"
     for name in ("run-000001-000002-curves", "run-000001-weights", "run-000002-weights"):
         assert (plots / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -246,8 +244,7 @@ def test_a_confusion_has_the_accuracy_of_the_run(here: Klcli, rows: Rows) -> Non
 @pytest.mark.parametrize("args", [["--list"], ["--group-by", "bn"], ["--html", "x.html"]])
 def test_an_empty_database(here: Klcli, trained: Path, args: list[str]) -> None:
     change(trained, "DELETE FROM epochs", "DELETE FROM runs")
-    done = here("report", *args)
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("report", *args))
     assert "klcli train --hidden 50 30 20 --bn" in done.stdout
 
 

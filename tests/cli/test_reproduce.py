@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import Klcli, Refused, Rows, cells, change, read
+from command import Klcli, Refused, Rows, cells, change, read, succeeded
 from light import COMPILED
 
 from klcli.published import report as published
@@ -67,15 +67,13 @@ def test_the_reports_are_listed(here: Klcli, refused: Refused) -> None:
 
 
 def test_all_reports_are_checked(here: Klcli) -> None:
-    done = here("reproduce", "--check", "all", "a3-2024")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("reproduce", "--check", "all", "a3-2024"))
     names = [line.partition(":")[0] for line in done.stdout.splitlines()]
     assert names == ["a2-2019", "a3-2021", "a3-2022", "a3-2024", "a3-bonus-2022"]
 
 
 def test_rows_beside_ours(here: Klcli, rows: Rows, tmp_path: Path) -> None:
-    done = here(*FEW, "--markdown", "page.md")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here(*FEW, "--markdown", "page.md"))
     lines = cells(done)
     assert [row[0] for row in lines] == ["003-T1a", "003-T1a", "003-T2a", "003-T2b"]
     assert lines[0][-2] == "reproduced"  # a gradient is right on any images
@@ -140,8 +138,7 @@ def test_an_interrupted_one_ends_with_the_same_table(
     process.wait()
     done = read(tmp_path, "SELECT id, started_at, test_accuracy FROM runs WHERE state = 'complete'")
     assert 1 <= len(done) <= 6
-    resumed = here(*long, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = succeeded(here(*long, "--resume"))
     after = read(tmp_path, "SELECT id, started_at, test_accuracy FROM runs WHERE state = 'complete'")
     assert len(after) == 6  # 003-T2c and T2d also with the widths of the text
     assert all(run in after for run in done)
@@ -151,8 +148,7 @@ def test_an_interrupted_one_ends_with_the_same_table(
 
 @pytest.mark.slow
 def test_different_divisions_of_the_images_are_studies_of_their_own(here: Klcli, rows: Rows) -> None:
-    done = here("reproduce", "a2-2019", "--only", "F3,B1", "C1", *LOOK, "--repeats", "1")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("reproduce", "a2-2019", "--only", "F3,B1", "C1", *LOOK, "--repeats", "1"))
     code = "a2-2019, decay of W1 halved; each split standardised by its own statistics"
     assert [study["stage"] for study in rows("studies")] == [code, code, "a2-2019"]  # the last one as the text says
     splits = [json.loads(run["split"]) for run in rows("runs")]
@@ -175,8 +171,7 @@ def test_several_reports_in_one_page(here: Klcli, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(published, "report_names", lambda: ["a", "b"])
     monkeypatch.setattr(published, "report", {"a": one, "b": two}.__getitem__)
     note = "The images went through JPEG."
-    done = here("reproduce", "all", *LOOK, "--markdown", "deep/page.md", "--json", "--note", note)
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("reproduce", "all", *LOOK, "--markdown", "deep/page.md", "--json", "--note", note))
     document = json.loads(done.stdout)
     assert [one["terms"]["note"] for one in document["reports"]] == [note] * 2
     assert [one["report"]["conditions"] for one in document["reports"]] == ["as the code, not as the text"] * 2
@@ -215,8 +210,7 @@ def test_what_fails_is_shown_and_ends_with_its_exit_code(here: Klcli, monkeypatc
 def test_a_report_runs_what_its_code_did(here: Klcli, rows: Rows) -> None:
     """Warm-started searches with the quirks of the code, and beside them what the text says."""
     chain = ("reproduce", "a2-2019", "--only", "S01", "S02", "F3", *LOOK)
-    done = here(*chain, "--repeats", "1")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here(*chain, "--repeats", "1"))
     assert [row[0] for row in cells(done)] == ["002-F3"] * 6 + [*["002-S01"] * 3, *["002-S02"] * 3] * 2
     assert "15 lines: " not in done.stdout
     assert "9 lines: 0 reproduced" in done.stdout

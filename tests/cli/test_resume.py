@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import Klcli, Refused, Rows
+from command import Klcli, Refused, Rows, succeeded
 from light import LIGHT
 from PIL import Image
 
@@ -39,8 +39,7 @@ def change(tmp_path: Path) -> Callable[..., None]:
 @pytest.fixture
 def interrupted(here: Klcli, change: Callable[..., None]) -> None:
     """A database whose only run did not end."""
-    done = here(*TRAIN, "--epochs", "2")
-    assert done.returncode == 0, done.stderr
+    succeeded(here(*TRAIN, "--epochs", "2"))
     change(state="interrupted")
 
 
@@ -64,8 +63,7 @@ def test_another_configuration_is_refused_by_its_difference(
 
 
 def test_the_same_options_may_be_typed_again(interrupted: None, here: Klcli, rows: Rows) -> None:
-    done = here(*TRAIN, "--epochs", "2", "--threads", "1", "--resume", "1")
-    assert done.returncode == 0, done.stderr
+    succeeded(here(*TRAIN, "--epochs", "2", "--threads", "1", "--resume", "1"))
     [run] = rows("runs")
     assert (run["state"], run["epochs_done"], len(rows("epochs"))) == ("complete", 2, 3)
 
@@ -133,8 +131,7 @@ def test_the_run_of_a_study_names_the_command_of_the_study(
     line = refused(here("train", "--resume", "1"), 2, "study 1")
     hint = re.search(r"continue that with `klcli (.*)`", line)
     assert hint is not None
-    done = here(*hint[1].split())
-    assert done.returncode == 0, done.stderr
+    succeeded(here(*hint[1].split()))
     assert [run["state"] for run in rows("runs")] == ["complete", "complete"]
 
 

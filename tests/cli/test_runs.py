@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command import Klcli, Refused, Rows, change
+from command import Klcli, Refused, Rows, change, succeeded
 from rich.console import Console
 
 from klcli.cli.commands.report import MOVED
@@ -249,15 +249,13 @@ def test_the_file_that_a_link_names_is_written(here: Klcli, trained: Path, name:
     (trained / "thesis").mkdir()
     (trained / name).symlink_to(f"thesis/{name}")
     for _ in range(2):  # a file that is not there yet, and one that is
-        done = here(*command, name)
-        assert done.returncode == 0, done.stderr
+        succeeded(here(*command, name))
         assert (trained / name).is_symlink() and (trained / "thesis" / name).stat().st_size > 1000
 
 
 @pytest.mark.usefixtures("unrendered")
 def test_a_run_is_trained_again(here: Klcli, trained: Path, refused: Refused, rows: Rows) -> None:
-    done = here("runs", "rerun", "-1")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("runs", "rerun", "-1"))
     [*_, old, new] = rows("runs")
     assert (new["id"], new["state"], new["config"], new["note"]) == (4, "complete", old["config"], None)
     assert new["checkpoint_sha256"] == old["checkpoint_sha256"]

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from command import Klcli, Refused, Rows, cells, change
+from command import Klcli, Refused, Rows, cells, change, succeeded
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
@@ -24,8 +24,7 @@ def stages(rows: Rows) -> list[tuple[str, int | None, str]]:
 
 @pytest.mark.slow
 def test_coarse_fine_and_final_as_a_person_calls_them(klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
-    done = klcli("search-lambda", "--coarse", "--fine", "--final", *TINY, "--jobs", "2")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(klcli("search-lambda", "--coarse", "--fine", "--final", *TINY, "--jobs", "2"))
     assert stages(rows) == [("coarse", None, "complete"), ("fine", 1, "complete"), ("final", 2, "complete")]
     runs = rows("runs")
     assert Counter(run["study_id"] for run in runs) == {1: 8, 2: 8, 3: 1}
@@ -103,24 +102,21 @@ def test_a_stage_of_two_values_is_not_said_to_bracket_three(here: Klcli) -> None
 
 
 def test_a_list_of_values_is_tried_as_it_is(here: Klcli, rows: Rows) -> None:
-    done = here(*LISTED, "--values", "0.003", "0.001,0.002", "0.003")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here(*LISTED, "--values", "0.003", "0.001,0.002", "0.003"))
     assert stages(rows) == [("values", None, "complete")]
     assert [run["lambda"] for run in rows("runs")] == [0.001, 0.002, 0.003]
     assert len(cells(done)) == 3
 
 
 def test_a_linear_scale_draws_and_narrows_linearly(here: Klcli, rows: Rows) -> None:
-    done = here(*SEARCH, "--coarse", "--fine", "--scale", "linear", "--range", "0", "0.1", "--trials", "12")
-    assert done.returncode == 0, done.stderr
+    succeeded(here(*SEARCH, "--coarse", "--fine", "--scale", "linear", "--range", "0", "0.1", "--trials", "12"))
     lambdas = [run["lambda"] for run in rows("runs")]
     assert sum(lam > 0.01 for lam in lambdas[:12]) >= 8  # on a logarithmic scale 1e-5 to 0.1, a quarter of them
     assert [json.loads(study["settings"])["scale"] for study in rows("studies")] == ["linear", "linear"]
 
 
 def test_repeats_are_a_mean_with_its_spread(here: Klcli, rows: Rows) -> None:
-    done = here(*LISTED, "--values", "0.001", "0.01", "--repeats", "2", "--seed", "5", "--final")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here(*LISTED, "--values", "0.001", "0.01", "--repeats", "2", "--seed", "5", "--final"))
     runs = rows("runs")
     assert [(run["lambda"], run["seed"]) for run in runs[:4]] == [(0.001, 5), (0.001, 6), (0.01, 5), (0.01, 6)]
     assert len(runs) == 6
@@ -162,8 +158,7 @@ def test_the_json_document(here: Klcli, rows: Rows) -> None:
 
 
 def test_a_value_that_diverges_is_a_row_that_says_so(here: Klcli, rows: Rows) -> None:
-    done = here(*LISTED, "--values", "0.001", "1e6", "0.01", "--step-size", "30", "--final")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here(*LISTED, "--values", "0.001", "1e6", "0.01", "--step-size", "30", "--final"))
     assert [run["state"] for run in rows("runs")] == ["complete", "complete", "diverged", "complete"]
     assert stages(rows) == [("values", None, "complete"), ("final", 1, "complete")]
     last = cells(done)[-1]
@@ -186,8 +181,7 @@ def test_a_final_training_that_diverged_is_named_below_the_means(here: Klcli, tm
     command = (*LISTED, "--values", "0.001", "--repeats", "2", "--final")
     assert "Not included" not in here(*command).stdout
     change(tmp_path, "UPDATE runs SET state = 'diverged' WHERE id = 4")
-    done = here(*command, "--resume")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here(*command, "--resume"))
     assert "Not included: run 4 (diverged)." in done.stdout.splitlines()
 
 
@@ -284,8 +278,7 @@ def test_stages_that_were_trained_otherwise_are_not_mixed_in_silence(here: Klcli
 def test_a_stage_on_other_validation_images_is_not_ranked_with_the_next(here: Klcli) -> None:
     """The fine stage narrows the range of the coarse one, but its lambdas are compared with one another alone."""
     assert here(*SEARCH, "--coarse", "--repeats", "2", "--vary", "split").returncode == 0
-    done = here(*SEARCH, "--fine", "--fine")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here(*SEARCH, "--fine", "--fine"))
     assert "study 1 was trained with split seed 0 (here -): its accuracies cannot be compared" in done.stderr
     assert {row[1] for row in cells(done)} == {"fine", "fine 2"}
     assert "(studies 2, 3)" in done.stdout

@@ -7,7 +7,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from command import Klcli, Refused, Rows, cells
+from command import Klcli, Refused, Rows, cells, succeeded
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
@@ -25,8 +25,7 @@ def table(done: "CompletedProcess[str]") -> dict[tuple[str, str], list[str]]:
 
 @pytest.mark.slow
 def test_the_sweep_as_a_person_calls_it(klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
-    done = klcli("sigma-sweep", *TINY, "--jobs", "2")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(klcli("sigma-sweep", *TINY, "--jobs", "2"))
     runs = rows("runs")
     assert {(run["sigma"], run["batch_norm"]) for run in runs} == {
         (sigma, bn) for sigma in (1e-1, 1e-3, 1e-4) for bn in (0, 1)
@@ -49,8 +48,7 @@ def test_without_bn_a_tiny_sigma_learns_nothing_and_the_database_shows_it(here: 
 
 
 def test_sigmas_and_repeats(here: Klcli, rows: Rows) -> None:
-    done = here(*SWEEP, "--sigmas", "0.1,0.01", "0.1", "--repeats", "3", "--seed", "2", "--bn-eps", "1e-5")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here(*SWEEP, "--sigmas", "0.1,0.01", "0.1", "--repeats", "3", "--seed", "2", "--bn-eps", "1e-5"))
     runs = rows("runs")
     assert len(runs) == 12
     assert {run["seed"] for run in runs} == {2, 3, 4}

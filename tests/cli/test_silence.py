@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from command import Klcli, Refused
+from command import Klcli, Refused, succeeded
 from light import KLCLI
 
 from klcli.cli.app import main
@@ -139,14 +139,12 @@ NEXT = {
 @pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("command", [*NEXT][:1] + [pytest.param(one, marks=pytest.mark.slow) for one in [*NEXT][1:]])
 def test_the_next_commands_work(here: Klcli, command: str) -> None:
-    done = here(*command.split(), "--data", "synthetic", "--db", "mine.db")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here(*command.split(), "--data", "synthetic", "--db", "mine.db"))
     found = re.findall(r"^next +klcli (.*) --db mine\.db$", done.stderr, re.MULTILINE)
     assert len(found) == 2
     for given, expected in zip(found, NEXT[command], strict=True):
         assert given.startswith(expected)
-        again = here(*given.split(), "--db", "mine.db")
-        assert again.returncode == 0, again.stderr
+        succeeded(here(*given.split(), "--db", "mine.db"))
     assert "next" not in here("report", "--best", "1", "--db", "mine.db", "--json").stderr
     assert not DEFAULT_DATABASE.exists()
 
@@ -157,8 +155,7 @@ def test_the_cache_is_shown_and_cleared(here: Klcli, refused: Refused, tmp_path:
     prepared = cache / "prepared" / f"{'a' * 64}.images"
     prepared.write_bytes(bytes(3_500_000))
     (cache / "cifar-10-binary.tar.gz").write_bytes(bytes(1_200_000))
-    shown = here("data", "cache", KLCLI_CACHE=str(cache))
-    assert shown.returncode == 0, shown.stderr
+    shown = succeeded(here("data", "cache", KLCLI_CACHE=str(cache)))
     assert f"4.7 MB in {cache}; `klcli data cache --clear` frees 3.5 MB" in shown.stdout
     with prepared.open("rb") as file:
         hold(file)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import Klcli, Refused, change, read
+from command import Klcli, Refused, change, read, succeeded
 
 from klcli.published.reproduction import stored_reproduction
 from klcli.report.plots.reproductions import pictures
@@ -57,8 +57,7 @@ PICTURES = {
 def test_every_figure_is_drawn_from_the_stored_runs(here: Klcli, studies: Path, asked: str) -> None:
     shutil.rmtree(studies / "results/plots")
     number, kind = asked.split()
-    done = here("report", "--study", number, "--plot", kind)
-    assert done.returncode == 0, done.stderr
+    succeeded(here("report", "--study", number, "--plot", kind))
     names = sorted(path.stem for path in (studies / "results/plots").iterdir())
     assert len(names) == len(PICTURES[asked])
     for name, wanted in zip(names, PICTURES[asked], strict=True):

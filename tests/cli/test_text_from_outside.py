@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import Klcli, change
+from command import Klcli, change, succeeded
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -72,8 +72,7 @@ def test_no_text_is_markup_or_a_formula(here: Klcli, evil: Path) -> None:
         text = here("report", "--list", "--format", form).stdout.removeprefix("\ufeff")
         for row in csv.DictReader(io.StringIO(text), delimiter=delimiter):
             assert row["note"].startswith("'=HYPERLINK")
-    drawn = here("report", "--run", "1", "2", "--plot", "curves", "--to", "x.svg")
-    assert drawn.returncode == 0, drawn.stderr
+    succeeded(here("report", "--run", "1", "2", "--plot", "curves", "--to", "x.svg"))
     svg = (evil / "x.svg").read_text()
     assert "<b>" not in svg and not HIDDEN.search(svg)
 
@@ -95,15 +94,13 @@ def test_names_of_any_bytes(here: Klcli, trained: Path) -> None:
         (["report", "--html"], b".html"),
         (["runs", "export", "--tables"], b"-folder"),
     ):
-        done = run(trained, *args, BYTES + suffix)
-        assert done.returncode == 0, done.stderr
+        done = succeeded(run(trained, *args, BYTES + suffix))
         assert "caf\\xe9" in done.stdout.decode()
         assert BYTES + suffix in [os.fsencode(path.name) for path in trained.iterdir()]
     document = json.loads(ask("report", "--run", "2", "--plot", "rate", "--to", BYTES + b".svg", "--json").stdout)
     assert os.fsencode(document["pictures"][0]) == BYTES + b".svg"
     Image.new("RGB", (40, 40), "red").save(os.fsdecode(os.fsencode(trained) + b"/" + BYTES + b".jpg"), "JPEG")
-    done = run(trained, "predict", "--run", "2", "--data", "synthetic", BYTES + b".jpg")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(run(trained, "predict", "--run", "2", "--data", "synthetic", BYTES + b".jpg"))
     assert "caf\\xe9.jpg" in done.stdout.decode()
     refused = ask("predict", "--run", "2", BYTES + b"-missing.jpg")
     assert refused.returncode == 3 and refused.stderr.count("\n") == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import Klcli, Refused, Rows, change, read
+from command import Klcli, Refused, Rows, change, read, succeeded
 from light import LIGHT
 
 pytestmark = pytest.mark.usefixtures("unrendered")
@@ -37,8 +37,7 @@ ONE_CYCLE = (*TINY, "--cycles", "1", "--step-epochs", "1")  # 2 epochs of 5 upda
 def test_hidden_in_every_spelling_reaches_the_stored_config(
     here: Klcli, rows: Rows, options: list[str], hidden: list[int], batch_norm: bool
 ) -> None:
-    done = here("train", *options, *TINY, "--epochs", "0", "--quiet")
-    assert done.returncode == 0, done.stderr
+    succeeded(here("train", *options, *TINY, "--epochs", "0", "--quiet"))
     [run] = rows("runs")
     config = json.loads(run["config"])
     assert config["hidden"] == hidden
@@ -85,8 +84,7 @@ def test_every_option_reaches_its_column(here: Klcli, rows: Rows) -> None:
 
 
 def test_the_run_ends_complete_with_its_columns_filled(klcli: Klcli, rows: Rows, tmp_path: Path) -> None:
-    done = klcli("train", "--hidden", "20", "--bn", *ONE_CYCLE)
-    assert done.returncode == 0, done.stderr
+    succeeded(klcli("train", "--hidden", "20", "--bn", *ONE_CYCLE))
     [run] = rows("runs")
     assert run["state"] == "complete"
     assert run["command"] == "klcli train --hidden 20 --bn " + " ".join(ONE_CYCLE)
@@ -184,8 +182,7 @@ def test_another_seed_gives_other_bits(here: Klcli, rows: Rows) -> None:
 
 
 def test_zero_epochs_evaluate_the_untrained_network(here: Klcli, rows: Rows) -> None:
-    done = here("train", *TINY, "--epochs", "0", "--init", "normal", "--sigma", "1e-4")
-    assert done.returncode == 0, done.stderr
+    succeeded(here("train", *TINY, "--epochs", "0", "--init", "normal", "--sigma", "1e-4"))
     [run], [epoch] = rows("runs"), rows("epochs")
     assert (run["state"], run["epochs_done"], epoch["step"]) == ("complete", 0, 0)
     assert run["test_loss"] == pytest.approx(np.log(10), abs=0.05)  # every class is equally likely
@@ -222,17 +219,14 @@ def test_a_database_keeps_its_networks_if_another_one_has_its_folder(
 
 @pytest.mark.parametrize("folder", ["[draft]", "[/x]", ":fire:", "with space", "ünïcödé", "-"])
 def test_a_folder_may_have_any_name(here: Klcli, folder: str) -> None:
-    done = here("train", *TINY, "--epochs", "0", f"--db={folder}/klcli.db")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("train", *TINY, "--epochs", "0", f"--db={folder}/klcli.db"))
     assert f"database    {folder}/klcli.db" in done.stdout.splitlines()
-    empty = here("report", f"--db={folder}/klcli.db")
-    assert empty.returncode == 0, empty.stderr
+    succeeded(here("report", f"--db={folder}/klcli.db"))
 
 
 @pytest.mark.slow
 def test_a_folder_may_have_a_name_that_is_no_text(klcli: Klcli) -> None:
-    done = klcli("train", *TINY, "--epochs", "0", "--db", os.fsdecode(b"\xff/klcli.db"))
-    assert done.returncode == 0, done.stderr
+    succeeded(klcli("train", *TINY, "--epochs", "0", "--db", os.fsdecode(b"\xff/klcli.db")))
 
 
 # What is printed, and where
@@ -272,8 +266,7 @@ def test_quiet_is_silent_on_stderr(here: Klcli) -> None:
 @pytest.mark.slow
 def test_quiet_is_silent_without_a_home_that_can_be_written(klcli: Klcli) -> None:
     nowhere = {"HOME": "/proc/nowhere", "XDG_CONFIG_HOME": "/proc/nowhere", "XDG_CACHE_HOME": "/proc/nowhere"}
-    done = klcli("train", *TINY, "--epochs", "0", "--quiet", **nowhere)
-    assert done.returncode == 0, done.stderr
+    done = succeeded(klcli("train", *TINY, "--epochs", "0", "--quiet", **nowhere))
     assert done.stderr == ""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import Klcli, Refused, Rows, change
+from command import Klcli, Refused, Rows, change, succeeded
 
 from klcli import Lab
 from klcli.errors import Interrupted
@@ -44,8 +44,7 @@ ADAM = ("--optimizer", "adam", "--eta-max", "1e-3")
 def test_what_was_chosen_is_in_the_database(
     here: Klcli, rows: Rows, options: list[str], settings: dict[str, Any]
 ) -> None:
-    done = here("train", *TINY, *options)
-    assert done.returncode == 0, done.stderr
+    succeeded(here("train", *TINY, *options))
     [run] = rows("runs")
     config = json.loads(run["config"])
     assert {name: config[name] for name in settings} == settings
@@ -115,8 +114,7 @@ def test_options_of_bn_of_a_gradient_check_without_bn_are_refused(here: Klcli, r
 def test_settings_of_a_preset_or_of_some_networks_of_a_sweep_are_accepted(
     here: Klcli, rows: Rows, options: tuple[str, ...]
 ) -> None:
-    done = here(*options, "--data", "synthetic", "--subset", "300", "--hidden", "5")
-    assert done.returncode == 0, done.stderr
+    succeeded(here(*options, "--data", "synthetic", "--subset", "300", "--hidden", "5"))
     assert {json.loads(run["config"])["batch_norm"] for run in rows("runs")} >= {False}
 
 
@@ -126,8 +124,7 @@ def test_a_stored_command_with_an_option_without_effect_can_be_resumed(here: Klc
     lab = Lab("results/klcli.db", data="synthetic")
     study = lab.repeat(tiny, 2)
     options = ("--hidden", "5", "--bn-eps", "1e-5", "--step-size", "2", "--cycles", "1", "--subset", "200")
-    again = here("train", *options, "--data", "synthetic", "--repeats", "2", "--resume", "last")
-    assert again.returncode == 0, again.stderr
+    again = succeeded(here("train", *options, "--data", "synthetic", "--repeats", "2", "--resume", "last"))
     assert f"Study {study.id}" in again.stdout
 
 
@@ -173,8 +170,7 @@ def test_a_config_from_before_these_options_still_trains_on(here: Klcli, rows: R
     old = {name: value for name, value in config.items() if name not in NEWER}
     assert len(old) == len(config) - len(NEWER)
     change(tmp_path, "UPDATE runs SET state = 'interrupted', config = ?", values=[json.dumps(old)])
-    done = here("train", "--resume", "last")
-    assert done.returncode == 0, done.stderr
+    succeeded(here("train", "--resume", "last"))
     [run] = rows("runs")
     assert run["state"] == "complete"
     assert (run["momentum"], run["weight_decay"], run["eta_decay"]) == (0.0, 0.0, 1.0)
@@ -193,8 +189,7 @@ def test_a_config_from_before_these_options_still_trains_on(here: Klcli, rows: R
 def test_an_unfinished_cycle_is_warned_of_where_there_are_cycles(
     here: Klcli, options: list[str], is_warned: bool
 ) -> None:
-    done = here("train", *TINY, "--epochs", "1", *options)
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("train", *TINY, "--epochs", "1", *options))
     assert ("0.50 cycles" in done.stderr) == is_warned
 
 
@@ -205,8 +200,7 @@ NEWER = {
 
 
 def test_the_mean_of_the_snapshots_is_shown_and_stored(here: Klcli, rows: Rows, tmp_path: Path) -> None:
-    done = here("train", *TINY, "--snapshots", "--weight-average", "0.9")
-    assert done.returncode == 0, done.stderr
+    done = succeeded(here("train", *TINY, "--snapshots", "--weight-average", "0.9"))
     [run] = rows("runs")
     assert run["snapshots"] == 2
     for split in ("validation", "test"):
@@ -216,8 +210,7 @@ def test_the_mean_of_the_snapshots_is_shown_and_stored(here: Klcli, rows: Rows, 
     state = checkpoints.load(tmp_path / "results" / run["checkpoint"]).state
     assert {name.split(".")[0] for name in state if name.startswith("cycle")} == {"cycle1", "cycle2"}
     np.testing.assert_array_equal(state["cycle2.linear1.W"], state["linear1.W"])
-    again = here("evaluate", "1", "--snapshots")
-    assert again.returncode == 0, again.stderr
+    again = succeeded(here("evaluate", "1", "--snapshots"))
     assert "snapshots" in again.stdout.splitlines()[0]
     [row] = rows("evaluations")
     assert row["snapshots"] == 1
