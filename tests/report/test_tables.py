@@ -56,7 +56,14 @@ def test_numbers_keep_the_digits_that_were_promised() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.04, "0.0 s"), (24.31, "24.3 s"), (725.4, "12 min 5 s"), (3599.6, "1 h 0 min"), (7384, "2 h 3 min")],
+    [
+        (0.04, "0.0 s"),
+        (24.31, "24.3 s"),
+        (59.96, "1 min 0 s"),
+        (725.4, "12 min 5 s"),
+        (3599.6, "1 h 0 min"),
+        (7384, "2 h 3 min"),
+    ],
 )
 def test_a_duration_is_said_as_a_person_says_it(value: float, text: str) -> None:
     assert duration(value) == text

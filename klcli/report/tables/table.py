@@ -107,7 +107,7 @@ def joined_groups(columns: Sequence[Column], positions: Iterable[int]) -> list[l
 
 def duration(value: float) -> str:
     """`24.3 s`, `12 min 5 s`, `2 h 3 min`."""
-    if value < 60:
+    if round(value, 1) < 60:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
