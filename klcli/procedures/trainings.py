@@ -30,7 +30,7 @@ def train(setup: Setup, config: TrainConfig) -> Run:
 
     Raises Interrupted with the command that continues the run, after Ctrl-C, SIGTERM or SIGHUP.
     """
-    budget_of(config, config.split.sizes()[0])  # refused before the images are opened
+    budget_of(config)  # refused before the images are opened
     with setup.pinned():
         setup.prepare_engine()
         return _begin(setup, config, setup.images())
@@ -57,7 +57,7 @@ def rerun(setup: Setup, which: str) -> Run:
 
 
 def _begin(setup: Setup, config: TrainConfig, dataset: Dataset) -> Run:
-    budget = budget_of(config, config.split.sizes()[0])
+    budget = budget_of(config)
     store = setup.new_store()
     splits = split(dataset, config.split)  # takes 0.1 s, while the other thread loads the compiled code
     setup.why_no_engine()  # the environment names it
