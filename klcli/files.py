@@ -146,8 +146,14 @@ def hold(file: IO[bytes] | int) -> None:
 
 
 @contextlib.contextmanager
-def unheld(path: Path) -> Iterator[bool]:
-    """Yield whether no process holds a file, and none can begin to inside the block. False where that is unknown."""
+def unheld(path: Path | None) -> Iterator[bool]:
+    """Yield whether no process holds a file, and none can begin to inside the block. False where that is unknown.
+
+    A file that is not there is held by none.
+    """
+    if path is None or not path.exists():
+        yield True
+        return
     with contextlib.ExitStack() as stack:
         is_free = False
         with contextlib.suppress(OSError):

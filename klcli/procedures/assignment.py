@@ -198,12 +198,13 @@ class _Work:
             yield self._part_of_trainings(f"{len(first.hidden) + 1} layers, {how}", self.repeated(*configs))
         yield from self._parts_of_search()
         if planned := self._swept():
+            left: Sequence[TrainConfig] = ()
             try:
-                yield Part("sigma, without and with BN", _words(self.sweep()), 0)
+                done = _words(self.sweep())
             except Untrained as untrained:
-                done = f"{len(planned) - len(untrained.configs)} of {len(planned)} runs"
-                left = len(untrained.configs)
-                yield Part("sigma, without and with BN", done, left, self._together(untrained.configs))
+                left = untrained.configs
+                done = f"{len(planned) - len(left)} of {len(planned)} runs"
+            yield Part("sigma, without and with BN", done, len(left), self._together(left))
 
     def _part_of_trainings(self, name: str, configs: Sequence[TrainConfig]) -> Part:
         runs = [*map(self.known, configs)]

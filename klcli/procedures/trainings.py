@@ -26,10 +26,7 @@ from klcli.training.trainer import train as train_stack
 
 
 def train(setup: Setup, config: TrainConfig) -> Run:
-    """Train one network and return its run, which is recorded before the first update.
-
-    Raises Interrupted with the command that continues the run, after Ctrl-C, SIGTERM or SIGHUP.
-    """
+    """Train one network and return its run, which is recorded before the first update."""
     budget_of(config)  # refused before the images are opened
     with setup.pinned():
         setup.prepare_engine()
@@ -67,10 +64,9 @@ def _begin(setup: Setup, config: TrainConfig, dataset: Dataset) -> Run:
 
 
 def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | None) -> Run:
-    """Complete a stored run and return it. Raises ConfigError or DataError, which name the difference.
+    """Complete a stored run and return it, as Lab.resume does; `wanted` are settings that the user gave again, by key.
 
-    `wanted`, the settings that the user gave again, by key, and `threads`, if not None, must be those of the run, which
-    ends with the same bits as without the interruption.
+    Raises ConfigError or DataError, which name the difference.
     """
     store = setup.store()
     run = _unfinished(store, which)
