@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from raw_sql import dicts
 
 from klcli.data.dataset import Dataset
 from klcli.engine.initializers import he
@@ -62,16 +62,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def sql(tmp_path: Path) -> Sql:
     """Read or change the database without klcli."""
-
-    def execute(statement: str, *parameters: Any) -> list[dict[str, Any]]:
-        connection = sqlite3.connect(tmp_path / "klcli.db")
-        connection.row_factory = sqlite3.Row
-        with connection:
-            rows = [dict(row) for row in connection.execute(statement, parameters)]
-        connection.close()
-        return rows
-
-    return execute
+    return partial(dicts, tmp_path / "klcli.db")
 
 
 def begin(store: Store, stage: str = "coarse", parent: int | None = None, **settings: Any) -> int:
