@@ -1,4 +1,4 @@
-"""A database read and changed without klcli's own code. A path is that of the file, or the folder of `klcli`."""
+"""A database read and changed without klcli's own code."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from typing import Any
 @contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
     """Yield a connection whose changes are one transaction, and close it."""
-    with closing(sqlite3.connect(path / "results/klcli.db" if path.is_dir() else path)) as connection, connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         yield connection
 
 

@@ -312,7 +312,7 @@ def test_what_a_dead_parent_leaves_is_interrupted_for_the_next_who_opens(tmp_pat
     script = tmp_path / "dies.py"
     script.write_text(
         "import os, signal, sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}\n"
         "from pathlib import Path\n"
         "from test_study_store import Store, begin, outcome\n"
         f"store = Store(Path({str(tmp_path / 'klcli.db')!r}))\n"
