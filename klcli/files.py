@@ -74,7 +74,7 @@ def _temporary(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     with at_the_end(lambda: temporary.unlink(missing_ok=True)):
         try:
-            with before_the_end():
+            with before_the_end:
                 temporary.touch()
             yield temporary
         except BaseException:
@@ -146,8 +146,14 @@ def hold(file: IO[bytes] | int) -> None:
 
 
 @contextlib.contextmanager
-def unheld(path: Path) -> Iterator[bool]:
-    """Yield whether no process holds a file, and none can begin to inside the block. False where that is unknown."""
+def unheld(path: Path | None) -> Iterator[bool]:
+    """Yield whether no process holds a file, and none can begin to inside the block. False where that is unknown.
+
+    A file that is not there is held by none.
+    """
+    if path is None or not path.exists():
+        yield True
+        return
     with contextlib.ExitStack() as stack:
         is_free = False
         with contextlib.suppress(OSError):
@@ -182,7 +188,7 @@ def temporary_folder() -> Iterator[Path]:
     atexit.register(remove)  # whatever holds the block open
     with at_the_end(remove):
         try:
-            with before_the_end():
+            with before_the_end:
                 folder.mkdir(mode=0o700)
             with (folder / IN_USE).open("wb") as file:
                 hold(file)
@@ -253,9 +259,8 @@ def require_export(path: Path, is_export: Callable[[Path], bool], option: str = 
     """Return the file that an export may replace. Raises ConfigError unless it is an earlier one, or there is none."""
     file = require_file_name(path, option)
     if file.is_file() and not is_export(file):
-        raise ConfigError(
-            f"{option} {path_text(path)}: this file is no export, choose another name or delete it".lstrip()
-        )
+        words = "this file is no export, choose another name or delete it"
+        raise ConfigError(f"{option} {path_text(path)}: {words}".lstrip())
     return file
 
 

@@ -26,7 +26,8 @@ _obeying = threading.Event()  # set once the thread of `obey` runs
 _deferring = threading.Event()  # set inside `deferred`
 _received: list[int] = []  # signals that were deferred
 _actions: list[Callable[[], str | None]] = []  # of `at_the_end`
-_ending = threading.Lock()  # taken once, by whoever ends the process
+# Held in a short block, which thus runs before the actions of `at_the_end` or never; taken by whoever ends the process.
+before_the_end = threading.Lock()
 
 
 def obey() -> None:
@@ -94,13 +95,6 @@ def at_the_end(action: Callable[[], str | None]) -> Iterator[None]:
 
 
 @contextmanager
-def before_the_end() -> Iterator[None]:
-    """Run the block, which must be short, before the actions of `at_the_end`, or never."""
-    with _ending:
-        yield
-
-
-@contextmanager
 def kept_from_children() -> Iterator[None]:
     """Block the signals of the terminal in the processes that are started inside the block."""
     if sys.platform == "win32":
@@ -120,7 +114,7 @@ def _obeyed() -> list[int]:
 
 def _ignore(signums: list[int]) -> None:
     """Ignore signals while the process exits by itself. Does not return if a signal has begun to end it."""
-    _ending.acquire()
+    before_the_end.acquire()
     for signum in signums:
         signal.signal(signum, signal.SIG_IGN)
 
@@ -145,7 +139,7 @@ def _receive(signum: int, frame: FrameType | None) -> None:
 
 def _end(signum: int) -> None:
     """End the process without its own clean-up, which may wait for what the main thread waits for."""
-    _ending.acquire()
+    before_the_end.acquire()
     words = [SIGNALS[signum]]
     for action in _actions[::-1]:  # a copy: the main thread can still remove some
         with suppress(Exception):

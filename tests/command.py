@@ -1,13 +1,13 @@
 """A command and its database, as the tests of the command line see them."""
 
 import re
-import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from itertools import takewhile
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
+
+from tests.raw_sql import dicts, opened
 
 Klcli = Callable[..., "CompletedProcess[str]"]  # calls the command with these words
 Refused = Callable[..., str]  # checks a refusal, returns its line
@@ -22,14 +22,12 @@ def succeeded(done: "CompletedProcess[str]") -> "CompletedProcess[str]":
 
 def read(folder: Path, sql: str, database: str = "results/klcli.db") -> list[dict[str, Any]]:
     """Return what a query finds in the database of a folder, without klcli's own code."""
-    with closing(sqlite3.connect(folder / database)) as connection:
-        connection.row_factory = sqlite3.Row
-        return [dict(row) for row in connection.execute(sql)]
+    return dicts(folder / database, sql)
 
 
 def change(folder: Path, *statements: str, values: Sequence[Any] = ()) -> None:
     """Change the database of a folder behind klcli's back."""
-    with closing(sqlite3.connect(folder / "results/klcli.db")) as connection, connection:
+    with opened(folder / "results/klcli.db") as connection:
         connection.execute("PRAGMA foreign_keys = ON")
         for sql in statements:
             connection.execute(sql, values)

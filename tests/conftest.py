@@ -108,6 +108,25 @@ def _runner(folder: Path, program: Sequence[str]) -> Klcli:
     return run
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mount a file system of so many bytes; returns its folder."""
+    mounted: list[Path] = []
+
+    def mount(size: int) -> Path:
+        folder = tmp_path / f"disk {len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if os.name != "posix" or os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("a small file system can only be mounted by root, where mounting is allowed")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 @pytest.fixture(scope="session")
 def cifar10() -> Path:
     """The folder with both official layouts of CIFAR-10, where the environment names one."""

@@ -193,17 +193,18 @@ class _Work:
         yield Part("gradient check", f"{len(known)} of {len(checks)} networks", missing, missing * CHECK_SECONDS)
         for configs in edition.curves:
             first = configs[0]
-            n_s = budget_of(first, first.split.sizes()[0]).step_size
+            n_s = budget_of(first).step_size
             how = "without and with BN" if len(configs) > 1 else f"n_s {n_s}"
             yield self._part_of_trainings(f"{len(first.hidden) + 1} layers, {how}", self.repeated(*configs))
         yield from self._parts_of_search()
         if planned := self._swept():
+            left: Sequence[TrainConfig] = ()
             try:
-                yield Part("sigma, without and with BN", _words(self.sweep()), 0)
+                done = _words(self.sweep())
             except Untrained as untrained:
-                done = f"{len(planned) - len(untrained.configs)} of {len(planned)} runs"
-                left = len(untrained.configs)
-                yield Part("sigma, without and with BN", done, left, self._together(untrained.configs))
+                left = untrained.configs
+                done = f"{len(planned) - len(left)} of {len(planned)} runs"
+            yield Part("sigma, without and with BN", done, len(left), self._together(left))
 
     def _part_of_trainings(self, name: str, configs: Sequence[TrainConfig]) -> Part:
         runs = [*map(self.known, configs)]
@@ -240,12 +241,11 @@ class _Work:
 
     def _seconds(self, configs: Sequence[TrainConfig], workers: int = 0) -> float:
         """Estimate the seconds of one stack, while so many workers train; alone if 0."""
-        n = configs[0].split.sizes()[0]
         few = [replace(without_seeds(one), epochs=3, cycles=1, step_epochs=10, step_size=None) for one in configs]
         key = len(few), replace(few[0], lam=0.0), workers
         if key not in self.speeds:
             self.speeds[key] = self._speed(few, workers)
-        return self.speeds[key] * budget_of(configs[0], n).total_updates
+        return self.speeds[key] * budget_of(configs[0]).total_updates
 
     def _speed(self, few: Sequence[TrainConfig], workers: int) -> float:
         """Measure the seconds per update, by trials of a few epochs on at most SAMPLE images.
@@ -260,7 +260,7 @@ class _Work:
             trials = [pool.submit(work) for _ in range(workers or 1)]
         # The first epoch includes the preparation.
         epochs = [epoch.seconds for one in trials for epoch in one.result()[0].epochs[1:]]
-        return fmean(epochs or [0.0]) / budget_of(trial[0], n).updates_per_epoch
+        return fmean(epochs or [0.0]) / budget_of(trial[0]).updates_per_epoch
 
 
 def _words(runs: Iterable[Run | None]) -> str:

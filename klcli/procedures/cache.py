@@ -4,7 +4,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def clear() -> list[Kept]:
     """Remove what klcli can make again and no process uses, and return it. A download stays: it may be the only one."""
     removed = []
     for one in kept():
-        with _unused(one.lock) as is_free, suppress(OSError):  # a process can have begun to use it since it was listed
+        with unheld(one.lock) as is_free, suppress(OSError):  # a process can have begun to use it since it was listed
             if one.is_removable and is_free:
                 if one.kind == CODE:  # renamed first, so that a process that begins now makes a folder of its own
                     shutil.rmtree(one.path.rename(one.path.with_name(secrets.token_hex(8))))
@@ -65,15 +65,6 @@ def clear() -> list[Kept]:
                 removed.append(one)
     remove_leftovers(prepared.folder())
     return removed
-
-
-@contextmanager
-def _unused(lock: Path | None) -> Iterator[bool]:
-    if lock is None or not lock.exists():
-        yield True
-        return
-    with unheld(lock) as is_free:
-        yield is_free
 
 
 def _copies() -> Iterator[Kept]:
@@ -121,7 +112,7 @@ def _downloads() -> Iterator[Kept]:
 
 
 def _state(lock: Path, state: str) -> str:
-    with _unused(lock) as is_free:
+    with unheld(lock) as is_free:
         return state if is_free else HELD
 
 

@@ -89,15 +89,9 @@ def evaluate(
 
 
 def predict(
-    setup: Setup,
-    pictures: Sequence[Path],
-    which: str | None,
-    checkpoint: Path | None = None,
-    *,
-    flips: bool | None = None,
-    shifts: int | None = None,
-    snapshots: bool = False,
-) -> Predictions:
+    setup: Setup, pictures: Sequence[Path], which: str | None, checkpoint: Path | None, *, flips: bool | None,
+    shifts: int | None, snapshots: bool,
+) -> Predictions:  # fmt: skip
     """Return the class probabilities of a stored run, or of a checkpoint alone, for pictures.
 
     If not given, `flips` and `shifts` are those of the training, shifts of at most MOST_SHIFT pixels. Raises DataError

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import numpy as np
 
 from klcli.engine.layers import BatchNorm, Dropout, Linear, ReLU, SiLU, Whitening
 from klcli.engine.network import Network
-from klcli.errors import ConfigError
 from klcli.files import has_member, require_export
 from klcli.procedures.setup import Setup
 from klcli.procedures.stored import StoredNetwork, network_of_run
@@ -43,8 +43,9 @@ def export_network(setup: Setup, which: str, to: str, file: Path | None) -> Path
         taken = f"{path_text(file)}: this is the name of a checkpoint, choose another, for example network.{to}"
         require(not re.fullmatch(r"run-\d+(\.previous)?\.npz", file.name), taken)
         file = require_export(file, _is_export)
-    if to == "safetensors":
-        _require_safetensors()
+    cure = "get it with `pip install 'klcli[safetensors]'`, or choose --to npz"
+    missing = f"--to safetensors: the package safetensors is not installed, {cure}"
+    require(to != "safetensors" or find_spec("safetensors") is not None, missing)
     found = network_of_run(setup, which)
     if found.has_batch_statistics:
         setup.observer.warn(f"{found.name} was evaluated with batch statistics, the file has its running averages")
@@ -133,11 +134,3 @@ def _is_export(path: Path) -> bool:
         return has_member(path, f"{ABOUT}.npy")
     with path.open("rb") as file:  # the length of the JSON text, and the text
         return f'"{ABOUT}":' in file.read(8 + LARGEST_HEADER).decode(errors="replace")
-
-
-def _require_safetensors() -> None:
-    try:
-        import safetensors.numpy  # noqa: F401
-    except ImportError:
-        cure = "get it with `pip install 'klcli[safetensors]'`, or choose --to npz"
-        raise ConfigError(f"--to safetensors: the package safetensors is not installed, {cure}") from None

@@ -1,7 +1,6 @@
 """Reproduce published reports: train and check what is missing, then compare with the published numbers."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from klcli.procedures.setup import Setup
@@ -61,29 +60,21 @@ def each_named(names: Sequence[str]) -> list[str]:
     return [*dict.fromkeys(one for name in names for one in (published.report_names() if name == ALL else [name]))]
 
 
-@dataclass(frozen=True)
-class Extent:
-    """What a report holds, and what there is to train."""
-
-    rows: int
-    numbers: int
-    trainings: int
-    gradient_checks: int
-    updates: int  # of CIFAR-10, or of a set of its size
-
-
-def extent(argument: str, settings: ReproductionSettings, repeats: int) -> Extent:
-    """Return the extent of a sound report, by its name or file. Raises ConfigError if it has a mistake."""
+def extent(argument: str, settings: ReproductionSettings, repeats: int) -> dict[str, int]:
+    """Count what a sound report holds, by its name or file, and what there is to train, with the updates that this
+    takes on CIFAR-10 or a set of its size. Raises ConfigError if the report has a mistake.
+    """
     quick = settings.quick
     one = asked_for(open_report(argument), settings.only, quick=quick, subset=settings.subset)
     studies = planned(one, min(repeats, QUICK_SEEDS) if quick else repeats, quick=quick)
     configs = [config for study in studies for config in study.configs]
-    return Extent(
-        rows=len(one.rows), trainings=len(configs),
-        numbers=sum(line.published is not None and line.variant is None for line in one.lines),
-        gradient_checks=sum(len(check.networks()) for check in one.gradient_checks),
-        updates=sum(budget_of(config, config.split.sizes()[0]).total_updates for config in configs),
-    )  # fmt: skip
+    return {
+        "rows": len(one.rows),
+        "numbers": sum(line.published is not None and line.variant is None for line in one.lines),
+        "trainings": len(configs),
+        "gradient_checks": sum(len(check.networks()) for check in one.gradient_checks),
+        "updates": sum(budget_of(config).total_updates for config in configs),
+    }
 
 
 def _check(runner: StudyRunner, own: Sequence[GradientExperiment]) -> None:

@@ -50,8 +50,7 @@ def search_lambda(
     All values, seeds and stacks of a stage are determined before its first training.
     """
     check_repeats(repeats, vary, config)
-    low, high = what.between
-    Range(low, high, what.scale)  # refused before the images are opened
+    Range(what.between[0], what.between[1], what.scale)  # refused before the images are opened
     with setup.pinned():
         return search(StudyRunner.opened(setup, config, resume), config, what, repeats, vary)
 

@@ -49,7 +49,7 @@ class StudyRunner:
 
     @classmethod
     def opened(cls, setup: Setup, config: TrainConfig, resume: bool) -> "StudyRunner":
-        budget_of(config, config.split.sizes()[0])  # refused before the images are opened
+        budget_of(config)  # refused before the images are opened
         setup.prepare_engine()
         dataset = setup.images()
         setup.warn_of(dataset, config)
@@ -61,18 +61,10 @@ class StudyRunner:
         return split(self.dataset, self.config.split).train
 
     def run(
-        self,
-        kind: str,
-        stage: str,
-        plan: Sequence[TrainConfig],
-        settings: dict[str, Any],
-        *,
-        vary: str,
-        evaluate_test: bool,
-        parent: int | None = None,
-        chains: list[tuple[int, ...]] | None = None,
+        self, kind: str, stage: str, plan: Sequence[TrainConfig], settings: dict[str, Any], *, vary: str,
+        evaluate_test: bool, parent: int | None = None, chains: list[tuple[int, ...]] | None = None,
         quirks: Mapping[str, Quirk] | None = None,
-    ) -> int:
+    ) -> int:  # fmt: skip
         """Train the missing runs of a plan and return the number of its study.
 
         `chains` are lists of positions in the plan that are trained in sequence, each from the weights of the previous
@@ -81,8 +73,7 @@ class StudyRunner:
         completed, stack by stack, one of a single run from its checkpoint; otherwise a new one starts. The study always
         ends in a state.
         """
-        is_chain, divided, n_train = chains is not None, chains or stacks(plan), plan[0].split.sizes()[0]
-        quirks = quirks or {}
+        is_chain, divided, quirks = chains is not None, chains or stacks(plan), quirks or {}
         remarks = [*quirks, *["begins with the weights of the training before it"] * is_chain]
         settings = settings | {"plan": [*map(asdict, plan)], "groups": divided, "dataset_sha256": self.dataset.sha256}
         settings |= {"look_at_test": evaluate_test, "threads": self.setup.threads, "vary": vary}
@@ -116,26 +107,19 @@ class StudyRunner:
         cores_of = [2] * helped + [1] * (len(missing) - helped)
         tasks = [
             StackTask(
-                part,
-                tuple(plan[p] for p in part),
-                images,
-                evaluate_test,
-                threads,
-                is_chain=is_chain,
-                cores=n,
-                quirks=tuple(quirks.values()),
-            )
+                part, tuple(plan[p] for p in part), images, evaluate_test, threads, is_chain=is_chain, cores=n,
+                quirks=tuple(quirks.values()))
             for part, n in zip(missing, cores_of, strict=True)
-        ]
+        ]  # fmt: skip
         with (
             # No run is recorded before a worker is available, and until then a signal ends the process at once.
             self._workers(jobs, len(missing)) as executor,
             deferred() as check,
         ):
-            pairs = zip(plan, commands, strict=True)
+            note = {"note": "; ".join(remarks) or None}
             rows = [
-                run_row(one, budget_of(one, n_train), self.dataset, now, command) | {"note": "; ".join(remarks) or None}
-                for one, command in pairs
+                run_row(one, budget_of(one), self.dataset, now, command) | note
+                for one, command in zip(plan, commands, strict=True)
             ]
             if earlier is None:
                 study_id = self.store.studies.begin(kind, stage, settings, rows, self.setup.command, parent)
@@ -168,10 +152,9 @@ class StudyRunner:
             run = runs[task.positions[0]]
             if run.state == "running" and run.checkpoint:  # it continues
                 tasks[index] = replace(task, snapshot=restored(self.setup, self.store, run))
-        n_train = tasks[0].configs[0].split.sizes()[0]
         # The networks of a stack share their updates, the networks of a chain do not.
         shared = [len(task.configs) if task.is_chain else 1 for task in tasks]
-        updates = [n * budget_of(task.configs[0], n_train).total_updates for n, task in zip(shared, tasks, strict=True)]
+        updates = [n * budget_of(task.configs[0]).total_updates for n, task in zip(shared, tasks, strict=True)]
         with self.setup.observer.study(f"study {study_id} {stage}", tasks, updates) as observer:
             recorded = [len(task.snapshot.epochs) if task.snapshot else 0 for task in tasks]
 

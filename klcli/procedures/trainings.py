@@ -26,11 +26,8 @@ from klcli.training.trainer import train as train_stack
 
 
 def train(setup: Setup, config: TrainConfig) -> Run:
-    """Train one network and return its run, which is recorded before the first update.
-
-    Raises Interrupted with the command that continues the run, after Ctrl-C, SIGTERM or SIGHUP.
-    """
-    budget_of(config, config.split.sizes()[0])  # refused before the images are opened
+    """Train one network and return its run, which is recorded before the first update."""
+    budget_of(config)  # refused before the images are opened
     with setup.pinned():
         setup.prepare_engine()
         return _begin(setup, config, setup.images())
@@ -57,7 +54,7 @@ def rerun(setup: Setup, which: str) -> Run:
 
 
 def _begin(setup: Setup, config: TrainConfig, dataset: Dataset) -> Run:
-    budget = budget_of(config, config.split.sizes()[0])
+    budget = budget_of(config)
     store = setup.new_store()
     splits = split(dataset, config.split)  # takes 0.1 s, while the other thread loads the compiled code
     setup.why_no_engine()  # the environment names it
@@ -67,10 +64,9 @@ def _begin(setup: Setup, config: TrainConfig, dataset: Dataset) -> Run:
 
 
 def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | None) -> Run:
-    """Complete a stored run and return it. Raises ConfigError or DataError, which name the difference.
+    """Complete a stored run and return it, as Lab.resume does; `wanted` are settings that the user gave again, by key.
 
-    `wanted`, the settings that the user gave again, by key, and `threads`, if not None, must be those of the run, which
-    ends with the same bits as without the interruption.
+    Raises ConfigError or DataError, which name the difference.
     """
     store = setup.store()
     run = _unfinished(store, which)

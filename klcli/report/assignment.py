@@ -103,7 +103,7 @@ def editions_table() -> Table:
 
 
 def _n_s(config: TrainConfig) -> int:
-    return budget_of(config, config.split.sizes()[0]).step_size
+    return budget_of(config).step_size
 
 
 def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db: Path) -> Iterator[Section]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from klcli.errors import ConfigError, StoreError
 from klcli.files import make_folder, replace, replacing_all
+from klcli.settings.setting import require
 from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, Database, explained
 from klcli.store.records import Run
@@ -45,16 +46,15 @@ class Upkeep:
 
     def add_tag(self, run_ids: Sequence[int], tag: str) -> None:
         """Tag runs with a single word. Raises ConfigError for any other text."""
-        if tag.split() != [tag]:
-            raise ConfigError(f"tag {tag!r}: must be one word without spaces")
+        require(tag.split() == [tag], f"tag {tag!r}: must be one word without spaces")
         self._change(run_ids, lambda run: {"tags": " ".join([*(one for one in _tags(run) if one != tag), tag])})
 
     def remove_tag(self, run_ids: Sequence[int], tag: str) -> None:
         """Remove a tag from runs. Raises ConfigError, and changes none, if one of them has no such tag."""
 
         def without(run: Run) -> dict[str, str | None]:
-            if tag not in _tags(run):
-                raise ConfigError(f"untag {run.id} {tag!r}: this run has no such tag, it has {run.tags or 'none'}")
+            absent = f"untag {run.id} {tag!r}: this run has no such tag, it has {run.tags or 'none'}"
+            require(tag in _tags(run), absent)
             return {"tags": " ".join(one for one in _tags(run) if one != tag) or None}
 
         self._change(run_ids, without)

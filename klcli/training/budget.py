@@ -54,8 +54,12 @@ class Budget:
         return whole(step, total=self.total_updates, **limits)
 
 
-def budget_of(config: TrainConfig, n: int) -> Budget:
-    """Return the budget of a training on n images. Raises ConfigError if they are fewer than one minibatch."""
+def budget_of(config: TrainConfig, n: int | None = None) -> Budget:
+    """Return the budget of a training on n images, by default those of its split in CIFAR-10.
+
+    Raises ConfigError if they are fewer than one minibatch.
+    """
+    n = config.split.sizes()[0] if n is None else n
     if config.batch_size > n:
         raise ConfigError(f"--batch-size {config.batch_size}: larger than the {n} training images, give at most {n}")
     per_epoch = n // config.batch_size

@@ -350,12 +350,7 @@ def test_two_trainings_share_a_database(start: Start, rows: Rows) -> None:
 def _wait_for_run(folder: Path) -> None:
     """Wait until a run is recorded."""
     database = folder / "results/klcli.db"
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if database.exists() and _states(database) == ["running"]:
-            return
-        time.sleep(0.02)
-    pytest.fail("no run was recorded")
+    _wait_until(lambda: database.exists() and _states(database) == ["running"])
 
 
 def _states(database: Path) -> list[str]:

@@ -6,7 +6,7 @@ import re
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -418,27 +418,6 @@ def test_a_database_of_a_newer_klcli(here: Klcli, refused: Refused, trained: Pat
 
 
 # A disk without space
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Mount a file system of so many bytes; returns its folder."""
-    mounted: list[Path] = []
-
-    def mount(size: int) -> Path:
-        if os.name != "posix":
-            pytest.skip("mounts as Linux has them")
-        folder = tmp_path / "small"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("a small file system can only be mounted by root, where mounting is allowed")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,25 +29,6 @@ def whole(lab: Laboratory, tmp_path: Path) -> Path:
     done = lab.run(*LONG, "--db", str(tmp_path / "whole" / "klcli.db"))
     assert done.code == 0, done.stderr
     return tmp_path / "whole" / "klcli.db"
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Mount a file system of so many MB; returns its folder."""
-    mounted: list[Path] = []
-
-    def mount(size: int) -> Path:
-        folder = tmp_path / f"disk {len(mounted)}"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", str(folder)]
-        if os.name != "posix" or os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("a small file system can only be mounted by root, where mounting is allowed")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def remount(folder: Path, how: str) -> None:
@@ -75,7 +56,7 @@ def refused(trials: Trials, name: str, process: Warm) -> None:
 
 
 def test_full_disk_while_training(
-    lab: Laboratory, row: Callable[[str, str], Trials], disk: Callable[[int], Path], whole: Path
+    lab: Laboratory, row: Callable[[str, str], Trials], small_disk: Callable[[int], Path], whole: Path
 ) -> None:
     trials = row(
         "a real disk (tmpfs) that fills up at a random moment of `train`, with 0 to 64 kB left; then freed, `--resume`",
@@ -84,7 +65,7 @@ def test_full_disk_while_training(
     expected = outcome(whole)
     usual = run_of(whole)
     assert usual is not None
-    folder = disk(64)
+    folder = small_disk(64 * MB)
     for number, rng in trials:
         name = f"trial {number}"
         db = folder / str(number) / "klcli.db"
@@ -114,13 +95,13 @@ def test_full_disk_while_training(
 
 
 def test_read_only_disk(
-    lab: Laboratory, row: Callable[[str, str], Trials], disk: Callable[[int], Path], whole: Path
+    lab: Laboratory, row: Callable[[str, str], Trials], small_disk: Callable[[int], Path], whole: Path
 ) -> None:
     trials = row(
         "a results folder that is read-only: `train` in it, `train` below it, `--resume`, `report`",
         "exit 4 and one line, but `report` reads; old files intact, the same bits after `--resume`",
     ).all(["train", "train below", "resume", "report"])
-    folder = disk(64)
+    folder = small_disk(64 * MB)
     db = folder / "klcli.db"
     process = lab.start(*LONG, "--db", str(db))
     process.wait_for("epoch 2/")
@@ -149,12 +130,12 @@ def test_read_only_disk(
 
 
 def test_full_disk_for_exports_and_downloads(
-    lab: Laboratory, row: Callable[[str, str], Trials], disk: Callable[[int], Path], tmp_path: Path
+    lab: Laboratory, row: Callable[[str, str], Trials], small_disk: Callable[[int], Path], tmp_path: Path
 ) -> None:
     trials = row(
         "a full disk while tables are exported, and for `data fetch`", "exit 4 and one line, old files intact"
     ).all(["export", "fetch", "fetch again"])
-    folder = disk(24)
+    folder = small_disk(24 * MB)
     db = folder / "klcli.db"
     first = lab.run(*TRAIN, "--db", str(db))
     assert first.code == 0, first.stderr

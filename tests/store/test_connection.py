@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlite_utils
+from raw_sql import execute, opened
 
 from klcli.errors import ExitCode, StoreError
 from klcli.store import connection
@@ -62,7 +63,7 @@ def test_a_new_database_and_its_folders_are_made(tmp_path: Path) -> None:
 
 def test_opening_an_old_database_changes_nothing(database: Path) -> None:
     def content() -> dict[str, list[tuple[object, ...]]]:
-        with sqlite3.connect(database) as db:
+        with opened(database) as db:
             tables = [name for [name] in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             return {name: db.execute(f'SELECT * FROM "{name}"').fetchall() for name in ["sqlite_master", *tables]}
 
@@ -172,7 +173,7 @@ def test_a_place_where_nobody_may_write_is_named() -> None:
 
 
 def test_a_database_of_a_newer_klcli_is_left_alone(database: Path) -> None:
-    with sqlite3.connect(database) as db:
+    with opened(database) as db:
         columns = [row[1] for row in db.execute("PRAGMA table_info(_sqlite_migrations)")]
         values = {"migration_set": "klcli", "name": "m999_the_future", "applied_at": "2040-01-01"}
         names = [name for name in columns if name in values]
@@ -297,10 +298,9 @@ def test_processes_that_open_a_new_database_at_once_lose_nothing(tmp_path: Path)
     for process in processes:
         _, complaint = process.communicate(timeout=60)
         assert (process.returncode, complaint) == (0, "")
-    with sqlite3.connect(path) as db:
-        assert db.execute("SELECT count(*) FROM runs WHERE state = 'complete'").fetchone()[0] == PROCESSES * RUNS_EACH
-        assert db.execute("SELECT count(*) FROM epochs").fetchone()[0] == PROCESSES * RUNS_EACH
-        assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+    assert execute(path, "SELECT count(*) FROM runs WHERE state = 'complete'") == [(PROCESSES * RUNS_EACH,)]
+    assert execute(path, "SELECT count(*) FROM epochs") == [(PROCESSES * RUNS_EACH,)]
+    assert execute(path, "PRAGMA integrity_check") == [("ok",)]
 
 
 @pytest.fixture
@@ -356,10 +356,9 @@ def test_a_name_that_means_something_else_to_sqlite_is_a_file(
 @contextmanager
 def damaging(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a database so that its own description can be changed."""
-    with sqlite3.connect(path) as schema:
+    with opened(path) as schema:
         schema.execute("PRAGMA writable_schema = ON")
         yield schema
-    schema.close()
 
 
 def test_a_definition_with_another_name_is_one_line_that_says_so(tmp_path: Path, new_recorder: Any) -> None:
@@ -370,9 +369,7 @@ def test_a_definition_with_another_name_is_one_line_that_says_so(tmp_path: Path,
     recorder.store.close()
     with damaging(path) as schema:
         schema.execute("UPDATE sqlite_master SET sql = replace(sql, 'versions', 'versiont') WHERE name = 'runs'")
-    with sqlite3.connect(path) as sound:
-        assert sound.execute("PRAGMA quick_check").fetchone() == ("ok",)
-    sound.close()
+    assert execute(path, "PRAGMA quick_check") == [("ok",)]
     store = Store(path)
     with pytest.raises(StoreError, match=r"not those of klcli \(no such column: versions\)") as error:
         store.runs.get(1)
@@ -384,9 +381,7 @@ def test_a_definition_with_another_name_is_one_line_that_says_so(tmp_path: Path,
 def test_a_table_that_is_missing_is_one_line_that_says_so(tmp_path: Path) -> None:
     path = tmp_path / "klcli.db"
     Store(path).close()
-    with sqlite3.connect(path) as schema:
-        schema.execute("DROP TABLE epochs")
-    schema.close()
+    execute(path, "DROP TABLE epochs")
     store = Store(path)
     with pytest.raises(StoreError, match=r"not those of klcli \(no such table: epochs\)"):
         store.runs.epochs(1)
@@ -396,11 +391,9 @@ def test_a_table_that_is_missing_is_one_line_that_says_so(tmp_path: Path) -> Non
 def test_what_a_user_adds_to_a_database_is_no_damage(tmp_path: Path) -> None:
     path = tmp_path / "klcli.db"
     Store(path).close()
-    with sqlite3.connect(path) as mine:
-        mine.execute("CREATE TABLE notes_of_mine (run_id INTEGER, mark TEXT)")
-        mine.execute("ALTER TABLE runs ADD COLUMN mark TEXT")
-        mine.execute("CREATE VIEW best_of_mine AS SELECT * FROM runs LIMIT 1")
-    mine.close()
+    execute(path, "CREATE TABLE notes_of_mine (run_id INTEGER, mark TEXT)")
+    execute(path, "ALTER TABLE runs ADD COLUMN mark TEXT")
+    execute(path, "CREATE VIEW best_of_mine AS SELECT * FROM runs LIMIT 1")
     Store(path).close()
 
 
@@ -429,9 +422,7 @@ def test_a_damage_that_the_quick_check_passes_is_found_behind_a_failure(
 def test_a_setting_that_has_come_since_gets_a_column(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     definition = "REAL GENERATED ALWAYS AS (coalesce(json_extract(config, '$.bn_eps'), 0.5)) VIRTUAL"
     monkeypatch.setattr(connection, "virtual_columns", lambda: {"eps_of_bn": definition})
-    with sqlite3.connect(database) as db:
-        db.execute("UPDATE runs SET config = json_remove(config, '$.bn_eps') WHERE id = 2")
-    db.close()
+    execute(database, "UPDATE runs SET config = json_remove(config, '$.bn_eps') WHERE id = 2")
     for _ in range(2):
         store = Store(database)
         assert "eps_of_bn" in store.runs.columns()

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import socket
-import sqlite3
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from raw_sql import execute
 
 from klcli.errors import ExitCode, StoreError
 from klcli.settings.train_config import TrainConfig
@@ -38,11 +38,6 @@ def here(three_runs_here: Path) -> Path:
     return three_runs_here
 
 
-def change(folder: Path, sql: str, *parameters: object) -> None:
-    with closing(sqlite3.connect(folder / "klcli.db")) as connection, connection:
-        connection.execute(sql, parameters)
-
-
 def refused(act: Callable[[], object], *words: str) -> str:
     with pytest.raises(StoreError) as error:
         act()
@@ -63,7 +58,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_a_row_that_names_another_file_is_refused_and_that_file_is_left_alone(here: Path, name: str) -> None:
     if name == "/outside":
         name = str(here.parent / "outside" / "precious.npz")
-    change(here, "UPDATE runs SET checkpoint = ? WHERE id = 1", name)
+    execute(here / "klcli.db", "UPDATE runs SET checkpoint = ? WHERE id = 1", name)
     before = content(here)
     with closing(Store(here / "klcli.db")) as store:
         run = store.runs.get(1)
@@ -147,7 +142,7 @@ def put_state(folder: Path, change_state: Callable[[dict[str, Any]], object]) ->
     found = checkpoints.load(path)
     change_state(found.state)
     sha256 = checkpoints.save(path, found.state, found.config, found.step)
-    change(folder, "UPDATE runs SET checkpoint_sha256 = ? WHERE id = 1", sha256)
+    execute(folder / "klcli.db", "UPDATE runs SET checkpoint_sha256 = ? WHERE id = 1", sha256)
 
 
 def not_finite(value: float) -> Callable[[dict[str, Any]], object]:
@@ -290,7 +285,7 @@ def test_the_number_of_a_deleted_run_is_never_given_again(recorder: Any) -> None
     ["--list", "--json"], ["--run", "1", "--json"], ["--run", "1", "2"], ["--group-by", "hidden"], ["--best", "3"],
 ], ids=" ".join)  # fmt: skip
 def test_a_foreign_number_or_value_fails_no_report(here: Path, sql: str, view: list[str], answer: Any) -> None:
-    change(here, sql)
+    execute(here / "klcli.db", sql)
     code, out, err = answer("report", *view, "--db", str(here / "klcli.db"))
     assert code == 0, err
     if "--json" in view:
@@ -305,7 +300,7 @@ def test_a_foreign_number_or_value_fails_no_report(here: Path, sql: str, view: l
 def test_a_length_that_no_training_has_is_damage_of_the_row_not_of_the_checkpoint(
     here: Path, change_to: str, shown: str, answer: Any
 ) -> None:
-    change(here, f"UPDATE runs SET state = 'interrupted', {change_to} WHERE id = 1")
+    execute(here / "klcli.db", f"UPDATE runs SET state = 'interrupted', {change_to} WHERE id = 1")
     words = f"run 1: its settings in the database are damaged ({shown})"
     for command in (["train", "--resume", "1"], ["report", "--run", "1", "--plot", "curves"]):
         code, _, err = answer(*command, "--db", str(here / "klcli.db"))
@@ -318,10 +313,10 @@ def test_a_length_that_no_training_has_is_damage_of_the_row_not_of_the_checkpoin
 
 
 def test_a_study_that_refines_itself_is_named(here: Path) -> None:
-    change(here, "INSERT INTO studies (id, kind, stage, settings, state, created_at) "
+    execute(here / "klcli.db", "INSERT INTO studies (id, kind, stage, settings, state, created_at) "
                  "VALUES (7, 'lambda', 'coarse', '{}', 'complete', '2026-01-01T00:00:00+00:00'), "
                  "(8, 'lambda', 'fine', '{}', 'complete', '2026-01-01T00:00:00+00:00')")  # fmt: skip
-    change(here, "UPDATE studies SET parent = 15 - id WHERE id IN (7, 8)")
+    execute(here / "klcli.db", "UPDATE studies SET parent = 15 - id WHERE id IN (7, 8)")
     with closing(Store(here / "klcli.db")) as store:
         refused(lambda: store.studies.chain(8), "study 8 refines itself")
 

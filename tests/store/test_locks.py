@@ -5,7 +5,6 @@ import fcntl
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from raw_sql import execute
 
 from klcli.errors import ConfigError, StoreError
 from klcli.store.locks import Locks
@@ -66,11 +66,6 @@ def state(path: Path, run_id: int = 1) -> str:
         return store.runs.get(run_id).state
 
 
-def change(path: Path, sql: str) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(sql)
-
-
 def test_a_run_is_running_until_its_process_is_killed(trainer: Trainer, tmp_path: Path) -> None:
     process = trainer()
     assert state(tmp_path / "klcli.db") == "running"
@@ -94,12 +89,12 @@ def test_neither_host_nor_pid_decide(trainer: Trainer, tmp_path: Path) -> None:
     [lock] = (tmp_path / "locks").iterdir()
     identities = "host = 'another-host'", "pid = 1", f"pid = {os.getpid()}", "pid = 2000000000"
     for identity in identities:
-        change(path, f"UPDATE runs SET {identity}")
+        execute(path, f"UPDATE runs SET {identity}")
         assert state(path) == "running", identity
     end(process)
     for identity in identities:
         lock.touch()  # as a process leaves it that is killed
-        change(path, f"UPDATE runs SET state = 'running', {identity}")
+        execute(path, f"UPDATE runs SET state = 'running', {identity}")
         assert state(path) == "interrupted", identity
 
 
@@ -147,20 +142,19 @@ def test_a_living_run_cannot_be_claimed_or_deleted(trainer: Trainer, tmp_path: P
 
 def test_a_process_whose_run_was_taken_over_writes_no_more(recorder: Any, tmp_path: Path) -> None:
     run_id = recorder.begin()
-    change(recorder.path, "UPDATE runs SET owner = 'another', note = 'theirs'")
+    execute(recorder.path, "UPDATE runs SET owner = 'another', note = 'theirs'")
     for write in (
         lambda: recorder.store.runs.finish(run_id, "complete", None, 1.0),
         lambda: recorder.store.runs.finish(run_id, "interrupted", None, 1.0),
     ):
         with pytest.raises(StoreError, match=f"run {run_id} has been taken over"):
             write()
-    with closing(sqlite3.connect(recorder.path)) as connection:
-        assert connection.execute("SELECT state, note FROM runs").fetchone() == ("running", "theirs")
+    assert execute(recorder.path, "SELECT state, note FROM runs") == [("running", "theirs")]
 
 
 def test_a_run_of_an_earlier_klcli_has_no_lock_and_is_interrupted(recorder: Any) -> None:
     recorder.begin()
-    change(recorder.path, "UPDATE runs SET owner = NULL")
+    execute(recorder.path, "UPDATE runs SET owner = NULL")
     assert state(recorder.path) == "interrupted"
 
 
@@ -177,11 +171,10 @@ def test_a_lock_goes_with_the_end_of_its_run_and_with_a_failed_record(recorder: 
 def test_a_lock_is_released_even_where_the_end_cannot_be_recorded(recorder: Any, tmp_path: Path) -> None:
     """As in a notebook whose disk is full: the process lives on, and no longer trains."""
     run_id = recorder.begin()
-    with closing(sqlite3.connect(recorder.path)) as other, other:
-        other.execute("CREATE TRIGGER full BEFORE UPDATE ON runs BEGIN SELECT raise(ABORT, 'no'); END")
+    execute(recorder.path, "CREATE TRIGGER full BEFORE UPDATE ON runs BEGIN SELECT raise(ABORT, 'no'); END")
     with pytest.raises(StoreError):
         recorder.store.runs.finish(run_id, "complete", None, 1.0)
-    change(recorder.path, "DROP TRIGGER full")
+    execute(recorder.path, "DROP TRIGGER full")
     assert state(recorder.path) == "interrupted"
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import sqlite_utils
+from raw_sql import dicts, execute, execute_all
 
 from klcli.errors import StoreError
 from klcli.evaluation.metrics import Score
@@ -35,15 +35,7 @@ FOUND = Reevaluation(None, None, Score(0.1 + 0.2, 0.4), Score(1 / 3, 0.5), 2.5)
 
 
 def rows(path: Path, table: str, where: str = "1") -> list[dict[str, Any]]:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.row_factory = sqlite3.Row
-        return [dict(row) for row in connection.execute(f"SELECT * FROM {table} WHERE {where}")]
-
-
-def execute(path: Path, *statements: str) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        for sql in statements:
-            connection.execute(sql)
+    return dicts(path, f"SELECT * FROM {table} WHERE {where}")
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -165,7 +157,7 @@ def test_a_run_keeps_its_first_origin(here: Path, other: Path, tmp_path: Path) -
 def test_progress_is_taken_over_and_what_is_written_here_stays(here: Path, other: Path) -> None:
     checkpoint = other.parent / "checkpoints/run-000002.npz"
     complete = other.read_bytes(), checkpoint.read_bytes()
-    execute(other, "UPDATE runs SET state = 'interrupted', error = 'Ctrl-C', epochs_done = 0, test_accuracy = NULL "
+    execute_all(other, "UPDATE runs SET state = 'interrupted', error = 'Ctrl-C', epochs_done = 0, test_accuracy = NULL "
             "WHERE id = 2", "DELETE FROM epochs WHERE run_id = 2",
             "UPDATE runs SET state = 'interrupted' WHERE id = 5",
             "UPDATE studies SET state = 'interrupted' WHERE id = 1")  # fmt: skip
@@ -199,7 +191,7 @@ def test_a_deleted_run_of_a_study_returns_to_its_place(here: Path, other: Path) 
 def test_a_run_that_is_being_trained_is_left_out_with_its_study(here: Path, other: Path) -> None:
     store = Store(other)
     owner = store.locks.take()
-    execute(other, f"UPDATE runs SET state = 'running', owner = '{owner}' WHERE id IN (1, 5)",
+    execute_all(other, f"UPDATE runs SET state = 'running', owner = '{owner}' WHERE id IN (1, 5)",
             "UPDATE runs SET state = 'running', owner = 'dead' WHERE id = 6",
             "UPDATE studies SET state = 'running'")  # fmt: skip
     [merged] = merge(here, other)
@@ -291,7 +283,7 @@ def fifty(tmp_path: Path, new_recorder: Callable[[Path], Any]) -> list[Path]:
     for seed in range(20):
         recorder.store.runs.finish(recorder.begin(seed=seed), "complete", None, 1.0)
     recorder.store.close()
-    execute(first, "UPDATE runs SET checkpoint = printf('checkpoints/run-%06d.npz', id)",
+    execute_all(first, "UPDATE runs SET checkpoint = printf('checkpoints/run-%06d.npz', id)",
             "WITH RECURSIVE n(e) AS (SELECT 1 UNION ALL SELECT e + 1 FROM n WHERE e < 20) INSERT INTO epochs "
             "SELECT id, e, 450 * e, 0.1, 1, 1, 0.5, 1, 1, 0.5, 1 FROM runs, n")  # fmt: skip
     for kind, ending, size in (("checkpoints", "npz", 500_000), ("plots", "png", 80_000)):

@@ -8,9 +8,9 @@ import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
+from raw_sql import execute, execute_all
 
 from klcli import termination
 from klcli.errors import StoreError
@@ -38,11 +38,6 @@ def merge(here: Path, other: Path) -> Merged:
         return store.upkeep.merge(other)
     finally:
         store.close()
-
-
-def execute(path: Path, *statements: str) -> list[Any]:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        return [row for sql in statements for row in connection.execute(sql)]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -97,7 +92,7 @@ def test_a_database_that_cannot_be_written_is_named_not_the_one_to_copy(here: Pa
 def test_rows_of_a_hostile_database(here: Path, other: Path, tmp_path: Path) -> None:
     """A study that is not there, and the name of another file as the owner of a lock, which probing would empty."""
     (victim := tmp_path / "three-runs" / "uv.lock").write_text("precious")
-    execute(other, "UPDATE runs SET study_id = 99, member = 0 WHERE id = 1",
+    execute_all(other, "UPDATE runs SET study_id = 99, member = 0 WHERE id = 1",
             "UPDATE runs SET state = 'running', owner = '../uv' WHERE id = 2",
             "UPDATE runs SET identity = NULL WHERE id = 3")  # fmt: skip
     (other.parent / "locks").mkdir(exist_ok=True)
@@ -110,7 +105,7 @@ def test_rows_of_a_hostile_database(here: Path, other: Path, tmp_path: Path) -> 
     for path in (here, copy):
         execute(path, "UPDATE runs SET identity = NULL")
     assert merge(here, copy).known == 3
-    execute(other, "DROP INDEX runs_by_identity", "UPDATE runs SET identity = 'x'")
+    execute_all(other, "DROP INDEX runs_by_identity", "UPDATE runs SET identity = 'x'")
     with pytest.raises(StoreError, match=r"three-runs.*a row of its table runs is not one of klcli"):
         merge(here, other)
 
@@ -124,7 +119,7 @@ def test_a_failure_at_any_file_leaves_no_new_one_and_loses_none(
     file.write_bytes(b"earlier")
     execute(other, "UPDATE runs SET state = 'interrupted', epochs_done = 0 WHERE id = 1")
     merge(here, other)
-    execute(here, "PRAGMA foreign_keys = ON", "DELETE FROM runs WHERE id > 1")
+    execute_all(here, "PRAGMA foreign_keys = ON", "DELETE FROM runs WHERE id > 1")
     for path in [*here.parent.rglob("run-00000[23].*")]:
         path.unlink()
     file.write_bytes(latest)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from raw_sql import dicts, execute
 
 from klcli.errors import ConfigError, StoreError
 from klcli.settings.columns import stored_value
@@ -25,28 +26,13 @@ STORED = (
 )
 
 
-def change(path: Path, sql: str, *parameters: Any) -> None:
-    connection = sqlite3.connect(path)
-    connection.execute(sql, parameters)
-    connection.commit()
-    connection.close()
-
-
-def read(path: Path, sql: str) -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(path)
-    try:
-        return connection.execute(sql).fetchall()
-    finally:
-        connection.close()
-
-
 @pytest.fixture
 def five(recorder: Any) -> Iterator[Store]:
     """Runs 1 to 5; 1 to 3 complete on the same images, 4 complete on a subset of them, 5 diverged."""
     for number in range(1, 6):
         run = recorder.begin(lam=0.1 * number, batch_norm=number == 2, seed=number)
         state = "diverged" if number == 5 else "complete"
-        change(
+        execute(
             recorder.path,
             "UPDATE runs SET state = ?, validation_accuracy = ?, started_at = ? WHERE id = ?",
             state,
@@ -54,7 +40,7 @@ def five(recorder: Any) -> Iterator[Store]:
             f"2026-01-0{number}T00:00:00+00:00",
             run,
         )
-    change(recorder.path, "UPDATE runs SET config = json_set(config, '$.split.subset', 900) WHERE id = 4")
+    execute(recorder.path, "UPDATE runs SET config = json_set(config, '$.split.subset', 900) WHERE id = 4")
     store = Store(recorder.path)
     yield store
     store.close()
@@ -138,7 +124,7 @@ def test_notes_and_tags(five: Store) -> None:
     five.upkeep.add_tag([1], "baseline")
     five.upkeep.add_tag([1], "thesis")
     five.upkeep.add_tag([1], "baseline")
-    assert read(five.path, "SELECT note, tags FROM runs WHERE id = 1") == [
+    assert execute(five.path, "SELECT note, tags FROM runs WHERE id = 1") == [
         ("a 'note' with \"quotes\" and <b>", "thesis baseline")
     ]
     assert ids(five, tag="baseline") == [1]
@@ -146,7 +132,7 @@ def test_notes_and_tags(five: Store) -> None:
     five.upkeep.remove_tag([1], "thesis")
     five.upkeep.remove_tag([1], "baseline")
     five.upkeep.set_note([1], "")
-    assert read(five.path, "SELECT note, tags FROM runs WHERE id = 1") == [(None, None)]
+    assert execute(five.path, "SELECT note, tags FROM runs WHERE id = 1") == [(None, None)]
     for deed in (
         lambda: five.upkeep.add_tag([1], "two words"),
         lambda: five.upkeep.add_tag([1], ""),
@@ -172,11 +158,11 @@ def test_deleting_a_run_removes_all_that_is_its_own(three_runs_here: Path) -> No
     assert (plots / "run-000001-000003-curves.png").exists()
     assert not any(path.exists() for path in files)
     assert (plots / "run-0000020.png").exists()
-    assert read(store.path, "SELECT id FROM runs") == [(1,), (3,)]
-    assert read(store.path, "SELECT DISTINCT run_id FROM epochs ORDER BY 1") == [(1,), (3,)]
+    assert execute(store.path, "SELECT id FROM runs") == [(1,), (3,)]
+    assert execute(store.path, "SELECT DISTINCT run_id FROM epochs ORDER BY 1") == [(1,), (3,)]
     with pytest.raises(StoreError, match="no run 2"):
         store.upkeep.delete([1, 2])
-    assert read(store.path, "SELECT count(*) FROM runs") == [(2,)]  # all or nothing
+    assert execute(store.path, "SELECT count(*) FROM runs") == [(2,)]  # all or nothing
     store.close()
 
 
@@ -187,18 +173,20 @@ def test_a_run_that_is_being_trained_is_not_deleted(recorder: Any) -> None:
 
 
 def test_a_study_remembers_what_it_lost(five: Store) -> None:
-    change(five.path, "INSERT INTO studies VALUES (7, 'lambda', 'coarse', '{\"a\": 1}', NULL, 'complete', 'now', NULL)")
-    change(five.path, "UPDATE runs SET study_id = 7, member = id - 1 WHERE id IN (1, 2)")
+    execute(
+        five.path, "INSERT INTO studies VALUES (7, 'lambda', 'coarse', '{\"a\": 1}', NULL, 'complete', 'now', NULL)"
+    )
+    execute(five.path, "UPDATE runs SET study_id = 7, member = id - 1 WHERE id IN (1, 2)")
     plots = five.path.parent / "plots"
     plots.mkdir(exist_ok=True)
     drawn = {plots / f"study-{number}.png" for number in ("000007-lambda", "000007-a3-2021-000-F1", "000008-lambda")}
     for picture in drawn:
         picture.write_text("a study")
     five.upkeep.delete([2])
-    assert read(five.path, "SELECT settings FROM studies") == [('{"a":1,"deleted_members":[1]}',)]
+    assert execute(five.path, "SELECT settings FROM studies") == [('{"a":1,"deleted_members":[1]}',)]
     assert {*plots.glob("study*")} == drawn
     assert {*five.upkeep.delete([1])} >= {one for one in drawn if "000007" in one.name}
-    assert read(five.path, "SELECT count(*) FROM studies") == [(0,)]
+    assert execute(five.path, "SELECT count(*) FROM studies") == [(0,)]
     assert [one.name for one in plots.glob("study*")] == ["study-000008-lambda.png"]
 
 
@@ -210,10 +198,7 @@ def test_an_export_reads_back_to_what_is_stored(three_runs_here: Path, tmp_path:
     for name in ("runs", "epochs"):
         with (tmp_path / "out" / f"{name}.csv").open(newline="") as file:
             found = list(csv.DictReader(file))
-        connection = sqlite3.connect(store.path)
-        connection.row_factory = sqlite3.Row
-        stored = [dict(row) for row in connection.execute(f"SELECT * FROM {name}")]
-        connection.close()
+        stored = dicts(store.path, f"SELECT * FROM {name}")
         assert len(found) == len(stored) == written[f"{name}.csv"]
         for row, expected in zip(found, stored, strict=True):
             for key, value in expected.items():
@@ -269,7 +254,7 @@ def test_an_export_has_every_kind_of_value(three_runs_here: Path, tmp_path: Path
 def test_two_processes_export_what_one_does(
     three_runs_here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change(three_runs_here / "klcli.db", "UPDATE epochs SET learning_rate = 1e-05, train_cost = 9e999")
+    execute(three_runs_here / "klcli.db", "UPDATE epochs SET learning_rate = 1e-05, train_cost = 9e999")
     store = Store(three_runs_here / "klcli.db")
     written = store.upkeep.export(tmp_path / "one")
     monkeypatch.setattr(upkeep, "LARGE_BYTES", 0)
@@ -278,7 +263,7 @@ def test_two_processes_export_what_one_does(
     for name in written:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert {file.name for file in (tmp_path / "two").iterdir()} == set(written)
-    change(three_runs_here / "klcli.db", "CREATE VIEW broken AS SELECT gone FROM runs")
+    execute(three_runs_here / "klcli.db", "CREATE VIEW broken AS SELECT gone FROM runs")
     before = {file: file.stat().st_ino for file in (tmp_path / "two").iterdir()}
     with pytest.raises(StoreError, match="no such column"):
         store.upkeep.export(tmp_path / "two")
@@ -311,7 +296,7 @@ def test_an_export_of_tables_replaces_exports_alone(three_runs_here: Path, tmp_p
 @pytest.mark.parametrize("name", ["../runs", "{}/runs", "a/b"])
 def test_no_table_is_exported_into_another_folder(three_runs_here: Path, tmp_path: Path, name: str) -> None:
     """The names of tables of a database from elsewhere are anything."""
-    change(three_runs_here / "klcli.db", f'CREATE TABLE "{name.format(tmp_path)}" (id)')
+    execute(three_runs_here / "klcli.db", f'CREATE TABLE "{name.format(tmp_path)}" (id)')
     store = Store(three_runs_here / "klcli.db")
     with pytest.raises(StoreError, match="a table is named"):
         store.upkeep.export(tmp_path / "out")
@@ -337,7 +322,7 @@ def test_damage_and_orphans_are_found(three_runs_here: Path) -> None:
     (three_runs_here / "plots" / "study-000004.png").write_text("x")
     (three_runs_here / "plots" / "gradcheck-000004.png").write_text("x")
     (three_runs_here / "plots" / "mine.png").write_text("of no concern")
-    change(
+    execute(
         three_runs_here / "klcli.db",
         "INSERT INTO epochs SELECT 77, epoch, step, 0, 0,0,0, 0,0,0, 0 FROM epochs LIMIT 1",
     )
@@ -378,9 +363,9 @@ def test_contents_are_read_of_the_newest_checkpoints_and_of_suspicious_files(thr
     for line, words in zip(damage, ("damaged", "run-000002.npz: this checkpoint is missing", "a pipe"), strict=True):
         assert words in line
     (folder / "run-000003.npz").unlink()
-    change(store.path, "UPDATE runs SET checkpoint = '../run-000003.npz' WHERE id = 3")
+    execute(store.path, "UPDATE runs SET checkpoint = '../run-000003.npz' WHERE id = 3")
     assert "names the file" in store.upkeep.check(0)[0][2]
-    change(store.path, "UPDATE runs SET checkpoint = NULL WHERE id = 3")
+    execute(store.path, "UPDATE runs SET checkpoint = NULL WHERE id = 3")
     assert store.upkeep.check(0)[0][2] == "run 3: complete, but without a checkpoint"
     store.close()
 
@@ -390,7 +375,7 @@ def test_a_previous_checkpoint_is_no_orphan_and_replaces_that_of_an_unfinished_r
     (folder / "run-000002.npz").rename(folder / "run-000002.previous.npz")
     store = Store(three_runs_here / "klcli.db")
     assert [len(found) for found in store.upkeep.check(0)] == [1, 0]
-    change(store.path, "UPDATE runs SET state = 'interrupted' WHERE id = 2")
+    execute(store.path, "UPDATE runs SET state = 'interrupted' WHERE id = 2")
     assert store.upkeep.check(0) == ([], [])
     store.close()
 
@@ -406,7 +391,7 @@ def test_a_renamed_database_keeps_its_checkpoints(three_runs_here: Path) -> None
 
 
 def test_the_view_ranks_each_set_of_images_for_itself(five: Store) -> None:
-    assert read(five.path, "SELECT place, run, batch_normalisation FROM best_runs ORDER BY split, place") == [
+    assert execute(five.path, "SELECT place, run, batch_normalisation FROM best_runs ORDER BY split, place") == [
         (1, 4, "no"),  # the split with a subset
         (1, 3, "no"),
         (2, 2, "yes"),
@@ -417,8 +402,6 @@ def test_the_view_ranks_each_set_of_images_for_itself(five: Store) -> None:
 def test_a_ranking_follows_an_index(five: Store) -> None:
     condition, parameters = RunFilter(dataset_sha256="a" * 64, split="{}", state="complete").conditions()
     sql = f"SELECT * FROM runs WHERE {condition} ORDER BY {BEST_FIRST.sql()}, id"
-    connection = sqlite3.connect(five.path)
-    plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql} LIMIT 3", parameters))
-    connection.close()
+    plan = " ".join(row[3] for row in execute(five.path, f"EXPLAIN QUERY PLAN {sql} LIMIT 3", *parameters))
     assert "USING INDEX runs_by_images (dataset_sha256=? AND split=? AND state=?)" in plan
     assert "B-TREE" not in plan  # nothing is sorted

@@ -2,15 +2,14 @@
 
 import os
 import socket
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from raw_sql import execute
 
 from klcli.errors import StoreError
 from klcli.evaluation.metrics import Metrics
@@ -45,20 +44,11 @@ def one_line(error: pytest.ExceptionInfo[StoreError]) -> str:
     return message
 
 
-def execute(path: Path, sql: str, *parameters: Any) -> None:
-    """Reach behind the store's back."""
-    with sqlite3.connect(path) as connection:
-        connection.execute(sql, parameters)
-    connection.close()
-
-
 def stored(path: Path, run_id: int, *columns: str) -> tuple[Any, ...]:
     """The columns of a run as SQLite holds them."""
-    with sqlite3.connect(path) as connection:
-        names = ", ".join(f'"{column}"' for column in columns)
-        [row] = connection.execute(f"SELECT {names} FROM runs WHERE id = ?", [run_id])
-    connection.close()
-    return tuple(row)
+    names = ", ".join(f'"{column}"' for column in columns)
+    [row] = execute(path, f"SELECT {names} FROM runs WHERE id = ?", run_id)
+    return row
 
 
 # --- what was recorded comes back
@@ -199,10 +189,8 @@ def test_a_numpy_number_is_refused_at_the_end_of_a_run_too(recorder: Any) -> Non
 
 
 def test_every_table_is_strict(recorder: Any) -> None:
-    with sqlite3.connect(recorder.path) as connection:
-        sql = "SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
-        tables = connection.execute(sql).fetchall()
-    connection.close()
+    sql = "SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
+    tables = execute(recorder.path, sql)
     own = {name: strict for name, strict in tables if not name.startswith(("sqlite_", "_sqlite_"))}
     assert {"runs", "epochs", "studies"} <= set(own)
     assert set(own.values()) == {1}
@@ -286,8 +274,7 @@ def test_runs_with_quirks_do_not_make_a_split_the_common_one(recorder: Any) -> N
     """They are not ranked: the ranking of their split could be empty, or that of a single network."""
     study = recorder.store.studies.begin("reproduce", "quirks", {"method": "a warm start"}, [], "klcli reproduce")
     ids = [recorder.begin(split=SplitConfig(validation=size)) for size in (1000, 1000, 1000, 5000)]
-    with closing(sqlite3.connect(recorder.path)) as db, db:
-        db.execute("UPDATE runs SET study_id = ? WHERE id <= ?", [study, ids[2]])
+    execute(recorder.path, "UPDATE runs SET study_id = ? WHERE id <= ?", study, ids[2])
     found = Store(recorder.path).runs.image_sets(RunFilter())
     assert [(one.split.validation, one.runs) for one in found] == [(5000, 1), (1000, 3)]
 

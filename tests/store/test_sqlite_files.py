@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from raw_sql import execute, execute_all
 
 from klcli.errors import StoreError
 from klcli.store.store import Store
@@ -38,8 +39,8 @@ except KlcliError as error:
 
 
 def mode(path: Path) -> str:
-    with closing(sqlite3.connect(path)) as connection:
-        return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+    [(found,)] = execute(path, "PRAGMA journal_mode")
+    return str(found)
 
 
 def in_wal(path: Path) -> sqlite3.Connection:
@@ -114,8 +115,7 @@ def leave_in_wal(path: Path) -> None:
 
 
 def leave_running(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE runs SET state = 'running', owner = 'gone'")
+    execute(path, "UPDATE runs SET state = 'running', owner = 'gone'")
 
 
 def leave_killed(path: Path) -> None:
@@ -165,12 +165,11 @@ def test_a_database_on_read_only_media_is_read_whatever_its_state(
 
 @NEEDS_MOUNTS
 def test_a_database_of_an_earlier_klcli_on_read_only_media_is_read(complete: Path) -> None:
-    with closing(sqlite3.connect(complete)) as connection, connection:
-        connection.execute("DELETE FROM _sqlite_migrations WHERE name LIKE 'm011%'")
-        connection.execute("DROP TABLE _numbers")
-        connection.execute("ALTER TABLE studies DROP COLUMN command")
-        connection.execute("ALTER TABLE runs DROP COLUMN owner")
-        connection.execute("ALTER TABLE runs ADD COLUMN process_started_at REAL NOT NULL DEFAULT 1")
+    execute_all(
+        complete, "DELETE FROM _sqlite_migrations WHERE name LIKE 'm011%'", "DROP TABLE _numbers",
+        "ALTER TABLE studies DROP COLUMN command", "ALTER TABLE runs DROP COLUMN owner",
+        "ALTER TABLE runs ADD COLUMN process_started_at REAL NOT NULL DEFAULT 1",
+    )  # fmt: skip
     states, _ = read_only(complete.parent, LOOK, str(complete)).splitlines()
     assert states == "[(1, 'failed')]"
 

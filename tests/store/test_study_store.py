@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from raw_sql import dicts
 
 from klcli.data.dataset import Dataset
 from klcli.engine.initializers import he
@@ -62,16 +62,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def sql(tmp_path: Path) -> Sql:
     """Read or change the database without klcli."""
-
-    def execute(statement: str, *parameters: Any) -> list[dict[str, Any]]:
-        connection = sqlite3.connect(tmp_path / "klcli.db")
-        connection.row_factory = sqlite3.Row
-        with connection:
-            rows = [dict(row) for row in connection.execute(statement, parameters)]
-        connection.close()
-        return rows
-
-    return execute
+    return partial(dicts, tmp_path / "klcli.db")
 
 
 def begin(store: Store, stage: str = "coarse", parent: int | None = None, **settings: Any) -> int:
@@ -321,7 +312,7 @@ def test_what_a_dead_parent_leaves_is_interrupted_for_the_next_who_opens(tmp_pat
     script = tmp_path / "dies.py"
     script.write_text(
         "import os, signal, sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}\n"
         "from pathlib import Path\n"
         "from test_study_store import Store, begin, outcome\n"
         f"store = Store(Path({str(tmp_path / 'klcli.db')!r}))\n"

@@ -207,7 +207,7 @@ class _Checker:
             settings.pop("sigma", None)  # he and xavier do not take the common sigma
         try:
             config = TrainConfig.from_values(settings)
-            budget_of(config, config.split.sizes()[0])
+            budget_of(config)
         except ConfigError as error:
             self.say(path, re.sub(r"--[a-z][a-z-]*", lambda one: _OPTIONS.get(one[0], one[0]), str(error)))
 
