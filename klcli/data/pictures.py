@@ -29,11 +29,14 @@ def read_picture(path: Path) -> np.ndarray:
             warnings.simplefilter("ignore")  # of damage beside the pixels, as in the data of the camera
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with open_regular(path) as file, Image.open(file, formats=FORMATS) as opened:
+                _scale_transparent_value(opened)
                 picture: Any = ImageOps.exif_transpose(opened)
                 if picture.mode.startswith(("I", "F")):  # more than 8 bits of grey, which Pillow would clip at 255
                     _require_sixteen_bits(where, opened)
                     grey = np.asarray(picture, dtype=np.float64)
                     picture = Image.fromarray(np.clip(grey / 257, 0, 255).round().astype(np.uint8))
+                    is_opaque = grey != opened.info.get("transparency")
+                    picture.putalpha(Image.fromarray(np.uint8(255) * is_opaque))
                 layer = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer).convert("RGB")
     except FileNotFoundError:
@@ -51,6 +54,15 @@ def read_picture(path: Path) -> np.ndarray:
     square = picture.crop((left, top, left + side, top + side))
     small = square.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(small).transpose(2, 0, 1).reshape(PIXELS)
+
+
+def _scale_transparent_value(picture: Any) -> None:
+    """Scale the transparent grey or colour of a PNG to 8 bits, as Pillow scales its pixels, and leaves this value."""
+    value, bits = picture.info.get("transparency"), picture.tile[0].args if picture.format == "PNG" else ""
+    if value is not None and bits in ("L;2", "L;4"):
+        picture.info["transparency"] = value * 255 // (2 ** int(bits[-1]) - 1)
+    elif value is not None and bits == "RGB;16B":
+        picture.info["transparency"] = tuple(one >> 8 for one in value)
 
 
 def _require_sixteen_bits(where: str, picture: Any) -> None:

@@ -163,19 +163,23 @@ def _list(store: Store, selection: Selection, chosen: RunFilter, order: Order) -
     if selection.dataset is not None:
         mine = _choose_images(image_sets(store, RunFilter()), selection.dataset)
         chosen = replace(chosen, dataset_sha256=mine.dataset_sha256)
-    counts = store.runs.count_by_state()
-    found = _listed(store, selection, chosen, order, f"Runs in {store.path}: {states_words(counts)}")
-    note = f"{NO_MATCH if counts else f'{store.path} holds no run yet'}: begin with `{FIRST_COMMAND}`"
-    return found if found.table else View(notes=[note], document={"runs": []})
+    found = _listed(store, selection, chosen, order)
+    why = NO_MATCH if store.runs.count_by_state() else f"{store.path} holds no run yet"
+    return found if found.table else View(notes=[f"{why}: begin with `{FIRST_COMMAND}`"], document={"runs": []})
 
 
-def _listed(store: Store, selection: Selection, chosen: RunFilter, order: Order, title: str) -> View:
-    """Return the list of runs in order. CSV, for another program, has all of them, other formats DEFAULT_ROWS."""
+def _listed(store: Store, selection: Selection, chosen: RunFilter, order: Order, title: str = "") -> View:
+    """Return the list of runs in order, by default under a title that counts those in it.
+
+    CSV, for another program, has all of them, other formats DEFAULT_ROWS.
+    """
     limit = selection.limit or DEFAULT_ROWS
     runs = store.runs.query(chosen, order, limit) if selection.plot or not selection.is_csv else []
     sound = [*_readable(runs, [])]
     everything = store.runs.each(chosen, order, selection.limit) if selection.is_csv else runs
-    table, total = list_table(everything, f"{title}{words.subset_words(sound)}"), store.runs.count(chosen)
+    states = states_words(Counter(run.state for run in runs))
+    counted = f"Runs in {store.path}: {states}{words.subset_words(sound)}"
+    table, total = list_table(everything, title or counted), store.runs.count(chosen)
     if not table.rows:
         return View()
     notes = _left_out("newest" if order == NEWEST_FIRST else "first", len(table.rows), total, "runs", selection)

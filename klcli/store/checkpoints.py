@@ -51,11 +51,20 @@ def file_of(folder: Path, run_id: int) -> Path:
     return folder / f"run-{run_id:06d}.npz"
 
 
+def require_no_link(folder: Path) -> None:
+    """Raise StoreError for a folder that is a link: in that of a foreign database, files elsewhere would be deleted."""
+    if folder.is_symlink():
+        cure = "move the whole folder of the database there, and link that"
+        raise StoreError(f"{folder}: this is a link to another folder, which is not followed: {cure}")
+
+
 def new_number(db: "sqlite_utils.Database", folder: Path) -> int:
     """Return a number that no run of a database has or had, inside a transaction, and whose checkpoint is not there.
 
-    One that is there is that of another database: of one that was renamed, or of `y.sqlite` beside `y.db`.
+    One that is there is that of another database: of one that was renamed, or of `y.sqlite` beside `y.db`. Raises
+    StoreError for a folder whose checkpoints could not be read.
     """
+    require_no_link(folder)
     number = next_number(db, "runs")
     while os.path.lexists(file_of(folder, number)):
         number = next_number(db, "runs")

@@ -153,8 +153,12 @@ class _Merging:
         for row in self._rows("studies", "1 ORDER BY id"):
             if row["id"] in wanted and row["id"] not in numbers:
                 number = numbers[row["id"]] = next_number(self._tables, "studies")
-                self._insert("studies", [row | {"id": number, "parent": numbers.get(row["parent"])}])
+                self._insert("studies", [row | {"id": number, "parent": None}])
                 self._copied["study"].add(row["id"])
+        for row in self._rows("studies", "parent IS NOT NULL"):  # of a new study, or one that had been deleted here
+            own = {row["id"], row["parent"]}
+            if numbers.keys() >= own and not own.isdisjoint(self._copied["study"]):
+                self._tables.table("studies").update(numbers[row["id"]], {"parent": numbers[row["parent"]]})
         self._merged.studies = len(self._copied["study"])
 
     def _copy_runs(self, known: Mapping[str, Row]) -> None:

@@ -159,7 +159,7 @@ class Runs:
         path = self._db.real.parent / folder
         # No row of klcli names it as `checkpoints/.`, which is the same path.
         is_own = path_text(folder) == text and re.fullmatch(r"([^/\\]+-)?checkpoints", folder)
-        return path if is_own and not path.is_symlink() else None
+        return path if is_own else None
 
     def file_of(self, run: Run) -> Path:
         """The path of a checkpoint. Raises StoreError if the row of a foreign database names any other file."""
@@ -168,6 +168,7 @@ class Runs:
         if folder is None or name != self._own_file(run.id).name:
             where = f"run {run.id} names the file {run.checkpoint!r}, its checkpoint is {self._own_file(run.id)}"
             raise StoreError(f"{self._db.path}: {where}: restore a copy of the database")
+        checkpoints.require_no_link(folder)
         return folder / name
 
     def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:

@@ -86,6 +86,9 @@ def test_the_page_is_whole_and_loads_nothing(page: Path) -> None:
     assert links.opened == []
     assert all(link.startswith(("data:", "#")) for link in links.loaded)
     assert sum(link.startswith("data:image/") for link in links.loaded) >= 4
+    # The settings of a run stood under `remark`, and a screen reader read six digits of every number.
+    assert ">setting</button>" in text and ">remark</button>" not in text
+    assert re.search(r'alt="run \d weights"', text)
     assert {link[1:] for link in links.loaded if link.startswith("#")} <= set(re.findall(r' id="([^"]+)"', text))
     assert len(text) < 8_000_000
     assert EVIL not in text

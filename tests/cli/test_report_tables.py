@@ -64,6 +64,18 @@ def test_the_list_has_all_states_the_newest_first(here: Klcli, mixed: Path) -> N
     assert numbers(here("report", "--list", "--sort", "lambda:desc", "--format", "csv")) == [1, 2, 3]
 
 
+def test_the_title_of_a_list_is_about_its_own_runs(here: Klcli, mixed: Path) -> None:
+    """It counted the runs of the database beside the images of those in the list, or named a subset twice."""
+    found = {
+        args: here("report", "--list", *args.split()).stdout
+        for args in ("--state diverged", "--limit 2", "--sort test")
+    }
+    titles = {args: text.partition("\n")[0] for args, text in found.items()}
+    assert titles["--state diverged"].startswith("Runs in results/klcli.db: 1 diverged, subset of ")
+    assert titles["--limit 2"].startswith("Runs in results/klcli.db: 1 complete, 1 interrupted, subset of ")
+    assert titles["--sort test"].startswith("Runs on synthetic, ") and titles["--sort test"].count("subset") == 1
+
+
 def test_filters(here: Klcli, trained: Path) -> None:
     change(trained, "UPDATE runs SET started_at = '2020-01-01T00:00:00+00:00', tags = 'old kept' WHERE id = 1")
     change(trained, "UPDATE runs SET batch_norm = 0 WHERE id = 2")

@@ -253,6 +253,20 @@ def test_the_file_that_a_link_names_is_written(here: Klcli, trained: Path, name:
         assert (trained / name).is_symlink() and (trained / "thesis" / name).stat().st_size > 1000
 
 
+def test_a_folder_of_checkpoints_that_is_a_link_is_refused_before_a_training(
+    here: Klcli, trained: Path, rows: Rows
+) -> None:
+    """The run was trained, and then its checkpoint could not be read: a check advised to delete it."""
+    (trained / "results/checkpoints").rename(trained / "big-disk")
+    (trained / "results/checkpoints").symlink_to(trained / "big-disk")
+    before = rows("runs"), rows("studies")
+    for command in ("train", "search-lambda"):
+        done = here(command, "--hidden", "3", "--data", "synthetic")
+        assert (done.returncode, done.stdout) == (4, "")
+        assert "checkpoints: this is a link to another folder" in done.stderr
+    assert (rows("runs"), rows("studies")) == before and not any((trained / "big-disk").glob("run-000004*"))
+
+
 @pytest.mark.usefixtures("unrendered")
 def test_a_run_is_trained_again(here: Klcli, trained: Path, refused: Refused, rows: Rows) -> None:
     done = succeeded(here("runs", "rerun", "-1"))

@@ -3,6 +3,7 @@
 import os
 import struct
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,35 @@ def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     image = read_picture(save(tmp_path / "glass.png", pixels))
     half = round(255 * (1 - 128 / 255))
     assert [colour_at(image, 9, column) for column in (0, 8, 16, 24)] == [RED, WHITE, (half,) * 3, BLUE]
+
+
+@pytest.mark.parametrize(("depth", "channels"), [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 3), (16, 3)])
+def test_the_transparent_value_of_a_png_is_white_at_any_depth(tmp_path: Path, depth: int, channels: int) -> None:
+    """Pillow compares it with the pixels after their scaling to 8 bits, and ignores it for 16 bits of grey."""
+    top = 2**depth - 1
+    values = np.array([0, top, top // 3 + depth // 16] if depth > 1 else [0, 1])
+    for key in values:
+        pixels = np.broadcast_to(values[np.arange(32) % len(values), None], (32, 32, channels))
+        rows = pixels.reshape(32, -1)
+        if depth < 8:
+            packed = np.packbits((rows[..., None] >> np.arange(depth)[::-1]) & 1, axis=None).reshape(32, -1)
+        else:
+            packed = np.ascontiguousarray(rows, ">u2" if depth == 16 else "u1").view(np.uint8)
+        lines = np.insert(packed, 0, 0, axis=1).tobytes()  # each begins with its filter, here none
+        chunks = {
+            b"IHDR": struct.pack(">IIBBBBB", 32, 32, depth, 0 if channels == 1 else 2, 0, 0, 0),
+            b"tRNS": struct.pack(f">{channels}H", *[key] * channels),
+            b"IDAT": zlib.compress(lines),
+            b"IEND": b"",
+        }
+        whole = (
+            struct.pack(">I", len(own)) + name + own + struct.pack(">I", zlib.crc32(name + own))
+            for name, own in chunks.items()
+        )
+        (tmp_path / "key.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(whole))
+        expected = np.where(pixels == key, 255, pixels * 255 // top)
+        expected = np.broadcast_to(expected, (32, 32, 3)).transpose(2, 0, 1).reshape(-1)
+        np.testing.assert_array_equal(read_picture(tmp_path / "key.png"), expected)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "1"])

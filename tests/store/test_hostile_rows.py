@@ -76,8 +76,9 @@ def test_a_folder_that_is_a_link_to_another_is_not_followed(here: Path) -> None:
         (here / kind).symlink_to(here.parent / "outside" / kind)
     before = content(here)
     with closing(Store(here / "klcli.db")) as store:
-        refused(lambda: store.runs.checkpoint(store.runs.get(1)))
-        refused(lambda: store.upkeep.delete([1]))
+        refused(lambda: store.runs.checkpoint(store.runs.get(1)), "checkpoints: this is a link to another folder")
+        refused(lambda: store.upkeep.delete([1]), "checkpoints: this is a link to another folder")
+        assert "link to another folder" in store.upkeep.check()[0][0]
     assert content(here) == before
 
 

@@ -188,6 +188,19 @@ def test_a_deleted_run_of_a_study_returns_to_its_place(here: Path, other: Path) 
     assert [study["settings"] for study in rows(here, "studies")] == ["{}", '{"plan": []}', "{}"]
 
 
+def test_a_deleted_study_that_returns_is_again_the_parent_of_its_child(here: Path, other: Path, tmp_path: Path) -> None:
+    merge(here, other)
+    store = Store(here)
+    store.upkeep.delete([6, 7])
+    store.close()
+    assert [study["parent"] for study in rows(here, "studies")] == [None, None]
+    assert [merged.studies for merged in merge(here, other, other)] == [1, 0]
+    merge(tmp_path / "third.db", here)
+    for path in (here, tmp_path / "third.db"):
+        [coarse], [fine] = (rows(path, "studies", f"stage = '{stage}'") for stage in ("coarse", "fine"))
+        assert (coarse["parent"], fine["parent"]) == (None, coarse["id"])
+
+
 def test_a_run_that_is_being_trained_is_left_out_with_its_study(here: Path, other: Path) -> None:
     store = Store(other)
     owner = store.locks.take()

@@ -105,8 +105,9 @@ def table(content: Table, folds: bool = True) -> Markup:
     heads, rows = [], []
     kinds = {one.key: "number" if one.is_number else "word" for one in content.columns}
     for one in content.columns:
-        title = element("button", one.title or "remark", type="button") if sortable else one.title
-        heads.append(element("th", title, scope="col", class_=kinds[one.key]))
+        title = one.title or one.key
+        head = element("button", title, type="button") if sortable else title
+        heads.append(element("th", head, scope="col", class_=kinds[one.key]))
     for texts, exact in zip(content.cells(), exact_rows(content), strict=True):
         values = ["" if exact[key] is None else str(exact[key]) for key in kinds]
         cells = zip(texts, kinds.values(), values, strict=True)

@@ -1,5 +1,6 @@
 """`klcli report --html`: the content of the database as the sections of one page."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -153,7 +154,7 @@ class Sections:
                 planned = self._painter.planned(shown, kind)
             for stem, drawing in planned:
                 with self._missing(kind):
-                    yield page.picture(stem.replace("-", " "), suffix, drawing(suffix, SCREEN))
+                    yield page.picture(re.sub("-0*", " ", stem), suffix, drawing(suffix, SCREEN))
 
     @contextmanager
     def _missing(self, kind: str, silent: bool = False) -> Iterator[None]:
