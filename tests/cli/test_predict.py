@@ -91,7 +91,7 @@ def test_whitening_activation_and_views_are_those_of_the_training(
     alone = here("predict", "one.png", "two [draft].png", "--run", "last", "--no-flips", "--shifts", "0", "--json")
     plain = by_hand(trained, 4, images)
     assert_equal(json.loads(alone.stdout), plain)
-    assert "mean over flips and shifts by 2" in here("predict", "one.png", "--run", "last").stdout
+    assert "mean over flips and shifts by 2, test accuracy" in here("predict", "one.png", "--run", "last").stdout
 
 
 def test_pictures_are_standardised_as_the_training_images(here: Klcli, trained: Path, images: np.ndarray) -> None:

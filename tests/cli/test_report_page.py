@@ -79,6 +79,22 @@ def test_a_page_of_some_runs_has_these_alone(here: Klcli, trained: Path, unrende
     assert here("report", "--html", "results").returncode == 2
 
 
+def test_a_filter_leaves_out_the_studies_without_a_run_that_it_keeps(here: Klcli, unrendered: None) -> None:
+    study = ("--data", "synthetic", "--subset", "100", "--epochs", "1", "--hidden", "5", "--jobs", "1")
+    succeeded(here("sigma-sweep", "--sigmas", "0.1", *study))  # study 1
+    succeeded(here("search-lambda", "--values", "0.1", *study))  # study 2
+    succeeded(here("runs", "tag", "1", "thesis"))
+
+    def studies(*options: str) -> list[str]:
+        sections = json.loads(succeeded(here("report", "--html", "p.html", "--json", *options)).stdout)["sections"]
+        return [one.partition(":")[0] for one in sections if one.startswith("Study")]
+
+    assert studies() == ["Study 1", "Study 2"]
+    assert studies("--tagged", "thesis") == ["Study 1"]
+    assert studies("--where", "id > 2") == ["Study 2"]
+    assert studies("--dataset", "synthetic") == ["Study 1", "Study 2"]
+
+
 def test_the_page_is_whole_and_loads_nothing(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     links = Links()

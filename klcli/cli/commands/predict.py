@@ -55,8 +55,9 @@ def predict(
     if by is None:
         title = f"Classes by {path_text(checkpoint or '')}: {network_name(found.config)}{on}"
     else:
-        accuracy = "" if by.test_accuracy is None else f", test accuracy {by.test_accuracy:.4f}"
-        title = f"{run_title('Classes by run', by, on)}{accuracy}"
+        alone = " without it" if averaged else ""
+        over += "" if by.test_accuracy is None else f", test accuracy {by.test_accuracy:.4f}{alone}"
+        title = run_title("Classes by run", by, on)
     invocation.result(prediction_table(f"{title}{over}", found.pictures, top))
     classes = [max(own.items(), key=lambda item: item[1])[0] for _, own in found.pictures]
     pairs = zip(found.pictures, classes, strict=True)

@@ -17,10 +17,19 @@ from klcli.report.tables.groups import group, group_notes, group_table, varying
 from klcli.report.tables.later_checks import evaluations_table
 from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
 from klcli.report.tables.runs import comparison_table, summary_table
-from klcli.report.views import View, conditions, gradients_view, image_sets, is_on_all_images, study_view, view
+from klcli.report.views import (
+    NEWEST_FIRST,
+    View,
+    conditions,
+    gradients_view,
+    image_sets,
+    is_on_all_images,
+    study_view,
+    view,
+)
 from klcli.report.words import counted, image_sets_words, images_words, numbered, run_title
 from klcli.settings.selection import OF_STUDIES, Selection
-from klcli.store.records import ImageSet, Run, RunResult, Study
+from klcli.store.records import ImageSet, Run, RunFilter, RunResult, Study
 from klcli.store.store import Store
 
 BEST = 10  # rows of a ranking
@@ -47,7 +56,7 @@ class Sections:
         self._conditions = conditions(store, selection)
         self._image_sets = [one for one in image_sets(store, self._conditions) if one.is_called(selection.dataset)]
         self._said: set[str] = set()  # reasons for missing pictures
-        self._studies = store.studies.all() if self._chosen is None else []
+        self._studies = self._studies_of(selection) if self._chosen is None else []
 
     def __len__(self) -> int:
         """The approximate number of sections."""
@@ -60,8 +69,8 @@ class Sections:
             yield Section("Side by side", list(_shown(self._chosen)))
         for number, name in enumerate(image_sets_words(self._image_sets)):
             yield Section(name, list(self._images(self._image_sets[number], is_drawn=number < DRAWN)))
-        if self._chosen is None:
-            yield from map(self._reproduction, reproductions(self._store))
+        every = {one.id for one in self._studies}
+        yield from map(self._reproduction, [number for number in reproductions(self._store) if number in every])
         studies = sorted((one for one in self._studies if one.kind != KIND), key=is_on_all_images, reverse=True)
         stages = [one.id for one in studies if one.kind == "lambda" and one.stage != "final"]
         # A fine stage shows its coarse one, if both are on the same validation images.
@@ -71,6 +80,15 @@ class Sections:
         if self._chosen is None and self._store.gradient_checks.suites():
             yield Section("Gradient check", list(self._gradients()))
         yield Section("Runs", list(self._runs()))
+
+    def _studies_of(self, selection: Selection) -> list[Study]:
+        """Return all studies, or under a filter those with a run that it keeps, in any state."""
+        every, asked = self._store.studies.all(), replace(self._conditions, state=None)
+        if asked == RunFilter() and selection.dataset is None:
+            return every
+        images, runs = {one.dataset_sha256 for one in self._image_sets}, self._store.runs.each(asked, NEWEST_FIRST)
+        kept = {run.study_id for run in runs if selection.dataset is None or run.dataset_sha256 in images}
+        return [one for one in every if one.id in kept]
 
     def _of_images(self, images: ImageSet, best: int) -> View:
         own = replace(self._selection, images_of=str(images.latest), dataset=None, html=None, best=best)
