@@ -290,6 +290,7 @@ class Lab:
 
         with setup.pinned():
             runner = StudyRunner.opened(setup, plan[0], resume)
+            setup.warn_of_cycles(plan[0])
             return runner.store.studies.get(runner.run(kind, stage, plan, {}, **how))
 
     def _calling(self, method: str, *given: Any, **named: Any) -> Setup:

@@ -52,7 +52,9 @@ def search_lambda(
     check_repeats(repeats, vary, config)
     Range(what.between[0], what.between[1], what.scale)  # refused before the images are opened
     with setup.pinned():
-        return search(StudyRunner.opened(setup, config, resume), config, what, repeats, vary)
+        runner = StudyRunner.opened(setup, config, resume)
+        setup.warn_of_cycles(config)
+        return search(runner, config, what, repeats, vary)
 
 
 def search(runner: StudyRunner, config: TrainConfig, what: SearchSettings, repeats: int, vary: str) -> LambdaSearch:

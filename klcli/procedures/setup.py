@@ -19,6 +19,7 @@ from klcli.store.store import Store
 from klcli.studies.execution import WorkersLost
 from klcli.text import one_line, path_text, storable
 from klcli.training.blas_check import check_blas
+from klcli.training.budget import budget_of
 from klcli.training.environment import pin_threads
 from klcli.training.result import EpochMetrics
 
@@ -116,6 +117,16 @@ class Setup:
         if config.optimizer == "adam" and config.eta_max > largest:
             why = f"above {largest:g} it learns little or nothing, try --eta-max 0.001"
             warn(f"--optimizer adam with eta_max {config.eta_max:g}: {why}")
+
+    def warn_of_cycles(self, config: TrainConfig) -> None:
+        """Warn of a training that ends within a cycle, and of one without the snapshots that were asked for."""
+        budget = budget_of(config)
+        if not budget.ends_a_cycle:
+            eta = f"eta is {budget.learning_rate(budget.total_updates, config):.2g}"
+            cure = "networks are best compared at the end of a whole cycle"
+            self.observer.warn(f"{budget.cycles:.2f} cycles: training ends where {eta}, {cure}")
+        if config.snapshots and budget.cycles < 1:
+            self.observer.warn("--snapshots: no network is kept, the training ends before the first cycle does")
 
 
 @contextmanager

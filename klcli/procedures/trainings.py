@@ -124,11 +124,8 @@ def _train(
     with ending_in_a_state(end, how_to_continue):
         setup.warn_of_locks(store)
         setup.warn_of(dataset, config)
+        setup.warn_of_cycles(config)
         budget = budget_of(config, len(splits.train))
-        if not budget.ends_a_cycle:
-            eta = f"eta is {budget.learning_rate(budget.total_updates, config):.2g}"
-            cure = "networks are best compared at the end of a whole cycle"
-            setup.observer.warn(f"{budget.cycles:.2f} cycles: training ends where {eta}, {cure}")
         if is_resumed and (snapshot := restored(setup, store, run)):
             recorded, before = len(snapshot.epochs), sum(metrics.seconds for metrics in snapshot.epochs)
         started = time.perf_counter()  # the duration of a run is that of its training

@@ -298,6 +298,26 @@ def test_epochs_that_do_not_end_a_cycle_are_warned_of(here: Klcli, epochs: str, 
     assert ("end of a whole cycle" in done.stderr) == warned
 
 
+@pytest.mark.parametrize(
+    "command", [("train", "--repeats", "2"), ("search-lambda", "--values", "0.01"), ("sigma-sweep", "--sigmas", "0.1")]
+)
+def test_studies_that_do_not_end_a_cycle_are_warned_of_once(here: Klcli, command: tuple[str, ...]) -> None:
+    images = ("--data", "synthetic", "--subset", "200", "--jobs", "1", "--step-epochs", "2")
+    done = here(*command, *images, "--epochs", "3")
+    assert done.returncode == 0
+    assert done.stderr.count("0.75 cycles: training ends where eta is 0.05, networks are best compared") == 1
+    assert "end of a whole cycle" not in here(*command, *images, "--epochs", "4").stderr
+
+
+@pytest.mark.parametrize(("epochs", "warned"), [("1", True), ("0", True), ("2", False), ("3", False)])
+def test_snapshots_without_the_end_of_a_cycle_are_warned_of(here: Klcli, epochs: str, warned: bool) -> None:
+    images = ("--data", "synthetic", "--subset", "200", "--step-epochs", "1")
+    done = here("train", *images, "--epochs", epochs, "--snapshots")
+    assert done.returncode == 0
+    assert ("--snapshots: no network is kept" in done.stderr) == warned
+    assert ("mean of 1 snapshot " in done.stdout) == (not warned)
+
+
 # What is refused: one line with the value, the exit code, nothing printed, nothing left running
 
 

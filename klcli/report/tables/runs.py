@@ -103,9 +103,10 @@ def splits_table(title: str, run: Run) -> Table:
     """Loss, cost and accuracy of one run on its splits."""
     names = ("loss", "cost", "accuracy")
     rows: list[Row] = [{"split": split} | {name: run.measure(split, name) for name in names} for split in SPLITS]
-    for split in SPLITS[1:] if run.snapshots else ():
+    n = run.snapshots or 0
+    for split in SPLITS[1:] if n else ():
         ensemble = {name: run.measure(f"ensemble_{split}", name) for name in ("loss", "accuracy")}
-        rows.append({"split": f"{split}, mean of {run.snapshots} snapshots"} | ensemble)
+        rows.append({"split": f"{split}, mean of {n} {words.counted(n, 'snapshot')}"} | ensemble)
     return Table(title, columns("split=; loss:.4f; cost:.4f; accuracy:.4f"), rows)
 
 
