@@ -82,7 +82,7 @@ def plan(setup: Setup, settings: AssignmentSettings) -> list[Part]:
         with closing(Store(setup.db if setup.db.exists() else none_yet)) as store:
             images = setup.images()
             setup.warn_of_synthetic(images.name)
-            runner = StudyRunner(silent, store, images, edition.final, True, trains=False)
+            runner = StudyRunner(silent, store, images, True, trains=False)
             with setup.observer.step("measuring the speed"):
                 return list(_Work(silent, edition, settings.repeats, runner).parts())
 

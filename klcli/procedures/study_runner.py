@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from klcli.data.dataset import Dataset, Split, split
+from klcli.data.dataset import Dataset
 from klcli.errors import ConfigError
 from klcli.procedures.setup import Setup, ending_in_a_state
 from klcli.procedures.trainings import restored
@@ -43,7 +43,6 @@ class StudyRunner:
     setup: Setup
     store: Store
     dataset: Dataset
-    config: TrainConfig  # the first one
     resume: bool
     trains: bool = True  # otherwise, nothing is written, and a missing training raises Untrained
 
@@ -53,12 +52,7 @@ class StudyRunner:
         setup.prepare_engine()
         dataset = setup.images()
         setup.warn_of(dataset, config)
-        return cls(setup, setup.new_store(), dataset, config, resume)
-
-    @functools.cached_property
-    def train(self) -> Split:
-        """The training images, whose standardisation takes 0.2 s."""
-        return split(self.dataset, self.config.split).train
+        return cls(setup, setup.new_store(), dataset, resume)
 
     def run(
         self, kind: str, stage: str, plan: Sequence[TrainConfig], settings: dict[str, Any], *, vary: str,

@@ -78,6 +78,10 @@ def _with_updated_weights(eta: float) -> Formulas:
     return {"dX": lambda at: at.G @ (at.W - eta * at.gradient).T}
 
 
+def _with_eps(eps: float) -> Formulas:
+    return {"std": lambda at: np.sqrt(at.v + eps)}
+
+
 def mean(array: np.ndarray) -> np.ndarray:
     """Return the mean over the images."""
     return np.asarray(array.mean(axis=0))
@@ -88,12 +92,14 @@ _ONLY_W = "J has the squares of W alone, of every layer"
 _MASK = "G passes where the input of the ReLU of the same layer is above 0"
 _BN = "dX = gamma / std * (G - mean(G) - X_hat * mean(G * X_hat)), means over the images"
 _VARIANCE = "the minibatch is normalised by the variance with 1/n, np.var without ddof, forward and backward"
+_EPS = "the key eps has the one of J"
 _GAMMA = "dgamma is the sum over the images of G * X_hat, dbeta the sum of G, G = dJ/dY of BN"
 _LOSS = "dJ/dS = (P - Y) / n for the mean over the n images"
 ROUNDED = _row("float32 rounding", "right to the precision of float32: use float64, or allow it by --atol and --rtol")
 REVERSED = _row("layers in reversed order", "the gradient of layer l is stored under k + 1 - l")
 FACTOR = _row("a factor", "J is the mean over the images plus lambda times the sum of W squared: no 1/2, no 2")
 UPDATED = _row("dX with the updated W", "compute all gradients before the first update; dX = G W^T has the W of J")
+OTHER_EPS = _row("BN with another eps", _EPS)
 CATALOGUE = (
     ROUNDED,
     _row("1/n missing, sum for mean", _LOSS, dS=lambda at: at.P - at.Q),
@@ -147,8 +153,9 @@ CATALOGUE = (
         at.G - mean(at.G) - at.X_hat * (at.G * at.X_hat).sum(axis=0) / (at.n - 1))),
     _row("unbiased variance", _VARIANCE, std=_unbiased),
     _row("unbiased variance in the backward pass", _VARIANCE, bn=lambda at: RIGHT["bn"](at) * at.std / _unbiased(at)),
-    _row("BN with eps 1e-5", "the key eps has the one of J", std=lambda at: np.sqrt(at.v + 1e-5)),
-    _row("BN with eps 1e-3", "the key eps has the one of J", std=lambda at: np.sqrt(at.v + 1e-3)),
+    Mistake("BN with eps 1e-5", _EPS, _with_eps(1e-5)),
+    Mistake("BN with eps 1e-3", _EPS, _with_eps(1e-3)),
+    OTHER_EPS,
     _row("dgamma of the input that is not normalised", _GAMMA,
          dgamma_dbeta=lambda at: ((at.G * at.X).sum(axis=0), at.G.sum(axis=0))),
     _row("dgamma without 1/std", _GAMMA,
@@ -266,9 +273,16 @@ def explanations(problem: Problem, mine: Arrays, say: Callable[[str], None]) -> 
 
     with np.errstate(all="ignore"):  # a wrong formula may divide by 0
         everywhere = [*map(explanation, (ROUNDED, *simple)), Explanation((REVERSED,), None, distance(_reversed(right)))]
-        if eta := _eta(problem, mine, right):
-            theirs = problem.gradients(_with_updated_weights(eta))
-            everywhere.append(Explanation((UPDATED,), None, distance(theirs), f", eta {eta:.6g}"))
+        last_hidden = max(map(number_of, right)) - 1  # its gradients are linear in eta
+        parameters = (
+            (UPDATED, ", eta", _with_updated_weights, 0.0, 1.0, [key for key in mine if number_of(key) == last_hidden]),
+            (OTHER_EPS, "", _with_eps, 1e-8, 1e-9, [*mine]),
+        )
+        fitted = (
+            Explanation((mistake,), None, distance(problem.gradients(formulas(value))), f"{words} {value:.4g}")
+            for mistake, words, formulas, *start, keys in parameters
+            for value in _fitted(problem, mine, keys, formulas, *start)
+        )
         layers, pairs = range(1, 1 + max(map(number_of, right))), combinations(simple, 2)
         in_one_layer = (explanation(one, layer=layer) for layer in layers for one in simple)
         factors = (
@@ -276,8 +290,8 @@ def explanations(problem: Problem, mine: Arrays, say: Callable[[str], None]) -> 
             for what, factor, theirs in _with_a_factor(problem, mine, right)
         )
         in_pairs = (explanation(*pair) for pair in pairs if not pair[0].formulas.keys() & pair[1].formulas.keys())
-        stages = (everywhere, ROUNDING), (in_one_layer, SINGLE), (factors, SINGLE), (in_pairs, SINGLE)
-        for stage, limit in stages:
+        later = in_one_layer, factors, in_pairs
+        for stage, limit in ((everywhere, ROUNDING), (fitted, ROUNDING), *((stage, SINGLE) for stage in later)):
             if stage is in_pairs:
                 say(f"no single mistake explains {len(mine)} of these gradients: trying every two")
             found += [one for one in stage if np.isfinite(one.distance)]
@@ -322,16 +336,14 @@ def _with_a_factor(problem: Problem, mine: Arrays, right: Arrays) -> Iterator[tu
             yield words, factor, right | {key: right[key] + (factor - 1) * part[key] for key in own}
 
 
-def _eta(problem: Problem, mine: Arrays, right: Arrays) -> float | None:
-    """Return the rate of an update of W before dX, by least squares where the gradient is linear in it.
-
-    That is the last hidden layer, whose gradient depends on the W of the output layer alone.
-    """
-    last = max(map(number_of, right)) - 1
-    keys = [key for key in mine if number_of(key) == last]
-    if not keys:
-        return None
-    unit = problem.gradients(_with_updated_weights(1.0))
-    slope, rest = (np.concatenate([(a[key] - right[key]).ravel() for key in keys]) for a in (unit, mine))
-    size = slope @ slope
-    return float(slope @ rest / size) if size > 0 and slope @ rest > 0 else None
+def _fitted(
+    problem: Problem, mine: Arrays, keys: list[str], formulas: Callable[[float], Formulas], value: float, step: float
+) -> Iterator[float]:
+    """Yield the parameter, at least 0, whose wrong formulas fit these gradients best, by Gauss-Newton; none if none."""
+    for _ in range(12):
+        here, there = (problem.gradients(formulas(one)) for one in (value, value + step))
+        slope, rest = (np.concatenate([[0.0], *((a[key] - here[key]).ravel() for key in keys)]) for a in (there, mine))
+        if not slope @ slope > 0:
+            return
+        value = max(0.0, value + step * float(slope @ rest / (slope @ slope)))
+    yield round(value, 12)  # smaller ones change nothing

@@ -51,8 +51,8 @@ def student(file: Path, wrong: str = "") -> Arrays:  # noqa: PLR0912, PLR0915
     X, y, lam, eps, n = f["X_T"], f["y"], float(f["lambda"]), float(f["eps"]), len(f["y"])
     k, has_bn, after, eta = 3, c["batch_norm"], c["bn_position"] == "after", 0.05
     ddof = 1 if wrong in ("unbiased", "unbiased forward") else 0
-    if wrong == "eps":
-        eps = 1e-5
+    if wrong.startswith("eps "):
+        eps = float(wrong.split()[1])
 
     def act(S: np.ndarray) -> np.ndarray:
         return S / (1 + np.exp(-1.702 * S)) if c["activation"] == "silu" else S * (S > 0)
@@ -170,7 +170,7 @@ PLANTED = {
     "mask after": "ReLU mask of the layer after", "mask of input": "ReLU mask on the wrong side of BN",
     "constant": "BN treated as constant", "no mean": "no gradient through the mean of BN",
     "no variance": "no gradient through the variance of BN", "no gamma": "gamma missing in dX of BN",
-    "no std": "1/std missing in dX of BN", "bn sum": "sum for mean in BN", "eps": "BN with eps 1e-5",
+    "no std": "1/std missing in dX of BN", "bn sum": "sum for mean in BN", "eps 1e-5": "BN with eps 1e-5",
     "unbiased": "unbiased variance, with its own derivative", "unbiased forward": "unbiased variance",
     "unbiased back": "unbiased variance in the backward pass", "swapped": "dgamma and dbeta swapped",
     "dgamma input": "dgamma of the input that is not normalised", "dgamma centred": "dgamma without 1/std",
@@ -218,6 +218,14 @@ def test_a_factor_is_named_with_what_has_it(halved: list[str], words: str, folde
     np.savez(tmp_path / "mine.npz", **arrays | {key: 0.3 * f[key] for key in halved})
     found = Lab().compare_gradients(tmp_path / "mine.npz", folder / "bn.npz")
     assert [str(one) for one in found.explanations] == [f"a factor, 0.3, of {words}"]
+
+
+@pytest.mark.parametrize("eps", ["0.1", "1e-4", "1e-6", "1e-7", "1e-10", "0"])
+def test_another_eps_is_named_and_not_taken_for_float32(eps: str, folder: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", **student(folder / "bn.npz", f"eps {eps}"))
+    found = Lab().compare_gradients(tmp_path / "mine.npz", folder / "bn.npz", CheckSettings(rtol=1e-12, atol=1e-12))
+    assert found.failed
+    assert [str(one) for one in found.explanations] == [f"BN with another eps {float(eps):g}"]
 
 
 def test_float32_can_be_allowed(folder: Path, tmp_path: Path) -> None:

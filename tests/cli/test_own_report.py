@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from command import Klcli, Refused, Rows, succeeded
 
+from klcli import Lab, SplitConfig, TrainConfig
+from klcli.settings.procedures import CheckSettings
 from tests.published.documentation import example
 
 LOOK = ("--data", "synthetic", "--subset", "200", "--quick", "--jobs", "1")
@@ -37,6 +39,17 @@ experiments = ["Adam"]
 """
 
 
+CHECKED = """
+[[gradient_checks]]
+name = "gradients"
+config = { hidden = [4], split = { validation = 20000 } }
+lambdas = [0.1]
+images = 4
+dims = 6
+rows = [{ row = "12-G", tensor = "W1", gradient_std = 0.1 }]
+"""
+
+
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
     path = tmp_path / "my report.toml"
@@ -46,6 +59,19 @@ def report(tmp_path: Path) -> Path:
 
 def plan_notes(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(("plan: ", "deviates from"))]
+
+
+def test_a_gradient_check_has_its_own_division_of_the_images(here: Klcli, rows: Rows, report: Path) -> None:
+    report.write_text(REPORT + CHECKED, encoding="utf-8")
+    for only in ([], ["--only", "G"]):
+        succeeded(here("reproduce", report.name, *LOOK, *only))
+    of_report, alone = (
+        [row["gradient_std"] for row in rows("gradient_errors") if row["check_id"] == number] for number in (1, 2)
+    )
+    assert of_report == alone
+    config = TrainConfig(hidden=(4,), lam=0.1, split=SplitConfig(validation=20000))
+    *_, check = Lab(data="synthetic").check_gradients(config, CheckSettings(images=4, dims=6))
+    assert of_report == [error.gradient_std for error in check.errors]
 
 
 def test_from_the_check_to_the_page(here: Klcli, rows: Rows, report: Path, tmp_path: Path) -> None:

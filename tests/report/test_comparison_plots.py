@@ -141,6 +141,25 @@ def test_the_overlay_of_bn_has_four_lines() -> None:
     assert "different" not in chart.caption
 
 
+def places_in_the_legend(chart: Chart, labels: list[str]) -> list[tuple[float, float]]:
+    """Return where the labels are in the picture, from the comment and the transform that matplotlib writes."""
+    found = draw(chart, "svg").decode()
+    return [
+        (float(x), float(y))
+        for label in labels
+        for x, y in re.findall(rf"<!-- {re.escape(label)} -->\s*<g [^>]*translate\(([\d.]+) ([\d.]+)\)", found)
+    ]
+
+
+def test_a_legend_of_two_lines_has_a_column_without_bn_and_one_with_it() -> None:
+    plain, bn = ([trained(100 * k + n, seed=n, batch_norm=k > 1) for n in range(3)] for k in (1, 2))
+    chart = bn_overlay(plain, bn, {one.id: epochs(s100=0.25) for one in (*plain, *bn)})
+    labels = labels_of(chart)
+    places = places_in_the_legend(chart, labels)
+    assert len(places) == 4
+    assert len({x for x, _ in places}) == len({y for _, y in places}) == 2
+
+
 def test_the_caption_of_an_unlike_pair_says_in_what_it_differs() -> None:
     pair = [trained(1, seed=1)], [trained(2, seed=2, batch_norm=True, lam=0.1, momentum=0.9)]
     caption = bn_overlay(*pair, {1: epochs(s100=0.25), 2: epochs(s100=0.75)}).caption

@@ -161,7 +161,7 @@ TABLES: dict[str, dict[str, Key]] = {
         "config": Key(SETTINGS_TABLE, "settings of the network, instead of the common ones", True),
         "lambdas": Key(NUMBERS, "values of lambda; the largest error of all of them counts", True),
         "rows": Key(TABLES_LIST, "its published numbers", True),
-        "repeats": Key(COUNT, "draw the weights this many times, from 39 on with an interval of single draws"),
+        "repeats": Key(COUNT, "draw the weights this many times, for a single lambda; 39 or more give an interval"),
         "images": Key(SIZE, "use the first N training images"),
         "dims": Key(SIZE, "use the first N pixels of each"),
         "h": Key(STEP, "step of the difference quotients"),

@@ -112,6 +112,7 @@ def _legend(labels: Sequence[str], width: float, size: float, most: int = 100) -
     letters, lengths = _letters(width, size, "text"), [len(label) + HANDLE for label in labels]
     is_row = len(labels) <= most and sum(lengths) <= letters  # each column is as wide as its label
     columns = len(labels) if is_row else min(most, max(1, letters // max(lengths)))
+    columns = math.ceil(len(labels) / math.ceil(len(labels) / columns))  # of even lengths, at the same height
     texts = [_filled(label, letters if is_row else max(10, letters // columns - HANDLE)) for label in labels]
     heights = [LINE * (text.count("\n") + 1) + GAP for text in texts]
     stacked = np.array_split(heights, columns)  # as matplotlib splits them
