@@ -206,6 +206,11 @@ def _remove_abandoned(parent: Path) -> None:
                 shutil.rmtree(file.parent, ignore_errors=True)
 
 
+def exists(path: Path) -> bool:
+    """Return whether there is a file or folder that this user may see."""
+    return os.path.exists(path)  # noqa: PTH110  # Path.exists raises in another user's folder
+
+
 def irregular(path: Path) -> str | None:
     """Return what a path is if it is there and not a regular file: a folder, a pipe, a socket or a device."""
     try:
