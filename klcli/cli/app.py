@@ -93,6 +93,8 @@ def _explain(error: Exception) -> int:
     connection = sys.modules.get("klcli.store.connection")  # a damaged database may be the cause of the failure
     damage = connection and connection.damage_behind_a_failure()
     unexpected = f"unexpected failure, {type(error).__name__}: {error} (run again with --debug for the traceback)"
+    if "can't start new thread" in str(error):
+        unexpected = f"{error}: raise the limit of processes with `ulimit -u`, or close other programs"
     if isinstance(error, MemoryError):
         cure = "give fewer units, a smaller --batch-size or fewer --jobs, or close other programs"
         unexpected = f"the memory is too small, {cure} ({str(error) or 'out of memory'})"
