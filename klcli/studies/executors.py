@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +34,7 @@ class ProcessesExecutor(ThreadPoolExecutor):
     def __init__(self, jobs: int) -> None:
         if multiprocessing.current_process().daemon:
             raise OSError("a process of multiprocessing.Pool may start none")
+        Path.cwd()  # raises FileNotFoundError in a folder that was removed, where no process can be started
         super().__init__(jobs)
         self._all: list[ProcessPoolExecutor] = []
         self._is_killed = False
