@@ -260,6 +260,12 @@ def has_member(path: Path, name: str) -> bool:
     return False
 
 
+def is_text(path: Path) -> bool:
+    """Whether a file can be an earlier page: no database, network or picture, which have zero bytes at the start."""
+    with path.open("rb") as file:
+        return b"\0" not in file.read(512)
+
+
 def require_export(path: Path, is_export: Callable[[Path], bool], option: str = "") -> Path:
     """Return the file that an export may replace. Raises ConfigError unless it is an earlier one, or there is none."""
     file = require_file_name(path, option)
