@@ -206,6 +206,11 @@ def _remove_abandoned(parent: Path) -> None:
                 shutil.rmtree(file.parent, ignore_errors=True)
 
 
+def exists(path: Path) -> bool:
+    """Return whether there is a file or folder that this user may see."""
+    return os.path.exists(path)  # noqa: PTH110  # Path.exists raises in another user's folder
+
+
 def irregular(path: Path) -> str | None:
     """Return what a path is if it is there and not a regular file: a folder, a pipe, a socket or a device."""
     try:
@@ -253,6 +258,12 @@ def has_member(path: Path, name: str) -> bool:
     with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         return name in archive.namelist()
     return False
+
+
+def is_text(path: Path) -> bool:
+    """Whether a file can be an earlier page: no database, network or picture, which have zero bytes at the start."""
+    with path.open("rb") as file:
+        return b"\0" not in file.read(512)
 
 
 def require_export(path: Path, is_export: Callable[[Path], bool], option: str = "") -> Path:

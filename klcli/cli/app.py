@@ -1,6 +1,7 @@
 """The `klcli` command: its subcommands, and the conversion of failures to one line and an exit code."""
 
 import errno
+import os
 import shutil
 import sys
 from typing import Annotated, NoReturn
@@ -63,6 +64,9 @@ def _klcli(version: Annotated[bool, _Version] = False) -> None:
 def main(args: list[str] | None = None) -> NoReturn:
     """Run klcli on these arguments and exit with a code of the table in errors.py."""
     arguments = sys.argv[1:] if args is None else args
+    for size in ("COLUMNS", "LINES"):  # 0 is an unknown size, as of a serial line; rich would show nothing in it
+        if not os.environ.get(size, "0").strip("0"):
+            os.environ.pop(size, None)
     try:  # without `args`, Click expands `*.png` on Windows, whose shells do not
         code = app(args, prog_name="klcli", standalone_mode=False)
         loss = streams.loss()
@@ -85,18 +89,27 @@ def _explain(error: Exception) -> int:
         if nearest := getattr(error, "possibilities", None):  # the most similar first, which the message sorts
             message = f"{error.message} (nearest: {', '.join(nearest)})"
         return _fail(f"{message or 'a command is missing'} (`{command} --help` shows all)", ExitCode.USAGE)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _fail(f"{error.filename or 'the disk'} cannot be written ({error.strerror})", ExitCode.STORE)
-    if isinstance(error, PermissionError) and error.filename is not None:
-        what = f"{error.filename} cannot be used ({error.strerror})"
-        return _fail(f"{what}: make it accessible or choose another", ExitCode.STORE)
+    if isinstance(error, OSError) and (message := _refused_by_the_system(error)):
+        return _fail(message, ExitCode.STORE)
     connection = sys.modules.get("klcli.store.connection")  # a damaged database may be the cause of the failure
     damage = connection and connection.damage_behind_a_failure()
     unexpected = f"unexpected failure, {type(error).__name__}: {error} (run again with --debug for the traceback)"
+    if "can't start new thread" in str(error):
+        unexpected = f"{error}: raise the limit of processes with `ulimit -u`, or close other programs"
     if isinstance(error, MemoryError):
         cure = "give fewer units, a smaller --batch-size or fewer --jobs, or close other programs"
         unexpected = f"the memory is too small, {cure} ({str(error) or 'out of memory'})"
     return _fail(str(damage), damage.exit_code) if damage else _fail(unexpected, ExitCode.UNEXPECTED)
+
+
+def _refused_by_the_system(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.filename or 'the disk'} cannot be written ({error.strerror})"
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd, which relative paths need
+        return "the working folder has been removed: change to another one, or give whole paths"
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return f"{error.filename} cannot be used ({error.strerror}): make it accessible or choose another"
+    return ""
 
 
 def _fail(message: str, code: ExitCode) -> int:

@@ -7,7 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from klcli.cli.invocation import Invocation
@@ -63,12 +63,14 @@ class Step:
 
     def __enter__(self) -> "Step":
         self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
-        self._thread.start()
+        with suppress(RuntimeError):  # no more threads for this user: the step goes on, unseen
+            self._thread.start()
         return self
 
     def __exit__(self, *failure: object) -> None:
         self._ended.set()
-        self._thread.join()
+        if self._thread.ident:
+            self._thread.join()
 
     def words(self) -> str:
         """`20000 of 60000, 2.1 s left`, or the time so far if there is nothing to count."""

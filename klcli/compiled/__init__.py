@@ -23,7 +23,7 @@ from klcli.engine import layers as plain_layers
 from klcli.engine.losses import cross_entropy
 from klcli.engine.network import Network
 from klcli.engine.optimizers import SGD, Adam, Arrays, Rate, WeightAverage
-from klcli.files import hold
+from klcli.files import exists, hold
 from klcli.text import one_line
 
 _loading = threading.RLock()
@@ -80,14 +80,15 @@ def own_cache() -> Iterator[None]:
 
 def writable(folder: str) -> str:
     """Return the folder, made if necessary, or "" if it cannot be written."""
-    with suppress(OSError):
+    with suppress(OSError):  # below another user's folder too, where Path.is_dir raises
         Path(folder).mkdir(parents=True, exist_ok=True)
-    return folder if folder and Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK) else ""
+        return folder if folder and os.access(folder, os.W_OK | os.X_OK) else ""
+    return ""
 
 
 def is_new() -> bool:
     """Whether the code will be compiled; False if the user names a cache, whose contents are not examined."""
-    is_compiled = writable(os.environ.get("NUMBA_CACHE_DIR", "")) or (code_folder() / COMPLETE).exists()
+    is_compiled = writable(os.environ.get("NUMBA_CACHE_DIR", "")) or exists(code_folder() / COMPLETE)
     return not (is_compiled or _is_disabled() or find_spec("numba") is None)
 
 

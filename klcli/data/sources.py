@@ -14,6 +14,7 @@ from klcli.data.cifar10.prepared import cache_folder
 from klcli.data.cifar10.reading import Source, locate, read, unreadable
 from klcli.data.dataset import BUILT_IN, SYNTHETIC, Dataset
 from klcli.errors import DataError
+from klcli.files import exists
 from klcli.settings.split_config import FILES
 from klcli.text import path_text, user_path
 
@@ -116,8 +117,3 @@ def usual_places() -> Iterator[Path]:
         # the download as "_archive".
         names = PYTHON.folder, f"{PYTHON.folder}-target"
         yield from (keras / f"{name}{end}" for end in ("", ".tar.gz", "_archive") for name in names)
-
-
-def exists(path: Path) -> bool:
-    """Return whether there is a file or folder that this user may see."""
-    return os.path.exists(path)  # noqa: PTH110  # Path.exists raises in another user's folder

@@ -1,5 +1,6 @@
 """The cache folder: what klcli keeps there, and the removal of what it can make again."""
 
+import os
 import re
 import secrets
 import shutil
@@ -18,7 +19,7 @@ from klcli.files import remove_leftovers, unheld
 from klcli.text import path_of, path_text
 
 IMAGES, CODE, BLAS, DOWNLOAD = "prepared images", "compiled code", "BLAS check", "download"
-CURRENT, HELD = "current", "in use"
+CURRENT, HELD, READ_ONLY = "current", "in use", "read-only"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Kept:
     path: Path
     bytes: int
     source: str  # what it was made of
-    state: str  # `current`, `in use`, or why nothing will use it
+    state: str  # `current`, `in use`, `read-only` for this user, or why nothing will use it
     files: Sequence[Path] = ()  # that belong to it and are removed with it
 
     @property
@@ -39,17 +40,15 @@ class Kept:
 
     @property
     def is_removable(self) -> bool:
-        return self.kind != DOWNLOAD and self.state != HELD
+        return self.kind != DOWNLOAD and self.state not in (HELD, READ_ONLY)
 
 
 def kept() -> list[Kept]:
     """Return what is in the cache folder: copies of images, compiled code, checks of BLAS and downloads.
 
-    Files that are not klcli's are not among them, wherever the folder is.
+    Files that are not klcli's are not among them, wherever the folder is. Raises OSError if it cannot be read.
     """
-    with suppress(OSError):
-        return [*_copies(), *_code(), *_verdicts(), *_downloads()]
-    return []
+    return [*_copies(), *_code(), *_verdicts(), *_downloads()]
 
 
 def clear() -> list[Kept]:
@@ -77,7 +76,7 @@ def _copies() -> Iterator[Kept]:
         sources = ", ".join(sorted({note["source"] for note in current or own})) or "unknown"
         state = CURRENT if current else "its source is gone or has changed" if own else "of another klcli"
         together = [path, *(one for one in files if one.stem in {note["key"] for note in own})]
-        yield Kept(IMAGES, path, _size(path), sources, _state(path, state), together)
+        yield Kept(IMAGES, path, _size(path), sources, _state(path, path, state), together)
 
 
 def _is_current(note: dict[str, str]) -> bool:
@@ -92,14 +91,14 @@ def _code() -> Iterator[Kept]:
     for path in sorted(current.parent.glob("*")):
         if re.fullmatch("[0-9a-f]{16}", path.name) and path.is_dir() and not path.is_symlink():
             state = CURRENT if path == current else "of another version"
-            yield Kept(CODE, path, _size(path), "klcli, NumPy", _state(path / IN_USE, state))
+            yield Kept(CODE, path, _size(path), "klcli, NumPy", _state(path, path / IN_USE, state))
 
 
 def _verdicts() -> Iterator[Kept]:
     folder = prepared.cache_folder() / "blas"
     files = [path for path in sorted(folder.glob("*.json")) if re.fullmatch("[0-9a-f]{16}", path.stem)]
     if files:
-        yield Kept(BLAS, folder, sum(map(_size, files)), "NumPy", CURRENT, files)
+        yield Kept(BLAS, folder, sum(map(_size, files)), "NumPy", _state(files[0], None, CURRENT), files)
 
 
 def _downloads() -> Iterator[Kept]:
@@ -111,7 +110,9 @@ def _downloads() -> Iterator[Kept]:
             yield Kept(DOWNLOAD, path, _size(path), "klcli data fetch", state)
 
 
-def _state(lock: Path, state: str) -> str:
+def _state(path: Path, lock: Path | None, state: str) -> str:
+    if not os.access(path.parent, os.W_OK):  # another user's, whose lock cannot be asked for either
+        return READ_ONLY
     with unheld(lock) as is_free:
         return state if is_free else HELD
 

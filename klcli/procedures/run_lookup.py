@@ -79,7 +79,7 @@ def images_of(run: Run, data: str | None, asked: str, *shown: Callable[..., Any]
 
 def place_of(run: Run) -> str:
     """Return the place of the images of a run, or their name if they are elsewhere now, as `--data` takes it."""
-    from klcli.data.sources import exists
+    from klcli.files import exists
 
     place = path_of(run.dataset_source)
     return str(place) if place.is_absolute() and exists(place) else run.dataset

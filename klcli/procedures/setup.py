@@ -16,7 +16,7 @@ from klcli.procedures.run_lookup import images_of
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
 from klcli.store.store import Store
-from klcli.studies.execution import WorkersLost
+from klcli.studies.executors import WorkersLost
 from klcli.text import one_line, path_text, storable
 from klcli.training.blas_check import check_blas
 from klcli.training.budget import budget_of
@@ -75,7 +75,8 @@ class Setup:
                 often = "at every start"
                 cure = f" ({path_text(folder)} cannot be written, set KLCLI_CACHE to a folder that can be)"
             self.observer.say(f"compiling the arithmetic for this processor, {often}: about 8 s{cure}")
-        threading.Thread(target=compiled.why_not, daemon=True, name="klcli compiler").start()
+        with suppress(RuntimeError):  # no more threads for this user: `why_no_engine` does it
+            threading.Thread(target=compiled.why_not, daemon=True, name="klcli compiler").start()
 
     def why_no_engine(self) -> str:
         """Wait for the code that trains, and return why there is none, else ""."""

@@ -18,12 +18,12 @@ import klcli
 from klcli.compiled import plain
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.data.sources import NAMES, open_dataset
-from klcli.errors import ConfigError, DataError, KlcliError
+from klcli.errors import ConfigError, DataError
 from klcli.files import temporary_folder
 from klcli.settings.sameness import stack_key
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.studies.executors import ProcessesExecutor
+from klcli.studies.executors import ProcessesExecutor, WorkersLost
 from klcli.text import user_path
 from klcli.training.blas_check import check_blas
 from klcli.training.environment import pin_threads
@@ -39,10 +39,6 @@ STOP = "stop"
 PERIOD = 0.2  # seconds between two accesses to the folder
 RESULT_SECONDS = 5.0  # between two results that a worker hands over: less training costs more to store than to repeat
 PROGRESS = struct.Struct("<qd")  # updates done, best validation accuracy
-
-
-class WorkersLost(KlcliError):
-    """A stack cannot be trained: its workers die, or the Dask scheduler has ended."""
 
 
 class Stopped(Exception):

@@ -9,15 +9,20 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from klcli.errors import ConfigError
+from klcli.errors import ConfigError, KlcliError
 from klcli.termination import TERMINAL_SIGNALS, kept_from_children
 
 DASK_SCHEMES = ("tcp", "tls", "ucx", "ws", "wss")
 ANSWER_SECONDS = 5  # seconds for a Dask scheduler, and for the first of its workers, to answer
+
+
+class WorkersLost(KlcliError):
+    """A stack cannot be trained: its workers die or cannot be started, or the Dask scheduler has ended."""
 
 
 class ProcessesExecutor(ThreadPoolExecutor):
@@ -29,6 +34,7 @@ class ProcessesExecutor(ThreadPoolExecutor):
     def __init__(self, jobs: int) -> None:
         if multiprocessing.current_process().daemon:
             raise OSError("a process of multiprocessing.Pool may start none")
+        Path.cwd()  # raises FileNotFoundError in a folder that was removed, where no process can be started
         super().__init__(jobs)
         self._all: list[ProcessPoolExecutor] = []
         self._is_killed = False
@@ -40,8 +46,7 @@ class ProcessesExecutor(ThreadPoolExecutor):
     def _run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         pool = self._pools.pop()
         try:
-            with kept_from_children(), _without_the_script():
-                future = pool.submit(fn, *args, **kwargs)
+            future = self._started(pool, fn, *args, **kwargs)
             _leave_results_to_the_worker(pool)
             if self._is_killed:  # just before the process was started
                 _kill(pool)
@@ -52,6 +57,16 @@ class ProcessesExecutor(ThreadPoolExecutor):
             raise
         finally:
             self._pools.append(pool)
+
+    def _started(self, pool: ProcessPoolExecutor, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+        try:
+            with kept_from_children(), _without_the_script():
+                return pool.submit(fn, *args, **kwargs)
+        except BrokenExecutor:
+            raise
+        except (OSError, RuntimeError) as error:  # no more files, processes or threads for this user
+            cure = "give fewer --jobs, or raise the limit with `ulimit`"
+            raise WorkersLost(f"no worker can be started ({error}), {cure}") from error
 
     def kill(self) -> None:
         """End all workers at once; one that still imports libraries reads no request to stop for seconds."""

@@ -37,6 +37,11 @@ def test_help_of_every_command(here: Klcli, command: tuple[str, ...]) -> None:
     assert f"Usage: {' '.join(('klcli', *command))}" in done.stdout
 
 
+def test_a_width_of_0_is_an_unknown_one(here: Klcli) -> None:
+    """As a serial line has it: the help was empty."""
+    assert here("train", "--help", COLUMNS="0", LINES="0").stdout == here("train", "--help", COLUMNS="80").stdout
+
+
 def test_version(klcli: Klcli) -> None:
     done = klcli("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"klcli {package.__version__}\n", "")

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
-from command import Klcli, succeeded
+from command import Klcli, Refused, succeeded
 
 from klcli.report.page.page import Section, picture, render, table
 from klcli.report.plots.chart import GREY, Chart, Line, Panel
@@ -77,6 +77,17 @@ def test_a_page_of_some_runs_has_these_alone(here: Klcli, trained: Path, unrende
     assert here("report", "--html", "x.html", "--run", "9").returncode == 4
     assert not (trained / "x.html").exists()
     assert here("report", "--html", "results").returncode == 2
+
+
+@pytest.mark.parametrize("name", ["klcli.db", "checkpoints/run-000001.npz", "plots/run-000001.png"])
+def test_a_page_replaces_no_database_network_or_picture(
+    here: Klcli, refused: Refused, trained: Path, name: str
+) -> None:
+    file = trained / "results" / name
+    before = file.read_bytes()
+    for command in (("report", "--html"), ("reproduce", "a2-2019", "--data", "synthetic", "--markdown")):
+        refused(here(*command, str(file)), 2, f"{command[-1]} {file}: this file is no export, choose another name")
+        assert file.read_bytes() == before
 
 
 def test_a_filter_leaves_out_the_studies_without_a_run_that_it_keeps(here: Klcli, unrendered: None) -> None:

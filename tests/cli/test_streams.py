@@ -171,6 +171,17 @@ def test_a_terminal_that_is_gone(trained: Path) -> None:
     assert code == 4
 
 
+def test_a_working_folder_that_was_removed(shell: Shell, trained: Path) -> None:
+    gone = f"mkdir gone; cd gone; rmdir ../gone; db={shlex.quote(str(trained / 'results/klcli.db'))}; klcli"
+    refused = shell(f"{gone} report --html x.html --db $db")
+    assert (refused.returncode, refused.stdout) == (4, "")
+    assert refused.stderr.startswith("klcli: the working folder has been removed: change to another one")
+    swept = shell(f"{gone} sigma-sweep {SETTINGS} --sigmas 0.1 --step-size 3 --jobs 2 --db $db")
+    assert swept.returncode == 0, swept.stderr
+    assert "no processes beside this one ([Errno 2] No such file or directory)" in swept.stderr
+    assert [state for state, _ in states(trained)] == ["complete"] * 2
+
+
 def test_bars_on_a_terminal_alone(shell: Shell, trained: Path) -> None:
     code, text = on_terminal(trained, *TRAIN.split(), COLUMNS="200")
     assert code == 0
@@ -185,7 +196,9 @@ def test_bars_on_a_terminal_alone(shell: Shell, trained: Path) -> None:
         assert done.stderr.count("epoch ") == 7, forced
 
 
-@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"TTY_INTERACTIVE": "0"}, {"TERM": "unknown"}])
+@pytest.mark.parametrize(
+    "environment", [{"TERM": "dumb", "COLUMNS": "0"}, {"TTY_INTERACTIVE": "0"}, {"TERM": "unknown"}]
+)
 def test_a_terminal_without_bars_gets_lines(trained: Path, environment: dict[str, str]) -> None:
     code, text = on_terminal(trained, *TRAIN.split(), **environment)
     assert code == 0

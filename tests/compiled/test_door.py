@@ -80,6 +80,26 @@ def test_a_cache_that_cannot_be_used_stops_no_training(
         assert len([*(tmp_path / "cache/compiled").rglob("*.nbc")]) > 10
 
 
+AS_ANOTHER_USER = """
+import os, sys
+from klcli import compiled
+if os.geteuid() == 0:
+    os.setuid(65534)
+print(compiled.is_new(), repr(compiled.writable(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_a_cache_below_another_users_folder_stops_nothing(tmp_path: Path) -> None:
+    """As with `sudo -u`, which keeps HOME."""
+    (closed := tmp_path / "closed").mkdir(mode=0)
+    for code, cache in (str(closed / "code"), str(tmp_path / "cache")), ("", str(closed / "cache")):
+        own = {"NUMBA_CACHE_DIR": code, "KLCLI_CACHE": cache}
+        command = [sys.executable, "-c", AS_ANOTHER_USER, str(closed / "code")]
+        done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=False)
+        assert (done.stdout, done.stderr) == ("True ''\n", "")
+
+
 def test_without_any_cache_the_code_is_compiled_at_every_start(
     klcli: Callable, tmp_path: Path, nothing_beside_the_sources: None
 ) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,40 @@ def test_what_a_process_uses_stays(cifar: Cifar, empty_machine: Path) -> None:
     os.close(code)
     del images
     assert states(clear()) == [(IMAGES, "current"), (CODE, "current")]
+
+
+AS_ANOTHER_USER = """
+import os
+from contextlib import suppress
+from klcli.cli.app import main
+with suppress(SystemExit):
+    main(["data", "cache"])  # imports what the other user may not read
+os.setuid(65534)
+print("as another user")
+for command in (["data", "cache"], ["data", "cache", "--clear"]):
+    try:
+        main(command)
+    except SystemExit as end:
+        print("exit", end.code)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only the superuser becomes another user")
+def test_the_cache_of_another_user_is_read_only_not_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was said to be in use by a running klcli; and one that may not be entered was said to be empty."""
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder)
+        monkeypatch.setenv("KLCLI_CACHE", folder)
+        filled(cache)
+        for mode, shown in ((0o755, ""), (0o700, f"{cache}/prepared cannot be used (Permission denied)")):
+            cache.chmod(mode)
+            done = subprocess.run([sys.executable, "-c", AS_ANOTHER_USER], capture_output=True, text=True, check=True)
+            last = done.stderr.splitlines()[-1]
+            assert last.startswith(f"klcli: {shown or f'{cache}: cannot be cleared (read-only)'}")
+            found = done.stdout.partition("as another user\n")[2]
+            assert found.endswith("exit 4\n")
+            assert found.count("read-only") == (0 if shown else 3)
+            assert "in use" not in found + done.stderr
 
 
 HOLDING = """

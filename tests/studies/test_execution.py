@@ -28,11 +28,11 @@ from klcli.studies.execution import (
     StackOutcome,
     StackTask,
     WorkerChannel,
-    WorkersLost,
     execute,
     stacks,
     train_stack,
 )
+from klcli.studies.executors import WorkersLost
 from klcli.training.trainer import train
 
 Tasks = Callable[..., list[StackTask]]

@@ -24,16 +24,8 @@ from light import LIGHT
 
 from klcli.errors import ConfigError, DataError
 from klcli.studies import executors
-from klcli.studies.execution import (
-    ImagesReference,
-    StackOutcome,
-    StackTask,
-    WorkerChannel,
-    WorkersLost,
-    execute,
-    train_stack,
-)
-from klcli.studies.executors import ProcessesExecutor, open_executor
+from klcli.studies.execution import ImagesReference, StackOutcome, StackTask, WorkerChannel, execute, train_stack
+from klcli.studies.executors import ProcessesExecutor, WorkersLost, open_executor
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
@@ -55,6 +47,20 @@ def test_workers_end_at_once_whatever_they_do(seconds: float) -> None:
         executor.kill()
         for future in futures:
             assert isinstance(future.exception(timeout=60), BrokenExecutor)
+
+
+def test_a_worker_that_cannot_be_started_is_named_with_the_cure() -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open_executor(2, None, 2) as executor:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len([*Path("/dev/fd").iterdir()]), hard))
+        try:
+            error = executor.submit(os.getpid).exception(timeout=60)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert isinstance(error, WorkersLost)
+        assert "no worker can be started ([Errno 24] Too many open files), give fewer --jobs" in str(error)
 
 
 def killed_while_it_sends(size: int) -> bytes:

@@ -123,6 +123,8 @@ def cache(clear: bool = flag(CACHE, "Remove what klcli can make again."), *, inv
         names = ", ".join(dict.fromkeys(f"{one.kind} ({one.source})" for one in held))
         cure = f"clear the cache again when it has ended ({freed / 1e6:.1f} MB freed)"
         raise StoreError(f"{names}: in use by a running klcli, {cure}")
+    if clear and any(one.state == caching.READ_ONLY for one in left):
+        raise StoreError(f"{folder}: cannot be cleared (read-only), its owner can, or name another with KLCLI_CACHE")
     rows = [caching.row_of(one) for one in removed or left]
     head = columns("kind; bytes:=MB; source=made of; state; ??path", bytes=lambda n: f"{n / 1e6:.1f}")
     title = f"{'Removed from' if removed else 'In'} {folder}"

@@ -10,7 +10,7 @@ from klcli.cli.commands.gradcheck import raise_for_failed, show
 from klcli.cli.invocation import Invocation, invoked, reason
 from klcli.cli.options import KlcliCommand, takes
 from klcli.errors import KlcliError, StoreError
-from klcli.files import require_file_name
+from klcli.files import is_text, require_export
 from klcli.settings.selection import Selection
 from klcli.settings.setting import require
 
@@ -53,7 +53,7 @@ def report(selection: Selection, invocation: Invocation) -> None:
     """
     both = f"--json and --format {selection.format}: give one, --json is the whole document"
     require(not invocation.as_json or selection.format == "table", both)
-    page = None if selection.html is None else require_file_name(selection.html, "--html")
+    page = None if selection.html is None else require_export(selection.html, is_text, "--html")
     store = invocation.existing_store()
     if page is not None:
         _write_page(invocation, store, selection, page)

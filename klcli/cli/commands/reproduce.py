@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from klcli.cli.invocation import Invocation, invoked, typed_command
 from klcli.cli.options import argument, takes
 from klcli.errors import Diverged, GradientCheckFailed
-from klcli.files import require_file_name
+from klcli.files import is_text, require_export
 from klcli.report.words import counted
 from klcli.settings.procedures import REPRODUCTION, ReproductionSettings
 from klcli.settings.setting import Role, flag, require, setting
@@ -61,7 +61,7 @@ def reproduce(
         return
 
     if markdown is not None:
-        markdown = require_file_name(markdown, "--markdown")
+        markdown = require_export(markdown, is_text, "--markdown")
     from klcli.report.plots.reproductions import pictures as figures
     from klcli.report.tables import reproductions
     from klcli.store.checkpoints import write_atomically
