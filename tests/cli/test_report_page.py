@@ -90,6 +90,12 @@ def test_a_page_replaces_no_database_network_or_picture(
         assert file.read_bytes() == before
 
 
+def test_a_page_does_not_replace_the_report_that_it_is_about(here: Klcli, refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text("report = '1'")
+    refused(here("reproduce", "own.toml", "--markdown", "own.toml"), 2, "--markdown own.toml: this file is no export")
+    assert (tmp_path / "own.toml").read_text() == "report = '1'"
+
+
 def test_a_filter_leaves_out_the_studies_without_a_run_that_it_keeps(here: Klcli, unrendered: None) -> None:
     study = ("--data", "synthetic", "--subset", "100", "--epochs", "1", "--hidden", "5", "--jobs", "1")
     succeeded(here("sigma-sweep", "--sigmas", "0.1", *study))  # study 1

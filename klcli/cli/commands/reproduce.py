@@ -61,7 +61,7 @@ def reproduce(
         return
 
     if markdown is not None:
-        markdown = require_export(markdown, is_text, "--markdown")
+        markdown = require_export(markdown, lambda file: is_text(file) and file.suffix != ".toml", "--markdown")
     from klcli.report.plots.reproductions import pictures as figures
     from klcli.report.tables import reproductions
     from klcli.store.checkpoints import write_atomically
