@@ -2,9 +2,9 @@
 
 import contextlib
 import os
-import re
 import pickle
 import random
+import re
 import shlex
 import signal
 import socket
