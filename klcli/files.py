@@ -270,7 +270,7 @@ def require_export(path: Path, is_export: Callable[[Path], bool], option: str = 
     """Return the file that an export may replace. Raises ConfigError unless it is an earlier one, or there is none."""
     file = require_file_name(path, option)
     if file.is_file() and not is_export(file):
-        words = "this file is no export, choose another name or delete it"
+        words = "this file is no export, choose another name"
         raise ConfigError(f"{option} {path_text(path)}: {words}".lstrip())
     return file
 
