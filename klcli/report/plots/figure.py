@@ -4,6 +4,7 @@ import math
 import re
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
 from typing import Any
@@ -46,9 +47,10 @@ def draw(chart: Chart, suffix: str = "png", look: Look = SCREEN) -> bytes:
         least = math.ceil(2.54 * SHARED * columns)
         require(look.width >= least, f"--width {look.width:g}: {columns} columns of panels need at least {least} cm")
     labels = list(dict.fromkeys(label for panel in panels for label in _labels(panel)))
-    rows, columns, body, texts, ncols, above = _planned(chart, labels, width, REAL if look.width else TEXT)
-    figure, below_title = new_figure(width, body, chart.title, chart.caption, look, above)
-    every = figure.subplots(rows, columns, squeeze=False, sharex=chart.shares_axes)
+    plan = _planned(chart, labels, width, REAL if look.width else TEXT)
+    above = 0.0 if plan.beside else plan.legend
+    figure, below_title = new_figure(width, plan.rows * plan.height, chart.title, chart.caption, look, above)
+    every = figure.subplots(plan.rows, plan.columns, squeeze=False, sharex=chart.shares_axes)
     if chart.shares_axes:
         for row, own in zip(every, chart.panels, strict=True):
             for axes, panel in zip(row[1:], own[1:], strict=True):
@@ -64,22 +66,29 @@ def draw(chart: Chart, suffix: str = "png", look: Look = SCREEN) -> bytes:
     for axes in every.flat[len(panels) :]:
         axes.axis("off")
     entries = [legend[plain(label)] for label in labels]
-    if labels and not above:
-        every.flat[-1].legend(entries, texts, loc="center left", frameon=False).set_in_layout(False)
+    if plan.beside:
+        every.flat[-1].legend(entries, plan.texts, loc="center left", frameon=False).set_in_layout(False)
     elif labels:  # one legend for all panels, where it covers no curve
-        where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, below_title), "ncols": ncols}
-        figure.legend(entries, texts, frameon=False, borderaxespad=0, borderpad=0, **where)
+        where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, below_title), "ncols": plan.ncols}
+        figure.legend(entries, plan.texts, frameon=False, borderaxespad=0, borderpad=0, **where)
     return to_bytes(figure, suffix, look)
 
 
-def _planned(
-    chart: Chart, labels: Sequence[str], width: float, size: float
-) -> tuple[int, int, float, list[str], int, float]:
-    """Arrange the panels of a chart and its legend on a width in inches, with letters of this size in points.
+@dataclass(frozen=True)
+class _Plan:
+    """The places of the panels and of the legend; lengths are in inches."""
 
-    Return the rows and columns of the panels and their height together, and of the legend the labels in lines, the
-    columns and the height, which is 0 if it has the place of a fourth panel. Heights are in inches.
-    """
+    rows: int
+    columns: int
+    height: float  # of a row
+    texts: list[str]  # labels of the legend, with line breaks
+    ncols: int  # of the legend
+    legend: float  # its height
+    beside: bool  # it has the place of a fourth panel
+
+
+def _planned(chart: Chart, labels: Sequence[str], width: float, size: float) -> _Plan:
+    """Arrange the panels of a chart and its legend on a width in inches, with letters of this size in points."""
     given, usual = len(chart.panels[0]), chart.height / len(chart.panels)
     panels = [panel for row in chart.panels for panel in row]
     columns = given if chart.shares_axes else max(1, min(given, int(width / NARROWEST)))
@@ -89,12 +98,12 @@ def _planned(
     def height(columns: int) -> float:
         return min(usual, max(least, usual * width / columns / (chart.width / given)))
 
+    beside = False
     if len(panels) == 3 and columns > 1 and legend > ABOVE:
         _, narrow, high = _legend(labels, width / 2 - 2 * PADDING, size, most=1)
-        if high < height(2) - 3 * LINE * size / 72:  # without the labels of the panel beside it
-            columns, texts, legend = 2, narrow, 0.0
-    rows = math.ceil(len(panels) / columns)
-    return rows, columns, rows * height(columns), texts, ncols, legend
+        if beside := high < height(2) - 3 * LINE * size / 72:  # without the labels of the panel beside it
+            columns, texts = 2, narrow
+    return _Plan(math.ceil(len(panels) / columns), columns, height(columns), texts, ncols, legend, beside)
 
 
 def _labels(panel: Panel) -> list[str]:
