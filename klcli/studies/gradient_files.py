@@ -27,7 +27,8 @@ from klcli.settings.procedures import CheckSettings
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.gradient_checks import checked_minibatch
-from klcli.studies.gradient_mistakes import Arrays, Explanation, Problem, explanations, kind_of, number_of
+from klcli.studies.gradient_explanations import Explanation, explanations
+from klcli.studies.gradient_mistakes import Arrays, Problem, kind_of, number_of
 from klcli.text import one_line, path_text
 from klcli.training.networks import initialize
 

@@ -1,13 +1,8 @@
-"""The usual mistakes in a backward pass written by hand, and which of them explains the gradients of a program.
-
-A mistake is a wrong formula in place of a right one. The gradients of every mistake are computed in float64, in all
-layers and in each layer alone, then those of every two mistakes; the one that equals the given gradients is named.
-"""
+"""The usual mistakes in a backward pass written by hand: wrong formulas in place of right ones, in float64."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,8 +14,18 @@ from klcli.engine.network import Network
 
 Arrays = dict[str, np.ndarray]  # by key: dW1, db1, dgamma1, dbeta1
 Formulas = Mapping[str, Callable[[Any], Any]]
-ROUNDING, SINGLE = 1e-9, 1e-4  # gradients are equal, in float64 and in float32, below this relative distance
-FLOOR = 1e-2  # minimum denominator of that distance, in parts of the largest gradient: a tensor may be rounding alone
+
+
+def mean(array: np.ndarray) -> np.ndarray:
+    """Return the mean over the images."""
+    return np.asarray(array.mean(axis=0))
+
+
+def _bn(at: Any, of_mean: Any = 1, of_variance: Any = 1) -> np.ndarray:
+    """Return dJ/dX of BN; the terms through the mean and through the variance have the factor 1 if it is right."""
+    through_variance = at.X_hat * mean(at.G * at.X_hat)
+    return np.asarray(at.gamma / at.std * (at.G - of_mean * mean(at.G) - of_variance * through_variance))
+
 
 # `at` holds the quantities of one layer in the notation of the engine: input X (n, d), output Y, G = dJ/dY, parameters;
 # of BN mu, v, std and X_hat; of the loss scores S, probabilities P, targets Q and one-hot labels, (n, K).
@@ -36,7 +41,7 @@ RIGHT: Formulas = {
     "activation": lambda at: at.derivative(at.G)[0],
     "dropout": lambda at: at.derivative(at.G)[0],
     "std": lambda at: np.sqrt(at.v + at.eps),
-    "bn": lambda at: at.gamma / at.std * (at.G - mean(at.G) - at.X_hat * mean(at.G * at.X_hat)),
+    "bn": _bn,
     "dgamma_dbeta": lambda at: ((at.G * at.X_hat).sum(axis=0), at.G.sum(axis=0)),
     "written": lambda at: at.gradient,
 }
@@ -60,6 +65,11 @@ def _masked(at: Any, where: np.ndarray) -> np.ndarray:
     return at.G * (where > 0) if where.shape == at.X.shape else RIGHT["activation"](at)
 
 
+def _with_std(at: Any, std: np.ndarray) -> np.ndarray:
+    """Return dJ/dX of BN with another std than that of the forward pass."""
+    return _bn(at, 1, (at.std / std) ** 2) * at.std / std
+
+
 def _unbiased(at: Any) -> np.ndarray:
     return np.sqrt(at.v * at.n / (at.n - 1) + at.eps)
 
@@ -74,23 +84,11 @@ def _is_square(W: np.ndarray) -> bool:
     return W.ndim == 2 and W.shape[0] == W.shape[1]
 
 
-def _with_updated_weights(eta: float) -> Formulas:
-    return {"dX": lambda at: at.G @ (at.W - eta * at.gradient).T}
-
-
-def _with_eps(eps: float) -> Formulas:
-    return {"std": lambda at: np.sqrt(at.v + eps)}
-
-
-def mean(array: np.ndarray) -> np.ndarray:
-    """Return the mean over the images."""
-    return np.asarray(array.mean(axis=0))
-
-
 _L2 = "J has lambda times the sum of W squared, its gradient is 2 lambda W"
 _ONLY_W = "J has the squares of W alone, of every layer"
 _MASK = "G passes where the input of the ReLU of the same layer is above 0"
 _BN = "dX = gamma / std * (G - mean(G) - X_hat * mean(G * X_hat)), means over the images"
+_POWERS = "the variance term is gamma * (X - mu) * mean(G * (X - mu)) * (v + eps)^-1.5, other terms have (v + eps)^-0.5"
 _VARIANCE = "the minibatch is normalised by the variance with 1/n, np.var without ddof, forward and backward"
 _EPS = "the key eps has the one of J"
 _GAMMA = "dgamma is the sum over the images of G * X_hat, dbeta the sum of G, G = dJ/dY of BN"
@@ -140,27 +138,50 @@ CATALOGUE = (
     _row("ReLU mask of the layer before", _MASK, activation=lambda at: _masked(at, at.before)),
     _row("ReLU mask of the layer after", _MASK, activation=lambda at: _masked(at, at.after)),
     _row("no dropout mask", "G passes through the mask of the forward pass", dropout=lambda at: at.G),
-    _row("BN treated as constant", "no gradient through mean and variance: " + _BN,
-         bn=lambda at: at.gamma / at.std * at.G),
-    _row("no gradient through the mean of BN", _BN,
-         bn=lambda at: at.gamma / at.std * (at.G - at.X_hat * mean(at.G * at.X_hat))),
-    _row("no gradient through the variance of BN", _BN, bn=lambda at: at.gamma / at.std * (at.G - mean(at.G))),
-    _row("gamma missing in dX of BN", _BN, bn=lambda at: RIGHT["bn"](at) / at.gamma),
-    _row("1/std missing in dX of BN", _BN, bn=lambda at: RIGHT["bn"](at) * at.std),
-    _row("sum for mean in BN", _BN, bn=lambda at: at.gamma / at.std * (
-        at.G - at.G.sum(axis=0) - at.X_hat * (at.G * at.X_hat).sum(axis=0))),
-    _row("unbiased variance, with its own derivative", _VARIANCE, std=_unbiased, bn=lambda at: at.gamma / at.std * (
-        at.G - mean(at.G) - at.X_hat * (at.G * at.X_hat).sum(axis=0) / (at.n - 1))),
+    _row("BN treated as constant", "no gradient through mean and variance: " + _BN, bn=lambda at: _bn(at, 0, 0)),
+    _row("no gradient through the mean of BN", _BN, bn=lambda at: _bn(at, 0)),
+    _row("no gradient through the variance of BN", _BN, bn=lambda at: _bn(at, 1, 0)),
+    _row("wrong sign of the mean term of BN", _BN, bn=lambda at: _bn(at, -1)),
+    _row("wrong sign of the variance term of BN", _BN, bn=lambda at: _bn(at, 1, -1)),
+    _row("wrong sign of both terms of BN", _BN, bn=lambda at: _bn(at, -1, -1)),
+    _row("1/n missing in the mean term of BN", _BN, bn=lambda at: _bn(at, at.n)),
+    _row("1/n missing in the variance term of BN", _BN, bn=lambda at: _bn(at, 1, at.n)),
+    _row("sum for mean in BN", _BN, bn=lambda at: _bn(at, at.n, at.n)),
+    _row("1/std missing in the mean term of BN", _BN, bn=lambda at: _bn(at, at.std)),
+    _row("(v + eps)^-0.5 for (v + eps)^-1.5 in the variance term of BN", _POWERS,
+         bn=lambda at: _bn(at, 1, at.std**2)),
+    _row("powers of std for those of v + eps in dX of BN", _POWERS,
+         bn=lambda at: _bn(at, 1, at.std) * at.std**0.5),
+    _row("powers of v + eps for those of std in dX of BN", _POWERS, bn=lambda at: _bn(at, 1, at.std**-2) / at.std),
+    _row("X_hat for X - mu in the variance term of BN", _POWERS, bn=lambda at: _bn(at, 1, at.std**-2)),
+    _row("X for X - mu in the variance term of BN", _POWERS, bn=lambda at: at.gamma / at.std * (
+        at.G - mean(at.G) - at.X * mean(at.G * at.X) / at.std**2)),
+    _row("variance term of BN halved", _POWERS, bn=lambda at: _bn(at, 1, 0.5)),
+    _row("variance term of BN doubled", _POWERS, bn=lambda at: _bn(at, 1, 2)),
+    _row("eps missing in dX of BN", _POWERS, bn=lambda at: _with_std(at, np.sqrt(at.v))),
+    _row("gamma missing in dX of BN", _BN, bn=lambda at: _bn(at) / at.gamma),
+    _row("gamma twice in dX of BN", _BN, bn=lambda at: _bn(at) * at.gamma),
+    _row("1/std missing in dX of BN", _BN, bn=lambda at: _bn(at) * at.std),
+    _row("unbiased variance, with its own derivative", _VARIANCE, std=_unbiased,
+         bn=lambda at: _bn(at, 1, at.n / (at.n - 1))),
     _row("unbiased variance", _VARIANCE, std=_unbiased),
-    _row("unbiased variance in the backward pass", _VARIANCE, bn=lambda at: RIGHT["bn"](at) * at.std / _unbiased(at)),
-    Mistake("BN with eps 1e-5", _EPS, _with_eps(1e-5)),
-    Mistake("BN with eps 1e-3", _EPS, _with_eps(1e-3)),
+    _row("unbiased variance in both powers of the backward pass", _VARIANCE,
+         bn=lambda at: _with_std(at, _unbiased(at))),
+    _row("unbiased variance in the backward pass", _VARIANCE, bn=lambda at: _bn(at) * at.std / _unbiased(at)),
+    _row("BN with eps 1e-5", _EPS, std=lambda at: np.sqrt(at.v + 1e-5)),
+    _row("BN with eps 1e-3", _EPS, std=lambda at: np.sqrt(at.v + 1e-3)),
+    _row("eps outside the square root of BN", "std = sqrt(v + eps)", std=lambda at: np.sqrt(at.v) + at.eps),
     OTHER_EPS,
     _row("dgamma of the input that is not normalised", _GAMMA,
          dgamma_dbeta=lambda at: ((at.G * at.X).sum(axis=0), at.G.sum(axis=0))),
     _row("dgamma without 1/std", _GAMMA,
          dgamma_dbeta=lambda at: ((at.G * (at.X - at.mu)).sum(axis=0), at.G.sum(axis=0))),
     _row("dgamma without X_hat", _GAMMA, dgamma_dbeta=lambda at: (at.G.sum(axis=0), at.G.sum(axis=0))),
+    _row("dgamma of the output of BN", _GAMMA,
+         dgamma_dbeta=lambda at: ((at.G * at.Y).sum(axis=0), at.G.sum(axis=0))),
+    _row("dgamma and dbeta of G that is already times gamma", _GAMMA,
+         dgamma_dbeta=lambda at: (at.gamma * (at.G * at.X_hat).sum(axis=0), at.gamma * at.G.sum(axis=0))),
+    _row("no gradient of gamma and beta", _GAMMA, dgamma_dbeta=lambda at: (0 * at.gamma, 0 * at.beta)),
     _row("dgamma and dbeta as means", _GAMMA, dgamma_dbeta=lambda at: (mean(at.G * at.X_hat), mean(at.G))),
     _row("dgamma and dbeta swapped", _GAMMA, dgamma_dbeta=lambda at: RIGHT["dgamma_dbeta"](at)[::-1]),
     FACTOR,
@@ -232,74 +253,6 @@ class Problem:
             at.other_side = at.X if bn is None else bn.X if bn.Y is at.X else bn.Y
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """Mistakes, in one layer alone unless that is None, with the distance of their gradients from the given ones."""
-
-    mistakes: tuple[Mistake, ...]
-    layer: int | None
-    distance: float
-    more: str = ""
-
-    def __str__(self) -> str:
-        names = "; ".join(one.name for one in self.mistakes)
-        where = "" if self.layer is None else f" in layer {self.layer} alone"
-        is_near = self.distance >= ROUNDING and self.mistakes != (ROUNDED,)
-        return f"{names}{self.more}{where}{' (to the precision of float32)' if is_near else ''}"
-
-
-def explanations(problem: Problem, mine: Arrays, say: Callable[[str], None]) -> list[Explanation]:
-    """Return the mistakes whose gradients equal all given ones to rounding, none if there is no such mistake.
-
-    One mistake in all layers is preferred to one in a single layer, and that to two mistakes in all layers.
-    """
-    right, found = problem.gradients(), list[Explanation]()
-    simple = [one for one in CATALOGUE if one.formulas]
-    floor = FLOOR * max(np.abs(one).max(initial=0.0) for one in right.values())
-
-    def distance(theirs: Arrays) -> float:
-        sizes = {key: max(np.abs(theirs[key]).max(initial=0.0), floor) for key in mine}
-        return float(np.max([np.abs(mine[key] - theirs[key]).max(initial=0.0) / sizes[key] for key in mine]))
-
-    def explained(limit: float) -> list[Explanation]:
-        if found[0].distance < limit:  # then every mistake without an effect is as near
-            return found[:1]
-        best = min(one.distance for one in found)
-        return [one for one in found if one.distance < max(ROUNDING, 2 * best)] if best < limit else []
-
-    def explanation(*mistakes: Mistake, layer: int | None = None) -> Explanation:
-        formulas = {name: formula for one in mistakes for name, formula in one.formulas.items()}
-        return Explanation(mistakes, layer, distance(problem.gradients(formulas, layer)))
-
-    with np.errstate(all="ignore"):  # a wrong formula may divide by 0
-        everywhere = [*map(explanation, (ROUNDED, *simple)), Explanation((REVERSED,), None, distance(_reversed(right)))]
-        last_hidden = max(map(number_of, right)) - 1  # its gradients are linear in eta
-        parameters = (
-            (UPDATED, ", eta", _with_updated_weights, 0.0, 1.0, [key for key in mine if number_of(key) == last_hidden]),
-            (OTHER_EPS, "", _with_eps, 1e-8, 1e-9, [*mine]),
-        )
-        fitted = (
-            Explanation((mistake,), None, distance(problem.gradients(formulas(value))), f"{words} {value:.4g}")
-            for mistake, words, formulas, *start, keys in parameters
-            for value in _fitted(problem, mine, keys, formulas, *start)
-        )
-        layers, pairs = range(1, 1 + max(map(number_of, right))), combinations(simple, 2)
-        in_one_layer = (explanation(one, layer=layer) for layer in layers for one in simple)
-        factors = (
-            Explanation((FACTOR,), None, distance(theirs), f", {factor:.6g}, of {what}")
-            for what, factor, theirs in _with_a_factor(problem, mine, right)
-        )
-        in_pairs = (explanation(*pair) for pair in pairs if not pair[0].formulas.keys() & pair[1].formulas.keys())
-        later = in_one_layer, factors, in_pairs
-        for stage, limit in ((everywhere, ROUNDING), (fitted, ROUNDING), *((stage, SINGLE) for stage in later)):
-            if stage is in_pairs:
-                say(f"no single mistake explains {len(mine)} of these gradients: trying every two")
-            found += [one for one in stage if np.isfinite(one.distance)]
-            if best := explained(ROUNDING) or explained(limit):
-                return best
-    return []
-
-
 def kind_of(key: str) -> str:
     """Return the letters of a key: `dW` of `dW1`."""
     return key.rstrip("0123456789")
@@ -308,42 +261,3 @@ def kind_of(key: str) -> str:
 def number_of(name: str) -> int:
     """Return the number of the layer of a name or key: 2 of `batch_norm2`, `dW2`."""
     return int(re.sub(r"\D", "", name))
-
-
-def _reversed(right: Arrays) -> Arrays:
-    """Return gradients stored in the reversed order of layers, where the shapes allow it."""
-    found = dict(right)
-    for kind in {*map(kind_of, right)}:
-        keys = sorted((key for key in right if kind_of(key) == kind), key=number_of)
-        if (shapes := [right[key].shape for key in keys]) == shapes[::-1]:
-            found |= {key: right[other] for key, other in zip(keys, reversed(keys), strict=True)}
-    return found
-
-
-def _with_a_factor(problem: Problem, mine: Arrays, right: Arrays) -> Iterator[tuple[str, float, Arrays]]:
-    """Yield what may have a factor, the factor by least squares, and the gradients with it."""
-    keys, no_l2 = [*mine], problem.gradients({"l2": lambda at: 0.0})
-    groups = {tuple(key for key in keys if kind_of(key) == kind): f"every {kind}" for kind in map(kind_of, keys)}
-    groups |= {tuple(key for key in keys if number_of(key) == n): f"layer {n} alone" for n in map(number_of, keys)}
-    groups |= {(key,): f"{key} alone" for key in keys} | {tuple(keys): "every gradient"}
-    parts = [(own, words, right) for own, words in groups.items()]
-    parts += [(tuple(keys), "the gradient of the loss", no_l2)] * (problem.lam > 0)  # without L2, that of J
-    for own, words, part in parts:
-        unit, given = (np.concatenate([one[key].ravel() for key in own]) for one in (part, mine))
-        rest = np.concatenate([(right[key] - part[key]).ravel() for key in own])
-        factor = float(unit @ (given - rest) / (unit @ unit))
-        if given.size > 1 and np.isfinite(factor) and factor != 0:  # a single number is proportional to any
-            yield words, factor, right | {key: right[key] + (factor - 1) * part[key] for key in own}
-
-
-def _fitted(
-    problem: Problem, mine: Arrays, keys: list[str], formulas: Callable[[float], Formulas], value: float, step: float
-) -> Iterator[float]:
-    """Yield the parameter, at least 0, whose wrong formulas fit these gradients best, by Gauss-Newton; none if none."""
-    for _ in range(12):
-        here, there = (problem.gradients(formulas(one)) for one in (value, value + step))
-        slope, rest = (np.concatenate([[0.0], *((a[key] - here[key]).ravel() for key in keys)]) for a in (there, mine))
-        if not slope @ slope > 0:
-            return
-        value = max(0.0, value + step * float(slope @ rest / (slope @ slope)))
-    yield round(value, 12)  # smaller ones change nothing

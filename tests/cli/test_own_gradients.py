@@ -6,6 +6,7 @@ import json
 import re
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,18 +29,40 @@ def folder(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KLCLI_CACHE", str(shared_cache))
         for name, more in NETWORKS.items():
-            config = TrainConfig(hidden=(10, 10), lam=0.1, **more)
+            config = TrainConfig(**{"hidden": (10, 10), "lam": 0.1} | more)
             Lab(folder / "klcli.db", data="synthetic").export_gradients(folder / f"{name}.npz", config, settings)
     return folder
 
 
-NETWORKS = {
+NETWORKS: dict[str, dict[str, Any]] = {
     "plain": {},
     "bn": {"batch_norm": True},
     "after": {"batch_norm": True, "bn_position": "after"},
+    "one": {"batch_norm": True, "hidden": (10,)},
+    "three": {"batch_norm": True, "hidden": (10, 10, 10)},
+    "three after": {"batch_norm": True, "hidden": (10, 10, 10), "bn_position": "after"},
+    "large eps": {"batch_norm": True, "bn_eps": 0.01},
     "dropout": {"batch_norm": True, "dropout": 0.4, "label_smoothing": 0.2},
     "silu": {"activation": "silu", "silu_slope": 1.702},
 }
+
+
+def bn_back(G: np.ndarray, S: np.ndarray, v: np.ndarray, eps: float, wrong: str) -> np.ndarray:
+    """BatchNormBackPass of the course, G already times gamma."""
+    n, D = S.shape[1], S - S.mean(axis=1, keepdims=True)
+    powers = {"no std": (0, -1), "power": (-0.5, -0.5), "powers of std": (-0.25, -0.75), "powers of v": (-1, -3)}
+    sigma1, sigma2 = ((v + eps * (wrong != "no eps")) ** power for power in powers.get(wrong, (-0.5, -1.5)))
+    G1, G2 = G * sigma1, G * sigma2
+    D = {"D of S": S, "D of hat": D / np.sqrt(v + eps)}.get(wrong, D)
+    factors = {
+        "constant": (0, 0), "no mean": (0, 1), "no variance": (1, 0), "mean sign": (-1, 1), "variance sign": (1, -1),
+        "both signs": (-1, -1), "mean sum": (n, 1), "variance sum": (1, n), "bn sum": (n, n),
+        "variance half": (1, 0.5), "variance double": (1, 2), "unbiased": (1, n / (n - 1)),
+    }  # fmt: skip
+    of_mean, of_variance = factors.get(wrong, (1, 1))
+    G1_sum = (G if wrong == "mean of G" else G1).sum(axis=1, keepdims=True)
+    G = G1 - of_mean * G1_sum / n - of_variance * D * (G2 * D).sum(axis=1, keepdims=True) / n
+    return np.asarray(G * np.sqrt((v + eps) / (v * n / (n - 1) + eps)) if wrong == "unbiased factor" else G)
 
 
 def student(file: Path, wrong: str = "") -> Arrays:  # noqa: PLR0912, PLR0915
@@ -49,7 +72,7 @@ def student(file: Path, wrong: str = "") -> Arrays:  # noqa: PLR0912, PLR0915
         f |= {key: array.astype(np.float32) for key, array in f.items() if array.dtype == np.float64}
     c = json.loads(str(f["settings"]))["config"]
     X, y, lam, eps, n = f["X_T"], f["y"], float(f["lambda"]), float(f["eps"]), len(f["y"])
-    k, has_bn, after, eta = 3, c["batch_norm"], c["bn_position"] == "after", 0.05
+    k, has_bn, after, eta = len(c["hidden"]) + 1, c["batch_norm"], c["bn_position"] == "after", 0.05
     ddof = 1 if wrong in ("unbiased", "unbiased forward") else 0
     if wrong.startswith("eps "):
         eps = float(wrong.split()[1])
@@ -76,6 +99,7 @@ def student(file: Path, wrong: str = "") -> Arrays:  # noqa: PLR0912, PLR0915
                 S = act(S)
             elif has_bn:
                 m, v = S.mean(axis=1, keepdims=True), S.var(axis=1, keepdims=True, ddof=ddof)
+                v = (np.sqrt(v) + eps) ** 2 - eps if wrong == "outside eps" else v
                 norm[l] = (S, m, v, (S - m) / np.sqrt(v + eps))
                 S = f[f"gamma{l}"][:, None] * norm[l][3] + f[f"beta{l}"][:, None]
         H = S * f[f"mask{l}"].T if f"mask{l}" in f else S
@@ -101,22 +125,17 @@ def student(file: Path, wrong: str = "") -> Arrays:  # noqa: PLR0912, PLR0915
                 elif has_bn:
                     S, m, v, hat = norm[l]
                     back = {"unbiased back": v * n / (n - 1)}.get(wrong, v)
-                    seen = {"dgamma input": S, "dgamma centred": S - m, "dgamma none": 1}.get(wrong, hat)
-                    out[f"dgamma{l}"], out[f"dbeta{l}"] = (G * seen).sum(axis=1), G.sum(axis=1)
+                    gamma, beta = f[f"gamma{l}"][:, None], f[f"beta{l}"][:, None]
+                    seen = {"dgamma input": S, "dgamma centred": S - m, "dgamma none": 1,
+                            "dgamma output": gamma * hat + beta}.get(wrong, hat)  # fmt: skip
+                    own = G * {"no dgamma": 0, "dgamma late": gamma}.get(wrong, 1)
+                    out[f"dgamma{l}"], out[f"dbeta{l}"] = (own * seen).sum(axis=1), own.sum(axis=1)
                     if wrong in ("l2 bn", "l2 all"):
                         out[f"dgamma{l}"] = out[f"dgamma{l}"] + 2 * lam * f[f"gamma{l}"]
                         out[f"dbeta{l}"] = out[f"dbeta{l}"] + 2 * lam * f[f"beta{l}"]
                     if wrong == "swapped":
                         out[f"dgamma{l}"], out[f"dbeta{l}"] = out[f"dbeta{l}"], out[f"dgamma{l}"]
-                    G = G if wrong == "no gamma" else G * f[f"gamma{l}"][:, None]
-                    std, count = np.sqrt(back + eps), 1 if wrong == "bn sum" else n
-                    of_mean = G.sum(axis=1, keepdims=True) / count
-                    spread = n - 1 if wrong == "unbiased" else count
-                    of_variance = hat * (G * hat).sum(axis=1, keepdims=True) / spread
-                    G = G - of_mean * (wrong not in ("constant", "no mean"))
-                    G = (G - of_variance * (wrong not in ("constant", "no variance"))) / (
-                        1 if wrong == "no std" else std
-                    )
+                    G = bn_back(G * gamma ** {"no gamma": 0, "gamma twice": 2}.get(wrong, 1), S, back, eps, wrong)
         dW, db = G @ inputs[l].T, G.sum(axis=1, keepdims=True)
         dW, db = {"dW n": (n * dW, db), "db mean": (dW, db / n), "no db": (dW, 0 * db)}.get(wrong, (dW, db))
         l2 = (2 if l < k else 1) if wrong == "l2 in layer 3" else factor
@@ -168,29 +187,56 @@ PLANTED = {
     "no db": "no gradient of b",
     "no mask": "no ReLU mask", "inverted": "ReLU mask inverted", "mask before": "ReLU mask of the layer before",
     "mask after": "ReLU mask of the layer after", "mask of input": "ReLU mask on the wrong side of BN",
-    "constant": "BN treated as constant", "no mean": "no gradient through the mean of BN",
-    "no variance": "no gradient through the variance of BN", "no gamma": "gamma missing in dX of BN",
-    "no std": "1/std missing in dX of BN", "bn sum": "sum for mean in BN", "eps 1e-5": "BN with eps 1e-5",
-    "unbiased": "unbiased variance, with its own derivative", "unbiased forward": "unbiased variance",
-    "unbiased back": "unbiased variance in the backward pass", "swapped": "dgamma and dbeta swapped",
-    "dgamma input": "dgamma of the input that is not normalised", "dgamma centred": "dgamma without 1/std",
-    "dgamma none": "dgamma without X_hat", "float32": "float32 rounding", "half": "a factor", "half loss": "a factor",
+    "float32": "float32 rounding", "half": "a factor", "half loss": "a factor", "eps 1e-5": "BN with eps 1e-5",
 }  # fmt: skip
 
 
+OF_BN = {
+    "constant": "BN treated as constant", "no mean": "no gradient through the mean of BN",
+    "no variance": "no gradient through the variance of BN", "mean sign": "wrong sign of the mean term of BN",
+    "variance sign": "wrong sign of the variance term of BN", "both signs": "wrong sign of both terms of BN",
+    "mean sum": "1/n missing in the mean term of BN", "variance sum": "1/n missing in the variance term of BN",
+    "bn sum": "sum for mean in BN", "mean of G": "1/std missing in the mean term of BN",
+    "power": "(v + eps)^-0.5 for (v + eps)^-1.5 in the variance term of BN",
+    "powers of std": "powers of std for those of v + eps in dX of BN",
+    "powers of v": "powers of v + eps for those of std in dX of BN",
+    "D of S": "X for X - mu in the variance term of BN", "D of hat": "X_hat for X - mu in the variance term of BN",
+    "variance half": "variance term of BN halved", "variance double": "variance term of BN doubled",
+    "no gamma": "gamma missing in dX of BN", "gamma twice": "gamma twice in dX of BN",
+    "no std": "1/std missing in dX of BN", "unbiased": "unbiased variance, with its own derivative",
+    "unbiased forward": "unbiased variance",
+    "unbiased back": "unbiased variance in both powers of the backward pass",
+    "unbiased factor": "unbiased variance in the backward pass",
+    "swapped": "dgamma and dbeta swapped", "dgamma input": "dgamma of the input that is not normalised",
+    "dgamma centred": "dgamma without 1/std", "dgamma none": "dgamma without X_hat",
+    "dgamma output": "dgamma of the output of BN",
+    "dgamma late": "dgamma and dbeta of G that is already times gamma", "no dgamma": "no gradient of gamma and beta",
+}  # fmt: skip
 OF_OTHER_NETWORKS = [
     ("dropout", "smoothing", "label smoothing missing"), ("dropout", "no dropout", "no dropout mask"),
     ("plain", "no mask", "no ReLU mask"), ("after", "constant", "BN treated as constant"),
     ("silu", "no l2", "L2 missing"),
+    ("large eps", "no eps", "eps missing in dX of BN"),
+    ("large eps", "outside eps", "eps outside the square root of BN"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("network", "wrong", "name"), [*(("bn", *one) for one in PLANTED.items()), *OF_OTHER_NETWORKS])
+@pytest.mark.parametrize(
+    ("network", "wrong", "name"), [*(("bn", *one) for one in (PLANTED | OF_BN).items()), *OF_OTHER_NETWORKS]
+)
 def test_a_planted_mistake_is_named(network: str, wrong: str, name: str, folder: Path, tmp_path: Path) -> None:
     named, failed, layers = verdict(folder, network, student(folder / f"{network}.npz", wrong), tmp_path / "mine.npz")
     assert failed
     assert named == {name}
     assert layers == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["one", "after", "three", "three after", "large eps"])
+def test_a_mistake_of_bn_is_named_in_networks_of_any_depth(network: str, folder: Path, tmp_path: Path) -> None:
+    for wrong, name in OF_BN.items():
+        arrays = student(folder / f"{network}.npz", wrong)
+        assert verdict(folder, network, arrays, tmp_path / "mine.npz")[0] == {name}
 
 
 def test_a_mistake_in_one_layer_and_arrays_that_leave_two_open(folder: Path, tmp_path: Path) -> None:

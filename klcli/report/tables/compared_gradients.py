@@ -5,8 +5,9 @@ from typing import Any
 
 from klcli.report.tables.table import Table, columns
 from klcli.report.words import network_name
+from klcli.studies.gradient_explanations import SINGLE
 from klcli.studies.gradient_files import FORWARD, GRADIENTS, RESULTS, Comparison
-from klcli.studies.gradient_mistakes import ROUNDED, SINGLE
+from klcli.studies.gradient_mistakes import ROUNDED
 
 
 def compared_table(found: Comparison, name: str) -> Table:
