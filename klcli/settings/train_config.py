@@ -19,6 +19,7 @@ SAMPLES = {"precise": 10_000, "adaptive": 1_000}  # number of images of each pol
 TRANSDUCTIVE = ("adaptive", "batch")  # with these policies, test images affect their own classification
 MAX_SHIFT = 31  # pixels: a shift by 32 would leave no pixel of an image
 PIXELS = 3072  # of an image, in three colours
+HUGE = 1e30  # products with larger values overflow in float32, and its smallest number is not much above 1 / HUGE
 MAX_WIDTH = 65_536  # the first layer alone would take 0.8 GB
 
 
@@ -171,14 +172,16 @@ class TrainConfig(Settings):
 
         An update of SGD multiplies W by 1 - eta (2 lambda + weight decay): below -1, W grows whatever the images are.
         """
-        eta = min(self.eta_max, type(self).eta_max)
-        if self.optimizer == "sgd" and eta * self.lam > 1:
-            return f"try a smaller lambda than {self.lam:g}"
-        if eta * self.weight_decay > 2:
-            return f"try a smaller --weight-decay than {self.weight_decay:g}"
-        if self.sigma is not None and self.sigma > 1:
-            return f"try a smaller --sigma than {self.sigma:g}"
-        return f"try a smaller --eta-max than {self.eta_max:g}"
+        eta, is_sgd = min(self.eta_max, type(self).eta_max), self.optimizer == "sgd"
+        causes = (
+            ("smaller lambda", self.lam, (is_sgd and eta * self.lam > 1) or self.lam > HUGE),
+            ("smaller --weight-decay", self.weight_decay, eta * self.weight_decay > 2),
+            ("smaller --sigma", self.sigma or 0.0, (self.sigma or 0.0) > 1),
+            ("smaller --silu-slope", self.silu_slope, self.silu_slope > HUGE),
+            ("larger --bn-eps", self.bn_eps, self.batch_norm and self.bn_eps < 1 / HUGE),
+            ("smaller --eta-max", self.eta_max, True),
+        )
+        return next(f"try a {cure} than {value:g}" for cure, value, is_cause in causes if is_cause)
 
     @property
     def shared_seed(self) -> int:

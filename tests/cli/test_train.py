@@ -146,18 +146,21 @@ def test_a_diverged_training_is_shown_as_such(here: Klcli) -> None:
 @pytest.mark.parametrize(
     ("given", "cure"),
     [
-        ("--lambda 1e308", "lambda than 1e+308"),
-        ("--lambda 1e308 --eta-max 1e6", "lambda than 1e+308"),
-        ("--weight-decay 1e300", "--weight-decay than 1e+300"),
-        ("--init normal --sigma 1e30", "--sigma than 1e+30"),
-        ("--lambda 0.1 --eta-max 1e10", "--eta-max than 1e+10"),
-        ("--optimizer adam --lambda 1e9 --eta-max 1e38", "--eta-max than 1e+38"),
+        ("--lambda 1e308", "smaller lambda than 1e+308"),
+        ("--lambda 1e308 --eta-max 1e6", "smaller lambda than 1e+308"),
+        ("--optimizer adam --lambda 1e39", "smaller lambda than 1e+39"),
+        ("--weight-decay 1e300", "smaller --weight-decay than 1e+300"),
+        ("--init normal --sigma 1e30", "smaller --sigma than 1e+30"),
+        ("--activation silu --silu-slope 1e39", "smaller --silu-slope than 1e+39"),
+        ("--bn --bn-eps 1e-46 --init normal --sigma 1e-30", "larger --bn-eps than 1e-46"),
+        ("--lambda 0.1 --eta-max 1e10", "smaller --eta-max than 1e+10"),
+        ("--optimizer adam --lambda 1e9 --eta-max 1e38", "smaller --eta-max than 1e+38"),
     ],
 )
 def test_the_setting_at_fault_is_named(here: Klcli, given: str, cure: str) -> None:
     done = here("train", *TINY, "--epochs", "2", *given.split())
     assert done.returncode == 6, done.stderr
-    assert done.stderr.splitlines()[-1].endswith(f"try a smaller {cure}")
+    assert done.stderr.splitlines()[-1].endswith(f"try a {cure}")
 
 
 @pytest.mark.slow
