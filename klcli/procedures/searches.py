@@ -17,7 +17,7 @@ from klcli.store.records import Run
 from klcli.store.store import Store
 from klcli.studies.lambda_search import Choice, Range, Tried, choose, draw, narrow, plan
 from klcli.studies.lambda_search import final as final_plan
-from klcli.studies.plans import check_repeats
+from klcli.studies.plans import repeat
 
 KIND = "lambda"
 FREE = ("lam", "seed", "order_seed", "evaluations_per_cycle")  # settings in which the stages of a search may differ
@@ -49,11 +49,11 @@ def search_lambda(
 
     All values, seeds and stacks of a stage are determined before its first training.
     """
-    check_repeats(repeats, vary, config)
-    Range(what.between[0], what.between[1], what.scale)  # refused before the images are opened
+    repeat(config, repeats, vary)  # refused before the images are opened, as the range is
+    Range(what.between[0], what.between[1], what.scale)
     with setup.pinned():
         runner = StudyRunner.opened(setup, config, resume)
-        setup.warn_of_cycles(config)
+        setup.warn_of_cycles(replace(config, eta_decay=1.0) if what.final else config)  # the final training obeys it
         return search(runner, config, what, repeats, vary)
 
 

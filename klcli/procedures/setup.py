@@ -120,12 +120,14 @@ class Setup:
             warn(f"--optimizer adam with eta_max {config.eta_max:g}: {why}")
 
     def warn_of_cycles(self, config: TrainConfig) -> None:
-        """Warn of a training that ends within a cycle, and of one without the snapshots that were asked for."""
+        """Warn of a training that ends within a cycle, and of one too short for its decay of eta or its snapshots."""
         budget = budget_of(config)
         if not budget.ends_a_cycle:
             eta = f"eta is {budget.learning_rate(budget.total_updates, config):.2g}"
             cure = "networks are best compared at the end of a whole cycle"
             self.observer.warn(f"{budget.cycles:.2f} cycles: training ends where {eta}, {cure}")
+        if config.eta_decay != 1 and budget.cycles <= 1:
+            self.observer.warn(f"--eta-decay {config.eta_decay:g}: no effect, the training ends with its first cycle")
         if config.snapshots and budget.cycles < 1:
             self.observer.warn("--snapshots: no network is kept, the training ends before the first cycle does")
 

@@ -23,7 +23,10 @@ def command_of(
 ) -> str:  # fmt: skip
     """Return the command of this name with the settings that matter and are not its defaults, of those in `only`."""
     default = TrainConfig(**OF_SEARCH) if name == "search-lambda" else TrainConfig()
-    without_effect = config.unused() if name != "sigma-sweep" else {}  # which trains with BN, too
+    # A sweep also trains with BN.
+    without_effect = {
+        key for key, (at_fault, _) in config.unused().items() if (name, at_fault) != ("sigma-sweep", "batch_norm")
+    }
     given = {
         key: value
         for key, (value, _) in differences(config, default).items()

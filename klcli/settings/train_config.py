@@ -17,9 +17,10 @@ CYCLIC = ("cyclical", "cosine")  # the schedules that repeat after 2 n_s updates
 BN_STATISTICS = ("ema", "precise", "adaptive", "batch")
 SAMPLES = {"precise": 10_000, "adaptive": 1_000}  # number of images of each policy that draws some
 TRANSDUCTIVE = ("adaptive", "batch")  # with these policies, test images affect their own classification
+WEAK_SHIFT, WEAK_CONTRAST = 1, 0.1  # maxima in the last updates with weak augmentation
 MAX_SHIFT = 31  # pixels: a shift by 32 would leave no pixel of an image
 PIXELS = 3072  # of an image, in three colours
-HUGE = 1e30  # products with larger values overflow in float32, and its smallest number is not much above 1 / HUGE
+HUGE = 1e30  # float32 can overflow in products with larger values, and underflow with values below 1 / HUGE
 MAX_WIDTH = 65_536  # the first layer alone would take 0.8 GB
 
 
@@ -150,16 +151,28 @@ class TrainConfig(Settings):
         if not self.batch_norm:
             own = ("bn_position", "bn_momentum", "bn_eps", "bn_statistics", "bn_samples")
             found |= dict.fromkeys(own, ("batch_norm", "the network has no batch normalisation, add --bn"))
+        elif self.statistics_samples and self.evaluations_per_cycle == 0:
+            own_images = f"{self.bn_statistics} statistics replace the running averages in the only evaluation, omit it"
+            found["bn_momentum"] = "bn_statistics", own_images
         if self.whitening is None:
             found["whitening_eps"] = "whitening", "nothing is whitened, give --whitening N"
         if self.schedule == "constant":
             found["eta_min"] = "schedule", "the constant schedule has one rate, --eta-max: omit it"
-        if self.cycles == 1 and self.epochs is None:
-            found["eta_decay"] = "cycles", "a single cycle has one highest rate, --eta-max: give more --cycles"
+        if self.shift <= WEAK_SHIFT and self.contrast <= WEAK_CONTRAST:
+            weak = f"--shift and --contrast are not above its limits, {WEAK_SHIFT} and {WEAK_CONTRAST}, omit it"
+            found["weak_augmentation"] = "shift", weak
+        if not self.draws:
+            found["order_seed"] = "shuffle", "without shuffling, augmentation and dropout nothing is drawn, omit it"
         if self.split.validation_batches:
             whole = f"--validation-batches {listed(self.split.validation_batches)} names the images: omit one"
             found["split.validation"] = "split.validation_batches", whole
         return found
+
+    @property
+    def draws(self) -> bool:
+        """Whether a training draws more than its initial weights."""
+        augments = self.flip or self.shift or self.contrast or self.mixup
+        return bool(self.shuffle or augments or self.dropout or self.statistics_samples)
 
     @property
     def statistics_samples(self) -> int | None:

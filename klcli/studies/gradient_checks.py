@@ -13,7 +13,7 @@ from klcli.data.dataset import Split
 from klcli.engine.gradient_check import TensorCheck, check_gradients
 from klcli.engine.network import Network, stack
 from klcli.settings.procedures import CheckSettings
-from klcli.settings.setting import require
+from klcli.settings.setting import MAX_INTEGER, require
 from klcli.settings.train_config import TrainConfig
 from klcli.training.networks import initialize
 
@@ -45,7 +45,8 @@ def course_set(seed: int) -> list[Stack]:
     kinds += [replace(base, batch_norm=True, bn_position="after")]
     networks = [(replace(kind, lam=lam),) for kind in kinds for lam in (0.0, 0.01)]
     first = replace(base, batch_norm=True, order_seed=seed)
-    return [*networks, tuple(replace(first, lam=lam, seed=seed + i) for i, lam in enumerate(STACK_LAMBDAS))]
+    seeds = [(seed + i) % (MAX_INTEGER + 1) for i in range(len(STACK_LAMBDAS))]
+    return [*networks, tuple(replace(first, lam=lam, seed=own) for lam, own in zip(STACK_LAMBDAS, seeds, strict=True))]
 
 
 def with_and_without_l2(config: TrainConfig) -> list[Stack]:

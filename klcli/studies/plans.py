@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from klcli.errors import ConfigError
 from klcli.settings.procedures import MOST_REPEATS, VARY
-from klcli.settings.setting import require
+from klcli.settings.sameness import SETTINGS
+from klcli.settings.setting import require, value_of
 from klcli.settings.split_config import listed
 from klcli.settings.train_config import TrainConfig
 
@@ -29,17 +30,23 @@ def repeat(base: TrainConfig, repeats: int, vary: str = "all") -> list[TrainConf
     weights, orders = (range(repeats) if varies else [0] * repeats for varies in (vary != "order", vary != "init"))
     seeds = [base.seed + r for r in weights]
     order_seeds = [None if first is None else first + r for r in orders]
-    drawn = base.seed if base.split.split_seed is None else base.split.split_seed
-    splits = [replace(base.split, split_seed=drawn + r) if vary == "split" else base.split for r in range(repeats)]
-    own = zip(seeds, order_seeds, splits, strict=True)
-    return [replace(base, seed=seed, order_seed=order, split=split) for seed, order, split in own]
+    drawn, splits = base.split.split_seed, [base.split.split_seed] * repeats
+    if vary == "split":
+        splits = [(base.seed if drawn is None else drawn) + r for r in range(repeats)]
+    for key, values in (("seed", seeds), ("order_seed", order_seeds), ("split.split_seed", splits)):
+        last, largest = values[-1], int(SETTINGS[key].at_most or 0)
+        typed = SETTINGS["seed" if value_of(base, key) is None else key].option
+        many = f"{typed} {values[0]}: {repeats} repeats count up from it, give at most {largest - repeats + 1}"
+        require(last is None or last <= largest, many)
+    return [
+        replace(base, seed=seed, order_seed=order, split=replace(base.split, split_seed=own))
+        for seed, order, own in zip(seeds, order_seeds, splits, strict=True)
+    ]
 
 
 def can_vary(config: TrainConfig, vary: str) -> bool:
     """Whether repeats of a training can differ so: some draw nothing but weights, some name their validation images."""
-    augments = config.flip or config.shift or config.contrast or config.mixup
-    draws = config.shuffle or augments or config.dropout or config.statistics_samples
-    return {"order": bool(draws), "split": not config.split.validation_batches}.get(vary, True)
+    return {"order": config.draws, "split": not config.split.validation_batches}.get(vary, True)
 
 
 def check_repeats(repeats: int, vary: str, base: TrainConfig | None = None) -> None:

@@ -9,10 +9,9 @@ from klcli.compiled.images import Drawn, Images
 from klcli.data.augmentation import draw_contrast, draw_moves, mixup
 from klcli.data.dataset import CLASSES, Split, epoch_order
 from klcli.engine.losses import Loss
-from klcli.settings.train_config import TrainConfig
+from klcli.settings.train_config import WEAK_CONTRAST, WEAK_SHIFT, TrainConfig
 
 AUGMENTATION, MIXUP = 3, 4  # spawn keys, distinct from those of weights, order and dropout
-WEAK_SHIFT, WEAK_CONTRAST = 1, 0.1  # maxima in the last updates with weak augmentation
 
 
 class Minibatches:

@@ -87,7 +87,14 @@ def test_adam_with_the_rates_of_sgd_is_warned_of_with_the_cure(here: Klcli, comm
         (["train", "--preset", "quick", "--no-bn", "--bn-position", "after"], ["--bn-position after", "add --bn"]),
         (["search-lambda", "--no-bn", "--bn-position", "after"], ["--bn-position after", "add --bn"]),
         (["train", "--executor", "tcp://host:1"], ["--executor tcp://host:1", "--repeats 2"]),
+        (["train", "--jobs", "2"], ["--jobs 2", "--repeats 2"]),
+        (["search-lambda", "--executor", "tcp://host:1", "--jobs", "2"], ["--jobs 2", "Dask cluster"]),
         (["train", "--whitening-eps", "3"], ["--whitening-eps 3", "--whitening N"]),
+        (
+            ["train", "--shift", "1", "--weak-augmentation", "0.1"],
+            ["--weak-augmentation 0.1", "--shift and --contrast"],
+        ),
+        (["train", "--no-shuffle", "--order-seed", "3"], ["--order-seed 3", "without shuffling"]),
         (["train", "--schedule", "constant", "--eta-min", "0.01"], ["--eta-min 0.01", "--eta-max"]),
         (["train", "--validation", "9", "--validation-batches", "2"], ["--validation 9", "--validation-batches 2"]),
     ],
@@ -97,6 +104,21 @@ def test_options_without_an_effect_are_refused(
     here: Klcli, refused: Refused, options: list[str], named: list[str]
 ) -> None:
     refused(here(*options, "--data", "synthetic", "--subset", "300"), 2, *named)
+
+
+def test_a_decay_of_eta_is_obeyed_by_the_final_training_and_warned_of_in_a_single_cycle(
+    here: Klcli, rows: Rows
+) -> None:
+    tiny = ("--data", "synthetic", "--subset", "200", "--hidden", "5", "--step-size", "2", "--eta-decay", "0.5")
+    said = "--eta-decay 0.5: no effect, the training ends with its first cycle"
+    for short in (["--cycles", "1"], ["--epochs", "1"]):
+        assert said in succeeded(here("train", *tiny, *short)).stderr
+    assert said not in succeeded(here("train", *tiny)).stderr
+    search = ("search-lambda", *tiny, "--cycles", "1", "--values", "0.1", "--jobs", "1")
+    assert said in succeeded(here(*search)).stderr
+    assert said not in succeeded(here(*search, "--final")).stderr
+    [*_, final] = rows("runs")
+    assert (final["cycles"], final["eta_decay"]) == (3, 0.5)
 
 
 def test_options_of_bn_of_a_gradient_check_without_bn_are_refused(here: Klcli, refused: Refused) -> None:

@@ -46,6 +46,25 @@ def test_an_order_seed_of_its_own_is_the_first_one(vary: str, expected: list[tup
     assert seeds(repeat(TrainConfig(seed=7, order_seed=3), 2, vary)) == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "vary", "said"),
+    [
+        ({"seed": 2**63 - 1}, "all", f"--seed {2**63 - 1}: 3 repeats count up from it, give at most {2**63 - 3}"),
+        ({"seed": 2**63 - 2}, "order", f"--seed {2**63 - 2}: "),
+        ({"order_seed": 2**63 - 2}, "all", f"--order-seed {2**63 - 2}: "),
+        ({"seed": 2**32}, "split", f"--seed {2**32}: 3 repeats count up from it, give at most {2**32 - 3}"),
+        ({"split": SplitConfig(split_seed=2**32 - 1)}, "split", f"--split-seed {2**32 - 1}: "),
+    ],
+)
+def test_seeds_that_cannot_rise_are_refused_with_the_one_that_was_given(
+    settings: dict[str, Any], vary: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        repeat(TrainConfig(**settings), 3, vary)
+    assert str(refusal.value).startswith(said)
+    assert len(repeat(TrainConfig(seed=2**63 - 3, split=SplitConfig(split_seed=2**32 - 1)), 3)) == 3
+
+
 def test_one_repeat_is_the_training_itself() -> None:
     assert repeat(TrainConfig(seed=4), 1) == [TrainConfig(seed=4)]
 

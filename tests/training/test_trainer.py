@@ -51,11 +51,16 @@ def test_the_same_config_twice_gives_the_same_bits(splits: Splits, dtype: str) -
     [
         ({}, {"bn_position": "after", "bn_momentum": 0.5, "bn_eps": 0.1, "bn_statistics": "precise", "bn_samples": 5}),
         ({}, {"whitening_eps": 1.0}),
+        (
+            {"batch_norm": True, "bn_statistics": "precise", "evaluations_per_cycle": 0, "snapshots": True},
+            {"bn_momentum": 0.5},
+        ),
         ({"schedule": "constant"}, {"eta_min": 0.01}),
-        ({"epochs": None, "cycles": 1, "step_size": 3}, {"eta_decay": 0.5}),
+        ({"shift": 1, "contrast": 0.1}, {"weak_augmentation": 0.5}),
+        ({"shuffle": False}, {"order_seed": 9}),
         ({"split": SplitConfig(validation_batches=(2,), subset=100)}, {"split.validation": 9}),
     ],
-    ids=["without BN", "without whitening", "constant", "one cycle", "batch files"],
+    ids=["without BN", "without whitening", "one evaluation", "constant", "weak", "in order", "batch files"],
 )
 def test_settings_without_an_effect_change_no_bit(
     small_dataset: Dataset, without: dict[str, Any], other: dict[str, Any]
@@ -70,8 +75,10 @@ def test_settings_without_an_effect_change_no_bit(
 
 
 def test_with_what_they_need_they_have_an_effect() -> None:
-    full = TrainConfig(batch_norm=True, whitening=9, schedule="one-cycle")
+    full = TrainConfig(batch_norm=True, whitening=9, schedule="one-cycle", shift=2)
     assert not full.unused()
+    assert not replace(full, bn_statistics="batch", evaluations_per_cycle=0).unused()  # the checkpoint has the averages
+    assert not replace(full, shuffle=False, contrast=0.2, shift=0).unused()
 
 
 @pytest.mark.parametrize(
