@@ -177,7 +177,7 @@ class Lab:
         from klcli.studies.gradient_files import compare_files
 
         observer = self._setup.observer
-        with observer.step("comparing arrays"):
+        with self._setup.pinned(), observer.step("comparing arrays"):  # BLAS threads only slow such small products
             return compare_files(Path(path), Path(reference), settings or CheckSettings(), observer.say)
 
     def evaluate(
