@@ -67,9 +67,6 @@ class Invocation(Settings, Observer):
     debug: bool = flag(Role.OUTPUT, "Show the traceback of a failure.")
     # fmt: on
 
-    def unused(self) -> dict[str, tuple[str, str]]:
-        return {"jobs": ("executor", "the workers of the Dask cluster train, omit it")} if self.executor else {}
-
     @cached_property
     def lab(self) -> "Lab":
         from klcli.lab import Lab

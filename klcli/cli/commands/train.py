@@ -55,9 +55,8 @@ def train(
     lab, is_study = invocation.lab, invocation.repeats != 1 or invocation.vary != "all"
     number = f"--resume {resume}: continues one run; the same command with --resume last continues its repeats"
     require(not is_study or resume in (None, "last"), number)
-    for option, value in (("executor", invocation.executor), ("jobs", invocation.jobs)):
-        alone = f"--{option} {value}: a single training has no use for workers, omit it or give --repeats 2 or more"
-        require(is_study or value in (None, 1), alone)  # with --jobs 1, it uses one core
+    alone = f"--executor {invocation.executor}: a single training has no use for workers, give --repeats 2 or more"
+    require(is_study or invocation.executor is None, alone)
     if is_study:
         study = lab.repeat(config, invocation.repeats, vary=invocation.vary, resume=resume is not None)
         _show_repeats(invocation, study.id)
