@@ -80,21 +80,24 @@ def extent(argument: str, settings: ReproductionSettings, repeats: int) -> dict[
 
 
 def _check(runner: StudyRunner, own: Sequence[GradientExperiment]) -> None:
-    """Check the gradients of a report that are not checked yet, as one suite."""
-    store, sha256 = runner.store.gradient_checks, runner.dataset.sha256
+    """Check the gradients of a report, as one suite.
+
+    It takes seconds, so no stored check is used: that of an older klcli may be of other images.
+    """
     wanted = [(stack, check.settings) for check in own for stack in check.networks()]
+    if not wanted:
+        return
     divided = cache(partial(split, runner.dataset))  # its standardisation takes 0.2 s
-    if missing := [pair for pair in wanted if not runner.resume or store.latest(*pair, sha256) is None]:
-        total = sum(entries(stack, settings.dims) for stack, settings in missing)
-        with runner.setup.observer.step("checking entries", total) as advance:
-            checks: list[NetworkCheck] = []
-            for stack, how in missing:
-                train = divided(stack[0].split).train
-                if how.images == 1 and stack[0].batch_norm:
-                    checks.append(check_a_single_image(stack[0], train, how))
-                else:
-                    checks += check_networks([stack], train, how, on_entries=advance)
-        store.record(checks, runner.dataset, runner.setup.command)
+    total = sum(entries(stack, settings.dims) for stack, settings in wanted)
+    with runner.setup.observer.step("checking entries", total) as advance:
+        checks: list[NetworkCheck] = []
+        for stack, how in wanted:
+            train = divided(stack[0].split).train
+            if how.images == 1 and stack[0].batch_norm:
+                checks.append(check_a_single_image(stack[0], train, how))
+            else:
+                checks += check_networks([stack], train, how, on_entries=advance)
+    runner.store.gradient_checks.record(checks, runner.dataset, runner.setup.command)
 
 
 def _train(runner: StudyRunner, one: Report, terms: Terms) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 from hashlib import sha256
 from pathlib import Path
 
@@ -72,6 +73,17 @@ def test_a_gradient_check_has_its_own_division_of_the_images(here: Klcli, rows: 
     config = TrainConfig(hidden=(4,), lam=0.1, split=SplitConfig(validation=20000))
     *_, check = Lab(data="synthetic").check_gradients(config, CheckSettings(images=4, dims=6))
     assert of_report == [error.gradient_std for error in check.errors]
+
+
+def test_resume_checks_the_gradients_again(here: Klcli, rows: Rows, report: Path) -> None:
+    """Nothing shows on which images an older klcli made the stored checks."""
+    report.write_text(REPORT + CHECKED, encoding="utf-8")
+    trained = json.loads(succeeded(here("reproduce", report.name, *LOOK, "--json")).stdout)
+    with sqlite3.connect("results/klcli.db") as db:
+        db.execute("UPDATE gradient_errors SET gradient_std = 7")
+    resumed = json.loads(succeeded(here("reproduce", report.name, *LOOK, "--json", "--resume")).stdout)
+    assert [one["lines"] for one in resumed["reports"]] == [one["lines"] for one in trained["reports"]]
+    assert {row["gradient_std"] for row in rows("gradient_errors") if row["check_id"] == 1} == {7}
 
 
 def test_from_the_check_to_the_page(here: Klcli, rows: Rows, report: Path, tmp_path: Path) -> None:
