@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from klcli.settings.columns import OF_BN
 from klcli.settings.run_names import ranges_words, runs_words
 from klcli.settings.sameness import SETTINGS, not_default
 from klcli.settings.setting import value_of
@@ -90,10 +89,10 @@ def image_sets_words(image_sets: Sequence[ImageSet]) -> list[str]:
 
 
 def setting_value(run: Run | RunResult, key: str) -> Any:
-    """Return a setting of a run; n_s, cycles and epochs resolved, position and statistics of BN None without BN."""
+    """Return a setting of a run, n_s, cycles and epochs resolved; None without effect, as that of BN without BN."""
     if SETTINGS[key].is_resolved:
         return getattr(run, key)
-    return None if key in OF_BN and not run.config.batch_norm else value_of(run.config, key)
+    return None if key in run.config.without_effect else value_of(run.config, key)
 
 
 def value_words(key: str, value: Any) -> str:
@@ -108,7 +107,7 @@ def run_title(what: str, run: Run, more: str = "") -> str:
 
 def options_words(config: TrainConfig, omit: Sequence[str] = IN_CAPTION) -> str:
     """`momentum 0.9, flips, not shuffled`: the settings that are not the default and not shown elsewhere."""
-    omit = (*omit, "order_seed") if config.shared_seed == config.seed else omit
+    omit = (*omit, *config.without_effect, *["order_seed"] * (config.shared_seed == config.seed))
     shown = {key: value for key, value in not_default(config).items() if key not in omit and "split." not in key}
     return ", ".join(SETTINGS[key].phrase(value) for key, value in shown.items())
 

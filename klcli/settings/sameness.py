@@ -30,8 +30,9 @@ def settings_and_seeds(config: TrainConfig) -> tuple[TrainConfig, tuple[int | No
 def numbers_key(config: TrainConfig, step_size: int, epochs: float) -> tuple[Any, ...]:
     """Return what determines the numbers of a run, whose length may be given as epochs, cycles or updates."""
     repeated, seeds = settings_and_seeds(config)
-    samples = config.statistics_samples
-    return with_valid(repeated, bn_samples=samples, **_WITHOUT_LENGTH), step_size, epochs, seeds
+    without_effect = {key: SETTINGS[key].default for key in config.without_effect if "." not in key}
+    same = {"bn_samples": config.statistics_samples} | without_effect | _WITHOUT_LENGTH
+    return with_valid(repeated, **same), step_size, epochs, seeds
 
 
 def stack_key(config: TrainConfig) -> tuple[Any, ...]:

@@ -175,6 +175,23 @@ class TrainConfig(Settings):
         return bool(self.shuffle or augments or self.dropout or self.statistics_samples)
 
     @property
+    def without_effect(self) -> set[str]:
+        """The keys of all settings without an effect on this training; those not in `unused` are no mistake."""
+        has_cycles = self.schedule in CYCLIC
+        has_length = has_cycles or self.epochs is None or bool(self.evaluations_per_cycle)
+        needed = {
+            "bn_samples": self.bn_statistics in SAMPLES,
+            "silu_slope": self.activation == "silu",
+            "sigma": self.initializer == "normal",
+            "momentum": self.optimizer == "sgd",
+            "eta_decay": has_cycles and (self.cycles > 1 or self.epochs is not None),
+            "step_epochs": has_length and self.step_size is None,
+            "step_size": has_length,
+            "cycles": has_length,
+        }
+        return {*self.unused(), *(key for key, is_true in needed.items() if not is_true)}
+
+    @property
     def statistics_samples(self) -> int | None:
         """The number of images for the BN statistics of evaluation; None if the policy draws none."""
         return SAMPLES.get(self.bn_statistics) if self.bn_samples is None else self.bn_samples

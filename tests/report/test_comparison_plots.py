@@ -82,7 +82,7 @@ def test_short_labels_still_tell_the_settings_apart() -> None:
 @pytest.mark.parametrize(
     ("settings", "labels"),
     [
-        ([{}, {"bn_eps": 1e-5}], ["BN eps 1e-08", "BN eps 1e-05"]),
+        ([{"batch_norm": True}, {"batch_norm": True, "bn_eps": 1e-5}], ["BN eps 1e-08", "BN eps 1e-05"]),
         ([{}, {"evaluations_per_cycle": 4}], ["without evaluations per cycle", "evaluations per cycle 4"]),
         ([{}, {"flip": True, "momentum": 0.9}], ["momentum 0, not flips", "momentum 0.9, flips"]),
         ([{}, {"optimizer": "adam"}], ["optimizer sgd", "optimizer adam"]),

@@ -16,6 +16,7 @@ from klcli.report.words import network_name, options_words, settings_line
 from klcli.settings.sameness import SETTINGS, differences, settings_and_seeds, without_seeds
 from klcli.settings.setting import Setting, value_of, with_values
 from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Run
 
 # What a setting needs beside it.
 PARTNERS: dict[str, dict[str, Any]] = {
@@ -87,6 +88,29 @@ def test_a_setting_that_changes_alone_is_seen_everywhere(one: Setting, value: An
         assert one in varying(runs)
         assert one.label in notes.partition("with different ")[2].partition(":")[0].split(", ")
         assert len(group(runs, (one,))[0]) == 2
+
+
+def test_the_table_of_a_run_has_the_settings_with_an_effect() -> None:
+    of_bn = {"BN position", "BN momentum", "BN eps", "BN statistics"}
+    of_cycles = {"step epochs", "n_s", "cycles", "eta decay"}
+    plain = records.run(1, TrainConfig())
+    with_bn = records.run(2, TrainConfig(batch_norm=True))
+    constant = records.run(3, TrainConfig(optimizer="adam", schedule="constant", epochs=2))
+
+    def shown(*runs: Run) -> set[str]:
+        return {cells[0] for cells in comparison_table(runs, diff_only=False).cells()}
+
+    assert shown(with_bn) - shown(plain) == of_bn
+    assert shown(plain) - shown(constant) == {"momentum", "eta min", *of_cycles}
+    assert not shown(with_bn) & {"BN samples", "SiLU slope", "whitening eps", "sigma", "weak augmentation"}
+    both = {name: values for name, *values in comparison_table([plain, with_bn], diff_only=False).cells()}
+    assert both["BN momentum"] == ["-", "0.9"]
+
+
+def test_a_setting_without_effect_makes_no_second_seed() -> None:
+    runs = [records.run(1, TrainConfig()), records.run(2, TrainConfig(bn_eps=1e-5))]
+    [one], repeated = group(runs, ())
+    assert ([*one.runs], repeated) == (runs[:1], runs[1:])
 
 
 def test_a_name_for_settings_is_none() -> None:

@@ -74,4 +74,8 @@ def test_a_caption_has_every_setting_that_was_chosen() -> None:
 def test_options_are_what_is_not_the_default() -> None:
     assert options_words(TrainConfig()) == ""
     config = TrainConfig(flip=True, dropout=0.1, dtype="float64", evaluations_per_cycle=4, bn_momentum=0.5)
-    assert options_words(config) == "BN momentum 0.5, flips, dropout 0.1, evaluations per cycle 4, dtype float64"
+    assert options_words(config) == "flips, dropout 0.1, evaluations per cycle 4, dtype float64"  # without BN
+    assert (
+        options_words(replace(config, batch_norm=True))
+        == "BN momentum 0.5, flips, dropout 0.1, evaluations per cycle 4, dtype float64"
+    )

@@ -56,18 +56,32 @@ def test_the_same_config_twice_gives_the_same_bits(splits: Splits, dtype: str) -
             {"bn_momentum": 0.5},
         ),
         ({"schedule": "constant"}, {"eta_min": 0.01}),
+        ({"epochs": None, "cycles": 1, "step_size": 3}, {"eta_decay": 0.5}),
         ({"shift": 1, "contrast": 0.1}, {"weak_augmentation": 0.5}),
         ({"shuffle": False}, {"order_seed": 9}),
         ({"split": SplitConfig(validation_batches=(2,), subset=100)}, {"split.validation": 9}),
+        ({"step_size": 3}, {"step_epochs": 1.0}),
+        ({"schedule": "one-cycle"}, {"step_epochs": 1.0, "step_size": 7, "cycles": 3}),
     ],
-    ids=["without BN", "without whitening", "one evaluation", "constant", "weak", "in order", "batch files"],
+    ids=[
+        "without BN",
+        "without whitening",
+        "one evaluation",
+        "constant",
+        "one cycle",
+        "weak",
+        "in order",
+        "batch files",
+        "n_s",
+        "length in epochs",
+    ],
 )
 def test_settings_without_an_effect_change_no_bit(
     small_dataset: Dataset, without: dict[str, Any], other: dict[str, Any]
 ) -> None:
     config = replace(TrainConfig(hidden=(7,), batch_size=20, epochs=2, split=SPLIT), **without)
     changed = with_values(config, other)
-    assert other.keys() <= config.unused().keys()
+    assert other.keys() <= config.without_effect
     assert differences(config, changed).keys() == other.keys()
     [first], [second] = [train([one], split(small_dataset, one.split)) for one in (config, changed)]
     assert without_seconds(first) == without_seconds(second)

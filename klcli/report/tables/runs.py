@@ -111,7 +111,10 @@ def splits_table(title: str, run: Run) -> Table:
 
 
 def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence[Evaluation] = ()) -> Table:
-    """Every setting and result of runs and of later evaluations, a column per run; `diff_only`: what differs."""
+    """Every setting with an effect and every result of runs, also of later evaluations, a column per run.
+
+    With `diff_only`, those that differ.
+    """
     from klcli.report.tables.later_checks import evaluation_words
 
     later: dict[str, dict[int, float | None]] = {}
@@ -126,7 +129,7 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
         ("split", ["{} train, {} validate, {} test".format(*run.split.sizes()) for run in runs], str),
         ("network", [words.network_name(run.config) for run in runs], str),
         *((one.label, [words.setting_value(run, key) for run in runs], partial(words.value_words, key))
-          for key, one in SETTINGS.items()),
+          for key, one in SETTINGS.items() if any(key not in run.config.without_effect for run in runs)),
         *(line for line in results if line[1] != [None] * len(runs)),
         *((title, [values.get(run.id) for run in runs], fraction) for title, values in later.items()),
     ]  # fmt: skip
