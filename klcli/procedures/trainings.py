@@ -40,9 +40,8 @@ def rerun(setup: Setup, which: str) -> Run:
     """
     store = setup.store()
     run = chosen_run(store, which, "rerun")
-    study = store.studies.get(run.study_id) if run.study_id is not None else None
-    # A run with the quirks of a published report begins with other weights, or is trained by other equations.
-    if study and {"method", "as_published", "quirks"} & study.settings.keys():
+    if run.method and run.study_id is not None:  # it begins with other weights, or is trained by other equations
+        study = store.studies.get(run.study_id)
         again = f"repeat study {study.id} with `{study.command or run.command}`"
         raise ConfigError(f"rerun {which}: no settings describe how this run was trained, {again}")
     with setup.pinned(run.threads):

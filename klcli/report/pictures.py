@@ -1,6 +1,6 @@
 """The pictures of `klcli report`, each kind from its own module in report/plots."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from klcli.report.plots.studies import gradient_errors, lambda_search, sigma_cur
 from klcli.report.views import View
 from klcli.settings.selection import OF_GRADIENTS, SINGLE, Selection
 from klcli.settings.setting import require
-from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run, Study
 from klcli.store.store import Store
 from klcli.training.environment import pin_threads
@@ -113,13 +112,10 @@ class Painter:
     def _kinds(self, study: Study, runs: Sequence[Run]) -> dict[str, Callable[[], list[Named]]]:
         """Return the kinds of pictures of a study, each with a function that finds those that it has."""
         found = stored_reproduction(self._store, study.id) if study.kind == KIND else None
-        each: list[Sequence[Run]] = [runs]
-        if found is not None:  # the same settings have other curves with quirks or a warm start: one of them is shown
-            methods = [*found.settings.values()]
-            first = {base: many for by_config in reversed(methods) for base, many in by_config.items()}
-            each = [*map(_complete, methods)]
-            runs = sorted(_complete(first), key=lambda run: run.id)
-        evaluated, *alone = ([run for run in own if run.config.evaluations_per_cycle != 0] for own in (runs, *each))
+        if found is not None:
+            every = (run for by_config in found.settings.values() for many in by_config.values() for run in many)
+            runs = sorted((run for run in every if run.state == "complete"), key=lambda run: run.id)
+        evaluated = [run for run in runs if run.config.evaluations_per_cycle != 0]
 
         def published(kind: str) -> list[Named]:
             if found is None:
@@ -128,8 +124,7 @@ class Painter:
             return [(f"study-{max(found.studies):06d}-{name}", chart) for name, _, chart in own]
 
         def training() -> list[Named]:
-            final = self._final(study)
-            return [one for own in ([final] if final else alone) for one in self._training(own)]
+            return self._training(self._final(study) or evaluated)
 
         sweep: list[Named] = [(f"study-{study.id:06d}-sigma", partial(self._gathered, sigma_curves, runs))]
         return {
@@ -197,10 +192,6 @@ class Painter:
             network = for_split(trained.network, images, run.config.bn_statistics, run.config.dtype)
             counts = confusion(images.labels, predict(network, images, run.config.dtype))
         return draw_confusion(run, counts, dataset.class_names, suffix, look, on)
-
-
-def _complete(by_config: Mapping[TrainConfig, Sequence[Run]]) -> list[Run]:
-    return [run for many in by_config.values() for run in many if run.state == "complete"]
 
 
 def _single(view: View, kind: str) -> Sequence[Run]:

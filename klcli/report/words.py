@@ -105,9 +105,29 @@ def run_title(what: str, run: Run, more: str = "") -> str:
     return f"{what} {run.id}: {network_name(run.config)}{more}{subset_words([run])}"
 
 
-def options_words(config: TrainConfig, omit: Sequence[str] = IN_CAPTION) -> str:
-    """`momentum 0.9, flips, not shuffled`: the settings that are not the default and not shown elsewhere."""
-    omit = (*omit, *config.without_effect, *["order_seed"] * (config.shared_seed == config.seed))
+def method_words(run: Run) -> str:
+    """`decay of W1 halved`: what sets a run of a reproduction apart from one with the same settings."""
+    return run.method or "as configured"
+
+
+def methods_words(runs: Sequence[Run]) -> str:
+    """`decay of W1 halved`, or `decay of W1 halved in runs 3-5` if others are without it; empty without any."""
+    methods = {run.method: [one for one in runs if one.method == run.method] for run in runs}
+    named = [
+        method if len(methods) == 1 else f"{method} in {run_numbers(own)}" for method, own in methods.items() if method
+    ]
+    return "; ".join(named)
+
+
+def options_words(
+    config: TrainConfig, omit: Sequence[str] = IN_CAPTION, together_with: Sequence[TrainConfig] = ()
+) -> str:
+    """`momentum 0.9, flips, not shuffled`: the settings that are not the default and not shown elsewhere.
+
+    Those without an effect on this training and on the others in the same picture are omitted.
+    """
+    without_effect = config.without_effect.intersection(*(one.without_effect for one in together_with))
+    omit = (*omit, *without_effect, *["order_seed"] * (config.shared_seed == config.seed))
     shown = {key: value for key, value in not_default(config).items() if key not in omit and "split." not in key}
     return ", ".join(SETTINGS[key].phrase(value) for key, value in shown.items())
 
@@ -127,7 +147,8 @@ def settings_words(run: Run, together_with: Sequence[Run] = ()) -> dict[str, str
         "schedule": "cosine" if config.schedule == "cosine" else "",
         "n_s": f"n_s {run.step_size}" if config.schedule in CYCLIC else "",
         "n_batch": f"n_batch {config.batch_size}",
-        "options": options_words(config),
+        "options": options_words(config, together_with=configs),
+        "method": methods_words(together_with or [run]),
         "initializer": config.initializer if config.sigma is None else f"sigma {config.sigma:g}",
         "seed": _seeds_words("seed", {one.seed for one in configs}),
         "order": _seeds_words("order seed", {one.shared_seed for one in configs}) if has_orders else "",

@@ -148,7 +148,7 @@ class Database:
         # The errors of a gradient check are rows in another table.
         types = {one.name: one.type for one in fields(kind) if one.name != "errors"}  # type: ignore[arg-type]
         parsers = [(name, _PARSERS[of]) for name, of in types.items() if of in _PARSERS]
-        columns = ", ".join(name.removesuffix("_json") for name in types)
+        columns = ", ".join(getattr(kind, "EXPRESSIONS", {}).get(name, name.removesuffix("_json")) for name in types)
         try:
             for row in self.each(f"SELECT {columns} FROM {source}", parameters):
                 values = dict(zip(types, row, strict=True))

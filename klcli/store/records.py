@@ -4,13 +4,20 @@ import json
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from klcli.errors import StoreError
 from klcli.settings.sameness import without_seeds
 from klcli.settings.setting import with_valid
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
+
+# Published reports are reproduced with the quirks of their code or from the weights of another training, which no
+# setting describes. An older klcli stored no names of them.
+METHOD = (
+    "(SELECT coalesce(json_extract(settings, '$.method'), "
+    "iif(json_extract(settings, '$.as_published'), 'as published', NULL)) FROM studies WHERE studies.id = study_id)"
+)
 
 
 class _Measured:
@@ -22,6 +29,8 @@ class _Measured:
 @dataclass(frozen=True, kw_only=True)
 class Run(_Measured):
     """One training: its settings are in `config`, the other fields are its origin and results."""
+
+    EXPRESSIONS: ClassVar = {"method": METHOD}  # of the fields that are no columns
 
     id: int
     study_id: int | None = None
@@ -69,6 +78,7 @@ class Run(_Measured):
     identity: str | None = None  # the same in all copies of the run
     origin: str | None = None  # the database from which it was merged
     origin_run: int | None = None  # its number there
+    method: str | None = None  # `random biases`: what sets it apart from a training with the same settings
 
     @cached_property
     def config(self) -> TrainConfig:
@@ -299,11 +309,7 @@ class Order:
         return f'"{self.column}" ' + ("DESC" if self.descending else "ASC NULLS LAST")
 
 
-# Published reports are reproduced with the quirks of their code, which no setting describes.
-AS_CONFIGURED = (
-    "NOT EXISTS (SELECT 1 FROM studies WHERE studies.id = study_id AND "
-    "coalesce(json_extract(settings, '$.method'), json_extract(settings, '$.as_published')) IS NOT NULL)"
-)
+AS_CONFIGURED = f"{METHOD} IS NULL"
 BEST_FIRST = Order("validation_accuracy", descending=True)
 
 

@@ -233,7 +233,12 @@ def test_a_report_runs_what_its_code_did(here: Klcli, rows: Rows) -> None:
     assert "3 more, trained with the quirks of a published report: klcli report --list" in best.stderr
     groups = here("report", "--group-by", "lambda", "--json")
     assert sorted(one["runs"] for one in json.loads(groups.stdout)["groups"]) == ["2", "3", "4"]
-    assert len(json.loads(here("report", "--list", "--json").stdout)["runs"]) == 6
+    listed = json.loads(here("report", "--list", "--json").stdout)["runs"]
+    warm_start = f"{quirks}; warm-started coarse search of lambda"
+    assert [one["method"] for one in listed[::-1]] == [quirks, *[None] * 3, *[warm_start] * 2]
+    here("runs", "note", "1", "a note of mine")
+    both = here("report", "--run", "1", "2", "--diff-only").stdout
+    assert re.search(f"(?m)^ *method +{quirks} +- *$", both)
     warnings = here("evaluate", "1", "2").stderr
     left_out = f"which an evaluation leaves out: {quirks}"
     assert f"run 1 was trained with the quirks of a published report, {left_out}" in warnings

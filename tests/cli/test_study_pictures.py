@@ -66,12 +66,13 @@ def test_every_figure_is_drawn_from_the_stored_runs(here: Klcli, studies: Path, 
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_curves_mix_no_methods_with_the_same_settings(here: Klcli, studies: Path) -> None:
+def test_curves_show_every_method(here: Klcli, studies: Path) -> None:
     shutil.rmtree(studies / "results/plots")
     assert here("report", "--study", "3", "--plot", "curves").returncode == 0
     [path] = (studies / "results/plots").iterdir()
     store = Store(studies / "results/klcli.db")
-    trained = {run.config for study in (3, 4, 5) for run in store.studies.members(study)}
+    trained = [run for study in (3, 4, 5) for run in store.studies.members(study)]
+    assert len({run.config for run in trained}) < len(trained)
     assert path.stem.endswith(f"-n{len(trained)}-curves")
 
 

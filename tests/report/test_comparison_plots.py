@@ -12,9 +12,10 @@ from records import MEASURES, epoch, lines_of, run
 
 from klcli.evaluation.metrics import confusion
 from klcli.report.plots.chart import OF_BN, Look
-from klcli.report.plots.curves import bn_overlay, bn_pair, bn_pairs, overlay
+from klcli.report.plots.curves import bn_overlay, bn_pair, bn_pairs, overlay, training_curves
 from klcli.report.plots.figure import Chart, draw
 from klcli.report.plots.networks import draw_confusion, draw_weights, weight_images
+from klcli.report.words import settings_line
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
@@ -69,6 +70,41 @@ def test_a_training_that_was_stored_twice_is_one_of_the_mean() -> None:
     assert (line.y, line.spread) == (pytest.approx([0.3]), pytest.approx([0.02**0.5]))
     for words in ("run 1, interrupted", "runs 4-5, with settings and seeds of others"):
         assert words in chart.caption
+
+
+def test_runs_with_a_quirk_are_not_pooled_with_those_without() -> None:
+    quirk = "random biases"
+    runs = [trained(1, seed=1), trained(2, seed=2)]
+    runs += [replace(trained(number, seed=number - 2), method=quirk) for number in (3, 4)]
+    measured = {one.id: epochs(s100=one.id / 10) for one in runs}
+    chart = overlay(runs, measured)
+    assert labels_of(chart) == ["runs 1-2: as configured", f"runs 3-4: {quirk}"]
+    assert [line.y for line in chart.panels[0][1].lines] == [pytest.approx([0.15]), pytest.approx([0.35])]
+    assert quirk not in chart.caption
+    assert quirk in overlay(runs[2:], measured).caption
+    assert quirk in training_curves(runs[2:3], measured).caption
+
+
+def test_a_caption_has_what_affects_one_of_its_runs_and_names_those_with_a_quirk() -> None:
+    pair = trained(1, bn_momentum=0.8), replace(trained(2, batch_norm=True, bn_momentum=0.8), method="random biases")
+    caption = bn_overlay(pair[:1], pair[1:], {1: epochs(s100=0.5), 2: epochs(s100=0.5)}).caption
+    assert "BN momentum 0.8" in caption
+    line = settings_line(pair[0], together_with=pair)
+    assert "BN momentum 0.8, random biases in run 2, he" in line
+    assert "BN momentum" not in settings_line(pair[0])
+
+
+def test_without_and_with_bn_are_compared_with_the_same_quirk() -> None:
+    plain = trained(1), trained(2, batch_norm=True)
+    quirky = [replace(one, id=one.id + 2, method="random biases") for one in plain]
+    pairs = bn_pairs([*plain, *quirky])
+    assert [(a[0].id, b[0].id) for a, b in pairs] == [(1, 2), (3, 4)]
+    mixed = bn_pairs([plain[0], quirky[1]])
+    assert [(a[0].id, b[0].id) for a, b in mixed] == [(1, 4)]  # the report has the quirk with BN alone
+    nearly = replace(plain[1], id=5, config_json=trained(5, batch_norm=True, lam=0.1).config_json)
+    assert bn_pair([plain[0], quirky[1], nearly]) == (plain[0], nearly)
+    chart = bn_overlay([plain[0]], [quirky[1]], {1: epochs(s100=0.5), 4: epochs(s100=0.5)})
+    assert "also different: as configured without BN and random biases with it" in chart.caption
 
 
 def test_short_labels_still_tell_the_settings_apart() -> None:

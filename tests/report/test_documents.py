@@ -37,4 +37,4 @@ def test_a_run_is_its_row(tmp_path: Path, small_dataset: Dataset, config: TrainC
     with closing(sqlite3.connect(tmp_path / "klcli.db")) as connection:
         connection.row_factory = sqlite3.Row
         row = dict(connection.execute("SELECT * FROM runs").fetchone())
-    assert document == row | {name: json.loads(row[name]) for name in PARSED}
+    assert document == row | {"method": None} | {name: json.loads(row[name]) for name in PARSED}

@@ -200,40 +200,54 @@ def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[st
         for one in varying([first, other])
         if one.key not in words.IN_NAME
     )
+    if first.method != other.method:
+        methods = f"{words.method_words(first)} without BN and {words.method_words(other)} with it"
+        also = ", ".join(filter(None, [also, methods]))
     caption = (_common(both), f"also different: {also}" if also else "", BAND if len(both) > 2 else "")
     title = f"Without and with batch normalisation: {words.network_name(first.config)}{words.subset_words(both)}"
     return _chart(title, caption, curves, epochs)
 
 
 def repeats(runs: Runs) -> list[list[Run]]:
-    """Return the runs of each setting, which differ in their seeds alone, in the order of the first ones.
+    """Return the runs of each setting and method, which differ in their seeds alone, in the order of the first ones.
 
     Of several runs with one seed, a complete one is there alone: the others would narrow the band.
     """
-    groups: dict[tuple[str, TrainConfig], dict[Any, Run]] = {}
+    groups: dict[tuple[Any, ...], dict[Any, Run]] = {}
     for run in runs:
         repeated, seeds = settings_and_seeds(run.config)
-        own = groups.setdefault((run.dataset_sha256, repeated), {})
+        own = groups.setdefault((run.dataset_sha256, run.method, repeated), {})
         if seeds not in own or own[seeds].state != "complete":
             own[seeds] = run
     return [[*own.values()] for own in groups.values()]
 
 
 def bn_pairs(runs: Runs) -> list[tuple[Runs, Runs]]:
-    """Return the repeats without and with BN of each setting that has both, all else being equal."""
-    found: dict[tuple[str, TrainConfig], dict[bool, Runs]] = {}
+    """Return the repeats without and with BN of each setting that has both, all else being equal.
+
+    Those of one method are compared with each other; a report may have a quirk in the networks of one kind alone.
+    """
+    found: dict[tuple[str, TrainConfig], tuple[list[Runs], list[Runs]]] = {}
     for own in repeats(runs):
         alike = own[0].dataset_sha256, replace(without_seeds(own[0].config), batch_norm=True)
-        found.setdefault(alike, {})[own[0].config.batch_norm] = complete_of(own)
-    return [(both[False], both[True]) for both in found.values() if len(both) == 2]
+        found.setdefault(alike, ([], []))[own[0].config.batch_norm].append(complete_of(own))
+    pairs = [[*product(*both)] for both in found.values()]
+    return [one for own in pairs for one in [(a, b) for a, b in own if a[0].method == b[0].method] or own[:1]]
 
 
 def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
-    """Return the runs without and with BN, of equal images and widths, that differ in the fewest settings."""
+    """Return the runs without and with BN, of equal images and widths, if possible of one method, that differ in the
+    fewest settings.
+    """
     of = {run.id: (run.dataset_sha256, run.split, run.config.hidden) for run in runs}
     without, with_bn = ([run for run in runs if run.config.batch_norm is is_bn] for is_bn in (False, True))
     pairs = [(a, b) for a, b in product(without, with_bn) if of[a.id] == of[b.id]]
-    return min(pairs, key=lambda pair: len(differences(pair[0].config, pair[1].config)), default=None)
+
+    def unlike(pair: tuple[Run, Run]) -> tuple[bool, int]:
+        a, b = pair
+        return a.method != b.method, len(differences(a.config, b.config))
+
+    return min(pairs, key=unlike, default=None)
 
 
 def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: Epochs) -> Chart:
@@ -247,8 +261,9 @@ def _labels(groups: Sequence[Runs]) -> list[str]:
     differing = varying(firsts)
     parts: list[list[str]] = [[] for _ in groups]
     splits = tuple(key for key in SETTINGS if key.startswith("split."))
+    images, methods = [*map(words.images_words, firsts)], [*map(words.method_words, firsts)]
     networks = [words.network_name(run.config) for run in firsts]
-    for names, told in (([*map(words.images_words, firsts)], splits), (networks, words.IN_NAME)):
+    for names, told in ((images, splits), (networks, words.IN_NAME), (methods, ())):
         if len(set(names)) > 1:
             parts = [[*part, name] for part, name in zip(parts, names, strict=True)]
             differing = tuple(one for one in differing if one.key not in told)
@@ -274,7 +289,8 @@ def _common(runs: Runs) -> str:
     if not runs:
         return ""
     lines = [{"network": words.network_name(run.config), **words.settings_words(run)} for run in runs]
-    options, seeds = [one["options"].split(", ") for one in lines], words.settings_words(runs[0], runs)
+    configs, seeds = [run.config for run in runs], words.settings_words(runs[0], runs)
+    options = [words.options_words(one, together_with=configs).split(", ") for one in configs]
     shared = {key: word if all(line[key] == word for line in lines) else "" for key, word in lines[0].items()}
     shared |= {"seed": seeds["seed"], "order": seeds["order"]}
     shared["options"] = ", ".join(word for word in options[0] if all(word in other for other in options))

@@ -72,7 +72,7 @@ def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs,
         return replace(lambda_search([*runs.items()], choice, *splits[:1]), title=title)
     curves, settings = {run.id: epochs(run.id) for run in every}, repeats(every)
     without, with_bn = ([own for own in settings if own[0].config.batch_norm is bn] for bn in (False, True))
-    if kind == "sigma":
+    if kind == "sigma" and len(settings) == len({(run.config.sigma, run.config.batch_norm) for run in every}):
         chart = sigma_curves(every, curves, splits)
     elif kind == "bn" and len(without) == len(with_bn) == 1:
         chart = bn_overlay(without[0], with_bn[0], curves, splits)

@@ -72,7 +72,7 @@ def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> 
     firsts: dict[Any, tuple[Evaluation, Run]] = {}  # the same settings with the same seed are one training
     for evaluation, run in zip(evaluations, runs, strict=True):
         key = numbers_key(run.config, run.step_size, run.epochs)
-        firsts.setdefault((run.dataset_sha256, *key), (evaluation, run))
+        firsts.setdefault((run.dataset_sha256, run.method, *key), (evaluation, run))
     trainings, are_repeats = [*firsts.values()], len({key[:-1] for key in firsts}) == 1
     notes = []
     for split in MEASURED:

@@ -86,7 +86,7 @@ def _short(text: str) -> str:
 
 
 _OPTIONAL = columns(
-    "sigma:.4g; ?settings; ?error=why it ended; ?tags; ?note; origin=from; &origin_run:=run there",
+    "sigma:.4g; ?settings; ?method; ?error=why it ended; ?tags; ?note; origin=from; &origin_run:=run there",
     **dict.fromkeys(("error", "tags", "note"), _short),
 )
 _RANKING = columns(
@@ -145,7 +145,7 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
 _VERSIONS = {"klcli": "klcli", "engine": "engine", "python": "Python", "numpy": "NumPy", "blas": "BLAS", "simd": "SIMD"}
 _ALWAYS_DIFFER = ("started (UTC)", "seconds")
 _RESULTS = columns(
-    f"threads; study_id=study; state; error=why it ended; epochs_done:.4g; {':.4f; '.join(MEASURES)}:.4f; "
+    f"method; threads; study_id=study; state; error=why it ended; epochs_done:.4g; {':.4f; '.join(MEASURES)}:.4f; "
     f"snapshots=snapshots averaged; {':.4f; '.join(ENSEMBLE)}:.4f; best_validation_accuracy:.4f; seconds:.1f; "
     "started_at=started (UTC); host; tags; note; origin=from; origin_run=run there"
 )
