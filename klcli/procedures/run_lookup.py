@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from klcli.errors import ConfigError, DataError, StoreError
+from klcli.errors import ConfigError, DataError
 from klcli.settings.run_names import LAST, parsed
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
@@ -51,7 +51,7 @@ def _named(store: Store, which: str, asked: str) -> list[Run]:
     else:
         found = store.runs.where("id BETWEEN ? AND ? ORDER BY id", [first, last])
     if not found:
-        raise StoreError(f"{store.path}: there is no run {which}, `klcli report --list` shows all that are there")
+        raise store.runs.missing(which)
     return found
 
 

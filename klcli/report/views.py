@@ -74,7 +74,7 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
         counts, notes = store.runs.count_by_state(), [NO_MATCH]
         if not counts.get(chosen.state or "complete"):
             notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
-            notes += [f"there are {states_words(counts)}: `klcli report --list` shows them"] * bool(counts)
+            notes += [f"`klcli report --list` shows those in other states: {states_words(counts)}"] * bool(counts)
         return View(notes=notes, document={"dataset": None, "runs": []})
     mine = _choose_images(found, selection.dataset)
     chosen, hints = chosen.on_images_of(mine), _others(found, mine, selection)
@@ -164,8 +164,9 @@ def _list(store: Store, selection: Selection, chosen: RunFilter, order: Order) -
         mine = _choose_images(image_sets(store, RunFilter()), selection.dataset)
         chosen = replace(chosen, dataset_sha256=mine.dataset_sha256)
     found = _listed(store, selection, chosen, order)
-    why = NO_MATCH if store.runs.count_by_state() else f"{store.path} holds no run yet"
-    return found if found.table else View(notes=[f"{why}: begin with `{FIRST_COMMAND}`"], document={"runs": []})
+    none_yet = f"{store.path} holds no run yet: begin with `{FIRST_COMMAND}`"
+    note = NO_MATCH if store.runs.count_by_state() else none_yet
+    return found if found.table else View(notes=[note], document={"runs": []})
 
 
 def _listed(store: Store, selection: Selection, chosen: RunFilter, order: Order, title: str = "") -> View:

@@ -216,8 +216,11 @@ class Runs:
     def get(self, run_id: int) -> Run:
         for run in self.where("id = ?", [run_id]):
             return run
-        cure = "`klcli report --best 10` shows some that are there"
-        raise StoreError(f"{self._db.path}: there is no run {run_id}, {cure}")
+        raise self.missing(run_id)
+
+    def missing(self, which: object) -> StoreError:
+        cure = "`klcli report --list` shows all that are there" if self.count_by_state() else "begin with `klcli train`"
+        return StoreError(f"{self._db.path}: there is no run {which}, {cure}")
 
     def epochs(self, run_id: int) -> list[Epoch]:
         return [*self._db.records(Epoch, "epochs WHERE run_id = ? ORDER BY epoch", [run_id])]

@@ -53,7 +53,8 @@ class Studies:
         for study in self._where("id = ?", study_id):
             return study
         latest = self._db.read("SELECT max(id) AS id FROM studies")[0]["id"]
-        cure = f"the latest is {latest}" if latest else "`klcli search-lambda` begins one"
+        begin = "`klcli search-lambda`, `sigma-sweep`, `reproduce` and `train --repeats 3` begin one"
+        cure = f"the latest is {latest}" if latest else begin
         raise StoreError(f"{self._db.path}: there is no study {study_id}, {cure}")
 
     def latest(self, kind: str, stage: str, dataset_sha256: str) -> Study | None:

@@ -91,6 +91,7 @@ def test_filters(here: Klcli, trained: Path) -> None:
     assert of("--where", "lambda < 0.01 AND epochs_done > 1") == [2]
     nothing = here("report", "--where", "seed = 99")
     assert (nothing.returncode, nothing.stdout) == (0, "no run matches these filters\n")
+    assert here("report", "--list", "--state", "failed").stdout == nothing.stdout
 
 
 @pytest.mark.parametrize(

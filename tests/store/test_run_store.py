@@ -270,6 +270,14 @@ def test_data_sets_are_told_apart_by_their_content_and_the_latest_comes_first(re
     store.close()
 
 
+def test_a_missing_run_is_looked_for_where_runs_are(recorder: Any) -> None:
+    with pytest.raises(StoreError, match="there is no run 7, begin with `klcli train`"):
+        recorder.store.runs.get(7)
+    recorder.begin()
+    with pytest.raises(StoreError, match="there is no run 7, `klcli report --list` shows all that are there"):
+        recorder.store.runs.get(7)
+
+
 def test_runs_with_quirks_do_not_make_a_split_the_common_one(recorder: Any) -> None:
     """They are not ranked: the ranking of their split could be empty, or that of a single network."""
     study = recorder.store.studies.begin("reproduce", "quirks", {"method": "a warm start"}, [], "klcli reproduce")

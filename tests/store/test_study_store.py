@@ -161,7 +161,7 @@ def test_the_latest_study_is_complete_and_of_the_same_images(store: Store) -> No
 
 
 def test_a_study_that_is_not_there_is_named(store: Store) -> None:
-    with pytest.raises(StoreError, match="no study 7, `klcli search-lambda` begins one"):
+    with pytest.raises(StoreError, match=r"no study 7, .*`sigma-sweep`, `reproduce` and `train --repeats 3` begin one"):
         store.studies.get(7)
     number = begin(store)
     with pytest.raises(StoreError, match=f"no study 7, the latest is {number}"):
