@@ -107,7 +107,8 @@ def _training(
     diverged = sum(run.state == "diverged" for run in mine)
     if line.quantity is None or line.published is None or line.config is None:
         return Comparison(line, INCOMPARABLE, line.reason or "no number", sample, diverged)
-    lost = f"{diverged} of {len(mine)} diverged" if sample else f"all {diverged} of our trainings diverged"
+    every = f"all {diverged} of our trainings" if diverged > 1 else "our single training"
+    lost = f"{diverged} of {len(mine)} diverged" if sample else f"{every} diverged"
     lost = lost if diverged else ""
     if incomparable or not (sample or diverged):
         words = joined(lost, incomparable or "not trained", line.reason, line.note)

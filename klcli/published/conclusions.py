@@ -111,8 +111,11 @@ def find(line: Line, evidence: Evidence) -> Finding:
 def _lambda(asked: Conclusion, lam: float | None, evidence: Evidence) -> Finding:
     [name] = asked.experiments
     configs = evidence.experiment(name).configs
-    tried = [Tried(one.lam, name, tuple(evidence.values(name, one, asked.quantity).values())) for one in configs]
-    tried = [one for one in tried if one.accuracies]
+    tried = []
+    for config in configs:
+        if accuracies := tuple(evidence.values(name, config, asked.quantity).values()):
+            states = [run.state for run in evidence.runs_of(config, evidence.experiment(name).method)]
+            tried.append(Tried(config.lam, name, accuracies, states.count("diverged")))
     published = next((one for one in tried if one.lam == lam), None)
     if published is None:
         return Finding(INCOMPARABLE, evidence.lost([name]))

@@ -17,6 +17,7 @@ from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run, Study
 from klcli.store.store import Store
+from klcli.store.studies import deletions
 
 KIND = "reproduce"
 
@@ -79,7 +80,7 @@ class Reproduction:
     # The runs of all seeds, by method and common key.
     settings: Mapping[str, Mapping[TrainConfig, Sequence[Run]]] = field(repr=False)
     studies: Sequence[int]
-    plan_notes: Sequence[str] = ()  # the hash of the plan, and what deviates from an earlier one
+    plan_notes: Sequence[str] = ()  # the hash of the plan, what deviates from an earlier one, and what is deleted
 
     def runs_of(self, base: TrainConfig | None, method: str = "") -> Sequence[Run]:
         return self.settings.get(method, {}).get(without_seeds(base), ()) if base else ()
@@ -97,7 +98,8 @@ def gather(wanted: Report, terms: Terms, store: Store, studies: list[int]) -> Re
     how: dict[str, Any] = {"epochs": store.runs.epochs, "incomparable": terms.incomparable, "others": runs}
     comparisons = compare(wanted, runs[""], errors, **how)
     settings = {method: by_setting(own.values()) for method, own in runs.items()}
-    notes = plan_notes([store.studies.get(study) for study in studies], store.studies.all())
+    mine = [store.studies.get(study) for study in studies]
+    notes = [*plan_notes(mine, store.studies.all()), *deletions(mine)]
     return Reproduction(wanted, terms, comparisons, settings, studies, notes)
 
 

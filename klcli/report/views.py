@@ -19,6 +19,7 @@ from klcli.settings.selection import MOST_ROWS, Selection
 from klcli.settings.setting import require
 from klcli.store.records import BEST_FIRST, GradientCheck, ImageSet, Order, Run, RunFilter, Study
 from klcli.store.store import Store
+from klcli.store.studies import deletions
 
 FIRST_COMMAND = "klcli train --hidden 50 30 20 --bn"
 NEWEST_FIRST = Order("id", descending=True)
@@ -261,7 +262,8 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         what = f"{study.kind.capitalize()} {study.stage or ''}".rstrip()
         title = f"{what}: {words.network_name(runs[0].config)} on {words.images_words(*runs)} (study {number})"
         table, notes = studies.repeats_table(title, runs), [words.run_numbers(runs), words.without_note(runs)]
-    notes.append("" if study.kind == "reproduce" else words.repeats_note(runs))
+    if study.kind != "reproduce":
+        notes += [words.repeats_note(runs), *deletions(store.studies.chain(number))]
     notes.append("" if study.state == "complete" else f"study {number} is {study.state}")
     table, notes = table.limited(limit), [*filter(None, notes), *unread]
     document["rows"] = [*exact_rows(table)]

@@ -1,10 +1,11 @@
 """Words: the names of networks, settings and images in tables, captions and titles, derived from settings/."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from klcli.settings.run_names import ranges_words, runs_words
-from klcli.settings.sameness import SETTINGS, not_default
+from klcli.settings.sameness import SETTINGS, not_default, without_seeds
 from klcli.settings.setting import value_of
 from klcli.settings.split_config import SplitConfig, listed
 from klcli.settings.train_config import CYCLIC, TRANSDUCTIVE, TrainConfig
@@ -162,10 +163,11 @@ def settings_line(run: Run, omit: Sequence[str] = (), together_with: Sequence[Ru
 
 
 def repeats_note(runs: Sequence[Run]) -> str:
-    """Say what the deviation and the interval over repeats contain; empty for runs of one seed."""
-    weights, order = {run.config.seed for run in runs}, {run.config.shared_seed for run in runs}
-    if len(weights) == len(order) == 1:
+    """Say what the deviation and the interval over repeats contain; empty if no setting has two complete ones."""
+    runs = [run for run in runs if run.state == "complete"]
+    if max(Counter(without_seeds(run.config) for run in runs).values(), default=0) < 2:
         return ""
+    weights, order = ({getattr(run.config, seed) for run in runs} for seed in ("seed", "shared_seed"))
     varied = {
         (False, True): "the weights alone, order of the images, dropout and augmentation being the same",
         (True, False): "the order of the images, dropout and augmentation, the initial weights being the same",
@@ -187,8 +189,8 @@ def incomplete_words(runs: Sequence[Run]) -> str:
 
 def without_note(runs: Sequence[Run]) -> str:
     """`Not included: run 3 (diverged).` for means over seeds; empty if every run is complete, or has a seed alone."""
-    left = incomplete_words(runs)
-    return f"Not included: {left}." if left and repeats_note(runs) else ""
+    left, seeds = incomplete_words(runs), {(run.config.seed, run.config.shared_seed) for run in runs}
+    return f"Not included: {left}." if left and len(seeds) > 1 else ""
 
 
 def version_words(run: Run, name: str) -> str | None:

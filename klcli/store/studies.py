@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from klcli.errors import ConfigError, StoreError
@@ -129,6 +129,12 @@ class Studies:
                     self._runs.require_owner(run.id)
             db.table("studies").update(study_id, {"state": state})
             db.execute(ended, [state, error, now(), study_id])
+
+
+def deletions(studies: Iterable[Study]) -> list[str]:
+    """`2 runs were deleted from study 3`, for each study that lacks runs of its plan for this reason."""
+    lost = {one.id: len(one.settings.get(DELETED, ())) for one in studies}
+    return [f"{n} run{'s were' if n > 1 else ' was'} deleted from study {number}" for number, n in lost.items() if n]
 
 
 def canonical(settings: Row) -> str:

@@ -86,6 +86,14 @@ def test_resume_checks_the_gradients_again(here: Klcli, rows: Rows, report: Path
     assert {row["gradient_std"] for row in rows("gradient_errors") if row["check_id"] == 1} == {7}
 
 
+def test_a_reproduction_says_how_many_of_its_runs_are_deleted(here: Klcli, report: Path) -> None:
+    succeeded(here("reproduce", report.name, *LOOK))
+    assert "deleted" not in here("report", "--study", "1").stdout
+    succeeded(here("runs", "delete", "1", "4", "--yes"))
+    assert "\n2 runs were deleted from study 1\n" in here("report", "--study", "1").stdout
+    assert "deleted" not in succeeded(here("reproduce", report.name, *LOOK, "--resume")).stdout
+
+
 def test_from_the_check_to_the_page(here: Klcli, rows: Rows, report: Path, tmp_path: Path) -> None:
     checked = here("reproduce", "--check", report.name)
     assert checked.returncode == 0

@@ -143,6 +143,14 @@ def test_repeats_that_diverged_are_named_below_the_means(here: Klcli) -> None:
     assert "Not included: runs 1-2 (diverged)." in here("report", "--study", "1").stdout
 
 
+def test_a_search_says_which_of_its_stages_lacks_deleted_runs(here: Klcli) -> None:
+    tiny = ("--data", "synthetic", "--subset", "100", "--hidden", "3", "--cycles", "1", "--step-epochs", "1")
+    succeeded(here("search-lambda", "--coarse", "--fine", "--trials", "2", *tiny, "--jobs", "1"))
+    succeeded(here("runs", "delete", "1", "--yes"))
+    shown = here("report", "--study", "2").stdout
+    assert shown.splitlines()[-1] == "1 run was deleted from study 1"
+
+
 @pytest.mark.parametrize("command", ["train", "search-lambda", "sigma-sweep"])
 @pytest.mark.parametrize("vary", ["init", "order", "split"])
 def test_without_repeats_nothing_can_be_held(

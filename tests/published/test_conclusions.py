@@ -183,6 +183,14 @@ def test_the_chosen_lambda(means: tuple[float, ...], verdict: str, words: str) -
     assert one.difference is None
 
 
+def test_a_lambda_of_which_one_diverged_is_not_our_best() -> None:
+    values = searched(0.53, 0.6, 0.51, 0.5)
+    values["search"][1][0] = {}
+    one = concluded(concluding(kind="lambda", experiments=["search"], published=0.01), values)
+    assert one.verdict == "reproduced"
+    assert one.why.startswith("within one standard error of our best: 1 of 4 lambdas, 0.01 to 0.01")
+
+
 # ---------------------------------------------------------------- spread
 
 

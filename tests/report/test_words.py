@@ -8,7 +8,7 @@ import records
 
 from klcli.data.dataset import Dataset, split
 from klcli.errors import StoreError
-from klcli.report.words import numbered, options_words, settings_line, split_words, without_note
+from klcli.report.words import numbered, options_words, repeats_note, settings_line, split_words, without_note
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import ImageSet
@@ -79,3 +79,11 @@ def test_options_are_what_is_not_the_default() -> None:
         options_words(replace(config, batch_norm=True))
         == "BN momentum 0.5, flips, dropout 0.1, evaluations per cycle 4, dtype float64"
     )
+
+
+def test_what_deviations_are_over_is_said_if_there_are_any() -> None:
+    runs = [records.run(n, TrainConfig(seed=n), state="complete" if n < 2 else "diverged") for n in range(3)]
+    assert repeats_note(runs).startswith("Deviations and intervals are over seeds of everything")
+    other = records.run(4, TrainConfig(seed=4, lam=0.1))
+    assert repeats_note([*runs[1:], other]) == repeats_note(runs[2:]) == ""
+    assert without_note(runs[1:]) == "Not included: run 2 (diverged)."

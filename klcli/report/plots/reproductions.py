@@ -27,14 +27,15 @@ def pictures(
     With `kind`, only those with such panels; with `splits`, only the curves of these.
     """
     report, marks = found.report, found.terms.brackets
-    complete = {
-        one.name: [run for base in one.configs for run in found.runs_of(base, one.method) if run.state == "complete"]
-        for one in report.experiments
+    trained = {
+        one.name: [run for base in one.configs for run in found.runs_of(base, one.method)] for one in report.experiments
     }
+    complete = {name: [run for run in many if run.state == "complete"] for name, many in trained.items()}
     stems = _different([one.rows[0] for one in report.figures])
     for stem, figure in (pair for pair in zip(stems, report.figures, strict=True) if kind in (None, pair[1].panels)):
-        runs = {name: complete.get(name, []) for name in figure.experiments}
-        if all(runs.values()):
+        if all(complete.get(name) for name in figure.experiments):
+            of = trained if figure.panels == "lambda" else complete  # a lambda of which some diverged is chosen last
+            runs = {name: of[name] for name in figure.experiments}
             first = figure.rows[0]
             rows = first if len(figure.rows) == 1 else f"{first} to {figure.rows[-1]}"
             words = f"{rows}: {', '.join(figure.experiments)}{marks}"
