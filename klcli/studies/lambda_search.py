@@ -90,7 +90,9 @@ def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
 
     Only values of which the fewest repeats diverged can be chosen: usually, all of them converged.
     The standard error is that of the best value's mean over its repeats, at least the binomial one, sqrt(p (1 - p) / n)
-    for one training. A training of at least one value has converged.
+    for one training. Repeats divide it although they share their images, because all values share them: of means of 6
+    repeats on 5 000 images, the difference between two lambdas had an error of 0.0021 by the images; this gives 0.0029.
+    A training of at least one value has converged.
     """
     converged = sorted((one for one in tried if one.accuracies), key=lambda one: one.lam)
     best = min(converged, key=lambda one: one.order)
