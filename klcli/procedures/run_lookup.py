@@ -9,7 +9,7 @@ from klcli.settings.run_names import LAST, parsed
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.store.checkpoints import Checkpoint
-from klcli.store.records import BEST_FIRST, Run, RunFilter
+from klcli.store.records import BEST_FIRST, ImageSet, Run, RunFilter
 from klcli.store.store import Store
 from klcli.text import path_of
 
@@ -61,6 +61,12 @@ def best_runs(store: Store, n: int, chosen: RunFilter) -> list[Run]:
     for images in store.runs.image_sets(chosen):
         return store.runs.query(chosen.on_images_of(images), BEST_FIRST, n)
     return []
+
+
+def images_of_run(store: Store, run: Run) -> ImageSet:
+    """Return the images and the split of a run, with all runs that have them."""
+    found = store.runs.image_sets(RunFilter(dataset_sha256=run.dataset_sha256))
+    return next(one for one in found if run.split_json in (one.split_json, *one.splits))
 
 
 def images_of(run: Run, data: str | None, asked: str, *shown: Callable[..., Any]) -> "Dataset":

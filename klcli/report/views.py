@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from klcli.errors import ConfigError, StoreError
-from klcli.procedures.run_lookup import chosen_run, chosen_runs
+from klcli.procedures.run_lookup import chosen_run, chosen_runs, images_of_run
 from klcli.report import words
 from klcli.report.documents import check_document, record_document, run_document
 from klcli.report.tables.formats import exact_rows
@@ -289,5 +289,7 @@ def conditions(store: Store, selection: Selection) -> RunFilter:
     """Return the filter of runs, without --dataset."""
     state, since = selection.state if selection.is_list else "complete", selection.started_since
     own = RunFilter(state=state, batch_norm=selection.bn, since=since, tag=selection.tagged, where=selection.where)
-    which = selection.images_of
-    return own if which is None else own.on_images_of(chosen_run(store, which, "--images-of"))
+    if selection.images_of is None:
+        return own
+    images = images_of_run(store, chosen_run(store, selection.images_of, "--images-of"))
+    return own.on_images_of(images, as_configured=None)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar, cast
 
@@ -51,7 +51,7 @@ class Run(_Measured):
     threads: int  # of BLAS
     config_json: str  # of the TrainConfig
     versions_json: str  # of an object
-    split_json: str | None = None  # the split of the config as SQLite writes it: equal texts for equal splits
+    split_json: str | None = None  # the split of the config as SQLite writes it; an older klcli wrote fewer settings
     epochs_done: float = 0.0
     best_validation_accuracy: float | None = None
     train_loss: float | None = None
@@ -253,13 +253,18 @@ class ImageSet:
 
     dataset: str
     dataset_sha256: str
-    split_json: str | None  # as in Run
+    split_json: str | None  # as in the latest Run
+    splits_json: str = "[]"  # the texts of this split: those of an older klcli have fewer settings
     runs: int  # number of runs
     latest: int  # the id of the latest run
 
     def is_called(self, wanted: str | None) -> bool:
         """Whether this is the name of the images or the start of their sha256; None stands for any images."""
         return wanted in (None, self.dataset) or (wanted != "" and self.dataset_sha256.startswith(str(wanted)))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(text for text in json.loads(self.splits_json) if text is not None)
 
     @property
     def split(self) -> SplitConfig:
@@ -271,7 +276,7 @@ class RunFilter:
     """Conditions on runs; None is no condition."""
 
     dataset_sha256: str | None = None
-    split: str | None = None  # JSON, as in the column
+    splits: tuple[str, ...] = ()  # JSON, as in the column
     state: str | None = None
     batch_norm: bool | None = None
     since: str | None = None  # UTC, ISO 8601, as in the column
@@ -282,15 +287,18 @@ class RunFilter:
     lam: float | None = None
     seed: int | None = None
 
-    def on_images_of(self, one: ImageSet | Run) -> "RunFilter":
-        """Return the filter of the runs with these images; of an ImageSet, those that can be ranked together."""
-        ranked = isinstance(one, ImageSet) or self.as_configured
-        return replace(self, dataset_sha256=one.dataset_sha256, split=one.split_json, as_configured=ranked)
+    def on_images_of(self, one: ImageSet, *, as_configured: bool | None = True) -> "RunFilter":
+        """Return the filter of the runs with these images, by default of those that can be ranked together."""
+        return replace(self, dataset_sha256=one.dataset_sha256, splits=one.splits, as_configured=as_configured)
 
     def conditions(self) -> tuple[str, list[Any]]:
-        names = ("dataset_sha256", "split", "state", "batch_norm", "hidden", "seed")
+        names = ("dataset_sha256", "state", "batch_norm", "hidden", "seed")
         terms = {f"{name} = ?": getattr(self, name) for name in names} | {'"lambda" = ?': self.lam}
         terms |= {"started_at >= ?": self.since, "instr(' ' || tags || ' ', ' ' || ? || ' ') > 0": self.tag}
+        if len(self.splits) == 1:
+            terms["split = ?"] = self.splits[0]  # with one, the index has the order of the ranking
+        elif self.splits:
+            terms["split IN (SELECT value FROM json_each(?))"] = json.dumps(self.splits)
         given = {term: value for term, value in terms.items() if value is not None}
         own = [f"({self.where}\n)"] if self.where is not None else []  # the new line ends a comment in the condition
         own += [AS_CONFIGURED] if self.as_configured else []
@@ -310,6 +318,9 @@ class Order:
 
 
 AS_CONFIGURED = f"{METHOD} IS NULL"
+# Equal for equal splits: an older klcli wrote fewer settings of them. json_patch drops those that are null.
+_DEFAULTS = json.dumps({name: value for name, value in asdict(SplitConfig()).items() if value is not None})
+ONE_SPLIT = f"CASE WHEN json_valid(split) THEN json_patch('{_DEFAULTS}', split) ELSE split END"
 BEST_FIRST = Order("validation_accuracy", descending=True)
 
 

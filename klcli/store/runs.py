@@ -24,7 +24,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
 from klcli.store.connection import Database, measured, now
 from klcli.store.locks import Locks
-from klcli.store.records import AS_CONFIGURED, Epoch, ImageSet, Order, Run, RunFilter, RunResult, repeated_of
+from klcli.store.records import AS_CONFIGURED, ONE_SPLIT, Epoch, ImageSet, Order, Run, RunFilter, RunResult, repeated_of
 from klcli.text import path_of, path_text
 
 if TYPE_CHECKING:  # a report must not import the training code
@@ -282,12 +282,15 @@ class Runs:
         """
         condition, parameters = chosen.conditions()
         counted = "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest, "
-        counted += f"count(*) FILTER (WHERE {AS_CONFIGURED}) AS ranked FROM runs"
+        counted += f"count(*) FILTER (WHERE {AS_CONFIGURED}) AS ranked FROM runs WHERE {condition} "
+        together = "SELECT dataset, dataset_sha256, split, json_group_array(split) AS splits, sum(runs) AS runs, "
+        together += f"max(latest) AS latest, sum(ranked) AS ranked FROM ({counted} GROUP BY dataset_sha256, split) "
+        together += f"GROUP BY dataset_sha256, {ONE_SPLIT}"
         # A quick trial must not hide the results. A split of an unknown form counts as one of all images.
         is_subset = "CASE WHEN json_valid(split) THEN json_extract(split, '$.subset') IS NOT NULL ELSE 0 END"
         recent = f"max(latest) OVER (PARTITION BY {is_subset}, dataset_sha256)"
         order = f"{is_subset}, {recent} DESC, ranked DESC, runs DESC, latest DESC"
-        source = f"({counted} WHERE {condition} GROUP BY dataset_sha256, split) ORDER BY {order}"
+        source = f"({together}) ORDER BY {order}"
         with self._db.reading_only(chosen.where):
             return [*self._db.records(ImageSet, source, parameters)]
 

@@ -14,6 +14,7 @@ import pytest
 from raw_sql import dicts, execute
 
 from klcli.errors import ConfigError, StoreError
+from klcli.procedures.run_lookup import best_runs, images_of_run
 from klcli.settings.columns import stored_value
 from klcli.store import upkeep
 from klcli.store.records import BEST_FIRST, Order, RunFilter
@@ -71,7 +72,20 @@ def test_runs_without_a_value_come_last_in_both_directions(five: Store) -> None:
 def test_images_divided_differently_are_told_apart_the_most_used_first(five: Store) -> None:
     found = five.runs.image_sets(RunFilter(state="complete"))
     assert [(one.runs, one.latest) for one in found] == [(3, 3), (1, 4)]
-    assert ids(five, state="complete", split=found[1].split_json) == [4]
+    assert [run.id for run in five.runs.query(RunFilter(state="complete").on_images_of(found[1]), BEST_FIRST)] == [4]
+
+
+def test_a_split_of_an_older_klcli_is_the_same_split(five: Store) -> None:
+    """It lacks the settings that are younger, or has them in another order."""
+    execute(five.path, "UPDATE runs SET config = json_remove(config, '$.split.split_seed') WHERE id IN (1, 4)")
+    first = "json_object('subset', NULL, 'validation', 5000)"
+    execute(five.path, f"UPDATE runs SET config = json_set(config, '$.split', {first}) WHERE id = 2")
+    found = five.runs.image_sets(RunFilter(state="complete"))
+    assert [(one.runs, one.latest) for one in found] == [(3, 3), (1, 4)]
+    ranked = five.runs.query(RunFilter(state="complete").on_images_of(found[0]), BEST_FIRST)
+    assert [run.id for run in ranked] == [3, 2, 1]
+    assert [run.id for run in best_runs(five, 9, RunFilter(where="id < 4"))] == [3, 2, 1]
+    assert {images_of_run(five, five.runs.get(number)).latest for number in (1, 2, 3)} == {5}
 
 
 @pytest.mark.parametrize(
@@ -400,7 +414,7 @@ def test_the_view_ranks_each_set_of_images_for_itself(five: Store) -> None:
 
 
 def test_a_ranking_follows_an_index(five: Store) -> None:
-    condition, parameters = RunFilter(dataset_sha256="a" * 64, split="{}", state="complete").conditions()
+    condition, parameters = RunFilter(dataset_sha256="a" * 64, splits=("{}",), state="complete").conditions()
     sql = f"SELECT * FROM runs WHERE {condition} ORDER BY {BEST_FIRST.sql()}, id"
     plan = " ".join(row[3] for row in execute(five.path, f"EXPLAIN QUERY PLAN {sql} LIMIT 3", *parameters))
     assert "USING INDEX runs_by_images (dataset_sha256=? AND split=? AND state=?)" in plan
