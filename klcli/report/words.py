@@ -178,7 +178,8 @@ def repeats_note(runs: Sequence[Run]) -> str:
         rest = (
             "Each has validation images of its own; the test images are the same: their sampling error is not included."
         )
-    return f"Deviations and intervals are over seeds of {varied}. {rest}"
+    n = max(len(weights), len(order))
+    return f"Standard deviations (std, or ± after a mean) and intervals are over {n} seeds of {varied}. {rest}"
 
 
 def incomplete_words(runs: Sequence[Run]) -> str:

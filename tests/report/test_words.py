@@ -49,6 +49,15 @@ def test_runs_that_are_not_in_a_mean_are_named() -> None:
     assert without_note(repeats[1:2]) == ""  # one seed has no mean: its state is in the table
 
 
+def test_a_table_of_means_says_what_is_behind_the_sign_and_of_how_many_seeds() -> None:
+    """The table of a sweep has no column with n, and a captioned ± could be a deviation, an error or an interval."""
+    two = [records.run(1 + n, TrainConfig(seed=n % 2, batch_norm=n > 1)) for n in range(4)]
+    assert repeats_note(two).startswith("Standard deviations (std, or ± after a mean) and intervals are over 2 seeds")
+    ordered = [records.run(1 + n, TrainConfig(seed=0, order_seed=n)) for n in range(3)]
+    assert "over 3 seeds of the order of the images" in repeats_note(ordered)
+    assert repeats_note(two[::2]) == ""
+
+
 @pytest.mark.parametrize("stored", ['{"subseT": null}', '{"validation": 0}', "[1]"])
 def test_a_stored_split_that_is_none_is_a_damaged_database(stored: str) -> None:
     with pytest.raises(StoreError, match="settings that cannot be read"):
