@@ -87,8 +87,8 @@ class Painter:
             found = [pair for pair in curves.bn_pairs(runs) if sum(map(len, pair)) == len(runs)]
         elif pair := curves.bn_pair([run for run in runs if run.epochs_done]):
             found = [(pair[:1], pair[1:])]
-        what = "one run without and one with BN of the same widths on the same images"
-        require(bool(found), f"--plot bn: needs {what}, name exactly two with --run, or the repeats of both")
+        what = "one run without and one with BN of the same widths on the same images, name exactly two with --run"
+        require(bool(found), f"--plot bn: needs {what}, or the repeats of both, whose other settings are equal")
         return [self._bn(*found[0])]
 
     def _of_study(self, view: View, study: Study, kind: str) -> list[Named]:

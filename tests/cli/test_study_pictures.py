@@ -82,7 +82,8 @@ def test_repeats_without_and_with_bn_are_named_by_their_numbers(here: Klcli, stu
     numbers = [str(run["id"]) for run in found]
     assert len(numbers) == 4
     assert here("report", "--run", *numbers, "--plot", "bn", "--to", "four.svg").returncode == 0
-    assert refused(here("report", "--run", *numbers, "1", "--plot", "bn"), 2).endswith("or the repeats of both")
+    message = refused(here("report", "--run", *numbers, "1", "--plot", "bn"), 2)
+    assert message.endswith("or the repeats of both, whose other settings are equal")
     assert (studies / "four.svg").exists()
 
 
