@@ -96,6 +96,21 @@ def trained_networks(store: Store, run: Run, snapshots: bool = False) -> "list[T
     return networks_of(f"run {run.id}", run.config, store.runs.checkpoint(run), snapshots)
 
 
+def same_bits(store: Store, old: Run, new: Run) -> bool | None:
+    """Whether two runs have the same network, bit for bit; None without a sound checkpoint of the old one.
+
+    The checksums of equal networks differ if an older klcli wrote one of the files, with fewer settings.
+    """
+    if old.checkpoint_sha256 is not None and old.checkpoint_sha256 == new.checkpoint_sha256:
+        return True
+    try:
+        mine, other = (store.runs.checkpoint(run) for run in (old, new))
+    except StoreError:
+        return None
+    arrays, others = ({name: array.tobytes() for name, array in one.state.items()} for one in (mine, other))
+    return mine.step == other.step and arrays == others
+
+
 def networks_of(owner: str, config: TrainConfig, checkpoint: Checkpoint, snapshots: bool) -> "list[TrainedNetwork]":
     """Return the network in the checkpoint of `owner`, or its snapshots. Raises ConfigError without any."""
     from klcli.evaluation.reevaluation import TrainedNetwork

@@ -17,6 +17,7 @@ from rich.console import Console
 from klcli.cli.commands.report import MOVED
 from klcli.report.tables.runs import ranking_table
 from klcli.report.tables.terminal import show
+from klcli.store.checkpoints import save
 from klcli.store.store import Store
 
 
@@ -273,7 +274,38 @@ def test_a_run_is_trained_again(here: Klcli, trained: Path, refused: Refused, ro
     [*_, old, new] = rows("runs")
     assert (new["id"], new["state"], new["config"], new["note"]) == (4, "complete", old["config"], None)
     assert new["checkpoint_sha256"] == old["checkpoint_sha256"]
-    assert "run 4 has the same bits as run 3" in done.stderr
+    assert done.stdout.endswith("run 4 has the same bits as run 3\n")
+    assert json.loads(succeeded(here("runs", "rerun", "3", "--json")).stdout)["same_bits"] is True
     command = "klcli train --hidden 20 --bn --lambda 0.0 --epochs 1 --subset 200 --data synthetic"
     assert sorted(new["command"].split()) == sorted(command.split())
     refused(here("runs", "rerun", "1-2"), 2, "run 1-2: give one run")
+
+
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1, "has the same bits as run 3"), (1.5, "has other bits than run 3: `klcli report --run")]
+)
+def test_a_run_of_an_older_klcli_is_compared_by_its_network(
+    here: Klcli, trained: Path, factor: float, verdict: str
+) -> None:
+    """Its checkpoint has fewer settings and no pixels, and thereby another checksum."""
+    with closing(Store(trained / "results/klcli.db")) as store:
+        run = store.runs.get(3)
+        found, path = store.runs.checkpoint(run), store.runs.file_of(run)
+    config = json.loads(found.config)
+    del config["split"]["split_seed"]
+    state = {name: factor * array for name, array in found.state.items()}
+    sha256 = save(path, state, json.dumps(config), found.step)
+    assert sha256 != found.sha256
+    change(trained, "UPDATE runs SET checkpoint_sha256 = ? WHERE id = 3", values=[sha256])
+    assert verdict in succeeded(here("runs", "rerun", "3", "--quiet")).stdout
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_bits_cannot_be_compared_with_those_of_a_lost_checkpoint(here: Klcli, trained: Path) -> None:
+    (trained / "results/checkpoints/run-000003.npz").unlink()
+    done = json.loads(succeeded(here("runs", "rerun", "3", "--json")).stdout)
+    assert (done["run"]["id"], done["same_bits"]) == (4, True)  # the database has the checksum
+    (trained / "results/checkpoints/run-000004.npz").unlink()
+    change(trained, "UPDATE runs SET checkpoint_sha256 = 'x' WHERE id = 4")
+    assert "run 4 has no sound checkpoint to compare" in succeeded(here("runs", "rerun", "4", "--quiet")).stdout

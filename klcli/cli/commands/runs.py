@@ -245,14 +245,19 @@ def rerun(run: Annotated[str, argument("RUN", NAME_HELP)], *, invocation: Invoca
 
     - `klcli runs rerun 7`
     """
+    from klcli.procedures.run_lookup import same_bits
+
     old = invocation.lab.run(run)
     new = invocation.lab.rerun(old.id)
-    show_run(invocation, new, "runs rerun")
-    if old.checkpoint_sha256 is not None and old.checkpoint_sha256 == new.checkpoint_sha256:
-        invocation.say(f"run {new.id} has the same bits as run {old.id}")
-    else:
-        compare = f"`klcli report --run {old.id} {new.id} --diff-only` shows the differences"
-        invocation.say(f"run {new.id} has other bits than run {old.id}: {compare}")
+    is_same = same_bits(invocation.lab.store, old, new)
+    compare = f"`klcli report --run {old.id} {new.id} --diff-only` shows the differences"
+    verdict = {
+        True: f"run {new.id} has the same bits as run {old.id}",
+        False: f"run {new.id} has other bits than run {old.id}: {compare}",
+        None: f"run {old.id} has no sound checkpoint to compare the bits with: {compare}",
+    }[is_same]
+    show_run(invocation, new, "runs rerun", {"same_bits": is_same})
+    invocation.result(verdict)
 
 
 def _chosen(invocation: Invocation, names: Sequence[str], verb: str) -> tuple["Store", list[int]]:

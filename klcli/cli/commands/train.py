@@ -1,6 +1,8 @@
 """`klcli train`: one network, from the options to the picture."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import typer
 
@@ -100,7 +102,7 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
         raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, {first.config.cure_of_divergence}")
 
 
-def show_run(invocation: Invocation, run: Run, command: str = "train") -> None:
+def show_run(invocation: Invocation, run: Run, command: str = "train", more: Mapping[str, Any] | None = None) -> None:
     """Show the results of a run, its picture, and where everything is. Raises Diverged for a run that did."""
     from klcli.report.documents import record_document, run_document
     from klcli.report.plots.curves import training_curves
@@ -118,7 +120,7 @@ def show_run(invocation: Invocation, run: Run, command: str = "train") -> None:
     then = [f"evaluate {run.id} --flips", "report --best 10"] if run.state == "complete" and not is_range_test else []
     invocation.places(*then, checkpoint=checkpoint, picture=picture)
     document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": picture}
-    invocation.document(command, document | ({"notes": notes} if notes else {}))
+    invocation.document(command, document | ({"notes": notes} if notes else {}) | dict(more or {}))
     if run.state == "diverged" and not is_range_test:  # a range test continues until the cost diverges
         kept = f"{length} {'is' if run.epochs_done == 1 else 'are'}"
         raise Diverged(f"run {run.id} diverged: {run.error}; {kept} kept, {run.config.cure_of_divergence}")
