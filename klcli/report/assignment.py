@@ -124,9 +124,9 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
     networks = Exhibit("networks", _networks(every), [run.command for run in every])
     accuracies = [f"{network_name(own[0].config)}, n_s {own[0].step_size}: {_percent(own)}" for own in repeats(every)]
     question = "What do depth and batch normalisation change, on training and on validation images?"
-    yield Section(
-        "Networks", [*figures, networks], f"The accuracies on the test images: {'; '.join(accuracies)}.", question
-    )
+    means = f" (mean ± standard deviation over {n} seeds)" if (n := found.settings.repeats) > 1 else ""
+    sentence = f"The accuracies on the test images{means}: {'; '.join(accuracies)}."
+    yield Section("Networks", [*figures, networks], sentence, question)
 
     search, choice = found.search, found.search.choice
     assert choice is not None  # or there would be no final training
@@ -135,7 +135,7 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
     best, final = Exhibit("lambda-best", _best(found), again[:1]), _curves("final", found.final, epochs, db)
     cycles = found.final[0].cycles
     sentence = f"{studies.choice_sentence(choice).capitalize()}. The accuracy on the test images after {cycles:g} "
-    sentence += f"{counted(cycles, 'cycle')} with this lambda: {_percent(found.final)}."
+    sentence += f"{counted(cycles, 'cycle')} with this lambda{means}: {_percent(found.final)}."
     question = "Are the best values further apart than chance puts them?"
     yield Section("The search for lambda", [shown, best, final], sentence, question)
 

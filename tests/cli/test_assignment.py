@@ -241,7 +241,8 @@ def test_repeats_become_means_and_bands(tmp_path: Path, rows: Rows) -> None:
     assert f"{np.mean(accuracies):.4f} ± {np.std(accuracies, ddof=1):.4f}" in first
     for name in ("lambda", "sigma"):
         assert "--repeats 2" in exhibits[name].commands[0]
-    _, networks, _, sigma = sections(found, lab.epochs, db)
+    _, networks, search, sigma = sections(found, lab.epochs, db)
+    assert all("(mean ± standard deviation over 2 seeds): " in one.sentence for one in (networks, search))
     assert f"{100 * np.mean(accuracies):.2f} ± {100 * np.std(accuracies, ddof=1):.2f}" in networks.sentence
     assert sigma.sentence.endswith("one of 0.1, 0.001, 0.0001.")
     assert exhibits["sigma-results"].table.title.startswith("Test accuracy over the repeats")
