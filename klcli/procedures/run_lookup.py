@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from klcli.errors import ConfigError, DataError
+from klcli.errors import ConfigError, DataError, StoreError
 from klcli.settings.run_names import LAST, parsed
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig

@@ -51,7 +51,9 @@ def quantile(freedom: float) -> float:
 
 
 def welch(a: Sample, b: Sample) -> float | None:
-    """Return the two-sided p value of equal means by Welch's t-test; None if one sample has a single value.
+    """Return the two-sided p value of equal means by Welch's t-test.
+
+    None if one sample has a single value, or if the means differ and neither sample has a deviation.
 
     t = (mean_a - mean_b) / sqrt(se_a^2 + se_b^2), degrees of freedom by Welch and Satterthwaite.
     """
@@ -61,7 +63,7 @@ def welch(a: Sample, b: Sample) -> float | None:
 
     squares = (a.standard_error**2, b.standard_error**2)
     if sum(squares) == 0:
-        return 1.0 if a.mean == b.mean else 0.0
+        return 1.0 if a.mean == b.mean else None
     t = abs(a.mean - b.mean) / math.sqrt(sum(squares))
     freedom = sum(squares) ** 2 / (squares[0] ** 2 / (a.n - 1) + squares[1] ** 2 / (b.n - 1))
     return float(2 * stdtr(freedom, -t))

@@ -92,7 +92,9 @@ def test_options_are_what_is_not_the_default() -> None:
 
 def test_what_deviations_are_over_is_said_if_there_are_any() -> None:
     runs = [records.run(n, TrainConfig(seed=n), state="complete" if n < 2 else "diverged") for n in range(3)]
-    assert repeats_note(runs).startswith("Deviations and intervals are over seeds of everything")
+    assert repeats_note(runs).startswith(
+        "Standard deviations (std, or ± after a mean) and intervals are over 2 seeds of everything"
+    )
     other = records.run(4, TrainConfig(seed=4, lam=0.1))
     assert repeats_note([*runs[1:], other]) == repeats_note(runs[2:]) == ""
     assert without_note(runs[1:]) == "Not included: run 2 (diverged)."

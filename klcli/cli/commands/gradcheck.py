@@ -9,7 +9,7 @@ import typer
 from klcli.cli.invocation import ALWAYS, Invocation, invoked
 from klcli.cli.options import is_typed, takes, typed_settings
 from klcli.errors import ConfigError, GradientCheckFailed
-from klcli.report.words import network_name
+from klcli.report.words import counted, network_name
 from klcli.settings.procedures import ALL, EXPORT, MEASURES, CheckSettings, measures_of
 from klcli.settings.setting import Role, require, setting
 from klcli.settings.train_config import TrainConfig
@@ -77,8 +77,9 @@ def gradcheck(
         n, dims = arrays["X"].shape
         compare = ["klcli", "gradcheck", "--against", "mine.npz"]
         compare += ["--reference", str(export)] if str(export) != EXPORT else []
+        images = f"{n} {counted(n, 'image')} of {dims} pixels"
         invocation.result(
-            f"{path_text(export)}: {network_name(config)}, lambda {config.lam:g}, {n} images of {dims} pixels",
+            f"{path_text(export)}: {network_name(config)}, lambda {config.lam:g}, {images}",
             "compute the gradients, save them as dW1, db1, ... with numpy.savez (`klcli help gradients`), then:",
             command_text(compare),
         )

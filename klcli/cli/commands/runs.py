@@ -141,7 +141,7 @@ def export(
         store = invocation.existing_store()
         with invocation.step("writing the tables"):
             rows = store.upkeep.export(tables)
-        invocation.result(*(f"{tables / name}  {n} rows" for name, n in rows.items()))
+        invocation.result(*(f"{tables / name}  {n} {counted(n, 'row')}" for name, n in rows.items()))
         invocation.document("runs export", {"folder": str(tables), "files": rows})
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from klcli.errors import ConfigError
 from klcli.report.tables.studies import sample_of, spread
 from klcli.report.tables.table import Column, Row, Table, columns
-from klcli.report.words import images_words, not_counted, numbered, setting_value, value_words
+from klcli.report.words import counted, images_words, not_counted, numbered, setting_value, value_words
 from klcli.settings.run_names import ranges_words
 from klcli.settings.sameness import SETTINGS, differences, numbers_key, without_seeds
 from klcli.settings.setting import Setting
@@ -126,7 +126,7 @@ def _verdict(samples: Sequence[Sample]) -> list[str]:
 def _pairs(comparisons: Sequence[Comparison]) -> str:
     ordered, more = sorted(comparisons, key=lambda one: (one.a, one.b)), len(comparisons) - SHOWN_PAIRS
     words = [f"{one.a + 1} and {one.b + 1} (p {one.adjusted:.2g})" for one in ordered[:SHOWN_PAIRS]]
-    return ", ".join(words) + (f", and {more} pairs more" if more > 0 else "")
+    return ", ".join(words) + (f", and {more} {counted(more, 'pair')} more" if more > 0 else "")
 
 
 _GROUPED = [one for one in SETTINGS.values() if not one.is_seed]

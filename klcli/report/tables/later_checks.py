@@ -187,5 +187,5 @@ def gradient_verdict(checks: Sequence[GradientCheck]) -> str:
 
 def gradient_method(check: GradientCheck) -> str:
     """State the method and the images of a suite."""
-    images = f"on {check.images} {check.dataset} images of {check.dims} pixels"
+    images = f"on {check.images} {counted(check.images, f'{check.dataset} image')} of {check.dims} pixels"
     return f"{check.method} differences with h {check.h:g} in float64, {images}"
