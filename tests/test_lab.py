@@ -468,6 +468,9 @@ config = TrainConfig(split=SplitConfig(subset=200), hidden=(12,), batch_size=20,
 lab = Lab("lab.db", data="synthetic", jobs=2)
 lab.train(config)
 print(lab.sigma_sweep(config, (0.1, 0.01)).state, len(lab.store.runs.where("1")))
+
+import multiprocessing
+multiprocessing.set_start_method("spawn")  # refused once it is determined
 """
 
 

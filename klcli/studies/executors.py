@@ -89,13 +89,19 @@ class ProcessesExecutor(ThreadPoolExecutor):
 
 @contextmanager
 def _without_the_script() -> Iterator[None]:
-    """Start processes that do not import the script of the caller: it would begin again there, down to this study."""
+    """Start processes that do not import the script of the caller: it would begin again there, down to this study.
+
+    The script may still choose how it starts processes itself: for a spawned one, multiprocessing sets the default.
+    """
     with _starting:
         script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        is_open = multiprocessing.get_start_method(allow_none=True) is None
         try:
             yield
         finally:
             sys.modules["__main__"] = script
+            if is_open:
+                multiprocessing.set_start_method(None, force=True)
 
 
 _starting = threading.Lock()  # the thread of each worker starts it

@@ -25,6 +25,7 @@ def _quotas() -> Iterator[float]:
         for folder in (root / name.lstrip("/"), *(root / name.lstrip("/")).parents):
             files = [folder / file for file in ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")]
             with suppress(OSError, ValueError):  # no such file; "max" is no limit
-                quota, period = " ".join(file.read_text() for file in files if file.exists()).split()
+                texts = [file.read_text(encoding="utf-8") for file in files if file.exists()]
+                quota, period = " ".join(texts).split()
                 if int(quota) > 0:
                     yield int(quota) / int(period)
