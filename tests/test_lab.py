@@ -1,5 +1,6 @@
 """The Lab: the same results from Python as from the command line, and no side effects in the calling process."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import psutil
 import pytest
 import threadpoolctl
 from PIL import Image
@@ -453,6 +455,26 @@ def test_queries(lab: Lab, tmp_path: Path) -> None:
     assert lab.run("best") == ranked[0]
     assert lab.run(1) == lab.store.runs.get(1)
     assert lab.run() == runs[-1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="psutil lists the open files of POSIX")
+def test_no_database_stays_open_behind_a_call(tmp_path: Path) -> None:
+    """SQLite's connection refers to itself: without a close, it waits for the collector, which may be off."""
+    lab, files = Lab(tmp_path / "lab.db", data="synthetic"), psutil.Process().open_files
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    calls: list[Callable[[], object]] = [
+        lambda: lab.train(replace(SMALL, epochs=0)), lambda: lab.rerun(1), lambda: lab.evaluate(1),
+        lambda: lab.predict(tmp_path / "a.png", 1), lambda: lab.export(1, file=tmp_path / "network.npz"),
+        lambda: lab.repeat(replace(SMALL, epochs=0), 2), lab.plan_assignment,
+    ]  # fmt: skip
+    gc.collect()
+    gc.disable()
+    try:
+        for call in calls:
+            call()
+            assert [one.path for one in files() if one.path == str(tmp_path / "lab.db")] == []
+    finally:
+        gc.enable()
 
 
 def test_what_klcli_offers_is_imported_when_it_is_asked_for() -> None:

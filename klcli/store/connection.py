@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -126,6 +125,11 @@ class Database:
         if self._copy:
             self._copy.remove()
 
+    def __del__(self) -> None:
+        """Close SQLite's connection, which refers to itself and would stay open until Python looks for cycles."""
+        with suppress(AttributeError, sqlite3.Error):  # it was never opened, or by another thread
+            self.close()
+
     @property
     def file(self) -> Path:
         """The open file, for further connections: the database itself, or the copy that is read instead."""
@@ -185,11 +189,6 @@ class Database:
             raise ConfigError(f"--where {where!r}: {cause}; it is an SQL condition on the columns of runs") from None
         finally:
             self._db.conn.set_authorizer(None)
-
-
-def now() -> str:
-    """The time as the database stores it: UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _opened(file: Path, path: Path) -> sqlite_utils.Database:

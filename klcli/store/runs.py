@@ -22,9 +22,20 @@ from klcli.files import replace
 from klcli.settings.columns import columns as settings_columns
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
-from klcli.store.connection import Database, measured, now
+from klcli.store.connection import Database, measured
 from klcli.store.locks import Locks
-from klcli.store.records import AS_CONFIGURED, ONE_SPLIT, Epoch, ImageSet, Order, Run, RunFilter, RunResult, repeated_of
+from klcli.store.records import (
+    AS_CONFIGURED,
+    ONE_SPLIT,
+    Epoch,
+    ImageSet,
+    Order,
+    Run,
+    RunFilter,
+    RunResult,
+    now,
+    repeated_of,
+)
 from klcli.text import path_of, path_text
 
 if TYPE_CHECKING:  # a report must not import the training code

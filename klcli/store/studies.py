@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from klcli.errors import ConfigError, StoreError
 from klcli.settings.sameness import settings_and_seeds
 from klcli.settings.train_config import TrainConfig
-from klcli.store.connection import RESTORE, Database, next_number, now
+from klcli.store.connection import RESTORE, Database, next_number
 from klcli.store.locks import Locks
-from klcli.store.records import Run, Study
+from klcli.store.records import Run, Study, now
 from klcli.store.runs import RUNNING, STARTED, UNFINISHED, Runs, end_of, ending_row, this_process
 
 if TYPE_CHECKING:  # a report must not import the training code
