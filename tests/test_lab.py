@@ -457,6 +457,15 @@ def test_queries(lab: Lab, tmp_path: Path) -> None:
     assert lab.run() == runs[-1]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["C:\\x.db", "a\\b", "\\x41", "a\nb", "a?mode=ro", "50%41#", "\udcff.db", "-.db"])
+def test_a_database_can_have_any_name(tmp_path: Path, name: str) -> None:
+    lab = Lab(tmp_path / name, data="synthetic")
+    run = lab.train(replace(SMALL, epochs=0))
+    assert (run.state, lab.evaluate(run)[1][0].test_loss) == ("complete", pytest.approx(run.test_loss))
+    assert lab.store.upkeep.check()[0] == []
+
+
 @pytest.mark.skipif(os.name != "posix", reason="psutil lists the open files of POSIX")
 def test_no_database_stays_open_behind_a_call(tmp_path: Path) -> None:
     """SQLite's connection refers to itself: without a close, it waits for the collector, which may be off."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -169,7 +168,8 @@ class Runs:
         folder = str(path_of(text))
         path = self._db.real.parent / folder
         # No row of klcli names it as `checkpoints/.`, which is the same path.
-        is_own = path_text(folder) == text and re.fullmatch(r"([^/\\]+-)?checkpoints", folder)
+        is_name = path_text(folder) == text and Path(folder).name == folder  # on POSIX, with any backslash
+        is_own = is_name and f"-{folder}".endswith("-checkpoints")
         return path if is_own else None
 
     def file_of(self, run: Run) -> Path:
