@@ -56,7 +56,7 @@ def _checking(method: Callable[..., Any], called: str) -> Callable[..., Any]:
 
 def _checked(value: Any, annotation: Any, asked: str) -> Any:
     """Return the value as the annotation has it. Raises ConfigError."""
-    value = value.item() if getattr(value, "shape", None) == () else value  # a number of NumPy
+    value = python_number(value)
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     kinds = {get_origin(part) or part: part for part in parts}
     if PathLike in kinds and isinstance(value, str | PathLike) and str(value).startswith("~"):
@@ -64,13 +64,18 @@ def _checked(value: Any, annotation: Any, asked: str) -> Any:
     classes = kinds.keys() - {Iterable} | ({int} if float in kinds else set())
     if isinstance(value, tuple(classes)) and (bool in kinds or not isinstance(value, bool)):
         return value
-    if Iterable in kinds and isinstance(value, Iterable):
+    if Iterable in kinds and isinstance(value, Iterable) and not isinstance(value, str | bytes):
         [item] = get_args(kinds[Iterable])
         return tuple(_checked(one, item, asked) for one in value)
     implied = {type(None), str if PathLike in kinds else None}
     *most, last = [_words(kind) for kind in kinds if kind not in implied]
     shown = " ".join(reprlib.repr(value).split())
     raise ConfigError(f"{asked}{shown}): give {', '.join(most)}{' or ' * bool(most)}{last}")
+
+
+def python_number(value: Any) -> Any:
+    """Return a number of NumPy, or of another library of arrays, as one of Python, and anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
 def _words(kind: type) -> str:

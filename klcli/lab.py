@@ -189,6 +189,7 @@ class Lab:
         settings = settings or EvaluationSettings()
         several = runs if isinstance(runs, Iterable) and not isinstance(runs, str) else [runs]
         names = [*map(self._name, several)]
+        require(bool(names), "evaluate(runs=()): give at least one run")
         setup = self._calling("evaluate", names, settings, ensemble=ensemble)
         return evaluating.evaluate(setup, [*map(str, names)], settings, ensemble)
 

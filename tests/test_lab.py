@@ -215,7 +215,13 @@ def test_a_setting_that_a_resumed_run_did_not_have_is_refused_by_its_option(lab:
         lab.resume("last", wanted={"lam": 0.1})
     with pytest.raises(ConfigError, match="it used --threads 1, not 2"):
         lab.resume(1, threads=2)
-    assert lab.resume(1, wanted={"lam": 0.005}, threads=1).state == "complete"
+    for key in ("sugar", "split", 1):
+        with pytest.raises(ConfigError, match=f"--resume 1: {key!r} is no setting, name one as 'lam' or"):
+            lab.resume(1, wanted={key: 1})  # type: ignore[dict-item]
+    with pytest.raises(ConfigError, match=r"--lambda '0\.005': must be a number"):
+        lab.resume(1, wanted={"lam": "0.005"})
+    same = {"lam": np.float64(0.005), "hidden": [12], "split.subset": 200}
+    assert lab.resume(1, wanted=same, threads=1).state == "complete"
 
 
 def test_messages_reach_the_observer_and_nothing_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,14 +298,19 @@ def test_a_record_of_another_database_is_refused(lab: Lab, tmp_path: Path) -> No
         (lambda lab: lab.repeat(SMALL, np.float64(1.5)), "repeat(repeats=1.5): give a whole number"),
         (lambda lab: lab.repeat(SMALL, 2, resume="no"), "repeat(resume='no'): give True or False"),
         (lambda lab: lab.sigma_sweep({}, (0.1,)), "sigma_sweep(config={}): give a TrainConfig"),
+        (lambda lab: lab.sigma_sweep(SMALL, "0.1"), "sigma_sweep(sigmas='0.1'): give a list"),
+        (lambda lab: lab.best(np.dtype("int64")), "best(n=dtype('int64')): give a whole number"),
         (lambda lab: lab.sigma_sweep(SMALL, 0.1), "sigma_sweep(sigmas=0.1): give a list"),
         (lambda lab: lab.sigma_sweep(SMALL, [0.1, None]), "sigma_sweep(sigmas=None): give a number"),
         (lambda lab: lab.search_lambda(SMALL, {"fine": 1}), "search_lambda(what={'fine': 1}): give a SearchSettings"),
         (lambda lab: lab.check_gradients(SMALL, {"dims": 3}), "check_gradients(settings={'dims': 3}): give a Check"),
         (lambda lab: lab.export_gradients(None), "export_gradients(path=None): give a path"),
         (lambda lab: lab.evaluate(None), "evaluate(runs=None): give a list, a whole number, a text or a Run"),
+        (lambda lab: lab.evaluate(b"\x01"), "evaluate(runs=b'\\x01'): give a list, a whole number, a text or a Run"),
+        (lambda lab: lab.evaluate([]), "evaluate(runs=()): give at least one run"),
         (lambda lab: lab.evaluate([1, 1.5]), "evaluate(runs=1.5): give a whole number, a text or a Run"),
         (lambda lab: lab.predict(None), "predict(pictures=None): give a list or a path"),
+        (lambda lab: lab.predict(b"a.png"), "predict(pictures=b'a.png'): give a list or a path"),
         (lambda lab: lab.predict([3]), "predict(pictures=3): give a path"),
         (lambda lab: lab.predict("a.png", shifts=1.5), "predict(shifts=1.5): give a whole number"),
         (lambda lab: lab.predict("a.png", flips="no"), "predict(flips='no'): give True or False"),

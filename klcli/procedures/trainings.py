@@ -70,9 +70,11 @@ def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | N
     store = setup.store()
     run = _unfinished(store, which)
     run.require_length()
+    known = settings_of(TrainConfig)
     for key, value in wanted.items():
-        stored, option = value_of(run.config, key), settings_of(TrainConfig)[key].option
-        if stored != value:
+        require(key in known, f"--resume {run.id}: {key!r} is no setting, name one as 'lam' or 'split.subset'")
+        stored, option = value_of(run.config, key), known[key].option
+        if stored != known[key].checked(value):
             raise ConfigError(f"--resume {run.id}: its {option} is {stored!r}, not {value!r}, omit that option")
     others = f"--resume {run.id}: it used --threads {run.threads}, not {threads}, omit that option"
     require(threads in (None, run.threads), others)

@@ -12,6 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from klcli.arguments import python_number
 from klcli.errors import ConfigError
 from klcli.text import user_path
 
@@ -99,7 +100,7 @@ class Setting:
         return tuple(self._checked(one, self.item) for one in value)
 
     def _checked(self, value: Any, kind: type) -> Any:
-        value = value.item() if getattr(value, "shape", None) == () else value  # a number of NumPy
+        value = python_number(value)
         accepted: Any = (int, float) if kind is float else kind
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
             raise ConfigError(f"{self.option} {value!r}: must be {_KINDS[kind]}{self._example}")

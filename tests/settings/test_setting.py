@@ -197,6 +197,7 @@ def test_numbers_of_numpy_are_stored_as_those_of_python(given: dict[str, Any], s
 
 
 def test_an_array_is_no_number() -> None:
-    for wrong in ({"seed": np.array([3])}, {"hidden": np.array([5, 6])}, {"hidden": (50.0, 50.0)}):
+    dtype = {"dtype": np.dtype("float32")}
+    for wrong in (dtype, {"seed": np.array([3])}, {"hidden": np.array([5, 6])}, {"hidden": (50.0, 50.0)}):
         with pytest.raises(ConfigError, match="must be"):
             TrainConfig(**wrong)
