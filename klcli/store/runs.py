@@ -166,11 +166,12 @@ class Runs:
     def own_folder(self, text: str) -> Path | None:
         """Return the folder of checkpoints, of this name of the database or an earlier one; None if it is any other."""
         folder = str(path_of(text))
-        path = self._db.real.parent / folder
         # No row of klcli names it as `checkpoints/.`, which is the same path.
         is_name = path_text(folder) == text and Path(folder).name == folder  # on POSIX, with any backslash
-        is_own = is_name and f"-{folder}".endswith("-checkpoints")
-        return path if is_own else None
+        if not is_name or not f"-{folder}".endswith("-checkpoints"):
+            return None
+        path = self._db.real.parent / folder
+        return path if os.path.lexists(path) else self._db.folder("checkpoints")  # renamed with the database
 
     def file_of(self, run: Run) -> Path:
         """The path of a checkpoint. Raises StoreError if the row of a foreign database names any other file."""
@@ -187,6 +188,7 @@ class Runs:
         self._db.require_place()
         self.require_owner(run_id)  # before it replaces the file of another process
         path, run = self._own_file(run_id), self.get(run_id)
+        checkpoints.require_no_link(path.parent)
         config, origin = result.config.to_json(), {key: getattr(run, key) for key in checkpoints.ORIGIN}
         origin |= {checkpoints.VERSIONS: json.dumps(run.versions)}
         sha256 = checkpoints.save(path, result.arrays(), config, result.step, result.inputs, origin)
@@ -221,7 +223,8 @@ class Runs:
         try:
             return checkpoints.load(path, run, run.checkpoint_sha256)
         except StoreError as error:
-            cure = f"restore it from a copy, or train again as `klcli report --run {run.id}` shows"
+            restored = "restore it from a copy" if path.parent.exists() else "move its folder beside the database"
+            cure = f"{restored}, or train again as `klcli report --run {run.id}` shows"
             raise StoreError(f"{error}: {cure}") from error
 
     def get(self, run_id: int) -> Run:

@@ -4,7 +4,7 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache
@@ -16,6 +16,7 @@ from klcli.files import make_folder, replace, replacing_all
 from klcli.settings.setting import require
 from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, Database, explained
+from klcli.store.reading import rows
 from klcli.store.records import Run
 from klcli.store.runs import PORTION, Runs
 from klcli.store.studies import DELETED
@@ -147,7 +148,7 @@ class Upkeep:
             found = other.submit(self._damage_of_database)  # without the lock of the interpreter, on another core
             runs = [*map(tuple, self._db.each("SELECT id, state, checkpoint FROM runs"))]
             damage = self._damage_of_checkpoints(runs, newest, advance)
-        orphans = self._orphans({run_id for run_id, *_ in runs}, {checkpoint for *_, checkpoint in runs})
+        orphans = self._orphans({run_id for run_id, *_ in runs}, {named for *_, named in runs if named is not None})
         return found.result() + damage, [f"{path}: no row of the database refers to this file" for path in orphans]
 
     def _damage_of_database(self) -> list[str]:
@@ -162,16 +163,20 @@ class Upkeep:
         self, runs: Sequence[tuple[Any, ...]], newest: int | None, advance: Callable[[int], None]
     ) -> list[str]:
         damage: dict[int, str] = {}
+        faults = set[str]()  # of whole folders
         files: dict[bool, list[int]] = {True: [], False: []}  # runs by whether only the content can be damaged
-        folder_of = cache(self._runs.own_folder)
+        folder_of, fault_of = cache(self._runs.own_folder), cache(_fault)
         for run_id, state, named in runs:
             if named is None:
                 if state == "complete":
                     damage[run_id] = "complete, but without a checkpoint"
                 continue
             text, _, name = named.rpartition("/")
-            path = f"{folder_of(text)}{os.sep}{name}"  # 100 000 objects of Path take 5 s
-            size = _size(path) if folder_of(text) and name == f"run-{run_id:06d}.npz" else 0
+            if fault := fault_of(folder := folder_of(text)):
+                faults.add(fault)
+                continue
+            path = f"{folder}{os.sep}{name}"  # 100 000 objects of Path take 5 s
+            size = _size(path) if folder and name == f"run-{run_id:06d}.npz" else 0
             if size is None and state == "complete":
                 damage[run_id] = f"{path}: this checkpoint is missing"
             else:
@@ -190,20 +195,37 @@ class Upkeep:
                             checkpoints.load(checkpoints.previous(self._runs.file_of(run)), run, *known)
                             continue
                     damage[run.id] = str(error).removeprefix(f"run {run.id}: ")
-        return [f"run {run_id}: {damage[run_id]}" for run_id in sorted(damage)]
+        return [*sorted(faults), *(f"run {run_id}: {damage[run_id]}" for run_id in sorted(damage))]
 
-    def _orphans(self, runs: set[int], known: set[str | None]) -> Iterator[Path]:
-        folder = self._db.folder("checkpoints")
-        own = path_text(folder.name)
-        for path in sorted(folder.glob("*")):
-            texts = f"{own}/{path.name}", f"{own}/{path.name.replace('.previous.', '.')}"
-            if known.isdisjoint(texts) and path.is_file():
-                yield path
+    def _orphans(self, runs: set[int], named: Iterable[str]) -> Iterator[Path]:
+        """Yield the files beside the database to which none of its rows refers, nor those of a renamed database."""
+        folder, folder_of = self._db.folder("checkpoints"), cache(self._runs.own_folder)
+        parts = [text.rpartition("/") for text in named]
+        known = {name for text, _, name in parts if folder_of(text) == folder}
         tables = {"study": "studies", "gradcheck": "gradient_checks"}
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
         there["run"] = runs
+        shared = "SELECT id, study_id, CAST(checkpoint AS TEXT) FROM runs WHERE instr(checkpoint, ?) = 1"
+        for file in filter(Path.is_file, self._db.real.parent.glob("*")):
+            for run, study, checkpoint in rows(file, shared, f"{path_text(folder.name)}/"):
+                known.add(checkpoint.rpartition("/")[2])
+                there["run"].add(run)
+                there["study"].add(study)
+        for path in sorted(folder.glob("*")):
+            if known.isdisjoint((path.name, path.name.replace(".previous.", "."))) and path.is_file():
+                yield path
         drawn = pictures(self._db.folder("plots"))
         yield from (path for kind, shown, path in drawn if not there[kind].issuperset(shown))
+
+
+def _fault(folder: Path | None) -> str:
+    """Return what is wrong with a whole folder of checkpoints, "" if nothing is."""
+    try:
+        checkpoints.require_no_link(folder or Path())
+    except StoreError as error:
+        return str(error)
+    is_missing = folder and not folder.exists()
+    return f"{folder}: this folder of checkpoints is missing, move it beside the database" if is_missing else ""
 
 
 def pictures(plots: Path) -> Iterator[tuple[str, list[int], Path]]:

@@ -254,17 +254,23 @@ def test_the_file_that_a_link_names_is_written(here: Klcli, trained: Path, name:
         assert (trained / name).is_symlink() and (trained / "thesis" / name).stat().st_size > 1000
 
 
-def test_a_folder_of_checkpoints_that_is_a_link_is_refused_before_a_training(
+def test_a_folder_of_checkpoints_that_is_a_link_is_refused_before_anything_is_done(
     here: Klcli, trained: Path, rows: Rows
 ) -> None:
     """The run was trained, and then its checkpoint could not be read: a check advised to delete it."""
+    shutil.copytree(trained / "results", trained / "other")
     (trained / "results/checkpoints").rename(trained / "big-disk")
     (trained / "results/checkpoints").symlink_to(trained / "big-disk")
     before = rows("runs"), rows("studies")
-    for command in ("train", "search-lambda"):
-        done = here(command, "--hidden", "3", "--data", "synthetic")
+    network = ("--hidden", "3", "--data", "synthetic")
+    merge, delete, export = ("runs merge other/klcli.db", "runs delete 1 --yes", "runs export 1 --to npz")
+    for command in (("train", *network), ("search-lambda", *network), *map(str.split, (merge, delete, export))):
+        done = here(*command)
         assert (done.returncode, done.stdout) == (4, "")
-        assert "checkpoints: this is a link to another folder" in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("klcli: results/checkpoints: this is a link to another folder")
+    done = here("runs", "check")
+    assert (done.returncode, len(done.stdout.splitlines())) == (4, 1)
+    assert done.stdout.startswith("damaged  results/checkpoints: this is a link to another folder")
     assert (rows("runs"), rows("studies")) == before and not any((trained / "big-disk").glob("run-000004*"))
 
 

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -402,6 +403,54 @@ def test_a_renamed_database_keeps_its_checkpoints(three_runs_here: Path) -> None
     [damage] = store.upkeep.check(0)[0]
     assert damage == f"run 1: {three_runs_here / 'checkpoints/run-000001.npz'}: this checkpoint is missing"
     store.close()
+
+
+def test_a_database_whose_folder_was_renamed_too_keeps_its_checkpoints(three_runs_here: Path) -> None:
+    for old, new in (("klcli.db", "thesis.db"), ("checkpoints", "thesis-checkpoints"), ("plots", "thesis-plots")):
+        (three_runs_here / old).rename(three_runs_here / new)
+    with closing(Store(three_runs_here / "thesis.db")) as store:
+        assert store.upkeep.check() == ([], [])
+        store.runs.checkpoint(store.runs.get(1))
+        store.upkeep.delete([1])
+        assert not (three_runs_here / "thesis-checkpoints/run-000001.npz").exists()
+        with closing(Store(three_runs_here / "all.db")) as other:
+            assert other.upkeep.merge(store.path).files == 4
+            assert other.upkeep.check() == ([], [])
+
+
+def test_a_database_that_was_moved_without_its_folder_says_what_to_move(three_runs_here: Path, tmp_path: Path) -> None:
+    moved = (three_runs_here / "klcli.db").rename(tmp_path / "klcli.db")
+    with closing(Store(moved)) as store:
+        where = f"{tmp_path / 'checkpoints'}: this folder of checkpoints is missing, move it beside the database"
+        assert store.upkeep.check() == ([where], [])
+        with pytest.raises(StoreError, match="move its folder beside the database"):
+            store.runs.checkpoint(store.runs.get(1))
+        (three_runs_here / "checkpoints").rename(tmp_path / "checkpoints")
+        assert store.upkeep.check() == ([], [])
+
+
+def test_files_of_a_renamed_database_are_no_orphans_of_a_new_one(three_runs_here: Path) -> None:
+    (three_runs_here / "klcli.db").rename(three_runs_here / "thesis.db")
+    (three_runs_here / "notes.db").write_text("no database")
+    with closing(Store(three_runs_here / "klcli.db")) as store:
+        assert store.upkeep.check() == ([], [])
+        (three_runs_here / "thesis.db").unlink()
+        assert len(store.upkeep.check()[1]) == 6
+
+
+@pytest.mark.parametrize("names", ["all.db all.sqlite", "all.db all", "klcli klcli.db", "all.1 all.1.db"])
+def test_databases_whose_names_differ_in_the_suffix_share_no_files(tmp_path: Path, names: str) -> None:
+    one, other = (Store(tmp_path / name) for name in names.split())
+    for kind in ("checkpoints", "plots", "locks"):
+        assert one.folder(kind) != other.folder(kind)
+    for store in (one, other):
+        store.close()
+
+
+def test_the_checkpoints_of_an_older_database_of_another_suffix_are_found(three_runs_here: Path) -> None:
+    (three_runs_here / "klcli.db").rename(three_runs_here / "klcli.sqlite")  # which had the folders of klcli.db
+    with closing(Store(three_runs_here / "klcli.sqlite")) as store, closing(Store(three_runs_here / "klcli.db")) as new:
+        assert store.upkeep.check() == new.upkeep.check() == ([], [])
 
 
 def test_the_view_ranks_each_set_of_images_for_itself(five: Store) -> None:

@@ -173,7 +173,8 @@ def check(
         invocation.say(f"only {which} were read: `klcli runs check --contents` reads all")
     invocation.document("runs check", {"damage": damage, "orphans": orphans, "checkpoints": files, "read": read})
     if damage:
-        raise StoreError(f"{store.path}: {len(damage)} damaged, restore a copy or delete the runs: `klcli runs delete`")
+        cure = "put back what is missing, restore a copy or delete the runs: `klcli runs delete`"
+        raise StoreError(f"{store.path}: {len(damage)} damaged, {cure}")
 
 
 @app.command(cls=RecordingCommand)
@@ -209,7 +210,7 @@ def merge(
             try:
                 found.append(store.upkeep.merge(path))
             except StoreError as error:
-                if str(error).startswith(f"{store.path}: "):
+                if str(error).startswith((f"{store.path}: ", f"{store.folder('checkpoints')}: ")):
                     raise
                 # The cure that other commands have for the database of --db.
                 failures.append(re.sub("choose another( file)? with --db", "leave it out", str(error)))
