@@ -80,6 +80,8 @@ def main(args: list[str] | None = None) -> NoReturn:
 
 
 def _explain(error: Exception) -> int:
+    if limit := _reached_limit(error):
+        return _fail(limit, error.exit_code if isinstance(error, KlcliError) else ExitCode.UNEXPECTED)
     if isinstance(error, KlcliError):
         return _fail(str(error), error.exit_code)
     if isinstance(error, typer.Abort):
@@ -94,12 +96,30 @@ def _explain(error: Exception) -> int:
     connection = sys.modules.get("klcli.store.connection")  # a damaged database may be the cause of the failure
     damage = connection and connection.damage_behind_a_failure()
     unexpected = f"unexpected failure, {type(error).__name__}: {error} (run again with --debug for the traceback)"
-    if "can't start new thread" in str(error):
-        unexpected = f"{error}: raise the limit of processes with `ulimit -u`, or close other programs"
     if isinstance(error, MemoryError):
         cure = "give fewer units, a smaller --batch-size or fewer --jobs, or close other programs"
         unexpected = f"the memory is too small, {cure} ({str(error) or 'out of memory'})"
     return _fail(str(damage), damage.exit_code) if damage else _fail(unexpected, ExitCode.UNEXPECTED)
+
+
+# What is said where a process reaches a limit, mostly with a cure that is none, and the option of `ulimit`.
+_LIMITS = {
+    os.strerror(errno.EMFILE): "-n", os.strerror(errno.EFBIG): "-f", "can't start new thread": "-u",
+    "failed to map segment from shared object": "-v",
+}  # fmt: skip
+
+
+def _reached_limit(error: BaseException) -> str:
+    """Return the failure with the limit of this process that caused it, "" if none did."""
+    while not isinstance(error, KlcliError) and (cause := error.__cause__ or error.__context__):
+        error = cause
+    text = str(error).removeprefix(f"[Errno {getattr(error, 'errno', None)}] ")
+    for words, option in _LIMITS.items():
+        before, found, _ = text.partition(words)
+        if found:
+            closed = ")" * (before.count("(") - before.count(")"))
+            return f"{before}{words}{closed}: this process has reached a limit, raise it with `ulimit {option}`"
+    return ""
 
 
 def _refused_by_the_system(error: OSError) -> str:

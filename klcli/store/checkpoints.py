@@ -150,13 +150,15 @@ def _read(path: Path, largest: Callable[[int], int], *, may_be_link: bool = Fals
             raise ValueError("its checksum is wrong")
         origin |= {key: str(state.pop(key)) for key in ORIGIN if key in state}
         inputs = _inputs(state) if INPUTS[0] in state else None
-    except StoreError:
+    except (StoreError, MemoryError):
         raise
     except FileNotFoundError as error:
         raise StoreError(f"{path}: this checkpoint is missing") from error
     except ConfigError as error:  # of a newer klcli, or damaged
         raise StoreError(f"{path}: the settings in this checkpoint cannot be read ({error})") from error
     except Exception as error:  # with a damaged archive, zipfile and NumPy can raise almost any
+        if isinstance(error, OSError) and error.errno == errno.EMFILE:  # which says nothing about the file
+            raise
         if isinstance(error, OSError) and error.errno is not None:  # from the system, not from NumPy
             raise StoreError(f"{path}: this checkpoint cannot be read ({error.strerror})") from error
         raise StoreError(f"{path}: this checkpoint is damaged ({one_line(error)})") from error

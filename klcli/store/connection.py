@@ -1,9 +1,7 @@
 """Database: one connection to a migrated file, with SQLite's errors converted to one line with the cure."""
 
-import errno
 import json
 import math
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -317,8 +315,6 @@ def explained(path: Path) -> Iterator[None]:
             raise StoreError(f"{path}: {_MOVED_AWAY}") from error
         if code == sqlite3.SQLITE_CANTOPEN:
             reason = _why_it_cannot_be_opened(path)
-            if reason == os.strerror(errno.EMFILE):
-                raise StoreError(f"{path}: {reason}, raise the limit of this process (`ulimit -n`)") from error
         otherwise = f"SQLite reports {reason!r} ({getattr(error, 'sqlite_errorname', type(error).__name__)}), {RESTORE}"
         raise StoreError(f"{path}: {_CURES.get(code, otherwise).replace('{}', reason)}") from error
 
@@ -345,6 +341,6 @@ _CURES: dict[int | None, str] = {
     "writable",
     sqlite3.SQLITE_NOTADB: "this is not an SQLite database, choose another file with --db",
     sqlite3.SQLITE_FULL: "the disk is full, free some space and run again",
-    sqlite3.SQLITE_IOERR: "the disk could not be read or written ({}), check it for free space and faults",
+    sqlite3.SQLITE_IOERR: "the disk could not be read or written ({}), check it for free space, faults and `ulimit -f`",
     sqlite3.SQLITE_NOMEM: "SQLite needs more memory than there is, close other programs and run again",
 }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ NEEDS_MOUNTS = pytest.mark.skipif(
 LOOK = """
 import sys
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 from klcli.errors import KlcliError
 from klcli.store.locks import Locks
@@ -241,15 +243,37 @@ def test_a_database_that_is_moved_while_it_is_open_is_named(complete: Path, chan
 
 
 @pytest.mark.slow
-def test_a_process_with_very_few_files_learns_to_raise_the_limit(complete: Path) -> None:
-    for limit in range(6, 12):
-        done = subprocess.run(
-            [sys.executable, "-m", "klcli", "runs", "note", "1", "x", "--db", str(complete)],
-            capture_output=True, text=True, check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)),  # noqa: B023
-        )  # fmt: skip
-        if done.returncode == 4:
-            assert "Too many open files" in done.stderr and "ulimit -n" in done.stderr, (limit, done.stderr)
+def test_a_process_with_very_few_files_learns_to_raise_the_limit(three_runs_here: Path) -> None:
+    for limit, command in product(range(5, 12), ("note 1 x", "check")):
+        done = limited(resource.RLIMIT_NOFILE, limit, three_runs_here / "klcli.db", *command.split())
+        assert "damaged" not in done.stdout  # a checkpoint that cannot be opened now
+        if done.returncode:
+            assert "Too many open files" in done.stderr and "`ulimit -" in done.stderr, (limit, done.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("megabytes", [20, 40, 60])
+def test_a_process_with_very_little_memory_ends_with_one_line(three_runs_here: Path, megabytes: int) -> None:
+    """Without room for a thread, it had a traceback; without room for a library, the advice of that library."""
+    done = limited(resource.RLIMIT_AS, megabytes * 1_000_000, three_runs_here / "klcli.db", "check")
+    assert done.returncode == 1 and done.stderr.startswith("klcli: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.slow
+def test_a_file_that_the_limit_of_files_cuts_short_names_the_limit(three_runs_here: Path) -> None:
+    done = limited(
+        resource.RLIMIT_FSIZE, 1000, three_runs_here / "klcli.db", "export", "--tables", str(three_runs_here / "tables")
+    )
+    assert (done.returncode, done.stdout) == (4, "")
+    cure = "cannot be written (File too large): this process has reached a limit, raise it with `ulimit -f`\n"
+    assert done.stderr.endswith(cure) and not [*three_runs_here.glob("tables/*.csv")]
+
+
+def limited(kind: int, limit: int, database: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "klcli", "runs", *words, "--db", str(database)],
+        capture_output=True, text=True, check=False, preexec_fn=lambda: resource.setrlimit(kind, (limit, limit)),
+    )  # fmt: skip
 
 
 def test_a_check_counts_one_run_as_one(complete: Path, answer: Callable[..., Any]) -> None:
