@@ -46,7 +46,7 @@ def why_not() -> str:
             if not writable(os.environ.get("NUMBA_CACHE_DIR", "")):
                 (_held_folder() / COMPLETE).touch()
     except Exception as error:  # numba, LLVM, the cache and BLAS raise many types; NumPy replaces them all
-        missing = isinstance(error, ModuleNotFoundError) and "numba is not installed"
+        missing = isinstance(error, ModuleNotFoundError) and f"{error.name} is not installed"  # or its llvmlite
         return missing or f"{type(error).__name__}: {one_line(error)[:200]}"
     return ""
 

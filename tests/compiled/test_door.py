@@ -46,11 +46,13 @@ def test_a_run_records_the_engine_and_a_resumed_one_says_that_it_changed(klcli: 
     assert "run 2 was trained with the engine NumPy, now numba" in again.stderr, again.stderr
 
 
-def test_without_numba_training_goes_on(klcli: Callable, tmp_path: Path) -> None:
-    (tmp_path / "numba.py").write_text("raise ModuleNotFoundError('numba')\n")
+@pytest.mark.parametrize("missing", ["numba", "llvmlite", "llvmlite.binding"])
+def test_without_numba_or_its_llvmlite_training_goes_on(klcli: Callable, tmp_path: Path, missing: str) -> None:
+    shadow = tmp_path / f"{missing.partition('.')[0]}.py"
+    shadow.write_text(f"raise ModuleNotFoundError('No module named {missing}', name='{missing}')\n")
     done = klcli(*TRAIN, PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     assert done.returncode == 0, done.stderr
-    assert "no compiled code (numba is not installed): NumPy does the work" in done.stderr
+    assert f"no compiled code ({missing} is not installed): NumPy does the work" in done.stderr
     assert engine_of(tmp_path, 1) == "NumPy"
 
 
