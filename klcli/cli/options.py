@@ -87,8 +87,8 @@ class RecordingCommand(KlcliCommand):
 
     def invoke(self, ctx: Any) -> None:
         super().invoke(ctx)
-        connection = sys.modules.get("klcli.store.connection")  # a list of presets or reports opens no database
-        if (loss := streams.loss()) is not None and connection and connection.last_opened:
+        connection = sys.modules.get("klcli.store.connection")  # a list of presets opens none, a dry run stores nothing
+        if (loss := streams.loss()) is not None and connection and connection.last_written:
             stored = f"it is stored in {ctx.params['db']}"
             raise StoreError(f"the result could not be written to stdout ({loss.strerror}), {stored}")
 

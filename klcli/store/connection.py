@@ -47,6 +47,7 @@ _PARSERS: dict[Any, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 last_opened: list[Path] = []  # paths opened by this process; one, or none yet
+last_written: list[Path] = []  # that of the last transaction of this process
 Record = TypeVar("Record")
 Result = TypeVar("Result")
 
@@ -167,6 +168,7 @@ class Database:
     def write(self) -> Iterator[sqlite_utils.Database]:
         with explained(self.path), transaction(self._db):
             yield self._db
+        last_written[:] = [self.path]
 
     @contextmanager
     def reading_only(self, where: str | None) -> Iterator[None]:

@@ -30,7 +30,7 @@ RECORDING = {
 }
 READING = (
     *("report", "report --json", "report --format csv", "--help", "train --help", "--version", "data info"),
-    *("train --list-presets", "train --list-presets --json", "reproduce --list"),
+    *("train --list-presets", "train --list-presets --json", "reproduce --list", "assignment --dry-run -q"),
 )
 COLOUR = re.compile(r"\x1b\[(\d+;)*[349][0-8][;m]")
 BAR = "\x1b[2K"  # erases the line, as a live bar does before it is drawn again
