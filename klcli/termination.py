@@ -24,6 +24,8 @@ PATIENCE_SECONDS = 10  # for the current update, evaluation or write: then the p
 
 _obeying = threading.Event()  # set once the thread of `obey` runs
 _deferring = threading.Event()  # set inside `deferred`
+# The handlers of a program that imports klcli, inside `deferred`.
+_replaced: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 _received: list[int] = []  # signals that were deferred
 _actions: list[Callable[[], str | None]] = []  # of `at_the_end`
 # Held in a short block, which thus runs before the actions of `at_the_end` or never; taken by whoever ends the process.
@@ -62,18 +64,26 @@ def deferred() -> Iterator[Callable[[], None]]:
         yield raise_deferred if is_main else lambda: None
         return
 
-    previous = {} if _obeying.is_set() else {signum: signal.getsignal(signum) for signum in _obeyed()}
     _received.clear()
     _deferring.set()
     try:
-        for signum in previous:
-            signal.signal(signum, _receive)
+        for signum in () if _obeying.is_set() else _obeyed():
+            _replaced[signum] = signal.signal(signum, _receive)
         yield raise_deferred
         raise_deferred()  # a signal after the last update: a study must not go on to its next stage
     finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
-        _deferring.clear()
+        _defer_no_more()
+
+
+def _defer_no_more() -> None:
+    """End the deferral, also in a process that a callback forks: a pool would wait without end for its workers."""
+    while _replaced:
+        signal.signal(*_replaced.popitem())
+    _deferring.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_defer_no_more)
 
 
 def raise_deferred() -> None:

@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -185,6 +186,24 @@ def test_whatever_a_callback_raises_ends_the_run_in_a_state(
     [run] = lab.store.runs.where("1")
     assert (run.state, run.error) == (state, text)
     assert lab.resume(1).state == "complete"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a fork as POSIX has it")
+def test_a_process_that_a_callback_forks_can_be_terminated(lab: Lab) -> None:
+    """It inherited the handler that defers the first signal: a pool waited for its workers without end."""
+    context, codes = multiprocessing.get_context("fork"), []
+
+    def fork(_: object) -> None:
+        begun = context.Event()
+        child = context.Process(target=lambda: (begun.set(), time.sleep(20)))
+        child.start()
+        begun.wait(10)
+        child.terminate()
+        child.join(10)
+        codes.append(child.exitcode)
+
+    assert lab.train(replace(SMALL, cycles=1), on_evaluation=fork).state == "complete"
+    assert codes and set(codes) == {-signal.SIGTERM}
 
 
 def test_ctrl_c_interrupts_a_training_whose_callback_has_trained_another(lab: Lab, tmp_path: Path) -> None:
