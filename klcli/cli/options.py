@@ -3,9 +3,8 @@
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import Field
-from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -16,11 +15,12 @@ from klcli.cli.completion import completion, of_setting
 from klcli.cli.help_screen import TYPED, show_help
 from klcli.errors import ConfigError, StoreError
 from klcli.settings.setting import Setting, setting_of, settings_of, value_of, with_values
-from klcli.text import command_text
+from klcli.text import command_text, path_text
 
 Command = Callable[..., Any]
 # Typer bundles its own copy of Click, not the package `click`; its UsageError is the base class of BadParameter.
 UsageError: Any = typer.BadParameter.__mro__[1]
+NUMBERS = ("N", "X")  # placeholders of options whose last value counts, so that a script can replace another's
 
 
 class KlcliCommand(TyperCommand):
@@ -46,28 +46,30 @@ class KlcliCommand(TyperCommand):
         ctx.meta[TYPED] = args
         options: list[Any] = [one for one in self.params if one.param_type_name == "option"]
         lists = {name for one in options if one.multiple for name in one.opts}
-        with_value = {name for one in options if not (one.is_flag or one.count) for name in one.opts}
+        single = {name: one for one in options if not (one.is_flag or one.count or one.multiple) for name in one.opts}
+        given = dict[str, list[str]]()  # values of options of one value
         takes_runs = any(one.metavar in ("RUN", "RUN...") for one in self.params if one not in options)
         words, arguments, rest = list[str](), list[str](), list(args)
         while rest and rest[0] != "--":
             name = rest.pop(0)
+            option, joined, value = name.partition("=")
+            if option in single and single[option].metavar not in NUMBERS:
+                given.setdefault(single[option].opts[0], []).extend([value] if joined else rest[:1])
             values = list[str]()
             while name in lists and rest and not _is_option(rest[0]):
                 values.append(rest.pop(0))
             if name in lists and not values and not ctx.resilient_parsing:
                 raise typer.BadParameter(f"{name} needs at least one value", ctx=ctx)
             words += [word for value in values for word in (name, value)]
-            if name in with_value - lists:
+            if name in single:
                 words += [name, *rest[:1]]
                 arguments = arguments if rest else []  # the parser would take the `--` for the missing value
                 del rest[:1]
             elif name not in lists:
                 (arguments if takes_runs and not _is_option(name) else words).append(name)
-        databases = [after for word, after in pairwise(words) if word == "--db"]
-        databases += [word.removeprefix("--db=") for word in words if word.startswith("--db=")]
-        if len(databases) > 1:  # the parser would silently use the last one
-            cure = f"`klcli runs merge {command_text(databases)} --db all.db` puts them into one"
-            raise ConfigError(f"--db is given {len(databases)} times: a command uses one database, {cure}")
+        for option, values in given.items():
+            if len(values) > 1 and not ctx.resilient_parsing:  # the parser would silently use the last one
+                raise ConfigError(f"{option} is given {len(values)} times: {_for_one(option, values)}")
         try:
             return super().parse_args(ctx, words + (["--", *arguments, *rest[1:]] if arguments or rest else []))
         except UsageError as error:  # the parser does not say which command has no value behind an option
@@ -76,6 +78,15 @@ class KlcliCommand(TyperCommand):
             if getattr(error, "param", None) in self.params and len(needed) > 1:  # it would name the first alone
                 raise UsageError(f"an argument is missing, give {' '.join(needed)}", ctx=ctx) from None
             raise
+
+
+def _for_one(option: str, values: Sequence[str]) -> str:
+    """Return what to give instead of several values of an option that takes one."""
+    if option == "--db":
+        return f"a command uses one database, `klcli runs merge {command_text(values)} --db all.db` puts them into one"
+    if option == "--where":
+        return f"give one condition, {command_text([option, ' AND '.join(f'({value})' for value in values)])}"
+    return f"give one of {', '.join(map(path_text, values))}"
 
 
 def _is_option(word: str) -> bool:

@@ -86,7 +86,8 @@ class SearchSettings(Settings):
     fine: int = setting(0, SEARCH, "Then draw from a range that brackets the three best; twice narrows it again.",
         at_least=0, is_counted=True)
     rounds: int = setting(0, SEARCH, "Narrow the range N times, like N times --fine.", at_least=0)
-    from_study: int | None = setting(None, SEARCH, "Start --fine from this study, not the latest.", option="--from")
+    from_study: int | None = setting(None, SEARCH, "Start --fine from this study, not the latest.", option="--from",
+        metavar="STUDY")
     values: tuple[float, ...] = setting((), SEARCH, "Try these lambdas instead of drawing any.", at_least=0)
     between: tuple[float, ...] = setting((1e-5, 1e-1), SEARCH, "Draw the values of --coarse from this range.",
         option="--range", metavar="LOW HIGH")

@@ -41,7 +41,8 @@ class Selection(Settings):
     runs: tuple[str, ...] = setting((), VIEW, "Show these runs side by side: 7, 1-3, `last`, `best`, or -1 for the "
         "newest.", option="--run", metavar="RUN...")
     diff_only: bool = flag(VIEW, "With --run, show only the differences.")
-    study: int | None = setting(None, VIEW, "Show the table of a search, a sweep, repeats or a reproduction.")
+    study: int | None = setting(None, VIEW, "Show the table of a search, a sweep, repeats or a reproduction.",
+        metavar="STUDY")
     group_by: tuple[str, ...] = setting((), VIEW, "Show mean, deviation and n over seeds, as `hidden,bn`, and which "
         "differences chance alone can explain.", metavar="COLUMN...")
     gradchecks: bool = flag(VIEW, "Show the latest gradient check.")

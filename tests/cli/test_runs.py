@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from command import Klcli, Refused, Rows, change, succeeded
+from raw_sql import execute
 from rich.console import Console
 
 from klcli.cli.commands.report import MOVED
@@ -84,6 +85,43 @@ def test_what_is_refused(here: Klcli, trained: Path, refused: Refused, rows: Row
     before = rows("runs")
     refused(here("runs", *args), 2, named)
     assert rows("runs") == before
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("report --where seed=0 --where lambda<1", "--where is given 2 times: give one condition, --where '(seed=0)"),
+        ("report --tagged a --tagged=b", "--tagged is given 2 times: give one of a, b"),
+        ("report --study 1 --study 2", "--study is given 2 times: give one of 1, 2"),
+        ("train --preset quick --preset best", "--preset is given 2 times: give one of quick, best"),
+        ("predict x.png --run 1 --run 2", "--run is given 2 times: give one of 1, 2"),
+        ("search-lambda --fine --from 1 --from 2", "--from is given 2 times: give one of 1, 2"),
+    ],
+)
+def test_of_two_names_none_is_ignored(here: Klcli, trained: Path, refused: Refused, command: str, named: str) -> None:
+    refused(here(*command.split()), 2, named)
+
+
+def test_of_two_numbers_the_last_one_counts(here: Klcli, trained: Path) -> None:
+    """As in a script that adds `"$@"` to a command with numbers of its own."""
+    both = here("report", "--best", "3", "--best", "1", "--json").stdout
+    assert both == here("report", "--best", "1", "--json").stdout != here("report", "--best", "3", "--json").stdout
+
+
+@pytest.mark.parametrize("text", ["1e3", "007", "nan", "2026-01-01", "true", "-5", "0x10"])
+def test_a_text_that_looks_like_a_number_stays_the_text(here: Klcli, trained: Path, rows: Rows, text: str) -> None:
+    for command in ("note", "tag"):
+        succeeded(here("runs", command, "-q", "--", "2", text))
+    execute(trained / "results/klcli.db", "UPDATE runs SET host = ? WHERE id = 2", text)
+    succeeded(here("runs", "merge", "results/klcli.db", "--db", "all.db"))
+    for database in ("results/klcli.db", "all.db"):
+        assert [(run["note"], run["tags"], run["host"]) for run in rows("runs", database)][1] == (text,) * 3
+        for chosen in (("--tagged", text), ("--where", f"note = '{text}'"), ("--where", f"host = '{text}'")):
+            document = json.loads(here("report", "--db", database, "--json", *chosen).stdout)
+            assert [(run["id"], run["tags"]) for run in document["runs"]] == [(2, text)]
+    succeeded(here("runs", "export", "--tables", "tables"))
+    with (trained / "tables/runs.csv").open() as file:
+        assert [run["tags"] for run in csv.DictReader(file)][1] == text
 
 
 @pytest.mark.parametrize("option", MOVED)
