@@ -206,7 +206,7 @@ class Upkeep:
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
         there["run"] = runs
         shared = "SELECT id, study_id, CAST(checkpoint AS TEXT) FROM runs WHERE instr(checkpoint, ?) = 1"
-        for file in filter(Path.is_file, self._db.real.parent.glob("*")):
+        for file in (one for one in self._db.real.parent.glob("*") if _size(os.fspath(one))):
             for run, study, checkpoint in rows(file, shared, f"{path_text(folder.name)}/"):
                 known.add(checkpoint.rpartition("/")[2])
                 there["run"].add(run)
