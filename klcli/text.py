@@ -1,10 +1,11 @@
-"""Text from outside: names, notes, tags, paths, commands and errors, made harmless where they are stored or shown."""
+"""Text that is stored or shown: names, notes, tags, paths, commands and errors from outside, made harmless; times."""
 
 import os
 import re
 import shlex
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,8 @@ def _in_bytes(found: re.Match[str]) -> str:
     if found[0].isprintable() and found[0] not in "\\'":
         return found[0]
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(found[0]))
+
+
+def now() -> str:
+    """The time as the database stores it: UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -14,7 +14,7 @@ from klcli.settings.run_names import LAST
 from klcli.settings.setting import require, settings_of, value_of
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
-from klcli.store.runs import UNFINISHED, end_of
+from klcli.store.runs import UNFINISHED
 from klcli.store.store import Store
 from klcli.termination import deferred
 from klcli.text import command_text
@@ -136,7 +136,7 @@ def _train(
                 cores=1 if setup.jobs == 1 or run.threads > 1 else cores(),  # BLAS threads already occupy the others
                 on_update=on_update, on_evaluation=on_evaluation, evaluate_untrained=True, step=observer.step,
             )  # fmt: skip
-            end(*end_of(latest))
+            end(*latest.end)
     return store.runs.get(run.id)
 
 

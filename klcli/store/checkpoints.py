@@ -61,7 +61,7 @@ def require_no_link(folder: Path) -> None:
 def new_number(db: "sqlite_utils.Database", folder: Path) -> int:
     """Return a number that no run of a database has or had, inside a transaction, and whose checkpoint is not there.
 
-    One that is there is that of another database: of one that was renamed, or of an older `y.sqlite` beside `y.db`.
+    One that is there is that of another database: of one that was renamed, or of `y.sqlite` beside `y.db`.
     Raises StoreError for a folder whose checkpoints could not be read.
     """
     require_no_link(folder)

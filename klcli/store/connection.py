@@ -135,9 +135,8 @@ class Database:
         return self._copy.file if self._copy else self.real.absolute()
 
     def folder(self, kind: str) -> Path:
-        """Return the folder of "checkpoints", "plots" or "locks", which `y.db` and `y.sqlite` must not share."""
-        stem = self.real.stem if self.real.suffix == ".db" else f"{self.real.name}-"
-        return self.real.parent / (kind if stem == "klcli" else f"{stem}-{kind}")
+        """Return the folder of "checkpoints", "plots" or "locks". Two databases in one folder must not share files."""
+        return self.real.parent / (kind if self.real.stem == "klcli" else f"{self.real.stem}-{kind}")
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         return [dict(row) for row in self.each(sql, parameters)]

@@ -11,8 +11,9 @@ from klcli.settings.columns import columns as columns_of
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, next_number
-from klcli.store.records import Evaluation, GradientCheck, GradientError, now
+from klcli.store.records import Evaluation, GradientCheck, GradientError
 from klcli.store.runs import prefixed
+from klcli.text import now
 
 if TYPE_CHECKING:  # a report must not import the training code
     from klcli.data.dataset import Dataset

@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar, cast
 
@@ -19,11 +18,6 @@ METHOD = (
     "(SELECT coalesce(json_extract(settings, '$.method'), "
     "iif(json_extract(settings, '$.as_published'), 'as published', NULL)) FROM studies WHERE studies.id = study_id)"
 )
-
-
-def now() -> str:
-    """The time as the database stores it: UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class _Measured:

@@ -23,19 +23,8 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
 from klcli.store.connection import Database, measured
 from klcli.store.locks import Locks
-from klcli.store.records import (
-    AS_CONFIGURED,
-    ONE_SPLIT,
-    Epoch,
-    ImageSet,
-    Order,
-    Run,
-    RunFilter,
-    RunResult,
-    now,
-    repeated_of,
-)
-from klcli.text import path_of, path_text
+from klcli.store.records import AS_CONFIGURED, ONE_SPLIT, Epoch, ImageSet, Order, Run, RunFilter, RunResult, repeated_of
+from klcli.text import now, path_of, path_text
 
 if TYPE_CHECKING:  # a report must not import the training code
     from klcli.data.dataset import Dataset
@@ -334,13 +323,6 @@ def ending_row(state: str, result: TrainResult | None, seconds: float, error: st
         row |= {"snapshots": ensemble.networks}
         row |= prefixed("ensemble_validation", ensemble.validation) | prefixed("ensemble_test", ensemble.test)
     return row | prefixed("test", result.test if result else None)
-
-
-def end_of(result: TrainResult) -> tuple[str, str | None]:
-    """Return the state in which a training ended, and the error of one that diverged."""
-    if result.diverged_at is None:
-        return "complete", None
-    return "diverged", f"the cost was not finite after update {result.diverged_at}"
 
 
 # The columns of the first schema. The columns of all later settings are generated from the config.

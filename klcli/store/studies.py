@@ -11,8 +11,9 @@ from klcli.settings.sameness import settings_and_seeds
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import RESTORE, Database, next_number
 from klcli.store.locks import Locks
-from klcli.store.records import Run, Study, now
-from klcli.store.runs import RUNNING, STARTED, UNFINISHED, Runs, end_of, ending_row, this_process
+from klcli.store.records import Run, Study
+from klcli.store.runs import RUNNING, STARTED, UNFINISHED, Runs, ending_row, this_process
+from klcli.text import now
 
 if TYPE_CHECKING:  # a report must not import the training code
     from klcli.studies.execution import StackOutcome
@@ -111,7 +112,7 @@ class Studies:
         results = {run.id: one for run, one in zip(runs, outcome.results, strict=True) if run.state == "running"}
         rows = {}
         for run_id, result in results.items():
-            state, error = end_of(result)
+            state, error = result.end
             pointer = self._runs.write_checkpoint(run_id, result) if state == "complete" else {}
             rows[run_id] = ending_row(state, result, outcome.seconds, error) | pointer
         with self._db.write() as db:

@@ -64,6 +64,13 @@ class TrainResult:
     def step(self) -> int:
         return self.epochs[-1].step if self.epochs else 0
 
+    @property
+    def end(self) -> tuple[str, str | None]:
+        """The state in which the training ended, and the error of one that diverged."""
+        if self.diverged_at is None:
+            return "complete", None
+        return "diverged", f"the cost was not finite after update {self.diverged_at}"
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays of a checkpoint: the network, its memory, and its snapshots."""
         cycles = enumerate(self.snapshots, start=1)

@@ -201,7 +201,7 @@ def test_another_database_keeps_its_files_apart(here: Klcli, rows: Rows, tmp_pat
 
 
 @pytest.mark.parametrize("renamed", [True, False], ids=["renamed", "of another suffix"])
-def test_a_database_keeps_its_networks_if_another_one_has_its_folder_or_stem(
+def test_a_database_keeps_its_networks_if_another_one_has_its_folder(
     here: Klcli, rows: Rows, tmp_path: Path, renamed: bool
 ) -> None:
     first = tmp_path / "results/klcli.db"
@@ -214,7 +214,7 @@ def test_a_database_keeps_its_networks_if_another_one_has_its_folder_or_stem(
     here("train", *TINY, "--epochs", "1", "--seed", "3", "--db", other)
     here("train", *TINY, "--epochs", "1", "--repeats", "2", "--db", other)
     here("runs", "merge", str(first), "--db", other)
-    assert [row["id"] for row in rows("runs", other)] == ([3, 4, 5, 6, 7] if renamed else [1, 2, 3, 4, 5])
+    assert [row["id"] for row in rows("runs", other)] == [3, 4, 5, 6, 7]
     assert {file: file.read_bytes() for file in checkpoints} == checkpoints
     for database in (str(first), other):
         assert succeeded(here("runs", "check", "--db", database)).stdout.endswith("are sound, 0 orphans\n")
