@@ -189,6 +189,7 @@ def test_whatever_a_callback_raises_ends_the_run_in_a_state(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a fork as POSIX has it")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_process_that_a_callback_forks_can_be_terminated(lab: Lab) -> None:
     """It inherited the handler that defers the first signal: a pool waited for its workers without end."""
     context, codes = multiprocessing.get_context("fork"), []
