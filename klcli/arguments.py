@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from klcli.errors import ConfigError
+from klcli.settings.setting import python_number
 from klcli.text import user_path
 
 _WORDS: dict[Any, str] = {
@@ -71,11 +72,6 @@ def _checked(value: Any, annotation: Any, asked: str) -> Any:
     *most, last = [_words(kind) for kind in kinds if kind not in implied]
     shown = " ".join(reprlib.repr(value).split())
     raise ConfigError(f"{asked}{shown}): give {', '.join(most)}{' or ' * bool(most)}{last}")
-
-
-def python_number(value: Any) -> Any:
-    """Return a number of NumPy, or of another library of arrays, as one of Python, and anything else as it is."""
-    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
 def _words(kind: type) -> str:

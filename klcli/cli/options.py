@@ -68,7 +68,7 @@ class KlcliCommand(TyperCommand):
             elif name not in lists:
                 (arguments if takes_runs and not _is_option(name) else words).append(name)
         for option, values in given.items():
-            if len(values) > 1 and not ctx.resilient_parsing:  # the parser would silently use the last one
+            if len(set(values)) > 1 and not ctx.resilient_parsing:  # the parser would silently use the last one
                 raise ConfigError(f"{option} is given {len(values)} times: {_for_one(option, values)}")
         try:
             return super().parse_args(ctx, words + (["--", *arguments, *rest[1:]] if arguments or rest else []))

@@ -12,7 +12,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from klcli.arguments import python_number
 from klcli.errors import ConfigError
 from klcli.text import user_path
 
@@ -243,3 +242,8 @@ def require(condition: bool, message: str) -> None:
     """Raise ConfigError with this message if the condition is false."""
     if not condition:
         raise ConfigError(message)
+
+
+def python_number(value: Any) -> Any:
+    """Return a number of NumPy, or of another library of arrays, as one of Python, and anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value

@@ -108,6 +108,11 @@ def test_of_two_numbers_the_last_one_counts(here: Klcli, trained: Path) -> None:
     assert both == here("report", "--best", "1", "--json").stdout != here("report", "--best", "3", "--json").stdout
 
 
+def test_the_same_name_twice_is_no_contradiction(here: Klcli, trained: Path) -> None:
+    twice = here("report", "--where", "seed = 1", "--best", "1", "--where=seed = 1", "--json")
+    assert twice.stdout == here("report", "--where", "seed = 1", "--best", "1", "--json").stdout
+
+
 @pytest.mark.parametrize("text", ["1e3", "007", "nan", "2026-01-01", "true", "-5", "0x10"])
 def test_a_text_that_looks_like_a_number_stays_the_text(here: Klcli, trained: Path, rows: Rows, text: str) -> None:
     for command in ("note", "tag"):
