@@ -1,6 +1,7 @@
 """Where stacks are trained changes no bit: this process, spawned processes, a real Dask cluster; also when some die."""
 
 import contextlib
+import gc
 import os
 import pickle
 import random
@@ -54,6 +55,7 @@ def test_a_worker_that_cannot_be_started_is_named_with_the_cure() -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    gc.collect()  # a file that was closed later would be free for the worker
     with open_executor(2, None, 2) as executor:
         numbers = [int(one.name) for one in Path("/dev/fd").iterdir()]  # with that of the folder, which is closed now
         top = max(numbers) + 1
