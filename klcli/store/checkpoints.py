@@ -150,7 +150,7 @@ def _read(path: Path, largest: Callable[[int], int], *, may_be_link: bool = Fals
             raise ValueError("its checksum is wrong")
         origin |= {key: str(state.pop(key)) for key in ORIGIN if key in state}
         inputs = _inputs(state) if INPUTS[0] in state else None
-    except (StoreError, MemoryError):
+    except StoreError:
         raise
     except FileNotFoundError as error:
         raise StoreError(f"{path}: this checkpoint is missing") from error

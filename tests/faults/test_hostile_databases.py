@@ -223,6 +223,8 @@ def test_hostile_names(lab: Laboratory, row: Callable[[str, str], Trials], sampl
             name = f"trial {number} ({command} {run} {value[:80]!r})"
             process = lab.run(*arguments, prepare=(limited, None))
             codes = {"report": (0,), "delete": (0, 4), "resume": (2, 4)}.get(command, (4,))
+            if value == f"x-{OWN[run]}":  # its own file, in a folder that was renamed with the database
+                codes = (2,) if (command, run) == ("resume", 1) else (0,)
             refused(trials, name, process, codes)
             trials.expect(outside(folder) == before, f"{name}: the file outside was read, changed or removed")
             trials.tried[f"{command}: exit {process.code}"] += 1

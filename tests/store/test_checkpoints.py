@@ -136,6 +136,12 @@ def write_single_array(path: Path) -> None:
         np.save(file, np.ones(3))
 
 
+def write_header_of_four_terabytes(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive, archive.open("linear1.W.npy", "w") as file:
+        claim = {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)}
+        np.lib.format.write_array_header_1_0(file, claim)
+
+
 @pytest.mark.parametrize(
     "write",
     [
@@ -148,6 +154,7 @@ def write_single_array(path: Path) -> None:
         pytest.param(lambda path: np.savez(path, config=np.array("{")), id="a config that is no JSON"),
         pytest.param(lambda path: np.savez(path, config=np.array([None])), id="a pickle"),
         pytest.param(write_single_array, id="a single array"),
+        pytest.param(write_header_of_four_terabytes, id="a huge header"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, write: object) -> None:
