@@ -11,7 +11,8 @@ stays in the cache of one core. One thread alone computes the same two halves, s
 Such an operation is a job of two parts, and the next minibatch one of PARTS. The main thread offers a job, and begins
 its parts one after the other, as the helper does; each part is begun once. The first half of an operation is always
 the main thread's, which then computes the second one too if the helper has not begun it. The helper polls for work in
-compiled code, without Python's global interpreter lock.
+compiled code, without Python's global interpreter lock. Between polls it yields its core to other programs; where they
+keep it, the helper rests, because a thread that waits for a core takes that of the main thread from time to time.
 """
 
 from functools import lru_cache
@@ -26,6 +27,7 @@ from klcli.compiled.kernels import AVERAGE, BACKWARD, DESCENT, FORWARD, KEEP, RA
 WORTH_HALVING = 3_000_000  # multiplications, about 60 us: smaller operations are not divided
 BLOCK = 262_144  # entries of W that a step changes at a time: with fewer, BLAS reads G too often
 PATIENCE = 4_000  # polls without work, about 2 ms, after which the helper sleeps
+MISSED = 8  # jobs offered between two polls: more of them, and the core of the helper works for another program
 PARTS = 20  # of a minibatch: one thread waits for the other at most for the time of a part
 
 # Columns of a row: the kind of the operation, its cut or another number (what Dropout drops), the address of a function
@@ -34,9 +36,9 @@ PARTS = 20  # of a minibatch: one thread waits for the other at most for the tim
 KIND, EXTRA, PRODUCT, A = range(4)
 COLUMNS = A + 9 * 4
 # Places in the box, through which the threads communicate: two jobs, each with the number of parts that are begun and
-# done, and with its row, the C function for a part, and the number of parts. Numbers that both threads change are 64
-# bytes apart, the size of a line of the cache.
-OPERATION, MINIBATCH, STOP, ASLEEP, ROOM, SIZE = 0, 24, 48, 56, 64, 72
+# done, and with its row, the C function for a part, and the number of parts; OFFERS counts both. Numbers that both
+# threads change are 64 bytes apart, the size of a line of the cache.
+OPERATION, MINIBATCH, STOP, ASLEEP, ROOM, OFFERS, SIZE = 0, 24, 48, 56, 64, 72, 80
 BEGUN, DONE, ROW, FUNCTION, ALL = 0, 8, 16, 17, 18  # of a job
 SMALL_OPERATION, YIELD = ROOM + 1, ROOM + 2  # C functions
 _INTEGER, _BYTE, _BITS = (np.zeros(1, kind) for kind in (np.int64, np.uint8, np.uint16))
@@ -157,6 +159,7 @@ def execute(box, rows):
 def offer(box, job, row, begun):
     """Offer the helper a job, of which this thread does the first `begun` parts itself. The job before is finished."""
     box[job + ROW] = row
+    write(box, OFFERS, box[OFFERS] + 1)
     write(box, job + DONE, begun)
     write(box, job + BEGUN, begun)
 
@@ -185,11 +188,18 @@ def work(box, job):
 
 @compiled
 def serve(box):
-    """Compute halves of operations, and parts of minibatches where none is offered, until nothing comes for 2 ms."""
-    looks = 0
+    """Compute halves of operations, and parts of minibatches where none is offered, until nothing comes for 2 ms.
+
+    Returns at once, and True, if the other thread has offered more than MISSED jobs between two polls.
+    """
+    looks, offers = 0, read(box, OFFERS)
     while looks < PATIENCE and read(box, STOP) == 0:
         looks += 1
         if work(box, OPERATION) or work(box, MINIBATCH):
             looks = 0
         else:
             call(box[YIELD], ())
+        before, offers = offers, read(box, OFFERS)
+        if offers - before > MISSED:
+            return True
+    return False

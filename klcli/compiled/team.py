@@ -1,6 +1,7 @@
 """Team: executes compiled operations in the calling thread, with a helper thread for half of each large one."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ from klcli.compiled import Engine, converted, kernels, layers, operations, optim
 from klcli.compiled.jit import DGEMM, SGEMM, YIELD
 from klcli.compiled.narrow import address
 from klcli.engine.network import Network
+
+REST = 0.01, 1.0  # seconds that the helper sleeps after it missed jobs: once, and at most if that happens again
 
 
 @dataclass
@@ -184,10 +187,15 @@ class Team(Engine):
         operations.finish(self._box, operations.MINIBATCH)
 
     def _serve(self) -> None:
+        rest = 0.0
         while not self._box[operations.STOP]:
-            operations.serve(self._box)
-            self._box[operations.ASLEEP] = 1
-            self._awake.wait()
+            begun = time.monotonic()
+            if operations.serve(self._box):  # a rest doubles if it comes soon after the one before
+                rest = min(2 * rest, REST[1]) if time.monotonic() < begun + 10 * rest else REST[0]
+                self._awake.wait(rest)
+            else:
+                self._box[operations.ASLEEP] = 1
+                self._awake.wait()
             self._awake.clear()
             self._box[operations.ASLEEP] = 0
 

@@ -1,5 +1,6 @@
 """The helper: the same bits with and without it, a polite end, and its place among other threads and processes."""
 
+import ctypes
 import gc
 import os
 import subprocess
@@ -163,6 +164,25 @@ def test_an_idle_helper_sleeps() -> None:
         assert time.process_time() - used < 0.1
         X, W = np.ones((1, 100, 3072), np.float32), np.ones((1, 3072, 60), np.float32)
         assert (team.forward(X, W).sum(axis=0) == 3072).all()
+
+
+def test_a_helper_whose_core_is_taken_rests_ever_longer() -> None:
+    """Another program takes the core whenever the helper yields it, and meanwhile many jobs are offered."""
+    times = []
+
+    def take_the_core() -> None:
+        times.append(time.monotonic())
+        team._box[operations.OFFERS] += 2 * operations.MISSED
+
+    taken = ctypes.CFUNCTYPE(None)(take_the_core)
+    team = Team(np.float32, helper=True)
+    team._box[operations.YIELD] = ctypes.cast(taken, ctypes.c_void_p).value
+    with team:
+        time.sleep(0.5)
+        X, W = np.ones((1, 100, 3072), np.float32), np.ones((1, 3072, 60), np.float32)
+        assert (team.forward(X, W).sum(axis=0) == 3072).all()
+    assert 2 <= len(times) <= 7  # in half a second: rests of 10, 20, 40, 80, 160 ms, and again 10 after a long wait
+    assert min(np.diff(times)) > 0.009
 
 
 @pytest.mark.slow
