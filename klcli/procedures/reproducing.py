@@ -17,9 +17,10 @@ from klcli.published.reproduction import KIND, Reproduction, Terms, asked_for, g
 from klcli.settings.procedures import ReproductionSettings
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
+from klcli.studies.execution import stacks
 from klcli.studies.gradient_checks import NetworkCheck, check_a_single_image, check_networks, entries
 from klcli.studies.plans import check_repeats
-from klcli.training.budget import budget_of
+from klcli.training.budget import updates_of
 
 ALL = "all"
 
@@ -62,20 +63,21 @@ def each_named(names: Sequence[str]) -> list[str]:
     return [*dict.fromkeys(one for name in names for one in (published.report_names() if name == ALL else [name]))]
 
 
-def extent(argument: str, settings: ReproductionSettings, repeats: int) -> dict[str, int]:
+def extent(argument: str, settings: ReproductionSettings, repeats: int, vary: str) -> dict[str, int]:
     """Count what a sound report holds, by its name or file, and what there is to train, with the updates that this
     takes on CIFAR-10 or a set of its size. Raises ConfigError if the report has a mistake.
     """
     quick = settings.quick
     one = asked_for(open_report(argument), settings.only, quick=quick, subset=settings.subset)
-    studies = planned(one, min(repeats, QUICK_SEEDS) if quick else repeats, quick=quick)
-    configs = [config for study in studies for config in study.configs]
+    studies = [*planned(one, min(repeats, QUICK_SEEDS) if quick else repeats, quick=quick, vary=vary)]
+    parts = [(study, part) for study in studies for part in study.chains or stacks(study.configs)]
+    updates = [updates_of([study.configs[p] for p in part], is_chain=bool(study.chains)) for study, part in parts]
     return {
         "rows": len(one.rows),
         "numbers": sum(line.published is not None and line.variant is None for line in one.lines),
-        "trainings": len(configs),
+        "trainings": sum(len(study.configs) for study in studies),
         "gradient_checks": sum(len(check.networks()) for check in one.gradient_checks),
-        "updates": sum(budget_of(config).total_updates for config in configs),
+        "updates": sum(updates),
     }
 
 

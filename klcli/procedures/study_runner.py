@@ -19,7 +19,7 @@ from klcli.store.studies import identity
 from klcli.studies.execution import ImagesReference, StackTask, execute, stacks
 from klcli.studies.executors import open_executor
 from klcli.termination import deferred
-from klcli.training.budget import budget_of
+from klcli.training.budget import budget_of, updates_of
 from klcli.training.cores import cores
 from klcli.training.environment import changes, environment
 from klcli.training.result import TrainResult
@@ -146,9 +146,7 @@ class StudyRunner:
             run = runs[task.positions[0]]
             if run.state == "running" and run.checkpoint:  # it continues
                 tasks[index] = replace(task, snapshot=restored(self.setup, self.store, run))
-        # The networks of a stack share their updates, the networks of a chain do not.
-        shared = [len(task.configs) if task.is_chain else 1 for task in tasks]
-        updates = [n * budget_of(task.configs[0]).total_updates for n, task in zip(shared, tasks, strict=True)]
+        updates = [updates_of(task.configs, is_chain=task.is_chain) for task in tasks]
         with self.setup.observer.study(f"study {study_id} {stage}", tasks, updates) as observer:
             recorded = [len(task.snapshot.epochs) if task.snapshot else 0 for task in tasks]
 

@@ -125,7 +125,7 @@ def _lambda(asked: Conclusion, lam: float | None, evidence: Evidence) -> Finding
         f"within one standard error of our best: {len(plateau)} of {len(tried)} lambdas, "
         f"{plateau[0].lam:.4g} to {plateau[-1].lam:.4g}"
     )
-    sample = Sample((choice.chosen.lam,))
+    sample = Sample((choice.chosen.lam,) * len(choice.chosen.accuracies))  # one choice by all seeds
     if published not in plateau:
         short = 100 * (choice.best.accuracy - published.accuracy)
         return Finding(DIFFERS, f"{words}; the published lambda is {short:.2f} points below it", sample)

@@ -12,6 +12,7 @@ from klcli.settings.procedures import CheckSettings
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import require, value_of
 from klcli.settings.train_config import TrainConfig
+from klcli.studies.plans import repeat
 
 # Published quantities of a training: fields of Run. `best` is the highest of all evaluations.
 _SPLITS, _MEASURES = ("train", "validation", "test"), ("accuracy", "loss", "cost")
@@ -102,8 +103,7 @@ class GradientExperiment:
     repeats: int = 1  # draws of the weights
 
     def networks(self) -> list[tuple[TrainConfig, ...]]:
-        seeds = range(self.config.seed, self.config.seed + self.repeats)
-        return [(replace(self.config, lam=lam, seed=seed),) for lam in self.lambdas for seed in seeds]
+        return [(replace(one, lam=lam),) for lam in self.lambdas for one in repeat(self.config, self.repeats)]
 
 
 @dataclass(frozen=True)

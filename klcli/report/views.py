@@ -27,6 +27,7 @@ DEFAULT_BEST = 10
 DEFAULT_ROWS = 1000  # of a list: more take seconds to print
 DEFAULT_GROUPS = 100  # all pairs are compared
 NO_MATCH = "no run matches these filters"
+NONE_RANKED = "no run to rank"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
         shown = (_groups if selection.group_by else _best)(store, selection, chosen, order)
         if n := store.runs.count(every) - store.runs.count(chosen):
             every_run = selection.command(best=None, group_by=(), list_all=True)
-            hints.append(f"{n} more, trained with the quirks of a published report: {every_run}")
+            hints.append(f"{n} more, trained with the quirks of a published report or as a range test: {every_run}")
     images = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
     is_chosen, is_default = selection.best is not None, not (selection.has_view or selection.is_list)
     return replace(shown, document=images | shown.document, hints=hints, is_chosen=is_chosen, is_default=is_default)
@@ -96,6 +97,8 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
     from klcli.report.tables.groups import group, group_notes, group_table, settings_named
 
     by, (results, left_out) = settings_named(selection.group_by), store.runs.results(chosen)
+    if not results:
+        return View(notes=[NONE_RANKED, *(f"left out: {reason}" for reason in left_out)], document={"groups": []})
     groups, repeated = group(results, by)
     shown = groups[: selection.limit or DEFAULT_GROUPS]
     notes = group_notes(shown, by, repeated) + [f"left out: {reason}" for reason in left_out]
@@ -111,6 +114,7 @@ def _best(store: Store, selection: Selection, chosen: RunFilter, order: Order) -
     sound = _readable(store.runs.each(chosen, order, limit), notes)
     runs = [*sound] if selection.plot or not selection.is_csv else []
     table = ranking_table(runs or sound, order.column, order.descending)
+    notes = notes if table else [NONE_RANKED, *notes]
     return View(table=table, notes=notes, document={"runs": [*map(run_document, runs)]}, runs=runs)
 
 

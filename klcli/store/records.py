@@ -282,7 +282,7 @@ class RunFilter:
     since: str | None = None  # UTC, ISO 8601, as in the column
     tag: str | None = None
     where: str | None = None  # an SQL condition of the user on the columns of runs
-    as_configured: bool | None = None  # only runs that their config describes, without a warm start or another quirk
+    as_configured: bool | None = None  # only runs with a result of their config: no warm start, quirk or range test
     hidden: str | None = None  # the widths, as in the column
     lam: float | None = None
     seed: int | None = None
@@ -317,7 +317,8 @@ class Order:
         return f'"{self.column}" ' + ("DESC" if self.descending else "ASC NULLS LAST")
 
 
-AS_CONFIGURED = f"{METHOD} IS NULL"
+# A range test ends where eta is too large on purpose: its last accuracy is no result.
+AS_CONFIGURED = f"schedule IS NOT 'range' AND {METHOD} IS NULL"
 # Equal for equal splits: an older klcli wrote fewer settings of them. json_patch drops those that are null.
 _DEFAULTS = json.dumps({name: value for name, value in asdict(SplitConfig()).items() if value is not None})
 ONE_SPLIT = f"CASE WHEN json_valid(split) THEN json_patch('{_DEFAULTS}', split) ELSE split END"

@@ -279,9 +279,9 @@ class Runs:
         return int(n)
 
     def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
-        """Return what can be ranked together: all images before subsets, then recent ones, then the common split.
+        """Return what can be ranked together: all images before subsets, then those and the split of most runs.
 
-        The common split is that of the most runs that are ranked, not of those with the quirks of a published report.
+        Runs that are not ranked, as those with the quirks of a published report, count only between equals.
         """
         condition, parameters = chosen.conditions()
         counted = "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest, "
@@ -291,8 +291,9 @@ class Runs:
         together += f"GROUP BY dataset_sha256, {ONE_SPLIT}"
         # A quick trial must not hide the results. A split of an unknown form counts as one of all images.
         is_subset = "CASE WHEN json_valid(split) THEN json_extract(split, '$.subset') IS NOT NULL ELSE 0 END"
-        recent = f"max(latest) OVER (PARTITION BY {is_subset}, dataset_sha256)"
-        order = f"{is_subset}, {recent} DESC, ranked DESC, runs DESC, latest DESC"
+        of_images = f"OVER (PARTITION BY {is_subset}, dataset_sha256)"
+        n, recent = f"sum(ranked) {of_images}", f"max(latest) {of_images}"
+        order = f"{n} = 0, {is_subset}, {n} DESC, {recent} DESC, ranked DESC, runs DESC, latest DESC"
         source = f"({together}) ORDER BY {order}"
         with self._db.reading_only(chosen.where):
             return [*self._db.records(ImageSet, source, parameters)]

@@ -1,6 +1,7 @@
 """Budget: the number of updates of a training, and the steps of its evaluations."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from klcli.engine import schedules
@@ -77,3 +78,8 @@ def budget_of(config: TrainConfig, n: int | None = None) -> Budget:
         raise ConfigError(f"{length}{often}: more than {MAX_EVALUATIONS} evaluations, give fewer")
     steps = {round(per_evaluation * number) for number in range(1, evaluations + 1)} - {0}
     return Budget(config, per_epoch, step_size, total, tuple(sorted(steps | {total})))
+
+
+def updates_of(configs: Sequence[TrainConfig], *, is_chain: bool) -> int:
+    """Return the updates of a chain of trainings, or of a stack, whose networks share them."""
+    return sum(budget_of(config).total_updates for config in (configs if is_chain else configs[:1]))

@@ -53,6 +53,29 @@ def test_members_can_test_ranges_too(here: Klcli, rows: Rows) -> None:
     assert [(run["schedule"], run["test_accuracy"]) for run in rows("runs")] == [("range", None)] * 2
 
 
+@pytest.mark.usefixtures("unrendered")
+def test_its_accuracy_is_no_result(here: Klcli, tmp_path: Path) -> None:
+    """The last eta of a range test is too large on purpose: no ranking, group or best run has it."""
+    succeeded(here(*TINY, "--eta-max", "0.1", "--quiet"))
+    hint = "1 more, trained with the quirks of a published report or as a range test: klcli report --list"
+    for view in ((), ("--best", "3"), ("--group-by", "hidden")):
+        shown = here("report", *view)
+        assert (shown.returncode, hint in shown.stderr, "no run to rank" in shown.stdout) == (0, True, True)
+    assert "no run to draw" in here("report", "--plot", "curves").stderr
+
+    subset = ("--data", "synthetic", "--subset", "500", "--hidden", "20", "--batch-size", "20", "--quiet")
+    for seed in ("0", "1"):  # on fewer images, which do not hide behind a range test on more
+        succeeded(here("train", *subset, "--epochs", "1", "--seed", seed))
+    succeeded(here(*TINY, "--subset", "500", "--eta-max", "0.1", "--quiet"))
+    [row] = json.loads(here("report", "--group-by", "schedule", "--json").stdout)["groups"]
+    assert (row["schedule"], row["validation_accuracy_n"]) == ("cyclical", 2)
+    best = here("report", "--best", "9", "--json")
+    assert {run["id"] for run in json.loads(best.stdout)["runs"]} == {2, 3}
+    assert Store.existing(tmp_path / "results/klcli.db").runs.get(4).config.schedule == "range"
+    for named in (("--run", "4"), ("--list",)):
+        assert "range" in here("report", *named).stdout
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

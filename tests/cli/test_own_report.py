@@ -94,6 +94,38 @@ def test_a_reproduction_says_how_many_of_its_runs_are_deleted(here: Klcli, repor
     assert "deleted" not in succeeded(here("reproduce", report.name, *LOOK, "--resume")).stdout
 
 
+STACKS = """
+report = "12"
+course = "Machine learning, project"
+date = "2026"
+summary = "stacks and a chain"
+[common]
+hidden = [12]
+step_size = 5
+cycles = 1
+[[experiments]]
+name = "lambdas"
+rows = [{ row = "12-T1", lam = 0.1, test_accuracy = 0.4 }, { row = "12-T1", lam = 0.2, test_accuracy = 0.4 }]
+[[experiments]]
+name = "chain"
+is_chain = true
+rows = [{ row = "12-T2", lam = 0.1, test_accuracy = 0.4 }, { row = "12-T2", cycles = 3, test_accuracy = 0.4 }]
+"""
+
+
+@pytest.mark.parametrize(("vary", "updates"), [("all", 100), ("init", 90)])
+def test_the_check_and_the_run_count_the_same_updates(here: Klcli, report: Path, vary: str, updates: int) -> None:
+    """Two seeds. The lambdas share the 10 updates of each stack, one stack for each order of the images, and each
+    chain has 10 + 30.
+    """
+    report.write_text(STACKS, encoding="utf-8")
+    how = ("--repeats", "2", "--vary", vary)
+    checked = json.loads(here("reproduce", "--check", report.name, "--json", *how).stdout)["checked"]
+    assert [one["holds"]["updates"] for one in checked] == [updates]
+    done = succeeded(here("reproduce", report.name, "--data", "synthetic", "--subset", "200", "--jobs", "1", *how))
+    assert sum(map(int, re.findall(r"stacks?, (\d+) updates", done.stderr))) == updates
+
+
 def test_from_the_check_to_the_page(here: Klcli, rows: Rows, report: Path, tmp_path: Path) -> None:
     checked = here("reproduce", "--check", report.name)
     assert checked.returncode == 0

@@ -400,6 +400,14 @@ def test_the_band_of_a_gradient(quantity: str, published: float, ours: float, ve
     assert (one.verdict, one.why) == (verdict, why)
 
 
+def test_the_draws_of_a_gradient_count_up_to_the_largest_seed() -> None:
+    [experiment] = parse("test", GRADIENTS).gradient_checks
+    largest = replace(experiment, config=replace(experiment.config, seed=2**63 - 2), repeats=2)
+    assert [one.seed for [one] in largest.networks()] == [2**63 - 2, 2**63 - 1] * 2
+    with pytest.raises(ConfigError, match=f"--seed {2**63 - 2}: 3 repeats count up from it, give at most {2**63 - 3}"):
+        replace(largest, repeats=3).networks()
+
+
 def drawn(
     quantity: str, published: float, draws: list[float], deviation: float = 0.1, tensor: str = 'tensor = "W1", '
 ) -> Comparison:

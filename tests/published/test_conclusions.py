@@ -179,7 +179,7 @@ def test_the_chosen_lambda(means: tuple[float, ...], verdict: str, words: str) -
     one = concluded(concluding(kind="lambda", experiments=["search"], published=0.01), searched(*means))
     assert one.verdict == verdict
     assert one.why.startswith(f"within one standard error of our best: {words}")
-    assert one.ours is not None
+    assert one.ours is not None and one.ours.n == 3
     assert one.difference is None
 
 

@@ -107,6 +107,14 @@ def test_the_table_of_a_run_has_the_settings_with_an_effect() -> None:
     assert both["BN momentum"] == ["-", "0.9"]
 
 
+def test_a_setting_with_one_value_is_no_difference_where_it_has_an_effect_in_one_run_alone() -> None:
+    runs = [records.run(1, TrainConfig(batch_norm=True)), records.run(2, TrainConfig(optimizer="adam", cycles=1))]
+    differing = [cells[0] for cells in comparison_table(runs, diff_only=True).cells()]
+    assert differing == ["network", "BN", "optimizer", "cycles", "epochs", "epochs done"]
+    decayed = [*runs, records.run(3, TrainConfig(eta_decay=0.5))]
+    assert "eta decay" in [cells[0] for cells in comparison_table(decayed, diff_only=True).cells()]
+
+
 def test_a_setting_without_effect_makes_no_second_seed() -> None:
     runs = [records.run(1, TrainConfig()), records.run(2, TrainConfig(bn_eps=1e-5))]
     [one], repeated = group(runs, ())

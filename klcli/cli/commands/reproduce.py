@@ -116,7 +116,7 @@ def _check(invocation: Invocation, names: list[str], settings: ReproductionSetti
     for name in names:
         found = mistakes(read(name))
         invocation.result(*(f"{name}:{one}" for one in found))
-        held = None if found else extent(name, settings, invocation.repeats)
+        held = None if found else extent(name, settings, invocation.repeats, invocation.vary)
         if held is not None:
             words = [f"{n} {counted(n, key.replace('_', ' ').rstrip('s'))}" for key, n in held.items()]
             rows, numbers, trainings, checks, updates = words

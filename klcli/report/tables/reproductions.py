@@ -144,6 +144,7 @@ def _line_document(one: Comparison, found: Reproduction) -> dict[str, Any]:
         "margin tolerance difference diverged verdict why": one,
     }
     line = {key: getattr(part, key, None) for keys, part in parts.items() for key in keys.split()}
+    line["std"] = None if one.line.quantity == "lambda" else line["std"]  # all seeds make one choice
     return line | {"n": line["n"] or 0, "runs": [run.id for run in found.runs_of(one.line.config, one.line.method)]}
 
 

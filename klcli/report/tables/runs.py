@@ -10,6 +10,7 @@ from klcli.report import words
 from klcli.report.tables.table import SPLITS, Column, Form, Row, Shown, Table, columns, fraction, show, significant
 from klcli.settings.columns import columns as settings_columns
 from klcli.settings.sameness import SETTINGS
+from klcli.settings.setting import value_of
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Evaluation, ImageSet, Run, repeated_of
@@ -134,7 +135,11 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
         *((title, [values.get(run.id) for run in runs], fraction) for title, values in later.items()),
     ]  # fmt: skip
     if diff_only:
-        lines = [line for line in lines if line[0] not in _ALWAYS_DIFFER and len(set(line[1])) > 1]
+        # A setting with one value is no difference, although it may have an effect in some of the runs alone.
+        given = {one: {value_of(run.config, one.key) for run in runs} for one in SETTINGS.values()}
+        same = {one.label for one, values in given.items() if len(values) == 1 and not one.is_resolved}
+        hidden = {*_ALWAYS_DIFFER, *same}
+        lines = [line for line in lines if line[0] not in hidden and len(set(line[1])) > 1]
     head, which = columns("; ".join(["*setting=", *(f"run_{run.id}:" for run in runs)])), words.run_numbers(runs)
     cells = [(title, *(show(value, form) for value in values)) for title, values, form in lines]
     rows = [{column.key: cell for column, cell in zip(head, own, strict=True)} for own in cells]
