@@ -150,8 +150,19 @@ def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
         ours = max(values, key=abs)
         size, published = abs(ours), abs(line.published)
     verdict = DIFFERS if size > BAND * published else REPRODUCED
-    why = _why(line, verdict, "more exact" if size * BAND < published else "")
+    cause = _zero_gradients(line.check.config, mine, line.quantity, BAND * published) if line.check else ""
+    why = _why(line, verdict, "more exact" if size * BAND < published else "", cause=cause or UNEXPLAINED)
     return Comparison(line, verdict, why, Sample((ours,)), failed=failed)
+
+
+def _zero_gradients(config: TrainConfig, errors: Sequence[GradientError], quantity: str, limit: float) -> str:
+    """Return, in words, that the errors above the limit are those of biases whose gradient BN makes 0; else nothing."""
+    zero = {f"linear{index + 1}.b": f"b{index + 1}" for index in range(len(config.hidden))}
+    above = {error.tensor for error in errors if abs(getattr(error, quantity)) > limit}
+    is_zero = config.batch_norm and config.bn_position == "before"
+    if not (is_zero and quantity.startswith("relative_") and above <= zero.keys()):
+        return ""
+    return f"with BN the gradient of {', '.join(zero.values())} is 0, and the relative error of its rounding up to 1"
 
 
 def _conclusion(line: Line, evidence: Evidence, incomparable: str | None) -> Comparison:
@@ -160,8 +171,8 @@ def _conclusion(line: Line, evidence: Evidence, incomparable: str | None) -> Com
     return Comparison(line, found.verdict, why, found.sample, margin=found.margin, tolerance=found.tolerance)
 
 
-def _why(line: Line, verdict: str, *words: str) -> str:
-    known = line.if_differs or (None if line.reason else UNEXPLAINED)
+def _why(line: Line, verdict: str, *words: str, cause: str = UNEXPLAINED) -> str:
+    known = line.if_differs or (None if line.reason else cause)
     return joined(*words, known if verdict == DIFFERS else "", line.reason, line.note)
 
 

@@ -60,7 +60,7 @@ class ProcessesExecutor(ThreadPoolExecutor):
 
     def _started(self, pool: ProcessPoolExecutor, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
         try:
-            with kept_from_children(), _without_the_script():
+            with kept_from_children(), _isolated():
                 return pool.submit(fn, *args, **kwargs)
         except BrokenExecutor:
             raise
@@ -81,25 +81,30 @@ class ProcessesExecutor(ThreadPoolExecutor):
 
     def _new_pool(self) -> ProcessPoolExecutor:
         # Spawned, not forked: a fork inherits the threads and locks of BLAS in an undefined state.
-        with kept_from_children():  # the process that removes lost semaphores starts here
+        with kept_from_children(), _isolated():  # the process that removes lost semaphores starts here
             pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _follow)
         self._all.append(pool)
         return pool
 
 
 @contextmanager
-def _without_the_script() -> Iterator[None]:
+def _isolated() -> Iterator[None]:
     """Start processes that do not import the script of the caller: it would begin again there, down to this study.
 
+    Like `klcli`, they take no file of the current folder, such as a student's random.py, for a module of Python.
     The script may still choose how it starts processes itself: for a spawned one, multiprocessing sets the default.
     """
     with _starting:
+        safe_path, os.environ["PYTHONSAFEPATH"] = os.environ.get("PYTHONSAFEPATH"), "1"
         script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
         is_open = multiprocessing.get_start_method(allow_none=True) is None
         try:
             yield
         finally:
             sys.modules["__main__"] = script
+            del os.environ["PYTHONSAFEPATH"]
+            if safe_path is not None:
+                os.environ["PYTHONSAFEPATH"] = safe_path
             if is_open:
                 multiprocessing.set_start_method(None, force=True)
 

@@ -408,6 +408,29 @@ def test_the_draws_of_a_gradient_count_up_to_the_largest_seed() -> None:
         replace(largest, repeats=3).networks()
 
 
+@pytest.mark.parametrize(
+    ("settings", "errors", "why"),
+    [
+        ("", {"linear1.W": 1e-7, "linear1.b": 1.0, "linear2.b": 1e-4}, "with BN the gradient of b1, b2 is 0, and"),
+        ("", {"linear1.W": 1e-4, "linear1.b": 1.0}, "for an unknown reason, not tested"),
+        ("", {"linear3.b": 1.0}, "for an unknown reason, not tested"),
+        ("", {"batch_norm1.beta": 1.0}, "for an unknown reason, not tested"),
+        (', bn_position = "after"', {"linear1.b": 1.0}, "for an unknown reason, not tested"),
+    ],
+)
+def test_the_relative_error_of_a_gradient_that_is_0_is_explained(
+    settings: str, errors: dict[str, float], why: str
+) -> None:
+    head, _, _ = GRADIENTS.replace(", batch_norm = true", f", batch_norm = true{settings}").partition("rows = [")
+    report = parse("test", f'{head}rows = [{{ row = "009-G", relative_to_sum = 1e-6 }}]')
+    [experiment] = report.gradient_checks
+    about: dict[str, Any] = {"check_id": 1, "position": 0, "entries": 1, "kinks": 0, "passed": True}
+    values = [dict.fromkeys(ERRORS, 0.0) | {"tensor": name, "relative_to_sum": one} for name, one in errors.items()]
+    [one] = compare(report, {}, {experiment: [GradientError(**about, **own) for own in values]})
+    assert one.verdict == "differs"
+    assert one.why.startswith(why)
+
+
 def drawn(
     quantity: str, published: float, draws: list[float], deviation: float = 0.1, tensor: str = 'tensor = "W1", '
 ) -> Comparison:

@@ -51,6 +51,23 @@ def test_workers_end_at_once_whatever_they_do(seconds: float) -> None:
             assert isinstance(future.exception(timeout=60), BrokenExecutor)
 
 
+def test_workers_import_nothing_from_the_current_folder(tmp_path: Path) -> None:
+    """Files of a student, such as random.py or signal.py, are no modules of Python."""
+    script, folder = tmp_path / "script.py", tmp_path / "student"
+    script.write_text(
+        "import os\nfrom klcli.studies.executors import open_executor\n"
+        "with open_executor(2, None, 2) as executor:\n"
+        "    print(executor.submit(os.getcwd).result(), os.environ.get('PYTHONSAFEPATH'))\n"
+    )
+    folder.mkdir()
+    for name in sys.stdlib_module_names:
+        (folder / f"{name}.py").write_text("raise ImportError(__file__)\n")
+    command = [sys.executable, str(script)]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"{folder} None\n", "")
+
+
 def test_a_worker_that_cannot_be_started_is_named_with_the_cure() -> None:
     import resource
 
