@@ -279,9 +279,10 @@ class Runs:
         return int(n)
 
     def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
-        """Return what can be ranked together: all images before subsets, then those and the split of most runs.
+        """Return what can be ranked together: all images before subsets, then recent ones, then the common split.
 
-        Runs that are not ranked, as those with the quirks of a published report, count only between equals.
+        The order of merged runs says nothing: the images of most come first. Runs that are not ranked, as those with
+        the quirks of a published report, count only between equals.
         """
         condition, parameters = chosen.conditions()
         counted = "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest, "
@@ -293,10 +294,10 @@ class Runs:
         is_subset = "CASE WHEN json_valid(split) THEN json_extract(split, '$.subset') IS NOT NULL ELSE 0 END"
         of_images = f"OVER (PARTITION BY {is_subset}, dataset_sha256)"
         n, recent = f"sum(ranked) {of_images}", f"max(latest) {of_images}"
-        order = f"{n} = 0, {is_subset}, {n} DESC, {recent} DESC, ranked DESC, runs DESC, latest DESC"
-        source = f"({together}) ORDER BY {order}"
+        of_most = f"CASE WHEN EXISTS (SELECT * FROM runs WHERE origin IS NOT NULL) THEN {n} END DESC"
+        order = f"{n} = 0, {is_subset}, {of_most}, {recent} DESC, ranked DESC, runs DESC, latest DESC"
         with self._db.reading_only(chosen.where):
-            return [*self._db.records(ImageSet, source, parameters)]
+            return [*self._db.records(ImageSet, f"({together}) ORDER BY {order}", parameters)]
 
     def count_by_state(self) -> dict[str, int]:
         return dict(map(tuple, self._db.each("SELECT state, count(*) FROM runs GROUP BY state")))

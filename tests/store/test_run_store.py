@@ -258,7 +258,7 @@ def test_best_runs_are_complete_ranked_and_of_one_data_set(recorder: Any) -> Non
     store.close()
 
 
-def test_data_sets_are_told_apart_by_their_content(recorder: Any) -> None:
+def test_data_sets_are_told_apart_by_their_content_and_the_latest_comes_first(recorder: Any) -> None:
     for sha256 in ("a" * 64, "b" * 64, "a" * 64, "b" * 64, "b" * 64):
         recorder.store.runs.finish(recorder.begin(sha256=sha256, name="cifar10"), "complete", None, 1.0)
     recorder.begin(sha256="c" * 64)
@@ -270,14 +270,19 @@ def test_data_sets_are_told_apart_by_their_content(recorder: Any) -> None:
     store.close()
 
 
-def test_one_run_on_other_images_does_not_hide_those_of_most_runs(recorder: Any) -> None:
-    """A database that was merged from hand-ins has the runs of the last one at its end, whatever its images are."""
+def test_one_merged_run_on_other_images_does_not_hide_those_of_most_runs(recorder: Any) -> None:
+    """The numbers of merged runs say nothing about their age: the last hand-in has the highest."""
     for sha256, size in (("a", 5000), ("a", 1000), ("a", 1000), ("b", 5000), ("b", 5000)):
         recorder.begin(sha256=sha256 * 64, split=SplitConfig(validation=size))
-    found = recorder.store.runs.image_sets(RunFilter())
-    assert [(one.dataset_sha256[0], one.runs) for one in found] == [("a", 2), ("a", 1), ("b", 2)]
+
+    def found() -> list[tuple[str, int]]:
+        return [(one.dataset_sha256[0], one.runs) for one in recorder.store.runs.image_sets(RunFilter())]
+
+    assert found() == [("b", 2), ("a", 2), ("a", 1)]
+    execute(recorder.path, "UPDATE runs SET origin = 'ada/klcli.db' WHERE id = 4")
+    assert found() == [("a", 2), ("a", 1), ("b", 2)]
     recorder.begin(sha256="b" * 64)  # as many on each: the later ones
-    assert [one.dataset_sha256[0] for one in recorder.store.runs.image_sets(RunFilter())] == ["b", "a", "a"]
+    assert found() == [("b", 3), ("a", 2), ("a", 1)]
 
 
 def test_a_missing_run_is_looked_for_where_runs_are(recorder: Any) -> None:
