@@ -28,6 +28,7 @@ from klcli.procedures.observer import Observer
 from klcli.settings.presets import preset
 from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
 from klcli.settings.run_command import resuming_command
+from klcli.store.records import RunFilter
 
 pytestmark = pytest.mark.usefixtures("known_machine")
 
@@ -361,6 +362,9 @@ def test_numbers_of_numpy_and_any_iterables_are_what_they_contain(lab: Lab) -> N
     assert lab.runs_of(np.int64(study.id)) == lab.runs_of(study)  # type: ignore[arg-type]
     assert lab.run(one) == lab.evaluate(one)[0][0] == lab.evaluate([one])[0][0]  # type: ignore[arg-type, list-item]
     assert lab.evaluate(np.array([2, 1]))[0] == lab.evaluate(n for n in (2, 1))[0] == lab.runs_of(study)[::-1]
+    for chosen in (RunFilter(seed=one), RunFilter(batch_norm=np.True_, seed=one)):  # type: ignore[arg-type]
+        assert lab.best(3, chosen) == [lab.run(2)]
+    assert lab.store.runs.get(one) == lab.run(1)  # type: ignore[arg-type]
     for sigmas in (np.array([0.1, 0.02]), (sigma for sigma in (0.1, 0.02))):
         swept = lab.sigma_sweep(SMALL, sigmas)
         assert swept.command is not None and swept.command.endswith(", (0.1, 0.02), repeats=1, vary='all')")

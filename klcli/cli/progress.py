@@ -79,7 +79,9 @@ class Step:
         if not total:
             return f"{done:.0f}, {duration(elapsed)}" if done else duration(elapsed)
         rest = total - done
-        left = f", {duration(rest * elapsed / here)} left" if here > 0 and rest > 0 else ""
+        if here <= 0:  # the first part can be long: without the time, each line would be the same
+            return f"{done:.0f} of {total:.0f}, {duration(elapsed)} so far"
+        left = f", {duration(rest * elapsed / here)} left" if rest > 0 else ""
         return f"{done:.0f} of {total:.0f}{left}"
 
     def _show(self) -> None:

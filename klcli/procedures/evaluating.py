@@ -17,7 +17,7 @@ from klcli.procedures.run_lookup import chosen_runs, no_snapshots, trained_netwo
 from klcli.procedures.setup import Setup
 from klcli.procedures.stored import network_of_file, network_of_run
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
-from klcli.settings.run_names import BEST
+from klcli.settings.run_names import BEST, runs_words
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Evaluation, GradientCheck, Run
@@ -59,6 +59,10 @@ def evaluate(
             "images of one may be test images of the other: choose runs that `klcli report` ranks together"
         )
         require(other is None, mixed)
+    without = [run.id for run in runs if not run.config.batch_norm]
+    lack = f"{runs_words(without)} {'has' if len(without) == 1 else 'have'} no batch normalisation"
+    cure = "omit the option" + " or name others" * (len(without) < len(runs))
+    require(not (settings.bn_statistics and without), f"--bn-statistics {settings.bn_statistics}: {lack}, {cure}")
     for run in runs:
         policy_of(f"run {run.id}", run.config, settings)
         require(run.config.snapshots or not settings.snapshots, no_snapshots(f"run {run.id}"))

@@ -28,7 +28,7 @@ from klcli.store.records import Epoch, Run
 from klcli.text import command_text, path_text
 from klcli.training.budget import budget_of
 
-LOOK = Look(width=16, title=False)  # \textwidth of the document
+LOOK = Look(width=16, title=False)  # \textwidth of the document, 455 points
 INDEX, DOCUMENT = "assignment.md", "report.tex"
 HEAD = "# Figures and tables of an assignment"  # of the index, by which the folder is known
 PREAMBLE = r"""\documentclass[a4paper]{article}
@@ -230,7 +230,7 @@ def write(
             path = folder / ("tables" if one.chart is None else "figures") / one.name
             files[path.with_suffix(".csv")] = f"{to_csv(one.table)}\n"
             if one.chart is None:
-                latex = _symbols(to_latex(one.table, label=f"tab:{one.name}"))
+                latex = _symbols(to_latex(one.table, label=f"tab:{one.name}", width=455))
                 files[path.with_suffix(".tex")] = "\n".join([*(f"% {line}" for line in one.commands), latex, ""])
                 files[path.with_suffix(".md")] = f"{to_markdown(one.table)}\n"
                 index.append(to_markdown(one.table))

@@ -94,7 +94,8 @@ class Setting:
             return None
         if self.item is None:
             return self._checked(value, self.kind)
-        if not isinstance(value, list | tuple):
+        value = python_number(value)
+        if not isinstance(value, list | tuple | range):
             raise ConfigError(f"{self.option} {value!r}: must be a list of {_KINDS[self.item][2:]}s{self._example}")
         return tuple(self._checked(one, self.item) for one in value)
 
@@ -245,5 +246,5 @@ def require(condition: bool, message: str) -> None:
 
 
 def python_number(value: Any) -> Any:
-    """Return a number of NumPy, or of another library of arrays, as one of Python, and anything else as it is."""
-    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+    """Return a number or an array of NumPy, or of a library like it, as numbers of Python; anything else as it is."""
+    return value.tolist() if isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "tolist") else value

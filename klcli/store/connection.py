@@ -17,6 +17,7 @@ from sqlite_utils.db import NotFoundError
 from klcli.errors import ConfigError, StoreError
 from klcli.files import irregular, make_folder
 from klcli.settings.columns import virtual_columns
+from klcli.settings.setting import python_number
 from klcli.store.reading import TemporaryCopy, read_only_uri
 from klcli.store.schema import migrations
 from klcli.termination import raise_deferred
@@ -144,7 +145,7 @@ class Database:
     def each(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[sqlite3.Row]:
         """Yield the rows of a query, which need not fit into memory. Until the last one, no other process can write."""
         with explained(self.path):
-            yield from _waiting(lambda: self._db.execute(sql, parameters))
+            yield from _waiting(lambda: self._db.execute(sql, [*map(python_number, parameters)]))
 
     def records(self, kind: type[Record], source: str, parameters: Sequence[Any] = ()) -> Iterator[Record]:
         """Yield records from `source`, the SQL after FROM, with a column for each field of the record."""

@@ -123,7 +123,14 @@ def test_a_policy_that_one_of_the_runs_cannot_have_stops_before_the_first(
     change(
         trained, "UPDATE runs SET config = json_set(config, '$.batch_norm', json('false')), batch_norm = 0 WHERE id = 2"
     )
-    refused(here("evaluate", "1", "2", "--bn-statistics", "batch"), 2, "run 2", "no batch normalisation")
+    refused(
+        here("evaluate", "1", "2", "--bn-statistics", "batch"), 2, "run 2 has no batch normalisation", "name others"
+    )
+    change(
+        trained, "UPDATE runs SET config = json_set(config, '$.batch_norm', json('false')), batch_norm = 0 WHERE id = 3"
+    )
+    line = refused(here("evaluate", "2-3", "--bn-statistics", "batch"), 2)
+    assert line == "klcli: --bn-statistics batch: runs 2-3 have no batch normalisation, omit the option"
     assert rows("evaluations") == []
 
 

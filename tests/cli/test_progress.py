@@ -6,7 +6,8 @@ import pytest
 from command import Klcli, succeeded
 
 from klcli.cli import progress
-from klcli.cli.progress import Forecast
+from klcli.cli.invocation import Invocation
+from klcli.cli.progress import Forecast, Step
 
 POLL = 0.2  # seconds between two readings of the workers
 
@@ -69,6 +70,14 @@ def test_a_stack_that_diverged_adds_no_updates() -> None:
     forecast.end(0, 10.0, diverged=True)
     assert forecast.seconds_left(10.0) == pytest.approx(1000 * 0.1, rel=0.01)
     assert forecast.line().startswith("100 of 1100 updates, ")
+
+
+def test_a_step_whose_first_part_is_long_shows_its_time() -> None:
+    step = Step(Invocation(), "checking entries", 1740)
+    step._begun -= 12
+    assert re.fullmatch(r"0 of 1740, \d\d\.\d s so far", step.words())
+    step.advance(870)
+    assert re.fullmatch(r"870 of 1740, \d\d\.\d s left", step.words())
 
 
 @pytest.mark.slow

@@ -4,6 +4,9 @@ import csv
 import io
 import json
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +72,22 @@ def test_latex_has_the_rules_of_booktabs_and_escapes_what_it_would_execute() -> 
     assert len(re.findall(r"(?<!\\)&", body)) == len(TABLE.columns) - 1
     assert not re.search(r"(?<!\\)[%$#_]", body)
     assert r"\textbackslash{}" in body
+
+
+@pytest.mark.parametrize("engine", ["pdflatex", "lualatex"])
+def test_latex_sets_every_character_and_wide_tables(engine: str, tmp_path: Path) -> None:
+    if shutil.which(engine) is None:
+        pytest.skip(f"{engine} is not installed")
+    words = 'caf\u00e9 "\U0001f600\u4f60\u597d" \u03b1\u2212\u0142\u0105 \u201equoted\u201c e\u0301 \u00ab\u00bb \u00b1'
+    wide = Table(words, tuple(Column(f"c{n}", "validation") for n in range(8)), [{f"c{n}": 0.5 for n in range(8)}])
+    noted = Table("t", (Column("note", "note"),), [{"note": words[4:8]}])
+    tables = "\n".join(to_latex(one, [words]) for one in (wide, noted))
+    head = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}"
+    (tmp_path / "t.tex").write_text(f"{head}\n{tables}\n\\end{{document}}\n", encoding="utf-8")
+    args = (engine, "-interaction=nonstopmode", "-halt-on-error", "t.tex")
+    done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
+    assert done.returncode == 0, done.stdout
+    assert "Overfull" not in done.stdout
 
 
 @pytest.mark.parametrize("name", ["markdown", "latex"])

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from records import MEASURES, epoch, lines_of, points, run, size_of_png
 
 from klcli.report.plots.chart import Line, Look, entering, later_limits, later_scale
@@ -84,12 +85,12 @@ def test_a_long_title_is_broken_into_lines_that_fit() -> None:
 def test_a_high_value_at_update_0_is_marked_and_the_axis_shows_the_others() -> None:
     high = Line("a", [0, 10, 20, 30, 40, 50], [31.0, 3.0, 2.5, 2.0, 1.5, 1.0], "black")
     low = Line("b", [0, 10, 20, 30, 40, 50], [2.3, 2.2, 2.0, 1.8, 1.6, 1.4], "black")
-    assert later_limits([high, low]) == pytest.approx((0.9, 3.1))  # 1 to 3, and a twentieth on both sides
+    assert later_limits([high, low]) == pytest.approx((0.9, 3.3))  # 1 to 3, a twentieth below, and room for words above
     assert points(entering(high, 3.1))[0] == pytest.approx((10 - 0.1 * 10 / 28, 3.1))
     assert later_limits([replace(high, y=[5.0, *high.y[1:]])]) is None  # the others have half of the axis
     assert later_limits([replace(high, x=high.x[:3], y=high.y[:3])]) is None  # three evaluations
     assert later_limits([low]) is None and later_limits([]) is None
-    assert later_scale([high, low]) == (pytest.approx((0.9, 3.1)), "linear")
+    assert later_scale([high, low]) == (pytest.approx((0.9, 3.3)), "linear")
     assert later_scale([replace(high, y=[31.0, 3.0, 30.0, 1e5, 1e9, 1e14]), low]) == (None, "log")  # it diverged
     assert later_scale([replace(high, y=[40.0, 35.0, 30.0, 25.0, 20.0, 15.0])]) == (None, "linear")
     measured = [epoch(step, learning_rate=0.1, train_cost=40.0 if step == 0 else 2 - step / 100) for step in high.x]
@@ -100,6 +101,22 @@ def test_a_high_value_at_update_0_is_marked_and_the_axis_shows_the_others() -> N
     chart = overlay(both, costs | {13: [epoch(0, validation_cost=41.0)]})
     assert "40 to 41 at update 0" in draw(chart, "svg").decode()
     assert points(entering(Line("c", [0], [9.0], "black"), 3.1)) == [(0, 3.1)]
+
+
+@pytest.mark.parametrize("width", [None, 8])
+def test_no_curve_runs_through_the_words_about_update_0(monkeypatch: pytest.MonkeyPatch, width: float | None) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr("klcli.report.plots.figure.Figure", lambda **own: figures.append(Figure(**own)) or figures[-1])
+    steps = [10.0 * n for n in range(11)]
+    measured = [epoch(int(step), train_cost=[1.1, 2.0][step > 70]) for step in steps]
+    draw(curves_of(trained(), [replace(measured[0], train_cost=40.0), *measured[1:]]), look=Look(width=width))
+    [figure] = figures
+    figure.draw_without_rendering()  # with the dots per inch of the figure, not those of the file
+    axes = figure.axes[0]
+    [words] = [text for text in axes.texts if "at update 0" in text.get_text()]
+    box = words.get_window_extent()
+    paths = [line.get_path().transformed(line.get_transform()) for line in axes.lines]
+    assert not any(path.intersects_bbox(box, filled=False) for path in paths)
 
 
 def test_no_line_of_a_caption_ends_between_a_name_and_its_number_and_no_marker_is_cut() -> None:

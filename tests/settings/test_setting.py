@@ -186,6 +186,9 @@ def test_sqlite_reads_from_the_stored_config_what_klcli_writes_into_columns() ->
         ({"batch_norm": np.True_}, True),
         ({"hidden": tuple(np.array([5, 6]))}, (5, 6)),
         ({"hidden": tuple(np.array([50, 50]))}, (50, 50)),  # equal to the default
+        ({"hidden": np.array([5, 6])}, (5, 6)),
+        ({"hidden": range(6, 4, -1)}, (6, 5)),
+        ({"initializer": np.str_("xavier")}, "xavier"),
     ],
     ids=str,
 )
@@ -198,6 +201,6 @@ def test_numbers_of_numpy_are_stored_as_those_of_python(given: dict[str, Any], s
 
 def test_an_array_is_no_number() -> None:
     dtype = {"dtype": np.dtype("float32")}
-    for wrong in (dtype, {"seed": np.array([3])}, {"hidden": np.array([5, 6])}, {"hidden": (50.0, 50.0)}):
+    for wrong in (dtype, {"seed": np.array([3])}, {"hidden": np.array([[5, 6]])}, {"hidden": np.array([50.0, 50.0])}):
         with pytest.raises(ConfigError, match="must be"):
             TrainConfig(**wrong)

@@ -128,7 +128,7 @@ def later_limits(lines: Sequence[Line]) -> tuple[float, float] | None:
     lowest = min(*later, *(one for one in before if one <= highest))
     margin = 0.05 * (highest - lowest)
     is_high = max(before) - lowest > 2 * (highest - lowest) > 0
-    return (lowest - margin, highest + margin) if is_high else None
+    return (lowest - margin, highest + 3 * margin) if is_high else None  # above the curves, the others are written
 
 
 def entering(line: Line, high: float) -> Line:

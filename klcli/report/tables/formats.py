@@ -5,6 +5,7 @@ with the column names of the database.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -29,22 +30,32 @@ def to_markdown(table: Table, notes: Sequence[str] = ()) -> str:
     return "\n\n".join([f"**{_markdown(table.title)}**", lines, *map(_markdown, notes)])
 
 
-def to_latex(table: Table, notes: Sequence[str] = (), *, label: str = "") -> str:
-    r"""Return a floating table with the rules of booktabs; it needs `\usepackage{booktabs}`."""
+def to_latex(table: Table, notes: Sequence[str] = (), *, label: str = "", width: float = 345) -> str:
+    r"""Return a floating table with the rules of booktabs; it needs `\usepackage{booktabs}`.
+
+    `width` is that of the text in points, by default of an article; for a wider table, letters are smaller, and
+    the widest one extends into both margins.
+    """
 
     def line(cells: Sequence[str]) -> str:
         return "    " + " & ".join("--" if cell == "-" else latex_text(cell) for cell in cells) + r" \\"
 
     alignment = "".join("r" if one.is_number else "l" for one in table.columns)
+    rows = [[one.title for one in table.columns], *table.cells()]
+    letters = sum(max(map(len, cells)) for cells in zip(*rows, strict=True))
+    fitting = (size for size, points in _SIZES.items() if letters * points + 12 * len(alignment) <= width)
+    size = next(fitting, r"\scriptsize\setlength{\tabcolsep}{3pt}\makebox[\linewidth]{")
+    end = "}" * size.endswith("{")
     lines = [
         r"\begin{table}[htbp]  % \usepackage{booktabs}",
         r"  \centering",
         rf"  \caption{{{latex_text(table.title)}}}",
         *[rf"  \label{{{label}}}"] * bool(label),
+        *[f"  {size}"] * bool(size),
         rf"  \begin{{tabular}}{{{alignment}}}",
-        *(r"    \toprule", line([one.title for one in table.columns]), r"    \midrule"),
-        *map(line, table.cells()),
-        *(r"    \bottomrule", r"  \end{tabular}"),
+        *(r"    \toprule", line(rows[0]), r"    \midrule"),
+        *map(line, rows[1:]),
+        *(r"    \bottomrule", rf"  \end{{tabular}}{end}"),
         *(rf"  \par\smallskip\footnotesize {latex_text(note)}" for note in notes),
         r"\end{table}",
     ]
@@ -104,14 +115,23 @@ def _markdown(text: str) -> str:
 
 def latex_text(text: str) -> str:
     """Return a text without commands; a bracket or star at the beginning would be an argument of the line before."""
-    escaped = visible(text).translate(_LATEX).replace("--", "-{}-")
+    escaped = _UNSET.sub(_unset, visible(text).translate(_LATEX).replace("--", "-{}-"))
     return f"{{{escaped[0]}}}{escaped[1:]}" if escaped.startswith(("[", "*")) else escaped
 
 
+def _unset(found: re.Match[str]) -> str:
+    """Return characters that pdfTeX would stop at as their numbers, and for its successors as they are."""
+    numbers = " ".join(f"U+{ord(one):04X}" for one in found[0])
+    return rf"\ifdefined\pdftexversion {numbers}\else {found[0]}\fi{{}}"
+
+
+# What pdfLaTeX cannot set without a further package: all but most of Latin-1 and Latin Extended-A, and some signs.
+_UNSET = re.compile("[^\n -\u017e–—‘’“”†‡•…‰€™]+|[«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲų]+")
+_SIZES = {"": 5.0, r"\small": 4.5, r"\footnotesize": 4.0, r"\scriptsize": 3.5}  # points of a letter
 _STORED = {str, int, float, type(None)}  # types whose values are stored as they are
 _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|`*_[]<>&~$"})
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", '"': r"\textquotedbl{}", "|": r"\textbar{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", '"': r"\char34{}", "|": r"\textbar{}"}
 )
