@@ -261,7 +261,7 @@ class Lab:
         return run_lookup.chosen_run(self.store, str(self._name(which)))
 
     def best(self, n: int = 10, chosen: RunFilter | None = None) -> list[Run]:
-        """Return the best complete runs by validation accuracy on the most recently used images."""
+        """Return the best complete runs by validation accuracy on the most recent images, synthetic ones last."""
         require(n >= 0, f"best {n}: must be a whole number, at least 0")
         return run_lookup.best_runs(self.store, n, chosen or RunFilter())
 

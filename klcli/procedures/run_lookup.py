@@ -22,7 +22,7 @@ def chosen_run(store: Store, which: str, asked: str = "run") -> Run:
     """Return the run of a name. Raises ConfigError for a name that no run can have, StoreError if there is no such run.
 
     The `last` run is the newest complete one, -1 the newest in any state. The `best` run has the highest validation
-    accuracy on the most recently used images and their most common split.
+    accuracy on the most recent images, synthetic ones last, and their most common split.
     """
     found = _named(store, which, asked)
     require(len(found) == 1, f"{asked} {which}: give one run, these are {len(found)}")
@@ -56,7 +56,7 @@ def _named(store: Store, which: str, asked: str) -> list[Run]:
 
 
 def best_runs(store: Store, n: int, chosen: RunFilter) -> list[Run]:
-    """Return the best complete runs by validation accuracy on the most recent images and their most common split."""
+    """Return the best complete runs by validation accuracy on the images and the split of the `best` one."""
     chosen = replace(chosen, state="complete")
     for images in store.runs.image_sets(chosen):
         return store.runs.query(chosen.on_images_of(images), BEST_FIRST, n)

@@ -279,7 +279,7 @@ class Runs:
         return int(n)
 
     def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
-        """Return what can be ranked together: all images before subsets, then recent ones, then the common split.
+        """Return what can be ranked together: CIFAR-10 first, all images first, then recent ones, the common split.
 
         The common split is that of the most runs that are ranked, not of those with the quirks of a published report.
         """
@@ -289,10 +289,10 @@ class Runs:
         together = "SELECT dataset, dataset_sha256, split, json_group_array(split) AS splits, sum(runs) AS runs, "
         together += f"max(latest) AS latest, sum(ranked) AS ranked FROM ({counted} GROUP BY dataset_sha256, split) "
         together += f"GROUP BY dataset_sha256, {ONE_SPLIT}"
-        # A quick trial must not hide the results. A split of an unknown form counts as one of all images.
+        # A trial on few or synthetic images must not hide the results. A split of an unknown form has all images.
         is_subset = "CASE WHEN json_valid(split) THEN json_extract(split, '$.subset') IS NOT NULL ELSE 0 END"
         recent = f"max(latest) OVER (PARTITION BY {is_subset}, dataset_sha256)"
-        order = f"{is_subset}, {recent} DESC, ranked DESC, runs DESC, latest DESC"
+        order = f"dataset = 'synthetic', {is_subset}, {recent} DESC, ranked DESC, runs DESC, latest DESC"
         source = f"({together}) ORDER BY {order}"
         with self._db.reading_only(chosen.where):
             return [*self._db.records(ImageSet, source, parameters)]
