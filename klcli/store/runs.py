@@ -279,7 +279,7 @@ class Runs:
         return int(n)
 
     def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
-        """Return what can be ranked together: all images before subsets, then recent ones, then the common split.
+        """Return what can be ranked together: synthetic images last, then subsets; recent first; the common split first.
 
         The order of merged runs says nothing: the images of most come first. Runs that are not ranked, as those with
         the quirks of a published report, count only between equals.
@@ -290,12 +290,12 @@ class Runs:
         together = "SELECT dataset, dataset_sha256, split, json_group_array(split) AS splits, sum(runs) AS runs, "
         together += f"max(latest) AS latest, sum(ranked) AS ranked FROM ({counted} GROUP BY dataset_sha256, split) "
         together += f"GROUP BY dataset_sha256, {ONE_SPLIT}"
-        # A quick trial must not hide the results. A split of an unknown form counts as one of all images.
+        # A trial on few or synthetic images must not hide the results. A split of an unknown form has all images.
         is_subset = "CASE WHEN json_valid(split) THEN json_extract(split, '$.subset') IS NOT NULL ELSE 0 END"
         of_images = f"OVER (PARTITION BY {is_subset}, dataset_sha256)"
-        n, recent = f"sum(ranked) {of_images}", f"max(latest) {of_images}"
-        of_most = f"CASE WHEN EXISTS (SELECT * FROM runs WHERE origin IS NOT NULL) THEN {n} END DESC"
-        order = f"{n} = 0, {is_subset}, {of_most}, {recent} DESC, ranked DESC, runs DESC, latest DESC"
+        of_most = f"CASE WHEN EXISTS (SELECT * FROM runs WHERE origin IS NOT NULL) THEN sum(ranked) {of_images} END DESC"
+        first = f"sum(ranked) {of_images} = 0, dataset = 'synthetic', {is_subset}, {of_most}"
+        order = f"{first}, max(latest) {of_images} DESC, ranked DESC, runs DESC, latest DESC"
         with self._db.reading_only(chosen.where):
             return [*self._db.records(ImageSet, f"({together}) ORDER BY {order}", parameters)]
 

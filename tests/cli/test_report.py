@@ -47,11 +47,11 @@ def test_only_complete_runs_are_ranked(here: Klcli, trained: Path) -> None:
 
 def test_runs_on_different_images_are_never_mixed(here: Klcli, trained: Path) -> None:
     # Two sets of the same name and different content are different data as well.
-    for run, name, sha256 in ((1, "cifar10", "ab" * 32), (2, "synthetic", "cd" * 32)):
-        values = f"dataset = '{name}', dataset_sha256 = '{sha256}', validation_accuracy = 1"
+    for run, name, sha256 in ((1, "cifar10", "ab" * 32), (2, "other", "cd" * 32), (3, "other", "ef" * 32)):
+        values = f"dataset = '{name}', dataset_sha256 = '{sha256}', validation_accuracy = {1 / run}"
         change(trained, f"UPDATE runs SET {values} WHERE id = {run}")
     done = here("report", "--best", "5")
-    assert "Best runs on synthetic" in done.stdout
+    assert "Best runs on other" in done.stdout
     assert "--dataset abababab" in done.stderr
     assert "--dataset cdcdcdcd" in done.stderr
 

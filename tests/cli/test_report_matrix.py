@@ -225,6 +225,18 @@ def test_quick_trials_come_after_the_runs_on_all_images(here: Klcli, trained: Pa
     assert "run 1" in here("evaluate", "best", "--data", "synthetic", "--json").stdout.replace('"run": ', "run ")
 
 
+def test_the_synthetic_set_comes_after_cifar10(here: Klcli, trained: Path) -> None:
+    """A network that was trained to try a command, however recent, is no network for pictures."""
+    change(trained, "UPDATE runs SET dataset = 'cifar10', validation_accuracy = 0.01 WHERE id = 1")
+    change(trained, f"UPDATE runs SET dataset_sha256 = '{'ab' * 32}' WHERE id = 1")
+    change(trained, "UPDATE runs SET config = json_remove(config, '$.split.subset') WHERE id = 2")
+    ranked = here("report", "--format", "csv")
+    assert [row["id"] for row in csv.DictReader(io.StringIO(ranked.stdout))] == ["1"]
+    assert "2 more on synthetic" in ranked.stderr
+    best = here("report", "--run", "best").stdout
+    assert best.splitlines()[0].startswith("Run 1"), best
+
+
 def test_a_subset_is_named_in_every_title(here: Klcli, matrix: Path) -> None:
     for args in ((), ("--list",), ("--run", "1"), ("--study", "1"), ("--study", "2"), ("--group-by", "bn")):
         title = here("report", *args).stdout.splitlines()[0]

@@ -39,8 +39,8 @@ def report(selection: Selection, invocation: Invocation) -> None:
     """Show the content of the database as tables, pictures or an HTML page; `klcli runs` changes it.
 
     Runs on different images or different splits are never ranked together. By default, the ranking uses the most
-    recent images (of merged runs: those of most runs) and the split that most of their runs have; stderr names the
-    command that shows the others.
+    recent images (of merged runs: those of most), synthetic ones last, and the split that most of their runs have;
+    stderr names the command that shows the others.
 
     - `klcli report --best 3`
 
