@@ -279,7 +279,7 @@ class Runs:
         return int(n)
 
     def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
-        """Return what can be ranked together: synthetic images last, then subsets; recent first; the common split first.
+        """Return what can be ranked together: synthetic images last, subsets late; recent ones first, and the common split.
 
         The order of merged runs says nothing: the images of most come first. Runs that are not ranked, as those with
         the quirks of a published report, count only between equals.
@@ -293,8 +293,9 @@ class Runs:
         # A trial on few or synthetic images must not hide the results. A split of an unknown form has all images.
         is_subset = "CASE WHEN json_valid(split) THEN json_extract(split, '$.subset') IS NOT NULL ELSE 0 END"
         of_images = f"OVER (PARTITION BY {is_subset}, dataset_sha256)"
-        of_most = f"CASE WHEN EXISTS (SELECT * FROM runs WHERE origin IS NOT NULL) THEN sum(ranked) {of_images} END DESC"
-        first = f"sum(ranked) {of_images} = 0, dataset = 'synthetic', {is_subset}, {of_most}"
+        merged = "EXISTS (SELECT * FROM runs WHERE origin IS NOT NULL)"
+        first = f"sum(ranked) {of_images} = 0, dataset = 'synthetic', {is_subset}"
+        first += f", CASE WHEN {merged} THEN sum(ranked) {of_images} END DESC"
         order = f"{first}, max(latest) {of_images} DESC, ranked DESC, runs DESC, latest DESC"
         with self._db.reading_only(chosen.where):
             return [*self._db.records(ImageSet, f"({together}) ORDER BY {order}", parameters)]
