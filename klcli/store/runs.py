@@ -279,10 +279,10 @@ class Runs:
         return int(n)
 
     def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
-        """Return what can be ranked together: synthetic images last, subsets late; recent ones first, and the common split.
+        """Return what can be ranked together: synthetic images last, subsets late, recent ones first, the common split.
 
-        The order of merged runs says nothing: the images of most come first. Runs that are not ranked, as those with
-        the quirks of a published report, count only between equals.
+        Of merged runs, whose order says nothing, the images of most come first. Runs that are not ranked, as with the
+        quirks of a published report, count only between equals.
         """
         condition, parameters = chosen.conditions()
         counted = "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest, "
