@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from klcli.data.sources import open_dataset
 from klcli.errors import Interrupted, StoreError
 from klcli.procedures.observer import Observer
 from klcli.procedures.run_lookup import images_of
+from klcli.settings.sameness import SETTINGS
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
 from klcli.store.store import Store
@@ -118,6 +119,13 @@ class Setup:
         if config.optimizer == "adam" and config.eta_max > largest:
             why = f"above {largest:g} it learns little or nothing, try --eta-max 0.001"
             warn(f"--optimizer adam with eta_max {config.eta_max:g}: {why}")
+
+    def warn_of_precision(self, configs: Iterable[TrainConfig]) -> None:
+        """Warn of settings that are lost in the precision of their training."""
+        for config in configs:
+            for key, word in config.lost_in_float32.items():
+                cure = f"give a {'larger' if word == '0' else 'smaller'} one, or --dtype float64"
+                self.observer.warn(f"{SETTINGS[key].option} {getattr(config, key):g} is {word} in float32, {cure}")
 
     def warn_of_cycles(self, config: TrainConfig) -> None:
         """Warn of a training that ends within a cycle, and of one too short for its decay of eta or its snapshots."""

@@ -87,6 +87,7 @@ class StudyRunner:
                 self.store.studies.end(earlier.id, "complete")
             self.setup.observer.say(f"study {earlier.id} ({stage}): all {len(plan)} runs exist already")
             return earlier.id
+        self.setup.warn_of_precision(plan)
         now, commands = environment(), self._commands(plan, remarks)
         changed = next(filter(None, (changes(run.versions, now.versions) for run in ended.values())), None)
         if earlier and changed:

@@ -126,6 +126,7 @@ def _train(
         setup.warn_of_locks(store)
         setup.warn_of(dataset, config)
         setup.warn_of_cycles(config)
+        setup.warn_of_precision([config])
         budget = budget_of(config, len(splits.train))
         if is_resumed and (snapshot := restored(setup, store, run)):
             recorded, before = len(snapshot.epochs), sum(metrics.seconds for metrics in snapshot.epochs)

@@ -47,6 +47,15 @@ def test_without_bn_a_tiny_sigma_learns_nothing_and_the_database_shows_it(here: 
     assert without["validation_loss"] == pytest.approx(math.log(10), abs=2e-3)
 
 
+def test_a_sigma_that_float32_does_not_have_is_named(here: Klcli) -> None:
+    done = succeeded(here(*SWEEP, "--sigmas", "0.1", "1e-300"))
+    warning = "--sigma 1e-300 is 0 in float32, give a larger one, or --dtype float64"
+    assert done.stderr.splitlines().count(warning) == 1
+    alone = ("train", *TINY, "--init", "normal", "--sigma", "1e-300")
+    assert warning in here(*alone).stderr.splitlines()
+    assert "in float32" not in here(*alone, "--dtype", "float64").stderr
+
+
 def test_sigmas_and_repeats(here: Klcli, rows: Rows) -> None:
     done = succeeded(here(*SWEEP, "--sigmas", "0.1,0.01", "0.1", "--repeats", "3", "--seed", "2", "--bn-eps", "1e-5"))
     runs = rows("runs")

@@ -81,6 +81,17 @@ def test_lost_results_are_stored_and_the_line_says_where(
     assert read(trained, f"SELECT * FROM {table}")
 
 
+@pytest.mark.parametrize("command", ["note 1 x", "tag 1 x", "untag 1 x", "delete 1 --yes"])
+@pytest.mark.parametrize("to", [">&-", ">/dev/full", "| true"], ids=["closed", "full", "pipe"])
+def test_a_change_stands_whose_output_is_lost(shell: Shell, trained: Path, command: str, to: str) -> None:
+    before = read(trained, "SELECT * FROM runs")
+    done = shell(f"(sleep 0.2; klcli runs tag 1 x >/dev/null; klcli runs {command}; echo $? >code) {to}")
+    line = done.stderr.splitlines()[-1]
+    assert re.fullmatch(r"klcli: the result .*\(.*\), the change is made in results/klcli\.db", line)
+    assert (trained / "code").read_text() == "4\n"
+    assert (read(trained, "SELECT * FROM runs") == before) == command.startswith("untag")
+
+
 @pytest.mark.parametrize("to", ["2>&-", "2>/dev/full", "2> >(true)"], ids=["closed", "full", "pipe"])
 def test_lost_progress_changes_nothing(shell: Shell, trained: Path, to: str) -> None:
     usual = shell(f"klcli {TRAIN} 2>/dev/null").stdout.splitlines()

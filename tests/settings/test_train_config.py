@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -256,3 +257,15 @@ def test_json_that_is_no_config_is_refused_in_one_line(text: Any, named: str) ->
 
 def test_a_constant_rate_may_be_below_the_default_of_the_lower_end() -> None:
     assert TrainConfig(schedule="constant", eta_max=1e-6).eta_min > 1e-6
+
+
+@pytest.mark.parametrize("value", [2.0**-150, 2.0**-149, 1e-300, 1e38, 2.0**128 - 2.0**103, 3.4e38, 1e80])
+@pytest.mark.parametrize("key", ["sigma", "lam", "bn_eps", "whitening_eps", "silu_slope", "weight_decay", "eta_max"])
+def test_a_setting_that_float32_does_not_have_is_named(key: str, value: float) -> None:
+    used: dict[str, Any] = {"whitening": 3, "activation": "silu", "batch_norm": True, "initializer": "normal"}
+    config = TrainConfig(**used | {"sigma": 1.0, "eta_min": 0.0, key: value})
+    with np.errstate(over="ignore"):
+        stored = np.float32(value)
+    expected = {} if 0 < stored < np.inf else {key: "infinite" if stored else "0"}
+    assert config.lost_in_float32 == expected
+    assert replace(config, dtype="float64").lost_in_float32 == {}
