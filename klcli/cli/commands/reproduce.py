@@ -38,11 +38,8 @@ def reproduce(
     reproduce` has the format of a report of your own.
 
     - `klcli reproduce --list`
-
     - `klcli reproduce --check my-report.toml`
-
     - `klcli reproduce a3-2024 --only T2 --repeats 5`
-
     - `klcli reproduce all --markdown results/reproduction.md`
     """
     if list_reports:
