@@ -10,19 +10,9 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from klcli.published import intervals
 from klcli.published.conclusions import Epochs, Evidence, Finding, find
-from klcli.published.intervals import (
-    DIFFERS,
-    INCOMPARABLE,
-    REPRODUCED,
-    VERDICTS,
-    Noise,
-    decide,
-    decide_draw,
-    sampling_error,
-    tolerance_of,
-    typical_spread,
-)
+from klcli.published.intervals import DIFFERS, INCOMPARABLE, REPRODUCED, VERDICTS
 from klcli.published.report import GradientExperiment, Line, Report, joined
 from klcli.settings.sameness import without_seeds
 from klcli.settings.train_config import TrainConfig
@@ -76,7 +66,7 @@ def compare(
     for line, sample in zip(report.lines, samples, strict=True):
         if line.quantity and line.config and sample:
             spreads.setdefault(line.quantity, {})[line.method, line.config] = sample
-    typical = {quantity: typical_spread(by_config.values()) for quantity, by_config in spreads.items()}
+    typical = {quantity: intervals.typical_spread(by_config.values()) for quantity, by_config in spreads.items()}
     evidence = Evidence(report, runs_of, typical, epochs)
     return [
         _gradient(line, errors.get(line.check, ()))
@@ -117,9 +107,10 @@ def _training(
         return Comparison(line, DIFFERS, lost, diverged=diverged)
     split_varies = len({run.split for run in mine}) > 1
     same_images = line.same_validation_images or split_varies
-    sampling = 0.0 if same_images else sampling_error(line.quantity, sample.mean, line.config.split)
-    noise, tolerance = Noise(sample.n, sample.std, typical, sampling), line.tolerance or tolerance_of(line.quantity)
-    verdict, power = decide(sample.mean - line.published, noise, tolerance)
+    sampling = 0.0 if same_images else intervals.sampling_error(line.quantity, sample.mean, line.config.split)
+    noise = intervals.Noise(sample.n, sample.std, typical, sampling)
+    tolerance = line.tolerance or intervals.tolerance_of(line.quantity)
+    verdict, power = intervals.decide(sample.mean - line.published, noise, tolerance)
     scatter = f"ours have {min(sample.values):.4f} to {max(sample.values):.4f}" if power and sample.n > 1 else ""
     why = _why(line, verdict, lost, power, scatter)
     return Comparison(line, verdict, why, sample, diverged, noise.half(), tolerance)
@@ -141,7 +132,7 @@ def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
             return Comparison(line, INCOMPARABLE, line.reason or "each tensor has its own size, name one")
         deviations = values if moment == "std" else [float(getattr(error, f"{kind}_std")) for error in mine]
         unit = statistics.median(deviations) if moment == "mean" else None
-        verdict, words = decide_draw(line.published, values, BAND, unit)
+        verdict, words = intervals.decide_draw(line.published, values, BAND, unit)
         return Comparison(line, verdict, _why(line, verdict, words), Sample(tuple(values)), failed=failed)
     if line.quantity == "equal_decimals":  # an exponent: the fewest count, as the size of an error
         ours = min(values)

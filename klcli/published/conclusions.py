@@ -20,17 +20,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from klcli.published.intervals import (
-    DIFFERS,
-    INCOMPARABLE,
-    REPRODUCED,
-    UNDECIDED,
-    Noise,
-    decide,
-    decide_claim,
-    images_of,
-    tolerance_of,
-)
+from klcli.published import intervals
+from klcli.published.intervals import DIFFERS, INCOMPARABLE, REPRODUCED, UNDECIDED
 from klcli.published.report import Conclusion, Experiment, Line, Report
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
@@ -98,13 +89,13 @@ def find(line: Line, evidence: Evidence) -> Finding:
     spread = sample.std
     if line.quantity == "epochs" and spread is not None:
         spread = max(spread, ROUNDED)
-    noise = Noise(sample.n, spread, evidence.typical_of(*parts))
+    noise = intervals.Noise(sample.n, spread, evidence.typical_of(*parts))
     difference, claim = sample.mean - bound, line.conclusion.claim
     if claim:
-        verdict, power = decide_claim(difference if claim == "above" else -difference, noise)
+        verdict, power = intervals.decide_claim(difference if claim == "above" else -difference, noise)
         return Finding(verdict, power, sample, noise.half())
-    tolerance = line.tolerance or tolerance_of(line.conclusion.quantity)
-    verdict, power = decide(difference, noise, tolerance)
+    tolerance = line.tolerance or intervals.tolerance_of(line.conclusion.quantity)
+    verdict, power = intervals.decide(difference, noise, tolerance)
     return Finding(verdict, power, sample, noise.half(), tolerance)
 
 
@@ -119,7 +110,7 @@ def _lambda(asked: Conclusion, lam: float | None, evidence: Evidence) -> Finding
     published = next((one for one in tried if one.lam == lam), None)
     if published is None:
         return Finding(INCOMPARABLE, evidence.lost([name]))
-    choice = choose(tried, images_of(asked.quantity, configs[0].split))
+    choice = choose(tried, intervals.images_of(asked.quantity, configs[0].split))
     plateau = choice.plateau
     words = (
         f"within one standard error of our best: {len(plateau)} of {len(tried)} lambdas, "
