@@ -8,12 +8,12 @@ a gradient itself, its mean or deviation over the entries, depends on random wei
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from klcli.published import intervals
-from klcli.published.conclusions import Epochs, Evidence, Finding, find
+from klcli.published.conclusions import Epochs, Evidence, find
 from klcli.published.intervals import DIFFERS, INCOMPARABLE, REPRODUCED, VERDICTS
-from klcli.published.report import GradientExperiment, Line, Report, joined
+from klcli.published.report import Comparison, GradientExperiment, Line, Report, joined
 from klcli.settings.sameness import without_seeds
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError, Run
@@ -23,27 +23,6 @@ BAND = 10.0  # the factor between two errors of a gradient that agree
 UNEXPLAINED = "for an unknown reason, not tested"
 Runs = Mapping[TrainConfig, Run]
 Errors = Mapping[GradientExperiment, Sequence[GradientError]]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One line of a report, with our result."""
-
-    line: Line
-    verdict: str
-    why: str  # the reason, the known difference, or a remark that the reader needs; may be empty
-    ours: Sample | None = None  # over the seeds that did not diverge; of a gradient, its one error or its drawn sizes
-    diverged: int = 0
-    margin: float | None = None  # half of the prediction interval, which decides
-    tolerance: float | None = None
-    failed: bool = False  # whether klcli's own gradient is wrong
-
-    @property
-    def difference(self) -> float | None:
-        """Ours minus the published number, of a training or of a conclusion about trainings."""
-        has_size = self.line.check or self.line.quantity == "lambda"
-        published = None if has_size else self.line.published
-        return None if self.ours is None or published is None else self.ours.mean - published
 
 
 def compare(
@@ -146,9 +125,8 @@ def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
 
 
 def _conclusion(line: Line, evidence: Evidence, incomparable: str | None) -> Comparison:
-    found = Finding(INCOMPARABLE, incomparable) if incomparable else find(line, evidence)
-    why = _why(line, found.verdict, found.words)
-    return Comparison(line, found.verdict, why, found.sample, margin=found.margin, tolerance=found.tolerance)
+    found = Comparison(line, INCOMPARABLE, incomparable) if incomparable else find(line, evidence)
+    return replace(found, why=_why(line, found.verdict, found.why))
 
 
 def _why(line: Line, verdict: str, *words: str) -> str:

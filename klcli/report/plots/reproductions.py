@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from klcli.procedures.searches import tried_values
-from klcli.published.comparison import Comparison
+from klcli.published.report import Comparison
 from klcli.published.reproduction import Reproduction
 from klcli.report.plots.chart import DURING, OF_SPLIT, Chart, Line, Panel
 from klcli.report.plots.curves import bn_overlay, overlay, repeats, training_curves

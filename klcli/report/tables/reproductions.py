@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from klcli.published.comparison import BAND, Comparison, counts, counts_of_variants, explained
+from klcli.published.comparison import BAND, counts, counts_of_variants, explained
 from klcli.published.intervals import ACCURACY_TOLERANCE, DIFFERS, INCOMPARABLE, LOSS_TOLERANCE, REPRODUCED, UNDECIDED
 from klcli.published.planning import planned
-from klcli.published.report import ERRORS, Report
+from klcli.published.report import ERRORS, Comparison, Report
 from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.formats import to_markdown
 from klcli.report.tables.table import Form, Row, Table, columns, fraction, scientific, show, signed, significant
