@@ -67,7 +67,7 @@ class Evidence:
 
 
 def find(line: Line, evidence: Evidence) -> Comparison:
-    """Test the conclusion of a line; our numbers are the reason, without the remarks of the line."""
+    """Test the conclusion of a line. `why` has our numbers alone, without the remarks of the line."""
     assert line.conclusion is not None
     if line.quantity == "lambda":
         return _lambda(line, line.conclusion, evidence)
