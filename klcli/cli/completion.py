@@ -66,7 +66,7 @@ def _stems(package: str, folder: str) -> list[str]:
 
 
 # The kinds of values of options whose placeholder does not name it.
-_OPTIONS = {"--preset": "PRESET", "--study": "STUDY", "--from": "STUDY", "--resume": "UNFINISHED|last"}
+_OPTIONS = {"--preset": "PRESET", "--resume": "UNFINISHED|last"}
 _KINDS: dict[str, Callable[[typer.Context, str], Iterable[Value]]] = {
     "RUN": _runs,
     "UNFINISHED": partial(_runs, omitted=("complete", "diverged")),

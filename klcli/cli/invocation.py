@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from klcli.cli.options import Command, takes
 from klcli.errors import Interrupted, KlcliError
@@ -34,13 +34,13 @@ SCHEMA = 1  # version of the JSON documents; raised when a key changes its meani
 FULL_WIDTH = 10_000  # columns assumed for a pipe: a table limited to 80 columns loses digits
 EXECUTION = "Execution"
 ALWAYS = ("as_json", "quiet", "debug")
-_last_word = [time.monotonic()]  # when this process last wrote something for a person, or began
 
 
 @dataclass(frozen=True, kw_only=True)
 class Invocation(Settings, Observer):
     """One call of klcli: its images, its database and the form of its output."""
 
+    last_word: ClassVar[float] = time.monotonic()  # when this process last wrote something for a person, or began
     # fmt: off
     repeats: int = setting(
         1, EXECUTION, "Train with this many seeds per setting, from --seed or 0 on; the mean gets an error bar.",
@@ -167,13 +167,9 @@ class Invocation(Settings, Observer):
         is_shown = not self.quiet and sys.stderr.isatty()
         return is_shown and self.err.is_terminal and self.err.is_interactive and not self.err.no_color
 
-    @property
-    def last_word(self) -> float:
-        return _last_word[0]
-
     def spoke(self) -> None:
         """Remember that a person has just seen something."""
-        _last_word[0] = time.monotonic()
+        Invocation.last_word = time.monotonic()
 
     @property
     def patience(self) -> float:

@@ -26,14 +26,15 @@ FEW = 8  # with up to this many stacks, each has a line throughout; with more, o
 
 
 class Pace:
-    """When the next plain line is due: first after the patience of the reader, then whenever the time has doubled."""
+    """Says plain lines: the first is due after the patience of the reader, another whenever the time has doubled."""
 
     def __init__(self, invocation: Invocation) -> None:
-        self._patience, self._begun = invocation.patience, time.monotonic()
+        self._invocation, self._patience, self._begun = invocation, invocation.patience, time.monotonic()
         first = max(invocation.last_word + self._patience, self._begun + self._patience / 2)  # none for what is short
         self.due = min(first, self._begun + LINE_SECONDS)
 
-    def spoken(self) -> None:
+    def say(self, words: str) -> None:
+        self._invocation.say(words)
         now = time.monotonic()
         self.due = now + min(max(self._patience, now - self._begun), LINE_SECONDS)
 
@@ -89,8 +90,7 @@ class Step:
             if self._invocation.is_live:
                 self._draw()  # until the end
             else:
-                self._invocation.say(f"{self.name}: {self.words()}")
-                self._pace.spoken()
+                self._pace.say(f"{self.name}: {self.words()}")
 
     def _draw(self) -> None:
         from rich.progress import BarColumn, TextColumn
@@ -181,8 +181,7 @@ class TrainingProgress(Observer):
         if now >= self._next_redraw and self._invocation.is_live:
             self._draw(step)
         elif self._pace.is_due and not self._invocation.is_live:
-            self._invocation.say(f"{self._forecast.line()}, validation {self._metrics['validation']}")
-            self._pace.spoken()
+            self._pace.say(f"{self._forecast.line()}, validation {self._metrics['validation']}")
 
     @contextmanager
     def step(self, name: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
@@ -208,11 +207,9 @@ class TrainingProgress(Observer):
             metrics = "  ".join(f"{name} {value}" for name, value in self._metrics.items())
             epoch = f"epoch {last.epoch:g}/{self._planned:g}"
             words = f"{epoch}  {metrics}  eta {last.learning_rate:.5f}  {last.seconds:.1f} s"
-            self._invocation.say("  ".join(filter(None, (words, self._forecast.words()))))
+            self._pace.say("  ".join(filter(None, (words, self._forecast.words()))))
             if last.step == self._budget.total_updates:  # no other epoch will end the silence
                 self._pace = Pace(self._invocation)
-            else:
-                self._pace.spoken()
 
     def _draw(self, step: int) -> None:
         self._next_redraw = time.monotonic() + REDRAW_SECONDS
@@ -269,7 +266,7 @@ class StudyProgress(Observer):
             self._draw(index, step, best, f"best {best:.4f}" if best else "", visible=True)
         elif self._pace.is_due:
             accuracy = f", last validation accuracy {best:.4f}" if best else ""
-            self._say(f"{self._forecast.line()}{accuracy}")
+            self._pace.say(f"{self._title}: {self._forecast.line()}{accuracy}")
 
     def on_outcome(self, outcome: "StackOutcome") -> None:
         index = self._positions.index(outcome.positions)
@@ -283,11 +280,8 @@ class StudyProgress(Observer):
             which = f"stack {index + 1} done ({self._done} of {len(self._stacks)})"
             news = news.replace("best", "best validation")
             left = self._forecast.words() if self._done < len(self._stacks) else ""
-            self._say(", ".join(filter(None, (which, news, f"{outcome.seconds:.1f} s", left))))
-
-    def _say(self, words: str) -> None:
-        self._invocation.say(f"{self._title}: {words}")
-        self._pace.spoken()
+            words = ", ".join(filter(None, (which, news, f"{outcome.seconds:.1f} s", left)))
+            self._pace.say(f"{self._title}: {words}")
 
     def _draw(self, index: int, step: int, best: float, news: str, *, visible: bool) -> None:
         self.bar.start_task(self._stacks[index])

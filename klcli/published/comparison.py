@@ -8,22 +8,12 @@ a gradient itself, its mean or deviation over the entries, depends on random wei
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-from klcli.published.conclusions import Epochs, Evidence, Finding, find
-from klcli.published.intervals import (
-    DIFFERS,
-    INCOMPARABLE,
-    REPRODUCED,
-    VERDICTS,
-    Noise,
-    decide,
-    decide_draw,
-    sampling_error,
-    tolerance_of,
-    typical_spread,
-)
-from klcli.published.report import GradientExperiment, Line, Report, joined
+from klcli.published import intervals
+from klcli.published.conclusions import Epochs, Evidence, find
+from klcli.published.intervals import DIFFERS, INCOMPARABLE, REPRODUCED, VERDICTS
+from klcli.published.report import Comparison, GradientExperiment, Line, Report, joined
 from klcli.settings.sameness import without_seeds
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError, Run
@@ -33,27 +23,6 @@ BAND = 10.0  # the factor between two errors of a gradient that agree
 UNEXPLAINED = "for an unknown reason, not tested"
 Runs = Mapping[TrainConfig, Run]
 Errors = Mapping[GradientExperiment, Sequence[GradientError]]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One line of a report, with our result."""
-
-    line: Line
-    verdict: str
-    why: str  # the reason, the known difference, or a remark that the reader needs; may be empty
-    ours: Sample | None = None  # over the seeds that did not diverge; of a gradient, its one error or its drawn sizes
-    diverged: int = 0
-    margin: float | None = None  # half of the prediction interval, which decides
-    tolerance: float | None = None
-    failed: bool = False  # whether klcli's own gradient is wrong
-
-    @property
-    def difference(self) -> float | None:
-        """Ours minus the published number, of a training or of a conclusion about trainings."""
-        has_size = self.line.check or self.line.quantity == "lambda"
-        published = None if has_size else self.line.published
-        return None if self.ours is None or published is None else self.ours.mean - published
 
 
 def compare(
@@ -76,7 +45,7 @@ def compare(
     for line, sample in zip(report.lines, samples, strict=True):
         if line.quantity and line.config and sample:
             spreads.setdefault(line.quantity, {})[line.method, line.config] = sample
-    typical = {quantity: typical_spread(by_config.values()) for quantity, by_config in spreads.items()}
+    typical = {quantity: intervals.typical_spread(by_config.values()) for quantity, by_config in spreads.items()}
     evidence = Evidence(report, runs_of, typical, epochs)
     return [
         _gradient(line, errors.get(line.check, ()))
@@ -117,9 +86,10 @@ def _training(
         return Comparison(line, DIFFERS, lost, diverged=diverged)
     split_varies = len({run.split for run in mine}) > 1
     same_images = line.same_validation_images or split_varies
-    sampling = 0.0 if same_images else sampling_error(line.quantity, sample.mean, line.config.split)
-    noise, tolerance = Noise(sample.n, sample.std, typical, sampling), line.tolerance or tolerance_of(line.quantity)
-    verdict, power = decide(sample.mean - line.published, noise, tolerance)
+    sampling = 0.0 if same_images else intervals.sampling_error(line.quantity, sample.mean, line.config.split)
+    noise = intervals.Noise(sample.n, sample.std, typical, sampling)
+    tolerance = line.tolerance or intervals.tolerance_of(line.quantity)
+    verdict, power = intervals.decide(sample.mean - line.published, noise, tolerance)
     scatter = f"ours have {min(sample.values):.4f} to {max(sample.values):.4f}" if power and sample.n > 1 else ""
     why = _why(line, verdict, lost, power, scatter)
     return Comparison(line, verdict, why, sample, diverged, noise.half(), tolerance)
@@ -141,7 +111,7 @@ def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
             return Comparison(line, INCOMPARABLE, line.reason or "each tensor has its own size, name one")
         deviations = values if moment == "std" else [float(getattr(error, f"{kind}_std")) for error in mine]
         unit = statistics.median(deviations) if moment == "mean" else None
-        verdict, words = decide_draw(line.published, values, BAND, unit)
+        verdict, words = intervals.decide_draw(line.published, values, BAND, unit)
         return Comparison(line, verdict, _why(line, verdict, words), Sample(tuple(values)), failed=failed)
     if line.quantity == "equal_decimals":  # an exponent: the fewest count, as the size of an error
         ours = min(values)
@@ -166,9 +136,8 @@ def _zero_gradients(config: TrainConfig, errors: Sequence[GradientError], quanti
 
 
 def _conclusion(line: Line, evidence: Evidence, incomparable: str | None) -> Comparison:
-    found = Finding(INCOMPARABLE, incomparable) if incomparable else find(line, evidence)
-    why = _why(line, found.verdict, found.words)
-    return Comparison(line, found.verdict, why, found.sample, margin=found.margin, tolerance=found.tolerance)
+    found = Comparison(line, INCOMPARABLE, incomparable) if incomparable else find(line, evidence)
+    return replace(found, why=_why(line, found.verdict, found.why))
 
 
 def _why(line: Line, verdict: str, *words: str, cause: str = UNEXPLAINED) -> str:

@@ -20,18 +20,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from klcli.published.intervals import (
-    DIFFERS,
-    INCOMPARABLE,
-    REPRODUCED,
-    UNDECIDED,
-    Noise,
-    decide,
-    decide_claim,
-    images_of,
-    tolerance_of,
-)
-from klcli.published.report import Conclusion, Experiment, Line, Report
+from klcli.published import intervals
+from klcli.published.intervals import DIFFERS, INCOMPARABLE, REPRODUCED, UNDECIDED
+from klcli.published.report import Comparison, Conclusion, Experiment, Line, Report
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import Tried, choose
@@ -75,40 +66,29 @@ class Evidence:
         return math.hypot(*known) if len(known) == len(quantities) > 0 else None
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The verdict on a conclusion, in words, and our numbers."""
-
-    verdict: str
-    words: str
-    sample: Sample | None = None
-    margin: float | None = None
-    tolerance: float | None = None
-
-
-def find(line: Line, evidence: Evidence) -> Finding:
-    """Test the conclusion of a line."""
+def find(line: Line, evidence: Evidence) -> Comparison:
+    """Test the conclusion of a line. `why` has our numbers alone, without the remarks of the line."""
     assert line.conclusion is not None
     if line.quantity == "lambda":
-        return _lambda(line.conclusion, line.published, evidence)
+        return _lambda(line, line.conclusion, evidence)
     values, parts = _MEASURED[line.quantity or ""](line.conclusion, evidence)
     if not values:
-        return Finding(INCOMPARABLE, evidence.lost(line.conclusion.experiments))
+        return Comparison(line, INCOMPARABLE, evidence.lost(line.conclusion.experiments))
     sample, bound = Sample(tuple(values.values())), line.published or 0.0
     spread = sample.std
     if line.quantity == "epochs" and spread is not None:
         spread = max(spread, ROUNDED)
-    noise = Noise(sample.n, spread, evidence.typical_of(*parts))
+    noise = intervals.Noise(sample.n, spread, evidence.typical_of(*parts))
     difference, claim = sample.mean - bound, line.conclusion.claim
     if claim:
-        verdict, power = decide_claim(difference if claim == "above" else -difference, noise)
-        return Finding(verdict, power, sample, noise.half())
-    tolerance = line.tolerance or tolerance_of(line.conclusion.quantity)
-    verdict, power = decide(difference, noise, tolerance)
-    return Finding(verdict, power, sample, noise.half(), tolerance)
+        verdict, power = intervals.decide_claim(difference if claim == "above" else -difference, noise)
+        return Comparison(line, verdict, power, sample, margin=noise.half())
+    tolerance = line.tolerance or intervals.tolerance_of(line.conclusion.quantity)
+    verdict, power = intervals.decide(difference, noise, tolerance)
+    return Comparison(line, verdict, power, sample, margin=noise.half(), tolerance=tolerance)
 
 
-def _lambda(asked: Conclusion, lam: float | None, evidence: Evidence) -> Finding:
+def _lambda(line: Line, asked: Conclusion, evidence: Evidence) -> Comparison:
     [name] = asked.experiments
     configs = evidence.experiment(name).configs
     tried = []
@@ -116,10 +96,10 @@ def _lambda(asked: Conclusion, lam: float | None, evidence: Evidence) -> Finding
         if accuracies := tuple(evidence.values(name, config, asked.quantity).values()):
             states = [run.state for run in evidence.runs_of(config, evidence.experiment(name).method)]
             tried.append(Tried(config.lam, name, accuracies, states.count("diverged")))
-    published = next((one for one in tried if one.lam == lam), None)
+    published = next((one for one in tried if one.lam == line.published), None)
     if published is None:
-        return Finding(INCOMPARABLE, evidence.lost([name]))
-    choice = choose(tried, images_of(asked.quantity, configs[0].split))
+        return Comparison(line, INCOMPARABLE, evidence.lost([name]))
+    choice = choose(tried, intervals.images_of(asked.quantity, configs[0].split))
     plateau = choice.plateau
     words = (
         f"within one standard error of our best: {len(plateau)} of {len(tried)} lambdas, "
@@ -128,8 +108,8 @@ def _lambda(asked: Conclusion, lam: float | None, evidence: Evidence) -> Finding
     sample = Sample((choice.chosen.lam,) * len(choice.chosen.accuracies))  # one choice by all seeds
     if published not in plateau:
         short = 100 * (choice.best.accuracy - published.accuracy)
-        return Finding(DIFFERS, f"{words}; the published lambda is {short:.2f} points below it", sample)
-    return Finding(UNDECIDED if len(plateau) == len(tried) > 1 else REPRODUCED, words, sample)
+        return Comparison(line, DIFFERS, f"{words}; the published lambda is {short:.2f} points below it", sample)
+    return Comparison(line, UNDECIDED if len(plateau) == len(tried) > 1 else REPRODUCED, words, sample)
 
 
 def _gap(asked: Conclusion, evidence: Evidence) -> tuple[Values, list[str]]:

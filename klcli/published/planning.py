@@ -1,6 +1,6 @@
 """Planning: the studies of a reproduction, before the first of them starts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from klcli.published.report import Report
@@ -9,7 +9,6 @@ from klcli.settings.train_config import TrainConfig
 from klcli.studies.plans import can_vary, repeat
 
 QUICK_SEEDS, QUICK_CYCLES = 2, 1
-Plans = dict[SplitConfig, list[TrainConfig]]  # by the division of the images
 
 
 class PlannedStudy(NamedTuple):
@@ -21,39 +20,30 @@ class PlannedStudy(NamedTuple):
     quirks: tuple[str, ...]
 
 
-def plan(report: Report, repeats: int, *, quick: bool = False, vary: str = "all", method: str = "") -> Plans:
-    """Return the trainings of a method, each once; unless `quick`, with more seeds where its experiment has more."""
-    plans: dict[SplitConfig, dict[TrainConfig, None]] = {}
-    for one in report.experiments:
-        for base in one.configs if one.method == method else ():
-            configs = repeated(base, repeats if quick else max(repeats, one.repeats), vary)
-            plans.setdefault(base.split, {}).update(dict.fromkeys(configs))
-    return {split: list(configs) for split, configs in plans.items()}
+def planned(report: Report, repeats: int, *, quick: bool = False, vary: str = "all") -> Iterator[PlannedStudy]:
+    """Yield the studies of a report: one for each method and each division of the images.
+
+    Each training is planned once; unless `quick`, with more seeds where its experiment has more. Of warm-started
+    searches, there is one chain for each seed.
+    """
+    for method in dict.fromkeys(one.method for one in report.experiments):
+        own = [one for one in report.experiments if one.method == method]
+        if own[-1].is_chain:
+            seeds = repeats if quick else max(repeats, *(one.repeats for one in own))
+            each = [repeated(base, seeds, vary) for one in own for base in one.configs]
+            links = [tuple(range(start, start + len(each))) for start in range(0, seeds * len(each), len(each))]
+            configs = [config for of_seed in zip(*each, strict=True) for config in of_seed]
+            yield PlannedStudy(method, configs, links, own[-1].quirks)
+            continue
+        plans: dict[SplitConfig, dict[TrainConfig, None]] = {}
+        for one in own:
+            for base in one.configs:
+                again = repeated(base, repeats if quick else max(repeats, one.repeats), vary)
+                plans.setdefault(base.split, {}).update(dict.fromkeys(again))
+        for divided in plans.values():
+            yield PlannedStudy(method, [*divided], None, own[-1].quirks)
 
 
 def repeated(base: TrainConfig, repeats: int, vary: str) -> list[TrainConfig]:
     """Return the repeats of a training; they differ in everything if a report has nothing else that could `vary`."""
     return repeat(base, repeats, vary if can_vary(base, vary) else "all")
-
-
-def chain(
-    bases: Sequence[TrainConfig], repeats: int, vary: str = "all"
-) -> tuple[list[TrainConfig], list[tuple[int, ...]]]:
-    """Return the trainings of warm-started searches, one chain for each seed, and the positions of each chain."""
-    n = len(bases)
-    by_seed = zip(*(repeated(base, repeats, vary) for base in bases), strict=True)
-    links = [tuple(range(start, start + n)) for start in range(0, repeats * n, n)]
-    return [config for configs in by_seed for config in configs], links
-
-
-def planned(report: Report, repeats: int, *, quick: bool = False, vary: str = "all") -> Iterator[PlannedStudy]:
-    """Yield the studies of a report: one for each method and each division of the images."""
-    for method, one in {one.method: one for one in report.experiments}.items():
-        if one.is_chain:
-            together = [other for other in report.experiments if other.method == method]
-            linked = [config for other in together for config in other.configs]
-            seeds = repeats if quick else max(repeats, *(other.repeats for other in together))
-            yield PlannedStudy(method, *chain(linked, seeds, vary), one.quirks)
-            continue
-        for configs in plan(report, repeats, quick=quick, vary=vary, method=method).values():
-            yield PlannedStudy(method, configs, None, one.quirks)

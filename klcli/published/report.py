@@ -13,6 +13,7 @@ from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import require, value_of
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.plans import repeat
+from klcli.studies.statistics import Sample
 
 # Published quantities of a training: fields of Run. `best` is the highest of all evaluations.
 _SPLITS, _MEASURES = ("train", "validation", "test"), ("accuracy", "loss", "cost")
@@ -113,6 +114,27 @@ class Figure:
     rows: tuple[str, ...]
     panels: str  # of PANELS
     experiments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of a report, with our result."""
+
+    line: Line
+    verdict: str
+    why: str  # the reason, the known difference, or a remark that the reader needs; may be empty
+    ours: Sample | None = None  # over the seeds that did not diverge; of a gradient, its one error or its drawn sizes
+    diverged: int = 0
+    margin: float | None = None  # half of the prediction interval, which decides
+    tolerance: float | None = None
+    failed: bool = False  # whether klcli's own gradient is wrong
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the published number, of a training or of a conclusion about trainings."""
+        has_size = self.line.check or self.line.quantity == "lambda"
+        published = None if has_size else self.line.published
+        return None if self.ours is None or published is None else self.ours.mean - published
 
 
 @dataclass(frozen=True)
@@ -218,7 +240,6 @@ def _assembled(name: str, document: Row) -> Report:
     tables = {key: document.get(key, []) for key in ("gradient_checks", "commentary", "conclusions", "figures")}
     lines, experiments, checks, figures = [], [], [], []
     common = document.get("common", {})
-    is_same = {"same_validation_images": document.get("same_validation_images", True)}
     for table in tables["gradient_checks"]:
         config = _config(common | table["config"] | {"dtype": "float64"})
         settings = CheckSettings(**{key: table[key] for key in ("images", "dims", "h", "method") if key in table})
@@ -238,6 +259,7 @@ def _assembled(name: str, document: Row) -> Report:
         unknown = ", ".join(sorted({*experiment.quirks} - {*QUIRKS}))
         require(not unknown, f"{table['name']}: unknown quirk {unknown}, choose from {', '.join(QUIRKS)}")
         about = {"method": experiment.method, "variant": table.get("variant_name")}
+        about["same_validation_images"] = document.get("same_validation_images", True)
         for row in table["rows"]:  # every key that is neither a number nor a remark is a setting
             own = [key for key in row if key not in ("row", "tolerance", *WORDS, *RESULTS)]
             config = _config(shared | {key: row[key] for key in own})
@@ -247,7 +269,7 @@ def _assembled(name: str, document: Row) -> Report:
                 for one in (row[key] if key == "split" else "-")
             ]
             what = ", ".join([table["name"], *(_phrase(config, key) for key in keys)])
-            trained = _lines(row, is_same | table, RESULTS, what=what, config=config, **about)
+            trained = _lines(row, table, RESULTS, what=what, config=config, **about)
             lines += [replace(one, note=joined(experiment.method_words, one.note) or None) for one in trained]
             configs |= dict.fromkeys(line.config for line in trained if line.config)
         experiments += [replace(experiment, configs=tuple(configs))] if configs else []
@@ -273,7 +295,6 @@ def joined(*remarks: str | None) -> str:
 
 def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list[Line]:
     more |= {key: row.get(key, table.get(key)) for key in (*WORDS, "tolerance")} | {"row": row["row"]}
-    more |= {"same_validation_images": table.get("same_validation_images", True)}
     found = [Line(quantity=key, published=float(row[key]), **more) for key in quantities if key in row]
     alone = [Line(**more | {"config": None, "check": None})] if more["reason"] else []  # it trains and checks nothing
     return found or alone

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from klcli.errors import ConfigError
-from klcli.published.comparison import Comparison, by_setting, compare
+from klcli.published.comparison import by_setting, compare
 from klcli.published.planning import QUICK_CYCLES
 from klcli.published.registration import plan_notes, registered_report
-from klcli.published.report import Report
+from klcli.published.report import Comparison, Report
 from klcli.settings.sameness import without_seeds
 from klcli.settings.setting import require
 from klcli.settings.split_config import SplitConfig

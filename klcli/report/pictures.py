@@ -123,13 +123,10 @@ class Painter:
             own = figures(found, self._store.runs.epochs, kind, self._splits)
             return [(f"study-{max(found.studies):06d}-{name}", chart) for name, _, chart in own]
 
-        def training() -> list[Named]:
-            return self._training(self._final(study) or evaluated)
-
         sweep: list[Named] = [(f"study-{study.id:06d}-sigma", partial(self._gathered, sigma_curves, runs))]
         return {
             "curves": lambda: self._curves(runs) if 0 < len(runs) <= MOST_CURVES else [],
-            "training": lambda: published("training") or training(),
+            "training": lambda: published("training") or self._training(self._final(study) or evaluated),
             "bn": lambda: published("bn") or [self._bn(*pair) for pair in curves.bn_pairs(evaluated)],
             "lambda": lambda: published("lambda") or self._search(study),
             "sigma": lambda: published("sigma") or sweep * (study.kind == "sigma"),

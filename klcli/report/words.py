@@ -173,11 +173,9 @@ def repeats_note(runs: Sequence[Run]) -> str:
         (True, False): "the order of the images, dropout and augmentation, the initial weights being the same",
         (False, False): "everything: weights, order of the images, dropout and augmentation",
     }[len(weights) == 1, len(order) == 1]
-    rest = "All are on one split and one test set: the sampling error of its images is not included."
-    if len({run.split for run in runs}) > 1:
-        rest = (
-            "Each has validation images of its own; the test images are the same: their sampling error is not included."
-        )
+    one = "All are on one split and one test set: the sampling error of its images is not included."
+    own = "Each has validation images of its own; the test images are the same: their sampling error is not included."
+    rest = own if len({run.split for run in runs}) > 1 else one
     n = max(len(weights), len(order))
     return f"Standard deviations (std, or ± after a mean) and intervals are over {n} seeds of {varied}. {rest}"
 

@@ -27,12 +27,10 @@ def command_of(
     without_effect = {
         key for key, (at_fault, _) in config.unused().items() if (name, at_fault) != ("sigma-sweep", "batch_norm")
     }
-    given = {
-        key: value
-        for key, (value, _) in differences(config, default).items()
-        if key in only and key not in without_effect
-    }
-    parts = [*options, *[part for key, value in given.items() for part in SETTINGS[key].arguments(value)]]
+    parts = [*options]
+    for key, (value, _) in differences(config, default).items():
+        if key in only and key not in without_effect:
+            parts += SETTINGS[key].arguments(value)
     parts += ["--data", data]
     parts += [] if threads == 1 else ["--threads", str(threads)]
     parts += [] if db == DEFAULT_DATABASE else ["--db", str(db)]

@@ -9,11 +9,8 @@ from klcli.settings.train_config import TrainConfig
 
 def differences(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Return both values of every setting in which two trainings differ, by key, without the name of the preset."""
-    return {
-        one.key: (value_of(a, one.key), value_of(b, one.key))
-        for one in SETTINGS.values()
-        if not one.is_name and value_of(a, one.key) != value_of(b, one.key)
-    }
+    pairs = {key: (value_of(a, key), value_of(b, key)) for key, one in SETTINGS.items() if not one.is_name}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def without_seeds(config: TrainConfig) -> TrainConfig:

@@ -13,10 +13,10 @@ from scipy import stats
 from klcli.data.dataset import Dataset, split
 from klcli.engine import layers
 from klcli.errors import ConfigError
-from klcli.published.comparison import Comparison, compare, counts, counts_of_variants
+from klcli.published.comparison import compare, counts, counts_of_variants
 from klcli.published.intervals import Noise, decide_draw, sampling_error, typical_spread
-from klcli.published.planning import plan, planned
-from klcli.published.report import ERRORS, Report, parse
+from klcli.published.planning import planned
+from klcli.published.report import ERRORS, Comparison, Report, parse
 from klcli.published.reproduction import asked_for
 from klcli.settings.procedures import CheckSettings
 from klcli.settings.split_config import SplitConfig
@@ -51,7 +51,7 @@ def run(config: TrainConfig, state: str = "complete", **values: float) -> Run:
 def trained(report: Report, **values: list[float]) -> dict[TrainConfig, Run]:
     """Runs of every setting with these values, a list over seeds for each quantity."""
     n = len(next(iter(values.values())))
-    [configs] = plan(report, n).values()
+    [configs] = [study.configs for study in planned(report, n)]
     return {config: run(config, **{name: many[config.seed] for name, many in values.items()}) for config in configs}
 
 
@@ -117,7 +117,7 @@ def scattered(values: list[float], tolerance: str = "") -> Comparison:
     """A setting with these accuracies, beside ten that scatter by .3 points, so that s0 = .3 / .838 points."""
     rows = ", ".join(f'{{ row = "009-{i}", lam = {i}, test_accuracy = 0.5 }}' for i in range(2, 12))
     report = document(f'{{ row = "009-1", lam = 1, test_accuracy = 0.5{tolerance} }}, {rows}')
-    [configs] = plan(report, 3).values()
+    [configs] = [study.configs for study in planned(report, 3)]
     runs = {one: run(one, test_accuracy=0.5 + 0.003 * (one.seed - 1)) for one in configs}
     runs |= {
         one: run(one, test_accuracy=values[one.seed]) for one in configs if one.lam == 1 and one.seed < len(values)
@@ -158,7 +158,7 @@ def test_few_seeds_are_undecided() -> None:
 def test_one_wide_setting_does_not_widen_the_others() -> None:
     rows = ", ".join(f'{{ row = "009-{i}", lam = {i}, test_accuracy = 0.56 }}' for i in range(1, 4))
     report = document(rows)
-    [configs] = plan(report, 2).values()
+    [configs] = [study.configs for study in planned(report, 2)]
     runs = {
         config: run(config, test_accuracy=0.53 + (0.2 if config.lam == 1 else 0.001) * config.seed)
         for config in configs
@@ -213,7 +213,7 @@ def test_a_true_number_differs_in_one_of_twenty_cases(split_noise: float) -> Non
     head = OTHER_IMAGES if split_noise else ""
     rows = ", ".join(f'{{ row = "009-{i}", lam = {i}, validation_accuracy = 0.5 }}' for i in range(1, 1201))
     report = document(rows, head=head)
-    [configs] = plan(report, 3).values()
+    [configs] = [study.configs for study in planned(report, 3)]
     spread = {config.lam: rng.uniform(0.003, 0.006) for config in configs}
     luck = {lam: rng.normal(0, split_noise) for lam in spread}  # of our split, the same for all seeds
     runs = {one: run(one, validation_accuracy=0.5 + luck[one.lam] + rng.normal(0, spread[one.lam])) for one in configs}
@@ -233,7 +233,7 @@ def test_a_true_number_differs_in_one_of_twenty_cases(split_noise: float) -> Non
 def test_two_points_are_seen_with_enough_seeds() -> None:
     rng = np.random.default_rng(5)
     report = document(", ".join(f'{{ row = "009-{i}", lam = {i}, test_accuracy = 0.5 }}' for i in range(1, 301)))
-    [configs] = plan(report, 8).values()
+    [configs] = [study.configs for study in planned(report, 8)]
     runs = {one: run(one, test_accuracy=rng.normal(0.5, 0.004)) for one in configs}
     lines = tuple(replace(line, published=rng.normal(0.52, 0.004)) for line in report.lines)
     found = counts(compare(replace(report, lines=lines), runs, {}))
@@ -275,12 +275,12 @@ def test_a_training_that_rows_share_is_planned_once() -> None:
         more='[[experiments]]\nname = "two"\nrepeats = 4\nconfig = { lam = 0.1 }\n'
         'rows = [{ row = "009-3", test_loss = 1 }]',
     )
-    [configs] = plan(report, 2).values()
+    [configs] = [study.configs for study in planned(report, 2)]
     assert [config.seed for config in configs] == [0, 1, 2, 3]
-    [quick] = plan(asked_for(report, [], quick=True), 2, quick=True).values()
+    [quick] = [study.configs for study in planned(asked_for(report, [], quick=True), 2, quick=True)]
     assert [(config.seed, config.cycles) for config in quick] == [(0, 1), (1, 1)]
-    [(division, small)] = plan(asked_for(report, [], subset=500), 1).items()
-    assert division.subset == 500
+    [small] = [study.configs for study in planned(asked_for(report, [], subset=500), 1)]
+    assert {config.split.subset for config in small} == {500}
     assert len(small) == 4
 
 
@@ -295,9 +295,9 @@ TINY = (
 def reproduced(report: Report, dataset: Dataset) -> list[Comparison]:
     """Train all of a report on the small data set and compare."""
     runs: dict[TrainConfig, Run] = {}
-    for division, configs in plan(report, 3, vary="init").items():  # one stack
-        splits = split(dataset, division)
-        for result in train(configs, splits):
+    for study in planned(report, 3, vary="init"):  # one stack
+        splits = split(dataset, study.configs[0].split)
+        for result in train(study.configs, splits):
             assert result.test is not None
             runs[result.config] = run(result.config, test_accuracy=result.test.accuracy)
     return compare(report, runs, {})

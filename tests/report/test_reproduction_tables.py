@@ -6,7 +6,7 @@ from typing import Any
 from records import run
 
 from klcli.published.comparison import by_setting, compare
-from klcli.published.planning import plan
+from klcli.published.planning import planned
 from klcli.published.report import Figure, parse
 from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.plots.reproductions import pictures
@@ -56,7 +56,7 @@ config = { lam = 0.1 }
 def reproduced(name: str, head: str = "", variant: str = "", **terms: Any) -> Reproduction:
     """Test accuracies of .497 to .503, losses of .99 to 1.01, gaps of about .1."""
     document = parse(name, head + ONE.replace("NAME", name).replace("VARIANT", variant))
-    [configs] = plan(document, 3).values()
+    [configs] = [study.configs for study in planned(document, 3)]
     numbers = [{"test_accuracy": 0.497 + i * 0.003, "test_loss": 0.99 + i * 0.01} for i in range(3)]
     runs = {one: run(i, one, train_accuracy=0.6, **numbers[i % 3]) for i, one in enumerate(configs)}
     conditions = Terms("cifar10", True, "a" * 64, 3, **terms)

@@ -1,7 +1,6 @@
 """The picture of a warm-started search."""
 
-from klcli.published.comparison import Comparison
-from klcli.published.report import Line
+from klcli.published.report import Comparison, Line
 from klcli.report.plots.figure import draw
 from klcli.report.plots.reproductions import warm_start
 from klcli.settings.train_config import TrainConfig

@@ -32,9 +32,7 @@ def assignment(
     continues. Figures have the width of a page, and their numbers and commands beside them.
 
     - `klcli assignment --dry-run`
-
     - `klcli assignment report --edition a3-2021 --repeats 3`
-
     - `klcli assignment --data synthetic --subset 2000 --epochs 2`
     """
     from klcli.procedures.assignment import seconds_of

@@ -27,11 +27,8 @@ def evaluate(
     beside the result at the end of the training, and stored in the database.
 
     - `klcli evaluate last --bn-statistics precise`
-
     - `klcli evaluate 3 4 5 --bn-statistics adaptive --flips`
-
     - `klcli evaluate 3 4 5 --ensemble`
-
     - `klcli evaluate last --snapshots --flips --shifts 2`
     """
     found, evaluations = invocation.lab.evaluate(runs, settings, ensemble=ensemble)

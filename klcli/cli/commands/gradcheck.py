@@ -60,11 +60,8 @@ def gradcheck(
     lambdas. With network options, check that network, with lambda 0 and its own. Exit 5 for a wrong gradient.
 
     - `klcli gradcheck`
-
     - `klcli gradcheck --hidden 50 30 --bn --lambda 0.1`
-
     - `klcli gradcheck --hidden 50 --method forward --h 1e-7 --measures decimals moments`
-
     - `klcli gradcheck --export klcli.npz --hidden 50 50 --bn`, then `klcli gradcheck --against mine.npz` checks the
     gradients of your own program: `klcli help gradients`
     """

@@ -26,7 +26,6 @@ def help_on(
     """Show a page of the documentation, or the list of pages.
 
     - `klcli help`
-
     - `klcli help reproduce`
     """
     found = sorted(files("klcli").joinpath("docs").iterdir(), key=lambda one: one.name)

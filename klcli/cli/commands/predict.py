@@ -39,9 +39,7 @@ def predict(
     klcli.
 
     - `klcli predict cat.jpg`
-
     - `klcli predict *.png --run 3 --top 5 --flips`
-
     - `klcli predict cat.jpg --checkpoint run-000003.npz`
     """
     how: dict[str, Any] = {"flips": flips, "shifts": shifts, "snapshots": snapshots}

@@ -43,13 +43,9 @@ def report(selection: Selection, invocation: Invocation) -> None:
     stderr names the command that shows the others.
 
     - `klcli report --best 3`
-
     - `klcli report --run 7 9-12 --diff-only`
-
     - `klcli report --group-by hidden,bn --format latex`
-
     - `klcli report --run 7 9 12 --plot curves --to figure-1.pdf --width 16 --no-title --split train`
-
     - `klcli report --html report.html`
     """
     both = f"--json and --format {selection.format}: give one, --json is the whole document"

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from klcli.cli.invocation import Invocation, invoked, typed_command
 from klcli.cli.options import argument, takes
@@ -11,10 +11,6 @@ from klcli.files import is_text, require_export
 from klcli.report.words import counted
 from klcli.settings.procedures import REPRODUCTION, ReproductionSettings
 from klcli.settings.setting import Role, flag, require, setting
-
-if TYPE_CHECKING:
-    from klcli.published.reproduction import Reproduction
-    from klcli.report.tables.reproductions import Section
 
 
 @takes(ReproductionSettings)
@@ -38,11 +34,8 @@ def reproduce(
     reproduce` has the format of a report of your own.
 
     - `klcli reproduce --list`
-
     - `klcli reproduce --check my-report.toml`
-
     - `klcli reproduce a3-2024 --only T2 --repeats 5`
-
     - `klcli reproduce all --markdown results/reproduction.md`
     """
     if list_reports:
@@ -62,22 +55,18 @@ def reproduce(
 
     if markdown is not None:
         markdown = require_export(markdown, lambda file: is_text(file) and file.suffix != ".toml", "--markdown")
+    from klcli.published.reproduction import Reproduction
     from klcli.report.plots.reproductions import pictures as figures
     from klcli.report.tables import reproductions
     from klcli.store.checkpoints import write_atomically
 
     documents, total = list[dict[str, Any]](), dict[str, Any]()
-    sections: list[Section] = []
-    reproduced: list[Reproduction] = []
+    sections, reproduced = list[reproductions.Section](), list[Reproduction]()
     for found in invocation.lab.reproduce(*names or [], settings=settings, **invocation.seeds):
         table, notes = reproductions.reproduction_table(found), reproductions.reproduction_notes(found)
         invocation.result(table, *notes)
-        # Beside the page if there is one.
-        stem = (
-            markdown.with_suffix("")
-            if markdown
-            else invocation.lab.store.folder("plots") / f"study-{max(found.studies, default=0):06d}"
-        )
+        of_study = invocation.lab.store.folder("plots") / f"study-{max(found.studies, default=0):06d}"
+        stem = markdown.with_suffix("") if markdown else of_study  # beside the page if there is one
         pictures = list[tuple[str, Path]]()
         for name, words, chart in figures(found, invocation.lab.store.runs.epochs):
             if (path := invocation.picture(stem.parent / f"{stem.name}-{name}.png", chart)) is None:

@@ -127,7 +127,6 @@ def export(
     needed only if an older klcli trained it.
 
     - `klcli runs export best --to safetensors network.safetensors`
-
     - `klcli runs export --tables FOLDER`
     """
     usage = "name a run and a format, `klcli runs export 7 --to npz`, or a folder, `klcli runs export --tables FOLDER`"

@@ -23,7 +23,6 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
     number of workers gives the same table.
 
     - `klcli search-lambda --coarse --fine --final`
-
     - `klcli search-lambda --values 0.0015 0.002 0.003 0.0045 --repeats 3`
     """
     lab = invocation.lab

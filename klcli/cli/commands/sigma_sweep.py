@@ -18,7 +18,6 @@ def sigma_sweep(
     """Train with every sigma, without and with batch normalisation, and compare the two.
 
     - `klcli sigma-sweep`
-
     - `klcli sigma-sweep --hidden 50 30 20 20 10 10 10 10 --step-epochs 2 --repeats 3`
     """
     lab = invocation.lab

@@ -40,9 +40,7 @@ def train(
     Examples:
 
     - `klcli train --hidden 50 30 20 --bn`
-
     - `klcli train --hidden 50,50 --bn --lambda 0.003 --cycles 3 --seed 7`
-
     - `klcli train --init normal --sigma 1e-4 --subset 5000`
     """
     if list_presets:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from klcli.errors import KlcliError
 from klcli.procedures.searches import stored_search
 from klcli.published.reproduction import KIND, reproductions, stored_reproduction
+from klcli.report import views
 from klcli.report.page import page
 from klcli.report.page.page import Markup, Section
 from klcli.report.pictures import Painter, draw
@@ -17,16 +18,7 @@ from klcli.report.tables.groups import group, group_notes, group_table, varying
 from klcli.report.tables.later_checks import evaluations_table
 from klcli.report.tables.reproductions import reproduction_notes, reproduction_table
 from klcli.report.tables.runs import comparison_table, summary_table
-from klcli.report.views import (
-    NEWEST_FIRST,
-    View,
-    conditions,
-    gradients_view,
-    image_sets,
-    is_on_all_images,
-    study_view,
-    view,
-)
+from klcli.report.views import View, view
 from klcli.report.words import counted, image_sets_words, images_words, numbered, run_title
 from klcli.settings.selection import OF_STUDIES, Selection
 from klcli.store.records import ImageSet, Run, RunFilter, RunResult, Study
@@ -53,8 +45,9 @@ class Sections:
             selection = replace(selection, runs=(), diff_only=False, where=where)
         self._store, self._selection, self._say = store, selection, say
         self._painter = Painter(store, data)
-        self._conditions = conditions(store, selection)
-        self._image_sets = [one for one in image_sets(store, self._conditions) if one.is_called(selection.dataset)]
+        self._conditions = views.conditions(store, selection)
+        found = views.image_sets(store, self._conditions)
+        self._image_sets = [one for one in found if one.is_called(selection.dataset)]
         self._said: set[str] = set()  # reasons for missing pictures
         self._studies = self._studies_of(selection) if self._chosen is None else []
 
@@ -71,7 +64,7 @@ class Sections:
             yield Section(name, list(self._images(self._image_sets[number], is_drawn=number < DRAWN)))
         every = {one.id for one in self._studies}
         yield from map(self._reproduction, [number for number in reproductions(self._store) if number in every])
-        studies = sorted((one for one in self._studies if one.kind != KIND), key=is_on_all_images, reverse=True)
+        studies = sorted((one for one in self._studies if one.kind != KIND), key=views.is_on_all_images, reverse=True)
         stages = [one.id for one in studies if one.kind == "lambda" and one.stage != "final"]
         # A fine stage shows its coarse one, if both are on the same validation images.
         shown = {number for stage in stages for number in stored_search(self._store, stage).studies[:-1]}
@@ -86,7 +79,8 @@ class Sections:
         every, asked = self._store.studies.all(), replace(self._conditions, state=None)
         if asked == RunFilter() and selection.dataset is None:
             return every
-        images, runs = {one.dataset_sha256 for one in self._image_sets}, self._store.runs.each(asked, NEWEST_FIRST)
+        images = {one.dataset_sha256 for one in self._image_sets}
+        runs = self._store.runs.each(asked, views.NEWEST_FIRST)
         kept = {run.study_id for run in runs if selection.dataset is None or run.dataset_sha256 in images}
         return [one for one in every if one.id in kept]
 
@@ -122,7 +116,7 @@ class Sections:
         yield from self._pictures(View(runs=ranking.runs[:1]), *PIXELS)
 
     def _study(self, study: Study) -> Iterator[Markup]:
-        yield from _shown(found := study_view(self._store, study.id))
+        yield from _shown(found := views.study_view(self._store, study.id))
         if found.runs:
             is_own = study.kind in OF_STUDIES and study.stage != "final"
             yield from self._pictures(found, study.kind if is_own else "training")
@@ -140,7 +134,7 @@ class Sections:
         return Section(f"Reproduction of {found.report.name}, {numbered('study', found.studies)}", parts)
 
     def _gradients(self) -> Iterator[Markup]:
-        found = gradients_view(self._store, self._store.gradient_checks.suite())
+        found = views.gradients_view(self._store, self._store.gradient_checks.suite())
         yield page.notes(found.notes, is_warning=not all(check["passed"] for check in found.document["checks"]))
         yield from self._pictures(found, "gradients")
         yield from _shown(replace(found, notes=()))

@@ -70,11 +70,6 @@ class Panel:
     names: Sequence[str] = ()  # labels of the integers of y, from the top
     shares_y: bool = True  # with the row, if the chart shares axes
 
-    def begins_above(self, line: Line) -> bool:
-        """Whether the value at update 0 is above the axis, which `later_limits` has set by the others."""
-        low, high = self.ylim or (0.0, None)
-        return high is not None and low < high and bool(line.x) and line.x[0] == 0 and line.y[0] > high
-
 
 @dataclass(frozen=True)
 class Chart:

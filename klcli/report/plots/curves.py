@@ -57,11 +57,9 @@ def training_curves(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> C
 
 
 def _panel(name: str, curves: Sequence[Curve], epochs: Epochs, dots_below: int = 3) -> Panel:
-    lines = [
-        line
-        for label, runs, split, colour, style in curves
-        for line in mean_curve(label, runs, epochs, f"{split}_{name}", colour, style, dots_below)
-    ]
+    lines = list[Line]()
+    for label, runs, split, colour, style in curves:
+        lines += mean_curve(label, runs, epochs, f"{split}_{name}", colour, style, dots_below)
     ylim, scale = (None, "linear") if name == "accuracy" else chart.later_scale(lines)
     length = shared_cycle(run for _, runs, *_ in curves for run in runs)
     return Panel(lines, name, yscale=scale, xlim=steps_limit(lines), ylim=ylim, cycle=length)

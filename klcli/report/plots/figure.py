@@ -140,14 +140,17 @@ def _letters(width: float, size: float, kind: str) -> int:
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
-    above = [line for line in panel.lines if panel.begins_above(line)]
+    bottom, top = panel.ylim or (0.0, None)
+    # The value at update 0 can be above the axis, which `later_limits` has set by the others.
+    from_0 = [line for line in panel.lines if line.x and line.x[0] == 0]
+    above = [line for line in from_0 if top is not None and line.y[0] > top > bottom]
     for line in panel.lines:
         marker = line.marker if not line.style or len(line.x) < line.dots_below else None
         look: dict[str, Any] = {"color": line.colour, "ls": line.style, "lw": line.width}
         look |= {"marker": marker, "ms": line.size, "mfc": line.fill or line.colour}
         look["clip_on"] = marker is None or panel.xscale == "log"  # the last evaluation is on the edge
-        if panel.ylim and panel.ylim[1] and line in above:
-            line = entering(line, panel.ylim[1])
+        if top and line in above:
+            line = entering(line, top)
             axes.plot(line.x[0], line.y[0], marker="^", color=line.colour, clip_on=False)
             look["markevery"] = slice(1, None)
         axes.plot(line.x, line.y, label=None if line.label is None else plain(line.label), **look)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from klcli.procedures.searches import tried_values
-from klcli.published.comparison import Comparison
+from klcli.published.report import Comparison
 from klcli.published.reproduction import Reproduction
 from klcli.report.plots.chart import DURING, OF_SPLIT, Chart, Line, Panel
 from klcli.report.plots.curves import bn_overlay, overlay, repeats, training_curves
@@ -51,12 +51,9 @@ def pictures(
             first, last = lines[0].line.row, lines[-1].line.row
             settings = settings_line(runs_of_first[0], omit=("lambda",), together_with=runs_of_first)
             words = f"{first if first == last else f'{first} to {last}'}: {chain.name}{marks}"
-            caption, places = f"{settings}; no lambda starts from fresh weights", chain.configs
-            yield (
-                f"{report.name}-{stem}-warm-started",
-                words,
-                partial(warm_start, words, caption, lines, places, splits),
-            )
+            caption = f"{settings}; no lambda starts from fresh weights"
+            chart = partial(warm_start, words, caption, lines, chain.configs, splits)
+            yield f"{report.name}-{stem}-warm-started", words, chart
 
 
 def _different(rows: Sequence[str]) -> list[str]:

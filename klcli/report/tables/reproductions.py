@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from klcli.published.comparison import BAND, Comparison, counts, counts_of_variants, explained
+from klcli.published.comparison import BAND, counts, counts_of_variants, explained
 from klcli.published.intervals import ACCURACY_TOLERANCE, DIFFERS, INCOMPARABLE, LOSS_TOLERANCE, REPRODUCED, UNDECIDED
 from klcli.published.planning import planned
-from klcli.published.report import ERRORS, Report
+from klcli.published.report import ERRORS, Comparison, Report
 from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.formats import to_markdown
 from klcli.report.tables.table import Form, Row, Table, columns, fraction, scientific, show, signed, significant
@@ -85,19 +85,17 @@ def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list
             "matters. undecided: inside a wider one, which could hide such a difference; more seeds may narrow it",
         ]
     checks = [one.line.check for one in comparisons if one.line.check]
+    draws = any(check.repeats > 1 for check in checks)
+    other_images = any(not one.line.same_validation_images for one in comparisons)
     rules = {
         "trainings that go on with the weights of the one before share the luck of the first: their lines agree or "
         "differ together": any(one.is_chain for one in found.report.experiments),
-        "the report validates on other images than we do: its interval includes the luck of both splits": any(
-            not one.line.same_validation_images for one in comparisons
-        ),
+        "the report validates on other images than we do: its interval includes the luck of both splits": other_images,
         f"a gradient is reproduced if our error is at most {BAND:g} times the published one, as rounding varies; "
         "more exact: less than a tenth of it": bool(checks),
         "the size of a gradient is published for one draw of the weights. It differs outside of the interval of "
         f"95 % of ours; inside, it is reproduced if its ends are at most a factor of {BAND:g} apart, or, for a "
-        "mean of the entries, if half of it is at most their deviation, and undecided otherwise": any(
-            check.repeats > 1 for check in checks
-        ),
+        "mean of the entries, if half of it is at most their deviation, and undecided otherwise": draws,
     }
     notes += [rule for rule, applies in rules.items() if applies]
     reasons = explained(comparisons).items() if has_reasons else ()
@@ -170,10 +168,8 @@ def headline(found: Sequence[Reproduction]) -> dict[str, Any]:
         for key, own in shares.items()
         if own["comparable"]
     ]
-    if with_interval := sum(one.margin is not None for one in compared):
-        lines.append(
-            f"of {with_interval} with an interval, 1 of 20 differs by bad luck alone: {with_interval / 20:.1f}"
-        )
+    if n := sum(one.margin is not None for one in compared):
+        lines.append(f"of {n} with an interval, 1 of 20 differs by bad luck alone: {n / 20:.1f}")
     lines += [f"{verdict}: {', '.join(own)}" for verdict, own in names.items() if own]
     return shares | names | {"lines": lines if len(found) > 1 else []}
 
