@@ -42,7 +42,8 @@ def _named(store: Store, which: str, asked: str) -> list[Run]:
         latest = "state = 'complete' ORDER BY id DESC LIMIT 1"
         if found := store.runs.where(latest) if name == LAST else best_runs(store, 1, RunFilter()):
             return found
-        raise ConfigError(f"{asked} {which}: {store.path} holds no complete run yet, begin with `klcli train`")
+        kind = "complete run" if name == LAST else "run to rank"
+        raise ConfigError(f"{asked} {which}: {store.path} holds no {kind} yet, begin with `klcli train`")
     first, last = name
     if first < 0:
         found = store.runs.where("1 ORDER BY id DESC LIMIT 1 OFFSET ?", [-1 - first])

@@ -62,6 +62,7 @@ def test_its_accuracy_is_no_result(here: Klcli, tmp_path: Path) -> None:
         shown = here("report", *view)
         assert (shown.returncode, hint in shown.stderr, "no run to rank" in shown.stdout) == (0, True, True)
     assert "no run to draw" in here("report", "--plot", "curves").stderr
+    assert "holds no run to rank yet" in here("evaluate", "best").stderr
 
     subset = ("--data", "synthetic", "--subset", "500", "--hidden", "20", "--batch-size", "20", "--quiet")
     for seed in ("0", "1"):  # on fewer images, which do not hide behind a range test on more
