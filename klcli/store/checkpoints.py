@@ -7,7 +7,7 @@ import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,6 +101,14 @@ def load(path: Path, run: Run | None = None, *known: str | None) -> Checkpoint:
     if wrong := _wrong_array(found.state, shapes):
         raise StoreError(f"{path}: this checkpoint is not a network of run {run.id} ({wrong})")
     return found
+
+
+def named(path: Path, run: Run) -> Checkpoint | None:
+    """Return the checkpoint that the row of a run names: the previous file, until the row of a new one is written."""
+    for file in (path, previous(path)):
+        with suppress(StoreError):
+            return load(file, run, run.checkpoint_sha256)
+    return None
 
 
 def load_alone(path: Path) -> tuple[Checkpoint, TrainConfig, "Inputs"]:

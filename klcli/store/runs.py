@@ -33,7 +33,6 @@ if TYPE_CHECKING:  # a report must not import the training code
     from klcli.training.environment import Environment
     from klcli.training.result import EpochMetrics, Snapshot, TrainResult
 
-
 UNFINISHED = ("interrupted", "failed")  # states of runs that can continue, also as a list in SQL
 RUNNING = {"state": "running", "finished_at": None, "error": None}  # columns of a run that continues
 STARTED = ("host", "pid", "state", "started_at", "threads", "versions")  # columns that change when a run begins again
@@ -212,6 +211,8 @@ class Runs:
         try:
             return checkpoints.load(path, run, run.checkpoint_sha256)
         except StoreError as error:
+            if found := checkpoints.named(path, self.get(run.id)):  # the run has gone on since its row was read
+                return found
             restored = "restore it from a copy" if path.parent.exists() else "move its folder beside the database"
             cure = f"{restored}, or train again as `klcli report --run {run.id}` shows"
             raise StoreError(f"{error}: {cure}") from error

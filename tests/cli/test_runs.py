@@ -102,6 +102,27 @@ def test_of_two_names_none_is_ignored(here: Klcli, trained: Path, refused: Refus
     refused(here(*command.split()), 2, named)
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "next_one"),
+    [
+        ("train --hidden 4 --db --bn", "--db", "--bn"),
+        ("train --data --quiet", "--data", "--quiet"),
+        ("train --lambda --hidden=4", "--lambda", "--hidden"),
+        ("report --tagged --list", "--tagged", "--list"),
+        ("report --sort -q", "--sort", "-q"),
+        ("reproduce a3-2024 --check --note --quick", "--note", "--quick"),
+        ("runs export 1 --to --data synthetic", "--to", "--data"),
+    ],
+)
+def test_an_option_is_no_value(
+    here: Klcli, trained: Path, refused: Refused, command: str, option: str, next_one: str
+) -> None:
+    """`--db --bn` would train a network without BN and store it in a database of the name --bn."""
+    before = sorted(trained.iterdir())
+    refused(here(*command.split()), 2, f"{option} needs a value, {next_one} is an option: {option}=VALUE takes any")
+    assert sorted(trained.iterdir()) == before
+
+
 def test_of_two_numbers_the_last_one_counts(here: Klcli, trained: Path) -> None:
     """As in a script that adds `"$@"` to a command with numbers of its own."""
     both = here("report", "--best", "3", "--best", "1", "--json").stdout

@@ -337,6 +337,16 @@ def test_a_run_goes_on_from_its_latest_checkpoint(recorder: Any) -> None:
     assert (snapshot.step, remark) == (2 * EPOCH.step, "")
 
 
+def test_the_network_of_a_run_that_goes_on_while_it_is_read(recorder: Any) -> None:
+    """The row was read before the next checkpoint, or the next file is there before its row."""
+    runs, run_id = recorder.store.runs, trained_twice(recorder)
+    before = replace(runs.get(run_id), checkpoint_sha256=runs.get(run_id).previous_sha256)
+    assert runs.checkpoint(before).step == 2 * EPOCH.step
+    later = replace(EPOCH, epoch=3, step=3 * EPOCH.step)
+    runs.write_checkpoint(run_id, result(TrainConfig(hidden=(4,)), [EPOCH, later]))
+    assert runs.checkpoint(runs.get(run_id)).step == 2 * EPOCH.step
+
+
 def test_where_the_latest_checkpoint_is_damaged_the_one_before_is_used_and_said(recorder: Any) -> None:
     run = recorder.store.runs.get(trained_twice(recorder))
     latest = recorder.path.parent / run.checkpoint
