@@ -9,7 +9,7 @@ import numpy as np
 
 from klcli.compiled import open_team
 from klcli.data.augmentation import views
-from klcli.data.dataset import Inputs, split
+from klcli.data.dataset import Dataset, Inputs, Split, split
 from klcli.data.pictures import read_picture
 from klcli.evaluation.metrics import log_mean, log_probabilities
 from klcli.evaluation.reevaluation import TrainedNetwork, policy_of, reevaluate
@@ -22,7 +22,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.checkpoints import Checkpoint, load_alone
 from klcli.store.records import Evaluation, GradientCheck, Run
 from klcli.store.store import Store
-from klcli.studies.gradient_checks import Stack, check_networks, entries, require_images
+from klcli.studies.gradient_checks import Stack, check_a_single_image, check_network, entries, require_images
 from klcli.text import path_text
 from klcli.training.cores import cores
 
@@ -181,7 +181,20 @@ def check_gradients(setup: Setup, networks: Sequence[Stack], settings: CheckSett
     setup.warn_of(dataset)
     train, store = split(dataset, networks[0][0].split).train, Store(setup.db)
     setup.why_no_engine()  # else the first step of the check would be the compilation
-    total = sum(entries(stack, settings.dims) for stack in networks)
-    with setup.pinned(), setup.observer.step("checking entries", total) as advance:
-        checks = list(check_networks(networks, train, settings, on_entries=advance))
-    return store.gradient_checks.suite(store.gradient_checks.record(checks, dataset, setup.command))
+    with setup.pinned():
+        suite = record_checks(setup, store, dataset, [(stack, train, settings) for stack in networks])
+    return store.gradient_checks.suite(suite)
+
+
+def record_checks(
+    setup: Setup, store: Store, dataset: Dataset, wanted: Sequence[tuple[Stack, Split, CheckSettings]]
+) -> int:
+    """Check networks on training images of the data set, record it as one suite, and return the number of that."""
+    checks, total = [], sum(entries(stack, how.dims) for stack, _, how in wanted)
+    with setup.observer.step("checking entries", total) as advance:
+        for stack, train, how in wanted:
+            if how.images == 1 and stack[0].batch_norm:  # as published
+                checks.append(check_a_single_image(stack[0], train, how))
+            else:
+                checks.append(check_network(stack, train, how, advance))
+    return store.gradient_checks.record(checks, dataset, setup.command)

@@ -76,7 +76,7 @@ class Comparison:
 
 def exported(config: TrainConfig, train: Split, settings: CheckSettings, about: Mapping[str, Any]) -> Arrays:
     """Return the arrays of a network and its gradients, and the settings as JSON. Raises ConfigError for no images."""
-    network, X, y = checked_minibatch(config, train, settings)
+    network, _, X, y = checked_minibatch((config,), train, settings)
     arrays: dict[str, Any] = {"X": X, "y": y, "lambda": config.lam, "eps": config.bn_eps}
     arrays |= {_key(name): array for name, array in network.parameters().items()}
     inputs, scores = network.inputs(X)
