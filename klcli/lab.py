@@ -155,7 +155,7 @@ class Lab:
         """
         from klcli.data.dataset import split
         from klcli.files import has_member, require_export
-        from klcli.store.checkpoints import write_atomically
+        from klcli.store.checkpoints import npz, write_atomically
         from klcli.studies import gradient_files
 
         path, settings = Path(path), settings or CheckSettings()
@@ -167,7 +167,7 @@ class Lab:
         with setup.pinned(), setup.observer.step("computing gradients"):
             about = {"command": setup.command, "dataset": dataset.name, "dataset_sha256": dataset.sha256}
             arrays = gradient_files.exported(config, split(dataset, config.split).train, settings, about)
-        write_atomically(path, gradient_files.encoded(arrays))
+        write_atomically(path, npz(arrays))
         return arrays
 
     def compare_gradients(

@@ -23,14 +23,10 @@ FORMAT = 3  # part of every key: a copy in an older format is never read
 NAMES = (CIFAR10, SYNTHETIC)  # values of --data and KLCLI_DATA other than a path
 
 
-def unseen(name: str, total: float | None = None) -> AbstractContextManager[Callable[[float], None]]:
-    """A step that nothing shows."""
-    return nullcontext(lambda done: None)
-
-
 def open_dataset(
-    requested: str | None, say: Callable[[str], None] = lambda message: None, step: Step = unseen
-) -> Dataset:
+    requested: str | None, say: Callable[[str], None] = lambda message: None,
+    step: Step = lambda *about: nullcontext(lambda done: None),
+) -> Dataset:  # fmt: skip
     """Return the data set of `--data`: a path, "cifar10", "synthetic", or None, which stands for KLCLI_DATA, or without
     it for CIFAR-10 if found, else the built-in set. `say` is called before a copy is written, and `step` shows
     what takes seconds.

@@ -9,24 +9,42 @@ import numpy as np
 
 from klcli.compiled import open_team
 from klcli.data.augmentation import views
-from klcli.data.dataset import split
+from klcli.data.dataset import Dataset, Inputs, Split, split
 from klcli.data.pictures import read_picture
 from klcli.evaluation.metrics import log_mean, log_probabilities
-from klcli.evaluation.reevaluation import policy_of, reevaluate
-from klcli.procedures.run_lookup import chosen_runs, no_snapshots, trained_networks
+from klcli.evaluation.reevaluation import TrainedNetwork, policy_of, reevaluate
+from klcli.procedures.run_lookup import chosen_run, chosen_runs, networks_of, no_snapshots, trained_networks
 from klcli.procedures.setup import Setup
-from klcli.procedures.stored import network_of_file, network_of_run
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
 from klcli.settings.run_names import BEST, runs_words
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
+from klcli.store.checkpoints import Checkpoint, load_alone
 from klcli.store.records import Evaluation, GradientCheck, Run
 from klcli.store.store import Store
-from klcli.studies.gradient_checks import Stack, check_networks, entries, require_images
+from klcli.studies.gradient_checks import Stack, check_a_single_image, check_network, entries, require_images
 from klcli.text import path_text
 from klcli.training.cores import cores
 
 MOST_SHIFT = 2  # pixels; larger ones move too much of an image out of sight
+
+
+@dataclass(frozen=True)
+class StoredNetwork:
+    """A checkpoint, with what its inputs and outputs mean."""
+
+    name: str  # `run 3`, or the path of the checkpoint
+    run: Run | None  # None without a database
+    config: TrainConfig
+    checkpoint: Checkpoint
+    networks: list[TrainedNetwork]  # one, or the snapshots
+    inputs: Inputs
+    dataset: str  # name of the images that it was trained on
+
+    @property
+    def has_batch_statistics(self) -> bool:
+        """Whether it was evaluated with the statistics of the evaluated images, which a single image has not."""
+        return self.config.batch_norm and self.config.bn_statistics == "batch"
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,33 @@ def evaluate(
     return runs, evaluations
 
 
+def network_of_run(setup: Setup, which: str, snapshots: bool = False) -> StoredNetwork:
+    """Return the network of a run. The images are opened only if `--data` names some or an older klcli trained the run.
+
+    Raises ConfigError or StoreError for the run, DataError for the images.
+    """
+    store = setup.store()
+    run = chosen_run(store, which)
+    checkpoint, config, name = store.runs.checkpoint(run), run.config, f"run {run.id}"
+    networks, inputs = networks_of(name, config, checkpoint, snapshots), checkpoint.inputs
+    if inputs is None or setup.data is not None:
+        dataset = setup.images(run, name)
+        setup.warn_of(dataset)
+        inputs = split(dataset, config.split).inputs
+    else:
+        setup.warn_of_synthetic(run.dataset)
+    return StoredNetwork(name, run, config, checkpoint, networks, inputs, run.dataset)
+
+
+def network_of_file(setup: Setup, path: Path, snapshots: bool = False) -> StoredNetwork:
+    """Return the network in a checkpoint file, which needs no database and no images. Raises StoreError."""
+    checkpoint, config, inputs = load_alone(path)
+    name, dataset = path_text(path), checkpoint.origin.get("dataset", "unknown images")
+    networks = networks_of(name, config, checkpoint, snapshots)
+    setup.warn_of_synthetic(dataset)
+    return StoredNetwork(name, None, config, checkpoint, networks, inputs, dataset)
+
+
 def predict(
     setup: Setup, pictures: Sequence[Path], which: str | None, checkpoint: Path | None, *, flips: bool | None,
     shifts: int | None, snapshots: bool,
@@ -141,7 +186,20 @@ def check_gradients(setup: Setup, networks: Sequence[Stack], settings: CheckSett
     setup.warn_of(dataset)
     train, store = split(dataset, networks[0][0].split).train, Store(setup.db)
     setup.why_no_engine()  # else the first step of the check would be the compilation
-    total = sum(entries(stack, settings.dims) for stack in networks)
-    with setup.pinned(), setup.observer.step("checking entries", total) as advance:
-        checks = list(check_networks(networks, train, settings, on_entries=advance))
-    return store.gradient_checks.suite(store.gradient_checks.record(checks, dataset, setup.command))
+    with setup.pinned():
+        suite = record_checks(setup, store, dataset, [(stack, train, settings) for stack in networks])
+    return store.gradient_checks.suite(suite)
+
+
+def record_checks(
+    setup: Setup, store: Store, dataset: Dataset, wanted: Sequence[tuple[Stack, Split, CheckSettings]]
+) -> int:
+    """Check networks on training images of the data set, record it as one suite, and return the number of that."""
+    checks, total = [], sum(entries(stack, how.dims) for stack, _, how in wanted)
+    with setup.observer.step("checking entries", total) as advance:
+        for stack, train, how in wanted:
+            if how.images == 1 and stack[0].batch_norm:  # as published
+                checks.append(check_a_single_image(stack[0], train, how))
+            else:
+                checks.append(check_network(stack, train, how, advance))
+    return store.gradient_checks.record(checks, dataset, setup.command)

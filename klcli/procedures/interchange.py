@@ -3,7 +3,6 @@
 `klcli help checkpoints` has the lines of PyTorch that read the file.
 """
 
-import io
 import json
 import re
 from dataclasses import asdict
@@ -16,11 +15,11 @@ import numpy as np
 from klcli.engine.layers import BatchNorm, Dropout, Linear, ReLU, SiLU, Whitening
 from klcli.engine.network import Network
 from klcli.files import has_member, require_export
+from klcli.procedures.evaluating import StoredNetwork, network_of_run
 from klcli.procedures.setup import Setup
-from klcli.procedures.stored import StoredNetwork, network_of_run
 from klcli.settings.procedures import EXPORT_FORMATS
 from klcli.settings.setting import require
-from klcli.store.checkpoints import write_atomically
+from klcli.store.checkpoints import npz, write_atomically
 from klcli.text import path_text
 
 LARGEST_HEADER = 1_000_000  # bytes of a file of safetensors before its arrays
@@ -69,9 +68,7 @@ def exported(found: StoredNetwork, to: str) -> bytes:
         from safetensors.numpy import save
 
         return bytes(save(arrays, {"format": "pt", ABOUT: described}))
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays, **{ABOUT: np.array(described)})  # type: ignore[arg-type]
-    return buffer.getvalue()
+    return npz({**arrays, ABOUT: described})
 
 
 def torch_modules(network: Network, step: int) -> tuple[dict[str, np.ndarray], list[Module]]:

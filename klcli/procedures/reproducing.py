@@ -5,6 +5,7 @@ from functools import cache, partial
 from typing import Any
 
 from klcli.data.dataset import split
+from klcli.procedures.evaluating import record_checks
 from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
 from klcli.published import report as published
@@ -18,7 +19,6 @@ from klcli.settings.procedures import ReproductionSettings
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.execution import stacks
-from klcli.studies.gradient_checks import NetworkCheck, check_a_single_image, check_networks, entries
 from klcli.studies.plans import check_repeats
 from klcli.training.budget import updates_of
 
@@ -86,20 +86,10 @@ def _check(runner: StudyRunner, own: Sequence[GradientExperiment]) -> None:
 
     It takes seconds, so no stored check is used: that of an older klcli may be of other images.
     """
-    wanted = [(stack, check.settings) for check in own for stack in check.networks()]
-    if not wanted:
-        return
     divided = cache(partial(split, runner.dataset))  # its standardisation takes 0.2 s
-    total = sum(entries(stack, settings.dims) for stack, settings in wanted)
-    with runner.setup.observer.step("checking entries", total) as advance:
-        checks: list[NetworkCheck] = []
-        for stack, how in wanted:
-            train = divided(stack[0].split).train
-            if how.images == 1 and stack[0].batch_norm:
-                checks.append(check_a_single_image(stack[0], train, how))
-            else:
-                checks += check_networks([stack], train, how, on_entries=advance)
-    runner.store.gradient_checks.record(checks, runner.dataset, runner.setup.command)
+    networks = [(stack, check.settings) for check in own for stack in check.networks()]
+    if wanted := [(stack, divided(stack[0].split).train, how) for stack, how in networks]:
+        record_checks(runner.setup, runner.store, runner.dataset, wanted)
 
 
 def _train(runner: StudyRunner, one: Report, terms: Terms) -> list[int]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from klcli.errors import ConfigError, DataError, StoreError
+from klcli.files import exists
 from klcli.settings.run_names import LAST, parsed
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
@@ -86,8 +87,6 @@ def images_of(run: Run, data: str | None, asked: str, *shown: Callable[..., Any]
 
 def place_of(run: Run) -> str:
     """Return the place of the images of a run, or their name if they are elsewhere now, as `--data` takes it."""
-    from klcli.files import exists
-
     place = path_of(run.dataset_source)
     return str(place) if place.is_absolute() and exists(place) else run.dataset
 

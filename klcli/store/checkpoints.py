@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -80,11 +80,17 @@ def save(
     own = (inputs.mean, inputs.std, np.array(inputs.class_names)) if inputs else ()
     summed = {**state, **texts, **dict(zip(INPUTS, own, strict=False))}
     versions = {VERSIONS: summed.pop(VERSIONS)} if VERSIONS in summed else {}
-    buffer, sha256 = io.BytesIO(), _digest(summed, config, step)
-    np.savez(buffer, config=config, step=step, sha256=sha256, **summed, **versions)  # type: ignore[arg-type]
+    sha256 = _digest(summed, config, step)
+    content = npz({"config": config, "step": step, "sha256": sha256, **summed, **versions})
     with writing(path), replacing(path, previous=previous(path), is_only_writer=True) as file:
-        file.write(buffer.getvalue())
+        file.write(content)
     return sha256
+
+
+def npz(arrays: Mapping[str, Any]) -> bytes:
+    """Return the content of an `.npz` file with these arrays by their keys."""
+    np.savez(buffer := io.BytesIO(), **arrays)
+    return buffer.getvalue()
 
 
 def load(path: Path, run: Run | None = None, *known: str | None) -> Checkpoint:

@@ -16,7 +16,7 @@ from klcli.files import make_folder, replace, replacing_all
 from klcli.settings.setting import require
 from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, Database, explained
-from klcli.store.reading import rows
+from klcli.store.reading import rows, write_table
 from klcli.store.records import Run
 from klcli.store.runs import PORTION, Runs
 from klcli.store.studies import DELETED
@@ -104,7 +104,6 @@ class Upkeep:
         processes if the database is large. Raises ConfigError for a file that is no export, and StoreError if the
         folder cannot be written or the name of a table leads out of it.
         """
-        from klcli.store.reading import write_table
         from klcli.studies.executors import open_executor
         from klcli.training.cores import cores
 

@@ -1,7 +1,7 @@
 """Gradient checks of whole networks: the course's set, or one network, on a slice of the images."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -54,37 +54,29 @@ def with_and_without_l2(config: TrainConfig) -> list[Stack]:
     return [(replace(config, dtype="float64", lam=lam),) for lam in sorted({0.0, config.lam})]
 
 
-def check_networks(
-    networks: Sequence[Stack],
-    train: Split,
-    settings: CheckSettings,
-    *,
-    on_entries: Callable[[int], None] = lambda n: None,
-) -> Iterator[NetworkCheck]:
-    """Check networks, or stacks, on the first training images. Raises ConfigError where there are too few of these."""
-    for configs in networks:
-        require_images(configs[0], len(train), settings.images)
-    for configs in networks:
-        X, y = _first_images(train, configs[0], settings.images, settings.dims)
-        started = time.perf_counter()
-        network, lam = _prepare(configs, settings.dims)
-        smoothing = configs[0].label_smoothing
-        with open_team(np.float64) as team:  # the gradients of the code that trains
-            loss = partial(team.cross_entropy, smoothing=smoothing)
-            _, gradients = team.accelerated(network).gradients(X, y, lam, loss=loss)
-        tensors = check_gradients(
-            network, X, y, lam, h=settings.h, method=settings.method, smoothing=smoothing, on_entries=on_entries,
-            atol=settings.atol or 0.0, decimals=settings.decimals, gradients=gradients,
-        )  # fmt: skip
-        yield NetworkCheck(configs, tuple(tensors), settings, time.perf_counter() - started)
+def check_network(
+    configs: Stack, train: Split, settings: CheckSettings, on_entries: Callable[[int], None] = lambda n: None
+) -> NetworkCheck:
+    """Check a network, or a stack, on the first training images. Raises ConfigError if there are too few of them."""
+    started = time.perf_counter()
+    network, lam, X, y = checked_minibatch(configs, train, settings)
+    smoothing = configs[0].label_smoothing
+    with open_team(np.float64) as team:  # the gradients of the code that trains
+        loss = partial(team.cross_entropy, smoothing=smoothing)
+        _, gradients = team.accelerated(network).gradients(X, y, lam, loss=loss)
+    tensors = check_gradients(
+        network, X, y, lam, h=settings.h, method=settings.method, smoothing=smoothing, on_entries=on_entries,
+        atol=settings.atol or 0.0, decimals=settings.decimals, gradients=gradients,
+    )  # fmt: skip
+    return NetworkCheck(configs, tuple(tensors), settings, time.perf_counter() - started)
 
 
 def checked_minibatch(
-    config: TrainConfig, train: Split, settings: CheckSettings
-) -> tuple[Network, np.ndarray, np.ndarray]:
-    """Return the network of a check with its images and labels. Raises ConfigError where there are too few images."""
-    require_images(config, len(train), settings.images)
-    return _prepare((config,), settings.dims)[0], *_first_images(train, config, settings.images, settings.dims)
+    configs: Stack, train: Split, settings: CheckSettings
+) -> tuple[Network, float | np.ndarray, np.ndarray, np.ndarray]:
+    """Return the network of a check, its lambda, images and labels. Raises ConfigError if there are too few images."""
+    require_images(configs[0], len(train), settings.images)
+    return *_prepare(configs, settings.dims), *_first_images(train, configs[0], settings.images, settings.dims)
 
 
 def require_images(config: TrainConfig, n: int, images: int) -> None:
@@ -98,7 +90,7 @@ def require_images(config: TrainConfig, n: int, images: int) -> None:
 def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSettings) -> NetworkCheck:
     """Check a network with its initial values on one image, as published.
 
-    With BN, that image is its own mean, so every gradient before the last bias is 0; `check_networks` refuses it.
+    With BN, that image is its own mean, so every gradient before the last bias is 0; `check_network` refuses it.
     """
     X, y = _first_images(train, config, 1, settings.dims)
     started = time.perf_counter()

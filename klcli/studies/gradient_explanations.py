@@ -10,20 +10,8 @@ from itertools import combinations
 
 import numpy as np
 
-from klcli.studies.gradient_mistakes import (
-    CATALOGUE,
-    FACTOR,
-    OTHER_EPS,
-    REVERSED,
-    ROUNDED,
-    UPDATED,
-    Arrays,
-    Formulas,
-    Mistake,
-    Problem,
-    kind_of,
-    number_of,
-)
+from klcli.studies import gradient_mistakes as known
+from klcli.studies.gradient_mistakes import Arrays, Formulas, Mistake, Problem, kind_of, number_of
 
 ROUNDING, SINGLE = 1e-9, 1e-4  # gradients are equal, in float64 and in float32, below this relative distance
 FLOOR = 1e-2  # minimum denominator of that distance, in parts of the largest gradient: a tensor may be rounding alone
@@ -41,7 +29,7 @@ class Explanation:
     def __str__(self) -> str:
         names = "; ".join(one.name for one in self.mistakes)
         where = "" if self.layer is None else f" in layer {self.layer} alone"
-        is_near = self.distance >= ROUNDING and self.mistakes != (ROUNDED,)
+        is_near = self.distance >= ROUNDING and self.mistakes != (known.ROUNDED,)
         return f"{names}{self.more}{where}{' (to the precision of float32)' if is_near else ''}"
 
 
@@ -51,7 +39,7 @@ def explanations(problem: Problem, mine: Arrays, say: Callable[[str], None]) -> 
     One mistake in all layers is preferred to one in a single layer, and that to two mistakes in all layers.
     """
     right, found = problem.gradients(), list[Explanation]()
-    simple = [one for one in CATALOGUE if one.formulas]
+    simple = [one for one in known.CATALOGUE if one.formulas]
     floor = FLOOR * max(np.abs(one).max(initial=0.0) for one in right.values())
 
     def distance(theirs: Arrays) -> float:
@@ -69,21 +57,23 @@ def explanations(problem: Problem, mine: Arrays, say: Callable[[str], None]) -> 
         return Explanation(mistakes, layer, distance(problem.gradients(formulas, layer)))
 
     with np.errstate(all="ignore"):  # a wrong formula may divide by 0
-        everywhere = [*map(explanation, (ROUNDED, *simple)), Explanation((REVERSED,), None, distance(_reversed(right)))]
-        last_hidden = max(map(number_of, right)) - 1  # its gradients are linear in eta
+        in_reverse = Explanation((known.REVERSED,), None, distance(_reversed(right)))
+        everywhere = [*map(explanation, (known.ROUNDED, *simple)), in_reverse]
+        last = max(map(number_of, right))
+        linear = [key for key in mine if number_of(key) == last - 1]  # gradients that are linear in eta
         parameters = (
-            (UPDATED, ", eta", _with_updated_weights, 0.0, 1.0, [key for key in mine if number_of(key) == last_hidden]),
-            (OTHER_EPS, "", _with_eps, 1e-8, 1e-9, [*mine]),
+            (known.UPDATED, ", eta", _with_updated_weights, 0.0, 1.0, linear),
+            (known.OTHER_EPS, "", _with_eps, 1e-8, 1e-9, [*mine]),
         )
         fitted = (
             Explanation((mistake,), None, distance(problem.gradients(formulas(value))), f"{words} {value:.4g}")
             for mistake, words, formulas, *start, keys in parameters
             for value in _fitted(problem, mine, keys, formulas, *start)
         )
-        layers, pairs = range(1, 1 + max(map(number_of, right))), combinations(simple, 2)
+        layers, pairs = range(1, last + 1), combinations(simple, 2)
         in_one_layer = (explanation(one, layer=layer) for layer in layers for one in simple)
         factors = (
-            Explanation((FACTOR,), None, distance(theirs), f", {factor:.6g}, of {what}")
+            Explanation((known.FACTOR,), None, distance(theirs), f", {factor:.6g}, of {what}")
             for what, factor, theirs in _with_a_factor(problem, mine, right)
         )
         in_pairs = (explanation(*pair) for pair in pairs if not pair[0].formulas.keys() & pair[1].formulas.keys())

@@ -4,7 +4,6 @@ An array is stored under a short key, such as `W1`, `dW1` or `scores`, with rows
 matrix also as its transpose, under the key with `_T`. The page `klcli help gradients` lists the keys.
 """
 
-import io
 import json
 import zipfile
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ from klcli.data.dataset import CLASSES, Split
 from klcli.engine.gradient_check import TensorCheck, compare
 from klcli.engine.layers import BatchNorm, Dropout
 from klcli.engine.losses import cross_entropy, log_softmax
-from klcli.errors import ConfigError, Interrupted
+from klcli.errors import ConfigError
 from klcli.files import open_regular
 from klcli.settings.procedures import CheckSettings
 from klcli.settings.setting import require
@@ -77,7 +76,7 @@ class Comparison:
 
 def exported(config: TrainConfig, train: Split, settings: CheckSettings, about: Mapping[str, Any]) -> Arrays:
     """Return the arrays of a network and its gradients, and the settings as JSON. Raises ConfigError for no images."""
-    network, X, y = checked_minibatch(config, train, settings)
+    network, _, X, y = checked_minibatch((config,), train, settings)
     arrays: dict[str, Any] = {"X": X, "y": y, "lambda": config.lam, "eps": config.bn_eps}
     arrays |= {_key(name): array for name, array in network.parameters().items()}
     inputs, scores = network.inputs(X)
@@ -120,12 +119,6 @@ def compare_files(
     return Comparison(config, tuple(arrays), tuple(found), since, similar, tuple(absent))
 
 
-def encoded(arrays: Arrays) -> bytes:
-    """Return the arrays as an `.npz` file."""
-    np.savez(buffer := io.BytesIO(), **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
 def _problem(wanted: Arrays, path: Path) -> tuple[Problem, TrainConfig]:
     """Return what an export is about; its gradients must be those of its parameters."""
     cure = "write it again with `klcli gradcheck --export`"
@@ -141,8 +134,6 @@ def _problem(wanted: Arrays, path: Path) -> tuple[Problem, TrainConfig]:
         problem = Problem(network, X, y, config.lam, config.label_smoothing)
         for key, gradient in problem.gradients().items():
             require(_compared(key, gradient, wanted, CheckSettings()).passed, f"{key} is not the gradient of J")
-    except Interrupted:
-        raise
     except Exception as error:  # anything may be in a file
         reason = f"{one_line(error)} is missing" if isinstance(error, KeyError) else one_line(error)
         raise ConfigError(f"{path_text(path)}: this is no export of gradients ({reason}), {cure}") from error
@@ -162,8 +153,6 @@ def _read(path: Path, reference: Arrays | None) -> Arrays:
     except FileNotFoundError as error:
         cure = "write it with `klcli gradcheck --export`" if reference is None else "save it with numpy.savez"
         raise ConfigError(f"{name}: there is no such file, {cure}") from error
-    except Interrupted:
-        raise
     except Exception as error:  # with a damaged archive, zipfile and NumPy can raise almost any
         cure = "save each under its key, as numpy.savez(FILE, dW1=dW1, db1=db1)"
         raise ConfigError(f"{name}: not arrays of numbers of numpy.savez, {cure} ({one_line(error)})") from error

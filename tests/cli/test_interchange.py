@@ -17,8 +17,8 @@ from klcli.data.dataset import Inputs
 from klcli.data.sources import open_dataset
 from klcli.engine.layers import BatchNorm
 from klcli.evaluation.reevaluation import TrainedNetwork
+from klcli.procedures.evaluating import StoredNetwork
 from klcli.procedures.interchange import exported
-from klcli.procedures.stored import StoredNetwork
 from klcli.settings.train_config import TrainConfig
 from klcli.store.checkpoints import Checkpoint
 from klcli.training.networks import initialize

@@ -22,7 +22,7 @@ from klcli.settings.procedures import CheckSettings
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError, Run
-from klcli.studies.gradient_checks import NetworkCheck, check_a_single_image, check_networks
+from klcli.studies.gradient_checks import NetworkCheck, check_a_single_image, check_network
 from klcli.studies.statistics import Sample
 from klcli.training.result import Snapshot
 from klcli.training.trainer import train, train_chain
@@ -357,9 +357,8 @@ def stored_errors(checks: Iterable[NetworkCheck]) -> list[GradientError]:
 def gradient_lines(dataset: Dataset) -> list[Comparison]:
     report = parse("test", GRADIENTS)
     [experiment] = report.gradient_checks
-    checks = check_networks(
-        experiment.networks(), split(dataset, SplitConfig(validation=200)).train, CheckSettings(dims=8)
-    )
+    train_split = split(dataset, SplitConfig(validation=200)).train
+    checks = [check_network(one, train_split, CheckSettings(dims=8)) for one in experiment.networks()]
     errors = stored_errors(checks)
     return compare(report, {}, {experiment: errors})
 
@@ -502,7 +501,7 @@ def test_the_size_of_a_drawn_gradient(small_dataset: Dataset) -> None:
     [experiment] = parse("test", text).gradient_checks
     train_split = split(small_dataset, SplitConfig(validation=200)).train
     stacks = [*experiment.networks(), (replace(experiment.config, lam=0.0, seed=1000),)]
-    checks = [*check_networks(stacks, train_split, CheckSettings(dims=8))]
+    checks = [check_network(one, train_split, CheckSettings(dims=8)) for one in stacks]
     *ours, published = [next(one for one in check.tensors if one.tensor == "linear3.W") for check in checks]
     draws = [one.gradient_std for one in ours]
     assert drawn("gradient_std", published.gradient_std, draws).verdict == "reproduced"
