@@ -214,8 +214,7 @@ class Runs:
             if found := checkpoints.named(path, self.get(run.id)):  # the run has gone on since its row was read
                 return found
             restored = "restore it from a copy" if path.parent.exists() else "move its folder beside the database"
-            cure = f"{restored}, or train again as `klcli report --run {run.id}` shows"
-            raise StoreError(f"{error}: {cure}") from error
+            raise StoreError(f"{error}: {restored}, or train again as `klcli report --run {run.id}` shows") from error
 
     def get(self, run_id: int) -> Run:
         for run in self.where("id = ?", [run_id]):
@@ -294,9 +293,8 @@ class Runs:
         # A trial on few or synthetic images must not hide the results. A split of an unknown form has all images.
         is_subset = "CASE WHEN json_valid(split) THEN json_extract(split, '$.subset') IS NOT NULL ELSE 0 END"
         of_images = f"OVER (PARTITION BY {is_subset}, dataset_sha256)"
-        merged = "EXISTS (SELECT * FROM runs WHERE origin IS NOT NULL)"
         first = f"sum(ranked) {of_images} = 0, dataset = 'synthetic', {is_subset}"
-        first += f", CASE WHEN {merged} THEN sum(ranked) {of_images} END DESC"
+        first += f", CASE WHEN (SELECT max(origin) FROM runs) IS NOT NULL THEN sum(ranked) {of_images} END DESC"
         order = f"{first}, max(latest) {of_images} DESC, ranked DESC, runs DESC, latest DESC"
         with self._db.reading_only(chosen.where):
             return [*self._db.records(ImageSet, f"({together}) ORDER BY {order}", parameters)]
