@@ -204,10 +204,10 @@ def _side_by_side(store: Store, selection: Selection) -> View:
     epochs = {run.id: store.runs.epochs(run.id) for run in runs}
     evaluations = store.evaluations.of_runs([run.id for run in runs])
     notes = [f"run {run.id}: {run.command}" for run in runs]
-    if ranges := [run for run in runs if run.config.schedule == "range"]:
-        from klcli.report.tables.studies import suggestion_sentence
+    if any(run.config.schedule == "range" for run in runs):
+        from klcli.report.tables.studies import range_notes
 
-        notes += [f"run {run.id}, {suggestion_sentence(run, epochs[run.id])}" for run in ranges]
+        notes += range_notes(runs, lambda run: epochs[run.id])
     if len({(run.dataset_sha256, run.split) for run in runs}) > 1:
         notes.append("These runs saw different images: their accuracies cannot be compared.")
     document = {
@@ -266,6 +266,7 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         what = f"{study.kind.capitalize()} {study.stage or ''}".rstrip()
         title = f"{what}: {words.network_name(runs[0].config)} on {words.images_words(*runs)} (study {number})"
         table, notes = studies.repeats_table(title, runs), [words.run_numbers(runs), words.without_note(runs)]
+        notes += studies.range_notes(runs, lambda run: store.runs.epochs(run.id))
     if study.kind != "reproduce":
         notes += [words.repeats_note(runs), *deletions(store.studies.chain(number))]
     notes.append("" if study.state == "complete" else f"study {number} is {study.state}")

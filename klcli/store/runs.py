@@ -189,15 +189,15 @@ class Runs:
         if run.checkpoint is None:
             return None, ""
         path, failures = self.file_of(run), []
-        files = path, checkpoints.previous(path)
-        for sha256, file in product((run.checkpoint_sha256, run.previous_sha256), files):
+        for sha256, file in product((run.checkpoint_sha256, run.previous_sha256), (path, checkpoints.previous(path))):
             try:
                 found = checkpoints.load(file, run, sha256)
             except StoreError as error:
                 failures.append(str(error))
                 continue
-            with checkpoints.writing(path):  # otherwise the next write would keep an unknown or damaged one beside it
-                replace(file, path)
+            if path == self._own_file(run.id):  # not the file of the original of this copy
+                with checkpoints.writing(path):  # else the next write would keep an unknown or damaged one beside it
+                    replace(file, path)
             remark = "" if sha256 == run.checkpoint_sha256 else f"{failures[0]}: the previous checkpoint is used"
             epochs = tuple(metrics for metrics in self.metrics(run.id) if metrics.step <= found.step)
             return Snapshot(found.step, found.state, epochs), remark

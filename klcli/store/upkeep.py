@@ -75,7 +75,8 @@ class Upkeep:
         for run in runs:
             if run.state == "running":
                 raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
-        own, numbers = [self._runs.file_of(run) for run in runs if run.checkpoint is not None], {run.id for run in runs}
+        stored = [run for run in runs if run.checkpoint is not None]
+        own, numbers = [self._runs.file_of(run) for run in stored if not self._is_shared(run)], {run.id for run in runs}
         rest = {row["study_id"] for row in self._db.each("SELECT id, study_id FROM runs") if row["id"] not in numbers}
         studies = {run.study_id for run in runs if run.study_id is not None} - rest  # which have no runs any more
         gone = {"run": numbers, "study": studies, "gradcheck": set[int]()}
@@ -90,6 +91,17 @@ class Upkeep:
                 without_runs = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id)"
                 db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
         return files
+
+    def _is_shared(self, run: Run) -> bool:
+        """Whether another database beside this one, such as a copy of it, names the checkpoint of a run."""
+        self._runs.file_of(run)  # refuses the name of any other file
+        others = (one for one in self._databases() if not one.samefile(self._db.real))
+        same = "SELECT 1 FROM runs WHERE id = ? AND CAST(checkpoint AS TEXT) = ?"
+        return any(rows(one, same, run.id, run.checkpoint) for one in others)
+
+    def _databases(self) -> Iterator[Path]:
+        """Yield the files beside the database that can be databases, itself among them."""
+        yield from (one for one in self._db.real.parent.glob("*") if _size(os.fspath(one)))
 
     def merge(self, path: Path) -> "Merged":
         """Copy the runs of another database that are not here yet, with their studies, evaluations and files."""
@@ -198,14 +210,13 @@ class Upkeep:
 
     def _orphans(self, runs: set[int], named: Iterable[str]) -> Iterator[Path]:
         """Yield the files beside the database to which none of its rows refers, nor those of a renamed database."""
-        folder, folder_of = self._db.folder("checkpoints"), cache(self._runs.own_folder)
-        parts = [text.rpartition("/") for text in named]
-        known = {name for text, _, name in parts if folder_of(text) == folder}
+        folder = self._db.folder("checkpoints")
+        known = {text.rpartition("/")[2] for text in named}  # the rows of a copy name the original folder
         tables = {"study": "studies", "gradcheck": "gradient_checks"}
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
         there["run"] = runs
         shared = "SELECT id, study_id, CAST(checkpoint AS TEXT) FROM runs WHERE instr(checkpoint, ?) = 1"
-        for file in (one for one in self._db.real.parent.glob("*") if _size(os.fspath(one))):
+        for file in self._databases():
             for run, study, checkpoint in rows(file, shared, f"{path_text(folder.name)}/"):
                 known.add(checkpoint.rpartition("/")[2])
                 there["run"].add(run)

@@ -77,6 +77,16 @@ def test_its_accuracy_is_no_result(here: Klcli, tmp_path: Path) -> None:
         assert "range" in here("report", *named).stdout
 
 
+def test_each_of_several_range_tests_suggests_its_limits(here: Klcli) -> None:
+    """A cost that becomes infinite is where the range ends, as in a single test."""
+    options = ("--eta-max", "1e6", "--lambda", "1", "--repeats", "2", "--jobs", "1")
+    done = succeeded(here(*TINY, *options))
+    side_by_side = here("report", "--run", "1", "2").stdout.splitlines()
+    suggestions = [line for line in side_by_side if line.startswith(("run 1, ", "run 2, ")) and "suggest" in line]
+    assert len(suggestions) == 2
+    assert suggestions == done.stdout.splitlines()[1:3]  # below the title, as no run is complete
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

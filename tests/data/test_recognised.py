@@ -23,6 +23,7 @@ def folder(path: Path, files: dict[str, bytes]) -> Path:
         (["train.bin", "test.bin", "coarse_label_names.txt"], "CIFAR-100"),
         (["cifar-100-matlab/train.mat", "cifar-100-matlab/test.mat"], "CIFAR-100"),
         (["plain_text/train-00000-of-00001.parquet", "README.md"], "Hugging Face"),
+        (["3.0.2/cifar10-train.tfrecord-00000-of-00001", "3.0.2/features.json"], "TFRecords"),
         (["train.7z", "test.7z", "trainLabels.csv", "sampleSubmission.csv"], "Kaggle"),
         (["train/airplane/0001.png", "test/cat/0002.png"], "separate pictures"),
         (["cifar10.npz"], "NumPy arrays"),

@@ -1,6 +1,7 @@
 """Tables of reproductions: the printed interval is the one that decides, and the last lines count all reports."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from records import run
@@ -165,6 +166,13 @@ def test_the_headline_counts_all_reports() -> None:
     assert quick[0].startswith("all 2 reports [QUICK]: of 6 comparable accuracies, 2 reproduced")
     # Neither differs if it cannot be compared: a subset is no CIFAR-10.
     assert headline([reproduced("008", subset=200), reproduced("009", subset=200)])["lines"] == []
+
+
+def test_the_words_of_a_picture_are_no_markup_of_the_page() -> None:
+    found = reproduced("009")
+    section = (found.report, reproduction_table(found), [], [("009-1: width [5] ] of `a` <b>", Path("a b.png"))])
+    page = markdown_page("klcli reproduce x.toml", found.terms, [section])
+    assert page.endswith("\n\n![009-1: width \\[5\\] \\] of \\`a\\` \\<b\\>](a%20b.png)\n")
 
 
 def test_a_line_as_a_json_object() -> None:

@@ -438,6 +438,26 @@ def test_files_of_a_renamed_database_are_no_orphans_of_a_new_one(three_runs_here
         assert len(store.upkeep.check()[1]) == 6
 
 
+def test_a_copy_of_a_database_deletes_no_network_of_the_original(three_runs_here: Path) -> None:
+    """Both name the same files, until one of them has deleted its run; then the other deletes the file as well."""
+    shutil.copyfile(three_runs_here / "klcli.db", three_runs_here / "backup.db")
+    with closing(Store(three_runs_here / "klcli.db")) as store, closing(Store(three_runs_here / "backup.db")) as backup:
+        for run_id, first, second in ((1, backup, store), (2, store, backup)):
+            network = three_runs_here / f"checkpoints/run-{run_id:06d}.npz"
+            first.upkeep.delete([run_id])
+            second.runs.checkpoint(second.runs.get(run_id))
+            assert first.upkeep.check() == second.upkeep.check() == ([], [])
+            second.upkeep.delete([run_id])
+            assert not network.exists()
+
+
+def test_a_copy_of_a_database_with_its_folder_has_no_orphans(three_runs_here: Path) -> None:
+    shutil.copyfile(three_runs_here / "klcli.db", three_runs_here / "backup.db")
+    shutil.copytree(three_runs_here / "checkpoints", three_runs_here / "backup-checkpoints")
+    with closing(Store(three_runs_here / "backup.db")) as store:
+        assert store.upkeep.check() == ([], [])
+
+
 def test_a_database_of_another_suffix_is_no_owner_of_orphans(three_runs_here: Path) -> None:
     (three_runs_here / "klcli.db").rename(three_runs_here / "klcli.sqlite")
     with closing(Store(three_runs_here / "klcli.sqlite")) as store, closing(Store(three_runs_here / "klcli.db")) as new:

@@ -1,8 +1,10 @@
 """Runs: records are read back exactly, once, in a state, and never mixed with other data."""
 
 import os
+import shutil
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -357,6 +359,17 @@ def test_where_the_latest_checkpoint_is_damaged_the_one_before_is_used_and_said(
     assert snapshot.step == EPOCH.step
     assert "damaged" in remark
     assert str(latest) in remark
+
+
+def test_a_copy_that_goes_on_from_an_earlier_checkpoint_leaves_the_later_one(recorder: Any) -> None:
+    """The database was copied after the first of two evaluations."""
+    run = recorder.store.runs.get(trained_twice(recorder))
+    copy = Path(shutil.copyfile(recorder.path, recorder.path.with_name("copy.db")))
+    execute(copy, "UPDATE runs SET checkpoint_sha256 = previous_sha256")
+    with closing(Store(copy)) as store:
+        snapshot, _ = store.runs.snapshot(store.runs.get(run.id))
+    assert snapshot.step == EPOCH.step
+    assert recorder.store.runs.checkpoint(run).step == 2 * EPOCH.step
 
 
 def test_where_both_checkpoints_are_gone_the_run_begins_again_and_says_so(recorder: Any) -> None:

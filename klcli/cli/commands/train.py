@@ -83,7 +83,7 @@ def _show_presets(invocation: Invocation) -> None:
 def _show_repeats(invocation: Invocation, study: int) -> None:
     """Show the mean over seeds with its error bar. Raises Diverged where a run did."""
     from klcli.report.documents import run_document
-    from klcli.report.tables.studies import repeats_table
+    from klcli.report.tables.studies import range_notes, repeats_table
 
     runs = invocation.lab.runs_of(study)
     complete = [run for run in runs if run.state == "complete"]
@@ -91,12 +91,13 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
     seeds = ", ".join(filter(None, (words["seed"], words["order"])))
     what = f"{network_name(first.config)} on {first.dataset}{subset_words(runs)}, {seeds}"
     title = f"Study {study}, runs {first.id} to {runs[-1].id}: {what}"
-    notes = filter(None, (without_note(runs), repeats_note(runs)))
-    invocation.result(*[repeats_table(title, complete), *notes] if complete else [title])
+    suggestions = range_notes(runs, invocation.lab.epochs)
+    notes = [*filter(None, (without_note(runs), repeats_note(runs))), *suggestions]
+    invocation.result(*[repeats_table(title, complete), *notes] if complete else [title, *suggestions])
     then = [f"report --study {study} --plot curves", "report --group-by hidden,bn,lambda"] if complete else []
     invocation.places(*then)
     invocation.document("train", {"study": study, "runs": [run_document(run) for run in runs]})
-    if len(complete) < len(runs):
+    if len(complete) < len(runs) and not suggestions:
         raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, {first.config.cure_of_divergence}")
 
 

@@ -61,7 +61,7 @@ def cure_for_names(names: Iterable[PurePath]) -> str:
         return f"holds CIFAR-100: {PUBLISHED}"
     if any(name.name == "trainLabels.csv" for name in there):
         return f"holds the pictures of Kaggle's competition, whose test labels are not public: {PUBLISHED}"
-    endings = {name.suffix.lower() for name in there}
+    endings = {name.suffix.lower().partition("-")[0] for name in there}  # without a number, as .tfrecord-00000-of-00001
     for known, (what, cure) in ENDINGS.items():
         if endings.intersection(known):
             return f"{what}: {cure}"

@@ -21,13 +21,13 @@ from klcli.text import visible
 def to_markdown(table: Table, notes: Sequence[str] = ()) -> str:
     """Return a Markdown table with its title above and its notes below."""
     rows = [[one.title for one in table.columns], *table.cells()]
-    columns = [[_markdown(cell) for cell in cells] for cells in zip(*rows, strict=True)]
+    columns = [[markdown_text(cell) for cell in cells] for cells in zip(*rows, strict=True)]
     for column, cells in zip(table.columns, columns, strict=True):
         width = max(3, *map(len, cells))
         cells[:] = [cell.rjust(width) if column.is_number else cell.ljust(width) for cell in cells]
         cells.insert(1, "-" * (width - 1) + ":" if column.is_number else "-" * width)
     lines = "\n".join("| " + " | ".join(row) + " |" for row in zip(*columns, strict=True))
-    return "\n\n".join([f"**{_markdown(table.title)}**", lines, *map(_markdown, notes)])
+    return "\n\n".join([f"**{markdown_text(table.title)}**", lines, *map(markdown_text, notes)])
 
 
 def to_latex(table: Table, notes: Sequence[str] = (), *, label: str = "", width: float = 345) -> str:
@@ -107,7 +107,7 @@ def exact_rows(table: Table) -> Iterator[dict[str, Any]]:
         yield exact
 
 
-def _markdown(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Return a text without markup: the first character of a note could begin a heading, a list or a table."""
     escaped = visible(text).translate(_MARKDOWN)
     return f"\\{escaped}" if escaped.startswith(("#", "+", "- ", "=")) else escaped

@@ -13,7 +13,7 @@ from klcli.published.intervals import ACCURACY_TOLERANCE, DIFFERS, INCOMPARABLE,
 from klcli.published.planning import planned
 from klcli.published.report import ERRORS, Comparison, Report
 from klcli.published.reproduction import Reproduction, Terms
-from klcli.report.tables.formats import to_markdown
+from klcli.report.tables.formats import markdown_text, to_markdown
 from klcli.report.tables.table import Form, Row, Table, columns, fraction, scientific, show, signed, significant
 from klcli.report.words import counted
 from klcli.text import storable, visible
@@ -182,7 +182,7 @@ def markdown_page(command: str, terms: Terms, sections: Sequence[Section], headl
     for report, table, notes, pictures in sections:
         numbered, remarks = _numbered(table)
         parts += [f"## {report.name}", to_markdown(numbered, [*notes, *remarks])]
-        parts += [f"![{words}]({quote(os.fsencode(path.name))})" for words, path in pictures]
+        parts += [f"![{markdown_text(words)}]({quote(os.fsencode(path.name))})" for words, path in pictures]
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,7 +1,7 @@
 """Tables of studies, with error bars over repeats, and the suggestion of a range test."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -134,6 +134,12 @@ def suggestion_of(run: Run, epochs: Sequence[Epoch]) -> Suggestion | None:
     """Return the suggestion from the evaluations of a range test."""
     etas = [epoch.learning_rate for epoch in epochs]
     return suggest(etas, [epoch.validation_accuracy for epoch in epochs], run.split.sizes()[1])
+
+
+def range_notes(runs: Iterable[Run], epochs: Callable[[Run], Sequence[Epoch]]) -> list[str]:
+    """Return the suggestion of each range test among the runs."""
+    ranges = [run for run in runs if run.config.schedule == "range"]
+    return [f"run {run.id}, {suggestion_sentence(run, epochs(run))}" for run in ranges]
 
 
 def suggestion_sentence(run: Run, epochs: Sequence[Epoch]) -> str:
