@@ -179,7 +179,7 @@ class Invocation(Settings, Observer):
     def bar(self, *columns: Any) -> "Progress":
         from rich.progress import Progress
 
-        return Progress(*columns, console=self.err, disable=not self.is_live, transient=True)
+        return Progress(*columns, console=self.err, disable=not self.is_live, transient=True, refresh_per_second=4)
 
     @contextmanager
     def step(self, name: str, total: float | None = None) -> Iterator[Callable[[float], None]]:

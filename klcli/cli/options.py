@@ -47,7 +47,7 @@ class KlcliCommand(TyperCommand):
         options: list[Any] = [one for one in self.params if one.param_type_name == "option"]
         lists = {name for one in options if one.multiple for name in one.opts}
         single = {name: one for one in options if not (one.is_flag or one.count or one.multiple) for name in one.opts}
-        names = {name for one in options for name in (*one.opts, *one.secondary_opts)}
+        names = {name for one in self.get_params(ctx) for name in (*one.opts, *one.secondary_opts)}
         given = dict[str, list[str]]()  # values of options of one value
         takes_runs = any(one.metavar in ("RUN", "RUN...") for one in self.params if one not in options)
         words, arguments, rest = list[str](), list[str](), list(args)
@@ -63,8 +63,9 @@ class KlcliCommand(TyperCommand):
                 raise typer.BadParameter(f"{name} needs at least one value", ctx=ctx)
             words += [word for value in values for word in (name, value)]
             if name in single:
-                if (following := "".join(rest[:1]).partition("=")[0]) in names and not ctx.resilient_parsing:
-                    raise ConfigError(f"{name} needs a value, {following} is an option: {name}=VALUE takes any")
+                if rest and rest[0].partition("=")[0] in names and not ctx.resilient_parsing:
+                    as_value = f"{max(single[name].opts, key=len)}={rest[0]}"
+                    raise ConfigError(f"{name} needs a value, and {rest[0]} is an option; as a value: {as_value}")
                 words += [name, *rest[:1]]
                 arguments = arguments if rest else []  # the parser would take the `--` for the missing value
                 del rest[:1]
@@ -112,7 +113,7 @@ class RecordingCommand(KlcliCommand):
 class ChangingCommand(RecordingCommand):
     """A command that changes or deletes stored runs."""
 
-    stored = "the change is made in"
+    stored = "the change was made in"
 
 
 def takes(

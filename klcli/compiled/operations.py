@@ -11,8 +11,8 @@ stays in the cache of one core. One thread alone computes the same two halves, s
 Such an operation is a job of two parts, and the next minibatch one of PARTS. The main thread offers a job, and begins
 its parts one after the other, as the helper does; each part is begun once. The first half of an operation is always
 the main thread's, which then computes the second one too if the helper has not begun it. The helper polls for work in
-compiled code, without Python's global interpreter lock. Between polls it yields its core to other programs; where they
-keep it, the helper rests, because a thread that waits for a core takes that of the main thread from time to time.
+compiled code, without Python's global interpreter lock. Between polls it yields its core to other programs; while they
+keep it, the helper rests: a thread that waits for a core also takes that of the main thread at times.
 """
 
 from functools import lru_cache
@@ -27,7 +27,7 @@ from klcli.compiled.kernels import AVERAGE, BACKWARD, DESCENT, FORWARD, KEEP, RA
 WORTH_HALVING = 3_000_000  # multiplications, about 60 us: smaller operations are not divided
 BLOCK = 262_144  # entries of W that a step changes at a time: with fewer, BLAS reads G too often
 PATIENCE = 4_000  # polls without work, about 2 ms, after which the helper sleeps
-MISSED = 8  # jobs offered between two polls: more of them, and the core of the helper works for another program
+MISSED = 8  # if more jobs are offered between two polls, another program uses the core of the helper
 PARTS = 20  # of a minibatch: one thread waits for the other at most for the time of a part
 
 # Columns of a row: the kind of the operation, its cut or another number (what Dropout drops), the address of a function

@@ -13,7 +13,7 @@ from klcli.compiled.jit import DGEMM, SGEMM, YIELD
 from klcli.compiled.narrow import address
 from klcli.engine.network import Network
 
-REST = 0.01, 1.0  # seconds that the helper sleeps after it missed jobs: once, and at most if that happens again
+REST = 0.01, 1.0  # seconds that the helper sleeps after missed jobs: at first, and at most
 
 
 @dataclass
@@ -191,7 +191,7 @@ class Team(Engine):
         while not self._box[operations.STOP]:
             begun = time.monotonic()
             if operations.serve(self._box):  # a rest doubles if it comes soon after the one before
-                rest = min(2 * rest, REST[1]) if time.monotonic() < begun + 10 * rest else REST[0]
+                rest = min(2 * rest, REST[1]) if time.monotonic() < begun + 2 * rest else REST[0]
                 self._awake.wait(rest)
             else:
                 self._box[operations.ASLEEP] = 1

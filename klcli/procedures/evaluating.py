@@ -91,7 +91,8 @@ def evaluate(
     for dataset in datasets.values():
         setup.warn_of(dataset)
     setup.why_no_engine()
-    runs = [store.runs.get(run.id) if run.state == "running" else run for run in runs]  # they go on in the meantime
+    # Their training goes on while the images are opened.
+    runs = [store.runs.get(run.id) if run.state == "running" else run for run in runs]
     parts, evaluations, threads = [runs] if ensemble else [[run] for run in runs], [], max(run.threads for run in runs)
     with setup.pinned(threads), setup.observer.step("evaluating", len(parts)) as advance:
         for part, key in zip(parts, keys, strict=False):  # an ensemble has one key

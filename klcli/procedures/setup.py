@@ -121,7 +121,7 @@ class Setup:
             warn(f"--optimizer adam with eta_max {config.eta_max:g}: {why}")
 
     def warn_of_precision(self, configs: Iterable[TrainConfig]) -> None:
-        """Warn of settings that are lost in the precision of their training."""
+        """Warn of settings that float32 rounds to 0 or infinity."""
         for config in configs:
             for key, word in config.lost_in_float32.items():
                 cure = f"give a {'larger' if word == '0' else 'smaller'} one, or --dtype float64"

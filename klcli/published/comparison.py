@@ -132,7 +132,8 @@ def _zero_gradients(config: TrainConfig, errors: Sequence[GradientError], quanti
     is_zero = config.batch_norm and config.bn_position == "before"
     if not (is_zero and quantity.startswith("relative_") and above <= zero.keys()):
         return ""
-    return f"with BN the gradient of {', '.join(zero.values())} is 0, and the relative error of its rounding up to 1"
+    names = ", ".join(zero.values())
+    return f"the gradient of a bias before BN is 0 ({names}): rounding alone gives relative errors up to 1"
 
 
 def _conclusion(line: Line, evidence: Evidence, incomparable: str | None) -> Comparison:

@@ -87,7 +87,7 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
         shown = (_groups if selection.group_by else _best)(store, selection, chosen, order)
         if n := store.runs.count(every) - store.runs.count(chosen):
             every_run = selection.command(best=None, group_by=(), list_all=True)
-            hints.append(f"{n} more, trained with the quirks of a published report or as a range test: {every_run}")
+            hints.append(f"{n} more, range tests or with quirks of a published report, are not ranked: {every_run}")
     images = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
     is_chosen, is_default = selection.best is not None, not (selection.has_view or selection.is_list)
     return replace(shown, document=images | shown.document, hints=hints, is_chosen=is_chosen, is_default=is_default)
@@ -98,7 +98,8 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
 
     by, (results, left_out) = settings_named(selection.group_by), store.runs.results(chosen)
     if not results:
-        return View(notes=[NONE_RANKED, *(f"left out: {reason}" for reason in left_out)], document={"groups": []})
+        notes = [NONE_RANKED, *(f"left out: {reason}" for reason in left_out)]
+        return View(notes=notes, document={"groups": [], "notes": notes})
     groups, repeated = group(results, by)
     shown = groups[: selection.limit or DEFAULT_GROUPS]
     notes = group_notes(shown, by, repeated) + [f"left out: {reason}" for reason in left_out]

@@ -21,7 +21,7 @@ WEAK_SHIFT, WEAK_CONTRAST = 1, 0.1  # maxima in the last updates with weak augme
 MAX_SHIFT = 31  # pixels: a shift by 32 would leave no pixel of an image
 PIXELS = 3072  # of an image, in three colours
 HUGE = 1e30  # float32 can overflow in products with larger values, and underflow with values below 1 / HUGE
-SMALLEST32, LARGEST32 = 2.0**-150, 2.0**128 - 2.0**103  # from here on, a number is 0 or infinite in float32
+SMALLEST32, LARGEST32 = 2.0**-150, 2.0**128 - 2.0**103  # rounded to 0 and to infinity by float32
 IN_ARITHMETIC = ("bn_eps", "silu_slope", "whitening_eps", "sigma", "lam", "weight_decay", "eta_min", "eta_max")
 MAX_WIDTH = 65_536  # the first layer alone would take 0.8 GB
 
@@ -217,7 +217,7 @@ class TrainConfig(Settings):
 
     @property
     def lost_in_float32(self) -> dict[str, str]:
-        """`0` or `infinite`, by key, for the settings of which the arithmetic has nothing else."""
+        """What float32 makes of settings that it cannot represent, by key: `0` or `infinite`."""
         keys = IN_ARITHMETIC if self.dtype == "float32" else ()
         values = {key: getattr(self, key) for key in keys if key not in self.without_effect}
         lost = {key: "infinite" for key, value in values.items() if value >= LARGEST32}

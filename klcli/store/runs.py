@@ -281,8 +281,8 @@ class Runs:
     def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
         """Return what can be ranked together: synthetic images last, subsets late, recent ones first, the common split.
 
-        Of merged runs, whose order says nothing, the images of most come first. Runs that are not ranked, as with the
-        quirks of a published report, count only between equals.
+        While the newest run is a merged one, whose number says nothing, the images of most come first. What has no run
+        that is ranked, such as range tests alone, comes last of all.
         """
         condition, parameters = chosen.conditions()
         counted = "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest, "
@@ -294,7 +294,8 @@ class Runs:
         is_subset = "CASE WHEN json_valid(split) THEN json_extract(split, '$.subset') IS NOT NULL ELSE 0 END"
         of_images = f"OVER (PARTITION BY {is_subset}, dataset_sha256)"
         first = f"sum(ranked) {of_images} = 0, dataset = 'synthetic', {is_subset}"
-        first += f", CASE WHEN (SELECT max(origin) FROM runs) IS NOT NULL THEN sum(ranked) {of_images} END DESC"
+        is_merged = "(SELECT origin FROM runs ORDER BY id DESC LIMIT 1) IS NOT NULL"
+        first += f", CASE WHEN {is_merged} THEN sum(ranked) {of_images} END DESC"
         order = f"{first}, max(latest) {of_images} DESC, ranked DESC, runs DESC, latest DESC"
         with self._db.reading_only(chosen.where):
             return [*self._db.records(ImageSet, f"({together}) ORDER BY {order}", parameters)]

@@ -91,7 +91,7 @@ class ProcessesExecutor(ThreadPoolExecutor):
 def _isolated() -> Iterator[None]:
     """Start processes that do not import the script of the caller: it would begin again there, down to this study.
 
-    Like `klcli`, they take no file of the current folder, such as a student's random.py, for a module of Python.
+    Like `klcli`, they take no file of the current folder, such as random.py, for a module of the standard library.
     The script may still choose how it starts processes itself: for a spawned one, multiprocessing sets the default.
     """
     with _starting:

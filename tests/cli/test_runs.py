@@ -110,6 +110,8 @@ def test_of_two_names_none_is_ignored(here: Klcli, trained: Path, refused: Refus
         ("train --lambda --hidden=4", "--lambda", "--hidden"),
         ("report --tagged --list", "--tagged", "--list"),
         ("report --sort -q", "--sort", "-q"),
+        ("search-lambda -j --values 1", "-j", "--values is an option; as a value: --jobs=--values"),
+        ("train --data --help", "--data", "--help"),
         ("reproduce a3-2024 --check --note --quick", "--note", "--quick"),
         ("runs export 1 --to --data synthetic", "--to", "--data"),
     ],
@@ -119,7 +121,7 @@ def test_an_option_is_no_value(
 ) -> None:
     """`--db --bn` would train a network without BN and store it in a database of the name --bn."""
     before = sorted(trained.iterdir())
-    refused(here(*command.split()), 2, f"{option} needs a value, {next_one} is an option: {option}=VALUE takes any")
+    refused(here(*command.split()), 2, f"{option} needs a value, and {next_one}")
     assert sorted(trained.iterdir()) == before
 
 

@@ -242,7 +242,11 @@ def test_hostile_files(lab: Laboratory, row: Callable[[str, str], Trials], sampl
         "with report, check, delete, evaluate, predict, --resume",
         f"exit 4 and one line, or the right result; under {SECONDS} s and 300 MB; nothing outside is touched",
     ).planned(20, 2 * 6 * len(PLACES))
-    expected = outcome_of(lab, tmp_path)
+    expected, sound = outcome_of(lab, tmp_path), {}
+    for command in ("evaluate", "predict"):  # of the checkpoint that the killed run names, which may be the one before
+        done = lab.run(*commands(2, sample)[command], prepare=(limited, None))
+        sound[command] = shown(done)
+        trials.expect(done.code == 0, f"{command}: a sound database: {done.stderr[-300:]}")
 
     def trial(number: int, rng: np.random.Generator) -> None:
         folder, db = tmp_path / f"trial {number}", tmp_path / f"trial {number}" / "inside" / "klcli.db"
@@ -257,10 +261,12 @@ def test_hostile_files(lab: Laboratory, row: Callable[[str, str], Trials], sampl
         name = f"trial {number} ({command} {run}, {what})"
         process = lab.run(*commands(run, folder)[command], prepare=(limited, None))
         codes = {"report": (0,), "delete": (0, 4), "resume": (2,) if run == 1 else (0, 4)}.get(command, (4,))
-        if run == 2 and command == "check":
+        if run == 2 and command in ("check", "evaluate", "predict"):
             codes = (0, 4)  # the one before is enough for a run that goes on
         refused(trials, name, process, codes)
         trials.tried[f"{command}: exit {process.code}"] += 1
+        if run == 2 and command in sound and process.code == 0:
+            trials.expect(shown(process) == sound[command], f"{name}: another result")
         if command == "resume" and process.code == 0:
             trials.expect(outcome(db, 2) == expected, f"{name}: other bits")
         trials.expect(outside(folder) == before, f"{name}: the file outside was read, changed or removed")
@@ -269,6 +275,11 @@ def test_hostile_files(lab: Laboratory, row: Callable[[str, str], Trials], sampl
 
     trials.two_at_a_time(trial)
     assert trials.lost == []
+
+
+def shown(process: Warm) -> str:
+    """The table of a result, without the paths below it."""
+    return process.stdout.partition("\ndatabase ")[0]
 
 
 def outcome_of(lab: Laboratory, tmp_path: Path) -> object:

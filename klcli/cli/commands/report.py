@@ -38,9 +38,9 @@ class ReadingCommand(KlcliCommand):
 def report(selection: Selection, invocation: Invocation) -> None:
     """Show the content of the database as tables, pictures or an HTML page; `klcli runs` changes it.
 
-    Runs on different images or different splits are never ranked together. By default, the ranking uses the most
-    recent images (of merged runs: those of most), synthetic ones last, and the split that most of their runs have;
-    stderr names the command that shows the others.
+    Runs on different images or different splits are never ranked together. By default, the ranking uses the
+    images that were used last (after a merge, those of the most runs), synthetic ones last, and the split of most of
+    their runs; stderr names the command that shows the others.
 
     - `klcli report --best 3`
     - `klcli report --run 7 9-12 --diff-only`
