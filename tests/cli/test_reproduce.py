@@ -95,7 +95,7 @@ def test_rows_beside_ours(here: Klcli, rows: Rows, tmp_path: Path) -> None:
     assert f"\n\n{number} synthetic images, no CIFAR-10\n\n" in page
     pictures = re.findall(r"!\[(.*)\]\((.*)\)", page)
     [(words, picture)] = pictures
-    assert words.startswith("003-T2a to 003-T2b: 3 layers without BN, 3 layers with BN [SYNTHETIC")
+    assert words.startswith("003-T2a to 003-T2b: 3 layers without BN, 3 layers with BN \\[SYNTHETIC")
     assert (tmp_path / picture).read_bytes()[:4] == b"\x89PNG"
     assert f"Made by `{shlex.join(['klcli', *FEW, '--markdown', 'page.md'])}`" in page
     assert "report 003, KTH DD2424, Assignment 3, May 2024" in page
