@@ -75,8 +75,9 @@ class Upkeep:
         for run in runs:
             if run.state == "running":
                 raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
-        stored = [run for run in runs if run.checkpoint is not None]
-        own, numbers = [self._runs.file_of(run) for run in stored if not self._is_shared(run)], {run.id for run in runs}
+        stored = [(run, self._runs.file_of(run)) for run in runs if run.checkpoint is not None]
+        kept, numbers = self._named_elsewhere() if stored else set(), {run.id for run in runs}
+        own = [file for run, file in stored if (run.id, run.checkpoint) not in kept]
         rest = {row["study_id"] for row in self._db.each("SELECT id, study_id FROM runs") if row["id"] not in numbers}
         studies = {run.study_id for run in runs if run.study_id is not None} - rest  # which have no runs any more
         gone = {"run": numbers, "study": studies, "gradcheck": set[int]()}
@@ -92,12 +93,10 @@ class Upkeep:
                 db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
         return files
 
-    def _is_shared(self, run: Run) -> bool:
-        """Whether another database beside this one, such as a copy of it, names the checkpoint of a run."""
-        self._runs.file_of(run)  # refuses the name of any other file
+    def _named_elsewhere(self) -> set[tuple[Any, ...]]:
+        """Return the numbers and checkpoints of runs in other databases beside this one, such as a copy of it."""
         others = (one for one in self._databases() if not one.samefile(self._db.real))
-        same = "SELECT 1 FROM runs WHERE id = ? AND CAST(checkpoint AS TEXT) = ?"
-        return any(rows(one, same, run.id, run.checkpoint) for one in others)
+        return {row for one in others for row in rows(one, "SELECT id, CAST(checkpoint AS TEXT) FROM runs")}
 
     def _databases(self) -> Iterator[Path]:
         """Yield the files beside the database that can be databases, itself among them."""
