@@ -50,9 +50,8 @@ class Runs:
     def begin(
         self, config: TrainConfig, budget: Budget, dataset: Dataset, environment: Environment, command: str
     ) -> int:
-        row = run_row(config, budget, dataset, environment, command)
         with self.owning() as (db, owner):
-            return self.insert(db, row | {"owner": owner})
+            return self.insert(db, run_row(config, budget, dataset, environment, command) | {"owner": owner})
 
     @contextmanager
     def owning(self) -> Iterator[tuple[Tables, str]]:
@@ -292,13 +291,12 @@ class Runs:
         together += f"GROUP BY dataset_sha256, {ONE_SPLIT}"
         # A trial on few or synthetic images must not hide the results. A split of an unknown form has all images.
         is_subset = "CASE WHEN json_valid(split) THEN json_extract(split, '$.subset') IS NOT NULL ELSE 0 END"
-        of_images = f"OVER (PARTITION BY {is_subset}, dataset_sha256)"
-        first = f"sum(ranked) {of_images} = 0, dataset = 'synthetic', {is_subset}"
+        images = f"WINDOW images AS (PARTITION BY {is_subset}, dataset_sha256)"
         is_merged = "(SELECT origin FROM runs ORDER BY id DESC LIMIT 1) IS NOT NULL"
-        first += f", CASE WHEN {is_merged} THEN sum(ranked) {of_images} END DESC"
-        order = f"{first}, max(latest) {of_images} DESC, ranked DESC, runs DESC, latest DESC"
+        order = f"sum(ranked) OVER images = 0, dataset = 'synthetic', {is_subset}, CASE WHEN {is_merged} THEN "
+        order += "sum(ranked) OVER images END DESC, max(latest) OVER images DESC, ranked DESC, runs DESC, latest DESC"
         with self._db.reading_only(chosen.where):
-            return [*self._db.records(ImageSet, f"({together}) ORDER BY {order}", parameters)]
+            return [*self._db.records(ImageSet, f"({together}) {images} ORDER BY {order}", parameters)]
 
     def count_by_state(self) -> dict[str, int]:
         return dict(map(tuple, self._db.each("SELECT state, count(*) FROM runs GROUP BY state")))

@@ -11,13 +11,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from klcli.compiled import open_team  # klcli pins the threads of BLAS before NumPy loads
-from klcli.data.dataset import split
+from klcli.data.dataset import Splits, split
 from klcli.data.sources import open_dataset
 from klcli.settings.train_config import TrainConfig
 from klcli.training.environment import arithmetic
@@ -27,7 +27,7 @@ from tests.benchmarks.networks import BASE
 BLUE, ORANGE = "#0072B2", "#E69F00"
 STYLES = {"one core": ("o-", BLUE), "two cores": ("o-", ORANGE)}
 STYLES |= {f"{name}, busy": ("o:", colour) for name, (_, colour) in STYLES.items()}
-SECONDS = 0.3  # of one measurement
+SECONDS, WARM = 0.6, 20  # of one measurement, after as many updates
 BUSY = 4  # processes
 KEEP_BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(100000))"
 Point = tuple[float, list[TrainConfig]]  # what is varied, and the members that are trained
@@ -55,11 +55,9 @@ def main() -> None:
         result[title] = []
         print(f"\n{title:>28}" + "".join(f"{name:>17}" for name in STYLES) + "  us, two / one, busy")
         for value, configs in points:
-            with open_team(BASE.dtype) as alone, open_team(BASE.dtype, helper=True) as pair, arithmetic():
-                trainings = [Training(configs, splits, team=team) for team in (alone, pair)]
-                times = seconds_of_update(trainings, arguments.rounds)
-                with busy(BUSY):
-                    times += seconds_of_update(trainings, arguments.rounds)
+            times = seconds_of_update(configs, splits, arguments.rounds)
+            with busy(BUSY):
+                times += seconds_of_update(configs, splits, arguments.rounds)
             times = [1e6 * seconds / len(configs) for seconds in times]
             result[title].append({"value": value} | dict(zip(STYLES, times, strict=True)))
             print(f"{value:>28}" + "".join(f"{one:>17.0f}" for one in times), end="")
@@ -70,18 +68,24 @@ def main() -> None:
         print(arguments.output.with_suffix(".png"), file=sys.stderr)
 
 
-def seconds_of_update(trainings: Sequence[Training], rounds: int) -> list[float]:
-    """Return the median time of an update of each training; a round before those that count warms up."""
-    times: list[list[float]] = [[] for _ in trainings]
-    for _ in range(1 + rounds):
-        for training, own in zip(trainings, times, strict=True):
-            training.update()  # wakes the helper
-            started, updates = time.perf_counter(), 0
-            while (now := time.perf_counter()) < started + SECONDS:
-                training.update()
-                updates += 1
+def seconds_of_update(configs: list[TrainConfig], splits: Splits, rounds: int) -> list[float]:
+    """Return the median time of an update with one thread and with two.
+
+    Each measurement has a team of its own: the helper of another one would still wait for work beside it.
+    """
+    times: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        for own, helper in zip(times, (False, True), strict=True):
+            with open_team(BASE.dtype, helper=helper) as team, arithmetic():
+                training = Training(configs, splits, team=team)
+                for _ in range(WARM):
+                    training.update()
+                started, updates = time.perf_counter(), 0
+                while (now := time.perf_counter()) < started + SECONDS:
+                    training.update()
+                    updates += 1
             own.append((now - started) / updates)
-    return [statistics.median(own[1:]) for own in times]
+    return [statistics.median(own) for own in times]
 
 
 @contextmanager
