@@ -58,7 +58,7 @@ class Runs:
         """Yield a transaction with the owner of a new lock: this process trains the runs that get this owner in it."""
         owner = self._locks.take()
         try:
-            with self._db.write() as db:
+            with self._locks.numbering(), self._db.write() as db:
                 yield db, owner
             runs = self._db.read("SELECT id FROM runs WHERE owner = ?", [owner])
         except BaseException:
@@ -143,7 +143,7 @@ class Runs:
 
     def insert(self, db: Tables, row: dict[str, Any]) -> int:
         """Insert a run under a new number, which is returned, inside a transaction."""
-        run_id = checkpoints.new_number(db, self._db.folder("checkpoints"))
+        run_id = checkpoints.new_number(db, self._db)
         db.table("runs").insert(row | {"id": run_id, "identity": secrets.token_hex(16)})
         return run_id
 

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,8 @@ from klcli.files import make_folder, replace, replacing_all
 from klcli.settings.setting import require
 from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, Database, explained
-from klcli.store.reading import rows, write_table
-from klcli.store.records import Run
+from klcli.store.reading import beside, rows, write_table
+from klcli.store.records import Epoch, Evaluation, GradientCheck, Run
 from klcli.store.runs import PORTION, Runs
 from klcli.store.studies import DELETED
 from klcli.text import path_text
@@ -76,7 +77,8 @@ class Upkeep:
             if run.state == "running":
                 raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
         stored = [(run, self._runs.file_of(run)) for run in runs if run.checkpoint is not None]
-        kept, numbers = self._named_elsewhere() if stored else set(), {run.id for run in runs}
+        named = "SELECT id, CAST(checkpoint AS TEXT) FROM runs"
+        kept, numbers = self._named_elsewhere(named) if stored else set(), {run.id for run in runs}
         own = [file for run, file in stored if (run.id, run.checkpoint) not in kept]
         rest = {row["study_id"] for row in self._db.each("SELECT id, study_id FROM runs") if row["id"] not in numbers}
         studies = {run.study_id for run in runs if run.study_id is not None} - rest  # which have no runs any more
@@ -93,14 +95,12 @@ class Upkeep:
                 db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
         return files
 
-    def _named_elsewhere(self) -> set[tuple[Any, ...]]:
-        """Return the numbers and checkpoints of runs in other databases beside this one, such as a copy of it."""
-        others = (one for one in self._databases() if not one.samefile(self._db.real))
-        return {row for one in others for row in rows(one, "SELECT id, CAST(checkpoint AS TEXT) FROM runs")}
+    def _named_elsewhere(self, query: str, *values: Any) -> set[tuple[Any, ...]]:
+        """Return the rows of a query in the databases beside this one, such as a copy of it, which can name its files.
 
-    def _databases(self) -> Iterator[Path]:
-        """Yield the files beside the database that can be databases, itself among them."""
-        yield from (one for one in self._db.real.parent.glob("*") if _size(os.fspath(one)))
+        Raises StoreError for one that cannot be read now.
+        """
+        return {row for one in beside(self._db.real) for row in rows(one, query, *values, seconds=2)}
 
     def merge(self, path: Path) -> "Merged":
         """Copy the runs of another database that are not here yet, with their studies, evaluations and files."""
@@ -167,7 +167,8 @@ class Upkeep:
             for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
                 where = table if row is None else f"{table} row {row}"
                 found.append(f"{where} points at a row of {parent} that is gone")
-        return [f"database: {what}" for what in found]
+            found = [f"database: {what}" for what in found]
+            return found + [f"{of}: {what}" for query in _wrong_numbers() for of, what in connection.execute(query)]
 
     def _damage_of_checkpoints(
         self, runs: Sequence[tuple[Any, ...]], newest: int | None, advance: Callable[[int], None]
@@ -215,16 +216,43 @@ class Upkeep:
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
         there["run"] = runs
         shared = "SELECT id, study_id, CAST(checkpoint AS TEXT) FROM runs WHERE instr(checkpoint, ?) = 1"
-        for file in self._databases():
-            for run, study, checkpoint in rows(file, shared, f"{path_text(folder.name)}/"):
-                known.add(checkpoint.rpartition("/")[2])
-                there["run"].add(run)
-                there["study"].add(study)
+        try:
+            elsewhere = self._named_elsewhere(shared, f"{path_text(folder.name)}/")
+        except StoreError:
+            return  # any file can be that of a database that cannot be read
+        for run, study, checkpoint in elsewhere:
+            known.add(checkpoint.rpartition("/")[2])
+            there["run"].add(run)
+            there["study"].add(study)
         for path in sorted(folder.glob("*")):
             if known.isdisjoint((path.name, path.name.replace(".previous.", "."))) and path.is_file():
                 yield path
         drawn = pictures(self._db.folder("plots"))
         yield from (path for kind, shown, path in drawn if not there[kind].issuperset(shown))
+
+
+# Records of measurements: their tables, and the SQL of what a row is called.
+_MEASURED = {
+    Run: ("runs", "'run ' || id"),
+    Epoch: ("epochs", "'run ' || run_id || ', epoch ' || epoch"),
+    Evaluation: ("evaluations", "'evaluation ' || id"),
+    GradientCheck: ("gradient_checks", "'gradient check ' || id"),
+}
+# By the last word of a column. The loss of a mean of probabilities that are all 1 can be -1e-16.
+_IMPOSSIBLE = {"accuracy": "NOT BETWEEN 0 AND 1", "loss": "< -1e-9", "cost": "< -1e-9", "seconds": "< 0"}
+
+
+def _wrong_numbers() -> Iterator[str]:
+    """Yield queries for numbers that only another program stores: the name of a row, and its first wrong value."""
+    for kind, (table, name_of) in _MEASURED.items():
+        bounds = {one.name: _IMPOSSIBLE.get(one.name.rpartition("_")[2]) for one in fields(kind)}
+        wrong = " ".join(f"WHEN {name} {bound} THEN '{name} = ' || {name}" for name, bound in bounds.items() if bound)
+        yield f"SELECT {name_of}, CASE {wrong} END || ', which is impossible' AS fault FROM {table} WHERE fault > ''"
+    last = [one.name for one in fields(Epoch) if one.name.startswith(("train", "validation"))]
+    shown = "'{0} = ' || coalesce(runs.{0}, 'NULL') || ', in its last evaluation ' || epochs.{0}"
+    wrong = " ".join(f"WHEN runs.{name} IS NOT epochs.{name} THEN {shown.format(name)}" for name in last)
+    join = "runs JOIN epochs ON run_id = id AND epoch = (SELECT max(epoch) FROM epochs WHERE run_id = id)"
+    yield f"SELECT 'run ' || id, CASE {wrong} END AS fault FROM {join} WHERE state = 'complete' AND fault > ''"
 
 
 def _fault(folder: Path | None) -> str:
