@@ -124,6 +124,29 @@ def named(path: Path, run: Run) -> Checkpoint | None:
     return None
 
 
+def found(named: Path, own: Path, run: Run) -> Path:
+    """Return where the checkpoint of a run is: the path in its row, or that of its number in its database's own folder.
+
+    A database that was renamed with its folder names the old one, in which another database can have files by now.
+    """
+    known = {run.checkpoint_sha256, run.previous_sha256} - {None}
+
+    def is_there(path: Path) -> bool:
+        return any(_stated_sha256(file) in known for file in (path, previous(path)))
+
+    return own if own != named and is_there(own) and not is_there(named) else named
+
+
+def _stated_sha256(path: Path) -> str | None:
+    """Return the checksum in a file, which may be wrong; None if there is none."""
+    with suppress(Exception):  # with a damaged archive, zipfile can raise almost any
+        if not irregular(path):
+            with zipfile.ZipFile(path) as archive:
+                if archive.getinfo("sha256.npy").file_size < LARGEST_REST:
+                    return str(np.lib.format.read_array(archive.open("sha256.npy"), allow_pickle=False))
+    return None
+
+
 def load_alone(path: Path) -> tuple[Checkpoint, TrainConfig, "Inputs"]:
     """Read a checkpoint that a user has named, its settings and its Inputs. Raises StoreError unless it is complete."""
     from klcli.training.networks import network_shapes

@@ -17,7 +17,7 @@ from sqlite_utils.db import NotFoundError
 from klcli.errors import ConfigError, StoreError
 from klcli.files import irregular, make_folder
 from klcli.settings.setting import python_number
-from klcli.store.reading import JOURNALS, TemporaryCopy, read_only_uri, view_in_place
+from klcli.store.reading import JOURNALS, TemporaryCopy, folder_of, read_only_uri, view_in_place
 from klcli.store.schema import additions, migrations
 from klcli.termination import raise_deferred
 
@@ -135,8 +135,7 @@ class Database:
         return self._copy.file if self._copy else self.real.absolute()
 
     def folder(self, kind: str) -> Path:
-        """Return the folder of "checkpoints", "plots" or "locks". Two databases in one folder must not share files."""
-        return self.real.parent / (kind if self.real.stem == "klcli" else f"{self.real.stem}-{kind}")
+        return folder_of(self.real, kind)
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         return [dict(row) for row in self.each(sql, parameters)]

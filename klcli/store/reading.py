@@ -88,6 +88,11 @@ def view_in_place(connection: sqlite3.Connection) -> str | None:
     return next((name for (name,) in connection.execute(without_pages) if name.lower() in TABLES), None)
 
 
+def folder_of(database: Path, kind: str) -> Path:
+    """Return its folder of "checkpoints", "plots" or "locks": two databases in one folder must not share files."""
+    return database.parent / (kind if database.stem == "klcli" else f"{database.stem}-{kind}")
+
+
 def beside(database: Path) -> Iterator[Path]:
     """Yield the other files in the folder of a database that can be databases, such as copies of it."""
     for one in database.parent.glob("*"):

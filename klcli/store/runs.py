@@ -168,7 +168,7 @@ class Runs:
             where = f"run {run.id} names the file {run.checkpoint!r}, its checkpoint is {self._own_file(run.id)}"
             raise StoreError(f"{self._db.path}: {where}: restore a copy of the database")
         checkpoints.require_no_link(folder)
-        return folder / name
+        return checkpoints.found(folder / name, self._own_file(run.id), run)
 
     def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
         """Write the checkpoint and return its columns; the path is relative, so that the folder can be moved."""

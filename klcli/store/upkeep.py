@@ -17,11 +17,11 @@ from klcli.files import make_folder, replace, replacing_all
 from klcli.settings.setting import require
 from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, Database, explained
-from klcli.store.reading import beside, rows, write_table
+from klcli.store.reading import beside, folder_of, rows, write_table
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run
 from klcli.store.runs import PORTION, Runs
 from klcli.store.studies import DELETED
-from klcli.text import path_text
+from klcli.text import path_of, path_text
 
 if TYPE_CHECKING:
     from klcli.store.merging import Merged
@@ -77,9 +77,8 @@ class Upkeep:
             if run.state == "running":
                 raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
         stored = [(run, self._runs.file_of(run)) for run in runs if run.checkpoint is not None]
-        named = "SELECT id, CAST(checkpoint AS TEXT) FROM runs"
-        kept, numbers = self._named_elsewhere(named) if stored else set(), {run.id for run in runs}
-        own = [file for run, file in stored if (run.id, run.checkpoint) not in kept]
+        kept = {one[:2] for one in self._named_elsewhere()} if stored else set()
+        own, numbers = [one for _, one in stored if (one.parent.name, one.name) not in kept], {run.id for run in runs}
         rest = {row["study_id"] for row in self._db.each("SELECT id, study_id FROM runs") if row["id"] not in numbers}
         studies = {run.study_id for run in runs if run.study_id is not None} - rest  # which have no runs any more
         gone = {"run": numbers, "study": studies, "gradcheck": set[int]()}
@@ -95,12 +94,18 @@ class Upkeep:
                 db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
         return files
 
-    def _named_elsewhere(self, query: str, *values: Any) -> set[tuple[Any, ...]]:
-        """Return the rows of a query in the databases beside this one, such as a copy of it, which can name its files.
+    def _named_elsewhere(self) -> Iterator[tuple[str, str, int, int | None]]:
+        """Yield where other databases beside this one, such as a copy of it, may have checkpoints: the name of a folder
+        and a file, with the run and its study.
 
         Raises StoreError for one that cannot be read now.
         """
-        return {row for one in beside(self._db.real) for row in rows(one, query, *values, seconds=2)}
+        stored = "SELECT CAST(checkpoint AS TEXT), id, study_id FROM runs WHERE checkpoint IS NOT NULL"
+        for one in beside(self._db.real):
+            for text, *numbers in rows(one, stored, seconds=2):
+                folder, _, name = text.rpartition("/")
+                for place in {str(path_of(folder)), folder_of(one, "checkpoints").name}:
+                    yield place, name, *numbers
 
     def merge(self, path: Path) -> "Merged":
         """Copy the runs of another database that are not here yet, with their studies, evaluations and files."""
@@ -176,18 +181,19 @@ class Upkeep:
         damage: dict[int, str] = {}
         faults = set[str]()  # of whole folders
         files: dict[bool, list[int]] = {True: [], False: []}  # runs by whether only the content can be damaged
-        folder_of, fault_of = cache(self._runs.own_folder), cache(_fault)
+        named_folder, fault_of, own = cache(self._runs.own_folder), cache(_fault), self._db.folder("checkpoints")
         for run_id, state, named in runs:
             if named is None:
                 if state == "complete":
                     damage[run_id] = "complete, but without a checkpoint"
                 continue
             text, _, name = named.rpartition("/")
-            if fault := fault_of(folder := folder_of(text)):
+            if fault := fault_of(folder := named_folder(text)):
                 faults.add(fault)
                 continue
             path = f"{folder}{os.sep}{name}"  # 100 000 objects of Path take 5 s
             size = _size(path) if folder and name == f"run-{run_id:06d}.npz" else 0
+            size = _size(f"{own}{os.sep}{name}") if size is None else size
             if size is None and state == "complete":
                 damage[run_id] = f"{path}: this checkpoint is missing"
             else:
@@ -215,15 +221,14 @@ class Upkeep:
         tables = {"study": "studies", "gradcheck": "gradient_checks"}
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
         there["run"] = runs
-        shared = "SELECT id, study_id, CAST(checkpoint AS TEXT) FROM runs WHERE instr(checkpoint, ?) = 1"
         try:
-            elsewhere = self._named_elsewhere(shared, f"{path_text(folder.name)}/")
+            for place, name, run, study in self._named_elsewhere():
+                if place == folder.name:
+                    known.add(name)
+                    there["run"].add(run)
+                    there["study"].add(study)
         except StoreError:
             return  # any file can be that of a database that cannot be read
-        for run, study, checkpoint in elsewhere:
-            known.add(checkpoint.rpartition("/")[2])
-            there["run"].add(run)
-            there["study"].add(study)
         for path in sorted(folder.glob("*")):
             if known.isdisjoint((path.name, path.name.replace(".previous.", "."))) and path.is_file():
                 yield path

@@ -175,3 +175,78 @@ def test_a_database_that_disappears_while_the_folder_is_read_is_none(
     with closing(Store(backup.with_name("klcli.db"))) as store:
         assert network(backup.parent, 1) in store.upkeep.delete([1])
     assert sqlite3.connect(backup.with_name("klcli.db")).execute("SELECT count(*) FROM runs").fetchone() == (2,)
+
+
+def rename(folder: Path, old: str, new: str) -> None:
+    """Rename a database with its folders."""
+    for path in sorted(folder.iterdir()):
+        if path.stem == old and path.is_file():
+            path.rename(folder / f"{new}{path.suffix}")
+    for kind in ("checkpoints", "plots"):
+        named = [kind if stem == "klcli" else f"{stem}-{kind}" for stem in (old, new)]
+        (folder / named[0]).rename(folder / named[1])
+
+
+def contents(store: Store) -> list[dict[str, bytes]]:
+    """Return the arrays of every network of a database."""
+    states = [store.runs.checkpoint(run).state for run in store.runs.where("checkpoint IS NOT NULL ORDER BY id")]
+    return [{name: array.tobytes() for name, array in state.items()} for state in states]
+
+
+@pytest.fixture
+def renamed(three_runs_here: Path) -> Path:
+    """A folder in which `klcli.db` was renamed with its folders, and another `klcli.db` has come since: its networks
+    are those of the first one in another order.
+    """
+    folder = three_runs_here
+    shutil.copytree(folder / "checkpoints", folder / "new-checkpoints")
+    new = Path(shutil.copyfile(folder / "klcli.db", folder / "new.db"))
+    sums = dict(execute(new, "SELECT id, checkpoint_sha256 FROM runs"))
+    for run_id, other in ((1, 2), (2, 3), (3, 1)):
+        shutil.copyfile(network(folder, other), folder / f"new-checkpoints/run-{run_id:06d}.npz")
+        changed = "UPDATE runs SET checkpoint = 'new-' || checkpoint, checkpoint_sha256 = ?, identity = id WHERE id = ?"
+        execute(new, changed, sums[other], run_id)
+    (folder / "new-plots").mkdir()
+    rename(folder, "klcli", "thesis")
+    rename(folder, "new", "klcli")
+    return folder
+
+
+def test_a_renamed_database_finds_its_networks_whoever_has_its_old_name(renamed: Path) -> None:
+    """The rows of `thesis.db` name the folder `checkpoints`, which is now that of the other one."""
+    with closing(Store(renamed / "klcli.db")) as new, closing(Store(renamed / "thesis.db")) as thesis:
+        assert thesis.upkeep.check() == new.upkeep.check() == ([], [])
+        [one, two, three], others = contents(thesis), contents(new)
+        assert others == [two, three, one]
+        thesis.upkeep.delete([1])
+        assert contents(new) == others
+        new.upkeep.delete([2])
+        assert contents(thesis) == [two, three]
+        assert thesis.upkeep.check() == new.upkeep.check() == ([], [])
+        with closing(Store(renamed / "all.db")) as together:
+            assert together.upkeep.merge(renamed / "thesis.db").remarks == []
+            assert together.upkeep.merge(renamed / "klcli.db").remarks == []
+            assert contents(together) == [two, three, two, one]
+
+
+def test_a_renamed_database_without_its_networks_deletes_none_of_another(renamed: Path) -> None:
+    shutil.rmtree(renamed / "thesis-checkpoints")
+    with closing(Store(renamed / "klcli.db")) as new, closing(Store(renamed / "thesis.db")) as thesis:
+        others = contents(new)
+        assert len(thesis.upkeep.check()[0]) == 3
+        thesis.upkeep.delete([1, 2, 3])
+        assert contents(new) == others
+
+
+def test_a_new_database_with_the_old_name_takes_nothing_from_a_renamed_one(
+    three_runs_here: Path, new_recorder: Any
+) -> None:
+    rename(three_runs_here, "klcli", "thesis")
+    with closing(Store(three_runs_here / "thesis.db")) as thesis:
+        networks = contents(thesis)
+        new_recorder(three_runs_here / "klcli.db").begin()
+        (three_runs_here / "checkpoints").mkdir()
+        assert contents(thesis) == networks
+        assert thesis.upkeep.check() == ([], [])
+        assert len(thesis.upkeep.delete([2])) == 2
+        assert contents(thesis) == [networks[0], networks[2]]
