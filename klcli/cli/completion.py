@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.resources import files
 from typing import Any
 
 import typer
 
+from klcli.errors import StoreError
 from klcli.settings.presets import presets
 from klcli.settings.run_command import DEFAULT_DATABASE
 from klcli.settings.sameness import SETTINGS
@@ -47,7 +49,9 @@ def completion(metavar: str) -> Complete | None:
 def _read(ctx: typer.Context, query: str, *values: Any) -> list[tuple[Any, ...]]:
     from klcli.store.reading import rows
 
-    return rows(user_path(ctx.params.get("db") or os.environ.get("KLCLI_DB") or DEFAULT_DATABASE), query, *values)
+    with suppress(StoreError):
+        return rows(user_path(ctx.params.get("db") or os.environ.get("KLCLI_DB") or DEFAULT_DATABASE), query, *values)
+    return []
 
 
 def _runs(ctx: typer.Context, incomplete: str, omitted: Sequence[str] = ("", "")) -> Iterator[Value]:

@@ -17,7 +17,8 @@ import numpy as np
 from klcli.errors import ConfigError, StoreError
 from klcli.files import irregular, replacing
 from klcli.settings.train_config import TrainConfig
-from klcli.store.connection import next_number
+from klcli.store.connection import Database, next_number
+from klcli.store.reading import beside, rows
 from klcli.store.records import Run
 from klcli.text import one_line
 
@@ -58,17 +59,23 @@ def require_no_link(folder: Path) -> None:
         raise StoreError(f"{folder}: this is a link to another folder, which is not followed: {cure}")
 
 
-def new_number(db: "sqlite_utils.Database", folder: Path) -> int:
+def new_number(tables: "sqlite_utils.Database", db: Database) -> int:
     """Return a number that no run of a database has or had, inside a transaction, and whose checkpoint is not there.
 
-    One that is there is that of another database: of one that was renamed, or of `y.sqlite` beside `y.db`.
+    One that is there, or will be, is that of another database: of one that was renamed, or of `y.sqlite` beside `y.db`.
     Raises StoreError for a folder whose checkpoints could not be read.
     """
-    require_no_link(folder)
-    number = next_number(db, "runs")
-    while os.path.lexists(file_of(folder, number)):
-        number = next_number(db, "runs")
+    require_no_link(folder := db.folder("checkpoints"))
+    same_folder, number = [one for one in beside(db.real) if one.stem == db.real.stem], next_number(tables, "runs")
+    while os.path.lexists(file_of(folder, number)) or any(_has_run(one, number) for one in same_folder):
+        number = next_number(tables, "runs")
     return number
+
+
+def _has_run(database: Path, number: int) -> bool:
+    with suppress(StoreError):  # it cannot be read
+        return rows(database, "SELECT 1 FROM runs WHERE id = ?", number) != []
+    return False
 
 
 def save(
@@ -114,6 +121,29 @@ def named(path: Path, run: Run) -> Checkpoint | None:
     for file in (path, previous(path)):
         with suppress(StoreError):
             return load(file, run, run.checkpoint_sha256)
+    return None
+
+
+def found(named: Path, own: Path, run: Run) -> Path:
+    """Return where the checkpoint of a run is: the path in its row, or that of its number in its database's own folder.
+
+    A database that was renamed with its folder names the old one, in which another database can have files by now.
+    """
+    known = {run.checkpoint_sha256, run.previous_sha256} - {None}
+
+    def is_there(path: Path) -> bool:
+        return any(_stated_sha256(file) in known for file in (path, previous(path)))
+
+    return own if own != named and is_there(own) and not is_there(named) else named
+
+
+def _stated_sha256(path: Path) -> str | None:
+    """Return the checksum in a file, which may be wrong; None if there is none."""
+    with suppress(Exception):  # with a damaged archive, zipfile can raise almost any
+        if not irregular(path):
+            with zipfile.ZipFile(path) as archive:
+                if archive.getinfo("sha256.npy").file_size < LARGEST_REST:
+                    return str(np.lib.format.read_array(archive.open("sha256.npy"), allow_pickle=False))
     return None
 
 

@@ -16,10 +16,9 @@ from sqlite_utils.db import NotFoundError
 
 from klcli.errors import ConfigError, StoreError
 from klcli.files import irregular, make_folder
-from klcli.settings.columns import virtual_columns
 from klcli.settings.setting import python_number
-from klcli.store.reading import TemporaryCopy, read_only_uri
-from klcli.store.schema import migrations
+from klcli.store.reading import JOURNALS, TemporaryCopy, folder_of, read_only_uri, view_in_place
+from klcli.store.schema import additions, migrations
 from klcli.termination import raise_deferred
 
 BUSY_SECONDS = 60  # time that a write waits for other writers before it fails
@@ -64,7 +63,7 @@ class Database:
                 raise StoreError(f"{path}: this is {what}, not a database, choose another with --db")
             # Checkpoints, pictures and locks are beside the file itself, not beside a link to it.
             self.real = path.resolve() if path.is_symlink() else path
-            for suffix in ("-journal", "-wal", "-shm"):  # SQLite would wait for a pipe without end
+            for suffix in JOURNALS:  # SQLite would wait for a pipe without end
                 if what := irregular(beside := Path(f"{self.real}{suffix}")):
                     raise StoreError(f"{beside}: this is {what} in the place of a file of SQLite, remove it")
             try:
@@ -136,8 +135,7 @@ class Database:
         return self._copy.file if self._copy else self.real.absolute()
 
     def folder(self, kind: str) -> Path:
-        """Return the folder of "checkpoints", "plots" or "locks". Two databases in one folder must not share files."""
-        return self.real.parent / (kind if self.real.stem == "klcli" else f"{self.real.stem}-{kind}")
+        return folder_of(self.real, kind)
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         return [dict(row) for row in self.each(sql, parameters)]
@@ -212,26 +210,22 @@ def _opened(file: Path, path: Path) -> sqlite_utils.Database:
             [found] = connection.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
                 raise _damaged(path, found)
+        if view := view_in_place(connection):
+            raise StoreError(f"{path}: its {view} is a view in the place of a table of klcli, {RESTORE}")
         db = sqlite_utils.Database(connection, execute_plugins=False)
         newer = {one.name for one in migrations.applied(db)} - {one.name for one in migrations._migrations}
         if newer:
             raise StoreError(f"{path}: a newer klcli wrote this database ({max(newer)}), update klcli to open it")
         pending = migrations.pending(db)
-        if pending or _missing_columns(db):
-            # A database can be read without the columns of new settings, but not without a migration step.
+        if pending or additions(db):
+            # A database can be read without additions, but not without a migration step.
             with suppress(*() if pending else (sqlite3.OperationalError,)), transaction(db):
                 migrations.apply(db)
-                for name, definition in _missing_columns(db).items():
-                    db.execute(f'ALTER TABLE runs ADD COLUMN "{name}" {definition}')
+                for statement in additions(db):
+                    db.execute(statement)
         connection.execute(f"PRAGMA busy_timeout = {1000 * min(SLICE_SECONDS, BUSY_SECONDS):.0f}")
         unless_it_opens.pop_all()
         return db
-
-
-def _missing_columns(db: sqlite_utils.Database) -> dict[str, str]:
-    """Return definitions of the settings that the database lacks: virtual columns need no migration."""
-    found = {row["name"] for row in db.execute("PRAGMA table_xinfo(runs)")}
-    return {name: definition for name, definition in virtual_columns().items() if name not in found}
 
 
 def next_number(db: sqlite_utils.Database, table: str) -> int:

@@ -1,11 +1,12 @@
 """Locks: a run is alive while its process holds a file lock, which the kernel releases, on any host, when it ends."""
 
 import errno
+import os
 import re
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,18 @@ class Locks:
             except OSError as error:
                 self.failure = error.strerror or str(error)
             return owner
+
+    @contextmanager
+    def numbering(self) -> Iterator[None]:
+        """Keep other processes out of the block: those of `y.db` and `y.sqlite` number runs in one folder of files."""
+        with ExitStack() as stack:
+            if sys.platform != "win32":
+                import fcntl
+
+                with suppress(OSError):  # a file system without locks
+                    stack.callback(os.close, folder := os.open(self.folder, os.O_RDONLY))
+                    fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
 
     @contextmanager
     def releasing(self, owner: str | None) -> Iterator[None]:

@@ -172,7 +172,7 @@ class _Merging:
                 self._numbers["run"][old] = mine["id"]
                 self._merged.known += not self._is_repaired(old, row, mine)
                 continue
-            number = mine["id"] if mine else checkpoints.new_number(self._tables, self._here.folder("checkpoints"))
+            number = mine["id"] if mine else checkpoints.new_number(self._tables, self._here)
             self._numbers["run"][old] = number
             self._copied["run"].add(old)
             row |= {"id": number, "owner": None, "checkpoint": self._add_checkpoint(old, row, number)}

@@ -58,7 +58,7 @@ class Runs:
         """Yield a transaction with the owner of a new lock: this process trains the runs that get this owner in it."""
         owner = self._locks.take()
         try:
-            with self._db.write() as db:
+            with self._locks.numbering(), self._db.write() as db:
                 yield db, owner
             runs = self._db.read("SELECT id FROM runs WHERE owner = ?", [owner])
         except BaseException:
@@ -143,7 +143,7 @@ class Runs:
 
     def insert(self, db: Tables, row: dict[str, Any]) -> int:
         """Insert a run under a new number, which is returned, inside a transaction."""
-        run_id = checkpoints.new_number(db, self._db.folder("checkpoints"))
+        run_id = checkpoints.new_number(db, self._db)
         db.table("runs").insert(row | {"id": run_id, "identity": secrets.token_hex(16)})
         return run_id
 
@@ -168,7 +168,7 @@ class Runs:
             where = f"run {run.id} names the file {run.checkpoint!r}, its checkpoint is {self._own_file(run.id)}"
             raise StoreError(f"{self._db.path}: {where}: restore a copy of the database")
         checkpoints.require_no_link(folder)
-        return folder / name
+        return checkpoints.found(folder / name, self._own_file(run.id), run)
 
     def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
         """Write the checkpoint and return its columns; the path is relative, so that the folder can be moved."""

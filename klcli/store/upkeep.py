@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,11 @@ from klcli.files import make_folder, replace, replacing_all
 from klcli.settings.setting import require
 from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, Database, explained
-from klcli.store.reading import rows, write_table
-from klcli.store.records import Run
+from klcli.store.reading import beside, folder_of, rows, write_table
+from klcli.store.records import Epoch, Evaluation, GradientCheck, Run
 from klcli.store.runs import PORTION, Runs
 from klcli.store.studies import DELETED
-from klcli.text import path_text
+from klcli.text import path_of, path_text
 
 if TYPE_CHECKING:
     from klcli.store.merging import Merged
@@ -76,8 +77,8 @@ class Upkeep:
             if run.state == "running":
                 raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
         stored = [(run, self._runs.file_of(run)) for run in runs if run.checkpoint is not None]
-        kept, numbers = self._named_elsewhere() if stored else set(), {run.id for run in runs}
-        own = [file for run, file in stored if (run.id, run.checkpoint) not in kept]
+        kept = {one[:2] for one in self._named_elsewhere()} if stored else set()
+        own, numbers = [one for _, one in stored if (one.parent.name, one.name) not in kept], {run.id for run in runs}
         rest = {row["study_id"] for row in self._db.each("SELECT id, study_id FROM runs") if row["id"] not in numbers}
         studies = {run.study_id for run in runs if run.study_id is not None} - rest  # which have no runs any more
         gone = {"run": numbers, "study": studies, "gradcheck": set[int]()}
@@ -93,14 +94,18 @@ class Upkeep:
                 db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
         return files
 
-    def _named_elsewhere(self) -> set[tuple[Any, ...]]:
-        """Return the numbers and checkpoints of runs in other databases beside this one, such as a copy of it."""
-        others = (one for one in self._databases() if not one.samefile(self._db.real))
-        return {row for one in others for row in rows(one, "SELECT id, CAST(checkpoint AS TEXT) FROM runs")}
+    def _named_elsewhere(self) -> Iterator[tuple[str, str, int, int | None]]:
+        """Yield where other databases beside this one, such as a copy of it, may have checkpoints: the name of a folder
+        and a file, with the run and its study.
 
-    def _databases(self) -> Iterator[Path]:
-        """Yield the files beside the database that can be databases, itself among them."""
-        yield from (one for one in self._db.real.parent.glob("*") if _size(os.fspath(one)))
+        Raises StoreError for one that cannot be read now.
+        """
+        stored = "SELECT CAST(checkpoint AS TEXT), id, study_id FROM runs WHERE checkpoint IS NOT NULL"
+        for one in beside(self._db.real):
+            for text, *numbers in rows(one, stored, seconds=2):
+                folder, _, name = text.rpartition("/")
+                for place in {str(path_of(folder)), folder_of(one, "checkpoints").name}:
+                    yield place, name, *numbers
 
     def merge(self, path: Path) -> "Merged":
         """Copy the runs of another database that are not here yet, with their studies, evaluations and files."""
@@ -167,7 +172,8 @@ class Upkeep:
             for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
                 where = table if row is None else f"{table} row {row}"
                 found.append(f"{where} points at a row of {parent} that is gone")
-        return [f"database: {what}" for what in found]
+            found = [f"database: {what}" for what in found]
+            return found + [f"{of}: {what}" for query in _wrong_numbers() for of, what in connection.execute(query)]
 
     def _damage_of_checkpoints(
         self, runs: Sequence[tuple[Any, ...]], newest: int | None, advance: Callable[[int], None]
@@ -175,18 +181,19 @@ class Upkeep:
         damage: dict[int, str] = {}
         faults = set[str]()  # of whole folders
         files: dict[bool, list[int]] = {True: [], False: []}  # runs by whether only the content can be damaged
-        folder_of, fault_of = cache(self._runs.own_folder), cache(_fault)
+        named_folder, fault_of, own = cache(self._runs.own_folder), cache(_fault), self._db.folder("checkpoints")
         for run_id, state, named in runs:
             if named is None:
                 if state == "complete":
                     damage[run_id] = "complete, but without a checkpoint"
                 continue
             text, _, name = named.rpartition("/")
-            if fault := fault_of(folder := folder_of(text)):
+            if fault := fault_of(folder := named_folder(text)):
                 faults.add(fault)
                 continue
             path = f"{folder}{os.sep}{name}"  # 100 000 objects of Path take 5 s
             size = _size(path) if folder and name == f"run-{run_id:06d}.npz" else 0
+            size = _size(f"{own}{os.sep}{name}") if size is None else size
             if size is None and state == "complete":
                 damage[run_id] = f"{path}: this checkpoint is missing"
             else:
@@ -214,17 +221,43 @@ class Upkeep:
         tables = {"study": "studies", "gradcheck": "gradient_checks"}
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
         there["run"] = runs
-        shared = "SELECT id, study_id, CAST(checkpoint AS TEXT) FROM runs WHERE instr(checkpoint, ?) = 1"
-        for file in self._databases():
-            for run, study, checkpoint in rows(file, shared, f"{path_text(folder.name)}/"):
-                known.add(checkpoint.rpartition("/")[2])
-                there["run"].add(run)
-                there["study"].add(study)
+        try:
+            for place, name, run, study in self._named_elsewhere():
+                if place == folder.name:
+                    known.add(name)
+                    there["run"].add(run)
+                    there["study"].add(study)
+        except StoreError:
+            return  # any file can be that of a database that cannot be read
         for path in sorted(folder.glob("*")):
             if known.isdisjoint((path.name, path.name.replace(".previous.", "."))) and path.is_file():
                 yield path
         drawn = pictures(self._db.folder("plots"))
         yield from (path for kind, shown, path in drawn if not there[kind].issuperset(shown))
+
+
+# Records of measurements: their tables, and the SQL of what a row is called.
+_MEASURED = {
+    Run: ("runs", "'run ' || id"),
+    Epoch: ("epochs", "'run ' || run_id || ', epoch ' || epoch"),
+    Evaluation: ("evaluations", "'evaluation ' || id"),
+    GradientCheck: ("gradient_checks", "'gradient check ' || id"),
+}
+# By the last word of a column. The loss of a mean of probabilities that are all 1 can be -1e-16.
+_IMPOSSIBLE = {"accuracy": "NOT BETWEEN 0 AND 1", "loss": "< -1e-9", "cost": "< -1e-9", "seconds": "< 0"}
+
+
+def _wrong_numbers() -> Iterator[str]:
+    """Yield queries for numbers that only another program stores: the name of a row, and its first wrong value."""
+    for kind, (table, name_of) in _MEASURED.items():
+        bounds = {one.name: _IMPOSSIBLE.get(one.name.rpartition("_")[2]) for one in fields(kind)}
+        wrong = " ".join(f"WHEN {name} {bound} THEN '{name} = ' || {name}" for name, bound in bounds.items() if bound)
+        yield f"SELECT {name_of}, CASE {wrong} END || ', which is impossible' AS fault FROM {table} WHERE fault > ''"
+    last = [one.name for one in fields(Epoch) if one.name.startswith(("train", "validation"))]
+    shown = "'{0} = ' || coalesce(runs.{0}, 'NULL') || ', in its last evaluation ' || epochs.{0}"
+    wrong = " ".join(f"WHEN runs.{name} IS NOT epochs.{name} THEN {shown.format(name)}" for name in last)
+    join = "runs JOIN epochs ON run_id = id AND epoch = (SELECT max(epoch) FROM epochs WHERE run_id = id)"
+    yield f"SELECT 'run ' || id, CASE {wrong} END AS fault FROM {join} WHERE state = 'complete' AND fault > ''"
 
 
 def _fault(folder: Path | None) -> str:

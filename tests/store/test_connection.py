@@ -16,7 +16,7 @@ import sqlite_utils
 from raw_sql import execute, opened
 
 from klcli.errors import ExitCode, StoreError
-from klcli.store import connection
+from klcli.store import connection, schema
 from klcli.store.connection import Database
 from klcli.store.records import BEST_FIRST, RunFilter
 from klcli.store.schema import migrations
@@ -421,7 +421,7 @@ def test_a_damage_that_the_quick_check_passes_is_found_behind_a_failure(
 
 def test_a_setting_that_has_come_since_gets_a_column(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     definition = "REAL GENERATED ALWAYS AS (coalesce(json_extract(config, '$.bn_eps'), 0.5)) VIRTUAL"
-    monkeypatch.setattr(connection, "virtual_columns", lambda: {"eps_of_bn": definition})
+    monkeypatch.setattr(schema, "virtual_columns", lambda: {"eps_of_bn": definition})
     execute(database, "UPDATE runs SET config = json_remove(config, '$.bn_eps') WHERE id = 2")
     for _ in range(2):
         store = Store(database)
@@ -435,7 +435,7 @@ def test_a_database_that_cannot_be_written_is_read_without_the_new_column(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Store(database).close()
-    monkeypatch.setattr(connection, "virtual_columns", lambda: {"x": "REAL GENERATED ALWAYS AS (1.0) VIRTUAL"})
+    monkeypatch.setattr(schema, "virtual_columns", lambda: {"x": "REAL GENERATED ALWAYS AS (1.0) VIRTUAL"})
     monkeypatch.setattr(connection, "BUSY_SECONDS", 0.2)
     other = sqlite3.connect(database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")  # as root may write every file, another program keeps it from being written

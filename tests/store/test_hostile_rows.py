@@ -304,7 +304,7 @@ def test_a_length_that_no_training_has_is_damage_of_the_row_not_of_the_checkpoin
     execute(here / "klcli.db", f"UPDATE runs SET state = 'interrupted', {change_to} WHERE id = 1")
     words = f"run 1: its settings in the database are damaged ({shown})"
     for command in (["train", "--resume", "1"], ["report", "--run", "1", "--plot", "curves"]):
-        code, _, err = answer(*command, "--db", str(here / "klcli.db"))
+        code, _, err = answer(*command, "--quiet", "--db", str(here / "klcli.db"))
         assert (code, err.count("\n")) == (4, 1), err
         assert f"{words}, restore a copy" in err
     with closing(Store(here / "klcli.db")) as store:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlite_utils
 from raw_sql import dicts, execute
 
 from klcli.errors import ConfigError, StoreError
@@ -19,6 +20,7 @@ from klcli.procedures.run_lookup import best_runs, images_of_run
 from klcli.settings.columns import stored_value
 from klcli.store import upkeep
 from klcli.store.records import BEST_FIRST, Order, RunFilter
+from klcli.store.schema import migrations
 from klcli.store.store import Store
 from klcli.text import csv_cell
 
@@ -473,9 +475,97 @@ def test_the_view_ranks_each_set_of_images_for_itself(five: Store) -> None:
     ]
 
 
+def test_the_view_ranks_what_the_command_line_ranks(five: Store) -> None:
+    """Without range tests and quirks; a split of an older klcli, with fewer settings, is the same split."""
+    execute(five.path, "UPDATE runs SET schedule = 'range' WHERE id = 3")
+    execute(five.path, "UPDATE runs SET config = json_remove(config, '$.split.split_seed') WHERE id = 2")
+    execute(
+        five.path,
+        "INSERT INTO studies (id, kind, settings, state, created_at) VALUES "
+        "(1, 'reproduce', '{\"method\": \"random biases\"}', 'complete', ''), (2, 'repeats', '{}', 'complete', '')",
+    )
+    for number, study in ((6, 1), (7, 2)):
+        execute(five.path, "CREATE TABLE copy AS SELECT * FROM runs WHERE id = 1")
+        execute(
+            five.path,
+            "UPDATE copy SET id = ?, study_id = ?, identity = ?, validation_accuracy = 0.9",
+            number,
+            study,
+            str(number),
+        )
+        names = ", ".join(f'"{row[1]}"' for row in execute(five.path, "PRAGMA table_info(runs)"))
+        execute(five.path, f"INSERT INTO runs ({names}) SELECT {names} FROM copy")
+        execute(five.path, "DROP TABLE copy")
+    images = five.runs.image_sets(RunFilter(state="complete"))
+    shown = [
+        (place, run)
+        for one in images
+        for place, run in enumerate(ids(five, **vars(RunFilter(state="complete").on_images_of(one))), start=1)
+    ]
+    assert sorted(shown) == sorted([(1, 7), (2, 2), (3, 1), (1, 4)])
+    assert sorted(execute(five.path, "SELECT place, run FROM best_runs")) == sorted(shown)
+
+
+def test_the_view_of_an_older_klcli_ranks_so_too_and_that_of_a_user_stays(five: Store, tmp_path: Path) -> None:
+    old, own = tmp_path / "old.db", tmp_path / "own.db"
+    with closing(sqlite_utils.Database(old)) as db:
+        migrations.apply(db)
+        db.conn.commit()
+    assert "range" not in execute(old, "SELECT sql FROM sqlite_master WHERE name = 'best_runs'")[0][0]
+    shutil.copyfile(old, own)
+    execute(own, "DROP VIEW best_runs")
+    execute(own, "CREATE VIEW best_runs AS SELECT id FROM runs")
+    for path in (old, own, own):
+        Store(path).close()
+    definition = "SELECT sql FROM sqlite_master WHERE name = 'best_runs'"
+    assert execute(old, definition) == execute(five.path, definition)
+    assert execute(own, definition) == [("CREATE VIEW best_runs AS SELECT id FROM runs",)]
+
+
 def test_a_ranking_follows_an_index(five: Store) -> None:
     condition, parameters = RunFilter(dataset_sha256="a" * 64, splits=("{}",), state="complete").conditions()
     sql = f"SELECT * FROM runs WHERE {condition} ORDER BY {BEST_FIRST.sql()}, id"
     plan = " ".join(row[3] for row in execute(five.path, f"EXPLAIN QUERY PLAN {sql} LIMIT 3", *parameters))
     assert "USING INDEX runs_by_images (dataset_sha256=? AND split=? AND state=?)" in plan
     assert "B-TREE" not in plan  # nothing is sorted
+
+
+WRONG = {
+    "UPDATE runs SET test_accuracy = 7.5 WHERE id = 2": "run 2: test_accuracy = 7.5, which is impossible",
+    "UPDATE runs SET test_accuracy = 9e999 WHERE id = 2": "run 2: test_accuracy = Inf, which is impossible",
+    "UPDATE runs SET best_validation_accuracy = -0.1": "run 1: best_validation_accuracy = -0.1, which is impossible",
+    "UPDATE runs SET ensemble_test_loss = -1 WHERE id = 3": "run 3: ensemble_test_loss = -1.0, which is impossible",
+    "UPDATE runs SET test_cost = -1 WHERE id = 3": "run 3: test_cost = -1.0, which is impossible",
+    "UPDATE runs SET seconds = -1 WHERE id = 3": "run 3: seconds = -1.0, which is impossible",
+    "UPDATE epochs SET seconds = -2 WHERE run_id = 2": "run 2, epoch 1.0: seconds = -2.0, which is impossible",
+    "UPDATE runs SET validation_accuracy = 1 WHERE id = 2": "run 2: validation_accuracy = 1.0, in its last evaluation ",
+    "UPDATE runs SET train_loss = NULL WHERE id = 2": "run 2: train_loss = NULL, in its last evaluation ",
+    "UPDATE epochs SET validation_cost = 0 WHERE run_id = 3": "run 3: validation_cost = ",
+    "INSERT INTO evaluations VALUES (4, '', '', NULL, NULL, 0, NULL, 0, 1.0, 0.5, 1.0, 1.5, 1.0, 0, 0)": (
+        "evaluation 4: test_accuracy = 1.5, which is impossible"
+    ),
+}
+
+
+@pytest.mark.parametrize("statement", WRONG)
+def test_a_check_names_numbers_that_no_training_stores(three_runs_here: Path, statement: str) -> None:
+    execute(three_runs_here / "klcli.db", statement)
+    with closing(Store(three_runs_here / "klcli.db")) as store:
+        [damage, *_] = store.upkeep.check()[0]
+        assert damage.startswith(WRONG[statement])
+
+
+def test_a_check_accuses_no_run_that_has_not_ended_or_has_diverged(recorder: Any) -> None:
+    """Some have later evaluations than their row, infinite losses or none; a mean of probabilities of 1 has a loss
+    of -1e-16.
+    """
+    for number, state in enumerate(("running", "interrupted", "failed", "diverged"), start=1):
+        run = recorder.begin(seed=number)
+        execute(
+            recorder.path, "UPDATE runs SET state = ?, train_loss = 5.0, test_loss = 9e999 WHERE id = ?", state, run
+        )
+        execute(recorder.path, "INSERT INTO epochs VALUES (?, 1, 1, 0.1, 9e999, 9e999, 0, 1, 1, 1, 0)", run)
+    execute(recorder.path, "UPDATE runs SET ensemble_test_loss = -1e-16, seconds = 0, test_accuracy = 1 WHERE id = 4")
+    execute(recorder.path, "ALTER TABLE runs ADD COLUMN my_accuracy REAL")
+    execute(recorder.path, "UPDATE runs SET my_accuracy = 99")
+    assert recorder.store.upkeep.check() == ([], [])
