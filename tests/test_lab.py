@@ -8,10 +8,12 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -342,6 +344,12 @@ def test_a_record_of_another_database_is_refused(lab: Lab, tmp_path: Path) -> No
         (lambda lab: lab.assignment("x"), "assignment(settings='x'): give an AssignmentSettings"),
         (lambda lab: lab.best("x"), "best(n='x'): give a whole number"),
         (lambda lab: lab.best(3, "bn"), "best(chosen='bn'): give a RunFilter"),
+        (lambda lab: RunFilter(hidden="50 30"), "RunFilter(hidden='50 30'): give a list"),
+        (lambda lab: RunFilter(hidden=(50, "30")), "RunFilter(hidden='30'): give a whole number"),
+        (lambda lab: RunFilter(lam="0.1"), "RunFilter(lam='0.1'): give a number"),
+        (lambda lab: RunFilter(batch_norm="yes"), "RunFilter(batch_norm='yes'): give True or False"),
+        (lambda lab: RunFilter(since=datetime(2020, 1, 1, tzinfo=UTC)), "RunFilter(since=datetime.dat"),
+        (lambda lab: RunFilter(tag=("a", "b")), "RunFilter(tag=('a', 'b')): give a text"),
         (lambda lab: lab.epochs([1]), "epochs(run=[1]): give a whole number, a text or a Run"),
         (lambda lab: lab.runs_of("1"), "runs_of(study='1'): give a Study or a whole number"),
         (lambda lab: lab.runs_of(lab.run()), "runs_of(study=Run(id=1, stu"),
@@ -354,6 +362,34 @@ def test_an_argument_of_another_type_is_named(lab: Lab, call: Callable[[Lab], ob
         call(lab)
     assert str(refused.value).startswith(named)
     assert lab.store.runs.where("1") == [run]
+
+
+def test_runs_are_chosen_by_the_widths_of_their_layers(lab: Lab) -> None:
+    wide, narrow = (lab.train(replace(SMALL, epochs=0, hidden=hidden)) for hidden in ((4, 3), (4,)))
+    for widths in ((4, 3), [4, 3], np.array([4, 3])):
+        assert lab.best(3, RunFilter(hidden=widths)) == [wide]  # type: ignore[arg-type]
+    assert lab.best(3, RunFilter(hidden=(4,))) == [narrow]
+    assert lab.best(3, RunFilter(hidden=range(4, 5), batch_norm=True)) == [narrow]
+    assert lab.best(3, RunFilter(hidden=(3, 4))) == []
+
+
+def test_a_store_refuses_what_sqlite_cannot_take(lab: Lab) -> None:
+    run, store, found = lab.train(replace(SMALL, epochs=0)), lab.store, []
+
+    def read(key: Any) -> None:
+        try:
+            store.runs.epochs(key)
+        except StoreError as error:
+            found.append(str(error))
+
+    read(run)
+    for thread in [threading.Thread(target=read, args=[run.id])]:
+        thread.start()
+        thread.join()
+    assert len(found) == 2
+    assert all("take `lab.store` anew in each thread" in one and "restore" not in one for one in found)
+    read(run.id)
+    assert len(found) == 2
 
 
 def test_numbers_of_numpy_and_any_iterables_are_what_they_contain(lab: Lab) -> None:
