@@ -26,6 +26,7 @@ from PIL import Image
 import klcli
 from klcli import Lab, SplitConfig, TrainConfig
 from klcli.errors import ConfigError, Interrupted, StoreError
+from klcli.procedures import trainings
 from klcli.procedures.observer import Observer
 from klcli.settings.presets import preset
 from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
@@ -149,6 +150,17 @@ def test_repeats_hold_what_they_do_not_vary(lab: Lab, order: str, held: list[str
     same = [name for name in ("seed", "shared_seed") if len({getattr(run.config, name) for run in runs}) == 1]
     assert same == held
     assert len({run.validation_loss for run in runs}) == 2
+
+
+@pytest.mark.parametrize(("jobs", "helpers"), [(1, 0), (2, 1), (None, 1)])
+def test_a_second_core_helps_unless_there_is_one_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int | None, helpers: int
+) -> None:
+    seen = []
+    monkeypatch.setattr(trainings, "cores", lambda: 2)
+    lab = Lab(tmp_path / "lab.db", data="synthetic", jobs=jobs)
+    lab.train(SMALL, on_evaluation=lambda _: seen.append([one.name for one in threading.enumerate()]))
+    assert {names.count("klcli helper") for names in seen} == {helpers}
 
 
 def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(lab: Lab) -> None:
