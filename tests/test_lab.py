@@ -527,6 +527,9 @@ def test_pictures_are_classified(lab: Lab, tmp_path: Path) -> None:
     [(name, probabilities)] = found.pictures
     assert name == str(tmp_path / "a.png")
     assert sum(probabilities.values()) == pytest.approx(1) and len(probabilities) == 10
+    [checkpoint] = tmp_path.glob("*/*.npz")
+    alone = lab.predict(tmp_path / "a.png", checkpoint=checkpoint)
+    assert alone.pictures == found.pictures  # a Lab that names its images takes a checkpoint, which needs none
 
 
 def test_queries(lab: Lab, tmp_path: Path) -> None:
