@@ -1,6 +1,7 @@
 """The Lab: the same results from Python as from the command line, and no side effects in the calling process."""
 
 import gc
+import inspect
 import json
 import multiprocessing
 import os
@@ -14,8 +15,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import psutil
@@ -150,6 +152,19 @@ def test_repeats_hold_what_they_do_not_vary(lab: Lab, order: str, held: list[str
     same = [name for name in ("seed", "shared_seed") if len({getattr(run.config, name) for run in runs}) == 1]
     assert same == held
     assert len({run.validation_loss for run in runs}) == 2
+
+
+def test_the_page_names_the_module_of_whatever_a_lab_takes() -> None:
+    page, modules = files("klcli").joinpath("docs/python.md").read_text(encoding="utf-8"), set()
+    for name, method in inspect.getmembers(Lab, inspect.isfunction):
+        if name == "__init__" or not name.startswith("_"):
+            hints = [one.annotation for one in inspect.signature(method).parameters.values()]
+            classes = {part for hint in hints for part in (hint, *get_args(hint)) if isinstance(part, type)}
+            modules |= {
+                one.__module__ for one in classes if one.__module__.startswith("klcli.") and one is not TrainConfig
+            }
+    assert len(modules) == 4  # of settings, of those of an assignment, of records, and of the observer
+    assert all(f"`{module}`" in page for module in modules)
 
 
 @pytest.mark.parametrize(("jobs", "helpers"), [(1, 0), (2, 1), (None, 1)])
