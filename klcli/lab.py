@@ -57,8 +57,9 @@ class Lab:
     """A database, a data set, and the procedures that use them.
 
     `data` is a path, "cifar10" or "synthetic"; `threads` those of BLAS; `jobs` the number of processes that train
-    stacks (None: one per core); `executor` the address of a Dask scheduler. `observer` receives messages and
-    progress. `command` is stored with the results.
+    stacks (None: one per core), and with 1 also a single network trains on one core, without the helper thread;
+    `executor` the address of a Dask scheduler. `observer` receives messages and progress. `command` is stored with
+    the results.
 
     Methods raise ConfigError for arguments of another type and settings that exclude each other, DataError for missing
     or damaged images, StoreError if the database or its disk fails, and Interrupted after Ctrl-C, with the command that

@@ -1,6 +1,7 @@
 """The Lab: the same results from Python as from the command line, and no side effects in the calling process."""
 
 import gc
+import inspect
 import json
 import multiprocessing
 import os
@@ -8,12 +9,15 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import psutil
@@ -24,6 +28,7 @@ from PIL import Image
 import klcli
 from klcli import Lab, SplitConfig, TrainConfig
 from klcli.errors import ConfigError, Interrupted, StoreError
+from klcli.procedures import trainings
 from klcli.procedures.observer import Observer
 from klcli.settings.presets import preset
 from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
@@ -147,6 +152,30 @@ def test_repeats_hold_what_they_do_not_vary(lab: Lab, order: str, held: list[str
     same = [name for name in ("seed", "shared_seed") if len({getattr(run.config, name) for run in runs}) == 1]
     assert same == held
     assert len({run.validation_loss for run in runs}) == 2
+
+
+def test_the_page_names_the_module_of_whatever_a_lab_takes() -> None:
+    page, modules = files("klcli").joinpath("docs/python.md").read_text(encoding="utf-8"), set()
+    for name, method in inspect.getmembers(Lab, inspect.isfunction):
+        if name == "__init__" or not name.startswith("_"):
+            hints = [one.annotation for one in inspect.signature(method).parameters.values()]
+            classes = {part for hint in hints for part in (hint, *get_args(hint)) if isinstance(part, type)}
+            modules |= {
+                one.__module__ for one in classes if one.__module__.startswith("klcli.") and one is not TrainConfig
+            }
+    assert len(modules) == 4  # of settings, of those of an assignment, of records, and of the observer
+    assert all(f"`{module}`" in page for module in modules)
+
+
+@pytest.mark.parametrize(("jobs", "helpers"), [(1, 0), (2, 1), (None, 1)])
+def test_a_second_core_helps_unless_there_is_one_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int | None, helpers: int
+) -> None:
+    seen = []
+    monkeypatch.setattr(trainings, "cores", lambda: 2)
+    lab = Lab(tmp_path / "lab.db", data="synthetic", jobs=jobs)
+    lab.train(SMALL, on_evaluation=lambda _: seen.append([one.name for one in threading.enumerate()]))
+    assert {names.count("klcli helper") for names in seen} == {helpers}
 
 
 def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(lab: Lab) -> None:
@@ -342,6 +371,12 @@ def test_a_record_of_another_database_is_refused(lab: Lab, tmp_path: Path) -> No
         (lambda lab: lab.assignment("x"), "assignment(settings='x'): give an AssignmentSettings"),
         (lambda lab: lab.best("x"), "best(n='x'): give a whole number"),
         (lambda lab: lab.best(3, "bn"), "best(chosen='bn'): give a RunFilter"),
+        (lambda lab: RunFilter(hidden="50 30"), "RunFilter(hidden='50 30'): give a list"),
+        (lambda lab: RunFilter(hidden=(50, "30")), "RunFilter(hidden='30'): give a whole number"),
+        (lambda lab: RunFilter(lam="0.1"), "RunFilter(lam='0.1'): give a number"),
+        (lambda lab: RunFilter(batch_norm="yes"), "RunFilter(batch_norm='yes'): give True or False"),
+        (lambda lab: RunFilter(since=datetime(2020, 1, 1, tzinfo=UTC)), "RunFilter(since=datetime.dat"),
+        (lambda lab: RunFilter(tag=("a", "b")), "RunFilter(tag=('a', 'b')): give a text"),
         (lambda lab: lab.epochs([1]), "epochs(run=[1]): give a whole number, a text or a Run"),
         (lambda lab: lab.runs_of("1"), "runs_of(study='1'): give a Study or a whole number"),
         (lambda lab: lab.runs_of(lab.run()), "runs_of(study=Run(id=1, stu"),
@@ -354,6 +389,34 @@ def test_an_argument_of_another_type_is_named(lab: Lab, call: Callable[[Lab], ob
         call(lab)
     assert str(refused.value).startswith(named)
     assert lab.store.runs.where("1") == [run]
+
+
+def test_runs_are_chosen_by_the_widths_of_their_layers(lab: Lab) -> None:
+    wide, narrow = (lab.train(replace(SMALL, epochs=0, hidden=hidden)) for hidden in ((4, 3), (4,)))
+    for widths in ((4, 3), [4, 3], np.array([4, 3])):
+        assert lab.best(3, RunFilter(hidden=widths)) == [wide]  # type: ignore[arg-type]
+    assert lab.best(3, RunFilter(hidden=(4,))) == [narrow]
+    assert lab.best(3, RunFilter(hidden=range(4, 5), batch_norm=True)) == [narrow]
+    assert lab.best(3, RunFilter(hidden=(3, 4))) == []
+
+
+def test_a_store_refuses_what_sqlite_cannot_take(lab: Lab) -> None:
+    run, store, found = lab.train(replace(SMALL, epochs=0)), lab.store, []
+
+    def read(key: Any) -> None:
+        try:
+            store.runs.epochs(key)
+        except StoreError as error:
+            found.append(str(error))
+
+    read(run)
+    for thread in [threading.Thread(target=read, args=[run.id])]:
+        thread.start()
+        thread.join()
+    assert len(found) == 2
+    assert all("take `lab.store` anew in each thread" in one and "restore" not in one for one in found)
+    read(run.id)
+    assert len(found) == 2
 
 
 def test_numbers_of_numpy_and_any_iterables_are_what_they_contain(lab: Lab) -> None:
@@ -479,6 +542,9 @@ def test_pictures_are_classified(lab: Lab, tmp_path: Path) -> None:
     [(name, probabilities)] = found.pictures
     assert name == str(tmp_path / "a.png")
     assert sum(probabilities.values()) == pytest.approx(1) and len(probabilities) == 10
+    [checkpoint] = tmp_path.glob("*/*.npz")
+    alone = lab.predict(tmp_path / "a.png", checkpoint=checkpoint)
+    assert alone.pictures == found.pictures  # a Lab that names its images takes a checkpoint, which needs none
 
 
 def test_queries(lab: Lab, tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from klcli.procedures.observer import Observer
 from klcli.procedures.searches import LambdaSearch, search
 from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import ENDED, StudyRunner, Untrained
-from klcli.settings.columns import stored_value
 from klcli.settings.editions import CHECK_LAMBDAS, AssignmentSettings, Edition
 from klcli.settings.procedures import SIGMAS, CheckSettings, SearchSettings
 from klcli.settings.run_command import command_of, run_command
@@ -146,7 +145,7 @@ class _Work:
         """Return the newest run with these settings and seeds in one of these states."""
         wanted, sha256 = settings_and_seeds(config), self.runner.dataset.sha256
         # The comparison of all settings takes 40 us per run, the database has the columns of these.
-        alike: dict[str, Any] = {"hidden": stored_value(config.hidden), "lam": config.lam, "seed": config.seed}
+        alike: dict[str, Any] = {"hidden": config.hidden, "lam": config.lam, "seed": config.seed}
         of_images = RunFilter(dataset_sha256=sha256, as_configured=True, batch_norm=config.batch_norm, **alike)
         for run in self.runner.store.runs.query(of_images, Order("id", descending=True)):
             is_usable = run.state in states and (run.test_accuracy is not None or run.state != "complete")

@@ -150,8 +150,6 @@ def predict(
     """
     both = f"--run {which} and --checkpoint {checkpoint}: give one of them"
     require(which is None or checkpoint is None, both)
-    images = f"--data {setup.data} and --checkpoint {checkpoint}: a checkpoint needs no images, omit --data"
-    require(setup.data is None or checkpoint is None, images)
     require(bool(pictures), "predict: name at least one picture")
     pixels = []
     with setup.observer.step("reading pictures", len(pictures)) as advance:

@@ -311,7 +311,8 @@ def explained(path: Path) -> Iterator[None]:
             raise StoreError(f"{path}: {_MOVED_AWAY}") from error
         if code == sqlite3.SQLITE_CANTOPEN:
             reason = _why_it_cannot_be_opened(path)
-        otherwise = f"SQLite reports {reason!r} ({getattr(error, 'sqlite_errorname', type(error).__name__)}), {RESTORE}"
+        cure = _OF_THE_CALLER if isinstance(error, sqlite3.ProgrammingError) else RESTORE
+        otherwise = f"SQLite reports {reason!r} ({getattr(error, 'sqlite_errorname', type(error).__name__)}), {cure}"
         raise StoreError(f"{path}: {_CURES.get(code, otherwise).replace('{}', reason)}") from error
 
 
@@ -327,6 +328,7 @@ def _why_it_cannot_be_opened(path: Path) -> str:
 
 
 RESTORE = "restore a copy or choose another with --db"
+_OF_THE_CALLER = "give it numbers and texts, and take `lab.store` anew in each thread"  # for programs
 _MOVED_AWAY = "this file was moved or deleted while it was open, name its new place with --db, continue with --resume"
 _MOVED = sqlite3.SQLITE_READONLY | 4 << 8  # READONLY_DBMOVED, a name that not every build of the module has
 _CURES: dict[int | None, str] = {

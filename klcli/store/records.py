@@ -2,11 +2,14 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar, cast
 
+from klcli.arguments import checked
 from klcli.errors import StoreError
+from klcli.settings.columns import stored_value
 from klcli.settings.sameness import without_seeds
 from klcli.settings.setting import with_valid
 from klcli.settings.split_config import SplitConfig
@@ -89,8 +92,7 @@ class Run(_Measured):
         """Raise StoreError, which names the value, if no training has the length of this one: the row is damaged."""
         for name in ("step_size", "cycles", "epochs"):
             if (value := getattr(self, name)) and not _SHORTEST < value < _LONGEST:
-                damage = f"its settings in the database are damaged ({name} = {value:g})"
-                raise StoreError(f"run {self.id}: {damage}, restore a copy")
+                raise StoreError(f"run {self.id}: its stored settings are damaged ({name} = {value:g}), restore a copy")
 
     @cached_property
     def versions(self) -> dict[str, Any]:
@@ -207,8 +209,7 @@ class GradientError:
     ratio_of_maxima: float
     gradient_mean: float
     gradient_std: float
-    # None in a check of a klcli that did not measure them.
-    equal_decimals: int | None = None
+    equal_decimals: int | None = None  # as the next ones, None in a check of a klcli that did not measure it
     mismatches: float | None = None  # share of the entries that differ at `decimals` of the check
     ratio_of_sums: float | None = None
     numerical_mean: float | None = None
@@ -271,9 +272,10 @@ class ImageSet:
         return config_of(f'{{"split": {self.split_json or "{}"}}}', f"the split {self.split_json!r} of a run").split
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class RunFilter:
-    """Conditions on runs; None is no condition."""
+    """Conditions on runs; None is no condition. Raises ConfigError for a value of another type."""
 
     dataset_sha256: str | None = None
     splits: tuple[str, ...] = ()  # JSON, as in the column
@@ -283,7 +285,7 @@ class RunFilter:
     tag: str | None = None
     where: str | None = None  # an SQL condition of the user on the columns of runs
     as_configured: bool | None = None  # only runs with a result of their config: no warm start, quirk or range test
-    hidden: str | None = None  # the widths, as in the column
+    hidden: Iterable[int] | None = None  # the widths, as in a TrainConfig
     lam: float | None = None
     seed: int | None = None
 
@@ -293,16 +295,15 @@ class RunFilter:
 
     def conditions(self) -> tuple[str, list[Any]]:
         names = ("dataset_sha256", "state", "batch_norm", "hidden", "seed")
-        terms = {f"{name} = ?": getattr(self, name) for name in names} | {'"lambda" = ?': self.lam}
+        terms = {f"{name} = ?": stored_value(getattr(self, name)) for name in names} | {'"lambda" = ?': self.lam}
         terms |= {"started_at >= ?": self.since, "instr(' ' || tags || ' ', ' ' || ? || ' ') > 0": self.tag}
         if len(self.splits) == 1:
             terms["split = ?"] = self.splits[0]  # with one, the index has the order of the ranking
         elif self.splits:
             terms["split IN (SELECT value FROM json_each(?))"] = json.dumps(self.splits)
         given = {term: value for term, value in terms.items() if value is not None}
-        own = [f"({self.where}\n)"] if self.where is not None else []  # the new line ends a comment in the condition
-        own += [AS_CONFIGURED] if self.as_configured else []
-        return " AND ".join([*given, *own]) or "1", list(given.values())
+        own = [f"({self.where}\n)"] * (self.where is not None)  # the new line ends a comment in the condition
+        return " AND ".join([*given, *own, *[AS_CONFIGURED] * bool(self.as_configured)]) or "1", [*given.values()]
 
 
 @dataclass(frozen=True)

@@ -302,7 +302,7 @@ def test_a_length_that_no_training_has_is_damage_of_the_row_not_of_the_checkpoin
     here: Path, change_to: str, shown: str, answer: Any
 ) -> None:
     execute(here / "klcli.db", f"UPDATE runs SET state = 'interrupted', {change_to} WHERE id = 1")
-    words = f"run 1: its settings in the database are damaged ({shown})"
+    words = f"run 1: its stored settings are damaged ({shown})"
     for command in (["train", "--resume", "1"], ["report", "--run", "1", "--plot", "curves"]):
         code, _, err = answer(*command, "--quiet", "--db", str(here / "klcli.db"))
         assert (code, err.count("\n")) == (4, 1), err

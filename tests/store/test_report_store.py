@@ -17,7 +17,6 @@ from raw_sql import dicts, execute
 
 from klcli.errors import ConfigError, StoreError
 from klcli.procedures.run_lookup import best_runs, images_of_run
-from klcli.settings.columns import stored_value
 from klcli.store import upkeep
 from klcli.store.records import BEST_FIRST, Order, RunFilter
 from klcli.store.schema import migrations
@@ -61,8 +60,8 @@ def test_filters_are_conditions(five: Store) -> None:
     assert ids(five, batch_norm=False, state="complete") == [4, 3, 1]
     assert ids(five, since="2026-01-03T00:00:00+00:00") == [4, 3, 5]
     config = five.runs.get(3).config
-    assert ids(five, hidden=stored_value(config.hidden), lam=config.lam, seed=config.seed) == [3]
-    assert ids(five, hidden="51") == ids(five, seed=99) == ids(five, lam=config.lam / 2) == []
+    assert ids(five, hidden=config.hidden, lam=config.lam, seed=config.seed) == [3]
+    assert ids(five, hidden=(51,)) == ids(five, seed=99) == ids(five, lam=config.lam / 2) == []
     assert ids(five, where='"lambda" < 0.25 AND seed > 1') == [2]
     assert ids(five, where="1 -- all of them", state="diverged") == [5]
 

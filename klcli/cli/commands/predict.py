@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import argument
 from klcli.report.words import network_name, run_title
-from klcli.settings.setting import flag, setting
+from klcli.settings.setting import flag, require, setting
 from klcli.settings.train_config import MAX_SHIFT
 from klcli.text import path_text
 
@@ -42,6 +42,8 @@ def predict(
     - `klcli predict *.png --run 3 --top 5 --flips`
     - `klcli predict cat.jpg --checkpoint run-000003.npz`
     """
+    images = f"--data {invocation.data} and --checkpoint {checkpoint}: a checkpoint needs no images, omit --data"
+    require(invocation.data is None or checkpoint is None, images)
     how: dict[str, Any] = {"flips": flips, "shifts": shifts, "snapshots": snapshots}
     found = invocation.lab.predict(pictures, run, checkpoint=checkpoint, **how)
 
