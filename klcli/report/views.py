@@ -104,11 +104,18 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
     groups, repeated = group(results, by)
     shown = groups[: selection.limit or DEFAULT_GROUPS]
     table = group_table(groups[: selection.limit] if selection.is_csv else shown, by)
-    notes = group_notes(shown, by, repeated) + [f"left out: {reason}" for reason in left_out]
+    notes = group_notes(shown, by, repeated) + diverged_note(store, chosen)
+    notes += [f"left out: {reason}" for reason in left_out]
     notes += _left_out("best", table, len(groups), "groups")
     drawn = {one.id for group in shown for one in group.runs}
     runs = [run for run in store.runs.query(chosen, order) if run.id in drawn] if selection.plot else []
     return View(table=table, notes=notes, document={"groups": [*exact_rows(table)], "notes": notes}, runs=runs)
+
+
+def diverged_note(store: Store, chosen: RunFilter) -> list[str]:
+    """Name the diverged runs that the means over `chosen`, all complete, do not contain and so favour."""
+    diverged = words.incomplete_words(store.runs.query(replace(chosen, state="diverged"), NEWEST_FIRST))
+    return [f"Not included: {diverged}."] * bool(diverged)
 
 
 def _best(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:

@@ -313,3 +313,19 @@ def test_a_database_that_cannot_be_used(here: Klcli, trained: Path, refused: Ref
     (trained / "results/klcli.db").rename(trained / "other.db")
     (trained / "other.db").write_bytes(b"no database at all, but long enough to be read as one" * 100)
     refused(here(*args, "--db", "other.db"), 4, "other.db", "not an SQLite database")
+
+
+def test_the_runs_that_means_over_seeds_lack_because_they_diverged_are_named(
+    here: Klcli, trained: Path, unrendered: None
+) -> None:
+    """The mean of the others favours a setting with which some seeds diverge."""
+    here("report", "--html", "page.html")
+    assert "Not included" not in here("report", "--group-by", "bn").stdout + (trained / "page.html").read_text()
+    change(trained, "UPDATE runs SET state = 'diverged' WHERE id = 2")
+    assert "\nNot included: run 2 (diverged).\n" in here("report", "--group-by", "bn").stdout
+    assert "Not included: run 2 (diverged)." in json.loads(here("report", "--group-by", "bn", "--json").stdout)["notes"]
+    assert "Not included" not in here("report", "--group-by", "bn", "--where", "id <> 2").stdout
+    change(trained, "UPDATE runs SET lambda = 0, epochs = 1, seed = id, config = (SELECT json_set(config, '$.seed', id)"
+           " FROM runs AS one WHERE one.id = 3) WHERE id = 1")  # fmt: skip
+    here("report", "--html", "page.html")
+    assert "Not included: run 2 (diverged)." in (trained / "page.html").read_text()
