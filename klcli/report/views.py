@@ -15,6 +15,7 @@ from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.tables.table import Table
 from klcli.settings.procedures import MEASURES
+from klcli.settings.run_names import LAST
 from klcli.settings.selection import MOST_ROWS, Selection
 from klcli.settings.setting import require
 from klcli.store.records import BEST_FIRST, GradientCheck, ImageSet, Order, Run, RunFilter, Study
@@ -55,7 +56,7 @@ def view(store: Store, selection: Selection) -> View:
     if selection.is_about_gradients:
         return gradients_view(store, store.gradient_checks.suite(), selection.limit, selection.shown_measures)
     if selection.study is not None:
-        return study_view(store, selection.study, selection.limit)
+        return study_view(store, _study_named(store, selection.study), selection.limit)
     if selection.is_about_studies:
         return study_view(store, latest_study(store, selection.plot[0]), selection.limit)
     if selection.group_by:
@@ -102,12 +103,19 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
         return View(notes=notes, document={"groups": [], "notes": notes})
     groups, repeated = group(results, by)
     shown = groups[: selection.limit or DEFAULT_GROUPS]
-    notes = group_notes(shown, by, repeated) + [f"left out: {reason}" for reason in left_out]
-    notes += _left_out("best", len(shown), len(groups), "groups", selection)
     table = group_table(groups[: selection.limit] if selection.is_csv else shown, by)
+    notes = group_notes(shown, by, repeated) + diverged_note(store, chosen)
+    notes += [f"left out: {reason}" for reason in left_out]
+    notes += _left_out("best", table, len(groups), "groups")
     drawn = {one.id for group in shown for one in group.runs}
     runs = [run for run in store.runs.query(chosen, order) if run.id in drawn] if selection.plot else []
     return View(table=table, notes=notes, document={"groups": [*exact_rows(table)], "notes": notes}, runs=runs)
+
+
+def diverged_note(store: Store, chosen: RunFilter) -> list[str]:
+    """Name the diverged runs that the means over `chosen`, all complete, do not contain and so favour."""
+    diverged = words.incomplete_words(store.runs.query(replace(chosen, state="diverged"), NEWEST_FIRST))
+    return [f"Not included: {diverged}."] * bool(diverged)
 
 
 def _best(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
@@ -189,14 +197,20 @@ def _listed(store: Store, selection: Selection, chosen: RunFilter, order: Order,
     table, total = list_table(everything, title or counted), store.runs.count(chosen)
     if not table.rows:
         return View()
-    notes = _left_out("newest" if order == NEWEST_FIRST else "first", len(table.rows), total, "runs", selection)
+    notes = _left_out("newest" if order == NEWEST_FIRST else "first", table, total, "runs")
     document = {"runs": [*map(run_document, runs)], "total": total, "notes": notes}
     return View(table=table, notes=notes, document=document, runs=sound)
 
 
-def _left_out(first: str, shown: int, total: int, what: str, selection: Selection) -> list[str]:
-    is_cut = shown < total and selection.limit is None
-    return [f"Only the {first} {shown} of {total} {what}: `--limit {total}` shows all."] * is_cut
+def _left_out(first: str, table: Table, total: int, what: str) -> list[str]:
+    n = len(table.rows)
+    return [f"Only the {first} {n} of {total} {what}: `--limit {total}` shows all."] * (n < total)
+
+
+def _limited(table: Table, limit: int | None) -> tuple[Table, list[str]]:
+    """Return the first rows of a table, at most `limit`, and a note if there are more."""
+    shown = table.limited(limit)
+    return shown, _left_out("first", shown, len(table.rows), "rows")
 
 
 def _side_by_side(store: Store, selection: Selection) -> View:
@@ -216,8 +230,8 @@ def _side_by_side(store: Store, selection: Selection) -> View:
         "evaluations": [*map(record_document, evaluations)],
         "differs": [row["setting"] for row in comparison_table(runs, diff_only=True).rows],
     }
-    table = comparison_table(runs, selection.diff_only, evaluations).limited(selection.limit)
-    return View(table=table, notes=notes, document=document, runs=runs, is_chosen=True)
+    table, cut = _limited(comparison_table(runs, selection.diff_only, evaluations), selection.limit)
+    return View(table=table, notes=cut + notes, document=document, runs=runs, is_chosen=True)
 
 
 def gradients_view(
@@ -229,9 +243,9 @@ def gradients_view(
     if not checks:
         note = f"{store.path} holds no gradient check yet: begin with `klcli gradcheck`"
         return View(notes=[note], document={"checks": []})
-    table = later_checks.suite_table(checks, measures).limited(limit)
+    table, cut = _limited(later_checks.suite_table(checks, measures), limit)
     tables = [later_checks.gradient_check_table(one, measures) for one in later_checks.limited(checks, limit)]
-    notes = [later_checks.gradient_verdict(checks), *later_checks.measure_notes(checks, measures)]
+    notes = [*cut, later_checks.gradient_verdict(checks), *later_checks.measure_notes(checks, measures)]
     notes.append(later_checks.gradient_method(checks[0]))
     document = {"checks": [*map(check_document, checks)], "rows": [*exact_rows(table)]}
     return View(table=table, tables=tables, notes=notes, document=document)
@@ -271,9 +285,18 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
     if study.kind != "reproduce":
         notes += [words.repeats_note(runs), *deletions(store.studies.chain(number))]
     notes.append("" if study.state == "complete" else f"study {number} is {study.state}")
-    table, notes = table.limited(limit), [*filter(None, notes), *unread]
+    table, cut = _limited(table, limit)
+    notes = [*cut, *filter(None, notes), *unread]
     document["rows"] = [*exact_rows(table)]
     return View(table=table, notes=notes, document=document, runs=runs, study=study)
+
+
+def _study_named(store: Store, name: str) -> int:
+    """Return the number of a study: `last` is the newest complete one, -1 the newest, -2 the one before it."""
+    found = [one.id for one in store.studies.all() if name != LAST or one.state == "complete"]
+    require(bool(found) or name != LAST, f"--study last: {store.path} holds no complete study, give -1 or a number")
+    number = -1 if name == LAST else int(name)
+    return found[number] if -len(found) <= number < 0 else number
 
 
 def latest_study(store: Store, kind: str) -> int:

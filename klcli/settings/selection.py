@@ -1,5 +1,6 @@
 """Selection: the options of `klcli report`, validated before the database is opened."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,7 @@ from typing import Any
 
 from klcli.errors import ConfigError
 from klcli.settings.procedures import ALL, MEASURES, measures_of
-from klcli.settings.run_names import parsed
+from klcli.settings.run_names import LAST, parsed
 from klcli.settings.setting import Role, Settings, flag, require, setting, settings_of
 from klcli.text import command_text, storable
 
@@ -41,8 +42,8 @@ class Selection(Settings):
     runs: tuple[str, ...] = setting((), VIEW, "Show these runs side by side: 7, 1-3, `last`, `best`, or -1 for the "
         "newest.", option="--run", metavar="RUN...")
     diff_only: bool = flag(VIEW, "With --run, show only the differences.")
-    study: int | None = setting(None, VIEW, "Show the table of a search, a sweep, repeats or a reproduction.",
-        metavar="STUDY")
+    study: str | None = setting(None, VIEW, "Show the table of a search, a sweep, repeats or a reproduction: a number, "
+        "`last` complete one, or -1 for the newest.", metavar="STUDY|last")
     group_by: tuple[str, ...] = setting((), VIEW, "Show mean, deviation and n over seeds, as `hidden,bn`, and which "
         "differences chance alone can explain.", metavar="COLUMN...")
     gradchecks: bool = flag(VIEW, "Show the latest gradient check.")
@@ -92,6 +93,8 @@ class Selection(Settings):
         require(not (views and other_state), complete)
         both = f"--dataset {self.dataset} and --images-of {self.images_of}: give one of them"
         require(self.dataset is None or self.images_of is None, both)
+        a_study = f"--study {self.study!r}: give the number of a study, as 3, -1 for the newest one, or `last`"
+        require(self.study in (None, LAST) or re.fullmatch("-?[0-9]{1,18}", str(self.study)) is not None, a_study)
         for name in self.runs:
             parsed(name, "--run")
         if self.images_of is not None:

@@ -84,9 +84,12 @@ class Setting:
     def _read(self, text: str, kind: type) -> Any:
         require(bool(text) or kind is not Path, f"{self.option} '': must be {_KINDS[kind]}")  # Path("") is this folder
         try:
-            return user_path(text) if kind is Path else kind(text)
+            value = user_path(text) if kind is Path else kind(text)
         except ValueError:
             raise ConfigError(f"{self.option} {text!r}: must be {_KINDS[kind]}{self._example}") from None
+        is_lost = kind is float and value == 0 and any(one in "123456789" for one in text.lower().partition("e")[0])
+        require(not is_lost, f"{self.option} {text}: float64 rounds it to 0, give 0 or a number of at least 5e-324")
+        return value
 
     def checked(self, value: Any) -> Any:
         """Return the value in its stored form: 5 as 5.0 for a float, a list as a tuple. Raises ConfigError."""

@@ -63,7 +63,12 @@ class Database:
                 raise StoreError(f"{path}: this is {what}, not a database, choose another with --db")
             # Checkpoints, pictures and locks are beside the file itself, not beside a link to it.
             self.real = path.resolve() if path.is_symlink() else path
-            for suffix in JOURNALS:  # SQLite would wait for a pipe without end
+            for suffix in JOURNALS:
+                if self.real.name.endswith(suffix):
+                    its = self.real.name.removesuffix(suffix)
+                    words = f"SQLite keeps the changes to {its} under this name, choose another with --db"
+                    raise StoreError(f"{path}: {words}")
+                # SQLite would wait for a pipe without end.
                 if what := irregular(beside := Path(f"{self.real}{suffix}")):
                     raise StoreError(f"{beside}: this is {what} in the place of a file of SQLite, remove it")
             try:
@@ -185,7 +190,8 @@ class Database:
             # An error without a code comes from Python itself, for two statements in one.
             elif not isinstance(cause, sqlite3.Error | sqlite3.Warning) or _code(cause) not in _USERS_FAULT:
                 raise
-            raise ConfigError(f"--where {where!r}: {cause}; it is an SQL condition on the columns of runs") from None
+            words = "it is an SQL condition on the columns of runs, see `klcli help database`"
+            raise ConfigError(f"--where {where!r}: {cause}; {words}") from None
         finally:
             self._db.conn.set_authorizer(None)
 

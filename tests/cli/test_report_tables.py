@@ -196,8 +196,41 @@ def test_a_study_has_at_most_as_many_rows_as_asked_for(here: Klcli, tmp_path: Pa
     search = ("search-lambda", "--values", "0.1", "0.01", "0.001", "--subset", "200", "--epochs", "0", "--jobs", "1")
     assert here(*search, "--data", "synthetic").returncode == 0
     whole = here("report", "--study", "1", "--format", "csv").stdout.splitlines()
-    assert here("report", "--study", "1", "--limit", "2", "--format", "csv").stdout.splitlines() == whole[:3]
+    limited = here("report", "--study", "1", "--limit", "2", "--format", "csv")
+    assert limited.stdout.splitlines() == whole[:3]
+    assert "Only the first 2 of 3 rows: `--limit 3` shows all." in limited.stderr
     assert len(whole) == 4
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        ("--list", "Only the newest 1 of 3 runs: `--limit 3` shows all."),
+        ("--group-by lambda", "Only the best 1 of 3 groups: `--limit 3` shows all."),
+        ("--run 1-2 --diff-only", "Only the first 1 of "),
+    ],
+)
+def test_a_table_that_is_cut_says_so(here: Klcli, trained: Path, view: str, words: str) -> None:
+    """Its title counts the runs that it shows."""
+    assert words in here("report", *view.split(), "--limit", "1").stdout
+    assert "Only the" not in here("report", *view.split(), "--limit", "99").stdout
+    assert "Only the" not in here("report", *view.split()).stdout
+
+
+def test_a_study_is_named_as_a_run_is(here: Klcli, trained: Path, refused: Refused) -> None:
+    """`last` is the newest complete one, -1 the newest, -2 the one before it."""
+    refused(here("report", "--study", "last"), 2, "--study last: results/klcli.db holds no complete study")
+    small = ("train", "--repeats", "2", "--subset", "200", "--epochs", "0", "--jobs", "1", "--data", "synthetic")
+    for seed in "1", "2", "3":
+        assert here(*small, "--seed", seed).returncode == 0
+    change(trained, "UPDATE studies SET state = 'interrupted' WHERE id = 3")
+    shown = {name: here("report", "--study", name).stdout for name in ("1", "2", "3", "last", "-1", "-2", "-3")}
+    names = {"last": "2", "-1": "3", "-2": "2", "-3": "1"}
+    assert all(shown[name] == shown[number] for name, number in names.items())
+    assert len(set(shown.values())) == 3
+    refused(here("report", "--study", "-4"), 4, "there is no study -4, the latest is 3")
+    for wrong in "best", "1-2", "1.5", "", "9" * 30:
+        refused(here("report", "--study", wrong), 2, f"--study {wrong!r}: give the number of a study")
 
 
 def test_groups(here: Klcli, trained: Path, rows: Rows) -> None:
@@ -280,3 +313,19 @@ def test_a_database_that_cannot_be_used(here: Klcli, trained: Path, refused: Ref
     (trained / "results/klcli.db").rename(trained / "other.db")
     (trained / "other.db").write_bytes(b"no database at all, but long enough to be read as one" * 100)
     refused(here(*args, "--db", "other.db"), 4, "other.db", "not an SQLite database")
+
+
+def test_the_runs_that_means_over_seeds_lack_because_they_diverged_are_named(
+    here: Klcli, trained: Path, unrendered: None
+) -> None:
+    """The mean of the others favours a setting with which some seeds diverge."""
+    here("report", "--html", "page.html")
+    assert "Not included" not in here("report", "--group-by", "bn").stdout + (trained / "page.html").read_text()
+    change(trained, "UPDATE runs SET state = 'diverged' WHERE id = 2")
+    assert "\nNot included: run 2 (diverged).\n" in here("report", "--group-by", "bn").stdout
+    assert "Not included: run 2 (diverged)." in json.loads(here("report", "--group-by", "bn", "--json").stdout)["notes"]
+    assert "Not included" not in here("report", "--group-by", "bn", "--where", "id <> 2").stdout
+    change(trained, "UPDATE runs SET lambda = 0, epochs = 1, seed = id, config = (SELECT json_set(config, '$.seed', id)"
+           " FROM runs AS one WHERE one.id = 3) WHERE id = 1")  # fmt: skip
+    here("report", "--html", "page.html")
+    assert "Not included: run 2 (diverged)." in (trained / "page.html").read_text()

@@ -87,6 +87,7 @@ def test_adam_with_the_rates_of_sgd_is_warned_of_with_the_cure(here: Klcli, comm
         (["train", "--preset", "quick", "--no-bn", "--bn-position", "after"], ["--bn-position after", "add --bn"]),
         (["search-lambda", "--no-bn", "--bn-position", "after"], ["--bn-position after", "add --bn"]),
         (["train", "--executor", "tcp://host:1"], ["--executor tcp://host:1", "--repeats 2"]),
+        (["search-lambda", "-j", "2", "--executor", "tcp://host:1"], ["--jobs 2: no effect", "--executor"]),
         (["train", "--whitening-eps", "3"], ["--whitening-eps 3", "--whitening N"]),
         (
             ["train", "--shift", "1", "--weak-augmentation", "0.1"],

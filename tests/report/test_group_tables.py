@@ -89,6 +89,20 @@ def test_groups_that_mix_settings_say_so() -> None:
     )
 
 
+def test_rows_that_mix_settings_are_not_tested() -> None:
+    """Welch's test takes the spread of a row for that of its seeds; here the rows 1 and 3 differ, row 2 has two
+    lambdas and would make three comparisons of one."""
+    other = [run(number, 0.4 + number / 1000, hidden=(30,)) for number in range(7, 10)]
+    runs = [*two_groups(), run(10, 0.5, lam=0.1), *other]
+    by = settings_named(["hidden", "batch_norm"])
+    groups, _ = group(runs, by)
+    p = stats.ttest_ind(WITH, [0.407, 0.408, 0.409], equal_var=False).pvalue
+    [verdict, mixed] = group_notes(groups, by, [])
+    assert verdict.startswith(f"Differ by more than chance (p < 0.05): rows 1 and 3 (p {p:.2g}); ")
+    assert verdict.endswith("one comparison.")
+    assert mixed.startswith("Row 2 of the table mixes runs with different lambda: ") and "not tested" in mixed
+
+
 def test_a_run_of_an_older_klcli_or_of_a_preset_is_no_second_seed() -> None:
     """One stored before --whitening and --bn-samples existed, one under the name of a preset, one of a study."""
     first = run(1, 0.5)

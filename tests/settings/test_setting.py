@@ -102,6 +102,7 @@ def test_options_of_commands_are_settings_too() -> None:
         ("degrees", ["warm"], "--degrees 'warm': must be a number"),
         ("degrees", ["-3"], "--degrees -3.0: must be a finite number, at least 0"),
         ("degrees", ["nan"], "--degrees nan: must be a finite number, at least 0"),
+        ("degrees", ["0,.1E-400"], "--degrees .1E-400: float64 rounds it to 0, give 0 or a number of at least 5e-324"),
     ],
 )
 def test_what_is_typed_for_a_command_is_refused_by_its_option(key: str, typed: object, message: str) -> None:
@@ -109,6 +110,11 @@ def test_what_is_typed_for_a_command_is_refused_by_its_option(key: str, typed: o
     with pytest.raises(ConfigError) as refusal:
         one.checked(one.read(typed))
     assert str(refusal.value) == message
+
+
+@pytest.mark.parametrize("typed", ["0", "-0.0", "0e-5", "0.000E400", "5e-324", "1e-323"])
+def test_a_typed_number_that_float64_holds_is_read(typed: str) -> None:
+    assert settings_of(Order)["degrees"].read([typed]) == (float(typed),)
 
 
 def test_a_count_of_python_must_fit_the_database() -> None:

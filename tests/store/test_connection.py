@@ -160,6 +160,16 @@ def test_a_folder_is_no_database(tmp_path: Path) -> None:
     assert_refused_in_one_line(tmp_path, "a folder, not a database")
 
 
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
+def test_a_file_in_which_sqlite_keeps_the_changes_to_another_is_no_database(tmp_path: Path, suffix: str) -> None:
+    """SQLite takes one for what a killed process left of the database beside it: it rolls back or removes it."""
+    (link := tmp_path / "link.db").symlink_to(file := tmp_path / f"klcli.db{suffix}")
+    for path in (file, link):
+        assert_refused_in_one_line(path, "klcli.db under this name", "--db")
+    assert [*tmp_path.iterdir()] == [link]
+    Store(tmp_path / f"klcli{suffix}.db").close()
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     assert_refused_in_one_line(tmp_path / "file" / "klcli.db", str(tmp_path / "file"), "--db")

@@ -39,7 +39,9 @@ Tag = Annotated[str, argument("TAG", "A word without spaces.")]
 @invoked("db")
 def note(
     runs: SomeRuns,
-    text: Annotated[str, argument("TEXT", "The note; an empty one removes it.")],
+    text: Annotated[
+        str, argument("TEXT", "The note; an empty one removes it, and -- comes before one that begins with -.")
+    ],
     *,
     invocation: Invocation,
 ) -> None:

@@ -89,7 +89,7 @@ class Sections:
         return view(self._store, own)
 
     def _images(self, images: ImageSet, is_drawn: bool) -> Iterator[Markup]:
-        everything, _ = self._store.runs.results(self._conditions.on_images_of(images))
+        everything, _ = self._store.runs.results(own := self._conditions.on_images_of(images))
         if images.dataset == "synthetic":
             yield page.notes(["Synthetic images: these results say nothing about CIFAR-10."], is_warning=True)
         yield from _shown(ranking := self._of_images(images, best=BEST))
@@ -99,7 +99,7 @@ class Sections:
         # A single seed is already in the ranking.
         if several := [one for one in groups if len(one.runs) > 1][:GROUPS]:
             yield page.table(group_table(several, by))
-            yield page.notes(group_notes(several, by, repeated))
+            yield page.notes(group_notes(several, by, repeated) + views.diverged_note(self._store, own))
         if evaluations := self._store.evaluations.of_runs([run.id for run in everything]):
             title = f"Stored networks, evaluated again, on {images_words(images)}"
             yield page.table(evaluations_table(title, evaluations))

@@ -1,7 +1,7 @@
 """Groups: mean and deviation of runs that differ only in their seed, and tests of the differences between groups."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property, partial
 from typing import Any
@@ -85,12 +85,12 @@ def group_table(groups: Sequence[Group], by: Sequence[Setting]) -> Table:
 
 def group_notes(groups: Sequence[Group], by: Sequence[Setting], repeated: Runs) -> list[str]:
     """Return the conclusions from the numbers as sentences."""
-    notes = _verdict([one.sample for one in groups])
     mixed = [", ".join(one.label for one in varying(own.runs) if one not in by) for own in groups]
+    notes = _verdict([one.sample for one in groups], [row for row, labels in enumerate(mixed) if not labels])
     for labels in dict.fromkeys(filter(None, mixed)):
         rows = [number for number, own in enumerate(mixed, start=1) if own == labels]
         what = f"{numbered('Row', rows)} of the table {'mixes' if len(rows) == 1 else 'mix'} runs with different"
-        cure = "the deviation is not that of seeds alone; add to --group-by or filter with --where"
+        cure = "the deviation is not that of seeds alone, and not tested; add to --group-by or filter with --where"
         notes.append(f"{what} {labels}: {cure}")
     seeds = [({one.config.shared_seed for one in own.runs}, {one.config.seed for one in own.runs}) for own in groups]
     if held := [number for number, (orders, own) in enumerate(seeds, start=1) if len(orders) == 1 < len(own)]:
@@ -104,8 +104,10 @@ def group_notes(groups: Sequence[Group], by: Sequence[Setting], repeated: Runs) 
     return notes
 
 
-def _verdict(samples: Sequence[Sample]) -> list[str]:
-    comparisons, notes = compare(samples), []
+def _verdict(samples: Sequence[Sample], alike: Sequence[int]) -> list[str]:
+    """Return what tests of the samples at the positions `alike` say: runs of one setting that differ in their seed."""
+    tests, notes = compare([samples[row] for row in alike]), list[str]()
+    comparisons = [replace(one, a=alike[one.a], b=alike[one.b]) for one in tests]
     same, different = ([one for one in comparisons if one.differs == differs] for differs in (False, True))
     n = len(comparisons)
     corrected = f"corrected by Holm for {n} comparisons" if n > 1 else "one comparison"
