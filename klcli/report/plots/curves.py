@@ -172,7 +172,7 @@ def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ("validation",))
     out, why = [run for run in measured if run not in drawn], {"complete": "with settings and seeds of others"}
     states = {run.state: [one for one in out if one.state == run.state] for run in out}
     left = ", ".join(f"{words.run_numbers(own)}, {why.get(state, state)}" for state, own in states.items())
-    looks = cycle(product(chart.LINES, chart.COLOURS) if is_one else [("", colour) for colour in chart.COLOURS])
+    looks = cycle(chart.LOOKS if is_one else [("", colour) for colour in chart.COLOURS])
     if sorted(own[0].config.batch_norm for own in groups) == [False, True]:
         looks = cycle([("", OF_BN[own[0].config.batch_norm]) for own in groups])
     labels = _labels(groups) if len(groups) <= FEW else _shortened(_labels(groups))

@@ -88,7 +88,7 @@ def _named(title: str, chart: Chart) -> Chart:
 def warm_start(
     title: str, caption: str, compared: Sequence[Comparison], chain: Sequence[TrainConfig], splits: Sequence[str] = ()
 ) -> Chart:
-    """Gather the accuracies of a chain, ours as lines and the published ones as dots, except those without ours.
+    """Gather the accuracies of a chain, ours as lines and the published ones as rings, except those without ours.
 
     Their places are those of their trainings in the chain, of which the report may give some alone.
     """
@@ -103,7 +103,7 @@ def warm_start(
         if points:
             places, ours, published = zip(*points, strict=True)
             lines.append(Line(split, places, ours, colour))
-            lines.append(Line(f"{split}, published", places, published, colour, "", size=4))
+            lines.append(Line(f"{split}, published", places, published, colour, "", size=7, fill="none"))
     xlabel = "training, each with the weights of the one before"
     xticks = range(1, len(chain) + 1, 1 + len(chain) // TICKS)
     return Chart(title, caption, [[Panel(lines, "", xlabel, "accuracy", ylim=(0, 1.02), xticks=xticks)]], 8, 4.4)

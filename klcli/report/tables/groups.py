@@ -90,7 +90,7 @@ def group_notes(groups: Sequence[Group], by: Sequence[Setting], repeated: Runs) 
     for labels in dict.fromkeys(filter(None, mixed)):
         rows = [number for number, own in enumerate(mixed, start=1) if own == labels]
         what = f"{numbered('Row', rows)} of the table {'mixes' if len(rows) == 1 else 'mix'} runs with different"
-        cure = "the deviation is not that of seeds alone; add to --group-by or filter with --where"
+        cure = "neither deviation nor test is of seeds alone; add to --group-by or filter with --where"
         notes.append(f"{what} {labels}: {cure}")
     seeds = [({one.config.shared_seed for one in own.runs}, {one.config.seed for one in own.runs}) for own in groups]
     if held := [number for number, (orders, own) in enumerate(seeds, start=1) if len(orders) == 1 < len(own)]:
