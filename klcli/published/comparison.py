@@ -71,7 +71,7 @@ def _sample(line: Line, mine: Sequence[Run]) -> Sample | None:
 
 
 def _training(
-    line: Line, sample: Sample | None, mine: Sequence[Run], typical: float | None, incomparable: str | None
+    line: Line, sample: Sample | None, mine: Sequence[Run], typical: intervals.Typical | None, incomparable: str | None
 ) -> Comparison:
     diverged = sum(run.state == "diverged" for run in mine)
     if line.quantity is None or line.published is None or line.config is None:
@@ -89,7 +89,7 @@ def _training(
     sampling = 0.0 if same_images else intervals.sampling_error(line.quantity, sample.mean, line.config.split)
     noise = intervals.Noise(sample.n, sample.std, typical, sampling)
     tolerance = line.tolerance or intervals.tolerance_of(line.quantity)
-    verdict, power = intervals.decide(sample.mean - line.published, noise, tolerance)
+    verdict, power = intervals.decide(sample.mean - line.published, noise, tolerance, line.rounding)
     scatter = f"ours have {min(sample.values):.4f} to {max(sample.values):.4f}" if power and sample.n > 1 else ""
     why = _why(line, verdict, lost, power, scatter)
     return Comparison(line, verdict, why, sample, diverged, noise.half(), tolerance)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from klcli.published import intervals
-from klcli.published.intervals import DIFFERS, INCOMPARABLE, REPRODUCED, UNDECIDED
+from klcli.published.intervals import DIFFERS, INCOMPARABLE, REPRODUCED, UNDECIDED, Typical
 from klcli.published.report import Comparison, Conclusion, Experiment, Line, Report
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
@@ -39,7 +39,7 @@ class Evidence:
 
     report: Report
     runs_of: Callable[[TrainConfig, str], Sequence[Run]]  # of a setting and method, in the order of their repeats
-    typical: Mapping[str, float | None]  # by quantity
+    typical: Mapping[str, Typical | None]  # by quantity
     epochs: Epochs
 
     def experiment(self, name: str) -> Experiment:
@@ -60,10 +60,12 @@ class Evidence:
     def values(self, name: str, config: TrainConfig, quantity: str) -> Values:
         return {repeat: float(getattr(run, quantity)) for repeat, run in self.runs(name, config).items()}
 
-    def typical_of(self, *quantities: str) -> float | None:
+    def typical_of(self, *quantities: str) -> Typical | None:
         """Return the typical spread of a sum of independent quantities, None if that of one is unknown."""
         known = [one for quantity in quantities if (one := self.typical.get(quantity)) is not None]
-        return math.hypot(*known) if len(known) == len(quantities) > 0 else None
+        if not len(known) == len(quantities) > 0:
+            return None
+        return Typical(math.hypot(*(one.std for one in known)), min(one.freedom for one in known))
 
 
 def find(line: Line, evidence: Evidence) -> Comparison:
@@ -84,7 +86,7 @@ def find(line: Line, evidence: Evidence) -> Comparison:
         verdict, power = intervals.decide_claim(difference if claim == "above" else -difference, noise)
         return Comparison(line, verdict, power, sample, margin=noise.half())
     tolerance = line.tolerance or intervals.tolerance_of(line.conclusion.quantity)
-    verdict, power = intervals.decide(difference, noise, tolerance)
+    verdict, power = intervals.decide(difference, noise, tolerance, line.rounding)
     return Comparison(line, verdict, power, sample, margin=noise.half(), tolerance=tolerance)
 
 

@@ -11,12 +11,14 @@ e is 0 for the test images, which are everybody's, for a report that validates o
 varies with the seed, because then s contains the share of a split, in our runs as in the published one.
 
 Three seeds estimate s badly. Its square is therefore the mean of two variances, weighted by their degrees of freedom:
-that of the n seeds, n - 1, and that of a typical setting of the report, s0^2, PRIOR. t has the sum of both.
-s0 is the median over the settings of the report of the standard deviation over seeds, each divided by
+that of the n seeds, n - 1, and that of a typical setting of the report, s0^2, at most PRIOR, and at most those of the
+other settings: seeds that are already counted are no further evidence. t has the sum of both, and more of them with e,
+which is known. s0 is the median over the settings of the report of the standard deviation over seeds, each divided by
 (1 - 2 / (9 (n - 1)))^1.5, the median of that estimate for s = 1 (Wilson and Hilferty), which is .69 for two seeds.
 
 The verdict: x outside the interval *differs*. Inside, it is *reproduced* if h is at most the tolerance, and *undecided*
-if h is larger, since then a difference as large as the tolerance could be inside as well.
+if h is larger, since then a difference as large as the tolerance could be inside as well. A report that prints .53 may
+have had any x from .525 to .535: half a unit of the last decimal is added to h for both.
 
 The tolerance is 2 points of accuracy, or .06 of loss and cost, which go together: over the ten networks of report 001
 that learn, the published training costs fall by .057 for 2 points of training accuracy (correlation -.96).
@@ -33,17 +35,25 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from klcli.settings.split_config import FILES, PER_FILE, SplitConfig
 from klcli.studies.statistics import Sample, quantile
 
 REPRODUCED, DIFFERS, UNDECIDED, INCOMPARABLE = VERDICTS = "reproduced", "differs", "undecided", "cannot be compared"
-PRIOR = 8  # degrees of freedom of a typical setting
+PRIOR = 8  # most degrees of freedom of a typical setting
 LOSS_SPREAD = 1.1  # standard deviation of the cross-entropy over images, measured in trained networks of these sizes
 ACCURACY_TOLERANCE, LOSS_TOLERANCE = 0.02, 0.06
 MAX_SEEDS = 1000  # of the search for a number that would decide
 EVERY = 40  # one draw in 40 is below the interval of 95 %, one above
 ROUNDING = 1e-14  # a mean that is such a part of the deviation of its entries, or less, is 0
+
+
+class Typical(NamedTuple):
+    """The spread over seeds in a typical setting of a report."""
+
+    std: float  # s0
+    freedom: int  # degrees of freedom of all settings together
 
 
 @dataclass(frozen=True)
@@ -52,17 +62,19 @@ class Noise:
 
     n: int  # seeds
     own: float | None  # standard deviation over these seeds, None for one seed
-    typical: float | None  # s0, None if no setting has more than one seed
+    typical: Typical | None  # None if no setting has more than one seed
     sampling: float = 0.0  # e
 
     def half(self, n: int | None = None) -> float | None:
         """Return h for n seeds, by default ours; None if nothing is known of the spread over seeds."""
-        n = n or self.n
-        own, prior = (n - 1) * (self.own is not None), PRIOR * (self.typical is not None)
+        n, s0 = n or self.n, self.typical or Typical(0.0, 0)
+        own, prior = (n - 1) * (self.own is not None), max(0, min(PRIOR, s0.freedom - (self.n - 1)))
         if not own + prior:
             return None
-        s2 = (own * (self.own or 0.0) ** 2 + prior * (self.typical or 0.0) ** 2) / (own + prior)
-        return quantile(own + prior) * math.sqrt(s2 * (1 + 1 / n) + self.sampling**2)
+        s2 = (own * (self.own or 0.0) ** 2 + prior * s0.std**2) / (own + prior)
+        seeds, images = s2 * (1 + 1 / n), self.sampling**2
+        freedom = (own + prior) * (1 + images / seeds) ** 2 if seeds else math.inf  # by Satterthwaite: e is known
+        return quantile(freedom) * math.sqrt(seeds + images)
 
     def seeds_for(self, width: float) -> int | None:
         """Return the smallest larger number of seeds for which h is at most `width`, if their spread stays as it is."""
@@ -85,10 +97,10 @@ def sampling_error(quantity: str, mean: float, split: SplitConfig) -> float:
     return math.sqrt(2 * v / images * (1 - images / ((FILES - 1) * PER_FILE)))
 
 
-def typical_spread(samples: Iterable[Sample]) -> float | None:
+def typical_spread(samples: Iterable[Sample]) -> Typical | None:
     """Return s0, the median standard deviation of samples of one quantity; None if all have a single value."""
-    stds = [one.std / (1 - 2 / (9 * (one.n - 1))) ** 1.5 for one in samples if one.std is not None]
-    return statistics.median(stds) if stds else None
+    known = [(one.std / (1 - 2 / (9 * (one.n - 1))) ** 1.5, one.n - 1) for one in samples if one.std is not None]
+    return Typical(statistics.median(std for std, _ in known), sum(freedom for _, freedom in known)) if known else None
 
 
 def tolerance_of(quantity: str) -> float:
@@ -96,12 +108,14 @@ def tolerance_of(quantity: str) -> float:
     return LOSS_TOLERANCE if quantity.endswith(("loss", "cost")) else ACCURACY_TOLERANCE
 
 
-def decide(difference: float, noise: Noise, tolerance: float) -> tuple[str, str]:
-    """Return the verdict on a number, and why it is undecided."""
-    half = noise.half()
-    if half is not None and abs(difference) > half:
+def decide(difference: float, noise: Noise, tolerance: float, rounding: float = 0.0) -> tuple[str, str]:
+    """Return the verdict on a number that may be rounded by `rounding`, and why it is undecided."""
+    half, width = noise.half(), tolerance - rounding
+    if half is not None and abs(difference) > half + rounding:
         return DIFFERS, ""
-    return (REPRODUCED, "") if half is not None and half <= tolerance else (UNDECIDED, _power(noise, tolerance))
+    if width <= 0:
+        return UNDECIDED, f"the published number may be rounded by {rounding:g}: give its decimals, zeros included"
+    return (REPRODUCED, "") if half is not None and half <= width else (UNDECIDED, _power(noise, width))
 
 
 def decide_claim(distance: float, noise: Noise) -> tuple[str, str]:

@@ -96,10 +96,10 @@ def typical(*values: float) -> float:
     return float(np.std(values, ddof=1)) / (1 - 2 / (9 * (len(values) - 1))) ** 1.5
 
 
-def half(values: Sequence[float], prior: float) -> float:
+def half(values: Sequence[float], prior: float, freedom: int) -> float:
     n = len(values)
-    s2 = ((n - 1) * np.var(values, ddof=1) + 8 * prior**2) / (n + 7)
-    return float(stats.t.ppf(0.975, n + 7) * math.sqrt(s2 * (1 + 1 / n)))
+    s2 = ((n - 1) * np.var(values, ddof=1) + freedom * prior**2) / (n - 1 + freedom)
+    return float(stats.t.ppf(0.975, n - 1 + freedom) * math.sqrt(s2 * (1 + 1 / n)))
 
 
 # ---------------------------------------------------------------- gap
@@ -109,11 +109,13 @@ def test_a_gap_by_hand() -> None:
     document = concluding(kind="gap", experiments=["plain"], quantity="test_accuracy", published=0.152)
     values = [0.147, 0.15, 0.153]
     one = concluded(document, {"plain": [gaps(*values)]})
-    train, test = [0.6, 0.602, 0.604], [0.453, 0.452, 0.451]
     assert one.ours is not None
     assert one.ours.values == pytest.approx(values)
     assert one.difference == pytest.approx(0.15 - 0.152)
-    assert one.margin == pytest.approx(half(values, math.hypot(typical(*train), typical(*test))))
+    assert one.margin == pytest.approx(half(values, 0.0, 0))  # no other setting tells what is typical
+    other = concluded(document, {"plain": [gaps(*values)], "bn": [gaps(*values)]})
+    train, test = [0.6, 0.602, 0.604], [0.453, 0.452, 0.451]
+    assert other.margin == pytest.approx(half(values, math.hypot(typical(*train), typical(*test)), 2))
     assert (one.verdict, one.tolerance) == ("reproduced", 0.02)
 
 

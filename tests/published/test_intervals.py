@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from klcli.published.intervals import Noise, decide, decide_claim, decide_draw, sampling_error, tolerance_of
+from klcli.published.intervals import Noise, Typical, decide, decide_claim, decide_draw, sampling_error, tolerance_of
 from klcli.settings.split_config import SplitConfig
 
 T_15 = float(stats.t.ppf(0.975, 15))  # eight seeds have 7 degrees of freedom, a typical setting 8
@@ -14,7 +14,7 @@ T_15 = float(stats.t.ppf(0.975, 15))  # eight seeds have 7 degrees of freedom, a
 def eight_seeds(half: float) -> Noise:
     """Eight seeds whose interval has this half width."""
     own = half / T_15 / math.sqrt(1 + 1 / 8)
-    return Noise(8, own, own)
+    return Noise(8, own, Typical(own, 100))
 
 
 def test_losses_and_costs_have_a_tolerance_of_their_own() -> None:
@@ -57,3 +57,14 @@ def test_the_sampling_error_of_an_accuracy_that_no_network_has() -> None:
     """A mean that rounding has put above 1 has no variance, nor has one of 0."""
     assert sampling_error("validation_accuracy", 1 + 1e-12, SplitConfig()) == 0
     assert sampling_error("validation_accuracy", 0.0, SplitConfig()) == 0
+
+
+def test_a_rounded_number_may_have_been_any_that_rounds_to_it() -> None:
+    """1.6 is 1.55 to 1.65: a difference of .06 is .01 at least, and .11 at most."""
+    assert decide(0.06, eight_seeds(0.02), 0.06, rounding=0.0)[0] == "differs"
+    assert decide(0.06, eight_seeds(0.02), 0.06, rounding=0.05)[0] == "undecided"
+    assert decide(0.06, eight_seeds(0.009), 0.06, rounding=0.05)[0] == "differs"
+    assert decide(0.06, eight_seeds(0.0101), 0.06, rounding=0.04)[0] == "differs"
+    assert decide(0.05, eight_seeds(0.0101), 0.06, rounding=0.04)[0] == "reproduced"
+    words = "the published number may be rounded by 0.5: give its decimals, zeros included"
+    assert decide(0.06, eight_seeds(0.009), 0.06, rounding=0.5) == ("undecided", words)

@@ -133,10 +133,65 @@ test_acuracy = 0.5
     assert "did you mean `test_accuracy`?" in found[2] and "no number and no reason" in found[3]
 
 
+NO_BN = "bn_momentum: no effect, the network has no batch normalisation, add batch_norm"
+
+
+def test_a_setting_without_an_effect_on_any_of_its_trainings() -> None:
+    """As klcli train refuses it; one of the common settings is needed by a single training."""
+    assert named(EXAMPLE.replace("lam = 0.005", "lam = 0.005\nbn_momentum = 0.8")) == []
+    of_table = EXAMPLE.replace('name = "without BN"', 'name = "without BN"\nconfig = { bn_momentum = 0.8 }')
+    assert named(of_table) == [f"{line_of(of_table, 'config = { bn_m')}: experiments 1, config: {NO_BN}"]
+    of_variant = (
+        of_table + '\n[[experiments]]\nname = "x"\nrows = [{ row = "7-X", schedule = "constant", reason = "a" }]'
+    )
+    assert named(of_variant) == named(of_table)
+    row = EXAMPLE.replace("hidden = [50], reason", "batch_norm = false, bn_momentum = 0.5, reason")
+    assert named(row) == [f"{line_of(row, 'bn_momentum')}: experiments 2, row 2: {NO_BN}"]
+    fixed = "evaluations_per_cycle = 0, schedule = 'constant', epochs = 2, eta_min = 1e-3"
+    constant = EXAMPLE.replace("evaluations_per_cycle = 0", fixed)
+    words = "eta_min: no effect, the constant schedule has one rate, eta_max: omit it"
+    assert named(constant) == [f"{line_of(constant, fixed)}: experiments 3, config: {words}"]
+    common = EXAMPLE.replace("lam = 0.005", "lam = 0.005\nwhitening_eps = 0.1").replace("0.4522", "45.22")
+    assert not any("no effect" in one for one in named(common))  # the wrong row might need it
+    whole = common.replace("45.22", "0.4522")
+    words = "whitening_eps: no effect, nothing is whitened, give whitening N"
+    assert named(whole) == [f"{line_of(whole, 'whitening_eps')}: common: {words}"]
+    batches = EXAMPLE.replace("lam = 0.005", "lam = 0.005\nsplit = { validation = 500, validation_batches = [2] }")
+    words = "split.validation: no effect, validation_batches 2 names the images: omit one"
+    assert named(batches) == [f"{line_of(batches, 'split')}: common: {words}"]
+
+
+@pytest.mark.parametrize("kind", ["gap", "difference"])
+def test_the_numbers_of_a_conclusion_about_accuracies_are_fractions(kind: str) -> None:
+    names = ["with BN", "without BN"]
+    head = f'\n[[conclusions]]\nrow = "7-C2"\nwhat = "w"\nkind = "{kind}"\nexperiments = {names}\n'.replace("'", '"')
+    cure = "accuracies are fractions from 0 to 1 (a percentage divided by 100)"
+    for key in ("published", "above", "below"):
+        text = f"{EXAMPLE}{head}{key} = -1.5\n"
+        assert named(text) == [f"{line_of(text, f'{key} = -1.5')}: conclusions 1: {key} = -1.5: {cure}"]
+        assert named(f'{text}quantity = "test_loss"\n') == []
+        assert named(text.replace("-1.5", "-0.015")) == []
+    text = f"{EXAMPLE}{head}published = 0.01\ntolerance = 2\n"
+    assert named(text) == [f"{line_of(text, 'tolerance')}: conclusions 1: tolerance = 2: {cure}"]
+    row = EXAMPLE.replace('row = "7-T1", test_accuracy = 0.4480', 'row = "7-T1", tolerance = 2, test_accuracy = 0.4480')
+    assert named(row) == [f"{line_of(row, 'tolerance')}: experiments 2, row 1: tolerance = 2: {cure}"]
+    assert named(row.replace("test_accuracy = 0.4480", "test_loss = 1.8")) == []
+
+
 def test_what_stands_twice() -> None:
     again = EXAMPLE.replace("lam = 1e-2, validation_accuracy = 0.4437", "lam = 1e-3, validation_accuracy = 0.4522")
     line = line_of(again, "0.4522 },") + 1
-    assert named(again) == [f"{line}: experiments 3, row 3: the same as row 2: omit one of them"]
+    cure = "omit one of them, or tell them apart by a `note`"
+    assert named(again) == [f"{line}: experiments 3, row 3: a second validation_accuracy of 7-T2, as row 2: {cure}"]
+    other = again.replace(
+        '"7-T2", lam = 1e-3, validation_accuracy = 0.4522', '"7-T2", lam = 0.001, validation_accuracy = 0.1', 1
+    )
+    assert named(other) == named(again)
+    assert named(other.replace("0.4522 }", '0.4522, note = "in the log" }')) == []
+    assert named(other.replace("validation_accuracy = 0.1", "validation_loss = 1.3")) == []
+    figure = other[other.index('[[figures]]\nrows = ["7-T2"]') :]
+    apart = other.replace("validation_accuracy = 0.1", "hidden = [9], validation_accuracy = 0.1").replace(figure, "")
+    assert named(apart) == []
     second = EXAMPLE.replace('name = "with BN"', 'name = "without BN"')
     line = line_of(second, "config = { batch_norm = true }\nif_differs") - 1
     words = "experiments 2: a second 'without BN': give every experiment and check its own name"

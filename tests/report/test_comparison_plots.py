@@ -58,6 +58,9 @@ def test_repeats_are_one_curve_with_a_band_over_their_common_steps() -> None:
     chart = overlay([*runs, unfinished], measured | {5: epochs(s100=9.0)})
     assert lines_of(chart)["loss", "runs 1-2: lambda 0.005"].y == first.y  # not cut at 100 updates
     assert chart.caption.endswith("; without run 5, interrupted")
+    assert "not complete" not in chart.caption
+    lost = [replace(one, state="diverged") for one in runs[:2]]
+    assert "; not complete: runs 1-2 (diverged)" in overlay([*lost, *runs[2:]], measured).caption
 
 
 def test_a_training_that_was_stored_twice_is_one_of_the_mean() -> None:

@@ -63,7 +63,11 @@ def test_repeats_are_their_mean_with_a_band() -> None:
     assert chart.title == "3-layer 50-50 with BN, mean of 2 runs"
     assert chart.caption.endswith("seeds 1, 2; runs 1-2; the band is one standard deviation over seeds")
     assert draw(training_curves(runs, {1: [], 2: []})).startswith(b"\x89PNG")
-    assert curves_of(replace(runs[0], state="diverged"), epochs(50)).caption.endswith("seed 1; diverged")
+    assert curves_of(replace(runs[0], state="diverged"), epochs(50)).caption.endswith(
+        "; not complete: run 1 (diverged)"
+    )
+    both = training_curves([replace(one, state="diverged") for one in runs], measured)
+    assert both.caption.endswith("; not complete: runs 1-2 (diverged)")
     lost = [*runs, replace(runs[0], id=3, state="diverged"), replace(runs[0], id=4, state="interrupted")]
     chart = training_curves(lost, measured | {3: epochs(50), 4: []})
     assert points(lines_of(chart)["loss", "train"]) == points(line)

@@ -69,10 +69,19 @@ def test_the_points_of_a_search() -> None:
         assert part in scatter.caption
 
 
-def test_a_search_with_lambda_zero_is_over_lambda() -> None:
-    runs = searched((0.0, 0.5), (0.1, 0.4))
+def test_a_lambda_of_zero_has_a_place_of_its_own_below_the_others() -> None:
+    """It has no logarithm; on a linear axis, all but the largest lambdas would lie on one another."""
+    runs = searched((0.0, 0.5), (2e-5, 0.3), (1e-4, 0.2), (0.1, 0.4))
     [[panel]] = lambda_search([("values", runs)], choose(tried_values(runs, "values"), 5000)).panels
-    assert (panel.xlabel, points(panel.lines[0])) == ("lambda", [(0.0, 0.5), (0.1, 0.4)])
+    assert panel.xlabel == "log10 lambda"
+    assert points(panel.lines[0]) == [(-6, 0.5), (pytest.approx(math.log10(2e-5)), 0.3), (-4, 0.2), (-1, 0.4)]
+    assert panel.limits == {"lambda 0": -6}
+    assert points(panel.lines[-1]) == [(-6, 0.5)]  # the chosen one
+    alone = searched((0.0, 0.5))
+    [[panel]] = lambda_search([("values", alone)], choose(tried_values(alone, "values"), 5000)).panels
+    assert panel.limits == {"lambda 0": points(panel.lines[0])[0][0]}
+    [[panel]] = lambda_search([("coarse", COARSE)], choose(tried_values(COARSE, "coarse"), 5000)).panels
+    assert panel.limits == {}
 
 
 @pytest.mark.parametrize(

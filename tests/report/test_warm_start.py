@@ -29,4 +29,7 @@ def test_accuracies_in_the_order_of_the_trainings() -> None:
         "train": [(1, 0.61), (3, 0.81)], "validation": [(2, 0.51)],
         "train, published": [(1, 0.7), (3, 0.9)], "validation, published": [(2, 0.4)],
     }  # fmt: skip
+    ours, theirs = ([line for line in panel.lines if bool(line.style) is is_ours] for is_ours in (True, False))
+    for mine, published in zip(ours, theirs, strict=True):  # a single training of ours is a dot as well
+        assert (mine.fill, published.fill) == (None, "none") and published.size > mine.size
     assert draw(chain)[:4] == b"\x89PNG"

@@ -13,9 +13,11 @@ from klcli.published.report import RESULTS, Experiment, Report
 from klcli.settings.train_config import TrainConfig
 
 Document = dict[str, Any]
+PERCENT = "accuracies are fractions from 0 to 1 (a percentage divided by 100)"
+_ACCURACIES = [one for one in RESULTS if one.endswith("accuracy")]
 # The quantities of a conclusion, where not every one has a meaning.
 _QUANTITIES = {
-    "lambda": [one for one in RESULTS if one.endswith("accuracy")],  # the highest is the best
+    "lambda": _ACCURACIES,  # the highest is the best
     "gap": [one for one in RESULTS if not one.startswith("train")],
     "epochs": [one for one in RESULTS if one.startswith(("train", "validation"))],  # measured during the training
 }
@@ -35,6 +37,9 @@ def contradictions(document: Document, report: Report) -> Iterator[tuple[Path, s
             continue
         if quantity not in (known := _QUANTITIES.get(kind, RESULTS)):
             yield (*place, "quantity"), f"quantity {quantity!r}: {kind} is of one of {', '.join(known)}"
+        is_share = quantity in _ACCURACIES and kind in ("gap", "difference", "spread")
+        keys = [key for key in ("published", "above", "below", "tolerance") if is_share and abs(table.get(key, 0)) > 1]
+        yield from (((*place, key), f"{key} = {table[key]:g}: {PERCENT}") for key in keys)
         if kind == "lambda":
             yield from _of_searches((*place, "experiments"), [experiments[one] for one in table["experiments"]])
     for place, table in _tables(document, "figures"):
@@ -80,7 +85,7 @@ def _of_searches(place: Path, experiments: Sequence[Experiment]) -> Iterator[tup
 
 
 def _of_methods(document: Document, report: Report) -> Iterator[tuple[Path, str]]:
-    """Yield the quirks and chains that cannot be trained as the document says."""
+    """Yield the quirks and chains that cannot be trained as the document says, and tolerances of more than all."""
     tables = dict[str, tuple[Path, Document]]()
     for place, table in _tables(document, "experiments"):
         own = {table["name"]: (place, table)}
@@ -89,6 +94,9 @@ def _of_methods(document: Document, report: Report) -> Iterator[tuple[Path, str]
         for name in own.keys() & tables.keys():
             yield (*own[name][0], "name"), f"a second {name!r}, as a variant is called with its experiment: rename one"
         tables |= own
+        for index, row in enumerate(table["rows"]):
+            if (tolerance := row.get("tolerance", table.get("tolerance", 0))) > 1 and {*_ACCURACIES} & row.keys():
+                yield (*place, "rows", index), f"tolerance = {tolerance:g}: {PERCENT}"
     seen = dict[tuple[str, TrainConfig], str]()  # the trainings of the chains, with their experiments
     networks = dict[str, tuple[Any, ...]]()  # of the chains of a method
     for one in report.experiments:

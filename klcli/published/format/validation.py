@@ -3,7 +3,7 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import pairwise
@@ -74,6 +74,8 @@ class _Checker:
 
     def __init__(self, document: Row, lines: Mapping[Path, int]) -> None:
         self.document, self.lines, self.found = document, lines, list[Mistake]()
+        self.idle, self.used = dict[Path, str](), set[Path]()  # settings without an effect on a training, and with one
+        self.is_whole = True  # whether these are of all trainings
 
     def say(self, path: Path, words: str) -> None:
         known = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), 1)
@@ -102,6 +104,9 @@ class _Checker:
                 else:
                     names |= {name: kind} if name else {}
                     rows += self._numbers(path, own, common, is_sound)
+        for path, words in self.idle.items() if self.is_whole else ():
+            if path not in self.used:
+                self.say(path, words)
         if not any(self.document.get(kind) for kind in (*ROWS, "conclusions", "commentary")):
             self.say((), "no row: give [[experiments]], [[gradient_checks]] or [[commentary]]")
 
@@ -160,16 +165,17 @@ class _Checker:
         Without sound common settings, rows that go with them cannot be told from others.
         """
         kind, before, names = str(path[0]), len(self.found), list[str]()
-        is_check, seen = kind == "gradient_checks", list[Row]()
-        own = self._settings((*path, "config"), table.get("config", {}))
+        seen = dict[Hashable, Path]()  # the first place of each number
+        is_check, of_table, of_variant = kind == "gradient_checks", (*path, "config"), (*path, "variant", "config")
+        own = self._settings(of_table, table.get("config", {}))
+        layers: dict[Path, Row] = {("common",): common, of_table: own}  # of settings, the strongest last
         is_sound = is_sound and before == len(self.found)
         otherwise: Row = {}
         if "variant" in table:
             variant = self._keys((*path, "variant"), table["variant"], VARIANT)
-            otherwise = self._settings((*path, "variant", "config"), variant.get("config", {}))
+            otherwise = self._settings(of_variant, variant.get("config", {}))
         has_sound_variant = is_sound and bool(otherwise) and before == len(self.found)
-        if is_check and is_sound:
-            self._config((*path, "config"), common, own)
+        config = self._config(of_table, layers) if is_check and is_sound else None
         for here, row in self._tables((*path, "rows"), table.get("rows", [])):
             before = len(self.found)
             sound = self._keys(here, row, ROWS[kind], () if is_check else (*TRAINING, "split"))
@@ -177,19 +183,24 @@ class _Checker:
             names += self._row_name(here, sound)
             if is_check and "tensor" in sound:
                 self._tensor((*here, "tensor"), sound["tensor"], common | own)
-            if not is_check and is_sound and before == len(self.found):
-                self._config(here, common, own | settings)
-                if has_sound_variant and before == len(self.found):
-                    self._config((*path, "variant", "config"), common, own | otherwise | settings)
-                    has_sound_variant = before == len(self.found)  # one row is enough to name what is wrong
+            if not is_check:
+                is_right = is_sound and before == len(self.found)
+                config = self._config(here, layers | {here: settings}) if is_right else None
+            self.is_whole &= config is not None
+            if config and has_sound_variant:
+                self._config(of_variant, layers | {of_variant: otherwise, here: settings})
+                has_sound_variant = before == len(self.found)  # one row is enough to name what is wrong
             numbers = [key for key in ROWS[kind] if key not in WORDS_OF_ROW]
             if not row.keys() & {*numbers, "reason"} and "reason" not in table:
                 unknown = [key for key in row if key not in (*ROWS[kind], *TRAINING, "split")]
                 cure = f"give a number, as `{numbers[0]} = ...`, or the `reason`"
                 self.say((*here, *unknown[-1:]), f"no number and no reason: {cure}")
-            if row in seen:
-                self.say(here, f"the same as row {seen.index(row) + 1}: omit one of them")
-            seen.append(row)
+            remarks = tuple(row.get(key) for key in REMARKS)  # may tell two numbers apart, as of the text and of a log
+            for key in [key for key in numbers if key in row] or ["reason"]:
+                first = seen.setdefault((row.get("row"), row.get("tensor"), config, remarks, key), here)
+                if first != here and config:
+                    cure = "omit one of them, or tell them apart by a `note`"
+                    self.say((*here, key), f"a second {key} of {row.get('row')}, as row {int(first[-1]) + 1}: {cure}")
         return names
 
     def _row_name(self, path: Path, row: Row) -> list[str]:
@@ -200,16 +211,25 @@ class _Checker:
             self.say((*path, "row"), f"row {name!r}: must begin with the number of the report, as {number}-{name}")
         return [name]
 
-    def _config(self, path: Path, common: Row, own: Row) -> None:
-        """Check that valid settings go together and leave images to train on."""
-        settings = common | own
-        if settings.get("initializer") != "normal" and "sigma" not in own:
-            settings.pop("sigma", None)  # he and xavier do not take the common sigma
+    def _config(self, path: Path, layers: Mapping[Path, Row]) -> TrainConfig | None:
+        """Check that valid settings, in layers of which the last is the strongest, go together and leave images."""
+        settings, places = Row(), dict[str, Path]()
+        for place, own in layers.items():
+            settings |= own
+            places |= {key: (*place, key) for key in own if key != "split"}
+            places |= {f"split.{key}": (*place, "split", key) for key in own.get("split", {})}
+        if settings.get("initializer") != "normal" and places.get("sigma") == ("common", "sigma"):
+            del settings["sigma"], places["sigma"]  # he and xavier do not take the common sigma
         try:
             config = TrainConfig.from_values(settings)
             budget_of(config)
         except ConfigError as error:
-            self.say(path, re.sub(r"--[a-z][a-z-]*", lambda one: _OPTIONS.get(one[0], one[0]), str(error)))
+            self.say(path, _with_keys(str(error)))
+            return None
+        unused = config.unused()
+        self.used |= {place for key, place in places.items() if key not in unused}
+        self.idle |= {places[key]: f"{key}: no effect, {_with_keys(unused[key][1])}" for key in unused if key in places}
+        return config
 
     def _tensor(self, path: Path, tensor: str, settings: Row) -> None:
         layers = len(settings.get("hidden", TrainConfig().hidden)) + 1
@@ -232,6 +252,11 @@ class _Checker:
         for index, name in enumerate(table.get("experiments", [])):
             if name not in known:
                 self.say((*path, "experiments", index), f"no experiment {_shown(name)}{_meant(name, known)}")
+
+
+def _with_keys(message: str) -> str:
+    """Return a message with the keys of the file in the place of options."""
+    return re.sub(r"--[a-z][a-z-]*", lambda one: _OPTIONS.get(one[0], one[0]), message)
 
 
 def _shown(value: Any) -> str:

@@ -14,6 +14,8 @@ OF_BN = {False: "#882255", True: "#009E73"}  # networks without and with batch n
 COLOURS = ("#332288", "#CC6677", "#999933", "#88CCEE", "#AA4499", "#DDCC77")
 GREY = "#555555"
 LINES = ("-", "--", ":", "-.")
+# Style and colour of a curve, so that the next few differ in both, also on paper without colours: all 24 pairs.
+LOOKS = tuple((LINES[(i + i // 12) % len(LINES)], COLOURS[i % len(COLOURS)]) for i in range(24))
 STYLES = {"train": "-", "validation": "--", "test": ":"}
 WIDE = 20.0  # above this loss an axis is logarithmic, or the others would be a flat line; chance is ln 10 = 2.3
 MANY = 6  # evaluations of a curve: with fewer, the first is not apart from the others

@@ -50,9 +50,7 @@ def training_curves(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> C
     if len(drawn) > 1:
         title = f"{words.network_name(first.config)}, mean of {len(drawn)} runs{words.subset_words(drawn)}"
         more = [words.run_numbers(drawn), BAND, *more]
-    elif first.state != "complete":
-        more.append(first.state)
-    caption = "; ".join([words.settings_line(first, together_with=drawn), *more])
+    caption = "; ".join([words.settings_line(first, together_with=drawn), *more]) + not_complete(drawn)
     return Chart(title, caption, [panels[:2], panels[2:]], 10, 6.4)
 
 
@@ -63,6 +61,12 @@ def _panel(name: str, curves: Sequence[Curve], epochs: Epochs, dots_below: int =
     ylim, scale = (None, "linear") if name == "accuracy" else chart.later_scale(lines)
     length = shared_cycle(run for _, runs, *_ in curves for run in runs)
     return Panel(lines, name, yscale=scale, xlim=steps_limit(lines), ylim=ylim, cycle=length)
+
+
+def not_complete(runs: Runs) -> str:
+    """`; not complete: run 3 (diverged)` for the end of a caption; empty if every run is complete."""
+    left = words.incomplete_words(runs)
+    return f"; not complete: {left}" if left else ""
 
 
 def complete_of(runs: Runs) -> Runs:
@@ -168,7 +172,7 @@ def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ("validation",))
     out, why = [run for run in measured if run not in drawn], {"complete": "with settings and seeds of others"}
     states = {run.state: [one for one in out if one.state == run.state] for run in out}
     left = ", ".join(f"{words.run_numbers(own)}, {why.get(state, state)}" for state, own in states.items())
-    looks = cycle(product(chart.LINES, chart.COLOURS) if is_one else [("", colour) for colour in chart.COLOURS])
+    looks = cycle(chart.LOOKS if is_one else [("", colour) for colour in chart.COLOURS])
     if sorted(own[0].config.batch_norm for own in groups) == [False, True]:
         looks = cycle([("", OF_BN[own[0].config.batch_norm]) for own in groups])
     labels = _labels(groups) if len(groups) <= FEW else _shortened(_labels(groups))
@@ -180,7 +184,7 @@ def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ("validation",))
     missing = f"without any evaluation: {words.run_numbers(empty)}" if empty else ""
     band = BAND if len(drawn) > len(groups) else ""
     what = " and ".join("training" if split == "train" else split for split in splits).capitalize()
-    caption = (_common(drawn), missing, band, f"without {left}" if left else "")
+    caption = (_common(drawn) + not_complete(drawn), missing, band, f"without {left}" if left else "")
     return _chart(f"{what} over update steps{words.subset_words(drawn)}", caption, curves, epochs)
 
 
@@ -201,7 +205,11 @@ def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[st
     if first.method != other.method:
         methods = f"{words.method_words(first)} without BN and {words.method_words(other)} with it"
         also = ", ".join(filter(None, [also, methods]))
-    caption = (_common(both), f"also different: {also}" if also else "", BAND if len(both) > 2 else "")
+    caption = (
+        _common(both) + not_complete(both),
+        f"also different: {also}" if also else "",
+        BAND if len(both) > 2 else "",
+    )
     title = f"Without and with batch normalisation: {words.network_name(first.config)}{words.subset_words(both)}"
     return _chart(title, caption, curves, epochs)
 

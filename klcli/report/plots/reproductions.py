@@ -10,7 +10,7 @@ from klcli.published.reproduction import Reproduction
 from klcli.report.plots.chart import DURING, OF_SPLIT, Chart, Line, Panel
 from klcli.report.plots.curves import bn_overlay, overlay, repeats, training_curves
 from klcli.report.plots.studies import lambda_search, sigma_curves
-from klcli.report.words import settings_line
+from klcli.report.words import network_name, settings_line
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import choose
@@ -51,7 +51,7 @@ def pictures(
             first, last = lines[0].line.row, lines[-1].line.row
             settings = settings_line(runs_of_first[0], omit=("lambda",), together_with=runs_of_first)
             words = f"{first if first == last else f'{first} to {last}'}: {chain.name}{marks}"
-            caption = f"{settings}; no lambda starts from fresh weights"
+            caption = f"{network_name(chain.configs[0])}, {settings}; no lambda starts from fresh weights"
             chart = partial(warm_start, words, caption, lines, chain.configs, splits)
             yield f"{report.name}-{stem}-warm-started", words, chart
 
@@ -67,7 +67,7 @@ def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs,
     if kind == "lambda":
         tried = [one for name, many in runs.items() for one in tried_values(many, name)]
         choice = choose(tried, every[0].split.sizes()[1])
-        return replace(lambda_search([*runs.items()], choice, *splits[:1]), title=title)
+        return _named(title, lambda_search([*runs.items()], choice, *splits[:1]))
     curves, settings = {run.id: epochs(run.id) for run in every}, repeats(every)
     without, with_bn = ([own for own in settings if own[0].config.batch_norm is bn] for bn in (False, True))
     if kind == "sigma" and len(settings) == len({(run.config.sigma, run.config.batch_norm) for run in every}):
@@ -77,13 +77,18 @@ def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs,
     else:
         many = len(settings) > 1
         chart = overlay(every, curves, splits or DURING) if many else training_curves(every, curves, splits)
-    return replace(chart, title=title)
+    return _named(title, chart)
+
+
+def _named(title: str, chart: Chart) -> Chart:
+    """Return a chart under the title of the report; its own, which names networks and subsets, begins the settings."""
+    return replace(chart, title=title, caption=f"{chart.title}; {chart.caption}")
 
 
 def warm_start(
     title: str, caption: str, compared: Sequence[Comparison], chain: Sequence[TrainConfig], splits: Sequence[str] = ()
 ) -> Chart:
-    """Gather the accuracies of a chain, ours as lines and the published ones as dots, except those without ours.
+    """Gather the accuracies of a chain, ours as lines and the published ones as rings, except those without ours.
 
     Their places are those of their trainings in the chain, of which the report may give some alone.
     """
@@ -98,7 +103,7 @@ def warm_start(
         if points:
             places, ours, published = zip(*points, strict=True)
             lines.append(Line(split, places, ours, colour))
-            lines.append(Line(f"{split}, published", places, published, colour, "", size=4))
+            lines.append(Line(f"{split}, published", places, published, colour, "", size=7, fill="none"))
     xlabel = "training, each with the weights of the one before"
     xticks = range(1, len(chain) + 1, 1 + len(chain) // TICKS)
     return Chart(title, caption, [[Panel(lines, "", xlabel, "accuracy", ylim=(0, 1.02), xticks=xticks)]], 8, 4.4)

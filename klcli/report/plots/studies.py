@@ -8,7 +8,7 @@ from itertools import cycle, product
 from klcli.procedures.searches import mixed, tried_values
 from klcli.report import words
 from klcli.report.plots.chart import COLOURS, DURING, OF_BN, STYLES, Chart, Line, Panel, curve, marks, scale_of
-from klcli.report.plots.curves import MEASURES, complete_of, mean_curve, shared_cycle
+from klcli.report.plots.curves import MEASURES, complete_of, mean_curve, not_complete, shared_cycle
 from klcli.report.tables.later_checks import gradient_check_title, gradient_method
 from klcli.store.records import Epoch, GradientCheck, Run
 from klcli.studies.lambda_search import Choice
@@ -30,8 +30,15 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, s
         (stage, runs, [one for one in tried_values(runs, stage, split) if one.accuracies]) for stage, runs in stages
     ]
     every = [one for *_, values in tried for one in values]
-    is_log = all(one.lam > 0 for one in every)  # 0 has no logarithm
-    place, lines = math.log10 if is_log else float, list[Line]()
+    positive = [math.log10(one.lam) for one in every if one.lam > 0]
+    zero = (
+        math.floor(min(positive, default=0.0)) - 1.0
+    )  # the place of 0, which has no logarithm: a vertical line names it
+    limits, lines = {"lambda 0": zero} if any(one.lam == 0 for one in every) else {}, list[Line]()
+
+    def place(lam: float) -> float:
+        return math.log10(lam) if lam else zero
+
     has_repeats = any(len(one.accuracies) > 1 for one in every)
     for (stage, runs, values), (marker, colour) in zip(tried, cycle(MARKS), strict=False):
         label = f"{stage}, {words.run_numbers(runs)}"
@@ -45,14 +52,14 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, s
     ring = [one.accuracy for one in every if (one.lam, one.stage) == (chosen.lam, chosen.stage)]
     label = f"chosen lambda {chosen.lam:.4g}"
     lines += [Line(label, [place(chosen.lam)], ring, "black", "", size=14, fill="none")] * bool(ring)
-    panel = Panel(lines, xlabel="log10 lambda" if is_log else "lambda", ylabel=f"{split} accuracy", band=band)
+    panel = Panel(lines, xlabel="log10 lambda", ylabel=f"{split} accuracy", limits=limits, band=band)
     title = f"Lambda search: {words.network_name(first.config)}{words.subset_words(together)}"
     studies = words.numbered("study", list(dict.fromkeys(runs[0].study_id or 0 for _, runs in stages)))
     repeated = "; the bars are one standard deviation over seeds" if has_repeats else ""
     caption = f"{words.settings_line(first, omit=('lambda',), together_with=together)}, {studies}{repeated}"
     if differing := mixed(together):
         caption += f"; the stages differ in {differing}"
-    return Chart(title, caption + _incomplete(together), [[panel]], 8, 4.2)
+    return Chart(title, caption + not_complete(together), [[panel]], 8, 4.2)
 
 
 def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], splits: Sequence[str] = ()) -> Chart:
@@ -87,12 +94,7 @@ def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], spl
     settings = words.settings_line(first, omit=("initializer",), together_with=runs)
     studies = words.numbered("study", list(dict.fromkeys(run.study_id or 0 for run in runs)))
     title, caption = f"Sigma and batch normalisation: {network}", f"{settings}, {studies}{repeated}"
-    return Chart(title, caption + _incomplete(runs), rows, max(7, 3.6 * len(sigmas)), 7.8, shares_axes=True)
-
-
-def _incomplete(runs: Sequence[Run]) -> str:
-    left = words.incomplete_words(runs)
-    return f"; not complete: {left}" if left else ""
+    return Chart(title, caption + not_complete(runs), rows, max(7, 3.6 * len(sigmas)), 7.8, shares_axes=True)
 
 
 def gradient_errors(checks: Sequence[GradientCheck]) -> Chart:

@@ -113,7 +113,8 @@ def _verdict(samples: Sequence[Sample], alike: Sequence[int]) -> list[str]:
     corrected = f"corrected by Holm for {n} comparisons" if n > 1 else "one comparison"
     test = f"two-sided Welch test of the validation accuracy, {corrected}"
     if len(same) == n > 1:
-        notes.append(f"No two rows differ significantly (all p >= {SIGNIFICANCE:g}); {test}.")
+        rows = "rows" if len(alike) == len(samples) else "tested rows"
+        notes.append(f"No two {rows} differ significantly (all p >= {SIGNIFICANCE:g}); {test}.")
     elif same:
         notes.append(f"No significant difference (p >= {SIGNIFICANCE:g}): rows {_pairs(same)}; {test}.")
     if different:

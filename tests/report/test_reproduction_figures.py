@@ -1,0 +1,69 @@
+"""The figures of a reproduced report: their networks and images are named, though the title is the report's."""
+
+import pytest
+from records import epoch, run
+
+from klcli.published.comparison import by_setting, compare
+from klcli.published.planning import planned
+from klcli.published.report import parse
+from klcli.published.reproduction import Reproduction, Terms
+from klcli.report.plots.reproductions import pictures
+from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Run
+
+REPORT = """
+report = "009"
+course = "c"
+date = "d"
+summary = "s"
+[[experiments]]
+name = "plain"
+rows = [{ row = "009-1", lam = 0.1, test_accuracy = 0.5000 }, { row = "009-1", lam = 0.2, test_accuracy = 0.5000 }]
+[[experiments]]
+name = "one"
+config = { hidden = [9], batch_norm = true }
+rows = [{ row = "009-2", test_accuracy = 0.5000 }]
+[[experiments]]
+name = "swept"
+config = { hidden = [7], initializer = "normal", sigma = 0.1, split = { subset = 100 } }
+rows = [{ row = "009-3", test_accuracy = 0.5000 }, { row = "009-3", batch_norm = true, test_accuracy = 0.5000 }]
+[[experiments]]
+name = "chained"
+is_chain = true
+config = { hidden = [8], batch_norm = true }
+rows = [{ row = "009-4", lam = 0.1, test_accuracy = 0.5000 }]
+[[figures]]
+rows = ["009-F"]
+reason = "curves"
+panels = "PANELS"
+experiments = ["NAME"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("panels", "name", "words"),
+    [
+        ("training", "one", "2-layer 9 with BN, mean of 2 runs; cifar10, "),
+        ("training", "swept", "over update steps, subset of 100 with 22 test images; cifar10, "),
+        ("bn", "swept", ": 2-layer 7, subset of 100 with 22 test images; cifar10, "),
+        ("sigma", "swept", ": 2-layer 7, subset of 100 with 22 test images; cifar10, "),
+        ("lambda", "plain", ": 3-layer 50-50; cifar10, "),
+        ("lambda", "chained", "2-layer 8 with BN, cifar10, "),
+    ],
+)
+def test_the_caption_names_the_network(panels: str, name: str, words: str) -> None:
+    report = parse("test", REPORT.replace("PANELS", panels).replace("NAME", name))
+    settings: dict[str, dict[TrainConfig, Run]] = {}
+    for method, configs, *_ in planned(report, 2):
+        own = settings.setdefault(method, {})
+        for config in configs:
+            accuracies = dict.fromkeys(("train_accuracy", "validation_accuracy", "test_accuracy"), 0.5)
+            own[config] = run(1 + sum(map(len, settings.values())), config, **accuracies)
+    found = compare(report, settings[""], {}, others=settings)
+    by_method = {method: by_setting(own.values()) for method, own in settings.items()}
+    drawn = pictures(
+        Reproduction(report, Terms("cifar10", True, "a" * 64, 2), found, by_method, [1]),
+        lambda run: [epoch(0), epoch(100)],
+    )
+    [*_, chart] = [gather() for _, title, gather in drawn if name in title]
+    assert name in chart.title and words in chart.caption
