@@ -31,9 +31,7 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, s
     ]
     every = [one for *_, values in tried for one in values]
     positive = [math.log10(one.lam) for one in every if one.lam > 0]
-    zero = (
-        math.floor(min(positive, default=0.0)) - 1.0
-    )  # the place of 0, which has no logarithm: a vertical line names it
+    zero = math.floor(min(positive, default=0.0)) - 1.0  # where 0 is, which has no logarithm; a vertical line names it
     limits, lines = {"lambda 0": zero} if any(one.lam == 0 for one in every) else {}, list[Line]()
 
     def place(lam: float) -> float:
