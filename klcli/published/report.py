@@ -33,13 +33,14 @@ DIGITS = 4  # significant digits of a setting in the description of a line, and 
 
 
 class Written(float):
-    """A number of a document, with the number of its decimals: 0.50 is known better than 0.5."""
+    """A number of a document, with half a unit of its last decimal, by which it may be rounded."""
 
-    decimals: int | None = None
+    rounding = 0.0  # an accuracy on 10 000 images has four decimals and is exact
 
     def __new__(cls, text: str) -> "Written":
         number, exponent = super().__new__(cls, text), Decimal(text).as_tuple().exponent
-        number.decimals = -exponent if isinstance(exponent, int) else None  # inf and nan have none
+        if isinstance(exponent, int) and exponent > -DIGITS:  # that of inf and nan is a letter
+            number.rounding = 0.5 * 10.0**exponent
         return number
 
 
@@ -64,15 +65,8 @@ class Line:
     same_validation_images: bool = True  # whether the report divided the training images as its config does
 
     @property
-    def decimals(self) -> int | None:
-        """Those of the published number, as the document writes it; None for a whole number and for a bound."""
-        is_bound = self.conclusion is not None and self.conclusion.claim is not None
-        return None if is_bound else getattr(self.published, "decimals", None)
-
-    @property
     def rounding(self) -> float:
-        """Half a unit of the last decimal of the published number; an accuracy on 10 000 images has four, unrounded."""
-        return 0.0 if self.decimals is None or self.decimals >= DIGITS else 0.5 * 10.0**-self.decimals
+        return float(getattr(self.published, "rounding", 0.0))
 
 
 @dataclass(frozen=True)

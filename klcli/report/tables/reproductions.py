@@ -1,5 +1,6 @@
 """Tables of a reproduction: every line of a published report with our result."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -65,7 +66,7 @@ def _row(one: Comparison, terms: Terms) -> Row:
 
 def _as_written(line: Line) -> Form:
     """Return the format of a published accuracy, loss or cost: with no more decimals than the report has."""
-    return f"{{:.{max(line.decimals or 0, 0)}f}}".format if line.rounding else fraction
+    return f"{{:.{max(0, -round(math.log10(2 * line.rounding)))}f}}".format if line.rounding else fraction
 
 
 def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list[str]:
