@@ -6,13 +6,14 @@ from io import BytesIO
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from records import epoch, lines_of, points, run, size_of_png
 
 from klcli.errors import ConfigError
 from klcli.procedures.searches import tried_values
 from klcli.report.plots.chart import OF_BN, Look
-from klcli.report.plots.figure import Chart, draw
+from klcli.report.plots.figure import Chart, _draw, draw
 from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
@@ -197,6 +198,19 @@ def test_the_curves_of_a_sweep() -> None:
 @pytest.mark.parametrize("steps", [0, 1, 4, 60])
 def test_a_sweep_of_any_length_is_drawn(steps: int) -> None:
     size_of_png(draw(sigma_curves(*swept(steps))))
+
+
+def test_a_run_without_an_evaluation_takes_no_place_in_a_picture() -> None:
+    """The layout kept place for its line at a corner of the figure: the panels had none, the legend covered titles."""
+    runs, epochs = swept(2)
+    [[panel, *_], *_] = sigma_curves(runs, epochs | {runs[0].id: []}).panels
+    assert [] in [list(line.x) for line in panel.lines]
+    boxes = []
+    for lines in (panel.lines, [line for line in panel.lines if line.x]):
+        axes = Figure().subplots()
+        _draw(axes, replace(panel, lines=lines))
+        boxes.append(axes.get_tightbbox().bounds)
+    assert boxes[0] == boxes[1]
 
 
 def test_a_sweep_is_drawn_on_its_way_to_infinity_and_for_one_sigma() -> None:

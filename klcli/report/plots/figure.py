@@ -148,7 +148,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
         marker = line.marker if not line.style or len(line.x) < line.dots_below else None
         look: dict[str, Any] = {"color": line.colour, "ls": line.style, "lw": line.width}
         look |= {"marker": marker, "ms": line.size, "mfc": line.fill or line.colour}
-        look["clip_on"] = marker is None or panel.xscale == "log"  # the last evaluation is on the edge
+        # The last evaluation is on the edge. The layout would reserve space for a line without points, at its corner.
+        look["clip_on"] = marker is None or panel.xscale == "log" or not line.x
         if top and line in above:
             line = entering(line, top)
             axes.plot(line.x[0], line.y[0], marker="^", color=line.colour, clip_on=False)
