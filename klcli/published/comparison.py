@@ -89,7 +89,7 @@ def _training(
     sampling = 0.0 if same_images else intervals.sampling_error(line.quantity, sample.mean, line.config.split)
     noise = intervals.Noise(sample.n, sample.std, typical, sampling)
     tolerance = line.tolerance or intervals.tolerance_of(line.quantity)
-    verdict, power = intervals.decide(sample.mean - line.published, noise, tolerance, line.rounding)
+    verdict, power = intervals.decide(sample.mean - line.published, noise, tolerance)
     scatter = f"ours have {min(sample.values):.4f} to {max(sample.values):.4f}" if power and sample.n > 1 else ""
     why = _why(line, verdict, lost, power, scatter)
     return Comparison(line, verdict, why, sample, diverged, noise.half(), tolerance)

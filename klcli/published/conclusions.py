@@ -86,7 +86,7 @@ def find(line: Line, evidence: Evidence) -> Comparison:
         verdict, power = intervals.decide_claim(difference if claim == "above" else -difference, noise)
         return Comparison(line, verdict, power, sample, margin=noise.half())
     tolerance = line.tolerance or intervals.tolerance_of(line.conclusion.quantity)
-    verdict, power = intervals.decide(difference, noise, tolerance, line.rounding)
+    verdict, power = intervals.decide(difference, noise, tolerance)
     return Comparison(line, verdict, power, sample, margin=noise.half(), tolerance=tolerance)
 
 

@@ -17,8 +17,7 @@ which is known. s0 is the median over the settings of the report of the standard
 (1 - 2 / (9 (n - 1)))^1.5, the median of that estimate for s = 1 (Wilson and Hilferty), which is .69 for two seeds.
 
 The verdict: x outside the interval *differs*. Inside, it is *reproduced* if h is at most the tolerance, and *undecided*
-if h is larger, since then a difference as large as the tolerance could be inside as well. A report that prints .53 may
-have had any x from .525 to .535: half a unit of the last decimal is added to h for both.
+if h is larger, since then a difference as large as the tolerance could be inside as well.
 
 The tolerance is 2 points of accuracy, or .06 of loss and cost, which go together: over the ten networks of report 001
 that learn, the published training costs fall by .057 for 2 points of training accuracy (correlation -.96).
@@ -108,14 +107,12 @@ def tolerance_of(quantity: str) -> float:
     return LOSS_TOLERANCE if quantity.endswith(("loss", "cost")) else ACCURACY_TOLERANCE
 
 
-def decide(difference: float, noise: Noise, tolerance: float, rounding: float = 0.0) -> tuple[str, str]:
-    """Return the verdict on a number that may be rounded by `rounding`, and why it is undecided."""
-    half, width = noise.half(), tolerance - rounding
-    if half is not None and abs(difference) > half + rounding:
+def decide(difference: float, noise: Noise, tolerance: float) -> tuple[str, str]:
+    """Return the verdict on a number, and why it is undecided."""
+    half = noise.half()
+    if half is not None and abs(difference) > half:
         return DIFFERS, ""
-    if width <= 0:
-        return UNDECIDED, f"the published number may be rounded by {rounding:g}: give its decimals, zeros included"
-    return (REPRODUCED, "") if half is not None and half <= width else (UNDECIDED, _power(noise, width))
+    return (REPRODUCED, "") if half is not None and half <= tolerance else (UNDECIDED, _power(noise, tolerance))
 
 
 def decide_claim(distance: float, noise: Noise) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from importlib.resources import files
 from typing import Any
 
@@ -29,19 +28,7 @@ WORDS = ("reason", "note", "if_differs")  # about a number; the remarks of a row
 CONCLUSIONS = ("lambda", "gap", "difference", "spread", "epochs")  # kinds; conclusions.py defines them
 PANELS = ("training", "bn", "lambda", "sigma")
 Row = dict[str, Any]  # a table of the TOML document
-DIGITS = 4  # significant digits of a setting in the description of a line, and decimals of an exact accuracy
-
-
-class Written(float):
-    """A number of a document, with half a unit of its last decimal, by which it may be rounded."""
-
-    rounding = 0.0  # an accuracy on 10 000 images has four decimals and is exact
-
-    def __new__(cls, text: str) -> "Written":
-        number, exponent = super().__new__(cls, text), Decimal(text).as_tuple().exponent
-        if isinstance(exponent, int) and exponent > -DIGITS:  # that of inf and nan is a letter
-            number.rounding = 0.5 * 10.0**exponent
-        return number
+DIGITS = 4  # significant digits of a setting in the description of a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +38,7 @@ class Line:
     row: str  # of the report's tables and figures: 003-T3
     what: str  # which experiment: `coarse search of lambda, lambda 0.004237`
     quantity: str | None = None  # of RESULTS, ERRORS or CONCLUSIONS; None without a number
-    published: float | None = None  # a Written one may be rounded
+    published: float | None = None
     reason: str | None = None  # why there is no number, or why ours is another
     note: str | None = None  # a remark that the reader needs
     if_differs: str | None = None  # the known difference from ours
@@ -63,10 +50,6 @@ class Line:
     conclusion: "Conclusion | None" = None
     tolerance: float | None = None  # the smallest difference that matters, if not that of intervals.py
     same_validation_images: bool = True  # whether the report divided the training images as its config does
-
-    @property
-    def rounding(self) -> float:
-        return float(getattr(self.published, "rounding", 0.0))
 
 
 @dataclass(frozen=True)
@@ -230,7 +213,7 @@ _FOLDER = files("klcli.published").joinpath("reports")
 def parse(name: str, text: str) -> Report:
     """Return the report of a TOML document. Raises ConfigError if the document is no report."""
     try:
-        document = tomllib.loads(text, parse_float=Written)
+        document = tomllib.loads(text)
         return replace(_assembled(name, document), text=text)
     except (tomllib.TOMLDecodeError, KeyError, ConfigError, TypeError) as error:
         words = {tomllib.TOMLDecodeError: f"this is not TOML ({error})", KeyError: f"the key {error} is missing"}
@@ -312,7 +295,7 @@ def joined(*remarks: str | None) -> str:
 
 def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list[Line]:
     more |= {key: row.get(key, table.get(key)) for key in (*WORDS, "tolerance")} | {"row": row["row"]}
-    found = [Line(quantity=key, published=row[key], **more) for key in quantities if key in row]
+    found = [Line(quantity=key, published=float(row[key]), **more) for key in quantities if key in row]
     alone = [Line(**more | {"config": None, "check": None})] if more["reason"] else []  # it trains and checks nothing
     return found or alone
 
@@ -324,7 +307,7 @@ def _conclusion(table: Row) -> Line:
     about = Conclusion(tuple(table["experiments"]), table.get("quantity", "validation_accuracy"), claim)
     more: Row = {key: table.get(key) for key in (*WORDS, "tolerance")} | {"row": table["row"], "what": table["what"]}
     number = table.get(claim or "published")  # missing in a file with this mistake, which contradictions.py names
-    return Line(quantity=table["kind"], published=number, conclusion=about, **more)
+    return Line(quantity=table["kind"], published=None if number is None else float(number), conclusion=about, **more)
 
 
 def _config(settings: Row) -> TrainConfig:

@@ -1,6 +1,5 @@
 """Tables of a reproduction: every line of a published report with our result."""
 
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from urllib.parse import quote
 from klcli.published.comparison import BAND, counts, counts_of_variants, explained
 from klcli.published.intervals import ACCURACY_TOLERANCE, DIFFERS, INCOMPARABLE, LOSS_TOLERANCE, REPRODUCED, UNDECIDED
 from klcli.published.planning import planned
-from klcli.published.report import ERRORS, Comparison, Line, Report
+from klcli.published.report import ERRORS, Comparison, Report
 from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.formats import markdown_text, to_markdown
 from klcli.report.tables.table import Form, Row, Table, columns, fraction, scientific, show, signed, significant
@@ -55,18 +54,11 @@ def _row(one: Comparison, terms: Terms) -> Row:
     return row | {
         "quantity": line.quantity.replace("_", " "),
         "n": ours.n if ours else None,
-        "published": show(
-            line.published, lambda value: sign + (_as_written(line) if form is fraction else form)(value)
-        ),
+        "published": show(line.published, lambda value: sign + form(value)),
         "ours": show(ours.mean if ours else None, form),
         "margin": show(one.margin, form),
         "difference": show(one.difference, by),
     }
-
-
-def _as_written(line: Line) -> Form:
-    """Return the format of a published accuracy, loss or cost: with no more decimals than the report has."""
-    return f"{{:.{max(0, -round(math.log10(2 * line.rounding)))}f}}".format if line.rounding else fraction
 
 
 def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list[str]:
@@ -95,9 +87,7 @@ def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list
     checks = [one.line.check for one in comparisons if one.line.check]
     draws = any(check.repeats > 1 for check in checks)
     other_images = any(not one.line.same_validation_images for one in comparisons)
-    is_rounded = any(one.line.rounding and one.tolerance for one in comparisons)
     rules = {
-        "half a unit of the last decimal of a published number is added to the interval": is_rounded,
         "trainings that go on with the weights of the one before share the luck of the first: their lines agree or "
         "differ together": any(one.is_chain for one in found.report.experiments),
         "the report validates on other images than we do: its interval includes the luck of both splits": other_images,
