@@ -124,27 +124,16 @@ def named(path: Path, run: Run) -> Checkpoint | None:
     return None
 
 
-def found(named: Path, own: Path, run: Run) -> Path:
-    """Return where the checkpoint of a run is: the path in its row, or that of its number in its database's own folder.
+def found(stated: Path, own: Path, run: Run) -> Path:
+    """Return where the checkpoint of a run is: the path in its row, that in its database's own folder, or any beside.
 
     A database that was renamed with its folder names the old one, in which another database can have files by now.
     """
-    known = {run.checkpoint_sha256, run.previous_sha256} - {None}
-
-    def is_there(path: Path) -> bool:
-        return any(_stated_sha256(file) in known for file in (path, previous(path)))
-
-    return own if own != named and is_there(own) and not is_there(named) else named
-
-
-def _stated_sha256(path: Path) -> str | None:
-    """Return the checksum in a file, which may be wrong; None if there is none."""
-    with suppress(Exception):  # with a damaged archive, zipfile can raise almost any
-        if not irregular(path):
-            with zipfile.ZipFile(path) as archive:
-                if archive.getinfo("sha256.npy").file_size < LARGEST_REST:
-                    return str(np.lib.format.read_array(archive.open("sha256.npy"), allow_pickle=False))
-    return None
+    if stated == own and any(map(os.path.lexists, (own, previous(own)))):
+        return own
+    folders = sorted(own.parent.parent.glob("*checkpoints"))
+    beside = (folder / own.name for folder in folders if not folder.is_symlink())
+    return next((path for path in (own, stated, *beside) if named(path, run)), own if own.exists() else stated)
 
 
 def load_alone(path: Path) -> tuple[Checkpoint, TrainConfig, "Inputs"]:

@@ -180,25 +180,18 @@ class Upkeep:
     ) -> list[str]:
         damage: dict[int, str] = {}
         faults = set[str]()  # of whole folders
-        files: dict[bool, list[int]] = {True: [], False: []}  # runs by whether only the content can be damaged
-        named_folder, fault_of, own = cache(self._runs.own_folder), cache(_fault), self._db.folder("checkpoints")
+        folder_of = cache(lambda text: self._runs.own_folder(text) or Path())
+        fault_of = cache(lambda text: _fault(folder_of(text)))
+        there, suspect = list[int](), list[int]()  # runs by whether only the content of their file can be damaged
         for run_id, state, named in runs:
-            if named is None:
-                if state == "complete":
-                    damage[run_id] = "complete, but without a checkpoint"
-                continue
-            text, _, name = named.rpartition("/")
-            if fault := fault_of(folder := named_folder(text)):
-                faults.add(fault)
-                continue
-            path = f"{folder}{os.sep}{name}"  # 100 000 objects of Path take 5 s
-            size = _size(path) if folder and name == f"run-{run_id:06d}.npz" else 0
-            size = _size(f"{own}{os.sep}{name}") if size is None else size
-            if size is None and state == "complete":
-                damage[run_id] = f"{path}: this checkpoint is missing"
-            else:
-                files[bool(size)].append(run_id)
-        read = sorted(files[False] + sorted(files[True], reverse=True)[:newest])
+            if named is not None:
+                text, _, name = named.rpartition("/")
+                path = f"{folder_of(text)}{os.sep}{name}"  # 100 000 objects of Path take 5 s
+                is_there = name == f"run-{run_id:06d}.npz" and not fault_of(text) and _is_file(path)
+                (there if is_there else suspect).append(run_id)
+            elif state == "complete":
+                damage[run_id] = "complete, but without a checkpoint"
+        read = sorted(suspect + sorted(there, reverse=True)[:newest])
         for start in range(0, len(read), PORTION):
             for run in self._runs.where(f"id IN ({','.join(map(str, read[start : start + PORTION]))})"):
                 advance(1)
@@ -211,7 +204,10 @@ class Upkeep:
                             known = run.checkpoint_sha256, run.previous_sha256
                             checkpoints.load(checkpoints.previous(self._runs.file_of(run)), run, *known)
                             continue
-                    damage[run.id] = str(error).removeprefix(f"run {run.id}: ")
+                    if fault := fault_of((run.checkpoint or "").rpartition("/")[0]):
+                        faults.add(fault)
+                    else:
+                        damage[run.id] = str(error).removeprefix(f"run {run.id}: ")
         return [*sorted(faults), *(f"run {run_id}: {damage[run_id]}" for run_id in sorted(damage))]
 
     def _orphans(self, runs: set[int], named: Iterable[str]) -> Iterator[Path]:
@@ -260,14 +256,13 @@ def _wrong_numbers() -> Iterator[str]:
     yield f"SELECT 'run ' || id, CASE {wrong} END AS fault FROM {join} WHERE state = 'complete' AND fault > ''"
 
 
-def _fault(folder: Path | None) -> str:
+def _fault(folder: Path) -> str:
     """Return what is wrong with a whole folder of checkpoints, "" if nothing is."""
     try:
-        checkpoints.require_no_link(folder or Path())
+        checkpoints.require_no_link(folder)
     except StoreError as error:
         return str(error)
-    is_missing = folder and not folder.exists()
-    return f"{folder}: this folder of checkpoints is missing, move it beside the database" if is_missing else ""
+    return "" if folder.exists() else f"{folder}: this folder of checkpoints is missing, move it beside the database"
 
 
 def pictures(plots: Path) -> Iterator[tuple[str, list[int], Path]]:
@@ -281,13 +276,11 @@ def _tags(run: Run) -> list[str]:
     return (run.tags or "").split()
 
 
-def _size(path: str) -> int | None:
-    """Return the size of a regular file, None if nothing is there, 0 if reading it has to say what is there."""
-    try:
-        found = os.lstat(path)
-    except (OSError, ValueError) as error:
-        return None if isinstance(error, FileNotFoundError) else 0
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+def _is_file(path: str) -> bool:
+    """Whether a path is a regular file that is not empty; reading it has to say what any other is."""
+    with suppress(OSError, ValueError):
+        return stat.S_ISREG((found := os.lstat(path)).st_mode) and found.st_size > 0
+    return False
 
 
 # run-000007.png, run-000007-000009-curves.png, study-000003-lambda.svg

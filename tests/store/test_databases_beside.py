@@ -250,3 +250,31 @@ def test_a_new_database_with_the_old_name_takes_nothing_from_a_renamed_one(
         assert thesis.upkeep.check() == ([], [])
         assert len(thesis.upkeep.delete([2])) == 2
         assert contents(thesis) == [networks[0], networks[2]]
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_a_database_that_was_renamed_again_without_its_folders_finds_its_networks(
+    three_runs_here: Path, request: pytest.FixtureRequest, is_taken: bool
+) -> None:
+    """Its rows name the folder of its first name, its networks are in that of the second one."""
+    with closing(Store(three_runs_here / "klcli.db")) as store:
+        networks = contents(store)
+    if is_taken:
+        request.getfixturevalue("renamed")
+    else:
+        rename(three_runs_here, "klcli", "thesis")
+    (three_runs_here / "thesis.db").rename(three_runs_here / "final.db")
+    with closing(Store(three_runs_here / "final.db")) as final:
+        assert contents(final) == networks
+        assert final.upkeep.check() == ([], [])
+        with closing(Store(three_runs_here / "all/klcli.db")) as together:
+            assert together.upkeep.merge(three_runs_here / "final.db").remarks == []
+            assert contents(together) == networks
+        deleted = final.upkeep.delete([2])
+        assert deleted == [three_runs_here / "thesis-checkpoints/run-000002.npz"]
+        shutil.rmtree(three_runs_here / "thesis-checkpoints")
+        missing = 2 if is_taken else 1  # the whole folder, if it is the only one
+        assert len(final.upkeep.check()[0]) == missing
+    if is_taken:
+        with closing(Store(three_runs_here / "klcli.db")) as new:
+            assert new.upkeep.check() == ([], [])
