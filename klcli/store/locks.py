@@ -1,6 +1,5 @@
 """Locks: a run is alive while its process holds a file lock, which the kernel releases, on any host, when it ends."""
 
-import errno
 import os
 import re
 import secrets
@@ -93,36 +92,26 @@ class Locks:
 
     @contextmanager
     def _probing(self, file: Path) -> Iterator[bool | None]:
-        """Hold the lock of a file inside the block if it is free, and yield whether it was; None if unknown."""
-        lock, is_free = _lock(file), None
-        try:
-            lock.acquire(timeout=PROBE_SECONDS, poll_interval=PROBE_SECONDS / 5)
-            is_free = True
-        except TimeoutError:
-            is_free = False
-        except OSError as error:
-            is_free = _is_free_to_readers(file) if error.errno in (errno.EROFS, errno.EACCES) else None
-        try:
+        """Keep other processes from locking a file inside the block, and yield whether it is free; None if unknown."""
+        is_free = None
+        with ExitStack() as stack:
+            try:
+                if sys.platform == "win32":
+                    stack.enter_context(_lock(file).acquire(timeout=PROBE_SECONDS, poll_interval=PROBE_SECONDS / 5))
+                else:
+                    import fcntl
+
+                    # Shared with other probes, and possible with a file that can only be read.
+                    fcntl.flock(stack.enter_context(file.open("rb")), fcntl.LOCK_SH | fcntl.LOCK_NB)
+                is_free = True
+            except (TimeoutError, BlockingIOError):
+                is_free = False
+            except OSError:
+                pass
             yield is_free
-        finally:
-            lock.release()  # without effect if it was not acquired
 
     def _file(self, owner: str) -> Path:
         return self.folder / f"{owner}{SUFFIX}"
-
-
-def _is_free_to_readers(file: Path) -> bool | None:
-    """Return whether no process holds the lock of a file that can only be read, None if that is unknown."""
-    if sys.platform == "win32":
-        return None
-    import fcntl
-
-    try:
-        with file.open("rb") as opened:
-            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return True
-    except OSError as error:
-        return False if error.errno == errno.EWOULDBLOCK else None
 
 
 def _lock(file: Path) -> "FileLock":
