@@ -1,4 +1,4 @@
-"""Reading: a copy of a database, a table as a CSV file, rows for completion. Imports little, to start fast."""
+"""Reading: a copy of a database, its rows for completion, databases beside it. Imports little, to start fast."""
 
 import errno
 import shutil
@@ -10,9 +10,8 @@ from pathlib import Path, PurePath
 from tempfile import gettempdir
 from typing import Any
 
-from klcli.csv_text import AT_ONCE, csv_text
 from klcli.errors import StoreError
-from klcli.files import flush, irregular, temporary_folder
+from klcli.files import irregular, temporary_folder
 
 JOURNALS = ("-journal", "-wal", "-shm")  # of SQLite, after the name of the database
 TABLES = (
@@ -43,19 +42,6 @@ class TemporaryCopy:
                     raise StoreError(f"{database}: no space for a copy of it in {gettempdir()}, {cure}") from error
                 raise
             self.remove = unless_it_is_copied.pop_all().close
-
-
-def write_table(database: Path, busy_seconds: float, name: str, file: Path) -> int:
-    """Write a table or view to an empty file and flush it; return the number of rows. Raises sqlite3 and OS errors."""
-    written = 0
-    with closing(sqlite3.connect(database, timeout=busy_seconds)) as connection, file.open("r+b") as content:
-        rows = connection.execute(f'SELECT * FROM "{name}"')
-        content.write(csv_text([[column for column, *_ in rows.description]]).encode())
-        while portion := rows.fetchmany(AT_ONCE):
-            content.write(csv_text(portion).encode())
-            written += len(portion)
-        flush(content)  # here, while the other process still computes
-    return written
 
 
 def read_only_uri(path: PurePath) -> str:

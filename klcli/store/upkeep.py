@@ -5,19 +5,20 @@ import re
 import sqlite3
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from klcli.csv_text import AT_ONCE, csv_text
 from klcli.errors import ConfigError, StoreError
-from klcli.files import make_folder, replace, replacing_all
+from klcli.files import flush, make_folder, replace, replacing_all
 from klcli.settings.setting import require
 from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, Database, explained
-from klcli.store.reading import beside, folder_of, rows, write_table
+from klcli.store.reading import beside, folder_of, rows
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run
 from klcli.store.runs import PORTION, Runs
 from klcli.store.studies import DELETED
@@ -25,16 +26,6 @@ from klcli.text import path_of, path_text
 
 if TYPE_CHECKING:
     from klcli.store.merging import Merged
-
-LARGE_BYTES = 30_000_000  # from this size on, a second process saves more than the half second of its start
-
-
-def _require_export(file: Path, first: str) -> None:
-    """Raise ConfigError for a file that is there and whose first column has another name."""
-    with suppress(FileNotFoundError), file.open("rb") as there:
-        if there.read(len(first.encode())) != first.encode():
-            words = "this file is no export, choose another folder or delete it"
-            raise ConfigError(f"{path_text(file)}: {words}")
 
 
 class Upkeep:
@@ -116,19 +107,14 @@ class Upkeep:
     def export(self, folder: Path) -> dict[str, int]:
         """Write every table and view as a CSV file; return the number of rows by file name.
 
-        Numbers have all their digits; NULL is an empty cell. No file is replaced before all are written, by two
-        processes if the database is large. Raises ConfigError for a file that is no export, and StoreError if the
-        folder cannot be written or the name of a table leads out of it.
+        Numbers have all their digits; NULL is an empty cell. No file is replaced before all are written. Raises
+        ConfigError for a file that is no export, and StoreError if the folder cannot be written or the name of a table
+        leads out of it.
         """
-        from klcli.studies.executors import open_executor
-        from klcli.training.cores import cores
-
         own = "type IN ('table', 'view') AND substr(name, 1, 1) <> '_' AND substr(name, 1, 7) <> 'sqlite_'"
-        # The widest first: begun last, the table of runs would leave the other process without work.
-        order = "(SELECT count(*) FROM pragma_table_xinfo(sqlite_master.name)) DESC, name"
         first = "(SELECT name FROM pragma_table_xinfo(sqlite_master.name) LIMIT 1) AS first"
-        found = self._db.read(f"SELECT name, {first} FROM sqlite_master WHERE {own} ORDER BY {order}")
-        files = {folder / f"{row['name']}.csv": row["name"] for row in found}
+        found = self._db.read(f"SELECT name, {first} FROM sqlite_master WHERE {own} ORDER BY name || '.csv'")
+        files = [folder / f"{row['name']}.csv" for row in found]
         for file, row in zip(files, found, strict=True):
             if file.name != f"{row['name']}.csv":
                 words = f"a table is named '{path_text(row['name'])}', as no file can be"
@@ -136,20 +122,12 @@ class Upkeep:
             with checkpoints.writing(file):
                 make_folder(folder)
                 _require_export(file, row["first"])
-        jobs, written = min(2, cores()) if self._db.file.stat().st_size >= LARGE_BYTES else 1, {}
-        with replacing_all([*files]) as temporaries, open_executor(jobs, None, len(files)) as executor:
-            tasks = [
-                executor.submit(write_table, self._db.file, BUSY_SECONDS, name, temporary)
-                for name, temporary in zip(files.values(), temporaries, strict=True)
-            ]
-            for file, task in zip(files, tasks, strict=True):
+        written = {}
+        with replacing_all(files) as temporaries:
+            for file, row, temporary in zip(files, found, temporaries, strict=True):
                 with explained(self._db.path), checkpoints.writing(file):
-                    try:
-                        written[file.name] = task.result()
-                    except BrokenExecutor as error:
-                        words = "a process that wrote tables ended unexpectedly, export again"
-                        raise StoreError(f"{folder}: {words}") from error
-        return dict(sorted(written.items()))
+                    written[file.name] = _write_table(self._db.file, row["name"], temporary)
+        return written
 
     def check(
         self, newest: int | None = None, advance: Callable[[int], None] = lambda done: None
@@ -230,6 +208,27 @@ class Upkeep:
                 yield path
         drawn = pictures(self._db.folder("plots"))
         yield from (path for kind, shown, path in drawn if not there[kind].issuperset(shown))
+
+
+def _require_export(file: Path, first: str) -> None:
+    """Raise ConfigError for a file that is there and whose first column has another name."""
+    with suppress(FileNotFoundError), file.open("rb") as there:
+        if there.read(len(first.encode())) != first.encode():
+            words = "this file is no export, choose another folder or delete it"
+            raise ConfigError(f"{path_text(file)}: {words}")
+
+
+def _write_table(database: Path, name: str, file: Path) -> int:
+    """Write a table or view to an empty file and flush it; return the number of rows. Raises sqlite3 and OS errors."""
+    written = 0
+    with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection, file.open("r+b") as content:
+        rows = connection.execute(f'SELECT * FROM "{name}"')
+        content.write(csv_text([[column for column, *_ in rows.description]]).encode())
+        while portion := rows.fetchmany(AT_ONCE):
+            content.write(csv_text(portion).encode())
+            written += len(portion)
+        flush(content)
+    return written
 
 
 # Records of measurements: their tables, and the SQL of what a row is called.
