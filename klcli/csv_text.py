@@ -36,9 +36,6 @@ def csv_text(rows: Sequence[Sequence[Any]], *, has_decimal_comma: bool = False) 
 def _cells(column: Sequence[Any], has_decimal_comma: bool) -> Iterable[str]:
     """Return the text of the values of a column."""
     types = {*map(type, column)}
-    # As most settings of neighbouring runs. Unequal types and zeros can be equal and have unequal texts.
-    if len(column) > 1 and len(types) == 1 and column[0] and column.count(column[0]) == len(column):
-        return [*_cells(column[:1], has_decimal_comma)] * len(column)
     if not types & _NUMBERS:  # only among numbers, equal values can have unequal texts: 0.0, -0.0 and 0
         texts = {value: _text(value) for value in {*column}}
         return map(texts.__getitem__, column)
