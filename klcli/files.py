@@ -24,14 +24,15 @@ PAUSES = tuple(0.01 * 2**n for n in range(8))  # seconds between attempts, 2.5 i
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, previous: Path | None = None, is_only_writer: bool = False) -> Iterator[IO[bytes]]:
-    """Yield a binary file that replaces `path` if the block ends well; the old file is kept as `previous`, if named.
+def replacing(path: Path, *, previous: Path | None = None) -> Iterator[IO[bytes]]:
+    """Yield a binary file that replaces `path` if the block ends well.
 
     A temporary file is written, flushed and renamed, and the folder is flushed: `path` is never incomplete, and still
-    there after a power cut. `is_only_writer`: killed processes have left all other temporary files of `path`.
+    there after a power cut. `previous`, where the old file is kept, is given by the only process that writes `path`:
+    killed ones have left all other temporary files.
     """
     make_folder(path.parent)
-    remove_leftovers(path.parent, path.name, after=0 if is_only_writer else LEFT_BEHIND)
+    remove_leftovers(path.parent, path.name, after=LEFT_BEHIND if previous is None else 0)
     with _temporary(path) as temporary:
         with temporary.open("r+b") as file:
             yield file

@@ -104,9 +104,9 @@ def test_only_what_was_left_of_this_file_long_ago_is_removed(tmp_path: Path) -> 
     with replacing(tmp_path / "[1].csv"):
         pass
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*kept, recent, "[1].csv"])
-    with replacing(tmp_path / "[1].csv", is_only_writer=True):
+    with replacing(tmp_path / "[1].csv", previous=tmp_path / "[0].csv"):
         pass
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*kept, "[1].csv"])
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*kept, "[0].csv", "[1].csv"])
 
 
 def test_the_folder_is_flushed_after_the_renaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,11 +85,10 @@ def save(
     """Write a checkpoint and return its checksum. The file before it is kept as `previous`. Raises StoreError."""
     texts = {key: np.array(text) for key, text in (origin or {}).items()}
     own = (inputs.mean, inputs.std, np.array(inputs.class_names)) if inputs else ()
-    summed = {**state, **texts, **dict(zip(INPUTS, own, strict=False))}
-    versions = {VERSIONS: summed.pop(VERSIONS)} if VERSIONS in summed else {}
-    sha256 = _digest(summed, config, step)
-    content = npz({"config": config, "step": step, "sha256": sha256, **summed, **versions})
-    with writing(path), replacing(path, previous=previous(path), is_only_writer=True) as file:
+    arrays = {**state, **dict(zip(INPUTS, own, strict=False)), **texts}
+    sha256 = _digest(arrays, config, step)
+    content = npz({"config": config, "step": step, "sha256": sha256, **arrays})
+    with writing(path), replacing(path, previous=previous(path)) as file:
         file.write(content)
     return sha256
 
@@ -178,10 +177,9 @@ def _read(path: Path, largest: Callable[[int], int], *, may_be_link: bool = Fals
         with np.load(path, allow_pickle=False) as archive:
             state = dict(archive)
         config, step, sha256 = str(state.pop("config")), int(state.pop("step")), str(state.pop("sha256"))
-        origin = {VERSIONS: str(state.pop(VERSIONS))} if VERSIONS in state else {}
         if sha256 != _digest(state, config, step):
             raise ValueError("its checksum is wrong")
-        origin |= {key: str(state.pop(key)) for key in ORIGIN if key in state}
+        origin = {key: str(state.pop(key)) for key in (*ORIGIN, VERSIONS) if key in state}
         inputs = _inputs(state) if INPUTS[0] in state else None
     except StoreError:
         raise
@@ -242,7 +240,7 @@ def previous(path: Path) -> Path:
 def _digest(state: dict[str, np.ndarray], config: str, step: int) -> str:
     """Return the SHA-256 over names, types, shapes and bytes: the checksums in a zip file do not cover the names."""
     digest = hashlib.sha256(f"{step} {config}".encode())
-    for name, array in sorted(state.items()):
+    for name, array in sorted(one for one in state.items() if one[0] != VERSIONS):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -97,7 +97,7 @@ class _Merging:
             self._tables.execute(identify)
             with self._source.write() as copy:
                 copy.execute(identify)
-                has_left_out = self._leave_out_running(copy)
+                self._leave_out_running(copy)
             theirs = self._source.read("SELECT json_group_array(identity) AS identities FROM runs")[0]["identities"]
             about = "SELECT id, identity, study_id, state, epochs_done, checkpoint, checkpoint_sha256 FROM runs"
             found = self._here.read(f"{about} WHERE identity IN (SELECT value FROM json_each(?))", [theirs])
@@ -114,7 +114,7 @@ class _Merging:
         for _, backup in self._backups:
             with suppress(OSError):  # harmless if it remains
                 backup.unlink(missing_ok=True)
-        if not self._numbers["run"] and not has_left_out:
+        if not self._numbers["run"] and not self._merged.left_out:
             self._merged.left_out.append("it holds no run")
         return self._merged
 
@@ -130,19 +130,15 @@ class _Merging:
             words = f"a row of its table {table} is not one of klcli ({error}), restore a copy of it"
             raise StoreError(f"{self._merged.database}: {words}") from error
 
-    def _leave_out_running(self, copy: Tables) -> bool:
-        """Delete from the copy the runs that a process trains now, and all runs of their studies, if there are any."""
-        alive = []
+    def _leave_out_running(self, copy: Tables) -> None:
+        """Delete from the copy the runs that a process trains now, and all runs of their studies."""
         for row in self._source.read("SELECT id, study_id, owner FROM runs WHERE state = 'running'"):
             if (is_held := self._locks.is_held(row["owner"])) is not False:  # None without locks in the file system
                 words = f"run {row['id']} {'is' if is_held else 'may be'} being trained: left out"
                 self._merged.left_out.append(f"{words}, merge again when it has ended")
-                alive.append(row)
-        for row in alive:
-            copy.execute("DELETE FROM runs WHERE id = ? OR study_id = ?", [row["id"], row["study_id"]])
+                copy.execute("DELETE FROM runs WHERE id = ? OR study_id = ?", [row["id"], row["study_id"]])
         copy.execute("UPDATE runs SET state = 'interrupted', error = ? WHERE state = 'running'", [UNEXPECTED])
         copy.execute("UPDATE studies SET state = 'interrupted' WHERE state = 'running'")
-        return bool(alive)
 
     def _copy_studies(self, known: Mapping[str, Row]) -> None:
         """Insert new studies. A study is here already if one of its runs is."""

@@ -5,7 +5,6 @@ import re
 import sqlite3
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
 from functools import cache
@@ -137,21 +136,18 @@ class Upkeep:
         Every checkpoint must be a regular file that is not empty. The `newest` ones, by default all, are also read, in
         3 ms per megabyte; `advance` is called after each.
         """
-        with ThreadPoolExecutor(1) as other:
-            found = other.submit(self._damage_of_database)  # without the lock of the interpreter, on another core
-            runs = [*map(tuple, self._db.each("SELECT id, state, checkpoint FROM runs"))]
-            damage = self._damage_of_checkpoints(runs, newest, advance)
+        runs = [*map(tuple, self._db.each("SELECT id, state, checkpoint FROM runs"))]
+        damage = [*self._damage_of_database(), *self._damage_of_checkpoints(runs, newest, advance)]
         orphans = self._orphans({run_id for run_id, *_ in runs}, {named for *_, named in runs if named is not None})
-        return found.result() + damage, [f"{path}: no row of the database refers to this file" for path in orphans]
+        return damage, [f"{path}: no row of the database refers to this file" for path in orphans]
 
-    def _damage_of_database(self) -> list[str]:
-        with explained(self._db.path), closing(sqlite3.connect(self._db.file, timeout=BUSY_SECONDS)) as connection:
-            found = [text for (text,) in connection.execute("PRAGMA integrity_check") if text != "ok"]
-            for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
-                where = table if row is None else f"{table} row {row}"
-                found.append(f"{where} points at a row of {parent} that is gone")
-            found = [f"database: {what}" for what in found]
-            return found + [f"{of}: {what}" for query in _wrong_numbers() for of, what in connection.execute(query)]
+    def _damage_of_database(self) -> Iterator[str]:
+        yield from (f"database: {text}" for (text,) in self._db.each("PRAGMA integrity_check") if text != "ok")
+        for table, row, parent, _ in self._db.each("PRAGMA foreign_key_check"):
+            where = table if row is None else f"{table} row {row}"
+            yield f"database: {where} points at a row of {parent} that is gone"
+        for query in _wrong_numbers():
+            yield from (f"{of}: {what}" for of, what in self._db.each(query))
 
     def _damage_of_checkpoints(
         self, runs: Sequence[tuple[Any, ...]], newest: int | None, advance: Callable[[int], None]
