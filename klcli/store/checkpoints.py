@@ -20,7 +20,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, next_number
 from klcli.store.reading import beside, rows
 from klcli.store.records import Run
-from klcli.text import one_line
+from klcli.text import one_line, path_text
 
 if TYPE_CHECKING:  # a report must not import the training code
     import sqlite_utils
@@ -52,6 +52,11 @@ def file_of(folder: Path, run_id: int) -> Path:
     return folder / f"run-{run_id:06d}.npz"
 
 
+def column_of(path: Path) -> str:
+    """Return the path as the row of a run has it: relative to the database, so that both can be moved."""
+    return path_text(f"{path.parent.name}/{path.name}")
+
+
 def require_no_link(folder: Path) -> None:
     """Raise StoreError for a folder that is a link: in that of a foreign database, files elsewhere would be deleted."""
     if folder.is_symlink():
@@ -74,7 +79,7 @@ def new_number(tables: "sqlite_utils.Database", db: Database) -> int:
 
 def _has_run(database: Path, number: int) -> bool:
     with suppress(StoreError):  # it cannot be read
-        return rows(database, "SELECT 1 FROM runs WHERE id = ?", number) != []
+        return rows(database, "SELECT 1 FROM runs WHERE id = ?", number, seconds=2) != []
     return False
 
 
@@ -128,7 +133,7 @@ def found(stated: Path, own: Path, run: Run) -> Path:
 
     A database that was renamed with its folder names the old one, in which another database can have files by now.
     """
-    if stated == own and any(map(os.path.lexists, (own, previous(own)))):
+    if run.checkpoint == column_of(own) and any(map(os.path.lexists, (own, previous(own)))):
         return own
     folders = sorted(own.parent.parent.glob("*checkpoints"))
     beside = (folder / own.name for folder in folders if not folder.is_symlink())

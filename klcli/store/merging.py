@@ -204,8 +204,7 @@ class _Merging:
         """Add the checkpoint of a run to the files to copy and return its new column."""
         if row["checkpoint"] is None:
             return None
-        folder = self._here.folder("checkpoints")
-        own = checkpoints.file_of(folder, number)
+        own = checkpoints.file_of(self._here.folder("checkpoints"), number)
         try:
             file = self._runs.file_of(self._runs.get(old))
         except StoreError as error:
@@ -222,7 +221,7 @@ class _Merging:
             self._backups.append((own, backup))
         elif row["state"] in UNFINISHED and _is_file(previous):
             self._files.append((previous, backup))
-        return path_text(f"{folder.name}/{own.name}")
+        return checkpoints.column_of(own)
 
     def _is_repaired(self, old: int, row: Row, mine: Row) -> bool:
         """Copy the checkpoint of a run that is here without it, and return whether there is one to copy."""

@@ -171,7 +171,7 @@ class Runs:
         return checkpoints.found(folder / name, self._own_file(run.id), run)
 
     def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
-        """Write the checkpoint and return its columns; the path is relative, so that the folder can be moved."""
+        """Write the checkpoint and return its columns."""
         self._db.require_place()
         self.require_owner(run_id)  # before it replaces the file of another process
         path, run = self._own_file(run_id), self.get(run_id)
@@ -179,7 +179,7 @@ class Runs:
         config, origin = result.config.to_json(), {key: getattr(run, key) for key in checkpoints.ORIGIN}
         origin |= {checkpoints.VERSIONS: json.dumps(run.versions)}
         sha256 = checkpoints.save(path, result.arrays(), config, result.step, result.inputs, origin)
-        return {"checkpoint": path_text(f"{path.parent.name}/{path.name}"), "checkpoint_sha256": sha256}
+        return {"checkpoint": checkpoints.column_of(path), "checkpoint_sha256": sha256}
 
     def snapshot(self, run: Run) -> tuple[Snapshot | None, str]:
         """Return the checkpoint from which a claimed run continues, or None, and a remark if it is not the latest."""

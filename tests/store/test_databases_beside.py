@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -125,16 +125,32 @@ def test_no_network_is_deleted_that_a_database_may_name_which_cannot_be_read(unr
         assert network(folder, 1) in store.upkeep.delete([1])
 
 
-def test_a_short_write_to_another_database_delays_a_deletion(backup: Path) -> None:
+@contextmanager
+def locked_for_a_moment(path: Path) -> Iterator[None]:
+    """Let another process write to a database for half a second."""
     script = (
         "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None); "
         "c.execute('BEGIN EXCLUSIVE'); print(flush=True); time.sleep(0.5)"
     )
-    with subprocess.Popen([sys.executable, "-c", script, backup], stdout=subprocess.PIPE) as writer:
+    with subprocess.Popen([sys.executable, "-c", script, path], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None and writer.stdout.readline() == b"\n"
-        with closing(Store(backup.with_name("klcli.db"))) as store:
-            assert network(backup.parent, 1) not in store.upkeep.delete([1])
+        yield
+
+
+def test_a_short_write_to_another_database_delays_a_deletion(backup: Path) -> None:
+    with closing(Store(backup.with_name("klcli.db"))) as store, locked_for_a_moment(backup):
+        assert network(backup.parent, 1) not in store.upkeep.delete([1])
     assert network(backup.parent, 1).exists()
+
+
+def test_a_short_write_to_a_database_of_the_same_stem_delays_a_new_number(tmp_path: Path, new_recorder: Any) -> None:
+    """After a tenth of a second, the number of a run without a checkpoint was given again."""
+    one, two = new_recorder(tmp_path / "y.db"), new_recorder(tmp_path / "y.sqlite")
+    assert one.begin() == 1
+    with locked_for_a_moment(one.path):
+        assert two.begin() == 2
+    for recorder in (one, two):
+        recorder.store.close()
 
 
 @pytest.mark.parametrize("other", ["y.sqlite", "y"])
@@ -264,6 +280,8 @@ def test_a_database_that_was_renamed_again_without_its_folders_finds_its_network
     else:
         rename(three_runs_here, "klcli", "thesis")
     (three_runs_here / "thesis.db").rename(three_runs_here / "final.db")
+    (three_runs_here / "final-checkpoints").mkdir()  # a process was killed before it wrote the row of this file
+    (three_runs_here / "final-checkpoints/run-000001.npz").write_bytes(b"of the next epoch")
     with closing(Store(three_runs_here / "final.db")) as final:
         assert contents(final) == networks
         assert final.upkeep.check() == ([], [])
@@ -273,8 +291,7 @@ def test_a_database_that_was_renamed_again_without_its_folders_finds_its_network
         deleted = final.upkeep.delete([2])
         assert deleted == [three_runs_here / "thesis-checkpoints/run-000002.npz"]
         shutil.rmtree(three_runs_here / "thesis-checkpoints")
-        missing = 2 if is_taken else 1  # the whole folder, if it is the only one
-        assert len(final.upkeep.check()[0]) == missing
+        assert len(final.upkeep.check()[0]) == 2
     if is_taken:
         with closing(Store(three_runs_here / "klcli.db")) as new:
             assert new.upkeep.check() == ([], [])
