@@ -128,18 +128,6 @@ def named(path: Path, run: Run) -> Checkpoint | None:
     return None
 
 
-def found(stated: Path, own: Path, run: Run) -> Path:
-    """Return where the checkpoint of a run is: the path in its row, that in its database's own folder, or any beside.
-
-    A database that was renamed with its folder names the old one, in which another database can have files by now.
-    """
-    if run.checkpoint == column_of(own) and any(map(os.path.lexists, (own, previous(own)))):
-        return own
-    folders = sorted(own.parent.parent.glob("*checkpoints"))
-    beside = (folder / own.name for folder in folders if not folder.is_symlink())
-    return next((path for path in (own, stated, *beside) if named(path, run)), own if own.exists() else stated)
-
-
 def load_alone(path: Path) -> tuple[Checkpoint, TrainConfig, "Inputs"]:
     """Read a checkpoint that a user has named, its settings and its Inputs. Raises StoreError unless it is complete."""
     from klcli.training.networks import network_shapes

@@ -24,7 +24,7 @@ from klcli.store import checkpoints
 from klcli.store.connection import Database, measured
 from klcli.store.locks import Locks
 from klcli.store.records import AS_CONFIGURED, ONE_SPLIT, Epoch, ImageSet, Order, Run, RunFilter, RunResult, repeated_of
-from klcli.text import now, path_of, path_text
+from klcli.text import now, path_text
 
 if TYPE_CHECKING:  # a report must not import the training code
     from klcli.data.dataset import Dataset
@@ -150,25 +150,28 @@ class Runs:
     def _own_file(self, run_id: int) -> Path:
         return checkpoints.file_of(self._db.folder("checkpoints"), run_id)
 
-    def own_folder(self, text: str) -> Path | None:
-        """Return the folder of checkpoints, of this name of the database or an earlier one; None if it is any other."""
-        folder = str(path_of(text))
-        # No row of klcli names it as `checkpoints/.`, which is the same path.
-        is_name = path_text(folder) == text and Path(folder).name == folder  # on POSIX, with any backslash
-        if not is_name or not f"-{folder}".endswith("-checkpoints"):
-            return None
-        path = self._db.real.parent / folder
-        return path if os.path.lexists(path) else self._db.folder("checkpoints")  # renamed with the database
+    def folders(self) -> dict[str, Path]:
+        """Return the folders of checkpoints beside the database, of any name, as rows name them."""
+        found = sorted(self._db.real.parent.glob("*checkpoints"))
+        return {path_text(one.name): one for one in found if f"-{one.name}".endswith("-checkpoints")}
 
     def file_of(self, run: Run) -> Path:
-        """The path of a checkpoint. Raises StoreError if the row of a foreign database names any other file."""
-        text, _, name = (run.checkpoint or "").rpartition("/")
-        folder = self.own_folder(text)
-        if folder is None or name != self._own_file(run.id).name:
-            where = f"run {run.id} names the file {run.checkpoint!r}, its checkpoint is {self._own_file(run.id)}"
+        """The path of a checkpoint. Raises StoreError if the row of a foreign database names any other file.
+
+        A database that was renamed with its folder names the old one, in which another database can have files by now:
+        then all folders are searched for the checksum of the row.
+        """
+        own, folders, named = self._own_file(run.id), self.folders(), run.checkpoint or ""
+        text, _, name = named.rpartition("/")
+        if name != own.name or "/" in text or not f"-{text}".endswith("-checkpoints"):
+            where = f"run {run.id} names the file {run.checkpoint!r}, its checkpoint is {own}"
             raise StoreError(f"{self._db.path}: {where}: restore a copy of the database")
-        checkpoints.require_no_link(folder)
-        return checkpoints.found(folder / name, self._own_file(run.id), run)
+        checkpoints.require_no_link(folder := folders.get(text, own.parent))
+        if named == checkpoints.column_of(own) and any(map(os.path.lexists, (own, checkpoints.previous(own)))):
+            return own
+        files = [one / name for one in (own.parent, folder, *folders.values()) if not one.is_symlink()]
+        otherwise = own if os.path.lexists(own) else folder / name
+        return next((one for one in files if checkpoints.named(one, run)), otherwise)
 
     def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
         """Write the checkpoint and return its columns."""

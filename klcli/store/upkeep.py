@@ -154,14 +154,15 @@ class Upkeep:
     ) -> list[str]:
         damage: dict[int, str] = {}
         faults = set[str]()  # of whole folders
-        folder_of = cache(lambda text: self._runs.own_folder(text) or Path())
-        fault_of = cache(lambda text: _fault(folder_of(text)))
+        folders, own = self._runs.folders(), self._db.folder("checkpoints")
+        fault_of = cache(lambda text: _fault(folders.get(text, own)))
         there, suspect = list[int](), list[int]()  # runs by whether only the content of their file can be damaged
         for run_id, state, named in runs:
             if named is not None:
                 text, _, name = named.rpartition("/")
-                path = f"{folder_of(text)}{os.sep}{name}"  # 100 000 objects of Path take 5 s
-                is_there = name == f"run-{run_id:06d}.npz" and not fault_of(text) and _is_file(path)
+                is_own = text in folders and name == f"run-{run_id:06d}.npz" and not fault_of(text)
+                # 100 000 objects of Path take 5 s.
+                is_there = is_own and _is_file(f"{folders[text]}{os.sep}{name}")
                 (there if is_there else suspect).append(run_id)
             elif state == "complete":
                 damage[run_id] = "complete, but without a checkpoint"
