@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,8 @@ def merge(here: Database, path: Path) -> Merged:
     with explained(path):
         if not path.exists():
             raise StoreError(f"{path}: there is no database here")
-    source = Database(path, is_copied=True)
-    try:
+    with closing(Database(path, is_copied=True)) as source:
         return _Merging(here, source, path).all()
-    finally:
-        source.close()
 
 
 class _Merging:

@@ -21,7 +21,7 @@ from klcli.store.reading import beside, folder_of, rows
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run
 from klcli.store.runs import PORTION, Runs
 from klcli.store.studies import DELETED
-from klcli.text import path_of, path_text
+from klcli.text import path_text
 
 if TYPE_CHECKING:
     from klcli.store.merging import Merged
@@ -66,9 +66,9 @@ class Upkeep:
         for run in runs:
             if run.state == "running":
                 raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
-        stored = [(run, self._runs.file_of(run)) for run in runs if run.checkpoint is not None]
-        kept = {one[:2] for one in self._named_elsewhere()} if stored else set()
-        own, numbers = [one for _, one in stored if (one.parent.name, one.name) not in kept], {run.id for run in runs}
+        stored = [self._runs.file_of(run) for run in runs if run.checkpoint is not None]
+        kept = {named for named, *_ in self._named_elsewhere()} if stored else set()
+        own, numbers = [one for one in stored if checkpoints.column_of(one) not in kept], {run.id for run in runs}
         rest = {row["study_id"] for row in self._db.each("SELECT id, study_id FROM runs") if row["id"] not in numbers}
         studies = {run.study_id for run in runs if run.study_id is not None} - rest  # which have no runs any more
         gone = {"run": numbers, "study": studies, "gradcheck": set[int]()}
@@ -84,18 +84,15 @@ class Upkeep:
                 db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
         return files
 
-    def _named_elsewhere(self) -> Iterator[tuple[str, str, int, int | None]]:
-        """Yield where other databases beside this one, such as a copy of it, may have checkpoints: the name of a folder
-        and a file, with the run and its study.
-
-        Raises StoreError for one that cannot be read now.
+    def _named_elsewhere(self) -> Iterator[tuple[str, int, int | None]]:
+        """Yield what rows call a checkpoint that another database beside this one, such as a copy of it, may have, with
+        the run and its study. Raises StoreError for a database that cannot be read now.
         """
         stored = "SELECT CAST(checkpoint AS TEXT), id, study_id FROM runs WHERE checkpoint IS NOT NULL"
         for one in beside(self._db.real):
-            for text, *numbers in rows(one, stored, seconds=2):
-                folder, _, name = text.rpartition("/")
-                for place in {str(path_of(folder)), folder_of(one, "checkpoints").name}:
-                    yield place, name, *numbers
+            for named, run, study in rows(one, stored, seconds=2):
+                own = checkpoints.column_of(folder_of(one, "checkpoints") / named.rpartition("/")[2])
+                yield from ((name, run, study) for name in {named, own})
 
     def merge(self, path: Path) -> "Merged":
         """Copy the runs of another database that are not here yet, with their studies, evaluations and files."""
@@ -193,8 +190,9 @@ class Upkeep:
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
         there["run"] = runs
         try:
-            for place, name, run, study in self._named_elsewhere():
-                if place == folder.name:
+            for path, run, study in self._named_elsewhere():
+                place, _, name = path.rpartition("/")
+                if place == path_text(folder.name):
                     known.add(name)
                     there["run"].add(run)
                     there["study"].add(study)
