@@ -37,7 +37,6 @@ UNFINISHED = ("interrupted", "failed")  # states of runs that can continue, also
 RUNNING = {"state": "running", "finished_at": None, "error": None}  # columns of a run that continues
 STARTED = ("host", "pid", "state", "started_at", "threads", "versions")  # columns that change when a run begins again
 UNEXPECTED = "its process ended unexpectedly"
-PORTION = 1000  # runs read at once
 
 
 class Runs:
@@ -169,7 +168,8 @@ class Runs:
         checkpoints.require_no_link(folder := folders.get(text, own.parent))
         if named == checkpoints.column_of(own) and any(map(os.path.lexists, (own, checkpoints.previous(own)))):
             return own
-        files = [one / name for one in (own.parent, folder, *folders.values()) if not one.is_symlink()]
+        places = dict.fromkeys((own.parent, folder, *folders.values()))
+        files = [place / name for place in places if not place.is_symlink()]
         otherwise = own if os.path.lexists(own) else folder / name
         return next((one for one in files if checkpoints.named(one, run)), otherwise)
 

@@ -19,7 +19,7 @@ from klcli.store import checkpoints
 from klcli.store.connection import BUSY_SECONDS, Database, explained
 from klcli.store.reading import beside, folder_of, rows
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run
-from klcli.store.runs import PORTION, Runs
+from klcli.store.runs import Runs
 from klcli.store.studies import DELETED
 from klcli.text import path_text
 
@@ -164,22 +164,21 @@ class Upkeep:
             elif state == "complete":
                 damage[run_id] = "complete, but without a checkpoint"
         read = sorted(suspect + sorted(there, reverse=True)[:newest])
-        for start in range(0, len(read), PORTION):
-            for run in self._runs.where(f"id IN ({','.join(map(str, read[start : start + PORTION]))})"):
-                advance(1)
-                try:
-                    checkpoints.load(self._runs.file_of(run), run, run.checkpoint_sha256)
-                except StoreError as error:
-                    # A run that ended between the writes of file and row can continue from the previous checkpoint.
-                    with suppress(StoreError):
-                        if run.state != "complete":
-                            known = run.checkpoint_sha256, run.previous_sha256
-                            checkpoints.load(checkpoints.previous(self._runs.file_of(run)), run, *known)
-                            continue
-                    if fault := fault_of((run.checkpoint or "").rpartition("/")[0]):
-                        faults.add(fault)
-                    else:
-                        damage[run.id] = str(error).removeprefix(f"run {run.id}: ")
+        for run in (one for run_id in read for one in self._runs.where("id = ?", [run_id])):
+            advance(1)
+            try:
+                checkpoints.load(self._runs.file_of(run), run, run.checkpoint_sha256)
+            except StoreError as error:
+                # A run that ended between the writes of file and row can continue from the previous checkpoint.
+                with suppress(StoreError):
+                    if run.state != "complete":
+                        known = run.checkpoint_sha256, run.previous_sha256
+                        checkpoints.load(checkpoints.previous(self._runs.file_of(run)), run, *known)
+                        continue
+                if fault := fault_of((run.checkpoint or "").rpartition("/")[0]):
+                    faults.add(fault)
+                else:
+                    damage[run.id] = str(error).removeprefix(f"run {run.id}: ")
         return [*sorted(faults), *(f"run {run_id}: {damage[run_id]}" for run_id in sorted(damage))]
 
     def _orphans(self, runs: set[int], named: Iterable[str]) -> Iterator[Path]:
