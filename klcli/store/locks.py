@@ -101,8 +101,9 @@ class Locks:
                 else:
                     import fcntl
 
-                    # Shared with other probes, and possible with a file that can only be read.
-                    fcntl.flock(stack.enter_context(file.open("rb")), fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    # Shared with other probes, and possible with a file that can only be read; a pipe could block.
+                    stack.callback(os.close, opened := os.open(file, os.O_RDONLY | os.O_NONBLOCK))
+                    fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 is_free = True
             except (TimeoutError, BlockingIOError):
                 is_free = False

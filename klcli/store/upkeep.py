@@ -189,8 +189,8 @@ class Upkeep:
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
         there["run"] = runs
         try:
-            for path, run, study in self._named_elsewhere():
-                place, _, name = path.rpartition("/")
+            for text, run, study in self._named_elsewhere():
+                place, _, name = text.rpartition("/")
                 if place == path_text(folder.name):
                     known.add(name)
                     there["run"].add(run)

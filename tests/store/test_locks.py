@@ -216,6 +216,20 @@ def test_without_locks_nothing_is_declared_dead_and_whoever_resumes_takes_over(
     assert recorder.store.runs.get(run_id).state == "complete"
 
 
+@pytest.mark.timeout(60)
+def test_a_pipe_or_a_link_in_the_place_of_a_lock_is_neither_waited_for_nor_emptied(tmp_path: Path) -> None:
+    """As in a hand-in that was unpacked from an archive."""
+    (victim := tmp_path / "precious").write_text("precious")
+    locks = Locks(tmp_path / "locks")
+    locks.folder.mkdir()
+    os.mkfifo(locks.folder / f"{'0' * 16}.lock")
+    (locks.folder / f"{'1' * 16}.lock").symlink_to(victim)
+    assert [locks.is_held(digit * 16) for digit in "01"] == [False, False]
+    locks.remove_dead()
+    assert [*locks.folder.iterdir()] == []
+    assert victim.read_text() == "precious"
+
+
 def test_a_lock_file_that_can_only_be_read_is_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Denied:
         def acquire(self, **how: float) -> None:
