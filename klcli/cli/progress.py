@@ -38,10 +38,6 @@ class Pace:
         now = time.monotonic()
         self.due = now + min(max(self._patience, now - self._begun), LINE_SECONDS)
 
-    @property
-    def is_due(self) -> bool:
-        return time.monotonic() >= self.due
-
 
 class Step:
     """Shows a step of the work inside `with`: nothing while it is short, then a bar, or plain lines.
@@ -180,7 +176,7 @@ class TrainingProgress(Observer):
         self._forecast.update(0, step, now := time.monotonic())
         if now >= self._next_redraw and self._invocation.is_live:
             self._draw(step)
-        elif self._pace.is_due and not self._invocation.is_live:
+        elif now >= self._pace.due and not self._invocation.is_live:
             self._pace.say(f"{self._forecast.line()}, validation {self._metrics['validation']}")
 
     def step(self, name: str, total: float | None = None) -> AbstractContextManager[Callable[[float], None]]:
@@ -210,15 +206,10 @@ class TrainingProgress(Observer):
     def _draw(self, step: int) -> None:
         self._next_redraw = time.monotonic() + REDRAW_SECONDS
         [task] = self.bar.tasks
-        self.bar.update(
-            task.id,
-            completed=step,
-            epoch=f"{self._budget.epoch_at(step):.1f}/{self._planned:g}",
-            eta=self._budget.learning_rate(step, self._budget.config),
-            left=self._forecast.words(),
-            speed="-" if task.speed is None else f"{task.speed:.0f}",
-            **self._metrics,
-        )
+        epoch, left = f"{self._budget.epoch_at(step):.1f}/{self._planned:g}", self._forecast.words()
+        eta = self._budget.learning_rate(step, self._budget.config)
+        speed = "-" if task.speed is None else f"{task.speed:.0f}"
+        self.bar.update(task.id, completed=step, epoch=epoch, eta=eta, left=left, speed=speed, **self._metrics)
 
 
 class StudyProgress(Observer):
@@ -251,10 +242,10 @@ class StudyProgress(Observer):
     def on_progress(self, index: int, step: int, best: float) -> None:
         if not step:
             return
-        self._forecast.update(index, step, time.monotonic())
+        self._forecast.update(index, step, now := time.monotonic())
         if self._invocation.is_live:
             self._draw(index, step, best, f"best {best:.4f}" if best else "", visible=True)
-        elif self._pace.is_due:
+        elif now >= self._pace.due:
             accuracy = f", last validation accuracy {best:.4f}" if best else ""
             self._pace.say(f"{self._title}: {self._forecast.line()}{accuracy}")
 

@@ -51,12 +51,6 @@ class Part:
     seconds: float = 0.0  # that these will take, by a trial
 
 
-def seconds_of(parts: Sequence[Part]) -> float:
-    """Estimate the seconds of an assignment; 0 if nothing is missing."""
-    seconds = sum(part.seconds for part in parts)
-    return seconds + FIGURES_SECONDS if seconds else 0.0
-
-
 @dataclass(frozen=True)
 class Assignment:
     """The results of an assignment."""
