@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # slow to import, and not needed for --version
     from rich.console import Console
     from rich.progress import Progress
 
+    from klcli.cli.progress import StudyProgress, TrainingProgress
     from klcli.lab import Lab
     from klcli.report.plots.chart import Chart, Look
     from klcli.report.tables.table import Table
@@ -186,29 +187,28 @@ class Invocation(Settings, Observer):
 
         return Progress(*columns, console=self.err, disable=not self.is_live, transient=True, refresh_per_second=4)
 
-    @contextmanager
-    def step(self, name: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
+    def step(self, name: str, total: float | None = None) -> AbstractContextManager[Callable[[float], None]]:
         if self.quiet:
-            yield lambda done: None
-            return
+            return super().step(name, total)
         from klcli.cli.progress import Step
 
-        with Step(self, name, total) as shown:
-            yield shown.advance
+        return Step(self, name, total)
 
-    @contextmanager
-    def training(self, budget: "Budget") -> Iterator[Observer]:
+    def training(self, budget: "Budget") -> AbstractContextManager[Observer]:
         from klcli.cli.progress import TrainingProgress
 
-        with (progress := TrainingProgress(self, budget)).bar:
-            yield progress
-        self.spoke()
+        return self._shown(TrainingProgress(self, budget))
 
-    @contextmanager
-    def study(self, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]) -> Iterator[Observer]:
+    def study(
+        self, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]
+    ) -> AbstractContextManager[Observer]:
         from klcli.cli.progress import StudyProgress
 
-        with (progress := StudyProgress(self, title, tasks, updates)).bar:
+        return self._shown(StudyProgress(self, title, tasks, updates))
+
+    @contextmanager
+    def _shown(self, progress: "TrainingProgress | StudyProgress") -> Iterator[Observer]:
+        with progress.bar:
             yield progress
         self.spoke()
 

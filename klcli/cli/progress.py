@@ -6,8 +6,8 @@ import heapq
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 from klcli.cli.invocation import Invocation
@@ -38,10 +38,6 @@ class Pace:
         now = time.monotonic()
         self.due = now + min(max(self._patience, now - self._begun), LINE_SECONDS)
 
-    @property
-    def is_due(self) -> bool:
-        return time.monotonic() >= self.due
-
 
 class Step:
     """Shows a step of the work inside `with`: nothing while it is short, then a bar, or plain lines.
@@ -59,7 +55,7 @@ class Step:
         self.name, self.total, self.done = name, total, done
         self._first, self._begun = done, time.monotonic()
 
-    def advance(self, done: float) -> None:
+    def __call__(self, done: float) -> None:
         self.done += done
 
     def __enter__(self) -> "Step":
@@ -180,19 +176,15 @@ class TrainingProgress(Observer):
         self._forecast.update(0, step, now := time.monotonic())
         if now >= self._next_redraw and self._invocation.is_live:
             self._draw(step)
-        elif self._pace.is_due and not self._invocation.is_live:
+        elif now >= self._pace.due and not self._invocation.is_live:
             self._pace.say(f"{self._forecast.line()}, validation {self._metrics['validation']}")
 
-    @contextmanager
-    def step(self, name: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
+    def step(self, name: str, total: float | None = None) -> AbstractContextManager[Callable[[float], None]]:
         """Show the name in place of the time left, or in a line once one is due."""
-        if self._invocation.is_live:
-            [task] = self.bar.tasks
-            self.bar.update(task.id, left=name)
-            yield lambda done: None
-        else:
-            with Step(self._invocation, name, total, self._pace) as shown:
-                yield shown.advance
+        if not self._invocation.is_live:
+            return Step(self._invocation, name, total, self._pace)
+        self.bar.update(self.bar.task_ids[0], left=name)
+        return super().step(name, total)
 
     def on_evaluation(self, result: "TrainResult") -> None:
         if not result.epochs:
@@ -214,15 +206,10 @@ class TrainingProgress(Observer):
     def _draw(self, step: int) -> None:
         self._next_redraw = time.monotonic() + REDRAW_SECONDS
         [task] = self.bar.tasks
-        self.bar.update(
-            task.id,
-            completed=step,
-            epoch=f"{self._budget.epoch_at(step):.1f}/{self._planned:g}",
-            eta=self._budget.learning_rate(step, self._budget.config),
-            left=self._forecast.words(),
-            speed="-" if task.speed is None else f"{task.speed:.0f}",
-            **self._metrics,
-        )
+        epoch, left = f"{self._budget.epoch_at(step):.1f}/{self._planned:g}", self._forecast.words()
+        eta = self._budget.learning_rate(step, self._budget.config)
+        speed = "-" if task.speed is None else f"{task.speed:.0f}"
+        self.bar.update(task.id, completed=step, epoch=epoch, eta=eta, left=left, speed=speed, **self._metrics)
 
 
 class StudyProgress(Observer):
@@ -236,20 +223,14 @@ class StudyProgress(Observer):
         self._invocation, self._title, self._updates = invocation, title, updates
         self._positions = [task.positions for task in tasks]
         self._forecast = Forecast(updates, [task.snapshot.step if task.snapshot else 0 for task in tasks])
-        self._done, self._best = 0, 0.0
-        self._shows_all = len(tasks) <= FEW
-        self.bar = invocation.bar(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=10),  # all of a line fits into 80 columns
-            TextColumn("{task.percentage:>3.0f} %", markup=False),
-            TextColumn("{task.fields[news]}", markup=False),
-            TextColumn("{task.fields[left]}", markup=False),
-        )
+        self._done, self._best, self._shows_all = 0, 0.0, len(tasks) <= FEW
+        formats = "{task.description}", "{task.percentage:>3.0f} %", "{task.fields[news]}", "{task.fields[left]}"
+        first, *others = (TextColumn(one, markup=False) for one in formats)
+        self.bar = invocation.bar(first, BarColumn(bar_width=10), *others)  # all of a line fits into 80 columns
         self._study = self.bar.add_task(title, total=sum(updates), news="", left="")
+        how: dict[str, Any] = {"news": "", "left": "", "start": False, "visible": self._shows_all}
         self._stacks = [
-            self.bar.add_task(
-                f"  {n}: {_words(task)}", total=total, news="", left="", start=False, visible=self._shows_all
-            )
+            self.bar.add_task(f"  {n}: {_words(task)}", total=total, **how)
             for n, (task, total) in enumerate(zip(tasks, updates, strict=True), start=1)
         ]
         if not invocation.is_live:  # the workers need seconds before their first update
@@ -261,10 +242,10 @@ class StudyProgress(Observer):
     def on_progress(self, index: int, step: int, best: float) -> None:
         if not step:
             return
-        self._forecast.update(index, step, time.monotonic())
+        self._forecast.update(index, step, now := time.monotonic())
         if self._invocation.is_live:
             self._draw(index, step, best, f"best {best:.4f}" if best else "", visible=True)
-        elif self._pace.is_due:
+        elif now >= self._pace.due:
             accuracy = f", last validation accuracy {best:.4f}" if best else ""
             self._pace.say(f"{self._title}: {self._forecast.line()}{accuracy}")
 

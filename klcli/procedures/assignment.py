@@ -20,7 +20,7 @@ from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import ENDED, StudyRunner, Untrained
 from klcli.settings.editions import CHECK_LAMBDAS, AssignmentSettings, Edition
 from klcli.settings.procedures import SIGMAS, CheckSettings, SearchSettings
-from klcli.settings.run_command import command_of, run_command
+from klcli.settings.run_command import run_command
 from klcli.settings.run_names import runs_words
 from klcli.settings.sameness import settings_and_seeds, without_seeds
 from klcli.settings.train_config import TrainConfig
@@ -49,12 +49,6 @@ class Part:
     done: str  # `runs 1-2`
     missing: int  # trainings; of the first part, gradient checks
     seconds: float = 0.0  # that these will take, by a trial
-
-
-def seconds_of(parts: Sequence[Part]) -> float:
-    """Estimate the seconds of an assignment; 0 if nothing is missing."""
-    seconds = sum(part.seconds for part in parts)
-    return seconds + FIGURES_SECONDS if seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,7 @@ def assignment(setup: Setup, settings: AssignmentSettings) -> Assignment:
             if found.choice is None:
                 raise Diverged("every lambda of the search diverged: `klcli report --list` shows the runs")
             final = [*map(work.trained, work.repeated(replace(edition.final, lam=found.choice.chosen.lam)))]
-            sweep = work.sweep() if edition.sweep else []
+            sweep = work.sweep()
         except Interrupted as error:
             raise Interrupted(f"{error}; or repeat this command, which continues there", error.signum) from None
     return Assignment(settings, work.runner.dataset.name, checks, curves, found, final, sweep, work.commands)
@@ -127,9 +121,9 @@ class _Work:
         edition, how = self.edition, self._where
         again = ["--repeats", str(self.repeats)] * (self.repeats > 1)
         stages = ["--coarse", *["--fine"] * edition.fine, "--trials", str(edition.trials), *again]
-        found = {"gradients": command_of("gradcheck", edition.checked[0], only=("seed",), **how | {"threads": 1})}
-        found["lambda"] = command_of("search-lambda", edition.search, stages, **how)
-        return found | ({"sigma": command_of("sigma-sweep", edition.sweep, again, **how)} if edition.sweep else {})
+        found = {"gradients": run_command(edition.checked[0], "gradcheck", only=("seed",), **how | {"threads": 1})}
+        found["lambda"] = run_command(edition.search, "search-lambda", stages, **how)
+        return found | ({"sigma": run_command(edition.sweep, "sigma-sweep", again, **how)} if edition.sweep else {})
 
     def known_checks(self) -> dict[Stack, GradientCheck | None]:
         latest, sha256 = self.runner.store.gradient_checks.latest, self.runner.dataset.sha256
@@ -169,12 +163,12 @@ class _Work:
         return search(runner, self.edition.search, what, self.repeats, vary="all")
 
     def sweep(self) -> list[Run]:
-        runner, planned = replace(self.runner, setup=self._calling(self.commands["sigma"])), self._swept()
+        if not self.edition.sweep:
+            return []
+        planned = sigma_sweep(self.edition.sweep, SIGMAS, self.repeats)
+        runner = replace(self.runner, setup=self._calling(self.commands["sigma"]))
         study = runner.run("sigma", "sweep", planned, {}, vary="all", evaluate_test=True)
         return self.runner.store.studies.members(study)
-
-    def _swept(self) -> list[TrainConfig]:
-        return sigma_sweep(self.edition.sweep, SIGMAS, self.repeats) if self.edition.sweep else []
 
     def repeated(self, *configs: TrainConfig) -> list[TrainConfig]:
         return [one for config in configs for one in repeat(config, self.repeats)]
@@ -196,14 +190,15 @@ class _Work:
             how = "without and with BN" if len(configs) > 1 else f"n_s {n_s}"
             yield self._part_of_trainings(f"{len(first.hidden) + 1} layers, {how}", self.repeated(*configs))
         yield from self._parts_of_search()
-        if planned := self._swept():
-            left: Sequence[TrainConfig] = ()
+        if edition.sweep:
+            name = "sigma, without and with BN"
             try:
-                done = _words(self.sweep())
-            except Untrained as untrained:
-                left = untrained.configs
-                done = f"{len(planned) - len(left)} of {len(planned)} runs"
-            yield Part("sigma, without and with BN", done, len(left), self._together(left))
+                yield Part(name, _words(self.sweep()), 0)
+            except Untrained as missing:
+                yield self._part_of_study(name, 2 * len(SIGMAS) * self.repeats, missing.configs)
+
+    def _part_of_study(self, name: str, n: int, left: Sequence[TrainConfig]) -> Part:
+        return Part(name, f"{n - len(left)} of {n} runs", len(left), self._together(left))
 
     def _part_of_trainings(self, name: str, configs: Sequence[TrainConfig]) -> Part:
         runs = [*map(self.known, configs)]
@@ -220,12 +215,10 @@ class _Work:
                 final = self.repeated(replace(edition.final, lam=found.choice.chosen.lam))
                 chosen = self._part_of_trainings(chosen.name, final)
         except Untrained as missing:
-            every = self.repeated(*[edition.search] * edition.trials)
-            n = len(every)
-            for stage in stages:
-                place = stages.index(stage) - stages.index(missing.stage)
-                left = [] if place < 0 else missing.configs if place == 0 else every
-                yield Part(f"lambda, {stage}", f"{n - len(left)} of {n} runs", len(left), self._together(left))
+            every, here = self.repeated(*[edition.search] * edition.trials), stages.index(missing.stage)
+            for place, stage in enumerate(stages):
+                left = [] if place < here else missing.configs if place == here else every
+                yield self._part_of_study(f"lambda, {stage}", len(every), left)
             chosen = replace(chosen, seconds=self.repeats * self._seconds([edition.final]))
         yield chosen
 

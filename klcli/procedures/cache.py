@@ -6,7 +6,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from klcli.compiled import IN_USE, code_folder
@@ -31,12 +31,8 @@ class Kept:
     bytes: int
     source: str  # what it was made of
     state: str  # `current`, `in use`, `read-only` for this user, or why nothing will use it
-    files: Sequence[Path] = ()  # that belong to it and are removed with it
-
-    @property
-    def lock(self) -> Path | None:
-        """The file that the processes which use it hold."""
-        return {IMAGES: self.path, CODE: self.path / IN_USE}.get(self.kind)
+    lock: Path | None = None  # the file that the processes which use it hold
+    files: Sequence[Path] = ()  # that are removed with it
 
     @property
     def is_removable(self) -> bool:
@@ -48,7 +44,8 @@ def kept() -> list[Kept]:
 
     Files that are not klcli's are not among them, wherever the folder is. Raises OSError if it cannot be read.
     """
-    return [*_copies(), *_code(), *_verdicts(), *_downloads()]
+    made = [*_copies(), *_code(), *_verdicts()]
+    return [*(replace(one, state=_state(one)) for one in made), *_downloads()]
 
 
 def clear() -> list[Kept]:
@@ -76,7 +73,7 @@ def _copies() -> Iterator[Kept]:
         sources = ", ".join(sorted({note["source"] for note in current or own})) or "unknown"
         state = CURRENT if current else "its source is gone or has changed" if own else "of another klcli"
         together = [path, *(one for one in files if one.stem in {note["key"] for note in own})]
-        yield Kept(IMAGES, path, _size(path), sources, _state(path, path, state), together)
+        yield Kept(IMAGES, path, _size(path), sources, state, path, together)
 
 
 def _is_current(note: dict[str, str]) -> bool:
@@ -91,14 +88,14 @@ def _code() -> Iterator[Kept]:
     for path in sorted(current.parent.glob("*")):
         if re.fullmatch("[0-9a-f]{16}", path.name) and path.is_dir() and not path.is_symlink():
             state = CURRENT if path == current else "of another version"
-            yield Kept(CODE, path, _size(path), "klcli, NumPy", _state(path, path / IN_USE, state))
+            yield Kept(CODE, path, _size(path), "klcli, NumPy", state, path / IN_USE)
 
 
 def _verdicts() -> Iterator[Kept]:
     folder = prepared.cache_folder() / "blas"
     files = [path for path in sorted(folder.glob("*.json")) if re.fullmatch("[0-9a-f]{16}", path.stem)]
     if files:
-        yield Kept(BLAS, folder, sum(map(_size, files)), "NumPy", _state(files[0], None, CURRENT), files)
+        yield Kept(BLAS, folder, sum(map(_size, files)), "NumPy", CURRENT, files=files)
 
 
 def _downloads() -> Iterator[Kept]:
@@ -110,11 +107,12 @@ def _downloads() -> Iterator[Kept]:
             yield Kept(DOWNLOAD, path, _size(path), "klcli data fetch", state)
 
 
-def _state(path: Path, lock: Path | None, state: str) -> str:
-    if not os.access(path.parent, os.W_OK):  # another user's, whose lock cannot be asked for either
+def _state(one: Kept) -> str:
+    [first, *_] = one.files or [one.path]
+    if not os.access(first.parent, os.W_OK):  # another user's, whose lock cannot be asked for either
         return READ_ONLY
-    with unheld(lock) as is_free:
-        return state if is_free else HELD
+    with unheld(one.lock) as is_free:
+        return one.state if is_free else HELD
 
 
 def _size(path: Path) -> int:

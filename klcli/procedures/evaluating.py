@@ -112,31 +112,29 @@ def evaluate(
     return runs, evaluations
 
 
-def network_of_run(setup: Setup, which: str, snapshots: bool = False) -> StoredNetwork:
-    """Return the network of a run. The images are opened only if `--data` names some or an older klcli trained the run.
+def stored_network(setup: Setup, which: str | Path, snapshots: bool = False) -> StoredNetwork:
+    """Return the network of a run, or in a checkpoint file, which needs no database and no images.
 
-    Raises ConfigError or StoreError for the run, DataError for the images.
+    The images of a run are opened only if `--data` names some or an older klcli trained the run. Raises ConfigError or
+    StoreError for the run or the file, DataError for the images.
     """
-    store = setup.store()
-    run = chosen_run(store, which)
-    checkpoint, config, name = store.runs.checkpoint(run), run.config, f"run {run.id}"
-    networks, inputs = networks_of(name, config, checkpoint, snapshots), checkpoint.inputs
-    if inputs is None or setup.data is not None:
-        dataset = setup.images(run, name)
-        setup.warn_of(dataset)
-        inputs = split(dataset, config.split).inputs
+    run, inputs = None, None
+    if isinstance(which, Path):
+        checkpoint, config, inputs = load_alone(which)
+        name, dataset = path_text(which), checkpoint.origin.get("dataset", "unknown images")
     else:
-        setup.warn_of_synthetic(run.dataset)
-    return StoredNetwork(name, run, config, checkpoint, networks, inputs, run.dataset)
-
-
-def network_of_file(setup: Setup, path: Path, snapshots: bool = False) -> StoredNetwork:
-    """Return the network in a checkpoint file, which needs no database and no images. Raises StoreError."""
-    checkpoint, config, inputs = load_alone(path)
-    name, dataset = path_text(path), checkpoint.origin.get("dataset", "unknown images")
+        store = setup.store()
+        run = chosen_run(store, which)
+        checkpoint, config, name, dataset = store.runs.checkpoint(run), run.config, f"run {run.id}", run.dataset
+        inputs = checkpoint.inputs if setup.data is None else None
     networks = networks_of(name, config, checkpoint, snapshots)
-    setup.warn_of_synthetic(dataset)
-    return StoredNetwork(name, None, config, checkpoint, networks, inputs, dataset)
+    if inputs is None:
+        images = setup.images(run, name)
+        setup.warn_of(images)
+        inputs = split(images, config.split).inputs
+    else:
+        setup.warn_of_synthetic(dataset)
+    return StoredNetwork(name, run, config, checkpoint, networks, inputs, dataset)
 
 
 def predict(
@@ -156,10 +154,7 @@ def predict(
         for picture in pictures:
             pixels.append(read_picture(picture))
             advance(1)
-    if checkpoint:
-        by = network_of_file(setup, checkpoint, snapshots)
-    else:
-        by = network_of_run(setup, BEST if which is None else which, snapshots)
+    by = stored_network(setup, checkpoint or (BEST if which is None else which), snapshots)
     if by.run:
         setup.warn_of_state(by.run)
     config = by.config

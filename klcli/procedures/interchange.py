@@ -15,7 +15,7 @@ import numpy as np
 from klcli.engine.layers import BatchNorm, Dropout, Linear, ReLU, SiLU, Whitening
 from klcli.engine.network import Network
 from klcli.files import has_member, require_export
-from klcli.procedures.evaluating import StoredNetwork, network_of_run
+from klcli.procedures.evaluating import StoredNetwork, stored_network
 from klcli.procedures.setup import Setup
 from klcli.settings.procedures import EXPORT_FORMATS
 from klcli.settings.setting import require
@@ -45,7 +45,7 @@ def export_network(setup: Setup, which: str, to: str, file: Path | None) -> Path
     cure = "get it with `pip install 'klcli[safetensors]'`, or choose --to npz"
     missing = f"--to safetensors: the package safetensors is not installed, {cure}"
     require(to != "safetensors" or find_spec("safetensors") is not None, missing)
-    found = network_of_run(setup, which)
+    found = stored_network(setup, which)
     if found.has_batch_statistics:
         setup.observer.warn(f"{found.name} was evaluated with batch statistics, the file has its running averages")
     if found.run and found.run.state != "complete":

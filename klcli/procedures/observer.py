@@ -1,7 +1,7 @@
 """Observer: receives the messages and progress of a procedure. This one ignores them; the command line shows them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,10 +23,9 @@ class Observer:
         """Enter a step that may take seconds; yield a function to call with the amount of `total` done since then."""
         return nullcontext(lambda done: None)
 
-    @contextmanager
-    def training(self, budget: "Budget") -> Iterator["Observer"]:
-        """Yield the observer of one training."""
-        yield self
+    def training(self, budget: "Budget") -> AbstractContextManager["Observer"]:
+        """Enter a training; yield its observer."""
+        return nullcontext(self)
 
     def on_update(self, step: int) -> None:
         """Called in a training after every update, with the number of updates done."""
@@ -34,10 +33,11 @@ class Observer:
     def on_evaluation(self, result: "TrainResult") -> None:
         """Called in a training after every evaluation, whose metrics are the last of `result.epochs`."""
 
-    @contextmanager
-    def study(self, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]) -> Iterator["Observer"]:
-        """Yield the observer of a study of these stacks, each with its number of updates."""
-        yield self
+    def study(
+        self, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]
+    ) -> AbstractContextManager["Observer"]:
+        """Enter a study of these stacks, each with its number of updates; yield its observer."""
+        return nullcontext(self)
 
     def on_progress(self, index: int, step: int, best: float) -> None:
         """Called in a study a few times a second with a task's index, its updates and best validation accuracy."""

@@ -88,7 +88,7 @@ class StudyRunner:
             self.setup.observer.say(f"study {earlier.id} ({stage}): all {len(plan)} runs exist already")
             return earlier.id
         self.setup.warn_of_precision(plan)
-        now, commands = environment(), self._commands(plan, remarks)
+        now, data, db = environment(), self.setup.data or self.dataset.name, self.setup.db
         changed = next(filter(None, (changes(run.versions, now.versions) for run in ended.values())), None)
         if earlier and changed:
             n = len(ended)
@@ -111,17 +111,17 @@ class StudyRunner:
             self._workers(jobs, len(missing)) as executor,
             deferred() as check,
         ):
-            note = {"note": "; ".join(remarks) or None}
-            rows = [
-                run_row(one, budget_of(one), self.dataset, now, command) | note
-                for one, command in zip(plan, commands, strict=True)
-            ]
+            note, rows = "; ".join(remarks), list[dict[str, Any]]()
+            for one in plan:
+                again = run_command(one, data=data, threads=threads, db=db)
+                command = f"{self.setup.command}  # {note}" if remarks else again  # `klcli train` cannot repeat the run
+                rows.append(run_row(one, budget_of(one), self.dataset, now, command) | {"note": note or None})
             if earlier is None:
                 study_id = self.store.studies.begin(kind, stage, settings, rows, self.setup.command, parent)
             else:
-                study_id, again = earlier.id, {p: rows[p] for part in missing for p in part if p not in ended}
+                study_id, untrained = earlier.id, {p: rows[p] for part in missing for p in part if p not in ended}
                 alone = {part[0] for part in missing if len(part) == 1 and not is_chain}
-                self.store.studies.restart(study_id, again, alone)
+                self.store.studies.restart(study_id, untrained, alone)
             self.setup.warn_of_locks(self.store)
             ending = functools.partial(self.store.studies.end, study_id)
             with ending_in_a_state(ending, lambda: self._how_to_continue(study_id, kind)):
@@ -169,13 +169,6 @@ class StudyRunner:
         again = resuming_command(self.setup.command, kind)
         complete = f"{done} run{'s' * (done != 1)} of study {study_id} {'is' if done == 1 else 'are'} complete"
         return f"{complete}{kept}, continue with `{again}`"
-
-    def _commands(self, plan: Sequence[TrainConfig], remarks: Sequence[str]) -> list[str]:
-        """Return the command that repeats each run of a plan, of the whole study if `klcli train` cannot."""
-        if remarks:
-            return [f"{self.setup.command}  # {'; '.join(remarks)}"] * len(plan)
-        data = self.setup.data or self.dataset.name
-        return [run_command(config, data=data, threads=self.setup.threads, db=self.setup.db) for config in plan]
 
     def _refuse_other_repeats(self, kind: str, stage: str, settings: dict[str, Any]) -> None:
         """Raise ConfigError if the study to complete is there, but its repeats vary something else."""

@@ -48,25 +48,15 @@ _A2 = Edition(
     final=TrainConfig(hidden=(50,), step_epochs=2, cycles=3, split=SplitConfig(validation=1000)),
 )  # fmt: skip
 _SHORT_SWEEP = TrainConfig(step_epochs=2, cycles=5)
-EDITIONS = {
-    one.name: one
-    for one in (
-        _A3,
-        _A2,
-        replace(
-            _A3, name="a3-2021", report="000", date="July 2021", trials=20, fine=2,
-            sweep=replace(_SHORT_SWEEP, hidden=NINE_LAYERS),
-        ),
-        replace(
-            _A3, name="a3-2022", report="001", date="May 2022", trials=10,
-            search=TrainConfig(batch_norm=True), final=TrainConfig(batch_norm=True), sweep=_SHORT_SWEEP,
-        ),
-        replace(
-            _A3, name="a3-2024", report="003", date="May 2024",
-            search=TrainConfig(batch_norm=True), final=TrainConfig(batch_norm=True),
-        ),
-    )
-}  # fmt: skip
+_LONG_SWEEP = replace(_SHORT_SWEEP, hidden=NINE_LAYERS)
+_WITH_BN = replace(_A3, search=TrainConfig(batch_norm=True), final=TrainConfig(batch_norm=True))
+_EDITIONS = (
+    _A3, _A2,
+    replace(_A3, name="a3-2021", report="000", date="July 2021", trials=20, fine=2, sweep=_LONG_SWEEP),
+    replace(_WITH_BN, name="a3-2022", report="001", date="May 2022", trials=10, sweep=_SHORT_SWEEP),
+    replace(_WITH_BN, name="a3-2024", report="003", date="May 2024"),
+)  # fmt: skip
+EDITIONS = {one.name: one for one in _EDITIONS}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,27 +2,20 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from typing import Any
 
 from klcli.errors import ConfigError
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import require, with_values
-from klcli.settings.train_config import TrainConfig
+from klcli.settings.train_config import NEEDED, TrainConfig
 
-# A setting, and the settings that were chosen to suit its value.
-BELONGING = {
-    "cycles": ("epochs",),
-    "step_epochs": ("step_size",),
-    "initializer": ("sigma",),
-    "bn_statistics": ("bn_samples",),
-    "optimizer": ("momentum",),
-    "activation": ("silu_slope",),
-    "schedule": ("eta_decay",),
-    "split.validation": ("split.validation_batches",),
-    "split.split_seed": ("split.validation_batches",),
-}
+# A setting, and the one that was chosen to suit its value.
+BELONGING = {needed: key for key, (needed, _) in NEEDED.items()} | {
+    "cycles": "epochs", "step_epochs": "step_size",
+    "split.validation": "split.validation_batches", "split.split_seed": "split.validation_batches",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,15 +30,12 @@ class Preset:
     test_over_views: str | None = None  # the same, averaged over flips and shifts by 2 pixels
 
 
-ABOUT = ("description", "minutes", "test", "test_over_views")  # the keys of a preset that are no settings
-
-
 def presets() -> dict[str, Preset]:
     """Return the presets of klcli by name."""
     document = tomllib.loads(files("klcli.settings").joinpath("presets.toml").read_text(encoding="utf-8"))
     found = {}
     for name, values in document.items():
-        about = {key: values.pop(key) for key in ABOUT if key in values}
+        about = {one.name: values.pop(one.name) for one in fields(Preset) if one.name in values}
         found[name] = Preset(name, config=TrainConfig.from_values(values | {"preset": name}), **about)
     return found
 
@@ -70,7 +60,7 @@ def override(config: TrainConfig, own: Mapping[str, Any]) -> TrainConfig:
 
     Settings that suit the old value of one return to their defaults: with --cycles, the preset's epochs.
     """
-    dropped = [key for name in own for key in BELONGING.get(name, ()) if key not in own]
+    dropped = [BELONGING[name] for name in own if BELONGING.get(name, name) not in own]
     if not any(own.get(key, getattr(config, key)) for key in ("shift", "contrast")):
         dropped += {"weak_augmentation"} - own.keys()
     try:

@@ -12,24 +12,19 @@ DEFAULT_DATABASE = Path("results/klcli.db")  # in the working directory, unless 
 OF_SEARCH: dict[str, Any] = {"batch_norm": True, "step_epochs": 2.0}  # own defaults of `klcli search-lambda`
 
 
-def run_command(config: TrainConfig, *, data: str, threads: int, db: Path) -> str:
-    """Return the `klcli train` that gives the bits of `config`; those of a replica of a stack, to rounding."""
-    return command_of("train", config, data=data, threads=threads, db=db)
-
-
-def command_of(
-    name: str, config: TrainConfig, options: Sequence[str] = (), *, data: str, threads: int, db: Path,
+def run_command(
+    config: TrainConfig, name: str = "train", options: Sequence[str] = (), *, data: str, threads: int, db: Path,
     only: Collection[str] = SETTINGS,
 ) -> str:  # fmt: skip
-    """Return the command of this name with the settings that matter and are not its defaults, of those in `only`."""
-    default = TrainConfig(**OF_SEARCH) if name == "search-lambda" else TrainConfig()
-    # A sweep also trains with BN.
-    without_effect = {
-        key for key, (at_fault, _) in config.unused().items() if (name, at_fault) != ("sigma-sweep", "batch_norm")
-    }
+    """Return the command of this name with the settings that matter and are not its defaults, of those in `only`.
+
+    `klcli train` gives the bits of `config`; those of a replica of a stack, to rounding.
+    """
+    default, unused = TrainConfig(**OF_SEARCH) if name == "search-lambda" else TrainConfig(), config.unused()
     parts = [*options]
     for key, (value, _) in differences(config, default).items():
-        if key in only and key not in without_effect:
+        is_of_bn = unused.get(key, ("",))[0] == "batch_norm" and name == "sigma-sweep"  # which also trains with BN
+        if key in only and (key not in unused or is_of_bn):
             parts += SETTINGS[key].arguments(value)
     parts += ["--data", data]
     parts += [] if threads == 1 else ["--threads", str(threads)]

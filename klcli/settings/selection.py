@@ -20,6 +20,7 @@ SHORT = {split: f"{split}_accuracy" for split in ("validation", "test", "train")
 VIEW, FILTER, PICTURES = "What to show", "Which runs", "Pictures and HTML report"  # panels of --help
 VIEWS = ("best", "list_all", "runs", "study", "group_by", "gradchecks")
 FILTERS = ("dataset", "images_of", "bn", "state", "since", "tagged", "where", "sort")
+OF_PICTURES = ("to", "split", "width", "no_title")  # options that change a picture
 FORMATS = ("table", "markdown", "latex", "csv", "csv-semicolon", "json")
 OF_STUDIES, OF_GRADIENTS = ("lambda", "sigma"), "gradients"  # kinds of pictures that show no single runs
 SINGLE = ("rate", "weights", "confusion")  # kinds that draw one picture per run
@@ -84,7 +85,7 @@ class Selection(Settings):
         for name in ("dataset", "tagged", "where", "sort"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, storable(value))
-        views = [_option(name) for name in VIEWS if _is_given(getattr(self, name))]
+        views = [*map(_option, self._given(VIEWS))]
         require(len(views) < 2, f"{' and '.join(views[:2])}: one view at a time")
         self._check_pictures()
         self._check_filters(views)
@@ -106,12 +107,11 @@ class Selection(Settings):
 
     def _check_filters(self, views: Sequence[str]) -> None:
         """Refuse options that the view could only ignore."""
-        given = [name for name in FILTERS if getattr(self, name) is not None]
+        given = self._given(FILTERS)
         if self.html is not None:
             whole = f"--html and {''.join(views)}: the page shows all views, omit one of them (--run limits it to runs)"
             require(not views or bool(self.runs), whole)
-            others = ["sort"] * (self.sort is not None) + ["plot"] * bool(self.plot) + self._picture_options
-            others += ["format"] * (self.format != "table")
+            others = self._given(("sort", "plot", *OF_PICTURES, "format"))
             require(not others, f"--html: {_listed(others)} has no effect on the page, omit it")
         elif self.runs or self.study is not None or self.gradchecks:
             which = "the named runs" if self.runs else "one study" if self.study is not None else "the latest check"
@@ -123,7 +123,7 @@ class Selection(Settings):
 
     def _check_pictures(self) -> None:
         """Refuse pictures that do not belong to the view."""
-        kinds, given = " ".join(self.plot), self._picture_options
+        kinds, given = " ".join(self.plot), self._given(OF_PICTURES)
         about = f"{_listed(given)}: no effect without a picture, choose its kind with --plot"
         require(bool(self.plot or self.html) or not given, about)
         if self.to is not None:
@@ -154,10 +154,8 @@ class Selection(Settings):
                 words += one.arguments(values[name])
         return command_text(words)
 
-    @property
-    def _picture_options(self) -> list[str]:
-        """The given options that change a picture."""
-        return [name for name in ("to", "split", "width", "no_title") if getattr(self, name)]
+    def _given(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if getattr(self, name) != settings_of(Selection)[name].default]
 
     @property
     def is_csv(self) -> bool:
@@ -180,7 +178,7 @@ class Selection(Settings):
 
     @property
     def has_view(self) -> bool:
-        return any(_is_given(getattr(self, name)) for name in VIEWS)
+        return bool(self._given(VIEWS))
 
     @property
     def is_list(self) -> bool:
@@ -214,10 +212,6 @@ class Selection(Settings):
             usage = "give a date as 2026-05-31, a time as 2026-05-31T14:00, or 7d"
             raise ConfigError(f"--since {self.since!r}: {usage}") from None
         return moment.isoformat(timespec="seconds")
-
-
-def _is_given(value: object) -> bool:
-    return not (value is None or value is False or value == ())
 
 
 def _option(name: str) -> str:

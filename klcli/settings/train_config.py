@@ -4,6 +4,7 @@ A new setting is one field here, and the code that uses it.
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,6 +18,11 @@ CYCLIC = ("cyclical", "cosine")  # the schedules that repeat after 2 n_s updates
 BN_STATISTICS = ("ema", "precise", "adaptive", "batch")
 SAMPLES = {"precise": 10_000, "adaptive": 1_000}  # number of images of each policy that draws some
 TRANSDUCTIVE = ("adaptive", "batch")  # with these policies, test images affect their own classification
+# A setting, and the values of another one without which it has no effect.
+NEEDED: dict[str, tuple[str, Collection[str]]] = {
+    "bn_samples": ("bn_statistics", SAMPLES), "silu_slope": ("activation", ("silu",)),
+    "sigma": ("initializer", ("normal",)), "momentum": ("optimizer", ("sgd",)), "eta_decay": ("schedule", CYCLIC),
+}  # fmt: skip
 WEAK_SHIFT, WEAK_CONTRAST = 1, 0.1  # maxima in the last updates with weak augmentation
 MAX_SHIFT = 31  # pixels: a shift by 32 would leave no pixel of an image
 PIXELS = 3072  # of an image, in three colours
@@ -181,17 +187,13 @@ class TrainConfig(Settings):
         """The keys of all settings without an effect on this training; those not in `unused` are no mistake."""
         has_cycles = self.schedule in CYCLIC
         has_length = has_cycles or self.epochs is None or bool(self.evaluations_per_cycle)
-        needed = {
-            "bn_samples": self.bn_statistics in SAMPLES,
-            "silu_slope": self.activation == "silu",
-            "sigma": self.initializer == "normal",
-            "momentum": self.optimizer == "sgd",
+        has_effect = {key: getattr(self, other) in values for key, (other, values) in NEEDED.items()} | {
             "eta_decay": has_cycles and (self.cycles > 1 or self.epochs is not None),
             "step_epochs": has_length and self.step_size is None,
             "step_size": has_length,
             "cycles": has_length,
         }
-        return {*self.unused(), *(key for key, is_true in needed.items() if not is_true)}
+        return {*self.unused(), *(key for key, is_true in has_effect.items() if not is_true)}
 
     @property
     def statistics_samples(self) -> int | None:

@@ -76,7 +76,7 @@ def test_a_step_whose_first_part_is_long_shows_its_time() -> None:
     step = Step(Invocation(), "checking entries", 1740)
     step._begun -= 12
     assert re.fullmatch(r"0 of 1740, \d\d\.\d s so far", step.words())
-    step.advance(870)
+    step(870)
     assert re.fullmatch(r"870 of 1740, \d\d\.\d s left", step.words())
 
 

@@ -107,12 +107,12 @@ def test_a_step_speaks_when_it_takes_long(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(Invocation, "patience", 0.1)
     invocation = Invocation()
     with Step(invocation, "short") as step:
-        step.advance(1)
+        step(1)
     invocation.spoke()
     with Step(invocation, "reading images", 40.0) as step:
-        step.advance(10)
+        step(10)
         time.sleep(0.15)
-        step.advance(10)
+        step(10)
         time.sleep(0.3)
     with Step(Invocation(quiet=True), "quiet"):
         time.sleep(0.15)

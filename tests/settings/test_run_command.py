@@ -11,7 +11,7 @@ from test_train_config import configs
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import KlcliCommand, takes
-from klcli.settings.run_command import command_of, resuming_command, run_command
+from klcli.settings.run_command import resuming_command, run_command
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import with_values
 from klcli.settings.split_config import SplitConfig
@@ -62,7 +62,9 @@ def test_settings_that_a_network_does_not_use_are_not_in_its_command() -> None:
     config = TrainConfig(bn_eps=1e-5, bn_position="after", whitening_eps=3.0, eta_min=1e-3, schedule="constant")
     command = run_command(replace(config, split=split), data="synthetic", threads=1, db=Path("results/klcli.db"))
     assert command == "klcli train --schedule constant --validation-batches 2 --data synthetic"
-    again = command_of("sigma-sweep", config, only=["bn_eps"], data="synthetic", threads=1, db=Path("results/klcli.db"))
+    again = run_command(
+        config, "sigma-sweep", only=["bn_eps"], data="synthetic", threads=1, db=Path("results/klcli.db")
+    )
     assert again == "klcli sigma-sweep --bn-eps 1e-05 --data synthetic"
 
 

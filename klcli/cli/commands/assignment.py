@@ -35,7 +35,7 @@ def assignment(
     - `klcli assignment report --edition a3-2021 --repeats 3`
     - `klcli assignment --data synthetic --subset 2000 --epochs 2`
     """
-    from klcli.procedures.assignment import seconds_of
+    from klcli.procedures.assignment import FIGURES_SECONDS
     from klcli.report import assignment as report
     from klcli.report.tables.formats import exact_rows
     from klcli.training.cores import cores
@@ -51,7 +51,8 @@ def assignment(
         require_file_name(folder / report.INDEX, "assignment")
     lab = invocation.lab
     parts = lab.plan_assignment(settings)
-    n, seconds = invocation.jobs or cores(), seconds_of(parts)
+    n, seconds = invocation.jobs or cores(), sum(part.seconds for part in parts)
+    seconds += FIGURES_SECONDS if seconds else 0.0
     invocation.result(report.plan_table(parts, settings.edition))
     if seconds:
         measured = "measured just now on a few of these images"

@@ -38,12 +38,8 @@ def gradcheck(
     config: TrainConfig,
     settings: CheckSettings,
     measures: tuple[str, ...] = setting(
-        MEASURES[:1],
-        Role.CHECK,
-        "Show these columns: errors (the default), ratios, decimals (as numpy's assert_almost_equal), moments, or all.",
-        choices=(*MEASURES, ALL),
-        metavar="NAME...",
-    ),
+        MEASURES[:1], Role.CHECK, "Show these columns: errors (the default), ratios, decimals (as numpy's "
+        "assert_almost_equal), moments, or all.", choices=(*MEASURES, ALL), metavar="NAME..."),
     *,
     export: Path | None = setting(
         None, OWN, "Write a network with its images, scores and gradients to this file, in float64.", metavar="FILE"),

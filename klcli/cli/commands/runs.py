@@ -30,6 +30,7 @@ app = typer.Typer(help="Manage runs: notes, tags, deletion, export, check, merge
 
 PANEL = "Manage runs"
 FEW = 5  # missing checkpoints of a merged database that are named: if it has none, every run misses one
+EXAMPLE = "for example results/klcli.db"
 NEWEST = 300  # checkpoints whose contents a check reads: 1 s for networks of 1 MB
 SomeRuns = Annotated[list[str], argument("RUN...", NAMES_HELP)]
 Tag = Annotated[str, argument("TAG", "A word without spaces.")]
@@ -195,11 +196,9 @@ def merge(
 
     for path in databases:
         with explained(path):
-            require(
-                path.exists(), f"merge {path}: there is no database here, name another, for example results/klcli.db"
-            )
+            require(path.exists(), f"merge {path}: there is no database here, name another, {EXAMPLE}")
             what = irregular(path)
-        require(not what, f"merge {path}: this is {what}, name a database, for example results/klcli.db")
+        require(not what, f"merge {path}: this is {what}, name a database, {EXAMPLE}")
         with explained(invocation.db):
             is_same = invocation.db.exists() and path.samefile(invocation.db)
         require(not is_same, f"merge {path}: this is the database of --db, name others")
