@@ -7,62 +7,42 @@ a gradient itself, its mean or deviation over the entries, depends on random wei
 """
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from klcli.published import intervals
-from klcli.published.conclusions import Epochs, Evidence, find
+from klcli.published.conclusions import Evidence, find
 from klcli.published.intervals import DIFFERS, INCOMPARABLE, REPRODUCED, VERDICTS
-from klcli.published.report import Comparison, GradientExperiment, Line, Report, joined
-from klcli.settings.sameness import without_seeds
+from klcli.published.report import Comparison, Line, Report, joined
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError, Run
 from klcli.studies.statistics import Sample
 
 BAND = 10.0  # the factor between two errors of a gradient that agree
 UNEXPLAINED = "for an unknown reason, not tested"
-Runs = Mapping[TrainConfig, Run]
-Errors = Mapping[GradientExperiment, Sequence[GradientError]]
 
 
-def compare(
-    report: Report, runs: Runs, errors: Errors, *,
-    epochs: Epochs = lambda run: (), incomparable: str | None = None, others: Mapping[str, Runs] = {},
-) -> list[Comparison]:  # fmt: skip
-    """Compare every line of a report with runs and checks; `incomparable` is the reason why no training can be.
-
-    `epochs` returns the evaluations of a run by its id, for the conclusions about curves; `others` are the runs of each
-    method of its own.
-    """
-    settings = {method: by_setting(mine.values()) for method, mine in {"": runs, **others}.items()}
-
-    def runs_of(config: TrainConfig, method: str) -> Sequence[Run]:
-        return settings.get(method, {}).get(without_seeds(config), ())
-
-    own = [runs_of(line.config, line.method) if line.config else () for line in report.lines]
+def compare(report: Report, evidence: Evidence, incomparable: str | None = None) -> list[Comparison]:
+    """Compare every line of a report with runs and checks; `incomparable` is the reason why no training can be."""
+    own = [evidence.runs_of(line.config, line.method) for line in report.lines]
     samples = [_sample(line, mine) for line, mine in zip(report.lines, own, strict=True)]
     spreads = dict[str, dict[tuple[str, TrainConfig], Sample]]()  # by quantity; each training counts once
     for line, sample in zip(report.lines, samples, strict=True):
         if line.quantity and line.config and sample:
             spreads.setdefault(line.quantity, {})[line.method, line.config] = sample
     typical = {quantity: intervals.typical_spread(by_config.values()) for quantity, by_config in spreads.items()}
-    evidence = Evidence(report, runs_of, typical, epochs)
-    return [
-        _gradient(line, errors.get(line.check, ()))
-        if line.check
-        else _conclusion(line, evidence, incomparable)
-        if line.conclusion
-        else _training(line, sample, mine, typical.get(line.quantity or ""), incomparable)
-        for line, mine, sample in zip(report.lines, own, samples, strict=True)
-    ]
-
-
-def by_setting(runs: Iterable[Run]) -> dict[TrainConfig, list[Run]]:
-    """Return the runs of each setting, by the key that its seeds have in common."""
-    settings: dict[TrainConfig, list[Run]] = {}
-    for run in runs:
-        settings.setdefault(without_seeds(run.config), []).append(run)
-    return settings
+    found = []
+    for line, mine, sample in zip(report.lines, own, samples, strict=True):
+        if line.check:
+            found.append(_gradient(line, evidence.errors.get(line.check, ())))
+        elif line.conclusion:
+            tested = (
+                Comparison(line, INCOMPARABLE, incomparable) if incomparable else find(line, report, evidence, typical)
+            )
+            found.append(replace(tested, why=_why(line, tested.verdict, tested.why)))
+        else:
+            found.append(_training(line, sample, mine, typical.get(line.quantity or ""), incomparable))
+    return found
 
 
 def _sample(line: Line, mine: Sequence[Run]) -> Sample | None:
@@ -134,11 +114,6 @@ def _zero_gradients(config: TrainConfig, errors: Sequence[GradientError], quanti
         return ""
     names = ", ".join(zero.values())
     return f"the gradient of a bias before BN is 0 ({names}): rounding alone gives relative errors up to 1"
-
-
-def _conclusion(line: Line, evidence: Evidence, incomparable: str | None) -> Comparison:
-    found = Comparison(line, INCOMPARABLE, incomparable) if incomparable else find(line, evidence)
-    return replace(found, why=_why(line, found.verdict, found.why))
 
 
 def _why(line: Line, verdict: str, *words: str, cause: str = UNEXPLAINED) -> str:
