@@ -116,19 +116,6 @@ DOCUMENT = {
     "figures": Key(TABLES_LIST, "figures, drawn from our runs"),
 }
 _TOLERANCE = Key(POSITIVE, "the smallest difference that matters")
-_METHOD = {
-    "is_chain": Key(TRUTH, "whether each training begins with the weights of the one before"),
-    "study": Key(TEXT, "a study of its own that trains it; chains of one study continue each other"),
-    "quirks": Key(QUIRK_NAMES, "what the code of the report does and klcli does not"),
-}
-VARIANT = {
-    "name": Key(TEXT, "`as the text says`", True),
-    "config": Key(SETTINGS_TABLE, "settings instead of those of the experiment"),
-    "repeats": Key(_whole(MAX_REPEATS), "as that of the experiment, which it replaces"),
-    "lambdas": Key(NUMBERS, "as those of the experiment, which it replaces"),
-    **_METHOD,
-    **REMARKS,
-}
 TABLES: dict[str, dict[str, Key]] = {
     "experiments": {
         "name": Key(TEXT, "of one experiment alone", True),
@@ -137,7 +124,9 @@ TABLES: dict[str, dict[str, Key]] = {
         "repeats": Key(_whole(MAX_REPEATS), "train at least this many seeds"),
         "lambdas": Key(NUMBERS, "values of lambda to train, in this order, also those without a published number"),
         "tolerance": _TOLERANCE,
-        **_METHOD,
+        "is_chain": Key(TRUTH, "whether each training begins with the weights of the one before"),
+        "study": Key(TEXT, "a study of its own that trains it; chains of one study continue each other"),
+        "quirks": Key(QUIRK_NAMES, "what the code of the report does and klcli does not"),
         "variant": Key(TABLE, "trains the same rows otherwise; its lines are shown and counted apart"),
         **REMARKS,
     },
@@ -181,6 +170,10 @@ TABLES: dict[str, dict[str, Key]] = {
         "reason": Key(TEXT, "why no number of the report belongs to it"),
     },
 }  # fmt: skip
+# A variant replaces these keys of its experiment.
+VARIANT = {"name": Key(TEXT, "`as the text says`", True)} | {
+    key: one for key, one in TABLES["experiments"].items() if key not in ("name", "rows", "tolerance", "variant")
+}
 ROWS: dict[str, dict[str, Key]] = {
     "experiments": {**_ROW, **_RESULTS, "tolerance": _TOLERANCE, **REMARKS},
     "gradient_checks": {
