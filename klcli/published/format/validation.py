@@ -77,6 +77,7 @@ class _Checker:
         self.document, self.lines, self.found = document, lines, list[Mistake]()
         self.idle, self.used = dict[Path, str](), set[Path]()  # settings without an effect on a training, and with one
         self.is_whole = True  # whether these are of all trainings
+        self.unsound = set[Path]()  # what has a mistake, or something in it
 
     def say(self, path: Path, words: str) -> None:
         known = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), 1)
@@ -85,12 +86,13 @@ class _Checker:
             where.append(str(path[2]))
         elif path[:1] == ("common",) != path:
             where = ["common"]
+        self.unsound |= {path[:n] for n in range(len(path) + 1)}
         self.found.append(Mistake(known, ", ".join(where[:2]).replace("rows ", "row "), words))
 
     def check(self) -> None:
         sound = self._sound((), self.document, DOCUMENT, "table or key")
         common = self._sound(("common",), sound.get("common", {}))
-        is_sound, rows = not any(one.where == "common" for one in self.found), list[str]()
+        rows = list[str]()
         names: dict[str, str] = {}  # of the experiments and checks, each with its kind
         for kind, keys in TABLES.items():  # the figures, which name rows and experiments, are the last
             for path, table in self._tables((kind,), sound.get(kind, [])):
@@ -104,7 +106,7 @@ class _Checker:
                     self._experiments(path, own, [one for one, of in names.items() if of == "experiments"])
                 else:
                     names |= {name: kind} if name else {}
-                    rows += self._numbers(path, own, common, is_sound)
+                    rows += self._numbers(path, own, common)
         for path, words in self.idle.items() if self.is_whole else ():
             if path not in self.used:
                 self.say(path, words)
@@ -149,49 +151,42 @@ class _Checker:
                 self.say((*path, *misspelt), f"the key `{key}` is missing: {rule.meaning}")
         return sound
 
-    def _numbers(self, path: Path, table: Row, common: Row, is_sound: bool) -> list[str]:
-        """Check the settings and rows of an experiment or of a gradient check; return the names of the rows.
-
-        Without sound common settings, rows that go with them cannot be told from others.
-        """
-        kind, before, names = str(path[0]), len(self.found), list[str]()
+    def _numbers(self, path: Path, table: Row, common: Row) -> list[str]:
+        """Check the settings and rows of an experiment or of a gradient check; return the names of the rows."""
+        kind, names, otherwise = str(path[0]), list[str](), Row()
         seen = dict[Hashable, Path]()  # the first place of each number
         is_check, of_table, of_variant = kind == "gradient_checks", (*path, "config"), (*path, "variant", "config")
         own = self._sound(of_table, table.get("config", {}))
         layers: dict[Path, Row] = {("common",): common, of_table: own}  # of settings, the strongest last
-        is_sound = is_sound and before == len(self.found)
-        otherwise: Row = {}
         if "variant" in table:
             variant = self._sound((*path, "variant"), table["variant"], VARIANT, "key")
             otherwise = self._sound(of_variant, variant.get("config", {}))
-        has_sound_variant = is_sound and bool(otherwise) and before == len(self.found)
-        config = self._config(of_table, layers) if is_check and is_sound else None
+        config = self._config(of_table, layers) if is_check else None
         known, what = (ROWS[kind], "key") if is_check else ({**ROWS[kind], **TRAINING}, "setting or number")
         for here, row in self._tables((*path, "rows"), table.get("rows", [])):
-            before = len(self.found)
             sound = self._sound(here, row, known, what)
             settings = {key: value for key, value in sound.items() if key in TRAINING}
             names += self._row_name(here, sound)
             if "tensor" in sound:
                 self._tensor((*here, "tensor"), sound["tensor"], common | own)
             if not is_check:
-                is_right = is_sound and before == len(self.found)
-                config = self._config(here, layers | {here: settings}) if is_right else None
+                config = self._config(here, layers | {here: settings})
             self.is_whole &= config is not None
-            if config and has_sound_variant:
+            if config and otherwise:
                 self._config(of_variant, layers | {of_variant: otherwise, here: settings})
-                has_sound_variant = before == len(self.found)  # one row is enough to name what is wrong
             numbers = [key for key in ROWS[kind] if key not in WORDS_OF_ROW]
             if not row.keys() & {*numbers, "reason"} and "reason" not in table:
                 unknown = [key for key in row if key not in known]
                 cure = f"give a number, as `{numbers[0]} = ...`, or the `reason`"
                 self.say((*here, *unknown[-1:]), f"no number and no reason: {cure}")
+            if config is None or here in self.unsound:
+                continue
             remarks = tuple(row.get(key) for key in REMARKS)  # may tell two numbers apart, as of the text and of a log
             for key in [key for key in numbers if key in row] or ["reason"]:
-                first = seen.setdefault((row.get("row"), row.get("tensor"), config, remarks, key), here)
-                if first != here and config:
+                first = seen.setdefault((row["row"], row.get("tensor"), config, remarks, key), here)
+                if first != here:
                     cure = "omit one of them, or tell them apart by a `note`"
-                    self.say((*here, key), f"a second {key} of {row.get('row')}, as row {int(first[-1]) + 1}: {cure}")
+                    self.say((*here, key), f"a second {key} of {row['row']}, as row {int(first[-1]) + 1}: {cure}")
         return names
 
     def _row_name(self, path: Path, row: Row) -> list[str]:
@@ -203,7 +198,12 @@ class _Checker:
         return [name]
 
     def _config(self, path: Path, layers: Mapping[Path, Row]) -> TrainConfig | None:
-        """Check that valid settings, in layers of which the last is the strongest, go together and leave images."""
+        """Check that settings, in layers of which the last is the strongest, go together and leave images.
+
+        None if they do not, or if one of them has a mistake of its own.
+        """
+        if not self.unsound.isdisjoint(layers):
+            return None
         settings, places = Row(), dict[str, Path]()
         for place, own in layers.items():
             settings |= own
