@@ -7,81 +7,60 @@ a gradient itself, its mean or deviation over the entries, depends on random wei
 """
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from klcli.published import intervals
-from klcli.published.conclusions import Epochs, Evidence, find
+from klcli.published.conclusions import Evidence, find
 from klcli.published.intervals import DIFFERS, INCOMPARABLE, REPRODUCED, VERDICTS
 from klcli.published.report import Comparison, GradientExperiment, Line, Report, joined
-from klcli.settings.sameness import without_seeds
 from klcli.settings.train_config import TrainConfig
-from klcli.store.records import GradientError, Run
+from klcli.store.records import GradientError
 from klcli.studies.statistics import Sample
 
 BAND = 10.0  # the factor between two errors of a gradient that agree
 UNEXPLAINED = "for an unknown reason, not tested"
-Runs = Mapping[TrainConfig, Run]
-Errors = Mapping[GradientExperiment, Sequence[GradientError]]
 
 
-def compare(
-    report: Report, runs: Runs, errors: Errors, *,
-    epochs: Epochs = lambda run: (), incomparable: str | None = None, others: Mapping[str, Runs] = {},
-) -> list[Comparison]:  # fmt: skip
-    """Compare every line of a report with runs and checks; `incomparable` is the reason why no training can be.
-
-    `epochs` returns the evaluations of a run by its id, for the conclusions about curves; `others` are the runs of each
-    method of its own.
-    """
-    settings = {method: by_setting(mine.values()) for method, mine in {"": runs, **others}.items()}
-
-    def runs_of(config: TrainConfig, method: str) -> Sequence[Run]:
-        return settings.get(method, {}).get(without_seeds(config), ())
-
-    own = [runs_of(line.config, line.method) if line.config else () for line in report.lines]
-    samples = [_sample(line, mine) for line, mine in zip(report.lines, own, strict=True)]
+def compare(report: Report, evidence: Evidence, incomparable: str | None = None) -> list[Comparison]:
+    """Compare every line of a report with runs and checks; `incomparable` is the reason why no training can be."""
     spreads = dict[str, dict[tuple[str, TrainConfig], Sample]]()  # by quantity; each training counts once
-    for line, sample in zip(report.lines, samples, strict=True):
-        if line.quantity and line.config and sample:
+    for line in report.lines:
+        if line.quantity and line.config and (sample := _sample(line, evidence)):
             spreads.setdefault(line.quantity, {})[line.method, line.config] = sample
     typical = {quantity: intervals.typical_spread(by_config.values()) for quantity, by_config in spreads.items()}
-    evidence = Evidence(report, runs_of, typical, epochs)
-    return [
-        _gradient(line, errors.get(line.check, ()))
-        if line.check
-        else _conclusion(line, evidence, incomparable)
-        if line.conclusion
-        else _training(line, sample, mine, typical.get(line.quantity or ""), incomparable)
-        for line, mine, sample in zip(report.lines, own, samples, strict=True)
-    ]
+    found = []
+    for line in report.lines:
+        if line.check:
+            found.append(_gradient(line, line.check, evidence.errors.get(line.check, ())))
+        elif line.conclusion and incomparable:
+            found.append(Comparison(line, INCOMPARABLE, _why(line, INCOMPARABLE, incomparable)))
+        elif line.conclusion:
+            tested = find(line, report, evidence, typical)
+            found.append(replace(tested, why=_why(line, tested.verdict, tested.why)))
+        else:
+            found.append(_training(line, evidence, typical.get(line.quantity or ""), incomparable))
+    return found
 
 
-def by_setting(runs: Iterable[Run]) -> dict[TrainConfig, list[Run]]:
-    """Return the runs of each setting, by the key that its seeds have in common."""
-    settings: dict[TrainConfig, list[Run]] = {}
-    for run in runs:
-        settings.setdefault(without_seeds(run.config), []).append(run)
-    return settings
-
-
-def _sample(line: Line, mine: Sequence[Run]) -> Sample | None:
-    values = [float(getattr(run, line.quantity)) for run in mine if run.state == "complete" and line.quantity]
-    return Sample(tuple(values)) if values else None
+def _sample(line: Line, evidence: Evidence) -> Sample | None:
+    complete = [run for run in evidence.runs_of(line.config, line.method) if run.state == "complete"]
+    return Sample(tuple(float(getattr(run, line.quantity or "")) for run in complete)) if complete else None
 
 
 def _training(
-    line: Line, sample: Sample | None, mine: Sequence[Run], typical: intervals.Typical | None, incomparable: str | None
+    line: Line, evidence: Evidence, typical: intervals.Typical | None, incomparable: str | None
 ) -> Comparison:
-    diverged = sum(run.state == "diverged" for run in mine)
     if line.quantity is None or line.published is None or line.config is None:
-        return Comparison(line, INCOMPARABLE, line.reason or "no number", sample, diverged)
+        return Comparison(line, INCOMPARABLE, line.reason or "no number")
+    sample, mine = _sample(line, evidence), evidence.runs_of(line.config, line.method)
+    diverged = sum(run.state == "diverged" for run in mine)
     every = f"all {diverged} of our trainings" if diverged > 1 else "our single training"
     lost = f"{diverged} of {len(mine)} diverged" if sample else f"{every} diverged"
     lost = lost if diverged else ""
     if incomparable or not (sample or diverged):
-        words = joined(lost, incomparable or "not trained", line.reason, line.note)
-        return Comparison(line, INCOMPARABLE, words, sample, diverged)
+        why = _why(line, INCOMPARABLE, lost, incomparable or "not trained")
+        return Comparison(line, INCOMPARABLE, why, sample, diverged)
     if sample is None:
         return Comparison(line, DIFFERS, lost, diverged=diverged)
     split_varies = len({run.split for run in mine}) > 1
@@ -95,9 +74,9 @@ def _training(
     return Comparison(line, verdict, why, sample, diverged, noise.half(), tolerance)
 
 
-def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
+def _gradient(line: Line, check: GradientExperiment, errors: Sequence[GradientError]) -> Comparison:
     mine = [error for error in errors if line.tensor in (None, error.tensor)]
-    if line.check and line.check.settings.images == 1 and line.check.config.batch_norm:
+    if check.settings.images == 1 and check.config.batch_norm:
         # BN maps one image to beta, whose 0 is the kink of the ReLU: no quotient of beta says anything.
         mine = [error for error in mine if error.kinks < error.entries]
         if errors and not mine:
@@ -120,7 +99,7 @@ def _gradient(line: Line, errors: Sequence[GradientError]) -> Comparison:
         ours = max(values, key=abs)
         size, published = abs(ours), abs(line.published)
     verdict = DIFFERS if size > BAND * published else REPRODUCED
-    cause = _zero_gradients(line.check.config, mine, line.quantity, BAND * published) if line.check else ""
+    cause = _zero_gradients(check.config, mine, line.quantity, BAND * published)
     why = _why(line, verdict, "more exact" if size * BAND < published else "", cause=cause or UNEXPLAINED)
     return Comparison(line, verdict, why, Sample((ours,)), failed=failed)
 
@@ -134,11 +113,6 @@ def _zero_gradients(config: TrainConfig, errors: Sequence[GradientError], quanti
         return ""
     names = ", ".join(zero.values())
     return f"the gradient of a bias before BN is 0 ({names}): rounding alone gives relative errors up to 1"
-
-
-def _conclusion(line: Line, evidence: Evidence, incomparable: str | None) -> Comparison:
-    found = Comparison(line, INCOMPARABLE, incomparable) if incomparable else find(line, evidence)
-    return replace(found, why=_why(line, found.verdict, found.why))
 
 
 def _why(line: Line, verdict: str, *words: str, cause: str = UNEXPLAINED) -> str:

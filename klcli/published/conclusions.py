@@ -19,89 +19,108 @@ is at least that of rounding, 1 / sqrt(12), or seeds that agree by chance would 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from klcli.published import intervals
 from klcli.published.intervals import DIFFERS, INCOMPARABLE, REPRODUCED, UNDECIDED, Typical
-from klcli.published.report import Comparison, Conclusion, Experiment, Line, Report
+from klcli.published.report import Comparison, Conclusion, GradientExperiment, Line, Report
+from klcli.settings.sameness import without_seeds
 from klcli.settings.train_config import TrainConfig
-from klcli.store.records import Epoch, Run
+from klcli.store.records import Epoch, GradientError, Run
 from klcli.studies.lambda_search import Tried, choose
 from klcli.studies.statistics import Sample
 
 ROUNDED = 1 / math.sqrt(12)  # standard deviation of what is left of a number that is rounded to a whole one
-Epochs = Callable[[int], Sequence[Epoch]]
 Values = Mapping[int, float]  # by repeat
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The runs of a report, and what is known of their spread."""
+    """The stored runs and gradient checks of a reproduction."""
 
-    report: Report
-    runs_of: Callable[[TrainConfig, str], Sequence[Run]]  # of a setting and method, in the order of their repeats
-    typical: Mapping[str, Typical | None]  # by quantity
-    epochs: Epochs
+    runs: Mapping[tuple[str, TrainConfig], Sequence[Run]]  # of all seeds, by method and common key
+    errors: Mapping[GradientExperiment, Sequence[GradientError]]
+    epochs: Callable[[int], Sequence[Epoch]]  # of a run, by its id
 
-    def experiment(self, name: str) -> Experiment:
-        return next(one for one in self.report.experiments if one.name == name)
-
-    def runs(self, name: str, config: TrainConfig) -> dict[int, Run]:
-        """Return the complete runs of a setting of an experiment, by repeat; a run may have been deleted."""
-        found = {_repeat(run.config, config): run for run in self.runs_of(config, self.experiment(name).method)}
-        return {repeat: run for repeat, run in found.items() if run.state == "complete"}
-
-    def lost(self, names: Sequence[str]) -> str:
-        """Return why experiments have no result in common."""
-        parts = [(self.experiment(name), config) for name in names for config in self.experiment(name).configs]
-        states = [run.state for one, config in parts for run in self.runs_of(config, one.method)]
-        diverged = states.count("diverged")
-        return f"{diverged} of {len(states)} trainings diverged: too few are left" if diverged else "not trained"
-
-    def values(self, name: str, config: TrainConfig, quantity: str) -> Values:
-        return {repeat: float(getattr(run, quantity)) for repeat, run in self.runs(name, config).items()}
-
-    def typical_of(self, *quantities: str) -> Typical | None:
-        """Return the typical spread of a sum of independent quantities, None if that of one is unknown."""
-        known = [one for quantity in quantities if (one := self.typical.get(quantity)) is not None]
-        if not len(known) == len(quantities) > 0:
-            return None
-        return Typical(math.hypot(*(one.std for one in known)), min(one.freedom for one in known))
+    def runs_of(self, base: TrainConfig | None, method: str) -> Sequence[Run]:
+        return self.runs.get((method, without_seeds(base)), ()) if base else ()
 
 
-def find(line: Line, evidence: Evidence) -> Comparison:
-    """Test the conclusion of a line. `why` has our numbers alone, without the remarks of the line."""
-    assert line.conclusion is not None
+class Trained(NamedTuple):
+    """One setting of an experiment, with its runs; some may be diverged or deleted."""
+
+    config: TrainConfig
+    runs: Sequence[Run]
+
+    def complete(self) -> dict[int, Run]:
+        """Return the complete runs by repeat, from 0 on, with which the seed of the weights, the other or both rise."""
+        first = self.config
+        return {
+            max(run.config.seed - first.seed, run.config.shared_seed - first.shared_seed): run
+            for run in self.runs
+            if run.state == "complete"
+        }
+
+    def values(self, quantity: str) -> Values:
+        return {repeat: float(getattr(run, quantity)) for repeat, run in self.complete().items()}
+
+
+def find(line: Line, report: Report, evidence: Evidence, typical: Mapping[str, Typical | None]) -> Comparison:
+    """Test the conclusion of a line. `why` has our numbers alone, without the remarks of the line.
+
+    `typical` is the typical spread of each quantity.
+    """
+    asked, named = line.conclusion, {one.name: one for one in report.experiments}
+    assert asked is not None
+    experiments = [named[name] for name in asked.experiments]
+    parts = [Trained(config, evidence.runs_of(config, one.method)) for one in experiments for config in one.configs]
     if line.quantity == "lambda":
-        return _lambda(line, line.conclusion, evidence)
-    values, parts = _MEASURED[line.quantity or ""](line.conclusion, evidence)
+        return _lambda(line, asked, parts)
+    if line.quantity == "epochs":
+        values, quantities = _epochs(asked.quantity, parts, evidence.epochs), list[str]()
+    else:
+        values, quantities = _MEASURED[line.quantity or ""](asked.quantity, parts)
     if not values:
-        return Comparison(line, INCOMPARABLE, evidence.lost(line.conclusion.experiments))
+        return Comparison(line, INCOMPARABLE, _lost(parts))
     sample, bound = Sample(tuple(values.values())), line.published or 0.0
     spread = sample.std
     if line.quantity == "epochs" and spread is not None:
         spread = max(spread, ROUNDED)
-    noise = intervals.Noise(sample.n, spread, evidence.typical_of(*parts))
-    difference, claim = sample.mean - bound, line.conclusion.claim
-    if claim:
-        verdict, power = intervals.decide_claim(difference if claim == "above" else -difference, noise)
+    noise = intervals.Noise(sample.n, spread, _sum([typical.get(one) for one in quantities]))
+    difference = sample.mean - bound
+    if asked.claim:
+        verdict, power = intervals.decide_claim(difference if asked.claim == "above" else -difference, noise)
         return Comparison(line, verdict, power, sample, margin=noise.half())
-    tolerance = line.tolerance or intervals.tolerance_of(line.conclusion.quantity)
+    tolerance = line.tolerance or intervals.tolerance_of(asked.quantity)
     verdict, power = intervals.decide(difference, noise, tolerance)
     return Comparison(line, verdict, power, sample, margin=noise.half(), tolerance=tolerance)
 
 
-def _lambda(line: Line, asked: Conclusion, evidence: Evidence) -> Comparison:
-    [name] = asked.experiments
-    configs = evidence.experiment(name).configs
+def _lost(parts: Sequence[Trained]) -> str:
+    """Return why experiments have no result in common."""
+    states = [run.state for part in parts for run in part.runs]
+    diverged = states.count("diverged")
+    return f"{diverged} of {len(states)} trainings diverged: too few are left" if diverged else "not trained"
+
+
+def _sum(spreads: Sequence[Typical | None]) -> Typical | None:
+    """Return the typical spread of a sum of independent quantities, None if that of one is unknown."""
+    known = [one for one in spreads if one is not None]
+    if not known or len(known) < len(spreads):
+        return None
+    return Typical(math.hypot(*(one.std for one in known)), min(one.freedom for one in known))
+
+
+def _lambda(line: Line, asked: Conclusion, parts: Sequence[Trained]) -> Comparison:
     tried = []
-    for config in configs:
-        if accuracies := tuple(evidence.values(name, config, asked.quantity).values()):
-            states = [run.state for run in evidence.runs_of(config, evidence.experiment(name).method)]
-            tried.append(Tried(config.lam, name, accuracies, states.count("diverged")))
+    for part in parts:
+        if accuracies := tuple(part.values(asked.quantity).values()):
+            diverged = sum(run.state == "diverged" for run in part.runs)
+            tried.append(Tried(part.config.lam, asked.experiments[0], accuracies, diverged))
     published = next((one for one in tried if one.lam == line.published), None)
     if published is None:
-        return Comparison(line, INCOMPARABLE, evidence.lost([name]))
-    choice = choose(tried, intervals.images_of(asked.quantity, configs[0].split))
+        return Comparison(line, INCOMPARABLE, _lost(parts))
+    choice = choose(tried, intervals.images_of(asked.quantity, parts[0].config.split))
     plateau = choice.plateau
     words = (
         f"within one standard error of our best: {len(plateau)} of {len(tried)} lambdas, "
@@ -114,40 +133,35 @@ def _lambda(line: Line, asked: Conclusion, evidence: Evidence) -> Comparison:
     return Comparison(line, UNDECIDED if len(plateau) == len(tried) > 1 else REPRODUCED, words, sample)
 
 
-def _gap(asked: Conclusion, evidence: Evidence) -> tuple[Values, list[str]]:
-    quantities = [f"train_{asked.quantity.rpartition('_')[2]}", asked.quantity]
-    gaps = []
-    for name in asked.experiments:
-        [config] = evidence.experiment(name).configs
-        gaps.append(_minus(*(evidence.values(name, config, one) for one in quantities)))
+def _gap(quantity: str, parts: Sequence[Trained]) -> tuple[Values, list[str]]:
+    quantities = [f"train_{quantity.rpartition('_')[2]}", quantity]
+    gaps = [_minus(*map(part.values, quantities)) for part in parts]
     return (gaps[0] if len(gaps) == 1 else _minus(*gaps)), quantities * len(gaps)
 
 
-def _difference(asked: Conclusion, evidence: Evidence) -> tuple[Values, list[str]]:
-    a, b = (evidence.values(*one, asked.quantity) for one in _settings(asked, evidence))
-    return _minus(a, b), [asked.quantity] * 2
+def _difference(quantity: str, parts: Sequence[Trained]) -> tuple[Values, list[str]]:
+    return _minus(*(part.values(quantity) for part in parts)), [quantity] * 2
 
 
-def _spread(asked: Conclusion, evidence: Evidence) -> tuple[Values, list[str]]:
-    settings, spreads = _settings(asked, evidence), []
+def _spread(quantity: str, parts: Sequence[Trained]) -> tuple[Values, list[str]]:
+    spreads = []
     for batch_norm in (False, True):
-        many = [evidence.values(name, one, asked.quantity) for name, one in settings if one.batch_norm == batch_norm]
+        many = [part.values(quantity) for part in parts if part.config.batch_norm == batch_norm]
         common = [repeat for repeat in many[0] if all(repeat in values for values in many)]
         spreads.append({r: max(one[r] for one in many) - min(one[r] for one in many) for r in common})
-    return _minus(*spreads), [asked.quantity] * 4
+    return _minus(*spreads), [quantity] * 4
 
 
-def _epochs(asked: Conclusion, evidence: Evidence) -> tuple[Values, list[str]]:
-    ahead, behind = (evidence.runs(*one) for one in _settings(asked, evidence))
-    pairs = [(repeat, ahead[repeat].id, behind[repeat].id) for repeat in ahead if repeat in behind]
-    quantity, found = asked.quantity, {}
-    sign = 1 if quantity.endswith("accuracy") else -1
-    for repeat, *ids in pairs:
-        curves = ([one for one in evidence.epochs(run) if one.step] for run in ids)  # older runs begin after an epoch
-        first, second = ({one.epoch: sign * getattr(one, quantity) for one in curve} for curve in curves)
+def _epochs(quantity: str, parts: Sequence[Trained], epochs: Callable[[int], Sequence[Epoch]]) -> Values:
+    ahead, behind = (part.complete() for part in parts)
+    sign, found = 1 if quantity.endswith("accuracy") else -1, {}
+    for repeat in [one for one in ahead if one in behind]:
+        curves = (epochs(runs[repeat].id) for runs in (ahead, behind))
+        # The curves of older runs begin after an epoch.
+        first, second = ({one.epoch: sign * getattr(one, quantity) for one in curve if one.step} for curve in curves)
         if common := sorted(first.keys() & second.keys()):
             found[repeat] = ahead_for_good(common, [first[e] for e in common], [second[e] for e in common])
-    return found, []
+    return found
 
 
 def ahead_for_good(epochs: Sequence[float], first: Sequence[float], second: Sequence[float]) -> float:
@@ -156,18 +170,8 @@ def ahead_for_good(epochs: Sequence[float], first: Sequence[float], second: Sequ
     return next((epoch for epoch in epochs if not ends or epoch > ends[-1]), epochs[-1])
 
 
-def _settings(asked: Conclusion, evidence: Evidence) -> list[tuple[str, TrainConfig]]:
-    """Return the settings of the experiments of a conclusion, each with the name of its experiment."""
-    return [(name, config) for name in asked.experiments for config in evidence.experiment(name).configs]
-
-
-def _repeat(config: TrainConfig, base: TrainConfig) -> int:
-    """Return the number of a repeat, from 0 on, of which the seed of the weights, the other one or both rise."""
-    return max(config.seed - base.seed, config.shared_seed - base.shared_seed)
-
-
 def _minus(a: Values, b: Values) -> Values:
     return {repeat: value - b[repeat] for repeat, value in a.items() if repeat in b}
 
 
-_MEASURED = {"gap": _gap, "difference": _difference, "spread": _spread, "epochs": _epochs}
+_MEASURED = {"gap": _gap, "difference": _difference, "spread": _spread}

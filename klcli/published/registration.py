@@ -17,7 +17,6 @@ from klcli.errors import ConfigError
 from klcli.published import report as published
 from klcli.published.report import Report
 from klcli.settings.sameness import SETTINGS, differences, without_seeds
-from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Study
 from klcli.store.studies import PLAN_SHA256, TEXT
@@ -68,32 +67,28 @@ def _subject(study: Study) -> tuple[Any, ...]:
 def _changes(before: Sequence[Study], after: Sequence[Study]) -> Iterator[str]:
     """Yield what differs, in words: seeds, settings, and the numbers and remarks of the report."""
     try:
-        old, new = _trainings(before), _trainings(after)
-        shared = {split: old[split] for split in new if split in old} or old  # the other parts may not have begun
-        a, b = ([config for many in one.values() for config in many] for one in (shared, new))
+        old, new = (
+            [*dict.fromkeys(TrainConfig.from_values(plan) for study in studies for plan in study.settings["plan"])]
+            for studies in (before, after)  # each training once, though the same plan may have begun twice
+        )
+        divisions = {one.split for one in new}
+        old = [one for one in old if one.split in divisions] or old  # its other parts may not have begun
         texts = [registered_report(one[0]).only(one[0].settings["rows"]) for one in (before, after)]
     except ConfigError:
         yield "another klcli wrote it, which had other settings or another format"
         return
-    n, m = (Counter(map(without_seeds, one)) for one in (b, a))
+    was, now = (one[0].settings["vary"] for one in (before, after))
+    n, m = (Counter(map(without_seeds, one)) for one in (new, old))
     pairs = [(n[one], m[one]) for one in n if one in m] or [(min(n.values()), min(m.values()))]
     if changed := [pair for pair in pairs if pair[0] != pair[1]]:
         some = f" of {len(changed)} of {len(pairs)} settings" if len(changed) < len(pairs) else ""
         yield f"seeds{some}: {changed[0][0]}, not {changed[0][1]}"
-    elif {one.seed for one in a} != {one.seed for one in b} or before[0].settings["vary"] != after[0].settings["vary"]:
-        yield f"other seeds: --vary {after[0].settings['vary']}, not {before[0].settings['vary']}"
+    elif {one.seed for one in old} != {one.seed for one in new} or was != now:
+        yield f"other seeds: --vary {now}, not {was}"
     yield from _other_settings([one for one in m if one not in n], [one for one in n if one not in m])
     numbers = [Counter((line.row, *map(line.__getattribute__, NUMBER)) for line in one.lines) for one in texts]
     if rows := dict.fromkeys(row for row, *_ in [*(numbers[1] - numbers[0]), *(numbers[0] - numbers[1])]):
         yield f"numbers or remarks of {_some([*rows])}"
-
-
-def _trainings(studies: Sequence[Study]) -> dict[SplitConfig, dict[TrainConfig, None]]:
-    """Return each training once, though the same plan may have begun twice, by the division of the images."""
-    found: dict[SplitConfig, dict[TrainConfig, None]] = {}
-    for config in (TrainConfig.from_values(one) for study in studies for one in study.settings["plan"]):
-        found.setdefault(config.split, {})[config] = None
-    return found
 
 
 def _other_settings(gone: Sequence[TrainConfig], new: Sequence[TrainConfig]) -> Iterator[str]:

@@ -86,12 +86,6 @@ class Experiment:
         chain = f"each training begins with the weights of the one before{through}" if self.is_chain else None
         return joined(code, chain) or None
 
-    def up_to(self, configs: set[TrainConfig]) -> "Experiment":
-        """Return it with these trainings, in a chain also with those before them."""
-        found = [index for index, one in enumerate(self.configs) if one in configs]
-        kept = range(max(found, default=-1) + 1) if self.is_chain else found
-        return replace(self, configs=tuple(self.configs[index] for index in kept))
-
 
 @dataclass(frozen=True)
 class GradientExperiment:
@@ -172,18 +166,18 @@ class Report:
             require(bool(found), f"--only {wanted}: report {self.name} has no such row, it has {', '.join(self.rows)}")
             kept |= found
         lines = tuple(line for line in self.lines if line.row in kept)
-        checks, configs = {line.check for line in lines}, dict[str, set[TrainConfig]]()
-        for line in lines:
-            configs.setdefault(line.method, set()).update([line.config] if line.config else [])
-        concluded = {name for line in lines if line.conclusion for name in line.conclusion.experiments}
-        left = [one if one.name in concluded else one.up_to(configs.get(one.method, set())) for one in self.experiments]
-        ends = {one.method: index for index, one in enumerate(left) if one.configs}  # of the chains of a study
-        left = [
-            whole if whole.is_chain and index < ends.get(whole.method, 0) else one
-            for index, (whole, one) in enumerate(zip(self.experiments, left, strict=True))
-        ]
+        checks, trained = {line.check for line in lines}, {(line.method, line.config) for line in lines}
+        whole = {name for line in lines if line.conclusion for name in line.conclusion.experiments}
+        experiments = list[Experiment]()
+        for one in reversed(self.experiments):  # a chain needs all trainings before its last one, also those of others
+            left = tuple(config for config in one.configs if (one.method, config) in trained)
+            if one.name in whole or (one.is_chain and any(one.method == later.method for later in experiments)):
+                left = one.configs
+            elif one.is_chain and left:
+                left = one.configs[: one.configs.index(left[-1]) + 1]
+            experiments = [replace(one, configs=left), *experiments] if left else experiments
         return replace(
-            self, lines=lines, experiments=tuple(one for one in left if one.configs),
+            self, lines=lines, experiments=tuple(experiments),
             gradient_checks=tuple(one for one in self.gradient_checks if one in checks),
             figures=tuple(one for one in self.figures if kept & set(one.rows)),
         )  # fmt: skip
@@ -274,7 +268,7 @@ def _assembled(name: str, document: Row) -> Report:
             configs |= dict.fromkeys(line.config for line in trained if line.config)
         experiments += [replace(experiment, configs=tuple(configs))] if configs else []
     lines += [Line(**{key: table[key] for key in ("row", "what", "reason")}) for table in tables["commentary"]]
-    lines += map(_conclusion, tables["conclusions"])
+    lines += [line for table in tables["conclusions"] for line in _conclusion(table)]
     for table in tables["figures"]:
         rows, panels, shown = tuple(table["rows"]), table["panels"], tuple(table["experiments"])
         require(panels in PANELS, f"figure {', '.join(rows)}: panels {panels!r}, choose one of {', '.join(PANELS)}")
@@ -300,14 +294,15 @@ def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list
     return found or alone
 
 
-def _conclusion(table: Row) -> Line:
-    known = f"conclusion {table['row']}: kind {table['kind']!r}, choose one of {', '.join(CONCLUSIONS)}"
-    require(table["kind"] in CONCLUSIONS, known)  # also in the text that a newer klcli has stored with a study
+def _conclusion(table: Row) -> list[Line]:
+    kind, known = table["kind"], ", ".join(CONCLUSIONS)
+    # Also in the text that a newer klcli has stored with a study.
+    require(kind in CONCLUSIONS, f"conclusion {table['row']}: kind {kind!r}, choose one of {known}")
     claim = next((key for key in ("above", "below") if key in table), None)
     about = Conclusion(tuple(table["experiments"]), table.get("quantity", "validation_accuracy"), claim)
-    more: Row = {key: table.get(key) for key in (*WORDS, "tolerance")} | {"row": table["row"], "what": table["what"]}
-    number = table.get(claim or "published")  # missing in a file with this mistake, which contradictions.py names
-    return Line(quantity=table["kind"], published=None if number is None else float(number), conclusion=about, **more)
+    bound = claim or "published"
+    given = table | ({kind: table[bound]} if bound in table else {})  # contradictions.py names one that is missing
+    return _lines(given, {}, (kind,), what=table["what"], conclusion=about)
 
 
 def _config(settings: Row) -> TrainConfig:

@@ -1,13 +1,13 @@
 """Reproductions: the comparison of a published report with its stored studies, and their conditions."""
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from klcli.errors import ConfigError
-from klcli.published.comparison import by_setting, compare
+from klcli.published.comparison import compare
+from klcli.published.conclusions import Evidence
 from klcli.published.planning import QUICK_CYCLES
 from klcli.published.registration import plan_notes, registered_report
 from klcli.published.report import Comparison, Report
@@ -77,30 +77,23 @@ class Reproduction:
     report: Report = field(repr=False)
     terms: Terms
     comparisons: Sequence[Comparison] = field(repr=False)
-    # The runs of all seeds, by method and common key.
-    settings: Mapping[str, Mapping[TrainConfig, Sequence[Run]]] = field(repr=False)
+    evidence: Evidence = field(repr=False)
     studies: Sequence[int]
     plan_notes: Sequence[str] = ()  # the hash of the plan, what deviates from an earlier one, and what is deleted
-
-    def runs_of(self, base: TrainConfig | None, method: str = "") -> Sequence[Run]:
-        return self.settings.get(method, {}).get(without_seeds(base), ()) if base else ()
 
 
 def gather(wanted: Report, terms: Terms, store: Store, studies: list[int]) -> Reproduction:
     """Compare a report with the runs of its studies and with its latest gradient checks."""
-    runs: dict[str, dict[TrainConfig, Run]] = {"": {}}
-    for study in map(store.studies.get, studies):
-        own = runs.setdefault(study.settings.get("method", ""), {})
-        own |= {run.config: run for run in store.studies.members(study.id)}
+    mine, runs = [store.studies.get(study) for study in studies], dict[tuple[str, TrainConfig], list[Run]]()
+    for study in mine:
+        for run in store.studies.members(study.id):
+            runs.setdefault((study.settings.get("method", ""), without_seeds(run.config)), []).append(run)
     sha256, latest = terms.sha256, store.gradient_checks.latest
     checks = {one: [latest(stack, one.settings, sha256) for stack in one.networks()] for one in wanted.gradient_checks}
     errors = {one: [error for check in found if check for error in check.errors] for one, found in checks.items()}
-    how: dict[str, Any] = {"epochs": store.runs.epochs, "incomparable": terms.incomparable, "others": runs}
-    comparisons = compare(wanted, runs[""], errors, **how)
-    settings = {method: by_setting(own.values()) for method, own in runs.items()}
-    mine = [store.studies.get(study) for study in studies]
+    evidence = Evidence(runs, errors, store.runs.epochs)
     notes = [*plan_notes(mine, store.studies.all()), *deletions(mine)]
-    return Reproduction(wanted, terms, comparisons, settings, studies, notes)
+    return Reproduction(wanted, terms, compare(wanted, evidence, terms.incomparable), evidence, studies, notes)
 
 
 def asked_for(whole: Report, rows: Sequence[str], *, quick: bool = False, subset: int | None = None) -> Report:

@@ -113,7 +113,7 @@ class Painter:
         """Return the kinds of pictures of a study, each with a function that finds those that it has."""
         found = stored_reproduction(self._store, study.id) if study.kind == KIND else None
         if found is not None:
-            every = (run for by_config in found.settings.values() for many in by_config.values() for run in many)
+            every = (run for many in found.evidence.runs.values() for run in many)
             runs = sorted((run for run in every if run.state == "complete"), key=lambda run: run.id)
         evaluated = [run for run in runs if run.config.evaluations_per_cycle != 0]
 

@@ -76,7 +76,17 @@ def checked_minibatch(
 ) -> tuple[Network, float | np.ndarray, np.ndarray, np.ndarray]:
     """Return the network of a check, its lambda, images and labels. Raises ConfigError if there are too few images."""
     require_images(configs[0], len(train), settings.images)
-    return *_prepare(configs, settings.dims), *_first_images(train, configs[0], settings.images, settings.dims)
+    networks = [initialize(config, d_in=settings.dims) for config in configs]
+    for config, network in zip(configs, networks, strict=True):
+        rng = np.random.Generator(np.random.PCG64(config.seed))
+        for name, parameter in network.parameters().items():
+            if not name.endswith(".W"):  # beside weights of a large sigma, a small bias would hardly count
+                scale = max(NOISE, config.sigma or 0.0) if name.endswith(".b") else NOISE
+                parameter += scale * rng.standard_normal(parameter.shape)
+    X, y = _first_images(train, configs[0], settings.images, settings.dims)
+    if len(networks) == 1:  # without an axis of replicas
+        return networks[0], configs[0].lam, X, y
+    return stack(networks), np.array([config.lam for config in configs]), X, y
 
 
 def require_images(config: TrainConfig, n: int, images: int) -> None:
@@ -108,17 +118,3 @@ def _first_images(train: Split, config: TrainConfig, images: int, dims: int) -> 
 def entries(configs: Stack, dims: int) -> int:
     """Return the number of entries that `on_entries` counts for this network."""
     return sum(array.size for array in initialize(configs[0], d_in=dims).parameters().values())
-
-
-def _prepare(configs: Stack, dims: int) -> tuple[Network, float | np.ndarray]:
-    """Return the network on `dims` pixels and its lambda; a single network has no axis of replicas."""
-    networks = [initialize(config, d_in=dims) for config in configs]
-    for config, network in zip(configs, networks, strict=True):
-        rng = np.random.Generator(np.random.PCG64(config.seed))
-        for name, parameter in network.parameters().items():
-            if not name.endswith(".W"):  # beside weights of a large sigma, a small bias would hardly count
-                scale = max(NOISE, config.sigma or 0.0) if name.endswith(".b") else NOISE
-                parameter += scale * rng.standard_normal(parameter.shape)
-    if len(networks) == 1:
-        return networks[0], configs[0].lam
-    return stack(networks), np.array([config.lam for config in configs])

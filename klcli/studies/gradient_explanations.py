@@ -4,7 +4,7 @@ The gradients of every mistake are computed in all layers and in each layer alon
 the one that equals the given gradients is named.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -39,60 +39,38 @@ def explanations(problem: Problem, mine: Arrays, say: Callable[[str], None]) -> 
     One mistake in all layers is preferred to one in a single layer, and that to two mistakes in all layers.
     """
     right, found = problem.gradients(), list[Explanation]()
-    simple = [one for one in known.CATALOGUE if one.formulas]
     floor = FLOOR * max(np.abs(one).max(initial=0.0) for one in right.values())
 
-    def distance(theirs: Arrays) -> float:
+    def explanation(theirs: Arrays, more: str, *mistakes: Mistake, layer: int | None = None) -> Explanation:
         sizes = {key: max(np.abs(theirs[key]).max(initial=0.0), floor) for key in mine}
-        return float(np.max([np.abs(mine[key] - theirs[key]).max(initial=0.0) / sizes[key] for key in mine]))
+        distance = np.max([np.abs(mine[key] - theirs[key]).max(initial=0.0) / sizes[key] for key in mine])
+        return Explanation(mistakes, layer, float(distance), more)
 
-    def explained(limit: float) -> list[Explanation]:
-        if found[0].distance < limit:  # then every mistake without an effect is as near
-            return found[:1]
-        best = min(one.distance for one in found)
-        return [one for one in found if one.distance < max(ROUNDING, 2 * best)] if best < limit else []
-
-    def explanation(*mistakes: Mistake, layer: int | None = None) -> Explanation:
+    def of_formulas(*mistakes: Mistake, layer: int | None = None) -> Explanation:
         formulas = {name: formula for one in mistakes for name, formula in one.formulas.items()}
-        return Explanation(mistakes, layer, distance(problem.gradients(formulas, layer)))
+        return explanation(problem.gradients(formulas, layer), "", *mistakes, layer=layer)
+
+    def stages() -> Iterator[Iterable[Explanation]]:
+        simple = [one for one in known.CATALOGUE if one.formulas]
+        yield [*map(of_formulas, (known.ROUNDED, *simple)), explanation(_reversed(right), "", known.REVERSED)]
+        yield (explanation(*one) for one in _with_a_parameter(problem, mine))
+        layers = range(1, max(map(number_of, right)) + 1)
+        yield (of_formulas(one, layer=layer) for layer in layers for one in simple)
+        yield (explanation(*one) for one in _with_a_factor(problem, mine, right))
+        say(f"no single mistake explains {len(mine)} of these gradients: trying every two")
+        pairs = combinations(simple, 2)
+        yield (of_formulas(a, b) for a, b in pairs if not a.formulas.keys() & b.formulas.keys())
 
     with np.errstate(all="ignore"):  # a wrong formula may divide by 0
-        in_reverse = Explanation((known.REVERSED,), None, distance(_reversed(right)))
-        everywhere = [*map(explanation, (known.ROUNDED, *simple)), in_reverse]
-        last = max(map(number_of, right))
-        linear = [key for key in mine if number_of(key) == last - 1]  # gradients that are linear in eta
-        parameters = (
-            (known.UPDATED, ", eta", _with_updated_weights, 0.0, 1.0, linear),
-            (known.OTHER_EPS, "", _with_eps, 1e-8, 1e-9, [*mine]),
-        )
-        fitted = (
-            Explanation((mistake,), None, distance(problem.gradients(formulas(value))), f"{words} {value:.4g}")
-            for mistake, words, formulas, *start, keys in parameters
-            for value in _fitted(problem, mine, keys, formulas, *start)
-        )
-        layers, pairs = range(1, last + 1), combinations(simple, 2)
-        in_one_layer = (explanation(one, layer=layer) for layer in layers for one in simple)
-        factors = (
-            Explanation((known.FACTOR,), None, distance(theirs), f", {factor:.6g}, of {what}")
-            for what, factor, theirs in _with_a_factor(problem, mine, right)
-        )
-        in_pairs = (explanation(*pair) for pair in pairs if not pair[0].formulas.keys() & pair[1].formulas.keys())
-        later = in_one_layer, factors, in_pairs
-        for stage, limit in ((everywhere, ROUNDING), (fitted, ROUNDING), *((stage, SINGLE) for stage in later)):
-            if stage is in_pairs:
-                say(f"no single mistake explains {len(mine)} of these gradients: trying every two")
+        for number, stage in enumerate(stages()):
             found += [one for one in stage if np.isfinite(one.distance)]
-            if best := explained(ROUNDING) or explained(limit):
-                return best
+            best = min(one.distance for one in found)
+            for limit in (ROUNDING, SINGLE) if number > 1 else (ROUNDING,):
+                if found[0].distance < limit:  # then every mistake without an effect is as near
+                    return found[:1]
+                if best < limit:
+                    return [one for one in found if one.distance < max(ROUNDING, 2 * best)]
     return []
-
-
-def _with_updated_weights(eta: float) -> Formulas:
-    return {"dX": lambda at: at.G @ (at.W - eta * at.gradient).T}
-
-
-def _with_eps(eps: float) -> Formulas:
-    return {"std": lambda at: np.sqrt(at.v + eps)}
 
 
 def _reversed(right: Arrays) -> Arrays:
@@ -105,8 +83,8 @@ def _reversed(right: Arrays) -> Arrays:
     return found
 
 
-def _with_a_factor(problem: Problem, mine: Arrays, right: Arrays) -> Iterator[tuple[str, float, Arrays]]:
-    """Yield what may have a factor, the factor by least squares, and the gradients with it."""
+def _with_a_factor(problem: Problem, mine: Arrays, right: Arrays) -> Iterator[tuple[Arrays, str, Mistake]]:
+    """Yield the gradients of which some have a factor, by least squares, with the factor and what has it."""
     keys, no_l2 = [*mine], problem.gradients({"l2": lambda at: 0.0})
     groups = {tuple(key for key in keys if kind_of(key) == kind): f"every {kind}" for kind in map(kind_of, keys)}
     groups |= {tuple(key for key in keys if number_of(key) == n): f"layer {n} alone" for n in map(number_of, keys)}
@@ -118,17 +96,26 @@ def _with_a_factor(problem: Problem, mine: Arrays, right: Arrays) -> Iterator[tu
         rest = np.concatenate([(right[key] - part[key]).ravel() for key in own])
         factor = float(unit @ (given - rest) / (unit @ unit))
         if given.size > 1 and np.isfinite(factor) and factor != 0:  # a single number is proportional to any
-            yield words, factor, right | {key: right[key] + (factor - 1) * part[key] for key in own}
+            theirs = right | {key: right[key] + (factor - 1) * part[key] for key in own}
+            yield theirs, f", {factor:.6g}, of {words}", known.FACTOR
 
 
-def _fitted(
-    problem: Problem, mine: Arrays, keys: list[str], formulas: Callable[[float], Formulas], value: float, step: float
-) -> Iterator[float]:
-    """Yield the parameter, at least 0, whose wrong formulas fit these gradients best, by Gauss-Newton; none if none."""
-    for _ in range(12):
-        here, there = (problem.gradients(formulas(one)) for one in (value, value + step))
-        slope, rest = (np.concatenate([[0.0], *((a[key] - here[key]).ravel() for key in keys)]) for a in (there, mine))
-        if not slope @ slope > 0:
-            return
-        value = max(0.0, value + step * float(slope @ rest / (slope @ slope)))
-    yield round(value, 12)  # smaller ones change nothing
+def _with_a_parameter(problem: Problem, mine: Arrays) -> Iterator[tuple[Arrays, str, Mistake]]:
+    """Yield the gradients of wrong formulas whose parameter, at least 0, fits best, by Gauss-Newton, with its value."""
+    last = max(map(number_of, problem.network.layers))
+    linear = [key for key in mine if number_of(key) == last - 1]  # gradients that are linear in eta
+    wrong: list[tuple[Mistake, str, list[str], Callable[[float], Formulas], float, float]] = [
+        (known.UPDATED, ", eta", linear, lambda eta: {"dX": lambda at: at.G @ (at.W - eta * at.gradient).T}, 0.0, 1.0),
+        (known.OTHER_EPS, "", [*mine], lambda eps: {"std": lambda at: np.sqrt(at.v + eps)}, 1e-8, 1e-9),
+    ]
+    for mistake, words, keys, formulas, value, step in wrong:
+        for _ in range(12):
+            here, there = (problem.gradients(formulas(one)) for one in (value, value + step))
+            ways = ([(one[key] - here[key]).ravel() for key in keys] for one in (there, mine))
+            slope, rest = (np.concatenate([[0.0], *way]) for way in ways)
+            if not slope @ slope > 0:
+                break
+            value = max(0.0, value + step * float(slope @ rest / (slope @ slope)))
+        else:
+            value = round(value, 12)  # smaller ones change nothing
+            yield problem.gradients(formulas(value)), f"{words} {value:.4g}", mistake

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from klcli.errors import ConfigError
+from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.plans import repeat
 from klcli.studies.statistics import Sample
@@ -23,10 +23,10 @@ class Range:
     scale: str = "log"  # or "linear"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low < self.high < math.inf:
-            raise ConfigError(f"--range {self.low:g} {self.high:g}: give two numbers of at least 0, the smaller first")
-        if self.scale == "log" and self.low == 0:
-            raise ConfigError("--range from 0: a logarithmic scale has no 0, give a number above it or --scale linear")
+        ends = f"--range {self.low:g} {self.high:g}: give two numbers of at least 0, the smaller first"
+        require(0 <= self.low < self.high < math.inf, ends)
+        no_zero = "--range from 0: a logarithmic scale has no 0, give a number above it or --scale linear"
+        require(self.low > 0 or self.scale != "log", no_zero)
 
 
 @dataclass(frozen=True)

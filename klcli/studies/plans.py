@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from klcli.errors import ConfigError
 from klcli.settings.procedures import MOST_REPEATS, VARY
 from klcli.settings.sameness import SETTINGS
-from klcli.settings.setting import require, value_of
+from klcli.settings.setting import require, value_of, with_values
 from klcli.settings.split_config import listed
 from klcli.settings.train_config import TrainConfig
 
@@ -25,22 +25,22 @@ def repeat(base: TrainConfig, repeats: int, vary: str = "all") -> list[TrainConf
     varies every seed and draws the validation images anew, from `split_seed` on, or from `seed` on without one.
     """
     check_repeats(repeats, vary, base)
-    # A seed of its own, which does not follow the other.
-    first = base.order_seed if vary in ("all", "split") else base.shared_seed
-    weights, orders = (range(repeats) if varies else [0] * repeats for varies in (vary != "order", vary != "init"))
-    seeds = [base.seed + r for r in weights]
-    order_seeds = [None if first is None else first + r for r in orders]
-    drawn, splits = base.split.split_seed, [base.split.split_seed] * repeats
-    if vary == "split":
-        splits = [(base.seed if drawn is None else drawn) + r for r in range(repeats)]
-    for key, values in (("seed", seeds), ("order_seed", order_seeds), ("split.split_seed", splits)):
-        last, largest = values[-1], int(SETTINGS[key].at_most or 0)
+    drawn, is_drawn = base.split.split_seed, vary == "split"
+    first = {
+        "seed": base.seed,
+        # A seed of its own, which does not follow the other.
+        "order_seed": base.order_seed if vary in ("all", "split") else base.shared_seed,
+        "split.split_seed": base.seed if is_drawn and drawn is None else drawn,
+    }
+    rising = {"seed": vary != "order", "order_seed": vary != "init", "split.split_seed": is_drawn}
+    for key, start in first.items():
+        largest = int(SETTINGS[key].at_most or 0) - repeats + 1
         typed = SETTINGS["seed" if value_of(base, key) is None else key].option
-        many = f"{typed} {values[0]}: {repeats} repeats count up from it, give at most {largest - repeats + 1}"
-        require(last is None or last <= largest, many)
+        many = f"{typed} {start}: {repeats} repeats count up from it, give at most {largest}"
+        require(start is None or not rising[key] or start <= largest, many)
     return [
-        replace(base, seed=seed, order_seed=order, split=replace(base.split, split_seed=own))
-        for seed, order, own in zip(seeds, order_seeds, splits, strict=True)
+        with_values(base, {key: start if start is None else start + r * rising[key] for key, start in first.items()})
+        for r in range(repeats)
     ]
 
 

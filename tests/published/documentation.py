@@ -27,7 +27,7 @@ def key_tables() -> dict[str, str]:
 
 
 def _table(keys: Mapping[str, Key]) -> str:
-    rows = [f"| `{key}`{' *' * one.is_required} | {one.meaning} | {one.kind} |" for key, one in keys.items()]
+    rows = [f"| `{key}`{' *' * one.is_required} | {one.meaning} | {one.kind.words} |" for key, one in keys.items()]
     return "\n".join(["| key | meaning | value |", "|---|---|---|", *rows])
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 from klcli.data.dataset import Dataset, split
 from klcli.engine import layers
 from klcli.errors import ConfigError
-from klcli.published.comparison import compare, counts, counts_of_variants
+from klcli.published.comparison import counts, counts_of_variants
 from klcli.published.intervals import Noise, decide_draw, sampling_error, typical_spread
 from klcli.published.planning import planned
 from klcli.published.report import ERRORS, Comparison, Report, parse
@@ -26,6 +26,7 @@ from klcli.studies.gradient_checks import NetworkCheck, check_a_single_image, ch
 from klcli.studies.statistics import Sample
 from klcli.training.result import Snapshot
 from klcli.training.trainer import train, train_chain
+from tests.published.evidence import compare
 
 T_2 = 4.302653  # 97.5 % point of Student's t with 2 degrees of freedom, from a table
 OTHER_IMAGES = "same_validation_images = false\n"

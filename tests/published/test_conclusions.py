@@ -8,13 +8,13 @@ import pytest
 from scipy import stats
 
 from klcli.errors import ConfigError
-from klcli.published.comparison import Comparison, compare
 from klcli.published.conclusions import ahead_for_good
 from klcli.published.format.validation import mistakes
-from klcli.published.report import Report, parse, report, report_names
+from klcli.published.report import Comparison, Report, parse, report, report_names
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
 from klcli.studies.plans import repeat
+from tests.published.evidence import compare
 
 Values = dict[str, float]
 Curves = dict[int, list[Epoch]]

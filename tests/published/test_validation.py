@@ -91,6 +91,21 @@ ONE_MISTAKE = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('note = "forward differences"', "note = ['forward differences']", "must be a text of one line"),
+        ('row = "7-G"', "row = { name = '7-G' }", "must be a name of letters"),
+        ('row = "7-T1", test_accuracy = 0.4480', "row = ['7-T1'], test_accuracy = 0.4480", "must be a name of letters"),
+        ('reason = "illegible in the scan"', "reason = []", "must be a text of one line"),
+    ],
+)
+def test_a_list_or_table_in_the_place_of_a_text_is_named(old: str, new: str, words: str) -> None:
+    text = EXAMPLE.replace(old, new, 1)
+    [found] = named(text)
+    assert found.startswith(f"{line_of(text, new)}: ") and words in found
+
+
 @pytest.mark.parametrize(("old", "new", "where", "words"), ONE_MISTAKE)
 def test_one_mistake_is_named_with_its_line(old: str, new: str, where: str, words: str) -> None:
     text = EXAMPLE.replace(old, new, 1)

@@ -3,13 +3,14 @@
 import pytest
 from records import epoch, run
 
-from klcli.published.comparison import by_setting, compare
+from klcli.published.comparison import compare
 from klcli.published.planning import planned
 from klcli.published.report import parse
 from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.plots.reproductions import pictures
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run
+from tests.published.evidence import evidence
 
 REPORT = """
 report = "009"
@@ -59,10 +60,9 @@ def test_the_caption_names_the_network(panels: str, name: str, words: str) -> No
         for config in configs:
             accuracies = dict.fromkeys(("train_accuracy", "validation_accuracy", "test_accuracy"), 0.5)
             own[config] = run(1 + sum(map(len, settings.values())), config, **accuracies)
-    found = compare(report, settings[""], {}, others=settings)
-    by_method = {method: by_setting(own.values()) for method, own in settings.items()}
+    of_runs = evidence(settings)
     drawn = pictures(
-        Reproduction(report, Terms("cifar10", True, "a" * 64, 2), found, by_method, [1]),
+        Reproduction(report, Terms("cifar10", True, "a" * 64, 2), compare(report, of_runs), of_runs, [1]),
         lambda run: [epoch(0), epoch(100)],
     )
     [*_, chart] = [gather() for _, title, gather in drawn if name in title]

@@ -6,7 +6,7 @@ from typing import Any
 
 from records import run
 
-from klcli.published.comparison import by_setting, compare
+from klcli.published.comparison import compare
 from klcli.published.planning import planned
 from klcli.published.report import Figure, parse
 from klcli.published.reproduction import Reproduction, Terms
@@ -18,6 +18,7 @@ from klcli.report.tables.reproductions import (
     reproduction_notes,
     reproduction_table,
 )
+from tests.published.evidence import evidence
 
 ONE = """
 report = "NAME"
@@ -61,8 +62,8 @@ def reproduced(name: str, head: str = "", variant: str = "", **terms: Any) -> Re
     numbers = [{"test_accuracy": 0.497 + i * 0.003, "test_loss": 0.99 + i * 0.01} for i in range(3)]
     runs = {one: run(i, one, train_accuracy=0.6, **numbers[i % 3]) for i, one in enumerate(configs)}
     conditions = Terms("cifar10", True, "a" * 64, 3, **terms)
-    compared = compare(document, runs, {}, incomparable=conditions.incomparable)
-    return Reproduction(document, conditions, compared, {"": by_setting(runs.values())}, [1])
+    of_runs = evidence({"": runs})
+    return Reproduction(document, conditions, compare(document, of_runs, conditions.incomparable), of_runs, [1])
 
 
 def test_the_printed_interval_decides() -> None:

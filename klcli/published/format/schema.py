@@ -7,11 +7,10 @@ import math
 import re
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from klcli.published.quirks import QUIRKS
-from klcli.published.report import CONCLUSIONS, ERRORS, PANELS, RESULTS
+from klcli.published.report import CONCLUSIONS, PANELS, RESULTS
 from klcli.settings.procedures import TOLERANCES
 from klcli.settings.train_config import PIXELS
 
@@ -19,21 +18,19 @@ MAX_REPEATS = 1000
 _NAME = re.compile(r"[^\W_][\w.-]*")  # also part of the name of a picture's file
 
 
-@dataclass(frozen=True)
-class Key:
-    """One key: the kind of its values, of KINDS, and its meaning on the page."""
+class Kind(NamedTuple):
+    """What a value may be: in the words of the page, and as a test."""
 
-    kind: str
+    words: str
+    accepts: Callable[[Any], bool]
+
+
+class Key(NamedTuple):
+    """One key, with its meaning on the page."""
+
+    kind: Kind
     meaning: str
     is_required: bool = False
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value.isprintable() and bool(value.strip())
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(_NAME.fullmatch(value))
 
 
 def _is_number(value: Any, low: float = 0.0, high: float = math.inf) -> bool:
@@ -41,45 +38,38 @@ def _is_number(value: Any, low: float = 0.0, high: float = math.inf) -> bool:
     return is_number and abs(value) < sys.float_info.max and low <= value <= high
 
 
-def _is_whole(high: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and _is_number(value, 1, high)
+def _whole(high: int) -> Kind:
+    return Kind(f"a whole number from 1 to {high}", lambda value: isinstance(value, int) and _is_number(value, 1, high))
 
 
-def _are(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and bool(value) and all(map(check, value))
+def _one_of(known: Collection[str]) -> Kind:
+    return Kind(f"one of {', '.join(known)}", lambda value: isinstance(value, str) and value in known)
 
 
-def _one_of(known: Collection[str]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and value in known
+def _list(words: str, kind: Kind) -> Kind:
+    return Kind(words, lambda value: isinstance(value, list) and bool(value) and all(map(kind.accepts, value)))
 
 
-KINDS: dict[str, Callable[[Any], bool]] = {
-    "a text of one line": _is_text,
-    "a name of letters, digits, `.`, `-` and `_`": _is_name,
-    "a fraction from 0 to 1": lambda value: _is_number(value, high=1),
-    "a number, at least 0": _is_number,
-    "a number above 0": lambda value: _is_number(value) and value > 0,
-    "a number above 0 and below 1": lambda value: _is_number(value) and 0 < value < 1,
-    "a finite number": lambda value: _is_number(value, low=-math.inf),
-    f"a whole number from 1 to {MAX_REPEATS}": _is_whole(MAX_REPEATS),
-    f"a whole number from 1 to {PIXELS}": _is_whole(PIXELS),
-    "a list of numbers, each at least 0": _are(_is_number),
-    "a list of names": _are(_is_text),
-    "a list of rows, as 7-T1": _are(_is_name),
-    "a table of settings": lambda value: isinstance(value, dict),
-    "a list of tables": lambda value: isinstance(value, list) and bool(value),
-    f"one of {', '.join(PANELS)}": _one_of(PANELS),
-    f"one of {', '.join(CONCLUSIONS)}": _one_of(CONCLUSIONS),
-    f"one of {', '.join(RESULTS)}": _one_of(RESULTS),
-    f"one of {', '.join(TOLERANCES)}": _one_of(TOLERANCES),
-    f"a list, of {', '.join(QUIRKS)}": lambda value: value == [] or _are(_one_of(QUIRKS))(value),
-    "true or false": lambda value: isinstance(value, bool),
-    "a table": lambda value: isinstance(value, dict),
-}
-(
-    TEXT, NAME, FRACTION, NUMBER, POSITIVE, STEP, FINITE, COUNT, SIZE, NUMBERS, NAMES, ROW_NAMES, SETTINGS_TABLE,
-    TABLES_LIST, PANEL, CONCLUSION, RESULT, DIFFERENCES, QUIRK_NAMES, TRUTH, TABLE,
-) = KINDS  # fmt: skip
+TEXT = Kind("a text of one line", lambda value: isinstance(value, str) and value.isprintable() and bool(value.strip()))
+NAME = Kind(
+    "a name of letters, digits, `.`, `-` and `_`", lambda value: isinstance(value, str) and bool(_NAME.fullmatch(value))
+)
+FRACTION = Kind("a fraction from 0 to 1", lambda value: _is_number(value, high=1))
+NUMBER = Kind("a number, at least 0", _is_number)
+POSITIVE = Kind("a number above 0", lambda value: _is_number(value) and value > 0)
+STEP = Kind("a number above 0 and below 1", lambda value: _is_number(value) and 0 < value < 1)
+FINITE = Kind("a finite number", lambda value: _is_number(value, low=-math.inf))
+TRUTH = Kind("true or false", lambda value: isinstance(value, bool))
+TABLE = Kind("a table", lambda value: isinstance(value, dict))
+SETTINGS_TABLE = Kind("a table of settings", TABLE.accepts)
+TABLES_LIST = Kind("a list of tables", lambda value: isinstance(value, list) and bool(value))
+NUMBERS = _list("a list of numbers, each at least 0", NUMBER)
+NAMES = _list("a list of names", TEXT)
+ROW_NAMES = _list("a list of rows, as 7-T1", NAME)
+QUIRK_NAMES = Kind(
+    f"a list, of {', '.join(QUIRKS)}",
+    lambda value: isinstance(value, list) and all(map(_one_of(QUIRKS).accepts, value)),
+)
 
 REMARKS = {
     "reason": Key(TEXT, "why there is no number, or why ours may be another"),
@@ -88,34 +78,29 @@ REMARKS = {
 }
 _ROW = {"row": Key(NAME, "the table or figure of the report, as 7-T1; begins with the number of the report", True)}
 
-
-_MEANINGS = {
-    "max_absolute": "largest absolute error",
-    "relative_to_sum": "largest relative error, of the sum of both magnitudes",
-    "relative_to_maximum": "largest relative error, of the larger of both magnitudes",
-    "ratio_of_maxima": "largest absolute error, divided by the largest sum of both magnitudes",
-    "gradient_mean": "mean of the entries",
-    "gradient_std": "standard deviation of the entries",
-    "numerical_mean": "mean of the entries of the difference quotient",
-    "numerical_std": "standard deviation of the entries of the difference quotient",
-    "difference_mean": "mean of the differences",
-    "difference_std": "standard deviation of the differences",
-    "difference_max": "largest difference, with its sign",
-    "ratio_of_sums": "sum of the absolute errors, divided by that of the sums of both gradients",
-    "equal_decimals": "decimals to which all entries agree",
-    "mismatches": "share of the entries that do not agree to six decimals",
-    "best_validation_accuracy": "highest of all evaluations",
+_RESULTS = {
+    f"{split}_{measure}": Key(
+        FRACTION if measure == "accuracy" else NUMBER, f"{measure} on the {images} images, after the last update"
+    )
+    for split, images in (("train", "training"), ("validation", "validation"), ("test", "test"))
+    for measure in ("accuracy", "loss", "cost")
+} | {"best_validation_accuracy": Key(FRACTION, "highest of all evaluations")}
+_ERRORS = {
+    "max_absolute": Key(NUMBER, "largest absolute error"),
+    "relative_to_sum": Key(NUMBER, "largest relative error, of the sum of both magnitudes"),
+    "relative_to_maximum": Key(NUMBER, "largest relative error, of the larger of both magnitudes"),
+    "ratio_of_maxima": Key(NUMBER, "largest absolute error, divided by the largest sum of both magnitudes"),
+    "gradient_mean": Key(FINITE, "mean of the entries"),
+    "gradient_std": Key(NUMBER, "standard deviation of the entries"),
+    "equal_decimals": Key(NUMBER, "decimals to which all entries agree"),
+    "mismatches": Key(NUMBER, "share of the entries that do not agree to six decimals"),
+    "ratio_of_sums": Key(NUMBER, "sum of the absolute errors, divided by that of the sums of both gradients"),
+    "numerical_mean": Key(FINITE, "mean of the entries of the difference quotient"),
+    "numerical_std": Key(NUMBER, "standard deviation of the entries of the difference quotient"),
+    "difference_mean": Key(FINITE, "mean of the differences"),
+    "difference_std": Key(NUMBER, "standard deviation of the differences"),
+    "difference_max": Key(FINITE, "largest difference, with its sign"),
 }
-
-
-def _quantity(name: str) -> Key:
-    split, _, measure = name.partition("_")
-    after = f"{measure} on the {'training' if split == 'train' else split} images, after the last update"
-    meaning = _MEANINGS.get(name, after if name in RESULTS else name.replace("_", " "))
-    is_signed = name in ERRORS and name.endswith(("_mean", "difference_max"))
-    return Key(FRACTION if name.endswith("accuracy") else FINITE if is_signed else NUMBER, meaning)
-
-
 DOCUMENT = {
     "report": Key(NAME, "number or short name of the report", True),
     "course": Key(TEXT, "where it was handed in or published", True),
@@ -131,28 +116,17 @@ DOCUMENT = {
     "figures": Key(TABLES_LIST, "figures, drawn from our runs"),
 }
 _TOLERANCE = Key(POSITIVE, "the smallest difference that matters")
-_METHOD = {
-    "is_chain": Key(TRUTH, "whether each training begins with the weights of the one before"),
-    "study": Key(TEXT, "a study of its own that trains it; chains of one study continue each other"),
-    "quirks": Key(QUIRK_NAMES, "what the code of the report does and klcli does not"),
-}
-VARIANT = {
-    "name": Key(TEXT, "`as the text says`", True),
-    "config": Key(SETTINGS_TABLE, "settings instead of those of the experiment"),
-    "repeats": Key(COUNT, "as that of the experiment, which it replaces"),
-    "lambdas": Key(NUMBERS, "as those of the experiment, which it replaces"),
-    **_METHOD,
-    **REMARKS,
-}
 TABLES: dict[str, dict[str, Key]] = {
     "experiments": {
         "name": Key(TEXT, "of one experiment alone", True),
         "config": Key(SETTINGS_TABLE, "settings of its trainings, instead of the common ones"),
         "rows": Key(TABLES_LIST, "its published numbers", True),
-        "repeats": Key(COUNT, "train at least this many seeds"),
+        "repeats": Key(_whole(MAX_REPEATS), "train at least this many seeds"),
         "lambdas": Key(NUMBERS, "values of lambda to train, in this order, also those without a published number"),
         "tolerance": _TOLERANCE,
-        **_METHOD,
+        "is_chain": Key(TRUTH, "whether each training begins with the weights of the one before"),
+        "study": Key(TEXT, "a study of its own that trains it; chains of one study continue each other"),
+        "quirks": Key(QUIRK_NAMES, "what the code of the report does and klcli does not"),
         "variant": Key(TABLE, "trains the same rows otherwise; its lines are shown and counted apart"),
         **REMARKS,
     },
@@ -161,21 +135,22 @@ TABLES: dict[str, dict[str, Key]] = {
         "config": Key(SETTINGS_TABLE, "settings of the network, instead of the common ones", True),
         "lambdas": Key(NUMBERS, "values of lambda; the largest error of all of them counts", True),
         "rows": Key(TABLES_LIST, "its published numbers", True),
-        "repeats": Key(COUNT, "draw the weights this many times, for a single lambda; 39 or more give an interval"),
-        "images": Key(SIZE, "use the first N training images"),
-        "dims": Key(SIZE, "use the first N pixels of each"),
+        "repeats": Key(_whole(MAX_REPEATS),
+                       "draw the weights this many times, for a single lambda; 39 or more give an interval"),
+        "images": Key(_whole(PIXELS), "use the first N training images"),
+        "dims": Key(_whole(PIXELS), "use the first N pixels of each"),
         "h": Key(STEP, "step of the difference quotients"),
-        "method": Key(DIFFERENCES, "kind of the difference quotients"),
+        "method": Key(_one_of(TOLERANCES), "kind of the difference quotients"),
         **REMARKS,
     },
     "conclusions": {
         **_ROW,
         "what": Key(TEXT, "the conclusion", True),
-        "kind": Key(CONCLUSION,
+        "kind": Key(_one_of(CONCLUSIONS),
                     "the chosen lambda; training minus evaluated accuracy, loss or cost; the first minus the "
                     "second; spread over settings without and with BN; epochs until the first is ahead for good", True),
         "experiments": Key(NAMES, "the names of the experiments that it is about", True),
-        "quantity": Key(RESULT, "what is compared; validation_accuracy"),
+        "quantity": Key(_one_of(RESULTS), "what is compared; validation_accuracy"),
         "published": Key(FINITE, "the number of the report; or one of the next two"),
         "above": Key(FINITE, "the statement holds if ours is above it"),
         "below": Key(FINITE, "the statement holds if ours is below it"),
@@ -189,17 +164,22 @@ TABLES: dict[str, dict[str, Key]] = {
     },
     "figures": {
         "rows": Key(ROW_NAMES, "the rows that it shows, or its own name, with a reason", True),
-        "panels": Key(PANEL, "curves of one experiment; of two, without and with BN; lambda; every sigma", True),
+        "panels": Key(_one_of(PANELS),
+                      "curves of one experiment; of two, without and with BN; lambda; every sigma", True),
         "experiments": Key(NAMES, "the names of the experiments that it shows", True),
         "reason": Key(TEXT, "why no number of the report belongs to it"),
     },
 }  # fmt: skip
+# A variant replaces these keys of its experiment.
+VARIANT = {"name": Key(TEXT, "`as the text says`", True)} | {
+    key: one for key, one in TABLES["experiments"].items() if key not in ("name", "rows", "tolerance", "variant")
+}
 ROWS: dict[str, dict[str, Key]] = {
-    "experiments": {**_ROW, **{name: _quantity(name) for name in RESULTS}, "tolerance": _TOLERANCE, **REMARKS},
+    "experiments": {**_ROW, **_RESULTS, "tolerance": _TOLERANCE, **REMARKS},
     "gradient_checks": {
         **_ROW,
         "tensor": Key(TEXT, "W1, b1, gamma1, beta1, ...; without it, the largest error of all tensors"),
-        **{name: _quantity(name) for name in ERRORS},
+        **_ERRORS,
         **REMARKS,
     },
 }

@@ -3,7 +3,7 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import pairwise
@@ -12,7 +12,7 @@ from typing import Any
 from klcli.errors import ConfigError
 from klcli.published.format.contradictions import contradictions
 from klcli.published.format.places import Path, places
-from klcli.published.format.schema import DOCUMENT, KINDS, REMARKS, ROWS, TABLES, VARIANT, Key
+from klcli.published.format.schema import DOCUMENT, FRACTION, REMARKS, ROWS, TABLES, VARIANT, Key
 from klcli.published.report import parse
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import Setting
@@ -22,17 +22,18 @@ from klcli.training.budget import budget_of
 
 Row = dict[str, Any]  # a table of the document
 SHOWN = 40  # characters of a value in a message
-Settings = Mapping[str, Setting]
 # The settings of a report, by key: without the seeds, which --repeats varies, and the name of a preset. The seed of
 # its split may be that of the report.
 _OWN = {key: one for key, one in SETTINGS.items() if "." in key or not (one.is_seed or one.is_name)}
-TRAINING: Settings = {key: one for key, one in _OWN.items() if "." not in key}
-SPLIT: Settings = {key.partition(".")[2]: one for key, one in _OWN.items() if "." in key}
-_OPTIONS = {one.option: key for known in (TRAINING, SPLIT) for key, one in known.items()}
+_OPTIONS = {one.option: key.rpartition(".")[2] for key, one in _OWN.items()}
+Known = Mapping[str, Any]  # what a table may have: a Key, a Setting, or a table of such
+SPLIT: Known = {key.partition(".")[2]: one for key, one in _OWN.items() if "." in key}
+TRAINING: Known = {key: one for key, one in _OWN.items() if "." not in key} | {"split": SPLIT}
 # Other words for a setting: its option, its label and its column.
 _WORDS = {
     word: key
-    for key, one in TRAINING.items()
+    for key, one in _OWN.items()
+    if "." not in key
     for word in (one.column, one.label.replace(" ", "_"), one.option.lstrip("-").replace("-", "_"), key)
 }
 WORDS_OF_ROW = ("row", "tensor", "tolerance", *REMARKS)  # its other keys are numbers and settings
@@ -76,6 +77,7 @@ class _Checker:
         self.document, self.lines, self.found = document, lines, list[Mistake]()
         self.idle, self.used = dict[Path, str](), set[Path]()  # settings without an effect on a training, and with one
         self.is_whole = True  # whether these are of all trainings
+        self.unsound = set[Path]()  # what has a mistake, or something in it
 
     def say(self, path: Path, words: str) -> None:
         known = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), 1)
@@ -84,16 +86,17 @@ class _Checker:
             where.append(str(path[2]))
         elif path[:1] == ("common",) != path:
             where = ["common"]
+        self.unsound |= {path[:n] for n in range(len(path) + 1)}
         self.found.append(Mistake(known, ", ".join(where[:2]).replace("rows ", "row "), words))
 
     def check(self) -> None:
-        sound = self._keys((), self.document, DOCUMENT)
-        common = self._settings(("common",), sound.get("common", {}))
-        is_sound, rows = not any(one.where == "common" for one in self.found), list[str]()
+        sound = self._sound((), self.document, DOCUMENT, "table or key")
+        common = self._sound(("common",), sound.get("common", {}))
+        rows = list[str]()
         names: dict[str, str] = {}  # of the experiments and checks, each with its kind
         for kind, keys in TABLES.items():  # the figures, which name rows and experiments, are the last
             for path, table in self._tables((kind,), sound.get(kind, [])):
-                own = self._keys(path, table, keys)
+                own = self._sound(path, table, keys, "key")
                 if (name := own.get("name")) in names:
                     self.say((*path, "name"), f"a second {_shown(name)}: give every experiment and check its own name")
                 if kind == "figures":
@@ -103,7 +106,7 @@ class _Checker:
                     self._experiments(path, own, [one for one, of in names.items() if of == "experiments"])
                 else:
                     names |= {name: kind} if name else {}
-                    rows += self._numbers(path, own, common, is_sound)
+                    rows += self._numbers(path, own, common)
         for path, words in self.idle.items() if self.is_whole else ():
             if path not in self.used:
                 self.say(path, words)
@@ -117,90 +120,73 @@ class _Checker:
             else:
                 self.say((*path, index), f"{_shown(value)}: must be a table, as {{ row = ... }}")
 
-    def _keys(self, path: Path, table: Row, keys: Mapping[str, Key], more: Iterable[str] = ()) -> Row:
-        """Return the sound values of a table; name unknown and missing keys and values of another kind."""
-        sound = {}
-        for key, value in table.items():
-            if key in keys and KINDS[keys[key].kind](value):
-                sound[key] = value
-            elif key in keys:
-                percent = " (a percentage divided by 100)" if "fraction" in keys[key].kind else ""
-                self.say((*path, key), f"{key} = {_shown(value)}: must be {keys[key].kind}{percent}")
-            elif key not in more:
-                what = "setting or number" if more else "table or key" if not path else "key"
-                self._unknown(path, key, what, (*keys, *more))
-        unknown = [key for key in table if key not in keys and key not in more]
-        for key, one in keys.items():
-            if one.is_required and key not in table:
-                misspelt = difflib.get_close_matches(key, unknown, n=1)  # on a later line than the table, and the cause
-                self.say((*path, *misspelt), f"the key `{key}` is missing: {one.meaning}")
-        return sound
-
-    def _unknown(self, path: Path, key: str, what: str, known: Iterable[str]) -> None:
-        seeds = f"{key}: the seeds are those of --repeats, omit it"
-        is_seed = key in SETTINGS and SETTINGS[key].is_seed
-        self.say((*path, key), seeds if is_seed else f"no {what} `{key}`{_meant(key, known)}")
-
-    def _settings(self, path: Path, table: Row, *, others: Collection[str] = (), known: Settings = TRAINING) -> Row:
-        """Return the sound settings of a table, without its `others`; name unknown ones and refused values."""
+    def _sound(self, path: Path, table: Row, known: Known = TRAINING, what: str = "setting") -> Row:
+        """Return the sound values of a table; name unknown and missing keys, and refused values."""
         sound: Row = {}
         for key, value in table.items():
-            if key == "split" and known is TRAINING:
-                if isinstance(value, dict):
-                    sound[key] = self._settings((*path, key), value, known=SPLIT)
-                else:
-                    self.say((*path, key), f"split = {_shown(value)}: must be a table of settings")
-            elif key in known:
+            here, rule = (*path, key), known.get(key)
+            if rule is None:
+                is_seed = key in SETTINGS and SETTINGS[key].is_seed
+                seeds = f"{key}: the seeds are those of --repeats, omit it"
+                self.say(here, seeds if is_seed else f"no {what} `{key}`{_meant(key, known)}")
+            elif isinstance(rule, Setting):
                 try:  # the message names the key of the file, not the option
-                    sound[key] = replace(known[key], option=key).checked(value)
+                    sound[key] = replace(rule, option=key).checked(value)
                 except ConfigError as error:
-                    self.say((*path, key), str(error))
-            elif key not in others:
-                self._unknown(path, key, "setting", known)
+                    self.say(here, str(error))
+            elif isinstance(rule, Key):
+                if rule.kind.accepts(value):
+                    sound[key] = value
+                else:
+                    percent = " (a percentage divided by 100)" if rule.kind is FRACTION else ""
+                    self.say(here, f"{key} = {_shown(value)}: must be {rule.kind.words}{percent}")
+            elif isinstance(value, dict):
+                sound[key] = self._sound(here, value, rule)
+            else:
+                self.say(here, f"{key} = {_shown(value)}: must be a table of settings")
+        unknown = [key for key in table if key not in known]
+        for key, rule in known.items():
+            if isinstance(rule, Key) and rule.is_required and key not in table:
+                misspelt = difflib.get_close_matches(key, unknown, n=1)  # on a later line than the table, and the cause
+                self.say((*path, *misspelt), f"the key `{key}` is missing: {rule.meaning}")
         return sound
 
-    def _numbers(self, path: Path, table: Row, common: Row, is_sound: bool) -> list[str]:
-        """Check the settings and rows of an experiment or of a gradient check; return the names of the rows.
-
-        Without sound common settings, rows that go with them cannot be told from others.
-        """
-        kind, before, names = str(path[0]), len(self.found), list[str]()
+    def _numbers(self, path: Path, table: Row, common: Row) -> list[str]:
+        """Check the settings and rows of an experiment or of a gradient check; return the names of the rows."""
+        kind, names, otherwise = str(path[0]), list[str](), Row()
         seen = dict[Hashable, Path]()  # the first place of each number
         is_check, of_table, of_variant = kind == "gradient_checks", (*path, "config"), (*path, "variant", "config")
-        own = self._settings(of_table, table.get("config", {}))
+        own = self._sound(of_table, table.get("config", {}))
         layers: dict[Path, Row] = {("common",): common, of_table: own}  # of settings, the strongest last
-        is_sound = is_sound and before == len(self.found)
-        otherwise: Row = {}
         if "variant" in table:
-            variant = self._keys((*path, "variant"), table["variant"], VARIANT)
-            otherwise = self._settings(of_variant, variant.get("config", {}))
-        has_sound_variant = is_sound and bool(otherwise) and before == len(self.found)
-        config = self._config(of_table, layers) if is_check and is_sound else None
+            variant = self._sound((*path, "variant"), table["variant"], VARIANT, "key")
+            otherwise = self._sound(of_variant, variant.get("config", {}))
+        config = self._config(of_table, layers) if is_check else None
+        known, what = (ROWS[kind], "key") if is_check else ({**ROWS[kind], **TRAINING}, "setting or number")
         for here, row in self._tables((*path, "rows"), table.get("rows", [])):
-            before = len(self.found)
-            sound = self._keys(here, row, ROWS[kind], () if is_check else (*TRAINING, "split"))
-            settings = {} if is_check else self._settings(here, row, others=row.keys() - TRAINING.keys())
+            sound = self._sound(here, row, known, what)
+            settings = {key: value for key, value in sound.items() if key in TRAINING}
             names += self._row_name(here, sound)
-            if is_check and "tensor" in sound:
+            if "tensor" in sound:
                 self._tensor((*here, "tensor"), sound["tensor"], common | own)
             if not is_check:
-                is_right = is_sound and before == len(self.found)
-                config = self._config(here, layers | {here: settings}) if is_right else None
+                config = self._config(here, layers | {here: settings})
             self.is_whole &= config is not None
-            if config and has_sound_variant:
+            if config and otherwise:
                 self._config(of_variant, layers | {of_variant: otherwise, here: settings})
-                has_sound_variant = before == len(self.found)  # one row is enough to name what is wrong
             numbers = [key for key in ROWS[kind] if key not in WORDS_OF_ROW]
             if not row.keys() & {*numbers, "reason"} and "reason" not in table:
-                unknown = [key for key in row if key not in (*ROWS[kind], *TRAINING, "split")]
+                unknown = [key for key in row if key not in known]
                 cure = f"give a number, as `{numbers[0]} = ...`, or the `reason`"
                 self.say((*here, *unknown[-1:]), f"no number and no reason: {cure}")
+            if config is None or here in self.unsound:
+                continue
             remarks = tuple(row.get(key) for key in REMARKS)  # may tell two numbers apart, as of the text and of a log
             for key in [key for key in numbers if key in row] or ["reason"]:
-                first = seen.setdefault((row.get("row"), row.get("tensor"), config, remarks, key), here)
-                if first != here and config:
+                first = seen.setdefault((row["row"], row.get("tensor"), config, remarks, key), here)
+                if first != here:
                     cure = "omit one of them, or tell them apart by a `note`"
-                    self.say((*here, key), f"a second {key} of {row.get('row')}, as row {int(first[-1]) + 1}: {cure}")
+                    self.say((*here, key), f"a second {key} of {row['row']}, as row {int(first[-1]) + 1}: {cure}")
         return names
 
     def _row_name(self, path: Path, row: Row) -> list[str]:
@@ -212,7 +198,12 @@ class _Checker:
         return [name]
 
     def _config(self, path: Path, layers: Mapping[Path, Row]) -> TrainConfig | None:
-        """Check that valid settings, in layers of which the last is the strongest, go together and leave images."""
+        """Check that settings, in layers of which the last is the strongest, go together and leave images.
+
+        None if they do not, or if one of them has a mistake of its own.
+        """
+        if not self.unsound.isdisjoint(layers):
+            return None
         settings, places = Row(), dict[str, Path]()
         for place, own in layers.items():
             settings |= own

@@ -26,9 +26,9 @@ def pictures(
 
     With `kind`, only those with such panels; with `splits`, only the curves of these.
     """
-    report, marks = found.report, found.terms.brackets
+    report, marks, runs_of = found.report, found.terms.brackets, found.evidence.runs_of
     trained = {
-        one.name: [run for base in one.configs for run in found.runs_of(base, one.method)] for one in report.experiments
+        one.name: [run for base in one.configs for run in runs_of(base, one.method)] for one in report.experiments
     }
     complete = {name: [run for run in many if run.state == "complete"] for name, many in trained.items()}
     stems = _different([one.rows[0] for one in report.figures])
@@ -47,7 +47,7 @@ def pictures(
     ]
     stems = _different([lines[0].line.row if lines else "" for lines in of_chains])
     for stem, chain, lines in zip(stems, chains, of_chains, strict=True):
-        if any(one.ours for one in lines) and (runs_of_first := found.runs_of(chain.configs[0], chain.method)):
+        if any(one.ours for one in lines) and (runs_of_first := runs_of(chain.configs[0], chain.method)):
             first, last = lines[0].line.row, lines[-1].line.row
             settings = settings_line(runs_of_first[0], omit=("lambda",), together_with=runs_of_first)
             words = f"{first if first == last else f'{first} to {last}'}: {chain.name}{marks}"

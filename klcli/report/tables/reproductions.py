@@ -143,7 +143,8 @@ def _line_document(one: Comparison, found: Reproduction) -> dict[str, Any]:
     }
     line = {key: getattr(part, key, None) for keys, part in parts.items() for key in keys.split()}
     line["std"] = None if one.line.quantity == "lambda" else line["std"]  # all seeds make one choice
-    return line | {"n": line["n"] or 0, "runs": [run.id for run in found.runs_of(one.line.config, one.line.method)]}
+    runs = found.evidence.runs_of(one.line.config, one.line.method)
+    return line | {"n": line["n"] or 0, "runs": [run.id for run in runs]}
 
 
 def headline(found: Sequence[Reproduction]) -> dict[str, Any]:
