@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
+from numba.core.cgutils import for_range_slice
 
 from klcli.compiled.jit import BITS
 
@@ -80,25 +81,17 @@ def _product(module: ir.Module, vector: ir.VectorType, columns: int) -> ir.Funct
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), "product")
     _, of_A, _, *sizes, alpha, A, lda, B, ldb, beta, C, ldc = function.args
     tiles = _tiles(columns, vector.count)
-    before, loop, after = (function.append_basic_block() for _ in range(3))
-    builder = ir.IRBuilder(before)
+    builder = ir.IRBuilder(function.append_basic_block())
     rows, _, depth, lda, ldb, ldc = (builder.sext(one, COUNT) for one in (*sizes, lda, ldb, ldc))
     is_transposed = builder.icmp_signed("==", of_A, FLAG(112))
     row, column = (builder.select(is_transposed, *pair) for pair in ((COUNT(1), lda), (lda, COUNT(1))))  # steps in A
-    last = builder.sub(rows, COUNT(1))
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    i = builder.phi(COUNT)
-    i.add_incoming(COUNT(0), before)
-    places = [builder.add(i, COUNT(r)) for r in range(tiles[-1][0].stop)]
-    places = [builder.select(builder.icmp_signed("<", place, last), place, last) for place in places]
-    of_A, of_C = ([builder.gep(M, [builder.mul(place, ld)]) for place in places] for M, ld in ((A, row), (C, ldc)))
-    sums = _sums(builder, tiles, of_A, column, B, ldb, depth, vector)
-    _store(builder, tiles, sums, of_C, alpha, beta)
-    end = builder.add(i, COUNT(len(places)))
-    i.add_incoming(end, builder.block)
-    builder.cbranch(builder.icmp_signed("<", end, rows), loop, after)
-    builder.position_at_end(after)
+    last, at_once = builder.sub(rows, COUNT(1)), tiles[-1][0].stop
+    with for_range_slice(builder, COUNT(0), rows, COUNT(at_once)) as (i, _):
+        places = [builder.add(i, COUNT(r)) for r in range(at_once)]
+        places = [builder.select(builder.icmp_signed("<", place, last), place, last) for place in places]
+        of_A, of_C = ([builder.gep(M, [builder.mul(place, ld)]) for place in places] for M, ld in ((A, row), (C, ldc)))
+        sums = _sums(builder, tiles, of_A, column, B, ldb, depth, vector)
+        _store(builder, tiles, sums, of_C, alpha, beta)
     builder.ret_void()
     return function
 
