@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from klcli.compiled import Engine, converted, kernels, layers, operations, optimizers, own_cache
+from klcli.compiled import Engine, converted, kernels, layers, loading, operations, optimizers
 from klcli.compiled.jit import DGEMM, SGEMM, YIELD
 from klcli.compiled.narrow import address
 from klcli.engine.network import Network
@@ -37,7 +37,7 @@ class Team(Engine):
 
     def __init__(self, dtype: np.typing.DTypeLike, *, helper: bool = False) -> None:
         self.dtype = np.dtype(dtype)
-        with own_cache():
+        with loading:
             half, part, small = (one.address for one in operations.functions(self.dtype.name))
         self._room = np.empty(2 * operations.BLOCK, self.dtype)
         self._box = np.zeros(operations.SIZE, np.int64)
