@@ -23,12 +23,11 @@ from klcli.engine import layers as plain_layers
 from klcli.engine.losses import cross_entropy
 from klcli.engine.network import Network
 from klcli.engine.optimizers import SGD, Adam, Arrays, Rate, WeightAverage
-from klcli.files import exists, hold
+from klcli.files import IN_USE, exists, hold
 from klcli.text import one_line
 
 loading = threading.RLock()  # in two threads, numba would load or compile the same functions twice
 PLAIN = "NumPy"  # name of engine/ in the versions of a run
-IN_USE = "in-use"  # the file in the folder of the machine code that every process which has loaded it holds
 COMPLETE = "complete"  # the file there once a process has compiled what `check` executes
 
 

@@ -6,7 +6,6 @@ fills three of them, and its last two numbers share one with those of seven more
 after the other, fused, so its bits depend neither on the processor nor on the width.
 """
 
-import threading
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from llvmlite import binding, ir
 from numba.core.cgutils import for_range_slice
 
+from klcli.compiled import loading
 from klcli.compiled.jit import BITS
 
 MOST = 7  # vectors of a row of the product
@@ -22,7 +22,6 @@ WORTH = 1_000_000  # multiplications; for smaller products, the gain is less tha
 COUNT, FLAG, SIZE = ir.IntType(64), ir.IntType(32), ir.IntType(BITS)  # the last two are those of CBLAS
 # The sums in one register: those of some rows of C, from a column on, and how many of each row.
 Tile = tuple[range, int, int]
-_compiling = threading.Lock()  # a worker of Dask trains in several threads
 
 
 def address(dtype: np.dtype, multiplications: int, columns: int) -> int:
@@ -30,7 +29,7 @@ def address(dtype: np.dtype, multiplications: int, columns: int) -> int:
     lanes = 16 if dtype.itemsize == 4 and columns >= 16 else 8  # numbers of a vector
     if multiplications < WORTH or not lanes <= columns <= MOST * lanes or not _has_registers():
         return 0
-    with _compiling:  # two threads would make two codes, of which the cache keeps one and frees the other
+    with loading:  # two threads would make two codes, of which the cache keeps one and frees the other
         _, found = _made(dtype.itemsize, columns, lanes)
     return found
 

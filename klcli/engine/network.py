@@ -76,14 +76,12 @@ class Network:
         return {f"{name}.{key}": array for name, one in self.layers.items() for key, array in _arrays(one).items()}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Copy and cast the arrays of `state`. Raises KeyError if one is missing, ValueError for a wrong shape."""
+        """Copy and cast all arrays but V. Raises KeyError if one is missing, ValueError for a wrong shape."""
         for name, array in self.parameters().items():
             if state[name].shape != array.shape:
                 raise ValueError(f"{name} has shape {state[name].shape}, the network needs {array.shape}")
             array[...] = state[name]
         for name, layer in self.layers.items():
-            if isinstance(layer, Whitening):
-                layer.V = state[f"{name}.V"].astype(layer.V.dtype)
             if isinstance(layer, BatchNorm):
                 for average in ("running_mean", "running_variance"):
                     saved = state.get(f"{name}.{average}")
