@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from klcli.data.cifar10.prepared import cache_folder
-from klcli.engine import layers as plain_layers
 from klcli.engine.losses import cross_entropy
 from klcli.engine.network import Network
 from klcli.engine.optimizers import SGD, Adam, Arrays, Rate, WeightAverage
@@ -126,7 +125,7 @@ class Engine:
         average.update(state)
 
     def accelerated(self, network: Network) -> Network:
-        """Return the network with the layers of this engine, which share its arrays if these are in C order."""
+        """Return the network as this engine computes it; it shares the arrays that are in C order."""
         return network
 
     def repeated(self, compute: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
@@ -147,22 +146,3 @@ def open_team(dtype: np.typing.DTypeLike, *, helper: bool = False) -> Iterator[E
 
     with Team(dtype, helper=helper) as team:
         yield team
-
-
-def plain(network: Network) -> Network:
-    """Return the network with the layers of engine/, which share its arrays."""
-    return converted(network, plain_layers)
-
-
-def converted(network: Network, module: ModuleType, **team: Any) -> Network:
-    """Return the network with the layers of the same names in another module."""
-    made = {}
-    for name, layer in network.layers.items():
-        values = {key: value for key, value in vars(layer).items() if key != "team"}
-        made[name] = getattr(module, type(layer).__name__)(**values, **team)
-    return Network(made)
-
-
-def engine_of(network: Network) -> Engine:
-    """Return the Engine that computes a network, NUMPY for one without layers."""
-    return next((getattr(layer, "team", NUMPY) for layer in network.layers.values()), NUMPY)

@@ -3,12 +3,12 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from klcli.compiled import Engine, converted, kernels, layers, loading, operations, optimizers
+from klcli.compiled import Engine, kernels, layers, loading, operations, optimizers
 from klcli.compiled.jit import DGEMM, SGEMM, YIELD
 from klcli.compiled.narrow import address
 from klcli.engine.network import Network
@@ -33,7 +33,8 @@ class Team(Engine):
     The bits of all results are the same with and without the helper.
     """
 
-    cross_entropy, update, average = layers.cross_entropy, optimizers.update, optimizers.average
+    compute, evaluate, cross_entropy = layers.compute, layers.evaluate, layers.cross_entropy
+    update, average = optimizers.update, optimizers.average
 
     def __init__(self, dtype: np.typing.DTypeLike, *, helper: bool = False) -> None:
         self.dtype = np.dtype(dtype)
@@ -65,8 +66,8 @@ class Team(Engine):
             self._helper.join()
 
     def accelerated(self, network: Network) -> Network:
-        """Return the network with compiled layers. They share its arrays; those that are not in C order are copied."""
-        return converted(network.converted(lambda name, array: np.ascontiguousarray(array)), layers, team=self)
+        """Return the network, computed by this team. It shares the arrays; those that are not in C order are copied."""
+        return replace(network.converted(lambda name, array: np.ascontiguousarray(array)), engine=self)
 
     def row(self, kind: int, *arrays: np.ndarray | None, extra: int = 0, product: int = 0) -> np.ndarray:
         """Return the row (1, COLUMNS) of an operation; the arrays must exist as long as it is in use.
@@ -88,13 +89,14 @@ class Team(Engine):
         row[0, : len(numbers)] = numbers
         return row
 
-    def run(self, kind: int, *arrays: np.ndarray | None, extra: int = 0, product: int = 0) -> None:
-        """Execute an operation, and record it where a program is being recorded."""
+    def run(self, kind: int, *arrays: Any, extra: int = 0, product: int = 0) -> np.ndarray:
+        """Execute an operation, record it where a program is being recorded, and return the last of its arrays."""
         row = self.row(kind, *arrays, extra=extra, product=product)
         self._execute(row)
         if self.recorded is not None:
             self.recorded.rows.append(row)
             self.recorded.arrays.append(arrays)
+        return arrays[-1]
 
     def each_time(self, refresh: Callable[[], None]) -> None:
         """Call `refresh` now, and before each repetition of the program that is being recorded."""

@@ -18,12 +18,13 @@ class Network:
     """A fully connected network, or a `stack` of m replicas, whose arrays have a leading axis of replicas."""
 
     layers: dict[str, Layer]  # by name, in order: linear1, batch_norm1, relu1, linear2, ...
+    engine: Any = None  # the Team that computes the layers in compiled code, in place of their own methods
 
     def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, list[Backward]]:
         """Map `X (n, d)` or `(m, n, d)` to scores `S (..., n, K)` and the backward passes, in layer order."""
         backwards = []
         for layer in self.layers.values():
-            X, backward = layer.forward(X, track=track)
+            X, backward = self.engine.compute(layer, X, track=track) if self.engine else layer.forward(X, track=track)
             backwards.append(backward)
         return X, backwards
 
@@ -38,7 +39,7 @@ class Network:
     def scores(self, X: np.ndarray) -> np.ndarray:
         """Return the scores in evaluation mode, with running averages."""
         for layer in self.layers.values():
-            X = layer.evaluate(X)
+            X = self.engine.evaluate(layer, X) if self.engine else layer.evaluate(X)
         return X
 
     def gradients(
@@ -110,7 +111,7 @@ class Network:
         layers = {}
         for name, layer in self.layers.items():
             layers[name] = with_arrays(layer, {k: convert(f"{name}.{k}", array) for k, array in _arrays(layer).items()})
-        return Network(layers)
+        return replace(self, layers=layers)
 
 
 def build(

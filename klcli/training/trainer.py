@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from klcli.compiled import NUMPY, Engine, open_team, plain
+from klcli.compiled import NUMPY, Engine, open_team
 from klcli.data.dataset import Split, Splits
 from klcli.engine.layers import Dropout
 from klcli.engine.network import Network, stack
@@ -121,7 +121,7 @@ class Training:
                 score = self._score_of_mean(networks, self.splits.test) if evaluate_test else None
                 result.ensemble = Ensemble(len(networks), validation, score)
         for result in self.results:  # without the memory of the other replicas, and of the team
-            result.network = plain(result.network.copy())
+            result.network = Network(result.network.copy().layers)
 
     def _networks(self, configs: Sequence[TrainConfig], snapshot: Snapshot | None, step: "Step") -> list[Network]:
         if snapshot is not None:
