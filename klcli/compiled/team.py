@@ -148,14 +148,12 @@ class Team(Engine):
         n, (k, d) = X.shape[-2], W.shape[-2:]
         cut = _cut(n, W)
         parts = np.empty((1 + (cut < k), *W.shape[:-2], n, d), self.dtype)
-        self.run(kernels.FORWARD, X, None, W, parts, extra=cut, product=address(self.dtype, n * k * d, d))
-        return parts
+        return self.run(kernels.FORWARD, X, None, W, parts, extra=cut, product=address(self.dtype, n * k * d, d))
 
     def backward(self, G: np.ndarray, W: np.ndarray) -> np.ndarray:
         """Return `G @ W.T (..., n, k)` for G (..., n, d) and W (..., k, d)."""
         dX = np.empty((*G.shape[:-1], W.shape[-2]), self.dtype)
-        self.run(kernels.BACKWARD, None, G, W, dX, extra=_cut(G.shape[-2], W))
-        return dX
+        return self.run(kernels.BACKWARD, None, G, W, dX, extra=_cut(G.shape[-2], W))
 
     def step(
         self, kind: int, X: np.ndarray | None, G: np.ndarray | None, W: np.ndarray, numbers: np.ndarray,

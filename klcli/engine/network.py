@@ -1,7 +1,7 @@
 """Network: named layers in order, their gradients, their state, and stacks of replicas."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -43,16 +43,13 @@ class Network:
         return X
 
     def gradients(
-        self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *, loss: Loss = cross_entropy, track: bool = False
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return the loss of the minibatch and dJ/dtheta by name. lam is a number or `(m,)`; `track` is BatchNorm's."""
-        value, gradients = self.gradients_of_loss(X, y, loss=loss, track=track)
-        return value, {name: with_l2(name, theta, gradients[name], lam) for name, theta in self.parameters().items()}
+        self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray | None, *,
+        loss: Loss = cross_entropy, track: bool = False,
+    ) -> tuple[np.ndarray, Gradients]:  # fmt: skip
+        """Return the loss of the minibatch and dJ/dtheta by name. lam is a number or `(m,)`; `track` is BatchNorm's.
 
-    def gradients_of_loss(
-        self, X: np.ndarray, y: np.ndarray, *, loss: Loss = cross_entropy, track: bool = False
-    ) -> tuple[np.ndarray, Gradients]:
-        """Return the loss of the minibatch and its gradients by name, without the L2 term."""
+        Without lam, the gradients are those of the loss, as engine and optimizers handle them, perhaps no arrays yet.
+        """
         S, backwards = self.forward(X, track=track)
         value, loss_backward = loss(S, y)
         gradients: Gradients = {}
@@ -62,7 +59,9 @@ class Network:
                 break
             G, layer_gradients = backward(G)
             gradients |= {f"{name}.{parameter}": gradient for parameter, gradient in layer_gradients.items()}
-        return value, gradients
+        if lam is None:
+            return value, gradients
+        return value, {name: with_l2(name, theta, gradients[name], lam) for name, theta in self.parameters().items()}
 
     def penalty(self, lam: float | np.ndarray) -> np.ndarray:
         """Return the L2 term of J (a number, or `(m,)`)."""
@@ -167,5 +166,4 @@ def with_arrays(layer: Layer, arrays: dict[str, np.ndarray]) -> Layer:
 
 def _arrays(layer: Layer) -> dict[str, np.ndarray]:
     """Return the array fields of a layer: parameters first, then running averages."""
-    values = {field.name: getattr(layer, field.name) for field in fields(layer)}
-    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    return {name: value for name, value in vars(layer).items() if isinstance(value, np.ndarray)}

@@ -80,7 +80,7 @@ class Training:
 
     def _updated(self, X: np.ndarray) -> np.ndarray:
         """Update the stack with a minibatch and return its losses `(m,)`."""
-        loss, gradients = self.stack.gradients_of_loss(X, self._y, loss=self._minibatches.loss, track=True)
+        loss, gradients = self.stack.gradients(X, self._y, None, loss=self._minibatches.loss, track=True)
         self.team.update(self.optimizer, self._parameters, gradients, self.eta, self.lam)
         if self.average:
             self.team.average(self.average, self.stack.state())

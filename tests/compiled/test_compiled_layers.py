@@ -151,7 +151,7 @@ def test_what_is_repeated_is_what_would_be_computed() -> None:
             parameters = network.parameters()
 
             def update(X: np.ndarray) -> np.ndarray:
-                value, gradients = network.gradients_of_loss(X, y, loss=loss, track=True)  # noqa: B023
+                value, gradients = network.gradients(X, y, None, loss=loss, track=True)  # noqa: B023
                 for optimizer in (sgd, adam):  # noqa: B023
                     team.update(optimizer, parameters, gradients, eta, lam)  # noqa: B023
                 team.average(average, network.state())  # noqa: B023

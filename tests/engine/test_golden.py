@@ -99,7 +99,7 @@ def test_fifty_updates_end_where_those_of_torch_end(name: str, kind: str, in_sta
         trained = team.accelerated(stack(replicas))
 
         def update(X: np.ndarray) -> np.ndarray:
-            loss, gradients = trained.gradients_of_loss(X, y, loss=loss_of(case, team), track=True)
+            loss, gradients = trained.gradients(X, y, None, loss=loss_of(case, team), track=True)
             team.update(optimizer, trained.parameters(), gradients, etas, lams)
             return loss
 
