@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 from command import Klcli
@@ -23,7 +23,6 @@ from machine import set_machine
 from klcli import compiled
 from klcli.compiled import Engine
 from klcli.data.dataset import Dataset
-from klcli.engine import layers as plain_layers
 
 # Compiled once for all processes of all tests, wherever the cache of a test is.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(compiled.code_folder()))
@@ -62,13 +61,27 @@ def known_machine(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["NumPy", "compiled"])
-def layers_that_train(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Both engines, one after the other: the module of the layers with which this process trains and checks."""
+def change_forward(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Both engines, one after the other, of which this process trains and checks with one.
+
+    `change_forward(BatchNorm, change)` replaces its `forward(layer, X, track=...)` by what `change` makes of it.
+    """
     if request.param == "NumPy":
         monkeypatch.setattr(compiled, "why_not", lambda: "this test is about NumPy")
-        return plain_layers
+        return lambda kind, change: monkeypatch.setattr(kind, "forward", change(kind.forward))
     assert compiled.why_not() == ""
-    return importlib.import_module("klcli.compiled.layers")
+    table = importlib.import_module("klcli.compiled.layers").LAYERS
+
+    def change_compiled(kind: type, change: Callable[..., Any]) -> None:
+        right = table[kind]
+
+        def wrong(team: Any, layer: Any, X: Any, track: bool) -> Any:
+            own = change(lambda layer, X, *, track=False: right(team, layer, X, track))
+            return own(layer, X, track=track)
+
+        monkeypatch.setitem(table, kind, wrong)
+
+    return change_compiled
 
 
 @pytest.fixture(params=["NumPy", "compiled"])

@@ -19,16 +19,14 @@ from typing import Any
 import numpy as np
 
 from klcli.data.cifar10.prepared import cache_folder
-from klcli.engine import layers as plain_layers
 from klcli.engine.losses import cross_entropy
 from klcli.engine.network import Network
 from klcli.engine.optimizers import SGD, Adam, Arrays, Rate, WeightAverage
-from klcli.files import exists, hold
+from klcli.files import IN_USE, exists, hold
 from klcli.text import one_line
 
-_loading = threading.RLock()
+loading = threading.RLock()  # in two threads, numba would load or compile the same functions twice
 PLAIN = "NumPy"  # name of engine/ in the versions of a run
-IN_USE = "in-use"  # the file in the folder of the machine code that every process which has loaded it holds
 COMPLETE = "complete"  # the file there once a process has compiled what `check` executes
 
 
@@ -38,13 +36,13 @@ def why_not() -> str:
     if _is_disabled():
         return "NUMBA_DISABLE_JIT is set"
     try:
-        with own_cache(), _light_blas():
+        with loading, _light_blas():
             from klcli.compiled.team import check
 
             check()
         with suppress(OSError):
             if not writable(os.environ.get("NUMBA_CACHE_DIR", "")):
-                (_held_folder() / COMPLETE).touch()
+                (held_folder() / COMPLETE).touch()
     except Exception as error:  # numba, LLVM, the cache and BLAS raise many types; NumPy replaces them all
         missing = isinstance(error, ModuleNotFoundError) and f"{error.name} is not installed"  # or its llvmlite
         return missing or f"{type(error).__name__}: {one_line(error)[:200]}"
@@ -62,20 +60,6 @@ def _light_blas() -> Iterator[None]:
     finally:
         if is_absent:
             del modules[name]
-
-
-@contextmanager
-def own_cache() -> Iterator[None]:
-    """Give the functions that are decorated inside the block klcli's cache of machine code, or the user's own."""
-    import numba
-
-    with _loading:
-        before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = writable(before) or str(_held_folder())
-        try:
-            yield
-        finally:
-            numba.config.CACHE_DIR = before
 
 
 def writable(folder: str) -> str:
@@ -107,7 +91,8 @@ def code_folder() -> Path:
 
 
 @lru_cache
-def _held_folder() -> Path:
+def held_folder() -> Path:
+    """Return the `code_folder`, made if possible, which this process holds from now on."""
     folder = code_folder()
     for _ in range(5):  # `klcli data cache --clear` can remove the folder while this process waits for the lock
         with suppress(OSError):  # a cache that cannot be written is not removed either
@@ -140,7 +125,7 @@ class Engine:
         average.update(state)
 
     def accelerated(self, network: Network) -> Network:
-        """Return the network with the layers of this engine, which share its arrays if these are in C order."""
+        """Return the network as this engine computes it; it shares the arrays that are in C order."""
         return network
 
     def repeated(self, compute: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
@@ -161,22 +146,3 @@ def open_team(dtype: np.typing.DTypeLike, *, helper: bool = False) -> Iterator[E
 
     with Team(dtype, helper=helper) as team:
         yield team
-
-
-def plain(network: Network) -> Network:
-    """Return the network with the layers of engine/, which share its arrays."""
-    return converted(network, plain_layers)
-
-
-def converted(network: Network, module: ModuleType, **team: Any) -> Network:
-    """Return the network with the layers of the same names in another module."""
-    made = {}
-    for name, layer in network.layers.items():
-        values = {key: value for key, value in vars(layer).items() if key != "team"}
-        made[name] = getattr(module, type(layer).__name__)(**values, **team)
-    return Network(made)
-
-
-def engine_of(network: Network) -> Engine:
-    """Return the Engine that computes a network, NUMPY for one without layers."""
-    return next((getattr(layer, "team", NUMPY) for layer in network.layers.values()), NUMPY)

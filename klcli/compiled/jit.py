@@ -6,6 +6,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -17,6 +18,7 @@ from numba.core.ccallback import CFunc
 from numba.core.cgutils import get_or_insert_function, unpack_tuple
 from numba.extending import intrinsic
 
+from klcli.compiled import held_folder, writable
 from klcli.compiled.blas import address_of_gemm
 
 # No fastmath: every operation is rounded as it is written. With it, the bits would depend on the vector width of the
@@ -28,11 +30,15 @@ _Named: Any = CompileResultCacheImpl._locator_classes[0]  # of CACHE_DIR; its na
 
 
 class _Folder(_Named):
-    """The folder of `own_cache`, even if it cannot be written: numba's next choice would be beside the sources."""
+    """The user's own cache of numba, or that of klcli, even if it cannot be written: others are beside the sources."""
 
-    def ensure_cache_path(self) -> None:
-        with suppress(OSError):
-            super().ensure_cache_path()
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> "_Folder":
+        return cls(py_func, py_file)
+
+    def get_cache_path(self) -> str:
+        folder = writable(numba.config.CACHE_DIR) or held_folder()
+        return str(Path(folder, self.get_suitable_cache_subpath(self._py_file)))
 
     def get_disambiguator(self) -> str:
         return f"{super().get_disambiguator()}-{BITS}"  # machine code passes integers of this size to BLAS

@@ -1,21 +1,23 @@
 """The layers and the loss of engine/ in compiled code.
 
-Each class computes in training what its base class computes, up to rounding; all arrays must have the precision of the
-team.
+`compute` returns in training what the method `forward` of a layer returns, and `evaluate` what the method of that name
+does, up to rounding; all arrays must have the precision of the team.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from klcli.compiled import kernels
 from klcli.engine import layers
-from klcli.engine.layers import Backward, Gradients
+from klcli.engine.layers import Backward, Gradients, Layer
 
 if TYPE_CHECKING:
     from klcli.compiled.team import Team
+
+Computed = tuple[np.ndarray, Backward]
 
 
 @dataclass(slots=True)
@@ -32,102 +34,87 @@ class Factors:
         return (self.X.mT @ self.G).astype(dtype or self.G.dtype)
 
 
-@dataclass
-class Compiled:
-    """The part that all layers share."""
-
-    team: "Team" = field(kw_only=True, repr=False)
-
-    def run(self, kind: int, *arrays: np.ndarray, like: np.ndarray | None = None, extra: int = 0) -> np.ndarray:
-        """Execute an operation whose last array is a new one, shaped like the first or like `like`; return that."""
-        result = np.empty_like(arrays[0] if like is None else like)
-        self.team.run(kind, *arrays, result, extra=extra)
-        return result
-
-    def linear(self, X: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return `X @ W + b`."""
-        parts = self.team.forward(X, W)
-        return self.run(kernels.ADD_BIAS, b, parts, like=parts[0])
+def compute(team: "Team", layer: Layer, X: np.ndarray, *, track: bool = False) -> Computed:
+    """Return Y and its backward pass, as `layer.forward(X, track=track)`."""
+    return LAYERS[type(layer)](team, layer, X, track)
 
 
-@dataclass
-class Linear(Compiled, layers.Linear):
-    """`Y = X @ W + b`."""
-
-    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
-        W, b = self.W, self.b
-
-        def backward(G: np.ndarray) -> tuple[np.ndarray | None, Gradients]:
-            dX = None if self.is_first else self.team.backward(G, W)
-            return dX, {"W": Factors(X, G), "b": self.run(kernels.SUM, G, like=b)}
-
-        return self.linear(X, W, b), backward
+def evaluate(team: "Team", layer: Layer, X: np.ndarray) -> np.ndarray:
+    """Return Y, as `layer.evaluate(X)`."""
+    if isinstance(layer, layers.BatchNorm):
+        return team.run(kernels.NORMALISE, X, *layer.averages(), layer.gamma, layer.beta, np.empty_like(X))
+    return X if isinstance(layer, layers.Dropout) else compute(team, layer, X)[0]
 
 
-@dataclass
-class Whitening(Compiled, layers.Whitening):
-    """`Y = X @ V`."""
-
-    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
-        return self.linear(X, self.V, np.zeros(self.V.shape[1], X.dtype)), lambda G: (G @ self.V.T, {})
+def _affine(team: "Team", X: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
+    parts = team.forward(X, W)
+    return team.run(kernels.ADD_BIAS, b, parts, np.empty_like(parts[0]))
 
 
-@dataclass
-class BatchNorm(Compiled, layers.BatchNorm):
-    """Batch normalisation over the samples."""
+def _linear(team: "Team", layer: layers.Linear, X: np.ndarray, track: bool) -> Computed:
+    W, b = layer.W, layer.b
 
-    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
-        gamma, numbers = self.gamma, np.array([self.eps, self.momentum], X.dtype)
-        averages: Any = self.running_mean, self.running_variance
-        if not track or averages[0] is None:
-            averages, numbers[1] = (np.zeros_like(gamma), np.zeros_like(gamma)), 0
-            if track:
-                self.running_mean, self.running_variance = averages
-        centred, std = np.empty_like(X), np.empty_like(gamma)
-        Y = self.run(kernels.BATCH_NORM, X, gamma, self.beta, numbers, *averages, centred, std)
+    def backward(G: np.ndarray) -> tuple[np.ndarray | None, Gradients]:
+        dX = None if layer.is_first else team.backward(G, W)
+        return dX, {"W": Factors(X, G), "b": team.run(kernels.SUM, G, np.empty_like(b))}
 
-        def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
-            dgamma, dbeta = np.empty_like(gamma), np.empty_like(gamma)
-            dX = self.run(kernels.BATCH_NORM_BACKWARD, G, centred, gamma, std, dgamma, dbeta)
-            return dX, {"gamma": dgamma, "beta": dbeta}
-
-        return Y, backward
-
-    def evaluate(self, X: np.ndarray) -> np.ndarray:
-        return self.run(kernels.NORMALISE, X, *self._averages(), self.gamma, self.beta)
+    return _affine(team, X, W, b), backward
 
 
-@dataclass
-class ReLU(Compiled, layers.ReLU):
-    """`Y = max(X, 0)`."""
-
-    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
-        return self.run(kernels.RELU, X, X), lambda G: (self.run(kernels.RELU, G, X), {})
+def _whitening(team: "Team", layer: layers.Whitening, X: np.ndarray, track: bool) -> Computed:
+    return _affine(team, X, layer.V, np.zeros(layer.V.shape[1], X.dtype)), lambda G: (G @ layer.V.T, {})
 
 
-@dataclass
-class SiLU(Compiled, layers.SiLU):
-    """`Y = X * sigmoid(slope * X)`."""
+def _batch_norm(team: "Team", layer: layers.BatchNorm, X: np.ndarray, track: bool) -> Computed:
+    gamma, numbers = layer.gamma, np.array([layer.eps, layer.momentum], X.dtype)
+    averages: Any = layer.running_mean, layer.running_variance
+    if not track or averages[0] is None:
+        averages, numbers[1] = (np.zeros_like(gamma), np.zeros_like(gamma)), 0
+        if track:
+            layer.running_mean, layer.running_variance = averages
+    centred, std = np.empty_like(X), np.empty_like(gamma)
+    Y = team.run(kernels.BATCH_NORM, X, gamma, layer.beta, numbers, *averages, centred, std, np.empty_like(X))
 
-    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
-        slope, sigmoid = np.array([self.slope], X.dtype), np.empty_like(X)
-        Y = self.run(kernels.SILU, X, slope, sigmoid)
-        return Y, lambda G: (self.run(kernels.SILU_BACKWARD, G, slope, sigmoid, Y), {})
+    def backward(G: np.ndarray) -> tuple[np.ndarray, Gradients]:
+        dgamma, dbeta = np.empty_like(gamma), np.empty_like(gamma)
+        dX = team.run(kernels.BATCH_NORM_BACKWARD, G, centred, gamma, std, dgamma, dbeta, np.empty_like(G))
+        return dX, {"gamma": dgamma, "beta": dbeta}
+
+    return Y, backward
 
 
-@dataclass
-class Dropout(Compiled, layers.Dropout):
-    """Inverted dropout."""
+def _relu(team: "Team", layer: layers.ReLU, X: np.ndarray, track: bool) -> Computed:
+    def masked(Z: np.ndarray) -> np.ndarray:
+        return team.run(kernels.RELU, Z, X, np.empty_like(Z))
 
-    def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
-        n, d = X.shape[-2:]
-        bits = np.empty((n, d), np.uint16)
-        self.team.each_time(lambda: np.copyto(bits, self.bits(n, d)))
+    return masked(X), lambda G: (masked(G), {})
 
-        def masked(Z: np.ndarray) -> np.ndarray:
-            return self.run(kernels.DROPOUT, Z, bits, extra=self.dropped)
 
-        return masked(X), lambda G: (masked(G), {})
+def _silu(team: "Team", layer: layers.SiLU, X: np.ndarray, track: bool) -> Computed:
+    slope, sigmoid = np.array([layer.slope], X.dtype), np.empty_like(X)
+    Y = team.run(kernels.SILU, X, slope, sigmoid, np.empty_like(X))
+    return Y, lambda G: (team.run(kernels.SILU_BACKWARD, G, slope, sigmoid, Y, np.empty_like(G)), {})
+
+
+def _dropout(team: "Team", layer: layers.Dropout, X: np.ndarray, track: bool) -> Computed:
+    n, d = X.shape[-2:]
+    bits = np.empty((n, d), np.uint16)
+    team.each_time(lambda: np.copyto(bits, layer.bits(n, d)))
+
+    def masked(Z: np.ndarray) -> np.ndarray:
+        return team.run(kernels.DROPOUT, Z, bits, np.empty_like(Z), extra=layer.dropped)
+
+    return masked(X), lambda G: (masked(G), {})
+
+
+LAYERS: dict[type, Callable[..., Computed]] = {
+    layers.Linear: _linear,
+    layers.Whitening: _whitening,
+    layers.BatchNorm: _batch_norm,
+    layers.ReLU: _relu,
+    layers.SiLU: _silu,
+    layers.Dropout: _dropout,
+}
 
 
 def cross_entropy(

@@ -6,20 +6,22 @@ fills three of them, and its last two numbers share one with those of seven more
 after the other, fused, so its bits depend neither on the processor nor on the width.
 """
 
-import threading
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
+from numba.core.cgutils import for_range_slice
 
+from klcli.compiled import loading
 from klcli.compiled.jit import BITS
 
 MOST = 7  # vectors of a row of the product
 WORTH = 1_000_000  # multiplications; for smaller products, the gain is less than the 30 ms that compiling takes
 COUNT, FLAG, SIZE = ir.IntType(64), ir.IntType(32), ir.IntType(BITS)  # the last two are those of CBLAS
-_compiling = threading.Lock()  # a worker of Dask trains in several threads
+# The sums in one register: those of some rows of C, from a column on, and how many of each row.
+Tile = tuple[range, int, int]
 
 
 def address(dtype: np.dtype, multiplications: int, columns: int) -> int:
@@ -27,7 +29,7 @@ def address(dtype: np.dtype, multiplications: int, columns: int) -> int:
     lanes = 16 if dtype.itemsize == 4 and columns >= 16 else 8  # numbers of a vector
     if multiplications < WORTH or not lanes <= columns <= MOST * lanes or not _has_registers():
         return 0
-    with _compiling:  # two threads would make two codes, of which the cache keeps one and frees the other
+    with loading:  # two threads would make two codes, of which the cache keeps one and frees the other
         _, found = _made(dtype.itemsize, columns, lanes)
     return found
 
@@ -53,115 +55,97 @@ def _made(size: int, columns: int, lanes: int) -> tuple[Any, int]:
     return code, code.get_function_address(function.name)
 
 
+def _tiles(columns: int, lanes: int) -> list[Tile]:
+    """Return the tiles of as many rows as fit into the registers. The last numbers of several rows share a tile."""
+    full, rest = divmod(columns, lanes)
+    # The last numbers of a row have a vector of their own where registers lack for one that several rows share.
+    widths = [0, *(width for width in (2, 4, 8) if full < MOST - 1 and full * lanes // width < 25), lanes]
+    width = next(width for width in widths if width >= rest)
+    group = lanes // width if width else 1  # rows that share a tile
+    fit = 25 * group // (full * group + (width > 0))  # rows whose sums leave 7 of 32 registers for the factors
+    at_once = min(fit, 10 if group == 1 else 8) // group * group
+    tiles = [(range(r, r + 1), lanes * j, lanes) for r in range(at_once) for j in range(full)]
+    return tiles + [(range(r, r + group), columns - width, width) for r in range(0, at_once, group) if width]
+
+
 def _product(module: ir.Module, vector: ir.VectorType, columns: int) -> ir.Function:
     """Write a function with the arguments of CBLAS, of which it ignores the order, how B is stored, and the columns.
 
     It computes several rows of C at a time; those that are missing at the end are the last one again, which is then
     stored several times.
     """
-    number, lanes = vector.element, vector.count
+    number = vector.element
     matrix = number.as_pointer()
     kinds = *[FLAG] * 3, *[SIZE] * 3, number, matrix, SIZE, matrix, SIZE, number, matrix, SIZE
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), "product")
     _, of_A, _, *sizes, alpha, A, lda, B, ldb, beta, C, ldc = function.args
-    full, rest = divmod(columns, lanes)
-    # The last numbers of a row have a vector of their own where registers lack for one that several rows share.
-    widths = [0, *(width for width in (2, 4, 8) if full < MOST - 1 and full * lanes // width < 25), lanes]
-    width = next(width for width in widths if width >= rest)  # of the last numbers of a row
-    group = lanes // width if width else 1  # rows whose last numbers share a vector
-    fit = 25 * group // (full * group + (width > 0))  # rows whose sums leave 7 of 32 registers for the factors
-    at_once = min(fit, 10 if group == 1 else 8) // group * group
-    before, loop, after = (function.append_basic_block() for _ in range(3))
-    builder = ir.IRBuilder(before)
+    tiles = _tiles(columns, vector.count)
+    builder = ir.IRBuilder(function.append_basic_block())
     rows, _, depth, lda, ldb, ldc = (builder.sext(one, COUNT) for one in (*sizes, lda, ldb, ldc))
     is_transposed = builder.icmp_signed("==", of_A, FLAG(112))
     row, column = (builder.select(is_transposed, *pair) for pair in ((COUNT(1), lda), (lda, COUNT(1))))  # steps in A
-    last = builder.sub(rows, COUNT(1))
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    i = builder.phi(COUNT)
-    i.add_incoming(COUNT(0), before)
-    places = [builder.add(i, COUNT(r)) for r in range(at_once)]
-    places = [builder.select(builder.icmp_signed("<", place, last), place, last) for place in places]
-    of_A = [_at(builder, A, builder.mul(place, row)) for place in places]
-    of_C = [_at(builder, C, builder.mul(place, ldc)) for place in places]
-    sums = _sums(builder, of_A, column, B, ldb, depth, columns, width, vector)
-    starts = [COUNT(lanes * j) for j in range(full)] + [COUNT(columns - width)] * (width > 0)
-    _store(builder, sums, [_at(builder, c, start) for c in of_C for start in starts], alpha, beta)
-    end = builder.add(i, COUNT(at_once))
-    i.add_incoming(end, builder.block)
-    builder.cbranch(builder.icmp_signed("<", end, rows), loop, after)
-    builder.position_at_end(after)
+    last, at_once = builder.sub(rows, COUNT(1)), tiles[-1][0].stop
+    with for_range_slice(builder, COUNT(0), rows, COUNT(at_once)) as (i, _):
+        places = [builder.add(i, COUNT(r)) for r in range(at_once)]
+        places = [builder.select(builder.icmp_signed("<", place, last), place, last) for place in places]
+        of_A, of_C = ([builder.gep(M, [builder.mul(place, ld)]) for place in places] for M, ld in ((A, row), (C, ldc)))
+        sums = _sums(builder, tiles, of_A, column, B, ldb, depth, vector)
+        _store(builder, tiles, sums, of_C, alpha, beta)
     builder.ret_void()
     return function
 
 
 def _sums(
-    builder: Any, of_A: list[Any], column: Any, B: Any, ldb: Any, depth: Any, columns: int, width: int, vector: Any
+    builder: Any, tiles: list[Tile], of_A: list[Any], column: Any, B: Any, ldb: Any, depth: Any, vector: Any
 ) -> list[Any]:
-    """Write the loop over the depth; return the sums, vector after vector of each row.
-
-    The last vector of a row has its last `width` numbers. In the loop, those of several rows share a register.
-    """
+    """Write the loop over the depth; return the sums of each tile."""
     number, lanes = vector.element, vector.count
-    full, rows = columns // lanes, len(of_A)
-    group = lanes // width if width else rows
     before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
     builder.branch(loop)
     builder.position_at_end(loop)
     k = builder.phi(COUNT)
-    sums = [builder.phi(vector) for _ in range(rows * full + (rows // group if width else 0))]
-    b, offset = _at(builder, B, builder.mul(k, ldb)), builder.mul(k, column)
-    factors = [_load(builder, _at(builder, b, COUNT(lanes * j)), vector) for j in range(full)]
-    numbers, added = [builder.load(_at(builder, a, offset)) for a in of_A], []
-    for r, one in enumerate(numbers):  # row by row: with all broadcasts first, LLVM runs out of registers
-        broadcast = _broadcast(builder, one, vector)
-        totals = sums[r * full : (r + 1) * full]
-        added += [_fused(builder, broadcast, *of_one) for of_one in zip(factors, totals, strict=True)]
-    if width:
-        last = _load(builder, _at(builder, b, COUNT(columns - width)), ir.VectorType(number, width))
-        last = _chosen(builder, last, last, [*range(width)] * group)
-        for first, total in zip(range(0, rows, group), sums[rows * full :], strict=True):
-            of_group = _broadcast(builder, numbers[first], vector)
-            for r in range(1, group):  # the lanes from r * width on are those of row r and of the rows after it
-                of_both = [lane + (lane >= r * width) * lanes for lane in range(lanes)]
-                of_group = _chosen(builder, of_group, _broadcast(builder, numbers[first + r], vector), of_both)
-            added.append(_fused(builder, of_group, last, total))
+    sums = [builder.phi(vector) for _ in tiles]
+    b, offset = builder.gep(B, [builder.mul(k, ldb)]), builder.mul(k, column)
+    numbers = [builder.load(builder.gep(a, [offset])) for a in of_A]
     k_next = builder.add(k, COUNT(1))
-    builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, after)
     k.add_incoming(COUNT(0), before)
     k.add_incoming(k_next, loop)
-    for total, new in zip(sums, added, strict=True):
+    factors, added = {}, []
+    for (of_tile, first, width), total in zip(tiles, sums, strict=True):  # in this order, 32 registers suffice
+        if first not in factors:
+            found = builder.load(_at(builder, b, first, ir.VectorType(number, width)), align=4)
+            factors[first] = _chosen(builder, found, found, [*range(width)] * len(of_tile))
+        of_rows = _broadcast(builder, numbers[of_tile[0]], vector)
+        for r in of_tile[1:]:  # the lanes from here on are those of row r and of the rows after it
+            of_both = [lane + (lane >= (r - of_tile[0]) * width) * lanes for lane in range(lanes)]
+            of_rows = _chosen(builder, of_rows, _broadcast(builder, numbers[r], vector), of_both)
+        added.append(_fused(builder, of_rows, factors[first], total))
         total.add_incoming(ir.Constant(vector, None), before)
-        total.add_incoming(new, loop)
+        total.add_incoming(added[-1], loop)
+    builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, after)
     builder.position_at_end(after)
-    found = []
-    for r in range(rows):
-        found += added[r * full : (r + 1) * full]
-        if width:
-            last = added[rows * full + r // group]
-            found.append(_chosen(builder, last, last, [r % group * width + lane for lane in range(width)]))
-    return found
+    return added
 
 
-def _store(builder: Any, sums: list[Any], places: list[Any], alpha: Any, beta: Any) -> None:
+def _store(builder: Any, tiles: list[Tile], sums: list[Any], of_C: list[Any], alpha: Any, beta: Any) -> None:
     """Write `C = alpha sums + beta C`, without the old C where beta is 0, because it may hold NaN."""
     is_new = builder.fcmp_ordered("==", beta, ir.Constant(beta.type, 0.0))
-    # All is read before the first is stored: the last two vectors of a row may overlap, and rows may be the same.
-    old = [_load(builder, place, total.type) for total, place in zip(sums, places, strict=True)]
-    for total, before, place in zip(sums, old, places, strict=True):
+    parts = []
+    for (of_tile, first, width), of_rows in zip(tiles, sums, strict=True):
+        for index, r in enumerate(of_tile):
+            total = _chosen(builder, of_rows, of_rows, [index * width + lane for lane in range(width)])
+            parts.append((total, _at(builder, of_C[r], first, total.type)))
+    # All is read before the first is stored: the last two tiles of a row may overlap, and rows may be the same.
+    old = [builder.load(place, align=4) for _, place in parts]
+    for (total, place), before in zip(parts, old, strict=True):
         kept = builder.select(is_new, ir.Constant(total.type, [-0.0] * total.type.count), before)  # x + 0 (-0) is x
         new = builder.fmul(total, _broadcast(builder, alpha, total.type))
         new = _fused(builder, _broadcast(builder, beta, total.type), kept, new)
-        builder.store(new, builder.bitcast(place, total.type.as_pointer()), align=4)
+        builder.store(new, place, align=4)
 
 
-def _at(builder: Any, pointer: Any, offset: Any) -> Any:
-    return builder.gep(pointer, [offset])
-
-
-def _load(builder: Any, place: Any, vector: Any) -> Any:
-    return builder.load(builder.bitcast(place, vector.as_pointer()), align=4)
+def _at(builder: Any, pointer: Any, column: int, vector: Any) -> Any:
+    return builder.bitcast(builder.gep(pointer, [COUNT(column)]), vector.as_pointer())
 
 
 def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:

@@ -3,12 +3,12 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from klcli.compiled import Engine, converted, kernels, layers, operations, optimizers, own_cache
+from klcli.compiled import Engine, kernels, layers, loading, operations, optimizers
 from klcli.compiled.jit import DGEMM, SGEMM, YIELD
 from klcli.compiled.narrow import address
 from klcli.engine.network import Network
@@ -33,11 +33,12 @@ class Team(Engine):
     The bits of all results are the same with and without the helper.
     """
 
-    cross_entropy, update, average = layers.cross_entropy, optimizers.update, optimizers.average
+    compute, evaluate, cross_entropy = layers.compute, layers.evaluate, layers.cross_entropy
+    update, average = optimizers.update, optimizers.average
 
     def __init__(self, dtype: np.typing.DTypeLike, *, helper: bool = False) -> None:
         self.dtype = np.dtype(dtype)
-        with own_cache():
+        with loading:
             half, part, small = (one.address for one in operations.functions(self.dtype.name))
         self._room = np.empty(2 * operations.BLOCK, self.dtype)
         self._box = np.zeros(operations.SIZE, np.int64)
@@ -65,8 +66,8 @@ class Team(Engine):
             self._helper.join()
 
     def accelerated(self, network: Network) -> Network:
-        """Return the network with compiled layers. They share its arrays; those that are not in C order are copied."""
-        return converted(network.converted(lambda name, array: np.ascontiguousarray(array)), layers, team=self)
+        """Return the network, computed by this team. It shares the arrays; those that are not in C order are copied."""
+        return replace(network.converted(lambda name, array: np.ascontiguousarray(array)), engine=self)
 
     def row(self, kind: int, *arrays: np.ndarray | None, extra: int = 0, product: int = 0) -> np.ndarray:
         """Return the row (1, COLUMNS) of an operation; the arrays must exist as long as it is in use.
@@ -88,13 +89,14 @@ class Team(Engine):
         row[0, : len(numbers)] = numbers
         return row
 
-    def run(self, kind: int, *arrays: np.ndarray | None, extra: int = 0, product: int = 0) -> None:
-        """Execute an operation, and record it where a program is being recorded."""
+    def run(self, kind: int, *arrays: Any, extra: int = 0, product: int = 0) -> np.ndarray:
+        """Execute an operation, record it where a program is being recorded, and return the last of its arrays."""
         row = self.row(kind, *arrays, extra=extra, product=product)
         self._execute(row)
         if self.recorded is not None:
             self.recorded.rows.append(row)
             self.recorded.arrays.append(arrays)
+        return arrays[-1]
 
     def each_time(self, refresh: Callable[[], None]) -> None:
         """Call `refresh` now, and before each repetition of the program that is being recorded."""
@@ -146,14 +148,12 @@ class Team(Engine):
         n, (k, d) = X.shape[-2], W.shape[-2:]
         cut = _cut(n, W)
         parts = np.empty((1 + (cut < k), *W.shape[:-2], n, d), self.dtype)
-        self.run(kernels.FORWARD, X, None, W, parts, extra=cut, product=address(self.dtype, n * k * d, d))
-        return parts
+        return self.run(kernels.FORWARD, X, None, W, parts, extra=cut, product=address(self.dtype, n * k * d, d))
 
     def backward(self, G: np.ndarray, W: np.ndarray) -> np.ndarray:
         """Return `G @ W.T (..., n, k)` for G (..., n, d) and W (..., k, d)."""
         dX = np.empty((*G.shape[:-1], W.shape[-2]), self.dtype)
-        self.run(kernels.BACKWARD, None, G, W, dX, extra=_cut(G.shape[-2], W))
-        return dX
+        return self.run(kernels.BACKWARD, None, G, W, dX, extra=_cut(G.shape[-2], W))
 
     def step(
         self, kind: int, X: np.ndarray | None, G: np.ndarray | None, W: np.ndarray, numbers: np.ndarray,

@@ -64,7 +64,7 @@ class Split:
 
         `change` may replace the bytes first; X goes to `out` if given. Bytes need a quarter of the memory traffic.
         """
-        dtype, pixels = np.dtype(dtype), self._pixels(self.rows[index])
+        dtype, pixels = np.dtype(dtype), np.take(self.images, self.rows[index], axis=0)
         pixels = pixels if change is None else change(pixels)
         X = np.empty(pixels.shape, dtype) if out is None else out
         mean, inverse_std = self.mean.astype(dtype), self.inverse_std.astype(dtype)
@@ -80,12 +80,6 @@ class Split:
 
     def standardised(self, how: str) -> "Split":
         return self if how == self.standardise else replace(self, standardise=how)
-
-    def _pixels(self, rows: np.ndarray) -> np.ndarray:
-        """Return the (k, 3072) uint8 images at `rows`: a view if these are consecutive, as in an evaluation."""
-        if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all()):
-            return self.images[rows[0] : rows[-1] + 1]
-        return np.take(self.images, rows, axis=0)
 
 
 @dataclass(frozen=True)

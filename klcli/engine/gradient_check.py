@@ -185,7 +185,7 @@ def compare(name: str, ga: np.ndarray, gn: np.ndarray, kinks: np.ndarray, decima
         gradient_mean=float(ga.mean()),
         gradient_std=float(ga.std()),
         equal_decimals=equal_decimals(size.max()),
-        mismatches=float(1 - (size < tolerance(decimals)).mean()),
+        mismatches=float(1 - (size < 1.5 * 10.0**-decimals).mean()),
         ratio_of_sums=float(size.sum() / max(np.abs(a + n).sum(), FLOOR_OF_SUMS)),
         numerical_mean=float(gn.mean()),
         numerical_std=float(gn.std()),
@@ -195,12 +195,7 @@ def compare(name: str, ga: np.ndarray, gn: np.ndarray, kinks: np.ndarray, decima
     )
 
 
-def tolerance(decimals: int) -> float:
-    """Return the difference below which numpy.testing.assert_almost_equal takes two numbers as equal."""
-    return float(1.5 * 10.0**-decimals)
-
-
 def equal_decimals(difference: float) -> int:
-    """Return the largest d, of at most MOST_DECIMALS, for which a difference is below `tolerance(d)`."""
+    """Return the largest d, of at most MOST_DECIMALS, for which a difference is below `1.5 * 10^-d`."""
     every = range(MOST_DECIMALS, FEWEST_DECIMALS - 1, -1)
-    return next((d for d in every if difference < tolerance(d)), FEWEST_DECIMALS)
+    return next((d for d in every if difference < 1.5 * 10.0**-d), FEWEST_DECIMALS)

@@ -97,10 +97,10 @@ class BatchNorm:
 
     def evaluate(self, X: np.ndarray) -> np.ndarray:
         """Normalise by mu_av and v_av."""
-        mean, inverse_std = self._averages()
+        mean, inverse_std = self.averages()
         return self.gamma * ((X - mean) * inverse_std) + self.beta
 
-    def _averages(self) -> tuple[np.ndarray, np.ndarray]:
+    def averages(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mu_av and `1 / sqrt(v_av + eps)`; mu_av and v_av are 0 and 1 before the first tracked minibatch."""
         mean = np.zeros_like(self.gamma) if self.running_mean is None else self.running_mean
         variance = np.ones_like(self.gamma) if self.running_variance is None else self.running_variance

@@ -59,14 +59,10 @@ def l2_penalty(weights: Iterable[np.ndarray], lam: float | np.ndarray) -> np.nda
     return np.asarray(lam, np.float64) * sum(squares)
 
 
-def l2_gradient(W: np.ndarray, lam: float | np.ndarray) -> np.ndarray:
-    """Return `2 lambda W`, the derivative of `l2_penalty`, in the precision of W."""
-    return per_replica(2 * np.asarray(lam), W) * W
-
-
 def with_l2(name: str, theta: np.ndarray, gradient: Any, lam: float | np.ndarray) -> np.ndarray:
-    """Return the gradient of J: that of the loss, with that of the L2 term for a weight matrix (`.W`)."""
-    return np.asarray(gradient) + l2_gradient(theta, lam) if name.endswith(".W") else np.asarray(gradient)
+    """Return the gradient of J: that of the loss, and for a weight matrix (`.W`) `2 lambda W`, that of the L2 term."""
+    gradient = np.asarray(gradient)
+    return gradient + per_replica(2 * np.asarray(lam), theta) * theta if name.endswith(".W") else gradient
 
 
 def per_replica(values: float | np.ndarray, array: np.ndarray) -> np.ndarray:

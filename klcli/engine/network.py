@@ -1,7 +1,7 @@
 """Network: named layers in order, their gradients, their state, and stacks of replicas."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -18,12 +18,13 @@ class Network:
     """A fully connected network, or a `stack` of m replicas, whose arrays have a leading axis of replicas."""
 
     layers: dict[str, Layer]  # by name, in order: linear1, batch_norm1, relu1, linear2, ...
+    engine: Any = None  # the Team that computes the layers in compiled code, in place of their own methods
 
     def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, list[Backward]]:
         """Map `X (n, d)` or `(m, n, d)` to scores `S (..., n, K)` and the backward passes, in layer order."""
         backwards = []
         for layer in self.layers.values():
-            X, backward = layer.forward(X, track=track)
+            X, backward = self.engine.compute(layer, X, track=track) if self.engine else layer.forward(X, track=track)
             backwards.append(backward)
         return X, backwards
 
@@ -38,20 +39,17 @@ class Network:
     def scores(self, X: np.ndarray) -> np.ndarray:
         """Return the scores in evaluation mode, with running averages."""
         for layer in self.layers.values():
-            X = layer.evaluate(X)
+            X = self.engine.evaluate(layer, X) if self.engine else layer.evaluate(X)
         return X
 
     def gradients(
-        self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray, *, loss: Loss = cross_entropy, track: bool = False
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return the loss of the minibatch and dJ/dtheta by name. lam is a number or `(m,)`; `track` is BatchNorm's."""
-        value, gradients = self.gradients_of_loss(X, y, loss=loss, track=track)
-        return value, {name: with_l2(name, theta, gradients[name], lam) for name, theta in self.parameters().items()}
+        self, X: np.ndarray, y: np.ndarray, lam: float | np.ndarray | None, *,
+        loss: Loss = cross_entropy, track: bool = False,
+    ) -> tuple[np.ndarray, Gradients]:  # fmt: skip
+        """Return the loss of the minibatch and dJ/dtheta by name. lam is a number or `(m,)`; `track` is BatchNorm's.
 
-    def gradients_of_loss(
-        self, X: np.ndarray, y: np.ndarray, *, loss: Loss = cross_entropy, track: bool = False
-    ) -> tuple[np.ndarray, Gradients]:
-        """Return the loss of the minibatch and its gradients by name, without the L2 term."""
+        Without lam, the gradients are those of the loss, as engine and optimizers handle them, perhaps no arrays yet.
+        """
         S, backwards = self.forward(X, track=track)
         value, loss_backward = loss(S, y)
         gradients: Gradients = {}
@@ -61,7 +59,9 @@ class Network:
                 break
             G, layer_gradients = backward(G)
             gradients |= {f"{name}.{parameter}": gradient for parameter, gradient in layer_gradients.items()}
-        return value, gradients
+        if lam is None:
+            return value, gradients
+        return value, {name: with_l2(name, theta, gradients[name], lam) for name, theta in self.parameters().items()}
 
     def penalty(self, lam: float | np.ndarray) -> np.ndarray:
         """Return the L2 term of J (a number, or `(m,)`)."""
@@ -76,14 +76,12 @@ class Network:
         return {f"{name}.{key}": array for name, one in self.layers.items() for key, array in _arrays(one).items()}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Copy and cast the arrays of `state`. Raises KeyError if one is missing, ValueError for a wrong shape."""
+        """Copy and cast all arrays but V. Raises KeyError if one is missing, ValueError for a wrong shape."""
         for name, array in self.parameters().items():
             if state[name].shape != array.shape:
                 raise ValueError(f"{name} has shape {state[name].shape}, the network needs {array.shape}")
             array[...] = state[name]
         for name, layer in self.layers.items():
-            if isinstance(layer, Whitening):
-                layer.V = state[f"{name}.V"].astype(layer.V.dtype)
             if isinstance(layer, BatchNorm):
                 for average in ("running_mean", "running_variance"):
                     saved = state.get(f"{name}.{average}")
@@ -112,7 +110,7 @@ class Network:
         layers = {}
         for name, layer in self.layers.items():
             layers[name] = with_arrays(layer, {k: convert(f"{name}.{k}", array) for k, array in _arrays(layer).items()})
-        return Network(layers)
+        return replace(self, layers=layers)
 
 
 def build(
@@ -168,5 +166,4 @@ def with_arrays(layer: Layer, arrays: dict[str, np.ndarray]) -> Layer:
 
 def _arrays(layer: Layer) -> dict[str, np.ndarray]:
     """Return the array fields of a layer: parameters first, then running averages."""
-    values = {field.name: getattr(layer, field.name) for field in fields(layer)}
-    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    return {name: value for name, value in vars(layer).items() if isinstance(value, np.ndarray)}

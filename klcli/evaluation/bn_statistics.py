@@ -55,11 +55,11 @@ def with_statistics_of(network: Network, images: Split, dtype: str) -> Network:
     layers = dict(network.layers)
     for index, (name, layer) in enumerate(network.layers.items()):
         if isinstance(layer, BatchNorm):
-            before = Network(dict(list(layers.items())[:index]))
+            before = replace(network, layers=dict(list(layers.items())[:index]))
             gamma = layer.gamma
             moments = [moment.reshape(gamma.shape).astype(gamma.dtype) for moment in _moments(before, images, dtype)]
             layers[name] = with_arrays(layer, dict(zip(("running_mean", "running_variance"), moments, strict=True)))
-    return Network(layers)
+    return replace(network, layers=layers)
 
 
 def _moments(network: Network, images: Split, dtype: str) -> tuple[np.ndarray, np.ndarray]:

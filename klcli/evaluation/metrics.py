@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from klcli.compiled import engine_of
+from klcli.compiled import NUMPY
 from klcli.compiled.images import Images
 from klcli.data.dataset import CLASSES, Split
 from klcli.engine.losses import log_softmax, negative_log_likelihood
@@ -38,7 +38,7 @@ def evaluate(stack: Network, split: Split, lam: Sequence[float], dtype: str = "f
 
 def scores(network: Network, split: Split, dtype: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the scores and the labels of every block of ROWS images, with running averages."""
-    engine = engine_of(network)
+    engine = network.engine or NUMPY
     compute, everything = engine.repeated(network.scores), np.arange(len(split))
     blocks = [everything[start : start + ROWS] for start in range(0, len(split), ROWS)]
     images = Images(split, dtype, engine, len(blocks), lambda number: (blocks[number], None, None))

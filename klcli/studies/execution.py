@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 import klcli
-from klcli.compiled import plain
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.data.sources import NAMES, open_dataset
+from klcli.engine.network import Network
 from klcli.errors import ConfigError, DataError
 from klcli.files import temporary_folder
 from klcli.settings.sameness import stack_key
@@ -90,7 +90,7 @@ class WorkerChannel:
         if now < (self._next_result or 0.0) or file.exists() or not self.folder.exists():
             return
         self._next_result = now + RESULT_SECONDS
-        self._put(file.name, pickle.dumps(replace(result, network=plain(result.network))))
+        self._put(file.name, pickle.dumps(replace(result, network=Network(result.network.layers))))
 
     def take_result(self) -> TrainResult | None:
         file = self.folder / f"{self.index}.result"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from klcli.compiled import NUMPY, Engine, open_team, plain
+from klcli.compiled import NUMPY, Engine, open_team
 from klcli.data.dataset import Split, Splits
 from klcli.engine.layers import Dropout
 from klcli.engine.network import Network, stack
@@ -80,7 +80,7 @@ class Training:
 
     def _updated(self, X: np.ndarray) -> np.ndarray:
         """Update the stack with a minibatch and return its losses `(m,)`."""
-        loss, gradients = self.stack.gradients_of_loss(X, self._y, loss=self._minibatches.loss, track=True)
+        loss, gradients = self.stack.gradients(X, self._y, None, loss=self._minibatches.loss, track=True)
         self.team.update(self.optimizer, self._parameters, gradients, self.eta, self.lam)
         if self.average:
             self.team.average(self.average, self.stack.state())
@@ -121,7 +121,7 @@ class Training:
                 score = self._score_of_mean(networks, self.splits.test) if evaluate_test else None
                 result.ensemble = Ensemble(len(networks), validation, score)
         for result in self.results:  # without the memory of the other replicas, and of the team
-            result.network = plain(result.network.copy())
+            result.network = Network(result.network.copy().layers)
 
     def _networks(self, configs: Sequence[TrainConfig], snapshot: Snapshot | None, step: "Step") -> list[Network]:
         if snapshot is not None:

@@ -12,7 +12,8 @@ from command import Klcli, Refused, read
 
 from klcli import compiled
 from klcli.compiled.team import Team
-from klcli.engine import losses
+from klcli.engine import network
+from klcli.engine.layers import BatchNorm, Linear, ReLU
 from klcli.report.plots.figure import draw
 
 pytestmark = pytest.mark.usefixtures("unrendered")
@@ -148,31 +149,36 @@ def test_a_void_check_is_refused_with_the_reason(args, named, check, refused):
 # The mistakes that students make, each as a replacement of one piece of the engine.
 
 
-def without_factor_two(monkeypatch, layers):
-    right = losses.l2_gradient
-    monkeypatch.setattr(losses, "l2_gradient", lambda W, lam: right(W, lam) / (2 if W.shape[-1] == 5 else 1))
+def without_factor_two(monkeypatch, change_forward):
+    right = network.with_l2
+
+    def halved(name, theta, gradient, lam):
+        return right(name, theta, gradient, lam / 2 if theta.shape[-1] == 5 else lam)
+
+    monkeypatch.setattr(network, "with_l2", halved)
 
 
-def change_gradients(monkeypatch, layer: type, change: Callable) -> None:
-    right = layer.forward
+def with_gradients(change: Callable) -> Callable:
+    def changed(right):
+        def forward(self, X, *, track=False):
+            Y, backward = right(self, X, track=track)
 
-    def forward(self, X, *, track=False):
-        Y, backward = right(self, X, track=track)
+            def wrong(G):
+                dX, gradients = backward(G)
+                return change(self, X, G, dX, gradients)
 
-        def wrong(G):
-            dX, gradients = backward(G)
-            return change(self, X, G, dX, gradients)
+            return Y, wrong
 
-        return Y, wrong
+        return forward
 
-    monkeypatch.setattr(layer, "forward", forward)
+    return changed
 
 
-def gamma_and_beta_swapped(monkeypatch, layers):
+def gamma_and_beta_swapped(monkeypatch, change_forward):
     def swap(self, X, G, dX, gradients):
         return dX, {"gamma": gradients["beta"], "beta": gradients["gamma"]}
 
-    change_gradients(monkeypatch, layers.BatchNorm, swap)
+    change_forward(BatchNorm, with_gradients(swap))
 
 
 def statistics(self, X):
@@ -181,38 +187,40 @@ def statistics(self, X):
     return (X - mu) * inverse_std, inverse_std
 
 
-def mean_term_of_bn_dropped(monkeypatch, layers):
+def mean_term_of_bn_dropped(monkeypatch, change_forward):
     def drop(self, X, G, dX, gradients):
         X_hat, inverse_std = statistics(self, X)
         G = G * self.gamma
         return inverse_std * (G - X_hat * (G * X_hat).mean(axis=-2, keepdims=True)), gradients
 
-    change_gradients(monkeypatch, layers.BatchNorm, drop)
+    change_forward(BatchNorm, with_gradients(drop))
 
 
-def unbiased_variance_on_the_way_back(monkeypatch, layers):
+def unbiased_variance_on_the_way_back(monkeypatch, change_forward):
     def unbiased(self, X, G, dX, gradients):
         n = X.shape[-2]
         return dX * np.sqrt((n - 1) / n), gradients
 
-    change_gradients(monkeypatch, layers.BatchNorm, unbiased)
+    change_forward(BatchNorm, with_gradients(unbiased))
 
 
-def relu_mask_of_the_wrong_layer(monkeypatch, layers):
+def relu_mask_of_the_wrong_layer(monkeypatch, change_forward):
     masks = []
-    right = layers.ReLU.forward
 
-    def forward(self, X, *, track=False):
-        Y, _ = right(self, X, track=track)
-        masks.append(Y > 0)
-        wrong = masks[-2] if len(masks) > 1 and masks[-2].shape == Y.shape else Y > 0
-        return Y, lambda G: (G * wrong, {})
+    def changed(right):
+        def forward(self, X, *, track=False):
+            Y, _ = right(self, X, track=track)
+            masks.append(Y > 0)
+            wrong = masks[-2] if len(masks) > 1 and masks[-2].shape == Y.shape else Y > 0
+            return Y, lambda G: (G * wrong, {})
 
-    monkeypatch.setattr(layers.ReLU, "forward", forward)
+        return forward
+
+    change_forward(ReLU, changed)
 
 
-def batch_mean_as_a_sum(monkeypatch, layers):
-    engine: Any = Team if hasattr(layers, "cross_entropy") else compiled.NUMPY  # the engine has NumPy's own
+def batch_mean_as_a_sum(monkeypatch, change_forward):
+    engine: Any = compiled.NUMPY if compiled.why_not() else Team
     right = engine.cross_entropy
 
     def wrong(*arguments, **how):  # the labels are the last
@@ -222,11 +230,11 @@ def batch_mean_as_a_sum(monkeypatch, layers):
     monkeypatch.setattr(engine, "cross_entropy", wrong)
 
 
-def bias_left_out(monkeypatch, layers):
+def bias_left_out(monkeypatch, change_forward):
     def leave_out(self, X, G, dX, gradients):
         return dX, gradients | {"b": np.zeros_like(gradients["b"])}
 
-    change_gradients(monkeypatch, layers.Linear, leave_out)
+    change_forward(Linear, with_gradients(leave_out))
 
 
 @pytest.mark.parametrize(
@@ -241,8 +249,8 @@ def bias_left_out(monkeypatch, layers):
         (bias_left_out, ["linear3.b"]),
     ],
 )
-def test_each_mistake_ends_in_exit_5_and_names_the_tensor(mistake, tensors, layers_that_train, check, monkeypatch):
-    mistake(monkeypatch, layers_that_train)
+def test_each_mistake_ends_in_exit_5_and_names_the_tensor(mistake, tensors, change_forward, check, monkeypatch):
+    mistake(monkeypatch, change_forward)
     done = check("--hidden", "5", "5", "--bn", "--dims", "8")
     assert done.returncode == 5
     assert done.stderr.count("\n") == 1
@@ -253,8 +261,8 @@ def test_each_mistake_ends_in_exit_5_and_names_the_tensor(mistake, tensors, laye
 
 @pytest.mark.slow
 def test_the_default_set_finds_the_factor_two_that_lambda_zero_hides(check, monkeypatch):
-    right = losses.l2_gradient
-    monkeypatch.setattr(losses, "l2_gradient", lambda W, lam: right(W, lam) / 2)
+    right = network.with_l2
+    monkeypatch.setattr(network, "with_l2", lambda name, theta, gradient, lam: right(name, theta, gradient, lam / 2))
     done = check("--json")
     assert done.returncode == 5
     for one in json.loads(done.stdout)["checks"]:

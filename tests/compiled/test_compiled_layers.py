@@ -25,12 +25,12 @@ def both(layer: Any, X: np.ndarray, G: np.ndarray, **how: bool) -> list[list[np.
     """Outputs, derivatives and running averages of a layer in NumPy, and compiled."""
     found = []
     with Team(X.dtype) as team:
-        [own] = team.accelerated(Network({"linear1": layer}).copy()).layers.values()
-        for one in (layer, own):
-            Y, backward = one.forward(X, **how)
+        plain = Network({"linear1": layer})
+        for network in (plain, team.accelerated(plain.copy())):
+            Y, [backward] = network.forward(X, **how)
             dX, gradients = backward(G)
-            averages = [getattr(one, name, None) for name in ("running_mean", "running_variance")]
-            arrays = [Y, dX, *map(np.asarray, gradients.values()), one.evaluate(X), *averages]
+            averages = [getattr(network.layers["linear1"], name, None) for name in ("running_mean", "running_variance")]
+            arrays = [Y, dX, *map(np.asarray, gradients.values()), network.scores(X), *averages]
             found.append([array for array in arrays if array is not None])
     return found
 
@@ -151,7 +151,7 @@ def test_what_is_repeated_is_what_would_be_computed() -> None:
             parameters = network.parameters()
 
             def update(X: np.ndarray) -> np.ndarray:
-                value, gradients = network.gradients_of_loss(X, y, loss=loss, track=True)  # noqa: B023
+                value, gradients = network.gradients(X, y, None, loss=loss, track=True)  # noqa: B023
                 for optimizer in (sgd, adam):  # noqa: B023
                     team.update(optimizer, parameters, gradients, eta, lam)  # noqa: B023
                 team.average(average, network.state())  # noqa: B023

@@ -187,8 +187,7 @@ def test_code_for_either_size_of_the_integers_of_blas_has_files_of_its_own(monke
     names = set()
     for bits in (32, 64):
         monkeypatch.setattr(jit, "BITS", bits)
-        with compiled.own_cache():
-            names.add(jit._Cache(jit.product.py_func)._impl.filename_base)
+        names.add(jit._Cache(jit.product.py_func)._impl.filename_base)
     assert len(names) == 2
 
 

@@ -118,10 +118,10 @@ def test_the_cache_of_another_user_is_read_only_not_in_use(monkeypatch: pytest.M
 
 HOLDING = """
 import sys
-from klcli.compiled import _held_folder
+from klcli.compiled import held_folder
 
 print("begun", flush=True)
-print(_held_folder(), flush=True)
+print(held_folder(), flush=True)
 sys.stdin.read()
 """
 

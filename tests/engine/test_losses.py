@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax as scipy_softmax
 
-from klcli.engine.losses import cross_entropy, l2_gradient, l2_penalty, log_softmax, negative_log_likelihood
+from klcli.engine.losses import cross_entropy, l2_penalty, log_softmax, negative_log_likelihood, with_l2
 
 NumericalGradient = Callable[[Callable[[], float], np.ndarray], np.ndarray]
 
@@ -120,10 +120,13 @@ def test_l2_gradient_is_the_derivative_of_the_penalty(numerical_gradient: Numeri
     rng = np.random.default_rng(0)
     W, replicas, lam = rng.standard_normal((3, 2)), rng.standard_normal((2, 3, 2)), np.array([0.3, 0.0])
     np.testing.assert_allclose(
-        l2_gradient(W, 0.3), numerical_gradient(lambda: float(l2_penalty([W], 0.3)), W), rtol=1e-8, atol=1e-10
+        with_l2("linear1.W", W, np.zeros_like(W), 0.3),
+        numerical_gradient(lambda: float(l2_penalty([W], 0.3)), W),
+        rtol=1e-8,
+        atol=1e-10,
     )
     np.testing.assert_allclose(
-        l2_gradient(replicas, lam),
+        with_l2("linear1.W", replicas, np.zeros_like(replicas), lam),
         numerical_gradient(lambda: float(l2_penalty([replicas], lam).sum()), replicas),
         rtol=1e-8,
         atol=1e-10,
@@ -131,7 +134,8 @@ def test_l2_gradient_is_the_derivative_of_the_penalty(numerical_gradient: Numeri
 
 
 def test_l2_gradient_by_hand_in_the_precision_of_the_weights() -> None:
-    gradient = l2_gradient(np.array([[1.0, -3.0]], np.float32), 0.25)
+    W = np.array([[1.0, -3.0]], np.float32)
+    gradient = with_l2("linear1.W", W, np.zeros_like(W), 0.25)
     assert gradient.dtype == np.float32
     assert gradient.tolist() == [[0.5, -1.5]]
 

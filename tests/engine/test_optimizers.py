@@ -96,9 +96,9 @@ def test_replicas_move_as_each_would_alone(kind, by_hand, decay, shared, shape, 
     W = start.copy()
     with open_team(np.float64, helper=True) as team:
         optimizer = Adam(weight_decay=decay) if kind == "adam" else SGD(0.9 if kind == "nesterov" else 0.0, decay)
-        [layer] = team.accelerated(Network({"linear1": Linear(W, np.zeros((m, 1, h)))})).layers.values()
+        network = team.accelerated(Network({"linear1": Linear(W, np.zeros((m, 1, h)))}))
         for x, g in zip(X, G, strict=True):
-            _, backward = layer.forward(x)
+            _, [backward] = network.forward(x)
             team.update(optimizer, {"linear1.W": W}, {"linear1.W": backward(g)[1]["W"]}, eta, lam)
     for i in range(m):
 

@@ -1,9 +1,8 @@
 """Verdicts: `reproduced` if the published run could be one of ours, `differs` if not, `undecided` if we cannot tell."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -528,9 +527,8 @@ def test_the_size_of_a_drawn_gradient(small_dataset: Dataset) -> None:
     assert drawn("gradient_std", 2 * max(draws), draws).verdict == "differs"
 
 
-def wrong_forward(module: ModuleType) -> Any:
+def with_half_of_the_gradients(right: Callable[..., Any]) -> Any:
     """A batch normalisation whose gradients are half of what they should be."""
-    right = module.BatchNorm.forward
 
     def wrong(self: layers.BatchNorm, X: np.ndarray, **how: bool) -> Any:
         output, backward = right(self, X, **how)
@@ -561,10 +559,8 @@ def test_beta_of_a_single_image_is_no_wrong_gradient(small_dataset: Dataset) -> 
     assert [(one.verdict, one.failed) for one in found] == [("reproduced", False), ("cannot be compared", False)]
 
 
-def test_a_wrong_gradient_differs(
-    small_dataset: Dataset, layers_that_train: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(layers_that_train.BatchNorm, "forward", wrong_forward(layers_that_train))
+def test_a_wrong_gradient_differs(small_dataset: Dataset, change_forward: Callable[..., None]) -> None:
+    change_forward(layers.BatchNorm, with_half_of_the_gradients)
     found = gradient_lines(small_dataset)
     assert [one.verdict for one in found] == ["differs"] * 3
     assert all(one.failed for one in found)
@@ -575,7 +571,7 @@ def test_a_check_of_one_image_finds_no_fault_in_anything(
 ) -> None:
     config = TrainConfig(hidden=(6, 5), batch_norm=True, lam=0.0, dtype="float64")
     train_split = split(small_dataset, SplitConfig(validation=200)).train
-    monkeypatch.setattr(layers.BatchNorm, "forward", wrong_forward(layers))
+    monkeypatch.setattr(layers.BatchNorm, "forward", with_half_of_the_gradients(layers.BatchNorm.forward))
     tensors = {one.tensor: one for one in check_a_single_image(config, train_split, CheckSettings(dims=8)).tensors}
     before = [name for name in tensors if name.startswith("linear") and name != "linear3.b"]
     assert [tensors[name].max_absolute for name in before] == [0.0] * 5

@@ -51,7 +51,7 @@ def test_w1_decays_by_half_and_all_else_as_ever(splits: Splits, team: Engine) ->
         for name, array in own.stack.parameters().items():
             array[...] = before[name]
         X, y = own._minibatches.images(step), own._minibatches.labels(step)
-        _, gradients = own.stack.gradients_of_loss(X, y)
+        _, gradients = own.stack.gradients(X, y, None)
         training.update()
         eta = training.budget.learning_rate(step, BASE)
         for name, array in training.stack.parameters().items():
