@@ -23,19 +23,16 @@ class Markup(str):
 
 def joined(*parts: str) -> Markup:
     """Concatenate parts, escaping those that are plain text."""
-    return Markup("".join(part if isinstance(part, Markup) else _escape(part) for part in parts))
+    escaped = (part if isinstance(part, Markup) else html.escape(visible(part, keep="\n")) for part in parts)
+    return Markup("".join(escaped))
 
 
 def element(name: str, /, *children: str, **attributes: str) -> Markup:
     """Return an element. `class_` and `data_value` become class and data-value; children are escaped unless Markup."""
     names = {key: key.rstrip("_").replace("_", "-") for key in attributes}
-    given = "".join(f' {names[key]}="{_escape(value)}"' for key, value in attributes.items())
+    given = "".join(f' {names[key]}="{joined(value)}"' for key, value in attributes.items())
     end = "" if name in ("img", "meta", "link") else f"{joined(*children)}</{name}>"
     return Markup(f"<{name}{given}>{end}")
-
-
-def _escape(text: str) -> str:
-    return html.escape(visible(text, keep="\n"))
 
 
 @dataclass(frozen=True)
