@@ -1,7 +1,7 @@
 """The folder of an assignment: figures, tables, and a LaTeX document that includes them."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -11,7 +11,7 @@ from klcli.errors import ConfigError
 from klcli.procedures.assignment import Assignment, Part
 from klcli.procedures.searches import tried_values
 from klcli.report.plots.chart import Chart, Look
-from klcli.report.plots.curves import bn_overlay, bn_pairs, repeats, training_curves
+from klcli.report.plots.curves import Epochs, bn_overlay, bn_pairs, repeats, training_curves
 from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.report.tables import studies
 from klcli.report.tables.formats import latex_text, to_csv, to_latex, to_markdown
@@ -39,7 +39,6 @@ PREAMBLE = r"""\documentclass[a4paper]{article}
 \renewcommand{\topfraction}{.9}\renewcommand{\textfraction}{.1}\renewcommand{\floatpagefraction}{.8}"""
 UNEDITED = "% klcli replaces this file as long as it is not edited: "
 BEST = 3  # lambdas of each stage in a table of their own
-Epochs = Mapping[int, Sequence[Epoch]]
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from klcli.store.records import Epoch
 
 # One colour for one thing in every picture, distinct with every common colour blindness: Okabe and Ito's for the splits
 # and for BN, most of Tol's muted ones for everything else, as the settings of a comparison or the stages of a search.
@@ -83,14 +80,6 @@ class Chart:
     width: float  # inches
     height: float  # of the panels: without title, legend and settings
     shares_axes: bool = False  # x of all panels, y of the panels of a row that share it
-
-
-def curve(
-    epochs: Sequence[Epoch], key: str, label: str | None, colour: str, style: str, x: str = "step", **more: Any
-) -> Line:
-    """Return a metric of the evaluations of a run over update steps, or over another of their fields."""
-    xs, ys = ([getattr(one, name) for one in epochs] for name in (x, key))
-    return Line(label, xs, ys, colour, style, **more)
 
 
 def marks(

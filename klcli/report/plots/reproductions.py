@@ -64,24 +64,19 @@ def _different(rows: Sequence[str]) -> list[str]:
 
 def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs, splits: Sequence[str]) -> Chart:
     every = [run for many in runs.values() for run in many]
-    if kind == "lambda":
-        tried = [one for name, many in runs.items() for one in tried_values(many, name)]
-        choice = choose(tried, every[0].split.sizes()[1])
-        return _named(title, lambda_search([*runs.items()], choice, *splits[:1]))
     curves, settings = {run.id: epochs(run.id) for run in every}, repeats(every)
     without, with_bn = ([own for own in settings if own[0].config.batch_norm is bn] for bn in (False, True))
-    if kind == "sigma" and len(settings) == len({(run.config.sigma, run.config.batch_norm) for run in every}):
+    if kind == "lambda":
+        tried = [one for name, many in runs.items() for one in tried_values(many, name)]
+        chart = lambda_search([*runs.items()], choose(tried, every[0].split.sizes()[1]), *splits[:1])
+    elif kind == "sigma" and len(settings) == len({(run.config.sigma, run.config.batch_norm) for run in every}):
         chart = sigma_curves(every, curves, splits)
     elif kind == "bn" and len(without) == len(with_bn) == 1:
         chart = bn_overlay(without[0], with_bn[0], curves, splits)
     else:
         many = len(settings) > 1
         chart = overlay(every, curves, splits or DURING) if many else training_curves(every, curves, splits)
-    return _named(title, chart)
-
-
-def _named(title: str, chart: Chart) -> Chart:
-    """Return a chart under the title of the report; its own, which names networks and subsets, begins the settings."""
+    # Its own title, which names networks and subsets, begins the settings.
     return replace(chart, title=title, caption=f"{chart.title}; {chart.caption}")
 
 

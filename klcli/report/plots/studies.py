@@ -7,7 +7,7 @@ from itertools import cycle, product
 
 from klcli.procedures.searches import mixed, tried_values
 from klcli.report import words
-from klcli.report.plots.chart import COLOURS, DURING, OF_BN, STYLES, Chart, Line, Panel, curve, marks, scale_of
+from klcli.report.plots.chart import COLOURS, DURING, OF_BN, STYLES, Chart, Line, Panel, marks, scale_of
 from klcli.report.plots.curves import MEASURES, complete_of, mean_curve, not_complete, shared_cycle
 from klcli.report.tables.later_checks import gradient_check_title, gradient_method
 from klcli.store.records import Epoch, GradientCheck, Run
@@ -79,7 +79,8 @@ def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], spl
             if own := [run for run in mine if run.config.batch_norm is bn]:
                 key, colour, style = f"{split}_{name}", OF_BN[bn], STYLES[split]
                 if len(own) > 1 and split in DURING:
-                    lines += [curve(epochs[run.id], key, None, colour, style, width=0.5) for run in own]
+                    each = [line for run in own for line in mean_curve(None, [run], epochs, key, colour, style)]
+                    lines += [replace(line, width=0.5) for line in each]
                 label = f"{split}, {'with' if bn else 'without'} BN"
                 means = mean_curve(label, complete_of(own), epochs, key, colour, style)
                 lines += [replace(line, spread=()) for line in means]

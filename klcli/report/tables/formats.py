@@ -67,7 +67,6 @@ def to_csv(table: Table, notes: Sequence[str] = (), *, has_decimal_comma: bool =
 
     With a decimal comma, as a German Excel expects it, columns end in a semicolon and the byte order mark is needed.
     """
-
     # The first row has the columns, and the rows with a deviation more of them.
     wider = [row for row in table.rows if any(isinstance(value, Shown) and value.more for value in row.values())]
     found = dict.fromkeys(key for row in exact_rows(replace(table, rows=[*table.rows[:1], *wider])) for key in row)

@@ -14,7 +14,7 @@ from klcli.published.planning import planned
 from klcli.published.report import ERRORS, Comparison, Report
 from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.formats import markdown_text, to_markdown
-from klcli.report.tables.table import Form, Row, Table, columns, fraction, scientific, show, signed, significant
+from klcli.report.tables.table import Form, Row, Table, columns, fraction, show, signed, significant
 from klcli.report.words import counted
 from klcli.text import storable, visible
 
@@ -24,7 +24,7 @@ _SEEDS_OF = {
     "split": "of everything, with validation images of its own each, ",
 }  # fmt: skip
 # The formats of a number and of a difference between two, if it is no accuracy, loss or cost.
-_FORMS: Mapping[str, tuple[Form, Form]] = dict.fromkeys(ERRORS, (scientific, scientific)) | {
+_FORMS: Mapping[str, tuple[Form, Form]] = dict.fromkeys(ERRORS, ("{:.1e}".format,) * 2) | {
     "equal_decimals": (significant, significant), "lambda": (significant, significant),
     "epochs": ("{:.1f}".format, "{:+.1f}".format),
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """Table: rows of values under columns, and the formats of numbers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from klcli.text import visible
@@ -10,7 +10,6 @@ Row = dict[str, Any]  # values by the key of their column
 Form = Callable[[Any], str]
 SPLITS = ("train", "validation", "test")
 significant = "{:.4g}".format  # quantities that span decades: lambda, sigma, eta
-scientific = "{:.1e}".format  # an error
 HUGE = 1e5  # a loss on its way to infinity: four decimals would be wider than its column
 
 
@@ -89,9 +88,6 @@ class Table:
         """Return the text of every cell, with visible control characters; a missing value is a dash."""
         forms = [(one.key, one.form) for one in self.columns]
         return [["-" if row.get(key) is None else visible(form(row[key])) for key, form in forms] for row in self.rows]
-
-    def limited(self, rows: int | None) -> "Table":
-        return replace(self, rows=self.rows[:rows])
 
 
 def joined_groups(columns: Sequence[Column], positions: Iterable[int]) -> list[list[int]]:
