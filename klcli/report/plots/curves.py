@@ -195,20 +195,13 @@ def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[st
         for runs, name in ((without, "without BN"), (with_bn, words.bn_words(other.config)))
         for split in splits or DURING
     ]
-    also = ", ".join(
-        f"{one.label} {one.words(words.setting_value(first, one.key))} without BN and "
-        f"{one.words(words.setting_value(other, one.key))} with it"
-        for one in varying([first, other])
-        if one.key not in words.IN_NAME
-    )
+    differing = [one for one in varying([first, other]) if one.key not in words.IN_NAME]
+    mine, its = ([one.words(words.setting_value(run, one.key)) for one in differing] for run in (first, other))
+    also = [f"{one.label} {a} without BN and {b} with it" for one, a, b in zip(differing, mine, its, strict=True)]
     if first.method != other.method:
-        methods = f"{words.method_words(first)} without BN and {words.method_words(other)} with it"
-        also = ", ".join(filter(None, [also, methods]))
-    caption = (
-        _common(both) + not_complete(both),
-        f"also different: {also}" if also else "",
-        BAND if len(both) > 2 else "",
-    )
+        also.append(f"{words.method_words(first)} without BN and {words.method_words(other)} with it")
+    different = f"also different: {', '.join(also)}" if also else ""
+    caption = (_common(both) + not_complete(both), different, BAND if len(both) > 2 else "")
     title = f"Without and with batch normalisation: {words.network_name(first.config)}{words.subset_words(both)}"
     return _chart(title, caption, curves, epochs)
 

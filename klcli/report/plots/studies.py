@@ -39,17 +39,16 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, s
 
     has_repeats = any(len(one.accuracies) > 1 for one in every)
     for (stage, runs, values), (marker, colour) in zip(tried, cycle(MARKS), strict=False):
-        label = f"{stage}, {words.run_numbers(runs)}"
         if has_repeats:
             each = [(place(one.lam), accuracy) for one in values for accuracy in one.accuracies]
-            lines += marks(None, each, colour, marker, 3)
+            lines += marks(None, each, colour, marker=marker, size=3)
+        means = [(place(one.lam), one.accuracy) for one in values]
         spread = [Sample(one.accuracies).std or 0.0 for one in values] if has_repeats else []
-        lines += marks(label, [(place(one.lam), one.accuracy) for one in values], colour, marker, 6.5, spread)
+        lines += marks(f"{stage}, {words.run_numbers(runs)}", means, colour, marker=marker, size=6.5, spread=spread)
     chosen = choice.chosen
     band = (choice.best.accuracy - choice.standard_error, chosen.accuracy) if split == "validation" else None
-    ring = [one.accuracy for one in every if (one.lam, one.stage) == (chosen.lam, chosen.stage)]
-    label = f"chosen lambda {chosen.lam:.4g}"
-    lines += [Line(label, [place(chosen.lam)], ring, "black", "", size=14, fill="none")] * bool(ring)
+    ring = [(place(one.lam), one.accuracy) for one in every if (one.lam, one.stage) == (chosen.lam, chosen.stage)]
+    lines += marks(f"chosen lambda {chosen.lam:.4g}", ring, "black", size=14, fill="none")
     panel = Panel(lines, xlabel="log10 lambda", ylabel=f"{split} accuracy", limits=limits, band=band)
     title = f"Lambda search: {words.network_name(first.config)}{words.subset_words(together)}"
     studies = words.numbered("study", list(dict.fromkeys(runs[0].study_id or 0 for _, runs in stages)))
@@ -103,8 +102,8 @@ def gradient_errors(checks: Sequence[GradientCheck]) -> Chart:
     lines: list[Line] = []
     for offset, (parameter, (marker, colour)) in enumerate(PARAMETERS.items()):
         of_it = [(x, row + 0.18 * (offset - 1.5)) for x, row, one in every if one.tensor.endswith(f".{parameter}")]
-        lines += marks(parameter, of_it, colour, marker, 5.3)
-    lines += marks("FAIL", [(x, row) for x, row, one in every if not one.passed], "black", "x", 8.4)
+        lines += marks(parameter, of_it, colour, marker=marker, size=5.3)
+    lines += marks("FAIL", [(x, row) for x, row, one in every if not one.passed], "black", marker="x", size=8.4)
     names, ylim = [gradient_check_title(check) for check in checks], (len(checks) - 0.5, -0.5)
     panel = Panel(lines, xlabel="max |ga - gn|", xscale="log", ylim=ylim, names=names)
     caption = f"suite {checks[0].suite}: {gradient_method(checks[0])}"

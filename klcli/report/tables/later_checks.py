@@ -55,10 +55,9 @@ def evaluation_table(title: str, evaluations: Sequence[Evaluation], runs: Sequen
                 rows[-1] |= {f"{name}_stored": mean, f"{name}_difference": now - mean, f"{name}_best": max(known)}
     stored = "mean of runs" if is_ensemble else "stored"
     own = "; ".join(f"{name}:.4f; &{name}_stored:.4f={stored}; &{name}_difference:=difference" for name in SCORES)
-    head = "; ".join(
-        ["*run:"] * (len(parts) > 1) + ["*split=", own] + ["accuracy_best:.4f=best accuracy of a run"] * is_ensemble
-    )
-    return Table(title, columns(head, **{f"{name}_difference": _signed for name in SCORES}), rows)
+    run, best = "*run:; " * (len(parts) > 1), "; accuracy_best:.4f=best accuracy of a run" * is_ensemble
+    head = columns(f"{run}*split=; {own}{best}", **{f"{name}_difference": _signed for name in SCORES})
+    return Table(title, head, rows)
 
 
 def _signed(value: float) -> str:
