@@ -122,7 +122,7 @@ def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
     config, updates, cycle = run.config, last.step, shared_cycle([run])
     total = round(run.cycles * 2 * run.step_size)
     # n_s and the length are the stored values of the run: they do not depend on the available images.
-    budget = Budget(config, round(total / run.epochs) if run.epochs else 1, run.step_size, total, ())
+    budget = Budget(config, 1, run.step_size, total, ())
     if config.schedule == "constant":
         return [(step, budget.learning_rate(step, config)) for step in (0, updates)]
     length = cycle or total

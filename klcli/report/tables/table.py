@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from klcli.text import visible
@@ -13,17 +14,13 @@ significant = "{:.4g}".format  # quantities that span decades: lambda, sigma, et
 HUGE = 1e5  # a loss on its way to infinity: four decimals would be wider than its column
 
 
-def fraction(value: float) -> str:
+def fraction(value: float, sign: str = "") -> str:
     """Return an accuracy on 10 000 images, a loss or a cost with four decimals, from HUGE on with four digits."""
-    return f"{value:.4f}" if abs(value) < HUGE else significant(value)
+    return f"{value:{sign}.4f}" if abs(value) < HUGE else f"{value:{sign}.4g}"
 
 
+signed = partial(fraction, sign="+")  # the difference of two such numbers
 _FORMS: dict[str, Form] = {"": str, ".4f": fraction}  # those that are not Python's
-
-
-def signed(difference: float) -> str:
-    """Return the difference of two such numbers with its sign."""
-    return f"{difference:+.4f}" if abs(difference) < HUGE else f"{difference:+.4g}"
 
 
 @dataclass(frozen=True)
