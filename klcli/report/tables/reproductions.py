@@ -160,12 +160,11 @@ def headline(found: Sequence[Reproduction]) -> dict[str, Any]:
     for verdict in (DIFFERS, UNDECIDED):
         rows = Counter(one.line.row for one in compared if one.verdict == verdict)
         names[verdict] = [f"{row} ({n})" if n > 1 else row for row, n in rows.items()]  # with the number of lines
-    words = {"accuracies": "accuracies", "all": "numbers and conclusions"}
     lines = [
-        f"all {len(found)} reports{found[0].terms.brackets}: of {own['comparable']} comparable {words[key]}, "
+        f"all {len(found)} reports{found[0].terms.brackets}: of {own['comparable']} comparable {what}, "
         f"{own[REPRODUCED]} reproduced ({own[REPRODUCED] / own['comparable']:.1%}), {own[DIFFERS]} differ, "
         f"{own[UNDECIDED]} are undecided"
-        for key, own in shares.items()
+        for what, own in zip(("accuracies", "numbers and conclusions"), shares.values(), strict=True)
         if own["comparable"]
     ]
     if n := sum(one.margin is not None for one in compared):
