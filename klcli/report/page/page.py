@@ -121,8 +121,6 @@ def table(content: Table, folds: bool = True) -> Markup:
 def _accuracies_first(columns: Sequence[Column]) -> tuple[Column, ...]:
     """Return the keys of the rows, the accuracies with what is joined to them, and the other columns."""
     keys = [i for i, one in enumerate(columns) if one.is_key] or [0]
-
-    def rank(own: list[int]) -> int:
-        return 0 if own[0] in keys else 1 if "accuracy" in columns[own[0]].key else 2
-
-    return tuple(columns[i] for own in sorted(joined_groups(columns, range(len(columns))), key=rank) for i in own)
+    ranks = [0 if i in keys else 1 if "accuracy" in one.key else 2 for i, one in enumerate(columns)]
+    ordered = sorted(joined_groups(columns, range(len(columns))), key=lambda own: ranks[own[0]])
+    return tuple(columns[i] for own in ordered for i in own)

@@ -240,12 +240,8 @@ def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
     of = {run.id: (run.dataset_sha256, run.split, run.config.hidden) for run in runs}
     without, with_bn = ([run for run in runs if run.config.batch_norm is is_bn] for is_bn in (False, True))
     pairs = [(a, b) for a, b in product(without, with_bn) if of[a.id] == of[b.id]]
-
-    def unlike(pair: tuple[Run, Run]) -> tuple[bool, int]:
-        a, b = pair
-        return a.method != b.method, len(differences(a.config, b.config))
-
-    return min(pairs, key=unlike, default=None)
+    unlike = [(a.method != b.method, len(differences(a.config, b.config))) for a, b in pairs]
+    return pairs[unlike.index(min(unlike))] if pairs else None
 
 
 def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: Epochs) -> Chart:

@@ -32,22 +32,19 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, s
     every = [one for *_, values in tried for one in values]
     positive = [math.log10(one.lam) for one in every if one.lam > 0]
     zero = math.floor(min(positive, default=0.0)) - 1.0  # where 0 is, which has no logarithm; a vertical line names it
-    limits, lines = {"lambda 0": zero} if any(one.lam == 0 for one in every) else {}, list[Line]()
-
-    def place(lam: float) -> float:
-        return math.log10(lam) if lam else zero
-
+    places = {one.lam: math.log10(one.lam) if one.lam else zero for one in every}
+    limits, lines = {"lambda 0": zero} if 0 in places else {}, list[Line]()
     has_repeats = any(len(one.accuracies) > 1 for one in every)
     for (stage, runs, values), (marker, colour) in zip(tried, cycle(MARKS), strict=False):
         if has_repeats:
-            each = [(place(one.lam), accuracy) for one in values for accuracy in one.accuracies]
+            each = [(places[one.lam], accuracy) for one in values for accuracy in one.accuracies]
             lines += marks(None, each, colour, marker=marker, size=3)
-        means = [(place(one.lam), one.accuracy) for one in values]
+        means = [(places[one.lam], one.accuracy) for one in values]
         spread = [Sample(one.accuracies).std or 0.0 for one in values] if has_repeats else []
         lines += marks(f"{stage}, {words.run_numbers(runs)}", means, colour, marker=marker, size=6.5, spread=spread)
     chosen = choice.chosen
     band = (choice.best.accuracy - choice.standard_error, chosen.accuracy) if split == "validation" else None
-    ring = [(place(one.lam), one.accuracy) for one in every if (one.lam, one.stage) == (chosen.lam, chosen.stage)]
+    ring = [(places[one.lam], one.accuracy) for one in every if (one.lam, one.stage) == (chosen.lam, chosen.stage)]
     lines += marks(f"chosen lambda {chosen.lam:.4g}", ring, "black", size=14, fill="none")
     panel = Panel(lines, xlabel="log10 lambda", ylabel=f"{split} accuracy", limits=limits, band=band)
     title = f"Lambda search: {words.network_name(first.config)}{words.subset_words(together)}"
